@@ -1,0 +1,100 @@
+//! Every bound of the program, each with its reason. Nothing else in the tree invents one.
+//!
+//! A bound says how much of something one peer, one file or one operator may make us hold. What a
+//! bound refuses is refused before memory is taken for it, with a message that names the bound.
+//!
+//! | bound | value | why |
+//! |---|---|---|
+//! | [`COLUMNS_MAX`] | 26 048 | noise: no shape with more columns meets 2^-40 at any response size |
+//! | [`COLUMNS_MIN`] | 192 | a band is 128 columns wide; below 192 the ribbon has no slack |
+//! | [`VALUE_BYTES_MAX`] | 2 040 | a record (8-byte tag and value) fits the rows of one large pack |
+//! | [`KEY_BYTES_MAX`] | 1 024 | an email address is at most 254 bytes, a phone number 16 |
+//! | [`PACKS_MAX`] | 64 | 131 072 rows: four times the matrix height any shape rule asks for |
+//! | [`SHARDS_MAX`] | 65 536 | one memory map a shard, and Linux allows 65 530 maps by default |
+//! | [`QUERIES_PER_BATCH_MAX`] | 1 024 | the largest padded batch of scheme.md |
+//! | [`BATCHES_IN_FLIGHT_MAX`] | 8 | streams a connection may have open: hides a round trip |
+//! | [`BUNDLES_PER_CONNECTION`] | 64 | one padded batch of 1 024 at 16 queries a bundle |
+//! | [`BUNDLE_CACHE_BYTES`] | 512 MiB | 10 000 large bundles: some seconds of fresh secrets at full rate |
+//! | [`QUEUED_QUERY_BYTES_MAX`] | 1 GiB | queries waiting for an engine, all connections together |
+//! | [`FRAME_OVERHEAD_BYTES`] | 256 | protobuf tags, lengths, nonce, uid and numbers around one query |
+//! | [`NONCE_BYTES_MAX`] | 32 | wire.md |
+//! | [`HINTS_PER_REQUEST_MAX`] | 1 024 | as many shards as one padded batch can name |
+//! | [`CONNECTIONS_MAX`] | 1 024 | front-ends pool their users; each connection holds stream buffers |
+//! | [`STREAM_READ_TIMEOUT`] | 10 s | a request that trickles in is given up alone |
+//! | [`STREAM_WRITE_TIMEOUT`] | 10 s | a peer that does not read its answers is given up alone |
+//! | [`IDLE_TIMEOUT`] | 60 s | a connection that says nothing |
+//! | [`DEADLINE_DEFAULT`] | 10 s | for queries that name none: twice the cold scan of a large shard |
+//! | [`DEADLINE_MAX`] | 60 s | longer waiting is a queue that should have refused |
+//! | [`DRAIN_TIMEOUT`] | 15 s | what is in flight at shutdown gets the default deadline and some |
+//! | [`BATCH_QUERIES_PER_SCAN_MAX`] | 32 | more queries a pass gain nothing: arithmetic binds from 8 on |
+
+use std::time::Duration;
+
+/// Widest matrix a shard may have, in columns.
+pub const COLUMNS_MAX: u32 = 26_048;
+/// Narrowest matrix a shard may have, in columns.
+pub const COLUMNS_MIN: u32 = 192;
+/// Columns come in steps of one AVX-512 register of matrix bytes.
+pub const COLUMNS_STEP: u32 = 64;
+/// Largest value field, in bytes; the longest value is one byte shorter.
+pub const VALUE_BYTES_MAX: u32 = 2_040;
+/// Longest look-up key (service independent identifier), in bytes.
+pub const KEY_BYTES_MAX: usize = 1_024;
+/// Most packs a shard may have.
+pub const PACKS_MAX: u32 = 64;
+/// Most shards a database may have.
+pub const SHARDS_MAX: u32 = 65_536;
+/// Fewest records a shard that a client accepts unasked: the crowd one hides in.
+pub const RECORDS_PER_SHARD_ACCEPTED_MIN: u64 = 1 << 16;
+
+/// Most queries one batch frame may carry.
+pub const QUERIES_PER_BATCH_MAX: u32 = 1_024;
+/// Most request streams one connection may have open.
+pub const BATCHES_IN_FLIGHT_MAX: u32 = 8;
+/// How many key bundles one connection may count on staying known.
+pub const BUNDLES_PER_CONNECTION: u32 = 64;
+/// Memory for key bundles of all connections, in bytes as received.
+pub const BUNDLE_CACHE_BYTES: usize = 512 << 20;
+/// Memory for queries waiting for an engine, all connections together.
+pub const QUEUED_QUERY_BYTES_MAX: usize = 1 << 30;
+/// Bytes around one query or bundle in its frame.
+pub const FRAME_OVERHEAD_BYTES: usize = 256;
+/// Longest nonce, in bytes.
+pub const NONCE_BYTES_MAX: usize = 32;
+/// Most shards one hint request may name.
+pub const HINTS_PER_REQUEST_MAX: u32 = 1_024;
+/// Most connections at once.
+pub const CONNECTIONS_MAX: usize = 1_024;
+/// Most queries one secret encrypts (scheme.md, "Secrets").
+pub const QUERIES_PER_SECRET_MAX: usize = 16;
+/// Most queries one pass over a shard answers.
+pub const BATCH_QUERIES_PER_SCAN_MAX: usize = 32;
+
+/// How long a request may take to arrive once its stream is open.
+pub const STREAM_READ_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a peer may leave one reply unread.
+pub const STREAM_WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a connection may be silent.
+pub const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+/// Deadline of a query that names none.
+pub const DEADLINE_DEFAULT: Duration = Duration::from_secs(10);
+/// Longest deadline a query may ask for.
+pub const DEADLINE_MAX: Duration = Duration::from_secs(60);
+/// How long shutdown waits for what is in flight.
+pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Largest manifest read from disk: 65 536 shards at about 400 bytes a line, doubled.
+pub const MANIFEST_BYTES_MAX: u64 = 64 << 20;
+
+const _: () = assert!(COLUMNS_MIN.is_multiple_of(COLUMNS_STEP));
+const _: () = assert!(COLUMNS_MAX.is_multiple_of(COLUMNS_STEP));
+const _: () = assert!(VALUE_BYTES_MAX + 8 <= 2048);
+const _: () = assert!(DEADLINE_DEFAULT.as_secs() < DRAIN_TIMEOUT.as_secs());
+const _: () = assert!(DEADLINE_DEFAULT.as_secs() <= DEADLINE_MAX.as_secs());
+const _: () = assert!(
+    BUNDLES_PER_CONNECTION as usize * QUERIES_PER_SECRET_MAX >= QUERIES_PER_BATCH_MAX as usize
+);
+// The scan's 32-bit accumulators: columns * 255 * 128 stays below 2^31.
+const _: () = assert!((COLUMNS_MAX as u64) * 255 * 128 < 1 << 31);
+// The pack's 64-bit accumulators: 2047 products of two values below 2^24.
+const _: () = assert!(2047u128 << 48 < 1 << 64);

@@ -1,0 +1,434 @@
+//! Shapes and lattice parameters as types, and the noise budget that refuses unsafe ones.
+//!
+//! A [`Shape`] that exists is one whose records fail at most once in 2^40 look-ups; there is no
+//! other way to make one. It knows every size in the program: matrix, tables, hints, queries,
+//! key bundles, answers. Source: `shared/design/scheme.md`, "Parameters" and "A shard".
+//! Read next: [`crate::scheme`].
+
+use crate::limits;
+
+/// Ring degree and LWE dimension.
+pub const D: usize = 2048;
+/// Slots in one half: the orbit of 5 modulo 2D, on which automorphisms rotate.
+pub const HALF: usize = D / 2;
+/// Ciphertext modulus: the largest prime below 2^24 that is 1 modulo 4096.
+pub const Q: u32 = 16_760_833;
+/// Special prime of the key switch: the next one below Q.
+pub const P: u32 = 16_736_257;
+/// Variance of the error: centered binomial with parameter 21.
+pub const ERROR_VARIANCE: f64 = 10.5;
+/// Variance of a uniform ternary coefficient.
+pub const SECRET_VARIANCE: f64 = 2.0 / 3.0;
+/// Mean square of a matrix entry that is uniform over -128..=127.
+pub const ENTRY_MEAN_SQUARE: f64 = 5461.25;
+/// Band width of the ribbon, in columns.
+pub const BAND: usize = 128;
+/// Bytes of a record's tag.
+pub const TAG_BYTES: usize = 8;
+/// Smallest pack, in rows.
+pub const PACK_ROWS_MIN: u32 = 128;
+/// A record may fail at most once in 2^40 look-ups.
+pub const FAILURE_LOG2_MAX: f64 = -40.0;
+/// (response, hint) bits a coefficient, in the order in which they are tried.
+pub const BITS_CHOICES: [(u32, u32); 4] = [(11, 17), (12, 17), (12, 18), (13, 19)];
+
+/// Why a shape is refused.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ShapeError {
+    /// A size is outside its bounds.
+    #[error("{what} is {found}, expected {expected}")]
+    OutOfRange {
+        /// Which size.
+        what: &'static str,
+        /// The value given.
+        found: u64,
+        /// The values allowed.
+        expected: String,
+    },
+    /// The noise budget is exceeded.
+    #[error(
+        "{columns} columns in packs of {pack_rows} rows fail once in 2^{:.1} records, expected at \
+         most once in 2^40: use fewer columns (more rows, or fewer records a shard)",
+        -log2_failure
+    )]
+    TooNoisy {
+        /// Matrix columns.
+        columns: u32,
+        /// Rows a pack.
+        pack_rows: u32,
+        /// Logarithm (base 2) of the failure probability at the best response size.
+        log2_failure: f64,
+    },
+}
+
+/// The sizes all shards of a database share. Valid by construction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shape {
+    value_len: u32,
+    pack_rows: u32,
+    packs: u32,
+    columns: u32,
+    response_bits: u32,
+    hint_bits: u32,
+}
+
+/// A shape as written in a file or a message, not yet believed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ShapeFields {
+    /// Bytes of the value field.
+    pub value_len: u32,
+    /// Rows a pack.
+    pub pack_rows: u32,
+    /// Packs a shard.
+    pub packs: u32,
+    /// Matrix columns.
+    pub columns: u32,
+    /// Bits a response coefficient.
+    pub response_bits: u32,
+    /// Bits a hint coefficient.
+    pub hint_bits: u32,
+}
+
+/// What the operator fixes of a shape; the rule of scheme.md fills in the rest.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ShapeWishes {
+    /// Rows a pack.
+    pub pack_rows: Option<u32>,
+    /// Packs a shard.
+    pub packs: Option<u32>,
+}
+
+fn in_range(what: &'static str, found: u64, low: u64, high: u64) -> Result<(), ShapeError> {
+    if (low..=high).contains(&found) {
+        return Ok(());
+    }
+    Err(ShapeError::OutOfRange { what, found, expected: format!("{low} to {high}") })
+}
+
+impl Shape {
+    /// The shape with the first of [`BITS_CHOICES`] that meets the noise budget.
+    pub fn new(
+        value_len: u32,
+        pack_rows: u32,
+        packs: u32,
+        columns: u32,
+    ) -> Result<Self, ShapeError> {
+        let mut refused = None;
+        for (response_bits, hint_bits) in BITS_CHOICES {
+            let fields =
+                ShapeFields { value_len, pack_rows, packs, columns, response_bits, hint_bits };
+            match Self::from_fields(fields) {
+                Err(error @ ShapeError::TooNoisy { .. }) => refused = Some(error),
+                decided => return decided,
+            }
+        }
+        Err(refused.expect("this is a bug: no response size was tried"))
+    }
+
+    /// Checks a shape read from a file or a message: every bound, then the noise budget.
+    pub fn from_fields(fields: ShapeFields) -> Result<Self, ShapeError> {
+        let ShapeFields { value_len, pack_rows, packs, columns, response_bits, hint_bits } = fields;
+        in_range("value field bytes", value_len.into(), 1, limits::VALUE_BYTES_MAX.into())?;
+        in_range("pack rows", pack_rows.into(), PACK_ROWS_MIN.into(), D as u64)?;
+        if !pack_rows.is_power_of_two() {
+            return Err(ShapeError::OutOfRange {
+                what: "pack rows",
+                found: pack_rows.into(),
+                expected: "a power of two".into(),
+            });
+        }
+        in_range("packs", packs.into(), 1, limits::PACKS_MAX.into())?;
+        in_range(
+            "columns",
+            columns.into(),
+            limits::COLUMNS_MIN.into(),
+            limits::COLUMNS_MAX.into(),
+        )?;
+        if !columns.is_multiple_of(limits::COLUMNS_STEP) {
+            return Err(ShapeError::OutOfRange {
+                what: "columns",
+                found: columns.into(),
+                expected: format!("a multiple of {}", limits::COLUMNS_STEP),
+            });
+        }
+        if !BITS_CHOICES.contains(&(response_bits, hint_bits)) {
+            return Err(ShapeError::OutOfRange {
+                what: "response bits",
+                found: response_bits.into(),
+                expected: format!("a (response, hint) pair of {BITS_CHOICES:?}"),
+            });
+        }
+        let shape = Self { value_len, pack_rows, packs, columns, response_bits, hint_bits };
+        let record_bytes = shape.record_bytes() as u64;
+        in_range("record bytes (value field and tag)", record_bytes, 1, shape.rows() as u64)?;
+        let log2_failure = shape.log2_failure();
+        if log2_failure > FAILURE_LOG2_MAX {
+            return Err(ShapeError::TooNoisy { columns, pack_rows, log2_failure });
+        }
+        Ok(shape)
+    }
+
+    /// The rule of scheme.md: rows so that tables weigh about as much as the matrix, columns for
+    /// the expected group load and four standard deviations.
+    pub fn for_records(
+        records: u64,
+        value_len: u32,
+        wishes: ShapeWishes,
+    ) -> Result<Self, ShapeError> {
+        in_range("value field bytes", value_len.into(), 1, limits::VALUE_BYTES_MAX.into())?;
+        let record_bytes = u64::from(value_len) + TAG_BYTES as u64;
+        let fixed_rows = match wishes {
+            ShapeWishes { pack_rows: Some(pack_rows), packs: Some(packs) } => {
+                Some(u64::from(pack_rows) * u64::from(packs))
+            }
+            ShapeWishes { pack_rows: None, packs: Some(packs) } => {
+                let wanted = Self::rows_for(records, record_bytes);
+                let pack_rows = (wanted / u64::from(packs.max(1))).next_power_of_two();
+                let smallest = (record_bytes.div_ceil(packs.max(1).into())).next_power_of_two();
+                let pack_rows = pack_rows.max(smallest).clamp(PACK_ROWS_MIN.into(), D as u64);
+                Some(pack_rows * u64::from(packs))
+            }
+            _ => None,
+        };
+        let rows = fixed_rows.unwrap_or_else(|| Self::rows_for(records, record_bytes));
+        let pack_rows = match (wishes.pack_rows, wishes.packs) {
+            (Some(pack_rows), _) => pack_rows,
+            (None, Some(packs)) => (rows / u64::from(packs.max(1))) as u32,
+            (None, None) => rows.min(D as u64) as u32,
+        };
+        in_range("pack rows", pack_rows.into(), PACK_ROWS_MIN.into(), D as u64)?;
+        let packs = wishes.packs.unwrap_or((rows.div_ceil(pack_rows.into())) as u32);
+        let groups = u64::from(packs) * u64::from(pack_rows) / record_bytes;
+        in_range("record bytes (value field and tag)", record_bytes, 1, rows.max(1))?;
+        let columns = columns_for(records as f64 / groups.max(1) as f64);
+        in_range("columns", columns, limits::COLUMNS_MIN.into(), limits::COLUMNS_MAX.into())?;
+        Self::new(value_len, pack_rows, packs, columns as u32)
+    }
+
+    fn rows_for(records: u64, record_bytes: u64) -> u64 {
+        let balanced = u128::from(records) * u128::from(record_bytes) / 12_288;
+        let balanced = u64::try_from(balanced).unwrap_or(u64::MAX).max(1);
+        let mut rows = 1u64 << balanced.ilog2().min(40);
+        rows = rows.max(PACK_ROWS_MIN.into()).max(record_bytes.next_power_of_two());
+        let most = u64::from(limits::PACKS_MAX) * D as u64;
+        while columns_for(records as f64 / (rows / record_bytes) as f64) > 20_000 && rows < most {
+            rows *= 2;
+        }
+        rows
+    }
+
+    /// One step of 64 columns wider, for a shard that found no ribbon seed.
+    pub fn widened(&self) -> Result<Self, ShapeError> {
+        let columns = self.columns + limits::COLUMNS_STEP;
+        Self::new(self.value_len, self.pack_rows, self.packs, columns)
+    }
+
+    /// The same shape with the next larger response and hint, for a matrix whose largest row
+    /// is noisier than a uniform one.
+    pub fn with_more_bits(&self) -> Option<Self> {
+        let at = BITS_CHOICES.iter().position(|&bits| bits == (self.response_bits, self.hint_bits));
+        let (response_bits, hint_bits) = *BITS_CHOICES.get(at? + 1)?;
+        Self::from_fields(ShapeFields { response_bits, hint_bits, ..self.fields() }).ok()
+    }
+
+    /// The sizes, to be written down.
+    pub fn fields(&self) -> ShapeFields {
+        ShapeFields {
+            value_len: self.value_len,
+            pack_rows: self.pack_rows,
+            packs: self.packs,
+            columns: self.columns,
+            response_bits: self.response_bits,
+            hint_bits: self.hint_bits,
+        }
+    }
+
+    /// Bytes of the value field: the longest value is one byte shorter.
+    pub fn value_len(&self) -> usize {
+        self.value_len as usize
+    }
+    /// Rows one pack sums up: a power of two, 128 to 2048.
+    pub fn pack_rows(&self) -> usize {
+        self.pack_rows as usize
+    }
+    /// Packs a shard.
+    pub fn packs(&self) -> usize {
+        self.packs as usize
+    }
+    /// Matrix columns: the length of a query, a multiple of 64.
+    pub fn columns(&self) -> usize {
+        self.columns as usize
+    }
+    /// Bits a response coefficient.
+    pub fn response_bits(&self) -> u32 {
+        self.response_bits
+    }
+    /// Bits a hint coefficient.
+    pub fn hint_bits(&self) -> u32 {
+        self.hint_bits
+    }
+    /// Matrix rows: `packs * pack_rows`.
+    pub fn rows(&self) -> usize {
+        self.packs() * self.pack_rows()
+    }
+    /// Rows one record takes: tag and value field.
+    pub fn record_bytes(&self) -> usize {
+        TAG_BYTES + self.value_len()
+    }
+    /// Records that share a column position.
+    pub fn groups(&self) -> usize {
+        self.rows() / self.record_bytes()
+    }
+    /// Mask polynomials a query takes: columns in blocks of D.
+    pub fn blocks(&self) -> usize {
+        self.columns().div_ceil(D)
+    }
+    /// Terms of one pack table: one key switch fewer than rows.
+    pub fn terms(&self) -> usize {
+        self.pack_rows() - 1
+    }
+    /// Keys of a bundle: g, and h for packs of D rows.
+    pub fn keys(&self) -> usize {
+        if self.pack_rows() == D { 2 } else { 1 }
+    }
+    /// Bytes of the matrix section.
+    pub fn matrix_bytes(&self) -> usize {
+        self.rows() * self.columns()
+    }
+    /// Bytes of one pack table: terms x D slots x 2 primes x 3 bytes.
+    pub fn table_bytes(&self) -> usize {
+        self.terms() * D * 2 * 3
+    }
+    /// Bytes of one pack's hint.
+    pub fn hint_bytes(&self) -> usize {
+        D * self.hint_bits as usize / 8
+    }
+    /// Bytes of one pack's response.
+    pub fn response_bytes(&self) -> usize {
+        self.pack_rows() * self.response_bits as usize / 8
+    }
+    /// Bytes of a key bundle on the wire.
+    pub fn bundle_bytes(&self) -> usize {
+        self.keys() * 2 * D * 3
+    }
+    /// Bytes of a query's encrypted vector on the wire.
+    pub fn query_bytes(&self) -> usize {
+        self.columns() * 3
+    }
+    /// Records the shape is meant for: the load whose columns by the rule are these.
+    pub fn records_expected(&self) -> u64 {
+        let columns = f64::from(self.columns) / 1.02;
+        let load = ((columns + 4.0).sqrt() - 2.0).powi(2); // m + 4 sqrt m = columns / 1.02
+        (load * self.groups() as f64) as u64
+    }
+
+    /// Standard deviation of a response coefficient's noise, modulo Q, for uniform entries.
+    pub fn noise_std(&self) -> f64 {
+        self.noise_std_for(f64::from(self.columns) * ENTRY_MEAN_SQUARE)
+    }
+
+    /// The same for a row whose entries' squares add up to `row_square_sum`.
+    pub fn noise_std_for(&self, row_square_sum: f64) -> f64 {
+        let (q, p, d) = (f64::from(Q), f64::from(P), D as f64);
+        let scan = row_square_sum
+            * ((q / 24f64.exp2()).powi(2) / 12.0 + ERROR_VARIANCE * (q / 32f64.exp2()).powi(2));
+        let switches = f64::from(self.pack_rows - 1)
+            * (d * q * q / 12.0 * ERROR_VARIANCE / (p * p) + d * SECRET_VARIANCE / 12.0);
+        let response = (q / f64::from(self.response_bits).exp2()).powi(2) / 12.0;
+        let hint = d * SECRET_VARIANCE * (q / f64::from(self.hint_bits).exp2()).powi(2) / 12.0;
+        (scan + switches + response + hint).sqrt()
+    }
+
+    /// Logarithm (base 2) of the probability that a record is decoded wrongly, uniform entries.
+    pub fn log2_failure(&self) -> f64 {
+        self.log2_failure_for(f64::from(self.columns) * ENTRY_MEAN_SQUARE)
+    }
+
+    /// The same when every row is as heavy as one with this sum of squares.
+    pub fn log2_failure_for(&self, row_square_sum: f64) -> f64 {
+        let sigmas = f64::from(Q) / 512.0 / self.noise_std_for(row_square_sum);
+        (self.record_bytes() as f64 * libm::erfc(sigmas / std::f64::consts::SQRT_2)).log2()
+    }
+}
+
+/// Columns for an expected group load m: 1.02 (m + 4 sqrt m), up to a multiple of 64, at least 192.
+fn columns_for(load: f64) -> u64 {
+    let columns = (1.02 * (load + 4.0 * load.sqrt())).ceil() as u64;
+    let step = u64::from(limits::COLUMNS_STEP);
+    columns.div_ceil(step).saturating_mul(step).max(limits::COLUMNS_MIN.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn standard_shape_is_the_one_of_the_page() {
+        let shape = Shape::for_records(1 << 20, 120, ShapeWishes::default()).unwrap();
+        assert_eq!((shape.pack_rows(), shape.packs()), (2048, 4));
+        assert_eq!((shape.groups(), shape.columns()), (64, 17_280));
+        assert_eq!((shape.response_bits(), shape.hint_bits()), (12, 17));
+        assert_eq!(shape.matrix_bytes(), 141_557_760);
+        assert_eq!(shape.packs() * shape.table_bytes(), 100_614_144);
+        assert_eq!(shape.packs() * shape.hint_bytes(), 17_408);
+        assert_eq!(shape.query_bytes(), 51_840);
+        assert_eq!(shape.packs() * shape.response_bytes(), 12_288);
+        assert_eq!(shape.bundle_bytes(), 24_576);
+        assert!(shape.records_expected().abs_diff(1 << 20) < 1 << 13);
+    }
+
+    #[test]
+    fn bits_are_those_of_the_vectors() {
+        let vectors: serde_json::Value =
+            serde_json::from_str(include_str!("../tests/vectors/vectors.json")).unwrap();
+        for case in vectors["bits_for"].as_array().unwrap() {
+            let n = |i: usize| case[i].as_u64().unwrap() as u32;
+            let shape = Shape::new(n(2) - 8, n(1), 2048 / n(1), n(0)).unwrap();
+            assert_eq!((shape.response_bits(), shape.hint_bits()), (n(3), n(4)), "{case}");
+        }
+    }
+
+    #[test]
+    fn every_size_in_reach_makes_a_shape_or_a_clear_error() {
+        for log in 0..44 {
+            for value_len in [1, 8, 24, 40, 120, 500, 1000, 2040] {
+                match Shape::for_records(1 << log, value_len, ShapeWishes::default()) {
+                    Ok(shape) => assert!(shape.log2_failure() <= FAILURE_LOG2_MAX),
+                    Err(error) => assert!(log > 20, "{log} {value_len}: {error}"),
+                }
+            }
+        }
+        assert!(
+            Shape::for_records(1000, 120, ShapeWishes { pack_rows: Some(0), packs: Some(0) })
+                .is_err()
+        );
+    }
+
+    #[test]
+    fn noisy_and_odd_shapes_are_refused() {
+        let noisy = Shape::new(120, 2048, 4, 26_048);
+        assert!(matches!(noisy, Ok(_) | Err(ShapeError::TooNoisy { .. })), "{noisy:?}");
+        let base = Shape::new(120, 2048, 4, 17_280).unwrap().fields();
+        let bad = [
+            ShapeFields { pack_rows: 100, ..base },
+            ShapeFields { pack_rows: 192, ..base },
+            ShapeFields { packs: 0, ..base },
+            ShapeFields { packs: 65, ..base },
+            ShapeFields { columns: 17_281, ..base },
+            ShapeFields { columns: 128, ..base },
+            ShapeFields { columns: 1 << 30, ..base },
+            ShapeFields { value_len: 0, ..base },
+            ShapeFields { value_len: u32::MAX, ..base },
+            ShapeFields { response_bits: 10, ..base },
+            ShapeFields { response_bits: 11, ..base }, // too noisy at this width
+            ShapeFields { hint_bits: 18, response_bits: 11, ..base },
+            ShapeFields { pack_rows: 128, packs: 1, ..base }, // ok: control below
+        ];
+        for fields in &bad[..bad.len() - 1] {
+            assert!(Shape::from_fields(*fields).is_err(), "{fields:?}");
+        }
+        assert!(Shape::from_fields(bad[bad.len() - 1]).is_ok());
+    }
+}
