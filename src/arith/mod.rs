@@ -13,6 +13,8 @@ pub use isa::Isa;
 
 use std::sync::OnceLock;
 
+use zeroize::Zeroizing;
+
 use self::ntt::{Ntt, Tables};
 use crate::params::{D, HALF, P, Q};
 
@@ -219,6 +221,14 @@ pub type Poly = [u32; D];
 /// A zero polynomial on the heap.
 pub fn zero_poly() -> Box<Poly> {
     vec![0u32; D].into_boxed_slice().try_into().expect("this is a bug: D values make a Poly")
+}
+
+/// A polynomial that is wiped when dropped.
+pub type SecretPoly = Box<Zeroizing<Poly>>;
+
+/// A zero polynomial on the heap, wiped when dropped.
+pub fn secret_poly() -> SecretPoly {
+    Box::new(Zeroizing::new([0; D]))
 }
 
 #[cfg(test)]
