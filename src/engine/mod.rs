@@ -18,21 +18,10 @@ mod avx512;
 
 use std::sync::Arc;
 
-use crate::params::Shape;
 use crate::scheme::KeyBundle;
 
+pub use crate::shard::ShardView;
 pub use select::{EngineChoice, IsaChoice, SelectError, UnknownChoice, select};
-
-/// What an engine reads of a shard.
-#[derive(Clone, Copy)]
-pub struct ShardView<'a> {
-    /// Sizes.
-    pub shape: &'a Shape,
-    /// rows x columns signed bytes, row-major.
-    pub matrix: &'a [u8],
-    /// packs x table_bytes, one pack table after the other.
-    pub tables: &'a [u8],
-}
 
 /// One encrypted query: its vector (3 bytes a column, exact length) and its checked key bundle.
 #[derive(Clone)]
