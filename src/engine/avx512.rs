@@ -361,7 +361,7 @@ impl Chunk {
         job: &PackJob<'_>,
         query: usize,
         vector: usize,
-        share: [usize; 2],
+        _share: [usize; 2],
         words: &mut Words,
     ) {
         let key = job.keys[query * job.key_words + self.key + vector * 8..].as_ptr();
@@ -376,8 +376,7 @@ impl Chunk {
                     for v in 0..VECS {
                         let from = bytes.add(pack * self.table_bytes + (vector + v) / 2 * 32);
                         let load = _mm512_loadu_epi8(from.cast());
-                        tables[pack][v] =
-                            _mm512_maskz_permutexvar_epi8(WORD_BYTES, index[v], load);
+                        tables[pack][v] = _mm512_maskz_permutexvar_epi8(WORD_BYTES, index[v], load);
                     }
                 }
                 for query in 0..QUERIES {

@@ -14,13 +14,14 @@ use std::sync::mpsc;
 use rayon::prelude::*;
 
 use super::kernel::{
-    BLOCK_SLOTS, BLOCKS, KeyLayout, Kernels, Line, PLANES, PRIMES, PackJob, Round, ScanJob,
+    BLOCK_SLOTS, BLOCKS, Kernels, KeyLayout, Line, PLANES, PRIMES, PackJob, Round, ScanJob,
     TERM_BYTES,
 };
 use super::{Answer, Batch, EncryptedQuery, Engine, EngineError, ShardView};
 use crate::arith::{Isa, Rings};
 use crate::limits::{self, BATCH_QUERIES_PER_SCAN_MAX};
 use crate::params::{D, PACK_ROWS_MIN, Shape};
+use crate::scheme::pack_bits;
 
 /// Rows of one scan job: enough work (25 us a query at the standard shape) to be worth handing to
 /// a thread, and every pack size is a multiple.
@@ -34,12 +35,13 @@ const KEY_WORDS: usize = 2 * BATCH_QUERIES_PER_SCAN_MAX * KEY_WORDS_MAX;
 const SCANNED_WORDS: usize = BATCH_QUERIES_PER_SCAN_MAX * limits::PACKS_MAX as usize * D;
 const SUM_WORDS: usize = 2 * SCANNED_WORDS;
 // Scratch for a full batch at the largest shape; the standard shape touches 8 MB of it.
-const _: () = assert!(PLANE_LINES * 64 + KEY_WORDS * 8 + (SCANNED_WORDS + SUM_WORDS) * 4 < 64 << 20);
+const _: () =
+    assert!(PLANE_LINES * 64 + KEY_WORDS * 8 + (SCANNED_WORDS + SUM_WORDS) * 4 < 64 << 20);
 
 /// Answers on the processor's cores.
 pub(super) struct CpuEngine {
     kernels: Box<dyn Kernels>,
-    rings: &'static Rings,
+    rings: Rings,
     pool: rayon::ThreadPool,
     scratch: Scratch,
 }
@@ -88,7 +90,7 @@ impl CpuEngine {
             queries,
             kernels: self.kernels.as_ref(),
             rings: self.rings,
-            layout: KeyLayout::new(shard.shape.pack_rows(), shard.shape.keys()),
+            layout: KeyLayout::new(shard.shape),
         };
         let scratch = &mut self.scratch;
         self.pool.install(|| pass.multiply(scratch));
@@ -147,7 +149,6 @@ fn check_sizes(batch: usize, work: &Batch<'_>) -> Result<(), EngineError> {
     check("the pack tables", tables.len(), shape.packs() * shape.table_bytes())?;
     for query in work.queries {
         check("a query's vector", query.vector.len(), shape.query_bytes())?;
-        check("a query's key bundle", query.bundle.keys() * 2 * D * 3, shape.bundle_bytes())?;
     }
     Ok(())
 }
@@ -157,7 +158,7 @@ struct Pass<'a> {
     shard: &'a ShardView<'a>,
     queries: &'a [EncryptedQuery],
     kernels: &'a dyn Kernels,
-    rings: &'static Rings,
+    rings: Rings,
     layout: KeyLayout,
 }
 
@@ -269,19 +270,8 @@ impl Pass<'_> {
         };
         let mut coefficients = [0u32; D];
         self.kernels.round(&round, &mut coefficients[..rows]);
-        pack_bits(&coefficients[..rows], shape.response_bits())
+        let mut response = vec![0; shape.response_bytes()];
+        pack_bits(coefficients[..rows].iter().copied(), shape.response_bits(), &mut response);
+        response
     }
-}
-
-/// Coefficients one after the other, little-endian by bit; eight of them end on a byte.
-fn pack_bits(values: &[u32], bits: u32) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(values.len() / 8 * bits as usize);
-    for eight in values.chunks_exact(8) {
-        let mut word = 0u128;
-        for (index, &value) in eight.iter().enumerate() {
-            word |= u128::from(value) << (index as u32 * bits);
-        }
-        bytes.extend_from_slice(&word.to_le_bytes()[..bits as usize]);
-    }
-    bytes
 }

@@ -5,7 +5,9 @@
 //! numbers on every bit. Implementations: [`super::portable`], `super::avx512`; caller:
 //! [`super::cpu`].
 
-use crate::params::{D, HALF, P, Q};
+use crate::arith::{Automorphism, Halves, P_INVERSE, centered, from_signed, mul, sub};
+use crate::params::{D, HALF, P, Q, Shape};
+use crate::scheme::{KeyName, Term, terms};
 
 /// Slots one pack job covers: the block of the table order (scheme.md, "Table order").
 pub(super) const BLOCK_SLOTS: usize = 32;
@@ -51,7 +53,7 @@ impl ScanJob<'_> {
 }
 
 /// A run of terms of a pack table whose key words are one window that slides by `step`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Segment {
     /// Where the first term's 32 key words begin, in the words of a query's keys.
     pub(super) start: usize,
@@ -140,33 +142,18 @@ pub(super) struct Round<'a> {
 /// Q). The transform is linear, so dividing by P needs none of its own: with e the centred P
 /// residue, mask = (mask_q - e) / P modulo Q, coefficient by coefficient.
 ///
-/// Divisions are products with reciprocals and a correction, so that this text, compiled for a
-/// wider instruction set, becomes vectors of that set.
+/// No division, so that this text compiled for a wider instruction set becomes its vectors.
 #[inline(always)]
 pub(super) fn round_coefficients(round: &Round<'_>, out: &mut [u32]) {
-    const P_INVERSE: u64 = inverse_mod(P as u64, Q as u64);
-    let (q, p, bits) = (u64::from(Q), u64::from(P), round.response_bits);
+    let (q, bits) = (u64::from(Q), round.response_bits);
     let inputs = round.mask_q.iter().zip(round.mask_p).zip(round.scanned);
     for (out, ((&mask_q, &mask_p), &scanned)) in out.iter_mut().zip(inputs) {
-        let (mask_q, mask_p, scanned) = (u64::from(mask_q), u64::from(mask_p), u64::from(scanned));
-        // mask_q - e + multiples of Q: e = mask_p, or mask_p - P above P/2. Below 2^26.
-        let lifted = if mask_p > p / 2 { p } else { 0 };
-        let mask = barrett_q(barrett_q(mask_q + 2 * q - mask_p + lifted) * P_INVERSE);
-        let body = (scanned * q + (1 << 23)) >> 24; // below Q for scanned below 2^24
-        let rest = body + q - mask;
-        let rest = rest.min(rest.wrapping_sub(q));
+        let e = from_signed::<Q>(centered::<P>(mask_p));
+        let mask = mul::<Q>(sub::<Q>(mask_q, e), P_INVERSE);
+        let body = (u64::from(scanned) * q + (1 << 23)) >> 24; // below Q for scanned below 2^24
+        let rest = u64::from(sub::<Q>(body as u32, mask));
         *out = (div_2q((rest << (bits + 1)) + q) & ((1 << bits) - 1)) as u32;
     }
-}
-
-/// x modulo Q for x below 2^48.
-#[inline(always)]
-fn barrett_q(x: u64) -> u64 {
-    const RECIPROCAL: u64 = (1 << 48) / Q as u64;
-    let q = u64::from(Q);
-    let rest = x - (((x >> 23) * RECIPROCAL) >> 25) * q; // the quotient is at most 2 too small
-    let rest = rest.min(rest.wrapping_sub(q));
-    rest.min(rest.wrapping_sub(q))
 }
 
 /// floor(x / 2Q) for x below 2^39.
@@ -177,33 +164,41 @@ fn div_2q(x: u64) -> u64 {
     quotient + u64::from(x - quotient * 2 * u64::from(Q) >= 2 * u64::from(Q))
 }
 
-/// 1 / x modulo a prime below 2^32, by Fermat.
-const fn inverse_mod(x: u64, prime: u64) -> u64 {
-    let (mut power, mut exponent, mut result) = (x % prime, prime - 2, 1);
-    while exponent > 0 {
-        if exponent & 1 == 1 {
-            result = result * power % prime;
-        }
-        power = power * power % prime;
-        exponent >>= 1;
-    }
-    result
-}
-
-/// How a query's key words of one prime lie in memory: `[g half A twice][g half B twice][h]`, so
-/// that a rotated window of 32 never wraps.
-#[derive(Debug, Clone)]
+/// How a query's key words of one prime lie in memory, `[g half A twice][g half B twice][h]`, so
+/// that a rotated window of 32 never wraps; and which windows the terms of a pack want.
 pub(super) struct KeyLayout {
     keys: usize,
-    length: usize,
-    stride: usize,
+    runs: Vec<Run>,
+}
+
+/// Terms under one key whose rotations grow by `step` from zero.
+struct Run {
+    key: KeyName,
+    conjugate: Halves,
+    step: usize,
+    terms: usize,
 }
 
 impl KeyLayout {
-    /// For packs of `pack_rows` rows (scheme.md, "A shard": which automorphisms a pack sums over).
-    pub(super) fn new(pack_rows: usize, keys: usize) -> Self {
-        let length = pack_rows.min(HALF);
-        Self { keys, length, stride: HALF / length }
+    /// For packs of this shape.
+    pub(super) fn new(shape: &Shape) -> Self {
+        let mut runs: Vec<Run> = Vec::with_capacity(3);
+        for Term { key, automorphism: Automorphism { rotation, conjugate } } in
+            terms(shape.pack_rows())
+        {
+            match runs.last_mut() {
+                Some(run) if run.key == key && run.conjugate == conjugate => {
+                    run.step = if run.terms == 1 { rotation } else { run.step };
+                    assert_eq!(rotation, run.terms * run.step, "this is a bug: rotations");
+                    run.terms += 1;
+                }
+                _ => {
+                    assert_eq!(rotation, 0, "this is a bug: first rotation");
+                    runs.push(Run { key, conjugate, step: 0, terms: 1 });
+                }
+            }
+        }
+        Self { keys: shape.keys(), runs }
     }
 
     /// Words of one prime's keys of a query.
@@ -211,7 +206,7 @@ impl KeyLayout {
         2 * D + (self.keys - 1) * D
     }
 
-    /// Writes one prime's keys of a query; `halves` are g and, if there is one, h, in slots.
+    /// Writes one prime's keys of a query; `key` gives g (0) and, if there is one, h (1), in slots.
     pub(super) fn write<'k>(&self, key: impl Fn(usize) -> &'k [u32], out: &mut [u64]) {
         let (g, h) = out.split_at_mut(2 * D);
         for (half, twice) in key(0).chunks_exact(HALF).zip(g.chunks_exact_mut(2 * HALF)) {
@@ -224,21 +219,19 @@ impl KeyLayout {
         }
     }
 
-    /// The runs of terms of slot block `block`, in table order: by rotation, then conjugated, then
-    /// the switch by key h.
+    /// The runs of terms of slot block `block`, in table order.
     pub(super) fn segments(&self, block: usize) -> Vec<Segment> {
-        let (half, offset) = (block * BLOCK_SLOTS / HALF, block * BLOCK_SLOTS % HALF);
-        let run = |half: usize| Segment {
-            start: half * 2 * HALF + offset,
-            step: self.stride,
-            terms: self.length - 1,
-        };
-        let mut segments = vec![run(half)];
-        if self.keys > 1 {
-            segments.push(run(1 - half));
-            segments.push(Segment { start: 2 * D + block * BLOCK_SLOTS, step: 0, terms: 1 });
-        }
-        segments
+        let slot = block * BLOCK_SLOTS;
+        let windows = self.runs.iter().map(|run| {
+            let automorphism = Automorphism { rotation: 0, conjugate: run.conjugate };
+            let source = automorphism.source(slot);
+            let start = match run.key {
+                KeyName::G => source / HALF * 2 * HALF + source % HALF,
+                KeyName::H => 2 * D + source,
+            };
+            Segment { start, step: run.step, terms: run.terms }
+        });
+        windows.collect()
     }
 }
 
@@ -247,33 +240,41 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reciprocals_divide_exactly() {
+    fn the_reciprocal_divides_exactly() {
         let q = u64::from(Q);
-        let near = |x: u64| [x.saturating_sub(1), x, x + 1];
-        let edges = (0..2047u64).flat_map(|i| near(i * q).into_iter().chain(near((q - i) * q)));
-        let spread = (0..100_000u64).map(|i| i * ((1 << 48) / 100_003));
-        for x in edges.chain(spread).filter(|&x| x < 1 << 48) {
-            assert_eq!(barrett_q(x), x % q, "{x}");
-        }
-        let edges = (0..1u64 << 14).flat_map(|i| near(i * 2 * q));
+        let edges = (0..1u64 << 14).flat_map(|i| {
+            let multiple = i * 2 * q;
+            [multiple.saturating_sub(1), multiple, multiple + 1]
+        });
         let spread = (0..100_000u64).map(|i| i * ((1 << 39) / 100_003));
         for x in edges.chain(spread).filter(|&x| x < 1 << 39) {
             assert_eq!(div_2q(x), x / (2 * q), "{x}");
         }
-        assert_eq!(inverse_mod(P.into(), q) * u64::from(P) % q, 1);
     }
 
     #[test]
-    fn windows_cover_every_term_and_stay_inside() {
+    fn windows_hold_what_the_automorphisms_bring() {
         for pack_rows in [128, 256, 512, 1024, 2048] {
-            let layout = KeyLayout::new(pack_rows, if pack_rows == D { 2 } else { 1 });
+            let shape = Shape::new(120, pack_rows, 1, 192).unwrap();
+            let layout = KeyLayout::new(&shape);
+            let keys: Vec<Vec<u32>> =
+                (0..2).map(|key| (0..D as u32).map(|slot| slot * 2 + key).collect()).collect();
+            let mut words = vec![0; layout.words()];
+            layout.write(|key| &keys[key], &mut words);
             for block in 0..BLOCKS {
                 let segments = layout.segments(block);
-                let terms: usize = segments.iter().map(|run| run.terms).sum();
-                assert_eq!(terms, pack_rows - 1);
-                for run in segments {
-                    let end = run.start + (run.terms - 1) * run.step + BLOCK_SLOTS;
-                    assert!(end <= layout.words(), "{pack_rows} {block} {run:?}");
+                let windows = segments
+                    .iter()
+                    .flat_map(|run| (0..run.terms).map(|term| run.start + term * run.step));
+                let windows: Vec<usize> = windows.collect();
+                let terms = terms(pack_rows as usize);
+                assert_eq!(windows.len(), terms.len());
+                for (term, window) in terms.iter().zip(windows) {
+                    for slot in 0..BLOCK_SLOTS {
+                        let source = term.automorphism.source(block * BLOCK_SLOTS + slot);
+                        let expected = u64::from(keys[term.key.index()][source]);
+                        assert_eq!(words[window + slot], expected, "{pack_rows} {block} {term:?}");
+                    }
                 }
             }
         }
