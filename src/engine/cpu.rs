@@ -9,7 +9,9 @@
 //!
 //! It knows no instruction set: see [`super::kernel`]. Nor which one to take: [`super::select`].
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
+use std::time::{Duration, Instant};
 
 use rayon::prelude::*;
 
@@ -17,7 +19,7 @@ use super::kernel::{
     BLOCK_SLOTS, BLOCKS, Kernels, KeyLayout, Line, PLANES, PRIMES, PackJob, Round, ScanJob,
     TERM_BYTES,
 };
-use super::{Answer, Batch, EncryptedQuery, Engine, EngineError, ShardView};
+use super::{Answer, Batch, EncryptedQuery, Engine, EngineError, ShardView, StageTimes};
 use crate::arith::{Isa, Rings};
 use crate::limits::{self, BATCH_QUERIES_PER_SCAN_MAX};
 use crate::params::{D, PACK_ROWS_MIN, Shape};
@@ -38,8 +40,35 @@ const SUM_WORDS: usize = 2 * SCANNED_WORDS;
 const _: () =
     assert!(PLANE_LINES * 64 + KEY_WORDS * 8 + (SCANNED_WORDS + SUM_WORDS) * 4 < 64 << 20);
 
+/// Nanoseconds of one stage, added up over threads.
+#[derive(Default)]
+struct Clock(AtomicU64);
+
+impl Clock {
+    fn time<T>(&self, work: impl FnOnce() -> T) -> T {
+        let start = Instant::now();
+        let done = work();
+        let nanos = u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        self.0.fetch_add(nanos, Ordering::Relaxed);
+        done
+    }
+
+    fn read(&self) -> Duration {
+        Duration::from_nanos(self.0.load(Ordering::Relaxed))
+    }
+}
+
+#[derive(Default)]
+struct Clocks {
+    prepare: Clock,
+    scan: Clock,
+    pack: Clock,
+    finish: Clock,
+}
+
 /// Answers on the processor's cores.
 pub(super) struct CpuEngine {
+    clocks: Clocks,
     kernels: Box<dyn Kernels>,
     rings: Rings,
     pool: rayon::ThreadPool,
@@ -75,7 +104,7 @@ impl CpuEngine {
             scanned: vec![0; SCANNED_WORDS],
             sums: vec![0; SUM_WORDS],
         };
-        Ok(Self { kernels, rings: Rings::get(isa), pool, scratch })
+        Ok(Self { clocks: Clocks::default(), kernels, rings: Rings::get(isa), pool, scratch })
     }
 
     /// One pass over a shard for at most [`BATCH_QUERIES_PER_SCAN_MAX`] queries.
@@ -90,6 +119,7 @@ impl CpuEngine {
             queries,
             kernels: self.kernels.as_ref(),
             rings: self.rings,
+            clocks: &self.clocks,
             layout: KeyLayout::new(shard.shape),
         };
         let scratch = &mut self.scratch;
@@ -114,6 +144,16 @@ impl Engine for CpuEngine {
         let threads = self.pool.current_num_threads();
         let plural = if threads == 1 { "" } else { "s" };
         format!("cpu {}, {threads} thread{plural}", self.kernels.name())
+    }
+
+    fn stage_times(&self) -> StageTimes {
+        let Clocks { prepare, scan, pack, finish } = &self.clocks;
+        StageTimes {
+            prepare: prepare.read(),
+            scan: scan.read(),
+            pack: pack.read(),
+            finish: finish.read(),
+        }
     }
 
     fn answer(
@@ -159,6 +199,7 @@ struct Pass<'a> {
     queries: &'a [EncryptedQuery],
     kernels: &'a dyn Kernels,
     rings: Rings,
+    clocks: &'a Clocks,
     layout: KeyLayout,
 }
 
@@ -190,13 +231,15 @@ impl Pass<'_> {
         rayon::join(
             || {
                 planes.par_chunks_exact_mut(lines).zip(queries).for_each(|(planes, query)| {
-                    self.kernels.split_planes(&query.vector, planes);
+                    let split = || self.kernels.split_planes(&query.vector, planes);
+                    self.clocks.prepare.time(split);
                 });
             },
             || {
                 keys.par_chunks_exact_mut(words).enumerate().for_each(|(at, out)| {
                     let (prime, query) = (at / queries.len(), at % queries.len());
-                    self.layout.write(|key| queries[query].bundle.half(key, prime), out);
+                    let key = |key| queries[query].bundle.half(key, prime);
+                    self.clocks.prepare.time(|| self.layout.write(key, out));
                 });
             },
         );
@@ -213,7 +256,7 @@ impl Pass<'_> {
                 planes,
                 queries: self.queries.len(),
             };
-            self.kernels.scan(&job, out);
+            self.clocks.scan.time(|| self.kernels.scan(&job, out));
         });
     }
 
@@ -233,14 +276,15 @@ impl Pass<'_> {
                 queries,
                 prime: PRIMES[prime],
             };
-            self.kernels.pack(&job, out);
+            self.clocks.pack.time(|| self.kernels.pack(&job, out));
         });
     }
 
     /// The answer to one query, pack by pack.
     fn finish(&self, scratch: &Scratch, query: usize) -> Answer {
         let packs = (0..self.shape().packs()).into_par_iter();
-        packs.map(|pack| self.finish_pack(scratch, query, pack)).collect()
+        let finish = |pack| self.clocks.finish.time(|| self.finish_pack(scratch, query, pack));
+        packs.map(finish).collect()
     }
 
     fn finish_pack(&self, scratch: &Scratch, query: usize, pack: usize) -> Vec<u8> {

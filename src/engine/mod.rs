@@ -17,6 +17,7 @@ mod select;
 mod avx512;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::scheme::KeyBundle;
 
@@ -65,10 +66,27 @@ pub enum EngineError {
     Device(String),
 }
 
+/// Time an engine has spent since it was made, added up over its threads: plain counters for
+/// metrics and benchmarks.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct StageTimes {
+    /// Turning queries and key bundles into what the kernels read.
+    pub prepare: Duration,
+    /// Matrix times queries.
+    pub scan: Duration,
+    /// Pack tables times keys.
+    pub pack: Duration,
+    /// Transforms and rounding.
+    pub finish: Duration,
+}
+
 /// A device that answers batches. Owned by one worker thread.
 pub trait Engine: Send {
     /// For the log and the records, such as "cpu avx512, 2 threads".
     fn name(&self) -> String;
+
+    /// What its work has taken so far, stage by stage.
+    fn stage_times(&self) -> StageTimes;
 
     /// Answers every query of every batch; `done(batch, query, answer)` is called once for each,
     /// on the calling thread, as soon as the answer exists, in any order. After an error some
