@@ -320,7 +320,7 @@ fn errors_of_bundles_and_queries_are_as_large_as_security_needs() {
     }
     for (what, errors) in [("bundles", of_bundles), ("queries", of_queries)] {
         let found = variance(&errors);
-        let off = 4.0 * 10.5 * (2.0 / errors.len() as f64).sqrt(); // four sigma of the estimate
+        let off = 6.0 * 10.5 * (2.0 / errors.len() as f64).sqrt(); // six sigma of the estimate
         assert!(found > 10.5 - off, "{what}: variance {found}, security needs 10.5");
         assert!(found < 10.5 + off, "{what}: variance {found}, the noise budget assumes 10.5");
         assert!(errors.iter().all(|e| e.abs() <= 21.0), "{what}");
@@ -376,7 +376,7 @@ fn noise_of_answers_is_within_the_budget() {
             }
         }
         let found = variance(&noise).sqrt();
-        let allowed = shape.noise_std() * 1.03 + 4.0 * found / (2.0 * noise.len() as f64).sqrt();
+        let allowed = shape.noise_std() * 1.03 + 6.0 * found / (2.0 * noise.len() as f64).sqrt();
         println!(
             "{pack_rows} rows, {columns} columns: {found:.0}, formula {:.0}",
             shape.noise_std()
