@@ -5,6 +5,7 @@
 
 mod commands;
 
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -21,14 +22,20 @@ struct Cli {
 #[derive(clap::Subcommand)]
 enum Command {
     Cert(commands::cert::Args),
+    Serve(commands::serve::Args),
 }
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let filter = EnvFilter::try_from_env("SOTTO_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(filter).init();
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_env_filter(filter)
+        .init();
     let ended = match cli.command {
         Command::Cert(args) => commands::cert::run(args),
+        Command::Serve(args) => commands::serve::run(args),
     };
     ended.unwrap_or_else(|error| {
         eprintln!("error: {error}");
