@@ -20,6 +20,10 @@ struct Cli {
 
 #[derive(clap::Subcommand)]
 enum Command {
+    Build(commands::build::Args),
+    Sample(commands::sample::Args),
+    Verify(commands::verify::Args),
+    Inspect(commands::inspect::Args),
     Cert(commands::cert::Args),
 }
 
@@ -28,6 +32,10 @@ fn main() -> ExitCode {
     let filter = EnvFilter::try_from_env("SOTTO_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
     tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(filter).init();
     let ended = match cli.command {
+        Command::Build(args) => commands::build::run(args),
+        Command::Sample(args) => commands::sample::run(args),
+        Command::Verify(args) => commands::verify::run(args),
+        Command::Inspect(args) => commands::inspect::run(args),
         Command::Cert(args) => commands::cert::run(args),
     };
     ended.unwrap_or_else(|error| {
