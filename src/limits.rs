@@ -37,6 +37,10 @@
 //! | [`DRAIN_TIMEOUT`] | 15 s | what is in flight at shutdown gets the default deadline and some |
 //! | [`CLOSE_TIMEOUT`] | 1 s | how long leaving waits for peers to take note of it |
 //! | [`BATCH_QUERIES_PER_SCAN_MAX`] | 32 | more gain nothing: arithmetic binds from 8 on |
+//! | [`INPUT_RECORD_BYTES_MAX`] | 1 MiB | a line of the builder's input: a quote never closed ends here |
+//! | [`PARTITION_BUFFER_BYTES`] | 256 MiB | the builder's buffers on the way to all partition files |
+//! | [`BUILD_MEMORY_BYTES`] | 1 GiB | shards built at once; a shard larger than this is built alone |
+//! | [`BUILD_WIDENINGS_MAX`] | 8 | scheme.md: steps of 64 columns for shards without ribbon seed |
 
 use std::time::Duration;
 
@@ -116,6 +120,15 @@ pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Largest manifest read from disk: 65 536 shards at about 400 bytes a line, doubled.
 pub const MANIFEST_BYTES_MAX: u64 = 64 << 20;
+
+/// Longest record of the builder's input, in bytes as written.
+pub const INPUT_RECORD_BYTES_MAX: usize = 1 << 20;
+/// Memory for records on their way to partition files.
+pub const PARTITION_BUFFER_BYTES: usize = 256 << 20;
+/// Memory for shards that are built at the same time.
+pub const BUILD_MEMORY_BYTES: u64 = 1 << 30;
+/// How often the builder widens the shape before it gives up.
+pub const BUILD_WIDENINGS_MAX: u32 = 8;
 
 const _: () = assert!(COLUMNS_MIN.is_multiple_of(COLUMNS_STEP));
 const _: () = assert!(COLUMNS_MAX.is_multiple_of(COLUMNS_STEP));

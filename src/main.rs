@@ -21,6 +21,10 @@ struct Cli {
 
 #[derive(clap::Subcommand)]
 enum Command {
+    Build(commands::build::Args),
+    Sample(commands::sample::Args),
+    Verify(commands::verify::Args),
+    Inspect(commands::inspect::Args),
     Cert(commands::cert::Args),
     Serve(commands::serve::Args),
 }
@@ -34,6 +38,10 @@ fn main() -> ExitCode {
         .with_env_filter(filter)
         .init();
     let ended = match cli.command {
+        Command::Build(args) => commands::build::run(args),
+        Command::Sample(args) => commands::sample::run(args),
+        Command::Verify(args) => commands::verify::run(args),
+        Command::Inspect(args) => commands::inspect::run(args),
         Command::Cert(args) => commands::cert::run(args),
         Command::Serve(args) => commands::serve::run(args),
     };
