@@ -17,6 +17,8 @@
 //! | [`BUNDLE_CACHE_BYTES`] | 512 MiB | 10 000 large bundles: some seconds of fresh secrets at full rate |
 //! | [`QUEUED_QUERY_BYTES_MAX`] | 1 GiB | queries waiting for an engine, all connections together |
 //! | [`FRAME_OVERHEAD_BYTES`] | 256 | protobuf tags, lengths, nonce, uid and numbers around one query |
+//! | [`REPLY_OVERHEAD_BYTES`] | 1 KiB | the same around one reply, with a `detail` for a person |
+//! | [`PARAMETERS_REPLY_BYTES_MAX`] | 1.6 MiB | read before a client knows the shape: 24 bytes a shard |
 //! | [`NONCE_BYTES_MAX`] | 32 | wire.md |
 //! | [`HINTS_PER_REQUEST_MAX`] | 1 024 | as many shards as one padded batch can name |
 //! | [`CONNECTIONS_MAX`] | 1 024 | front-ends pool their users; each connection holds stream buffers |
@@ -66,6 +68,10 @@ pub const BUNDLE_CACHE_BYTES: usize = 512 << 20;
 pub const QUEUED_QUERY_BYTES_MAX: usize = 1 << 30;
 /// Bytes around one query or bundle in its frame.
 pub const FRAME_OVERHEAD_BYTES: usize = 256;
+/// Bytes around the packs of one reply in its frame.
+pub const REPLY_OVERHEAD_BYTES: usize = 1_024;
+/// Longest reply to a parameter request: a ribbon seed and a hint digest a shard, and what is fixed.
+pub const PARAMETERS_REPLY_BYTES_MAX: usize = (64 << 10) + SHARDS_MAX as usize * 24;
 /// Longest nonce, in bytes.
 pub const NONCE_BYTES_MAX: usize = 32;
 /// Most shards one hint request may name.

@@ -1,0 +1,243 @@
+//! Frames: a message with its length in front, and how long each kind may be.
+//!
+//! Reading is in two steps. The first [`FRAME_HEAD_BYTES_MAX`] bytes of a frame say its kind and
+//! length; what is longer than that kind may be is refused before any of it is kept. Only then is
+//! the rest read and the body decoded. A frame holds exactly one message: nothing before or after
+//! it, so the kind the bound was chosen for is the kind that is decoded.
+
+use prost::Message;
+use prost::bytes::Bytes;
+use prost::encoding::{decode_varint, encoded_len_varint};
+
+use super::StreamCode;
+use super::message::{Hint, PirParameterResponse, PirResponse, Reply, ReplyBody};
+use crate::limits;
+use crate::params::Shape;
+
+/// Enough bytes of a frame to know its kind and length: two five-byte varints and a tag.
+pub const FRAME_HEAD_BYTES_MAX: usize = 11;
+/// Longest varint of a length below 2^32.
+const LENGTH_VARINT_BYTES_MAX: usize = 5;
+
+/// Why a frame is refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum FrameError {
+    /// The length in front is no length.
+    #[error("the frame does not begin with a length below 2^32")]
+    Length,
+    /// The frame's first field is none of the kinds.
+    #[error("the frame begins with field tag {found:#04x}, expected 0x0a, 0x12 or 0x1a")]
+    Kind {
+        /// Tag byte found.
+        found: u8,
+    },
+    /// More or less than one message in the frame.
+    #[error("the frame has {found} bytes, expected {expected} for the one message it holds")]
+    NotOneMessage {
+        /// Bytes the frame says it has.
+        found: usize,
+        /// Bytes of its one message with tag and length.
+        expected: usize,
+    },
+    /// Longer than its kind may be.
+    #[error("the {kind} frame has {found} bytes, expected at most {max}")]
+    TooLong {
+        /// Kind of message.
+        kind: &'static str,
+        /// Bytes the frame says it has.
+        found: usize,
+        /// Bytes it may have.
+        max: usize,
+    },
+    /// The message itself cannot be read.
+    #[error("the {kind} message cannot be read: {detail}")]
+    Unreadable {
+        /// Kind of message.
+        kind: &'static str,
+        /// What the protobuf decoder says.
+        detail: String,
+    },
+}
+
+impl FrameError {
+    /// The code a stream is reset with for this.
+    pub fn stream_code(&self) -> StreamCode {
+        match self {
+            FrameError::TooLong { .. } => StreamCode::FrameTooLarge,
+            _ => StreamCode::Protocol,
+        }
+    }
+}
+
+/// The requests a stream may bring.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum RequestKind {
+    /// Parameters, perhaps with a key bundle.
+    Parameters,
+    /// Queries.
+    Batch,
+    /// Hints.
+    Hints,
+}
+
+/// The replies a stream may bring.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ReplyKind {
+    /// To a parameter request.
+    Parameters,
+    /// To one query.
+    Answer,
+    /// To one shard of a hint request.
+    Hint,
+}
+
+/// What the first bytes of a frame say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FrameHead<Kind> {
+    /// Which message the frame holds.
+    pub kind: Kind,
+    /// Bytes before the message: `frame[body_at..frame_bytes]` is the message.
+    pub body_at: usize,
+    /// Bytes of the whole frame, its length prefix included.
+    pub frame_bytes: usize,
+}
+
+impl RequestKind {
+    /// Longest frame of this kind for a database of this shape.
+    pub fn bytes_max(self, shape: &Shape) -> usize {
+        let overhead = limits::FRAME_OVERHEAD_BYTES;
+        match self {
+            RequestKind::Parameters => shape.bundle_bytes() + overhead,
+            RequestKind::Batch => {
+                limits::QUERIES_PER_BATCH_MAX as usize * (shape.query_bytes() + overhead)
+            }
+            RequestKind::Hints => {
+                limits::HINTS_PER_REQUEST_MAX as usize * LENGTH_VARINT_BYTES_MAX + overhead
+            }
+        }
+    }
+
+    fn of_tag(tag: u8) -> Option<(Self, &'static str)> {
+        match tag {
+            0x0a => Some((RequestKind::Parameters, "parameter request")),
+            0x12 => Some((RequestKind::Batch, "batch")),
+            0x1a => Some((RequestKind::Hints, "hint request")),
+            _ => None,
+        }
+    }
+}
+
+impl ReplyKind {
+    /// Longest frame of this kind; the shape is not known before the first parameters, when only
+    /// they are accepted.
+    pub fn bytes_max(self, shape: Option<&Shape>) -> usize {
+        let fixed = limits::REPLY_OVERHEAD_BYTES;
+        match (self, shape) {
+            (ReplyKind::Parameters, _) => limits::PARAMETERS_REPLY_BYTES_MAX,
+            (_, None) => fixed,
+            (ReplyKind::Answer, Some(shape)) => {
+                let pack_bytes = shape.response_bytes() + shape.hint_bytes() + 16;
+                shape.packs() * pack_bytes + fixed
+            }
+            (ReplyKind::Hint, Some(shape)) => shape.packs() * (shape.hint_bytes() + 8) + fixed,
+        }
+    }
+
+    fn of_tag(tag: u8) -> Option<(Self, &'static str)> {
+        match tag {
+            0x0a => Some((ReplyKind::Parameters, "parameter reply")),
+            0x12 => Some((ReplyKind::Answer, "answer")),
+            0x1a => Some((ReplyKind::Hint, "hint")),
+            _ => None,
+        }
+    }
+}
+
+/// Kind and length of the request whose first bytes these are; `None` when there are too few of
+/// them yet. With [`FRAME_HEAD_BYTES_MAX`] bytes, or the whole of a shorter frame, it is never
+/// `None`.
+pub fn request_head(
+    first: &[u8],
+    shape: &Shape,
+) -> Result<Option<FrameHead<RequestKind>>, FrameError> {
+    head(first, RequestKind::of_tag, |kind| kind.bytes_max(shape))
+}
+
+/// The same for a reply.
+pub fn reply_head(
+    first: &[u8],
+    shape: Option<&Shape>,
+) -> Result<Option<FrameHead<ReplyKind>>, FrameError> {
+    head(first, ReplyKind::of_tag, |kind| kind.bytes_max(shape))
+}
+
+fn head<Kind: Copy>(
+    first: &[u8],
+    of_tag: impl Fn(u8) -> Option<(Kind, &'static str)>,
+    bytes_max: impl Fn(Kind) -> usize,
+) -> Result<Option<FrameHead<Kind>>, FrameError> {
+    let Some((length, rest)) = length_varint(first)? else { return Ok(None) };
+    if length == 0 {
+        return Err(FrameError::NotOneMessage { found: 0, expected: 2 });
+    }
+    let prefix = first.len() - rest.len();
+    let Some((&tag, rest)) = rest.split_first() else { return Ok(None) };
+    let (kind, name) = of_tag(tag).ok_or(FrameError::Kind { found: tag })?;
+    let (found, max) = (prefix + length, bytes_max(kind));
+    if found > max {
+        return Err(FrameError::TooLong { kind: name, found, max });
+    }
+    if length == 1 {
+        return Err(FrameError::NotOneMessage { found: 1, expected: 2 });
+    }
+    let Some((body_bytes, rest)) = length_varint(rest)? else { return Ok(None) };
+    let body_at = first.len() - rest.len();
+    if length != body_at - prefix + body_bytes {
+        let expected = body_at - prefix + body_bytes;
+        return Err(FrameError::NotOneMessage { found: length, expected });
+    }
+    Ok(Some(FrameHead { kind, body_at, frame_bytes: found }))
+}
+
+/// A length and what follows it; `None` when it is cut off. Only the shortest encoding counts.
+fn length_varint(bytes: &[u8]) -> Result<Option<(usize, &[u8])>, FrameError> {
+    let window = &bytes[..bytes.len().min(LENGTH_VARINT_BYTES_MAX)];
+    let Some(last) = window.iter().position(|&byte| byte < 0x80) else {
+        let cut_off = bytes.len() < LENGTH_VARINT_BYTES_MAX;
+        return if cut_off { Ok(None) } else { Err(FrameError::Length) };
+    };
+    let mut varint = &window[..=last];
+    let length = decode_varint(&mut varint).map_err(|_| FrameError::Length)?;
+    if length > u64::from(u32::MAX) || encoded_len_varint(length) != last + 1 {
+        return Err(FrameError::Length);
+    }
+    Ok(Some((length as usize, &bytes[last + 1..])))
+}
+
+/// A message with its length in front.
+pub fn encode_frame(message: &impl Message) -> Vec<u8> {
+    message.encode_length_delimited_to_vec()
+}
+
+/// Decodes the reply whose head was read; `frame` is the whole frame.
+pub fn decode_reply(head: &FrameHead<ReplyKind>, frame: Bytes) -> Result<Reply, FrameError> {
+    if frame.len() != head.frame_bytes {
+        let (found, expected) = (frame.len(), head.frame_bytes);
+        return Err(FrameError::NotOneMessage { found, expected });
+    }
+    let body = frame.slice(head.body_at..);
+    let unreadable = |kind| {
+        move |error: prost::DecodeError| FrameError::Unreadable { kind, detail: error.to_string() }
+    };
+    let body = match head.kind {
+        ReplyKind::Parameters => ReplyBody::Parameters(
+            PirParameterResponse::decode(body).map_err(unreadable("parameter reply"))?,
+        ),
+        ReplyKind::Answer => {
+            ReplyBody::Answer(PirResponse::decode(body).map_err(unreadable("answer"))?)
+        }
+        ReplyKind::Hint => ReplyBody::Hint(Hint::decode(body).map_err(unreadable("hint"))?),
+    };
+    Ok(Reply::from(body))
+}

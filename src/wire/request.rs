@@ -1,0 +1,324 @@
+//! Requests as types that are valid by construction: what the server works with.
+//!
+//! A request is decoded once, here; nothing behind this looks at a length or a number again. What
+//! depends on the state of a server (epoch, which shards it has, which bundles it knows) is the
+//! server's to decide. Nothing of a query's content goes into an error.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use prost::Message;
+use prost::bytes::{Buf, Bytes};
+use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
+
+use super::message::{HintRequest, PirParameterRequest, PirRequest};
+use super::{PIR_SCHEME_SOTTO_1, PROTOCOL_VERSION};
+use crate::limits;
+use crate::params::Shape;
+use crate::scheme::{KeyBundle, bundle_uid};
+
+/// A field that is not what wire.md says: `detail` of a MALFORMED reply.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{field} is {found}, expected {expected}")]
+pub struct Malformed {
+    /// The field, by its name in wire.md.
+    pub field: &'static str,
+    /// What was there, never a query's content.
+    pub found: String,
+    /// What would have been right.
+    pub expected: String,
+}
+
+impl Malformed {
+    /// A field with something else in it than expected.
+    pub fn new(field: &'static str, found: impl fmt::Display, expected: impl Into<String>) -> Self {
+        Self { field, found: found.to_string(), expected: expected.into() }
+    }
+
+    /// A field of the wrong length.
+    pub fn bytes(field: &'static str, found: usize, expected: usize) -> Self {
+        Self::new(field, format_args!("{found} bytes"), format!("{expected} bytes"))
+    }
+
+    fn unreadable(field: &'static str, error: &prost::DecodeError) -> Self {
+        Self::new(field, format_args!("unreadable ({error})"), "a protobuf message of wire.md")
+    }
+}
+
+/// The name of a key bundle: the first 16 bytes of BLAKE3 over its bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Uid([u8; 16]);
+
+impl Uid {
+    /// The name of these bundle bytes.
+    pub fn of(bundle: &[u8]) -> Self {
+        Self::parse(&bundle_uid(bundle)).expect("this is a bug: a computed uid is no uid")
+    }
+
+    /// Reads 32 lower-case hex digits.
+    pub fn parse(text: &str) -> Result<Self, Malformed> {
+        let wrong = || {
+            let found = format!("{} bytes of text", text.len());
+            Malformed::new("uid", found, "32 lower-case hex digits")
+        };
+        let digits: &[u8; 32] = text.as_bytes().try_into().map_err(|_| wrong())?;
+        let mut uid = [0; 16];
+        for (byte, pair) in uid.iter_mut().zip(digits.chunks_exact(2)) {
+            *byte = hex(pair[0]).ok_or_else(wrong)? << 4 | hex(pair[1]).ok_or_else(wrong)?;
+        }
+        Ok(Self(uid))
+    }
+}
+
+fn hex(digit: u8) -> Option<u8> {
+    match digit {
+        b'0'..=b'9' => Some(digit - b'0'),
+        b'a'..=b'f' => Some(digit - b'a' + 10),
+        _ => None,
+    }
+}
+
+impl fmt::Display for Uid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for Uid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Uid({self})")
+    }
+}
+
+/// One query, ready to be computed but for the bundle its `uid` names.
+#[derive(Clone)]
+pub struct ValidQuery {
+    /// 1 to 32 bytes, unique in its batch.
+    pub nonce: String,
+    /// The key bundle it is under.
+    pub uid: Uid,
+    /// The shard asked; perhaps unknown.
+    pub shard: u32,
+    /// The epoch asked; perhaps gone.
+    pub epoch: u64,
+    /// 3 bytes a column, exactly as many as the shape has.
+    pub vector: Arc<[u8]>,
+    /// Whether the answer carries the hint.
+    pub want_hint: bool,
+    /// From arrival; at most [`limits::DEADLINE_MAX`].
+    pub deadline: Duration,
+}
+
+/// The queries of one frame: those that are valid, and a reply for each that is not.
+pub struct ValidBatch {
+    /// To be computed.
+    pub requests: Vec<ValidQuery>,
+    /// To be answered MALFORMED, each by its nonce.
+    pub malformed: Vec<(String, Malformed)>,
+}
+
+impl ValidBatch {
+    /// Decodes the body of a batch frame.
+    ///
+    /// # Errors
+    /// The batch cannot be read at all: no query of it can be told by its nonce. The answer is one
+    /// MALFORMED with an empty nonce.
+    pub fn decode(body: Bytes, shape: &Shape) -> Result<Self, Malformed> {
+        let requests = split_batch(body, shape.query_bytes() + limits::FRAME_OVERHEAD_BYTES)?;
+        if requests.is_empty() {
+            return Err(Malformed::new("requests", "empty", "at least one query"));
+        }
+        let mut nonces = HashSet::with_capacity(requests.len());
+        let mut batch = Self { requests: Vec::with_capacity(requests.len()), malformed: vec![] };
+        for bytes in requests {
+            let request = PirRequest::decode(bytes)
+                .map_err(|error| Malformed::unreadable("requests", &error))?;
+            if request.nonce.is_empty() {
+                return Err(Malformed::new("nonce", "empty", nonce_expected()));
+            }
+            let mut nonce = request.nonce.clone();
+            match valid_query(request, shape, &mut nonces) {
+                Ok(query) => batch.requests.push(query),
+                Err(malformed) => {
+                    nonce.truncate(nonce.floor_char_boundary(limits::NONCE_BYTES_MAX));
+                    batch.malformed.push((nonce, malformed));
+                }
+            }
+        }
+        Ok(batch)
+    }
+}
+
+/// The queries of a batch as slices of it, counted and bounded before one is decoded: a frame of
+/// empty queries must not grow into structs many times its size.
+fn split_batch(mut body: Bytes, query_bytes_max: usize) -> Result<Vec<Bytes>, Malformed> {
+    let unreadable = |error: prost::DecodeError| Malformed::unreadable("batch", &error);
+    let most = limits::QUERIES_PER_BATCH_MAX as usize;
+    let mut requests = Vec::new();
+    while body.has_remaining() {
+        let (tag, wire_type) = decode_key(&mut body).map_err(unreadable)?;
+        if tag != 1 || wire_type != WireType::LengthDelimited {
+            skip_field(wire_type, tag, &mut body, DecodeContext::default()).map_err(unreadable)?;
+            continue;
+        }
+        let length = decode_varint(&mut body).map_err(unreadable)?;
+        if length > body.len() as u64 {
+            return Err(Malformed::new(
+                "batch",
+                format_args!("cut off {} bytes into a query", body.len()),
+                format!("{length} bytes of it"),
+            ));
+        }
+        if length > query_bytes_max as u64 {
+            let found = format_args!("a query of {length} bytes");
+            return Err(Malformed::new("batch", found, format!("at most {query_bytes_max}")));
+        }
+        if requests.len() == most {
+            return Err(Malformed::new("batch", "more queries", format!("at most {most}")));
+        }
+        requests.push(body.split_to(length as usize));
+    }
+    Ok(requests)
+}
+
+fn nonce_expected() -> String {
+    format!("1 to {} bytes, unique in its batch", limits::NONCE_BYTES_MAX)
+}
+
+fn check_version(version: u32) -> Result<(), Malformed> {
+    if version == PROTOCOL_VERSION {
+        return Ok(());
+    }
+    Err(Malformed::new("protocol_version", version, PROTOCOL_VERSION.to_string()))
+}
+
+fn check_nonce(nonce: &str) -> Result<(), Malformed> {
+    if nonce.len() <= limits::NONCE_BYTES_MAX {
+        return Ok(());
+    }
+    Err(Malformed::new("nonce", format_args!("{} bytes", nonce.len()), nonce_expected()))
+}
+
+fn valid_query(
+    request: PirRequest,
+    shape: &Shape,
+    nonces: &mut HashSet<String>,
+) -> Result<ValidQuery, Malformed> {
+    check_version(request.protocol_version)?;
+    check_nonce(&request.nonce)?;
+    if !nonces.insert(request.nonce.clone()) {
+        return Err(Malformed::new("nonce", "there twice", nonce_expected()));
+    }
+    if request.pir_scheme != PIR_SCHEME_SOTTO_1 {
+        let expected = PIR_SCHEME_SOTTO_1.to_string();
+        return Err(Malformed::new("pir_scheme", request.pir_scheme, expected));
+    }
+    let uid = Uid::parse(&request.uid)?;
+    let [vector] = request.encrypted_vector.as_slice() else {
+        let found = format_args!("{} elements", request.encrypted_vector.len());
+        return Err(Malformed::new("encrypted_vector", found, "one element"));
+    };
+    if vector.len() != shape.query_bytes() {
+        return Err(Malformed::bytes("encrypted_vector", vector.len(), shape.query_bytes()));
+    }
+    let deadline = match request.deadline_ms {
+        0 => limits::DEADLINE_DEFAULT,
+        given => Duration::from_millis(given.into()).min(limits::DEADLINE_MAX),
+    };
+    Ok(ValidQuery {
+        nonce: request.nonce,
+        uid,
+        shard: request.shard,
+        epoch: request.epoch,
+        vector: Arc::from(vector.as_ref()),
+        want_hint: request.want_hint,
+        deadline,
+    })
+}
+
+/// A parameter request.
+pub struct ValidParameters {
+    /// Echoed: at most 32 bytes, perhaps empty.
+    pub nonce: String,
+    /// The scheme asked for; perhaps another one than ours, which is answered, not refused.
+    pub pir_scheme: i32,
+    /// Whether the reply carries the hint digests.
+    pub want_hint_digests: bool,
+    /// The bundle brought along, under the name its content has.
+    pub bundle: Option<(Uid, KeyBundle)>,
+}
+
+/// Decodes the body of a parameter request.
+///
+/// # Errors
+/// The nonce to answer under (empty where it could not be read), and what is wrong.
+pub fn decode_parameters(
+    body: Bytes,
+    shape: &Shape,
+) -> Result<ValidParameters, (String, Malformed)> {
+    let request = PirParameterRequest::decode(body)
+        .map_err(|error| (String::new(), Malformed::unreadable("parameter request", &error)))?;
+    let mut nonce = request.nonce.clone();
+    valid_parameters(request, shape).map_err(|malformed| {
+        nonce.truncate(nonce.floor_char_boundary(limits::NONCE_BYTES_MAX));
+        (nonce, malformed)
+    })
+}
+
+fn valid_parameters(
+    request: PirParameterRequest,
+    shape: &Shape,
+) -> Result<ValidParameters, Malformed> {
+    check_version(request.protocol_version)?;
+    check_nonce(&request.nonce)?;
+    let (nonce, pir_scheme) = (request.nonce, request.pir_scheme);
+    let want_hint_digests = request.want_hint_digests;
+    let bundle = match request.public_key.as_slice() {
+        // Keys of another scheme are not ours to judge: the reply says which scheme is.
+        _ if pir_scheme != PIR_SCHEME_SOTTO_1 => None,
+        [] => None,
+        [bytes] => Some(valid_bundle(&request.uid, bytes, shape)?),
+        more => {
+            let found = format_args!("{} elements", more.len());
+            return Err(Malformed::new("public_key", found, "none or one"));
+        }
+    };
+    Ok(ValidParameters { nonce, pir_scheme, want_hint_digests, bundle })
+}
+
+fn valid_bundle(uid: &str, bytes: &[u8], shape: &Shape) -> Result<(Uid, KeyBundle), Malformed> {
+    let bundle = KeyBundle::decode(bytes, shape)
+        .map_err(|error| Malformed::new("public_key", error, "a key bundle of this shape"))?;
+    let named = Uid::parse(uid)?;
+    if named != Uid::of(bytes) {
+        return Err(Malformed::new("uid", "another bundle's", "the name of public_key's content"));
+    }
+    Ok((named, bundle))
+}
+
+/// A hint request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ValidHints {
+    /// The epoch asked; perhaps gone.
+    pub epoch: u64,
+    /// The shards, none twice, at least one; perhaps unknown.
+    pub shards: Vec<u32>,
+}
+
+/// Decodes the body of a hint request.
+pub fn decode_hints(body: Bytes) -> Result<ValidHints, Malformed> {
+    let request =
+        HintRequest::decode(body).map_err(|error| Malformed::unreadable("hint request", &error))?;
+    let most = limits::HINTS_PER_REQUEST_MAX as usize;
+    if !(1..=most).contains(&request.shards.len()) {
+        let found = format_args!("{} shards", request.shards.len());
+        return Err(Malformed::new("shards", found, format!("1 to {most}")));
+    }
+    let mut seen = HashSet::with_capacity(request.shards.len());
+    if !request.shards.iter().all(|shard| seen.insert(shard)) {
+        return Err(Malformed::new("shards", "a list with repeats", "each shard once"));
+    }
+    Ok(ValidHints { epoch: request.epoch, shards: request.shards })
+}
