@@ -31,6 +31,8 @@
 //! | [`BATCH_QUERIES_PER_SCAN_MAX`] | 32 | more queries a pass gain nothing: arithmetic binds from 8 on |
 //! | [`KEYS_PER_CALL_MAX`] | 16 384 | a client holds one call's queries: 850 MB at the standard shape |
 //! | [`HINT_CACHE_BYTES`] | 256 MiB | a client's hints: 15 000 standard shards |
+//! | [`BATCH_BYTES_WANTED`] | 4 MiB | a client's batches: each is there in a second at 34 Mbit/s |
+//! | [`BATCH_QUERIES_WANTED`] | 16 | a client's smallest split of a call over its streams |
 //! | [`ATTEMPTS_MAX`] | 8 | sendings of one request, whatever went wrong with each |
 //! | [`RETRY_WAIT_MIN`] | 20 ms | a server that names no wait is not asked again at once |
 //! | [`RETRY_WAIT_MAX`] | 10 s | a server's wish to wait longer is an outage |
@@ -87,6 +89,10 @@ pub const BATCH_QUERIES_PER_SCAN_MAX: usize = 32;
 pub const KEYS_PER_CALL_MAX: usize = 16_384;
 /// Memory of a client for hints.
 pub const HINT_CACHE_BYTES: usize = 256 << 20;
+/// Bytes of queries a client puts in one batch, unless one query is larger.
+pub const BATCH_BYTES_WANTED: usize = 4 << 20;
+/// Queries below which a client does not split a batch to fill its streams.
+pub const BATCH_QUERIES_WANTED: usize = 16;
 /// How often a client sends one request, the first time included.
 pub const ATTEMPTS_MAX: u32 = 8;
 /// Shortest wait of a client before it sends a refused request again.

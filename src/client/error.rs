@@ -6,8 +6,8 @@
 use std::net::SocketAddr;
 
 use crate::limits;
-use crate::params::ShapeError;
 use crate::scheme::SecretError;
+use crate::wire::parameters::ParametersError;
 
 /// Why a client cannot connect, or gives a whole call up.
 #[derive(Debug, thiserror::Error)]
@@ -64,11 +64,17 @@ pub enum ClientError {
     #[error(transparent)]
     Parameters(#[from] ParameterError),
     /// More keys than one call takes.
-    #[error("{found} keys in one call, expected at most {}: split the call", limits::KEYS_PER_CALL_MAX)]
+    #[error(
+        "{found} keys in one call, expected at most {}: split the call",
+        limits::KEYS_PER_CALL_MAX
+    )]
     TooManyKeys {
         /// Keys given.
         found: usize,
     },
+    /// A thread of ours that encrypts or decodes was lost.
+    #[error("this is a bug: encrypting or decoding failed ({0}); the call's secrets are gone")]
+    Computing(String),
     /// The scheme could not encrypt.
     #[error("queries cannot be encrypted: {0}")]
     Secret(#[from] SecretError),
@@ -78,9 +84,9 @@ pub enum ClientError {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ParameterError {
-    /// Bytes that are no parameters.
-    #[error("the server's parameters are not well formed: {0}; do not use this server")]
-    Unreadable(String),
+    /// Bytes that are no parameters, or a shape that is refused.
+    #[error("{0}; do not use this server, tell the operator")]
+    Unusable(#[from] ParametersError),
     /// Signed by someone else, or not at all.
     #[error(
         "the parameters are not signed with the operator's key ({found}): check the key with the \
@@ -104,11 +110,10 @@ pub enum ParameterError {
     /// The server showed no key on first use.
     #[error("the server shows no operator key: get it from the operator and pin it")]
     NoKey,
-    /// A shape that cannot be used.
-    #[error("the database's shape is refused: {0}; ask the operator to build it again")]
-    Shape(#[from] ShapeError),
     /// The list of hint digests is not the signed one.
-    #[error("hint digests: {found}, expected {expected}: the server is broken or lies; use another")]
+    #[error(
+        "hint digests: {found}, expected {expected}: the server is broken or lies; use another"
+    )]
     HintDigests {
         /// What came.
         found: String,
@@ -133,11 +138,14 @@ pub enum ParameterError {
         /// Newest epoch seen.
         expected: u64,
     },
-    /// A number of shards that no database has.
-    #[error("{found} shards, expected 1 to {}: do not use this server", limits::SHARDS_MAX)]
-    ShardCount {
-        /// Shards of the parameters.
-        found: u32,
+    /// Two sets of parameters for one epoch.
+    #[error(
+        "epoch {epoch} has two sets of parameters, expected one for all clients: someone treats \
+         clients differently; do not use this server, tell the operator"
+    )]
+    EpochForked {
+        /// The epoch.
+        epoch: u64,
     },
     /// The number of shards changed, not by doubling.
     #[error(
@@ -206,12 +214,6 @@ pub enum LookupError {
          believed: use another server, and tell the operator"
     )]
     HintForged,
-    /// The hint did not come.
-    #[error("the server gives no hint for the key's shard: {last}; try again later")]
-    HintMissing {
-        /// How the last attempt ended.
-        last: String,
-    },
     /// An answer that is none for this database.
     #[error("the answer is not one to this query: {what} is {found}, expected {expected}")]
     Answer {

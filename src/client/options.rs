@@ -30,9 +30,8 @@ impl Replica {
     /// closed UDP port stays silent, and a loopback server rarely listens on both.
     pub async fn resolve(host_port: &str) -> Result<Self, ClientError> {
         let address = |reason: String| ClientError::Address { found: host_port.into(), reason };
-        let (host, _) = host_port
-            .rsplit_once(':')
-            .ok_or_else(|| address("there is no port".into()))?;
+        let (host, _) =
+            host_port.rsplit_once(':').ok_or_else(|| address("there is no port".into()))?;
         let host = host.trim_start_matches('[').trim_end_matches(']');
         let found = tokio::net::lookup_host(host_port).await.map_err(|e| address(e.to_string()))?;
         let mut addresses: Vec<SocketAddr> = found.collect();
@@ -85,9 +84,8 @@ impl Options {
 
     /// Refuses what cannot work, before anything is sent.
     pub(crate) fn check(&self) -> Result<(), ClientError> {
-        let refuse = |what, found: String, expected| {
-            Err(ClientError::Option { what, found, expected })
-        };
+        let refuse =
+            |what, found: String, expected| Err(ClientError::Option { what, found, expected });
         if self.replicas.iter().all(|replica| replica.addresses.is_empty()) {
             return refuse("servers", "no address".into(), "at least one");
         }
@@ -153,12 +151,8 @@ mod tests {
     #[test]
     fn options_that_cannot_work_are_refused_before_anything_is_sent() {
         options().check().unwrap();
-        let pins = Pins {
-            operator_key: OperatorKey([2; 32]),
-            seed: [0; 32],
-            epoch: 1,
-            shard_count: 1,
-        };
+        let pins =
+            Pins { operator_key: OperatorKey([2; 32]), seed: [0; 32], epoch: 1, shard_count: 1 };
         let bad = [
             Options { replicas: Vec::new(), ..options() },
             Options { answer_timeout: Duration::ZERO, ..options() },

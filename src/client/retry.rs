@@ -107,8 +107,10 @@ fn row(asked: Asked, event: Event, attempts: u32, replicas: usize) -> Action {
         Event::Answered { status, retry_after } => (status, retry_after),
         Event::TimedOut | Event::StreamLost | Event::ConnectionLost => {
             // The bytes may have arrived and been answered; the same bytes again tell no more.
-            let wait = if attempts == 1 { Duration::ZERO } else { backoff(attempts) };
-            return Action::Resend { via: Via::Reconnect, wait };
+            let wait = pause(attempts);
+            let elsewhere = attempts > 1 && replicas > 1;
+            let via = if elsewhere { Via::Replica } else { Via::Reconnect };
+            return Action::Resend { via, wait };
         }
     };
     let wait = wait_for(retry_after, attempts);
@@ -196,7 +198,11 @@ mod tests {
             (said(Status::ResponseSuccess, 0), Action::Keep, Action::Keep),
             (said(Status::Overloaded, 700), same(700), away(700)),
             (said(Status::Quota, 700), same(700), same(700)),
-            (said(Status::EpochGone, 0), Action::Refresh { wait: now }, Action::Refresh { wait: now }),
+            (
+                said(Status::EpochGone, 0),
+                Action::Refresh { wait: now },
+                Action::Refresh { wait: now },
+            ),
             (said(Status::ShardUnknown, 0), Action::Fail(Failure::ShardUnknown), away(0)),
             (
                 said(Status::KeyMissing, 0),
