@@ -1,56 +1,282 @@
-//! Modular arithmetic, the NTT in slot order, automorphisms.
+//! Modular arithmetic, the negacyclic NTT in slot order, automorphisms.
+//!
+//! Everything works on residues that are fully reduced between calls. Nothing here divides or
+//! branches on a residue, so the client may use it on secrets. Four primes are in use: [`Q`] and
+//! [`P`] of the scheme, and two below 2^31 for exact products modulo 2^32 ([`exact`]).
+//! It does not know what a query or a shard is. Read next: [`ntt`], then [`crate::scheme`].
 
-/// The instruction sets a computation may use. A value other than `Portable` exists only where
-/// the processor has it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Isa(IsaKind);
+pub mod exact;
+mod isa;
+pub mod ntt;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum IsaKind {
-    Portable,
-    Avx512,
+pub use isa::Isa;
+
+use std::sync::OnceLock;
+
+use zeroize::Zeroizing;
+
+use self::ntt::{Ntt, Tables};
+use crate::params::{D, HALF, P, Q};
+
+/// One residue below the prime `M`, from any 64-bit value. `M = 2^BITS - c` with a small c, so
+/// `x = high * 2^BITS + low` is congruent to `high * c + low`: four folds, then one subtraction.
+/// No division, no branch: constant time. Source: pseudo-Mersenne reduction (Handbook of Applied
+/// Cryptography, 14.3.4).
+#[inline(always)]
+pub const fn reduce<const M: u32>(x: u64) -> u32 {
+    let bits = 32 - M.leading_zeros();
+    let c = (1u64 << bits) - M as u64;
+    let low = (1u64 << bits) - 1;
+    let mut x = x;
+    let mut fold = 0;
+    while fold < const { folds(M) } {
+        x = (x >> bits) * c + (x & low);
+        fold += 1;
+    }
+    reduce_once::<M>(x as u32)
 }
 
-impl Isa {
-    /// Plain Rust, every processor.
-    pub const PORTABLE: Isa = Isa(IsaKind::Portable);
+/// How many folds bring any 64-bit value below 2M.
+const fn folds(m: u32) -> u32 {
+    let bits = 32 - m.leading_zeros();
+    let c = (1u64 << bits) - m as u64;
+    let (mut most, mut folds) = (u64::MAX, 0);
+    while most >= 2 * m as u64 {
+        most = (most >> bits) * c + ((1 << bits) - 1);
+        folds += 1;
+    }
+    folds
+}
 
-    /// AVX-512 with VNNI, IFMA and VBMI, where the processor has all of it.
-    pub fn avx512() -> Option<Isa> {
-        #[cfg(target_arch = "x86_64")]
-        if std::is_x86_feature_detected!("avx512f")
-            && std::is_x86_feature_detected!("avx512bw")
-            && std::is_x86_feature_detected!("avx512dq")
-            && std::is_x86_feature_detected!("avx512vl")
-            && std::is_x86_feature_detected!("avx512vnni")
-            && std::is_x86_feature_detected!("avx512ifma")
-            && std::is_x86_feature_detected!("avx512vbmi")
-        {
-            return Some(Isa(IsaKind::Avx512));
+/// `x mod M` for `x < 2M`.
+#[inline(always)]
+pub const fn reduce_once<const M: u32>(x: u32) -> u32 {
+    let less = x.wrapping_sub(M);
+    // The smaller of the two as unsigned numbers; a comparison of values compiles to `min`.
+    if less < x { less } else { x }
+}
+
+/// `a + b mod M` of two residues.
+#[inline(always)]
+pub const fn add<const M: u32>(a: u32, b: u32) -> u32 {
+    reduce_once::<M>(a + b)
+}
+
+/// `a - b mod M` of two residues.
+#[inline(always)]
+pub const fn sub<const M: u32>(a: u32, b: u32) -> u32 {
+    let d = a.wrapping_sub(b);
+    let up = d.wrapping_add(M);
+    if up < d { up } else { d }
+}
+
+/// `a * b mod M`.
+#[inline(always)]
+pub const fn mul<const M: u32>(a: u32, b: u32) -> u32 {
+    reduce::<M>(a as u64 * b as u64)
+}
+
+/// `base^exponent mod M`, of public values.
+pub const fn pow<const M: u32>(base: u32, exponent: u64) -> u32 {
+    let (mut base, mut exponent, mut result) = (base % M, exponent, 1);
+    while exponent > 0 {
+        if exponent & 1 == 1 {
+            result = mul::<M>(result, base);
         }
-        None
+        base = mul::<M>(base, base);
+        exponent >>= 1;
+    }
+    result
+}
+
+/// The inverse of a public value modulo the prime `M`.
+pub const fn inverse<const M: u32>(x: u32) -> u32 {
+    pow::<M>(x, M as u64 - 2)
+}
+
+/// The residue of a signed value of small size (above `-M`, below `M`).
+#[inline(always)]
+pub const fn from_signed<const M: u32>(x: i32) -> u32 {
+    (x as u32).wrapping_add(M & ((x >> 31) as u32))
+}
+
+/// The representative between -M/2 and M/2 of a residue.
+#[inline(always)]
+pub const fn centered<const M: u32>(x: u32) -> i32 {
+    let above = ((M / 2).wrapping_sub(x) as i32) >> 31; // all ones when x > M/2
+    (x.wrapping_sub(M & above as u32)) as i32
+}
+
+/// P^-1 modulo Q.
+pub const P_INVERSE: u32 = inverse::<Q>(P % Q);
+
+/// What an automorphism does to slots: tau_{5^rotation}, then tau_-1 if the halves are swapped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Automorphism {
+    /// Both halves move left by this much; below HALF.
+    pub rotation: usize,
+    /// The halves change places.
+    pub conjugate: Halves,
+}
+
+/// Whether an automorphism keeps the two halves of the slots or swaps them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Halves {
+    /// As they are.
+    Kept,
+    /// Swapped: tau_-1.
+    Swapped,
+}
+
+impl Automorphism {
+    /// tau_{5^rotation}.
+    pub fn rotation(rotation: usize) -> Self {
+        Self { rotation: rotation % HALF, conjugate: Halves::Kept }
     }
 
-    /// The fastest one here.
-    pub fn detect() -> Isa {
-        Self::avx512().unwrap_or(Self::PORTABLE)
+    /// The slot whose value lands in slot `slot`.
+    #[inline(always)]
+    pub fn source(self, slot: usize) -> usize {
+        let half = match self.conjugate {
+            Halves::Kept => slot & HALF,
+            Halves::Swapped => (slot & HALF) ^ HALF,
+        };
+        half | ((slot + self.rotation) & (HALF - 1))
     }
 
-    /// All that this processor has, the portable one first: what tests run over.
-    pub fn all() -> Vec<Isa> {
-        std::iter::once(Self::PORTABLE).chain(Self::avx512()).collect()
+    /// Applies it to a polynomial in slots: `out` and `slots` hold D values.
+    pub fn apply(self, slots: &[u32], out: &mut [u32]) {
+        let (first, second) = slots.split_at(HALF);
+        let (first, second) = match self.conjugate {
+            Halves::Kept => (first, second),
+            Halves::Swapped => (second, first),
+        };
+        let (low, high) = out.split_at_mut(HALF);
+        for (from, to) in [(first, low), (second, high)] {
+            let (left, right) = from.split_at(self.rotation);
+            to[..right.len()].copy_from_slice(right);
+            to[right.len()..].copy_from_slice(left);
+        }
     }
+}
 
-    /// "portable" or "avx512".
-    pub fn name(self) -> &'static str {
-        match self.0 {
-            IsaKind::Portable => "portable",
-            IsaKind::Avx512 => "avx512",
+/// The transforms of all primes in use, on one instruction set. Copies are cheap.
+#[derive(Clone, Copy)]
+pub struct Rings {
+    /// The instruction set.
+    pub isa: Isa,
+    /// Modulo [`Q`].
+    pub q: Ntt<Q>,
+    /// Modulo [`P`].
+    pub p: Ntt<P>,
+    /// Modulo [`exact::BIG0`].
+    pub big0: Ntt<{ exact::BIG0 }>,
+    /// Modulo [`exact::BIG1`].
+    pub big1: Ntt<{ exact::BIG1 }>,
+}
+
+impl Rings {
+    /// The transforms on one instruction set; their tables are made once a process.
+    pub fn get(isa: Isa) -> Self {
+        static TABLES_Q: OnceLock<Tables<Q>> = OnceLock::new();
+        static TABLES_P: OnceLock<Tables<P>> = OnceLock::new();
+        static TABLES_BIG0: OnceLock<Tables<{ exact::BIG0 }>> = OnceLock::new();
+        static TABLES_BIG1: OnceLock<Tables<{ exact::BIG1 }>> = OnceLock::new();
+        Self {
+            isa,
+            q: Ntt::new(&TABLES_Q, isa),
+            p: Ntt::new(&TABLES_P, isa),
+            big0: Ntt::new(&TABLES_BIG0, isa),
+            big1: Ntt::new(&TABLES_BIG1, isa),
         }
     }
 
-    /// Whether AVX-512 (F, BW, DQ, VL, VNNI, IFMA, VBMI) may be used.
-    pub fn is_avx512(self) -> bool {
-        self.0 == IsaKind::Avx512
+    /// Divides `q` (slots modulo Q) by P with rounding, given the same number modulo P in slots:
+    /// exact, by taking away the centred residue modulo P first. `p` is used up.
+    pub fn divide_by_p(&self, q: &mut Poly, p: &mut Poly) {
+        self.p.inverse(p);
+        for x in p.iter_mut() {
+            *x = from_signed::<Q>(centered::<P>(*x));
+        }
+        self.q.forward(p);
+        for (q, &e) in q.iter_mut().zip(p.iter()) {
+            *q = mul::<Q>(sub::<Q>(*q, e), P_INVERSE);
+        }
+    }
+
+    /// Slots modulo Q to slots modulo P of the centred representative.
+    pub fn lift_to_p(&self, q: &Poly, out: &mut Poly) {
+        out.copy_from_slice(q);
+        self.q.inverse(out);
+        for x in out.iter_mut() {
+            *x = from_signed::<P>(centered::<Q>(*x));
+        }
+        self.p.forward(out);
+    }
+}
+
+/// A polynomial of D values: coefficients, or slots.
+pub type Poly = [u32; D];
+
+/// A zero polynomial on the heap.
+pub fn zero_poly() -> Box<Poly> {
+    vec![0u32; D].into_boxed_slice().try_into().expect("this is a bug: D values make a Poly")
+}
+
+/// A polynomial that is wiped when dropped.
+pub type SecretPoly = Box<Zeroizing<Poly>>;
+
+/// A zero polynomial on the heap, wiped when dropped.
+pub fn secret_poly() -> SecretPoly {
+    Box::new(Zeroizing::new([0; D]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EDGES: [u64; 8] = [0, 1, 1 << 24, 1 << 31, 1 << 48, 1 << 59, u64::MAX - 1, u64::MAX];
+
+    fn check_prime<const M: u32>() {
+        let m = u64::from(M);
+        for x in EDGES.into_iter().chain([m - 1, m, m + 1, 2 * m - 1, 2 * m, m * m, (m - 1) * m]) {
+            assert_eq!(u64::from(reduce::<M>(x)), x % m, "{x} mod {m}");
+        }
+        let some = [0, 1, 2, M / 2, M / 2 + 1, M - 2, M - 1];
+        for a in some {
+            for b in some {
+                let (wide_a, wide_b) = (u64::from(a), u64::from(b));
+                assert_eq!(u64::from(add::<M>(a, b)), (wide_a + wide_b) % m);
+                assert_eq!(u64::from(sub::<M>(a, b)), (wide_a + m - wide_b) % m);
+                assert_eq!(u64::from(mul::<M>(a, b)), wide_a * wide_b % m);
+            }
+            let c = i64::from(centered::<M>(a));
+            assert!(2 * c.abs() < m as i64 && (c - i64::from(a)) % m as i64 == 0);
+            assert_eq!(from_signed::<M>(centered::<M>(a)), a);
+        }
+        assert_eq!(mul::<M>(inverse::<M>(12_345), 12_345), 1);
+    }
+
+    #[test]
+    fn arithmetic_is_right_at_the_edges_of_every_prime() {
+        check_prime::<Q>();
+        check_prime::<P>();
+        check_prime::<{ exact::BIG0 }>();
+        check_prime::<{ exact::BIG1 }>();
+    }
+
+    #[test]
+    fn automorphisms_move_slots_as_their_source_says() {
+        let slots: Vec<u32> = (0..D as u32).collect();
+        for rotation in [0, 1, 7, 512, HALF - 1] {
+            for conjugate in [Halves::Kept, Halves::Swapped] {
+                let tau = Automorphism { rotation, conjugate };
+                let mut out = zero_poly();
+                tau.apply(&slots, &mut out[..]);
+                for (slot, &value) in out.iter().enumerate() {
+                    assert_eq!(value as usize, tau.source(slot));
+                }
+            }
+        }
     }
 }

@@ -1,19 +1,9 @@
 //! Engines answer batches of queries: stub, being written.
 use std::sync::Arc;
 
-use crate::params::Shape;
 use crate::scheme::KeyBundle;
 
-/// What an engine reads of a shard.
-#[derive(Clone, Copy)]
-pub struct ShardView<'a> {
-    /// Sizes.
-    pub shape: &'a Shape,
-    /// rows x columns signed bytes, row-major.
-    pub matrix: &'a [u8],
-    /// packs x table_bytes, one pack table after the other.
-    pub tables: &'a [u8],
-}
+pub use crate::shard::ShardView;
 
 /// One encrypted query: its vector (3 bytes a column, exact length) and its checked key bundle.
 #[derive(Clone)]

@@ -1,1 +1,31 @@
-//! Stub.
+//! Shard files and the manifest that names them: format 1, opening, verifying.
+//!
+//! A database is a directory: `manifest.json`, `operator.pub` and one file a shard below
+//! `shards/`, named after its content and never modified in place. The file format is in
+//! [`header`], and for people in `shards/README.md`. What this module does not do: make databases
+//! ([`crate::build`]), answer queries ([`crate::engine`]).
+
+pub mod database;
+pub mod files;
+pub mod header;
+pub mod hex;
+pub mod manifest;
+pub mod verify;
+pub mod write;
+
+pub use database::{Database, OpenError, Shard, ShardError};
+pub use header::{Header, HeaderError, Section};
+pub use manifest::{Manifest, ManifestError, ManifestHead, ShardEntry};
+
+use crate::params::Shape;
+
+/// What an engine reads of a shard.
+#[derive(Debug, Clone, Copy)]
+pub struct ShardView<'a> {
+    /// Sizes.
+    pub shape: &'a Shape,
+    /// rows x columns signed bytes, row-major.
+    pub matrix: &'a [u8],
+    /// packs x table_bytes, one pack table after the other.
+    pub tables: &'a [u8],
+}

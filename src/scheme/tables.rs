@@ -1,0 +1,200 @@
+//! The server's offline work for a shard: from rows to pack tables and hints.
+//!
+//! Source: InspiRING (Mahdavi, Patel, Seo, Yeo, ePrint 2025/1352); scheme.md, "Offline, per shard".
+//! Three steps a pack: every row's mask polynomial, exact modulo 2^32 and rounded to Q; a
+//! two-dimensional NTT whose diagonals are the coefficients of all automorphisms at once; and
+//! the collapse, one key switch after the other, which leaves the hint. The same bytes on every
+//! instruction set and any number of threads. Runs on the current rayon pool.
+
+use rayon::prelude::*;
+
+use super::coding::{pack_bits, round_to_bits, write_residue};
+use super::mask::{key_mask, query_mask};
+use super::{Chains, KeyName, Seed};
+use crate::arith::exact::{Pair, Sum};
+use crate::arith::{Automorphism, Halves, Isa, Poly, Rings, inverse, mul, reduce, sub, zero_poly};
+use crate::params::{D, HALF, P, Q, Shape};
+
+/// Rows of a cache line of residues: how many columns of the grid are transformed together.
+const STRIP: usize = 16;
+
+/// A key's mask modulo both primes, in slots.
+struct KeyMask {
+    q: Box<Poly>,
+    p: Box<Poly>,
+}
+
+impl KeyMask {
+    fn new(seed: &Seed, key: KeyName, pack_rows: usize) -> Self {
+        Self { q: key_mask::<Q>(seed, key, pack_rows), p: key_mask::<P>(seed, key, pack_rows) }
+    }
+}
+
+/// The masks of one shard, transformed: what building its tables needs.
+pub struct ShardMasks {
+    rings: Rings,
+    shape: Shape,
+    blocks: Vec<Pair>,
+    g: KeyMask,
+    h: Option<KeyMask>,
+}
+
+/// One step of the collapse: a switched polynomial and its lift, in slots.
+struct Switched {
+    q: Box<Poly>,
+    p: Box<Poly>,
+}
+
+impl ShardMasks {
+    /// Draws and transforms the masks of `shard`.
+    pub fn new(isa: Isa, seed: &Seed, shard: u32, shape: &Shape) -> Self {
+        let rings = Rings::get(isa);
+        let blocks = (0..shape.blocks() as u32)
+            .map(|block| Pair::of_u32(&rings, &query_mask(seed, shard, block)))
+            .collect();
+        let size = shape.pack_rows();
+        let h = (size == D).then(|| KeyMask::new(seed, KeyName::H, size));
+        Self { rings, shape: *shape, blocks, g: KeyMask::new(seed, KeyName::G, size), h }
+    }
+
+    /// Builds one pack. `rows` is pack_rows x columns signed bytes, row-major; fills `table`
+    /// (`shape.table_bytes()`) and `hint` (`shape.hint_bytes()`, packed by bit).
+    pub fn build_pack(&self, rows: &[u8], table: &mut [u8], hint: &mut [u8]) {
+        assert_eq!(rows.len(), self.shape.pack_rows() * self.shape.columns());
+        assert_eq!(table.len(), self.shape.table_bytes());
+        assert_eq!(hint.len(), self.shape.hint_bytes());
+        let grid = self.grid(&self.row_masks(rows));
+        let chains = Chains::new(self.shape.pack_rows());
+        let halves: Vec<(Vec<Switched>, Box<Poly>)> = chains
+            .conjugates()
+            .par_iter()
+            .map(|&conjugate| self.collapse(&grid, chains, conjugate))
+            .collect();
+        let mut walked = Vec::with_capacity(self.shape.terms());
+        let mut ends = Vec::with_capacity(2);
+        for (walk, end) in halves {
+            walked.extend(walk);
+            ends.push(end);
+        }
+        if let (Some(mask), Some(rest)) = (&self.h, ends.pop_if(|_| chains.size == D)) {
+            let mut lifted = zero_poly();
+            self.rings.lift_to_p(&rest, &mut lifted);
+            let spill = self.spill(&rest, &lifted, mask, Automorphism::rotation(0));
+            subtract(&mut ends[0], &spill);
+            walked.push(Switched { q: rest, p: lifted });
+        }
+        store(&walked, table);
+        let last = &mut ends[0];
+        self.rings.q.inverse(last);
+        let bits = self.shape.hint_bits();
+        pack_bits(last.iter().map(|&x| round_to_bits(x, bits)), bits, hint);
+    }
+
+    /// Step 1: for each row r, sum_j a_j * reverse(row r, block j) modulo 2^32, rounded to Q, in
+    /// slots. D residues a row.
+    fn row_masks(&self, rows: &[u8]) -> Vec<u32> {
+        let mut out = vec![0; self.shape.pack_rows() * D];
+        let work = out.par_chunks_mut(D).zip(rows.par_chunks(self.shape.columns()));
+        work.for_each_init(Sum::default, |sum, (out, row)| {
+            let out: &mut Poly = out.try_into().expect("this is a bug: chunks of D");
+            for (values, mask) in row.chunks(D).zip(&self.blocks) {
+                sum.add_product(&Pair::of_small_reversed(&self.rings, values), mask);
+            }
+            sum.take(&self.rings, out);
+            for x in out.iter_mut() {
+                *x = reduce::<Q>((u64::from(*x) * u64::from(Q) + (1 << 31)) >> 32);
+            }
+            self.rings.q.forward(out);
+        });
+        out
+    }
+
+    /// Step 2: transforms along the rows. Row x of the result, D residues, holds slot x of all
+    /// row masks, transformed and divided by the pack's size; rows beyond the pack are zero.
+    fn grid(&self, by_row: &[u32]) -> Vec<u32> {
+        let size_inverse = inverse::<Q>(self.shape.pack_rows() as u32);
+        let mut grid = vec![0; D * D];
+        grid.par_chunks_mut(STRIP * D).enumerate().for_each(|(strip, out)| {
+            for (r, row) in by_row.chunks_exact(D).enumerate() {
+                for (lane, &value) in row[strip * STRIP..][..STRIP].iter().enumerate() {
+                    out[lane * D + r] = mul::<Q>(value, size_inverse);
+                }
+            }
+            for poly in out.chunks_exact_mut(D) {
+                self.rings.q.forward(poly.try_into().expect("this is a bug: chunks of D"));
+            }
+        });
+        grid
+    }
+
+    /// Step 3: from the last automorphism of a half down to the first, each switched by key g
+    /// into the one before it. What was switched, ascending by rotation, and what is left.
+    fn collapse(
+        &self,
+        grid: &[u32],
+        chains: Chains,
+        conjugate: Halves,
+    ) -> (Vec<Switched>, Box<Poly>) {
+        // What multiplies tau_g(s) for g = +-5^(stride * step), in slots.
+        let alpha = |step: usize| {
+            let tau = Automorphism { rotation: chains.stride * step, conjugate };
+            let mut poly = zero_poly();
+            for (slot, value) in poly.iter_mut().enumerate() {
+                *value = grid[tau.source(slot) * D + slot];
+            }
+            poly
+        };
+        let mut walk = Vec::with_capacity(chains.length - 1);
+        let mut current = alpha(chains.length - 1);
+        for step in (0..chains.length - 1).rev() {
+            let tau = Automorphism { rotation: (chains.stride * step) % HALF, conjugate };
+            let mut lifted = zero_poly();
+            self.rings.lift_to_p(&current, &mut lifted);
+            let spill = self.spill(&current, &lifted, &self.g, tau);
+            let mut next = alpha(step);
+            subtract(&mut next, &spill);
+            walk.push(Switched { q: std::mem::replace(&mut current, next), p: lifted });
+        }
+        walk.reverse();
+        (walk, current)
+    }
+
+    /// round(current * tau(w) / P) in slots modulo Q.
+    fn spill(&self, q: &Poly, p: &Poly, mask: &KeyMask, tau: Automorphism) -> Box<Poly> {
+        let (mut spill_q, mut spill_p) = (zero_poly(), zero_poly());
+        tau.apply(&mask.q[..], &mut spill_q[..]);
+        tau.apply(&mask.p[..], &mut spill_p[..]);
+        for (to, &from) in spill_q.iter_mut().zip(q) {
+            *to = mul::<Q>(*to, from);
+        }
+        for (to, &from) in spill_p.iter_mut().zip(p) {
+            *to = mul::<P>(*to, from);
+        }
+        self.rings.divide_by_p(&mut spill_q, &mut spill_p);
+        spill_q
+    }
+}
+
+fn subtract(from: &mut Poly, what: &Poly) {
+    for (from, &what) in from.iter_mut().zip(what) {
+        *from = sub::<Q>(*from, what);
+    }
+}
+
+/// Table order: [prime Q, P][slot / 32][term][slot % 32], three bytes little-endian each.
+fn store(walked: &[Switched], table: &mut [u8]) {
+    let (by_q, by_p) = table.split_at_mut(table.len() / 2);
+    let block_bytes = walked.len() * 32 * 3;
+    let fill = |half: &mut [u8], poly: fn(&Switched) -> &Poly| {
+        half.par_chunks_mut(block_bytes).enumerate().for_each(|(block, out)| {
+            for (term, out) in walked.iter().zip(out.as_chunks_mut::<96>().0) {
+                let slots = &poly(term)[block * 32..][..32];
+                for (bytes, &slot) in out.as_chunks_mut::<3>().0.iter_mut().zip(slots) {
+                    *bytes = write_residue(slot);
+                }
+            }
+        });
+    };
+    fill(by_q, |term| &term.q);
+    fill(by_p, |term| &term.p);
+}

@@ -1,0 +1,432 @@
+//! The scheme against tests/vectors/vectors.json, on every instruction set; the once-only rule;
+//! and the noise, from above and from below.
+
+use serde_json::Value;
+use zeroize::Zeroizing;
+
+use super::mask::{key_mask, query_mask, xof};
+use super::secret::round_to_wire;
+use super::*;
+use crate::arith::{Isa, Rings, zero_poly};
+use crate::params::{P, Q, Shape};
+
+const SEED: Seed = {
+    let (mut seed, mut i) = ([0; 32], 0);
+    while i < 32 {
+        seed[i] = i as u8;
+        i += 1;
+    }
+    seed
+};
+
+fn vectors() -> Value {
+    serde_json::from_str(include_str!("../../tests/vectors/vectors.json")).unwrap()
+}
+
+fn hex(bytes: &[u8]) -> String {
+    blake3::hash(bytes).to_hex().to_string()
+}
+
+fn digest_words(words: impl IntoIterator<Item = u32>) -> String {
+    hex(&words.into_iter().flat_map(u32::to_le_bytes).collect::<Vec<_>>())
+}
+
+fn first(words: &[u32]) -> Value {
+    words[..6].iter().copied().collect()
+}
+
+fn residues(bytes: &[u8]) -> Vec<u32> {
+    bytes.as_chunks::<3>().0.iter().map(read_residue).collect()
+}
+
+/// Small numbers from a labelled stream, as the recipe of the vectors draws its noise.
+fn stream(label: &str, count: usize, modulus: u8, shift: i8) -> Vec<i8> {
+    let mut bytes = vec![0; count];
+    xof(&SEED, label.as_bytes()).fill(&mut bytes);
+    bytes.iter().map(|&b| (b % modulus) as i8 - shift).collect()
+}
+
+fn rows(count: usize) -> Vec<u8> {
+    let mut bytes = vec![0; count];
+    xof(&SEED, b"test rows").fill(&mut bytes);
+    bytes
+}
+
+fn fixed_secret() -> Secret {
+    let coefficients = stream("test secret", D, 3, 1);
+    Secret::from_parts(SEED, Zeroizing::new([7; 32]), &coefficients.try_into().unwrap())
+}
+
+fn fixed_bundle(secret: &Secret, pack_rows: usize, label: &str) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for &key in Chains::new(pack_rows).keys() {
+        let errors = stream(&format!("{label}{}", key.index() + 1), D, 7, 3);
+        secret.bundle_key(key, pack_rows, &errors, &mut bytes);
+    }
+    bytes
+}
+
+struct Built {
+    table: Vec<u8>,
+    hint: Vec<u8>,
+}
+
+fn build(isa: Isa, shape: &Shape, rows: &[u8]) -> Built {
+    let mut built =
+        Built { table: vec![0; shape.table_bytes()], hint: vec![0; shape.hint_bytes()] };
+    ShardMasks::new(isa, &SEED, 5, shape).build_pack(rows, &mut built.table, &mut built.hint);
+    built
+}
+
+fn shape(pack_rows: u32, columns: u32, response_bits: u32, hint_bits: u32) -> Shape {
+    let fields = crate::params::ShapeFields {
+        value_len: 24,
+        pack_rows,
+        packs: 1,
+        columns,
+        response_bits,
+        hint_bits,
+    };
+    Shape::from_fields(fields).unwrap()
+}
+
+/// The response of the reference, the decoded bytes, and a check that they are right.
+fn answer(shape: &Shape, rows: &[u8], built: &Built, query: &[u8], bundle: &[u8]) -> Vec<u32> {
+    let bundle = KeyBundle::decode(bundle, shape).unwrap();
+    let response = reference::answer(shape, rows, &built.table, query, &bundle);
+    let decoded = decode_rows(&fixed_secret(), shape, &response, &built.hint).expect("lengths fit");
+    assert_eq!(decoded.trusted_mask(), u32::MAX);
+    unpack_bits(&response[0], shape.response_bits()).collect()
+}
+
+fn vectors_selection(vectors: &Value, start: u32) -> Selection {
+    let mut coeffs = [0; 16];
+    let hex = vectors["keyword"]["coeffs"].as_str().unwrap();
+    for (i, byte) in coeffs.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(&hex[2 * i..2 * i + 2], 16).unwrap();
+    }
+    Selection::new(start, u128::from_le_bytes(coeffs))
+}
+
+#[test]
+fn masks_and_transforms_are_those_of_the_vectors() {
+    let v = vectors();
+    assert_eq!(first(&query_mask(&SEED, 5, 0)), v["query_mask_block0"]);
+    for (name, key) in [("key_mask_g", KeyName::G), ("key_mask_h", KeyName::H)] {
+        assert_eq!(first(&key_mask::<Q>(&SEED, key, D)[..]), v[name]["Q"]);
+        assert_eq!(first(&key_mask::<P>(&SEED, key, D)[..]), v[name]["P"]);
+    }
+    for isa in Isa::all() {
+        let rings = Rings::get(isa);
+        assert_eq!(v["psi"]["Q"], rings.q.psi());
+        assert_eq!(v["psi"]["P"], rings.p.psi());
+        let mut x = zero_poly();
+        x[1] = 1;
+        rings.q.forward(&mut x);
+        assert_eq!(first(&x[..]), v["ntt_of_x"]["Q"]);
+        let mut x = zero_poly();
+        x[1] = 1;
+        rings.p.forward(&mut x);
+        assert_eq!(first(&x[..]), v["ntt_of_x"]["P"]);
+    }
+}
+
+#[test]
+fn a_pack_of_2048_rows_is_that_of_the_vectors_on_every_path() {
+    let v = vectors();
+    let shape = shape(2048, 320, 12, 17);
+    let rows = rows(2048 * 320);
+    assert_eq!(hex(&rows), v["rows_bytes_digest"]);
+    let secret = fixed_secret();
+    let bundle = fixed_bundle(&secret, D, "test key noise ");
+    assert_eq!(first(&residues(&bundle)), v["key_bundle"]);
+    assert_eq!(hex(&bundle), v["key_bundle_digest"]);
+
+    let start = v["keyword"]["start"].as_u64().unwrap() as u32;
+    let selection = vectors_selection(&v, start);
+    let errors = stream("test query noise 1", 320, 7, 3);
+    let query = round_to_wire(&secret.encrypt(5, &selection, &errors));
+    assert_eq!(first(&residues(&query)), v["query"]);
+    assert_eq!(hex(&query), v["query_digest"]);
+
+    for isa in Isa::all() {
+        let built = build(isa, &shape, &rows);
+        let hint: Vec<u32> = unpack_bits(&built.hint, 17).collect();
+        assert_eq!(first(&hint), v["hint"]);
+        assert_eq!(digest_words(hint), v["hint_digest"]);
+        assert_eq!(first(&residues(&built.table)), v["table"]);
+        assert_eq!(hex(&built.table), v["table_digest"]);
+        let response = answer(&shape, &rows, &built, &query, &bundle);
+        assert_eq!(first(&response), v["response"]);
+        assert_eq!(digest_words(response), v["response_digest"]);
+    }
+}
+
+#[test]
+fn scanned_and_decoded_bytes_are_those_of_the_vectors() {
+    let v = vectors();
+    let shape = shape(2048, 320, 12, 17);
+    let rows = rows(2048 * 320);
+    let secret = fixed_secret();
+    let selection = vectors_selection(&v, v["keyword"]["start"].as_u64().unwrap() as u32);
+    let query = secret.encrypt(5, &selection, &stream("test query noise 1", 320, 7, 3));
+    let query = round_to_wire(&query);
+    let scanned = reference::scan(&shape, &rows, &residues(&query));
+    assert_eq!(first(&scanned), v["scanned"]);
+    assert_eq!(digest_words(scanned), v["scanned_digest"]);
+
+    let bundle = fixed_bundle(&secret, D, "test key noise ");
+    let bundle = KeyBundle::decode(&bundle, &shape).unwrap();
+    let built = build(Isa::detect(), &shape, &rows);
+    let response = reference::answer(&shape, &rows, &built.table, &query, &bundle);
+    let decoded = decode_rows(&secret, &shape, &response, &built.hint).unwrap();
+    assert_eq!(hex(decoded.bytes()), v["decoded_bytes_digest"]);
+}
+
+#[test]
+fn smaller_packs_are_those_of_the_vectors_on_every_path() {
+    let v = vectors();
+    let secret = fixed_secret();
+    let first_rows = rows(256 * 320);
+    let start = v["keyword"]["start"].as_u64().unwrap() as u32;
+    for isa in Isa::all() {
+        let shape_256 = shape(256, 320, 12, 17);
+        let built = build(isa, &shape_256, &first_rows);
+        let of_256 = &v["pack_256"];
+        let hint: Vec<u32> = unpack_bits(&built.hint, 17).collect();
+        assert_eq!(first(&hint), of_256["hint"]);
+        assert_eq!(digest_words(hint), of_256["hint_digest"]);
+        assert_eq!(hex(&built.table), of_256["table_digest"]);
+        let bundle = fixed_bundle(&secret, 256, "test small key noise ");
+        assert_eq!(hex(&bundle), of_256["key_bundle_digest"]);
+        let errors = stream("test query noise 1", 320, 7, 3);
+        let query = secret.encrypt(5, &vectors_selection(&v, start), &errors);
+        let response = answer(&shape_256, &first_rows, &built, &round_to_wire(&query), &bundle);
+        assert_eq!(first(&response), of_256["response"]);
+        assert_eq!(digest_words(response), of_256["response_digest"]);
+
+        for case in v["packs"].as_array().unwrap() {
+            check_small_pack(isa, &secret, &v, case);
+        }
+    }
+}
+
+/// One of the vectors' packs whose columns take two mask blocks.
+fn check_small_pack(isa: Isa, secret: &Secret, v: &Value, case: &Value) {
+    let n = |name: &str| case[name].as_u64().unwrap() as u32;
+    let (size, columns) = (n("size"), n("columns"));
+    let shape = shape(size, columns, n("response_bits"), n("hint_bits"));
+    let rows = rows((size * columns) as usize);
+    let built = build(isa, &shape, &rows);
+    assert_eq!(digest_words(unpack_bits(&built.hint, shape.hint_bits())), case["hint_digest"]);
+    assert_eq!(hex(&built.table), case["table_digest"]);
+    let bundle = fixed_bundle(secret, size as usize, &format!("test key noise {size} "));
+    assert_eq!(hex(&bundle), case["key_bundle_digest"]);
+    let selection = vectors_selection(v, columns - 128);
+    let errors = stream(&format!("test query noise {size} 1"), columns as usize, 7, 3);
+    let query = round_to_wire(&secret.encrypt(5, &selection, &errors));
+    assert_eq!(hex(&query), case["query_digest"]);
+    let response = answer(&shape, &rows, &built, &query, &bundle);
+    assert_eq!(first(&response), case["response"]);
+    assert_eq!(digest_words(response), case["response_digest"]);
+}
+
+#[test]
+fn a_secret_encrypts_one_selection_for_a_shard() {
+    let shape = shape(128, 192, 11, 17);
+    let mut secret = Secret::draw(SEED).unwrap();
+    let once = secret.query(3, &shape, Selection::new(5, 77)).unwrap();
+    assert_eq!(once, secret.query(3, &shape, Selection::new(5, 77)).unwrap());
+    for other in [Selection::new(5, 79), Selection::new(6, 77), Selection::new(5, 77 | 1 << 127)] {
+        assert_eq!(secret.query(3, &shape, other), Err(SecretError::AlreadyUsed));
+    }
+    let wider = shape.widened().unwrap();
+    let same_columns = Selection::new(5, 77);
+    assert_eq!(secret.query(3, &wider, same_columns), Err(SecretError::AlreadyUsed));
+    let outside = secret.query(4, &shape, Selection::new(65, 1));
+    assert_eq!(outside, Err(SecretError::Selection { columns: 192 }));
+    for shard in 4..19 {
+        assert!(secret.query(shard, &shape, Selection::new(0, 1)).is_ok());
+    }
+    assert_eq!(secret.query(19, &shape, Selection::new(0, 1)), Err(SecretError::Exhausted));
+    assert_eq!(once, secret.query(3, &shape, Selection::new(5, 77)).unwrap());
+    let bundle = secret.bundle(&shape).unwrap().1.clone();
+    assert!(std::sync::Arc::ptr_eq(&bundle, secret.bundle(&shape).unwrap().1));
+}
+
+#[test]
+fn the_pool_spreads_a_shards_queries_over_secrets() {
+    let shape = shape(128, 192, 11, 17);
+    let mut pool = SecretPool::new(SEED, shape);
+    let same_shard: Vec<_> =
+        (0..20).map(|i| pool.query(9, Selection::new(i, 1)).unwrap()).collect();
+    assert_eq!(pool.secret_count(), 20);
+    let mut distinct = same_shard.clone();
+    distinct.sort();
+    distinct.dedup();
+    assert_eq!(distinct.len(), 20);
+    for shard in 100..400 {
+        pool.query(shard, Selection::new(1, 1)).unwrap();
+    }
+    assert_eq!(pool.secret_count(), 20); // 20 secrets of 16 queries hold 320
+    let fresh = pool.query_fresh(9, Selection::new(0, 1)).unwrap();
+    assert_eq!(pool.secret_count(), 21);
+    assert_ne!(pool.vector(fresh).unwrap(), pool.vector(same_shard[0]).unwrap());
+    assert_ne!(pool.bundle(fresh).unwrap().0, pool.bundle(same_shard[0]).unwrap().0);
+    let other = SecretPool::new(SEED, shape);
+    assert_eq!(other.vector(fresh).unwrap_err(), SecretError::Unknown);
+}
+
+/// Variance of centred values.
+fn variance(values: &[f64]) -> f64 {
+    values.iter().map(|v| v * v).sum::<f64>() / values.len() as f64
+}
+
+#[test]
+fn errors_of_bundles_and_queries_are_as_large_as_security_needs() {
+    let (mut of_bundles, mut of_queries) = (Vec::new(), Vec::new());
+    let shape = shape(2048, 2112, 12, 17);
+    let rings = Rings::get(Isa::detect());
+    for _ in 0..8 {
+        let mut secret = Secret::draw(SEED).unwrap();
+        let bundle = KeyBundle::decode(secret.bundle(&shape).unwrap().1, &shape).unwrap();
+        for (key, name) in [(0, KeyName::G), (1, KeyName::H)] {
+            let mut error = zero_poly();
+            let mask = key_mask::<P>(&SEED, name, D);
+            let mut slots_p = zero_poly();
+            rings.lift_to_p(secret.slots_q().unwrap(), &mut slots_p);
+            for (slot, e) in error.iter_mut().enumerate() {
+                let masked = crate::arith::mul::<P>(mask[slot], slots_p[slot]);
+                *e = crate::arith::sub::<P>(bundle.half(key, 1)[slot], masked);
+            }
+            rings.p.inverse(&mut error);
+            of_bundles.extend(error.iter().map(|&e| f64::from(crate::arith::centered::<P>(e))));
+        }
+        let selection = Selection::new(700, u128::MAX);
+        let sent = secret.query(1, &shape, selection).unwrap();
+        let selection = Selection::new(700, u128::MAX);
+        let without = secret.encrypt(1, &selection, &vec![0; shape.columns()]);
+        let rounded = residues(&sent);
+        // The error before rounding cannot be read off the wire; the stream it comes from can.
+        let mut label = b"q".to_vec();
+        label.extend(SEED);
+        label.extend(1u32.to_le_bytes());
+        let errors = secret.errors_for_test(&label, shape.columns());
+        for (column, &e) in errors.iter().enumerate() {
+            let with = without[column].wrapping_add(i32::from(e) as u32);
+            assert_eq!(with.wrapping_add(128) >> 8, rounded[column], "column {column}");
+            of_queries.push(f64::from(e));
+        }
+    }
+    for (what, errors) in [("bundles", of_bundles), ("queries", of_queries)] {
+        let found = variance(&errors);
+        let off = 4.0 * 10.5 * (2.0 / errors.len() as f64).sqrt(); // four sigma of the estimate
+        assert!(found > 10.5 - off, "{what}: variance {found}, security needs 10.5");
+        assert!(found < 10.5 + off, "{what}: variance {found}, the noise budget assumes 10.5");
+        assert!(errors.iter().all(|e| e.abs() <= 21.0), "{what}");
+    }
+}
+
+#[test]
+fn secrets_are_uniform_ternary() {
+    let mut counts = [0f64; 3];
+    for _ in 0..16 {
+        let secret = Secret::draw(SEED).unwrap();
+        let mut poly = zero_poly();
+        poly.copy_from_slice(secret.slots_q().unwrap());
+        Rings::get(Isa::detect()).q.inverse(&mut poly);
+        for &c in poly.iter() {
+            counts[(crate::arith::centered::<Q>(c) + 1) as usize] += 1.0;
+        }
+    }
+    let expected = 16.0 * D as f64 / 3.0;
+    let chi_squared: f64 = counts.iter().map(|c| (c - expected).powi(2) / expected).sum();
+    assert!(chi_squared < 27.6, "{counts:?}"); // once in a million with two degrees of freedom
+}
+
+/// Noise of decoded coefficients, with the secret at hand, against the formula from above.
+#[test]
+fn noise_of_answers_is_within_the_budget() {
+    for (pack_rows, columns, bits) in
+        [(2048, 320, (12, 17)), (2048, 4096, (12, 17)), (256, 192, (11, 17)), (128, 2112, (12, 18))]
+    {
+        let shape = shape(pack_rows, columns, bits.0, bits.1);
+        let rows = rows((pack_rows * columns) as usize);
+        let built = build(Isa::detect(), &shape, &rows);
+        let tries = (4096 / pack_rows).max(3);
+        let mut noise = Vec::new();
+        for round in 0..tries {
+            let mut secret = Secret::draw(SEED).unwrap();
+            let bundle = KeyBundle::decode(secret.bundle(&shape).unwrap().1, &shape).unwrap();
+            let (start, coeffs) = (round * 3, 0x1234_5678_9abc_def1_u128 << round);
+            let query = secret.query(5, &shape, Selection::new(start, coeffs)).unwrap();
+            let response = reference::answer(&shape, &rows, &built.table, &query, &bundle);
+            let decoded = decode_rows(&secret, &shape, &response, &built.hint).unwrap();
+            assert_eq!(decoded.trusted_mask(), u32::MAX);
+            let phase = decode::phase(secret.slots_q().unwrap(), &shape, &response[0], &built.hint);
+            for (row, &value) in phase[..pack_rows as usize].iter().enumerate() {
+                let selected = rows[row * columns as usize + start as usize..].iter().take(128);
+                let sum = selected.enumerate().fold(0u8, |sum, (j, &m)| {
+                    sum.wrapping_add(m.wrapping_mul((coeffs >> j) as u8 & 1))
+                });
+                assert_eq!(decoded.bytes()[row], sum, "row {row}");
+                let exact = f64::from(sum) * f64::from(Q) / 256.0;
+                let off = (f64::from(value) - exact).rem_euclid(f64::from(Q));
+                noise.push(if off > f64::from(Q) / 2.0 { off - f64::from(Q) } else { off });
+            }
+        }
+        let found = variance(&noise).sqrt();
+        let allowed = shape.noise_std() * 1.03 + 4.0 * found / (2.0 * noise.len() as f64).sqrt();
+        println!(
+            "{pack_rows} rows, {columns} columns: {found:.0}, formula {:.0}",
+            shape.noise_std()
+        );
+        assert!(found <= allowed, "{found} against {} by the formula", shape.noise_std());
+        assert!(found >= shape.noise_std() * 0.9, "the formula is far too wide: {found}");
+    }
+}
+
+#[test]
+fn a_changed_hint_or_matrix_is_not_trusted() {
+    let shape = shape(256, 192, 11, 17);
+    let mut rows = rows(256 * 192);
+    let built = build(Isa::detect(), &shape, &rows);
+    let mut secret = Secret::draw(SEED).unwrap();
+    let bundle = KeyBundle::decode(secret.bundle(&shape).unwrap().1, &shape).unwrap();
+    let query = secret.query(5, &shape, Selection::new(9, 0b1011)).unwrap();
+    let trusted = |rows: &[u8], hint: &[u8]| {
+        let response = reference::answer(&shape, rows, &built.table, &query, &bundle);
+        decode_rows(&secret, &shape, &response, hint).unwrap().trusted_mask()
+    };
+    assert_eq!(trusted(&rows, &built.hint), u32::MAX);
+    // One entry of each row, far from the selected columns: each changed row goes unseen with
+    // probability 0.85, all of them with 0.85^256.
+    rows.iter_mut().skip(77).step_by(192).for_each(|entry| *entry ^= 1);
+    let stale = build(Isa::detect(), &shape, &rows).hint;
+    assert_eq!(trusted(&rows, &built.hint), 0, "a changed matrix");
+    rows.iter_mut().skip(77).step_by(192).for_each(|entry| *entry ^= 1);
+    assert_eq!(trusted(&rows, &stale), 0, "a hint of another matrix");
+    assert_eq!(trusted(&rows, &built.hint), u32::MAX);
+    let short = decode_rows(&secret, &shape, &[vec![]], &built.hint);
+    assert!(matches!(short, Err(SecretError::Length { .. })));
+}
+
+#[test]
+fn bundles_with_wrong_lengths_or_residues_are_refused() {
+    let shape = shape(128, 192, 11, 17);
+    let mut secret = Secret::draw(SEED).unwrap();
+    let (uid, bytes) = secret.bundle(&shape).unwrap();
+    assert_eq!(uid.len(), 32);
+    let mut bytes = bytes.to_vec();
+    assert!(KeyBundle::decode(&bytes, &shape).is_ok());
+    assert!(matches!(
+        KeyBundle::decode(&bytes[1..], &shape),
+        Err(BundleError::Length { found: 12_287, expected: 12_288 })
+    ));
+    for (index, prime) in [(0, Q), (D - 1, Q), (D, P), (2 * D - 1, P)] {
+        let before = bytes.clone();
+        bytes[index * 3..][..3].copy_from_slice(&write_residue(prime));
+        assert_eq!(KeyBundle::decode(&bytes, &shape).err(), Some(BundleError::Residue { index }));
+        bytes = before;
+    }
+}

@@ -1,0 +1,345 @@
+//! Opening a database: the manifest, then the header page of every shard file, mapped.
+//!
+//! Opening reads one page a shard, in parallel, and keeps a map and no file descriptor; ten
+//! thousand shards cost their metadata. What it does not do: read sections, which is
+//! [`super::verify`]'s work.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use memmap2::Mmap;
+use rayon::prelude::*;
+
+use super::ShardView;
+use super::header::{HEADER_BYTES, Header, HeaderError, Section, file_bytes};
+use super::hex;
+use super::manifest::{MANIFEST_NAME, Manifest, ManifestError, SHARDS_DIR, ShardEntry};
+use crate::params::Shape;
+
+/// Why a database does not open.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// There is no manifest.
+    #[error(
+        "{} is not a finished database: it has no {MANIFEST_NAME}. If its build was interrupted, \
+         run the same `sotto build` again", .directory.display()
+    )]
+    NoManifest {
+        /// The directory.
+        directory: PathBuf,
+    },
+    /// A file cannot be read.
+    #[error("cannot read {}: {source}", .path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The manifest is refused.
+    #[error("{} {source}", .path.display())]
+    Manifest {
+        /// The manifest's path.
+        path: PathBuf,
+        /// Why.
+        source: ManifestError,
+    },
+    /// A shard file is refused.
+    #[error("shard file {} {source}", .path.display())]
+    Shard {
+        /// The file's path.
+        path: PathBuf,
+        /// Why.
+        source: ShardError,
+    },
+}
+
+/// Why a shard file is refused.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ShardError {
+    /// The file is shorter or longer than its shape says.
+    #[error("has {found} bytes, expected {expected}: it is truncated or not this file")]
+    Length {
+        /// Bytes found.
+        found: u64,
+        /// Bytes of a shard of this shape.
+        expected: u64,
+    },
+    /// The header is refused.
+    #[error("{0}")]
+    Header(#[from] HeaderError),
+    /// The file is a good one, but not the one the manifest names.
+    #[error("has {what} {found}, the manifest says {expected}: it is another shard's file")]
+    Swapped {
+        /// Which field.
+        what: &'static str,
+        /// What the file says.
+        found: String,
+        /// What the manifest says.
+        expected: String,
+    },
+    /// A section does not match its digest.
+    #[error("has a {section} section that does not match its digest: it is damaged, copy it again")]
+    Section {
+        /// Which section.
+        section: &'static str,
+    },
+    /// Bytes between sections are not zero.
+    #[error("has something after its {section} section in bytes that have to be zero")]
+    Fill {
+        /// The section before.
+        section: &'static str,
+    },
+}
+
+/// One shard of an open database.
+pub struct Shard {
+    header: Header,
+    sections: [Section; 3],
+    map: Mmap,
+}
+
+impl std::fmt::Debug for Shard {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shard").field("header", &self.header).finish_non_exhaustive()
+    }
+}
+
+impl Shard {
+    /// Opens and checks one file against what the manifest says of it.
+    fn open(path: &Path, manifest: &Manifest, index: u32) -> Result<Self, OpenError> {
+        let io = |source| OpenError::Io { path: path.to_owned(), source };
+        let refuse = |source| OpenError::Shard { path: path.to_owned(), source };
+        let file = File::open(path).map_err(io)?;
+        let (found, expected) = (file.metadata().map_err(io)?.len(), file_bytes(&manifest.shape()));
+        if found != expected {
+            return Err(refuse(ShardError::Length { found, expected }));
+        }
+        let mut page = [0; HEADER_BYTES];
+        file.read_exact_at(&mut page, 0).map_err(io)?;
+        let header = Header::decode(&page).map_err(|error| refuse(error.into()))?;
+        compare(&header, manifest, index).map_err(refuse)?;
+        // SAFETY: shard files are named after their content and never modified in place: builders
+        // write new files and unlink old ones, which leaves maps as they are. Whoever truncates
+        // a file of a running server by hand stops it with SIGBUS, as with any mapped file; no
+        // Rust value but bytes is read from the map, so changed bytes are only wrong answers.
+        let map = unsafe { Mmap::map(&file) }.map_err(io)?;
+        let sections = header.sections();
+        Ok(Self { header, sections, map })
+    }
+
+    /// What an engine reads.
+    pub fn view(&self) -> ShardView<'_> {
+        let (matrix, tables) = (self.section(0), self.section(1));
+        ShardView { shape: &self.header.shape, matrix, tables }
+    }
+
+    /// The packed hints, `hint_bytes` a pack, packs in order.
+    pub fn hints(&self) -> &[u8] {
+        self.section(2)
+    }
+
+    /// What clients check the hints against: first 16 bytes of BLAKE3 over [`Shard::hints`].
+    pub fn hint_digest(&self) -> [u8; 16] {
+        self.header.hint_digest()
+    }
+
+    /// What the file says of itself.
+    pub fn header(&self) -> &Header {
+        &self.header
+    }
+
+    fn section(&self, index: usize) -> &[u8] {
+        let Section { offset, bytes, .. } = self.sections[index];
+        &self.map[offset as usize..(offset + bytes) as usize]
+    }
+}
+
+fn compare(header: &Header, manifest: &Manifest, index: u32) -> Result<(), ShardError> {
+    let entry = &manifest.shards[index as usize];
+    let same = |what, found: String, expected: String| {
+        if found == expected {
+            return Ok(());
+        }
+        Err(ShardError::Swapped { what, found, expected })
+    };
+    let number = |what, found: u64, expected: u64| {
+        if found == expected {
+            return Ok(());
+        }
+        same(what, found.to_string(), expected.to_string())
+    };
+    let digest = |what, found: &[u8], expected: &[u8]| {
+        if found == expected {
+            return Ok(());
+        }
+        same(what, hex::encode(found), hex::encode(expected))
+    };
+    digest("seed", &header.seed, &manifest.seed.0)?;
+    number("shard number", header.shard_index.into(), index.into())?;
+    number("shard count", header.shard_count.into(), manifest.shard_count.into())?;
+    if header.shape.fields() != manifest.shape {
+        let (found, expected) = (header.shape.fields(), manifest.shape);
+        same("shape", format!("{found:?}"), format!("{expected:?}"))?;
+    }
+    number("ribbon seed", header.ribbon_seed.into(), entry.ribbon_seed.into())?;
+    number("record count", header.records, entry.records)?;
+    digest("records digest", &header.records_digest, &entry.records_digest.0)?;
+    digest("hint digest", &header.hint_digest(), &entry.hint_digest.0)?;
+    digest("header digest", &header.digest(), &entry.header_digest.0)
+}
+
+/// An open database: every shard mapped, headers and manifest checked.
+#[derive(Debug)]
+pub struct Database {
+    directory: PathBuf,
+    manifest: Manifest,
+    shape: Shape,
+    hint_digests: Vec<u8>,
+    shards: Vec<Arc<Shard>>,
+}
+
+impl Database {
+    /// Opens a database directory. Refuses wrong, truncated and swapped files by name.
+    pub fn open(directory: &Path) -> Result<Self, OpenError> {
+        let path = directory.join(MANIFEST_NAME);
+        if !path.exists() {
+            return Err(OpenError::NoManifest { directory: directory.to_owned() });
+        }
+        let manifest = Manifest::read(&path)?;
+        let folder = directory.join(SHARDS_DIR);
+        let open = |(index, entry): (usize, &ShardEntry)| {
+            Shard::open(&folder.join(&entry.file), &manifest, index as u32).map(Arc::new)
+        };
+        let opened: Vec<_> = manifest.shards.par_iter().enumerate().map(open).collect();
+        let shards = opened.into_iter().collect::<Result<Vec<_>, _>>()?; // the first error by order
+        Ok(Self {
+            directory: directory.to_owned(),
+            shape: manifest.shape(),
+            hint_digests: manifest.hint_digests(),
+            manifest,
+            shards,
+        })
+    }
+
+    /// The directory it was opened from.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+    /// The manifest.
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+    /// Sizes of every shard.
+    pub fn shape(&self) -> &Shape {
+        &self.shape
+    }
+    /// The public seed.
+    pub fn seed(&self) -> &[u8; 32] {
+        &self.manifest.seed.0
+    }
+    /// Shards of the database.
+    pub fn shard_count(&self) -> u32 {
+        self.manifest.shard_count
+    }
+    /// The epoch of its content.
+    pub fn epoch(&self) -> u64 {
+        self.manifest.epoch
+    }
+    /// One shard; `None` past the last.
+    pub fn shard(&self, index: u32) -> Option<&Arc<Shard>> {
+        self.shards.get(index as usize)
+    }
+    /// The serialized public parameters, as they were signed.
+    pub fn parameters_bytes(&self) -> &[u8] {
+        &self.manifest.parameters.0
+    }
+    /// The operator's signature over them: 64 bytes of Ed25519.
+    pub fn signature(&self) -> &[u8] {
+        &self.manifest.signature.0
+    }
+    /// The operator's public key.
+    pub fn operator_key(&self) -> &[u8; 32] {
+        &self.manifest.operator_key.0
+    }
+    /// Hint digests of all shards, 16 bytes each, in order.
+    pub fn hint_digests(&self) -> &[u8] {
+        &self.hint_digests
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::manifest::ManifestHead;
+    use super::super::verify::verify;
+    use super::super::write::{Sections, write_shard};
+    use super::*;
+
+    /// A database whose matrices are noise: enough for everything but answers.
+    fn noise_database(directory: &Path, shard_count: u32) {
+        let shape = Shape::new(40, 128, 1, 192).unwrap();
+        let folder = directory.join(SHARDS_DIR);
+        std::fs::create_dir(&folder).unwrap();
+        let mut entries = Vec::new();
+        for shard_index in 0..shard_count {
+            let noise = |bytes: usize, label: u8| {
+                let mut out = vec![0; bytes];
+                let hasher = blake3::Hasher::new().update(&[label, shard_index as u8]).clone();
+                hasher.finalize_xof().fill(&mut out);
+                out
+            };
+            let matrix = noise(shape.matrix_bytes(), 0);
+            let tables = noise(shape.table_bytes(), 1);
+            let hints = noise(shape.hint_bytes(), 2);
+            let sections = Sections { matrix: &matrix, tables: &tables, hints: &hints };
+            let header = Header {
+                seed: [1; 32],
+                shard_index,
+                shard_count,
+                shape,
+                ribbon_seed: 0,
+                records: 1,
+                row_square_sum_max: 1_100_000,
+                records_digest: [0; 32],
+                section_digests: sections.digests(),
+            };
+            entries.push(write_shard(&folder, &header, &sections).unwrap());
+        }
+        let head = ManifestHead { seed: [1; 32], epoch: 1, created: 2, shape };
+        let key = crate::wire::SigningKey::from_bytes(&[3; 32]);
+        let manifest = Manifest::sign(&head, entries, &key).unwrap();
+        std::fs::write(directory.join(MANIFEST_NAME), manifest.to_json()).unwrap();
+    }
+
+    #[test]
+    fn a_database_opens_verifies_and_shows_its_sections() {
+        let directory = tempfile::tempdir().unwrap();
+        noise_database(directory.path(), 3);
+        let database = Database::open(directory.path()).unwrap();
+        assert_eq!((database.shard_count(), database.epoch()), (3, 1));
+        let shard = database.shard(2).unwrap();
+        assert!(database.shard(3).is_none());
+        assert_eq!(shard.view().matrix.len(), database.shape().matrix_bytes());
+        assert_eq!(shard.view().tables.len(), database.shape().table_bytes());
+        assert_eq!(shard.hints().len(), database.shape().hint_bytes());
+        assert_eq!(shard.hint_digest(), blake3::hash(shard.hints()).as_bytes()[..16]);
+        assert_eq!(database.hint_digests()[32..48], shard.hint_digest());
+        let read = std::sync::atomic::AtomicU64::new(0);
+        let report = verify(&database, &|bytes| {
+            read.fetch_add(bytes, std::sync::atomic::Ordering::Relaxed);
+        });
+        assert!(report.problems.is_empty(), "{:?}", report.problems);
+        assert_eq!(read.into_inner(), report.bytes);
+    }
+
+    #[test]
+    fn a_directory_without_manifest_does_not_open() {
+        let directory = tempfile::tempdir().unwrap();
+        let error = Database::open(directory.path()).unwrap_err();
+        assert!(matches!(error, OpenError::NoManifest { .. }), "{error}");
+    }
+}

@@ -1,0 +1,110 @@
+//! Reading every byte of a database: section digests, fill, lengths.
+//!
+//! Reads the files, not the maps, so that a failing disk is an error and not a signal.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+
+use rayon::prelude::*;
+
+use super::database::{Database, OpenError, ShardError};
+use super::header::{HEADER_BYTES, SECTION_NAMES, file_bytes, page_aligned};
+use super::manifest::SHARDS_DIR;
+
+const READ_BYTES: usize = 1 << 20;
+
+/// What a verification found.
+#[derive(Debug)]
+pub struct VerifyReport {
+    /// Bytes read.
+    pub bytes: u64,
+    /// What is wrong, at most one problem a section, in the order of the shards.
+    pub problems: Vec<OpenError>,
+}
+
+/// Bytes that [`verify`] will read, for a progress bar.
+pub fn verify_bytes(database: &Database) -> u64 {
+    file_bytes(database.shape()) * u64::from(database.shard_count())
+}
+
+/// Reads every byte of an open database; `read` is told how many bytes more were read.
+pub fn verify(database: &Database, read: &(dyn Fn(u64) + Sync)) -> VerifyReport {
+    let folder = database.directory().join(SHARDS_DIR);
+    // Every file's sections are parts of their own, so that one large shard keeps all cores busy.
+    let parts = database.shard_count() as usize * SECTION_NAMES.len();
+    let problems: Vec<Option<OpenError>> = (0..parts)
+        .into_par_iter()
+        .map(|part| {
+            let (index, section) = (part / SECTION_NAMES.len(), part % SECTION_NAMES.len());
+            let path = folder.join(&database.manifest().shards[index].file);
+            verify_section(database, &path, index as u32, section, read).err()
+        })
+        .collect();
+    VerifyReport {
+        bytes: verify_bytes(database),
+        problems: problems.into_iter().flatten().collect(),
+    }
+}
+
+fn verify_section(
+    database: &Database,
+    path: &Path,
+    index: u32,
+    which: usize,
+    read: &(dyn Fn(u64) + Sync),
+) -> Result<(), OpenError> {
+    let io = |source| OpenError::Io { path: path.to_owned(), source };
+    let refuse = |source| OpenError::Shard { path: path.to_owned(), source };
+    let shard = database.shard(index).expect("this is a bug: a shard past the last");
+    let section = shard.header().sections()[which];
+    let file = File::open(path).map_err(io)?;
+    let (found, expected) = (file.metadata().map_err(io)?.len(), file_bytes(database.shape()));
+    if found != expected {
+        return Err(refuse(ShardError::Length { found, expected }));
+    }
+    if which == 0 {
+        let mut page = [0; HEADER_BYTES];
+        file.read_exact_at(&mut page, 0).map_err(io)?;
+        if page != shard.header().encode() {
+            return Err(refuse(super::header::HeaderError::Digest.into()));
+        }
+        read(HEADER_BYTES as u64);
+    }
+    let mut hasher = blake3::Hasher::new();
+    let mut buffer = vec![0; READ_BYTES];
+    let (mut at, end) = (section.offset, section.offset + section.bytes);
+    while at < end {
+        let bytes = &mut buffer[..READ_BYTES.min((end - at) as usize)];
+        file.read_exact_at(bytes, at).map_err(io)?;
+        hasher.update(bytes);
+        at += bytes.len() as u64;
+        read(bytes.len() as u64);
+    }
+    let name = SECTION_NAMES[which];
+    if hasher.finalize() != section.digest {
+        return Err(refuse(ShardError::Section { section: name }));
+    }
+    let fill = &mut buffer[..(page_aligned(section.bytes) - section.bytes) as usize];
+    file.read_exact_at(fill, end).map_err(io)?;
+    read(fill.len() as u64);
+    if fill.iter().any(|&byte| byte != 0) {
+        return Err(refuse(ShardError::Fill { section: name }));
+    }
+    Ok(())
+}
+
+/// Files below `shards/` that the manifest does not name: of the epoch before, or left over.
+pub fn unnamed_files(database: &Database) -> std::io::Result<Vec<PathBuf>> {
+    let named: std::collections::HashSet<&str> =
+        database.manifest().shards.iter().map(|entry| entry.file.as_str()).collect();
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(database.directory().join(SHARDS_DIR))? {
+        let entry = entry?;
+        if !entry.file_name().to_str().is_some_and(|name| named.contains(name)) {
+            found.push(entry.path());
+        }
+    }
+    found.sort();
+    Ok(found)
+}

@@ -1,0 +1,59 @@
+//! Writing one shard file, whole or not at all.
+
+use std::io::{self, Write as _};
+use std::path::Path;
+
+use super::files::NewFile;
+use super::header::{Header, file_name, page_aligned};
+use super::hex::Hex;
+use super::manifest::ShardEntry;
+
+/// The sections of a shard to be written, in their order.
+#[derive(Clone, Copy)]
+pub struct Sections<'a> {
+    /// rows x columns signed bytes, row-major.
+    pub matrix: &'a [u8],
+    /// Pack tables, one after the other.
+    pub tables: &'a [u8],
+    /// Packed hints, packs in order.
+    pub hints: &'a [u8],
+}
+
+impl Sections<'_> {
+    /// BLAKE3 of each.
+    pub fn digests(&self) -> [[u8; 32]; 3] {
+        [self.matrix, self.tables, self.hints].map(|bytes| *blake3::hash(bytes).as_bytes())
+    }
+}
+
+/// The manifest entry of a shard with this header.
+pub fn entry(header: &Header) -> ShardEntry {
+    let digest = header.digest();
+    ShardEntry {
+        file: file_name(&digest),
+        header_digest: Hex(digest),
+        ribbon_seed: header.ribbon_seed,
+        records: header.records,
+        records_digest: Hex(header.records_digest),
+        hint_digest: Hex(header.hint_digest()),
+    }
+}
+
+/// Writes the file below `folder` under its content's name: beside, flushed, renamed.
+pub fn write_shard(
+    folder: &Path,
+    header: &Header,
+    sections: &Sections<'_>,
+) -> io::Result<ShardEntry> {
+    let entry = entry(header);
+    let path = folder.join(&entry.file);
+    let mut file = NewFile::create(&path)?;
+    file.write_all(&header.encode())?;
+    for bytes in [sections.matrix, sections.tables, sections.hints] {
+        let fill = page_aligned(bytes.len() as u64) as usize - bytes.len();
+        file.write_all(bytes)?;
+        file.write_all(&vec![0; fill])?;
+    }
+    file.publish(&path)?;
+    Ok(entry)
+}
