@@ -16,6 +16,13 @@
 //! | [`BUNDLES_PER_CONNECTION`] | 64 | one padded batch of 1 024 at 16 queries a bundle |
 //! | [`BUNDLE_CACHE_BYTES`] | 512 MiB | 10 000 large bundles: some seconds of fresh secrets at full rate |
 //! | [`QUEUED_QUERY_BYTES_MAX`] | 1 GiB | queries waiting for an engine, all connections together |
+//! | [`QUERIES_PER_CONNECTION_MAX`] | 8 192 | every stream of a connection with a full batch |
+//! | [`ENGINE_CALL_QUERIES_MAX`] | 64 | a call of the engine ends long before the default deadline |
+//! | [`READ_BYTES_MAX`] | 512 MiB | requests being read, all connections together: ten full batches |
+//! | [`STREAM_WINDOW_BYTES`] | 4 MiB | what one stream may send unread: a round trip at 1 Gbit/s |
+//! | [`CONNECTION_WINDOW_BYTES`] | 8 MiB | all streams of a connection, in each direction |
+//! | [`RETRY_AFTER_MIN`] | 50 ms | coming back sooner only adds to the load |
+//! | [`RETRY_AFTER_MAX`] | 5 s | half the default deadline: a try again still makes sense |
 //! | [`FRAME_OVERHEAD_BYTES`] | 256 | protobuf tags, lengths, nonce, uid and numbers around one query |
 //! | [`REPLY_OVERHEAD_BYTES`] | 1 KiB | the same around one reply, with a `detail` for a person |
 //! | [`PARAMETERS_REPLY_BYTES_MAX`] | 1.6 MiB | read before a client knows the shape: 24 bytes a shard |
@@ -68,6 +75,21 @@ pub const BUNDLES_PER_CONNECTION: u32 = 64;
 pub const BUNDLE_CACHE_BYTES: usize = 512 << 20;
 /// Memory for queries waiting for an engine, all connections together.
 pub const QUEUED_QUERY_BYTES_MAX: usize = 1 << 30;
+/// Most queries one connection may have waiting or being computed.
+pub const QUERIES_PER_CONNECTION_MAX: usize =
+    (QUERIES_PER_BATCH_MAX * BATCHES_IN_FLIGHT_MAX) as usize;
+/// Most queries one call of an engine answers, over all shards.
+pub const ENGINE_CALL_QUERIES_MAX: usize = 64;
+/// Memory for requests being read, all connections together.
+pub const READ_BYTES_MAX: usize = 512 << 20;
+/// What a peer may send on one stream before we have read any of it.
+pub const STREAM_WINDOW_BYTES: u32 = 4 << 20;
+/// What a peer may send on one connection before we have read any of it, and we before it has.
+pub const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
+/// Shortest time an overloaded server asks a client to wait.
+pub const RETRY_AFTER_MIN: Duration = Duration::from_millis(50);
+/// Longest time an overloaded server asks a client to wait.
+pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(5);
 /// Bytes around one query or bundle in its frame.
 pub const FRAME_OVERHEAD_BYTES: usize = 256;
 /// Bytes around the packs of one reply in its frame.
@@ -124,6 +146,9 @@ const _: () = assert!(COLUMNS_MIN.is_multiple_of(COLUMNS_STEP));
 const _: () = assert!(COLUMNS_MAX.is_multiple_of(COLUMNS_STEP));
 const _: () = assert!(VALUE_BYTES_MAX + 8 <= 2048);
 const _: () = assert!(DEADLINE_DEFAULT.as_secs() < DRAIN_TIMEOUT.as_secs());
+const _: () = assert!(RETRY_AFTER_MAX.as_secs() < DEADLINE_DEFAULT.as_secs());
+const _: () = assert!(BATCH_QUERIES_PER_SCAN_MAX <= ENGINE_CALL_QUERIES_MAX);
+const _: () = assert!(STREAM_WINDOW_BYTES <= CONNECTION_WINDOW_BYTES);
 const _: () = assert!(DEADLINE_DEFAULT.as_secs() <= DEADLINE_MAX.as_secs());
 const _: () = assert!(DEADLINE_DEFAULT.as_secs() < ANSWER_TIMEOUT.as_secs());
 const _: () = assert!(RETRY_WAIT_MIN.as_millis() < RETRY_WAIT_MAX.as_millis());

@@ -1,1 +1,8 @@
-//! One file a command.
+//! One file a command: its arguments, what it prints, its exit code. The work is the library's.
+
+use std::process::ExitCode;
+
+pub(crate) mod cert;
+
+/// How a command ends: an exit code of its own, or an error for `error: ...` and exit code 2.
+pub(crate) type Ended = Result<ExitCode, Box<dyn std::error::Error>>;

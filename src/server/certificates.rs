@@ -1,0 +1,66 @@
+//! Certificates for localhost, for trying things out: `sotto cert`, the demo, tests.
+//!
+//! Not a certificate authority: the key that signed is thrown away, and the names are this
+//! machine's only. Who serves others brings certificates of their own.
+
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose,
+};
+
+/// The names a server certificate is good for.
+const SERVER_NAMES: [&str; 3] = ["localhost", "127.0.0.1", "::1"];
+
+/// Certificates and keys, all PEM; server and client chain to `ca_pem`.
+pub struct LocalCertificates {
+    /// The authority's certificate: what a client trusts.
+    pub ca_pem: String,
+    /// The server's certificate, for localhost, 127.0.0.1 and ::1.
+    pub server_pem: String,
+    /// The server's key. Secret.
+    pub server_key: String,
+    /// A client's certificate.
+    pub client_pem: String,
+    /// The client's key. Secret.
+    pub client_key: String,
+}
+
+/// Makes a fresh set.
+///
+/// # Errors
+/// The operating system gave no random bytes.
+pub fn localhost() -> Result<LocalCertificates, rcgen::Error> {
+    let mut ca = named("sotto local authority", &[])?;
+    ca.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    ca.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    let ca_key = KeyPair::generate()?;
+    let ca_pem = ca.self_signed(&ca_key)?.pem();
+    let issuer = Issuer::new(ca, ca_key);
+    let server = (ExtendedKeyUsagePurpose::ServerAuth, &SERVER_NAMES[..]);
+    let client = (ExtendedKeyUsagePurpose::ClientAuth, &["client.localhost"][..]);
+    let (server_pem, server_key) = leaf("sotto server", server, &issuer)?;
+    let (client_pem, client_key) = leaf("sotto client", client, &issuer)?;
+    Ok(LocalCertificates { ca_pem, server_pem, server_key, client_pem, client_key })
+}
+
+fn named(common_name: &str, names: &[&str]) -> Result<CertificateParams, rcgen::Error> {
+    let names: Vec<String> = names.iter().map(ToString::to_string).collect();
+    let mut params = CertificateParams::new(names)?;
+    params.distinguished_name.push(DnType::CommonName, common_name);
+    Ok(params)
+}
+
+/// A certificate and its key, both PEM, for one purpose and some names.
+fn leaf(
+    common_name: &str,
+    (purpose, names): (ExtendedKeyUsagePurpose, &[&str]),
+    issuer: &Issuer<'_, KeyPair>,
+) -> Result<(String, String), rcgen::Error> {
+    let mut params = named(common_name, names)?;
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages = vec![purpose];
+    params.use_authority_key_identifier_extension = true;
+    let key = KeyPair::generate()?;
+    let certificate = params.signed_by(&key, issuer)?;
+    Ok((certificate.pem(), key.serialize_pem()))
+}
