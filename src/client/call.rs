@@ -2,10 +2,10 @@
 //! nothing is decoded before every look-up of the call has its answer or is given up.
 //!
 //! No IO and no clock: [`super::exchange`] moves the bytes. The secrets of a call live in its
-//! [`SecretPool`]s and go with the call, also when its future is dropped half-way. The once-only
+//! [`SecretPool`] and go with the call, also when its future is dropped half-way. The once-only
 //! rule is the pool's: this module can ask it for the stored bytes of a query any number of times,
 //! and for a query under a new secret, and for nothing else. Encrypting ends by type when
-//! [`Call::finish`] seals the pools. Read next: [`super::retry`], then [`crate::scheme`].
+//! [`Call::finish`] seals the pool. Read next: [`super::retry`], then [`crate::scheme`].
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -18,8 +18,7 @@ use super::hints::HintDigest;
 use super::retry::{self, Action, Asked, Event, Failure, Footing, Reuse, Via};
 use crate::keyword::{Band, Outcome, Place, band, extract, locate};
 use crate::limits;
-use crate::params::Shape;
-use crate::scheme::{Decoder, QueryId, SecretError, SecretPool};
+use crate::scheme::{QueryId, SecretError, SecretPool};
 use crate::wire::message::PirResponse;
 use crate::wire::{Bytes, HINT_DIGEST_BYTES, PublicParameters};
 
@@ -58,7 +57,6 @@ struct Target {
     place: Place,
     band: Band,
     view: Arc<View>,
-    pool: usize,
     query: QueryId,
 }
 
@@ -106,16 +104,10 @@ pub(super) struct Wishes {
     pub(super) turn: bool,
 }
 
-/// The secrets of a call for one shape.
-struct Pool {
-    shape: Shape,
-    secrets: SecretPool,
-}
-
 /// One call.
 pub(super) struct Call {
     view: Arc<View>,
-    pools: Vec<Pool>,
+    secrets: SecretPool,
     lookups: Vec<Lookup>,
 }
 
@@ -133,7 +125,8 @@ impl Call {
         keys: Vec<Zeroizing<Vec<u8>>>,
         now: Instant,
     ) -> Result<Self, SecretError> {
-        let mut call = Self { view, pools: Vec::new(), lookups: Vec::with_capacity(keys.len()) };
+        let secrets = SecretPool::new(*view.parameters.seed(), *view.parameters.shape());
+        let mut call = Self { view, secrets, lookups: Vec::with_capacity(keys.len()) };
         for key in keys {
             let state = if key.len() > limits::KEY_BYTES_MAX {
                 State::Failed(LookupError::KeyTooLong { found: key.len() })
@@ -151,22 +144,17 @@ impl Call {
         let groups = shape.groups() as u32;
         let place = locate(parameters.seed(), key, parameters.shard_count(), groups);
         let band = band(&place.identity, self.view.ribbon_seed(place.shard), &shape);
-        let pool = self.pools.iter().position(|pool| pool.shape == shape).unwrap_or_else(|| {
-            let secrets = SecretPool::new(*parameters.seed(), shape);
-            self.pools.push(Pool { shape, secrets });
-            self.pools.len() - 1
-        });
-        let secrets = &mut self.pools[pool].secrets;
         let query = match secret {
-            Secret::Shared => secrets.query(place.shard, band.selection())?,
-            Secret::Fresh => secrets.query_fresh(place.shard, band.selection())?,
+            Secret::Shared => self.secrets.query(place.shard, band.selection())?,
+            Secret::Fresh => self.secrets.query_fresh(place.shard, band.selection())?,
         };
-        Ok(Target { place, band, view: self.view.clone(), pool, query })
+        Ok(Target { place, band, view: self.view.clone(), query })
     }
 
     /// New parameters for all that wait: identical bytes where the footing is the same, else a
     /// new secret for that look-up.
     pub(super) fn rebase(&mut self, view: Arc<View>) -> Result<(), SecretError> {
+        self.secrets.set_shape(*view.parameters.shape());
         self.view = view;
         for index in 0..self.lookups.len() {
             let State::Waiting(target) = &mut self.lookups[index].state else { continue };
@@ -199,13 +187,13 @@ impl Call {
             })
         };
         let first = waiting().map(|(_, lookup, _)| lookup.ready_at).min()?.max(now);
-        let mut secrets = HashSet::new();
+        let mut bundles = HashSet::new();
         let mut wave = Vec::new();
         for (index, lookup, target) in waiting() {
-            let uid = self.pools[target.pool].secrets.uid(target.query);
-            let fits = secrets.contains(uid) || secrets.len() < bundles_max.max(1);
+            let (uid, _) = self.bundle_of(target);
+            let fits = bundles.contains(uid) || bundles.len() < bundles_max.max(1);
             if lookup.ready_at <= first && fits {
-                secrets.insert(uid);
+                bundles.insert(uid);
                 wave.push(index);
             }
         }
@@ -215,19 +203,23 @@ impl Call {
     /// What goes out for a look-up that waits.
     pub(super) fn sending(&self, index: usize) -> Option<Sending> {
         let State::Waiting(target) = &self.lookups[index].state else { return None };
-        let secrets = &self.pools[target.pool].secrets;
+        let vector = self.secrets.vector(target.query);
         Some(Sending {
             shard: target.place.shard,
-            uid: secrets.uid(target.query).to_owned(),
+            uid: self.bundle_of(target).0.to_owned(),
             epoch: target.view.parameters.epoch(),
-            vector: secrets.vector(target.query),
+            vector: vector.expect("this is a bug: a query of another pool"),
         })
     }
 
     /// The bundle a look-up's query is under.
     pub(super) fn bundle(&self, index: usize) -> Option<Arc<[u8]>> {
         let State::Waiting(target) = &self.lookups[index].state else { return None };
-        Some(self.pools[target.pool].secrets.bundle(target.query))
+        Some(self.bundle_of(target).1)
+    }
+
+    fn bundle_of(&self, target: &Target) -> (&str, Arc<[u8]>) {
+        self.secrets.bundle(target.query).expect("this is a bug: a query of another pool")
     }
 
     /// Keeps an answer, undecoded, or gives the look-up up if it cannot be one.
@@ -300,15 +292,15 @@ impl Call {
 
     /// Ends encryption for good, then decodes what came. Every look-up is finished or failed.
     pub(super) fn finish(self) -> Vec<Result<Outcome, LookupError>> {
-        let decoders: Vec<Decoder> =
-            self.pools.into_iter().map(|pool| pool.secrets.seal()).collect();
+        let decoder = self.secrets.seal();
         let outcome = |lookup: Lookup| match lookup.state {
             State::Waiting(_) => panic!("this is a bug: a call ended with a look-up waiting"),
             State::Failed(error) => Err(error),
             State::Answered(target, answer) => {
-                let Target { place, band, view, pool, query } = target;
-                let decoded = decoders[pool].decode(query, &answer.response, &answer.hints)?;
-                Ok(extract(&decoded, &place, &band, view.parameters.shape()))
+                let shape = target.view.parameters.shape();
+                let decoded =
+                    decoder.decode(target.query, shape, &answer.response, &answer.hints)?;
+                Ok(extract(&decoded, &target.place, &target.band, shape))
             }
         };
         self.lookups.into_iter().map(outcome).collect()

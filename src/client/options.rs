@@ -151,8 +151,13 @@ mod tests {
     #[test]
     fn options_that_cannot_work_are_refused_before_anything_is_sent() {
         options().check().unwrap();
-        let pins =
-            Pins { operator_key: OperatorKey([2; 32]), seed: [0; 32], epoch: 1, shard_count: 1 };
+        let pins = Pins {
+            operator_key: OperatorKey([2; 32]),
+            seed: [0; 32],
+            epoch: 1,
+            shard_count: 1,
+            parameters_hash: [0; 32],
+        };
         let bad = [
             Options { replicas: Vec::new(), ..options() },
             Options { answer_timeout: Duration::ZERO, ..options() },
