@@ -5,7 +5,7 @@
 //!
 //! | bound | value | why |
 //! |---|---|---|
-//! | [`COLUMNS_MAX`] | 26 048 | noise: no shape with more columns meets 2^-40 at any response size |
+//! | [`COLUMNS_MAX`] | 26 048 | noise: 12/18 bits carry 26 000 (scheme.md); the rule stops at 20 000 |
 //! | [`COLUMNS_MIN`] | 192 | a band is 128 columns wide; below 192 the ribbon has no slack |
 //! | [`VALUE_BYTES_MAX`] | 2 040 | a record (8-byte tag and value) fits the rows of one large pack |
 //! | [`KEY_BYTES_MAX`] | 1 024 | an email address is at most 254 bytes, a phone number 16 |
@@ -158,4 +158,4 @@ const _: () = assert!(
 // The scan's 32-bit accumulators: columns * 255 * 128 stays below 2^31.
 const _: () = assert!((COLUMNS_MAX as u64) * 255 * 128 < 1 << 31);
 // The pack's 64-bit accumulators: 2047 products of two values below 2^24.
-const _: () = assert!(2047u128 << 48 < 1 << 64);
+const _: () = assert!((1u64 << 48).checked_mul(2047).is_some());

@@ -14,7 +14,7 @@
 
 use std::sync::OnceLock;
 
-use super::{Isa, Poly, add, inverse, mul, pow, reduce_once, sub};
+use super::{Isa, Poly, add, inverse, pow, reduce_once, sub};
 use crate::params::{D, HALF};
 
 const LOG: usize = D.trailing_zeros() as usize;
@@ -311,7 +311,7 @@ fn backward<const M: u32>(tables: &Tables<M>, poly: &mut Poly) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Rings;
+    use super::super::{Rings, mul};
     use super::*;
     use crate::arith::exact::{BIG0, BIG1};
     use crate::params::{P, Q};

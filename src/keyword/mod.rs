@@ -49,7 +49,8 @@ fn scale(uniform: u64, count: u32) -> u32 {
     ((u128::from(uniform) * u128::from(count)) >> 64) as u32
 }
 
-/// A key's band in its shard under one ribbon seed, and what unmasks its record. Wiped when dropped.
+/// A key's band in its shard under one ribbon seed, and what unmasks its record. Wiped when
+/// dropped.
 #[derive(Zeroize, ZeroizeOnDrop)]
 pub struct Band {
     start: u32,
