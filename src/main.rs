@@ -21,6 +21,7 @@ struct Cli {
 #[derive(clap::Subcommand)]
 enum Command {
     Cert(commands::cert::Args),
+    Lookup(commands::lookup::Args),
 }
 
 fn main() -> ExitCode {
@@ -29,6 +30,7 @@ fn main() -> ExitCode {
     tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(filter).init();
     let ended = match cli.command {
         Command::Cert(args) => commands::cert::run(args),
+        Command::Lookup(args) => commands::lookup::run(args),
     };
     ended.unwrap_or_else(|error| {
         eprintln!("error: {error}");

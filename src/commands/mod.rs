@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 pub(crate) mod cert;
+pub(crate) mod lookup;
 
 /// How a command ends: an exit code of its own, or an error for `error: ...` and exit code 2.
 pub(crate) type Ended = Result<ExitCode, Box<dyn std::error::Error>>;
