@@ -35,6 +35,7 @@
 //! | [`DEADLINE_DEFAULT`] | 10 s | for queries that name none: twice the cold scan of a large shard |
 //! | [`DEADLINE_MAX`] | 60 s | longer waiting is a queue that should have refused |
 //! | [`DRAIN_TIMEOUT`] | 15 s | what is in flight at shutdown gets the default deadline and some |
+//! | [`CLOSE_TIMEOUT`] | 1 s | how long leaving waits for peers to take note of it |
 //! | [`BATCH_QUERIES_PER_SCAN_MAX`] | 32 | more queries a pass gain nothing: arithmetic binds from 8 on |
 //! | [`KEYS_PER_CALL_MAX`] | 16 384 | a client holds one call's queries: 850 MB at the standard shape |
 //! | [`HINT_CACHE_BYTES`] | 256 MiB | a client's hints: 15 000 standard shards |
@@ -138,6 +139,8 @@ pub const DEADLINE_DEFAULT: Duration = Duration::from_secs(10);
 pub const DEADLINE_MAX: Duration = Duration::from_secs(60);
 /// How long shutdown waits for what is in flight.
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long leaving waits for peers to take note of it.
+pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Largest manifest read from disk: 65 536 shards at about 400 bytes a line, doubled.
 pub const MANIFEST_BYTES_MAX: u64 = 64 << 20;

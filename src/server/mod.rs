@@ -1,3 +1,254 @@
-//! Stub.
+//! The answer server: QUIC listener, connections, sessions, shutdown.
+//!
+//! One task a connection, one a request stream; they move bytes and never compute. The way of a
+//! query: [`connection`] reads a frame within its bounds, `session` decodes it once, decides
+//! whether it may be computed and admits it to the schedule, [`crate::worker`] computes it, and
+//! `session` sends each answer as soon as it exists. What is refused is refused by a typed reply
+//! of wire.md or by a stream error, and counted ([`Counters`]). Not here: who may connect, quotas,
+//! epochs that change while serving.
 
 pub mod certificates;
+mod connection;
+mod counters;
+mod session;
+mod tls;
+
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use lru::LruCache;
+use quinn::{Endpoint, Incoming, VarInt};
+use tokio::sync::{Semaphore, watch};
+use tokio::time::timeout;
+
+pub use counters::{ByCode, ByStatus, Counter, Counters};
+pub use tls::{Identity, IdentityError};
+
+use crate::engine::Engine;
+use crate::limits;
+use crate::schedule::{Owner, ScheduleBounds};
+use crate::scheme::KeyBundle;
+use crate::shard::Database;
+use crate::wire::{StreamCode, Uid};
+use crate::worker::{Queue, Workers};
+
+/// The bounds one server runs under. The defaults are [`limits`]; tests make them small.
+#[derive(Debug, Clone)]
+pub struct ServerBounds {
+    /// Most connections at once.
+    pub connections_max: usize,
+    /// Bytes of requests being read, all connections together.
+    pub read_bytes_max: usize,
+    /// Bytes of key bundles kept, as received.
+    pub bundle_cache_bytes: usize,
+    /// What waits for an engine.
+    pub schedule: ScheduleBounds,
+    /// How long a request may take to arrive.
+    pub stream_read_timeout: Duration,
+    /// How long a peer may leave one reply unread.
+    pub stream_write_timeout: Duration,
+    /// How long a connection may be silent.
+    pub idle_timeout: Duration,
+    /// How long shutdown waits for what is in flight.
+    pub drain_timeout: Duration,
+}
+
+impl Default for ServerBounds {
+    fn default() -> Self {
+        Self {
+            connections_max: limits::CONNECTIONS_MAX,
+            read_bytes_max: limits::READ_BYTES_MAX,
+            bundle_cache_bytes: limits::BUNDLE_CACHE_BYTES,
+            schedule: ScheduleBounds::default(),
+            stream_read_timeout: limits::STREAM_READ_TIMEOUT,
+            stream_write_timeout: limits::STREAM_WRITE_TIMEOUT,
+            idle_timeout: limits::IDLE_TIMEOUT,
+            drain_timeout: limits::DRAIN_TIMEOUT,
+        }
+    }
+}
+
+/// What a server is started with.
+pub struct ServerOptions {
+    /// Where to listen; port 0 picks one.
+    pub listen: SocketAddr,
+    /// Certificate chain and key.
+    pub identity: Identity,
+    /// One worker thread each.
+    pub engines: Vec<Box<dyn Engine>>,
+    /// Bounds.
+    pub bounds: ServerBounds,
+}
+
+/// Why a server does not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ServerError {
+    /// Certificate or key.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// The address cannot be listened on.
+    #[error("cannot listen on {address} (UDP): {source}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// No thread could be started.
+    #[error("cannot start an engine's thread: {0}")]
+    Thread(std::io::Error),
+}
+
+/// A server that listens. It answers once [`Server::run`] runs.
+pub struct Server {
+    endpoint: Endpoint,
+    address: SocketAddr,
+    workers: Workers,
+    service: Arc<Service>,
+}
+
+impl Server {
+    /// Listens and starts the engines' threads. To be called within a tokio runtime.
+    pub fn bind(options: ServerOptions, database: Arc<Database>) -> Result<Self, ServerError> {
+        let ServerOptions { listen, identity, engines, bounds } = options;
+        let refused = |source| ServerError::Listen { address: listen, source };
+        let config = identity.quic(&bounds)?;
+        let endpoint = Endpoint::server(config, listen).map_err(refused)?;
+        let address = endpoint.local_addr().map_err(refused)?;
+        let workers = Workers::start(engines, database.clone(), bounds.schedule)
+            .map_err(ServerError::Thread)?;
+        let service = Arc::new(Service::new(database, workers.queue(), bounds));
+        Ok(Self { endpoint, address, workers, service })
+    }
+
+    /// Where it listens.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// What it counts; stays readable after the server has left.
+    pub fn counters(&self) -> Arc<Counters> {
+        self.service.counters.clone()
+    }
+
+    /// Serves until `shutdown` is ready; then finishes what is in flight, within the drain
+    /// time-out, and leaves.
+    pub async fn run(self, shutdown: impl Future<Output = ()>) {
+        tokio::pin!(shutdown);
+        loop {
+            let incoming = tokio::select! {
+                () = &mut shutdown => break,
+                incoming = self.endpoint.accept() => incoming,
+            };
+            match incoming {
+                Some(incoming) => self.accept(incoming),
+                None => break,
+            }
+        }
+        self.drain().await;
+    }
+
+    fn accept(&self, incoming: Incoming) {
+        match self.service.connections.clone().try_acquire_owned() {
+            Ok(permit) => {
+                tokio::spawn(connection::serve(self.service.clone(), incoming, permit));
+            }
+            Err(_) => self.refuse(incoming),
+        }
+    }
+
+    fn refuse(&self, incoming: Incoming) {
+        self.service.counters.connections_refused.add(1);
+        incoming.refuse();
+    }
+
+    /// New connections are refused, new requests answered DRAINING, until no stream is open.
+    async fn drain(self) {
+        self.service.draining.store(true, Ordering::Release);
+        let mut streams = self.service.streams.subscribe();
+        tracing::info!(streams = *streams.borrow(), "leaving: finishing what is in flight");
+        let idle = timeout(self.service.bounds.drain_timeout, streams.wait_for(|&open| open == 0));
+        tokio::pin!(idle);
+        loop {
+            tokio::select! {
+                ended = &mut idle => {
+                    if ended.is_err() {
+                        tracing::warn!("gave up on streams that did not end in time");
+                    }
+                    break;
+                }
+                Some(incoming) = self.endpoint.accept() => self.refuse(incoming),
+            }
+        }
+        self.endpoint.close(VarInt::from_u32(StreamCode::None.code()), b"draining");
+        // Only so that peers get to know of it; those that are gone are not waited for.
+        let _ = timeout(limits::CLOSE_TIMEOUT, self.endpoint.wait_idle()).await;
+        let workers = self.workers;
+        let _ = tokio::task::spawn_blocking(move || drop(workers)).await;
+    }
+}
+
+/// What all connections share.
+struct Service {
+    database: Arc<Database>,
+    queue: Queue,
+    bundles: Mutex<LruCache<Uid, Arc<KeyBundle>>>,
+    counters: Arc<Counters>,
+    bounds: ServerBounds,
+    draining: AtomicBool,
+    /// Free places for connections.
+    connections: Arc<Semaphore>,
+    /// Free bytes for requests being read.
+    reading: Arc<Semaphore>,
+    /// Streams open now.
+    streams: watch::Sender<usize>,
+    owners: AtomicU64,
+}
+
+impl Service {
+    fn new(database: Arc<Database>, queue: Queue, bounds: ServerBounds) -> Self {
+        let bundles = bounds.bundle_cache_bytes / database.shape().bundle_bytes();
+        let bundles = NonZeroUsize::new(bundles).unwrap_or(NonZeroUsize::MIN);
+        Self {
+            database,
+            queue,
+            bundles: Mutex::new(LruCache::new(bundles)),
+            counters: Arc::default(),
+            draining: AtomicBool::new(false),
+            connections: Arc::new(Semaphore::new(bounds.connections_max)),
+            reading: Arc::new(Semaphore::new(bounds.read_bytes_max)),
+            streams: watch::Sender::new(0),
+            owners: AtomicU64::new(0),
+            bounds,
+        }
+    }
+
+    fn draining(&self) -> bool {
+        self.draining.load(Ordering::Acquire)
+    }
+
+    fn next_owner(&self) -> Owner {
+        Owner(self.owners.fetch_add(1, Ordering::Relaxed))
+    }
+
+    fn bundles(&self) -> MutexGuard<'_, LruCache<Uid, Arc<KeyBundle>>> {
+        self.bundles.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The bundle of this name, which thereby is the most recently used one.
+    fn bundle(&self, uid: &Uid) -> Option<Arc<KeyBundle>> {
+        self.bundles().get(uid).cloned()
+    }
+
+    fn keep_bundle(&self, uid: Uid, bundle: KeyBundle) {
+        self.counters.bundles.add(1);
+        let out = self.bundles().push(uid, Arc::new(bundle));
+        if out.is_some_and(|(other, _)| other != uid) {
+            self.counters.bundles_evicted.add(1);
+        }
+    }
+}

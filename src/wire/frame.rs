@@ -103,6 +103,17 @@ pub struct FrameHead<Kind> {
     pub frame_bytes: usize,
 }
 
+impl<Kind> FrameHead<Kind> {
+    /// The message in `frame`, which is to be the whole frame and nothing else.
+    pub fn body(&self, frame: Bytes) -> Result<Bytes, FrameError> {
+        if frame.len() != self.frame_bytes {
+            let (found, expected) = (frame.len(), self.frame_bytes);
+            return Err(FrameError::NotOneMessage { found, expected });
+        }
+        Ok(frame.slice(self.body_at..))
+    }
+}
+
 impl RequestKind {
     /// Longest frame of this kind for a database of this shape.
     pub fn bytes_max(self, shape: &Shape) -> usize {
@@ -222,11 +233,7 @@ pub fn encode_frame(message: &impl Message) -> Vec<u8> {
 
 /// Decodes the reply whose head was read; `frame` is the whole frame.
 pub fn decode_reply(head: &FrameHead<ReplyKind>, frame: Bytes) -> Result<Reply, FrameError> {
-    if frame.len() != head.frame_bytes {
-        let (found, expected) = (frame.len(), head.frame_bytes);
-        return Err(FrameError::NotOneMessage { found, expected });
-    }
-    let body = frame.slice(head.body_at..);
+    let body = head.body(frame)?;
     let unreadable = |kind| {
         move |error: prost::DecodeError| FrameError::Unreadable { kind, detail: error.to_string() }
     };

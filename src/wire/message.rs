@@ -90,7 +90,8 @@ pub struct PirParameterResponse {
     /// [`super::PIR_SCHEME_SOTTO_1`].
     #[prost(int32, tag = "5")]
     pub pir_scheme: i32,
-    /// A [`PublicParameters`], serialized: the bytes the signature is over.
+    /// A [`PublicParameters`], serialized: the bytes the signature is over. Empty, as signature and
+    /// operator's key, in the reply to a bundle: who made it has the parameters.
     #[prost(bytes = "bytes", tag = "16")]
     pub parameters: Bytes,
     /// Ed25519 over `parameters`, 64 bytes.

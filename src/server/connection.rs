@@ -1,0 +1,212 @@
+//! Bytes in and out: one task a connection, one a stream, every wait bounded.
+//!
+//! A stream brings one request frame, which is read here within its kind's bound and the server's;
+//! `session` answers it. What goes wrong on a stream ends that stream alone.
+
+use std::sync::Arc;
+
+use quinn::{Connection, Incoming, ReadError, RecvStream, SendStream, VarInt, WriteError};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::timeout;
+
+use super::{Service, session};
+use crate::schedule::Owner;
+use crate::wire::message::{Reply, ReplyBody};
+use crate::wire::{
+    Bytes, FRAME_HEAD_BYTES_MAX, FrameError, FrameHead, RequestKind, StreamCode, encode_frame,
+    request_head,
+};
+
+/// Most bytes taken from a stream at once.
+const CHUNK_BYTES_MAX: usize = 64 << 10;
+
+/// Why a stream ends before all its replies are sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum StreamEnd {
+    /// The peer reset or stopped it, or its connection is gone.
+    Abandoned,
+    /// We reset it.
+    Reset(StreamCode),
+}
+
+impl From<FrameError> for StreamEnd {
+    fn from(error: FrameError) -> Self {
+        StreamEnd::Reset(error.stream_code())
+    }
+}
+
+/// A request as read from its stream, not yet decoded.
+pub(super) struct Request {
+    pub(super) head: FrameHead<RequestKind>,
+    pub(super) body: Bytes,
+    /// Gives its bytes back to the server's bound on reading when it is dropped.
+    pub(super) reading: Option<OwnedSemaphorePermit>,
+}
+
+/// What reading a stream came to.
+enum Read {
+    Whole(Request),
+    /// There was no room for the rest of it.
+    NoRoom(RequestKind),
+}
+
+/// Serves one connection until it ends.
+pub(super) async fn serve(service: Arc<Service>, incoming: Incoming, _place: OwnedSemaphorePermit) {
+    let connection: Connection = match incoming.await {
+        Ok(connection) => connection,
+        Err(error) => {
+            service.counters.handshakes_failed.add(1);
+            tracing::debug!(%error, "a handshake failed");
+            return;
+        }
+    };
+    service.counters.connections.add(1);
+    let owner = service.next_owner();
+    while let Ok((send, receive)) = connection.accept_bi().await {
+        let open = OpenStream::new(service.clone());
+        let replies = Replies { send, service: service.clone() };
+        tokio::spawn(serve_stream(open, owner, replies, receive));
+    }
+}
+
+/// Counts a stream as open for as long as it lives.
+struct OpenStream(Arc<Service>);
+
+impl OpenStream {
+    fn new(service: Arc<Service>) -> Self {
+        service.counters.streams.add(1);
+        service.streams.send_modify(|open| *open += 1);
+        Self(service)
+    }
+}
+
+impl Drop for OpenStream {
+    fn drop(&mut self) {
+        self.0.streams.send_modify(|open| *open -= 1);
+    }
+}
+
+async fn serve_stream(
+    open: OpenStream,
+    owner: Owner,
+    mut replies: Replies,
+    mut receive: RecvStream,
+) {
+    let service = &open.0;
+    let limit = service.bounds.stream_read_timeout;
+    let read = timeout(limit, read_request(service, &mut receive)).await;
+    let ended = match read.unwrap_or(Err(StreamEnd::Reset(StreamCode::Timeout))) {
+        Ok(Read::Whole(request)) => session::answer(service, owner, request, &mut replies).await,
+        Ok(Read::NoRoom(kind)) => {
+            stop(&mut receive, StreamCode::ExcessiveLoad);
+            session::no_room(service, kind, &mut replies).await
+        }
+        Err(end) => Err(end),
+    };
+    let ended = match ended {
+        Ok(()) => replies.finish().await,
+        Err(end) => Err(end),
+    };
+    match ended {
+        Ok(()) => {}
+        Err(StreamEnd::Abandoned) => {
+            replies.reset(StreamCode::Cancelled);
+            service.counters.streams_abandoned.add(1);
+        }
+        Err(StreamEnd::Reset(code)) => {
+            stop(&mut receive, code);
+            replies.reset(code);
+            service.counters.streams_reset.add(code);
+        }
+    }
+}
+
+fn stop(receive: &mut RecvStream, code: StreamCode) {
+    // Fails when the stream has ended already, which is as good.
+    let _ = receive.stop(VarInt::from_u32(code.code()));
+}
+
+/// Reads one frame and the end of the stream. Its bytes are kept only as they arrive, and only
+/// once its head was found to be within bounds.
+async fn read_request(service: &Service, receive: &mut RecvStream) -> Result<Read, StreamEnd> {
+    let mut held: Vec<u8> = Vec::new();
+    let head = loop {
+        if let Some(head) = request_head(&held, service.database.shape())? {
+            break head;
+        }
+        let wanted = FRAME_HEAD_BYTES_MAX.saturating_sub(held.len()).max(1);
+        match read_chunk(receive, wanted).await? {
+            Some(bytes) => held.extend_from_slice(&bytes),
+            None => return Err(StreamEnd::Reset(StreamCode::Protocol)), // cut off
+        }
+    };
+    let mut reading: Option<OwnedSemaphorePermit> = None;
+    // One byte more than the frame has: to see its end, and that nothing follows it.
+    while let Some(bytes) = read_chunk(receive, CHUNK_BYTES_MAX).await? {
+        if held.len() + bytes.len() > head.frame_bytes {
+            return Err(StreamEnd::Reset(StreamCode::Protocol));
+        }
+        let taken = service.reading.clone().try_acquire_many_owned(bytes.len() as u32);
+        match (taken, &mut reading) {
+            (Ok(more), Some(reading)) => reading.merge(more),
+            (Ok(first), None) => reading = Some(first),
+            (Err(_), _) => return Ok(Read::NoRoom(head.kind)),
+        }
+        held.extend_from_slice(&bytes);
+    }
+    let body = head.body(Bytes::from(held))?;
+    Ok(Read::Whole(Request { head, body, reading }))
+}
+
+async fn read_chunk(receive: &mut RecvStream, most: usize) -> Result<Option<Bytes>, StreamEnd> {
+    match receive.read_chunk(most, true).await {
+        Ok(chunk) => Ok(chunk.map(|chunk| chunk.bytes)),
+        Err(ReadError::Reset(_) | ReadError::ConnectionLost(_)) => Err(StreamEnd::Abandoned),
+        Err(_) => Err(StreamEnd::Reset(StreamCode::Internal)),
+    }
+}
+
+/// The way back on one stream.
+pub(super) struct Replies {
+    send: SendStream,
+    service: Arc<Service>,
+}
+
+impl Replies {
+    /// Sends one reply; a peer that does not read is given up after the write time-out.
+    pub(super) async fn send(&mut self, body: ReplyBody) -> Result<(), StreamEnd> {
+        let frame = Bytes::from(encode_frame(&Reply::from(body)));
+        let limit = self.service.bounds.stream_write_timeout;
+        match timeout(limit, self.send.write_chunk(frame)).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(WriteError::Stopped(_) | WriteError::ConnectionLost(_))) => {
+                Err(StreamEnd::Abandoned)
+            }
+            Ok(Err(_)) => Err(StreamEnd::Reset(StreamCode::Internal)),
+            Err(_) => Err(StreamEnd::Reset(StreamCode::Timeout)),
+        }
+    }
+
+    /// Ready when the peer does not want the replies any more, or is gone.
+    pub(super) fn abandoned(&self) -> impl Future<Output = ()> + Send + 'static {
+        let stopped = self.send.stopped();
+        async move {
+            let _ = stopped.await;
+        }
+    }
+
+    /// Ends the stream and waits until the peer has all of it: before that, leaving would lose it.
+    async fn finish(&mut self) -> Result<(), StreamEnd> {
+        self.send.finish().map_err(|_| StreamEnd::Abandoned)?;
+        match timeout(self.service.bounds.stream_write_timeout, self.send.stopped()).await {
+            Ok(Ok(None)) => Ok(()),
+            Ok(_) => Err(StreamEnd::Abandoned),
+            Err(_) => Err(StreamEnd::Reset(StreamCode::Timeout)),
+        }
+    }
+
+    fn reset(&mut self, code: StreamCode) {
+        // Fails when the stream has ended already, which is as good.
+        let _ = self.send.reset(VarInt::from_u32(code.code()));
+    }
+}

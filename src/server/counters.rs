@@ -1,0 +1,88 @@
+//! What a server counts: plain numbers that only grow. Exporting them is another module's.
+//!
+//! Nothing here is by shard, by query or by peer: a counter must not tell who asked for what.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::wire::{Status, StreamCode};
+
+/// A number that grows.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Its value now.
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn add(&self, more: u64) {
+        self.0.fetch_add(more, Ordering::Relaxed);
+    }
+}
+
+/// One counter for every status.
+#[derive(Debug, Default)]
+pub struct ByStatus([Counter; Status::ALL.len()]);
+
+impl ByStatus {
+    /// Replies with this status.
+    pub fn get(&self, status: Status) -> u64 {
+        self.0[Self::index(status)].get()
+    }
+
+    pub(super) fn add(&self, status: Status) {
+        self.0[Self::index(status)].add(1);
+    }
+
+    fn index(status: Status) -> usize {
+        let at = Status::ALL.iter().position(|&other| other == status);
+        at.expect("this is a bug: a status that Status::ALL lacks")
+    }
+}
+
+/// One counter for every code a stream may be reset with.
+#[derive(Debug, Default)]
+pub struct ByCode([Counter; StreamCode::Timeout as usize + 1]);
+
+impl ByCode {
+    /// Streams reset with this code.
+    pub fn get(&self, code: StreamCode) -> u64 {
+        self.0[code as usize].get()
+    }
+
+    pub(super) fn add(&self, code: StreamCode) {
+        self.0[code as usize].add(1);
+    }
+}
+
+/// Everything a server counts.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Connections whose handshake succeeded.
+    pub connections: Counter,
+    /// Connections refused: too many at once, or the server is leaving.
+    pub connections_refused: Counter,
+    /// Handshakes that failed: not our protocol, not our certificate, or given up.
+    pub handshakes_failed: Counter,
+    /// Request streams opened.
+    pub streams: Counter,
+    /// Streams this server reset, by code.
+    pub streams_reset: ByCode,
+    /// Streams the peer reset or stopped, or lost with their connection.
+    pub streams_abandoned: Counter,
+    /// Replies to parameter requests, by status.
+    pub parameters: ByStatus,
+    /// Key bundles taken into the cache.
+    pub bundles: Counter,
+    /// Key bundles that had to make room for others.
+    pub bundles_evicted: Counter,
+    /// Batches that could not be read at all, or for which there was no room while they arrived.
+    pub batches_refused: ByStatus,
+    /// Replies to queries, by status.
+    pub queries: ByStatus,
+    /// Queries taken out of the queue because their stream ended.
+    pub queries_cancelled: Counter,
+    /// Replies to hint requests, by status, one a shard.
+    pub hints: ByStatus,
+}

@@ -1,0 +1,346 @@
+//! What each request is answered with: the sessions of wire.md.
+//!
+//! Decodes a request once, decides with what the server knows (epoch, shards, bundles, whether it
+//! is leaving), and sends typed replies. Work for a query depends on nothing but its shard's shape.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+
+use super::Service;
+use super::connection::{Replies, Request, StreamEnd};
+use crate::engine::{Answer, EncryptedQuery};
+use crate::limits;
+use crate::schedule::{Arrival, Owner, Ticket};
+use crate::shard::Shard;
+use crate::wire::message::{Hint, Limits, PirParameterResponse, PirResponse, ReplyBody};
+use crate::wire::{
+    Bytes, Malformed, PIR_SCHEME_SOTTO_1, PROTOCOL_VERSION, RequestKind, Status, StreamCode, Uid,
+    ValidBatch, ValidQuery, decode_hints, decode_parameters,
+};
+use crate::worker::{Job, Outcome, Queue};
+
+/// Answers one request with all its replies.
+pub(super) async fn answer(
+    service: &Arc<Service>,
+    owner: Owner,
+    request: Request,
+    replies: &mut Replies,
+) -> Result<(), StreamEnd> {
+    match request.head.kind {
+        RequestKind::Parameters => {
+            let reply = parameters(service, request.body);
+            replies.send(ReplyBody::Parameters(reply)).await
+        }
+        RequestKind::Batch => batch(service, owner, request, replies).await,
+        RequestKind::Hints => hints(service, request.body, replies).await,
+    }
+}
+
+/// The one reply to a request for which there was no room while it arrived.
+pub(super) async fn no_room(
+    service: &Service,
+    kind: RequestKind,
+    replies: &mut Replies,
+) -> Result<(), StreamEnd> {
+    let status = Status::Overloaded;
+    let retry_after_ms = limits::RETRY_AFTER_MAX.as_millis() as u32;
+    let reply = match kind {
+        RequestKind::Parameters => {
+            service.counters.parameters.add(status);
+            ReplyBody::Parameters(PirParameterResponse {
+                retry_after_ms,
+                ..parameters_reply(String::new(), status)
+            })
+        }
+        RequestKind::Batch => {
+            service.counters.batches_refused.add(status);
+            let whole = PirResponse { retry_after_ms, ..whole_batch_reply(service, status) };
+            ReplyBody::Answer(whole)
+        }
+        RequestKind::Hints => ReplyBody::Hint(hint_reply(service, 0, status)),
+    };
+    replies.send(reply).await
+}
+
+fn parameters_reply(nonce: String, status: Status) -> PirParameterResponse {
+    PirParameterResponse {
+        protocol_version: PROTOCOL_VERSION,
+        nonce,
+        response_status: status.code(),
+        pir_scheme: PIR_SCHEME_SOTTO_1,
+        ..Default::default()
+    }
+}
+
+fn parameters(service: &Service, body: Bytes) -> PirParameterResponse {
+    let reply = decide_parameters(service, body);
+    let status = Status::try_from(reply.response_status);
+    service.counters.parameters.add(status.expect("this is a bug: a status of our own"));
+    reply
+}
+
+fn decide_parameters(service: &Service, body: Bytes) -> PirParameterResponse {
+    let request = match decode_parameters(body, service.database.shape()) {
+        Ok(request) => request,
+        Err((nonce, malformed)) => {
+            let detail = malformed.to_string();
+            return PirParameterResponse { detail, ..parameters_reply(nonce, Status::Malformed) };
+        }
+    };
+    if service.draining() {
+        return parameters_reply(request.nonce, Status::Draining);
+    }
+    if request.pir_scheme != PIR_SCHEME_SOTTO_1 {
+        return parameters_reply(request.nonce, Status::SchemeSuggested);
+    }
+    let database = &service.database;
+    let mut reply = PirParameterResponse {
+        limits: Some(limits_message()),
+        ..parameters_reply(request.nonce, Status::SchemeMatched)
+    };
+    if request.want_hint_digests {
+        reply.hint_digests = Bytes::copy_from_slice(database.hint_digests());
+    }
+    match request.bundle {
+        // Whoever brings a bundle made it from the parameters: they are not sent again.
+        Some((uid, bundle)) => {
+            service.keep_bundle(uid, bundle);
+            reply.uid = uid.to_string();
+        }
+        None => {
+            reply.parameters = Bytes::copy_from_slice(database.parameters_bytes());
+            reply.signature = Bytes::copy_from_slice(database.signature());
+            reply.operator_key = Bytes::copy_from_slice(database.operator_key());
+        }
+    }
+    reply
+}
+
+fn limits_message() -> Limits {
+    Limits {
+        queries_per_batch: limits::QUERIES_PER_BATCH_MAX,
+        batches_in_flight: limits::BATCHES_IN_FLIGHT_MAX,
+        bundles_per_connection: limits::BUNDLES_PER_CONNECTION,
+        deadline_ms: limits::DEADLINE_DEFAULT.as_millis() as u32,
+    }
+}
+
+/// What a reply needs of its query while the query is computed.
+struct Pending {
+    nonce: String,
+    uid: Uid,
+    shard: Arc<Shard>,
+    want_hint: bool,
+}
+
+/// The queries of a stream that are in the queue; those left when the stream ends are taken out.
+struct Admitted<'a> {
+    service: &'a Service,
+    queue: Queue,
+    tickets: Vec<Ticket>,
+    waiting: usize,
+}
+
+impl Drop for Admitted<'_> {
+    fn drop(&mut self) {
+        if self.waiting > 0 {
+            let cancelled = self.queue.cancel(&self.tickets);
+            self.service.counters.queries_cancelled.add(cancelled as u64);
+        }
+    }
+}
+
+async fn batch(
+    service: &Service,
+    owner: Owner,
+    request: Request,
+    replies: &mut Replies,
+) -> Result<(), StreamEnd> {
+    let now = Instant::now();
+    let batch = match ValidBatch::decode(request.body, service.database.shape()) {
+        Ok(batch) => batch,
+        Err(malformed) => {
+            service.counters.batches_refused.add(Status::Malformed);
+            let detail = malformed.to_string();
+            let whole = whole_batch_reply(service, Status::Malformed);
+            return replies.send(ReplyBody::Answer(PirResponse { detail, ..whole })).await;
+        }
+    };
+    let (outcomes, mut computed) = unbounded_channel();
+    let queue = service.queue.clone();
+    let mut admitted = Admitted { service, queue, tickets: Vec::new(), waiting: 0 };
+    let mut pending: Vec<Pending> = Vec::new();
+    let mut refused: Vec<PirResponse> = Vec::new();
+    for (nonce, malformed) in batch.malformed {
+        refused.push(malformed_reply(service, nonce, &malformed));
+    }
+    for query in batch.requests {
+        match admit(service, owner, now, query, pending.len(), &outcomes) {
+            Ok((ticket, waiting)) => {
+                admitted.tickets.push(ticket);
+                admitted.waiting += 1;
+                pending.push(waiting);
+            }
+            Err(reply) => refused.push(*reply),
+        }
+    }
+    drop((outcomes, request.reading));
+    for reply in refused {
+        send_answer(service, replies, reply).await?;
+    }
+    let abandoned = replies.abandoned();
+    tokio::pin!(abandoned);
+    while admitted.waiting > 0 {
+        let outcome = tokio::select! {
+            outcome = computed.recv() => outcome,
+            () = &mut abandoned => return Err(StreamEnd::Abandoned),
+        };
+        // None: the workers are gone, and with them the queries.
+        let (index, outcome) = outcome.ok_or(StreamEnd::Reset(StreamCode::Internal))?;
+        admitted.waiting -= 1;
+        let reply = outcome_reply(service, &pending[index], outcome);
+        send_answer(service, replies, reply).await?;
+    }
+    Ok(())
+}
+
+async fn send_answer(
+    service: &Service,
+    replies: &mut Replies,
+    reply: PirResponse,
+) -> Result<(), StreamEnd> {
+    let status = Status::try_from(reply.response_status);
+    service.counters.queries.add(status.expect("this is a bug: a status of our own"));
+    replies.send(ReplyBody::Answer(reply)).await
+}
+
+/// Admits a query, or says in the reply why not.
+fn admit(
+    service: &Service,
+    owner: Owner,
+    now: Instant,
+    query: ValidQuery,
+    index: usize,
+    outcomes: &UnboundedSender<(usize, Outcome)>,
+) -> Result<(Ticket, Pending), Box<PirResponse>> {
+    let refuse = |status| Box::new(query_reply(service, &query.nonce, query.uid, status));
+    if service.draining() {
+        return Err(refuse(Status::Draining));
+    }
+    if query.epoch != service.database.epoch() {
+        return Err(refuse(Status::EpochGone));
+    }
+    let Some(shard) = service.database.shard(query.shard) else {
+        return Err(refuse(Status::ShardUnknown));
+    };
+    let Some(bundle) = service.bundle(&query.uid) else {
+        return Err(refuse(Status::KeyMissing));
+    };
+    let encrypted = EncryptedQuery { vector: query.vector.clone(), bundle };
+    let arrival = Arrival {
+        owner,
+        shard: query.shard,
+        bytes: query.vector.len(),
+        deadline: now + query.deadline,
+        item: Job { query: encrypted, index, outcomes: outcomes.clone() },
+    };
+    match service.queue.admit(now, arrival) {
+        Ok(ticket) => {
+            let ValidQuery { nonce, uid, want_hint, .. } = query;
+            Ok((ticket, Pending { nonce, uid, shard: shard.clone(), want_hint }))
+        }
+        Err(overloaded) => {
+            let mut reply = refuse(Status::Overloaded);
+            reply.retry_after_ms = overloaded.retry_after.as_millis() as u32;
+            Err(reply)
+        }
+    }
+}
+
+fn query_reply(service: &Service, nonce: &str, uid: Uid, status: Status) -> PirResponse {
+    PirResponse {
+        nonce: nonce.to_owned(),
+        uid: uid.to_string(),
+        ..whole_batch_reply(service, status)
+    }
+}
+
+/// A reply with an empty nonce, to a batch of which no query was read.
+fn whole_batch_reply(service: &Service, status: Status) -> PirResponse {
+    PirResponse {
+        protocol_version: PROTOCOL_VERSION,
+        response_status: status.code(),
+        epoch: service.database.epoch(),
+        ..Default::default()
+    }
+}
+
+fn malformed_reply(service: &Service, nonce: String, malformed: &Malformed) -> PirResponse {
+    let detail = malformed.to_string();
+    PirResponse { nonce, detail, ..whole_batch_reply(service, Status::Malformed) }
+}
+
+fn outcome_reply(service: &Service, pending: &Pending, outcome: Outcome) -> PirResponse {
+    let reply = |status| query_reply(service, &pending.nonce, pending.uid, status);
+    match outcome {
+        Outcome::Answered(answer) => {
+            answered(service, pending, answer, reply(Status::ResponseSuccess))
+        }
+        Outcome::Deadline => reply(Status::Deadline),
+        Outcome::Device => reply(Status::Device),
+    }
+}
+
+fn answered(
+    service: &Service,
+    pending: &Pending,
+    answer: Answer,
+    reply: PirResponse,
+) -> PirResponse {
+    let hint = if pending.want_hint { hint_packs(service, &pending.shard) } else { Vec::new() };
+    let hint_digest = pending.shard.hint_digest().to_vec();
+    PirResponse { encrypted_response: answer, hint, hint_digest, ..reply }
+}
+
+fn hint_packs(service: &Service, shard: &Shard) -> Vec<Vec<u8>> {
+    let hint_bytes = service.database.shape().hint_bytes();
+    shard.hints().chunks_exact(hint_bytes).map(<[u8]>::to_vec).collect()
+}
+
+fn hint_reply(service: &Service, shard: u32, status: Status) -> Hint {
+    service.counters.hints.add(status);
+    let epoch = service.database.epoch();
+    Hint { shard, epoch, response_status: status.code(), ..Default::default() }
+}
+
+async fn hints(service: &Service, body: Bytes, replies: &mut Replies) -> Result<(), StreamEnd> {
+    let request = match decode_hints(body) {
+        Ok(request) => request,
+        Err(malformed) => {
+            let detail = malformed.to_string();
+            let reply = Hint { detail, ..hint_reply(service, 0, Status::Malformed) };
+            return replies.send(ReplyBody::Hint(reply)).await;
+        }
+    };
+    for shard in request.shards {
+        let reply = decide_hint(service, request.epoch, shard);
+        replies.send(ReplyBody::Hint(reply)).await?;
+    }
+    Ok(())
+}
+
+fn decide_hint(service: &Service, epoch: u64, index: u32) -> Hint {
+    if service.draining() {
+        return hint_reply(service, index, Status::Draining);
+    }
+    if epoch != service.database.epoch() {
+        return hint_reply(service, index, Status::EpochGone);
+    }
+    let Some(shard) = service.database.shard(index) else {
+        return hint_reply(service, index, Status::ShardUnknown);
+    };
+    let (packs, digest) = (hint_packs(service, shard), shard.hint_digest().to_vec());
+    Hint { packs, digest, ..hint_reply(service, index, Status::ResponseSuccess) }
+}

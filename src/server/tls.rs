@@ -1,0 +1,148 @@
+//! Certificates from PEM files, and the QUIC side of a server: TLS 1.3, ALPN, windows, time-outs.
+//!
+//! Client certificates are not asked for yet; nothing here decides who may ask what.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use quinn::crypto::rustls::QuicServerConfig;
+use quinn::{TransportConfig, VarInt};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+
+use super::ServerBounds;
+use crate::limits;
+use crate::wire::ALPN;
+
+/// What a server shows to prove its name: a certificate chain and its key.
+pub struct Identity {
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+}
+
+/// Why there is no identity.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum IdentityError {
+    /// A file cannot be read.
+    #[error("cannot read the {what} file {}: {source}", .path.display())]
+    Io {
+        /// Certificate or key.
+        what: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// Not PEM, or not of this kind.
+    #[error(
+        "no {what} in {origin} ({detail}): expected a PEM file, such as `sotto cert --out DIR` \
+         makes for localhost"
+    )]
+    Pem {
+        /// Certificate or key.
+        what: &'static str,
+        /// Where it was looked for.
+        origin: String,
+        /// What the PEM reader said.
+        detail: String,
+    },
+    /// Certificate and key do not work together.
+    #[error("the certificate and the key cannot be used for TLS 1.3: {0}")]
+    Unusable(#[from] rustls::Error),
+}
+
+impl Identity {
+    /// Reads a certificate chain (server's first) and its private key from PEM files.
+    pub fn from_pem_files(certificate: &Path, key: &Path) -> Result<Self, IdentityError> {
+        let read = |what, path: &Path| {
+            std::fs::read(path).map_err(|source| IdentityError::Io {
+                what,
+                path: path.to_owned(),
+                source,
+            })
+        };
+        let chain = read("certificate", certificate)?;
+        let key_pem = read("key", key)?;
+        Self::parse(&chain, &certificate.display(), &key_pem, &key.display())
+    }
+
+    /// The same from memory.
+    pub fn from_pem(certificate: &str, key: &str) -> Result<Self, IdentityError> {
+        let origin = "the text given";
+        Self::parse(certificate.as_bytes(), &origin, key.as_bytes(), &origin)
+    }
+
+    fn parse(
+        certificate: &[u8],
+        certificate_origin: &dyn std::fmt::Display,
+        key: &[u8],
+        key_origin: &dyn std::fmt::Display,
+    ) -> Result<Self, IdentityError> {
+        let bad = |what, origin: &dyn std::fmt::Display, detail: String| IdentityError::Pem {
+            what,
+            origin: origin.to_string(),
+            detail,
+        };
+        let chain = CertificateDer::pem_slice_iter(certificate)
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|error| bad("certificate", certificate_origin, error.to_string()))?;
+        if chain.is_empty() {
+            return Err(bad("certificate", certificate_origin, "it has none".into()));
+        }
+        let key = PrivateKeyDer::from_pem_slice(key)
+            .map_err(|error| bad("private key", key_origin, error.to_string()))?;
+        Ok(Self { chain, key })
+    }
+
+    /// The listener's configuration.
+    pub(super) fn quic(self, bounds: &ServerBounds) -> Result<quinn::ServerConfig, IdentityError> {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let mut tls = rustls::ServerConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[&rustls::version::TLS13])?
+            .with_no_client_auth()
+            .with_single_cert(self.chain, self.key)?;
+        tls.alpn_protocols = vec![ALPN.to_vec()];
+        let tls = QuicServerConfig::try_from(tls)
+            .expect("this is a bug: TLS 1.3 without the suite QUIC starts with");
+        let mut config = quinn::ServerConfig::with_crypto(Arc::new(tls));
+        config.transport_config(Arc::new(transport(bounds)));
+        Ok(config)
+    }
+}
+
+fn transport(bounds: &ServerBounds) -> TransportConfig {
+    let mut transport = TransportConfig::default();
+    let idle = bounds.idle_timeout.try_into();
+    transport
+        .max_concurrent_bidi_streams(limits::BATCHES_IN_FLIGHT_MAX.into())
+        .max_concurrent_uni_streams(VarInt::from_u32(0))
+        .stream_receive_window(limits::STREAM_WINDOW_BYTES.into())
+        .receive_window(limits::CONNECTION_WINDOW_BYTES.into())
+        .send_window(limits::CONNECTION_WINDOW_BYTES.into())
+        .datagram_receive_buffer_size(None)
+        .max_idle_timeout(Some(idle.expect("this is a bug: idle time-out too long")));
+    transport
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::certificates;
+    use super::*;
+
+    #[test]
+    fn what_is_no_certificate_or_key_is_refused_by_name() {
+        let made = certificates::localhost().unwrap();
+        let refused = |certificate: &str, key: &str| {
+            Identity::from_pem(certificate, key).err().unwrap().to_string()
+        };
+        assert!(refused("", &made.server_key).contains("no certificate in the text given"));
+        assert!(refused(&made.server_pem, &made.server_pem).contains("no private key"));
+        assert!(Identity::from_pem(&made.server_pem, &made.server_key).is_ok());
+        let other = Identity::from_pem(&made.server_pem, &made.client_key).unwrap();
+        assert!(matches!(other.quic(&ServerBounds::default()), Err(IdentityError::Unusable(_))));
+        let missing = Path::new("/nonexistent/server.pem");
+        let error = Identity::from_pem_files(missing, missing).err().unwrap().to_string();
+        assert!(error.contains("/nonexistent/server.pem"), "{error}");
+    }
+}

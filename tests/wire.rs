@@ -1,0 +1,538 @@
+//! The bytes of wire.md: golden frames, and what a peer may send instead of them.
+//!
+//! Nothing a peer sends may panic or be taken for something else. Every sample is cut off at each
+//! byte, changed at each byte, and replaced by noise; every refusal is an error with a type.
+
+use sotto::limits;
+use sotto::params::Shape;
+use sotto::wire::PublicParameters; // the checked one, not message::PublicParameters
+use sotto::wire::message::*;
+use sotto::wire::parameters::ParametersError;
+use sotto::wire::*;
+
+const UID: &str = "0123456789abcdef0123456789abcdef";
+
+fn shape() -> Shape {
+    Shape::new(24, 128, 1, 192).unwrap()
+}
+
+fn unhex(hex: &str) -> Vec<u8> {
+    (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap()).collect()
+}
+
+/// Small numbers that are different every run; the seed is printed.
+struct Random(u64);
+
+impl Random {
+    fn new() -> Self {
+        let seed = std::time::UNIX_EPOCH.elapsed().unwrap().as_nanos() as u64;
+        println!("seed {seed}");
+        Self(seed | 1)
+    }
+
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888);
+        ((self.0 >> 33) as usize) % bound
+    }
+}
+
+fn request_samples() -> Vec<(Request, &'static str)> {
+    let parameters = PirParameterRequest {
+        protocol_version: 1,
+        nonce: "n1".into(),
+        uid: UID.into(),
+        pir_scheme: PIR_SCHEME_SOTTO_1,
+        public_key: vec![Bytes::from_static(&[1, 2, 3])],
+        want_hint_digests: true,
+    };
+    let query = PirRequest {
+        protocol_version: 1,
+        nonce: "q".into(),
+        uid: UID.into(),
+        pir_scheme: PIR_SCHEME_SOTTO_1,
+        shard: 300,
+        encrypted_vector: vec![Bytes::from_static(&[255, 0, 1])],
+        epoch: 7,
+        want_hint: true,
+        deadline_ms: 1500,
+    };
+    let hints = HintRequest { epoch: 7, shards: vec![3, 300] };
+    vec![
+        (
+            RequestBody::Parameters(parameters).into(),
+            "340a32080112026e311a2030313233343536373839616263646566303132333435363738396162636465\
+             6620102a03010203800101",
+        ),
+        (
+            RequestBody::Batch(PirBatch { requests: vec![query] }).into(),
+            "3f123d0a3b08011201711a203031323334353637383961626364656630313233343536373839616263646\
+             566201028ac023203ff00018001078801019001dc0b",
+        ),
+        (RequestBody::Hints(hints).into(), "091a070807120303ac02"),
+    ]
+}
+
+fn reply_samples() -> Vec<(Reply, &'static str)> {
+    let parameters = PirParameterResponse {
+        protocol_version: 1,
+        nonce: "n1".into(),
+        uid: UID.into(),
+        response_status: Status::Malformed.code(),
+        pir_scheme: PIR_SCHEME_SOTTO_1,
+        parameters: Bytes::from_static(&[0xaa, 0xbb]),
+        signature: Bytes::from_static(&[1]),
+        hint_digests: Bytes::from_static(&[2, 3]),
+        limits: Some(Limits {
+            queries_per_batch: 1024,
+            batches_in_flight: 8,
+            bundles_per_connection: 64,
+            deadline_ms: 10_000,
+        }),
+        retry_after_ms: 250,
+        detail: "why".into(),
+        operator_key: Bytes::from_static(&[9]),
+    };
+    let answer = PirResponse {
+        protocol_version: 1,
+        nonce: "q".into(),
+        uid: UID.into(),
+        response_status: Status::ResponseSuccess.code(),
+        encrypted_response: vec![vec![1, 2], vec![3]],
+        hint: vec![vec![4], vec![5, 6]],
+        epoch: 7,
+        retry_after_ms: 50,
+        detail: "d".into(),
+        hint_digest: vec![7, 8],
+    };
+    let hint = Hint {
+        shard: 300,
+        epoch: 7,
+        packs: vec![vec![1], vec![2, 3]],
+        digest: vec![4],
+        response_status: Status::ResponseSuccess.code(),
+        detail: "d".into(),
+    };
+    vec![
+        (
+            ReplyBody::Parameters(parameters).into(),
+            "570a55080112026e311a203031323334353637383961626364656630313233343536373839616263646\
+             56620162810820102aabb8a01010192010202039a010a0880081008184020904ea001fa01aa010377687\
+             9b2010109",
+        ),
+        (
+            ReplyBody::Answer(answer).into(),
+            "4a124808011201711a20303132333435363738396162636465663031323334353637383961626364656\
+             620032a0201022a01038201010482010205068801079001329a010164a201020708",
+        ),
+        (ReplyBody::Hint(hint).into(), "161a1408ac0210071a01011a0202032201042803320164"),
+    ]
+}
+
+fn parameters_sample() -> PublicParameters {
+    PublicParameters::new([0x11; 32], 5, shape(), &[0, 63, 1], [0x22; 32], 1_700_000_000).unwrap()
+}
+
+const PARAMETERS_GOLDEN: &str = "0a201111111111111111111111111111111111111111111111111111111111\
+    111111100518032018288001300138c001400b48115203003f015a20222222222222222222222222222222222222\
+    22222222222222222222222222226080e2cfaa06";
+
+/// A batch of queries that are valid for [`shape`], nonces "0", "1", ..
+fn valid_batch(count: usize) -> PirBatch {
+    let query = |index: usize| PirRequest {
+        protocol_version: 1,
+        nonce: index.to_string(),
+        uid: UID.into(),
+        pir_scheme: PIR_SCHEME_SOTTO_1,
+        shard: index as u32,
+        encrypted_vector: vec![Bytes::from(vec![7; shape().query_bytes()])],
+        epoch: 1,
+        want_hint: false,
+        deadline_ms: 0,
+    };
+    PirBatch { requests: (0..count).map(query).collect() }
+}
+
+fn frame_of(body: RequestBody) -> Bytes {
+    Bytes::from(encode_frame(&Request::from(body)))
+}
+
+/// Everything the server does with a frame before it acts.
+fn read_request(frame: Bytes) -> Result<(), String> {
+    let shape = shape();
+    let head = request_head(&frame, &shape).map_err(|error| error.to_string())?;
+    let head = head.ok_or("cut off in the head")?;
+    let body = head.body(frame).map_err(|error| error.to_string())?;
+    match head.kind {
+        RequestKind::Parameters => {
+            decode_parameters(body, &shape).map(drop).map_err(|(_, error)| error.to_string())
+        }
+        RequestKind::Batch => match ValidBatch::decode(body, &shape) {
+            Ok(batch) if batch.malformed.is_empty() => Ok(()),
+            Ok(batch) => Err(batch.malformed[0].1.to_string()),
+            Err(error) => Err(error.to_string()),
+        },
+        RequestKind::Hints => decode_hints(body).map(drop).map_err(|error| error.to_string()),
+    }
+}
+
+fn read_reply(frame: Bytes) -> Result<Reply, String> {
+    let head = reply_head(&frame, Some(&shape())).map_err(|error| error.to_string())?;
+    decode_reply(&head.ok_or("cut off in the head")?, frame).map_err(|error| error.to_string())
+}
+
+/// Frames the server accepts, one of each kind.
+fn accepted_requests() -> Vec<Bytes> {
+    let bundle = Bytes::from(vec![0; shape().bundle_bytes()]);
+    let parameters = PirParameterRequest {
+        protocol_version: 1,
+        nonce: "n".into(),
+        uid: Uid::of(&bundle).to_string(),
+        pir_scheme: PIR_SCHEME_SOTTO_1,
+        public_key: vec![bundle],
+        want_hint_digests: true,
+    };
+    vec![
+        frame_of(RequestBody::Parameters(parameters)),
+        frame_of(RequestBody::Batch(valid_batch(3))),
+        frame_of(RequestBody::Hints(HintRequest { epoch: 1, shards: vec![0, 5, 70_000] })),
+    ]
+}
+
+#[test]
+fn golden_frames() {
+    for (request, golden) in request_samples() {
+        assert_eq!(encode_frame(&request), unhex(golden), "{request:?}");
+    }
+    for (reply, golden) in reply_samples() {
+        assert_eq!(encode_frame(&reply), unhex(golden), "{reply:?}");
+        assert_eq!(read_reply(unhex(golden).into()).unwrap(), reply);
+    }
+    let parameters = parameters_sample();
+    assert_eq!(parameters.encode(), unhex(PARAMETERS_GOLDEN));
+    assert_eq!(PublicParameters::decode(&unhex(PARAMETERS_GOLDEN)).unwrap(), parameters);
+    assert_eq!((parameters.ribbon_seed(1), parameters.ribbon_seed(3)), (Some(63), None));
+}
+
+#[test]
+fn requests_cut_off_at_any_byte_are_refused() {
+    for frame in accepted_requests() {
+        assert_eq!(read_request(frame.clone()), Ok(()));
+        for length in 0..frame.len() {
+            read_request(frame.slice(..length)).unwrap_err();
+            // The same cut inside its own message: the lengths in front agree with what is there.
+            // Where it falls between two fields, what is left may be a valid, poorer request.
+            if let Ok(Some(head)) = request_head(&frame, &shape()) {
+                let body = frame.slice(head.body_at.min(length)..length);
+                let _ = decode_parameters(body.clone(), &shape());
+                let _ = decode_hints(body.clone());
+                let _ = ValidBatch::decode(body, &shape());
+            }
+        }
+    }
+}
+
+#[test]
+fn replies_cut_off_at_any_byte_are_refused() {
+    for (reply, _) in reply_samples() {
+        let frame = Bytes::from(encode_frame(&reply));
+        for length in 0..frame.len() {
+            read_reply(frame.slice(..length)).unwrap_err();
+        }
+    }
+}
+
+#[test]
+fn parameters_cut_off_at_any_byte_are_refused() {
+    let bytes = parameters_sample().encode();
+    // The last field is `created`: without it the rest is whole.
+    let without_created = bytes.len() - 6;
+    for length in (0..bytes.len()).filter(|&length| length != without_created) {
+        PublicParameters::decode(&bytes[..length]).unwrap_err();
+    }
+}
+
+#[test]
+fn changed_bytes_and_noise_never_panic() {
+    let mut random = Random::new();
+    let replies = reply_samples().into_iter().map(|(reply, _)| encode_frame(&reply));
+    let replies: Vec<Vec<u8>> = replies.collect();
+    let requests: Vec<Vec<u8>> = accepted_requests().into_iter().map(Vec::from).collect();
+    for frame in &requests {
+        // All of the first fields, and some of the long middle.
+        for at in (0..frame.len()).filter(|&at| at < 200 || at % 97 == 0) {
+            for change in [1, 0x80, 0xff, 1 + random.below(255) as u8] {
+                let mut changed = frame.clone();
+                changed[at] ^= change;
+                let _ = read_request(changed.into());
+            }
+        }
+    }
+    for frame in &replies {
+        for at in 0..frame.len() {
+            for change in 1..=255 {
+                let mut changed = frame.clone();
+                changed[at] ^= change;
+                let _ = read_reply(changed.into());
+            }
+        }
+    }
+    for _ in 0..50_000 {
+        let mut noise: Vec<u8> = (0..random.below(80)).map(|_| random.below(256) as u8).collect();
+        let _ = PublicParameters::decode(&noise);
+        let _ = read_request(noise.clone().into());
+        let _ = read_reply(noise.clone().into());
+        // Noise behind a head that is right.
+        let inner = noise.len() as u8;
+        noise.splice(0..0, [inner + 2, [0x0a, 0x12, 0x1a][random.below(3)], inner]);
+        let _ = read_request(noise.clone().into());
+        let _ = read_reply(noise.into());
+    }
+}
+
+/// A varint of any length.
+fn varint(mut value: u64) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    while value >= 0x80 {
+        bytes.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    bytes.push(value as u8);
+    bytes
+}
+
+/// The first bytes of a frame whose message claims to have `body` bytes.
+fn claim(tag: u8, body: u64) -> Vec<u8> {
+    let inner = varint(body);
+    let mut head = varint(1 + inner.len() as u64 + body);
+    head.push(tag);
+    head.extend(inner);
+    head
+}
+
+#[test]
+fn lengths_are_refused_before_anything_is_kept() {
+    let shape = shape();
+    let kinds =
+        [(0x0a, RequestKind::Parameters), (0x12, RequestKind::Batch), (0x1a, RequestKind::Hints)];
+    for (tag, kind) in kinds {
+        let max = kind.bytes_max(&shape);
+        // The largest body whose frame is within the bound, found from the bound down.
+        let fits = |body: usize| claim(tag, body as u64).len() + body <= max;
+        let body = (0..max).rev().find(|&body| fits(body)).unwrap() as u64;
+        let head = request_head(&claim(tag, body), &shape).unwrap().unwrap();
+        assert_eq!((head.kind, head.frame_bytes <= max), (kind, true));
+        let longer = request_head(&claim(tag, body + 1), &shape);
+        assert!(matches!(longer, Err(FrameError::TooLong { .. })), "{longer:?}");
+        let huge = request_head(&claim(tag, u64::from(u32::MAX) - 6), &shape);
+        assert_eq!(huge.unwrap_err().stream_code(), StreamCode::FrameTooLarge);
+    }
+    for tag in [0x0a, 0x12, 0x1a] {
+        let longest = ReplyKind::Parameters.bytes_max(None) as u64;
+        let refused = reply_head(&claim(tag, longest), Some(&shape));
+        assert!(matches!(refused, Err(FrameError::TooLong { .. })), "{refused:?}");
+    }
+    // Before the shape is known, an answer has no room.
+    let answer = claim(0x12, shape.response_bytes() as u64 + 2048);
+    assert!(matches!(reply_head(&answer, None), Err(FrameError::TooLong { .. })));
+    assert!(reply_head(&claim(0x0a, 1_000_000), None).unwrap().is_some());
+}
+
+#[test]
+fn heads_that_are_none_are_refused_by_type() {
+    let shape = shape();
+    let refused = |bytes: &[u8]| request_head(bytes, &shape).unwrap_err();
+    assert_eq!(refused(&[0x80, 0x80, 0x80, 0x80, 0x80]), FrameError::Length);
+    assert_eq!(refused(&[0xff, 0xff, 0xff, 0xff, 0x7f]), FrameError::Length);
+    assert_eq!(refused(&[0x82, 0x00, 0x0a, 0x00]), FrameError::Length); // not the shortest
+    assert!(matches!(refused(&[0]), FrameError::NotOneMessage { .. }));
+    assert!(matches!(refused(&[1, 0x0a]), FrameError::NotOneMessage { .. }));
+    assert!(matches!(refused(&[3, 0x0a, 0]), FrameError::NotOneMessage { .. }));
+    assert!(matches!(refused(&[3, 0x0a, 2]), FrameError::NotOneMessage { .. }));
+    assert_eq!(refused(&[3, 0x22, 1, 0]), FrameError::Kind { found: 0x22 });
+    assert_eq!(refused(&[3, 0x08, 1, 0]), FrameError::Kind { found: 0x08 });
+    for cut_off in [&[][..], &[0x80], &[0x80, 0x80, 0x80], &[2], &[2, 0x0a], &[3, 0x0a, 0x80]] {
+        assert_eq!(request_head(cut_off, &shape), Ok(None), "{cut_off:?}");
+    }
+    // Eleven bytes always suffice.
+    for first in 0..=255u8 {
+        for next in [0, 1, 0x0a, 0x7f, 0x80, 0xff] {
+            let mut bytes = [next; FRAME_HEAD_BYTES_MAX];
+            bytes[0] = first;
+            assert_ne!(request_head(&bytes, &shape), Ok(None), "{bytes:?}");
+        }
+    }
+}
+
+/// The fields that [`ValidBatch`] refuses one query for, while the others go on.
+#[test]
+fn each_malformed_query_has_its_own_reply() {
+    type Change = fn(&mut PirRequest);
+    let cases: [(&str, Change); 10] = [
+        ("protocol_version is 2, expected 1", |query| query.protocol_version = 2),
+        ("nonce is 33 bytes", |query| query.nonce = "n".repeat(33)),
+        ("nonce is there twice", |query| query.nonce = "0".into()),
+        ("pir_scheme is -1, expected 16", |query| query.pir_scheme = -1),
+        ("uid is 0 bytes of text, expected 32", |query| query.uid.clear()),
+        ("uid is 32 bytes of text", |query| query.uid = UID.to_uppercase()),
+        ("uid is 32 bytes of text", |query| query.uid = "ä".repeat(16)),
+        ("encrypted_vector is 0 elements", |query| query.encrypted_vector.clear()),
+        ("encrypted_vector is 575 bytes, expected 576 bytes", |query| {
+            query.encrypted_vector[0].truncate(575);
+        }),
+        ("encrypted_vector is 2 elements", |query| {
+            query.encrypted_vector = vec![Bytes::from_static(&[0; 288]); 2];
+        }),
+    ];
+    for (expected, change) in cases {
+        let mut batch = valid_batch(3);
+        change(&mut batch.requests[1]);
+        let nonce: String = batch.requests[1].nonce.chars().take(32).collect();
+        let frame = frame_of(RequestBody::Batch(batch));
+        let head = request_head(&frame, &shape()).unwrap().unwrap();
+        let decoded = ValidBatch::decode(head.body(frame).unwrap(), &shape()).unwrap();
+        let good: Vec<&str> = decoded.requests.iter().map(|query| query.nonce.as_str()).collect();
+        assert_eq!(good, ["0", "2"]);
+        let [(found_nonce, malformed)] = decoded.malformed.as_slice() else { panic!("{expected}") };
+        assert_eq!(*found_nonce, nonce);
+        assert!(malformed.to_string().starts_with(expected), "{malformed} for {expected}");
+    }
+}
+
+#[test]
+fn a_batch_that_cannot_be_told_apart_is_refused_whole() {
+    let refuse = |body: Vec<u8>, expected: &str| {
+        let found = ValidBatch::decode(body.into(), &shape()).err().unwrap().to_string();
+        assert!(found.contains(expected), "{found} for {expected}");
+    };
+    refuse(vec![], "requests is empty");
+    refuse([0x0a, 0].repeat(1025), "more queries, expected at most 1024");
+    // A frame of empty queries is counted before it grows.
+    refuse([0x0a, 0].repeat(1024), "nonce is empty");
+    refuse(vec![0x0a, 5, 1, 2], "cut off 2 bytes into a query");
+    refuse(vec![0x0a, 2, 0xff, 0xff], "requests is unreadable");
+    refuse(vec![0x0b], "batch is unreadable");
+    refuse(vec![0x08], "batch is unreadable");
+    let mut long = vec![0x0a];
+    long.extend(varint(5000));
+    long.extend(vec![0; 5000]);
+    refuse(long, "a query of 5000 bytes");
+}
+
+#[test]
+fn deadlines_are_bounded() {
+    let mut batch = valid_batch(3);
+    batch.requests[1].deadline_ms = 2500;
+    batch.requests[2].deadline_ms = u32::MAX;
+    let frame = frame_of(RequestBody::Batch(batch));
+    let head = request_head(&frame, &shape()).unwrap().unwrap();
+    let decoded = ValidBatch::decode(head.body(frame).unwrap(), &shape()).unwrap();
+    let deadlines: Vec<_> = decoded.requests.iter().map(|query| query.deadline).collect();
+    let asked = std::time::Duration::from_millis(2500);
+    assert_eq!(deadlines, [limits::DEADLINE_DEFAULT, asked, limits::DEADLINE_MAX]);
+}
+
+#[test]
+fn hint_requests_are_bounded_and_without_repeats() {
+    let refuse = |shards: Vec<u32>, expected: &str| {
+        let frame = frame_of(RequestBody::Hints(HintRequest { epoch: 1, shards }));
+        let found = read_request(frame).unwrap_err();
+        assert!(found.contains(expected), "{found} for {expected}");
+    };
+    refuse(vec![], "0 shards");
+    refuse((0..1025).collect(), "1025 shards, expected 1 to 1024");
+    refuse(vec![4, 5, 4], "a list with repeats");
+    let most = (0..1024).map(|shard| u32::MAX - shard).collect();
+    let frame = frame_of(RequestBody::Hints(HintRequest { epoch: u64::MAX, shards: most }));
+    assert_eq!(read_request(frame), Ok(()));
+}
+
+#[test]
+fn bundles_are_checked_by_length_residue_and_name() {
+    let good = vec![0; shape().bundle_bytes()];
+    let request = |bundle: Vec<u8>, uid: &str| {
+        let parameters = PirParameterRequest {
+            protocol_version: 1,
+            nonce: "n".into(),
+            uid: uid.into(),
+            pir_scheme: PIR_SCHEME_SOTTO_1,
+            public_key: vec![bundle.into()],
+            want_hint_digests: false,
+        };
+        read_request(frame_of(RequestBody::Parameters(parameters)))
+    };
+    let uid = Uid::of(&good).to_string();
+    assert_eq!(request(good.clone(), &uid), Ok(()));
+    assert_eq!(uid, blake3::hash(&good).to_hex()[..32]);
+    let refused = request(good.clone(), UID).unwrap_err();
+    assert!(refused.contains("uid is another bundle's"), "{refused}");
+    let short = good[1..].to_vec();
+    let refused = request(short.clone(), &Uid::of(&short).to_string()).unwrap_err();
+    assert!(refused.contains("12287 bytes"), "{refused}");
+    let mut large = good.clone();
+    large[3..6].copy_from_slice(&[0xff; 3]);
+    let refused = request(large.clone(), &Uid::of(&large).to_string()).unwrap_err();
+    assert!(refused.contains("public_key is") && refused.contains("residue 1"), "{refused}");
+}
+
+#[test]
+fn parameters_with_a_wrong_field_are_refused_by_name() {
+    let golden = unhex(PARAMETERS_GOLDEN);
+    let changed = |at: usize, value: u8| {
+        let mut bytes = golden.clone();
+        bytes[at] = value;
+        PublicParameters::decode(&bytes).unwrap_err().to_string()
+    };
+    let at = |tag: u8| 34 + golden[34..].iter().position(|&byte| byte == tag).unwrap();
+    assert!(changed(at(0x18) + 1, 0).contains("shard_count is 0"));
+    assert!(changed(at(0x18) + 1, 4).contains("ribbon_seeds is 3 bytes, expected 4 bytes"));
+    assert!(changed(at(0x52) + 3, 64).contains("ribbon_seeds is 64 for shard 1"));
+    assert!(changed(at(0x30) + 1, 0).contains("packs is 0"));
+    assert!(changed(at(0x40) + 1, 99).contains("response bits is 99"));
+    let short_seed = [&[0x0a, 31][..], &[0x11; 31], &golden[34..]].concat();
+    let refused = PublicParameters::decode(&short_seed).unwrap_err();
+    assert!(matches!(&refused, ParametersError::Field(field) if field.field == "seed"));
+    let refused = PublicParameters::new([0; 32], 1, shape(), &[64], [0; 32], 0).unwrap_err();
+    assert!(refused.to_string().contains("below 64"), "{refused}");
+    let refused = PublicParameters::new([0; 32], 1, shape(), &[1 << 20], [0; 32], 0).unwrap_err();
+    assert!(refused.to_string().contains("below 64"), "{refused}");
+    let many = vec![0; limits::SHARDS_MAX as usize + 1];
+    let refused = PublicParameters::new([0; 32], 1, shape(), &many, [0; 32], 0).unwrap_err();
+    assert!(refused.to_string().contains("shard_count is 65537"), "{refused}");
+    let most = vec![63; limits::SHARDS_MAX as usize];
+    let most = PublicParameters::new([0; 32], 1, shape(), &most, [0; 32], 0).unwrap();
+    assert_eq!(PublicParameters::decode(&most.encode()).unwrap(), most);
+    let digests = limits::SHARDS_MAX as usize * HINT_DIGEST_BYTES;
+    assert!(most.encode().len() + digests + 1024 < limits::PARAMETERS_REPLY_BYTES_MAX);
+}
+
+#[test]
+fn signatures_hold_for_one_key_and_one_message() {
+    let key = SigningKey::from_bytes(&[7; 32]);
+    let other = SigningKey::from_bytes(&[8; 32]);
+    let bytes = parameters_sample().encode();
+    let signature = sign(&key, &bytes);
+    verify(&key.verifying_key(), &bytes, &signature).unwrap();
+    let wrong = |key: &SigningKey, bytes: &[u8], signature: &[u8]| {
+        verify(&key.verifying_key(), bytes, signature).unwrap_err()
+    };
+    assert_eq!(wrong(&other, &bytes, &signature), SignatureError::Wrong);
+    assert_eq!(wrong(&key, &bytes[1..], &signature), SignatureError::Wrong);
+    assert_eq!(wrong(&key, &bytes, &signature[1..]), SignatureError::Length(63));
+    for at in 0..signature.len() {
+        let mut changed = signature;
+        changed[at] ^= 1;
+        assert_eq!(wrong(&key, &bytes, &changed), SignatureError::Wrong);
+    }
+}
+
+#[test]
+fn statuses_are_those_of_the_table() {
+    let known: Vec<i32> = (0..=4).chain(16..=24).collect();
+    for code in -70_000..70_000 {
+        match Status::try_from(code) {
+            Ok(status) => assert_eq!(status.code(), code),
+            Err(UnknownStatus(unknown)) => assert!(!known.contains(&unknown)),
+        }
+    }
+    assert_eq!(Status::ALL.map(Status::code).to_vec(), known);
+}
