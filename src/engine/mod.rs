@@ -1,23 +1,43 @@
-//! Engines answer batches of queries: stub, being written.
+//! Engines answer batches of encrypted queries: scan, pack, round (scheme.md, "Online").
+//!
+//! An [`Engine`] owns its threads or its device and is owned by one worker thread. It knows
+//! nothing of connections, epochs, queues or deadlines, keeps nothing from one call to the next
+//! but scratch memory, and does the same work for every query of a shard's shape. Integers leave
+//! no tolerance: every engine equals [`crate::scheme::reference`] on every bit.
+//!
+//! Read next: [`cpu`](self) `cpu.rs` (how a batch is cut), then `kernel.rs` (what an instruction
+//! set provides), `portable.rs` and `avx512.rs`; `select.rs` picks one at start.
+
+mod cpu;
+mod kernel;
+mod portable;
+mod select;
+
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::scheme::KeyBundle;
 
 pub use crate::shard::ShardView;
+pub use select::{EngineChoice, IsaChoice, SelectError, UnknownChoice, select};
 
 /// One encrypted query: its vector (3 bytes a column, exact length) and its checked key bundle.
 #[derive(Clone)]
 pub struct EncryptedQuery {
     /// 3 bytes a column, little-endian.
     pub vector: Arc<[u8]>,
-    /// The bundle its uid names.
+    /// The bundle its uid names, decoded for the shard's shape.
     pub bundle: Arc<KeyBundle>,
 }
 
 /// One response a pack, coefficients packed by bit.
 pub type Answer = Vec<Vec<u8>>;
 
-/// Queries for one shard: one pass over its matrix and tables answers them all.
+/// Queries for one shard: one pass over its matrix and tables answers them all (a pass for every
+/// [`crate::limits::BATCH_QUERIES_PER_SCAN_MAX`] of them).
 pub struct Batch<'a> {
     /// The shard.
     pub shard: ShardView<'a>,
@@ -25,13 +45,39 @@ pub struct Batch<'a> {
     pub queries: &'a [EncryptedQuery],
 }
 
-/// Why an engine gave no answers.
-#[derive(Debug, thiserror::Error)]
+/// Why an engine gave no answers, or not all of them.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum EngineError {
-    /// The device failed.
+    /// A slice does not have the size its shard's shape says. Found before any work is done.
+    #[error("batch {batch}: {what} has {found} bytes, the shard's shape says {expected}")]
+    Size {
+        /// Which batch of the call.
+        batch: usize,
+        /// Which slice.
+        what: &'static str,
+        /// Its bytes.
+        found: usize,
+        /// The bytes expected.
+        expected: usize,
+    },
+    /// The device failed; queries without an answer may be asked again, here or elsewhere.
     #[error("the device failed: {0}")]
     Device(String),
+}
+
+/// Time an engine has spent since it was made, added up over its threads: plain counters for
+/// metrics and benchmarks.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct StageTimes {
+    /// Turning queries and key bundles into what the kernels read.
+    pub prepare: Duration,
+    /// Matrix times queries.
+    pub scan: Duration,
+    /// Pack tables times keys.
+    pub pack: Duration,
+    /// Transforms and rounding.
+    pub finish: Duration,
 }
 
 /// A device that answers batches. Owned by one worker thread.
@@ -39,8 +85,12 @@ pub trait Engine: Send {
     /// For the log and the records, such as "cpu avx512, 2 threads".
     fn name(&self) -> String;
 
+    /// What its work has taken so far, stage by stage.
+    fn stage_times(&self) -> StageTimes;
+
     /// Answers every query of every batch; `done(batch, query, answer)` is called once for each,
-    /// as soon as the answer exists, in any order.
+    /// on the calling thread, as soon as the answer exists, in any order. After an error some
+    /// calls may already have been made.
     fn answer(
         &mut self,
         batches: &[Batch<'_>],

@@ -1,0 +1,444 @@
+//! The kernels for AVX-512 with VNNI, IFMA and VBMI.
+//!
+//! Floors on one core of the machine they were written on (both instructions twice a cycle, 7.5 G
+//! a second; memory 15 GB/s), standard shape, per query: scan 6.6 M `vpdpbusd`, 0.89 ms; pack 4.2 M
+//! `vpmadd52luq`, 0.56 ms; reading matrix and tables 16 ms a batch. So one query is bound by memory
+//! and sixteen by arithmetic, and the kernels must keep both going at once: each prefetches what
+//! the next job reads while it multiplies. No threads and no choice of order here: see
+//! [`super::cpu`]. The same numbers as [`super::portable`], on every bit.
+
+use std::arch::x86_64::*;
+
+use super::kernel::{
+    BLOCK_SLOTS, Kernels, Line, PLANES, PackJob, Round, ScanJob, TERM_BYTES, round_coefficients,
+};
+use crate::arith::Isa;
+use crate::limits;
+
+/// Proof that the processor has what these kernels use.
+pub(super) struct Avx512(());
+
+impl Avx512 {
+    /// Only where `isa` says AVX-512, and an `Isa` says so only where the processor has it.
+    pub(super) fn new(isa: Isa) -> Option<Self> {
+        isa.is_avx512().then_some(Self(()))
+    }
+}
+
+impl Kernels for Avx512 {
+    fn name(&self) -> &'static str {
+        "avx512"
+    }
+
+    fn split_planes(&self, vector: &[u8], planes: &mut [Line]) {
+        assert_eq!(vector.len(), planes.len() * 64, "this is a bug: query length");
+        // SAFETY: `self` exists only where the processor has these instructions.
+        unsafe { split_planes(vector, planes) }
+    }
+
+    fn scan(&self, job: &ScanJob<'_>, out: &mut [u32]) {
+        job.check(out);
+        // SAFETY: `self` exists only where the processor has these instructions, and `check` has
+        // compared the slices with the numbers.
+        unsafe { scan(job, out) }
+    }
+
+    fn pack(&self, job: &PackJob<'_>, out: &mut [u32]) {
+        job.check(out);
+        // SAFETY: as above.
+        unsafe { pack(job, out) }
+    }
+
+    fn round(&self, round: &Round<'_>, out: &mut [u32]) {
+        // SAFETY: `self` exists only where the processor has these instructions.
+        unsafe { round_wide(round, out) }
+    }
+}
+
+/// The shared text, compiled for wide registers: 2048 coefficients are few, no tuning.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512ifma,avx512vbmi")]
+fn round_wide(round: &Round<'_>, out: &mut [u32]) {
+    round_coefficients(round, out);
+}
+
+// ---- query planes ------------------------------------------------------------------------------
+
+/// 192 bytes of 64 columns to three lines. A few cycles for 64 columns, 1% of a scan: no tuning.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512ifma,avx512vbmi")]
+fn split_planes(vector: &[u8], planes: &mut [Line]) {
+    let mut index = [[0u8; 64]; PLANES];
+    let mut last = [0u64; PLANES];
+    for plane in 0..PLANES {
+        for (column, place) in index[plane].iter_mut().enumerate() {
+            let byte = 3 * column + plane;
+            *place = (byte % 128) as u8;
+            last[plane] |= u64::from(byte >= 128) << column;
+        }
+    }
+    for (bytes, lines) in vector.chunks_exact(192).zip(planes.chunks_exact_mut(PLANES)) {
+        // SAFETY: 192 bytes are three unaligned loads of 64, a line is one aligned store.
+        unsafe {
+            let [a, b, c] = [0, 64, 128].map(|at| _mm512_loadu_epi8(bytes.as_ptr().add(at).cast()));
+            for (plane, line) in lines.iter_mut().enumerate() {
+                let places = _mm512_loadu_epi8(index[plane].as_ptr().cast());
+                let front = _mm512_permutex2var_epi8(a, places, b);
+                let all = _mm512_mask_permutexvar_epi8(front, last[plane], places, c);
+                _mm512_store_si512(line.0.as_mut_ptr().cast(), all);
+            }
+        }
+    }
+}
+
+// ---- scan --------------------------------------------------------------------------------------
+
+/// Rows that share one stay of the query planes in the first cache.
+const GROUP_ROWS: usize = 8;
+/// Steps of 64 columns before the tile of accumulators is put down: 8 rows and the planes of two
+/// queries over 48 steps are 42 KB, within the first cache.
+const STEPS_MAX: usize = 48;
+
+/// Accumulators of one group of rows: 16 lanes for each query and row.
+#[repr(C, align(64))]
+struct Sums([[[u32; 16]; GROUP_ROWS]; limits::BATCH_QUERIES_PER_SCAN_MAX]);
+
+/// Plan: groups of 8 rows; within a group blocks of columns; within a block the queries in pairs,
+/// each pair against two tiles of 4 rows. A tile is 4 rows x 2 queries x 3 planes = 24
+/// accumulators, fed by 10 loads for 24 `vpdpbusd`. A lone query takes a tile of 8 rows.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512ifma,avx512vbmi")]
+fn scan(job: &ScanJob<'_>, out: &mut [u32]) {
+    assert!(job.rows.is_multiple_of(GROUP_ROWS), "this is a bug: rows of a scan job");
+    let steps = job.columns / 64;
+    let block_steps = steps.div_ceil(steps.div_ceil(STEPS_MAX));
+    let mut sums = Sums([[[0; 16]; GROUP_ROWS]; limits::BATCH_QUERIES_PER_SCAN_MAX]);
+    for group in (0..job.rows).step_by(GROUP_ROWS) {
+        sums.0[..job.queries].fill([[0; 16]; GROUP_ROWS]);
+        for first in (0..steps).step_by(block_steps) {
+            let count = block_steps.min(steps - first);
+            scan_block(job, job.first_row + group, first, count, &mut sums);
+        }
+        for (query, sums) in sums.0[..job.queries].iter().enumerate() {
+            for (row, lanes) in sums.iter().enumerate() {
+                let sum = lanes.iter().fold(0u32, |sum, &lane| sum.wrapping_add(lane));
+                out[query * job.rows + group + row] = sum & 0x00ff_ffff;
+            }
+        }
+    }
+}
+
+/// One block of columns of one group of rows, all queries. The first passes over it prefetch the
+/// same block of the next group, each its share.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512ifma,avx512vbmi")]
+fn scan_block(job: &ScanJob<'_>, row: usize, first: usize, count: usize, sums: &mut Sums) {
+    let steps = job.columns / 64;
+    let matrix = job.matrix[row * job.columns + first * 64..].as_ptr();
+    let block = Block { matrix, stride: job.columns, count };
+    let lines = |query: usize| job.planes[(query * steps + first) * PLANES..].as_ptr();
+    let passes = job.queries.div_ceil(2);
+    for pass in 0..passes {
+        let query = 2 * pass;
+        // SAFETY: `ScanJob::check`: GROUP_ROWS rows from `row` lie in the matrix, `count` steps
+        // from `first` end with the row, and every query has planes for them.
+        unsafe {
+            if query + 1 == job.queries {
+                let (planes, sums) = ([lines(query)], &mut sums.0[query..query + 1]);
+                match passes {
+                    1 => block.tile::<8, 1, 8>(planes, 0, 0, sums),
+                    _ => block.tile::<8, 1, 0>(planes, 0, 0, sums),
+                }
+                continue;
+            }
+            let (planes, sums) = ([lines(query), lines(query + 1)], &mut sums.0[query..query + 2]);
+            for row in [0, 4] {
+                match (passes, pass) {
+                    (1, _) => block.tile::<4, 2, 4>(planes, row, row, sums),
+                    (2, _) => block.tile::<4, 2, 2>(planes, row, row + 2 * pass, sums),
+                    (_, 0..4) => block.tile::<4, 2, 1>(planes, row, row + pass, sums),
+                    _ => block.tile::<4, 2, 0>(planes, row, row, sums),
+                }
+            }
+        }
+    }
+}
+
+/// `count` steps of 64 columns of a group of rows.
+struct Block {
+    matrix: *const u8,
+    stride: usize,
+    count: usize,
+}
+
+impl Block {
+    /// ROWS rows from `row` times QUERIES queries, added to `sums`; prefetches AHEAD rows of the
+    /// next group from `ahead_row`.
+    ///
+    /// # Safety
+    /// The block's rows, and PLANES * `count` lines of each query, are readable.
+    #[target_feature(
+        enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512ifma,avx512vbmi"
+    )]
+    unsafe fn tile<const ROWS: usize, const QUERIES: usize, const AHEAD: usize>(
+        &self,
+        planes: [*const Line; QUERIES],
+        row: usize,
+        ahead_row: usize,
+        sums: &mut [[[u32; 16]; GROUP_ROWS]],
+    ) {
+        let matrix = self.matrix.wrapping_add(row * self.stride);
+        let ahead = self.matrix.wrapping_add((GROUP_ROWS + ahead_row) * self.stride);
+        let mut acc = [[[_mm512_setzero_si512(); PLANES]; ROWS]; QUERIES];
+        for step in 0..self.count {
+            for row in 0..AHEAD {
+                let line = ahead.wrapping_add(row * self.stride + step * 64);
+                _mm_prefetch::<_MM_HINT_T1>(line.cast());
+            }
+            // SAFETY: the caller's promise.
+            unsafe {
+                let load = |row: usize| matrix.add(row * self.stride + step * 64);
+                let entries: [_; ROWS] =
+                    std::array::from_fn(|row| _mm512_loadu_epi8(load(row).cast()));
+                for query in 0..QUERIES {
+                    for plane in 0..PLANES {
+                        let line = planes[query].add(step * PLANES + plane);
+                        let line = _mm512_load_si512(line.cast());
+                        for row in 0..ROWS {
+                            let sum = &mut acc[query][row][plane];
+                            *sum = _mm512_dpbusd_epi32(*sum, line, entries[row]);
+                        }
+                    }
+                }
+            }
+        }
+        for (acc, sums) in acc.iter().zip(sums) {
+            for (&[low, mid, high], lanes) in acc.iter().zip(&mut sums[row..row + ROWS]) {
+                let upper = _mm512_add_epi32(mid, _mm512_slli_epi32::<8>(high));
+                let all = _mm512_add_epi32(low, _mm512_slli_epi32::<8>(upper));
+                // SAFETY: 16 lanes of 4 bytes are a register.
+                unsafe {
+                    let lanes = lanes.as_mut_ptr().cast();
+                    _mm512_storeu_si512(lanes, _mm512_add_epi32(all, _mm512_loadu_si512(lanes)));
+                }
+            }
+        }
+    }
+}
+
+// ---- pack --------------------------------------------------------------------------------------
+
+/// Terms before a tile of accumulators is put down: tables of four packs (24 KB) and the key
+/// windows of all queries stay in the first cache meanwhile.
+const CHUNK_TERMS: usize = 64;
+/// Registers of a block of slots, 8 words each.
+const VECTORS: usize = BLOCK_SLOTS / 8;
+
+/// Accumulators of one block of slots, `[query][pack of the tile][vector]`.
+#[repr(C, align(64))]
+struct Words([[[[u64; 8]; VECTORS]; 4]; limits::BATCH_QUERIES_PER_SCAN_MAX]);
+
+/// Plan: packs in fours (then two, then one); within those, chunks of 64 terms; within a chunk
+/// tiles of queries x packs x vectors of 8 slots, at most 24 accumulators: 6 queries x 4 packs x 1
+/// vector take 4 `vpermb` and 10 loads for 24 `vpmadd52luq`.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512ifma,avx512vbmi")]
+fn pack(job: &PackJob<'_>, out: &mut [u32]) {
+    assert!(job.queries <= limits::BATCH_QUERIES_PER_SCAN_MAX, "this is a bug: batch");
+    let mut words = Words([[[[0; 8]; VECTORS]; 4]; limits::BATCH_QUERIES_PER_SCAN_MAX]);
+    let mut first = 0;
+    while first < job.packs {
+        let packs = match job.packs - first {
+            4.. => 4,
+            2.. => 2,
+            _ => 1,
+        };
+        words.0[..job.queries].fill([[[0; 8]; VECTORS]; 4]);
+        let mut table = job.block_at + first * job.table_bytes;
+        for run in job.segments {
+            for begin in (0..run.terms).step_by(CHUNK_TERMS) {
+                let chunk = Chunk {
+                    table: job.tables[table..].as_ptr(),
+                    table_bytes: job.table_bytes,
+                    key: run.start + begin * run.step,
+                    key_step: run.step,
+                    terms: CHUNK_TERMS.min(run.terms - begin),
+                };
+                // SAFETY: `PackJob::check`: the chunk's terms lie within the block of each of
+                // `packs` tables, its windows within each query's key words.
+                unsafe {
+                    match packs {
+                        4 => chunk.four_packs(job, &mut words),
+                        2 => chunk.two_packs(job, &mut words),
+                        _ => chunk.one_pack(job, &mut words),
+                    }
+                }
+                table += chunk.terms * TERM_BYTES;
+            }
+        }
+        for (query, words) in words.0[..job.queries].iter().enumerate() {
+            for (pack, words) in words[..packs].iter().enumerate() {
+                let at = (query * job.packs + first + pack) * BLOCK_SLOTS;
+                reduce(words, job.prime, &mut out[at..at + BLOCK_SLOTS]);
+            }
+        }
+        first += packs;
+    }
+}
+
+/// A chunk of terms of some packs' tables.
+struct Chunk {
+    table: *const u8,
+    table_bytes: usize,
+    key: usize,
+    key_step: usize,
+    terms: usize,
+}
+
+/// Calls `$chunk.tile` with a constant number of queries for `$left` queries from `$query`.
+macro_rules! tiles {
+    ($chunk:ident, $job:ident, $words:ident, $packs:literal, $vectors:literal, $most:literal:
+     $($count:literal)*) => {{
+        let tiles = $job.queries.div_ceil($most);
+        let mut query = 0;
+        for tile in 0..tiles {
+            let count = ($job.queries - query).div_ceil(tiles - tile);
+            for vector in (0..VECTORS).step_by($vectors) {
+                let share = (tile * VECTORS + vector) / $vectors;
+                let shares = tiles * VECTORS / $vectors;
+                // SAFETY: the caller's promise.
+                unsafe {
+                    match count {
+                        $($count => $chunk.tile::<$packs, $count, $vectors>(
+                            $job, query, vector, [share, shares], $words,
+                        ),)*
+                        _ => unreachable!("this is a bug: queries of a tile"),
+                    }
+                }
+            }
+            query += count;
+        }
+    }};
+}
+
+impl Chunk {
+    /// # Safety
+    /// Four packs' tables and every query's windows are readable over the chunk.
+    #[target_feature(
+        enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512ifma,avx512vbmi"
+    )]
+    unsafe fn four_packs(&self, job: &PackJob<'_>, words: &mut Words) {
+        match job.queries {
+            1 => tiles!(self, job, words, 4, 4, 1: 1),
+            2..=3 => tiles!(self, job, words, 4, 2, 3: 2 3),
+            _ => tiles!(self, job, words, 4, 1, 6: 1 2 3 4 5 6),
+        }
+    }
+
+    /// # Safety
+    /// Two packs' tables and every query's windows are readable over the chunk.
+    #[target_feature(
+        enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512ifma,avx512vbmi"
+    )]
+    unsafe fn two_packs(&self, job: &PackJob<'_>, words: &mut Words) {
+        tiles!(self, job, words, 2, 4, 3: 1 2 3);
+    }
+
+    /// # Safety
+    /// One pack's table and every query's windows are readable over the chunk.
+    #[target_feature(
+        enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512ifma,avx512vbmi"
+    )]
+    unsafe fn one_pack(&self, job: &PackJob<'_>, words: &mut Words) {
+        tiles!(self, job, words, 1, 4, 6: 1 2 3 4 5 6);
+    }
+
+    /// QUERIES queries from `query`, PACKS packs, VECS vectors of slots from `vector`, added to
+    /// `words`. `share` of `shares` of what the next chunk reads is prefetched.
+    ///
+    /// # Safety
+    /// PACKS packs' tables and the windows of these queries are readable over the chunk.
+    #[target_feature(
+        enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512ifma,avx512vbmi"
+    )]
+    unsafe fn tile<const PACKS: usize, const QUERIES: usize, const VECS: usize>(
+        &self,
+        job: &PackJob<'_>,
+        query: usize,
+        vector: usize,
+        _share: [usize; 2],
+        words: &mut Words,
+    ) {
+        let key = job.keys[query * job.key_words + self.key + vector * 8..].as_ptr();
+        let index: [_; VECS] = std::array::from_fn(|v| word_index(vector + v));
+        let mut acc = [[[_mm512_setzero_si512(); VECS]; PACKS]; QUERIES];
+        for term in 0..self.terms {
+            let bytes = self.table.wrapping_add(term * TERM_BYTES);
+            // SAFETY: the caller's promise; the two loads of a term are its bytes 0..64, 32..96.
+            unsafe {
+                let mut tables = [[_mm512_setzero_si512(); VECS]; PACKS];
+                for pack in 0..PACKS {
+                    for v in 0..VECS {
+                        let from = bytes.add(pack * self.table_bytes + (vector + v) / 2 * 32);
+                        let load = _mm512_loadu_epi8(from.cast());
+                        tables[pack][v] = _mm512_maskz_permutexvar_epi8(WORD_BYTES, index[v], load);
+                    }
+                }
+                for query in 0..QUERIES {
+                    for v in 0..VECS {
+                        let from = key.add(query * job.key_words + term * self.key_step + v * 8);
+                        let key = _mm512_loadu_epi64(from.cast());
+                        for pack in 0..PACKS {
+                            let sum = &mut acc[query][pack][v];
+                            *sum = _mm512_madd52lo_epu64(*sum, tables[pack][v], key);
+                        }
+                    }
+                }
+            }
+        }
+        for (acc, words) in acc.iter().zip(&mut words.0[query..query + QUERIES]) {
+            for (acc, words) in acc.iter().zip(words) {
+                for (&acc, words) in acc.iter().zip(&mut words[vector..vector + VECS]) {
+                    // SAFETY: 8 words of 8 bytes are a register.
+                    unsafe {
+                        let words = words.as_mut_ptr().cast();
+                        let sum = _mm512_add_epi64(acc, _mm512_loadu_epi64(words));
+                        _mm512_storeu_epi64(words, sum);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The three low bytes of each word.
+const WORD_BYTES: __mmask64 = 0x0707_0707_0707_0707;
+
+/// Where the bytes of vector `vector` of a term's slots are in the 64 bytes from
+/// `vector / 2 * 32`.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512ifma,avx512vbmi")]
+fn word_index(vector: usize) -> __m512i {
+    let begin = vector * 24 - vector / 2 * 32;
+    let index: [u8; 64] = std::array::from_fn(|byte| (begin + byte / 8 * 3 + byte % 8) as u8);
+    // SAFETY: 64 bytes are a register.
+    unsafe { _mm512_loadu_epi8(index.as_ptr().cast()) }
+}
+
+/// Sums below 2^59 to residues: 2^32 folded once, then Barrett with a 52-bit product.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512ifma,avx512vbmi")]
+fn reduce(words: &[[u64; 8]; VECTORS], prime: u32, out: &mut [u32]) {
+    let modulus = _mm512_set1_epi64(prime.into());
+    let fold = _mm512_set1_epi64((1i64 << 32) % i64::from(prime));
+    let inverse = _mm512_set1_epi64((1i64 << 52) / i64::from(prime));
+    let zero = _mm512_setzero_si512();
+    for (words, out) in words.iter().zip(out.chunks_exact_mut(8)) {
+        // SAFETY: 8 words are a register, 8 residues are half of one.
+        unsafe {
+            let sum = _mm512_loadu_epi64(words.as_ptr().cast());
+            let low = _mm512_and_si512(sum, _mm512_set1_epi64(0xffff_ffff));
+            // below 2^27 * 2^24 + 2^32 < 2^52
+            let sum = _mm512_madd52lo_epu64(low, _mm512_srli_epi64::<32>(sum), fold);
+            let quotient = _mm512_madd52hi_epu64(zero, sum, inverse); // at most 2 too small
+            let times = _mm512_madd52lo_epu64(zero, quotient, modulus);
+            let mut rest = _mm512_sub_epi64(sum, times);
+            rest = _mm512_min_epu64(rest, _mm512_sub_epi64(rest, modulus));
+            rest = _mm512_min_epu64(rest, _mm512_sub_epi64(rest, modulus));
+            _mm256_storeu_epi32(out.as_mut_ptr().cast(), _mm512_cvtepi64_epi32(rest));
+        }
+    }
+}

@@ -1,0 +1,321 @@
+//! The driver of the CPU engine: cuts a batch into jobs for the kernels, over threads of its own.
+//!
+//! One pass over a shard: queries to planes and keys to sliding windows (once a batch); then the
+//! scan, cut by rows, and the pack, cut by (prime, block of 32 slots) with all packs of the shard
+//! in one job so that a rotated key word is loaded once for all; then the finish, cut by (query,
+//! pack), whose answers go out as they come. Within a thread, matrix and tables are read in the
+//! order in which they are stored, each byte once a pass. Scratch is taken at start, for the
+//! largest shape that `limits` allows, and only touched as far as a shape needs it.
+//!
+//! It knows no instruction set: see [`super::kernel`]. Nor which one to take: [`super::select`].
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use rayon::prelude::*;
+
+use super::kernel::{
+    BLOCK_SLOTS, BLOCKS, Kernels, KeyLayout, Line, PLANES, PRIMES, PackJob, Round, ScanJob,
+    TERM_BYTES,
+};
+use super::{Answer, Batch, EncryptedQuery, Engine, EngineError, ShardView, StageTimes};
+use crate::arith::{Isa, Rings};
+use crate::limits::{self, BATCH_QUERIES_PER_SCAN_MAX};
+use crate::params::{D, PACK_ROWS_MIN, Shape};
+use crate::scheme::pack_bits;
+
+/// Rows of one scan job: enough work (25 us a query at the standard shape) to be worth handing to
+/// a thread, and every pack size is a multiple.
+const JOB_ROWS: usize = 32;
+const _: () = assert!((PACK_ROWS_MIN as usize).is_multiple_of(JOB_ROWS));
+
+/// Key words of one query under one prime, at most: see [`KeyLayout`].
+const KEY_WORDS_MAX: usize = 3 * D;
+const PLANE_LINES: usize = BATCH_QUERIES_PER_SCAN_MAX * limits::COLUMNS_MAX as usize / 64 * PLANES;
+const KEY_WORDS: usize = 2 * BATCH_QUERIES_PER_SCAN_MAX * KEY_WORDS_MAX;
+const SCANNED_WORDS: usize = BATCH_QUERIES_PER_SCAN_MAX * limits::PACKS_MAX as usize * D;
+const SUM_WORDS: usize = 2 * SCANNED_WORDS;
+// Scratch for a full batch at the largest shape; the standard shape touches 8 MB of it.
+const _: () =
+    assert!(PLANE_LINES * 64 + KEY_WORDS * 8 + (SCANNED_WORDS + SUM_WORDS) * 4 < 64 << 20);
+
+/// Nanoseconds of one stage, added up over threads.
+#[derive(Default)]
+struct Clock(AtomicU64);
+
+impl Clock {
+    fn time<T>(&self, work: impl FnOnce() -> T) -> T {
+        let start = Instant::now();
+        let done = work();
+        let nanos = u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        self.0.fetch_add(nanos, Ordering::Relaxed);
+        done
+    }
+
+    fn read(&self) -> Duration {
+        Duration::from_nanos(self.0.load(Ordering::Relaxed))
+    }
+}
+
+#[derive(Default)]
+struct Clocks {
+    prepare: Clock,
+    scan: Clock,
+    pack: Clock,
+    finish: Clock,
+}
+
+/// Answers on the processor's cores.
+pub(super) struct CpuEngine {
+    clocks: Clocks,
+    kernels: Box<dyn Kernels>,
+    rings: Rings,
+    pool: rayon::ThreadPool,
+    scratch: Scratch,
+}
+
+/// Kept between calls. Only numbers of the batch under way are ever read.
+struct Scratch {
+    /// `[query][column / 64][plane]`
+    planes: Vec<Line>,
+    /// `[prime][query][words]`
+    keys: Vec<u64>,
+    /// `[job][query][row of the job]`
+    scanned: Vec<u32>,
+    /// `[prime][block][query][pack][slot of the block]`
+    sums: Vec<u32>,
+}
+
+impl CpuEngine {
+    /// An engine with `threads` threads of its own.
+    pub(super) fn new(
+        kernels: Box<dyn Kernels>,
+        isa: Isa,
+        threads: usize,
+    ) -> Result<Self, rayon::ThreadPoolBuildError> {
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .thread_name(|index| format!("engine-cpu-{index}"))
+            .build()?;
+        let scratch = Scratch {
+            planes: vec![Line([0; 64]); PLANE_LINES],
+            keys: vec![0; KEY_WORDS],
+            scanned: vec![0; SCANNED_WORDS],
+            sums: vec![0; SUM_WORDS],
+        };
+        Ok(Self { clocks: Clocks::default(), kernels, rings: Rings::get(isa), pool, scratch })
+    }
+
+    /// One pass over a shard for at most [`BATCH_QUERIES_PER_SCAN_MAX`] queries.
+    fn pass(
+        &mut self,
+        shard: &ShardView<'_>,
+        queries: &[EncryptedQuery],
+        done: &mut dyn FnMut(usize, Answer),
+    ) {
+        let pass = Pass {
+            shard,
+            queries,
+            kernels: self.kernels.as_ref(),
+            rings: self.rings,
+            clocks: &self.clocks,
+            layout: KeyLayout::new(shard.shape),
+        };
+        let scratch = &mut self.scratch;
+        self.pool.install(|| pass.multiply(scratch));
+        let (sender, answers) = mpsc::channel();
+        self.pool.in_place_scope(|scope| {
+            let (pass, scratch) = (&pass, &*scratch);
+            scope.spawn(move |_| {
+                let queries = (0..pass.queries.len()).into_par_iter();
+                queries.for_each_with(sender, |sender, query| {
+                    // The receiver below outlives every sender.
+                    let _ = sender.send((query, pass.finish(scratch, query)));
+                });
+            });
+            answers.into_iter().for_each(|(query, answer)| done(query, answer));
+        });
+    }
+}
+
+impl Engine for CpuEngine {
+    fn name(&self) -> String {
+        let threads = self.pool.current_num_threads();
+        let plural = if threads == 1 { "" } else { "s" };
+        format!("cpu {}, {threads} thread{plural}", self.kernels.name())
+    }
+
+    fn stage_times(&self) -> StageTimes {
+        let Clocks { prepare, scan, pack, finish } = &self.clocks;
+        StageTimes {
+            prepare: prepare.read(),
+            scan: scan.read(),
+            pack: pack.read(),
+            finish: finish.read(),
+        }
+    }
+
+    fn answer(
+        &mut self,
+        batches: &[Batch<'_>],
+        done: &mut dyn FnMut(usize, usize, Answer),
+    ) -> Result<(), EngineError> {
+        for (index, batch) in batches.iter().enumerate() {
+            check_sizes(index, batch)?;
+        }
+        for (index, batch) in batches.iter().enumerate() {
+            for (cut, queries) in batch.queries.chunks(BATCH_QUERIES_PER_SCAN_MAX).enumerate() {
+                let first = cut * BATCH_QUERIES_PER_SCAN_MAX;
+                self.pass(&batch.shard, queries, &mut |query, answer| {
+                    done(index, first + query, answer);
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Every slice against the shard's shape, before any work.
+fn check_sizes(batch: usize, work: &Batch<'_>) -> Result<(), EngineError> {
+    let ShardView { shape, matrix, tables } = work.shard;
+    let check = |what, found, expected| {
+        if found == expected {
+            return Ok(());
+        }
+        Err(EngineError::Size { batch, what, found, expected })
+    };
+    check("the matrix", matrix.len(), shape.matrix_bytes())?;
+    check("the pack tables", tables.len(), shape.packs() * shape.table_bytes())?;
+    for query in work.queries {
+        check("a query's vector", query.vector.len(), shape.query_bytes())?;
+    }
+    Ok(())
+}
+
+/// One pass over one shard.
+struct Pass<'a> {
+    shard: &'a ShardView<'a>,
+    queries: &'a [EncryptedQuery],
+    kernels: &'a dyn Kernels,
+    rings: Rings,
+    clocks: &'a Clocks,
+    layout: KeyLayout,
+}
+
+impl Pass<'_> {
+    fn shape(&self) -> &Shape {
+        self.shard.shape
+    }
+
+    /// Words of the scratch that one pack job writes.
+    fn block_words(&self) -> usize {
+        self.queries.len() * self.shape().packs() * BLOCK_SLOTS
+    }
+
+    /// Fills `scanned` and `sums`: everything that reads the shard.
+    fn multiply(&self, scratch: &mut Scratch) {
+        let queries = self.queries.len();
+        let planes = &mut scratch.planes[..queries * self.shape().columns() / 64 * PLANES];
+        let keys = &mut scratch.keys[..2 * queries * self.layout.words()];
+        let scanned = &mut scratch.scanned[..queries * self.shape().rows()];
+        let sums = &mut scratch.sums[..2 * BLOCKS * self.block_words()];
+        self.prepare(planes, keys);
+        let (planes, keys) = (&*planes, &*keys);
+        rayon::join(|| self.pack(keys, sums), || self.scan(planes, scanned));
+    }
+
+    fn prepare(&self, planes: &mut [Line], keys: &mut [u64]) {
+        let lines = self.shape().columns() / 64 * PLANES;
+        let (words, queries) = (self.layout.words(), self.queries);
+        rayon::join(
+            || {
+                planes.par_chunks_exact_mut(lines).zip(queries).for_each(|(planes, query)| {
+                    let split = || self.kernels.split_planes(&query.vector, planes);
+                    self.clocks.prepare.time(split);
+                });
+            },
+            || {
+                keys.par_chunks_exact_mut(words).enumerate().for_each(|(at, out)| {
+                    let (prime, query) = (at / queries.len(), at % queries.len());
+                    let key = |key| queries[query].bundle.half(key, prime);
+                    self.clocks.prepare.time(|| self.layout.write(key, out));
+                });
+            },
+        );
+    }
+
+    fn scan(&self, planes: &[Line], scanned: &mut [u32]) {
+        let job_words = self.queries.len() * JOB_ROWS;
+        scanned.par_chunks_exact_mut(job_words).enumerate().for_each(|(job, out)| {
+            let job = ScanJob {
+                matrix: self.shard.matrix,
+                columns: self.shape().columns(),
+                first_row: job * JOB_ROWS,
+                rows: JOB_ROWS,
+                planes,
+                queries: self.queries.len(),
+            };
+            self.clocks.scan.time(|| self.kernels.scan(&job, out));
+        });
+    }
+
+    fn pack(&self, keys: &[u64], sums: &mut [u32]) {
+        let (shape, queries) = (self.shape(), self.queries.len());
+        let key_words = self.layout.words();
+        sums.par_chunks_exact_mut(self.block_words()).enumerate().for_each(|(at, out)| {
+            let (prime, block) = (at / BLOCKS, at % BLOCKS);
+            let job = PackJob {
+                tables: self.shard.tables,
+                table_bytes: shape.table_bytes(),
+                block_at: at * shape.terms() * TERM_BYTES,
+                packs: shape.packs(),
+                segments: &self.layout.segments(block),
+                keys: &keys[prime * queries * key_words..][..queries * key_words],
+                key_words,
+                queries,
+                prime: PRIMES[prime],
+            };
+            self.clocks.pack.time(|| self.kernels.pack(&job, out));
+        });
+    }
+
+    /// The answer to one query, pack by pack.
+    fn finish(&self, scratch: &Scratch, query: usize) -> Answer {
+        let packs = (0..self.shape().packs()).into_par_iter();
+        let finish = |pack| self.clocks.finish.time(|| self.finish_pack(scratch, query, pack));
+        packs.map(finish).collect()
+    }
+
+    fn finish_pack(&self, scratch: &Scratch, query: usize, pack: usize) -> Vec<u8> {
+        let shape = self.shape();
+        let (packs, rows) = (shape.packs(), shape.pack_rows());
+        let mut masks = [[0u32; D]; 2];
+        let blocks = scratch.sums.chunks_exact(self.block_words());
+        let slots = masks.as_flattened_mut().chunks_exact_mut(BLOCK_SLOTS);
+        for (block, slots) in blocks.zip(slots) {
+            let at = (query * packs + pack) * BLOCK_SLOTS;
+            slots.copy_from_slice(&block[at..at + BLOCK_SLOTS]);
+        }
+        self.rings.q.inverse(&mut masks[0]);
+        self.rings.p.inverse(&mut masks[1]);
+
+        let mut scanned = [0u32; D];
+        let jobs = scratch.scanned.chunks_exact(self.queries.len() * JOB_ROWS);
+        let jobs = jobs.skip(pack * rows / JOB_ROWS);
+        for (values, job) in scanned[..rows].chunks_exact_mut(JOB_ROWS).zip(jobs) {
+            values.copy_from_slice(&job[query * JOB_ROWS..][..JOB_ROWS]);
+        }
+        let round = Round {
+            scanned: &scanned[..rows],
+            mask_q: &masks[0][..rows],
+            mask_p: &masks[1][..rows],
+            response_bits: shape.response_bits(),
+        };
+        let mut coefficients = [0u32; D];
+        self.kernels.round(&round, &mut coefficients[..rows]);
+        let mut response = vec![0; shape.response_bytes()];
+        pack_bits(coefficients[..rows].iter().copied(), shape.response_bits(), &mut response);
+        response
+    }
+}

@@ -1,0 +1,282 @@
+//! The seam between the driver and its kernels: what one instruction set has to provide.
+//!
+//! Two products, a change of layout and a rounding, over slices that the driver cuts; no threads,
+//! no choice of batch or order beyond one job. Every implementation gives the same
+//! numbers on every bit. Implementations: [`super::portable`], `super::avx512`; caller:
+//! [`super::cpu`].
+
+use crate::arith::{Automorphism, Halves, P_INVERSE, centered, from_signed, mul, sub};
+use crate::params::{D, HALF, P, Q, Shape};
+use crate::scheme::{KeyName, Term, terms};
+
+/// Slots one pack job covers: the block of the table order (scheme.md, "Table order").
+pub(super) const BLOCK_SLOTS: usize = 32;
+/// Blocks of slots a polynomial has.
+pub(super) const BLOCKS: usize = D / BLOCK_SLOTS;
+/// Bytes of table one term takes in a block: 32 residues of 3 bytes.
+pub(super) const TERM_BYTES: usize = BLOCK_SLOTS * 3;
+/// Byte planes of a query coefficient.
+pub(super) const PLANES: usize = 3;
+/// The two primes, in table order.
+pub(super) const PRIMES: [u32; 2] = [Q, P];
+
+/// 64 bytes on a cache line: one register of matrix columns.
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+pub(super) struct Line(pub(super) [u8; 64]);
+
+/// Some rows of a matrix times all queries of a batch.
+pub(super) struct ScanJob<'a> {
+    /// The whole matrix, row-major signed bytes: rows after the job's are worth prefetching.
+    pub(super) matrix: &'a [u8],
+    /// Bytes of a row, a multiple of 64.
+    pub(super) columns: usize,
+    /// First row of the job.
+    pub(super) first_row: usize,
+    /// Rows of the job.
+    pub(super) rows: usize,
+    /// `[query][column / 64][plane]`, a line each.
+    pub(super) planes: &'a [Line],
+    /// Queries of the batch.
+    pub(super) queries: usize,
+}
+
+impl ScanJob<'_> {
+    /// Panics unless all slices have the sizes the numbers say; kernels rely on it.
+    pub(super) fn check(&self, out: &[u32]) {
+        let lines = self.queries * self.columns / 64 * PLANES;
+        assert!(self.columns.is_multiple_of(64), "this is a bug: columns");
+        assert!(self.matrix.len() >= (self.first_row + self.rows) * self.columns, "this is a bug");
+        assert_eq!(self.planes.len(), lines, "this is a bug: planes");
+        assert_eq!(out.len(), self.queries * self.rows, "this is a bug: scan output");
+    }
+}
+
+/// A run of terms of a pack table whose key words are one window that slides by `step`.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Segment {
+    /// Where the first term's 32 key words begin, in the words of a query's keys.
+    pub(super) start: usize,
+    /// Words the window moves from one term to the next.
+    pub(super) step: usize,
+    /// Terms of the run.
+    pub(super) terms: usize,
+}
+
+/// One block of 32 slots under one prime: all terms of all packs, times the keys of all queries.
+pub(super) struct PackJob<'a> {
+    /// All pack tables of the shard.
+    pub(super) tables: &'a [u8],
+    /// Bytes of one pack's table.
+    pub(super) table_bytes: usize,
+    /// Where the block begins in each pack's table.
+    pub(super) block_at: usize,
+    /// Packs of the shard.
+    pub(super) packs: usize,
+    /// The runs of terms, in table order.
+    pub(super) segments: &'a [Segment],
+    /// Key words of this prime, `[query][words]`, each below the prime.
+    pub(super) keys: &'a [u64],
+    /// Key words of one query.
+    pub(super) key_words: usize,
+    /// Queries of the batch.
+    pub(super) queries: usize,
+    /// The prime.
+    pub(super) prime: u32,
+}
+
+impl PackJob<'_> {
+    /// Terms of all runs.
+    pub(super) fn terms(&self) -> usize {
+        self.segments.iter().map(|segment| segment.terms).sum()
+    }
+
+    /// Panics unless all slices have the sizes the numbers say; kernels rely on it.
+    pub(super) fn check(&self, out: &[u32]) {
+        let end = self.block_at + self.terms() * TERM_BYTES;
+        assert!(self.packs > 0 && end <= self.table_bytes, "this is a bug: block of a table");
+        assert!(self.packs * self.table_bytes <= self.tables.len(), "this is a bug: tables");
+        assert_eq!(self.keys.len(), self.queries * self.key_words, "this is a bug: keys");
+        for run in self.segments {
+            assert!(run.terms > 0, "this is a bug: empty run");
+            let last = run.start + (run.terms - 1) * run.step;
+            assert!(last + BLOCK_SLOTS <= self.key_words, "this is a bug: key window");
+        }
+        let words = self.queries * self.packs * BLOCK_SLOTS;
+        assert_eq!(out.len(), words, "this is a bug: pack output");
+    }
+}
+
+/// What one instruction set provides.
+pub(super) trait Kernels: Send + Sync {
+    /// "portable", "avx512": for the engine's name.
+    fn name(&self) -> &'static str;
+
+    /// Query bytes (3 a column, little-endian) to planes, `[column / 64][plane]`.
+    fn split_planes(&self, vector: &[u8], planes: &mut [Line]);
+
+    /// `out[query][row]` = row times query modulo 2^24.
+    fn scan(&self, job: &ScanJob<'_>, out: &mut [u32]);
+
+    /// `out[query][pack][slot]` = sum over terms of table times key, modulo the prime.
+    fn pack(&self, job: &PackJob<'_>, out: &mut [u32]);
+
+    /// The coefficients of one response, as [`round_coefficients`] defines them.
+    fn round(&self, round: &Round<'_>, out: &mut [u32]);
+}
+
+/// What the coefficients of one response are made of; three slices of equal length.
+pub(super) struct Round<'a> {
+    /// Scanned values modulo 2^24.
+    pub(super) scanned: &'a [u32],
+    /// What the key switch left modulo Q, as coefficients.
+    pub(super) mask_q: &'a [u32],
+    /// The same modulo P.
+    pub(super) mask_p: &'a [u32],
+    /// Bits of a response coefficient, at most 13.
+    pub(super) response_bits: u32,
+}
+
+/// From scanned values and key switch sums to response coefficients (scheme.md, "Online", 2):
+/// body = round(scanned Q / 2^24), mask = round(sum / P), response = round((body - mask) 2^bits /
+/// Q). The transform is linear, so dividing by P needs none of its own: with e the centred P
+/// residue, mask = (mask_q - e) / P modulo Q, coefficient by coefficient.
+///
+/// No division, so that this text compiled for a wider instruction set becomes its vectors.
+#[inline(always)]
+pub(super) fn round_coefficients(round: &Round<'_>, out: &mut [u32]) {
+    let (q, bits) = (u64::from(Q), round.response_bits);
+    let inputs = round.mask_q.iter().zip(round.mask_p).zip(round.scanned);
+    for (out, ((&mask_q, &mask_p), &scanned)) in out.iter_mut().zip(inputs) {
+        let e = from_signed::<Q>(centered::<P>(mask_p));
+        let mask = mul::<Q>(sub::<Q>(mask_q, e), P_INVERSE);
+        let body = (u64::from(scanned) * q + (1 << 23)) >> 24; // below Q for scanned below 2^24
+        let rest = u64::from(sub::<Q>(body as u32, mask));
+        *out = (div_2q((rest << (bits + 1)) + q) & ((1 << bits) - 1)) as u32;
+    }
+}
+
+/// floor(x / 2Q) for x below 2^39.
+#[inline(always)]
+fn div_2q(x: u64) -> u64 {
+    const RECIPROCAL: u64 = (1 << 48) / (2 * Q as u64);
+    let quotient = ((x >> 24) * RECIPROCAL) >> 24; // at most 1 too small
+    quotient + u64::from(x - quotient * 2 * u64::from(Q) >= 2 * u64::from(Q))
+}
+
+/// How a query's key words of one prime lie in memory, `[g half A twice][g half B twice][h]`, so
+/// that a rotated window of 32 never wraps; and which windows the terms of a pack want.
+pub(super) struct KeyLayout {
+    keys: usize,
+    runs: Vec<Run>,
+}
+
+/// Terms under one key whose rotations grow by `step` from zero.
+struct Run {
+    key: KeyName,
+    conjugate: Halves,
+    step: usize,
+    terms: usize,
+}
+
+impl KeyLayout {
+    /// For packs of this shape.
+    pub(super) fn new(shape: &Shape) -> Self {
+        let mut runs: Vec<Run> = Vec::with_capacity(3);
+        for Term { key, automorphism: Automorphism { rotation, conjugate } } in
+            terms(shape.pack_rows())
+        {
+            match runs.last_mut() {
+                Some(run) if run.key == key && run.conjugate == conjugate => {
+                    run.step = if run.terms == 1 { rotation } else { run.step };
+                    assert_eq!(rotation, run.terms * run.step, "this is a bug: rotations");
+                    run.terms += 1;
+                }
+                _ => {
+                    assert_eq!(rotation, 0, "this is a bug: first rotation");
+                    runs.push(Run { key, conjugate, step: 0, terms: 1 });
+                }
+            }
+        }
+        Self { keys: shape.keys(), runs }
+    }
+
+    /// Words of one prime's keys of a query.
+    pub(super) fn words(&self) -> usize {
+        2 * D + (self.keys - 1) * D
+    }
+
+    /// Writes one prime's keys of a query; `key` gives g (0) and, if there is one, h (1), in slots.
+    pub(super) fn write<'k>(&self, key: impl Fn(usize) -> &'k [u32], out: &mut [u64]) {
+        let (g, h) = out.split_at_mut(2 * D);
+        for (half, twice) in key(0).chunks_exact(HALF).zip(g.chunks_exact_mut(2 * HALF)) {
+            for copy in twice.chunks_exact_mut(HALF) {
+                copy.iter_mut().zip(half).for_each(|(to, &from)| *to = from.into());
+            }
+        }
+        if self.keys > 1 {
+            h.iter_mut().zip(key(1)).for_each(|(to, &from)| *to = from.into());
+        }
+    }
+
+    /// The runs of terms of slot block `block`, in table order.
+    pub(super) fn segments(&self, block: usize) -> Vec<Segment> {
+        let slot = block * BLOCK_SLOTS;
+        let windows = self.runs.iter().map(|run| {
+            let automorphism = Automorphism { rotation: 0, conjugate: run.conjugate };
+            let source = automorphism.source(slot);
+            let start = match run.key {
+                KeyName::G => source / HALF * 2 * HALF + source % HALF,
+                KeyName::H => 2 * D + source,
+            };
+            Segment { start, step: run.step, terms: run.terms }
+        });
+        windows.collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_reciprocal_divides_exactly() {
+        let q = u64::from(Q);
+        let edges = (0..1u64 << 14).flat_map(|i| {
+            let multiple = i * 2 * q;
+            [multiple.saturating_sub(1), multiple, multiple + 1]
+        });
+        let spread = (0..100_000u64).map(|i| i * ((1 << 39) / 100_003));
+        for x in edges.chain(spread).filter(|&x| x < 1 << 39) {
+            assert_eq!(div_2q(x), x / (2 * q), "{x}");
+        }
+    }
+
+    #[test]
+    fn windows_hold_what_the_automorphisms_bring() {
+        for pack_rows in [128, 256, 512, 1024, 2048] {
+            let shape = Shape::new(120, pack_rows, 1, 192).unwrap();
+            let layout = KeyLayout::new(&shape);
+            let keys: Vec<Vec<u32>> =
+                (0..2).map(|key| (0..D as u32).map(|slot| slot * 2 + key).collect()).collect();
+            let mut words = vec![0; layout.words()];
+            layout.write(|key| &keys[key], &mut words);
+            for block in 0..BLOCKS {
+                let segments = layout.segments(block);
+                let windows = segments
+                    .iter()
+                    .flat_map(|run| (0..run.terms).map(|term| run.start + term * run.step));
+                let windows: Vec<usize> = windows.collect();
+                let terms = terms(pack_rows as usize);
+                assert_eq!(windows.len(), terms.len());
+                for (term, window) in terms.iter().zip(windows) {
+                    for slot in 0..BLOCK_SLOTS {
+                        let source = term.automorphism.source(block * BLOCK_SLOTS + slot);
+                        let expected = u64::from(keys[term.key.index()][source]);
+                        assert_eq!(words[window + slot], expected, "{pack_rows} {block} {term:?}");
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,301 @@
+//! Every engine present gives the reference's answers on every bit: one table of cases, one
+//! `check`, run by each instruction set on one, two and three threads. A skip prints why.
+
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+
+use rayon::prelude::*;
+use sotto::engine::{
+    Answer, Batch, EncryptedQuery, Engine, EngineChoice, EngineError, IsaChoice, SelectError,
+    ShardView, select,
+};
+use sotto::limits::{BATCH_QUERIES_PER_SCAN_MAX, COLUMNS_MAX};
+use sotto::params::{D, P, Q, Shape};
+use sotto::scheme::{KeyBundle, reference};
+
+/// What the numbers of a case are.
+#[derive(Debug, Clone, Copy)]
+enum Fill {
+    /// Pseudorandom bytes and residues.
+    Random,
+    /// Sums as low as they get: entries -128, query bytes 255, residues one below their prime.
+    Lowest,
+    /// Sums as high as they get: entries 127, the rest as above.
+    Highest,
+}
+
+use Fill::{Highest, Lowest, Random};
+
+/// Pack rows, packs, columns, queries, numbers. One below and above what the kernels tile by:
+/// 32 rows, 64 columns, blocks of 48 steps of 64 columns, packs in fours, queries in pairs and in
+/// sixes, terms by 64.
+const CASES: &[(u32, u32, u32, usize, Fill)] = &[
+    (128, 1, 192, 1, Random),
+    (128, 1, 192, 2, Random),
+    (128, 2, 256, 3, Random),
+    (128, 3, 320, 7, Random),
+    (128, 5, 2112, 16, Random),
+    (128, 1, 320, 33, Random),
+    (128, 2, 3072, 2, Random),
+    (128, 2, 3136, 3, Random),
+    (128, 1, COLUMNS_MAX, 3, Random),
+    (128, 1, COLUMNS_MAX, 2, Lowest),
+    (128, 1, COLUMNS_MAX, 2, Highest),
+    (256, 1, 256, 2, Random),
+    (256, 2, 320, 7, Random),
+    (256, 5, 192, 33, Random),
+    (256, 64, 192, 2, Random),
+    (512, 1, 192, 16, Random),
+    (512, 3, 2112, 3, Random),
+    (1024, 1, 2112, 7, Random),
+    (1024, 2, 320, 2, Random),
+    (1024, 5, 256, 1, Random),
+    (2048, 1, 192, 1, Random),
+    (2048, 1, 192, 33, Random),
+    (2048, 1, 2112, 16, Lowest),
+    (2048, 2, 256, 3, Random),
+    (2048, 3, 320, 7, Highest),
+    (2048, 5, 2112, 2, Random),
+];
+
+/// Pseudorandom bytes from a label.
+fn bytes(label: &str, count: usize) -> Vec<u8> {
+    let mut bytes = vec![0; count];
+    blake3::Hasher::new_derive_key(label).finalize_xof().fill(&mut bytes);
+    bytes
+}
+
+/// Residues of three bytes, a half modulo Q and a half modulo P.
+fn residues(label: &str, count: usize, fill: Fill) -> Vec<u8> {
+    let mut bytes = bytes(label, count);
+    for (bytes, prime) in bytes.chunks_exact_mut(count / 2).zip([Q, P]) {
+        for residue in bytes.as_chunks_mut::<3>().0 {
+            let drawn = u32::from_le_bytes([residue[0], residue[1], residue[2], 0]);
+            let value = match fill {
+                Random => drawn % prime,
+                Lowest | Highest => prime - 1,
+            };
+            residue.copy_from_slice(&value.to_le_bytes()[..3]);
+        }
+    }
+    bytes
+}
+
+/// A shard, queries for it, and the reference's answers to them.
+struct Case {
+    name: String,
+    shape: Shape,
+    matrix: Vec<u8>,
+    tables: Vec<u8>,
+    queries: Vec<EncryptedQuery>,
+    answers: Vec<Answer>,
+}
+
+impl Case {
+    fn new(name: String, shape: Shape, queries: usize, fill: Fill) -> Self {
+        let label = |what: &str, index: usize| format!("sotto engine test {name} {what} {index}");
+        let matrix = match fill {
+            Random => bytes(&label("matrix", 0), shape.matrix_bytes()),
+            Lowest => vec![0x80; shape.matrix_bytes()],
+            Highest => vec![0x7f; shape.matrix_bytes()],
+        };
+        let tables = (0..shape.packs())
+            .flat_map(|pack| residues(&label("table", pack), shape.table_bytes(), fill));
+        let tables: Vec<u8> = tables.collect();
+        let query = |index: usize| {
+            let vector = match fill {
+                Random => bytes(&label("query", index), shape.query_bytes()),
+                Lowest | Highest => vec![0xff; shape.query_bytes()],
+            };
+            let keys = (0..shape.keys())
+                .flat_map(|key| residues(&label("key", 2 * index + key), 2 * D * 3, fill));
+            let bundle = KeyBundle::decode(&keys.collect::<Vec<_>>(), &shape).unwrap();
+            EncryptedQuery { vector: vector.into(), bundle: Arc::new(bundle) }
+        };
+        let queries: Vec<_> = (0..queries).map(query).collect();
+        let answers = queries
+            .par_iter()
+            .map(|q| reference::answer(&shape, &matrix, &tables, &q.vector, &q.bundle))
+            .collect();
+        Self { name, shape, matrix, tables, queries, answers }
+    }
+
+    fn of_table(
+        &(pack_rows, packs, columns, queries, fill): &(u32, u32, u32, usize, Fill),
+    ) -> Self {
+        let shape = Shape::new(40, pack_rows, packs, columns).unwrap();
+        let name = format!("{pack_rows} x {packs} rows, {columns} columns, {queries}, {fill:?}");
+        Self::new(name, shape, queries, fill)
+    }
+
+    fn view(&self) -> ShardView<'_> {
+        ShardView { shape: &self.shape, matrix: &self.matrix, tables: &self.tables }
+    }
+}
+
+/// The engine's answers to the first `counts[i]` queries of case i, all in one call, are the
+/// reference's, each given once.
+fn check(engine: &mut dyn Engine, cases: &[(&Case, usize)]) {
+    let batches: Vec<_> = cases
+        .iter()
+        .map(|(case, count)| Batch { shard: case.view(), queries: &case.queries[..*count] })
+        .collect();
+    let mut given: Vec<Vec<Option<Answer>>> =
+        cases.iter().map(|(_, count)| vec![None; *count]).collect();
+    engine
+        .answer(&batches, &mut |batch, query, answer| {
+            let before = given[batch][query].replace(answer);
+            assert!(before.is_none(), "batch {batch}, query {query} answered twice");
+        })
+        .unwrap();
+    for ((case, count), given) in cases.iter().zip(given) {
+        for (query, answer) in given.into_iter().enumerate() {
+            let answer = answer.unwrap_or_else(|| panic!("{}: no answer to {query}", case.name));
+            for (pack, bytes) in answer.iter().enumerate() {
+                assert_eq!(bytes.len(), case.shape.response_bytes());
+                let off = bytes.iter().zip(&case.answers[query][pack]).position(|(a, b)| a != b);
+                let name = engine.name();
+                assert_eq!(
+                    off, None,
+                    "{name}: {}: query {query} of {count}, pack {pack}",
+                    case.name
+                );
+            }
+            assert_eq!(answer.len(), case.shape.packs());
+        }
+    }
+}
+
+/// Every engine present, the slowest first.
+fn engines() -> Vec<Box<dyn Engine>> {
+    let mut engines = Vec::new();
+    for isa in [IsaChoice::Portable, IsaChoice::Avx512] {
+        for threads in [1, 2, 3] {
+            match select(EngineChoice::Cpu, isa, NonZeroUsize::new(threads)) {
+                Ok(engine) => engines.push(engine),
+                Err(error @ SelectError::IsaMissing { .. }) => println!("skipped: {error}"),
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+    assert!(engines.len() >= 3, "the portable engine is always here");
+    engines
+}
+
+#[test]
+fn engines_equal_the_reference_on_every_case() {
+    let mut engines = engines();
+    for case in CASES {
+        let case = Case::of_table(case);
+        for engine in &mut engines {
+            check(engine.as_mut(), &[(&case, case.queries.len())]);
+        }
+    }
+}
+
+#[test]
+fn engines_equal_the_reference_at_every_batch_size() {
+    let mut engines = engines();
+    let most = BATCH_QUERIES_PER_SCAN_MAX + 1;
+    for (packs, columns) in [(1, 192), (2, 192), (7, 256)] {
+        let case = Case::of_table(&(128, packs, columns, most, Random));
+        for count in 1..=most {
+            for engine in &mut engines {
+                check(engine.as_mut(), &[(&case, count)]);
+            }
+        }
+    }
+}
+
+#[test]
+fn one_call_answers_many_shards() {
+    let shards: Vec<_> = [
+        (128, 2, 320, 3, Random),
+        (2048, 1, 192, 2, Random),
+        (128, 2, 320, 33, Highest),
+        (512, 3, 256, 5, Random),
+    ]
+    .iter()
+    .map(Case::of_table)
+    .collect();
+    let [a, b, c, d] = [0, 1, 2, 3].map(|at| &shards[at]);
+    for engine in &mut engines() {
+        // Also: the same shard twice, a batch without queries, scratch of a larger batch before.
+        check(engine.as_mut(), &[(a, 3), (b, 1), (c, 33), (d, 0), (b, 2), (d, 5), (a, 1)]);
+        check(engine.as_mut(), &[]);
+    }
+}
+
+#[test]
+fn engines_equal_the_reference_on_random_cases() {
+    let seed = std::env::var("SOTTO_TEST_SEED").unwrap_or_else(|_| {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+        now.as_nanos().to_string()
+    });
+    println!("SOTTO_TEST_SEED={seed}");
+    let mut engines = engines();
+    for round in 0..12 {
+        let drawn = bytes(&format!("sotto engine test shapes {seed} {round}"), 6);
+        let pack_rows = 128 << (drawn[0] % 4);
+        let packs = 1 + u32::from(drawn[1] % 6);
+        let columns = 192 + 64 * u32::from(drawn[2] % 80);
+        let queries = 1 + usize::from(drawn[3]) % 36;
+        let shape = Shape::new(40, pack_rows, packs, columns).unwrap();
+        let case = Case::new(format!("{seed} {round} {shape:?}"), shape, queries, Random);
+        for engine in &mut engines {
+            check(engine.as_mut(), &[(&case, queries)]);
+        }
+    }
+}
+
+#[test]
+fn wrong_sizes_are_refused_before_any_work() {
+    let case = Case::of_table(&(128, 1, 192, 1, Random));
+    let mut short = case.queries[0].clone();
+    short.vector = short.vector[1..].into();
+    let shape = &case.shape;
+    for engine in &mut engines() {
+        let mut refused = |matrix: &[u8], tables: &[u8], query: &EncryptedQuery| {
+            let queries = std::slice::from_ref(query);
+            let shard = ShardView { shape, matrix, tables };
+            let good = Batch { shard: case.view(), queries: &case.queries };
+            let error = engine
+                .answer(&[good, Batch { shard, queries }], &mut |_, _, _| panic!("work was done"))
+                .unwrap_err();
+            assert!(matches!(error, EngineError::Size { batch: 1, .. }), "{error}");
+            error.to_string()
+        };
+        let (matrix, tables) = (&case.matrix[..], &case.tables[..]);
+        let message = refused(&matrix[1..], tables, &case.queries[0]);
+        assert_eq!(message, "batch 1: the matrix has 24575 bytes, the shard's shape says 24576");
+        refused(matrix, &tables[..tables.len() - 1], &case.queries[0]);
+        refused(matrix, tables, &short);
+    }
+}
+
+#[test]
+fn choices_are_taken_or_refused() {
+    let one = NonZeroUsize::new(1);
+    let portable = select(EngineChoice::Cpu, IsaChoice::Portable, one).unwrap();
+    assert_eq!(portable.name(), "cpu portable, 1 thread");
+    let auto = select(EngineChoice::Auto, IsaChoice::Auto, NonZeroUsize::new(2)).unwrap();
+    match select(EngineChoice::Cpu, IsaChoice::Avx512, one) {
+        Ok(engine) => {
+            assert_eq!(engine.name(), "cpu avx512, 1 thread");
+            assert_eq!(auto.name(), "cpu avx512, 2 threads");
+        }
+        Err(error) => {
+            println!("skipped: {error}");
+            assert!(matches!(error, SelectError::IsaMissing { wanted: "avx512", .. }));
+            assert_eq!(auto.name(), "cpu portable, 2 threads");
+        }
+    }
+    for name in EngineChoice::NAMES {
+        assert!(name.parse::<EngineChoice>().is_ok());
+    }
+    for name in IsaChoice::NAMES {
+        assert!(name.parse::<IsaChoice>().is_ok());
+    }
+    let error = "avx2".parse::<IsaChoice>().unwrap_err();
+    assert_eq!(error.to_string(), "found \"avx2\", expected auto, portable or avx512");
+}
