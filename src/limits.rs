@@ -46,6 +46,10 @@
 //! | [`RETRY_WAIT_MAX`] | 10 s | a server's wish to wait longer is an outage |
 //! | [`CONNECT_TIMEOUT`] | 5 s | one handshake: two round trips and their first losses |
 //! | [`ANSWER_TIMEOUT`] | 15 s | a reply that has not come by then: the default deadline and some |
+//! | [`INPUT_RECORD_BYTES_MAX`] | 1 MiB | a line of the builder's input: a quote never closed ends here |
+//! | [`PARTITION_BUFFER_BYTES`] | 256 MiB | the builder's buffers on the way to all partition files |
+//! | [`BUILD_MEMORY_BYTES`] | 1 GiB | shards built at once; a shard larger than this is built alone |
+//! | [`BUILD_WIDENINGS_MAX`] | 8 | scheme.md: steps of 64 columns for shards without ribbon seed |
 
 use std::time::Duration;
 
@@ -144,6 +148,15 @@ pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Largest manifest read from disk: 65 536 shards at about 400 bytes a line, doubled.
 pub const MANIFEST_BYTES_MAX: u64 = 64 << 20;
+
+/// Longest record of the builder's input, in bytes as written.
+pub const INPUT_RECORD_BYTES_MAX: usize = 1 << 20;
+/// Memory for records on their way to partition files.
+pub const PARTITION_BUFFER_BYTES: usize = 256 << 20;
+/// Memory for shards that are built at the same time.
+pub const BUILD_MEMORY_BYTES: u64 = 1 << 30;
+/// How often the builder widens the shape before it gives up.
+pub const BUILD_WIDENINGS_MAX: u32 = 8;
 
 const _: () = assert!(COLUMNS_MIN.is_multiple_of(COLUMNS_STEP));
 const _: () = assert!(COLUMNS_MAX.is_multiple_of(COLUMNS_STEP));
