@@ -215,7 +215,7 @@ mod tests {
     use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
     use super::*;
-    use crate::engine::EngineError;
+    use crate::engine::{EngineError, StageTimes};
     use crate::params::Shape;
     use crate::scheme::KeyBundle;
 
@@ -236,6 +236,10 @@ mod tests {
     impl Engine for Scripted {
         fn name(&self) -> String {
             "scripted".into()
+        }
+
+        fn stage_times(&self) -> StageTimes {
+            StageTimes::default()
         }
 
         fn answer(

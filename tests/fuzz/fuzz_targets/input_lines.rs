@@ -1,0 +1,23 @@
+//! An operator's input, as CSV and as JSON Lines: records and counted mistakes, never a panic.
+#![no_main]
+
+use std::convert::Infallible;
+
+use libfuzzer_sys::fuzz_target;
+use sotto::build::input::{Entry, InputFormat, read};
+use sotto::limits;
+
+fuzz_target!(|data: &[u8]| {
+    for format in [InputFormat::Csv, InputFormat::JsonLines] {
+        let mut each = |entry: Entry<'_>| -> Result<(), Infallible> {
+            assert!((1..=limits::KEY_BYTES_MAX).contains(&entry.key.len()));
+            assert!(std::str::from_utf8(entry.key).is_ok());
+            assert!(entry.value.len() <= 39);
+            assert!(entry.line >= 1);
+            Ok(())
+        };
+        if let Ok(errors) = read(data, format, 39, &mut each) {
+            assert!(errors.first.len() as u64 <= errors.count);
+        }
+    }
+});
