@@ -79,6 +79,8 @@ pub struct Counters {
     pub bundles_evicted: Counter,
     /// Batches that could not be read at all, or for which there was no room while they arrived.
     pub batches_refused: ByStatus,
+    /// Queries taken into the schedule.
+    pub queries_admitted: Counter,
     /// Replies to queries, by status.
     pub queries: ByStatus,
     /// Queries taken out of the queue because their stream ended.

@@ -248,6 +248,7 @@ fn admit(
     };
     match service.queue.admit(now, arrival) {
         Ok(ticket) => {
+            service.counters.queries_admitted.add(1);
             let ValidQuery { nonce, uid, want_hint, .. } = query;
             Ok((ticket, Pending { nonce, uid, shard: shard.clone(), want_hint }))
         }

@@ -1,0 +1,383 @@
+//! A small database of noise, a server on loopback, engines a test holds in its hand, and a peer
+//! that speaks raw wire.md.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use quinn::crypto::rustls::QuicClientConfig;
+use quinn::{Connection, Endpoint, ReadToEndError, RecvStream, SendStream, VarInt};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use sotto::engine::{Answer, Batch, Engine, EngineError};
+use sotto::params::Shape;
+use sotto::scheme::reference;
+use sotto::server::{Counters, Identity, Server, ServerBounds, ServerOptions, certificates};
+use sotto::shard::header::Header;
+use sotto::shard::manifest::{MANIFEST_NAME, ManifestHead, SHARDS_DIR};
+use sotto::shard::write::{Sections, write_shard};
+use sotto::shard::{Database, Manifest};
+use sotto::wire::message::*;
+use sotto::wire::{
+    ALPN, Bytes, PIR_SCHEME_SOTTO_1, SigningKey, Status, StreamCode, Uid, decode_reply,
+    encode_frame, reply_head,
+};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+/// A test that waits longer than this has failed.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+pub(crate) const SHARDS: u32 = 3;
+pub(crate) const EPOCH: u64 = 4;
+
+pub(crate) fn shape() -> Shape {
+    Shape::new(24, 128, 2, 192).unwrap()
+}
+
+/// Noise whose every 3 bytes are a residue, as a table's are.
+pub(crate) fn noise(bytes: usize, label: &[u8]) -> Vec<u8> {
+    let mut out = vec![0; bytes];
+    blake3::Hasher::new().update(label).finalize_xof().fill(&mut out);
+    out.iter_mut().skip(2).step_by(3).for_each(|byte| *byte &= 0x7f);
+    out
+}
+
+/// A key bundle of residues; `index` makes it another one.
+pub(crate) fn bundle(index: u8) -> Bytes {
+    noise(shape().bundle_bytes(), &[b'b', index]).into()
+}
+
+fn write_database(directory: &Path) {
+    let (shape, folder) = (shape(), directory.join(SHARDS_DIR));
+    std::fs::create_dir(&folder).unwrap();
+    let entries = (0..SHARDS).map(|shard_index| {
+        let matrix = noise(shape.matrix_bytes(), &[b'm', shard_index as u8]);
+        let tables = noise(shape.packs() * shape.table_bytes(), &[b't', shard_index as u8]);
+        let hints = noise(shape.packs() * shape.hint_bytes(), &[b'h', shard_index as u8]);
+        let sections = Sections { matrix: &matrix, tables: &tables, hints: &hints };
+        let header = Header {
+            seed: [1; 32],
+            shard_index,
+            shard_count: SHARDS,
+            shape,
+            ribbon_seed: 0,
+            records: 1,
+            row_square_sum_max: 1_100_000,
+            records_digest: [0; 32],
+            section_digests: sections.digests(),
+        };
+        write_shard(&folder, &header, &sections).unwrap()
+    });
+    let head = ManifestHead { seed: [1; 32], epoch: EPOCH, created: 2, shape };
+    let manifest = Manifest::sign(&head, entries.collect(), &operator()).unwrap();
+    std::fs::write(directory.join(MANIFEST_NAME), manifest.to_json()).unwrap();
+}
+
+pub(crate) fn operator() -> SigningKey {
+    SigningKey::from_bytes(&[3; 32])
+}
+
+/// Answers as the reference does.
+pub(crate) struct Reference;
+
+impl Engine for Reference {
+    fn name(&self) -> String {
+        "reference".into()
+    }
+
+    fn answer(
+        &mut self,
+        batches: &[Batch<'_>],
+        done: &mut dyn FnMut(usize, usize, Answer),
+    ) -> Result<(), EngineError> {
+        for (at, Batch { shard, queries }) in batches.iter().enumerate() {
+            for (index, query) in queries.iter().enumerate() {
+                let (matrix, tables) = (shard.matrix, shard.tables);
+                let (vector, bundle) = (&query.vector, &query.bundle);
+                done(at, index, reference::answer(shard.shape, matrix, tables, vector, bundle));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The test's side of a [`Gated`] engine.
+pub(crate) struct Gate {
+    began: mpsc::UnboundedReceiver<usize>,
+    go_on: std::sync::mpsc::Sender<()>,
+}
+
+impl Gate {
+    /// Waits until a call begins, and says how many queries it has.
+    pub(crate) async fn began(&mut self) -> usize {
+        timeout(PATIENCE, self.began.recv()).await.unwrap().unwrap()
+    }
+
+    /// Lets one call go on.
+    pub(crate) fn go_on(&self) {
+        self.go_on.send(()).unwrap();
+    }
+}
+
+/// Waits in each call until the test lets it go on; fails once the test has dropped its side.
+/// Answers with the shape's sizes and the vector's first byte.
+pub(crate) struct Gated {
+    began: mpsc::UnboundedSender<usize>,
+    go_on: std::sync::mpsc::Receiver<()>,
+}
+
+pub(crate) fn gated() -> (Gated, Gate) {
+    let (began_sender, began) = mpsc::unbounded_channel();
+    let (go_on, go_on_receiver) = std::sync::mpsc::channel();
+    (Gated { began: began_sender, go_on: go_on_receiver }, Gate { began, go_on })
+}
+
+impl Engine for Gated {
+    fn name(&self) -> String {
+        "gated".into()
+    }
+
+    fn answer(
+        &mut self,
+        batches: &[Batch<'_>],
+        done: &mut dyn FnMut(usize, usize, Answer),
+    ) -> Result<(), EngineError> {
+        let _ = self.began.send(batches.iter().map(|batch| batch.queries.len()).sum());
+        self.go_on.recv().map_err(|_| EngineError::Device("the test let go".into()))?;
+        for (at, Batch { shard, queries }) in batches.iter().enumerate() {
+            for (index, query) in queries.iter().enumerate() {
+                let pack = vec![query.vector[0]; shard.shape.response_bytes()];
+                done(at, index, vec![pack; shard.shape.packs()]);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A server that runs in this process.
+pub(crate) struct Host {
+    pub(crate) address: std::net::SocketAddr,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) database: Arc<Database>,
+    ca_pem: String,
+    leave: Option<oneshot::Sender<()>>,
+    running: JoinHandle<()>,
+    _directory: tempfile::TempDir,
+}
+
+impl Host {
+    pub(crate) fn start(engine: impl Engine + 'static, bounds: ServerBounds) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        write_database(directory.path());
+        let database = Arc::new(Database::open(directory.path()).unwrap());
+        let made = certificates::localhost().unwrap();
+        let identity = Identity::from_pem(&made.server_pem, &made.server_key).unwrap();
+        let listen = "127.0.0.1:0".parse().unwrap();
+        let engines: Vec<Box<dyn Engine>> = vec![Box::new(engine)];
+        let options = ServerOptions { listen, identity, engines, bounds };
+        let server = Server::bind(options, database.clone()).unwrap();
+        let (address, counters) = (server.local_addr(), server.counters());
+        let (leave, left) = oneshot::channel();
+        let running = tokio::spawn(server.run(async move {
+            let _ = left.await;
+        }));
+        let (ca_pem, leave) = (made.ca_pem, Some(leave));
+        Self { address, counters, database, ca_pem, leave, running, _directory: directory }
+    }
+
+    /// Asks the server to leave.
+    pub(crate) fn leave(&mut self) {
+        self.leave.take().unwrap().send(()).unwrap();
+    }
+
+    /// Waits until it has left.
+    pub(crate) async fn left(self) {
+        timeout(PATIENCE, self.running).await.unwrap().unwrap();
+    }
+
+    pub(crate) async fn connect(&self) -> Peer {
+        self.try_connect(ALPN, 1 << 20).await.unwrap()
+    }
+
+    /// Connects with this protocol name and this window for the bytes of one stream.
+    pub(crate) async fn try_connect(
+        &self,
+        alpn: &[u8],
+        window: u32,
+    ) -> Result<Peer, quinn::ConnectionError> {
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_slice(self.ca_pem.as_bytes()).unwrap()).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let mut tls = rustls::ClientConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        tls.alpn_protocols = vec![alpn.to_vec()];
+        let tls = QuicClientConfig::try_from(tls).unwrap();
+        let mut config = quinn::ClientConfig::new(Arc::new(tls));
+        let mut transport = quinn::TransportConfig::default();
+        transport.stream_receive_window(window.into());
+        config.transport_config(Arc::new(transport));
+        let endpoint = Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
+        let connecting = endpoint.connect_with(config, self.address, "localhost").unwrap();
+        let connection = timeout(PATIENCE, connecting).await.unwrap()?;
+        Ok(Peer { connection, _endpoint: endpoint })
+    }
+}
+
+/// Waits until something the server counts is so.
+pub(crate) async fn until(what: &str, is_so: impl Fn() -> bool) {
+    let waiting = async {
+        while !is_so() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    timeout(PATIENCE, waiting).await.unwrap_or_else(|_| panic!("it never came to: {what}"));
+}
+
+/// One connection to the server.
+pub(crate) struct Peer {
+    pub(crate) connection: Connection,
+    _endpoint: Endpoint,
+}
+
+impl Peer {
+    /// Opens a stream, sends these bytes and finishes.
+    pub(crate) async fn send(&self, bytes: &[u8]) -> RecvStream {
+        let (mut send, receive) = self.open(bytes).await;
+        // A server that has seen enough may have stopped the stream already.
+        let _ = send.finish();
+        receive
+    }
+
+    /// Opens a stream and sends these bytes.
+    pub(crate) async fn open(&self, bytes: &[u8]) -> (SendStream, RecvStream) {
+        let (mut send, receive) = self.connection.open_bi().await.unwrap();
+        let _ = timeout(PATIENCE, send.write_all(bytes)).await.unwrap();
+        (send, receive)
+    }
+
+    pub(crate) async fn send_request(&self, body: RequestBody) -> RecvStream {
+        self.send(&encode_frame(&Request::from(body))).await
+    }
+
+    /// One request and all its replies.
+    pub(crate) async fn ask(&self, body: RequestBody) -> Vec<ReplyBody> {
+        replies(self.send_request(body).await).await
+    }
+
+    pub(crate) async fn ask_parameters(
+        &self,
+        request: PirParameterRequest,
+    ) -> PirParameterResponse {
+        let mut replies = self.ask(RequestBody::Parameters(request)).await;
+        match (replies.pop(), replies.pop()) {
+            (Some(ReplyBody::Parameters(reply)), None) => reply,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub(crate) async fn ask_batch(&self, requests: Vec<PirRequest>) -> Vec<PirResponse> {
+        answers(self.send_batch(requests).await).await
+    }
+
+    pub(crate) async fn send_batch(&self, requests: Vec<PirRequest>) -> RecvStream {
+        self.send_request(RequestBody::Batch(PirBatch { requests })).await
+    }
+
+    pub(crate) async fn ask_hints(&self, epoch: u64, shards: Vec<u32>) -> Vec<Hint> {
+        let replies = self.ask(RequestBody::Hints(HintRequest { epoch, shards })).await;
+        let hint = |reply| match reply {
+            ReplyBody::Hint(hint) => hint,
+            other => panic!("{other:?}"),
+        };
+        replies.into_iter().map(hint).collect()
+    }
+
+    /// Makes a bundle known.
+    pub(crate) async fn bring(&self, bundle: Bytes) -> PirParameterResponse {
+        let reply = self.ask_parameters(bundle_request(bundle)).await;
+        assert_eq!(reply.response_status, Status::SchemeMatched.code(), "{}", reply.detail);
+        reply
+    }
+}
+
+/// All replies of a stream that the server finishes.
+pub(crate) async fn replies(mut receive: RecvStream) -> Vec<ReplyBody> {
+    let bytes = timeout(PATIENCE, receive.read_to_end(1 << 24)).await.unwrap().unwrap();
+    let mut bytes = Bytes::from(bytes);
+    let mut replies = Vec::new();
+    while !bytes.is_empty() {
+        let head = reply_head(&bytes, Some(&shape())).unwrap().unwrap();
+        let frame = bytes.split_to(head.frame_bytes);
+        replies.push(decode_reply(&head, frame).unwrap().body.unwrap());
+    }
+    replies
+}
+
+/// The answers of a batch's stream, by nonce.
+pub(crate) async fn answers(receive: RecvStream) -> Vec<PirResponse> {
+    let answer = |reply| match reply {
+        ReplyBody::Answer(answer) => answer,
+        other => panic!("{other:?}"),
+    };
+    let mut answers: Vec<PirResponse> = replies(receive).await.into_iter().map(answer).collect();
+    answers.sort_by(|a, b| a.nonce.cmp(&b.nonce));
+    answers
+}
+
+/// The code a stream that ends without replies is reset with.
+pub(crate) async fn reset_code(mut receive: RecvStream) -> StreamCode {
+    let ended = timeout(PATIENCE, receive.read_to_end(1 << 24)).await.unwrap();
+    let Err(ReadToEndError::Read(quinn::ReadError::Reset(code))) = ended else {
+        panic!("{ended:?}");
+    };
+    let codes = [
+        StreamCode::Internal,
+        StreamCode::Protocol,
+        StreamCode::Cancelled,
+        StreamCode::ExcessiveLoad,
+        StreamCode::FrameTooLarge,
+        StreamCode::Timeout,
+    ];
+    codes.into_iter().find(|known| VarInt::from_u32(known.code()) == code).unwrap()
+}
+
+pub(crate) fn parameter_request() -> PirParameterRequest {
+    PirParameterRequest {
+        protocol_version: 1,
+        nonce: "p".into(),
+        uid: String::new(),
+        pir_scheme: PIR_SCHEME_SOTTO_1,
+        public_key: vec![],
+        want_hint_digests: false,
+    }
+}
+
+pub(crate) fn bundle_request(bundle: Bytes) -> PirParameterRequest {
+    let uid = Uid::of(&bundle).to_string();
+    PirParameterRequest { uid, public_key: vec![bundle], ..parameter_request() }
+}
+
+/// A query under a bundle, its vector made of `label`.
+pub(crate) fn query(nonce: &str, bundle: &Bytes, shard: u32, label: u8) -> PirRequest {
+    PirRequest {
+        protocol_version: 1,
+        nonce: nonce.into(),
+        uid: Uid::of(bundle).to_string(),
+        pir_scheme: PIR_SCHEME_SOTTO_1,
+        shard,
+        encrypted_vector: vec![noise(shape().query_bytes(), &[b'q', label]).into()],
+        epoch: EPOCH,
+        want_hint: false,
+        deadline_ms: 0,
+    }
+}
+
+pub(crate) fn statuses(answers: &[PirResponse]) -> Vec<(&str, Status)> {
+    let status = |code| Status::try_from(code).unwrap();
+    answers.iter().map(|a| (a.nonce.as_str(), status(a.response_status))).collect()
+}

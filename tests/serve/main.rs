@@ -1,0 +1,426 @@
+//! The answer server over real QUIC on loopback: every session of wire.md, every refusal with its
+//! typed reply and its counter. The database is noise: answers are compared with the reference.
+
+#![allow(clippy::unwrap_used)]
+
+mod harness;
+
+use std::time::{Duration, Instant};
+
+use harness::*;
+use sotto::schedule::ScheduleBounds;
+use sotto::scheme::{KeyBundle, hint_digest, reference};
+use sotto::server::ServerBounds;
+use sotto::wire::message::*;
+use sotto::wire::{Bytes, PublicParameters, Status, StreamCode, Uid, encode_frame, verify};
+
+fn host() -> Host {
+    Host::start(Reference, ServerBounds::default())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn parameters_are_served_as_signed() {
+    let host = host();
+    let peer = host.connect().await;
+    let request = PirParameterRequest { want_hint_digests: true, ..parameter_request() };
+    let reply = peer.ask_parameters(request).await;
+    assert_eq!((reply.response_status, reply.nonce.as_str()), (0, "p"));
+    let key = operator().verifying_key();
+    assert_eq!(reply.operator_key, key.as_bytes()[..]);
+    verify(&key, &reply.parameters, &reply.signature).unwrap();
+    let parameters = PublicParameters::decode(&reply.parameters).unwrap();
+    assert_eq!((parameters.shape(), parameters.epoch()), (&shape(), EPOCH));
+    assert!(parameters.matches_hint_digests(&reply.hint_digests));
+    let limits = reply.limits.unwrap();
+    assert_eq!((limits.queries_per_batch, limits.batches_in_flight), (1024, 8));
+    let without = peer.ask_parameters(parameter_request()).await;
+    assert_eq!((without.hint_digests.len(), without.parameters), (0, reply.parameters));
+    assert_eq!(host.counters.parameters.get(Status::SchemeMatched), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_are_those_of_the_reference() {
+    let host = host();
+    let (first, second) = (bundle(1), bundle(2));
+    host.connect().await.bring(first.clone()).await;
+    // Bundles are known to all connections.
+    let peer = host.connect().await;
+    peer.bring(second.clone()).await;
+    let mut batch = Vec::new();
+    for (index, key) in [&first, &second, &first, &second, &first].into_iter().enumerate() {
+        batch.push(query(&index.to_string(), key, index as u32 % SHARDS, index as u8));
+    }
+    batch[1].want_hint = true;
+    let answers = peer.ask_batch(batch.clone()).await;
+    assert_eq!(answers.len(), batch.len());
+    let (shape, database) = (shape(), &host.database);
+    for (query, answer) in batch.iter().zip(&answers) {
+        let shard = database.shard(query.shard).unwrap();
+        let key = if query.uid == Uid::of(&first).to_string() { &first } else { &second };
+        let key = KeyBundle::decode(key, &shape).unwrap();
+        let (view, vector) = (shard.view(), &query.encrypted_vector[0]);
+        let expected = reference::answer(&shape, view.matrix, view.tables, vector, &key);
+        assert_eq!(answer.encrypted_response, expected);
+        assert_eq!((&answer.nonce, &answer.uid), (&query.nonce, &query.uid));
+        assert_eq!((answer.epoch, answer.detail.as_str()), (EPOCH, ""));
+        assert_eq!(answer.hint_digest, shard.hint_digest());
+        let hint = if query.want_hint { shard.hints() } else { &[] };
+        assert_eq!(answer.hint.concat(), hint);
+    }
+    assert_eq!(statuses(&answers)[0], ("0", Status::ResponseSuccess));
+    assert_eq!(host.counters.queries.get(Status::ResponseSuccess), 5);
+    assert_eq!((host.counters.bundles.get(), host.counters.connections.get()), (2, 2));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hints_are_served_by_shard() {
+    let host = host();
+    let peer = host.connect().await;
+    let hints = peer.ask_hints(EPOCH, vec![2, 0, SHARDS]).await;
+    for (hint, index) in hints.iter().zip([2, 0]) {
+        let shard = host.database.shard(index).unwrap();
+        assert_eq!((hint.shard, hint.response_status), (index, 3));
+        assert_eq!((hint.packs.len(), hint.packs.concat()), (2, shard.hints().to_vec()));
+        assert_eq!(hint.digest, hint_digest(shard.hints()));
+    }
+    assert_eq!(hints[2].response_status, Status::ShardUnknown.code());
+    let gone = peer.ask_hints(EPOCH + 1, vec![0]).await;
+    assert_eq!((gone[0].response_status, gone[0].epoch), (Status::EpochGone.code(), EPOCH));
+    let repeated = peer.ask_hints(EPOCH, vec![1, 1]).await;
+    assert_eq!((repeated.len(), repeated[0].response_status), (1, Status::Malformed.code()));
+    assert!(repeated[0].detail.contains("a list with repeats"));
+    let counted = [Status::ResponseSuccess, Status::ShardUnknown, Status::EpochGone];
+    assert_eq!(counted.map(|status| host.counters.hints.get(status)), [2, 1, 1]);
+    assert_eq!(host.counters.hints.get(Status::Malformed), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_wrong_with_one_query_is_said_of_it_alone() {
+    let host = host();
+    let peer = host.connect().await;
+    let (known, unknown) = (bundle(1), bundle(9));
+    peer.bring(known.clone()).await;
+    let good = |nonce| query(nonce, &known, 0, 0);
+    let batch = vec![
+        good("a good one"),
+        PirRequest { epoch: EPOCH - 1, ..good("b stale") },
+        PirRequest { shard: SHARDS, ..good("c unknown shard") },
+        query("d unknown key", &unknown, 0, 0),
+        PirRequest { encrypted_vector: vec![Bytes::from_static(&[1])], ..good("e malformed") },
+        PirRequest { protocol_version: 9, ..good("f malformed") },
+        good("g good too"),
+    ];
+    let answers = peer.ask_batch(batch).await;
+    let expected = [
+        ("a good one", Status::ResponseSuccess),
+        ("b stale", Status::EpochGone),
+        ("c unknown shard", Status::ShardUnknown),
+        ("d unknown key", Status::KeyMissing),
+        ("e malformed", Status::Malformed),
+        ("f malformed", Status::Malformed),
+        ("g good too", Status::ResponseSuccess),
+    ];
+    assert_eq!(statuses(&answers), expected);
+    assert_eq!(answers[4].detail, "encrypted_vector is 1 bytes, expected 576 bytes");
+    assert_eq!(answers[1].epoch, EPOCH);
+    let counted = |status| host.counters.queries.get(status);
+    assert_eq!([Status::EpochGone, Status::ShardUnknown, Status::KeyMissing].map(counted), [1; 3]);
+    assert_eq!([Status::Malformed, Status::ResponseSuccess].map(counted), [2; 2]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn malformed_bundles_and_other_schemes_are_answered() {
+    let host = host();
+    let peer = host.connect().await;
+    let short = bundle(1).slice(3..);
+    let other_name =
+        PirParameterRequest { uid: Uid::of(&bundle(2)).to_string(), ..bundle_request(bundle(1)) };
+    for request in [bundle_request(short), other_name] {
+        let reply = peer.ask_parameters(request).await;
+        assert_eq!((reply.response_status, reply.nonce.as_str()), (22, "p"), "{reply:?}");
+        assert!(reply.detail.contains("expected"), "{}", reply.detail);
+    }
+    let other = PirParameterRequest { pir_scheme: 7, ..bundle_request(bundle(1)) };
+    let reply = peer.ask_parameters(other).await;
+    assert_eq!((reply.response_status, reply.pir_scheme), (1, 16));
+    assert_eq!(host.counters.parameters.get(Status::Malformed), 2);
+    assert_eq!(host.counters.parameters.get(Status::SchemeSuggested), 1);
+    assert_eq!(host.counters.bundles.get(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unreadable_batch_has_one_answer() {
+    let host = host();
+    let peer = host.connect().await;
+    let nothing = peer.ask_batch(vec![]).await;
+    assert_eq!(statuses(&nothing), [("", Status::Malformed)]);
+    let noise = answers(peer.send(&[5, 0x12, 3, 0x0a, 9, 9]).await).await;
+    assert_eq!(statuses(&noise), [("", Status::Malformed)]);
+    assert!(noise[0].detail.contains("cut off"), "{}", noise[0].detail);
+    assert_eq!(host.counters.batches_refused.get(Status::Malformed), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bad_stream_ends_alone() {
+    let host = host();
+    let peer = host.connect().await;
+    let whole = encode_frame(&Request::from(RequestBody::Parameters(parameter_request())));
+    let cases: [(&[u8], StreamCode); 6] = [
+        (&[0xff, 0xff, 0xff, 0xff, 0x0f, 0x12], StreamCode::FrameTooLarge),
+        (&[3, 0x22, 1, 0], StreamCode::Protocol),
+        (&[], StreamCode::Protocol),
+        (&[0x80], StreamCode::Protocol),
+        (&whole[..whole.len() - 1], StreamCode::Protocol),
+        (&[&whole[..], &[0]].concat(), StreamCode::Protocol),
+    ];
+    for (bytes, code) in cases {
+        let (mut send, receive) = peer.open(bytes).await;
+        let _ = send.finish();
+        assert_eq!(reset_code(receive).await, code, "{bytes:?}");
+    }
+    assert_eq!(peer.ask_parameters(parameter_request()).await.response_status, 0);
+    until("the resets are counted", || {
+        let reset = &host.counters.streams_reset;
+        (reset.get(StreamCode::FrameTooLarge), reset.get(StreamCode::Protocol)) == (1, 5)
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stalled_stream_is_given_up_alone() {
+    let stream_read_timeout = Duration::from_millis(50);
+    let host = Host::start(Reference, ServerBounds { stream_read_timeout, ..Default::default() });
+    let peer = host.connect().await;
+    let (_send, receive) = peer.open(&[0x80]).await;
+    assert_eq!(reset_code(receive).await, StreamCode::Timeout);
+    assert_eq!(peer.ask_parameters(parameter_request()).await.response_status, 0);
+    assert_eq!(host.counters.streams_reset.get(StreamCode::Timeout), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_that_does_not_read_is_given_up_alone() {
+    let stream_write_timeout = Duration::from_millis(50);
+    let host = Host::start(Reference, ServerBounds { stream_write_timeout, ..Default::default() });
+    let peer = host.try_connect(sotto::wire::ALPN, 1000).await.unwrap();
+    let hints = HintRequest { epoch: EPOCH, shards: vec![0, 1, 2] };
+    let receive = peer.send_request(RequestBody::Hints(hints)).await;
+    until("the unread stream is reset", || {
+        host.counters.streams_reset.get(StreamCode::Timeout) == 1
+    })
+    .await;
+    assert_eq!(reset_code(receive).await, StreamCode::Timeout);
+    assert_eq!(peer.ask_parameters(parameter_request()).await.response_status, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_least_recently_used_bundle_goes_first() {
+    let bundle_cache_bytes = 2 * shape().bundle_bytes();
+    let host = Host::start(Reference, ServerBounds { bundle_cache_bytes, ..Default::default() });
+    let peer = host.connect().await;
+    let bundles = [bundle(1), bundle(2), bundle(3)];
+    peer.bring(bundles[0].clone()).await;
+    peer.bring(bundles[1].clone()).await;
+    peer.bring(bundles[1].clone()).await; // again: no one has to go
+    peer.ask_batch(vec![query("0", &bundles[0], 0, 0)]).await;
+    peer.bring(bundles[2].clone()).await;
+    let ask = |index: usize| query(&index.to_string(), &bundles[index], 0, 0);
+    let answers = peer.ask_batch((0..3).map(ask).collect()).await;
+    let (known, missing) = (Status::ResponseSuccess, Status::KeyMissing);
+    assert_eq!(statuses(&answers), [("0", known), ("1", missing), ("2", known)]);
+    assert_eq!((host.counters.bundles.get(), host.counters.bundles_evicted.get()), (4, 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_does_not_fit_the_queue_is_overloaded() {
+    let (engine, mut gate) = gated();
+    let queued_bytes_max = 2 * shape().query_bytes();
+    let schedule = ScheduleBounds { queued_bytes_max, ..Default::default() };
+    let host = Host::start(engine, ServerBounds { schedule, ..Default::default() });
+    let (peer, key) = (host.connect().await, bundle(1));
+    peer.bring(key.clone()).await;
+    let computed = peer.send_batch(vec![query("x", &key, 0, 0)]).await;
+    assert_eq!(gate.began().await, 1);
+    let waiting = peer.send_batch((0..3).map(|i| query(&i.to_string(), &key, 1, i)).collect());
+    let waiting = waiting.await;
+    until("the queue is full", || host.counters.queries_admitted.get() == 3).await;
+    until("one is refused", || host.counters.queries.get(Status::Overloaded) == 1).await;
+    gate.go_on();
+    assert_eq!(gate.began().await, 2);
+    gate.go_on();
+    let (fine, refused) = (Status::ResponseSuccess, Status::Overloaded);
+    assert_eq!(statuses(&answers(computed).await), [("x", fine)]);
+    let found = answers(waiting).await;
+    assert_eq!(statuses(&found), [("0", fine), ("1", fine), ("2", refused)]);
+    assert!((50..=5000).contains(&found[2].retry_after_ms), "{}", found[2].retry_after_ms);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_connection_cannot_fill_the_queue_for_others() {
+    let (engine, gate) = gated();
+    let schedule = ScheduleBounds { queries_per_owner_max: 1, ..Default::default() };
+    let host = Host::start(engine, ServerBounds { schedule, ..Default::default() });
+    let (greedy, other, key) = (host.connect().await, host.connect().await, bundle(1));
+    other.bring(key.clone()).await;
+    let batch = vec![query("0", &key, 0, 0), query("1", &key, 0, 1)];
+    let greedy_answers = greedy.send_batch(batch).await;
+    until("one is refused", || host.counters.queries.get(Status::Overloaded) == 1).await;
+    let other_answers = other.send_batch(vec![query("0", &key, 0, 0)]).await;
+    until("another's is admitted", || host.counters.queries_admitted.get() == 2).await;
+    gate.go_on();
+    gate.go_on();
+    let expected = [("0", Status::ResponseSuccess), ("1", Status::Overloaded)];
+    assert_eq!(statuses(&answers(greedy_answers).await), expected);
+    assert_eq!(statuses(&answers(other_answers).await), expected[..1]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_does_not_fit_while_it_arrives_is_overloaded() {
+    let host = Host::start(Reference, ServerBounds { read_bytes_max: 20, ..Default::default() });
+    let (peer, key) = (host.connect().await, bundle(1));
+    let refused = peer.ask_batch(vec![query("0", &key, 0, 0)]).await;
+    assert_eq!(statuses(&refused), [("", Status::Overloaded)]);
+    assert!(refused[0].retry_after_ms > 0);
+    let refused = peer.ask_parameters(bundle_request(key)).await;
+    assert_eq!(refused.response_status, Status::Overloaded.code());
+    assert!(refused.retry_after_ms > 0);
+    let refused = peer.ask_hints(EPOCH, (0..100).collect()).await;
+    assert_eq!(refused[0].response_status, Status::Overloaded.code());
+    assert_eq!(host.counters.batches_refused.get(Status::Overloaded), 1);
+    assert_eq!(host.counters.parameters.get(Status::Overloaded), 1);
+    assert_eq!(host.counters.hints.get(Status::Overloaded), 1);
+    // What was refused gives its room back.
+    assert_eq!(peer.ask_parameters(parameter_request()).await.response_status, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn late_queries_are_answered_and_not_computed() {
+    let (engine, mut gate) = gated();
+    let host = Host::start(engine, ServerBounds::default());
+    let (peer, key) = (host.connect().await, bundle(1));
+    peer.bring(key.clone()).await;
+    let computed = peer.send_batch(vec![query("x", &key, 0, 0)]).await;
+    assert_eq!(gate.began().await, 1);
+    let late = PirRequest { deadline_ms: 1, ..query("late", &key, 0, 1) };
+    let batch = peer.send_batch(vec![late, query("not late", &key, 0, 2)]).await;
+    until("both wait", || host.counters.queries_admitted.get() == 3).await;
+    let admitted = Instant::now();
+    until("one is late", || admitted.elapsed() > Duration::from_millis(1)).await;
+    gate.go_on();
+    assert_eq!(gate.began().await, 1);
+    gate.go_on();
+    assert_eq!(statuses(&answers(computed).await), [("x", Status::ResponseSuccess)]);
+    let expected = [("late", Status::Deadline), ("not late", Status::ResponseSuccess)];
+    assert_eq!(statuses(&answers(batch).await), expected);
+    assert_eq!(host.counters.queries.get(Status::Deadline), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn queries_nobody_waits_for_are_not_computed() {
+    let (engine, mut gate) = gated();
+    let host = Host::start(engine, ServerBounds::default());
+    let (peer, leaving, key) = (host.connect().await, host.connect().await, bundle(1));
+    peer.bring(key.clone()).await;
+    let computed = peer.send_batch(vec![query("x", &key, 0, 0)]).await;
+    assert_eq!(gate.began().await, 1);
+    let pair = || vec![query("0", &key, 1, 0), query("1", &key, 2, 1)];
+    let mut stopped = peer.send_batch(pair()).await;
+    let _lost = leaving.send_batch(pair()).await;
+    let kept = peer.send_batch(vec![query("kept", &key, 1, 7)]).await;
+    until("all wait", || host.counters.queries_admitted.get() == 6).await;
+    stopped.stop(StreamCode::Cancelled.code().into()).unwrap();
+    until("a stopped stream's are gone", || host.counters.queries_cancelled.get() == 2).await;
+    leaving.connection.close(0u32.into(), b"");
+    until("a lost connection's are gone", || host.counters.queries_cancelled.get() == 4).await;
+    gate.go_on();
+    assert_eq!(gate.began().await, 1);
+    gate.go_on();
+    assert_eq!(statuses(&answers(computed).await), [("x", Status::ResponseSuccess)]);
+    assert_eq!(statuses(&answers(kept).await), [("kept", Status::ResponseSuccess)]);
+    // A request that is reset before it is whole is nobody's either.
+    let (mut send, _receive) = peer.open(&[0x80]).await;
+    send.reset(StreamCode::Cancelled.code().into()).unwrap();
+    until("all three are counted", || host.counters.streams_abandoned.get() == 3).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failing_engine_is_answered_as_a_device() {
+    let (engine, gate) = gated();
+    let host = Host::start(engine, ServerBounds::default());
+    let (peer, key) = (host.connect().await, bundle(1));
+    peer.bring(key.clone()).await;
+    drop(gate);
+    for _ in 0..2 {
+        let answers = peer.ask_batch(vec![query("0", &key, 0, 0)]).await;
+        assert_eq!(statuses(&answers), [("0", Status::Device)]);
+    }
+    assert_eq!(host.counters.queries.get(Status::Device), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn leaving_finishes_what_is_in_flight() {
+    let (engine, mut gate) = gated();
+    let mut host = Host::start(engine, ServerBounds::default());
+    let (peer, key) = (host.connect().await, bundle(1));
+    peer.bring(key.clone()).await;
+    let computed = peer.send_batch(vec![query("x", &key, 0, 0)]).await;
+    assert_eq!(gate.began().await, 1);
+    host.leave();
+    let mut status = 0;
+    while status == 0 {
+        status = peer.ask_parameters(parameter_request()).await.response_status;
+    }
+    assert_eq!(status, Status::Draining.code());
+    let refused = peer.ask_batch(vec![query("0", &key, 0, 0), query("1", &key, 9, 0)]).await;
+    assert_eq!(statuses(&refused), [("0", Status::Draining), ("1", Status::Draining)]);
+    let refused = peer.ask_hints(EPOCH, vec![1, 0]).await;
+    assert_eq!(refused[1].response_status, Status::Draining.code());
+    host.try_connect(sotto::wire::ALPN, 1000).await.err().unwrap();
+    assert_eq!(host.counters.connections_refused.get(), 1);
+    gate.go_on();
+    assert_eq!(statuses(&answers(computed).await), [("x", Status::ResponseSuccess)]);
+    let counters = host.counters.clone();
+    host.left().await;
+    let closed = peer.connection.closed().await;
+    let quinn::ConnectionError::ApplicationClosed(close) = closed else { panic!("{closed}") };
+    assert_eq!(close.error_code, StreamCode::None.code().into());
+    assert_eq!(counters.queries.get(Status::Draining), 2);
+    assert_eq!(counters.hints.get(Status::Draining), 2);
+    assert!(counters.parameters.get(Status::Draining) >= 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn leaving_does_not_wait_for_ever() {
+    let (engine, mut gate) = gated();
+    let drain_timeout = Duration::from_millis(50);
+    let mut host = Host::start(engine, ServerBounds { drain_timeout, ..Default::default() });
+    let (peer, key) = (host.connect().await, bundle(1));
+    peer.bring(key.clone()).await;
+    let _computed = peer.send_batch(vec![query("x", &key, 0, 0)]).await;
+    assert_eq!(gate.began().await, 1);
+    host.leave();
+    peer.connection.closed().await;
+    drop(gate); // the engine's thread is waited for, and its call ends only now
+    host.left().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_are_bounded_and_speak_our_protocol() {
+    let host = Host::start(Reference, ServerBounds { connections_max: 1, ..Default::default() });
+    host.try_connect(b"h3", 1000).await.err().unwrap();
+    until("it is counted", || host.counters.handshakes_failed.get() == 1).await;
+    let mut peer = None;
+    while peer.is_none() {
+        // The failed one may still hold its place.
+        peer = host.try_connect(sotto::wire::ALPN, 1000).await.ok();
+    }
+    let before = host.counters.connections_refused.get();
+    host.try_connect(sotto::wire::ALPN, 1000).await.err().unwrap();
+    assert_eq!(host.counters.connections_refused.get(), before + 1);
+    peer.unwrap().connection.close(0u32.into(), b"");
+    let mut again = None;
+    while again.is_none() {
+        again = host.try_connect(sotto::wire::ALPN, 1000).await.ok();
+    }
+    let reply = again.unwrap().ask_parameters(parameter_request()).await;
+    assert_eq!(reply.response_status, 0);
+}
