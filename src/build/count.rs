@@ -93,10 +93,14 @@ pub fn count(
 
 fn spool_error(error: BuildError, spool: &Path) -> BuildError {
     match error {
-        BuildError::Read { name, source } if source.get_ref().is_some_and(|e| e.is::<SpoolFailed>()) => {
+        BuildError::Read { name, source }
+            if source.get_ref().is_some_and(|e| e.is::<SpoolFailed>()) =>
+        {
             let inner = source.into_inner().and_then(|e| e.downcast::<SpoolFailed>().ok());
             match inner {
-                Some(failed) => BuildError::Io { doing: "write", path: spool.to_owned(), source: failed.0 },
+                Some(failed) => {
+                    BuildError::Io { doing: "write", path: spool.to_owned(), source: failed.0 }
+                }
                 None => BuildError::Read { name, source: io::Error::other("lost") },
             }
         }

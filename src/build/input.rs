@@ -5,7 +5,8 @@
 //! mistakes at once. Messages name lines, never keys or values. What this module does not do:
 //! look for duplicates ([`super::check`]).
 
-use std::cell::Cell;
+use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::PathBuf;
 
@@ -183,20 +184,61 @@ fn key_problem(key: &[u8]) -> Option<String> {
     std::str::from_utf8(key).err().map(|_| "the key is not UTF-8".into())
 }
 
-/// Ends the input once one record has taken more bytes than any may have: the csv crate would
-/// read on until memory ends when a quote is never closed.
-struct Bounded<'a, R> {
+/// Watches what the csv crate reads: ends the input once one record has taken more bytes than any
+/// may have (the crate would read on until memory ends when a quote is never closed), and knows
+/// where lines begin (the crate's own line numbers are one less after CRLF).
+struct Watched<'a, R> {
     inner: R,
-    since_record: &'a Cell<usize>,
+    lines: &'a RefCell<Lines>,
 }
 
-impl<R: Read> Read for Bounded<'_, R> {
+struct Lines {
+    /// Bytes read since the last record was asked for.
+    since_record: usize,
+    /// Bytes and newlines read.
+    bytes: u64,
+    newlines: u64,
+    at_line_start: bool,
+    /// Byte and number of each line that is not empty, of the lines read and not yet handed out.
+    starts: VecDeque<(u64, u64)>,
+}
+
+impl Lines {
+    fn new() -> Self {
+        let starts = VecDeque::new();
+        Self { since_record: 0, bytes: 0, newlines: 0, at_line_start: true, starts }
+    }
+
+    fn read(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            let ends_line = byte == b'\n' || byte == b'\r';
+            if self.at_line_start && !ends_line {
+                self.starts.push_back((self.bytes, self.newlines + 1));
+            }
+            self.newlines += u64::from(byte == b'\n');
+            self.at_line_start = ends_line;
+            self.bytes += 1;
+        }
+        self.since_record += bytes.len();
+    }
+
+    /// The number of the first line that is not empty from `byte` on.
+    fn line_from(&mut self, byte: u64) -> u64 {
+        while self.starts.front().is_some_and(|&(start, _)| start < byte) {
+            self.starts.pop_front();
+        }
+        self.starts.front().map_or(self.newlines + 1, |&(_, line)| line)
+    }
+}
+
+impl<R: Read> Read for Watched<'_, R> {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        if self.since_record.get() > limits::INPUT_RECORD_BYTES_MAX {
+        let mut lines = self.lines.borrow_mut();
+        if lines.since_record > limits::INPUT_RECORD_BYTES_MAX {
             return Err(io::Error::other(RecordTooLong));
         }
         let bytes = self.inner.read(out)?;
-        self.since_record.set(self.since_record.get() + bytes);
+        lines.read(&out[..bytes]);
         Ok(bytes)
     }
 }
@@ -206,26 +248,28 @@ impl<R: Read> Read for Bounded<'_, R> {
 struct RecordTooLong;
 
 fn read_csv<E>(reader: impl Read, sink: &mut Sink<'_, E>) -> Result<(), ReadError<E>> {
-    let since_record = Cell::new(0);
+    let lines = RefCell::new(Lines::new());
     let mut reader = csv::ReaderBuilder::new()
         .has_headers(false)
         .flexible(true)
         .buffer_capacity(BUFFER_BYTES)
-        .from_reader(Bounded { inner: reader, since_record: &since_record });
+        .from_reader(Watched { inner: reader, lines: &lines });
     let mut record = csv::ByteRecord::new();
     let mut header_seen = false;
     loop {
-        since_record.set(0);
-        let line = reader.position().line();
-        match reader.read_byte_record(&mut record) {
+        lines.borrow_mut().since_record = 0;
+        let byte = reader.position().byte();
+        let outcome = reader.read_byte_record(&mut record);
+        let line = lines.borrow_mut().line_from(byte);
+        match outcome {
             Ok(true) => {}
             Ok(false) if header_seen => return Ok(()),
             Ok(false) => return Err(no_header(1, "an empty file")),
             Err(error) => return Err(csv_error(error, line)),
         }
-        let line = record.position().map_or(line, csv::Position::line);
         if !header_seen {
-            let first = record.get(0).map(|name| name.strip_prefix(b"\xef\xbb\xbf").unwrap_or(name));
+            let first =
+                record.get(0).map(|name| name.strip_prefix(b"\xef\xbb\xbf").unwrap_or(name));
             if record.len() != 2 || first != Some(b"sii") || record.get(1) != Some(b"value") {
                 return Err(no_header(line, "another first line"));
             }
@@ -252,7 +296,8 @@ fn csv_error<E>(error: csv::Error, line: u64) -> ReadError<E> {
     match error.into_kind() {
         csv::ErrorKind::Io(error) if error.get_ref().is_some_and(|e| e.is::<RecordTooLong>()) => {
             let most = limits::INPUT_RECORD_BYTES_MAX;
-            let problem = format!("a record of more than {most} bytes: a quote that is not closed?");
+            let problem =
+                format!("a record of more than {most} bytes: a quote that is not closed?");
             ReadError::Unreadable { line, problem }
         }
         csv::ErrorKind::Io(error) => ReadError::Io(error),
@@ -331,16 +376,18 @@ pub fn buffered<R: Read>(reader: R) -> BufReader<R> {
 
 #[cfg(test)]
 mod tests {
+    use std::convert::Infallible;
+
     use super::*;
 
-    type Read1 = Result<(Vec<(String, Vec<u8>, u64)>, LineErrors), ReadError<()>>;
+    type Read1 = Result<(Vec<(String, Vec<u8>, u64)>, LineErrors), ReadError<Infallible>>;
 
     fn all(format: InputFormat, text: &[u8]) -> Read1 {
         let mut found = Vec::new();
         let errors = read(text, format, 20, &mut |entry| {
             let key = String::from_utf8(entry.key.to_vec()).unwrap();
             found.push((key, entry.value.to_vec(), entry.line));
-            Ok::<(), ()>(())
+            Ok::<(), Infallible>(())
         })?;
         Ok((found, errors))
     }
@@ -358,8 +405,20 @@ mod tests {
     }
 
     #[test]
+    fn csv_lines_are_numbered_as_an_editor_numbers_them() {
+        for end in ["\n", "\r\n"] {
+            let text =
+                ["", "sii,value", "", "", "a,1", "\"b\",\"x", "y\"", "c,2", "", "d"].join(end);
+            let (found, errors) = all(InputFormat::Csv, text.as_bytes()).unwrap();
+            let lines: Vec<u64> = found.iter().map(|entry| entry.2).collect();
+            assert_eq!((lines, errors.first[0].0), (vec![5, 6, 8], 10));
+        }
+    }
+
+    #[test]
     fn json_lines_are_read() {
-        let text = "{\"sii\":\"a\",\"value\":\"1\"}\n\n{\"value\":\"base64:AA==\",\"sii\":\"\\u00e9\"}";
+        let text =
+            "{\"sii\":\"a\",\"value\":\"1\"}\n\n{\"value\":\"base64:AA==\",\"sii\":\"\\u00e9\"}";
         let (found, errors) = all(InputFormat::JsonLines, text.as_bytes()).unwrap();
         assert_eq!(errors, LineErrors::default());
         assert_eq!(found[0], ("a".into(), b"1".to_vec(), 1));
@@ -387,7 +446,8 @@ mod tests {
 
     #[test]
     fn wrong_json_lines_are_named() {
-        let mut text = b"{\"sii\":\"a\"}\n[]\n{\"sii\":\"a\",\"value\":\"b\",\"x\":1}\n{\"sii\n".to_vec();
+        let mut text =
+            b"{\"sii\":\"a\"}\n[]\n{\"sii\":\"a\",\"value\":\"b\",\"x\":1}\n{\"sii\n".to_vec();
         text.extend(b"{\"sii\":1,\"value\":\"b\"}\n");
         text.extend(vec![b'x'; limits::INPUT_RECORD_BYTES_MAX + 5]);
         text.extend(b"\n{\"sii\":\"a\",\"value\":\"b\"}\n");
@@ -408,7 +468,7 @@ mod tests {
             }
         }
         let error =
-            read(buffered(Endless(text)), InputFormat::Csv, 20, &mut |_| Ok::<(), ()>(()));
+            read(buffered(Endless(text)), InputFormat::Csv, 20, &mut |_| Ok::<(), Infallible>(()));
         let error = error.unwrap_err().to_string();
         assert!(error.contains("line 3") && error.contains("quote"), "{error}");
     }

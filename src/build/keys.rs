@@ -41,7 +41,7 @@ pub fn load(path: &Path) -> Result<Option<SigningKey>, BuildError> {
 
 /// Makes a key and writes it, with mode 0600. Never replaces a file.
 pub fn create(path: &Path) -> Result<SigningKey, BuildError> {
-    let key = SigningKey::from_bytes(&Zeroizing::new(random::<32>()?));
+    let key = SigningKey::from_bytes(&Zeroizing::new(random()?));
     // Without the public key in it: the first version of PKCS#8, which every openssl reads.
     let pair = KeypairBytes { secret_key: key.to_bytes(), public_key: None };
     let pem = pair.to_pkcs8_pem(LineEnding::LF).expect("this is a bug: a key that is not PKCS#8");

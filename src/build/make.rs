@@ -126,15 +126,13 @@ fn samples(rows: &Partition) -> Result<Vec<Sample>, BuildError> {
     if rows.is_empty() {
         return Ok(Vec::new());
     }
-    let draws: [[u8; 8]; CHECKED_RECORDS] = {
-        let bytes = random::<{ 8 * CHECKED_RECORDS }>()?;
-        std::array::from_fn(|i| std::array::from_fn(|j| bytes[8 * i + j]))
-    };
-    let sample = |draw: [u8; 8]| {
-        let row = rows.row((u64::from_le_bytes(draw) % rows.len() as u64) as usize);
+    let random = random()?;
+    let (draws, _) = random.as_chunks::<8>();
+    let sample = |draw: &[u8; 8]| {
+        let row = rows.row((u64::from_le_bytes(*draw) % rows.len() as u64) as usize);
         Sample { key: row.key.to_vec(), value: row.value.to_vec() }
     };
-    Ok(draws.map(sample).into())
+    Ok(draws.iter().take(CHECKED_RECORDS).map(sample).collect())
 }
 
 /// Queries the samples and one key that is not there, as a client would, and compares.
@@ -146,7 +144,7 @@ fn self_check(
     samples: &[Sample],
 ) -> Result<(), BuildError> {
     // Keys are UTF-8, so one that begins with 0xff is in no database.
-    let absent = [&[0xff][..], &random::<16>()?[..]].concat();
+    let absent = [&[0xff][..], &random()?[..]].concat();
     let mut wanted: Vec<(&[u8], Outcome)> =
         samples.iter().map(|s| (&s.key[..], Outcome::Found(s.value.clone()))).collect();
     wanted.push((&absent, Outcome::Absent));
@@ -159,15 +157,16 @@ fn self_check(
         let place = locate(&spec.seed, key, spec.shard_count, shape.groups() as u32);
         let band = band(&place.identity, ribbon_seed, shape);
         let query = pool.query(shard, band.selection()).map_err(secret)?;
-        let bundle = KeyBundle::decode(&pool.bundle(query), shape)
-            .map_err(|error| failed(&error.to_string()))?;
-        queries.push((query, pool.vector(query), bundle, place, band, outcome));
+        let (_, bundle) = pool.bundle(query).map_err(secret)?;
+        let bundle = KeyBundle::decode(&bundle, shape).map_err(|e| failed(&e.to_string()))?;
+        let vector = pool.vector(query).map_err(secret)?;
+        queries.push((query, vector, bundle, place, band, outcome));
     }
     let decoder = pool.seal();
     for (query, vector, bundle, place, band, outcome) in queries {
         let (matrix, tables) = (sections.matrix, sections.tables);
         let answer = reference::answer(shape, matrix, tables, &vector, &bundle);
-        let decoded = decoder.decode(query, &answer, sections.hints).map_err(secret)?;
+        let decoded = decoder.decode(query, shape, &answer, sections.hints).map_err(secret)?;
         if extract(&decoded, &place, &band, shape) != outcome {
             return Err(failed("a record that was queried did not come back"));
         }

@@ -9,7 +9,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::params::{ShapeError, ShapeWishes};
-use crate::scheme::Seed;
+use crate::scheme::{Seed, random_bytes};
 use crate::shard::OpenError;
 use crate::wire::parameters::ParametersError;
 
@@ -291,8 +291,8 @@ pub enum BuildError {
     Threads(String),
 }
 
-fn lines(count: &u64) -> String {
-    if *count == 1 { "1 line".into() } else { format!("{count} lines") }
+fn lines(count: u64) -> String {
+    if count == 1 { "1 line".into() } else { format!("{count} lines") }
 }
 
 /// What to do about a failed write.
@@ -320,8 +320,6 @@ impl<T> IoContext<T> for io::Result<T> {
     }
 }
 
-fn random<const N: usize>() -> Result<[u8; N], BuildError> {
-    let mut bytes = [0; N];
-    getrandom::fill(&mut bytes).map_err(|error| BuildError::Randomness(error.to_string()))?;
-    Ok(bytes)
+fn random() -> Result<[u8; 32], BuildError> {
+    random_bytes().map_err(|error| BuildError::Randomness(error.to_string()))
 }

@@ -164,11 +164,8 @@ fn row_at(bytes: &[u8], at: usize) -> Option<(Row<'_>, usize)> {
     let line = u64::from_le_bytes([l0, l1, l2, l3, l4, l5, l6, l7]);
     let key_end = at + HEAD_BYTES + usize::from(u16::from_le_bytes([k0, k1]));
     let end = key_end + usize::from(u16::from_le_bytes([v0, v1]));
-    let row = Row {
-        line,
-        key: bytes.get(at + HEAD_BYTES..key_end)?,
-        value: bytes.get(key_end..end)?,
-    };
+    let row =
+        Row { line, key: bytes.get(at + HEAD_BYTES..key_end)?, value: bytes.get(key_end..end)? };
     Some((row, end))
 }
 

@@ -143,7 +143,12 @@ impl std::fmt::Display for Plan {
         )?;
         if let Some(free) = self.bytes_free {
             let short = self.bytes_on_disk + self.bytes_temporary > free;
-            writeln!(f, "free            {}{}", bytes(free), if short { ", TOO LITTLE" } else { "" })?;
+            writeln!(
+                f,
+                "free            {}{}",
+                bytes(free),
+                if short { ", TOO LITTLE" } else { "" }
+            )?;
         }
         writeln!(
             f,
@@ -160,12 +165,7 @@ impl std::fmt::Display for Plan {
             bytes((self.bundles_per_sync * shape.bundle_bytes()) as u64)
         )?;
         writeln!(f, "failure         at most once in 2^{:.1} look-ups", -self.log2_failure)?;
-        write!(
-            f,
-            "expected time   {} on {} threads",
-            duration(self.expected),
-            self.threads
-        )?;
+        write!(f, "expected time   {} on {} threads", duration(self.expected), self.threads)?;
         match few_records_warning(per_shard) {
             Some(warning) => write!(f, "\n{warning}"),
             None => Ok(()),

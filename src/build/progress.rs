@@ -182,9 +182,13 @@ mod tests {
 
     #[test]
     fn amounts_read_well() {
-        for (amount, text) in
-            [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (999_960, "1.0 MB"), (242_190_000, "242.2 MB")]
-        {
+        for (amount, text) in [
+            (0, "0 B"),
+            (999, "999 B"),
+            (1000, "1.0 kB"),
+            (999_960, "1.0 MB"),
+            (242_190_000, "242.2 MB"),
+        ] {
             assert_eq!(bytes(amount), text);
         }
         assert_eq!(duration(Duration::from_secs(90)), "90.0 seconds");

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs::{self, File, TryLockError};
-use std::io::{self, Write as _};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -54,10 +54,7 @@ pub struct BuildReport {
 
 /// Builds or rebuilds a database. When it fails on its input or its options, nothing is left
 /// behind; when it fails on the disk, what was finished is kept for the next run.
-pub fn run(
-    options: &BuildOptions,
-    progress: &dyn Progress,
-) -> Result<BuildReport, BuildError> {
+pub fn run(options: &BuildOptions, progress: &dyn Progress) -> Result<BuildReport, BuildError> {
     let begun = Instant::now();
     let pool = rayon::ThreadPoolBuilder::new().num_threads(options.jobs.unwrap_or(0)).build();
     let pool = pool.map_err(|error| BuildError::Threads(error.to_string()))?;
@@ -375,9 +372,8 @@ impl Session<'_> {
     /// Shards of the database that is there whose records, seed, place and shape are the same.
     fn reusable(&self, work: &WorkFile, checks: &[ShardCheck]) -> Vec<Option<ShardEntry>> {
         let Some(old) = &self.directory.existing else { return vec![None; checks.len()] };
-        let same = old.seed == work.seed
-            && old.shape == work.shape
-            && old.shards.len() == checks.len();
+        let same =
+            old.seed == work.seed && old.shape == work.shape && old.shards.len() == checks.len();
         if !same {
             return vec![None; checks.len()];
         }
@@ -421,7 +417,11 @@ impl Session<'_> {
                         entries[shard as usize] = Some(entry);
                     }
                     let whole = entries.into_iter().collect::<Option<Vec<_>>>();
-                    return Ok((whole.expect("this is a bug: a shard without file"), count, resumed));
+                    return Ok((
+                        whole.expect("this is a bug: a shard without file"),
+                        count,
+                        resumed,
+                    ));
                 }
                 Err(Stop::Widen(shard)) => self.widen(work, shard)?,
                 Err(Stop::MoreBits(shard)) => self.more_bits(work, shard)?,
@@ -477,8 +477,9 @@ impl Session<'_> {
             let Some(check) = checks.get(shard as usize) else { continue };
             let whole = shape == work.shape
                 && entry.records_digest.0 == check.digest
-                && header::read(&folder.join(&entry.file), &shape_of(work))
-                    .is_ok_and(|header| header.shard_index == shard && write::entry(&header) == entry);
+                && header::read(&folder.join(&entry.file), &shape_of(work)).is_ok_and(|header| {
+                    header.shard_index == shard && write::entry(&header) == entry
+                });
             if whole && entries[shard as usize].is_none() {
                 entries[shard as usize] = Some(entry);
                 taken += 1;
@@ -498,7 +499,8 @@ impl Session<'_> {
         todo: &[u32],
     ) -> Result<Vec<ShardEntry>, Stop> {
         let shape = shape_of(work);
-        let too_full = |shard: &&u32| checks[**shard as usize].group_load_max > shape.columns() as u64;
+        let too_full =
+            |shard: &&u32| checks[**shard as usize].group_load_max > shape.columns() as u64;
         if let Some(&shard) = todo.iter().find(too_full) {
             return Err(Stop::Widen(shard));
         }
@@ -581,7 +583,8 @@ impl Session<'_> {
         let created = self.options.created.unwrap_or_else(now);
         let manifest = Manifest::sign(&manifest_head(work, created), entries, key)?;
         let operator = out.join("operator.pub");
-        write_atomically(&operator, keys::public_pem(key).as_bytes()).context("write", &operator)?;
+        write_atomically(&operator, keys::public_pem(key).as_bytes())
+            .context("write", &operator)?;
         let path = out.join(MANIFEST_NAME);
         if let Some(old) = &self.directory.existing {
             let previous = out.join(MANIFEST_PREVIOUS_NAME);

@@ -218,7 +218,8 @@ pub(super) struct Journal {
 impl Journal {
     /// Notes a shard whose file is in place; the line is on disk when this returns.
     pub(super) fn append(&self, line: &JournalLine) -> Result<(), BuildError> {
-        let mut bytes = serde_json::to_vec(line).expect("this is a bug: a journal line is not JSON");
+        let mut bytes =
+            serde_json::to_vec(line).expect("this is a bug: a journal line is not JSON");
         bytes.push(b'\n');
         let mut file = self.file.lock().expect("this is a bug: the journal's lock is poisoned");
         let outcome = file.write_all(&bytes).and_then(|()| file.sync_data());
