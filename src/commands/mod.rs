@@ -5,9 +5,14 @@ use std::process::ExitCode;
 pub(crate) mod build;
 pub(crate) mod cert;
 <<<<<<< HEAD
+<<<<<<< HEAD
 pub(crate) mod serve;
 =======
+=======
+pub(crate) mod demo;
+>>>>>>> client
 pub(crate) mod inspect;
+pub(crate) mod lookup;
 pub(crate) mod sample;
 pub(crate) mod verify;
 >>>>>>> build
