@@ -4,18 +4,12 @@ use std::process::ExitCode;
 
 pub(crate) mod build;
 pub(crate) mod cert;
-<<<<<<< HEAD
-<<<<<<< HEAD
-pub(crate) mod serve;
-=======
-=======
 pub(crate) mod demo;
->>>>>>> client
 pub(crate) mod inspect;
 pub(crate) mod lookup;
 pub(crate) mod sample;
+pub(crate) mod serve;
 pub(crate) mod verify;
->>>>>>> build
 
 /// How a command ends: an exit code of its own, or an error for `error: ...` and exit code 2.
 pub(crate) type Ended = Result<ExitCode, Box<dyn std::error::Error>>;

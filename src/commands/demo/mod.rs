@@ -123,7 +123,9 @@ async fn show(args: &Args, folder: PathBuf) -> Result<ExitCode, Error> {
     }
     let total = asked.len();
     match wrong {
-        0 => say(&format!("All {total} answers were compared with the sample: every one is right."))?,
+        0 => {
+            say(&format!("All {total} answers were compared with the sample: every one is right."))?
+        }
         _ => say(&format!("{wrong} of {total} answers are WRONG."))?,
     }
     Ok(if wrong == 0 { ExitCode::SUCCESS } else { ExitCode::from(2) })
@@ -196,9 +198,11 @@ fn shards_explained(args: &Args) -> String {
     let crowd = grouped(args.records / u64::from(args.shards));
     let bound = limits::RECORDS_PER_SHARD_ACCEPTED_MIN;
     let why = match args.shards {
-        1 => "One shard: so the shard number, the only thing about a key that the server sees, says \
+        1 => {
+            "One shard: so the shard number, the only thing about a key that the server sees, says \
               nothing here."
-            .to_owned(),
+                .to_owned()
+        }
         n => format!(
             "{n} shards: so that one batch crosses shards, and the shard number can be shown. It \
              is the only thing about a key that the server sees."
@@ -238,8 +242,11 @@ async fn serve(
     folder: &Path,
 ) -> Result<(std::net::SocketAddr, String, Running), Error> {
     let made = certificates::localhost()?;
-    let files =
-        [("ca.pem", &made.ca_pem), ("server.pem", &made.server_pem), ("server.key", &made.server_key)];
+    let files = [
+        ("ca.pem", &made.ca_pem),
+        ("server.pem", &made.server_pem),
+        ("server.key", &made.server_key),
+    ];
     for (name, content) in files {
         folder::write_private(&folder.join(name), content)?;
     }
@@ -336,7 +343,10 @@ fn traffic(call: &CallReport) -> io::Result<()> {
         0 => "no hints: they were here already".to_owned(),
         n => format!("{n} hint(s) {}, kept for later", size(call.hint_bytes)),
     };
-    row("down", &format!("{queries} answers {}, {hints}", size(call.bytes_down - call.hint_bytes)))?;
+    row(
+        "down",
+        &format!("{queries} answers {}, {hints}", size(call.bytes_down - call.hint_bytes)),
+    )?;
     row("drawing, encrypting", &ms(call.encrypt_time))?;
     if call.hints > 0 {
         row("fetching hints", &ms(call.hint_time))?;
@@ -368,7 +378,10 @@ async fn show_many(
     paragraph(&format!(
         "Client and server share this machine's {cores} core(s). For every one of those queries \
          the server read the shard's whole {}, or it would have shown which part matters.",
-        size((report.shape.matrix_bytes() + report.shape.packs() * report.shape.table_bytes()) as u64),
+        size(
+            (report.shape.matrix_bytes() + report.shape.packs() * report.shape.table_bytes())
+                as u64
+        ),
     ))?;
     Ok(wrong)
 }
