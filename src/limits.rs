@@ -37,6 +37,19 @@
 //! | [`DRAIN_TIMEOUT`] | 15 s | what is in flight at shutdown gets the default deadline and some |
 //! | [`CLOSE_TIMEOUT`] | 1 s | how long leaving waits for peers to take note of it |
 //! | [`BATCH_QUERIES_PER_SCAN_MAX`] | 32 | more gain nothing: arithmetic binds from 8 on |
+//! | [`KEYS_PER_CALL_MAX`] | 16 384 | a client holds one call's queries: 850 MB at the standard shape |
+//! | [`HINT_CACHE_BYTES`] | 256 MiB | a client's hints: 15 000 standard shards |
+//! | [`BATCH_BYTES_WANTED`] | 4 MiB | a client's batches: each is there in a second at 34 Mbit/s |
+//! | [`BATCH_QUERIES_WANTED`] | 16 | a client's smallest split of a call over its streams |
+//! | [`ATTEMPTS_MAX`] | 8 | sendings of one request, whatever went wrong with each |
+//! | [`RETRY_WAIT_MIN`] | 20 ms | a server that names no wait is not asked again at once |
+//! | [`RETRY_WAIT_MAX`] | 10 s | a server's wish to wait longer is an outage |
+//! | [`CONNECT_TIMEOUT`] | 5 s | one handshake: two round trips and their first losses |
+//! | [`ANSWER_TIMEOUT`] | 15 s | a reply that has not come by then: the default deadline and some |
+//! | [`INPUT_RECORD_BYTES_MAX`] | 1 MiB | a line of the builder's input: a quote never closed ends here |
+//! | [`PARTITION_BUFFER_BYTES`] | 256 MiB | the builder's buffers on the way to all partition files |
+//! | [`BUILD_MEMORY_BYTES`] | 1 GiB | shards built at once; a shard larger than this is built alone |
+//! | [`BUILD_WIDENINGS_MAX`] | 8 | scheme.md: steps of 64 columns for shards without ribbon seed |
 
 use std::time::Duration;
 
@@ -99,6 +112,25 @@ pub const QUERIES_PER_SECRET_MAX: usize = 16;
 /// Most queries one pass over a shard answers.
 pub const BATCH_QUERIES_PER_SCAN_MAX: usize = 32;
 
+/// Most keys of one look-up call.
+pub const KEYS_PER_CALL_MAX: usize = 16_384;
+/// Memory of a client for hints.
+pub const HINT_CACHE_BYTES: usize = 256 << 20;
+/// Bytes of queries a client puts in one batch, unless one query is larger.
+pub const BATCH_BYTES_WANTED: usize = 4 << 20;
+/// Queries below which a client does not split a batch to fill its streams.
+pub const BATCH_QUERIES_WANTED: usize = 16;
+/// How often a client sends one request, the first time included.
+pub const ATTEMPTS_MAX: u32 = 8;
+/// Shortest wait of a client before it sends a refused request again.
+pub const RETRY_WAIT_MIN: Duration = Duration::from_millis(20);
+/// Longest wait of a client before it sends a refused request again.
+pub const RETRY_WAIT_MAX: Duration = Duration::from_secs(10);
+/// How long a client tries to connect to one address.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a client waits for the next reply on a stream.
+pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
+
 /// How long a request may take to arrive once its stream is open.
 pub const STREAM_READ_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a peer may leave one reply unread.
@@ -117,6 +149,15 @@ pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Largest manifest read from disk: 65 536 shards at about 400 bytes a line, doubled.
 pub const MANIFEST_BYTES_MAX: u64 = 64 << 20;
 
+/// Longest record of the builder's input, in bytes as written.
+pub const INPUT_RECORD_BYTES_MAX: usize = 1 << 20;
+/// Memory for records on their way to partition files.
+pub const PARTITION_BUFFER_BYTES: usize = 256 << 20;
+/// Memory for shards that are built at the same time.
+pub const BUILD_MEMORY_BYTES: u64 = 1 << 30;
+/// How often the builder widens the shape before it gives up.
+pub const BUILD_WIDENINGS_MAX: u32 = 8;
+
 const _: () = assert!(COLUMNS_MIN.is_multiple_of(COLUMNS_STEP));
 const _: () = assert!(COLUMNS_MAX.is_multiple_of(COLUMNS_STEP));
 const _: () = assert!(VALUE_BYTES_MAX + 8 <= 2048);
@@ -125,6 +166,8 @@ const _: () = assert!(RETRY_AFTER_MAX.as_secs() < DEADLINE_DEFAULT.as_secs());
 const _: () = assert!(BATCH_QUERIES_PER_SCAN_MAX <= ENGINE_CALL_QUERIES_MAX);
 const _: () = assert!(STREAM_WINDOW_BYTES <= CONNECTION_WINDOW_BYTES);
 const _: () = assert!(DEADLINE_DEFAULT.as_secs() <= DEADLINE_MAX.as_secs());
+const _: () = assert!(DEADLINE_DEFAULT.as_secs() < ANSWER_TIMEOUT.as_secs());
+const _: () = assert!(RETRY_WAIT_MIN.as_millis() < RETRY_WAIT_MAX.as_millis());
 const _: () = assert!(
     BUNDLES_PER_CONNECTION as usize * QUERIES_PER_SECRET_MAX >= QUERIES_PER_BATCH_MAX as usize
 );

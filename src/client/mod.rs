@@ -1,1 +1,194 @@
-//! Stub.
+//! The client: what a resolver front-end or a device links to look up keys privately.
+//!
+//! [`Client::connect`] checks who signed the database and that it is large enough to hide in;
+//! [`Client::lookup`] looks up many keys in one call. The server learns the shard number of each
+//! key and nothing else: whether a key is there, what its value is and which of a shard's records
+//! it was cannot be told from any byte, size or time the client sends.
+//!
+//! # What a caller must know
+//!
+//! - A call encrypts all its look-ups, collects all answers, and decodes last. So put what belongs
+//!   together in one call, and let nothing anyone else can observe depend on an outcome soon after.
+//! - [`Outcome::Invalid`] says that an answer cannot be believed: a stale or forged hint, a changed
+//!   matrix, a broken server. The client does not try again within the call, for then the server
+//!   would see in the second query that the first did not decode, and could so learn of the secret.
+//!   Look the key up again, at most once, at its next regular time: that draws a fresh secret.
+//! - The same for [`LookupError::Malformed`]: at most one more try, at the next regular time.
+//! - Dropping a call's future wipes its secrets and takes its queries off the server.
+//! - Keep [`Client::pins`] from session to session ([`Options::remembered`]): what must not change
+//!   then cannot change unnoticed.
+//!
+//! What this module does not do: dummies and padding of batches (the front-end's, see scheme.md,
+//! "What an observer learns"), keeping values, looking up on its own schedule.
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! use sotto::client::{Client, Options, OperatorKey, Outcome, Replica, Trust};
+//!
+//! let key = OperatorKey::from_text(&std::fs::read_to_string("db/operator.pub")?)?;
+//! let replica = Replica::resolve("localhost:4433").await?;
+//! let options = Options::new(replica, std::fs::read("ca.pem")?, Trust::Pinned(key));
+//! let mut client = Client::connect(options).await?;
+//!
+//! let keys = ["+15550100001", "nobody@example.org"];
+//! for (key, outcome) in keys.iter().zip(client.lookup(&keys).await?) {
+//!     match outcome? {
+//!         Outcome::Found(value) => println!("{key}: {}", String::from_utf8_lossy(&value)),
+//!         Outcome::Absent => println!("{key}: not found"),
+//!         Outcome::Invalid => println!("{key}: the answer cannot be believed"),
+//!     }
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Read next: [`retry`](self) for wire.md's table as a function, then `call`, then `exchange`.
+
+mod call;
+mod error;
+mod exchange;
+mod hints;
+mod net;
+mod options;
+mod report;
+mod retry;
+mod trust;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use zeroize::Zeroizing;
+
+pub use crate::keyword::Outcome;
+pub use error::{ClientError, LookupError, ParameterError};
+pub use options::{Options, Replica};
+pub use report::{CallReport, SentQuery};
+pub use trust::{OperatorKey, Pins, Trust};
+
+use crate::limits;
+use crate::wire::PublicParameters;
+use call::{Call, View};
+use exchange::{Allowance, Link};
+use hints::HintCache;
+use net::Dialer;
+use trust::Rules;
+
+/// A connection to a database, with what is known of it. See the [module](self).
+pub struct Client {
+    dialer: Dialer,
+    link: Option<Link>,
+    rules: Rules,
+    view: Option<Arc<View>>,
+    allowance: Allowance,
+    hints: HintCache,
+    answer_timeout: Duration,
+    deadline: Duration,
+    report: CallReport,
+    sent: Vec<(usize, SentQuery)>,
+}
+
+impl Client {
+    /// Connects, fetches the database's parameters and checks them: the operator's signature, the
+    /// pinned seed, the epoch, the number of shards, and the crowd in each.
+    ///
+    /// # Errors
+    /// [`ClientError::Parameters`] when the database must not be used; the others when it cannot be
+    /// reached.
+    pub async fn connect(options: Options) -> Result<Self, ClientError> {
+        options.check()?;
+        let mut client = Self {
+            dialer: Dialer::new(&options)?,
+            link: None,
+            rules: Rules {
+                trust: options.trust,
+                pins: options.remembered,
+                records_per_shard_min: options.records_per_shard_min,
+            },
+            view: None,
+            allowance: Allowance::new(None),
+            hints: HintCache::new(limits::HINT_CACHE_BYTES),
+            answer_timeout: options.answer_timeout,
+            deadline: options.deadline,
+            report: CallReport::default(),
+            sent: Vec::new(),
+        };
+        client.link().await?; // a server that is not there is said at once, without retries
+        client.refresh().await?;
+        if options.trust == Trust::FirstUse && options.remembered.is_none() {
+            let key = client.operator_key();
+            tracing::warn!(
+                fingerprint = key.fingerprint(),
+                "the operator's key is believed on first use: compare it with what the operator \
+                 publishes, then pin it"
+            );
+        }
+        Ok(client)
+    }
+
+    /// Looks up many keys in one call; the outcomes come in the order of the keys.
+    ///
+    /// Each key takes a query to its shard; a key given twice is looked up twice. Keys are bytes,
+    /// compared as they are: bring them into one form first (E.164 numbers, lower-case addresses).
+    ///
+    /// # Errors
+    /// The outer error ends the whole call, undecoded: parameters that must not be used, or no
+    /// random bytes for secrets. Anything else ends only the look-ups it happened to.
+    pub async fn lookup<K: AsRef<[u8]>>(
+        &mut self,
+        keys: &[K],
+    ) -> Result<Vec<Result<Outcome, LookupError>>, ClientError> {
+        if keys.len() > limits::KEYS_PER_CALL_MAX {
+            return Err(ClientError::TooManyKeys { found: keys.len() });
+        }
+        self.report = CallReport::default();
+        self.sent.clear();
+        let view = self.view().clone();
+        let keys: Vec<_> = keys.iter().map(|key| Zeroizing::new(key.as_ref().to_vec())).collect();
+
+        let started = Instant::now();
+        let now = tokio::time::Instant::now();
+        let call = compute(move || Call::encrypt(view, keys, now)).await??;
+        self.report.encrypt_time = started.elapsed();
+
+        let call = self.run(call).await?;
+
+        let started = Instant::now();
+        let outcomes = compute(move || call.finish()).await?;
+        self.report.decode_time = started.elapsed();
+        self.sent.sort_by_key(|&(index, _)| index);
+        self.report.queries = self.sent.drain(..).map(|(_, query)| query).collect();
+        Ok(outcomes)
+    }
+
+    /// What to remember of this database for the next session ([`Options::remembered`]).
+    pub fn pins(&self) -> Pins {
+        self.rules.pins.expect("this is a bug: connected without pins")
+    }
+
+    /// The key the parameters are signed with: the pinned one, or on first use the one shown.
+    pub fn operator_key(&self) -> OperatorKey {
+        self.pins().operator_key
+    }
+
+    /// The database's parameters as last fetched.
+    pub fn parameters(&self) -> &PublicParameters {
+        &self.view().parameters
+    }
+
+    /// What the last call sent and took.
+    pub fn last_call(&self) -> &CallReport {
+        &self.report
+    }
+
+    fn view(&self) -> &Arc<View> {
+        self.view.as_ref().expect("this is a bug: connected without parameters")
+    }
+}
+
+/// Encrypts or decodes on a thread of its own: async code moves bytes only. When the caller is
+/// dropped meanwhile, the result is dropped with it, and so the secrets in it.
+async fn compute<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, ClientError> {
+    tokio::task::spawn_blocking(work).await.map_err(|e| ClientError::Computing(e.to_string()))
+}

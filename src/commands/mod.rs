@@ -2,8 +2,14 @@
 
 use std::process::ExitCode;
 
+pub(crate) mod build;
 pub(crate) mod cert;
+pub(crate) mod demo;
+pub(crate) mod inspect;
+pub(crate) mod lookup;
+pub(crate) mod sample;
 pub(crate) mod serve;
+pub(crate) mod verify;
 
 /// How a command ends: an exit code of its own, or an error for `error: ...` and exit code 2.
 pub(crate) type Ended = Result<ExitCode, Box<dyn std::error::Error>>;

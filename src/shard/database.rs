@@ -5,7 +5,6 @@
 //! [`super::verify`]'s work.
 
 use std::fs::File;
-use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -13,7 +12,7 @@ use memmap2::Mmap;
 use rayon::prelude::*;
 
 use super::ShardView;
-use super::header::{HEADER_BYTES, Header, HeaderError, Section, file_bytes};
+use super::header::{Header, HeaderError, Section, read_from};
 use super::hex;
 use super::manifest::{MANIFEST_NAME, Manifest, ManifestError, SHARDS_DIR, ShardEntry};
 use crate::params::Shape;
@@ -115,13 +114,7 @@ impl Shard {
         let io = |source| OpenError::Io { path: path.to_owned(), source };
         let refuse = |source| OpenError::Shard { path: path.to_owned(), source };
         let file = File::open(path).map_err(io)?;
-        let (found, expected) = (file.metadata().map_err(io)?.len(), file_bytes(&manifest.shape()));
-        if found != expected {
-            return Err(refuse(ShardError::Length { found, expected }));
-        }
-        let mut page = [0; HEADER_BYTES];
-        file.read_exact_at(&mut page, 0).map_err(io)?;
-        let header = Header::decode(&page).map_err(|error| refuse(error.into()))?;
+        let header = read_from(&file, path, &manifest.shape())?;
         compare(&header, manifest, index).map_err(refuse)?;
         // SAFETY: shard files are named after their content and never modified in place: builders
         // write new files and unlink old ones, which leaves maps as they are. Whoever truncates

@@ -26,8 +26,13 @@
 //! | 4064 | 32 | BLAKE3 over bytes 0 to 4063: the header digest |
 //!
 //! The header digest commits to everything, for it covers the digests of the sections; the file is
-//! named after it. What this module does not do: read files ([`super::database`]).
+//! named after it. What this module does not do: read the sections ([`super::database`], [`super::verify`]).
 
+use std::fs::File;
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
+
+use super::database::{OpenError, ShardError};
 use crate::limits;
 use crate::params::{FAILURE_LOG2_MAX, Shape, ShapeError, ShapeFields};
 use crate::wire::parameters::RIBBON_SEEDS;
@@ -290,6 +295,26 @@ impl Header {
     pub fn digest(&self) -> [u8; 32] {
         array_at(&self.encode(), DIGEST_AT)
     }
+}
+
+/// Reads and checks the header of a shard file that has to be of this shape.
+pub fn read(path: &Path, shape: &Shape) -> Result<Header, OpenError> {
+    let io = |source| OpenError::Io { path: path.to_owned(), source };
+    let file = File::open(path).map_err(io)?;
+    read_from(&file, path, shape)
+}
+
+/// The same of an open file; `path` is for messages.
+pub(super) fn read_from(file: &File, path: &Path, shape: &Shape) -> Result<Header, OpenError> {
+    let io = |source| OpenError::Io { path: path.to_owned(), source };
+    let refuse = |source| OpenError::Shard { path: path.to_owned(), source };
+    let (found, expected) = (file.metadata().map_err(io)?.len(), file_bytes(shape));
+    if found != expected {
+        return Err(refuse(ShardError::Length { found, expected }));
+    }
+    let mut page = [0; HEADER_BYTES];
+    file.read_exact_at(&mut page, 0).map_err(io)?;
+    Header::decode(&page).map_err(|error| refuse(error.into()))
 }
 
 /// The content-addressed name of the file with this header digest.

@@ -1,0 +1,145 @@
+//! Seed, shard count and shape of a build: from the options, an existing database, or the rule.
+
+use super::count::Count;
+use super::{BuildError, BuildOptions, Existing, random};
+use crate::limits;
+use crate::params::{Shape, TAG_BYTES};
+use crate::shard::hex;
+use crate::shard::manifest::Manifest;
+
+/// Records a shard when no option says how many.
+pub const RECORDS_PER_SHARD_DEFAULT: u64 = 1 << 20;
+
+/// What all shards of a database share.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Choice {
+    /// Database seed.
+    pub seed: [u8; 32],
+    /// Shards.
+    pub shard_count: u32,
+    /// Sizes of every shard.
+    pub shape: Shape,
+}
+
+/// Whether an existing database decides.
+fn kept<'a>(options: &BuildOptions, existing: Option<&'a Manifest>) -> Option<&'a Manifest> {
+    existing.filter(|_| options.existing == Existing::Keep)
+}
+
+/// The longest value a line may have, before anything is known about the others.
+pub fn value_bytes_max(options: &BuildOptions, existing: Option<&Manifest>) -> usize {
+    let kept = kept(options, existing).map(|manifest| manifest.shape.value_len);
+    let field = kept.or(options.value_bytes).unwrap_or(limits::VALUE_BYTES_MAX);
+    field.min(limits::VALUE_BYTES_MAX).saturating_sub(1) as usize
+}
+
+/// Decides. A database that exists is kept as it is; options that say otherwise are an error.
+pub fn choose(
+    options: &BuildOptions,
+    existing: Option<&Manifest>,
+    count: &Count,
+) -> Result<Choice, BuildError> {
+    let shard_count = wished_shards(options, count)?;
+    if let Some(manifest) = kept(options, existing) {
+        refuse_conflicts(options, manifest, shard_count)?;
+        return Ok(Choice {
+            seed: manifest.seed.0,
+            shard_count: manifest.shard_count,
+            shape: manifest.shape(),
+        });
+    }
+    let shard_count = match shard_count {
+        Some(shard_count) => shard_count,
+        None => bounded_shards(count.records.div_ceil(RECORDS_PER_SHARD_DEFAULT))?,
+    };
+    let records_per_shard = count.records.div_ceil(shard_count.into());
+    let value_len = options.value_bytes.unwrap_or(fitting_value_len(count.value_bytes_longest));
+    let shape = Shape::for_records(records_per_shard, value_len, options.wishes)?;
+    let seed = match options.seed.or(existing.map(|manifest| manifest.seed.0)) {
+        Some(seed) => seed,
+        None => random()?,
+    };
+    Ok(Choice { seed, shard_count, shape })
+}
+
+/// The smallest field that holds the longest value and its end mark, so that a record is a
+/// multiple of 16 bytes.
+fn fitting_value_len(value_bytes_longest: usize) -> u32 {
+    ((value_bytes_longest + 1 + TAG_BYTES).next_multiple_of(16) - TAG_BYTES) as u32
+}
+
+fn wished_shards(options: &BuildOptions, count: &Count) -> Result<Option<u32>, BuildError> {
+    match (options.shards, options.records_per_shard) {
+        (Some(_), Some(_)) => Err(BuildError::Option {
+            problem: "--shards and --records-per-shard exclude each other".into(),
+        }),
+        (Some(shards), None) => bounded_shards(shards.into()).map(Some),
+        (None, Some(records)) => bounded_shards(count.records.div_ceil(records.max(1))).map(Some),
+        (None, None) => Ok(None),
+    }
+}
+
+fn bounded_shards(shards: u64) -> Result<u32, BuildError> {
+    match u32::try_from(shards) {
+        Ok(shards) if (1..=limits::SHARDS_MAX).contains(&shards) => Ok(shards),
+        _ => Err(BuildError::Option {
+            problem: format!("{shards} shards, expected 1 to {}", limits::SHARDS_MAX),
+        }),
+    }
+}
+
+fn refuse_conflicts(
+    options: &BuildOptions,
+    manifest: &Manifest,
+    shard_count: Option<u32>,
+) -> Result<(), BuildError> {
+    let mut conflicts = Vec::new();
+    let mut compare = |flag: &str, wished: Option<u32>, kept: u32| {
+        if let Some(wished) = wished.filter(|&wished| wished != kept) {
+            conflicts.push(format!("{flag} asks for {wished}, the database has {kept}"));
+        }
+    };
+    let flag = if options.shards.is_some() { "--shards" } else { "--records-per-shard" };
+    compare(flag, shard_count, manifest.shard_count);
+    compare("--value-bytes", options.value_bytes, manifest.shape.value_len);
+    compare("--pack-rows", options.wishes.pack_rows, manifest.shape.pack_rows);
+    compare("--packs", options.wishes.packs, manifest.shape.packs);
+    if let Some(seed) = options.seed.filter(|seed| *seed != manifest.seed.0) {
+        let kept = hex::encode(&manifest.seed.0);
+        conflicts.push(format!("--seed asks for {}, the database has {kept}", hex::encode(&seed)));
+    }
+    if conflicts.is_empty() {
+        return Ok(());
+    }
+    Err(BuildError::KeptShape { problem: conflicts.join("; ") })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::build::Input;
+
+    #[test]
+    fn value_fields_are_the_smallest_that_fit() {
+        for (longest, value_len) in
+            [(0, 8), (7, 8), (8, 24), (23, 24), (24, 40), (119, 120), (2039, 2040)]
+        {
+            assert_eq!(fitting_value_len(longest), value_len, "{longest}");
+        }
+    }
+
+    #[test]
+    fn shard_counts_follow_the_options() {
+        let base = BuildOptions::new(Input::Stdin, "x".into());
+        let count = Count { records: 3_000_000, value_bytes_longest: 20, entry_bytes: 1 };
+        let shards = |options: &BuildOptions| choose(options, None, &count).unwrap().shard_count;
+        assert_eq!(shards(&base), 3);
+        assert_eq!(shards(&BuildOptions { shards: Some(7), ..base.clone() }), 7);
+        let by_records = BuildOptions { records_per_shard: Some(1000), ..base.clone() };
+        assert_eq!(shards(&by_records), 3000);
+        for (shards, records_per_shard) in [(Some(0), None), (None, Some(1)), (Some(3), Some(3))] {
+            let options = BuildOptions { shards, records_per_shard, ..base.clone() };
+            assert!(choose(&options, None, &count).is_err());
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! The operator's signing key: Ed25519, PKCS#8 PEM, as `openssl genpkey -algorithm ed25519` makes it.
+//!
+//! Made when absent, readable by its owner only, beside the database and never inside, for the
+//! database directory is what gets copied to servers. Signing itself is [`crate::wire`]'s.
+
+use std::fs::OpenOptions;
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use zeroize::Zeroizing;
+
+use super::{BuildError, IoContext as _, random};
+use crate::shard::files::{read_bounded, sync_parent};
+use crate::wire::SigningKey;
+use crate::wire::pkcs8::spki::EncodePublicKey as _;
+use crate::wire::pkcs8::{
+    DecodePrivateKey as _, EncodePrivateKey as _, KeypairBytes, spki::der::pem::LineEnding,
+};
+
+const KEY_FILE_BYTES_MAX: u64 = 64 << 10;
+
+/// Where the key is when no option says so: `<OUT>.signing-key.pem`.
+pub fn default_path(out: &Path) -> PathBuf {
+    let mut name = out.file_name().unwrap_or("database".as_ref()).to_owned();
+    name.push(".signing-key.pem");
+    out.with_file_name(name)
+}
+
+/// Reads the key; `None` where there is no file.
+pub fn load(path: &Path) -> Result<Option<SigningKey>, BuildError> {
+    let bytes = match read_bounded(path, KEY_FILE_BYTES_MAX) {
+        Ok(bytes) => Zeroizing::new(bytes),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error).context("read", path),
+    };
+    let wrong = |problem: String| BuildError::SigningKey { path: path.to_owned(), problem };
+    let text = std::str::from_utf8(&bytes).map_err(|_| wrong("it is not text".into()))?;
+    SigningKey::from_pkcs8_pem(text).map(Some).map_err(|error| wrong(error.to_string()))
+}
+
+/// Makes a key and writes it, with mode 0600. Never replaces a file.
+pub fn create(path: &Path) -> Result<SigningKey, BuildError> {
+    let key = SigningKey::from_bytes(&Zeroizing::new(random()?));
+    // Without the public key in it: the first version of PKCS#8, which every openssl reads.
+    let pair = KeypairBytes { secret_key: key.to_bytes(), public_key: None };
+    let pem = pair.to_pkcs8_pem(LineEnding::LF).expect("this is a bug: a key that is not PKCS#8");
+    let mut options = OpenOptions::new();
+    let mut file =
+        options.write(true).create_new(true).mode(0o600).open(path).context("create", path)?;
+    let outcome = file.write_all(pem.as_bytes()).and_then(|()| file.sync_all());
+    outcome.and_then(|()| sync_parent(path)).context("write", path)?;
+    Ok(key)
+}
+
+/// The public key as PEM, what clients pin.
+pub fn public_pem(key: &SigningKey) -> String {
+    key.verifying_key()
+        .to_public_key_pem(LineEnding::LF)
+        .expect("this is a bug: a public key that is not SPKI")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_made_once_and_read_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = default_path(&directory.path().join("db"));
+        assert!(path.ends_with("db.signing-key.pem"), "{}", path.display());
+        assert!(load(&path).unwrap().is_none());
+        let key = create(&path).unwrap();
+        assert_eq!(load(&path).unwrap().unwrap().to_bytes(), key.to_bytes());
+        assert!(create(&path).is_err());
+        let mode = std::os::unix::fs::MetadataExt::mode(&path.metadata().unwrap());
+        assert_eq!(mode & 0o777, 0o600);
+        assert!(public_pem(&key).starts_with("-----BEGIN PUBLIC KEY-----\n"));
+        std::fs::write(&path, "nonsense").unwrap();
+        assert!(load(&path).unwrap_err().to_string().contains("PKCS#8"));
+    }
+
+    /// Made by `openssl genpkey -algorithm ed25519`: RFC 8410's example.
+    #[test]
+    fn a_key_of_openssl_is_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("key.pem");
+        let pem = "-----BEGIN PRIVATE KEY-----\n\
+            MC4CAQAwBQYDK2VwBCIEINTuctv5E1hK1bbY8fdp+K06/nwoy/HU++CXqI9EdVhC\n\
+            -----END PRIVATE KEY-----\n";
+        std::fs::write(&path, pem).unwrap();
+        let key = load(&path).unwrap().unwrap();
+        let public = "MCowBQYDK2VwAyEAGb9ECWmEzf6FQbrBZ9w7lshQhqowtrbLDFw4rXAxZuE=";
+        assert!(public_pem(&key).contains(public), "{}", public_pem(&key));
+    }
+}

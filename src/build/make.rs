@@ -1,0 +1,190 @@
+//! One shard from its records: solved, packed, checked through the scheme.
+//!
+//! The outcome depends on seed, shard number, shape and records alone: not on threads, not on the
+//! order of the input. Matrix and tables are in memory; what is written is [`crate::shard`]'s.
+
+use rayon::prelude::*;
+
+use super::partition::Partition;
+use super::{BuildError, random};
+use crate::arith::Isa;
+use crate::keyword::solve::{self, Record, Solved};
+use crate::keyword::{Outcome, band, extract, locate};
+use crate::params::{FAILURE_LOG2_MAX, Shape};
+use crate::scheme::{KeyBundle, SecretError, SecretPool, Seed, ShardMasks, reference};
+use crate::shard::Header;
+use crate::shard::write::Sections;
+
+/// How many of a shard's records are queried before it counts as built.
+const CHECKED_RECORDS: usize = 2;
+
+/// What all shards of a build share.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Spec {
+    pub(super) seed: Seed,
+    pub(super) shard_count: u32,
+    pub(super) shape: Shape,
+    pub(super) isa: Isa,
+}
+
+/// A shard that is ready to be written.
+pub(super) struct Made {
+    pub(super) header: Header,
+    matrix: Vec<u8>,
+    tables: Vec<u8>,
+    hints: Vec<u8>,
+}
+
+/// Why a shard cannot be made.
+#[derive(Debug)]
+pub(super) enum MakeError {
+    /// No ribbon seed solves it: more columns are needed.
+    NoRibbonSeed,
+    /// Its largest row is too noisy: more response bits are needed.
+    TooNoisy,
+    /// Anything else.
+    Build(BuildError),
+}
+
+impl From<BuildError> for MakeError {
+    fn from(error: BuildError) -> Self {
+        Self::Build(error)
+    }
+}
+
+impl Made {
+    pub(super) fn sections(&self) -> Sections<'_> {
+        Sections { matrix: &self.matrix, tables: &self.tables, hints: &self.hints }
+    }
+}
+
+/// A record kept aside, to be queried once the shard is there.
+struct Sample {
+    key: Vec<u8>,
+    value: Vec<u8>,
+}
+
+/// Makes one shard. Runs on the current rayon pool.
+pub(super) fn make(
+    spec: &Spec,
+    shard: u32,
+    rows: Partition,
+    records_digest: [u8; 32],
+) -> Result<Made, MakeError> {
+    let samples = samples(&rows)?;
+    let records = located(spec, &rows);
+    drop(rows);
+    let count = records.len() as u64;
+    let solved = solve::solve(&spec.seed, shard, &spec.shape, &records);
+    drop(records);
+    let Solved { ribbon_seed, matrix, row_square_sum_max } =
+        solved.ok_or(MakeError::NoRibbonSeed)?;
+    if spec.shape.log2_failure_for(row_square_sum_max as f64) > FAILURE_LOG2_MAX {
+        return Err(MakeError::TooNoisy);
+    }
+    let (tables, hints) = build_packs(spec, shard, &matrix);
+    let sections = Sections { matrix: &matrix, tables: &tables, hints: &hints };
+    self_check(spec, shard, ribbon_seed, &sections, &samples)?;
+    let header = Header {
+        seed: spec.seed,
+        shard_index: shard,
+        shard_count: spec.shard_count,
+        shape: spec.shape,
+        ribbon_seed,
+        records: count,
+        row_square_sum_max,
+        records_digest,
+        section_digests: sections.digests(),
+    };
+    Ok(Made { header, matrix, tables, hints })
+}
+
+fn located(spec: &Spec, rows: &Partition) -> Vec<Record> {
+    let groups = spec.shape.groups() as u32;
+    let record = |index| {
+        let row = rows.row(index);
+        let place = locate(&spec.seed, row.key, spec.shard_count, groups);
+        Record { group: place.group, identity: place.identity, value: row.value.to_vec() }
+    };
+    (0..rows.len()).into_par_iter().map(record).collect()
+}
+
+fn build_packs(spec: &Spec, shard: u32, matrix: &[u8]) -> (Vec<u8>, Vec<u8>) {
+    let shape = &spec.shape;
+    let masks = ShardMasks::new(spec.isa, &spec.seed, shard, shape);
+    let mut tables = vec![0; shape.packs() * shape.table_bytes()];
+    let mut hints = vec![0; shape.packs() * shape.hint_bytes()];
+    matrix
+        .par_chunks(shape.pack_rows() * shape.columns())
+        .zip(tables.par_chunks_mut(shape.table_bytes()))
+        .zip(hints.par_chunks_mut(shape.hint_bytes()))
+        .for_each(|((rows, table), hint)| masks.build_pack(rows, table, hint));
+    (tables, hints)
+}
+
+fn samples(rows: &Partition) -> Result<Vec<Sample>, BuildError> {
+    if rows.is_empty() {
+        return Ok(Vec::new());
+    }
+    let random = random()?;
+    let (draws, _) = random.as_chunks::<8>();
+    let sample = |draw: &[u8; 8]| {
+        let row = rows.row((u64::from_le_bytes(*draw) % rows.len() as u64) as usize);
+        Sample { key: row.key.to_vec(), value: row.value.to_vec() }
+    };
+    Ok(draws.iter().take(CHECKED_RECORDS).map(sample).collect())
+}
+
+/// Queries the samples and one key that is not there, as a client would, and compares.
+fn self_check(
+    spec: &Spec,
+    shard: u32,
+    ribbon_seed: u32,
+    sections: &Sections<'_>,
+    samples: &[Sample],
+) -> Result<(), BuildError> {
+    // Keys are UTF-8, so one that begins with 0xff is in no database.
+    let absent = [&[0xff][..], &random()?[..]].concat();
+    let mut wanted: Vec<(&[u8], Outcome)> =
+        samples.iter().map(|s| (&s.key[..], Outcome::Found(s.value.clone()))).collect();
+    wanted.push((&absent, Outcome::Absent));
+    let failed = |problem: &str| BuildError::SelfCheck { shard, problem: problem.to_owned() };
+    let secret = |error: SecretError| failed(&error.to_string());
+    let shape = &spec.shape;
+    let mut pool = SecretPool::new(spec.seed, *shape);
+    let mut queries = Vec::new();
+    for (key, outcome) in wanted {
+        let place = locate(&spec.seed, key, spec.shard_count, shape.groups() as u32);
+        let band = band(&place.identity, ribbon_seed, shape);
+        let query = pool.query(shard, band.selection()).map_err(secret)?;
+        let (_, bundle) = pool.bundle(query).map_err(secret)?;
+        let bundle = KeyBundle::decode(&bundle, shape).map_err(|e| failed(&e.to_string()))?;
+        let vector = pool.vector(query).map_err(secret)?;
+        queries.push((query, vector, bundle, place, band, outcome));
+    }
+    let decoder = pool.seal();
+    for (query, vector, bundle, place, band, outcome) in queries {
+        let (matrix, tables) = (sections.matrix, sections.tables);
+        let answer = reference::answer(shape, matrix, tables, &vector, &bundle);
+        let decoded = decoder.decode(query, shape, &answer, sections.hints).map_err(secret)?;
+        if extract(&decoded, &place, &band, shape) != outcome {
+            return Err(failed("a record that was queried did not come back"));
+        }
+    }
+    Ok(())
+}
+
+/// Does the work of one shard of so many records, for measuring this machine.
+pub(super) fn calibrate(shape: &Shape, records: u64) {
+    let spec = Spec { seed: [0; 32], shard_count: 1, shape: *shape, isa: Isa::detect() };
+    let groups = shape.groups() as u32;
+    let record = |index: u64| {
+        let place = locate(&spec.seed, &index.to_le_bytes(), 1, groups);
+        let value = vec![0; shape.value_len() - 1];
+        Record { group: place.group, identity: place.identity, value }
+    };
+    let records: Vec<Record> = (0..records).into_par_iter().map(record).collect();
+    if let Some(solved) = solve::solve(&spec.seed, 0, shape, &records) {
+        build_packs(&spec, 0, &solved.matrix);
+    }
+}

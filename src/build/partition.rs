@@ -1,0 +1,203 @@
+//! Records on their way to a shard: one temporary file a shard, written with bounded memory.
+//!
+//! A record is its line number (8 bytes), key length (2), value length (2), key, value. Files are
+//! opened to append a full buffer and closed again, so that no number of shards meets a limit on
+//! open files. What this module does not do: decide which shard ([`crate::keyword::locate`]).
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+use crate::limits;
+
+const HEAD_BYTES: usize = 12;
+const BUFFER_BYTES_MIN: usize = 4 << 10;
+const BUFFER_BYTES_MAX: usize = 1 << 20;
+
+/// Writes records to the files of their shards.
+pub struct PartitionWriter {
+    folder: PathBuf,
+    buffers: Vec<Vec<u8>>,
+    buffer_bytes: usize,
+}
+
+/// Bytes a record takes in its partition file.
+pub fn record_bytes(key_bytes: usize, value_bytes: usize) -> usize {
+    HEAD_BYTES + key_bytes + value_bytes
+}
+
+/// The partition file of a shard.
+pub fn path(folder: &Path, shard: u32) -> PathBuf {
+    folder.join(format!("{shard:05}"))
+}
+
+impl PartitionWriter {
+    /// Begins anew: an existing folder is emptied.
+    pub fn create(folder: &Path, shard_count: u32) -> io::Result<Self> {
+        match fs::remove_dir_all(folder) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => fs::create_dir(folder)?,
+        }
+        let share = limits::PARTITION_BUFFER_BYTES / shard_count as usize;
+        let buffer_bytes = share.clamp(BUFFER_BYTES_MIN, BUFFER_BYTES_MAX);
+        let buffers = vec![Vec::new(); shard_count as usize];
+        Ok(Self { folder: folder.to_owned(), buffers, buffer_bytes })
+    }
+
+    /// Adds a record. Key and value are within the bounds that reading the input checks.
+    pub fn push(&mut self, shard: u32, line: u64, key: &[u8], value: &[u8]) -> io::Result<()> {
+        let buffer = &mut self.buffers[shard as usize];
+        if buffer.len() + record_bytes(key.len(), value.len()) > self.buffer_bytes {
+            append(&path(&self.folder, shard), buffer)?;
+        }
+        buffer.extend_from_slice(&line.to_le_bytes());
+        buffer.extend_from_slice(&(key.len() as u16).to_le_bytes());
+        buffer.extend_from_slice(&(value.len() as u16).to_le_bytes());
+        buffer.extend_from_slice(key);
+        buffer.extend_from_slice(value);
+        Ok(())
+    }
+
+    /// Writes what is left. Every shard has a file then, an empty one too.
+    pub fn finish(mut self) -> io::Result<()> {
+        for (shard, buffer) in self.buffers.iter_mut().enumerate() {
+            append(&path(&self.folder, shard as u32), buffer)?;
+            *buffer = Vec::new();
+        }
+        Ok(())
+    }
+}
+
+fn append(path: &Path, buffer: &mut Vec<u8>) -> io::Result<()> {
+    OpenOptions::new().append(true).create(true).open(path)?.write_all(buffer)?;
+    buffer.clear();
+    Ok(())
+}
+
+/// The records of one shard, in memory, sorted by key.
+pub struct Partition {
+    bytes: Vec<u8>,
+    starts: Vec<u64>,
+}
+
+/// One record of a partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Row<'a> {
+    /// Line of the input.
+    pub line: u64,
+    /// Look-up key.
+    pub key: &'a [u8],
+    /// Value.
+    pub value: &'a [u8],
+}
+
+impl Partition {
+    /// Reads and sorts a shard's records: by key, then by line.
+    pub fn read(path: &Path) -> io::Result<Self> {
+        let bytes = fs::read(path)?;
+        let mut starts = Vec::new();
+        let mut at = 0;
+        while at < bytes.len() {
+            let (row, end) = row_at(&bytes, at).ok_or_else(|| damaged(at))?;
+            if row.key.is_empty() {
+                return Err(damaged(at));
+            }
+            starts.push(at as u64);
+            at = end;
+        }
+        let mut partition = Self { bytes, starts: Vec::new() };
+        starts.sort_unstable_by(|&a, &b| {
+            let (a, b) = (partition.row_from(a), partition.row_from(b));
+            (a.key, a.line).cmp(&(b.key, b.line))
+        });
+        partition.starts = starts;
+        Ok(partition)
+    }
+
+    /// How many records there are.
+    pub fn len(&self) -> usize {
+        self.starts.len()
+    }
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.starts.is_empty()
+    }
+    /// The i-th record by key.
+    pub fn row(&self, index: usize) -> Row<'_> {
+        self.row_from(self.starts[index])
+    }
+    /// All records by key.
+    pub fn rows(&self) -> impl Iterator<Item = Row<'_>> {
+        self.starts.iter().map(|&at| self.row_from(at))
+    }
+
+    fn row_from(&self, at: u64) -> Row<'_> {
+        row_at(&self.bytes, at as usize).expect("this is a bug: a record past the partition").0
+    }
+
+    /// BLAKE3 over the sorted records: key length (4), key, value length (4), value of each.
+    pub fn digest(&self) -> [u8; 32] {
+        let mut hasher = blake3::Hasher::new();
+        let mut buffer = Vec::with_capacity(BUFFER_BYTES_MAX);
+        for row in self.rows() {
+            for field in [row.key, row.value] {
+                buffer.extend_from_slice(&(field.len() as u32).to_le_bytes());
+                buffer.extend_from_slice(field);
+            }
+            if buffer.len() > BUFFER_BYTES_MAX - (4 << 10) {
+                hasher.update(&buffer);
+                buffer.clear();
+            }
+        }
+        *hasher.update(&buffer).finalize().as_bytes()
+    }
+}
+
+fn damaged(at: usize) -> io::Error {
+    let message = format!("the partition is damaged at byte {at}: run again with --restart");
+    io::Error::new(io::ErrorKind::InvalidData, message)
+}
+
+fn row_at(bytes: &[u8], at: usize) -> Option<(Row<'_>, usize)> {
+    let head: &[u8; HEAD_BYTES] = bytes.get(at..at + HEAD_BYTES)?.try_into().ok()?;
+    let [l0, l1, l2, l3, l4, l5, l6, l7, k0, k1, v0, v1] = *head;
+    let line = u64::from_le_bytes([l0, l1, l2, l3, l4, l5, l6, l7]);
+    let key_end = at + HEAD_BYTES + usize::from(u16::from_le_bytes([k0, k1]));
+    let end = key_end + usize::from(u16::from_le_bytes([v0, v1]));
+    let row =
+        Row { line, key: bytes.get(at + HEAD_BYTES..key_end)?, value: bytes.get(key_end..end)? };
+    Some((row, end))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_come_back_sorted_whatever_their_order() {
+        let directory = tempfile::tempdir().unwrap();
+        let folder = directory.path().join("parts");
+        let mut digests = Vec::new();
+        for order in [1u64, 6151] {
+            let mut writer = PartitionWriter::create(&folder, 3).unwrap();
+            for i in 0..10_000 {
+                let i = i * order % 10_000;
+                let (key, value) = (format!("key{i}"), vec![i as u8; (i % 50) as usize]);
+                writer.push((i % 2) as u32, i, key.as_bytes(), &value).unwrap();
+            }
+            writer.finish().unwrap();
+            let first = Partition::read(&path(&folder, 0)).unwrap();
+            assert_eq!(first.len(), 5_000);
+            assert!(first.rows().zip(first.rows().skip(1)).all(|(a, b)| a.key < b.key));
+            assert_eq!(first.row(1).key, b"key10");
+            assert_eq!((first.row(1).line, first.row(1).value), (10, &[10u8; 10][..]));
+            assert!(Partition::read(&path(&folder, 2)).unwrap().is_empty());
+            digests.push(first.digest());
+        }
+        assert_eq!(digests[0], digests[1]);
+        let mut bytes = fs::read(path(&folder, 1)).unwrap();
+        bytes.pop();
+        fs::write(path(&folder, 1), bytes).unwrap();
+        assert!(Partition::read(&path(&folder, 1)).is_err());
+    }
+}

@@ -1,0 +1,686 @@
+//! One build from beginning to end. Read it top to bottom: [`run`] is the table of contents.
+
+use std::collections::{BTreeMap, HashSet};
+use std::fs::{self, File, TryLockError};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use super::check::{Duplicates, ShardCheck, check_shard};
+use super::choose::{self, Choice};
+use super::input::{self, Input, ReadError};
+use super::make::{self, MakeError, Spec};
+use super::partition::{self, Partition, PartitionWriter};
+use super::progress::{self, Progress};
+use super::work::{InputIdentity, Journal, JournalLine, Stage, WorkDir, WorkFile};
+use super::{BuildError, BuildOptions, Existing, Interrupted, IoContext as _, count, keys};
+use crate::arith::Isa;
+use crate::keyword::locate;
+use crate::limits;
+use crate::params::Shape;
+use crate::shard::files::{TEMPORARY_SUFFIX, write_atomically};
+use crate::shard::header::{self, file_bytes};
+use crate::shard::manifest::{MANIFEST_NAME, MANIFEST_PREVIOUS_NAME, SHARDS_DIR};
+use crate::shard::write::{self, write_shard};
+use crate::shard::{Manifest, ManifestHead, ShardEntry, hex};
+use crate::wire::SigningKey;
+
+/// What a build ended in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BuildReport {
+    /// Shards of the database.
+    pub shard_count: u32,
+    /// Shards that were built now.
+    pub built: u32,
+    /// Shards that an interrupted build had finished.
+    pub resumed: u32,
+    /// Shards of the epoch before whose records did not change.
+    pub reused: u32,
+    /// Records in the database.
+    pub records: u64,
+    /// Sizes of every shard.
+    pub shape: Shape,
+    /// The epoch now.
+    pub epoch: u64,
+    /// Bytes of the shard files.
+    pub bytes: u64,
+    /// File of the operator's key.
+    pub signing_key: PathBuf,
+    /// How long it took.
+    pub elapsed: Duration,
+}
+
+/// Builds or rebuilds a database. When it fails on its input or its options, nothing is left
+/// behind; when it fails on the disk, what was finished is kept for the next run.
+pub fn run(options: &BuildOptions, progress: &dyn Progress) -> Result<BuildReport, BuildError> {
+    let begun = Instant::now();
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(options.jobs.unwrap_or(0)).build();
+    let pool = pool.map_err(|error| BuildError::Threads(error.to_string()))?;
+    let directory = Directory::enter(options)?;
+    let session = Session { options, progress, directory: &directory, pool: &pool };
+    let outcome = session.run(begun);
+    progress.end();
+    if let Err(error) = &outcome
+        && directory.discard_after(error)
+    {
+        directory.discard();
+    }
+    outcome
+}
+
+/// The database directory, locked against other builders.
+struct Directory {
+    out: PathBuf,
+    work: WorkDir,
+    created: bool,
+    resumed: bool,
+    existing: Option<Manifest>,
+    _lock: File,
+}
+
+impl Directory {
+    fn enter(options: &BuildOptions) -> Result<Self, BuildError> {
+        let out = options.out.clone();
+        let created = !out.exists();
+        fs::create_dir_all(&out).context("create", &out)?;
+        let lock = File::open(&out).context("open", &out)?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(BuildError::Locked { path: out }),
+            Err(TryLockError::Error(error)) => return Err(error).context("lock", &out),
+        }
+        let work = WorkDir::of(&out);
+        if options.interrupted == Interrupted::Restart {
+            work.remove()?;
+        }
+        let resumed = work.load()?.is_some();
+        let manifest = out.join(MANIFEST_NAME);
+        let existing = match manifest.exists() {
+            true => Some(Manifest::read(&manifest).map_err(BuildError::Existing)?),
+            false => None,
+        };
+        Ok(Self { out, work, created, resumed, existing, _lock: lock })
+    }
+
+    fn shards(&self) -> PathBuf {
+        self.out.join(SHARDS_DIR)
+    }
+
+    /// Whether nothing should be left of a build that failed so: wrong input and options leave
+    /// nothing, trouble with the machine leaves what can be continued.
+    fn discard_after(&self, error: &BuildError) -> bool {
+        let nothing_to_continue = !matches!(self.work.load(), Ok(Some(_)));
+        match error {
+            BuildError::OtherArguments { .. }
+            | BuildError::InputChanged { .. }
+            | BuildError::ForeignWork { .. } => false,
+            BuildError::Io { .. }
+            | BuildError::Read { .. }
+            | BuildError::SelfCheck { .. }
+            | BuildError::Randomness(_) => nothing_to_continue,
+            BuildError::DiskSpace { .. } => nothing_to_continue || !self.resumed,
+            _ => true,
+        }
+    }
+
+    /// Removes what this build made. Best effort: there is an error to be shown already.
+    fn discard(&self) {
+        let _ = self.work.remove();
+        let _ = self.remove_unnamed(None);
+        if self.created {
+            let _ = fs::remove_dir(self.shards());
+            let _ = fs::remove_dir(&self.out);
+        }
+    }
+
+    /// Removes shard files that are named neither by the manifests here nor by `kept`.
+    fn remove_unnamed(&self, kept: Option<&[Option<ShardEntry>]>) -> io::Result<()> {
+        let mut named = HashSet::new();
+        for manifest in [MANIFEST_NAME, MANIFEST_PREVIOUS_NAME] {
+            if let Ok(manifest) = Manifest::read(&self.out.join(manifest)) {
+                named.extend(manifest.shards.into_iter().map(|entry| entry.file));
+            }
+        }
+        named.extend(kept.into_iter().flatten().flatten().map(|entry| entry.file.clone()));
+        for file in fs::read_dir(self.shards())? {
+            let file = file?;
+            let name = file.file_name();
+            let Some(name) = name.to_str() else { continue };
+            let ours = name.ends_with(".shard") || name.ends_with(TEMPORARY_SUFFIX);
+            if ours && !named.contains(name) {
+                fs::remove_file(file.path())?;
+            }
+        }
+        Ok(())
+    }
+}
+
+struct Session<'a> {
+    options: &'a BuildOptions,
+    progress: &'a dyn Progress,
+    directory: &'a Directory,
+    pool: &'a rayon::ThreadPool,
+}
+
+/// Why a round of building ended without all shards.
+enum Stop {
+    /// A shard needs more columns.
+    Widen(u32),
+    /// A shard needs more response bits.
+    MoreBits(u32),
+    Error(BuildError),
+}
+
+impl Session<'_> {
+    fn run(&self, begun: Instant) -> Result<BuildReport, BuildError> {
+        let mut work = self.begin()?;
+        if work.stage == Stage::Counted {
+            self.partition(&mut work)?;
+        }
+        let checks = self.check(&work)?;
+        let key_path = self.key_path();
+        let key = self.signing_key(&key_path)?;
+        let reusable = self.reusable(&work, &checks);
+        let reused = reusable.iter().flatten().count() as u32;
+        let report = |work: &WorkFile, built, resumed| BuildReport {
+            shard_count: work.shard_count,
+            built,
+            resumed,
+            reused,
+            records: work.records,
+            shape: shape_of(work),
+            epoch: work.epoch,
+            bytes: file_bytes(&shape_of(work)) * u64::from(work.shard_count),
+            signing_key: key_path.clone(),
+            elapsed: begun.elapsed(),
+        };
+        if reused == work.shard_count {
+            self.progress.say("Nothing changed: the database is kept as it is.");
+            self.directory.work.remove()?;
+            let folder = self.directory.shards();
+            self.directory.remove_unnamed(None).context("clean up", &folder)?;
+            let epoch = self.directory.existing.as_ref().map_or(work.epoch, |old| old.epoch);
+            return Ok(BuildReport { epoch, ..report(&work, 0, 0) });
+        }
+        let (entries, built, resumed) = self.build(&mut work, &checks, reusable)?;
+        self.publish(&work, entries, &key)?;
+        Ok(report(&work, built, resumed))
+    }
+
+    fn say(&self, line: impl AsRef<str>) {
+        self.progress.say(line.as_ref());
+    }
+
+    /// Goes on with an interrupted build, or counts the input and decides.
+    fn begin(&self) -> Result<WorkFile, BuildError> {
+        let (options, directory) = (self.options, self.directory);
+        let arguments = arguments(options);
+        let input = match &options.input {
+            Input::File(path) => Some(InputIdentity::of(path).context("read", path)?),
+            Input::Stdin => None,
+        };
+        if let Some(work) = directory.work.load()? {
+            let path = directory.work.path().to_owned();
+            if work.arguments != arguments {
+                let differences = differences(&work.arguments, &arguments);
+                return Err(BuildError::OtherArguments { path, differences });
+            }
+            let now = directory.existing.as_ref().map_or(0, |manifest| manifest.epoch);
+            if work.epoch != now + 1 && work.epoch != now {
+                return Err(BuildError::ForeignWork { path });
+            }
+            match &options.input {
+                Input::File(path) if work.input != input => {
+                    return Err(BuildError::InputChanged { path: path.clone() });
+                }
+                Input::File(_) => self.say("Going on with the build that was interrupted."),
+                Input::Stdin => self.say(
+                    "Going on with the build that was interrupted, from the copy it kept of \
+                     standard input (--restart reads it anew).",
+                ),
+            }
+            return Ok(work);
+        }
+        directory.work.remove()?; // of a build that was interrupted while it counted
+        directory.work.create()?;
+        let existing = directory.existing.as_ref();
+        let spool = directory.work.spool();
+        let value_bytes_max = choose::value_bytes_max(options, existing);
+        let (format, count) =
+            count::count(&options.input, Some(&spool), value_bytes_max, self.progress)?;
+        self.progress.end();
+        let choice = choose::choose(options, existing, &count)?;
+        let (records, name) = (count.records, count::name(&options.input));
+        self.say(format!("{records} records in {name}, read as {}.", format.name()));
+        self.say(describe(&choice, records));
+        let epoch = existing.map_or(1, |manifest| manifest.epoch + 1);
+        let work = WorkFile::new(arguments, input, format, &choice, &count, epoch);
+        // A rebuild knows only after sorting how many shards changed; it asks again then.
+        let shards = if existing.is_some() { 0 } else { u64::from(work.shard_count) };
+        self.room_for(work.input_bytes + shards * file_bytes(&choice.shape))?;
+        directory.work.save(&work)?;
+        Ok(work)
+    }
+
+    /// An error unless so many bytes are free.
+    fn room_for(&self, needed: u64) -> Result<(), BuildError> {
+        let path = &self.directory.out;
+        let found = free_bytes(path).context("look for room in", path)?;
+        if found >= needed {
+            return Ok(());
+        }
+        Err(BuildError::DiskSpace { path: path.clone(), found, needed })
+    }
+
+    /// The second pass: every record to its shard's partition file.
+    fn partition(&self, work: &mut WorkFile) -> Result<(), BuildError> {
+        let folder = self.directory.work.partitions();
+        let spool = self.directory.work.spool();
+        let path = match &self.options.input {
+            Input::File(path) => path,
+            Input::Stdin => &spool,
+        };
+        let name = count::name(&self.options.input);
+        let reader = input::buffered(File::open(path).context("open", path)?);
+        let mut writer =
+            PartitionWriter::create(&folder, work.shard_count).context("create", &folder)?;
+        self.progress.begin(progress::Stage::Partitioning, work.records);
+        let (seed, shard_count, mut records) = (work.seed.0, work.shard_count, 0u64);
+        let groups = shape_of(work).groups() as u32;
+        let outcome = input::read(reader, work.input_format, work.value_bytes_longest, &mut |e| {
+            records += 1;
+            if records.is_multiple_of(1 << 12) {
+                self.progress.advance(1 << 12);
+            }
+            let shard = locate(&seed, e.key, shard_count, groups).shard;
+            writer.push(shard, e.line, e.key, e.value)
+        });
+        match outcome {
+            Ok(errors) if errors.count == 0 && records == work.records => {}
+            Ok(_) | Err(ReadError::Unreadable { .. }) => {
+                return Err(BuildError::InputChanged { path: path.clone() });
+            }
+            Err(ReadError::Io(source)) => return Err(BuildError::Read { name, source }),
+            Err(ReadError::Entry(error)) => return Err(error).context("write to", &folder),
+        }
+        writer.finish().context("write to", &folder)?;
+        work.stage = Stage::Partitioned;
+        self.directory.work.save(work)?;
+        match fs::remove_file(&spool) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(error).context("remove", &spool)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Looks at every shard's records; duplicates end the build.
+    fn check(&self, work: &WorkFile) -> Result<Vec<ShardCheck>, BuildError> {
+        let folder = self.directory.work.partitions();
+        self.progress.begin(progress::Stage::Checking, work.shard_count.into());
+        let all: Vec<u32> = (0..work.shard_count).collect();
+        let head = manifest_head(work, 0);
+        let found = self.for_each_shard(&all, shards_at_once(work, self.pool), |shard| {
+            let found = check_shard(&folder, shard, &head, work.shard_count);
+            self.progress.advance(1);
+            found
+        })?;
+        self.progress.end();
+        let mut duplicates = Duplicates::default();
+        found.iter().for_each(|(_, some)| duplicates.merge(some));
+        if duplicates.count > 0 {
+            let name = count::name(&self.options.input);
+            return Err(BuildError::Duplicates { name, duplicates });
+        }
+        let checks: Vec<ShardCheck> = found.into_iter().map(|(check, _)| check).collect();
+        if checks.iter().map(|check| check.records).sum::<u64>() != work.records {
+            return Err(BuildError::ForeignWork { path: folder });
+        }
+        Ok(checks)
+    }
+
+    fn key_path(&self) -> PathBuf {
+        let options = self.options;
+        options.signing_key.clone().unwrap_or_else(|| keys::default_path(&options.out))
+    }
+
+    fn signing_key(&self, path: &Path) -> Result<SigningKey, BuildError> {
+        let key = match keys::load(path)? {
+            Some(key) => key,
+            None if self.directory.existing.is_some() => {
+                return Err(BuildError::OtherOperator { path: path.to_owned() });
+            }
+            None => {
+                let key = keys::create(path)?;
+                self.say(format!(
+                    "Made a signing key: {}. Keep it safe and off the servers: whoever has it can \
+                     sign databases that your clients accept.",
+                    path.display()
+                ));
+                key
+            }
+        };
+        let public = key.verifying_key().to_bytes();
+        if self.directory.existing.as_ref().is_some_and(|old| old.operator_key.0 != public) {
+            return Err(BuildError::OtherOperator { path: path.to_owned() });
+        }
+        Ok(key)
+    }
+
+    /// Shards of the database that is there whose records, seed, place and shape are the same.
+    fn reusable(&self, work: &WorkFile, checks: &[ShardCheck]) -> Vec<Option<ShardEntry>> {
+        let Some(old) = &self.directory.existing else { return vec![None; checks.len()] };
+        let same =
+            old.seed == work.seed && old.shape == work.shape && old.shards.len() == checks.len();
+        if !same {
+            return vec![None; checks.len()];
+        }
+        let folder = self.directory.shards();
+        let intact = |entry: &ShardEntry| {
+            let read = header::read(&folder.join(&entry.file), &shape_of(work));
+            read.is_ok_and(|header| write::entry(&header) == *entry)
+        };
+        let pairs = old.shards.iter().zip(checks);
+        pairs
+            .map(|(entry, check)| {
+                let same = entry.records_digest.0 == check.digest && entry.records == check.records;
+                (same && intact(entry)).then(|| entry.clone())
+            })
+            .collect()
+    }
+
+    /// Builds what is missing, with a wider shape as often as a shard asks for one. Returns the
+    /// entries of all shards, and how many were built now and before the interruption.
+    fn build(
+        &self,
+        work: &mut WorkFile,
+        checks: &[ShardCheck],
+        reusable: Vec<Option<ShardEntry>>,
+    ) -> Result<(Vec<ShardEntry>, u32, u32), BuildError> {
+        let folder = self.directory.shards();
+        fs::create_dir_all(&folder).context("create", &folder)?;
+        loop {
+            let mut entries = reusable.clone();
+            let resumed = self.take_journal(work, checks, &mut entries)?;
+            self.directory.remove_unnamed(Some(&entries)).context("clean up", &folder)?;
+            let missing = |(shard, entry): (usize, &Option<ShardEntry>)| {
+                entry.is_none().then_some(shard as u32)
+            };
+            let todo: Vec<u32> = entries.iter().enumerate().filter_map(missing).collect();
+            self.room_for(todo.len() as u64 * file_bytes(&shape_of(work)))?;
+            match self.build_round(work, checks, &todo) {
+                Ok(built) => {
+                    let count = built.len() as u32;
+                    for (shard, entry) in todo.into_iter().zip(built) {
+                        entries[shard as usize] = Some(entry);
+                    }
+                    let whole = entries.into_iter().collect::<Option<Vec<_>>>();
+                    return Ok((
+                        whole.expect("this is a bug: a shard without file"),
+                        count,
+                        resumed,
+                    ));
+                }
+                Err(Stop::Widen(shard)) => self.widen(work, shard)?,
+                Err(Stop::MoreBits(shard)) => self.more_bits(work, shard)?,
+                Err(Stop::Error(error)) => return Err(error),
+            }
+            self.directory.work.save(work)?;
+        }
+    }
+
+    /// Whether the shape is that of a database that is there, and stays.
+    fn shape_is_kept(&self) -> bool {
+        self.directory.existing.is_some() && self.options.existing == Existing::Keep
+    }
+
+    fn widen(&self, work: &mut WorkFile, shard: u32) -> Result<(), BuildError> {
+        if self.shape_is_kept() {
+            return Err(BuildError::Outgrown { shard, problem: "it has too many records" });
+        }
+        let shape = shape_of(work);
+        let columns = shape.columns();
+        if work.widenings == limits::BUILD_WIDENINGS_MAX {
+            return Err(BuildError::Unsolvable { shard, columns });
+        }
+        let wider = shape.widened().map_err(|_| BuildError::Unsolvable { shard, columns })?;
+        work.widenings += 1;
+        work.shape = wider.fields();
+        let columns = wider.columns();
+        self.say(format!("A shard is too full; beginning again with {columns} columns."));
+        Ok(())
+    }
+
+    fn more_bits(&self, work: &mut WorkFile, shard: u32) -> Result<(), BuildError> {
+        if self.shape_is_kept() {
+            return Err(BuildError::Outgrown { shard, problem: "it has a row that is too noisy" });
+        }
+        let more = shape_of(work).with_more_bits().ok_or(BuildError::TooNoisy { shard })?;
+        work.shape = more.fields();
+        let bits = more.response_bits();
+        self.say(format!("A shard's largest row is noisy; beginning again with {bits} bits."));
+        Ok(())
+    }
+
+    /// Puts the shards that an interrupted build finished into `entries`.
+    fn take_journal(
+        &self,
+        work: &WorkFile,
+        checks: &[ShardCheck],
+        entries: &mut [Option<ShardEntry>],
+    ) -> Result<u32, BuildError> {
+        let folder = self.directory.shards();
+        let mut taken = 0;
+        for JournalLine { shard, shape, entry } in self.directory.work.read_journal()? {
+            let Some(check) = checks.get(shard as usize) else { continue };
+            let whole = shape == work.shape
+                && entry.records_digest.0 == check.digest
+                && header::read(&folder.join(&entry.file), &shape_of(work)).is_ok_and(|header| {
+                    header.shard_index == shard && write::entry(&header) == entry
+                });
+            if whole && entries[shard as usize].is_none() {
+                entries[shard as usize] = Some(entry);
+                taken += 1;
+            }
+        }
+        if taken > 0 {
+            self.say(format!("{taken} of {} shards were finished before.", work.shard_count));
+        }
+        Ok(taken)
+    }
+
+    /// Builds the shards of `todo` with the shape as it is.
+    fn build_round(
+        &self,
+        work: &WorkFile,
+        checks: &[ShardCheck],
+        todo: &[u32],
+    ) -> Result<Vec<ShardEntry>, Stop> {
+        let shape = shape_of(work);
+        let too_full =
+            |shard: &&u32| checks[**shard as usize].group_load_max > shape.columns() as u64;
+        if let Some(&shard) = todo.iter().find(too_full) {
+            return Err(Stop::Widen(shard));
+        }
+        let spec =
+            Spec { seed: work.seed.0, shard_count: work.shard_count, shape, isa: Isa::detect() };
+        let journal = self.directory.work.open_journal().map_err(Stop::Error)?;
+        self.progress.begin(progress::Stage::Building, todo.len() as u64);
+        let at_once = shards_at_once(work, self.pool);
+        let built = self.for_each_shard(todo, at_once, |shard| {
+            let entry = self.build_shard(&spec, &journal, shard, &checks[shard as usize])?;
+            self.progress.advance(1);
+            Ok(entry)
+        });
+        self.progress.end();
+        built
+    }
+
+    fn build_shard(
+        &self,
+        spec: &Spec,
+        journal: &Journal,
+        shard: u32,
+        check: &ShardCheck,
+    ) -> Result<ShardEntry, Stop> {
+        let path = partition::path(&self.directory.work.partitions(), shard);
+        let rows = Partition::read(&path).context("read", &path).map_err(Stop::Error)?;
+        let made = self.pool.install(|| make::make(spec, shard, rows, check.digest));
+        let made = made.map_err(|error| match error {
+            MakeError::NoRibbonSeed => Stop::Widen(shard),
+            MakeError::TooNoisy => Stop::MoreBits(shard),
+            MakeError::Build(error) => Stop::Error(error),
+        })?;
+        let folder = self.directory.shards();
+        let entry = write_shard(&folder, &made.header, &made.sections());
+        let entry = entry.context("write a shard to", &folder).map_err(Stop::Error)?;
+        let line = JournalLine { shard, shape: spec.shape.fields(), entry };
+        journal.append(&line).map_err(Stop::Error)?;
+        Ok(line.entry)
+    }
+
+    /// Runs `work` for every shard, `at_once` at a time: bounded memory. Each may use the pool. The
+    /// error of the first shard by order of those that failed is returned.
+    fn for_each_shard<T: Send, E: Send>(
+        &self,
+        shards: &[u32],
+        at_once: usize,
+        work: impl Fn(u32) -> Result<T, E> + Sync,
+    ) -> Result<Vec<T>, E> {
+        let (next, stopped) = (AtomicUsize::new(0), AtomicBool::new(false));
+        let done = Mutex::new(Vec::with_capacity(shards.len()));
+        let labour = || {
+            while !stopped.load(Ordering::Relaxed) {
+                let index = next.fetch_add(1, Ordering::Relaxed);
+                let Some(&shard) = shards.get(index) else { break };
+                let outcome = work(shard);
+                if outcome.is_err() {
+                    stopped.store(true, Ordering::Relaxed);
+                }
+                done.lock().expect("this is a bug: a poisoned lock").push((index, outcome));
+            }
+        };
+        std::thread::scope(|scope| {
+            for _ in 0..at_once.min(shards.len()) {
+                scope.spawn(labour);
+            }
+        });
+        let mut done = done.into_inner().expect("this is a bug: a poisoned lock");
+        done.sort_unstable_by_key(|(index, _)| *index);
+        done.into_iter().map(|(_, outcome)| outcome).collect()
+    }
+
+    /// The manifest, last of all and by rename; then what is not needed any more goes.
+    fn publish(
+        &self,
+        work: &WorkFile,
+        entries: Vec<ShardEntry>,
+        key: &SigningKey,
+    ) -> Result<(), BuildError> {
+        let out = &self.directory.out;
+        let created = self.options.created.unwrap_or_else(now);
+        let manifest = Manifest::sign(&manifest_head(work, created), entries, key)?;
+        let operator = out.join("operator.pub");
+        write_atomically(&operator, keys::public_pem(key).as_bytes())
+            .context("write", &operator)?;
+        let path = out.join(MANIFEST_NAME);
+        if let Some(old) = &self.directory.existing {
+            let previous = out.join(MANIFEST_PREVIOUS_NAME);
+            write_atomically(&previous, &old.to_json()).context("write", &previous)?;
+        }
+        write_atomically(&path, &manifest.to_json()).context("write", &path)?;
+        self.directory.work.remove()?;
+        let folder = self.directory.shards();
+        self.directory.remove_unnamed(None).context("clean up", &folder)
+    }
+}
+
+fn shape_of(work: &WorkFile) -> Shape {
+    Shape::from_fields(work.shape).expect("this is a bug: work with an unchecked shape")
+}
+
+fn manifest_head(work: &WorkFile, created: u64) -> ManifestHead {
+    ManifestHead { seed: work.seed.0, epoch: work.epoch, created, shape: shape_of(work) }
+}
+
+/// Unix seconds, or what SOURCE_DATE_EPOCH says, so that builds can be repeated to the byte.
+fn now() -> u64 {
+    let fixed = std::env::var("SOURCE_DATE_EPOCH").ok().and_then(|text| text.parse().ok());
+    let clock = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    fixed.unwrap_or_else(clock)
+}
+
+/// Bytes that an ordinary user may still write below a path.
+pub(super) fn free_bytes(path: &Path) -> io::Result<u64> {
+    let space = rustix::fs::statvfs(path)?;
+    Ok(space.f_bavail.saturating_mul(space.f_frsize))
+}
+
+/// How many shards fit [`limits::BUILD_MEMORY_BYTES`] at once: one more than threads, so that
+/// writing one overlaps with computing others, but at least one.
+fn shards_at_once(work: &WorkFile, pool: &rayon::ThreadPool) -> usize {
+    let shape = shape_of(work);
+    let records = work.records.div_ceil(work.shard_count.into());
+    let threads = pool.current_num_threads() as u64;
+    // Twice the matrix for the solver, the tables, records as read and as solved.
+    let bytes = 2 * shape.matrix_bytes() as u64
+        + (shape.packs() * shape.table_bytes()) as u64
+        + records * (2 * shape.value_len() as u64 + 200);
+    (limits::BUILD_MEMORY_BYTES / bytes.max(1)).clamp(1, threads + 1) as usize
+}
+
+fn describe(choice: &Choice, records: u64) -> String {
+    let shape = &choice.shape;
+    format!(
+        "{} shards of about {} records, each {} rows ({} packs of {}) by {} columns, {}.",
+        choice.shard_count,
+        records / u64::from(choice.shard_count),
+        shape.rows(),
+        shape.packs(),
+        shape.pack_rows(),
+        shape.columns(),
+        progress::bytes(file_bytes(shape))
+    )
+}
+
+/// The command line as far as it changes the outcome, for comparing with that of a later run.
+fn arguments(options: &BuildOptions) -> BTreeMap<String, String> {
+    let input = match &options.input {
+        Input::File(path) => {
+            std::path::absolute(path).unwrap_or_else(|_| path.clone()).display().to_string()
+        }
+        Input::Stdin => "-".into(),
+    };
+    let number = |number: Option<u64>| number.map(|number| number.to_string());
+    let key = options.signing_key.as_ref().map(|path| path.display().to_string());
+    let reshape = (options.existing == Existing::Reshape).then(|| "given".to_owned());
+    let all = [
+        ("--input", Some(input)),
+        ("--shards", number(options.shards.map(u64::from))),
+        ("--records-per-shard", number(options.records_per_shard)),
+        ("--value-bytes", number(options.value_bytes.map(u64::from))),
+        ("--pack-rows", number(options.wishes.pack_rows.map(u64::from))),
+        ("--packs", number(options.wishes.packs.map(u64::from))),
+        ("--seed", options.seed.map(|seed| hex::encode(&seed))),
+        ("--signing-key", key),
+        ("--reshape", reshape),
+    ];
+    let given = all.into_iter().filter_map(|(flag, value)| Some((flag.to_owned(), value?)));
+    given.collect()
+}
+
+fn differences(before: &BTreeMap<String, String>, now: &BTreeMap<String, String>) -> String {
+    let flags: std::collections::BTreeSet<&String> = before.keys().chain(now.keys()).collect();
+    let absent = || "not given".to_owned();
+    let differing = flags.into_iter().filter(|flag| before.get(*flag) != now.get(*flag));
+    let lines: Vec<String> = differing
+        .map(|flag| {
+            let was = before.get(flag).cloned().unwrap_or_else(absent);
+            let is = now.get(flag).cloned().unwrap_or_else(absent);
+            format!("{flag} was {was}, is {is}")
+        })
+        .collect();
+    lines.join("; ")
+}

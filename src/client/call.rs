@@ -1,0 +1,344 @@
+//! One call of many look-ups: everything is encrypted here, everything is decoded here, and
+//! nothing is decoded before every look-up of the call has its answer or is given up.
+//!
+//! No IO and no clock: [`super::exchange`] moves the bytes. The secrets of a call live in its
+//! [`SecretPool`] and go with the call, also when its future is dropped half-way. The once-only
+//! rule is the pool's: this module can ask it for the stored bytes of a query any number of times,
+//! and for a query under a new secret, and for nothing else. Encrypting ends by type when
+//! [`Call::finish`] seals the pool. Read next: [`super::retry`], then [`crate::scheme`].
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use tokio::time::Instant;
+use zeroize::Zeroizing;
+
+use super::error::LookupError;
+use super::hints::HintDigest;
+use super::retry::{self, Action, Asked, Event, Failure, Footing, Reuse, Via};
+use crate::keyword::{Band, Outcome, Place, band, extract, locate};
+use crate::limits;
+use crate::scheme::{QueryId, SecretError, SecretPool};
+use crate::wire::message::PirResponse;
+use crate::wire::{Bytes, HINT_DIGEST_BYTES, PublicParameters};
+
+/// Accepted parameters of one epoch, with the signed hint digests.
+pub(super) struct View {
+    pub(super) parameters: PublicParameters,
+    pub(super) digests: Bytes,
+}
+
+impl View {
+    /// The signed digest of a shard's hint. The shard is one that [`locate`] gave.
+    pub(super) fn digest(&self, shard: u32) -> HintDigest {
+        let at = shard as usize * HINT_DIGEST_BYTES;
+        self.digests[at..at + HINT_DIGEST_BYTES]
+            .try_into()
+            .expect("this is a bug: the list of digests was checked")
+    }
+
+    fn ribbon_seed(&self, shard: u32) -> u32 {
+        self.parameters.ribbon_seed(shard).expect("this is a bug: located beyond the last shard")
+    }
+
+    fn footing(&self, shard: u32) -> Footing {
+        Footing {
+            seed: *self.parameters.seed(),
+            shard_count: self.parameters.shard_count(),
+            shape: *self.parameters.shape(),
+            // A shard that is gone has no ribbon seed; then the count of shards differs too.
+            ribbon_seed: self.parameters.ribbon_seed(shard).unwrap_or(u32::MAX),
+        }
+    }
+}
+
+/// A look-up that is encrypted: where it goes and how its answer will be read.
+struct Target {
+    place: Place,
+    band: Band,
+    view: Arc<View>,
+    query: QueryId,
+}
+
+/// An answer as it came, undecoded, with the hint it was computed under.
+struct Answer {
+    response: Vec<Vec<u8>>,
+    hints: Arc<[u8]>,
+}
+
+enum State {
+    Waiting(Target),
+    Answered(Target, Answer),
+    Failed(LookupError),
+}
+
+struct Lookup {
+    key: Zeroizing<Vec<u8>>,
+    attempts: u32,
+    ready_at: Instant,
+    state: State,
+}
+
+/// What goes out for one look-up: public bytes, the same at every attempt.
+#[derive(Clone)]
+pub(super) struct Sending {
+    pub(super) shard: u32,
+    pub(super) uid: String,
+    pub(super) epoch: u64,
+    pub(super) vector: Arc<[u8]>,
+}
+
+/// What came of one attempt.
+pub(super) struct Attempt {
+    pub(super) asked: Asked,
+    pub(super) event: Event,
+    /// In words, for the error if this was the last attempt.
+    pub(super) detail: String,
+}
+
+/// What the rest of the client has to do before the next attempts.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Wishes {
+    pub(super) refresh: bool,
+    pub(super) reconnect: bool,
+    pub(super) turn: bool,
+}
+
+/// One call.
+pub(super) struct Call {
+    view: Arc<View>,
+    secrets: SecretPool,
+    lookups: Vec<Lookup>,
+}
+
+/// Whether a query may share its secret with queries to other shards.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Secret {
+    Shared,
+    Fresh,
+}
+
+impl Call {
+    /// Encrypts a look-up of every key.
+    pub(super) fn encrypt(
+        view: Arc<View>,
+        keys: Vec<Zeroizing<Vec<u8>>>,
+        now: Instant,
+    ) -> Result<Self, SecretError> {
+        let secrets = SecretPool::new(*view.parameters.seed(), *view.parameters.shape());
+        let mut call = Self { view, secrets, lookups: Vec::with_capacity(keys.len()) };
+        for key in keys {
+            let state = if key.len() > limits::KEY_BYTES_MAX {
+                State::Failed(LookupError::KeyTooLong { found: key.len() })
+            } else {
+                State::Waiting(call.aim(&key, Secret::Shared)?)
+            };
+            call.lookups.push(Lookup { key, attempts: 0, ready_at: now, state });
+        }
+        Ok(call)
+    }
+
+    fn aim(&mut self, key: &[u8], secret: Secret) -> Result<Target, SecretError> {
+        let parameters = &self.view.parameters;
+        let shape = *parameters.shape();
+        let groups = shape.groups() as u32;
+        let place = locate(parameters.seed(), key, parameters.shard_count(), groups);
+        let band = band(&place.identity, self.view.ribbon_seed(place.shard), &shape);
+        let query = match secret {
+            Secret::Shared => self.secrets.query(place.shard, band.selection())?,
+            Secret::Fresh => self.secrets.query_fresh(place.shard, band.selection())?,
+        };
+        Ok(Target { place, band, view: self.view.clone(), query })
+    }
+
+    /// New parameters for all that wait: identical bytes where the footing is the same, else a
+    /// new secret for that look-up.
+    pub(super) fn rebase(&mut self, view: Arc<View>) -> Result<(), SecretError> {
+        self.secrets.set_shape(*view.parameters.shape());
+        self.view = view;
+        for index in 0..self.lookups.len() {
+            let State::Waiting(target) = &mut self.lookups[index].state else { continue };
+            let shard = target.place.shard;
+            match retry::reuse(&target.view.footing(shard), &self.view.footing(shard)) {
+                Reuse::Identical => target.view = self.view.clone(),
+                Reuse::Fresh => {
+                    let key = std::mem::take(&mut self.lookups[index].key);
+                    let target = self.aim(&key, Secret::Fresh)?;
+                    self.lookups[index].key = key;
+                    self.lookups[index].state = State::Waiting(target);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The parameters that waiting look-ups are sent under.
+    pub(super) fn view(&self) -> &Arc<View> {
+        &self.view
+    }
+
+    /// The look-ups to attempt next, and when: those that are ready first, under at most
+    /// `bundles_max` secrets. None when nothing waits.
+    pub(super) fn wave(&self, bundles_max: usize, now: Instant) -> Option<(Instant, Vec<usize>)> {
+        let waiting = || {
+            self.lookups.iter().enumerate().filter_map(|(index, lookup)| match &lookup.state {
+                State::Waiting(target) => Some((index, lookup, target)),
+                _ => None,
+            })
+        };
+        let first = waiting().map(|(_, lookup, _)| lookup.ready_at).min()?.max(now);
+        let mut bundles = HashSet::new();
+        let mut wave = Vec::new();
+        for (index, lookup, target) in waiting() {
+            let (uid, _) = self.bundle_of(target);
+            let fits = bundles.contains(uid) || bundles.len() < bundles_max.max(1);
+            if lookup.ready_at <= first && fits {
+                bundles.insert(uid);
+                wave.push(index);
+            }
+        }
+        Some((first, wave))
+    }
+
+    /// What goes out for a look-up that waits.
+    pub(super) fn sending(&self, index: usize) -> Option<Sending> {
+        let State::Waiting(target) = &self.lookups[index].state else { return None };
+        let vector = self.secrets.vector(target.query);
+        Some(Sending {
+            shard: target.place.shard,
+            uid: self.bundle_of(target).0.to_owned(),
+            epoch: target.view.parameters.epoch(),
+            vector: vector.expect("this is a bug: a query of another pool"),
+        })
+    }
+
+    /// The bundle a look-up's query is under.
+    pub(super) fn bundle(&self, index: usize) -> Option<Arc<[u8]>> {
+        let State::Waiting(target) = &self.lookups[index].state else { return None };
+        Some(self.bundle_of(target).1)
+    }
+
+    fn bundle_of(&self, target: &Target) -> (&str, Arc<[u8]>) {
+        self.secrets.bundle(target.query).expect("this is a bug: a query of another pool")
+    }
+
+    /// Keeps an answer, undecoded, or gives the look-up up if it cannot be one.
+    pub(super) fn keep(&mut self, index: usize, answer: PirResponse, hints: Arc<[u8]>) {
+        let lookup = &mut self.lookups[index];
+        let placeholder = State::Failed(LookupError::ShardUnknown);
+        lookup.state = match std::mem::replace(&mut lookup.state, placeholder) {
+            State::Waiting(target) => match check_answer(&target, &answer) {
+                Ok(()) => {
+                    State::Answered(target, Answer { response: answer.encrypted_response, hints })
+                }
+                Err(error) => State::Failed(error),
+            },
+            done => done,
+        };
+    }
+
+    /// The hint of this look-up's shard is not the signed one.
+    pub(super) fn distrust(&mut self, index: usize) {
+        self.lookups[index].state = State::Failed(LookupError::HintForged);
+    }
+
+    /// Applies wire.md's table to an attempt that brought no answer.
+    pub(super) fn settle(
+        &mut self,
+        index: usize,
+        attempt: &Attempt,
+        replicas: usize,
+        now: Instant,
+    ) -> Wishes {
+        let lookup = &mut self.lookups[index];
+        lookup.attempts += 1;
+        let mut wishes = Wishes::default();
+        let wait = match retry::action(attempt.asked, attempt.event, lookup.attempts, replicas) {
+            // A reply that succeeds is kept by `keep`; one that comes here brought something else.
+            Action::Keep => {
+                let detail = attempt.detail.clone();
+                lookup.state = State::Failed(LookupError::Refused { status: detail });
+                return wishes;
+            }
+            Action::Resend { via, wait } => {
+                wishes.reconnect = via != Via::Same;
+                wishes.turn = via == Via::Replica;
+                wait
+            }
+            Action::ResendBundle { wait } => wait,
+            Action::Refresh { wait } => {
+                wishes.refresh = true;
+                wait
+            }
+            Action::Fail(failure) => {
+                let error = failed(failure, lookup.attempts, &attempt.detail);
+                lookup.state = State::Failed(error);
+                return wishes;
+            }
+        };
+        lookup.ready_at = now + wait;
+        wishes
+    }
+
+    /// Gives up all that waits.
+    pub(super) fn give_up(&mut self, last: &str) {
+        for lookup in &mut self.lookups {
+            if matches!(lookup.state, State::Waiting(_)) {
+                let (attempts, last) = (lookup.attempts, last.to_owned());
+                lookup.state = State::Failed(LookupError::Exhausted { attempts, last });
+            }
+        }
+    }
+
+    /// Ends encryption for good, then decodes what came. Every look-up is finished or failed.
+    pub(super) fn finish(self) -> Vec<Result<Outcome, LookupError>> {
+        let decoder = self.secrets.seal();
+        let outcome = |lookup: Lookup| match lookup.state {
+            State::Waiting(_) => panic!("this is a bug: a call ended with a look-up waiting"),
+            State::Failed(error) => Err(error),
+            State::Answered(target, answer) => {
+                let shape = target.view.parameters.shape();
+                let decoded =
+                    decoder.decode(target.query, shape, &answer.response, &answer.hints)?;
+                Ok(extract(&decoded, &target.place, &target.band, shape))
+            }
+        };
+        self.lookups.into_iter().map(outcome).collect()
+    }
+}
+
+fn failed(failure: Failure, attempts: u32, detail: &str) -> LookupError {
+    let detail = detail.to_owned();
+    match failure {
+        Failure::Malformed => LookupError::Malformed { detail },
+        Failure::ShardUnknown => LookupError::ShardUnknown,
+        Failure::Refused(_) => LookupError::Refused { status: detail },
+        Failure::Exhausted => LookupError::Exhausted { attempts, last: detail },
+    }
+}
+
+/// Everything of an answer that does not need the secret: lengths, epoch, digest.
+fn check_answer(target: &Target, answer: &PirResponse) -> Result<(), LookupError> {
+    let wrong =
+        |what, found: String, expected: String| Err(LookupError::Answer { what, found, expected });
+    let (parameters, shape) = (&target.view.parameters, target.view.parameters.shape());
+    if answer.epoch != parameters.epoch() {
+        return wrong("epoch", answer.epoch.to_string(), parameters.epoch().to_string());
+    }
+    if answer.hint_digest != target.view.digest(target.place.shard) {
+        let found = format!("another ({} bytes)", answer.hint_digest.len());
+        return wrong("hint_digest", found, "the signed one".into());
+    }
+    if answer.encrypted_response.len() != shape.packs() {
+        let found = format!("{} packs", answer.encrypted_response.len());
+        return wrong("encrypted_response", found, shape.packs().to_string());
+    }
+    let bytes = shape.response_bytes();
+    match answer.encrypted_response.iter().find(|pack| pack.len() != bytes) {
+        None => Ok(()),
+        Some(pack) => {
+            let found = format!("a pack of {} bytes", pack.len());
+            wrong("encrypted_response", found, bytes.to_string())
+        }
+    }
+}

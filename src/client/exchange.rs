@@ -1,0 +1,513 @@
+//! Moves a call's bytes: rounds of hints, bundles and queries until every look-up is finished.
+//!
+//! A round sends what is ready, collects what comes back undecoded, and asks [`super::retry`]
+//! (through [`Call::settle`]) about every look-up that got no answer. Nothing here sees a secret
+//! or a decoded value. Read next: [`super::call`].
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use quinn::{Connection, VarInt};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, sleep_until};
+
+use super::Client;
+use super::call::{Attempt, Call, Sending, View, Wishes};
+use super::error::{ClientError, ParameterError};
+use super::net::{End, Exchange, ask};
+use super::report::SentQuery;
+use super::retry::{Action, Asked, Event, Via, action};
+use crate::limits;
+use crate::wire::message::{
+    Hint, HintRequest, Limits, PirBatch, PirParameterRequest, PirParameterResponse, PirRequest,
+    PirResponse, ReplyBody, Request, RequestBody,
+};
+use crate::wire::{Bytes, PIR_SCHEME_SOTTO_1, PROTOCOL_VERSION, Status, StreamCode};
+
+/// Bytes of a vector shown in a report.
+const HEAD_BYTES: usize = 16;
+
+/// The connection in use, and the bundles that went over it.
+pub(super) struct Link {
+    connection: Connection,
+    bundles: HashSet<String>,
+}
+
+/// What the server lets one connection do, within our own bounds.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Allowance {
+    queries_per_batch: usize,
+    in_flight: usize,
+    bundles: usize,
+}
+
+impl Allowance {
+    pub(super) fn new(limits: Option<&Limits>) -> Self {
+        let within = |found: Option<u32>, max: u32| match found {
+            None | Some(0) => 1,
+            Some(found) => found.min(max) as usize,
+        };
+        let of = |field: fn(&Limits) -> u32| limits.map(field);
+        Self {
+            queries_per_batch: within(of(|l| l.queries_per_batch), limits::QUERIES_PER_BATCH_MAX),
+            in_flight: within(of(|l| l.batches_in_flight), limits::BATCHES_IN_FLIGHT_MAX),
+            bundles: within(of(|l| l.bundles_per_connection), limits::BUNDLES_PER_CONNECTION),
+        }
+    }
+
+    fn batch_queries(&self, waiting: usize, query_bytes: usize) -> usize {
+        let spread = waiting.div_ceil(self.in_flight).max(limits::BATCH_QUERIES_WANTED);
+        let fitting = (limits::BATCH_BYTES_WANTED / query_bytes.max(1)).max(1);
+        spread.min(fitting).min(self.queries_per_batch)
+    }
+}
+
+/// What a round brought for the look-ups that got no answer.
+type Unanswered = Vec<(usize, Attempt)>;
+
+impl Client {
+    /// Runs a call until nothing of it waits.
+    pub(super) async fn run(&mut self, mut call: Call) -> Result<Call, ClientError> {
+        while let Some((at, wave)) = call.wave(self.allowance.bundles, Instant::now()) {
+            sleep_until(at).await;
+            self.report.rounds += 1;
+            let unanswered = self.round(&mut call, wave).await;
+            let (now, replicas) = (Instant::now(), self.dialer.replica_count());
+            let mut wishes = Wishes::default();
+            for (index, attempt) in unanswered {
+                wishes = wishes.and(call.settle(index, &attempt, replicas, now));
+            }
+            self.reconnect(wishes.reconnect, wishes.turn);
+            if wishes.refresh {
+                call = match self.refresh().await {
+                    Ok(view) => super::compute(move || call.rebase(view).map(|()| call)).await??,
+                    // What was answered stays answered; these parameters must not be used at all.
+                    Err(error @ ClientError::Parameters(_)) => return Err(error),
+                    Err(error) => {
+                        call.give_up(&error.to_string());
+                        call
+                    }
+                };
+            }
+        }
+        Ok(call)
+    }
+
+    async fn round(&mut self, call: &mut Call, wave: Vec<usize>) -> Unanswered {
+        let mut unanswered = Vec::new();
+        if let Err(error) = self.link().await {
+            let lost = |index| (index, lost(Event::ConnectionLost, &error));
+            return wave.into_iter().map(lost).collect();
+        }
+        let before = std::time::Instant::now();
+        let (ready, hints) = self.fetch_hints(call, wave, &mut unanswered).await;
+        let hints_at = std::time::Instant::now();
+        self.report.hint_time += hints_at - before;
+        let ready = self.send_bundles(call, ready, &mut unanswered).await;
+        let bundles_at = std::time::Instant::now();
+        self.report.bundle_time += bundles_at - hints_at;
+        self.send_queries(call, ready, &hints, &mut unanswered).await;
+        self.report.answer_time += bundles_at.elapsed();
+        unanswered
+    }
+
+    /// Fetches the hints that are not held. Back come the look-ups whose hints are there, and the
+    /// hints by shard: the cache is bounded and may be smaller than a wave.
+    async fn fetch_hints(
+        &mut self,
+        call: &mut Call,
+        wave: Vec<usize>,
+        unanswered: &mut Unanswered,
+    ) -> (Vec<usize>, HashMap<u32, Arc<[u8]>>) {
+        let view = call.view().clone();
+        let shard_of = |call: &Call, index: usize| call.sending(index).map(|sending| sending.shard);
+        let mut hints = HashMap::new();
+        let mut missing = Vec::new();
+        for &index in &wave {
+            let Some(shard) = shard_of(call, index) else { continue };
+            match self.hints.get(&view.digest(shard)) {
+                Some(hint) => drop(hints.insert(shard, hint)),
+                None => missing.push(shard),
+            }
+        }
+        missing.sort_unstable();
+        missing.dedup();
+        let mut failed = HashMap::new();
+        let requests = missing.chunks(limits::HINTS_PER_REQUEST_MAX as usize).map(|shards| {
+            let epoch = view.parameters.epoch();
+            let request = HintRequest { epoch, shards: shards.to_vec() };
+            (shards.to_vec(), RequestBody::Hints(request), shards.len())
+        });
+        for (shards, exchange) in self.gather(requests.collect(), &view).await {
+            self.report.hint_bytes += exchange.bytes_down;
+            self.take_hints(&view, shards, exchange, &mut hints, &mut failed);
+        }
+        let mut ready = Vec::new();
+        for index in wave {
+            let Some(shard) = shard_of(call, index) else { continue };
+            match (hints.contains_key(&shard), failed.get(&shard)) {
+                (true, _) => ready.push(index),
+                (false, Some(Some((event, detail)))) => {
+                    unanswered.push((index, lost(*event, detail)))
+                }
+                (false, _) => call.distrust(index),
+            }
+        }
+        (ready, hints)
+    }
+
+    /// Sorts the replies to one hint request: kept, failed with an event, or (`None`) forged.
+    fn take_hints(
+        &mut self,
+        view: &View,
+        shards: Vec<u32>,
+        exchange: Exchange,
+        hints: &mut HashMap<u32, Arc<[u8]>>,
+        failed: &mut HashMap<u32, Option<(Event, String)>>,
+    ) {
+        // What the shards without a reply of their own are told.
+        let mut rest = ended(&exchange.end);
+        for reply in exchange.replies {
+            let ReplyBody::Hint(Hint { shard, packs, response_status, detail, .. }) = reply else {
+                continue;
+            };
+            let event = answered(response_status, 0);
+            if action(Asked::Answer, event, 1, 1) != Action::Keep {
+                rest = (event, describe(response_status, &detail));
+                failed.insert(shard, Some(rest.clone()));
+            } else if shards.contains(&shard) {
+                match self.hints.keep(view.digest(shard), &packs) {
+                    Some(hint) => {
+                        self.report.hints += 1;
+                        hints.insert(shard, hint);
+                    }
+                    None => drop(failed.insert(shard, None)),
+                }
+            }
+        }
+        for shard in shards {
+            if !hints.contains_key(&shard) {
+                failed.entry(shard).or_insert_with(|| Some(rest.clone()));
+            }
+        }
+    }
+
+    /// Sends the bundles this connection has not seen. Back come the look-ups whose bundle is
+    /// known: only then is a query under it sent.
+    async fn send_bundles(
+        &mut self,
+        call: &Call,
+        wave: Vec<usize>,
+        unanswered: &mut Unanswered,
+    ) -> Vec<usize> {
+        let mut users: HashMap<String, Vec<usize>> = HashMap::new();
+        let mut requests = Vec::new();
+        for &index in &wave {
+            let (Some(sending), Some(bundle)) = (call.sending(index), call.bundle(index)) else {
+                continue;
+            };
+            let known = self.link.as_ref().is_some_and(|link| link.bundles.contains(&sending.uid));
+            if known {
+                continue;
+            }
+            let sharing = users.entry(sending.uid.clone()).or_default();
+            if sharing.is_empty() {
+                let body = parameter_request(Some((&sending.uid, bundle)));
+                requests.push((sending.uid, RequestBody::Parameters(body), 1));
+            }
+            sharing.push(index);
+        }
+        let mut refused = HashSet::new();
+        for (uid, exchange) in self.gather(requests, call.view()).await {
+            self.report.bundles += 1;
+            self.report.bundle_bytes += exchange.bytes_up;
+            let (_, event, detail) = parameter_reply(exchange);
+            if action(Asked::Parameters, event, 1, 1) == Action::Keep {
+                if let Some(link) = &mut self.link {
+                    link.bundles.insert(uid);
+                }
+                continue;
+            }
+            for &index in users.get(&uid).into_iter().flatten() {
+                refused.insert(index);
+                let asked = Asked::Parameters;
+                unanswered.push((index, Attempt { asked, event, detail: detail.clone() }));
+            }
+        }
+        wave.into_iter().filter(|index| !refused.contains(index)).collect()
+    }
+
+    async fn send_queries(
+        &mut self,
+        call: &mut Call,
+        ready: Vec<usize>,
+        hints: &HashMap<u32, Arc<[u8]>>,
+        unanswered: &mut Unanswered,
+    ) {
+        let view = call.view().clone();
+        let query_bytes = view.parameters.shape().query_bytes();
+        let size = self.allowance.batch_queries(ready.len(), query_bytes);
+        let deadline_ms = self.deadline.as_millis() as u32;
+        let mut requests = Vec::new();
+        for indices in ready.chunks(size) {
+            let sendings = indices.iter().filter_map(|&index| call.sending(index));
+            let queries = sendings.enumerate().map(|(nonce, s)| query(nonce, s, deadline_ms));
+            let batch = PirBatch { requests: queries.collect() };
+            requests.push((indices.to_vec(), RequestBody::Batch(batch), indices.len()));
+        }
+        for (indices, exchange) in self.gather(requests, &view).await {
+            let mut rest = ended(&exchange.end);
+            let mut open: HashMap<String, usize> = indices
+                .iter()
+                .enumerate()
+                .map(|(nonce, &index)| (nonce.to_string(), index))
+                .collect();
+            for reply in exchange.replies {
+                let ReplyBody::Answer(answer) = reply else { continue };
+                let event = answered(answer.response_status, answer.retry_after_ms);
+                let detail = describe(answer.response_status, &answer.detail);
+                if answer.nonce.is_empty() {
+                    rest = (event, detail); // about the batch as a whole
+                } else if let Some(index) = open.remove(&answer.nonce) {
+                    self.take_answer(call, index, answer, (event, detail), hints, unanswered);
+                }
+            }
+            let (event, detail) = rest;
+            unanswered.extend(open.into_values().map(|index| (index, lost(event, &detail))));
+        }
+    }
+
+    fn take_answer(
+        &mut self,
+        call: &mut Call,
+        index: usize,
+        answer: PirResponse,
+        (event, detail): (Event, String),
+        hints: &HashMap<u32, Arc<[u8]>>,
+        unanswered: &mut Unanswered,
+    ) {
+        let Some(sending) = call.sending(index) else { return };
+        match (action(Asked::Answer, event, 1, 1), hints.get(&sending.shard)) {
+            (Action::Keep, Some(hint)) => {
+                let response_bytes = answer.encrypted_response.iter().map(Vec::len).sum();
+                self.sent.push((index, sent_query(&sending, response_bytes)));
+                call.keep(index, answer, hint.clone());
+            }
+            (wanted, _) => {
+                if matches!(wanted, Action::ResendBundle { .. }) {
+                    self.forget_bundle(&sending.uid);
+                }
+                unanswered.push((index, lost(event, &detail)));
+            }
+        }
+    }
+
+    /// Asks several things at once, as many as the server lets us have in flight.
+    async fn gather<T: Send + 'static>(
+        &mut self,
+        requests: Vec<(T, RequestBody, usize)>,
+        view: &View,
+    ) -> Vec<(T, Exchange)> {
+        let Some(link) = &self.link else { return Vec::new() };
+        let (shape, wait) = (*view.parameters.shape(), self.answer_timeout);
+        let mut asking = JoinSet::new(); // aborts what is left when the call is cancelled
+        let mut answered = Vec::with_capacity(requests.len());
+        let mut requests = requests.into_iter();
+        loop {
+            while asking.len() < self.allowance.in_flight {
+                let Some((tag, body, replies)) = requests.next() else { break };
+                let connection = link.connection.clone();
+                let request = Request::from(body);
+                asking.spawn(async move {
+                    (tag, ask(connection, request, Some(shape), replies, wait).await)
+                });
+            }
+            let Some(done) = asking.join_next().await else { break };
+            let (tag, exchange) = done.expect("this is a bug: asking a server panicked");
+            self.report.bytes_up += exchange.bytes_up;
+            self.report.bytes_down += exchange.bytes_down;
+            answered.push((tag, exchange));
+        }
+        answered
+    }
+
+    /// The connection in use; a new one where there is none.
+    pub(super) async fn link(&mut self) -> Result<Connection, ClientError> {
+        if let Some(link) = &self.link
+            && link.connection.close_reason().is_none()
+        {
+            return Ok(link.connection.clone());
+        }
+        let connection = self.dialer.dial().await?;
+        self.link = Some(Link { connection: connection.clone(), bundles: HashSet::new() });
+        Ok(connection)
+    }
+
+    fn forget_bundle(&mut self, uid: &str) {
+        if let Some(link) = &mut self.link {
+            link.bundles.remove(uid);
+        }
+    }
+
+    fn reconnect(&mut self, wanted: bool, turn: bool) {
+        if turn {
+            self.dialer.turn();
+        }
+        if (wanted || turn)
+            && let Some(link) = self.link.take()
+        {
+            link.connection.close(VarInt::from_u32(StreamCode::None.code()), b"");
+        }
+    }
+
+    /// Fetches and checks parameters, with retries, and remembers what they pin.
+    pub(super) async fn refresh(&mut self) -> Result<Arc<View>, ClientError> {
+        let mut attempts = 0;
+        loop {
+            attempts += 1;
+            let (reply, event, detail) = self.ask_parameters().await;
+            let replicas = self.dialer.replica_count();
+            let lags = match (action(Asked::Parameters, event, attempts, replicas), reply) {
+                (Action::Keep, Some(reply)) => match self.accept(&reply) {
+                    Err(ParameterError::EpochOlder { .. }) if replicas > 1 => true,
+                    decided => return Ok(decided?),
+                },
+                (Action::Resend { via, wait }, _) => {
+                    self.reconnect(via != Via::Same, via == Via::Replica);
+                    sleep(wait).await;
+                    continue;
+                }
+                _ => return Err(ClientError::NoParameters { reason: detail }),
+            };
+            // This replica lags behind the others: the next one may not.
+            if lags && attempts >= limits::ATTEMPTS_MAX {
+                let reason = "every replica lags behind the newest epoch seen".into();
+                return Err(ClientError::NoParameters { reason });
+            }
+            self.reconnect(true, true);
+            sleep(limits::RETRY_WAIT_MIN).await;
+        }
+    }
+
+    async fn ask_parameters(&mut self) -> (Option<PirParameterResponse>, Event, String) {
+        let connection = match self.link().await {
+            Ok(connection) => connection,
+            Err(error) => return (None, Event::ConnectionLost, error.to_string()),
+        };
+        let request = Request::from(RequestBody::Parameters(parameter_request(None)));
+        let exchange = ask(connection, request, None, 1, self.answer_timeout).await;
+        self.report.bytes_up += exchange.bytes_up;
+        self.report.bytes_down += exchange.bytes_down;
+        parameter_reply(exchange)
+    }
+
+    fn accept(&mut self, reply: &PirParameterResponse) -> Result<Arc<View>, ParameterError> {
+        let (parameters, pins) = self.rules.check(reply)?;
+        self.rules.pins = Some(pins);
+        self.allowance = Allowance::new(reply.limits.as_ref());
+        let view = Arc::new(View { parameters, digests: reply.hint_digests.clone() });
+        self.view = Some(view.clone());
+        Ok(view)
+    }
+}
+
+impl Wishes {
+    fn and(self, other: Self) -> Self {
+        Self {
+            refresh: self.refresh | other.refresh,
+            reconnect: self.reconnect | other.reconnect,
+            turn: self.turn | other.turn,
+        }
+    }
+}
+
+fn lost(event: Event, detail: &dyn std::fmt::Display) -> Attempt {
+    Attempt { asked: Asked::Answer, event, detail: detail.to_string() }
+}
+
+fn answered(response_status: i32, retry_after_ms: u32) -> Event {
+    let retry_after = Duration::from_millis(retry_after_ms.into());
+    match Status::try_from(response_status) {
+        Ok(status) => Event::Answered { status, retry_after },
+        // A status of a later version: the draft's word for "failed".
+        Err(_) => Event::Answered { status: Status::ResponseFailure, retry_after },
+    }
+}
+
+fn describe(response_status: i32, detail: &str) -> String {
+    let name = match Status::try_from(response_status) {
+        Ok(status) => status.name().to_owned(),
+        Err(unknown) => unknown.to_string(),
+    };
+    // What a peer writes is cut to a line's length and shown without control characters.
+    let detail: String = detail.chars().filter(|c| !c.is_control()).take(200).collect();
+    if detail.is_empty() { name } else { format!("{name} ({detail})") }
+}
+
+/// What an exchange that ended like this means for requests without a reply.
+fn ended(end: &End) -> (Event, String) {
+    match end {
+        End::Finished => (Event::StreamLost, "the server finished without an answer".into()),
+        End::TimedOut => (Event::TimedOut, "no answer in time".into()),
+        End::StreamLost(reason) => (Event::StreamLost, format!("stream lost: {reason}")),
+        End::ConnectionLost(reason) => {
+            (Event::ConnectionLost, format!("connection lost: {reason}"))
+        }
+    }
+}
+
+fn parameter_request(bundle: Option<(&str, Arc<[u8]>)>) -> PirParameterRequest {
+    let (uid, public_key, want_hint_digests) = match bundle {
+        Some((uid, bytes)) => (uid.to_owned(), vec![Bytes::from_owner(bytes)], false),
+        None => (String::new(), Vec::new(), true),
+    };
+    PirParameterRequest {
+        protocol_version: PROTOCOL_VERSION,
+        nonce: "0".into(),
+        uid,
+        pir_scheme: PIR_SCHEME_SOTTO_1,
+        public_key,
+        want_hint_digests,
+    }
+}
+
+fn parameter_reply(exchange: Exchange) -> (Option<PirParameterResponse>, Event, String) {
+    match exchange.replies.into_iter().next() {
+        Some(ReplyBody::Parameters(reply)) => {
+            let event = answered(reply.response_status, reply.retry_after_ms);
+            let detail = describe(reply.response_status, &reply.detail);
+            (Some(reply), event, detail)
+        }
+        _ => {
+            let (event, detail) = ended(&exchange.end);
+            (None, event, detail)
+        }
+    }
+}
+
+/// A query as it goes out. Absent and present keys make the same request: no field depends on
+/// more than the shard, the epoch and the encrypted bytes.
+fn query(nonce: usize, sending: Sending, deadline_ms: u32) -> PirRequest {
+    PirRequest {
+        protocol_version: PROTOCOL_VERSION,
+        nonce: nonce.to_string(),
+        uid: sending.uid,
+        pir_scheme: PIR_SCHEME_SOTTO_1,
+        shard: sending.shard,
+        encrypted_vector: vec![Bytes::from_owner(sending.vector)],
+        epoch: sending.epoch,
+        want_hint: false,
+        deadline_ms,
+    }
+}
+
+fn sent_query(sending: &Sending, response_bytes: usize) -> SentQuery {
+    SentQuery {
+        shard: sending.shard,
+        uid: sending.uid.clone(),
+        vector_bytes: sending.vector.len(),
+        vector_head: sending.vector[..HEAD_BYTES.min(sending.vector.len())].to_vec(),
+        response_bytes,
+    }
+}

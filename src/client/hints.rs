@@ -1,0 +1,80 @@
+//! Hints a client holds, by the digest the operator signed.
+//!
+//! A hint is public and the same for everyone until its shard's content changes, so it is kept
+//! from call to call. It is in here only after its own digest was found to be the signed one.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use crate::scheme::hint_digest;
+use crate::wire::HINT_DIGEST_BYTES;
+
+/// The first 16 bytes of BLAKE3 over a shard's packed hints.
+pub(super) type HintDigest = [u8; HINT_DIGEST_BYTES];
+
+/// Hints by digest, bounded in bytes; the oldest go first.
+pub(super) struct HintCache {
+    held: HashMap<HintDigest, Arc<[u8]>>,
+    order: VecDeque<HintDigest>,
+    bytes: usize,
+    bytes_max: usize,
+}
+
+impl HintCache {
+    pub(super) fn new(bytes_max: usize) -> Self {
+        Self { held: HashMap::new(), order: VecDeque::new(), bytes: 0, bytes_max }
+    }
+
+    pub(super) fn get(&self, digest: &HintDigest) -> Option<Arc<[u8]>> {
+        self.held.get(digest).cloned()
+    }
+
+    /// Keeps a shard's packed hints if `signed` is their digest; none if it is not.
+    pub(super) fn keep(&mut self, signed: HintDigest, packs: &[Vec<u8>]) -> Option<Arc<[u8]>> {
+        let hints: Arc<[u8]> = packs.concat().into();
+        if hint_digest(&hints) != signed {
+            return None;
+        }
+        if self.held.insert(signed, hints.clone()).is_none() {
+            self.bytes += hints.len();
+            self.order.push_back(signed);
+        }
+        while self.bytes > self.bytes_max && self.order.len() > 1 {
+            let oldest = self.order.pop_front().and_then(|digest| self.held.remove(&digest));
+            self.bytes -= oldest.expect("this is a bug: a hint without its place").len();
+        }
+        Some(hints)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_signed_hint_is_kept() {
+        let mut cache = HintCache::new(100);
+        let packs = vec![vec![1; 10], vec![2; 10]];
+        let digest = hint_digest(&packs.concat());
+        assert!(cache.keep([0; 16], &packs).is_none());
+        assert!(cache.get(&digest).is_none());
+        assert_eq!(cache.keep(digest, &packs).as_deref(), Some(&packs.concat()[..]));
+        assert_eq!(cache.get(&digest).as_deref(), Some(&packs.concat()[..]));
+        let swapped = vec![packs[1].clone(), packs[0].clone()];
+        assert!(cache.keep(digest, &swapped).is_none());
+    }
+
+    #[test]
+    fn the_oldest_go_when_the_bound_is_reached() {
+        let mut cache = HintCache::new(100);
+        let hints: Vec<Vec<u8>> = (0..5).map(|at| vec![at; 40]).collect();
+        let digests: Vec<_> = hints.iter().map(|hint| hint_digest(hint)).collect();
+        for (hint, digest) in hints.iter().zip(&digests) {
+            cache.keep(*digest, std::slice::from_ref(hint)).unwrap();
+            cache.keep(*digest, std::slice::from_ref(hint)).unwrap(); // counted once
+        }
+        let held: Vec<bool> = digests.iter().map(|digest| cache.get(digest).is_some()).collect();
+        assert_eq!(held, [false, false, false, true, true]);
+        assert_eq!(cache.bytes, 80);
+    }
+}

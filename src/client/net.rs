@@ -1,0 +1,267 @@
+//! The client's side of QUIC: connections to replicas, and one request with its replies a stream.
+//!
+//! Moves bytes and says what happened to them; what to do about it is [`super::retry`]'s to say.
+//! A stream that is dropped, timed out or cancelled is reset, so that the server takes its queries
+//! out of the queue.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use quinn::crypto::rustls::QuicClientConfig;
+use quinn::{Connection, Endpoint, RecvStream, SendStream, TransportConfig, VarInt, WriteError};
+use tokio::time::timeout;
+
+use super::error::ClientError;
+use super::options::{Options, Replica};
+use crate::limits;
+use crate::params::Shape;
+use crate::wire::message::{ReplyBody, Request};
+use crate::wire::{
+    ALPN, Bytes, FRAME_HEAD_BYTES_MAX, StreamCode, decode_reply, encode_frame, reply_head,
+};
+
+/// Connects to the first replica that answers, beginning with the current one.
+pub(super) struct Dialer {
+    replicas: Vec<Replica>,
+    current: usize,
+    config: quinn::ClientConfig,
+    timeout: Duration,
+    endpoint_v4: Option<Endpoint>,
+    endpoint_v6: Option<Endpoint>,
+}
+
+impl Dialer {
+    pub(super) fn new(options: &Options) -> Result<Self, ClientError> {
+        let tls = QuicClientConfig::try_from(options.tls(ALPN)?)
+            .expect("this is a bug: TLS 1.3 without the suite QUIC starts with");
+        let mut transport = TransportConfig::default();
+        let idle = limits::IDLE_TIMEOUT.try_into();
+        transport.max_idle_timeout(Some(idle.expect("this is a bug: idle time-out too long")));
+        transport.max_concurrent_bidi_streams(0u32.into()).max_concurrent_uni_streams(0u32.into());
+        let mut config = quinn::ClientConfig::new(Arc::new(tls));
+        config.transport_config(Arc::new(transport));
+        Ok(Self {
+            replicas: options.replicas.clone(),
+            current: 0,
+            config,
+            timeout: options.connect_timeout,
+            endpoint_v4: None,
+            endpoint_v6: None,
+        })
+    }
+
+    pub(super) fn replica_count(&self) -> usize {
+        self.replicas.len()
+    }
+
+    /// The next [`Dialer::dial`] begins with the next replica.
+    pub(super) fn turn(&mut self) {
+        self.current = (self.current + 1) % self.replicas.len();
+    }
+
+    /// A connection to the current replica, or else to the next one that answers.
+    pub(super) async fn dial(&mut self) -> Result<Connection, ClientError> {
+        let mut refused = None;
+        for _ in 0..self.replicas.len() {
+            let Replica { addresses, server_name } = self.replicas[self.current].clone();
+            for address in addresses {
+                match self.dial_one(address, &server_name).await {
+                    Ok(connection) => return Ok(connection),
+                    Err(error) => refused = Some(error),
+                }
+            }
+            self.turn();
+        }
+        Err(refused.expect("this is a bug: options without an address were accepted"))
+    }
+
+    async fn dial_one(
+        &mut self,
+        address: SocketAddr,
+        name: &str,
+    ) -> Result<Connection, ClientError> {
+        let refused = |reason: String| ClientError::Connect { address, reason };
+        let config = self.config.clone();
+        let connecting = self
+            .endpoint(address)?
+            .connect_with(config, address, name)
+            .map_err(|error| refused(error.to_string()))?;
+        match timeout(self.timeout, connecting).await {
+            Ok(connected) => connected.map_err(|error| refused(error.to_string())),
+            Err(_) => Err(refused(format!("no answer within {:?}", self.timeout))),
+        }
+    }
+
+    fn endpoint(&mut self, to: SocketAddr) -> Result<&Endpoint, ClientError> {
+        let (held, any) = match to {
+            SocketAddr::V4(_) => (&mut self.endpoint_v4, IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
+            SocketAddr::V6(_) => (&mut self.endpoint_v6, IpAddr::V6(Ipv6Addr::UNSPECIFIED)),
+        };
+        if held.is_none() {
+            *held = Some(Endpoint::client((any, 0).into()).map_err(ClientError::Socket)?);
+        }
+        Ok(held.as_ref().expect("this is a bug: the endpoint was just made"))
+    }
+}
+
+/// How an exchange ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum End {
+    /// All expected replies came, and the server finished its side.
+    Finished,
+    /// The next reply did not come in time.
+    TimedOut,
+    /// The stream was reset, ended early, or carried what is no reply.
+    StreamLost(String),
+    /// The connection is gone.
+    ConnectionLost(String),
+}
+
+/// One request and what came back.
+pub(super) struct Exchange {
+    /// The replies that came before the end, in order.
+    pub(super) replies: Vec<ReplyBody>,
+    /// How it ended.
+    pub(super) end: End,
+    /// Bytes of the request frame.
+    pub(super) bytes_up: u64,
+    /// Bytes of the reply frames.
+    pub(super) bytes_down: u64,
+}
+
+/// Sends one request on a stream of its own and collects at most `replies_max` replies; each may
+/// take `wait`.
+pub(super) async fn ask(
+    connection: Connection,
+    request: Request,
+    shape: Option<Shape>,
+    replies_max: usize,
+    wait: Duration,
+) -> Exchange {
+    let frame = Bytes::from(encode_frame(&request));
+    drop(request);
+    let mut exchange = Exchange {
+        replies: Vec::new(),
+        end: End::Finished,
+        bytes_up: frame.len() as u64,
+        bytes_down: 0,
+    };
+    exchange.end = match converse(&connection, frame, shape, replies_max, wait, &mut exchange).await
+    {
+        Ok(()) => End::Finished,
+        Err(end) => match connection.close_reason() {
+            Some(reason) => End::ConnectionLost(reason.to_string()),
+            None => end,
+        },
+    };
+    exchange
+}
+
+async fn converse(
+    connection: &Connection,
+    frame: Bytes,
+    shape: Option<Shape>,
+    replies_max: usize,
+    wait: Duration,
+    exchange: &mut Exchange,
+) -> Result<(), End> {
+    let lost = |reason: String| End::StreamLost(reason);
+    let opened = timeout(wait, connection.open_bi()).await.map_err(|_| End::TimedOut)?;
+    let (send, receive) = opened.map_err(|error| lost(error.to_string()))?;
+    let mut stream = Stream { send, receive, held: Vec::new(), code: Some(StreamCode::Cancelled) };
+    let write = timeout(wait, stream.send.write_chunk(frame)).await;
+    match write.map_err(|_| stream.timed_out())? {
+        Ok(()) => stream.send.finish().map_err(|error| lost(error.to_string()))?,
+        // A server that refuses a frame stops it early; the reply says why.
+        Err(WriteError::Stopped(_)) => {}
+        Err(error) => return Err(lost(error.to_string())),
+    }
+    loop {
+        let next = timeout(wait, stream.next(shape.as_ref())).await;
+        let Some((reply, bytes)) = next.map_err(|_| stream.timed_out())?? else {
+            stream.code = None;
+            return Ok(());
+        };
+        if exchange.replies.len() == replies_max {
+            stream.code = Some(StreamCode::Protocol);
+            return Err(lost(format!("more than the {replies_max} replies asked for")));
+        }
+        exchange.replies.push(reply);
+        exchange.bytes_down += bytes as u64;
+    }
+}
+
+/// Both sides of a request's stream; resets what is not finished when dropped.
+struct Stream {
+    send: SendStream,
+    receive: RecvStream,
+    /// Bytes read and not yet decoded.
+    held: Vec<u8>,
+    /// What to reset with; none when all is finished.
+    code: Option<StreamCode>,
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        if let Some(code) = self.code {
+            let code = VarInt::from_u32(code.code());
+            // Either side may be finished already; then there is nothing to reset.
+            let _ = self.send.reset(code);
+            let _ = self.receive.stop(code);
+        }
+    }
+}
+
+impl Stream {
+    fn timed_out(&mut self) -> End {
+        self.code = Some(StreamCode::Timeout);
+        End::TimedOut
+    }
+
+    /// The next reply and the bytes of its frame; none when the server has finished.
+    async fn next(&mut self, shape: Option<&Shape>) -> Result<Option<(ReplyBody, usize)>, End> {
+        let head = loop {
+            let head =
+                reply_head(&self.held, shape).map_err(|e| self.not_a_reply(&e.to_string()))?;
+            if let Some(head) = head {
+                break head;
+            }
+            // No more than a head, so that a frame's bytes come only after its bound is checked.
+            let wanted = FRAME_HEAD_BYTES_MAX.saturating_sub(self.held.len()).max(1);
+            if !self.read(wanted).await? {
+                if self.held.is_empty() {
+                    return Ok(None);
+                }
+                return Err(self.not_a_reply("cut off in the head of a frame"));
+            }
+        };
+        while self.held.len() < head.frame_bytes {
+            if !self.read(head.frame_bytes - self.held.len()).await? {
+                return Err(self.not_a_reply("cut off in a frame"));
+            }
+        }
+        let rest = self.held.split_off(head.frame_bytes);
+        let frame = Bytes::from(std::mem::replace(&mut self.held, rest));
+        let reply = decode_reply(&head, frame).map_err(|e| self.not_a_reply(&e.to_string()))?;
+        let body = reply.body.ok_or_else(|| self.not_a_reply("an empty reply"))?;
+        Ok(Some((body, head.frame_bytes)))
+    }
+
+    /// Reads at most `most` bytes; false at the end of the stream.
+    async fn read(&mut self, most: usize) -> Result<bool, End> {
+        match self.receive.read_chunk(most, true).await {
+            Ok(Some(chunk)) => {
+                self.held.extend_from_slice(&chunk.bytes);
+                Ok(true)
+            }
+            Ok(None) => Ok(false),
+            Err(error) => Err(End::StreamLost(error.to_string())),
+        }
+    }
+
+    fn not_a_reply(&mut self, what: &str) -> End {
+        self.code = Some(StreamCode::Protocol);
+        End::StreamLost(what.to_owned())
+    }
+}

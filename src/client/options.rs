@@ -1,0 +1,187 @@
+//! How a client connects: addresses, certificates, trust and time-outs, checked before anything
+//! is sent.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+
+use super::error::ClientError;
+use super::trust::{Pins, Trust};
+use crate::limits;
+
+/// Where a server listens, and the name its certificate must be for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Replica {
+    /// Addresses of the host, tried in this order.
+    pub addresses: Vec<SocketAddr>,
+    /// The name in its certificate.
+    pub server_name: String,
+}
+
+impl Replica {
+    /// One address, and the name its certificate must be for.
+    pub fn new(address: SocketAddr, server_name: &str) -> Self {
+        Self { addresses: vec![address], server_name: server_name.to_owned() }
+    }
+
+    /// Resolves `HOST:PORT`; the host is the certificate's name. IPv4 addresses come first: a
+    /// closed UDP port stays silent, and a loopback server rarely listens on both.
+    pub async fn resolve(host_port: &str) -> Result<Self, ClientError> {
+        let address = |reason: String| ClientError::Address { found: host_port.into(), reason };
+        let (host, _) =
+            host_port.rsplit_once(':').ok_or_else(|| address("there is no port".into()))?;
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        let found = tokio::net::lookup_host(host_port).await.map_err(|e| address(e.to_string()))?;
+        let mut addresses: Vec<SocketAddr> = found.collect();
+        addresses.sort_by_key(SocketAddr::is_ipv6); // stable: the resolver's order otherwise
+        if addresses.is_empty() {
+            return Err(address("the name has no address".into()));
+        }
+        Ok(Self { addresses, server_name: host.to_owned() })
+    }
+}
+
+/// What [`super::Client::connect`] needs to know.
+#[derive(Clone)]
+pub struct Options {
+    /// Servers of the same database; the first is used until it fails. At least one.
+    pub replicas: Vec<Replica>,
+    /// Certificates (PEM) of the authorities that may sign the servers' certificates.
+    pub ca_pem: Vec<u8>,
+    /// Certificate chain and private key (PEM) of this client, for servers that ask for them.
+    pub identity_pem: Option<(Vec<u8>, Vec<u8>)>,
+    /// How the operator is known.
+    pub trust: Trust,
+    /// What an earlier session remembered of this database ([`super::Client::pins`]).
+    pub remembered: Option<Pins>,
+    /// Fewest expected records a shard. Fewer are a smaller crowd to hide in.
+    pub records_per_shard_min: u64,
+    /// How long one address may take to connect.
+    pub connect_timeout: Duration,
+    /// How long the next reply on a stream may take.
+    pub answer_timeout: Duration,
+    /// After how long the server may drop a query; zero: the server's default.
+    pub deadline: Duration,
+}
+
+impl Options {
+    /// One server, with the bounds of [`limits`] for everything else.
+    pub fn new(replica: Replica, ca_pem: Vec<u8>, trust: Trust) -> Self {
+        Self {
+            replicas: vec![replica],
+            ca_pem,
+            identity_pem: None,
+            trust,
+            remembered: None,
+            records_per_shard_min: limits::RECORDS_PER_SHARD_ACCEPTED_MIN,
+            connect_timeout: limits::CONNECT_TIMEOUT,
+            answer_timeout: limits::ANSWER_TIMEOUT,
+            deadline: Duration::ZERO,
+        }
+    }
+
+    /// Refuses what cannot work, before anything is sent.
+    pub(crate) fn check(&self) -> Result<(), ClientError> {
+        let refuse =
+            |what, found: String, expected| Err(ClientError::Option { what, found, expected });
+        if self.replicas.iter().all(|replica| replica.addresses.is_empty()) {
+            return refuse("servers", "no address".into(), "at least one");
+        }
+        if self.connect_timeout.is_zero() || self.answer_timeout.is_zero() {
+            return refuse("time-outs", "zero".into(), "more than that");
+        }
+        if self.deadline > limits::DEADLINE_MAX {
+            let found = format!("{:?}", self.deadline);
+            return refuse("deadline", found, "at most one minute");
+        }
+        if let (Trust::Pinned(key), Some(pins)) = (self.trust, self.remembered)
+            && pins.operator_key != key
+        {
+            let found = "a key other than the pinned one".into();
+            return refuse("remembered operator key", found, "the pinned one");
+        }
+        Ok(())
+    }
+
+    /// The TLS side: TLS 1.3, the given authorities only, our protocol.
+    pub(crate) fn tls(&self, alpn: &[u8]) -> Result<rustls::ClientConfig, ClientError> {
+        let bad = |what, found: String, expected| ClientError::Option { what, found, expected };
+        let ca = |found: String| bad("CA file", found, "PEM certificates");
+        let mut roots = rustls::RootCertStore::empty();
+        for certificate in CertificateDer::pem_slice_iter(&self.ca_pem) {
+            let certificate = certificate.map_err(|e| ca(e.to_string()))?;
+            roots.add(certificate).map_err(|e| ca(e.to_string()))?;
+        }
+        if roots.is_empty() {
+            return Err(ca("no certificate".into()));
+        }
+        let provider = rustls::crypto::ring::default_provider();
+        let builder = rustls::ClientConfig::builder_with_provider(provider.into())
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .expect("this is a bug: ring has no TLS 1.3")
+            .with_root_certificates(roots);
+        let mut config = match &self.identity_pem {
+            None => builder.with_no_client_auth(),
+            Some((chain, key)) => {
+                let own = |e: String| bad("client certificate", e, "a PEM chain and its PEM key");
+                let chain = CertificateDer::pem_slice_iter(chain)
+                    .collect::<Result<Vec<_>, _>>()
+                    .map_err(|e| own(e.to_string()))?;
+                let key = PrivateKeyDer::from_pem_slice(key).map_err(|e| own(e.to_string()))?;
+                builder.with_client_auth_cert(chain, key).map_err(|e| own(e.to_string()))?
+            }
+        };
+        config.alpn_protocols = vec![alpn.to_vec()];
+        Ok(config)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::trust::OperatorKey;
+    use super::*;
+
+    fn options() -> Options {
+        let replica = Replica::new(([127, 0, 0, 1], 4433).into(), "localhost");
+        Options::new(replica, Vec::new(), Trust::Pinned(OperatorKey([1; 32])))
+    }
+
+    #[test]
+    fn options_that_cannot_work_are_refused_before_anything_is_sent() {
+        options().check().unwrap();
+        let pins = Pins {
+            operator_key: OperatorKey([2; 32]),
+            seed: [0; 32],
+            epoch: 1,
+            shard_count: 1,
+            parameters_hash: [0; 32],
+        };
+        let bad = [
+            Options { replicas: Vec::new(), ..options() },
+            Options { answer_timeout: Duration::ZERO, ..options() },
+            Options { deadline: Duration::from_secs(3_600), ..options() },
+            Options { remembered: Some(pins), ..options() },
+        ];
+        for options in bad {
+            assert!(matches!(options.check(), Err(ClientError::Option { .. })));
+        }
+        for ca_pem in [&b""[..], b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----"] {
+            let options = Options { ca_pem: ca_pem.to_vec(), ..options() };
+            assert!(matches!(options.tls(b"x"), Err(ClientError::Option { .. })));
+        }
+    }
+
+    #[tokio::test]
+    async fn addresses_resolve_or_say_why_not() {
+        let replica = Replica::resolve("127.0.0.1:4433").await.unwrap();
+        assert_eq!(replica, Replica::new(([127, 0, 0, 1], 4433).into(), "127.0.0.1"));
+        let six = Replica::resolve("[::1]:4433").await.unwrap();
+        assert_eq!(six.server_name, "::1");
+        for bad in ["localhost", "localhost:none", ""] {
+            let error = Replica::resolve(bad).await.unwrap_err();
+            assert!(matches!(error, ClientError::Address { .. }), "{bad}: {error}");
+        }
+    }
+}

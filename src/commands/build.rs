@@ -1,0 +1,121 @@
+//! `sotto build`: input files to a database, or what that would make.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use sotto::build::progress::{bytes, duration};
+use sotto::build::{self, BuildOptions, Console, Existing, Input, Interrupted, Progress, Silent};
+use sotto::params::ShapeWishes;
+use sotto::shard::hex;
+
+use super::Ended;
+
+/// Builds a database from records, or builds again what changed in one.
+///
+/// The input is CSV with the header `sii,value`, or JSON Lines of {"sii": "..", "value": ".."};
+/// bytes that are no text are written as `base64:..` values. Killed at any moment and started
+/// again with the same arguments, it goes on with what was finished.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// File of records; `-` reads standard input
+    #[arg(long, value_name = "FILE")]
+    input: PathBuf,
+    /// Directory of the database
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// Number of shards
+    #[arg(long, value_name = "N", conflicts_with = "records_per_shard")]
+    shards: Option<u32>,
+    /// Records a shard, in place of a number of shards [default: 1048576]
+    #[arg(long, value_name = "N")]
+    records_per_shard: Option<u64>,
+    /// Bytes of the value field; the longest value is one byte shorter [default: what fits]
+    #[arg(long, value_name = "N")]
+    value_bytes: Option<u32>,
+    /// Rows a pack: a power of two, 128 to 2048 [default: by the number of records]
+    #[arg(long, value_name = "N")]
+    pack_rows: Option<u32>,
+    /// Packs a shard [default: by the number of records]
+    #[arg(long, value_name = "N")]
+    packs: Option<u32>,
+    /// Database seed, 64 hexadecimal digits [default: that of the database, or random]
+    #[arg(long, value_name = "HEX", value_parser = parse_seed)]
+    seed: Option<[u8; 32]>,
+    /// The operator's key, Ed25519 as PKCS#8 PEM; made when absent [default: DIR.signing-key.pem]
+    #[arg(long, value_name = "FILE")]
+    signing_key: Option<PathBuf>,
+    /// Threads [default: all cores]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    jobs: Option<u16>,
+    /// Say nothing but errors
+    #[arg(long)]
+    quiet: bool,
+    /// Print what would be built, and write nothing
+    #[arg(long)]
+    plan: bool,
+    /// Throw away a build that was interrupted
+    #[arg(long)]
+    restart: bool,
+    /// Choose shard count and shape anew for a database that is there
+    #[arg(long)]
+    reshape: bool,
+}
+
+fn parse_seed(text: &str) -> Result<[u8; 32], String> {
+    hex::decode_array(text).ok_or_else(|| "expected 64 hexadecimal digits".into())
+}
+
+impl Args {
+    fn options(self) -> BuildOptions {
+        let input = match self.input.to_str() {
+            Some("-") => Input::Stdin,
+            _ => Input::File(self.input),
+        };
+        BuildOptions {
+            shards: self.shards,
+            records_per_shard: self.records_per_shard,
+            value_bytes: self.value_bytes,
+            wishes: ShapeWishes { pack_rows: self.pack_rows, packs: self.packs },
+            seed: self.seed,
+            signing_key: self.signing_key,
+            jobs: self.jobs.map(usize::from),
+            existing: if self.reshape { Existing::Reshape } else { Existing::Keep },
+            interrupted: if self.restart { Interrupted::Restart } else { Interrupted::Continue },
+            ..BuildOptions::new(input, self.out)
+        }
+    }
+}
+
+/// Runs the command.
+pub(crate) fn run(args: Args) -> Ended {
+    let (quiet, plan) = (args.quiet, args.plan);
+    let options = args.options();
+    let progress: &dyn Progress = if quiet { &Silent } else { &Console::new() };
+    if plan {
+        println!("{}", build::plan(&options, progress)?);
+        return Ok(ExitCode::SUCCESS);
+    }
+    let report = build::run(&options, progress)?;
+    if quiet {
+        return Ok(ExitCode::SUCCESS);
+    }
+    println!(
+        "{}: epoch {}, {} records in {} shards ({} built, {} finished before, {} unchanged), {}, \
+         {}",
+        options.out.display(),
+        report.epoch,
+        report.records,
+        report.shard_count,
+        report.built,
+        report.resumed,
+        report.reused,
+        bytes(report.bytes),
+        duration(report.elapsed)
+    );
+    if let Some(warning) =
+        build::plan::few_records_warning(report.records / u64::from(report.shard_count))
+    {
+        println!("{warning}");
+    }
+    Ok(ExitCode::SUCCESS)
+}

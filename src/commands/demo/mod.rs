@@ -1,0 +1,387 @@
+//! `sotto demo`: the whole way of a private look-up, on this machine, in one command.
+//!
+//! Makes a sample, builds it, serves it on loopback over QUIC, looks keys up, and shows what the
+//! client asked, what the server saw and what came back; then a batch with its rate. Every number
+//! is measured, every answer compared with the sample; a wrong one makes the exit code 2. The
+//! folder it works in goes when it ends, however it ends, unless `--keep` names one.
+
+mod folder;
+mod text;
+
+use std::fs;
+use std::io::{self, IsTerminal as _};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use sotto::build::{self, BuildOptions, BuildReport, Console, Input, Progress, Silent, sample};
+use sotto::client::{CallReport, Client, OperatorKey, Options, Outcome, Replica, Trust};
+use sotto::engine::{EngineChoice, IsaChoice, select};
+use sotto::limits;
+use sotto::server::{Identity, Server, ServerBounds, ServerOptions, certificates};
+use sotto::shard::Database;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
+
+use super::Ended;
+use folder::Folder;
+use text::{grouped, ms, paragraph, say, size};
+
+/// Value field of the sample: with it, 2^20 records in one shard take the standard shape.
+const VALUE_BYTES: u32 = 120;
+/// Keys shown one by one; every second one is absent.
+const SHOWN_KEYS: u64 = 6;
+/// Keys of the batch, likewise.
+const BATCH_KEYS: u64 = 256;
+/// A slow machine without vector instructions still answers the batch within this.
+const DEADLINE: Duration = limits::DEADLINE_MAX;
+/// Exit code after Ctrl-C, as shells have it.
+const INTERRUPTED: u8 = 130;
+
+/// See a private look-up from beginning to end, on this machine.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Records of the sample.
+    #[arg(long, value_name = "N", default_value_t = 20_000,
+          value_parser = clap::value_parser!(u64).range(1..))]
+    records: u64,
+    /// Shards they are spread over.
+    #[arg(long, value_name = "N", default_value_t = 16,
+          value_parser = clap::value_parser!(u32).range(1..))]
+    shards: u32,
+    /// Keep sample, database and certificates in this folder, which must be new or empty.
+    #[arg(long, value_name = "DIR")]
+    keep: Option<PathBuf>,
+    /// Device that answers: auto or cpu.
+    #[arg(long, value_name = "DEVICE", default_value = "auto")]
+    engine: EngineChoice,
+    /// Instruction set of the CPU engine: auto, portable or avx512.
+    #[arg(long, value_name = "SET", default_value = "auto")]
+    isa: IsaChoice,
+}
+
+type Error = Box<dyn std::error::Error + Send + Sync>;
+
+pub(crate) fn run(args: Args) -> Ended {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let folder = Folder::new(args.keep.as_deref())?;
+    let path = folder.path().to_owned();
+    let ended = runtime.block_on(async {
+        let (mut interrupt, mut terminate) =
+            (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+        tokio::select! {
+            shown = show(&args, path) => shown.map(Some),
+            _ = interrupt.recv() => Ok(None),
+            _ = terminate.recv() => Ok(None),
+        }
+    });
+    // A build that was interrupted still writes until the process ends: its folder goes last.
+    runtime.shutdown_background();
+    drop(folder);
+    match ended {
+        Ok(Some(code)) => Ok(code),
+        Ok(None) => Ok(ExitCode::from(INTERRUPTED)),
+        Err(error) => Err(error),
+    }
+}
+
+/// A record of the sample, or a key that is not in it.
+struct Asked {
+    key: String,
+    value: Option<String>,
+}
+
+async fn show(args: &Args, folder: PathBuf) -> Result<ExitCode, Error> {
+    say("A private look-up, from records to answers")?;
+    let asked = make_sample(args, &folder)?;
+    let report = make_database(args, &folder).await?;
+    let (address, ca_pem, stop) = serve(args, &folder).await?;
+    let mut client = connect(&folder, address, ca_pem, &report).await?;
+
+    let (few, many) = asked.split_at(SHOWN_KEYS as usize);
+    let mut wrong = show_few(&mut client, few).await?;
+    wrong += show_many(&mut client, many, &report).await?;
+
+    drop(client);
+    stop.leave().await;
+    say("")?;
+    if let Some(keep) = &args.keep {
+        paragraph(&format!("Kept in {}. To go on with it:", keep.display()))?;
+        let dir = keep.display();
+        say(&format!(
+            "  sotto serve --db {dir}/db --listen 127.0.0.1:4433 \\\n    \
+             --cert {dir}/server.pem --key {dir}/server.key"
+        ))?;
+        say(&format!(
+            "  sotto lookup --server localhost:4433 --ca {dir}/ca.pem \\\n    \
+             --operator-key {dir}/db/operator.pub --accept-shard-records {} \\\n    {}",
+            crowd(&report).min(limits::RECORDS_PER_SHARD_ACCEPTED_MIN),
+            few[0].key,
+        ))?;
+        say("")?;
+    }
+    let total = asked.len();
+    match wrong {
+        0 => {
+            say(&format!("All {total} answers were compared with the sample: every one is right."))?
+        }
+        _ => say(&format!("{wrong} of {total} answers are WRONG."))?,
+    }
+    Ok(if wrong == 0 { ExitCode::SUCCESS } else { ExitCode::from(2) })
+}
+
+/// Records expected in a shard, for the shape that was built.
+fn crowd(report: &BuildReport) -> u64 {
+    report.shape.records_expected()
+}
+
+fn make_sample(args: &Args, folder: &Path) -> Result<Vec<Asked>, Error> {
+    let path = folder.join("sample.csv");
+    sample::write(args.records, fs::File::create(&path)?)?;
+    let wanted = SHOWN_KEYS + BATCH_KEYS;
+    let reader = io::BufReader::with_capacity(1 << 18, fs::File::open(&path)?);
+    let mut asked: Vec<Asked> = Vec::new();
+    let (mut first, mut index) = (None, 0);
+    for line in io::BufRead::lines(reader).skip(1) {
+        let line = line?;
+        // The sample's own lines: no field needs quotes.
+        let (key, value) = line.split_once(',').ok_or("a sample line without a value")?;
+        first.get_or_insert_with(|| (key.to_owned(), value.to_owned()));
+        // Spread over the sample; in turn with keys that are not in it.
+        let place = |n: usize| (n as u64 / 2) * args.records / wanted.div_ceil(2);
+        while (asked.len() as u64) < wanted && place(asked.len()) == index {
+            let n = asked.len();
+            asked.push(match n % 2 {
+                0 => Asked { key: key.to_owned(), value: Some(value.to_owned()) },
+                _ => Asked { key: format!("absent{n}@example.com"), value: None },
+            });
+        }
+        index += 1;
+    }
+    let (key, value) = first.ok_or("an empty sample")?;
+    say("\n1. The sample\n")?;
+    paragraph(&format!(
+        "{} records; the first says that {key} is reachable at {value}. Numbers and addresses are \
+         from ranges reserved for fiction and for examples.",
+        grouped(args.records),
+    ))?;
+    Ok(asked)
+}
+
+async fn make_database(args: &Args, folder: &Path) -> Result<BuildReport, Error> {
+    let mut options = BuildOptions::new(Input::File(folder.join("sample.csv")), folder.join("db"));
+    options.shards = Some(args.shards);
+    options.value_bytes = Some(VALUE_BYTES);
+    options.signing_key = Some(folder.join("signing-key.pem"));
+    let build = move || {
+        let console = Console::new();
+        let silent = Silent;
+        let progress: &dyn Progress = if io::stderr().is_terminal() { &console } else { &silent };
+        build::run(&options, progress)
+    };
+    let report = tokio::task::spawn_blocking(build).await??;
+    let shape = &report.shape;
+    say("\n2. The database\n")?;
+    paragraph(&shards_explained(args))?;
+    say("")?;
+    let pack = format!("{} pack(s) of {} rows", shape.packs(), shape.pack_rows());
+    row("shape of a shard", &format!("{pack}, {} columns", grouped(shape.columns() as u64)))?;
+    row("on disk", &size(report.bytes))?;
+    let odds = -shape.log2_failure();
+    row("a record fails", &format!("at most once in 2^{odds:.0} look-ups"))?;
+    row("built and checked in", &format!("{:.1} s", report.elapsed.as_secs_f64()))?;
+    Ok(report)
+}
+
+fn shards_explained(args: &Args) -> String {
+    let crowd = grouped(args.records / u64::from(args.shards));
+    let bound = limits::RECORDS_PER_SHARD_ACCEPTED_MIN;
+    let why = match args.shards {
+        1 => {
+            "One shard: so the shard number, the only thing about a key that the server sees, says \
+              nothing here."
+                .to_owned()
+        }
+        n => format!(
+            "{n} shards: so that one batch crosses shards, and the shard number can be shown. It \
+             is the only thing about a key that the server sees."
+        ),
+    };
+    let enough = if args.records / u64::from(args.shards) < bound {
+        format!(
+            "far below the {} that a client accepts unless told otherwise. This one is told: \
+             nobody's contacts are in here.",
+            grouped(bound)
+        )
+    } else {
+        format!("and a client accepts no fewer than {} unless told otherwise.", grouped(bound))
+    };
+    format!("{why} A look-up hides among the records of its shard: about {crowd}, {enough}")
+}
+
+fn row(name: &str, value: &str) -> io::Result<()> {
+    say(&format!("  {name:<22}{value}"))
+}
+
+/// A server that runs beside the demo's client.
+struct Running {
+    stop: oneshot::Sender<()>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Running {
+    async fn leave(self) {
+        let _ = self.stop.send(());
+        let _ = self.task.await;
+    }
+}
+
+async fn serve(
+    args: &Args,
+    folder: &Path,
+) -> Result<(std::net::SocketAddr, String, Running), Error> {
+    let made = certificates::localhost()?;
+    let files = [
+        ("ca.pem", &made.ca_pem),
+        ("server.pem", &made.server_pem),
+        ("server.key", &made.server_key),
+    ];
+    for (name, content) in files {
+        folder::write_private(&folder.join(name), content)?;
+    }
+    let opened = Instant::now();
+    let database = Arc::new(Database::open(&folder.join("db"))?);
+    let opened = opened.elapsed();
+    let (engine, isa) = (args.engine, args.isa);
+    let engine = tokio::task::spawn_blocking(move || select(engine, isa, None)).await??;
+    let name = engine.name();
+    let options = ServerOptions {
+        listen: ([127, 0, 0, 1], 0).into(),
+        identity: Identity::from_pem(&made.server_pem, &made.server_key)?,
+        engines: vec![engine],
+        bounds: ServerBounds::default(),
+    };
+    let server = Server::bind(options, database)?;
+    let address = server.local_addr();
+    let (stop, stopped) = oneshot::channel::<()>();
+    let task = tokio::spawn(server.run(async move { drop(stopped.await) }));
+    say("\n3. The server\n")?;
+    row("listens on", &format!("{address} (QUIC, TLS 1.3)"))?;
+    row("answers with", &name)?;
+    row("database opened in", &ms(opened))?;
+    Ok((address, made.ca_pem, Running { stop, task }))
+}
+
+async fn connect(
+    folder: &Path,
+    address: std::net::SocketAddr,
+    ca_pem: String,
+    report: &BuildReport,
+) -> Result<Client, Error> {
+    let key = OperatorKey::from_text(&fs::read_to_string(folder.join("db/operator.pub"))?)?;
+    let replica = Replica::new(address, "localhost");
+    let mut options = Options::new(replica, ca_pem.into_bytes(), Trust::Pinned(key));
+    options.records_per_shard_min = crowd(report).min(limits::RECORDS_PER_SHARD_ACCEPTED_MIN);
+    options.deadline = DEADLINE;
+    options.answer_timeout = DEADLINE + limits::ANSWER_TIMEOUT;
+    Ok(Client::connect(options).await?)
+}
+
+/// Looks up and counts the answers that are not the sample's.
+async fn look_up(client: &mut Client, asked: &[Asked]) -> Result<(Vec<String>, usize), Error> {
+    let keys: Vec<&str> = asked.iter().map(|asked| &*asked.key).collect();
+    let outcomes = client.lookup(&keys).await?;
+    let (mut shown, mut wrong) = (Vec::new(), 0);
+    for (asked, outcome) in asked.iter().zip(outcomes) {
+        let (text, right) = match outcome {
+            Ok(Outcome::Found(value)) => {
+                let right = asked.value.as_ref().is_some_and(|v| v.as_bytes() == value);
+                (String::from_utf8_lossy(&value).into_owned(), right)
+            }
+            Ok(Outcome::Absent) => ("not found".into(), asked.value.is_none()),
+            Ok(Outcome::Invalid) => ("cannot be believed".into(), false),
+            Err(error) => (error.to_string(), false),
+        };
+        wrong += usize::from(!right);
+        shown.push(if right { text } else { format!("{text}  (WRONG)") });
+    }
+    Ok((shown, wrong))
+}
+
+async fn show_few(client: &mut Client, asked: &[Asked]) -> Result<usize, Error> {
+    let (shown, wrong) = look_up(client, asked).await?;
+    let call = client.last_call();
+    say(&format!("\n4. {} look-ups in one call\n", asked.len()))?;
+    say("  the client asked         the server saw                  the client read\n")?;
+    for ((asked, shown), query) in asked.iter().zip(shown).zip(&call.queries) {
+        let head: String = query.vector_head.iter().take(6).map(|b| format!("{b:02x}")).collect();
+        let saw = format!("shard {:>5}, {head}..", query.shard);
+        say(&format!("  {:<24} {saw:<31} {shown}", asked.key))?;
+    }
+    say("")?;
+    if let Some(query) = call.queries.first() {
+        paragraph(&format!(
+            "Each query went out as {} bytes of ciphertext, of which the first six are shown, and \
+             each answer came back as {}: as many for a key that is there as for one that is not. \
+             Looking the same key up again makes other bytes.",
+            grouped(query.vector_bytes as u64),
+            grouped(query.response_bytes as u64),
+        ))?;
+    }
+    say("")?;
+    traffic(call)?;
+    Ok(wrong)
+}
+
+fn traffic(call: &CallReport) -> io::Result<()> {
+    let queries = call.queries.len();
+    let query_bytes = call.bytes_up - call.bundle_bytes;
+    let bundles = format!("{} key bundle(s) {}", call.bundles, size(call.bundle_bytes));
+    row("up", &format!("{queries} queries {}, {bundles}", size(query_bytes)))?;
+    let hints = match call.hints {
+        0 => "no hints: they were here already".to_owned(),
+        n => format!("{n} hint(s) {}, kept for later", size(call.hint_bytes)),
+    };
+    row(
+        "down",
+        &format!("{queries} answers {}, {hints}", size(call.bytes_down - call.hint_bytes)),
+    )?;
+    row("drawing, encrypting", &ms(call.encrypt_time))?;
+    if call.hints > 0 {
+        row("fetching hints", &ms(call.hint_time))?;
+    }
+    row("sending bundles", &ms(call.bundle_time))?;
+    row("queries to answers", &ms(call.answer_time))?;
+    row("decoding", &ms(call.decode_time))
+}
+
+async fn show_many(
+    client: &mut Client,
+    asked: &[Asked],
+    report: &BuildReport,
+) -> Result<usize, Error> {
+    let begun = Instant::now();
+    let (_, wrong) = look_up(client, asked).await?;
+    let elapsed = begun.elapsed();
+    let call = client.last_call();
+    say(&format!("\n5. {} look-ups in one call\n", asked.len()))?;
+    traffic(call)?;
+    let rate = asked.len() as f64 / elapsed.as_secs_f64();
+    let each = ms(elapsed / asked.len() as u32);
+    row("in all", &format!("{}: {rate:.0} look-ups a second, {each} each", ms(elapsed)))?;
+    let rate = asked.len() as f64 / call.answer_time.as_secs_f64();
+    let each = ms(call.answer_time / asked.len() as u32);
+    row("the server alone", &format!("{rate:.0} queries a second, {each} each"))?;
+    say("")?;
+    let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
+    paragraph(&format!(
+        "Client and server share this machine's {cores} core(s). For every one of those queries \
+         the server read the shard's whole {}, or it would have shown which part matters.",
+        size(
+            (report.shape.matrix_bytes() + report.shape.packs() * report.shape.table_bytes())
+                as u64
+        ),
+    ))?;
+    Ok(wrong)
+}

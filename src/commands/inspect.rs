@@ -1,0 +1,150 @@
+//! `sotto inspect`: what a database is, from its manifest and headers.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use serde_json::json;
+use sotto::build::progress::bytes;
+use sotto::params::Shape;
+use sotto::shard::header::file_bytes;
+use sotto::shard::{Database, hex};
+
+use super::Ended;
+
+/// Prints shape, noise margin, sizes and epoch of a database.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Directory of the database
+    #[arg(value_name = "DIR")]
+    db: PathBuf,
+    /// For programs
+    #[arg(long)]
+    json: bool,
+}
+
+/// What the headers say of all shards together.
+struct Extremes {
+    records_min: u64,
+    records_max: u64,
+    row_square_sum_max: u64,
+}
+
+impl Extremes {
+    fn of(database: &Database) -> Self {
+        let mut out = Self { records_min: u64::MAX, records_max: 0, row_square_sum_max: 0 };
+        for index in 0..database.shard_count() {
+            let Some(shard) = database.shard(index) else { continue };
+            let header = shard.header();
+            out.records_min = out.records_min.min(header.records);
+            out.records_max = out.records_max.max(header.records);
+            out.row_square_sum_max = out.row_square_sum_max.max(header.row_square_sum_max);
+        }
+        out
+    }
+
+    /// Logarithm (base 2) of a record's failure probability in the noisiest row there is.
+    fn log2_failure(&self, shape: &Shape) -> f64 {
+        shape.log2_failure_for(self.row_square_sum_max as f64)
+    }
+}
+
+/// Runs the command.
+pub(crate) fn run(args: Args) -> Ended {
+    let database = Database::open(&args.db)?;
+    let extremes = Extremes::of(&database);
+    if args.json {
+        print_json(&database, &extremes)?;
+    } else {
+        print_text(&database, &extremes);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn print_json(database: &Database, extremes: &Extremes) -> Result<(), serde_json::Error> {
+    let (shape, manifest) = (database.shape(), database.manifest());
+    let out = json!({
+        "seed": manifest.seed,
+        "epoch": manifest.epoch,
+        "created": manifest.created,
+        "operator_key": manifest.operator_key,
+        "records": manifest.records,
+        "shard_count": manifest.shard_count,
+        "records_per_shard_min": extremes.records_min,
+        "records_per_shard_max": extremes.records_max,
+        "shape": manifest.shape,
+        "shard_file_bytes": file_bytes(shape),
+        "matrix_bytes": shape.matrix_bytes(),
+        "tables_bytes": shape.packs() * shape.table_bytes(),
+        "hints_bytes": shape.packs() * shape.hint_bytes(),
+        "database_bytes": file_bytes(shape) * u64::from(manifest.shard_count),
+        "query_bytes": shape.query_bytes(),
+        "response_bytes": shape.packs() * shape.response_bytes(),
+        "bundle_bytes": shape.bundle_bytes(),
+        "log2_failure_expected": shape.log2_failure(),
+        "log2_failure_largest_row": extremes.log2_failure(shape),
+    });
+    println!("{}", serde_json::to_string_pretty(&out)?);
+    Ok(())
+}
+
+fn print_text(database: &Database, extremes: &Extremes) {
+    let (shape, manifest) = (database.shape(), database.manifest());
+    let packs = shape.packs();
+    let lines = [
+        ("seed", hex::encode(&manifest.seed.0)),
+        ("operator key", hex::encode(&manifest.operator_key.0)),
+        ("epoch", format!("{}, created at unix second {}", manifest.epoch, manifest.created)),
+        ("records", manifest.records.to_string()),
+        (
+            "shards",
+            format!(
+                "{} of {} to {} records",
+                manifest.shard_count, extremes.records_min, extremes.records_max
+            ),
+        ),
+        (
+            "shape",
+            format!(
+                "{} rows ({packs} packs of {}) by {} columns, {} groups, value field {} bytes",
+                shape.rows(),
+                shape.pack_rows(),
+                shape.columns(),
+                shape.groups(),
+                shape.value_len()
+            ),
+        ),
+        ("bits", format!("{} response, {} hint", shape.response_bits(), shape.hint_bits())),
+        (
+            "noise",
+            format!(
+                "a record fails once in 2^{:.1} (expected), 2^{:.1} (largest row), at most 2^40 \
+                 allowed",
+                -shape.log2_failure(),
+                -extremes.log2_failure(shape)
+            ),
+        ),
+        (
+            "a shard",
+            format!(
+                "{}: matrix {}, tables {}, hints {}",
+                bytes(file_bytes(shape)),
+                bytes(shape.matrix_bytes() as u64),
+                bytes((packs * shape.table_bytes()) as u64),
+                bytes((packs * shape.hint_bytes()) as u64)
+            ),
+        ),
+        ("all shards", bytes(file_bytes(shape) * u64::from(manifest.shard_count))),
+        (
+            "a query",
+            format!(
+                "{} up, {} down, key bundle {}",
+                bytes(shape.query_bytes() as u64),
+                bytes((packs * shape.response_bytes()) as u64),
+                bytes(shape.bundle_bytes() as u64)
+            ),
+        ),
+    ];
+    for (name, text) in lines {
+        println!("{name:<13} {text}");
+    }
+}

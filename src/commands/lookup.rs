@@ -1,0 +1,219 @@
+//! `sotto lookup`: looks keys up privately and prints what it finds.
+//!
+//! All keys go in one call (or in several of [`limits::KEYS_PER_CALL_MAX`]), and nothing is printed
+//! before the last of them is finished. Exit code 0: all found; 1: some not found; 2: an error.
+
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use sotto::client::{Client, LookupError, OperatorKey, Options, Outcome, Replica, Trust};
+use sotto::limits;
+
+use super::Ended;
+
+/// Marks a value or key that is shown in base64.
+const BASE64: &str = "base64:";
+
+/// Look keys up without the server learning which.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Server; more than one for replicas of the same database, the first is used until it fails.
+    #[arg(long, value_name = "HOST:PORT", required = true)]
+    server: Vec<String>,
+    /// Name in the servers' certificates, where it is not HOST.
+    #[arg(long, value_name = "NAME")]
+    server_name: Option<String>,
+    /// Certificates (PEM) of who may sign the servers' certificates.
+    #[arg(long, value_name = "FILE")]
+    ca: PathBuf,
+    /// The operator's public key: `operator.pub` of the database, or 64 hex digits. Without it the
+    /// key the server shows is believed.
+    #[arg(long, value_name = "FILE")]
+    operator_key: Option<PathBuf>,
+    /// Accept shards with as few expected records: the crowd a look-up hides in.
+    #[arg(long, value_name = "N", default_value_t = limits::RECORDS_PER_SHARD_ACCEPTED_MIN)]
+    accept_shard_records: u64,
+    /// Read keys from a file, one a line; `-` for standard input.
+    #[arg(long, value_name = "FILE")]
+    keys_from: Option<PathBuf>,
+    /// Print one JSON object a line.
+    #[arg(long)]
+    json: bool,
+    /// Keys, such as phone numbers or addresses, exactly as they are in the database.
+    #[arg(value_name = "KEY")]
+    keys: Vec<String>,
+}
+
+type Found = (Vec<u8>, Result<Outcome, LookupError>);
+
+pub(crate) fn run(args: Args) -> Ended {
+    let keys = keys(&args)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let found = runtime.block_on(look_up(&args, keys))?;
+    let mut out = std::io::stdout().lock();
+    for (key, outcome) in &found {
+        let line = if args.json { json_line(key, outcome) } else { text_line(key, outcome) };
+        writeln!(out, "{line}")?;
+    }
+    out.flush()?;
+    Ok(exit_code(&found))
+}
+
+fn keys(args: &Args) -> Result<Vec<Vec<u8>>, Box<dyn std::error::Error>> {
+    let mut keys: Vec<Vec<u8>> = args.keys.iter().map(|key| key.clone().into_bytes()).collect();
+    if let Some(path) = &args.keys_from {
+        let mut bytes = Vec::new();
+        if path == Path::new("-") {
+            std::io::stdin().lock().read_to_end(&mut bytes)?;
+        } else {
+            bytes = read(path, "--keys-from")?;
+        }
+        let lines = bytes.split(|&byte| byte == b'\n');
+        let lines = lines.map(|line| line.strip_suffix(b"\r").unwrap_or(line));
+        keys.extend(lines.filter(|line| !line.is_empty()).map(<[u8]>::to_vec));
+    }
+    if keys.is_empty() {
+        return Err("no key to look up: give keys as arguments or by --keys-from FILE".into());
+    }
+    Ok(keys)
+}
+
+fn read(path: &Path, option: &str) -> Result<Vec<u8>, String> {
+    std::fs::read(path).map_err(|error| format!("{option} {}: {error}", path.display()))
+}
+
+async fn look_up(
+    args: &Args,
+    keys: Vec<Vec<u8>>,
+) -> Result<Vec<Found>, Box<dyn std::error::Error>> {
+    let mut client = Client::connect(options(args).await?).await?;
+    if args.operator_key.is_none() {
+        let key = client.operator_key();
+        eprintln!("note: no --operator-key, so the key this server shows is believed this once.");
+        eprintln!("      fingerprint {}: compare it with the operator's,", key.fingerprint());
+        eprintln!("      then pin it with --operator-key and a file that holds");
+        eprintln!("      {key}");
+    }
+    let mut outcomes = Vec::with_capacity(keys.len());
+    for keys in keys.chunks(limits::KEYS_PER_CALL_MAX) {
+        outcomes.extend(client.lookup(keys).await?);
+    }
+    Ok(keys.into_iter().zip(outcomes).collect())
+}
+
+async fn options(args: &Args) -> Result<Options, Box<dyn std::error::Error>> {
+    let mut replicas = Vec::new();
+    for server in &args.server {
+        let mut replica = Replica::resolve(server).await?;
+        if let Some(name) = &args.server_name {
+            replica.server_name.clone_from(name);
+        }
+        replicas.push(replica);
+    }
+    let trust = match &args.operator_key {
+        None => Trust::FirstUse,
+        Some(path) => {
+            let text = read(path, "--operator-key")?;
+            let key = OperatorKey::from_text(&String::from_utf8_lossy(&text))
+                .map_err(|error| format!("{}: {error}", path.display()))?;
+            Trust::Pinned(key)
+        }
+    };
+    let mut options = Options::new(replicas.remove(0), read(&args.ca, "--ca")?, trust);
+    options.replicas.append(&mut replicas);
+    options.records_per_shard_min = args.accept_shard_records;
+    Ok(options)
+}
+
+/// As text where a person can read it in one line, else in base64.
+fn shown(bytes: &[u8]) -> String {
+    match std::str::from_utf8(bytes) {
+        Ok(text) if !text.chars().any(char::is_control) && !text.starts_with(BASE64) => text.into(),
+        _ => format!("{BASE64}{}", STANDARD.encode(bytes)),
+    }
+}
+
+fn problem(outcome: &Result<Outcome, LookupError>) -> Option<String> {
+    match outcome {
+        Ok(Outcome::Invalid) => Some(
+            "the answer cannot be believed: a stale or forged hint, a changed matrix or a broken \
+             server. Look up again once, at the next regular time"
+                .into(),
+        ),
+        Err(error) => Some(error.to_string()),
+        Ok(_) => None,
+    }
+}
+
+fn text_line(key: &[u8], outcome: &Result<Outcome, LookupError>) -> String {
+    let result = match (outcome, problem(outcome)) {
+        (_, Some(problem)) => format!("error: {problem}"),
+        (Ok(Outcome::Found(value)), _) => shown(value),
+        _ => "not found".into(),
+    };
+    format!("{}\t{result}", shown(key))
+}
+
+fn json_line(key: &[u8], outcome: &Result<Outcome, LookupError>) -> String {
+    let object = match (outcome, problem(outcome)) {
+        (_, Some(problem)) => serde_json::json!({ "key": shown(key), "error": problem }),
+        (Ok(Outcome::Found(value)), _) => {
+            serde_json::json!({ "key": shown(key), "found": true, "value": shown(value) })
+        }
+        _ => serde_json::json!({ "key": shown(key), "found": false }),
+    };
+    object.to_string()
+}
+
+fn exit_code(found: &[Found]) -> ExitCode {
+    let failed = found.iter().any(|(_, outcome)| problem(outcome).is_some());
+    let absent = found.iter().any(|(_, outcome)| matches!(outcome, Ok(Outcome::Absent)));
+    match (failed, absent) {
+        (true, _) => ExitCode::from(2),
+        (false, true) => ExitCode::from(1),
+        (false, false) => ExitCode::SUCCESS,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_read_in_one_line_is_shown_in_base64() {
+        let cases: [(&[u8], &str); 6] = [
+            (b"plain", "plain"),
+            ("gr\u{fc}n".as_bytes(), "gr\u{fc}n"),
+            (b"", ""),
+            (b"a\tb", "base64:YQli"),
+            (b"\xff\x00", "base64:/wA="),
+            (b"base64:", "base64:YmFzZTY0Og=="),
+        ];
+        for (bytes, text) in cases {
+            assert_eq!(shown(bytes), text);
+        }
+    }
+
+    #[test]
+    fn lines_and_exit_codes() {
+        let found = Ok(Outcome::Found(b"x \"y\"".to_vec()));
+        assert_eq!(text_line(b"k", &found), "k\tx \"y\"");
+        assert_eq!(json_line(b"k", &found), r#"{"found":true,"key":"k","value":"x \"y\""}"#);
+        assert_eq!(text_line(b"k", &Ok(Outcome::Absent)), "k\tnot found");
+        assert_eq!(json_line(b"k", &Ok(Outcome::Absent)), r#"{"found":false,"key":"k"}"#);
+        assert!(text_line(b"k", &Ok(Outcome::Invalid)).starts_with("k\terror: "));
+        assert!(json_line(b"k", &Err(LookupError::HintForged)).starts_with(r#"{"error":"#));
+        let code = |outcomes: Vec<Result<Outcome, LookupError>>| {
+            let found: Vec<Found> = outcomes.into_iter().map(|o| (Vec::new(), o)).collect();
+            format!("{:?}", exit_code(&found))
+        };
+        let is = |code: u8| format!("{:?}", ExitCode::from(code));
+        assert_eq!(code(vec![found.clone()]), is(0));
+        assert_eq!(code(vec![found.clone(), Ok(Outcome::Absent)]), is(1));
+        assert_eq!(code(vec![found, Ok(Outcome::Absent), Ok(Outcome::Invalid)]), is(2));
+        assert_eq!(code(vec![Err(LookupError::ShardUnknown)]), is(2));
+    }
+}

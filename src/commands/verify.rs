@@ -1,0 +1,59 @@
+//! `sotto verify`: reads every byte of a database and compares it with its digests.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use sotto::build::progress::{Stage, bytes, duration};
+use sotto::build::{Console, Progress, Silent};
+use sotto::shard::Database;
+use sotto::shard::verify::{unnamed_files, verify, verify_bytes};
+
+use super::Ended;
+
+/// Reads every byte of a database. Exit code 0 when all is well, 1 when something is damaged.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Directory of the database
+    #[arg(value_name = "DIR")]
+    db: PathBuf,
+    /// Say nothing but what is wrong
+    #[arg(long)]
+    quiet: bool,
+}
+
+/// Runs the command.
+pub(crate) fn run(args: Args) -> Ended {
+    let progress: &dyn Progress = if args.quiet { &Silent } else { &Console::new() };
+    let begun = Instant::now();
+    let database = match Database::open(&args.db) {
+        Ok(database) => database,
+        Err(error) => {
+            eprintln!("error: {error}");
+            return Ok(ExitCode::FAILURE);
+        }
+    };
+    progress.begin(Stage::Verifying, verify_bytes(&database));
+    let report = verify(&database, &|bytes| progress.advance(bytes));
+    progress.end();
+    for problem in &report.problems {
+        eprintln!("error: {problem}");
+    }
+    if !report.problems.is_empty() {
+        return Ok(ExitCode::FAILURE);
+    }
+    if !args.quiet {
+        println!(
+            "{}: {} shards, {}, every byte as it was built and signed, {}",
+            args.db.display(),
+            database.shard_count(),
+            bytes(report.bytes),
+            duration(begun.elapsed())
+        );
+        match unnamed_files(&database)?.len() {
+            0 => {}
+            more => println!("{more} files of the epoch before are kept beside them"),
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}

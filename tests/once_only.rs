@@ -1,0 +1,529 @@
+//! The rule everything rests on, checked on recorded bytes: a (secret, seed, shard) encrypts one
+//! selection once, ever. A scripted server answers with every status of wire.md's table, loses
+//! streams and connections, changes epoch, ribbon seed, shape and shard count, forges hints; the
+//! real client is driven through each, and then every byte it sent is looked at.
+
+#![allow(clippy::unwrap_used)]
+
+mod fake_server;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use fake_server::{Change, Database, Fake, Log, SEED, Trick, sendings, uids};
+use sotto::arith::{Isa, Rings, sub};
+use sotto::client::{Client, ClientError, LookupError, Options, Outcome, ParameterError};
+use sotto::keyword::{band, locate};
+use sotto::limits;
+use sotto::params::{Q, Shape};
+use sotto::scheme::{KeyBundle, Secret, SecretError, SecretPool, Selection};
+use sotto::wire::Status;
+
+/// More shards than one secret serves.
+const SHARDS: u32 = 20;
+const RECORDS: usize = 300;
+
+async fn started() -> Arc<Fake> {
+    static DATABASE: std::sync::OnceLock<Arc<Database>> = std::sync::OnceLock::new();
+    let database = DATABASE.get_or_init(|| Arc::new(Database::build(SHARDS, RECORDS)));
+    Fake::start(database.clone())
+}
+
+/// Present and absent keys in turn.
+fn keys(count: usize) -> Vec<String> {
+    let key = |n| if n % 2 == 0 { format!("key-{n}") } else { format!("nobody-{n}") };
+    (0..count).map(key).collect()
+}
+
+fn expected(key: &str) -> Outcome {
+    match key.strip_prefix("key-") {
+        Some(n) => Outcome::Found(format!("value {n}").into_bytes()),
+        None => Outcome::Absent,
+    }
+}
+
+/// Looks all up and expects the truth.
+async fn look_up(client: &mut Client, keys: &[String]) {
+    let outcomes = client.lookup(keys).await.unwrap();
+    assert_eq!(outcomes.len(), keys.len());
+    for (key, outcome) in keys.iter().zip(outcomes) {
+        let found = outcome.unwrap_or_else(|error| panic!("{key}: {error}"));
+        assert!(found == expected(key), "{key}: another outcome");
+    }
+}
+
+/// The rule, on everything a server was sent.
+fn check_once_only(log: &Log) {
+    let mut vectors: BTreeMap<(&str, u32), BTreeSet<&[u8]>> = BTreeMap::new();
+    for query in &log.queries {
+        let [vector] = &query.encrypted_vector[..] else { panic!("one vector a query") };
+        vectors.entry((&query.uid, query.shard)).or_default().insert(vector);
+    }
+    let mut shards: BTreeMap<&str, usize> = BTreeMap::new();
+    for ((uid, shard), distinct) in &vectors {
+        assert_eq!(distinct.len(), 1, "two ciphertexts for shard {shard} under {uid}");
+        *shards.entry(uid).or_default() += 1;
+    }
+    assert!(shards.values().all(|&count| count <= limits::QUERIES_PER_SECRET_MAX), "{shards:?}");
+    let mut bundles: BTreeMap<&str, &[u8]> = BTreeMap::new();
+    for (uid, bytes) in &log.bundles {
+        assert_eq!(*bundles.entry(uid).or_insert(bytes), bytes, "two bundles under one name");
+    }
+    assert_eq!(log.too_early, 0, "a query before its bundle was answered with success");
+    let sent: Vec<_> = vectors.iter().map(|((_, shard), v)| (*shard, v)).collect();
+    for (at, (shard, vector)) in sent.iter().enumerate() {
+        for (_, other) in sent[..at].iter().filter(|(other, _)| other == shard) {
+            let (a, b) = (vector.first().unwrap(), other.first().unwrap());
+            assert!(!same_secret(a, b), "two names, one secret: shard {shard} twice");
+        }
+    }
+    let bundles: Vec<_> = bundles.values().collect();
+    for (at, bundle) in bundles.iter().enumerate() {
+        for other in &bundles[..at] {
+            assert!(!same_bundle_secret(bundle, other), "two bundles of one secret");
+        }
+    }
+}
+
+/// Whether two vectors for one shard are under one secret: then the masks cancel, and what is
+/// left of most columns is a small error and perhaps a selected bit (a multiple of 2^16).
+fn same_secret(a: &[u8], b: &[u8]) -> bool {
+    let value = |bytes: &[u8]| u32::from(bytes[0]) | u32::from(bytes[1]) << 8;
+    let near = |(a, b): (&[u8], &[u8])| {
+        let low = value(a).wrapping_sub(value(b)) as u16;
+        low.wrapping_add(8) < 16
+    };
+    let columns = a.len().min(b.len()) / 3;
+    a.chunks_exact(3).zip(b.chunks_exact(3)).filter(|&pair| near(pair)).count() > columns / 2
+}
+
+/// The same for key g of two bundles: what is left after the mask is the difference of two errors.
+fn same_bundle_secret(a: &[u8], b: &[u8]) -> bool {
+    let shape = Shape::for_records(fake_server::RECORDS_PER_SHARD, 24, Default::default()).unwrap();
+    let [a, b] = [a, b].map(|bytes| KeyBundle::decode(bytes, &shape).unwrap());
+    let mut difference = sotto::arith::zero_poly();
+    for (to, (&a, &b)) in difference.iter_mut().zip(a.half(0, 0).iter().zip(b.half(0, 0))) {
+        *to = sub::<Q>(a, b);
+    }
+    Rings::get(Isa::PORTABLE).q.inverse(&mut difference);
+    let small = difference.iter().filter(|&&c| !(100..=Q - 100).contains(&c)).count();
+    small > difference.len() / 2
+}
+
+#[test]
+fn the_checks_can_fail() {
+    let shape = Shape::for_records(fake_server::RECORDS_PER_SHARD, 24, Default::default()).unwrap();
+    let mut secret = Secret::draw(SEED).unwrap();
+    let a = secret.query(3, &shape, Selection::new(5, 77)).unwrap();
+    // A second encryption of another selection, as a broken client would make it: the difference
+    // of the selections is added to the stored bytes, with a little noise.
+    let mut b = a.to_vec();
+    b[3 * 20 + 2] ^= 1;
+    b[0] ^= 1;
+    assert!(same_secret(&a, &b));
+    let mut other = Secret::draw(SEED).unwrap();
+    let c = other.query(3, &shape, Selection::new(5, 77)).unwrap();
+    assert!(!same_secret(&a, &c));
+    let [a, c] = [&mut secret, &mut other].map(|s| s.bundle(&shape).unwrap().1.clone());
+    assert!(same_bundle_secret(&a, &a) && !same_bundle_secret(&a, &c));
+}
+
+#[test]
+fn the_pool_gives_no_second_ciphertext() {
+    let shape = Shape::for_records(fake_server::RECORDS_PER_SHARD, 24, Default::default()).unwrap();
+    // One secret: the stored bytes for an equal selection, an error for another, sixteen shards.
+    let mut secret = Secret::draw(SEED).unwrap();
+    let first = secret.query(0, &shape, Selection::new(1, 5)).unwrap();
+    assert_eq!(first, secret.query(0, &shape, Selection::new(1, 5)).unwrap());
+    for (start, coeffs) in [(1, 7), (2, 5)] {
+        let again = secret.query(0, &shape, Selection::new(start, coeffs));
+        assert_eq!(again.unwrap_err(), SecretError::AlreadyUsed);
+    }
+    let wider = shape.widened().unwrap();
+    let wider = secret.query(0, &wider, Selection::new(1, 5));
+    assert_eq!(wider.unwrap_err(), SecretError::AlreadyUsed);
+    for shard in 1..16 {
+        secret.query(shard, &shape, Selection::new(1, 5)).unwrap();
+    }
+    let full = secret.query(16, &shape, Selection::new(1, 5));
+    assert_eq!(full.unwrap_err(), SecretError::Exhausted);
+    let bundle = secret.bundle(&shape).unwrap().1.clone();
+    assert_eq!(bundle, *secret.bundle(&shape).unwrap().1);
+
+    // A pool: every query to a shard already asked is under another secret, whatever is selected,
+    // whichever way it is asked for; and the bytes of a query never change.
+    let mut pool = SecretPool::new(SEED, shape);
+    let mut made = Vec::new();
+    for round in 0..4u32 {
+        for shard in 0..SHARDS {
+            made.push(pool.query(shard, Selection::new(1, 5)).unwrap());
+            made.push(pool.query(shard, Selection::new(1, 5 + u128::from(round) * 2)).unwrap());
+            made.push(pool.query_fresh(shard, Selection::new(2, 9)).unwrap());
+        }
+        pool.set_shape(if round == 1 { shape.widened().unwrap() } else { shape });
+    }
+    let bytes = |pool: &SecretPool| -> Vec<_> {
+        let bundle = |&query| {
+            let (uid, bytes) = pool.bundle(query).unwrap();
+            (uid.to_owned(), bytes)
+        };
+        made.iter().map(|query| (pool.vector(*query).unwrap(), bundle(query))).collect()
+    };
+    let (once, twice) = (bytes(&pool), bytes(&pool));
+    assert!(once == twice);
+    let names: BTreeSet<_> = made.iter().map(|query| pool.bundle(*query).unwrap().0).collect();
+    assert_eq!(names.len(), pool.secret_count());
+    assert_eq!(BTreeSet::from_iter(&made).len(), made.len());
+}
+
+#[tokio::test]
+async fn an_undisturbed_call_sends_everything_once() {
+    let fake = started().await;
+    let mut client = fake.connect().await.unwrap();
+    look_up(&mut client, &keys(60)).await;
+    let log = fake.take_log();
+    check_once_only(&log);
+    assert_eq!(log.queries.len(), 60);
+    assert!(sendings(&log).values().all(|&times| times == 1));
+    assert_eq!(log.bundles.len(), uids(&log).len());
+    // The second call draws new secrets, and needs no hint again.
+    look_up(&mut client, &keys(60)).await;
+    let second = fake.take_log();
+    assert!(uids(&log).is_disjoint(&uids(&second)));
+    assert!(second.hints.is_empty() && !log.hints.is_empty());
+    let mut both = log;
+    both.queries.extend(second.queries);
+    both.bundles.extend(second.bundles);
+    check_once_only(&both);
+}
+
+#[tokio::test]
+async fn every_status_that_passes_brings_identical_bytes() {
+    let statuses = [
+        Status::Overloaded,
+        Status::EpochGone,
+        Status::ShardUnknown,
+        Status::KeyMissing,
+        Status::Quota,
+        Status::Deadline,
+        Status::Draining,
+        Status::Device,
+    ];
+    let fake = started().await;
+    let keys = keys(24);
+    for status in statuses {
+        let mut client = Client::connect(fake.options(2)).await.unwrap();
+        fake.script(|script| script.queries = [Trick::Say(status); 7].into());
+        look_up(&mut client, &keys).await;
+        let log = fake.take_log();
+        check_once_only(&log);
+        // 7 went out twice, none three times: 24 look-ups, 31 queries.
+        assert_eq!((sendings(&log).len(), log.queries.len()), (24, 31), "{status:?}");
+    }
+    for status in [Status::Overloaded, Status::Quota, Status::Draining, Status::Device] {
+        let mut client = Client::connect(fake.options(2)).await.unwrap();
+        fake.script(|script| {
+            script.bundles.push_back(Trick::Say(status));
+            script.hints.push_back(Trick::Say(status));
+        });
+        look_up(&mut client, &keys).await;
+        let log = fake.take_log();
+        check_once_only(&log);
+        assert_eq!(log.queries.len(), 24, "{status:?}");
+        assert!(log.bundles.len() > uids(&log).len(), "{status:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_forgotten_bundle_is_sent_again_byte_for_byte() {
+    let fake = started().await;
+    let mut client = fake.connect().await.unwrap();
+    let keys = keys(24);
+    fake.script(|script| script.queries.push_back(Trick::Forget));
+    look_up(&mut client, &keys).await;
+    let log = fake.take_log();
+    let times = |uid: &String| log.bundles.iter().filter(|(name, _)| name == uid).count();
+    assert!(uids(&log).iter().all(|uid| times(uid) == 2));
+    // What came between the loss and the second bundle was early through no fault of the client.
+    let log = Log { too_early: 0, ..log };
+    check_once_only(&log);
+}
+
+#[tokio::test]
+async fn lost_streams_lost_connections_and_silence_bring_identical_bytes() {
+    let fake = started().await;
+    let keys = keys(40);
+    for trick in [Trick::Reset, Trick::Finish, Trick::Noise, Trick::Close, Trick::Silence] {
+        for replicas in [1, 2] {
+            let answer_timeout = match trick {
+                Trick::Silence => Duration::from_millis(300), // what is waited for here
+                _ => limits::ANSWER_TIMEOUT,
+            };
+            let options = Options { answer_timeout, ..fake.options(replicas) };
+            let mut client = Client::connect(options).await.unwrap();
+            fake.script(|script| {
+                script.hints.extend([Trick::Answer, trick]);
+                script.bundles.extend([Trick::Answer, trick]);
+                script.queries.extend([Trick::Answer, trick, Trick::Answer, Trick::Answer, trick]);
+            });
+            look_up(&mut client, &keys).await;
+            let log = fake.take_log();
+            check_once_only(&log);
+            assert_eq!(sendings(&log).len(), 40, "{trick:?}");
+            assert!(sendings(&log).values().any(|&times| times > 1), "{trick:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_new_epoch_keeps_the_bytes() {
+    let fake = started().await;
+    let mut client = fake.connect().await.unwrap();
+    fake.script(|script| script.queries.extend([Trick::Answer, Trick::Publish(Change::Epoch)]));
+    look_up(&mut client, &keys(40)).await;
+    let log = fake.take_log();
+    check_once_only(&log);
+    assert_eq!(sendings(&log).len(), 40);
+    let epochs: BTreeSet<u64> = log.queries.iter().map(|query| query.epoch).collect();
+    assert_eq!(epochs, BTreeSet::from([1, 2]));
+    assert_eq!(client.pins().epoch, 2);
+}
+
+/// Secrets that were drawn anew, by comparing the shards asked under two epochs.
+fn fresh(log: &Log) -> HashMap<u32, usize> {
+    let old: BTreeSet<_> =
+        log.queries.iter().filter(|q| q.epoch == 1).map(|q| (&q.uid, q.shard)).collect();
+    let mut fresh = HashMap::new();
+    for query in log.queries.iter().filter(|query| query.epoch == 2) {
+        if !old.contains(&(&query.uid, query.shard)) {
+            *fresh.entry(query.shard).or_default() += 1;
+        }
+    }
+    fresh
+}
+
+#[tokio::test]
+async fn a_new_ribbon_seed_draws_a_new_secret_for_that_shard_alone() {
+    let fake = started().await;
+    let mut client = fake.connect().await.unwrap();
+    let keys = keys(60);
+    let shard = fake.database.shard_of(&keys[4]);
+    let there = keys.iter().filter(|key| fake.database.shard_of(key) == shard).count();
+    fake.script(|script| script.queries.push_back(Trick::Publish(Change::RibbonSeed(shard))));
+    let outcomes = client.lookup(&keys).await.unwrap();
+    for (key, outcome) in keys.iter().zip(outcomes) {
+        // The shard's content did not change with the published seed: its keys are not there.
+        let moved = fake.database.shard_of(key) == shard;
+        let expected = if moved { Outcome::Absent } else { expected(key) };
+        assert!(outcome.unwrap() == expected, "{key}");
+    }
+    let log = fake.take_log();
+    check_once_only(&log);
+    assert_eq!(fresh(&log), HashMap::from([(shard, there)]));
+    // A bundle of its own for each.
+    let bundles: BTreeSet<_> = log.bundles.iter().map(|(uid, _)| uid).collect();
+    let before: BTreeSet<_> = log.queries.iter().filter(|q| q.epoch == 1).map(|q| &q.uid).collect();
+    assert_eq!(bundles.len(), before.len() + there);
+}
+
+#[tokio::test]
+async fn a_new_shape_or_shard_count_draws_new_secrets_for_all() {
+    for change in [Change::Wider, Change::Doubled] {
+        let fake = started().await;
+        let mut client = fake.connect().await.unwrap();
+        let keys = keys(40);
+        fake.script(|script| script.queries.push_back(Trick::Publish(change)));
+        client.lookup(&keys).await.unwrap();
+        let log = fake.take_log();
+        check_once_only(&log);
+        assert_eq!(fresh(&log).values().sum::<usize>(), 40, "{change:?}");
+        let count = if change == Change::Doubled { 2 * SHARDS } else { SHARDS };
+        assert_eq!(client.pins().shard_count, count);
+    }
+}
+
+#[tokio::test]
+async fn parameters_that_would_single_out_end_the_call_undecoded() {
+    let fake = started().await;
+    for change in [Change::Seed, Change::OneMore] {
+        let mut client = fake.connect().await.unwrap();
+        fake.take_log();
+        fake.script(|script| script.queries.push_back(Trick::Publish(change)));
+        let error = client.lookup(&keys(40)).await.err().expect("a refusal");
+        match (change, error) {
+            (Change::Seed, ClientError::Parameters(ParameterError::SeedChanged)) => {}
+            (_, ClientError::Parameters(ParameterError::ShardCountChanged { found, expected })) => {
+                assert_eq!((found, expected), (SHARDS + 1, SHARDS));
+            }
+            (_, other) => panic!("{change:?}: {other}"),
+        }
+        let log = fake.take_log();
+        check_once_only(&log);
+        assert!(log.queries.iter().all(|query| query.epoch == log.queries[0].epoch));
+        fake.publish(Change::Epoch); // as it was, for the next one
+    }
+}
+
+#[tokio::test]
+async fn malformed_is_not_tried_again() {
+    let fake = started().await;
+    let mut client = fake.connect().await.unwrap();
+    let keys = keys(16);
+    fake.script(|script| script.queries.push_back(Trick::Say(Status::Malformed)));
+    let outcomes = client.lookup(&keys).await.unwrap();
+    let failed: Vec<_> = outcomes.iter().filter_map(|outcome| outcome.as_ref().err()).collect();
+    let [LookupError::Malformed { detail }] = &failed[..] else { panic!("{failed:?}") };
+    assert!(detail.contains("the script says so"), "{detail}");
+    let log = fake.take_log();
+    check_once_only(&log);
+    assert!(sendings(&log).values().all(|&times| times == 1));
+}
+
+#[tokio::test]
+async fn a_forged_hint_stops_its_look_ups_before_a_query_is_sent() {
+    let fake = started().await;
+    let mut client = fake.connect().await.unwrap();
+    let keys = keys(40);
+    fake.script(|script| script.hints.push_back(Trick::Scramble));
+    let outcomes = client.lookup(&keys).await.unwrap();
+    let log = fake.take_log();
+    check_once_only(&log);
+    let forged = log.hints[0].shards[0];
+    for (key, outcome) in keys.iter().zip(outcomes) {
+        match (fake.database.shard_of(key) == forged, outcome) {
+            (true, Err(error)) => assert_eq!(error, LookupError::HintForged),
+            (false, Ok(outcome)) => assert!(outcome == expected(key), "{key}"),
+            _ => panic!("{key}: another outcome"),
+        }
+    }
+    assert!(log.queries.iter().all(|query| query.shard != forged));
+    // The true hint is believed the next time.
+    look_up(&mut client, &keys).await;
+}
+
+#[tokio::test]
+async fn an_invalid_answer_is_an_outcome_and_not_tried_again() {
+    let fake = started().await;
+    let mut client = fake.connect().await.unwrap();
+    let keys = keys(16);
+    fake.script(|script| script.queries.push_back(Trick::Scramble));
+    let outcomes = client.lookup(&keys).await.unwrap();
+    let invalid = outcomes.iter().filter(|o| matches!(o, Ok(Outcome::Invalid))).count();
+    let right =
+        keys.iter().zip(&outcomes).filter(|(key, o)| o.as_ref().ok() == Some(&expected(key)));
+    assert_eq!((invalid, right.count()), (1, 15));
+    let log = fake.take_log();
+    check_once_only(&log);
+    assert!(sendings(&log).values().all(|&times| times == 1));
+}
+
+#[tokio::test]
+async fn attempts_end_with_identical_bytes_to_the_last() {
+    let fake = started().await;
+    let mut client = fake.connect().await.unwrap();
+    fake.script(|script| script.queries = [Trick::Say(Status::Quota); 100].into());
+    let outcomes = client.lookup(&keys(2)).await.unwrap();
+    for outcome in outcomes {
+        let Err(LookupError::Exhausted { attempts, last }) = outcome else {
+            panic!("not given up")
+        };
+        assert_eq!(attempts, limits::ATTEMPTS_MAX);
+        assert!(last.contains("QUOTA"), "{last}");
+    }
+    let log = fake.take_log();
+    check_once_only(&log);
+    let times: Vec<usize> = sendings(&log).into_values().collect();
+    assert_eq!(times, [limits::ATTEMPTS_MAX as usize; 2]);
+}
+
+#[tokio::test]
+async fn many_look_ups_of_one_shard_go_in_waves_of_known_bundles() {
+    let fake = started().await;
+    fake.limit(|limits| {
+        limits.bundles_per_connection = 3;
+        limits.batches_in_flight = 2;
+        limits.queries_per_batch = 2;
+    });
+    let mut client = fake.connect().await.unwrap();
+    let all = (0..RECORDS).map(|n| format!("key-{n}"));
+    let keys: Vec<_> = all.filter(|key| fake.database.shard_of(key) == 5).take(10).collect();
+    assert_eq!(keys.len(), 10);
+    look_up(&mut client, &keys).await;
+    assert_eq!(client.last_call().rounds, 4);
+    let log = fake.take_log();
+    check_once_only(&log);
+    assert_eq!((uids(&log).len(), log.queries.len()), (10, 10));
+}
+
+#[tokio::test]
+async fn a_cancelled_call_takes_its_secrets_along() {
+    let fake = started().await;
+    let mut client = fake.connect().await.unwrap();
+    let keys = keys(30);
+    fake.script(|script| script.queries = [Trick::Answer, Trick::Silence].into());
+    {
+        let call = client.lookup(&keys);
+        let arrived = fake.arrived.acquire_many(2);
+        tokio::select! {
+            _ = call => panic!("the server kept a stream silent"),
+            permit = arrived => permit.unwrap().forget(),
+        }
+    }
+    look_up(&mut client, &keys).await;
+    // Every secret served one of the two calls: all names of a query's shard differ.
+    let log = fake.take_log();
+    check_once_only(&log);
+    let distinct: BTreeSet<_> = log.queries.iter().map(|q| (&q.uid, q.shard)).collect();
+    assert_eq!(distinct.len(), log.queries.len());
+}
+
+#[tokio::test]
+async fn whatever_happens_in_whatever_order() {
+    let fake = started().await;
+    let keys = keys(40);
+    let seed = std::env::var("SOTTO_SEED").ok().and_then(|seed| seed.parse().ok());
+    let seed = seed.unwrap_or_else(|| u64::from(std::process::id()) << 20 | 0x5eed);
+    println!("SOTTO_SEED={seed}");
+    let mut random = blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof();
+    let mut draw = |below: usize| {
+        let mut bytes = [0; 8];
+        random.fill(&mut bytes);
+        (u64::from_le_bytes(bytes) % below as u64) as usize
+    };
+    let passing = [
+        Trick::Say(Status::Overloaded),
+        Trick::Say(Status::EpochGone),
+        Trick::Say(Status::KeyMissing),
+        Trick::Say(Status::Device),
+        Trick::Reset,
+        Trick::Finish,
+        Trick::Close,
+        Trick::Publish(Change::Epoch),
+    ];
+    let mut client = Client::connect(fake.options(2)).await.unwrap();
+    for _ in 0..10 {
+        fake.script(|script| {
+            script.queries.clear();
+            for _ in 0..5 {
+                let calm = draw(12);
+                script.queries.extend(vec![Trick::Answer; calm]);
+                script.queries.push_back(passing[draw(passing.len())]);
+            }
+            script.bundles = [Trick::Answer, passing[draw(7)]].into();
+        });
+        look_up(&mut client, &keys).await;
+        check_once_only(&fake.take_log());
+    }
+}
+
+#[test]
+fn keys_of_the_tests_reach_every_shard() {
+    // Otherwise "at most sixteen shards a secret" would hold by accident.
+    let shape = Shape::for_records(fake_server::RECORDS_PER_SHARD, 24, Default::default()).unwrap();
+    let place = |key: &String| locate(&SEED, key.as_bytes(), SHARDS, shape.groups() as u32);
+    let shards: BTreeSet<u32> = keys(60).iter().map(|key| place(key).shard).collect();
+    assert!(shards.len() > limits::QUERIES_PER_SECRET_MAX);
+    let place = place(&keys(1)[0]);
+    let _ = band(&place.identity, 0, &shape).selection();
+}
