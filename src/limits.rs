@@ -5,38 +5,38 @@
 //!
 //! | bound | value | why |
 //! |---|---|---|
-//! | [`COLUMNS_MAX`] | 26 048 | noise: 12/18 bits carry 26 000 (scheme.md); the rule stops at 20 000 |
+//! | [`COLUMNS_MAX`] | 26 048 | noise: 12/18 bits carry 26 000; the rule stops at 20 000 |
 //! | [`COLUMNS_MIN`] | 192 | a band is 128 columns wide; below 192 the ribbon has no slack |
-//! | [`VALUE_BYTES_MAX`] | 2 040 | a record (8-byte tag and value) fits the rows of one large pack |
+//! | [`VALUE_BYTES_MAX`] | 2 040 | tag and value fit the rows of one large pack |
 //! | [`KEY_BYTES_MAX`] | 1 024 | an email address is at most 254 bytes, a phone number 16 |
-//! | [`PACKS_MAX`] | 64 | 131 072 rows: four times the matrix height any shape rule asks for |
-//! | [`SHARDS_MAX`] | 65 536 | one memory map a shard, and Linux allows 65 530 maps by default |
+//! | [`PACKS_MAX`] | 64 | 131 072 rows: four times what the shape rule asks for |
+//! | [`SHARDS_MAX`] | 65 536 | one map a shard, and Linux allows 65 530 by default |
 //! | [`QUERIES_PER_BATCH_MAX`] | 1 024 | the largest padded batch of scheme.md |
 //! | [`BATCHES_IN_FLIGHT_MAX`] | 8 | streams a connection may have open: hides a round trip |
 //! | [`BUNDLES_PER_CONNECTION`] | 64 | one padded batch of 1 024 at 16 queries a bundle |
-//! | [`BUNDLE_CACHE_BYTES`] | 512 MiB | 10 000 large bundles: some seconds of fresh secrets at full rate |
+//! | [`BUNDLE_CACHE_BYTES`] | 512 MiB | 20 000 large bundles: some seconds of fresh secrets |
 //! | [`QUEUED_QUERY_BYTES_MAX`] | 1 GiB | queries waiting for an engine, all connections together |
 //! | [`QUERIES_PER_CONNECTION_MAX`] | 8 192 | every stream of a connection with a full batch |
-//! | [`ENGINE_CALL_QUERIES_MAX`] | 64 | a call of the engine ends long before the default deadline |
-//! | [`READ_BYTES_MAX`] | 512 MiB | requests being read, all connections together: ten full batches |
+//! | [`ENGINE_CALL_QUERIES_MAX`] | 64 | a call ends long before the default deadline |
+//! | [`READ_BYTES_MAX`] | 512 MiB | requests being read, all together: ten full batches |
 //! | [`STREAM_WINDOW_BYTES`] | 4 MiB | what one stream may send unread: a round trip at 1 Gbit/s |
 //! | [`CONNECTION_WINDOW_BYTES`] | 8 MiB | all streams of a connection, in each direction |
 //! | [`RETRY_AFTER_MIN`] | 50 ms | coming back sooner only adds to the load |
 //! | [`RETRY_AFTER_MAX`] | 5 s | half the default deadline: a try again still makes sense |
-//! | [`FRAME_OVERHEAD_BYTES`] | 256 | protobuf tags, lengths, nonce, uid and numbers around one query |
+//! | [`FRAME_OVERHEAD_BYTES`] | 256 | tags, lengths, nonce, uid and numbers around one query |
 //! | [`REPLY_OVERHEAD_BYTES`] | 1 KiB | the same around one reply, with a `detail` for a person |
-//! | [`PARAMETERS_REPLY_BYTES_MAX`] | 1.6 MiB | read before a client knows the shape: 24 bytes a shard |
+//! | [`PARAMETERS_REPLY_BYTES_MAX`] | 1.6 MiB | before a client knows the shape: 24 bytes a shard |
 //! | [`NONCE_BYTES_MAX`] | 32 | wire.md |
 //! | [`HINTS_PER_REQUEST_MAX`] | 1 024 | as many shards as one padded batch can name |
-//! | [`CONNECTIONS_MAX`] | 1 024 | front-ends pool their users; each connection holds stream buffers |
+//! | [`CONNECTIONS_MAX`] | 1 024 | front-ends pool their users; each holds stream buffers |
 //! | [`STREAM_READ_TIMEOUT`] | 10 s | a request that trickles in is given up alone |
 //! | [`STREAM_WRITE_TIMEOUT`] | 10 s | a peer that does not read its answers is given up alone |
 //! | [`IDLE_TIMEOUT`] | 60 s | a connection that says nothing |
-//! | [`DEADLINE_DEFAULT`] | 10 s | for queries that name none: twice the cold scan of a large shard |
+//! | [`DEADLINE_DEFAULT`] | 10 s | for queries that name none: two cold scans of a large shard |
 //! | [`DEADLINE_MAX`] | 60 s | longer waiting is a queue that should have refused |
 //! | [`DRAIN_TIMEOUT`] | 15 s | what is in flight at shutdown gets the default deadline and some |
 //! | [`CLOSE_TIMEOUT`] | 1 s | how long leaving waits for peers to take note of it |
-//! | [`BATCH_QUERIES_PER_SCAN_MAX`] | 32 | more queries a pass gain nothing: arithmetic binds from 8 on |
+//! | [`BATCH_QUERIES_PER_SCAN_MAX`] | 32 | more gain nothing: arithmetic binds from 8 on |
 //! | [`KEYS_PER_CALL_MAX`] | 16 384 | a client holds one call's queries: 850 MB at the standard shape |
 //! | [`HINT_CACHE_BYTES`] | 256 MiB | a client's hints: 15 000 standard shards |
 //! | [`BATCH_BYTES_WANTED`] | 4 MiB | a client's batches: each is there in a second at 34 Mbit/s |
@@ -99,7 +99,7 @@ pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(5);
 pub const FRAME_OVERHEAD_BYTES: usize = 256;
 /// Bytes around the packs of one reply in its frame.
 pub const REPLY_OVERHEAD_BYTES: usize = 1_024;
-/// Longest reply to a parameter request: a ribbon seed and a hint digest a shard, and what is fixed.
+/// Longest reply to a parameter request: a ribbon seed and a hint digest a shard.
 pub const PARAMETERS_REPLY_BYTES_MAX: usize = (64 << 10) + SHARDS_MAX as usize * 24;
 /// Longest nonce, in bytes.
 pub const NONCE_BYTES_MAX: usize = 32;

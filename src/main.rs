@@ -5,6 +5,7 @@
 
 mod commands;
 
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -25,6 +26,7 @@ enum Command {
     Verify(commands::verify::Args),
     Inspect(commands::inspect::Args),
     Cert(commands::cert::Args),
+    Serve(commands::serve::Args),
     Lookup(commands::lookup::Args),
     Demo(commands::demo::Args),
 }
@@ -34,13 +36,18 @@ fn main() -> ExitCode {
     // The demo tells its story on standard output; its server's log would only get in the way.
     let level = if matches!(cli.command, Command::Demo(_)) { "error" } else { "info" };
     let filter = EnvFilter::try_from_env("SOTTO_LOG").unwrap_or_else(|_| EnvFilter::new(level));
-    tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(filter).init();
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_env_filter(filter)
+        .init();
     let ended = match cli.command {
         Command::Build(args) => commands::build::run(args),
         Command::Sample(args) => commands::sample::run(args),
         Command::Verify(args) => commands::verify::run(args),
         Command::Inspect(args) => commands::inspect::run(args),
         Command::Cert(args) => commands::cert::run(args),
+        Command::Serve(args) => commands::serve::run(args),
         Command::Lookup(args) => commands::lookup::run(args),
         Command::Demo(args) => commands::demo::run(args),
     };

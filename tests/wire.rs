@@ -3,6 +3,8 @@
 //! Nothing a peer sends may panic or be taken for something else. Every sample is cut off at each
 //! byte, changed at each byte, and replaced by noise; every refusal is an error with a type.
 
+#![allow(clippy::unwrap_used)]
+
 use sotto::limits;
 use sotto::params::Shape;
 use sotto::wire::PublicParameters; // the checked one, not message::PublicParameters

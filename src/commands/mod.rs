@@ -8,6 +8,7 @@ pub(crate) mod demo;
 pub(crate) mod inspect;
 pub(crate) mod lookup;
 pub(crate) mod sample;
+pub(crate) mod serve;
 pub(crate) mod verify;
 
 /// How a command ends: an exit code of its own, or an error for `error: ...` and exit code 2.

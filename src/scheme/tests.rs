@@ -277,6 +277,23 @@ fn the_pool_spreads_a_shards_queries_over_secrets() {
     assert_eq!(other.vector(fresh).unwrap_err(), SecretError::Unknown);
 }
 
+/// Does not compile when `$type` implements one of the traits: the call would be ambiguous.
+macro_rules! implements_none {
+    ($type:ty: $($name:path),+) => { $(const _: fn() = || {
+        trait Ambiguous<A> { fn call() {} }
+        impl<T: ?Sized> Ambiguous<()> for T {}
+        struct Implements;
+        impl<T: ?Sized + $name> Ambiguous<Implements> for T {}
+        <$type as Ambiguous<_>>::call();
+    };)+ };
+}
+implements_none!(Secret: Clone, std::fmt::Debug, serde::Serialize);
+implements_none!(SecretPool: Clone, std::fmt::Debug, serde::Serialize);
+implements_none!(Decoder: Clone, std::fmt::Debug, serde::Serialize);
+implements_none!(Selection: Clone, std::fmt::Debug, serde::Serialize);
+implements_none!(Decoded: Clone, std::fmt::Debug, serde::Serialize);
+implements_none!(KeyBundle: std::fmt::Debug, serde::Serialize);
+
 /// Variance of centred values.
 fn variance(values: &[f64]) -> f64 {
     values.iter().map(|v| v * v).sum::<f64>() / values.len() as f64

@@ -9,7 +9,7 @@ use quinn::crypto::rustls::QuicClientConfig;
 use quinn::{Connection, Endpoint, ReadToEndError, RecvStream, SendStream, VarInt};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
-use sotto::engine::{Answer, Batch, Engine, EngineError};
+use sotto::engine::{Answer, Batch, Engine, EngineError, StageTimes};
 use sotto::params::Shape;
 use sotto::scheme::reference;
 use sotto::server::{Counters, Identity, Server, ServerBounds, ServerOptions, certificates};
@@ -49,7 +49,7 @@ pub(crate) fn bundle(index: u8) -> Bytes {
     noise(shape().bundle_bytes(), &[b'b', index]).into()
 }
 
-fn write_database(directory: &Path) {
+pub(crate) fn write_database(directory: &Path) {
     let (shape, folder) = (shape(), directory.join(SHARDS_DIR));
     std::fs::create_dir(&folder).unwrap();
     let entries = (0..SHARDS).map(|shard_index| {
@@ -85,6 +85,10 @@ pub(crate) struct Reference;
 impl Engine for Reference {
     fn name(&self) -> String {
         "reference".into()
+    }
+
+    fn stage_times(&self) -> StageTimes {
+        StageTimes::default()
     }
 
     fn answer(
@@ -137,6 +141,10 @@ pub(crate) fn gated() -> (Gated, Gate) {
 impl Engine for Gated {
     fn name(&self) -> String {
         "gated".into()
+    }
+
+    fn stage_times(&self) -> StageTimes {
+        StageTimes::default()
     }
 
     fn answer(

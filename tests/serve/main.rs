@@ -5,6 +5,9 @@
 
 mod harness;
 
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use harness::*;
@@ -423,4 +426,75 @@ async fn connections_are_bounded_and_speak_our_protocol() {
     }
     let reply = again.unwrap().ask_parameters(parameter_request()).await;
     assert_eq!(reply.response_status, 0);
+}
+
+/// Runs the program in this folder.
+fn sotto(folder: &Path, arguments: &[&str]) -> Child {
+    Command::new(env!("CARGO_BIN_EXE_sotto"))
+        .current_dir(folder)
+        .args(arguments)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap()
+}
+
+const SERVE: [&str; 12] = [
+    "serve",
+    "--db",
+    "db",
+    "--listen",
+    "127.0.0.1:0",
+    "--cert",
+    "server.pem",
+    "--key",
+    "server.key",
+    "--threads",
+    "1",
+    "--isa=portable",
+];
+
+#[test]
+fn the_program_says_where_it_listens_and_leaves_when_told() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir(folder.path().join("db")).unwrap();
+    write_database(&folder.path().join("db"));
+    let made = sotto(folder.path(), &["cert", "--out", "."]).wait_with_output().unwrap();
+    assert!(made.status.success(), "{made:?}");
+    for signal in [rustix::process::Signal::TERM, rustix::process::Signal::INT] {
+        let mut server = sotto(folder.path(), &SERVE);
+        let mut output = BufReader::new(server.stdout.take().unwrap());
+        let mut line = String::new();
+        output.read_line(&mut line).unwrap();
+        let address = line.strip_prefix("listening on 127.0.0.1:").unwrap();
+        assert_ne!(address.trim_end().parse::<u16>().unwrap(), 0);
+        rustix::process::kill_process(rustix::process::Pid::from_child(&server), signal).unwrap();
+        output.read_to_string(&mut line).unwrap();
+        assert_eq!(line.lines().count(), 1, "{line}");
+        let ended = server.wait_with_output().unwrap();
+        assert!(ended.status.success(), "{ended:?}");
+        let log = String::from_utf8(ended.stderr).unwrap();
+        assert_eq!(log.matches("engine=").count(), 1, "{log}");
+    }
+}
+
+#[test]
+fn the_program_says_why_it_does_not_serve() {
+    let folder = tempfile::tempdir().unwrap();
+    let refused = |expected: &str| {
+        let ended = sotto(folder.path(), &SERVE).wait_with_output().unwrap();
+        let error = String::from_utf8(ended.stderr).unwrap();
+        assert_eq!((ended.status.code(), ended.stdout.len()), (Some(2), 0), "{error}");
+        let line = error.lines().last().unwrap();
+        assert!(line.starts_with("error: ") && line.contains(expected), "{error}");
+    };
+    refused("cannot read the certificate file server.pem");
+    let made = sotto(folder.path(), &["cert", "--out", "."]).wait_with_output().unwrap();
+    assert!(made.status.success(), "{made:?}");
+    refused("db is not a finished database");
+    std::fs::write(folder.path().join("server.key"), "no key").unwrap();
+    refused("no private key in server.key");
+    let again = sotto(folder.path(), &["cert", "--out", "."]).wait_with_output().unwrap();
+    assert_eq!(again.status.code(), Some(2));
+    assert!(String::from_utf8(again.stderr).unwrap().contains("ca.pem exists"));
 }

@@ -1,0 +1,144 @@
+//! `sotto serve`: opens a database, picks an engine, answers until it is told to leave.
+//!
+//! Standard output gets one line, `listening on ADDR:PORT`, when the server is ready; everything
+//! else is the log's. Defaults are [`sotto::limits`]'.
+
+use std::io::{ErrorKind, Write};
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use sotto::engine::{EngineChoice, IsaChoice, select};
+use sotto::server::{Identity, Server, ServerBounds, ServerOptions};
+use sotto::shard::{Database, OpenError};
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::Ended;
+
+/// Serve a database over QUIC.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Folder of the database, as `sotto build` made it.
+    #[arg(long, value_name = "DIR")]
+    db: PathBuf,
+    /// Where to listen (UDP); port 0 picks one.
+    #[arg(long, value_name = "ADDR:PORT")]
+    listen: SocketAddr,
+    /// Certificate chain, the server's first.
+    #[arg(long, value_name = "PEM")]
+    cert: PathBuf,
+    /// The certificate's private key.
+    #[arg(long, value_name = "PEM")]
+    key: PathBuf,
+    /// What computes: auto or cpu.
+    #[arg(long, value_name = "ENGINE", default_value = "auto")]
+    engine: EngineChoice,
+    /// The CPU engine's instruction set: auto, portable or avx512.
+    #[arg(long, value_name = "ISA", default_value = "auto")]
+    isa: IsaChoice,
+    /// Threads of the CPU engine; as many as there are cores when absent.
+    #[arg(long, value_name = "N")]
+    threads: Option<NonZeroUsize>,
+}
+
+/// Maps a process has besides those of shards: code, stacks, heap.
+const OTHER_MAPS: u64 = 1_000;
+/// Files a process has open besides those it opens and closes at start.
+const OTHER_FILES: u64 = 1_024;
+
+pub(crate) fn run(args: Args) -> Ended {
+    raise_file_limit();
+    let identity = Identity::from_pem_files(&args.cert, &args.key)?;
+    let database = open(&args.db)?;
+    let engine = select(args.engine, args.isa, args.threads)?;
+    tracing::info!(
+        engine = engine.name(),
+        shards = database.shard_count(),
+        epoch = database.epoch(),
+        "opened {}",
+        args.db.display()
+    );
+    let bounds = ServerBounds::default();
+    let options = ServerOptions { listen: args.listen, identity, engines: vec![engine], bounds };
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| format!("cannot start the network's threads: {error}"))?
+        .block_on(serve(options, Arc::new(database)))
+}
+
+async fn serve(options: ServerOptions, database: Arc<Database>) -> Ended {
+    let server = Server::bind(options, database)?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut output = std::io::stdout();
+    writeln!(output, "listening on {}", server.local_addr())
+        .and_then(|()| output.flush())
+        .map_err(|error| format!("cannot write to standard output: {error}"))?;
+    let told_to_leave = async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    };
+    server.run(told_to_leave).await;
+    tracing::info!("left");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Opens the database; where the system's bounds are why it cannot, says which and how to raise it.
+fn open(directory: &Path) -> Result<Database, String> {
+    let maps_max = maps_max();
+    let database = Database::open(directory).map_err(|error| explain(&error, maps_max))?;
+    let needed = u64::from(database.shard_count()) + OTHER_MAPS;
+    if let Some(maps_max) = maps_max.filter(|&maps_max| maps_max < needed) {
+        tracing::warn!(
+            "vm.max_map_count is {maps_max}, {needed} are needed: raise it with `sysctl -w \
+             vm.max_map_count={}`",
+            2 * needed
+        );
+    }
+    Ok(database)
+}
+
+fn explain(error: &OpenError, maps_max: Option<u64>) -> String {
+    let OpenError::Io { source, .. } = error else { return error.to_string() };
+    match source.kind() {
+        ErrorKind::OutOfMemory => {
+            let found = maps_max.map_or("unknown".into(), |maps_max| maps_max.to_string());
+            format!(
+                "{error}: every shard is one memory map, and vm.max_map_count is {found}: raise it \
+                 with `sysctl -w vm.max_map_count=262144`"
+            )
+        }
+        _ if source.raw_os_error() == Some(rustix::io::Errno::MFILE.raw_os_error()) => {
+            let limit = getrlimit(Resource::Nofile).current;
+            format!("{error}: this process may have {limit:?} files open: raise it (ulimit -n)")
+        }
+        _ => error.to_string(),
+    }
+}
+
+/// Maps one process may have; `None` where the system does not say.
+fn maps_max() -> Option<u64> {
+    std::fs::read_to_string("/proc/sys/vm/max_map_count").ok()?.trim().parse().ok()
+}
+
+/// Raises the limit on open files as far as this process may.
+fn raise_file_limit() {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    // None is no limit.
+    let (Some(soft), hard) = (current, maximum) else { return };
+    if hard.is_none_or(|hard| hard > soft)
+        && let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: hard, maximum: hard })
+    {
+        tracing::warn!("the limit on open files stays at {soft}: {error}");
+    }
+    let reached = getrlimit(Resource::Nofile).current;
+    if let Some(files) = reached.filter(|&files| files < OTHER_FILES) {
+        tracing::warn!("only {files} files may be open at once: raise it to {OTHER_FILES}");
+    }
+}
