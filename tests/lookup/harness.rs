@@ -1,14 +1,17 @@
 //! A small built database served on loopback, and a recorder between client and server.
 
+#[path = "../fake_server/listen.rs"]
+mod listen;
+
 use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use prost::Message;
-use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
+use quinn::crypto::rustls::QuicClientConfig;
+use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use sotto::build::{self, BuildOptions, Input, Silent};
 use sotto::client::{OperatorKey, Options, Replica, Trust};
 use sotto::engine::{EngineChoice, IsaChoice, select};
@@ -127,7 +130,7 @@ pub(crate) struct Recorder {
 impl Recorder {
     pub(crate) fn start(to: &Serving) -> Self {
         let own = certificates::localhost().unwrap();
-        let endpoint = listen(&own);
+        let endpoint = listen::on_loopback(&own);
         let (address, ca_pem) = (endpoint.local_addr().unwrap(), own.ca_pem);
         let crossings = Arc::new(Mutex::new(Vec::new()));
         let (upstream, ca, log) = (to.address, to.certificates.ca_pem.clone(), crossings.clone());
@@ -181,22 +184,6 @@ fn frame_lengths(mut bytes: &[u8]) -> Vec<usize> {
     }
     lengths.sort_unstable();
     lengths
-}
-
-fn listen(own: &LocalCertificates) -> quinn::Endpoint {
-    let chain = CertificateDer::from_pem_slice(own.server_pem.as_bytes()).unwrap();
-    let key = PrivateKeyDer::from_pem_slice(own.server_key.as_bytes()).unwrap();
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let mut tls = rustls::ServerConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[&rustls::version::TLS13])
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(vec![chain], key)
-        .unwrap();
-    tls.alpn_protocols = vec![ALPN.to_vec()];
-    let crypto = QuicServerConfig::try_from(tls).unwrap();
-    let config = quinn::ServerConfig::with_crypto(Arc::new(crypto));
-    quinn::Endpoint::server(config, ([127, 0, 0, 1], 0).into()).unwrap()
 }
 
 async fn dial(address: SocketAddr, ca_pem: &str) -> quinn::Connection {

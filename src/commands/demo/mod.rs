@@ -107,7 +107,7 @@ async fn show(args: &Args, folder: PathBuf) -> Result<ExitCode, Error> {
     let mut wrong = show_few(&mut client, &few).await?;
     wrong += show_many(&mut client, &many, &report).await?;
 
-    drop(client);
+    client.close().await;
     stop.leave().await;
     say("")?;
     if let Some(keep) = &args.keep {
