@@ -102,7 +102,7 @@ async fn lookup_explains_what_is_wrong_and_ends_with_2() {
     let missing = missing.to_str().unwrap();
     let ca = served.ca.to_str().unwrap();
     let cases: [(Command, &str); 6] = [
-        (served.lookup_unpinned(&["--operator-key", other, "k"]), "expected the pinned key"),
+        (served.lookup_unpinned(&["--operator-key", other, "k"]), "expected the pinned"),
         (served.lookup_unpinned(&["--operator-key", missing, "k"]), missing),
         (served.lookup_unpinned(&["--operator-key", ca, "k"]), "operator key"),
         (served.lookup(&[]), "no key to look up"),
