@@ -46,10 +46,10 @@
 //! | [`RETRY_WAIT_MAX`] | 10 s | a server's wish to wait longer is an outage |
 //! | [`CONNECT_TIMEOUT`] | 5 s | one handshake: two round trips and their first losses |
 //! | [`ANSWER_TIMEOUT`] | 15 s | a reply that has not come by then: the default deadline and some |
-//! | [`INPUT_RECORD_BYTES_MAX`] | 1 MiB | a line of the builder's input: a quote never closed ends here |
-//! | [`PARTITION_BUFFER_BYTES`] | 256 MiB | the builder's buffers on the way to all partition files |
-//! | [`BUILD_MEMORY_BYTES`] | 1 GiB | shards built at once; a shard larger than this is built alone |
-//! | [`BUILD_WIDENINGS_MAX`] | 8 | scheme.md: steps of 64 columns for shards without ribbon seed |
+//! | [`INPUT_RECORD_BYTES_MAX`] | 1 MiB | a line of the builder's input; ends a quote never closed |
+//! | [`PARTITION_BUFFER_BYTES`] | 256 MiB | the builder's buffers before its partition files |
+//! | [`BUILD_MEMORY_BYTES`] | 1 GiB | shards built at once; a larger one is built alone |
+//! | [`BUILD_WIDENINGS_MAX`] | 8 | scheme.md: steps of 64 columns, no ribbon seed |
 
 use std::time::Duration;
 

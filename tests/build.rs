@@ -351,6 +351,28 @@ fn journal_lines(out: &Path) -> usize {
     fs::read_to_string(out.join("work/journal.jsonl")).map_or(0, |text| text.lines().count())
 }
 
+/// Killed between the manifest's rename and the end: the work folder is still there.
+#[test]
+fn work_left_beside_a_finished_database_is_cleared_away() {
+    let bench = Bench::to_be_killed();
+    let (out, aside) = (bench.path("db"), bench.path("aside"));
+    let mut child = bench.command("db").args(["--jobs", "1"]).spawn().unwrap();
+    while journal_lines(&out) < 1 && child.try_wait().unwrap().is_none() {
+        std::thread::yield_now();
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let copied = Command::new("cp").arg("-r").arg(out.join("work")).arg(&aside).status();
+    assert!(copied.unwrap().success());
+    bench.build("db");
+    let whole = contents(&out);
+    fs::rename(&aside, out.join("work")).unwrap();
+    fs::write(out.join("shards/left.shard.tmp"), "half").unwrap();
+    let report = bench.build("db");
+    assert_eq!((report.built, report.reused, report.epoch), (0, 16, 1));
+    assert!(contents(&out) == whole);
+}
+
 #[test]
 fn finished_shards_are_not_built_again() {
     let bench = Bench::to_be_killed();
