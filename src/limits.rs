@@ -46,7 +46,7 @@
 //! | [`RETRY_WAIT_MAX`] | 10 s | a server's wish to wait longer is an outage |
 //! | [`CONNECT_TIMEOUT`] | 5 s | one handshake: two round trips and their first losses |
 //! | [`ANSWER_TIMEOUT`] | 15 s | a reply that has not come by then: the default deadline and some |
-//! | [`INPUT_RECORD_BYTES_MAX`] | 1 MiB | a line of the builder's input; ends a quote never closed |
+//! | [`INPUT_RECORD_BYTES_MAX`] | 1 MiB | a line of the builder's input; bounds open quotes |
 //! | [`PARTITION_BUFFER_BYTES`] | 256 MiB | the builder's buffers before its partition files |
 //! | [`BUILD_MEMORY_BYTES`] | 1 GiB | shards built at once; a larger one is built alone |
 //! | [`BUILD_WIDENINGS_MAX`] | 8 | scheme.md: steps of 64 columns, no ribbon seed |
