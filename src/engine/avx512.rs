@@ -7,6 +7,8 @@
 //! the next job reads while it multiplies. No threads and no choice of order here: see
 //! [`super::cpu`]. The same numbers as [`super::portable`], on every bit.
 
+#![expect(clippy::needless_range_loop, reason = "indices name the registers of a tile")]
+
 use std::arch::x86_64::*;
 
 use super::kernel::{
