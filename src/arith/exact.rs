@@ -115,8 +115,9 @@ fn add_products<const M: u32>(sum: &mut [u64; D], a: &Poly, b: &Poly) {
     const { assert!((1 << 31) - M < 1 << 17 && M < 1 << 31) };
     let fold = (1 << 31) - u64::from(M);
     for ((sum, &a), &b) in sum.iter_mut().zip(a).zip(b) {
-        let product = u64::from(a) * u64::from(b);
-        *sum += (product >> 31) * fold + (product & 0x7fff_ffff);
+        let product = u64::from(a).wrapping_mul(u64::from(b));
+        let folded = (product >> 31).wrapping_mul(fold).wrapping_add(product & 0x7fff_ffff);
+        *sum = sum.wrapping_add(folded);
     }
 }
 

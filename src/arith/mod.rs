@@ -1,9 +1,10 @@
 //! Modular arithmetic, the negacyclic NTT in slot order, automorphisms.
 //!
 //! Everything works on residues that are fully reduced between calls. Nothing here divides or
-//! branches on a residue, so the client may use it on secrets. Four primes are in use: [`Q`] and
-//! [`P`] of the scheme, and two below 2^31 for exact products modulo 2^32 ([`exact`]).
-//! It does not know what a query or a shard is. Read next: [`ntt`], then [`crate::scheme`].
+//! branches on a residue, so the client may use it on secrets. Sums and products say `wrapping`
+//! though none wraps: a check for overflow would be a branch too, and keep loops from vectors.
+//! Four primes are in use: [`Q`] and [`P`] of the scheme, and two below 2^31 for exact products
+//! modulo 2^32 ([`exact`]). It does not know what a query or a shard is. Read next: [`ntt`], then [`crate::scheme`].
 
 pub mod exact;
 mod isa;
@@ -30,7 +31,7 @@ pub const fn reduce<const M: u32>(x: u64) -> u32 {
     let mut x = x;
     let mut fold = 0;
     while fold < const { folds(M) } {
-        x = (x >> bits) * c + (x & low);
+        x = (x >> bits).wrapping_mul(c).wrapping_add(x & low);
         fold += 1;
     }
     reduce_once::<M>(x as u32)
@@ -59,7 +60,7 @@ pub const fn reduce_once<const M: u32>(x: u32) -> u32 {
 /// `a + b mod M` of two residues.
 #[inline(always)]
 pub const fn add<const M: u32>(a: u32, b: u32) -> u32 {
-    reduce_once::<M>(a + b)
+    reduce_once::<M>(a.wrapping_add(b))
 }
 
 /// `a - b mod M` of two residues.
@@ -73,7 +74,7 @@ pub const fn sub<const M: u32>(a: u32, b: u32) -> u32 {
 /// `a * b mod M`.
 #[inline(always)]
 pub const fn mul<const M: u32>(a: u32, b: u32) -> u32 {
-    reduce::<M>(a as u64 * b as u64)
+    reduce::<M>((a as u64).wrapping_mul(b as u64))
 }
 
 /// `base^exponent mod M`, of public values.

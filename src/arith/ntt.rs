@@ -41,7 +41,7 @@ impl Factor {
 /// `x * w mod M` for any x below 2^32; the result is fully reduced.
 #[inline(always)]
 fn mul_shoup<const M: u32>(x: u32, value: u32, shoup: u32) -> u32 {
-    let quotient = ((u64::from(x) * u64::from(shoup)) >> 32) as u32;
+    let quotient = (u64::from(x).wrapping_mul(u64::from(shoup)) >> 32) as u32;
     reduce_once::<M>(x.wrapping_mul(value).wrapping_sub(quotient.wrapping_mul(M)))
 }
 
@@ -196,7 +196,7 @@ fn down<const M: u32>(a: &mut Row, b: &mut Row, value: &Row, shoup: &Row) {
 #[inline(always)]
 fn up<const M: u32>(a: &mut Row, b: &mut Row, value: &Row, shoup: &Row) {
     for lane in 0..LANES {
-        let d = a[lane] + M - b[lane];
+        let d = a[lane].wrapping_add(M).wrapping_sub(b[lane]);
         a[lane] = add::<M>(a[lane], b[lane]);
         b[lane] = mul_shoup::<M>(d, value[lane], shoup[lane]);
     }
