@@ -1,6 +1,8 @@
 //! Every engine present gives the reference's answers on every bit: one table of cases, one
 //! `check`, run by each instruction set on one, two and three threads. A skip prints why.
 
+#![allow(clippy::unwrap_used)]
+
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 

@@ -7,6 +7,9 @@
 //! the next job reads while it multiplies. No threads and no choice of order here: see
 //! [`super::cpu`]. The same numbers as [`super::portable`], on every bit.
 
+// The loops of a tile unroll over constant counts; their indices name registers.
+#![allow(clippy::needless_range_loop)]
+
 use std::arch::x86_64::*;
 
 use super::kernel::{
@@ -510,11 +513,10 @@ fn reduce(words: &[[u64; 8]; VECTORS], prime: u32, out: &mut [u32]) {
             let low = _mm512_and_si512(sum, _mm512_set1_epi64(0xffff_ffff));
             // below 2^27 * 2^24 + 2^32 < 2^52
             let sum = _mm512_madd52lo_epu64(low, _mm512_srli_epi64::<32>(sum), fold);
-            let quotient = _mm512_madd52hi_epu64(zero, sum, inverse); // at most 2 too small
+            let quotient = _mm512_madd52hi_epu64(zero, sum, inverse); // at most 1 too small
             let times = _mm512_madd52lo_epu64(zero, quotient, modulus);
-            let mut rest = _mm512_sub_epi64(sum, times);
-            rest = _mm512_min_epu64(rest, _mm512_sub_epi64(rest, modulus));
-            rest = _mm512_min_epu64(rest, _mm512_sub_epi64(rest, modulus));
+            let rest = _mm512_sub_epi64(sum, times);
+            let rest = _mm512_min_epu64(rest, _mm512_sub_epi64(rest, modulus));
             _mm256_storeu_epi32(out.as_mut_ptr().cast(), _mm512_cvtepi64_epi32(rest));
         }
     }
