@@ -37,7 +37,7 @@
 //! | [`DRAIN_TIMEOUT`] | 15 s | what is in flight at shutdown gets the default deadline and some |
 //! | [`CLOSE_TIMEOUT`] | 1 s | how long leaving waits for peers to take note of it |
 //! | [`BATCH_QUERIES_PER_SCAN_MAX`] | 32 | more gain nothing: arithmetic binds from 8 on |
-//! | [`KEYS_PER_CALL_MAX`] | 16 384 | a client holds one call's queries: 850 MB at the standard shape |
+//! | [`KEYS_PER_CALL_MAX`] | 16 384 | a client's call: 850 MB of queries, standard shape |
 //! | [`HINT_CACHE_BYTES`] | 256 MiB | a client's hints: 15 000 standard shards |
 //! | [`BATCH_BYTES_WANTED`] | 4 MiB | a client's batches: each is there in a second at 34 Mbit/s |
 //! | [`BATCH_QUERIES_WANTED`] | 16 | a client's smallest split of a call over its streams |
@@ -46,9 +46,9 @@
 //! | [`RETRY_WAIT_MAX`] | 10 s | a server's wish to wait longer is an outage |
 //! | [`CONNECT_TIMEOUT`] | 5 s | one handshake: two round trips and their first losses |
 //! | [`ANSWER_TIMEOUT`] | 15 s | a reply that has not come by then: the default deadline and some |
-//! | [`INPUT_RECORD_BYTES_MAX`] | 1 MiB | a line of the builder's input: a quote never closed ends here |
-//! | [`PARTITION_BUFFER_BYTES`] | 256 MiB | the builder's buffers on the way to all partition files |
-//! | [`BUILD_MEMORY_BYTES`] | 1 GiB | shards built at once; a shard larger than this is built alone |
+//! | [`INPUT_RECORD_BYTES_MAX`] | 1 MiB | a builder's input line: an open quote ends here |
+//! | [`PARTITION_BUFFER_BYTES`] | 256 MiB | a builder's buffers for all partition files |
+//! | [`BUILD_MEMORY_BYTES`] | 1 GiB | shards built at once; a larger one is built alone |
 //! | [`BUILD_WIDENINGS_MAX`] | 8 | scheme.md: steps of 64 columns for shards without ribbon seed |
 
 use std::time::Duration;

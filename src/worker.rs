@@ -73,6 +73,13 @@ impl Shared {
         // Nothing panics while the lock is held but for our own bugs; the state is whole anyway.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// Ends a query that was handed out. Its place is free before its owner can know of the
+    /// outcome, so that who asks again on it is not refused.
+    fn end(&self, (owner, job): (Owner, Job), outcome: Outcome) {
+        self.lock().schedule.finished(owner);
+        job.end(outcome);
+    }
 }
 
 /// The way in: admits queries and cancels them. Cheap to clone.
@@ -165,38 +172,37 @@ fn work(mut engine: Box<dyn Engine>, shards: &dyn Shards, shared: &Shared) {
         if work.shards.is_empty() {
             continue;
         }
-        let owners = compute(engine.as_mut(), shards, work.shards);
-        let mut state = shared.lock();
-        owners.into_iter().for_each(|owner| state.schedule.finished(owner));
+        compute(engine.as_mut(), shards, work.shards, shared);
     }
 }
 
-/// Computes one call's work and sends every outcome; gives back whose queries they were.
-fn compute(engine: &mut dyn Engine, shards: &dyn Shards, work: Vec<ShardWork<Job>>) -> Vec<Owner> {
-    let mut owners = Vec::new();
+/// Computes one call's work and sends every outcome.
+fn compute(
+    engine: &mut dyn Engine,
+    shards: &dyn Shards,
+    work: Vec<ShardWork<Job>>,
+    shared: &Shared,
+) {
     let mut views = Vec::with_capacity(work.len());
     let mut queries: Vec<Vec<EncryptedQuery>> = Vec::with_capacity(work.len());
-    let mut jobs: Vec<Vec<Option<Job>>> = Vec::with_capacity(work.len());
+    let mut jobs: Vec<Vec<Option<(Owner, Job)>>> = Vec::with_capacity(work.len());
     for ShardWork { shard, queries: taken } in work {
-        owners.extend(taken.iter().map(|(owner, _)| *owner));
-        let taken = taken.into_iter().map(|(_, job)| job);
         let Some(view) = shards.view(shard) else {
-            taken.for_each(|job| job.end(Outcome::Device));
+            taken.into_iter().for_each(|job| shared.end(job, Outcome::Device));
             continue;
         };
-        let taken: Vec<Job> = taken.collect();
         views.push(view);
-        queries.push(taken.iter().map(|job| job.query.clone()).collect());
+        queries.push(taken.iter().map(|(_, job)| job.query.clone()).collect());
         jobs.push(taken.into_iter().map(Some).collect());
     }
     if views.is_empty() {
-        return owners;
+        return;
     }
     let batches: Vec<Batch<'_>> =
         views.iter().zip(&queries).map(|(&shard, queries)| Batch { shard, queries }).collect();
     let mut done = |batch: usize, query: usize, answer: Answer| {
         if let Some(job) = jobs[batch][query].take() {
-            job.end(Outcome::Answered(answer));
+            shared.end(job, Outcome::Answered(answer));
         }
     };
     match catch_unwind(AssertUnwindSafe(|| engine.answer(&batches, &mut done))) {
@@ -204,8 +210,7 @@ fn compute(engine: &mut dyn Engine, shards: &dyn Shards, work: Vec<ShardWork<Job
         Ok(Err(error)) => tracing::error!(engine = engine.name(), %error, "no answers"),
         Err(_) => tracing::error!(engine = engine.name(), "the engine panicked: this is a bug"),
     }
-    jobs.into_iter().flatten().flatten().for_each(|job| job.end(Outcome::Device));
-    owners
+    jobs.into_iter().flatten().flatten().for_each(|job| shared.end(job, Outcome::Device));
 }
 
 #[cfg(test)]

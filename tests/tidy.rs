@@ -13,7 +13,7 @@ const ORDER: [&str; 15] = [
 ];
 
 /// Outside crates that live in some modules only.
-const OWNERS: [(&str, &[&str]); 14] = [
+const OWNERS: [(&str, &[&str]); 13] = [
     ("memmap2", &["shard"]),
     ("csv", &["build"]),
     ("indicatif", &["build", "commands"]),
@@ -23,7 +23,6 @@ const OWNERS: [(&str, &[&str]); 14] = [
     ("rustls", &["server", "client"]),
     ("rcgen", &["server"]),
     ("lru", &["server"]),
-    ("crossbeam", &["worker"]),
     ("clap", &["commands", "main"]),
     ("tokio", &["worker", "server", "client", "commands", "main"]),
     ("rayon", &["scheme", "keyword", "shard", "build", "engine"]),

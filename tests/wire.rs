@@ -538,3 +538,60 @@ fn statuses_are_those_of_the_table() {
     }
     assert_eq!(Status::ALL.map(Status::code).to_vec(), known);
 }
+
+/// The bounds are not only kept, they also leave room for the largest honest message.
+#[test]
+fn the_largest_honest_messages_fit_their_bounds() {
+    let shapes = [shape(), Shape::new(120, 2048, 4, 17_280).unwrap()];
+    let most_packs = Shape::new(24, 128, limits::PACKS_MAX, 192).unwrap();
+    for shape in shapes.into_iter().chain([most_packs]) {
+        let query = PirRequest {
+            protocol_version: 1,
+            nonce: "n".repeat(limits::NONCE_BYTES_MAX),
+            uid: UID.into(),
+            pir_scheme: PIR_SCHEME_SOTTO_1,
+            shard: u32::MAX,
+            encrypted_vector: vec![vec![0; shape.query_bytes()].into()],
+            epoch: u64::MAX,
+            want_hint: true,
+            deadline_ms: u32::MAX,
+        };
+        let requests = vec![query; limits::QUERIES_PER_BATCH_MAX as usize];
+        let frame = frame_of(RequestBody::Batch(PirBatch { requests }));
+        assert_eq!(request_head(&frame, &shape).unwrap().unwrap().frame_bytes, frame.len());
+        let parameters = PirParameterRequest {
+            protocol_version: 1,
+            nonce: "n".repeat(limits::NONCE_BYTES_MAX),
+            uid: UID.into(),
+            pir_scheme: PIR_SCHEME_SOTTO_1,
+            public_key: vec![vec![0; shape.bundle_bytes()].into()],
+            want_hint_digests: true,
+        };
+        let frame = frame_of(RequestBody::Parameters(parameters));
+        assert_eq!(request_head(&frame, &shape).unwrap().unwrap().frame_bytes, frame.len());
+        let answer = PirResponse {
+            protocol_version: 1,
+            nonce: "n".repeat(limits::NONCE_BYTES_MAX),
+            uid: UID.into(),
+            response_status: Status::Device.code(),
+            encrypted_response: vec![vec![0; shape.response_bytes()]; shape.packs()],
+            hint: vec![vec![0; shape.hint_bytes()]; shape.packs()],
+            epoch: u64::MAX,
+            retry_after_ms: u32::MAX,
+            detail: "d".repeat(500),
+            hint_digest: vec![0; HINT_DIGEST_BYTES],
+        };
+        let hint = Hint {
+            shard: u32::MAX,
+            epoch: u64::MAX,
+            packs: answer.hint.clone(),
+            digest: answer.hint_digest.clone(),
+            response_status: Status::Device.code(),
+            detail: answer.detail.clone(),
+        };
+        for body in [ReplyBody::Answer(answer), ReplyBody::Hint(hint)] {
+            let frame = encode_frame(&Reply::from(body));
+            assert_eq!(reply_head(&frame, Some(&shape)).unwrap().unwrap().frame_bytes, frame.len());
+        }
+    }
+}

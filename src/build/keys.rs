@@ -1,4 +1,4 @@
-//! The operator's signing key: Ed25519, PKCS#8 PEM, as `openssl genpkey -algorithm ed25519` makes it.
+//! The operator's signing key: Ed25519, PKCS#8 PEM, as `openssl genpkey -algorithm ed25519` makes.
 //!
 //! Made when absent, readable by its owner only, beside the database and never inside, for the
 //! database directory is what gets copied to servers. Signing itself is [`crate::wire`]'s.

@@ -98,7 +98,7 @@ pub enum ParameterError {
     },
     /// The server shows a key other than the pinned one.
     #[error(
-        "the server shows operator key {found}, expected the pinned key {expected}: if the operator \
+        "the server shows operator key {found}, expected the pinned {expected}: if the operator \
          announced a new key, pin that one; do not use this server before"
     )]
     OtherKey {

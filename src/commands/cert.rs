@@ -13,7 +13,7 @@ use sotto::server::certificates;
 
 use super::Ended;
 
-/// Make certificates for localhost: ca.pem, server.pem, server.key, client.pem, client.key.
+/// Makes certificates for localhost: ca.pem, server.pem, server.key, client.pem, client.key.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Folder for the files; made when absent. Existing files are never overwritten.

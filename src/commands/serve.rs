@@ -18,7 +18,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::Ended;
 
-/// Serve a database over QUIC.
+/// Serves a database over QUIC.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Folder of the database, as `sotto build` made it.

@@ -7,8 +7,7 @@
 //! the next job reads while it multiplies. No threads and no choice of order here: see
 //! [`super::cpu`]. The same numbers as [`super::portable`], on every bit.
 
-// The loops of a tile unroll over constant counts; their indices name registers.
-#![allow(clippy::needless_range_loop)]
+#![expect(clippy::needless_range_loop, reason = "indices name the registers of a tile")]
 
 use std::arch::x86_64::*;
 

@@ -1,7 +1,7 @@
 //! The answer server: QUIC listener, connections, sessions, shutdown.
 //!
 //! One task a connection, one a request stream; they move bytes and never compute. The way of a
-//! query: [`connection`] reads a frame within its bounds, `session` decodes it once, decides
+//! query: `connection` reads a frame within its bounds, `session` decodes it once, decides
 //! whether it may be computed and admits it to the schedule, [`crate::worker`] computes it, and
 //! `session` sends each answer as soon as it exists. What is refused is refused by a typed reply
 //! of wire.md or by a stream error, and counted ([`Counters`]). Not here: who may connect, quotas,

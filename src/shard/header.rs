@@ -26,7 +26,7 @@
 //! | 4064 | 32 | BLAKE3 over bytes 0 to 4063: the header digest |
 //!
 //! The header digest commits to everything, for it covers the digests of the sections; the file is
-//! named after it. What this module does not do: read the sections ([`super::database`], [`super::verify`]).
+//! named after it. Not done here: reading the sections ([`super::database`], [`super::verify`]).
 
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;

@@ -349,7 +349,8 @@ mod tests {
 
     #[test]
     fn a_manifest_whose_parts_disagree_is_refused() {
-        let changes: [(&str, fn(&mut Manifest)); 15] = [
+        type Change = fn(&mut Manifest);
+        let changes: [(&str, Change); 15] = [
             ("format 2", |m| m.format = 2),
             ("seed is", |m| m.seed.0[0] ^= 1),
             ("epoch is 5, expected 4", |m| m.epoch += 1),

@@ -274,6 +274,10 @@ async fn one_connection_cannot_fill_the_queue_for_others() {
     let expected = [("0", Status::ResponseSuccess), ("1", Status::Overloaded)];
     assert_eq!(statuses(&answers(greedy_answers).await), expected);
     assert_eq!(statuses(&answers(other_answers).await), expected[..1]);
+    // What was answered is not in the way any more.
+    gate.go_on();
+    let again = greedy.ask_batch(vec![query("0", &key, 0, 0)]).await;
+    assert_eq!(statuses(&again), expected[..1]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,0 +1,589 @@
+//! `sotto build` from outside: what comes out, that it is the same bytes again, what it says when
+//! it cannot, and that it goes on after being killed.
+
+#![allow(clippy::unwrap_used)]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use sotto::build::{BuildError, BuildOptions, BuildReport, Existing, Input, Silent, run, sample};
+use sotto::keyword::{Outcome, band, extract, locate};
+use sotto::scheme::{KeyBundle, SecretPool, reference};
+use sotto::shard::Database;
+use sotto::shard::verify::verify;
+
+const SEED: [u8; 32] = [0x5e; 32];
+
+/// A folder with a sample in it, and options for a small database from it.
+struct Bench {
+    directory: tempfile::TempDir,
+    shards: u32,
+}
+
+impl Bench {
+    fn new(records: u64) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let bench = Self { directory, shards: 4 };
+        sample::write(records, fs::File::create(bench.path("in.csv")).unwrap()).unwrap();
+        bench
+    }
+
+    /// One whose builds take long enough to be killed in the middle.
+    fn to_be_killed() -> Self {
+        Self { shards: 16, ..Self::new(3_000) }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    fn lines(&self) -> Vec<String> {
+        let text = fs::read_to_string(self.path("in.csv")).unwrap();
+        text.lines().map(str::to_owned).collect()
+    }
+
+    fn write_input(&self, lines: &[String]) {
+        fs::write(self.path("in.csv"), lines.join("\n")).unwrap();
+    }
+
+    fn options(&self, out: &str) -> BuildOptions {
+        BuildOptions {
+            shards: Some(self.shards),
+            seed: Some(SEED),
+            signing_key: Some(self.path("key.pem")),
+            created: Some(1_700_000_000),
+            ..BuildOptions::new(Input::File(self.path("in.csv")), self.path(out))
+        }
+    }
+
+    fn build(&self, out: &str) -> BuildReport {
+        run(&self.options(out), &Silent).unwrap()
+    }
+
+    /// The `sotto build` command with the same options.
+    fn command(&self, out: &str) -> Command {
+        self.command_from(&self.path("in.csv"), out)
+    }
+
+    fn command_from(&self, input: &Path, out: &str) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sotto"));
+        command.env("SOURCE_DATE_EPOCH", "1700000000").stdin(Stdio::null());
+        command.args(["build", "--shards", &self.shards.to_string()]);
+        command.args(["--seed", &"5e".repeat(32)]);
+        command.arg("--input").arg(input).arg("--out").arg(self.path(out));
+        command.arg("--signing-key").arg(self.path("key.pem"));
+        command
+    }
+
+    /// Nothing is left of a database or of work on one.
+    fn assert_nothing_left(&self, out: &str) {
+        assert!(!self.path(out).exists(), "{:?}", contents(&self.path(out)));
+    }
+}
+
+/// Every file below a folder, by its path within.
+fn contents(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(next) = folders.pop() {
+        for entry in fs::read_dir(next).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                let name = path.strip_prefix(folder).unwrap().to_owned();
+                found.insert(name, fs::read(path).unwrap());
+            }
+        }
+    }
+    found
+}
+
+fn assert_same(a: &Path, b: &Path) {
+    let (a, b) = (contents(a), contents(b));
+    let names = |of: &BTreeMap<PathBuf, Vec<u8>>| of.keys().cloned().collect::<Vec<_>>();
+    assert_eq!(names(&a), names(&b));
+    for (name, bytes) in &a {
+        assert!(b[name] == *bytes, "{} differs", name.display());
+    }
+}
+
+/// Looks keys up through the scheme, as a client and a server would.
+fn look_up(database: &Database, keys: &[&str]) -> Vec<Outcome> {
+    let (shape, seed) = (database.shape(), database.seed());
+    let mut pool = SecretPool::new(*seed, *shape);
+    let mut queries = Vec::new();
+    for key in keys {
+        let place = locate(seed, key.as_bytes(), database.shard_count(), shape.groups() as u32);
+        let shard = database.shard(place.shard).unwrap();
+        let band = band(&place.identity, shard.header().ribbon_seed, shape);
+        let query = pool.query(place.shard, band.selection()).unwrap();
+        let bundle = KeyBundle::decode(&pool.bundle(query).unwrap().1, shape).unwrap();
+        queries.push((query, pool.vector(query).unwrap(), bundle, place, band, shard));
+    }
+    let decoder = pool.seal();
+    let answer = |(query, vector, bundle, place, band, shard): (_, _, _, _, _, &_)| {
+        let shard: &std::sync::Arc<sotto::shard::Shard> = shard;
+        let view = shard.view();
+        let vector: std::sync::Arc<[u8]> = vector;
+        let response = reference::answer(shape, view.matrix, view.tables, &vector, &bundle);
+        let decoded = decoder.decode(query, shape, &response, shard.hints()).unwrap();
+        extract(&decoded, &place, &band, shape)
+    };
+    queries.into_iter().map(answer).collect()
+}
+
+fn text(output: &Output) -> String {
+    let of = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    of(&output.stdout) + &of(&output.stderr)
+}
+
+#[test]
+fn records_come_back_and_absent_keys_do_not() {
+    let bench = Bench::new(3_000);
+    let report = bench.build("db");
+    assert_eq!((report.shard_count, report.built, report.epoch), (4, 4, 1));
+    let database = Database::open(&bench.path("db")).unwrap();
+    assert_eq!((database.manifest().records, database.epoch()), (3_000, 1));
+    assert!(verify(&database, &|_| ()).problems.is_empty());
+    let lines = bench.lines();
+    for line in lines[1..].iter().step_by(611) {
+        let (key, value) = line.split_once(',').unwrap();
+        let found = look_up(&database, &[key, "nobody@example.com", key]);
+        let expected = Outcome::Found(value.as_bytes().to_vec());
+        assert!(found[0] == expected && found[2] == expected, "{key}");
+        assert!(found[1] == Outcome::Absent);
+    }
+    let mut names: Vec<_> = fs::read_dir(bench.path("db")).unwrap().collect();
+    assert_eq!(names.len(), 3, "{names:?}");
+    names.clear();
+    assert_eq!(fs::read_dir(bench.path("db/shards")).unwrap().count(), 4);
+}
+
+#[test]
+fn values_of_bytes_and_empty_values_come_back() {
+    let bench = Bench::new(0);
+    let mut lines: Vec<String> = vec!["{\"sii\":\"é\",\"value\":\"base64:/wCA\"}".into()];
+    lines.push("{\"sii\":\"empty\",\"value\":\"\"}".into());
+    lines.extend((0..200).map(|i| format!("{{\"sii\":\"k{i}\",\"value\":\"{i}\"}}")));
+    bench.write_input(&lines);
+    fs::rename(bench.path("in.csv"), bench.path("in.jsonl")).unwrap();
+    let input = Input::File(bench.path("in.jsonl"));
+    run(&BuildOptions { input, shards: Some(1), ..bench.options("db") }, &Silent).unwrap();
+    let database = Database::open(&bench.path("db")).unwrap();
+    let found = look_up(&database, &["é", "empty", "k7", "k200"]);
+    assert!(found[0] == Outcome::Found(vec![255, 0, 128]));
+    assert!(found[1] == Outcome::Found(vec![]));
+    assert!(found[2] == Outcome::Found(b"7".to_vec()));
+    assert!(found[3] == Outcome::Absent);
+}
+
+#[test]
+fn the_same_records_make_the_same_bytes_in_any_order_on_any_threads() {
+    let bench = Bench::new(2_000);
+    let one = BuildOptions { jobs: Some(1), ..bench.options("one") };
+    run(&one, &Silent).unwrap();
+    let mut lines = bench.lines();
+    lines[1..].reverse();
+    lines[1..].rotate_left(777);
+    bench.write_input(&lines);
+    for jobs in [2, 5] {
+        let out = format!("many{jobs}");
+        let many = BuildOptions { jobs: Some(jobs), ..bench.options(&out) };
+        run(&many, &Silent).unwrap();
+        assert_same(&bench.path("one"), &bench.path(&out));
+    }
+}
+
+#[test]
+fn a_rebuild_builds_what_changed_and_raises_the_epoch() {
+    let bench = Bench::new(2_000);
+    bench.build("db");
+    let before = contents(&bench.path("db"));
+    let unchanged = BuildOptions { seed: None, shards: None, ..bench.options("db") };
+    let report = run(&unchanged, &Silent).unwrap();
+    assert_eq!((report.built, report.reused, report.epoch), (0, 4, 1));
+    assert!(contents(&bench.path("db")) == before);
+
+    let mut lines = bench.lines();
+    let key = lines[5].split_once(',').unwrap().0.to_owned();
+    lines[5] = format!("{key},im:moved@provider.example");
+    bench.write_input(&lines);
+    let old = Database::open(&bench.path("db")).unwrap(); // as a running server has it
+    let report = run(&unchanged, &Silent).unwrap();
+    assert_eq!((report.built, report.reused, report.epoch), (1, 3, 2));
+    let new = Database::open(&bench.path("db")).unwrap();
+    assert_eq!(new.epoch(), 2);
+    let moved = Outcome::Found(b"im:moved@provider.example".to_vec());
+    assert!(look_up(&new, &[&key])[0] == moved);
+    assert!(
+        matches!(&look_up(&old, &[&key])[0], Outcome::Found(value) if value.starts_with(b"im:u"))
+    );
+    // The file of the epoch before is kept, and goes with the epoch after.
+    assert_eq!(fs::read_dir(bench.path("db/shards")).unwrap().count(), 5);
+    lines[5] = format!("{key},im:again@provider.example");
+    bench.write_input(&lines);
+    assert_eq!(run(&unchanged, &Silent).unwrap().epoch, 3);
+    assert_eq!(fs::read_dir(bench.path("db/shards")).unwrap().count(), 5);
+    assert!(look_up(&old, &[&key])[0] != Outcome::Invalid, "an unlinked file is still mapped");
+}
+
+#[test]
+fn a_rebuild_keeps_seed_and_shape_unless_told_to_reshape() {
+    let bench = Bench::new(1_000);
+    bench.build("db");
+    let base = BuildOptions { shards: None, seed: None, ..bench.options("db") };
+    let refused = [
+        (BuildOptions { shards: Some(5), ..base.clone() }, "--shards asks for 5"),
+        (BuildOptions { records_per_shard: Some(100), ..base.clone() }, "--records-per-shard"),
+        (BuildOptions { seed: Some([1; 32]), ..base.clone() }, "--seed asks for 0101"),
+        (BuildOptions { value_bytes: Some(200), ..base.clone() }, "--value-bytes asks for 200"),
+    ];
+    let before = contents(&bench.path("db"));
+    for (options, reason) in refused {
+        let error = run(&options, &Silent).unwrap_err().to_string();
+        assert!(error.contains(reason) && error.contains("--reshape"), "{error}");
+    }
+    let other = BuildOptions { signing_key: Some(bench.path("other.pem")), ..base.clone() };
+    let error = run(&other, &Silent).unwrap_err();
+    assert!(matches!(error, BuildError::OtherOperator { .. }), "{error}");
+    // Ten times the records do not fit the shape.
+    sample::write(10_000, fs::File::create(bench.path("in.csv")).unwrap()).unwrap();
+    let error = run(&base, &Silent).unwrap_err();
+    assert!(matches!(error, BuildError::Outgrown { .. }), "{error}");
+    assert!(error.to_string().contains("--reshape"), "{error}");
+    assert!(contents(&bench.path("db")) == before);
+    let reshape = BuildOptions { existing: Existing::Reshape, shards: Some(8), ..base };
+    let report = run(&reshape, &Silent).unwrap();
+    assert_eq!((report.shard_count, report.built, report.epoch), (8, 8, 2));
+    assert_eq!(Database::open(&bench.path("db")).unwrap().seed(), &SEED);
+}
+
+#[test]
+fn wrong_lines_and_repeated_keys_are_named_and_nothing_is_left() {
+    let bench = Bench::new(500);
+    let good = bench.lines();
+    let mut lines = good.clone();
+    for at in (10..40).step_by(2) {
+        lines[at] = "only one field".into();
+    }
+    bench.write_input(&lines);
+    let error = run(&bench.options("db"), &Silent).unwrap_err().to_string();
+    for part in ["15 lines", "line 11:", "line 29:", "and 5 more"] {
+        assert!(error.contains(part), "{part}: {error}");
+    }
+    assert!(!error.contains("line 31:"), "{error}");
+    bench.assert_nothing_left("db");
+
+    let mut lines = good.clone();
+    for at in 0..12 {
+        lines.push(good[at + 1].clone());
+    }
+    bench.write_input(&lines);
+    let error = run(&bench.options("db"), &Silent).unwrap_err().to_string();
+    for part in ["12 lines", "line 502: the key of line 2", "and 2 more"] {
+        assert!(error.contains(part), "{part}: {error}");
+    }
+    bench.assert_nothing_left("db");
+
+    bench.write_input(&[good[0].clone(), format!("long,{}", "v".repeat(41))]);
+    let short = BuildOptions { value_bytes: Some(41), ..bench.options("db") };
+    let error = run(&short, &Silent).unwrap_err().to_string();
+    assert!(error.contains("line 2: the value has 41 bytes, expected at most 40"), "{error}");
+    bench.write_input(&good[..1]);
+    let error = run(&bench.options("db"), &Silent).unwrap_err();
+    assert!(matches!(error, BuildError::NoRecords { .. }), "{error}");
+    bench.assert_nothing_left("db");
+    assert!(!bench.path("key.pem").exists(), "a key for nothing");
+}
+
+#[test]
+fn a_wrong_input_leaves_a_database_that_is_there_as_it_is() {
+    let bench = Bench::new(500);
+    bench.build("db");
+    let before = contents(&bench.path("db"));
+    let mut lines = bench.lines();
+    lines.push(lines[1].clone());
+    bench.write_input(&lines);
+    assert!(run(&bench.options("db"), &Silent).is_err());
+    assert!(contents(&bench.path("db")) == before);
+}
+
+/// Kills a real build at its n-th line of output, for several n, then lets it finish.
+#[test]
+fn a_build_killed_at_any_moment_goes_on_to_the_same_bytes() {
+    let bench = Bench::to_be_killed();
+    bench.build("whole");
+    // Moments are states of the disk: what has to be there before the process is killed.
+    type Moment = fn(&Path) -> bool;
+    let moments: [(&str, Moment); 5] = [
+        ("begun", |out| out.join("work").exists()),
+        ("counted", |out| out.join("work/work.json").exists()),
+        ("partitioned", |out| out.join("work/partitions/00015").exists()),
+        ("one shard", |out| journal_lines(out) >= 1),
+        ("five shards", |out| journal_lines(out) >= 5),
+    ];
+    for (name, reached) in moments {
+        let out = bench.path(name);
+        // Several kills on the way to the end, each at or after the moment.
+        for round in 0..2 {
+            let mut child =
+                bench.command(name).args(["--jobs", "1"]).stderr(Stdio::piped()).spawn();
+            let child = child.as_mut().unwrap();
+            while !reached(&out) && child.try_wait().unwrap().is_none() {
+                std::thread::yield_now();
+            }
+            child.kill().unwrap(); // SIGKILL
+            child.wait().unwrap();
+            let whole = out.join("manifest.json").exists();
+            assert!(whole || Database::open(&out).is_err(), "{name} {round}: opens unfinished");
+        }
+        let output = bench.command(name).output().unwrap();
+        assert!(output.status.success(), "{name}: {}", text(&output));
+        assert_same(&bench.path("whole"), &out);
+    }
+}
+
+fn journal_lines(out: &Path) -> usize {
+    fs::read_to_string(out.join("work/journal.jsonl")).map_or(0, |text| text.lines().count())
+}
+
+/// Killed between the manifest's rename and the end: the work folder is still there.
+#[test]
+fn work_left_beside_a_finished_database_is_cleared_away() {
+    let bench = Bench::to_be_killed();
+    let (out, aside) = (bench.path("db"), bench.path("aside"));
+    let mut child = bench.command("db").args(["--jobs", "1"]).spawn().unwrap();
+    while journal_lines(&out) < 1 && child.try_wait().unwrap().is_none() {
+        std::thread::yield_now();
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let copied = Command::new("cp").arg("-r").arg(out.join("work")).arg(&aside).status();
+    assert!(copied.unwrap().success());
+    bench.build("db");
+    let whole = contents(&out);
+    fs::rename(&aside, out.join("work")).unwrap();
+    fs::write(out.join("shards/left.shard.tmp"), "half").unwrap();
+    let report = bench.build("db");
+    assert_eq!((report.built, report.reused, report.epoch), (0, 16, 1));
+    assert!(contents(&out) == whole);
+}
+
+#[test]
+fn finished_shards_are_not_built_again() {
+    let bench = Bench::to_be_killed();
+    let out = bench.path("db");
+    let mut child = bench.command("db").args(["--jobs", "1"]).spawn().unwrap();
+    while journal_lines(&out) < 2 && child.try_wait().unwrap().is_none() {
+        std::thread::yield_now();
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(!out.join("manifest.json").exists(), "too fast for this test");
+    let finished = journal_lines(&out) as u32;
+    let report = bench.build("db");
+    assert!(finished >= 2 && report.resumed == finished, "{finished} {report:?}");
+    assert_eq!(report.built, 16 - finished);
+}
+
+#[test]
+fn an_interrupted_build_refuses_other_arguments_and_another_input() {
+    let bench = Bench::to_be_killed();
+    let out = bench.path("db");
+    let mut child = bench.command("db").args(["--jobs", "1"]).spawn().unwrap();
+    while journal_lines(&out) < 1 && child.try_wait().unwrap().is_none() {
+        std::thread::yield_now();
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let other = BuildOptions { value_bytes: Some(56), ..bench.options("db") };
+    let error = run(&other, &Silent).unwrap_err().to_string();
+    let parts = ["--value-bytes was not given, is 56", "--restart", "same arguments"];
+    assert!(parts.iter().all(|part| error.contains(part)), "{error}");
+    let lines = bench.lines();
+    bench.write_input(&lines[..lines.len() - 1]);
+    let error = run(&bench.options("db"), &Silent).unwrap_err();
+    assert!(matches!(error, BuildError::InputChanged { .. }), "{error}");
+    let output = bench.command("db").arg("--restart").output().unwrap();
+    assert!(output.status.success(), "{}", text(&output));
+    assert_eq!(Database::open(&out).unwrap().manifest().records, 2_999);
+}
+
+#[test]
+fn one_builder_at_a_time() {
+    let bench = Bench::new(500);
+    fs::create_dir(bench.path("db")).unwrap();
+    let lock = fs::File::open(bench.path("db")).unwrap();
+    lock.lock().unwrap();
+    let error = run(&bench.options("db"), &Silent).unwrap_err();
+    assert!(matches!(error, BuildError::Locked { .. }), "{error}");
+    lock.unlock().unwrap();
+    bench.build("db");
+}
+
+#[test]
+fn standard_input_is_read_and_kept_over_a_kill() {
+    let bench = Bench::to_be_killed();
+    bench.build("whole");
+    let input = fs::read(bench.path("in.csv")).unwrap();
+    let out = bench.path("db");
+    let stdin = Path::new("-");
+    let mut child = bench.command_from(stdin, "db");
+    let mut child = child.args(["--jobs", "1"]).stdin(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(&input).unwrap();
+    while journal_lines(&out) < 1 && child.try_wait().unwrap().is_none() {
+        std::thread::yield_now();
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let output = bench.command_from(stdin, "db").output().unwrap();
+    assert!(output.status.success(), "{}", text(&output));
+    assert!(text(&output).contains("copy it kept of standard input"), "{}", text(&output));
+    assert_same(&bench.path("whole"), &out);
+}
+
+#[test]
+fn a_plan_says_everything_and_writes_nothing() {
+    let bench = Bench::new(3_000);
+    let output = bench.command("db").arg("--plan").output().unwrap();
+    assert!(output.status.success(), "{}", text(&output));
+    let expected = [
+        "4 of about 750",
+        "128 rows",
+        "on disk",
+        "a query",
+        "a sync of 500",
+        "once in 2^",
+        "expected time",
+        "WARNING",
+    ];
+    for part in expected {
+        assert!(text(&output).contains(part), "{part}: {}", text(&output));
+    }
+    bench.assert_nothing_left("db");
+    assert!(!bench.path("key.pem").exists());
+}
+
+#[test]
+fn progress_without_a_terminal_is_lines_and_quiet_is_quiet() {
+    let bench = Bench::new(500);
+    let output = bench.command("db").arg("--quiet").output().unwrap();
+    assert!(output.status.success() && text(&output).is_empty(), "{}", text(&output));
+    let output = bench.command("loud").output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.lines().any(|line| line.starts_with("500 records in")), "{said}");
+    assert!(!output.stderr.contains(&0x1b), "escape sequences for no terminal");
+    assert!(String::from_utf8_lossy(&output.stdout).contains("epoch 1, 500 records in 4 shards"));
+}
+
+/// A small file system of its own where this process may mount one; else `None`.
+struct SmallDisk {
+    path: PathBuf,
+}
+
+impl SmallDisk {
+    fn mount(path: PathBuf, size: &str) -> Option<Self> {
+        fs::create_dir(&path).unwrap();
+        let options = format!("size={size}");
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", &options, "none"]).arg(&path);
+        let mounted = mount.stderr(Stdio::null()).status();
+        mounted.is_ok_and(|status| status.success()).then_some(Self { path })
+    }
+
+    fn remount(&self, options: &str) {
+        let status = Command::new("mount").args(["-o", options]).arg(&self.path).status();
+        assert!(status.unwrap().success());
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(&self.path).status();
+    }
+}
+
+#[test]
+fn too_little_room_is_found_before_anything_is_written() {
+    let bench = Bench::new(3_000);
+    let Some(disk) = SmallDisk::mount(bench.path("disk"), "2m") else {
+        eprintln!("skipped: this process may not mount a file system");
+        return;
+    };
+    let error = run(&bench.options("disk/db"), &Silent).unwrap_err();
+    assert!(matches!(error, BuildError::DiskSpace { .. }), "{error}");
+    assert!(error.to_string().contains("needed, 2.1 MB free"), "{error}");
+    bench.assert_nothing_left("disk/db");
+    // Room made: it builds, and goes on as if nothing had been.
+    disk.remount("remount,size=20m");
+    bench.build("disk/db");
+    // Read-only: said, and left alone.
+    disk.remount("remount,ro");
+    let before = contents(&bench.path("disk/db"));
+    sample::write(2_000, fs::File::create(bench.path("in.csv")).unwrap()).unwrap();
+    let error = run(&bench.options("disk/db"), &Silent).unwrap_err().to_string();
+    assert!(error.contains("Read-only") && error.contains("--out"), "{error}");
+    let error = run(&bench.options("disk/db2"), &Silent).unwrap_err().to_string();
+    assert!(error.contains("Read-only"), "{error}");
+    assert!(contents(&bench.path("disk/db")) == before);
+}
+
+/// A full disk in the middle: the shell limits the size of files, which needs no rights.
+#[test]
+fn a_disk_that_fills_up_leaves_what_can_be_continued() {
+    let bench = Bench::new(3_000);
+    bench.build("whole");
+    let input = fs::read(bench.path("in.csv")).unwrap();
+    let limited = |command: Command, blocks: u32| {
+        let mut shell = Command::new("bash");
+        let script = format!("trap '' XFSZ; ulimit -f {blocks}; exec \"$0\" \"$@\"");
+        shell.arg("-c").arg(script).arg(command.get_program()).args(command.get_args());
+        shell.env("SOURCE_DATE_EPOCH", "1700000000").stdin(Stdio::piped());
+        let mut child = shell.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let _ = child.stdin.take().unwrap().write_all(&input); // it may stop reading
+        child.wait_with_output().unwrap()
+    };
+    // Blocks of 1 KiB: partition files fit, shard files of 1.7 MB do not.
+    let output = limited(bench.command("db"), 1_000);
+    assert_eq!(output.status.code(), Some(2), "{}", text(&output));
+    assert!(
+        text(&output).contains("make room and run the same command again"),
+        "{}",
+        text(&output)
+    );
+    let out = bench.path("db");
+    assert!(Database::open(&out).is_err());
+    let left: Vec<_> = fs::read_dir(out.join("shards")).unwrap().collect();
+    assert!(left.is_empty(), "half-written: {left:?}");
+    let output = bench.command("db").output().unwrap();
+    assert!(output.status.success(), "{}", text(&output));
+    assert!(text(&output).contains("Going on"), "{}", text(&output));
+    assert_same(&bench.path("whole"), &out);
+    // Not even the copy of standard input fits: there is nothing to continue, nothing is left.
+    let output = limited(bench.command_from(Path::new("-"), "none"), 4);
+    assert_eq!(output.status.code(), Some(2), "{}", text(&output));
+    assert!(text(&output).contains("work/input"), "{}", text(&output));
+    bench.assert_nothing_left("none");
+}
+
+#[test]
+fn more_records_than_columns_widen_the_shape() {
+    // 192 columns hold one group of 128 rows; the fullest of many shards holds more than planned.
+    let bench = Bench::new(180 * 12);
+    let options = BuildOptions { shards: Some(12), value_bytes: Some(100), ..bench.options("db") };
+    let report = run(&options, &Silent).unwrap();
+    let planned = sotto::build::choose::choose(
+        &options,
+        None,
+        &sotto::build::count::Count { records: 180 * 12, value_bytes_longest: 30, entry_bytes: 0 },
+    );
+    assert!(report.shape.columns() >= planned.unwrap().shape.columns());
+    let database = Database::open(&bench.path("db")).unwrap();
+    assert!(verify(&database, &|_| ()).problems.is_empty());
+    let widest = (0..12).map(|i| database.shard(i).unwrap().header().records).max().unwrap();
+    assert!(report.shape.columns() as u64 >= widest);
+}

@@ -1,0 +1,331 @@
+//! A database that was damaged, cut or mixed up is refused by name, at open or by verify.
+
+#![allow(clippy::unwrap_used)]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use sotto::build::{BuildOptions, Input, Silent, run, sample};
+use sotto::keyword::{Outcome, band, extract, locate};
+use sotto::params::{Shape, ShapeFields};
+use sotto::scheme::{KeyBundle, SecretPool, reference};
+use sotto::shard::header::{HEADER_BYTES, SECTION_NAMES, file_name};
+use sotto::shard::hex::Hex;
+use sotto::shard::manifest::{MANIFEST_NAME, SHARDS_DIR};
+use sotto::shard::verify::verify;
+use sotto::shard::write::entry;
+use sotto::shard::{Database, Header, Manifest, ManifestHead};
+use sotto::wire::SigningKey;
+
+const SHARDS: u32 = 3;
+
+/// A database of three small shards.
+struct Built {
+    directory: tempfile::TempDir,
+}
+
+impl Built {
+    fn new(seed: u8) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let input = directory.path().join("in.csv");
+        sample::write(600, fs::File::create(&input).unwrap()).unwrap();
+        let options = BuildOptions {
+            shards: Some(SHARDS),
+            seed: Some([seed; 32]),
+            created: Some(1),
+            ..BuildOptions::new(Input::File(input), directory.path().join("db"))
+        };
+        run(&options, &Silent).unwrap();
+        Self { directory }
+    }
+
+    fn db(&self) -> PathBuf {
+        self.directory.path().join("db")
+    }
+
+    fn manifest(&self) -> Manifest {
+        Manifest::read(&self.db().join(MANIFEST_NAME)).unwrap()
+    }
+
+    fn shard_path(&self, index: usize) -> PathBuf {
+        self.db().join(SHARDS_DIR).join(&self.manifest().shards[index].file)
+    }
+
+    fn open_error(&self) -> String {
+        Database::open(&self.db()).unwrap_err().to_string()
+    }
+
+    /// The problems that verify finds, of a database that opens.
+    fn problems(&self) -> Vec<String> {
+        let database = Database::open(&self.db()).unwrap();
+        verify(&database, &|_| ()).problems.iter().map(ToString::to_string).collect()
+    }
+
+    /// Puts a changed file in place of shard 1's for as long as `check` runs.
+    fn with_shard(&self, bytes: &[u8], check: impl FnOnce(&str)) {
+        let path = self.shard_path(1);
+        let good = fs::read(&path).unwrap();
+        replace(&path, bytes);
+        check(path.file_name().unwrap().to_str().unwrap());
+        replace(&path, &good);
+    }
+}
+
+/// Files are never written in place: other tests' maps stay whole.
+fn replace(path: &Path, bytes: &[u8]) {
+    let beside = path.with_extension("new");
+    fs::write(&beside, bytes).unwrap();
+    fs::rename(&beside, path).unwrap();
+}
+
+fn header_of(bytes: &[u8]) -> Header {
+    Header::decode(bytes[..HEADER_BYTES].try_into().unwrap()).unwrap()
+}
+
+#[test]
+fn a_changed_byte_of_the_header_is_refused_at_open() {
+    let built = Built::new(1);
+    let good = fs::read(built.shard_path(1)).unwrap();
+    // One byte of each field of the table, of the zeros, and of the digest.
+    let fields = [
+        0, 8, 12, 16, 48, 52, 56, 60, 64, 68, 72, 76, 80, 84, 88, 96, 104, 136, 144, 152, 184, 192,
+        200, 232, 240, 248, 280, 4063, 4064, 4095,
+    ];
+    for at in fields {
+        let mut changed = good.clone();
+        changed[at] ^= 1;
+        built.with_shard(&changed, |name| {
+            let error = built.open_error();
+            assert!(error.contains(name), "byte {at}: {error}");
+        });
+    }
+    Database::open(&built.db()).unwrap();
+}
+
+/// Headers whose own digest is right, but which are not what the manifest names.
+#[test]
+fn a_rewritten_header_is_refused_at_open() {
+    let built = Built::new(1);
+    let good = fs::read(built.shard_path(1)).unwrap();
+    let base = header_of(&good);
+    let fields = base.shape.fields();
+    let bits = Shape::from_fields(ShapeFields { response_bits: 12, ..fields }).unwrap();
+    let mut digests = base.section_digests;
+    digests[2][0] ^= 1;
+    let mut matrix = base.section_digests;
+    matrix[0][31] ^= 1;
+    let changes = [
+        ("seed", Header { seed: [9; 32], ..base.clone() }),
+        ("shard number", Header { shard_index: 2, ..base.clone() }),
+        ("shard count", Header { shard_count: 4, ..base.clone() }),
+        ("shape", Header { shape: bits, ..base.clone() }),
+        ("ribbon seed", Header { ribbon_seed: base.ribbon_seed ^ 1, ..base.clone() }),
+        ("record count", Header { records: base.records + 1, ..base.clone() }),
+        ("records digest", Header { records_digest: [0; 32], ..base.clone() }),
+        ("hint digest", Header { section_digests: digests, ..base.clone() }),
+        ("header digest", Header { section_digests: matrix, ..base.clone() }),
+        ("matrix row", Header { row_square_sum_max: 1 << 40, ..base.clone() }),
+    ];
+    for (reason, header) in changes {
+        let mut changed = good.clone();
+        changed[..HEADER_BYTES].copy_from_slice(&header.encode());
+        built.with_shard(&changed, |name| {
+            let error = built.open_error();
+            assert!(error.contains(name) && error.contains(reason), "{reason}: {error}");
+        });
+    }
+}
+
+#[test]
+fn a_changed_byte_of_a_section_is_found_by_verify() {
+    let built = Built::new(1);
+    let good = fs::read(built.shard_path(1)).unwrap();
+    let sections = header_of(&good).sections();
+    for (section, name) in sections.iter().zip(SECTION_NAMES) {
+        let places = [section.offset, section.offset + section.bytes / 2];
+        for at in places.into_iter().chain([section.offset + section.bytes - 1]) {
+            let mut changed = good.clone();
+            changed[at as usize] ^= 0x80;
+            built.with_shard(&changed, |file| {
+                let problems = built.problems();
+                assert_eq!(problems.len(), 1, "{problems:?}");
+                assert!(problems[0].contains(file) && problems[0].contains(name), "{problems:?}");
+            });
+        }
+        let fill = (section.offset + section.bytes) as usize;
+        if !fill.is_multiple_of(HEADER_BYTES) {
+            let mut changed = good.clone();
+            changed[fill] = 1;
+            built.with_shard(&changed, |file| {
+                let problems = built.problems().concat();
+                assert!(problems.contains(file) && problems.contains("zero"), "{problems}");
+            });
+        }
+    }
+    assert!(built.problems().is_empty());
+}
+
+#[test]
+fn truncated_and_longer_files_are_refused_at_open() {
+    let built = Built::new(1);
+    let good = fs::read(built.shard_path(1)).unwrap();
+    let mut longer = good.clone();
+    longer.push(0);
+    for bytes in [&good[..good.len() - 1], &good[..HEADER_BYTES], &good[..100], &[], &longer] {
+        built.with_shard(bytes, |name| {
+            let error = built.open_error();
+            let found = format!("has {} bytes, expected {}", bytes.len(), good.len());
+            assert!(error.contains(name) && error.contains(&found), "{error}");
+        });
+    }
+    fs::remove_file(built.shard_path(2)).unwrap();
+    let error = built.open_error();
+    assert!(error.contains(&built.manifest().shards[2].file), "{error}");
+}
+
+#[test]
+fn swapped_files_are_refused_at_open() {
+    let built = Built::new(1);
+    let (one, two) = (built.shard_path(1), built.shard_path(2));
+    let (first, second) = (fs::read(&one).unwrap(), fs::read(&two).unwrap());
+    replace(&one, &second);
+    replace(&two, &first);
+    let error = built.open_error();
+    let name = one.file_name().unwrap().to_str().unwrap();
+    assert!(error.contains(name) && error.contains("another shard's file"), "{error}");
+    assert!(error.contains("shard number 2, the manifest says 1"), "{error}");
+}
+
+#[test]
+fn a_foreign_manifest_is_refused_at_open() {
+    let (built, other) = (Built::new(1), Built::new(2));
+    let path = built.db().join(MANIFEST_NAME);
+    let own = fs::read(&path).unwrap();
+    fs::copy(other.db().join(MANIFEST_NAME), &path).unwrap();
+    assert!(built.open_error().contains(".shard"), "{}", built.open_error());
+    // Its files too, but one of ours under the name of one of its.
+    for index in 0..SHARDS as usize {
+        fs::copy(other.shard_path(index), built.shard_path(index)).unwrap();
+    }
+    Database::open(&built.db()).unwrap();
+    let theirs = built.shard_path(0);
+    fs::write(&path, own).unwrap();
+    let ours = fs::read(built.shard_path(0)).unwrap();
+    fs::copy(other.db().join(MANIFEST_NAME), &path).unwrap();
+    replace(&theirs, &ours);
+    let error = built.open_error();
+    assert!(error.contains("has seed 0101") && error.contains("manifest says 0202"), "{error}");
+}
+
+#[test]
+fn a_changed_manifest_is_refused_at_open() {
+    let built = Built::new(1);
+    let path = built.db().join(MANIFEST_NAME);
+    let good = fs::read(&path).unwrap();
+    type Change = fn(&mut Manifest);
+    let changes: [(&str, Change); 9] = [
+        ("epoch is 2", |m| m.epoch = 2),
+        ("created", |m| m.created = 2),
+        ("seed", |m| m.seed.0[0] ^= 1),
+        ("shape", |m| m.shape.columns += 64),
+        ("records", |m| m.records += 1),
+        ("changed after it was signed", |m| m.signature.0[5] ^= 1),
+        ("changed after it was signed", |m| m.parameters.0[60] ^= 1),
+        ("hint digests", |m| m.shards.swap(0, 1)),
+        ("file of shard 0", |m| m.shards[0].file = "../../etc/passwd".into()),
+    ];
+    for (reason, change) in changes {
+        let mut manifest = Manifest::parse(&good).unwrap();
+        change(&mut manifest);
+        fs::write(&path, manifest.to_json()).unwrap();
+        let error = built.open_error();
+        assert!(error.contains(MANIFEST_NAME) && error.contains(reason), "{reason}: {error}");
+    }
+    // Signed by another operator, with that operator's key in it: it opens, for which operator to
+    // trust is the client's to say, but the key is the other one.
+    let parsed = Manifest::parse(&good).unwrap();
+    let head = ManifestHead { seed: parsed.seed.0, epoch: 1, created: 1, shape: parsed.shape() };
+    let key = SigningKey::from_bytes(&[8; 32]);
+    let mut forged = Manifest::sign(&head, parsed.shards.clone(), &key).unwrap();
+    fs::write(&path, forged.to_json()).unwrap();
+    assert_ne!(Database::open(&built.db()).unwrap().operator_key(), &parsed.operator_key.0);
+    forged.operator_key = parsed.operator_key;
+    fs::write(&path, forged.to_json()).unwrap();
+    assert!(built.open_error().contains("changed after it was signed"), "{}", built.open_error());
+    for end in [0, 1, good.len() / 2, good.len() - 3] {
+        fs::write(&path, &good[..end]).unwrap();
+        assert!(built.open_error().contains("is not a manifest"), "{end}");
+    }
+}
+
+/// What a client sees when matrix, tables and hint do not belong together, although every digest
+/// of the files was made right: INVALID, and never a wrong value.
+#[test]
+fn a_stale_hint_or_a_changed_matrix_gives_invalid() {
+    let built = Built::new(1);
+    let database = Database::open(&built.db()).unwrap();
+    let (shape, seed) = (database.shape(), database.seed());
+    let key = b"+12015550100";
+    let place = locate(seed, key, SHARDS, shape.groups() as u32);
+    let shard = database.shard(place.shard).unwrap();
+    let band = band(&place.identity, shard.header().ribbon_seed, shape);
+    let mut pool = SecretPool::new(*seed, *shape);
+    let query = pool.query(place.shard, band.selection()).unwrap();
+    let bundle = KeyBundle::decode(&pool.bundle(query).unwrap().1, shape).unwrap();
+    let vector = pool.vector(query).unwrap();
+    let decoder = pool.seal();
+    let outcome = |matrix: &[u8], tables: &[u8], hints: &[u8]| {
+        let response = reference::answer(shape, matrix, tables, &vector, &bundle);
+        let decoded = decoder.decode(query, shape, &response, hints).unwrap();
+        extract(&decoded, &place, &band, shape)
+    };
+    let (view, hints) = (shard.view(), shard.hints());
+    assert!(matches!(outcome(view.matrix, view.tables, hints), Outcome::Found(_)));
+    let stale = database.shard((place.shard + 1) % SHARDS).unwrap();
+    assert!(outcome(view.matrix, view.tables, stale.hints()) == Outcome::Invalid);
+    assert!(outcome(stale.view().matrix, view.tables, hints) == Outcome::Invalid);
+    assert!(outcome(view.matrix, stale.view().tables, hints) == Outcome::Invalid);
+}
+
+#[test]
+fn verify_and_inspect_say_it_on_the_command_line() {
+    let built = Built::new(1);
+    let sotto = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sotto"));
+        let output = command.args(arguments).arg(built.db()).output().unwrap();
+        let text = [output.stdout, output.stderr].concat();
+        (output.status.code(), String::from_utf8_lossy(&text).into_owned())
+    };
+    let (code, text) = sotto(&["verify"]);
+    assert!(code == Some(0) && text.contains("3 shards"), "{text}");
+    let (code, text) = sotto(&["inspect"]);
+    assert!(code == Some(0) && text.contains("epoch         1"), "{text}");
+    let (code, text) = sotto(&["inspect", "--json"]);
+    let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!((code, json["records"].as_u64()), (Some(0), Some(600)));
+    assert!(json["log2_failure_largest_row"].as_f64().unwrap() < -40.0);
+    let mut changed = fs::read(built.shard_path(1)).unwrap();
+    let at = changed.len() / 2;
+    changed[at] ^= 1;
+    built.with_shard(&changed, |name| {
+        let (code, text) = sotto(&["verify", "--quiet"]);
+        assert!(code == Some(1) && text.contains(name) && text.contains("tables"), "{text}");
+    });
+    built.with_shard(&changed[..5000], |name| {
+        let (code, text) = sotto(&["verify"]);
+        assert!(code == Some(1) && text.contains(name), "{text}");
+        let (code, text) = sotto(&["inspect"]);
+        assert!(code == Some(2) && text.contains(name), "{text}");
+    });
+}
+
+#[test]
+fn entries_name_files_by_their_header() {
+    let built = Built::new(1);
+    let header = header_of(&fs::read(built.shard_path(0)).unwrap());
+    let manifest = built.manifest();
+    assert_eq!(manifest.shards[0], entry(&header));
+    assert_eq!(manifest.shards[0].file, file_name(&header.digest()));
+    assert_eq!(manifest.shards[0].header_digest, Hex(header.digest()));
+}
