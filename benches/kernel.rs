@@ -25,6 +25,21 @@ enum Effort {
     Full,
 }
 
+const PAGE: usize = 4096;
+
+/// Bytes that start a page.
+struct Section {
+    bytes: Vec<u8>,
+    start: usize,
+    count: usize,
+}
+
+impl Section {
+    fn get(&self) -> &[u8] {
+        &self.bytes[self.start..][..self.count]
+    }
+}
+
 /// Noise, fast: xorshift64.
 struct Noise(u64);
 
@@ -42,6 +57,13 @@ impl Noise {
             .chunks_mut(8)
             .for_each(|to| to.copy_from_slice(&self.word().to_le_bytes()[..to.len()]));
         bytes
+    }
+
+    /// A section as a memory map would have it: at the start of a page.
+    fn section(&mut self, count: usize) -> Section {
+        let bytes = self.bytes(count + PAGE);
+        let start = bytes.as_ptr().align_offset(PAGE);
+        Section { bytes, start, count }
     }
 
     fn query(&mut self, shape: &Shape) -> EncryptedQuery {
@@ -69,11 +91,12 @@ fn main() {
     };
     let shape = Shape::for_records(records, 120, ShapeWishes::default()).expect("a standard shape");
     let mut noise = Noise(0x9e37_79b9_7f4a_7c15);
-    let matrix = noise.bytes(shape.matrix_bytes());
-    let tables = noise.bytes(shape.packs() * shape.table_bytes());
+    let sections = [shape.matrix_bytes(), shape.packs() * shape.table_bytes()];
+    let sections = sections.map(|count| noise.section(count));
+    let [matrix, tables] = sections.each_ref().map(Section::get);
     let most = batches.iter().max().copied().unwrap_or(1);
     let queries: Vec<_> = (0..most).map(|_| noise.query(&shape)).collect();
-    let shard = ShardView { shape: &shape, matrix: &matrix, tables: &tables };
+    let shard = ShardView { shape: &shape, matrix, tables };
     let megabytes = (matrix.len() + tables.len()) as f64 / 1e6;
     println!(
         "{} x {} matrix, {} packs of {} rows: {megabytes:.1} MB",
@@ -87,7 +110,7 @@ fn main() {
     let mut thread_counts = vec![1, cores];
     thread_counts.dedup();
     for threads in thread_counts {
-        let read = best(effort, || read_all(&[&matrix, &tables], threads));
+        let read = best(effort, || read_all(&[matrix, tables], threads));
         let isas: &[IsaChoice] = match effort {
             Effort::Test => &[IsaChoice::Portable, IsaChoice::Auto],
             _ => &[IsaChoice::Auto],
