@@ -257,7 +257,7 @@ async fn lost_streams_lost_connections_and_silence_bring_identical_bytes() {
     for trick in [Trick::Reset, Trick::Finish, Trick::Noise, Trick::Close, Trick::Silence] {
         for replicas in [1, 2] {
             let answer_timeout = match trick {
-                Trick::Silence => Duration::from_millis(300), // what is waited for here
+                Trick::Silence => Duration::from_secs(1), // what is waited for here
                 _ => limits::ANSWER_TIMEOUT,
             };
             let options = Options { answer_timeout, ..fake.options(replicas) };
