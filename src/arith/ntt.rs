@@ -1,4 +1,4 @@
-//! The negacyclic number-theoretic transform of Z_m[X]/(X^D + 1) in slot order.
+//! The negacyclic number-theoretic transform of `Z_m[X]/(X^D + 1)` in slot order.
 //!
 //! Slot k < HALF is the value at psi^(5^k), slot HALF + k the value at psi^(-5^k), so that
 //! automorphisms rotate slots ([`super::Automorphism`]). psi is `x^((m-1)/2D)` for the smallest

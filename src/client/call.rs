@@ -99,9 +99,10 @@ pub(super) struct Attempt {
 /// What the rest of the client has to do before the next attempts.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Wishes {
+    /// New parameters.
     pub(super) refresh: bool,
-    pub(super) reconnect: bool,
-    pub(super) turn: bool,
+    /// Another connection, perhaps.
+    pub(super) via: Via,
 }
 
 /// One call.
@@ -261,8 +262,7 @@ impl Call {
                 return wishes;
             }
             Action::Resend { via, wait } => {
-                wishes.reconnect = via != Via::Same;
-                wishes.turn = via == Via::Replica;
+                wishes.via = via;
                 wait
             }
             Action::ResendBundle { wait } => wait,

@@ -78,7 +78,7 @@ impl Client {
             for (index, attempt) in unanswered {
                 wishes = wishes.and(call.settle(index, &attempt, replicas, now));
             }
-            self.reconnect(wishes.reconnect, wishes.turn);
+            self.go(wishes.via);
             if wishes.refresh {
                 call = match self.refresh().await {
                     Ok(view) => super::compute(move || call.rebase(view).map(|()| call)).await??,
@@ -350,11 +350,12 @@ impl Client {
         }
     }
 
-    fn reconnect(&mut self, wanted: bool, turn: bool) {
-        if turn {
+    /// Gives the connection up, unless the next bytes go over it too.
+    pub(super) fn go(&mut self, via: Via) {
+        if via == Via::Replica {
             self.dialer.turn();
         }
-        if (wanted || turn)
+        if via != Via::Same
             && let Some(link) = self.link.take()
         {
             link.connection.close(VarInt::from_u32(StreamCode::None.code()), b"");
@@ -374,7 +375,7 @@ impl Client {
                     decided => return Ok(decided?),
                 },
                 (Action::Resend { via, wait }, _) => {
-                    self.reconnect(via != Via::Same, via == Via::Replica);
+                    self.go(via);
                     sleep(wait).await;
                     continue;
                 }
@@ -385,7 +386,7 @@ impl Client {
                 let reason = "every replica lags behind the newest epoch seen".into();
                 return Err(ClientError::NoParameters { reason });
             }
-            self.reconnect(true, true);
+            self.go(Via::Replica);
             sleep(limits::RETRY_WAIT_MIN).await;
         }
     }
@@ -414,11 +415,7 @@ impl Client {
 
 impl Wishes {
     fn and(self, other: Self) -> Self {
-        Self {
-            refresh: self.refresh | other.refresh,
-            reconnect: self.reconnect | other.reconnect,
-            turn: self.turn | other.turn,
-        }
+        Self { refresh: self.refresh | other.refresh, via: self.via.max(other.via) }
     }
 }
 

@@ -42,7 +42,7 @@
 //! # }
 //! ```
 //!
-//! Read next: [`retry`](self) for wire.md's table as a function, then `call`, then `exchange`.
+//! Read next: `retry.rs` (wire.md's table as a function), then `call.rs`, then `exchange.rs`.
 
 mod call;
 mod error;
@@ -71,6 +71,7 @@ use call::{Call, View};
 use exchange::{Allowance, Link};
 use hints::HintCache;
 use net::Dialer;
+use retry::Via;
 use trust::Rules;
 
 /// A connection to a database, with what is known of it. See the [module](self).
@@ -131,7 +132,7 @@ impl Client {
     /// compared as they are: bring them into one form first (E.164 numbers, lower-case addresses).
     ///
     /// # Errors
-    /// The outer error ends the whole call, undecoded: parameters that must not be used, or no
+    /// The outer error ends the whole call, undecoded: new parameters that must not be used, or no
     /// random bytes for secrets. Anything else ends only the look-ups it happened to.
     pub async fn lookup<K: AsRef<[u8]>>(
         &mut self,
@@ -158,6 +159,13 @@ impl Client {
         self.sent.sort_by_key(|&(index, _)| index);
         self.report.queries = self.sent.drain(..).map(|(_, query)| query).collect();
         Ok(outcomes)
+    }
+
+    /// Says good-bye, so that the server need not wait for the connection to fall silent. A client
+    /// that is merely dropped is also safe.
+    pub async fn close(mut self) {
+        self.go(Via::Reconnect);
+        self.dialer.close().await;
     }
 
     /// What to remember of this database for the next session ([`Options::remembered`]).

@@ -60,6 +60,13 @@ impl Dialer {
         self.current = (self.current + 1) % self.replicas.len();
     }
 
+    /// Waits until the peers of closed connections know, but not long.
+    pub(super) async fn close(&self) {
+        for endpoint in [&self.endpoint_v4, &self.endpoint_v6].into_iter().flatten() {
+            let _ = timeout(limits::CLOSE_TIMEOUT, endpoint.wait_idle()).await;
+        }
+    }
+
     /// A connection to the current replica, or else to the next one that answers.
     pub(super) async fn dial(&mut self) -> Result<Connection, ClientError> {
         let mut refused = None;

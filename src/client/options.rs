@@ -173,6 +173,21 @@ mod tests {
         }
     }
 
+    #[cfg(feature = "server")]
+    #[test]
+    fn certificates_are_read() {
+        let made = crate::server::certificates::localhost().unwrap();
+        let identity = |key: &str| Some((made.client_pem.clone().into(), key.to_owned().into()));
+        let options = Options { ca_pem: made.ca_pem.clone().into(), ..options() };
+        options.tls(b"x").unwrap();
+        let own = Options { identity_pem: identity(&made.client_key), ..options.clone() };
+        own.tls(b"x").unwrap();
+        for wrong in [&*made.server_key, &*made.ca_pem] {
+            let other = Options { identity_pem: identity(wrong), ..options.clone() };
+            assert!(matches!(other.tls(b"x"), Err(ClientError::Option { .. })));
+        }
+    }
+
     #[tokio::test]
     async fn addresses_resolve_or_say_why_not() {
         let replica = Replica::resolve("127.0.0.1:4433").await.unwrap();

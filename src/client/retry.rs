@@ -41,10 +41,11 @@ pub(crate) enum Event {
     ConnectionLost,
 }
 
-/// Where identical bytes go.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Where identical bytes go; what asks for more comes later.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Via {
     /// The connection that is there.
+    #[default]
     Same,
     /// A new connection, to the same server or another.
     Reconnect,

@@ -101,6 +101,7 @@ async fn look_up(
     for keys in keys.chunks(limits::KEYS_PER_CALL_MAX) {
         outcomes.extend(client.lookup(keys).await?);
     }
+    client.close().await;
     Ok(keys.into_iter().zip(outcomes).collect())
 }
 

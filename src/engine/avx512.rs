@@ -7,6 +7,8 @@
 //! the next job reads while it multiplies. No threads and no choice of order here: see
 //! [`super::cpu`]. The same numbers as [`super::portable`], on every bit.
 
+#![expect(clippy::needless_range_loop, reason = "indices name the registers of a tile")]
+
 use std::arch::x86_64::*;
 
 use super::kernel::{
@@ -92,18 +94,18 @@ fn split_planes(vector: &[u8], planes: &mut [Line]) {
 // ---- scan --------------------------------------------------------------------------------------
 
 /// Rows that share one stay of the query planes in the first cache.
-const GROUP_ROWS: usize = 8;
-/// Steps of 64 columns before the tile of accumulators is put down: 8 rows and the planes of two
-/// queries over 48 steps are 42 KB, within the first cache.
-const STEPS_MAX: usize = 48;
+const GROUP_ROWS: usize = 16;
+/// Steps of 64 columns before the tile of accumulators is put down: 16 rows and the planes of two
+/// queries over 24 steps are 33 KB, within the first cache.
+const STEPS_MAX: usize = 24;
 
 /// Accumulators of one group of rows: 16 lanes for each query and row.
 #[repr(C, align(64))]
 struct Sums([[[u32; 16]; GROUP_ROWS]; limits::BATCH_QUERIES_PER_SCAN_MAX]);
 
-/// Plan: groups of 8 rows; within a group blocks of columns; within a block the queries in pairs,
-/// each pair against two tiles of 4 rows. A tile is 4 rows x 2 queries x 3 planes = 24
-/// accumulators, fed by 10 loads for 24 `vpdpbusd`. A lone query takes a tile of 8 rows.
+/// Plan: groups of 16 rows; within a group blocks of columns; within a block the queries in pairs,
+/// each pair against tiles of 4 rows. A tile is 4 rows x 2 queries x 3 planes = 24 accumulators,
+/// fed by 10 loads for 24 `vpdpbusd`. A lone query takes tiles of 8 rows.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512ifma,avx512vbmi")]
 fn scan(job: &ScanJob<'_>, out: &mut [u32]) {
     assert!(job.rows.is_multiple_of(GROUP_ROWS), "this is a bug: rows of a scan job");
@@ -125,8 +127,9 @@ fn scan(job: &ScanJob<'_>, out: &mut [u32]) {
     }
 }
 
-/// One block of columns of one group of rows, all queries. The first passes over it prefetch the
-/// same block of the next group, each its share.
+/// One block of columns of one group of rows, all queries. Meanwhile the same block of the next
+/// group is prefetched, spread over the passes: memory answers some lines at a time, and a burst
+/// would hold up the loads of the tiles.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512ifma,avx512vbmi")]
 fn scan_block(job: &ScanJob<'_>, row: usize, first: usize, count: usize, sums: &mut Sums) {
     let steps = job.columns / 64;
@@ -134,26 +137,33 @@ fn scan_block(job: &ScanJob<'_>, row: usize, first: usize, count: usize, sums: &
     let block = Block { matrix, stride: job.columns, count };
     let lines = |query: usize| job.planes[(query * steps + first) * PLANES..].as_ptr();
     let passes = job.queries.div_ceil(2);
+    let sharing = 1usize << passes.ilog2(); // the passes that prefetch, a power of two
+    let shift = sharing.max(4).ilog2() - 2;
     for pass in 0..passes {
-        let query = 2 * pass;
+        let (query, queries) = (2 * pass, (job.queries - 2 * pass).min(2));
+        let sums = &mut sums.0[query..query + queries];
         // SAFETY: `ScanJob::check`: GROUP_ROWS rows from `row` lie in the matrix, `count` steps
         // from `first` end with the row, and every query has planes for them.
         unsafe {
-            if query + 1 == job.queries {
-                let (planes, sums) = ([lines(query)], &mut sums.0[query..query + 1]);
-                match passes {
-                    1 => block.tile::<8, 1, 8>(planes, 0, 0, sums),
-                    _ => block.tile::<8, 1, 0>(planes, 0, 0, sums),
+            if queries == 1 {
+                for row in [0, 8] {
+                    let (planes, ahead) = ([lines(query)], Ahead { row, shift: 0, part: 0 });
+                    match passes {
+                        1 => block.tile::<8, 1, 8>(planes, row, ahead, sums),
+                        _ => block.tile::<8, 1, 0>(planes, row, ahead, sums),
+                    }
                 }
                 continue;
             }
-            let (planes, sums) = ([lines(query), lines(query + 1)], &mut sums.0[query..query + 2]);
-            for row in [0, 4] {
-                match (passes, pass) {
-                    (1, _) => block.tile::<4, 2, 4>(planes, row, row, sums),
-                    (2, _) => block.tile::<4, 2, 2>(planes, row, row + 2 * pass, sums),
-                    (_, 0..4) => block.tile::<4, 2, 1>(planes, row, row + pass, sums),
-                    _ => block.tile::<4, 2, 0>(planes, row, row, sums),
+            let planes = [lines(query), lines(query + 1)];
+            for row in (0..GROUP_ROWS).step_by(4) {
+                let part = pass % (1 << shift);
+                let ahead = |first: usize| Ahead { row: row + first, shift, part };
+                match (sharing, pass < sharing) {
+                    (1, true) => block.tile::<4, 2, 4>(planes, row, ahead(0), sums),
+                    (2, true) => block.tile::<4, 2, 2>(planes, row, ahead(2 * pass), sums),
+                    (_, true) => block.tile::<4, 2, 1>(planes, row, ahead(pass >> shift), sums),
+                    (_, false) => block.tile::<4, 2, 0>(planes, row, ahead(0), sums),
                 }
             }
         }
@@ -167,12 +177,21 @@ struct Block {
     count: usize,
 }
 
+/// What a tile prefetches of the next group: rows from `row`, a line every 2^`shift` steps (asking
+/// again for the same line costs less than a branch), part `part` of the block.
+struct Ahead {
+    row: usize,
+    shift: u32,
+    part: usize,
+}
+
 impl Block {
-    /// ROWS rows from `row` times QUERIES queries, added to `sums`; prefetches AHEAD rows of the
-    /// next group from `ahead_row`.
+    /// ROWS rows from `row` times QUERIES queries, added to `sums`; prefetches AHEAD rows. Not
+    /// inlined: the loop needs the registers to itself.
     ///
     /// # Safety
     /// The block's rows, and PLANES * `count` lines of each query, are readable.
+    #[inline(never)]
     #[target_feature(
         enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512ifma,avx512vbmi"
     )]
@@ -180,15 +199,16 @@ impl Block {
         &self,
         planes: [*const Line; QUERIES],
         row: usize,
-        ahead_row: usize,
+        ahead: Ahead,
         sums: &mut [[[u32; 16]; GROUP_ROWS]],
     ) {
         let matrix = self.matrix.wrapping_add(row * self.stride);
-        let ahead = self.matrix.wrapping_add((GROUP_ROWS + ahead_row) * self.stride);
+        let begin = ahead.part * self.count.div_ceil(1 << ahead.shift) * 64;
+        let next = self.matrix.wrapping_add((GROUP_ROWS + ahead.row) * self.stride + begin);
         let mut acc = [[[_mm512_setzero_si512(); PLANES]; ROWS]; QUERIES];
         for step in 0..self.count {
             for row in 0..AHEAD {
-                let line = ahead.wrapping_add(row * self.stride + step * 64);
+                let line = next.wrapping_add(row * self.stride + (step >> ahead.shift) * 64);
                 _mm_prefetch::<_MM_HINT_T1>(line.cast());
             }
             // SAFETY: the caller's promise.
@@ -290,22 +310,31 @@ struct Chunk {
     terms: usize,
 }
 
-/// Calls `$chunk.tile` with a constant number of queries for `$left` queries from `$query`.
+/// What a tile prefetches of the chunk after its own: tables from `table`, `step` bytes a term
+/// from byte `begin`.
+struct NextChunk {
+    table: usize,
+    begin: usize,
+    step: usize,
+}
+
+/// Calls `$chunk.tile` for all queries, `$most` at a time or a little fewer, $vectors of slots at a
+/// time, with constant numbers. `$ahead`: tables that a tile prefetches.
 macro_rules! tiles {
-    ($chunk:ident, $job:ident, $words:ident, $packs:literal, $vectors:literal, $most:literal:
-     $($count:literal)*) => {{
+    ($chunk:ident, $job:ident, $words:ident, packs $packs:literal, vectors $vectors:literal,
+     ahead $ahead:literal, most $most:literal: $($count:literal)*) => {{
         let tiles = $job.queries.div_ceil($most);
         let mut query = 0;
         for tile in 0..tiles {
             let count = ($job.queries - query).div_ceil(tiles - tile);
             for vector in (0..VECTORS).step_by($vectors) {
                 let share = (tile * VECTORS + vector) / $vectors;
-                let shares = tiles * VECTORS / $vectors;
+                let next = $chunk.next($packs, $ahead, share, tiles * VECTORS / $vectors);
                 // SAFETY: the caller's promise.
                 unsafe {
                     match count {
-                        $($count => $chunk.tile::<$packs, $count, $vectors>(
-                            $job, query, vector, [share, shares], $words,
+                        $($count => $chunk.tile::<$packs, $count, $vectors, $ahead>(
+                            $job, query, vector, &next, $words,
                         ),)*
                         _ => unreachable!("this is a bug: queries of a tile"),
                     }
@@ -324,9 +353,9 @@ impl Chunk {
     )]
     unsafe fn four_packs(&self, job: &PackJob<'_>, words: &mut Words) {
         match job.queries {
-            1 => tiles!(self, job, words, 4, 4, 1: 1),
-            2..=3 => tiles!(self, job, words, 4, 2, 3: 2 3),
-            _ => tiles!(self, job, words, 4, 1, 6: 1 2 3 4 5 6),
+            1 => tiles!(self, job, words, packs 4, vectors 4, ahead 4, most 1: 1),
+            2..=3 => tiles!(self, job, words, packs 4, vectors 2, ahead 2, most 3: 2 3),
+            _ => tiles!(self, job, words, packs 4, vectors 1, ahead 1, most 6: 2 3 4 5 6),
         }
     }
 
@@ -336,7 +365,10 @@ impl Chunk {
         enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512ifma,avx512vbmi"
     )]
     unsafe fn two_packs(&self, job: &PackJob<'_>, words: &mut Words) {
-        tiles!(self, job, words, 2, 4, 3: 1 2 3);
+        match job.queries {
+            1..=3 => tiles!(self, job, words, packs 2, vectors 4, ahead 2, most 3: 1 2 3),
+            _ => tiles!(self, job, words, packs 2, vectors 4, ahead 1, most 3: 2 3),
+        }
     }
 
     /// # Safety
@@ -345,30 +377,54 @@ impl Chunk {
         enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512ifma,avx512vbmi"
     )]
     unsafe fn one_pack(&self, job: &PackJob<'_>, words: &mut Words) {
-        tiles!(self, job, words, 1, 4, 6: 1 2 3 4 5 6);
+        tiles!(self, job, words, packs 1, vectors 4, ahead 1, most 6: 1 2 3 4 5 6);
+    }
+
+    /// Share `share` of `shares` of the next chunk's tables: `ahead` tables of `packs` where that
+    /// is enough, else equal parts of one.
+    fn next(&self, packs: usize, ahead: usize, share: usize, shares: usize) -> NextChunk {
+        let parts = (shares * ahead / packs).max(1); // parts of a table
+        let (table, part) = (share * ahead % packs, share * ahead / packs);
+        let step = TERM_BYTES / parts;
+        NextChunk { table, begin: part * step * self.terms, step }
     }
 
     /// QUERIES queries from `query`, PACKS packs, VECS vectors of slots from `vector`, added to
-    /// `words`. `share` of `shares` of what the next chunk reads is prefetched.
+    /// `words`; prefetches AHEAD tables. Not inlined: the loop needs the registers to itself.
     ///
     /// # Safety
     /// PACKS packs' tables and the windows of these queries are readable over the chunk.
+    #[inline(never)]
     #[target_feature(
         enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512ifma,avx512vbmi"
     )]
-    unsafe fn tile<const PACKS: usize, const QUERIES: usize, const VECS: usize>(
+    unsafe fn tile<
+        const PACKS: usize,
+        const QUERIES: usize,
+        const VECS: usize,
+        const AHEAD: usize,
+    >(
         &self,
         job: &PackJob<'_>,
         query: usize,
         vector: usize,
-        _share: [usize; 2],
+        next: &NextChunk,
         words: &mut Words,
     ) {
         let key = job.keys[query * job.key_words + self.key + vector * 8..].as_ptr();
         let index: [_; VECS] = std::array::from_fn(|v| word_index(vector + v));
+        // A mask the compiler knows becomes an `and` of its own beside every `vpermb`.
+        let word_bytes = std::hint::black_box(WORD_BYTES);
+        let ahead = next.table * self.table_bytes + CHUNK_TERMS * TERM_BYTES + next.begin;
+        let ahead = self.table.wrapping_add(ahead);
         let mut acc = [[[_mm512_setzero_si512(); VECS]; PACKS]; QUERIES];
         for term in 0..self.terms {
             let bytes = self.table.wrapping_add(term * TERM_BYTES);
+            for pack in 0..AHEAD {
+                let line = ahead.wrapping_add(pack * self.table_bytes + term * next.step);
+                _mm_prefetch::<_MM_HINT_T1>(line.cast());
+                _mm_prefetch::<_MM_HINT_T1>(line.wrapping_add(48).cast());
+            }
             // SAFETY: the caller's promise; the two loads of a term are its bytes 0..64, 32..96.
             unsafe {
                 let mut tables = [[_mm512_setzero_si512(); VECS]; PACKS];
@@ -376,7 +432,7 @@ impl Chunk {
                     for v in 0..VECS {
                         let from = bytes.add(pack * self.table_bytes + (vector + v) / 2 * 32);
                         let load = _mm512_loadu_epi8(from.cast());
-                        tables[pack][v] = _mm512_maskz_permutexvar_epi8(WORD_BYTES, index[v], load);
+                        tables[pack][v] = _mm512_maskz_permutexvar_epi8(word_bytes, index[v], load);
                     }
                 }
                 for query in 0..QUERIES {

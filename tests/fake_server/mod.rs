@@ -1,14 +1,13 @@
 //! A scripted answer server for tests of the client: real QUIC, a real small database, and
 //! whatever misbehaviour the script says. It records every bundle and every query it was sent.
 
+mod listen;
+
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
 use prost::Message;
-use quinn::crypto::rustls::QuicServerConfig;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use sotto::arith::Isa;
 use sotto::client::{Client, ClientError, OperatorKey, Options, Replica, Trust};
 use sotto::keyword::locate;
@@ -20,7 +19,7 @@ use sotto::wire::message::{
     Hint, HintRequest, Limits, PirBatch, PirParameterRequest, PirParameterResponse, PirRequest,
     PirResponse, Reply, ReplyBody, Request, RequestBody,
 };
-use sotto::wire::{ALPN, PublicParameters, SigningKey, Status, encode_frame, sign};
+use sotto::wire::{PublicParameters, SigningKey, Status, encode_frame, sign};
 
 /// Records a shard the test databases are shaped for, and what their clients accept.
 pub(crate) const RECORDS_PER_SHARD: u64 = 100;
@@ -178,19 +177,7 @@ pub(crate) struct Fake {
 impl Fake {
     pub(crate) fn start(database: Arc<Database>) -> Arc<Self> {
         let certificates = certificates::localhost().unwrap();
-        let chain = CertificateDer::from_pem_slice(certificates.server_pem.as_bytes()).unwrap();
-        let key = PrivateKeyDer::from_pem_slice(certificates.server_key.as_bytes()).unwrap();
-        let provider = rustls::crypto::ring::default_provider();
-        let mut tls = rustls::ServerConfig::builder_with_provider(provider.into())
-            .with_protocol_versions(&[&rustls::version::TLS13])
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(vec![chain], key)
-            .unwrap();
-        tls.alpn_protocols = vec![ALPN.to_vec()];
-        let crypto = QuicServerConfig::try_from(tls).unwrap();
-        let config = quinn::ServerConfig::with_crypto(Arc::new(crypto));
-        let endpoint = quinn::Endpoint::server(config, ([127, 0, 0, 1], 0).into()).unwrap();
+        let endpoint = listen::on_loopback(&certificates);
         let limits = Limits {
             queries_per_batch: 1024,
             batches_in_flight: 8,

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sotto::build::{self, BuildOptions, BuildReport, Console, Input, Progress, Silent, sample};
-use sotto::client::{CallReport, Client, OperatorKey, Options, Outcome, Replica, Trust};
+use sotto::client::{CallReport, Client, OperatorKey, Options, Outcome, Replica, SentQuery, Trust};
 use sotto::engine::{EngineChoice, IsaChoice, select};
 use sotto::limits;
 use sotto::server::{Identity, Server, ServerBounds, ServerOptions, certificates};
@@ -26,12 +26,14 @@ use tokio::sync::oneshot;
 
 use super::Ended;
 use folder::Folder;
-use text::{grouped, ms, paragraph, say, size};
+use text::{counted, grouped, ms, paragraph, say, size};
 
 /// Value field of the sample: with it, 2^20 records in one shard take the standard shape.
 const VALUE_BYTES: u32 = 120;
-/// Keys shown one by one; every second one is absent.
-const SHOWN_KEYS: u64 = 6;
+/// Keys shown one by one; every second one is absent. The first one is then asked once more.
+const SHOWN_KEYS: u64 = 5;
+/// Bytes of each query that are shown.
+const HEAD_BYTES: usize = 4;
 /// Keys of the batch, likewise.
 const BATCH_KEYS: u64 = 256;
 /// A slow machine without vector instructions still answers the batch within this.
@@ -99,11 +101,13 @@ async fn show(args: &Args, folder: PathBuf) -> Result<ExitCode, Error> {
     let (address, ca_pem, stop) = serve(args, &folder).await?;
     let mut client = connect(&folder, address, ca_pem, &report).await?;
 
-    let (few, many) = asked.split_at(SHOWN_KEYS as usize);
-    let mut wrong = show_few(&mut client, few).await?;
-    wrong += show_many(&mut client, many, &report).await?;
+    let mut few: Vec<&Asked> = asked[..SHOWN_KEYS as usize].iter().collect();
+    few.push(few[0]);
+    let many: Vec<&Asked> = asked[few.len() - 1..].iter().collect();
+    let mut wrong = show_few(&mut client, &few).await?;
+    wrong += show_many(&mut client, &many, &report).await?;
 
-    drop(client);
+    client.close().await;
     stop.leave().await;
     say("")?;
     if let Some(keep) = &args.keep {
@@ -121,7 +125,7 @@ async fn show(args: &Args, folder: PathBuf) -> Result<ExitCode, Error> {
         ))?;
         say("")?;
     }
-    let total = asked.len();
+    let total = few.len() + many.len();
     match wrong {
         0 => {
             say(&format!("All {total} answers were compared with the sample: every one is right."))?
@@ -185,8 +189,9 @@ async fn make_database(args: &Args, folder: &Path) -> Result<BuildReport, Error>
     say("\n2. The database\n")?;
     paragraph(&shards_explained(args))?;
     say("")?;
-    let pack = format!("{} pack(s) of {} rows", shape.packs(), shape.pack_rows());
-    row("shape of a shard", &format!("{pack}, {} columns", grouped(shape.columns() as u64)))?;
+    let packs = counted(shape.packs() as u64, "pack");
+    let columns = grouped(shape.columns() as u64);
+    row("shape of a shard", &format!("{packs} of {} rows, {columns} columns", shape.pack_rows()))?;
     row("on disk", &size(report.bytes))?;
     let odds = -shape.log2_failure();
     row("a record fails", &format!("at most once in 2^{odds:.0} look-ups"))?;
@@ -289,7 +294,7 @@ async fn connect(
 }
 
 /// Looks up and counts the answers that are not the sample's.
-async fn look_up(client: &mut Client, asked: &[Asked]) -> Result<(Vec<String>, usize), Error> {
+async fn look_up(client: &mut Client, asked: &[&Asked]) -> Result<(Vec<String>, usize), Error> {
     let keys: Vec<&str> = asked.iter().map(|asked| &*asked.key).collect();
     let outcomes = client.lookup(&keys).await?;
     let (mut shown, mut wrong) = (Vec::new(), 0);
@@ -309,44 +314,67 @@ async fn look_up(client: &mut Client, asked: &[Asked]) -> Result<(Vec<String>, u
     Ok((shown, wrong))
 }
 
-async fn show_few(client: &mut Client, asked: &[Asked]) -> Result<usize, Error> {
-    let (shown, wrong) = look_up(client, asked).await?;
+async fn show_few(client: &mut Client, asked: &[&Asked]) -> Result<usize, Error> {
+    let (shown, mut wrong) = look_up(client, asked).await?;
     let call = client.last_call();
     say(&format!("\n4. {} look-ups in one call\n", asked.len()))?;
-    say("  the client asked         the server saw                  the client read\n")?;
-    for ((asked, shown), query) in asked.iter().zip(shown).zip(&call.queries) {
-        let head: String = query.vector_head.iter().take(6).map(|b| format!("{b:02x}")).collect();
-        let saw = format!("shard {:>5}, {head}..", query.shard);
-        say(&format!("  {:<24} {saw:<31} {shown}", asked.key))?;
+    let [.., again] = &call.queries[..] else { return Ok(asked.len()) };
+    let saw = |query: &SentQuery| {
+        let head = query.vector_head.iter().take(HEAD_BYTES);
+        let head: String = head.map(|byte| format!("{byte:02x}")).collect();
+        format!("shard {}, {head}..", query.shard)
+    };
+    let saw: Vec<String> = call.queries.iter().map(saw).collect();
+    let wide = |texts: &mut dyn Iterator<Item = &str>, heading: &str| {
+        texts.map(|text| text.chars().count()).max().unwrap_or(0).max(heading.len())
+    };
+    let headings = ["the client asked", "the server saw", "the client read"];
+    let key_width = wide(&mut asked.iter().map(|asked| &*asked.key), headings[0]);
+    let saw_width = wide(&mut saw.iter().map(|saw| &**saw), headings[1]);
+    let line = |[a, b, c]: [&str; 3]| say(&format!("  {a:<key_width$}  {b:<saw_width$}  {c}"));
+    line(headings)?;
+    say("")?;
+    for ((asked, saw), shown) in asked.iter().zip(&saw).zip(&shown) {
+        line([&asked.key, saw, shown])?;
     }
     say("")?;
-    if let Some(query) = call.queries.first() {
-        paragraph(&format!(
-            "Each query went out as {} bytes of ciphertext, of which the first six are shown, and \
-             each answer came back as {}: as many for a key that is there as for one that is not. \
-             Looking the same key up again makes other bytes.",
-            grouped(query.vector_bytes as u64),
-            grouped(query.response_bytes as u64),
-        ))?;
+    paragraph(&format!(
+        "Each query went out as {} bytes of ciphertext, of which the first {HEAD_BYTES} are shown, \
+         and each answer came back as {}: as many for a key that is there as for one that is not.",
+        grouped(again.vector_bytes as u64),
+        grouped(again.response_bytes as u64),
+    ))?;
+    let first = &call.queries[0];
+    wrong += uneven(&call.queries);
+    if again.vector_head == first.vector_head || again.uid == first.uid {
+        wrong += 1;
+        paragraph("The last key repeats the first, and so do the bytes: WRONG.")?;
+    } else {
+        paragraph("The last key repeats the first: the same shard, under another secret.")?;
     }
     say("")?;
     traffic(call)?;
     Ok(wrong)
 }
 
+/// Queries and answers that are not of one size, as all must be.
+fn uneven(queries: &[SentQuery]) -> usize {
+    let sizes = |query: &SentQuery| (query.vector_bytes, query.response_bytes);
+    queries.iter().filter(|query| sizes(query) != sizes(&queries[0])).count()
+}
+
 fn traffic(call: &CallReport) -> io::Result<()> {
     let queries = call.queries.len();
-    let query_bytes = call.bytes_up - call.bundle_bytes;
-    let bundles = format!("{} key bundle(s) {}", call.bundles, size(call.bundle_bytes));
-    row("up", &format!("{queries} queries {}, {bundles}", size(query_bytes)))?;
+    let query_bytes = size(call.bytes_up - call.bundle_bytes);
+    let bundles = counted(call.bundles.into(), "key bundle");
+    let bundles = format!("{bundles} {}", size(call.bundle_bytes));
+    row("up", &format!("{queries} queries {query_bytes}, {bundles}"))?;
     let hints = match call.hints {
-        0 => "no hints: they were here already".to_owned(),
-        n => format!("{n} hint(s) {}, kept for later", size(call.hint_bytes)),
+        0 => "the hints were here already".to_owned(),
+        n => format!("{} {}, kept for later", counted(n.into(), "hint"), size(call.hint_bytes)),
     };
-    row(
-        "down",
-        &format!("{queries} answers {}, {hints}", size(call.bytes_down - call.hint_bytes)),
-    )?;
+    let answer_bytes = size(call.bytes_down - call.hint_bytes);
+    row("down", &format!("{queries} answers {answer_bytes}, {hints}"))?;
     row("drawing, encrypting", &ms(call.encrypt_time))?;
     if call.hints > 0 {
         row("fetching hints", &ms(call.hint_time))?;
@@ -358,7 +386,7 @@ fn traffic(call: &CallReport) -> io::Result<()> {
 
 async fn show_many(
     client: &mut Client,
-    asked: &[Asked],
+    asked: &[&Asked],
     report: &BuildReport,
 ) -> Result<usize, Error> {
     let begun = Instant::now();
@@ -372,12 +400,14 @@ async fn show_many(
     row("in all", &format!("{}: {rate:.0} look-ups a second, {each} each", ms(elapsed)))?;
     let rate = asked.len() as f64 / call.answer_time.as_secs_f64();
     let each = ms(call.answer_time / asked.len() as u32);
-    row("the server alone", &format!("{rate:.0} queries a second, {each} each"))?;
+    row("answering alone", &format!("{rate:.0} queries a second, {each} each"))?;
     say("")?;
     let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
     paragraph(&format!(
-        "Client and server share this machine's {cores} core(s). For every one of those queries \
-         the server read the shard's whole {}, or it would have shown which part matters.",
+        "Client and server share this machine ({}). Every one of those queries was computed over \
+         all {} of its shard, for to skip a part would be to know that it does not matter; \
+         queries to one shard share a pass over it.",
+        counted(cores as u64, "core"),
         size(
             (report.shape.matrix_bytes() + report.shape.packs() * report.shape.table_bytes())
                 as u64

@@ -31,7 +31,13 @@ fn wrapped(text: &str) -> Vec<String> {
     lines
 }
 
-/// A number in groups of three digits. The space in it does not break.
+/// So many of something.
+pub(super) fn counted(number: u64, name: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{} {name}{plural}", grouped(number))
+}
+
+/// A number in groups of three digits.
 pub(super) fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut out = String::new();

@@ -2,7 +2,8 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use sotto::shard::{HEADER_BYTES, Header};
+use sotto::shard::Header;
+use sotto::shard::header::HEADER_BYTES;
 
 fuzz_target!(|data: &[u8]| {
     let mut page = [0; HEADER_BYTES];

@@ -1,0 +1,164 @@
+//! The client against the real server on a small built database: found, absent, INVALID; what
+//! crosses the wire is the same for present and absent keys; `sotto lookup` and `sotto demo` as
+//! programs.
+
+#![allow(clippy::unwrap_used)]
+
+mod harness;
+mod program;
+
+use harness::{Built, CROWD, Crossing, Recorder, options, serve};
+use sotto::client::{Client, ClientError, OperatorKey, Options, Outcome, ParameterError, Trust};
+use sotto::keyword::locate;
+use sotto::wire::message::RequestBody;
+
+/// Text, bytes, the empty value and the longest one.
+fn records() -> Vec<(String, Vec<u8>)> {
+    let mut records: Vec<(String, Vec<u8>)> =
+        (0..297).map(|n| (format!("+155501{n:05}"), format!("value {n}").into_bytes())).collect();
+    records.push(("empty".into(), Vec::new()));
+    records.push(("longest".into(), vec![b'x'; 23]));
+    records.push(("bytes".into(), vec![0xff, 0x00, 0x80, 0x00]));
+    records
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_record_is_found_and_nothing_else() {
+    let built = Built::new(&records(), 3);
+    let serving = serve(&built.db());
+    let trust = Trust::Pinned(built.operator_key());
+    let options = options(serving.address, &serving.certificates.ca_pem, trust);
+    let mut client = Client::connect(options).await.unwrap();
+
+    let records = records();
+    let mut keys: Vec<String> = records.iter().map(|(key, _)| key.clone()).collect();
+    keys.extend((0..100).map(|n| format!("nobody-{n}")));
+    keys.push("+15550100000 ".into()); // keys are compared byte by byte
+    let outcomes = client.lookup(&keys).await.unwrap();
+    for (at, (key, outcome)) in keys.iter().zip(outcomes).enumerate() {
+        let outcome = outcome.unwrap_or_else(|error| panic!("{key}: {error}"));
+        match (records.get(at), outcome) {
+            (Some((_, value)), Outcome::Found(found)) => assert_eq!(&found, value, "{key}"),
+            (None, Outcome::Absent) => {}
+            _ => panic!("{key}: another outcome"),
+        }
+    }
+    assert!(client.lookup::<&str>(&[]).await.unwrap().is_empty());
+    let long = client.lookup(&["k".repeat(2_000), "empty".into()]).await.unwrap();
+    assert!(long[0].is_err() && matches!(&long[1], Ok(Outcome::Found(value)) if value.is_empty()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_matrix_other_than_the_signed_one_is_invalid() {
+    let built = Built::new(&records(), 2);
+    built.spoil();
+    let serving = serve(&built.db());
+    let trust = Trust::Pinned(built.operator_key());
+    let options = options(serving.address, &serving.certificates.ca_pem, trust);
+    let mut client = Client::connect(options).await.unwrap();
+    let keys = ["empty", "longest", "nobody-1", "nobody-2"];
+    for outcome in client.lookup(&keys).await.unwrap() {
+        assert!(matches!(outcome, Ok(Outcome::Invalid)));
+    }
+    assert_eq!(client.last_call().rounds, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_is_trusted_for_its_signature_and_its_crowd() {
+    let built = Built::new(&records(), 3);
+    let serving = serve(&built.db());
+    let options = |trust| options(serving.address, &serving.certificates.ca_pem, trust);
+    let refusal = |options| async { Client::connect(options).await.err().expect("a refusal") };
+
+    let first = Client::connect(options(Trust::FirstUse)).await.unwrap();
+    assert_eq!(first.operator_key(), built.operator_key());
+    let remembered = Some(first.pins());
+    Client::connect(Options { remembered, ..options(Trust::FirstUse) }).await.unwrap();
+
+    let other = OperatorKey([1; 32]);
+    let error = refusal(options(Trust::Pinned(other))).await;
+    assert!(matches!(error, ClientError::Parameters(ParameterError::OtherKey { .. })), "{error}");
+    let crowd = refusal(Options {
+        records_per_shard_min: 1 << 16,
+        ..options(Trust::Pinned(built.operator_key()))
+    });
+    let ClientError::Parameters(ParameterError::TooFewRecords { found, .. }) = crowd.await else {
+        panic!("another error");
+    };
+    assert!((CROWD..1 << 12).contains(&found), "{found}");
+    let mut pins = first.pins();
+    pins.seed = [9; 32];
+    let remembered = Some(pins);
+    let error = refusal(Options { remembered, ..options(Trust::FirstUse) }).await;
+    assert!(matches!(error, ClientError::Parameters(ParameterError::SeedChanged)), "{error}");
+    let stranger = sotto::server::certificates::localhost().unwrap().ca_pem.into_bytes();
+    let error = refusal(Options { ca_pem: stranger, ..options(Trust::FirstUse) }).await;
+    assert!(matches!(error, ClientError::Connect { .. }), "{error}");
+}
+
+/// What an observer of the server's side may compare: everything but the ciphertexts and the
+/// names of their bundles, whose lengths stay.
+fn observed(crossing: &Crossing) -> (RequestBody, usize, Vec<usize>) {
+    let mut body = crossing.request.body.clone().unwrap();
+    match &mut body {
+        RequestBody::Parameters(request) => {
+            let key = request.public_key.iter_mut();
+            key.for_each(|bytes| *bytes = vec![0; bytes.len()].into());
+            request.uid = "u".repeat(request.uid.len());
+        }
+        RequestBody::Batch(batch) => {
+            for query in &mut batch.requests {
+                query.uid = "u".repeat(query.uid.len());
+                let vector = query.encrypted_vector.iter_mut();
+                vector.for_each(|bytes| *bytes = vec![0; bytes.len()].into());
+            }
+        }
+        RequestBody::Hints(_) => {}
+    }
+    (body, crossing.request_bytes, crossing.reply_bytes.clone())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn present_and_absent_keys_cannot_be_told_apart_on_the_wire() {
+    const SHARDS: u32 = 3;
+    let built = Built::new(&records(), SHARDS);
+    let serving = serve(&built.db());
+    let recorder = Recorder::start(&serving);
+    let options =
+        || options(recorder.address, &recorder.ca_pem, Trust::Pinned(built.operator_key()));
+    let mut client = Client::connect(options()).await.unwrap();
+    let parameters = client.parameters();
+    let (seed, groups) = (*parameters.seed(), parameters.shape().groups() as u32);
+    let shard = |key: &str| locate(&seed, key.as_bytes(), SHARDS, groups).shard;
+    let present: Vec<String> = records()[..14].iter().map(|(key, _)| key.clone()).collect();
+    // An absent key of the same shard for each.
+    let mut candidates = (0..).map(|n| format!("nobody-{n}"));
+    let absent = present.iter().map(|key| {
+        let wanted = shard(key);
+        candidates.find(|candidate| shard(candidate) == wanted).unwrap()
+    });
+    let absent: Vec<String> = absent.collect();
+
+    let mut runs = Vec::new();
+    for (keys, found) in [(&present, 14), (&absent, 0)] {
+        let mut client = Client::connect(options()).await.unwrap();
+        recorder.take();
+        let outcomes = client.lookup(keys).await.unwrap();
+        let here = outcomes.iter().filter(|o| matches!(o, Ok(Outcome::Found(_)))).count();
+        assert_eq!(here, found);
+        let mut run: Vec<_> = recorder.take().iter().map(observed).collect();
+        // Bundles go out together; their order among each other is the scheduler's.
+        run.sort_by_key(|(_, request_bytes, _)| *request_bytes);
+        runs.push(run);
+    }
+    let [present_run, absent_run] = &runs[..] else { panic!("two runs") };
+    assert!(present_run.len() >= 3, "hints, bundles and a batch crossed");
+    assert!(present_run == absent_run);
+    // The comparison can fail: one key fewer is seen.
+    let mut fewer = Client::connect(options()).await.unwrap();
+    recorder.take();
+    fewer.lookup(&present[1..]).await.unwrap();
+    let run: Vec<_> = recorder.take().iter().map(observed).collect();
+    assert!(&run != present_run);
+    drop(client.lookup(&present[..1]).await.unwrap());
+}

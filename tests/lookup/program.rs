@@ -1,0 +1,173 @@
+//! `sotto lookup` and `sotto demo` as programs: output, exit codes, nothing left behind.
+
+use std::io::{BufRead as _, BufReader};
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use super::harness::{Built, CROWD, serve};
+use super::records;
+
+fn sotto() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sotto"));
+    command.env_remove("SOTTO_LOG").stdin(Stdio::null());
+    command
+}
+
+async fn run(mut command: Command) -> (i32, String, String) {
+    let run = move || command.output().unwrap();
+    let Output { status, stdout, stderr } = tokio::task::spawn_blocking(run).await.unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (status.code().unwrap(), text(stdout), text(stderr))
+}
+
+struct Served {
+    built: Built,
+    server: String,
+    ca: std::path::PathBuf,
+}
+
+fn served() -> Served {
+    let built = Built::new(&records(), 3);
+    let serving = serve(&built.db());
+    let ca = built.folder.path().join("ca.pem");
+    std::fs::write(&ca, &serving.certificates.ca_pem).unwrap();
+    Served { built, server: format!("localhost:{}", serving.address.port()), ca }
+}
+
+impl Served {
+    /// `sotto lookup` with everything it needs to work.
+    fn lookup(&self, more: &[&str]) -> Command {
+        let mut command = self.lookup_unpinned(more);
+        command.arg("--operator-key").arg(self.built.operator_key_file());
+        command
+    }
+
+    fn lookup_unpinned(&self, more: &[&str]) -> Command {
+        let mut command = sotto();
+        command.args(["lookup", "--server", &self.server]).arg("--ca").arg(&self.ca);
+        command.args(["--accept-shard-records", &CROWD.to_string()]).args(more);
+        command
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lookup_prints_what_it_finds_and_says_it_by_its_exit_code() {
+    let served = served();
+    let (code, out, _) = run(served.lookup(&["+15550100007", "empty", "bytes"])).await;
+    assert_eq!((code, &*out), (0, "+15550100007\tvalue 7\nempty\t\nbytes\tbase64:/wCAAA==\n"));
+    let (code, out, _) = run(served.lookup(&["nobody", "longest"])).await;
+    assert_eq!((code, out), (1, format!("nobody\tnot found\nlongest\t{}\n", "x".repeat(23))));
+    let (code, out, _) = run(served.lookup(&["--json", "nobody", "empty", "bytes"])).await;
+    let lines: Vec<serde_json::Value> =
+        out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let expected = serde_json::json!([
+        { "key": "nobody", "found": false },
+        { "key": "empty", "found": true, "value": "" },
+        { "key": "bytes", "found": true, "value": "base64:/wCAAA==" },
+    ]);
+    assert_eq!((code, serde_json::Value::from(lines)), (1, expected));
+
+    let keys = served.built.folder.path().join("keys.txt");
+    std::fs::write(&keys, "+15550100001\r\n\n+15550100002").unwrap();
+    let keys = keys.to_str().unwrap();
+    let (code, out, _) = run(served.lookup(&["--keys-from", keys, "+15550100000"])).await;
+    let expected = "+15550100000\tvalue 0\n+15550100001\tvalue 1\n+15550100002\tvalue 2\n";
+    assert_eq!((code, &*out), (0, expected));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lookup_says_whom_it_believes() {
+    let served = served();
+    let (code, _, err) = run(served.lookup_unpinned(&["empty"])).await;
+    let key = served.built.operator_key();
+    assert_eq!(code, 0);
+    for said in [key.to_string(), key.fingerprint(), "--operator-key".into()] {
+        assert!(err.contains(&said), "{err}");
+    }
+    // What it says to pin can be pinned.
+    let pinned = served.built.folder.path().join("pinned");
+    std::fs::write(&pinned, key.to_string()).unwrap();
+    let pin = ["--operator-key", pinned.to_str().unwrap(), "empty"];
+    let (code, _, err) = run(served.lookup_unpinned(&pin)).await;
+    assert_eq!((code, &*err), (0, ""));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lookup_explains_what_is_wrong_and_ends_with_2() {
+    let served = served();
+    let other = served.built.folder.path().join("other");
+    std::fs::write(&other, "00".repeat(32)).unwrap();
+    let other = other.to_str().unwrap();
+    let missing = served.built.folder.path().join("missing");
+    let missing = missing.to_str().unwrap();
+    let ca = served.ca.to_str().unwrap();
+    let cases: [(Command, &str); 6] = [
+        (served.lookup_unpinned(&["--operator-key", other, "k"]), "expected the pinned"),
+        (served.lookup_unpinned(&["--operator-key", missing, "k"]), missing),
+        (served.lookup_unpinned(&["--operator-key", ca, "k"]), "operator key"),
+        (served.lookup(&[]), "no key to look up"),
+        (served.lookup(&["--keys-from", missing]), missing),
+        (served.lookup(&["--server-name", "elsewhere", "k"]), "no connection to"),
+    ];
+    for (command, said) in cases {
+        let (code, out, err) = run(command).await;
+        assert_eq!((code, &*out), (2, ""), "{err}");
+        assert!(err.contains("error: ") && err.contains(said), "{said}: {err}");
+    }
+    let mut crowd = sotto();
+    crowd.args(["lookup", "--server", &served.server, "--ca", ca, "k"]);
+    let (code, _, err) = run(crowd).await;
+    assert_eq!(code, 2);
+    assert!(err.contains("--accept-shard-records") && err.contains("65536"), "{err}");
+}
+
+const SMALL: [&str; 4] = ["--records", "2000", "--shards", "4"];
+
+fn demo(temporary: &Path, more: &[&str]) -> Command {
+    let mut command = sotto();
+    command.env("TMPDIR", temporary).arg("demo").args(more);
+    command
+}
+
+fn is_empty(folder: &Path) -> bool {
+    std::fs::read_dir(folder).unwrap().next().is_none()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_demo_checks_every_answer_and_leaves_nothing() {
+    let temporary = tempfile::tempdir().unwrap();
+    let (code, out, err) = run(demo(temporary.path(), &SMALL)).await;
+    assert_eq!((code, &*err), (0, ""), "{out}");
+    assert!(out.contains("every one is right"), "{out}");
+    assert!(out.lines().all(|line| line.chars().count() <= 80), "{out}");
+    assert!(is_empty(temporary.path()));
+
+    let kept = temporary.path().join("kept");
+    let keep = || {
+        let mut command = demo(temporary.path(), &SMALL);
+        command.arg("--keep").arg(&kept);
+        command
+    };
+    let (code, out, _) = run(keep()).await;
+    assert_eq!(code, 0, "{out}");
+    assert!(kept.join("db/operator.pub").exists() && kept.join("ca.pem").exists());
+    let again = run(keep()).await;
+    assert_eq!(again.0, 2);
+    assert!(again.2.contains("expected a new folder"), "{}", again.2);
+}
+
+#[test]
+fn an_interrupted_demo_leaves_nothing() {
+    let temporary = tempfile::tempdir().unwrap();
+    let mut command = demo(temporary.path(), &["--records", "300000", "--shards", "100"]);
+    command.stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut child = command.spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    // The sample is made and the build begins.
+    lines.find(|line| line.as_ref().unwrap().contains("1. The sample")).unwrap().unwrap();
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    let rest: Vec<_> = lines.map(Result::unwrap).collect();
+    assert_eq!(child.wait().unwrap().code(), Some(130), "{rest:?}");
+    assert!(is_empty(temporary.path()));
+}
