@@ -2,7 +2,7 @@
 //!
 //! Memory stays bounded whatever the input; a build killed at any moment goes on when it is
 //! started again; the same records, seed and shape give the same bytes. The way of a build is in
-//! [`run`]. What this module does not do: know the command line (`commands/build.rs`) or the file
+//! [`run()`]. What this module does not do: know the command line (`commands/build.rs`) or the file
 //! format ([`crate::shard`]).
 
 use std::io;
