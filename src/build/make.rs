@@ -238,4 +238,16 @@ mod tests {
         let outcome = make(&spec(), 0, rows(600), [0; 32]);
         assert!(matches!(outcome, Err(MakeError::NoRibbonSeed)));
     }
+
+    #[test]
+    fn the_largest_row_is_measured_and_more_bits_help() {
+        // The widest shape that 11 bits allow for uniform rows: the largest of 128 is beyond it.
+        let eleven =
+            |columns: &u32| Shape::new(40, 128, 1, *columns).unwrap().response_bits() == 11;
+        let columns = (192..).step_by(64).take_while(eleven).last().unwrap();
+        let narrow = Spec { shape: Shape::new(40, 128, 1, columns).unwrap(), ..spec() };
+        assert!(matches!(make(&narrow, 0, rows(50), [0; 32]), Err(MakeError::TooNoisy)));
+        let wide = Spec { shape: narrow.shape.with_more_bits().unwrap(), ..narrow };
+        assert!(make(&wide, 0, rows(50), [0; 32]).is_ok());
+    }
 }
