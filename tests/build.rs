@@ -570,20 +570,55 @@ fn a_disk_that_fills_up_leaves_what_can_be_continued() {
     bench.assert_nothing_left("none");
 }
 
+/// Input lines whose keys fall on shards as told: `loads[i]` on shard i.
+fn lines_with_loads(loads: &[usize]) -> Vec<String> {
+    let mut left = loads.to_vec();
+    let mut lines = vec!["sii,value".to_owned()];
+    let mut index = 0u32;
+    while lines.len() <= loads.iter().sum() {
+        let key = format!("u{index}@example.com");
+        let place = locate(&SEED, key.as_bytes(), loads.len() as u32, 1);
+        let left = &mut left[place.shard as usize];
+        if *left > 0 {
+            *left -= 1;
+            lines.push(format!("{key},v{index}"));
+        }
+        index += 1;
+    }
+    lines
+}
+
 #[test]
-fn more_records_than_columns_widen_the_shape() {
-    // 192 columns hold one group of 128 rows; the fullest of many shards holds more than planned.
-    let bench = Bench::new(180 * 12);
-    let options = BuildOptions { shards: Some(12), value_bytes: Some(100), ..bench.options("db") };
+fn a_shard_that_is_too_full_widens_the_shape_of_all() {
+    let bench = Bench { shards: 2, ..Bench::new(0) };
+    let lines = lines_with_loads(&[230, 40]);
+    bench.write_input(&lines);
+    let options = BuildOptions { value_bytes: Some(120), ..bench.options("db") };
+    // By the rule for 135 records a shard it would be 192 columns.
     let report = run(&options, &Silent).unwrap();
-    let planned = sotto::build::choose::choose(
-        &options,
-        None,
-        &sotto::build::count::Count { records: 180 * 12, value_bytes_longest: 30, entry_bytes: 0 },
-    );
-    assert!(report.shape.columns() >= planned.unwrap().shape.columns());
+    assert_eq!(report.shape.columns(), 256);
     let database = Database::open(&bench.path("db")).unwrap();
-    assert!(verify(&database, &|_| ()).problems.is_empty());
-    let widest = (0..12).map(|i| database.shard(i).unwrap().header().records).max().unwrap();
-    assert!(report.shape.columns() as u64 >= widest);
+    for line in lines[1..].iter().step_by(90) {
+        let (key, value) = line.split_once(',').unwrap();
+        assert!(look_up(&database, &[key])[0] == Outcome::Found(value.as_bytes().to_vec()));
+    }
+    // Eight steps are not enough here.
+    let bench = Bench { shards: 3, ..Bench::new(0) };
+    bench.write_input(&lines_with_loads(&[1_400, 0, 0]));
+    let options = BuildOptions { value_bytes: Some(120), ..bench.options("db") };
+    let error = run(&options, &Silent).unwrap_err();
+    assert!(matches!(error, BuildError::Unsolvable { shard: 0, columns: 1088 }), "{error}");
+    bench.assert_nothing_left("db");
+}
+
+/// A shard without records is a shard like the others: absent keys are absent.
+#[test]
+fn a_shard_may_be_empty() {
+    let bench = Bench { shards: 2, ..Bench::new(0) };
+    bench.write_input(&lines_with_loads(&[100, 0]));
+    bench.build("db");
+    let database = Database::open(&bench.path("db")).unwrap();
+    assert_eq!(database.shard(1).unwrap().header().records, 0);
+    let keys = ["a@example.net", "b@example.net", "c@example.net", "d@example.net"];
+    assert!(look_up(&database, &keys).iter().all(|outcome| *outcome == Outcome::Absent));
 }

@@ -188,3 +188,66 @@ pub(super) fn calibrate(shape: &Shape, records: u64) {
         build_packs(&spec, 0, &solved.matrix);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::partition::PartitionWriter;
+    use super::*;
+
+    const SEED: Seed = [4; 32];
+
+    fn spec() -> Spec {
+        let shape = Shape::new(40, 128, 1, 256).unwrap();
+        Spec { seed: SEED, shard_count: 1, shape, isa: Isa::detect() }
+    }
+
+    fn rows(records: u64) -> Partition {
+        let directory = tempfile::tempdir().unwrap();
+        let folder = directory.path().join("parts");
+        let mut writer = PartitionWriter::create(&folder, 1).unwrap();
+        for index in 0..records {
+            writer.push(0, index, format!("key{index}").as_bytes(), b"value").unwrap();
+        }
+        writer.finish().unwrap();
+        Partition::read(&super::super::partition::path(&folder, 0)).unwrap()
+    }
+
+    #[test]
+    fn the_check_finds_any_part_that_does_not_belong() {
+        let spec = spec();
+        let samples = samples(&rows(300)).unwrap();
+        let made = make(&spec, 0, rows(300), [0; 32]).map_err(|error| format!("{error:?}"));
+        let made = made.unwrap();
+        let other = make(&spec, 0, rows(299), [0; 32]).map_err(|error| format!("{error:?}"));
+        let other = other.unwrap();
+        let seed = made.header.ribbon_seed;
+        let check = |seed, sections| self_check(&spec, 0, seed, &sections, &samples);
+        let (good, bad) = (made.sections(), other.sections());
+        check(seed, good).unwrap();
+        assert!(check(seed, Sections { matrix: bad.matrix, ..good }).is_err());
+        assert!(check(seed, Sections { tables: bad.tables, ..good }).is_err());
+        assert!(check(seed, Sections { hints: bad.hints, ..good }).is_err());
+        assert!(check(seed + 1, good).is_err());
+        let value = b"another".to_vec();
+        let wrong = [Sample { key: samples[0].key.clone(), value }];
+        assert!(self_check(&spec, 0, seed, &good, &wrong).is_err());
+    }
+
+    #[test]
+    fn more_records_than_columns_find_no_ribbon_seed() {
+        let outcome = make(&spec(), 0, rows(600), [0; 32]);
+        assert!(matches!(outcome, Err(MakeError::NoRibbonSeed)));
+    }
+
+    #[test]
+    fn the_largest_row_is_measured_and_more_bits_help() {
+        // The widest shape that 11 bits allow for uniform rows: the largest of 128 is beyond it.
+        let eleven =
+            |columns: &u32| Shape::new(40, 128, 1, *columns).unwrap().response_bits() == 11;
+        let columns = (192..).step_by(64).take_while(eleven).last().unwrap();
+        let narrow = Spec { shape: Shape::new(40, 128, 1, columns).unwrap(), ..spec() };
+        assert!(matches!(make(&narrow, 0, rows(50), [0; 32]), Err(MakeError::TooNoisy)));
+        let wide = Spec { shape: narrow.shape.with_more_bits().unwrap(), ..narrow };
+        assert!(make(&wide, 0, rows(50), [0; 32]).is_ok());
+    }
+}

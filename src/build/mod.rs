@@ -2,7 +2,7 @@
 //!
 //! Memory stays bounded whatever the input; a build killed at any moment goes on when it is
 //! started again; the same records, seed and shape give the same bytes. The way of a build is in
-//! [`run`]. What this module does not do: know the command line (`commands/build.rs`) or the file
+//! [`run()`]. What this module does not do: know the command line (`commands/build.rs`) or the file
 //! format ([`crate::shard`]).
 
 use std::io;
@@ -299,11 +299,11 @@ fn lines(count: u64) -> String {
 fn advice(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
-            ". Finished shards are kept: make room and run the same command again, or remove the \
+            ". What was finished is kept: make room and run the same command again, or remove the \
              directory's `work` folder to give up"
         }
         io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied => {
-            ". Choose a directory that can be written, with --out"
+            ". Choose a place that can be written (--out, --signing-key)"
         }
         _ => "",
     }

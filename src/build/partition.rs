@@ -58,14 +58,29 @@ impl PartitionWriter {
         Ok(())
     }
 
-    /// Writes what is left. Every shard has a file then, an empty one too.
+    /// Writes what is left and waits until all of it is on the disk, for what is noted next is that
+    /// it is. Every shard has a file then, an empty one too.
     pub fn finish(mut self) -> io::Result<()> {
         for (shard, buffer) in self.buffers.iter_mut().enumerate() {
             append(&path(&self.folder, shard as u32), buffer)?;
             *buffer = Vec::new();
         }
-        Ok(())
+        sync_all(&self.folder)
     }
+}
+
+/// One call for ten thousand files.
+#[cfg(target_os = "linux")]
+fn sync_all(folder: &Path) -> io::Result<()> {
+    Ok(rustix::fs::syncfs(fs::File::open(folder)?)?)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn sync_all(folder: &Path) -> io::Result<()> {
+    for file in fs::read_dir(folder)? {
+        fs::File::open(file?.path())?.sync_all()?;
+    }
+    Ok(())
 }
 
 fn append(path: &Path, buffer: &mut Vec<u8>) -> io::Result<()> {

@@ -44,7 +44,7 @@ pub(crate) fn run(args: Args) -> Ended {
     }
     if !args.quiet {
         println!(
-            "{}: {} shards, {}, every byte as it was built and signed, {}",
+            "{}: {} shards, {}, every byte matches its digest, {}",
             args.db.display(),
             database.shard_count(),
             bytes(report.bytes),

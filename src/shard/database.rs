@@ -38,6 +38,17 @@ pub enum OpenError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// A file cannot be mapped.
+    #[error(
+        "cannot map {}: {source}. A process may have vm.max_map_count maps (65530 unless raised), \
+         and a database takes one a shard", .path.display()
+    )]
+    Map {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
     /// The manifest is refused.
     #[error("{} {source}", .path.display())]
     Manifest {
@@ -120,7 +131,8 @@ impl Shard {
         // write new files and unlink old ones, which leaves maps as they are. Whoever truncates
         // a file of a running server by hand stops it with SIGBUS, as with any mapped file; no
         // Rust value but bytes is read from the map, so changed bytes are only wrong answers.
-        let map = unsafe { Mmap::map(&file) }.map_err(io)?;
+        let map = unsafe { Mmap::map(&file) }
+            .map_err(|source| OpenError::Map { path: path.to_owned(), source })?;
         let sections = header.sections();
         Ok(Self { header, sections, map })
     }

@@ -14,7 +14,7 @@ pub mod verify;
 pub mod write;
 
 pub use database::{Database, OpenError, Shard, ShardError};
-pub use header::{Header, HeaderError, Section};
+pub use header::{HEADER_BYTES, Header, HeaderError, Section};
 pub use manifest::{Manifest, ManifestError, ManifestHead, ShardEntry};
 
 use crate::params::Shape;
