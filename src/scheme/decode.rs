@@ -30,8 +30,9 @@ impl Decoded {
     }
 }
 
-/// Decodes a whole answer: a response a pack, and all packs' packed hints in order.
-pub fn decode_rows(
+/// Decodes a whole answer: a response a pack, and all packs' packed hints in order. Not public:
+/// only a [`super::Decoder`] decodes, and it cannot encrypt.
+pub(super) fn decode_rows(
     secret: &Secret,
     shape: &Shape,
     response: &[Vec<u8>],
@@ -58,6 +59,7 @@ pub fn decode_rows(
             worst = worst.max(off.abs());
         }
     }
+    super::secret::wipe_stack();
     let trusted = ((worst - TRUSTED_MAX - 1) >> 31) as u32;
     Ok(Decoded { bytes, trusted })
 }
