@@ -199,12 +199,19 @@ fn read_all(sections: &[&[u8]], threads: usize) {
     });
 }
 
-/// Eight sums: few enough to stay in registers everywhere.
+/// Four streams at once, which memory answers faster than one, and eight sums, few enough to stay
+/// in registers everywhere.
 fn sum(bytes: &[u8]) -> u64 {
     let mut sums = [0u64; 8];
-    for line in bytes.as_chunks::<64>().0 {
-        for (sum, word) in sums.iter_mut().zip(line.as_chunks::<8>().0) {
-            *sum = sum.wrapping_add(u64::from_le_bytes(*word));
+    let quarter = (bytes.len() / 256).max(1) * 64;
+    let streams: Vec<_> =
+        bytes.chunks_exact(quarter).map(|part| part.as_chunks::<64>().0).collect();
+    let [a, b, c, d] = streams[..] else { return 0 };
+    for (((a, b), c), d) in a.iter().zip(b).zip(c).zip(d) {
+        for line in [a, b, c, d] {
+            for (sum, word) in sums.iter_mut().zip(line.as_chunks::<8>().0) {
+                *sum = sum.wrapping_add(u64::from_le_bytes(*word));
+            }
         }
     }
     sums.iter().fold(0, |all, &sum| all.wrapping_add(sum))

@@ -378,6 +378,8 @@ fn wrong_sizes_are_refused_before_any_work() {
     let case = Case::of_table(&(128, 1, 192, 1, Random));
     let mut short = case.queries[0].clone();
     short.vector = short.vector[1..].into();
+    let mut two_keys = case.queries[0].clone();
+    two_keys.bundle = Case::of_table(&(2048, 1, 192, 1, Random)).queries[0].bundle.clone();
     let shape = &case.shape;
     for engine in &mut engines() {
         let mut refused = |matrix: &[u8], tables: &[u8], query: &EncryptedQuery| {
@@ -395,6 +397,7 @@ fn wrong_sizes_are_refused_before_any_work() {
         assert_eq!(message, "batch 1: the matrix has 24575 bytes, the shard's shape says 24576");
         refused(matrix, &tables[..tables.len() - 1], &case.queries[0]);
         refused(matrix, tables, &short);
+        refused(matrix, tables, &two_keys);
     }
 }
 

@@ -189,6 +189,7 @@ fn check_sizes(batch: usize, work: &Batch<'_>) -> Result<(), EngineError> {
     check("the pack tables", tables.len(), shape.packs() * shape.table_bytes())?;
     for query in work.queries {
         check("a query's vector", query.vector.len(), shape.query_bytes())?;
+        check("a query's key bundle", query.bundle.keys() * 2 * D * 3, shape.bundle_bytes())?;
     }
     Ok(())
 }

@@ -46,6 +46,11 @@ impl KeyBundle {
         }
     }
 
+    /// Keys it holds: one, or two for packs of D rows.
+    pub fn keys(&self) -> usize {
+        self.words.len() / (2 * D)
+    }
+
     /// Residues of key `key` (0: g, 1: h) modulo prime `prime` (0: Q, 1: P): D of them, in slots.
     pub fn half(&self, key: usize, prime: usize) -> &[u32] {
         &self.words[(key * 2 + prime) * D..][..D]
