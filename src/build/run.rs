@@ -314,6 +314,11 @@ impl Session<'_> {
             Err(ReadError::Io(source)) => return Err(BuildError::Read { name, source }),
             Err(ReadError::Entry(error)) => return Err(error).context("write to", &folder),
         }
+        if let Some(counted) = &work.input
+            && InputIdentity::of(path).context("read", path)? != *counted
+        {
+            return Err(BuildError::InputChanged { path: path.clone() });
+        }
         writer.finish().context("write to", &folder)?;
         work.stage = Stage::Partitioned;
         self.directory.work.save(work)?;

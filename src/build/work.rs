@@ -34,19 +34,26 @@ pub(super) enum Stage {
     Partitioned,
 }
 
-/// Tells an input file from another, or from itself after a change.
+/// Tells an input file from another, or from itself after a change. The system alone sets the time
+/// of the last change to a file's entry, so a file that was given the old size and time shows.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct InputIdentity {
     pub(super) bytes: u64,
     pub(super) modified_ns: i128,
+    pub(super) changed_ns: i128,
+    pub(super) inode: u64,
 }
 
 impl InputIdentity {
     pub(super) fn of(path: &Path) -> io::Result<Self> {
         let metadata = fs::metadata(path)?;
-        let modified_ns =
-            i128::from(metadata.mtime()) * 1_000_000_000 + i128::from(metadata.mtime_nsec());
-        Ok(Self { bytes: metadata.len(), modified_ns })
+        let ns = |seconds: i64, ns: i64| i128::from(seconds) * 1_000_000_000 + i128::from(ns);
+        Ok(Self {
+            bytes: metadata.len(),
+            modified_ns: ns(metadata.mtime(), metadata.mtime_nsec()),
+            changed_ns: ns(metadata.ctime(), metadata.ctime_nsec()),
+            inode: metadata.ino(),
+        })
     }
 }
 
