@@ -41,7 +41,8 @@
 //! | [`BATCH_QUERIES_PER_SCAN_MAX`] | 32 | more gain nothing: arithmetic binds from 8 on |
 //! | [`KEYS_PER_CALL_MAX`] | 16 384 | a client's call: 850 MB of queries, standard shape |
 //! | [`HINT_CACHE_BYTES`] | 256 MiB | a client's hints: 15 000 standard shards |
-//! | [`BATCH_BYTES_WANTED`] | 4 MiB | a client's batches: each is there in a second at 34 Mbit/s |
+//! | [`BATCH_BYTES_WANTED`] | 1 MiB | a client's batches: all in flight arrive in time |
+//! | [`UPLINK_BITS_PER_SECOND_MIN`] | 8 Mbit/s | a phone's way up: a sync meets no time-out |
 //! | [`BATCH_QUERIES_WANTED`] | 16 | a client's smallest split of a call over its streams |
 //! | [`ATTEMPTS_MAX`] | 8 | sendings of one request, whatever went wrong with each |
 //! | [`RETRY_WAIT_MIN`] | 20 ms | a server that names no wait is not asked again at once |
@@ -119,7 +120,9 @@ pub const KEYS_PER_CALL_MAX: usize = 16_384;
 /// Memory of a client for hints.
 pub const HINT_CACHE_BYTES: usize = 256 << 20;
 /// Bytes of queries a client puts in one batch, unless one query is larger.
-pub const BATCH_BYTES_WANTED: usize = 4 << 20;
+pub const BATCH_BYTES_WANTED: usize = 1 << 20;
+/// Slowest way up over which a client's batches arrive before the server gives their streams up.
+pub const UPLINK_BITS_PER_SECOND_MIN: u64 = 8_000_000;
 /// Queries below which a client does not split a batch to fill its streams.
 pub const BATCH_QUERIES_WANTED: usize = 16;
 /// How often a client sends one request, the first time included.
@@ -174,6 +177,10 @@ const _: () = assert!(STREAM_WRITE_TIMEOUT.as_secs() <= STREAM_SEND_TIME_MAX.as_
 const _: () = assert!(STREAM_WINDOW_BYTES <= CONNECTION_WINDOW_BYTES);
 const _: () = assert!(DEADLINE_DEFAULT.as_secs() <= DEADLINE_MAX.as_secs());
 const _: () = assert!(DEADLINE_DEFAULT.as_secs() < ANSWER_TIMEOUT.as_secs());
+const _: () = assert!(
+    BATCHES_IN_FLIGHT_MAX as u64 * BATCH_BYTES_WANTED as u64 * 8
+        <= UPLINK_BITS_PER_SECOND_MIN * STREAM_READ_TIMEOUT.as_secs()
+);
 const _: () = assert!(RETRY_WAIT_MIN.as_millis() < RETRY_WAIT_MAX.as_millis());
 const _: () = assert!(
     BUNDLES_PER_CONNECTION as usize * QUERIES_PER_SECRET_MAX >= QUERIES_PER_BATCH_MAX as usize

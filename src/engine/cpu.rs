@@ -7,7 +7,7 @@
 //! order in which they are stored, each byte once a pass. Scratch is taken at start, for the
 //! largest shape that `limits` allows, and only touched as far as a shape needs it.
 //!
-//! It knows no instruction set: see [`super::kernel`]. Nor which one to take: [`super::select`].
+//! It knows no instruction set: see [`super::kernel`]. Nor which one to take: `select.rs`.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
