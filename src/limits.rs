@@ -15,7 +15,7 @@
 //! | [`BATCHES_IN_FLIGHT_MAX`] | 8 | streams a connection may have open: hides a round trip |
 //! | [`BUNDLES_PER_CONNECTION`] | 64 | one padded batch of 1 024 at 16 queries a bundle |
 //! | [`BUNDLE_CACHE_BYTES`] | 512 MiB | 20 000 large bundles: some seconds of fresh secrets |
-//! | [`QUEUED_QUERY_BYTES_MAX`] | 1 GiB | queries waiting for an engine, all connections together |
+//! | [`QUEUED_QUERY_BYTES_MAX`] | 1 GiB | queries waiting for an engine, each with its bundle |
 //! | [`QUERIES_PER_CONNECTION_MAX`] | 8 192 | every stream of a connection with a full batch |
 //! | [`ENGINE_CALL_QUERIES_MAX`] | 64 | a call ends long before the default deadline |
 //! | [`READ_BYTES_MAX`] | 512 MiB | requests being read, all together: ten full batches |
@@ -81,7 +81,7 @@ pub const BATCHES_IN_FLIGHT_MAX: u32 = 8;
 pub const BUNDLES_PER_CONNECTION: u32 = 64;
 /// Memory for key bundles of all connections, in bytes as received.
 pub const BUNDLE_CACHE_BYTES: usize = 512 << 20;
-/// Memory for queries waiting for an engine, all connections together.
+/// Memory for queries waiting for an engine, each with its bundle, all connections together.
 pub const QUEUED_QUERY_BYTES_MAX: usize = 1 << 30;
 /// Most queries one connection may have waiting or being computed.
 pub const QUERIES_PER_CONNECTION_MAX: usize =

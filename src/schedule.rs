@@ -43,7 +43,7 @@ pub struct Arrival<T> {
     pub owner: Owner,
     /// The shard asked.
     pub shard: u32,
-    /// Memory it takes while it waits.
+    /// Memory it may take while it waits.
     pub bytes: usize,
     /// From here on it is not computed any more.
     pub deadline: Instant,

@@ -51,6 +51,11 @@ impl KeyBundle {
         self.words.len() / (2 * D)
     }
 
+    /// Bytes it takes in memory: more than on the wire.
+    pub fn held_bytes(&self) -> usize {
+        size_of_val(&*self.words)
+    }
+
     /// Residues of key `key` (0: g, 1: h) modulo prime `prime` (0: Q, 1: P): D of them, in slots.
     pub fn half(&self, key: usize, prime: usize) -> &[u32] {
         &self.words[(key * 2 + prime) * D..][..D]

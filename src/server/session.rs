@@ -242,7 +242,8 @@ fn admit(
     let arrival = Arrival {
         owner,
         shard: query.shard,
-        bytes: query.vector.len(),
+        // The bundle too: once it has left the cache, the queries that wait hold it alone.
+        bytes: query.vector.len() + encrypted.bundle.held_bytes(),
         deadline: now + query.deadline,
         item: Job { query: encrypted, index, outcomes: outcomes.clone() },
     };

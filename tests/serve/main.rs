@@ -276,7 +276,8 @@ async fn the_least_recently_used_bundle_goes_first() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_does_not_fit_the_queue_is_overloaded() {
     let (engine, mut gate) = gated();
-    let queued_bytes_max = 2 * shape().query_bytes();
+    // A query, and the bundle it keeps in memory at four bytes a residue.
+    let queued_bytes_max = 2 * (shape().query_bytes() + shape().bundle_bytes() / 3 * 4);
     let schedule = ScheduleBounds { queued_bytes_max, ..Default::default() };
     let host = Host::start(engine, ServerBounds { schedule, ..Default::default() });
     let (peer, key) = (host.connect().await, bundle(1));
