@@ -22,6 +22,9 @@ const KEY_FILE_BYTES_MAX: u64 = 64 << 10;
 
 /// Where the key is when no option says so: `<OUT>.signing-key.pem`.
 pub fn default_path(out: &Path) -> PathBuf {
+    // `.` and `..` have no name to be beside: the folder they are has.
+    let named = if out.file_name().is_none() { out.canonicalize().ok() } else { None };
+    let out = named.as_deref().unwrap_or(out);
     let mut name = out.file_name().unwrap_or("database".as_ref()).to_owned();
     name.push(".signing-key.pem");
     out.with_file_name(name)
@@ -63,6 +66,18 @@ pub fn public_pem(key: &SigningKey) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_key_is_never_inside_the_database() {
+        let directory = tempfile::tempdir().unwrap();
+        let (out, below) = (directory.path().join("db"), directory.path().join("db/below"));
+        std::fs::create_dir_all(&below).unwrap();
+        for path in [&out, &below.join("..")] {
+            let key = default_path(path);
+            assert!(!key.parent().unwrap().canonicalize().unwrap().starts_with(&out), "{key:?}");
+            assert!(key.ends_with("db.signing-key.pem"), "{key:?}");
+        }
+    }
 
     #[test]
     fn a_key_is_made_once_and_read_again() {

@@ -328,7 +328,7 @@ fn prf(key: &[u8; 32], label: &[u8], out: &mut [u8]) {
 /// space holds a secret as surely as its outcome does.
 #[inline(never)]
 pub(super) fn wipe_stack() {
-    let mut room = [0u8; 32 << 10];
+    let mut room = [0u64; 4 << 10];
     room.zeroize();
     std::hint::black_box(&mut room);
 }
