@@ -30,8 +30,9 @@ impl Decoded {
     }
 }
 
-/// Decodes a whole answer: a response a pack, and all packs' packed hints in order.
-pub fn decode_rows(
+/// Decodes a whole answer: a response a pack, and all packs' packed hints in order. Outside this
+/// module only a sealed pool can ([`super::Decoder`]): encryption has ended by then.
+pub(super) fn decode_rows(
     secret: &Secret,
     shape: &Shape,
     response: &[Vec<u8>],

@@ -21,7 +21,7 @@ mod tests;
 
 pub use bundle::{BundleError, KeyBundle, bundle_uid};
 pub use coding::{pack_bits, read_residue, round_to_bits, unpack_bits, write_residue};
-pub use decode::{Decoded, decode_rows};
+pub use decode::Decoded;
 pub use pool::{Decoder, QueryId, SecretPool};
 pub use secret::{Secret, SecretError, Selection};
 #[cfg(feature = "server")]

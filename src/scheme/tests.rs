@@ -4,6 +4,7 @@
 use serde_json::Value;
 use zeroize::Zeroizing;
 
+use super::decode::decode_rows;
 use super::mask::{key_mask, query_mask, xof};
 use super::secret::round_to_wire;
 use super::*;
