@@ -31,6 +31,8 @@
 //! | [`CONNECTIONS_MAX`] | 1 024 | front-ends pool their users; each holds stream buffers |
 //! | [`STREAM_READ_TIMEOUT`] | 10 s | a request that trickles in is given up alone |
 //! | [`STREAM_WRITE_TIMEOUT`] | 10 s | a peer that does not read its answers is given up alone |
+//! | [`STREAM_SEND_TIME_MAX`] | 60 s | a slow reader holds a batch's answers: 30 MB at 4 Mbit/s |
+//! | [`HANDSHAKE_TIMEOUT`] | 5 s | a handshake holds a place before its peer has shown an address |
 //! | [`IDLE_TIMEOUT`] | 60 s | a connection that says nothing |
 //! | [`DEADLINE_DEFAULT`] | 10 s | for queries that name none: two cold scans of a large shard |
 //! | [`DEADLINE_MAX`] | 60 s | longer waiting is a queue that should have refused |
@@ -135,6 +137,10 @@ pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 pub const STREAM_READ_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a peer may leave one reply unread.
 pub const STREAM_WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a peer may hold up the replies of one stream, all waits together.
+pub const STREAM_SEND_TIME_MAX: Duration = Duration::from_secs(60);
+/// How long a handshake may take.
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a connection may be silent.
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 /// Deadline of a query that names none.
@@ -164,6 +170,7 @@ const _: () = assert!(VALUE_BYTES_MAX + 8 <= 2048);
 const _: () = assert!(DEADLINE_DEFAULT.as_secs() < DRAIN_TIMEOUT.as_secs());
 const _: () = assert!(RETRY_AFTER_MAX.as_secs() < DEADLINE_DEFAULT.as_secs());
 const _: () = assert!(BATCH_QUERIES_PER_SCAN_MAX <= ENGINE_CALL_QUERIES_MAX);
+const _: () = assert!(STREAM_WRITE_TIMEOUT.as_secs() <= STREAM_SEND_TIME_MAX.as_secs());
 const _: () = assert!(STREAM_WINDOW_BYTES <= CONNECTION_WINDOW_BYTES);
 const _: () = assert!(DEADLINE_DEFAULT.as_secs() <= DEADLINE_MAX.as_secs());
 const _: () = assert!(DEADLINE_DEFAULT.as_secs() < ANSWER_TIMEOUT.as_secs());

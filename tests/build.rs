@@ -257,6 +257,10 @@ fn a_rebuild_keeps_seed_and_shape_unless_told_to_reshape() {
     assert!(error.to_string().contains("--reshape"), "{error}");
     assert!(contents(&bench.path("db")) == before);
     let reshape = BuildOptions { existing: Existing::Reshape, shards: Some(8), ..base };
+    let other = BuildOptions { seed: Some([1; 32]), ..reshape.clone() };
+    let error = run(&other, &Silent).unwrap_err().to_string();
+    assert!(error.contains("keeps its seed for life"), "{error}");
+    assert!(contents(&bench.path("db")) == before);
     let report = run(&reshape, &Silent).unwrap();
     assert_eq!((report.shard_count, report.built, report.epoch), (8, 8, 2));
     assert_eq!(Database::open(&bench.path("db")).unwrap().seed(), &SEED);
@@ -355,15 +359,17 @@ fn journal_lines(out: &Path) -> usize {
 #[test]
 fn work_left_beside_a_finished_database_is_cleared_away() {
     let bench = Bench::to_be_killed();
-    let (out, aside) = (bench.path("db"), bench.path("aside"));
+    let (out, aside, again) = (bench.path("db"), bench.path("aside"), bench.path("again"));
     let mut child = bench.command("db").args(["--jobs", "1"]).spawn().unwrap();
     while journal_lines(&out) < 1 && child.try_wait().unwrap().is_none() {
         std::thread::yield_now();
     }
     child.kill().unwrap();
     child.wait().unwrap();
-    let copied = Command::new("cp").arg("-r").arg(out.join("work")).arg(&aside).status();
-    assert!(copied.unwrap().success());
+    for copy in [&aside, &again] {
+        let copied = Command::new("cp").arg("-r").arg(out.join("work")).arg(copy).status();
+        assert!(copied.unwrap().success());
+    }
     bench.build("db");
     let whole = contents(&out);
     fs::rename(&aside, out.join("work")).unwrap();
@@ -371,6 +377,13 @@ fn work_left_beside_a_finished_database_is_cleared_away() {
     let report = bench.build("db");
     assert_eq!((report.built, report.reused, report.epoch), (0, 16, 1));
     assert!(contents(&out) == whole);
+    // With a shard lost as well, the database is published again: under an epoch of its own.
+    fs::rename(&again, out.join("work")).unwrap();
+    let shards = Database::open(&out).unwrap().manifest().shards.clone();
+    fs::remove_file(out.join("shards").join(&shards[15].file)).unwrap();
+    let report = bench.build("db");
+    assert_eq!((report.reused, report.epoch), (15, 2));
+    assert_eq!(Database::open(&out).unwrap().manifest().shards, shards);
 }
 
 #[test]

@@ -48,6 +48,7 @@ pub fn choose(
             shape: manifest.shape(),
         });
     }
+    refuse_other_seed(options, existing)?;
     let shard_count = match shard_count {
         Some(shard_count) => shard_count,
         None => bounded_shards(count.records.div_ceil(RECORDS_PER_SHARD_DEFAULT))?,
@@ -85,6 +86,23 @@ fn bounded_shards(shards: u64) -> Result<u32, BuildError> {
         _ => Err(BuildError::Option {
             problem: format!("{shards} shards, expected 1 to {}", limits::SHARDS_MAX),
         }),
+    }
+}
+
+fn refuse_other_seed(
+    options: &BuildOptions,
+    existing: Option<&Manifest>,
+) -> Result<(), BuildError> {
+    match (options.seed, existing) {
+        (Some(wished), Some(manifest)) if wished != manifest.seed.0 => Err(BuildError::Option {
+            problem: format!(
+                "--seed asks for {}, the database has {}: a database keeps its seed for life, and \
+                 its clients refuse another. Build in another directory",
+                hex::encode(&wished),
+                hex::encode(&manifest.seed.0)
+            ),
+        }),
+        _ => Ok(()),
     }
 }
 

@@ -24,7 +24,7 @@ use crate::shard::files::{TEMPORARY_SUFFIX, write_atomically};
 use crate::shard::header::{self, file_bytes};
 use crate::shard::manifest::{MANIFEST_NAME, MANIFEST_PREVIOUS_NAME, SHARDS_DIR};
 use crate::shard::write::{self, write_shard};
-use crate::shard::{Manifest, ManifestHead, ShardEntry, hex};
+use crate::shard::{Manifest, ManifestHead, OpenError, ShardEntry, hex};
 use crate::wire::SigningKey;
 
 /// What a build ended in.
@@ -138,9 +138,14 @@ impl Directory {
     /// Removes shard files that are named neither by the manifests here nor by `kept`.
     fn remove_unnamed(&self, kept: Option<&[Option<ShardEntry>]>) -> io::Result<()> {
         let mut named = HashSet::new();
-        for manifest in [MANIFEST_NAME, MANIFEST_PREVIOUS_NAME] {
-            if let Ok(manifest) = Manifest::read(&self.out.join(manifest)) {
-                named.extend(manifest.shards.into_iter().map(|entry| entry.file));
+        for name in [MANIFEST_NAME, MANIFEST_PREVIOUS_NAME] {
+            match Manifest::read(&self.out.join(name)) {
+                Ok(manifest) => named.extend(manifest.shards.into_iter().map(|entry| entry.file)),
+                Err(OpenError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
+                // Nobody opens what it names.
+                Err(OpenError::Manifest { .. }) if name == MANIFEST_PREVIOUS_NAME => {}
+                // What the database needs is not known: nothing goes.
+                Err(error) => return Err(io::Error::other(error)),
             }
         }
         named.extend(kept.into_iter().flatten().flatten().map(|entry| entry.file.clone()));
@@ -184,6 +189,10 @@ impl Session<'_> {
         let key = self.signing_key(&key_path)?;
         let reusable = self.reusable(&work, &checks);
         let reused = reusable.iter().flatten().count() as u32;
+        if reused < work.shard_count && self.epoch_is_taken(&work) {
+            work.epoch += 1;
+            self.directory.work.save(&work)?;
+        }
         let report = |work: &WorkFile, built, resumed| BuildReport {
             shard_count: work.shard_count,
             built,
@@ -389,6 +398,12 @@ impl Session<'_> {
                 (same && intact(entry)).then(|| entry.clone())
             })
             .collect()
+    }
+
+    /// Whether this build's manifest was published before it was interrupted. An epoch has one set
+    /// of parameters, so a shard lost since then makes a new one.
+    fn epoch_is_taken(&self, work: &WorkFile) -> bool {
+        self.directory.existing.as_ref().is_some_and(|published| published.epoch == work.epoch)
     }
 
     /// Builds what is missing, with a wider shape as often as a shard asks for one. Returns the
@@ -683,4 +698,27 @@ fn differences(before: &BTreeMap<String, String>, now: &BTreeMap<String, String>
         })
         .collect();
     lines.join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_removed_beside_a_manifest_that_cannot_be_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let options = BuildOptions::new(Input::Stdin, directory.path().to_owned());
+        let entered = Directory::enter(&options).unwrap();
+        fs::create_dir(entered.shards()).unwrap();
+        let shard = entered.shards().join("00.shard");
+        fs::write(&shard, "content").unwrap();
+        fs::write(directory.path().join(MANIFEST_NAME), "unreadable").unwrap();
+        assert!(entered.remove_unnamed(None).is_err() && shard.exists());
+        fs::rename(
+            directory.path().join(MANIFEST_NAME),
+            directory.path().join(MANIFEST_PREVIOUS_NAME),
+        )
+        .unwrap();
+        assert!(entered.remove_unnamed(None).is_ok() && !shard.exists());
+    }
 }

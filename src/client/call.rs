@@ -66,9 +66,10 @@ struct Answer {
     hints: Arc<[u8]>,
 }
 
+/// Targets are boxed: a state is moved about, and what it is moved from is not wiped.
 enum State {
-    Waiting(Target),
-    Answered(Target, Answer),
+    Waiting(Box<Target>),
+    Answered(Box<Target>, Answer),
     Failed(LookupError),
 }
 
@@ -139,7 +140,7 @@ impl Call {
         Ok(call)
     }
 
-    fn aim(&mut self, key: &[u8], secret: Secret) -> Result<Target, SecretError> {
+    fn aim(&mut self, key: &[u8], secret: Secret) -> Result<Box<Target>, SecretError> {
         let parameters = &self.view.parameters;
         let shape = *parameters.shape();
         let groups = shape.groups() as u32;
@@ -149,7 +150,7 @@ impl Call {
             Secret::Shared => self.secrets.query(place.shard, band.selection())?,
             Secret::Fresh => self.secrets.query_fresh(place.shard, band.selection())?,
         };
-        Ok(Target { place, band, view: self.view.clone(), query })
+        Ok(Box::new(Target { place, band, view: self.view.clone(), query }))
     }
 
     /// New parameters for all that wait: identical bytes where the footing is the same, else a

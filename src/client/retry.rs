@@ -5,7 +5,7 @@
 //! second ciphertext under one secret never. So the only ways on are identical bytes ([`Action::
 //! Resend`], [`Action::ResendBundle`]), or a whole new secret after new parameters ([`Reuse::
 //! Fresh`]). Nothing here can see a decoded value, and a look-up that decodes to INVALID never
-//! comes here: by then every query of the call is finished. Read next: [`super::lookup`].
+//! comes here: by then every query of the call is finished. Read next: [`super::call`].
 
 use std::time::Duration;
 

@@ -3,7 +3,7 @@
 //! The operator signs a database's parameters; a client that knows the operator's key ([`Trust`])
 //! checks the signature, and from then on holds on to what must not change ([`Pins`]): another
 //! seed, an older epoch, or another number of shards would single out what it looks for
-//! (scheme.md, "Keyword layer"). No IO here. Read next: [`super::session`].
+//! (scheme.md, "Keyword layer"). No IO here. Read next: [`super::call`].
 
 use std::fmt;
 

@@ -3,7 +3,7 @@
 //! Standard output gets one line, `listening on ADDR:PORT`, when the server is ready; everything
 //! else is the log's. Defaults are [`sotto::limits`]'.
 
-use std::io::{ErrorKind, Write};
+use std::io::Write;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
@@ -91,10 +91,9 @@ async fn serve(options: ServerOptions, database: Arc<Database>) -> Ended {
 
 /// Opens the database; where the system's bounds are why it cannot, says which and how to raise it.
 fn open(directory: &Path) -> Result<Database, String> {
-    let maps_max = maps_max();
-    let database = Database::open(directory).map_err(|error| explain(&error, maps_max))?;
+    let database = Database::open(directory).map_err(|error| explain(&error))?;
     let needed = u64::from(database.shard_count()) + OTHER_MAPS;
-    if let Some(maps_max) = maps_max.filter(|&maps_max| maps_max < needed) {
+    if let Some(maps_max) = maps_max().filter(|&maps_max| maps_max < needed) {
         tracing::warn!(
             "vm.max_map_count is {maps_max}, {needed} are needed: raise it with `sysctl -w \
              vm.max_map_count={}`",
@@ -104,22 +103,14 @@ fn open(directory: &Path) -> Result<Database, String> {
     Ok(database)
 }
 
-fn explain(error: &OpenError, maps_max: Option<u64>) -> String {
+fn explain(error: &OpenError) -> String {
     let OpenError::Io { source, .. } = error else { return error.to_string() };
-    match source.kind() {
-        ErrorKind::OutOfMemory => {
-            let found = maps_max.map_or("unknown".into(), |maps_max| maps_max.to_string());
-            format!(
-                "{error}: every shard is one memory map, and vm.max_map_count is {found}: raise it \
-                 with `sysctl -w vm.max_map_count=262144`"
-            )
-        }
-        _ if source.raw_os_error() == Some(rustix::io::Errno::MFILE.raw_os_error()) => {
-            let limit = getrlimit(Resource::Nofile).current;
-            format!("{error}: this process may have {limit:?} files open: raise it (ulimit -n)")
-        }
-        _ => error.to_string(),
+    if source.raw_os_error() != Some(rustix::io::Errno::MFILE.raw_os_error()) {
+        return error.to_string();
     }
+    let limit = getrlimit(Resource::Nofile).current;
+    let limit = limit.map_or("any number of".into(), |limit| limit.to_string());
+    format!("{error}: this process may have {limit} files open: raise it (ulimit -n)")
 }
 
 /// Maps one process may have; `None` where the system does not say.

@@ -30,8 +30,8 @@ impl Decoded {
     }
 }
 
-/// Decodes a whole answer: a response a pack, and all packs' packed hints in order. Outside this
-/// module only a sealed pool can ([`super::Decoder`]): encryption has ended by then.
+/// Decodes a whole answer: a response a pack, and all packs' packed hints in order. Not public:
+/// only a [`super::Decoder`] decodes, and it cannot encrypt.
 pub(super) fn decode_rows(
     secret: &Secret,
     shape: &Shape,
@@ -59,6 +59,7 @@ pub(super) fn decode_rows(
             worst = worst.max(off.abs());
         }
     }
+    super::secret::wipe_stack();
     let trusted = ((worst - TRUSTED_MAX - 1) >> 31) as u32;
     Ok(Decoded { bytes, trusted })
 }

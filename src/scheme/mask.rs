@@ -6,7 +6,7 @@ use crate::arith::{Poly, zero_poly};
 use crate::params::D;
 
 /// The stream of one label.
-pub(crate) fn xof(key: &[u8; 32], label: &[u8]) -> blake3::OutputReader {
+pub(super) fn xof(key: &[u8; 32], label: &[u8]) -> blake3::OutputReader {
     blake3::Hasher::new_keyed(key).update(label).finalize_xof()
 }
 

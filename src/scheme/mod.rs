@@ -39,11 +39,16 @@ pub fn hint_digest(hints: &[u8]) -> [u8; 16] {
     *digest.as_bytes().first_chunk().expect("this is a bug: BLAKE3 gives 32 bytes")
 }
 
-/// Fills 32 bytes from the operating system's generator.
+/// 32 bytes from the operating system's generator.
 pub fn random_bytes() -> Result<[u8; 32], SecretError> {
     let mut bytes = [0; 32];
-    getrandom::fill(&mut bytes).map_err(|error| SecretError::NoRandomness(error.to_string()))?;
+    fill_random(&mut bytes)?;
     Ok(bytes)
+}
+
+/// Fills bytes in place from the operating system's generator.
+fn fill_random(bytes: &mut [u8]) -> Result<(), SecretError> {
+    getrandom::fill(bytes).map_err(|error| SecretError::NoRandomness(error.to_string()))
 }
 
 /// Which key of a bundle a term is multiplied with.

@@ -110,7 +110,12 @@ impl SecretPool {
     }
 }
 
-/// What is left of a pool once everything is encrypted: it decodes. Wiped when dropped.
+/// What is left of a pool once everything is encrypted: it decodes. Wiped when dropped. Nothing
+/// that can still encrypt decodes:
+///
+/// ```compile_fail
+/// use sotto::scheme::decode_rows;
+/// ```
 pub struct Decoder {
     secrets: Vec<Secret>,
 }

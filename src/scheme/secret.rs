@@ -13,8 +13,8 @@ use std::sync::Arc;
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use super::coding::write_residue;
-use super::mask::{key_mask, query_mask, xof};
-use super::{Chains, KeyName, Seed, bundle_uid, random_bytes};
+use super::mask::{key_mask, query_mask};
+use super::{Chains, KeyName, Seed, bundle_uid, fill_random};
 use crate::arith::exact::{Pair, Sum};
 use crate::arith::{
     Automorphism, Halves, Poly, Rings, SecretPoly, add, from_signed, mul, reduce, secret_poly,
@@ -90,7 +90,8 @@ pub enum SecretError {
 
 /// What was encrypted for one shard.
 struct Issued {
-    selection: Selection,
+    /// Boxed: a map moves its entries, and what it moves from is not wiped.
+    selection: Box<Selection>,
     vector: Arc<[u8]>,
 }
 
@@ -100,11 +101,15 @@ struct Bundle {
     bytes: Arc<[u8]>,
 }
 
+/// What a secret and all its errors are drawn from. Boxed: whoever moves a secret (a growing list
+/// of them, say) leaves no copy of it behind.
+pub(super) type PrfKey = Box<Zeroizing<[u8; 32]>>;
+
 /// A ternary secret bound to one database seed. Serves at most 16 queries, to distinct shards.
 pub struct Secret {
     seed: Seed,
     process: u32,
-    prf_key: Zeroizing<[u8; 32]>,
+    prf_key: PrfKey,
     slots_q: SecretPoly,
     slots_p: SecretPoly,
     exact: Zeroizing<Pair>,
@@ -115,21 +120,20 @@ pub struct Secret {
 impl Secret {
     /// Draws a secret from the operating system's randomness.
     pub fn draw(seed: Seed) -> Result<Self, SecretError> {
-        let key = Zeroizing::new(random_bytes()?);
-        Ok(Self::from_key(seed, key))
+        let mut key = PrfKey::default();
+        fill_random(&mut key[..])?;
+        let secret = Self::from_key(seed, key);
+        wipe_stack();
+        Ok(secret)
     }
 
     /// The secret is a function of 32 random bytes: its coefficients and all its errors.
-    fn from_key(seed: Seed, prf_key: Zeroizing<[u8; 32]>) -> Self {
+    fn from_key(seed: Seed, prf_key: PrfKey) -> Self {
         let coefficients = ternary(&prf_key);
         Self::from_parts(seed, prf_key, &coefficients)
     }
 
-    pub(super) fn from_parts(
-        seed: Seed,
-        prf_key: Zeroizing<[u8; 32]>,
-        coefficients: &[i8; D],
-    ) -> Self {
+    pub(super) fn from_parts(seed: Seed, prf_key: PrfKey, coefficients: &[i8; D]) -> Self {
         let rings = Rings::get(crate::arith::Isa::detect());
         let mut slots_q = secret_poly();
         let mut slots_p = secret_poly();
@@ -183,7 +187,9 @@ impl Secret {
         let errors = binomial(&self.prf_key, &label, shape.columns());
         let ciphertext = self.encrypt(shard, &selection, &errors);
         let vector: Arc<[u8]> = round_to_wire(&ciphertext).into();
+        let selection = Box::new(selection);
         self.issued.insert(shard, Issued { selection, vector: vector.clone() });
+        wipe_stack();
         Ok(vector)
     }
 
@@ -194,6 +200,7 @@ impl Secret {
         if !self.bundles.contains_key(&pack_rows) {
             let bytes: Arc<[u8]> = self.make_bundle(pack_rows).into();
             self.bundles.insert(pack_rows, Bundle { uid: bundle_uid(&bytes), bytes });
+            wipe_stack();
         }
         let bundle = &self.bundles[&pack_rows];
         Ok((&bundle.uid, &bundle.bytes))
@@ -310,11 +317,27 @@ pub(super) fn round_to_wire(ciphertext: &[u32]) -> Vec<u8> {
     ciphertext.iter().flat_map(|&b| write_residue(b.wrapping_add(128) >> 8)).collect()
 }
 
+/// BLAKE3 keyed with the secret's key. Hasher and reader hold that key, so both are wiped.
+fn prf(key: &[u8; 32], label: &[u8], out: &mut [u8]) {
+    let mut hasher = Zeroizing::new(blake3::Hasher::new_keyed(key));
+    hasher.update(label);
+    Zeroizing::new(hasher.finalize_xof()).fill(out);
+}
+
+/// Overwrites what the calls before this one left below it on the stack: a transform's scratch
+/// space holds a secret as surely as its outcome does.
+#[inline(never)]
+pub(super) fn wipe_stack() {
+    let mut room = [0u8; 32 << 10];
+    room.zeroize();
+    std::hint::black_box(&mut room);
+}
+
 /// D uniform ternary coefficients: floor(3 x / 2^64) - 1 of 64 random bits each (the bias is below
 /// 2^-62), so every coefficient costs the same.
 fn ternary(prf_key: &[u8; 32]) -> Box<Zeroizing<[i8; D]>> {
     let mut bytes = Zeroizing::new([0u8; 8 * D]);
-    xof(prf_key, b"s").fill(&mut bytes[..]);
+    prf(prf_key, b"s", &mut bytes[..]);
     let mut out = Box::new(Zeroizing::new([0; D]));
     for (to, raw) in out.iter_mut().zip(bytes.as_chunks::<8>().0) {
         let x = u128::from(u64::from_le_bytes(*raw));
@@ -326,11 +349,32 @@ fn ternary(prf_key: &[u8; 32]) -> Box<Zeroizing<[i8; D]>> {
 /// Centered binomial errors with parameter 21: the difference of two counts over 21 bits each.
 fn binomial(prf_key: &[u8; 32], label: &[u8], count: usize) -> Zeroizing<Vec<i8>> {
     let mut bytes = Zeroizing::new(vec![0; 6 * count]);
-    xof(prf_key, label).fill(&mut bytes);
+    prf(prf_key, label, &mut bytes);
     let draws = bytes.as_chunks::<6>().0.iter().map(|&[a, b, c, d, e, f]| {
         let bits = u64::from_le_bytes([a, b, c, d, e, f, 0, 0]);
         let ones = |bits: u64| (bits & 0x1f_ffff).count_ones() as i8;
         ones(bits) - ones(bits >> 21)
     });
     Zeroizing::new(draws.collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_that_is_moved_leaves_nothing_behind() {
+        let shape = Shape::new(24, 128, 1, 192).unwrap();
+        let mut secret = Secret::draw([1; 32]).unwrap();
+        secret.query(7, &shape, Selection::new(3, 5)).unwrap();
+        let places = |secret: &Secret| {
+            let key: *const u8 = secret.prf_key.as_ptr();
+            let selection: *const Selection = &*secret.issued[&7].selection;
+            (key, selection, secret.slots_q.as_ptr(), secret.slots_p.as_ptr())
+        };
+        let before = places(&secret);
+        let mut moved = vec![secret];
+        moved.reserve_exact(100);
+        assert_eq!(places(&moved[0]), before);
+    }
 }

@@ -55,7 +55,7 @@ fn rows(count: usize) -> Vec<u8> {
 
 fn fixed_secret() -> Secret {
     let coefficients = stream("test secret", D, 3, 1);
-    Secret::from_parts(SEED, Zeroizing::new([7; 32]), &coefficients.try_into().unwrap())
+    Secret::from_parts(SEED, Box::new(Zeroizing::new([7; 32])), &coefficients.try_into().unwrap())
 }
 
 fn fixed_bundle(secret: &Secret, pack_rows: usize, label: &str) -> Vec<u8> {

@@ -4,8 +4,11 @@
 //! `session` answers it. What goes wrong on a stream ends that stream alone.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use quinn::{Connection, Incoming, ReadError, RecvStream, SendStream, VarInt, WriteError};
+use quinn::{
+    Connection, ConnectionError, Incoming, ReadError, RecvStream, SendStream, VarInt, WriteError,
+};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 
@@ -52,7 +55,8 @@ enum Read {
 
 /// Serves one connection until it ends.
 pub(super) async fn serve(service: Arc<Service>, incoming: Incoming, _place: OwnedSemaphorePermit) {
-    let connection: Connection = match incoming.await {
+    let handshake = timeout(service.bounds.handshake_timeout, incoming).await;
+    let connection: Connection = match handshake.unwrap_or(Err(ConnectionError::TimedOut)) {
         Ok(connection) => connection,
         Err(error) => {
             service.counters.handshakes_failed.add(1);
@@ -64,7 +68,8 @@ pub(super) async fn serve(service: Arc<Service>, incoming: Incoming, _place: Own
     let owner = service.next_owner();
     while let Ok((send, receive)) = connection.accept_bi().await {
         let open = OpenStream::new(service.clone());
-        let replies = Replies { send, service: service.clone() };
+        let patience = service.bounds.stream_send_time_max;
+        let replies = Replies { send, service: service.clone(), patience };
         tokio::spawn(serve_stream(open, owner, replies, receive));
     }
 }
@@ -170,14 +175,20 @@ async fn read_chunk(receive: &mut RecvStream, most: usize) -> Result<Option<Byte
 pub(super) struct Replies {
     send: SendStream,
     service: Arc<Service>,
+    /// How long the peer may still make us wait.
+    patience: Duration,
 }
 
 impl Replies {
-    /// Sends one reply; a peer that does not read is given up after the write time-out.
+    /// Sends one reply; a peer that does not read is given up after the write time-out, one that
+    /// reads slowly when its replies have waited for it too long in sum.
     pub(super) async fn send(&mut self, body: ReplyBody) -> Result<(), StreamEnd> {
         let frame = Bytes::from(encode_frame(&Reply::from(body)));
-        let limit = self.service.bounds.stream_write_timeout;
-        match timeout(limit, self.send.write_chunk(frame)).await {
+        let limit = self.service.bounds.stream_write_timeout.min(self.patience);
+        let begun = Instant::now();
+        let written = timeout(limit, self.send.write_chunk(frame)).await;
+        self.patience = self.patience.saturating_sub(begun.elapsed());
+        match written {
             Ok(Ok(())) => Ok(()),
             Ok(Err(WriteError::Stopped(_) | WriteError::ConnectionLost(_))) => {
                 Err(StreamEnd::Abandoned)

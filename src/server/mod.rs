@@ -50,6 +50,10 @@ pub struct ServerBounds {
     pub stream_read_timeout: Duration,
     /// How long a peer may leave one reply unread.
     pub stream_write_timeout: Duration,
+    /// How long a peer may hold up the replies of one stream, all waits together.
+    pub stream_send_time_max: Duration,
+    /// How long a handshake may take.
+    pub handshake_timeout: Duration,
     /// How long a connection may be silent.
     pub idle_timeout: Duration,
     /// How long shutdown waits for what is in flight.
@@ -65,6 +69,8 @@ impl Default for ServerBounds {
             schedule: ScheduleBounds::default(),
             stream_read_timeout: limits::STREAM_READ_TIMEOUT,
             stream_write_timeout: limits::STREAM_WRITE_TIMEOUT,
+            stream_send_time_max: limits::STREAM_SEND_TIME_MAX,
+            handshake_timeout: limits::HANDSHAKE_TIMEOUT,
             idle_timeout: limits::IDLE_TIMEOUT,
             drain_timeout: limits::DRAIN_TIMEOUT,
         }
@@ -152,7 +158,15 @@ impl Server {
         self.drain().await;
     }
 
+    /// While more than half of the places are taken, a peer first shows that its address is its
+    /// own: who forges addresses cannot take the rest.
     fn accept(&self, incoming: Incoming) {
+        let free = self.service.connections.available_permits();
+        if free <= self.service.bounds.connections_max / 2 && incoming.may_retry() {
+            // Fails only where no retry may be sent, which was just asked.
+            let _ = incoming.retry();
+            return;
+        }
         match self.service.connections.clone().try_acquire_owned() {
             Ok(permit) => {
                 tokio::spawn(connection::serve(self.service.clone(), incoming, permit));

@@ -22,6 +22,7 @@ use sotto::wire::{
     ALPN, Bytes, PIR_SCHEME_SOTTO_1, SigningKey, Status, StreamCode, Uid, decode_reply,
     encode_frame, reply_head,
 };
+use tokio::net::UdpSocket;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -215,6 +216,27 @@ impl Host {
         alpn: &[u8],
         window: u32,
     ) -> Result<Peer, quinn::ConnectionError> {
+        let endpoint = Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
+        let config = self.client_config(alpn, window);
+        let connecting = endpoint.connect_with(config, self.address, "localhost").unwrap();
+        let connection = timeout(PATIENCE, connecting).await.unwrap()?;
+        Ok(Peer { connection, _endpoint: endpoint })
+    }
+
+    /// Sends the first packet of a handshake from an address of its own, and never another.
+    pub(crate) async fn knock(&self) -> UdpSocket {
+        let relay = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let endpoint = Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
+        let config = self.client_config(ALPN, 1000);
+        let to = relay.local_addr().unwrap();
+        let _connecting = endpoint.connect_with(config, to, "localhost").unwrap();
+        let mut packet = [0; 2048];
+        let bytes = timeout(PATIENCE, relay.recv(&mut packet)).await.unwrap().unwrap();
+        relay.send_to(&packet[..bytes], self.address).await.unwrap();
+        relay
+    }
+
+    fn client_config(&self, alpn: &[u8], window: u32) -> quinn::ClientConfig {
         let mut roots = rustls::RootCertStore::empty();
         roots.add(CertificateDer::from_pem_slice(self.ca_pem.as_bytes()).unwrap()).unwrap();
         let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -229,10 +251,7 @@ impl Host {
         let mut transport = quinn::TransportConfig::default();
         transport.stream_receive_window(window.into());
         config.transport_config(Arc::new(transport));
-        let endpoint = Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
-        let connecting = endpoint.connect_with(config, self.address, "localhost").unwrap();
-        let connection = timeout(PATIENCE, connecting).await.unwrap()?;
-        Ok(Peer { connection, _endpoint: endpoint })
+        config
     }
 }
 

@@ -216,6 +216,46 @@ async fn a_peer_that_does_not_read_is_given_up_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_peer_that_reads_slowly_is_given_up_in_the_end() {
+    let stream_send_time_max = Duration::from_millis(200);
+    let host = Host::start(Reference, ServerBounds { stream_send_time_max, ..Default::default() });
+    let peer = host.try_connect(sotto::wire::ALPN, 1000).await.unwrap();
+    let hints = HintRequest { epoch: EPOCH, shards: vec![0, 1, 2] };
+    let mut receive = peer.send_request(RequestBody::Hints(hints)).await;
+    // Fast enough for the time that one reply may take, too slow for all of them.
+    let mut pace = tokio::time::interval(Duration::from_millis(20));
+    let ended = loop {
+        pace.tick().await;
+        match receive.read_chunk(100, true).await {
+            Ok(Some(_)) => {}
+            ended => break ended,
+        }
+    };
+    let timed_out = quinn::VarInt::from_u32(StreamCode::Timeout.code());
+    assert!(matches!(ended, Err(quinn::ReadError::Reset(code)) if code == timed_out), "{ended:?}");
+    assert_eq!(peer.ask_parameters(parameter_request()).await.response_status, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn handshakes_that_never_end_leave_room_for_others() {
+    let host = Host::start(Reference, ServerBounds { connections_max: 2, ..Default::default() });
+    let _knocked = [host.knock().await, host.knock().await, host.knock().await];
+    let reply = host.connect().await.ask_parameters(parameter_request()).await;
+    assert_eq!((reply.response_status, host.counters.connections_refused.get()), (0, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn handshakes_that_never_end_give_their_place_back() {
+    let handshake_timeout = Duration::from_millis(50);
+    let bounds = ServerBounds { connections_max: 1, handshake_timeout, ..Default::default() };
+    let host = Host::start(Reference, bounds);
+    let (_knocked, begun) = (host.knock().await, Instant::now());
+    until("it is given up", || host.counters.handshakes_failed.get() == 1).await;
+    // Not by falling silent, which takes half a minute.
+    assert!(begun.elapsed() < Duration::from_secs(10));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_least_recently_used_bundle_goes_first() {
     let bundle_cache_bytes = 2 * shape().bundle_bytes();
     let host = Host::start(Reference, ServerBounds { bundle_cache_bytes, ..Default::default() });
