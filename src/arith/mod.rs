@@ -4,8 +4,8 @@
 //! branches on a residue, so the client may use it on secrets. Sums and products say `wrapping`
 //! though none wraps: a check for overflow would be a branch too, and keep loops from vectors.
 //! Four primes are in use: [`Q`] and [`P`] of the scheme, and two below 2^31 for exact products
-//! modulo 2^32 ([`exact`]). It does not know what a query or a shard is. Read next: [`ntt`], then
-//! [`crate::scheme`].
+//! modulo 2^32 ([`exact`]). It does not know what a query or a shard is.
+//! Read next: [`ntt`], then [`crate::scheme`].
 
 pub mod exact;
 mod isa;

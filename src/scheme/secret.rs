@@ -39,9 +39,9 @@ impl Selection {
     #[inline(always)]
     fn at(&self, column: u32) -> u32 {
         let offset = column.wrapping_sub(self.start);
-        // All ones when offset < BAND: the difference borrows.
+        // One when offset < BAND: the difference borrows.
         let inside = (u64::from(offset).wrapping_sub(BAND as u64) >> 63) as u32;
-        (self.coeffs >> (offset % BAND as u32)) as u32 & inside & 1
+        (self.coeffs >> (offset % BAND as u32)) as u32 & inside
     }
 
     /// Whether both select the same columns, in constant time.
