@@ -264,6 +264,13 @@ impl Session<'_> {
         let (records, name) = (count.records, count::name(&options.input));
         self.say(format!("{records} records in {name}, read as {}.", format.name()));
         self.say(describe(&choice, records));
+        if let Some(old) = existing.filter(|old| !splits(old.shard_count, choice.shard_count)) {
+            self.say(format!(
+                "WARNING: the database had {} shards. Clients that know it accept that number or it \
+                 doubled, and refuse {}.",
+                old.shard_count, choice.shard_count
+            ));
+        }
         let epoch = existing.map_or(1, |manifest| manifest.epoch + 1);
         let work = WorkFile::new(arguments, input, format, &choice, &count, epoch);
         // A rebuild knows only after sorting how many shards changed; it asks again then.
@@ -617,6 +624,11 @@ impl Session<'_> {
     }
 }
 
+/// Whether every shard stays or splits in two, any number of times.
+fn splits(before: u32, now: u32) -> bool {
+    now.is_multiple_of(before) && (now / before).is_power_of_two()
+}
+
 fn shape_of(work: &WorkFile) -> Shape {
     Shape::from_fields(work.shape).expect("this is a bug: work with an unchecked shape")
 }
@@ -708,6 +720,20 @@ fn differences(before: &BTreeMap<String, String>, now: &BTreeMap<String, String>
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn shards_may_only_split() {
+        for (before, now, fine) in [
+            (4, 4, true),
+            (4, 8, true),
+            (3, 12, true),
+            (4, 12, false),
+            (4, 2, false),
+            (4, 5, false),
+        ] {
+            assert_eq!(splits(before, now), fine, "{before} to {now}");
+        }
+    }
 
     #[test]
     fn nothing_is_removed_beside_a_manifest_that_cannot_be_read() {
