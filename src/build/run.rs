@@ -266,8 +266,8 @@ impl Session<'_> {
         self.say(describe(&choice, records));
         if let Some(old) = existing.filter(|old| !splits(old.shard_count, choice.shard_count)) {
             self.say(format!(
-                "WARNING: the database had {} shards. Clients that know it accept that number or it \
-                 doubled, and refuse {}.",
+                "WARNING: the database had {} shards. Clients that know it accept that number, or \
+                 it doubled, and refuse {}.",
                 old.shard_count, choice.shard_count
             ));
         }
