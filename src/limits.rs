@@ -10,7 +10,7 @@
 //! | [`VALUE_BYTES_MAX`] | 2 040 | tag and value fit the rows of one large pack |
 //! | [`KEY_BYTES_MAX`] | 1 024 | an email address is at most 254 bytes, a phone number 16 |
 //! | [`PACKS_MAX`] | 64 | 131 072 rows: four times what the shape rule asks for |
-//! | [`SHARDS_MAX`] | 65 536 | one map a shard, and Linux allows 65 530 by default |
+//! | [`SHARDS_MAX`] | 65 000 | one map a shard, and Linux allows 65 530 maps by default |
 //! | [`QUERIES_PER_BATCH_MAX`] | 1 024 | the largest padded batch of scheme.md |
 //! | [`BATCHES_IN_FLIGHT_MAX`] | 8 | streams a connection may have open: hides a round trip |
 //! | [`BUNDLES_PER_CONNECTION`] | 64 | one padded batch of 1 024 at 16 queries a bundle |
@@ -69,7 +69,7 @@ pub const KEY_BYTES_MAX: usize = 1_024;
 /// Most packs a shard may have.
 pub const PACKS_MAX: u32 = 64;
 /// Most shards a database may have.
-pub const SHARDS_MAX: u32 = 65_536;
+pub const SHARDS_MAX: u32 = 65_000;
 /// Fewest records a shard that a client accepts unasked: the crowd one hides in.
 pub const RECORDS_PER_SHARD_ACCEPTED_MIN: u64 = 1 << 16;
 

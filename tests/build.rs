@@ -305,6 +305,28 @@ fn wrong_lines_and_repeated_keys_are_named_and_nothing_is_left() {
 }
 
 #[test]
+fn options_that_cannot_work_are_refused_before_the_input_is_read() {
+    let bench = Bench::new(500);
+    let build = |change: &dyn Fn(&mut Command)| {
+        let mut command = bench.command("db");
+        change(&mut command);
+        let output = command.output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{}", text(&output));
+        bench.assert_nothing_left("db");
+        text(&output)
+    };
+    let date = build(&|command| {
+        command.env("SOURCE_DATE_EPOCH", "yesterday");
+    });
+    assert!(date.contains("SOURCE_DATE_EPOCH is \"yesterday\""), "{date}");
+    let mut options = bench.options("db");
+    options.signing_key = Some(bench.path("no-such-folder/key.pem"));
+    let error = run(&options, &Silent).unwrap_err().to_string();
+    assert!(error.contains("no-such-folder"), "{error}");
+    bench.assert_nothing_left("db");
+}
+
+#[test]
 fn a_wrong_input_leaves_a_database_that_is_there_as_it_is() {
     let bench = Bench::new(500);
     bench.build("db");

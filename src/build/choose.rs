@@ -75,7 +75,10 @@ fn wished_shards(options: &BuildOptions, count: &Count) -> Result<Option<u32>, B
             problem: "--shards and --records-per-shard exclude each other".into(),
         }),
         (Some(shards), None) => bounded_shards(shards.into()).map(Some),
-        (None, Some(records)) => bounded_shards(count.records.div_ceil(records.max(1))).map(Some),
+        (None, Some(0)) => Err(BuildError::Option {
+            problem: "--records-per-shard is 0, expected at least 1 (default 1048576)".into(),
+        }),
+        (None, Some(records)) => bounded_shards(count.records.div_ceil(records)).map(Some),
         (None, None) => Ok(None),
     }
 }
@@ -117,7 +120,8 @@ fn refuse_conflicts(
             conflicts.push(format!("{flag} asks for {wished}, the database has {kept}"));
         }
     };
-    let flag = if options.shards.is_some() { "--shards" } else { "--records-per-shard" };
+    let by_shards = options.shards.is_some();
+    let flag = if by_shards { "--shards" } else { "--records-per-shard (as a number of shards)" };
     compare(flag, shard_count, manifest.shard_count);
     compare("--value-bytes", options.value_bytes, manifest.shape.value_len);
     compare("--pack-rows", options.wishes.pack_rows, manifest.shape.pack_rows);
@@ -155,7 +159,8 @@ mod tests {
         assert_eq!(shards(&BuildOptions { shards: Some(7), ..base.clone() }), 7);
         let by_records = BuildOptions { records_per_shard: Some(1000), ..base.clone() };
         assert_eq!(shards(&by_records), 3000);
-        for (shards, records_per_shard) in [(Some(0), None), (None, Some(1)), (Some(3), Some(3))] {
+        let refused = [(Some(0), None), (None, Some(0)), (None, Some(1)), (Some(3), Some(3))];
+        for (shards, records_per_shard) in refused {
             let options = BuildOptions { shards, records_per_shard, ..base.clone() };
             assert!(choose(&options, None, &count).is_err());
         }

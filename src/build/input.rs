@@ -17,6 +17,8 @@ use crate::limits;
 
 /// How many wrong lines a message names.
 pub const ERRORS_SHOWN: usize = 10;
+/// Some programs write it before UTF-8 text.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 const BASE64_PREFIX: &[u8] = b"base64:";
 const BUFFER_BYTES: usize = 1 << 18;
 
@@ -269,7 +271,7 @@ fn read_csv<E>(reader: impl Read, sink: &mut Sink<'_, E>) -> Result<(), ReadErro
         }
         if !header_seen {
             let first =
-                record.get(0).map(|name| name.strip_prefix(b"\xef\xbb\xbf").unwrap_or(name));
+                record.get(0).map(|name| name.strip_prefix(BYTE_ORDER_MARK).unwrap_or(name));
             if record.len() != 2 || first != Some(b"sii") || record.get(1) != Some(b"value") {
                 return Err(no_header(line, "another first line"));
             }
@@ -329,6 +331,9 @@ fn read_json_lines<E>(
             sink.errors.add(line, format!("more than {most} bytes"));
             skip_line(&mut reader)?;
             continue;
+        }
+        if line == 1 && text.starts_with(BYTE_ORDER_MARK) {
+            text.drain(..BYTE_ORDER_MARK.len());
         }
         if text.trim_ascii().is_empty() {
             continue;
@@ -412,6 +417,23 @@ mod tests {
             let (found, errors) = all(InputFormat::Csv, text.as_bytes()).unwrap();
             let lines: Vec<u64> = found.iter().map(|entry| entry.2).collect();
             assert_eq!((lines, errors.first[0].0), (vec![5, 6, 8], 10));
+        }
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_not_part_of_the_first_line() {
+        for (format, text) in [
+            (InputFormat::Csv, "\u{feff}sii,value\na,b\n"),
+            (InputFormat::JsonLines, "\u{feff}{\"sii\":\"a\",\"value\":\"b\"}\n"),
+        ] {
+            let mut found = Vec::new();
+            let mut each = |entry: Entry<'_>| -> Result<(), std::convert::Infallible> {
+                found.push((entry.key.to_vec(), entry.value.to_vec()));
+                Ok(())
+            };
+            let errors = read(text.as_bytes(), format, 39, &mut each).unwrap();
+            assert_eq!(errors.count, 0, "{errors}");
+            assert_eq!(found, [(b"a".to_vec(), b"b".to_vec())]);
         }
     }
 

@@ -30,6 +30,22 @@ pub fn default_path(out: &Path) -> PathBuf {
     out.with_file_name(name)
 }
 
+/// Refuses a key file in a folder that does not exist, or inside the database, which is copied to
+/// servers: before the input is read.
+pub fn check_place(path: &Path, out: &Path) -> Result<(), BuildError> {
+    let folder = match path.parent() {
+        Some(folder) if folder.as_os_str().is_empty() => Path::new("."),
+        Some(folder) => folder,
+        None => path,
+    };
+    let folder = folder.canonicalize().context("look into", folder)?;
+    if out.canonicalize().is_ok_and(|out| folder.starts_with(out)) {
+        let problem = "it is inside the database, which is copied to servers: keep it elsewhere";
+        return Err(BuildError::SigningKey { path: path.to_owned(), problem: problem.into() });
+    }
+    Ok(())
+}
+
 /// Reads the key; `None` where there is no file.
 pub fn load(path: &Path) -> Result<Option<SigningKey>, BuildError> {
     let bytes = match read_bounded(path, KEY_FILE_BYTES_MAX) {
@@ -77,6 +93,17 @@ mod tests {
             assert!(!key.parent().unwrap().canonicalize().unwrap().starts_with(&out), "{key:?}");
             assert!(key.ends_with("db.signing-key.pem"), "{key:?}");
         }
+    }
+
+    #[test]
+    fn a_named_key_is_not_inside_the_database_and_has_a_folder() {
+        let directory = tempfile::tempdir().unwrap();
+        let out = directory.path().join("db");
+        std::fs::create_dir(&out).unwrap();
+        assert!(check_place(&directory.path().join("key.pem"), &out).is_ok());
+        let inside = check_place(&out.join("key.pem"), &out).unwrap_err().to_string();
+        assert!(inside.contains("inside the database"), "{inside}");
+        assert!(check_place(&directory.path().join("none/key.pem"), &out).is_err());
     }
 
     #[test]

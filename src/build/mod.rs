@@ -167,7 +167,8 @@ pub enum BuildError {
     /// The records do not fit the shape of the database.
     #[error(
         "shard {shard} does not fit the shape of the database any more: {problem}. Give --reshape \
-         to choose a new shape and build every shard anew"
+         to choose a new shape and build every shard anew (`sotto inspect` says how many records \
+         a shape has room for)"
     )]
     Outgrown {
         /// Which shard.

@@ -152,6 +152,11 @@ fn line(state: &State) -> String {
     format!("{label}: {} of {}, about {} left", amount(done), amount(total), duration(left))
 }
 
+/// A number and its noun: "1 shard", "2 shards".
+pub fn counted(count: u64, noun: &str) -> String {
+    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
+}
+
 /// Bytes for people, decimal units.
 pub fn bytes(bytes: u64) -> String {
     const UNITS: [&str; 5] = ["kB", "MB", "GB", "TB", "PB"];

@@ -58,8 +58,11 @@ pub fn run(options: &BuildOptions, progress: &dyn Progress) -> Result<BuildRepor
     let begun = Instant::now();
     let pool = rayon::ThreadPoolBuilder::new().num_threads(options.jobs.unwrap_or(0)).build();
     let pool = pool.map_err(|error| BuildError::Threads(error.to_string()))?;
+    let created = options.created.map_or_else(now, Ok)?;
+    let key = options.signing_key.as_deref();
+    key.map_or(Ok(()), |key| keys::check_place(key, &options.out))?;
     let directory = Directory::enter(options)?;
-    let session = Session { options, progress, directory: &directory, pool: &pool };
+    let session = Session { options, progress, directory: &directory, pool: &pool, created };
     let outcome = session.run(begun);
     progress.end();
     if let Err(error) = &outcome
@@ -167,6 +170,8 @@ struct Session<'a> {
     progress: &'a dyn Progress,
     directory: &'a Directory,
     pool: &'a rayon::ThreadPool,
+    /// Unix seconds to write down.
+    created: u64,
 }
 
 /// Why a round of building ended without all shards.
@@ -607,8 +612,7 @@ impl Session<'_> {
         key: &SigningKey,
     ) -> Result<(), BuildError> {
         let out = &self.directory.out;
-        let created = self.options.created.unwrap_or_else(now);
-        let manifest = Manifest::sign(&manifest_head(work, created), entries, key)?;
+        let manifest = Manifest::sign(&manifest_head(work, self.created), entries, key)?;
         let operator = out.join("operator.pub");
         write_atomically(&operator, keys::public_pem(key).as_bytes())
             .context("write", &operator)?;
@@ -638,10 +642,14 @@ fn manifest_head(work: &WorkFile, created: u64) -> ManifestHead {
 }
 
 /// Unix seconds, or what SOURCE_DATE_EPOCH says, so that builds can be repeated to the byte.
-fn now() -> u64 {
-    let fixed = std::env::var("SOURCE_DATE_EPOCH").ok().and_then(|text| text.parse().ok());
-    let clock = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    fixed.unwrap_or_else(clock)
+fn now() -> Result<u64, BuildError> {
+    let Some(fixed) = std::env::var_os("SOURCE_DATE_EPOCH") else {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH);
+        return Ok(since.map_or(0, |since| since.as_secs()));
+    };
+    fixed.to_str().and_then(|text| text.parse().ok()).ok_or_else(|| BuildError::Option {
+        problem: format!("SOURCE_DATE_EPOCH is {fixed:?}, expected seconds since 1970 in digits"),
+    })
 }
 
 /// Bytes that an ordinary user may still write below a path.
@@ -666,11 +674,11 @@ fn shards_at_once(work: &WorkFile, pool: &rayon::ThreadPool) -> usize {
 fn describe(choice: &Choice, records: u64) -> String {
     let shape = &choice.shape;
     format!(
-        "{} shards of about {} records, each {} rows ({} packs of {}) by {} columns, {}.",
-        choice.shard_count,
+        "{} of about {} records, each {} rows ({} of {}) by {} columns, {}.",
+        progress::counted(choice.shard_count.into(), "shard"),
         records / u64::from(choice.shard_count),
         shape.rows(),
-        shape.packs(),
+        progress::counted(shape.packs() as u64, "pack"),
         shape.pack_rows(),
         shape.columns(),
         progress::bytes(file_bytes(shape))

@@ -71,7 +71,7 @@ const PROVIDERS: u64 = 12;
 /// Writes the header and so many records as CSV.
 pub fn write(records: u64, out: impl Write) -> io::Result<()> {
     let mut out = io::BufWriter::with_capacity(1 << 18, out);
-    out.write_all(b"sii,value\r\n")?;
+    out.write_all(b"sii,value\n")?;
     let mut index = 0;
     let numbers = us_numbers().chain(reserved_numbers());
     for number in numbers.take(usize::try_from(records).unwrap_or(usize::MAX)) {
@@ -100,7 +100,7 @@ fn reserved_numbers() -> impl Iterator<Item = String> {
 }
 
 fn write_value(out: &mut impl Write, index: u64) -> io::Result<()> {
-    write!(out, "im:u{index}@provider{}.example\r\n", index % PROVIDERS)
+    writeln!(out, "im:u{index}@provider{}.example", index % PROVIDERS)
 }
 
 #[cfg(test)]
@@ -117,8 +117,8 @@ mod tests {
         let text = sample(150_000);
         assert_eq!(text, sample(150_000));
         assert_eq!(text.lines().count(), 150_001);
-        assert!(text.starts_with("sii,value\r\n+12015550100,im:u0@provider0.example\r\n"));
-        assert!(text.contains("\r\n+447700900999,im:u"));
+        assert!(text.starts_with("sii,value\n+12015550100,im:u0@provider0.example\n"));
+        assert!(text.contains("\n+447700900999,im:u"));
         assert!(text.contains("@example.net,im:u"));
         let mut keys: Vec<&str> =
             text.lines().skip(1).filter_map(|line| line.split(',').next()).collect();
@@ -126,6 +126,6 @@ mod tests {
         keys.sort_unstable();
         keys.dedup();
         assert_eq!(keys.len(), 150_000);
-        assert_eq!(sample(0), "sii,value\r\n");
+        assert_eq!(sample(0), "sii,value\n");
     }
 }

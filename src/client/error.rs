@@ -160,12 +160,12 @@ pub enum ParameterError {
     },
     /// The crowd of a shard is too small.
     #[error(
-        "about {found} records a shard, expected at least {expected}: the server sees the shard \
-         number, and its records are the crowd a look-up hides in. Use a database with fewer, \
-         larger shards, or accept this number on purpose (--accept-shard-records)"
+        "room for about {found} records a shard, expected at least {expected}: the server sees \
+         the shard number, and its records are the crowd a look-up hides in. Use a database with \
+         fewer, larger shards, or accept this number on purpose (--accept-shard-records)"
     )]
     TooFewRecords {
-        /// Records a shard, expected for the shape.
+        /// Records a shard that the shape is meant for.
         found: u64,
         /// Fewest the client accepts.
         expected: u64,

@@ -46,8 +46,14 @@ pub(crate) fn run(args: Args) -> Ended {
         )
         .into());
     }
-    for file in &files {
-        write_new(&args.out, file)?;
+    for (done, file) in files.iter().enumerate() {
+        if let Err(error) = write_new(&args.out, file) {
+            // All or none: half of them would only be in the way of the next try.
+            for file in &files[..=done] {
+                let _ = std::fs::remove_file(args.out.join(file.name));
+            }
+            return Err(error.into());
+        }
     }
     println!("{}: ca.pem, server.pem, server.key, client.pem, client.key", args.out.display());
     Ok(ExitCode::SUCCESS)

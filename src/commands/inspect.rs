@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use serde_json::json;
-use sotto::build::progress::bytes;
+use sotto::build::progress::{bytes, counted};
 use sotto::params::Shape;
 use sotto::shard::header::file_bytes;
 use sotto::shard::{Database, hex};
@@ -60,6 +60,11 @@ pub(crate) fn run(args: Args) -> Ended {
     Ok(ExitCode::SUCCESS)
 }
 
+/// How many records the shape is meant for; some percent more may fit.
+fn room(shape: &Shape, shard_count: u32) -> u64 {
+    shape.records_expected() * u64::from(shard_count)
+}
+
 fn print_json(database: &Database, extremes: &Extremes) -> Result<(), serde_json::Error> {
     let (shape, manifest) = (database.shape(), database.manifest());
     let out = json!({
@@ -68,6 +73,7 @@ fn print_json(database: &Database, extremes: &Extremes) -> Result<(), serde_json
         "created": manifest.created,
         "operator_key": manifest.operator_key,
         "records": manifest.records,
+        "records_expected": room(shape, manifest.shard_count),
         "shard_count": manifest.shard_count,
         "records_per_shard_min": extremes.records_min,
         "records_per_shard_max": extremes.records_max,
@@ -94,7 +100,10 @@ fn print_text(database: &Database, extremes: &Extremes) {
         ("seed", hex::encode(&manifest.seed.0)),
         ("operator key", hex::encode(&manifest.operator_key.0)),
         ("epoch", format!("{}, created at unix second {}", manifest.epoch, manifest.created)),
-        ("records", manifest.records.to_string()),
+        (
+            "records",
+            format!("{} (meant for about {})", manifest.records, room(shape, manifest.shard_count)),
+        ),
         (
             "shards",
             format!(
@@ -105,8 +114,9 @@ fn print_text(database: &Database, extremes: &Extremes) {
         (
             "shape",
             format!(
-                "{} rows ({packs} packs of {}) by {} columns, {} groups, value field {} bytes",
+                "{} rows ({} of {}) by {} columns, {} groups, value field {} bytes",
                 shape.rows(),
+                counted(packs as u64, "pack"),
                 shape.pack_rows(),
                 shape.columns(),
                 shape.groups(),

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 
-use sotto::build::progress::{Stage, bytes, duration};
+use sotto::build::progress::{Stage, bytes, counted, duration};
 use sotto::build::{Console, Progress, Silent};
 use sotto::shard::Database;
 use sotto::shard::verify::{unnamed_files, verify, verify_bytes};
@@ -44,15 +44,15 @@ pub(crate) fn run(args: Args) -> Ended {
     }
     if !args.quiet {
         println!(
-            "{}: {} shards, {}, every byte matches its digest, {}",
+            "{}: {}, {}, every byte matches its digest, {}",
             args.db.display(),
-            database.shard_count(),
+            counted(database.shard_count().into(), "shard"),
             bytes(report.bytes),
             duration(begun.elapsed())
         );
         match unnamed_files(&database)?.len() {
             0 => {}
-            more => println!("{more} files of the epoch before are kept beside them"),
+            more => println!("also here, of the epoch before: {}", counted(more as u64, "file")),
         }
     }
     Ok(ExitCode::SUCCESS)

@@ -93,7 +93,10 @@ pub enum ShardError {
         expected: String,
     },
     /// A section does not match its digest.
-    #[error("has a {section} section that does not match its digest: it is damaged, copy it again")]
+    #[error(
+        "has a {section} section that does not match its digest: \
+         it is damaged. Copy it again, or delete it where the database is built and build again"
+    )]
     Section {
         /// Which section.
         section: &'static str,

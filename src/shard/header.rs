@@ -99,7 +99,10 @@ pub enum HeaderError {
         found: u32,
     },
     /// The header was changed or damaged.
-    #[error("has a header that does not match its digest: the file is damaged, copy it again")]
+    #[error(
+        "has a header that does not match its digest: \
+         the file is damaged. Copy it again, or build again where the database is built"
+    )]
     Digest,
     /// A number is not what it has to be.
     #[error("has {what} {found} in its header, expected {expected}")]
