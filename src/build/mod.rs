@@ -16,6 +16,7 @@ use crate::wire::parameters::ParametersError;
 pub mod check;
 pub mod choose;
 pub mod count;
+mod directory;
 pub mod input;
 pub mod keys;
 mod make;

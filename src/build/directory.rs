@@ -1,0 +1,130 @@
+//! The directory a build works in: locked against other builders, and cleaned up after.
+//!
+//! Which files go is decided by the manifests alone. What is built there is [`super::run`]'s.
+
+use std::collections::HashSet;
+use std::fs::{self, File, TryLockError};
+use std::io;
+use std::path::PathBuf;
+
+use super::work::WorkDir;
+use super::{BuildError, BuildOptions, Interrupted, IoContext as _};
+use crate::shard::files::TEMPORARY_SUFFIX;
+use crate::shard::manifest::{MANIFEST_NAME, MANIFEST_PREVIOUS_NAME, SHARDS_DIR};
+use crate::shard::{Manifest, OpenError, ShardEntry};
+
+/// The database directory, locked against other builders.
+pub(super) struct Directory {
+    pub(super) out: PathBuf,
+    pub(super) work: WorkDir,
+    created: bool,
+    resumed: bool,
+    pub(super) existing: Option<Manifest>,
+    _lock: File,
+}
+
+impl Directory {
+    pub(super) fn enter(options: &BuildOptions) -> Result<Self, BuildError> {
+        let out = options.out.clone();
+        let created = !out.exists();
+        fs::create_dir_all(&out).context("create", &out)?;
+        let lock = File::open(&out).context("open", &out)?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(BuildError::Locked { path: out }),
+            Err(TryLockError::Error(error)) => return Err(error).context("lock", &out),
+        }
+        let work = WorkDir::of(&out);
+        if options.interrupted == Interrupted::Restart {
+            work.remove()?;
+        }
+        let resumed = work.load()?.is_some();
+        let manifest = out.join(MANIFEST_NAME);
+        let existing = match manifest.exists() {
+            true => Some(Manifest::read(&manifest).map_err(BuildError::Existing)?),
+            false => None,
+        };
+        Ok(Self { out, work, created, resumed, existing, _lock: lock })
+    }
+
+    pub(super) fn shards(&self) -> PathBuf {
+        self.out.join(SHARDS_DIR)
+    }
+
+    /// Whether nothing should be left of a build that failed so: wrong input and options leave
+    /// nothing, trouble with the machine leaves what can be continued.
+    pub(super) fn discard_after(&self, error: &BuildError) -> bool {
+        let nothing_to_continue = !matches!(self.work.load(), Ok(Some(_)));
+        match error {
+            BuildError::OtherArguments { .. }
+            | BuildError::InputChanged { .. }
+            | BuildError::ForeignWork { .. } => false,
+            BuildError::Io { .. }
+            | BuildError::Read { .. }
+            | BuildError::SelfCheck { .. }
+            | BuildError::Randomness(_) => nothing_to_continue,
+            BuildError::DiskSpace { .. } => nothing_to_continue || !self.resumed,
+            _ => true,
+        }
+    }
+
+    /// Removes what this build made. Best effort: there is an error to be shown already.
+    pub(super) fn discard(&self) {
+        let _ = self.work.remove();
+        let _ = self.remove_unnamed(None);
+        if self.created {
+            let _ = fs::remove_dir(self.shards());
+            let _ = fs::remove_dir(&self.out);
+        }
+    }
+
+    /// Removes shard files that are named neither by the manifests here nor by `kept`.
+    pub(super) fn remove_unnamed(&self, kept: Option<&[Option<ShardEntry>]>) -> io::Result<()> {
+        let mut named = HashSet::new();
+        for name in [MANIFEST_NAME, MANIFEST_PREVIOUS_NAME] {
+            match Manifest::read(&self.out.join(name)) {
+                Ok(manifest) => named.extend(manifest.shards.into_iter().map(|entry| entry.file)),
+                Err(OpenError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
+                // Nobody opens what it names.
+                Err(OpenError::Manifest { .. }) if name == MANIFEST_PREVIOUS_NAME => {}
+                // What the database needs is not known: nothing goes.
+                Err(error) => return Err(io::Error::other(error)),
+            }
+        }
+        named.extend(kept.into_iter().flatten().flatten().map(|entry| entry.file.clone()));
+        for file in fs::read_dir(self.shards())? {
+            let file = file?;
+            let name = file.file_name();
+            let Some(name) = name.to_str() else { continue };
+            let ours = name.ends_with(".shard") || name.ends_with(TEMPORARY_SUFFIX);
+            if ours && !named.contains(name) {
+                fs::remove_file(file.path())?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::build::Input;
+
+    #[test]
+    fn nothing_is_removed_beside_a_manifest_that_cannot_be_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let options = BuildOptions::new(Input::Stdin, directory.path().to_owned());
+        let entered = Directory::enter(&options).unwrap();
+        fs::create_dir(entered.shards()).unwrap();
+        let shard = entered.shards().join("00.shard");
+        fs::write(&shard, "content").unwrap();
+        fs::write(directory.path().join(MANIFEST_NAME), "unreadable").unwrap();
+        assert!(entered.remove_unnamed(None).is_err() && shard.exists());
+        fs::rename(
+            directory.path().join(MANIFEST_NAME),
+            directory.path().join(MANIFEST_PREVIOUS_NAME),
+        )
+        .unwrap();
+        assert!(entered.remove_unnamed(None).is_ok() && !shard.exists());
+    }
+}
