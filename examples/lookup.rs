@@ -44,5 +44,6 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         "{} bytes up, {} bytes down, {} key bundles",
         call.bytes_up, call.bytes_down, call.bundles
     );
+    client.close().await;
     Ok(())
 }

@@ -48,6 +48,7 @@
 //! | [`RETRY_WAIT_MIN`] | 20 ms | a server that names no wait is not asked again at once |
 //! | [`RETRY_WAIT_MAX`] | 10 s | a server's wish to wait longer is an outage |
 //! | [`CONNECT_TIMEOUT`] | 5 s | one handshake: two round trips and their first losses |
+//! | [`UNREACHABLE_MAX`] | 30 s | a server's restart and a network's change pass; a death is said |
 //! | [`ANSWER_TIMEOUT`] | 15 s | a reply that has not come by then: the default deadline and some |
 //! | [`INPUT_RECORD_BYTES_MAX`] | 1 MiB | a builder's input line: an open quote ends here |
 //! | [`PARTITION_BUFFER_BYTES`] | 256 MiB | a builder's buffers for all partition files |
@@ -133,6 +134,8 @@ pub const RETRY_WAIT_MIN: Duration = Duration::from_millis(20);
 pub const RETRY_WAIT_MAX: Duration = Duration::from_secs(10);
 /// How long a client tries to connect to one address.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a call of a client goes on without reaching any server.
+pub const UNREACHABLE_MAX: Duration = Duration::from_secs(30);
 /// How long a client waits for the next reply on a stream.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 

@@ -13,7 +13,9 @@ use std::time::Duration;
 
 use fake_server::{Change, Database, Fake, Log, SEED, Trick, sendings, uids};
 use sotto::arith::{Isa, Rings, sub};
-use sotto::client::{Client, ClientError, LookupError, Options, Outcome, ParameterError};
+use sotto::client::{
+    Client, ClientError, LookupError, OperatorKey, Options, Outcome, ParameterError, Trust,
+};
 use sotto::keyword::{band, locate};
 use sotto::limits;
 use sotto::params::{Q, Shape};
@@ -454,6 +456,131 @@ async fn many_look_ups_of_one_shard_go_in_waves_of_known_bundles() {
     let log = fake.take_log();
     check_once_only(&log);
     assert_eq!((uids(&log).len(), log.queries.len()), (10, 10));
+}
+
+/// Ten keys of one shard, so that three bundles a connection take four waves.
+async fn in_waves(fake: &Fake, options: Options) -> (Client, Vec<String>) {
+    fake.limit(|limits| {
+        limits.bundles_per_connection = 3;
+        limits.batches_in_flight = 1;
+        limits.queries_per_batch = 2;
+    });
+    let all = (0..RECORDS).map(|n| format!("key-{n}"));
+    let keys = all.filter(|key| fake.database.shard_of(key) == 5).take(10).collect();
+    (Client::connect(options).await.unwrap(), keys)
+}
+
+#[tokio::test]
+async fn a_server_that_dies_ends_the_call_and_what_was_answered_is_decoded() {
+    let fake = started().await;
+    let options = Options {
+        connect_timeout: Duration::from_millis(100),
+        unreachable_max: Duration::from_millis(300),
+        ..fake.options(1)
+    };
+    let (mut client, keys) = in_waves(&fake, options).await;
+    fake.script(|script| {
+        script.queries = [Trick::Answer; 3].into();
+        script.queries.push_back(Trick::Vanish);
+    });
+    let outcomes = client.lookup(&keys).await.unwrap();
+    let mut answered = 0;
+    for (key, outcome) in keys.iter().zip(outcomes) {
+        match outcome {
+            Ok(outcome) => {
+                assert!(outcome == expected(key), "{key}");
+                answered += 1;
+            }
+            Err(LookupError::Unreachable { tried, last }) => {
+                assert_eq!(tried, Duration::from_millis(300));
+                assert!(!last.is_empty());
+            }
+            Err(other) => panic!("{other}"),
+        }
+    }
+    assert_eq!(answered, 3);
+    // The third and fourth wave did not wait for themselves.
+    assert_eq!(client.last_call().rounds, 2);
+    check_once_only(&fake.take_log());
+}
+
+#[tokio::test]
+async fn a_server_that_only_shakes_hands_ends_the_call_too() {
+    let fake = started().await;
+    let options = Options {
+        answer_timeout: Duration::from_millis(50),
+        unreachable_max: Duration::from_millis(120),
+        ..fake.options(1)
+    };
+    let (mut client, keys) = in_waves(&fake, options).await;
+    fake.script(|script| script.hints = [Trick::Silence; 1_000].into());
+    for outcome in client.lookup(&keys).await.unwrap() {
+        assert!(matches!(outcome, Err(LookupError::Unreachable { .. })));
+    }
+    assert!(client.last_call().rounds < limits::ATTEMPTS_MAX);
+    // Heard again, it is as good as new.
+    fake.script(|script| script.hints.clear());
+    let options = fake.options(1);
+    let (mut client, keys) = in_waves(&fake, options).await;
+    look_up(&mut client, &keys).await;
+}
+
+#[tokio::test]
+async fn queries_go_out_in_another_order_than_the_callers() {
+    let fake = started().await;
+    fake.limit(|limits| limits.batches_in_flight = 1); // then one batch has all
+    let mut client = fake.connect().await.unwrap();
+    let keys = keys(60);
+    let asked: Vec<u32> = keys.iter().map(|key| fake.database.shard_of(key)).collect();
+    let mut seen = BTreeSet::from([asked.clone()]);
+    for _ in 0..3 {
+        look_up(&mut client, &keys).await;
+        let log = fake.take_log();
+        assert_eq!(client.last_call().rounds, 1);
+        let order: Vec<u32> = log.queries.iter().map(|query| query.shard).collect();
+        assert_eq!(sorted(&order), sorted(&asked));
+        assert!(seen.insert(order), "an order seen before, or the caller's");
+        let report: Vec<u32> = client.last_call().queries.iter().map(|query| query.shard).collect();
+        assert_eq!(report, asked);
+    }
+}
+
+fn sorted(shards: &[u32]) -> Vec<u32> {
+    let mut shards = shards.to_vec();
+    shards.sort_unstable();
+    shards
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_refuses_a_database_says_good_bye() {
+    let fake = started().await;
+    let other = Trust::Pinned(OperatorKey([1; 32]));
+    let refusing = [
+        Options { trust: other, ..fake.options(1) },
+        Options { records_per_shard_min: 1 << 16, ..fake.options(1) },
+    ];
+    for options in refusing {
+        // Like a program that ends at once: whatever still ran for the client ends with it.
+        let program = tokio::task::spawn_blocking(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            runtime.unwrap().block_on(Client::connect(options)).err().expect("a refusal")
+        });
+        let error = program.await.unwrap();
+        assert!(matches!(error, ClientError::Parameters(_)), "{error}");
+        let left = tokio::time::timeout(limits::ANSWER_TIMEOUT, fake.left.acquire()).await;
+        left.expect("the server holds the connection for alive").unwrap().forget();
+    }
+}
+
+#[tokio::test]
+async fn an_empty_key_is_refused_and_not_sent() {
+    let fake = started().await;
+    let mut client = fake.connect().await.unwrap();
+    let outcomes = client.lookup(&["key-0", "", "key-2"]).await.unwrap();
+    assert_eq!(outcomes[1].as_ref().err(), Some(&LookupError::KeyEmpty));
+    assert!(outcomes[0].as_ref().ok() == Some(&expected("key-0")));
+    assert!(outcomes[2].as_ref().ok() == Some(&expected("key-2")));
+    assert_eq!(fake.take_log().queries.len(), 2);
 }
 
 #[tokio::test]

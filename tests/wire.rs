@@ -177,9 +177,16 @@ fn read_request(frame: Bytes) -> Result<(), String> {
     }
 }
 
+/// The replies' shape: the golden ones have two packs.
+fn reply_shape() -> Shape {
+    Shape::new(24, 128, 2, 192).unwrap()
+}
+
 fn read_reply(frame: Bytes) -> Result<Reply, String> {
-    let head = reply_head(&frame, Some(&shape())).map_err(|error| error.to_string())?;
-    decode_reply(&head.ok_or("cut off in the head")?, frame).map_err(|error| error.to_string())
+    let shape = reply_shape();
+    let head = reply_head(&frame, Some(&shape)).map_err(|error| error.to_string())?;
+    let head = head.ok_or("cut off in the head")?;
+    decode_reply(&head, frame, Some(&shape)).map_err(|error| error.to_string())
 }
 
 /// Frames the server accepts, one of each kind.
@@ -337,6 +344,33 @@ fn lengths_are_refused_before_anything_is_kept() {
     let answer = claim(0x12, shape.response_bytes() as u64 + 2048);
     assert!(matches!(reply_head(&answer, None), Err(FrameError::TooLong { .. })));
     assert!(reply_head(&claim(0x0a, 1_000_000), None).unwrap().is_some());
+}
+
+#[test]
+fn replies_with_more_elements_than_packs_are_refused_before_they_grow() {
+    let packs = reply_shape().packs();
+    let answer = |responses, hints| {
+        ReplyBody::Answer(PirResponse {
+            encrypted_response: vec![Vec::new(); responses],
+            hint: vec![Vec::new(); hints],
+            ..Default::default()
+        })
+    };
+    let hint =
+        |packs| ReplyBody::Hint(Hint { packs: vec![Vec::new(); packs], ..Default::default() });
+    let frame = |body: ReplyBody| Bytes::from(encode_frame(&Reply::from(body)));
+    for fits in [answer(packs, packs), hint(packs)] {
+        read_reply(frame(fits)).unwrap();
+    }
+    for over in [answer(packs + 1, 0), answer(0, packs + 1), answer(500, 0), hint(packs + 1)] {
+        let error = read_reply(frame(over)).unwrap_err();
+        assert!(error.contains("more than 2 elements"), "{error}");
+    }
+    // Before the shape is known there is no pack to have.
+    let frame = frame(answer(1, 0));
+    let head = reply_head(&frame, None).unwrap().unwrap();
+    let refused = decode_reply(&head, frame, None);
+    assert!(matches!(refused, Err(FrameError::TooManyElements { max: 0, .. })), "{refused:?}");
 }
 
 #[test]

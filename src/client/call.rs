@@ -18,7 +18,7 @@ use super::hints::HintDigest;
 use super::retry::{self, Action, Asked, Event, Failure, Footing, Reuse, Via};
 use crate::keyword::{Band, Outcome, Place, band, extract, locate};
 use crate::limits;
-use crate::scheme::{QueryId, SecretError, SecretPool};
+use crate::scheme::{QueryId, SecretError, SecretPool, random_permutation};
 use crate::wire::message::PirResponse;
 use crate::wire::{Bytes, HINT_DIGEST_BYTES, PublicParameters};
 
@@ -74,6 +74,8 @@ enum State {
 }
 
 struct Lookup {
+    /// Place of the key in the caller's list.
+    place: usize,
     key: Zeroizing<Vec<u8>>,
     attempts: u32,
     ready_at: Instant,
@@ -110,6 +112,7 @@ pub(super) struct Wishes {
 pub(super) struct Call {
     view: Arc<View>,
     secrets: SecretPool,
+    /// In random order, in which they also go out.
     lookups: Vec<Lookup>,
 }
 
@@ -121,21 +124,23 @@ enum Secret {
 }
 
 impl Call {
-    /// Encrypts a look-up of every key.
+    /// Encrypts a look-up of every key, in random order: which queries go out first or share a
+    /// bundle must not tell the server which keys the caller has side by side.
     pub(super) fn encrypt(
         view: Arc<View>,
-        keys: Vec<Zeroizing<Vec<u8>>>,
+        mut keys: Vec<Zeroizing<Vec<u8>>>,
         now: Instant,
     ) -> Result<Self, SecretError> {
         let secrets = SecretPool::new(*view.parameters.seed(), *view.parameters.shape());
         let mut call = Self { view, secrets, lookups: Vec::with_capacity(keys.len()) };
-        for key in keys {
-            let state = if key.len() > limits::KEY_BYTES_MAX {
-                State::Failed(LookupError::KeyTooLong { found: key.len() })
-            } else {
-                State::Waiting(call.aim(&key, Secret::Shared)?)
+        for place in random_permutation(keys.len())? {
+            let key = std::mem::take(&mut keys[place]);
+            let state = match key.len() {
+                0 => State::Failed(LookupError::KeyEmpty),
+                1..=limits::KEY_BYTES_MAX => State::Waiting(call.aim(&key, Secret::Shared)?),
+                found => State::Failed(LookupError::KeyTooLong { found }),
             };
-            call.lookups.push(Lookup { key, attempts: 0, ready_at: now, state });
+            call.lookups.push(Lookup { place, key, attempts: 0, ready_at: now, state });
         }
         Ok(call)
     }
@@ -214,6 +219,11 @@ impl Call {
         })
     }
 
+    /// Place of a look-up's key in the caller's list.
+    pub(super) fn place(&self, index: usize) -> usize {
+        self.lookups[index].place
+    }
+
     /// The bundle a look-up's query is under.
     pub(super) fn bundle(&self, index: usize) -> Option<Arc<[u8]>> {
         let State::Waiting(target) = &self.lookups[index].state else { return None };
@@ -281,18 +291,19 @@ impl Call {
         wishes
     }
 
-    /// Gives up all that waits.
-    pub(super) fn give_up(&mut self, last: &str) {
+    /// Gives up all that waits, for a reason that may name how often it went out.
+    pub(super) fn give_up(&mut self, why: impl Fn(u32) -> LookupError) {
         for lookup in &mut self.lookups {
             if matches!(lookup.state, State::Waiting(_)) {
-                let (attempts, last) = (lookup.attempts, last.to_owned());
-                lookup.state = State::Failed(LookupError::Exhausted { attempts, last });
+                lookup.state = State::Failed(why(lookup.attempts));
             }
         }
     }
 
-    /// Ends encryption for good, then decodes what came. Every look-up is finished or failed.
-    pub(super) fn finish(self) -> Vec<Result<Outcome, LookupError>> {
+    /// Ends encryption for good, then decodes what came. Every look-up is finished or failed. The
+    /// outcomes are in the order of the caller's keys.
+    pub(super) fn finish(mut self) -> Vec<Result<Outcome, LookupError>> {
+        self.lookups.sort_unstable_by_key(|lookup| lookup.place);
         let decoder = self.secrets.seal();
         let outcome = |lookup: Lookup| match lookup.state {
             State::Waiting(_) => panic!("this is a bug: a call ended with a look-up waiting"),

@@ -4,6 +4,7 @@
 //! call. None of them carries a key, a value or anything decoded.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use crate::limits;
 use crate::scheme::SecretError;
@@ -53,6 +54,18 @@ pub enum ClientError {
         address: SocketAddr,
         /// What QUIC or TLS said.
         reason: String,
+    },
+    /// Connected once, and then no server could be reached for too long.
+    #[error(
+        "no server answered for {} s, at last: {last}; check the network and the server, then try \
+         again",
+        tried.as_secs_f32().ceil()
+    )]
+    Unreachable {
+        /// How long it was tried.
+        tried: Duration,
+        /// How the last try ended.
+        last: String,
     },
     /// The server gave no parameters.
     #[error("the server gives no parameters: {reason}; try again later or at a replica")]
@@ -176,6 +189,9 @@ pub enum ParameterError {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum LookupError {
+    /// No key has no bytes.
+    #[error("the key is empty, expected 1 to {} bytes", limits::KEY_BYTES_MAX)]
+    KeyEmpty,
     /// The key is longer than any key of a database.
     #[error("the key has {found} bytes, expected at most {}", limits::KEY_BYTES_MAX)]
     KeyTooLong {
@@ -200,6 +216,18 @@ pub enum LookupError {
     /// No known server holds the shard.
     #[error("no server of this client holds the key's shard: add the replica that does")]
     ShardUnknown,
+    /// No server of this client has been reached for too long.
+    #[error(
+        "no server answered for {} s, at last: {last}; what had its answer by then is kept. Check \
+         the network and the server, then look the rest up again",
+        tried.as_secs_f32().ceil()
+    )]
+    Unreachable {
+        /// How long it was tried.
+        tried: Duration,
+        /// How the last try ended.
+        last: String,
+    },
     /// Every attempt failed.
     #[error("no answer after {attempts} attempts, the last one: {last}; try again later")]
     Exhausted {

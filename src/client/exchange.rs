@@ -10,14 +10,15 @@ use std::time::Duration;
 
 use quinn::{Connection, VarInt};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::Client;
 use super::call::{Attempt, Call, Sending, View, Wishes};
-use super::error::{ClientError, ParameterError};
+use super::error::{ClientError, LookupError, ParameterError};
 use super::net::{End, Exchange, ask};
+use super::outage::Unreachable;
 use super::report::SentQuery;
-use super::retry::{Action, Asked, Event, Via, action};
+use super::retry::{Action, Asked, Event, Via, action, backoff};
 use crate::limits;
 use crate::wire::message::{
     Hint, HintRequest, Limits, PirBatch, PirParameterRequest, PirParameterResponse, PirRequest,
@@ -71,6 +72,10 @@ impl Client {
     pub(super) async fn run(&mut self, mut call: Call) -> Result<Call, ClientError> {
         while let Some((at, wave)) = call.wave(self.allowance.bundles, Instant::now()) {
             sleep_until(at).await;
+            if let Err(unreachable) = self.reach().await {
+                call.give_up(|_| unreachable.clone().into());
+                break;
+            }
             self.report.rounds += 1;
             let unanswered = self.round(&mut call, wave).await;
             let (now, replicas) = (Instant::now(), self.dialer.replica_count());
@@ -84,8 +89,16 @@ impl Client {
                     Ok(view) => super::compute(move || call.rebase(view).map(|()| call)).await??,
                     // What was answered stays answered; these parameters must not be used at all.
                     Err(error @ ClientError::Parameters(_)) => return Err(error),
+                    Err(ClientError::Unreachable { tried, last }) => {
+                        call.give_up(|_| LookupError::Unreachable { tried, last: last.clone() });
+                        call
+                    }
                     Err(error) => {
-                        call.give_up(&error.to_string());
+                        let last = error.to_string();
+                        call.give_up(|attempts| LookupError::Exhausted {
+                            attempts,
+                            last: last.clone(),
+                        });
                         call
                     }
                 };
@@ -96,10 +109,6 @@ impl Client {
 
     async fn round(&mut self, call: &mut Call, wave: Vec<usize>) -> Unanswered {
         let mut unanswered = Vec::new();
-        if let Err(error) = self.link().await {
-            let lost = |index| (index, lost(Event::ConnectionLost, &error));
-            return wave.into_iter().map(lost).collect();
-        }
         let before = std::time::Instant::now();
         let (ready, hints) = self.fetch_hints(call, wave, &mut unanswered).await;
         let hints_at = std::time::Instant::now();
@@ -151,7 +160,8 @@ impl Client {
                 (false, Some(Some((event, detail)))) => {
                     unanswered.push((index, lost(*event, detail)))
                 }
-                (false, _) => call.distrust(index),
+                (false, Some(None)) => call.distrust(index),
+                (false, None) => {} // not asked for: the next round does
             }
         }
         (ready, hints)
@@ -218,7 +228,6 @@ impl Client {
             }
             sharing.push(index);
         }
-        let mut refused = HashSet::new();
         for (uid, exchange) in self.gather(requests, call.view()).await {
             self.report.bundles += 1;
             self.report.bundle_bytes += exchange.bytes_up;
@@ -230,12 +239,15 @@ impl Client {
                 continue;
             }
             for &index in users.get(&uid).into_iter().flatten() {
-                refused.insert(index);
                 let asked = Asked::Parameters;
                 unanswered.push((index, Attempt { asked, event, detail: detail.clone() }));
             }
         }
-        wave.into_iter().filter(|index| !refused.contains(index)).collect()
+        let known = |index: &usize| {
+            let (link, sending) = (self.link.as_ref(), call.sending(*index));
+            link.zip(sending).is_some_and(|(link, sending)| link.bundles.contains(&sending.uid))
+        };
+        wave.into_iter().filter(known).collect()
     }
 
     async fn send_queries(
@@ -291,7 +303,7 @@ impl Client {
         match (action(Asked::Answer, event, 1, 1), hints.get(&sending.shard)) {
             (Action::Keep, Some(hint)) => {
                 let response_bytes = answer.encrypted_response.iter().map(Vec::len).sum();
-                self.sent.push((index, sent_query(&sending, response_bytes)));
+                self.sent.push((call.place(index), sent_query(&sending, response_bytes)));
                 call.keep(index, answer, hint.clone());
             }
             (wanted, _) => {
@@ -303,7 +315,9 @@ impl Client {
         }
     }
 
-    /// Asks several things at once, as many as the server lets us have in flight.
+    /// Asks several things at once, as many as the server lets us have in flight. When the
+    /// connection seems lost, what was not asked yet is not asked over it, and is missing in what
+    /// comes back: it waits for the next round.
     async fn gather<T: Send + 'static>(
         &mut self,
         requests: Vec<(T, RequestBody, usize)>,
@@ -314,8 +328,9 @@ impl Client {
         let mut asking = JoinSet::new(); // aborts what is left when the call is cancelled
         let mut answered = Vec::with_capacity(requests.len());
         let mut requests = requests.into_iter();
+        let (mut heard, mut lost) = (false, None);
         loop {
-            while asking.len() < self.allowance.in_flight {
+            while lost.is_none() && asking.len() < self.allowance.in_flight {
                 let Some((tag, body, replies)) = requests.next() else { break };
                 let connection = link.connection.clone();
                 let request = Request::from(body);
@@ -327,9 +342,36 @@ impl Client {
             let (tag, exchange) = done.expect("this is a bug: asking a server panicked");
             self.report.bytes_up += exchange.bytes_up;
             self.report.bytes_down += exchange.bytes_down;
+            heard |= !exchange.replies.is_empty();
+            if matches!(exchange.end, End::TimedOut | End::ConnectionLost(_)) {
+                lost.get_or_insert_with(|| ended(&exchange.end).1);
+            }
             answered.push((tag, exchange));
         }
+        match lost {
+            _ if heard => self.outage.heard(),
+            Some(reason) => self.outage.silent(&reason, Instant::now()),
+            None => {}
+        }
         answered
+    }
+
+    /// Sees to it that there is a connection, and tries again until there is one or the outage has
+    /// lasted too long. A try that finds no server is no attempt of a look-up: nothing went out.
+    async fn reach(&mut self) -> Result<(), Unreachable> {
+        let mut tries = 0;
+        loop {
+            let left = self.outage.left(Instant::now())?;
+            let failed = match timeout(left, self.link()).await {
+                Ok(Ok(_)) => return Ok(()),
+                Ok(Err(error)) => error.to_string(),
+                Err(_) => "no address answered".to_owned(),
+            };
+            let now = Instant::now();
+            self.outage.silent(&failed, now);
+            tries += 1;
+            sleep(backoff(tries).min(self.outage.left(now)?)).await;
+        }
     }
 
     /// The connection in use; a new one where there is none.
@@ -367,6 +409,7 @@ impl Client {
         let mut attempts = 0;
         loop {
             attempts += 1;
+            self.reach().await?;
             let (reply, event, detail) = self.ask_parameters().await;
             let replicas = self.dialer.replica_count();
             let lags = match (action(Asked::Parameters, event, attempts, replicas), reply) {
@@ -400,6 +443,13 @@ impl Client {
         let exchange = ask(connection, request, None, 1, self.answer_timeout).await;
         self.report.bytes_up += exchange.bytes_up;
         self.report.bytes_down += exchange.bytes_down;
+        match &exchange.end {
+            _ if !exchange.replies.is_empty() => self.outage.heard(),
+            End::TimedOut | End::ConnectionLost(_) => {
+                self.outage.silent(&ended(&exchange.end).1, Instant::now());
+            }
+            _ => {}
+        }
         parameter_reply(exchange)
     }
 

@@ -50,6 +50,7 @@ mod exchange;
 mod hints;
 mod net;
 mod options;
+mod outage;
 mod report;
 mod retry;
 mod trust;
@@ -71,6 +72,7 @@ use call::{Call, View};
 use exchange::{Allowance, Link};
 use hints::HintCache;
 use net::Dialer;
+use outage::Outage;
 use retry::Via;
 use trust::Rules;
 
@@ -81,6 +83,8 @@ pub struct Client {
     rules: Rules,
     view: Option<Arc<View>>,
     allowance: Allowance,
+    outage: Outage,
+    unreachable_max: Duration,
     hints: HintCache,
     answer_timeout: Duration,
     deadline: Duration,
@@ -107,23 +111,27 @@ impl Client {
             },
             view: None,
             allowance: Allowance::new(None),
+            outage: Outage::new(options.unreachable_max),
+            unreachable_max: options.unreachable_max,
             hints: HintCache::new(limits::HINT_CACHE_BYTES),
             answer_timeout: options.answer_timeout,
             deadline: options.deadline,
             report: CallReport::default(),
             sent: Vec::new(),
         };
-        client.link().await?; // a server that is not there is said at once, without retries
-        client.refresh().await?;
-        if options.trust == Trust::FirstUse && options.remembered.is_none() {
-            let key = client.operator_key();
-            tracing::warn!(
-                fingerprint = key.fingerprint(),
-                "the operator's key is believed on first use: compare it with what the operator \
-                 publishes, then pin it"
-            );
+        match client.begin().await {
+            Ok(()) => Ok(client),
+            Err(error) => {
+                client.close().await;
+                Err(error)
+            }
         }
-        Ok(client)
+    }
+
+    async fn begin(&mut self) -> Result<(), ClientError> {
+        self.link().await?; // a server that is not there is said at once, without retries
+        self.refresh().await?;
+        Ok(())
     }
 
     /// Looks up many keys in one call; the outcomes come in the order of the keys.
@@ -133,7 +141,8 @@ impl Client {
     ///
     /// # Errors
     /// The outer error ends the whole call, undecoded: new parameters that must not be used, or no
-    /// random bytes for secrets. Anything else ends only the look-ups it happened to.
+    /// random bytes for secrets. Anything else ends only the look-ups it happened to;
+    /// a server that cannot be reached for [`Options::unreachable_max`], all that still wait.
     pub async fn lookup<K: AsRef<[u8]>>(
         &mut self,
         keys: &[K],
@@ -143,6 +152,7 @@ impl Client {
         }
         self.report = CallReport::default();
         self.sent.clear();
+        self.outage = Outage::new(self.unreachable_max);
         let view = self.view().clone();
         let keys: Vec<_> = keys.iter().map(|key| Zeroizing::new(key.as_ref().to_vec())).collect();
 
@@ -162,7 +172,8 @@ impl Client {
     }
 
     /// Says good-bye, so that the server need not wait for the connection to fall silent. A client
-    /// that is merely dropped is also safe.
+    /// that is merely dropped is also safe, but a program that then ends at once leaves the server
+    /// with a connection that it holds for alive.
     pub async fn close(mut self) {
         self.go(Via::Reconnect);
         self.dialer.close().await;

@@ -64,9 +64,12 @@ impl Dialer {
 
     /// Waits until the peers of closed connections know, but not long.
     pub(super) async fn close(&self) {
-        for endpoint in [&self.endpoint_v4, &self.endpoint_v6].into_iter().flatten() {
-            let _ = timeout(limits::CLOSE_TIMEOUT, endpoint.wait_idle()).await;
-        }
+        let idle = async |endpoint: &Option<Endpoint>| {
+            if let Some(endpoint) = endpoint {
+                let _ = timeout(limits::CLOSE_TIMEOUT, endpoint.wait_idle()).await;
+            }
+        };
+        tokio::join!(idle(&self.endpoint_v4), idle(&self.endpoint_v6));
     }
 
     /// A connection to the current replica, or else to the next one that answers.
@@ -252,7 +255,8 @@ impl Stream {
         }
         let rest = self.held.split_off(head.frame_bytes);
         let frame = Bytes::from(std::mem::replace(&mut self.held, rest));
-        let reply = decode_reply(&head, frame).map_err(|e| self.not_a_reply(&e.to_string()))?;
+        let reply =
+            decode_reply(&head, frame, shape).map_err(|e| self.not_a_reply(&e.to_string()))?;
         let body = reply.body.ok_or_else(|| self.not_a_reply("an empty reply"))?;
         Ok(Some((body, head.frame_bytes)))
     }

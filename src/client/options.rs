@@ -60,6 +60,8 @@ pub struct Options {
     pub records_per_shard_min: u64,
     /// How long one address may take to connect.
     pub connect_timeout: Duration,
+    /// How long a call goes on without reaching any server; from when the loss was noticed.
+    pub unreachable_max: Duration,
     /// How long the next reply on a stream may take.
     pub answer_timeout: Duration,
     /// After how long the server may drop a query; zero: the server's default.
@@ -67,6 +69,9 @@ pub struct Options {
 }
 
 impl Options {
+    /// What [`ClientError::Option`] calls [`Options::ca_pem`].
+    pub const CA_FILE: &str = "CA file";
+
     /// One server, with the bounds of [`limits`] for everything else.
     pub fn new(replica: Replica, ca_pem: Vec<u8>, trust: Trust) -> Self {
         Self {
@@ -77,6 +82,7 @@ impl Options {
             remembered: None,
             records_per_shard_min: limits::RECORDS_PER_SHARD_ACCEPTED_MIN,
             connect_timeout: limits::CONNECT_TIMEOUT,
+            unreachable_max: limits::UNREACHABLE_MAX,
             answer_timeout: limits::ANSWER_TIMEOUT,
             deadline: Duration::ZERO,
         }
@@ -89,7 +95,8 @@ impl Options {
         if self.replicas.iter().all(|replica| replica.addresses.is_empty()) {
             return refuse("servers", "no address".into(), "at least one");
         }
-        if self.connect_timeout.is_zero() || self.answer_timeout.is_zero() {
+        let timeouts = [self.connect_timeout, self.unreachable_max, self.answer_timeout];
+        if timeouts.iter().any(Duration::is_zero) {
             return refuse("time-outs", "zero".into(), "more than that");
         }
         if self.deadline > limits::DEADLINE_MAX {
@@ -108,7 +115,7 @@ impl Options {
     /// The TLS side: TLS 1.3, the given authorities only, our protocol.
     pub(crate) fn tls(&self, alpn: &[u8]) -> Result<rustls::ClientConfig, ClientError> {
         let bad = |what, found: String, expected| ClientError::Option { what, found, expected };
-        let ca = |found: String| bad("CA file", found, "PEM certificates");
+        let ca = |found: String| bad(Self::CA_FILE, found, "PEM certificates");
         let mut roots = rustls::RootCertStore::empty();
         for certificate in CertificateDer::pem_slice_iter(&self.ca_pem) {
             let certificate = certificate.map_err(|e| ca(e.to_string()))?;

@@ -148,7 +148,8 @@ fn pause(attempts: u32) -> Duration {
     if attempts <= 1 { Duration::ZERO } else { backoff(attempts) }
 }
 
-fn backoff(attempts: u32) -> Duration {
+/// A wait that doubles with every attempt.
+pub(crate) fn backoff(attempts: u32) -> Duration {
     let doubled = limits::RETRY_WAIT_MIN.saturating_mul(1 << attempts.min(10));
     doubled.min(limits::RETRY_WAIT_MAX)
 }

@@ -1,7 +1,8 @@
 //! `sotto lookup`: looks keys up privately and prints what it finds.
 //!
-//! All keys go in one call (or in several of [`limits::KEYS_PER_CALL_MAX`]), and nothing is printed
-//! before the last of them is finished. Exit code 0: all found; 1: some not found; 2: an error.
+//! All keys go in one call (or in several of [`limits::KEYS_PER_CALL_MAX`]), and nothing of a call
+//! is printed before the last of its keys is finished. Exit code 0: all found; 1: some not found;
+//! 2: an error; 130: interrupted. However it ends, it tells the server that it leaves.
 
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
@@ -9,7 +10,9 @@ use std::process::ExitCode;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use sotto::client::{Client, LookupError, OperatorKey, Options, Outcome, Replica, Trust};
+use sotto::client::{
+    Client, ClientError, LookupError, OperatorKey, Options, Outcome, Replica, Trust,
+};
 use sotto::limits;
 
 use super::Ended;
@@ -29,9 +32,9 @@ pub(crate) struct Args {
     /// Certificates (PEM) of who may sign the servers' certificates.
     #[arg(long, value_name = "FILE")]
     ca: PathBuf,
-    /// The operator's public key: `operator.pub` of the database, or 64 hex digits. Without it the
-    /// key the server shows is believed.
-    #[arg(long, value_name = "FILE")]
+    /// The operator's public key: the file `operator.pub` of the database, a file with 64 hex
+    /// digits, or those digits themselves. Without it the key the server shows is believed.
+    #[arg(long, value_name = "FILE|DIGITS")]
     operator_key: Option<PathBuf>,
     /// Accept shards with as few expected records: the crowd a look-up hides in.
     #[arg(long, value_name = "N", default_value_t = limits::RECORDS_PER_SHARD_ACCEPTED_MIN)]
@@ -47,22 +50,40 @@ pub(crate) struct Args {
     keys: Vec<String>,
 }
 
+/// Exit code after Ctrl-C, as shells have it.
+const INTERRUPTED: u8 = 130;
+
 type Found = (Vec<u8>, Result<Outcome, LookupError>);
+type Error = Box<dyn std::error::Error>;
 
 pub(crate) fn run(args: Args) -> Ended {
     let keys = keys(&args)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let found = runtime.block_on(look_up(&args, keys))?;
+    runtime.block_on(async {
+        let mut client = connect(&args).await?;
+        let ended = tokio::select! {
+            ended = look_up(&args, &mut client, keys) => ended,
+            _ = tokio::signal::ctrl_c() => Ok(ExitCode::from(INTERRUPTED)),
+        };
+        client.close().await;
+        ended
+    })
+}
+
+fn print(args: &Args, found: &[Found]) -> std::io::Result<()> {
     let mut out = std::io::stdout().lock();
-    for (key, outcome) in &found {
+    for (key, outcome) in found {
         let line = if args.json { json_line(key, outcome) } else { text_line(key, outcome) };
         writeln!(out, "{line}")?;
     }
-    out.flush()?;
-    Ok(exit_code(&found))
+    out.flush()
 }
 
-fn keys(args: &Args) -> Result<Vec<Vec<u8>>, Box<dyn std::error::Error>> {
+fn keys(args: &Args) -> Result<Vec<Vec<u8>>, Error> {
+    if args.keys.iter().any(String::is_empty) {
+        let most = limits::KEY_BYTES_MAX;
+        return Err(format!("KEY: found an empty key, expected 1 to {most} bytes").into());
+    }
     let mut keys: Vec<Vec<u8>> = args.keys.iter().map(|key| key.clone().into_bytes()).collect();
     if let Some(path) = &args.keys_from {
         let mut bytes = Vec::new();
@@ -71,6 +92,8 @@ fn keys(args: &Args) -> Result<Vec<Vec<u8>>, Box<dyn std::error::Error>> {
         } else {
             bytes = read(path, "--keys-from")?;
         }
+        // A byte order mark is an editor's, not the first key's.
+        let bytes = bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(&bytes);
         let lines = bytes.split(|&byte| byte == b'\n');
         let lines = lines.map(|line| line.strip_suffix(b"\r").unwrap_or(line));
         keys.extend(lines.filter(|line| !line.is_empty()).map(<[u8]>::to_vec));
@@ -85,27 +108,38 @@ fn read(path: &Path, option: &str) -> Result<Vec<u8>, String> {
     std::fs::read(path).map_err(|error| format!("{option} {}: {error}", path.display()))
 }
 
-async fn look_up(
-    args: &Args,
-    keys: Vec<Vec<u8>>,
-) -> Result<Vec<Found>, Box<dyn std::error::Error>> {
-    let mut client = Client::connect(options(args).await?).await?;
+async fn connect(args: &Args) -> Result<Client, Error> {
+    let client = Client::connect(options(args).await?).await.map_err(|error| match error {
+        ClientError::Option { what: Options::CA_FILE, .. } | ClientError::Connect { .. } => {
+            format!("{error} (--ca {})", args.ca.display()).into()
+        }
+        error => Error::from(error),
+    })?;
     if args.operator_key.is_none() {
         let key = client.operator_key();
         eprintln!("note: no --operator-key, so the key this server shows is believed this once.");
         eprintln!("      fingerprint {}: compare it with the operator's,", key.fingerprint());
-        eprintln!("      then pin it with --operator-key and a file that holds");
+        eprintln!("      then pin it with --operator-key");
         eprintln!("      {key}");
     }
-    let mut outcomes = Vec::with_capacity(keys.len());
-    for keys in keys.chunks(limits::KEYS_PER_CALL_MAX) {
-        outcomes.extend(client.lookup(keys).await?);
-    }
-    client.close().await;
-    Ok(keys.into_iter().zip(outcomes).collect())
+    Ok(client)
 }
 
-async fn options(args: &Args) -> Result<Options, Box<dyn std::error::Error>> {
+async fn look_up(args: &Args, client: &mut Client, keys: Vec<Vec<u8>>) -> Ended {
+    let mut seen = Seen::default();
+    for keys in keys.chunks(limits::KEYS_PER_CALL_MAX) {
+        let outcomes = match &seen.unreachable {
+            None => client.lookup(keys).await?,
+            Some(error) => vec![Err(error.clone()); keys.len()],
+        };
+        let found: Vec<Found> = keys.iter().cloned().zip(outcomes).collect();
+        print(args, &found)?;
+        seen.add(&found);
+    }
+    Ok(seen.exit_code())
+}
+
+async fn options(args: &Args) -> Result<Options, Error> {
     let mut replicas = Vec::new();
     for server in &args.server {
         let mut replica = Replica::resolve(server).await?;
@@ -116,17 +150,23 @@ async fn options(args: &Args) -> Result<Options, Box<dyn std::error::Error>> {
     }
     let trust = match &args.operator_key {
         None => Trust::FirstUse,
-        Some(path) => {
-            let text = read(path, "--operator-key")?;
-            let key = OperatorKey::from_text(&String::from_utf8_lossy(&text))
-                .map_err(|error| format!("{}: {error}", path.display()))?;
-            Trust::Pinned(key)
-        }
+        Some(given) => Trust::Pinned(operator_key(given)?),
     };
     let mut options = Options::new(replicas.remove(0), read(&args.ca, "--ca")?, trust);
     options.replicas.append(&mut replicas);
     options.records_per_shard_min = args.accept_shard_records;
     Ok(options)
+}
+
+/// The key's digits themselves, or else a file.
+fn operator_key(given: &Path) -> Result<OperatorKey, Error> {
+    let digits = given.to_str().filter(|text| text.len() == 64);
+    if let Some(Ok(key)) = digits.map(OperatorKey::from_text) {
+        return Ok(key);
+    }
+    let text = read(given, "--operator-key")?;
+    let key = OperatorKey::from_text(&String::from_utf8_lossy(&text));
+    key.map_err(|error| format!("{}: {error}", given.display()).into())
 }
 
 /// As text where a person can read it in one line, else in base64.
@@ -169,13 +209,32 @@ fn json_line(key: &[u8], outcome: &Result<Outcome, LookupError>) -> String {
     object.to_string()
 }
 
-fn exit_code(found: &[Found]) -> ExitCode {
-    let failed = found.iter().any(|(_, outcome)| problem(outcome).is_some());
-    let absent = found.iter().any(|(_, outcome)| matches!(outcome, Ok(Outcome::Absent)));
-    match (failed, absent) {
-        (true, _) => ExitCode::from(2),
-        (false, true) => ExitCode::from(1),
-        (false, false) => ExitCode::SUCCESS,
+/// What the calls so far had among their outcomes.
+#[derive(Default)]
+struct Seen {
+    failed: bool,
+    absent: bool,
+    /// The server is gone: no further call is made.
+    unreachable: Option<LookupError>,
+}
+
+impl Seen {
+    fn add(&mut self, found: &[Found]) {
+        for (_, outcome) in found {
+            self.failed |= problem(outcome).is_some();
+            self.absent |= matches!(outcome, Ok(Outcome::Absent));
+            if let Err(error @ LookupError::Unreachable { .. }) = outcome {
+                self.unreachable.get_or_insert_with(|| error.clone());
+            }
+        }
+    }
+
+    fn exit_code(&self) -> ExitCode {
+        match (self.failed, self.absent) {
+            (true, _) => ExitCode::from(2),
+            (false, true) => ExitCode::from(1),
+            (false, false) => ExitCode::SUCCESS,
+        }
     }
 }
 
@@ -209,7 +268,9 @@ mod tests {
         assert!(json_line(b"k", &Err(LookupError::HintForged)).starts_with(r#"{"error":"#));
         let code = |outcomes: Vec<Result<Outcome, LookupError>>| {
             let found: Vec<Found> = outcomes.into_iter().map(|o| (Vec::new(), o)).collect();
-            format!("{:?}", exit_code(&found))
+            let mut seen = Seen::default();
+            found.chunks(1).for_each(|found| seen.add(found)); // in calls of one
+            format!("{:?}", seen.exit_code())
         };
         let is = |code: u8| format!("{:?}", ExitCode::from(code));
         assert_eq!(code(vec![found.clone()]), is(0));

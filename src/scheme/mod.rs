@@ -51,6 +51,31 @@ fn fill_random(bytes: &mut [u8]) -> Result<(), SecretError> {
     getrandom::fill(bytes).map_err(|error| SecretError::NoRandomness(error.to_string()))
 }
 
+/// The numbers below `len` in uniformly random order, drawn from the operating system's generator
+/// (Fisher-Yates).
+pub fn random_permutation(len: usize) -> Result<Vec<usize>, SecretError> {
+    let seed = zeroize::Zeroizing::new(random_bytes()?);
+    Ok(shuffled(len, &seed))
+}
+
+fn shuffled(len: usize, seed: &[u8; 32]) -> Vec<usize> {
+    let mut random = blake3::Hasher::new_keyed(seed).finalize_xof();
+    let mut below = |bound: u64| loop {
+        let mut bytes = [0; 8];
+        random.fill(&mut bytes);
+        let drawn = u64::from_le_bytes(bytes);
+        // The last, incomplete stretch of multiples would favour small numbers: draw again.
+        if drawn < u64::MAX - u64::MAX % bound {
+            return (drawn % bound) as usize;
+        }
+    };
+    let mut order: Vec<usize> = (0..len).collect();
+    for last in (1..len).rev() {
+        order.swap(last, below(last as u64 + 1));
+    }
+    order
+}
+
 /// Which key of a bundle a term is multiplied with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KeyName {

@@ -430,6 +430,24 @@ fn a_changed_hint_or_matrix_is_not_trusted() {
 }
 
 #[test]
+fn permutations_are_uniform() {
+    assert_eq!((shuffled(0, &[0; 32]), shuffled(1, &[0; 32])), (vec![], vec![0]));
+    let mut counts = std::collections::BTreeMap::new();
+    for n in 0..24_000u32 {
+        let seed = *blake3::hash(&n.to_le_bytes()).as_bytes();
+        *counts.entry(shuffled(4, &seed)).or_insert(0i32) += 1;
+    }
+    assert_eq!(counts.len(), 24);
+    // 1 000 of each expected; six standard deviations.
+    assert!(counts.values().all(|count| (count - 1_000).abs() < 186), "{counts:?}");
+    let (a, b) = (random_permutation(64).unwrap(), random_permutation(64).unwrap());
+    assert_ne!(a, b);
+    let mut sorted = a;
+    sorted.sort_unstable();
+    assert!(sorted.into_iter().eq(0..64));
+}
+
+#[test]
 fn bundles_with_wrong_lengths_or_residues_are_refused() {
     let shape = shape(128, 192, 11, 17);
     let mut secret = Secret::draw(SEED).unwrap();

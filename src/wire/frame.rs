@@ -6,8 +6,8 @@
 //! it, so the kind the bound was chosen for is the kind that is decoded.
 
 use prost::Message;
-use prost::bytes::Bytes;
-use prost::encoding::{decode_varint, encoded_len_varint};
+use prost::bytes::{Buf, Bytes};
+use prost::encoding::{DecodeContext, decode_key, decode_varint, encoded_len_varint, skip_field};
 
 use super::StreamCode;
 use super::message::{Hint, PirParameterResponse, PirResponse, Reply, ReplyBody};
@@ -48,6 +48,16 @@ pub enum FrameError {
         /// Bytes the frame says it has.
         found: usize,
         /// Bytes it may have.
+        max: usize,
+    },
+    /// A repeated field with more elements than a shard has packs.
+    #[error("the {kind} message has more than {max} elements in field {field}, one a pack")]
+    TooManyElements {
+        /// Kind of message.
+        kind: &'static str,
+        /// Number of the field.
+        field: u32,
+        /// Elements it may have.
         max: usize,
     },
     /// The message itself cannot be read.
@@ -231,12 +241,20 @@ pub fn encode_frame(message: &impl Message) -> Vec<u8> {
     message.encode_length_delimited_to_vec()
 }
 
-/// Decodes the reply whose head was read; `frame` is the whole frame.
-pub fn decode_reply(head: &FrameHead<ReplyKind>, frame: Bytes) -> Result<Reply, FrameError> {
+/// Decodes the reply whose head was read; `frame` is the whole frame. Without a shape, as before
+/// the first parameters, no reply may carry a pack.
+pub fn decode_reply(
+    head: &FrameHead<ReplyKind>,
+    frame: Bytes,
+    shape: Option<&Shape>,
+) -> Result<Reply, FrameError> {
     let body = head.body(frame)?;
-    let unreadable = |kind| {
-        move |error: prost::DecodeError| FrameError::Unreadable { kind, detail: error.to_string() }
-    };
+    let packs = shape.map_or(0, Shape::packs);
+    match head.kind {
+        ReplyKind::Parameters => {}
+        ReplyKind::Answer => check_elements("answer", body.clone(), [5, 16], packs)?,
+        ReplyKind::Hint => check_elements("hint", body.clone(), [3, 3], packs)?,
+    }
     let body = match head.kind {
         ReplyKind::Parameters => ReplyBody::Parameters(
             PirParameterResponse::decode(body).map_err(unreadable("parameter reply"))?,
@@ -247,4 +265,31 @@ pub fn decode_reply(head: &FrameHead<ReplyKind>, frame: Bytes) -> Result<Reply, 
         ReplyKind::Hint => ReplyBody::Hint(Hint::decode(body).map_err(unreadable("hint"))?),
     };
     Ok(Reply::from(body))
+}
+
+/// Counts the elements of repeated fields before one is decoded: two bytes of a frame, an empty
+/// element, would grow into a vector of twenty-four.
+fn check_elements(
+    kind: &'static str,
+    mut body: Bytes,
+    repeated: [u32; 2],
+    max: usize,
+) -> Result<(), FrameError> {
+    let mut found = [0; 2];
+    while body.has_remaining() {
+        let (field, wire_type) = decode_key(&mut body).map_err(unreadable(kind))?;
+        if let Some(at) = repeated.iter().position(|&known| known == field) {
+            found[at] += 1;
+            if found[at] > max {
+                return Err(FrameError::TooManyElements { kind, field, max });
+            }
+        }
+        let context = DecodeContext::default();
+        skip_field(wire_type, field, &mut body, context).map_err(unreadable(kind))?;
+    }
+    Ok(())
+}
+
+fn unreadable(kind: &'static str) -> impl Fn(prost::DecodeError) -> FrameError {
+    move |error| FrameError::Unreadable { kind, detail: error.to_string() }
 }

@@ -106,6 +106,8 @@ pub(crate) enum Trick {
     Noise,
     /// Closes the connection.
     Close,
+    /// Closes every connection and accepts none any more.
+    Vanish,
     /// Answers with bytes of the right length and the wrong content.
     Scramble,
 }
@@ -170,8 +172,11 @@ pub(crate) struct Fake {
     signer: SigningKey,
     certificates: LocalCertificates,
     state: Mutex<State>,
+    endpoint: quinn::Endpoint,
     /// One permit a query that came.
     pub(crate) arrived: tokio::sync::Semaphore,
+    /// One permit a client that said good-bye.
+    pub(crate) left: tokio::sync::Semaphore,
 }
 
 impl Fake {
@@ -198,9 +203,11 @@ impl Fake {
             database,
             certificates,
             state: Mutex::new(state),
+            endpoint,
             arrived: tokio::sync::Semaphore::new(0),
+            left: tokio::sync::Semaphore::new(0),
         });
-        tokio::spawn(accept(fake.clone(), endpoint));
+        tokio::spawn(accept(fake.clone()));
         fake
     }
 
@@ -271,13 +278,16 @@ fn publish(database: &Database, epoch: u64, change: Option<Change>) -> Published
     Published { parameters, digests }
 }
 
-async fn accept(fake: Arc<Fake>, endpoint: quinn::Endpoint) {
-    while let Some(incoming) = endpoint.accept().await {
+async fn accept(fake: Arc<Fake>) {
+    while let Some(incoming) = fake.endpoint.accept().await {
         let fake = fake.clone();
         tokio::spawn(async move {
             let Ok(connection) = incoming.await else { return };
             while let Ok((send, receive)) = connection.accept_bi().await {
                 tokio::spawn(serve(fake.clone(), connection.clone(), send, receive));
+            }
+            if let quinn::ConnectionError::ApplicationClosed(_) = connection.closed().await {
+                fake.left.add_permits(1);
             }
         });
     }
@@ -311,6 +321,7 @@ async fn serve(
         Trick::Silence => drop(connection.closed().await), // keeps the stream
         Trick::Reset => drop(send.reset(1u32.into())),
         Trick::Close => connection.close(1u32.into(), b""),
+        Trick::Vanish => fake.endpoint.close(1u32.into(), b""),
         Trick::Noise => {
             let _ = send.write_all(&[0xff; 300]).await;
             let _ = send.finish();
@@ -322,7 +333,8 @@ async fn serve(
 
 /// Whether a trick ends the stream instead of replying.
 fn ends_stream(trick: Trick) -> bool {
-    matches!(trick, Trick::Silence | Trick::Reset | Trick::Finish | Trick::Noise | Trick::Close)
+    use Trick::{Close, Finish, Noise, Reset, Silence, Vanish};
+    matches!(trick, Silence | Reset | Finish | Noise | Close | Vanish)
 }
 
 impl Fake {

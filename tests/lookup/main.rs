@@ -107,7 +107,10 @@ fn observed(crossing: &Crossing) -> (RequestBody, usize, Vec<usize>) {
             request.uid = "u".repeat(request.uid.len());
         }
         RequestBody::Batch(batch) => {
+            // The order of a call's queries is random; their nonces number them in it.
+            batch.requests.sort_by_key(|query| query.shard);
             for query in &mut batch.requests {
+                query.nonce.clear();
                 query.uid = "u".repeat(query.uid.len());
                 let vector = query.encrypted_vector.iter_mut();
                 vector.for_each(|bytes| *bytes = vec![0; bytes.len()].into());

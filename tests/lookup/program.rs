@@ -73,6 +73,9 @@ async fn lookup_prints_what_it_finds_and_says_it_by_its_exit_code() {
     let (code, out, _) = run(served.lookup(&["--keys-from", keys, "+15550100000"])).await;
     let expected = "+15550100000\tvalue 0\n+15550100001\tvalue 1\n+15550100002\tvalue 2\n";
     assert_eq!((code, &*out), (0, expected));
+    std::fs::write(keys, "\u{feff}+15550100001\n").unwrap();
+    let (code, out, _) = run(served.lookup(&["--keys-from", keys])).await;
+    assert_eq!((code, &*out), (0, "+15550100001\tvalue 1\n"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -81,13 +84,17 @@ async fn lookup_says_whom_it_believes() {
     let (code, _, err) = run(served.lookup_unpinned(&["empty"])).await;
     let key = served.built.operator_key();
     assert_eq!(code, 0);
-    for said in [key.to_string(), key.fingerprint(), "--operator-key".into()] {
-        assert!(err.contains(&said), "{err}");
+    for said in [key.to_string(), key.fingerprint()] {
+        assert_eq!(err.matches(&said).count(), 1, "{err}");
     }
+    assert!(err.contains("--operator-key"), "{err}");
     // What it says to pin can be pinned.
     let pinned = served.built.folder.path().join("pinned");
     std::fs::write(&pinned, key.to_string()).unwrap();
     let pin = ["--operator-key", pinned.to_str().unwrap(), "empty"];
+    let (code, _, err) = run(served.lookup_unpinned(&pin)).await;
+    assert_eq!((code, &*err), (0, ""));
+    let pin = ["--operator-key", &key.to_string(), "empty"];
     let (code, _, err) = run(served.lookup_unpinned(&pin)).await;
     assert_eq!((code, &*err), (0, ""));
 }
@@ -101,11 +108,12 @@ async fn lookup_explains_what_is_wrong_and_ends_with_2() {
     let missing = served.built.folder.path().join("missing");
     let missing = missing.to_str().unwrap();
     let ca = served.ca.to_str().unwrap();
-    let cases: [(Command, &str); 6] = [
+    let cases: [(Command, &str); 7] = [
         (served.lookup_unpinned(&["--operator-key", other, "k"]), "expected the pinned"),
         (served.lookup_unpinned(&["--operator-key", missing, "k"]), missing),
         (served.lookup_unpinned(&["--operator-key", ca, "k"]), "operator key"),
         (served.lookup(&[]), "no key to look up"),
+        (served.lookup(&["empty", ""]), "found an empty key"),
         (served.lookup(&["--keys-from", missing]), missing),
         (served.lookup(&["--server-name", "elsewhere", "k"]), "no connection to"),
     ];
@@ -113,6 +121,16 @@ async fn lookup_explains_what_is_wrong_and_ends_with_2() {
         let (code, out, err) = run(command).await;
         assert_eq!((code, &*out), (2, ""), "{err}");
         assert!(err.contains("error: ") && err.contains(said), "{said}: {err}");
+    }
+    let stranger = sotto::server::certificates::localhost().unwrap().ca_pem;
+    for wrong in ["", &stranger] {
+        let file = served.built.folder.path().join("wrong-ca.pem");
+        std::fs::write(&file, wrong).unwrap();
+        let mut command = sotto();
+        command.args(["lookup", "--server", &served.server, "k", "--ca"]).arg(&file);
+        let (code, _, err) = run(command).await;
+        assert_eq!(code, 2);
+        assert!(err.contains(file.to_str().unwrap()), "{err}");
     }
     let mut crowd = sotto();
     crowd.args(["lookup", "--server", &served.server, "--ca", ca, "k"]);

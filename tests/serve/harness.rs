@@ -340,7 +340,7 @@ pub(crate) async fn replies(mut receive: RecvStream) -> Vec<ReplyBody> {
     while !bytes.is_empty() {
         let head = reply_head(&bytes, Some(&shape())).unwrap().unwrap();
         let frame = bytes.split_to(head.frame_bytes);
-        replies.push(decode_reply(&head, frame).unwrap().body.unwrap());
+        replies.push(decode_reply(&head, frame, Some(&shape())).unwrap().body.unwrap());
     }
     replies
 }

@@ -29,7 +29,7 @@ fuzz_target!(|data: &[u8]| {
         if let Ok(Some(head)) = wire::reply_head(data, known)
             && let Some(frame) = data.get(..head.frame_bytes)
         {
-            let _ = wire::decode_reply(&head, Bytes::copy_from_slice(frame));
+            let _ = wire::decode_reply(&head, Bytes::copy_from_slice(frame), known);
         }
     }
     if let Ok(parameters) = PublicParameters::decode(data) {
