@@ -119,13 +119,19 @@ impl Client {
             report: CallReport::default(),
             sent: Vec::new(),
         };
-        match client.begin().await {
-            Ok(()) => Ok(client),
-            Err(error) => {
-                client.close().await;
-                Err(error)
-            }
+        if let Err(error) = client.begin().await {
+            client.close().await;
+            return Err(error);
         }
+        if options.trust == Trust::FirstUse && options.remembered.is_none() {
+            let key = client.operator_key();
+            tracing::warn!(
+                fingerprint = key.fingerprint(),
+                "the operator's key is believed on first use: compare it with what the operator \
+                 publishes, then pin it"
+            );
+        }
+        Ok(client)
     }
 
     async fn begin(&mut self) -> Result<(), ClientError> {

@@ -76,9 +76,9 @@ impl fmt::Debug for OperatorKey {
 pub enum Trust {
     /// The operator's key, known from elsewhere.
     Pinned(OperatorKey),
-    /// The key the first server shows is believed. Whoever answers first can pass for the
-    /// operator: so who asks for this tells its user, shows [`super::Client::operator_key`] to
-    /// compare with what the operator publishes, and pins it from then on.
+    /// The key the first server shows is believed, and warned about. Whoever answers first can
+    /// pass for the operator: compare [`super::Client::operator_key`] with what the operator
+    /// publishes, and pin it from then on.
     FirstUse,
 }
 

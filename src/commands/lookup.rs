@@ -116,11 +116,8 @@ async fn connect(args: &Args) -> Result<Client, Error> {
         error => Error::from(error),
     })?;
     if args.operator_key.is_none() {
-        let key = client.operator_key();
-        eprintln!("note: no --operator-key, so the key this server shows is believed this once.");
-        eprintln!("      fingerprint {}: compare it with the operator's,", key.fingerprint());
-        eprintln!("      then pin it with --operator-key");
-        eprintln!("      {key}");
+        // The library's warning has said why.
+        eprintln!("note: to pin this key: --operator-key {}", client.operator_key());
     }
     Ok(client)
 }
