@@ -158,7 +158,7 @@ pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long leaving waits for peers to take note of it.
 pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Largest manifest read from disk: 65 536 shards at about 400 bytes a line, doubled.
+/// Largest manifest read from disk: 65 000 shards at about 400 bytes a line, doubled.
 pub const MANIFEST_BYTES_MAX: u64 = 64 << 20;
 
 /// Longest record of the builder's input, in bytes as written.
