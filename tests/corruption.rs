@@ -11,12 +11,12 @@ use sotto::keyword::{Outcome, band, extract, locate};
 use sotto::params::{Shape, ShapeFields};
 use sotto::scheme::{KeyBundle, SecretPool, reference};
 use sotto::shard::header::{HEADER_BYTES, SECTION_NAMES, file_name};
-use sotto::shard::hex::Hex;
 use sotto::shard::manifest::{MANIFEST_NAME, SHARDS_DIR};
 use sotto::shard::verify::verify;
 use sotto::shard::write::entry;
 use sotto::shard::{Database, Header, Manifest, ManifestHead};
 use sotto::wire::SigningKey;
+use sotto::wire::hex::Hex;
 
 const SHARDS: u32 = 3;
 

@@ -4,8 +4,8 @@ use super::count::Count;
 use super::{BuildError, BuildOptions, Existing, random};
 use crate::limits;
 use crate::params::{Shape, TAG_BYTES};
-use crate::shard::hex;
 use crate::shard::manifest::Manifest;
+use crate::wire::hex;
 
 /// Records a shard when no option says how many.
 pub const RECORDS_PER_SHARD_DEFAULT: u64 = 1 << 20;

@@ -25,8 +25,8 @@ use crate::shard::files::write_atomically;
 use crate::shard::header::{self, file_bytes};
 use crate::shard::manifest::{MANIFEST_NAME, MANIFEST_PREVIOUS_NAME};
 use crate::shard::write::{self, write_shard};
-use crate::shard::{Manifest, ManifestHead, ShardEntry, hex};
-use crate::wire::SigningKey;
+use crate::shard::{Manifest, ManifestHead, ShardEntry};
+use crate::wire::{SigningKey, hex};
 
 /// What a build ended in.
 #[derive(Debug, Clone, PartialEq, Eq)]

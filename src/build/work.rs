@@ -19,7 +19,7 @@ use crate::limits;
 use crate::params::{Shape, ShapeFields};
 use crate::shard::ShardEntry;
 use crate::shard::files::{read_bounded, write_atomically};
-use crate::shard::hex::Hex;
+use crate::wire::hex::Hex;
 
 const WORK_VERSION: u32 = 1;
 const WORK_NAME: &str = "work.json";

@@ -14,7 +14,7 @@ use super::error::{ClientError, ParameterError};
 use crate::params::Shape;
 use crate::scheme::Seed;
 use crate::wire::message::PirParameterResponse;
-use crate::wire::{HINT_DIGEST_BYTES, PublicParameters, VerifyingKey, verify};
+use crate::wire::{HINT_DIGEST_BYTES, PublicParameters, VerifyingKey, hex, verify};
 
 /// What a DER-encoded Ed25519 public key starts with (RFC 8410): the 32 bytes follow.
 const ED25519_SPKI_PREFIX: [u8; 12] =
@@ -29,7 +29,8 @@ impl OperatorKey {
     pub fn from_text(text: &str) -> Result<Self, ClientError> {
         let text = text.trim();
         if text.len() == 64 && text.is_ascii() {
-            return Self::from_hex(text)
+            return hex::decode_array(text)
+                .map(Self)
                 .ok_or(ClientError::OperatorKey { found: "64 other characters" });
         }
         let der = SubjectPublicKeyInfoDer::from_pem_slice(text.as_bytes())
@@ -39,15 +40,6 @@ impl OperatorKey {
             .and_then(|key| key.try_into().ok())
             .map(Self)
             .ok_or(ClientError::OperatorKey { found: "a PEM file with a key of another kind" })
-    }
-
-    fn from_hex(text: &str) -> Option<Self> {
-        let mut key = [0u8; 32];
-        for (byte, digits) in key.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
-            let digit = |at: u8| char::from(at).to_digit(16);
-            *byte = (digit(digits[0])? * 16 + digit(digits[1])?) as u8;
-        }
-        Some(Self(key))
     }
 
     /// 16 hex digits to compare by eye: the start of BLAKE3 over the key, in groups of four.
@@ -61,7 +53,7 @@ impl OperatorKey {
 impl fmt::Display for OperatorKey {
     /// 64 hex digits, as [`OperatorKey::from_text`] reads them.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        f.write_str(&hex::encode(&self.0))
     }
 }
 

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use sotto::build::progress::{bytes, duration};
 use sotto::build::{self, BuildOptions, Console, Existing, Input, Interrupted, Progress, Silent};
 use sotto::params::ShapeWishes;
-use sotto::shard::hex;
+use sotto::wire::hex;
 
 use super::Ended;
 

@@ -6,8 +6,9 @@ use std::process::ExitCode;
 use serde_json::json;
 use sotto::build::progress::{bytes, counted};
 use sotto::params::Shape;
+use sotto::shard::Database;
 use sotto::shard::header::file_bytes;
-use sotto::shard::{Database, hex};
+use sotto::wire::hex;
 
 use super::Ended;
 

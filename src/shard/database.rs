@@ -13,9 +13,9 @@ use rayon::prelude::*;
 
 use super::ShardView;
 use super::header::{Header, HeaderError, Section, read_from};
-use super::hex;
 use super::manifest::{MANIFEST_NAME, Manifest, ManifestError, SHARDS_DIR, ShardEntry};
 use crate::params::Shape;
+use crate::wire::hex;
 
 /// Why a database does not open.
 #[derive(Debug, thiserror::Error)]

@@ -322,7 +322,7 @@ pub(super) fn read_from(file: &File, path: &Path, shape: &Shape) -> Result<Heade
 
 /// The content-addressed name of the file with this header digest.
 pub fn file_name(header_digest: &[u8; 32]) -> String {
-    format!("{}.shard", super::hex::encode(&header_digest[..16]))
+    format!("{}.shard", crate::wire::hex::encode(&header_digest[..16]))
 }
 
 #[cfg(test)]

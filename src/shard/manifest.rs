@@ -9,11 +9,11 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::header;
-use super::hex::{self, Hex, HexBytes};
 use crate::limits;
 use crate::params::{Shape, ShapeError, ShapeFields};
-use crate::wire;
+use crate::wire::hex::{Hex, HexBytes};
 use crate::wire::parameters::{ParametersError, PublicParameters, SignatureError};
+use crate::wire::{self, hex};
 
 /// The manifest's name in a database directory.
 pub const MANIFEST_NAME: &str = "manifest.json";

@@ -8,7 +8,6 @@
 pub mod database;
 pub mod files;
 pub mod header;
-pub mod hex;
 pub mod manifest;
 pub mod verify;
 pub mod write;

@@ -5,8 +5,8 @@ use std::path::Path;
 
 use super::files::NewFile;
 use super::header::{Header, file_name, page_aligned};
-use super::hex::Hex;
 use super::manifest::ShardEntry;
+use crate::wire::hex::Hex;
 
 /// The sections of a shard to be written, in their order.
 #[derive(Clone, Copy)]

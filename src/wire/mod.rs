@@ -7,6 +7,7 @@
 //! decides what a message means, never what to do about it: that is `server` and `client`.
 
 pub mod frame;
+pub mod hex;
 pub mod message;
 pub mod parameters;
 pub mod request;

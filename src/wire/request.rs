@@ -14,7 +14,7 @@ use prost::bytes::{Buf, Bytes};
 use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
 
 use super::message::{HintRequest, PirParameterRequest, PirRequest};
-use super::{PIR_SCHEME_SOTTO_1, PROTOCOL_VERSION};
+use super::{PIR_SCHEME_SOTTO_1, PROTOCOL_VERSION, hex};
 use crate::limits;
 use crate::params::Shape;
 use crate::scheme::{KeyBundle, bundle_uid};
@@ -63,26 +63,14 @@ impl Uid {
             let found = format!("{} bytes of text", text.len());
             Malformed::new("uid", found, "32 lower-case hex digits")
         };
-        let digits: &[u8; 32] = text.as_bytes().try_into().map_err(|_| wrong())?;
-        let mut uid = [0; 16];
-        for (byte, pair) in uid.iter_mut().zip(digits.chunks_exact(2)) {
-            *byte = hex(pair[0]).ok_or_else(wrong)? << 4 | hex(pair[1]).ok_or_else(wrong)?;
-        }
-        Ok(Self(uid))
-    }
-}
-
-fn hex(digit: u8) -> Option<u8> {
-    match digit {
-        b'0'..=b'9' => Some(digit - b'0'),
-        b'a'..=b'f' => Some(digit - b'a' + 10),
-        _ => None,
+        let uid = hex::decode_array(text).filter(|uid| hex::encode(uid) == text);
+        uid.map(Self).ok_or_else(wrong)
     }
 }
 
 impl fmt::Display for Uid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        f.write_str(&hex::encode(&self.0))
     }
 }
 

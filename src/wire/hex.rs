@@ -1,4 +1,4 @@
-//! Lower-case hexadecimal text, for names and for JSON. Nothing else.
+//! Lower-case hexadecimal text, for names, keys and JSON. Nothing else.
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
@@ -24,7 +24,7 @@ pub fn decode(text: &str) -> Option<Vec<u8>> {
 
 /// Exactly N bytes from 2N hexadecimal digits.
 pub fn decode_array<const N: usize>(text: &str) -> Option<[u8; N]> {
-    decode(text)?.try_into().ok()
+    if text.len() == 2 * N { decode(text)?.try_into().ok() } else { None }
 }
 
 /// N bytes that are hexadecimal digits in JSON.
