@@ -220,7 +220,7 @@ mod tests {
     use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
     use super::*;
-    use crate::engine::{EngineError, StageTimes};
+    use crate::engine::EngineError;
     use crate::params::Shape;
     use crate::scheme::KeyBundle;
 
@@ -241,10 +241,6 @@ mod tests {
     impl Engine for Scripted {
         fn name(&self) -> String {
             "scripted".into()
-        }
-
-        fn stage_times(&self) -> StageTimes {
-            StageTimes::default()
         }
 
         fn answer(

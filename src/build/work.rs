@@ -94,7 +94,6 @@ impl WorkFile {
             && self.value_bytes_longest < limits::VALUE_BYTES_MAX as usize
     }
 
-    #[allow(clippy::too_many_arguments)] // one a field, at one place
     pub(super) fn new(
         arguments: BTreeMap<String, String>,
         input: Option<InputIdentity>,

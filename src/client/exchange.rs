@@ -412,9 +412,10 @@ impl Client {
             self.reach().await?;
             let (reply, event, detail) = self.ask_parameters().await;
             let replicas = self.dialer.replica_count();
-            let lags = match (action(Asked::Parameters, event, attempts, replicas), reply) {
+            match (action(Asked::Parameters, event, attempts, replicas), reply) {
                 (Action::Keep, Some(reply)) => match self.accept(&reply) {
-                    Err(ParameterError::EpochOlder { .. }) if replicas > 1 => true,
+                    // This replica lags behind the others: the next one may not.
+                    Err(ParameterError::EpochOlder { .. }) if replicas > 1 => {}
                     decided => return Ok(decided?),
                 },
                 (Action::Resend { via, wait }, _) => {
@@ -423,9 +424,8 @@ impl Client {
                     continue;
                 }
                 _ => return Err(ClientError::NoParameters { reason: detail }),
-            };
-            // This replica lags behind the others: the next one may not.
-            if lags && attempts >= limits::ATTEMPTS_MAX {
+            }
+            if attempts >= limits::ATTEMPTS_MAX {
                 let reason = "every replica lags behind the newest epoch seen".into();
                 return Err(ClientError::NoParameters { reason });
             }

@@ -85,8 +85,10 @@ pub trait Engine: Send {
     /// For the log and the records, such as "cpu avx512, 2 threads".
     fn name(&self) -> String;
 
-    /// What its work has taken so far, stage by stage.
-    fn stage_times(&self) -> StageTimes;
+    /// What its work has taken so far, stage by stage; nothing for an engine that keeps no time.
+    fn stage_times(&self) -> StageTimes {
+        StageTimes::default()
+    }
 
     /// Answers every query of every batch; `done(batch, query, answer)` is called once for each,
     /// on the calling thread, as soon as the answer exists, in any order. After an error some

@@ -9,7 +9,7 @@ use quinn::crypto::rustls::QuicClientConfig;
 use quinn::{Connection, Endpoint, ReadToEndError, RecvStream, SendStream, VarInt};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
-use sotto::engine::{Answer, Batch, Engine, EngineError, StageTimes};
+use sotto::engine::{Answer, Batch, Engine, EngineError};
 use sotto::params::Shape;
 use sotto::scheme::reference;
 use sotto::server::{Counters, Identity, Server, ServerBounds, ServerOptions, certificates};
@@ -88,10 +88,6 @@ impl Engine for Reference {
         "reference".into()
     }
 
-    fn stage_times(&self) -> StageTimes {
-        StageTimes::default()
-    }
-
     fn answer(
         &mut self,
         batches: &[Batch<'_>],
@@ -142,10 +138,6 @@ pub(crate) fn gated() -> (Gated, Gate) {
 impl Engine for Gated {
     fn name(&self) -> String {
         "gated".into()
-    }
-
-    fn stage_times(&self) -> StageTimes {
-        StageTimes::default()
     }
 
     fn answer(
