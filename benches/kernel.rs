@@ -8,6 +8,7 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use sotto::arith::IsaName;
 use sotto::engine::{
     Batch, EncryptedQuery, Engine, EngineChoice, IsaChoice, ShardView, StageTimes, select,
 };
@@ -112,7 +113,7 @@ fn main() {
     for threads in thread_counts {
         let read = best(effort, || read_all(&[matrix, tables], threads));
         let isas: &[IsaChoice] = match effort {
-            Effort::Test => &[IsaChoice::Portable, IsaChoice::Auto],
+            Effort::Test => &[IsaChoice::Only(IsaName::Portable), IsaChoice::Auto],
             _ => &[IsaChoice::Auto],
         };
         for &isa in isas {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 use sotto::arith::ntt::Ntt;
-use sotto::arith::{Automorphism, Halves, Isa, Rings, zero_poly};
+use sotto::arith::{Automorphism, Halves, Isa, IsaName, Rings, zero_poly};
 use sotto::engine::{
     Answer, Batch, EncryptedQuery, Engine, EngineChoice, EngineError, IsaChoice, SelectError,
     ShardView, select,
@@ -173,9 +173,9 @@ fn check(engine: &mut dyn Engine, cases: &[(&Case, usize)]) {
 /// Every engine present, the slowest first.
 fn engines() -> Vec<Box<dyn Engine>> {
     let mut engines = Vec::new();
-    for isa in [IsaChoice::Portable, IsaChoice::Avx512] {
+    for isa in IsaName::ALL {
         for threads in [1, 2, 3] {
-            match select(EngineChoice::Cpu, isa, NonZeroUsize::new(threads)) {
+            match select(EngineChoice::Cpu, IsaChoice::Only(isa), NonZeroUsize::new(threads)) {
                 Ok(engine) => engines.push(engine),
                 Err(error @ SelectError::IsaMissing { .. }) => println!("skipped: {error}"),
                 Err(error) => panic!("{error}"),
@@ -404,26 +404,24 @@ fn wrong_sizes_are_refused_before_any_work() {
 #[test]
 fn choices_are_taken_or_refused() {
     let one = NonZeroUsize::new(1);
-    let portable = select(EngineChoice::Cpu, IsaChoice::Portable, one).unwrap();
-    assert_eq!(portable.name(), "cpu portable, 1 thread");
     let auto = select(EngineChoice::Auto, IsaChoice::Auto, NonZeroUsize::new(2)).unwrap();
-    match select(EngineChoice::Cpu, IsaChoice::Avx512, one) {
-        Ok(engine) => {
-            assert_eq!(engine.name(), "cpu avx512, 1 thread");
-            assert_eq!(auto.name(), "cpu avx512, 2 threads");
-        }
-        Err(error) => {
-            println!("skipped: {error}");
-            assert!(matches!(error, SelectError::IsaMissing { wanted: "avx512", .. }));
-            assert_eq!(auto.name(), "cpu portable, 2 threads");
+    assert_eq!(auto.name(), format!("cpu {}, 2 threads", Isa::detect().name().name()));
+    for isa in IsaName::ALL {
+        let choice = isa.name().parse().unwrap();
+        assert_eq!(choice, IsaChoice::Only(isa));
+        match select(EngineChoice::Cpu, choice, one) {
+            Ok(engine) => assert_eq!(engine.name(), format!("cpu {}, 1 thread", isa.name())),
+            Err(error) => {
+                assert!(Isa::new(isa).is_none());
+                assert!(error.to_string().contains("use one of portable"), "{error}");
+            }
         }
     }
     for name in EngineChoice::NAMES {
         assert!(name.parse::<EngineChoice>().is_ok());
     }
-    for name in IsaChoice::NAMES {
-        assert!(name.parse::<IsaChoice>().is_ok());
-    }
-    let error = "avx2".parse::<IsaChoice>().unwrap_err();
-    assert_eq!(error.to_string(), "found \"avx2\", expected auto, portable or avx512");
+    assert_eq!("auto".parse(), Ok(IsaChoice::Auto));
+    let error = "sse2".parse::<IsaChoice>().unwrap_err();
+    let expected = "found \"sse2\", expected auto, portable, avx2, avx512bw, avx512 or neon";
+    assert_eq!(error.to_string(), expected);
 }

@@ -11,7 +11,7 @@ pub mod exact;
 mod isa;
 pub mod ntt;
 
-pub use isa::Isa;
+pub use isa::{Isa, IsaName};
 
 use std::sync::OnceLock;
 

@@ -151,7 +151,7 @@ impl<const M: u32> Ntt<M> {
     /// Coefficients to slots, in place.
     pub fn forward(&self, poly: &mut Poly) {
         #[cfg(target_arch = "x86_64")]
-        if self.isa.is_avx512() {
+        if self.isa.has_avx512bw() {
             // SAFETY: this Isa exists only where the processor has these instructions.
             return unsafe { forward_avx512(self.tables, poly) };
         }
@@ -161,7 +161,7 @@ impl<const M: u32> Ntt<M> {
     /// Slots to coefficients, in place.
     pub fn inverse(&self, poly: &mut Poly) {
         #[cfg(target_arch = "x86_64")]
-        if self.isa.is_avx512() {
+        if self.isa.has_avx512bw() {
             // SAFETY: this Isa exists only where the processor has these instructions.
             return unsafe { backward_avx512(self.tables, poly) };
         }

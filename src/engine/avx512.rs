@@ -14,7 +14,7 @@ use std::arch::x86_64::*;
 use super::kernel::{
     BLOCK_SLOTS, Kernels, Line, PLANES, PackJob, Round, ScanJob, TERM_BYTES, round_coefficients,
 };
-use crate::arith::Isa;
+use crate::arith::{Isa, IsaName};
 use crate::limits;
 
 /// Proof that the processor has what these kernels use.
@@ -23,7 +23,7 @@ pub(super) struct Avx512(());
 impl Avx512 {
     /// Only where `isa` says AVX-512, and an `Isa` says so only where the processor has it.
     pub(super) fn new(isa: Isa) -> Option<Self> {
-        isa.is_avx512().then_some(Self(()))
+        (isa.name() == IsaName::Avx512).then_some(Self(()))
     }
 }
 
@@ -32,7 +32,7 @@ impl Kernels for Avx512 {
         "avx512"
     }
 
-    fn split_planes(&self, vector: &[u8], planes: &mut [Line]) {
+    fn split_digits(&self, vector: &[u8], planes: &mut [Line]) {
         assert_eq!(vector.len(), planes.len() * 64, "this is a bug: query length");
         // SAFETY: `self` exists only where the processor has these instructions.
         unsafe { split_planes(vector, planes) }
@@ -158,7 +158,7 @@ fn scan_block(job: &ScanJob<'_>, row: usize, first: usize, count: usize, sums: &
     let steps = job.columns / 64;
     let matrix = job.matrix[row * job.columns + first * 64..].as_ptr();
     let block = Block { matrix, stride: job.columns, count };
-    let lines = |query: usize| job.planes[(query * steps + first) * PLANES..].as_ptr();
+    let lines = |query: usize| job.digits[(query * steps + first) * PLANES..].as_ptr();
     let passes = job.queries.div_ceil(2);
     let sharing = 1usize << passes.ilog2(); // the passes that prefetch, a power of two
     let shift = sharing.max(4).ilog2() - 2;

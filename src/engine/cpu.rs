@@ -1,6 +1,6 @@
 //! The driver of the CPU engine: cuts a batch into jobs for the kernels, over threads of its own.
 //!
-//! One pass over a shard: queries to planes and keys to sliding windows (once a batch); then the
+//! One pass over a shard: queries to digits and keys to sliding windows (once a batch); then the
 //! scan, cut by rows, and the pack, cut by (prime, block of 32 slots) with all packs of the shard
 //! in one job so that a rotated key word is loaded once for all; then the finish, cut by (query,
 //! pack), whose answers go out as they come. Within a thread, matrix and tables are read in the
@@ -16,8 +16,8 @@ use std::time::{Duration, Instant};
 use rayon::prelude::*;
 
 use super::kernel::{
-    BLOCK_SLOTS, BLOCKS, Kernels, KeyLayout, Line, PLANES, PRIMES, PackJob, Round, ScanJob,
-    TERM_BYTES,
+    BLOCK_SLOTS, BLOCKS, DIGIT_LINES_MAX, Kernels, KeyLayout, Line, PRIMES, PackJob, Round,
+    ScanJob, TERM_BYTES,
 };
 use super::{Answer, Batch, EncryptedQuery, Engine, EngineError, ShardView, StageTimes};
 use crate::arith::{Isa, Rings};
@@ -32,13 +32,14 @@ const _: () = assert!((PACK_ROWS_MIN as usize).is_multiple_of(JOB_ROWS));
 
 /// Key words of one query under one prime, at most: see [`KeyLayout`].
 const KEY_WORDS_MAX: usize = 3 * D;
-const PLANE_LINES: usize = BATCH_QUERIES_PER_SCAN_MAX * limits::COLUMNS_MAX as usize / 64 * PLANES;
+const DIGIT_LINES: usize =
+    BATCH_QUERIES_PER_SCAN_MAX * limits::COLUMNS_MAX as usize / 64 * DIGIT_LINES_MAX;
 const KEY_WORDS: usize = 2 * BATCH_QUERIES_PER_SCAN_MAX * KEY_WORDS_MAX;
 const SCANNED_WORDS: usize = BATCH_QUERIES_PER_SCAN_MAX * limits::PACKS_MAX as usize * D;
 const SUM_WORDS: usize = 2 * SCANNED_WORDS;
 // Scratch for a full batch at the largest shape; the standard shape touches 8 MB of it.
 const _: () =
-    assert!(PLANE_LINES * 64 + KEY_WORDS * 8 + (SCANNED_WORDS + SUM_WORDS) * 4 < 64 << 20);
+    assert!(DIGIT_LINES * 64 + KEY_WORDS * 8 + (SCANNED_WORDS + SUM_WORDS) * 4 < 64 << 20);
 
 /// Nanoseconds of one stage, added up over threads.
 #[derive(Default)]
@@ -77,8 +78,8 @@ pub(super) struct CpuEngine {
 
 /// Kept between calls. Only numbers of the batch under way are ever read.
 struct Scratch {
-    /// `[query][column / 64][plane]`
-    planes: Vec<Line>,
+    /// `[query][column / 64][line]`
+    digits: Vec<Line>,
     /// `[prime][query][words]`
     keys: Vec<u64>,
     /// `[job][query][row of the job]`
@@ -99,7 +100,7 @@ impl CpuEngine {
             .thread_name(|index| format!("engine-cpu-{index}"))
             .build()?;
         let scratch = Scratch {
-            planes: vec![Line([0; 64]); PLANE_LINES],
+            digits: vec![Line([0; 64]); DIGIT_LINES],
             keys: vec![0; KEY_WORDS],
             scanned: vec![0; SCANNED_WORDS],
             sums: vec![0; SUM_WORDS],
@@ -209,6 +210,11 @@ impl Pass<'_> {
         self.shard.shape
     }
 
+    /// Lines that the digits of one query take.
+    fn query_lines(&self) -> usize {
+        self.shape().columns() / 64 * self.kernels.digit_lines()
+    }
+
     /// Words of the scratch that one pack job writes.
     fn block_words(&self) -> usize {
         self.queries.len() * self.shape().packs() * BLOCK_SLOTS
@@ -217,22 +223,21 @@ impl Pass<'_> {
     /// Fills `scanned` and `sums`: everything that reads the shard.
     fn multiply(&self, scratch: &mut Scratch) {
         let queries = self.queries.len();
-        let planes = &mut scratch.planes[..queries * self.shape().columns() / 64 * PLANES];
+        let digits = &mut scratch.digits[..queries * self.query_lines()];
         let keys = &mut scratch.keys[..2 * queries * self.layout.words()];
         let scanned = &mut scratch.scanned[..queries * self.shape().rows()];
         let sums = &mut scratch.sums[..2 * BLOCKS * self.block_words()];
-        self.prepare(planes, keys);
-        let (planes, keys) = (&*planes, &*keys);
-        rayon::join(|| self.pack(keys, sums), || self.scan(planes, scanned));
+        self.prepare(digits, keys);
+        let (digits, keys) = (&*digits, &*keys);
+        rayon::join(|| self.pack(keys, sums), || self.scan(digits, scanned));
     }
 
-    fn prepare(&self, planes: &mut [Line], keys: &mut [u64]) {
-        let lines = self.shape().columns() / 64 * PLANES;
-        let (words, queries) = (self.layout.words(), self.queries);
+    fn prepare(&self, digits: &mut [Line], keys: &mut [u64]) {
+        let (lines, words, queries) = (self.query_lines(), self.layout.words(), self.queries);
         rayon::join(
             || {
-                planes.par_chunks_exact_mut(lines).zip(queries).for_each(|(planes, query)| {
-                    let split = || self.kernels.split_planes(&query.vector, planes);
+                digits.par_chunks_exact_mut(lines).zip(queries).for_each(|(digits, query)| {
+                    let split = || self.kernels.split_digits(&query.vector, digits);
                     self.clocks.prepare.time(split);
                 });
             },
@@ -246,7 +251,7 @@ impl Pass<'_> {
         );
     }
 
-    fn scan(&self, planes: &[Line], scanned: &mut [u32]) {
+    fn scan(&self, digits: &[Line], scanned: &mut [u32]) {
         let job_words = self.queries.len() * JOB_ROWS;
         scanned.par_chunks_exact_mut(job_words).enumerate().for_each(|(job, out)| {
             let job = ScanJob {
@@ -254,7 +259,8 @@ impl Pass<'_> {
                 columns: self.shape().columns(),
                 first_row: job * JOB_ROWS,
                 rows: JOB_ROWS,
-                planes,
+                digits,
+                digit_lines: self.kernels.digit_lines(),
                 queries: self.queries.len(),
             };
             self.clocks.scan.time(|| self.kernels.scan(&job, out));

@@ -15,8 +15,10 @@ pub(super) const BLOCK_SLOTS: usize = 32;
 pub(super) const BLOCKS: usize = D / BLOCK_SLOTS;
 /// Bytes of table one term takes in a block: 32 residues of 3 bytes.
 pub(super) const TERM_BYTES: usize = BLOCK_SLOTS * 3;
-/// Byte planes of a query coefficient.
+/// Lines that 64 columns of a query take as unsigned bytes, the digits most kernels multiply with.
 pub(super) const PLANES: usize = 3;
+/// The most lines 64 columns take with any kernel's digits (two of 16 bits).
+pub(super) const DIGIT_LINES_MAX: usize = 4;
 /// The two primes, in table order.
 pub(super) const PRIMES: [u32; 2] = [Q, P];
 
@@ -35,8 +37,10 @@ pub(super) struct ScanJob<'a> {
     pub(super) first_row: usize,
     /// Rows of the job.
     pub(super) rows: usize,
-    /// `[query][column / 64][plane]`, a line each.
-    pub(super) planes: &'a [Line],
+    /// `[query][column / 64][line]`: what [`Kernels::split_digits`] made.
+    pub(super) digits: &'a [Line],
+    /// Lines of 64 columns: [`Kernels::digit_lines`].
+    pub(super) digit_lines: usize,
     /// Queries of the batch.
     pub(super) queries: usize,
 }
@@ -44,10 +48,10 @@ pub(super) struct ScanJob<'a> {
 impl ScanJob<'_> {
     /// Panics unless all slices have the sizes the numbers say; kernels rely on it.
     pub(super) fn check(&self, out: &[u32]) {
-        let lines = self.queries * self.columns / 64 * PLANES;
+        let lines = self.queries * self.columns / 64 * self.digit_lines;
         assert!(self.columns.is_multiple_of(64), "this is a bug: columns");
         assert!(self.matrix.len() >= (self.first_row + self.rows) * self.columns, "this is a bug");
-        assert_eq!(self.planes.len(), lines, "this is a bug: planes");
+        assert_eq!(self.digits.len(), lines, "this is a bug: digits");
         assert_eq!(out.len(), self.queries * self.rows, "this is a bug: scan output");
     }
 }
@@ -109,11 +113,17 @@ impl PackJob<'_> {
 
 /// What one instruction set provides.
 pub(super) trait Kernels: Send + Sync {
-    /// "portable", "avx512": for the engine's name.
+    /// "portable", "avx512", ...: for the engine's name.
     fn name(&self) -> &'static str;
 
-    /// Query bytes (3 a column, little-endian) to planes, `[column / 64][plane]`.
-    fn split_planes(&self, vector: &[u8], planes: &mut [Line]);
+    /// Lines that 64 columns of a query take, at most [`DIGIT_LINES_MAX`].
+    fn digit_lines(&self) -> usize {
+        PLANES
+    }
+
+    /// Query bytes (3 a column, little-endian) to the digits that `scan` multiplies with,
+    /// `[column / 64][line]`: for no other eyes.
+    fn split_digits(&self, vector: &[u8], digits: &mut [Line]);
 
     /// `out[query][row]` = row times query modulo 2^24.
     fn scan(&self, job: &ScanJob<'_>, out: &mut [u32]);

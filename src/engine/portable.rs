@@ -15,7 +15,7 @@ impl Kernels for Portable {
         "portable"
     }
 
-    fn split_planes(&self, vector: &[u8], planes: &mut [Line]) {
+    fn split_digits(&self, vector: &[u8], planes: &mut [Line]) {
         assert_eq!(vector.len(), planes.len() * 64, "this is a bug: query length");
         for (bytes, lines) in vector.chunks_exact(64 * 3).zip(planes.chunks_exact_mut(PLANES)) {
             for (column, bytes) in bytes.chunks_exact(3).enumerate() {
@@ -32,7 +32,7 @@ impl Kernels for Portable {
         let lines = job.columns / 64 * PLANES;
         for row in 0..job.rows {
             let entries = &job.matrix[(job.first_row + row) * job.columns..][..job.columns];
-            for (query, planes) in job.planes.chunks_exact(lines).enumerate() {
+            for (query, planes) in job.digits.chunks_exact(lines).enumerate() {
                 out[query * job.rows + row] = dot(entries, planes);
             }
         }

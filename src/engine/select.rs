@@ -11,7 +11,7 @@ use super::cpu::CpuEngine;
 use super::kernel::{Kernels, PRIMES};
 use super::portable::Portable;
 use super::{Batch, EncryptedQuery, Engine, EngineError, ShardView};
-use crate::arith::Isa;
+use crate::arith::{Isa, IsaName};
 use crate::params::{D, Shape};
 use crate::scheme::{KeyBundle, reference};
 
@@ -31,10 +31,8 @@ pub enum IsaChoice {
     /// The fastest one this processor has.
     #[default]
     Auto,
-    /// Plain Rust.
-    Portable,
-    /// AVX-512 with VNNI, IFMA and VBMI.
-    Avx512,
+    /// This one, or an error.
+    Only(IsaName),
 }
 
 /// An option's value that names nothing.
@@ -62,21 +60,16 @@ impl FromStr for EngineChoice {
     }
 }
 
-impl IsaChoice {
-    /// The values an option may have.
-    pub const NAMES: [&'static str; 3] = ["auto", "portable", "avx512"];
-}
-
 impl FromStr for IsaChoice {
     type Err = UnknownChoice;
 
     fn from_str(text: &str) -> Result<Self, UnknownChoice> {
-        match text {
-            "auto" => Ok(Self::Auto),
-            "portable" => Ok(Self::Portable),
-            "avx512" => Ok(Self::Avx512),
-            _ => Err(UnknownChoice { found: text.into(), expected: "auto, portable or avx512" }),
+        if text == "auto" {
+            return Ok(Self::Auto);
         }
+        let named = IsaName::ALL.into_iter().find(|isa| isa.name() == text);
+        let expected = "auto, portable, avx2, avx512bw, avx512 or neon";
+        named.map(Self::Only).ok_or_else(|| UnknownChoice { found: text.into(), expected })
     }
 }
 
@@ -134,10 +127,9 @@ pub fn select(
 fn cpu(choice: IsaChoice, threads: Option<NonZeroUsize>) -> Result<Box<dyn Engine>, SelectError> {
     let isa = match choice {
         IsaChoice::Auto => Isa::detect(),
-        IsaChoice::Portable => Isa::PORTABLE,
-        IsaChoice::Avx512 => Isa::avx512().ok_or_else(|| SelectError::IsaMissing {
-            wanted: "avx512",
-            present: Isa::all().iter().map(|isa| isa.name()).collect::<Vec<_>>().join(", "),
+        IsaChoice::Only(name) => Isa::new(name).ok_or_else(|| SelectError::IsaMissing {
+            wanted: name.name(),
+            present: Isa::all().iter().map(|isa| isa.name().name()).collect::<Vec<_>>().join(", "),
         })?,
     };
     let threads = threads.or_else(|| std::thread::available_parallelism().ok());
