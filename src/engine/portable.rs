@@ -3,6 +3,9 @@
 //! Written so that the compiler finds vectors by itself (fixed-size inner loops, no branches), and
 //! no further. Twin: `avx512.rs`. Called through [`super::kernel::Kernels`].
 
+use std::ops::Range;
+
+use super::EncryptedQuery;
 use super::kernel::{
     BLOCK_SLOTS, Kernels, Line, PLANES, PackJob, Round, ScanJob, TERM_BYTES, round_coefficients,
 };
@@ -15,9 +18,11 @@ impl Kernels for Portable {
         "portable"
     }
 
-    fn split_digits(&self, vector: &[u8], planes: &mut [Line]) {
-        assert_eq!(vector.len(), planes.len() * 64, "this is a bug: query length");
-        for (bytes, lines) in vector.chunks_exact(64 * 3).zip(planes.chunks_exact_mut(PLANES)) {
+    /// `[query][column / 64][plane]`
+    fn split_digits(&self, queries: &[EncryptedQuery], columns: Range<usize>, digits: &mut [Line]) {
+        let vectors = queries.iter().map(|query| &query.vector[columns.start * 3..columns.end * 3]);
+        let steps = vectors.flat_map(|vector| vector.chunks_exact(64 * 3));
+        for (bytes, lines) in steps.zip(digits.chunks_exact_mut(PLANES)) {
             for (column, bytes) in bytes.chunks_exact(3).enumerate() {
                 for (line, &byte) in lines.iter_mut().zip(bytes) {
                     line.0[column] = byte;
