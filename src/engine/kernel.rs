@@ -8,7 +8,7 @@
 use std::ops::Range;
 
 use super::EncryptedQuery;
-use crate::arith::{Automorphism, Halves, P_INVERSE, centered, from_signed, mul, sub};
+use crate::arith::{Automorphism, Halves, P_INVERSE, centered, from_signed, mul, reduce, sub};
 use crate::params::{D, HALF, P, Q, Shape};
 use crate::scheme::{KeyName, Term, terms};
 
@@ -171,6 +171,17 @@ pub(super) fn round_coefficients(round: &Round<'_>, out: &mut [u32]) {
         let body = (u64::from(scanned) * q + (1 << 23)) >> 24; // below Q for scanned below 2^24
         let rest = u64::from(sub::<Q>(body as u32, mask));
         *out = (div_2q((rest << (bits + 1)) + q) & ((1 << bits) - 1)) as u32;
+    }
+}
+
+/// Sums of a pack job modulo its prime; compiled for each instruction set as [`round_coefficients`].
+#[inline(always)]
+pub(super) fn reduce_sums(sums: &[u64], prime: u32, out: &mut [u32]) {
+    let pairs = out.iter_mut().zip(sums);
+    match prime {
+        Q => pairs.for_each(|(out, &sum)| *out = reduce::<Q>(sum)),
+        P => pairs.for_each(|(out, &sum)| *out = reduce::<P>(sum)),
+        _ => unreachable!("this is a bug: prime {prime}"),
     }
 }
 
