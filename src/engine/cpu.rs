@@ -4,8 +4,10 @@
 //! scan, cut by rows, and the pack, cut by (prime, block of 32 slots) with all packs of the shard
 //! in one job so that a rotated key word is loaded once for all; then the finish, cut by (query,
 //! pack), whose answers go out as they come. Within a thread, matrix and tables are read in the
-//! order in which they are stored, each byte once a pass. Scratch is taken at start, for the
-//! largest shape that `limits` allows, and only touched as far as a shape needs it.
+//! order in which they are stored, each byte once a pass. A shard that is not in memory is read
+//! ahead from front to back: the scan follows the matrix as it comes, the pack waits for the last
+//! of the tables. Scratch is taken at start, for the largest shape that `limits` allows, and only
+//! touched as far as a shape needs it.
 //!
 //! It knows no instruction set: see [`super::kernel`]. Nor which one to take: `select.rs`.
 
@@ -29,6 +31,9 @@ use crate::scheme::pack_bits;
 /// a thread, and every pack size is a multiple.
 const JOB_ROWS: usize = 32;
 const _: () = assert!((PACK_ROWS_MIN as usize).is_multiple_of(JOB_ROWS));
+
+/// Rows scanned at once of a shard that is still being read: 4 MB at the standard shape.
+const PIECE_ROWS: usize = 8 * JOB_ROWS;
 
 /// Key words of one query under one prime, at most: see [`KeyLayout`].
 const KEY_WORDS_MAX: usize = 3 * D;
@@ -225,7 +230,16 @@ impl Pass<'_> {
         let sums = &mut scratch.sums[..2 * BLOCKS * self.block_words()];
         self.prepare(digits, keys);
         let (digits, keys) = (&*digits, &*keys);
-        rayon::join(|| self.pack(keys, sums), || self.scan(digits, scanned));
+        if self.shard.is_resident() {
+            rayon::join(|| self.pack(keys, sums), || self.scan(digits, 0, scanned));
+            return;
+        }
+        let mut pieces = scanned.chunks_mut(queries * PIECE_ROWS);
+        self.shard.read_in_order(PIECE_ROWS, |piece| {
+            let out = pieces.next().expect("this is a bug: more pieces than rows");
+            self.scan(digits, piece * PIECE_ROWS, out);
+        });
+        self.pack(keys, sums);
     }
 
     fn prepare(&self, digits: &mut [Line], keys: &mut [u64]) {
@@ -250,13 +264,14 @@ impl Pass<'_> {
         );
     }
 
-    fn scan(&self, digits: &[Line], scanned: &mut [u32]) {
+    /// The rows from `first_row` on that `scanned` has room for.
+    fn scan(&self, digits: &[Line], first_row: usize, scanned: &mut [u32]) {
         let job_words = self.queries.len() * JOB_ROWS;
         scanned.par_chunks_exact_mut(job_words).enumerate().for_each(|(job, out)| {
             let job = ScanJob {
                 matrix: self.shard.matrix,
                 columns: self.shape().columns(),
-                first_row: job * JOB_ROWS,
+                first_row: first_row + job * JOB_ROWS,
                 rows: JOB_ROWS,
                 digits,
                 digit_lines: self.kernels.digit_lines(),
