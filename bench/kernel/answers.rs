@@ -3,7 +3,7 @@
 use std::num::NonZeroUsize;
 use std::time::{Duration, Instant};
 
-use sotto::arith::{Isa, IsaName};
+use sotto::arith::IsaName;
 use sotto::engine::{
     Batch, EncryptedQuery, Engine, EngineChoice, EngineError, IsaChoice, SelectError, ShardView,
     select,
@@ -66,12 +66,15 @@ pub(super) fn time(
 }
 
 impl Setting {
-    /// Every engine there is, slowest first, with one thread and more up to `threads_max`.
-    pub(super) fn all(plan: &Plan, threads_max: usize) -> Result<Vec<Self>, SelectError> {
+    /// Each engine with one thread and more up to `threads_max`.
+    pub(super) fn all(
+        plan: &Plan,
+        engines: &[IsaName],
+        threads_max: usize,
+    ) -> Result<Vec<Self>, SelectError> {
         let mut settings = Vec::new();
-        for isa in Isa::all() {
-            let isa = isa.name();
-            let portable = isa == IsaName::Portable;
+        for &isa in engines {
+            let portable = isa == IsaName::Portable && engines.len() > 1;
             let rounds = if portable { plan.portable_rounds } else { plan.rounds_max };
             for threads in 1..=threads_max {
                 if rounds > 0 {

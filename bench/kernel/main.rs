@@ -1,6 +1,6 @@
 //! Times the CPU engines at the standard shape, beside what this machine could do at best.
 //!
-//! `cargo bench --bench kernel [-- [--quick] [--json PATH]]`: first the floors (time to read the
+//! `cargo bench --bench kernel [-- [--quick] [--engine NAME] [--json PATH]]`: first the floors (time to read the
 //! shard, peak rates of the multiply-adds), then every engine that is present, thread count and
 //! batch, in rounds over all of them so that noise hits all alike; the best counts. Then the
 //! client's work, memory, and answers from a shard that is not in the page cache. Threads are
@@ -23,7 +23,7 @@ use std::error::Error;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use sotto::arith::Isa;
+use sotto::arith::{Isa, IsaName};
 use sotto::params::{Shape, ShapeWishes};
 
 use answers::Setting;
@@ -41,7 +41,7 @@ struct Plan {
     /// At most so many rounds, none begun after `budget`.
     rounds_max: usize,
     budget: Duration,
-    /// Rounds of the engines that no target names.
+    /// Rounds of the portable engine, where it is not alone: slow, and no target names it.
     portable_rounds: usize,
     cold_rounds: usize,
     /// Times a multiply-add is repeated to measure its peak.
@@ -69,7 +69,7 @@ const QUICK: Plan = Plan {
     budget: Duration::from_secs(20),
     portable_rounds: 0,
     cold_rounds: 1,
-    peak_loops: 1 << 20,
+    peak_loops: 1 << 18,
 };
 const FULL: Plan = Plan {
     name: "full",
@@ -79,33 +79,47 @@ const FULL: Plan = Plan {
     budget: Duration::from_secs(300),
     portable_rounds: 1,
     cold_rounds: 3,
-    peak_loops: 1 << 20,
+    peak_loops: 1 << 18,
 };
 
 /// What the command line asks for.
 struct Options {
     plan: Plan,
+    /// All that are present, or one.
+    engines: Vec<IsaName>,
     json: Option<PathBuf>,
 }
 
 /// Arguments of the test runner (names to filter by, its flags) are passed here too: without
 /// `--bench` nothing is refused.
 fn options(arguments: &[String]) -> Result<Options, String> {
+    let engines: Vec<_> = Isa::all().into_iter().map(Isa::name).collect();
     let has = |name: &str| arguments.iter().any(|argument| argument == name);
     if !has("--bench") || has("--test") {
-        return Ok(Options { plan: TEST, json: None });
+        return Ok(Options { plan: TEST, engines, json: None });
     }
-    let mut options = Options { plan: FULL, json: None };
+    let mut options = Options { plan: FULL, engines, json: None };
     let mut rest = arguments.iter();
     while let Some(argument) = rest.next() {
         match argument.as_str() {
             "--bench" => {}
             "--quick" => options.plan = QUICK,
+            "--engine" => {
+                let name = rest.next().map_or("", String::as_str);
+                let present = options.engines.clone();
+                options.engines.retain(|engine| engine.name() == name);
+                if options.engines.is_empty() {
+                    return Err(format!("--engine: found {name:?}, expected one of {present:?}"));
+                }
+            }
             "--json" => {
                 let path = rest.next().ok_or("--json wants the path of the file to write")?;
                 options.json = Some(path.into());
             }
-            other => return Err(format!("found {other:?}, expected --quick or --json PATH")),
+            other => {
+                let expected = "--quick, --engine NAME or --json PATH";
+                return Err(format!("found {other:?}, expected {expected}"));
+            }
         }
     }
     Ok(options)
@@ -113,13 +127,14 @@ fn options(arguments: &[String]) -> Result<Options, String> {
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let Options { plan, json } = options(&arguments)?;
+    let Options { plan, engines, json } = options(&arguments)?;
     let cores = machine::cores();
     let machine = Machine::new(&cores);
     machine::pin_this_thread(&cores[..1]);
     let shape = Shape::for_records(plan.records, 120, ShapeWishes::default())?;
     let mut noise = Noise::new();
     let store = Store::write(&shape, &mut noise)?;
+    let fastest = *engines.last().ok_or("no engine")?;
     let most = plan.batches.iter().max().copied().unwrap_or(1);
     let queries: Vec<_> = (0..most).map(|_| noise.query(&shape)).collect();
 
@@ -132,8 +147,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         let shard = database.shard(0).ok_or("the database has no shard")?;
         let sections = [shard.view().matrix, shard.view().tables];
         floors.measure(&sections, &cores, plan.peak_loops);
-        memory_bytes = memory::growth(shard.view(), &queries, cores.len())?;
-        settings = Setting::all(&plan, cores.len())?;
+        memory_bytes = memory::growth(fastest, shard.view(), &queries, cores.len())?;
+        settings = Setting::all(&plan, &engines, cores.len())?;
         machine::pin_engines(&cores)?;
         let begun = Instant::now();
         for round in 0..plan.rounds_max {
@@ -149,7 +164,6 @@ fn main() -> Result<(), Box<dyn Error>> {
             }
         }
     }
-    let fastest = Isa::detect().name();
     let cold = cold::measure(&store, &queries, fastest, &cores, plan.cold_rounds)?;
 
     let found =

@@ -2,21 +2,22 @@
 
 use std::error::Error;
 
-use sotto::arith::Isa;
+use sotto::arith::IsaName;
 use sotto::engine::{EncryptedQuery, ShardView};
 
 use super::answers;
 
 /// By how much the process grew at most, in bytes, between "no engine" and the end of a batch of
-/// all `queries` by the fastest engine, its threads, scratch and answers included. The shard and
+/// all `queries`, its threads, scratch and answers included. The shard and
 /// the queries are in memory before. None where the system does not say.
 pub(super) fn growth(
+    isa: IsaName,
     shard: ShardView<'_>,
     queries: &[EncryptedQuery],
     threads: usize,
 ) -> Result<Option<u64>, Box<dyn Error>> {
     let before = status("VmRSS");
-    let mut engine = answers::engine(Isa::detect().name(), threads)?;
+    let mut engine = answers::engine(isa, threads)?;
     // Forgets the peak: what the engine's self-check took and gave back is not the batch's.
     let forgotten = std::fs::write("/proc/self/clear_refs", "5").is_ok();
     answers::time(engine.as_mut(), shard, queries)?;
