@@ -26,7 +26,7 @@ pub(super) struct Floors {
     pub(super) peaks: BTreeMap<&'static str, f64>,
 }
 
-/// The multiply-adds of one kernel: what it uses, and how many a query takes.
+/// The multiply-adds of one kernel: what it uses (`src/engine`), and how many a query takes.
 pub(super) struct Work {
     pub(super) instruction: &'static str,
     pub(super) count: f64,
@@ -34,16 +34,16 @@ pub(super) struct Work {
 
 /// Scan and pack of one engine at a shape; nothing for engines with no instruction of their own.
 pub(super) fn work(isa: IsaName, shape: &Shape) -> Option<[Work; 2]> {
-    // Products of an instruction, and digits a query's 24 bits are cut into.
-    let (scan, digits, scan_lanes, pack, pack_lanes) = match isa {
+    // How many a query: in the scan for 64 columns of a row, in the pack for 8 slots of a term.
+    let (scan, for_columns, pack, for_slots) = match isa {
         IsaName::Portable => return None,
-        IsaName::Avx2 => (peaks::MADDWD_256, 2, 16, peaks::MULUDQ_256, 4),
-        IsaName::Avx512Bw => (peaks::MADDWD_512, 2, 32, peaks::MULUDQ_512, 8),
-        IsaName::Avx512 => (peaks::DPBUSD, 3, 64, peaks::MADD52, 8),
-        IsaName::Neon => (peaks::SDOT, 3, 16, peaks::UMLAL, 2),
+        IsaName::Avx2 => (peaks::MADDWD_256, 6, peaks::MULUDQ_256, 2),
+        IsaName::Avx512Bw => (peaks::MADDWD_512, 3, peaks::MULUDQ_512, 1),
+        IsaName::Avx512 => (peaks::DPBUSD, 3, peaks::MADD52, 1),
+        IsaName::Neon => (peaks::SDOT, 12, peaks::UMLAL, 4),
     };
-    let scan_count = shape.rows() * shape.columns() * digits / scan_lanes;
-    let pack_count = shape.packs() * shape.terms() * 2 * D / pack_lanes;
+    let scan_count = shape.rows() * shape.columns() / 64 * for_columns;
+    let pack_count = shape.packs() * shape.terms() * 2 * D / 8 * for_slots;
     Some([
         Work { instruction: scan, count: scan_count as f64 },
         Work { instruction: pack, count: pack_count as f64 },
