@@ -8,7 +8,7 @@ use std::hint::black_box;
 use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
-use sotto::arith::{Isa, IsaName};
+use sotto::arith::IsaName;
 use sotto::params::{D, Shape};
 
 use super::machine::pin_this_thread;
@@ -118,43 +118,48 @@ fn read(sections: &[&[u8]], cores: &[usize], reader: Reader) -> Duration {
 /// Ways to read: memory answers several streams faster than one on some machines, and prefetches
 /// across pages, which the hardware's own do not.
 fn readers() -> Vec<(&'static str, Reader)> {
-    let mut readers: Vec<(&'static str, Reader)> = vec![
+    let plain: [(&str, Reader); 4] = [
         ("plain, 1 stream", sum::<1, 0>),
         ("plain, 4 streams", sum::<4, 0>),
+        ("plain, 4 streams, 1 KB ahead", sum::<4, 1024>),
         ("plain, 16 streams, 16 KB ahead", sum::<16, 16384>),
     ];
-    #[cfg(target_arch = "x86_64")]
-    {
-        if Isa::new(IsaName::Avx2).is_some() {
-            let wide: [(&str, Reader); 2] = [
-                // SAFETY: the processor has AVX2, here and below.
-                ("avx2, 8 streams, 4 KB ahead", |b| unsafe { sum_avx2::<8, 4096>(b) }),
-                // SAFETY: as above.
-                ("avx2, 16 streams, 16 KB ahead", |b| unsafe { sum_avx2::<16, 16384>(b) }),
-            ];
-            readers.extend(wide);
-        }
-        if Isa::new(IsaName::Avx512Bw).is_some() {
-            let wide: [(&str, Reader); 7] = [
-                // SAFETY: the processor has AVX-512 F, here and below.
-                ("avx512, 1 stream, 128 KB ahead", |b| unsafe { sum_avx512::<1, 131072>(b) }),
-                // SAFETY: as above.
-                ("avx512, 4 streams, 1 KB ahead", |b| unsafe { sum_avx512::<4, 1024>(b) }),
-                // SAFETY: as above.
-                ("avx512, 8 streams", |b| unsafe { sum_avx512::<8, 0>(b) }),
-                // SAFETY: as above.
-                ("avx512, 8 streams, 4 KB ahead", |b| unsafe { sum_avx512::<8, 4096>(b) }),
-                // SAFETY: as above.
-                ("avx512, 8 streams, 16 KB ahead", |b| unsafe { sum_avx512::<8, 16384>(b) }),
-                // SAFETY: as above.
-                ("avx512, 16 streams, 1 KB ahead", |b| unsafe { sum_avx512::<16, 1024>(b) }),
-                // SAFETY: as above.
-                ("avx512, 16 streams, 16 KB ahead", |b| unsafe { sum_avx512::<16, 16384>(b) }),
-            ];
-            readers.extend(wide);
-        }
-    }
-    readers
+    plain.into_iter().chain(wide_readers()).collect()
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn wide_readers() -> Vec<(&'static str, Reader)> {
+    Vec::new()
+}
+
+#[cfg(target_arch = "x86_64")]
+fn wide_readers() -> Vec<(&'static str, Reader)> {
+    use sotto::arith::Isa;
+    let avx2: [(&str, Reader); 2] = [
+        // SAFETY: listed only where the processor has AVX2, here and below.
+        ("avx2, 8 streams, 4 KB ahead", |b| unsafe { sum_avx2::<8, 4096>(b) }),
+        // SAFETY: as above.
+        ("avx2, 16 streams, 16 KB ahead", |b| unsafe { sum_avx2::<16, 16384>(b) }),
+    ];
+    let avx512: [(&str, Reader); 7] = [
+        // SAFETY: listed only where the processor has AVX-512 F, here and below.
+        ("avx512, 1 stream, 128 KB ahead", |b| unsafe { sum_avx512::<1, 131072>(b) }),
+        // SAFETY: as above.
+        ("avx512, 4 streams, 1 KB ahead", |b| unsafe { sum_avx512::<4, 1024>(b) }),
+        // SAFETY: as above.
+        ("avx512, 8 streams", |b| unsafe { sum_avx512::<8, 0>(b) }),
+        // SAFETY: as above.
+        ("avx512, 8 streams, 4 KB ahead", |b| unsafe { sum_avx512::<8, 4096>(b) }),
+        // SAFETY: as above.
+        ("avx512, 8 streams, 16 KB ahead", |b| unsafe { sum_avx512::<8, 16384>(b) }),
+        // SAFETY: as above.
+        ("avx512, 16 streams, 1 KB ahead", |b| unsafe { sum_avx512::<16, 1024>(b) }),
+        // SAFETY: as above.
+        ("avx512, 16 streams, 16 KB ahead", |b| unsafe { sum_avx512::<16, 16384>(b) }),
+    ];
+    let has = |isa| Isa::new(isa).is_some();
+    let avx2 = avx2.into_iter().filter(|_| has(IsaName::Avx2));
+    avx2.chain(avx512.into_iter().filter(|_| has(IsaName::Avx512Bw))).collect()
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -203,6 +208,14 @@ fn prefetch<const AHEAD: usize>(line: *const u8) {
             _ => _mm_prefetch::<_MM_HINT_T1>(line.wrapping_add(AHEAD).cast()),
         }
     }
-    #[cfg(not(target_arch = "x86_64"))]
+    #[cfg(target_arch = "aarch64")]
+    if AHEAD > 0 {
+        // SAFETY: as above.
+        unsafe {
+            let line = line.wrapping_add(AHEAD);
+            std::arch::asm!("prfm pldl2keep, [{}]", in(reg) line, options(nostack, readonly));
+        }
+    }
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
     let _ = line;
 }

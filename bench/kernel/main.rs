@@ -1,10 +1,11 @@
 //! Times the CPU engines at the standard shape, beside what this machine could do at best.
 //!
-//! `cargo bench --bench kernel [-- [--quick] [--engine NAME] [--json PATH]]`: first the floors (time to read the
-//! shard, peak rates of the multiply-adds), then every engine that is present, thread count and
-//! batch, in rounds over all of them so that noise hits all alike; the best counts. Then the
-//! client's work, memory, and answers from a shard that is not in the page cache. Threads are
-//! pinned. Without `--bench` (as `cargo test` runs it) all of it happens once at a tiny shape.
+//! `cargo bench --bench kernel [-- [--quick] [--engine NAME] [--json PATH]]`: first the floors
+//! (time to read the shard, peak rates of the multiply-adds), then every engine that is present,
+//! thread count and batch, in rounds over all of them so that noise hits all alike; the best
+//! counts. Then the client's work, memory, and answers from a shard that is not in the page
+//! cache. Threads are pinned. Without `--bench` (as `cargo test` runs it) all of it happens once
+//! at a tiny shape.
 //!
 //! It checks no answers (`tests/engines.rs` does): the shard is noise of the right form. Read
 //! next: `floors.rs`, `answers.rs`, `report.rs`.
