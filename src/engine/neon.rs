@@ -12,8 +12,8 @@
 #![expect(clippy::needless_range_loop, reason = "indices name the registers of a tile")]
 
 use std::arch::aarch64::*;
-use std::ops::Range;
 use std::arch::asm;
+use std::ops::Range;
 
 use super::EncryptedQuery;
 use super::kernel::{
