@@ -228,7 +228,12 @@ mod tests {
 
     impl Shards for Empty {
         fn view(&self, shard: u32) -> Option<ShardView<'_>> {
-            (shard < 100).then_some(ShardView { shape: &self.0, matrix: &[], tables: &[] })
+            (shard < 100).then_some(ShardView {
+                shape: &self.0,
+                matrix: &[],
+                tables: &[],
+                content: None,
+            })
         }
     }
 

@@ -155,9 +155,9 @@ fn a_cold_shard_is_answered_right_and_its_kernels_wait_for_no_page() {
         engine.answer(&[batch], &mut |_, _, answer| answers.push(answer)).unwrap();
         assert!(answers == [&expected[..]], "the answer is the reference's");
     };
-    answer(ShardView { shape: &shape, matrix: &matrix, tables: &tables });
+    answer(ShardView { shape: &shape, matrix: &matrix, tables: &tables, content: None });
     let before = pages_from_disk();
-    answer(ShardView { shape: &shape, matrix: &matrix, tables: &tables });
+    answer(ShardView { shape: &shape, matrix: &matrix, tables: &tables, content: None });
     assert_eq!(pages_from_disk(), before, "a warm answer waits for no page");
 
     let database = open_cold(directory.path()).unwrap();

@@ -10,8 +10,8 @@ use rayon::prelude::*;
 use sotto::arith::ntt::Ntt;
 use sotto::arith::{Automorphism, Halves, Isa, IsaName, Rings, zero_poly};
 use sotto::engine::{
-    Answer, Batch, EncryptedQuery, Engine, EngineChoice, EngineError, IsaChoice, SelectError,
-    ShardView, select,
+    Answer, Batch, EncryptedQuery, Engine, EngineChoice, EngineError, GpuEngine, GpuKind,
+    GpuOptions, Integers, IsaChoice, SelectError, ShardView, gpus, select,
 };
 use sotto::limits::{BATCH_QUERIES_PER_SCAN_MAX, COLUMNS_MAX};
 use sotto::params::{D, P, Q, Shape, ShapeFields};
@@ -147,7 +147,7 @@ impl Case {
     }
 
     fn view(&self) -> ShardView<'_> {
-        ShardView { shape: &self.shape, matrix: &self.matrix, tables: &self.tables }
+        ShardView { shape: &self.shape, matrix: &self.matrix, tables: &self.tables, content: None }
     }
 }
 
@@ -197,7 +197,31 @@ fn engines() -> Vec<Box<dyn Engine>> {
         }
     }
     assert!(engines.len() >= 3, "the portable engine is always here");
+    engines.extend(gpu_engines());
     engines
+}
+
+/// The GPU engine, both ways of multiplying, one of them with shards cut into small parts: on the
+/// adapter whose name holds what SOTTO_TEST_GPU says, or else on any real one.
+fn gpu_engines() -> Vec<Box<dyn Engine>> {
+    let wanted = std::env::var("SOTTO_TEST_GPU").ok();
+    let found = gpus().into_iter().find(|info| match &wanted {
+        Some(name) => info.name.contains(name.as_str()),
+        None => info.kind == GpuKind::Real && info.lacks.is_none(),
+    });
+    let Some(info) = found else {
+        assert!(wanted.is_none(), "SOTTO_TEST_GPU={wanted:?}: there is none, only {:?}", gpus());
+        println!("skipped: no GPU here (SOTTO_TEST_GPU=llvmpipe takes a software one)");
+        return Vec::new();
+    };
+    let whole = GpuOptions::default();
+    let cut = GpuOptions {
+        shard_bytes: None,
+        binding_bytes: Some(4 << 20),
+        integers: Some(Integers::Halves),
+    };
+    let make = |options| Box::new(GpuEngine::new(info.index, &options).unwrap()) as Box<dyn Engine>;
+    [whole, cut].map(make).into_iter().collect()
 }
 
 /// A keyed stream, as the recipe of the vectors draws everything.
@@ -305,7 +329,7 @@ fn engines_give_the_responses_of_the_vectors() {
         }
         let bundle = Arc::new(KeyBundle::decode(&bundle, &shape).unwrap());
         let query = EncryptedQuery { vector: vector.into(), bundle };
-        let shard = ShardView { shape: &shape, matrix: &matrix, tables: &tables };
+        let shard = ShardView { shape: &shape, matrix: &matrix, tables: &tables, content: None };
         for engine in &mut engines() {
             let mut answers = Vec::new();
             let batch = Batch { shard, queries: &[query.clone(), query.clone(), query.clone()] };
@@ -398,7 +422,7 @@ fn wrong_sizes_are_refused_before_any_work() {
     for engine in &mut engines() {
         let mut refused = |matrix: &[u8], tables: &[u8], query: &EncryptedQuery| {
             let queries = std::slice::from_ref(query);
-            let shard = ShardView { shape, matrix, tables };
+            let shard = ShardView { shape, matrix, tables, content: None };
             let good = Batch { shard: case.view(), queries: &case.queries };
             let error = engine
                 .answer(&[good, Batch { shard, queries }], &mut |_, _, _| panic!("work was done"))

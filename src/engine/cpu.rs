@@ -183,8 +183,8 @@ impl Engine for CpuEngine {
 }
 
 /// Every slice against the shard's shape, before any work.
-fn check_sizes(batch: usize, work: &Batch<'_>) -> Result<(), EngineError> {
-    let ShardView { shape, matrix, tables } = work.shard;
+pub(super) fn check_sizes(batch: usize, work: &Batch<'_>) -> Result<(), EngineError> {
+    let ShardView { shape, matrix, tables, .. } = work.shard;
     let check = |what, found, expected| {
         if found == expected {
             return Ok(());

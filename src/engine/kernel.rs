@@ -236,7 +236,7 @@ impl KeyLayout {
     }
 
     /// Writes one prime's keys of a query; `key` gives g (0) and, if there is one, h (1), in slots.
-    pub(super) fn write<'k>(&self, key: impl Fn(usize) -> &'k [u32], out: &mut [u64]) {
+    pub(super) fn write<'k, W: From<u32>>(&self, key: impl Fn(usize) -> &'k [u32], out: &mut [W]) {
         let (g, h) = out.split_at_mut(2 * D);
         for (half, twice) in key(0).chunks_exact(HALF).zip(g.chunks_exact_mut(2 * HALF)) {
             for copy in twice.chunks_exact_mut(HALF) {

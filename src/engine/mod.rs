@@ -9,6 +9,8 @@
 //! set provides), `portable.rs`, `avx512.rs` and `neon.rs`; `select.rs` picks one at start.
 
 mod cpu;
+#[cfg(feature = "gpu")]
+mod gpu;
 mod kernel;
 mod portable;
 mod select;
@@ -26,7 +28,9 @@ use std::time::Duration;
 
 use crate::scheme::KeyBundle;
 
-pub use crate::shard::ShardView;
+pub use crate::shard::{ContentId, ShardView};
+#[cfg(feature = "gpu")]
+pub use gpu::{GpuEngine, GpuInfo, GpuKind, GpuOptions, Integers, gpus};
 pub use select::{EngineChoice, IsaChoice, SelectError, UnknownChoice, select};
 
 /// One encrypted query: its vector (3 bytes a column, exact length) and its checked key bundle.

@@ -187,7 +187,7 @@ fn known_answer(engine: &mut dyn Engine) -> Result<(), SelectError> {
             EncryptedQuery { vector, bundle: Arc::new(bundle) }
         })
         .collect();
-    let shard = ShardView { shape: &shape, matrix: &matrix, tables: &tables };
+    let shard = ShardView { shape: &shape, matrix: &matrix, tables: &tables, content: None };
     let mut answers = vec![None; queries.len()];
     engine.answer(&[Batch { shard, queries: &queries }], &mut |_, query, answer| {
         answers[query] = Some(answer);

@@ -11,9 +11,9 @@ use std::sync::Arc;
 use memmap2::Mmap;
 use rayon::prelude::*;
 
-use super::ShardView;
 use super::header::{Header, HeaderError, Section, read_from};
 use super::manifest::{MANIFEST_NAME, Manifest, ManifestError, SHARDS_DIR, ShardEntry};
+use super::{ContentId, ShardView};
 use crate::params::Shape;
 use crate::wire::hex;
 
@@ -113,6 +113,7 @@ pub enum ShardError {
 pub struct Shard {
     header: Header,
     sections: [Section; 3],
+    content: ContentId,
     map: Mmap,
 }
 
@@ -137,13 +138,15 @@ impl Shard {
         let map = unsafe { Mmap::map(&file) }
             .map_err(|source| OpenError::Map { path: path.to_owned(), source })?;
         let sections = header.sections();
-        Ok(Self { header, sections, map })
+        let digest = header.digest();
+        let content = *digest.first_chunk().expect("this is a bug: a digest has 32 bytes");
+        Ok(Self { header, sections, content: ContentId(content), map })
     }
 
     /// What an engine reads.
     pub fn view(&self) -> ShardView<'_> {
         let (matrix, tables) = (self.section(0), self.section(1));
-        ShardView { shape: &self.header.shape, matrix, tables }
+        ShardView { shape: &self.header.shape, matrix, tables, content: Some(self.content) }
     }
 
     /// The packed hints, `hint_bytes` a pack, packs in order.

@@ -19,6 +19,12 @@ pub use manifest::{Manifest, ManifestError, ManifestHead, ShardEntry};
 
 use crate::params::Shape;
 
+/// Names what a shard contains: views with equal names have equal bytes. Half of the header digest
+/// (which commits to the whole file), so that a shard that a new epoch left as it was keeps its
+/// name, and an engine what it holds of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ContentId(pub [u8; 16]);
+
 /// What an engine reads of a shard.
 #[derive(Debug, Clone, Copy)]
 pub struct ShardView<'a> {
@@ -28,4 +34,6 @@ pub struct ShardView<'a> {
     pub matrix: &'a [u8],
     /// packs x table_bytes, one pack table after the other.
     pub tables: &'a [u8],
+    /// Names the above; of a view without name an engine holds nothing after the call.
+    pub content: Option<ContentId>,
 }

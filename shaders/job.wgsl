@@ -1,0 +1,78 @@
+// What all kernels share: the numbers of one dispatch, and arithmetic modulo the two primes
+// without 64-bit integers. Every kernel's text follows this one; constants in capitals that are
+// declared nowhere (Q, P, P_INVERSE, D, tile sizes) stand before it, written by
+// src/engine/gpu/kernels.rs.
+
+// The numbers of one dispatch: `Job` of src/engine/gpu/kernels.rs, field by field.
+struct Job {
+    // Rows, packs and queries of the whole job; what the answer's buffers are laid out by.
+    rows: u32,
+    packs: u32,
+    queries: u32,
+    pack_rows: u32,
+    // Rows or packs of the bound part of the shard, and the first of them.
+    part_first: u32,
+    part_count: u32,
+    // The first tile of this dispatch: large jobs are cut.
+    first_tile: u32,
+    // 16-byte groups of a matrix row.
+    row_groups: u32,
+    // The columns of a row are split: groups of one split, and how many splits there are.
+    split_groups: u32,
+    column_splits: u32,
+    // Slots a key moves by from one term to the next.
+    rotation_step: u32,
+    // Splits of a pack's terms.
+    term_splits: u32,
+    response_bits: u32,
+}
+
+var<immediate> job: Job;
+
+// 2^24 - prime and the prime itself, as a pair.
+struct Prime {
+    rest: u32,
+    value: u32,
+}
+
+fn prime_of(index: u32) -> Prime {
+    if index == 0u {
+        return Prime((1u << 24u) - Q, Q);
+    }
+    return Prime((1u << 24u) - P, P);
+}
+
+// A number congruent to x modulo the prime. Below 2^25 for any x, for rest is below 2^16; below
+// 2^24 + 2^18 for x below 2^26.
+fn fold(x: u32, prime: Prime) -> u32 {
+    return (x >> 24u) * prime.rest + (x & 0xffffffu);
+}
+
+// The residue of a number below twice the prime.
+fn reduce_once(x: u32, prime: Prime) -> u32 {
+    return select(x, x - prime.value, x >= prime.value);
+}
+
+// The residue of any 32-bit number.
+fn reduce(x: u32, prime: Prime) -> u32 {
+    return reduce_once(fold(fold(x, prime), prime), prime);
+}
+
+// The residue of low + 2^12 middle + 2^24 high, for any three 32-bit numbers: 2^12 is taken in two
+// steps, 7 bits of a number below 2^25 and 5 of the next.
+fn combine(low: u32, middle: u32, high: u32, prime: Prime) -> u32 {
+    var sum = fold(fold(high, prime), prime);
+    sum = fold(fold(sum << 7u, prime) << 5u, prime) + fold(middle, prime);
+    sum = fold(sum, prime);
+    sum = fold(fold(sum << 7u, prime) << 5u, prime) + fold(low, prime);
+    return reduce_once(fold(sum, prime), prime);
+}
+
+// The product of two numbers below 2^24, modulo the prime.
+fn multiply(x: u32, y: u32, prime: Prime) -> u32 {
+    let x0 = x & 0xfffu;
+    let x1 = x >> 12u;
+    let y0 = y & 0xfffu;
+    let y1 = y >> 12u;
+    return combine(x0 * y0, x0 * y1 + x1 * y0, x1 * y1, prime);
+}

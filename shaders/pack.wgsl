@@ -1,0 +1,186 @@
+// Table times rotated keys, per slot and prime: the sums of scheme.md, "Online", 2. CPU twins:
+// `pack` in src/engine/avx512.rs and portable.rs. How two numbers are multiplied and added stands
+// before this text: pack_wide.wgsl or pack_halves.wgsl.
+//
+// A workgroup has one block of 32 slots under one prime, up to SPLIT_TERMS terms, PACKS packs and
+// QUERIES x QUERY_GROUPS queries. CHUNK terms at a time, the table (96 bytes a term and pack, as
+// it lies in the file: four slots are three words) goes unpacked to workgroup memory, each byte
+// read once; a thread then multiplies four slots of each pack with the same four words of a key,
+// of every CHUNK / TERM_LANES-th term. One query is bound by reading the table, many by the
+// products. Terms are split so that one query fills a device; the finish adds the splits up.
+
+// [pack][prime][slot / 32][term][slot % 32], three bytes each
+@group(0) @binding(0) var<storage, read> table: array<u32>;
+// [query][prime][word]: [g first half twice][g second half twice][h], so that no window wraps
+@group(1) @binding(0) var<storage, read> keys: array<u32>;
+// [split][query][pack][prime][slot / 4], each number below 2^28
+@group(1) @binding(1) var<storage, read_write> sums: array<vec4<u32>>;
+
+const HALF: u32 = D / 2u;
+const BLOCK_SLOTS: u32 = 32u;
+const BLOCKS: u32 = D / BLOCK_SLOTS;
+// Threads side by side in a block, four slots each.
+const QUADS: u32 = 8u;
+// Words of table one term takes in a block.
+const TERM_WORDS: u32 = 24u;
+
+// Four slots of each pack.
+struct Words {
+    a: vec4<u32>,
+    b: vec4<u32>,
+    c: vec4<u32>,
+    d: vec4<u32>,
+}
+
+// Their sums with one query.
+struct PackSums {
+    a: Sum,
+    b: Sum,
+    c: Sum,
+    d: Sum,
+}
+
+// [pack][term][quad] of a chunk; at the end [pack][thread].
+var<workgroup> stage: array<vec4<u32>, PACKS * THREADS>;
+
+// Four slots out of three words; none past the last term or pack.
+fn fetch(pack: u32, unit: u32, term: u32, end: u32, quad: u32) -> vec4<u32> {
+    if pack >= job.part_count || term >= end {
+        return vec4(0u);
+    }
+    let block = pack * 2u * BLOCKS + unit;
+    let at = (block * (job.pack_rows - 1u) + term) * TERM_WORDS + quad * 3u;
+    let x = table[at];
+    let y = table[at + 1u];
+    let z = table[at + 2u];
+    return vec4(x, (x >> 24u) | (y << 8u), (y >> 16u) | (z << 16u), z >> 8u) & vec4(0xffffffu);
+}
+
+// Where the window of a slot without rotation begins in key g.
+fn window(slot: u32) -> u32 {
+    return slot / HALF * D + slot % HALF;
+}
+
+// Where the key word of a term and slot is: the plain rotations, the conjugated, then key h.
+fn key_at(term: u32, slot: u32) -> u32 {
+    let run = min(job.pack_rows, HALF) - 1u;
+    if term < run {
+        return window(slot) + term * job.rotation_step;
+    }
+    if term < 2u * run {
+        return window(slot ^ HALF) + (term - run) * job.rotation_step;
+    }
+    return 2u * D + slot;
+}
+
+fn add_query(sums: PackSums, words: Words, query: u32, prime: u32, at: u32) -> PackSums {
+    let key_words = select(2u * D, 3u * D, job.pack_rows == D);
+    let base = (min(query, job.queries - 1u) * 2u + prime) * key_words + at;
+    let key = vec4(keys[base], keys[base + 1u], keys[base + 2u], keys[base + 3u]);
+    var out = sums;
+    out.a = add_product(sums.a, words.a, key);
+    if PACKS > 1u {
+        out.b = add_product(sums.b, words.b, key);
+        out.c = add_product(sums.c, words.c, key);
+        out.d = add_product(sums.d, words.d, key);
+    }
+    return out;
+}
+
+// Adds up the workgroup's sums of one query of each group and writes them.
+fn write_query(own: PackSums, query: u32, first_pack: u32, unit: u32, thread: u32) {
+    let prime = prime_of(unit / BLOCKS % 2u);
+    workgroupBarrier(); // the stage is used up
+    stage[thread] = residues(own.a, prime);
+    if PACKS > 1u {
+        stage[THREADS + thread] = residues(own.b, prime);
+        stage[2u * THREADS + thread] = residues(own.c, prime);
+        stage[3u * THREADS + thread] = residues(own.d, prime);
+    }
+    workgroupBarrier();
+    let quad = thread % QUADS;
+    let group = thread / QUADS % QUERY_GROUPS;
+    let pack = thread / (QUADS * QUERY_GROUPS);
+    let pack_in_part = first_pack + pack;
+    let of_group = query + group * QUERIES;
+    if pack >= PACKS || pack_in_part >= job.part_count || of_group >= job.queries {
+        return;
+    }
+    var sum = vec4(0u);
+    for (var lane = 0u; lane < TERM_LANES; lane++) {
+        sum += stage[pack * THREADS + (group * TERM_LANES + lane) * QUADS + quad];
+    }
+    let split = unit / (2u * BLOCKS);
+    let poly = (split * job.queries + of_group) * job.packs + job.part_first + pack_in_part;
+    sums[(poly * 2u * BLOCKS + unit % (2u * BLOCKS)) * QUADS + quad] = sum;
+}
+
+@compute @workgroup_size(THREADS)
+fn pack(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(local_invocation_index) thread: u32,
+) {
+    // [split][prime][block]
+    let unit = job.first_tile + group.x;
+    let in_pack = unit % (2u * BLOCKS);
+    let prime = in_pack / BLOCKS;
+    let begin = unit / (2u * BLOCKS) * SPLIT_TERMS;
+    let end = min(begin + SPLIT_TERMS, job.pack_rows - 1u);
+    let first_pack = group.y * PACKS;
+    let quad = thread % QUADS;
+    let fetched_term = thread / QUADS;
+    let term_lane = thread / QUADS % TERM_LANES;
+    let query_group = thread / (QUADS * TERM_LANES);
+    let first_query = group.z * QUERIES * QUERY_GROUPS;
+    let query = first_query + query_group * QUERIES;
+    let slot = in_pack % BLOCKS * BLOCK_SLOTS + quad * 4u;
+    var a: PackSums;
+    var b: PackSums;
+    var c: PackSums;
+    var d: PackSums;
+    for (var chunk = begin; chunk < end; chunk += CHUNK) {
+        let term = chunk + fetched_term;
+        var words: Words;
+        words.a = fetch(first_pack, in_pack, term, end, quad);
+        if PACKS > 1u {
+            words.b = fetch(first_pack + 1u, in_pack, term, end, quad);
+            words.c = fetch(first_pack + 2u, in_pack, term, end, quad);
+            words.d = fetch(first_pack + 3u, in_pack, term, end, quad);
+        }
+        workgroupBarrier(); // the chunk before is used up
+        stage[thread] = words.a;
+        if PACKS > 1u {
+            stage[THREADS + thread] = words.b;
+            stage[2u * THREADS + thread] = words.c;
+            stage[3u * THREADS + thread] = words.d;
+        }
+        workgroupBarrier();
+        for (var of_chunk = term_lane; of_chunk < CHUNK; of_chunk += TERM_LANES) {
+            let at = of_chunk * QUADS + quad;
+            words.a = stage[at];
+            if PACKS > 1u {
+                words.b = stage[THREADS + at];
+                words.c = stage[2u * THREADS + at];
+                words.d = stage[3u * THREADS + at];
+            }
+            // Terms past the last have words of zero.
+            let key_from = key_at(min(chunk + of_chunk, end - 1u), slot);
+            a = add_query(a, words, query, prime, key_from);
+            if QUERIES > 1u {
+                b = add_query(b, words, query + 1u, prime, key_from);
+            }
+            if QUERIES > 2u {
+                c = add_query(c, words, query + 2u, prime, key_from);
+                d = add_query(d, words, query + 3u, prime, key_from);
+            }
+        }
+    }
+    write_query(a, first_query, first_pack, unit, thread);
+    if QUERIES > 1u {
+        write_query(b, first_query + 1u, first_pack, unit, thread);
+    }
+    if QUERIES > 2u {
+        write_query(c, first_query + 2u, first_pack, unit, thread);
+        write_query(d, first_query + 3u, first_pack, unit, thread);
+    }
+}

@@ -1,0 +1,150 @@
+// The tiled scan; its head comment and the products are in scan.wgsl, which stands before it.
+
+// DEPTH: 16-byte groups of columns in a tile.
+
+// Threads share a tile as [row group][query group]; a thread has every ROW_GROUPS-th row and every
+// QUERY_GROUPS-th query, so that neighbours read neighbouring words.
+const ROW_GROUPS: u32 = THREADS / QUERY_GROUPS;
+const TILE_ROWS: u32 = ROW_GROUPS * ROWS;
+const TILE_QUERIES: u32 = 2u * QUERY_GROUPS;
+const TILE_LINES: u32 = TILE_QUERIES * DIGITS;
+// One more than needed, so that the groups of a row lie in different banks.
+const ROW_STRIDE: u32 = TILE_ROWS + 1u;
+const LINE_STRIDE: u32 = TILE_LINES + 1u;
+// Pairs of loads with which a thread fetches its share of the tile's rows: 4, 2 or 1.
+const ROW_PAIRS: u32 = TILE_ROWS * DEPTH / THREADS / 2u;
+
+const_assert ROW_PAIRS == 1u || ROW_PAIRS == 2u || ROW_PAIRS == 4u;
+const_assert TILE_LINES * DEPTH <= 3u * THREADS;
+
+// [16-byte group][row] and [16-byte group][digit][query]
+var<workgroup> tile_rows: array<vec4<u32>, DEPTH * ROW_STRIDE>;
+var<workgroup> tile_lines: array<vec4<u32>, DEPTH * LINE_STRIDE>;
+
+struct Pair {
+    first: vec4<u32>,
+    second: vec4<u32>,
+}
+
+fn fetch_row(item: u32, first_row: u32, at: u32) -> vec4<u32> {
+    let row = min(first_row + item / DEPTH, job.part_count - 1u);
+    return matrix[row * job.row_groups + at + item % DEPTH];
+}
+
+fn fetch_rows(item: u32, first_row: u32, at: u32) -> Pair {
+    return Pair(fetch_row(item, first_row, at), fetch_row(item + THREADS, first_row, at));
+}
+
+fn store_row(item: u32, value: vec4<u32>) {
+    tile_rows[item % DEPTH * ROW_STRIDE + item / DEPTH] = value;
+}
+
+fn store_rows(item: u32, pair: Pair) {
+    store_row(item, pair.first);
+    store_row(item + THREADS, pair.second);
+}
+
+// Queries past the last are the last again; their sums are not written.
+fn fetch_line(item: u32, first_query: u32, at: u32) -> vec4<u32> {
+    let line = min(item / DEPTH, TILE_LINES - 1u);
+    let query = min(first_query + line % TILE_QUERIES, job.queries - 1u);
+    return digits[(query * DIGITS + line / TILE_QUERIES) * job.row_groups + at + item % DEPTH];
+}
+
+fn store_line(item: u32, value: vec4<u32>) {
+    if item < TILE_LINES * DEPTH {
+        tile_lines[item % DEPTH * LINE_STRIDE + item / DEPTH] = value;
+    }
+}
+
+fn write_row(value: u32, split: u32, query: u32, row: u32) {
+    if query < job.queries && row < job.part_count {
+        scanned[scanned_at(split, query, row)] = value;
+    }
+}
+
+fn write_tile(low: vec4<u32>, high: vec4<u32>, split: u32, query: u32, row: u32) {
+    write_row(low.x, split, query, row);
+    write_row(low.y, split, query, row + ROW_GROUPS);
+    write_row(low.z, split, query, row + 2u * ROW_GROUPS);
+    write_row(low.w, split, query, row + 3u * ROW_GROUPS);
+    write_row(high.x, split, query, row + 4u * ROW_GROUPS);
+    write_row(high.y, split, query, row + 5u * ROW_GROUPS);
+    write_row(high.z, split, query, row + 6u * ROW_GROUPS);
+    write_row(high.w, split, query, row + 7u * ROW_GROUPS);
+}
+
+@compute @workgroup_size(THREADS)
+fn scan_wide(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(local_invocation_index) thread: u32,
+) {
+    let first_row = (job.first_tile + group.x) * TILE_ROWS;
+    let first_query = group.z * TILE_QUERIES;
+    let begin = group.y * job.split_groups;
+    let end = min(begin + job.split_groups, job.row_groups);
+    let own_query = thread % QUERY_GROUPS;
+    let own_row = thread / QUERY_GROUPS;
+    var a0: Sums;
+    var a1: Sums;
+    var a2: Sums;
+    var b0: Sums;
+    var b1: Sums;
+    var b2: Sums;
+    for (var at = begin; at < end; at += DEPTH) {
+        let rows0 = fetch_rows(thread, first_row, at);
+        var rows1: Pair;
+        var rows2: Pair;
+        var rows3: Pair;
+        if ROW_PAIRS > 1u {
+            rows1 = fetch_rows(thread + 2u * THREADS, first_row, at);
+        }
+        if ROW_PAIRS > 2u {
+            rows2 = fetch_rows(thread + 4u * THREADS, first_row, at);
+            rows3 = fetch_rows(thread + 6u * THREADS, first_row, at);
+        }
+        let line0 = fetch_line(thread, first_query, at);
+        let line1 = fetch_line(thread + THREADS, first_query, at);
+        let line2 = fetch_line(thread + 2u * THREADS, first_query, at);
+        workgroupBarrier(); // the tile before is used up
+        store_rows(thread, rows0);
+        if ROW_PAIRS > 1u {
+            store_rows(thread + 2u * THREADS, rows1);
+        }
+        if ROW_PAIRS > 2u {
+            store_rows(thread + 4u * THREADS, rows2);
+            store_rows(thread + 6u * THREADS, rows3);
+        }
+        store_line(thread, line0);
+        store_line(thread + THREADS, line1);
+        store_line(thread + 2u * THREADS, line2);
+        workgroupBarrier();
+        for (var depth = 0u; depth < DEPTH; depth++) {
+            let row = depth * ROW_STRIDE + own_row;
+            let line = depth * LINE_STRIDE + own_query;
+            let tile = Tile(
+                tile_rows[row],
+                tile_rows[row + ROW_GROUPS],
+                tile_rows[row + 2u * ROW_GROUPS],
+                tile_rows[row + 3u * ROW_GROUPS],
+                tile_rows[row + 4u * ROW_GROUPS],
+                tile_rows[row + 5u * ROW_GROUPS],
+                tile_rows[row + 6u * ROW_GROUPS],
+                tile_rows[row + 7u * ROW_GROUPS],
+            );
+            a0 = dots(a0, tile, tile_lines[line]);
+            b0 = dots(b0, tile, tile_lines[line + QUERY_GROUPS]);
+            a1 = dots(a1, tile, tile_lines[line + 2u * QUERY_GROUPS]);
+            b1 = dots(b1, tile, tile_lines[line + 3u * QUERY_GROUPS]);
+            a2 = dots(a2, tile, tile_lines[line + 4u * QUERY_GROUPS]);
+            b2 = dots(b2, tile, tile_lines[line + 5u * QUERY_GROUPS]);
+        }
+    }
+    let query = first_query + own_query;
+    let a_low = join(a0.low, a1.low, a2.low);
+    let a_high = join(a0.high, a1.high, a2.high);
+    write_tile(a_low, a_high, group.y, query, first_row + own_row);
+    let b_low = join(b0.low, b1.low, b2.low);
+    let b_high = join(b0.high, b1.high, b2.high);
+    write_tile(b_low, b_high, group.y, query + QUERY_GROUPS, first_row + own_row);
+}

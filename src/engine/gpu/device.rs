@@ -1,0 +1,186 @@
+//! The device: finding adapters, opening one, catching its errors.
+//!
+//! Every error of the device becomes [`EngineError::Device`]; none reaches wgpu's default handler,
+//! which panics. Which adapter is worth taking is `select.rs`'s to say.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use wgpu::{
+    Adapter, AdapterInfo, Backends, Device, DeviceDescriptor, DeviceType, ErrorFilter, Features,
+    Instance, InstanceDescriptor, Limits, PollType, Queue, SubmissionIndex,
+};
+
+use super::super::EngineError;
+use super::kernels;
+
+/// How long one submission may take: a thousand dispatches of the longest that are planned. More
+/// is a device that hangs.
+const SUBMISSION_TIME_MAX: Duration = Duration::from_secs(60);
+
+/// An adapter as `sotto devices` lists it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GpuInfo {
+    /// Its place in the list, which names it.
+    pub index: usize,
+    /// What the driver calls it.
+    pub name: String,
+    /// The driver and its version.
+    pub driver: String,
+    /// Whether a processor plays the device.
+    pub kind: GpuKind,
+    /// Largest piece of a shard that one kernel sees, in bytes.
+    pub binding_bytes_max: u64,
+    /// Whether its kernels have 64-bit integers.
+    pub wide_integers: bool,
+    /// What it lacks to run the kernels; nothing if it can.
+    pub lacks: Option<String>,
+}
+
+/// Whether an adapter is hardware.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GpuKind {
+    /// Hardware.
+    Real,
+    /// A processor that plays a GPU: for tests.
+    Software,
+}
+
+/// Every adapter that the Vulkan loader finds, in its order.
+pub(super) fn adapters() -> Vec<(Adapter, GpuInfo)> {
+    let descriptor = InstanceDescriptor {
+        backends: Backends::VULKAN,
+        ..InstanceDescriptor::new_without_display_handle()
+    };
+    let found = pollster::block_on(Instance::new(descriptor).enumerate_adapters(Backends::VULKAN));
+    let described = found.into_iter().enumerate().map(|(index, adapter)| {
+        let info = describe(index, &adapter);
+        (adapter, info)
+    });
+    described.collect()
+}
+
+fn describe(index: usize, adapter: &Adapter) -> GpuInfo {
+    let AdapterInfo { name, driver, driver_info, device_type, .. } = adapter.get_info();
+    let limits = adapter.limits();
+    let software = device_type == DeviceType::Cpu;
+    GpuInfo {
+        index,
+        name,
+        driver: format!("{driver} {driver_info}"),
+        kind: if software { GpuKind::Software } else { GpuKind::Real },
+        binding_bytes_max: binding_bytes(&limits),
+        wide_integers: adapter.features().contains(Features::SHADER_INT64),
+        lacks: lacks(adapter),
+    }
+}
+
+fn binding_bytes(limits: &Limits) -> u64 {
+    limits.max_storage_buffer_binding_size.min(limits.max_buffer_size)
+}
+
+/// What an adapter lacks that the kernels want.
+fn lacks(adapter: &Adapter) -> Option<String> {
+    let limits = adapter.limits();
+    if !adapter.features().contains(Features::IMMEDIATES) {
+        return Some("numbers given with a dispatch (push constants)".into());
+    }
+    let wanted: [(&str, u64, u64); 3] = [
+        (
+            "bytes of workgroup memory",
+            limits.max_compute_workgroup_storage_size.into(),
+            kernels::WORKGROUP_BYTES_MAX.into(),
+        ),
+        (
+            "threads in a workgroup",
+            limits.max_compute_invocations_per_workgroup.into(),
+            kernels::FINISH_THREADS.into(),
+        ),
+        ("bytes in a binding", binding_bytes(&limits), kernels::BINDING_BYTES_MIN),
+    ];
+    let short = wanted.into_iter().find(|(_, found, wanted)| found < wanted);
+    short.map(|(what, found, wanted)| format!("{what}: it has {found}, {wanted} are needed"))
+}
+
+/// An open device. Clones are the same device.
+#[derive(Clone)]
+pub(super) struct Gpu {
+    pub(super) device: Device,
+    pub(super) queue: Queue,
+    pub(super) info: GpuInfo,
+    /// What the driver said when the device went away.
+    lost: Arc<Mutex<Option<String>>>,
+}
+
+impl Gpu {
+    /// Opens an adapter with all the limits it has and no feature that is not used.
+    pub(super) fn open(adapter: &Adapter, info: GpuInfo) -> Result<Self, EngineError> {
+        if let Some(lacking) = &info.lacks {
+            return Err(EngineError::Device(format!("{} has too few {lacking}", info.name)));
+        }
+        let wanted = Features::IMMEDIATES | Features::SHADER_INT64;
+        let limits = adapter.limits();
+        let descriptor = DeviceDescriptor {
+            label: Some("sotto"),
+            required_features: adapter.features() & wanted,
+            required_limits: limits,
+            ..DeviceDescriptor::default()
+        };
+        let (device, queue) = pollster::block_on(adapter.request_device(&descriptor))
+            .map_err(|error| EngineError::Device(format!("{}: {error}", info.name)))?;
+        let lost = Arc::new(Mutex::new(None));
+        let said = Arc::clone(&lost);
+        device.set_device_lost_callback(move |reason, message| {
+            let mut said = said.lock().unwrap_or_else(PoisonError::into_inner);
+            said.get_or_insert(format!("lost ({reason:?}): {message}"));
+        });
+        let gpu = Self { device, queue, info, lost };
+        // What no scope catches: a device that is going away.
+        let said = Arc::clone(&gpu.lost);
+        gpu.device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
+            let mut said = said.lock().unwrap_or_else(PoisonError::into_inner);
+            said.get_or_insert(error.to_string());
+        }));
+        Ok(gpu)
+    }
+
+    /// Does something with the device; an error it meets on the way is returned.
+    pub(super) fn checked<T>(
+        &self,
+        work: impl FnOnce() -> Result<T, EngineError>,
+    ) -> Result<T, EngineError> {
+        let filters = [ErrorFilter::Internal, ErrorFilter::Validation, ErrorFilter::OutOfMemory];
+        let scopes = filters.map(|filter| self.device.push_error_scope(filter));
+        let done = work();
+        // The last pushed is the first popped.
+        let caught = scopes.map(Some).iter_mut().rev().fold(None, |caught, scope| {
+            let scope = scope.take().expect("this is a bug: a scope is popped once");
+            caught.or(pollster::block_on(scope.pop()))
+        });
+        if let Some(error) = caught {
+            return Err(self.failed(&error));
+        }
+        self.alive()?;
+        done
+    }
+
+    /// Waits until a submission is done and what was mapped after it is mapped.
+    pub(super) fn wait(&self, submission: SubmissionIndex) -> Result<(), EngineError> {
+        let wait = PollType::Wait {
+            submission_index: Some(submission),
+            timeout: Some(SUBMISSION_TIME_MAX),
+        };
+        self.device.poll(wait).map_err(|error| self.failed(&error))?;
+        self.alive()
+    }
+
+    /// An error of this device, by its name.
+    pub(super) fn failed(&self, error: &dyn std::fmt::Display) -> EngineError {
+        EngineError::Device(format!("{}: {error}", self.info.name))
+    }
+
+    fn alive(&self) -> Result<(), EngineError> {
+        let lost = self.lost.lock().unwrap_or_else(PoisonError::into_inner);
+        lost.as_ref().map_or(Ok(()), |said| Err(self.failed(said)))
+    }
+}

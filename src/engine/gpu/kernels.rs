@@ -1,0 +1,287 @@
+//! The WGSL kernels: their texts, tile sizes and pipelines.
+//!
+//! The texts are in `shaders/`; what they have to agree on with this side, sizes of tiles and the
+//! primes, is written before each text from the constants here. A test reads every text with naga
+//! and compares [`Job`] with its twin.
+
+use std::fmt::Write;
+
+use bytemuck::{Pod, Zeroable};
+use wgpu::{
+    BindGroup, BindGroupDescriptor, BindGroupEntry, BindGroupLayout, BindGroupLayoutDescriptor,
+    BindGroupLayoutEntry, BindingType, Buffer, BufferBindingType, ComputePipeline,
+    ComputePipelineDescriptor, PipelineCompilationOptions, PipelineLayoutDescriptor,
+    ShaderModuleDescriptor, ShaderSource, ShaderStages,
+};
+
+use super::super::EngineError;
+use super::device::Gpu;
+use crate::arith::P_INVERSE;
+use crate::params::{D, P, Q};
+
+/// Threads of a scan or pack workgroup.
+pub(super) const THREADS: u32 = 128;
+/// Threads of a finish workgroup.
+pub(super) const FINISH_THREADS: u32 = 256;
+/// Rows a narrow scan's workgroup has.
+pub(super) const NARROW_ROWS: u32 = 8;
+/// Most queries of a narrow scan.
+pub(super) const NARROW_QUERIES: u32 = 2;
+/// 16-byte groups of columns in a tile of the wide scan.
+pub(super) const DEPTH: u32 = 4;
+/// Terms a pack workgroup stages at once.
+const CHUNK: u32 = 16;
+/// Terms of a pack workgroup.
+pub(super) const SPLIT_TERMS: u32 = 256;
+/// What fits into 4 GiB of 32-bit words, and less than the least there is of a binding: 128 MiB.
+pub(super) const BINDING_BYTES_MIN: u64 = 64 << 20;
+/// Workgroup memory of the largest kernel, the wide scan of eight queries.
+pub(super) const WORKGROUP_BYTES_MAX: u32 = DEPTH * 16 * ((THREADS / 4 * 8 + 1) + (4 * 2 * 3 + 1));
+
+/// The numbers of one dispatch: `Job` of shaders/job.wgsl, which says what they are.
+#[derive(Debug, Clone, Copy, Default, Pod, Zeroable)]
+#[repr(C)]
+#[allow(missing_docs)]
+pub(super) struct Job {
+    pub(super) rows: u32,
+    pub(super) packs: u32,
+    pub(super) queries: u32,
+    pub(super) pack_rows: u32,
+    pub(super) part_first: u32,
+    pub(super) part_count: u32,
+    pub(super) first_tile: u32,
+    pub(super) row_groups: u32,
+    pub(super) split_groups: u32,
+    pub(super) column_splits: u32,
+    pub(super) rotation_step: u32,
+    pub(super) term_splits: u32,
+    pub(super) response_bits: u32,
+}
+
+/// How 24-bit numbers are multiplied and added up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Integers {
+    /// In 64 bits.
+    Wide,
+    /// In two halves of 12 bits.
+    Halves,
+}
+
+/// One kernel with its tile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kernel {
+    ScanNarrow { queries: u32 },
+    ScanWide { query_groups: u32 },
+    Pack { integers: Integers, packs: u32, queries: u32, query_groups: u32 },
+    Finish,
+}
+
+impl Kernel {
+    /// Every kernel a device runs with these integers, the smallest tiles of each kind first.
+    pub(super) fn all(integers: Integers) -> Vec<Kernel> {
+        let queries = match integers {
+            Integers::Wide => 4,
+            Integers::Halves => 2, // three sums a product instead of two
+        };
+        let mut all = vec![Kernel::Finish];
+        all.extend([1, 2].map(|queries| Kernel::ScanNarrow { queries }));
+        all.extend([4, 8, 16].map(|query_groups| Kernel::ScanWide { query_groups }));
+        for packs in [1, 4] {
+            for (queries, query_groups) in [(1, 1), (queries, 1), (queries, 4)] {
+                all.push(Kernel::Pack { integers, packs, queries, query_groups });
+            }
+        }
+        all
+    }
+
+    /// Name of the entry point.
+    pub(super) fn entry(self) -> &'static str {
+        match self {
+            Kernel::ScanNarrow { .. } => "scan_narrow",
+            Kernel::ScanWide { .. } => "scan_wide",
+            Kernel::Pack { .. } => "pack",
+            Kernel::Finish => "finish",
+        }
+    }
+
+    /// Rows, packs or queries one workgroup has along the first dimension it is cut by.
+    pub(super) fn tile_rows(self) -> u32 {
+        match self {
+            Kernel::ScanNarrow { .. } => NARROW_ROWS,
+            Kernel::ScanWide { query_groups } => THREADS / query_groups * 8,
+            Kernel::Pack { packs, .. } => packs,
+            Kernel::Finish => 1,
+        }
+    }
+
+    /// Queries one workgroup has.
+    pub(super) fn tile_queries(self) -> u32 {
+        match self {
+            Kernel::ScanNarrow { queries } => queries,
+            Kernel::ScanWide { query_groups } => 2 * query_groups,
+            Kernel::Pack { queries, query_groups, .. } => queries * query_groups,
+            Kernel::Finish => 1,
+        }
+    }
+
+    /// The whole text: constants, what all kernels share, the kernel.
+    pub(super) fn source(self) -> String {
+        let mut text = String::new();
+        let mut constant = |name: &str, value: u32| {
+            writeln!(text, "const {name}: u32 = {value}u;").expect("this is a bug: a String grows");
+        };
+        constant("Q", Q);
+        constant("P", P);
+        constant("P_INVERSE", P_INVERSE);
+        constant("D", D as u32);
+        match self {
+            Kernel::ScanNarrow { queries } => constant("QUERIES", queries),
+            // The narrow kernel stands in the same text, unused.
+            Kernel::ScanWide { query_groups } => {
+                constant("QUERIES", 1);
+                constant("QUERY_GROUPS", query_groups);
+                constant("DEPTH", DEPTH);
+            }
+            Kernel::Pack { packs, queries, query_groups, .. } => {
+                constant("PACKS", packs);
+                constant("QUERIES", queries);
+                constant("QUERY_GROUPS", query_groups);
+                constant("CHUNK", CHUNK);
+                constant("TERM_LANES", CHUNK / query_groups);
+                constant("SPLIT_TERMS", SPLIT_TERMS);
+                constant("THREAD_TERMS_MAX", SPLIT_TERMS * query_groups / CHUNK);
+            }
+            Kernel::Finish => {}
+        }
+        match self {
+            Kernel::Finish => constant("FINISH_THREADS", FINISH_THREADS),
+            _ => constant("THREADS", THREADS),
+        }
+        text.push_str(include_str!("../../../shaders/job.wgsl"));
+        let parts: &[&str] = match self {
+            Kernel::ScanNarrow { .. } => &[include_str!("../../../shaders/scan.wgsl")],
+            Kernel::ScanWide { .. } => &[
+                include_str!("../../../shaders/scan.wgsl"),
+                include_str!("../../../shaders/scan_wide.wgsl"),
+            ],
+            Kernel::Pack { integers: Integers::Wide, .. } => &[
+                include_str!("../../../shaders/pack_wide.wgsl"),
+                include_str!("../../../shaders/pack.wgsl"),
+            ],
+            Kernel::Pack { integers: Integers::Halves, .. } => &[
+                include_str!("../../../shaders/pack_halves.wgsl"),
+                include_str!("../../../shaders/pack.wgsl"),
+            ],
+            Kernel::Finish => &[include_str!("../../../shaders/finish.wgsl")],
+        };
+        parts.iter().for_each(|part| text.push_str(part));
+        text
+    }
+}
+
+/// The compiled kernels of a device and how buffers are bound to them.
+pub(super) struct Pipelines {
+    compiled: Vec<(Kernel, ComputePipeline)>,
+    /// Group 0: a part of a shard, or the finish's tables.
+    pub(super) part: BindGroupLayout,
+    /// Group 1 of scan and pack: one buffer read, one written.
+    pub(super) product: BindGroupLayout,
+    /// Group 1 of the finish: two buffers read, one written.
+    pub(super) finish: BindGroupLayout,
+}
+
+impl Pipelines {
+    /// Compiles every kernel.
+    pub(super) fn new(gpu: &Gpu, integers: Integers) -> Result<Self, EngineError> {
+        gpu.checked(|| {
+            let part = layout(gpu, &[true]);
+            let product = layout(gpu, &[true, false]);
+            let finish = layout(gpu, &[true, true, false]);
+            let compile = |kernel: Kernel| {
+                let second = if kernel == Kernel::Finish { &finish } else { &product };
+                (kernel, compile(gpu, kernel, [&part, second]))
+            };
+            let compiled = Kernel::all(integers).into_iter().map(compile).collect();
+            Ok(Self { compiled, part, product, finish })
+        })
+    }
+
+    /// The scan for so many queries.
+    pub(super) fn scan(&self, queries: u32) -> &(Kernel, ComputePipeline) {
+        self.smallest(queries, |kernel| {
+            matches!(kernel, Kernel::ScanNarrow { .. } | Kernel::ScanWide { .. })
+        })
+    }
+
+    /// The pack for so many packs and queries.
+    pub(super) fn pack(&self, packs: u32, queries: u32) -> &(Kernel, ComputePipeline) {
+        let wanted = if packs == 1 { 1 } else { 4 };
+        self.smallest(
+            queries,
+            |kernel| matches!(kernel, Kernel::Pack { packs, .. } if packs == wanted),
+        )
+    }
+
+    /// The finish.
+    pub(super) fn finish(&self) -> &(Kernel, ComputePipeline) {
+        self.smallest(1, |kernel| kernel == Kernel::Finish)
+    }
+
+    /// The kernel of a kind whose tile holds all queries, or else the largest.
+    fn smallest(&self, queries: u32, kind: impl Fn(Kernel) -> bool) -> &(Kernel, ComputePipeline) {
+        let of_kind = || self.compiled.iter().filter(|(kernel, _)| kind(*kernel));
+        let fits = of_kind().find(|(kernel, _)| kernel.tile_queries() >= queries);
+        fits.or_else(|| of_kind().last()).expect("this is a bug: a kernel of every kind")
+    }
+}
+
+/// Storage buffers in order, each read only or also written.
+fn layout(gpu: &Gpu, read_only: &[bool]) -> BindGroupLayout {
+    let entry = |(binding, &read_only): (usize, &bool)| BindGroupLayoutEntry {
+        binding: binding as u32,
+        visibility: ShaderStages::COMPUTE,
+        ty: BindingType::Buffer {
+            ty: BufferBindingType::Storage { read_only },
+            has_dynamic_offset: false,
+            min_binding_size: None,
+        },
+        count: None,
+    };
+    let entries: Vec<_> = read_only.iter().enumerate().map(entry).collect();
+    let descriptor = BindGroupLayoutDescriptor { label: None, entries: &entries };
+    gpu.device.create_bind_group_layout(&descriptor)
+}
+
+fn compile(gpu: &Gpu, kernel: Kernel, groups: [&BindGroupLayout; 2]) -> ComputePipeline {
+    let name = format!("{kernel:?}");
+    let module = gpu.device.create_shader_module(ShaderModuleDescriptor {
+        label: Some(&name),
+        source: ShaderSource::Wgsl(kernel.source().into()),
+    });
+    let layout = gpu.device.create_pipeline_layout(&PipelineLayoutDescriptor {
+        label: Some(&name),
+        bind_group_layouts: &groups.map(Some),
+        immediate_size: size_of::<Job>() as u32,
+    });
+    gpu.device.create_compute_pipeline(&ComputePipelineDescriptor {
+        label: Some(&name),
+        layout: Some(&layout),
+        module: &module,
+        entry_point: Some(kernel.entry()),
+        // Every kernel writes workgroup memory before it reads it.
+        compilation_options: PipelineCompilationOptions {
+            zero_initialize_workgroup_memory: false,
+            ..PipelineCompilationOptions::default()
+        },
+        cache: None,
+    })
+}
+
+/// Buffers bound whole, in order.
+pub(super) fn bind(gpu: &Gpu, layout: &BindGroupLayout, buffers: &[&Buffer]) -> BindGroup {
+    let buffers = buffers.iter().zip(0..);
+    let entries: Vec<_> = buffers
+        .map(|(buffer, binding)| BindGroupEntry { binding, resource: buffer.as_entire_binding() })
+        .collect();
+    gpu.device.create_bind_group(&BindGroupDescriptor { label: None, layout, entries: &entries })
+}

@@ -1,0 +1,157 @@
+//! Buffers that both sides see: what goes to the device, and what comes back.
+//!
+//! Made once. Each buffer of the ring is written by the processor, copied from by one submission,
+//! and mapped again when that is done, while the next one is being filled.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use wgpu::{Buffer, BufferDescriptor, BufferUsages, CommandEncoder, MapMode, SubmissionIndex};
+
+use super::super::EngineError;
+use super::device::Gpu;
+
+/// Bytes of one staging buffer: the inputs of a whole call (64 queries of the largest shape, with
+/// keys, are 8 MB), or a piece of a shard.
+pub(super) const STAGING_BYTES: u64 = 16 << 20;
+/// Staging buffers: one is written while one is copied from.
+const STAGING_BUFFERS: usize = 3;
+
+const PENDING: u8 = 0;
+const MAPPED: u8 = 1;
+const FAILED: u8 = 2;
+
+/// One buffer and whether it is mapped.
+struct Shared {
+    buffer: Buffer,
+    state: Arc<AtomicU8>,
+    submission: Option<SubmissionIndex>,
+}
+
+impl Shared {
+    fn map(&mut self, mode: MapMode, bytes: u64, submission: SubmissionIndex) {
+        self.state.store(PENDING, Ordering::Release);
+        self.submission = Some(submission);
+        let state = Arc::clone(&self.state);
+        self.buffer.map_async(mode, 0..bytes, move |mapped| {
+            state.store(if mapped.is_ok() { MAPPED } else { FAILED }, Ordering::Release);
+        });
+    }
+
+    /// Waits until it is mapped.
+    fn wait(&mut self, gpu: &Gpu) -> Result<(), EngineError> {
+        if let Some(submission) = self.submission.take()
+            && self.state.load(Ordering::Acquire) == PENDING
+        {
+            gpu.wait(submission)?;
+        }
+        match self.state.load(Ordering::Acquire) {
+            MAPPED => Ok(()),
+            _ => Err(gpu.failed(&"a staging buffer was not mapped")),
+        }
+    }
+}
+
+/// The way to the device.
+pub(super) struct Staging {
+    ring: Vec<Shared>,
+    next: usize,
+}
+
+impl Staging {
+    pub(super) fn new(gpu: &Gpu) -> Result<Self, EngineError> {
+        gpu.checked(|| {
+            let made = (0..STAGING_BUFFERS).map(|_| Shared {
+                buffer: gpu.device.create_buffer(&BufferDescriptor {
+                    label: Some("staging"),
+                    size: STAGING_BYTES,
+                    usage: BufferUsages::MAP_WRITE | BufferUsages::COPY_SRC,
+                    mapped_at_creation: true,
+                }),
+                state: Arc::new(AtomicU8::new(MAPPED)),
+                submission: None,
+            });
+            Ok(Self { ring: made.collect(), next: 0 })
+        })
+    }
+
+    /// Fills the next free buffer, has commands recorded that copy from it, and submits them.
+    /// `fill` may write at most [`STAGING_BYTES`], through what it is given.
+    pub(super) fn send<T>(
+        &mut self,
+        gpu: &Gpu,
+        fill: impl FnOnce(&mut dyn FnMut(u64, &[u8])) -> T,
+        record: impl FnOnce(&mut CommandEncoder, &Buffer, T) -> Result<(), EngineError>,
+    ) -> Result<SubmissionIndex, EngineError> {
+        let at = self.next;
+        self.next = (at + 1) % self.ring.len();
+        let shared = &mut self.ring[at];
+        shared.wait(gpu)?;
+        gpu.checked(|| {
+            let mut view = shared
+                .buffer
+                .get_mapped_range_mut(..)
+                .map_err(|error| gpu.failed(&format!("{error:?}")))?;
+            let filled = fill(&mut |offset, bytes| {
+                let offset = offset as usize;
+                view.slice(offset..offset + bytes.len()).copy_from_slice(bytes);
+            });
+            drop(view);
+            shared.buffer.unmap();
+            let mut encoder = gpu.device.create_command_encoder(&Default::default());
+            record(&mut encoder, &shared.buffer, filled)?;
+            let submission = gpu.queue.submit([encoder.finish()]);
+            shared.map(MapMode::Write, STAGING_BYTES, submission.clone());
+            Ok(submission)
+        })
+    }
+}
+
+/// The way back.
+pub(super) struct Readback {
+    shared: Option<Shared>,
+}
+
+impl Readback {
+    pub(super) fn new() -> Self {
+        Self { shared: None }
+    }
+
+    /// A buffer of at least so many bytes; made anew only when a larger batch comes than any before.
+    pub(super) fn buffer(&mut self, gpu: &Gpu, bytes: u64) -> Buffer {
+        if self.shared.as_ref().is_none_or(|shared| shared.buffer.size() < bytes) {
+            let buffer = gpu.device.create_buffer(&BufferDescriptor {
+                label: Some("readback"),
+                size: bytes.next_power_of_two(),
+                usage: BufferUsages::MAP_READ | BufferUsages::COPY_DST,
+                mapped_at_creation: false,
+            });
+            let state = Arc::new(AtomicU8::new(PENDING));
+            self.shared = Some(Shared { buffer, state, submission: None });
+        }
+        self.shared.as_ref().expect("this is a bug: made above").buffer.clone()
+    }
+
+    /// Waits for the submission that copied into the buffer and shows its first bytes.
+    pub(super) fn read<T>(
+        &mut self,
+        gpu: &Gpu,
+        bytes: u64,
+        submission: SubmissionIndex,
+        read: impl FnOnce(&[u8]) -> T,
+    ) -> Result<T, EngineError> {
+        let shared = self.shared.as_mut().expect("this is a bug: nothing was copied back");
+        gpu.checked(|| {
+            shared.map(MapMode::Read, bytes, submission);
+            shared.wait(gpu)?;
+            let view = shared
+                .buffer
+                .get_mapped_range(0..bytes)
+                .map_err(|error| gpu.failed(&format!("{error:?}")))?;
+            let done = read(&view);
+            drop(view);
+            shared.buffer.unmap();
+            Ok(done)
+        })
+    }
+}
