@@ -217,7 +217,7 @@ fn gpu_engines() -> Vec<Box<dyn Engine>> {
     let whole = GpuOptions::default();
     let cut = GpuOptions {
         shard_bytes: None,
-        binding_bytes: Some(4 << 20),
+        binding_bytes: Some(1 << 20),
         integers: Some(Integers::Halves),
     };
     let make = |options| Box::new(GpuEngine::new(info.index, &options).unwrap()) as Box<dyn Engine>;

@@ -9,9 +9,10 @@ use wgpu::{BindGroup, Buffer, BufferDescriptor, BufferUsages};
 
 use super::super::{EngineError, ShardView};
 use super::device::Gpu;
-use super::kernels::{Pipelines, bind};
+use super::kernels::{BINDING_BYTES_MIN, Pipelines, bind};
 use super::staging::{STAGING_BYTES, Staging};
-use crate::params::{PACK_ROWS_MIN, Shape};
+use crate::limits::COLUMNS_MAX;
+use crate::params::{D, PACK_ROWS_MIN, Shape};
 use crate::shard::ContentId;
 
 /// Names a shard on the device.
@@ -157,9 +158,6 @@ impl Residents {
         let row_step = PACK_ROWS_MIN; // whole tiles of any scan but the widest
         let matrix = cut(shape.rows() as u32, row_step, shape.columns() as u64, limit);
         let tables = cut(shape.packs() as u32, 1, shape.table_bytes() as u64, limit);
-        let (Some(matrix), Some(tables)) = (matrix, tables) else {
-            return Err(gpu.failed(&format!("a binding of {limit} bytes is too small for a pack")));
-        };
         gpu.checked(|| {
             let part = |unit: usize| {
                 move |(first, count): (u32, u32)| {
@@ -189,14 +187,18 @@ fn shard_bytes(shape: &Shape) -> u64 {
     (shape.matrix_bytes() + shape.packs() * shape.table_bytes()) as u64
 }
 
-/// Cuts `count` units of `bytes` each into parts of at most `limit` bytes, in steps of `step`
-/// units: (first, count). None where a step does not fit.
-fn cut(count: u32, step: u32, bytes: u64, limit: u64) -> Option<Vec<(u32, u32)>> {
-    let most = u32::try_from(limit / (bytes * u64::from(step))).unwrap_or(u32::MAX);
-    let most = most.min(count.div_ceil(step)) * step;
-    let parts = (0..count).step_by(most.max(1) as usize);
-    (most > 0).then(|| parts.map(|first| (first, most.min(count - first))).collect())
+/// Cuts `count` units of `bytes` each into parts of at most `limit` bytes, or one step of `step`
+/// units where that is more: (first, count).
+fn cut(count: u32, step: u32, bytes: u64, limit: u64) -> Vec<(u32, u32)> {
+    let steps = u32::try_from(limit / (bytes * u64::from(step))).unwrap_or(u32::MAX);
+    let most = steps.clamp(1, count.div_ceil(step)) * step;
+    let parts = (0..count).step_by(most as usize);
+    parts.map(|first| (first, most.min(count - first))).collect()
 }
+
+// One step always fits.
+const _: () = assert!(PACK_ROWS_MIN as u64 * COLUMNS_MAX as u64 <= BINDING_BYTES_MIN);
+const _: () = assert!((D * (D - 1) * 2 * 3) as u64 <= BINDING_BYTES_MIN);
 
 /// Copies bytes into a buffer, a staging buffer at a time.
 fn send(gpu: &Gpu, staging: &mut Staging, bytes: &[u8], to: &Buffer) -> Result<(), EngineError> {
@@ -220,10 +222,10 @@ mod tests {
 
     #[test]
     fn parts_cover_everything_and_fit() {
-        assert_eq!(cut(8192, 128, 17_280, 1 << 31), Some(vec![(0, 8192)]));
-        let parts = cut(8192, 128, 17_280, 128 << 20).unwrap();
+        assert_eq!(cut(8192, 128, 17_280, 1 << 31), [(0, 8192)]);
+        let parts = cut(8192, 128, 17_280, 128 << 20);
         assert_eq!(parts, [(0, 7680), (7680, 512)]);
-        assert_eq!(cut(5, 1, 100, 250), Some(vec![(0, 2), (2, 2), (4, 1)]));
-        assert_eq!(cut(5, 1, 100, 99), None);
+        assert_eq!(cut(5, 1, 100, 250), [(0, 2), (2, 2), (4, 1)]);
+        assert_eq!(cut(3, 1, 100, 99), [(0, 1), (1, 1), (2, 1)]);
     }
 }
