@@ -10,13 +10,16 @@
 //! a x + b y = a x_low + b y_low + 2^8 (a + 2^8 b) (y_high + 2^8 x_high)
 //! ```
 //!
-//! The last product is needed modulo 2^16 only, so its factors wrap around to words. 64 columns
-//! are three lines: a, b, a + 2^8 b of 32 pairs of columns; in a query x_low, y_low, highs.
+//! The last product is needed modulo 2^16 only, so its factors wrap around to words. 64 columns are
+//! two low lines (a, b of 32 pairs of columns; in a query x_low, y_low) and a high line (a + 2^8 b;
+//! y_high + 2^8 x_high). A query is all its low lines, then all its high lines.
 
 use super::kernel::Line;
 
-/// Lines of 64 columns, of a row and of a query.
-pub(super) const LINES: usize = 3;
+/// Low lines of 64 columns.
+pub(super) const LOW_LINES: usize = 2;
+/// Lines of 64 columns.
+const LINES: usize = LOW_LINES + 1;
 
 /// 32 words on a cache line.
 #[derive(Clone, Copy)]
@@ -31,8 +34,9 @@ impl WordLine {
 #[inline(always)]
 pub(super) fn split(vector: &[u8], digits: &mut [Line]) {
     assert_eq!(vector.len(), digits.len() * 64, "this is a bug: query length");
-    let (digits, _) = digits.as_chunks_mut::<LINES>();
-    for (bytes, [xs, ys, highs]) in vector.chunks_exact(64 * 3).zip(digits) {
+    let (low, high) = digits.split_at_mut(digits.len() / LINES * LOW_LINES);
+    let lines = low.as_chunks_mut().0.iter_mut().zip(high);
+    for (bytes, ([xs, ys], highs)) in vector.chunks_exact(64 * 3).zip(lines) {
         for (pair, &[x0, x1, x2, y0, y1, y2]) in bytes.as_chunks::<6>().0.iter().enumerate() {
             let y = u32::from_le_bytes([y0, y1, y2, 0]);
             let y_high = (y + 0x8000) >> 16 & 0xff;
@@ -46,11 +50,16 @@ pub(super) fn split(vector: &[u8], digits: &mut [Line]) {
     }
 }
 
-/// Columns of a row to lines.
+/// A query's low lines and its high lines.
+pub(super) fn low_and_high(digits: &[Line]) -> (&[Line], &[Line]) {
+    digits.split_at(digits.len() / LINES * LOW_LINES)
+}
+
+/// Columns of a row to low lines and high lines.
 #[inline(always)]
-pub(super) fn spread(row: &[u8], lines: &mut [WordLine]) {
-    let (lines, _) = lines.as_chunks_mut::<LINES>();
-    for (entries, [a, b, both]) in row.as_chunks::<64>().0.iter().zip(lines) {
+pub(super) fn spread(row: &[u8], low: &mut [WordLine], high: &mut [WordLine]) {
+    let lines = low.as_chunks_mut().0.iter_mut().zip(high);
+    for (entries, ([a, b], both)) in row.as_chunks::<64>().0.iter().zip(lines) {
         for (pair, &entries) in entries.as_chunks::<2>().0.iter().enumerate() {
             let word = i16::from_le_bytes(entries);
             a.0[pair] = word << 8 >> 8;
@@ -82,7 +91,8 @@ mod tests {
                 vector[186..189].copy_from_slice(&u32::to_le_bytes(x)[..3]);
                 vector[189..192].copy_from_slice(&u32::to_le_bytes(y)[..3]);
                 let (mut lines, mut digits) = ([WordLine::ZERO; LINES], [Line([0; 64]); LINES]);
-                spread(&row, &mut lines);
+                let (low, high) = lines.split_at_mut(LOW_LINES);
+                spread(&row, low, high);
                 split(&vector, &mut digits);
                 let [low_a, low_b, high] = std::array::from_fn(|i| product(&lines[i], &digits[i]));
                 let sum = low_a.wrapping_add(low_b).wrapping_add(high << 8) & 0xff_ffff;
