@@ -9,6 +9,7 @@ use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
 use sotto::arith::IsaName;
+use sotto::engine::ShardView;
 use sotto::params::{D, Shape};
 
 use super::machine::pin_this_thread;
@@ -52,7 +53,8 @@ pub(super) fn work(isa: IsaName, shape: &Shape) -> Option<[Work; 2]> {
 
 impl Floors {
     /// Measures all of it once more and keeps what is better.
-    pub(super) fn measure(&mut self, sections: &[&[u8]], cores: &[usize], peak_loops: u64) {
+    pub(super) fn measure(&mut self, shard: &ShardView<'_>, cores: &[usize], peak_loops: u64) {
+        let sections = [shard.matrix, shard.tables];
         for threads in 1..=cores.len() {
             for (name, reader) in readers() {
                 let found = (read(sections, &cores[..threads], reader), name);
@@ -83,7 +85,7 @@ impl Floors {
 type Reader = fn(&[u8]) -> u64;
 
 /// Reads every byte once, each thread its part of each section.
-fn read(sections: &[&[u8]], cores: &[usize], reader: Reader) -> Duration {
+fn read(sections: [&[u8]; 2], cores: &[usize], reader: Reader) -> Duration {
     let part = |thread: usize| {
         for section in sections {
             let (first, last) = (thread, thread + 1);
