@@ -13,8 +13,9 @@ const ORDER: [&str; 15] = [
 ];
 
 /// Outside crates that live in some modules only.
-const OWNERS: [(&str, &[&str]); 13] = [
+const OWNERS: [(&str, &[&str]); 14] = [
     ("memmap2", &["shard"]),
+    ("libc", &["shard"]),
     ("csv", &["build"]),
     ("indicatif", &["build", "commands"]),
     ("prost", &["wire"]),
