@@ -71,7 +71,7 @@ const QUICK: Plan = Plan {
     rounds_max: 4,
     budget: Duration::from_secs(20),
     portable_rounds: 0,
-    cold_rounds: 1,
+    cold_rounds: 2,
     peak_loops: 1 << 18,
 };
 const FULL: Plan = Plan {
