@@ -4,11 +4,14 @@
 //! loops, no branches), and no further: no tiles of registers, no prefetch. Twins: `avx512.rs`,
 //! `avx.rs`. Called through [`super::kernel::Kernels`].
 
+use std::ops::Range;
+
+use super::EncryptedQuery;
 use super::kernel::{
-    BLOCK_SLOTS, Kernels, Line, PLANES, PackJob, Round, ScanJob, TERM_BYTES, reduce_sums,
+    BLOCK_SLOTS, Kernels, Line, PackJob, Round, ScanJob, TERM_BYTES, reduce_sums,
     round_coefficients,
 };
-use super::words::{self, LOW_LINES, WordLine};
+use super::words::{self, LINES, LOW_LINES, WordLine};
 
 /// Plain Rust.
 pub(super) struct Portable;
@@ -27,8 +30,12 @@ impl Kernels for Portable {
         "portable"
     }
 
-    fn split_digits(&self, vector: &[u8], digits: &mut [Line]) {
-        words::split(vector, digits);
+    fn digit_block(&self, columns: usize) -> usize {
+        columns.min(STEPS * 64)
+    }
+
+    fn split_digits(&self, queries: &[EncryptedQuery], columns: Range<usize>, digits: &mut [Line]) {
+        words::split(queries, columns, digits);
     }
 
     /// A block of the matrix is turned into words, then multiplied with all queries.
@@ -46,10 +53,10 @@ impl Kernels for Portable {
                     let begin = (job.first_row + row) * job.columns + first * 64;
                     words::spread(&job.matrix[begin..begin + count * 64], low, high);
                 }
-                for (query, digits) in job.digits.chunks_exact(steps * PLANES).enumerate() {
-                    let (lows, highs) = words::low_and_high(digits);
-                    let lows = &lows[first * LOW_LINES..][..count * LOW_LINES];
-                    let highs = &highs[first..first + count];
+                let digits = &job.digits[first * LINES * job.queries..];
+                let digits = digits.chunks_exact(count * LINES).take(job.queries);
+                for (query, digits) in digits.enumerate() {
+                    let (lows, highs) = digits.split_at(count * LOW_LINES);
                     for ((row, low), high) in rows.clone().zip(&low).zip(&high) {
                         let sum = &mut out[query * job.rows + row];
                         let all = dot(low, lows).wrapping_add(dot(high, highs) << 8);

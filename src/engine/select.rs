@@ -153,6 +153,10 @@ fn kernels(isa: Isa) -> Box<dyn Kernels> {
             return Box::new(kernels);
         }
     }
+    #[cfg(target_arch = "aarch64")]
+    if let Some(kernels) = super::neon::Neon::new(isa) {
+        return Box::new(kernels);
+    }
     let _ = isa;
     Box::new(Portable)
 }

@@ -12,14 +12,17 @@
 //!
 //! The last product is needed modulo 2^16 only, so its factors wrap around to words. 64 columns are
 //! two low lines (a, b of 32 pairs of columns; in a query x_low, y_low) and a high line (a + 2^8 b;
-//! y_high + 2^8 x_high). A query is all its low lines, then all its high lines.
+//! y_high + 2^8 x_high).
 
+use std::ops::Range;
+
+use super::EncryptedQuery;
 use super::kernel::Line;
 
 /// Low lines of 64 columns.
 pub(super) const LOW_LINES: usize = 2;
 /// Lines of 64 columns.
-const LINES: usize = LOW_LINES + 1;
+pub(super) const LINES: usize = LOW_LINES + 1;
 
 /// 32 words on a cache line.
 #[derive(Clone, Copy)]
@@ -30,10 +33,17 @@ impl WordLine {
     pub(super) const ZERO: Self = Self([0; 32]);
 }
 
-/// Query bytes to lines.
+/// The queries' bytes of a block of columns to lines, `[query][low lines, high lines]`.
 #[inline(always)]
-pub(super) fn split(vector: &[u8], digits: &mut [Line]) {
-    assert_eq!(vector.len(), digits.len() * 64, "this is a bug: query length");
+pub(super) fn split(queries: &[EncryptedQuery], columns: Range<usize>, digits: &mut [Line]) {
+    let lines = columns.len() / 64 * LINES;
+    for (query, digits) in queries.iter().zip(digits.chunks_exact_mut(lines)) {
+        split_query(&query.vector[columns.start * 3..columns.end * 3], digits);
+    }
+}
+
+#[inline(always)]
+fn split_query(vector: &[u8], digits: &mut [Line]) {
     let (low, high) = digits.split_at_mut(digits.len() / LINES * LOW_LINES);
     let lines = low.as_chunks_mut().0.iter_mut().zip(high);
     for (bytes, ([xs, ys], highs)) in vector.chunks_exact(64 * 3).zip(lines) {
@@ -48,11 +58,6 @@ pub(super) fn split(vector: &[u8], digits: &mut [Line]) {
             }
         }
     }
-}
-
-/// A query's low lines and its high lines.
-pub(super) fn low_and_high(digits: &[Line]) -> (&[Line], &[Line]) {
-    digits.split_at(digits.len() / LINES * LOW_LINES)
 }
 
 /// Columns of a row to low lines and high lines.
@@ -93,7 +98,7 @@ mod tests {
                 let (mut lines, mut digits) = ([WordLine::ZERO; LINES], [Line([0; 64]); LINES]);
                 let (low, high) = lines.split_at_mut(LOW_LINES);
                 spread(&row, low, high);
-                split(&vector, &mut digits);
+                split_query(&vector, &mut digits);
                 let [low_a, low_b, high] = std::array::from_fn(|i| product(&lines[i], &digits[i]));
                 let sum = low_a.wrapping_add(low_b).wrapping_add(high << 8) & 0xff_ffff;
                 let expected = i64::from(a) * i64::from(x) + i64::from(b) * i64::from(y);
