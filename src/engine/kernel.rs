@@ -2,8 +2,8 @@
 //!
 //! Two products, a change of layout and a rounding, over slices that the driver cuts; no threads,
 //! no choice of batch or order beyond one job. Every implementation gives the same
-//! numbers on every bit. Implementations: [`super::portable`], `super::avx512`; caller:
-//! [`super::cpu`].
+//! numbers on every bit. Implementations: [`super::portable`], `avx512.rs`, `avx.rs`, `neon.rs`;
+//! caller: [`super::cpu`].
 
 use std::ops::Range;
 
