@@ -436,6 +436,6 @@ fn choices_are_taken_or_refused() {
     }
     assert_eq!("auto".parse(), Ok(IsaChoice::Auto));
     let error = "sse2".parse::<IsaChoice>().unwrap_err();
-    let expected = "found \"sse2\", expected auto, portable, avx2, avx512bw, avx512 or neon";
+    let expected = "found \"sse2\", expected auto, portable, avx2, avx512bw, avx512, amx or neon";
     assert_eq!(error.to_string(), expected);
 }

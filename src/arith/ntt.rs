@@ -158,7 +158,9 @@ impl<const M: u32> Ntt<M> {
             IsaName::Avx2 => unsafe { forward_avx2(self.tables, poly) },
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
-            IsaName::Avx512Bw | IsaName::Avx512 => unsafe { forward_avx512(self.tables, poly) },
+            IsaName::Avx512Bw | IsaName::Avx512 | IsaName::Amx => unsafe {
+                forward_avx512(self.tables, poly)
+            },
             _ => forward(self.tables, poly),
         }
     }
@@ -171,7 +173,9 @@ impl<const M: u32> Ntt<M> {
             IsaName::Avx2 => unsafe { backward_avx2(self.tables, poly) },
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
-            IsaName::Avx512Bw | IsaName::Avx512 => unsafe { backward_avx512(self.tables, poly) },
+            IsaName::Avx512Bw | IsaName::Avx512 | IsaName::Amx => unsafe {
+                backward_avx512(self.tables, poly)
+            },
             _ => backward(self.tables, poly),
         }
     }
