@@ -164,10 +164,11 @@ fn kernels(isa: Isa) -> Box<dyn Kernels> {
     Box::new(Portable)
 }
 
-/// Packs of the known shard: a four and a one, so that two tile shapes of the pack kernel run.
+/// Packs of the known shard: a four and a one, twos and a one, so that two tile shapes run of each
+/// pack kernel.
 const KNOWN_PACKS: u32 = 5;
-/// Queries of the known batch: a full tile and a rest.
-const KNOWN_QUERIES: usize = 7;
+/// Queries of the known batch: tiles of six and of five, or of two and one over.
+const KNOWN_QUERIES: usize = 11;
 
 /// A small shard of pseudorandom bytes, answered by the engine and by the reference.
 fn known_answer(engine: &mut dyn Engine) -> Result<(), SelectError> {
