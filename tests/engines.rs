@@ -34,8 +34,8 @@ enum Fill {
 use Fill::{Carries, Highest, Lowest, Random};
 
 /// Pack rows, packs, columns, queries, numbers. One below and above what the kernels tile by:
-/// 32 rows, 64 columns, blocks of 32 and 48 steps of 64 columns, packs in fours, queries in pairs and in
-/// sixes, terms by 64.
+/// 32 rows, 64 columns, blocks of 32 and 48 steps of 64 columns, packs in fours, queries in pairs
+/// and in sixes, terms by 64.
 const CASES: &[(u32, u32, u32, usize, Fill)] = &[
     (128, 1, 192, 1, Random),
     (128, 1, 192, 2, Random),
