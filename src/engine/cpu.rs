@@ -4,8 +4,10 @@
 //! scan, cut by rows, and the pack, cut by (prime, block of 32 slots) with all packs of the shard
 //! in one job so that a rotated key word is loaded once for all; then the finish, cut by (query,
 //! pack), whose answers go out as they come. Within a thread, matrix and tables are read in the
-//! order in which they are stored, each byte once a pass. Scratch is taken at start, for the
-//! largest shape that `limits` allows, and only touched as far as a shape needs it.
+//! order in which they are stored, each byte once a pass. A shard that is not in memory is read
+//! ahead from front to back: the scan follows the matrix as it comes, the pack waits for the last
+//! of the tables. Scratch is taken at start, for the largest shape that `limits` allows, and only
+//! touched as far as a shape needs it.
 //!
 //! It knows no instruction set: see [`super::kernel`]. Nor which one to take: `select.rs`.
 
@@ -29,6 +31,9 @@ use crate::scheme::pack_bits;
 /// a thread, and every pack size is a multiple.
 const JOB_ROWS: usize = 32;
 const _: () = assert!((PACK_ROWS_MIN as usize).is_multiple_of(JOB_ROWS));
+
+/// Rows scanned at once of a shard that is still being read: 4 MB at the standard shape.
+const PIECE_ROWS: usize = 8 * JOB_ROWS;
 
 /// Key words of one query under one prime, at most: see [`KeyLayout`].
 const KEY_WORDS_MAX: usize = 3 * D;
@@ -78,7 +83,7 @@ pub(super) struct CpuEngine {
 
 /// Kept between calls. Only numbers of the batch under way are ever read.
 struct Scratch {
-    /// `[query][column / 64][line]`
+    /// `[block of columns]`, as the kernels want each
     digits: Vec<Line>,
     /// `[prime][query][words]`
     keys: Vec<u64>,
@@ -210,11 +215,6 @@ impl Pass<'_> {
         self.shard.shape
     }
 
-    /// Lines that the digits of one query take.
-    fn query_lines(&self) -> usize {
-        self.shape().columns() / 64 * self.kernels.digit_lines()
-    }
-
     /// Words of the scratch that one pack job writes.
     fn block_words(&self) -> usize {
         self.queries.len() * self.shape().packs() * BLOCK_SLOTS
@@ -223,21 +223,34 @@ impl Pass<'_> {
     /// Fills `scanned` and `sums`: everything that reads the shard.
     fn multiply(&self, scratch: &mut Scratch) {
         let queries = self.queries.len();
-        let digits = &mut scratch.digits[..queries * self.query_lines()];
+        let lines = self.shape().columns() / 64 * self.kernels.digit_lines();
+        let digits = &mut scratch.digits[..queries * lines];
         let keys = &mut scratch.keys[..2 * queries * self.layout.words()];
         let scanned = &mut scratch.scanned[..queries * self.shape().rows()];
         let sums = &mut scratch.sums[..2 * BLOCKS * self.block_words()];
         self.prepare(digits, keys);
         let (digits, keys) = (&*digits, &*keys);
-        rayon::join(|| self.pack(keys, sums), || self.scan(digits, scanned));
+        if self.shard.is_resident() {
+            rayon::join(|| self.pack(keys, sums), || self.scan(digits, 0, scanned));
+            return;
+        }
+        let mut pieces = scanned.chunks_mut(queries * PIECE_ROWS);
+        self.shard.read_in_order(PIECE_ROWS, |piece| {
+            let out = pieces.next().expect("this is a bug: more pieces than rows");
+            self.scan(digits, piece * PIECE_ROWS, out);
+        });
+        self.pack(keys, sums);
     }
 
     fn prepare(&self, digits: &mut [Line], keys: &mut [u64]) {
-        let (lines, words, queries) = (self.query_lines(), self.layout.words(), self.queries);
+        let (words, queries, columns) = (self.layout.words(), self.queries, self.shape().columns());
+        let block = self.kernels.digit_block(columns);
+        let lines = block / 64 * self.kernels.digit_lines() * queries.len();
         rayon::join(
             || {
-                digits.par_chunks_exact_mut(lines).zip(queries).for_each(|(digits, query)| {
-                    let split = || self.kernels.split_digits(&query.vector, digits);
+                digits.par_chunks_mut(lines).enumerate().for_each(|(at, digits)| {
+                    let columns = at * block..((at + 1) * block).min(columns);
+                    let split = || self.kernels.split_digits(queries, columns, digits);
                     self.clocks.prepare.time(split);
                 });
             },
@@ -251,13 +264,14 @@ impl Pass<'_> {
         );
     }
 
-    fn scan(&self, digits: &[Line], scanned: &mut [u32]) {
+    /// The rows from `first_row` on that `scanned` has room for.
+    fn scan(&self, digits: &[Line], first_row: usize, scanned: &mut [u32]) {
         let job_words = self.queries.len() * JOB_ROWS;
         scanned.par_chunks_exact_mut(job_words).enumerate().for_each(|(job, out)| {
             let job = ScanJob {
                 matrix: self.shard.matrix,
                 columns: self.shape().columns(),
-                first_row: job * JOB_ROWS,
+                first_row: first_row + job * JOB_ROWS,
                 rows: JOB_ROWS,
                 digits,
                 digit_lines: self.kernels.digit_lines(),

@@ -12,7 +12,10 @@ mod cpu;
 mod kernel;
 mod portable;
 mod select;
+mod words;
 
+#[cfg(target_arch = "x86_64")]
+mod avx;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 #[cfg(target_arch = "aarch64")]

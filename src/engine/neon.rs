@@ -13,7 +13,9 @@
 
 use std::arch::aarch64::*;
 use std::arch::asm;
+use std::ops::Range;
 
+use super::EncryptedQuery;
 use super::kernel::{
     BLOCK_SLOTS, Kernels, Line, PLANES, PackJob, Round, ScanJob, TERM_BYTES, round_coefficients,
 };
@@ -35,10 +37,14 @@ impl Kernels for Neon {
         "neon"
     }
 
-    fn split_digits(&self, vector: &[u8], digits: &mut [Line]) {
-        assert_eq!(vector.len(), digits.len() * 64, "this is a bug: query length");
-        // SAFETY: `self` exists only where the processor has these instructions.
-        unsafe { split_digits(vector, digits) }
+    fn split_digits(&self, queries: &[EncryptedQuery], columns: Range<usize>, digits: &mut [Line]) {
+        let lines = columns.len() / 64 * PLANES;
+        for (query, digits) in queries.iter().zip(digits.chunks_exact_mut(lines)) {
+            let vector = &query.vector[columns.start * 3..columns.end * 3];
+            assert_eq!(vector.len(), digits.len() * 64, "this is a bug: query length");
+            // SAFETY: `self` exists only where the processor has these instructions.
+            unsafe { split_digits(vector, digits) }
+        }
     }
 
     fn scan(&self, job: &ScanJob<'_>, out: &mut [u32]) {

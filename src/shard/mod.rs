@@ -5,6 +5,7 @@
 //! [`header`], and for people in `shards/README.md`. What this module does not do: make databases
 //! ([`crate::build`]), answer queries ([`crate::engine`]).
 
+mod cold;
 pub mod database;
 pub mod files;
 pub mod header;

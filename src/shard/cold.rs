@@ -1,0 +1,83 @@
+//! Shards that are not in memory: noticing it, and bringing one in, in the order it is stored.
+//!
+//! Opening reads no section, and memory may be too small for all shards. Kernels that meet missing
+//! pages read their file in jumps, from several threads; a disk is fastest when one reader goes
+//! from front to back with the system reading ahead of it. So an engine asks
+//! [`ShardView::is_resident`] first, and where pages are missing [`ShardView::read_in_order`] goes
+//! before its kernels. Both do no more than read bytes: a view over plain memory is one whose pages
+//! are there, nothing is locked, and the system alone decides what it keeps.
+
+use std::hint::black_box;
+use std::sync::mpsc;
+
+use super::ShardView;
+
+/// One page of so many bytes is looked at: 20 us in 16 ms at the standard shape. Less may be
+/// missing unseen; the system brings it in as it always does.
+const PROBE_BYTES: usize = 4 << 20;
+/// The smallest page there is.
+const PAGE_BYTES: usize = 4096;
+
+#[cfg(target_os = "linux")]
+const THIS_THREAD: libc::c_int = libc::RUSAGE_THREAD;
+#[cfg(not(target_os = "linux"))]
+const THIS_THREAD: libc::c_int = libc::RUSAGE_SELF;
+
+impl ShardView<'_> {
+    /// Whether all of some pages, spread over matrix and tables, are in memory.
+    ///
+    /// Reads them up to the first that is missing, and knows it by this thread's count of pages
+    /// that came from a disk: `mincore` tells the truth only to who may write the file.
+    pub fn is_resident(&self) -> bool {
+        let before = pages_from_disk();
+        let there = |byte: &u8| {
+            black_box(*byte);
+            pages_from_disk() == before
+        };
+        [self.matrix, self.tables].iter().all(|part| part.iter().step_by(PROBE_BYTES).all(there))
+    }
+
+    /// Reads matrix and tables from front to back on a thread of its own. On the calling thread
+    /// `arrived` is called once for every piece of `piece_rows` rows of the matrix, in order, as
+    /// soon as the piece is in memory. Returns when the tables are too.
+    pub fn read_in_order(&self, piece_rows: usize, mut arrived: impl FnMut(usize)) {
+        let pieces = self.matrix.chunks(piece_rows * self.shape.columns());
+        let mut waiting = 0..pieces.len();
+        let (sender, receiver) = mpsc::channel();
+        let read = || {
+            for piece in pieces {
+                touch(piece);
+                if sender.send(()).is_err() {
+                    return; // the caller panicked
+                }
+            }
+            drop(sender);
+            touch(self.tables);
+        };
+        std::thread::scope(|scope| {
+            let name = "sotto-read-ahead".to_owned();
+            let reader = std::thread::Builder::new().name(name).spawn_scoped(scope, read);
+            receiver.iter().zip(&mut waiting).for_each(|((), piece)| arrived(piece));
+            drop(reader); // joined by the scope
+        });
+        // Without a thread nobody reads ahead, and that is all.
+        waiting.for_each(arrived);
+    }
+}
+
+/// Reads a byte of every page.
+fn touch(bytes: &[u8]) {
+    bytes.iter().step_by(PAGE_BYTES).for_each(|&byte| {
+        black_box(byte);
+    });
+}
+
+/// How many pages this thread has waited for a disk for (major faults), since it began.
+fn pages_from_disk() -> libc::c_long {
+    // SAFETY: a `rusage` is plain numbers, of which all may be zero.
+    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+    // SAFETY: the pointer is to one `rusage` that may be written; where the call fails it stays
+    // zero, and pages count as there.
+    unsafe { libc::getrusage(THIS_THREAD, &mut usage) };
+    usage.ru_majflt
+}
