@@ -4,7 +4,8 @@
 # One command, nothing else running beside it: kernels at the standard shape, a build of a
 # standard shard, the demo at the standard shape over QUIC, and a database of small shards
 # (10 000 unless told otherwise; 0 leaves it out) built, verified, opened and queried.
-# Writes to bench/record/<date>-<machine>/: raw output a step, and machine.txt.
+# Writes to bench/record/<date>-<machine>/: raw output a step, kernel.json, machine.txt, and a
+# summary, README.md. Some 15 minutes.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -47,7 +48,7 @@ print(f"peak memory {peak} MiB")
 sys.exit(code)' "$@"
 }
 
-step kernel cargo bench --quiet --bench kernel
+step kernel cargo bench --quiet --bench kernel -- --json "$out/kernel.json"
 "$sotto" sample --records 1048576 >"$scratch/standard.csv"
 step build-standard peak "$sotto" build --input "$scratch/standard.csv" --out "$scratch/standard" \
     --shards 1 --value-bytes 120
@@ -79,4 +80,5 @@ if [ "$small_shards" -gt 0 ]; then
     wait $server || true
 fi
 echo "load     $(cut -d' ' -f1-3 /proc/loadavg) after" >>"$out/machine.txt"
+bench/summary.py "$out" >"$out/README.md"
 echo "written to $out"

@@ -26,12 +26,15 @@ enum Fill {
     Lowest,
     /// Sums as high as they get: entries 127, the rest as above.
     Highest,
+    /// Query bytes at the edges of signed ones, so that digits carry in all ways into each other,
+    /// and entries at theirs.
+    Carries,
 }
 
-use Fill::{Highest, Lowest, Random};
+use Fill::{Carries, Highest, Lowest, Random};
 
 /// Pack rows, packs, columns, queries, numbers. One below and above what the kernels tile by:
-/// 32 rows, 64 columns, blocks of 48 steps of 64 columns, packs in fours, queries in pairs and in
+/// 32 rows, 64 columns, blocks of 32 and 48 steps of 64 columns, packs in fours, queries in pairs and in
 /// sixes, terms by 64.
 const CASES: &[(u32, u32, u32, usize, Fill)] = &[
     (128, 1, 192, 1, Random),
@@ -60,6 +63,8 @@ const CASES: &[(u32, u32, u32, usize, Fill)] = &[
     (2048, 2, 256, 3, Random),
     (2048, 3, 320, 7, Highest),
     (2048, 5, 2112, 2, Random),
+    (128, 1, 2048, 3, Carries),
+    (256, 2, 4160, 4, Carries),
 ];
 
 /// Pseudorandom bytes from a label.
@@ -69,6 +74,11 @@ fn bytes(label: &str, count: usize) -> Vec<u8> {
     bytes
 }
 
+/// The same, but each byte is one of four.
+fn edges(label: &str, count: usize, edges: [u8; 4]) -> Vec<u8> {
+    bytes(label, count).into_iter().map(|byte| edges[usize::from(byte % 4)]).collect()
+}
+
 /// Residues of three bytes, a half modulo Q and a half modulo P.
 fn residues(label: &str, count: usize, fill: Fill) -> Vec<u8> {
     let mut bytes = bytes(label, count);
@@ -76,7 +86,7 @@ fn residues(label: &str, count: usize, fill: Fill) -> Vec<u8> {
         for residue in bytes.as_chunks_mut::<3>().0 {
             let drawn = u32::from_le_bytes([residue[0], residue[1], residue[2], 0]);
             let value = match fill {
-                Random => drawn % prime,
+                Random | Carries => drawn % prime,
                 Lowest | Highest => prime - 1,
             };
             residue.copy_from_slice(&value.to_le_bytes()[..3]);
@@ -100,6 +110,7 @@ impl Case {
         let label = |what: &str, index: usize| format!("sotto engine test {name} {what} {index}");
         let matrix = match fill {
             Random => bytes(&label("matrix", 0), shape.matrix_bytes()),
+            Carries => edges(&label("matrix", 0), shape.matrix_bytes(), [0x80, 0x7f, 0xff, 0x01]),
             Lowest => vec![0x80; shape.matrix_bytes()],
             Highest => vec![0x7f; shape.matrix_bytes()],
         };
@@ -109,6 +120,9 @@ impl Case {
         let query = |index: usize| {
             let vector = match fill {
                 Random => bytes(&label("query", index), shape.query_bytes()),
+                Carries => {
+                    edges(&label("query", index), shape.query_bytes(), [0, 0x7f, 0x80, 0xff])
+                }
                 Lowest | Highest => vec![0xff; shape.query_bytes()],
             };
             let keys = (0..shape.keys())

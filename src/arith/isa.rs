@@ -91,9 +91,4 @@ impl Isa {
     pub const fn name(self) -> IsaName {
         self.0
     }
-
-    /// Whether AVX-512 F, BW, DQ and VL may be used.
-    pub const fn has_avx512bw(self) -> bool {
-        matches!(self.0, IsaName::Avx512Bw | IsaName::Avx512)
-    }
 }

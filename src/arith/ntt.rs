@@ -14,7 +14,7 @@
 
 use std::sync::OnceLock;
 
-use super::{Isa, Poly, add, inverse, pow, reduce_once, sub};
+use super::{Isa, IsaName, Poly, add, inverse, pow, reduce_once, sub};
 use crate::params::{D, HALF};
 
 const LOG: usize = D.trailing_zeros() as usize;
@@ -133,6 +133,8 @@ impl<const M: u32> Tables<M> {
 #[derive(Clone, Copy)]
 pub struct Ntt<const M: u32> {
     tables: &'static Tables<M>,
+    // Elsewhere the text as it stands is compiled to all that the processor has.
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
     isa: Isa,
 }
 
@@ -150,36 +152,50 @@ impl<const M: u32> Ntt<M> {
 
     /// Coefficients to slots, in place.
     pub fn forward(&self, poly: &mut Poly) {
-        #[cfg(target_arch = "x86_64")]
-        if self.isa.has_avx512bw() {
+        match self.isa.name() {
             // SAFETY: this Isa exists only where the processor has these instructions.
-            return unsafe { forward_avx512(self.tables, poly) };
+            #[cfg(target_arch = "x86_64")]
+            IsaName::Avx2 => unsafe { forward_avx2(self.tables, poly) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            IsaName::Avx512Bw | IsaName::Avx512 => unsafe { forward_avx512(self.tables, poly) },
+            _ => forward(self.tables, poly),
         }
-        forward(self.tables, poly);
     }
 
     /// Slots to coefficients, in place.
     pub fn inverse(&self, poly: &mut Poly) {
-        #[cfg(target_arch = "x86_64")]
-        if self.isa.has_avx512bw() {
+        match self.isa.name() {
             // SAFETY: this Isa exists only where the processor has these instructions.
-            return unsafe { backward_avx512(self.tables, poly) };
+            #[cfg(target_arch = "x86_64")]
+            IsaName::Avx2 => unsafe { backward_avx2(self.tables, poly) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            IsaName::Avx512Bw | IsaName::Avx512 => unsafe { backward_avx512(self.tables, poly) },
+            _ => backward(self.tables, poly),
         }
-        backward(self.tables, poly);
     }
 }
 
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-fn forward_avx512<const M: u32>(tables: &Tables<M>, poly: &mut Poly) {
-    forward(tables, poly);
+/// The transforms compiled for more than every processor has.
+macro_rules! compiled {
+    ($forward:ident, $backward:ident: $features:literal) => {
+        #[cfg(target_arch = "x86_64")]
+        #[target_feature(enable = $features)]
+        fn $forward<const M: u32>(tables: &Tables<M>, poly: &mut Poly) {
+            forward(tables, poly);
+        }
+
+        #[cfg(target_arch = "x86_64")]
+        #[target_feature(enable = $features)]
+        fn $backward<const M: u32>(tables: &Tables<M>, poly: &mut Poly) {
+            backward(tables, poly);
+        }
+    };
 }
 
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-fn backward_avx512<const M: u32>(tables: &Tables<M>, poly: &mut Poly) {
-    backward(tables, poly);
-}
+compiled!(forward_avx2, backward_avx2: "avx2");
+compiled!(forward_avx512, backward_avx512: "avx512f,avx512bw,avx512dq,avx512vl");
 
 type Row = [u32; LANES];
 

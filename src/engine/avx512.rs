@@ -10,7 +10,9 @@
 #![expect(clippy::needless_range_loop, reason = "indices name the registers of a tile")]
 
 use std::arch::x86_64::*;
+use std::ops::Range;
 
+use super::EncryptedQuery;
 use super::kernel::{
     BLOCK_SLOTS, Kernels, Line, PLANES, PackJob, Round, ScanJob, TERM_BYTES, round_coefficients,
 };
@@ -32,10 +34,14 @@ impl Kernels for Avx512 {
         "avx512"
     }
 
-    fn split_digits(&self, vector: &[u8], planes: &mut [Line]) {
-        assert_eq!(vector.len(), planes.len() * 64, "this is a bug: query length");
+    fn digit_block(&self, _columns: usize) -> usize {
+        BLOCK_STEPS * 64
+    }
+
+    /// `[pair of queries][column / 64][query of the pair][plane]`
+    fn split_digits(&self, queries: &[EncryptedQuery], columns: Range<usize>, digits: &mut [Line]) {
         // SAFETY: `self` exists only where the processor has these instructions.
-        unsafe { split_planes(vector, planes) }
+        unsafe { split_planes(queries, columns, digits) }
     }
 
     fn scan(&self, job: &ScanJob<'_>, out: &mut [u32]) {
@@ -65,9 +71,10 @@ fn round_wide(round: &Round<'_>, out: &mut [u32]) {
 
 // ---- query planes ------------------------------------------------------------------------------
 
-/// 192 bytes of 64 columns to three lines. A few cycles for 64 columns, 1% of a scan: no tuning.
+/// Three lines a step: 192 bytes of 64 columns become a line a plane. A few cycles for 64 columns,
+/// 1% of a scan: no tuning.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512ifma,avx512vbmi")]
-fn split_planes(vector: &[u8], planes: &mut [Line]) {
+fn split_planes(queries: &[EncryptedQuery], columns: Range<usize>, lines: &mut [Line]) {
     let mut index = [[0u8; 64]; PLANES];
     let mut last = [0u64; PLANES];
     for plane in 0..PLANES {
@@ -77,15 +84,23 @@ fn split_planes(vector: &[u8], planes: &mut [Line]) {
             last[plane] |= u64::from(byte >= 128) << column;
         }
     }
-    for (bytes, lines) in vector.chunks_exact(192).zip(planes.chunks_exact_mut(PLANES)) {
-        // SAFETY: 192 bytes are three unaligned loads of 64, a line is one aligned store.
-        unsafe {
-            let [a, b, c] = [0, 64, 128].map(|at| _mm512_loadu_epi8(bytes.as_ptr().add(at).cast()));
-            for (plane, line) in lines.iter_mut().enumerate() {
-                let places = _mm512_loadu_epi8(index[plane].as_ptr().cast());
-                let front = _mm512_permutex2var_epi8(a, places, b);
-                let all = _mm512_mask_permutexvar_epi8(front, last[plane], places, c);
-                _mm512_store_si512(line.0.as_mut_ptr().cast(), all);
+    let (mut steps, _) = lines.as_chunks_mut::<PLANES>();
+    for pair in queries.chunks(2) {
+        for column in columns.clone().step_by(64) {
+            for query in pair {
+                let bytes = &query.vector[column * 3..][..192];
+                let Some(lines) = steps.split_off_first_mut() else { return };
+                // SAFETY: 192 bytes are three unaligned loads of 64, a line is one aligned store.
+                unsafe {
+                    let load = |at: usize| _mm512_loadu_epi8(bytes.as_ptr().add(at).cast());
+                    let [a, b, c] = [load(0), load(64), load(128)];
+                    for (plane, line) in lines.iter_mut().enumerate() {
+                        let places = _mm512_loadu_epi8(index[plane].as_ptr().cast());
+                        let front = _mm512_permutex2var_epi8(a, places, b);
+                        let all = _mm512_mask_permutexvar_epi8(front, last[plane], places, c);
+                        _mm512_store_si512(line.0.as_mut_ptr().cast(), all);
+                    }
+                }
             }
         }
     }
@@ -95,9 +110,10 @@ fn split_planes(vector: &[u8], planes: &mut [Line]) {
 
 /// Rows that share one stay of the query planes in the first cache.
 const GROUP_ROWS: usize = 16;
-/// Steps of 64 columns before the tile of accumulators is put down: 16 rows and the planes of two
-/// queries over 24 steps are 33 KB, within the first cache.
-const STEPS_MAX: usize = 24;
+/// Steps of 64 columns before a tile of accumulators is put down: 16 rows and the planes of two
+/// queries over 18 steps are 25 KB, within the first cache of every processor that has these
+/// instructions. Even: a tile takes steps in twos.
+const BLOCK_STEPS: usize = 18;
 
 /// Accumulators of one group of rows: 16 lanes for each query and row.
 #[repr(C, align(64))]
@@ -110,12 +126,11 @@ struct Sums([[[u32; 16]; GROUP_ROWS]; limits::BATCH_QUERIES_PER_SCAN_MAX]);
 fn scan(job: &ScanJob<'_>, out: &mut [u32]) {
     assert!(job.rows.is_multiple_of(GROUP_ROWS), "this is a bug: rows of a scan job");
     let steps = job.columns / 64;
-    let block_steps = steps.div_ceil(steps.div_ceil(STEPS_MAX));
     let mut sums = Sums([[[0; 16]; GROUP_ROWS]; limits::BATCH_QUERIES_PER_SCAN_MAX]);
     for group in (0..job.rows).step_by(GROUP_ROWS) {
         sums.0[..job.queries].fill([[0; 16]; GROUP_ROWS]);
-        for first in (0..steps).step_by(block_steps) {
-            let count = block_steps.min(steps - first);
+        for first in (0..steps).step_by(BLOCK_STEPS) {
+            let count = BLOCK_STEPS.min(steps - first);
             scan_block(job, job.first_row + group, first, count, &mut sums);
         }
         for (query, sums) in sums.0[..job.queries].iter().enumerate() {
@@ -151,42 +166,45 @@ fn sum_lanes(sums: &[[u32; 16]; GROUP_ROWS], out: &mut [u32]) {
 }
 
 /// One block of columns of one group of rows, all queries. Meanwhile the same block of the next
-/// group is prefetched, spread over the passes: memory answers some lines at a time, and a burst
-/// would hold up the loads of the tiles.
+/// group is prefetched from memory, evenly over the tiles: the same few buffers bring lines from
+/// memory and from the second cache, and a burst would hold up the loads of the tiles.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512ifma,avx512vbmi")]
 fn scan_block(job: &ScanJob<'_>, row: usize, first: usize, count: usize, sums: &mut Sums) {
-    let steps = job.columns / 64;
     let matrix = job.matrix[row * job.columns + first * 64..].as_ptr();
     let block = Block { matrix, stride: job.columns, count };
-    let lines = |query: usize| job.digits[(query * steps + first) * PLANES..].as_ptr();
-    let passes = job.queries.div_ceil(2);
-    let sharing = 1usize << passes.ilog2(); // the passes that prefetch, a power of two
-    let shift = sharing.max(4).ilog2() - 2;
-    for pass in 0..passes {
-        let (query, queries) = (2 * pass, (job.queries - 2 * pass).min(2));
-        let sums = &mut sums.0[query..query + queries];
+    let mut lines = job.digits[first * job.queries * PLANES..].as_ptr();
+    let pairs = job.queries / 2;
+    let tiles = pairs * (GROUP_ROWS / 4);
+    let sharing = 1 << tiles.max(1).ilog2(); // the tiles that prefetch, a power of two
+    for tile in 0..tiles {
+        let (query, row) = (tile / 4 * 2, tile % 4 * 4);
+        let near = lines.wrapping_add((8 + tile % 4) * count / 2 * PLANES);
+        let ahead = block.ahead(tile, sharing, near);
+        let sums = &mut sums.0[query..query + 2];
         // SAFETY: `ScanJob::check`: GROUP_ROWS rows from `row` lie in the matrix, `count` steps
         // from `first` end with the row, and every query has planes for them.
         unsafe {
-            if queries == 1 {
-                for row in [0, 8] {
-                    let (planes, ahead) = ([lines(query)], Ahead { row, shift: 0, part: 0 });
-                    match passes {
-                        1 => block.tile::<8, 1, 8>(planes, row, ahead, sums),
-                        _ => block.tile::<8, 1, 0>(planes, row, ahead, sums),
-                    }
-                }
-                continue;
+            match sharing {
+                _ if tile >= sharing => block.tile::<4, 2, 0>(lines, row, ahead, sums),
+                ..=4 => block.tile::<4, 2, 8>(lines, row, ahead, sums),
+                5..=8 => block.tile::<4, 2, 4>(lines, row, ahead, sums),
+                9..=16 => block.tile::<4, 2, 2>(lines, row, ahead, sums),
+                _ => block.tile::<4, 2, 1>(lines, row, ahead, sums),
             }
-            let planes = [lines(query), lines(query + 1)];
-            for row in (0..GROUP_ROWS).step_by(4) {
-                let part = pass % (1 << shift);
-                let ahead = |first: usize| Ahead { row: row + first, shift, part };
-                match (sharing, pass < sharing) {
-                    (1, true) => block.tile::<4, 2, 4>(planes, row, ahead(0), sums),
-                    (2, true) => block.tile::<4, 2, 2>(planes, row, ahead(2 * pass), sums),
-                    (_, true) => block.tile::<4, 2, 1>(planes, row, ahead(pass >> shift), sums),
-                    (_, false) => block.tile::<4, 2, 0>(planes, row, ahead(0), sums),
+        }
+        if tile % 4 == 3 {
+            lines = lines.wrapping_add(2 * count * PLANES);
+        }
+    }
+    if !job.queries.is_multiple_of(2) {
+        for half in 0..2 {
+            let ahead = block.ahead(half, 2, lines);
+            let sums = &mut sums.0[2 * pairs..=2 * pairs];
+            // SAFETY: as above.
+            unsafe {
+                match pairs {
+                    0 => block.tile::<8, 1, 16>(lines, half * 8, ahead, sums),
+                    _ => block.tile::<8, 1, 0>(lines, half * 8, ahead, sums),
                 }
             }
         }
@@ -200,56 +218,75 @@ struct Block {
     count: usize,
 }
 
-/// What a tile prefetches of the next group: rows from `row`, a line every 2^`shift` steps (asking
-/// again for the same line costs less than a branch), part `part` of the block.
+/// What a tile prefetches in two steps: of the next group of rows, from memory to the second
+/// cache, and of the planes that come next, from there to the first.
 struct Ahead {
-    row: usize,
-    shift: u32,
-    part: usize,
+    rows: *const u8,
+    advance: usize,
+    planes: *const Line,
 }
 
 impl Block {
-    /// ROWS rows from `row` times QUERIES queries, added to `sums`; prefetches AHEAD rows. Not
-    /// inlined: the loop needs the registers to itself.
+    /// Share `tile` of `sharing` of the same block of the next group: whole rows, or an equal part
+    /// of one.
+    fn ahead(&self, tile: usize, sharing: usize, planes: *const Line) -> Ahead {
+        let parts = (sharing / GROUP_ROWS).max(1);
+        let row = GROUP_ROWS + tile * GROUP_ROWS / sharing;
+        let begin = tile % parts * (self.count * 64 / parts);
+        let rows = self.matrix.wrapping_add(row * self.stride + begin);
+        Ahead { rows, advance: 128 / parts, planes }
+    }
+
+    /// ROWS rows from `row` times QUERIES queries, added to `sums`; prefetches AHEAD lines of rows
+    /// in two steps. Not inlined: the loop needs the registers to itself.
     ///
     /// # Safety
-    /// The block's rows, and PLANES * `count` lines of each query, are readable.
+    /// The block's rows, and PLANES * QUERIES * `count` lines, are readable.
     #[inline(never)]
     #[target_feature(
         enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512ifma,avx512vbmi"
     )]
     unsafe fn tile<const ROWS: usize, const QUERIES: usize, const AHEAD: usize>(
         &self,
-        planes: [*const Line; QUERIES],
+        lines: *const Line,
         row: usize,
-        ahead: Ahead,
+        mut ahead: Ahead,
         sums: &mut [[[u32; 16]; GROUP_ROWS]],
     ) {
         let matrix = self.matrix.wrapping_add(row * self.stride);
-        let begin = ahead.part * self.count.div_ceil(1 << ahead.shift) * 64;
-        let next = self.matrix.wrapping_add((GROUP_ROWS + ahead.row) * self.stride + begin);
         let mut acc = [[[_mm512_setzero_si512(); PLANES]; ROWS]; QUERIES];
-        for step in 0..self.count {
-            for row in 0..AHEAD {
-                let line = next.wrapping_add(row * self.stride + (step >> ahead.shift) * 64);
-                _mm_prefetch::<_MM_HINT_T1>(line.cast());
-            }
-            // SAFETY: the caller's promise.
-            unsafe {
-                let load = |row: usize| matrix.add(row * self.stride + step * 64);
-                let entries: [_; ROWS] =
-                    std::array::from_fn(|row| _mm512_loadu_epi8(load(row).cast()));
-                for query in 0..QUERIES {
-                    for plane in 0..PLANES {
-                        let line = planes[query].add(step * PLANES + plane);
-                        let line = _mm512_load_si512(line.cast());
-                        for row in 0..ROWS {
-                            let sum = &mut acc[query][row][plane];
-                            *sum = _mm512_dpbusd_epi32(*sum, line, entries[row]);
-                        }
+        // SAFETY: the caller's promise, for steps below `count`.
+        let mut step = |step: usize| unsafe {
+            let load = |row: usize| matrix.add(row * self.stride + step * 64);
+            let entries: [_; ROWS] = std::array::from_fn(|row| _mm512_loadu_epi8(load(row).cast()));
+            for query in 0..QUERIES {
+                for plane in 0..PLANES {
+                    let line = lines.add((step * QUERIES + query) * PLANES + plane);
+                    let line = _mm512_load_si512(line.cast());
+                    for row in 0..ROWS {
+                        let sum = &mut acc[query][row][plane];
+                        *sum = _mm512_dpbusd_epi32(*sum, line, entries[row]);
                     }
                 }
             }
+        };
+        for two in 0..self.count / 2 {
+            for line in 0..AHEAD {
+                let line = ahead.rows.wrapping_add(line / 2 * self.stride + line % 2 * 64);
+                _mm_prefetch::<_MM_HINT_T1>(line.cast());
+            }
+            ahead.rows = ahead.rows.wrapping_add(ahead.advance);
+            if QUERIES == 2 {
+                for line in 0..PLANES {
+                    _mm_prefetch::<_MM_HINT_T0>(ahead.planes.wrapping_add(line).cast());
+                }
+                ahead.planes = ahead.planes.wrapping_add(PLANES);
+            }
+            step(2 * two);
+            step(2 * two + 1);
+        }
+        if !self.count.is_multiple_of(2) {
+            step(self.count - 1);
         }
         for (acc, sums) in acc.iter().zip(sums) {
             for (&[low, mid, high], lanes) in acc.iter().zip(&mut sums[row..row + ROWS]) {

@@ -83,7 +83,7 @@ pub(super) struct CpuEngine {
 
 /// Kept between calls. Only numbers of the batch under way are ever read.
 struct Scratch {
-    /// `[query][column / 64][line]`
+    /// `[block of columns]`, as the kernels want each
     digits: Vec<Line>,
     /// `[prime][query][words]`
     keys: Vec<u64>,
@@ -215,11 +215,6 @@ impl Pass<'_> {
         self.shard.shape
     }
 
-    /// Lines that the digits of one query take.
-    fn query_lines(&self) -> usize {
-        self.shape().columns() / 64 * self.kernels.digit_lines()
-    }
-
     /// Words of the scratch that one pack job writes.
     fn block_words(&self) -> usize {
         self.queries.len() * self.shape().packs() * BLOCK_SLOTS
@@ -228,7 +223,8 @@ impl Pass<'_> {
     /// Fills `scanned` and `sums`: everything that reads the shard.
     fn multiply(&self, scratch: &mut Scratch) {
         let queries = self.queries.len();
-        let digits = &mut scratch.digits[..queries * self.query_lines()];
+        let lines = self.shape().columns() / 64 * self.kernels.digit_lines();
+        let digits = &mut scratch.digits[..queries * lines];
         let keys = &mut scratch.keys[..2 * queries * self.layout.words()];
         let scanned = &mut scratch.scanned[..queries * self.shape().rows()];
         let sums = &mut scratch.sums[..2 * BLOCKS * self.block_words()];
@@ -247,11 +243,14 @@ impl Pass<'_> {
     }
 
     fn prepare(&self, digits: &mut [Line], keys: &mut [u64]) {
-        let (lines, words, queries) = (self.query_lines(), self.layout.words(), self.queries);
+        let (words, queries, columns) = (self.layout.words(), self.queries, self.shape().columns());
+        let block = self.kernels.digit_block(columns);
+        let lines = block / 64 * self.kernels.digit_lines() * queries.len();
         rayon::join(
             || {
-                digits.par_chunks_exact_mut(lines).zip(queries).for_each(|(digits, query)| {
-                    let split = || self.kernels.split_digits(&query.vector, digits);
+                digits.par_chunks_mut(lines).enumerate().for_each(|(at, digits)| {
+                    let columns = at * block..((at + 1) * block).min(columns);
+                    let split = || self.kernels.split_digits(queries, columns, digits);
                     self.clocks.prepare.time(split);
                 });
             },

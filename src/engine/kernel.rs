@@ -5,7 +5,10 @@
 //! numbers on every bit. Implementations: [`super::portable`], `super::avx512`; caller:
 //! [`super::cpu`].
 
-use crate::arith::{Automorphism, Halves, P_INVERSE, centered, from_signed, mul, sub};
+use std::ops::Range;
+
+use super::EncryptedQuery;
+use crate::arith::{Automorphism, Halves, P_INVERSE, centered, from_signed, mul, reduce, sub};
 use crate::params::{D, HALF, P, Q, Shape};
 use crate::scheme::{KeyName, Term, terms};
 
@@ -37,7 +40,7 @@ pub(super) struct ScanJob<'a> {
     pub(super) first_row: usize,
     /// Rows of the job.
     pub(super) rows: usize,
-    /// `[query][column / 64][line]`: what [`Kernels::split_digits`] made.
+    /// `[block of columns]`, what [`Kernels::split_digits`] made of each.
     pub(super) digits: &'a [Line],
     /// Lines of 64 columns: [`Kernels::digit_lines`].
     pub(super) digit_lines: usize,
@@ -121,9 +124,14 @@ pub(super) trait Kernels: Send + Sync {
         PLANES
     }
 
-    /// Query bytes (3 a column, little-endian) to the digits that `scan` multiplies with,
-    /// `[column / 64][line]`: for no other eyes.
-    fn split_digits(&self, vector: &[u8], digits: &mut [Line]);
+    /// Columns of a row whose digits lie together, all queries of them: a multiple of 64.
+    fn digit_block(&self, columns: usize) -> usize {
+        columns
+    }
+
+    /// The queries' bytes (3 a column, little-endian) of one block of columns to the digits that
+    /// `scan` multiplies with, in an order for no other eyes.
+    fn split_digits(&self, queries: &[EncryptedQuery], columns: Range<usize>, digits: &mut [Line]);
 
     /// `out[query][row]` = row times query modulo 2^24.
     fn scan(&self, job: &ScanJob<'_>, out: &mut [u32]);
@@ -163,6 +171,17 @@ pub(super) fn round_coefficients(round: &Round<'_>, out: &mut [u32]) {
         let body = (u64::from(scanned) * q + (1 << 23)) >> 24; // below Q for scanned below 2^24
         let rest = u64::from(sub::<Q>(body as u32, mask));
         *out = (div_2q((rest << (bits + 1)) + q) & ((1 << bits) - 1)) as u32;
+    }
+}
+
+/// Sums of a pack job modulo its prime; compiled for each instruction set as [`round_coefficients`].
+#[inline(always)]
+pub(super) fn reduce_sums(sums: &[u64], prime: u32, out: &mut [u32]) {
+    let pairs = out.iter_mut().zip(sums);
+    match prime {
+        Q => pairs.for_each(|(out, &sum)| *out = reduce::<Q>(sum)),
+        P => pairs.for_each(|(out, &sum)| *out = reduce::<P>(sum)),
+        _ => unreachable!("this is a bug: prime {prime}"),
     }
 }
 

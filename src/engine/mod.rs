@@ -6,15 +6,20 @@
 //! no tolerance: every engine equals [`crate::scheme::reference`] on every bit.
 //!
 //! Read next: [`cpu`](self) `cpu.rs` (how a batch is cut), then `kernel.rs` (what an instruction
-//! set provides), `portable.rs` and `avx512.rs`; `select.rs` picks one at start.
+//! set provides), `portable.rs`, `avx512.rs` and `neon.rs`; `select.rs` picks one at start.
 
 mod cpu;
 mod kernel;
 mod portable;
 mod select;
+mod words;
 
 #[cfg(target_arch = "x86_64")]
+mod avx;
+#[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 
 use std::sync::Arc;
 use std::time::Duration;

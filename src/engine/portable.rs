@@ -1,39 +1,60 @@
 //! The kernels in plain Rust, for every processor: the truth the fast ones are compared with.
 //!
-//! Written so that the compiler finds vectors by itself (fixed-size inner loops, no branches), and
-//! no further. Twin: `avx512.rs`. Called through [`super::kernel::Kernels`].
+//! Written so that the compiler finds vectors by itself (words times words, fixed-size inner
+//! loops, no branches), and no further: no tiles of registers, no prefetch. Twins: `avx512.rs`,
+//! `avx.rs`. Called through [`super::kernel::Kernels`].
 
+use std::ops::Range;
+
+use super::EncryptedQuery;
 use super::kernel::{
-    BLOCK_SLOTS, Kernels, Line, PLANES, PackJob, Round, ScanJob, TERM_BYTES, round_coefficients,
+    BLOCK_SLOTS, Kernels, Line, PackJob, Round, ScanJob, TERM_BYTES, reduce_sums,
+    round_coefficients,
 };
+use super::words::{self, LINES, WordLine};
 
 /// Plain Rust.
 pub(super) struct Portable;
+
+/// Rows and steps of 64 columns that are words at a time: 12 KB, in the first cache.
+const GROUP_ROWS: usize = 8;
+const STEPS: usize = 8;
+
+/// Terms that are words at a time: 8 KB.
+const CHUNK_TERMS: usize = 32;
+/// Sums that a processor holds in registers.
+const SLOTS: usize = 8;
 
 impl Kernels for Portable {
     fn name(&self) -> &'static str {
         "portable"
     }
 
-    fn split_digits(&self, vector: &[u8], planes: &mut [Line]) {
-        assert_eq!(vector.len(), planes.len() * 64, "this is a bug: query length");
-        for (bytes, lines) in vector.chunks_exact(64 * 3).zip(planes.chunks_exact_mut(PLANES)) {
-            for (column, bytes) in bytes.chunks_exact(3).enumerate() {
-                for (line, &byte) in lines.iter_mut().zip(bytes) {
-                    line.0[column] = byte;
-                }
-            }
-        }
+    fn split_digits(&self, queries: &[EncryptedQuery], columns: Range<usize>, digits: &mut [Line]) {
+        words::split(queries, columns, digits);
     }
 
-    /// Every row is read once from memory and stays in the first cache for all queries.
+    /// A block of the matrix is turned into words, then multiplied with all queries.
     fn scan(&self, job: &ScanJob<'_>, out: &mut [u32]) {
         job.check(out);
-        let lines = job.columns / 64 * PLANES;
-        for row in 0..job.rows {
-            let entries = &job.matrix[(job.first_row + row) * job.columns..][..job.columns];
-            for (query, planes) in job.digits.chunks_exact(lines).enumerate() {
-                out[query * job.rows + row] = dot(entries, planes);
+        out.fill(0);
+        let mut block = [[WordLine::ZERO; STEPS * LINES]; GROUP_ROWS];
+        let steps = job.columns / 64;
+        for group in (0..job.rows).step_by(GROUP_ROWS) {
+            let rows = group..job.rows.min(group + GROUP_ROWS);
+            for first in (0..steps).step_by(STEPS) {
+                let count = STEPS.min(steps - first);
+                for (row, lines) in rows.clone().zip(&mut block) {
+                    let begin = (job.first_row + row) * job.columns + first * 64;
+                    words::spread(&job.matrix[begin..begin + count * 64], lines);
+                }
+                for query in 0..job.queries {
+                    let digits = &job.digits[(query * steps + first) * LINES..][..count * LINES];
+                    for (row, lines) in rows.clone().zip(&block) {
+                        let sum = &mut out[query * job.rows + row];
+                        *sum = sum.wrapping_add(dot(lines, digits)) & 0x00ff_ffff;
+                    }
+                }
             }
         }
     }
@@ -42,24 +63,26 @@ impl Kernels for Portable {
     fn pack(&self, job: &PackJob<'_>, out: &mut [u32]) {
         job.check(out);
         let mut sums = vec![[0u64; BLOCK_SLOTS]; job.queries];
+        let mut chunk = [[0; BLOCK_SLOTS]; CHUNK_TERMS];
         for pack in 0..job.packs {
             sums.fill([0; BLOCK_SLOTS]);
             let mut table = &job.tables[pack * job.table_bytes + job.block_at..];
             for run in job.segments {
-                for term in 0..run.terms {
-                    let words = unpack_term(&table[..TERM_BYTES]);
-                    table = &table[TERM_BYTES..];
-                    let window = run.start + term * run.step;
-                    for (sum, keys) in sums.iter_mut().zip(job.keys.chunks_exact(job.key_words)) {
-                        add_products(sum, &words, &keys[window..window + BLOCK_SLOTS]);
+                for begin in (0..run.terms).step_by(CHUNK_TERMS) {
+                    let count = CHUNK_TERMS.min(run.terms - begin);
+                    let (bytes, rest) = table.split_at(count * TERM_BYTES);
+                    table = rest;
+                    let (terms, _) = bytes.as_chunks();
+                    chunk.iter_mut().zip(terms).for_each(|(words, term)| *words = unpack(term));
+                    let window = run.start + begin * run.step;
+                    for (sums, keys) in sums.iter_mut().zip(job.keys.chunks_exact(job.key_words)) {
+                        add_products(sums, &chunk[..count], &keys[window..], run.step);
                     }
                 }
             }
-            for (query, sum) in sums.iter().enumerate() {
+            for (query, sums) in sums.iter().enumerate() {
                 let at = (query * job.packs + pack) * BLOCK_SLOTS;
-                for (out, sum) in out[at..at + BLOCK_SLOTS].iter_mut().zip(sum) {
-                    *out = (sum % u64::from(job.prime)) as u32;
-                }
+                reduce_sums(sums, job.prime, &mut out[at..at + BLOCK_SLOTS]);
             }
         }
     }
@@ -69,37 +92,55 @@ impl Kernels for Portable {
     }
 }
 
-/// One row times one query modulo 2^24. Sums of one plane stay below 2^31 (a const assert in
-/// `limits`); what the planes add up to wraps modulo 2^32, which 2^24 divides.
-fn dot(entries: &[u8], planes: &[Line]) -> u32 {
-    let mut sums = [0i32; PLANES];
-    for (entries, lines) in entries.chunks_exact(64).zip(planes.chunks_exact(PLANES)) {
-        for (sum, line) in sums.iter_mut().zip(lines) {
-            let mut step = 0i32;
-            for (&entry, &byte) in entries.iter().zip(&line.0) {
-                step = step.wrapping_add(i32::from(entry as i8) * i32::from(byte));
-            }
-            *sum = sum.wrapping_add(step);
-        }
+/// A row times a query modulo 2^32 over a block of columns; see [`words`] for the three products.
+fn dot(entries: &[WordLine], digits: &[Line]) -> u32 {
+    let (mut low, mut high) = (0i32, 0i32);
+    let lines = entries.as_chunks().0.iter().zip(digits.as_chunks().0);
+    for ([a, b, both], [xs, ys, highs]) in lines {
+        low = low.wrapping_add(product(a, xs)).wrapping_add(product(b, ys));
+        high = high.wrapping_add(product(both, highs));
     }
-    let [low, mid, high] = sums.map(|sum| sum as u32);
-    low.wrapping_add(mid << 8).wrapping_add(high << 16) & 0x00ff_ffff
+    (low as u32).wrapping_add((high as u32) << 8)
 }
 
-/// 32 residues of 3 bytes.
-fn unpack_term(bytes: &[u8]) -> [u64; BLOCK_SLOTS] {
+/// Products of words, added up modulo 2^32.
+#[inline(always)]
+fn product(entries: &WordLine, digits: &Line) -> i32 {
+    let words = digits.0.as_chunks().0.iter().map(|&word| i16::from_ne_bytes(word));
+    let products = entries.0.iter().zip(words).map(|(&e, w)| i32::from(e) * i32::from(w));
+    products.fold(0, i32::wrapping_add)
+}
+
+/// 32 residues of 3 bytes: all but the first are the upper bytes of 4.
+#[inline(always)]
+fn unpack(bytes: &[u8; TERM_BYTES]) -> [u64; BLOCK_SLOTS] {
     let mut words = [0; BLOCK_SLOTS];
-    for (word, bytes) in words.iter_mut().zip(bytes.chunks_exact(3)) {
-        *word = u64::from(bytes[0]) | u64::from(bytes[1]) << 8 | u64::from(bytes[2]) << 16;
+    words[0] = u64::from(u32::from_le_bytes([bytes[0], bytes[1], bytes[2], 0]));
+    for slot in 1..BLOCK_SLOTS {
+        let [a, b, c, d] = *bytes[3 * slot - 1..].first_chunk().expect("this is a bug: 4 bytes");
+        words[slot] = u64::from(u32::from_le_bytes([a, b, c, d]) >> 8);
     }
     words
 }
 
 /// Products of two values below 2^24; 2047 of them stay below 2^64 (a const assert in `limits`).
-fn add_products(sums: &mut [u64; BLOCK_SLOTS], words: &[u64; BLOCK_SLOTS], keys: &[u64]) {
-    for ((sum, &word), &key) in sums.iter_mut().zip(words).zip(keys) {
-        // Written as a product of 32-bit halves: the form every vector unit has.
-        let product = u64::from(word as u32) * u64::from(key as u32);
-        *sum = sum.wrapping_add(product);
+/// Term i of `chunk` is multiplied with the window of 32 keys at `i * step`.
+fn add_products(
+    sums: &mut [u64; BLOCK_SLOTS],
+    chunk: &[[u64; BLOCK_SLOTS]],
+    keys: &[u64],
+    step: usize,
+) {
+    for (at, sums) in sums.as_chunks_mut::<SLOTS>().0.iter_mut().enumerate() {
+        let slot = at * SLOTS;
+        let mut local = *sums;
+        for (term, words) in chunk.iter().enumerate() {
+            let keys = &keys[term * step + slot..][..SLOTS];
+            for ((sum, &word), &key) in local.iter_mut().zip(&words[slot..]).zip(keys) {
+                // Written as a product of 32-bit halves: the form every vector unit has.
+                *sum = sum.wrapping_add(u64::from(word as u32) * u64::from(key as u32));
+            }
+        }
+        *sums = local;
     }
 }

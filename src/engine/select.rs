@@ -141,7 +141,20 @@ fn cpu(choice: IsaChoice, threads: Option<NonZeroUsize>) -> Result<Box<dyn Engin
 
 fn kernels(isa: Isa) -> Box<dyn Kernels> {
     #[cfg(target_arch = "x86_64")]
-    if let Some(kernels) = super::avx512::Avx512::new(isa) {
+    {
+        use std::arch::x86_64::{__m256i, __m512i};
+        if let Some(kernels) = super::avx512::Avx512::new(isa) {
+            return Box::new(kernels);
+        }
+        if let Some(kernels) = super::avx::Avx::<__m512i>::new(isa) {
+            return Box::new(kernels);
+        }
+        if let Some(kernels) = super::avx::Avx::<__m256i>::new(isa) {
+            return Box::new(kernels);
+        }
+    }
+    #[cfg(target_arch = "aarch64")]
+    if let Some(kernels) = super::neon::Neon::new(isa) {
         return Box::new(kernels);
     }
     let _ = isa;

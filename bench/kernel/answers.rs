@@ -1,0 +1,105 @@
+//! Whole answers, timed: every instruction set here, one thread and two, batch by batch.
+
+use std::num::NonZeroUsize;
+use std::time::{Duration, Instant};
+
+use sotto::arith::IsaName;
+use sotto::engine::{
+    Batch, EncryptedQuery, Engine, EngineChoice, EngineError, IsaChoice, SelectError, ShardView,
+    select,
+};
+
+use super::Plan;
+
+/// One engine.
+pub(super) struct Setting {
+    pub(super) isa: IsaName,
+    pub(super) threads: usize,
+    /// Rounds it takes part in.
+    pub(super) rounds: usize,
+    pub(super) series: Vec<Series>,
+    engine: Box<dyn Engine>,
+}
+
+/// All runs of one batch size.
+pub(super) struct Series {
+    pub(super) batch: usize,
+    pub(super) runs: Vec<Run>,
+}
+
+/// One call.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Run {
+    pub(super) whole: Duration,
+    /// Added up over threads, as are the others.
+    pub(super) scan: Duration,
+    pub(super) pack: Duration,
+    pub(super) prepare: Duration,
+    pub(super) finish: Duration,
+}
+
+/// An engine of so many threads.
+pub(super) fn engine(isa: IsaName, threads: usize) -> Result<Box<dyn Engine>, SelectError> {
+    select(EngineChoice::Cpu, IsaChoice::Only(isa), NonZeroUsize::new(threads))
+}
+
+/// Times one call.
+pub(super) fn time(
+    engine: &mut dyn Engine,
+    shard: ShardView<'_>,
+    queries: &[EncryptedQuery],
+) -> Result<Run, EngineError> {
+    let before = engine.stage_times();
+    let mut answers = 0;
+    let start = Instant::now();
+    engine.answer(&[Batch { shard, queries }], &mut |_, _, _| answers += 1)?;
+    let whole = start.elapsed();
+    assert_eq!(answers, queries.len(), "this is a bug: answers");
+    let after = engine.stage_times();
+    Ok(Run {
+        whole,
+        scan: after.scan - before.scan,
+        pack: after.pack - before.pack,
+        prepare: after.prepare - before.prepare,
+        finish: after.finish - before.finish,
+    })
+}
+
+impl Setting {
+    /// Each engine with one thread and more up to `threads_max`.
+    pub(super) fn all(
+        plan: &Plan,
+        engines: &[IsaName],
+        threads_max: usize,
+    ) -> Result<Vec<Self>, SelectError> {
+        let mut settings = Vec::new();
+        for &isa in engines {
+            let portable = isa == IsaName::Portable && engines.len() > 1;
+            let rounds = if portable { plan.portable_rounds } else { plan.rounds_max };
+            for threads in 1..=threads_max {
+                if rounds > 0 {
+                    let engine = engine(isa, threads)?;
+                    let batches = plan.batches.iter();
+                    let series = batches.map(|&batch| Series { batch, runs: Vec::new() }).collect();
+                    settings.push(Self { isa, threads, rounds, series, engine });
+                }
+            }
+        }
+        Ok(settings)
+    }
+
+    /// One round: every batch size, small ones some times more.
+    pub(super) fn run(
+        &mut self,
+        shard: ShardView<'_>,
+        queries: &[EncryptedQuery],
+    ) -> Result<(), EngineError> {
+        for series in &mut self.series {
+            for _ in 0..if series.batch <= 4 { 3 } else { 2 } {
+                let run = time(self.engine.as_mut(), shard, &queries[..series.batch])?;
+                series.runs.push(run);
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,62 @@
+//! What a look-up costs the client, on one core: a secret with its key bundle, a query, a record.
+
+use std::hint::black_box;
+use std::time::{Duration, Instant};
+
+use sotto::keyword::{band, extract, locate};
+use sotto::limits::QUERIES_PER_SECRET_MAX;
+use sotto::params::Shape;
+use sotto::scheme::{Secret, SecretError, SecretPool};
+
+use super::inputs::Noise;
+
+const SEED: [u8; 32] = [1; 32];
+
+/// The best times so far, and a noise answer to decode: work does not depend on the bytes.
+pub(super) struct Client {
+    shape: Shape,
+    response: Vec<Vec<u8>>,
+    hints: Vec<u8>,
+    pub(super) key_bundle: Duration,
+    pub(super) encrypt: Duration,
+    pub(super) decode: Duration,
+}
+
+impl Client {
+    pub(super) fn new(shape: &Shape, noise: &mut Noise) -> Self {
+        Self {
+            shape: *shape,
+            response: (0..shape.packs()).map(|_| noise.bytes(shape.response_bytes())).collect(),
+            hints: noise.bytes(shape.packs() * shape.hint_bytes()),
+            key_bundle: Duration::MAX,
+            encrypt: Duration::MAX,
+            decode: Duration::MAX,
+        }
+    }
+
+    /// One secret's worth of each.
+    pub(super) fn measure(&mut self) -> Result<(), SecretError> {
+        let shape = &self.shape;
+        let place = locate(&SEED, b"+12015550100", 1, shape.groups() as u32);
+        let band = band(&place.identity, 0, shape);
+        let start = Instant::now();
+        let mut secret = Secret::draw(SEED)?;
+        black_box(secret.bundle(shape)?);
+        self.key_bundle = self.key_bundle.min(start.elapsed());
+        for shard in 0..QUERIES_PER_SECRET_MAX as u32 {
+            let start = Instant::now();
+            black_box(secret.query(shard, shape, band.selection())?);
+            self.encrypt = self.encrypt.min(start.elapsed());
+        }
+        let mut pool = SecretPool::new(SEED, *shape);
+        let query = pool.query(0, band.selection())?;
+        let decoder = pool.seal();
+        for _ in 0..QUERIES_PER_SECRET_MAX {
+            let start = Instant::now();
+            let decoded = decoder.decode(query, shape, &self.response, &self.hints)?;
+            black_box(extract(&decoded, &place, &band, shape));
+            self.decode = self.decode.min(start.elapsed());
+        }
+        Ok(())
+    }
+}

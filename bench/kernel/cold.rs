@@ -1,0 +1,104 @@
+//! Answers from a shard that is not in the page cache, beside a plain sequential read of it.
+//!
+//! Before each the database is closed and the file's pages are dropped; what the process had the
+//! disk read afterwards tells that they were gone. Below a guest's page cache there may be its
+//! host's, which nobody here can drop.
+
+use std::error::Error;
+use std::fs::File;
+use std::hint::black_box;
+use std::io::Read as _;
+use std::time::{Duration, Instant};
+
+use rustix::fs::{Advice, fadvise};
+use sotto::arith::IsaName;
+use sotto::engine::EncryptedQuery;
+
+use super::inputs::Store;
+use super::{answers, machine};
+
+/// All runs of one way to read the file.
+pub(super) struct Cold {
+    /// Threads and batch of an answer; nothing for the plain read.
+    pub(super) answer: Option<(usize, usize)>,
+    pub(super) isa: IsaName,
+    pub(super) runs: Vec<Duration>,
+    /// Bytes that a run had the disk read, at least.
+    pub(super) disk_bytes: Option<u64>,
+}
+
+const BLOCK_BYTES: usize = 1 << 20;
+
+/// Rounds over a plain read and answers of one query and of 16, on one core and more.
+pub(super) fn measure(
+    store: &Store,
+    queries: &[EncryptedQuery],
+    isa: IsaName,
+    cores: &[usize],
+    rounds: usize,
+) -> Result<Vec<Cold>, Box<dyn Error>> {
+    let batches = [1, queries.len().min(16)];
+    let answers = (1..=cores.len()).flat_map(|threads| batches.map(|batch| Some((threads, batch))));
+    let cold = |answer| Cold { answer, isa, runs: Vec::new(), disk_bytes: None };
+    let mut all: Vec<_> = std::iter::once(None).chain(answers).map(cold).collect();
+    for _ in 0..rounds {
+        for cold in &mut all {
+            drop_pages(store)?;
+            let run = match cold.answer {
+                None => plain_read(store),
+                Some((threads, batch)) => answer(store, &queries[..batch], isa, threads, cores),
+            };
+            let (time, disk_bytes) = run?;
+            cold.runs.push(time);
+            cold.disk_bytes =
+                cold.disk_bytes.map_or(disk_bytes, |old| disk_bytes.map(|new| new.min(old)));
+        }
+    }
+    Ok(all)
+}
+
+type Timed = (Duration, Option<u64>);
+
+fn plain_read(store: &Store) -> Result<Timed, Box<dyn Error>> {
+    let mut file = File::open(store.file())?;
+    let mut block = vec![1; BLOCK_BYTES];
+    let (before, start) = (disk_bytes(), Instant::now());
+    while file.read(&mut block)? > 0 {
+        black_box(&block);
+    }
+    Ok(timed(start, before))
+}
+
+fn answer(
+    store: &Store,
+    queries: &[EncryptedQuery],
+    isa: IsaName,
+    threads: usize,
+    cores: &[usize],
+) -> Result<Timed, Box<dyn Error>> {
+    let mut engine = answers::engine(isa, threads)?;
+    machine::pin_engines(cores)?;
+    let database = store.open()?;
+    let shard = database.shard(0).ok_or("the database has no shard")?;
+    let (before, start) = (disk_bytes(), Instant::now());
+    answers::time(engine.as_mut(), shard.view(), queries)?;
+    Ok(timed(start, before))
+}
+
+fn timed(start: Instant, before: Option<u64>) -> Timed {
+    let time = start.elapsed();
+    (time, disk_bytes().zip(before).map(|(after, before)| after - before))
+}
+
+/// Bytes this process had storage read.
+fn disk_bytes() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/self/io").ok()?;
+    text.lines().find_map(|line| line.strip_prefix("read_bytes: ")?.parse().ok())
+}
+
+/// Drops the file's pages: nothing maps it, and all of it is on disk.
+fn drop_pages(store: &Store) -> Result<(), Box<dyn Error>> {
+    let file = File::open(store.file())?;
+    file.sync_all()?;
+    Ok(fadvise(&file, 0, None, Advice::DontNeed)?)
+}

@@ -1,0 +1,221 @@
+//! What no engine can beat: the time to read the shard once, and the rate of its multiply-adds.
+//!
+//! Best of everything tried in the run. A floor is a bound for the machine as it is: the shard is
+//! read through the same map that engines read it through.
+
+use std::collections::BTreeMap;
+use std::hint::black_box;
+use std::sync::Barrier;
+use std::time::{Duration, Instant};
+
+use sotto::arith::IsaName;
+use sotto::params::{D, Shape};
+
+use super::machine::pin_this_thread;
+use super::peaks::{self, Peak};
+
+/// Tries to find a peak each time: short ones, which other work on the machine may miss.
+const PEAK_TRIES: usize = 12;
+
+/// The best found so far.
+#[derive(Default)]
+pub(super) struct Floors {
+    /// By number of threads less one: how long, and how it was read.
+    pub(super) read: Vec<(Duration, &'static str)>,
+    /// By name: instructions (or pairs of them) a nanosecond on one core.
+    pub(super) peaks: BTreeMap<&'static str, f64>,
+}
+
+/// The multiply-adds of one kernel: what it uses (`src/engine`), and how many a query takes.
+pub(super) struct Work {
+    pub(super) instruction: &'static str,
+    pub(super) count: f64,
+}
+
+/// Scan and pack of one engine at a shape; nothing for engines with no instruction of their own.
+pub(super) fn work(isa: IsaName, shape: &Shape) -> Option<[Work; 2]> {
+    // How many a query: in the scan for 64 columns of a row, in the pack for 8 slots of a term.
+    let (scan, for_columns, pack, for_slots) = match isa {
+        IsaName::Portable => return None,
+        IsaName::Avx2 => (peaks::MADDWD_256, 6, peaks::MULUDQ_256, 2),
+        IsaName::Avx512Bw => (peaks::MADDWD_512, 3, peaks::MULUDQ_512, 1),
+        IsaName::Avx512 => (peaks::DPBUSD, 3, peaks::MADD52, 1),
+        IsaName::Neon => (peaks::SDOT, 12, peaks::UMLAL, 4),
+    };
+    let scan_count = shape.rows() * shape.columns() / 64 * for_columns;
+    let pack_count = shape.packs() * shape.terms() * 2 * D / 8 * for_slots;
+    Some([
+        Work { instruction: scan, count: scan_count as f64 },
+        Work { instruction: pack, count: pack_count as f64 },
+    ])
+}
+
+impl Floors {
+    /// Measures all of it once more and keeps what is better.
+    pub(super) fn measure(&mut self, sections: &[&[u8]], cores: &[usize], peak_loops: u64) {
+        for threads in 1..=cores.len() {
+            for (name, reader) in readers() {
+                let found = (read(sections, &cores[..threads], reader), name);
+                match self.read.get_mut(threads - 1) {
+                    Some(best) => *best = found.min(*best),
+                    None => self.read.push(found),
+                }
+            }
+        }
+        for Peak { name, per_loop, run } in peaks::present() {
+            for _ in 0..PEAK_TRIES {
+                let start = Instant::now();
+                run(peak_loops);
+                let nanos = start.elapsed().as_nanos().max(1) as f64;
+                let rate = (peak_loops * per_loop) as f64 / nanos;
+                let best = self.peaks.entry(name).or_default();
+                *best = best.max(rate);
+            }
+        }
+    }
+
+    /// Milliseconds that a query's multiply-adds take one core at best.
+    pub(super) fn work_ms(&self, work: &Work) -> Option<f64> {
+        Some(work.count / self.peaks.get(work.instruction)? / 1e6)
+    }
+}
+
+type Reader = fn(&[u8]) -> u64;
+
+/// Reads every byte once, each thread its part of each section.
+fn read(sections: &[&[u8]], cores: &[usize], reader: Reader) -> Duration {
+    let part = |thread: usize| {
+        for section in sections {
+            let (first, last) = (thread, thread + 1);
+            let at = |cut: usize| section.len() / 64 * cut / cores.len() * 64;
+            black_box(reader(black_box(&section[at(first)..at(last)])));
+        }
+    };
+    if cores.len() == 1 {
+        let start = Instant::now();
+        part(0);
+        return start.elapsed();
+    }
+    let barrier = Barrier::new(cores.len());
+    let timed = |thread: usize| {
+        pin_this_thread(&cores[thread..=thread]);
+        barrier.wait();
+        let start = Instant::now();
+        part(thread);
+        (start, Instant::now())
+    };
+    let times: Vec<_> = std::thread::scope(|scope| {
+        let timed = &timed;
+        let threads: Vec<_> =
+            (0..cores.len()).map(|thread| scope.spawn(move || timed(thread))).collect();
+        threads.into_iter().map(|thread| thread.join().expect("a reader ended")).collect()
+    });
+    let start = times.iter().map(|times| times.0).min();
+    let end = times.iter().map(|times| times.1).max();
+    start.zip(end).map_or(Duration::MAX, |(start, end)| end - start)
+}
+
+/// Ways to read: memory answers several streams faster than one on some machines, and prefetches
+/// across pages, which the hardware's own do not.
+fn readers() -> Vec<(&'static str, Reader)> {
+    let plain: [(&str, Reader); 4] = [
+        ("plain, 1 stream", sum::<1, 0>),
+        ("plain, 4 streams", sum::<4, 0>),
+        ("plain, 4 streams, 1 KB ahead", sum::<4, 1024>),
+        ("plain, 16 streams, 16 KB ahead", sum::<16, 16384>),
+    ];
+    plain.into_iter().chain(wide_readers()).collect()
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn wide_readers() -> Vec<(&'static str, Reader)> {
+    Vec::new()
+}
+
+#[cfg(target_arch = "x86_64")]
+fn wide_readers() -> Vec<(&'static str, Reader)> {
+    use sotto::arith::Isa;
+    let avx2: [(&str, Reader); 2] = [
+        // SAFETY: listed only where the processor has AVX2, here and below.
+        ("avx2, 8 streams, 4 KB ahead", |b| unsafe { sum_avx2::<8, 4096>(b) }),
+        // SAFETY: as above.
+        ("avx2, 16 streams, 16 KB ahead", |b| unsafe { sum_avx2::<16, 16384>(b) }),
+    ];
+    let avx512: [(&str, Reader); 7] = [
+        // SAFETY: listed only where the processor has AVX-512 F, here and below.
+        ("avx512, 1 stream, 128 KB ahead", |b| unsafe { sum_avx512::<1, 131072>(b) }),
+        // SAFETY: as above.
+        ("avx512, 4 streams, 1 KB ahead", |b| unsafe { sum_avx512::<4, 1024>(b) }),
+        // SAFETY: as above.
+        ("avx512, 8 streams", |b| unsafe { sum_avx512::<8, 0>(b) }),
+        // SAFETY: as above.
+        ("avx512, 8 streams, 4 KB ahead", |b| unsafe { sum_avx512::<8, 4096>(b) }),
+        // SAFETY: as above.
+        ("avx512, 8 streams, 16 KB ahead", |b| unsafe { sum_avx512::<8, 16384>(b) }),
+        // SAFETY: as above.
+        ("avx512, 16 streams, 1 KB ahead", |b| unsafe { sum_avx512::<16, 1024>(b) }),
+        // SAFETY: as above.
+        ("avx512, 16 streams, 16 KB ahead", |b| unsafe { sum_avx512::<16, 16384>(b) }),
+    ];
+    let has = |isa| Isa::new(isa).is_some();
+    let avx2 = avx2.into_iter().filter(|_| has(IsaName::Avx2));
+    avx2.chain(avx512.into_iter().filter(|_| has(IsaName::Avx512Bw))).collect()
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f")]
+fn sum_avx512<const STREAMS: usize, const AHEAD: usize>(bytes: &[u8]) -> u64 {
+    sum::<STREAMS, AHEAD>(bytes)
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+fn sum_avx2<const STREAMS: usize, const AHEAD: usize>(bytes: &[u8]) -> u64 {
+    sum::<STREAMS, AHEAD>(bytes)
+}
+
+/// The words of STREAMS equal parts, added up; AHEAD bytes ahead are prefetched, from
+/// far ahead into the second cache. One text, compiled for wider registers by its callers.
+#[inline(always)]
+fn sum<const STREAMS: usize, const AHEAD: usize>(bytes: &[u8]) -> u64 {
+    const STEP: usize = 64;
+    let part = bytes.len() / STREAMS / STEP * STEP;
+    let streams: [&[[u8; STEP]]; STREAMS] =
+        std::array::from_fn(|stream| bytes[stream * part..][..part].as_chunks().0);
+    let mut sums = [0u64; STEP / 8];
+    for at in 0..part / STEP {
+        for stream in streams {
+            let line = &stream[at];
+            prefetch::<AHEAD>(line.as_ptr());
+            for (sum, word) in sums.iter_mut().zip(line.as_chunks().0) {
+                *sum = sum.wrapping_add(u64::from_ne_bytes(*word));
+            }
+        }
+    }
+    let rest = bytes[STREAMS * part..].iter().map(|&byte| u64::from(byte)).sum::<u64>();
+    sums.iter().fold(rest, |all, &sum| all.wrapping_add(sum))
+}
+
+#[inline(always)]
+fn prefetch<const AHEAD: usize>(line: *const u8) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a prefetch of any address is harmless.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T0, _MM_HINT_T1, _mm_prefetch};
+        match AHEAD {
+            0 => {}
+            1..=4096 => _mm_prefetch::<_MM_HINT_T0>(line.wrapping_add(AHEAD).cast()),
+            _ => _mm_prefetch::<_MM_HINT_T1>(line.wrapping_add(AHEAD).cast()),
+        }
+    }
+    #[cfg(target_arch = "aarch64")]
+    if AHEAD > 0 {
+        // SAFETY: as above.
+        unsafe {
+            let line = line.wrapping_add(AHEAD);
+            std::arch::asm!("prfm pldl2keep, [{}]", in(reg) line, options(nostack, readonly));
+        }
+    }
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    let _ = line;
+}

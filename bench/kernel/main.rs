@@ -1,0 +1,180 @@
+//! Times the CPU engines at the standard shape, beside what this machine could do at best.
+//!
+//! `cargo bench --bench kernel [-- [--quick] [--engine NAME] [--json PATH]]`: first the floors
+//! (time to read the shard, peak rates of the multiply-adds), then every engine that is present,
+//! thread count and batch, in rounds over all of them so that noise hits all alike; the best
+//! counts. Then the client's work, memory, and answers from a shard that is not in the page
+//! cache. Threads are pinned. Without `--bench` (as `cargo test` runs it) all of it happens once
+//! at a tiny shape.
+//!
+//! It checks no answers (`tests/engines.rs` does): the shard is noise of the right form. Read
+//! next: `floors.rs`, `answers.rs`, `report.rs`.
+
+mod answers;
+mod client;
+mod cold;
+mod floors;
+mod inputs;
+mod machine;
+mod memory;
+mod peaks;
+mod report;
+
+use std::error::Error;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use sotto::arith::{Isa, IsaName};
+use sotto::params::{Shape, ShapeWishes};
+
+use answers::Setting;
+use client::Client;
+use floors::Floors;
+use inputs::{Noise, Store};
+use machine::Machine;
+use report::{Found, Report};
+
+/// How much is run.
+struct Plan {
+    name: &'static str,
+    records: u64,
+    batches: &'static [usize],
+    /// At most so many rounds, none begun after `budget`.
+    rounds_max: usize,
+    budget: Duration,
+    /// Rounds of the portable engine, where it is not alone: slow, and no target names it.
+    portable_rounds: usize,
+    cold_rounds: usize,
+    /// Times a multiply-add is repeated to measure its peak.
+    peak_loops: u64,
+}
+
+const BATCHES: &[usize] = &[1, 2, 4, 8, 16, 32];
+const STANDARD_RECORDS: u64 = 1 << 20;
+
+const TEST: Plan = Plan {
+    name: "test",
+    records: 1 << 10,
+    batches: &[1, 3],
+    rounds_max: 1,
+    budget: Duration::ZERO,
+    portable_rounds: 1,
+    cold_rounds: 1,
+    peak_loops: 1 << 10,
+};
+const QUICK: Plan = Plan {
+    name: "quick",
+    records: STANDARD_RECORDS,
+    batches: BATCHES,
+    rounds_max: 4,
+    budget: Duration::from_secs(20),
+    portable_rounds: 0,
+    cold_rounds: 1,
+    peak_loops: 1 << 18,
+};
+const FULL: Plan = Plan {
+    name: "full",
+    records: STANDARD_RECORDS,
+    batches: BATCHES,
+    rounds_max: 40,
+    budget: Duration::from_secs(300),
+    portable_rounds: 1,
+    cold_rounds: 3,
+    peak_loops: 1 << 18,
+};
+
+/// What the command line asks for.
+struct Options {
+    plan: Plan,
+    /// All that are present, or one.
+    engines: Vec<IsaName>,
+    json: Option<PathBuf>,
+}
+
+/// Arguments of the test runner (names to filter by, its flags) are passed here too: without
+/// `--bench` nothing is refused.
+fn options(arguments: &[String]) -> Result<Options, String> {
+    let engines: Vec<_> = Isa::all().into_iter().map(Isa::name).collect();
+    let has = |name: &str| arguments.iter().any(|argument| argument == name);
+    if !has("--bench") || has("--test") {
+        return Ok(Options { plan: TEST, engines, json: None });
+    }
+    let mut options = Options { plan: FULL, engines, json: None };
+    let mut rest = arguments.iter();
+    while let Some(argument) = rest.next() {
+        match argument.as_str() {
+            "--bench" => {}
+            "--quick" => options.plan = QUICK,
+            "--engine" => {
+                let name = rest.next().map_or("", String::as_str);
+                let present = options.engines.clone();
+                options.engines.retain(|engine| engine.name() == name);
+                if options.engines.is_empty() {
+                    return Err(format!("--engine: found {name:?}, expected one of {present:?}"));
+                }
+            }
+            "--json" => {
+                let path = rest.next().ok_or("--json wants the path of the file to write")?;
+                options.json = Some(path.into());
+            }
+            other => {
+                let expected = "--quick, --engine NAME or --json PATH";
+                return Err(format!("found {other:?}, expected {expected}"));
+            }
+        }
+    }
+    Ok(options)
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let Options { plan, engines, json } = options(&arguments)?;
+    let cores = machine::cores();
+    let machine = Machine::new(&cores);
+    machine::pin_this_thread(&cores[..1]);
+    let shape = Shape::for_records(plan.records, 120, ShapeWishes::default())?;
+    let mut noise = Noise::new();
+    let store = Store::write(&shape, &mut noise)?;
+    let fastest = *engines.last().ok_or("no engine")?;
+    let most = plan.batches.iter().max().copied().unwrap_or(1);
+    let queries: Vec<_> = (0..most).map(|_| noise.query(&shape)).collect();
+
+    let mut floors = Floors::default();
+    let mut client = Client::new(&shape, &mut noise);
+    let mut settings;
+    let memory_bytes;
+    {
+        let database = store.open()?;
+        let shard = database.shard(0).ok_or("the database has no shard")?;
+        let sections = [shard.view().matrix, shard.view().tables];
+        floors.measure(&sections, &cores, plan.peak_loops);
+        memory_bytes = memory::growth(fastest, shard.view(), &queries, cores.len())?;
+        settings = Setting::all(&plan, &engines, cores.len())?;
+        machine::pin_engines(&cores)?;
+        let begun = Instant::now();
+        for round in 0..plan.rounds_max {
+            if round > 0 && begun.elapsed() > plan.budget {
+                break;
+            }
+            if round > 0 {
+                floors.measure(&sections, &cores, plan.peak_loops);
+            }
+            client.measure()?;
+            for setting in settings.iter_mut().filter(|setting| round < setting.rounds) {
+                setting.run(shard.view(), &queries)?;
+            }
+        }
+    }
+    let cold = cold::measure(&store, &queries, fastest, &cores, plan.cold_rounds)?;
+
+    let found =
+        Found { floors: &floors, settings: &settings, client: &client, memory_bytes, cold: &cold };
+    let report = Report::new(&plan, &arguments, &shape, machine, &found);
+    report.print();
+    let text = serde_json::to_string_pretty(&report)?;
+    if let Some(path) = json {
+        std::fs::write(&path, text + "\n")
+            .map_err(|error| format!("cannot write {}: {error}", path.display()))?;
+    }
+    Ok(())
+}

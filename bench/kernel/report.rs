@@ -1,0 +1,433 @@
+//! The run as it is written down: JSON for machines, tables for people, targets beside both.
+//!
+//! Milliseconds of an answer are a query's: the batch's over its size. A share is what the
+//! machine could have taken at best over what was taken.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::Serialize;
+use sotto::arith::IsaName;
+use sotto::params::Shape;
+
+use super::answers::{Run, Series, Setting};
+use super::client::Client;
+use super::cold::Cold;
+use super::floors::{self, Floors};
+use super::machine::{Machine, said};
+use super::{Plan, STANDARD_RECORDS};
+
+/// Everything a run found.
+#[derive(Serialize)]
+pub(super) struct Report {
+    command: String,
+    effort: &'static str,
+    commit: Option<String>,
+    date: Option<String>,
+    machine: Machine,
+    shard: Shard,
+    floors: FloorsReport,
+    answers: Vec<Answer>,
+    /// By engine: milliseconds a query at batch 16 with one thread over those with two.
+    two_threads_speedup_batch_16: BTreeMap<&'static str, f64>,
+    client: ClientReport,
+    /// What the fastest engine and a batch of 32 take beyond shard and queries, in 10^6 bytes.
+    memory_batch_32_mb: Option<f64>,
+    cold: Vec<ColdReport>,
+    targets: Vec<Target>,
+}
+
+#[derive(Serialize)]
+struct Shard {
+    rows: usize,
+    columns: usize,
+    packs: usize,
+    pack_rows: usize,
+    matrix_bytes: usize,
+    tables_bytes: usize,
+}
+
+/// The best of the run.
+#[derive(Serialize)]
+struct FloorsReport {
+    /// One core.
+    read_shard_ms: f64,
+    read_shard_how: &'static str,
+    /// Two cores.
+    read_shard_ms_2: Option<f64>,
+    read_shard_how_2: Option<&'static str>,
+    /// One core, 10^9 a second; a name with two instructions counts pairs.
+    peaks_g_per_s: BTreeMap<&'static str, f64>,
+    /// By engine: what it multiplies with, and how often a query.
+    work: BTreeMap<&'static str, [WorkReport; 2]>,
+}
+
+#[derive(Serialize)]
+struct WorkReport {
+    stage: &'static str,
+    instruction: &'static str,
+    millions_a_query: f64,
+    /// At the peak, on one core.
+    floor_ms: Option<f64>,
+}
+
+#[derive(Serialize)]
+struct Answer {
+    engine: &'static str,
+    threads: usize,
+    batch: usize,
+    runs: usize,
+    ms_per_query: f64,
+    ms_per_query_median: f64,
+    /// Stages of the best run: time of all threads over their number.
+    scan_ms: f64,
+    pack_ms: f64,
+    prepare_ms: f64,
+    finish_ms: f64,
+    /// Handing out work and waiting.
+    other_ms: f64,
+    /// The larger of reading the shard and of multiplying at the peak.
+    floor_ms: Option<f64>,
+    whole_share: Option<f64>,
+    scan_share: Option<f64>,
+    pack_share: Option<f64>,
+    /// The batch's time over reading the shard once with as many cores.
+    times_reading: f64,
+}
+
+#[derive(Serialize)]
+struct ClientReport {
+    key_bundle_ms: f64,
+    encrypt_ms: f64,
+    decode_ms: f64,
+}
+
+#[derive(Serialize)]
+struct ColdReport {
+    what: &'static str,
+    engine: Option<&'static str>,
+    threads: Option<usize>,
+    batch: Option<usize>,
+    /// Of the whole read or batch.
+    ms: f64,
+    ms_median: f64,
+    disk_mb: Option<f64>,
+    times_plain_read: f64,
+}
+
+#[derive(Serialize)]
+struct Target {
+    what: &'static str,
+    wanted: String,
+    measured: Option<f64>,
+    met: Option<bool>,
+}
+
+/// What a run's parts found.
+pub(super) struct Found<'a> {
+    pub(super) floors: &'a Floors,
+    pub(super) settings: &'a [Setting],
+    pub(super) client: &'a Client,
+    pub(super) memory_bytes: Option<u64>,
+    pub(super) cold: &'a [Cold],
+}
+
+fn rounded(number: f64) -> f64 {
+    (number * 1e4).round() / 1e4
+}
+
+fn ms(time: Duration) -> f64 {
+    rounded(time.as_secs_f64() * 1e3)
+}
+
+fn median<T: Ord + Copy>(all: impl Iterator<Item = T>) -> Option<T> {
+    let mut all: Vec<_> = all.collect();
+    all.sort();
+    all.get(all.len() / 2).copied()
+}
+
+impl Report {
+    pub(super) fn new(
+        plan: &Plan,
+        arguments: &[String],
+        shape: &Shape,
+        machine: Machine,
+        found: &Found<'_>,
+    ) -> Self {
+        let answers = found.settings.iter().flat_map(|setting| {
+            let row = |series| Answer::new(setting, series, shape, found.floors);
+            setting.series.iter().filter_map(row)
+        });
+        let mut report = Self {
+            command: ["cargo bench --bench kernel --", &arguments.join(" ")].join(" "),
+            effort: plan.name,
+            commit: said("git", &["describe", "--always", "--dirty"]),
+            date: said("date", &["-u", "+%FT%TZ"]),
+            machine,
+            shard: Shard {
+                rows: shape.rows(),
+                columns: shape.columns(),
+                packs: shape.packs(),
+                pack_rows: shape.pack_rows(),
+                matrix_bytes: shape.matrix_bytes(),
+                tables_bytes: shape.packs() * shape.table_bytes(),
+            },
+            floors: FloorsReport::new(found.floors, found.settings, shape),
+            answers: answers.collect(),
+            two_threads_speedup_batch_16: BTreeMap::new(),
+            client: ClientReport {
+                key_bundle_ms: ms(found.client.key_bundle),
+                encrypt_ms: ms(found.client.encrypt),
+                decode_ms: ms(found.client.decode),
+            },
+            memory_batch_32_mb: found.memory_bytes.map(|bytes| rounded(bytes as f64 / 1e6)),
+            cold: cold(found.cold),
+            targets: Vec::new(),
+        };
+        for engine in report.answers.iter().map(|answer| answer.engine) {
+            let one = report.answer(engine, 1, 16).map(|answer| answer.ms_per_query);
+            let two = report.answer(engine, 2, 16).map(|answer| answer.ms_per_query);
+            if let (Some(one), Some(two)) = (one, two) {
+                report.two_threads_speedup_batch_16.insert(engine, rounded(one / two));
+            }
+        }
+        if plan.records == STANDARD_RECORDS {
+            report.targets = report.targets();
+        }
+        report
+    }
+
+    fn answer(&self, engine: &str, threads: usize, batch: usize) -> Option<&Answer> {
+        let wanted = (engine, threads, batch);
+        self.answers.iter().find(|found| (found.engine, found.threads, found.batch) == wanted)
+    }
+
+    /// Those of issue 3, for the fastest engine.
+    fn targets(&self) -> Vec<Target> {
+        let Some(engine) = self.answers.last().map(|answer| answer.engine) else {
+            return Vec::new();
+        };
+        let one = self.answer(engine, 1, 1);
+        let sixteen = self.answer(engine, 1, 16);
+        let most = |what, limit: f64, measured: Option<f64>| Target {
+            what,
+            wanted: format!("at most {limit}"),
+            measured,
+            met: measured.map(|measured| measured <= limit),
+        };
+        let least = |what, limit: f64, measured: Option<f64>| Target {
+            what,
+            wanted: format!("at least {limit}"),
+            measured,
+            met: measured.map(|measured| measured >= limit),
+        };
+        let share = |of: fn(&Answer) -> Option<f64>| sixteen.and_then(of);
+        let speedup = self.two_threads_speedup_batch_16.get(engine).copied();
+        vec![
+            most("batch 1, one core: times reading the shard", 1.15, one.map(|a| a.times_reading)),
+            most("batch 16, one core: ms a query", 4.0, sixteen.map(|a| a.ms_per_query)),
+            least("batch 16, one core: scan, share of peak", 0.75, share(|a| a.scan_share)),
+            least("batch 16, one core: pack, share of peak", 0.6, share(|a| a.pack_share)),
+            least("batch 16: two threads over one", 1.8, speedup),
+            most("client: secret and key bundle, ms", 2.0, Some(self.client.key_bundle_ms)),
+            most("client: encrypting a query, ms", 2.0, Some(self.client.encrypt_ms)),
+            most("client: decoding a record, ms", 1.0, Some(self.client.decode_ms)),
+            most("memory of a batch of 32, MB", 64.0, self.memory_batch_32_mb),
+        ]
+    }
+}
+
+impl FloorsReport {
+    fn new(floors: &Floors, settings: &[Setting], shape: &Shape) -> Self {
+        let work = |isa: IsaName| {
+            let [scan, pack] = floors::work(isa, shape)?;
+            let report = [("scan", scan), ("pack", pack)].map(|(stage, work)| WorkReport {
+                stage,
+                instruction: work.instruction,
+                millions_a_query: rounded(work.count / 1e6),
+                floor_ms: floors.work_ms(&work).map(rounded),
+            });
+            Some((isa.name(), report))
+        };
+        let two = floors.read.get(1);
+        Self {
+            read_shard_ms: ms(floors.read[0].0),
+            read_shard_how: floors.read[0].1,
+            read_shard_ms_2: two.map(|read| ms(read.0)),
+            read_shard_how_2: two.map(|read| read.1),
+            peaks_g_per_s: floors.peaks.iter().map(|(&n, &rate)| (n, rounded(rate))).collect(),
+            work: settings.iter().filter_map(|setting| work(setting.isa)).collect(),
+        }
+    }
+}
+
+impl Answer {
+    fn new(setting: &Setting, series: &Series, shape: &Shape, floors: &Floors) -> Option<Self> {
+        let Setting { isa, threads, .. } = *setting;
+        let best = series.runs.iter().min()?;
+        let median = median(series.runs.iter().map(|run| run.whole))?;
+        let (batch, read) = (series.batch as f64, floors.read.get(threads - 1)?.0);
+        let whole = ms(best.whole) / batch;
+        let stage = |of: fn(&Run) -> Duration| ms(of(best)) / threads as f64 / batch;
+        let (scan, pack) = (stage(|run| run.scan), stage(|run| run.pack));
+        let (prepare, finish) = (stage(|run| run.prepare), stage(|run| run.finish));
+        let work = floors::work(isa, shape);
+        let [scan_floor, pack_floor] = match &work {
+            Some(work) => work.each_ref().map(|work| Some(floors.work_ms(work)? / threads as f64)),
+            None => [None, None],
+        };
+        let multiplying = scan_floor.zip(pack_floor).map(|(scan, pack)| scan + pack);
+        let floor = multiplying.map(|multiplying| multiplying.max(ms(read) / batch));
+        Some(Self {
+            engine: isa.name(),
+            threads,
+            batch: series.batch,
+            runs: series.runs.len(),
+            ms_per_query: rounded(whole),
+            ms_per_query_median: rounded(ms(median) / batch),
+            scan_ms: rounded(scan),
+            pack_ms: rounded(pack),
+            prepare_ms: rounded(prepare),
+            finish_ms: rounded(finish),
+            other_ms: rounded(whole - scan - pack - prepare - finish),
+            floor_ms: floor.map(rounded),
+            whole_share: floor.map(|floor| rounded(floor / whole)),
+            scan_share: scan_floor.map(|floor| rounded(floor / scan)),
+            pack_share: pack_floor.map(|floor| rounded(floor / pack)),
+            times_reading: rounded(best.whole.as_secs_f64() / read.as_secs_f64()),
+        })
+    }
+}
+
+fn cold(all: &[Cold]) -> Vec<ColdReport> {
+    let best = |cold: &Cold| cold.runs.iter().min().copied();
+    let plain = all.iter().find(|cold| cold.answer.is_none()).and_then(best);
+    let report = |cold: &Cold| {
+        let best = best(cold)?;
+        Some(ColdReport {
+            what: if cold.answer.is_some() { "answer" } else { "plain sequential read" },
+            engine: cold.answer.map(|_| cold.isa.name()),
+            threads: cold.answer.map(|answer| answer.0),
+            batch: cold.answer.map(|answer| answer.1),
+            ms: ms(best),
+            ms_median: ms(median(cold.runs.iter().copied())?),
+            disk_mb: cold.disk_bytes.map(|bytes| rounded(bytes as f64 / 1e6)),
+            times_plain_read: rounded(best.as_secs_f64() / plain?.as_secs_f64()),
+        })
+    };
+    all.iter().filter_map(report).collect()
+}
+
+/// A number to so many digits, or a dash.
+fn digits(number: Option<f64>, digits: usize) -> String {
+    number.map_or("-".into(), |number| format!("{number:.digits$}"))
+}
+
+fn percent(share: Option<f64>) -> String {
+    share.map_or("-".into(), |share| format!("{:.0}%", share * 100.0))
+}
+
+impl Report {
+    /// Everything, for people.
+    pub(super) fn print(&self) {
+        let or_unknown = |text: &Option<String>| text.clone().unwrap_or("unknown".into());
+        println!(
+            "commit {}, {}, {}, pinned to {:?}, load {}",
+            or_unknown(&self.commit),
+            or_unknown(&self.date),
+            self.machine.cpu,
+            self.machine.pinned_to,
+            self.machine.load
+        );
+        self.print_floors();
+        self.print_answers();
+        for (engine, speedup) in &self.two_threads_speedup_batch_16 {
+            println!("{engine}: two threads {speedup:.2} times one at batch 16");
+        }
+        let ClientReport { key_bundle_ms, encrypt_ms, decode_ms } = self.client;
+        println!(
+            "client: secret and key bundle {key_bundle_ms:.2} ms, encrypting {encrypt_ms:.2} ms, \
+             decoding {decode_ms:.2} ms; memory of a full batch {} MB",
+            digits(self.memory_batch_32_mb, 1)
+        );
+        println!("\nnot in the page cache      ms   median   from disk MB   x plain read");
+        for cold in &self.cold {
+            let what = match (cold.threads, cold.batch) {
+                (Some(threads), Some(batch)) => format!("threads {threads}, batch {batch}"),
+                _ => cold.what.to_owned(),
+            };
+            let disk = digits(cold.disk_mb, 1);
+            let (ms, median, times) = (cold.ms, cold.ms_median, cold.times_plain_read);
+            println!("{what:21} {ms:7.1}  {median:7.1}   {disk:>12}   {times:12.2}");
+        }
+        if self.targets.is_empty() {
+            return;
+        }
+        println!("\ntargets are for an AMD EPYC Zen 4        wanted   measured");
+        for Target { what, wanted, measured, met } in &self.targets {
+            let verdict = match met {
+                Some(true) => "met",
+                Some(false) => "NOT MET",
+                None => "not measured",
+            };
+            println!("{what:42} {wanted:>13}   {:>8}   {verdict}", digits(*measured, 2));
+        }
+    }
+
+    fn print_floors(&self) {
+        let Shard { rows, columns, packs, pack_rows, matrix_bytes, tables_bytes } = self.shard;
+        let bytes = (matrix_bytes + tables_bytes) as f64;
+        println!(
+            "{rows} x {columns} matrix, {packs} packs of {pack_rows} rows: {:.1} MB",
+            bytes / 1e6
+        );
+        let floors = &self.floors;
+        let read = |cores, ms: f64, how| {
+            println!("read on {cores}: {ms:.2} ms, {:.1} GB/s ({how})", bytes / ms / 1e6);
+        };
+        read("one core", floors.read_shard_ms, floors.read_shard_how);
+        if let (Some(ms), Some(how)) = (floors.read_shard_ms_2, floors.read_shard_how_2) {
+            read("two cores", ms, how);
+        }
+        for (name, rate) in &floors.peaks_g_per_s {
+            println!("{name}: {rate:.2} G/s on one core");
+        }
+        for (engine, work) in &floors.work {
+            for WorkReport { stage, instruction, millions_a_query, floor_ms } in work {
+                println!(
+                    "{engine}: a query's {stage} is {millions_a_query:.1} M {instruction}, \
+                     {} ms at the peak",
+                    digits(*floor_ms, 2)
+                );
+            }
+        }
+    }
+
+    fn print_answers(&self) {
+        let mut last = ("", 0);
+        for answer in &self.answers {
+            if last != (answer.engine, answer.threads) {
+                last = (answer.engine, answer.threads);
+                println!("\n{}, threads: {}; ms a query, share of the floor", last.0, last.1);
+                println!(
+                    "batch     whole           median      scan             pack          other   \
+                     x reading"
+                );
+            }
+            println!(
+                "{:5}  {:8.3} {:>5}  {:8.3}  {:8.3} {:>5}  {:8.3} {:>5}  {:6.3}  {:8.2}",
+                answer.batch,
+                answer.ms_per_query,
+                percent(answer.whole_share),
+                answer.ms_per_query_median,
+                answer.scan_ms,
+                percent(answer.scan_share),
+                answer.pack_ms,
+                percent(answer.pack_share),
+                answer.prepare_ms + answer.finish_ms + answer.other_ms,
+                answer.times_reading
+            );
+        }
+        println!();
+    }
+}

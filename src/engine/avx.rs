@@ -1,0 +1,596 @@
+//! The kernels for AVX2, and for AVX-512 without VNNI, IFMA and VBMI: one text, two widths.
+//!
+//! Floors at the standard shape, per query. Scan: 13.3 M `vpmaddwd` and as many `vpaddd` on 256
+//! bits, half of each on 512 ([`super::words`]: three for 64 bytes of rows). Pack: 8.4 M
+//! `vpmuludq` and as many `vpaddq`, or half. On the machine they were written on (Intel, 3.7 GHz) the
+//! 256-bit units take 3 instructions a cycle, the 512-bit units 2: scan 2.4 and 1.8 ms, pack 1.5 and
+//! 1.1 ms. Reading matrix and tables is 16 ms a batch, so tiles prefetch what comes next.
+//!
+//! No threads and no choice of order here: see [`super::cpu`]. The same numbers as
+//! [`super::portable`], on every bit. Where VNNI, IFMA and VBMI are present: `avx512.rs`.
+
+#![expect(clippy::needless_range_loop, reason = "indices name the registers of a tile")]
+
+use std::arch::x86_64::*;
+use std::marker::PhantomData;
+use std::ops::Range;
+
+use super::EncryptedQuery;
+use super::kernel::{
+    BLOCK_SLOTS, Kernels, Line, PackJob, Round, ScanJob, TERM_BYTES, reduce_sums,
+    round_coefficients,
+};
+use super::words::{self, LINES, WordLine};
+use crate::arith::{Isa, IsaName};
+use crate::limits::BATCH_QUERIES_PER_SCAN_MAX;
+
+/// The kernels of one width, and the proof that the processor has what they use.
+pub(super) struct Avx<V>(PhantomData<V>);
+
+impl<V: Vector> Avx<V> {
+    /// Only where `isa` says so, and an `Isa` says so only where the processor has it.
+    pub(super) fn new(isa: Isa) -> Option<Self> {
+        (isa.name() == V::ISA).then_some(Self(PhantomData))
+    }
+}
+
+impl<V: Vector> Kernels for Avx<V> {
+    fn name(&self) -> &'static str {
+        V::ISA.name()
+    }
+
+    fn split_digits(&self, queries: &[EncryptedQuery], columns: Range<usize>, digits: &mut [Line]) {
+        words::split(queries, columns, digits);
+    }
+
+    fn scan(&self, job: &ScanJob<'_>, out: &mut [u32]) {
+        job.check(out);
+        // SAFETY: `self` exists only where the processor has these instructions, and `check` has
+        // compared the slices with the numbers.
+        unsafe { V::scan(job, out) }
+    }
+
+    fn pack(&self, job: &PackJob<'_>, out: &mut [u32]) {
+        job.check(out);
+        // SAFETY: as above.
+        unsafe { V::pack(job, out) }
+    }
+
+    fn round(&self, round: &Round<'_>, out: &mut [u32]) {
+        // SAFETY: `self` exists only where the processor has these instructions.
+        unsafe { V::round(round, out) }
+    }
+}
+
+// ---- the two widths ----------------------------------------------------------------------------
+
+/// A register of one width, and the kernels compiled for it.
+///
+/// # Safety of all functions
+/// The processor has the instruction set [`Vector::ISA`]. Pointers: a register's bytes are
+/// readable, or writable, there, without alignment.
+pub(super) trait Vector: Copy + Send + Sync {
+    /// What the processor has to have.
+    const ISA: IsaName;
+    /// Bytes of a register.
+    const BYTES: usize;
+    /// Slots of a pack tile: one or two registers of 64-bit lanes.
+    const SLOTS: usize;
+
+    unsafe fn zero() -> Self;
+    unsafe fn load(from: *const u8) -> Self;
+    unsafe fn store(self, to: *mut u8);
+    /// Lanes of 32 bits.
+    unsafe fn add_32(self, other: Self) -> Self;
+    /// Lanes of 32 bits up by 8.
+    unsafe fn times_256(self) -> Self;
+    /// Lanes of 64 bits.
+    unsafe fn add_64(self, other: Self) -> Self;
+    /// Products of signed words, added in pairs to lanes of 32 bits.
+    unsafe fn multiply_words(self, other: Self) -> Self;
+    /// Products of the low halves of lanes of 64 bits.
+    unsafe fn multiply_low(self, other: Self) -> Self;
+    /// What [`Vector::unpack`] needs for the tile at slot `slot`.
+    unsafe fn unpack_index(slot: usize) -> [Self; 2];
+    /// The residues of a term from slot `slot` as low halves of the 64-bit lanes of `out`, one
+    /// register for each [`Vector::BYTES`] / 8 slots. Upper halves are anything.
+    unsafe fn unpack(term: *const u8, slot: usize, index: &[Self; 2], out: &mut [Self]);
+
+    unsafe fn scan(job: &ScanJob<'_>, out: &mut [u32]);
+    unsafe fn pack(job: &PackJob<'_>, out: &mut [u32]);
+    unsafe fn round(round: &Round<'_>, out: &mut [u32]);
+    unsafe fn scan_tile<const QUERIES: usize>(tile: &ScanTile, sums: *mut [Line; GROUP_ROWS]);
+    unsafe fn pack_tile<const PACKS: usize, const QUERIES: usize>(tile: &PackTile, sums: *mut Sums);
+}
+
+/// The kernels compiled for one instruction set. Tiles are not inlined: their loops need the
+/// registers to themselves.
+macro_rules! compiled {
+    ($features:literal, scan tiles of $rows:literal rows, $vectors:literal registers of slots) => {
+        #[target_feature(enable = $features)]
+        unsafe fn scan(job: &ScanJob<'_>, out: &mut [u32]) {
+            // SAFETY: the caller's promise, here and below.
+            unsafe { scan::<Self>(job, out, $rows) }
+        }
+
+        #[target_feature(enable = $features)]
+        unsafe fn pack(job: &PackJob<'_>, out: &mut [u32]) {
+            // SAFETY: as above.
+            unsafe { pack::<Self>(job, out) }
+        }
+
+        #[target_feature(enable = $features)]
+        unsafe fn round(round: &Round<'_>, out: &mut [u32]) {
+            round_coefficients(round, out);
+        }
+
+        #[inline(never)]
+        #[target_feature(enable = $features)]
+        unsafe fn scan_tile<const QUERIES: usize>(tile: &ScanTile, sums: *mut [Line; GROUP_ROWS]) {
+            // SAFETY: as above.
+            unsafe { tile.run::<Self, $rows, QUERIES>(sums) }
+        }
+
+        #[inline(never)]
+        #[target_feature(enable = $features)]
+        unsafe fn pack_tile<const PACKS: usize, const QUERIES: usize>(
+            tile: &PackTile,
+            sums: *mut Sums,
+        ) {
+            // SAFETY: as above.
+            unsafe { tile.run::<Self, PACKS, QUERIES, $vectors>(sums) }
+        }
+    };
+}
+
+/// Calls `$function` with a constant number of queries.
+macro_rules! by_queries {
+    ($count:expr, $type:ident :: $function:ident :: <$($packs:literal,)? QUERIES>($($args:expr),*)) => {
+        match $count {
+            1 => $type::$function::<$($packs,)? 1>($($args),*),
+            2 => $type::$function::<$($packs,)? 2>($($args),*),
+            3 => $type::$function::<$($packs,)? 3>($($args),*),
+            4 => $type::$function::<$($packs,)? 4>($($args),*),
+            5 => $type::$function::<$($packs,)? 5>($($args),*),
+            6 => $type::$function::<$($packs,)? 6>($($args),*),
+            _ => unreachable!("this is a bug: queries of a tile"),
+        }
+    };
+}
+
+/// Most queries of a tile: with 2 rows or packs 12 sums, with 4 rows 24.
+const QUERIES_MAX: usize = 6;
+
+/// The queries in tiles of nearly equal size: first and count of each.
+fn query_tiles(queries: usize) -> impl Iterator<Item = (usize, usize)> {
+    let tiles = queries.div_ceil(QUERIES_MAX);
+    (0..tiles).map(move |tile| {
+        let first = tile * queries / tiles;
+        (first, (tile + 1) * queries / tiles - first)
+    })
+}
+
+#[expect(clippy::undocumented_unsafe_blocks, reason = "each passes on the promise of its trait")]
+impl Vector for __m256i {
+    const ISA: IsaName = IsaName::Avx2;
+    const BYTES: usize = 32;
+    const SLOTS: usize = 4;
+
+    #[inline(always)]
+    unsafe fn zero() -> Self {
+        unsafe { _mm256_setzero_si256() }
+    }
+    #[inline(always)]
+    unsafe fn load(from: *const u8) -> Self {
+        unsafe { _mm256_loadu_si256(from.cast()) }
+    }
+    #[inline(always)]
+    unsafe fn store(self, to: *mut u8) {
+        unsafe { _mm256_storeu_si256(to.cast(), self) }
+    }
+    #[inline(always)]
+    unsafe fn add_32(self, other: Self) -> Self {
+        unsafe { _mm256_add_epi32(self, other) }
+    }
+    #[inline(always)]
+    unsafe fn times_256(self) -> Self {
+        unsafe { _mm256_slli_epi32::<8>(self) }
+    }
+    #[inline(always)]
+    unsafe fn add_64(self, other: Self) -> Self {
+        unsafe { _mm256_add_epi64(self, other) }
+    }
+    #[inline(always)]
+    unsafe fn multiply_words(self, other: Self) -> Self {
+        unsafe { _mm256_madd_epi16(self, other) }
+    }
+    #[inline(always)]
+    unsafe fn multiply_low(self, other: Self) -> Self {
+        unsafe { _mm256_mul_epu32(self, other) }
+    }
+
+    /// Both halves hold the same 16 bytes and take two residues each. Of 8 slots (24 bytes) the
+    /// upper four are taken from the last 16 bytes, so that no load ends after the term.
+    #[inline(always)]
+    unsafe fn unpack_index(slot: usize) -> [Self; 2] {
+        let begin = slot / 4 % 2 * 4;
+        let places: [u8; 32] = std::array::from_fn(|byte| match byte % 8 {
+            0..3 => (begin + byte / 8 * 3 + byte % 8) as u8,
+            _ => 0x80,
+        });
+        unsafe { [Self::load(places.as_ptr()); 2] }
+    }
+    #[inline(always)]
+    unsafe fn unpack(term: *const u8, slot: usize, index: &[Self; 2], out: &mut [Self]) {
+        unsafe {
+            let from = term.add(slot * 3 - slot / 4 % 2 * 4);
+            let bytes = _mm256_broadcastsi128_si256(_mm_loadu_si128(from.cast()));
+            out[0] = _mm256_shuffle_epi8(bytes, index[0]);
+        }
+    }
+
+    compiled!("avx2", scan tiles of 2 rows, 1 registers of slots);
+}
+
+#[expect(clippy::undocumented_unsafe_blocks, reason = "each passes on the promise of its trait")]
+impl Vector for __m512i {
+    const ISA: IsaName = IsaName::Avx512Bw;
+    const BYTES: usize = 64;
+    const SLOTS: usize = 16;
+
+    #[inline(always)]
+    unsafe fn zero() -> Self {
+        unsafe { _mm512_setzero_si512() }
+    }
+    #[inline(always)]
+    unsafe fn load(from: *const u8) -> Self {
+        unsafe { _mm512_loadu_si512(from.cast()) }
+    }
+    #[inline(always)]
+    unsafe fn store(self, to: *mut u8) {
+        unsafe { _mm512_storeu_si512(to.cast(), self) }
+    }
+    #[inline(always)]
+    unsafe fn add_32(self, other: Self) -> Self {
+        unsafe { _mm512_add_epi32(self, other) }
+    }
+    #[inline(always)]
+    unsafe fn times_256(self) -> Self {
+        unsafe { _mm512_slli_epi32::<8>(self) }
+    }
+    #[inline(always)]
+    unsafe fn add_64(self, other: Self) -> Self {
+        unsafe { _mm512_add_epi64(self, other) }
+    }
+    #[inline(always)]
+    unsafe fn multiply_words(self, other: Self) -> Self {
+        unsafe { _mm512_madd_epi16(self, other) }
+    }
+    #[inline(always)]
+    unsafe fn multiply_low(self, other: Self) -> Self {
+        unsafe { _mm512_mul_epu32(self, other) }
+    }
+
+    /// Two permutations for 16 residues: quarter i of the register gets the pairs of doublewords
+    /// in which residues 2i, 2i + 1 and 8 + 2i, 9 + 2i begin, then their bytes; the first eight
+    /// become low halves, the last eight upper halves. Slots 16.. are the last 48 of the 64 bytes
+    /// from byte 32, so that no load ends after the term.
+    #[inline(always)]
+    unsafe fn unpack_index(slot: usize) -> [Self; 2] {
+        let begin = slot / 16 * 16;
+        let double_words: [u32; 16] = std::array::from_fn(|at| {
+            let first = at / 4 * 6 + at / 2 % 2 * 24; // byte of the term part
+            (begin / 4 + first / 4 + at % 2) as u32
+        });
+        let places: [u8; 64] = std::array::from_fn(|byte| {
+            let first = byte / 16 * 6 % 4; // of the quarter's first residue in its double words
+            let residue = byte % 16 / 8 * 3 + byte % 8 / 4 * 8;
+            match byte % 4 {
+                3 => 0x80,
+                byte => (first + residue + byte) as u8,
+            }
+        });
+        unsafe { [Self::load(double_words.as_ptr().cast()), Self::load(places.as_ptr())] }
+    }
+    #[inline(always)]
+    unsafe fn unpack(term: *const u8, slot: usize, index: &[Self; 2], out: &mut [Self]) {
+        unsafe {
+            let bytes = Self::load(term.add(slot * 2)); // slot 16: byte 32
+            let pairs = _mm512_permutexvar_epi32(index[0], bytes);
+            out[0] = _mm512_shuffle_epi8(pairs, index[1]);
+            out[1] = _mm512_srli_epi64::<32>(out[0]);
+        }
+    }
+
+    compiled!("avx512f,avx512bw,avx512dq,avx512vl", scan tiles of 4 rows, 2 registers of slots);
+}
+
+// ---- scan --------------------------------------------------------------------------------------
+
+/// Rows that are words at a time, and share one stay of the query digits in the first cache.
+const GROUP_ROWS: usize = 8;
+/// Steps of 64 columns that are words at a time: with 8 rows 12 KB, and 9 KB of query digits.
+const STEPS_MAX: usize = 8;
+
+/// Plan: groups of 8 rows; within a group blocks of columns, turned into words once for all
+/// queries; within a block tiles of rows x queries. On 256 bits a tile is 2 rows x 6 queries, 12
+/// sums, fed by 8 loads for 12 `vpmaddwd`; on 512 bits 4 rows.
+///
+/// # Safety
+/// [`Vector::ISA`]; `job` is checked.
+#[inline(always)]
+unsafe fn scan<V: Vector>(job: &ScanJob<'_>, out: &mut [u32], tile_rows: usize) {
+    assert!(job.rows.is_multiple_of(GROUP_ROWS), "this is a bug: rows of a scan job");
+    assert!(job.queries <= BATCH_QUERIES_PER_SCAN_MAX, "this is a bug: batch");
+    let steps = job.columns / 64;
+    let block_steps = steps.div_ceil(steps.div_ceil(STEPS_MAX));
+    let mut rows = [[WordLine::ZERO; STEPS_MAX * LINES]; GROUP_ROWS];
+    let mut sums = [[Line([0; 64]); GROUP_ROWS]; BATCH_QUERIES_PER_SCAN_MAX];
+    for group in (0..job.rows).step_by(GROUP_ROWS) {
+        sums[..job.queries].fill([Line([0; 64]); GROUP_ROWS]);
+        for first in (0..steps).step_by(block_steps) {
+            let count = block_steps.min(steps - first);
+            let begin = (job.first_row + group) * job.columns + first * 64;
+            for (row, lines) in rows.iter_mut().enumerate() {
+                let columns = &job.matrix[begin + row * job.columns..][..count * 64];
+                words::spread(columns, lines);
+            }
+            for (query, queries) in query_tiles(job.queries) {
+                for row in (0..GROUP_ROWS).step_by(tile_rows) {
+                    let next = begin + (GROUP_ROWS + row) * job.columns;
+                    let tile = ScanTile {
+                        row,
+                        entries: rows[row].as_ptr(),
+                        digits: job.digits[(query * steps + first) * LINES..].as_ptr(),
+                        digits_stride: steps * LINES,
+                        count,
+                        next: job.matrix.as_ptr().wrapping_add(next),
+                        next_stride: job.columns,
+                    };
+                    let sums = sums[query..query + queries].as_mut_ptr();
+                    // SAFETY: the caller's promise; `ScanJob::check`: `queries` queries from
+                    // `query` have digits for `count` steps from `first`.
+                    unsafe { by_queries!(queries, V::scan_tile::<QUERIES>(&tile, sums)) }
+                }
+            }
+        }
+        for (query, sums) in sums[..job.queries].iter().enumerate() {
+            let out = &mut out[query * job.rows + group..][..GROUP_ROWS];
+            for (out, line) in out.iter_mut().zip(sums) {
+                let lanes = line.0.as_chunks().0.iter().map(|&lane| u32::from_ne_bytes(lane));
+                *out = lanes.fold(0, u32::wrapping_add) & 0x00ff_ffff;
+            }
+        }
+    }
+}
+
+/// `count` steps of 64 columns of some rows of a group and some queries.
+pub(super) struct ScanTile {
+    /// First row, in the group.
+    row: usize,
+    /// Its words, then those of the rows after it, STEPS_MAX * LINES each.
+    entries: *const WordLine,
+    /// Of the first query.
+    digits: *const Line,
+    /// Lines from query to query.
+    digits_stride: usize,
+    count: usize,
+    /// The same columns of the same rows of the next group: for prefetching only.
+    next: *const u8,
+    next_stride: usize,
+}
+
+impl ScanTile {
+    /// Adds the products to lines `row`.. of `sums`, a line a row for each query: first those that
+    /// count 256 times, then the others on top (see [`words`]).
+    ///
+    /// # Safety
+    /// [`Vector::ISA`]; ROWS rows, QUERIES queries and their sums are there.
+    #[inline(always)]
+    unsafe fn run<V: Vector, const ROWS: usize, const QUERIES: usize>(
+        &self,
+        sums: *mut [Line; GROUP_ROWS],
+    ) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let mut acc = [[V::zero(); ROWS]; QUERIES];
+            for step in 0..self.count {
+                for row in 0..ROWS {
+                    let line = self.next.wrapping_add(row * self.next_stride + step * 64);
+                    _mm_prefetch::<_MM_HINT_T1>(line.cast());
+                }
+                self.add_line::<V, ROWS, QUERIES>(step * LINES + 2, &mut acc);
+            }
+            for acc in acc.as_flattened_mut() {
+                *acc = acc.times_256();
+            }
+            for step in 0..self.count {
+                self.add_line::<V, ROWS, QUERIES>(step * LINES, &mut acc);
+                self.add_line::<V, ROWS, QUERIES>(step * LINES + 1, &mut acc);
+            }
+            for query in 0..QUERIES {
+                for row in 0..ROWS {
+                    let sum = sums.add(query).cast::<Line>().add(self.row + row).cast::<u8>();
+                    acc[query][row].add_32(V::load(sum)).store(sum);
+                }
+            }
+        }
+    }
+
+    /// # Safety
+    /// As [`ScanTile::run`], for line `line`.
+    #[inline(always)]
+    unsafe fn add_line<V: Vector, const ROWS: usize, const QUERIES: usize>(
+        &self,
+        line: usize,
+        acc: &mut [[V; ROWS]; QUERIES],
+    ) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            for part in 0..64 / V::BYTES {
+                let mut entries = [V::zero(); ROWS];
+                for row in 0..ROWS {
+                    let from = self.entries.add(row * STEPS_MAX * LINES + line).cast::<u8>();
+                    entries[row] = V::load(from.add(part * V::BYTES));
+                }
+                for query in 0..QUERIES {
+                    let from = self.digits.add(query * self.digits_stride + line).cast::<u8>();
+                    let digits = V::load(from.add(part * V::BYTES));
+                    for row in 0..ROWS {
+                        let sum = &mut acc[query][row];
+                        *sum = sum.add_32(entries[row].multiply_words(digits));
+                    }
+                }
+            }
+        }
+    }
+}
+
+// ---- pack --------------------------------------------------------------------------------------
+
+/// Terms before a tile of sums is put down: tables of two packs (12 KB) and the key windows of six
+/// queries (5 KB) stay in the first cache meanwhile.
+const CHUNK_TERMS: usize = 64;
+/// Packs of a tile, at most.
+const PACKS_MAX: usize = 2;
+
+/// Sums of one block of slots of one query, `[pack of the tile][slot]`.
+type Sums = [[u64; BLOCK_SLOTS]; PACKS_MAX];
+
+/// Plan: packs in twos; within those, chunks of 64 terms; within a chunk tiles of queries x packs x
+/// slots. On 256 bits: 6 queries x 2 packs x 4 slots, 12 sums, fed by 2 `vpshufb` and 8 loads for 12
+/// `vpmuludq`; on 512 bits: 16 slots, 24 sums, 6 instructions that unpack and 14 loads for 24.
+///
+/// # Safety
+/// [`Vector::ISA`]; `job` is checked.
+#[inline(always)]
+unsafe fn pack<V: Vector>(job: &PackJob<'_>, out: &mut [u32]) {
+    assert!(job.queries <= BATCH_QUERIES_PER_SCAN_MAX, "this is a bug: batch");
+    let mut sums = [[[0; BLOCK_SLOTS]; PACKS_MAX]; BATCH_QUERIES_PER_SCAN_MAX];
+    for first in (0..job.packs).step_by(PACKS_MAX) {
+        let packs = PACKS_MAX.min(job.packs - first);
+        sums[..job.queries].fill([[0; BLOCK_SLOTS]; PACKS_MAX]);
+        let mut table = job.block_at + first * job.table_bytes;
+        for run in job.segments {
+            for begin in (0..run.terms).step_by(CHUNK_TERMS) {
+                let terms = CHUNK_TERMS.min(run.terms - begin);
+                let key = run.start + begin * run.step;
+                // SAFETY: `PackJob::check`: the chunk's terms lie within the block of each of
+                // `packs` tables, its windows within each query's key words.
+                unsafe { pack_chunk::<V>(job, packs, table, terms, key, run.step, &mut sums) }
+                table += terms * TERM_BYTES;
+            }
+        }
+        for (query, sums) in sums[..job.queries].iter().enumerate() {
+            for (pack, sums) in sums[..packs].iter().enumerate() {
+                let at = (query * job.packs + first + pack) * BLOCK_SLOTS;
+                reduce_sums(sums, job.prime, &mut out[at..at + BLOCK_SLOTS]);
+            }
+        }
+    }
+}
+
+/// The tiles of `terms` terms from byte `table` of `packs` packs, key windows from word `key`.
+///
+/// # Safety
+/// [`Vector::ISA`]; all of that is there.
+#[inline(always)]
+unsafe fn pack_chunk<V: Vector>(
+    job: &PackJob<'_>,
+    packs: usize,
+    table: usize,
+    terms: usize,
+    key: usize,
+    key_step: usize,
+    sums: &mut [Sums],
+) {
+    let part_bytes = TERM_BYTES * V::SLOTS / BLOCK_SLOTS;
+    for (query, queries) in query_tiles(job.queries) {
+        for slot in (0..BLOCK_SLOTS).step_by(V::SLOTS) {
+            let next = table + terms * TERM_BYTES + slot / V::SLOTS * terms * part_bytes;
+            let tile = PackTile {
+                slot,
+                terms,
+                table: job.tables[table..].as_ptr(),
+                table_bytes: job.table_bytes,
+                keys: job.keys[query * job.key_words + key + slot..].as_ptr(),
+                key_words: job.key_words,
+                key_step,
+                next: job.tables.as_ptr().wrapping_add(next),
+            };
+            let sums = sums[query..query + queries].as_mut_ptr();
+            // SAFETY: the caller's promise.
+            unsafe {
+                match packs {
+                    1 => by_queries!(queries, V::pack_tile::<1, QUERIES>(&tile, sums)),
+                    _ => by_queries!(queries, V::pack_tile::<2, QUERIES>(&tile, sums)),
+                }
+            }
+        }
+    }
+}
+
+/// Some slots of a chunk of terms, of some packs and queries.
+pub(super) struct PackTile {
+    /// First slot, in the block.
+    slot: usize,
+    terms: usize,
+    /// The first pack's.
+    table: *const u8,
+    table_bytes: usize,
+    /// The first query's, at the first slot.
+    keys: *const u64,
+    /// From query to query.
+    key_words: usize,
+    /// From term to term.
+    key_step: usize,
+    /// This tile's share of the first pack's next chunk: for prefetching only.
+    next: *const u8,
+}
+
+impl PackTile {
+    /// Adds the products to `sums`, one a query.
+    ///
+    /// # Safety
+    /// [`Vector::ISA`]; PACKS packs, QUERIES queries and their sums are there.
+    #[inline(always)]
+    unsafe fn run<V: Vector, const PACKS: usize, const QUERIES: usize, const VECTORS: usize>(
+        &self,
+        sums: *mut Sums,
+    ) {
+        let part_bytes = TERM_BYTES * V::SLOTS / BLOCK_SLOTS;
+        // SAFETY: the caller's promise.
+        unsafe {
+            let index = V::unpack_index(self.slot);
+            let mut acc = [[[V::zero(); VECTORS]; PACKS]; QUERIES];
+            for term in 0..self.terms {
+                let mut tables = [[V::zero(); VECTORS]; PACKS];
+                for pack in 0..PACKS {
+                    let next = self.next.wrapping_add(pack * self.table_bytes + term * part_bytes);
+                    _mm_prefetch::<_MM_HINT_T1>(next.cast());
+                    let from = self.table.add(pack * self.table_bytes + term * TERM_BYTES);
+                    V::unpack(from, self.slot, &index, &mut tables[pack]);
+                }
+                for query in 0..QUERIES {
+                    for v in 0..VECTORS {
+                        let from = self.keys.add(query * self.key_words + term * self.key_step);
+                        let keys = V::load(from.cast::<u8>().add(v * V::BYTES));
+                        for pack in 0..PACKS {
+                            let sum = &mut acc[query][pack][v];
+                            *sum = sum.add_64(tables[pack][v].multiply_low(keys));
+                        }
+                    }
+                }
+            }
+            for query in 0..QUERIES {
+                for pack in 0..PACKS {
+                    for v in 0..VECTORS {
+                        let sum = sums.add(query).cast::<[u64; BLOCK_SLOTS]>().add(pack);
+                        let sum = sum.cast::<u64>().add(self.slot).cast::<u8>().add(v * V::BYTES);
+                        acc[query][pack][v].add_64(V::load(sum)).store(sum);
+                    }
+                }
+            }
+        }
+    }
+}

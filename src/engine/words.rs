@@ -1,0 +1,102 @@
+//! Words of 16 bits for kernels whose multiplication is that of words, two products added
+//! (`pmaddwd` and its like): [`super::portable`], `avx.rs`.
+//!
+//! Three products for two columns, not the four that two digits of 12 bits a column would take.
+//! With entries a, b of a row and values x, y of a query, modulo 2^24:
+//!
+//! ```text
+//! y = y_low + 2^16 y_high                    y_low a signed word, y_high a byte
+//! x = x_low + 2^8 y_high + 2^16 x_high       x_low a signed word, x_high a byte
+//! a x + b y = a x_low + b y_low + 2^8 (a + 2^8 b) (y_high + 2^8 x_high)
+//! ```
+//!
+//! The last product is needed modulo 2^16 only, so its factors wrap around to words. 64 columns
+//! are three lines: a, b, a + 2^8 b of 32 pairs of columns; in a query x_low, y_low, highs.
+
+use std::ops::Range;
+
+use super::EncryptedQuery;
+use super::kernel::Line;
+
+/// Lines of 64 columns, of a row and of a query.
+pub(super) const LINES: usize = 3;
+
+/// 32 words on a cache line.
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+pub(super) struct WordLine(pub(super) [i16; 32]);
+
+impl WordLine {
+    pub(super) const ZERO: Self = Self([0; 32]);
+}
+
+/// The queries' bytes of some columns to lines, `[query][column / 64][line]`.
+#[inline(always)]
+pub(super) fn split(queries: &[EncryptedQuery], columns: Range<usize>, digits: &mut [Line]) {
+    let vectors = queries.iter().map(|query| &query.vector[columns.start * 3..columns.end * 3]);
+    let steps = vectors.flat_map(|vector| vector.chunks_exact(64 * 3));
+    for (bytes, lines) in steps.zip(digits.as_chunks_mut().0) {
+        split_step(bytes, lines);
+    }
+}
+
+/// 64 columns of one query.
+#[inline(always)]
+fn split_step(bytes: &[u8], [xs, ys, highs]: &mut [Line; LINES]) {
+    for (pair, &[x0, x1, x2, y0, y1, y2]) in bytes.as_chunks::<6>().0.iter().enumerate() {
+        let y = u32::from_le_bytes([y0, y1, y2, 0]);
+        let y_high = (y + 0x8000) >> 16 & 0xff;
+        let x = u32::from_le_bytes([x0, x1, x2, 0]).wrapping_sub(y_high << 8);
+        let x_high = x.wrapping_add(0x8000) >> 16 & 0xff;
+        for (line, word) in [(&mut *xs, x), (&mut *ys, y), (&mut *highs, y_high | x_high << 8)] {
+            line.0[2 * pair..2 * pair + 2].copy_from_slice(&(word as u16).to_ne_bytes());
+        }
+    }
+}
+
+/// Columns of a row to lines.
+#[inline(always)]
+pub(super) fn spread(row: &[u8], lines: &mut [WordLine]) {
+    let (lines, _) = lines.as_chunks_mut::<LINES>();
+    for (entries, [a, b, both]) in row.as_chunks::<64>().0.iter().zip(lines) {
+        for (pair, &entries) in entries.as_chunks::<2>().0.iter().enumerate() {
+            let word = i16::from_le_bytes(entries);
+            a.0[pair] = word << 8 >> 8;
+            b.0[pair] = word >> 8;
+            both.0[pair] = a.0[pair].wrapping_add(b.0[pair] << 8);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn product(entries: &WordLine, digits: &Line) -> u32 {
+        let words = digits.0.as_chunks::<2>().0.iter().map(|&word| i16::from_ne_bytes(word));
+        let products = entries.0.iter().zip(words).map(|(&e, w)| i32::from(e) * i32::from(w));
+        products.fold(0, |sum, product| sum.wrapping_add(product as u32))
+    }
+
+    #[test]
+    fn every_carry_comes_out_right() {
+        let mut edges = vec![0, 1, 0x7f, 0x80, 0xff, 0x100, 0x7fff, 0x8000, 0x80ff, 0xff00, 0xffff];
+        edges.extend(edges.clone().into_iter().map(|edge| (edge << 8 | 0x7f) & 0xff_ffff));
+        edges.extend(edges.clone().into_iter().map(|edge| edge ^ 0xff_ffff));
+        for (x, y) in edges.iter().flat_map(|&x| edges.iter().map(move |&y| (x, y))) {
+            for (a, b) in [(-128, -128), (127, -128), (-1, 127), (1, 0), (0, 1), (-128, 127i8)] {
+                let (mut row, mut vector) = ([0; 64], [0; 192]);
+                (row[62], row[63]) = (a as u8, b as u8);
+                vector[186..189].copy_from_slice(&u32::to_le_bytes(x)[..3]);
+                vector[189..192].copy_from_slice(&u32::to_le_bytes(y)[..3]);
+                let (mut lines, mut digits) = ([WordLine::ZERO; LINES], [Line([0; 64]); LINES]);
+                spread(&row, &mut lines);
+                split_step(&vector, &mut digits);
+                let [low_a, low_b, high] = std::array::from_fn(|i| product(&lines[i], &digits[i]));
+                let sum = low_a.wrapping_add(low_b).wrapping_add(high << 8) & 0xff_ffff;
+                let expected = i64::from(a) * i64::from(x) + i64::from(b) * i64::from(y);
+                assert_eq!(i64::from(sum), expected & 0xff_ffff, "{a} {b} times {x:x} {y:x}");
+            }
+        }
+    }
+}
