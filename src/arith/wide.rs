@@ -16,15 +16,16 @@ pub trait Loops {
 impl Isa {
     /// Runs `loops`, compiled for this instruction set.
     pub fn run<L: Loops>(self, loops: L) -> L::Output {
-        #[cfg(target_arch = "x86_64")]
-        if self.has_avx512bw() {
+        match self.name() {
             // SAFETY: this Isa exists only where the processor has these instructions.
-            return unsafe { run_avx512(loops) };
-        } else if self.name() == IsaName::Avx2 {
+            #[cfg(target_arch = "x86_64")]
+            IsaName::Avx2 => unsafe { run_avx2(loops) },
             // SAFETY: as above.
-            return unsafe { run_avx2(loops) };
+            #[cfg(target_arch = "x86_64")]
+            IsaName::Avx512Bw | IsaName::Avx512 => unsafe { run_avx512(loops) },
+            // Elsewhere the text as it stands is compiled to all that the processor has.
+            _ => loops.run(),
         }
-        loops.run()
     }
 }
 
