@@ -68,7 +68,7 @@ impl FromStr for IsaChoice {
             return Ok(Self::Auto);
         }
         let named = IsaName::ALL.into_iter().find(|isa| isa.name() == text);
-        let expected = "auto, portable, avx2, avx512bw, avx512 or neon";
+        let expected = "auto, portable, avx2, avx512bw, avx512, amx or neon";
         named.map(Self::Only).ok_or_else(|| UnknownChoice { found: text.into(), expected })
     }
 }
@@ -143,6 +143,9 @@ fn kernels(isa: Isa) -> Box<dyn Kernels> {
     #[cfg(target_arch = "x86_64")]
     {
         use std::arch::x86_64::{__m256i, __m512i};
+        if let Some(kernels) = super::amx::Amx::new(isa) {
+            return Box::new(kernels);
+        }
         if let Some(kernels) = super::avx512::Avx512::new(isa) {
             return Box::new(kernels);
         }
