@@ -14,7 +14,9 @@
 
 use std::sync::OnceLock;
 
-use super::{Isa, IsaName, Poly, add, inverse, pow, reduce_once, sub};
+#[cfg(target_arch = "x86_64")]
+use super::IsaName;
+use super::{Isa, Poly, add, inverse, pow, reduce_once, sub};
 use crate::params::{D, HALF};
 
 const LOG: usize = D.trailing_zeros() as usize;
@@ -133,8 +135,6 @@ impl<const M: u32> Tables<M> {
 #[derive(Clone, Copy)]
 pub struct Ntt<const M: u32> {
     tables: &'static Tables<M>,
-    // Elsewhere the text as it stands is compiled to all that the processor has.
-    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
     isa: Isa,
 }
 
