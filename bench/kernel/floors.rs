@@ -38,15 +38,16 @@ pub(super) fn work(isa: IsaName, shape: &Shape) -> Option<[Work; 2]> {
     // How many a query: in the scan for 64 columns of a row, in the pack for 8 slots of a term.
     let (scan, for_columns, pack, for_slots) = match isa {
         IsaName::Portable => return None,
-        IsaName::Avx2 => (peaks::MADDWD_256, 6, peaks::MULUDQ_256, 2),
-        IsaName::Avx512Bw => (peaks::MADDWD_512, 3, peaks::MULUDQ_512, 1),
-        IsaName::Avx512 => (peaks::DPBUSD, 3, peaks::MADD52, 1),
-        IsaName::Neon => (peaks::SDOT, 12, peaks::UMLAL, 4),
+        IsaName::Avx2 => (peaks::MADDWD_256, 6.0, peaks::MULUDQ_256, 2),
+        IsaName::Avx512Bw => (peaks::MADDWD_512, 3.0, peaks::MULUDQ_512, 1),
+        IsaName::Avx512 => (peaks::DPBUSD, 3.0, peaks::MADD52, 1),
+        IsaName::Amx => (peaks::TDPBSUD, 3.0 / 256.0, peaks::MADD52, 1),
+        IsaName::Neon => (peaks::SDOT, 12.0, peaks::UMLAL, 4),
     };
-    let scan_count = shape.rows() * shape.columns() / 64 * for_columns;
+    let scan_count = (shape.rows() * shape.columns() / 64) as f64 * for_columns;
     let pack_count = shape.packs() * shape.terms() * 2 * D / 8 * for_slots;
     Some([
-        Work { instruction: scan, count: scan_count as f64 },
+        Work { instruction: scan, count: scan_count },
         Work { instruction: pack, count: pack_count as f64 },
     ])
 }

@@ -10,8 +10,10 @@
 pub mod exact;
 mod isa;
 pub mod ntt;
+mod wide;
 
 pub use isa::{Isa, IsaName};
+pub use wide::Loops;
 
 use std::sync::OnceLock;
 

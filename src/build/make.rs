@@ -75,7 +75,7 @@ pub(super) fn make(
     let records = located(spec, &rows);
     drop(rows);
     let count = records.len() as u64;
-    let solved = solve::solve(&spec.seed, shard, &spec.shape, &records);
+    let solved = solve::solve(spec.isa, &spec.seed, shard, &spec.shape, &records);
     drop(records);
     let Solved { ribbon_seed, matrix, row_square_sum_max } =
         solved.ok_or(MakeError::NoRibbonSeed)?;
@@ -184,7 +184,7 @@ pub(super) fn calibrate(shape: &Shape, records: u64) {
         Record { group: place.group, identity: place.identity, value }
     };
     let records: Vec<Record> = (0..records).into_par_iter().map(record).collect();
-    if let Some(solved) = solve::solve(&spec.seed, 0, shape, &records) {
+    if let Some(solved) = solve::solve(spec.isa, &spec.seed, 0, shape, &records) {
         build_packs(&spec, 0, &solved.matrix);
     }
 }

@@ -7,6 +7,8 @@
 //! is [`solve`]'s.
 
 #[cfg(feature = "server")]
+mod lift;
+#[cfg(feature = "server")]
 pub mod solve;
 
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
@@ -80,13 +82,12 @@ impl Band {
     /// What the band's columns sum to: tag, then field plus keystream. `value` is at most
     /// value_len - 1 bytes.
     #[cfg(feature = "server")]
-    fn right_hand_side(&self, value: &[u8]) -> Vec<u8> {
-        let mut sum = self.mask.clone();
+    fn write_right_hand_side(&self, value: &[u8], sum: &mut [u8]) {
+        sum.copy_from_slice(&self.mask);
         let field = &mut sum[TAG_BYTES..];
         for (to, from) in field.iter_mut().zip(value.iter().chain([&END_OF_VALUE])) {
             *to = to.wrapping_add(*from);
         }
-        sum
     }
 }
 

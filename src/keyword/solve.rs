@@ -6,11 +6,14 @@
 //! elimination, each the residual of the ones before. Columns that nothing determines take the
 //! fill. The solution is unique whatever the order of records, so they are sorted by band start,
 //! which keeps eliminations short. Groups are solved in parallel on the current rayon pool.
+//! Read next: [`super::lift`], the arithmetic on bytes.
 
 use rayon::prelude::*;
 
+use super::lift::{LANES, Lift};
 use super::{Band, band};
-use crate::params::{BAND, Shape};
+use crate::arith::Isa;
+use crate::params::Shape;
 use crate::scheme::Seed;
 
 /// How many ribbon seeds a shard tries before its shape is too narrow.
@@ -39,16 +42,24 @@ pub struct Solved {
 
 /// Solves a shard; `None` when no ribbon seed works (too many records for these columns).
 /// Panics when a group is out of range or a value too long: the builder checked both.
-pub fn solve(seed: &Seed, shard: u32, shape: &Shape, records: &[Record]) -> Option<Solved> {
+pub fn solve(
+    isa: Isa,
+    seed: &Seed,
+    shard: u32,
+    shape: &Shape,
+    records: &[Record],
+) -> Option<Solved> {
     let mut groups: Vec<Vec<&Record>> = vec![Vec::new(); shape.groups()];
     for record in records {
         assert!(record.value.len() < shape.value_len(), "this is a bug: value too long");
         groups[record.group as usize].push(record);
     }
-    (0..RIBBON_SEEDS).find_map(|ribbon_seed| try_seed(seed, shard, shape, &groups, ribbon_seed))
+    (0..RIBBON_SEEDS)
+        .find_map(|ribbon_seed| try_seed(isa, seed, shard, shape, &groups, ribbon_seed))
 }
 
 fn try_seed(
+    isa: Isa,
     seed: &Seed,
     shard: u32,
     shape: &Shape,
@@ -69,7 +80,7 @@ fn try_seed(
     matrix
         .par_chunks_mut(group_bytes)
         .zip(&echelons)
-        .for_each(|(rows, echelon)| echelon.solve_into(rows, shape));
+        .for_each(|(rows, echelon)| echelon.solve_into(isa, rows, shape));
     let row_square_sum_max = matrix.par_chunks(shape.columns()).map(square_sum).max().unwrap_or(0);
     Some(Solved { ribbon_seed, matrix, row_square_sum_max })
 }
@@ -94,24 +105,25 @@ fn square_sum(row: &[u8]) -> u64 {
     row.iter().map(|&entry| u64::from((entry as i8).unsigned_abs()).pow(2)).sum()
 }
 
-/// A band of the system modulo 2 after elimination.
-struct Row {
+/// A band of the system modulo 2, before and after elimination.
+pub(super) struct Row {
     /// Coefficients of the record's own band, before elimination.
-    start: u32,
-    coeffs: u128,
+    pub(super) start: u32,
+    pub(super) coeffs: u128,
     /// Leading column after elimination, and the coefficients from there on.
-    pivot: u32,
-    reduced: u128,
-    /// Tag, then field plus keystream.
-    sum: Vec<u8>,
+    pub(super) pivot: u32,
+    pub(super) reduced: u128,
 }
 
 /// One group's system in echelon form modulo 2, with the way there.
-struct Echelon {
-    rows: Vec<Row>,
+pub(super) struct Echelon {
+    /// By band start.
+    pub(super) rows: Vec<Row>,
+    /// What each row sums to, `record_bytes` a row: tag, then field plus keystream.
+    sums: Vec<u8>,
     /// Rows added to each row on its way, by index: those of row i end at `path_ends[i]`.
-    path: Vec<u32>,
-    path_ends: Vec<u32>,
+    pub(super) path: Vec<u32>,
+    pub(super) path_ends: Vec<u32>,
 }
 
 const NONE: u32 = u32::MAX;
@@ -121,8 +133,14 @@ impl Echelon {
     fn new(shape: &Shape, mut bands: Vec<(Band, &Record)>) -> Option<Self> {
         bands.sort_by_key(|(band, _)| band.start);
         let mut row_of_pivot = vec![NONE; shape.columns()];
-        let mut out = Self { rows: Vec::new(), path: Vec::new(), path_ends: Vec::new() };
-        for (band, record) in &bands {
+        let mut out = Self {
+            rows: Vec::with_capacity(bands.len()),
+            sums: vec![0; bands.len() * shape.record_bytes()],
+            path: Vec::new(),
+            path_ends: Vec::with_capacity(bands.len()),
+        };
+        let sums = out.sums.chunks_exact_mut(shape.record_bytes());
+        for ((band, record), sum) in bands.iter().zip(sums) {
             let (mut pivot, mut reduced) = (band.start, band.coeffs);
             while row_of_pivot[pivot as usize] != NONE {
                 let by = row_of_pivot[pivot as usize];
@@ -136,118 +154,36 @@ impl Echelon {
             }
             row_of_pivot[pivot as usize] = out.rows.len() as u32;
             out.path_ends.push(out.path.len() as u32);
-            let sum = band.right_hand_side(&record.value);
+            band.write_right_hand_side(&record.value, sum);
             let (start, coeffs) = (band.start, band.coeffs);
-            out.rows.push(Row { start, coeffs, pivot, reduced, sum });
+            out.rows.push(Row { start, coeffs, pivot, reduced });
         }
         Some(out)
     }
 
     /// Writes the solution over the fill in `rows`, the group's part of the matrix (record_bytes
     /// x columns, row-major).
-    fn solve_into(&self, rows: &mut [u8], shape: &Shape) {
-        let (columns, width) = (shape.columns(), shape.record_bytes());
-        let mut solution = vec![0; columns * width]; // column after column
-        transpose(rows, columns, &mut solution);
+    fn solve_into(&self, isa: Isa, rows: &mut [u8], shape: &Shape) {
         let mut from_right: Vec<usize> = (0..self.rows.len()).collect();
         from_right.sort_by_key(|&i| std::cmp::Reverse(self.rows[i].pivot));
-        let mut sides = vec![0u8; self.rows.len() * width];
-        // Undetermined columns hold their fill, whole; a determined one holds the bits found so
-        // far. Bit b of (sum - band of what is known below bit b) is the next right-hand side.
-        for &i in &from_right {
-            let at = self.rows[i].pivot as usize * width;
-            solution[at..at + width].fill(0);
-        }
-        for bit in 0..8 {
-            self.right_hand_sides(bit, &solution, &mut sides, width);
-            for &i in &from_right {
-                self.back_substitute(i, bit, &mut solution, &sides, width);
-            }
-        }
-        transpose_back(&solution, columns, rows);
-    }
-
-    /// Residuals of all rows at `bit`, through the same elimination as their coefficients.
-    ///
-    /// Known are the bits of determined columns below `bit`, and of undetermined columns all: of
-    /// these only the bits below `bit` may count, so they are masked.
-    fn right_hand_sides(&self, bit: u32, solution: &[u8], sides: &mut [u8], width: usize) {
-        let below = (1u32 << bit) as u8 - 1;
-        let mut from = 0;
-        for (i, row) in self.rows.iter().enumerate() {
-            let (earlier, rest) = sides.split_at_mut(i * width);
-            let side = &mut rest[..width];
-            side.copy_from_slice(&row.sum);
-            if bit > 0 {
-                for_each_bit(row.coeffs, |j| {
-                    let column = &solution[(row.start as usize + j) * width..][..width];
-                    for (s, &x) in side.iter_mut().zip(column) {
-                        *s = s.wrapping_sub(x & below);
-                    }
-                });
-            }
-            side.iter_mut().for_each(|s| *s >>= bit);
-            for &by in &self.path[from..self.path_ends[i] as usize] {
-                let other = &earlier[by as usize * width..][..width];
-                side.iter_mut().zip(other).for_each(|(s, &x)| *s ^= x);
-            }
-            side.iter_mut().for_each(|s| *s &= 1);
-            from = self.path_ends[i] as usize;
+        for (part, rows) in rows.chunks_mut(LANES * shape.columns()).enumerate() {
+            isa.run(Lift {
+                echelon: self,
+                from_right: &from_right,
+                first: part * LANES,
+                rows,
+                columns: shape.columns(),
+            });
         }
     }
 
-    /// Bit `bit` of the pivot column of row `i`; all columns right of it are known at this bit.
-    fn back_substitute(&self, i: usize, bit: u32, solution: &mut [u8], sides: &[u8], width: usize) {
-        let row = &self.rows[i];
-        let (left, right) = solution.split_at_mut((row.pivot as usize + 1) * width);
-        let found = &mut left[row.pivot as usize * width..];
-        let mut plane = [0u8; PLANE];
-        let plane = &mut plane[..width];
-        for (p, &side) in plane.iter_mut().zip(&sides[i * width..][..width]) {
-            *p = side << bit;
-        }
-        for_each_bit(row.reduced >> 1, |j| {
-            let column = &right[j * width..][..width];
-            plane.iter_mut().zip(column).for_each(|(p, &x)| *p ^= x);
-        });
-        let mask = 1u8 << bit;
-        found.iter_mut().zip(&*plane).for_each(|(f, &p)| *f |= p & mask);
-    }
-}
-
-/// Room for one record's bytes.
-const PLANE: usize = crate::params::D;
-const _: () = assert!(crate::limits::VALUE_BYTES_MAX as usize + crate::params::TAG_BYTES <= PLANE);
-const _: () = assert!(BAND == u128::BITS as usize);
-
-#[inline(always)]
-fn for_each_bit(mut bits: u128, mut each: impl FnMut(usize)) {
-    while bits != 0 {
-        each(bits.trailing_zeros() as usize);
-        bits &= bits - 1;
-    }
-}
-
-/// Row-major `rows` (width x columns) to columns one after the other, in tiles of a cache line.
-fn transpose(rows: &[u8], columns: usize, out: &mut [u8]) {
-    let width = rows.len() / columns;
-    for tile in (0..columns).step_by(64) {
-        for (r, row) in rows.chunks_exact(columns).enumerate() {
-            for (j, &x) in row[tile..tile + 64].iter().enumerate() {
-                out[(tile + j) * width + r] = x;
-            }
-        }
-    }
-}
-
-fn transpose_back(solution: &[u8], columns: usize, rows: &mut [u8]) {
-    let width = rows.len() / columns;
-    for tile in (0..columns).step_by(64) {
-        for (r, row) in rows.chunks_exact_mut(columns).enumerate() {
-            for (j, x) in row[tile..tile + 64].iter_mut().enumerate() {
-                *x = solution[(tile + j) * width + r];
-            }
-        }
+    /// `lanes` bytes from `first` of what row `i` sums to; zeros after them.
+    #[inline(always)]
+    pub(super) fn sum(&self, i: usize, first: usize, lanes: usize) -> [u8; LANES] {
+        let record_bytes = self.sums.len() / self.rows.len();
+        let mut out = [0; LANES];
+        out[..lanes].copy_from_slice(&self.sums[i * record_bytes + first..][..lanes]);
+        out
     }
 }
 
@@ -272,9 +208,8 @@ mod tests {
 
     /// The columns of one group, one after the other, from its rows.
     fn by_column(rows: &[u8], columns: usize) -> Vec<u8> {
-        let mut out = vec![0; rows.len()];
-        transpose(rows, columns, &mut out);
-        out
+        let column = |column| rows.iter().skip(column).step_by(columns).copied();
+        (0..columns).flat_map(column).collect()
     }
 
     #[test]
@@ -315,16 +250,18 @@ mod tests {
                 (copy, r)
             });
             let mut echelon = Echelon::new(&shape, bands.collect()).unwrap();
-            for row in &mut echelon.rows {
-                row.sum[8] = row.sum[8].wrapping_sub(super::super::END_OF_VALUE);
+            for sum in echelon.sums.chunks_exact_mut(shape.record_bytes()) {
+                sum[8] = sum[8].wrapping_sub(super::super::END_OF_VALUE);
             }
-            let mut matrix = vec![0; shape.record_bytes() * shape.columns()];
-            echelon.solve_into(&mut matrix, &shape);
-            let solution = by_column(&matrix, shape.columns());
-            let digest = blake3::hash(&solution).to_hex().to_string();
-            assert_eq!(v["solution_bytes_digest"], digest);
-            let first: Vec<u8> = solution[..6].to_vec();
-            assert_eq!(v["solution"], first.into_iter().collect::<serde_json::Value>());
+            for isa in Isa::all() {
+                let mut matrix = vec![0; shape.record_bytes() * shape.columns()];
+                echelon.solve_into(isa, &mut matrix, &shape);
+                let solution = by_column(&matrix, shape.columns());
+                let digest = blake3::hash(&solution).to_hex().to_string();
+                assert_eq!(v["solution_bytes_digest"], digest);
+                let first: Vec<u8> = solution[..6].to_vec();
+                assert_eq!(v["solution"], first.into_iter().collect::<serde_json::Value>());
+            }
         }
     }
 
@@ -342,12 +279,14 @@ mod tests {
             }
         }
         assert_eq!(v["count"], records.len());
-        let solved = solve(&seed(), 2, &shape, &records).unwrap();
-        assert_eq!(v["ribbon_seed"], solved.ribbon_seed);
-        let digest = blake3::hash(&solved.matrix).to_hex().to_string();
-        assert_eq!(v["matrix_bytes_digest"], digest);
-        let squares = solved.matrix.chunks(192).map(square_sum).max().unwrap();
-        assert_eq!(solved.row_square_sum_max, squares);
+        for isa in Isa::all() {
+            let solved = solve(isa, &seed(), 2, &shape, &records).unwrap();
+            assert_eq!(v["ribbon_seed"], solved.ribbon_seed);
+            let digest = blake3::hash(&solved.matrix).to_hex().to_string();
+            assert_eq!(v["matrix_bytes_digest"], digest);
+            let squares = solved.matrix.chunks(192).map(square_sum).max().unwrap();
+            assert_eq!(solved.row_square_sum_max, squares);
+        }
     }
 
     #[test]
@@ -360,7 +299,7 @@ mod tests {
                 Record { group: group % 2, identity, value: vec![1, 2] }
             })
             .collect();
-        assert!(solve(&seed(), 0, &shape, &records).is_none());
+        assert!(solve(Isa::PORTABLE, &seed(), 0, &shape, &records).is_none());
     }
 
     #[test]
@@ -376,9 +315,9 @@ mod tests {
                 Record { group, identity, value: value(i) }
             })
             .collect();
-        let solved = solve(&seed(), 0, &shape, &records).unwrap();
+        let solved = solve(Isa::detect(), &seed(), 0, &shape, &records).unwrap();
         let (mut table, mut hint) = (vec![0; shape.table_bytes()], vec![0; shape.hint_bytes()]);
-        let isa = crate::arith::Isa::detect();
+        let isa = Isa::detect();
         let masks = ShardMasks::new(isa, &seed(), 0, &shape);
         masks.build_pack(&solved.matrix, &mut table, &mut hint);
         for i in 0..70 {

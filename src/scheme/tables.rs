@@ -64,7 +64,7 @@ impl ShardMasks {
         assert_eq!(table.len(), self.shape.table_bytes());
         assert_eq!(hint.len(), self.shape.hint_bytes());
         let grid = self.grid(&self.row_masks(rows));
-        let chains = Chains::new(self.shape.pack_rows());
+        let chains = self.chains();
         let halves: Vec<(Vec<Switched>, Box<Poly>)> = chains
             .conjugates()
             .par_iter()
@@ -109,22 +109,36 @@ impl ShardMasks {
         out
     }
 
-    /// Step 2: transforms along the rows. Row x of the result, D residues, holds slot x of all
-    /// row masks, transformed and divided by the pack's size; rows beyond the pack are zero.
+    /// Step 2: transforms along the rows. Only slots that an automorphism of the pack takes x to
+    /// are wanted of the polynomial of slot x; with `size` rows those are the values at one coset
+    /// of `size` powers of psi, one block of a transform. So a row of the result is D / size
+    /// polynomials at once: row k those of the k-th slot x of every class of slots that the
+    /// automorphisms connect, each value at its own slot, divided by the pack's size.
     fn grid(&self, by_row: &[u32]) -> Vec<u32> {
-        let size_inverse = inverse::<Q>(self.shape.pack_rows() as u32);
-        let mut grid = vec![0; D * D];
+        let (size, stride) = (self.shape.pack_rows(), self.chains().stride);
+        let size_inverse = inverse::<Q>(size as u32);
+        let mut grid = vec![0; size * D];
         grid.par_chunks_mut(STRIP * D).enumerate().for_each(|(strip, out)| {
-            for (r, row) in by_row.chunks_exact(D).enumerate() {
-                for (lane, &value) in row[strip * STRIP..][..STRIP].iter().enumerate() {
-                    out[lane * D + r] = mul::<Q>(value, size_inverse);
+            for class in 0..D / size {
+                let slot = class / stride * HALF + class % stride + strip * STRIP * stride;
+                let block = self.rings.q.block_of(slot, size);
+                for (r, row) in by_row.chunks_exact(D).enumerate() {
+                    for lane in 0..STRIP {
+                        let value = row[slot + lane * stride];
+                        out[lane * D + block * size + r] = mul::<Q>(value, size_inverse);
+                    }
                 }
             }
             for poly in out.chunks_exact_mut(D) {
-                self.rings.q.forward(poly.try_into().expect("this is a bug: chunks of D"));
+                let poly = poly.try_into().expect("this is a bug: chunks of D");
+                self.rings.q.forward_blocks(poly, size);
             }
         });
         grid
+    }
+
+    fn chains(&self) -> Chains {
+        Chains::new(self.shape.pack_rows())
     }
 
     /// Step 3: from the last automorphism of a half down to the first, each switched by key g
@@ -140,7 +154,10 @@ impl ShardMasks {
             let tau = Automorphism { rotation: chains.stride * step, conjugate };
             let mut poly = zero_poly();
             for (slot, value) in poly.iter_mut().enumerate() {
-                *value = grid[tau.source(slot) * D + slot];
+                let source = tau.source(slot);
+                // Which of its class: see `grid`. There is one class for D rows.
+                let row = if chains.size == D { source } else { source % HALF / chains.stride };
+                *value = grid[row * D + slot];
             }
             poly
         };
