@@ -79,12 +79,14 @@ impl Default for Sum {
 
 impl Sum {
     /// Adds `a * b`. Up to 1024 products fit: each is folded below 2^51.
+    #[inline(always)]
     pub fn add_product(&mut self, a: &Pair, b: &Pair) {
         add_products::<BIG0>(&mut self.big0, &a.big0, &b.big0);
         add_products::<BIG1>(&mut self.big1, &a.big1, &b.big1);
     }
 
     /// The sum's coefficients modulo 2^32; the sum is zero again after.
+    #[inline(always)]
     pub fn take(&mut self, rings: &Rings, out: &mut Poly) {
         let mut r1 = super::zero_poly();
         for (to, from) in out.iter_mut().zip(self.big0.iter_mut()) {

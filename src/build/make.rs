@@ -163,15 +163,15 @@ fn self_check(
         queries.push((query, vector, bundle, place, band, outcome));
     }
     let decoder = pool.seal();
-    for (query, vector, bundle, place, band, outcome) in queries {
+    queries.into_par_iter().try_for_each(|(query, vector, bundle, place, band, outcome)| {
         let (matrix, tables) = (sections.matrix, sections.tables);
         let answer = reference::answer(shape, matrix, tables, &vector, &bundle);
         let decoded = decoder.decode(query, shape, &answer, sections.hints).map_err(secret)?;
-        if extract(&decoded, &place, &band, shape) != outcome {
-            return Err(failed("a record that was queried did not come back"));
+        match extract(&decoded, &place, &band, shape) == outcome {
+            true => Ok(()),
+            false => Err(failed("a record that was queried did not come back")),
         }
-    }
-    Ok(())
+    })
 }
 
 /// Does the work of one shard of so many records, for measuring this machine.

@@ -12,7 +12,9 @@ use super::coding::{pack_bits, round_to_bits, write_residue};
 use super::mask::{key_mask, query_mask};
 use super::{Chains, KeyName, Seed};
 use crate::arith::exact::{Pair, Sum};
-use crate::arith::{Automorphism, Halves, Isa, Poly, Rings, inverse, mul, reduce, sub, zero_poly};
+use crate::arith::{
+    Automorphism, Halves, Isa, Loops, Poly, Rings, inverse, mul, reduce, sub, zero_poly,
+};
 use crate::params::{D, HALF, P, Q, Shape};
 
 /// Rows of a cache line of residues: how many columns of the grid are transformed together.
@@ -68,7 +70,9 @@ impl ShardMasks {
         let halves: Vec<(Vec<Switched>, Box<Poly>)> = chains
             .conjugates()
             .par_iter()
-            .map(|&conjugate| self.collapse(&grid, chains, conjugate))
+            .map(|&conjugate| {
+                self.rings.isa.run(Collapse { masks: self, grid: &grid, chains, conjugate })
+            })
             .collect();
         let mut walked = Vec::with_capacity(self.shape.terms());
         let mut ends = Vec::with_capacity(2);
@@ -97,14 +101,7 @@ impl ShardMasks {
         let work = out.par_chunks_mut(D).zip(rows.par_chunks(self.shape.columns()));
         work.for_each_init(Sum::default, |sum, (out, row)| {
             let out: &mut Poly = out.try_into().expect("this is a bug: chunks of D");
-            for (values, mask) in row.chunks(D).zip(&self.blocks) {
-                sum.add_product(&Pair::of_small_reversed(&self.rings, values), mask);
-            }
-            sum.take(&self.rings, out);
-            for x in out.iter_mut() {
-                *x = reduce::<Q>((u64::from(*x) * u64::from(Q) + (1 << 31)) >> 32);
-            }
-            self.rings.q.forward(out);
+            self.rings.isa.run(RowMask { masks: self, row, sum, out });
         });
         out
     }
@@ -141,42 +138,8 @@ impl ShardMasks {
         Chains::new(self.shape.pack_rows())
     }
 
-    /// Step 3: from the last automorphism of a half down to the first, each switched by key g
-    /// into the one before it. What was switched, ascending by rotation, and what is left.
-    fn collapse(
-        &self,
-        grid: &[u32],
-        chains: Chains,
-        conjugate: Halves,
-    ) -> (Vec<Switched>, Box<Poly>) {
-        // What multiplies tau_g(s) for g = +-5^(stride * step), in slots.
-        let alpha = |step: usize| {
-            let tau = Automorphism { rotation: chains.stride * step, conjugate };
-            let mut poly = zero_poly();
-            for (slot, value) in poly.iter_mut().enumerate() {
-                let source = tau.source(slot);
-                // Which of its class: see `grid`. There is one class for D rows.
-                let row = if chains.size == D { source } else { source % HALF / chains.stride };
-                *value = grid[row * D + slot];
-            }
-            poly
-        };
-        let mut walk = Vec::with_capacity(chains.length - 1);
-        let mut current = alpha(chains.length - 1);
-        for step in (0..chains.length - 1).rev() {
-            let tau = Automorphism { rotation: (chains.stride * step) % HALF, conjugate };
-            let mut lifted = zero_poly();
-            self.rings.lift_to_p(&current, &mut lifted);
-            let spill = self.spill(&current, &lifted, &self.g, tau);
-            let mut next = alpha(step);
-            subtract(&mut next, &spill);
-            walk.push(Switched { q: std::mem::replace(&mut current, next), p: lifted });
-        }
-        walk.reverse();
-        (walk, current)
-    }
-
     /// round(current * tau(w) / P) in slots modulo Q.
+    #[inline(always)]
     fn spill(&self, q: &Poly, p: &Poly, mask: &KeyMask, tau: Automorphism) -> Box<Poly> {
         let (mut spill_q, mut spill_p) = (zero_poly(), zero_poly());
         tau.apply(&mask.q[..], &mut spill_q[..]);
@@ -192,9 +155,87 @@ impl ShardMasks {
     }
 }
 
+#[inline(always)]
 fn subtract(from: &mut Poly, what: &Poly) {
     for (from, &what) in from.iter_mut().zip(what) {
         *from = sub::<Q>(*from, what);
+    }
+}
+
+/// Step 1 of one row.
+struct RowMask<'a> {
+    masks: &'a ShardMasks,
+    row: &'a [u8],
+    sum: &'a mut Sum,
+    out: &'a mut Poly,
+}
+
+impl Loops for RowMask<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let Self { masks, row, sum, out } = self;
+        for (values, mask) in row.chunks(D).zip(&masks.blocks) {
+            sum.add_product(&Pair::of_small_reversed(&masks.rings, values), mask);
+        }
+        sum.take(&masks.rings, out);
+        for x in out.iter_mut() {
+            *x = reduce::<Q>((u64::from(*x) * u64::from(Q) + (1 << 31)) >> 32);
+        }
+        masks.rings.q.forward(out);
+    }
+}
+
+/// Step 3: from the last automorphism of a half down to the first, each switched by key g into the
+/// one before it.
+struct Collapse<'a> {
+    masks: &'a ShardMasks,
+    grid: &'a [u32],
+    chains: Chains,
+    conjugate: Halves,
+}
+
+impl Collapse<'_> {
+    fn automorphism(&self, step: usize) -> Automorphism {
+        Automorphism { rotation: self.chains.stride * step, conjugate: self.conjugate }
+    }
+
+    /// What multiplies tau_g(s) for g = +-5^(stride * step), in slots.
+    #[inline(always)]
+    fn alpha(&self, step: usize) -> Box<Poly> {
+        let tau = self.automorphism(step);
+        let Chains { size, stride, .. } = self.chains;
+        let mut poly = zero_poly();
+        for (slot, value) in poly.iter_mut().enumerate() {
+            let source = tau.source(slot);
+            // Which of its class, see `ShardMasks::grid`; for D rows there is one class.
+            let row = if size == D { source } else { source % HALF / stride };
+            *value = self.grid[row * D + slot];
+        }
+        poly
+    }
+}
+
+impl Loops for Collapse<'_> {
+    /// What was switched, ascending by rotation, and what is left.
+    type Output = (Vec<Switched>, Box<Poly>);
+
+    #[inline(always)]
+    fn run(self) -> Self::Output {
+        let (masks, length) = (self.masks, self.chains.length);
+        let mut walk = Vec::with_capacity(length - 1);
+        let mut current = self.alpha(length - 1);
+        for step in (0..length - 1).rev() {
+            let mut lifted = zero_poly();
+            masks.rings.lift_to_p(&current, &mut lifted);
+            let spill = masks.spill(&current, &lifted, &masks.g, self.automorphism(step));
+            let mut next = self.alpha(step);
+            subtract(&mut next, &spill);
+            walk.push(Switched { q: std::mem::replace(&mut current, next), p: lifted });
+        }
+        walk.reverse();
+        (walk, current)
     }
 }
 
