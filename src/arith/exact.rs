@@ -20,6 +20,7 @@ pub struct Pair {
 }
 
 impl Pair {
+    #[inline(always)]
     fn of(rings: &Rings, values: impl Iterator<Item = i32> + Clone) -> Self {
         let mut pair = Self { big0: super::zero_poly(), big1: super::zero_poly() };
         for (to, from) in pair.big0.iter_mut().zip(values.clone()) {
@@ -56,9 +57,15 @@ impl Pair {
     }
 
     /// Of `sum_i values[i] X^-i`, small signed values, at most D of them.
+    #[inline(always)]
     pub fn of_small_reversed(rings: &Rings, values: &[u8]) -> Self {
-        let at = |i: usize| values.get(i).map_or(0, |&v| i32::from(v as i8));
-        Self::of(rings, (0..D).map(move |i| if i == 0 { at(0) } else { -at(D - i) }))
+        let mut reversed = [0; D];
+        let after_first = values.iter().skip(1);
+        for (to, &value) in reversed.iter_mut().rev().zip(after_first) {
+            *to = -i32::from(value as i8);
+        }
+        reversed[0] = values.first().map_or(0, |&value| i32::from(value as i8));
+        Self::of(rings, reversed.into_iter())
     }
 }
 

@@ -181,7 +181,7 @@ fn bits(lanes: &Bytes, bit: u32) -> u128 {
 fn set_bits(lanes: &mut Bytes, word: u128, bit: u32) {
     for (lanes, byte) in lanes.as_chunks_mut::<8>().0.iter_mut().zip(word.to_le_bytes()) {
         // Bit i of the byte alone in byte i, then moved to its lowest place.
-        let apart = u64::from(byte) * 0x0101_0101_0101_0101 & 0x8040_2010_0804_0201;
+        let apart = (u64::from(byte) * 0x0101_0101_0101_0101) & 0x8040_2010_0804_0201;
         let lowest = (apart + 0x7f7f_7f7f_7f7f_7f7f) >> 7 & 0x0101_0101_0101_0101;
         *lanes = (u64::from_le_bytes(*lanes) | lowest << bit).to_le_bytes();
     }

@@ -13,6 +13,7 @@ use rayon::prelude::*;
 use super::lift::{LANES, Lift};
 use super::{BAND_BYTES, END_OF_VALUE, place_of_band};
 use crate::arith::Isa;
+use crate::limits::COLUMNS_MAX;
 use crate::params::{Shape, TAG_BYTES};
 use crate::scheme::Seed;
 
@@ -99,7 +100,8 @@ fn fill(seed: &Seed, shard: u32, ribbon_seed: u32, shape: &Shape) -> Vec<u8> {
 }
 
 fn square_sum(row: &[u8]) -> u64 {
-    row.iter().map(|&entry| u64::from((entry as i8).unsigned_abs()).pow(2)).sum()
+    const { assert!((COLUMNS_MAX as u64) << 14 <= u32::MAX as u64) };
+    row.iter().map(|&entry| u32::from((entry as i8).unsigned_abs()).pow(2)).sum::<u32>().into()
 }
 
 /// The bands of a group's records, by start.
@@ -211,7 +213,7 @@ impl Echelon {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{band, extract, locate};
+    use super::super::{band, extract, locate, locate_known};
     use super::*;
     use crate::params::ShapeWishes;
     use crate::scheme::{KeyBundle, SecretPool, ShardMasks, reference};
@@ -242,6 +244,9 @@ mod tests {
         assert_eq!(v["shard"], place.shard);
         assert_eq!(v["group"], place.group);
         assert_eq!(v["identity"], hex(&place.identity));
+        let known = locate_known(&seed(), key, 9, 64);
+        assert_eq!((known.shard, known.group), (place.shard, place.group));
+        assert_eq!(known.identity, place.identity);
         let shape = Shape::new(24, 2048, 1, 320).unwrap();
         let band = band(&place.identity, 0, &shape);
         assert_eq!(v["start"], band.start);

@@ -94,8 +94,8 @@ impl ShardMasks {
         pack_bits(last.iter().map(|&x| round_to_bits(x, bits)), bits, hint);
     }
 
-    /// Step 1: for each row r, sum_j a_j * reverse(row r, block j) modulo 2^32, rounded to Q, in
-    /// slots. D residues a row.
+    /// Step 1: for each row r, sum_j a_j * reverse(row r, block j) modulo 2^32, rounded to Q, divided
+    /// by the pack's size, in slots. D residues a row.
     fn row_masks(&self, rows: &[u8]) -> Vec<u32> {
         let mut out = vec![0; self.shape.pack_rows() * D];
         let work = out.par_chunks_mut(D).zip(rows.par_chunks(self.shape.columns()));
@@ -110,10 +110,9 @@ impl ShardMasks {
     /// are wanted of the polynomial of slot x; with `size` rows those are the values at one coset
     /// of `size` powers of psi, one block of a transform. So a row of the result is D / size
     /// polynomials at once: row k those of the k-th slot x of every class of slots that the
-    /// automorphisms connect, each value at its own slot, divided by the pack's size.
+    /// automorphisms connect, each value at its own slot.
     fn grid(&self, by_row: &[u32]) -> Vec<u32> {
         let (size, stride) = (self.shape.pack_rows(), self.chains().stride);
-        let size_inverse = inverse::<Q>(size as u32);
         let mut grid = vec![0; size * D];
         grid.par_chunks_mut(STRIP * D).enumerate().for_each(|(strip, out)| {
             for class in 0..D / size {
@@ -121,8 +120,7 @@ impl ShardMasks {
                 let block = self.rings.q.block_of(slot, size);
                 for (r, row) in by_row.chunks_exact(D).enumerate() {
                     for lane in 0..STRIP {
-                        let value = row[slot + lane * stride];
-                        out[lane * D + block * size + r] = mul::<Q>(value, size_inverse);
+                        out[lane * D + block * size + r] = row[slot + lane * stride];
                     }
                 }
             }
@@ -176,12 +174,14 @@ impl Loops for RowMask<'_> {
     #[inline(always)]
     fn run(self) {
         let Self { masks, row, sum, out } = self;
+        let size_inverse = inverse::<Q>(masks.shape.pack_rows() as u32);
         for (values, mask) in row.chunks(D).zip(&masks.blocks) {
             sum.add_product(&Pair::of_small_reversed(&masks.rings, values), mask);
         }
         sum.take(&masks.rings, out);
         for x in out.iter_mut() {
-            *x = reduce::<Q>((u64::from(*x) * u64::from(Q) + (1 << 31)) >> 32);
+            let rounded = reduce::<Q>((u64::from(*x) * u64::from(Q) + (1 << 31)) >> 32);
+            *x = mul::<Q>(rounded, size_inverse);
         }
         masks.rings.q.forward(out);
     }
@@ -246,10 +246,12 @@ fn store(walked: &[Switched], table: &mut [u8]) {
     let fill = |half: &mut [u8], poly: fn(&Switched) -> &Poly| {
         half.par_chunks_mut(block_bytes).enumerate().for_each(|(block, out)| {
             for (term, out) in walked.iter().zip(out.as_chunks_mut::<96>().0) {
-                let slots = &poly(term)[block * 32..][..32];
-                for (bytes, &slot) in out.as_chunks_mut::<3>().0.iter_mut().zip(slots) {
-                    *bytes = write_residue(slot);
+                let (slots, last) = poly(term)[block * 32..][..32].split_at(31);
+                for (at, slot) in slots.iter().enumerate() {
+                    // The fourth byte is zero, and the next residue's to write.
+                    out[3 * at..3 * at + 4].copy_from_slice(&slot.to_le_bytes());
                 }
+                out[93..].copy_from_slice(&write_residue(last[0]));
             }
         });
     };
