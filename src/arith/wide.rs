@@ -22,7 +22,7 @@ impl Isa {
             IsaName::Avx2 => unsafe { run_avx2(loops) },
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
-            IsaName::Avx512Bw | IsaName::Avx512 => unsafe { run_avx512(loops) },
+            IsaName::Avx512Bw | IsaName::Avx512 | IsaName::Amx => unsafe { run_avx512(loops) },
             // Elsewhere the text as it stands is compiled to all that the processor has.
             _ => loops.run(),
         }

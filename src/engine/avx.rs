@@ -17,10 +17,10 @@ use std::ops::Range;
 
 use super::EncryptedQuery;
 use super::kernel::{
-    BLOCK_SLOTS, Kernels, Line, PackJob, Round, ScanJob, TERM_BYTES, reduce_sums,
+    BLOCK_SLOTS, Kernels, Line, PLANES, PackJob, Round, ScanJob, TERM_BYTES, reduce_sums,
     round_coefficients,
 };
-use super::words::{self, LINES, WordLine};
+use super::words::{self, LOW_LINES, WordLine};
 use crate::arith::{Isa, IsaName};
 use crate::limits::BATCH_QUERIES_PER_SCAN_MAX;
 
@@ -100,11 +100,13 @@ pub(super) trait Vector: Copy + Send + Sync {
     unsafe fn pack(job: &PackJob<'_>, out: &mut [u32]);
     unsafe fn round(round: &Round<'_>, out: &mut [u32]);
     unsafe fn scan_tile<const QUERIES: usize>(tile: &ScanTile, sums: *mut [Line; GROUP_ROWS]);
-    unsafe fn pack_tile<const PACKS: usize, const QUERIES: usize>(tile: &PackTile, sums: *mut Sums);
+    unsafe fn pack_tile<const PACKS: usize, const QUERIES: usize>(
+        tile: &PackTile<Self>,
+        sums: *mut Sums,
+    );
 }
 
-/// The kernels compiled for one instruction set. Tiles are not inlined: their loops need the
-/// registers to themselves.
+/// The kernels compiled for one instruction set.
 macro_rules! compiled {
     ($features:literal, scan tiles of $rows:literal rows, $vectors:literal registers of slots) => {
         #[target_feature(enable = $features)]
@@ -124,21 +126,19 @@ macro_rules! compiled {
             round_coefficients(round, out);
         }
 
-        #[inline(never)]
         #[target_feature(enable = $features)]
         unsafe fn scan_tile<const QUERIES: usize>(tile: &ScanTile, sums: *mut [Line; GROUP_ROWS]) {
             // SAFETY: as above.
             unsafe { tile.run::<Self, $rows, QUERIES>(sums) }
         }
 
-        #[inline(never)]
         #[target_feature(enable = $features)]
         unsafe fn pack_tile<const PACKS: usize, const QUERIES: usize>(
-            tile: &PackTile,
+            tile: &PackTile<Self>,
             sums: *mut Sums,
         ) {
             // SAFETY: as above.
-            unsafe { tile.run::<Self, PACKS, QUERIES, $vectors>(sums) }
+            unsafe { tile.run::<PACKS, QUERIES, $vectors>(sums) }
         }
     };
 }
@@ -308,11 +308,12 @@ impl Vector for __m512i {
 // ---- scan --------------------------------------------------------------------------------------
 
 /// Rows that are words at a time, and share one stay of the query digits in the first cache.
-const GROUP_ROWS: usize = 8;
-/// Steps of 64 columns that are words at a time: with 8 rows 12 KB, and 9 KB of query digits.
-const STEPS_MAX: usize = 8;
+const GROUP_ROWS: usize = 16;
+/// Steps of 64 columns that are words at a time: 16 rows are 18 KB then, the digits of six queries
+/// 7 KB.
+const STEPS_MAX: usize = 6;
 
-/// Plan: groups of 8 rows; within a group blocks of columns, turned into words once for all
+/// Plan: groups of 16 rows; within a group blocks of columns, turned into words once for all
 /// queries; within a block tiles of rows x queries. On 256 bits a tile is 2 rows x 6 queries, 12
 /// sums, fed by 8 loads for 12 `vpmaddwd`; on 512 bits 4 rows.
 ///
@@ -324,26 +325,30 @@ unsafe fn scan<V: Vector>(job: &ScanJob<'_>, out: &mut [u32], tile_rows: usize) 
     assert!(job.queries <= BATCH_QUERIES_PER_SCAN_MAX, "this is a bug: batch");
     let steps = job.columns / 64;
     let block_steps = steps.div_ceil(steps.div_ceil(STEPS_MAX));
-    let mut rows = [[WordLine::ZERO; STEPS_MAX * LINES]; GROUP_ROWS];
+    let mut low = [[WordLine::ZERO; STEPS_MAX * LOW_LINES]; GROUP_ROWS];
+    let mut high = [[WordLine::ZERO; STEPS_MAX]; GROUP_ROWS];
     let mut sums = [[Line([0; 64]); GROUP_ROWS]; BATCH_QUERIES_PER_SCAN_MAX];
     for group in (0..job.rows).step_by(GROUP_ROWS) {
         sums[..job.queries].fill([Line([0; 64]); GROUP_ROWS]);
         for first in (0..steps).step_by(block_steps) {
             let count = block_steps.min(steps - first);
             let begin = (job.first_row + group) * job.columns + first * 64;
-            for (row, lines) in rows.iter_mut().enumerate() {
+            for (row, (low, high)) in low.iter_mut().zip(&mut high).enumerate() {
                 let columns = &job.matrix[begin + row * job.columns..][..count * 64];
-                words::spread(columns, lines);
+                words::spread(columns, low, high);
             }
             for (query, queries) in query_tiles(job.queries) {
+                let digits = &job.digits[query * steps * PLANES..];
                 for row in (0..GROUP_ROWS).step_by(tile_rows) {
                     let next = begin + (GROUP_ROWS + row) * job.columns;
                     let tile = ScanTile {
                         row,
-                        entries: rows[row].as_ptr(),
-                        digits: job.digits[(query * steps + first) * LINES..].as_ptr(),
-                        digits_stride: steps * LINES,
                         count,
+                        low: low[row].as_ptr(),
+                        high: high[row].as_ptr(),
+                        low_digits: digits[first * LOW_LINES..].as_ptr(),
+                        high_digits: digits[steps * LOW_LINES + first..].as_ptr(),
+                        digits_stride: steps * PLANES,
                         next: job.matrix.as_ptr().wrapping_add(next),
                         next_stride: job.columns,
                     };
@@ -368,13 +373,17 @@ unsafe fn scan<V: Vector>(job: &ScanJob<'_>, out: &mut [u32], tile_rows: usize) 
 pub(super) struct ScanTile {
     /// First row, in the group.
     row: usize,
-    /// Its words, then those of the rows after it, STEPS_MAX * LINES each.
-    entries: *const WordLine,
-    /// Of the first query.
-    digits: *const Line,
+    count: usize,
+    /// The first row's low lines; STEPS_MAX * LOW_LINES on, the next row's.
+    low: *const WordLine,
+    /// The first row's high lines; STEPS_MAX on, the next row's.
+    high: *const WordLine,
+    /// The first query's low lines.
+    low_digits: *const Line,
+    /// The first query's high lines.
+    high_digits: *const Line,
     /// Lines from query to query.
     digits_stride: usize,
-    count: usize,
     /// The same columns of the same rows of the next group: for prefetching only.
     next: *const u8,
     next_stride: usize,
@@ -399,14 +408,15 @@ impl ScanTile {
                     let line = self.next.wrapping_add(row * self.next_stride + step * 64);
                     _mm_prefetch::<_MM_HINT_T1>(line.cast());
                 }
-                self.add_line::<V, ROWS, QUERIES>(step * LINES + 2, &mut acc);
+                let (entries, digits) = (self.high.add(step), self.high_digits.add(step));
+                self.add_line(entries, STEPS_MAX, digits, &mut acc);
             }
             for acc in acc.as_flattened_mut() {
                 *acc = acc.times_256();
             }
-            for step in 0..self.count {
-                self.add_line::<V, ROWS, QUERIES>(step * LINES, &mut acc);
-                self.add_line::<V, ROWS, QUERIES>(step * LINES + 1, &mut acc);
+            for line in 0..self.count * LOW_LINES {
+                let (entries, digits) = (self.low.add(line), self.low_digits.add(line));
+                self.add_line(entries, STEPS_MAX * LOW_LINES, digits, &mut acc);
             }
             for query in 0..QUERIES {
                 for row in 0..ROWS {
@@ -417,28 +427,30 @@ impl ScanTile {
         }
     }
 
+    /// A line of every row, `stride` lines apart, times a line of every query.
+    ///
     /// # Safety
-    /// As [`ScanTile::run`], for line `line`.
+    /// As [`ScanTile::run`], for these lines.
     #[inline(always)]
     unsafe fn add_line<V: Vector, const ROWS: usize, const QUERIES: usize>(
         &self,
-        line: usize,
+        entries: *const WordLine,
+        stride: usize,
+        digits: *const Line,
         acc: &mut [[V; ROWS]; QUERIES],
     ) {
         // SAFETY: the caller's promise.
         unsafe {
-            for part in 0..64 / V::BYTES {
-                let mut entries = [V::zero(); ROWS];
+            for at in (0..64).step_by(V::BYTES) {
+                let mut rows = [V::zero(); ROWS];
                 for row in 0..ROWS {
-                    let from = self.entries.add(row * STEPS_MAX * LINES + line).cast::<u8>();
-                    entries[row] = V::load(from.add(part * V::BYTES));
+                    rows[row] = V::load(entries.add(row * stride).cast::<u8>().add(at));
                 }
                 for query in 0..QUERIES {
-                    let from = self.digits.add(query * self.digits_stride + line).cast::<u8>();
-                    let digits = V::load(from.add(part * V::BYTES));
+                    let from = digits.add(query * self.digits_stride).cast::<u8>();
+                    let words = V::load(from.add(at));
                     for row in 0..ROWS {
-                        let sum = &mut acc[query][row];
-                        *sum = sum.add_32(entries[row].multiply_words(digits));
+                        acc[query][row] = acc[query][row].add_32(rows[row].multiply_words(words));
                     }
                 }
             }
@@ -466,6 +478,8 @@ type Sums = [[u64; BLOCK_SLOTS]; PACKS_MAX];
 #[inline(always)]
 unsafe fn pack<V: Vector>(job: &PackJob<'_>, out: &mut [u32]) {
     assert!(job.queries <= BATCH_QUERIES_PER_SCAN_MAX, "this is a bug: batch");
+    // SAFETY: the caller's promise.
+    let indices = unsafe { [V::unpack_index(0), V::unpack_index(V::SLOTS)] };
     let mut sums = [[[0; BLOCK_SLOTS]; PACKS_MAX]; BATCH_QUERIES_PER_SCAN_MAX];
     for first in (0..job.packs).step_by(PACKS_MAX) {
         let packs = PACKS_MAX.min(job.packs - first);
@@ -473,12 +487,17 @@ unsafe fn pack<V: Vector>(job: &PackJob<'_>, out: &mut [u32]) {
         let mut table = job.block_at + first * job.table_bytes;
         for run in job.segments {
             for begin in (0..run.terms).step_by(CHUNK_TERMS) {
-                let terms = CHUNK_TERMS.min(run.terms - begin);
-                let key = run.start + begin * run.step;
+                let chunk = Chunk {
+                    packs,
+                    table,
+                    terms: CHUNK_TERMS.min(run.terms - begin),
+                    key: run.start + begin * run.step,
+                    key_step: run.step,
+                };
                 // SAFETY: `PackJob::check`: the chunk's terms lie within the block of each of
                 // `packs` tables, its windows within each query's key words.
-                unsafe { pack_chunk::<V>(job, packs, table, terms, key, run.step, &mut sums) }
-                table += terms * TERM_BYTES;
+                unsafe { pack_chunk::<V>(job, &chunk, &indices, &mut sums) }
+                table += chunk.terms * TERM_BYTES;
             }
         }
         for (query, sums) in sums[..job.queries].iter().enumerate() {
@@ -490,38 +509,48 @@ unsafe fn pack<V: Vector>(job: &PackJob<'_>, out: &mut [u32]) {
     }
 }
 
-/// The tiles of `terms` terms from byte `table` of `packs` packs, key windows from word `key`.
+/// Some terms of one or two packs.
+struct Chunk {
+    packs: usize,
+    /// Where the first pack's begin, in the tables.
+    table: usize,
+    terms: usize,
+    /// Where their key windows begin, in the words of a query's keys.
+    key: usize,
+    key_step: usize,
+}
+
+/// The tiles of a chunk, all queries.
 ///
 /// # Safety
-/// [`Vector::ISA`]; all of that is there.
+/// [`Vector::ISA`]; the chunk's tables and windows are there.
 #[inline(always)]
 unsafe fn pack_chunk<V: Vector>(
     job: &PackJob<'_>,
-    packs: usize,
-    table: usize,
-    terms: usize,
-    key: usize,
-    key_step: usize,
+    chunk: &Chunk,
+    indices: &[[V; 2]; 2],
     sums: &mut [Sums],
 ) {
     let part_bytes = TERM_BYTES * V::SLOTS / BLOCK_SLOTS;
+    let next = chunk.table + chunk.terms * TERM_BYTES;
     for (query, queries) in query_tiles(job.queries) {
-        for slot in (0..BLOCK_SLOTS).step_by(V::SLOTS) {
-            let next = table + terms * TERM_BYTES + slot / V::SLOTS * terms * part_bytes;
+        for part in 0..BLOCK_SLOTS / V::SLOTS {
+            let slot = part * V::SLOTS;
             let tile = PackTile {
                 slot,
-                terms,
-                table: job.tables[table..].as_ptr(),
+                index: indices[part % 2],
+                terms: chunk.terms,
+                table: job.tables[chunk.table..].as_ptr(),
                 table_bytes: job.table_bytes,
-                keys: job.keys[query * job.key_words + key + slot..].as_ptr(),
+                keys: job.keys[query * job.key_words + chunk.key + slot..].as_ptr(),
                 key_words: job.key_words,
-                key_step,
-                next: job.tables.as_ptr().wrapping_add(next),
+                key_step: chunk.key_step,
+                next: job.tables.as_ptr().wrapping_add(next + part * chunk.terms * part_bytes),
             };
             let sums = sums[query..query + queries].as_mut_ptr();
             // SAFETY: the caller's promise.
             unsafe {
-                match packs {
+                match chunk.packs {
                     1 => by_queries!(queries, V::pack_tile::<1, QUERIES>(&tile, sums)),
                     _ => by_queries!(queries, V::pack_tile::<2, QUERIES>(&tile, sums)),
                 }
@@ -531,9 +560,11 @@ unsafe fn pack_chunk<V: Vector>(
 }
 
 /// Some slots of a chunk of terms, of some packs and queries.
-pub(super) struct PackTile {
+pub(super) struct PackTile<V> {
     /// First slot, in the block.
     slot: usize,
+    /// For this slot.
+    index: [V; 2],
     terms: usize,
     /// The first pack's.
     table: *const u8,
@@ -548,20 +579,19 @@ pub(super) struct PackTile {
     next: *const u8,
 }
 
-impl PackTile {
+impl<V: Vector> PackTile<V> {
     /// Adds the products to `sums`, one a query.
     ///
     /// # Safety
     /// [`Vector::ISA`]; PACKS packs, QUERIES queries and their sums are there.
     #[inline(always)]
-    unsafe fn run<V: Vector, const PACKS: usize, const QUERIES: usize, const VECTORS: usize>(
+    unsafe fn run<const PACKS: usize, const QUERIES: usize, const VECTORS: usize>(
         &self,
         sums: *mut Sums,
     ) {
         let part_bytes = TERM_BYTES * V::SLOTS / BLOCK_SLOTS;
         // SAFETY: the caller's promise.
         unsafe {
-            let index = V::unpack_index(self.slot);
             let mut acc = [[[V::zero(); VECTORS]; PACKS]; QUERIES];
             for term in 0..self.terms {
                 let mut tables = [[V::zero(); VECTORS]; PACKS];
@@ -569,7 +599,7 @@ impl PackTile {
                     let next = self.next.wrapping_add(pack * self.table_bytes + term * part_bytes);
                     _mm_prefetch::<_MM_HINT_T1>(next.cast());
                     let from = self.table.add(pack * self.table_bytes + term * TERM_BYTES);
-                    V::unpack(from, self.slot, &index, &mut tables[pack]);
+                    V::unpack(from, self.slot, &self.index, &mut tables[pack]);
                 }
                 for query in 0..QUERIES {
                     for v in 0..VECTORS {

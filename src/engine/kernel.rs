@@ -20,8 +20,6 @@ pub(super) const BLOCKS: usize = D / BLOCK_SLOTS;
 pub(super) const TERM_BYTES: usize = BLOCK_SLOTS * 3;
 /// Lines that 64 columns of a query take as unsigned bytes, the digits most kernels multiply with.
 pub(super) const PLANES: usize = 3;
-/// The most lines 64 columns take with any kernel's digits (two of 16 bits).
-pub(super) const DIGIT_LINES_MAX: usize = 4;
 /// The two primes, in table order.
 pub(super) const PRIMES: [u32; 2] = [Q, P];
 
@@ -42,7 +40,7 @@ pub(super) struct ScanJob<'a> {
     pub(super) rows: usize,
     /// `[block of columns]`, what [`Kernels::split_digits`] made of each.
     pub(super) digits: &'a [Line],
-    /// Lines of 64 columns: [`Kernels::digit_lines`].
+    /// Lines of 64 columns, all queries: [`Kernels::digit_lines`].
     pub(super) digit_lines: usize,
     /// Queries of the batch.
     pub(super) queries: usize,
@@ -51,7 +49,7 @@ pub(super) struct ScanJob<'a> {
 impl ScanJob<'_> {
     /// Panics unless all slices have the sizes the numbers say; kernels rely on it.
     pub(super) fn check(&self, out: &[u32]) {
-        let lines = self.queries * self.columns / 64 * self.digit_lines;
+        let lines = self.columns / 64 * self.digit_lines;
         assert!(self.columns.is_multiple_of(64), "this is a bug: columns");
         assert!(self.matrix.len() >= (self.first_row + self.rows) * self.columns, "this is a bug");
         assert_eq!(self.digits.len(), lines, "this is a bug: digits");
@@ -119,9 +117,9 @@ pub(super) trait Kernels: Send + Sync {
     /// "portable", "avx512", ...: for the engine's name.
     fn name(&self) -> &'static str;
 
-    /// Lines that 64 columns of a query take, at most [`DIGIT_LINES_MAX`].
-    fn digit_lines(&self) -> usize {
-        PLANES
+    /// Lines that 64 columns of so many queries take; for a full batch [`PLANES`] a query.
+    fn digit_lines(&self, queries: usize) -> usize {
+        queries * PLANES
     }
 
     /// Columns of a row whose digits lie together, all queries of them: a multiple of 64.

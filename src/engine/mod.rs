@@ -15,6 +15,8 @@ mod select;
 mod words;
 
 #[cfg(target_arch = "x86_64")]
+mod amx;
+#[cfg(target_arch = "x86_64")]
 mod avx;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
