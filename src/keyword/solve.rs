@@ -311,6 +311,41 @@ mod tests {
         }
     }
 
+    /// More bytes than lanes, and a last part that is not full: three parts of one group.
+    #[test]
+    fn long_records_are_solved_over_their_fill_on_every_path() {
+        let shape = Shape::new(300, 512, 1, 320).unwrap();
+        let (columns, record_bytes) = (shape.columns(), shape.record_bytes());
+        let records: Vec<Record> = (0..250u32)
+            .map(|i| {
+                let identity = *blake3::hash(&i.to_le_bytes()).as_bytes();
+                Record { group: 0, identity, value: vec![i as u8; i as usize] }
+            })
+            .collect();
+        for isa in Isa::all() {
+            let solved = solve(isa, &seed(), 7, &shape, &records).unwrap();
+            for record in &records {
+                let band = band(&record.identity, solved.ribbon_seed, &shape);
+                for (lane, &mask) in band.mask.iter().enumerate() {
+                    let entries = &solved.matrix[lane * columns + band.start as usize..];
+                    let bits = (0..128).filter(|&j| band.coeffs >> j & 1 == 1);
+                    let sum = bits.fold(0u8, |sum, j| sum.wrapping_add(entries[j]));
+                    let value = record.value.iter().chain([&END_OF_VALUE]);
+                    let field = lane.checked_sub(TAG_BYTES).and_then(|at| value.clone().nth(at));
+                    assert_eq!(sum, mask.wrapping_add(*field.unwrap_or(&0)), "{isa:?} {lane}");
+                }
+            }
+            let drawn = Bands::draw(&shape, solved.ribbon_seed, &Vec::from_iter(&records));
+            let echelon = Echelon::new(&shape, drawn).unwrap();
+            let pivots: Vec<_> = echelon.rows.iter().map(|row| row.pivot as usize).collect();
+            let fill = fill(&seed(), 7, solved.ribbon_seed, &shape);
+            for (at, (&entry, &fill)) in solved.matrix.iter().zip(&fill).enumerate() {
+                let determined = at / columns < record_bytes && pivots.contains(&(at % columns));
+                assert!(determined || entry == fill, "{isa:?} row {}", at / columns);
+            }
+        }
+    }
+
     #[test]
     fn too_many_records_find_no_seed() {
         let shape = Shape::new(40, 128, 1, 192).unwrap();

@@ -94,8 +94,8 @@ impl ShardMasks {
         pack_bits(last.iter().map(|&x| round_to_bits(x, bits)), bits, hint);
     }
 
-    /// Step 1: for each row r, sum_j a_j * reverse(row r, block j) modulo 2^32, rounded to Q, divided
-    /// by the pack's size, in slots. D residues a row.
+    /// Step 1: for each row r, sum_j a_j * reverse(row r, block j) modulo 2^32, rounded to Q,
+    /// divided by the pack's size, in slots. D residues a row.
     fn row_masks(&self, rows: &[u8]) -> Vec<u32> {
         let mut out = vec![0; self.shape.pack_rows() * D];
         let work = out.par_chunks_mut(D).zip(rows.par_chunks(self.shape.columns()));
