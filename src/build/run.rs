@@ -18,7 +18,7 @@ use super::progress::{self, Progress};
 use super::work::{InputIdentity, Journal, JournalLine, Stage, WorkFile};
 use super::{BuildError, BuildOptions, Existing, IoContext as _, count, keys};
 use crate::arith::Isa;
-use crate::keyword::locate;
+use crate::keyword::locate_known;
 use crate::limits;
 use crate::params::Shape;
 use crate::shard::files::write_atomically;
@@ -224,7 +224,7 @@ impl Session<'_> {
             if records.is_multiple_of(1 << 12) {
                 self.progress.advance(1 << 12);
             }
-            let shard = locate(&seed, e.key, shard_count, groups).shard;
+            let shard = locate_known(&seed, e.key, shard_count, groups).shard;
             writer.push(shard, e.line, e.key, e.value)
         });
         match outcome {

@@ -3,10 +3,10 @@
 //! The rows of a group's matrix do not know of each other: [`LANES`] of them are solved at once.
 //! Plan, a bit at a time from the lowest. Modulo 2 the lanes of a column are one word, so the way
 //! through the elimination is one `xor` a step, and substituting back 128 masked ones. Only the
-//! residuals, "sum minus what the bits found so far sum to", are bytes. Their sums over a band go by
-//! blocks of four columns (the method of four Russians): of each block all 16 sums are made, and a
-//! row, of some 64 columns in 33 blocks, takes 33 of them. Rows are sorted by where their band
-//! starts, so that few blocks are alive at once. What a system is, is [`super::solve`]'s.
+//! residuals, "sum minus what the bits found so far sum to", are bytes. Their sums over a band go
+//! by blocks of four columns (the method of four Russians): of each block all 16 sums are made,
+//! and a row, of some 64 columns in 33 blocks, takes 33 of them. Rows are sorted by where their
+//! band starts, so that few blocks are alive at once. What a system is, is [`super::solve`]'s.
 
 use super::solve::Echelon;
 use crate::arith::Loops;

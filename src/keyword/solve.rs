@@ -11,9 +11,10 @@
 use rayon::prelude::*;
 
 use super::lift::{LANES, Lift};
-use super::{Band, band};
+use super::{BAND_BYTES, END_OF_VALUE, place_of_band};
 use crate::arith::Isa;
-use crate::params::Shape;
+use crate::limits::COLUMNS_MAX;
+use crate::params::{Shape, TAG_BYTES};
 use crate::scheme::Seed;
 
 /// How many ribbon seeds a shard tries before its shape is too narrow.
@@ -69,10 +70,7 @@ fn try_seed(
     // Elimination first: it is what can fail, and the fill is long.
     let echelons: Option<Vec<Echelon>> = groups
         .par_iter()
-        .map(|records| {
-            let bands = records.iter().map(|r| (band(&r.identity, ribbon_seed, shape), *r));
-            Echelon::new(shape, bands.collect())
-        })
+        .map(|records| Echelon::new(shape, Bands::draw(shape, ribbon_seed, records)))
         .collect();
     let echelons = echelons?;
     let mut matrix = fill(seed, shard, ribbon_seed, shape);
@@ -102,7 +100,38 @@ fn fill(seed: &Seed, shard: u32, ribbon_seed: u32, shape: &Shape) -> Vec<u8> {
 }
 
 fn square_sum(row: &[u8]) -> u64 {
-    row.iter().map(|&entry| u64::from((entry as i8).unsigned_abs()).pow(2)).sum()
+    const { assert!((COLUMNS_MAX as u64) << 14 <= u32::MAX as u64) };
+    row.iter().map(|&entry| u32::from((entry as i8).unsigned_abs()).pow(2)).sum::<u32>().into()
+}
+
+/// The bands of a group's records, by start.
+struct Bands {
+    /// Start, coefficients, and the band's place in `sums`.
+    bands: Vec<(u32, u128, u32)>,
+    /// What each band sums to, `record_bytes` each: tag, then field plus keystream.
+    sums: Vec<u8>,
+}
+
+impl Bands {
+    /// As [`super::band`] draws one, without wiping, for who builds knows all keys.
+    fn draw(shape: &Shape, ribbon_seed: u32, records: &[&Record]) -> Self {
+        let mut raw = vec![0; BAND_BYTES + shape.record_bytes()];
+        let mut bands = Vec::with_capacity(records.len());
+        let mut sums = Vec::with_capacity(records.len() * shape.record_bytes());
+        for (index, record) in records.iter().enumerate() {
+            let mut hasher = blake3::Hasher::new_keyed(&record.identity);
+            hasher.update(b"r").update(&ribbon_seed.to_le_bytes()).finalize_xof().fill(&mut raw);
+            let (start, coeffs) = place_of_band(&raw, shape);
+            bands.push((start, coeffs, index as u32));
+            let field = &mut raw[BAND_BYTES + TAG_BYTES..];
+            for (to, from) in field.iter_mut().zip(record.value.iter().chain([&END_OF_VALUE])) {
+                *to = to.wrapping_add(*from);
+            }
+            sums.extend_from_slice(&raw[BAND_BYTES..]);
+        }
+        bands.sort_unstable_by_key(|&(start, _, index)| (start, index));
+        Self { bands, sums }
+    }
 }
 
 /// A band of the system modulo 2, before and after elimination.
@@ -113,13 +142,15 @@ pub(super) struct Row {
     /// Leading column after elimination, and the coefficients from there on.
     pub(super) pivot: u32,
     pub(super) reduced: u128,
+    /// Which of the sums is its own.
+    sum: u32,
 }
 
 /// One group's system in echelon form modulo 2, with the way there.
 pub(super) struct Echelon {
     /// By band start.
     pub(super) rows: Vec<Row>,
-    /// What each row sums to, `record_bytes` a row: tag, then field plus keystream.
+    /// What the rows sum to.
     sums: Vec<u8>,
     /// Rows added to each row on its way, by index: those of row i end at `path_ends[i]`.
     pub(super) path: Vec<u32>,
@@ -130,35 +161,27 @@ const NONE: u32 = u32::MAX;
 
 impl Echelon {
     /// Eliminates; `None` when rows are dependent modulo 2.
-    fn new(shape: &Shape, mut bands: Vec<(Band, &Record)>) -> Option<Self> {
-        bands.sort_by_key(|(band, _)| band.start);
+    fn new(shape: &Shape, Bands { bands, sums }: Bands) -> Option<Self> {
         let mut row_of_pivot = vec![NONE; shape.columns()];
-        let mut out = Self {
-            rows: Vec::with_capacity(bands.len()),
-            sums: vec![0; bands.len() * shape.record_bytes()],
-            path: Vec::new(),
-            path_ends: Vec::with_capacity(bands.len()),
-        };
-        let sums = out.sums.chunks_exact_mut(shape.record_bytes());
-        for ((band, record), sum) in bands.iter().zip(sums) {
-            let (mut pivot, mut reduced) = (band.start, band.coeffs);
+        let mut rows: Vec<Row> = Vec::with_capacity(bands.len());
+        let (mut path, mut path_ends) = (Vec::new(), Vec::with_capacity(bands.len()));
+        for (start, coeffs, sum) in bands {
+            let (mut pivot, mut reduced) = (start, coeffs);
             while row_of_pivot[pivot as usize] != NONE {
                 let by = row_of_pivot[pivot as usize];
-                out.path.push(by);
-                reduced ^= out.rows[by as usize].reduced;
+                path.push(by);
+                reduced ^= rows[by as usize].reduced;
                 if reduced == 0 {
                     return None;
                 }
                 pivot += reduced.trailing_zeros();
                 reduced >>= reduced.trailing_zeros();
             }
-            row_of_pivot[pivot as usize] = out.rows.len() as u32;
-            out.path_ends.push(out.path.len() as u32);
-            band.write_right_hand_side(&record.value, sum);
-            let (start, coeffs) = (band.start, band.coeffs);
-            out.rows.push(Row { start, coeffs, pivot, reduced });
+            row_of_pivot[pivot as usize] = rows.len() as u32;
+            path_ends.push(path.len() as u32);
+            rows.push(Row { start, coeffs, pivot, reduced, sum });
         }
-        Some(out)
+        Some(Self { rows, sums, path, path_ends })
     }
 
     /// Writes the solution over the fill in `rows`, the group's part of the matrix (record_bytes
@@ -182,14 +205,15 @@ impl Echelon {
     pub(super) fn sum(&self, i: usize, first: usize, lanes: usize) -> [u8; LANES] {
         let record_bytes = self.sums.len() / self.rows.len();
         let mut out = [0; LANES];
-        out[..lanes].copy_from_slice(&self.sums[i * record_bytes + first..][..lanes]);
+        let at = self.rows[i].sum as usize * record_bytes + first;
+        out[..lanes].copy_from_slice(&self.sums[at..at + lanes]);
         out
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::{extract, locate};
+    use super::super::{band, extract, locate, locate_known};
     use super::*;
     use crate::params::ShapeWishes;
     use crate::scheme::{KeyBundle, SecretPool, ShardMasks, reference};
@@ -220,6 +244,9 @@ mod tests {
         assert_eq!(v["shard"], place.shard);
         assert_eq!(v["group"], place.group);
         assert_eq!(v["identity"], hex(&place.identity));
+        let known = locate_known(&seed(), key, 9, 64);
+        assert_eq!((known.shard, known.group), (place.shard, place.group));
+        assert_eq!(known.identity, place.identity);
         let shape = Shape::new(24, 2048, 1, 320).unwrap();
         let band = band(&place.identity, 0, &shape);
         assert_eq!(v["start"], band.start);
@@ -234,24 +261,19 @@ mod tests {
         let v = &vectors()["ribbon"];
         let shape = Shape::new(8, 128, 1, 192).unwrap();
         for reversed in [false, true] {
-            let mut rows: Vec<(Band, Record)> = (0..40)
+            let mut records: Vec<Record> = (0..40)
                 .map(|i| {
                     let place = locate(&seed(), format!("ribbon {i}").as_bytes(), 1, 1);
-                    let identity = place.identity;
-                    let record = Record { group: 0, identity, value: Vec::new() };
-                    (band(&identity, 3, &shape), record)
+                    Record { group: 0, identity: place.identity, value: Vec::new() }
                 })
                 .collect();
             if reversed {
-                rows.reverse();
+                records.reverse();
             }
-            let bands = rows.iter().map(|(b, r)| {
-                let copy = Band { start: b.start, coeffs: b.coeffs, mask: b.mask.clone() };
-                (copy, r)
-            });
-            let mut echelon = Echelon::new(&shape, bands.collect()).unwrap();
+            let bands = Bands::draw(&shape, 3, &records.iter().collect::<Vec<_>>());
+            let mut echelon = Echelon::new(&shape, bands).unwrap();
             for sum in echelon.sums.chunks_exact_mut(shape.record_bytes()) {
-                sum[8] = sum[8].wrapping_sub(super::super::END_OF_VALUE);
+                sum[8] = sum[8].wrapping_sub(END_OF_VALUE);
             }
             for isa in Isa::all() {
                 let mut matrix = vec![0; shape.record_bytes() * shape.columns()];
@@ -286,6 +308,41 @@ mod tests {
             assert_eq!(v["matrix_bytes_digest"], digest);
             let squares = solved.matrix.chunks(192).map(square_sum).max().unwrap();
             assert_eq!(solved.row_square_sum_max, squares);
+        }
+    }
+
+    /// More bytes than lanes, and a last part that is not full: three parts of one group.
+    #[test]
+    fn long_records_are_solved_over_their_fill_on_every_path() {
+        let shape = Shape::new(300, 512, 1, 320).unwrap();
+        let (columns, record_bytes) = (shape.columns(), shape.record_bytes());
+        let records: Vec<Record> = (0..250u32)
+            .map(|i| {
+                let identity = *blake3::hash(&i.to_le_bytes()).as_bytes();
+                Record { group: 0, identity, value: vec![i as u8; i as usize] }
+            })
+            .collect();
+        for isa in Isa::all() {
+            let solved = solve(isa, &seed(), 7, &shape, &records).unwrap();
+            for record in &records {
+                let band = band(&record.identity, solved.ribbon_seed, &shape);
+                for (lane, &mask) in band.mask.iter().enumerate() {
+                    let entries = &solved.matrix[lane * columns + band.start as usize..];
+                    let bits = (0..128).filter(|&j| band.coeffs >> j & 1 == 1);
+                    let sum = bits.fold(0u8, |sum, j| sum.wrapping_add(entries[j]));
+                    let value = record.value.iter().chain([&END_OF_VALUE]);
+                    let field = lane.checked_sub(TAG_BYTES).and_then(|at| value.clone().nth(at));
+                    assert_eq!(sum, mask.wrapping_add(*field.unwrap_or(&0)), "{isa:?} {lane}");
+                }
+            }
+            let drawn = Bands::draw(&shape, solved.ribbon_seed, &Vec::from_iter(&records));
+            let echelon = Echelon::new(&shape, drawn).unwrap();
+            let pivots: Vec<_> = echelon.rows.iter().map(|row| row.pivot as usize).collect();
+            let fill = fill(&seed(), 7, solved.ribbon_seed, &shape);
+            for (at, (&entry, &fill)) in solved.matrix.iter().zip(&fill).enumerate() {
+                let determined = at / columns < record_bytes && pivots.contains(&(at % columns));
+                assert!(determined || entry == fill, "{isa:?} row {}", at / columns);
+            }
         }
     }
 
