@@ -199,7 +199,7 @@ impl Report {
         self.answers.iter().find(|found| (found.engine, found.threads, found.batch) == wanted)
     }
 
-    /// Those of issue 3: they name the instructions of `avx512`; without it, for the fastest engine.
+    /// Those of issue 3, for `avx512`, whose instructions they name; without it for the fastest.
     pub(super) fn add_targets(&mut self) {
         let engines = || self.answers.iter().map(|answer| answer.engine);
         let avx512 = engines().find(|&engine| engine == IsaName::Avx512.name());
