@@ -3,8 +3,9 @@
 //! One `tdpbsud` is 256 `vpdpbusd` and takes 16 cycles: eight times their rate. Floor at the
 //! standard shape: 26 k of them a query, 0.12 ms, and reading the matrix, 7 ms a batch where memory
 //! gives 20 GB/s: this scan waits for memory up to 32 queries. So the plan is the simplest that
-//! keeps memory busy: 16 rows at a time, all their columns, at most 48 planes of 16 queries in
-//! three sums of 16 x 16; the next rows are prefetched meanwhile.
+//! keeps memory busy: blocks of columns whose planes stay in the second cache for all rows of a
+//! job; in those 16 rows at a time times 48 planes of 16 queries, three sums of 16 x 16; the rows
+//! that come next are prefetched meanwhile.
 //!
 //! Everything but the scan is [`super::avx512`]'s. Assembly, because the intrinsics are not stable
 //! (rust-lang/rust#126622). The same numbers as [`super::portable`], on every bit.
@@ -14,8 +15,9 @@ use std::ops::Range;
 
 use super::EncryptedQuery;
 use super::avx512::{Avx512, PlanePlaces};
-use super::kernel::{Kernels, Line, PLANES, PackJob, Round, ScanJob};
+use super::kernel::{JOB_ROWS, Kernels, Line, PLANES, PackJob, Round, ScanJob};
 use crate::arith::{Isa, IsaName};
+use crate::limits::BATCH_QUERIES_PER_SCAN_MAX;
 
 /// Rows and planes of a tile; also its rows of 4 columns.
 const SIDE: usize = 16;
@@ -23,8 +25,10 @@ const SIDE: usize = 16;
 const PASS_TILES: usize = 3;
 /// Queries of a pass: their planes fill its tiles.
 const PASS_QUERIES: usize = PASS_TILES * SIDE / PLANES;
-/// Columns whose planes are split in one job of the driver.
-const BLOCK_COLUMNS: usize = 18 * 64;
+/// Passes of the largest batch.
+const PASSES_MAX: usize = BATCH_QUERIES_PER_SCAN_MAX.div_ceil(PASS_QUERIES);
+/// Columns whose planes stay in the second cache: 576 KB of 32 queries.
+const BLOCK_COLUMNS: usize = 96 * 64;
 
 /// Tiles that the planes of a batch fill, 64 columns of them.
 fn plane_tiles(queries: usize) -> usize {
@@ -123,37 +127,51 @@ struct Sums([[[u32; SIDE]; SIDE]; PASS_TILES]);
 unsafe fn scan(job: &ScanJob<'_>, out: &mut [u32]) {
     assert!(job.rows.is_multiple_of(SIDE), "this is a bug: rows of a scan job");
     let tiles = plane_tiles(job.queries);
-    let mut sums = Sums([[[0; SIDE]; SIDE]; PASS_TILES]);
+    let mut sums =
+        [const { [const { Sums([[[0; SIDE]; SIDE]; PASS_TILES]) }; PASSES_MAX] }; JOB_ROWS / SIDE];
+    let place = |row: usize, column: usize| {
+        job.matrix.as_ptr().wrapping_add((job.first_row + row) * job.columns + column)
+    };
     // SAFETY: reads the 64 bytes that the processor's manual asks for.
     unsafe { asm!("ldtilecfg [{}]", in(reg) &TileConfig::FULL, options(nostack, readonly)) };
-    // The tiles of a pass stay in the second cache for all rows of the job.
-    for (pass, first) in (0..tiles).step_by(PASS_TILES).enumerate() {
-        for group in (0..job.rows).step_by(SIDE) {
-            let rows = Rows {
-                matrix: job.matrix[(job.first_row + group) * job.columns..].as_ptr(),
-                stride: job.columns,
-                ahead: if pass == 0 { SIDE * job.columns } else { 0 }, // later they are in a cache
-                steps: job.columns / 64,
-                planes: job.digits[first * SIDE..].as_ptr(),
-                step_bytes: job.digit_lines * 64,
+    for column in (0..job.columns).step_by(BLOCK_COLUMNS) {
+        let end = job.columns.min(column + BLOCK_COLUMNS);
+        for (group, sums) in sums[..job.rows / SIDE].iter_mut().enumerate() {
+            let row = group * SIDE;
+            let next = match (row + SIDE < job.rows, end < job.columns) {
+                (true, _) => place(row + SIDE, column),
+                (false, true) => place(0, end),
+                (false, false) => place(job.rows, 0),
             };
-            // SAFETY: `ScanJob::check`: 16 rows from `group` lie in the matrix, `tiles` tiles for
-            // each step in the digits.
-            unsafe {
-                match tiles - first {
-                    1 => rows.times_one(&mut sums),
-                    2 => rows.times_two(&mut sums),
-                    _ => rows.times_three(&mut sums),
+            for (pass, (first, sums)) in (0..tiles).step_by(PASS_TILES).zip(sums).enumerate() {
+                let rows = Rows {
+                    matrix: place(row, column),
+                    stride: job.columns,
+                    next: if pass == 0 { next } else { place(row, column) },
+                    steps: (end - column) / 64,
+                    planes: job.digits[column / 64 * job.digit_lines + first * SIDE..].as_ptr(),
+                    step_bytes: job.digit_lines * 64,
+                };
+                // SAFETY: `ScanJob::check`: 16 rows from `row` lie in the matrix, `tiles` tiles
+                // for each step in the digits.
+                unsafe {
+                    match tiles - first {
+                        1 => rows.times_one(sums),
+                        2 => rows.times_two(sums),
+                        _ => rows.times_three(sums),
+                    }
                 }
-            }
-            for query in pass * PASS_QUERIES..job.queries.min((pass + 1) * PASS_QUERIES) {
-                let out = &mut out[query * job.rows + group..][..SIDE];
-                add_planes(&sums, query % PASS_QUERIES, out);
             }
         }
     }
     // SAFETY: gives the registers back, so that the system need not save them.
     unsafe { asm!("tilerelease", options(nostack, nomem)) };
+    for query in 0..job.queries {
+        for (group, sums) in sums[..job.rows / SIDE].iter().enumerate() {
+            let out = &mut out[query * job.rows + group * SIDE..][..SIDE];
+            add_planes(&sums[query / PASS_QUERIES], query % PASS_QUERIES, out);
+        }
+    }
 }
 
 /// What the planes of query `query` of a pass add up to, modulo 2^24.
@@ -167,12 +185,12 @@ fn add_planes(sums: &Sums, query: usize, out: &mut [u32]) {
     }
 }
 
-/// 16 rows and the planes of a pass.
+/// 16 rows, some columns of them, and the planes of a pass.
 struct Rows {
     matrix: *const u8,
     stride: usize,
-    /// Bytes from a row to the one to prefetch meanwhile.
-    ahead: usize,
+    /// As many rows and columns to prefetch meanwhile, from their first.
+    next: *const u8,
     /// Of 64 columns.
     steps: usize,
     /// The first tile of the first step.
@@ -184,24 +202,24 @@ struct Rows {
 /// Defines a product with a constant number of tiles of planes: a sum, a register and a place each.
 macro_rules! times {
     ($name:ident: $($sum:literal $tile:literal $at:literal),*) => {
-        /// Rows times planes to `sums`.
+        /// Adds rows times planes to `sums`.
         ///
         /// # Safety
         /// AMX may be used and is configured; rows and planes are readable.
         #[inline(never)]
         unsafe fn $name(&self, sums: &mut Sums) {
             // SAFETY: the caller's promise; a prefetch of any address is harmless; the sums that
-            // are written are those of `sums`.
+            // are read and written are those of `sums`.
             unsafe {
                 asm!(
-                    $(concat!("tilezero ", $sum),)*
+                    $(concat!("tileloadd ", $sum, ", [{sums} + {line} + ", $at, "]"),)*
                     "2:",
                     "tileloadd tmm3, [{matrix} + {stride}]",
                     $(
                         concat!("tileloadd ", $tile, ", [{planes} + {line} + ", $at, "]"),
                         concat!("tdpbsud ", $sum, ", tmm3, ", $tile),
                     )*
-                    "lea {row}, [{matrix} + {ahead}]",
+                    "mov {row}, {next}",
                     "mov {rows:e}, 4",
                     "3:", // four rows at a time
                     "prefetcht1 [{row}]",
@@ -214,13 +232,14 @@ macro_rules! times {
                     "dec {rows:e}",
                     "jnz 3b",
                     "add {matrix}, 64",
+                    "add {next}, 64",
                     "add {planes}, {step_bytes}",
                     "dec {steps}",
                     "jnz 2b",
                     $(concat!("tilestored [{sums} + {line} + ", $at, "], ", $sum),)*
                     matrix = inout(reg) self.matrix => _,
                     stride = in(reg) self.stride,
-                    ahead = in(reg) self.ahead,
+                    next = inout(reg) self.next => _,
                     planes = inout(reg) self.planes => _,
                     step_bytes = in(reg) self.step_bytes,
                     steps = inout(reg) self.steps => _,

@@ -1,10 +1,11 @@
 //! The kernels for AVX2, and for AVX-512 without VNNI, IFMA and VBMI: one text, two widths.
 //!
 //! Floors at the standard shape, per query. Scan: 13.3 M `vpmaddwd` and as many `vpaddd` on 256
-//! bits, half of each on 512 ([`super::words`]: three for 64 bytes of rows). Pack: 8.4 M
-//! `vpmuludq` and as many `vpaddq`, or half. On the machine they were written on (Intel, 3.7 GHz) the
-//! 256-bit units take 3 instructions a cycle, the 512-bit units 2: scan 2.4 and 1.8 ms, pack 1.5 and
-//! 1.1 ms. Reading matrix and tables is 16 ms a batch, so tiles prefetch what comes next.
+//! bits, half of each on 512 (three pairs for as many columns as a register has bytes, see
+//! [`super::words`]). Pack: 8.4 M `vpmuludq` and as many `vpaddq` on 256 bits, half of each on 512.
+//! The machine they were written on (Intel, 3.9 GHz) has three vector units of 256 bits, or two of
+//! 512: 5.9 G and 3.9 G such pairs a second, so scan 2.3 and 1.7 ms, pack 1.4 and 1.1 ms. Reading
+//! matrix and tables is 16 ms a batch, so tiles prefetch what comes next.
 //!
 //! No threads and no choice of order here: see [`super::cpu`]. The same numbers as
 //! [`super::portable`], on every bit. Where VNNI, IFMA and VBMI are present: `avx512.rs`.
@@ -17,10 +18,10 @@ use std::ops::Range;
 
 use super::EncryptedQuery;
 use super::kernel::{
-    BLOCK_SLOTS, Kernels, Line, PLANES, PackJob, Round, ScanJob, TERM_BYTES, reduce_sums,
+    BLOCK_SLOTS, Kernels, Line, PackJob, Round, ScanJob, TERM_BYTES, reduce_sums,
     round_coefficients,
 };
-use super::words::{self, LOW_LINES, WordLine};
+use super::words::{self, LINES, LOW_LINES, WordLine};
 use crate::arith::{Isa, IsaName};
 use crate::limits::BATCH_QUERIES_PER_SCAN_MAX;
 
@@ -37,6 +38,10 @@ impl<V: Vector> Avx<V> {
 impl<V: Vector> Kernels for Avx<V> {
     fn name(&self) -> &'static str {
         V::ISA.name()
+    }
+
+    fn digit_block(&self, columns: usize) -> usize {
+        block_steps(columns) * 64
     }
 
     fn split_digits(&self, queries: &[EncryptedQuery], columns: Range<usize>, digits: &mut [Line]) {
@@ -99,11 +104,19 @@ pub(super) trait Vector: Copy + Send + Sync {
     unsafe fn scan(job: &ScanJob<'_>, out: &mut [u32]);
     unsafe fn pack(job: &PackJob<'_>, out: &mut [u32]);
     unsafe fn round(round: &Round<'_>, out: &mut [u32]);
-    unsafe fn scan_tile<const QUERIES: usize>(tile: &ScanTile, sums: *mut [Line; GROUP_ROWS]);
-    unsafe fn pack_tile<const PACKS: usize, const QUERIES: usize>(
-        tile: &PackTile<Self>,
-        sums: *mut Sums,
-    );
+    unsafe fn scan_tile<const QUERIES: usize>(tile: &ScanTile);
+    unsafe fn pack_tile<const PACKS: usize, const QUERIES: usize>(tile: &PackTile<Self>);
+}
+
+/// One instruction each.
+macro_rules! operations {
+    ($($name:ident($($this:ident)? $(, $other:ident)?) = $intrinsic:expr;)*) => {$(
+        #[inline(always)]
+        unsafe fn $name($($this)? $(, $other: Self)?) -> Self {
+            // SAFETY: the caller's promise.
+            unsafe { $intrinsic($($this)? $(, $other)?) }
+        }
+    )*};
 }
 
 /// The kernels compiled for one instruction set.
@@ -127,32 +140,30 @@ macro_rules! compiled {
         }
 
         #[target_feature(enable = $features)]
-        unsafe fn scan_tile<const QUERIES: usize>(tile: &ScanTile, sums: *mut [Line; GROUP_ROWS]) {
+        unsafe fn scan_tile<const QUERIES: usize>(tile: &ScanTile) {
             // SAFETY: as above.
-            unsafe { tile.run::<Self, $rows, QUERIES>(sums) }
+            unsafe { tile.run::<Self, $rows, QUERIES>() }
         }
 
         #[target_feature(enable = $features)]
-        unsafe fn pack_tile<const PACKS: usize, const QUERIES: usize>(
-            tile: &PackTile<Self>,
-            sums: *mut Sums,
-        ) {
+        unsafe fn pack_tile<const PACKS: usize, const QUERIES: usize>(tile: &PackTile<Self>) {
             // SAFETY: as above.
-            unsafe { tile.run::<PACKS, QUERIES, $vectors>(sums) }
+            unsafe { tile.run::<PACKS, QUERIES, $vectors>() }
         }
     };
 }
 
-/// Calls `$function` with a constant number of queries.
+/// `$body` with the number of queries as a constant.
 macro_rules! by_queries {
-    ($count:expr, $type:ident :: $function:ident :: <$($packs:literal,)? QUERIES>($($args:expr),*)) => {
+    ($count:expr, $queries:ident => $body:expr) => {
+        by_queries!(@ $count, $queries => $body, 1 2 3 4 5 6)
+    };
+    (@ $count:expr, $queries:ident => $body:expr, $($number:literal)*) => {
         match $count {
-            1 => $type::$function::<$($packs,)? 1>($($args),*),
-            2 => $type::$function::<$($packs,)? 2>($($args),*),
-            3 => $type::$function::<$($packs,)? 3>($($args),*),
-            4 => $type::$function::<$($packs,)? 4>($($args),*),
-            5 => $type::$function::<$($packs,)? 5>($($args),*),
-            6 => $type::$function::<$($packs,)? 6>($($args),*),
+            $($number => {
+                const $queries: usize = $number;
+                $body
+            })*
             _ => unreachable!("this is a bug: queries of a tile"),
         }
     };
@@ -170,43 +181,30 @@ fn query_tiles(queries: usize) -> impl Iterator<Item = (usize, usize)> {
     })
 }
 
-#[expect(clippy::undocumented_unsafe_blocks, reason = "each passes on the promise of its trait")]
 impl Vector for __m256i {
     const ISA: IsaName = IsaName::Avx2;
     const BYTES: usize = 32;
     const SLOTS: usize = 4;
 
-    #[inline(always)]
-    unsafe fn zero() -> Self {
-        unsafe { _mm256_setzero_si256() }
+    operations! {
+        zero() = _mm256_setzero_si256;
+        add_32(self, other) = _mm256_add_epi32;
+        times_256(self) = _mm256_slli_epi32::<8>;
+        add_64(self, other) = _mm256_add_epi64;
+        multiply_words(self, other) = _mm256_madd_epi16;
+        multiply_low(self, other) = _mm256_mul_epu32;
     }
+
     #[inline(always)]
     unsafe fn load(from: *const u8) -> Self {
+        // SAFETY: the caller's promise.
         unsafe { _mm256_loadu_si256(from.cast()) }
     }
+
     #[inline(always)]
     unsafe fn store(self, to: *mut u8) {
+        // SAFETY: the caller's promise.
         unsafe { _mm256_storeu_si256(to.cast(), self) }
-    }
-    #[inline(always)]
-    unsafe fn add_32(self, other: Self) -> Self {
-        unsafe { _mm256_add_epi32(self, other) }
-    }
-    #[inline(always)]
-    unsafe fn times_256(self) -> Self {
-        unsafe { _mm256_slli_epi32::<8>(self) }
-    }
-    #[inline(always)]
-    unsafe fn add_64(self, other: Self) -> Self {
-        unsafe { _mm256_add_epi64(self, other) }
-    }
-    #[inline(always)]
-    unsafe fn multiply_words(self, other: Self) -> Self {
-        unsafe { _mm256_madd_epi16(self, other) }
-    }
-    #[inline(always)]
-    unsafe fn multiply_low(self, other: Self) -> Self {
-        unsafe { _mm256_mul_epu32(self, other) }
     }
 
     /// Both halves hold the same 16 bytes and take two residues each. Of 8 slots (24 bytes) the
@@ -218,10 +216,13 @@ impl Vector for __m256i {
             0..3 => (begin + byte / 8 * 3 + byte % 8) as u8,
             _ => 0x80,
         });
+        // SAFETY: the caller's promise; the array is a register's bytes.
         unsafe { [Self::load(places.as_ptr()); 2] }
     }
+
     #[inline(always)]
     unsafe fn unpack(term: *const u8, slot: usize, index: &[Self; 2], out: &mut [Self]) {
+        // SAFETY: the caller's promise; bytes 0..16 of 24, or 8..24.
         unsafe {
             let from = term.add(slot * 3 - slot / 4 % 2 * 4);
             let bytes = _mm256_broadcastsi128_si256(_mm_loadu_si128(from.cast()));
@@ -232,43 +233,30 @@ impl Vector for __m256i {
     compiled!("avx2", scan tiles of 2 rows, 1 registers of slots);
 }
 
-#[expect(clippy::undocumented_unsafe_blocks, reason = "each passes on the promise of its trait")]
 impl Vector for __m512i {
     const ISA: IsaName = IsaName::Avx512Bw;
     const BYTES: usize = 64;
     const SLOTS: usize = 16;
 
-    #[inline(always)]
-    unsafe fn zero() -> Self {
-        unsafe { _mm512_setzero_si512() }
+    operations! {
+        zero() = _mm512_setzero_si512;
+        add_32(self, other) = _mm512_add_epi32;
+        times_256(self) = _mm512_slli_epi32::<8>;
+        add_64(self, other) = _mm512_add_epi64;
+        multiply_words(self, other) = _mm512_madd_epi16;
+        multiply_low(self, other) = _mm512_mul_epu32;
     }
+
     #[inline(always)]
     unsafe fn load(from: *const u8) -> Self {
+        // SAFETY: the caller's promise.
         unsafe { _mm512_loadu_si512(from.cast()) }
     }
+
     #[inline(always)]
     unsafe fn store(self, to: *mut u8) {
+        // SAFETY: the caller's promise.
         unsafe { _mm512_storeu_si512(to.cast(), self) }
-    }
-    #[inline(always)]
-    unsafe fn add_32(self, other: Self) -> Self {
-        unsafe { _mm512_add_epi32(self, other) }
-    }
-    #[inline(always)]
-    unsafe fn times_256(self) -> Self {
-        unsafe { _mm512_slli_epi32::<8>(self) }
-    }
-    #[inline(always)]
-    unsafe fn add_64(self, other: Self) -> Self {
-        unsafe { _mm512_add_epi64(self, other) }
-    }
-    #[inline(always)]
-    unsafe fn multiply_words(self, other: Self) -> Self {
-        unsafe { _mm512_madd_epi16(self, other) }
-    }
-    #[inline(always)]
-    unsafe fn multiply_low(self, other: Self) -> Self {
-        unsafe { _mm512_mul_epu32(self, other) }
     }
 
     /// Two permutations for 16 residues: quarter i of the register gets the pairs of doublewords
@@ -290,12 +278,15 @@ impl Vector for __m512i {
                 byte => (first + residue + byte) as u8,
             }
         });
+        // SAFETY: the caller's promise; each array is a register's bytes.
         unsafe { [Self::load(double_words.as_ptr().cast()), Self::load(places.as_ptr())] }
     }
+
     #[inline(always)]
     unsafe fn unpack(term: *const u8, slot: usize, index: &[Self; 2], out: &mut [Self]) {
+        // SAFETY: the caller's promise; bytes 0..64 of 96, or 32..96.
         unsafe {
-            let bytes = Self::load(term.add(slot * 2)); // slot 16: byte 32
+            let bytes = Self::load(term.add(slot * 2));
             let pairs = _mm512_permutexvar_epi32(index[0], bytes);
             out[0] = _mm512_shuffle_epi8(pairs, index[1]);
             out[1] = _mm512_srli_epi64::<32>(out[0]);
@@ -313,6 +304,12 @@ const GROUP_ROWS: usize = 16;
 /// 7 KB.
 const STEPS_MAX: usize = 6;
 
+/// Steps of a block of columns: blocks are nearly equal.
+fn block_steps(columns: usize) -> usize {
+    let steps = columns / 64;
+    steps.div_ceil(steps.div_ceil(STEPS_MAX))
+}
+
 /// Plan: groups of 16 rows; within a group blocks of columns, turned into words once for all
 /// queries; within a block tiles of rows x queries. On 256 bits a tile is 2 rows x 6 queries, 12
 /// sums, fed by 8 loads for 12 `vpmaddwd`; on 512 bits 4 rows.
@@ -323,8 +320,7 @@ const STEPS_MAX: usize = 6;
 unsafe fn scan<V: Vector>(job: &ScanJob<'_>, out: &mut [u32], tile_rows: usize) {
     assert!(job.rows.is_multiple_of(GROUP_ROWS), "this is a bug: rows of a scan job");
     assert!(job.queries <= BATCH_QUERIES_PER_SCAN_MAX, "this is a bug: batch");
-    let steps = job.columns / 64;
-    let block_steps = steps.div_ceil(steps.div_ceil(STEPS_MAX));
+    let (steps, block_steps) = (job.columns / 64, block_steps(job.columns));
     let mut low = [[WordLine::ZERO; STEPS_MAX * LOW_LINES]; GROUP_ROWS];
     let mut high = [[WordLine::ZERO; STEPS_MAX]; GROUP_ROWS];
     let mut sums = [[Line([0; 64]); GROUP_ROWS]; BATCH_QUERIES_PER_SCAN_MAX];
@@ -338,24 +334,22 @@ unsafe fn scan<V: Vector>(job: &ScanJob<'_>, out: &mut [u32], tile_rows: usize) 
                 words::spread(columns, low, high);
             }
             for (query, queries) in query_tiles(job.queries) {
-                let digits = &job.digits[query * steps * PLANES..];
+                let digits = &job.digits[(first * job.queries + query * count) * LINES..];
                 for row in (0..GROUP_ROWS).step_by(tile_rows) {
                     let next = begin + (GROUP_ROWS + row) * job.columns;
                     let tile = ScanTile {
                         row,
                         count,
-                        low: low[row].as_ptr(),
-                        high: high[row].as_ptr(),
-                        low_digits: digits[first * LOW_LINES..].as_ptr(),
-                        high_digits: digits[steps * LOW_LINES + first..].as_ptr(),
-                        digits_stride: steps * PLANES,
+                        low: low[row..].as_flattened().as_ptr(),
+                        high: high[row..].as_flattened().as_ptr(),
+                        digits: digits.as_ptr(),
                         next: job.matrix.as_ptr().wrapping_add(next),
                         next_stride: job.columns,
+                        sums: sums[query..query + queries].as_mut_ptr(),
                     };
-                    let sums = sums[query..query + queries].as_mut_ptr();
                     // SAFETY: the caller's promise; `ScanJob::check`: `queries` queries from
                     // `query` have digits for `count` steps from `first`.
-                    unsafe { by_queries!(queries, V::scan_tile::<QUERIES>(&tile, sums)) }
+                    unsafe { by_queries!(queries, QUERIES => V::scan_tile::<QUERIES>(&tile)) }
                 }
             }
         }
@@ -378,15 +372,13 @@ pub(super) struct ScanTile {
     low: *const WordLine,
     /// The first row's high lines; STEPS_MAX on, the next row's.
     high: *const WordLine,
-    /// The first query's low lines.
-    low_digits: *const Line,
-    /// The first query's high lines.
-    high_digits: *const Line,
-    /// Lines from query to query.
-    digits_stride: usize,
+    /// The first query's lines, then those of the queries after it.
+    digits: *const Line,
     /// The same columns of the same rows of the next group: for prefetching only.
     next: *const u8,
     next_stride: usize,
+    /// The first query's.
+    sums: *mut [Line; GROUP_ROWS],
 }
 
 impl ScanTile {
@@ -396,31 +388,29 @@ impl ScanTile {
     /// # Safety
     /// [`Vector::ISA`]; ROWS rows, QUERIES queries and their sums are there.
     #[inline(always)]
-    unsafe fn run<V: Vector, const ROWS: usize, const QUERIES: usize>(
-        &self,
-        sums: *mut [Line; GROUP_ROWS],
-    ) {
+    unsafe fn run<V: Vector, const ROWS: usize, const QUERIES: usize>(&self) {
         // SAFETY: the caller's promise.
         unsafe {
             let mut acc = [[V::zero(); ROWS]; QUERIES];
+            let high_digits = self.digits.add(self.count * LOW_LINES);
             for step in 0..self.count {
                 for row in 0..ROWS {
                     let line = self.next.wrapping_add(row * self.next_stride + step * 64);
                     _mm_prefetch::<_MM_HINT_T1>(line.cast());
                 }
-                let (entries, digits) = (self.high.add(step), self.high_digits.add(step));
+                let (entries, digits) = (self.high.add(step), high_digits.add(step));
                 self.add_line(entries, STEPS_MAX, digits, &mut acc);
             }
             for acc in acc.as_flattened_mut() {
                 *acc = acc.times_256();
             }
             for line in 0..self.count * LOW_LINES {
-                let (entries, digits) = (self.low.add(line), self.low_digits.add(line));
+                let (entries, digits) = (self.low.add(line), self.digits.add(line));
                 self.add_line(entries, STEPS_MAX * LOW_LINES, digits, &mut acc);
             }
             for query in 0..QUERIES {
                 for row in 0..ROWS {
-                    let sum = sums.add(query).cast::<Line>().add(self.row + row).cast::<u8>();
+                    let sum = self.sums.add(query).cast::<Line>().add(self.row + row).cast::<u8>();
                     acc[query][row].add_32(V::load(sum)).store(sum);
                 }
             }
@@ -447,7 +437,7 @@ impl ScanTile {
                     rows[row] = V::load(entries.add(row * stride).cast::<u8>().add(at));
                 }
                 for query in 0..QUERIES {
-                    let from = digits.add(query * self.digits_stride).cast::<u8>();
+                    let from = digits.add(query * self.count * LINES).cast::<u8>();
                     let words = V::load(from.add(at));
                     for row in 0..ROWS {
                         acc[query][row] = acc[query][row].add_32(rows[row].multiply_words(words));
@@ -470,8 +460,8 @@ const PACKS_MAX: usize = 2;
 type Sums = [[u64; BLOCK_SLOTS]; PACKS_MAX];
 
 /// Plan: packs in twos; within those, chunks of 64 terms; within a chunk tiles of queries x packs x
-/// slots. On 256 bits: 6 queries x 2 packs x 4 slots, 12 sums, fed by 2 `vpshufb` and 8 loads for 12
-/// `vpmuludq`; on 512 bits: 16 slots, 24 sums, 6 instructions that unpack and 14 loads for 24.
+/// slots. On 256 bits: 6 queries x 2 packs x 4 slots, 12 sums, fed by 2 `vpshufb` and 8 loads for
+/// 12 `vpmuludq`; on 512 bits: 16 slots, 24 sums, 6 instructions that unpack and 14 loads for 24.
 ///
 /// # Safety
 /// [`Vector::ISA`]; `job` is checked.
@@ -546,13 +536,13 @@ unsafe fn pack_chunk<V: Vector>(
                 key_words: job.key_words,
                 key_step: chunk.key_step,
                 next: job.tables.as_ptr().wrapping_add(next + part * chunk.terms * part_bytes),
+                sums: sums[query..query + queries].as_mut_ptr(),
             };
-            let sums = sums[query..query + queries].as_mut_ptr();
             // SAFETY: the caller's promise.
             unsafe {
                 match chunk.packs {
-                    1 => by_queries!(queries, V::pack_tile::<1, QUERIES>(&tile, sums)),
-                    _ => by_queries!(queries, V::pack_tile::<2, QUERIES>(&tile, sums)),
+                    1 => by_queries!(queries, QUERIES => V::pack_tile::<1, QUERIES>(&tile)),
+                    _ => by_queries!(queries, QUERIES => V::pack_tile::<2, QUERIES>(&tile)),
                 }
             }
         }
@@ -577,6 +567,8 @@ pub(super) struct PackTile<V> {
     key_step: usize,
     /// This tile's share of the first pack's next chunk: for prefetching only.
     next: *const u8,
+    /// The first query's.
+    sums: *mut Sums,
 }
 
 impl<V: Vector> PackTile<V> {
@@ -585,10 +577,7 @@ impl<V: Vector> PackTile<V> {
     /// # Safety
     /// [`Vector::ISA`]; PACKS packs, QUERIES queries and their sums are there.
     #[inline(always)]
-    unsafe fn run<const PACKS: usize, const QUERIES: usize, const VECTORS: usize>(
-        &self,
-        sums: *mut Sums,
-    ) {
+    unsafe fn run<const PACKS: usize, const QUERIES: usize, const VECTORS: usize>(&self) {
         let part_bytes = TERM_BYTES * V::SLOTS / BLOCK_SLOTS;
         // SAFETY: the caller's promise.
         unsafe {
@@ -615,7 +604,7 @@ impl<V: Vector> PackTile<V> {
             for query in 0..QUERIES {
                 for pack in 0..PACKS {
                     for v in 0..VECTORS {
-                        let sum = sums.add(query).cast::<[u64; BLOCK_SLOTS]>().add(pack);
+                        let sum = self.sums.add(query).cast::<[u64; BLOCK_SLOTS]>().add(pack);
                         let sum = sum.cast::<u64>().add(self.slot).cast::<u8>().add(v * V::BYTES);
                         acc[query][pack][v].add_64(V::load(sum)).store(sum);
                     }

@@ -18,22 +18,17 @@ use std::time::{Duration, Instant};
 use rayon::prelude::*;
 
 use super::kernel::{
-    BLOCK_SLOTS, BLOCKS, Kernels, KeyLayout, Line, PLANES, PRIMES, PackJob, Round, ScanJob,
-    TERM_BYTES,
+    BLOCK_SLOTS, BLOCKS, JOB_ROWS, Kernels, KeyLayout, Line, PLANES, PRIMES, PackJob, Round,
+    ScanJob, TERM_BYTES,
 };
 use super::{Answer, Batch, EncryptedQuery, Engine, EngineError, ShardView, StageTimes};
 use crate::arith::{Isa, Rings};
 use crate::limits::{self, BATCH_QUERIES_PER_SCAN_MAX};
-use crate::params::{D, PACK_ROWS_MIN, Shape};
+use crate::params::{D, Shape};
 use crate::scheme::pack_bits;
 
-/// Rows of one scan job: enough work (25 us a query at the standard shape) to be worth handing to
-/// a thread, and every pack size is a multiple.
-const JOB_ROWS: usize = 32;
-const _: () = assert!((PACK_ROWS_MIN as usize).is_multiple_of(JOB_ROWS));
-
 /// Rows scanned at once of a shard that is still being read: 4 MB at the standard shape.
-const PIECE_ROWS: usize = 8 * JOB_ROWS;
+const PIECE_ROWS: usize = 2 * JOB_ROWS;
 
 /// Key words of one query under one prime, at most: see [`KeyLayout`].
 const KEY_WORDS_MAX: usize = 3 * D;

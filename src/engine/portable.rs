@@ -8,10 +8,10 @@ use std::ops::Range;
 
 use super::EncryptedQuery;
 use super::kernel::{
-    BLOCK_SLOTS, Kernels, Line, PLANES, PackJob, Round, ScanJob, TERM_BYTES, reduce_sums,
+    BLOCK_SLOTS, Kernels, Line, PackJob, Round, ScanJob, TERM_BYTES, reduce_sums,
     round_coefficients,
 };
-use super::words::{self, LOW_LINES, WordLine};
+use super::words::{self, LINES, LOW_LINES, WordLine};
 
 /// Plain Rust.
 pub(super) struct Portable;
@@ -28,6 +28,10 @@ const SLOTS: usize = 8;
 impl Kernels for Portable {
     fn name(&self) -> &'static str {
         "portable"
+    }
+
+    fn digit_block(&self, columns: usize) -> usize {
+        columns.min(STEPS * 64)
     }
 
     fn split_digits(&self, queries: &[EncryptedQuery], columns: Range<usize>, digits: &mut [Line]) {
@@ -49,10 +53,10 @@ impl Kernels for Portable {
                     let begin = (job.first_row + row) * job.columns + first * 64;
                     words::spread(&job.matrix[begin..begin + count * 64], low, high);
                 }
-                for (query, digits) in job.digits.chunks_exact(steps * PLANES).enumerate() {
-                    let (lows, highs) = words::low_and_high(digits);
-                    let lows = &lows[first * LOW_LINES..][..count * LOW_LINES];
-                    let highs = &highs[first..first + count];
+                let digits = &job.digits[first * LINES * job.queries..];
+                let digits = digits.chunks_exact(count * LINES).take(job.queries);
+                for (query, digits) in digits.enumerate() {
+                    let (lows, highs) = digits.split_at(count * LOW_LINES);
                     for ((row, low), high) in rows.clone().zip(&low).zip(&high) {
                         let sum = &mut out[query * job.rows + row];
                         let all = dot(low, lows).wrapping_add(dot(high, highs) << 8);

@@ -12,7 +12,7 @@
 //!
 //! The last product is needed modulo 2^16 only, so its factors wrap around to words. 64 columns are
 //! two low lines (a, b of 32 pairs of columns; in a query x_low, y_low) and a high line (a + 2^8 b;
-//! y_high + 2^8 x_high). A query is all its low lines, then all its high lines.
+//! y_high + 2^8 x_high).
 
 use std::ops::Range;
 
@@ -22,7 +22,7 @@ use super::kernel::Line;
 /// Low lines of 64 columns.
 pub(super) const LOW_LINES: usize = 2;
 /// Lines of 64 columns.
-const LINES: usize = LOW_LINES + 1;
+pub(super) const LINES: usize = LOW_LINES + 1;
 
 /// 32 words on a cache line.
 #[derive(Clone, Copy)]
@@ -33,7 +33,7 @@ impl WordLine {
     pub(super) const ZERO: Self = Self([0; 32]);
 }
 
-/// The queries' bytes of some columns to lines, query by query.
+/// The queries' bytes of a block of columns to lines, `[query][low lines, high lines]`.
 #[inline(always)]
 pub(super) fn split(queries: &[EncryptedQuery], columns: Range<usize>, digits: &mut [Line]) {
     let lines = columns.len() / 64 * LINES;
@@ -42,7 +42,6 @@ pub(super) fn split(queries: &[EncryptedQuery], columns: Range<usize>, digits: &
     }
 }
 
-/// One query's bytes to lines.
 #[inline(always)]
 fn split_query(vector: &[u8], digits: &mut [Line]) {
     let (low, high) = digits.split_at_mut(digits.len() / LINES * LOW_LINES);
@@ -59,11 +58,6 @@ fn split_query(vector: &[u8], digits: &mut [Line]) {
             }
         }
     }
-}
-
-/// A query's low lines and its high lines.
-pub(super) fn low_and_high(digits: &[Line]) -> (&[Line], &[Line]) {
-    digits.split_at(digits.len() / LINES * LOW_LINES)
 }
 
 /// Columns of a row to low lines and high lines.
