@@ -258,7 +258,8 @@ impl Session<'_> {
         let all: Vec<u32> = (0..work.shard_count).collect();
         let head = manifest_head(work, 0);
         let found = self.for_each_shard(&all, shards_at_once(work, self.pool), |shard| {
-            let found = check_shard(&folder, shard, &head, work.shard_count);
+            let check = || check_shard(&folder, shard, &head, work.shard_count);
+            let found = self.pool.install(check);
             self.progress.advance(1);
             found
         })?;
@@ -467,7 +468,8 @@ impl Session<'_> {
         check: &ShardCheck,
     ) -> Result<ShardEntry, Stop> {
         let path = partition::path(&self.directory.work.partitions(), shard);
-        let rows = Partition::read(&path).context("read", &path).map_err(Stop::Error)?;
+        let rows = self.pool.install(|| Partition::read(&path));
+        let rows = rows.context("read", &path).map_err(Stop::Error)?;
         let made = self.pool.install(|| make::make(spec, shard, rows, check.digest));
         let made = made.map_err(|error| match error {
             MakeError::NoRibbonSeed => Stop::Widen(shard),
