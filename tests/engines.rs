@@ -26,16 +26,22 @@ enum Fill {
     Lowest,
     /// Sums as high as they get: entries 127, the rest as above.
     Highest,
-    /// Query bytes at the edges of signed ones, so that digits carry in all ways into each other,
-    /// and entries at theirs.
+    /// Numbers that carry from one digit to the next, whatever the digits: bytes, 12 bits, words.
     Carries,
 }
 
 use Fill::{Carries, Highest, Lowest, Random};
 
+const CARRY_ENTRIES: [u8; 6] = [0x80, 0x81, 0xff, 0x00, 0x01, 0x7f];
+const CARRY_VALUES: [u32; 24] = [
+    0, 1, 0x7f, 0x80, 0xff, 0x7ff, 0x800, 0xfff, 0x7f00, 0x7fff, 0x8000, 0x80ff, 0xff00, 0xffff,
+    0x1_0000, 0x7f_7f7f, 0x7f_ffff, 0x80_0000, 0x80_8080, 0x80_0800, 0xff_0000, 0xff_7fff,
+    0xff_f800, 0xff_ffff,
+];
+
 /// Pack rows, packs, columns, queries, numbers. One below and above what the kernels tile by:
-/// 32 rows, 64 columns, blocks of 32 and 48 steps of 64 columns, packs in fours, queries in pairs and in
-/// sixes, terms by 64.
+/// 32 rows, 64 columns, blocks of 6, 8, 18, 32 and 48 steps of 64 columns, packs in twos and in
+/// fours, queries in pairs and in sixes, terms by 32 and by 64.
 const CASES: &[(u32, u32, u32, usize, Fill)] = &[
     (128, 1, 192, 1, Random),
     (128, 1, 192, 2, Random),
@@ -48,6 +54,11 @@ const CASES: &[(u32, u32, u32, usize, Fill)] = &[
     (128, 1, COLUMNS_MAX, 3, Random),
     (128, 1, COLUMNS_MAX, 2, Lowest),
     (128, 1, COLUMNS_MAX, 2, Highest),
+    (128, 1, 384, 5, Carries),
+    (128, 3, 448, 6, Carries),
+    (128, 2, 512, 13, Carries),
+    (128, 4, 576, 12, Random),
+    (128, 1, 3136, 11, Carries),
     (256, 1, 256, 2, Random),
     (256, 2, 320, 7, Random),
     (256, 5, 192, 33, Random),
@@ -63,6 +74,9 @@ const CASES: &[(u32, u32, u32, usize, Fill)] = &[
     (2048, 2, 256, 3, Random),
     (2048, 3, 320, 7, Highest),
     (2048, 5, 2112, 2, Random),
+    (128, 1, 1088, 7, Carries),
+    (128, 1, 1152, 17, Random),
+    (128, 1, 1216, 18, Carries),
     (128, 1, 2048, 3, Carries),
     (256, 2, 4160, 4, Carries),
 ];
@@ -74,11 +88,6 @@ fn bytes(label: &str, count: usize) -> Vec<u8> {
     bytes
 }
 
-/// The same, but each byte is one of four.
-fn edges(label: &str, count: usize, edges: [u8; 4]) -> Vec<u8> {
-    bytes(label, count).into_iter().map(|byte| edges[usize::from(byte % 4)]).collect()
-}
-
 /// Residues of three bytes, a half modulo Q and a half modulo P.
 fn residues(label: &str, count: usize, fill: Fill) -> Vec<u8> {
     let mut bytes = bytes(label, count);
@@ -86,8 +95,9 @@ fn residues(label: &str, count: usize, fill: Fill) -> Vec<u8> {
         for residue in bytes.as_chunks_mut::<3>().0 {
             let drawn = u32::from_le_bytes([residue[0], residue[1], residue[2], 0]);
             let value = match fill {
-                Random | Carries => drawn % prime,
+                Random => drawn % prime,
                 Lowest | Highest => prime - 1,
+                Carries => CARRY_VALUES[drawn as usize % CARRY_VALUES.len()].min(prime - 1),
             };
             residue.copy_from_slice(&value.to_le_bytes()[..3]);
         }
@@ -110,9 +120,12 @@ impl Case {
         let label = |what: &str, index: usize| format!("sotto engine test {name} {what} {index}");
         let matrix = match fill {
             Random => bytes(&label("matrix", 0), shape.matrix_bytes()),
-            Carries => edges(&label("matrix", 0), shape.matrix_bytes(), [0x80, 0x7f, 0xff, 0x01]),
             Lowest => vec![0x80; shape.matrix_bytes()],
             Highest => vec![0x7f; shape.matrix_bytes()],
+            Carries => bytes(&label("matrix", 0), shape.matrix_bytes())
+                .iter()
+                .map(|&drawn| CARRY_ENTRIES[usize::from(drawn) % CARRY_ENTRIES.len()])
+                .collect(),
         };
         let tables = (0..shape.packs())
             .flat_map(|pack| residues(&label("table", pack), shape.table_bytes(), fill));
@@ -120,10 +133,12 @@ impl Case {
         let query = |index: usize| {
             let vector = match fill {
                 Random => bytes(&label("query", index), shape.query_bytes()),
-                Carries => {
-                    edges(&label("query", index), shape.query_bytes(), [0, 0x7f, 0x80, 0xff])
-                }
                 Lowest | Highest => vec![0xff; shape.query_bytes()],
+                Carries => bytes(&label("query", index), shape.columns())
+                    .iter()
+                    .map(|&drawn| CARRY_VALUES[usize::from(drawn) % CARRY_VALUES.len()])
+                    .flat_map(|value| value.to_le_bytes()[..3].to_vec())
+                    .collect(),
             };
             let keys = (0..shape.keys())
                 .flat_map(|key| residues(&label("key", 2 * index + key), 2 * D * 3, fill));
@@ -460,6 +475,6 @@ fn choices_are_taken_or_refused() {
     }
     assert_eq!("auto".parse(), Ok(IsaChoice::Auto));
     let error = "sse2".parse::<IsaChoice>().unwrap_err();
-    let expected = "found \"sse2\", expected auto, portable, avx2, avx512bw, avx512 or neon";
+    let expected = "found \"sse2\", expected auto, portable, avx2, avx512bw, avx512, amx or neon";
     assert_eq!(error.to_string(), expected);
 }

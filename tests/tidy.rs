@@ -15,7 +15,7 @@ const ORDER: [&str; 15] = [
 /// Outside crates that live in some modules only.
 const OWNERS: [(&str, &[&str]); 14] = [
     ("memmap2", &["shard"]),
-    ("libc", &["shard"]),
+    ("libc", &["arith", "shard"]),
     ("csv", &["build"]),
     ("indicatif", &["build", "commands"]),
     ("prost", &["wire"]),

@@ -9,6 +9,7 @@ use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
 use sotto::arith::IsaName;
+use sotto::engine::ShardView;
 use sotto::params::{D, Shape};
 
 use super::machine::pin_this_thread;
@@ -37,22 +38,24 @@ pub(super) fn work(isa: IsaName, shape: &Shape) -> Option<[Work; 2]> {
     // How many a query: in the scan for 64 columns of a row, in the pack for 8 slots of a term.
     let (scan, for_columns, pack, for_slots) = match isa {
         IsaName::Portable => return None,
-        IsaName::Avx2 => (peaks::MADDWD_256, 6, peaks::MULUDQ_256, 2),
-        IsaName::Avx512Bw => (peaks::MADDWD_512, 3, peaks::MULUDQ_512, 1),
-        IsaName::Avx512 => (peaks::DPBUSD, 3, peaks::MADD52, 1),
-        IsaName::Neon => (peaks::SDOT, 12, peaks::UMLAL, 4),
+        IsaName::Avx2 => (peaks::MADDWD_256, 6.0, peaks::MULUDQ_256, 2),
+        IsaName::Avx512Bw => (peaks::MADDWD_512, 3.0, peaks::MULUDQ_512, 1),
+        IsaName::Avx512 => (peaks::DPBUSD, 3.0, peaks::MADD52, 1),
+        IsaName::Amx => (peaks::TDPBSUD, 3.0 / 256.0, peaks::MADD52, 1),
+        IsaName::Neon => (peaks::SDOT, 12.0, peaks::UMLAL, 4),
     };
-    let scan_count = shape.rows() * shape.columns() / 64 * for_columns;
+    let scan_count = (shape.rows() * shape.columns() / 64) as f64 * for_columns;
     let pack_count = shape.packs() * shape.terms() * 2 * D / 8 * for_slots;
     Some([
-        Work { instruction: scan, count: scan_count as f64 },
+        Work { instruction: scan, count: scan_count },
         Work { instruction: pack, count: pack_count as f64 },
     ])
 }
 
 impl Floors {
     /// Measures all of it once more and keeps what is better.
-    pub(super) fn measure(&mut self, sections: &[&[u8]], cores: &[usize], peak_loops: u64) {
+    pub(super) fn measure(&mut self, shard: &ShardView<'_>, cores: &[usize], peak_loops: u64) {
+        let sections = [shard.matrix, shard.tables];
         for threads in 1..=cores.len() {
             for (name, reader) in readers() {
                 let found = (read(sections, &cores[..threads], reader), name);
@@ -83,7 +86,7 @@ impl Floors {
 type Reader = fn(&[u8]) -> u64;
 
 /// Reads every byte once, each thread its part of each section.
-fn read(sections: &[&[u8]], cores: &[usize], reader: Reader) -> Duration {
+fn read(sections: [&[u8]; 2], cores: &[usize], reader: Reader) -> Duration {
     let part = |thread: usize| {
         for section in sections {
             let (first, last) = (thread, thread + 1);

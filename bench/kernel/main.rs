@@ -21,6 +21,8 @@ mod peaks;
 mod report;
 
 use std::error::Error;
+use std::fs::File;
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -29,10 +31,10 @@ use sotto::params::{Shape, ShapeWishes};
 
 use answers::Setting;
 use client::Client;
+use cold::Cold;
 use floors::Floors;
 use inputs::{Noise, Store};
-use machine::Machine;
-use report::{Found, Report};
+use report::{Head, Report};
 
 /// How much is run.
 struct Plan {
@@ -69,7 +71,7 @@ const QUICK: Plan = Plan {
     rounds_max: 4,
     budget: Duration::from_secs(20),
     portable_rounds: 0,
-    cold_rounds: 1,
+    cold_rounds: 2,
     peak_loops: 1 << 18,
 };
 const FULL: Plan = Plan {
@@ -107,7 +109,7 @@ fn options(arguments: &[String]) -> Result<Options, String> {
             "--quick" => options.plan = QUICK,
             "--engine" => {
                 let name = rest.next().map_or("", String::as_str);
-                let present = options.engines.clone();
+                let present: Vec<_> = options.engines.iter().map(|isa| isa.name()).collect();
                 options.engines.retain(|engine| engine.name() == name);
                 if options.engines.is_empty() {
                     return Err(format!("--engine: found {name:?}, expected one of {present:?}"));
@@ -126,55 +128,69 @@ fn options(arguments: &[String]) -> Result<Options, String> {
     Ok(options)
 }
 
+/// Everything a run found.
+struct Measured {
+    floors: Floors,
+    settings: Vec<Setting>,
+    client: Client,
+    memory_bytes: Option<u64>,
+    cold: Vec<Cold>,
+}
+
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let Options { plan, engines, json } = options(&arguments)?;
+    let json = json.map(|path| {
+        File::create(&path).map_err(|error| format!("cannot write {}: {error}", path.display()))
+    });
+    let json = json.transpose()?; // before the work, not after it
     let cores = machine::cores();
-    let machine = Machine::new(&cores);
     machine::pin_this_thread(&cores[..1]);
     let shape = Shape::for_records(plan.records, 120, ShapeWishes::default())?;
-    let mut noise = Noise::new();
-    let store = Store::write(&shape, &mut noise)?;
-    let fastest = *engines.last().ok_or("no engine")?;
-    let most = plan.batches.iter().max().copied().unwrap_or(1);
-    let queries: Vec<_> = (0..most).map(|_| noise.query(&shape)).collect();
-
-    let mut floors = Floors::default();
-    let mut client = Client::new(&shape, &mut noise);
-    let mut settings;
-    let memory_bytes;
-    {
-        let database = store.open()?;
-        let shard = database.shard(0).ok_or("the database has no shard")?;
-        let sections = [shard.view().matrix, shard.view().tables];
-        floors.measure(&sections, &cores, plan.peak_loops);
-        memory_bytes = memory::growth(fastest, shard.view(), &queries, cores.len())?;
-        settings = Setting::all(&plan, &engines, cores.len())?;
-        machine::pin_engines(&cores)?;
-        let begun = Instant::now();
-        for round in 0..plan.rounds_max {
-            if round > 0 && begun.elapsed() > plan.budget {
-                break;
-            }
-            if round > 0 {
-                floors.measure(&sections, &cores, plan.peak_loops);
-            }
-            client.measure()?;
-            for setting in settings.iter_mut().filter(|setting| round < setting.rounds) {
-                setting.run(shard.view(), &queries)?;
-            }
-        }
+    let head = Head::new(&plan, &arguments, &shape, &cores);
+    let measured = measure(&plan, &engines, &shape, &cores)?;
+    let mut report = Report::new(head, &shape, &measured);
+    if plan.records == STANDARD_RECORDS {
+        report.add_targets();
     }
-    let cold = cold::measure(&store, &queries, fastest, &cores, plan.cold_rounds)?;
-
-    let found =
-        Found { floors: &floors, settings: &settings, client: &client, memory_bytes, cold: &cold };
-    let report = Report::new(&plan, &arguments, &shape, machine, &found);
     report.print();
     let text = serde_json::to_string_pretty(&report)?;
-    if let Some(path) = json {
-        std::fs::write(&path, text + "\n")
-            .map_err(|error| format!("cannot write {}: {error}", path.display()))?;
-    }
+    json.map_or(Ok(()), |mut file| writeln!(file, "{text}"))?;
     Ok(())
+}
+
+fn measure(
+    plan: &Plan,
+    engines: &[IsaName],
+    shape: &Shape,
+    cores: &[usize],
+) -> Result<Measured, Box<dyn Error>> {
+    let mut noise = Noise::new();
+    let store = Store::write(shape, &mut noise)?;
+    let most = plan.batches.iter().max().copied().unwrap_or(1);
+    let queries: Vec<_> = (0..most).map(|_| noise.query(shape)).collect();
+    let fastest = *engines.last().ok_or("no engine")?;
+
+    let database = store.open()?;
+    let shard = database.shard(0).ok_or("the database has no shard")?.view();
+    let mut floors = Floors::default();
+    floors.measure(&shard, cores, plan.peak_loops);
+    let memory_bytes = memory::growth(fastest, shard, &queries, cores.len())?;
+    let mut settings = Setting::all(plan, engines, cores.len())?;
+    machine::pin_engines(cores)?;
+    let mut client = Client::new(shape, &mut noise);
+    let begun = Instant::now();
+    for round in 0..plan.rounds_max {
+        if round > 0 && begun.elapsed() > plan.budget {
+            break;
+        }
+        floors.measure(&shard, cores, plan.peak_loops);
+        client.measure()?;
+        for setting in settings.iter_mut().filter(|setting| round < setting.rounds) {
+            setting.run(shard, &queries)?;
+        }
+    }
+    drop(database); // pages that are mapped cannot be dropped
+    let cold = cold::measure(&store, &queries, fastest, cores, plan.cold_rounds)?;
+    Ok(Measured { floors, settings, client, memory_bytes, cold })
 }

@@ -10,6 +10,7 @@ pub(super) struct Peak {
 }
 
 pub(super) const DPBUSD: &str = "vpdpbusd";
+pub(super) const TDPBSUD: &str = "tdpbsud";
 pub(super) const MADD52: &str = "vpmadd52luq";
 pub(super) const MADDWD_512: &str = "vpmaddwd_vpaddd_512";
 pub(super) const MADDWD_256: &str = "vpmaddwd_vpaddd_256";
@@ -33,6 +34,9 @@ pub(super) fn present() -> Vec<Peak> {
     if Isa::new(IsaName::Avx512).is_some() {
         peaks.push(Peak { name: DPBUSD, per_loop: 24, run: x86::dpbusd });
         peaks.push(Peak { name: MADD52, per_loop: 24, run: x86::madd52 });
+    }
+    if Isa::new(IsaName::Amx).is_some() {
+        peaks.push(Peak { name: TDPBSUD, per_loop: 6, run: x86::tdpbsud });
     }
     peaks
 }
@@ -88,6 +92,30 @@ mod x86 {
             ),*);
         };
     }
+    /// Six sums of 16 rows of 64 bytes.
+    pub(super) fn tdpbsud(loops: u64) {
+        #[repr(C, align(64))]
+        struct TileConfig([u8; 64]);
+        let mut config = TileConfig([0; 64]);
+        config.0[0] = 1;
+        for tile in 0..8 {
+            config.0[16 + 2 * tile] = 64;
+            config.0[48 + tile] = 16;
+        }
+        // SAFETY: as in `peak`; reads the 64 bytes of `config`.
+        unsafe {
+            asm!(
+                "ldtilecfg [{config}]", "2:",
+                "tdpbsud tmm0, tmm6, tmm7", "tdpbsud tmm1, tmm6, tmm7",
+                "tdpbsud tmm2, tmm6, tmm7", "tdpbsud tmm3, tmm6, tmm7",
+                "tdpbsud tmm4, tmm6, tmm7", "tdpbsud tmm5, tmm6, tmm7",
+                "dec rcx", "jnz 2b", "tilerelease",
+                config = in(reg) &config, inout("rcx") loops => _,
+                clobber_abi("sysv64"), options(nostack, readonly),
+            );
+        }
+    }
+
     fused!(dpbusd "vpdpbusd": 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23);
     fused!(madd52 "vpmadd52luq": 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23);
     paired!(maddwd_512 "vpmaddwd" "vpaddd" "zmm" by 30 31:

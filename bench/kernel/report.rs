@@ -11,21 +11,16 @@ use sotto::arith::IsaName;
 use sotto::params::Shape;
 
 use super::answers::{Run, Series, Setting};
-use super::client::Client;
 use super::cold::Cold;
 use super::floors::{self, Floors};
 use super::machine::{Machine, said};
-use super::{Plan, STANDARD_RECORDS};
+use super::{Measured, Plan};
 
 /// Everything a run found.
 #[derive(Serialize)]
 pub(super) struct Report {
-    command: String,
-    effort: &'static str,
-    commit: Option<String>,
-    date: Option<String>,
-    machine: Machine,
-    shard: Shard,
+    #[serde(flatten)]
+    head: Head,
     floors: FloorsReport,
     answers: Vec<Answer>,
     /// By engine: milliseconds a query at batch 16 with one thread over those with two.
@@ -35,6 +30,17 @@ pub(super) struct Report {
     memory_batch_32_mb: Option<f64>,
     cold: Vec<ColdReport>,
     targets: Vec<Target>,
+}
+
+/// What is run, and where: known before.
+#[derive(Serialize)]
+pub(super) struct Head {
+    command: String,
+    effort: &'static str,
+    commit: Option<String>,
+    date: Option<String>,
+    machine: Machine,
+    shard: Shard,
 }
 
 #[derive(Serialize)]
@@ -123,15 +129,6 @@ struct Target {
     met: Option<bool>,
 }
 
-/// What a run's parts found.
-pub(super) struct Found<'a> {
-    pub(super) floors: &'a Floors,
-    pub(super) settings: &'a [Setting],
-    pub(super) client: &'a Client,
-    pub(super) memory_bytes: Option<u64>,
-    pub(super) cold: &'a [Cold],
-}
-
 fn rounded(number: f64) -> f64 {
     (number * 1e4).round() / 1e4
 }
@@ -146,24 +143,14 @@ fn median<T: Ord + Copy>(all: impl Iterator<Item = T>) -> Option<T> {
     all.get(all.len() / 2).copied()
 }
 
-impl Report {
-    pub(super) fn new(
-        plan: &Plan,
-        arguments: &[String],
-        shape: &Shape,
-        machine: Machine,
-        found: &Found<'_>,
-    ) -> Self {
-        let answers = found.settings.iter().flat_map(|setting| {
-            let row = |series| Answer::new(setting, series, shape, found.floors);
-            setting.series.iter().filter_map(row)
-        });
-        let mut report = Self {
+impl Head {
+    pub(super) fn new(plan: &Plan, arguments: &[String], shape: &Shape, cores: &[usize]) -> Self {
+        Self {
             command: ["cargo bench --bench kernel --", &arguments.join(" ")].join(" "),
             effort: plan.name,
             commit: said("git", &["describe", "--always", "--dirty"]),
             date: said("date", &["-u", "+%FT%TZ"]),
-            machine,
+            machine: Machine::new(cores),
             shard: Shard {
                 rows: shape.rows(),
                 columns: shape.columns(),
@@ -172,16 +159,29 @@ impl Report {
                 matrix_bytes: shape.matrix_bytes(),
                 tables_bytes: shape.packs() * shape.table_bytes(),
             },
-            floors: FloorsReport::new(found.floors, found.settings, shape),
+        }
+    }
+}
+
+impl Report {
+    pub(super) fn new(head: Head, shape: &Shape, measured: &Measured) -> Self {
+        let Measured { floors, settings, client, memory_bytes, cold } = measured;
+        let answers = settings.iter().flat_map(|setting| {
+            let row = |series| Answer::new(setting, series, shape, floors);
+            setting.series.iter().filter_map(row)
+        });
+        let mut report = Self {
+            head,
+            floors: FloorsReport::new(floors, settings, shape),
             answers: answers.collect(),
             two_threads_speedup_batch_16: BTreeMap::new(),
             client: ClientReport {
-                key_bundle_ms: ms(found.client.key_bundle),
-                encrypt_ms: ms(found.client.encrypt),
-                decode_ms: ms(found.client.decode),
+                key_bundle_ms: ms(client.key_bundle),
+                encrypt_ms: ms(client.encrypt),
+                decode_ms: ms(client.decode),
             },
-            memory_batch_32_mb: found.memory_bytes.map(|bytes| rounded(bytes as f64 / 1e6)),
-            cold: cold(found.cold),
+            memory_batch_32_mb: memory_bytes.map(|bytes| rounded(bytes as f64 / 1e6)),
+            cold: cold_rows(cold),
             targets: Vec::new(),
         };
         for engine in report.answers.iter().map(|answer| answer.engine) {
@@ -191,9 +191,6 @@ impl Report {
                 report.two_threads_speedup_batch_16.insert(engine, rounded(one / two));
             }
         }
-        if plan.records == STANDARD_RECORDS {
-            report.targets = report.targets();
-        }
         report
     }
 
@@ -202,11 +199,11 @@ impl Report {
         self.answers.iter().find(|found| (found.engine, found.threads, found.batch) == wanted)
     }
 
-    /// Those of issue 3, for the fastest engine.
-    fn targets(&self) -> Vec<Target> {
-        let Some(engine) = self.answers.last().map(|answer| answer.engine) else {
-            return Vec::new();
-        };
+    /// Those of issue 3, for `avx512`, whose instructions they name; without it for the fastest.
+    pub(super) fn add_targets(&mut self) {
+        let engines = || self.answers.iter().map(|answer| answer.engine);
+        let avx512 = engines().find(|&engine| engine == IsaName::Avx512.name());
+        let Some(engine) = avx512.or_else(|| engines().next_back()) else { return };
         let one = self.answer(engine, 1, 1);
         let sixteen = self.answer(engine, 1, 16);
         let most = |what, limit: f64, measured: Option<f64>| Target {
@@ -223,7 +220,7 @@ impl Report {
         };
         let share = |of: fn(&Answer) -> Option<f64>| sixteen.and_then(of);
         let speedup = self.two_threads_speedup_batch_16.get(engine).copied();
-        vec![
+        self.targets = vec![
             most("batch 1, one core: times reading the shard", 1.15, one.map(|a| a.times_reading)),
             most("batch 16, one core: ms a query", 4.0, sixteen.map(|a| a.ms_per_query)),
             least("batch 16, one core: scan, share of peak", 0.75, share(|a| a.scan_share)),
@@ -233,7 +230,7 @@ impl Report {
             most("client: encrypting a query, ms", 2.0, Some(self.client.encrypt_ms)),
             most("client: decoding a record, ms", 1.0, Some(self.client.decode_ms)),
             most("memory of a batch of 32, MB", 64.0, self.memory_batch_32_mb),
-        ]
+        ];
     }
 }
 
@@ -299,7 +296,7 @@ impl Answer {
     }
 }
 
-fn cold(all: &[Cold]) -> Vec<ColdReport> {
+fn cold_rows(all: &[Cold]) -> Vec<ColdReport> {
     let best = |cold: &Cold| cold.runs.iter().min().copied();
     let plain = all.iter().find(|cold| cold.answer.is_none()).and_then(best);
     let report = |cold: &Cold| {
@@ -333,11 +330,11 @@ impl Report {
         let or_unknown = |text: &Option<String>| text.clone().unwrap_or("unknown".into());
         println!(
             "commit {}, {}, {}, pinned to {:?}, load {}",
-            or_unknown(&self.commit),
-            or_unknown(&self.date),
-            self.machine.cpu,
-            self.machine.pinned_to,
-            self.machine.load
+            or_unknown(&self.head.commit),
+            or_unknown(&self.head.date),
+            self.head.machine.cpu,
+            self.head.machine.pinned_to,
+            self.head.machine.load
         );
         self.print_floors();
         self.print_answers();
@@ -375,7 +372,7 @@ impl Report {
     }
 
     fn print_floors(&self) {
-        let Shard { rows, columns, packs, pack_rows, matrix_bytes, tables_bytes } = self.shard;
+        let Shard { rows, columns, packs, pack_rows, matrix_bytes, tables_bytes } = self.head.shard;
         let bytes = (matrix_bytes + tables_bytes) as f64;
         println!(
             "{rows} x {columns} matrix, {packs} packs of {pack_rows} rows: {:.1} MB",

@@ -20,6 +20,7 @@ pub struct Pair {
 }
 
 impl Pair {
+    #[inline(always)]
     fn of(rings: &Rings, values: impl Iterator<Item = i32> + Clone) -> Self {
         let mut pair = Self { big0: super::zero_poly(), big1: super::zero_poly() };
         for (to, from) in pair.big0.iter_mut().zip(values.clone()) {
@@ -56,9 +57,15 @@ impl Pair {
     }
 
     /// Of `sum_i values[i] X^-i`, small signed values, at most D of them.
+    #[inline(always)]
     pub fn of_small_reversed(rings: &Rings, values: &[u8]) -> Self {
-        let at = |i: usize| values.get(i).map_or(0, |&v| i32::from(v as i8));
-        Self::of(rings, (0..D).map(move |i| if i == 0 { at(0) } else { -at(D - i) }))
+        let mut reversed = [0; D];
+        let after_first = values.iter().skip(1);
+        for (to, &value) in reversed.iter_mut().rev().zip(after_first) {
+            *to = -i32::from(value as i8);
+        }
+        reversed[0] = values.first().map_or(0, |&value| i32::from(value as i8));
+        Self::of(rings, reversed.into_iter())
     }
 }
 
@@ -79,12 +86,14 @@ impl Default for Sum {
 
 impl Sum {
     /// Adds `a * b`. Up to 1024 products fit: each is folded below 2^51.
+    #[inline(always)]
     pub fn add_product(&mut self, a: &Pair, b: &Pair) {
         add_products::<BIG0>(&mut self.big0, &a.big0, &b.big0);
         add_products::<BIG1>(&mut self.big1, &a.big1, &b.big1);
     }
 
     /// The sum's coefficients modulo 2^32; the sum is zero again after.
+    #[inline(always)]
     pub fn take(&mut self, rings: &Rings, out: &mut Poly) {
         let mut r1 = super::zero_poly();
         for (to, from) in out.iter_mut().zip(self.big0.iter_mut()) {

@@ -11,14 +11,16 @@ pub enum IsaName {
     Avx512Bw,
     /// x86-64 with all of those and VNNI, IFMA, VBMI.
     Avx512,
+    /// x86-64 with all of those and AMX for bytes.
+    Amx,
     /// AArch64 with the dot product of bytes.
     Neon,
 }
 
 impl IsaName {
     /// Every one, slowest first.
-    pub const ALL: [IsaName; 5] =
-        [Self::Portable, Self::Avx2, Self::Avx512Bw, Self::Avx512, Self::Neon];
+    pub const ALL: [IsaName; 6] =
+        [Self::Portable, Self::Avx2, Self::Avx512Bw, Self::Avx512, Self::Amx, Self::Neon];
 
     /// As an option's value has it.
     pub const fn name(self) -> &'static str {
@@ -27,6 +29,7 @@ impl IsaName {
             Self::Avx2 => "avx2",
             Self::Avx512Bw => "avx512bw",
             Self::Avx512 => "avx512",
+            Self::Amx => "amx",
             Self::Neon => "neon",
         }
     }
@@ -45,6 +48,7 @@ impl IsaName {
                 let newer = has!("avx512vnni") && has!("avx512ifma") && has!("avx512vbmi");
                 newer && Self::Avx512Bw.detected()
             }
+            Self::Amx => Self::Avx512.detected() && amx_granted(),
             Self::Neon => false,
         }
     }
@@ -62,6 +66,33 @@ impl IsaName {
     fn detected(self) -> bool {
         self == Self::Portable
     }
+}
+
+/// Whether the processor has tiles of bytes (AMX) and the system lets this process use them. Linux
+/// wants to be asked once, for every thread of the process has more to save then.
+#[cfg(all(target_arch = "x86_64", target_os = "linux", feature = "server"))]
+fn amx_granted() -> bool {
+    use std::arch::x86_64::__cpuid_count;
+    use std::sync::OnceLock;
+
+    const TILE_AND_INT8: u32 = 0b11 << 24;
+    const ARCH_REQ_XCOMP_PERM: libc::c_int = 0x1023;
+    const XFEATURE_XTILEDATA: libc::c_ulong = 18;
+    static GRANTED: OnceLock<bool> = OnceLock::new();
+    *GRANTED.get_or_init(|| {
+        let present = __cpuid_count(7, 0).edx & TILE_AND_INT8 == TILE_AND_INT8;
+        // SAFETY: asks for leave to use registers; touches no memory of ours.
+        let ask = || unsafe {
+            libc::syscall(libc::SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA)
+        };
+        present && ask() == 0
+    })
+}
+
+/// Nobody multiplies with them there.
+#[cfg(all(target_arch = "x86_64", not(all(target_os = "linux", feature = "server"))))]
+fn amx_granted() -> bool {
+    false
 }
 
 /// An instruction set that this processor has: a value other than `PORTABLE` exists only there.
@@ -90,5 +121,10 @@ impl Isa {
     /// Which one it is.
     pub const fn name(self) -> IsaName {
         self.0
+    }
+
+    /// Whether AVX-512 with VNNI, IFMA and VBMI is part of it.
+    pub const fn has_avx512(self) -> bool {
+        matches!(self.0, IsaName::Avx512 | IsaName::Amx)
     }
 }

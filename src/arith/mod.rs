@@ -10,8 +10,10 @@
 pub mod exact;
 mod isa;
 pub mod ntt;
+mod wide;
 
 pub use isa::{Isa, IsaName};
+pub use wide::Loops;
 
 use std::sync::OnceLock;
 
@@ -195,6 +197,7 @@ impl Rings {
 
     /// Divides `q` (slots modulo Q) by P with rounding, given the same number modulo P in slots:
     /// exact, by taking away the centred residue modulo P first. `p` is used up.
+    #[inline(always)]
     pub fn divide_by_p(&self, q: &mut Poly, p: &mut Poly) {
         self.p.inverse(p);
         for x in p.iter_mut() {
@@ -207,6 +210,7 @@ impl Rings {
     }
 
     /// Slots modulo Q to slots modulo P of the centred representative.
+    #[inline(always)]
     pub fn lift_to_p(&self, q: &Poly, out: &mut Poly) {
         out.copy_from_slice(q);
         self.q.inverse(out);

@@ -14,7 +14,7 @@
 
 use std::sync::OnceLock;
 
-use super::{Isa, IsaName, Poly, add, inverse, pow, reduce_once, sub};
+use super::{Isa, Loops, Poly, add, inverse, pow, reduce_once, sub};
 use crate::params::{D, HALF};
 
 const LOG: usize = D.trailing_zeros() as usize;
@@ -133,8 +133,6 @@ impl<const M: u32> Tables<M> {
 #[derive(Clone, Copy)]
 pub struct Ntt<const M: u32> {
     tables: &'static Tables<M>,
-    // Elsewhere the text as it stands is compiled to all that the processor has.
-    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
     isa: Isa,
 }
 
@@ -152,50 +150,57 @@ impl<const M: u32> Ntt<M> {
 
     /// Coefficients to slots, in place.
     pub fn forward(&self, poly: &mut Poly) {
-        match self.isa.name() {
-            // SAFETY: this Isa exists only where the processor has these instructions.
-            #[cfg(target_arch = "x86_64")]
-            IsaName::Avx2 => unsafe { forward_avx2(self.tables, poly) },
-            // SAFETY: as above.
-            #[cfg(target_arch = "x86_64")]
-            IsaName::Avx512Bw | IsaName::Avx512 => unsafe { forward_avx512(self.tables, poly) },
-            _ => forward(self.tables, poly),
-        }
+        self.forward_blocks(poly, D);
+    }
+
+    /// As [`Ntt::forward`], of as many polynomials of `length` coefficients as there is room for,
+    /// a power of two from LANES: each slot becomes the value of the one in block
+    /// [`Ntt::block_of`] the slot. Below the layer where they are alone, blocks do not meet.
+    pub fn forward_blocks(&self, poly: &mut Poly, length: usize) {
+        assert!(length.is_power_of_two() && (LANES..=D).contains(&length), "this is a bug: length");
+        let first_layer = LOG - length.trailing_zeros() as usize;
+        self.isa.run(Forward { tables: self.tables, poly, first_layer });
+    }
+
+    /// Which of the blocks of `length` coefficients becomes the slot's value.
+    pub fn block_of(&self, slot: usize, length: usize) -> usize {
+        transposed(self.tables.slot_at[slot].into()) / length
     }
 
     /// Slots to coefficients, in place.
     pub fn inverse(&self, poly: &mut Poly) {
-        match self.isa.name() {
-            // SAFETY: this Isa exists only where the processor has these instructions.
-            #[cfg(target_arch = "x86_64")]
-            IsaName::Avx2 => unsafe { backward_avx2(self.tables, poly) },
-            // SAFETY: as above.
-            #[cfg(target_arch = "x86_64")]
-            IsaName::Avx512Bw | IsaName::Avx512 => unsafe { backward_avx512(self.tables, poly) },
-            _ => backward(self.tables, poly),
-        }
+        self.isa.run(Backward { tables: self.tables, poly });
     }
 }
 
-/// The transforms compiled for more than every processor has.
-macro_rules! compiled {
-    ($forward:ident, $backward:ident: $features:literal) => {
-        #[cfg(target_arch = "x86_64")]
-        #[target_feature(enable = $features)]
-        fn $forward<const M: u32>(tables: &Tables<M>, poly: &mut Poly) {
-            forward(tables, poly);
-        }
-
-        #[cfg(target_arch = "x86_64")]
-        #[target_feature(enable = $features)]
-        fn $backward<const M: u32>(tables: &Tables<M>, poly: &mut Poly) {
-            backward(tables, poly);
-        }
-    };
+struct Forward<'a, const M: u32> {
+    tables: &'a Tables<M>,
+    poly: &'a mut Poly,
+    first_layer: usize,
 }
 
-compiled!(forward_avx2, backward_avx2: "avx2");
-compiled!(forward_avx512, backward_avx512: "avx512f,avx512bw,avx512dq,avx512vl");
+struct Backward<'a, const M: u32> {
+    tables: &'a Tables<M>,
+    poly: &'a mut Poly,
+}
+
+impl<const M: u32> Loops for Forward<'_, M> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        forward(self.tables, self.poly, self.first_layer);
+    }
+}
+
+impl<const M: u32> Loops for Backward<'_, M> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        backward(self.tables, self.poly);
+    }
+}
 
 type Row = [u32; LANES];
 
@@ -274,9 +279,9 @@ fn transpose(rows: &[Row; LANES]) -> [Row; LANES] {
 }
 
 #[inline(always)]
-fn forward<const M: u32>(tables: &Tables<M>, poly: &mut Poly) {
+fn forward<const M: u32>(tables: &Tables<M>, poly: &mut Poly, first_layer: usize) {
     let (rows, _) = poly.as_chunks_mut::<LANES>();
-    for layer in 0..LOG - 4 {
+    for layer in first_layer..LOG - 4 {
         high_layer(rows, &tables.down, 1 << layer, down::<M>);
     }
     let mut scratch = [[0; LANES]; D / LANES];
@@ -364,11 +369,30 @@ mod tests {
         }
     }
 
+    /// Blocks of short polynomials become what each would alone.
+    fn check_blocks<const M: u32>(ntt: Ntt<M>) {
+        let all = random(3, M);
+        for length in (LOG - 7..=LOG).map(|log| 1 << log) {
+            let mut slots = all.clone();
+            ntt.forward_blocks(&mut slots, length);
+            for (block, short) in all.chunks_exact(length).enumerate() {
+                let mut alone = super::super::zero_poly();
+                alone[..length].copy_from_slice(short);
+                ntt.forward(&mut alone);
+                let of_block = (0..D).filter(|&slot| ntt.block_of(slot, length) == block);
+                let of_block: Vec<usize> = of_block.collect();
+                assert_eq!(of_block.len(), length);
+                assert!(of_block.iter().all(|&slot| slots[slot] == alone[slot]), "{length} of {M}");
+            }
+        }
+    }
+
     #[test]
     fn slots_are_values_in_slot_order_on_every_path() {
         for isa in Isa::all() {
             let rings = Rings::get(isa);
             check::<Q>(rings.q);
+            check_blocks::<Q>(rings.q);
             check::<P>(rings.p);
             check::<BIG0>(rings.big0);
             check::<BIG1>(rings.big1);

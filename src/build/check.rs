@@ -7,7 +7,7 @@ use rayon::prelude::*;
 use super::input::ERRORS_SHOWN;
 use super::partition::{self, Partition};
 use super::{BuildError, IoContext as _};
-use crate::keyword::locate;
+use crate::keyword::locate_known;
 use crate::shard::manifest::ManifestHead;
 
 /// What is known of a shard's records.
@@ -75,7 +75,7 @@ pub(super) fn check_shard(
         }
     }
     let groups = head.shape.groups() as u32;
-    let group_of = |index| locate(&head.seed, rows.row(index).key, shard_count, groups).group;
+    let group_of = |index| locate_known(&head.seed, rows.row(index).key, shard_count, groups).group;
     let places: Vec<u32> = (0..rows.len()).into_par_iter().map(group_of).collect();
     let mut loads = vec![0u64; groups as usize];
     places.into_iter().for_each(|group| loads[group as usize] += 1);

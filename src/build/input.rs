@@ -212,15 +212,18 @@ impl Lines {
     }
 
     fn read(&mut self, bytes: &[u8]) {
-        for &byte in bytes {
-            let ends_line = byte == b'\n' || byte == b'\r';
-            if self.at_line_start && !ends_line {
-                self.starts.push_back((self.bytes, self.newlines + 1));
+        let mut at = 0;
+        while at < bytes.len() {
+            let text = line_length(&bytes[at..]);
+            if text > 0 && self.at_line_start {
+                self.starts.push_back((self.bytes + at as u64, self.newlines + 1));
             }
-            self.newlines += u64::from(byte == b'\n');
-            self.at_line_start = ends_line;
-            self.bytes += 1;
+            let end = bytes.get(at + text);
+            self.newlines += u64::from(end == Some(&b'\n'));
+            self.at_line_start = end.is_some();
+            at += text + 1;
         }
+        self.bytes += bytes.len() as u64;
         self.since_record += bytes.len();
     }
 
@@ -230,6 +233,18 @@ impl Lines {
             self.starts.pop_front();
         }
         self.starts.front().map_or(self.newlines + 1, |&(_, line)| line)
+    }
+}
+
+/// Bytes before the first that ends a line.
+fn line_length(bytes: &[u8]) -> usize {
+    let ends = |&byte: &u8| byte == b'\n' || byte == b'\r';
+    // Sixteen at a time, which become one comparison.
+    let (chunks, rest) = bytes.as_chunks::<16>();
+    let any = |chunk: &[u8; 16]| chunk.iter().fold(false, |any, byte| any | ends(byte));
+    match chunks.iter().position(any) {
+        Some(chunk) => 16 * chunk + chunks[chunk].iter().position(ends).unwrap_or(16),
+        None => 16 * chunks.len() + rest.iter().position(ends).unwrap_or(rest.len()),
     }
 }
 
@@ -395,6 +410,30 @@ mod tests {
             Ok::<(), Infallible>(())
         })?;
         Ok((found, errors))
+    }
+
+    /// Lines of all lengths around sixteen, empty ones, every kind of end, cut anywhere.
+    #[test]
+    fn lines_begin_after_line_ends_wherever_reads_are_cut() {
+        let mut text = Vec::new();
+        for length in (0..40).chain([0, 0, 15, 16, 17]) {
+            text.extend(vec![b'x'; length]);
+            text.extend([&b"\n"[..], b"\r\n", b"\r", b"\n\n"][length % 4]);
+        }
+        let (mut expected, mut newlines) = (Vec::new(), 0);
+        for (at, &byte) in text.iter().enumerate() {
+            let first = at == 0 || matches!(text[at - 1], b'\n' | b'\r');
+            if first && !matches!(byte, b'\n' | b'\r') {
+                expected.push((at as u64, newlines + 1));
+            }
+            newlines += u64::from(byte == b'\n');
+        }
+        for cut in [1, 2, 3, 15, 16, 17, 33, text.len()] {
+            let mut lines = Lines::new();
+            text.chunks(cut).for_each(|bytes| lines.read(bytes));
+            assert!(lines.starts.iter().eq(&expected), "cut every {cut}");
+            assert_eq!((lines.newlines, lines.bytes), (newlines, text.len() as u64));
+        }
     }
 
     #[test]

@@ -9,7 +9,7 @@ use super::partition::Partition;
 use super::{BuildError, random};
 use crate::arith::Isa;
 use crate::keyword::solve::{self, Record, Solved};
-use crate::keyword::{Outcome, band, extract, locate};
+use crate::keyword::{Outcome, band, extract, locate, locate_known};
 use crate::params::{FAILURE_LOG2_MAX, Shape};
 use crate::scheme::{KeyBundle, SecretError, SecretPool, Seed, ShardMasks, reference};
 use crate::shard::Header;
@@ -75,7 +75,7 @@ pub(super) fn make(
     let records = located(spec, &rows);
     drop(rows);
     let count = records.len() as u64;
-    let solved = solve::solve(&spec.seed, shard, &spec.shape, &records);
+    let solved = solve::solve(spec.isa, &spec.seed, shard, &spec.shape, &records);
     drop(records);
     let Solved { ribbon_seed, matrix, row_square_sum_max } =
         solved.ok_or(MakeError::NoRibbonSeed)?;
@@ -103,7 +103,7 @@ fn located(spec: &Spec, rows: &Partition) -> Vec<Record> {
     let groups = spec.shape.groups() as u32;
     let record = |index| {
         let row = rows.row(index);
-        let place = locate(&spec.seed, row.key, spec.shard_count, groups);
+        let place = locate_known(&spec.seed, row.key, spec.shard_count, groups);
         Record { group: place.group, identity: place.identity, value: row.value.to_vec() }
     };
     (0..rows.len()).into_par_iter().map(record).collect()
@@ -163,15 +163,15 @@ fn self_check(
         queries.push((query, vector, bundle, place, band, outcome));
     }
     let decoder = pool.seal();
-    for (query, vector, bundle, place, band, outcome) in queries {
+    queries.into_par_iter().try_for_each(|(query, vector, bundle, place, band, outcome)| {
         let (matrix, tables) = (sections.matrix, sections.tables);
         let answer = reference::answer(shape, matrix, tables, &vector, &bundle);
         let decoded = decoder.decode(query, shape, &answer, sections.hints).map_err(secret)?;
-        if extract(&decoded, &place, &band, shape) != outcome {
-            return Err(failed("a record that was queried did not come back"));
+        match extract(&decoded, &place, &band, shape) == outcome {
+            true => Ok(()),
+            false => Err(failed("a record that was queried did not come back")),
         }
-    }
-    Ok(())
+    })
 }
 
 /// Does the work of one shard of so many records, for measuring this machine.
@@ -179,12 +179,12 @@ pub(super) fn calibrate(shape: &Shape, records: u64) {
     let spec = Spec { seed: [0; 32], shard_count: 1, shape: *shape, isa: Isa::detect() };
     let groups = shape.groups() as u32;
     let record = |index: u64| {
-        let place = locate(&spec.seed, &index.to_le_bytes(), 1, groups);
+        let place = locate_known(&spec.seed, &index.to_le_bytes(), 1, groups);
         let value = vec![0; shape.value_len() - 1];
         Record { group: place.group, identity: place.identity, value }
     };
     let records: Vec<Record> = (0..records).into_par_iter().map(record).collect();
-    if let Some(solved) = solve::solve(&spec.seed, 0, shape, &records) {
+    if let Some(solved) = solve::solve(spec.isa, &spec.seed, 0, shape, &records) {
         build_packs(&spec, 0, &solved.matrix);
     }
 }

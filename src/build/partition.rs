@@ -8,6 +8,8 @@ use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
+use rayon::prelude::*;
+
 use crate::limits;
 
 const HEAD_BYTES: usize = 12;
@@ -107,7 +109,7 @@ pub struct Row<'a> {
 }
 
 impl Partition {
-    /// Reads and sorts a shard's records: by key, then by line.
+    /// Reads and sorts a shard's records, by key, then by line, on the current rayon pool.
     pub fn read(path: &Path) -> io::Result<Self> {
         let bytes = fs::read(path)?;
         let mut starts = Vec::new();
@@ -121,7 +123,7 @@ impl Partition {
             at = end;
         }
         let mut partition = Self { bytes, starts: Vec::new() };
-        starts.sort_unstable_by(|&a, &b| {
+        starts.par_sort_unstable_by(|&a, &b| {
             let (a, b) = (partition.row_from(a), partition.row_from(b));
             (a.key, a.line).cmp(&(b.key, b.line))
         });

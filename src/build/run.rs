@@ -18,7 +18,7 @@ use super::progress::{self, Progress};
 use super::work::{InputIdentity, Journal, JournalLine, Stage, WorkFile};
 use super::{BuildError, BuildOptions, Existing, IoContext as _, count, keys};
 use crate::arith::Isa;
-use crate::keyword::locate;
+use crate::keyword::locate_known;
 use crate::limits;
 use crate::params::Shape;
 use crate::shard::files::write_atomically;
@@ -224,7 +224,7 @@ impl Session<'_> {
             if records.is_multiple_of(1 << 12) {
                 self.progress.advance(1 << 12);
             }
-            let shard = locate(&seed, e.key, shard_count, groups).shard;
+            let shard = locate_known(&seed, e.key, shard_count, groups).shard;
             writer.push(shard, e.line, e.key, e.value)
         });
         match outcome {
@@ -258,7 +258,8 @@ impl Session<'_> {
         let all: Vec<u32> = (0..work.shard_count).collect();
         let head = manifest_head(work, 0);
         let found = self.for_each_shard(&all, shards_at_once(work, self.pool), |shard| {
-            let found = check_shard(&folder, shard, &head, work.shard_count);
+            let check = || check_shard(&folder, shard, &head, work.shard_count);
+            let found = self.pool.install(check);
             self.progress.advance(1);
             found
         })?;
@@ -467,7 +468,8 @@ impl Session<'_> {
         check: &ShardCheck,
     ) -> Result<ShardEntry, Stop> {
         let path = partition::path(&self.directory.work.partitions(), shard);
-        let rows = Partition::read(&path).context("read", &path).map_err(Stop::Error)?;
+        let rows = self.pool.install(|| Partition::read(&path));
+        let rows = rows.context("read", &path).map_err(Stop::Error)?;
         let made = self.pool.install(|| make::make(spec, shard, rows, check.digest));
         let made = made.map_err(|error| match error {
             MakeError::NoRibbonSeed => Stop::Widen(shard),

@@ -36,8 +36,8 @@ pub(crate) struct Args {
     /// What computes: auto or cpu.
     #[arg(long, value_name = "ENGINE", default_value = "auto")]
     engine: EngineChoice,
-    /// The CPU engine's instruction set: auto, portable, avx2, avx512bw, avx512 or
-    /// neon.
+    /// The CPU engine's instruction set: auto, portable, avx2, avx512bw, avx512,
+    /// amx or neon.
     #[arg(long, value_name = "ISA", default_value = "auto")]
     isa: IsaChoice,
     /// Threads of the CPU engine; as many as there are cores when absent.

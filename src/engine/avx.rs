@@ -1,10 +1,11 @@
 //! The kernels for AVX2, and for AVX-512 without VNNI, IFMA and VBMI: one text, two widths.
 //!
 //! Floors at the standard shape, per query. Scan: 13.3 M `vpmaddwd` and as many `vpaddd` on 256
-//! bits, half of each on 512 ([`super::words`]: three for 64 bytes of rows). Pack: 8.4 M
-//! `vpmuludq` and as many `vpaddq`, or half. On the machine they were written on (Intel, 3.7 GHz) the
-//! 256-bit units take 3 instructions a cycle, the 512-bit units 2: scan 2.4 and 1.8 ms, pack 1.5 and
-//! 1.1 ms. Reading matrix and tables is 16 ms a batch, so tiles prefetch what comes next.
+//! bits, half of each on 512 (three pairs for as many columns as a register has bytes, see
+//! [`super::words`]). Pack: 8.4 M `vpmuludq` and as many `vpaddq` on 256 bits, half of each on 512.
+//! The machine they were written on (Intel, 3.9 GHz) has three vector units of 256 bits, or two of
+//! 512: 5.9 G and 3.9 G such pairs a second, so scan 2.3 and 1.7 ms, pack 1.4 and 1.1 ms. Reading
+//! matrix and tables is 16 ms a batch, so tiles prefetch what comes next.
 //!
 //! No threads and no choice of order here: see [`super::cpu`]. The same numbers as
 //! [`super::portable`], on every bit. Where VNNI, IFMA and VBMI are present: `avx512.rs`.
@@ -20,7 +21,7 @@ use super::kernel::{
     BLOCK_SLOTS, Kernels, Line, PackJob, Round, ScanJob, TERM_BYTES, reduce_sums,
     round_coefficients,
 };
-use super::words::{self, LINES, WordLine};
+use super::words::{self, LINES, LOW_LINES, WordLine};
 use crate::arith::{Isa, IsaName};
 use crate::limits::BATCH_QUERIES_PER_SCAN_MAX;
 
@@ -37,6 +38,10 @@ impl<V: Vector> Avx<V> {
 impl<V: Vector> Kernels for Avx<V> {
     fn name(&self) -> &'static str {
         V::ISA.name()
+    }
+
+    fn digit_block(&self, columns: usize) -> usize {
+        block_steps(columns) * 64
     }
 
     fn split_digits(&self, queries: &[EncryptedQuery], columns: Range<usize>, digits: &mut [Line]) {
@@ -99,12 +104,22 @@ pub(super) trait Vector: Copy + Send + Sync {
     unsafe fn scan(job: &ScanJob<'_>, out: &mut [u32]);
     unsafe fn pack(job: &PackJob<'_>, out: &mut [u32]);
     unsafe fn round(round: &Round<'_>, out: &mut [u32]);
-    unsafe fn scan_tile<const QUERIES: usize>(tile: &ScanTile, sums: *mut [Line; GROUP_ROWS]);
-    unsafe fn pack_tile<const PACKS: usize, const QUERIES: usize>(tile: &PackTile, sums: *mut Sums);
+    unsafe fn scan_tile<const QUERIES: usize>(tile: &ScanTile);
+    unsafe fn pack_tile<const PACKS: usize, const QUERIES: usize>(tile: &PackTile<Self>);
 }
 
-/// The kernels compiled for one instruction set. Tiles are not inlined: their loops need the
-/// registers to themselves.
+/// One instruction each.
+macro_rules! operations {
+    ($($name:ident($($this:ident)? $(, $other:ident)?) = $intrinsic:expr;)*) => {$(
+        #[inline(always)]
+        unsafe fn $name($($this)? $(, $other: Self)?) -> Self {
+            // SAFETY: the caller's promise.
+            unsafe { $intrinsic($($this)? $(, $other)?) }
+        }
+    )*};
+}
+
+/// The kernels compiled for one instruction set.
 macro_rules! compiled {
     ($features:literal, scan tiles of $rows:literal rows, $vectors:literal registers of slots) => {
         #[target_feature(enable = $features)]
@@ -124,35 +139,31 @@ macro_rules! compiled {
             round_coefficients(round, out);
         }
 
-        #[inline(never)]
         #[target_feature(enable = $features)]
-        unsafe fn scan_tile<const QUERIES: usize>(tile: &ScanTile, sums: *mut [Line; GROUP_ROWS]) {
+        unsafe fn scan_tile<const QUERIES: usize>(tile: &ScanTile) {
             // SAFETY: as above.
-            unsafe { tile.run::<Self, $rows, QUERIES>(sums) }
+            unsafe { tile.run::<Self, $rows, QUERIES>() }
         }
 
-        #[inline(never)]
         #[target_feature(enable = $features)]
-        unsafe fn pack_tile<const PACKS: usize, const QUERIES: usize>(
-            tile: &PackTile,
-            sums: *mut Sums,
-        ) {
+        unsafe fn pack_tile<const PACKS: usize, const QUERIES: usize>(tile: &PackTile<Self>) {
             // SAFETY: as above.
-            unsafe { tile.run::<Self, PACKS, QUERIES, $vectors>(sums) }
+            unsafe { tile.run::<PACKS, QUERIES, $vectors>() }
         }
     };
 }
 
-/// Calls `$function` with a constant number of queries.
+/// `$body` with the number of queries as a constant.
 macro_rules! by_queries {
-    ($count:expr, $type:ident :: $function:ident :: <$($packs:literal,)? QUERIES>($($args:expr),*)) => {
+    ($count:expr, $queries:ident => $body:expr) => {
+        by_queries!(@ $count, $queries => $body, 1 2 3 4 5 6)
+    };
+    (@ $count:expr, $queries:ident => $body:expr, $($number:literal)*) => {
         match $count {
-            1 => $type::$function::<$($packs,)? 1>($($args),*),
-            2 => $type::$function::<$($packs,)? 2>($($args),*),
-            3 => $type::$function::<$($packs,)? 3>($($args),*),
-            4 => $type::$function::<$($packs,)? 4>($($args),*),
-            5 => $type::$function::<$($packs,)? 5>($($args),*),
-            6 => $type::$function::<$($packs,)? 6>($($args),*),
+            $($number => {
+                const $queries: usize = $number;
+                $body
+            })*
             _ => unreachable!("this is a bug: queries of a tile"),
         }
     };
@@ -170,43 +181,30 @@ fn query_tiles(queries: usize) -> impl Iterator<Item = (usize, usize)> {
     })
 }
 
-#[expect(clippy::undocumented_unsafe_blocks, reason = "each passes on the promise of its trait")]
 impl Vector for __m256i {
     const ISA: IsaName = IsaName::Avx2;
     const BYTES: usize = 32;
     const SLOTS: usize = 4;
 
-    #[inline(always)]
-    unsafe fn zero() -> Self {
-        unsafe { _mm256_setzero_si256() }
+    operations! {
+        zero() = _mm256_setzero_si256;
+        add_32(self, other) = _mm256_add_epi32;
+        times_256(self) = _mm256_slli_epi32::<8>;
+        add_64(self, other) = _mm256_add_epi64;
+        multiply_words(self, other) = _mm256_madd_epi16;
+        multiply_low(self, other) = _mm256_mul_epu32;
     }
+
     #[inline(always)]
     unsafe fn load(from: *const u8) -> Self {
+        // SAFETY: the caller's promise.
         unsafe { _mm256_loadu_si256(from.cast()) }
     }
+
     #[inline(always)]
     unsafe fn store(self, to: *mut u8) {
+        // SAFETY: the caller's promise.
         unsafe { _mm256_storeu_si256(to.cast(), self) }
-    }
-    #[inline(always)]
-    unsafe fn add_32(self, other: Self) -> Self {
-        unsafe { _mm256_add_epi32(self, other) }
-    }
-    #[inline(always)]
-    unsafe fn times_256(self) -> Self {
-        unsafe { _mm256_slli_epi32::<8>(self) }
-    }
-    #[inline(always)]
-    unsafe fn add_64(self, other: Self) -> Self {
-        unsafe { _mm256_add_epi64(self, other) }
-    }
-    #[inline(always)]
-    unsafe fn multiply_words(self, other: Self) -> Self {
-        unsafe { _mm256_madd_epi16(self, other) }
-    }
-    #[inline(always)]
-    unsafe fn multiply_low(self, other: Self) -> Self {
-        unsafe { _mm256_mul_epu32(self, other) }
     }
 
     /// Both halves hold the same 16 bytes and take two residues each. Of 8 slots (24 bytes) the
@@ -218,10 +216,13 @@ impl Vector for __m256i {
             0..3 => (begin + byte / 8 * 3 + byte % 8) as u8,
             _ => 0x80,
         });
+        // SAFETY: the caller's promise; the array is a register's bytes.
         unsafe { [Self::load(places.as_ptr()); 2] }
     }
+
     #[inline(always)]
     unsafe fn unpack(term: *const u8, slot: usize, index: &[Self; 2], out: &mut [Self]) {
+        // SAFETY: the caller's promise; bytes 0..16 of 24, or 8..24.
         unsafe {
             let from = term.add(slot * 3 - slot / 4 % 2 * 4);
             let bytes = _mm256_broadcastsi128_si256(_mm_loadu_si128(from.cast()));
@@ -232,43 +233,30 @@ impl Vector for __m256i {
     compiled!("avx2", scan tiles of 2 rows, 1 registers of slots);
 }
 
-#[expect(clippy::undocumented_unsafe_blocks, reason = "each passes on the promise of its trait")]
 impl Vector for __m512i {
     const ISA: IsaName = IsaName::Avx512Bw;
     const BYTES: usize = 64;
     const SLOTS: usize = 16;
 
-    #[inline(always)]
-    unsafe fn zero() -> Self {
-        unsafe { _mm512_setzero_si512() }
+    operations! {
+        zero() = _mm512_setzero_si512;
+        add_32(self, other) = _mm512_add_epi32;
+        times_256(self) = _mm512_slli_epi32::<8>;
+        add_64(self, other) = _mm512_add_epi64;
+        multiply_words(self, other) = _mm512_madd_epi16;
+        multiply_low(self, other) = _mm512_mul_epu32;
     }
+
     #[inline(always)]
     unsafe fn load(from: *const u8) -> Self {
+        // SAFETY: the caller's promise.
         unsafe { _mm512_loadu_si512(from.cast()) }
     }
+
     #[inline(always)]
     unsafe fn store(self, to: *mut u8) {
+        // SAFETY: the caller's promise.
         unsafe { _mm512_storeu_si512(to.cast(), self) }
-    }
-    #[inline(always)]
-    unsafe fn add_32(self, other: Self) -> Self {
-        unsafe { _mm512_add_epi32(self, other) }
-    }
-    #[inline(always)]
-    unsafe fn times_256(self) -> Self {
-        unsafe { _mm512_slli_epi32::<8>(self) }
-    }
-    #[inline(always)]
-    unsafe fn add_64(self, other: Self) -> Self {
-        unsafe { _mm512_add_epi64(self, other) }
-    }
-    #[inline(always)]
-    unsafe fn multiply_words(self, other: Self) -> Self {
-        unsafe { _mm512_madd_epi16(self, other) }
-    }
-    #[inline(always)]
-    unsafe fn multiply_low(self, other: Self) -> Self {
-        unsafe { _mm512_mul_epu32(self, other) }
     }
 
     /// Two permutations for 16 residues: quarter i of the register gets the pairs of doublewords
@@ -290,12 +278,15 @@ impl Vector for __m512i {
                 byte => (first + residue + byte) as u8,
             }
         });
+        // SAFETY: the caller's promise; each array is a register's bytes.
         unsafe { [Self::load(double_words.as_ptr().cast()), Self::load(places.as_ptr())] }
     }
+
     #[inline(always)]
     unsafe fn unpack(term: *const u8, slot: usize, index: &[Self; 2], out: &mut [Self]) {
+        // SAFETY: the caller's promise; bytes 0..64 of 96, or 32..96.
         unsafe {
-            let bytes = Self::load(term.add(slot * 2)); // slot 16: byte 32
+            let bytes = Self::load(term.add(slot * 2));
             let pairs = _mm512_permutexvar_epi32(index[0], bytes);
             out[0] = _mm512_shuffle_epi8(pairs, index[1]);
             out[1] = _mm512_srli_epi64::<32>(out[0]);
@@ -308,11 +299,18 @@ impl Vector for __m512i {
 // ---- scan --------------------------------------------------------------------------------------
 
 /// Rows that are words at a time, and share one stay of the query digits in the first cache.
-const GROUP_ROWS: usize = 8;
-/// Steps of 64 columns that are words at a time: with 8 rows 12 KB, and 9 KB of query digits.
-const STEPS_MAX: usize = 8;
+const GROUP_ROWS: usize = 16;
+/// Steps of 64 columns that are words at a time: 16 rows are 18 KB then, the digits of six queries
+/// 7 KB.
+const STEPS_MAX: usize = 6;
 
-/// Plan: groups of 8 rows; within a group blocks of columns, turned into words once for all
+/// Steps of a block of columns: blocks are nearly equal.
+fn block_steps(columns: usize) -> usize {
+    let steps = columns / 64;
+    steps.div_ceil(steps.div_ceil(STEPS_MAX))
+}
+
+/// Plan: groups of 16 rows; within a group blocks of columns, turned into words once for all
 /// queries; within a block tiles of rows x queries. On 256 bits a tile is 2 rows x 6 queries, 12
 /// sums, fed by 8 loads for 12 `vpmaddwd`; on 512 bits 4 rows.
 ///
@@ -322,35 +320,36 @@ const STEPS_MAX: usize = 8;
 unsafe fn scan<V: Vector>(job: &ScanJob<'_>, out: &mut [u32], tile_rows: usize) {
     assert!(job.rows.is_multiple_of(GROUP_ROWS), "this is a bug: rows of a scan job");
     assert!(job.queries <= BATCH_QUERIES_PER_SCAN_MAX, "this is a bug: batch");
-    let steps = job.columns / 64;
-    let block_steps = steps.div_ceil(steps.div_ceil(STEPS_MAX));
-    let mut rows = [[WordLine::ZERO; STEPS_MAX * LINES]; GROUP_ROWS];
+    let (steps, block_steps) = (job.columns / 64, block_steps(job.columns));
+    let mut low = [[WordLine::ZERO; STEPS_MAX * LOW_LINES]; GROUP_ROWS];
+    let mut high = [[WordLine::ZERO; STEPS_MAX]; GROUP_ROWS];
     let mut sums = [[Line([0; 64]); GROUP_ROWS]; BATCH_QUERIES_PER_SCAN_MAX];
     for group in (0..job.rows).step_by(GROUP_ROWS) {
         sums[..job.queries].fill([Line([0; 64]); GROUP_ROWS]);
         for first in (0..steps).step_by(block_steps) {
             let count = block_steps.min(steps - first);
             let begin = (job.first_row + group) * job.columns + first * 64;
-            for (row, lines) in rows.iter_mut().enumerate() {
+            for (row, (low, high)) in low.iter_mut().zip(&mut high).enumerate() {
                 let columns = &job.matrix[begin + row * job.columns..][..count * 64];
-                words::spread(columns, lines);
+                words::spread(columns, low, high);
             }
             for (query, queries) in query_tiles(job.queries) {
+                let digits = &job.digits[(first * job.queries + query * count) * LINES..];
                 for row in (0..GROUP_ROWS).step_by(tile_rows) {
                     let next = begin + (GROUP_ROWS + row) * job.columns;
                     let tile = ScanTile {
                         row,
-                        entries: rows[row].as_ptr(),
-                        digits: job.digits[(query * steps + first) * LINES..].as_ptr(),
-                        digits_stride: steps * LINES,
                         count,
+                        low: low[row..].as_flattened().as_ptr(),
+                        high: high[row..].as_flattened().as_ptr(),
+                        digits: digits.as_ptr(),
                         next: job.matrix.as_ptr().wrapping_add(next),
                         next_stride: job.columns,
+                        sums: sums[query..query + queries].as_mut_ptr(),
                     };
-                    let sums = sums[query..query + queries].as_mut_ptr();
                     // SAFETY: the caller's promise; `ScanJob::check`: `queries` queries from
                     // `query` have digits for `count` steps from `first`.
-                    unsafe { by_queries!(queries, V::scan_tile::<QUERIES>(&tile, sums)) }
+                    unsafe { by_queries!(queries, QUERIES => V::scan_tile::<QUERIES>(&tile)) }
                 }
             }
         }
@@ -368,16 +367,18 @@ unsafe fn scan<V: Vector>(job: &ScanJob<'_>, out: &mut [u32], tile_rows: usize) 
 pub(super) struct ScanTile {
     /// First row, in the group.
     row: usize,
-    /// Its words, then those of the rows after it, STEPS_MAX * LINES each.
-    entries: *const WordLine,
-    /// Of the first query.
-    digits: *const Line,
-    /// Lines from query to query.
-    digits_stride: usize,
     count: usize,
+    /// The first row's low lines; STEPS_MAX * LOW_LINES on, the next row's.
+    low: *const WordLine,
+    /// The first row's high lines; STEPS_MAX on, the next row's.
+    high: *const WordLine,
+    /// The first query's lines, then those of the queries after it.
+    digits: *const Line,
     /// The same columns of the same rows of the next group: for prefetching only.
     next: *const u8,
     next_stride: usize,
+    /// The first query's.
+    sums: *mut [Line; GROUP_ROWS],
 }
 
 impl ScanTile {
@@ -387,58 +388,59 @@ impl ScanTile {
     /// # Safety
     /// [`Vector::ISA`]; ROWS rows, QUERIES queries and their sums are there.
     #[inline(always)]
-    unsafe fn run<V: Vector, const ROWS: usize, const QUERIES: usize>(
-        &self,
-        sums: *mut [Line; GROUP_ROWS],
-    ) {
+    unsafe fn run<V: Vector, const ROWS: usize, const QUERIES: usize>(&self) {
         // SAFETY: the caller's promise.
         unsafe {
             let mut acc = [[V::zero(); ROWS]; QUERIES];
+            let high_digits = self.digits.add(self.count * LOW_LINES);
             for step in 0..self.count {
                 for row in 0..ROWS {
                     let line = self.next.wrapping_add(row * self.next_stride + step * 64);
                     _mm_prefetch::<_MM_HINT_T1>(line.cast());
                 }
-                self.add_line::<V, ROWS, QUERIES>(step * LINES + 2, &mut acc);
+                let (entries, digits) = (self.high.add(step), high_digits.add(step));
+                self.add_line(entries, STEPS_MAX, digits, &mut acc);
             }
             for acc in acc.as_flattened_mut() {
                 *acc = acc.times_256();
             }
-            for step in 0..self.count {
-                self.add_line::<V, ROWS, QUERIES>(step * LINES, &mut acc);
-                self.add_line::<V, ROWS, QUERIES>(step * LINES + 1, &mut acc);
+            for line in 0..self.count * LOW_LINES {
+                let (entries, digits) = (self.low.add(line), self.digits.add(line));
+                self.add_line(entries, STEPS_MAX * LOW_LINES, digits, &mut acc);
             }
             for query in 0..QUERIES {
                 for row in 0..ROWS {
-                    let sum = sums.add(query).cast::<Line>().add(self.row + row).cast::<u8>();
+                    let sum = self.sums.add(query).cast::<Line>().add(self.row + row).cast::<u8>();
                     acc[query][row].add_32(V::load(sum)).store(sum);
                 }
             }
         }
     }
 
+    /// A line of every row, `stride` lines apart, times a line of every query.
+    ///
     /// # Safety
-    /// As [`ScanTile::run`], for line `line`.
+    /// As [`ScanTile::run`], for these lines.
     #[inline(always)]
     unsafe fn add_line<V: Vector, const ROWS: usize, const QUERIES: usize>(
         &self,
-        line: usize,
+        entries: *const WordLine,
+        stride: usize,
+        digits: *const Line,
         acc: &mut [[V; ROWS]; QUERIES],
     ) {
         // SAFETY: the caller's promise.
         unsafe {
-            for part in 0..64 / V::BYTES {
-                let mut entries = [V::zero(); ROWS];
+            for at in (0..64).step_by(V::BYTES) {
+                let mut rows = [V::zero(); ROWS];
                 for row in 0..ROWS {
-                    let from = self.entries.add(row * STEPS_MAX * LINES + line).cast::<u8>();
-                    entries[row] = V::load(from.add(part * V::BYTES));
+                    rows[row] = V::load(entries.add(row * stride).cast::<u8>().add(at));
                 }
                 for query in 0..QUERIES {
-                    let from = self.digits.add(query * self.digits_stride + line).cast::<u8>();
-                    let digits = V::load(from.add(part * V::BYTES));
+                    let from = digits.add(query * self.count * LINES).cast::<u8>();
+                    let words = V::load(from.add(at));
                     for row in 0..ROWS {
-                        let sum = &mut acc[query][row];
-                        *sum = sum.add_32(entries[row].multiply_words(digits));
+                        acc[query][row] = acc[query][row].add_32(rows[row].multiply_words(words));
                     }
                 }
             }
@@ -458,14 +460,16 @@ const PACKS_MAX: usize = 2;
 type Sums = [[u64; BLOCK_SLOTS]; PACKS_MAX];
 
 /// Plan: packs in twos; within those, chunks of 64 terms; within a chunk tiles of queries x packs x
-/// slots. On 256 bits: 6 queries x 2 packs x 4 slots, 12 sums, fed by 2 `vpshufb` and 8 loads for 12
-/// `vpmuludq`; on 512 bits: 16 slots, 24 sums, 6 instructions that unpack and 14 loads for 24.
+/// slots. On 256 bits: 6 queries x 2 packs x 4 slots, 12 sums, fed by 2 `vpshufb` and 8 loads for
+/// 12 `vpmuludq`; on 512 bits: 16 slots, 24 sums, 6 instructions that unpack and 14 loads for 24.
 ///
 /// # Safety
 /// [`Vector::ISA`]; `job` is checked.
 #[inline(always)]
 unsafe fn pack<V: Vector>(job: &PackJob<'_>, out: &mut [u32]) {
     assert!(job.queries <= BATCH_QUERIES_PER_SCAN_MAX, "this is a bug: batch");
+    // SAFETY: the caller's promise.
+    let indices = unsafe { [V::unpack_index(0), V::unpack_index(V::SLOTS)] };
     let mut sums = [[[0; BLOCK_SLOTS]; PACKS_MAX]; BATCH_QUERIES_PER_SCAN_MAX];
     for first in (0..job.packs).step_by(PACKS_MAX) {
         let packs = PACKS_MAX.min(job.packs - first);
@@ -473,12 +477,17 @@ unsafe fn pack<V: Vector>(job: &PackJob<'_>, out: &mut [u32]) {
         let mut table = job.block_at + first * job.table_bytes;
         for run in job.segments {
             for begin in (0..run.terms).step_by(CHUNK_TERMS) {
-                let terms = CHUNK_TERMS.min(run.terms - begin);
-                let key = run.start + begin * run.step;
+                let chunk = Chunk {
+                    packs,
+                    table,
+                    terms: CHUNK_TERMS.min(run.terms - begin),
+                    key: run.start + begin * run.step,
+                    key_step: run.step,
+                };
                 // SAFETY: `PackJob::check`: the chunk's terms lie within the block of each of
                 // `packs` tables, its windows within each query's key words.
-                unsafe { pack_chunk::<V>(job, packs, table, terms, key, run.step, &mut sums) }
-                table += terms * TERM_BYTES;
+                unsafe { pack_chunk::<V>(job, &chunk, &indices, &mut sums) }
+                table += chunk.terms * TERM_BYTES;
             }
         }
         for (query, sums) in sums[..job.queries].iter().enumerate() {
@@ -490,40 +499,50 @@ unsafe fn pack<V: Vector>(job: &PackJob<'_>, out: &mut [u32]) {
     }
 }
 
-/// The tiles of `terms` terms from byte `table` of `packs` packs, key windows from word `key`.
+/// Some terms of one or two packs.
+struct Chunk {
+    packs: usize,
+    /// Where the first pack's begin, in the tables.
+    table: usize,
+    terms: usize,
+    /// Where their key windows begin, in the words of a query's keys.
+    key: usize,
+    key_step: usize,
+}
+
+/// The tiles of a chunk, all queries.
 ///
 /// # Safety
-/// [`Vector::ISA`]; all of that is there.
+/// [`Vector::ISA`]; the chunk's tables and windows are there.
 #[inline(always)]
 unsafe fn pack_chunk<V: Vector>(
     job: &PackJob<'_>,
-    packs: usize,
-    table: usize,
-    terms: usize,
-    key: usize,
-    key_step: usize,
+    chunk: &Chunk,
+    indices: &[[V; 2]; 2],
     sums: &mut [Sums],
 ) {
     let part_bytes = TERM_BYTES * V::SLOTS / BLOCK_SLOTS;
+    let next = chunk.table + chunk.terms * TERM_BYTES;
     for (query, queries) in query_tiles(job.queries) {
-        for slot in (0..BLOCK_SLOTS).step_by(V::SLOTS) {
-            let next = table + terms * TERM_BYTES + slot / V::SLOTS * terms * part_bytes;
+        for part in 0..BLOCK_SLOTS / V::SLOTS {
+            let slot = part * V::SLOTS;
             let tile = PackTile {
                 slot,
-                terms,
-                table: job.tables[table..].as_ptr(),
+                index: indices[part % 2],
+                terms: chunk.terms,
+                table: job.tables[chunk.table..].as_ptr(),
                 table_bytes: job.table_bytes,
-                keys: job.keys[query * job.key_words + key + slot..].as_ptr(),
+                keys: job.keys[query * job.key_words + chunk.key + slot..].as_ptr(),
                 key_words: job.key_words,
-                key_step,
-                next: job.tables.as_ptr().wrapping_add(next),
+                key_step: chunk.key_step,
+                next: job.tables.as_ptr().wrapping_add(next + part * chunk.terms * part_bytes),
+                sums: sums[query..query + queries].as_mut_ptr(),
             };
-            let sums = sums[query..query + queries].as_mut_ptr();
             // SAFETY: the caller's promise.
             unsafe {
-                match packs {
-                    1 => by_queries!(queries, V::pack_tile::<1, QUERIES>(&tile, sums)),
-                    _ => by_queries!(queries, V::pack_tile::<2, QUERIES>(&tile, sums)),
+                match chunk.packs {
+                    1 => by_queries!(queries, QUERIES => V::pack_tile::<1, QUERIES>(&tile)),
+                    _ => by_queries!(queries, QUERIES => V::pack_tile::<2, QUERIES>(&tile)),
                 }
             }
         }
@@ -531,9 +550,11 @@ unsafe fn pack_chunk<V: Vector>(
 }
 
 /// Some slots of a chunk of terms, of some packs and queries.
-pub(super) struct PackTile {
+pub(super) struct PackTile<V> {
     /// First slot, in the block.
     slot: usize,
+    /// For this slot.
+    index: [V; 2],
     terms: usize,
     /// The first pack's.
     table: *const u8,
@@ -546,22 +567,20 @@ pub(super) struct PackTile {
     key_step: usize,
     /// This tile's share of the first pack's next chunk: for prefetching only.
     next: *const u8,
+    /// The first query's.
+    sums: *mut Sums,
 }
 
-impl PackTile {
+impl<V: Vector> PackTile<V> {
     /// Adds the products to `sums`, one a query.
     ///
     /// # Safety
     /// [`Vector::ISA`]; PACKS packs, QUERIES queries and their sums are there.
     #[inline(always)]
-    unsafe fn run<V: Vector, const PACKS: usize, const QUERIES: usize, const VECTORS: usize>(
-        &self,
-        sums: *mut Sums,
-    ) {
+    unsafe fn run<const PACKS: usize, const QUERIES: usize, const VECTORS: usize>(&self) {
         let part_bytes = TERM_BYTES * V::SLOTS / BLOCK_SLOTS;
         // SAFETY: the caller's promise.
         unsafe {
-            let index = V::unpack_index(self.slot);
             let mut acc = [[[V::zero(); VECTORS]; PACKS]; QUERIES];
             for term in 0..self.terms {
                 let mut tables = [[V::zero(); VECTORS]; PACKS];
@@ -569,7 +588,7 @@ impl PackTile {
                     let next = self.next.wrapping_add(pack * self.table_bytes + term * part_bytes);
                     _mm_prefetch::<_MM_HINT_T1>(next.cast());
                     let from = self.table.add(pack * self.table_bytes + term * TERM_BYTES);
-                    V::unpack(from, self.slot, &index, &mut tables[pack]);
+                    V::unpack(from, self.slot, &self.index, &mut tables[pack]);
                 }
                 for query in 0..QUERIES {
                     for v in 0..VECTORS {
@@ -585,7 +604,7 @@ impl PackTile {
             for query in 0..QUERIES {
                 for pack in 0..PACKS {
                     for v in 0..VECTORS {
-                        let sum = sums.add(query).cast::<[u64; BLOCK_SLOTS]>().add(pack);
+                        let sum = self.sums.add(query).cast::<[u64; BLOCK_SLOTS]>().add(pack);
                         let sum = sum.cast::<u64>().add(self.slot).cast::<u8>().add(v * V::BYTES);
                         acc[query][pack][v].add_64(V::load(sum)).store(sum);
                     }

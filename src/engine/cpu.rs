@@ -18,27 +18,21 @@ use std::time::{Duration, Instant};
 use rayon::prelude::*;
 
 use super::kernel::{
-    BLOCK_SLOTS, BLOCKS, DIGIT_LINES_MAX, Kernels, KeyLayout, Line, PRIMES, PackJob, Round,
+    BLOCK_SLOTS, BLOCKS, JOB_ROWS, Kernels, KeyLayout, Line, PLANES, PRIMES, PackJob, Round,
     ScanJob, TERM_BYTES,
 };
 use super::{Answer, Batch, EncryptedQuery, Engine, EngineError, ShardView, StageTimes};
 use crate::arith::{Isa, Rings};
 use crate::limits::{self, BATCH_QUERIES_PER_SCAN_MAX};
-use crate::params::{D, PACK_ROWS_MIN, Shape};
+use crate::params::{D, Shape};
 use crate::scheme::pack_bits;
 
-/// Rows of one scan job: enough work (25 us a query at the standard shape) to be worth handing to
-/// a thread, and every pack size is a multiple.
-const JOB_ROWS: usize = 32;
-const _: () = assert!((PACK_ROWS_MIN as usize).is_multiple_of(JOB_ROWS));
-
 /// Rows scanned at once of a shard that is still being read: 4 MB at the standard shape.
-const PIECE_ROWS: usize = 8 * JOB_ROWS;
+const PIECE_ROWS: usize = 2 * JOB_ROWS;
 
 /// Key words of one query under one prime, at most: see [`KeyLayout`].
 const KEY_WORDS_MAX: usize = 3 * D;
-const DIGIT_LINES: usize =
-    BATCH_QUERIES_PER_SCAN_MAX * limits::COLUMNS_MAX as usize / 64 * DIGIT_LINES_MAX;
+const DIGIT_LINES: usize = BATCH_QUERIES_PER_SCAN_MAX * limits::COLUMNS_MAX as usize / 64 * PLANES;
 const KEY_WORDS: usize = 2 * BATCH_QUERIES_PER_SCAN_MAX * KEY_WORDS_MAX;
 const SCANNED_WORDS: usize = BATCH_QUERIES_PER_SCAN_MAX * limits::PACKS_MAX as usize * D;
 const SUM_WORDS: usize = 2 * SCANNED_WORDS;
@@ -223,8 +217,8 @@ impl Pass<'_> {
     /// Fills `scanned` and `sums`: everything that reads the shard.
     fn multiply(&self, scratch: &mut Scratch) {
         let queries = self.queries.len();
-        let lines = self.shape().columns() / 64 * self.kernels.digit_lines();
-        let digits = &mut scratch.digits[..queries * lines];
+        let lines = self.shape().columns() / 64 * self.kernels.digit_lines(queries);
+        let digits = &mut scratch.digits[..lines];
         let keys = &mut scratch.keys[..2 * queries * self.layout.words()];
         let scanned = &mut scratch.scanned[..queries * self.shape().rows()];
         let sums = &mut scratch.sums[..2 * BLOCKS * self.block_words()];
@@ -245,7 +239,7 @@ impl Pass<'_> {
     fn prepare(&self, digits: &mut [Line], keys: &mut [u64]) {
         let (words, queries, columns) = (self.layout.words(), self.queries, self.shape().columns());
         let block = self.kernels.digit_block(columns);
-        let lines = block / 64 * self.kernels.digit_lines() * queries.len();
+        let lines = block / 64 * self.kernels.digit_lines(queries.len());
         rayon::join(
             || {
                 digits.par_chunks_mut(lines).enumerate().for_each(|(at, digits)| {
@@ -274,7 +268,7 @@ impl Pass<'_> {
                 first_row: first_row + job * JOB_ROWS,
                 rows: JOB_ROWS,
                 digits,
-                digit_lines: self.kernels.digit_lines(),
+                digit_lines: self.kernels.digit_lines(self.queries.len()),
                 queries: self.queries.len(),
             };
             self.clocks.scan.time(|| self.kernels.scan(&job, out));

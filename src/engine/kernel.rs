@@ -2,14 +2,14 @@
 //!
 //! Two products, a change of layout and a rounding, over slices that the driver cuts; no threads,
 //! no choice of batch or order beyond one job. Every implementation gives the same
-//! numbers on every bit. Implementations: [`super::portable`], `super::avx512`; caller:
-//! [`super::cpu`].
+//! numbers on every bit. Implementations: [`super::portable`], `avx512.rs`, `avx.rs`, `neon.rs`;
+//! caller: [`super::cpu`].
 
 use std::ops::Range;
 
 use super::EncryptedQuery;
 use crate::arith::{Automorphism, Halves, P_INVERSE, centered, from_signed, mul, reduce, sub};
-use crate::params::{D, HALF, P, Q, Shape};
+use crate::params::{D, HALF, P, PACK_ROWS_MIN, Q, Shape};
 use crate::scheme::{KeyName, Term, terms};
 
 /// Slots one pack job covers: the block of the table order (scheme.md, "Table order").
@@ -18,10 +18,12 @@ pub(super) const BLOCK_SLOTS: usize = 32;
 pub(super) const BLOCKS: usize = D / BLOCK_SLOTS;
 /// Bytes of table one term takes in a block: 32 residues of 3 bytes.
 pub(super) const TERM_BYTES: usize = BLOCK_SLOTS * 3;
+/// Rows of one scan job: enough work (100 us a query at the standard shape) to be worth handing to
+/// a thread, and every pack size is a multiple.
+pub(super) const JOB_ROWS: usize = 128;
+const _: () = assert!((PACK_ROWS_MIN as usize).is_multiple_of(JOB_ROWS));
 /// Lines that 64 columns of a query take as unsigned bytes, the digits most kernels multiply with.
 pub(super) const PLANES: usize = 3;
-/// The most lines 64 columns take with any kernel's digits (two of 16 bits).
-pub(super) const DIGIT_LINES_MAX: usize = 4;
 /// The two primes, in table order.
 pub(super) const PRIMES: [u32; 2] = [Q, P];
 
@@ -38,11 +40,11 @@ pub(super) struct ScanJob<'a> {
     pub(super) columns: usize,
     /// First row of the job.
     pub(super) first_row: usize,
-    /// Rows of the job.
+    /// Rows of the job, at most [`JOB_ROWS`].
     pub(super) rows: usize,
     /// `[block of columns]`, what [`Kernels::split_digits`] made of each.
     pub(super) digits: &'a [Line],
-    /// Lines of 64 columns: [`Kernels::digit_lines`].
+    /// Lines of 64 columns, all queries: [`Kernels::digit_lines`].
     pub(super) digit_lines: usize,
     /// Queries of the batch.
     pub(super) queries: usize,
@@ -51,8 +53,9 @@ pub(super) struct ScanJob<'a> {
 impl ScanJob<'_> {
     /// Panics unless all slices have the sizes the numbers say; kernels rely on it.
     pub(super) fn check(&self, out: &[u32]) {
-        let lines = self.queries * self.columns / 64 * self.digit_lines;
+        let lines = self.columns / 64 * self.digit_lines;
         assert!(self.columns.is_multiple_of(64), "this is a bug: columns");
+        assert!(self.rows <= JOB_ROWS, "this is a bug: rows");
         assert!(self.matrix.len() >= (self.first_row + self.rows) * self.columns, "this is a bug");
         assert_eq!(self.digits.len(), lines, "this is a bug: digits");
         assert_eq!(out.len(), self.queries * self.rows, "this is a bug: scan output");
@@ -119,9 +122,9 @@ pub(super) trait Kernels: Send + Sync {
     /// "portable", "avx512", ...: for the engine's name.
     fn name(&self) -> &'static str;
 
-    /// Lines that 64 columns of a query take, at most [`DIGIT_LINES_MAX`].
-    fn digit_lines(&self) -> usize {
-        PLANES
+    /// Lines that 64 columns of so many queries take; for a full batch [`PLANES`] a query.
+    fn digit_lines(&self, queries: usize) -> usize {
+        queries * PLANES
     }
 
     /// Columns of a row whose digits lie together, all queries of them: a multiple of 64.
@@ -174,7 +177,7 @@ pub(super) fn round_coefficients(round: &Round<'_>, out: &mut [u32]) {
     }
 }
 
-/// Sums of a pack job modulo its prime; compiled for each instruction set as [`round_coefficients`].
+/// Sums of a pack job modulo its prime, without division, for compiling to vectors too.
 #[inline(always)]
 pub(super) fn reduce_sums(sums: &[u64], prime: u32, out: &mut [u32]) {
     let pairs = out.iter_mut().zip(sums);

@@ -6,7 +6,8 @@
 //! no tolerance: every engine equals [`crate::scheme::reference`] on every bit.
 //!
 //! Read next: [`cpu`](self) `cpu.rs` (how a batch is cut), then `kernel.rs` (what an instruction
-//! set provides), `portable.rs`, `avx512.rs` and `neon.rs`; `select.rs` picks one at start.
+//! set provides), `portable.rs`, `avx512.rs`, `avx.rs` and `neon.rs`; `select.rs` picks one at
+//! start.
 
 mod cpu;
 #[cfg(feature = "gpu")]
@@ -16,6 +17,8 @@ mod portable;
 mod select;
 mod words;
 
+#[cfg(target_arch = "x86_64")]
+mod amx;
 #[cfg(target_arch = "x86_64")]
 mod avx;
 #[cfg(target_arch = "x86_64")]

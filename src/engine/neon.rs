@@ -17,7 +17,8 @@ use std::ops::Range;
 
 use super::EncryptedQuery;
 use super::kernel::{
-    BLOCK_SLOTS, Kernels, Line, PLANES, PackJob, Round, ScanJob, TERM_BYTES, round_coefficients,
+    BLOCK_SLOTS, Kernels, Line, PLANES, PackJob, Round, ScanJob, TERM_BYTES, reduce_sums,
+    round_coefficients,
 };
 use crate::arith::{Isa, IsaName};
 use crate::limits::BATCH_QUERIES_PER_SCAN_MAX;
@@ -69,9 +70,9 @@ impl Kernels for Neon {
 /// Asks for a line in the second cache. Any address will do: a prefetch never faults.
 #[inline(always)]
 fn prefetch(line: *const u8) {
-    // SAFETY: reads and writes nothing that the program can see.
+    // SAFETY: changes nothing that the program can see.
     unsafe {
-        asm!("prfm pldl2keep, [{}]", in(reg) line, options(nomem, nostack, preserves_flags));
+        asm!("prfm pldl2keep, [{}]", in(reg) line, options(readonly, nostack, preserves_flags));
     }
 }
 
@@ -296,7 +297,7 @@ fn pack(job: &PackJob<'_>, out: &mut [u32]) {
         for (query, sums) in sums.0[..job.queries].iter().enumerate() {
             for (pack, sums) in sums[..packs].iter().enumerate() {
                 let at = (query * job.packs + first + pack) * BLOCK_SLOTS;
-                reduce(sums, job.prime, &mut out[at..at + BLOCK_SLOTS]);
+                reduce_sums(sums, job.prime, &mut out[at..at + BLOCK_SLOTS]);
             }
         }
         first += packs;
@@ -421,15 +422,4 @@ fn places(slot: usize) -> uint8x16_t {
     let places: [u8; 16] = std::array::from_fn(|byte| place(byte) as u8);
     // SAFETY: 16 bytes are a register.
     unsafe { vld1q_u8(places.as_ptr()) }
-}
-
-/// Sums to residues, after Barrett.
-fn reduce(sums: &[u64; BLOCK_SLOTS], prime: u32, out: &mut [u32]) {
-    let prime = u64::from(prime);
-    let inverse = u64::MAX / prime; // floor(2^64 / prime) for a prime other than 2
-    for (out, &sum) in out.iter_mut().zip(sums) {
-        let quotient = ((u128::from(sum) * u128::from(inverse)) >> 64) as u64; // at most 1 too small
-        let rest = sum - quotient * prime;
-        *out = rest.min(rest.wrapping_sub(prime)) as u32;
-    }
 }

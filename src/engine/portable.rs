@@ -11,7 +11,7 @@ use super::kernel::{
     BLOCK_SLOTS, Kernels, Line, PackJob, Round, ScanJob, TERM_BYTES, reduce_sums,
     round_coefficients,
 };
-use super::words::{self, LINES, WordLine};
+use super::words::{self, LINES, LOW_LINES, WordLine};
 
 /// Plain Rust.
 pub(super) struct Portable;
@@ -30,6 +30,10 @@ impl Kernels for Portable {
         "portable"
     }
 
+    fn digit_block(&self, columns: usize) -> usize {
+        columns.min(STEPS * 64)
+    }
+
     fn split_digits(&self, queries: &[EncryptedQuery], columns: Range<usize>, digits: &mut [Line]) {
         words::split(queries, columns, digits);
     }
@@ -38,21 +42,25 @@ impl Kernels for Portable {
     fn scan(&self, job: &ScanJob<'_>, out: &mut [u32]) {
         job.check(out);
         out.fill(0);
-        let mut block = [[WordLine::ZERO; STEPS * LINES]; GROUP_ROWS];
+        let mut low = [[WordLine::ZERO; STEPS * LOW_LINES]; GROUP_ROWS];
+        let mut high = [[WordLine::ZERO; STEPS]; GROUP_ROWS];
         let steps = job.columns / 64;
         for group in (0..job.rows).step_by(GROUP_ROWS) {
             let rows = group..job.rows.min(group + GROUP_ROWS);
             for first in (0..steps).step_by(STEPS) {
                 let count = STEPS.min(steps - first);
-                for (row, lines) in rows.clone().zip(&mut block) {
+                for ((row, low), high) in rows.clone().zip(&mut low).zip(&mut high) {
                     let begin = (job.first_row + row) * job.columns + first * 64;
-                    words::spread(&job.matrix[begin..begin + count * 64], lines);
+                    words::spread(&job.matrix[begin..begin + count * 64], low, high);
                 }
-                for query in 0..job.queries {
-                    let digits = &job.digits[(query * steps + first) * LINES..][..count * LINES];
-                    for (row, lines) in rows.clone().zip(&block) {
+                let digits = &job.digits[first * LINES * job.queries..];
+                let digits = digits.chunks_exact(count * LINES).take(job.queries);
+                for (query, digits) in digits.enumerate() {
+                    let (lows, highs) = digits.split_at(count * LOW_LINES);
+                    for ((row, low), high) in rows.clone().zip(&low).zip(&high) {
                         let sum = &mut out[query * job.rows + row];
-                        *sum = sum.wrapping_add(dot(lines, digits)) & 0x00ff_ffff;
+                        let all = dot(low, lows).wrapping_add(dot(high, highs) << 8);
+                        *sum = sum.wrapping_add(all) & 0x00ff_ffff;
                     }
                 }
             }
@@ -92,23 +100,14 @@ impl Kernels for Portable {
     }
 }
 
-/// A row times a query modulo 2^32 over a block of columns; see [`words`] for the three products.
-fn dot(entries: &[WordLine], digits: &[Line]) -> u32 {
-    let (mut low, mut high) = (0i32, 0i32);
-    let lines = entries.as_chunks().0.iter().zip(digits.as_chunks().0);
-    for ([a, b, both], [xs, ys, highs]) in lines {
-        low = low.wrapping_add(product(a, xs)).wrapping_add(product(b, ys));
-        high = high.wrapping_add(product(both, highs));
-    }
-    (low as u32).wrapping_add((high as u32) << 8)
-}
-
 /// Products of words, added up modulo 2^32.
-#[inline(always)]
-fn product(entries: &WordLine, digits: &Line) -> i32 {
-    let words = digits.0.as_chunks().0.iter().map(|&word| i16::from_ne_bytes(word));
-    let products = entries.0.iter().zip(words).map(|(&e, w)| i32::from(e) * i32::from(w));
-    products.fold(0, i32::wrapping_add)
+fn dot(entries: &[WordLine], digits: &[Line]) -> u32 {
+    let lines = entries.iter().zip(digits).map(|(entries, digits)| {
+        let words = digits.0.as_chunks().0.iter().map(|&word| i16::from_ne_bytes(word));
+        let products = entries.0.iter().zip(words).map(|(&e, w)| i32::from(e) * i32::from(w));
+        products.fold(0, i32::wrapping_add)
+    });
+    lines.fold(0, i32::wrapping_add) as u32
 }
 
 /// 32 residues of 3 bytes: all but the first are the upper bytes of 4.

@@ -68,7 +68,7 @@ impl FromStr for IsaChoice {
             return Ok(Self::Auto);
         }
         let named = IsaName::ALL.into_iter().find(|isa| isa.name() == text);
-        let expected = "auto, portable, avx2, avx512bw, avx512 or neon";
+        let expected = "auto, portable, avx2, avx512bw, avx512, amx or neon";
         named.map(Self::Only).ok_or_else(|| UnknownChoice { found: text.into(), expected })
     }
 }
@@ -143,6 +143,9 @@ fn kernels(isa: Isa) -> Box<dyn Kernels> {
     #[cfg(target_arch = "x86_64")]
     {
         use std::arch::x86_64::{__m256i, __m512i};
+        if let Some(kernels) = super::amx::Amx::new(isa) {
+            return Box::new(kernels);
+        }
         if let Some(kernels) = super::avx512::Avx512::new(isa) {
             return Box::new(kernels);
         }
@@ -161,10 +164,11 @@ fn kernels(isa: Isa) -> Box<dyn Kernels> {
     Box::new(Portable)
 }
 
-/// Packs of the known shard: a four and a one, so that two tile shapes of the pack kernel run.
+/// Packs of the known shard: a four and a one, twos and a one, so that two tile shapes run of each
+/// pack kernel.
 const KNOWN_PACKS: u32 = 5;
-/// Queries of the known batch: a full tile and a rest.
-const KNOWN_QUERIES: usize = 7;
+/// Queries of the known batch: tiles of six and of five, or of two and one over.
+const KNOWN_QUERIES: usize = 11;
 
 /// A small shard of pseudorandom bytes, answered by the engine and by the reference.
 fn known_answer(engine: &mut dyn Engine) -> Result<(), SelectError> {

@@ -10,16 +10,19 @@
 //! a x + b y = a x_low + b y_low + 2^8 (a + 2^8 b) (y_high + 2^8 x_high)
 //! ```
 //!
-//! The last product is needed modulo 2^16 only, so its factors wrap around to words. 64 columns
-//! are three lines: a, b, a + 2^8 b of 32 pairs of columns; in a query x_low, y_low, highs.
+//! The last product is needed modulo 2^16 only, so its factors wrap around to words. 64 columns are
+//! two low lines (a, b of 32 pairs of columns; in a query x_low, y_low) and a high line (a + 2^8 b;
+//! y_high + 2^8 x_high).
 
 use std::ops::Range;
 
 use super::EncryptedQuery;
 use super::kernel::Line;
 
-/// Lines of 64 columns, of a row and of a query.
-pub(super) const LINES: usize = 3;
+/// Low lines of 64 columns.
+pub(super) const LOW_LINES: usize = 2;
+/// Lines of 64 columns.
+pub(super) const LINES: usize = LOW_LINES + 1;
 
 /// 32 words on a cache line.
 #[derive(Clone, Copy)]
@@ -30,35 +33,38 @@ impl WordLine {
     pub(super) const ZERO: Self = Self([0; 32]);
 }
 
-/// The queries' bytes of some columns to lines, `[query][column / 64][line]`.
+/// The queries' bytes of a block of columns to lines, `[query][low lines, high lines]`.
 #[inline(always)]
 pub(super) fn split(queries: &[EncryptedQuery], columns: Range<usize>, digits: &mut [Line]) {
-    let vectors = queries.iter().map(|query| &query.vector[columns.start * 3..columns.end * 3]);
-    let steps = vectors.flat_map(|vector| vector.chunks_exact(64 * 3));
-    for (bytes, lines) in steps.zip(digits.as_chunks_mut().0) {
-        split_step(bytes, lines);
+    let lines = columns.len() / 64 * LINES;
+    for (query, digits) in queries.iter().zip(digits.chunks_exact_mut(lines)) {
+        split_query(&query.vector[columns.start * 3..columns.end * 3], digits);
     }
 }
 
-/// 64 columns of one query.
 #[inline(always)]
-fn split_step(bytes: &[u8], [xs, ys, highs]: &mut [Line; LINES]) {
-    for (pair, &[x0, x1, x2, y0, y1, y2]) in bytes.as_chunks::<6>().0.iter().enumerate() {
-        let y = u32::from_le_bytes([y0, y1, y2, 0]);
-        let y_high = (y + 0x8000) >> 16 & 0xff;
-        let x = u32::from_le_bytes([x0, x1, x2, 0]).wrapping_sub(y_high << 8);
-        let x_high = x.wrapping_add(0x8000) >> 16 & 0xff;
-        for (line, word) in [(&mut *xs, x), (&mut *ys, y), (&mut *highs, y_high | x_high << 8)] {
-            line.0[2 * pair..2 * pair + 2].copy_from_slice(&(word as u16).to_ne_bytes());
+fn split_query(vector: &[u8], digits: &mut [Line]) {
+    let (low, high) = digits.split_at_mut(digits.len() / LINES * LOW_LINES);
+    let lines = low.as_chunks_mut().0.iter_mut().zip(high);
+    for (bytes, ([xs, ys], highs)) in vector.chunks_exact(64 * 3).zip(lines) {
+        for (pair, &[x0, x1, x2, y0, y1, y2]) in bytes.as_chunks::<6>().0.iter().enumerate() {
+            let y = u32::from_le_bytes([y0, y1, y2, 0]);
+            let y_high = (y + 0x8000) >> 16 & 0xff;
+            let x = u32::from_le_bytes([x0, x1, x2, 0]).wrapping_sub(y_high << 8);
+            let x_high = x.wrapping_add(0x8000) >> 16 & 0xff;
+            for (line, word) in [(&mut *xs, x), (&mut *ys, y), (&mut *highs, y_high | x_high << 8)]
+            {
+                line.0[2 * pair..2 * pair + 2].copy_from_slice(&(word as u16).to_ne_bytes());
+            }
         }
     }
 }
 
-/// Columns of a row to lines.
+/// Columns of a row to low lines and high lines.
 #[inline(always)]
-pub(super) fn spread(row: &[u8], lines: &mut [WordLine]) {
-    let (lines, _) = lines.as_chunks_mut::<LINES>();
-    for (entries, [a, b, both]) in row.as_chunks::<64>().0.iter().zip(lines) {
+pub(super) fn spread(row: &[u8], low: &mut [WordLine], high: &mut [WordLine]) {
+    let lines = low.as_chunks_mut().0.iter_mut().zip(high);
+    for (entries, ([a, b], both)) in row.as_chunks::<64>().0.iter().zip(lines) {
         for (pair, &entries) in entries.as_chunks::<2>().0.iter().enumerate() {
             let word = i16::from_le_bytes(entries);
             a.0[pair] = word << 8 >> 8;
@@ -90,8 +96,9 @@ mod tests {
                 vector[186..189].copy_from_slice(&u32::to_le_bytes(x)[..3]);
                 vector[189..192].copy_from_slice(&u32::to_le_bytes(y)[..3]);
                 let (mut lines, mut digits) = ([WordLine::ZERO; LINES], [Line([0; 64]); LINES]);
-                spread(&row, &mut lines);
-                split_step(&vector, &mut digits);
+                let (low, high) = lines.split_at_mut(LOW_LINES);
+                spread(&row, low, high);
+                split_query(&vector, &mut digits);
                 let [low_a, low_b, high] = std::array::from_fn(|i| product(&lines[i], &digits[i]));
                 let sum = low_a.wrapping_add(low_b).wrapping_add(high << 8) & 0xff_ffff;
                 let expected = i64::from(a) * i64::from(x) + i64::from(b) * i64::from(y);

@@ -7,6 +7,8 @@
 //! is [`solve`]'s.
 
 #[cfg(feature = "server")]
+mod lift;
+#[cfg(feature = "server")]
 pub mod solve;
 
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
@@ -34,6 +36,18 @@ pub fn locate(seed: &Seed, key: &[u8], shard_count: u32, groups: u32) -> Place {
     let mut hasher = Zeroizing::new(blake3::Hasher::new_keyed(seed));
     hasher.update(b"k").update(key);
     Zeroizing::new(hasher.finalize_xof()).fill(&mut raw[..]);
+    place(&raw, shard_count, groups)
+}
+
+/// As [`locate`], without wiping on the way, for who builds and knows all keys.
+#[cfg(feature = "server")]
+pub fn locate_known(seed: &Seed, key: &[u8], shard_count: u32, groups: u32) -> Place {
+    let mut raw = [0; 48];
+    blake3::Hasher::new_keyed(seed).update(b"k").update(key).finalize_xof().fill(&mut raw);
+    place(&raw, shard_count, groups)
+}
+
+fn place(raw: &[u8; 48], shard_count: u32, groups: u32) -> Place {
     let [shard, group] = [0, 8].map(|at| word(&raw[at..]));
     let mut identity = [0; 32];
     identity.copy_from_slice(&raw[16..]);
@@ -61,32 +75,28 @@ pub struct Band {
 
 /// The band of an identity under one ribbon seed: BLAKE3 keyed with the identity, `"r"|seed`.
 pub fn band(identity: &[u8; 32], ribbon_seed: u32, shape: &Shape) -> Band {
-    let mut raw = Zeroizing::new(vec![0; 8 + BAND / 8 + shape.record_bytes()]);
+    let mut raw = Zeroizing::new(vec![0; BAND_BYTES + shape.record_bytes()]);
     let mut hasher = Zeroizing::new(blake3::Hasher::new_keyed(identity));
     hasher.update(b"r").update(&ribbon_seed.to_le_bytes());
     Zeroizing::new(hasher.finalize_xof()).fill(&mut raw);
-    let start = scale(word(&raw), (shape.columns() - BAND + 1) as u32);
+    let (start, coeffs) = place_of_band(&raw, shape);
+    Band { start, coeffs, mask: raw[BAND_BYTES..].to_vec() }
+}
+
+/// Bytes drawn for a band before those of its mask.
+const BAND_BYTES: usize = 8 + BAND / 8;
+
+/// Start and coefficients of a band from the first bytes drawn for it.
+fn place_of_band(raw: &[u8], shape: &Shape) -> (u32, u128) {
+    let start = scale(word(raw), (shape.columns() - BAND + 1) as u32);
     let coeffs = raw[8..].first_chunk().expect("this is a bug: sixteen bytes of coefficients");
-    let coeffs = u128::from_le_bytes(*coeffs) | 1;
-    Band { start, coeffs, mask: raw[8 + BAND / 8..].to_vec() }
+    (start, u128::from_le_bytes(*coeffs) | 1)
 }
 
 impl Band {
     /// What a query for this band selects.
     pub fn selection(&self) -> Selection {
         Selection::new(self.start, self.coeffs)
-    }
-
-    /// What the band's columns sum to: tag, then field plus keystream. `value` is at most
-    /// value_len - 1 bytes.
-    #[cfg(feature = "server")]
-    fn right_hand_side(&self, value: &[u8]) -> Vec<u8> {
-        let mut sum = self.mask.clone();
-        let field = &mut sum[TAG_BYTES..];
-        for (to, from) in field.iter_mut().zip(value.iter().chain([&END_OF_VALUE])) {
-            *to = to.wrapping_add(*from);
-        }
-        sum
     }
 }
 

@@ -12,7 +12,9 @@ use super::coding::{pack_bits, round_to_bits, write_residue};
 use super::mask::{key_mask, query_mask};
 use super::{Chains, KeyName, Seed};
 use crate::arith::exact::{Pair, Sum};
-use crate::arith::{Automorphism, Halves, Isa, Poly, Rings, inverse, mul, reduce, sub, zero_poly};
+use crate::arith::{
+    Automorphism, Halves, Isa, Loops, Poly, Rings, inverse, mul, reduce, sub, zero_poly,
+};
 use crate::params::{D, HALF, P, Q, Shape};
 
 /// Rows of a cache line of residues: how many columns of the grid are transformed together.
@@ -64,11 +66,13 @@ impl ShardMasks {
         assert_eq!(table.len(), self.shape.table_bytes());
         assert_eq!(hint.len(), self.shape.hint_bytes());
         let grid = self.grid(&self.row_masks(rows));
-        let chains = Chains::new(self.shape.pack_rows());
+        let chains = self.chains();
         let halves: Vec<(Vec<Switched>, Box<Poly>)> = chains
             .conjugates()
             .par_iter()
-            .map(|&conjugate| self.collapse(&grid, chains, conjugate))
+            .map(|&conjugate| {
+                self.rings.isa.run(Collapse { masks: self, grid: &grid, chains, conjugate })
+            })
             .collect();
         let mut walked = Vec::with_capacity(self.shape.terms());
         let mut ends = Vec::with_capacity(2);
@@ -90,76 +94,50 @@ impl ShardMasks {
         pack_bits(last.iter().map(|&x| round_to_bits(x, bits)), bits, hint);
     }
 
-    /// Step 1: for each row r, sum_j a_j * reverse(row r, block j) modulo 2^32, rounded to Q, in
-    /// slots. D residues a row.
+    /// Step 1: for each row r, sum_j a_j * reverse(row r, block j) modulo 2^32, rounded to Q,
+    /// divided by the pack's size, in slots. D residues a row.
     fn row_masks(&self, rows: &[u8]) -> Vec<u32> {
         let mut out = vec![0; self.shape.pack_rows() * D];
         let work = out.par_chunks_mut(D).zip(rows.par_chunks(self.shape.columns()));
         work.for_each_init(Sum::default, |sum, (out, row)| {
             let out: &mut Poly = out.try_into().expect("this is a bug: chunks of D");
-            for (values, mask) in row.chunks(D).zip(&self.blocks) {
-                sum.add_product(&Pair::of_small_reversed(&self.rings, values), mask);
-            }
-            sum.take(&self.rings, out);
-            for x in out.iter_mut() {
-                *x = reduce::<Q>((u64::from(*x) * u64::from(Q) + (1 << 31)) >> 32);
-            }
-            self.rings.q.forward(out);
+            self.rings.isa.run(RowMask { masks: self, row, sum, out });
         });
         out
     }
 
-    /// Step 2: transforms along the rows. Row x of the result, D residues, holds slot x of all
-    /// row masks, transformed and divided by the pack's size; rows beyond the pack are zero.
+    /// Step 2: transforms along the rows. Only slots that an automorphism of the pack takes x to
+    /// are wanted of the polynomial of slot x; with `size` rows those are the values at one coset
+    /// of `size` powers of psi, one block of a transform. So a row of the result is D / size
+    /// polynomials at once: row k those of the k-th slot x of every class of slots that the
+    /// automorphisms connect, each value at its own slot.
     fn grid(&self, by_row: &[u32]) -> Vec<u32> {
-        let size_inverse = inverse::<Q>(self.shape.pack_rows() as u32);
-        let mut grid = vec![0; D * D];
+        let (size, stride) = (self.shape.pack_rows(), self.chains().stride);
+        let mut grid = vec![0; size * D];
         grid.par_chunks_mut(STRIP * D).enumerate().for_each(|(strip, out)| {
-            for (r, row) in by_row.chunks_exact(D).enumerate() {
-                for (lane, &value) in row[strip * STRIP..][..STRIP].iter().enumerate() {
-                    out[lane * D + r] = mul::<Q>(value, size_inverse);
+            for class in 0..D / size {
+                let slot = class / stride * HALF + class % stride + strip * STRIP * stride;
+                let block = self.rings.q.block_of(slot, size);
+                for (r, row) in by_row.chunks_exact(D).enumerate() {
+                    for lane in 0..STRIP {
+                        out[lane * D + block * size + r] = row[slot + lane * stride];
+                    }
                 }
             }
             for poly in out.chunks_exact_mut(D) {
-                self.rings.q.forward(poly.try_into().expect("this is a bug: chunks of D"));
+                let poly = poly.try_into().expect("this is a bug: chunks of D");
+                self.rings.q.forward_blocks(poly, size);
             }
         });
         grid
     }
 
-    /// Step 3: from the last automorphism of a half down to the first, each switched by key g
-    /// into the one before it. What was switched, ascending by rotation, and what is left.
-    fn collapse(
-        &self,
-        grid: &[u32],
-        chains: Chains,
-        conjugate: Halves,
-    ) -> (Vec<Switched>, Box<Poly>) {
-        // What multiplies tau_g(s) for g = +-5^(stride * step), in slots.
-        let alpha = |step: usize| {
-            let tau = Automorphism { rotation: chains.stride * step, conjugate };
-            let mut poly = zero_poly();
-            for (slot, value) in poly.iter_mut().enumerate() {
-                *value = grid[tau.source(slot) * D + slot];
-            }
-            poly
-        };
-        let mut walk = Vec::with_capacity(chains.length - 1);
-        let mut current = alpha(chains.length - 1);
-        for step in (0..chains.length - 1).rev() {
-            let tau = Automorphism { rotation: (chains.stride * step) % HALF, conjugate };
-            let mut lifted = zero_poly();
-            self.rings.lift_to_p(&current, &mut lifted);
-            let spill = self.spill(&current, &lifted, &self.g, tau);
-            let mut next = alpha(step);
-            subtract(&mut next, &spill);
-            walk.push(Switched { q: std::mem::replace(&mut current, next), p: lifted });
-        }
-        walk.reverse();
-        (walk, current)
+    fn chains(&self) -> Chains {
+        Chains::new(self.shape.pack_rows())
     }
 
     /// round(current * tau(w) / P) in slots modulo Q.
+    #[inline(always)]
     fn spill(&self, q: &Poly, p: &Poly, mask: &KeyMask, tau: Automorphism) -> Box<Poly> {
         let (mut spill_q, mut spill_p) = (zero_poly(), zero_poly());
         tau.apply(&mask.q[..], &mut spill_q[..]);
@@ -175,9 +153,89 @@ impl ShardMasks {
     }
 }
 
+#[inline(always)]
 fn subtract(from: &mut Poly, what: &Poly) {
     for (from, &what) in from.iter_mut().zip(what) {
         *from = sub::<Q>(*from, what);
+    }
+}
+
+/// Step 1 of one row.
+struct RowMask<'a> {
+    masks: &'a ShardMasks,
+    row: &'a [u8],
+    sum: &'a mut Sum,
+    out: &'a mut Poly,
+}
+
+impl Loops for RowMask<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let Self { masks, row, sum, out } = self;
+        let size_inverse = inverse::<Q>(masks.shape.pack_rows() as u32);
+        for (values, mask) in row.chunks(D).zip(&masks.blocks) {
+            sum.add_product(&Pair::of_small_reversed(&masks.rings, values), mask);
+        }
+        sum.take(&masks.rings, out);
+        for x in out.iter_mut() {
+            let rounded = reduce::<Q>((u64::from(*x) * u64::from(Q) + (1 << 31)) >> 32);
+            *x = mul::<Q>(rounded, size_inverse);
+        }
+        masks.rings.q.forward(out);
+    }
+}
+
+/// Step 3: from the last automorphism of a half down to the first, each switched by key g into the
+/// one before it.
+struct Collapse<'a> {
+    masks: &'a ShardMasks,
+    grid: &'a [u32],
+    chains: Chains,
+    conjugate: Halves,
+}
+
+impl Collapse<'_> {
+    fn automorphism(&self, step: usize) -> Automorphism {
+        Automorphism { rotation: self.chains.stride * step, conjugate: self.conjugate }
+    }
+
+    /// What multiplies tau_g(s) for g = +-5^(stride * step), in slots.
+    #[inline(always)]
+    fn alpha(&self, step: usize) -> Box<Poly> {
+        let tau = self.automorphism(step);
+        let Chains { size, stride, .. } = self.chains;
+        let mut poly = zero_poly();
+        for (slot, value) in poly.iter_mut().enumerate() {
+            let source = tau.source(slot);
+            // Which of its class, see `ShardMasks::grid`; for D rows there is one class.
+            let row = if size == D { source } else { source % HALF / stride };
+            *value = self.grid[row * D + slot];
+        }
+        poly
+    }
+}
+
+impl Loops for Collapse<'_> {
+    /// What was switched, ascending by rotation, and what is left.
+    type Output = (Vec<Switched>, Box<Poly>);
+
+    #[inline(always)]
+    fn run(self) -> Self::Output {
+        let (masks, length) = (self.masks, self.chains.length);
+        let mut walk = Vec::with_capacity(length - 1);
+        let mut current = self.alpha(length - 1);
+        for step in (0..length - 1).rev() {
+            let mut lifted = zero_poly();
+            masks.rings.lift_to_p(&current, &mut lifted);
+            let spill = masks.spill(&current, &lifted, &masks.g, self.automorphism(step));
+            let mut next = self.alpha(step);
+            subtract(&mut next, &spill);
+            walk.push(Switched { q: std::mem::replace(&mut current, next), p: lifted });
+        }
+        walk.reverse();
+        (walk, current)
     }
 }
 
@@ -188,10 +246,12 @@ fn store(walked: &[Switched], table: &mut [u8]) {
     let fill = |half: &mut [u8], poly: fn(&Switched) -> &Poly| {
         half.par_chunks_mut(block_bytes).enumerate().for_each(|(block, out)| {
             for (term, out) in walked.iter().zip(out.as_chunks_mut::<96>().0) {
-                let slots = &poly(term)[block * 32..][..32];
-                for (bytes, &slot) in out.as_chunks_mut::<3>().0.iter_mut().zip(slots) {
-                    *bytes = write_residue(slot);
+                let (slots, last) = poly(term)[block * 32..][..32].split_at(31);
+                for (at, slot) in slots.iter().enumerate() {
+                    // The fourth byte is zero, and the next residue's to write.
+                    out[3 * at..3 * at + 4].copy_from_slice(&slot.to_le_bytes());
                 }
+                out[93..].copy_from_slice(&write_residue(last[0]));
             }
         });
     };

@@ -137,6 +137,10 @@ impl Shard {
         // Rust value but bytes is read from the map, so changed bytes are only wrong answers.
         let map = unsafe { Mmap::map(&file) }
             .map_err(|source| OpenError::Map { path: path.to_owned(), source })?;
+        // Large pages where the filesystem has them (ext4, xfs): a query walks the whole map, and
+        // a virtual machine pays twice for each page's address. Elsewhere refused, which is fine.
+        #[cfg(target_os = "linux")]
+        let _ = map.advise(memmap2::Advice::HugePage);
         let sections = header.sections();
         let digest = header.digest();
         let content = *digest.first_chunk().expect("this is a bug: a digest has 32 bytes");

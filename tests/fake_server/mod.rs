@@ -55,7 +55,8 @@ impl Database {
         }
         let build = |(shard, records): (usize, &Vec<Record>)| {
             let shard = shard as u32;
-            let solved = solve(&SEED, shard, &shape, records).expect("a seed is found");
+            let solved =
+                solve(Isa::detect(), &SEED, shard, &shape, records).expect("a seed is found");
             let masks = ShardMasks::new(Isa::detect(), &SEED, shard, &shape);
             let mut tables = vec![0; shape.packs() * shape.table_bytes()];
             let mut hints = vec![0; shape.packs() * shape.hint_bytes()];

@@ -58,8 +58,8 @@ pub(crate) struct Args {
     /// Device that answers: auto or cpu.
     #[arg(long, value_name = "DEVICE", default_value = "auto")]
     engine: EngineChoice,
-    /// Instruction set of the CPU engine: auto, portable, avx2, avx512bw, avx512 or
-    /// neon.
+    /// Instruction set of the CPU engine: auto, portable, avx2, avx512bw, avx512,
+    /// amx or neon.
     #[arg(long, value_name = "SET", default_value = "auto")]
     isa: IsaChoice,
 }

@@ -1,0 +1,263 @@
+//! The scan for AMX: tiles of 16 rows of 64 bytes, multiplied 16 by 16 (`tdpbsud`).
+//!
+//! One `tdpbsud` is 256 `vpdpbusd` and takes 16 cycles: eight times their rate. Floor at the
+//! standard shape: 26 k of them a query, 0.12 ms, and reading the matrix, 7 ms a batch where memory
+//! gives 20 GB/s: this scan waits for memory up to 32 queries. So the plan is the simplest that
+//! keeps memory busy: blocks of columns whose planes stay in the second cache for all rows of a
+//! job; in those 16 rows at a time times 48 planes of 16 queries, three sums of 16 x 16; the rows
+//! that come next are prefetched meanwhile.
+//!
+//! Everything but the scan is [`super::avx512`]'s. Assembly, because the intrinsics are not stable
+//! (rust-lang/rust#126622). The same numbers as [`super::portable`], on every bit.
+
+use std::arch::asm;
+use std::ops::Range;
+
+use super::EncryptedQuery;
+use super::avx512::{Avx512, PlanePlaces};
+use super::kernel::{JOB_ROWS, Kernels, Line, PLANES, PackJob, Round, ScanJob};
+use crate::arith::{Isa, IsaName};
+use crate::limits::BATCH_QUERIES_PER_SCAN_MAX;
+
+/// Rows and planes of a tile; also its rows of 4 columns.
+const SIDE: usize = 16;
+/// Tiles of planes that a pass over some rows multiplies with.
+const PASS_TILES: usize = 3;
+/// Queries of a pass: their planes fill its tiles.
+const PASS_QUERIES: usize = PASS_TILES * SIDE / PLANES;
+/// Passes of the largest batch.
+const PASSES_MAX: usize = BATCH_QUERIES_PER_SCAN_MAX.div_ceil(PASS_QUERIES);
+/// Columns whose planes stay in the second cache: 576 KB of 32 queries.
+const BLOCK_COLUMNS: usize = 96 * 64;
+
+/// Tiles that the planes of a batch fill, 64 columns of them.
+fn plane_tiles(queries: usize) -> usize {
+    (queries * PLANES).div_ceil(SIDE)
+}
+
+/// Proof that the processor has what these kernels use, and that the system lets it.
+pub(super) struct Amx(Avx512);
+
+impl Amx {
+    /// Only where `isa` says AMX, and an `Isa` says so only where it may be used.
+    pub(super) fn new(isa: Isa) -> Option<Self> {
+        Avx512::new(isa).filter(|_| isa.name() == IsaName::Amx).map(Self)
+    }
+}
+
+impl Kernels for Amx {
+    fn name(&self) -> &'static str {
+        "amx"
+    }
+
+    fn digit_lines(&self, queries: usize) -> usize {
+        plane_tiles(queries) * SIDE
+    }
+
+    fn digit_block(&self, _columns: usize) -> usize {
+        BLOCK_COLUMNS
+    }
+
+    fn split_digits(&self, queries: &[EncryptedQuery], columns: Range<usize>, digits: &mut [Line]) {
+        // SAFETY: `self` exists only where the processor has these instructions.
+        unsafe { split_tiles(queries, columns, digits) }
+    }
+
+    fn scan(&self, job: &ScanJob<'_>, out: &mut [u32]) {
+        job.check(out);
+        // SAFETY: `self` exists only where these instructions may be used, and `check` has
+        // compared the slices with the numbers.
+        unsafe { scan(job, out) }
+    }
+
+    fn pack(&self, job: &PackJob<'_>, out: &mut [u32]) {
+        self.0.pack(job, out);
+    }
+
+    fn round(&self, round: &Round<'_>, out: &mut [u32]) {
+        self.0.round(round, out);
+    }
+}
+
+/// Planes to tiles, `[column / 64][tile][column / 4 % 16][plane of the tile][column % 4]`; plane p
+/// of query q is the 3q + p-th. What no plane fills is zero.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512ifma,avx512vbmi")]
+fn split_tiles(queries: &[EncryptedQuery], columns: Range<usize>, digits: &mut [Line]) {
+    let places = PlanePlaces::new();
+    digits.fill(Line([0; 64]));
+    let step_lines = plane_tiles(queries.len()) * SIDE;
+    for (lines, column) in digits.chunks_exact_mut(step_lines).zip(columns.step_by(64)) {
+        for (index, query) in queries.iter().enumerate() {
+            let mut planes = [Line([0; 64]); PLANES];
+            places.split(&query.vector[column * 3..][..64 * PLANES], &mut planes);
+            for (plane, line) in (index * PLANES..).zip(&planes) {
+                let tile = &mut lines[plane / SIDE * SIDE..][..SIDE];
+                for (to, from) in tile.iter_mut().zip(line.0.as_chunks::<4>().0) {
+                    to.0.as_chunks_mut::<4>().0[plane % SIDE] = *from;
+                }
+            }
+        }
+    }
+}
+
+/// How tiles lie in registers (Intel SDM, `LDTILECFG`): palette 1, eight of 16 rows of 64 bytes.
+#[repr(C, align(64))]
+struct TileConfig([u8; 64]);
+
+impl TileConfig {
+    const FULL: Self = {
+        let mut bytes = [0; 64];
+        bytes[0] = 1;
+        let mut tile = 0;
+        while tile < 8 {
+            bytes[16 + 2 * tile] = 64;
+            bytes[48 + tile] = SIDE as u8;
+            tile += 1;
+        }
+        Self(bytes)
+    };
+}
+
+/// Sums of 16 rows and the planes of one pass, `[tile][row][plane of the tile]`.
+#[repr(C, align(64))]
+struct Sums([[[u32; SIDE]; SIDE]; PASS_TILES]);
+
+/// # Safety
+/// AMX may be used; `job` is checked.
+unsafe fn scan(job: &ScanJob<'_>, out: &mut [u32]) {
+    assert!(job.rows.is_multiple_of(SIDE), "this is a bug: rows of a scan job");
+    let tiles = plane_tiles(job.queries);
+    let mut sums =
+        [const { [const { Sums([[[0; SIDE]; SIDE]; PASS_TILES]) }; PASSES_MAX] }; JOB_ROWS / SIDE];
+    let place = |row: usize, column: usize| {
+        job.matrix.as_ptr().wrapping_add((job.first_row + row) * job.columns + column)
+    };
+    // SAFETY: reads the 64 bytes that the processor's manual asks for.
+    unsafe { asm!("ldtilecfg [{}]", in(reg) &TileConfig::FULL, options(nostack, readonly)) };
+    for column in (0..job.columns).step_by(BLOCK_COLUMNS) {
+        let end = job.columns.min(column + BLOCK_COLUMNS);
+        for (group, sums) in sums[..job.rows / SIDE].iter_mut().enumerate() {
+            let row = group * SIDE;
+            let next = match (row + SIDE < job.rows, end < job.columns) {
+                (true, _) => place(row + SIDE, column),
+                (false, true) => place(0, end),
+                (false, false) => place(job.rows, 0),
+            };
+            for (pass, (first, sums)) in (0..tiles).step_by(PASS_TILES).zip(sums).enumerate() {
+                let rows = Rows {
+                    matrix: place(row, column),
+                    stride: job.columns,
+                    next: if pass == 0 { next } else { place(row, column) },
+                    steps: (end - column) / 64,
+                    planes: job.digits[column / 64 * job.digit_lines + first * SIDE..].as_ptr(),
+                    step_bytes: job.digit_lines * 64,
+                };
+                // SAFETY: `ScanJob::check`: 16 rows from `row` lie in the matrix, `tiles` tiles
+                // for each step in the digits.
+                unsafe {
+                    match tiles - first {
+                        1 => rows.times_one(sums),
+                        2 => rows.times_two(sums),
+                        _ => rows.times_three(sums),
+                    }
+                }
+            }
+        }
+    }
+    // SAFETY: gives the registers back, so that the system need not save them.
+    unsafe { asm!("tilerelease", options(nostack, nomem)) };
+    for query in 0..job.queries {
+        for (group, sums) in sums[..job.rows / SIDE].iter().enumerate() {
+            let out = &mut out[query * job.rows + group * SIDE..][..SIDE];
+            add_planes(&sums[query / PASS_QUERIES], query % PASS_QUERIES, out);
+        }
+    }
+}
+
+/// What the planes of query `query` of a pass add up to, modulo 2^24.
+fn add_planes(sums: &Sums, query: usize, out: &mut [u32]) {
+    for (row, out) in out.iter_mut().enumerate() {
+        let [low, mid, high] = std::array::from_fn(|plane| {
+            let plane = query * PLANES + plane;
+            sums.0[plane / SIDE][row][plane % SIDE]
+        });
+        *out = low.wrapping_add(mid << 8).wrapping_add(high << 16) & 0x00ff_ffff;
+    }
+}
+
+/// 16 rows, some columns of them, and the planes of a pass.
+struct Rows {
+    matrix: *const u8,
+    stride: usize,
+    /// As many rows and columns to prefetch meanwhile, from their first.
+    next: *const u8,
+    /// Of 64 columns.
+    steps: usize,
+    /// The first tile of the first step.
+    planes: *const Line,
+    /// From step to step.
+    step_bytes: usize,
+}
+
+/// Defines a product with a constant number of tiles of planes: a sum, a register and a place each.
+macro_rules! times {
+    ($name:ident: $($sum:literal $tile:literal $at:literal),*) => {
+        /// Adds rows times planes to `sums`.
+        ///
+        /// # Safety
+        /// AMX may be used and is configured; rows and planes are readable.
+        #[inline(never)]
+        unsafe fn $name(&self, sums: &mut Sums) {
+            // SAFETY: the caller's promise; a prefetch of any address is harmless; the sums that
+            // are read and written are those of `sums`.
+            unsafe {
+                asm!(
+                    $(concat!("tileloadd ", $sum, ", [{sums} + {line} + ", $at, "]"),)*
+                    "2:",
+                    "tileloadd tmm3, [{matrix} + {stride}]",
+                    $(
+                        concat!("tileloadd ", $tile, ", [{planes} + {line} + ", $at, "]"),
+                        concat!("tdpbsud ", $sum, ", tmm3, ", $tile),
+                    )*
+                    "mov {row}, {next}",
+                    "mov {rows:e}, 4",
+                    "3:", // four rows at a time
+                    "prefetcht1 [{row}]",
+                    "prefetcht1 [{row} + {stride}]",
+                    "prefetcht1 [{row} + 2*{stride}]",
+                    "add {row}, {stride}",
+                    "prefetcht1 [{row} + 2*{stride}]",
+                    "lea {row}, [{row} + 2*{stride}]",
+                    "add {row}, {stride}",
+                    "dec {rows:e}",
+                    "jnz 3b",
+                    "add {matrix}, 64",
+                    "add {next}, 64",
+                    "add {planes}, {step_bytes}",
+                    "dec {steps}",
+                    "jnz 2b",
+                    $(concat!("tilestored [{sums} + {line} + ", $at, "], ", $sum),)*
+                    matrix = inout(reg) self.matrix => _,
+                    stride = in(reg) self.stride,
+                    next = inout(reg) self.next => _,
+                    planes = inout(reg) self.planes => _,
+                    step_bytes = in(reg) self.step_bytes,
+                    steps = inout(reg) self.steps => _,
+                    line = in(reg) 64usize,
+                    sums = in(reg) sums,
+                    row = out(reg) _,
+                    rows = out(reg) _,
+                    out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+                    out("tmm4") _, out("tmm5") _, out("tmm6") _,
+                    options(nostack),
+                );
+            }
+        }
+    };
+}
+
+impl Rows {
+    times!(times_one: "tmm0" "tmm4" "0");
+    times!(times_two: "tmm0" "tmm4" "0", "tmm1" "tmm5" "1024");
+    times!(times_three: "tmm0" "tmm4" "0", "tmm1" "tmm5" "1024", "tmm2" "tmm6" "2048");
+}
