@@ -29,6 +29,7 @@ enum Command {
     Serve(commands::serve::Args),
     Lookup(commands::lookup::Args),
     Demo(commands::demo::Args),
+    Devices(commands::devices::Args),
 }
 
 fn main() -> ExitCode {
@@ -50,6 +51,7 @@ fn main() -> ExitCode {
         Command::Serve(args) => commands::serve::run(args),
         Command::Lookup(args) => commands::lookup::run(args),
         Command::Demo(args) => commands::demo::run(args),
+        Command::Devices(args) => commands::devices::run(args),
     };
     ended.unwrap_or_else(|error| {
         eprintln!("error: {error}");

@@ -10,9 +10,11 @@ use rayon::prelude::*;
 use sotto::arith::ntt::Ntt;
 use sotto::arith::{Automorphism, Halves, Isa, IsaName, Rings, zero_poly};
 use sotto::engine::{
-    Answer, Batch, EncryptedQuery, Engine, EngineChoice, EngineError, GpuEngine, GpuKind,
-    GpuOptions, Integers, IsaChoice, SelectError, ShardView, gpus, select,
+    Answer, Batch, EncryptedQuery, Engine, EngineChoice, EngineError, GpuKind, IsaChoice,
+    SelectError, ShardView, gpus, select,
 };
+#[cfg(feature = "gpu")]
+use sotto::engine::{ContentId, GpuEngine, GpuOptions, Integers};
 use sotto::limits::{BATCH_QUERIES_PER_SCAN_MAX, COLUMNS_MAX};
 use sotto::params::{D, P, Q, Shape, ShapeFields};
 use sotto::scheme::{KeyBundle, KeyName, ShardMasks, reference, unpack_bits};
@@ -216,9 +218,32 @@ fn engines() -> Vec<Box<dyn Engine>> {
     engines
 }
 
-/// The GPU engine, both ways of multiplying, one of them with shards cut into small parts: on the
-/// adapter whose name holds what SOTTO_TEST_GPU says, or else on any real one.
+/// None was compiled in.
+#[cfg(not(feature = "gpu"))]
 fn gpu_engines() -> Vec<Box<dyn Engine>> {
+    println!("skipped: built without the feature gpu");
+    Vec::new()
+}
+
+/// The GPU engine, both ways of multiplying, one of them with shards cut into small parts.
+#[cfg(feature = "gpu")]
+fn gpu_engines() -> Vec<Box<dyn Engine>> {
+    let options = GpuOptions {
+        shard_bytes: None,
+        binding_bytes: Some(1 << 20),
+        integers: Some(Integers::Halves),
+    };
+    [GpuOptions::default(), options].iter().flat_map(gpu_engine).map(boxed).collect()
+}
+
+#[cfg(feature = "gpu")]
+fn boxed(engine: GpuEngine) -> Box<dyn Engine> {
+    Box::new(engine)
+}
+
+/// A GPU engine on the adapter whose name holds what SOTTO_TEST_GPU says, or else on any real one.
+#[cfg(feature = "gpu")]
+fn gpu_engine(options: &GpuOptions) -> Option<GpuEngine> {
     let wanted = std::env::var("SOTTO_TEST_GPU").ok();
     let found = gpus().into_iter().find(|info| match &wanted {
         Some(name) => info.name.contains(name.as_str()),
@@ -227,16 +252,9 @@ fn gpu_engines() -> Vec<Box<dyn Engine>> {
     let Some(info) = found else {
         assert!(wanted.is_none(), "SOTTO_TEST_GPU={wanted:?}: there is none, only {:?}", gpus());
         println!("skipped: no GPU here (SOTTO_TEST_GPU=llvmpipe takes a software one)");
-        return Vec::new();
+        return None;
     };
-    let whole = GpuOptions::default();
-    let cut = GpuOptions {
-        shard_bytes: None,
-        binding_bytes: Some(1 << 20),
-        integers: Some(Integers::Halves),
-    };
-    let make = |options| Box::new(GpuEngine::new(info.index, &options).unwrap()) as Box<dyn Engine>;
-    [whole, cut].map(make).into_iter().collect()
+    Some(GpuEngine::new(info.index, options).unwrap())
 }
 
 /// A keyed stream, as the recipe of the vectors draws everything.
@@ -458,7 +476,9 @@ fn wrong_sizes_are_refused_before_any_work() {
 fn choices_are_taken_or_refused() {
     let one = NonZeroUsize::new(1);
     let auto = select(EngineChoice::Auto, IsaChoice::Auto, NonZeroUsize::new(2)).unwrap();
-    assert_eq!(auto.name(), format!("cpu {}, 2 threads", Isa::detect().name().name()));
+    if gpus().iter().all(|gpu| gpu.kind == GpuKind::Software) {
+        assert_eq!(auto.name(), format!("cpu {}, 2 threads", Isa::detect().name().name()));
+    }
     for isa in IsaName::ALL {
         let choice = isa.name().parse().unwrap();
         assert_eq!(choice, IsaChoice::Only(isa));
@@ -477,4 +497,56 @@ fn choices_are_taken_or_refused() {
     let error = "sse2".parse::<IsaChoice>().unwrap_err();
     let expected = "found \"sse2\", expected auto, portable, avx2, avx512bw, avx512, amx or neon";
     assert_eq!(error.to_string(), expected);
+}
+
+/// Shards with names stay on a GPU while they fit, the one used longest ago makes room, and one
+/// without a name leaves with its call.
+#[cfg(feature = "gpu")]
+#[test]
+fn shards_stay_on_a_gpu_by_recent_use() {
+    let cases: Vec<_> = (0..3)
+        .map(|_| Case::of_table(&(128, 2, 192, 2, Random)))
+        .chain([Case::of_table(&(128, 1, 256, 1, Random))])
+        .collect();
+    let shard_bytes = (cases[0].matrix.len() + cases[0].tables.len()) as u64;
+    let options = GpuOptions { shard_bytes: Some(2 * shard_bytes), ..GpuOptions::default() };
+    let Some(mut engine) = gpu_engine(&options) else { return };
+    let measured = engine.uploads();
+    let mut ask = |named: &[usize], uploads: u64| {
+        let view = |&at: &usize| ShardView {
+            content: Some(ContentId([at as u8; 16])),
+            ..cases[at].view()
+        };
+        let batch = |at| Batch { shard: view(at), queries: &cases[*at].queries };
+        let batches: Vec<_> = named.iter().map(batch).collect();
+        let mut given = 0;
+        engine
+            .answer(&batches, &mut |batch, query, answer| {
+                assert_eq!(answer, cases[named[batch]].answers[query]);
+                given += 1;
+            })
+            .unwrap();
+        assert_eq!(given, named.iter().map(|&at| cases[at].queries.len()).sum::<usize>());
+        assert_eq!(engine.uploads() - measured, uploads, "{named:?}");
+    };
+    ask(&[0], 1);
+    ask(&[0, 1, 0], 2);
+    ask(&[2], 3); // in place of 0 or 1: 0 was used last
+    ask(&[0], 3);
+    ask(&[1], 4);
+    ask(&[0, 1, 2, 0, 1], 7); // more than fit: in two submissions
+    ask(&[3], 8); // of another shape
+    let views = [cases[0].view(), cases[0].view()];
+    let batches = views.map(|shard| Batch { shard, queries: &cases[0].queries });
+    engine
+        .answer(&batches, &mut |_, _, answer| assert!(cases[0].answers.contains(&answer)))
+        .unwrap();
+    assert_eq!(engine.uploads() - measured, 10, "without a name, nothing is shared or kept");
+    let small = GpuOptions { shard_bytes: Some(shard_bytes - 1), ..GpuOptions::default() };
+    let mut engine = gpu_engine(&small).unwrap();
+    let batch = Batch { shard: cases[0].view(), queries: &cases[0].queries };
+    let error = engine.answer(&[batch], &mut |_, _, _| panic!("answered")).unwrap_err();
+    assert!(matches!(error, EngineError::Device(_)), "{error}");
+    let batch = Batch { shard: cases[3].view(), queries: &cases[3].queries };
+    engine.answer(&[batch], &mut |_, _, answer| assert_eq!(answer, cases[3].answers[0])).unwrap();
 }

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 pub(crate) mod build;
 pub(crate) mod cert;
 pub(crate) mod demo;
+pub(crate) mod devices;
 pub(crate) mod inspect;
 pub(crate) mod lookup;
 pub(crate) mod sample;

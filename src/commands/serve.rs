@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use sotto::engine::{EngineChoice, IsaChoice, select};
+use sotto::engine::{EngineChoice, EngineOptions, GpuChoice, IsaChoice, Selected, select_with};
 use sotto::server::{Identity, Server, ServerBounds, ServerOptions};
 use sotto::shard::{Database, OpenError};
 use tokio::signal::unix::{SignalKind, signal};
@@ -33,9 +33,12 @@ pub(crate) struct Args {
     /// The certificate's private key.
     #[arg(long, value_name = "PEM")]
     key: PathBuf,
-    /// What computes: auto or cpu.
+    /// What computes: auto, gpu or cpu.
     #[arg(long, value_name = "ENGINE", default_value = "auto")]
     engine: EngineChoice,
+    /// Which GPU, by number or part of its name (see `sotto devices`).
+    #[arg(long, value_name = "INDEX|NAME")]
+    gpu: Option<GpuChoice>,
     /// The CPU engine's instruction set: auto, portable, avx2, avx512bw, avx512,
     /// amx or neon.
     #[arg(long, value_name = "ISA", default_value = "auto")]
@@ -54,7 +57,12 @@ pub(crate) fn run(args: Args) -> Ended {
     raise_file_limit();
     let identity = Identity::from_pem_files(&args.cert, &args.key)?;
     let database = open(&args.db)?;
-    let engine = select(args.engine, args.isa, args.threads)?;
+    let options =
+        EngineOptions { engine: args.engine, gpu: args.gpu, isa: args.isa, threads: args.threads };
+    let Selected { engine, why_no_gpu } = select_with(&options)?;
+    if let Some(reason) = why_no_gpu {
+        tracing::info!("no GPU is used: {reason}");
+    }
     tracing::info!(
         engine = engine.name(),
         shards = database.shard_count(),

@@ -33,8 +33,11 @@ use crate::scheme::KeyBundle;
 
 pub use crate::shard::{ContentId, ShardView};
 #[cfg(feature = "gpu")]
-pub use gpu::{GpuEngine, GpuInfo, GpuKind, GpuOptions, Integers, gpus};
-pub use select::{EngineChoice, IsaChoice, SelectError, UnknownChoice, select};
+pub use gpu::{GpuEngine, GpuOptions};
+pub use select::{
+    EngineChoice, EngineOptions, GpuChoice, GpuInfo, GpuKind, Integers, IsaChoice, SelectError,
+    Selected, UnknownChoice, gpus, select, select_with,
+};
 
 /// One encrypted query: its vector (3 bytes a column, exact length) and its checked key bundle.
 #[derive(Clone)]

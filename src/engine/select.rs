@@ -18,11 +18,82 @@ use crate::scheme::{KeyBundle, reference};
 /// Which device answers.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum EngineChoice {
-    /// The fastest one here.
+    /// A real GPU that proves itself, or else the processor.
     #[default]
     Auto,
+    /// A GPU, or an error.
+    Gpu,
     /// The processor's cores.
     Cpu,
+}
+
+/// Which GPU, of those that [`gpus`] lists.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum GpuChoice {
+    /// The one with this number.
+    Index(usize),
+    /// The first whose name has this in it, in upper or lower case.
+    Name(String),
+}
+
+/// Everything there is to choose.
+#[derive(Debug, Clone, Default)]
+pub struct EngineOptions {
+    /// Which device.
+    pub engine: EngineChoice,
+    /// Which GPU; one that is named is taken or refused, and may be a software one.
+    pub gpu: Option<GpuChoice>,
+    /// Which instruction set of the processor.
+    pub isa: IsaChoice,
+    /// Threads of the processor; as many as there are cores when absent.
+    pub threads: Option<NonZeroUsize>,
+}
+
+/// The engine that was picked.
+pub struct Selected {
+    /// It, proven.
+    pub engine: Box<dyn Engine>,
+    /// Why the processor answers though a GPU would have been taken: one line for the log.
+    pub why_no_gpu: Option<String>,
+}
+
+/// A GPU as `sotto devices` lists it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GpuInfo {
+    /// Its place in the list, which names it.
+    pub index: usize,
+    /// What the driver calls it.
+    pub name: String,
+    /// The driver and its version.
+    pub driver: String,
+    /// Whether a processor plays the device.
+    pub kind: GpuKind,
+    /// Largest piece of a shard that one kernel sees, in bytes.
+    pub binding_bytes_max: u64,
+    /// Workgroup memory, in bytes.
+    pub workgroup_bytes_max: u32,
+    /// How its kernels multiply.
+    pub integers: Integers,
+    /// What it lacks to run the kernels; nothing if it can.
+    pub lacks: Option<String>,
+}
+
+/// Whether a GPU is hardware.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GpuKind {
+    /// Hardware.
+    Real,
+    /// A processor that plays a GPU: for tests.
+    Software,
+}
+
+/// How a GPU multiplies and adds up numbers of 24 bits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Integers {
+    /// In 64 bits.
+    Wide,
+    /// In two halves of 12 bits.
+    Halves,
 }
 
 /// Which instruction set the CPU engine uses.
@@ -45,7 +116,7 @@ pub struct UnknownChoice {
 
 impl EngineChoice {
     /// The values an option may have.
-    pub const NAMES: [&'static str; 2] = ["auto", "cpu"];
+    pub const NAMES: [&'static str; 3] = ["auto", "gpu", "cpu"];
 }
 
 impl FromStr for EngineChoice {
@@ -54,8 +125,26 @@ impl FromStr for EngineChoice {
     fn from_str(text: &str) -> Result<Self, UnknownChoice> {
         match text {
             "auto" => Ok(Self::Auto),
+            "gpu" => Ok(Self::Gpu),
             "cpu" => Ok(Self::Cpu),
-            _ => Err(UnknownChoice { found: text.into(), expected: "auto or cpu" }),
+            _ => Err(UnknownChoice { found: text.into(), expected: "auto, gpu or cpu" }),
+        }
+    }
+}
+
+impl FromStr for GpuChoice {
+    type Err = std::convert::Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(text.parse().map_or_else(|_| Self::Name(text.to_lowercase()), Self::Index))
+    }
+}
+
+impl std::fmt::Display for GpuChoice {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Index(index) => write!(f, "{index}"),
+            Self::Name(name) => f.write_str(name),
         }
     }
 }
@@ -96,13 +185,19 @@ pub enum SelectError {
         /// What the system said.
         reason: String,
     },
+    /// There is no GPU to take.
+    #[error("a GPU was asked for: {reason}; `sotto devices` lists what is here")]
+    Gpu {
+        /// Why not.
+        reason: String,
+    },
     /// The engine failed on the known answer.
     #[error(transparent)]
     Engine(#[from] EngineError),
     /// The engine computed something else than the reference.
     #[error(
         "engine {engine} gave a wrong answer to a known query: do not serve with it; another \
-         instruction set may work (portable)"
+         instruction set or device may work (--isa portable, --engine cpu)"
     )]
     WrongAnswer {
         /// Its name.
@@ -110,18 +205,82 @@ pub enum SelectError {
     },
 }
 
-/// Makes the engine asked for, with `threads` threads (none: as many as there are cores), and
-/// checks it against [`crate::scheme::reference`] on a small shard.
+/// The engine asked for, where nobody asks why; see [`select_with`].
 pub fn select(
     engine: EngineChoice,
     isa: IsaChoice,
     threads: Option<NonZeroUsize>,
 ) -> Result<Box<dyn Engine>, SelectError> {
-    let mut engine = match engine {
-        EngineChoice::Auto | EngineChoice::Cpu => cpu(isa, threads)?,
+    let options = EngineOptions { engine, gpu: None, isa, threads };
+    select_with(&options).map(|selected| selected.engine)
+}
+
+/// Makes the engine asked for and checks it against [`crate::scheme::reference`] on small shards.
+/// Left to choose, it takes the first real GPU that gives the known answers.
+pub fn select_with(options: &EngineOptions) -> Result<Selected, SelectError> {
+    let EngineOptions { engine, gpu, isa, threads } = options;
+    let forced = gpu.is_some() || *engine == EngineChoice::Gpu;
+    let why_no_gpu = match engine {
+        EngineChoice::Cpu if forced => {
+            let reason = "and the processor was, too".into();
+            return Err(SelectError::Gpu { reason });
+        }
+        EngineChoice::Cpu => None,
+        EngineChoice::Auto | EngineChoice::Gpu => match first_gpu(gpu.as_ref()) {
+            Ok(engine) => return Ok(Selected { engine, why_no_gpu: None }),
+            Err(reason) if forced => return Err(SelectError::Gpu { reason }),
+            Err(reason) => Some(reason),
+        },
     };
-    known_answer(engine.as_mut())?;
-    Ok(engine)
+    let mut engine = cpu(*isa, *threads)?;
+    known_answers(engine.as_mut(), &KNOWN[..1])?;
+    Ok(Selected { engine, why_no_gpu })
+}
+
+/// Every GPU that the Vulkan loader finds, in its order.
+pub fn gpus() -> Vec<GpuInfo> {
+    #[cfg(feature = "gpu")]
+    return super::gpu::infos();
+    #[cfg(not(feature = "gpu"))]
+    return Vec::new();
+}
+
+/// The first GPU that may be taken and proves itself, or why there is none.
+#[cfg(feature = "gpu")]
+fn first_gpu(choice: Option<&GpuChoice>) -> Result<Box<dyn Engine>, String> {
+    let all = gpus();
+    let may_be_taken = |info: &&GpuInfo| match choice {
+        None => info.kind == GpuKind::Real,
+        Some(GpuChoice::Index(index)) => info.index == *index,
+        Some(GpuChoice::Name(name)) => info.name.to_lowercase().contains(name.as_str()),
+    };
+    let mut reasons = Vec::new();
+    for info in all.iter().filter(may_be_taken) {
+        let made = super::gpu::GpuEngine::new(info.index, &super::gpu::GpuOptions::default());
+        let proven = made.map_err(SelectError::from).and_then(|mut engine| {
+            known_answers(&mut engine, &KNOWN)?;
+            Ok(engine)
+        });
+        match proven {
+            Ok(engine) => return Ok(Box::new(engine)),
+            Err(error) => reasons.push(format!("{}: {error}", info.name)),
+        }
+    }
+    if !reasons.is_empty() {
+        return Err(reasons.join("; "));
+    }
+    let names: Vec<&str> = all.iter().map(|info| info.name.as_str()).collect();
+    Err(match (choice, names.is_empty()) {
+        (_, true) => "the Vulkan loader finds no GPU (no loader, no driver, or none here)".into(),
+        (None, false) => format!("there are only software ones: {}", names.join(", ")),
+        (Some(choice), false) => format!("none is {choice}: there are {}", names.join(", ")),
+    })
+}
+
+/// None was compiled in.
+#[cfg(not(feature = "gpu"))]
+fn first_gpu(_: Option<&GpuChoice>) -> Result<Box<dyn Engine>, String> {
+    Err("this program was built without the feature gpu".into())
 }
 
 fn cpu(choice: IsaChoice, threads: Option<NonZeroUsize>) -> Result<Box<dyn Engine>, SelectError> {
@@ -164,15 +323,35 @@ fn kernels(isa: Isa) -> Box<dyn Kernels> {
     Box::new(Portable)
 }
 
-/// Packs of the known shard: a four and a one, twos and a one, so that two tile shapes run of each
-/// pack kernel.
-const KNOWN_PACKS: u32 = 5;
-/// Queries of the known batch: tiles of six and of five, or of two and one over.
+/// A small shard, and how many queries for it are answered at once.
+struct Known {
+    pack_rows: u32,
+    packs: u32,
+    columns: u32,
+    batches: &'static [usize],
+}
+
+/// Queries that differ: tiles of six and of five, or of two and one over, of the processor's
+/// kernels. Larger batches repeat them.
 const KNOWN_QUERIES: usize = 11;
 
-/// A small shard of pseudorandom bytes, answered by the engine and by the reference.
-fn known_answer(engine: &mut dyn Engine) -> Result<(), SelectError> {
-    let shape = Shape::new(120, 128, KNOWN_PACKS, 2112).expect("this is a bug: known shape");
+/// What an engine has to know. The processor gets the first: a four and a one, twos and a one of
+/// packs, so that two tile shapes run of each of its pack kernels. A GPU gets all, so that each of
+/// its kernels runs (which ones follows from packs and queries), and both keys.
+const KNOWN: [Known; 3] = [
+    Known { pack_rows: 128, packs: 5, columns: 2112, batches: &[11] },
+    Known { pack_rows: 128, packs: 5, columns: 2112, batches: &[1, 2, 16, 32] },
+    Known { pack_rows: 2048, packs: 1, columns: 192, batches: &[1, 3, 17] },
+];
+
+/// Small shards of pseudorandom bytes, answered by the engine and by the reference.
+fn known_answers(engine: &mut dyn Engine, known: &[Known]) -> Result<(), SelectError> {
+    known.iter().try_for_each(|known| known_answer(engine, known))
+}
+
+fn known_answer(engine: &mut dyn Engine, known: &Known) -> Result<(), SelectError> {
+    let shape = Shape::new(120, known.pack_rows, known.packs, known.columns)
+        .expect("this is a bug: known shape");
     let mut bytes = blake3::Hasher::new_derive_key("sotto engine known answer").finalize_xof();
     let mut fill = |count: usize| {
         let mut drawn = vec![0; count];
@@ -191,14 +370,18 @@ fn known_answer(engine: &mut dyn Engine) -> Result<(), SelectError> {
             EncryptedQuery { vector, bundle: Arc::new(bundle) }
         })
         .collect();
+    let reference: Vec<_> = queries
+        .iter()
+        .map(|query| reference::answer(&shape, &matrix, &tables, &query.vector, &query.bundle))
+        .collect();
     let shard = ShardView { shape: &shape, matrix: &matrix, tables: &tables, content: None };
-    let mut answers = vec![None; queries.len()];
-    engine.answer(&[Batch { shard, queries: &queries }], &mut |_, query, answer| {
-        answers[query] = Some(answer);
-    })?;
-    for (query, answer) in queries.iter().zip(answers) {
-        let known = reference::answer(&shape, &matrix, &tables, &query.vector, &query.bundle);
-        if answer != Some(known) {
+    for &count in known.batches {
+        let queries: Vec<_> = queries.iter().cycle().take(count).cloned().collect();
+        let mut right = 0;
+        engine.answer(&[Batch { shard, queries: &queries }], &mut |_, query, answer| {
+            right += usize::from(answer == reference[query % KNOWN_QUERIES]);
+        })?;
+        if right != count {
             return Err(SelectError::WrongAnswer { engine: engine.name() });
         }
     }

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use sotto::build::{self, BuildOptions, BuildReport, Console, Input, Progress, Silent, sample};
 use sotto::client::{CallReport, Client, OperatorKey, Options, Outcome, Replica, SentQuery, Trust};
-use sotto::engine::{EngineChoice, IsaChoice, select};
+use sotto::engine::{EngineChoice, EngineOptions, GpuChoice, IsaChoice, Selected, select_with};
 use sotto::limits;
 use sotto::server::{Identity, Server, ServerBounds, ServerOptions, certificates};
 use sotto::shard::Database;
@@ -55,9 +55,12 @@ pub(crate) struct Args {
     /// Keep sample, database and certificates in this folder, which must be new or empty.
     #[arg(long, value_name = "DIR")]
     keep: Option<PathBuf>,
-    /// Device that answers: auto or cpu.
+    /// Device that answers: auto, gpu or cpu.
     #[arg(long, value_name = "DEVICE", default_value = "auto")]
     engine: EngineChoice,
+    /// Which GPU, by number or part of its name (see `sotto devices`).
+    #[arg(long, value_name = "INDEX|NAME")]
+    gpu: Option<GpuChoice>,
     /// Instruction set of the CPU engine: auto, portable, avx2, avx512bw, avx512,
     /// amx or neon.
     #[arg(long, value_name = "SET", default_value = "auto")]
@@ -259,8 +262,10 @@ async fn serve(
     let opened = Instant::now();
     let database = Arc::new(Database::open(&folder.join("db"))?);
     let opened = opened.elapsed();
-    let (engine, isa) = (args.engine, args.isa);
-    let engine = tokio::task::spawn_blocking(move || select(engine, isa, None)).await??;
+    let options =
+        EngineOptions { engine: args.engine, gpu: args.gpu.clone(), isa: args.isa, threads: None };
+    let selected = tokio::task::spawn_blocking(move || select_with(&options)).await??;
+    let Selected { engine, .. } = selected;
     let name = engine.name();
     let options = ServerOptions {
         listen: ([127, 0, 0, 1], 0).into(),

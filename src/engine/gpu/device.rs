@@ -11,40 +11,12 @@ use wgpu::{
     Instance, InstanceDescriptor, Limits, PollType, Queue, SubmissionIndex,
 };
 
-use super::super::EngineError;
+use super::super::{EngineError, GpuInfo, GpuKind, Integers};
 use super::kernels;
 
 /// How long one submission may take: a thousand dispatches of the longest that are planned. More
 /// is a device that hangs.
 const SUBMISSION_TIME_MAX: Duration = Duration::from_secs(60);
-
-/// An adapter as `sotto devices` lists it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct GpuInfo {
-    /// Its place in the list, which names it.
-    pub index: usize,
-    /// What the driver calls it.
-    pub name: String,
-    /// The driver and its version.
-    pub driver: String,
-    /// Whether a processor plays the device.
-    pub kind: GpuKind,
-    /// Largest piece of a shard that one kernel sees, in bytes.
-    pub binding_bytes_max: u64,
-    /// Whether its kernels have 64-bit integers.
-    pub wide_integers: bool,
-    /// What it lacks to run the kernels; nothing if it can.
-    pub lacks: Option<String>,
-}
-
-/// Whether an adapter is hardware.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum GpuKind {
-    /// Hardware.
-    Real,
-    /// A processor that plays a GPU: for tests.
-    Software,
-}
 
 /// Every adapter that the Vulkan loader finds, in its order.
 pub(super) fn adapters() -> Vec<(Adapter, GpuInfo)> {
@@ -63,6 +35,7 @@ pub(super) fn adapters() -> Vec<(Adapter, GpuInfo)> {
 fn describe(index: usize, adapter: &Adapter) -> GpuInfo {
     let AdapterInfo { name, driver, driver_info, device_type, .. } = adapter.get_info();
     let limits = adapter.limits();
+    let wide = adapter.features().contains(Features::SHADER_INT64);
     let software = device_type == DeviceType::Cpu;
     GpuInfo {
         index,
@@ -70,7 +43,8 @@ fn describe(index: usize, adapter: &Adapter) -> GpuInfo {
         driver: format!("{driver} {driver_info}"),
         kind: if software { GpuKind::Software } else { GpuKind::Real },
         binding_bytes_max: binding_bytes(&limits),
-        wide_integers: adapter.features().contains(Features::SHADER_INT64),
+        workgroup_bytes_max: limits.max_compute_workgroup_storage_size,
+        integers: if wide { Integers::Wide } else { Integers::Halves },
         lacks: lacks(adapter),
     }
 }

@@ -14,7 +14,7 @@ use wgpu::{
     ShaderModuleDescriptor, ShaderSource, ShaderStages,
 };
 
-use super::super::EngineError;
+use super::super::{EngineError, Integers};
 use super::device::Gpu;
 use crate::arith::P_INVERSE;
 use crate::params::{D, P, Q};
@@ -56,15 +56,6 @@ pub(super) struct Job {
     pub(super) rotation_step: u32,
     pub(super) term_splits: u32,
     pub(super) response_bits: u32,
-}
-
-/// How 24-bit numbers are multiplied and added up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Integers {
-    /// In 64 bits.
-    Wide,
-    /// In two halves of 12 bits.
-    Halves,
 }
 
 /// One kernel with its tile.

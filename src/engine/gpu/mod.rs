@@ -23,15 +23,12 @@ use self::lane::{Lane, Plan, Rates, Recorder};
 use self::resident::{Residents, ShardKey};
 use self::staging::{Readback, STAGING_BYTES, Staging};
 use super::cpu::check_sizes;
-use super::{Answer, Batch, EncryptedQuery, Engine, EngineError, ShardView};
+use super::{Answer, Batch, EncryptedQuery, Engine, EngineError, GpuInfo, Integers, ShardView};
 use crate::arith::ntt::Ntt;
 use crate::arith::{Isa, Rings, inverse, pow};
 use crate::limits::ENGINE_CALL_QUERIES_MAX;
 use crate::params::{D, HALF, Shape};
 use crate::scheme::KeyBundle;
-
-pub use self::device::{GpuInfo, GpuKind};
-pub use self::kernels::Integers;
 
 /// Memory for shards when no budget is given.
 const BUDGET_BYTES: u64 = 4 << 30;
@@ -48,7 +45,7 @@ pub struct GpuOptions {
 }
 
 /// Every adapter there is.
-pub fn gpus() -> Vec<GpuInfo> {
+pub(super) fn infos() -> Vec<GpuInfo> {
     device::adapters().into_iter().map(|(_, info)| info).collect()
 }
 
@@ -85,8 +82,7 @@ impl GpuEngine {
         let Some((adapter, info)) = found else {
             return Err(EngineError::Device(format!("there is no GPU {index}")));
         };
-        let default = if info.wide_integers { Integers::Wide } else { Integers::Halves };
-        let integers = options.integers.unwrap_or(default);
+        let integers = options.integers.unwrap_or(info.integers);
         let device_bytes = info.binding_bytes_max;
         let binding_bytes = options.binding_bytes.map_or(device_bytes, |b| b.min(device_bytes));
         let gpu = Gpu::open(&adapter, info)?;

@@ -4,7 +4,8 @@ use naga::front::wgsl;
 use naga::valid::{Capabilities, ValidationFlags, Validator};
 use naga::{Module, TypeInner};
 
-use super::kernels::{FINISH_THREADS, Integers, Job, Kernel, THREADS, WORKGROUP_BYTES_MAX};
+use super::super::Integers;
+use super::kernels::{FINISH_THREADS, Job, Kernel, THREADS, WORKGROUP_BYTES_MAX};
 
 fn parse(kernel: Kernel) -> Module {
     let source = kernel.source();

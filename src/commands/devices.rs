@@ -1,0 +1,47 @@
+//! `sotto devices`: what could answer here, and what `sotto serve` would take.
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use sotto::engine::{EngineOptions, GpuKind, Integers, Selected, gpus, select_with};
+
+use super::Ended;
+
+/// Lists GPUs with their limits, and which engine would be taken.
+#[derive(clap::Args)]
+pub(crate) struct Args {}
+
+pub(crate) fn run(Args {}: Args) -> Ended {
+    let mut out = std::io::stdout();
+    let found = gpus();
+    if found.is_empty() {
+        writeln!(out, "no GPU: the Vulkan loader finds none")?;
+    }
+    for info in found {
+        writeln!(out, "{}: {}", info.index, info.name)?;
+        let kind = match info.kind {
+            GpuKind::Real => "hardware",
+            GpuKind::Software => "a processor that plays a GPU; taken only when asked for",
+        };
+        let integers = match info.integers {
+            Integers::Wide => "64",
+            Integers::Halves => "32",
+        };
+        let (binding, workgroup) = (info.binding_bytes_max >> 20, info.workgroup_bytes_max >> 10);
+        writeln!(out, "   {kind}")?;
+        writeln!(out, "   driver {}", info.driver)?;
+        writeln!(
+            out,
+            "   {binding} MiB a binding, {workgroup} KiB a workgroup, {integers}-bit integers"
+        )?;
+        if let Some(lacks) = info.lacks {
+            writeln!(out, "   cannot be used: it has too few {lacks}")?;
+        }
+    }
+    let Selected { engine, why_no_gpu } = select_with(&EngineOptions::default())?;
+    writeln!(out, "auto takes: {}", engine.name())?;
+    if let Some(reason) = why_no_gpu {
+        writeln!(out, "no GPU is used: {reason}")?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
