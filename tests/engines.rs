@@ -10,8 +10,8 @@ use rayon::prelude::*;
 use sotto::arith::ntt::Ntt;
 use sotto::arith::{Automorphism, Halves, Isa, IsaName, Rings, zero_poly};
 use sotto::engine::{
-    Answer, Batch, EncryptedQuery, Engine, EngineChoice, EngineError, GpuKind, IsaChoice,
-    SelectError, ShardView, gpus, select,
+    Answer, Batch, EncryptedQuery, Engine, EngineChoice, EngineError, EngineOptions, GpuChoice,
+    GpuKind, IsaChoice, SelectError, ShardView, gpus, select, select_with,
 };
 #[cfg(feature = "gpu")]
 use sotto::engine::{ContentId, GpuEngine, GpuOptions, Integers};
@@ -225,15 +225,17 @@ fn gpu_engines() -> Vec<Box<dyn Engine>> {
     Vec::new()
 }
 
-/// The GPU engine, both ways of multiplying, one of them with shards cut into small parts.
+/// The GPU engine, both ways of multiplying, one of them with shards and work cut small.
 #[cfg(feature = "gpu")]
 fn gpu_engines() -> Vec<Box<dyn Engine>> {
     let options = GpuOptions {
         shard_bytes: None,
         binding_bytes: Some(1 << 20),
         integers: Some(Integers::Halves),
+        dispatch_time: Some(std::time::Duration::from_micros(1)),
     };
-    [GpuOptions::default(), options].iter().flat_map(gpu_engine).map(boxed).collect()
+    let wide = GpuOptions { integers: Some(Integers::Wide), ..GpuOptions::default() };
+    [wide, options].iter().flat_map(gpu_engine).map(boxed).collect()
 }
 
 #[cfg(feature = "gpu")]
@@ -494,9 +496,41 @@ fn choices_are_taken_or_refused() {
         assert!(name.parse::<EngineChoice>().is_ok());
     }
     assert_eq!("auto".parse(), Ok(IsaChoice::Auto));
+    assert_eq!("1".parse(), Ok(GpuChoice::Index(1)));
+    assert_eq!("H200".parse(), Ok(GpuChoice::Name("h200".into())));
     let error = "sse2".parse::<IsaChoice>().unwrap_err();
     let expected = "found \"sse2\", expected auto, portable, avx2, avx512bw, avx512, amx or neon";
     assert_eq!(error.to_string(), expected);
+}
+
+/// What is forced is taken or refused; left to choose, the processor says why it was taken.
+#[test]
+fn a_gpu_is_taken_when_named_or_real() {
+    let found = gpus();
+    let real = found.iter().any(|gpu| gpu.kind == GpuKind::Real && gpu.lacks.is_none());
+    let auto = EngineOptions::default();
+    let selected = select_with(&auto).unwrap();
+    if !real {
+        let why = selected.why_no_gpu.expect("a reason");
+        assert!(selected.engine.name().starts_with("cpu"), "{}", selected.engine.name());
+        assert!(found.iter().all(|gpu| why.contains(&gpu.name)), "{why}");
+        let forced = EngineOptions { engine: EngineChoice::Gpu, ..EngineOptions::default() };
+        let error = select_with(&forced).err().expect("no real GPU to take").to_string();
+        assert!(error.contains(&why), "{error}");
+    }
+    let missing = GpuChoice::Name("no such device".into());
+    let missing = EngineOptions { gpu: Some(missing), ..EngineOptions::default() };
+    assert!(matches!(select_with(&missing), Err(SelectError::Gpu { .. })));
+    let both = EngineOptions {
+        engine: EngineChoice::Cpu,
+        gpu: Some(GpuChoice::Index(0)),
+        ..EngineOptions::default()
+    };
+    assert!(matches!(select_with(&both), Err(SelectError::Gpu { .. })));
+    let Ok(wanted) = std::env::var("SOTTO_TEST_GPU") else { return };
+    let named = EngineOptions { gpu: Some(wanted.parse().unwrap()), ..EngineOptions::default() };
+    let selected = select_with(&named).unwrap();
+    assert!(selected.engine.name().starts_with("gpu"), "{}", selected.engine.name());
 }
 
 /// Shards with names stay on a GPU while they fit, the one used longest ago makes room, and one

@@ -69,17 +69,19 @@ pub(super) enum Kernel {
 
 impl Kernel {
     /// Every kernel a device runs with these integers, the smallest tiles of each kind first.
-    pub(super) fn all(integers: Integers) -> Vec<Kernel> {
-        let queries = match integers {
-            Integers::Wide => 4,
-            Integers::Halves => 2, // three sums a product instead of two
-        };
+    pub(super) fn all(integers: &[Integers]) -> Vec<Kernel> {
         let mut all = vec![Kernel::Finish];
         all.extend([1, 2].map(|queries| Kernel::ScanNarrow { queries }));
         all.extend([4, 8, 16].map(|query_groups| Kernel::ScanWide { query_groups }));
-        for packs in [1, 4] {
-            for (queries, query_groups) in [(1, 1), (queries, 1), (queries, 4)] {
-                all.push(Kernel::Pack { integers, packs, queries, query_groups });
+        for &integers in integers {
+            let queries = match integers {
+                Integers::Wide => 4,
+                Integers::Halves => 2, // three sums a product instead of two
+            };
+            for packs in [1, 4] {
+                for (queries, query_groups) in [(1, 1), (queries, 1), (queries, 4)] {
+                    all.push(Kernel::Pack { integers, packs, queries, query_groups });
+                }
             }
         }
         all
@@ -173,6 +175,8 @@ impl Kernel {
 /// The compiled kernels of a device and how buffers are bound to them.
 pub(super) struct Pipelines {
     compiled: Vec<(Kernel, ComputePipeline)>,
+    /// Which of the pack's kernels are used.
+    pub(super) integers: Integers,
     /// Group 0: a part of a shard, or the finish's tables.
     pub(super) part: BindGroupLayout,
     /// Group 1 of scan and pack: one buffer read, one written.
@@ -182,8 +186,8 @@ pub(super) struct Pipelines {
 }
 
 impl Pipelines {
-    /// Compiles every kernel.
-    pub(super) fn new(gpu: &Gpu, integers: Integers) -> Result<Self, EngineError> {
+    /// Compiles every kernel; the first of the integers are used until told otherwise.
+    pub(super) fn new(gpu: &Gpu, integers: &[Integers]) -> Result<Self, EngineError> {
         gpu.checked(|| {
             let part = layout(gpu, &[true]);
             let product = layout(gpu, &[true, false]);
@@ -193,7 +197,7 @@ impl Pipelines {
                 (kernel, compile(gpu, kernel, [&part, second]))
             };
             let compiled = Kernel::all(integers).into_iter().map(compile).collect();
-            Ok(Self { compiled, part, product, finish })
+            Ok(Self { compiled, integers: integers[0], part, product, finish })
         })
     }
 

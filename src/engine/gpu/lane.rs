@@ -5,7 +5,6 @@
 //! copies, scans and packs of all lanes, then the finishes.
 
 use std::ops::Range;
-use std::time::Duration;
 
 use wgpu::{
     BindGroup, Buffer, BufferDescriptor, BufferTransition, BufferUsages, BufferUses,
@@ -28,29 +27,34 @@ const WIDE_WORKGROUPS: u32 = 512;
 const PACK_UNITS: u32 = (2 * D / 32) as u32;
 /// Most workgroups along one dimension that every device takes.
 const WORKGROUPS_MAX: u32 = 65_535;
-/// What one dispatch may take, as planned.
-const DISPATCH_TIME_MAX: Duration = Duration::from_millis(50);
-
-/// What a device takes for a unit of work, in nanoseconds, and a dispatch at least.
+/// What a device takes for a unit of work, in nanoseconds: of one query alone, and of each of many.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Rates {
     /// One matrix entry times one query.
-    pub(super) scan: f64,
+    pub(super) scan: [f64; 2],
     /// One table word times one key word.
-    pub(super) pack: f64,
+    pub(super) pack: [f64; 2],
     /// One response.
     pub(super) finish: f64,
+    /// What one dispatch may take.
+    pub(super) dispatch_nanos: f64,
 }
 
 impl Rates {
     /// Nothing is cut.
-    pub(super) const UNKNOWN: Self = Self { scan: 0.0, pack: 0.0, finish: 0.0 };
+    pub(super) const UNKNOWN: Self =
+        Self { scan: [0.0; 2], pack: [0.0; 2], finish: 0.0, dispatch_nanos: f64::INFINITY };
 
-    /// How many tiles one dispatch may have, of which each has so many units.
-    fn tiles(nanos: f64, units: u64) -> u32 {
-        let tiles = DISPATCH_TIME_MAX.as_nanos() as f64 / (nanos * units as f64).max(1e-9);
+    /// How many tiles one dispatch may have, each of so many units.
+    fn tiles(&self, nanos: f64, units: u64) -> u32 {
+        let tiles = self.dispatch_nanos / (nanos * units as f64).max(1e-9);
         (tiles as u32).clamp(1, WORKGROUPS_MAX)
     }
+}
+
+/// Which of two rates.
+fn of(rates: [f64; 2], queries: u32) -> f64 {
+    rates[usize::from(queries > NARROW_QUERIES)]
 }
 
 /// How some queries for a shape are laid out and cut.
@@ -249,7 +253,8 @@ impl Lane {
         let (kernel, pipeline) = recorder.pipelines.scan(plan.job.queries);
         let (tile_rows, tile_queries) = (kernel.tile_rows(), kernel.tile_queries());
         let of_tile = u64::from(tile_rows) * plan.shape.columns() as u64;
-        let tiles = Rates::tiles(recorder.rates.scan, of_tile * u64::from(plan.job.queries));
+        let of_tile = of_tile * u64::from(plan.job.queries);
+        let tiles = recorder.rates.tiles(of(recorder.rates.scan, plan.job.queries), of_tile);
         let y = plan.job.column_splits;
         let z = plan.job.queries.div_ceil(tile_queries);
         debug_assert!(plan.job.queries > NARROW_QUERIES || z == 1);
@@ -268,7 +273,7 @@ impl Lane {
         for part in &shard.tables {
             let terms = plan.shape.terms().min(SPLIT_TERMS as usize) as u64;
             let of_unit = terms * 32 * u64::from(part.count) * u64::from(plan.job.queries);
-            let units = Rates::tiles(recorder.rates.pack, of_unit);
+            let units = recorder.rates.tiles(of(recorder.rates.pack, plan.job.queries), of_unit);
             let y = part.count.div_ceil(kernel.tile_rows());
             let all = 0..PACK_UNITS * plan.job.term_splits;
             recorder.dispatch(plan.job, Some(part), (all, units), y, z);
@@ -280,7 +285,7 @@ impl Lane {
         let (_, pipeline) = recorder.pipelines.finish();
         recorder.select(pipeline, &self.made().finish);
         recorder.pass.set_bind_group(0, tables, &[]);
-        let queries = Rates::tiles(recorder.rates.finish, plan.job.packs.into());
+        let queries = recorder.rates.tiles(recorder.rates.finish, plan.job.packs.into());
         recorder.dispatch(plan.job, None, (0..plan.job.queries, queries), plan.job.packs, 1);
     }
 }

@@ -13,9 +13,10 @@ mod lane;
 mod resident;
 mod staging;
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use wgpu::{BindGroup, BufferDescriptor, BufferUsages, ComputePass, ComputePassDescriptor};
+use wgpu::{BindGroup, BufferDescriptor, BufferUsages, ComputePassDescriptor};
 
 use self::device::Gpu;
 use self::kernels::Pipelines;
@@ -26,12 +27,18 @@ use super::cpu::check_sizes;
 use super::{Answer, Batch, EncryptedQuery, Engine, EngineError, GpuInfo, Integers, ShardView};
 use crate::arith::ntt::Ntt;
 use crate::arith::{Isa, Rings, inverse, pow};
-use crate::limits::ENGINE_CALL_QUERIES_MAX;
+use crate::limits::{BATCH_QUERIES_PER_SCAN_MAX, ENGINE_CALL_QUERIES_MAX};
 use crate::params::{D, HALF, Shape};
 use crate::scheme::KeyBundle;
 
 /// Memory for shards when no budget is given.
 const BUDGET_BYTES: u64 = 4 << 30;
+/// What one dispatch is planned to take: half of what it may, for rates are those of other shapes.
+const DISPATCH_TIME: Duration = Duration::from_millis(25);
+
+/// Dispatches are measured over so much time at least, or so many of them.
+const MEASURED_TIME: Duration = Duration::from_millis(5);
+const REPEATS_MAX: u32 = 1 << 10;
 
 /// How a GPU is used; the defaults are what its limits allow.
 #[derive(Debug, Clone, Default)]
@@ -40,8 +47,10 @@ pub struct GpuOptions {
     pub shard_bytes: Option<u64>,
     /// Largest piece of a shard in one binding: for tests of how shards are cut.
     pub binding_bytes: Option<u64>,
-    /// How products of 24 bits are made: 64-bit integers where there are some.
+    /// How products of 24 bits are made; the faster of what the device has when absent.
     pub integers: Option<Integers>,
+    /// What one dispatch is planned to take: for tests of how work is cut.
+    pub dispatch_time: Option<Duration>,
 }
 
 /// Every adapter there is.
@@ -52,7 +61,6 @@ pub(super) fn infos() -> Vec<GpuInfo> {
 /// Answers on one GPU.
 pub struct GpuEngine {
     gpu: Gpu,
-    integers: Integers,
     pipelines: Pipelines,
     transform: BindGroup,
     staging: Staging,
@@ -82,11 +90,15 @@ impl GpuEngine {
         let Some((adapter, info)) = found else {
             return Err(EngineError::Device(format!("there is no GPU {index}")));
         };
-        let integers = options.integers.unwrap_or(info.integers);
+        let integers = match (options.integers, info.integers) {
+            (Some(integers), _) => vec![integers],
+            (None, Integers::Wide) => vec![Integers::Wide, Integers::Halves],
+            (None, Integers::Halves) => vec![Integers::Halves],
+        };
         let device_bytes = info.binding_bytes_max;
         let binding_bytes = options.binding_bytes.map_or(device_bytes, |b| b.min(device_bytes));
         let gpu = Gpu::open(&adapter, info)?;
-        let pipelines = Pipelines::new(&gpu, integers)?;
+        let pipelines = Pipelines::new(&gpu, &integers)?;
         let budget = options.shard_bytes.unwrap_or(BUDGET_BYTES);
         let mut engine = Self {
             transform: transform(&gpu, &pipelines)?,
@@ -97,11 +109,12 @@ impl GpuEngine {
             rates: Rates::UNKNOWN,
             scratch: Vec::new(),
             binding_bytes: device_bytes,
-            integers,
             gpu,
             pipelines,
         };
-        engine.rates = engine.measure()?;
+        engine.measure(&integers)?;
+        let dispatch_time = options.dispatch_time.unwrap_or(DISPATCH_TIME);
+        engine.rates.dispatch_nanos = dispatch_time.as_nanos() as f64;
         Ok(engine)
     }
 
@@ -214,60 +227,80 @@ impl GpuEngine {
         })
     }
 
-    /// What a unit of each stage takes here: a small shard of zeros, a full batch, the second of
-    /// two runs. What a submission takes by itself is counted in, so that these are upper bounds.
-    fn measure(&mut self) -> Result<Rates, EngineError> {
-        const QUERIES: usize = 32;
+    /// Finds out what a unit of each stage takes here, one query alone and a full batch, on a small
+    /// shard of zeros; and which of the integers are faster.
+    fn measure(&mut self, integers: &[Integers]) -> Result<(), EngineError> {
         let shape = Shape::new(40, 128, 1, 8192).expect("this is a bug: measured shape");
         let (matrix, tables) = (vec![0; shape.matrix_bytes()], vec![0; shape.table_bytes()]);
         let shard = ShardView { shape: &shape, matrix: &matrix, tables: &tables, content: None };
         let bundle = KeyBundle::decode(&vec![0; shape.bundle_bytes()], &shape);
-        let bundle = std::sync::Arc::new(bundle.expect("this is a bug: measured bundle"));
+        let bundle = Arc::new(bundle.expect("this is a bug: measured bundle"));
         let query = EncryptedQuery { vector: vec![0; shape.query_bytes()].into(), bundle };
-        let queries = vec![query; QUERIES];
-        let key = self.residents.key(&shard);
-        let plan = Plan::new(&shape, QUERIES, &self.pipelines);
-        let work = [Work { batch: 0, first_query: 0, queries: &queries, shard, key, plan }];
-        self.round(&work, &mut |_, _, _| {})?;
-        let Self { gpu, pipelines, staging, residents, .. } = self;
-        residents.upload(gpu, pipelines, staging, (key, &shard), &[])?;
-        let (resident, lane, transform) = (residents.get(key), &self.lanes[0], &self.transform);
-        let mut time = |record: &dyn Fn(&mut Recorder<'_, '_>)| {
-            let mut best = Duration::MAX;
-            for _ in 0..2 {
-                let start = Instant::now();
-                let submission = staging.send(
-                    gpu,
-                    |_| (),
-                    |encoder, _, ()| {
-                        let mut pass: ComputePass<'_> =
-                            encoder.begin_compute_pass(&ComputePassDescriptor::default());
-                        let rates = Rates::UNKNOWN;
-                        record(&mut Recorder { pass: &mut pass, pipelines, rates });
-                        Ok(())
-                    },
-                )?;
-                gpu.wait(submission)?;
-                best = best.min(start.elapsed());
+        let queries = vec![query; BATCH_QUERIES_PER_SCAN_MAX];
+        let entries = shape.matrix_bytes() as f64;
+        let products = (shape.terms() * 2 * D) as f64;
+        for (at, count) in [1, queries.len()].into_iter().enumerate() {
+            // One whole answer makes the lane's buffers and fills them.
+            let key = self.residents.key(&shard);
+            let plan = Plan::new(&shape, count, &self.pipelines);
+            let queries = &queries[..count];
+            let work = Work { batch: 0, first_query: 0, queries, shard, key, plan };
+            self.round(&[work], &mut |_, _, _| {})?;
+            let Self { gpu, pipelines, staging, .. } = self;
+            self.residents.upload(gpu, pipelines, staging, (key, &shard), &[])?;
+            let units = count as f64;
+            let scan = |this: &Self, recorder: &mut Recorder<'_, '_>| {
+                this.lanes[0].scan(recorder, &plan, this.residents.get(key));
+            };
+            let pack = |this: &Self, recorder: &mut Recorder<'_, '_>| {
+                this.lanes[0].pack(recorder, &plan, this.residents.get(key));
+            };
+            let finish = |this: &Self, recorder: &mut Recorder<'_, '_>| {
+                this.lanes[0].finish(recorder, &plan, &this.transform);
+            };
+            self.rates.scan[at] = self.time(scan)? / (entries * units);
+            self.rates.finish = self.time(finish)? / units;
+            let mut fastest = (f64::INFINITY, self.pipelines.integers);
+            for &integers in integers {
+                self.pipelines.integers = integers;
+                let nanos = self.time(pack)?;
+                fastest = if nanos < fastest.0 { (nanos, integers) } else { fastest };
             }
-            Ok::<f64, EngineError>(best.as_nanos() as f64)
-        };
-        let scan = time(&|recorder| lane.scan(recorder, &plan, resident))?;
-        let pack = time(&|recorder| lane.pack(recorder, &plan, resident))?;
-        let finish = time(&|recorder| lane.finish(recorder, &plan, transform))?;
-        residents.forget(&[key]);
-        let queries = QUERIES as f64;
-        Ok(Rates {
-            scan: scan / (shape.matrix_bytes() as f64 * queries),
-            pack: pack / ((shape.terms() * 2 * D) as f64 * queries),
-            finish: finish / queries,
-        })
+            (self.rates.pack[at], self.pipelines.integers) =
+                (fastest.0 / (products * units), fastest.1);
+            self.residents.forget(&[key]);
+        }
+        Ok(())
+    }
+
+    /// Nanoseconds of what is recorded, repeated until it takes long enough to be told from the
+    /// submission around it.
+    fn time(&mut self, record: impl Fn(&Self, &mut Recorder<'_, '_>)) -> Result<f64, EngineError> {
+        let mut repeats = 1;
+        loop {
+            let start = Instant::now();
+            let mut encoder = self.gpu.device.create_command_encoder(&Default::default());
+            let mut pass = encoder.begin_compute_pass(&ComputePassDescriptor::default());
+            for _ in 0..repeats {
+                let rates = Rates::UNKNOWN;
+                let pipelines = &self.pipelines;
+                record(self, &mut Recorder { pass: &mut pass, pipelines, rates });
+            }
+            drop(pass);
+            let submission = self.gpu.checked(|| Ok(self.gpu.queue.submit([encoder.finish()])))?;
+            self.gpu.wait(submission)?;
+            let taken = start.elapsed();
+            if taken >= MEASURED_TIME || repeats >= REPEATS_MAX {
+                return Ok(taken.as_nanos() as f64 / f64::from(repeats));
+            }
+            repeats *= 4;
+        }
     }
 }
 
 impl Engine for GpuEngine {
     fn name(&self) -> String {
-        let integers = match self.integers {
+        let integers = match self.pipelines.integers {
             Integers::Wide => "64-bit integers",
             Integers::Halves => "32-bit integers",
         };

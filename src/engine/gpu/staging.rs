@@ -117,7 +117,7 @@ impl Readback {
         Self { shared: None }
     }
 
-    /// A buffer of at least so many bytes; made anew only when a larger batch comes than any before.
+    /// A buffer of at least so many bytes; made anew only when a batch is larger than all before.
     pub(super) fn buffer(&mut self, gpu: &Gpu, bytes: u64) -> Buffer {
         if self.shared.as_ref().is_none_or(|shared| shared.buffer.size() < bytes) {
             let buffer = gpu.device.create_buffer(&BufferDescriptor {
