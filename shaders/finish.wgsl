@@ -3,8 +3,9 @@
 // needs none of its own), `backward` in src/arith/ntt.rs, `pack_bits` in src/scheme/coding.rs.
 //
 // One workgroup a query and pack. Both primes' sums are transformed in workgroup memory, eleven
-// layers of Gentleman-Sande butterflies from bit-reversed order upwards; nothing here costs
-// anything beside scan and pack. All steps are exact in 32-bit integers.
+// layers of Gentleman-Sande butterflies from bit-reversed order upwards. There is little to do
+// beside scan and pack, but one query has few workgroups: all the threads there are, so that
+// waiting is short. All steps are exact in 32-bit integers.
 
 // [prime][twiddle], heap order, D^-1 in place 0; then [slot], the place it starts from
 @group(0) @binding(0) var<storage, read> tables: array<u32>;
@@ -18,13 +19,26 @@
 // [prime][place]
 var<workgroup> poly: array<u32, 2u * D>;
 
+fn split_sum(split: u32, at: u32, stride: u32) -> u32 {
+    return select(0u, sums[min(split, job.term_splits - 1u) * stride + at], split < job.term_splits);
+}
+
+fn split_scanned(split: u32, at: u32, stride: u32) -> u32 {
+    let last = job.column_splits - 1u;
+    return select(0u, scanned[min(split, last) * stride + at], split <= last);
+}
+
 // Adds up the splits of both polynomials and puts slots into their places.
 fn load(query: u32, pack: u32, thread: u32) {
+    let stride = job.queries * job.packs * 2u * D;
     for (var i = thread; i < 2u * D; i += FINISH_THREADS) {
-        var sum = 0u;
-        for (var split = 0u; split < job.term_splits; split++) {
-            let at = (split * job.queries + query) * job.packs + pack;
-            sum += sums[at * 2u * D + i]; // 8 splits below 2^28
+        let at = (query * job.packs + pack) * 2u * D + i;
+        var sum = 0u; // of at most 8 splits below 2^28; four loads under way at a time
+        for (var split = 0u; split < job.term_splits; split += 4u) {
+            sum += split_sum(split, at, stride);
+            sum += split_sum(split + 1u, at, stride);
+            sum += split_sum(split + 2u, at, stride);
+            sum += split_sum(split + 3u, at, stride);
         }
         let place = i / D * D + tables[2u * D + i % D];
         poly[place] = reduce(sum, prime_of(i / D));
@@ -79,9 +93,14 @@ fn to_bits(x: u32, bits: u32) -> u32 {
 // One coefficient of the response.
 fn coefficient(query: u32, pack: u32, row: u32) -> u32 {
     let q = prime_of(0u);
+    let stride = job.queries * job.rows;
+    let at = query * job.rows + pack * job.pack_rows + row;
     var value = 0u;
-    for (var split = 0u; split < job.column_splits; split++) {
-        value += scanned[(split * job.queries + query) * job.rows + pack * job.pack_rows + row];
+    for (var split = 0u; split < job.column_splits; split += 4u) {
+        value += split_scanned(split, at, stride);
+        value += split_scanned(split + 1u, at, stride);
+        value += split_scanned(split + 2u, at, stride);
+        value += split_scanned(split + 3u, at, stride);
     }
     let mask_q = multiply(poly[row], tables[0], q);
     let mask_p = multiply(poly[D + row], tables[D], prime_of(1u));

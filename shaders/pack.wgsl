@@ -3,11 +3,13 @@
 // before this text: pack_wide.wgsl or pack_halves.wgsl.
 //
 // A workgroup has one block of 32 slots under one prime, up to SPLIT_TERMS terms, PACKS packs and
-// QUERIES x QUERY_GROUPS queries. CHUNK terms at a time, the table (96 bytes a term and pack, as
-// it lies in the file: four slots are three words) goes unpacked to workgroup memory, each byte
-// read once; a thread then multiplies four slots of each pack with the same four words of a key,
-// of every CHUNK / TERM_LANES-th term. One query is bound by reading the table, many by the
-// products. Terms are split so that one query fills a device; the finish adds the splits up.
+// QUERIES x QUERY_GROUPS queries, and goes CHUNK terms at a time. Each byte of the table (96 a term
+// and pack, as in the file: four slots are three words) is read once. A thread multiplies four
+// slots of each pack with the same four words of a key, of every CHUNK / TERM_LANES-th term. With
+// one query group the words a thread reads are its own: bound by reading the table. With more the
+// table goes through workgroup memory, the next chunk on its way while this one is multiplied:
+// bound by the products, 4 words of a key and PACKS vectors of table for 4 x PACKS of them a query.
+// Terms are split so that one query fills a device; the finish adds the splits up.
 
 // [pack][prime][slot / 32][term][slot % 32], three bytes each
 @group(0) @binding(0) var<storage, read> table: array<u32>;
@@ -40,11 +42,11 @@ struct PackSums {
     d: Sum,
 }
 
-// [pack][term][quad] of a chunk; at the end [pack][thread].
+// [pack][term][quad] of a chunk, which is where [pack][thread] fetched it; so at the end, too.
 var<workgroup> stage: array<vec4<u32>, PACKS * THREADS>;
 
 // Four slots out of three words; none past the last term or pack.
-fn fetch(pack: u32, unit: u32, term: u32, end: u32, quad: u32) -> vec4<u32> {
+fn fetch_pack(pack: u32, unit: u32, term: u32, end: u32, quad: u32) -> vec4<u32> {
     if pack >= job.part_count || term >= end {
         return vec4(0u);
     }
@@ -54,6 +56,17 @@ fn fetch(pack: u32, unit: u32, term: u32, end: u32, quad: u32) -> vec4<u32> {
     let y = table[at + 1u];
     let z = table[at + 2u];
     return vec4(x, (x >> 24u) | (y << 8u), (y >> 16u) | (z << 16u), z >> 8u) & vec4(0xffffffu);
+}
+
+fn fetch(first_pack: u32, unit: u32, term: u32, end: u32, quad: u32) -> Words {
+    var words: Words;
+    words.a = fetch_pack(first_pack, unit, term, end, quad);
+    if PACKS > 1u {
+        words.b = fetch_pack(first_pack + 1u, unit, term, end, quad);
+        words.c = fetch_pack(first_pack + 2u, unit, term, end, quad);
+        words.d = fetch_pack(first_pack + 3u, unit, term, end, quad);
+    }
+    return words;
 }
 
 // Where the window of a slot without rotation begins in key g.
@@ -138,30 +151,29 @@ fn pack(
     var b: PackSums;
     var c: PackSums;
     var d: PackSums;
+    var next = fetch(first_pack, in_pack, begin + fetched_term, end, quad);
     for (var chunk = begin; chunk < end; chunk += CHUNK) {
-        let term = chunk + fetched_term;
-        var words: Words;
-        words.a = fetch(first_pack, in_pack, term, end, quad);
-        if PACKS > 1u {
-            words.b = fetch(first_pack + 1u, in_pack, term, end, quad);
-            words.c = fetch(first_pack + 2u, in_pack, term, end, quad);
-            words.d = fetch(first_pack + 3u, in_pack, term, end, quad);
-        }
-        workgroupBarrier(); // the chunk before is used up
-        stage[thread] = words.a;
-        if PACKS > 1u {
-            stage[THREADS + thread] = words.b;
-            stage[2u * THREADS + thread] = words.c;
-            stage[3u * THREADS + thread] = words.d;
-        }
-        workgroupBarrier();
-        for (var of_chunk = term_lane; of_chunk < CHUNK; of_chunk += TERM_LANES) {
-            let at = of_chunk * QUADS + quad;
-            words.a = stage[at];
+        var words = next;
+        if QUERY_GROUPS > 1u {
+            workgroupBarrier(); // the chunk before is used up
+            stage[thread] = words.a;
             if PACKS > 1u {
-                words.b = stage[THREADS + at];
-                words.c = stage[2u * THREADS + at];
-                words.d = stage[3u * THREADS + at];
+                stage[THREADS + thread] = words.b;
+                stage[2u * THREADS + thread] = words.c;
+                stage[3u * THREADS + thread] = words.d;
+            }
+            workgroupBarrier();
+        }
+        next = fetch(first_pack, in_pack, chunk + CHUNK + fetched_term, end, quad);
+        for (var of_chunk = term_lane; of_chunk < CHUNK; of_chunk += TERM_LANES) {
+            if QUERY_GROUPS > 1u {
+                let at = of_chunk * QUADS + quad;
+                words.a = stage[at];
+                if PACKS > 1u {
+                    words.b = stage[THREADS + at];
+                    words.c = stage[2u * THREADS + at];
+                    words.d = stage[3u * THREADS + at];
+                }
             }
             // Terms past the last have words of zero.
             let key_from = key_at(min(chunk + of_chunk, end - 1u), slot);

@@ -22,7 +22,7 @@ use crate::params::{D, P, Q};
 /// Threads of a scan or pack workgroup.
 pub(super) const THREADS: u32 = 128;
 /// Threads of a finish workgroup.
-pub(super) const FINISH_THREADS: u32 = 256;
+pub(super) const FINISH_THREADS: u32 = 1024;
 /// Rows a narrow scan's workgroup has.
 pub(super) const NARROW_ROWS: u32 = 8;
 /// Most queries of a narrow scan.

@@ -19,10 +19,9 @@ use super::resident::{Part, Resident};
 use crate::limits::BATCH_QUERIES_PER_SCAN_MAX;
 use crate::params::{D, HALF, Shape};
 
-/// Workgroups a scan is split into at least, so that a device of some 130 multiprocessors is full:
-/// the narrow one has 8 groups on each, the wide one 4, for it holds more in registers.
-const NARROW_WORKGROUPS: u32 = 1024;
-const WIDE_WORKGROUPS: u32 = 512;
+/// Workgroups a scan is split into at least, where it has the columns for it: 8 for each of some
+/// 130 multiprocessors, of which 3 to 6 run at once.
+const SCAN_WORKGROUPS: u32 = 1024;
 /// Blocks of 32 slots of both primes: workgroups a pack has at least.
 const PACK_UNITS: u32 = (2 * D / 32) as u32;
 /// Most workgroups along one dimension that every device takes.
@@ -71,12 +70,12 @@ impl Plan {
         let tiles = (shape.rows() as u32).div_ceil(kernel.tile_rows())
             * (queries as u32).div_ceil(kernel.tile_queries());
         let row_groups = (shape.columns() / 16) as u32;
-        let (wanted, least_groups) = match kernel {
-            Kernel::ScanNarrow { .. } => (NARROW_WORKGROUPS, THREADS),
-            _ => (WIDE_WORKGROUPS, 4 * DEPTH),
+        let least_groups = match kernel {
+            Kernel::ScanNarrow { .. } => THREADS,
+            _ => 4 * DEPTH,
         };
         let most_splits = row_groups.div_ceil(least_groups);
-        let splits = (wanted / tiles).clamp(1, most_splits);
+        let splits = (SCAN_WORKGROUPS / tiles).clamp(1, most_splits);
         let split_groups = row_groups.div_ceil(splits).next_multiple_of(DEPTH);
         let job = Job {
             rows: shape.rows() as u32,
