@@ -170,10 +170,15 @@ impl GpuEngine {
         let Self { gpu, pipelines, staging, readback, residents, lanes, rates, .. } = self;
         lanes.resize_with(lanes.len().max(works.len()), Lane::default);
         let bytes: u64 = works.iter().map(|work| work.plan.response_bytes()).sum();
-        let back = gpu.checked(|| {
+        let made = gpu.checked(|| {
             let lanes = lanes.iter_mut().zip(works);
             lanes.for_each(|(lane, work)| lane.grow(gpu, pipelines, &work.plan));
             Ok(readback.buffer(gpu, bytes))
+        });
+        let back = made.inspect_err(|_| {
+            // Which of them are good is not known.
+            lanes.clear();
+            *readback = Readback::new();
         })?;
         let (lanes, scratch, transform) = (&*lanes, &mut self.scratch, &self.transform);
         let both = || lanes.iter().zip(works);
@@ -186,7 +191,7 @@ impl GpuEngine {
                 });
             }
         };
-        let submission = staging.send(gpu, fill, |encoder, from, ()| {
+        let submission = staging.send(gpu, fill, |encoder, from| {
             let mut at = 0;
             for (lane, work) in both() {
                 lane.copy_in(encoder, from, at, &work.plan);
@@ -210,7 +215,6 @@ impl GpuEngine {
                 lane.copy_out(encoder, &back, at, &work.plan);
                 at += work.plan.response_bytes();
             }
-            Ok(())
         })?;
         readback.read(gpu, bytes, submission, |mut bytes| {
             for work in works {

@@ -207,9 +207,8 @@ fn send(gpu: &Gpu, staging: &mut Staging, bytes: &[u8], to: &Buffer) -> Result<(
         staging.send(
             gpu,
             |write| write(0, piece),
-            |encoder, from, ()| {
+            |encoder, from| {
                 encoder.copy_buffer_to_buffer(from, 0, to, offset, piece.len() as u64);
-                Ok(())
             },
         )?;
     }

@@ -77,11 +77,11 @@ impl Staging {
 
     /// Fills the next free buffer, has commands recorded that copy from it, and submits them.
     /// `fill` may write at most [`STAGING_BYTES`], through what it is given.
-    pub(super) fn send<T>(
+    pub(super) fn send(
         &mut self,
         gpu: &Gpu,
-        fill: impl FnOnce(&mut dyn FnMut(u64, &[u8])) -> T,
-        record: impl FnOnce(&mut CommandEncoder, &Buffer, T) -> Result<(), EngineError>,
+        fill: impl FnOnce(&mut dyn FnMut(u64, &[u8])),
+        record: impl FnOnce(&mut CommandEncoder, &Buffer),
     ) -> Result<SubmissionIndex, EngineError> {
         let at = self.next;
         self.next = (at + 1) % self.ring.len();
@@ -92,14 +92,14 @@ impl Staging {
                 .buffer
                 .get_mapped_range_mut(..)
                 .map_err(|error| gpu.failed(&format!("{error:?}")))?;
-            let filled = fill(&mut |offset, bytes| {
+            fill(&mut |offset, bytes| {
                 let offset = offset as usize;
                 view.slice(offset..offset + bytes.len()).copy_from_slice(bytes);
             });
             drop(view);
             shared.buffer.unmap();
             let mut encoder = gpu.device.create_command_encoder(&Default::default());
-            record(&mut encoder, &shared.buffer, filled)?;
+            record(&mut encoder, &shared.buffer);
             let submission = gpu.queue.submit([encoder.finish()]);
             shared.map(MapMode::Write, STAGING_BYTES, submission.clone());
             Ok(submission)
