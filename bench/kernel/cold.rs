@@ -97,7 +97,7 @@ fn disk_bytes() -> Option<u64> {
 }
 
 /// Drops the file's pages: nothing maps it, and all of it is on disk.
-fn drop_pages(store: &Store) -> Result<(), Box<dyn Error>> {
+pub(super) fn drop_pages(store: &Store) -> Result<(), Box<dyn Error>> {
     let file = File::open(store.file())?;
     file.sync_all()?;
     Ok(fadvise(&file, 0, None, Advice::DontNeed)?)

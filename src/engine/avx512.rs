@@ -268,10 +268,11 @@ impl Block {
         &self,
         lines: *const Line,
         row: usize,
-        mut ahead: Ahead,
+        ahead: Ahead,
         sums: &mut [[[u32; 16]; GROUP_ROWS]],
     ) {
         let matrix = self.matrix.wrapping_add(row * self.stride);
+        let Ahead { mut rows, advance, mut planes } = ahead;
         let mut acc = [[[_mm512_setzero_si512(); PLANES]; ROWS]; QUERIES];
         // SAFETY: the caller's promise, for steps below `count`.
         let mut step = |step: usize| unsafe {
@@ -290,15 +291,15 @@ impl Block {
         };
         for two in 0..self.count / 2 {
             for line in 0..AHEAD {
-                let line = ahead.rows.wrapping_add(line / 2 * self.stride + line % 2 * 64);
+                let line = rows.wrapping_add(line / 2 * self.stride + line % 2 * 64);
                 _mm_prefetch::<_MM_HINT_T1>(line.cast());
             }
-            ahead.rows = ahead.rows.wrapping_add(ahead.advance);
+            rows = rows.wrapping_add(advance);
             if QUERIES == 2 {
                 for line in 0..PLANES {
-                    _mm_prefetch::<_MM_HINT_T0>(ahead.planes.wrapping_add(line).cast());
+                    _mm_prefetch::<_MM_HINT_T0>(planes.wrapping_add(line).cast());
                 }
-                ahead.planes = ahead.planes.wrapping_add(PLANES);
+                planes = planes.wrapping_add(PLANES);
             }
             step(2 * two);
             step(2 * two + 1);
