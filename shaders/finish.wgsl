@@ -20,7 +20,8 @@
 var<workgroup> poly: array<u32, 2u * D>;
 
 fn split_sum(split: u32, at: u32, stride: u32) -> u32 {
-    return select(0u, sums[min(split, job.term_splits - 1u) * stride + at], split < job.term_splits);
+    let last = job.term_splits - 1u;
+    return select(0u, sums[min(split, last) * stride + at], split <= last);
 }
 
 fn split_scanned(split: u32, at: u32, stride: u32) -> u32 {
