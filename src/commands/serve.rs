@@ -39,6 +39,9 @@ pub(crate) struct Args {
     /// Which GPU, by number or part of its name (see `sotto devices`).
     #[arg(long, value_name = "INDEX|NAME")]
     gpu: Option<GpuChoice>,
+    /// Memory of the GPU that shards may take; 4096 when absent.
+    #[arg(long, value_name = "MIB")]
+    gpu_memory: Option<u32>,
     /// The CPU engine's instruction set: auto, portable, avx2, avx512bw, avx512,
     /// amx or neon.
     #[arg(long, value_name = "ISA", default_value = "auto")]
@@ -57,8 +60,13 @@ pub(crate) fn run(args: Args) -> Ended {
     raise_file_limit();
     let identity = Identity::from_pem_files(&args.cert, &args.key)?;
     let database = open(&args.db)?;
-    let options =
-        EngineOptions { engine: args.engine, gpu: args.gpu, isa: args.isa, threads: args.threads };
+    let options = EngineOptions {
+        engine: args.engine,
+        gpu: args.gpu,
+        gpu_bytes: args.gpu_memory.map(|mib| u64::from(mib) << 20),
+        isa: args.isa,
+        threads: args.threads,
+    };
     let Selected { engine, why_no_gpu } = select_with(&options)?;
     if let Some(reason) = why_no_gpu {
         tracing::info!("no GPU is used: {reason}");

@@ -43,6 +43,8 @@ pub struct EngineOptions {
     pub engine: EngineChoice,
     /// Which GPU; one that is named is taken or refused, and may be a software one.
     pub gpu: Option<GpuChoice>,
+    /// Memory of the GPU that shards may take, in bytes; 4 GiB when absent.
+    pub gpu_bytes: Option<u64>,
     /// Which instruction set of the processor.
     pub isa: IsaChoice,
     /// Threads of the processor; as many as there are cores when absent.
@@ -211,14 +213,14 @@ pub fn select(
     isa: IsaChoice,
     threads: Option<NonZeroUsize>,
 ) -> Result<Box<dyn Engine>, SelectError> {
-    let options = EngineOptions { engine, gpu: None, isa, threads };
+    let options = EngineOptions { engine, isa, threads, ..EngineOptions::default() };
     select_with(&options).map(|selected| selected.engine)
 }
 
 /// Makes the engine asked for and checks it against [`crate::scheme::reference`] on small shards.
 /// Left to choose, it takes the first real GPU that gives the known answers.
 pub fn select_with(options: &EngineOptions) -> Result<Selected, SelectError> {
-    let EngineOptions { engine, gpu, isa, threads } = options;
+    let EngineOptions { engine, gpu, gpu_bytes, isa, threads } = options;
     let forced = gpu.is_some() || *engine == EngineChoice::Gpu;
     let why_no_gpu = match engine {
         EngineChoice::Cpu if forced => {
@@ -226,7 +228,7 @@ pub fn select_with(options: &EngineOptions) -> Result<Selected, SelectError> {
             return Err(SelectError::Gpu { reason });
         }
         EngineChoice::Cpu => None,
-        EngineChoice::Auto | EngineChoice::Gpu => match first_gpu(gpu.as_ref()) {
+        EngineChoice::Auto | EngineChoice::Gpu => match first_gpu(gpu.as_ref(), *gpu_bytes) {
             Ok(engine) => return Ok(Selected { engine, why_no_gpu: None }),
             Err(reason) if forced => return Err(SelectError::Gpu { reason }),
             Err(reason) => Some(reason),
@@ -247,7 +249,11 @@ pub fn gpus() -> Vec<GpuInfo> {
 
 /// The first GPU that may be taken and proves itself, or why there is none.
 #[cfg(feature = "gpu")]
-fn first_gpu(choice: Option<&GpuChoice>) -> Result<Box<dyn Engine>, String> {
+fn first_gpu(
+    choice: Option<&GpuChoice>,
+    shard_bytes: Option<u64>,
+) -> Result<Box<dyn Engine>, String> {
+    let options = super::gpu::GpuOptions { shard_bytes, ..Default::default() };
     let all = gpus();
     let may_be_taken = |info: &&GpuInfo| match choice {
         None => info.kind == GpuKind::Real,
@@ -256,7 +262,7 @@ fn first_gpu(choice: Option<&GpuChoice>) -> Result<Box<dyn Engine>, String> {
     };
     let mut reasons = Vec::new();
     for info in all.iter().filter(may_be_taken) {
-        let made = super::gpu::GpuEngine::new(info.index, &super::gpu::GpuOptions::default());
+        let made = super::gpu::GpuEngine::new(info.index, &options);
         let proven = made.map_err(SelectError::from).and_then(|mut engine| {
             known_answers(&mut engine, &KNOWN)?;
             Ok(engine)
@@ -279,7 +285,7 @@ fn first_gpu(choice: Option<&GpuChoice>) -> Result<Box<dyn Engine>, String> {
 
 /// None was compiled in.
 #[cfg(not(feature = "gpu"))]
-fn first_gpu(_: Option<&GpuChoice>) -> Result<Box<dyn Engine>, String> {
+fn first_gpu(_: Option<&GpuChoice>, _: Option<u64>) -> Result<Box<dyn Engine>, String> {
     Err("this program was built without the feature gpu".into())
 }
 

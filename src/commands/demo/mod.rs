@@ -262,8 +262,12 @@ async fn serve(
     let opened = Instant::now();
     let database = Arc::new(Database::open(&folder.join("db"))?);
     let opened = opened.elapsed();
-    let options =
-        EngineOptions { engine: args.engine, gpu: args.gpu.clone(), isa: args.isa, threads: None };
+    let options = EngineOptions {
+        engine: args.engine,
+        gpu: args.gpu.clone(),
+        isa: args.isa,
+        ..EngineOptions::default()
+    };
     let selected = tokio::task::spawn_blocking(move || select_with(&options)).await??;
     let Selected { engine, .. } = selected;
     let name = engine.name();

@@ -1,5 +1,7 @@
 //! Tests of the kernels' texts, without a GPU.
 
+#![allow(clippy::unwrap_used)]
+
 use naga::front::wgsl;
 use naga::valid::{Capabilities, ValidationFlags, Validator};
 use naga::{Module, TypeInner};
@@ -76,5 +78,26 @@ fn workgroup_memory_stays_within_what_is_asked_of_a_device() {
             .map(|(_, variable)| module.types[variable.ty].inner.size(module.to_ctx()))
             .sum();
         assert!(used <= WORKGROUP_BYTES_MAX, "{kernel:?}: {used} bytes of workgroup memory");
+    }
+}
+
+/// Four products an instruction are the whole plan of the scan: none may come out as shifts.
+#[test]
+fn dot_products_are_instructions() {
+    use naga::back::spv;
+    const OP_S_DOT: u32 = 4450;
+    for kernel in [Kernel::ScanNarrow { queries: 1 }, Kernel::ScanWide { query_groups: 16 }] {
+        let module = parse(kernel);
+        let checked = Validator::new(ValidationFlags::all(), Capabilities::IMMEDIATES);
+        let info = { checked }.validate(&module).unwrap();
+        let options = spv::Options { lang_version: (1, 6), ..spv::Options::default() };
+        let words = spv::write_vec(&module, &info, &options, None).unwrap();
+        let mut rest = &words[5..]; // after the header: operations, each with its length
+        let mut dots = 0;
+        while let [first, ..] = *rest {
+            dots += usize::from(first & 0xffff == OP_S_DOT);
+            rest = &rest[(first >> 16) as usize..];
+        }
+        assert_eq!(dots, 4, "{kernel:?}: one a word of 16 columns, in the function all rows call");
     }
 }
