@@ -36,7 +36,10 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     // The demo tells its story on standard output; its server's log would only get in the way.
     let level = if matches!(cli.command, Command::Demo(_)) { "error" } else { "info" };
-    let filter = EnvFilter::try_from_env("SOTTO_LOG").unwrap_or_else(|_| EnvFilter::new(level));
+    // What a GPU's driver says comes as an error, or as why there is none; its own lines are noise.
+    let directives = format!("{level},wgpu_hal=off,wgpu_core=off,wgpu=off,naga=off");
+    let filter =
+        EnvFilter::try_from_env("SOTTO_LOG").unwrap_or_else(|_| EnvFilter::new(directives));
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use wgpu::{
     Adapter, AdapterInfo, Backends, Device, DeviceDescriptor, DeviceType, ErrorFilter, Features,
-    Instance, InstanceDescriptor, Limits, PollType, Queue, SubmissionIndex,
+    Instance, InstanceDescriptor, InstanceFlags, Limits, PollType, Queue, SubmissionIndex,
 };
 
 use super::super::{EngineError, GpuInfo, GpuKind, Integers};
@@ -22,6 +22,7 @@ const SUBMISSION_TIME_MAX: Duration = Duration::from_secs(60);
 pub(super) fn adapters() -> Vec<(Adapter, GpuInfo)> {
     let descriptor = InstanceDescriptor {
         backends: Backends::VULKAN,
+        flags: InstanceFlags::empty(),
         ..InstanceDescriptor::new_without_display_handle()
     };
     let found = pollster::block_on(Instance::new(descriptor).enumerate_adapters(Backends::VULKAN));

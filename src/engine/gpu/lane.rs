@@ -236,15 +236,25 @@ impl Lane {
         encoder.copy_buffer_to_buffer(responses, 0, to, at, plan.response_bytes());
     }
 
-    /// What the finishes read and write, so that one barrier serves them all.
-    pub(super) fn before_finish(&self) -> impl Iterator<Item = BufferTransition<&Buffer>> {
-        let [_, _, scanned, sums, responses] = &self.made().buffers;
-        [
-            BufferTransition { buffer: scanned, state: BufferUses::STORAGE_READ_ONLY },
-            BufferTransition { buffer: sums, state: BufferUses::STORAGE_READ_ONLY },
-            BufferTransition { buffer: responses, state: BufferUses::STORAGE_READ_WRITE },
-        ]
-        .into_iter()
+    /// What scan and pack read. Given for all lanes at once, as the two below: then there is one
+    /// barrier where every lane would have had its own, and waited for the lane before.
+    pub(super) fn before_products(&self) -> [BufferTransition<&Buffer>; 2] {
+        let [digits, keys, ..] = &self.made().buffers;
+        [digits, keys]
+            .map(|buffer| BufferTransition { buffer, state: BufferUses::STORAGE_READ_ONLY })
+    }
+
+    /// What the finish reads.
+    pub(super) fn before_finish(&self) -> [BufferTransition<&Buffer>; 2] {
+        let [_, _, scanned, sums, _] = &self.made().buffers;
+        [scanned, sums]
+            .map(|buffer| BufferTransition { buffer, state: BufferUses::STORAGE_READ_ONLY })
+    }
+
+    /// What is copied out.
+    pub(super) fn before_copy_out(&self) -> [BufferTransition<&Buffer>; 1] {
+        let [.., responses] = &self.made().buffers;
+        [BufferTransition { buffer: responses, state: BufferUses::COPY_SRC }]
     }
 
     /// Matrix times queries.

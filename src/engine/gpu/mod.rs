@@ -197,6 +197,9 @@ impl GpuEngine {
                 lane.copy_in(encoder, from, at, &work.plan);
                 at += work.plan.input_bytes();
             }
+            let used = || lanes.iter().take(works.len());
+            let read = used().flat_map(Lane::before_products);
+            encoder.transition_resources(read, std::iter::empty());
             let mut pass = encoder.begin_compute_pass(&ComputePassDescriptor::default());
             let mut recorder = Recorder { pass: &mut pass, pipelines, rates: *rates };
             for (lane, work) in both() {
@@ -204,12 +207,14 @@ impl GpuEngine {
                 lane.scan(&mut recorder, &work.plan, shard);
                 lane.pack(&mut recorder, &work.plan, shard);
             }
-            let read = lanes.iter().take(works.len()).flat_map(Lane::before_finish);
+            let read = used().flat_map(Lane::before_finish);
             recorder.pass.transition_resources(read, std::iter::empty());
             for (lane, work) in both() {
                 lane.finish(&mut recorder, &work.plan, transform);
             }
             drop(pass);
+            let copied = used().flat_map(Lane::before_copy_out);
+            encoder.transition_resources(copied, std::iter::empty());
             let mut at = 0;
             for (lane, work) in both() {
                 lane.copy_out(encoder, &back, at, &work.plan);
