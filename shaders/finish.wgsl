@@ -117,7 +117,7 @@ fn finish(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(local_invocation_index) thread: u32,
 ) {
-    let query = job.first_tile + group.x;
+    let query = job.first_tile + group.z;
     let pack = group.y;
     load(query, pack, thread);
     transform(thread);

@@ -13,7 +13,8 @@ struct Job {
     // Rows or packs of the bound part of the shard, and the first of them.
     part_first: u32,
     part_count: u32,
-    // The first tile of this dispatch: large jobs are cut.
+    // The first tile of this dispatch: large jobs are cut. Tiles of queries lie along x, what they
+    // share along z, so that workgroups of the same part of a shard run side by side.
     first_tile: u32,
     // 16-byte groups of a matrix row.
     row_groups: u32,

@@ -134,7 +134,7 @@ fn pack(
     @builtin(local_invocation_index) thread: u32,
 ) {
     // [split][prime][block]
-    let unit = job.first_tile + group.x;
+    let unit = job.first_tile + group.z;
     let in_pack = unit % (2u * BLOCKS);
     let prime = in_pack / BLOCKS;
     let begin = unit / (2u * BLOCKS) * SPLIT_TERMS;
@@ -144,7 +144,7 @@ fn pack(
     let fetched_term = thread / QUADS;
     let term_lane = thread / QUADS % TERM_LANES;
     let query_group = thread / (QUADS * TERM_LANES);
-    let first_query = group.z * QUERIES * QUERY_GROUPS;
+    let first_query = group.x * QUERIES * QUERY_GROUPS;
     let query = first_query + query_group * QUERIES;
     let slot = in_pack % BLOCKS * BLOCK_SLOTS + quad * 4u;
     var a: PackSums;

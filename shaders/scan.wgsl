@@ -115,7 +115,7 @@ fn scan_narrow(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(local_invocation_index) thread: u32,
 ) {
-    let first_row = (job.first_tile + group.x) * ROWS;
+    let first_row = (job.first_tile + group.z) * ROWS;
     let begin = group.y * job.split_groups;
     let end = min(begin + job.split_groups, job.row_groups);
     let row = job.row_groups;

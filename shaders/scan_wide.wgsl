@@ -79,8 +79,8 @@ fn scan_wide(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(local_invocation_index) thread: u32,
 ) {
-    let first_row = (job.first_tile + group.x) * TILE_ROWS;
-    let first_query = group.z * TILE_QUERIES;
+    let first_row = (job.first_tile + group.z) * TILE_ROWS;
+    let first_query = group.x * TILE_QUERIES;
     let begin = group.y * job.split_groups;
     let end = min(begin + job.split_groups, job.row_groups);
     let own_query = thread % QUERY_GROUPS;

@@ -8,15 +8,18 @@ use std::time::Duration;
 
 use wgpu::{
     Adapter, AdapterInfo, Backends, Device, DeviceDescriptor, DeviceType, ErrorFilter, Features,
-    Instance, InstanceDescriptor, InstanceFlags, Limits, PollType, Queue, SubmissionIndex,
+    Instance, InstanceDescriptor, InstanceFlags, Limits, PollError, PollType, Queue,
+    SubmissionIndex,
 };
 
 use super::super::{EngineError, GpuInfo, GpuKind, Integers};
 use super::kernels;
 
-/// How long one submission may take: a thousand dispatches of the longest that are planned. More
-/// is a device that hangs.
-const SUBMISSION_TIME_MAX: Duration = Duration::from_secs(60);
+/// How long one submission may take, a thousand dispatches of the longest that are planned: so many
+/// waits of so long. Several, so that a machine that stood still during one of them is not taken
+/// for a device that hangs.
+const WAITS: u32 = 3;
+const WAIT_TIME: Duration = Duration::from_secs(20);
 
 /// Every adapter that the Vulkan loader finds, in its order.
 pub(super) fn adapters() -> Vec<(Adapter, GpuInfo)> {
@@ -141,11 +144,17 @@ impl Gpu {
 
     /// Waits until a submission is done and what was mapped after it is mapped.
     pub(super) fn wait(&self, submission: SubmissionIndex) -> Result<(), EngineError> {
-        let wait = PollType::Wait {
-            submission_index: Some(submission),
-            timeout: Some(SUBMISSION_TIME_MAX),
+        let wait = || PollType::Wait {
+            submission_index: Some(submission.clone()),
+            timeout: Some(WAIT_TIME),
         };
-        self.device.poll(wait).map_err(|error| self.failed(&error))?;
+        let mut waited = self.device.poll(wait());
+        for _ in 1..WAITS {
+            if matches!(waited, Err(PollError::Timeout)) {
+                waited = self.device.poll(wait());
+            }
+        }
+        waited.map_err(|error| self.failed(&error))?;
         self.alive()
     }
 

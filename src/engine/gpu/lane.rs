@@ -264,20 +264,19 @@ impl Lane {
         let of_tile = u64::from(tile_rows) * plan.shape.columns() as u64;
         let of_tile = of_tile * u64::from(plan.job.queries);
         let tiles = recorder.rates.tiles(of(recorder.rates.scan, plan.job.queries), of_tile);
+        let x = plan.job.queries.div_ceil(tile_queries);
         let y = plan.job.column_splits;
-        let z = plan.job.queries.div_ceil(tile_queries);
-        debug_assert!(plan.job.queries > NARROW_QUERIES || z == 1);
         recorder.select(pipeline, &self.made().scan);
         for part in &shard.matrix {
             let all = 0..part.count.div_ceil(tile_rows);
-            recorder.dispatch(plan.job, Some(part), (all, tiles), y, z);
+            recorder.dispatch(plan.job, Some(part), [x, y], all, tiles);
         }
     }
 
     /// Tables times keys.
     pub(super) fn pack(&self, recorder: &mut Recorder<'_, '_>, plan: &Plan, shard: &Resident) {
         let (kernel, pipeline) = recorder.pipelines.pack(plan.job.packs, plan.job.queries);
-        let z = plan.job.queries.div_ceil(kernel.tile_queries());
+        let x = plan.job.queries.div_ceil(kernel.tile_queries());
         recorder.select(pipeline, &self.made().pack);
         for part in &shard.tables {
             let terms = plan.shape.terms().min(SPLIT_TERMS as usize) as u64;
@@ -285,7 +284,7 @@ impl Lane {
             let units = recorder.rates.tiles(of(recorder.rates.pack, plan.job.queries), of_unit);
             let y = part.count.div_ceil(kernel.tile_rows());
             let all = 0..PACK_UNITS * plan.job.term_splits;
-            recorder.dispatch(plan.job, Some(part), (all, units), y, z);
+            recorder.dispatch(plan.job, Some(part), [x, y], all, units);
         }
     }
 
@@ -295,7 +294,7 @@ impl Lane {
         recorder.select(pipeline, &self.made().finish);
         recorder.pass.set_bind_group(0, tables, &[]);
         let queries = recorder.rates.tiles(recorder.rates.finish, plan.job.packs.into());
-        recorder.dispatch(plan.job, None, (0..plan.job.queries, queries), plan.job.packs, 1);
+        recorder.dispatch(plan.job, None, [1, plan.job.packs], 0..plan.job.queries, queries);
     }
 }
 
@@ -321,14 +320,14 @@ impl Recorder<'_, '_> {
         self.pass.set_bind_group(1, lane, &[]);
     }
 
-    /// Dispatches all tiles along x, at most so many at once.
+    /// Dispatches all tiles along z, at most so many at once.
     fn dispatch(
         &mut self,
         job: Job,
         part: Option<&Part>,
-        (all, at_once): (Range<u32>, u32),
-        y: u32,
-        z: u32,
+        [x, y]: [u32; 2],
+        all: Range<u32>,
+        at_once: u32,
     ) {
         let mut job = job;
         if let Some(part) = part {
@@ -338,7 +337,7 @@ impl Recorder<'_, '_> {
         for first in all.clone().step_by(at_once as usize) {
             job.first_tile = first;
             self.pass.set_immediates(0, bytemuck::bytes_of(&job));
-            self.pass.dispatch_workgroups(at_once.min(all.end - first), y, z);
+            self.pass.dispatch_workgroups(x, y, at_once.min(all.end - first));
         }
     }
 }
