@@ -36,7 +36,7 @@ print(f"# {kernel['date'][:10]}, {machine['cpu']}, {machine['logical_cpus']} cor
 print(f"`bench/measure.sh` at commit {kernel['commit']}; load {machine['load']} before the kernels.")
 if "EPYC" not in machine["cpu"]:
     print("This is not the reference machine (AMD EPYC Zen 4) of the targets.")
-print("**Not measured on a GPU**: there is no GPU engine yet.\n")
+print("**Not measured on a GPU**: none was at hand.\n")
 
 print("| target (issue 3) | wanted | measured | |\n|---|---|---|---|")
 targets = [(t["what"], t["wanted"], t["measured"], t["met"]) for t in kernel["targets"]]

@@ -50,7 +50,7 @@ impl Machine {
         let cpu = field("model name").or_else(|| field("CPU part"));
         Self {
             cpu: cpu.unwrap_or_else(|| "unknown".into()),
-            logical_cpus: std::thread::available_parallelism().map_or(1, usize::from),
+            logical_cpus: info.lines().filter(|line| line.starts_with("processor")).count(),
             pinned_to: cores.to_vec(),
             flags: FLAGS.into_iter().filter(has).collect(),
             arch: std::env::consts::ARCH,

@@ -133,6 +133,10 @@ const GROUP_ROWS: usize = 16;
 /// instructions. Even: a tile takes steps in twos.
 const BLOCK_STEPS: usize = 18;
 
+/// Lines that each of the two tiles of a lone query prefetches in two steps: half of the next
+/// block, straight to the first cache, where there is room beside the planes of one query.
+const LONE_AHEAD: usize = 16;
+
 /// Accumulators of one group of rows: 16 lanes for each query and row.
 #[repr(C, align(64))]
 struct Sums([[[u32; 16]; GROUP_ROWS]; limits::BATCH_QUERIES_PER_SCAN_MAX]);
@@ -221,7 +225,7 @@ fn scan_block(job: &ScanJob<'_>, row: usize, first: usize, count: usize, sums: &
             // SAFETY: as above.
             unsafe {
                 match pairs {
-                    0 => block.tile::<8, 1, 16>(lines, half * 8, ahead, sums),
+                    0 => block.tile::<8, 1, LONE_AHEAD>(lines, half * 8, ahead, sums),
                     _ => block.tile::<8, 1, 0>(lines, half * 8, ahead, sums),
                 }
             }
@@ -292,7 +296,10 @@ impl Block {
         for two in 0..self.count / 2 {
             for line in 0..AHEAD {
                 let line = rows.wrapping_add(line / 2 * self.stride + line % 2 * 64);
-                _mm_prefetch::<_MM_HINT_T1>(line.cast());
+                match AHEAD {
+                    LONE_AHEAD => _mm_prefetch::<_MM_HINT_T0>(line.cast()),
+                    _ => _mm_prefetch::<_MM_HINT_T1>(line.cast()),
+                }
             }
             rows = rows.wrapping_add(advance);
             if QUERIES == 2 {
@@ -326,6 +333,8 @@ impl Block {
 /// Terms before a tile of accumulators is put down: tables of four packs (24 KB) and the key
 /// windows of all queries stay in the first cache meanwhile.
 const CHUNK_TERMS: usize = 64;
+/// How far ahead a tile that is alone with its chunk prefetches: found by trying.
+const STREAM_BYTES: usize = 2048;
 /// Registers of a block of slots, 8 words each.
 const VECTORS: usize = BLOCK_SLOTS / 8;
 
@@ -389,8 +398,8 @@ struct Chunk {
     terms: usize,
 }
 
-/// What a tile prefetches of the chunk after its own: tables from `table`, `step` bytes a term
-/// from byte `begin`.
+/// What a tile prefetches of the chunk after its own, or of what follows its terms: tables from
+/// `table`, `step` bytes a term from byte `begin` after the chunk's first.
 struct NextChunk {
     table: usize,
     begin: usize,
@@ -465,7 +474,9 @@ impl Chunk {
         let parts = (shares * ahead / packs).max(1); // parts of a table
         let (table, part) = (share * ahead % packs, share * ahead / packs);
         let step = TERM_BYTES / parts;
-        NextChunk { table, begin: part * step * self.terms, step }
+        // A tile alone with its chunk waits for memory: what it prefetches comes soon.
+        let distance = if shares == 1 { STREAM_BYTES } else { CHUNK_TERMS * TERM_BYTES };
+        NextChunk { table, begin: distance + part * step * self.terms, step }
     }
 
     /// QUERIES queries from `query`, PACKS packs, VECS vectors of slots from `vector`, added to
@@ -494,15 +505,19 @@ impl Chunk {
         let index: [_; VECS] = std::array::from_fn(|v| word_index(vector + v));
         // A mask the compiler knows becomes an `and` of its own beside every `vpermb`.
         let word_bytes = std::hint::black_box(WORD_BYTES);
-        let ahead = next.table * self.table_bytes + CHUNK_TERMS * TERM_BYTES + next.begin;
+        let ahead = next.table * self.table_bytes + next.begin;
         let ahead = self.table.wrapping_add(ahead);
         let mut acc = [[[_mm512_setzero_si512(); VECS]; PACKS]; QUERIES];
         for term in 0..self.terms {
             let bytes = self.table.wrapping_add(term * TERM_BYTES);
             for pack in 0..AHEAD {
                 let line = ahead.wrapping_add(pack * self.table_bytes + term * next.step);
-                _mm_prefetch::<_MM_HINT_T1>(line.cast());
-                _mm_prefetch::<_MM_HINT_T1>(line.wrapping_add(48).cast());
+                for line in [line, line.wrapping_add(TERM_BYTES / 2)] {
+                    match AHEAD == PACKS {
+                        true => _mm_prefetch::<_MM_HINT_T0>(line.cast()),
+                        false => _mm_prefetch::<_MM_HINT_T1>(line.cast()),
+                    }
+                }
             }
             // SAFETY: the caller's promise; the two loads of a term are its bytes 0..64, 32..96.
             unsafe {
