@@ -84,7 +84,7 @@ struct Work<'a> {
 }
 
 impl GpuEngine {
-    /// Opens an adapter by its number in [`gpus`], compiles the kernels and measures them.
+    /// Opens an adapter by its number in [`super::gpus`], compiles the kernels and measures them.
     pub fn new(index: usize, options: &GpuOptions) -> Result<Self, EngineError> {
         let found = device::adapters().into_iter().nth(index);
         let Some((adapter, info)) = found else {
