@@ -503,20 +503,17 @@ fn choices_are_taken_or_refused() {
     assert_eq!(error.to_string(), expected);
 }
 
-/// What is forced is taken or refused; left to choose, the processor says why it was taken.
+/// What is forced is taken or refused; left to choose, the processor answers and says why.
 #[test]
-fn a_gpu_is_taken_when_named_or_real() {
+fn a_gpu_is_taken_when_asked_for() {
+    let selected = select_with(&EngineOptions::default()).unwrap();
+    assert!(selected.engine.name().starts_with("cpu"), "{}", selected.engine.name());
+    assert!(selected.why_no_gpu.expect("a reason").contains("--engine gpu"));
     let found = gpus();
-    let real = found.iter().any(|gpu| gpu.kind == GpuKind::Real && gpu.lacks.is_none());
-    let auto = EngineOptions::default();
-    let selected = select_with(&auto).unwrap();
-    if !real {
-        let why = selected.why_no_gpu.expect("a reason");
-        assert!(selected.engine.name().starts_with("cpu"), "{}", selected.engine.name());
-        assert!(found.iter().all(|gpu| why.contains(&gpu.name)), "{why}");
-        let forced = EngineOptions { engine: EngineChoice::Gpu, ..EngineOptions::default() };
+    let forced = EngineOptions { engine: EngineChoice::Gpu, ..EngineOptions::default() };
+    if !found.iter().any(|gpu| gpu.kind == GpuKind::Real && gpu.lacks.is_none()) {
         let error = select_with(&forced).err().expect("no real GPU to take").to_string();
-        assert!(error.contains(&why), "{error}");
+        assert!(found.iter().all(|gpu| error.contains(&gpu.name)), "{error}");
     }
     let missing = GpuChoice::Name("no such device".into());
     let missing = EngineOptions { gpu: Some(missing), ..EngineOptions::default() };

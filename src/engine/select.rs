@@ -18,7 +18,7 @@ use crate::scheme::{KeyBundle, reference};
 /// Which device answers.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum EngineChoice {
-    /// A real GPU that proves itself, or else the processor.
+    /// The processor; a GPU only when one is named, while nothing falls back from one.
     #[default]
     Auto,
     /// A GPU, or an error.
@@ -207,6 +207,10 @@ pub enum SelectError {
     },
 }
 
+/// A lost device loses the queries on it, and a shard that is not on it waits for its upload.
+const WHY_NOT_UNASKED: &str = "one is taken only when asked for (--engine gpu): \
+    nothing falls back from it to the processor yet";
+
 /// The engine asked for, where nobody asks why; see [`select_with`].
 pub fn select(
     engine: EngineChoice,
@@ -218,7 +222,7 @@ pub fn select(
 }
 
 /// Makes the engine asked for and checks it against [`crate::scheme::reference`] on small shards.
-/// Left to choose, it takes the first real GPU that gives the known answers.
+/// Asked for a GPU and no name, it takes the first real one that gives the known answers.
 pub fn select_with(options: &EngineOptions) -> Result<Selected, SelectError> {
     let EngineOptions { engine, gpu, gpu_bytes, isa, threads } = options;
     let forced = gpu.is_some() || *engine == EngineChoice::Gpu;
@@ -228,10 +232,10 @@ pub fn select_with(options: &EngineOptions) -> Result<Selected, SelectError> {
             return Err(SelectError::Gpu { reason });
         }
         EngineChoice::Cpu => None,
+        EngineChoice::Auto if !forced => Some(WHY_NOT_UNASKED.into()),
         EngineChoice::Auto | EngineChoice::Gpu => match first_gpu(gpu.as_ref(), *gpu_bytes) {
             Ok(engine) => return Ok(Selected { engine, why_no_gpu: None }),
-            Err(reason) if forced => return Err(SelectError::Gpu { reason }),
-            Err(reason) => Some(reason),
+            Err(reason) => return Err(SelectError::Gpu { reason }),
         },
     };
     let mut engine = cpu(*isa, *threads)?;
