@@ -71,8 +71,7 @@ if [ "$small_shards" -gt 0 ]; then
         grep -E 'VmRSS|RssAnon' "/proc/$server/status"
     } | tee "$out/serve-small.txt"
     address=$(sed -n 's/^listening on //p' "$scratch/serve.out")
-    cut -d, -f1 "$scratch/small.csv" | tail -n +2 | shuf -n 2000 --random-source=/dev/zero \
-        >"$scratch/keys"
+    cut -d, -f1 "$scratch/small.csv" | tail -n +2 | shuf -n 2000 >"$scratch/keys"
     step lookup-small bash -c "'$sotto' lookup --server 'localhost:${address##*:}' \
         --ca '$scratch/certs/ca.pem' --operator-key '$scratch/small/operator.pub' \
         --accept-shard-records 50 --keys-from '$scratch/keys' | cut -f2 | grep -vc 'not found'"

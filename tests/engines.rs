@@ -42,7 +42,7 @@ const CARRY_VALUES: [u32; 24] = [
 ];
 
 /// Pack rows, packs, columns, queries, numbers. One below and above what the kernels tile by:
-/// 32 rows, 64 columns, blocks of 6, 8, 18, 32 and 48 steps of 64 columns, packs in twos and in
+/// 32 rows, 64 columns, blocks of 6, 8, 18, 32, 48 and 96 steps of 64 columns, packs in twos and in
 /// fours, queries in pairs and in sixes, terms by 32 and by 64.
 const CASES: &[(u32, u32, u32, usize, Fill)] = &[
     (128, 1, 192, 1, Random),
@@ -79,6 +79,10 @@ const CASES: &[(u32, u32, u32, usize, Fill)] = &[
     (128, 1, 1088, 7, Carries),
     (128, 1, 1152, 17, Random),
     (128, 1, 1216, 18, Carries),
+    (128, 1, 6080, 17, Random),
+    (128, 1, 6144, 11, Carries),
+    (128, 1, 6208, 33, Carries),
+    (128, 1, 12_352, 18, Random),
     (128, 1, 2048, 3, Carries),
     (256, 2, 4160, 4, Carries),
 ];

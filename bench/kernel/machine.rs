@@ -12,7 +12,6 @@ const CORES_MAX: usize = 2;
 /// Processor flags that decide which engine runs.
 const FLAGS: [&str; 12] = [
     "avx2",
-    "avx_vnni",
     "avx512f",
     "avx512bw",
     "avx512dq",
@@ -20,9 +19,10 @@ const FLAGS: [&str; 12] = [
     "avx512_vnni",
     "avx512ifma",
     "avx512vbmi",
+    "amx_tile",
+    "amx_int8",
     "asimd",
     "asimddp",
-    "i8mm",
 ];
 
 /// What was measured.

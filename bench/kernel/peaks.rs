@@ -14,7 +14,9 @@ pub(super) const TDPBSUD: &str = "tdpbsud";
 pub(super) const MADD52: &str = "vpmadd52luq";
 /// The same two with the operands that a tile of the kernels loads for 24 of them: what a processor
 /// can do whose clock, ports and first cache serve the loads too. Floors are the plain ones.
+#[cfg(target_arch = "x86_64")]
 pub(super) const DPBUSD_FED: &str = "vpdpbusd_with_loads";
+#[cfg(target_arch = "x86_64")]
 pub(super) const MADD52_FED: &str = "vpmadd52luq_with_loads";
 pub(super) const MADDWD_512: &str = "vpmaddwd_vpaddd_512";
 pub(super) const MADDWD_256: &str = "vpmaddwd_vpaddd_256";

@@ -125,7 +125,10 @@ struct ColdReport {
 struct Target {
     what: &'static str,
     wanted: String,
+    /// The best of the run, which decides.
     measured: Option<f64>,
+    /// The same of the medians, for whole answers.
+    median: Option<f64>,
     met: Option<bool>,
 }
 
@@ -210,22 +213,40 @@ impl Report {
             what,
             wanted: format!("at most {limit}"),
             measured,
+            median: None,
             met: measured.map(|measured| measured <= limit),
         };
         let least = |what, limit: f64, measured: Option<f64>| Target {
             what,
             wanted: format!("at least {limit}"),
             measured,
+            median: None,
             met: measured.map(|measured| measured >= limit),
         };
         let share = |of: fn(&Answer) -> Option<f64>| sixteen.and_then(of);
         let speedup = self.two_threads_speedup_batch_16.get(engine).copied();
+        let median =
+            |threads, batch| Some(self.answer(engine, threads, batch)?.ms_per_query_median);
+        let by_median =
+            |target, median: Option<f64>| Target { median: median.map(rounded), ..target };
+        let reading = median(1, 1).map(|ms| ms / self.floors.read_shard_ms);
+        let medians = median(1, 16).zip(median(2, 16)).map(|(one, two)| one / two);
         self.targets = vec![
-            most("batch 1, one core: times reading the shard", 1.15, one.map(|a| a.times_reading)),
-            most("batch 16, one core: ms a query", 4.0, sixteen.map(|a| a.ms_per_query)),
+            by_median(
+                most(
+                    "batch 1, one core: times reading the shard",
+                    1.15,
+                    one.map(|a| a.times_reading),
+                ),
+                reading,
+            ),
+            by_median(
+                most("batch 16, one core: ms a query", 4.0, sixteen.map(|a| a.ms_per_query)),
+                median(1, 16),
+            ),
             least("batch 16, one core: scan, share of peak", 0.75, share(|a| a.scan_share)),
             least("batch 16, one core: pack, share of peak", 0.6, share(|a| a.pack_share)),
-            least("batch 16: two threads over one", 1.8, speedup),
+            by_median(least("batch 16: two threads over one", 1.8, speedup), medians),
             most("client: secret and key bundle, ms", 2.0, Some(self.client.key_bundle_ms)),
             most("client: encrypting a query, ms", 2.0, Some(self.client.encrypt_ms)),
             most("client: decoding a record, ms", 1.0, Some(self.client.decode_ms)),
@@ -360,14 +381,15 @@ impl Report {
         if self.targets.is_empty() {
             return;
         }
-        println!("\ntargets are for an AMD EPYC Zen 4        wanted   measured");
-        for Target { what, wanted, measured, met } in &self.targets {
+        println!("\ntargets are for an AMD EPYC Zen 4                wanted       best  median");
+        for Target { what, wanted, measured, median, met } in &self.targets {
             let verdict = match met {
                 Some(true) => "met",
                 Some(false) => "NOT MET",
                 None => "not measured",
             };
-            println!("{what:42} {wanted:>13}   {:>8}   {verdict}", digits(*measured, 2));
+            let (best, median) = (digits(*measured, 2), digits(*median, 2));
+            println!("{what:42} {wanted:>13}   {best:>8}  {median:>6}   {verdict}");
         }
     }
 

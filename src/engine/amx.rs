@@ -2,10 +2,10 @@
 //!
 //! One `tdpbsud` is 256 `vpdpbusd` and takes 16 cycles: eight times their rate. Floor at the
 //! standard shape: 26 k of them a query, 0.12 ms, and reading the matrix, 7 ms a batch where memory
-//! gives 20 GB/s: this scan waits for memory up to 32 queries. So the plan is the simplest that
-//! keeps memory busy: blocks of columns whose planes stay in the second cache for all rows of a
-//! job; in those 16 rows at a time times 48 planes of 16 queries, three sums of 16 x 16; the rows
-//! that come next are prefetched meanwhile.
+//! gives 20 GB/s: this scan waits for memory, and beyond some 8 queries for the second cache too.
+//! So the plan is the simplest that keeps memory busy: blocks of columns whose planes stay in the
+//! second cache for all rows of a job; in those 16 rows at a time times 48 planes of 16 queries,
+//! three sums of 16 x 16; the rows that come next are prefetched meanwhile.
 //!
 //! Everything but the scan is [`super::avx512`]'s. Assembly, because the intrinsics are not stable
 //! (rust-lang/rust#126622). The same numbers as [`super::portable`], on every bit.
@@ -64,7 +64,7 @@ impl Kernels for Amx {
     }
 
     fn scan(&self, job: &ScanJob<'_>, out: &mut [u32]) {
-        job.check(out);
+        job.check(self.digit_lines(job.queries), out);
         // SAFETY: `self` exists only where these instructions may be used, and `check` has
         // compared the slices with the numbers.
         unsafe { scan(job, out) }
@@ -132,8 +132,6 @@ unsafe fn scan(job: &ScanJob<'_>, out: &mut [u32]) {
     let place = |row: usize, column: usize| {
         job.matrix.as_ptr().wrapping_add((job.first_row + row) * job.columns + column)
     };
-    // SAFETY: reads the 64 bytes that the processor's manual asks for.
-    unsafe { asm!("ldtilecfg [{}]", in(reg) &TileConfig::FULL, options(nostack, readonly)) };
     for column in (0..job.columns).step_by(BLOCK_COLUMNS) {
         let end = job.columns.min(column + BLOCK_COLUMNS);
         for (group, sums) in sums[..job.rows / SIDE].iter_mut().enumerate() {
@@ -149,8 +147,8 @@ unsafe fn scan(job: &ScanJob<'_>, out: &mut [u32]) {
                     stride: job.columns,
                     next: if pass == 0 { next } else { place(row, column) },
                     steps: (end - column) / 64,
-                    planes: job.digits[column / 64 * job.digit_lines + first * SIDE..].as_ptr(),
-                    step_bytes: job.digit_lines * 64,
+                    planes: job.digits[(column / 64 * tiles + first) * SIDE..].as_ptr(),
+                    step_bytes: tiles * SIDE * 64,
                 };
                 // SAFETY: `ScanJob::check`: 16 rows from `row` lie in the matrix, `tiles` tiles
                 // for each step in the digits.
@@ -164,8 +162,6 @@ unsafe fn scan(job: &ScanJob<'_>, out: &mut [u32]) {
             }
         }
     }
-    // SAFETY: gives the registers back, so that the system need not save them.
-    unsafe { asm!("tilerelease", options(nostack, nomem)) };
     for query in 0..job.queries {
         for (group, sums) in sums[..job.rows / SIDE].iter().enumerate() {
             let out = &mut out[query * job.rows + group * SIDE..][..SIDE];
@@ -205,13 +201,14 @@ macro_rules! times {
         /// Adds rows times planes to `sums`.
         ///
         /// # Safety
-        /// AMX may be used and is configured; rows and planes are readable.
+        /// AMX may be used; rows and planes are readable.
         #[inline(never)]
         unsafe fn $name(&self, sums: &mut Sums) {
             // SAFETY: the caller's promise; a prefetch of any address is harmless; the sums that
-            // are read and written are those of `sums`.
+            // are read and written are those of `sums`. Tiles are set up and given back within.
             unsafe {
                 asm!(
+                    "ldtilecfg [{row}]",
                     $(concat!("tileloadd ", $sum, ", [{sums} + {line} + ", $at, "]"),)*
                     "2:",
                     "tileloadd tmm3, [{matrix} + {stride}]",
@@ -237,6 +234,7 @@ macro_rules! times {
                     "dec {steps}",
                     "jnz 2b",
                     $(concat!("tilestored [{sums} + {line} + ", $at, "], ", $sum),)*
+                    "tilerelease",
                     matrix = inout(reg) self.matrix => _,
                     stride = in(reg) self.stride,
                     next = inout(reg) self.next => _,
@@ -245,7 +243,7 @@ macro_rules! times {
                     steps = inout(reg) self.steps => _,
                     line = in(reg) 64usize,
                     sums = in(reg) sums,
-                    row = out(reg) _,
+                    row = inout(reg) &TileConfig::FULL => _,
                     rows = out(reg) _,
                     out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
                     out("tmm4") _, out("tmm5") _, out("tmm6") _,

@@ -49,7 +49,7 @@ impl<V: Vector> Kernels for Avx<V> {
     }
 
     fn scan(&self, job: &ScanJob<'_>, out: &mut [u32]) {
-        job.check(out);
+        job.check(self.digit_lines(job.queries), out);
         // SAFETY: `self` exists only where the processor has these instructions, and `check` has
         // compared the slices with the numbers.
         unsafe { V::scan(job, out) }

@@ -268,7 +268,6 @@ impl Pass<'_> {
                 first_row: first_row + job * JOB_ROWS,
                 rows: JOB_ROWS,
                 digits,
-                digit_lines: self.kernels.digit_lines(self.queries.len()),
                 queries: self.queries.len(),
             };
             self.clocks.scan.time(|| self.kernels.scan(&job, out));

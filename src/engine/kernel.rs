@@ -2,8 +2,8 @@
 //!
 //! Two products, a change of layout and a rounding, over slices that the driver cuts; no threads,
 //! no choice of batch or order beyond one job. Every implementation gives the same
-//! numbers on every bit. Implementations: [`super::portable`], `avx512.rs`, `avx.rs`, `neon.rs`;
-//! caller: [`super::cpu`].
+//! numbers on every bit. Implementations: [`super::portable`], `avx512.rs`, `amx.rs`, `avx.rs`,
+//! `neon.rs`; caller: [`super::cpu`].
 
 use std::ops::Range;
 
@@ -18,8 +18,8 @@ pub(super) const BLOCK_SLOTS: usize = 32;
 pub(super) const BLOCKS: usize = D / BLOCK_SLOTS;
 /// Bytes of table one term takes in a block: 32 residues of 3 bytes.
 pub(super) const TERM_BYTES: usize = BLOCK_SLOTS * 3;
-/// Rows of one scan job: enough work (100 us a query at the standard shape) to be worth handing to
-/// a thread, and every pack size is a multiple.
+/// Rows of one scan job: enough work (20 to 100 us a query at the standard shape) to be worth
+/// handing to a thread, and every pack size is a multiple.
 pub(super) const JOB_ROWS: usize = 128;
 const _: () = assert!((PACK_ROWS_MIN as usize).is_multiple_of(JOB_ROWS));
 /// Lines that 64 columns of a query take as unsigned bytes, the digits most kernels multiply with.
@@ -44,16 +44,15 @@ pub(super) struct ScanJob<'a> {
     pub(super) rows: usize,
     /// `[block of columns]`, what [`Kernels::split_digits`] made of each.
     pub(super) digits: &'a [Line],
-    /// Lines of 64 columns, all queries: [`Kernels::digit_lines`].
-    pub(super) digit_lines: usize,
     /// Queries of the batch.
     pub(super) queries: usize,
 }
 
 impl ScanJob<'_> {
-    /// Panics unless all slices have the sizes the numbers say; kernels rely on it.
-    pub(super) fn check(&self, out: &[u32]) {
-        let lines = self.columns / 64 * self.digit_lines;
+    /// Panics unless all slices have the sizes the numbers say, with so many lines of digits for 64
+    /// columns ([`Kernels::digit_lines`]); kernels rely on it.
+    pub(super) fn check(&self, digit_lines: usize, out: &[u32]) {
+        let lines = self.columns / 64 * digit_lines;
         assert!(self.columns.is_multiple_of(64), "this is a bug: columns");
         assert!(self.rows <= JOB_ROWS, "this is a bug: rows");
         assert!(self.matrix.len() >= (self.first_row + self.rows) * self.columns, "this is a bug");

@@ -6,8 +6,8 @@
 //! no tolerance: every engine equals [`crate::scheme::reference`] on every bit.
 //!
 //! Read next: [`cpu`](self) `cpu.rs` (how a batch is cut), then `kernel.rs` (what an instruction
-//! set provides), `portable.rs`, `avx512.rs`, `avx.rs` and `neon.rs`; `select.rs` picks one at
-//! start.
+//! set provides), `portable.rs` and the kernels named by their instructions; `gpu`; `select.rs`
+//! picks one at start.
 
 mod cpu;
 #[cfg(feature = "gpu")]

@@ -40,7 +40,7 @@ impl Kernels for Portable {
 
     /// A block of the matrix is turned into words, then multiplied with all queries.
     fn scan(&self, job: &ScanJob<'_>, out: &mut [u32]) {
-        job.check(out);
+        job.check(self.digit_lines(job.queries), out);
         out.fill(0);
         let mut low = [[WordLine::ZERO; STEPS * LOW_LINES]; GROUP_ROWS];
         let mut high = [[WordLine::ZERO; STEPS]; GROUP_ROWS];

@@ -12,9 +12,12 @@ use std::sync::mpsc;
 
 use super::ShardView;
 
-/// One page of so many bytes is looked at: 20 us in 16 ms at the standard shape. Less may be
+/// One page of so many bytes is looked at: 20 us in 13 ms at the standard shape. Less may be
 /// missing unseen; the system brings it in as it always does.
 const PROBE_BYTES: usize = 4 << 20;
+/// Pieces that may be read before the scan follows: where memory is short, pages that nobody has
+/// used yet would make room for those after them.
+const PIECES_AHEAD: usize = 8;
 /// The smallest page there is.
 const PAGE_BYTES: usize = 4096;
 
@@ -43,7 +46,7 @@ impl ShardView<'_> {
     pub fn read_in_order(&self, piece_rows: usize, mut arrived: impl FnMut(usize)) {
         let pieces = self.matrix.chunks(piece_rows * self.shape.columns());
         let mut waiting = 0..pieces.len();
-        let (sender, receiver) = mpsc::channel();
+        let (sender, receiver) = mpsc::sync_channel(PIECES_AHEAD);
         let read = || {
             for piece in pieces {
                 touch(piece);
@@ -57,7 +60,8 @@ impl ShardView<'_> {
         std::thread::scope(|scope| {
             let name = "sotto-read-ahead".to_owned();
             let reader = std::thread::Builder::new().name(name).spawn_scoped(scope, read);
-            receiver.iter().zip(&mut waiting).for_each(|((), piece)| arrived(piece));
+            // Owned here, so that a panic of the caller's ends the reader too.
+            receiver.into_iter().zip(&mut waiting).for_each(|((), piece)| arrived(piece));
             drop(reader); // joined by the scope
         });
         // Without a thread nobody reads ahead, and that is all.

@@ -137,11 +137,15 @@ impl Shard {
         // Rust value but bytes is read from the map, so changed bytes are only wrong answers.
         let map = unsafe { Mmap::map(&file) }
             .map_err(|source| OpenError::Map { path: path.to_owned(), source })?;
-        // Large pages where the filesystem has them (ext4, xfs): a query walks the whole map, and
+        let sections = header.sections();
+        // Large pages where the filesystem has them (ext4, xfs): a query walks all of these, and
         // a virtual machine pays twice for each page's address. Elsewhere refused, which is fine.
         #[cfg(target_os = "linux")]
-        let _ = map.advise(memmap2::Advice::HugePage);
-        let sections = header.sections();
+        let _ = {
+            let [matrix, tables, _] = &sections;
+            let bytes = tables.offset + tables.bytes - matrix.offset;
+            map.advise_range(memmap2::Advice::HugePage, matrix.offset as usize, bytes as usize)
+        };
         let digest = header.digest();
         let content = *digest.first_chunk().expect("this is a bug: a digest has 32 bytes");
         Ok(Self { header, sections, content: ContentId(content), map })
