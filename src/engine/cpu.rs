@@ -161,9 +161,7 @@ impl Engine for CpuEngine {
         batches: &[Batch<'_>],
         done: &mut dyn FnMut(usize, usize, Answer),
     ) -> Result<(), EngineError> {
-        for (index, batch) in batches.iter().enumerate() {
-            check_sizes(index, batch)?;
-        }
+        check_sizes(batches)?;
         for (index, batch) in batches.iter().enumerate() {
             for (cut, queries) in batch.queries.chunks(BATCH_QUERIES_PER_SCAN_MAX).enumerate() {
                 let first = cut * BATCH_QUERIES_PER_SCAN_MAX;
@@ -176,20 +174,22 @@ impl Engine for CpuEngine {
     }
 }
 
-/// Every slice against the shard's shape, before any work.
-pub(super) fn check_sizes(batch: usize, work: &Batch<'_>) -> Result<(), EngineError> {
-    let ShardView { shape, matrix, tables, .. } = work.shard;
-    let check = |what, found, expected| {
-        if found == expected {
-            return Ok(());
+/// Every slice of a call against its shard's shape, before any work.
+pub(super) fn check_sizes(batches: &[Batch<'_>]) -> Result<(), EngineError> {
+    for (batch, work) in batches.iter().enumerate() {
+        let ShardView { shape, matrix, tables, .. } = work.shard;
+        let check = |what, found, expected| {
+            if found == expected {
+                return Ok(());
+            }
+            Err(EngineError::Size { batch, what, found, expected })
+        };
+        check("the matrix", matrix.len(), shape.matrix_bytes())?;
+        check("the pack tables", tables.len(), shape.packs() * shape.table_bytes())?;
+        for query in work.queries {
+            check("a query's vector", query.vector.len(), shape.query_bytes())?;
+            check("a query's key bundle", query.bundle.keys() * 2 * D * 3, shape.bundle_bytes())?;
         }
-        Err(EngineError::Size { batch, what, found, expected })
-    };
-    check("the matrix", matrix.len(), shape.matrix_bytes())?;
-    check("the pack tables", tables.len(), shape.packs() * shape.table_bytes())?;
-    for query in work.queries {
-        check("a query's vector", query.vector.len(), shape.query_bytes())?;
-        check("a query's key bundle", query.bundle.keys() * 2 * D * 3, shape.bundle_bytes())?;
     }
     Ok(())
 }

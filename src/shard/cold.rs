@@ -12,7 +12,7 @@ use std::sync::mpsc;
 
 use super::ShardView;
 
-/// One page of so many bytes is looked at: 20 us in 13 ms at the standard shape. Less may be
+/// One page of so many bytes is looked at: some 10 us in 13 ms at the standard shape. Less may be
 /// missing unseen; the system brings it in as it always does.
 const PROBE_BYTES: usize = 4 << 20;
 /// Pieces that may be read before the scan follows: where memory is short, pages that nobody has

@@ -321,9 +321,7 @@ impl Engine for GpuEngine {
         batches: &[Batch<'_>],
         done: &mut dyn FnMut(usize, usize, Answer),
     ) -> Result<(), EngineError> {
-        for (index, batch) in batches.iter().enumerate() {
-            check_sizes(index, batch)?;
-        }
+        check_sizes(batches)?;
         let mut works = Vec::new();
         for (index, batch) in batches.iter().enumerate() {
             let shape = batch.shard.shape;
