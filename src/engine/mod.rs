@@ -29,6 +29,7 @@ mod neon;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::limits;
 use crate::scheme::KeyBundle;
 
 pub use crate::shard::{ContentId, ShardView};
@@ -95,6 +96,15 @@ pub struct StageTimes {
     pub finish: Duration,
 }
 
+/// How much one call of an engine is worth: with more it gains nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CallBounds {
+    /// Different shards.
+    pub shards_max: usize,
+    /// Queries, over all of them.
+    pub queries_max: usize,
+}
+
 /// A device that answers batches. Owned by one worker thread.
 pub trait Engine: Send {
     /// For the log and the records, such as "cpu avx512, 2 threads".
@@ -105,12 +115,56 @@ pub trait Engine: Send {
         StageTimes::default()
     }
 
+    /// What to give it in one call. The default is the processor's: one shard, one pass, so that
+    /// those that come meanwhile find company.
+    fn call_bounds(&self) -> CallBounds {
+        CallBounds { shards_max: 1, queries_max: limits::BATCH_QUERIES_PER_SCAN_MAX }
+    }
+
+    /// The memory of its own in which a device keeps whole shards; none for the processor.
+    fn store(&self) -> Option<Arc<dyn ShardStore>> {
+        None
+    }
+
     /// Answers every query of every batch; `done(batch, query, answer)` is called once for each,
     /// on the calling thread, as soon as the answer exists, in any order. After an error some
-    /// calls may already have been made.
+    /// calls may already have been made, and no answer is given before [`Engine::renew`].
     fn answer(
         &mut self,
         batches: &[Batch<'_>],
         done: &mut dyn FnMut(usize, usize, Answer),
     ) -> Result<(), EngineError>;
+
+    /// After an error: makes the device anew and has it prove itself on known answers. May be
+    /// called again when it fails. What was in the store is gone.
+    fn renew(&mut self) -> Result<(), EngineError> {
+        Ok(())
+    }
+}
+
+/// The memory of a device that keeps whole shards, named by [`ShardView::content`]. Another thread
+/// than the engine's brings shards up, while the engine answers; the store outlives the device.
+pub trait ShardStore: Send + Sync {
+    /// Whether a shard is there, or what bringing it up would cost others.
+    fn presence(&self, shard: &ShardView<'_>) -> Presence;
+
+    /// Brings a shard up, in place of those used longest ago where there is no room; returns when
+    /// it can be answered from. Nothing is done for one that is there.
+    fn upload(&self, shard: &ShardView<'_>) -> Result<(), EngineError>;
+}
+
+/// Where a shard is, as seen from a [`ShardStore`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Presence {
+    /// On the device.
+    Here,
+    /// Not there, and there is free memory for it.
+    Room,
+    /// Not there; it would take the place of one that was last used so long ago.
+    InPlace {
+        /// Time since that one was used or brought up.
+        unused: Duration,
+    },
+    /// It cannot be kept: it has no name or is larger than all the memory, or the device is gone.
+    Never,
 }
