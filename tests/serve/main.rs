@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod callers;
 mod harness;
 
 use std::io::{BufRead, BufReader, Read};
