@@ -1,22 +1,22 @@
-//! `sotto serve`: opens a database, picks an engine, answers until it is told to leave.
+//! `sotto serve`: opens a database, picks engines, answers until it is told to leave.
 //!
 //! Standard output gets one line, `listening on ADDR:PORT`, when the server is ready; everything
 //! else is the log's. Defaults are [`sotto::limits`]'.
 
 use std::io::Write;
 use std::net::SocketAddr;
-use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use sotto::engine::{EngineChoice, EngineOptions, GpuChoice, IsaChoice, Selected, select_with};
+use sotto::engine::{Selected, select_with};
 use sotto::server::{Identity, Server, ServerBounds, ServerOptions};
 use sotto::shard::{Database, OpenError};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::Ended;
+use super::engine::EngineArgs;
 
 /// Serves a database over QUIC.
 #[derive(clap::Args)]
@@ -33,22 +33,8 @@ pub(crate) struct Args {
     /// The certificate's private key.
     #[arg(long, value_name = "PEM")]
     key: PathBuf,
-    /// What computes: auto, gpu or cpu.
-    #[arg(long, value_name = "ENGINE", default_value = "auto")]
-    engine: EngineChoice,
-    /// Which GPU, by number or part of its name (see `sotto devices`).
-    #[arg(long, value_name = "INDEX|NAME")]
-    gpu: Option<GpuChoice>,
-    /// Memory of the GPU that shards may take; 4096 when absent.
-    #[arg(long, value_name = "MIB")]
-    gpu_memory: Option<u32>,
-    /// The CPU engine's instruction set: auto, portable, avx2, avx512bw, avx512,
-    /// amx or neon.
-    #[arg(long, value_name = "ISA", default_value = "auto")]
-    isa: IsaChoice,
-    /// Threads of the CPU engine; as many as there are cores when absent.
-    #[arg(long, value_name = "N")]
-    threads: Option<NonZeroUsize>,
+    #[command(flatten)]
+    engine: EngineArgs,
 }
 
 /// Maps a process has besides those of shards: code, stacks, heap.
@@ -60,26 +46,21 @@ pub(crate) fn run(args: Args) -> Ended {
     raise_file_limit();
     let identity = Identity::from_pem_files(&args.cert, &args.key)?;
     let database = open(&args.db)?;
-    let options = EngineOptions {
-        engine: args.engine,
-        gpu: args.gpu,
-        gpu_bytes: args.gpu_memory.map(|mib| u64::from(mib) << 20),
-        isa: args.isa,
-        threads: args.threads,
-    };
-    let Selected { engine, why_no_gpu } = select_with(&options)?;
+    let Selected { engines, why_no_gpu } = select_with(&args.engine.options())?;
     if let Some(reason) = why_no_gpu {
         tracing::info!("no GPU is used: {reason}");
     }
+    for engine in &engines {
+        tracing::info!("answers with {}", engine.name());
+    }
     tracing::info!(
-        engine = engine.name(),
         shards = database.shard_count(),
         epoch = database.epoch(),
         "opened {}",
         args.db.display()
     );
     let bounds = ServerBounds::default();
-    let options = ServerOptions { listen: args.listen, identity, engines: vec![engine], bounds };
+    let options = ServerOptions { listen: args.listen, identity, engines, bounds };
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

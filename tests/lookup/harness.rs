@@ -14,7 +14,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use sotto::build::{self, BuildOptions, Input, Silent};
 use sotto::client::{OperatorKey, Options, Replica, Trust};
-use sotto::engine::{EngineChoice, IsaChoice, select};
+use sotto::engine::{EngineOptions, select_with};
 use sotto::server::certificates::{self, LocalCertificates};
 use sotto::server::{Identity, Server, ServerBounds, ServerOptions};
 use sotto::shard::Database;
@@ -94,7 +94,7 @@ pub(crate) fn serve(db: &Path) -> Serving {
     let options = ServerOptions {
         listen: ([127, 0, 0, 1], 0).into(),
         identity: Identity::from_pem(&certificates.server_pem, &certificates.server_key).unwrap(),
-        engines: vec![select(EngineChoice::Auto, IsaChoice::Auto, None).unwrap()],
+        engines: select_with(&EngineOptions::default()).unwrap().engines,
         bounds: ServerBounds::default(),
     };
     let database = Arc::new(Database::open(db).unwrap());
