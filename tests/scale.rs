@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use sotto::build::{self, BuildOptions, Input, Silent};
 use sotto::client::{Client, OperatorKey, Options, Outcome, Replica, Trust};
-use sotto::engine::{EngineChoice, IsaChoice, select};
+use sotto::engine::{EngineOptions, select_with};
 use sotto::params::ShapeWishes;
 use sotto::server::{Callers, Identity, Server, ServerBounds, ServerOptions, certificates};
 use sotto::shard::Database;
@@ -87,7 +87,7 @@ async fn two_thousand_shards_answer_four_connections_at_once() {
         listen: ([127, 0, 0, 1], 0).into(),
         identity: Identity::from_pem(&made.server_pem, &made.server_key).unwrap(),
         callers: Callers::Loopback,
-        engines: vec![select(EngineChoice::Auto, IsaChoice::Auto, None).unwrap()],
+        engines: select_with(&EngineOptions::default()).unwrap().engines,
         bounds: ServerBounds::default(),
     };
     let server = Server::bind(server_options, database).unwrap();

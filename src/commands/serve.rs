@@ -1,17 +1,16 @@
-//! `sotto serve`: opens a database, picks an engine, answers until it is told to leave.
+//! `sotto serve`: opens a database, picks engines, answers until it is told to leave.
 //!
 //! Standard output gets one line, `listening on ADDR:PORT`, when the server is ready; everything
 //! else is the log's. Defaults are [`sotto::limits`]'.
 
 use std::io::Write;
 use std::net::SocketAddr;
-use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use sotto::engine::{EngineChoice, EngineOptions, GpuChoice, IsaChoice, Selected, select_with};
+use sotto::engine::{Selected, select_with};
 use sotto::server::{
     Callers, Doorkeeper, Identity, IdentityError, KnownCallers, Server, ServerBounds, ServerError,
     ServerOptions,
@@ -20,6 +19,7 @@ use sotto::shard::{Database, OpenError};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::Ended;
+use super::engine::EngineArgs;
 
 /// Serves a database over QUIC.
 #[derive(clap::Args)]
@@ -45,22 +45,8 @@ pub(crate) struct Args {
     /// Serve whoever reaches the address, without knowing who it is.
     #[arg(long, conflicts_with = "client_ca")]
     anyone_may_ask: bool,
-    /// What computes: auto, gpu or cpu.
-    #[arg(long, value_name = "ENGINE", default_value = "auto")]
-    engine: EngineChoice,
-    /// Which GPU, by number or part of its name (see `sotto devices`).
-    #[arg(long, value_name = "INDEX|NAME")]
-    gpu: Option<GpuChoice>,
-    /// Memory of the GPU that shards may take; 4096 when absent.
-    #[arg(long, value_name = "MIB")]
-    gpu_memory: Option<u32>,
-    /// The CPU engine's instruction set: auto, portable, avx2, avx512bw, avx512,
-    /// amx or neon.
-    #[arg(long, value_name = "ISA", default_value = "auto")]
-    isa: IsaChoice,
-    /// Threads of the CPU engine; as many as there are cores when absent.
-    #[arg(long, value_name = "N")]
-    threads: Option<NonZeroUsize>,
+    #[command(flatten)]
+    engine: EngineArgs,
 }
 
 /// Maps a process has besides those of shards: code, stacks, heap.
@@ -82,26 +68,20 @@ pub(crate) fn run(args: Args) -> Ended {
         tracing::warn!("ANYONE WHO REACHES {} MAY ASK: callers are not known", args.listen);
     }
     let database = open(&args.db)?;
-    let options = EngineOptions {
-        engine: args.engine,
-        gpu: args.gpu,
-        gpu_bytes: args.gpu_memory.map(|mib| u64::from(mib) << 20),
-        isa: args.isa,
-        threads: args.threads,
-    };
-    let Selected { engine, why_no_gpu } = select_with(&options)?;
+    let Selected { engines, why_no_gpu } = select_with(&args.engine.options())?;
     if let Some(reason) = why_no_gpu {
         tracing::info!("no GPU is used: {reason}");
     }
+    for engine in &engines {
+        tracing::info!("answers with {}", engine.name());
+    }
     tracing::info!(
-        engine = engine.name(),
         shards = database.shard_count(),
         epoch = database.epoch(),
         "opened {}",
         args.db.display()
     );
     let bounds = ServerBounds::default();
-    let engines = vec![engine];
     let options = ServerOptions { listen: args.listen, identity, callers, engines, bounds };
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()

@@ -14,7 +14,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use sotto::build::{self, BuildOptions, Input, Silent};
 use sotto::client::{OperatorKey, Options, Replica, Trust};
-use sotto::engine::{EngineChoice, IsaChoice, select};
+use sotto::engine::{EngineOptions, select_with};
 use sotto::server::certificates::{self, LocalCertificates};
 use sotto::server::{Callers, Identity, Server, ServerBounds, ServerOptions};
 use sotto::shard::Database;
@@ -99,7 +99,7 @@ pub(crate) fn serve_for(callers: fn(&LocalCertificates) -> Callers, db: &Path) -
         listen: ([127, 0, 0, 1], 0).into(),
         identity: Identity::from_pem(&certificates.server_pem, &certificates.server_key).unwrap(),
         callers: callers(&certificates),
-        engines: vec![select(EngineChoice::Auto, IsaChoice::Auto, None).unwrap()],
+        engines: select_with(&EngineOptions::default()).unwrap().engines,
         bounds: ServerBounds::default(),
     };
     let database = Arc::new(Database::open(db).unwrap());
