@@ -24,7 +24,9 @@ use self::lane::{Lane, Plan, Rates, Recorder};
 use self::resident::{Residents, ShardKey};
 use self::staging::{Readback, STAGING_BYTES, Staging};
 use super::cpu::check_sizes;
-use super::{Answer, Batch, EncryptedQuery, Engine, EngineError, GpuInfo, Integers, ShardView};
+use super::{
+    Answer, Batch, EncryptedQuery, Engine, EngineError, GpuInfo, Integers, ShardView, StageTimes,
+};
 use crate::arith::ntt::Ntt;
 use crate::arith::{Isa, Rings, inverse, pow};
 use crate::limits::{BATCH_QUERIES_PER_SCAN_MAX, ENGINE_CALL_QUERIES_MAX};
@@ -126,6 +128,62 @@ impl GpuEngine {
     /// Shards brought up so far.
     pub fn uploads(&self) -> u64 {
         self.residents.uploads()
+    }
+
+    /// Device time of one batch on a shard that is there (it is brought up where it is not), by
+    /// repeating each stage until it can be told from the submission around it. Dispatches are not
+    /// cut. For benchmarks: nothing is added to [`Engine::stage_times`].
+    pub fn time_stages(
+        &mut self,
+        shard: &ShardView<'_>,
+        queries: &[EncryptedQuery],
+    ) -> Result<StageTimes, EngineError> {
+        check_sizes(&[Batch { shard: *shard, queries }])?;
+        let most = Plan::queries_max(shard.shape, &self.pipelines, self.binding_bytes);
+        let mut total = StageTimes::default();
+        for queries in queries.chunks(most) {
+            let key = self.residents.key(shard);
+            let plan = Plan::new(shard.shape, queries.len(), &self.pipelines);
+            let of_stage = self.time_lane((key, shard), queries, &plan)?;
+            total.prepare += of_stage.prepare;
+            total.scan += of_stage.scan;
+            total.pack += of_stage.pack;
+            total.finish += of_stage.finish;
+            self.residents.forget(&[key]);
+        }
+        Ok(total)
+    }
+
+    /// Times of the stages of one lane, with the integers that are used.
+    fn time_lane(
+        &mut self,
+        (key, shard): (ShardKey, &ShardView<'_>),
+        queries: &[EncryptedQuery],
+        plan: &Plan,
+    ) -> Result<StageTimes, EngineError> {
+        // One whole answer makes the lane's buffers and fills them.
+        let work = Work { batch: 0, first_query: 0, queries, shard: *shard, key, plan: *plan };
+        self.round(&[work], &mut |_, _, _| {})?;
+        if !self.residents.touch(key) {
+            let Self { gpu, pipelines, staging, .. } = self;
+            self.residents.upload(gpu, pipelines, staging, (key, shard), &[])?;
+        }
+        let scan = self.time(|this, recorder| {
+            this.lanes[0].scan(recorder, plan, this.residents.get(key));
+        })?;
+        let pack = self.time(|this, recorder| {
+            this.lanes[0].pack(recorder, plan, this.residents.get(key));
+        })?;
+        let finish = self.time(|this, recorder| {
+            this.lanes[0].finish(recorder, plan, &this.transform);
+        })?;
+        let nanos = |nanos: f64| Duration::from_nanos(nanos as u64);
+        Ok(StageTimes {
+            prepare: Duration::ZERO,
+            scan: nanos(scan),
+            pack: nanos(pack),
+            finish: nanos(finish),
+        })
     }
 
     /// One submission for some of the work: as much as fits, at least the first.
@@ -249,35 +307,20 @@ impl GpuEngine {
         let entries = shape.matrix_bytes() as f64;
         let products = (shape.terms() * 2 * D) as f64;
         for (at, count) in [1, queries.len()].into_iter().enumerate() {
-            // One whole answer makes the lane's buffers and fills them.
-            let key = self.residents.key(&shard);
-            let plan = Plan::new(&shape, count, &self.pipelines);
             let queries = &queries[..count];
-            let work = Work { batch: 0, first_query: 0, queries, shard, key, plan };
-            self.round(&[work], &mut |_, _, _| {})?;
-            let Self { gpu, pipelines, staging, .. } = self;
-            self.residents.upload(gpu, pipelines, staging, (key, &shard), &[])?;
             let units = count as f64;
-            let scan = |this: &Self, recorder: &mut Recorder<'_, '_>| {
-                this.lanes[0].scan(recorder, &plan, this.residents.get(key));
-            };
-            let pack = |this: &Self, recorder: &mut Recorder<'_, '_>| {
-                this.lanes[0].pack(recorder, &plan, this.residents.get(key));
-            };
-            let finish = |this: &Self, recorder: &mut Recorder<'_, '_>| {
-                this.lanes[0].finish(recorder, &plan, &this.transform);
-            };
-            self.rates.scan[at] = self.time(scan)? / (entries * units);
-            self.rates.finish = self.time(finish)? / units;
+            let nanos = |time: Duration| time.as_nanos() as f64;
             let mut fastest = (f64::INFINITY, self.pipelines.integers);
             for &integers in integers {
                 self.pipelines.integers = integers;
-                let nanos = self.time(pack)?;
-                fastest = if nanos < fastest.0 { (nanos, integers) } else { fastest };
+                let times = self.time_stages(&shard, queries)?;
+                self.rates.scan[at] = nanos(times.scan) / (entries * units);
+                self.rates.finish = nanos(times.finish) / units;
+                let pack = nanos(times.pack);
+                fastest = if pack < fastest.0 { (pack, integers) } else { fastest };
             }
             (self.rates.pack[at], self.pipelines.integers) =
                 (fastest.0 / (products * units), fastest.1);
-            self.residents.forget(&[key]);
         }
         Ok(())
     }
