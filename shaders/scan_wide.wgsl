@@ -8,18 +8,30 @@ const ROW_GROUPS: u32 = THREADS / QUERY_GROUPS;
 const TILE_ROWS: u32 = ROW_GROUPS * ROWS;
 const TILE_QUERIES: u32 = 2u * QUERY_GROUPS;
 const TILE_LINES: u32 = TILE_QUERIES * DIGITS;
-// One more than needed, so that the groups of a row lie in different banks.
-const ROW_STRIDE: u32 = TILE_ROWS + 1u;
-const LINE_STRIDE: u32 = TILE_LINES + 1u;
-// Pairs of loads with which a thread fetches its share of the tile's rows: 4, 2 or 1.
+// Lines of digits a thread multiplies by.
+const LINES: u32 = 2u * DIGITS;
+// Pairs of loads with which a thread fetches its share of the tile's rows: 4 or 2; and loads with
+// which it fetches that of the digits: 1 or 2.
 const ROW_PAIRS: u32 = TILE_ROWS * DEPTH / THREADS / 2u;
+const LINE_LOADS: u32 = (TILE_LINES * DEPTH + THREADS - 1u) / THREADS;
 
-const_assert ROW_PAIRS == 1u || ROW_PAIRS == 2u || ROW_PAIRS == 4u;
-const_assert TILE_LINES * DEPTH <= 3u * THREADS;
+const_assert ROW_PAIRS == 2u || ROW_PAIRS == 4u;
+const_assert LINE_LOADS <= 2u;
 
-// [16-byte group][row] and [16-byte group][digit][query]
-var<workgroup> tile_rows: array<vec4<u32>, DEPTH * ROW_STRIDE>;
-var<workgroup> tile_lines: array<vec4<u32>, DEPTH * LINE_STRIDE>;
+// A 16-byte group of every row, and of every digit: [digit][query]. Two more than needed, so that
+// the groups of two rows, which eight neighbours write, lie in different banks.
+struct RowTile {
+    rows: array<array<vec4<u32>, ROW_GROUPS>, ROWS>,
+    unused: array<vec4<u32>, 2>,
+}
+
+struct LineTile {
+    lines: array<array<vec4<u32>, QUERY_GROUPS>, LINES>,
+    unused: array<vec4<u32>, 2>,
+}
+
+var<workgroup> tile_rows: array<RowTile, DEPTH>;
+var<workgroup> tile_lines: array<LineTile, DEPTH>;
 
 struct Pair {
     first: vec4<u32>,
@@ -36,7 +48,8 @@ fn fetch_rows(item: u32, first_row: u32, at: u32) -> Pair {
 }
 
 fn store_row(item: u32, value: vec4<u32>) {
-    tile_rows[item % DEPTH * ROW_STRIDE + item / DEPTH] = value;
+    let row = item / DEPTH;
+    tile_rows[item % DEPTH].rows[row / ROW_GROUPS][row % ROW_GROUPS] = value;
 }
 
 fn store_rows(item: u32, pair: Pair) {
@@ -53,7 +66,8 @@ fn fetch_line(item: u32, first_query: u32, at: u32) -> vec4<u32> {
 
 fn store_line(item: u32, value: vec4<u32>) {
     if item < TILE_LINES * DEPTH {
-        tile_lines[item % DEPTH * LINE_STRIDE + item / DEPTH] = value;
+        let line = item / DEPTH;
+        tile_lines[item % DEPTH].lines[line / QUERY_GROUPS][line % QUERY_GROUPS] = value;
     }
 }
 
@@ -80,7 +94,7 @@ fn scan_wide(
     @builtin(local_invocation_index) thread: u32,
 ) {
     let first_row = (job.first_tile + group.z) * TILE_ROWS;
-    let first_query = group.x * TILE_QUERIES;
+    let first_query = job.first_query + group.x * TILE_QUERIES;
     let begin = group.y * job.split_groups;
     let end = min(begin + job.split_groups, job.row_groups);
     let own_query = thread % QUERY_GROUPS;
@@ -93,51 +107,47 @@ fn scan_wide(
     var b2: Sums;
     for (var at = begin; at < end; at += DEPTH) {
         let rows0 = fetch_rows(thread, first_row, at);
-        var rows1: Pair;
+        let rows1 = fetch_rows(thread + 2u * THREADS, first_row, at);
         var rows2: Pair;
         var rows3: Pair;
-        if ROW_PAIRS > 1u {
-            rows1 = fetch_rows(thread + 2u * THREADS, first_row, at);
-        }
         if ROW_PAIRS > 2u {
             rows2 = fetch_rows(thread + 4u * THREADS, first_row, at);
             rows3 = fetch_rows(thread + 6u * THREADS, first_row, at);
         }
         let line0 = fetch_line(thread, first_query, at);
-        let line1 = fetch_line(thread + THREADS, first_query, at);
-        let line2 = fetch_line(thread + 2u * THREADS, first_query, at);
+        var line1: vec4<u32>;
+        if LINE_LOADS > 1u {
+            line1 = fetch_line(thread + THREADS, first_query, at);
+        }
         workgroupBarrier(); // the tile before is used up
         store_rows(thread, rows0);
-        if ROW_PAIRS > 1u {
-            store_rows(thread + 2u * THREADS, rows1);
-        }
+        store_rows(thread + 2u * THREADS, rows1);
         if ROW_PAIRS > 2u {
             store_rows(thread + 4u * THREADS, rows2);
             store_rows(thread + 6u * THREADS, rows3);
         }
         store_line(thread, line0);
-        store_line(thread + THREADS, line1);
-        store_line(thread + 2u * THREADS, line2);
+        if LINE_LOADS > 1u {
+            store_line(thread + THREADS, line1);
+        }
         workgroupBarrier();
         for (var depth = 0u; depth < DEPTH; depth++) {
-            let row = depth * ROW_STRIDE + own_row;
-            let line = depth * LINE_STRIDE + own_query;
             let tile = Tile(
-                tile_rows[row],
-                tile_rows[row + ROW_GROUPS],
-                tile_rows[row + 2u * ROW_GROUPS],
-                tile_rows[row + 3u * ROW_GROUPS],
-                tile_rows[row + 4u * ROW_GROUPS],
-                tile_rows[row + 5u * ROW_GROUPS],
-                tile_rows[row + 6u * ROW_GROUPS],
-                tile_rows[row + 7u * ROW_GROUPS],
+                tile_rows[depth].rows[0][own_row],
+                tile_rows[depth].rows[1][own_row],
+                tile_rows[depth].rows[2][own_row],
+                tile_rows[depth].rows[3][own_row],
+                tile_rows[depth].rows[4][own_row],
+                tile_rows[depth].rows[5][own_row],
+                tile_rows[depth].rows[6][own_row],
+                tile_rows[depth].rows[7][own_row],
             );
-            a0 = dots(a0, tile, tile_lines[line]);
-            b0 = dots(b0, tile, tile_lines[line + QUERY_GROUPS]);
-            a1 = dots(a1, tile, tile_lines[line + 2u * QUERY_GROUPS]);
-            b1 = dots(b1, tile, tile_lines[line + 3u * QUERY_GROUPS]);
-            a2 = dots(a2, tile, tile_lines[line + 4u * QUERY_GROUPS]);
-            b2 = dots(b2, tile, tile_lines[line + 5u * QUERY_GROUPS]);
+            a0 = dots(a0, tile, tile_lines[depth].lines[0][own_query]);
+            b0 = dots(b0, tile, tile_lines[depth].lines[1][own_query]);
+            a1 = dots(a1, tile, tile_lines[depth].lines[2][own_query]);
+            b1 = dots(b1, tile, tile_lines[depth].lines[3][own_query]);
+            a2 = dots(a2, tile, tile_lines[depth].lines[4][own_query]);
+            b2 = dots(b2, tile, tile_lines[depth].lines[5][own_query]);
         }
     }
     let query = first_query + own_query;

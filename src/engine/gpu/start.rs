@@ -8,17 +8,19 @@ use std::time::{Duration, Instant};
 use wgpu::{BindGroup, BufferDescriptor, BufferUsages, ComputePassDescriptor};
 
 use super::super::{
-    Answer, Batch, EncryptedQuery, Engine, EngineError, GpuInfo, Integers, ShardView, StageTimes,
+    Answer, Batch, CallBounds, EncryptedQuery, Engine, EngineError, GpuInfo, Integers, ShardView,
+    StageTimes,
 };
 use super::Opened;
+use super::bundles::{self, Bundles};
 use super::device::{self, Gpu};
 use super::kernels::{self, Pipelines};
 use super::lane::{Rates, Recorder};
 use super::resident::Residents;
-use super::staging::{Readback, Staging};
+use super::staging::Staging;
 use crate::arith::ntt::Ntt;
 use crate::arith::{Isa, Rings, inverse, pow};
-use crate::limits::BATCH_QUERIES_PER_SCAN_MAX;
+use crate::limits::{BATCH_QUERIES_PER_SCAN_MAX, GPU_CALL_QUERIES_MAX};
 use crate::params::{D, HALF, Shape};
 use crate::scheme::KeyBundle;
 
@@ -42,6 +44,8 @@ pub struct GpuOptions {
     pub integers: Option<Integers>,
     /// What one dispatch is planned to take: for tests of how work is cut.
     pub dispatch_time: Option<Duration>,
+    /// Key bundles the device keeps: for tests of how they make room.
+    pub bundle_slots: Option<usize>,
 }
 
 /// Answers on one GPU.
@@ -69,11 +73,10 @@ impl GpuEngine {
         let mut opened = Opened {
             transform: transform(&gpu, &pipelines)?,
             staging: Staging::new(&gpu)?,
-            readback: Readback::new(),
             residents: Residents::new(budget, binding_bytes),
-            lanes: Vec::new(),
+            bundles: Bundles::new(&gpu, options.bundle_slots.unwrap_or(bundles::SLOTS)),
+            rounds: Default::default(),
             rates: Rates::UNKNOWN,
-            scratch: Vec::new(),
             binding_bytes: device_bytes,
             gpu,
             pipelines,
@@ -90,14 +93,19 @@ impl GpuEngine {
     }
 
     /// Device time of one batch on a shard that is there (it is brought up where it is not), by
-    /// repeating each stage until it can be told from the submission around it. Dispatches are not
-    /// cut. For benchmarks: nothing is added to [`Engine::stage_times`].
+    /// repeating each stage until it can be told from the submission around it; `prepare` is the
+    /// split into digits, without the copies to the device. Dispatches are not cut. For benchmarks: nothing is added to [`Engine::stage_times`].
     pub fn time_stages(
         &mut self,
         shard: &ShardView<'_>,
         queries: &[EncryptedQuery],
     ) -> Result<StageTimes, EngineError> {
         self.opened.time_stages(shard, queries)
+    }
+
+    /// Key bundles that went to the device so far.
+    pub fn bundles_uploaded(&self) -> u64 {
+        self.opened.bundles.uploaded()
     }
 
     /// Shards brought up so far.
@@ -173,6 +181,10 @@ impl Engine for GpuEngine {
             Integers::Halves => "32-bit integers",
         };
         format!("gpu {}, {integers}", self.opened.gpu.info.name)
+    }
+
+    fn call_bounds(&self) -> CallBounds {
+        CallBounds { shards_max: GPU_CALL_QUERIES_MAX, queries_max: GPU_CALL_QUERIES_MAX }
     }
 
     fn answer(

@@ -52,13 +52,12 @@ fn the_job_has_the_same_fields_on_both_sides() {
             .iter()
             .map(|member| (member.name.clone().unwrap_or_default(), member.offset as usize))
             .collect();
-        // Debug names the fields in order, each of which is one word.
+        // Debug names the fields in order, each of which is one word, but for the last.
         let debug = format!("{:?}", Job::default());
-        let names = debug.trim_start_matches("Job { ").trim_end_matches(" }").split(", ");
-        let own: Vec<_> = names
-            .enumerate()
-            .map(|(at, field)| (field.split(':').next().unwrap_or_default().to_owned(), at * 4))
-            .collect();
+        let fields = debug.trim_start_matches("Job { ").split(": ");
+        let names = fields.filter_map(|field| field.split(' ').next_back());
+        let own: Vec<_> =
+            names.zip(0..found.len()).map(|(name, at)| (name.to_owned(), at * 4)).collect();
         assert_eq!(found, own, "{kernel:?}");
     }
 }
@@ -86,7 +85,7 @@ fn workgroup_memory_stays_within_what_is_asked_of_a_device() {
 fn dot_products_are_instructions() {
     use naga::back::spv;
     const OP_S_DOT: u32 = 4450;
-    for kernel in [Kernel::ScanNarrow { queries: 1 }, Kernel::ScanWide { query_groups: 16 }] {
+    for kernel in [Kernel::ScanNarrow { queries: 1 }, Kernel::ScanWide { query_groups: 8 }] {
         let module = parse(kernel);
         let checked = Validator::new(ValidationFlags::all(), Capabilities::IMMEDIATES);
         let info = { checked }.validate(&module).unwrap();
