@@ -1,8 +1,8 @@
 //! One budget for all that connections, requests, bundles, queues and answers may take together.
 //!
 //! Every part has its bound in [`ServerBounds`]; here they are added up for a database's shape,
-//! made to fit what the machine has, and said in one line. Not in it: the engines' scratch, and the maps
-//! of shards, which are the system's to keep or drop.
+//! made to fit what the machine has, and said in one line. Not in it: the engines' scratch, and the
+//! maps of shards, which are the system's to keep or drop.
 
 use std::fmt;
 use std::path::Path;
