@@ -49,8 +49,12 @@ struct PackSums {
     d: Sum,
 }
 
+// Threads of a query group: [term lane][quad].
+const GROUP_THREADS: u32 = TERM_LANES * QUADS;
+
 // [pack][term][quad] of a chunk, which is where [pack][thread] fetched it; so at the end, too.
-var<workgroup> stage: array<array<vec4<u32>, THREADS>, PACKS>;
+// Threads, or terms, lie as many in a row as a query group has.
+var<workgroup> stage: array<array<array<vec4<u32>, GROUP_THREADS>, QUERY_GROUPS>, PACKS>;
 // Further packs of the stage, where there are four.
 const SECOND: u32 = min(1u, PACKS - 1u);
 const THIRD: u32 = min(2u, PACKS - 1u);
@@ -121,11 +125,13 @@ fn add_query(sums: PackSums, words: Words, key: vec4<u32>) -> PackSums {
 fn write_query(own: PackSums, query: u32, first_pack: u32, unit: u32, thread: u32) {
     let prime = prime_of(unit / BLOCKS % 2u);
     workgroupBarrier(); // the stage is used up
-    stage[0][thread] = residues(own.a, prime);
+    let own_group = thread / GROUP_THREADS;
+    let in_group = thread % GROUP_THREADS;
+    stage[0][own_group][in_group] = residues(own.a, prime);
     if PACKS > 1u {
-        stage[SECOND][thread] = residues(own.b, prime);
-        stage[THIRD][thread] = residues(own.c, prime);
-        stage[FOURTH][thread] = residues(own.d, prime);
+        stage[SECOND][own_group][in_group] = residues(own.b, prime);
+        stage[THIRD][own_group][in_group] = residues(own.c, prime);
+        stage[FOURTH][own_group][in_group] = residues(own.d, prime);
     }
     workgroupBarrier();
     let quad = thread % QUADS;
@@ -138,7 +144,7 @@ fn write_query(own: PackSums, query: u32, first_pack: u32, unit: u32, thread: u3
     }
     var sum = vec4(0u);
     for (var lane = 0u; lane < TERM_LANES; lane++) {
-        sum += stage[pack][(group * TERM_LANES + lane) * QUADS + quad];
+        sum += stage[pack][group][lane * QUADS + quad];
     }
     let split = unit / (2u * BLOCKS);
     let poly = (split * job.queries + of_group) * job.packs + job.part_first + pack_in_part;
@@ -160,7 +166,8 @@ fn pack(
     let quad = thread % QUADS;
     let fetched_term = thread / QUADS;
     let term_lane = thread / QUADS % TERM_LANES;
-    let query_group = thread / (QUADS * TERM_LANES);
+    let query_group = thread / GROUP_THREADS;
+    let in_group = thread % GROUP_THREADS;
     let first_query = group.x * QUERIES * QUERY_GROUPS;
     let query = first_query + query_group * QUERIES;
     let slot = in_pack % BLOCKS * BLOCK_SLOTS + quad * 4u;
@@ -179,11 +186,11 @@ fn pack(
         var words = next;
         if QUERY_GROUPS > 1u {
             workgroupBarrier(); // the chunk before is used up
-            stage[0][thread] = words.a;
+            stage[0][query_group][in_group] = words.a;
             if PACKS > 1u {
-                stage[SECOND][thread] = words.b;
-                stage[THIRD][thread] = words.c;
-                stage[FOURTH][thread] = words.d;
+                stage[SECOND][query_group][in_group] = words.b;
+                stage[THIRD][query_group][in_group] = words.c;
+                stage[FOURTH][query_group][in_group] = words.d;
             }
             workgroupBarrier();
         }
@@ -191,18 +198,17 @@ fn pack(
         if live == 0u {
             continue;
         }
-        for (var of_chunk = term_lane; of_chunk < CHUNK; of_chunk += TERM_LANES) {
+        for (var turn = 0u; turn < QUERY_GROUPS; turn++) {
             if QUERY_GROUPS > 1u {
-                let at = of_chunk * QUADS + quad;
-                words.a = stage[0][at];
+                words.a = stage[0][turn][in_group];
                 if PACKS > 1u {
-                    words.b = stage[SECOND][at];
-                    words.c = stage[THIRD][at];
-                    words.d = stage[FOURTH][at];
+                    words.b = stage[SECOND][turn][in_group];
+                    words.c = stage[THIRD][turn][in_group];
+                    words.d = stage[FOURTH][turn][in_group];
                 }
             }
             // Terms past the last have words of zero.
-            let key_from = key_at(min(chunk + of_chunk, end - 1u), slot);
+            let key_from = key_at(min(chunk + turn * TERM_LANES + term_lane, end - 1u), slot);
             // All loads before the first product, so that one wait is for all.
             let key_a = key_words(keys_a + key_from);
             let key_b = key_words(keys_b + key_from);

@@ -17,6 +17,7 @@ const LINE_LOADS: u32 = (TILE_LINES * DEPTH + THREADS - 1u) / THREADS;
 
 const_assert ROW_PAIRS == 2u || ROW_PAIRS == 4u;
 const_assert LINE_LOADS <= 2u;
+const_assert DEPTH == 4u;
 
 // A 16-byte group of every row, and of every digit: [digit][query]. Two more than needed, so that
 // the groups of two rows, which eight neighbours write, lie in different banks.
@@ -88,6 +89,39 @@ fn write_tile(low: vec4<u32>, high: vec4<u32>, split: u32, query: u32, row: u32)
     write_row(high.w, split, query, row + 7u * ROW_GROUPS);
 }
 
+// What a thread has: sums of eight rows for each digit of two queries.
+struct Own {
+    a0: Sums,
+    a1: Sums,
+    a2: Sums,
+    b0: Sums,
+    b1: Sums,
+    b2: Sums,
+}
+
+// Adds the products of one 16-byte group. A function, so that every group is written out: the
+// translator counts the turns of every loop.
+fn add_group(sums: Own, depth: u32, own_row: u32, own_query: u32) -> Own {
+    let tile = Tile(
+        tile_rows[depth].rows[0][own_row],
+        tile_rows[depth].rows[1][own_row],
+        tile_rows[depth].rows[2][own_row],
+        tile_rows[depth].rows[3][own_row],
+        tile_rows[depth].rows[4][own_row],
+        tile_rows[depth].rows[5][own_row],
+        tile_rows[depth].rows[6][own_row],
+        tile_rows[depth].rows[7][own_row],
+    );
+    return Own(
+        dots(sums.a0, tile, tile_lines[depth].lines[0][own_query]),
+        dots(sums.a1, tile, tile_lines[depth].lines[2][own_query]),
+        dots(sums.a2, tile, tile_lines[depth].lines[4][own_query]),
+        dots(sums.b0, tile, tile_lines[depth].lines[1][own_query]),
+        dots(sums.b1, tile, tile_lines[depth].lines[3][own_query]),
+        dots(sums.b2, tile, tile_lines[depth].lines[5][own_query]),
+    );
+}
+
 @compute @workgroup_size(THREADS)
 fn scan_wide(
     @builtin(workgroup_id) group: vec3<u32>,
@@ -99,12 +133,7 @@ fn scan_wide(
     let end = min(begin + job.split_groups, job.row_groups);
     let own_query = thread % QUERY_GROUPS;
     let own_row = thread / QUERY_GROUPS;
-    var a0: Sums;
-    var a1: Sums;
-    var a2: Sums;
-    var b0: Sums;
-    var b1: Sums;
-    var b2: Sums;
+    var own: Own;
     for (var at = begin; at < end; at += DEPTH) {
         let rows0 = fetch_rows(thread, first_row, at);
         let rows1 = fetch_rows(thread + 2u * THREADS, first_row, at);
@@ -131,30 +160,16 @@ fn scan_wide(
             store_line(thread + THREADS, line1);
         }
         workgroupBarrier();
-        for (var depth = 0u; depth < DEPTH; depth++) {
-            let tile = Tile(
-                tile_rows[depth].rows[0][own_row],
-                tile_rows[depth].rows[1][own_row],
-                tile_rows[depth].rows[2][own_row],
-                tile_rows[depth].rows[3][own_row],
-                tile_rows[depth].rows[4][own_row],
-                tile_rows[depth].rows[5][own_row],
-                tile_rows[depth].rows[6][own_row],
-                tile_rows[depth].rows[7][own_row],
-            );
-            a0 = dots(a0, tile, tile_lines[depth].lines[0][own_query]);
-            b0 = dots(b0, tile, tile_lines[depth].lines[1][own_query]);
-            a1 = dots(a1, tile, tile_lines[depth].lines[2][own_query]);
-            b1 = dots(b1, tile, tile_lines[depth].lines[3][own_query]);
-            a2 = dots(a2, tile, tile_lines[depth].lines[4][own_query]);
-            b2 = dots(b2, tile, tile_lines[depth].lines[5][own_query]);
-        }
+        own = add_group(own, 0u, own_row, own_query);
+        own = add_group(own, 1u, own_row, own_query);
+        own = add_group(own, 2u, own_row, own_query);
+        own = add_group(own, 3u, own_row, own_query);
     }
     let query = first_query + own_query;
-    let a_low = join(a0.low, a1.low, a2.low);
-    let a_high = join(a0.high, a1.high, a2.high);
+    let a_low = join(own.a0.low, own.a1.low, own.a2.low);
+    let a_high = join(own.a0.high, own.a1.high, own.a2.high);
     write_tile(a_low, a_high, group.y, query, first_row + own_row);
-    let b_low = join(b0.low, b1.low, b2.low);
-    let b_high = join(b0.high, b1.high, b2.high);
+    let b_low = join(own.b0.low, own.b1.low, own.b2.low);
+    let b_high = join(own.b0.high, own.b1.high, own.b2.high);
     write_tile(b_low, b_high, group.y, query + QUERY_GROUPS, first_row + own_row);
 }
