@@ -5,7 +5,7 @@
 
 // The numbers of one dispatch: `Job` of src/engine/gpu/kernels.rs, field by field.
 struct Job {
-    // Rows, packs and queries of the whole job; what the answer's buffers are laid out by.
+    // Rows, packs and queries of the whole lane; what buffers are laid out by.
     rows: u32,
     packs: u32,
     queries: u32,
@@ -18,7 +18,8 @@ struct Job {
     first_tile: u32,
     // 16-byte groups of a matrix row.
     row_groups: u32,
-    // The first query of this dispatch of a scan.
+    // Queries of one scan and its finish, and the first of them.
+    scan_queries: u32,
     first_query: u32,
     // The columns of a row are split: groups of one split, and how many splits there are.
     split_groups: u32,

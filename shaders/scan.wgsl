@@ -23,7 +23,7 @@
 @group(0) @binding(0) var<storage, read> matrix: array<vec4<u32>>;
 // [query][digit][column / 16]
 @group(1) @binding(0) var<storage, read> digits: array<vec4<u32>>;
-// [split][query][row], modulo 2^32
+// [split][query of the scan][row], modulo 2^32
 @group(1) @binding(1) var<storage, read_write> scanned: array<u32>;
 
 // Rows of a thread.
@@ -78,9 +78,9 @@ fn join(d0: vec4<i32>, d1: vec4<i32>, d2: vec4<i32>) -> vec4<u32> {
     return bitcast<vec4<u32>>(d0 + (d1 << vec4(8u)) + (d2 << vec4(16u)));
 }
 
-// Where a value belongs.
+// Where a value belongs; queries are counted from the first of the scan.
 fn scanned_at(split: u32, query: u32, row: u32) -> u32 {
-    return (split * job.queries + query) * job.rows + job.part_first + row;
+    return (split * job.scan_queries + query) * job.rows + job.part_first + row;
 }
 
 // Narrow: what every thread has of every row; then what 16 threads have of each.
@@ -114,7 +114,7 @@ fn write_query(
         for (var i = 0u; i < PARTS; i++) {
             sum += by_part[thread * PARTS + i];
         }
-        scanned[scanned_at(split, job.first_query + query, first_row) + thread] = sum;
+        scanned[scanned_at(split, query, first_row) + thread] = sum;
     }
     workgroupBarrier();
 }
@@ -130,7 +130,7 @@ fn scan_narrow(
     let row = job.row_groups;
     let plane = job.row_groups;
     let first_plane = job.first_query * DIGITS * plane;
-    let fourth = job.queries > job.first_query + 3u;
+    let fourth = job.scan_queries > 3u;
     var a0: Sums;
     var a1: Sums;
     var a2: Sums;

@@ -61,8 +61,8 @@ fn store_rows(item: u32, pair: Pair) {
 // Queries past the last are the last again; their sums are not written.
 fn fetch_line(item: u32, first_query: u32, at: u32) -> vec4<u32> {
     let line = min(item / DEPTH, TILE_LINES - 1u);
-    let query = min(first_query + line % TILE_QUERIES, job.queries - 1u);
-    return digits[(query * DIGITS + line / TILE_QUERIES) * job.row_groups + at + item % DEPTH];
+    let query = min(first_query + line % TILE_QUERIES, job.scan_queries - 1u);
+    return digits[((job.first_query + query) * DIGITS + line / TILE_QUERIES) * job.row_groups + at + item % DEPTH];
 }
 
 fn store_line(item: u32, value: vec4<u32>) {
@@ -73,7 +73,7 @@ fn store_line(item: u32, value: vec4<u32>) {
 }
 
 fn write_row(value: u32, split: u32, query: u32, row: u32) {
-    if query < job.queries && row < job.part_count {
+    if query < job.scan_queries && row < job.part_count {
         scanned[scanned_at(split, query, row)] = value;
     }
 }
@@ -128,7 +128,7 @@ fn scan_wide(
     @builtin(local_invocation_index) thread: u32,
 ) {
     let first_row = (job.first_tile + group.z) * TILE_ROWS;
-    let first_query = job.first_query + group.x * TILE_QUERIES;
+    let first_query = group.x * TILE_QUERIES;
     let begin = group.y * job.split_groups;
     let end = min(begin + job.split_groups, job.row_groups);
     let own_query = thread % QUERY_GROUPS;

@@ -645,4 +645,6 @@ fn bundles_stay_on_a_gpu() {
         let case = Case::of_table(&(128, 1, 192, 1, if round % 2 == 0 { Random } else { Carries }));
         ask(&mut engine, &[(&case, 1)], 1);
     }
+    // More rounds than are under way at a time.
+    check(&mut engine, &[(&many, 70), (&shared, 70), (&two_keys, 3), (&many, 61), (&shared, 9)]);
 }

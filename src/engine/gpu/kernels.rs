@@ -56,6 +56,7 @@ pub(super) struct Job {
     pub(super) part_count: u32,
     pub(super) first_tile: u32,
     pub(super) row_groups: u32,
+    pub(super) scan_queries: u32,
     pub(super) first_query: u32,
     pub(super) split_groups: u32,
     pub(super) column_splits: u32,

@@ -30,6 +30,11 @@ const PACK_UNITS: u32 = (2 * D / 32) as u32;
 /// Most workgroups along one dimension that every device takes.
 const WORKGROUPS_MAX: u32 = 65_535;
 
+/// Where a lane's buffers have the responses of either scan.
+const RESPONSES: [usize; 2] = [4, 6];
+/// For what a plan does not use: something to bind.
+const BUFFER_BYTES_MIN: u64 = 256;
+
 /// What a device takes for a unit of work, in nanoseconds: of one query alone, and of each of many.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Rates {
@@ -121,20 +126,14 @@ impl Plan {
         most.unwrap_or(1)
     }
 
-    /// Bytes of vectors, digits, scanned values, sums and responses.
-    fn sizes(&self) -> [u64; 5] {
-        let Job { rows, packs, queries, term_splits, .. } = self.job;
-        let queries = u64::from(queries);
-        let polys = queries * u64::from(packs) * 2 * D as u64;
-        let vectors = queries * 3 * self.shape.columns() as u64;
-        let splits = self.scans().map(|scan| scan.column_splits).max().unwrap_or(1);
-        [
-            vectors,
-            vectors,
-            queries * u64::from(splits) * u64::from(rows) * 4,
-            u64::from(term_splits) * polys * 4,
-            queries * u64::from(packs) * self.shape.response_bytes() as u64,
-        ]
+    /// Bytes of vectors, digits and sums; then, for each scan, of scanned values and responses.
+    fn sizes(&self) -> [u64; 7] {
+        let Job { packs, queries, term_splits, .. } = self.job;
+        let polys = u64::from(queries) * u64::from(packs) * 2 * D as u64;
+        let vectors = u64::from(queries) * 3 * self.shape.columns() as u64;
+        let sums = u64::from(term_splits) * polys * 4;
+        let [[a, b], [c, d]] = self.scans.map(|scan| scan.sizes(&self.shape));
+        [vectors, vectors, sums, a, b, c, d]
     }
 
     /// Bytes that go to the device, keys aside: the queries' vectors as they came.
@@ -144,11 +143,12 @@ impl Plan {
 
     /// Bytes that come back, as `[query][pack]`.
     pub(super) fn response_bytes(&self) -> u64 {
-        self.sizes()[4]
+        self.scans.iter().map(|scan| scan.sizes(&self.shape)[1]).sum()
     }
 
-    fn scans(&self) -> impl Iterator<Item = &Scan> {
-        self.scans.iter().filter(|scan| scan.count > 0)
+    /// Those that have queries, each with its index.
+    fn scans(&self) -> impl Iterator<Item = (usize, &Scan)> {
+        self.scans.iter().enumerate().filter(|(_, scan)| scan.count > 0)
     }
 }
 
@@ -174,20 +174,30 @@ impl Scan {
         Self { first, count, split_groups, column_splits: row_groups.div_ceil(split_groups) }
     }
 
+    /// Bytes of scanned values and responses.
+    fn sizes(&self, shape: &Shape) -> [u64; 2] {
+        let count = self.count as usize;
+        let scanned = self.column_splits as usize * count * shape.rows() * 4;
+        let responses = count * shape.packs() * shape.response_bytes();
+        [scanned as u64, responses as u64]
+    }
+
     /// The numbers of its dispatches.
     fn job(&self, plan: &Plan) -> Job {
-        let &Self { first, split_groups, column_splits, .. } = self;
-        Job { first_query: first, split_groups, column_splits, ..plan.job }
+        let &Self { first, count, split_groups, column_splits } = self;
+        let (first_query, scan_queries) = (first, count);
+        Job { first_query, scan_queries, split_groups, column_splits, ..plan.job }
     }
 }
 
-/// Buffers of a lane, in the order of [`Plan::sizes`].
+/// Buffers of a lane, in the order of [`Plan::sizes`]. What two scans of a lane write, or their
+/// finishes, lies in buffers of its own: between two that write to one buffer would be a barrier.
 struct Buffers {
-    buffers: [Buffer; 5],
+    buffers: [Buffer; 7],
     split: BindGroup,
-    scan: BindGroup,
     pack: BindGroup,
-    finish: BindGroup,
+    scans: [BindGroup; 2],
+    finishes: [BindGroup; 2],
 }
 
 /// Buffers for one lane's work, kept between calls.
@@ -204,24 +214,21 @@ impl Lane {
         if held.is_some_and(|held| held.iter().zip(sizes).all(|(&held, needed)| held >= needed)) {
             return;
         }
-        let held = held.unwrap_or_default();
-        let usages = [
-            BufferUsages::COPY_DST,
-            BufferUsages::empty(),
-            BufferUsages::empty(),
-            BufferUsages::empty(),
-            BufferUsages::COPY_SRC,
-        ];
-        let buffers = std::array::from_fn(|at| {
+        let held = held.unwrap_or([BUFFER_BYTES_MIN; 7]);
+        let (none, out) = (BufferUsages::empty(), BufferUsages::COPY_SRC);
+        let usages = [BufferUsages::COPY_DST, none, none, none, out, none, out];
+        let buffers: [_; 7] = std::array::from_fn(|at| {
             let size = held[at].max(sizes[at]).next_power_of_two();
             make(&gpu.device, size, BufferUsages::STORAGE | usages[at])
         });
-        let [vectors, digits, scanned, sums, responses] = &buffers;
+        let [vectors, digits, sums, scanned_a, responses_a, scanned_b, responses_b] = &buffers;
+        let product = |read, written| bind(gpu, &pipelines.product, &[read, written]);
+        let finish = |scanned, to| bind(gpu, &pipelines.finish, &[scanned, sums, to]);
         self.made = Some(Buffers {
-            split: bind(gpu, &pipelines.product, &[vectors, digits]),
-            scan: bind(gpu, &pipelines.product, &[digits, scanned]),
-            pack: bind(gpu, &pipelines.product, &[keys, sums]),
-            finish: bind(gpu, &pipelines.finish, &[scanned, sums, responses]),
+            split: product(vectors, digits),
+            pack: product(keys, sums),
+            scans: [product(digits, scanned_a), product(digits, scanned_b)],
+            finishes: [finish(scanned_a, responses_a), finish(scanned_b, responses_b)],
             buffers,
         });
     }
@@ -244,8 +251,13 @@ impl Lane {
 
     /// Copies the responses out.
     pub(super) fn copy_out(&self, encoder: &mut CommandEncoder, to: &Buffer, at: u64, plan: &Plan) {
-        let responses = &self.made().buffers[4];
-        encoder.copy_buffer_to_buffer(responses, 0, to, at, plan.response_bytes());
+        let mut at = at;
+        for (index, scan) in plan.scans() {
+            let [_, bytes] = scan.sizes(&plan.shape);
+            let responses = &self.made().buffers[RESPONSES[index]];
+            encoder.copy_buffer_to_buffer(responses, 0, to, at, bytes);
+            at += bytes;
+        }
     }
 
     /// What the split reads. Given for all lanes at once, as those below: then there is one barrier
@@ -262,16 +274,18 @@ impl Lane {
     }
 
     /// What the finish reads.
-    pub(super) fn before_finish(&self) -> [BufferTransition<&Buffer>; 2] {
-        let [_, _, scanned, sums, _] = &self.made().buffers;
-        [scanned, sums]
+    pub(super) fn before_finish(&self) -> [BufferTransition<&Buffer>; 3] {
+        let [_, _, sums, scanned_a, _, scanned_b, _] = &self.made().buffers;
+        [sums, scanned_a, scanned_b]
             .map(|buffer| BufferTransition { buffer, state: BufferUses::STORAGE_READ_ONLY })
     }
 
     /// What is copied out.
-    pub(super) fn before_copy_out(&self) -> BufferTransition<&Buffer> {
-        let [.., responses] = &self.made().buffers;
-        BufferTransition { buffer: responses, state: BufferUses::COPY_SRC }
+    pub(super) fn before_copy_out(&self) -> [BufferTransition<&Buffer>; 2] {
+        RESPONSES.map(|at| {
+            let buffer = &self.made().buffers[at];
+            BufferTransition { buffer, state: BufferUses::COPY_SRC }
+        })
     }
 
     /// Vectors to digits.
@@ -285,13 +299,13 @@ impl Lane {
 
     /// Matrix times queries.
     pub(super) fn scan(&self, recorder: &mut Recorder<'_, '_>, plan: &Plan, shard: &Resident) {
-        for scan in plan.scans() {
+        for (index, scan) in plan.scans() {
             let (kernel, pipeline) = recorder.pipelines.scan(scan.count);
             let tile_rows = kernel.tile_rows();
             let of_tile = u64::from(tile_rows * scan.count) * plan.shape.columns() as u64;
             let tiles = recorder.rates.tiles(of(recorder.rates.scan, scan.count), of_tile);
             let x = scan.count.div_ceil(kernel.tile_queries());
-            recorder.select(pipeline, &self.made().scan);
+            recorder.select(pipeline, &self.made().scans[index]);
             for part in &shard.matrix {
                 let all = 0..part.count.div_ceil(tile_rows);
                 let job = scan.job(plan);
@@ -318,12 +332,12 @@ impl Lane {
     /// Transforms, rounding, bits.
     pub(super) fn finish(&self, recorder: &mut Recorder<'_, '_>, plan: &Plan, tables: &BindGroup) {
         let (_, pipeline) = recorder.pipelines.finish();
-        recorder.select(pipeline, &self.made().finish);
+        recorder.pass.set_pipeline(pipeline);
         recorder.pass.set_bind_group(0, tables, &[]);
-        let queries = recorder.rates.tiles(recorder.rates.finish, plan.job.packs.into());
-        for scan in plan.scans() {
-            let all = scan.first..scan.first + scan.count;
-            recorder.dispatch(scan.job(plan), None, [1, plan.job.packs], all, queries);
+        let at_once = recorder.rates.tiles(recorder.rates.finish, plan.job.packs.into());
+        for (index, scan) in plan.scans() {
+            recorder.pass.set_bind_group(1, &self.made().finishes[index], &[]);
+            recorder.dispatch(scan.job(plan), None, [1, plan.job.packs], 0..scan.count, at_once);
         }
     }
 }

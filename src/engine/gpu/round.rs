@@ -181,7 +181,7 @@ impl Opened {
             recorder.pass.transition_resources(read, std::iter::empty());
             both().for_each(|(lane, work)| lane.finish(&mut recorder, &work.plan, transform));
             drop(pass);
-            let copied = lanes.iter().map(Lane::before_copy_out);
+            let copied = lanes.iter().flat_map(Lane::before_copy_out);
             encoder.transition_resources(copied, std::iter::empty());
             let mut at = 0;
             for (lane, work) in both() {
