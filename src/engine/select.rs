@@ -43,7 +43,7 @@ pub struct EngineOptions {
     pub engine: EngineChoice,
     /// Which GPU; one that is named is taken or refused, and may be a software one.
     pub gpu: Option<GpuChoice>,
-    /// Memory of the GPU that shards may take, in bytes; 4 GiB when absent.
+    /// Memory of the GPU that shards may take, in bytes; nearly all it has when absent.
     pub gpu_bytes: Option<u64>,
     /// Which instruction set of the processor.
     pub isa: IsaChoice,
@@ -268,7 +268,7 @@ fn first_gpu(
     for info in all.iter().filter(may_be_taken) {
         let made = super::gpu::GpuEngine::new(info.index, &options);
         let proven = made.map_err(SelectError::from).and_then(|mut engine| {
-            known_answers(&mut engine, &KNOWN)?;
+            prove_gpu(&mut engine)?;
             Ok(engine)
         });
         match proven {
@@ -353,6 +353,12 @@ const KNOWN: [Known; 3] = [
     Known { pack_rows: 128, packs: 5, columns: 2112, batches: &[1, 2, 16, 32] },
     Known { pack_rows: 2048, packs: 1, columns: 192, batches: &[1, 3, 17] },
 ];
+
+/// What a GPU has to know before it is taken, and again after it failed.
+#[cfg(feature = "gpu")]
+pub(super) fn prove_gpu(engine: &mut dyn Engine) -> Result<(), SelectError> {
+    known_answers(engine, &KNOWN)
+}
 
 /// Small shards of pseudorandom bytes, answered by the engine and by the reference.
 fn known_answers(engine: &mut dyn Engine, known: &[Known]) -> Result<(), SelectError> {
