@@ -29,6 +29,8 @@
 //! | [`NONCE_BYTES_MAX`] | 32 | wire.md |
 //! | [`HINTS_PER_REQUEST_MAX`] | 1 024 | as many shards as one padded batch can name |
 //! | [`CONNECTIONS_MAX`] | 1 024 | front-ends pool their users; each holds stream buffers |
+//! | [`CONNECTIONS_PER_FRONT_END_MAX`] | 256 | some machines of one; four leave nobody out |
+//! | [`SHARE_MAX`] | 1 000 000 | a front-end's weight beside others: parts in a million |
 //! | [`STREAM_READ_TIMEOUT`] | 10 s | a request that trickles in is given up alone |
 //! | [`STREAM_WRITE_TIMEOUT`] | 10 s | a peer that does not read its answers is given up alone |
 //! | [`STREAM_SEND_TIME_MAX`] | 60 s | a slow reader holds a batch's answers: 30 MB at 4 Mbit/s |
@@ -111,6 +113,10 @@ pub const NONCE_BYTES_MAX: usize = 32;
 pub const HINTS_PER_REQUEST_MAX: u32 = 1_024;
 /// Most connections at once.
 pub const CONNECTIONS_MAX: usize = 1_024;
+/// Most connections of one front-end that is known by its certificate.
+pub const CONNECTIONS_PER_FRONT_END_MAX: usize = 256;
+/// Largest share one front-end may be given.
+pub const SHARE_MAX: u32 = 1_000_000;
 /// Most queries one secret encrypts (scheme.md, "Secrets").
 pub const QUERIES_PER_SECRET_MAX: usize = 16;
 /// Most queries one pass over a shard answers.

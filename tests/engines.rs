@@ -11,7 +11,7 @@ use sotto::arith::ntt::Ntt;
 use sotto::arith::{Automorphism, Halves, Isa, IsaName, Rings, zero_poly};
 use sotto::engine::{
     Answer, Batch, EncryptedQuery, Engine, EngineChoice, EngineError, EngineOptions, GpuChoice,
-    GpuKind, IsaChoice, SelectError, ShardView, gpus, select, select_with,
+    GpuKind, IsaChoice, SelectError, Selected, ShardView, gpus, select, select_with,
 };
 #[cfg(feature = "gpu")]
 use sotto::engine::{ContentId, GpuEngine, GpuOptions, Integers};
@@ -507,31 +507,43 @@ fn choices_are_taken_or_refused() {
     assert_eq!(error.to_string(), expected);
 }
 
-/// What is forced is taken or refused; left to choose, the processor answers and says why.
+/// What is forced is taken or refused; left to choose, every real GPU is taken beside the
+/// processor, or a line says why not.
 #[test]
-fn a_gpu_is_taken_when_asked_for() {
-    let selected = select_with(&EngineOptions::default()).unwrap();
-    assert!(selected.engine.name().starts_with("cpu"), "{}", selected.engine.name());
-    assert!(selected.why_no_gpu.expect("a reason").contains("--engine gpu"));
+fn gpus_are_taken_beside_the_processor() {
+    let names = |selected: &Selected| -> Vec<String> {
+        selected.engines.iter().map(|engine| engine.name()).collect()
+    };
     let found = gpus();
+    let real = found.iter().filter(|gpu| gpu.kind == GpuKind::Real && gpu.lacks.is_none()).count();
     let forced = EngineOptions { engine: EngineChoice::Gpu, ..EngineOptions::default() };
-    if !found.iter().any(|gpu| gpu.kind == GpuKind::Real && gpu.lacks.is_none()) {
+    let auto = select_with(&EngineOptions::default()).unwrap();
+    let taken = names(&auto);
+    assert!(taken[0].starts_with("cpu"), "{taken:?}");
+    assert!(taken[1..].iter().all(|name| name.starts_with("gpu")), "{taken:?}");
+    assert_eq!(taken.len(), 1 + real, "{taken:?}, {:?}", auto.why_no_gpu);
+    if real == 0 {
+        let why = auto.why_no_gpu.expect("a reason");
+        assert!(found.iter().all(|gpu| why.contains(&gpu.name)), "{why}");
         let error = select_with(&forced).err().expect("no real GPU to take").to_string();
         assert!(found.iter().all(|gpu| error.contains(&gpu.name)), "{error}");
     }
-    let missing = GpuChoice::Name("no such device".into());
-    let missing = EngineOptions { gpu: Some(missing), ..EngineOptions::default() };
-    assert!(matches!(select_with(&missing), Err(SelectError::Gpu { .. })));
-    let both = EngineOptions {
-        engine: EngineChoice::Cpu,
-        gpu: Some(GpuChoice::Index(0)),
-        ..EngineOptions::default()
+    let cpu = EngineOptions { engine: EngineChoice::Cpu, ..EngineOptions::default() };
+    assert_eq!(names(&select_with(&cpu).unwrap()), taken[..1]);
+    let with = |engine, gpus: &[&str]| {
+        let gpus = gpus.iter().map(|gpu| gpu.parse().unwrap()).collect();
+        select_with(&EngineOptions { engine, gpus, ..EngineOptions::default() })
     };
-    assert!(matches!(select_with(&both), Err(SelectError::Gpu { .. })));
+    let missing = with(EngineChoice::Auto, &["no such device"]);
+    assert!(matches!(missing, Err(SelectError::Gpu { .. })));
+    assert!(matches!(with(EngineChoice::Cpu, &["0"]), Err(SelectError::Gpu { .. })));
     let Ok(wanted) = std::env::var("SOTTO_TEST_GPU") else { return };
-    let named = EngineOptions { gpu: Some(wanted.parse().unwrap()), ..EngineOptions::default() };
-    let selected = select_with(&named).unwrap();
-    assert!(selected.engine.name().starts_with("gpu"), "{}", selected.engine.name());
+    let selected = with(EngineChoice::Auto, &[&wanted, &wanted]).unwrap();
+    let taken = names(&selected);
+    assert!(taken.len() == 3 && taken[0].starts_with("cpu"), "{taken:?}");
+    assert!(taken[1..].iter().all(|name| name.starts_with("gpu")), "{taken:?}");
+    let one_missing = with(EngineChoice::Gpu, &[&wanted, "no such device"]);
+    assert!(matches!(one_missing, Err(SelectError::Gpu { .. })));
 }
 
 /// Shards with names stay on a GPU while they fit, the one used longest ago makes room, and one

@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod callers;
 mod harness;
 
 use std::io::{BufRead, BufReader, Read};
@@ -519,7 +520,7 @@ fn the_program_says_where_it_listens_and_leaves_when_told() {
         let ended = server.wait_with_output().unwrap();
         assert!(ended.status.success(), "{ended:?}");
         let log = String::from_utf8(ended.stderr).unwrap();
-        assert_eq!(log.matches("engine=").count(), 1, "{log}");
+        assert_eq!(log.matches("answers with").count(), 1, "{log}");
     }
 }
 

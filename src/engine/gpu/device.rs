@@ -36,7 +36,7 @@ const PIECE_BYTES: u64 = 1 << 30;
 const PIECES_MAX: usize = 1 << 10;
 /// Left for lanes and staging of what there is, or a quarter where that is less.
 const WORK_BYTES: u64 = 1 << 30;
-/// Memory for shards on a device that uses the host's: shards that are in both would be there twice.
+/// Memory for shards on a device that uses the host's, where they are in the page cache already.
 const HOST_BUDGET_BYTES: u64 = 4 << 30;
 
 /// Every adapter that the Vulkan loader finds, in its order.

@@ -16,6 +16,7 @@ mod staging;
 mod start;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use wgpu::{BindGroup, ComputePassDescriptor};
 
@@ -27,7 +28,7 @@ use self::resident::{Held, Open, ShardKey, Store};
 use self::staging::{Readback, STAGING_BYTES, Staging};
 pub use self::start::{GpuEngine, GpuOptions};
 use super::cpu::check_sizes;
-use super::{Answer, Batch, EncryptedQuery, EngineError, GpuInfo, ShardView};
+use super::{Answer, Batch, EncryptedQuery, EngineError, GpuInfo, ShardView, StageTimes};
 use crate::limits::ENGINE_CALL_QUERIES_MAX;
 
 /// Every adapter there is.
@@ -90,6 +91,59 @@ impl Opened {
             left = self.round(left, done)?;
         }
         Ok(())
+    }
+
+    /// Device time of one batch on a shard that is there (it is brought up where it is not), by
+    /// repeating each stage until it can be told from the submission around it. Dispatches are not
+    /// cut. For benchmarks: nothing is added to [`Engine::stage_times`].
+    fn time_stages(
+        &mut self,
+        shard: &ShardView<'_>,
+        queries: &[EncryptedQuery],
+    ) -> Result<StageTimes, EngineError> {
+        check_sizes(&[Batch { shard: *shard, queries }])?;
+        let most = Plan::queries_max(shard.shape, &self.pipelines, self.binding_bytes);
+        let mut total = StageTimes::default();
+        for queries in queries.chunks(most) {
+            let key = self.store.key(shard);
+            let plan = Plan::new(shard.shape, queries.len(), &self.pipelines);
+            let of_stage = self.time_lane((key, shard), queries, &plan)?;
+            total.prepare += of_stage.prepare;
+            total.scan += of_stage.scan;
+            total.pack += of_stage.pack;
+            total.finish += of_stage.finish;
+        }
+        Ok(total)
+    }
+
+    /// Times of the stages of one lane, with the integers that are used.
+    fn time_lane(
+        &mut self,
+        (key, shard): (ShardKey, &ShardView<'_>),
+        queries: &[EncryptedQuery],
+        plan: &Plan,
+    ) -> Result<StageTimes, EngineError> {
+        let mut held = Held::new(&self.store, &self.open);
+        held.add(&mut self.staging, key, shard)?;
+        // One whole answer makes the lane's buffers and fills them.
+        let work = Work { batch: 0, first_query: 0, queries, shard: *shard, key, plan: *plan };
+        self.round(&[work], &mut |_, _, _| {})?;
+        let scan = self.time(|this, recorder| {
+            this.lanes[0].scan(recorder, plan, held.get(key));
+        })?;
+        let pack = self.time(|this, recorder| {
+            this.lanes[0].pack(recorder, plan, held.get(key));
+        })?;
+        let finish = self.time(|this, recorder| {
+            this.lanes[0].finish(recorder, plan, &this.transform);
+        })?;
+        let nanos = |nanos: f64| Duration::from_nanos(nanos as u64);
+        Ok(StageTimes {
+            prepare: Duration::ZERO,
+            scan: nanos(scan),
+            pack: nanos(pack),
+            finish: nanos(finish),
+        })
     }
 
     /// One submission for some of the work: as much as fits, at least the first.

@@ -1,10 +1,11 @@
 //! Shards on the device: brought up when asked for, kept while they fit, by recent use.
 //!
-//! A [`Store`] outlives the devices it is opened on, and is used by two threads: the engine's, which
-//! answers, and one that brings shards up meanwhile. No lock is held while a shard is read or
-//! copied. A shard is cut into parts that fit one binding, the matrix by rows and the tables by
-//! packs. Buffers of a shard that makes room are taken over by the next one of the same shape: what
-//! is submitted first is done first, and nobody is about to submit for a shard that makes room.
+//! A [`Store`] outlives the devices it is opened on, and is used by two threads: the engine's,
+//! which answers, and one that brings shards up meanwhile. No lock that the engine takes is held
+//! while a shard is read or copied. A shard is cut into parts that fit one binding, the matrix by
+//! rows and the tables by packs. Buffers of a shard that makes room are taken over by the next one
+//! of the same shape: what is submitted first is done first, and nobody is about to submit for a
+//! shard that makes room.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};

@@ -9,17 +9,18 @@ use std::time::{Duration, Instant};
 
 use wgpu::{Adapter, BindGroup, BufferDescriptor, BufferUsages, ComputePassDescriptor};
 
-use super::super::select::prove_gpu;
+use super::super::select::prove;
 use super::super::{
     Answer, Batch, EncryptedQuery, Engine, EngineError, GpuInfo, Integers, ShardStore, ShardView,
+    StageTimes,
 };
+use super::Opened;
 use super::device::{self, Gpu, WAIT_TIME};
 use super::faults::{Fault, Faults};
 use super::kernels::{self, Pipelines};
-use super::lane::{Plan, Rates, Recorder};
-use super::resident::{Held, Store};
+use super::lane::{Rates, Recorder};
+use super::resident::Store;
 use super::staging::{Readback, Staging};
-use super::{Opened, Work};
 use crate::arith::ntt::Ntt;
 use crate::arith::{Isa, Rings, inverse, pow};
 use crate::limits::BATCH_QUERIES_PER_SCAN_MAX;
@@ -75,6 +76,18 @@ impl GpuEngine {
         &self.info
     }
 
+    /// Device time of one batch on a shard that is there (it is brought up where it is not), by
+    /// repeating each stage until it can be told from the submission around it. Dispatches are not
+    /// cut. For benchmarks: nothing is added to [`Engine::stage_times`].
+    pub fn time_stages(
+        &mut self,
+        shard: &ShardView<'_>,
+        queries: &[EncryptedQuery],
+    ) -> Result<StageTimes, EngineError> {
+        let opened = self.opened.as_mut().ok_or_else(|| lost(&self.info))?;
+        opened.time_stages(shard, queries)
+    }
+
     /// Shards brought up so far.
     pub fn uploads(&self) -> u64 {
         self.store.uploads()
@@ -108,7 +121,7 @@ impl GpuEngine {
             return Err(EngineError::Device(message));
         }
         self.opened = Some(Opened::new(&adapter, info, &self.options, &self.store)?);
-        prove_gpu(self).map_err(|error| EngineError::Device(error.to_string()))
+        prove(self).map_err(|error| EngineError::Device(error.to_string()))
     }
 }
 
@@ -139,10 +152,7 @@ impl Engine for GpuEngine {
         batches: &[Batch<'_>],
         done: &mut dyn FnMut(usize, usize, Answer),
     ) -> Result<(), EngineError> {
-        let Some(opened) = &mut self.opened else {
-            let message = format!("{}: lost, and not renewed", self.info.name);
-            return Err(EngineError::Device(message));
-        };
+        let opened = self.opened.as_mut().ok_or_else(|| lost(&self.info))?;
         let answered = opened.answer(batches, done);
         if matches!(answered, Err(EngineError::Device(_))) {
             self.close();
@@ -162,6 +172,10 @@ impl Engine for GpuEngine {
         self.store.prove();
         Ok(())
     }
+}
+
+fn lost(info: &GpuInfo) -> EngineError {
+    EngineError::Device(format!("{}: given up after an error, not renewed yet", info.name))
 }
 
 /// An adapter by its number.
@@ -220,31 +234,17 @@ impl Opened {
         let entries = shape.matrix_bytes() as f64;
         let products = (shape.terms() * 2 * D) as f64;
         for (at, count) in [1, queries.len()].into_iter().enumerate() {
-            // One whole answer makes the lane's buffers and fills them.
-            let key = self.store.key(&shard);
-            let plan = Plan::new(&shape, count, &self.pipelines);
             let queries = &queries[..count];
-            let work = Work { batch: 0, first_query: 0, queries, shard, key, plan };
-            self.round(&[work], &mut |_, _, _| {})?;
-            let mut held = Held::new(&self.store, &self.open);
-            held.add(&mut self.staging, key, &shard)?;
             let units = count as f64;
-            let scan = |this: &Self, recorder: &mut Recorder<'_, '_>| {
-                this.lanes[0].scan(recorder, &plan, held.get(key));
-            };
-            let pack = |this: &Self, recorder: &mut Recorder<'_, '_>| {
-                this.lanes[0].pack(recorder, &plan, held.get(key));
-            };
-            let finish = |this: &Self, recorder: &mut Recorder<'_, '_>| {
-                this.lanes[0].finish(recorder, &plan, &this.transform);
-            };
-            self.rates.scan[at] = self.time(scan)? / (entries * units);
-            self.rates.finish = self.time(finish)? / units;
+            let nanos = |time: Duration| time.as_nanos() as f64;
             let mut fastest = (f64::INFINITY, self.pipelines.integers);
             for &integers in integers {
                 self.pipelines.integers = integers;
-                let nanos = self.time(pack)?;
-                fastest = if nanos < fastest.0 { (nanos, integers) } else { fastest };
+                let times = self.time_stages(&shard, queries)?;
+                self.rates.scan[at] = nanos(times.scan) / (entries * units);
+                self.rates.finish = nanos(times.finish) / units;
+                let pack = nanos(times.pack);
+                fastest = if pack < fastest.0 { (pack, integers) } else { fastest };
             }
             (self.rates.pack[at], self.pipelines.integers) =
                 (fastest.0 / (products * units), fastest.1);
@@ -254,7 +254,10 @@ impl Opened {
 
     /// Nanoseconds of what is recorded, repeated until it takes long enough to be told from the
     /// submission around it.
-    fn time(&mut self, record: impl Fn(&Self, &mut Recorder<'_, '_>)) -> Result<f64, EngineError> {
+    pub(super) fn time(
+        &mut self,
+        record: impl Fn(&Self, &mut Recorder<'_, '_>),
+    ) -> Result<f64, EngineError> {
         let mut repeats = 1;
         loop {
             let start = Instant::now();
