@@ -1,5 +1,6 @@
 //! What every report begins with, targets, and numbers as they are written down.
 
+use std::ops::{Bound, RangeBounds};
 use std::time::Duration;
 
 use serde::Serialize;
@@ -90,14 +91,19 @@ pub(crate) struct Target {
 }
 
 impl Target {
-    pub(crate) fn most(what: &'static str, limit: f64, measured: Option<f64>) -> Self {
-        let met = measured.map(|measured| measured <= limit);
-        Self { what, wanted: format!("at most {limit}"), measured, median: None, met }
-    }
-
-    pub(crate) fn least(what: &'static str, limit: f64, measured: Option<f64>) -> Self {
-        let met = measured.map(|measured| measured >= limit);
-        Self { what, wanted: format!("at least {limit}"), measured, median: None, met }
+    /// Wanted is `least..` or `..=most`.
+    pub(crate) fn new(
+        what: &'static str,
+        wanted: impl RangeBounds<f64>,
+        measured: Option<f64>,
+    ) -> Self {
+        let met = measured.map(|measured| wanted.contains(&measured));
+        let wanted = match (wanted.start_bound(), wanted.end_bound()) {
+            (Bound::Included(least), _) => format!("at least {least}"),
+            (_, Bound::Included(most)) => format!("at most {most}"),
+            _ => "anything".into(),
+        };
+        Self { what, wanted, measured, median: None, met }
     }
 
     pub(crate) fn with_median(self, median: Option<f64>) -> Self {

@@ -20,6 +20,7 @@ pub(super) struct Probe {
     queue: Queue,
     pub(super) limits: Limits,
     pub(super) features: Features,
+    pub(super) subgroup_sizes: [u32; 2],
 }
 
 impl Probe {
@@ -34,6 +35,8 @@ impl Probe {
         let found = pollster::block_on(instance.enumerate_adapters(Backends::VULKAN));
         let adapter: Adapter = found.into_iter().nth(index).ok_or("the GPU is gone")?;
         let (limits, features) = (adapter.limits(), adapter.features());
+        let about = adapter.get_info();
+        let subgroup_sizes = [about.subgroup_min_size, about.subgroup_max_size];
         let descriptor = DeviceDescriptor {
             label: Some("floors"),
             required_features: features & Features::SHADER_INT64,
@@ -41,7 +44,7 @@ impl Probe {
             ..DeviceDescriptor::default()
         };
         let (device, queue) = pollster::block_on(adapter.request_device(&descriptor))?;
-        Ok(Self { device, queue, limits, features })
+        Ok(Self { device, queue, limits, features, subgroup_sizes })
     }
 
     pub(super) fn pipeline(
@@ -83,11 +86,14 @@ impl Probe {
     }
 
     pub(super) fn bind(&self, pipeline: &ComputePipeline, buffers: &[&Buffer]) -> BindGroup {
-        let entry = |(buffer, binding): (&&Buffer, u32)| BindGroupEntry {
-            binding,
-            resource: buffer.as_entire_binding(),
-        };
-        let entries: Vec<_> = buffers.iter().zip(0..).map(entry).collect();
+        let entries: Vec<_> = buffers
+            .iter()
+            .zip(0..)
+            .map(|(buffer, binding)| BindGroupEntry {
+                binding,
+                resource: buffer.as_entire_binding(),
+            })
+            .collect();
         self.device.create_bind_group(&BindGroupDescriptor {
             label: None,
             layout: &pipeline.get_bind_group_layout(0),
@@ -124,6 +130,7 @@ impl Probe {
             })
         };
         let mut repeats = 1;
+        timed(repeats)?; // drivers finish compiling when a kernel first runs
         let mut best = timed(repeats)?;
         while best < least {
             repeats *= 2;

@@ -11,9 +11,11 @@ use std::sync::Arc;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use sotto::engine::{Selected, select_with};
+use sotto::limits;
+use sotto::params::Shape;
 use sotto::server::{
     Callers, Doorkeeper, Identity, IdentityError, KnownCallers, Server, ServerBounds, ServerError,
-    ServerOptions,
+    ServerOptions, machine_bytes,
 };
 use sotto::shard::{Database, OpenError};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -45,6 +47,10 @@ pub(crate) struct Args {
     /// Serve whoever reaches the address, without knowing who it is.
     #[arg(long, conflicts_with = "client_ca")]
     anyone_may_ask: bool,
+    /// Memory for connections, bundles, queues and answers; half of the machine's when absent, and
+    /// no more than is of use. Shards are not counted.
+    #[arg(long, value_name = "MIB")]
+    memory: Option<u32>,
     #[command(flatten)]
     engine: EngineArgs,
 }
@@ -81,7 +87,8 @@ pub(crate) fn run(args: Args) -> Ended {
         "opened {}",
         args.db.display()
     );
-    let bounds = ServerBounds::default();
+    let bounds = bounds(args.memory, database.shape())?;
+    tracing::info!("memory is at most {}", bounds.memory(database.shape()));
     let options = ServerOptions { listen: args.listen, identity, callers, engines, bounds };
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -140,6 +147,29 @@ async fn serve(options: ServerOptions, database: Arc<Database>, door: Door) -> E
     server.run(told_to_leave).await;
     tracing::info!("left");
     Ok(ExitCode::SUCCESS)
+}
+
+/// Bounds that fit the memory asked for, which fits the machine.
+fn bounds(mib: Option<u32>, shape: &Shape) -> Result<ServerBounds, String> {
+    let machine = machine_bytes();
+    let asked = mib.map(|mib| u64::from(mib) << 20);
+    if let (Some(asked), Some(machine)) = (asked, machine)
+        && asked > machine
+    {
+        let (asked, machine) = (asked >> 20, machine >> 20);
+        return Err(format!(
+            "--memory {asked}: this machine or its control group has {machine} MiB"
+        ));
+    }
+    let bytes = asked.or(machine.map(|machine| machine / limits::MEMORY_SHARE_MAX));
+    ServerBounds::within(bytes.unwrap_or(u64::MAX), shape).map_err(|least| {
+        format!(
+            "memory: {} MiB for connections and queues do not hold one full batch of this \
+             database, {} MiB do: give it so much (--memory)",
+            bytes.unwrap_or(u64::MAX) >> 20,
+            least.div_ceil(1 << 20)
+        )
+    })
 }
 
 /// Opens the database; where the system's bounds are why it cannot, says which and how to raise it.

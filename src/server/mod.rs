@@ -11,6 +11,7 @@ mod callers;
 pub mod certificates;
 mod connection;
 mod counters;
+mod memory;
 mod session;
 mod tls;
 
@@ -27,9 +28,11 @@ use tokio::time::timeout;
 
 pub use callers::{AllowList, Callers, FrontEnd, KnownCallers, NotAllowed};
 pub use counters::{ByCode, ByStatus, Counter, Counters};
+pub use memory::{MemoryBudget, machine_bytes};
 pub use tls::{Identity, IdentityError};
 
 use self::callers::Connected;
+use self::memory::Windows;
 use crate::engine::Engine;
 use crate::limits;
 use crate::schedule::{Owner, ScheduleBounds};
@@ -51,6 +54,8 @@ pub struct ServerBounds {
     pub bundle_cache_bytes: usize,
     /// What waits for an engine.
     pub schedule: ScheduleBounds,
+    /// Bytes of answers, from when their queries are taken in until they are sent.
+    pub answer_bytes_max: usize,
     /// How long a request may take to arrive.
     pub stream_read_timeout: Duration,
     /// How long a peer may leave one reply unread.
@@ -73,6 +78,7 @@ impl Default for ServerBounds {
             read_bytes_max: limits::READ_BYTES_MAX,
             bundle_cache_bytes: limits::BUNDLE_CACHE_BYTES,
             schedule: ScheduleBounds::default(),
+            answer_bytes_max: limits::ANSWER_BYTES_MAX,
             stream_read_timeout: limits::STREAM_READ_TIMEOUT,
             stream_write_timeout: limits::STREAM_WRITE_TIMEOUT,
             stream_send_time_max: limits::STREAM_SEND_TIME_MAX,
@@ -142,7 +148,7 @@ impl Server {
         if matches!(callers, Callers::Loopback) && !listen.ip().is_loopback() {
             return Err(ServerError::NotLoopback { address: listen });
         }
-        let config = identity.quic(&callers, &bounds)?;
+        let config = identity.quic(&callers, &bounds, Windows::new(database.shape()))?;
         let endpoint = Endpoint::server(config, listen).map_err(refused)?;
         let address = endpoint.local_addr().map_err(refused)?;
         let workers = Workers::start(engines, database.clone(), bounds.schedule)
@@ -243,7 +249,8 @@ impl Doorkeeper {
     /// # Errors
     /// What is given cannot be used; everything stays as it was.
     pub fn change(&self, identity: Identity, callers: Callers) -> Result<(), ServerError> {
-        let config = identity.quic(&callers, &self.service.bounds)?;
+        let windows = Windows::new(self.service.database.shape());
+        let config = identity.quic(&callers, &self.service.bounds, windows)?;
         *self.service.callers.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(callers);
         self.endpoint.set_server_config(Some(config));
         Ok(())
@@ -264,6 +271,8 @@ struct Service {
     connections: Arc<Semaphore>,
     /// Free bytes for requests being read.
     reading: Arc<Semaphore>,
+    /// Free bytes for answers.
+    answers: Arc<Semaphore>,
     /// Streams open now.
     streams: watch::Sender<usize>,
     owners: AtomicU64,
@@ -283,6 +292,7 @@ impl Service {
             connected: Arc::default(),
             connections: Arc::new(Semaphore::new(bounds.connections_max)),
             reading: Arc::new(Semaphore::new(bounds.read_bytes_max)),
+            answers: Arc::new(Semaphore::new(bounds.answer_bytes_max)),
             streams: watch::Sender::new(0),
             owners: AtomicU64::new(0),
             bounds,

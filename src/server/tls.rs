@@ -15,6 +15,7 @@ use rustls::server::WebPkiClientVerifier;
 
 use super::ServerBounds;
 use super::callers::Callers;
+use super::memory::Windows;
 use crate::limits;
 use crate::wire::ALPN;
 
@@ -105,6 +106,7 @@ impl Identity {
         self,
         callers: &Callers,
         bounds: &ServerBounds,
+        windows: Windows,
     ) -> Result<quinn::ServerConfig, IdentityError> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let verifier = match callers {
@@ -124,7 +126,7 @@ impl Identity {
         let tls = QuicServerConfig::try_from(tls)
             .expect("this is a bug: TLS 1.3 without the suite QUIC starts with");
         let mut config = quinn::ServerConfig::with_crypto(Arc::new(tls));
-        config.transport_config(Arc::new(transport(bounds)));
+        config.transport_config(Arc::new(transport(bounds, windows)));
         Ok(config)
     }
 }
@@ -133,15 +135,15 @@ pub(super) fn read_file(what: &'static str, path: &Path) -> Result<Vec<u8>, Iden
     std::fs::read(path).map_err(|source| IdentityError::Io { what, path: path.to_owned(), source })
 }
 
-fn transport(bounds: &ServerBounds) -> TransportConfig {
+fn transport(bounds: &ServerBounds, windows: Windows) -> TransportConfig {
     let mut transport = TransportConfig::default();
     let idle = bounds.idle_timeout.try_into();
     transport
         .max_concurrent_bidi_streams(limits::BATCHES_IN_FLIGHT_MAX.into())
         .max_concurrent_uni_streams(VarInt::from_u32(0))
-        .stream_receive_window(limits::STREAM_WINDOW_BYTES.into())
-        .receive_window(limits::CONNECTION_WINDOW_BYTES.into())
-        .send_window(limits::CONNECTION_WINDOW_BYTES.into())
+        .stream_receive_window(windows.stream.into())
+        .receive_window(windows.receive.into())
+        .send_window(windows.send.into())
         .datagram_receive_buffer_size(None)
         .max_idle_timeout(Some(idle.expect("this is a bug: idle time-out too long")));
     transport
@@ -161,9 +163,10 @@ mod tests {
         assert!(refused("", &made.server_key).contains("no certificate in the text given"));
         assert!(refused(&made.server_pem, &made.server_pem).contains("no private key"));
         assert!(Identity::from_pem(&made.server_pem, &made.server_key).is_ok());
+        let windows = Windows { stream: 1, receive: 1, send: 1 };
         let other = Identity::from_pem(&made.server_pem, &made.client_key).unwrap();
         assert!(matches!(
-            other.quic(&Callers::Anyone, &ServerBounds::default()),
+            other.quic(&Callers::Anyone, &ServerBounds::default(), windows),
             Err(IdentityError::Unusable(_))
         ));
         let missing = Path::new("/nonexistent/server.pem");
