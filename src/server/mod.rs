@@ -24,7 +24,8 @@ use quinn::{Endpoint, Incoming, VarInt};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 
-pub use counters::{ByCode, ByStatus, Counter, Counters};
+pub use crate::worker::{Counter, WorkCounters};
+pub use counters::{ByCode, ByStatus, Counters};
 pub use tls::{Identity, IdentityError};
 
 use crate::engine::Engine;
@@ -139,6 +140,11 @@ impl Server {
     /// What it counts; stays readable after the server has left.
     pub fn counters(&self) -> Arc<Counters> {
         self.service.counters.clone()
+    }
+
+    /// What its workers count: who answered, and how devices fare.
+    pub fn work_counters(&self) -> Arc<WorkCounters> {
+        self.workers.counters()
     }
 
     /// Serves until `shutdown` is ready; then finishes what is in flight, within the drain
