@@ -10,7 +10,7 @@ use std::sync::{Arc, Weak};
 
 use wgpu::{Buffer, BufferDescriptor, BufferTransition, BufferUsages, BufferUses, CommandEncoder};
 
-use super::super::EncryptedQuery;
+use super::super::{EncryptedQuery, EngineError};
 use super::device::Gpu;
 use super::kernels::{BINDING_BYTES_MIN, SLOT_WORDS};
 use crate::limits::BATCH_QUERIES_PER_SCAN_MAX;
@@ -96,15 +96,17 @@ pub(super) struct Bundles {
 
 impl Bundles {
     /// A pool of so many slots, at least one for each query of a lane.
-    pub(super) fn new(gpu: &Gpu, slots: usize) -> Self {
+    pub(super) fn new(gpu: &Gpu, slots: usize) -> Result<Self, EngineError> {
         let slots = slots.clamp(BATCH_QUERIES_PER_SCAN_MAX, SLOTS);
-        let pool = gpu.device.create_buffer(&BufferDescriptor {
+        let descriptor = BufferDescriptor {
             label: Some("keys"),
             size: slots as u64 * SLOT_BYTES,
             usage: BufferUsages::STORAGE | BufferUsages::COPY_DST,
             mapped_at_creation: false,
-        });
-        Self { pool, slots: Slots::new(slots), fresh: Vec::new(), fresh_bytes: 0, uploaded: 0 }
+        };
+        let pool = gpu.checked(|| Ok(gpu.buffer(&descriptor)))?;
+        let slots = Slots::new(slots);
+        Ok(Self { pool, slots, fresh: Vec::new(), fresh_bytes: 0, uploaded: 0 })
     }
 
     /// Queries one round may have, each with a bundle of its own.
@@ -121,12 +123,6 @@ impl Bundles {
     pub(super) fn begin(&mut self) {
         self.slots.round += 1;
         self.fresh_bytes = 0;
-    }
-
-    /// After an error, for what is on the device is not known.
-    pub(super) fn forget(&mut self) {
-        self.slots = Slots::new(self.slots.held.len());
-        self.fresh.clear();
     }
 
     /// The slot of each query's bundle, two a word, for a dispatch's numbers.

@@ -9,7 +9,7 @@ use std::ops::Range;
 
 use wgpu::{
     BindGroup, Buffer, BufferDescriptor, BufferTransition, BufferUsages, BufferUses,
-    CommandEncoder, ComputePass, ComputePipeline, Device,
+    CommandEncoder, ComputePass, ComputePipeline,
 };
 
 use super::device::Gpu;
@@ -120,7 +120,7 @@ impl Plan {
     pub(super) fn queries_max(shape: &Shape, pipelines: &Pipelines, binding: u64) -> usize {
         let fits = |queries: usize| {
             let plan = Self::new(shape, queries, 1, pipelines);
-            plan.sizes().into_iter().all(|bytes| bytes.next_power_of_two() <= binding)
+            plan.buffer_sizes().into_iter().all(|bytes| bytes <= binding)
         };
         let most = (1..=BATCH_QUERIES_PER_SCAN_MAX).rev().find(|&queries| fits(queries));
         most.unwrap_or(1)
@@ -134,6 +134,16 @@ impl Plan {
         let sums = u64::from(term_splits) * polys * 4;
         let [[a, b], [c, d]] = self.scans.map(|scan| scan.sizes(&self.shape));
         [vectors, vectors, sums, a, b, c, d]
+    }
+
+    /// Bytes of the lane it takes.
+    pub(super) fn lane_bytes(&self) -> u64 {
+        self.buffer_sizes().iter().sum()
+    }
+
+    /// Sizes of a lane's buffers, so that a few more bytes do not mean new ones.
+    fn buffer_sizes(&self) -> [u64; 7] {
+        self.sizes().map(|bytes| bytes.max(BUFFER_BYTES_MIN).next_power_of_two())
     }
 
     /// Bytes that go to the device, keys aside: the queries' vectors as they came.
@@ -207,19 +217,24 @@ pub(super) struct Lane {
 }
 
 impl Lane {
+    /// Bytes of its buffers.
+    pub(super) fn bytes(&self) -> u64 {
+        self.made.as_ref().map_or(0, |made| made.buffers.iter().map(Buffer::size).sum())
+    }
+
     /// Makes the buffers anew if a plan needs larger ones.
     pub(super) fn grow(&mut self, gpu: &Gpu, pipelines: &Pipelines, keys: &Buffer, plan: &Plan) {
-        let sizes = plan.sizes();
+        let sizes = plan.buffer_sizes();
         let held = self.made.as_ref().map(|made| made.buffers.each_ref().map(Buffer::size));
         if held.is_some_and(|held| held.iter().zip(sizes).all(|(&held, needed)| held >= needed)) {
             return;
         }
-        let held = held.unwrap_or([BUFFER_BYTES_MIN; 7]);
+        let held = held.unwrap_or_default();
         let (none, out) = (BufferUsages::empty(), BufferUsages::COPY_SRC);
         let usages = [BufferUsages::COPY_DST, none, none, none, out, none, out];
         let buffers: [_; 7] = std::array::from_fn(|at| {
-            let size = held[at].max(sizes[at]).next_power_of_two();
-            make(&gpu.device, size, BufferUsages::STORAGE | usages[at])
+            let size = held[at].max(sizes[at]);
+            make(gpu, size, BufferUsages::STORAGE | usages[at])
         });
         let [vectors, digits, sums, scanned_a, responses_a, scanned_b, responses_b] = &buffers;
         let product = |read, written| bind(gpu, &pipelines.product, &[read, written]);
@@ -342,13 +357,8 @@ impl Lane {
     }
 }
 
-fn make(device: &Device, size: u64, usage: BufferUsages) -> Buffer {
-    device.create_buffer(&BufferDescriptor {
-        label: Some("lane"),
-        size,
-        usage,
-        mapped_at_creation: false,
-    })
+fn make(gpu: &Gpu, size: u64, usage: BufferUsages) -> Buffer {
+    gpu.buffer(&BufferDescriptor { label: Some("lane"), size, usage, mapped_at_creation: false })
 }
 
 /// Records dispatches, cut so that none takes too long.

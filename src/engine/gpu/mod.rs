@@ -11,6 +11,7 @@
 
 mod bundles;
 mod device;
+mod faults;
 mod kernels;
 mod lane;
 mod resident;
@@ -18,15 +19,17 @@ mod round;
 mod staging;
 mod start;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use wgpu::BindGroup;
 
 use self::bundles::Bundles;
 use self::device::Gpu;
+pub use self::faults::{Fault, Faults};
 use self::kernels::Pipelines;
 use self::lane::{Plan, Rates};
-use self::resident::{Residents, ShardKey};
+use self::resident::{Held, Open, ShardKey, Store};
 use self::round::{ROUNDS, Round, Work};
 use self::staging::Staging;
 pub use self::start::{GpuEngine, GpuOptions};
@@ -45,7 +48,8 @@ struct Opened {
     pipelines: Pipelines,
     transform: BindGroup,
     staging: Staging,
-    residents: Residents,
+    store: Arc<Store>,
+    open: Arc<Open>,
     bundles: Bundles,
     rounds: [Round; ROUNDS],
     rates: Rates,
@@ -66,7 +70,7 @@ impl Opened {
         for (index, batch) in batches.iter().enumerate() {
             let shape = batch.shard.shape;
             let most = Plan::queries_max(shape, &self.pipelines, self.binding_bytes);
-            let key = self.residents.key(&batch.shard);
+            let key = self.store.key(&batch.shard);
             for (cut, queries) in batch.queries.chunks(most).enumerate() {
                 works.push(Work {
                     batch: index,
@@ -92,14 +96,13 @@ impl Opened {
         let most = Plan::queries_max(shard.shape, &self.pipelines, self.binding_bytes);
         let mut total = StageTimes::default();
         for queries in queries.chunks(most) {
-            let key = self.residents.key(shard);
+            let key = self.store.key(shard);
             let plan = Plan::new(shard.shape, queries.len(), 1, &self.pipelines);
             let of_stage = self.time_lane((key, shard), queries, &plan)?;
             total.prepare += of_stage.prepare;
             total.scan += of_stage.scan;
             total.pack += of_stage.pack;
             total.finish += of_stage.finish;
-            self.residents.forget(&[key]);
         }
         Ok(total)
     }
@@ -111,21 +114,19 @@ impl Opened {
         queries: &[EncryptedQuery],
         plan: &Plan,
     ) -> Result<StageTimes, EngineError> {
+        let mut held = Held::new(&self.store, &self.open);
+        held.add(&mut self.staging, key, shard)?;
         // One whole answer makes the lane's buffers and fills them.
         let work = Work { batch: 0, first_query: 0, queries, shard: *shard, key, plan: *plan };
         let mut works = [work];
         self.answer_works(&mut works, &mut |_, _, _| {})?;
         let plan = &works[0].plan; // with the places of the keys
-        if !self.residents.touch(key) {
-            let Self { gpu, pipelines, staging, .. } = self;
-            self.residents.upload(gpu, pipelines, staging, (key, shard), &[])?;
-        }
         let split = self.time(|this, recorder| this.rounds[0].lanes[0].split(recorder, plan))?;
         let scan = self.time(|this, recorder| {
-            this.rounds[0].lanes[0].scan(recorder, plan, this.residents.get(key));
+            this.rounds[0].lanes[0].scan(recorder, plan, held.get(key));
         })?;
         let pack = self.time(|this, recorder| {
-            this.rounds[0].lanes[0].pack(recorder, plan, this.residents.get(key));
+            this.rounds[0].lanes[0].pack(recorder, plan, held.get(key));
         })?;
         let finish = self.time(|this, recorder| {
             this.rounds[0].lanes[0].finish(recorder, plan, &this.transform);

@@ -5,15 +5,18 @@
 //! calls, so that nothing is made for a batch once there was one as large. Submissions run in
 //! order, so that a round may take over a shard's or a bundle's place from the one before it.
 
+use std::cmp::Reverse;
 use std::ops::Range;
 
 use wgpu::{ComputePassDescriptor, SubmissionIndex};
 
 use super::super::{Answer, EncryptedQuery, EngineError, ShardView};
 use super::Opened;
-use super::bundles::SLOT_BYTES;
+use super::bundles::{Bundles, SLOT_BYTES};
+use super::device::Gpu;
+use super::kernels::Pipelines;
 use super::lane::{Lane, Plan, Recorder};
-use super::resident::ShardKey;
+use super::resident::{Held, ShardKey};
 use super::staging::{Readback, STAGING_BYTES};
 use crate::limits::{BATCH_QUERIES_PER_SCAN_MAX, COLUMNS_MAX};
 
@@ -26,6 +29,9 @@ const ROUND_BYTES: u64 = 8 << 20;
 /// The same for the first round of a call, which nothing overlaps; each further one has twice the
 /// bytes of the one before.
 const FIRST_ROUND_BYTES: u64 = 2 << 20;
+/// Memory of a round's lanes, in bytes, unless one alone takes more: of the standard shape 300
+/// queries. All rounds, their staging and the keys stay below the GiB that is left for them.
+const LANES_BYTES_MAX: u64 = 256 << 20;
 /// Input of the largest lane, each query with a bundle of its own.
 const LANE_BYTES_MAX: u64 =
     BATCH_QUERIES_PER_SCAN_MAX as u64 * (COLUMNS_MAX as u64 * 3 + SLOT_BYTES);
@@ -58,22 +64,9 @@ struct Pending {
 }
 
 impl Opened {
-    /// Answers all works, a few rounds at a time.
+    /// Answers all works, a few rounds at a time. After an error the device is given up, and with it
+    /// what is under way.
     pub(super) fn answer_works(
-        &mut self,
-        works: &mut [Work<'_>],
-        done: &mut dyn FnMut(usize, usize, Answer),
-    ) -> Result<(), EngineError> {
-        let answered = self.overlap(works, done);
-        if answered.is_err() {
-            // What is in which buffer is not known.
-            self.rounds = Default::default();
-            self.bundles.forget();
-        }
-        answered
-    }
-
-    fn overlap(
         &mut self,
         works: &mut [Work<'_>],
         done: &mut dyn FnMut(usize, usize, Answer),
@@ -81,8 +74,10 @@ impl Opened {
         let (mut first, mut begun, mut given) = (0, 0, 0);
         loop {
             if first < works.len() && begun - given < ROUNDS {
-                let end = self.fill(begun, first, works)?;
-                self.submit(begun % ROUNDS, first..end, works)?;
+                let (end, held) = self.fill(begun, first, works)?;
+                // The largest first, so that each lane gets as much in one round as in another.
+                works[first..end].sort_by_key(|work| Reverse(work.queries.len()));
+                self.submit(begun % ROUNDS, first..end, works, &held)?;
                 (first, begun) = (end, begun + 1);
             } else if given < begun {
                 self.hand_out(given % ROUNDS, works, done)?;
@@ -94,38 +89,33 @@ impl Opened {
     }
 
     /// Finds a place on the device for what the works from `first` on read, until the round has
-    /// enough of them; where the next round begins.
+    /// enough of them; where the next round begins. Shards are held until the submission, after
+    /// which it comes before whatever takes their place.
     fn fill(
         &mut self,
         round: usize,
         first: usize,
         works: &mut [Work<'_>],
-    ) -> Result<usize, EngineError> {
+    ) -> Result<(usize, Held), EngineError> {
         self.bundles.begin();
         let bytes_max = ROUND_BYTES.min(FIRST_ROUND_BYTES << round.min(8));
-        let mut keys: Vec<ShardKey> = Vec::new();
-        let (mut bytes, mut queries) = (0, 0);
+        let mut held = Held::new(&self.store, &self.open);
+        let (mut bytes, mut lane_bytes, mut queries) = (0, 0, 0);
         for (index, work) in works.iter_mut().enumerate().skip(first) {
             queries += work.queries.len();
-            let new = !keys.contains(&work.key);
+            lane_bytes += work.plan.lane_bytes();
             let fits = bytes + self.bundles.fresh_bytes() < bytes_max
+                && lane_bytes <= LANES_BYTES_MAX
                 && queries <= self.bundles.queries_max()
-                && (!new || self.residents.fits_beside(work.shard.shape, &keys));
+                && held.fits(work.key, work.shard.shape);
             if index > first && !fits {
-                return Ok(index);
+                return Ok((index, held));
             }
-            if !self.residents.touch(work.key) {
-                let Self { gpu, pipelines, staging, .. } = self;
-                let shard = (work.key, &work.shard);
-                self.residents.upload(gpu, pipelines, staging, shard, &keys)?;
-            }
-            if new {
-                keys.push(work.key);
-            }
+            held.add(&mut self.staging, work.key, &work.shard)?;
             work.plan.set_keys(self.bundles.place(work.queries));
             bytes += work.plan.input_bytes();
         }
-        Ok(works.len())
+        Ok((works.len(), held))
     }
 
     /// Submits works whose shards and bundles have places.
@@ -134,20 +124,17 @@ impl Opened {
         round: usize,
         range: Range<usize>,
         works: &[Work<'_>],
+        held: &Held,
     ) -> Result<(), EngineError> {
         let works = &works[range.clone()];
-        let Self { gpu, pipelines, transform, staging, residents, bundles, rounds, rates, .. } =
-            self;
+        let Self { gpu, pipelines, transform, staging, bundles, rounds, rates, .. } = self;
         let Round { lanes, readback, pending } = &mut rounds[round];
-        lanes.resize_with(lanes.len().max(works.len()), Lane::default);
-        let lanes = &mut lanes[..works.len()];
         let bytes: u64 = works.iter().map(|work| work.plan.response_bytes()).sum();
         let back = gpu.checked(|| {
-            let lanes = lanes.iter_mut().zip(works);
-            lanes.for_each(|(lane, work)| lane.grow(gpu, pipelines, &bundles.pool, &work.plan));
+            grow(lanes, works, gpu, pipelines, bundles);
             Ok(readback.buffer(gpu, bytes))
         })?;
-        let lanes = &*lanes;
+        let lanes = &lanes[..works.len()];
         let both = || lanes.iter().zip(works);
         let fill = |write: &mut dyn FnMut(u64, &[u8])| {
             let mut at = 0;
@@ -173,7 +160,7 @@ impl Opened {
             let read = lanes.iter().map(Lane::before_scan);
             recorder.pass.transition_resources(read, std::iter::empty());
             for (lane, work) in both() {
-                let shard = residents.get(work.key);
+                let shard = held.get(work.key);
                 lane.scan(&mut recorder, &work.plan, shard);
                 lane.pack(&mut recorder, &work.plan, shard);
             }
@@ -190,8 +177,6 @@ impl Opened {
             }
         })?;
         bundles.sent();
-        // Shards that were good for one call.
-        works.iter().for_each(|work| residents.forget(&[work.key]));
         *pending = Some(Pending { works: range, bytes, submission });
         Ok(())
     }
@@ -219,4 +204,23 @@ impl Opened {
             }
         })
     }
+}
+
+/// Makes lanes as large as the works need; all of them anew if together they would be too large.
+fn grow(
+    lanes: &mut Vec<Lane>,
+    works: &[Work<'_>],
+    gpu: &Gpu,
+    pipelines: &Pipelines,
+    bundles: &Bundles,
+) {
+    lanes.resize_with(lanes.len().max(works.len()), Lane::default);
+    let needed = works.iter().map(|work| work.plan.lane_bytes()).chain(std::iter::repeat(0));
+    let grown: u64 = lanes.iter().zip(needed).map(|(lane, needed)| lane.bytes().max(needed)).sum();
+    if grown > LANES_BYTES_MAX {
+        lanes.clear();
+        lanes.resize_with(works.len(), Lane::default);
+    }
+    let lanes = lanes.iter_mut().zip(works);
+    lanes.for_each(|(lane, work)| lane.grow(gpu, pipelines, &bundles.pool, &work.plan));
 }
