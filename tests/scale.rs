@@ -10,7 +10,7 @@ use sotto::build::{self, BuildOptions, Input, Silent};
 use sotto::client::{Client, OperatorKey, Options, Outcome, Replica, Trust};
 use sotto::engine::{EngineOptions, select_with};
 use sotto::params::ShapeWishes;
-use sotto::server::{Identity, Server, ServerBounds, ServerOptions, certificates};
+use sotto::server::{Callers, Identity, Server, ServerBounds, ServerOptions, certificates};
 use sotto::shard::Database;
 
 const SHARDS: u32 = 2_000;
@@ -86,6 +86,7 @@ async fn two_thousand_shards_answer_four_connections_at_once() {
     let server_options = ServerOptions {
         listen: ([127, 0, 0, 1], 0).into(),
         identity: Identity::from_pem(&made.server_pem, &made.server_key).unwrap(),
+        callers: Callers::Loopback,
         engines: select_with(&EngineOptions::default()).unwrap().engines,
         bounds: ServerBounds::default(),
     };

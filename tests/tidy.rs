@@ -27,7 +27,7 @@ const ORDER: [&str; 16] = [
 ];
 
 /// Outside crates that live in some modules only.
-const OWNERS: [(&str, &[&str]); 17] = [
+const OWNERS: [(&str, &[&str]); 18] = [
     ("wgpu", &["engine"]),
     ("bytemuck", &["engine"]),
     ("pollster", &["engine"]),
@@ -40,6 +40,7 @@ const OWNERS: [(&str, &[&str]); 17] = [
     ("quinn", &["server", "client"]),
     ("rustls", &["server", "client"]),
     ("rcgen", &["server"]),
+    ("webpki", &["server"]),
     ("lru", &["server"]),
     ("clap", &["commands", "main"]),
     ("tokio", &["worker", "server", "client", "commands", "main"]),

@@ -16,7 +16,7 @@ use sotto::build::{self, BuildOptions, Input, Silent};
 use sotto::client::{OperatorKey, Options, Replica, Trust};
 use sotto::engine::{EngineOptions, select_with};
 use sotto::server::certificates::{self, LocalCertificates};
-use sotto::server::{Identity, Server, ServerBounds, ServerOptions};
+use sotto::server::{Callers, Identity, Server, ServerBounds, ServerOptions};
 use sotto::shard::Database;
 use sotto::shard::manifest::SHARDS_DIR;
 use sotto::wire::ALPN;
@@ -90,10 +90,15 @@ pub(crate) struct Serving {
 }
 
 pub(crate) fn serve(db: &Path) -> Serving {
+    serve_for(|_| Callers::Loopback, db)
+}
+
+pub(crate) fn serve_for(callers: fn(&LocalCertificates) -> Callers, db: &Path) -> Serving {
     let certificates = certificates::localhost().unwrap();
     let options = ServerOptions {
         listen: ([127, 0, 0, 1], 0).into(),
         identity: Identity::from_pem(&certificates.server_pem, &certificates.server_key).unwrap(),
+        callers: callers(&certificates),
         engines: select_with(&EngineOptions::default()).unwrap().engines,
         bounds: ServerBounds::default(),
     };

@@ -19,7 +19,7 @@ use sotto::build::{self, BuildOptions, BuildReport, Console, Input, Progress, Si
 use sotto::client::{CallReport, Client, OperatorKey, Options, Outcome, Replica, SentQuery, Trust};
 use sotto::engine::select_with;
 use sotto::limits;
-use sotto::server::{Identity, Server, ServerBounds, ServerOptions, certificates};
+use sotto::server::{Callers, Identity, Server, ServerBounds, ServerOptions, certificates};
 use sotto::shard::Database;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
@@ -261,6 +261,7 @@ async fn serve(
     let options = ServerOptions {
         listen: ([127, 0, 0, 1], 0).into(),
         identity: Identity::from_pem(&made.server_pem, &made.server_key)?,
+        callers: Callers::Loopback,
         engines: selected.engines,
         bounds: ServerBounds::default(),
     };
