@@ -168,14 +168,14 @@ impl Server {
         self.service.counters.clone()
     }
 
-    /// What its workers count: who answered, and how devices fare.
-    pub fn work_counters(&self) -> Arc<WorkCounters> {
-        self.workers.counters()
-    }
-
     /// The way to change certificates and callers while it serves.
     pub fn doorkeeper(&self) -> Doorkeeper {
         Doorkeeper { endpoint: self.endpoint.clone(), service: self.service.clone() }
+    }
+
+    /// What its workers count: who answered, and how devices fare.
+    pub fn work_counters(&self) -> Arc<WorkCounters> {
+        self.workers.counters()
     }
 
     /// Serves until `shutdown` is ready; then finishes what is in flight, within the drain
