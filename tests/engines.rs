@@ -239,10 +239,10 @@ fn gpu_engines() -> Vec<Box<dyn Engine>> {
 #[cfg(feature = "gpu")]
 fn gpu_engines() -> Vec<Box<dyn Engine>> {
     let options = GpuOptions {
-        shard_bytes: None,
         binding_bytes: Some(1 << 20),
         integers: Some(Integers::Halves),
         dispatch_time: Some(std::time::Duration::from_micros(1)),
+        ..GpuOptions::default()
     };
     let wide = GpuOptions { integers: Some(Integers::Wide), ..GpuOptions::default() };
     [wide, options].iter().flat_map(gpu_engine).map(boxed).collect()
@@ -600,6 +600,7 @@ fn shards_stay_on_a_gpu_by_recent_use() {
     let batch = Batch { shard: cases[0].view(), queries: &cases[0].queries };
     let error = engine.answer(&[batch], &mut |_, _, _| panic!("answered")).unwrap_err();
     assert!(matches!(error, EngineError::Device(_)), "{error}");
+    engine.renew().unwrap();
     let batch = Batch { shard: cases[3].view(), queries: &cases[3].queries };
     engine.answer(&[batch], &mut |_, _, answer| assert_eq!(answer, cases[3].answers[0])).unwrap();
 }

@@ -34,7 +34,7 @@ use crate::scheme::KeyBundle;
 
 pub use crate::shard::{ContentId, ShardView};
 #[cfg(feature = "gpu")]
-pub use gpu::{GpuEngine, GpuOptions};
+pub use gpu::{Fault, Faults, GpuEngine, GpuOptions};
 pub use select::{
     EngineChoice, EngineOptions, GpuChoice, GpuInfo, GpuKind, Integers, IsaChoice, SelectError,
     Selected, UnknownChoice, gpus, select, select_with,

@@ -45,7 +45,7 @@ pub struct EngineOptions {
     /// Which GPUs; one that is named is taken or refused, and may be a software one. Named twice,
     /// it is opened twice.
     pub gpus: Vec<GpuChoice>,
-    /// Memory of each GPU that shards may take, in bytes; 4 GiB when absent.
+    /// Memory of each GPU that shards may take, in bytes; nearly all it has when absent.
     pub gpu_bytes: Option<u64>,
     /// Which instruction set of the processor.
     pub isa: IsaChoice,

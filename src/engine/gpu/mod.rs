@@ -8,20 +8,23 @@
 //! Read next: [`lane`] (what is dispatched), [`kernels`] (texts and tiles), then `shaders/`.
 
 mod device;
+mod faults;
 mod kernels;
 mod lane;
 mod resident;
 mod staging;
 mod start;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use wgpu::{BindGroup, ComputePassDescriptor};
 
 use self::device::Gpu;
+pub use self::faults::{Fault, Faults};
 use self::kernels::Pipelines;
 use self::lane::{Lane, Plan, Rates, Recorder};
-use self::resident::{Residents, ShardKey};
+use self::resident::{Held, Open, ShardKey, Store};
 use self::staging::{Readback, STAGING_BYTES, Staging};
 pub use self::start::{GpuEngine, GpuOptions};
 use super::cpu::check_sizes;
@@ -40,7 +43,8 @@ struct Opened {
     transform: BindGroup,
     staging: Staging,
     readback: Readback,
-    residents: Residents,
+    store: Arc<Store>,
+    open: Arc<Open>,
     lanes: Vec<Lane>,
     rates: Rates,
     binding_bytes: u64,
@@ -70,7 +74,7 @@ impl Opened {
         for (index, batch) in batches.iter().enumerate() {
             let shape = batch.shard.shape;
             let most = Plan::queries_max(shape, &self.pipelines, self.binding_bytes);
-            let key = self.residents.key(&batch.shard);
+            let key = self.store.key(&batch.shard);
             for (cut, queries) in batch.queries.chunks(most).enumerate() {
                 works.push(Work {
                     batch: index,
@@ -101,14 +105,13 @@ impl Opened {
         let most = Plan::queries_max(shard.shape, &self.pipelines, self.binding_bytes);
         let mut total = StageTimes::default();
         for queries in queries.chunks(most) {
-            let key = self.residents.key(shard);
+            let key = self.store.key(shard);
             let plan = Plan::new(shard.shape, queries.len(), &self.pipelines);
             let of_stage = self.time_lane((key, shard), queries, &plan)?;
             total.prepare += of_stage.prepare;
             total.scan += of_stage.scan;
             total.pack += of_stage.pack;
             total.finish += of_stage.finish;
-            self.residents.forget(&[key]);
         }
         Ok(total)
     }
@@ -120,18 +123,16 @@ impl Opened {
         queries: &[EncryptedQuery],
         plan: &Plan,
     ) -> Result<StageTimes, EngineError> {
+        let mut held = Held::new(&self.store, &self.open);
+        held.add(&mut self.staging, key, shard)?;
         // One whole answer makes the lane's buffers and fills them.
         let work = Work { batch: 0, first_query: 0, queries, shard: *shard, key, plan: *plan };
         self.round(&[work], &mut |_, _, _| {})?;
-        if !self.residents.touch(key) {
-            let Self { gpu, pipelines, staging, .. } = self;
-            self.residents.upload(gpu, pipelines, staging, (key, shard), &[])?;
-        }
         let scan = self.time(|this, recorder| {
-            this.lanes[0].scan(recorder, plan, this.residents.get(key));
+            this.lanes[0].scan(recorder, plan, held.get(key));
         })?;
         let pack = self.time(|this, recorder| {
-            this.lanes[0].pack(recorder, plan, this.residents.get(key));
+            this.lanes[0].pack(recorder, plan, held.get(key));
         })?;
         let finish = self.time(|this, recorder| {
             this.lanes[0].finish(recorder, plan, &this.transform);
@@ -151,30 +152,20 @@ impl Opened {
         works: &'w [Work<'_>],
         done: &mut dyn FnMut(usize, usize, Answer),
     ) -> Result<&'w [Work<'w>], EngineError> {
-        let mut keys: Vec<ShardKey> = Vec::new();
+        let mut held = Held::new(&self.store, &self.open);
         let mut bytes = 0;
         let mut taken = 0;
         for work in works.iter().take(ENGINE_CALL_QUERIES_MAX) {
             bytes += work.plan.input_bytes();
-            let new = !keys.contains(&work.key);
-            let fits = bytes <= STAGING_BYTES
-                && (!new || self.residents.fits_beside(work.shard.shape, &keys));
+            let fits = bytes <= STAGING_BYTES && held.fits(work.key, work.shard.shape);
             if taken > 0 && !fits {
                 break;
             }
-            if !self.residents.touch(work.key) {
-                let Self { gpu, pipelines, staging, .. } = self;
-                let shard = (work.key, &work.shard);
-                self.residents.upload(gpu, pipelines, staging, shard, &keys)?;
-            }
-            if new {
-                keys.push(work.key);
-            }
+            held.add(&mut self.staging, work.key, &work.shard)?;
             taken += 1;
         }
         let (now, later) = works.split_at(taken);
-        self.submit(now, done)?;
-        self.residents.forget(&keys);
+        self.submit(now, &held, done)?;
         Ok(later)
     }
 
@@ -182,9 +173,10 @@ impl Opened {
     fn submit(
         &mut self,
         works: &[Work<'_>],
+        held: &Held,
         done: &mut dyn FnMut(usize, usize, Answer),
     ) -> Result<(), EngineError> {
-        let Self { gpu, pipelines, staging, readback, residents, lanes, rates, .. } = self;
+        let Self { gpu, pipelines, staging, readback, lanes, rates, .. } = self;
         lanes.resize_with(lanes.len().max(works.len()), Lane::default);
         let bytes: u64 = works.iter().map(|work| work.plan.response_bytes()).sum();
         let made = gpu.checked(|| {
@@ -220,7 +212,7 @@ impl Opened {
             let mut pass = encoder.begin_compute_pass(&ComputePassDescriptor::default());
             let mut recorder = Recorder { pass: &mut pass, pipelines, rates: *rates };
             for (lane, work) in both() {
-                let shard = residents.get(work.key);
+                let shard = held.get(work.key);
                 lane.scan(&mut recorder, &work.plan, shard);
                 lane.pack(&mut recorder, &work.plan, shard);
             }

@@ -1,20 +1,25 @@
-//! Making a GPU's engine: opening the device, compiling and measuring the kernels.
+//! A GPU's engine from its start to its renewal: opening the device, compiling and measuring the
+//! kernels, giving a device up after an error.
 //!
 //! How queries are answered on a device that is open is not here but in the parent module.
 
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
-use wgpu::{BindGroup, BufferDescriptor, BufferUsages, ComputePassDescriptor};
+use wgpu::{Adapter, BindGroup, BufferDescriptor, BufferUsages, ComputePassDescriptor};
 
+use super::super::select::prove;
 use super::super::{
-    Answer, Batch, EncryptedQuery, Engine, EngineError, GpuInfo, Integers, ShardView, StageTimes,
+    Answer, Batch, EncryptedQuery, Engine, EngineError, GpuInfo, Integers, ShardStore, ShardView,
+    StageTimes,
 };
 use super::Opened;
-use super::device::{self, Gpu};
+use super::device::{self, Gpu, WAIT_TIME};
+use super::faults::{Fault, Faults};
 use super::kernels::{self, Pipelines};
 use super::lane::{Rates, Recorder};
-use super::resident::Residents;
+use super::resident::Store;
 use super::staging::{Readback, Staging};
 use crate::arith::ntt::Ntt;
 use crate::arith::{Isa, Rings, inverse, pow};
@@ -22,8 +27,6 @@ use crate::limits::BATCH_QUERIES_PER_SCAN_MAX;
 use crate::params::{D, HALF, Shape};
 use crate::scheme::KeyBundle;
 
-/// Memory for shards when no budget is given.
-const BUDGET_BYTES: u64 = 4 << 30;
 /// What one dispatch is planned to take: half of what it may, for rates are those of other shapes.
 const DISPATCH_TIME: Duration = Duration::from_millis(25);
 
@@ -34,7 +37,8 @@ const REPEATS_MAX: u32 = 1 << 10;
 /// How a GPU is used; the defaults are what its limits allow.
 #[derive(Debug, Clone, Default)]
 pub struct GpuOptions {
-    /// Device memory for shards, in bytes.
+    /// Device memory for shards, in bytes; nearly all that there is when absent, on a device with
+    /// memory of its own.
     pub shard_bytes: Option<u64>,
     /// Largest piece of a shard in one binding: for tests of how shards are cut.
     pub binding_bytes: Option<u64>,
@@ -42,51 +46,34 @@ pub struct GpuOptions {
     pub integers: Option<Integers>,
     /// What one dispatch is planned to take: for tests of how work is cut.
     pub dispatch_time: Option<Duration>,
+    /// What goes wrong: for tests of failures.
+    pub faults: Faults,
 }
 
 /// Answers on one GPU.
 pub struct GpuEngine {
-    opened: Opened,
+    info: GpuInfo,
+    options: GpuOptions,
+    store: Arc<Store>,
+    /// None after an error.
+    opened: Option<Opened>,
+    /// Told when a device that was given up is gone.
+    gone: Option<Receiver<()>>,
 }
 
 impl GpuEngine {
     /// Opens an adapter by its number in [`super::gpus`], compiles the kernels and measures them.
     pub fn new(index: usize, options: &GpuOptions) -> Result<Self, EngineError> {
-        let found = device::adapters().into_iter().nth(index);
-        let Some((adapter, info)) = found else {
-            return Err(EngineError::Device(format!("there is no GPU {index}")));
-        };
-        let integers = match (options.integers, info.integers) {
-            (Some(integers), _) => vec![integers],
-            (None, Integers::Wide) => vec![Integers::Wide, Integers::Halves],
-            (None, Integers::Halves) => vec![Integers::Halves],
-        };
-        let device_bytes = info.binding_bytes_max;
-        let binding_bytes = options.binding_bytes.map_or(device_bytes, |b| b.min(device_bytes));
-        let gpu = Gpu::open(&adapter, info)?;
-        let pipelines = Pipelines::new(&gpu, &integers)?;
-        let budget = options.shard_bytes.unwrap_or(BUDGET_BYTES);
-        let mut opened = Opened {
-            transform: transform(&gpu, &pipelines)?,
-            staging: Staging::new(&gpu)?,
-            readback: Readback::new(),
-            residents: Residents::new(budget, binding_bytes),
-            lanes: Vec::new(),
-            rates: Rates::UNKNOWN,
-            scratch: Vec::new(),
-            binding_bytes: device_bytes,
-            gpu,
-            pipelines,
-        };
-        opened.measure(&integers)?;
-        let dispatch_time = options.dispatch_time.unwrap_or(DISPATCH_TIME);
-        opened.rates.dispatch_nanos = dispatch_time.as_nanos() as f64;
-        Ok(Self { opened })
+        let (adapter, info) = adapter(index)?;
+        let (options, store) = (options.clone(), Arc::new(Store::new()));
+        let opened = Opened::new(&adapter, info.clone(), &options, &store)?;
+        store.prove();
+        Ok(Self { info, options, store, opened: Some(opened), gone: None })
     }
 
     /// What the device is.
     pub fn info(&self) -> &GpuInfo {
-        &self.opened.gpu.info
+        &self.info
     }
 
     /// Device time of one batch on a shard that is there (it is brought up where it is not), by
@@ -97,16 +84,143 @@ impl GpuEngine {
         shard: &ShardView<'_>,
         queries: &[EncryptedQuery],
     ) -> Result<StageTimes, EngineError> {
-        self.opened.time_stages(shard, queries)
+        let opened = self.opened.as_mut().ok_or_else(|| lost(&self.info))?;
+        opened.time_stages(shard, queries)
     }
 
     /// Shards brought up so far.
     pub fn uploads(&self) -> u64 {
-        self.opened.residents.uploads()
+        self.store.uploads()
+    }
+
+    /// Gives the device up, on a thread of its own: nobody knows how long a broken one takes.
+    fn close(&mut self) {
+        let old = (self.opened.take(), self.store.close());
+        let (tell, gone) = channel();
+        let dropping = std::thread::Builder::new().name("sotto-gpu-close".into());
+        let dropped = dropping.spawn(move || {
+            drop(old);
+            let _ = tell.send(()); // nobody listens to the last one
+        });
+        drop(dropped); // without a thread it was dropped here
+        self.gone = Some(gone);
+    }
+
+    /// Makes the device anew, up to its proof.
+    fn reopen(&mut self) -> Result<(), EngineError> {
+        if self.options.faults.happens(Fault::NotRenewed) {
+            return Err(EngineError::Device(format!(
+                "{}: not renewed, for a test",
+                self.info.name
+            )));
+        }
+        let (adapter, info) = adapter(self.info.index)?;
+        if info.name != self.info.name {
+            let (index, found, expected) = (info.index, info.name, &self.info.name);
+            let message = format!("GPU {index} is {found} now, expected {expected}");
+            return Err(EngineError::Device(message));
+        }
+        self.opened = Some(Opened::new(&adapter, info, &self.options, &self.store)?);
+        prove(self).map_err(|error| EngineError::Device(error.to_string()))
     }
 }
 
+impl Drop for GpuEngine {
+    fn drop(&mut self) {
+        // Others may keep the store.
+        drop(self.store.close());
+    }
+}
+
+impl Engine for GpuEngine {
+    fn name(&self) -> String {
+        let Some(opened) = &self.opened else { return format!("gpu {}, lost", self.info.name) };
+        let integers = match opened.pipelines.integers {
+            Integers::Wide => "64-bit integers",
+            Integers::Halves => "32-bit integers",
+        };
+        let budget = self.store.budget() >> 20;
+        format!("gpu {}, {integers}, {budget} MiB for shards", self.info.name)
+    }
+
+    fn store(&self) -> Option<Arc<dyn ShardStore>> {
+        Some(Arc::clone(&self.store) as Arc<dyn ShardStore>)
+    }
+
+    fn answer(
+        &mut self,
+        batches: &[Batch<'_>],
+        done: &mut dyn FnMut(usize, usize, Answer),
+    ) -> Result<(), EngineError> {
+        let opened = self.opened.as_mut().ok_or_else(|| lost(&self.info))?;
+        let answered = opened.answer(batches, done);
+        if matches!(answered, Err(EngineError::Device(_))) {
+            self.close();
+        }
+        answered
+    }
+
+    fn renew(&mut self) -> Result<(), EngineError> {
+        if self.opened.is_some() {
+            self.close();
+        }
+        // Its memory is wanted back; a device that hangs is left behind.
+        if let Some(gone) = self.gone.take() {
+            let _ = gone.recv_timeout(WAIT_TIME);
+        }
+        self.reopen().inspect_err(|_| self.close())?;
+        self.store.prove();
+        Ok(())
+    }
+}
+
+fn lost(info: &GpuInfo) -> EngineError {
+    EngineError::Device(format!("{}: given up after an error, not renewed yet", info.name))
+}
+
+/// An adapter by its number.
+fn adapter(index: usize) -> Result<(Adapter, GpuInfo), EngineError> {
+    let found = device::adapters().into_iter().nth(index);
+    found.ok_or_else(|| EngineError::Device(format!("there is no GPU {index}")))
+}
+
 impl Opened {
+    /// Opens an adapter, compiles and measures.
+    fn new(
+        adapter: &Adapter,
+        info: GpuInfo,
+        options: &GpuOptions,
+        store: &Arc<Store>,
+    ) -> Result<Self, EngineError> {
+        let integers = match (options.integers, info.integers) {
+            (Some(integers), _) => vec![integers],
+            (None, Integers::Wide) => vec![Integers::Wide, Integers::Halves],
+            (None, Integers::Halves) => vec![Integers::Halves],
+        };
+        let device_bytes = info.binding_bytes_max;
+        let binding_bytes = options.binding_bytes.map_or(device_bytes, |b| b.min(device_bytes));
+        let gpu = Gpu::open(adapter, info, &options.faults)?;
+        let budget = options.shard_bytes.unwrap_or_else(|| gpu.budget());
+        let pipelines = Pipelines::new(&gpu, &integers)?;
+        let mut opened = Self {
+            transform: transform(&gpu, &pipelines)?,
+            staging: Staging::new(&gpu)?,
+            readback: Readback::new(),
+            open: store.open(&gpu, &pipelines.part, binding_bytes, budget),
+            store: Arc::clone(store),
+            lanes: Vec::new(),
+            rates: Rates::UNKNOWN,
+            scratch: Vec::new(),
+            binding_bytes: device_bytes,
+            gpu,
+            pipelines,
+        };
+        opened.measure(&integers)?;
+        let dispatch_time = options.dispatch_time.unwrap_or(DISPATCH_TIME);
+        opened.rates.dispatch_nanos = dispatch_time.as_nanos() as f64;
+        Ok(opened)
+    }
+
     /// Finds out what a unit of each stage takes here, one query alone and a full batch, on a small
     /// shard of zeros; and which of the integers are faster.
     fn measure(&mut self, integers: &[Integers]) -> Result<(), EngineError> {
@@ -155,7 +269,7 @@ impl Opened {
                 record(self, &mut Recorder { pass: &mut pass, pipelines, rates });
             }
             drop(pass);
-            let submission = self.gpu.checked(|| Ok(self.gpu.queue.submit([encoder.finish()])))?;
+            let submission = self.gpu.checked(|| Ok(self.gpu.submit(encoder)))?;
             self.gpu.wait(submission)?;
             let taken = start.elapsed();
             if taken >= MEASURED_TIME || repeats >= REPEATS_MAX {
@@ -166,24 +280,6 @@ impl Opened {
     }
 }
 
-impl Engine for GpuEngine {
-    fn name(&self) -> String {
-        let integers = match self.opened.pipelines.integers {
-            Integers::Wide => "64-bit integers",
-            Integers::Halves => "32-bit integers",
-        };
-        format!("gpu {}, {integers}", self.opened.gpu.info.name)
-    }
-
-    fn answer(
-        &mut self,
-        batches: &[Batch<'_>],
-        done: &mut dyn FnMut(usize, usize, Answer),
-    ) -> Result<(), EngineError> {
-        self.opened.answer(batches, done)
-    }
-}
-
 /// The finish's tables: twiddles of both primes, then where each slot starts.
 fn transform(gpu: &Gpu, pipelines: &Pipelines) -> Result<BindGroup, EngineError> {
     let rings = Rings::get(Isa::PORTABLE);
@@ -191,7 +287,7 @@ fn transform(gpu: &Gpu, pipelines: &Pipelines) -> Result<BindGroup, EngineError>
     words.extend(twiddles(rings.p));
     words.extend(slot_places());
     gpu.checked(|| {
-        let buffer = gpu.device.create_buffer(&BufferDescriptor {
+        let buffer = gpu.buffer(&BufferDescriptor {
             label: Some("transform"),
             size: size_of_val(&words[..]) as u64,
             usage: BufferUsages::STORAGE | BufferUsages::COPY_DST,
