@@ -61,11 +61,10 @@ wide = floors["wide_g_per_s"]
 print(f"| multiply-adds a second: u32, u64 widening, dot4I8Packed | {floors['narrow_g_per_s']:.0f} G, "
       f"{f'{wide:.0f} G' if wide else 'none'}, {floors['dot_g_per_s']:.0f} G |")
 uploads = gpu["uploads"]
-if uploads:
-    print(f"| uploads: into free memory, in place, while answering | {uploads['into_free_memory_gb_per_s']:.2f}, "
-          f"{uploads['in_place_of_others_gb_per_s']:.2f}, {uploads['while_answering_gb_per_s']:.2f} GB/s |")
-    print(f"| answers a second, batches of {uploads['batch']}: undisturbed, while uploading | "
-          f"{uploads['answers_per_s']:.0f}, {uploads['answers_per_s_while_uploading']:.0f} |")
+print(f"| uploads: into free memory, in place, while answering | {uploads['into_free_memory_gb_per_s']:.2f}, "
+      f"{uploads['in_place_of_others_gb_per_s']:.2f}, {uploads['while_answering_gb_per_s']:.2f} GB/s |")
+print(f"| answers a second, batches of {uploads['batch']}: undisturbed, while uploading | "
+      f"{uploads['answers_per_s']:.0f}, {uploads['answers_per_s_while_uploading']:.0f} |")
 traffic = gpu["traffic"]
 for loop in traffic["loops"]:
     print(f"| random queries over {traffic['shards']} shards, {loop['outstanding']} outstanding | "

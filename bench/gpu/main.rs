@@ -217,11 +217,8 @@ fn measure(
     let mut engine = GpuEngine::new(info.index, &options)?;
     let name = engine.name();
     println!("engine {name}");
-    let store = engine.store();
-    let filled = match &store {
-        Some(store) => uploads::fill(store.as_ref(), &pool, plan.shards)?,
-        None => (plan.shards, 0.0),
-    };
+    let store = engine.store().ok_or("this is a bug: a GPU without a store")?;
+    let filled = uploads::fill(store.as_ref(), &pool, plan.shards)?;
     Row::print_heading();
     let mut answers = Vec::new();
     for &batch in plan.batches {
@@ -230,10 +227,9 @@ fn measure(
         row.print();
         answers.push(row);
     }
-    let uploads =
-        store.map(|store| uploads::measure(&mut engine, &store, &pool, &queries, filled, plan));
-    let uploads = uploads.transpose()?;
-    uploads.iter().for_each(uploads::Uploads::print);
+    let uploads = uploads::measure(&mut engine, &store, &pool, &queries, filled, plan)?;
+    uploads.print();
+    drop(store);
     let traffic = traffic::measure(engine, &pool, queries, (filled.0, noise), plan)?;
     traffic.print();
     let targets = Vec::new();
