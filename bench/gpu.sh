@@ -69,8 +69,13 @@ cp "$devices" "$out/devices.txt"
     echo "load     $(cut -d' ' -f1-3 /proc/loadavg) before"
     lscpu | grep -E '^(Model name|CPU\(s\)|Thread|L3|Hypervisor)' || true
     free -h | sed -n 2p || true
-    timeout 10 nvidia-smi 2>&1 || echo "nvidia-smi: not here"
-    timeout 10 vulkaninfo --summary 2>&1 || echo "vulkaninfo: not here"
+    for tool in nvidia-smi "vulkaninfo --summary"; do
+        if command -v ${tool%% *} >/dev/null; then
+            timeout 10 $tool 2>&1 || true
+        else
+            echo "${tool%% *} is not here"
+        fi
+    done
 } >"$out/machine.txt"
 
 # Runs a step for so many seconds at most, keeps what it printed, and says how it ended.

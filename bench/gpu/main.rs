@@ -1,12 +1,12 @@
 //! Measures a GPU beside what it could do at best, in one run.
 //!
-//! `cargo bench --bench gpu [-- [--gpu INDEX|NAME] [--quick] [--json PATH]]`: the device, its floors
-//! (reading, multiply-adds), stages and whole answers batch by batch for a shard that is on it,
-//! uploads, then random queries over 64 such shards through the server's queue, of which a thousand
-//! are compared with the processor's answers. The standard shard; `--quick` takes small ones, for
-//! a processor that plays a GPU, which is measured only when named. Without `--bench` (as `cargo
-//! test` runs it) all of it happens once, tiny, on the device that SOTTO_TEST_GPU names or a real
-//! one, or not at all.
+//! `cargo bench --bench gpu [-- [--gpu INDEX|NAME] [--quick] [--json PATH]]`: the device, its
+//! floors (reading, multiply-adds), stages and whole answers batch by batch for a shard that is on
+//! it, uploads, then random queries over 64 such shards through the server's queue, of which a
+//! thousand are compared with the processor's answers. The standard shard; `--quick` takes small
+//! ones, for a processor that plays a GPU, which is measured only when named. Without `--bench` (as
+//! `cargo test` runs it) all of it happens once, tiny, on the device that SOTTO_TEST_GPU names or a
+//! real one, or not at all.
 //!
 //! Read next: `floors.rs`, `work.rs` (what a share is of), `answers.rs`, `traffic.rs`, `report.rs`.
 
