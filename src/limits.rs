@@ -18,6 +18,11 @@
 //! | [`QUEUED_QUERY_BYTES_MAX`] | 1 GiB | queries waiting for an engine, each with its bundle |
 //! | [`QUERIES_PER_CONNECTION_MAX`] | 8 192 | every stream of a connection with a full batch |
 //! | [`ENGINE_CALL_QUERIES_MAX`] | 64 | a call ends long before the default deadline |
+//! | [`UPLOADS_WAITING_MAX`] | 4 | shards in line for a device: the processor is sooner than more |
+//! | [`UPLOAD_AGAIN_AFTER`] | 10 s | a shard that could not be brought up is not tried at once |
+//! | [`LOOK_AGAIN_TIME`] | 10 ms | how old an estimate of a worker without work may be |
+//! | [`RENEW_PAUSE_MIN`] | 100 ms | a device that fails twice in a row is left alone for so long |
+//! | [`RENEW_PAUSE_MAX`] | 30 s | pauses double up to this: a reset device is back soon after |
 //! | [`READ_BYTES_MAX`] | 512 MiB | requests being read, all together: ten full batches |
 //! | [`ANSWER_BYTES_MAX`] | 512 MiB | answers of all connections, computed or not yet sent |
 //! | [`WINDOW_QUERIES`] | 64 | on the way on one stream: a round trip of 30 ms at 1 Gbit/s |
@@ -95,6 +100,16 @@ pub const QUERIES_PER_CONNECTION_MAX: usize =
     (QUERIES_PER_BATCH_MAX * BATCHES_IN_FLIGHT_MAX) as usize;
 /// Most queries one call of an engine answers, over all shards.
 pub const ENGINE_CALL_QUERIES_MAX: usize = 64;
+/// Most shards that wait to be brought up to one device.
+pub const UPLOADS_WAITING_MAX: usize = 4;
+/// How long a shard whose upload failed is not brought up.
+pub const UPLOAD_AGAIN_AFTER: Duration = Duration::from_secs(10);
+/// How long a worker waits beside queries it may not take before it looks again.
+pub const LOOK_AGAIN_TIME: Duration = Duration::from_millis(10);
+/// Shortest pause before a device that failed again is made anew; the first time there is none.
+pub const RENEW_PAUSE_MIN: Duration = Duration::from_millis(100);
+/// Longest pause before a device that failed again is made anew.
+pub const RENEW_PAUSE_MAX: Duration = Duration::from_secs(30);
 /// Memory for requests being read, all connections together.
 pub const READ_BYTES_MAX: usize = 512 << 20;
 /// Memory for answers that are computed or not yet sent, all connections together.

@@ -7,9 +7,23 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Modules in import order: each may use those before it. ARCHITECTURE.md has the same list.
-const ORDER: [&str; 15] = [
-    "limits", "params", "arith", "scheme", "keyword", "wire", "shard", "build", "engine",
-    "schedule", "worker", "server", "client", "commands", "main",
+const ORDER: [&str; 16] = [
+    "limits",
+    "params",
+    "arith",
+    "scheme",
+    "keyword",
+    "wire",
+    "shard",
+    "build",
+    "engine",
+    "schedule",
+    "placement",
+    "worker",
+    "server",
+    "client",
+    "commands",
+    "main",
 ];
 
 /// Outside crates that live in some modules only.
