@@ -10,7 +10,6 @@ use std::collections::{HashSet, VecDeque};
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::Instant;
 
 use super::arrivals::Draws;
 use crate::build::{Input, InputFormat, input};
@@ -410,24 +409,15 @@ impl Stock {
         }
     }
 
-    /// The next group; none when there is none by `until`.
-    pub(super) fn take(&self, until: Instant) -> Option<Group> {
+    /// The next group, if one is made.
+    pub(super) fn take(&self) -> Option<Group> {
         let mut state = self.lock();
-        loop {
-            if let Some(group) = state.ready.pop_front() {
-                state.taken += 1;
-                // What a run takes beyond what was asked for is made while it runs.
-                state.wanted = state.wanted.max(state.taken + GROUPS_AHEAD);
-                self.changed.notify_all();
-                return Some(group);
-            }
-            let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() || state.closed {
-                return None;
-            }
-            let waited = self.changed.wait_timeout(state, left);
-            state = waited.unwrap_or_else(PoisonError::into_inner).0;
-        }
+        let group = state.ready.pop_front()?;
+        state.taken += 1;
+        // What a run takes beyond what was asked for is made while it runs.
+        state.wanted = state.wanted.max(state.taken + GROUPS_AHEAD);
+        self.changed.notify_all();
+        Some(group)
     }
 }
 

@@ -29,7 +29,7 @@ use crate::wire::{Bytes, PublicParameters, Status};
 
 /// How long before its first query a bundle is sent.
 pub(super) const LEAD: Duration = Duration::from_millis(500);
-/// How long the time-keeper waits for a group before it looks at what else is due.
+/// How soon the time-keeper asks again where no group was in stock.
 const GLANCE: Duration = Duration::from_millis(5);
 
 /// Connections, queries in stock and whoever verifies: what all runs of a command share.
@@ -91,6 +91,9 @@ impl Rig {
         let (ready, bytes) = blocking(move || stock.prepare(groups)).await??;
         let queries = ready * self.maker.group_queries() as u64;
         let prepared = Prepared { queries, bytes, seconds: begun.elapsed().as_secs_f64() };
+        for (line, client) in self.lines.iter_mut().zip(&mut self.clients) {
+            *line = client.line().await?; // a new one where it was silent for too long
+        }
 
         let number = self.trials;
         self.trials += 1;
@@ -214,7 +217,11 @@ impl Pacer {
             }
         }
         let end = begin.elapsed();
+        for staged in self.staged.iter().take_while(|staged| staged.at <= end) {
+            self.desk.ledger.never_sent(staged.at, self.batch);
+        }
         while let Some(at) = self.times.next_if(|&at| at + LEAD <= end) {
+            self.desk.ledger.planned(at + LEAD, self.batch);
             self.desk.ledger.never_sent(at + LEAD, self.batch);
         }
     }
@@ -226,10 +233,7 @@ impl Pacer {
         while self.times.peek().is_some_and(|&at| at <= begin.elapsed()) {
             let front_end = &mut self.front_ends[self.next];
             if front_end.frames.is_empty() {
-                // Nothing else may become late for waiting here.
-                let until = self.staged.front().map_or(begin, |staged| begin + staged.at);
-                let until = until.min(Instant::now() + GLANCE);
-                let Some(group) = self.stock.take(until) else { return false };
+                let Some(group) = self.stock.take() else { return false };
                 let (tell, known) = watch::channel(None);
                 let Group { bundles, frames } = group;
                 (front_end.frames, front_end.known) = (frames, known);

@@ -184,9 +184,13 @@ fn header(args: &LoadArgs, options: &LoadOptions, goal: Goal) -> String {
         Popularity::Uniform => "uniform".to_owned(),
         Popularity::Zipf(exponent) => format!("Zipf({exponent})"),
     };
+    let goal = match goal {
+        Goal::Rate(rate) => format!("{rate} queries a second"),
+        Goal::Limit(rate) => format!("the limit, from {rate} queries a second on"),
+    };
     let keys = if args.records.is_some() { "keys of a file" } else { "random absent keys" };
     format!(
-        "{goal:?}, objective p99 {:?}; {arrivals}, seed {}; shards {shards}, {keys}, {} a frame, \
+        "{goal}; objective p99 {:?}; {arrivals}, seed {}; shards {shards}, {keys}, {} a frame, \
          {} a bundle;\n{} front-ends; {:.0}% of answers verified; at most {} MiB of queries\n",
         args.slo_p99,
         options.seed,
