@@ -28,6 +28,9 @@ pub mod engine;
 pub mod schedule;
 
 #[cfg(feature = "server")]
+pub mod placement;
+
+#[cfg(feature = "server")]
 pub mod worker;
 
 #[cfg(feature = "server")]

@@ -18,9 +18,18 @@
 //! | [`QUEUED_QUERY_BYTES_MAX`] | 1 GiB | queries waiting for an engine, each with its bundle |
 //! | [`QUERIES_PER_CONNECTION_MAX`] | 8 192 | every stream of a connection with a full batch |
 //! | [`ENGINE_CALL_QUERIES_MAX`] | 64 | a call ends long before the default deadline |
+//! | [`UPLOADS_WAITING_MAX`] | 4 | shards in line for a device: the processor is sooner than more |
+//! | [`UPLOAD_AGAIN_AFTER`] | 10 s | a shard that could not be brought up is not tried at once |
+//! | [`LOOK_AGAIN_TIME`] | 10 ms | how old an estimate of a worker without work may be |
+//! | [`RENEW_PAUSE_MIN`] | 100 ms | a device that fails twice in a row is left alone for so long |
+//! | [`RENEW_PAUSE_MAX`] | 30 s | pauses double up to this: a reset device is back soon after |
 //! | [`READ_BYTES_MAX`] | 512 MiB | requests being read, all together: ten full batches |
-//! | [`STREAM_WINDOW_BYTES`] | 4 MiB | what one stream may send unread: a round trip at 1 Gbit/s |
-//! | [`CONNECTION_WINDOW_BYTES`] | 8 MiB | all streams of a connection, in each direction |
+//! | [`ANSWER_BYTES_MAX`] | 512 MiB | answers of all connections, computed or not yet sent |
+//! | [`WINDOW_QUERIES`] | 64 | on the way on one stream: a round trip of 30 ms at 1 Gbit/s |
+//! | [`WINDOW_BYTES_MIN`] | 256 KiB | hints and parameters, too, go in a few round trips |
+//! | [`WINDOW_BYTES_MAX`] | 8 MiB | a connection's, in each direction, at the largest shapes |
+//! | [`CONNECTION_STATE_BYTES`] | 64 KiB | QUIC, TLS and tasks of one connection, about |
+//! | [`MEMORY_SHARE_MAX`] | 2 | a server takes half the machine: the rest keeps shards in memory |
 //! | [`RETRY_AFTER_MIN`] | 50 ms | coming back sooner only adds to the load |
 //! | [`RETRY_AFTER_MAX`] | 5 s | half the default deadline: a try again still makes sense |
 //! | [`FRAME_OVERHEAD_BYTES`] | 256 | tags, lengths, nonce, uid and numbers around one query |
@@ -28,7 +37,9 @@
 //! | [`PARAMETERS_REPLY_BYTES_MAX`] | 1.6 MiB | before a client knows the shape: 24 bytes a shard |
 //! | [`NONCE_BYTES_MAX`] | 32 | wire.md |
 //! | [`HINTS_PER_REQUEST_MAX`] | 1 024 | as many shards as one padded batch can name |
-//! | [`CONNECTIONS_MAX`] | 1 024 | front-ends pool their users; each holds stream buffers |
+//! | [`CONNECTIONS_MAX`] | 256 | front-ends pool their users; each holds stream buffers |
+//! | [`CONNECTIONS_PER_FRONT_END_MAX`] | 64 | some machines of one; three leave room |
+//! | [`SHARE_MAX`] | 1 000 000 | a front-end's weight beside others: parts in a million |
 //! | [`STREAM_READ_TIMEOUT`] | 10 s | a request that trickles in is given up alone |
 //! | [`STREAM_WRITE_TIMEOUT`] | 10 s | a peer that does not read its answers is given up alone |
 //! | [`STREAM_SEND_TIME_MAX`] | 60 s | a slow reader holds a batch's answers: 30 MB at 4 Mbit/s |
@@ -93,12 +104,30 @@ pub const QUERIES_PER_CONNECTION_MAX: usize =
     (QUERIES_PER_BATCH_MAX * BATCHES_IN_FLIGHT_MAX) as usize;
 /// Most queries one call of an engine answers, over all shards.
 pub const ENGINE_CALL_QUERIES_MAX: usize = 64;
+/// Most shards that wait to be brought up to one device.
+pub const UPLOADS_WAITING_MAX: usize = 4;
+/// How long a shard whose upload failed is not brought up.
+pub const UPLOAD_AGAIN_AFTER: Duration = Duration::from_secs(10);
+/// How long a worker waits beside queries it may not take before it looks again.
+pub const LOOK_AGAIN_TIME: Duration = Duration::from_millis(10);
+/// Shortest pause before a device that failed again is made anew; the first time there is none.
+pub const RENEW_PAUSE_MIN: Duration = Duration::from_millis(100);
+/// Longest pause before a device that failed again is made anew.
+pub const RENEW_PAUSE_MAX: Duration = Duration::from_secs(30);
 /// Memory for requests being read, all connections together.
 pub const READ_BYTES_MAX: usize = 512 << 20;
-/// What a peer may send on one stream before we have read any of it.
-pub const STREAM_WINDOW_BYTES: u32 = 4 << 20;
-/// What a peer may send on one connection before we have read any of it, and we before it has.
-pub const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
+/// Memory for answers that are computed or not yet sent, all connections together.
+pub const ANSWER_BYTES_MAX: usize = 512 << 20;
+/// Queries one stream may have on the way; a connection has twice as many, and their answers.
+pub const WINDOW_QUERIES: usize = 64;
+/// Smallest window of a stream or connection.
+pub const WINDOW_BYTES_MIN: u32 = 256 << 10;
+/// Largest window of a stream or connection.
+pub const WINDOW_BYTES_MAX: u32 = 8 << 20;
+/// Memory of one connection besides its windows.
+pub const CONNECTION_STATE_BYTES: u64 = 64 << 10;
+/// The part of the machine's memory that a server's bounds add up to at most: one in so many.
+pub const MEMORY_SHARE_MAX: u64 = 2;
 /// Shortest time an overloaded server asks a client to wait.
 pub const RETRY_AFTER_MIN: Duration = Duration::from_millis(50);
 /// Longest time an overloaded server asks a client to wait.
@@ -114,7 +143,11 @@ pub const NONCE_BYTES_MAX: usize = 32;
 /// Most shards one hint request may name.
 pub const HINTS_PER_REQUEST_MAX: u32 = 1_024;
 /// Most connections at once.
-pub const CONNECTIONS_MAX: usize = 1_024;
+pub const CONNECTIONS_MAX: usize = 256;
+/// Most connections of one front-end that is known by its certificate.
+pub const CONNECTIONS_PER_FRONT_END_MAX: usize = 64;
+/// Largest share one front-end may be given.
+pub const SHARE_MAX: u32 = 1_000_000;
 /// Most queries one secret encrypts (scheme.md, "Secrets").
 pub const QUERIES_PER_SECRET_MAX: usize = 16;
 /// Most queries one pass over a shard answers.
@@ -190,7 +223,7 @@ const _: () = assert!(DEADLINE_DEFAULT.as_secs() < DRAIN_TIMEOUT.as_secs());
 const _: () = assert!(RETRY_AFTER_MAX.as_secs() < DEADLINE_DEFAULT.as_secs());
 const _: () = assert!(BATCH_QUERIES_PER_SCAN_MAX <= ENGINE_CALL_QUERIES_MAX);
 const _: () = assert!(STREAM_WRITE_TIMEOUT.as_secs() <= STREAM_SEND_TIME_MAX.as_secs());
-const _: () = assert!(STREAM_WINDOW_BYTES <= CONNECTION_WINDOW_BYTES);
+const _: () = assert!(WINDOW_BYTES_MIN <= WINDOW_BYTES_MAX);
 const _: () = assert!(DEADLINE_DEFAULT.as_secs() <= DEADLINE_MAX.as_secs());
 const _: () = assert!(DEADLINE_DEFAULT.as_secs() < ANSWER_TIMEOUT.as_secs());
 const _: () = assert!(

@@ -11,7 +11,7 @@ use sotto::arith::ntt::Ntt;
 use sotto::arith::{Automorphism, Halves, Isa, IsaName, Rings, zero_poly};
 use sotto::engine::{
     Answer, Batch, EncryptedQuery, Engine, EngineChoice, EngineError, EngineOptions, GpuChoice,
-    GpuKind, IsaChoice, SelectError, ShardView, gpus, select, select_with,
+    GpuKind, IsaChoice, SelectError, Selected, ShardView, gpus, select, select_with,
 };
 #[cfg(feature = "gpu")]
 use sotto::engine::{ContentId, GpuEngine, GpuOptions, Integers};
@@ -205,8 +205,14 @@ fn check(engine: &mut dyn Engine, cases: &[(&Case, usize)]) {
     }
 }
 
-/// Every engine present, the slowest first.
+/// Every engine present, the slowest first; those of GPUs alone if SOTTO_TEST_ENGINES is gpu, for
+/// bench/gpu.sh, which has no time for more.
 fn engines() -> Vec<Box<dyn Engine>> {
+    if std::env::var("SOTTO_TEST_ENGINES").is_ok_and(|which| which == "gpu") {
+        let engines = gpu_engines();
+        assert!(!engines.is_empty(), "SOTTO_TEST_ENGINES=gpu: there is none");
+        return engines;
+    }
     let mut engines = Vec::new();
     for isa in IsaName::ALL {
         for threads in [1, 2, 3] {
@@ -233,10 +239,10 @@ fn gpu_engines() -> Vec<Box<dyn Engine>> {
 #[cfg(feature = "gpu")]
 fn gpu_engines() -> Vec<Box<dyn Engine>> {
     let options = GpuOptions {
-        shard_bytes: None,
         binding_bytes: Some(1 << 20),
         integers: Some(Integers::Halves),
         dispatch_time: Some(std::time::Duration::from_micros(1)),
+        ..GpuOptions::default()
     };
     let wide = GpuOptions { integers: Some(Integers::Wide), ..GpuOptions::default() };
     [wide, options].iter().flat_map(gpu_engine).map(boxed).collect()
@@ -507,31 +513,43 @@ fn choices_are_taken_or_refused() {
     assert_eq!(error.to_string(), expected);
 }
 
-/// What is forced is taken or refused; left to choose, the processor answers and says why.
+/// What is forced is taken or refused; left to choose, every real GPU is taken beside the
+/// processor, or a line says why not.
 #[test]
-fn a_gpu_is_taken_when_asked_for() {
-    let selected = select_with(&EngineOptions::default()).unwrap();
-    assert!(selected.engine.name().starts_with("cpu"), "{}", selected.engine.name());
-    assert!(selected.why_no_gpu.expect("a reason").contains("--engine gpu"));
+fn gpus_are_taken_beside_the_processor() {
+    let names = |selected: &Selected| -> Vec<String> {
+        selected.engines.iter().map(|engine| engine.name()).collect()
+    };
     let found = gpus();
+    let real = found.iter().filter(|gpu| gpu.kind == GpuKind::Real && gpu.lacks.is_none()).count();
     let forced = EngineOptions { engine: EngineChoice::Gpu, ..EngineOptions::default() };
-    if !found.iter().any(|gpu| gpu.kind == GpuKind::Real && gpu.lacks.is_none()) {
+    let auto = select_with(&EngineOptions::default()).unwrap();
+    let taken = names(&auto);
+    assert!(taken[0].starts_with("cpu"), "{taken:?}");
+    assert!(taken[1..].iter().all(|name| name.starts_with("gpu")), "{taken:?}");
+    assert_eq!(taken.len(), 1 + real, "{taken:?}, {:?}", auto.why_no_gpu);
+    if real == 0 {
+        let why = auto.why_no_gpu.expect("a reason");
+        assert!(found.iter().all(|gpu| why.contains(&gpu.name)), "{why}");
         let error = select_with(&forced).err().expect("no real GPU to take").to_string();
         assert!(found.iter().all(|gpu| error.contains(&gpu.name)), "{error}");
     }
-    let missing = GpuChoice::Name("no such device".into());
-    let missing = EngineOptions { gpu: Some(missing), ..EngineOptions::default() };
-    assert!(matches!(select_with(&missing), Err(SelectError::Gpu { .. })));
-    let both = EngineOptions {
-        engine: EngineChoice::Cpu,
-        gpu: Some(GpuChoice::Index(0)),
-        ..EngineOptions::default()
+    let cpu = EngineOptions { engine: EngineChoice::Cpu, ..EngineOptions::default() };
+    assert_eq!(names(&select_with(&cpu).unwrap()), taken[..1]);
+    let with = |engine, gpus: &[&str]| {
+        let gpus = gpus.iter().map(|gpu| gpu.parse().unwrap()).collect();
+        select_with(&EngineOptions { engine, gpus, ..EngineOptions::default() })
     };
-    assert!(matches!(select_with(&both), Err(SelectError::Gpu { .. })));
+    let missing = with(EngineChoice::Auto, &["no such device"]);
+    assert!(matches!(missing, Err(SelectError::Gpu { .. })));
+    assert!(matches!(with(EngineChoice::Cpu, &["0"]), Err(SelectError::Gpu { .. })));
     let Ok(wanted) = std::env::var("SOTTO_TEST_GPU") else { return };
-    let named = EngineOptions { gpu: Some(wanted.parse().unwrap()), ..EngineOptions::default() };
-    let selected = select_with(&named).unwrap();
-    assert!(selected.engine.name().starts_with("gpu"), "{}", selected.engine.name());
+    let selected = with(EngineChoice::Auto, &[&wanted, &wanted]).unwrap();
+    let taken = names(&selected);
+    assert!(taken.len() == 3 && taken[0].starts_with("cpu"), "{taken:?}");
+    assert!(taken[1..].iter().all(|name| name.starts_with("gpu")), "{taken:?}");
+    let one_missing = with(EngineChoice::Gpu, &[&wanted, "no such device"]);
+    assert!(matches!(one_missing, Err(SelectError::Gpu { .. })));
 }
 
 /// Shards with names stay on a GPU while they fit, the one used longest ago makes room, and one
@@ -582,6 +600,7 @@ fn shards_stay_on_a_gpu_by_recent_use() {
     let batch = Batch { shard: cases[0].view(), queries: &cases[0].queries };
     let error = engine.answer(&[batch], &mut |_, _, _| panic!("answered")).unwrap_err();
     assert!(matches!(error, EngineError::Device(_)), "{error}");
+    engine.renew().unwrap();
     let batch = Batch { shard: cases[3].view(), queries: &cases[3].queries };
     engine.answer(&[batch], &mut |_, _, answer| assert_eq!(answer, cases[3].answers[0])).unwrap();
 }

@@ -8,9 +8,9 @@ use std::sync::Arc;
 
 use sotto::build::{self, BuildOptions, Input, Silent};
 use sotto::client::{Client, OperatorKey, Options, Outcome, Replica, Trust};
-use sotto::engine::{EngineChoice, IsaChoice, select};
+use sotto::engine::{EngineOptions, select_with};
 use sotto::params::ShapeWishes;
-use sotto::server::{Identity, Server, ServerBounds, ServerOptions, certificates};
+use sotto::server::{Callers, Identity, Server, ServerBounds, ServerOptions, certificates};
 use sotto::shard::Database;
 
 const SHARDS: u32 = 2_000;
@@ -86,7 +86,8 @@ async fn two_thousand_shards_answer_four_connections_at_once() {
     let server_options = ServerOptions {
         listen: ([127, 0, 0, 1], 0).into(),
         identity: Identity::from_pem(&made.server_pem, &made.server_key).unwrap(),
-        engines: vec![select(EngineChoice::Auto, IsaChoice::Auto, None).unwrap()],
+        callers: Callers::Loopback,
+        engines: select_with(&EngineOptions::default()).unwrap().engines,
         bounds: ServerBounds::default(),
     };
     let server = Server::bind(server_options, database).unwrap();

@@ -15,7 +15,7 @@ use sotto::arith::IsaName;
 use sotto::engine::EncryptedQuery;
 
 use super::inputs::Store;
-use super::{answers, machine};
+use super::{answers, pin};
 
 /// All runs of one way to read the file.
 pub(super) struct Cold {
@@ -77,7 +77,7 @@ fn answer(
     cores: &[usize],
 ) -> Result<Timed, Box<dyn Error>> {
     let mut engine = answers::engine(isa, threads)?;
-    machine::pin_engines(cores)?;
+    pin::pin_engines(cores)?;
     let database = store.open()?;
     let shard = database.shard(0).ok_or("the database has no shard")?;
     let (before, start) = (disk_bytes(), Instant::now());

@@ -12,8 +12,8 @@ use sotto::arith::IsaName;
 use sotto::engine::ShardView;
 use sotto::params::{D, Shape};
 
-use super::machine::pin_this_thread;
 use super::peaks::{self, Peak};
+use super::pin::pin_this_thread;
 
 /// Tries to find a peak each time: short ones, which other work on the machine may miss.
 const PEAK_TRIES: usize = 12;

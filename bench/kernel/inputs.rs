@@ -1,64 +1,17 @@
-//! Noise in the form of queries and of a shard, and the shard as a database on disk: engines read
-//! it through the same map as a server's.
+//! A shard of noise as a database on disk: engines read it through the same map as a server's.
 
 use std::error::Error;
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
-use sotto::engine::EncryptedQuery;
-use sotto::params::{D, ENTRY_MEAN_SQUARE, P, Q, Shape};
-use sotto::scheme::KeyBundle;
+use sotto::params::{ENTRY_MEAN_SQUARE, P, Q, Shape};
 use sotto::shard::manifest::{MANIFEST_NAME, SHARDS_DIR};
 use sotto::shard::write::{Sections, write_shard};
 use sotto::shard::{Database, Header, Manifest, ManifestHead};
 use sotto::wire::SigningKey;
 use tempfile::TempDir;
 
-/// Noise, fast: xorshift64.
-pub(super) struct Noise(u64);
-
-impl Noise {
-    pub(super) fn new() -> Self {
-        Self(0x9e37_79b9_7f4a_7c15)
-    }
-
-    fn word(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-
-    pub(super) fn bytes(&mut self, count: usize) -> Vec<u8> {
-        let mut bytes = vec![0; count];
-        bytes
-            .chunks_mut(8)
-            .for_each(|to| to.copy_from_slice(&self.word().to_le_bytes()[..to.len()]));
-        bytes
-    }
-
-    /// Halves of residues modulo Q and modulo P in turn, 3 bytes each.
-    fn residues(&mut self, count: usize, half: usize) -> Vec<u8> {
-        let mut bytes = self.bytes(3 * count);
-        for (index, bytes) in bytes.chunks_exact_mut(3 * half).enumerate() {
-            let prime = if index.is_multiple_of(2) { Q } else { P };
-            for residue in bytes.chunks_exact_mut(3) {
-                let drawn = u32::from_le_bytes([residue[0], residue[1], residue[2], 0]);
-                // The primes are just below 2^24: one subtraction is a reduction.
-                let reduced = drawn.checked_sub(prime).unwrap_or(drawn);
-                residue.copy_from_slice(&reduced.to_le_bytes()[..3]);
-            }
-        }
-        bytes
-    }
-
-    pub(super) fn query(&mut self, shape: &Shape) -> EncryptedQuery {
-        let bundle = self.residues(shape.bundle_bytes() / 3, D);
-        let bundle = KeyBundle::decode(&bundle, shape).expect("residues are below their primes");
-        EncryptedQuery { vector: self.bytes(shape.query_bytes()).into(), bundle: Arc::new(bundle) }
-    }
-}
+use crate::common::noise::Noise;
 
 /// A database of one shard of noise in a folder of its own, removed at the end.
 pub(super) struct Store {
@@ -76,7 +29,7 @@ impl Store {
         std::fs::create_dir(&shards)?;
         let matrix = noise.bytes(shape.matrix_bytes());
         let residues = shape.packs() * shape.table_bytes() / 3;
-        let tables = noise.residues(residues, residues / shape.packs() / 2);
+        let tables = noise.residues(residues, residues / shape.packs() / 2, [Q, P]);
         let hints = noise.bytes(shape.packs() * shape.hint_bytes());
         let sections = Sections { matrix: &matrix, tables: &tables, hints: &hints };
         let header = Header {

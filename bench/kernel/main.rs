@@ -13,11 +13,13 @@
 mod answers;
 mod client;
 mod cold;
+#[path = "../common/mod.rs"]
+mod common;
 mod floors;
 mod inputs;
-mod machine;
 mod memory;
 mod peaks;
+mod pin;
 mod report;
 
 use std::error::Error;
@@ -32,9 +34,11 @@ use sotto::params::{Shape, ShapeWishes};
 use answers::Setting;
 use client::Client;
 use cold::Cold;
+use common::noise::Noise;
+use common::report::Head;
 use floors::Floors;
-use inputs::{Noise, Store};
-use report::{Head, Report};
+use inputs::Store;
+use report::Report;
 
 /// How much is run.
 struct Plan {
@@ -144,10 +148,10 @@ fn main() -> Result<(), Box<dyn Error>> {
         File::create(&path).map_err(|error| format!("cannot write {}: {error}", path.display()))
     });
     let json = json.transpose()?; // before the work, not after it
-    let cores = machine::cores();
-    machine::pin_this_thread(&cores[..1]);
+    let cores = pin::cores();
+    pin::pin_this_thread(&cores[..1]);
     let shape = Shape::for_records(plan.records, 120, ShapeWishes::default())?;
-    let head = Head::new(&plan, &arguments, &shape, &cores);
+    let head = Head::new("kernel", plan.name, &arguments, &shape, &cores);
     let measured = measure(&plan, &engines, &shape, &cores)?;
     let mut report = Report::new(head, &shape, &measured);
     if plan.records == STANDARD_RECORDS {
@@ -168,7 +172,12 @@ fn measure(
     let mut noise = Noise::new();
     let store = Store::write(shape, &mut noise)?;
     let most = plan.batches.iter().max().copied().unwrap_or(1);
-    let queries: Vec<_> = (0..most).map(|_| noise.query(shape)).collect();
+    let queries: Vec<_> = (0..most)
+        .map(|_| {
+            let bundle = noise.bundle(shape);
+            noise.query(shape, bundle)
+        })
+        .collect();
     let fastest = *engines.last().ok_or("no engine")?;
 
     let database = store.open()?;
@@ -177,7 +186,7 @@ fn measure(
     floors.measure(&shard, cores, plan.peak_loops);
     let memory_bytes = memory::growth(fastest, shard, &queries, cores.len())?;
     let mut settings = Setting::all(plan, engines, cores.len())?;
-    machine::pin_engines(cores)?;
+    pin::pin_engines(cores)?;
     let mut client = Client::new(shape, &mut noise);
     let begun = Instant::now();
     for round in 0..plan.rounds_max {

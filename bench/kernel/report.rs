@@ -10,11 +10,11 @@ use serde::Serialize;
 use sotto::arith::IsaName;
 use sotto::params::Shape;
 
+use super::Measured;
 use super::answers::{Run, Series, Setting};
 use super::cold::Cold;
 use super::floors::{self, Floors};
-use super::machine::{Machine, said};
-use super::{Measured, Plan};
+use crate::common::report::{Head, Target, digits, median, ms, percent, rounded};
 
 /// Everything a run found.
 #[derive(Serialize)]
@@ -30,27 +30,6 @@ pub(super) struct Report {
     memory_batch_32_mb: Option<f64>,
     cold: Vec<ColdReport>,
     targets: Vec<Target>,
-}
-
-/// What is run, and where: known before.
-#[derive(Serialize)]
-pub(super) struct Head {
-    command: String,
-    effort: &'static str,
-    commit: Option<String>,
-    date: Option<String>,
-    machine: Machine,
-    shard: Shard,
-}
-
-#[derive(Serialize)]
-struct Shard {
-    rows: usize,
-    columns: usize,
-    packs: usize,
-    pack_rows: usize,
-    matrix_bytes: usize,
-    tables_bytes: usize,
 }
 
 /// The best of the run.
@@ -121,51 +100,6 @@ struct ColdReport {
     times_plain_read: f64,
 }
 
-#[derive(Serialize)]
-struct Target {
-    what: &'static str,
-    wanted: String,
-    /// The best of the run, which decides.
-    measured: Option<f64>,
-    /// The same of the medians, for whole answers.
-    median: Option<f64>,
-    met: Option<bool>,
-}
-
-fn rounded(number: f64) -> f64 {
-    (number * 1e4).round() / 1e4
-}
-
-fn ms(time: Duration) -> f64 {
-    rounded(time.as_secs_f64() * 1e3)
-}
-
-fn median<T: Ord + Copy>(all: impl Iterator<Item = T>) -> Option<T> {
-    let mut all: Vec<_> = all.collect();
-    all.sort();
-    all.get(all.len() / 2).copied()
-}
-
-impl Head {
-    pub(super) fn new(plan: &Plan, arguments: &[String], shape: &Shape, cores: &[usize]) -> Self {
-        Self {
-            command: ["cargo bench --bench kernel --", &arguments.join(" ")].join(" "),
-            effort: plan.name,
-            commit: said("git", &["describe", "--always", "--dirty"]),
-            date: said("date", &["-u", "+%FT%TZ"]),
-            machine: Machine::new(cores),
-            shard: Shard {
-                rows: shape.rows(),
-                columns: shape.columns(),
-                packs: shape.packs(),
-                pack_rows: shape.pack_rows(),
-                matrix_bytes: shape.matrix_bytes(),
-                tables_bytes: shape.packs() * shape.table_bytes(),
-            },
-        }
-    }
-}
-
 impl Report {
     pub(super) fn new(head: Head, shape: &Shape, measured: &Measured) -> Self {
         let Measured { floors, settings, client, memory_bytes, cold } = measured;
@@ -209,48 +143,32 @@ impl Report {
         let Some(engine) = avx512.or_else(|| engines().next_back()) else { return };
         let one = self.answer(engine, 1, 1);
         let sixteen = self.answer(engine, 1, 16);
-        let most = |what, limit: f64, measured: Option<f64>| Target {
-            what,
-            wanted: format!("at most {limit}"),
-            measured,
-            median: None,
-            met: measured.map(|measured| measured <= limit),
-        };
-        let least = |what, limit: f64, measured: Option<f64>| Target {
-            what,
-            wanted: format!("at least {limit}"),
-            measured,
-            median: None,
-            met: measured.map(|measured| measured >= limit),
-        };
         let share = |of: fn(&Answer) -> Option<f64>| sixteen.and_then(of);
         let speedup = self.two_threads_speedup_batch_16.get(engine).copied();
         let median =
             |threads, batch| Some(self.answer(engine, threads, batch)?.ms_per_query_median);
-        let by_median =
-            |target, median: Option<f64>| Target { median: median.map(rounded), ..target };
         let reading = median(1, 1).map(|ms| ms / self.floors.read_shard_ms);
         let medians = median(1, 16).zip(median(2, 16)).map(|(one, two)| one / two);
         self.targets = vec![
-            by_median(
-                most(
-                    "batch 1, one core: times reading the shard",
-                    1.15,
-                    one.map(|a| a.times_reading),
-                ),
-                reading,
+            Target::new(
+                "batch 1, one core: times reading the shard",
+                ..=1.15,
+                one.map(|a| a.times_reading),
+            )
+            .with_median(reading),
+            Target::new("batch 16, one core: ms a query", ..=4.0, sixteen.map(|a| a.ms_per_query))
+                .with_median(median(1, 16)),
+            Target::new("batch 16, one core: scan, share of peak", 0.75.., share(|a| a.scan_share)),
+            Target::new("batch 16, one core: pack, share of peak", 0.6.., share(|a| a.pack_share)),
+            Target::new("batch 16: two threads over one", 1.8.., speedup).with_median(medians),
+            Target::new(
+                "client: secret and key bundle, ms",
+                ..=2.0,
+                Some(self.client.key_bundle_ms),
             ),
-            by_median(
-                most("batch 16, one core: ms a query", 4.0, sixteen.map(|a| a.ms_per_query)),
-                median(1, 16),
-            ),
-            least("batch 16, one core: scan, share of peak", 0.75, share(|a| a.scan_share)),
-            least("batch 16, one core: pack, share of peak", 0.6, share(|a| a.pack_share)),
-            by_median(least("batch 16: two threads over one", 1.8, speedup), medians),
-            most("client: secret and key bundle, ms", 2.0, Some(self.client.key_bundle_ms)),
-            most("client: encrypting a query, ms", 2.0, Some(self.client.encrypt_ms)),
-            most("client: decoding a record, ms", 1.0, Some(self.client.decode_ms)),
-            most("memory of a batch of 32, MB", 64.0, self.memory_batch_32_mb),
+            Target::new("client: encrypting a query, ms", ..=2.0, Some(self.client.encrypt_ms)),
+            Target::new("client: decoding a record, ms", ..=1.0, Some(self.client.decode_ms)),
+            Target::new("memory of a batch of 32, MB", ..=64.0, self.memory_batch_32_mb),
         ];
     }
 }
@@ -336,27 +254,10 @@ fn cold_rows(all: &[Cold]) -> Vec<ColdReport> {
     all.iter().filter_map(report).collect()
 }
 
-/// A number to so many digits, or a dash.
-fn digits(number: Option<f64>, digits: usize) -> String {
-    number.map_or("-".into(), |number| format!("{number:.digits$}"))
-}
-
-fn percent(share: Option<f64>) -> String {
-    share.map_or("-".into(), |share| format!("{:.0}%", share * 100.0))
-}
-
 impl Report {
     /// Everything, for people.
     pub(super) fn print(&self) {
-        let or_unknown = |text: &Option<String>| text.clone().unwrap_or("unknown".into());
-        println!(
-            "commit {}, {}, {}, pinned to {:?}, load {}",
-            or_unknown(&self.head.commit),
-            or_unknown(&self.head.date),
-            self.head.machine.cpu,
-            self.head.machine.pinned_to,
-            self.head.machine.load
-        );
+        self.head.print();
         self.print_floors();
         self.print_answers();
         for (engine, speedup) in &self.two_threads_speedup_batch_16 {
@@ -378,28 +279,13 @@ impl Report {
             let (ms, median, times) = (cold.ms, cold.ms_median, cold.times_plain_read);
             println!("{what:21} {ms:7.1}  {median:7.1}   {disk:>12}   {times:12.2}");
         }
-        if self.targets.is_empty() {
-            return;
-        }
-        println!("\ntargets are for an AMD EPYC Zen 4                wanted       best  median");
-        for Target { what, wanted, measured, median, met } in &self.targets {
-            let verdict = match met {
-                Some(true) => "met",
-                Some(false) => "NOT MET",
-                None => "not measured",
-            };
-            let (best, median) = (digits(*measured, 2), digits(*median, 2));
-            println!("{what:42} {wanted:>13}   {best:>8}  {median:>6}   {verdict}");
+        if !self.targets.is_empty() {
+            Target::print_all("targets are for an AMD EPYC Zen 4", &self.targets);
         }
     }
 
     fn print_floors(&self) {
-        let Shard { rows, columns, packs, pack_rows, matrix_bytes, tables_bytes } = self.head.shard;
-        let bytes = (matrix_bytes + tables_bytes) as f64;
-        println!(
-            "{rows} x {columns} matrix, {packs} packs of {pack_rows} rows: {:.1} MB",
-            bytes / 1e6
-        );
+        let bytes = self.head.shard_bytes();
         let floors = &self.floors;
         let read = |cores, ms: f64, how| {
             println!("read on {cores}: {ms:.2} ms, {:.1} GB/s ({how})", bytes / ms / 1e6);

@@ -1,4 +1,4 @@
-//! `sotto devices`: what could answer here, and what `sotto serve` would take.
+//! `sotto devices`: what could answer here, and what `sotto serve` would take by itself.
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -7,7 +7,7 @@ use sotto::engine::{EngineOptions, GpuKind, Integers, Selected, gpus, select_wit
 
 use super::Ended;
 
-/// Lists GPUs with their limits, and which engine would be taken.
+/// Lists GPUs with their limits, and which engines would be taken.
 #[derive(clap::Args)]
 pub(crate) struct Args {}
 
@@ -21,7 +21,7 @@ pub(crate) fn run(Args {}: Args) -> Ended {
         writeln!(out, "{}: {}", info.index, info.name)?;
         let kind = match info.kind {
             GpuKind::Real => "hardware",
-            GpuKind::Software => "a processor that plays a GPU; taken only when asked for",
+            GpuKind::Software => "a processor that plays a GPU; taken only when named",
         };
         let integers = match info.integers {
             Integers::Wide => "64",
@@ -38,8 +38,10 @@ pub(crate) fn run(Args {}: Args) -> Ended {
             writeln!(out, "   cannot be used: it has too few {lacks}")?;
         }
     }
-    let Selected { engine, why_no_gpu } = select_with(&EngineOptions::default())?;
-    writeln!(out, "auto takes: {}", engine.name())?;
+    let Selected { engines, why_no_gpu } = select_with(&EngineOptions::default())?;
+    for engine in engines {
+        writeln!(out, "auto takes: {}", engine.name())?;
+    }
     if let Some(reason) = why_no_gpu {
         writeln!(out, "no GPU is used: {reason}")?;
     }

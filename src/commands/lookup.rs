@@ -48,6 +48,12 @@ pub(crate) struct ServerArgs {
     /// Certificates (PEM) of who may sign the servers' certificates.
     #[arg(long, value_name = "FILE")]
     ca: PathBuf,
+    /// This caller's certificate chain, for servers that ask who calls.
+    #[arg(long, value_name = "PEM", requires = "client_key")]
+    client_cert: Option<PathBuf>,
+    /// The private key of that certificate.
+    #[arg(long, value_name = "PEM", requires = "client_cert")]
+    client_key: Option<PathBuf>,
     /// The operator's public key: the file `operator.pub` of the database, a file with 64 hex
     /// digits, or those digits themselves. Without it the key the server shows is believed.
     #[arg(long, value_name = "FILE|DIGITS")]
@@ -162,6 +168,10 @@ impl ServerArgs {
         let mut options = Options::new(replicas.remove(0), read(&self.ca, "--ca")?, trust);
         options.replicas.append(&mut replicas);
         options.records_per_shard_min = self.accept_shard_records;
+        if let (Some(chain), Some(key)) = (&self.client_cert, &self.client_key) {
+            let pem = (read(chain, "--client-cert")?, read(key, "--client-key")?);
+            options.identity_pem = Some(pem);
+        }
         Ok(options)
     }
 }

@@ -7,6 +7,7 @@ pub(crate) mod build;
 pub(crate) mod cert;
 pub(crate) mod demo;
 pub(crate) mod devices;
+mod engine;
 pub(crate) mod inspect;
 pub(crate) mod lookup;
 pub(crate) mod sample;

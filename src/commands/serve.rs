@@ -1,22 +1,27 @@
-//! `sotto serve`: opens a database, picks an engine, answers until it is told to leave.
+//! `sotto serve`: opens a database, picks engines, answers until it is told to leave.
 //!
 //! Standard output gets one line, `listening on ADDR:PORT`, when the server is ready; everything
 //! else is the log's. Defaults are [`sotto::limits`]'.
 
 use std::io::Write;
 use std::net::SocketAddr;
-use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use sotto::engine::{EngineChoice, EngineOptions, GpuChoice, IsaChoice, Selected, select_with};
-use sotto::server::{Identity, Server, ServerBounds, ServerOptions};
+use sotto::engine::{Selected, select_with};
+use sotto::limits;
+use sotto::params::Shape;
+use sotto::server::{
+    Callers, Doorkeeper, Identity, IdentityError, KnownCallers, Server, ServerBounds, ServerError,
+    ServerOptions, machine_bytes,
+};
 use sotto::shard::{Database, OpenError};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::Ended;
+use super::engine::EngineArgs;
 
 /// Serves a database over QUIC.
 #[derive(clap::Args)]
@@ -33,22 +38,21 @@ pub(crate) struct Args {
     /// The certificate's private key.
     #[arg(long, value_name = "PEM")]
     key: PathBuf,
-    /// What computes: auto, gpu or cpu.
-    #[arg(long, value_name = "ENGINE", default_value = "auto")]
-    engine: EngineChoice,
-    /// Which GPU, by number or part of its name (see `sotto devices`).
-    #[arg(long, value_name = "INDEX|NAME")]
-    gpu: Option<GpuChoice>,
-    /// Memory of the GPU that shards may take; 4096 when absent.
+    /// Authority of the front-ends' certificates; without it only this machine is served.
+    #[arg(long, value_name = "PEM")]
+    client_ca: Option<PathBuf>,
+    /// Which names of the certificates may call, lines of `NAME SHARE`; all when absent.
+    #[arg(long, value_name = "FILE", requires = "client_ca")]
+    allow: Option<PathBuf>,
+    /// Serve whoever reaches the address, without knowing who it is.
+    #[arg(long, conflicts_with = "client_ca")]
+    anyone_may_ask: bool,
+    /// Memory for connections, bundles, queues and answers; half of the machine's when absent, and
+    /// no more than is of use. Shards are not counted.
     #[arg(long, value_name = "MIB")]
-    gpu_memory: Option<u32>,
-    /// The CPU engine's instruction set: auto, portable, avx2, avx512bw, avx512,
-    /// amx or neon.
-    #[arg(long, value_name = "ISA", default_value = "auto")]
-    isa: IsaChoice,
-    /// Threads of the CPU engine; as many as there are cores when absent.
-    #[arg(long, value_name = "N")]
-    threads: Option<NonZeroUsize>,
+    memory: Option<u32>,
+    #[command(flatten)]
+    engine: EngineArgs,
 }
 
 /// Maps a process has besides those of shards: code, stacks, heap.
@@ -58,37 +62,76 @@ const OTHER_FILES: u64 = 1_024;
 
 pub(crate) fn run(args: Args) -> Ended {
     raise_file_limit();
-    let identity = Identity::from_pem_files(&args.cert, &args.key)?;
-    let database = open(&args.db)?;
-    let options = EngineOptions {
-        engine: args.engine,
-        gpu: args.gpu,
-        gpu_bytes: args.gpu_memory.map(|mib| u64::from(mib) << 20),
-        isa: args.isa,
-        threads: args.threads,
+    let door = Door {
+        cert: args.cert,
+        key: args.key,
+        client_ca: args.client_ca,
+        allow: args.allow,
+        unknown: if args.anyone_may_ask { Callers::Anyone } else { Callers::Loopback },
     };
-    let Selected { engine, why_no_gpu } = select_with(&options)?;
+    let (identity, callers) = door.read()?;
+    if let Callers::Anyone = callers {
+        tracing::warn!("ANYONE WHO REACHES {} MAY ASK: callers are not known", args.listen);
+    }
+    let database = open(&args.db)?;
+    let Selected { engines, why_no_gpu } = select_with(&args.engine.options())?;
     if let Some(reason) = why_no_gpu {
         tracing::info!("no GPU is used: {reason}");
     }
+    for engine in &engines {
+        tracing::info!("answers with {}", engine.name());
+    }
     tracing::info!(
-        engine = engine.name(),
         shards = database.shard_count(),
         epoch = database.epoch(),
         "opened {}",
         args.db.display()
     );
-    let bounds = ServerBounds::default();
-    let options = ServerOptions { listen: args.listen, identity, engines: vec![engine], bounds };
+    let bounds = bounds(args.memory, database.shape())?;
+    tracing::info!("memory is at most {}", bounds.memory(database.shape()));
+    let options = ServerOptions { listen: args.listen, identity, callers, engines, bounds };
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .map_err(|error| format!("cannot start the network's threads: {error}"))?
-        .block_on(serve(options, Arc::new(database)))
+        .block_on(serve(options, Arc::new(database), door))
 }
 
-async fn serve(options: ServerOptions, database: Arc<Database>) -> Ended {
+/// The files that say who this server is and who may call.
+struct Door {
+    cert: PathBuf,
+    key: PathBuf,
+    client_ca: Option<PathBuf>,
+    allow: Option<PathBuf>,
+    /// Who may call where no authority is given.
+    unknown: Callers,
+}
+
+impl Door {
+    fn read(&self) -> Result<(Identity, Callers), IdentityError> {
+        let identity = Identity::from_pem_files(&self.cert, &self.key)?;
+        let callers = match &self.client_ca {
+            Some(ca) => Callers::Known(KnownCallers::from_files(ca, self.allow.as_deref())?),
+            None => self.unknown.clone(),
+        };
+        Ok((identity, callers))
+    }
+
+    /// Reads all files again at every SIGHUP; where one cannot be used, nothing changes.
+    async fn watch(self, mut hangup: Signal, keeper: Doorkeeper) {
+        while hangup.recv().await.is_some() {
+            let changed = self.read().map_err(ServerError::from);
+            match changed.and_then(|(identity, callers)| keeper.change(identity, callers)) {
+                Ok(()) => tracing::info!("certificates and callers were read again"),
+                Err(error) => tracing::error!(%error, "certificates and callers stay as they were"),
+            }
+        }
+    }
+}
+
+async fn serve(options: ServerOptions, database: Arc<Database>, door: Door) -> Ended {
     let server = Server::bind(options, database)?;
+    tokio::spawn(door.watch(signal(SignalKind::hangup())?, server.doorkeeper()));
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut output = std::io::stdout();
@@ -104,6 +147,29 @@ async fn serve(options: ServerOptions, database: Arc<Database>) -> Ended {
     server.run(told_to_leave).await;
     tracing::info!("left");
     Ok(ExitCode::SUCCESS)
+}
+
+/// Bounds that fit the memory asked for, which fits the machine.
+fn bounds(mib: Option<u32>, shape: &Shape) -> Result<ServerBounds, String> {
+    let machine = machine_bytes();
+    let asked = mib.map(|mib| u64::from(mib) << 20);
+    if let (Some(asked), Some(machine)) = (asked, machine)
+        && asked > machine
+    {
+        let (asked, machine) = (asked >> 20, machine >> 20);
+        return Err(format!(
+            "--memory {asked}: this machine or its control group has {machine} MiB"
+        ));
+    }
+    let bytes = asked.or(machine.map(|machine| machine / limits::MEMORY_SHARE_MAX));
+    ServerBounds::within(bytes.unwrap_or(u64::MAX), shape).map_err(|least| {
+        format!(
+            "memory: {} MiB for connections and queues do not hold one full batch of this \
+             database, {} MiB do: give it so much (--memory)",
+            bytes.unwrap_or(u64::MAX) >> 20,
+            least.div_ceil(1 << 20)
+        )
+    })
 }
 
 /// Opens the database; where the system's bounds are why it cannot, says which and how to raise it.

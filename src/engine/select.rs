@@ -1,7 +1,8 @@
-//! Picks the engine once, at start, and has it prove itself before it serves.
+//! Picks the engines once, at start, and has each prove itself before it serves.
 //!
-//! What an operator forces is taken or refused, never replaced. No timing here, and no logging:
-//! the caller logs [`Engine::name`] once.
+//! What an operator forces is taken or refused, never replaced. The processor's engine is always
+//! there: it answers what a GPU does not hold, and everything when one fails. No timing here, and
+//! no logging: the caller logs [`Engine::name`] once.
 
 use std::num::NonZeroUsize;
 use std::str::FromStr;
@@ -18,10 +19,10 @@ use crate::scheme::{KeyBundle, reference};
 /// Which device answers.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum EngineChoice {
-    /// The processor; a GPU only when one is named, while nothing falls back from one.
+    /// Every real GPU that proves itself, or else the processor alone.
     #[default]
     Auto,
-    /// A GPU, or an error.
+    /// GPUs, or an error.
     Gpu,
     /// The processor's cores.
     Cpu,
@@ -41,9 +42,10 @@ pub enum GpuChoice {
 pub struct EngineOptions {
     /// Which device.
     pub engine: EngineChoice,
-    /// Which GPU; one that is named is taken or refused, and may be a software one.
-    pub gpu: Option<GpuChoice>,
-    /// Memory of the GPU that shards may take, in bytes; 4 GiB when absent.
+    /// Which GPUs; one that is named is taken or refused, and may be a software one. Named twice,
+    /// it is opened twice.
+    pub gpus: Vec<GpuChoice>,
+    /// Memory of each GPU that shards may take, in bytes; nearly all it has when absent.
     pub gpu_bytes: Option<u64>,
     /// Which instruction set of the processor.
     pub isa: IsaChoice,
@@ -51,11 +53,11 @@ pub struct EngineOptions {
     pub threads: Option<NonZeroUsize>,
 }
 
-/// The engine that was picked.
+/// The engines that were picked.
 pub struct Selected {
-    /// It, proven.
-    pub engine: Box<dyn Engine>,
-    /// Why the processor answers though a GPU would have been taken: one line for the log.
+    /// The processor's, then those of GPUs, proven.
+    pub engines: Vec<Box<dyn Engine>>,
+    /// Why a GPU that would have been taken was not: one line for the log.
     pub why_no_gpu: Option<String>,
 }
 
@@ -207,40 +209,49 @@ pub enum SelectError {
     },
 }
 
-/// A lost device loses the queries on it, and a shard that is not on it waits for its upload.
-const WHY_NOT_UNASKED: &str = "one is taken only when asked for (--engine gpu): \
-    nothing falls back from it to the processor yet";
-
-/// The engine asked for, where nobody asks why; see [`select_with`].
+/// One engine, for who wants no more: a GPU's where one is taken, or else the processor's.
 pub fn select(
     engine: EngineChoice,
     isa: IsaChoice,
     threads: Option<NonZeroUsize>,
 ) -> Result<Box<dyn Engine>, SelectError> {
     let options = EngineOptions { engine, isa, threads, ..EngineOptions::default() };
-    select_with(&options).map(|selected| selected.engine)
+    let mut selected = select_with(&options)?;
+    Ok(selected.engines.pop().expect("this is a bug: the processor is always there"))
 }
 
-/// Makes the engine asked for and checks it against [`crate::scheme::reference`] on small shards.
-/// Asked for a GPU and no name, it takes the first real one that gives the known answers.
+/// Makes the engines asked for and checks each against [`crate::scheme::reference`] on small
+/// shards: the processor's always, and the GPUs that are named, or else every real one.
 pub fn select_with(options: &EngineOptions) -> Result<Selected, SelectError> {
-    let EngineOptions { engine, gpu, gpu_bytes, isa, threads } = options;
-    let forced = gpu.is_some() || *engine == EngineChoice::Gpu;
-    let why_no_gpu = match engine {
-        EngineChoice::Cpu if forced => {
-            let reason = "and the processor was, too".into();
-            return Err(SelectError::Gpu { reason });
+    let forced = !options.gpus.is_empty() || options.engine == EngineChoice::Gpu;
+    let mut processor = cpu(options.isa, options.threads)?;
+    known_answers(processor.as_mut(), &KNOWN[..1])?;
+    let mut engines = vec![processor];
+    if options.engine == EngineChoice::Cpu {
+        let reason = "and the processor alone was, too".into();
+        return match forced {
+            true => Err(SelectError::Gpu { reason }),
+            false => Ok(Selected { engines, why_no_gpu: None }),
+        };
+    }
+    let mut reasons = Vec::new();
+    if options.gpus.is_empty() {
+        let (taken, refused) = take_gpus(None, options.gpu_bytes, usize::MAX);
+        engines.extend(taken);
+        reasons = refused;
+    }
+    for choice in &options.gpus {
+        let (taken, refused) = take_gpus(Some(choice), options.gpu_bytes, 1);
+        if taken.is_empty() {
+            return Err(SelectError::Gpu { reason: refused.join("; ") });
         }
-        EngineChoice::Cpu => None,
-        EngineChoice::Auto if !forced => Some(WHY_NOT_UNASKED.into()),
-        EngineChoice::Auto | EngineChoice::Gpu => match first_gpu(gpu.as_ref(), *gpu_bytes) {
-            Ok(engine) => return Ok(Selected { engine, why_no_gpu: None }),
-            Err(reason) => return Err(SelectError::Gpu { reason }),
-        },
-    };
-    let mut engine = cpu(*isa, *threads)?;
-    known_answers(engine.as_mut(), &KNOWN[..1])?;
-    Ok(Selected { engine, why_no_gpu })
+        engines.extend(taken);
+    }
+    let reason = reasons.join("; ");
+    if forced && engines.len() == 1 {
+        return Err(SelectError::Gpu { reason });
+    }
+    Ok(Selected { engines, why_no_gpu: (!reason.is_empty()).then_some(reason) })
 }
 
 /// Every GPU that the Vulkan loader finds, in its order.
@@ -251,12 +262,11 @@ pub fn gpus() -> Vec<GpuInfo> {
     return Vec::new();
 }
 
-/// The first GPU that may be taken and proves itself, or why there is none.
+/// GPUs that may be taken and proved themselves, at most so many; and why others did not.
+type Taken = (Vec<Box<dyn Engine>>, Vec<String>);
+
 #[cfg(feature = "gpu")]
-fn first_gpu(
-    choice: Option<&GpuChoice>,
-    shard_bytes: Option<u64>,
-) -> Result<Box<dyn Engine>, String> {
+fn take_gpus(choice: Option<&GpuChoice>, shard_bytes: Option<u64>, count_max: usize) -> Taken {
     let options = super::gpu::GpuOptions { shard_bytes, ..Default::default() };
     let all = gpus();
     let may_be_taken = |info: &&GpuInfo| match choice {
@@ -264,33 +274,35 @@ fn first_gpu(
         Some(GpuChoice::Index(index)) => info.index == *index,
         Some(GpuChoice::Name(name)) => info.name.to_lowercase().contains(name.as_str()),
     };
-    let mut reasons = Vec::new();
+    let (mut taken, mut reasons) = Taken::default();
     for info in all.iter().filter(may_be_taken) {
-        let made = super::gpu::GpuEngine::new(info.index, &options);
-        let proven = made.map_err(SelectError::from).and_then(|mut engine| {
-            known_answers(&mut engine, &KNOWN)?;
-            Ok(engine)
-        });
-        match proven {
-            Ok(engine) => return Ok(Box::new(engine)),
+        let made = super::gpu::GpuEngine::new(info.index, &options).map_err(SelectError::from);
+        match made.and_then(|mut engine| prove(&mut engine).map(|()| engine)) {
+            Ok(engine) => taken.push(Box::new(engine) as Box<dyn Engine>),
             Err(error) => reasons.push(format!("{}: {error}", info.name)),
         }
+        if taken.len() == count_max {
+            break;
+        }
     }
-    if !reasons.is_empty() {
-        return Err(reasons.join("; "));
+    if taken.is_empty() && reasons.is_empty() {
+        let names: Vec<&str> = all.iter().map(|info| info.name.as_str()).collect();
+        let names = names.join(", ");
+        reasons.push(match choice {
+            _ if all.is_empty() => {
+                "the Vulkan loader finds no GPU (no loader, no driver, or none here)".into()
+            }
+            None => format!("there are only software ones, taken when named (--gpu): {names}"),
+            Some(choice) => format!("none is {choice}: there are {names}"),
+        });
     }
-    let names: Vec<&str> = all.iter().map(|info| info.name.as_str()).collect();
-    Err(match (choice, names.is_empty()) {
-        (_, true) => "the Vulkan loader finds no GPU (no loader, no driver, or none here)".into(),
-        (None, false) => format!("there are only software ones: {}", names.join(", ")),
-        (Some(choice), false) => format!("none is {choice}: there are {}", names.join(", ")),
-    })
+    (taken, reasons)
 }
 
 /// None was compiled in.
 #[cfg(not(feature = "gpu"))]
-fn first_gpu(_: Option<&GpuChoice>, _: Option<u64>) -> Result<Box<dyn Engine>, String> {
-    Err("this program was built without the feature gpu".into())
+fn take_gpus(_: Option<&GpuChoice>, _: Option<u64>, _: usize) -> Taken {
+    (Vec::new(), vec!["this program was built without the feature gpu".into()])
 }
 
 fn cpu(choice: IsaChoice, threads: Option<NonZeroUsize>) -> Result<Box<dyn Engine>, SelectError> {
@@ -353,6 +365,13 @@ const KNOWN: [Known; 3] = [
     Known { pack_rows: 128, packs: 5, columns: 2112, batches: &[1, 2, 16, 32] },
     Known { pack_rows: 2048, packs: 1, columns: 192, batches: &[1, 3, 17] },
 ];
+
+/// Has a GPU's engine prove itself, every kernel of it: before it serves, and again when it was
+/// made anew.
+#[cfg(feature = "gpu")]
+pub(super) fn prove(engine: &mut dyn Engine) -> Result<(), SelectError> {
+    known_answers(engine, &KNOWN)
+}
 
 /// Small shards of pseudorandom bytes, answered by the engine and by the reference.
 fn known_answers(engine: &mut dyn Engine, known: &[Known]) -> Result<(), SelectError> {

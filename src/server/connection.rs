@@ -12,7 +12,8 @@ use quinn::{
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 
-use super::{Service, session};
+use super::callers::Place;
+use super::{FrontEnd, Service, session};
 use crate::schedule::Owner;
 use crate::wire::message::{Reply, ReplyBody};
 use crate::wire::{
@@ -64,6 +65,7 @@ pub(super) async fn serve(service: Arc<Service>, incoming: Incoming, _place: Own
             return;
         }
     };
+    let Ok(_front_end_place) = admit(&service, &connection) else { return };
     service.counters.connections.add(1);
     let owner = service.next_owner();
     while let Ok((send, receive)) = connection.accept_bi().await {
@@ -72,6 +74,24 @@ pub(super) async fn serve(service: Arc<Service>, incoming: Incoming, _place: Own
         let replies = Replies { send, service: service.clone(), patience };
         tokio::spawn(serve_stream(open, owner, replies, receive));
     }
+}
+
+/// A place for the connection among its front-end's, or it is closed with the reason.
+fn admit(service: &Service, connection: &Connection) -> Result<Option<Place>, ()> {
+    let close = |code: StreamCode, reason: &str| {
+        connection.close(VarInt::from_u32(code.code()), reason.as_bytes());
+    };
+    let front_end = service.callers().front_end(connection).map_err(|not_allowed| {
+        service.counters.callers_refused.add(1);
+        tracing::info!(%not_allowed, "a connection was refused");
+        close(StreamCode::NotAllowed, "the certificate names nobody who may call");
+    })?;
+    let Some(FrontEnd { name, .. }) = front_end else { return Ok(None) };
+    let place = service.connected.enter(&name, service.bounds.connections_per_front_end_max);
+    place.map(Some).ok_or_else(|| {
+        service.counters.front_end_connections_refused.add(1);
+        close(StreamCode::ExcessiveLoad, "too many connections of this front-end");
+    })
 }
 
 /// Counts a stream as open for as long as it lives.

@@ -2,24 +2,8 @@
 //!
 //! Nothing here is by shard, by query or by peer: a counter must not tell who asked for what.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-
 use crate::wire::{Status, StreamCode};
-
-/// A number that grows.
-#[derive(Debug, Default)]
-pub struct Counter(AtomicU64);
-
-impl Counter {
-    /// Its value now.
-    pub fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-
-    pub(super) fn add(&self, more: u64) {
-        self.0.fetch_add(more, Ordering::Relaxed);
-    }
-}
+use crate::worker::Counter;
 
 /// One counter for every status.
 #[derive(Debug, Default)]
@@ -43,7 +27,7 @@ impl ByStatus {
 
 /// One counter for every code a stream may be reset with.
 #[derive(Debug, Default)]
-pub struct ByCode([Counter; StreamCode::Timeout as usize + 1]);
+pub struct ByCode([Counter; StreamCode::ALL.len()]);
 
 impl ByCode {
     /// Streams reset with this code.
@@ -63,6 +47,10 @@ pub struct Counters {
     pub connections: Counter,
     /// Connections refused: too many at once, or the server is leaving.
     pub connections_refused: Counter,
+    /// Connections closed because their certificate names nobody who may call.
+    pub callers_refused: Counter,
+    /// Connections closed because their front-end has as many as it may.
+    pub front_end_connections_refused: Counter,
     /// Handshakes that failed: not our protocol, not our certificate, or given up.
     pub handshakes_failed: Counter,
     /// Request streams opened.

@@ -4,19 +4,21 @@
 //! query: `connection` reads a frame within its bounds, `session` decodes it once, decides
 //! whether it may be computed and admits it to the schedule, [`crate::worker`] computes it, and
 //! `session` sends each answer as soon as it exists. What is refused is refused by a typed reply
-//! of wire.md or by a stream error, and counted ([`Counters`]). Not here: who may connect, quotas,
-//! epochs that change while serving.
+//! of wire.md or by a stream error, and counted ([`Counters`]). Who may call is `callers`' to say.
+//! Not here: quotas, epochs that change while serving.
 
+mod callers;
 pub mod certificates;
 mod connection;
 mod counters;
+mod memory;
 mod session;
 mod tls;
 
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use lru::LruCache;
@@ -24,9 +26,14 @@ use quinn::{Endpoint, Incoming, VarInt};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 
-pub use counters::{ByCode, ByStatus, Counter, Counters};
+pub use crate::worker::{Counter, WorkCounters};
+pub use callers::{AllowList, Callers, FrontEnd, KnownCallers, NotAllowed};
+pub use counters::{ByCode, ByStatus, Counters};
+pub use memory::{MemoryBudget, machine_bytes};
 pub use tls::{Identity, IdentityError};
 
+use self::callers::Connected;
+use self::memory::Windows;
 use crate::engine::Engine;
 use crate::limits;
 use crate::schedule::{Owner, ScheduleBounds};
@@ -40,12 +47,16 @@ use crate::worker::{Queue, Workers};
 pub struct ServerBounds {
     /// Most connections at once.
     pub connections_max: usize,
+    /// Most connections of one known front-end at once.
+    pub connections_per_front_end_max: usize,
     /// Bytes of requests being read, all connections together.
     pub read_bytes_max: usize,
     /// Bytes of key bundles kept, as received.
     pub bundle_cache_bytes: usize,
     /// What waits for an engine.
     pub schedule: ScheduleBounds,
+    /// Bytes of answers, from when their queries are taken in until they are sent.
+    pub answer_bytes_max: usize,
     /// How long a request may take to arrive.
     pub stream_read_timeout: Duration,
     /// How long a peer may leave one reply unread.
@@ -64,9 +75,11 @@ impl Default for ServerBounds {
     fn default() -> Self {
         Self {
             connections_max: limits::CONNECTIONS_MAX,
+            connections_per_front_end_max: limits::CONNECTIONS_PER_FRONT_END_MAX,
             read_bytes_max: limits::READ_BYTES_MAX,
             bundle_cache_bytes: limits::BUNDLE_CACHE_BYTES,
             schedule: ScheduleBounds::default(),
+            answer_bytes_max: limits::ANSWER_BYTES_MAX,
             stream_read_timeout: limits::STREAM_READ_TIMEOUT,
             stream_write_timeout: limits::STREAM_WRITE_TIMEOUT,
             stream_send_time_max: limits::STREAM_SEND_TIME_MAX,
@@ -83,6 +96,8 @@ pub struct ServerOptions {
     pub listen: SocketAddr,
     /// Certificate chain and key.
     pub identity: Identity,
+    /// Who may call.
+    pub callers: Callers,
     /// One worker thread each.
     pub engines: Vec<Box<dyn Engine>>,
     /// Bounds.
@@ -96,6 +111,15 @@ pub enum ServerError {
     /// Certificate or key.
     #[error(transparent)]
     Identity(#[from] IdentityError),
+    /// An address that others reach, and nobody said who may call.
+    #[error(
+        "{address} is not a loopback address, and callers are not known: give the authority of \
+         their certificates (--client-ca), or let anyone ask (--anyone-may-ask)"
+    )]
+    NotLoopback {
+        /// The address.
+        address: SocketAddr,
+    },
     /// The address cannot be listened on.
     #[error("cannot listen on {address} (UDP): {source}")]
     Listen {
@@ -120,14 +144,17 @@ pub struct Server {
 impl Server {
     /// Listens and starts the engines' threads. To be called within a tokio runtime.
     pub fn bind(options: ServerOptions, database: Arc<Database>) -> Result<Self, ServerError> {
-        let ServerOptions { listen, identity, engines, bounds } = options;
+        let ServerOptions { listen, identity, callers, engines, bounds } = options;
         let refused = |source| ServerError::Listen { address: listen, source };
-        let config = identity.quic(&bounds)?;
+        if matches!(callers, Callers::Loopback) && !listen.ip().is_loopback() {
+            return Err(ServerError::NotLoopback { address: listen });
+        }
+        let config = identity.quic(&callers, &bounds, Windows::new(database.shape()))?;
         let endpoint = Endpoint::server(config, listen).map_err(refused)?;
         let address = endpoint.local_addr().map_err(refused)?;
         let workers = Workers::start(engines, database.clone(), bounds.schedule)
             .map_err(ServerError::Thread)?;
-        let service = Arc::new(Service::new(database, workers.queue(), bounds));
+        let service = Arc::new(Service::new(database, workers.queue(), callers, bounds));
         Ok(Self { endpoint, address, workers, service })
     }
 
@@ -139,6 +166,16 @@ impl Server {
     /// What it counts; stays readable after the server has left.
     pub fn counters(&self) -> Arc<Counters> {
         self.service.counters.clone()
+    }
+
+    /// The way to change certificates and callers while it serves.
+    pub fn doorkeeper(&self) -> Doorkeeper {
+        Doorkeeper { endpoint: self.endpoint.clone(), service: self.service.clone() }
+    }
+
+    /// What its workers count: who answered, and how devices fare.
+    pub fn work_counters(&self) -> Arc<WorkCounters> {
+        self.workers.counters()
     }
 
     /// Serves until `shutdown` is ready; then finishes what is in flight, within the drain
@@ -206,6 +243,26 @@ impl Server {
     }
 }
 
+/// Changes who the server is and who may call, for connections to come.
+pub struct Doorkeeper {
+    endpoint: Endpoint,
+    service: Arc<Service>,
+}
+
+impl Doorkeeper {
+    /// New connections meet this identity and these callers; those there are stay as they are.
+    ///
+    /// # Errors
+    /// What is given cannot be used; everything stays as it was.
+    pub fn change(&self, identity: Identity, callers: Callers) -> Result<(), ServerError> {
+        let windows = Windows::new(self.service.database.shape());
+        let config = identity.quic(&callers, &self.service.bounds, windows)?;
+        *self.service.callers.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(callers);
+        self.endpoint.set_server_config(Some(config));
+        Ok(())
+    }
+}
+
 /// What all connections share.
 struct Service {
     database: Arc<Database>,
@@ -214,17 +271,21 @@ struct Service {
     counters: Arc<Counters>,
     bounds: ServerBounds,
     draining: AtomicBool,
+    callers: RwLock<Arc<Callers>>,
+    connected: Arc<Connected>,
     /// Free places for connections.
     connections: Arc<Semaphore>,
     /// Free bytes for requests being read.
     reading: Arc<Semaphore>,
+    /// Free bytes for answers.
+    answers: Arc<Semaphore>,
     /// Streams open now.
     streams: watch::Sender<usize>,
     owners: AtomicU64,
 }
 
 impl Service {
-    fn new(database: Arc<Database>, queue: Queue, bounds: ServerBounds) -> Self {
+    fn new(database: Arc<Database>, queue: Queue, callers: Callers, bounds: ServerBounds) -> Self {
         let bundles = bounds.bundle_cache_bytes / database.shape().bundle_bytes();
         let bundles = NonZeroUsize::new(bundles).unwrap_or(NonZeroUsize::MIN);
         Self {
@@ -233,8 +294,11 @@ impl Service {
             bundles: Mutex::new(LruCache::new(bundles)),
             counters: Arc::default(),
             draining: AtomicBool::new(false),
+            callers: RwLock::new(Arc::new(callers)),
+            connected: Arc::default(),
             connections: Arc::new(Semaphore::new(bounds.connections_max)),
             reading: Arc::new(Semaphore::new(bounds.read_bytes_max)),
+            answers: Arc::new(Semaphore::new(bounds.answer_bytes_max)),
             streams: watch::Sender::new(0),
             owners: AtomicU64::new(0),
             bounds,
@@ -243,6 +307,10 @@ impl Service {
 
     fn draining(&self) -> bool {
         self.draining.load(Ordering::Acquire)
+    }
+
+    fn callers(&self) -> Arc<Callers> {
+        self.callers.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn next_owner(&self) -> Owner {

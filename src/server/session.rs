@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
 use super::Service;
@@ -133,6 +134,8 @@ struct Pending {
     uid: Uid,
     shard: Arc<Shard>,
     want_hint: bool,
+    /// Gives the answer's bytes back to the server's bound once it is sent.
+    _place: OwnedSemaphorePermit,
 }
 
 /// The queries of a stream that are in the queue; those left when the stream ends are taken out.
@@ -171,7 +174,7 @@ async fn batch(
     let (outcomes, mut computed) = unbounded_channel();
     let queue = service.queue.clone();
     let mut admitted = Admitted { service, queue, tickets: Vec::new(), waiting: 0 };
-    let mut pending: Vec<Pending> = Vec::new();
+    let mut pending: Vec<Option<Pending>> = Vec::new();
     let mut refused: Vec<PirResponse> = Vec::new();
     for (nonce, malformed) in batch.malformed {
         refused.push(malformed_reply(service, nonce, &malformed));
@@ -181,7 +184,7 @@ async fn batch(
             Ok((ticket, waiting)) => {
                 admitted.tickets.push(ticket);
                 admitted.waiting += 1;
-                pending.push(waiting);
+                pending.push(Some(waiting));
             }
             Err(reply) => refused.push(*reply),
         }
@@ -200,7 +203,8 @@ async fn batch(
         // None: the workers are gone, and with them the queries.
         let (index, outcome) = outcome.ok_or(StreamEnd::Reset(StreamCode::Internal))?;
         admitted.waiting -= 1;
-        let reply = outcome_reply(service, &pending[index], outcome);
+        let asked = pending[index].take().expect("this is a bug: two outcomes of one query");
+        let reply = outcome_reply(service, &asked, outcome);
         send_answer(service, replies, reply).await?;
     }
     Ok(())
@@ -238,6 +242,12 @@ fn admit(
     let Some(bundle) = service.bundle(&query.uid) else {
         return Err(refuse(Status::KeyMissing));
     };
+    let shape = service.database.shape();
+    let answer_bytes = (shape.packs() * shape.response_bytes()) as u32;
+    let Ok(place) = service.answers.clone().try_acquire_many_owned(answer_bytes) else {
+        let retry_after_ms = limits::RETRY_AFTER_MAX.as_millis() as u32;
+        return Err(Box::new(PirResponse { retry_after_ms, ..*refuse(Status::Overloaded) }));
+    };
     let encrypted = EncryptedQuery { vector: query.vector.clone(), bundle };
     let arrival = Arrival {
         owner,
@@ -251,7 +261,7 @@ fn admit(
         Ok(ticket) => {
             service.counters.queries_admitted.add(1);
             let ValidQuery { nonce, uid, want_hint, .. } = query;
-            Ok((ticket, Pending { nonce, uid, shard: shard.clone(), want_hint }))
+            Ok((ticket, Pending { nonce, uid, shard: shard.clone(), want_hint, _place: place }))
         }
         Err(overloaded) => {
             let mut reply = refuse(Status::Overloaded);

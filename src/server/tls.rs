@@ -1,6 +1,7 @@
 //! Certificates from PEM files, and the QUIC side of a server: TLS 1.3, ALPN, windows, time-outs.
 //!
-//! Client certificates are not asked for yet; nothing here decides who may ask what.
+//! Where callers have to be known, only who shows a certificate of the operator's authority gets
+//! through the handshake; whether its name may ask is `callers`' to say.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,7 +11,11 @@ use quinn::{TransportConfig, VarInt};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
+use rustls::server::WebPkiClientVerifier;
+
 use super::ServerBounds;
+use super::callers::Callers;
+use super::memory::Windows;
 use crate::limits;
 use crate::wire::ALPN;
 
@@ -27,7 +32,7 @@ pub enum IdentityError {
     /// A file cannot be read.
     #[error("cannot read the {what} file {}: {source}", .path.display())]
     Io {
-        /// Certificate or key.
+        /// What it was to be.
         what: &'static str,
         /// The file.
         path: PathBuf,
@@ -40,11 +45,19 @@ pub enum IdentityError {
          makes for localhost"
     )]
     Pem {
-        /// Certificate or key.
+        /// What was looked for.
         what: &'static str,
         /// Where it was looked for.
         origin: String,
         /// What the PEM reader said.
+        detail: String,
+    },
+    /// A list of front-ends that cannot be read.
+    #[error("the list of front-ends {origin}: {detail}; expected lines of `NAME SHARE`")]
+    List {
+        /// Where it was looked for.
+        origin: String,
+        /// What is wrong with it.
         detail: String,
     },
     /// Certificate and key do not work together.
@@ -55,15 +68,8 @@ pub enum IdentityError {
 impl Identity {
     /// Reads a certificate chain (server's first) and its private key from PEM files.
     pub fn from_pem_files(certificate: &Path, key: &Path) -> Result<Self, IdentityError> {
-        let read = |what, path: &Path| {
-            std::fs::read(path).map_err(|source| IdentityError::Io {
-                what,
-                path: path.to_owned(),
-                source,
-            })
-        };
-        let chain = read("certificate", certificate)?;
-        let key_pem = read("key", key)?;
+        let chain = read_file("certificate", certificate)?;
+        let key_pem = read_file("key", key)?;
         Self::parse(&chain, &certificate.display(), &key_pem, &key.display())
     }
 
@@ -96,30 +102,48 @@ impl Identity {
     }
 
     /// The listener's configuration.
-    pub(super) fn quic(self, bounds: &ServerBounds) -> Result<quinn::ServerConfig, IdentityError> {
+    pub(super) fn quic(
+        self,
+        callers: &Callers,
+        bounds: &ServerBounds,
+        windows: Windows,
+    ) -> Result<quinn::ServerConfig, IdentityError> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let verifier = match callers {
+            Callers::Loopback | Callers::Anyone => WebPkiClientVerifier::no_client_auth(),
+            Callers::Known(known) => {
+                let authorities = known.authorities.clone();
+                WebPkiClientVerifier::builder_with_provider(authorities, provider.clone())
+                    .build()
+                    .expect("this is a bug: authorities without a certificate")
+            }
+        };
         let mut tls = rustls::ServerConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&rustls::version::TLS13])?
-            .with_no_client_auth()
+            .with_client_cert_verifier(verifier)
             .with_single_cert(self.chain, self.key)?;
         tls.alpn_protocols = vec![ALPN.to_vec()];
         let tls = QuicServerConfig::try_from(tls)
             .expect("this is a bug: TLS 1.3 without the suite QUIC starts with");
         let mut config = quinn::ServerConfig::with_crypto(Arc::new(tls));
-        config.transport_config(Arc::new(transport(bounds)));
+        config.transport_config(Arc::new(transport(bounds, windows)));
         Ok(config)
     }
 }
 
-fn transport(bounds: &ServerBounds) -> TransportConfig {
+pub(super) fn read_file(what: &'static str, path: &Path) -> Result<Vec<u8>, IdentityError> {
+    std::fs::read(path).map_err(|source| IdentityError::Io { what, path: path.to_owned(), source })
+}
+
+fn transport(bounds: &ServerBounds, windows: Windows) -> TransportConfig {
     let mut transport = TransportConfig::default();
     let idle = bounds.idle_timeout.try_into();
     transport
         .max_concurrent_bidi_streams(limits::BATCHES_IN_FLIGHT_MAX.into())
         .max_concurrent_uni_streams(VarInt::from_u32(0))
-        .stream_receive_window(limits::STREAM_WINDOW_BYTES.into())
-        .receive_window(limits::CONNECTION_WINDOW_BYTES.into())
-        .send_window(limits::CONNECTION_WINDOW_BYTES.into())
+        .stream_receive_window(windows.stream.into())
+        .receive_window(windows.receive.into())
+        .send_window(windows.send.into())
         .datagram_receive_buffer_size(None)
         .max_idle_timeout(Some(idle.expect("this is a bug: idle time-out too long")));
     transport
@@ -139,8 +163,12 @@ mod tests {
         assert!(refused("", &made.server_key).contains("no certificate in the text given"));
         assert!(refused(&made.server_pem, &made.server_pem).contains("no private key"));
         assert!(Identity::from_pem(&made.server_pem, &made.server_key).is_ok());
+        let windows = Windows { stream: 1, receive: 1, send: 1 };
         let other = Identity::from_pem(&made.server_pem, &made.client_key).unwrap();
-        assert!(matches!(other.quic(&ServerBounds::default()), Err(IdentityError::Unusable(_))));
+        assert!(matches!(
+            other.quic(&Callers::Anyone, &ServerBounds::default(), windows),
+            Err(IdentityError::Unusable(_))
+        ));
         let missing = Path::new("/nonexistent/server.pem");
         let error = Identity::from_pem_files(missing, missing).err().unwrap().to_string();
         assert!(error.contains("/nonexistent/server.pem"), "{error}");

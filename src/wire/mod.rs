@@ -144,9 +144,23 @@ pub enum StreamCode {
     FrameTooLarge = 5,
     /// The peer did not send or read in time.
     Timeout = 6,
+    /// The peer's certificate names nobody who may call.
+    NotAllowed = 7,
 }
 
 impl StreamCode {
+    /// All of them, by number.
+    pub const ALL: [Self; 8] = [
+        Self::None,
+        Self::Internal,
+        Self::Protocol,
+        Self::Cancelled,
+        Self::ExcessiveLoad,
+        Self::FrameTooLarge,
+        Self::Timeout,
+        Self::NotAllowed,
+    ];
+
     /// The number on the wire.
     pub fn code(self) -> u32 {
         self as u32

@@ -4,7 +4,10 @@ use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-use super::harness::{Built, CROWD, serve};
+use sotto::server::certificates::LocalCertificates;
+use sotto::server::{Callers, KnownCallers};
+
+use super::harness::{Built, CROWD, serve_for};
 use super::records;
 
 fn sotto() -> Command {
@@ -27,8 +30,17 @@ struct Served {
 }
 
 fn served() -> Served {
+    served_for(|_| Callers::Loopback)
+}
+
+/// Also writes client.pem and client.key beside the authority's file.
+fn served_for(callers: fn(&LocalCertificates) -> Callers) -> Served {
     let built = Built::new(&records(), 3);
-    let serving = serve(&built.db());
+    let serving = serve_for(callers, &built.db());
+    let LocalCertificates { client_pem, client_key, .. } = &serving.certificates;
+    for (name, pem) in [("client.pem", client_pem), ("client.key", client_key)] {
+        std::fs::write(built.folder.path().join(name), pem).unwrap();
+    }
     let ca = built.folder.path().join("ca.pem");
     std::fs::write(&ca, &serving.certificates.ca_pem).unwrap();
     Served { built, server: format!("localhost:{}", serving.address.port()), ca }
@@ -188,4 +200,24 @@ fn an_interrupted_demo_leaves_nothing() {
     let rest: Vec<_> = lines.map(Result::unwrap).collect();
     assert_eq!(child.wait().unwrap().code(), Some(130), "{rest:?}");
     assert!(is_empty(temporary.path()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lookup_shows_who_it_is_where_that_is_asked() {
+    let served = served_for(|made| {
+        let known = KnownCallers::from_pem(made.ca_pem.as_bytes(), &"the test", None);
+        Callers::Known(known.unwrap())
+    });
+    let own = |name: &str| served.built.folder.path().join(name);
+    let mut command = served.lookup(&["+15550100007"]);
+    command.arg("--client-cert").arg(own("client.pem"));
+    command.arg("--client-key").arg(own("client.key"));
+    let (code, out, error) = run(command).await;
+    assert_eq!((code, &*out), (0, "+15550100007\tvalue 7\n"), "{error}");
+    let mut command = served.lookup(&["+15550100007"]);
+    command.arg("--client-cert").arg(own("client.pem"));
+    let (code, _, error) = run(command).await;
+    assert!(code == 2 && error.contains("--client-key"), "{error}");
+    let (code, _, error) = run(served.lookup(&["+15550100007"])).await;
+    assert!(code == 2 && error.contains("certificate"), "{error}");
 }

@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use quinn::crypto::rustls::QuicClientConfig;
 use quinn::{Connection, Endpoint, ReadToEndError, RecvStream, SendStream, VarInt};
-use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use sotto::engine::{Answer, Batch, Engine, EngineError};
 use sotto::params::Shape;
 use sotto::scheme::reference;
-use sotto::server::{Counters, Identity, Server, ServerBounds, ServerOptions, certificates};
+use sotto::server::certificates::{self, LocalCertificates};
+use sotto::server::{Callers, Counters, Doorkeeper, Identity, Server, ServerBounds, ServerOptions};
 use sotto::shard::header::Header;
 use sotto::shard::manifest::{MANIFEST_NAME, ManifestHead, SHARDS_DIR};
 use sotto::shard::write::{Sections, write_shard};
@@ -162,7 +163,8 @@ pub(crate) struct Host {
     pub(crate) address: std::net::SocketAddr,
     pub(crate) counters: Arc<Counters>,
     pub(crate) database: Arc<Database>,
-    ca_pem: String,
+    pub(crate) certificates: LocalCertificates,
+    pub(crate) doorkeeper: Doorkeeper,
     leave: Option<oneshot::Sender<()>>,
     running: JoinHandle<()>,
     _directory: tempfile::TempDir,
@@ -170,22 +172,41 @@ pub(crate) struct Host {
 
 impl Host {
     pub(crate) fn start(engine: impl Engine + 'static, bounds: ServerBounds) -> Self {
+        let certificates = certificates::localhost().unwrap();
+        Self::start_for(Callers::Loopback, certificates, engine, bounds)
+    }
+
+    pub(crate) fn start_for(
+        callers: Callers,
+        certificates: LocalCertificates,
+        engine: impl Engine + 'static,
+        bounds: ServerBounds,
+    ) -> Self {
         let directory = tempfile::tempdir().unwrap();
         write_database(directory.path());
         let database = Arc::new(Database::open(directory.path()).unwrap());
-        let made = certificates::localhost().unwrap();
-        let identity = Identity::from_pem(&made.server_pem, &made.server_key).unwrap();
+        let LocalCertificates { server_pem, server_key, .. } = &certificates;
+        let identity = Identity::from_pem(server_pem, server_key).unwrap();
         let listen = "127.0.0.1:0".parse().unwrap();
         let engines: Vec<Box<dyn Engine>> = vec![Box::new(engine)];
-        let options = ServerOptions { listen, identity, engines, bounds };
+        let options = ServerOptions { listen, identity, callers, engines, bounds };
         let server = Server::bind(options, database.clone()).unwrap();
         let (address, counters) = (server.local_addr(), server.counters());
+        let doorkeeper = server.doorkeeper();
         let (leave, left) = oneshot::channel();
         let running = tokio::spawn(server.run(async move {
             let _ = left.await;
         }));
-        let (ca_pem, leave) = (made.ca_pem, Some(leave));
-        Self { address, counters, database, ca_pem, leave, running, _directory: directory }
+        Self {
+            address,
+            counters,
+            database,
+            certificates,
+            doorkeeper,
+            leave: Some(leave),
+            running,
+            _directory: directory,
+        }
     }
 
     /// Asks the server to leave.
@@ -208,8 +229,22 @@ impl Host {
         alpn: &[u8],
         window: u32,
     ) -> Result<Peer, quinn::ConnectionError> {
+        self.connect_with(self.client_config(alpn, window, None)).await
+    }
+
+    /// Connects with these certificates' client identity, trusting this host.
+    pub(crate) async fn connect_as(
+        &self,
+        client: &LocalCertificates,
+    ) -> Result<Peer, quinn::ConnectionError> {
+        self.connect_with(self.client_config(ALPN, 1 << 20, Some(client))).await
+    }
+
+    async fn connect_with(
+        &self,
+        config: quinn::ClientConfig,
+    ) -> Result<Peer, quinn::ConnectionError> {
         let endpoint = Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
-        let config = self.client_config(alpn, window);
         let connecting = endpoint.connect_with(config, self.address, "localhost").unwrap();
         let connection = timeout(PATIENCE, connecting).await.unwrap()?;
         Ok(Peer { connection, _endpoint: endpoint })
@@ -219,7 +254,7 @@ impl Host {
     pub(crate) async fn knock(&self) -> UdpSocket {
         let relay = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let endpoint = Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
-        let config = self.client_config(ALPN, 1000);
+        let config = self.client_config(ALPN, 1000, None);
         let to = relay.local_addr().unwrap();
         let _connecting = endpoint.connect_with(config, to, "localhost").unwrap();
         let mut packet = [0; 2048];
@@ -228,15 +263,26 @@ impl Host {
         relay
     }
 
-    fn client_config(&self, alpn: &[u8], window: u32) -> quinn::ClientConfig {
+    fn client_config(
+        &self,
+        alpn: &[u8],
+        window: u32,
+        client: Option<&LocalCertificates>,
+    ) -> quinn::ClientConfig {
         let mut roots = rustls::RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_slice(self.ca_pem.as_bytes()).unwrap()).unwrap();
+        roots.add(certificate(&self.certificates.ca_pem)).unwrap();
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let mut tls = rustls::ClientConfig::builder_with_provider(provider)
+        let tls = rustls::ClientConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&rustls::version::TLS13])
             .unwrap()
-            .with_root_certificates(roots)
-            .with_no_client_auth();
+            .with_root_certificates(roots);
+        let mut tls = match client {
+            None => tls.with_no_client_auth(),
+            Some(LocalCertificates { client_pem, client_key, .. }) => {
+                let key = PrivateKeyDer::from_pem_slice(client_key.as_bytes()).unwrap();
+                tls.with_client_auth_cert(vec![certificate(client_pem)], key).unwrap()
+            }
+        };
         tls.alpn_protocols = vec![alpn.to_vec()];
         let tls = QuicClientConfig::try_from(tls).unwrap();
         let mut config = quinn::ClientConfig::new(Arc::new(tls));
@@ -245,6 +291,10 @@ impl Host {
         config.transport_config(Arc::new(transport));
         config
     }
+}
+
+fn certificate(pem: &str) -> CertificateDer<'static> {
+    CertificateDer::from_pem_slice(pem.as_bytes()).unwrap()
 }
 
 /// Waits until something the server counts is so.
@@ -354,15 +404,7 @@ pub(crate) async fn reset_code(mut receive: RecvStream) -> StreamCode {
     let Err(ReadToEndError::Read(quinn::ReadError::Reset(code))) = ended else {
         panic!("{ended:?}");
     };
-    let codes = [
-        StreamCode::Internal,
-        StreamCode::Protocol,
-        StreamCode::Cancelled,
-        StreamCode::ExcessiveLoad,
-        StreamCode::FrameTooLarge,
-        StreamCode::Timeout,
-    ];
-    codes.into_iter().find(|known| VarInt::from_u32(known.code()) == code).unwrap()
+    StreamCode::ALL.into_iter().find(|known| VarInt::from_u32(known.code()) == code).unwrap()
 }
 
 pub(crate) fn parameter_request() -> PirParameterRequest {

@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod callers;
 mod harness;
 
 use std::io::{BufRead, BufReader, Read};
@@ -299,6 +300,25 @@ async fn what_does_not_fit_the_queue_is_overloaded() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn answers_that_are_not_sent_leave_no_room_for_more() {
+    let answer_bytes = shape().packs() * shape().response_bytes();
+    let bounds = ServerBounds { answer_bytes_max: 2 * answer_bytes - 1, ..Default::default() };
+    let (engine, gate) = gated();
+    let host = Host::start(engine, bounds);
+    let (peer, key) = (host.connect().await, bundle(1));
+    peer.bring(key.clone()).await;
+    for _ in 0..3 {
+        let batch = (0..2).map(|i| query(&i.to_string(), &key, 0, i)).collect();
+        let receive = peer.send_batch(batch).await;
+        gate.go_on();
+        let found = answers(receive).await;
+        let expected = [("0", Status::ResponseSuccess), ("1", Status::Overloaded)];
+        assert_eq!(statuses(&found), expected, "the first gives its place back");
+        assert_eq!(found[1].retry_after_ms, 5000);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn one_connection_cannot_fill_the_queue_for_others() {
     let (engine, gate) = gated();
     let schedule = ScheduleBounds { queries_per_owner_max: 1, ..Default::default() };
@@ -519,24 +539,31 @@ fn the_program_says_where_it_listens_and_leaves_when_told() {
         let ended = server.wait_with_output().unwrap();
         assert!(ended.status.success(), "{ended:?}");
         let log = String::from_utf8(ended.stderr).unwrap();
-        assert_eq!(log.matches("engine=").count(), 1, "{log}");
+        assert_eq!(log.matches("answers with").count(), 1, "{log}");
+        assert_eq!(log.matches("memory is at most").count(), 1, "{log}");
     }
 }
 
 #[test]
 fn the_program_says_why_it_does_not_serve() {
     let folder = tempfile::tempdir().unwrap();
-    let refused = |expected: &str| {
-        let ended = sotto(folder.path(), &SERVE).wait_with_output().unwrap();
+    let refused_with = |more: &[&str], expected: &str| {
+        let arguments = [&SERVE[..], more].concat();
+        let ended = sotto(folder.path(), &arguments).wait_with_output().unwrap();
         let error = String::from_utf8(ended.stderr).unwrap();
         assert_eq!((ended.status.code(), ended.stdout.len()), (Some(2), 0), "{error}");
         let line = error.lines().last().unwrap();
         assert!(line.starts_with("error: ") && line.contains(expected), "{error}");
     };
+    let refused = |expected: &str| refused_with(&[], expected);
     refused("cannot read the certificate file server.pem");
     let made = sotto(folder.path(), &["cert", "--out", "."]).wait_with_output().unwrap();
     assert!(made.status.success(), "{made:?}");
     refused("db is not a finished database");
+    std::fs::create_dir(folder.path().join("db")).unwrap();
+    write_database(&folder.path().join("db"));
+    refused_with(&["--memory", "1"], "do not hold one full batch");
+    refused_with(&["--memory", "4294967295"], "this machine or its control group has");
     std::fs::write(folder.path().join("server.key"), "no key").unwrap();
     refused("no private key in server.key");
     let again = sotto(folder.path(), &["cert", "--out", "."]).wait_with_output().unwrap();

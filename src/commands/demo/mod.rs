@@ -17,14 +17,15 @@ use std::time::{Duration, Instant};
 
 use sotto::build::{self, BuildOptions, BuildReport, Console, Input, Progress, Silent, sample};
 use sotto::client::{CallReport, Client, OperatorKey, Options, Outcome, Replica, SentQuery, Trust};
-use sotto::engine::{EngineChoice, EngineOptions, GpuChoice, IsaChoice, Selected, select_with};
+use sotto::engine::select_with;
 use sotto::limits;
-use sotto::server::{Identity, Server, ServerBounds, ServerOptions, certificates};
+use sotto::server::{Callers, Identity, Server, ServerBounds, ServerOptions, certificates};
 use sotto::shard::Database;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 
 use super::Ended;
+use super::engine::EngineArgs;
 use folder::Folder;
 use text::{counted, grouped, ms, paragraph, say, size};
 
@@ -55,16 +56,8 @@ pub(crate) struct Args {
     /// Keep sample, database and certificates in this folder, which must be new or empty.
     #[arg(long, value_name = "DIR")]
     keep: Option<PathBuf>,
-    /// Device that answers: auto, gpu or cpu.
-    #[arg(long, value_name = "DEVICE", default_value = "auto")]
-    engine: EngineChoice,
-    /// Which GPU, by number or part of its name (see `sotto devices`).
-    #[arg(long, value_name = "INDEX|NAME")]
-    gpu: Option<GpuChoice>,
-    /// Instruction set of the CPU engine: auto, portable, avx2, avx512bw, avx512,
-    /// amx or neon.
-    #[arg(long, value_name = "SET", default_value = "auto")]
-    isa: IsaChoice,
+    #[command(flatten)]
+    engine: EngineArgs,
 }
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
@@ -262,19 +255,14 @@ async fn serve(
     let opened = Instant::now();
     let database = Arc::new(Database::open(&folder.join("db"))?);
     let opened = opened.elapsed();
-    let options = EngineOptions {
-        engine: args.engine,
-        gpu: args.gpu.clone(),
-        isa: args.isa,
-        ..EngineOptions::default()
-    };
+    let options = args.engine.options();
     let selected = tokio::task::spawn_blocking(move || select_with(&options)).await??;
-    let Selected { engine, .. } = selected;
-    let name = engine.name();
+    let names: Vec<String> = selected.engines.iter().map(|engine| engine.name()).collect();
     let options = ServerOptions {
         listen: ([127, 0, 0, 1], 0).into(),
         identity: Identity::from_pem(&made.server_pem, &made.server_key)?,
-        engines: vec![engine],
+        callers: Callers::Loopback,
+        engines: selected.engines,
         bounds: ServerBounds::default(),
     };
     let server = Server::bind(options, database)?;
@@ -283,7 +271,7 @@ async fn serve(
     let task = tokio::spawn(server.run(async move { drop(stopped.await) }));
     say("\n3. The server\n")?;
     row("listens on", &format!("{address} (QUIC, TLS 1.3)"))?;
-    row("answers with", &name)?;
+    names.iter().try_for_each(|name| row("answers with", name))?;
     row("database opened in", &ms(opened))?;
     Ok((address, made.ca_pem, Running { stop, task }))
 }

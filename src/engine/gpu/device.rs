@@ -1,31 +1,53 @@
 //! The device: finding adapters, opening one, catching its errors.
 //!
 //! Every error of the device becomes [`EngineError::Device`]; none reaches wgpu's default handler,
-//! which panics. Which adapter is worth taking is `select.rs`'s to say.
+//! which panics. Scopes of errors are a thread's own, so that two threads can use the device. Which
+//! adapter is worth taking is `select.rs`'s to say.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use wgpu::{
-    Adapter, AdapterInfo, Backends, Device, DeviceDescriptor, DeviceType, ErrorFilter, Features,
-    Instance, InstanceDescriptor, InstanceFlags, Limits, PollError, PollType, Queue,
+    Adapter, AdapterInfo, Backends, Buffer, BufferDescriptor, BufferUsages, CommandEncoder, Device,
+    DeviceDescriptor, DeviceType, ErrorFilter, Features, Instance, InstanceDescriptor,
+    InstanceFlags, Limits, MemoryBudgetThresholds, MemoryHints, PollError, PollType, Queue,
     SubmissionIndex,
 };
 
 use super::super::{EngineError, GpuInfo, GpuKind, Integers};
+use super::faults::{Fault, Faults};
 use super::kernels;
 
 /// How long one submission may take, a thousand dispatches of the longest that are planned: so many
 /// waits of so long. Several, so that a machine that stood still during one of them is not taken
 /// for a device that hangs.
-const WAITS: u32 = 3;
-const WAIT_TIME: Duration = Duration::from_secs(20);
+pub(super) const WAITS: u32 = 3;
+pub(super) const WAIT_TIME: Duration = Duration::from_secs(20);
+
+/// Of the memory that the system lets this process have on a device, in percent: a buffer that
+/// would take it beyond is refused. Some drivers would make it and move others out to the host.
+const MEMORY_PERCENT: u8 = 90;
+/// Smaller buffers share allocations of this size; larger ones have their own, so that a shard
+/// takes no more than its bytes.
+const SHARED_ALLOCATION_BYTES: u64 = 8 << 20;
+/// Memory is looked for in pieces of this size, at most so many.
+const PIECE_BYTES: u64 = 1 << 30;
+const PIECES_MAX: usize = 1 << 10;
+/// Left for lanes and staging of what there is, or a quarter where that is less.
+const WORK_BYTES: u64 = 1 << 30;
+/// Memory for shards on a device that uses the host's, where they are in the page cache already.
+const HOST_BUDGET_BYTES: u64 = 4 << 30;
 
 /// Every adapter that the Vulkan loader finds, in its order.
 pub(super) fn adapters() -> Vec<(Adapter, GpuInfo)> {
     let descriptor = InstanceDescriptor {
         backends: Backends::VULKAN,
         flags: InstanceFlags::empty(),
+        memory_budget_thresholds: MemoryBudgetThresholds {
+            for_resource_creation: Some(MEMORY_PERCENT),
+            for_device_loss: None,
+        },
         ..InstanceDescriptor::new_without_display_handle()
     };
     let found = pollster::block_on(Instance::new(descriptor).enumerate_adapters(Backends::VULKAN));
@@ -86,13 +108,19 @@ pub(super) struct Gpu {
     pub(super) device: Device,
     pub(super) queue: Queue,
     pub(super) info: GpuInfo,
+    device_type: DeviceType,
     /// What the driver said when the device went away.
     lost: Arc<Mutex<Option<String>>>,
+    faults: Faults,
 }
 
 impl Gpu {
     /// Opens an adapter with all the limits it has and no feature that is not used.
-    pub(super) fn open(adapter: &Adapter, info: GpuInfo) -> Result<Self, EngineError> {
+    pub(super) fn open(
+        adapter: &Adapter,
+        info: GpuInfo,
+        faults: &Faults,
+    ) -> Result<Self, EngineError> {
         if let Some(lacking) = &info.lacks {
             return Err(EngineError::Device(format!("{} has too few {lacking}", info.name)));
         }
@@ -102,6 +130,10 @@ impl Gpu {
             label: Some("sotto"),
             required_features: adapter.features() & wanted,
             required_limits: limits,
+            memory_hints: MemoryHints::Manual {
+                suballocated_device_memory_block_size: SHARED_ALLOCATION_BYTES
+                    ..SHARED_ALLOCATION_BYTES,
+            },
             ..DeviceDescriptor::default()
         };
         let (device, queue) = pollster::block_on(adapter.request_device(&descriptor))
@@ -112,7 +144,8 @@ impl Gpu {
             let mut said = said.lock().unwrap_or_else(PoisonError::into_inner);
             said.get_or_insert(format!("lost ({reason:?}): {message}"));
         });
-        let gpu = Self { device, queue, info, lost };
+        let (device_type, faults) = (adapter.get_info().device_type, faults.clone());
+        let gpu = Self { device, queue, info, device_type, lost, faults };
         // What no scope catches: a device that is going away.
         let said = Arc::clone(&gpu.lost);
         gpu.device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
@@ -127,6 +160,13 @@ impl Gpu {
         &self,
         work: impl FnOnce() -> Result<T, EngineError>,
     ) -> Result<T, EngineError> {
+        let done = self.caught(work).map_err(|error| self.failed(&error))?;
+        self.alive()?;
+        done
+    }
+
+    /// The same, for those who want to know which error; out of memory is the first to be named.
+    pub(super) fn caught<T>(&self, work: impl FnOnce() -> T) -> Result<T, wgpu::Error> {
         let filters = [ErrorFilter::Internal, ErrorFilter::Validation, ErrorFilter::OutOfMemory];
         let scopes = filters.map(|filter| self.device.push_error_scope(filter));
         let done = work();
@@ -135,23 +175,67 @@ impl Gpu {
             let scope = scope.take().expect("this is a bug: a scope is popped once");
             caught.or(pollster::block_on(scope.pop()))
         });
-        if let Some(error) = caught {
-            return Err(self.failed(&error));
+        caught.map_or(Ok(done), Err)
+    }
+
+    /// A buffer; inside of one of the two above, which say whether there was memory for it.
+    pub(super) fn buffer(&self, descriptor: &BufferDescriptor<'_>) -> Buffer {
+        let mut descriptor = descriptor.clone();
+        if self.faults.happens(Fault::OutOfMemory) {
+            descriptor.size = self.device.limits().max_buffer_size;
+            descriptor.mapped_at_creation = false;
         }
-        self.alive()?;
-        done
+        self.device.create_buffer(&descriptor)
+    }
+
+    /// How many bytes of shards the device can keep: what it gives now, but for what answering
+    /// takes. Asked for in buffers, for no interface says it; they are given back.
+    pub(super) fn budget(&self) -> u64 {
+        if !matches!(self.device_type, DeviceType::DiscreteGpu | DeviceType::VirtualGpu) {
+            return HOST_BUDGET_BYTES;
+        }
+        let descriptor = BufferDescriptor {
+            label: Some("memory there is"),
+            size: PIECE_BYTES.min(self.info.binding_bytes_max),
+            usage: BufferUsages::STORAGE | BufferUsages::COPY_DST,
+            mapped_at_creation: false,
+        };
+        let piece = || self.caught(|| self.device.create_buffer(&descriptor)).ok();
+        let pieces: Vec<_> = std::iter::from_fn(piece).take(PIECES_MAX).collect();
+        let found = pieces.len() as u64 * descriptor.size;
+        found - WORK_BYTES.min(found / 4)
+    }
+
+    /// Gives commands to the device; inside of [`Gpu::checked`].
+    pub(super) fn submit(&self, encoder: CommandEncoder) -> SubmissionIndex {
+        if self.faults.happens(Fault::LostAtSubmission) {
+            self.device.destroy();
+        }
+        self.queue.submit([encoder.finish()])
+    }
+
+    /// For tests: answers are about to be read back.
+    pub(super) fn reads_back(&self) {
+        if self.faults.happens(Fault::LostAtReadBack) {
+            self.device.destroy();
+        }
     }
 
     /// Waits until a submission is done and what was mapped after it is mapped.
     pub(super) fn wait(&self, submission: SubmissionIndex) -> Result<(), EngineError> {
-        let wait = || PollType::Wait {
-            submission_index: Some(submission.clone()),
-            timeout: Some(WAIT_TIME),
+        let wait = || {
+            let wait = PollType::Wait {
+                submission_index: Some(submission.clone()),
+                timeout: Some(WAIT_TIME),
+            };
+            // A device that is lost meanwhile is no error to wgpu here, but a panic.
+            let waited = catch_unwind(AssertUnwindSafe(|| self.device.poll(wait)));
+            waited.map_err(|_| self.failed(&"lost while it was waited for"))
         };
-        let mut waited = self.device.poll(wait());
+        let mut waited = wait()?;
         for _ in 1..WAITS {
             if matches!(waited, Err(PollError::Timeout)) {
-                waited = self.device.poll(wait());
+                waited = wait()?;
             }
         }
         waited.map_err(|error| self.failed(&error))?;

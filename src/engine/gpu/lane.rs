@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use wgpu::{
     BindGroup, Buffer, BufferDescriptor, BufferTransition, BufferUsages, BufferUses,
-    CommandEncoder, ComputePass, ComputePipeline, Device,
+    CommandEncoder, ComputePass, ComputePipeline,
 };
 
 use super::super::EncryptedQuery;
@@ -201,7 +201,7 @@ impl Lane {
         ];
         let buffers = std::array::from_fn(|at| {
             let size = held[at].max(sizes[at]).next_power_of_two();
-            make(&gpu.device, size, BufferUsages::STORAGE | usages[at])
+            make(gpu, size, BufferUsages::STORAGE | usages[at])
         });
         let [digits, keys, scanned, sums, responses] = &buffers;
         self.made = Some(Buffers {
@@ -298,13 +298,8 @@ impl Lane {
     }
 }
 
-fn make(device: &Device, size: u64, usage: BufferUsages) -> Buffer {
-    device.create_buffer(&BufferDescriptor {
-        label: Some("lane"),
-        size,
-        usage,
-        mapped_at_creation: false,
-    })
+fn make(gpu: &Gpu, size: u64, usage: BufferUsages) -> Buffer {
+    gpu.buffer(&BufferDescriptor { label: Some("lane"), size, usage, mapped_at_creation: false })
 }
 
 /// Records dispatches, cut so that none takes too long.

@@ -8,64 +8,43 @@
 //! Read next: [`lane`] (what is dispatched), [`kernels`] (texts and tiles), then `shaders/`.
 
 mod device;
+mod faults;
 mod kernels;
 mod lane;
 mod resident;
 mod staging;
+mod start;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use wgpu::{BindGroup, BufferDescriptor, BufferUsages, ComputePassDescriptor};
+use wgpu::{BindGroup, ComputePassDescriptor};
 
 use self::device::Gpu;
+pub use self::faults::{Fault, Faults};
 use self::kernels::Pipelines;
 use self::lane::{Lane, Plan, Rates, Recorder};
-use self::resident::{Residents, ShardKey};
+use self::resident::{Held, Open, ShardKey, Store};
 use self::staging::{Readback, STAGING_BYTES, Staging};
+pub use self::start::{GpuEngine, GpuOptions};
 use super::cpu::check_sizes;
-use super::{Answer, Batch, EncryptedQuery, Engine, EngineError, GpuInfo, Integers, ShardView};
-use crate::arith::ntt::Ntt;
-use crate::arith::{Isa, Rings, inverse, pow};
-use crate::limits::{BATCH_QUERIES_PER_SCAN_MAX, ENGINE_CALL_QUERIES_MAX};
-use crate::params::{D, HALF, Shape};
-use crate::scheme::KeyBundle;
-
-/// Memory for shards when no budget is given.
-const BUDGET_BYTES: u64 = 4 << 30;
-/// What one dispatch is planned to take: half of what it may, for rates are those of other shapes.
-const DISPATCH_TIME: Duration = Duration::from_millis(25);
-
-/// Dispatches are measured over so much time at least, or so many of them.
-const MEASURED_TIME: Duration = Duration::from_millis(5);
-const REPEATS_MAX: u32 = 1 << 10;
-
-/// How a GPU is used; the defaults are what its limits allow.
-#[derive(Debug, Clone, Default)]
-pub struct GpuOptions {
-    /// Device memory for shards, in bytes.
-    pub shard_bytes: Option<u64>,
-    /// Largest piece of a shard in one binding: for tests of how shards are cut.
-    pub binding_bytes: Option<u64>,
-    /// How products of 24 bits are made; the faster of what the device has when absent.
-    pub integers: Option<Integers>,
-    /// What one dispatch is planned to take: for tests of how work is cut.
-    pub dispatch_time: Option<Duration>,
-}
+use super::{Answer, Batch, EncryptedQuery, EngineError, GpuInfo, ShardView, StageTimes};
+use crate::limits::ENGINE_CALL_QUERIES_MAX;
 
 /// Every adapter there is.
 pub(super) fn infos() -> Vec<GpuInfo> {
     device::adapters().into_iter().map(|(_, info)| info).collect()
 }
 
-/// Answers on one GPU.
-pub struct GpuEngine {
+/// An open device with all that answering takes.
+struct Opened {
     gpu: Gpu,
     pipelines: Pipelines,
     transform: BindGroup,
     staging: Staging,
     readback: Readback,
-    residents: Residents,
+    store: Arc<Store>,
+    open: Arc<Open>,
     lanes: Vec<Lane>,
     rates: Rates,
     binding_bytes: u64,
@@ -83,49 +62,88 @@ struct Work<'a> {
     plan: Plan,
 }
 
-impl GpuEngine {
-    /// Opens an adapter by its number in [`super::gpus`], compiles the kernels and measures them.
-    pub fn new(index: usize, options: &GpuOptions) -> Result<Self, EngineError> {
-        let found = device::adapters().into_iter().nth(index);
-        let Some((adapter, info)) = found else {
-            return Err(EngineError::Device(format!("there is no GPU {index}")));
-        };
-        let integers = match (options.integers, info.integers) {
-            (Some(integers), _) => vec![integers],
-            (None, Integers::Wide) => vec![Integers::Wide, Integers::Halves],
-            (None, Integers::Halves) => vec![Integers::Halves],
-        };
-        let device_bytes = info.binding_bytes_max;
-        let binding_bytes = options.binding_bytes.map_or(device_bytes, |b| b.min(device_bytes));
-        let gpu = Gpu::open(&adapter, info)?;
-        let pipelines = Pipelines::new(&gpu, &integers)?;
-        let budget = options.shard_bytes.unwrap_or(BUDGET_BYTES);
-        let mut engine = Self {
-            transform: transform(&gpu, &pipelines)?,
-            staging: Staging::new(&gpu)?,
-            readback: Readback::new(),
-            residents: Residents::new(budget, binding_bytes),
-            lanes: Vec::new(),
-            rates: Rates::UNKNOWN,
-            scratch: Vec::new(),
-            binding_bytes: device_bytes,
-            gpu,
-            pipelines,
-        };
-        engine.measure(&integers)?;
-        let dispatch_time = options.dispatch_time.unwrap_or(DISPATCH_TIME);
-        engine.rates.dispatch_nanos = dispatch_time.as_nanos() as f64;
-        Ok(engine)
+impl Opened {
+    /// Answers every query of every batch, as [`super::Engine::answer`] says.
+    fn answer(
+        &mut self,
+        batches: &[Batch<'_>],
+        done: &mut dyn FnMut(usize, usize, Answer),
+    ) -> Result<(), EngineError> {
+        check_sizes(batches)?;
+        let mut works = Vec::new();
+        for (index, batch) in batches.iter().enumerate() {
+            let shape = batch.shard.shape;
+            let most = Plan::queries_max(shape, &self.pipelines, self.binding_bytes);
+            let key = self.store.key(&batch.shard);
+            for (cut, queries) in batch.queries.chunks(most).enumerate() {
+                works.push(Work {
+                    batch: index,
+                    first_query: cut * most,
+                    queries,
+                    shard: batch.shard,
+                    key,
+                    plan: Plan::new(shape, queries.len(), &self.pipelines),
+                });
+            }
+        }
+        let mut left = &works[..];
+        while !left.is_empty() {
+            left = self.round(left, done)?;
+        }
+        Ok(())
     }
 
-    /// What the device is.
-    pub fn info(&self) -> &GpuInfo {
-        &self.gpu.info
+    /// Device time of one batch on a shard that is there (it is brought up where it is not), by
+    /// repeating each stage until it can be told from the submission around it. Dispatches are not
+    /// cut. For benchmarks: nothing is added to [`Engine::stage_times`].
+    fn time_stages(
+        &mut self,
+        shard: &ShardView<'_>,
+        queries: &[EncryptedQuery],
+    ) -> Result<StageTimes, EngineError> {
+        check_sizes(&[Batch { shard: *shard, queries }])?;
+        let most = Plan::queries_max(shard.shape, &self.pipelines, self.binding_bytes);
+        let mut total = StageTimes::default();
+        for queries in queries.chunks(most) {
+            let key = self.store.key(shard);
+            let plan = Plan::new(shard.shape, queries.len(), &self.pipelines);
+            let of_stage = self.time_lane((key, shard), queries, &plan)?;
+            total.prepare += of_stage.prepare;
+            total.scan += of_stage.scan;
+            total.pack += of_stage.pack;
+            total.finish += of_stage.finish;
+        }
+        Ok(total)
     }
 
-    /// Shards brought up so far.
-    pub fn uploads(&self) -> u64 {
-        self.residents.uploads()
+    /// Times of the stages of one lane, with the integers that are used.
+    fn time_lane(
+        &mut self,
+        (key, shard): (ShardKey, &ShardView<'_>),
+        queries: &[EncryptedQuery],
+        plan: &Plan,
+    ) -> Result<StageTimes, EngineError> {
+        let mut held = Held::new(&self.store, &self.open);
+        held.add(&mut self.staging, key, shard)?;
+        // One whole answer makes the lane's buffers and fills them.
+        let work = Work { batch: 0, first_query: 0, queries, shard: *shard, key, plan: *plan };
+        self.round(&[work], &mut |_, _, _| {})?;
+        let scan = self.time(|this, recorder| {
+            this.lanes[0].scan(recorder, plan, held.get(key));
+        })?;
+        let pack = self.time(|this, recorder| {
+            this.lanes[0].pack(recorder, plan, held.get(key));
+        })?;
+        let finish = self.time(|this, recorder| {
+            this.lanes[0].finish(recorder, plan, &this.transform);
+        })?;
+        let nanos = |nanos: f64| Duration::from_nanos(nanos as u64);
+        Ok(StageTimes {
+            prepare: Duration::ZERO,
+            scan: nanos(scan),
+            pack: nanos(pack),
+            finish: nanos(finish),
+        })
     }
 
     /// One submission for some of the work: as much as fits, at least the first.
@@ -134,30 +152,20 @@ impl GpuEngine {
         works: &'w [Work<'_>],
         done: &mut dyn FnMut(usize, usize, Answer),
     ) -> Result<&'w [Work<'w>], EngineError> {
-        let mut keys: Vec<ShardKey> = Vec::new();
+        let mut held = Held::new(&self.store, &self.open);
         let mut bytes = 0;
         let mut taken = 0;
         for work in works.iter().take(ENGINE_CALL_QUERIES_MAX) {
             bytes += work.plan.input_bytes();
-            let new = !keys.contains(&work.key);
-            let fits = bytes <= STAGING_BYTES
-                && (!new || self.residents.fits_beside(work.shard.shape, &keys));
+            let fits = bytes <= STAGING_BYTES && held.fits(work.key, work.shard.shape);
             if taken > 0 && !fits {
                 break;
             }
-            if !self.residents.touch(work.key) {
-                let Self { gpu, pipelines, staging, .. } = self;
-                let shard = (work.key, &work.shard);
-                self.residents.upload(gpu, pipelines, staging, shard, &keys)?;
-            }
-            if new {
-                keys.push(work.key);
-            }
+            held.add(&mut self.staging, work.key, &work.shard)?;
             taken += 1;
         }
         let (now, later) = works.split_at(taken);
-        self.submit(now, done)?;
-        self.residents.forget(&keys);
+        self.submit(now, &held, done)?;
         Ok(later)
     }
 
@@ -165,9 +173,10 @@ impl GpuEngine {
     fn submit(
         &mut self,
         works: &[Work<'_>],
+        held: &Held,
         done: &mut dyn FnMut(usize, usize, Answer),
     ) -> Result<(), EngineError> {
-        let Self { gpu, pipelines, staging, readback, residents, lanes, rates, .. } = self;
+        let Self { gpu, pipelines, staging, readback, lanes, rates, .. } = self;
         lanes.resize_with(lanes.len().max(works.len()), Lane::default);
         let bytes: u64 = works.iter().map(|work| work.plan.response_bytes()).sum();
         let made = gpu.checked(|| {
@@ -203,7 +212,7 @@ impl GpuEngine {
             let mut pass = encoder.begin_compute_pass(&ComputePassDescriptor::default());
             let mut recorder = Recorder { pass: &mut pass, pipelines, rates: *rates };
             for (lane, work) in both() {
-                let shard = residents.get(work.key);
+                let shard = held.get(work.key);
                 lane.scan(&mut recorder, &work.plan, shard);
                 lane.pack(&mut recorder, &work.plan, shard);
             }
@@ -235,152 +244,6 @@ impl GpuEngine {
             }
         })
     }
-
-    /// Finds out what a unit of each stage takes here, one query alone and a full batch, on a small
-    /// shard of zeros; and which of the integers are faster.
-    fn measure(&mut self, integers: &[Integers]) -> Result<(), EngineError> {
-        let shape = Shape::new(40, 128, 1, 8192).expect("this is a bug: measured shape");
-        let (matrix, tables) = (vec![0; shape.matrix_bytes()], vec![0; shape.table_bytes()]);
-        let shard = ShardView { shape: &shape, matrix: &matrix, tables: &tables, content: None };
-        let bundle = KeyBundle::decode(&vec![0; shape.bundle_bytes()], &shape);
-        let bundle = Arc::new(bundle.expect("this is a bug: measured bundle"));
-        let query = EncryptedQuery { vector: vec![0; shape.query_bytes()].into(), bundle };
-        let queries = vec![query; BATCH_QUERIES_PER_SCAN_MAX];
-        let entries = shape.matrix_bytes() as f64;
-        let products = (shape.terms() * 2 * D) as f64;
-        for (at, count) in [1, queries.len()].into_iter().enumerate() {
-            // One whole answer makes the lane's buffers and fills them.
-            let key = self.residents.key(&shard);
-            let plan = Plan::new(&shape, count, &self.pipelines);
-            let queries = &queries[..count];
-            let work = Work { batch: 0, first_query: 0, queries, shard, key, plan };
-            self.round(&[work], &mut |_, _, _| {})?;
-            let Self { gpu, pipelines, staging, .. } = self;
-            self.residents.upload(gpu, pipelines, staging, (key, &shard), &[])?;
-            let units = count as f64;
-            let scan = |this: &Self, recorder: &mut Recorder<'_, '_>| {
-                this.lanes[0].scan(recorder, &plan, this.residents.get(key));
-            };
-            let pack = |this: &Self, recorder: &mut Recorder<'_, '_>| {
-                this.lanes[0].pack(recorder, &plan, this.residents.get(key));
-            };
-            let finish = |this: &Self, recorder: &mut Recorder<'_, '_>| {
-                this.lanes[0].finish(recorder, &plan, &this.transform);
-            };
-            self.rates.scan[at] = self.time(scan)? / (entries * units);
-            self.rates.finish = self.time(finish)? / units;
-            let mut fastest = (f64::INFINITY, self.pipelines.integers);
-            for &integers in integers {
-                self.pipelines.integers = integers;
-                let nanos = self.time(pack)?;
-                fastest = if nanos < fastest.0 { (nanos, integers) } else { fastest };
-            }
-            (self.rates.pack[at], self.pipelines.integers) =
-                (fastest.0 / (products * units), fastest.1);
-            self.residents.forget(&[key]);
-        }
-        Ok(())
-    }
-
-    /// Nanoseconds of what is recorded, repeated until it takes long enough to be told from the
-    /// submission around it.
-    fn time(&mut self, record: impl Fn(&Self, &mut Recorder<'_, '_>)) -> Result<f64, EngineError> {
-        let mut repeats = 1;
-        loop {
-            let start = Instant::now();
-            let mut encoder = self.gpu.device.create_command_encoder(&Default::default());
-            let mut pass = encoder.begin_compute_pass(&ComputePassDescriptor::default());
-            for _ in 0..repeats {
-                let rates = Rates::UNKNOWN;
-                let pipelines = &self.pipelines;
-                record(self, &mut Recorder { pass: &mut pass, pipelines, rates });
-            }
-            drop(pass);
-            let submission = self.gpu.checked(|| Ok(self.gpu.queue.submit([encoder.finish()])))?;
-            self.gpu.wait(submission)?;
-            let taken = start.elapsed();
-            if taken >= MEASURED_TIME || repeats >= REPEATS_MAX {
-                return Ok(taken.as_nanos() as f64 / f64::from(repeats));
-            }
-            repeats *= 4;
-        }
-    }
-}
-
-impl Engine for GpuEngine {
-    fn name(&self) -> String {
-        let integers = match self.pipelines.integers {
-            Integers::Wide => "64-bit integers",
-            Integers::Halves => "32-bit integers",
-        };
-        format!("gpu {}, {integers}", self.gpu.info.name)
-    }
-
-    fn answer(
-        &mut self,
-        batches: &[Batch<'_>],
-        done: &mut dyn FnMut(usize, usize, Answer),
-    ) -> Result<(), EngineError> {
-        check_sizes(batches)?;
-        let mut works = Vec::new();
-        for (index, batch) in batches.iter().enumerate() {
-            let shape = batch.shard.shape;
-            let most = Plan::queries_max(shape, &self.pipelines, self.binding_bytes);
-            let key = self.residents.key(&batch.shard);
-            for (cut, queries) in batch.queries.chunks(most).enumerate() {
-                works.push(Work {
-                    batch: index,
-                    first_query: cut * most,
-                    queries,
-                    shard: batch.shard,
-                    key,
-                    plan: Plan::new(shape, queries.len(), &self.pipelines),
-                });
-            }
-        }
-        let mut left = &works[..];
-        while !left.is_empty() {
-            left = self.round(left, done)?;
-        }
-        Ok(())
-    }
-}
-
-/// The finish's tables: twiddles of both primes, then where each slot starts.
-fn transform(gpu: &Gpu, pipelines: &Pipelines) -> Result<BindGroup, EngineError> {
-    let rings = Rings::get(Isa::PORTABLE);
-    let mut words = twiddles(rings.q);
-    words.extend(twiddles(rings.p));
-    words.extend(slot_places());
-    gpu.checked(|| {
-        let buffer = gpu.device.create_buffer(&BufferDescriptor {
-            label: Some("transform"),
-            size: size_of_val(&words[..]) as u64,
-            usage: BufferUsages::STORAGE | BufferUsages::COPY_DST,
-            mapped_at_creation: false,
-        });
-        gpu.queue.write_buffer(&buffer, 0, bytemuck::cast_slice(&words));
-        Ok(kernels::bind(gpu, &pipelines.part, &[&buffer]))
-    })
-}
-
-/// The factor of each group of butterflies, from slots to coefficients, in heap order (1, then 2
-/// and 3, ...); in the unused first place 1 / D.
-fn twiddles<const M: u32>(ring: Ntt<M>) -> Vec<u32> {
-    let root = inverse::<M>(ring.psi());
-    let power = |index: usize| pow::<M>(root, bit_reversed(index) as u64);
-    std::iter::once(inverse::<M>(D as u32)).chain((1..D).map(power)).collect()
-}
-
-/// Where slot k lies before the first layer: arith/ntt.rs without its transposition.
-fn slot_places() -> impl Iterator<Item = u32> {
-    let exponents = std::iter::successors(Some(1), |e| Some(e * 5 % (2 * D))).take(HALF);
-    let mirrored = exponents.clone().map(|e| 2 * D - e);
-    exponents.chain(mirrored).map(|e| bit_reversed((e - 1) / 2) as u32)
-}
-
-fn bit_reversed(index: usize) -> usize {
-    index.reverse_bits() >> (usize::BITS - D.trailing_zeros())
 }
 
 #[cfg(test)]

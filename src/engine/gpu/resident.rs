@@ -1,19 +1,29 @@
 //! Shards on the device: brought up when asked for, kept while they fit, by recent use.
 //!
-//! A shard is cut into parts that fit one binding, the matrix by rows and the tables by packs.
-//! Buffers of a shard that makes room are taken over by the next one of the same shape.
+//! A [`Store`] outlives the devices it is opened on, and is used by two threads: the engine's,
+//! which answers, and one that brings shards up meanwhile. No lock that the engine takes is held
+//! while a shard is read or copied. A shard is cut into parts that fit one binding, the matrix by
+//! rows and the tables by packs. Buffers of a shard that makes room are taken over by the next one
+//! of the same shape: what is submitted first is done first, and nobody is about to submit for a
+//! shard that makes room.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
-use wgpu::{BindGroup, Buffer, BufferDescriptor, BufferUsages};
+use wgpu::{BindGroup, BindGroupLayout, Buffer, BufferDescriptor, BufferUsages};
 
-use super::super::{EngineError, ShardView};
-use super::device::Gpu;
-use super::kernels::{BINDING_BYTES_MIN, Pipelines, bind};
+use super::super::{EngineError, Presence, ShardStore, ShardView};
+use super::device::{Gpu, WAIT_TIME, WAITS};
+use super::kernels::{BINDING_BYTES_MIN, bind};
 use super::staging::{STAGING_BYTES, Staging};
 use crate::limits::COLUMNS_MAX;
 use crate::params::{D, PACK_ROWS_MIN, Shape};
 use crate::shard::ContentId;
+
+/// How long a thread waits for another, which reads a shard from its file at most, or waits for
+/// the device.
+const PATIENCE: Duration = WAIT_TIME.saturating_mul(WAITS);
 
 /// Names a shard on the device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -37,98 +47,428 @@ pub(super) struct Part {
 /// A shard on the device.
 pub(super) struct Resident {
     shape: Shape,
-    bytes: u64,
-    used: u64,
     pub(super) matrix: Vec<Part>,
     pub(super) tables: Vec<Part>,
 }
 
-/// All shards on the device.
-pub(super) struct Residents {
-    shards: HashMap<ShardKey, Resident>,
-    budget: u64,
+/// A device on which shards are kept.
+pub(super) struct Open {
+    gpu: Gpu,
+    layout: BindGroupLayout,
     binding_bytes_max: u64,
-    bytes: u64,
-    /// Counts calls of [`Residents::touch`] and names shards without a name.
+    /// The way up for [`ShardStore::upload`]; none before the first, and while one is under way.
+    staging: Mutex<Option<Staging>>,
+}
+
+/// All shards on the device.
+pub(super) struct Store {
+    state: Mutex<State>,
+    /// A shard came up or did not, was used, or the device is gone.
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    open: Option<Arc<Open>>,
+    /// It has proven itself: others than the engine may see it.
+    proven: bool,
+    shards: HashMap<ShardKey, Slot>,
+    /// Those that are here, the one used longest ago first.
+    by_use: BTreeMap<u64, ShardKey>,
+    /// Counts uses, and names shards without a name.
     clock: u64,
-    /// Shards brought up so far.
+    budget: u64,
+    /// Of all slots.
+    bytes: u64,
     uploads: u64,
 }
 
-impl Residents {
-    pub(super) fn new(budget: u64, binding_bytes_max: u64) -> Self {
-        let shards = HashMap::new();
-        Self { shards, budget, binding_bytes_max, bytes: 0, clock: 0, uploads: 0 }
+/// A shard that is here or being brought up.
+struct Slot {
+    bytes: u64,
+    here: Option<Here>,
+}
+
+struct Here {
+    /// The other clones are those of [`Held`].
+    resident: Arc<Resident>,
+    used: Instant,
+    clock: u64,
+}
+
+/// What was on a device.
+pub(super) struct Closed {
+    _open: Option<Arc<Open>>,
+    _shards: HashMap<ShardKey, Slot>,
+}
+
+impl Store {
+    /// A store without a device.
+    pub(super) fn new() -> Self {
+        Self { state: Mutex::default(), changed: Condvar::new() }
+    }
+
+    /// Keeps shards on a device from now on, in parts of at most so many bytes. Only the engine
+    /// sees them, until [`Store::prove`].
+    pub(super) fn open(
+        &self,
+        gpu: &Gpu,
+        layout: &BindGroupLayout,
+        binding_bytes_max: u64,
+        budget: u64,
+    ) -> Arc<Open> {
+        let (gpu, layout, staging) = (gpu.clone(), layout.clone(), Mutex::default());
+        let open = Arc::new(Open { gpu, layout, binding_bytes_max, staging });
+        let mut state = self.lock();
+        state.open = Some(Arc::clone(&open));
+        state.budget = budget;
+        open
+    }
+
+    /// Lets all see what is here.
+    pub(super) fn prove(&self) {
+        self.lock().proven = true;
+    }
+
+    /// Keeps nothing any more. What was there is for the caller to drop, which may take time.
+    pub(super) fn close(&self) -> Closed {
+        let mut state = self.lock();
+        let (clock, uploads) = (state.clock, state.uploads);
+        let old = std::mem::replace(&mut *state, State { clock, uploads, ..State::default() });
+        self.changed.notify_all();
+        Closed { _open: old.open, _shards: old.shards }
     }
 
     /// The name under which a shard is kept.
-    pub(super) fn key(&mut self, shard: &ShardView<'_>) -> ShardKey {
-        self.clock += 1;
-        shard.content.map_or(ShardKey::Once(self.clock), ShardKey::Content)
-    }
-
-    pub(super) fn get(&self, key: ShardKey) -> &Resident {
-        self.shards.get(&key).expect("this is a bug: a shard in use was dropped")
+    pub(super) fn key(&self, shard: &ShardView<'_>) -> ShardKey {
+        shard.content.map_or_else(|| ShardKey::Once(self.lock().tick()), ShardKey::Content)
     }
 
     /// Shards brought up so far.
     pub(super) fn uploads(&self) -> u64 {
-        self.uploads
+        self.lock().uploads
     }
 
-    /// Takes note that a shard is used; whether it is here.
-    pub(super) fn touch(&mut self, key: ShardKey) -> bool {
-        self.clock += 1;
-        let found = self.shards.get_mut(&key);
-        found.map(|resident| resident.used = self.clock).is_some()
+    /// Memory for shards, in bytes.
+    pub(super) fn budget(&self) -> u64 {
+        self.lock().budget
     }
 
-    /// Whether a shard fits beside those of `kept`.
-    pub(super) fn fits_beside(&self, shape: &Shape, kept: &[ShardKey]) -> bool {
-        let kept: u64 = kept.iter().filter_map(|key| self.shards.get(key)).map(|r| r.bytes).sum();
-        kept + shard_bytes(shape) <= self.budget
+    /// Lets go of shards; those who wait for room look again.
+    fn release<T>(&self, drop: impl FnOnce(&mut State) -> T) -> T {
+        let dropped = drop(&mut self.lock());
+        self.changed.notify_all();
+        dropped
     }
 
-    /// Drops shards that were good for one call, and everything that is not known to be whole.
-    pub(super) fn forget(&mut self, keys: &[ShardKey]) {
-        for key in keys.iter().filter(|key| matches!(key, ShardKey::Once(_))) {
-            self.remove(*key);
-        }
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // A panic of another thread leaves nothing half done that is done under the lock.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn remove(&mut self, key: ShardKey) -> Option<Resident> {
-        let removed = self.shards.remove(&key)?;
-        self.bytes -= removed.bytes;
-        Some(removed)
-    }
-
-    /// Brings a shard up, in place of those used longest ago, `kept` excepted.
-    pub(super) fn upload(
-        &mut self,
-        gpu: &Gpu,
-        pipelines: &Pipelines,
+    /// A shard that is here, or brought up now; the caller holds others of `held_bytes`.
+    fn bring(
+        &self,
+        open: &Arc<Open>,
         staging: &mut Staging,
         (key, shard): (ShardKey, &ShardView<'_>),
-        kept: &[ShardKey],
-    ) -> Result<(), EngineError> {
-        let needed = shard_bytes(shard.shape);
-        let mut reused = None;
-        while self.bytes + needed > self.budget {
-            let droppable = self.shards.iter().filter(|(key, _)| !kept.contains(key));
-            let Some(oldest) = droppable.min_by_key(|(_, shard)| shard.used).map(|(key, _)| *key)
-            else {
-                let message = format!("a shard has {needed} bytes, the budget {}", self.budget);
-                return Err(gpu.failed(&message));
+        held_bytes: u64,
+    ) -> Result<Arc<Resident>, EngineError> {
+        loop {
+            let (coming, reused) = match self.reserve(open, key, shard.shape, held_bytes)? {
+                Reserved::Here(resident) => return Ok(resident),
+                Reserved::Coming(coming, reused) => (coming, reused),
             };
-            let dropped = self.remove(oldest);
-            reused = dropped.filter(|dropped| dropped.shape == *shard.shape).or(reused);
+            let made = reused.map_or_else(|| open.make(shard.shape), Ok);
+            match made {
+                Ok(resident) => {
+                    open.fill(staging, shard, &resident)?;
+                    return coming.arrived(resident);
+                }
+                // Others use the memory, too: there is as much as is used now, not more.
+                Err(wgpu::Error::OutOfMemory { .. }) => coming.does_not_fit(),
+                Err(error) => return Err(open.gpu.failed(&error)),
+            }
         }
-        self.clock += 1;
-        let mut resident = match reused {
-            Some(reused) => reused,
-            None => self.make(gpu, pipelines, shard.shape)?,
+    }
+
+    /// Finds a shard here, or makes room for it and notes that it is coming: once, whoever asks.
+    fn reserve(
+        &self,
+        open: &Arc<Open>,
+        key: ShardKey,
+        shape: &Shape,
+        held_bytes: u64,
+    ) -> Result<Reserved<'_>, EngineError> {
+        let bytes = shard_bytes(shape);
+        let deadline = Instant::now() + PATIENCE;
+        let mut dropped = Vec::new();
+        let mut state = self.lock();
+        loop {
+            state.is_open(open)?;
+            if let Some(resident) = state.touch(key) {
+                return Ok(Reserved::Here(resident));
+            }
+            let waits_for = if state.shards.contains_key(&key) {
+                "the shard that another thread brings up"
+            } else if held_bytes + bytes > state.budget {
+                let message = format!("a shard has {bytes} bytes, the budget {}", state.budget);
+                return Err(open.gpu.failed(&message));
+            } else if state.make_room(bytes, &mut dropped) {
+                break;
+            } else {
+                "room: all shards are in use"
+            };
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(open.gpu.failed(&format!("waited in vain for {waits_for}")));
+            }
+            let woken = self.changed.wait_timeout(state, left);
+            (state, _) = woken.unwrap_or_else(PoisonError::into_inner);
+        }
+        state.bytes += bytes;
+        state.shards.insert(key, Slot { bytes, here: None });
+        drop(state);
+        // The others are dropped here, so that there is memory for a new one.
+        let reused = dropped.into_iter().find(|dropped| dropped.shape == *shape);
+        Ok(Reserved::Coming(Coming { store: self, open: Arc::clone(open), key, bytes }, reused))
+    }
+}
+
+impl ShardStore for Store {
+    fn presence(&self, shard: &ShardView<'_>) -> Presence {
+        let state = self.lock();
+        let Some(content) = shard.content.filter(|_| state.proven) else { return Presence::Never };
+        let bytes = shard_bytes(shard.shape);
+        match state.shards.get(&ShardKey::Content(content)) {
+            Some(Slot { here: Some(_), .. }) => Presence::Here,
+            Some(Slot { here: None, .. }) => Presence::Room,
+            None if bytes > state.budget => Presence::Never,
+            None if state.bytes + bytes <= state.budget => Presence::Room,
+            None => {
+                let oldest = state.oldest().and_then(|key| state.shards[&key].here.as_ref());
+                let unused = oldest.map_or(Duration::ZERO, |here| here.used.elapsed());
+                Presence::InPlace { unused }
+            }
+        }
+    }
+
+    fn upload(&self, shard: &ShardView<'_>) -> Result<(), EngineError> {
+        let gone = || EngineError::Device("the device is gone, and not renewed yet".into());
+        let open = {
+            let state = self.lock();
+            state.open.clone().filter(|_| state.proven).ok_or_else(gone)?
         };
-        resident.used = self.clock;
+        let mut staging = open.staging.lock().unwrap_or_else(PoisonError::into_inner);
+        // After an error it is made anew: what state its buffers are in is not known.
+        let mut ring = staging.take().map_or_else(|| Staging::new(&open.gpu), Ok)?;
+        let brought = self.bring(&open, &mut ring, (self.key(shard), shard), 0)?;
+        *staging = Some(ring);
+        self.release(|_| drop(brought));
+        Ok(())
+    }
+}
+
+impl State {
+    fn tick(&mut self) -> u64 {
+        self.clock += 1;
+        self.clock
+    }
+
+    fn is_open(&self, open: &Arc<Open>) -> Result<(), EngineError> {
+        match &self.open {
+            Some(now) if Arc::ptr_eq(now, open) => Ok(()),
+            _ => Err(open.gpu.failed(&"given up after an error")),
+        }
+    }
+
+    /// A shard that is here, and is being used.
+    fn touch(&mut self, key: ShardKey) -> Option<Arc<Resident>> {
+        let now = self.tick();
+        let here = self.shards.get_mut(&key)?.here.as_mut()?;
+        self.by_use.remove(&here.clock);
+        self.by_use.insert(now, key);
+        (here.clock, here.used) = (now, Instant::now());
+        Some(Arc::clone(&here.resident))
+    }
+
+    /// The shard used longest ago of those that nobody holds.
+    fn oldest(&self) -> Option<ShardKey> {
+        let held = |key: &&ShardKey| {
+            let here = self.shards[*key].here.as_ref();
+            here.is_some_and(|here| Arc::strong_count(&here.resident) > 1)
+        };
+        self.by_use.values().find(|key| !held(key)).copied()
+    }
+
+    /// Drops the shards used longest ago until there is room; whether there is.
+    fn make_room(&mut self, bytes: u64, dropped: &mut Vec<Resident>) -> bool {
+        while self.bytes + bytes > self.budget {
+            let Some(oldest) = self.oldest() else { return false };
+            dropped.extend(self.remove(oldest));
+        }
+        true
+    }
+
+    /// Takes a shard out; returns it if it was here and nobody holds it.
+    fn remove(&mut self, key: ShardKey) -> Option<Resident> {
+        let slot = self.shards.remove(&key)?;
+        self.bytes -= slot.bytes;
+        let here = slot.here?;
+        self.by_use.remove(&here.clock);
+        Arc::into_inner(here.resident)
+    }
+}
+
+/// What [`Store::reserve`] found.
+enum Reserved<'a> {
+    Here(Arc<Resident>),
+    /// With buffers to take over.
+    Coming(Coming<'a>, Option<Resident>),
+}
+
+/// A shard that this thread is bringing up. Dropped before it arrived, it does not come.
+struct Coming<'a> {
+    store: &'a Store,
+    open: Arc<Open>,
+    key: ShardKey,
+    bytes: u64,
+}
+
+impl Coming<'_> {
+    /// All of it is on the device.
+    fn arrived(self, resident: Resident) -> Result<Arc<Resident>, EngineError> {
+        let mut state = self.store.lock();
+        state.is_open(&self.open)?;
+        let (clock, used) = (state.tick(), Instant::now());
+        let resident = Arc::new(resident);
+        let here = Here { resident: Arc::clone(&resident), used, clock };
+        let slot = Slot { bytes: self.bytes, here: Some(here) };
+        state.shards.insert(self.key, slot);
+        state.by_use.insert(clock, self.key);
+        state.uploads += 1;
+        Ok(resident)
+    }
+
+    /// There was no memory for it beside all others: there is no more than what they take.
+    fn does_not_fit(self) {
+        let mut state = self.store.lock();
+        if state.is_open(&self.open).is_ok() {
+            state.budget = state.bytes - self.bytes;
+        }
+    }
+}
+
+impl Drop for Coming<'_> {
+    fn drop(&mut self) {
+        self.store.release(|state| {
+            let coming = state.shards.get(&self.key).is_some_and(|slot| slot.here.is_none());
+            if coming && state.is_open(&self.open).is_ok() {
+                state.remove(self.key);
+            }
+        });
+    }
+}
+
+/// Shards that the engine is about to use, or whose use is not over: none of them makes room for
+/// another. Those without a name leave when it is dropped.
+pub(super) struct Held {
+    store: Arc<Store>,
+    open: Arc<Open>,
+    shards: Vec<(ShardKey, Arc<Resident>)>,
+    bytes: u64,
+}
+
+impl Held {
+    /// None yet.
+    pub(super) fn new(store: &Arc<Store>, open: &Arc<Open>) -> Self {
+        let (store, open) = (Arc::clone(store), Arc::clone(open));
+        Self { store, open, shards: Vec::new(), bytes: 0 }
+    }
+
+    /// Whether a shard is among them, or fits beside them.
+    pub(super) fn fits(&self, key: ShardKey, shape: &Shape) -> bool {
+        self.has(key) || self.bytes + shard_bytes(shape) <= self.store.budget()
+    }
+
+    /// Adds a shard, and brings it up if it is not on the device.
+    pub(super) fn add(
+        &mut self,
+        staging: &mut Staging,
+        key: ShardKey,
+        shard: &ShardView<'_>,
+    ) -> Result<(), EngineError> {
+        if self.has(key) {
+            self.store.lock().touch(key);
+        } else {
+            let resident = self.store.bring(&self.open, staging, (key, shard), self.bytes)?;
+            self.shards.push((key, resident));
+            self.bytes += shard_bytes(shard.shape);
+        }
+        Ok(())
+    }
+
+    /// One of them.
+    pub(super) fn get(&self, key: ShardKey) -> &Resident {
+        let found = self.shards.iter().find(|(held, _)| *held == key);
+        &found.expect("this is a bug: a shard is used that is not held").1
+    }
+
+    fn has(&self, key: ShardKey) -> bool {
+        self.shards.iter().any(|(held, _)| *held == key)
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let shards = std::mem::take(&mut self.shards);
+        let left = self.store.release(|state| {
+            let mut left = Vec::new();
+            for (key, resident) in shards {
+                drop(resident);
+                if matches!(key, ShardKey::Once(_)) && state.is_open(&self.open).is_ok() {
+                    left.push(state.remove(key));
+                }
+            }
+            left
+        });
+        drop(left); // which takes time, and no lock
+    }
+}
+
+impl Open {
+    /// Buffers for a shard of this shape.
+    fn make(&self, shape: &Shape) -> Result<Resident, wgpu::Error> {
+        let limit = self.binding_bytes_max;
+        let row_step = PACK_ROWS_MIN; // whole tiles of any scan but the widest
+        let matrix = cut(shape.rows() as u32, row_step, shape.columns() as u64, limit);
+        let tables = cut(shape.packs() as u32, 1, shape.table_bytes() as u64, limit);
+        let part = |unit: usize| {
+            move |(first, count): (u32, u32)| {
+                let buffer = self.gpu.buffer(&BufferDescriptor {
+                    label: Some("shard"),
+                    size: u64::from(count) * unit as u64,
+                    usage: BufferUsages::STORAGE | BufferUsages::COPY_DST,
+                    mapped_at_creation: false,
+                });
+                let bound = bind(&self.gpu, &self.layout, &[&buffer]);
+                Part { buffer, bound, first, count }
+            }
+        };
+        self.gpu.caught(|| Resident {
+            shape: *shape,
+            matrix: matrix.into_iter().map(part(shape.columns())).collect(),
+            tables: tables.into_iter().map(part(shape.table_bytes())).collect(),
+        })
+    }
+
+    /// Copies a shard into its buffers; returns when it is there.
+    fn fill(
+        &self,
+        staging: &mut Staging,
+        shard: &ShardView<'_>,
+        resident: &Resident,
+    ) -> Result<(), EngineError> {
         let columns = shard.shape.columns();
         let table_bytes = shard.shape.table_bytes();
         let sections = [
@@ -138,47 +478,25 @@ impl Residents {
         for (parts, bytes, unit) in sections {
             for part in parts {
                 let bytes = &bytes[part.first as usize * unit..][..part.count as usize * unit];
-                send(gpu, staging, bytes, &part.buffer)?;
+                self.send(staging, bytes, &part.buffer)?;
             }
         }
-        self.bytes += needed;
-        self.uploads += 1;
-        self.shards.insert(key, resident);
-        Ok(())
+        staging.finish(&self.gpu)
     }
 
-    /// Buffers for a shard of this shape.
-    fn make(
-        &self,
-        gpu: &Gpu,
-        pipelines: &Pipelines,
-        shape: &Shape,
-    ) -> Result<Resident, EngineError> {
-        let limit = self.binding_bytes_max;
-        let row_step = PACK_ROWS_MIN; // whole tiles of any scan but the widest
-        let matrix = cut(shape.rows() as u32, row_step, shape.columns() as u64, limit);
-        let tables = cut(shape.packs() as u32, 1, shape.table_bytes() as u64, limit);
-        gpu.checked(|| {
-            let part = |unit: usize| {
-                move |(first, count): (u32, u32)| {
-                    let buffer = gpu.device.create_buffer(&BufferDescriptor {
-                        label: Some("shard"),
-                        size: u64::from(count) * unit as u64,
-                        usage: BufferUsages::STORAGE | BufferUsages::COPY_DST,
-                        mapped_at_creation: false,
-                    });
-                    let bound = bind(gpu, &pipelines.part, &[&buffer]);
-                    Part { buffer, bound, first, count }
-                }
-            };
-            Ok(Resident {
-                shape: *shape,
-                bytes: shard_bytes(shape),
-                used: 0,
-                matrix: matrix.into_iter().map(part(shape.columns())).collect(),
-                tables: tables.into_iter().map(part(shape.table_bytes())).collect(),
-            })
-        })
+    /// Copies bytes into a buffer, a staging buffer at a time.
+    fn send(&self, staging: &mut Staging, bytes: &[u8], to: &Buffer) -> Result<(), EngineError> {
+        for (index, piece) in bytes.chunks(STAGING_BYTES as usize).enumerate() {
+            let offset = index as u64 * STAGING_BYTES;
+            staging.send(
+                &self.gpu,
+                |write| write(0, piece),
+                |encoder, from| {
+                    encoder.copy_buffer_to_buffer(from, 0, to, offset, piece.len() as u64);
+                },
+            )?;
+        }
+        Ok(())
     }
 }
 
@@ -199,21 +517,6 @@ fn cut(count: u32, step: u32, bytes: u64, limit: u64) -> Vec<(u32, u32)> {
 // One step always fits.
 const _: () = assert!(PACK_ROWS_MIN as u64 * COLUMNS_MAX as u64 <= BINDING_BYTES_MIN);
 const _: () = assert!((D * (D - 1) * 2 * 3) as u64 <= BINDING_BYTES_MIN);
-
-/// Copies bytes into a buffer, a staging buffer at a time.
-fn send(gpu: &Gpu, staging: &mut Staging, bytes: &[u8], to: &Buffer) -> Result<(), EngineError> {
-    for (index, piece) in bytes.chunks(STAGING_BYTES as usize).enumerate() {
-        let offset = index as u64 * STAGING_BYTES;
-        staging.send(
-            gpu,
-            |write| write(0, piece),
-            |encoder, from| {
-                encoder.copy_buffer_to_buffer(from, 0, to, offset, piece.len() as u64);
-            },
-        )?;
-    }
-    Ok(())
-}
 
 #[cfg(test)]
 mod tests {

@@ -1,15 +1,15 @@
 //! Buffers that both sides see: what goes to the device, and what comes back.
 //!
 //! Made once. Each buffer of the ring is written by the processor, copied from by one submission,
-//! and mapped again when that is done, while the next one is being filled.
+//! and mapped again when that is done, while the next one is being filled. Each thread that writes
+//! to the device has a ring of its own.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
 
 use wgpu::{Buffer, BufferDescriptor, BufferUsages, CommandEncoder, MapMode, SubmissionIndex};
 
 use super::super::EngineError;
-use super::device::Gpu;
+use super::device::{Gpu, WAIT_TIME};
 use crate::limits::{BATCH_QUERIES_PER_SCAN_MAX, COLUMNS_MAX};
 use crate::params::D;
 
@@ -23,38 +23,38 @@ const _: () = assert!(
 /// Staging buffers: one is written while one is copied from.
 const STAGING_BUFFERS: usize = 3;
 
-const PENDING: u8 = 0;
-const MAPPED: u8 = 1;
-const FAILED: u8 = 2;
-
-/// One buffer and whether it is mapped.
+/// One buffer, and who says when it is mapped.
 struct Shared {
     buffer: Buffer,
-    state: Arc<AtomicU8>,
+    tell: Sender<bool>,
+    told: Receiver<bool>,
+    /// It is being mapped after this one.
     submission: Option<SubmissionIndex>,
 }
 
 impl Shared {
+    fn new(buffer: Buffer) -> Self {
+        let (tell, told) = channel();
+        Self { buffer, tell, told, submission: None }
+    }
+
     fn map(&mut self, mode: MapMode, bytes: u64, submission: SubmissionIndex) {
-        self.state.store(PENDING, Ordering::Release);
         self.submission = Some(submission);
-        let state = Arc::clone(&self.state);
+        let tell = self.tell.clone();
         self.buffer.map_async(mode, 0..bytes, move |mapped| {
-            state.store(if mapped.is_ok() { MAPPED } else { FAILED }, Ordering::Release);
+            let _ = tell.send(mapped.is_ok()); // nobody listens to a buffer that was dropped
         });
     }
 
     /// Waits until it is mapped.
     fn wait(&mut self, gpu: &Gpu) -> Result<(), EngineError> {
-        if let Some(submission) = self.submission.take()
-            && self.state.load(Ordering::Acquire) == PENDING
-        {
+        let Some(submission) = self.submission.take() else { return Ok(()) };
+        let mapped = self.told.try_recv().or_else(|_| {
             gpu.wait(submission)?;
-        }
-        match self.state.load(Ordering::Acquire) {
-            MAPPED => Ok(()),
-            _ => Err(gpu.failed(&"a staging buffer was not mapped")),
-        }
+            // Whichever thread waits is told for all: it may be about to pass it on.
+            Ok(self.told.recv_timeout(WAIT_TIME).unwrap_or(false))
+        })?;
+        if mapped { Ok(()) } else { Err(gpu.failed(&"a staging buffer was not mapped")) }
     }
 }
 
@@ -67,16 +67,15 @@ pub(super) struct Staging {
 impl Staging {
     pub(super) fn new(gpu: &Gpu) -> Result<Self, EngineError> {
         gpu.checked(|| {
-            let made = (0..STAGING_BUFFERS).map(|_| Shared {
-                buffer: gpu.device.create_buffer(&BufferDescriptor {
+            let buffer = |_| {
+                gpu.buffer(&BufferDescriptor {
                     label: Some("staging"),
                     size: STAGING_BYTES,
                     usage: BufferUsages::MAP_WRITE | BufferUsages::COPY_SRC,
                     mapped_at_creation: true,
-                }),
-                state: Arc::new(AtomicU8::new(MAPPED)),
-                submission: None,
-            });
+                })
+            };
+            let made = (0..STAGING_BUFFERS).map(buffer).map(Shared::new);
             Ok(Self { ring: made.collect(), next: 0 })
         })
     }
@@ -106,10 +105,15 @@ impl Staging {
             shared.buffer.unmap();
             let mut encoder = gpu.device.create_command_encoder(&Default::default());
             record(&mut encoder, &shared.buffer);
-            let submission = gpu.queue.submit([encoder.finish()]);
+            let submission = gpu.submit(encoder);
             shared.map(MapMode::Write, STAGING_BYTES, submission.clone());
             Ok(submission)
         })
+    }
+
+    /// Waits until all that was sent is on the device.
+    pub(super) fn finish(&mut self, gpu: &Gpu) -> Result<(), EngineError> {
+        self.ring.iter_mut().try_for_each(|shared| shared.wait(gpu))
     }
 }
 
@@ -126,14 +130,13 @@ impl Readback {
     /// A buffer of at least so many bytes; made anew only when a batch is larger than all before.
     pub(super) fn buffer(&mut self, gpu: &Gpu, bytes: u64) -> Buffer {
         if self.shared.as_ref().is_none_or(|shared| shared.buffer.size() < bytes) {
-            let buffer = gpu.device.create_buffer(&BufferDescriptor {
+            let buffer = gpu.buffer(&BufferDescriptor {
                 label: Some("readback"),
                 size: bytes.next_power_of_two(),
                 usage: BufferUsages::MAP_READ | BufferUsages::COPY_DST,
                 mapped_at_creation: false,
             });
-            let state = Arc::new(AtomicU8::new(PENDING));
-            self.shared = Some(Shared { buffer, state, submission: None });
+            self.shared = Some(Shared::new(buffer));
         }
         self.shared.as_ref().expect("this is a bug: made above").buffer.clone()
     }
@@ -148,6 +151,7 @@ impl Readback {
     ) -> Result<T, EngineError> {
         let shared = self.shared.as_mut().expect("this is a bug: nothing was copied back");
         gpu.checked(|| {
+            gpu.reads_back();
             shared.map(MapMode::Read, bytes, submission);
             shared.wait(gpu)?;
             let view = shared

@@ -1,0 +1,318 @@
+//! A GPU's engine from its start to its renewal: opening the device, compiling and measuring the
+//! kernels, giving a device up after an error.
+//!
+//! How queries are answered on a device that is open is not here but in the parent module.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, channel};
+use std::time::{Duration, Instant};
+
+use wgpu::{Adapter, BindGroup, BufferDescriptor, BufferUsages, ComputePassDescriptor};
+
+use super::super::select::prove;
+use super::super::{
+    Answer, Batch, EncryptedQuery, Engine, EngineError, GpuInfo, Integers, ShardStore, ShardView,
+    StageTimes,
+};
+use super::Opened;
+use super::device::{self, Gpu, WAIT_TIME};
+use super::faults::{Fault, Faults};
+use super::kernels::{self, Pipelines};
+use super::lane::{Rates, Recorder};
+use super::resident::Store;
+use super::staging::{Readback, Staging};
+use crate::arith::ntt::Ntt;
+use crate::arith::{Isa, Rings, inverse, pow};
+use crate::limits::BATCH_QUERIES_PER_SCAN_MAX;
+use crate::params::{D, HALF, Shape};
+use crate::scheme::KeyBundle;
+
+/// What one dispatch is planned to take: half of what it may, for rates are those of other shapes.
+const DISPATCH_TIME: Duration = Duration::from_millis(25);
+
+/// Dispatches are measured over so much time at least, or so many of them.
+const MEASURED_TIME: Duration = Duration::from_millis(5);
+const REPEATS_MAX: u32 = 1 << 10;
+
+/// How a GPU is used; the defaults are what its limits allow.
+#[derive(Debug, Clone, Default)]
+pub struct GpuOptions {
+    /// Device memory for shards, in bytes; nearly all that there is when absent, on a device with
+    /// memory of its own.
+    pub shard_bytes: Option<u64>,
+    /// Largest piece of a shard in one binding: for tests of how shards are cut.
+    pub binding_bytes: Option<u64>,
+    /// How products of 24 bits are made; the faster of what the device has when absent.
+    pub integers: Option<Integers>,
+    /// What one dispatch is planned to take: for tests of how work is cut.
+    pub dispatch_time: Option<Duration>,
+    /// What goes wrong: for tests of failures.
+    pub faults: Faults,
+}
+
+/// Answers on one GPU.
+pub struct GpuEngine {
+    info: GpuInfo,
+    options: GpuOptions,
+    store: Arc<Store>,
+    /// None after an error.
+    opened: Option<Opened>,
+    /// Told when a device that was given up is gone.
+    gone: Option<Receiver<()>>,
+}
+
+impl GpuEngine {
+    /// Opens an adapter by its number in [`super::gpus`], compiles the kernels and measures them.
+    pub fn new(index: usize, options: &GpuOptions) -> Result<Self, EngineError> {
+        let (adapter, info) = adapter(index)?;
+        let (options, store) = (options.clone(), Arc::new(Store::new()));
+        let opened = Opened::new(&adapter, info.clone(), &options, &store)?;
+        store.prove();
+        Ok(Self { info, options, store, opened: Some(opened), gone: None })
+    }
+
+    /// What the device is.
+    pub fn info(&self) -> &GpuInfo {
+        &self.info
+    }
+
+    /// Device time of one batch on a shard that is there (it is brought up where it is not), by
+    /// repeating each stage until it can be told from the submission around it. Dispatches are not
+    /// cut. For benchmarks: nothing is added to [`Engine::stage_times`].
+    pub fn time_stages(
+        &mut self,
+        shard: &ShardView<'_>,
+        queries: &[EncryptedQuery],
+    ) -> Result<StageTimes, EngineError> {
+        let opened = self.opened.as_mut().ok_or_else(|| lost(&self.info))?;
+        opened.time_stages(shard, queries)
+    }
+
+    /// Shards brought up so far.
+    pub fn uploads(&self) -> u64 {
+        self.store.uploads()
+    }
+
+    /// Gives the device up, on a thread of its own: nobody knows how long a broken one takes.
+    fn close(&mut self) {
+        let old = (self.opened.take(), self.store.close());
+        let (tell, gone) = channel();
+        let dropping = std::thread::Builder::new().name("sotto-gpu-close".into());
+        let dropped = dropping.spawn(move || {
+            drop(old);
+            let _ = tell.send(()); // nobody listens to the last one
+        });
+        drop(dropped); // without a thread it was dropped here
+        self.gone = Some(gone);
+    }
+
+    /// Makes the device anew, up to its proof.
+    fn reopen(&mut self) -> Result<(), EngineError> {
+        if self.options.faults.happens(Fault::NotRenewed) {
+            return Err(EngineError::Device(format!(
+                "{}: not renewed, for a test",
+                self.info.name
+            )));
+        }
+        let (adapter, info) = adapter(self.info.index)?;
+        if info.name != self.info.name {
+            let (index, found, expected) = (info.index, info.name, &self.info.name);
+            let message = format!("GPU {index} is {found} now, expected {expected}");
+            return Err(EngineError::Device(message));
+        }
+        self.opened = Some(Opened::new(&adapter, info, &self.options, &self.store)?);
+        prove(self).map_err(|error| EngineError::Device(error.to_string()))
+    }
+}
+
+impl Drop for GpuEngine {
+    fn drop(&mut self) {
+        // Others may keep the store.
+        drop(self.store.close());
+    }
+}
+
+impl Engine for GpuEngine {
+    fn name(&self) -> String {
+        let Some(opened) = &self.opened else { return format!("gpu {}, lost", self.info.name) };
+        let integers = match opened.pipelines.integers {
+            Integers::Wide => "64-bit integers",
+            Integers::Halves => "32-bit integers",
+        };
+        let budget = self.store.budget() >> 20;
+        format!("gpu {}, {integers}, {budget} MiB for shards", self.info.name)
+    }
+
+    fn store(&self) -> Option<Arc<dyn ShardStore>> {
+        Some(Arc::clone(&self.store) as Arc<dyn ShardStore>)
+    }
+
+    fn answer(
+        &mut self,
+        batches: &[Batch<'_>],
+        done: &mut dyn FnMut(usize, usize, Answer),
+    ) -> Result<(), EngineError> {
+        let opened = self.opened.as_mut().ok_or_else(|| lost(&self.info))?;
+        let answered = opened.answer(batches, done);
+        if matches!(answered, Err(EngineError::Device(_))) {
+            self.close();
+        }
+        answered
+    }
+
+    fn renew(&mut self) -> Result<(), EngineError> {
+        if self.opened.is_some() {
+            self.close();
+        }
+        // Its memory is wanted back; a device that hangs is left behind.
+        if let Some(gone) = self.gone.take() {
+            let _ = gone.recv_timeout(WAIT_TIME);
+        }
+        self.reopen().inspect_err(|_| self.close())?;
+        self.store.prove();
+        Ok(())
+    }
+}
+
+fn lost(info: &GpuInfo) -> EngineError {
+    EngineError::Device(format!("{}: given up after an error, not renewed yet", info.name))
+}
+
+/// An adapter by its number.
+fn adapter(index: usize) -> Result<(Adapter, GpuInfo), EngineError> {
+    let found = device::adapters().into_iter().nth(index);
+    found.ok_or_else(|| EngineError::Device(format!("there is no GPU {index}")))
+}
+
+impl Opened {
+    /// Opens an adapter, compiles and measures.
+    fn new(
+        adapter: &Adapter,
+        info: GpuInfo,
+        options: &GpuOptions,
+        store: &Arc<Store>,
+    ) -> Result<Self, EngineError> {
+        let integers = match (options.integers, info.integers) {
+            (Some(integers), _) => vec![integers],
+            (None, Integers::Wide) => vec![Integers::Wide, Integers::Halves],
+            (None, Integers::Halves) => vec![Integers::Halves],
+        };
+        let device_bytes = info.binding_bytes_max;
+        let binding_bytes = options.binding_bytes.map_or(device_bytes, |b| b.min(device_bytes));
+        let gpu = Gpu::open(adapter, info, &options.faults)?;
+        let budget = options.shard_bytes.unwrap_or_else(|| gpu.budget());
+        let pipelines = Pipelines::new(&gpu, &integers)?;
+        let mut opened = Self {
+            transform: transform(&gpu, &pipelines)?,
+            staging: Staging::new(&gpu)?,
+            readback: Readback::new(),
+            open: store.open(&gpu, &pipelines.part, binding_bytes, budget),
+            store: Arc::clone(store),
+            lanes: Vec::new(),
+            rates: Rates::UNKNOWN,
+            scratch: Vec::new(),
+            binding_bytes: device_bytes,
+            gpu,
+            pipelines,
+        };
+        opened.measure(&integers)?;
+        let dispatch_time = options.dispatch_time.unwrap_or(DISPATCH_TIME);
+        opened.rates.dispatch_nanos = dispatch_time.as_nanos() as f64;
+        Ok(opened)
+    }
+
+    /// Finds out what a unit of each stage takes here, one query alone and a full batch, on a small
+    /// shard of zeros; and which of the integers are faster.
+    fn measure(&mut self, integers: &[Integers]) -> Result<(), EngineError> {
+        let shape = Shape::new(40, 128, 1, 8192).expect("this is a bug: measured shape");
+        let (matrix, tables) = (vec![0; shape.matrix_bytes()], vec![0; shape.table_bytes()]);
+        let shard = ShardView { shape: &shape, matrix: &matrix, tables: &tables, content: None };
+        let bundle = KeyBundle::decode(&vec![0; shape.bundle_bytes()], &shape);
+        let bundle = Arc::new(bundle.expect("this is a bug: measured bundle"));
+        let query = EncryptedQuery { vector: vec![0; shape.query_bytes()].into(), bundle };
+        let queries = vec![query; BATCH_QUERIES_PER_SCAN_MAX];
+        let entries = shape.matrix_bytes() as f64;
+        let products = (shape.terms() * 2 * D) as f64;
+        for (at, count) in [1, queries.len()].into_iter().enumerate() {
+            let queries = &queries[..count];
+            let units = count as f64;
+            let nanos = |time: Duration| time.as_nanos() as f64;
+            let mut fastest = (f64::INFINITY, self.pipelines.integers);
+            for &integers in integers {
+                self.pipelines.integers = integers;
+                let times = self.time_stages(&shard, queries)?;
+                self.rates.scan[at] = nanos(times.scan) / (entries * units);
+                self.rates.finish = nanos(times.finish) / units;
+                let pack = nanos(times.pack);
+                fastest = if pack < fastest.0 { (pack, integers) } else { fastest };
+            }
+            (self.rates.pack[at], self.pipelines.integers) =
+                (fastest.0 / (products * units), fastest.1);
+        }
+        Ok(())
+    }
+
+    /// Nanoseconds of what is recorded, repeated until it takes long enough to be told from the
+    /// submission around it.
+    pub(super) fn time(
+        &mut self,
+        record: impl Fn(&Self, &mut Recorder<'_, '_>),
+    ) -> Result<f64, EngineError> {
+        let mut repeats = 1;
+        loop {
+            let start = Instant::now();
+            let mut encoder = self.gpu.device.create_command_encoder(&Default::default());
+            let mut pass = encoder.begin_compute_pass(&ComputePassDescriptor::default());
+            for _ in 0..repeats {
+                let rates = Rates::UNKNOWN;
+                let pipelines = &self.pipelines;
+                record(self, &mut Recorder { pass: &mut pass, pipelines, rates });
+            }
+            drop(pass);
+            let submission = self.gpu.checked(|| Ok(self.gpu.submit(encoder)))?;
+            self.gpu.wait(submission)?;
+            let taken = start.elapsed();
+            if taken >= MEASURED_TIME || repeats >= REPEATS_MAX {
+                return Ok(taken.as_nanos() as f64 / f64::from(repeats));
+            }
+            repeats *= 4;
+        }
+    }
+}
+
+/// The finish's tables: twiddles of both primes, then where each slot starts.
+fn transform(gpu: &Gpu, pipelines: &Pipelines) -> Result<BindGroup, EngineError> {
+    let rings = Rings::get(Isa::PORTABLE);
+    let mut words = twiddles(rings.q);
+    words.extend(twiddles(rings.p));
+    words.extend(slot_places());
+    gpu.checked(|| {
+        let buffer = gpu.buffer(&BufferDescriptor {
+            label: Some("transform"),
+            size: size_of_val(&words[..]) as u64,
+            usage: BufferUsages::STORAGE | BufferUsages::COPY_DST,
+            mapped_at_creation: false,
+        });
+        gpu.queue.write_buffer(&buffer, 0, bytemuck::cast_slice(&words));
+        Ok(kernels::bind(gpu, &pipelines.part, &[&buffer]))
+    })
+}
+
+/// The factor of each group of butterflies, from slots to coefficients, in heap order (1, then 2
+/// and 3, ...); in the unused first place 1 / D.
+fn twiddles<const M: u32>(ring: Ntt<M>) -> Vec<u32> {
+    let root = inverse::<M>(ring.psi());
+    let power = |index: usize| pow::<M>(root, bit_reversed(index) as u64);
+    std::iter::once(inverse::<M>(D as u32)).chain((1..D).map(power)).collect()
+}
+
+/// Where slot k lies before the first layer: arith/ntt.rs without its transposition.
+fn slot_places() -> impl Iterator<Item = u32> {
+    let exponents = std::iter::successors(Some(1), |e| Some(e * 5 % (2 * D))).take(HALF);
+    let mirrored = exponents.clone().map(|e| 2 * D - e);
+    exponents.chain(mirrored).map(|e| bit_reversed((e - 1) / 2) as u32)
+}
+
+fn bit_reversed(index: usize) -> usize {
+    index.reverse_bits() >> (usize::BITS - D.trailing_zeros())
+}

@@ -1,0 +1,172 @@
+//! Who may call: certificates, the list of names, and changing both while serving.
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+
+use quinn::{ConnectionError, VarInt};
+use rustix::process::{Pid, Signal, kill_process};
+use sotto::server::certificates::{self, LocalCertificates};
+use sotto::server::{AllowList, Callers, Identity, KnownCallers, ServerBounds, ServerError};
+use sotto::server::{Server, ServerOptions};
+use sotto::shard::Database;
+use sotto::wire::StreamCode;
+
+use crate::harness::*;
+use crate::{SERVE, sotto};
+
+/// The client of these certificates, with a list that says `list`.
+fn known(certificates: &LocalCertificates, list: Option<&str>) -> Callers {
+    let list = list.map(|text| {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), text).unwrap();
+        AllowList::from_file(file.path()).unwrap()
+    });
+    let ca = certificates.ca_pem.as_bytes();
+    Callers::Known(KnownCallers::from_pem(ca, &"the test", list).unwrap())
+}
+
+/// The code a server closes this connection with; TLS alerts are no code of ours.
+async fn closed(peer: Result<Peer, ConnectionError>) -> Option<VarInt> {
+    let reason = match peer {
+        Ok(peer) => peer.connection.closed().await,
+        Err(reason) => reason,
+    };
+    match reason {
+        ConnectionError::ApplicationClosed(close) => Some(close.error_code),
+        // The alert of TLS travels as a connection's error.
+        ConnectionError::ConnectionClosed(_) => None,
+        other => panic!("{other}"),
+    }
+}
+
+#[tokio::test]
+async fn only_those_who_are_listed_may_call() {
+    let (ours, others) = (certificates::localhost().unwrap(), certificates::localhost().unwrap());
+    let callers = known(&ours, Some("client.localhost 3"));
+    let bounds = ServerBounds { connections_per_front_end_max: 2, ..Default::default() };
+    let host = Host::start_for(callers, ours, Reference, bounds);
+    let counters = &host.counters;
+    let first = host.connect_as(&host.certificates).await.unwrap();
+    assert_eq!(first.ask_parameters(parameter_request()).await.response_status, 0);
+    // Nobody, and somebody of another authority.
+    assert_eq!(closed(host.try_connect(sotto::wire::ALPN, 1000).await).await, None);
+    assert_eq!(closed(host.connect_as(&others).await).await, None);
+    until("both are counted", || counters.handshakes_failed.get() == 2).await;
+    // One more than a front-end may have.
+    let second = host.connect_as(&host.certificates).await.unwrap();
+    assert_eq!(second.ask_parameters(parameter_request()).await.response_status, 0);
+    let load = VarInt::from_u32(StreamCode::ExcessiveLoad.code());
+    assert_eq!(closed(host.connect_as(&host.certificates).await).await, Some(load));
+    assert_eq!(counters.front_end_connections_refused.get(), 1);
+    // Its place is free again once it has left.
+    second.connection.close(0u32.into(), b"");
+    let mut third = host.connect_as(&host.certificates).await.unwrap();
+    while third.connection.open_bi().await.is_err() {
+        third = host.connect_as(&host.certificates).await.unwrap();
+    }
+    assert_eq!(third.ask_parameters(parameter_request()).await.response_status, 0);
+    assert_eq!(counters.callers_refused.get(), 0);
+}
+
+#[tokio::test]
+async fn the_list_changes_without_dropping_a_connection() {
+    let ours = certificates::localhost().unwrap();
+    let new = certificates::localhost().unwrap();
+    let host = Host::start_for(known(&ours, None), ours, Reference, ServerBounds::default());
+    let before = host.connect_as(&host.certificates).await.unwrap();
+    let LocalCertificates { server_pem, server_key, client_key, .. } = &host.certificates;
+    let identity = || Identity::from_pem(server_pem, server_key).unwrap();
+
+    // Certificate and key of different pairs: everything stays.
+    let wrong = Identity::from_pem(server_pem, client_key).unwrap();
+    let nobody = known(&host.certificates, Some("somebody.else 1"));
+    let error = host.doorkeeper.change(wrong, nobody.clone()).unwrap_err();
+    assert!(matches!(error, ServerError::Identity(_)), "{error}");
+    let peer = host.connect_as(&host.certificates).await.unwrap();
+    assert_eq!(peer.ask_parameters(parameter_request()).await.response_status, 0);
+
+    host.doorkeeper.change(identity(), nobody).unwrap();
+    let code = VarInt::from_u32(StreamCode::NotAllowed.code());
+    assert_eq!(closed(host.connect_as(&host.certificates).await).await, Some(code));
+    assert_eq!(host.counters.callers_refused.get(), 1);
+
+    // Another authority, and another certificate of the server's.
+    host.doorkeeper.change(identity(), known(&new, None)).unwrap();
+    assert_eq!(closed(host.connect_as(&host.certificates).await).await, None);
+    let peer = host.connect_as(&new).await.unwrap();
+    assert_eq!(peer.ask_parameters(parameter_request()).await.response_status, 0);
+    let renamed = Identity::from_pem(&new.server_pem, &new.server_key).unwrap();
+    host.doorkeeper.change(renamed, Callers::Loopback).unwrap();
+    let error = host.try_connect(sotto::wire::ALPN, 1000).await.err().unwrap();
+    assert!(error.to_string().contains("certificate"), "{error}");
+
+    assert_eq!(before.ask_parameters(parameter_request()).await.response_status, 0);
+    assert_eq!(peer.ask_parameters(parameter_request()).await.response_status, 0);
+}
+
+#[tokio::test]
+async fn others_are_served_only_when_it_is_said_who_may_call() {
+    let directory = tempfile::tempdir().unwrap();
+    write_database(directory.path());
+    let made = certificates::localhost().unwrap();
+    let bind = |listen: &str, callers: Callers| {
+        let identity = Identity::from_pem(&made.server_pem, &made.server_key).unwrap();
+        let listen = listen.parse().unwrap();
+        let (engines, bounds) = (vec![], ServerBounds::default());
+        let options = ServerOptions { listen, identity, callers, engines, bounds };
+        Server::bind(options, Database::open(directory.path()).unwrap().into())
+    };
+    for listen in ["0.0.0.0:0", "[::]:0"] {
+        let error = bind(listen, Callers::Loopback).err().unwrap();
+        assert!(matches!(error, ServerError::NotLoopback { .. }), "{error}");
+        assert!(error.to_string().contains("--client-ca"), "{error}");
+    }
+    bind("127.0.0.1:0", Callers::Loopback).unwrap();
+    bind("0.0.0.0:0", Callers::Anyone).unwrap();
+    bind("0.0.0.0:0", known(&made, None)).unwrap();
+}
+
+/// The program reads its files again when told, and keeps what it has when they are bad.
+#[test]
+fn the_program_reads_certificates_and_list_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    std::fs::create_dir(path("db")).unwrap();
+    write_database(&path("db"));
+    let made = sotto(folder.path(), &["cert", "--out", "."]).wait_with_output().unwrap();
+    assert!(made.status.success(), "{made:?}");
+    std::fs::write(path("allow"), "client.localhost 1\n").unwrap();
+    let callers = ["--client-ca", "ca.pem", "--allow", "allow"];
+    let mut server = sotto(folder.path(), &[&SERVE[..], &callers[..]].concat());
+    let mut line = String::new();
+    BufReader::new(server.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    assert!(line.starts_with("listening on"), "{line}");
+    let mut log = BufReader::new(server.stderr.take().unwrap());
+    let mut told = |expected: &[&str]| {
+        kill_process(Pid::from_child(&server), Signal::HUP).unwrap();
+        let mut line = String::new();
+        while !line.contains("certificates and callers") {
+            line.clear();
+            assert_ne!(log.read_line(&mut line).unwrap(), 0, "{expected:?} was never said");
+        }
+        assert!(expected.iter().all(|part| line.contains(part)), "{line}");
+    };
+    told(&["were read again"]);
+    std::fs::write(path("allow"), "client.localhost\n").unwrap();
+    told(&["stay as they were", "allow", "line 1"]);
+    std::fs::remove_file(path("allow")).unwrap();
+    told(&["stay as they were", "cannot read the list of front-ends"]);
+    std::fs::write(path("allow"), "client.localhost 2\n").unwrap();
+    std::fs::copy(path("server.key"), path("ca.pem")).unwrap();
+    told(&["stay as they were", "ca.pem"]);
+    kill_process(Pid::from_child(&server), Signal::TERM).unwrap();
+    assert!(server.wait().unwrap().success());
+    let refused = |arguments: &[&str], expected: &str| {
+        let arguments = [&SERVE[..], arguments].concat();
+        let ended = sotto(Path::new(folder.path()), &arguments).wait_with_output().unwrap();
+        let error = String::from_utf8(ended.stderr).unwrap();
+        assert!(ended.status.code() == Some(2) && error.contains(expected), "{error}");
+    };
+    refused(&["--allow", "allow"], "--client-ca");
+    refused(&["--client-ca", "ca.pem", "--anyone-may-ask"], "cannot be used with");
+}
