@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
-use harness::{Built, CROWD, Recorder, Serving, options, serve};
+use harness::{Built, CROWD, Recorder, Serving, options, serve, serve_with};
 use hdrhistogram::Histogram;
 use hdrhistogram::serialization::Deserializer;
 use hdrhistogram::serialization::interval_log::{IntervalLogIterator, LogEntry};
@@ -25,8 +25,6 @@ use sotto::bench::{
 };
 use sotto::client::Trust;
 use sotto::engine::{Answer, Batch, Engine, EngineChoice, EngineError, IsaChoice, select};
-use sotto::server::{Identity, Server, ServerBounds, ServerOptions, certificates};
-use sotto::shard::Database;
 use sotto::wire::message::RequestBody;
 
 const MS: Duration = Duration::from_millis(1);
@@ -98,19 +96,8 @@ fn serve_scripted(
     before: impl FnMut() + Send + 'static,
     spoiled: Option<Arc<AtomicU64>>,
 ) -> Serving {
-    let made = certificates::localhost().unwrap();
     let engine = select(EngineChoice::Cpu, IsaChoice::Auto, None).unwrap();
-    let scripted = Scripted { engine, before, spoiled, answers: 0 };
-    let server_options = ServerOptions {
-        listen: ([127, 0, 0, 1], 0).into(),
-        identity: Identity::from_pem(&made.server_pem, &made.server_key).unwrap(),
-        engines: vec![Box::new(scripted)],
-        bounds: ServerBounds::default(),
-    };
-    let server = Server::bind(server_options, Arc::new(Database::open(db).unwrap())).unwrap();
-    let address = server.local_addr();
-    tokio::spawn(server.run(std::future::pending()));
-    Serving { address, certificates: made }
+    serve_with(vec![Box::new(Scripted { engine, before, spoiled, answers: 0 })], db)
 }
 
 /// Opens once, for all who wait.

@@ -286,12 +286,12 @@ fn invalid(all: &Window, measure: Measure, late_share: f64) -> Option<String> {
     (late_share > LATE_SHARE_MAX).then(|| {
         format!(
             "{:.1}% of the queries went out more than {:?} after their time (at most {:.0}% may), \
-             the last of them {:?}: the generator does not keep up. Give it processors of its own \
+             {:.1} ms at worst: the generator does not keep up. Give it processors of its own \
              (--cpus), more memory (--memory) or more front-ends",
             late_share * 1e2,
             measure.lag_max,
             LATE_SHARE_MAX * 1e2,
-            all.lag_max,
+            all.lag_max.as_secs_f64() * 1e3,
         )
     })
 }
