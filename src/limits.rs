@@ -61,6 +61,10 @@
 //! | [`CONNECT_TIMEOUT`] | 5 s | one handshake: two round trips and their first losses |
 //! | [`UNREACHABLE_MAX`] | 30 s | a server's restart and a network's change pass; a death is said |
 //! | [`ANSWER_TIMEOUT`] | 15 s | a reply that has not come by then: the default deadline and some |
+//! | [`LOAD_BYTES`] | 1 GiB | a load generator's queries: 20 000 at the standard shape |
+//! | [`LOAD_ANSWERS_UNVERIFIED_MAX`] | 1 024 | answers it keeps to decode: 12 MB, standard shape |
+//! | [`LOAD_ERROR_CLASSES_MAX`] | 32 | a peer's words are no way to fill its report |
+//! | [`TRACE_BYTES_MAX`] | 64 MiB | a trace it replays: five million frames |
 //! | [`INPUT_RECORD_BYTES_MAX`] | 1 MiB | a builder's input line: an open quote ends here |
 //! | [`PARTITION_BUFFER_BYTES`] | 256 MiB | a builder's buffers for all partition files |
 //! | [`BUILD_MEMORY_BYTES`] | 1 GiB | shards built at once; a larger one is built alone |
@@ -171,6 +175,15 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 pub const UNREACHABLE_MAX: Duration = Duration::from_secs(30);
 /// How long a client waits for the next reply on a stream.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Memory of a load generator for queries made and not yet answered, unless told otherwise.
+pub const LOAD_BYTES: u64 = 1 << 30;
+/// Most answers a load generator keeps to decode; those beyond are not verified, and it says so.
+pub const LOAD_ANSWERS_UNVERIFIED_MAX: usize = 1_024;
+/// Most classes of error a load generator tells apart.
+pub const LOAD_ERROR_CLASSES_MAX: usize = 32;
+/// Largest file of times that a load generator replays.
+pub const TRACE_BYTES_MAX: u64 = 64 << 20;
 
 /// How long a request may take to arrive once its stream is open.
 pub const STREAM_READ_TIMEOUT: Duration = Duration::from_secs(10);

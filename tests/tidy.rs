@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Modules in import order: each may use those before it. ARCHITECTURE.md has the same list.
-const ORDER: [&str; 16] = [
+const ORDER: [&str; 17] = [
     "limits",
     "params",
     "arith",
@@ -22,12 +22,13 @@ const ORDER: [&str; 16] = [
     "worker",
     "server",
     "client",
+    "bench",
     "commands",
     "main",
 ];
 
 /// Outside crates that live in some modules only.
-const OWNERS: [(&str, &[&str]); 18] = [
+const OWNERS: [(&str, &[&str]); 19] = [
     ("wgpu", &["engine"]),
     ("bytemuck", &["engine"]),
     ("pollster", &["engine"]),
@@ -43,7 +44,8 @@ const OWNERS: [(&str, &[&str]); 18] = [
     ("webpki", &["server"]),
     ("lru", &["server"]),
     ("clap", &["commands", "main"]),
-    ("tokio", &["worker", "server", "client", "commands", "main"]),
+    ("hdrhistogram", &["bench"]),
+    ("tokio", &["worker", "server", "client", "bench", "commands", "main"]),
     ("rayon", &["scheme", "keyword", "shard", "build", "engine"]),
     ("tracing_subscriber", &["commands", "main"]),
 ];
