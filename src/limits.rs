@@ -54,6 +54,7 @@
 //! | [`DRAIN_TIMEOUT`] | 15 s | what is in flight at shutdown gets the default deadline and some |
 //! | [`CLOSE_TIMEOUT`] | 1 s | how long leaving waits for peers to take note of it |
 //! | [`BATCH_QUERIES_PER_SCAN_MAX`] | 32 | more gain nothing: arithmetic binds from 8 on |
+//! | [`QUERIES_LIKE_A_SCAN`] | 12 | 13 with AMX, 8 with AVX-512 (bench/record) |
 //! | [`KEYS_PER_CALL_MAX`] | 16 384 | a client's call: 850 MB of queries, standard shape |
 //! | [`HINT_CACHE_BYTES`] | 256 MiB | a client's hints: 15 000 standard shards |
 //! | [`BATCH_BYTES_WANTED`] | 1 MiB | a client's batches: all in flight arrive in time |
@@ -168,6 +169,8 @@ pub const QUOTA_BURST: Duration = Duration::from_secs(1);
 pub const QUERIES_PER_SECRET_MAX: usize = 16;
 /// Most queries one pass over a shard answers.
 pub const BATCH_QUERIES_PER_SCAN_MAX: usize = 32;
+/// So many queries of a pass take as long as its reading of the shard.
+pub const QUERIES_LIKE_A_SCAN: usize = 12;
 
 /// Most keys of one look-up call.
 pub const KEYS_PER_CALL_MAX: usize = 16_384;

@@ -8,8 +8,8 @@
 //! its share (`fair`). It picks among the shards that the engine may take: while none of its
 //! queries has waited for half of the latency target, the one for which it has the most queries
 //! (a pass costs about the same for each: the shards of a database have one shape); then the one
-//! with the oldest. Queries of others for this shard ride along where the pass has room, and pay
-//! for their part of what it reads. Deadlines end waiting, they do not order it.
+//! with the oldest. Queries of others for this shard ride along, unless these others have had
+//! more than their share already, and pay for their places in the pass. Deadlines end waiting, they do not order it.
 //!
 //! The pack part of answers is not computed ahead, though it depends only on bundle and shard: what
 //! an idle engine may take it takes whole, at once, so there is nothing ahead of which to compute.
@@ -28,7 +28,7 @@ mod tests;
 use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
-use self::fair::Turns;
+use self::fair::{Part, Turns};
 use self::lines::{Line, Lines, Rule, Search};
 use crate::engine::CallBounds;
 use crate::limits;
@@ -354,30 +354,27 @@ impl<T> Schedule<T> {
         None
     }
 
-    /// Takes one pass out of a line, the oldest queries of whoever's turn it is first, then the
-    /// oldest of others, and charges all of them.
+    /// Takes one pass out of a line, the oldest queries of whoever's turn it is first, then those
+    /// of others, and charges all of them.
     fn pass(&mut self, caller: u64, line: Line, room: usize) -> Vec<Admitted<T>> {
         let most = room.min(limits::BATCH_QUERIES_PER_SCAN_MAX);
         let mut queries = self.take(caller, line, most);
-        while queries.len() < most
-            && let Some(rider) = self.oldest_in(line)
-        {
-            queries.append(&mut self.take(rider, line, 1));
-        }
+        let (own, scan_bytes) = (queries.len(), queries[0].scan_bytes);
         self.turns.begin(caller);
+        let others = self.lines.get(&line).into_iter().flatten().copied();
+        for other in self.turns.riders(caller, scan_bytes, others) {
+            queries.append(&mut self.take(other, line, most - queries.len()));
+        }
         // What failed on a device was paid for when it went there.
         if line.1 == Route::Any {
-            for query in &queries {
-                self.turns.charge(query.caller.number, query.scan_bytes, queries.len());
+            let riders = queries.len() - own;
+            let places = limits::BATCH_QUERIES_PER_SCAN_MAX - riders;
+            self.turns.charge(caller, Part { scan_bytes, places, queries: own });
+            for rider in &queries[own..] {
+                self.turns.charge(rider.caller.number, Part { scan_bytes, places: 1, queries: 1 });
             }
         }
         queries
-    }
-
-    /// Who has the oldest query in a line.
-    fn oldest_in(&self, line: Line) -> Option<u64> {
-        let first = |caller: &u64| self.callers[caller].first(line).map(|query| query.number);
-        self.lines.get(&line)?.iter().copied().min_by_key(first)
     }
 
     /// Puts a query into its line.

@@ -7,6 +7,8 @@ const TARGET: Duration = Duration::from_secs(40);
 const BOUNDS: ScheduleBounds =
     ScheduleBounds { queued_bytes_max: 1000, queries_per_owner_max: 8, latency_target: TARGET };
 
+const SCAN_BYTES: u64 = 18_000;
+
 /// At most so many queries, over any number of shards.
 fn up_to(queries_max: usize) -> CallBounds {
     CallBounds { shards_max: usize::MAX, queries_max }
@@ -20,7 +22,7 @@ fn any(_: u32, _: Route) -> bool {
 fn arrival(owner: u64, shard: u32, deadline: Instant, item: u32) -> Arrival<u32> {
     let caller = Caller { number: owner, share: 1 };
     let owner = Owner(owner);
-    Arrival { owner, caller, shard, scan_bytes: 6000, bytes: 100, deadline, item }
+    Arrival { owner, caller, shard, scan_bytes: SCAN_BYTES, bytes: 100, deadline, item }
 }
 
 fn items(work: &Work<u32>) -> Vec<(u32, Vec<u32>)> {
@@ -85,8 +87,8 @@ fn what_failed_waits_for_the_processor_as_old_as_it_is() {
     let elsewhere = |_, route| route == Route::Any;
     assert_eq!(items(&schedule.next(start, up_to(1), elsewhere)), [(2, vec![2])]);
     let work = schedule.next(start, up_to(9), any);
-    // Who had nothing yet goes before those who have had a pass, though it failed.
-    assert_eq!(items(&work), [(1, vec![4]), (1, vec![0, 3])]);
+    // Who had nothing yet goes before who rode along in a pass, and that one before whose it was.
+    assert_eq!(items(&work), [(1, vec![4]), (1, vec![3, 0])]);
     let routes = work.shards.iter().map(|work| work.queries[0].route);
     assert_eq!(routes.collect::<Vec<_>>(), [Route::Any, Route::Processor]);
     // Its deadline, of 100 s, is what it was.
@@ -156,6 +158,8 @@ fn one_owner_cannot_have_more_than_its_bound_waiting_or_computed() {
     schedule.admit(start, arrival(1, 3, late, 5)).unwrap();
 }
 
+const ONE_PASS: CallBounds = CallBounds { shards_max: 1, queries_max: BATCH_QUERIES_PER_SCAN_MAX };
+
 /// Admits queries of one caller for this shard, a number of them.
 fn admit_all(
     schedule: &mut Schedule<u32>,
@@ -174,9 +178,8 @@ fn admit_all(
 
 /// The shards of so many turns, and of each how many queries it had.
 fn turns(schedule: &mut Schedule<u32>, now: Instant, count: usize) -> Vec<(u32, usize)> {
-    let one = CallBounds { shards_max: 1, queries_max: BATCH_QUERIES_PER_SCAN_MAX };
     let mut turn = || {
-        let work = schedule.next(now, one, any).shards.pop()?;
+        let work = schedule.next(now, ONE_PASS, any).shards.pop()?;
         let turn = (work.shard, work.queries.len());
         work.queries.into_iter().for_each(|query| _ = schedule.finished(query));
         Some(turn)
@@ -210,25 +213,28 @@ fn most_company_first_until_one_has_waited_for_half_of_the_target() {
 }
 
 #[test]
-fn one_pass_a_turn_and_others_ride_along_where_there_is_room() {
+fn one_pass_a_turn_and_others_ride_along_unless_they_are_ahead() {
     let start = Instant::now();
     let mut schedule = Schedule::new(WIDE);
-    admit_all(&mut schedule, start, (1, 1), (7, 100));
+    admit_all(&mut schedule, start, (1, 1), (7, 120));
     admit_all(&mut schedule, start, (0, 1), (7, 4));
     admit_all(&mut schedule, start, (0, 1), (8, 2));
-    // The caller of number 0 begins: its four and the oldest of the other's, at an eighth of the
-    // price. So the next turns are its own, too.
-    let work = schedule.next(start, up_to(33), any);
-    assert_eq!(work.shards.len(), 2);
-    let numbers = |work: &ShardWork<u32>| -> Vec<(u64, u32)> {
-        work.queries.iter().map(|query| (query.caller.number, query.item)).collect()
+    admit_all(&mut schedule, start, (2, 1), (7, 1));
+    let mut turn = || {
+        let work = schedule.next(start, ONE_PASS, any).shards.remove(0);
+        let queries = work.queries.iter().map(|query| (query.caller.number, query.item));
+        (work.shard, queries.collect::<Vec<_>>())
     };
-    let own = (0..4).map(|item| (0, item));
-    let riders = (0..28).map(|item| (1, item));
-    assert_eq!(numbers(&work.shards[0]), own.chain(riders).collect::<Vec<_>>());
-    assert_eq!(numbers(&work.shards[1]), [(0, 0)]);
-    // It has now paid more than the other, 9 of 8 against 7 of 8 of a pass.
-    assert_eq!(turns(&mut schedule, start, 9), [(7, 32), (8, 1), (7, 32), (7, 8)]);
+    let of = |caller, items: std::ops::Range<u32>| items.map(move |item| (caller, item));
+    // All begin level: the lowest number has the first turn, then the others' come in their order.
+    assert_eq!(turn(), (7, of(0, 0..4).chain(of(1, 0..28)).collect()));
+    // The caller of number 2 has had nothing yet. The other has not had a full pass more.
+    assert_eq!(turn(), (7, of(2, 0..1).chain(of(1, 28..59)).collect()));
+    // That of number 0 paid for its four and no empty places.
+    assert_eq!(turn(), (8, of(0, 0..2).collect()));
+    // By now the flooding one is ahead by more than a full pass, and waits for turns of its own.
+    admit_all(&mut schedule, start, (0, 1), (7, 1));
+    assert_eq!(turns(&mut schedule, start, 4), [(7, 1), (7, 32), (7, 29)]);
 }
 
 #[test]
@@ -245,9 +251,9 @@ fn turns_go_by_share_and_who_was_away_saves_nothing_up() {
         assert_eq!((of(&taken, 1), of(&taken, 3)), (1, 3));
     }
     // Nor does leaving pay what it has had.
-    admit_all(&mut schedule, start, (2, 1), (2, 1));
-    assert_eq!(turns(&mut schedule, start, 1), [(2, 1)]);
-    admit_all(&mut schedule, start, (2, 1), (2, 1));
+    admit_all(&mut schedule, start, (2, 1), (2, 32));
+    assert_eq!(turns(&mut schedule, start, 1), [(2, 32)]);
+    admit_all(&mut schedule, start, (2, 1), (2, 32));
     let taken = turns(&mut schedule, start, 5);
     assert_eq!((of(&taken, 1), of(&taken, 2), of(&taken, 3)), (1, 1, 3), "{taken:?}");
     assert_eq!(taken[4].0, 2, "after all others had theirs");
@@ -361,6 +367,12 @@ struct Plain {
     deadline: Instant,
 }
 
+/// What a part of a pass costs.
+fn cost(places: usize, queries: usize) -> u128 {
+    let scan = u128::from(SCAN_BYTES) << 32;
+    scan * places as u128 / 32 + scan * queries as u128 / 12
+}
+
 /// The rules as plainly as they can be said: a list, and what each caller has had. The share of
 /// a caller is its number and one.
 #[derive(Default)]
@@ -407,6 +419,34 @@ impl Model {
         lines.first().map(|&(.., line)| line)
     }
 
+    /// Takes one pass: the caller's own and others'.
+    fn pass(&mut self, caller: u64, line: Line, room: usize) -> (Vec<Plain>, Vec<Plain>) {
+        let places = room.min(32);
+        let in_line = |query: &&Plain| (query.shard, query.route) == line;
+        let in_line = self.waiting.iter().filter(in_line).copied();
+        let (mut own, others): (Vec<_>, Vec<_>) = in_line.partition(|query| query.caller == caller);
+        own.truncate(places);
+        let mut riders = others;
+        let full = cost(32, 32);
+        let most = |other: u64| self.spent[&caller] + full / u128::from(other + 1);
+        riders.retain(|rider| self.spent[&rider.caller] <= most(rider.caller));
+        riders.sort_by_key(|rider| (self.spent[&rider.caller], rider.caller, rider.number));
+        riders.truncate(places - own.len());
+        let taken = |query: &Plain| own.iter().chain(&riders).any(|t| t.number == query.number);
+        self.waiting.retain(|query| !taken(query));
+        self.level = self.level.max(self.spent[&caller]);
+        if line.1 == Route::Any {
+            self.charge(caller, 32 - riders.len(), own.len());
+            riders.iter().for_each(|rider| self.charge(rider.caller, 1, 1));
+        }
+        (own, riders)
+    }
+
+    fn charge(&mut self, caller: u64, places: usize, queries: usize) {
+        let spent = self.spent.get_mut(&caller).unwrap();
+        *spent = self.level.max(*spent) + cost(places, queries) / u128::from(caller + 1);
+    }
+
     /// What the schedule should hand out, by shard.
     fn next(
         &mut self,
@@ -428,22 +468,10 @@ impl Model {
                 Some((caller, self.pick(caller, rule, &may_take)?))
             });
             let Some((caller, line)) = picked else { break };
-            let mut pass: Vec<Plain> = self.waiting.clone();
-            pass.retain(|query| (query.shard, query.route) == line);
-            pass.sort_by_key(|query| (query.caller != caller, query.number));
-            pass.truncate(room.min(BATCH_QUERIES_PER_SCAN_MAX));
-            room -= pass.len();
-            self.waiting.retain(|query| pass.iter().all(|taken| taken.number != query.number));
-            self.level = self.level.max(self.spent[&caller]);
-            for query in &pass {
-                if query.route == Route::Any {
-                    let share = u128::from(query.caller + 1);
-                    let part = (6000 << 32) / (pass.len() as u128 * share);
-                    let spent = self.spent.get_mut(&query.caller).unwrap();
-                    *spent = self.level.max(*spent) + part;
-                }
-            }
-            let numbers = pass.iter().map(|query| query.number);
+            let (own, riders) = self.pass(caller, line, room);
+            room -= own.len() + riders.len();
+            let pass = own.iter().chain(&riders);
+            let numbers = pass.map(|query| query.number);
             match out.iter_mut().find(|(other, _)| *other == line) {
                 Some((_, taken)) => taken.extend(numbers),
                 None => out.push((line, numbers.collect())),
