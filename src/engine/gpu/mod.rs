@@ -45,6 +45,8 @@ struct Opened {
     readback: Readback,
     store: Arc<Store>,
     open: Arc<Open>,
+    /// Memory for shards, in bytes.
+    budget: u64,
     lanes: Vec<Lane>,
     rates: Rates,
     binding_bytes: u64,
