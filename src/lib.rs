@@ -28,6 +28,9 @@ pub mod engine;
 pub mod schedule;
 
 #[cfg(feature = "server")]
+pub mod placement;
+
+#[cfg(feature = "server")]
 pub mod worker;
 
 #[cfg(feature = "server")]
@@ -35,3 +38,6 @@ pub mod server;
 
 #[cfg(feature = "client")]
 pub mod client;
+
+#[cfg(feature = "server")]
+pub mod bench;

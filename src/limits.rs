@@ -18,6 +18,11 @@
 //! | [`QUEUED_QUERY_BYTES_MAX`] | 1 GiB | queries waiting for an engine, each with its bundle |
 //! | [`QUERIES_PER_CONNECTION_MAX`] | 8 192 | every stream of a connection with a full batch |
 //! | [`ENGINE_CALL_QUERIES_MAX`] | 64 | a call ends long before the default deadline |
+//! | [`UPLOADS_WAITING_MAX`] | 4 | shards in line for a device: the processor is sooner than more |
+//! | [`UPLOAD_AGAIN_AFTER`] | 10 s | a shard that could not be brought up is not tried at once |
+//! | [`LOOK_AGAIN_TIME`] | 10 ms | how old an estimate of a worker without work may be |
+//! | [`RENEW_PAUSE_MIN`] | 100 ms | a device that fails twice in a row is left alone for so long |
+//! | [`RENEW_PAUSE_MAX`] | 30 s | pauses double up to this: a reset device is back soon after |
 //! | [`READ_BYTES_MAX`] | 512 MiB | requests being read, all together: ten full batches |
 //! | [`ANSWER_BYTES_MAX`] | 512 MiB | answers of all connections, computed or not yet sent |
 //! | [`WINDOW_QUERIES`] | 64 | on the way on one stream: a round trip of 30 ms at 1 Gbit/s |
@@ -56,6 +61,10 @@
 //! | [`CONNECT_TIMEOUT`] | 5 s | one handshake: two round trips and their first losses |
 //! | [`UNREACHABLE_MAX`] | 30 s | a server's restart and a network's change pass; a death is said |
 //! | [`ANSWER_TIMEOUT`] | 15 s | a reply that has not come by then: the default deadline and some |
+//! | [`LOAD_BYTES`] | 1 GiB | a load generator's queries: 20 000 at the standard shape |
+//! | [`LOAD_ANSWERS_UNVERIFIED_MAX`] | 1 024 | answers it keeps to decode: 12 MB, standard shape |
+//! | [`LOAD_ERROR_CLASSES_MAX`] | 32 | a peer's words are no way to fill its report |
+//! | [`TRACE_BYTES_MAX`] | 64 MiB | a trace it replays: five million frames |
 //! | [`INPUT_RECORD_BYTES_MAX`] | 1 MiB | a builder's input line: an open quote ends here |
 //! | [`PARTITION_BUFFER_BYTES`] | 256 MiB | a builder's buffers for all partition files |
 //! | [`BUILD_MEMORY_BYTES`] | 1 GiB | shards built at once; a larger one is built alone |
@@ -95,6 +104,16 @@ pub const QUERIES_PER_CONNECTION_MAX: usize =
     (QUERIES_PER_BATCH_MAX * BATCHES_IN_FLIGHT_MAX) as usize;
 /// Most queries one call of an engine answers, over all shards.
 pub const ENGINE_CALL_QUERIES_MAX: usize = 64;
+/// Most shards that wait to be brought up to one device.
+pub const UPLOADS_WAITING_MAX: usize = 4;
+/// How long a shard whose upload failed is not brought up.
+pub const UPLOAD_AGAIN_AFTER: Duration = Duration::from_secs(10);
+/// How long a worker waits beside queries it may not take before it looks again.
+pub const LOOK_AGAIN_TIME: Duration = Duration::from_millis(10);
+/// Shortest pause before a device that failed again is made anew; the first time there is none.
+pub const RENEW_PAUSE_MIN: Duration = Duration::from_millis(100);
+/// Longest pause before a device that failed again is made anew.
+pub const RENEW_PAUSE_MAX: Duration = Duration::from_secs(30);
 /// Memory for requests being read, all connections together.
 pub const READ_BYTES_MAX: usize = 512 << 20;
 /// Memory for answers that are computed or not yet sent, all connections together.
@@ -156,6 +175,15 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 pub const UNREACHABLE_MAX: Duration = Duration::from_secs(30);
 /// How long a client waits for the next reply on a stream.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Memory of a load generator for queries made and not yet answered, unless told otherwise.
+pub const LOAD_BYTES: u64 = 1 << 30;
+/// Most answers a load generator keeps to decode; those beyond are not verified, and it says so.
+pub const LOAD_ANSWERS_UNVERIFIED_MAX: usize = 1_024;
+/// Most classes of error a load generator tells apart.
+pub const LOAD_ERROR_CLASSES_MAX: usize = 32;
+/// Largest file of times that a load generator replays.
+pub const TRACE_BYTES_MAX: u64 = 64 << 20;
 
 /// How long a request may take to arrive once its stream is open.
 pub const STREAM_READ_TIMEOUT: Duration = Duration::from_secs(10);

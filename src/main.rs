@@ -30,6 +30,7 @@ enum Command {
     Lookup(commands::lookup::Args),
     Demo(commands::demo::Args),
     Devices(commands::devices::Args),
+    Bench(commands::bench::Args),
 }
 
 fn main() -> ExitCode {
@@ -55,6 +56,7 @@ fn main() -> ExitCode {
         Command::Lookup(args) => commands::lookup::run(args),
         Command::Demo(args) => commands::demo::run(args),
         Command::Devices(args) => commands::devices::run(args),
+        Command::Bench(args) => commands::bench::run(args),
     };
     ended.unwrap_or_else(|error| {
         eprintln!("error: {error}");

@@ -2,13 +2,15 @@
 //!
 //! A [`Schedule`] holds what waits for an engine. It does no IO, starts no thread and reads no
 //! clock: `now` is an argument, so its tests run in simulated time. Work is handed out as soon as
-//! someone asks, oldest first; waiting for company, fairness between front-ends and quotas are not
-//! here. What it holds besides owner, shard, size and deadline (`item`) it never looks into.
-//! Read next: [`crate::worker`].
+//! someone asks, oldest first; what failed comes back with its age and deadline. Waiting for
+//! company, fairness between front-ends and quotas are not here, nor which device should take what:
+//! whoever asks says what it may take. What is held besides owner, shard, size and deadline
+//! (`item`) is never looked into. Read next: [`crate::placement`], [`crate::worker`].
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
+use crate::engine::CallBounds;
 use crate::limits;
 
 /// What a schedule may hold.
@@ -18,8 +20,6 @@ pub struct ScheduleBounds {
     pub queued_bytes_max: usize,
     /// Queries of one connection, waiting or being computed.
     pub queries_per_owner_max: usize,
-    /// Queries of one shard handed out together.
-    pub queries_per_shard_max: usize,
 }
 
 impl Default for ScheduleBounds {
@@ -27,7 +27,6 @@ impl Default for ScheduleBounds {
         Self {
             queued_bytes_max: limits::QUEUED_QUERY_BYTES_MAX,
             queries_per_owner_max: limits::QUERIES_PER_CONNECTION_MAX,
-            queries_per_shard_max: limits::BATCH_QUERIES_PER_SCAN_MAX,
         }
     }
 }
@@ -58,6 +57,15 @@ pub struct Ticket {
     shard: u32,
 }
 
+/// Who may take a query.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Route {
+    /// Any engine.
+    Any,
+    /// Only the processor's: a device failed at it.
+    Processor,
+}
+
 /// No room: what was not admitted comes back.
 #[derive(Debug)]
 pub struct Overloaded<T> {
@@ -67,40 +75,46 @@ pub struct Overloaded<T> {
     pub retry_after: Duration,
 }
 
-/// Queries of one shard: one pass over its matrix and tables.
+/// An admitted query. Whoever has it from [`Schedule::next`] gives it to [`Schedule::finished`] or
+/// to [`Schedule::put_back`].
 #[derive(Debug, PartialEq, Eq)]
-pub struct ShardWork<T> {
-    /// The shard.
-    pub shard: u32,
-    /// Its queries, oldest first, with their owners.
-    pub queries: Vec<(Owner, T)>,
-}
-
-/// What to do next.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Work<T> {
-    /// To be computed, the shard with the oldest query first, none twice.
-    pub shards: Vec<ShardWork<T>>,
-    /// Too late to be computed: to be answered DEADLINE.
-    pub expired: Vec<T>,
-}
-
-struct Entry<T> {
+pub struct Admitted<T> {
     number: u64,
     owner: Owner,
     bytes: usize,
     arrived: Instant,
     deadline: Instant,
-    item: T,
+    /// Who may take it.
+    pub route: Route,
+    /// What was admitted.
+    pub item: T,
+}
+
+/// Queries of one shard, for one engine.
+#[derive(Debug, PartialEq, Eq)]
+pub struct ShardWork<T> {
+    /// The shard.
+    pub shard: u32,
+    /// Its queries, oldest first, all of one route.
+    pub queries: Vec<Admitted<T>>,
+}
+
+/// What to do next.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Work<T> {
+    /// To be computed, the oldest query first; a shard comes at most once a route.
+    pub shards: Vec<ShardWork<T>>,
+    /// Too late to be computed: to be answered DEADLINE.
+    pub expired: Vec<T>,
 }
 
 /// The queries that wait for an engine.
 pub struct Schedule<T> {
     bounds: ScheduleBounds,
-    /// By shard, oldest first; no empty queue stays.
-    queues: HashMap<u32, VecDeque<Entry<T>>>,
-    /// The first ticket of every queue.
-    heads: BTreeSet<Ticket>,
+    /// By shard and route, oldest first; no empty queue stays.
+    queues: HashMap<(u32, Route), VecDeque<Admitted<T>>>,
+    /// The number of the first of every queue, and its queue.
+    heads: BTreeSet<(u64, u32, Route)>,
     deadlines: BTreeSet<(Instant, Ticket)>,
     /// Queries of each owner, waiting or being computed.
     owners: HashMap<Owner, usize>,
@@ -132,58 +146,60 @@ impl<T> Schedule<T> {
         if full || owned >= self.bounds.queries_per_owner_max {
             return Err(Overloaded { item, retry_after: self.retry_after(now) });
         }
-        let ticket = Ticket { number: self.next_number, shard };
+        let number = self.next_number;
         self.next_number += 1;
         self.owners.insert(owner, owned + 1);
-        self.queued_bytes += bytes;
-        self.queued += 1;
-        self.deadlines.insert((deadline, ticket));
-        let queue = self.queues.entry(shard).or_default();
-        if queue.is_empty() {
-            self.heads.insert(ticket);
-        }
-        let number = ticket.number;
-        queue.push_back(Entry { number, owner, bytes, arrived: now, deadline, item });
-        Ok(ticket)
+        let route = Route::Any;
+        self.insert(shard, Admitted { number, owner, bytes, arrived: now, deadline, route, item });
+        Ok(Ticket { number, shard })
     }
 
     /// Takes a query out that nobody waits for any more; `None` when it is being computed, was
     /// answered or was cancelled before.
     pub fn cancel(&mut self, ticket: Ticket) -> Option<T> {
-        let (owner, item) = self.remove(ticket)?;
-        self.finished(owner);
-        Some(item)
+        let query = self.remove(ticket)?;
+        self.disown(query.owner);
+        Some(query.item)
     }
 
-    /// What to compute next: at most `queries_max` queries, oldest first, those of one shard
-    /// together. Whoever takes work calls [`Schedule::finished`] once for each query of it.
-    pub fn next(&mut self, now: Instant, queries_max: usize) -> Work<T> {
-        let mut work = Work { shards: Vec::new(), expired: self.expire(now) };
-        let mut room = queries_max;
-        while room > 0
-            && let Some(head) = self.heads.pop_first()
-        {
-            let take = room.min(self.bounds.queries_per_shard_max);
-            let queries = self.take(head.shard, take);
-            room -= queries.len();
-            work.shards.push(ShardWork { shard: head.shard, queries });
-        }
-        // A shard that was handed out only in part is in line again, but not within this call.
-        for shard_work in &work.shards {
-            if let Some(first) = self.queues.get(&shard_work.shard).and_then(VecDeque::front) {
-                self.heads.insert(Ticket { number: first.number, shard: shard_work.shard });
+    /// What to compute next: as much as one call is worth, oldest first, of each shard as many as
+    /// there are and fit. What the asker may not take stays where it is.
+    pub fn next(
+        &mut self,
+        now: Instant,
+        bounds: CallBounds,
+        mut may_take: impl FnMut(u32, Route) -> bool,
+    ) -> Work<T> {
+        let expired = self.expire(now);
+        let mut room = bounds.queries_max;
+        let mut chosen = Vec::new();
+        for &(_, shard, route) in &self.heads {
+            if room == 0 || chosen.len() == bounds.shards_max {
+                break;
+            }
+            if may_take(shard, route) {
+                let count = room.min(self.queues[&(shard, route)].len());
+                room -= count;
+                chosen.push((shard, route, count));
             }
         }
-        work
+        let take = |(shard, route, count)| ShardWork {
+            shard,
+            queries: (0..count).map(|_| self.remove_at(shard, route, 0)).collect(),
+        };
+        Work { shards: chosen.into_iter().map(take).collect(), expired }
     }
 
     /// A query handed out by [`Schedule::next`] is done with, computed or not.
-    pub fn finished(&mut self, owner: Owner) {
-        let owned = self.owners.get_mut(&owner).expect("this is a bug: an owner without queries");
-        *owned -= 1;
-        if *owned == 0 {
-            self.owners.remove(&owner);
-        }
+    pub fn finished(&mut self, query: Admitted<T>) -> T {
+        self.disown(query.owner);
+        query.item
+    }
+
+    /// A query handed out by [`Schedule::next`] for this shard was not computed: it waits again, in
+    /// its old place, for the processor alone. There is always room: it was admitted before.
+    pub fn put_back(&mut self, shard: u32, query: Admitted<T>) {
+        self.insert(shard, Admitted { route: Route::Processor, ..query });
     }
 
     /// Queries waiting.
@@ -198,8 +214,9 @@ impl<T> Schedule<T> {
 
     /// Whoever comes now would wait about as long as the oldest one has.
     fn retry_after(&self, now: Instant) -> Duration {
-        let oldest = self.heads.first().and_then(|head| self.queues[&head.shard].front());
-        let waited = oldest.map(|entry| now.saturating_duration_since(entry.arrived));
+        let oldest = self.heads.first();
+        let oldest = oldest.and_then(|&(_, shard, route)| self.queues[&(shard, route)].front());
+        let waited = oldest.map(|query| now.saturating_duration_since(query.arrived));
         waited.unwrap_or_default().clamp(limits::RETRY_AFTER_MIN, limits::RETRY_AFTER_MAX)
     }
 
@@ -208,47 +225,65 @@ impl<T> Schedule<T> {
         while let Some(&(deadline, ticket)) = self.deadlines.first()
             && deadline <= now
         {
-            let removed = self.remove(ticket);
-            let (owner, item) = removed.expect("this is a bug: a deadline without its query");
-            self.finished(owner);
-            expired.push(item);
+            let late = self.remove(ticket).expect("this is a bug: a deadline without its query");
+            self.disown(late.owner);
+            expired.push(late.item);
         }
         expired
     }
 
-    fn take(&mut self, shard: u32, count: usize) -> Vec<(Owner, T)> {
-        let queue = self.queues.get_mut(&shard).expect("this is a bug: a head without a queue");
-        let taken: Vec<Entry<T>> = queue.drain(..count.min(queue.len())).collect();
-        if queue.is_empty() {
-            self.queues.remove(&shard);
+    fn disown(&mut self, owner: Owner) {
+        let owned = self.owners.get_mut(&owner).expect("this is a bug: an owner without queries");
+        *owned -= 1;
+        if *owned == 0 {
+            self.owners.remove(&owner);
         }
-        self.queued -= taken.len();
-        for entry in &taken {
-            self.queued_bytes -= entry.bytes;
-            self.deadlines.remove(&(entry.deadline, Ticket { number: entry.number, shard }));
-        }
-        taken.into_iter().map(|entry| (entry.owner, entry.item)).collect()
     }
 
-    fn remove(&mut self, ticket: Ticket) -> Option<(Owner, T)> {
-        let queue = self.queues.get_mut(&ticket.shard)?;
-        let at = queue.binary_search_by_key(&ticket.number, |entry| entry.number).ok()?;
-        let entry = queue.remove(at)?;
-        self.queued -= 1;
-        self.queued_bytes -= entry.bytes;
-        self.deadlines.remove(&(entry.deadline, ticket));
+    /// Puts a query into its queue, by age.
+    fn insert(&mut self, shard: u32, query: Admitted<T>) {
+        let Admitted { number, route, .. } = query;
+        self.queued += 1;
+        self.queued_bytes += query.bytes;
+        self.deadlines.insert((query.deadline, Ticket { number, shard }));
+        let queue = self.queues.entry((shard, route)).or_default();
+        let at = queue.partition_point(|other| other.number < number);
         if at == 0 {
-            self.heads.remove(&ticket);
+            if let Some(first) = queue.front() {
+                self.heads.remove(&(first.number, shard, route));
+            }
+            self.heads.insert((number, shard, route));
+        }
+        queue.insert(at, query);
+    }
+
+    fn remove(&mut self, Ticket { number, shard }: Ticket) -> Option<Admitted<T>> {
+        [Route::Any, Route::Processor].into_iter().find_map(|route| {
+            let queue = self.queues.get(&(shard, route))?;
+            let at = queue.binary_search_by_key(&number, |query| query.number).ok()?;
+            Some(self.remove_at(shard, route, at))
+        })
+    }
+
+    fn remove_at(&mut self, shard: u32, route: Route, at: usize) -> Admitted<T> {
+        let queue = self.queues.get_mut(&(shard, route));
+        let queue = queue.expect("this is a bug: a queue that is not there");
+        let query = queue.remove(at).expect("this is a bug: a place beyond its queue");
+        self.queued -= 1;
+        self.queued_bytes -= query.bytes;
+        self.deadlines.remove(&(query.deadline, Ticket { number: query.number, shard }));
+        if at == 0 {
+            self.heads.remove(&(query.number, shard, route));
             match queue.front() {
                 Some(first) => {
-                    self.heads.insert(Ticket { number: first.number, shard: ticket.shard });
+                    self.heads.insert((first.number, shard, route));
                 }
                 None => {
-                    self.queues.remove(&ticket.shard);
+                    self.queues.remove(&(shard, route));
                 }
             }
         }
-        Some((entry.owner, entry.item))
+        query
     }
 }
 
@@ -256,18 +291,24 @@ impl<T> Schedule<T> {
 mod tests {
     use super::*;
 
-    const BOUNDS: ScheduleBounds = ScheduleBounds {
-        queued_bytes_max: 1000,
-        queries_per_owner_max: 8,
-        queries_per_shard_max: 3,
-    };
+    const BOUNDS: ScheduleBounds =
+        ScheduleBounds { queued_bytes_max: 1000, queries_per_owner_max: 8 };
+
+    /// At most so many queries, over any number of shards.
+    fn up_to(queries_max: usize) -> CallBounds {
+        CallBounds { shards_max: usize::MAX, queries_max }
+    }
+
+    fn any(_: u32, _: Route) -> bool {
+        true
+    }
 
     fn arrival(owner: u64, shard: u32, deadline: Instant, item: u32) -> Arrival<u32> {
         Arrival { owner: Owner(owner), shard, bytes: 100, deadline, item }
     }
 
     fn items(work: &Work<u32>) -> Vec<(u32, Vec<u32>)> {
-        let of = |shard: &ShardWork<u32>| shard.queries.iter().map(|&(_, item)| item).collect();
+        let of = |shard: &ShardWork<u32>| shard.queries.iter().map(|query| query.item).collect();
         work.shards.iter().map(|shard| (shard.shard, of(shard))).collect()
     }
 
@@ -288,20 +329,56 @@ mod tests {
     fn groups_by_shard_and_goes_oldest_first() {
         let start = Instant::now();
         let (mut schedule, _) = filled(start, &[7, 5, 7, 9, 7, 7, 5]);
-        let work = schedule.next(start, 5);
-        assert_eq!(items(&work), [(7, vec![0, 2, 4]), (5, vec![1, 6])]);
-        let work = schedule.next(start, 5);
-        assert_eq!(items(&work), [(9, vec![3]), (7, vec![5])]);
+        let work = schedule.next(start, up_to(5), any);
+        assert_eq!(items(&work), [(7, vec![0, 2, 4, 5]), (5, vec![1])]);
+        let work = schedule.next(start, up_to(5), any);
+        assert_eq!(items(&work), [(9, vec![3]), (5, vec![6])]);
         assert_eq!((schedule.queued(), schedule.queued_bytes()), (0, 0));
-        assert_eq!(items(&schedule.next(start, 5)), []);
+        assert_eq!(items(&schedule.next(start, up_to(5), any)), []);
     }
 
     #[test]
-    fn a_shard_comes_once_a_call_and_keeps_its_place() {
+    fn a_shard_that_did_not_fit_keeps_its_place() {
         let start = Instant::now();
         let (mut schedule, _) = filled(start, &[1, 1, 1, 1, 2]);
-        assert_eq!(items(&schedule.next(start, 10)), [(1, vec![0, 1, 2]), (2, vec![4])]);
-        assert_eq!(items(&schedule.next(start, 10)), [(1, vec![3])]);
+        assert_eq!(items(&schedule.next(start, up_to(3), any)), [(1, vec![0, 1, 2])]);
+        let one_shard = CallBounds { shards_max: 1, queries_max: 10 };
+        assert_eq!(items(&schedule.next(start, one_shard, any)), [(1, vec![3])]);
+        assert_eq!(items(&schedule.next(start, one_shard, any)), [(2, vec![4])]);
+    }
+
+    #[test]
+    fn what_the_asker_may_not_take_stays_where_it_is() {
+        let start = Instant::now();
+        let (mut schedule, _) = filled(start, &[1, 2, 1, 3, 2]);
+        let but_one = |shard, _| shard != 1;
+        assert_eq!(items(&schedule.next(start, up_to(2), but_one)), [(2, vec![1, 4])]);
+        assert_eq!(items(&schedule.next(start, up_to(9), any)), [(1, vec![0, 2]), (3, vec![3])]);
+    }
+
+    #[test]
+    fn what_failed_waits_for_the_processor_as_old_as_it_is() {
+        let start = Instant::now();
+        let (mut schedule, tickets) = filled(start, &[1, 1, 2, 1, 1]);
+        let mut failed = schedule.next(start, up_to(3), |shard, _| shard == 1).shards.remove(0);
+        assert_eq!(schedule.cancel(tickets[0]), None, "it is being computed");
+        for query in failed.queries.drain(..).rev() {
+            schedule.put_back(1, query);
+        }
+        assert_eq!(schedule.cancel(tickets[1]), Some(1));
+        let elsewhere = |_, route| route == Route::Any;
+        assert_eq!(items(&schedule.next(start, up_to(1), elsewhere)), [(2, vec![2])]);
+        let work = schedule.next(start, up_to(9), any);
+        assert_eq!(items(&work), [(1, vec![0, 3]), (1, vec![4])]);
+        let routes = work.shards.iter().map(|work| work.queries[0].route);
+        assert_eq!(routes.collect::<Vec<_>>(), [Route::Processor, Route::Any]);
+        // Its deadline, of 100 s, is what it was.
+        let late = start + Duration::from_secs(100);
+        for query in work.shards.into_iter().flat_map(|work| work.queries) {
+            schedule.put_back(1, query);
+        }
+        let work = schedule.next(late, up_to(9), any);
+        assert_eq!((work.expired, work.shards.len()), (vec![4, 3, 0], 0));
     }
 
     #[test]
@@ -309,7 +386,7 @@ mod tests {
         let start = Instant::now();
         let (mut schedule, _) = filled(start, &[1, 1, 2]);
         // Deadlines: item 2 at 98 s, item 1 at 99 s, item 0 at 100 s.
-        let work = schedule.next(start + Duration::from_secs(99), 10);
+        let work = schedule.next(start + Duration::from_secs(99), up_to(10), any);
         assert_eq!(work.expired, [2, 1]);
         assert_eq!(items(&work), [(1, vec![0])]);
         assert_eq!(schedule.queued_bytes(), 0);
@@ -323,7 +400,7 @@ mod tests {
         assert_eq!(schedule.cancel(tickets[0]), None);
         assert_eq!(schedule.cancel(tickets[2]), Some(2));
         assert_eq!(schedule.cancel(tickets[3]), Some(3));
-        assert_eq!(items(&schedule.next(start, 10)), [(1, vec![1])]);
+        assert_eq!(items(&schedule.next(start, up_to(10), any)), [(1, vec![1])]);
         assert_eq!(schedule.cancel(tickets[1]), None);
         assert_eq!((schedule.queued(), schedule.queued_bytes()), (0, 0));
     }
@@ -354,13 +431,51 @@ mod tests {
         schedule.admit(start, arrival(1, 2, late, 1)).unwrap();
         assert!(schedule.admit(start, arrival(1, 3, late, 2)).is_err());
         schedule.admit(start, arrival(2, 3, late, 3)).unwrap();
-        assert_eq!(schedule.next(start, 10).shards.len(), 3);
+        let mut work = schedule.next(start, up_to(10), any);
+        assert_eq!(work.shards.len(), 3);
         assert!(schedule.admit(start, arrival(1, 3, late, 4)).is_err());
-        schedule.finished(Owner(1));
+        schedule.finished(work.shards[0].queries.remove(0));
         schedule.admit(start, arrival(1, 3, late, 5)).unwrap();
     }
 
-    /// Random admitting, cancelling, taking and waiting against a plain list.
+    /// A query of the plain list: number, owner, shard, route, deadline. Its number is its item.
+    #[derive(Clone, Copy)]
+    struct Plain {
+        number: u32,
+        owner: u64,
+        shard: u32,
+        route: Route,
+        deadline: Instant,
+    }
+
+    /// What the schedule should hand out of a list: the first query of each shard and route that
+    /// may be taken, with those behind it while there is room, then the next.
+    fn expected(
+        waiting: &[Plain],
+        bounds: CallBounds,
+        may_take: impl Fn(u32, Route) -> bool,
+    ) -> Vec<(u32, Vec<u32>)> {
+        let mut out: Vec<(u32, Vec<u32>)> = Vec::new();
+        let mut seen = Vec::new();
+        let mut room = bounds.queries_max;
+        for first in waiting {
+            let line = (first.shard, first.route);
+            if room == 0 || out.len() == bounds.shards_max {
+                break;
+            }
+            if seen.contains(&line) || !may_take(first.shard, first.route) {
+                continue;
+            }
+            seen.push(line);
+            let same = waiting.iter().filter(|query| (query.shard, query.route) == line);
+            let taken: Vec<u32> = same.take(room).map(|query| query.number).collect();
+            room -= taken.len();
+            out.push((first.shard, taken));
+        }
+        out
+    }
+
+    /// Random admitting, cancelling, taking, putting back and waiting against a plain list.
     #[test]
     fn agrees_with_a_plain_list() {
         let seed = std::process::id();
@@ -370,38 +485,64 @@ mod tests {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
             (state >> 33) % below
         };
-        let start = Instant::now();
-        let (mut now, mut schedule) = (start, Schedule::new(BOUNDS));
-        let mut waiting: Vec<(Ticket, Instant, u32)> = Vec::new();
-        for item in 0..20_000 {
+        let mut now = Instant::now();
+        let mut schedule = Schedule::new(BOUNDS);
+        let mut waiting: Vec<Plain> = Vec::new();
+        let mut tickets: HashMap<u32, Ticket> = HashMap::new();
+        let mut computed: Vec<(Plain, Admitted<u32>)> = Vec::new();
+        for number in 0..20_000 {
             now += Duration::from_millis(random(50));
-            match random(4) {
-                0 | 1 => {
-                    let deadline = now + Duration::from_millis(random(400));
-                    let query = arrival(random(5), random(6) as u32, deadline, item);
-                    match schedule.admit(now, query) {
-                        Ok(ticket) => waiting.push((ticket, deadline, item)),
-                        Err(_) => assert!(waiting.len() >= 8),
+            match random(6) {
+                0..=2 => {
+                    let deadline = now + Duration::from_millis(random(900));
+                    let (owner, shard) = (random(4), random(5) as u32);
+                    let owned = |query: &&Plain| query.owner == owner;
+                    let owned = waiting.iter().filter(owned).count()
+                        + computed.iter().map(|(query, _)| query).filter(owned).count();
+                    let admitted = schedule.admit(now, arrival(owner, shard, deadline, number));
+                    let fits = waiting.len() < 10 && owned < 8;
+                    assert_eq!(admitted.is_ok(), fits, "{owned} of {} waiting", waiting.len());
+                    if let Ok(ticket) = admitted {
+                        tickets.insert(number, ticket);
+                        let route = Route::Any;
+                        waiting.push(Plain { number, owner, shard, route, deadline });
                     }
                 }
-                2 if !waiting.is_empty() => {
-                    let at = random(waiting.len() as u64) as usize;
-                    let (ticket, _, item) = waiting.remove(at);
-                    assert_eq!(schedule.cancel(ticket), Some(item));
+                3 if !waiting.is_empty() => {
+                    let query = waiting.remove(random(waiting.len() as u64) as usize);
+                    assert_eq!(schedule.cancel(tickets[&query.number]), Some(query.number));
+                }
+                4 if !computed.is_empty() => {
+                    let at = random(computed.len() as u64) as usize;
+                    let (query, admitted) = computed.remove(at);
+                    assert_eq!(schedule.cancel(tickets[&query.number]), None);
+                    if random(2) == 0 {
+                        assert_eq!(schedule.finished(admitted), query.number);
+                    } else {
+                        schedule.put_back(query.shard, admitted);
+                        let at = waiting.partition_point(|other| other.number < query.number);
+                        waiting.insert(at, Plain { route: Route::Processor, ..query });
+                    }
                 }
                 _ => {
-                    let work = schedule.next(now, 4);
-                    let late = |item: &u32| {
-                        waiting.iter().any(|(_, deadline, i)| i == item && *deadline <= now)
+                    let shards_max = 1 + random(3) as usize;
+                    let bounds = CallBounds { shards_max, queries_max: 1 + random(4) as usize };
+                    let (modulus, but) = (1 + random(3) as u32, random(2) == 0);
+                    let may_take = move |shard: u32, route| {
+                        shard.is_multiple_of(modulus) && (but || route == Route::Any)
                     };
-                    assert!(work.expired.iter().all(late));
-                    let taken = work.shards.iter().flat_map(|shard| &shard.queries);
-                    let taken: Vec<(Owner, u32)> = taken.copied().collect();
-                    assert!(taken.len() <= 4 && !taken.iter().any(|(_, item)| late(item)));
-                    waiting.retain(|(_, deadline, item)| {
-                        *deadline > now && !taken.iter().any(|(_, taken)| taken == item)
-                    });
-                    taken.iter().for_each(|&(owner, _)| schedule.finished(owner));
+                    let work = schedule.next(now, bounds, may_take);
+                    let mut late = waiting.clone();
+                    late.retain(|query| query.deadline <= now);
+                    late.sort_by_key(|query| (query.deadline, query.number));
+                    let late: Vec<u32> = late.iter().map(|query| query.number).collect();
+                    assert_eq!(work.expired, late);
+                    waiting.retain(|query| query.deadline > now);
+                    assert_eq!(items(&work), expected(&waiting, bounds, may_take));
+                    for query in work.shards.into_iter().flat_map(|work| work.queries) {
+                        let at = waiting.iter().position(|plain| plain.number == query.item);
+                        computed.push((waiting.remove(at.unwrap()), query));
+                    }
                 }
             }
             assert_eq!(schedule.queued(), waiting.len());

@@ -107,8 +107,14 @@ fn check(engine: &mut dyn Engine, cases: &[(&Case, usize)]) {
     }
 }
 
-/// Every engine present, the slowest first.
+/// Every engine present, the slowest first; those of GPUs alone if SOTTO_TEST_ENGINES is gpu, for
+/// bench/gpu.sh, which has no time for more.
 fn engines() -> Vec<Box<dyn Engine>> {
+    if std::env::var("SOTTO_TEST_ENGINES").is_ok_and(|which| which == "gpu") {
+        let engines = gpu_engines();
+        assert!(!engines.is_empty(), "SOTTO_TEST_ENGINES=gpu: there is none");
+        return engines;
+    }
     let mut engines = Vec::new();
     for isa in IsaName::ALL {
         for threads in [1, 2, 3] {

@@ -7,13 +7,28 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Modules in import order: each may use those before it. ARCHITECTURE.md has the same list.
-const ORDER: [&str; 15] = [
-    "limits", "params", "arith", "scheme", "keyword", "wire", "shard", "build", "engine",
-    "schedule", "worker", "server", "client", "commands", "main",
+const ORDER: [&str; 17] = [
+    "limits",
+    "params",
+    "arith",
+    "scheme",
+    "keyword",
+    "wire",
+    "shard",
+    "build",
+    "engine",
+    "schedule",
+    "placement",
+    "worker",
+    "server",
+    "client",
+    "bench",
+    "commands",
+    "main",
 ];
 
 /// Outside crates that live in some modules only.
-const OWNERS: [(&str, &[&str]); 18] = [
+const OWNERS: [(&str, &[&str]); 19] = [
     ("wgpu", &["engine"]),
     ("bytemuck", &["engine"]),
     ("pollster", &["engine"]),
@@ -29,7 +44,8 @@ const OWNERS: [(&str, &[&str]); 18] = [
     ("webpki", &["server"]),
     ("lru", &["server"]),
     ("clap", &["commands", "main"]),
-    ("tokio", &["worker", "server", "client", "commands", "main"]),
+    ("hdrhistogram", &["bench"]),
+    ("tokio", &["worker", "server", "client", "bench", "commands", "main"]),
     ("rayon", &["scheme", "keyword", "shard", "build", "engine"]),
     ("tracing_subscriber", &["commands", "main"]),
 ];

@@ -1,12 +1,12 @@
 //! Measures a GPU beside what it could do at best, in one run.
 //!
-//! `cargo bench --bench gpu [-- [--gpu INDEX|NAME] [--quick] [--json PATH]]`: the device, its floors
-//! (reading, multiply-adds), stages and whole answers batch by batch for a shard that is on it,
-//! uploads, then random queries over 64 such shards through the server's queue, of which a thousand
-//! are compared with the processor's answers. The standard shard; `--quick` takes small ones, for
-//! a processor that plays a GPU, which is measured only when named. Without `--bench` (as `cargo
-//! test` runs it) all of it happens once, tiny, on the device that SOTTO_TEST_GPU names or a real
-//! one, or not at all.
+//! `cargo bench --bench gpu [-- [--gpu INDEX|NAME] [--quick] [--json PATH]]`: the device, its
+//! floors (reading, multiply-adds), stages and whole answers batch by batch for a shard that is on
+//! it, uploads, then random queries over 64 such shards through the server's queue, of which a
+//! thousand are compared with the processor's answers. The standard shard; `--quick` takes small
+//! ones, for a processor that plays a GPU, which is measured only when named. Without `--bench` (as
+//! `cargo test` runs it) all of it happens once, tiny, on the device that SOTTO_TEST_GPU names or a
+//! real one, or not at all.
 //!
 //! Read next: `floors.rs`, `work.rs` (what a share is of), `answers.rs`, `traffic.rs`, `report.rs`.
 
@@ -217,11 +217,8 @@ fn measure(
     let mut engine = GpuEngine::new(info.index, &options)?;
     let name = engine.name();
     println!("engine {name}");
-    let store = engine.store();
-    let filled = match &store {
-        Some(store) => uploads::fill(store.as_ref(), &pool, plan.shards)?,
-        None => (plan.shards, 0.0),
-    };
+    let store = engine.store().ok_or("this is a bug: a GPU without a store")?;
+    let filled = uploads::fill(store.as_ref(), &pool, plan.shards)?;
     Row::print_heading();
     let mut answers = Vec::new();
     for &batch in plan.batches {
@@ -230,10 +227,9 @@ fn measure(
         row.print();
         answers.push(row);
     }
-    let uploads =
-        store.map(|store| uploads::measure(&mut engine, &store, &pool, &queries, filled, plan));
-    let uploads = uploads.transpose()?;
-    uploads.iter().for_each(uploads::Uploads::print);
+    let uploads = uploads::measure(&mut engine, &store, &pool, &queries, filled, plan)?;
+    uploads.print();
+    drop(store);
     let traffic = traffic::measure(engine, &pool, queries, (filled.0, noise), plan)?;
     traffic.print();
     let targets = Vec::new();

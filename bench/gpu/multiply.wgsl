@@ -1,6 +1,6 @@
 // How fast a device multiplies and adds: eight chains a thread, each of two numbers that feed each
-// other, so that no step can be left out, moved or joined with the next. `Number` and `mul_add` stand
-// before this text, one of multiply_*.wgsl.
+// other, so that no step can be left out, moved or joined with the next. `Number` and `mul_add`
+// stand before this text, one of multiply_*.wgsl.
 
 const THREADS: u32 = 256u;
 // Turns of the loop, 8 rounds each.

@@ -26,7 +26,7 @@ pub(super) struct Report {
     pub(super) engine: String,
     pub(super) floors: Floors,
     pub(super) answers: Vec<Row>,
-    pub(super) uploads: Option<Uploads>,
+    pub(super) uploads: Uploads,
     pub(super) traffic: Traffic,
     /// None where a processor plays the GPU or the shard is not the standard one.
     pub(super) targets: Vec<Target>,
@@ -123,7 +123,7 @@ impl Row {
         let best = |times: &[Duration]| times.iter().min().copied().unwrap_or_default();
         let (one, many) = (best(alone), best(streamed));
         let middle = median(alone.iter().copied()).unwrap_or_default();
-        let stage = |floor: Floor, time: Duration| Some(share(floor.time(), time)?);
+        let stage = |floor: Floor, time: Duration| share(floor.time(), time);
         let of = |floor: Duration, time: Duration| share(floor, time).unwrap_or_default();
         Self {
             batch: *batch,

@@ -23,14 +23,14 @@ use crate::wire::message::PirResponse;
 use crate::wire::{Bytes, HINT_DIGEST_BYTES, PublicParameters};
 
 /// Accepted parameters of one epoch, with the signed hint digests.
-pub(super) struct View {
-    pub(super) parameters: PublicParameters,
+pub(crate) struct View {
+    pub(crate) parameters: PublicParameters,
     pub(super) digests: Bytes,
 }
 
 impl View {
     /// The signed digest of a shard's hint. The shard is one that [`locate`] gave.
-    pub(super) fn digest(&self, shard: u32) -> HintDigest {
+    pub(crate) fn digest(&self, shard: u32) -> HintDigest {
         let at = shard as usize * HINT_DIGEST_BYTES;
         self.digests[at..at + HINT_DIGEST_BYTES]
             .try_into()
@@ -84,11 +84,11 @@ struct Lookup {
 
 /// What goes out for one look-up: public bytes, the same at every attempt.
 #[derive(Clone)]
-pub(super) struct Sending {
-    pub(super) shard: u32,
-    pub(super) uid: String,
-    pub(super) epoch: u64,
-    pub(super) vector: Arc<[u8]>,
+pub(crate) struct Sending {
+    pub(crate) shard: u32,
+    pub(crate) uid: String,
+    pub(crate) epoch: u64,
+    pub(crate) vector: Arc<[u8]>,
 }
 
 /// What came of one attempt.
@@ -239,7 +239,8 @@ impl Call {
         let lookup = &mut self.lookups[index];
         let placeholder = State::Failed(LookupError::ShardUnknown);
         lookup.state = match std::mem::replace(&mut lookup.state, placeholder) {
-            State::Waiting(target) => match check_answer(&target, &answer) {
+            State::Waiting(target) => match check_answer(&target.view, target.place.shard, &answer)
+            {
                 Ok(()) => {
                     State::Answered(target, Answer { response: answer.encrypted_response, hints })
                 }
@@ -330,14 +331,18 @@ fn failed(failure: Failure, attempts: u32, detail: &str) -> LookupError {
 }
 
 /// Everything of an answer that does not need the secret: lengths, epoch, digest.
-fn check_answer(target: &Target, answer: &PirResponse) -> Result<(), LookupError> {
+pub(crate) fn check_answer(
+    view: &View,
+    shard: u32,
+    answer: &PirResponse,
+) -> Result<(), LookupError> {
     let wrong =
         |what, found: String, expected: String| Err(LookupError::Answer { what, found, expected });
-    let (parameters, shape) = (&target.view.parameters, target.view.parameters.shape());
+    let (parameters, shape) = (&view.parameters, view.parameters.shape());
     if answer.epoch != parameters.epoch() {
         return wrong("epoch", answer.epoch.to_string(), parameters.epoch().to_string());
     }
-    if answer.hint_digest != target.view.digest(target.place.shard) {
+    if answer.hint_digest != view.digest(shard) {
         let found = format!("another ({} bytes)", answer.hint_digest.len());
         return wrong("hint_digest", found, "the signed one".into());
     }

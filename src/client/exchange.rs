@@ -504,7 +504,7 @@ fn ended(end: &End) -> (Event, String) {
     }
 }
 
-fn parameter_request(bundle: Option<(&str, Arc<[u8]>)>) -> PirParameterRequest {
+pub(super) fn parameter_request(bundle: Option<(&str, Arc<[u8]>)>) -> PirParameterRequest {
     let (uid, public_key, want_hint_digests) = match bundle {
         Some((uid, bytes)) => (uid.to_owned(), vec![Bytes::from_owner(bytes)], false),
         None => (String::new(), Vec::new(), true),
@@ -535,7 +535,7 @@ fn parameter_reply(exchange: Exchange) -> (Option<PirParameterResponse>, Event, 
 
 /// A query as it goes out. Absent and present keys make the same request: no field depends on
 /// more than the shard, the epoch and the encrypted bytes.
-fn query(nonce: usize, sending: Sending, deadline_ms: u32) -> PirRequest {
+pub(super) fn query(nonce: usize, sending: Sending, deadline_ms: u32) -> PirRequest {
     PirRequest {
         protocol_version: PROTOCOL_VERSION,
         nonce: nonce.to_string(),

@@ -48,6 +48,8 @@ mod call;
 mod error;
 mod exchange;
 mod hints;
+#[cfg(feature = "server")]
+mod line;
 mod net;
 mod options;
 mod outage;
@@ -65,6 +67,13 @@ pub use error::{ClientError, LookupError, ParameterError};
 pub use options::{Options, Replica};
 pub use report::{CallReport, SentQuery};
 pub use trust::{OperatorKey, Pins, Trust};
+
+#[cfg(feature = "server")]
+pub(crate) use self::{
+    call::{Sending, check_answer},
+    line::Line,
+    net::{End, Heard},
+};
 
 use crate::limits;
 use crate::wire::PublicParameters;

@@ -119,7 +119,7 @@ impl Dialer {
 
 /// How an exchange ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum End {
+pub(crate) enum End {
     /// All expected replies came, and the server finished its side.
     Finished,
     /// The next reply did not come in time.
@@ -153,21 +153,42 @@ pub(super) async fn ask(
 ) -> Exchange {
     let frame = Bytes::from(encode_frame(&request));
     drop(request);
-    let mut exchange = Exchange {
-        replies: Vec::new(),
-        end: End::Finished,
-        bytes_up: frame.len() as u64,
-        bytes_down: 0,
+    let bytes_up = frame.len() as u64;
+    let (mut replies, mut bytes_down) = (Vec::new(), 0);
+    let mut hear = |heard| {
+        if let Heard::Reply(reply, bytes) = heard {
+            replies.push(reply);
+            bytes_down += bytes as u64;
+        }
     };
-    exchange.end = match converse(&connection, frame, shape, replies_max, wait, &mut exchange).await
-    {
+    let end = exchange(&connection, frame, shape, replies_max, wait, &mut hear).await;
+    Exchange { replies, end, bytes_up, bytes_down }
+}
+
+/// What happens on the stream of a request, as it happens.
+pub(crate) enum Heard {
+    /// It is open: the frame goes out now.
+    Opened,
+    /// A reply, and the bytes of its frame.
+    Reply(ReplyBody, usize),
+}
+
+/// Sends a frame on a stream of its own and says of each thing that happens when it does.
+pub(super) async fn exchange(
+    connection: &Connection,
+    frame: Bytes,
+    shape: Option<Shape>,
+    replies_max: usize,
+    wait: Duration,
+    hear: &mut (dyn FnMut(Heard) + Send),
+) -> End {
+    match converse(connection, frame, shape, replies_max, wait, hear).await {
         Ok(()) => End::Finished,
         Err(end) => match connection.close_reason() {
             Some(reason) => End::ConnectionLost(reason.to_string()),
             None => end,
         },
-    };
-    exchange
+    }
 }
 
 async fn converse(
@@ -176,12 +197,13 @@ async fn converse(
     shape: Option<Shape>,
     replies_max: usize,
     wait: Duration,
-    exchange: &mut Exchange,
+    hear: &mut (dyn FnMut(Heard) + Send),
 ) -> Result<(), End> {
     let lost = |reason: String| End::StreamLost(reason);
     let opened = timeout(wait, connection.open_bi()).await.map_err(|_| End::TimedOut)?;
     let (send, receive) = opened.map_err(|error| lost(error.to_string()))?;
     let mut stream = Stream { send, receive, held: Vec::new(), code: Some(StreamCode::Cancelled) };
+    hear(Heard::Opened);
     let write = timeout(wait, stream.send.write_chunk(frame)).await;
     match write.map_err(|_| stream.timed_out())? {
         Ok(()) => stream.send.finish().map_err(|error| lost(error.to_string()))?,
@@ -189,19 +211,17 @@ async fn converse(
         Err(WriteError::Stopped(_)) => {}
         Err(error) => return Err(lost(error.to_string())),
     }
-    loop {
+    for replies in 0.. {
         let next = timeout(wait, stream.next(shape.as_ref())).await;
-        let Some((reply, bytes)) = next.map_err(|_| stream.timed_out())?? else {
-            stream.code = None;
-            return Ok(());
-        };
-        if exchange.replies.len() == replies_max {
+        let Some((reply, bytes)) = next.map_err(|_| stream.timed_out())?? else { break };
+        if replies == replies_max {
             stream.code = Some(StreamCode::Protocol);
             return Err(lost(format!("more than the {replies_max} replies asked for")));
         }
-        exchange.replies.push(reply);
-        exchange.bytes_down += bytes as u64;
+        hear(Heard::Reply(reply, bytes));
     }
+    stream.code = None;
+    Ok(())
 }
 
 /// Both sides of a request's stream; resets what is not finished when dropped.

@@ -23,6 +23,22 @@ const BASE64: &str = "base64:";
 /// Look keys up without the server learning which.
 #[derive(clap::Args)]
 pub(crate) struct Args {
+    #[command(flatten)]
+    server: ServerArgs,
+    /// Read keys from a file, one a line; `-` for standard input.
+    #[arg(long, value_name = "FILE")]
+    keys_from: Option<PathBuf>,
+    /// Print one JSON object a line.
+    #[arg(long)]
+    json: bool,
+    /// Keys, such as phone numbers or addresses, exactly as they are in the database.
+    #[arg(value_name = "KEY")]
+    keys: Vec<String>,
+}
+
+/// Which database to ask, and whom to believe about it.
+#[derive(clap::Args)]
+pub(crate) struct ServerArgs {
     /// Server; more than one for replicas of the same database, the first is used until it fails.
     #[arg(long, value_name = "HOST:PORT", required = true)]
     server: Vec<String>,
@@ -45,15 +61,6 @@ pub(crate) struct Args {
     /// Accept shards with as few expected records: the crowd a look-up hides in.
     #[arg(long, value_name = "N", default_value_t = limits::RECORDS_PER_SHARD_ACCEPTED_MIN)]
     accept_shard_records: u64,
-    /// Read keys from a file, one a line; `-` for standard input.
-    #[arg(long, value_name = "FILE")]
-    keys_from: Option<PathBuf>,
-    /// Print one JSON object a line.
-    #[arg(long)]
-    json: bool,
-    /// Keys, such as phone numbers or addresses, exactly as they are in the database.
-    #[arg(value_name = "KEY")]
-    keys: Vec<String>,
 }
 
 /// Exit code after Ctrl-C, as shells have it.
@@ -115,13 +122,14 @@ fn read(path: &Path, option: &str) -> Result<Vec<u8>, String> {
 }
 
 async fn connect(args: &Args) -> Result<Client, Error> {
-    let client = Client::connect(options(args).await?).await.map_err(|error| match error {
-        ClientError::Option { what: Options::CA_FILE, .. } | ClientError::Connect { .. } => {
-            format!("{error} (--ca {})", args.ca.display()).into()
-        }
-        error => Error::from(error),
-    })?;
-    if args.operator_key.is_none() {
+    let client =
+        Client::connect(args.server.options().await?).await.map_err(|error| match error {
+            ClientError::Option { what: Options::CA_FILE, .. } | ClientError::Connect { .. } => {
+                format!("{error} (--ca {})", args.server.ca.display()).into()
+            }
+            error => Error::from(error),
+        })?;
+    if args.server.operator_key.is_none() {
         // The library's warning has said why.
         eprintln!("note: to pin this key: --operator-key {}", client.operator_key());
     }
@@ -142,27 +150,30 @@ async fn look_up(args: &Args, client: &mut Client, keys: Vec<Vec<u8>>) -> Ended 
     Ok(seen.exit_code())
 }
 
-async fn options(args: &Args) -> Result<Options, Error> {
-    let mut replicas = Vec::new();
-    for server in &args.server {
-        let mut replica = Replica::resolve(server).await?;
-        if let Some(name) = &args.server_name {
-            replica.server_name.clone_from(name);
+impl ServerArgs {
+    /// What a client needs to know of it.
+    pub(crate) async fn options(&self) -> Result<Options, Error> {
+        let mut replicas = Vec::new();
+        for server in &self.server {
+            let mut replica = Replica::resolve(server).await?;
+            if let Some(name) = &self.server_name {
+                replica.server_name.clone_from(name);
+            }
+            replicas.push(replica);
         }
-        replicas.push(replica);
+        let trust = match &self.operator_key {
+            None => Trust::FirstUse,
+            Some(given) => Trust::Pinned(operator_key(given)?),
+        };
+        let mut options = Options::new(replicas.remove(0), read(&self.ca, "--ca")?, trust);
+        options.replicas.append(&mut replicas);
+        options.records_per_shard_min = self.accept_shard_records;
+        if let (Some(chain), Some(key)) = (&self.client_cert, &self.client_key) {
+            let pem = (read(chain, "--client-cert")?, read(key, "--client-key")?);
+            options.identity_pem = Some(pem);
+        }
+        Ok(options)
     }
-    let trust = match &args.operator_key {
-        None => Trust::FirstUse,
-        Some(given) => Trust::Pinned(operator_key(given)?),
-    };
-    let mut options = Options::new(replicas.remove(0), read(&args.ca, "--ca")?, trust);
-    options.replicas.append(&mut replicas);
-    options.records_per_shard_min = args.accept_shard_records;
-    if let (Some(chain), Some(key)) = (&args.client_cert, &args.client_key) {
-        let pem = (read(chain, "--client-cert")?, read(key, "--client-key")?);
-        options.identity_pem = Some(pem);
-    }
-    Ok(options)
 }
 
 /// The key's digits themselves, or else a file.

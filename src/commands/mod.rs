@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+pub(crate) mod bench;
 pub(crate) mod build;
 pub(crate) mod cert;
 pub(crate) mod demo;

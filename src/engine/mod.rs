@@ -128,7 +128,8 @@ pub trait Engine: Send {
 
     /// Answers every query of every batch; `done(batch, query, answer)` is called once for each,
     /// on the calling thread, as soon as the answer exists, in any order. After an error some
-    /// calls may already have been made, and no answer is given before [`Engine::renew`].
+    /// calls may already have been made, and no answer is given before [`Engine::renew`]. Without
+    /// batches it says whether the device is alive: asked when an upload to it has failed.
     fn answer(
         &mut self,
         batches: &[Batch<'_>],
@@ -145,7 +146,8 @@ pub trait Engine: Send {
 /// The memory of a device that keeps whole shards, named by [`ShardView::content`]. Another thread
 /// than the engine's brings shards up, while the engine answers; the store outlives the device.
 pub trait ShardStore: Send + Sync {
-    /// Whether a shard is there, or what bringing it up would cost others.
+    /// Whether a shard is there, or what bringing it up would cost others; at once, whatever is
+    /// under way.
     fn presence(&self, shard: &ShardView<'_>) -> Presence;
 
     /// Brings a shard up, in place of those used longest ago where there is no room; returns when

@@ -2,24 +2,8 @@
 //!
 //! Nothing here is by shard, by query or by peer: a counter must not tell who asked for what.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-
 use crate::wire::{Status, StreamCode};
-
-/// A number that grows.
-#[derive(Debug, Default)]
-pub struct Counter(AtomicU64);
-
-impl Counter {
-    /// Its value now.
-    pub fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-
-    pub(super) fn add(&self, more: u64) {
-        self.0.fetch_add(more, Ordering::Relaxed);
-    }
-}
+use crate::worker::Counter;
 
 /// One counter for every status.
 #[derive(Debug, Default)]

@@ -26,8 +26,9 @@ use quinn::{Endpoint, Incoming, VarInt};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 
+pub use crate::worker::{Counter, WorkCounters};
 pub use callers::{AllowList, Callers, FrontEnd, KnownCallers, NotAllowed};
-pub use counters::{ByCode, ByStatus, Counter, Counters};
+pub use counters::{ByCode, ByStatus, Counters};
 pub use memory::{MemoryBudget, machine_bytes};
 pub use tls::{Identity, IdentityError};
 
@@ -170,6 +171,11 @@ impl Server {
     /// The way to change certificates and callers while it serves.
     pub fn doorkeeper(&self) -> Doorkeeper {
         Doorkeeper { endpoint: self.endpoint.clone(), service: self.service.clone() }
+    }
+
+    /// What its workers count: who answered, and how devices fare.
+    pub fn work_counters(&self) -> Arc<WorkCounters> {
+        self.workers.counters()
     }
 
     /// Serves until `shutdown` is ready; then finishes what is in flight, within the drain

@@ -14,9 +14,9 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use sotto::build::{self, BuildOptions, Input, Silent};
 use sotto::client::{OperatorKey, Options, Replica, Trust};
-use sotto::engine::{EngineOptions, select_with};
+use sotto::engine::{Engine, EngineOptions, select_with};
 use sotto::server::certificates::{self, LocalCertificates};
-use sotto::server::{Callers, Identity, Server, ServerBounds, ServerOptions};
+use sotto::server::{Callers, Identity, Server, ServerBounds, ServerOptions, WorkCounters};
 use sotto::shard::Database;
 use sotto::shard::manifest::SHARDS_DIR;
 use sotto::wire::ALPN;
@@ -87,6 +87,7 @@ impl Built {
 pub(crate) struct Serving {
     pub(crate) address: SocketAddr,
     pub(crate) certificates: LocalCertificates,
+    pub(crate) work: Arc<WorkCounters>,
 }
 
 pub(crate) fn serve(db: &Path) -> Serving {
@@ -94,19 +95,31 @@ pub(crate) fn serve(db: &Path) -> Serving {
 }
 
 pub(crate) fn serve_for(callers: fn(&LocalCertificates) -> Callers, db: &Path) -> Serving {
+    start(select_with(&EngineOptions::default()).unwrap().engines, callers, db)
+}
+
+pub(crate) fn serve_with(engines: Vec<Box<dyn Engine>>, db: &Path) -> Serving {
+    start(engines, |_| Callers::Loopback, db)
+}
+
+fn start(
+    engines: Vec<Box<dyn Engine>>,
+    callers: fn(&LocalCertificates) -> Callers,
+    db: &Path,
+) -> Serving {
     let certificates = certificates::localhost().unwrap();
     let options = ServerOptions {
         listen: ([127, 0, 0, 1], 0).into(),
         identity: Identity::from_pem(&certificates.server_pem, &certificates.server_key).unwrap(),
         callers: callers(&certificates),
-        engines: select_with(&EngineOptions::default()).unwrap().engines,
+        engines,
         bounds: ServerBounds::default(),
     };
     let database = Arc::new(Database::open(db).unwrap());
     let server = Server::bind(options, database).unwrap();
-    let address = server.local_addr();
+    let (address, work) = (server.local_addr(), server.work_counters());
     tokio::spawn(server.run(std::future::pending()));
-    Serving { address, certificates }
+    Serving { address, certificates, work }
 }
 
 pub(crate) fn options(address: SocketAddr, ca_pem: &str, trust: Trust) -> Options {

@@ -4,6 +4,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod gpus;
 mod harness;
 mod program;
 

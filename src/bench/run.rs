@@ -1,0 +1,355 @@
+//! One run: frames go out when they are due, whatever the server does, over a few connections.
+//!
+//! A thread of its own keeps the time (an async runtime's clock is too coarse) and hands each
+//! frame over when it is due; its bundle went ahead by [`LEAD`]. What waits after that (for a
+//! stream the server does not grant yet, for a bundle it has not acknowledged) counts as latency;
+//! what goes out late for the generator's own sake counts as lag and makes the run invalid. Nothing
+//! is tried again, and nothing that is sent depends on anything decoded. Next: [`super::ledger`].
+
+use std::collections::VecDeque;
+use std::iter::Peekable;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tokio::runtime::Handle;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+
+use super::arrivals::Draws;
+use super::ledger::{Ledger, Measure};
+use super::prepare::{Asked, Frame, Group, Maker, Mix, Preparing, Stock};
+use super::report::{Prepared, Trial, TrialEnd};
+use super::verify::{Counts, Verifier};
+use super::{LoadError, LoadOptions};
+use crate::client::{Client, End, Heard, Line, check_answer};
+use crate::wire::message::{PirResponse, ReplyBody};
+use crate::wire::{Bytes, PublicParameters, Status};
+
+/// How long before its first query a bundle is sent.
+pub(super) const LEAD: Duration = Duration::from_millis(500);
+/// How soon the time-keeper asks again where no group was in stock.
+const GLANCE: Duration = Duration::from_millis(5);
+
+/// Connections, queries in stock and whoever verifies: what all runs of a command share.
+pub(super) struct Rig {
+    clients: Vec<Client>,
+    lines: Vec<Line>,
+    maker: Arc<Maker>,
+    preparing: Preparing,
+    verifier: Arc<Verifier>,
+    options: LoadOptions,
+    trials: u64,
+}
+
+impl Rig {
+    pub(super) async fn connect(mut options: LoadOptions) -> Result<Self, LoadError> {
+        let (mut clients, mut lines) = (Vec::new(), Vec::new());
+        for _ in 0..options.front_ends {
+            let mut client = Client::connect(options.client.clone()).await?;
+            // Later connections must find what the first one did.
+            options.client.remembered = Some(client.pins());
+            lines.push(client.line().await?);
+            clients.push(client);
+        }
+        let mix = Mix {
+            seed: options.seed,
+            popularity: options.popularity,
+            records: options.records.take(),
+            batch: options.batch,
+            bundle_queries: options.bundle_queries,
+            verify: options.verify,
+        };
+        let maker = Arc::new(Maker::new(lines[0].clone(), mix));
+        let verifier = Verifier::start(&lines[0], maker.clone(), options.verify).await?;
+        let preparing = Preparing::start(&maker, options.threads, options.memory_bytes)?;
+        let verifier = Arc::new(verifier);
+        Ok(Self { clients, lines, maker, preparing, verifier, options, trials: 0 })
+    }
+
+    pub(super) fn parameters(&self) -> &PublicParameters {
+        &self.lines[0].view().parameters
+    }
+
+    pub(super) async fn close(self) {
+        drop(self.lines);
+        for client in self.clients {
+            client.close().await;
+        }
+    }
+
+    /// Runs at `rate` queries a second until the intervals are narrow or the time is up.
+    pub(super) async fn trial(&mut self, rate: f64) -> Result<Trial, LoadError> {
+        let options = &self.options;
+        let measure = options.measure();
+        let warm_up = measure.window * measure.warm_up as u32;
+        let wanted = rate * (warm_up + options.time).as_secs_f64();
+        let groups = (wanted / self.maker.group_queries() as f64).ceil() as u64;
+        let groups = groups + self.lines.len() as u64;
+        let (stock, begun) = (self.preparing.0.clone(), Instant::now());
+        let (ready, bytes) = blocking(move || stock.prepare(groups)).await??;
+        let queries = ready * self.maker.group_queries() as u64;
+        let prepared = Prepared { queries, bytes, seconds: begun.elapsed().as_secs_f64() };
+        for (line, client) in self.lines.iter_mut().zip(&mut self.clients) {
+            *line = client.line().await?; // a new one where it was silent for too long
+        }
+
+        let number = self.trials;
+        self.trials += 1;
+        let frames_per_second = rate / options.batch as f64;
+        let draws = Draws::new(options.seed, "arrivals", number);
+        let times = options.arrivals.times(frames_per_second, draws).peekable();
+        let ledger = Arc::new(Ledger::new(Instant::now(), measure));
+        let (running, mut finished) = mpsc::channel::<()>(1);
+        let (stop, stopped) = sync_channel(0);
+        let desk = Arc::new(Desk { ledger: ledger.clone(), verifier: self.verifier.clone() });
+        let pacer = Pacer {
+            times,
+            stock: self.preparing.0.clone(),
+            front_ends: self.lines.iter().cloned().map(FrontEnd::new).collect(),
+            next: 0,
+            batch: options.batch as u64,
+            desk,
+            running,
+            runtime: Handle::current(),
+            staged: VecDeque::new(),
+        };
+        let pacer =
+            thread::Builder::new().name("pacer".into()).spawn(move || pacer.run(&stopped))?;
+        let (ended, until) = wait(&ledger, options.time).await;
+        drop(stop);
+        blocking(move || pacer.join()).await?.map_err(|_| LoadError::Thread)?;
+        finished.recv().await; // none: every exchange has dropped its sender
+        let verifier = self.verifier.clone();
+        let verified: Counts = blocking(move || verifier.take()).await?;
+        let end = TrialEnd { ended, prepared, verified };
+        Ok(Trial::new(rate, measure, ledger.close(until), end))
+    }
+}
+
+/// Waits, window by window, until the run may end; how it did, and when.
+async fn wait(ledger: &Ledger, time: Duration) -> (&'static str, Duration) {
+    let Measure { window, warm_up, .. } = ledger.measure;
+    let mut until = window * warm_up as u32;
+    let last = until + time;
+    loop {
+        until += window;
+        tokio::time::sleep_until((ledger.begin + until).into()).await;
+        if ledger.settled(until) {
+            return ("the intervals are narrow", until);
+        }
+        if until >= last {
+            return ("the time is up", until);
+        }
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, LoadError> {
+    tokio::task::spawn_blocking(work).await.map_err(|_| LoadError::Thread)
+}
+
+/// Whether the server has a group's bundles: not yet, yes, or no and why.
+type Known = watch::Receiver<Option<Result<(), String>>>;
+
+/// A connection, and the group whose frames it sends next.
+struct FrontEnd {
+    line: Line,
+    frames: VecDeque<Frame>,
+    known: Known,
+}
+
+impl FrontEnd {
+    fn new(line: Line) -> Self {
+        Self { line, frames: VecDeque::new(), known: watch::channel(None).1 }
+    }
+}
+
+/// A frame that waits for its time.
+struct Staged {
+    at: Duration,
+    line: Line,
+    known: Known,
+    frame: Frame,
+}
+
+/// Keeps the time.
+struct Pacer {
+    times: Peekable<Box<dyn Iterator<Item = Duration> + Send>>,
+    stock: Arc<Stock>,
+    front_ends: Vec<FrontEnd>,
+    /// Front-ends take turns.
+    next: usize,
+    batch: u64,
+    desk: Arc<Desk>,
+    /// Dropped by the last exchange.
+    running: mpsc::Sender<()>,
+    runtime: Handle,
+    staged: VecDeque<Staged>,
+}
+
+impl Pacer {
+    /// Sends what is due until the other side of `stopped` is dropped.
+    fn run(mut self, stopped: &Receiver<()>) {
+        let begin = self.desk.ledger.begin;
+        loop {
+            let fetched = self.stage();
+            while let Some(staged) = self.staged.pop_front_if(|staged| staged.at <= begin.elapsed())
+            {
+                let (desk, running) = (self.desk.clone(), self.running.clone());
+                self.runtime.spawn(async move {
+                    desk.send(staged).await;
+                    drop(running);
+                });
+            }
+            let mut next = self.times.peek().map_or(Duration::MAX, |&at| match fetched {
+                true => at, // staged when it is LEAD before its time: at begin + at
+                false => begin.elapsed() + GLANCE,
+            });
+            if let Some(staged) = self.staged.front() {
+                next = next.min(staged.at);
+            }
+            let left = next.saturating_sub(begin.elapsed());
+            if !matches!(stopped.recv_timeout(left), Err(RecvTimeoutError::Timeout)) {
+                break;
+            }
+        }
+        let end = begin.elapsed();
+        for staged in self.staged.iter().take_while(|staged| staged.at <= end) {
+            self.desk.ledger.never_sent(staged.at, self.batch);
+        }
+        while let Some(at) = self.times.next_if(|&at| at + LEAD <= end) {
+            self.desk.ledger.planned(at + LEAD, self.batch);
+            self.desk.ledger.never_sent(at + LEAD, self.batch);
+        }
+    }
+
+    /// Gives the frames of the next [`LEAD`] their time; false when none was there to be given
+    /// one. The first frame is due LEAD after the beginning.
+    fn stage(&mut self) -> bool {
+        let begin = self.desk.ledger.begin;
+        while self.times.peek().is_some_and(|&at| at <= begin.elapsed()) {
+            let front_end = &mut self.front_ends[self.next];
+            if front_end.frames.is_empty() {
+                let Some(group) = self.stock.take() else { return false };
+                let (tell, known) = watch::channel(None);
+                let Group { bundles, frames } = group;
+                (front_end.frames, front_end.known) = (frames, known);
+                let line = front_end.line.clone();
+                self.runtime.spawn(async move {
+                    let _ = tell.send(Some(make_known(line, bundles).await));
+                });
+            }
+            let at = self.times.next().expect("this is a bug: a time was peeked") + LEAD;
+            let frame = front_end.frames.pop_front();
+            let frame = frame.expect("this is a bug: a group without frames");
+            self.desk.ledger.planned(at, frame.queries.len() as u64);
+            let (line, known) = (front_end.line.clone(), front_end.known.clone());
+            self.staged.push_back(Staged { at, line, known, frame });
+            self.next = (self.next + 1) % self.front_ends.len();
+        }
+        true
+    }
+}
+
+/// Sends bundles, and waits until the server has all of them.
+async fn make_known(line: Line, bundles: Vec<Bytes>) -> Result<(), String> {
+    let mut asking = JoinSet::new();
+    for bundle in bundles {
+        let line = line.clone();
+        asking.spawn(async move {
+            let mut status = None;
+            let mut hear = |heard| {
+                if let Heard::Reply(ReplyBody::Parameters(reply), _) = heard {
+                    status = Some(reply.response_status);
+                }
+            };
+            let end = line.send(bundle, 1, &mut hear).await;
+            match status {
+                Some(status) if status == Status::SchemeMatched.code() => Ok(()),
+                Some(status) => Err(format!("bundle: {}", status_class(status))),
+                None => Err(format!("bundle: {}", end_class(&end, "no answer"))),
+            }
+        });
+    }
+    let ended = asking.join_all().await;
+    ended.into_iter().collect()
+}
+
+/// Where exchanges are written down.
+struct Desk {
+    ledger: Arc<Ledger>,
+    verifier: Arc<Verifier>,
+}
+
+impl Desk {
+    async fn send(&self, staged: Staged) {
+        let Staged { at, line, mut known, frame } = staged;
+        let queries = frame.queries.len();
+        self.ledger.begun(at, queries as u64, Instant::now());
+        let answered = known.wait_for(Option::is_some).await.map(|known| known.clone());
+        if let Ok(Some(Err(class))) = answered {
+            self.ledger.failed(at, &class, queries as u64);
+            return;
+        }
+        let Frame { bytes, queries: asked, held } = frame;
+        let mut open: Vec<Option<Asked>> = asked.into_iter().map(Some).collect();
+        let (mut sent, mut whole) = (None, None);
+        let mut hear = |heard| match heard {
+            Heard::Opened => sent = Some(Instant::now()),
+            Heard::Reply(ReplyBody::Answer(answer), _) if answer.nonce.is_empty() => {
+                whole = Some(status_class(answer.response_status));
+            }
+            Heard::Reply(ReplyBody::Answer(answer), _) => {
+                let nonce = answer.nonce.parse::<usize>().ok();
+                let asked = nonce.and_then(|nonce| open.get_mut(nonce)?.take());
+                if let (Some(asked), Some(sent)) = (asked, sent) {
+                    self.take(&line, at, sent, asked, answer);
+                }
+            }
+            Heard::Reply(..) => {}
+        };
+        let end = line.send(bytes, queries, &mut hear).await;
+        drop(held);
+        let left = open.iter().flatten().count() as u64;
+        if left > 0 {
+            let silence = if sent.is_some() { "no answer" } else { "no stream was granted" };
+            self.ledger.failed(at, &whole.unwrap_or_else(|| end_class(&end, silence)), left);
+        }
+    }
+
+    fn take(&self, line: &Line, at: Duration, sent: Instant, asked: Asked, answer: PirResponse) {
+        let now = Instant::now();
+        if answer.response_status != Status::ResponseSuccess.code() {
+            self.ledger.failed(at, &status_class(answer.response_status), 1);
+            return;
+        }
+        if check_answer(line.view(), asked.shard, &answer).is_err() {
+            self.verifier.wrong();
+            self.ledger.failed(at, "not an answer to the query", 1);
+            return;
+        }
+        self.ledger.answered(at, sent, now);
+        if let Some(check) = asked.check {
+            self.verifier.ask(check, asked.shard, answer.encrypted_response);
+        }
+    }
+}
+
+fn status_class(status: i32) -> String {
+    match Status::try_from(status) {
+        Ok(status) => status.name().to_owned(),
+        Err(_) => format!("status {status}"),
+    }
+}
+
+fn end_class(end: &End, silence: &str) -> String {
+    match end {
+        End::Finished => "stream: finished without an answer".into(),
+        End::TimedOut => format!("time-out: {silence}"),
+        End::StreamLost(reason) => format!("stream: {reason}"),
+        End::ConnectionLost(reason) => format!("connection: {reason}"),
+    }
+}

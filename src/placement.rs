@@ -1,0 +1,453 @@
+//! Where queries are computed: by the processor or by the device that keeps their shard, and which
+//! shards are brought up.
+//!
+//! Every shard has a home among the devices that are up. A shard that is there is answered by its
+//! home alone; of one that is not, its queries wait for its upload or the processor takes them,
+//! whichever is sooner by times measured lately. Where there is room, a shard is brought up when it
+//! is asked for; in place of another only once the processor has spent as much on it as the upload
+//! costs (ski rental: never more than twice the cost of knowing beforehand), all of it since the
+//! other was last used.
+//!
+//! A [`Placement`] decides and remembers, no more: it starts no thread and reads no clock (`now` is
+//! an argument), knows nothing of queries but their shard, and asks a device's store only through
+//! the [`Presence`] it is given. Read next: [`crate::worker`], which acts on it.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use crate::engine::Presence;
+use crate::limits;
+
+/// Who takes a query.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Taker {
+    /// The processor.
+    Processor,
+    /// The device of this number.
+    Device(usize),
+}
+
+/// A shard as this module sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Asked {
+    /// Its number.
+    pub shard: u32,
+    /// What a pass reads and an upload copies.
+    pub bytes: u64,
+}
+
+/// What a byte of a shard costs, in nanoseconds: a mean that forgets.
+#[derive(Debug, Clone, Copy, Default)]
+struct Cost(Option<f64>);
+
+/// How much of the mean the newest measurement is.
+const NEWEST_SHARE: f64 = 1.0 / 8.0;
+
+impl Cost {
+    fn learn(&mut self, bytes: u64, taken: Duration) {
+        let newest = taken.as_nanos() as f64 / bytes.max(1) as f64;
+        self.0 = Some(self.0.map_or(newest, |mean| mean + (newest - mean) * NEWEST_SHARE));
+    }
+
+    fn of(self, bytes: u64) -> Option<Duration> {
+        self.0.map(|nanos| Duration::from_nanos((nanos * bytes as f64) as u64))
+    }
+}
+
+/// A device with a store.
+#[derive(Debug)]
+struct Device {
+    state: DeviceState,
+    upload_cost: Cost,
+    /// The upload under way, and since when.
+    uploading: Option<(Asked, Instant)>,
+    /// Those to come.
+    waiting: VecDeque<Asked>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum DeviceState {
+    Up,
+    Down,
+}
+
+impl Device {
+    /// What an upload is expected to take: nothing before one was measured, so that one is.
+    fn upload_time(&self, bytes: u64) -> Duration {
+        self.upload_cost.of(bytes).unwrap_or_default()
+    }
+
+    /// When the upload of a shard is expected to be done; `None` if it is not to be brought up.
+    fn remaining(&self, now: Instant, shard: u32) -> Option<Duration> {
+        let under_way = self.uploading.map_or(Duration::ZERO, |(asked, begun)| {
+            let elapsed = now.saturating_duration_since(begun);
+            // One that is overdue is expected to take as long again.
+            self.upload_time(asked.bytes).checked_sub(elapsed).unwrap_or(elapsed)
+        });
+        if self.uploading.is_some_and(|(asked, _)| asked.shard == shard) {
+            return Some(under_way);
+        }
+        let at = self.waiting.iter().position(|asked| asked.shard == shard)?;
+        let before = self.waiting.iter().take(at + 1);
+        let before = before.map(|asked| self.upload_time(asked.bytes));
+        Some(before.fold(under_way, Duration::saturating_add))
+    }
+}
+
+/// What the processor has spent on a shard that is on no device.
+#[derive(Debug, Clone, Copy)]
+struct Debt {
+    since: Instant,
+    spent: Duration,
+}
+
+/// Where queries go and what is brought up; one a server.
+#[derive(Debug)]
+pub struct Placement {
+    devices: Vec<Device>,
+    /// The processor's engines: one, but in tests.
+    processors: usize,
+    pass_cost: Cost,
+    /// At most one a shard.
+    debts: HashMap<u32, Debt>,
+    /// Shards whose upload failed, and from when on they may be tried again; at most one a shard.
+    refused: HashMap<u32, Instant>,
+}
+
+impl Placement {
+    /// For so many devices with stores, all up, and so many engines of the processor.
+    pub fn new(devices: usize, processors: usize) -> Self {
+        let device = || Device {
+            state: DeviceState::Up,
+            upload_cost: Cost::default(),
+            uploading: None,
+            waiting: VecDeque::new(),
+        };
+        Self {
+            devices: std::iter::repeat_with(device).take(devices).collect(),
+            processors,
+            pass_cost: Cost::default(),
+            debts: HashMap::new(),
+            refused: HashMap::new(),
+        }
+    }
+
+    /// Whether the processor can answer what a device does not.
+    pub fn has_processor(&self) -> bool {
+        self.processors > 0
+    }
+
+    /// The device that answers a shard, if any is up.
+    pub fn home(&self, shard: u32) -> Option<usize> {
+        let count = self.devices.len();
+        let from = shard as usize % count.max(1);
+        let mut order = (from..count).chain(0..from);
+        order.find(|&device| self.devices[device].state == DeviceState::Up)
+    }
+
+    /// A shard is asked for: which device it is to be brought up to, if any; note was taken of it.
+    /// Its home says by `presence` whether it is there.
+    pub fn wants_upload(
+        &mut self,
+        now: Instant,
+        asked: Asked,
+        presence: Presence,
+    ) -> Option<usize> {
+        let home = self.home(asked.shard)?;
+        let device = &self.devices[home];
+        let full = device.waiting.len() >= limits::UPLOADS_WAITING_MAX;
+        if full || device.remaining(now, asked.shard).is_some() {
+            return None;
+        }
+        let worth_it = match presence {
+            Presence::Here | Presence::Never => false,
+            Presence::Room => true,
+            Presence::InPlace { unused } => {
+                let cost = device.upload_time(asked.bytes);
+                self.spent_within(now, asked.shard, unused) >= cost
+            }
+        };
+        if !worth_it || self.is_refused(now, asked.shard) {
+            return None;
+        }
+        self.devices[home].waiting.push_back(asked);
+        Some(home)
+    }
+
+    /// What the processor has spent on a shard; forgotten when it began longer ago.
+    fn spent_within(&mut self, now: Instant, shard: u32, time: Duration) -> Duration {
+        let Some(debt) = self.debts.get(&shard).copied() else { return Duration::ZERO };
+        if now.saturating_duration_since(debt.since) > time {
+            self.debts.remove(&shard);
+            return Duration::ZERO;
+        }
+        debt.spent
+    }
+
+    fn is_refused(&mut self, now: Instant, shard: u32) -> bool {
+        let Some(&until) = self.refused.get(&shard) else { return false };
+        if until <= now {
+            self.refused.remove(&shard);
+        }
+        until > now
+    }
+
+    /// Who takes queries for a shard now; `None`: they wait for its upload, or for any device where
+    /// there is no processor. Its home says by `presence` whether it is there.
+    pub fn taker(&self, now: Instant, asked: Asked, presence: Presence) -> Option<Taker> {
+        let processor = self.has_processor().then_some(Taker::Processor);
+        let Some(home) = self.home(asked.shard) else { return processor };
+        if presence == Presence::Here {
+            return Some(Taker::Device(home));
+        }
+        match self.devices[home].remaining(now, asked.shard) {
+            // What a pass takes is not known before there was one.
+            Some(upload) if processor.is_some() => {
+                let pass = self.pass_cost.of(asked.bytes);
+                processor.filter(|_| pass.is_none_or(|pass| pass < upload))
+            }
+            Some(_) => None,
+            None => processor.or(Some(Taker::Device(home))),
+        }
+    }
+
+    /// The processor has made one pass over each of these shards.
+    pub fn passed(&mut self, now: Instant, shards: &[Asked], taken: Duration) {
+        let bytes: u64 = shards.iter().map(|asked| asked.bytes).sum();
+        self.pass_cost.learn(bytes, taken);
+        if self.devices.is_empty() {
+            return;
+        }
+        for asked in shards {
+            let share = asked.bytes as f64 / bytes.max(1) as f64;
+            let since = now.checked_sub(taken).unwrap_or(now);
+            let debt = self.debts.entry(asked.shard);
+            debt.or_insert(Debt { since, spent: Duration::ZERO }).spent += taken.mul_f64(share);
+        }
+    }
+
+    /// The next shard to bring up to a device, which thereby begins; one at a time a device.
+    pub fn begin_upload(&mut self, now: Instant, device: usize) -> Option<u32> {
+        let device = &mut self.devices[device];
+        let asked = device.waiting.pop_front()?;
+        device.uploading = Some((asked, now));
+        Some(asked.shard)
+    }
+
+    /// The upload that was begun is done.
+    pub fn uploaded(&mut self, now: Instant, device: usize) {
+        let device = &mut self.devices[device];
+        let ended = device.uploading.take();
+        let (asked, begun) = ended.expect("this is a bug: an upload ended that was not begun");
+        device.upload_cost.learn(asked.bytes, now.saturating_duration_since(begun));
+        self.debts.remove(&asked.shard);
+    }
+
+    /// The upload that was begun failed: the shard is not asked for again for a while.
+    pub fn upload_failed(&mut self, now: Instant, device: usize) {
+        let ended = self.devices[device].uploading.take();
+        let (asked, _) = ended.expect("this is a bug: an upload ended that was not begun");
+        self.refused.insert(asked.shard, now + limits::UPLOAD_AGAIN_AFTER);
+    }
+
+    /// A device failed: until it is up again others take its shards, and what it had is gone.
+    pub fn down(&mut self, device: usize) {
+        let device = &mut self.devices[device];
+        device.state = DeviceState::Down;
+        device.waiting.clear();
+    }
+
+    /// A device was made anew. What failed before says nothing of it.
+    pub fn up(&mut self, device: usize) {
+        self.devices[device].state = DeviceState::Up;
+        self.refused.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+    const BYTES: u64 = 1_000_000;
+
+    fn shard(shard: u32) -> Asked {
+        Asked { shard, bytes: BYTES }
+    }
+
+    fn in_place(unused: Duration) -> Presence {
+        Presence::InPlace { unused }
+    }
+
+    fn wants(placement: &mut Placement, now: Instant, asked: Asked, presence: Presence) -> bool {
+        let wanted = placement.wants_upload(now, asked, presence);
+        assert!(wanted.is_none() || wanted == placement.home(asked.shard));
+        wanted.is_some()
+    }
+
+    /// One device whose uploads take 100 ms, and a processor that takes so long for a pass.
+    fn measured(start: Instant, pass: Duration) -> Placement {
+        let mut placement = Placement::new(1, 1);
+        assert!(wants(&mut placement, start, shard(99), Presence::Room));
+        assert_eq!(placement.begin_upload(start, 0), Some(99));
+        placement.uploaded(start + 100 * MS, 0);
+        placement.passed(start, &[shard(98)], pass);
+        placement
+    }
+
+    #[test]
+    fn homes_spread_over_the_devices_that_are_up() {
+        let mut placement = Placement::new(3, 1);
+        let homes = |placement: &Placement| [0, 1, 2, 3, 4].map(|shard| placement.home(shard));
+        assert_eq!(homes(&placement), [Some(0), Some(1), Some(2), Some(0), Some(1)]);
+        placement.down(1);
+        assert_eq!(homes(&placement), [Some(0), Some(2), Some(2), Some(0), Some(2)]);
+        placement.down(2);
+        placement.down(0);
+        assert_eq!(homes(&placement), [None; 5]);
+        placement.up(1);
+        assert_eq!(homes(&placement), [Some(1); 5]);
+        assert_eq!(Placement::new(0, 1).home(7), None);
+    }
+
+    #[test]
+    fn what_is_there_is_answered_there_and_what_is_nowhere_by_the_processor() {
+        let now = Instant::now();
+        let mut placement = Placement::new(2, 1);
+        let taker = |placement: &Placement, presence| placement.taker(now, shard(3), presence);
+        assert_eq!(taker(&placement, Presence::Here), Some(Taker::Device(1)));
+        for presence in [Presence::Room, Presence::Never, in_place(MS)] {
+            assert_eq!(taker(&placement, presence), Some(Taker::Processor));
+        }
+        placement.down(1);
+        assert_eq!(taker(&placement, Presence::Here), Some(Taker::Device(0)));
+        placement.down(0);
+        assert_eq!(taker(&placement, Presence::Never), Some(Taker::Processor));
+        assert!(!wants(&mut placement, now, shard(3), Presence::Room));
+    }
+
+    #[test]
+    fn without_a_processor_the_home_takes_all_but_what_is_being_brought_up() {
+        let now = Instant::now();
+        let mut placement = Placement::new(1, 0);
+        let taker = |placement: &Placement| placement.taker(now, shard(3), Presence::Room);
+        assert_eq!(taker(&placement), Some(Taker::Device(0)));
+        assert!(wants(&mut placement, now, shard(3), Presence::Room));
+        assert_eq!(taker(&placement), None);
+        placement.begin_upload(now, 0).unwrap();
+        placement.upload_failed(now, 0);
+        assert_eq!(taker(&placement), Some(Taker::Device(0)));
+        placement.down(0);
+        assert_eq!(taker(&placement), None);
+    }
+
+    #[test]
+    fn the_processor_takes_what_it_would_answer_before_the_upload_is_done() {
+        let start = Instant::now();
+        let mut placement = measured(start, 60 * MS);
+        let taker = |placement: &Placement, at: u32, number| {
+            placement.taker(start + at * MS, shard(number), Presence::Room)
+        };
+        assert!(wants(&mut placement, start, shard(1), Presence::Room));
+        assert!(!wants(&mut placement, start, shard(1), Presence::Room), "it is under way");
+        // 100 ms until it is there, not yet begun.
+        assert_eq!(taker(&placement, 0, 1), Some(Taker::Processor));
+        assert_eq!(placement.begin_upload(start, 0), Some(1));
+        assert_eq!(taker(&placement, 39, 1), Some(Taker::Processor));
+        assert_eq!(taker(&placement, 41, 1), None);
+        // Overdue after 100 ms: as long again is more than a pass.
+        assert_eq!(taker(&placement, 99, 1), None);
+        assert_eq!(taker(&placement, 101, 1), Some(Taker::Processor));
+        // Behind it another: what remains of the first is added.
+        assert!(wants(&mut placement, start, shard(2), Presence::Room));
+        assert_eq!(taker(&placement, 90, 2), Some(Taker::Processor));
+        placement.uploaded(start + 100 * MS, 0);
+        assert_eq!(placement.begin_upload(start + 100 * MS, 0), Some(2));
+        assert_eq!(taker(&placement, 141, 2), None);
+        assert_eq!(placement.begin_upload(start, 0), None);
+    }
+
+    #[test]
+    fn a_processor_that_is_slower_than_an_upload_leaves_it_to_the_device() {
+        let start = Instant::now();
+        let mut placement = measured(start, 150 * MS);
+        assert!(wants(&mut placement, start, shard(1), Presence::Room));
+        assert!(wants(&mut placement, start, shard(2), Presence::Room));
+        assert_eq!(placement.taker(start, shard(1), Presence::Room), None);
+        // Two uploads take longer than one pass.
+        assert_eq!(placement.taker(start, shard(2), Presence::Room), Some(Taker::Processor));
+    }
+
+    #[test]
+    fn a_processor_that_was_never_measured_takes_queries_and_is() {
+        let start = Instant::now();
+        let mut placement = Placement::new(1, 1);
+        assert!(wants(&mut placement, start, shard(1), Presence::Room));
+        assert_eq!(placement.taker(start, shard(1), Presence::Room), Some(Taker::Processor));
+        placement.passed(start, &[shard(1)], 10 * MS);
+        assert_eq!(placement.taker(start, shard(1), Presence::Room), None);
+    }
+
+    #[test]
+    fn another_makes_room_once_the_processor_has_spent_what_the_upload_costs() {
+        let start = Instant::now();
+        let mut placement = measured(start, 40 * MS);
+        let long = in_place(Duration::from_secs(10));
+        for pass in 0..3 {
+            let now = start + pass * 1000 * MS;
+            assert!(!wants(&mut placement, now, shard(1), long), "after {pass} passes");
+            placement.passed(now, &[shard(1)], 40 * MS);
+        }
+        let now = start + 4000 * MS;
+        // What it would replace was used since the first of those passes.
+        let mut other = measured(start, 40 * MS);
+        (0..3).for_each(|_| other.passed(start, &[shard(1)], 40 * MS));
+        assert!(!wants(&mut other, now, shard(1), in_place(3900 * MS)));
+        assert!(!wants(&mut other, now, shard(1), long), "and so they are forgotten");
+        assert!(!wants(&mut placement, now, shard(1), Presence::Never));
+        assert!(wants(&mut placement, now, shard(1), long));
+        // Once it was brought up it owes nothing.
+        placement.begin_upload(now, 0).unwrap();
+        placement.uploaded(now + 100 * MS, 0);
+        assert!(!wants(&mut placement, now + 100 * MS, shard(1), long));
+    }
+
+    #[test]
+    fn costs_follow_what_was_measured_lately() {
+        let start = Instant::now();
+        let mut placement = measured(start, 10 * MS);
+        assert_eq!(placement.pass_cost.of(2 * BYTES), Some(20 * MS));
+        // A pass over two shards at once costs each its share.
+        placement.passed(start, &[shard(1), Asked { shard: 2, bytes: 3 * BYTES }], 40 * MS);
+        assert_eq!(placement.pass_cost.of(BYTES), Some(10 * MS));
+        let spent = [1, 2].map(|shard| placement.debts[&shard].spent);
+        assert_eq!(spent, [10 * MS, 30 * MS]);
+        (0..50).for_each(|_| placement.passed(start, &[shard(1)], 30 * MS));
+        let cost = placement.pass_cost.of(BYTES).unwrap();
+        assert!(cost > 29 * MS && cost < 30 * MS, "{cost:?}");
+    }
+
+    #[test]
+    fn the_line_of_uploads_is_short_and_a_failed_one_is_not_tried_at_once() {
+        let start = Instant::now();
+        let mut placement = measured(start, 10 * MS);
+        let room = Presence::Room;
+        let most = limits::UPLOADS_WAITING_MAX as u32;
+        let taken = (0..most + 3).filter(|&n| wants(&mut placement, start, shard(n), room));
+        assert_eq!(taken.count(), most as usize);
+        assert_eq!(placement.begin_upload(start, 0), Some(0));
+        placement.upload_failed(start, 0);
+        assert_eq!(placement.taker(start, shard(0), room), Some(Taker::Processor));
+        assert!(!wants(&mut placement, start, shard(0), room));
+        assert!(wants(&mut placement, start, shard(most), room));
+        placement.begin_upload(start, 0);
+        let later = start + limits::UPLOAD_AGAIN_AFTER;
+        assert!(wants(&mut placement, later, shard(0), room));
+        // A device that fails forgets what was to come; one made anew may try everything.
+        placement.down(0);
+        placement.upload_failed(start, 0);
+        assert_eq!(placement.begin_upload(start, 0), None);
+        placement.up(0);
+        assert!(wants(&mut placement, start, shard(1), room));
+    }
+}

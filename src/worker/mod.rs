@@ -1,0 +1,513 @@
+//! The threads that compute: one an engine, each takes work from the one schedule, and beside each
+//! device with a store one more that brings shards up while the engine answers.
+//!
+//! Async code admits queries and gets outcomes on a channel; it never computes and a worker never
+//! waits for it. A worker answers each query as soon as its answer exists. What a device fails at,
+//! by error or by panic, goes back for the processor to answer, and the device is made anew before
+//! it takes work again; what the processor fails at is answered as a failed device. Which work
+//! comes next is [`crate::schedule`]'s to decide, who takes it [`crate::placement`]'s, how it is
+//! computed [`crate::engine`]'s.
+
+mod counters;
+#[cfg(test)]
+mod tests;
+
+use std::ops::ControlFlow;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc::UnboundedSender;
+
+use crate::engine::{
+    Answer, Batch, EncryptedQuery, Engine, EngineError, Presence, ShardStore, ShardView,
+};
+use crate::limits;
+use crate::placement::{Asked, Placement, Taker};
+use crate::schedule::{
+    Admitted, Arrival, Overloaded, Route, Schedule, ScheduleBounds, ShardWork, Ticket, Work,
+};
+use crate::shard::Database;
+
+pub use counters::{Counter, WorkCounters};
+
+/// Where workers find the content of shards.
+pub trait Shards: Send + Sync {
+    /// What an engine reads of this shard; `None` where there is none.
+    fn view(&self, shard: u32) -> Option<ShardView<'_>>;
+}
+
+impl Shards for Database {
+    fn view(&self, shard: u32) -> Option<ShardView<'_>> {
+        self.shard(shard).map(|shard| shard.view())
+    }
+}
+
+/// What became of one query.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// One response a pack.
+    Answered(Answer),
+    /// Its deadline passed before it was computed.
+    Deadline,
+    /// No engine gave an answer.
+    Device,
+}
+
+/// One query as workers take it.
+pub struct Job {
+    /// What to compute.
+    pub query: EncryptedQuery,
+    /// The sender's number for it, given back with the outcome.
+    pub index: usize,
+    /// Where the outcome goes. Unbounded, so that a slow reader cannot hold up a worker: whoever
+    /// admits bounds how many outcomes there can be.
+    pub outcomes: UnboundedSender<(usize, Outcome)>,
+}
+
+impl Job {
+    fn end(self, outcome: Outcome) {
+        // The receiver is gone when its stream is: then nobody waits for this.
+        let _ = self.outcomes.send((self.index, outcome));
+    }
+}
+
+/// A job in the schedule.
+struct Waiting {
+    job: Job,
+    /// Who would have taken it when it came.
+    first: Option<Taker>,
+}
+
+struct State {
+    schedule: Schedule<Waiting>,
+    placement: Placement,
+    /// By device: whether its worker is to find out if it is alive.
+    suspects: Vec<bool>,
+    closed: bool,
+}
+
+struct Shared {
+    state: Mutex<State>,
+    shards: Arc<dyn Shards>,
+    /// By device.
+    stores: Vec<Arc<dyn ShardStore>>,
+    /// By engine: who it is, and what its worker waits on. Where queries wait, no worker waits for
+    /// longer than [`limits::LOOK_AGAIN_TIME`].
+    workers: Vec<(Taker, Condvar)>,
+    /// By device: what its uploading thread waits on.
+    uploaders: Vec<Condvar>,
+    counters: Arc<WorkCounters>,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Nothing panics while the lock is held but for our own bugs; the state is whole anyway.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A shard, and whether its home has it; `None` where there is no such shard.
+    fn find(&self, placement: &Placement, shard: u32) -> Option<(Asked, Presence)> {
+        let view = self.shards.view(shard)?;
+        let bytes = (view.matrix.len() + view.tables.len()) as u64;
+        let home = placement.home(shard);
+        let presence = home.map_or(Presence::Never, |home| self.stores[home].presence(&view));
+        Some((Asked { shard, bytes }, presence))
+    }
+
+    /// Whether this worker may take queries of this shard now.
+    fn may_take(&self, placement: &Placement, now: Instant, taker: Taker, shard: u32) -> bool {
+        let found = self.find(placement, shard);
+        found.is_none_or(|(asked, presence)| placement.taker(now, asked, presence) == Some(taker))
+    }
+
+    fn wake(&self, wanted: impl Fn(Taker) -> bool) {
+        let wanted = self.workers.iter().filter(|(taker, _)| wanted(*taker));
+        wanted.for_each(|(_, work)| work.notify_all());
+    }
+
+    /// Ends queries that were handed out. Their place is free before their owner can know of the
+    /// outcome, so that who asks again on it is not refused.
+    fn end(&self, query: Admitted<Waiting>, outcome: Outcome) {
+        let waiting = self.lock().schedule.finished(query);
+        waiting.job.end(outcome);
+    }
+
+    fn answered(&self, taker: Taker, query: Admitted<Waiting>, answer: Answer) {
+        let counters = &self.counters;
+        let counter = match (taker, query.route, query.item.first) {
+            (Taker::Device(_), _, Some(Taker::Device(_))) => &counters.answered_by_device,
+            (Taker::Device(_), ..) => &counters.answered_by_device_after_upload,
+            (Taker::Processor, Route::Any, _) => &counters.answered_by_processor,
+            (Taker::Processor, Route::Processor, _) => {
+                &counters.answered_by_processor_after_failure
+            }
+        };
+        counter.add(1);
+        self.end(query, Outcome::Answered(answer));
+    }
+}
+
+/// The way in: admits queries and cancels them. Cheap to clone.
+#[derive(Clone)]
+pub struct Queue {
+    shared: Arc<Shared>,
+}
+
+impl Queue {
+    /// Admits a query; its outcome comes on its channel unless it is cancelled.
+    pub fn admit(&self, now: Instant, arrival: Arrival<Job>) -> Result<Ticket, Overloaded<Job>> {
+        let Arrival { owner, shard, bytes, deadline, item: job } = arrival;
+        let mut state = self.shared.lock();
+        let State { schedule, placement, .. } = &mut *state;
+        let mut first = None;
+        if let Some((asked, presence)) = self.shared.find(placement, shard) {
+            if let Some(device) = placement.wants_upload(now, asked, presence) {
+                self.shared.uploaders[device].notify_all();
+            }
+            first = placement.taker(now, asked, presence);
+        }
+        let nobody_looks = schedule.queued() == 0;
+        let item = Waiting { job, first };
+        let admitted = schedule.admit(now, Arrival { owner, shard, bytes, deadline, item });
+        drop(state);
+        self.shared.wake(|taker| nobody_looks || first == Some(taker));
+        admitted
+            .map_err(|Overloaded { item, retry_after }| Overloaded { item: item.job, retry_after })
+    }
+
+    /// Takes queries out that nobody waits for; says how many were still waiting.
+    pub fn cancel(&self, tickets: &[Ticket]) -> usize {
+        let mut state = self.shared.lock();
+        tickets.iter().filter(|&&ticket| state.schedule.cancel(ticket).is_some()).count()
+    }
+
+    /// Queries waiting.
+    pub fn queued(&self) -> usize {
+        self.shared.lock().schedule.queued()
+    }
+}
+
+/// The running threads. Dropping this closes the queue and waits for the call each is in.
+pub struct Workers {
+    queue: Queue,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Workers {
+    /// Starts one thread an engine, and one for each that has a store. An engine with a store is a
+    /// device, any other the processor.
+    ///
+    /// # Errors
+    /// The operating system starts no thread.
+    pub fn start(
+        engines: Vec<Box<dyn Engine>>,
+        shards: Arc<dyn Shards>,
+        bounds: ScheduleBounds,
+    ) -> std::io::Result<Self> {
+        let mut stores = Vec::new();
+        let workers = engines.iter().map(|engine| {
+            let taker = engine.store().map_or(Taker::Processor, |store| {
+                stores.push(store);
+                Taker::Device(stores.len() - 1)
+            });
+            (taker, Condvar::new())
+        });
+        let workers: Vec<_> = workers.collect();
+        let state = State {
+            schedule: Schedule::new(bounds),
+            placement: Placement::new(stores.len(), workers.len() - stores.len()),
+            suspects: vec![false; stores.len()],
+            closed: false,
+        };
+        let shared = Arc::new(Shared {
+            state: Mutex::new(state),
+            shards,
+            uploaders: stores.iter().map(|_| Condvar::new()).collect(),
+            stores,
+            workers,
+            counters: Arc::default(),
+        });
+        let mut workers = Self { queue: Queue { shared: shared.clone() }, threads: Vec::new() };
+        for (index, engine) in engines.into_iter().enumerate() {
+            if let (Taker::Device(device), _) = shared.workers[index] {
+                let (shared, name) = (shared.clone(), engine.name());
+                let thread = format!("sotto-upload-{device}");
+                workers.spawn(thread, move || bring_up(&shared, device, &name))?;
+            }
+            let pause = Duration::ZERO;
+            let worker = Worker { engine, index, shared: shared.clone(), pause };
+            workers.spawn(format!("sotto-engine-{index}"), move || worker.run())?;
+        }
+        Ok(workers)
+    }
+
+    fn spawn(&mut self, name: String, run: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
+        self.threads.push(std::thread::Builder::new().name(name).spawn(run)?);
+        Ok(())
+    }
+
+    /// The way in.
+    pub fn queue(&self) -> Queue {
+        self.queue.clone()
+    }
+
+    /// What the workers count; stays readable after they are gone.
+    pub fn counters(&self) -> Arc<WorkCounters> {
+        self.queue.shared.counters.clone()
+    }
+}
+
+impl Drop for Workers {
+    fn drop(&mut self) {
+        let shared = &self.queue.shared;
+        shared.lock().closed = true;
+        shared.wake(|_| true);
+        shared.uploaders.iter().for_each(Condvar::notify_all);
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() {
+                tracing::error!("an engine's thread had panicked: this is a bug");
+            }
+        }
+    }
+}
+
+/// A call that failed: what to say of it, and which queries of which shard have no answer.
+struct Failed {
+    why: String,
+    unanswered: Vec<(u32, Admitted<Waiting>)>,
+}
+
+/// What a worker does next.
+enum Task {
+    Compute(Work<Waiting>),
+    /// Find out whether the device is alive.
+    Check,
+    Leave,
+}
+
+/// The thread of one engine.
+struct Worker {
+    engine: Box<dyn Engine>,
+    index: usize,
+    shared: Arc<Shared>,
+    /// Before the engine is made anew: none unless it failed since it last answered.
+    pause: Duration,
+}
+
+impl Worker {
+    fn taker(&self) -> Taker {
+        self.shared.workers[self.index].0
+    }
+
+    /// Until the queue is closed: takes work, computes it, reports; makes a failed engine anew.
+    fn run(mut self) {
+        loop {
+            let computed = match self.next() {
+                Task::Compute(work) => {
+                    work.expired.into_iter().for_each(|late| late.job.end(Outcome::Deadline));
+                    self.compute(work.shards)
+                }
+                Task::Check => self
+                    .call(&[], &mut |_, _, _| {})
+                    .map_err(|why| Failed { why, unanswered: Vec::new() }),
+                Task::Leave => return,
+            };
+            if let Err(failed) = computed {
+                self.failed(failed);
+                if self.renew().is_break() {
+                    return;
+                }
+            }
+        }
+    }
+
+    fn next(&self) -> Task {
+        let (shared, taker) = (&*self.shared, self.taker());
+        let bounds = self.engine.call_bounds();
+        let mut state = shared.lock();
+        loop {
+            if state.closed {
+                return Task::Leave;
+            }
+            if let Taker::Device(device) = taker
+                && std::mem::take(&mut state.suspects[device])
+            {
+                return Task::Check;
+            }
+            let now = Instant::now();
+            let State { schedule, placement, .. } = &mut *state;
+            let work = schedule.next(now, bounds, |shard, route| match route {
+                Route::Any => shared.may_take(placement, now, taker, shard),
+                Route::Processor => taker == Taker::Processor,
+            });
+            if !work.shards.is_empty() || !work.expired.is_empty() {
+                return Task::Compute(work);
+            }
+            let work_or_close = &shared.workers[self.index].1;
+            state = if schedule.queued() == 0 {
+                work_or_close.wait(state).unwrap_or_else(PoisonError::into_inner)
+            } else {
+                let waited = work_or_close.wait_timeout(state, limits::LOOK_AGAIN_TIME);
+                waited.unwrap_or_else(PoisonError::into_inner).0
+            };
+        }
+    }
+
+    /// Calls the engine; an error or a panic as what to say of it.
+    fn call(
+        &mut self,
+        batches: &[Batch<'_>],
+        done: &mut dyn FnMut(usize, usize, Answer),
+    ) -> Result<(), String> {
+        told(|| self.engine.answer(batches, done))
+    }
+
+    /// Computes one call's work and sends every answer.
+    fn compute(&mut self, work: Vec<ShardWork<Waiting>>) -> Result<(), Failed> {
+        let (shared, taker) = (self.shared.clone(), self.taker());
+        let mut asked = Vec::with_capacity(work.len());
+        let mut views = Vec::with_capacity(work.len());
+        let mut queries: Vec<Vec<EncryptedQuery>> = Vec::with_capacity(work.len());
+        let mut open: Vec<Vec<Option<Admitted<Waiting>>>> = Vec::with_capacity(work.len());
+        for ShardWork { shard, queries: taken } in work {
+            let Some(view) = shared.shards.view(shard) else {
+                taken.into_iter().for_each(|query| shared.end(query, Outcome::Device));
+                continue;
+            };
+            asked.push(Asked { shard, bytes: (view.matrix.len() + view.tables.len()) as u64 });
+            views.push(view);
+            queries.push(taken.iter().map(|query| query.item.job.query.clone()).collect());
+            open.push(taken.into_iter().map(Some).collect());
+        }
+        if views.is_empty() {
+            return Ok(());
+        }
+        let batches = views.iter().zip(&queries);
+        let batches: Vec<_> = batches.map(|(&shard, queries)| Batch { shard, queries }).collect();
+        let mut done = |batch: usize, query: usize, answer: Answer| {
+            if let Some(query) = open[batch][query].take() {
+                shared.answered(taker, query, answer);
+            }
+        };
+        let begun = Instant::now();
+        let called = self.call(&batches, &mut done);
+        let unanswered = asked.iter().zip(open).flat_map(|(asked, queries)| {
+            queries.into_iter().flatten().map(|query| (asked.shard, query))
+        });
+        let unanswered: Vec<_> = unanswered.collect();
+        match called {
+            Ok(()) if unanswered.is_empty() => {
+                self.pause = Duration::ZERO;
+                if taker == Taker::Processor {
+                    let now = Instant::now();
+                    shared.lock().placement.passed(now, &asked, now - begun);
+                }
+                Ok(())
+            }
+            Ok(()) => {
+                let why = "it left queries unanswered: this is a bug".into();
+                Err(Failed { why, unanswered })
+            }
+            Err(why) => Err(Failed { why, unanswered }),
+        }
+    }
+
+    /// Takes note that the engine failed. Where it is a device and there is a processor, its
+    /// queries go there.
+    fn failed(&mut self, Failed { why, unanswered }: Failed) {
+        let (shared, taker, engine) = (&self.shared, self.taker(), self.engine.name());
+        let mut state = shared.lock();
+        let elsewhere = taker != Taker::Processor && state.placement.has_processor();
+        if let Taker::Device(device) = taker {
+            state.placement.down(device);
+            shared.counters.device_failures.add(1);
+        }
+        let mut ended = Vec::new();
+        for (shard, query) in unanswered {
+            if elsewhere && !query.item.job.outcomes.is_closed() {
+                state.schedule.put_back(shard, query);
+            } else {
+                ended.push(state.schedule.finished(query));
+            }
+        }
+        drop(state);
+        if elsewhere {
+            tracing::error!(engine, "a device failed, the processor answers for it: {why}");
+        } else {
+            tracing::error!(engine, "an engine failed, queries are without answer: {why}");
+        }
+        shared.wake(|_| true);
+        ended.into_iter().for_each(|waiting| waiting.job.end(Outcome::Device));
+    }
+
+    /// Makes the engine anew, as often as it takes; a break when the queue is closed meanwhile.
+    fn renew(&mut self) -> ControlFlow<()> {
+        let (shared, taker) = (self.shared.clone(), self.taker());
+        if taker == Taker::Processor {
+            // Nothing else answers, and making it anew is nothing.
+            self.pause = Duration::ZERO;
+        }
+        loop {
+            let closed = &shared.workers[self.index].1;
+            let waited = closed.wait_timeout_while(shared.lock(), self.pause, |s| !s.closed);
+            if waited.unwrap_or_else(PoisonError::into_inner).0.closed {
+                return ControlFlow::Break(());
+            }
+            let longer = (self.pause * 2).max(limits::RENEW_PAUSE_MIN);
+            self.pause = longer.min(limits::RENEW_PAUSE_MAX);
+            let Err(why) = told(|| self.engine.renew()) else { break };
+            shared.counters.renewals_failed.add(1);
+            let (engine, pause) = (self.engine.name(), self.pause);
+            tracing::warn!(engine, "cannot be made anew, is tried again in {pause:?}: {why}");
+        }
+        if let Taker::Device(device) = taker {
+            let mut state = shared.lock();
+            state.placement.up(device);
+            state.suspects[device] = false;
+            shared.counters.renewals.add(1);
+            drop(state);
+            tracing::info!(engine = self.engine.name(), "the device was made anew and answers");
+            shared.wake(|_| true);
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+/// The thread that brings shards up to one device, until the queue is closed.
+fn bring_up(shared: &Shared, device: usize, engine: &str) {
+    let mut state = shared.lock();
+    while !state.closed {
+        let Some(shard) = state.placement.begin_upload(Instant::now(), device) else {
+            let waited = shared.uploaders[device].wait(state);
+            state = waited.unwrap_or_else(PoisonError::into_inner);
+            continue;
+        };
+        drop(state);
+        let view = shared.shards.view(shard).expect("this is a bug: an upload of no shard");
+        let ended = told(|| shared.stores[device].upload(&view));
+        state = shared.lock();
+        match ended {
+            Ok(()) => {
+                state.placement.uploaded(Instant::now(), device);
+                shared.counters.uploads.add(1);
+            }
+            Err(why) => {
+                state.placement.upload_failed(Instant::now(), device);
+                state.suspects[device] = true;
+                shared.counters.uploads_failed.add(1);
+                tracing::warn!(engine, "a shard could not be brought up: {why}");
+            }
+        }
+        shared.wake(|_| true);
+    }
+}
+
+/// Runs what may fail or panic; what to say of either.
+fn told<T>(run: impl FnOnce() -> Result<T, EngineError>) -> Result<T, String> {
+    match catch_unwind(AssertUnwindSafe(run)) {
+        Ok(ended) => ended.map_err(|error| error.to_string()),
+        Err(_) => Err("it panicked: this is a bug".into()),
+    }
+}

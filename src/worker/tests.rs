@@ -1,0 +1,629 @@
+//! Engines and stores that ask the test before each step, so that no test waits for a clock.
+
+use std::collections::HashSet;
+use std::sync::mpsc::{Receiver, Sender, channel};
+
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+
+use super::*;
+use crate::engine::ContentId;
+use crate::params::Shape;
+use crate::schedule::Owner;
+use crate::scheme::KeyBundle;
+
+const LONG: Duration = Duration::from_secs(600);
+
+/// Shards below 100 have a byte, those below 200 a million: what is measured on the one says of the
+/// other that it takes no time, or minutes.
+const LARGE: u32 = 100;
+const LARGE_BYTES: usize = 1 << 20;
+
+struct Content {
+    shape: Shape,
+    bytes: Vec<u8>,
+}
+
+impl Shards for Content {
+    fn view(&self, shard: u32) -> Option<ShardView<'_>> {
+        let bytes = if shard < LARGE { 1 } else { LARGE_BYTES };
+        let content = Some(ContentId([shard as u8; 16]));
+        let view =
+            ShardView { shape: &self.shape, matrix: &self.bytes[..bytes], tables: &[], content };
+        (shard < 200).then_some(view)
+    }
+}
+
+/// What an engine or a store is about to do.
+#[derive(Debug, PartialEq, Eq)]
+enum Step {
+    /// Answer so many queries.
+    Call(usize),
+    Renew,
+    /// Bring up this shard.
+    Upload(u8),
+}
+
+/// What comes of it; of a call after so many answers.
+#[derive(Clone, Copy)]
+enum Verdict {
+    Go,
+    Fail(usize),
+    Panic(usize),
+    /// Says it is done, but some answers are missing.
+    Leave(usize),
+}
+
+use Verdict::{Fail, Go, Leave, Panic};
+
+/// Where an engine or a store asks; without a test that listens it always goes on.
+struct Gate {
+    steps: Sender<Step>,
+    verdicts: Mutex<Receiver<Verdict>>,
+    otherwise: Verdict,
+}
+
+impl Gate {
+    fn pass(&self, step: Step) -> Verdict {
+        if self.steps.send(step).is_err() {
+            return self.otherwise;
+        }
+        self.verdicts.lock().unwrap().recv().unwrap_or(self.otherwise)
+    }
+}
+
+/// The test's side of a gate.
+struct Door {
+    steps: Receiver<Step>,
+    verdicts: Sender<Verdict>,
+}
+
+impl Door {
+    fn is_at(&self, step: Step) {
+        assert_eq!(self.steps.recv().unwrap(), step);
+    }
+
+    fn answer(&self, verdict: Verdict) {
+        self.verdicts.send(verdict).unwrap();
+    }
+
+    /// Waits for a step and says what comes of it.
+    fn let_on(&self, step: Step, verdict: Verdict) {
+        self.is_at(step);
+        self.answer(verdict);
+    }
+
+    fn is_quiet(&self) -> bool {
+        self.steps.try_recv().is_err()
+    }
+}
+
+fn gate(otherwise: Verdict) -> (Gate, Door) {
+    let ((steps, at), (verdicts, verdict)) = (channel(), channel());
+    (Gate { steps, verdicts: Mutex::new(verdict), otherwise }, Door { steps: at, verdicts })
+}
+
+fn failure() -> Result<(), EngineError> {
+    Err(EngineError::Device("scripted".into()))
+}
+
+struct Store {
+    gate: Gate,
+    here: Mutex<HashSet<ContentId>>,
+    /// Of what is not here.
+    presence: Mutex<Presence>,
+}
+
+impl ShardStore for Store {
+    fn presence(&self, shard: &ShardView<'_>) -> Presence {
+        let here = self.here.lock().unwrap().contains(&shard.content.unwrap());
+        if here { Presence::Here } else { *self.presence.lock().unwrap() }
+    }
+
+    fn upload(&self, shard: &ShardView<'_>) -> Result<(), EngineError> {
+        let name = shard.content.unwrap();
+        match self.gate.pass(Step::Upload(name.0[0])) {
+            Go => {
+                let mut here = self.here.lock().unwrap();
+                if matches!(*self.presence.lock().unwrap(), Presence::InPlace { .. }) {
+                    let other = here.iter().next().copied();
+                    other.map(|other| here.remove(&other));
+                }
+                assert!(here.insert(name), "brought up twice");
+            }
+            Panic(_) => panic!("scripted"),
+            Fail(_) | Leave(_) => failure()?,
+        }
+        Ok(())
+    }
+}
+
+/// Answers with the query's first byte and its own number.
+struct Scripted {
+    number: u8,
+    gate: Gate,
+    store: Option<Arc<Store>>,
+}
+
+impl Engine for Scripted {
+    fn name(&self) -> String {
+        format!("scripted {}", self.number)
+    }
+
+    fn call_bounds(&self) -> crate::engine::CallBounds {
+        crate::engine::CallBounds { shards_max: 8, queries_max: 8 }
+    }
+
+    fn store(&self) -> Option<Arc<dyn ShardStore>> {
+        self.store.clone().map(|store| store as Arc<dyn ShardStore>)
+    }
+
+    fn answer(
+        &mut self,
+        batches: &[Batch<'_>],
+        done: &mut dyn FnMut(usize, usize, Answer),
+    ) -> Result<(), EngineError> {
+        let queries = batches.iter().enumerate().flat_map(|(at, batch)| {
+            batch.queries.iter().enumerate().map(move |(index, query)| (at, index, query))
+        });
+        let verdict = self.gate.pass(Step::Call(queries.clone().count()));
+        let count = match verdict {
+            Go => usize::MAX,
+            Fail(count) | Panic(count) | Leave(count) => count,
+        };
+        for (at, index, query) in queries.take(count) {
+            done(at, index, vec![vec![query.vector[0], self.number]]);
+        }
+        match verdict {
+            Go | Leave(_) => Ok(()),
+            Fail(_) => failure(),
+            Panic(_) => panic!("scripted"),
+        }
+    }
+
+    fn renew(&mut self) -> Result<(), EngineError> {
+        match self.gate.pass(Step::Renew) {
+            Go => Ok(()),
+            Fail(_) | Leave(_) => failure(),
+            Panic(_) => panic!("scripted"),
+        }
+    }
+}
+
+/// Workers of scripted engines: number 0 the processor, if there is one, then devices from 1 on.
+struct Bench {
+    workers: Workers,
+    stores: Vec<Arc<Store>>,
+    bundle: Arc<KeyBundle>,
+    outcomes: UnboundedReceiver<(usize, Outcome)>,
+    sender: UnboundedSender<(usize, Outcome)>,
+}
+
+/// A bench, the doors of its engines in order of their numbers, and those of the stores.
+fn bench(processors: u8, devices: u8) -> (Bench, Vec<Door>, Vec<Door>) {
+    let shape = Shape::new(24, 128, 1, 192).unwrap();
+    let (mut engines, mut stores) = (Vec::<Box<dyn Engine>>::new(), Vec::new());
+    let (mut doors, mut store_doors) = (Vec::new(), Vec::new());
+    for number in 1 - processors..=devices {
+        let store = (number > 0).then(|| {
+            let (gate, door) = gate(Go);
+            store_doors.push(door);
+            let (here, presence) = (Mutex::default(), Mutex::new(Presence::Room));
+            Arc::new(Store { gate, here, presence })
+        });
+        stores.extend(store.clone());
+        let (gate, door) = gate(Go);
+        doors.push(door);
+        engines.push(Box::new(Scripted { number, gate, store }));
+    }
+    let shards = Arc::new(Content { shape, bytes: vec![0; LARGE_BYTES] });
+    let workers = Workers::start(engines, shards, ScheduleBounds::default()).unwrap();
+    let zeros = vec![0; shape.bundle_bytes()];
+    let bundle = Arc::new(KeyBundle::decode(&zeros, &shape).unwrap());
+    let (sender, outcomes) = unbounded_channel();
+    (Bench { workers, stores, bundle, outcomes, sender }, doors, store_doors)
+}
+
+/// Waits for what a thread does without asking.
+fn until(is_so: impl Fn() -> bool) {
+    while !is_so() {
+        std::thread::yield_now();
+    }
+}
+
+impl Bench {
+    fn admit(&self, index: usize, shard: u32, wait: Duration) -> Ticket {
+        let vector = Arc::from([index as u8]);
+        let query = EncryptedQuery { vector, bundle: self.bundle.clone() };
+        let item = Job { query, index, outcomes: self.sender.clone() };
+        let now = Instant::now();
+        let arrival = Arrival { owner: Owner(1), shard, bytes: 1, deadline: now + wait, item };
+        self.workers.queue().admit(now, arrival).map_err(|_| "overloaded").unwrap()
+    }
+
+    fn ask(&self, index: usize, shard: u32) {
+        self.admit(index, shard, LONG);
+    }
+
+    fn outcome(&mut self) -> (usize, Outcome) {
+        self.outcomes.blocking_recv().unwrap()
+    }
+
+    /// The next outcome is that of this query, answered by the engine of this number.
+    fn is_answered(&mut self, index: usize, number: u8) {
+        let answer = vec![vec![index as u8, number]];
+        assert_eq!(self.outcome(), (index, Outcome::Answered(answer)));
+    }
+
+    fn put_here(&self, device: usize, shard: u32) {
+        self.stores[device].here.lock().unwrap().insert(ContentId([shard as u8; 16]));
+    }
+
+    /// Answered by a device; after an upload; by the processor; after a failure.
+    fn answered(&self) -> [u64; 4] {
+        let counters = self.workers.counters();
+        [
+            counters.answered_by_device.get(),
+            counters.answered_by_device_after_upload.get(),
+            counters.answered_by_processor.get(),
+            counters.answered_by_processor_after_failure.get(),
+        ]
+    }
+
+    /// Has the processor measured on a shard, by a query that no device is to have.
+    fn measure_processor(&mut self, processor: &Door, shard: u32) {
+        let store = &self.stores[0];
+        let before = std::mem::replace(&mut *store.presence.lock().unwrap(), Presence::Never);
+        self.ask(255, shard);
+        processor.let_on(Step::Call(1), Go);
+        *self.stores[0].presence.lock().unwrap() = before;
+        self.is_answered(255, 0);
+    }
+}
+
+#[test]
+fn answers_come_back_and_a_failed_engine_fails_only_what_it_did_not_answer() {
+    let (mut bench, doors, _) = bench(1, 0);
+    let door = &doors[0];
+    bench.ask(0, 1);
+    door.is_at(Step::Call(1));
+    // While the first is computed: an error after one answer, a panic, one too few, then as before.
+    (1..4).for_each(|index| bench.ask(index, 2));
+    door.answer(Go);
+    bench.is_answered(0, 0);
+    door.is_at(Step::Call(3));
+    bench.ask(4, 2);
+    door.answer(Fail(1));
+    bench.is_answered(1, 0);
+    door.let_on(Step::Renew, Go);
+    assert_eq!(bench.outcome(), (2, Outcome::Device));
+    assert_eq!(bench.outcome(), (3, Outcome::Device));
+    for verdict in [Panic(0), Leave(0)] {
+        door.let_on(Step::Call(1), verdict);
+        assert_eq!(bench.outcome(), (4, Outcome::Device));
+        bench.ask(4, 2);
+        door.let_on(Step::Renew, Go);
+    }
+    door.let_on(Step::Call(1), Go);
+    bench.is_answered(4, 0);
+    bench.ask(5, 200); // no such shard, no call
+    assert_eq!(bench.outcome(), (5, Outcome::Device));
+    assert!(door.is_quiet());
+}
+
+#[test]
+fn late_and_cancelled_queries_are_not_computed() {
+    let (mut bench, doors, _) = bench(1, 0);
+    let door = &doors[0];
+    bench.ask(0, 1);
+    door.is_at(Step::Call(1));
+    bench.admit(1, 1, Duration::ZERO);
+    let ticket = bench.admit(2, 1, LONG);
+    bench.ask(3, 1);
+    assert_eq!(bench.workers.queue().cancel(&[ticket, ticket]), 1);
+    door.answer(Go);
+    bench.is_answered(0, 0);
+    assert_eq!(bench.outcome(), (1, Outcome::Deadline));
+    door.let_on(Step::Call(1), Go);
+    bench.is_answered(3, 0);
+}
+
+#[test]
+fn a_shard_is_brought_up_while_the_processor_answers_and_then_stays() {
+    let (mut bench, doors, stores) = bench(1, 1);
+    bench.ask(0, 7);
+    stores[0].is_at(Step::Upload(7));
+    doors[0].let_on(Step::Call(1), Go);
+    bench.is_answered(0, 0);
+    stores[0].answer(Go);
+    // Counted before it is known to be there.
+    until(|| bench.workers.counters().uploads.get() == 1);
+    for index in 1..3 {
+        bench.ask(index, 7);
+        doors[1].let_on(Step::Call(1), Go);
+        bench.is_answered(index, 1);
+    }
+    assert_eq!(bench.answered(), [2, 0, 1, 0]);
+    assert!(stores[0].is_quiet());
+}
+
+#[test]
+fn queries_wait_for_an_upload_that_is_sooner_done_than_a_pass() {
+    let (mut bench, doors, stores) = bench(1, 1);
+    // On a small shard: a pass over a large one will take minutes.
+    bench.measure_processor(&doors[0], 1);
+    bench.ask(0, LARGE);
+    bench.ask(1, LARGE);
+    stores[0].is_at(Step::Upload(LARGE as u8));
+    // One whose time is up is told so meanwhile.
+    bench.admit(2, LARGE, Duration::from_millis(1));
+    assert_eq!(bench.outcome(), (2, Outcome::Deadline));
+    stores[0].answer(Go);
+    doors[1].let_on(Step::Call(2), Go);
+    bench.is_answered(0, 1);
+    bench.is_answered(1, 1);
+    assert_eq!(bench.answered(), [0, 2, 1, 0]);
+    assert!(doors[0].is_quiet());
+}
+
+#[test]
+fn the_processor_takes_what_it_has_done_before_an_upload_is() {
+    let (mut bench, doors, stores) = bench(1, 1);
+    // On a large shard: a pass over a small one takes no time.
+    bench.measure_processor(&doors[0], LARGE);
+    bench.ask(0, 1);
+    stores[0].is_at(Step::Upload(1));
+    doors[0].let_on(Step::Call(1), Go);
+    bench.is_answered(0, 0);
+    stores[0].answer(Go);
+    assert_eq!(bench.answered(), [0, 0, 2, 0]);
+}
+
+#[test]
+fn another_shard_makes_room_only_for_what_the_processor_has_spent_enough_on() {
+    let (mut bench, doors, stores) = bench(1, 1);
+    // An upload is measured on a small shard, then to take the place of another costs minutes.
+    bench.ask(0, 1);
+    stores[0].is_at(Step::Upload(1));
+    doors[0].let_on(Step::Call(1), Go);
+    bench.is_answered(0, 0);
+    stores[0].answer(Go);
+    until(|| bench.workers.counters().uploads.get() == 1);
+    *bench.stores[0].presence.lock().unwrap() = Presence::InPlace { unused: LONG };
+    for index in 1..4 {
+        bench.ask(index, LARGE);
+        doors[0].let_on(Step::Call(1), Go);
+        bench.is_answered(index, 0);
+    }
+    assert!(stores[0].is_quiet());
+    // What was measured on large ones is soon spent.
+    let (mut bench, doors, stores) = self::bench(1, 1);
+    drop((doors, stores));
+    bench.ask(0, LARGE);
+    bench.outcome();
+    until(|| bench.workers.counters().uploads.get() == 1);
+    *bench.stores[0].presence.lock().unwrap() = Presence::InPlace { unused: LONG };
+    while bench.workers.counters().uploads.get() < 2 {
+        bench.ask(1, LARGE + 1);
+        bench.outcome();
+    }
+}
+
+#[test]
+fn a_device_that_fails_loses_nothing_and_is_made_anew_before_it_answers() {
+    let (mut bench, doors, stores) = bench(1, 1);
+    let (processor, device) = (&doors[0], &doors[1]);
+    (1..4).for_each(|shard| bench.put_here(0, shard));
+    bench.ask(0, 1);
+    device.is_at(Step::Call(1));
+    (1..5).for_each(|index| bench.ask(index, 2));
+    device.answer(Go);
+    bench.is_answered(0, 1);
+    // Two were answered before it failed, the others are not lost.
+    device.let_on(Step::Call(4), Fail(2));
+    bench.is_answered(1, 1);
+    bench.is_answered(2, 1);
+    processor.let_on(Step::Call(2), Go);
+    bench.is_answered(3, 0);
+    bench.is_answered(4, 0);
+    // Until it is back the processor answers everything, and nothing is brought up.
+    for verdict in [Fail(0), Panic(0)] {
+        device.is_at(Step::Renew);
+        for (index, shard) in [(5, 2), (6, 9)] {
+            bench.ask(index, shard);
+            processor.let_on(Step::Call(1), Go);
+            bench.is_answered(index, 0);
+        }
+        device.answer(verdict);
+    }
+    device.let_on(Step::Renew, Go);
+    until(|| bench.workers.counters().renewals.get() == 1);
+    assert!(stores[0].is_quiet());
+    // A panic is a failure like any other; so is a call that leaves queries out.
+    for (index, verdict) in [(7, Panic(0)), (8, Leave(0))] {
+        bench.ask(index, 3);
+        device.let_on(Step::Call(1), verdict);
+        processor.let_on(Step::Call(1), Go);
+        bench.is_answered(index, 0);
+        device.let_on(Step::Renew, Go);
+        until(|| bench.workers.counters().renewals.get() == index as u64 - 5);
+    }
+    bench.ask(9, 3);
+    device.let_on(Step::Call(1), Go);
+    bench.is_answered(9, 1);
+    let counters = bench.workers.counters();
+    assert_eq!(counters.device_failures.get(), 3);
+    assert_eq!((counters.renewals.get(), counters.renewals_failed.get()), (3, 2));
+    assert_eq!(bench.answered(), [4, 0, 4, 4]);
+}
+
+#[test]
+fn what_the_processor_fails_at_after_a_device_ends() {
+    let (mut bench, doors, _) = bench(1, 1);
+    bench.put_here(0, 1);
+    bench.ask(0, 1);
+    doors[1].let_on(Step::Call(1), Fail(0));
+    doors[0].let_on(Step::Call(1), Panic(0));
+    assert_eq!(bench.outcome(), (0, Outcome::Device));
+    doors[0].answer(Go);
+    doors[1].answer(Go);
+}
+
+#[test]
+fn a_device_alone_answers_what_is_not_there_and_fails_what_it_fails_at() {
+    let (mut bench, doors, stores) = bench(0, 1);
+    *bench.stores[0].presence.lock().unwrap() = Presence::Never;
+    bench.ask(0, 1);
+    doors[0].let_on(Step::Call(1), Go);
+    bench.is_answered(0, 1);
+    *bench.stores[0].presence.lock().unwrap() = Presence::Room;
+    bench.ask(1, 1);
+    stores[0].let_on(Step::Upload(1), Go);
+    doors[0].let_on(Step::Call(1), Fail(0));
+    assert_eq!(bench.outcome(), (1, Outcome::Device));
+    // While it is made anew, queries wait.
+    doors[0].is_at(Step::Renew);
+    bench.ask(2, 1);
+    doors[0].answer(Go);
+    doors[0].let_on(Step::Call(1), Go);
+    bench.is_answered(2, 1);
+}
+
+#[test]
+fn a_shard_that_cannot_be_brought_up_is_left_to_the_processor_and_the_device_asked() {
+    let (mut bench, doors, stores) = bench(1, 1);
+    bench.measure_processor(&doors[0], 1);
+    for (index, verdict) in [Fail(0), Panic(0)].into_iter().enumerate() {
+        let shard = LARGE + index as u32;
+        bench.ask(index, shard);
+        stores[0].let_on(Step::Upload(shard as u8), verdict);
+        doors[0].let_on(Step::Call(1), Go);
+        bench.is_answered(index, 0);
+        // It is alive.
+        doors[1].let_on(Step::Call(0), Go);
+        // Asked again: not tried again.
+        bench.ask(index, shard);
+        doors[0].let_on(Step::Call(1), Go);
+        bench.is_answered(index, 0);
+    }
+    bench.ask(2, LARGE + 2);
+    stores[0].let_on(Step::Upload(LARGE as u8 + 2), Fail(0));
+    doors[1].let_on(Step::Call(0), Fail(0));
+    doors[1].let_on(Step::Renew, Go);
+    doors[0].let_on(Step::Call(1), Go);
+    bench.is_answered(2, 0);
+    let counters = bench.workers.counters();
+    assert_eq!((counters.uploads.get(), counters.uploads_failed.get()), (0, 3));
+    assert_eq!(counters.device_failures.get(), 1);
+}
+
+#[test]
+fn leaving_does_not_wait_for_a_device_to_come_back() {
+    let (mut bench, doors, _stores) = bench(1, 1);
+    bench.put_here(0, 1);
+    bench.ask(0, 1);
+    doors[1].let_on(Step::Call(1), Fail(0));
+    doors[0].let_on(Step::Call(1), Go);
+    bench.is_answered(0, 0);
+    // It never is.
+    (0..1000).for_each(|_| doors[1].answer(Fail(0)));
+    doors[1].is_at(Step::Renew);
+    doors[1].is_at(Step::Renew);
+    drop(bench);
+}
+
+#[test]
+fn shards_are_spread_over_devices_and_over_the_rest_when_one_is_down() {
+    let (mut bench, doors, stores) = bench(1, 2);
+    (0..4).for_each(|shard| bench.put_here(shard as usize % 2, shard));
+    for (index, number) in [(0, 1), (1, 2), (2, 1), (3, 2)] {
+        bench.ask(index, index as u32);
+        doors[usize::from(number)].let_on(Step::Call(1), Go);
+        bench.is_answered(index, number);
+    }
+    bench.ask(4, 0);
+    doors[1].let_on(Step::Call(1), Fail(0));
+    doors[0].let_on(Step::Call(1), Go);
+    bench.is_answered(4, 0);
+    doors[1].is_at(Step::Renew);
+    // The other one takes its shards: those it has at once, others when they are brought up.
+    bench.put_here(1, 2);
+    bench.ask(5, 2);
+    doors[2].let_on(Step::Call(1), Go);
+    bench.is_answered(5, 2);
+    bench.ask(6, LARGE);
+    stores[1].is_at(Step::Upload(LARGE as u8));
+    bench.stores[0].here.lock().unwrap().clear();
+    stores[1].answer(Go);
+    doors[2].let_on(Step::Call(1), Go);
+    bench.is_answered(6, 2);
+    // Without any the processor is left.
+    bench.ask(7, 1);
+    doors[2].let_on(Step::Call(1), Fail(0));
+    doors[0].let_on(Step::Call(1), Go);
+    bench.is_answered(7, 0);
+    bench.ask(8, 2);
+    doors[0].let_on(Step::Call(1), Go);
+    bench.is_answered(8, 0);
+    // Back without anything on it: brought up again.
+    doors[1].answer(Go);
+    until(|| bench.workers.counters().renewals.get() == 1);
+    bench.ask(9, 2);
+    stores[0].is_at(Step::Upload(2));
+    drop((doors, stores));
+    assert!(matches!(bench.outcome(), (9, Outcome::Answered(_))));
+}
+
+/// Two devices that fail at random at everything they do.
+#[test]
+fn every_query_is_answered_once_whatever_fails() {
+    let seed = std::process::id();
+    println!("seed {seed}");
+    let mut state = u64::from(seed) | 1;
+    let mut random = |below: u64| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (state >> 33) % below
+    };
+    let (mut bench, mut doors, stores) = bench(1, 2);
+    doors.remove(0); // the processor never fails
+    bench.put_here(1, 1);
+    doors[1].answer(Fail(0));
+    for door in doors.iter().chain(&stores) {
+        for _ in 0..10_000 {
+            let count = random(4) as usize;
+            door.answer(match random(12) {
+                0 => Fail(count),
+                1 => Panic(count),
+                2 => Leave(count),
+                _ => Go,
+            });
+        }
+    }
+    let count = 2_000;
+    let mut open: HashSet<usize> = (0..count).collect();
+    for index in 0..count {
+        let presence = match random(3) {
+            0 => Presence::Room,
+            1 => Presence::InPlace { unused: LONG },
+            _ => Presence::Never,
+        };
+        *bench.stores[random(2) as usize].presence.lock().unwrap() = presence;
+        bench.ask(index, if index == 0 { 1 } else { random(12) as u32 });
+        if index % 40 == 39 {
+            for _ in 0..30 {
+                is_right(bench.outcome(), &mut open);
+            }
+        }
+    }
+    while !open.is_empty() {
+        is_right(bench.outcome(), &mut open);
+    }
+    assert!(bench.outcomes.try_recv().is_err());
+    assert_eq!(bench.answered().iter().sum::<u64>(), count as u64);
+    assert!(bench.workers.counters().device_failures.get() > 0);
+}
+
+fn is_right((index, outcome): (usize, Outcome), open: &mut HashSet<usize>) {
+    assert!(open.remove(&index), "{index} twice");
+    let Outcome::Answered(answer) = outcome else { panic!("{index}: {outcome:?}") };
+    assert_eq!(answer[0][0], index as u8);
+}
