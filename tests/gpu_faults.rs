@@ -266,9 +266,10 @@ fn shards_come_and_go_while_others_are_answered() {
     let store = store(&engine);
     let (ended, ends) = channel::<()>();
     let drawn = |label: &str| cases::bytes(&format!("sotto gpu faults {seed} {label}"), 1200);
-    let uploads = engine.uploads();
+    let before = engine.uploads();
+    let (store, shards, drawn) = (&*store, &shards, &drawn);
     thread::scope(|scope| {
-        scope.spawn(|| {
+        scope.spawn(move || {
             for at in drawn("uploads").iter().cycle() {
                 // Rests when the device is gone, so that it comes back the sooner.
                 let uploaded = store.upload(&shards.view(usize::from(at % 8)));
@@ -295,7 +296,7 @@ fn shards_come_and_go_while_others_are_answered() {
                 while engine.renew().is_err() {}
             }
         }
-        println!("{lost} times made anew, {} uploads", engine.uploads() - uploads);
+        println!("{lost} times made anew, {} uploads", engine.uploads() - before);
         drop(ended);
     });
     faults.arm(Fault::LostAtSubmission, 0);
