@@ -21,7 +21,7 @@ use hdrhistogram::Histogram;
 use hdrhistogram::serialization::Deserializer;
 use hdrhistogram::serialization::interval_log::{IntervalLogIterator, LogEntry};
 use sotto::bench::{
-    Arrivals, Goal, LoadError, LoadOptions, Popularity, Records, Report, SCHEMA, load,
+    Arrivals, Goal, LoadError, LoadOptions, Popularity, Records, Report, SCHEMA, Trial, load,
 };
 use sotto::client::Trust;
 use sotto::engine::{Answer, Batch, Engine, EngineChoice, EngineError, IsaChoice, select};
@@ -277,6 +277,19 @@ async fn what_is_written_is_what_was_measured_and_is_documented() {
         logged += histogram.len();
     }
     assert_eq!(logged, answered);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_search_that_finds_no_rate_says_so() {
+    let built = database();
+    let serving = serve(&built.db());
+    let short = short(&built, serving.address, &serving.certificates.ca_pem);
+    let options = LoadOptions { objective: Duration::ZERO, ..short };
+    let mut rates = Vec::new();
+    let mut shown = |trial: &Trial| rates.push(trial.rate);
+    let report = load(options, Goal::Limit(0.6), &mut shown).await.unwrap();
+    assert_eq!(rates, [0.6, 0.3, 0.15]);
+    assert!(report.limit.is_none() && report.trials.iter().all(|trial| !trial.within));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -249,7 +249,7 @@ impl Trial {
         };
         let mut line = format!(
             "{rate:>8.1} {throughput:>10.1} {goodput:>8.1} {:>8.1} {:>8.1} {:>8.1} {:>8.1} {:>8.1} \
-             {:>6.2}% {:>6.2}% {:>6} {:>6}  {}",
+             {:>6.2}% {:>6.2}% {:>6} {:>6}  {}: {}",
             latency_ms.p50,
             latency_ms.p99,
             latency_ms.p999,
@@ -260,6 +260,7 @@ impl Trial {
             share(self.intervals.p99),
             share(self.intervals.throughput),
             if self.within { "within" } else { "beyond" },
+            self.ended,
         );
         if let Some(reason) = &self.invalid {
             let _ = write!(line, "\n         INVALID: {reason}");
