@@ -71,6 +71,7 @@ impl Opened {
         works: &mut [Work<'_>],
         done: &mut dyn FnMut(usize, usize, Answer),
     ) -> Result<(), EngineError> {
+        self.gpu.checked(|| Ok(()))?; // also asked for by a call without queries
         let (mut first, mut begun, mut given) = (0, 0, 0);
         loop {
             if first < works.len() && begun - given < ROUNDS {
