@@ -5,9 +5,9 @@
 use std::sync::Arc;
 
 use rayon::prelude::*;
-use sotto::engine::{Answer, EncryptedQuery, GpuKind, ShardView, gpus};
+use sotto::engine::{Answer, EncryptedQuery, ShardView};
 #[cfg(feature = "gpu")]
-use sotto::engine::{GpuEngine, GpuOptions};
+use sotto::engine::{GpuEngine, GpuKind, GpuOptions, gpus};
 use sotto::params::{D, P, Q, Shape};
 use sotto::scheme::{KeyBundle, reference};
 
@@ -119,6 +119,7 @@ impl Case {
 }
 
 /// The number of the adapter whose name holds what SOTTO_TEST_GPU says, or else of a real one.
+#[cfg(feature = "gpu")]
 pub(crate) fn gpu() -> Option<usize> {
     let wanted = std::env::var("SOTTO_TEST_GPU").ok();
     let found = gpus().into_iter().find(|info| match &wanted {
