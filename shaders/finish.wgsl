@@ -9,11 +9,11 @@
 
 // [prime][twiddle], heap order, D^-1 in place 0; then [slot], the place it starts from
 @group(0) @binding(0) var<storage, read> tables: array<u32>;
-// [split][query][row]
+// [split][query of the scan][row]
 @group(1) @binding(0) var<storage, read> scanned: array<u32>;
 // [split][query][pack][prime][slot]
 @group(1) @binding(1) var<storage, read> sums: array<u32>;
-// [query][pack][word]
+// [query of the scan][pack][word]
 @group(1) @binding(2) var<storage, read_write> responses: array<u32>;
 
 // [prime][place]
@@ -33,7 +33,7 @@ fn split_scanned(split: u32, at: u32, stride: u32) -> u32 {
 fn load(query: u32, pack: u32, thread: u32) {
     let stride = job.queries * job.packs * 2u * D;
     for (var i = thread; i < 2u * D; i += FINISH_THREADS) {
-        let at = (query * job.packs + pack) * 2u * D + i;
+        let at = ((job.first_query + query) * job.packs + pack) * 2u * D + i;
         var sum = 0u; // of at most 8 splits below 2^28; four loads under way at a time
         for (var split = 0u; split < job.term_splits; split += 4u) {
             sum += split_sum(split, at, stride);
@@ -94,7 +94,7 @@ fn to_bits(x: u32, bits: u32) -> u32 {
 // One coefficient of the response.
 fn coefficient(query: u32, pack: u32, row: u32) -> u32 {
     let q = prime_of(0u);
-    let stride = job.queries * job.rows;
+    let stride = job.scan_queries * job.rows;
     let at = query * job.rows + pack * job.pack_rows + row;
     var value = 0u;
     for (var split = 0u; split < job.column_splits; split += 4u) {

@@ -1,11 +1,11 @@
 // What all kernels share: the numbers of one dispatch, and arithmetic modulo the two primes
 // without 64-bit integers. Every kernel's text follows this one; constants in capitals that are
-// declared nowhere (Q, P, P_INVERSE, D, tile sizes) stand before it, written by
+// declared nowhere (Q, P, P_INVERSE, D, QUERIES_MAX, tile sizes) stand before it, written by
 // src/engine/gpu/kernels.rs.
 
 // The numbers of one dispatch: `Job` of src/engine/gpu/kernels.rs, field by field.
 struct Job {
-    // Rows, packs and queries of the whole job; what the answer's buffers are laid out by.
+    // Rows, packs and queries of the whole lane; what buffers are laid out by.
     rows: u32,
     packs: u32,
     queries: u32,
@@ -18,6 +18,9 @@ struct Job {
     first_tile: u32,
     // 16-byte groups of a matrix row.
     row_groups: u32,
+    // Queries of one scan and its finish, and the first of them.
+    scan_queries: u32,
+    first_query: u32,
     // The columns of a row are split: groups of one split, and how many splits there are.
     split_groups: u32,
     column_splits: u32,
@@ -26,9 +29,16 @@ struct Job {
     // Splits of a pack's terms.
     term_splits: u32,
     response_bits: u32,
+    // Where each query's keys are in the pool, two numbers a word.
+    key_slots: array<u32, QUERIES_MAX / 2u>,
 }
 
 var<immediate> job: Job;
+
+// Four numbers of 24 bits out of three words.
+fn four(x: u32, y: u32, z: u32) -> vec4<u32> {
+    return vec4(x, (x >> 24u) | (y << 8u), (y >> 16u) | (z << 16u), z >> 8u) & vec4(0xffffffu);
+}
 
 // 2^24 - prime and the prime itself, as a pair.
 struct Prime {

@@ -8,18 +8,31 @@ const ROW_GROUPS: u32 = THREADS / QUERY_GROUPS;
 const TILE_ROWS: u32 = ROW_GROUPS * ROWS;
 const TILE_QUERIES: u32 = 2u * QUERY_GROUPS;
 const TILE_LINES: u32 = TILE_QUERIES * DIGITS;
-// One more than needed, so that the groups of a row lie in different banks.
-const ROW_STRIDE: u32 = TILE_ROWS + 1u;
-const LINE_STRIDE: u32 = TILE_LINES + 1u;
-// Pairs of loads with which a thread fetches its share of the tile's rows: 4, 2 or 1.
+// Lines of digits a thread multiplies by.
+const LINES: u32 = 2u * DIGITS;
+// Pairs of loads with which a thread fetches its share of the tile's rows: 4 or 2; and loads with
+// which it fetches that of the digits: 1 or 2.
 const ROW_PAIRS: u32 = TILE_ROWS * DEPTH / THREADS / 2u;
+const LINE_LOADS: u32 = (TILE_LINES * DEPTH + THREADS - 1u) / THREADS;
 
-const_assert ROW_PAIRS == 1u || ROW_PAIRS == 2u || ROW_PAIRS == 4u;
-const_assert TILE_LINES * DEPTH <= 3u * THREADS;
+const_assert ROW_PAIRS == 2u || ROW_PAIRS == 4u;
+const_assert LINE_LOADS <= 2u;
+const_assert DEPTH == 4u;
 
-// [16-byte group][row] and [16-byte group][digit][query]
-var<workgroup> tile_rows: array<vec4<u32>, DEPTH * ROW_STRIDE>;
-var<workgroup> tile_lines: array<vec4<u32>, DEPTH * LINE_STRIDE>;
+// A 16-byte group of every row, and of every digit: [digit][query]. Two more than needed, so that
+// the groups of two rows, which eight neighbours write, lie in different banks.
+struct RowTile {
+    rows: array<array<vec4<u32>, ROW_GROUPS>, ROWS>,
+    unused: array<vec4<u32>, 2>,
+}
+
+struct LineTile {
+    lines: array<array<vec4<u32>, QUERY_GROUPS>, LINES>,
+    unused: array<vec4<u32>, 2>,
+}
+
+var<workgroup> tile_rows: array<RowTile, DEPTH>;
+var<workgroup> tile_lines: array<LineTile, DEPTH>;
 
 struct Pair {
     first: vec4<u32>,
@@ -36,7 +49,8 @@ fn fetch_rows(item: u32, first_row: u32, at: u32) -> Pair {
 }
 
 fn store_row(item: u32, value: vec4<u32>) {
-    tile_rows[item % DEPTH * ROW_STRIDE + item / DEPTH] = value;
+    let row = item / DEPTH;
+    tile_rows[item % DEPTH].rows[row / ROW_GROUPS][row % ROW_GROUPS] = value;
 }
 
 fn store_rows(item: u32, pair: Pair) {
@@ -47,18 +61,19 @@ fn store_rows(item: u32, pair: Pair) {
 // Queries past the last are the last again; their sums are not written.
 fn fetch_line(item: u32, first_query: u32, at: u32) -> vec4<u32> {
     let line = min(item / DEPTH, TILE_LINES - 1u);
-    let query = min(first_query + line % TILE_QUERIES, job.queries - 1u);
-    return digits[(query * DIGITS + line / TILE_QUERIES) * job.row_groups + at + item % DEPTH];
+    let query = min(first_query + line % TILE_QUERIES, job.scan_queries - 1u);
+    return digits[((job.first_query + query) * DIGITS + line / TILE_QUERIES) * job.row_groups + at + item % DEPTH];
 }
 
 fn store_line(item: u32, value: vec4<u32>) {
     if item < TILE_LINES * DEPTH {
-        tile_lines[item % DEPTH * LINE_STRIDE + item / DEPTH] = value;
+        let line = item / DEPTH;
+        tile_lines[item % DEPTH].lines[line / QUERY_GROUPS][line % QUERY_GROUPS] = value;
     }
 }
 
 fn write_row(value: u32, split: u32, query: u32, row: u32) {
-    if query < job.queries && row < job.part_count {
+    if query < job.scan_queries && row < job.part_count {
         scanned[scanned_at(split, query, row)] = value;
     }
 }
@@ -74,6 +89,39 @@ fn write_tile(low: vec4<u32>, high: vec4<u32>, split: u32, query: u32, row: u32)
     write_row(high.w, split, query, row + 7u * ROW_GROUPS);
 }
 
+// What a thread has: sums of eight rows for each digit of two queries.
+struct Own {
+    a0: Sums,
+    a1: Sums,
+    a2: Sums,
+    b0: Sums,
+    b1: Sums,
+    b2: Sums,
+}
+
+// Adds the products of one 16-byte group. A function, so that every group is written out: the
+// translator counts the turns of every loop.
+fn add_group(sums: Own, depth: u32, own_row: u32, own_query: u32) -> Own {
+    let tile = Tile(
+        tile_rows[depth].rows[0][own_row],
+        tile_rows[depth].rows[1][own_row],
+        tile_rows[depth].rows[2][own_row],
+        tile_rows[depth].rows[3][own_row],
+        tile_rows[depth].rows[4][own_row],
+        tile_rows[depth].rows[5][own_row],
+        tile_rows[depth].rows[6][own_row],
+        tile_rows[depth].rows[7][own_row],
+    );
+    return Own(
+        dots(sums.a0, tile, tile_lines[depth].lines[0][own_query]),
+        dots(sums.a1, tile, tile_lines[depth].lines[2][own_query]),
+        dots(sums.a2, tile, tile_lines[depth].lines[4][own_query]),
+        dots(sums.b0, tile, tile_lines[depth].lines[1][own_query]),
+        dots(sums.b1, tile, tile_lines[depth].lines[3][own_query]),
+        dots(sums.b2, tile, tile_lines[depth].lines[5][own_query]),
+    );
+}
+
 @compute @workgroup_size(THREADS)
 fn scan_wide(
     @builtin(workgroup_id) group: vec3<u32>,
@@ -85,66 +133,43 @@ fn scan_wide(
     let end = min(begin + job.split_groups, job.row_groups);
     let own_query = thread % QUERY_GROUPS;
     let own_row = thread / QUERY_GROUPS;
-    var a0: Sums;
-    var a1: Sums;
-    var a2: Sums;
-    var b0: Sums;
-    var b1: Sums;
-    var b2: Sums;
+    var own: Own;
     for (var at = begin; at < end; at += DEPTH) {
         let rows0 = fetch_rows(thread, first_row, at);
-        var rows1: Pair;
+        let rows1 = fetch_rows(thread + 2u * THREADS, first_row, at);
         var rows2: Pair;
         var rows3: Pair;
-        if ROW_PAIRS > 1u {
-            rows1 = fetch_rows(thread + 2u * THREADS, first_row, at);
-        }
         if ROW_PAIRS > 2u {
             rows2 = fetch_rows(thread + 4u * THREADS, first_row, at);
             rows3 = fetch_rows(thread + 6u * THREADS, first_row, at);
         }
         let line0 = fetch_line(thread, first_query, at);
-        let line1 = fetch_line(thread + THREADS, first_query, at);
-        let line2 = fetch_line(thread + 2u * THREADS, first_query, at);
+        var line1: vec4<u32>;
+        if LINE_LOADS > 1u {
+            line1 = fetch_line(thread + THREADS, first_query, at);
+        }
         workgroupBarrier(); // the tile before is used up
         store_rows(thread, rows0);
-        if ROW_PAIRS > 1u {
-            store_rows(thread + 2u * THREADS, rows1);
-        }
+        store_rows(thread + 2u * THREADS, rows1);
         if ROW_PAIRS > 2u {
             store_rows(thread + 4u * THREADS, rows2);
             store_rows(thread + 6u * THREADS, rows3);
         }
         store_line(thread, line0);
-        store_line(thread + THREADS, line1);
-        store_line(thread + 2u * THREADS, line2);
-        workgroupBarrier();
-        for (var depth = 0u; depth < DEPTH; depth++) {
-            let row = depth * ROW_STRIDE + own_row;
-            let line = depth * LINE_STRIDE + own_query;
-            let tile = Tile(
-                tile_rows[row],
-                tile_rows[row + ROW_GROUPS],
-                tile_rows[row + 2u * ROW_GROUPS],
-                tile_rows[row + 3u * ROW_GROUPS],
-                tile_rows[row + 4u * ROW_GROUPS],
-                tile_rows[row + 5u * ROW_GROUPS],
-                tile_rows[row + 6u * ROW_GROUPS],
-                tile_rows[row + 7u * ROW_GROUPS],
-            );
-            a0 = dots(a0, tile, tile_lines[line]);
-            b0 = dots(b0, tile, tile_lines[line + QUERY_GROUPS]);
-            a1 = dots(a1, tile, tile_lines[line + 2u * QUERY_GROUPS]);
-            b1 = dots(b1, tile, tile_lines[line + 3u * QUERY_GROUPS]);
-            a2 = dots(a2, tile, tile_lines[line + 4u * QUERY_GROUPS]);
-            b2 = dots(b2, tile, tile_lines[line + 5u * QUERY_GROUPS]);
+        if LINE_LOADS > 1u {
+            store_line(thread + THREADS, line1);
         }
+        workgroupBarrier();
+        own = add_group(own, 0u, own_row, own_query);
+        own = add_group(own, 1u, own_row, own_query);
+        own = add_group(own, 2u, own_row, own_query);
+        own = add_group(own, 3u, own_row, own_query);
     }
     let query = first_query + own_query;
-    let a_low = join(a0.low, a1.low, a2.low);
-    let a_high = join(a0.high, a1.high, a2.high);
+    let a_low = join(own.a0.low, own.a1.low, own.a2.low);
+    let a_high = join(own.a0.high, own.a1.high, own.a2.high);
     write_tile(a_low, a_high, group.y, query, first_row + own_row);
-    let b_low = join(b0.low, b1.low, b2.low);
-    let b_high = join(b0.high, b1.high, b2.high);
+    let b_low = join(own.b0.low, own.b1.low, own.b2.low);
+    let b_high = join(own.b0.high, own.b1.high, own.b2.high);
     write_tile(b_low, b_high, group.y, query + QUERY_GROUPS, first_row + own_row);
 }

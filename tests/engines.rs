@@ -144,6 +144,7 @@ fn gpu_engines() -> Vec<Box<dyn Engine>> {
         binding_bytes: Some(1 << 20),
         integers: Some(Integers::Halves),
         dispatch_time: Some(std::time::Duration::from_micros(1)),
+        bundle_slots: Some(1),
         ..GpuOptions::default()
     };
     let wide = GpuOptions { integers: Some(Integers::Wide), ..GpuOptions::default() };
@@ -489,4 +490,37 @@ fn shards_stay_on_a_gpu_by_recent_use() {
     engine.renew().unwrap();
     let batch = Batch { shard: cases[3].view(), queries: &cases[3].queries };
     engine.answer(&[batch], &mut |_, _, answer| assert_eq!(answer, cases[3].answers[0])).unwrap();
+}
+
+/// A bundle goes to the device once while it lives and there is a place for it, whatever asks for
+/// it; more bundles than there are places are answered all the same.
+#[cfg(feature = "gpu")]
+#[test]
+fn bundles_stay_on_a_gpu() {
+    let many = Case::of_table(&(128, 1, 192, 70, Random));
+    let two_keys = Case::of_table(&(2048, 1, 192, 3, Random));
+    // Queries of one secret are answered as if each had come with a bundle of its own.
+    let shared = Case::sharing_bundles(&Case::of_table(&(128, 1, 256, 70, Random)));
+    let options = GpuOptions { bundle_slots: Some(40), ..GpuOptions::default() };
+    let Some(mut engine) = gpu_engine(&options) else { return };
+    let mut before = engine.bundles_uploaded();
+    let mut ask = |engine: &mut GpuEngine, cases: &[(&Case, usize)], uploads: u64| {
+        check(engine, cases);
+        assert_eq!(engine.bundles_uploaded() - before, uploads);
+        before = engine.bundles_uploaded();
+    };
+    ask(&mut engine, &[(&shared, 16)], 1);
+    ask(&mut engine, &[(&shared, 70), (&shared, 16)], 4);
+    ask(&mut engine, &[(&two_keys, 3), (&shared, 1)], 3);
+    ask(&mut engine, &[(&two_keys, 3), (&shared, 17)], 0);
+    // The least recently used make room: all of them, for 70 different ones in rounds of 40.
+    ask(&mut engine, &[(&many, 70)], 70);
+    ask(&mut engine, &[(&shared, 70)], 5);
+    // Many short lives: addresses come again, answers do not.
+    for round in 0..50 {
+        let case = Case::of_table(&(128, 1, 192, 1, if round % 2 == 0 { Random } else { Carries }));
+        ask(&mut engine, &[(&case, 1)], 1);
+    }
+    // More rounds than are under way at a time.
+    check(&mut engine, &[(&many, 70), (&shared, 70), (&two_keys, 3), (&many, 61), (&shared, 9)]);
 }

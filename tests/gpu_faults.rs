@@ -277,7 +277,7 @@ fn shards_come_and_go_while_others_are_answered() {
     let Some((mut engine, faults)) = shards.engine(4) else { return };
     let store = store(&engine);
     let (ended, ends) = channel::<()>();
-    let drawn = |label: &str| cases::bytes(&format!("sotto gpu faults {seed} {label}"), 1200);
+    let drawn = |label: &str| cases::bytes(&format!("sotto gpu faults {seed} {label}"), 450);
     let before = engine.uploads();
     let (store, shards, drawn) = (&*store, &shards, &drawn);
     thread::scope(|scope| {
@@ -295,15 +295,15 @@ fn shards_come_and_go_while_others_are_answered() {
         for (round, draw) in drawn("answers").as_chunks::<3>().0.iter().enumerate() {
             // At first with what is there only, then anything, then with failures.
             let mut asked: Vec<_> = draw.iter().map(|at| usize::from(at % 8)).collect();
-            if round < 100 {
+            if round < 50 {
                 asked.retain(|&at| store.presence(&shards.view(at)) == Presence::Here);
             }
-            if round > 200 && round % 20 == 0 {
-                let fault = [Fault::LostAtSubmission, Fault::OutOfMemory][round / 20 % 2];
+            if round > 100 && round % 10 == 0 {
+                let fault = [Fault::LostAtSubmission, Fault::OutOfMemory][round / 10 % 2];
                 faults.arm(fault, 1 + u64::from(draw[0] % 16));
             }
             if let Err(said) = shards.ask(&mut engine, &asked) {
-                assert!(round > 200, "{said}");
+                assert!(round > 100, "{said}");
                 lost += 1;
                 while engine.renew().is_err() {}
             }

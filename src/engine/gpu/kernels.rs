@@ -17,6 +17,7 @@ use wgpu::{
 use super::super::{EngineError, Integers};
 use super::device::Gpu;
 use crate::arith::P_INVERSE;
+use crate::limits::BATCH_QUERIES_PER_SCAN_MAX;
 use crate::params::{D, P, Q};
 
 /// Threads of a scan or pack workgroup.
@@ -26,17 +27,21 @@ pub(super) const FINISH_THREADS: u32 = 1024;
 /// Rows a narrow scan's workgroup has.
 pub(super) const NARROW_ROWS: u32 = 8;
 /// Most queries of a narrow scan.
-pub(super) const NARROW_QUERIES: u32 = 2;
+pub(super) const NARROW_QUERIES: u32 = 4;
+/// Queries a wide scan has, or a multiple.
+pub(super) const WIDE_QUERIES: u32 = 8;
 /// 16-byte groups of columns in a tile of the wide scan.
 pub(super) const DEPTH: u32 = 4;
 /// Terms a pack workgroup stages at once.
 const CHUNK: u32 = 16;
 /// Terms of a pack workgroup.
 pub(super) const SPLIT_TERMS: u32 = 256;
+/// Words of one bundle's place in the pool of keys: those of two keys.
+pub(super) const SLOT_WORDS: usize = 2 * 3 * D;
 /// What fits into 4 GiB of 32-bit words, and less than the least there is of a binding: 128 MiB.
 pub(super) const BINDING_BYTES_MIN: u64 = 64 << 20;
 /// Workgroup memory of the largest kernel, the wide scan of eight queries.
-pub(super) const WORKGROUP_BYTES_MAX: u32 = DEPTH * 16 * ((THREADS / 4 * 8 + 1) + (4 * 2 * 3 + 1));
+pub(super) const WORKGROUP_BYTES_MAX: u32 = DEPTH * 16 * ((THREADS / 4 * 8 + 2) + (4 * 2 * 3 + 2));
 
 /// The numbers of one dispatch: `Job` of shaders/job.wgsl, which says what they are.
 #[derive(Debug, Clone, Copy, Default, Pod, Zeroable)]
@@ -51,16 +56,23 @@ pub(super) struct Job {
     pub(super) part_count: u32,
     pub(super) first_tile: u32,
     pub(super) row_groups: u32,
+    pub(super) scan_queries: u32,
+    pub(super) first_query: u32,
     pub(super) split_groups: u32,
     pub(super) column_splits: u32,
     pub(super) rotation_step: u32,
     pub(super) term_splits: u32,
     pub(super) response_bits: u32,
+    pub(super) key_slots: [u32; BATCH_QUERIES_PER_SCAN_MAX / 2],
 }
+
+// What every device that has immediates takes.
+const _: () = assert!(size_of::<Job>() <= 128);
 
 /// One kernel with its tile.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kernel {
+    Split,
     ScanNarrow { queries: u32 },
     ScanWide { query_groups: u32 },
     Pack { integers: Integers, packs: u32, queries: u32, query_groups: u32 },
@@ -70,16 +82,16 @@ pub(super) enum Kernel {
 impl Kernel {
     /// Every kernel a device runs with these integers, the smallest tiles of each kind first.
     pub(super) fn all(integers: &[Integers]) -> Vec<Kernel> {
-        let mut all = vec![Kernel::Finish];
-        all.extend([1, 2].map(|queries| Kernel::ScanNarrow { queries }));
-        all.extend([4, 8, 16].map(|query_groups| Kernel::ScanWide { query_groups }));
+        let mut all = vec![Kernel::Split, Kernel::Finish];
+        all.extend([1, 2, 4].map(|queries| Kernel::ScanNarrow { queries }));
+        all.extend([4, 8].map(|query_groups| Kernel::ScanWide { query_groups }));
         for &integers in integers {
             let queries = match integers {
                 Integers::Wide => 4,
                 Integers::Halves => 2, // three sums a product instead of two
             };
             for packs in [1, 4] {
-                for (queries, query_groups) in [(1, 1), (queries, 1), (queries, 4)] {
+                for (queries, query_groups) in [(1, 1), (queries, 1), (queries, 2), (queries, 4)] {
                     all.push(Kernel::Pack { integers, packs, queries, query_groups });
                 }
             }
@@ -90,6 +102,7 @@ impl Kernel {
     /// Name of the entry point.
     pub(super) fn entry(self) -> &'static str {
         match self {
+            Kernel::Split => "split",
             Kernel::ScanNarrow { .. } => "scan_narrow",
             Kernel::ScanWide { .. } => "scan_wide",
             Kernel::Pack { .. } => "pack",
@@ -103,7 +116,7 @@ impl Kernel {
             Kernel::ScanNarrow { .. } => NARROW_ROWS,
             Kernel::ScanWide { query_groups } => THREADS / query_groups * 8,
             Kernel::Pack { packs, .. } => packs,
-            Kernel::Finish => 1,
+            Kernel::Split | Kernel::Finish => 1,
         }
     }
 
@@ -113,7 +126,7 @@ impl Kernel {
             Kernel::ScanNarrow { queries } => queries,
             Kernel::ScanWide { query_groups } => 2 * query_groups,
             Kernel::Pack { queries, query_groups, .. } => queries * query_groups,
-            Kernel::Finish => 1,
+            Kernel::Split | Kernel::Finish => 1,
         }
     }
 
@@ -127,6 +140,7 @@ impl Kernel {
         constant("P", P);
         constant("P_INVERSE", P_INVERSE);
         constant("D", D as u32);
+        constant("QUERIES_MAX", BATCH_QUERIES_PER_SCAN_MAX as u32);
         match self {
             Kernel::ScanNarrow { queries } => constant("QUERIES", queries),
             // The narrow kernel stands in the same text, unused.
@@ -139,12 +153,13 @@ impl Kernel {
                 constant("PACKS", packs);
                 constant("QUERIES", queries);
                 constant("QUERY_GROUPS", query_groups);
+                constant("SLOT_WORDS", SLOT_WORDS as u32);
                 constant("CHUNK", CHUNK);
                 constant("TERM_LANES", CHUNK / query_groups);
                 constant("SPLIT_TERMS", SPLIT_TERMS);
                 constant("THREAD_TERMS_MAX", SPLIT_TERMS * query_groups / CHUNK);
             }
-            Kernel::Finish => {}
+            Kernel::Split | Kernel::Finish => {}
         }
         match self {
             Kernel::Finish => constant("FINISH_THREADS", FINISH_THREADS),
@@ -152,6 +167,7 @@ impl Kernel {
         }
         text.push_str(include_str!("../../../shaders/job.wgsl"));
         let parts: &[&str] = match self {
+            Kernel::Split => &[include_str!("../../../shaders/split.wgsl")],
             Kernel::ScanNarrow { .. } => &[include_str!("../../../shaders/scan.wgsl")],
             Kernel::ScanWide { .. } => &[
                 include_str!("../../../shaders/scan.wgsl"),
@@ -179,7 +195,7 @@ pub(super) struct Pipelines {
     pub(super) integers: Integers,
     /// Group 0: a part of a shard, or the finish's tables.
     pub(super) part: BindGroupLayout,
-    /// Group 1 of scan and pack: one buffer read, one written.
+    /// Group 1 of scan and pack, group 0 of the split: one buffer read, one written.
     pub(super) product: BindGroupLayout,
     /// Group 1 of the finish: two buffers read, one written.
     pub(super) finish: BindGroupLayout,
@@ -193,19 +209,33 @@ impl Pipelines {
             let product = layout(gpu, &[true, false]);
             let finish = layout(gpu, &[true, true, false]);
             let compile = |kernel: Kernel| {
-                let second = if kernel == Kernel::Finish { &finish } else { &product };
-                (kernel, compile(gpu, kernel, [&part, second]))
+                let groups: &[_] = match kernel {
+                    Kernel::Split => &[&product],
+                    Kernel::Finish => &[&part, &finish],
+                    _ => &[&part, &product],
+                };
+                (kernel, compile(gpu, kernel, groups))
             };
             let compiled = Kernel::all(integers).into_iter().map(compile).collect();
             Ok(Self { compiled, integers: integers[0], part, product, finish })
         })
     }
 
-    /// The scan for so many queries.
+    /// The scan for so many queries: a narrow one, or the widest whose tiles have no room to spare.
     pub(super) fn scan(&self, queries: u32) -> &(Kernel, ComputePipeline) {
-        self.smallest(queries, |kernel| {
-            matches!(kernel, Kernel::ScanNarrow { .. } | Kernel::ScanWide { .. })
-        })
+        if queries <= NARROW_QUERIES {
+            return self.smallest(queries, |kernel| matches!(kernel, Kernel::ScanNarrow { .. }));
+        }
+        let room = queries.next_multiple_of(WIDE_QUERIES);
+        let exact = |kernel: Kernel| {
+            matches!(kernel, Kernel::ScanWide { .. }) && room.is_multiple_of(kernel.tile_queries())
+        };
+        self.smallest(room, exact)
+    }
+
+    /// The split of columns into digits.
+    pub(super) fn split(&self) -> &(Kernel, ComputePipeline) {
+        self.smallest(1, |kernel| kernel == Kernel::Split)
     }
 
     /// The pack for so many packs and queries.
@@ -247,15 +277,16 @@ fn layout(gpu: &Gpu, read_only: &[bool]) -> BindGroupLayout {
     gpu.device.create_bind_group_layout(&descriptor)
 }
 
-fn compile(gpu: &Gpu, kernel: Kernel, groups: [&BindGroupLayout; 2]) -> ComputePipeline {
+fn compile(gpu: &Gpu, kernel: Kernel, groups: &[&BindGroupLayout]) -> ComputePipeline {
     let name = format!("{kernel:?}");
+    let groups: Vec<_> = groups.iter().copied().map(Some).collect();
     let module = gpu.device.create_shader_module(ShaderModuleDescriptor {
         label: Some(&name),
         source: ShaderSource::Wgsl(kernel.source().into()),
     });
     let layout = gpu.device.create_pipeline_layout(&PipelineLayoutDescriptor {
         label: Some(&name),
-        bind_group_layouts: &groups.map(Some),
+        bind_group_layouts: &groups,
         immediate_size: size_of::<Job>() as u32,
     });
     gpu.device.create_compute_pipeline(&ComputePipelineDescriptor {

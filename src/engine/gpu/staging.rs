@@ -120,15 +120,12 @@ impl Staging {
 }
 
 /// The way back.
+#[derive(Default)]
 pub(super) struct Readback {
     shared: Option<Shared>,
 }
 
 impl Readback {
-    pub(super) fn new() -> Self {
-        Self { shared: None }
-    }
-
     /// A buffer of at least so many bytes; made anew only when a batch is larger than all before.
     pub(super) fn buffer(&mut self, gpu: &Gpu, bytes: u64) -> Buffer {
         if self.shared.as_ref().is_none_or(|shared| shared.buffer.size() < bytes) {

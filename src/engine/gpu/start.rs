@@ -11,19 +11,20 @@ use wgpu::{Adapter, BindGroup, BufferDescriptor, BufferUsages, ComputePassDescri
 
 use super::super::select::prove;
 use super::super::{
-    Answer, Batch, EncryptedQuery, Engine, EngineError, GpuInfo, Integers, ShardStore, ShardView,
-    StageTimes,
+    Answer, Batch, CallBounds, EncryptedQuery, Engine, EngineError, GpuInfo, Integers, ShardStore,
+    ShardView, StageTimes,
 };
 use super::Opened;
+use super::bundles::{self, Bundles};
 use super::device::{self, Gpu, WAIT_TIME};
 use super::faults::{Fault, Faults};
 use super::kernels::{self, Pipelines};
 use super::lane::{Rates, Recorder};
 use super::resident::Store;
-use super::staging::{Readback, Staging};
+use super::staging::Staging;
 use crate::arith::ntt::Ntt;
 use crate::arith::{Isa, Rings, inverse, pow};
-use crate::limits::BATCH_QUERIES_PER_SCAN_MAX;
+use crate::limits::{BATCH_QUERIES_PER_SCAN_MAX, GPU_CALL_QUERIES_MAX};
 use crate::params::{D, HALF, Shape};
 use crate::scheme::KeyBundle;
 
@@ -46,6 +47,8 @@ pub struct GpuOptions {
     pub integers: Option<Integers>,
     /// What one dispatch is planned to take: for tests of how work is cut.
     pub dispatch_time: Option<Duration>,
+    /// Key bundles the device keeps: for tests of how they make room.
+    pub bundle_slots: Option<usize>,
     /// What goes wrong: for tests of failures.
     pub faults: Faults,
 }
@@ -77,8 +80,9 @@ impl GpuEngine {
     }
 
     /// Device time of one batch on a shard that is there (it is brought up where it is not), by
-    /// repeating each stage until it can be told from the submission around it. Dispatches are not
-    /// cut. For benchmarks: nothing is added to [`Engine::stage_times`].
+    /// repeating each stage until it can be told from the submission around it; `prepare` is the
+    /// split into digits, without the copies to the device. Dispatches are not cut. For
+    /// benchmarks: nothing is added to [`Engine::stage_times`].
     pub fn time_stages(
         &mut self,
         shard: &ShardView<'_>,
@@ -86,6 +90,11 @@ impl GpuEngine {
     ) -> Result<StageTimes, EngineError> {
         let opened = self.opened.as_mut().ok_or_else(|| lost(&self.info))?;
         opened.time_stages(shard, queries)
+    }
+
+    /// Key bundles that went to the device since it was opened.
+    pub fn bundles_uploaded(&self) -> u64 {
+        self.opened.as_ref().map_or(0, |opened| opened.bundles.uploaded())
     }
 
     /// Shards brought up so far.
@@ -151,6 +160,10 @@ impl Engine for GpuEngine {
         format!("gpu {}, {integers}, {budget} MiB for shards", self.info.name)
     }
 
+    fn call_bounds(&self) -> CallBounds {
+        CallBounds { shards_max: GPU_CALL_QUERIES_MAX, queries_max: GPU_CALL_QUERIES_MAX }
+    }
+
     fn store(&self) -> Option<Arc<dyn ShardStore>> {
         Some(Arc::clone(&self.store) as Arc<dyn ShardStore>)
     }
@@ -214,13 +227,12 @@ impl Opened {
         let mut opened = Self {
             transform: transform(&gpu, &pipelines)?,
             staging: Staging::new(&gpu)?,
-            readback: Readback::new(),
             open: store.open(&gpu, &pipelines.part, binding_bytes),
             budget,
             store: Arc::clone(store),
-            lanes: Vec::new(),
+            bundles: Bundles::new(&gpu, options.bundle_slots.unwrap_or(bundles::SLOTS))?,
+            rounds: Default::default(),
             rates: Rates::UNKNOWN,
-            scratch: Vec::new(),
             binding_bytes: device_bytes,
             gpu,
             pipelines,

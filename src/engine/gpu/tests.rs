@@ -52,13 +52,12 @@ fn the_job_has_the_same_fields_on_both_sides() {
             .iter()
             .map(|member| (member.name.clone().unwrap_or_default(), member.offset as usize))
             .collect();
-        // Debug names the fields in order, each of which is one word.
+        // Debug names the fields in order, each of which is one word, but for the last.
         let debug = format!("{:?}", Job::default());
-        let names = debug.trim_start_matches("Job { ").trim_end_matches(" }").split(", ");
-        let own: Vec<_> = names
-            .enumerate()
-            .map(|(at, field)| (field.split(':').next().unwrap_or_default().to_owned(), at * 4))
-            .collect();
+        let fields = debug.trim_start_matches("Job { ").split(": ");
+        let names = fields.filter_map(|field| field.split(' ').next_back());
+        let own: Vec<_> =
+            names.zip(0..found.len()).map(|(name, at)| (name.to_owned(), at * 4)).collect();
         assert_eq!(found, own, "{kernel:?}");
     }
 }
@@ -81,23 +80,47 @@ fn workgroup_memory_stays_within_what_is_asked_of_a_device() {
     }
 }
 
+/// A kernel as the device's driver gets it: its operations, each with its words.
+fn operations(kernel: Kernel) -> Vec<Vec<u32>> {
+    use naga::back::spv;
+    let module = parse(kernel);
+    let info = Validator::new(ValidationFlags::all(), Capabilities::all()).validate(&module);
+    let options = spv::Options { lang_version: (1, 6), ..spv::Options::default() };
+    let words = spv::write_vec(&module, &info.unwrap(), &options, None).unwrap();
+    let mut rest = &words[5..]; // after the header
+    let mut operations = Vec::new();
+    while let [first, ..] = *rest {
+        let (operation, after) = rest.split_at((first >> 16) as usize);
+        operations.push([&[first & 0xffff], &operation[1..]].concat());
+        rest = after;
+    }
+    operations
+}
+
 /// Four products an instruction are the whole plan of the scan: none may come out as shifts.
 #[test]
 fn dot_products_are_instructions() {
-    use naga::back::spv;
     const OP_S_DOT: u32 = 4450;
-    for kernel in [Kernel::ScanNarrow { queries: 1 }, Kernel::ScanWide { query_groups: 16 }] {
-        let module = parse(kernel);
-        let checked = Validator::new(ValidationFlags::all(), Capabilities::IMMEDIATES);
-        let info = { checked }.validate(&module).unwrap();
-        let options = spv::Options { lang_version: (1, 6), ..spv::Options::default() };
-        let words = spv::write_vec(&module, &info, &options, None).unwrap();
-        let mut rest = &words[5..]; // after the header: operations, each with its length
-        let mut dots = 0;
-        while let [first, ..] = *rest {
-            dots += usize::from(first & 0xffff == OP_S_DOT);
-            rest = &rest[(first >> 16) as usize..];
-        }
+    for kernel in [Kernel::ScanNarrow { queries: 1 }, Kernel::ScanWide { query_groups: 8 }] {
+        let dots = operations(kernel).iter().filter(|operation| operation[0] == OP_S_DOT).count();
         assert_eq!(dots, 4, "{kernel:?}: one a word of 16 columns, in the function all rows call");
     }
+}
+
+/// A product of 64 bits whose factors are not known to have 32 would be three multiplications.
+#[test]
+fn wide_products_are_of_widened_words() {
+    const OP_TYPE_INT: u32 = 21;
+    const OP_TYPE_VECTOR: u32 = 23;
+    const OP_U_CONVERT: u32 = 113;
+    const OP_I_MUL: u32 = 132;
+    let kernel = Kernel::Pack { integers: Integers::Wide, packs: 4, queries: 4, query_groups: 4 };
+    let all = operations(kernel);
+    let of = |wanted: u32| all.iter().filter(move |operation| operation[0] == wanted);
+    let long = of(OP_TYPE_INT).find(|int| int[2] == 64).expect("64-bit integers")[1];
+    let longs = of(OP_TYPE_VECTOR).find(|vector| vector[2] == long).expect("four of them")[1];
+    let widened: Vec<u32> = of(OP_U_CONVERT).map(|convert| convert[2]).collect();
+    let products: Vec<_> = of(OP_I_MUL).filter(|product| product[1] == longs).collect();
+    assert_eq!(products.len(), 1, "in the function all queries call");
+    assert!(products[0][3..].iter().all(|factor| widened.contains(factor)), "{products:?}");
 }
