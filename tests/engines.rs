@@ -492,6 +492,23 @@ fn shards_stay_on_a_gpu_by_recent_use() {
     engine.answer(&[batch], &mut |_, _, answer| assert_eq!(answer, cases[3].answers[0])).unwrap();
 }
 
+/// The same shard and vectors, each 16 queries under the bundle of the first of them.
+#[cfg(feature = "gpu")]
+fn sharing_bundles(case: &Case) -> Case {
+    let Case { name, shape, matrix, tables, queries, .. } = case;
+    let queries = queries.iter().enumerate().map(|(index, query)| EncryptedQuery {
+        vector: query.vector.clone(),
+        bundle: queries[index / 16 * 16].bundle.clone(),
+    });
+    let queries: Vec<_> = queries.collect();
+    let answers = queries
+        .iter()
+        .map(|q| sotto::scheme::reference::answer(shape, matrix, tables, &q.vector, &q.bundle))
+        .collect();
+    let (matrix, tables) = (matrix.clone(), tables.clone());
+    Case { name: format!("{name}, shared"), shape: *shape, matrix, tables, queries, answers }
+}
+
 /// A bundle goes to the device once while it lives and there is a place for it, whatever asks for
 /// it; more bundles than there are places are answered all the same.
 #[cfg(feature = "gpu")]
@@ -500,7 +517,7 @@ fn bundles_stay_on_a_gpu() {
     let many = Case::of_table(&(128, 1, 192, 70, Random));
     let two_keys = Case::of_table(&(2048, 1, 192, 3, Random));
     // Queries of one secret are answered as if each had come with a bundle of its own.
-    let shared = Case::sharing_bundles(&Case::of_table(&(128, 1, 256, 70, Random)));
+    let shared = sharing_bundles(&Case::of_table(&(128, 1, 256, 70, Random)));
     let options = GpuOptions { bundle_slots: Some(40), ..GpuOptions::default() };
     let Some(mut engine) = gpu_engine(&options) else { return };
     let mut before = engine.bundles_uploaded();
