@@ -9,17 +9,23 @@
 mod cases;
 
 use std::collections::HashSet;
-use std::sync::Barrier;
 use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::sync::{Arc, Barrier};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use cases::{Case, Fill, gpu_engine};
 use sotto::engine::{
-    Batch, ContentId, Engine, EngineError, Fault, Faults, GpuEngine, GpuOptions, Presence,
-    ShardStore, ShardView,
+    Batch, ContentId, Engine, EngineChoice, EngineError, Fault, Faults, GpuEngine, GpuOptions,
+    IsaChoice, Presence, ShardStore, ShardView, select,
 };
 use sotto::params::Shape;
+use sotto::schedule::{Arrival, Owner, ScheduleBounds};
+use sotto::worker::{Job, Outcome, Queue, WorkCounters, Workers};
+use tokio::sync::mpsc::unbounded_channel;
+
+/// A test that waits longer than this has failed.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Shards of one shape, with names; two queries each.
 struct Shards(Vec<Case>);
@@ -80,7 +86,7 @@ fn counts() -> impl Iterator<Item = u64> {
     std::iter::successors(Some(1), |count| Some(count + 1 + count / 2))
 }
 
-fn store(engine: &GpuEngine) -> std::sync::Arc<dyn ShardStore> {
+fn store(engine: &GpuEngine) -> Arc<dyn ShardStore> {
     engine.store().expect("a GPU has a store")
 }
 
@@ -164,20 +170,26 @@ fn a_device_lost_during_an_upload_is_noticed_and_comes_back() {
 }
 
 #[test]
-fn memory_that_is_too_small_for_lanes_is_an_error_and_comes_back() {
+fn memory_that_is_too_small_for_lanes_is_an_error_and_comes_back_with_fewer_shards() {
     let shards = Shards::new(3);
-    let Some((mut engine, faults)) = shards.engine(3) else { return };
-    let store = store(&engine);
-    (0..3).for_each(|at| store.upload(&shards.view(at)).unwrap());
     for count in counts() {
-        // The shards are here, and there is one lane.
+        let Some((mut engine, faults)) = shards.engine(4) else { return };
+        let store = store(&engine);
+        // All are here, and there is one lane.
+        (0..3).for_each(|at| store.upload(&shards.view(at)).unwrap());
         faults.arm(Fault::OutOfMemory, count);
         let asked = shards.ask(&mut engine, &[0, 1, 2]);
         if faults.left(Fault::OutOfMemory) > 0 {
             assert!(asked.is_ok() && count > 1, "{count}: {asked:?}");
             break;
         }
-        shards.comes_back(&mut engine, &*store, &asked.unwrap_err());
+        let said = asked.unwrap_err();
+        assert!(said.to_string().to_lowercase().contains("memory"), "{said}");
+        if count == 1 {
+            shards.comes_back(&mut engine, &*store, &said);
+            let here = (0..3).filter(|&at| store.presence(&shards.view(at)) == Presence::Here);
+            assert_eq!(here.count(), 2, "a quarter is left for lanes");
+        }
     }
 }
 
@@ -265,7 +277,7 @@ fn shards_come_and_go_while_others_are_answered() {
     let Some((mut engine, faults)) = shards.engine(4) else { return };
     let store = store(&engine);
     let (ended, ends) = channel::<()>();
-    let drawn = |label: &str| cases::bytes(&format!("sotto gpu faults {seed} {label}"), 1200);
+    let drawn = |label: &str| cases::bytes(&format!("sotto gpu faults {seed} {label}"), 450);
     let before = engine.uploads();
     let (store, shards, drawn) = (&*store, &shards, &drawn);
     thread::scope(|scope| {
@@ -283,15 +295,15 @@ fn shards_come_and_go_while_others_are_answered() {
         for (round, draw) in drawn("answers").as_chunks::<3>().0.iter().enumerate() {
             // At first with what is there only, then anything, then with failures.
             let mut asked: Vec<_> = draw.iter().map(|at| usize::from(at % 8)).collect();
-            if round < 100 {
+            if round < 50 {
                 asked.retain(|&at| store.presence(&shards.view(at)) == Presence::Here);
             }
-            if round > 200 && round % 20 == 0 {
-                let fault = [Fault::LostAtSubmission, Fault::OutOfMemory][round / 20 % 2];
+            if round > 100 && round % 10 == 0 {
+                let fault = [Fault::LostAtSubmission, Fault::OutOfMemory][round / 10 % 2];
                 faults.arm(fault, 1 + u64::from(draw[0] % 16));
             }
             if let Err(said) = shards.ask(&mut engine, &asked) {
-                assert!(round > 200, "{said}");
+                assert!(round > 100, "{said}");
                 lost += 1;
                 while engine.renew().is_err() {}
             }
@@ -303,4 +315,73 @@ fn shards_come_and_go_while_others_are_answered() {
     faults.arm(Fault::OutOfMemory, 0);
     engine.renew().unwrap();
     shards.ask(&mut engine, &[0, 1, 2, 3, 4, 5, 6, 7]).unwrap();
+}
+
+impl sotto::worker::Shards for Shards {
+    fn view(&self, shard: u32) -> Option<ShardView<'_>> {
+        Some(Shards::view(self, shard as usize))
+    }
+}
+
+/// Every query of every shard gets its answer, once; how many were asked.
+fn ask_queue(queue: &Queue, shards: &Shards) -> u64 {
+    let (outcomes, mut answered) = unbounded_channel();
+    let asked = 2 * shards.0.len();
+    for index in 0..asked {
+        let (shard, query) = (index / 2, shards.0[index / 2].queries[index % 2].clone());
+        let now = Instant::now();
+        let bytes = query.vector.len();
+        let item = Job { query, index, outcomes: outcomes.clone() };
+        let (owner, shard, deadline) = (Owner(1), shard as u32, now + PATIENCE);
+        let admitted = queue.admit(now, Arrival { owner, shard, bytes, deadline, item });
+        assert!(admitted.is_ok(), "overloaded");
+    }
+    drop(outcomes);
+    let mut given = HashSet::new();
+    while let Some((index, outcome)) = answered.blocking_recv() {
+        assert!(given.insert(index), "query {index} answered twice");
+        let Outcome::Answered(answer) = outcome else { panic!("query {index}: {outcome:?}") };
+        assert_eq!(answer, shards.0[index / 2].answers[index % 2], "query {index}");
+    }
+    assert_eq!(given.len(), asked);
+    asked as u64
+}
+
+#[test]
+fn the_processor_answers_what_a_gpu_fails_at_and_the_gpu_comes_back() {
+    let shards = Arc::new(Shards::new(6));
+    let Some((engine, faults)) = shards.engine(3) else { return };
+    let processor = select(EngineChoice::Cpu, IsaChoice::Auto, None).unwrap();
+    let engines = vec![processor, Box::new(engine) as Box<dyn Engine>];
+    let workers = Workers::start(engines, shards.clone(), ScheduleBounds::default()).unwrap();
+    let (queue, counters) = (workers.queue(), workers.counters());
+    let mut asked = 0;
+    let mut ask_until = |what: &str, done: &dyn Fn(&WorkCounters) -> bool| {
+        let begun = Instant::now();
+        while !done(&counters) {
+            asked += ask_queue(&queue, &shards);
+            assert!(begun.elapsed() < PATIENCE, "in vain: {what}: {counters:?}");
+        }
+    };
+    let answered_by_device = |c: &WorkCounters| c.answered_by_device.get();
+    ask_until("a GPU answers", &|c| answered_by_device(c) > 0);
+    for (fault, occasion) in [(Fault::LostAtSubmission, 2), (Fault::LostAtReadBack, 1)] {
+        let before = (counters.device_failures.get(), counters.renewals.get());
+        faults.arm(Fault::NotRenewed, 2);
+        faults.arm(fault, occasion);
+        ask_until("it fails", &|c| c.device_failures.get() > before.0);
+        ask_until("it comes back", &|c| c.renewals.get() > before.1);
+        let before = answered_by_device(&counters);
+        ask_until("it answers again", &|c| answered_by_device(c) > before);
+    }
+    drop(workers);
+    let answered = [
+        &counters.answered_by_device,
+        &counters.answered_by_device_after_upload,
+        &counters.answered_by_processor,
+        &counters.answered_by_processor_after_failure,
+    ];
+    assert_eq!(answered.iter().map(|counter| counter.get()).sum::<u64>(), asked, "{counters:?}");
+    assert!(counters.answered_by_processor_after_failure.get() > 0, "{counters:?}");
+    assert_eq!(counters.renewals_failed.get(), 4);
 }

@@ -5,9 +5,9 @@
 use std::sync::Arc;
 
 use rayon::prelude::*;
-use sotto::engine::{Answer, EncryptedQuery, GpuKind, ShardView, gpus};
+use sotto::engine::{Answer, EncryptedQuery, ShardView};
 #[cfg(feature = "gpu")]
-use sotto::engine::{GpuEngine, GpuOptions};
+use sotto::engine::{GpuEngine, GpuKind, GpuOptions, gpus};
 use sotto::params::{D, P, Q, Shape};
 use sotto::scheme::{KeyBundle, reference};
 
@@ -113,12 +113,30 @@ impl Case {
         Self::new(name, shape, queries, fill)
     }
 
+    /// The same shard and vectors, each 16 queries under the bundle of the first of them.
+    #[cfg(feature = "gpu")]
+    pub(crate) fn sharing_bundles(case: &Self) -> Self {
+        let Self { name, shape, matrix, tables, queries, .. } = case;
+        let queries = queries.iter().enumerate().map(|(index, query)| EncryptedQuery {
+            vector: query.vector.clone(),
+            bundle: queries[index / 16 * 16].bundle.clone(),
+        });
+        let queries: Vec<_> = queries.collect();
+        let answers = queries
+            .par_iter()
+            .map(|q| reference::answer(shape, matrix, tables, &q.vector, &q.bundle))
+            .collect();
+        let (matrix, tables) = (matrix.clone(), tables.clone());
+        Self { name: format!("{name}, shared"), shape: *shape, matrix, tables, queries, answers }
+    }
+
     pub(crate) fn view(&self) -> ShardView<'_> {
         ShardView { shape: &self.shape, matrix: &self.matrix, tables: &self.tables, content: None }
     }
 }
 
 /// The number of the adapter whose name holds what SOTTO_TEST_GPU says, or else of a real one.
+#[cfg(feature = "gpu")]
 pub(crate) fn gpu() -> Option<usize> {
     let wanted = std::env::var("SOTTO_TEST_GPU").ok();
     let found = gpus().into_iter().find(|info| match &wanted {

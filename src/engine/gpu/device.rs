@@ -5,6 +5,7 @@
 //! adapter is worth taking is `select.rs`'s to say.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -106,6 +107,11 @@ fn lacks(adapter: &Adapter) -> Option<String> {
     short.map(|(what, found, wanted)| format!("{what}: it has {found}, {wanted} are needed"))
 }
 
+/// What shards may have of so many bytes, for the rest of the work to have some as well.
+pub(super) fn beside_work(bytes: u64) -> u64 {
+    bytes - WORK_BYTES.min(bytes / 4)
+}
+
 /// An open device. Clones are the same device.
 #[derive(Clone)]
 pub(super) struct Gpu {
@@ -115,6 +121,8 @@ pub(super) struct Gpu {
     device_type: DeviceType,
     /// What the driver said when the device went away.
     lost: Arc<Mutex<Option<String>>>,
+    /// There was no memory for something else than a shard.
+    full: Arc<AtomicBool>,
     faults: Faults,
 }
 
@@ -149,7 +157,8 @@ impl Gpu {
             said.get_or_insert(format!("lost ({reason:?}): {message}"));
         });
         let (device_type, faults) = (adapter.get_info().device_type, faults.clone());
-        let gpu = Self { device, queue, info, device_type, lost, faults };
+        let full = Arc::default();
+        let gpu = Self { device, queue, info, device_type, lost, full, faults };
         // What no scope catches: a device that is going away.
         let said = Arc::clone(&gpu.lost);
         gpu.device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
@@ -164,7 +173,12 @@ impl Gpu {
         &self,
         work: impl FnOnce() -> Result<T, EngineError>,
     ) -> Result<T, EngineError> {
-        let done = self.caught(work).map_err(|error| self.failed(&error))?;
+        let done = self.caught(work).map_err(|error| {
+            if matches!(error, wgpu::Error::OutOfMemory { .. }) {
+                self.full.store(true, Ordering::Relaxed);
+            }
+            self.failed(&error)
+        })?;
         self.alive()?;
         done
     }
@@ -213,8 +227,12 @@ impl Gpu {
         };
         let piece = || self.caught(|| self.device.create_buffer(&descriptor)).ok();
         let pieces: Vec<_> = std::iter::from_fn(piece).take(PIECES_MAX).collect();
-        let found = pieces.len() as u64 * descriptor.size;
-        found - WORK_BYTES.min(found / 4)
+        beside_work(pieces.len() as u64 * descriptor.size)
+    }
+
+    /// Whether there was no memory for something else than a shard.
+    pub(super) fn is_full(&self) -> bool {
+        self.full.load(Ordering::Relaxed)
     }
 
     /// Gives commands to the device; inside of [`Gpu::checked`].

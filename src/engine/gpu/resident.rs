@@ -149,6 +149,11 @@ impl Store {
         self.lock().uploads
     }
 
+    /// Memory that shards take, in bytes.
+    pub(super) fn bytes(&self) -> u64 {
+        self.lock().bytes
+    }
+
     /// Memory for shards, in bytes.
     pub(super) fn budget(&self) -> u64 {
         self.lock().budget

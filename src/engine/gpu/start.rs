@@ -104,6 +104,10 @@ impl GpuEngine {
 
     /// Gives the device up, on a thread of its own: nobody knows how long a broken one takes.
     fn close(&mut self) {
+        if self.opened.as_ref().is_some_and(|opened| opened.gpu.is_full()) {
+            // Or it would be full again soon: there is less than was found or given.
+            self.options.shard_bytes = Some(device::beside_work(self.store.bytes()));
+        }
         let old = (self.opened.take(), self.store.close());
         let (tell, gone) = channel();
         let dropping = std::thread::Builder::new().name("sotto-gpu-close".into());
