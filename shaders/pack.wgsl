@@ -12,10 +12,10 @@
 // Terms are split so that one query fills a device; the finish adds the splits up.
 //
 // Floors at the standard shape: the tables read once, 100.6 MB, and 33.5 M products a query. On an
-// H200 they meet near four queries (21 us). Keys lie in a pool, each bundle once, so that queries of
-// one secret read the same words. A thread whose tile has fewer queries than room multiplies only
-// for those there are; a query group is one or more whole rows of 32 threads, so that none waits
-// for another's.
+// H200 they meet near four queries (21 us). Keys lie in a pool, each bundle once, so that queries
+// of one secret read the same words. A thread whose tile has fewer queries than room multiplies
+// only for those there are; a query group is one or more whole rows of 32 threads, so that none
+// waits for another's.
 
 // [pack][prime][slot / 32][term][slot % 32], three bytes each
 @group(0) @binding(0) var<storage, read> table: array<u32>;

@@ -64,8 +64,8 @@ struct Pending {
 }
 
 impl Opened {
-    /// Answers all works, a few rounds at a time. After an error the device is given up, and with it
-    /// what is under way.
+    /// Answers all works, a few rounds at a time. After an error the device is given up, and with
+    /// it what is under way.
     pub(super) fn answer_works(
         &mut self,
         works: &mut [Work<'_>],
