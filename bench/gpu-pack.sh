@@ -32,9 +32,10 @@ strip "$files/sotto" "$files/gpu" "$files/engines"
 } >"$files/built"
 
 if command -v apt-get dpkg >/dev/null; then
-    loaders="libvulkan1 libegl1 libglvnd0 libopengl0 libgl1 libglx0 libgles2"
+    loaders="libvulkan1 libegl1 libglvnd0 libopengl0 libgl1 libglx0 libgles2
+        libx11-6 libxext6 libxcb1 libxau6 libxdmcp6 libbsd0 libmd0"
     # shellcheck disable=SC2086 # a list
-    if (cd "$pack" && apt-get -qq download $loaders); then
+    if (cd "$pack" && apt-get -qq download $loaders 2>/dev/null); then
         for package in "$pack"/*.deb; do
             dpkg -x "$package" "$pack/loaders"
         done

@@ -16,17 +16,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
-use harness::{Built, CROWD, Recorder, Serving, options, serve};
+use harness::{Built, CROWD, Recorder, Serving, options, serve, serve_with};
 use hdrhistogram::Histogram;
 use hdrhistogram::serialization::Deserializer;
 use hdrhistogram::serialization::interval_log::{IntervalLogIterator, LogEntry};
 use sotto::bench::{
-    Arrivals, Goal, LoadError, LoadOptions, Popularity, Records, Report, SCHEMA, load,
+    Arrivals, Goal, LoadError, LoadOptions, Popularity, Records, Report, SCHEMA, Trial, load,
 };
 use sotto::client::Trust;
 use sotto::engine::{Answer, Batch, Engine, EngineChoice, EngineError, IsaChoice, select};
-use sotto::server::{Identity, Server, ServerBounds, ServerOptions, certificates};
-use sotto::shard::Database;
 use sotto::wire::message::RequestBody;
 
 const MS: Duration = Duration::from_millis(1);
@@ -98,19 +96,8 @@ fn serve_scripted(
     before: impl FnMut() + Send + 'static,
     spoiled: Option<Arc<AtomicU64>>,
 ) -> Serving {
-    let made = certificates::localhost().unwrap();
     let engine = select(EngineChoice::Cpu, IsaChoice::Auto, None).unwrap();
-    let scripted = Scripted { engine, before, spoiled, answers: 0 };
-    let server_options = ServerOptions {
-        listen: ([127, 0, 0, 1], 0).into(),
-        identity: Identity::from_pem(&made.server_pem, &made.server_key).unwrap(),
-        engines: vec![Box::new(scripted)],
-        bounds: ServerBounds::default(),
-    };
-    let server = Server::bind(server_options, Arc::new(Database::open(db).unwrap())).unwrap();
-    let address = server.local_addr();
-    tokio::spawn(server.run(std::future::pending()));
-    Serving { address, certificates: made }
+    serve_with(vec![Box::new(Scripted { engine, before, spoiled, answers: 0 })], db)
 }
 
 /// Opens once, for all who wait.
@@ -290,6 +277,19 @@ async fn what_is_written_is_what_was_measured_and_is_documented() {
         logged += histogram.len();
     }
     assert_eq!(logged, answered);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_search_that_finds_no_rate_says_so() {
+    let built = database();
+    let serving = serve(&built.db());
+    let short = short(&built, serving.address, &serving.certificates.ca_pem);
+    let options = LoadOptions { objective: Duration::ZERO, ..short };
+    let mut rates = Vec::new();
+    let mut shown = |trial: &Trial| rates.push(trial.rate);
+    let report = load(options, Goal::Limit(0.6), &mut shown).await.unwrap();
+    assert_eq!(rates, [0.6, 0.3, 0.15]);
+    assert!(report.limit.is_none() && report.trials.iter().all(|trial| !trial.within));
 }
 
 #[tokio::test(flavor = "multi_thread")]

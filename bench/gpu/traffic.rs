@@ -33,6 +33,8 @@ pub(super) struct Loop {
 pub(super) struct Traffic {
     shards: usize,
     pub(super) loops: Vec<Loop>,
+    /// Queries, of all, whose shard had to come up first: none where all are on the device.
+    waited_for_upload: u64,
     /// Random queries whose answers equal the processor's.
     checked: usize,
 }
@@ -67,9 +69,10 @@ pub(super) fn measure(
         loops.push(loader.run(outstanding, plan.traffic_time)?);
     }
     let answers = loader.collect(plan.checked)?;
+    let waited_for_upload = workers.counters().answered_by_device_after_upload.get();
     drop(workers);
     let checked = check(pool, &loader, &answers)?;
-    Ok(Traffic { shards, loops, checked })
+    Ok(Traffic { shards, loops, waited_for_upload, checked })
 }
 
 impl Loader {
@@ -171,6 +174,9 @@ impl Traffic {
         println!("outstanding   queries a second   median ms   99% within ms");
         for Loop { outstanding, queries_per_s, median_ms, p99_ms } in &self.loops {
             println!("{outstanding:11}   {queries_per_s:16.0}   {median_ms:9.3}   {p99_ms:13.3}");
+        }
+        if self.waited_for_upload > 0 {
+            println!("{} queries had to wait for their shard", self.waited_for_upload);
         }
         println!("{} answers to random queries equal the processor's on every bit", self.checked);
     }

@@ -273,7 +273,7 @@ mod tests {
     #[test]
     fn what_goes_out_late_is_late_and_errors_have_classes() {
         let ledger = ledger(1);
-        ledger.planned(0 * MS, 7); // warming up
+        ledger.planned(Duration::ZERO, 7); // warming up
         ledger.planned(110 * MS, 4);
         ledger.begun(110 * MS, 2, ledger.begin + 114 * MS);
         ledger.begun(110 * MS, 2, ledger.begin + 116 * MS);
@@ -316,7 +316,7 @@ mod tests {
         };
         assert!(settled(&|_| 20 * MS));
         assert!(!settled(&|n| 20 * MS + n * 5 * MS));
-        ledger.planned(0 * MS, 1); // is not finished
+        ledger.planned(Duration::ZERO, 1); // is not finished
         assert!(!settled(&|_| 20 * MS));
     }
 }

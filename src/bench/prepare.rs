@@ -26,7 +26,12 @@ const SECRET_BYTES: u64 = 64 << 10;
 const GROUPS_AHEAD: u64 = 16;
 
 /// Keys to ask for, with what the answer must be.
-pub struct Records(Vec<(Box<[u8]>, Box<[u8]>)>);
+pub struct Records(Vec<Record>);
+
+struct Record {
+    key: Box<[u8]>,
+    value: Box<[u8]>,
+}
 
 impl Records {
     /// Reads the builder's input, or `sotto sample`'s output.
@@ -39,7 +44,7 @@ impl Records {
         let mut records = Vec::new();
         let most = limits::VALUE_BYTES_MAX as usize;
         let errors = input::read(reader, format, most, &mut |entry| {
-            records.push((entry.key.into(), entry.value.into()));
+            records.push(Record { key: entry.key.into(), value: entry.value.into() });
             Ok::<(), std::convert::Infallible>(())
         });
         let errors = errors.map_err(|error| wrong(error.to_string()))?;
@@ -156,8 +161,8 @@ impl Maker {
         let parameters = &line.view().parameters;
         let (shard_count, groups) = (parameters.shard_count(), parameters.shape().groups() as u32);
         let mut by_shard = vec![Vec::new(); shard_count as usize];
-        for (at, (key, _)) in mix.records.iter().flat_map(|records| &records.0).enumerate() {
-            let place = locate_known(parameters.seed(), key, shard_count, groups);
+        for (at, record) in mix.records.iter().flat_map(|records| &records.0).enumerate() {
+            let place = locate_known(parameters.seed(), &record.key, shard_count, groups);
             by_shard[place.shard as usize].push(at);
         }
         let shares = mix.popularity.shares(shard_count, &mut Draws::new(mix.seed, "shards", 0));
@@ -183,7 +188,10 @@ impl Maker {
         if let (Some(all), 1..) = (&self.mix.records, records.len()) {
             let at = records[draws.below(records.len())];
             let (seed, shards) = (parameters.seed(), parameters.shard_count());
-            return (locate_known(seed, &all.0[at].0, shards, groups as u32), Expected::Record(at));
+            return (
+                locate_known(seed, &all.0[at].key, shards, groups as u32),
+                Expected::Record(at),
+            );
         }
         let group = draws.below(groups) as u32;
         (Place { shard, group, identity: draws.bytes() }, Expected::Absent)
@@ -276,7 +284,7 @@ impl Maker {
             (Outcome::Absent, Expected::Absent) => true,
             (Outcome::Found(value), &Expected::Record(at)) => {
                 let records = self.mix.records.as_ref();
-                records.is_some_and(|records| *records.0[at].1 == *value)
+                records.is_some_and(|records| *records.0[at].value == *value)
             }
             _ => false,
         }

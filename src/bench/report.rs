@@ -249,7 +249,7 @@ impl Trial {
         };
         let mut line = format!(
             "{rate:>8.1} {throughput:>10.1} {goodput:>8.1} {:>8.1} {:>8.1} {:>8.1} {:>8.1} {:>8.1} \
-             {:>6.2}% {:>6.2}% {:>6} {:>6}  {}",
+             {:>6.2}% {:>6.2}% {:>6} {:>6}  {}: {}",
             latency_ms.p50,
             latency_ms.p99,
             latency_ms.p999,
@@ -260,6 +260,7 @@ impl Trial {
             share(self.intervals.p99),
             share(self.intervals.throughput),
             if self.within { "within" } else { "beyond" },
+            self.ended,
         );
         if let Some(reason) = &self.invalid {
             let _ = write!(line, "\n         INVALID: {reason}");
@@ -286,12 +287,12 @@ fn invalid(all: &Window, measure: Measure, late_share: f64) -> Option<String> {
     (late_share > LATE_SHARE_MAX).then(|| {
         format!(
             "{:.1}% of the queries went out more than {:?} after their time (at most {:.0}% may), \
-             the last of them {:?}: the generator does not keep up. Give it processors of its own \
+             {:.1} ms at worst: the generator does not keep up. Give it processors of its own \
              (--cpus), more memory (--memory) or more front-ends",
             late_share * 1e2,
             measure.lag_max,
             LATE_SHARE_MAX * 1e2,
-            all.lag_max,
+            all.lag_max.as_secs_f64() * 1e3,
         )
     })
 }

@@ -32,6 +32,9 @@ pub(super) const LEAD: Duration = Duration::from_millis(500);
 /// How soon the time-keeper asks again where no group was in stock.
 const GLANCE: Duration = Duration::from_millis(5);
 
+/// Most of a reason that becomes part of an error's class.
+const REASON_CHARS_MAX: usize = 100;
+
 /// Connections, queries in stock and whoever verifies: what all runs of a command share.
 pub(super) struct Rig {
     clients: Vec<Client>,
@@ -137,10 +140,10 @@ async fn wait(ledger: &Ledger, time: Duration) -> (&'static str, Duration) {
         until += window;
         tokio::time::sleep_until((ledger.begin + until).into()).await;
         if ledger.settled(until) {
-            return ("the intervals are narrow", until);
+            return ("intervals narrow", until);
         }
         if until >= last {
-            return ("the time is up", until);
+            return ("time up", until);
         }
     }
 }
@@ -346,10 +349,14 @@ fn status_class(status: i32) -> String {
 }
 
 fn end_class(end: &End, silence: &str) -> String {
+    // Part of a reason is what a peer wrote.
+    let plain = |reason: &str| -> String {
+        reason.chars().filter(|c| !c.is_control()).take(REASON_CHARS_MAX).collect()
+    };
     match end {
         End::Finished => "stream: finished without an answer".into(),
         End::TimedOut => format!("time-out: {silence}"),
-        End::StreamLost(reason) => format!("stream: {reason}"),
-        End::ConnectionLost(reason) => format!("connection: {reason}"),
+        End::StreamLost(reason) => format!("stream: {}", plain(reason)),
+        End::ConnectionLost(reason) => format!("connection: {}", plain(reason)),
     }
 }

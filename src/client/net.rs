@@ -166,6 +166,7 @@ pub(super) async fn ask(
 }
 
 /// What happens on the stream of a request, as it happens.
+#[expect(clippy::large_enum_variant, reason = "handed on at once, never kept")]
 pub(crate) enum Heard {
     /// It is open: the frame goes out now.
     Opened,

@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::thread::{CpuSet, sched_setaffinity};
 use sotto::bench::{
-    Arrivals, Goal, HEADING, LoadOptions, Machine, Popularity, Records, Trial, load,
+    Arrivals, Goal, HEADING, LoadOptions, Machine, Popularity, Prepared, Records, Trial, load,
 };
 use sotto::limits;
 
@@ -127,6 +127,10 @@ pub(crate) fn run(args: Args) -> Ended {
     let mut report = report?;
     report.command_line = std::env::args().collect();
     report.machine = machine;
+    let most = report.trials.iter().map(|trial| trial.prepared).max_by_key(|made| made.bytes);
+    if let Some(Prepared { queries, bytes, .. }) = most {
+        say(&format!("\nmade ahead of a run: up to {queries} queries, {} MiB", bytes >> 20))?;
+    }
     if args.find_limit {
         say(&match &report.limit {
             None => "no rate is within the objective".into(),

@@ -43,7 +43,7 @@ pub(crate) fn run(Args {}: Args) -> Ended {
         writeln!(out, "auto takes: {}", engine.name())?;
     }
     if let Some(reason) = why_no_gpu {
-        writeln!(out, "no GPU is used: {reason}")?;
+        writeln!(out, "{reason}")?;
     }
     Ok(ExitCode::SUCCESS)
 }

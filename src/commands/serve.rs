@@ -76,7 +76,7 @@ pub(crate) fn run(args: Args) -> Ended {
     let database = open(&args.db)?;
     let Selected { engines, why_no_gpu } = select_with(&args.engine.options())?;
     if let Some(reason) = why_no_gpu {
-        tracing::info!("no GPU is used: {reason}");
+        tracing::info!("{reason}");
     }
     for engine in &engines {
         tracing::info!("answers with {}", engine.name());

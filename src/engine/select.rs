@@ -57,7 +57,7 @@ pub struct EngineOptions {
 pub struct Selected {
     /// The processor's, then those of GPUs, proven.
     pub engines: Vec<Box<dyn Engine>>,
-    /// Why a GPU that would have been taken was not: one line for the log.
+    /// That a GPU that would have been taken was not, and why: one line for the log.
     pub why_no_gpu: Option<String>,
 }
 
@@ -251,7 +251,9 @@ pub fn select_with(options: &EngineOptions) -> Result<Selected, SelectError> {
     if forced && engines.len() == 1 {
         return Err(SelectError::Gpu { reason });
     }
-    Ok(Selected { engines, why_no_gpu: (!reason.is_empty()).then_some(reason) })
+    let none = if engines.len() == 1 { "no GPU is used" } else { "a GPU is not used" };
+    let why_no_gpu = (!reason.is_empty()).then(|| format!("{none}: {reason}"));
+    Ok(Selected { engines, why_no_gpu })
 }
 
 /// Every GPU that the Vulkan loader finds, in its order.
@@ -424,6 +426,48 @@ fn reduce_residues(bytes: &mut [u8]) {
         for residue in bytes.chunks_exact_mut(3) {
             let drawn = u32::from_le_bytes([residue[0], residue[1], residue[2], 0]);
             residue.copy_from_slice(&(drawn % prime).to_le_bytes()[..3]);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Answers as the reference does, but for one bit of one answer.
+    struct Wrong {
+        query: usize,
+    }
+
+    impl Engine for Wrong {
+        fn name(&self) -> String {
+            "wrong".into()
+        }
+
+        fn answer(
+            &mut self,
+            batches: &[Batch<'_>],
+            done: &mut dyn FnMut(usize, usize, crate::engine::Answer),
+        ) -> Result<(), EngineError> {
+            for (at, Batch { shard, queries }) in batches.iter().enumerate() {
+                for (index, query) in queries.iter().enumerate() {
+                    let ShardView { shape, matrix, tables, .. } = *shard;
+                    let EncryptedQuery { vector, bundle } = query;
+                    let mut answer = reference::answer(shape, matrix, tables, vector, bundle);
+                    answer[0][0] ^= u8::from(index == self.query);
+                    done(at, index, answer);
+                }
+            }
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn an_engine_that_is_wrong_in_one_bit_is_not_taken() {
+        known_answers(&mut Wrong { query: KNOWN_QUERIES }, &KNOWN[..1]).unwrap();
+        for query in [0, KNOWN_QUERIES - 1] {
+            let refused = known_answers(&mut Wrong { query }, &KNOWN[..1]).unwrap_err();
+            assert!(matches!(refused, SelectError::WrongAnswer { .. }), "{refused}");
         }
     }
 }
