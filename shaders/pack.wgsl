@@ -60,7 +60,7 @@ const SECOND: u32 = min(1u, PACKS - 1u);
 const THIRD: u32 = min(2u, PACKS - 1u);
 const FOURTH: u32 = min(3u, PACKS - 1u);
 
-fn put(words: Words, row: u32, at: u32) {
+fn to_stage(words: Words, row: u32, at: u32) {
     stage[0][row][at] = words.a;
     if PACKS > 1u {
         stage[SECOND][row][at] = words.b;
@@ -69,7 +69,7 @@ fn put(words: Words, row: u32, at: u32) {
     }
 }
 
-fn get(row: u32, at: u32) -> Words {
+fn from_stage(row: u32, at: u32) -> Words {
     var words: Words;
     words.a = stage[0][row][at];
     if PACKS > 1u {
@@ -152,7 +152,7 @@ fn write_query(own: PackSums, query: u32, first_pack: u32, unit: u32, thread: u3
         words.c = residues(own.c, prime);
         words.d = residues(own.d, prime);
     }
-    put(words, thread / GROUP_THREADS, thread % GROUP_THREADS);
+    to_stage(words, thread / GROUP_THREADS, thread % GROUP_THREADS);
     workgroupBarrier();
     let quad = thread % QUADS;
     let group = thread / QUADS % QUERY_GROUPS;
@@ -206,7 +206,7 @@ fn pack(
         var words = next;
         if QUERY_GROUPS > 1u {
             workgroupBarrier(); // the chunk before is used up
-            put(words, query_group, in_group);
+            to_stage(words, query_group, in_group);
             workgroupBarrier();
         }
         next = fetch(first_pack, in_pack, chunk + CHUNK + fetched_term, end, quad);
@@ -215,7 +215,7 @@ fn pack(
         }
         for (var turn = 0u; turn < QUERY_GROUPS; turn++) {
             if QUERY_GROUPS > 1u {
-                words = get(turn, in_group);
+                words = from_stage(turn, in_group);
             }
             // Terms past the last have words of zero.
             let key_from = key_at(min(chunk + turn * TERM_LANES + term_lane, end - 1u), slot);
