@@ -36,7 +36,7 @@ const SHARED_ALLOCATION_BYTES: u64 = 8 << 20;
 const PIECE_BYTES: u64 = 1 << 30;
 const PIECES_MAX: usize = 1 << 10;
 /// Left for lanes and staging of what there is, or a quarter where that is less.
-const WORK_BYTES: u64 = 1 << 30;
+pub(super) const WORK_BYTES: u64 = 1 << 30;
 /// Memory for shards on a device that uses the host's, where they are in the page cache already.
 const HOST_BUDGET_BYTES: u64 = 4 << 30;
 

@@ -22,7 +22,7 @@ const _: () = assert!(
         <= STAGING_BYTES
 );
 /// Staging buffers: one is written while one is copied from.
-const STAGING_BUFFERS: usize = 3;
+pub(super) const STAGING_BUFFERS: usize = 3;
 
 /// One buffer, and who says when it is mapped.
 struct Shared {
