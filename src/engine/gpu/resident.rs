@@ -237,9 +237,14 @@ impl Store {
         state.bytes += bytes;
         state.shards.insert(key, Slot { bytes, here: None });
         drop(state);
-        // The others are dropped here, so that there is memory for a new one.
+        let coming = Coming { store: self, open: Arc::clone(open), key, bytes };
+        let none_dropped = dropped.is_empty();
         let reused = dropped.into_iter().find(|dropped| dropped.shape == *shape);
-        Ok(Reserved::Coming(Coming { store: self, open: Arc::clone(open), key, bytes }, reused))
+        if reused.is_none() && !none_dropped {
+            // What is under way may read them: their memory is free when it is done.
+            open.gpu.probe()?;
+        }
+        Ok(Reserved::Coming(coming, reused))
     }
 }
 
