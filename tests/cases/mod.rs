@@ -113,23 +113,6 @@ impl Case {
         Self::new(name, shape, queries, fill)
     }
 
-    /// The same shard and vectors, each 16 queries under the bundle of the first of them.
-    #[cfg(feature = "gpu")]
-    pub(crate) fn sharing_bundles(case: &Self) -> Self {
-        let Self { name, shape, matrix, tables, queries, .. } = case;
-        let queries = queries.iter().enumerate().map(|(index, query)| EncryptedQuery {
-            vector: query.vector.clone(),
-            bundle: queries[index / 16 * 16].bundle.clone(),
-        });
-        let queries: Vec<_> = queries.collect();
-        let answers = queries
-            .par_iter()
-            .map(|q| reference::answer(shape, matrix, tables, &q.vector, &q.bundle))
-            .collect();
-        let (matrix, tables) = (matrix.clone(), tables.clone());
-        Self { name: format!("{name}, shared"), shape: *shape, matrix, tables, queries, answers }
-    }
-
     pub(crate) fn view(&self) -> ShardView<'_> {
         ShardView { shape: &self.shape, matrix: &self.matrix, tables: &self.tables, content: None }
     }
