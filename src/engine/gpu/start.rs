@@ -65,7 +65,7 @@ pub struct GpuEngine {
 }
 
 impl GpuEngine {
-    /// Opens an adapter by its number in [`crate::engine::gpus`], compiles and measures the kernels.
+    /// Opens an adapter by its number in [`crate::engine::gpus`], compiles and measures kernels.
     pub fn new(index: usize, options: &GpuOptions) -> Result<Self, EngineError> {
         let (adapter, info) = adapter(index)?;
         let (options, store) = (options.clone(), Arc::new(Store::new()));
