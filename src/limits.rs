@@ -16,6 +16,8 @@
 //! | [`BUNDLES_PER_CONNECTION`] | 64 | one padded batch of 1 024 at 16 queries a bundle |
 //! | [`BUNDLE_CACHE_BYTES`] | 512 MiB | 20 000 large bundles: some seconds of fresh secrets |
 //! | [`QUEUED_QUERY_BYTES_MAX`] | 1 GiB | queries waiting for an engine, each with its bundle |
+//! | [`LATENCY_TARGET`] | 1 s | what an answer may take, half of it waiting for company |
+//! | [`CALLERS_REMEMBERED_MAX`] | 1 024 | who have had more than their share; debts are small |
 //! | [`QUERIES_PER_CONNECTION_MAX`] | 8 192 | every stream of a connection with a full batch |
 //! | [`GPU_CALL_QUERIES_MAX`] | 1 024 | 16 for each of 64 shards; 17 ms of 60 000 a second |
 //! | [`UPLOADS_WAITING_MAX`] | 4 | shards in line for a device: the processor is sooner than more |
@@ -40,6 +42,8 @@
 //! | [`CONNECTIONS_MAX`] | 256 | front-ends pool their users; each holds stream buffers |
 //! | [`CONNECTIONS_PER_FRONT_END_MAX`] | 64 | some machines of one; three leave room |
 //! | [`SHARE_MAX`] | 1 000 000 | a front-end's weight beside others: parts in a million |
+//! | [`QUOTA_MIB_PER_SECOND_MAX`] | 100 000 000 | 100 TB/s: a quota beyond is a slip of the pen |
+//! | [`QUOTA_BURST`] | 1 s | what a quota gives in this time may be had at once |
 //! | [`STREAM_READ_TIMEOUT`] | 10 s | a request that trickles in is given up alone |
 //! | [`STREAM_WRITE_TIMEOUT`] | 10 s | a peer that does not read its answers is given up alone |
 //! | [`STREAM_SEND_TIME_MAX`] | 60 s | a slow reader holds a batch's answers: 30 MB at 4 Mbit/s |
@@ -50,6 +54,7 @@
 //! | [`DRAIN_TIMEOUT`] | 15 s | what is in flight at shutdown gets the default deadline and some |
 //! | [`CLOSE_TIMEOUT`] | 1 s | how long leaving waits for peers to take note of it |
 //! | [`BATCH_QUERIES_PER_SCAN_MAX`] | 32 | more gain nothing: arithmetic binds from 8 on |
+//! | [`QUERIES_LIKE_A_SCAN`] | 12 | 13 with AMX, 8 with AVX-512 (bench/record) |
 //! | [`KEYS_PER_CALL_MAX`] | 16 384 | a client's call: 850 MB of queries, standard shape |
 //! | [`HINT_CACHE_BYTES`] | 256 MiB | a client's hints: 15 000 standard shards |
 //! | [`BATCH_BYTES_WANTED`] | 1 MiB | a client's batches: all in flight arrive in time |
@@ -99,6 +104,12 @@ pub const BUNDLES_PER_CONNECTION: u32 = 64;
 pub const BUNDLE_CACHE_BYTES: usize = 512 << 20;
 /// Memory for queries waiting for an engine, each with its bundle, all connections together.
 pub const QUEUED_QUERY_BYTES_MAX: usize = 1 << 30;
+/// How long an answer should take at most, unless told otherwise.
+pub const LATENCY_TARGET: Duration = Duration::from_secs(1);
+/// Longest target that an operator may set.
+pub const LATENCY_TARGET_MAX: Duration = DEADLINE_MAX;
+/// Callers whose debts the schedule remembers while they have nothing waiting.
+pub const CALLERS_REMEMBERED_MAX: usize = 1_024;
 /// Most queries one connection may have waiting or being computed.
 pub const QUERIES_PER_CONNECTION_MAX: usize =
     (QUERIES_PER_BATCH_MAX * BATCHES_IN_FLIGHT_MAX) as usize;
@@ -150,10 +161,16 @@ pub const CONNECTIONS_MAX: usize = 256;
 pub const CONNECTIONS_PER_FRONT_END_MAX: usize = 64;
 /// Largest share one front-end may be given.
 pub const SHARE_MAX: u32 = 1_000_000;
+/// Largest quota of a front-end.
+pub const QUOTA_MIB_PER_SECOND_MAX: u32 = 100_000_000;
+/// A front-end within its quota may have what it gives in this time at once.
+pub const QUOTA_BURST: Duration = Duration::from_secs(1);
 /// Most queries one secret encrypts (scheme.md, "Secrets").
 pub const QUERIES_PER_SECRET_MAX: usize = 16;
 /// Most queries one pass over a shard answers.
 pub const BATCH_QUERIES_PER_SCAN_MAX: usize = 32;
+/// So many queries of a pass take as long as its reading of the shard.
+pub const QUERIES_LIKE_A_SCAN: usize = 12;
 
 /// Most keys of one look-up call.
 pub const KEYS_PER_CALL_MAX: usize = 16_384;

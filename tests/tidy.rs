@@ -28,7 +28,7 @@ const ORDER: [&str; 17] = [
 ];
 
 /// Outside crates that live in some modules only.
-const OWNERS: [(&str, &[&str]); 19] = [
+const OWNERS: [(&str, &[&str]); 20] = [
     ("wgpu", &["engine"]),
     ("bytemuck", &["engine"]),
     ("pollster", &["engine"]),
@@ -43,6 +43,7 @@ const OWNERS: [(&str, &[&str]); 19] = [
     ("rcgen", &["server"]),
     ("webpki", &["server"]),
     ("lru", &["server"]),
+    ("governor", &["server"]),
     ("clap", &["commands", "main"]),
     ("hdrhistogram", &["bench"]),
     ("tokio", &["worker", "server", "client", "bench", "commands", "main"]),

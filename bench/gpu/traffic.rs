@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 use sotto::engine::{Answer, Batch, EncryptedQuery, EngineChoice, GpuEngine, IsaChoice, select};
 use sotto::limits;
-use sotto::schedule::{Arrival, Owner, ScheduleBounds};
+use sotto::schedule::{Arrival, Caller, Owner, ScheduleBounds};
 use sotto::worker::{Job, Outcome, Queue, Workers};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
@@ -89,7 +89,9 @@ impl Loader {
         self.sent.push((now, shard));
         let arrival = Arrival {
             owner: Owner((number % 16) as u64),
+            caller: Caller { number: (number % 16) as u64, share: 1 },
             shard: shard as u32,
+            scan_bytes: 1,
             bytes: query.vector.len() + query.bundle.held_bytes(),
             deadline: now + limits::DEADLINE_MAX,
             item: Job { query, index: number, outcomes: self.sender.clone() },

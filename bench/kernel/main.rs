@@ -3,8 +3,8 @@
 //! `cargo bench --bench kernel [-- [--quick] [--engine NAME] [--json PATH]]`: first the floors
 //! (time to read the shard, peak rates of the multiply-adds), then every engine that is present,
 //! thread count and batch, in rounds over all of them so that noise hits all alike; the best
-//! counts. Then the client's work, memory, and answers from a shard that is not in the page
-//! cache. Threads are pinned. Without `--bench` (as `cargo test` runs it) all of it happens once
+//! counts. Then the client's work, memory, how soon a full queue refuses, and answers from a shard
+//! that is not in the page cache. Threads are pinned. Without `--bench` (as `cargo test` runs it) all of it happens once
 //! at a tiny shape.
 //!
 //! It checks no answers (`tests/engines.rs` does): the shard is noise of the right form. Read
@@ -20,12 +20,14 @@ mod inputs;
 mod memory;
 mod peaks;
 mod pin;
+mod refusal;
 mod report;
 
 use std::error::Error;
 use std::fs::File;
 use std::io::Write as _;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sotto::arith::{Isa, IsaName};
@@ -38,6 +40,7 @@ use common::noise::Noise;
 use common::report::Head;
 use floors::Floors;
 use inputs::Store;
+use refusal::Refusal;
 use report::Report;
 
 /// How much is run.
@@ -51,6 +54,7 @@ struct Plan {
     /// Rounds of the portable engine, where it is not alone: slow, and no target names it.
     portable_rounds: usize,
     cold_rounds: usize,
+    refusals: usize,
     /// Times a multiply-add is repeated to measure its peak.
     peak_loops: u64,
 }
@@ -66,6 +70,7 @@ const TEST: Plan = Plan {
     budget: Duration::ZERO,
     portable_rounds: 1,
     cold_rounds: 1,
+    refusals: 10,
     peak_loops: 1 << 10,
 };
 const QUICK: Plan = Plan {
@@ -76,6 +81,7 @@ const QUICK: Plan = Plan {
     budget: Duration::from_secs(20),
     portable_rounds: 0,
     cold_rounds: 2,
+    refusals: 10_000,
     peak_loops: 1 << 18,
 };
 const FULL: Plan = Plan {
@@ -86,6 +92,7 @@ const FULL: Plan = Plan {
     budget: Duration::from_secs(300),
     portable_rounds: 1,
     cold_rounds: 3,
+    refusals: 10_000,
     peak_loops: 1 << 18,
 };
 
@@ -138,6 +145,7 @@ struct Measured {
     settings: Vec<Setting>,
     client: Client,
     memory_bytes: Option<u64>,
+    refusal: Refusal,
     cold: Vec<Cold>,
 }
 
@@ -199,7 +207,9 @@ fn measure(
             setting.run(shard, &queries)?;
         }
     }
+    let database = Arc::new(database);
+    let refusal = refusal::measure(database.clone(), &queries[0], plan.refusals)?;
     drop(database); // pages that are mapped cannot be dropped
     let cold = cold::measure(&store, &queries, fastest, cores, plan.cold_rounds)?;
-    Ok(Measured { floors, settings, client, memory_bytes, cold })
+    Ok(Measured { floors, settings, client, memory_bytes, refusal, cold })
 }

@@ -28,8 +28,17 @@ pub(super) struct Report {
     client: ClientReport,
     /// What the fastest engine and a batch of 32 take beyond shard and queries, in 10^6 bytes.
     memory_batch_32_mb: Option<f64>,
+    refusal: RefusalReport,
     cold: Vec<ColdReport>,
     targets: Vec<Target>,
+}
+
+/// From a query's frame decoded to its refusal encoded, at a full queue.
+#[derive(Serialize)]
+struct RefusalReport {
+    queued: usize,
+    ms_median: f64,
+    ms_worst: f64,
 }
 
 /// The best of the run.
@@ -102,7 +111,7 @@ struct ColdReport {
 
 impl Report {
     pub(super) fn new(head: Head, shape: &Shape, measured: &Measured) -> Self {
-        let Measured { floors, settings, client, memory_bytes, cold } = measured;
+        let Measured { floors, settings, client, memory_bytes, refusal, cold } = measured;
         let answers = settings.iter().flat_map(|setting| {
             let row = |series| Answer::new(setting, series, shape, floors);
             setting.series.iter().filter_map(row)
@@ -118,6 +127,11 @@ impl Report {
                 decode_ms: ms(client.decode),
             },
             memory_batch_32_mb: memory_bytes.map(|bytes| rounded(bytes as f64 / 1e6)),
+            refusal: RefusalReport {
+                queued: refusal.queued,
+                ms_median: median(refusal.times.iter().copied()).map_or(0.0, ms),
+                ms_worst: refusal.times.iter().max().copied().map_or(0.0, ms),
+            },
             cold: cold_rows(cold),
             targets: Vec::new(),
         };
@@ -169,6 +183,7 @@ impl Report {
             Target::new("client: encrypting a query, ms", ..=2.0, Some(self.client.encrypt_ms)),
             Target::new("client: decoding a record, ms", ..=1.0, Some(self.client.decode_ms)),
             Target::new("memory of a batch of 32, MB", ..=64.0, self.memory_batch_32_mb),
+            Target::new("refusal at a full queue, worst, ms", ..=1.0, Some(self.refusal.ms_worst)),
         ];
     }
 }
@@ -268,6 +283,10 @@ impl Report {
             "client: secret and key bundle {key_bundle_ms:.2} ms, encrypting {encrypt_ms:.2} ms, \
              decoding {decode_ms:.2} ms; memory of a full batch {} MB",
             digits(self.memory_batch_32_mb, 1)
+        );
+        let RefusalReport { queued, ms_median, ms_worst } = self.refusal;
+        println!(
+            "refused with {queued} queries waiting: median {ms_median:.4} ms, worst {ms_worst:.4} ms"
         );
         println!("\nnot in the page cache      ms   median   from disk MB   x plain read");
         for cold in &self.cold {

@@ -8,7 +8,9 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
+use clap::value_parser;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use sotto::engine::{Selected, select_with};
 use sotto::limits;
@@ -41,7 +43,7 @@ pub(crate) struct Args {
     /// Authority of the front-ends' certificates; without it only this machine is served.
     #[arg(long, value_name = "PEM")]
     client_ca: Option<PathBuf>,
-    /// Which names of the certificates may call, lines of `NAME SHARE`; all when absent.
+    /// Which names of the certificates may call, lines of `NAME SHARE [MIB_PER_SECOND]`; all when absent.
     #[arg(long, value_name = "FILE", requires = "client_ca")]
     allow: Option<PathBuf>,
     /// Serve whoever reaches the address, without knowing who it is.
@@ -51,6 +53,11 @@ pub(crate) struct Args {
     /// no more than is of use. Shards are not counted.
     #[arg(long, value_name = "MIB")]
     memory: Option<u32>,
+    /// How long an answer should take at most: queries find company for half of it while engines
+    /// are busy, then the oldest goes first.
+    #[arg(long, value_name = "MS", default_value_t = limits::LATENCY_TARGET.as_millis() as u64,
+        value_parser = value_parser!(u64).range(1..=limits::LATENCY_TARGET_MAX.as_millis() as u64))]
+    target_ms: u64,
     #[command(flatten)]
     engine: EngineArgs,
 }
@@ -87,7 +94,8 @@ pub(crate) fn run(args: Args) -> Ended {
         "opened {}",
         args.db.display()
     );
-    let bounds = bounds(args.memory, database.shape())?;
+    let mut bounds = bounds(args.memory, database.shape())?;
+    bounds.schedule.latency_target = Duration::from_millis(args.target_ms);
     tracing::info!("memory is at most {}", bounds.memory(database.shape()));
     let options = ServerOptions { listen: args.listen, identity, callers, engines, bounds };
     tokio::runtime::Builder::new_multi_thread()

@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::num::NonZeroU32;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -15,8 +16,10 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use webpki::EndEntityCert;
 
+use super::quota::Quota;
 use super::tls::{IdentityError, read_file};
-use crate::limits::SHARE_MAX;
+use crate::limits::{QUOTA_MIB_PER_SECOND_MAX, SHARE_MAX};
+use crate::schedule::Caller;
 
 /// A front-end that may call.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,6 +28,8 @@ pub struct FrontEnd {
     pub name: Arc<str>,
     /// Its weight beside other front-ends.
     pub share: u32,
+    /// How much may be scanned for it in a second, whoever else asks.
+    pub quota_mib_per_second: Option<NonZeroU32>,
 }
 
 /// Who may call.
@@ -106,19 +111,28 @@ fn recognise(
         hosts.chain(certificate.valid_uri_names().map(str::to_owned)).collect()
     });
     let known = |name: &String| {
-        let share = allowed.map_or(Some(1), |list| list.0.get(name).copied())?;
-        Some(FrontEnd { name: name.as_str().into(), share })
+        let all = Allowed { share: 1, quota_mib_per_second: None };
+        let allowed = allowed.map_or(Some(all), |list| list.0.get(name).copied())?;
+        let Allowed { share, quota_mib_per_second } = allowed;
+        Some(FrontEnd { name: name.as_str().into(), share, quota_mib_per_second })
     };
     names.iter().find_map(known).ok_or(NotAllowed(names))
 }
 
-/// Names that may call, each with its share.
+/// Names that may call, each with its share and quota.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AllowList(HashMap<String, u32>);
+pub struct AllowList(HashMap<String, Allowed>);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Allowed {
+    share: u32,
+    quota_mib_per_second: Option<NonZeroU32>,
+}
 
 impl AllowList {
-    /// Reads a file of lines `NAME SHARE`: a host name or URI of the certificates, then a whole
-    /// number of at least 1, its weight beside the others; `#` begins a comment.
+    /// Reads a file of lines `NAME SHARE [MIB_PER_SECOND]`: a host name or URI of the certificates,
+    /// then whole numbers of at least 1, its weight beside the others and its quota, if it has one;
+    /// `#` begins a comment.
     pub fn from_file(path: &Path) -> Result<Self, IdentityError> {
         let bytes = read_file("list of front-ends", path)?;
         let bad =
@@ -139,11 +153,19 @@ impl AllowList {
                     "line {number}: {name} has no share, a whole number of 1 to {SHARE_MAX}"
                 ));
             };
+            let quota = words.next().map(|quota| match quota.parse::<NonZeroU32>() {
+                Ok(quota) if quota.get() <= QUOTA_MIB_PER_SECOND_MAX => Ok(quota),
+                _ => Err(format!(
+                    "line {number}: the quota of {name} is {quota:?}, expected MiB a second, a \
+                     whole number of 1 to {QUOTA_MIB_PER_SECOND_MAX}"
+                )),
+            });
+            let quota_mib_per_second = quota.transpose()?;
             if let Some(more) = words.next() {
-                return Err(format!("line {number}: {more:?} follows name and share"));
+                return Err(format!("line {number}: {more:?} follows name, share and quota"));
             }
             let name = if name.contains(':') { name.into() } else { name.to_ascii_lowercase() };
-            if names.insert(name, share).is_some() {
+            if names.insert(name, Allowed { share, quota_mib_per_second }).is_some() {
                 return Err(format!("line {number}: the name was listed before"));
             }
         }
@@ -154,36 +176,66 @@ impl AllowList {
     }
 }
 
-/// Connections of each front-end.
+/// The front-ends that are or were there.
 #[derive(Default)]
-pub(super) struct Connected(Mutex<HashMap<Arc<str>, usize>>);
+pub(super) struct Connected(Mutex<HashMap<Arc<str>, Presence>>);
+
+/// One of them. What it has used of its quota is remembered when its last connection ends; those
+/// with a quota are on the operator's list, which bounds them.
+struct Presence {
+    number: u64,
+    connections: usize,
+    quota: Option<(NonZeroU32, Arc<Quota>)>,
+}
 
 /// One connection's place.
 pub(super) struct Place {
     connected: Arc<Connected>,
     name: Arc<str>,
+    /// Its front-end as the schedule knows it.
+    pub(super) caller: Caller,
+    /// What its front-end may ask.
+    pub(super) quota: Option<Arc<Quota>>,
 }
 
 impl Connected {
-    /// A place for one more connection of this front-end, unless it has as many as it may.
-    pub(super) fn enter(self: &Arc<Self>, name: &Arc<str>, most: usize) -> Option<Place> {
-        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = counts.entry(name.clone()).or_default();
-        if *count >= most {
+    /// A place for one more connection of this front-end, unless it has as many as it may. To the
+    /// schedule it is this new number, unless it has one; its quota counts passes of so many bytes.
+    pub(super) fn enter(
+        self: &Arc<Self>,
+        front_end: &FrontEnd,
+        most: usize,
+        new_number: u64,
+        scan_bytes: usize,
+    ) -> Option<Place> {
+        let FrontEnd { name, share, quota_mib_per_second } = front_end;
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let new = || Presence { number: new_number, connections: 0, quota: None };
+        let presence = all.entry(name.clone()).or_insert_with(new);
+        if presence.connections >= most {
             return None;
         }
-        *count += 1;
-        Some(Place { connected: self.clone(), name: name.clone() })
+        presence.connections += 1;
+        if presence.quota.as_ref().map(|(rate, _)| *rate) != *quota_mib_per_second {
+            let quota = |rate| (rate, Arc::new(Quota::new(rate, scan_bytes)));
+            presence.quota = quota_mib_per_second.map(quota);
+        }
+        Some(Place {
+            connected: self.clone(),
+            name: name.clone(),
+            caller: Caller { number: presence.number, share: *share },
+            quota: presence.quota.as_ref().map(|(_, quota)| quota.clone()),
+        })
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut counts = self.connected.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = counts.get_mut(&self.name) {
-            *count -= 1;
-            if *count == 0 {
-                counts.remove(&self.name);
+        let mut all = self.connected.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(presence) = all.get_mut(&self.name) {
+            presence.connections -= 1;
+            if presence.connections == 0 && presence.quota.is_none() {
+                all.remove(&self.name);
             }
         }
     }
@@ -196,8 +248,11 @@ mod tests {
 
     #[test]
     fn lists_say_what_is_wrong_with_them() {
-        let list = AllowList::parse("# ours\nA.example 3 # big\n\nspiffe://x/Y 1\n").unwrap();
-        let expected = HashMap::from([("a.example".into(), 3), ("spiffe://x/Y".into(), 1)]);
+        let list = AllowList::parse("# ours\nA.example 3 # big\n\nspiffe://x/Y 1 250\n").unwrap();
+        let share = |share| Allowed { share, quota_mib_per_second: None };
+        let quota = Allowed { quota_mib_per_second: NonZeroU32::new(250), ..share(1) };
+        let names = [("a.example", share(3)), ("spiffe://x/Y", quota)];
+        let expected = names.map(|(name, allowed)| (name.into(), allowed)).into();
         assert_eq!(list, AllowList(expected));
         for (text, expected) in [
             ("", "names nobody"),
@@ -206,7 +261,9 @@ mod tests {
             ("a.example 1\nb.example 0", "line 2: b.example has no share"),
             ("a.example -1", "no share"),
             ("a.example 1000001", "no share"),
-            ("a.example 1 2", "line 1: \"2\" follows"),
+            ("a.example 1 2 3", "line 1: \"3\" follows"),
+            ("a.example 1 0", "line 1: the quota of a.example is \"0\""),
+            ("a.example 1 100000001", "a whole number of 1 to 100000000"),
             ("a.example 1\nA.EXAMPLE 2", "line 2: the name was listed before"),
         ] {
             let error = AllowList::parse(text).unwrap_err();
@@ -220,9 +277,16 @@ mod tests {
         let der = CertificateDer::from_pem_slice(made.client_pem.as_bytes()).unwrap();
         let list = |text| AllowList::parse(text).unwrap();
         let known = recognise(Some(&der), Some(&list("client.localhost 7"))).unwrap();
-        assert_eq!(known, FrontEnd { name: "client.localhost".into(), share: 7 });
+        let front_end = |share, quota| FrontEnd {
+            name: "client.localhost".into(),
+            share,
+            quota_mib_per_second: NonZeroU32::new(quota),
+        };
+        assert_eq!(known, front_end(7, 0));
+        let limited = recognise(Some(&der), Some(&list("client.localhost 7 9"))).unwrap();
+        assert_eq!(limited, front_end(7, 9));
         let all = recognise(Some(&der), None).unwrap();
-        assert_eq!(all, FrontEnd { name: "client.localhost".into(), share: 1 });
+        assert_eq!(all, front_end(1, 0));
         let other = recognise(Some(&der), Some(&list("sotto 7"))).unwrap_err();
         assert_eq!(other, NotAllowed(vec!["client.localhost".into()]), "not by its common name");
         assert_eq!(recognise(None, None), Err(NotAllowed(vec![])));
@@ -231,15 +295,33 @@ mod tests {
     }
 
     #[test]
-    fn places_are_given_back() {
+    fn places_are_given_back_and_quotas_are_not() {
         let connected = Arc::new(Connected::default());
-        let (a, b): (Arc<str>, Arc<str>) = ("a".into(), "b".into());
-        let first = connected.enter(&a, 2).unwrap();
-        let _second = connected.enter(&a, 2).unwrap();
-        assert!(connected.enter(&a, 2).is_none());
-        let other = connected.enter(&b, 2).unwrap();
+        let mut numbers = 0..;
+        let mut enter = |name: &str, quota| {
+            let quota_mib_per_second = NonZeroU32::new(quota);
+            let front_end = FrontEnd { name: name.into(), share: 1, quota_mib_per_second };
+            connected.enter(&front_end, 2, numbers.next().unwrap(), 1 << 20)
+        };
+        let first = enter("a", 0).unwrap();
+        let second = enter("a", 0).unwrap();
+        assert!(enter("a", 0).is_none());
+        assert_eq!((first.caller, second.caller), (Caller { number: 0, share: 1 }, first.caller));
+        let other = enter("b", 0).unwrap();
+        assert_ne!(other.caller, first.caller);
         drop((first, other));
-        assert!(connected.enter(&a, 2).is_some());
-        assert_eq!(connected.0.lock().unwrap().get(&b), None);
+        assert!(enter("a", 0).is_some());
+        assert!(!connected.0.lock().unwrap().contains_key("b"));
+        // What was used stays used: by another connection, and by one that comes later.
+        let quotas = || {
+            let place = enter("c", 1).unwrap();
+            (place.quota.clone().unwrap(), enter("c", 1).unwrap().quota.clone().unwrap())
+        };
+        let (quota, same) = { quotas }();
+        assert!(Arc::ptr_eq(&quota, &same));
+        assert!(Arc::ptr_eq(&quota, &enter("c", 1).unwrap().quota.clone().unwrap()));
+        // Another list, another quota.
+        assert!(!Arc::ptr_eq(&quota, &enter("c", 2).unwrap().quota.clone().unwrap()));
+        assert!(enter("c", 0).unwrap().quota.is_none());
     }
 }

@@ -13,8 +13,9 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 
 use super::callers::Place;
-use super::{FrontEnd, Service, session};
-use crate::schedule::Owner;
+use super::quota::Quota;
+use super::{Service, session};
+use crate::schedule::{Caller, Owner};
 use crate::wire::message::{Reply, ReplyBody};
 use crate::wire::{
     Bytes, FRAME_HEAD_BYTES_MAX, FrameError, FrameHead, RequestKind, StreamCode, encode_frame,
@@ -23,6 +24,15 @@ use crate::wire::{
 
 /// Most bytes taken from a stream at once.
 const CHUNK_BYTES_MAX: usize = 64 << 10;
+
+/// Who asks on a connection.
+#[derive(Clone)]
+pub(super) struct Asker {
+    pub(super) owner: Owner,
+    /// Its front-end; where front-ends are not known, the connection is one of its own.
+    pub(super) caller: Caller,
+    pub(super) quota: Option<Arc<Quota>>,
+}
 
 /// Why a stream ends before all its replies are sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,14 +75,19 @@ pub(super) async fn serve(service: Arc<Service>, incoming: Incoming, _place: Own
             return;
         }
     };
-    let Ok(_front_end_place) = admit(&service, &connection) else { return };
+    let Ok(front_end) = admit(&service, &connection) else { return };
     service.counters.connections.add(1);
-    let owner = service.next_owner();
+    let number = service.next_number();
+    let asker = Asker {
+        owner: Owner(number),
+        caller: front_end.as_ref().map_or(Caller { number, share: 1 }, |place| place.caller),
+        quota: front_end.as_ref().and_then(|place| place.quota.clone()),
+    };
     while let Ok((send, receive)) = connection.accept_bi().await {
         let open = OpenStream::new(service.clone());
         let patience = service.bounds.stream_send_time_max;
         let replies = Replies { send, service: service.clone(), patience };
-        tokio::spawn(serve_stream(open, owner, replies, receive));
+        tokio::spawn(serve_stream(open, asker.clone(), replies, receive));
     }
 }
 
@@ -86,8 +101,10 @@ fn admit(service: &Service, connection: &Connection) -> Result<Option<Place>, ()
         tracing::info!(%not_allowed, "a connection was refused");
         close(StreamCode::NotAllowed, "the certificate names nobody who may call");
     })?;
-    let Some(FrontEnd { name, .. }) = front_end else { return Ok(None) };
-    let place = service.connected.enter(&name, service.bounds.connections_per_front_end_max);
+    let Some(front_end) = front_end else { return Ok(None) };
+    let most = service.bounds.connections_per_front_end_max;
+    let (number, scan_bytes) = (service.next_number(), service.scan_bytes());
+    let place = service.connected.enter(&front_end, most, number, scan_bytes);
     place.map(Some).ok_or_else(|| {
         service.counters.front_end_connections_refused.add(1);
         close(StreamCode::ExcessiveLoad, "too many connections of this front-end");
@@ -113,7 +130,7 @@ impl Drop for OpenStream {
 
 async fn serve_stream(
     open: OpenStream,
-    owner: Owner,
+    asker: Asker,
     mut replies: Replies,
     mut receive: RecvStream,
 ) {
@@ -121,7 +138,7 @@ async fn serve_stream(
     let limit = service.bounds.stream_read_timeout;
     let read = timeout(limit, read_request(service, &mut receive)).await;
     let ended = match read.unwrap_or(Err(StreamEnd::Reset(StreamCode::Timeout))) {
-        Ok(Read::Whole(request)) => session::answer(service, owner, request, &mut replies).await,
+        Ok(Read::Whole(request)) => session::answer(service, &asker, request, &mut replies).await,
         Ok(Read::NoRoom(kind)) => {
             stop(&mut receive, StreamCode::ExcessiveLoad);
             session::no_room(service, kind, &mut replies).await

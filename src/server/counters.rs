@@ -69,6 +69,12 @@ pub struct Counters {
     pub batches_refused: ByStatus,
     /// Queries taken into the schedule.
     pub queries_admitted: Counter,
+    /// Queries refused as OVERLOADED because the queue had no room for anyone's.
+    pub refused_queue_full: Counter,
+    /// The same because their front-end had as much of the queue as was left for others.
+    pub refused_front_end_full: Counter,
+    /// The same because their connection had as many as it may.
+    pub refused_connection_full: Counter,
     /// Replies to queries, by status.
     pub queries: ByStatus,
     /// Queries taken out of the queue because their stream ended.

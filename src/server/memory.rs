@@ -119,10 +119,10 @@ impl ServerBounds {
         }
         let frame = limits::QUERIES_PER_BATCH_MAX as usize
             * (shape.query_bytes() + limits::FRAME_OVERHEAD_BYTES);
-        // What has to hold one full batch; and a sixteenth of the connections.
+        // What has to hold one full batch, of the queue half; and a sixteenth of the connections.
         let most = |all: usize| total.saturating_mul(frame as u64).div_ceil(all as u64);
         let least =
-            most(full.read_bytes_max).max(most(full.schedule.queued_bytes_max)).max(total / 16);
+            most(full.read_bytes_max).max(most(full.schedule.queued_bytes_max / 2)).max(total / 16);
         if bytes < least { Err(least) } else { Ok(fitted(bytes)) }
     }
 }
@@ -175,7 +175,7 @@ mod tests {
                 assert!(memory.total() >= bytes.min(full) / 100 * 98, "{bytes}: {memory}");
                 let frame = limits::QUERIES_PER_BATCH_MAX as usize * shape.query_bytes();
                 assert!(bounds.read_bytes_max >= frame && bounds.connections_max > 0);
-                assert!(bounds.schedule.queued_bytes_max >= frame);
+                assert!(bounds.schedule.queued_bytes_max / 2 >= frame);
             }
         }
     }

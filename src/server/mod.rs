@@ -5,13 +5,15 @@
 //! whether it may be computed and admits it to the schedule, [`crate::worker`] computes it, and
 //! `session` sends each answer as soon as it exists. What is refused is refused by a typed reply
 //! of wire.md or by a stream error, and counted ([`Counters`]). Who may call is `callers`' to say.
-//! Not here: quotas, epochs that change while serving.
+//! What one of them may ask in a second is `quota`'s.
+//! Not here: epochs that change while serving.
 
 mod callers;
 pub mod certificates;
 mod connection;
 mod counters;
 mod memory;
+mod quota;
 mod session;
 mod tls;
 
@@ -36,7 +38,7 @@ use self::callers::Connected;
 use self::memory::Windows;
 use crate::engine::Engine;
 use crate::limits;
-use crate::schedule::{Owner, ScheduleBounds};
+use crate::schedule::ScheduleBounds;
 use crate::scheme::KeyBundle;
 use crate::shard::Database;
 use crate::wire::{StreamCode, Uid};
@@ -281,7 +283,7 @@ struct Service {
     answers: Arc<Semaphore>,
     /// Streams open now.
     streams: watch::Sender<usize>,
-    owners: AtomicU64,
+    numbers: AtomicU64,
 }
 
 impl Service {
@@ -300,7 +302,7 @@ impl Service {
             reading: Arc::new(Semaphore::new(bounds.read_bytes_max)),
             answers: Arc::new(Semaphore::new(bounds.answer_bytes_max)),
             streams: watch::Sender::new(0),
-            owners: AtomicU64::new(0),
+            numbers: AtomicU64::new(0),
             bounds,
         }
     }
@@ -313,8 +315,15 @@ impl Service {
         self.callers.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn next_owner(&self) -> Owner {
-        Owner(self.owners.fetch_add(1, Ordering::Relaxed))
+    /// A number for a connection or a front-end, once.
+    fn next_number(&self) -> u64 {
+        self.numbers.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// What a pass over a shard reads.
+    fn scan_bytes(&self) -> usize {
+        let shape = self.database.shape();
+        shape.matrix_bytes() + shape.packs() * shape.table_bytes()
     }
 
     fn bundles(&self) -> MutexGuard<'_, LruCache<Uid, Arc<KeyBundle>>> {

@@ -4,16 +4,16 @@
 //! is leaving), and sends typed replies. Work for a query depends on nothing but its shard's shape.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
 use super::Service;
-use super::connection::{Replies, Request, StreamEnd};
+use super::connection::{Asker, Replies, Request, StreamEnd};
 use crate::engine::{Answer, EncryptedQuery};
 use crate::limits;
-use crate::schedule::{Arrival, Owner, Ticket};
+use crate::schedule::{Arrival, Full, Ticket};
 use crate::shard::Shard;
 use crate::wire::message::{Hint, Limits, PirParameterResponse, PirResponse, ReplyBody};
 use crate::wire::{
@@ -25,7 +25,7 @@ use crate::worker::{Job, Outcome, Queue};
 /// Answers one request with all its replies.
 pub(super) async fn answer(
     service: &Arc<Service>,
-    owner: Owner,
+    asker: &Asker,
     request: Request,
     replies: &mut Replies,
 ) -> Result<(), StreamEnd> {
@@ -34,7 +34,7 @@ pub(super) async fn answer(
             let reply = parameters(service, request.body);
             replies.send(ReplyBody::Parameters(reply)).await
         }
-        RequestKind::Batch => batch(service, owner, request, replies).await,
+        RequestKind::Batch => batch(service, asker, request, replies).await,
         RequestKind::Hints => hints(service, request.body, replies).await,
     }
 }
@@ -157,7 +157,7 @@ impl Drop for Admitted<'_> {
 
 async fn batch(
     service: &Service,
-    owner: Owner,
+    asker: &Asker,
     request: Request,
     replies: &mut Replies,
 ) -> Result<(), StreamEnd> {
@@ -180,7 +180,7 @@ async fn batch(
         refused.push(malformed_reply(service, nonce, &malformed));
     }
     for query in batch.requests {
-        match admit(service, owner, now, query, pending.len(), &outcomes) {
+        match admit(service, asker, now, query, pending.len(), &outcomes) {
             Ok((ticket, waiting)) => {
                 admitted.tickets.push(ticket);
                 admitted.waiting += 1;
@@ -223,7 +223,7 @@ async fn send_answer(
 /// Admits a query, or says in the reply why not.
 fn admit(
     service: &Service,
-    owner: Owner,
+    asker: &Asker,
     now: Instant,
     query: ValidQuery,
     index: usize,
@@ -242,16 +242,23 @@ fn admit(
     let Some(bundle) = service.bundle(&query.uid) else {
         return Err(refuse(Status::KeyMissing));
     };
+    let wait = |status, wait: Duration| {
+        Box::new(PirResponse { retry_after_ms: wait.as_millis() as u32, ..*refuse(status) })
+    };
+    if let Some(Err(after)) = asker.quota.as_ref().map(|quota| quota.take()) {
+        return Err(wait(Status::Quota, after));
+    }
     let shape = service.database.shape();
     let answer_bytes = (shape.packs() * shape.response_bytes()) as u32;
     let Ok(place) = service.answers.clone().try_acquire_many_owned(answer_bytes) else {
-        let retry_after_ms = limits::RETRY_AFTER_MAX.as_millis() as u32;
-        return Err(Box::new(PirResponse { retry_after_ms, ..*refuse(Status::Overloaded) }));
+        return Err(wait(Status::Overloaded, limits::RETRY_AFTER_MAX));
     };
     let encrypted = EncryptedQuery { vector: query.vector.clone(), bundle };
     let arrival = Arrival {
-        owner,
+        owner: asker.owner,
+        caller: asker.caller,
         shard: query.shard,
+        scan_bytes: service.scan_bytes() as u64,
         // The bundle too: once it has left the cache, the queries that wait hold it alone.
         bytes: query.vector.len() + encrypted.bundle.held_bytes(),
         deadline: now + query.deadline,
@@ -264,9 +271,14 @@ fn admit(
             Ok((ticket, Pending { nonce, uid, shard: shard.clone(), want_hint, _place: place }))
         }
         Err(overloaded) => {
-            let mut reply = refuse(Status::Overloaded);
-            reply.retry_after_ms = overloaded.retry_after.as_millis() as u32;
-            Err(reply)
+            let counters = &service.counters;
+            let counter = match overloaded.full {
+                Full::Queue => &counters.refused_queue_full,
+                Full::Caller => &counters.refused_front_end_full,
+                Full::Owner => &counters.refused_connection_full,
+            };
+            counter.add(1);
+            Err(wait(Status::Overloaded, overloaded.retry_after))
         }
     }
 }

@@ -158,23 +158,20 @@ pub struct Queue {
 impl Queue {
     /// Admits a query; its outcome comes on its channel unless it is cancelled.
     pub fn admit(&self, now: Instant, arrival: Arrival<Job>) -> Result<Ticket, Overloaded<Job>> {
-        let Arrival { owner, shard, bytes, deadline, item: job } = arrival;
         let mut state = self.shared.lock();
         let State { schedule, placement, .. } = &mut *state;
         let mut first = None;
-        if let Some((asked, presence)) = self.shared.find(placement, shard) {
+        if let Some((asked, presence)) = self.shared.find(placement, arrival.shard) {
             if let Some(device) = placement.wants_upload(now, asked, presence) {
                 self.shared.uploaders[device].notify_all();
             }
             first = placement.taker(now, asked, presence);
         }
         let nobody_looks = schedule.queued() == 0;
-        let item = Waiting { job, first };
-        let admitted = schedule.admit(now, Arrival { owner, shard, bytes, deadline, item });
+        let admitted = schedule.admit(now, arrival.map(|job| Waiting { job, first }));
         drop(state);
         self.shared.wake(|taker| nobody_looks || first == Some(taker));
-        admitted
-            .map_err(|Overloaded { item, retry_after }| Overloaded { item: item.job, retry_after })
+        admitted.map_err(|overloaded| overloaded.map(|waiting| waiting.job))
     }
 
     /// Takes queries out that nobody waits for; says how many were still waiting.

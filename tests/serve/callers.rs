@@ -9,7 +9,7 @@ use sotto::server::certificates::{self, LocalCertificates};
 use sotto::server::{AllowList, Callers, Identity, KnownCallers, ServerBounds, ServerError};
 use sotto::server::{Server, ServerOptions};
 use sotto::shard::Database;
-use sotto::wire::StreamCode;
+use sotto::wire::{Status, StreamCode};
 
 use crate::harness::*;
 use crate::{SERVE, sotto};
@@ -66,6 +66,36 @@ async fn only_those_who_are_listed_may_call() {
     }
     assert_eq!(third.ask_parameters(parameter_request()).await.response_status, 0);
     assert_eq!(counters.callers_refused.get(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_front_end_that_asks_beyond_its_quota_is_told_to_wait() {
+    let ours = certificates::localhost().unwrap();
+    let callers = known(&ours, Some("client.localhost 1 1"));
+    let host = Host::start_for(callers, ours, Reference, ServerBounds::default());
+    let peers = [&host.certificates; 2].map(|certificates| host.connect_as(certificates));
+    let [first, second] = peers;
+    let (first, second, key) = (first.await.unwrap(), second.await.unwrap(), bundle(1));
+    first.bring(key.clone()).await;
+    let mut asked = 0;
+    for peer in [&first, &second] {
+        // More than a MiB of scans by far, on whichever of its connections.
+        let batch = (0..100).map(|i| query(&format!("{i:02}"), &key, 0, i)).collect();
+        let found = peer.ask_batch(batch).await;
+        let refused: Vec<_> =
+            found.iter().filter(|a| a.response_status == Status::Quota.code()).collect();
+        assert!(!refused.is_empty(), "all were answered");
+        assert!(refused.iter().all(|answer| (50..=5000).contains(&answer.retry_after_ms)));
+        asked += refused.len() as u64;
+    }
+    assert_eq!(host.counters.queries.get(Status::Quota), asked);
+    assert_eq!(host.counters.queries_admitted.get(), 200 - asked, "refused before any work");
+    // In the end there is enough again.
+    let answered = async {
+        let ask = || first.ask_batch(vec![query("0", &key, 0, 0)]);
+        while ask().await[0].response_status != Status::ResponseSuccess.code() {}
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(60), answered).await.unwrap();
 }
 
 #[tokio::test]

@@ -277,26 +277,45 @@ async fn the_least_recently_used_bundle_goes_first() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_does_not_fit_the_queue_is_overloaded() {
     let (engine, mut gate) = gated();
-    // A query, and the bundle it keeps in memory at four bytes a residue.
-    let queued_bytes_max = 2 * (shape().query_bytes() + shape().bundle_bytes() / 3 * 4);
+    // Four queries, each with the bundle it keeps in memory at four bytes a residue.
+    let queued_bytes_max = 4 * (shape().query_bytes() + shape().bundle_bytes() / 3 * 4);
     let schedule = ScheduleBounds { queued_bytes_max, ..Default::default() };
     let host = Host::start(engine, ServerBounds { schedule, ..Default::default() });
-    let (peer, key) = (host.connect().await, bundle(1));
-    peer.bring(key.clone()).await;
-    let computed = peer.send_batch(vec![query("x", &key, 0, 0)]).await;
+    let (first, key) = (host.connect().await, bundle(1));
+    let others = [host.connect().await, host.connect().await, host.connect().await];
+    first.bring(key.clone()).await;
+    let computed = first.send_batch(vec![query("x", &key, 0, 0)]).await;
     assert_eq!(gate.began().await, 1);
-    let waiting = peer.send_batch((0..3).map(|i| query(&i.to_string(), &key, 1, i)).collect());
-    let waiting = waiting.await;
-    until("the queue is full", || host.counters.queries_admitted.get() == 3).await;
-    until("one is refused", || host.counters.queries.get(Status::Overloaded) == 1).await;
+    // Each takes as much as is left for others: two of four, one of two, and the last.
+    let waiting = |count| (0..count).map(|i| query(&i.to_string(), &key, 1, i)).collect();
+    let mut found = vec![first.send_batch(waiting(3)).await];
+    let counters = &host.counters;
+    until("its half is full", || counters.refused_front_end_full.get() == 1).await;
+    found.push(others[0].send_batch(waiting(2)).await);
+    until("its part is full", || counters.refused_front_end_full.get() == 2).await;
+    found.push(others[1].send_batch(waiting(1)).await);
+    until("the queue is full", || counters.queries_admitted.get() == 5).await;
+    found.push(others[2].send_batch(waiting(1)).await);
+    until("the queue is full for all", || counters.refused_queue_full.get() == 1).await;
     gate.go_on();
-    assert_eq!(gate.began().await, 2);
+    assert_eq!(gate.began().await, 4);
     gate.go_on();
     let (fine, refused) = (Status::ResponseSuccess, Status::Overloaded);
     assert_eq!(statuses(&answers(computed).await), [("x", fine)]);
-    let found = answers(waiting).await;
-    assert_eq!(statuses(&found), [("0", fine), ("1", fine), ("2", refused)]);
-    assert!((50..=5000).contains(&found[2].retry_after_ms), "{}", found[2].retry_after_ms);
+    let expected: [&[_]; 4] = [
+        &[("0", fine), ("1", fine), ("2", refused)],
+        &[("0", fine), ("1", refused)],
+        &[("0", fine)],
+        &[("0", refused)],
+    ];
+    for (found, expected) in found.into_iter().zip(expected) {
+        let found = answers(found).await;
+        assert_eq!(statuses(&found), expected);
+        for answer in found.iter().filter(|answer| answer.response_status == refused.code()) {
+            assert!((50..=5000).contains(&answer.retry_after_ms), "{}", answer.retry_after_ms);
+        }
+    }
+    assert_eq!(counters.queries.get(refused), 3);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -327,7 +346,7 @@ async fn one_connection_cannot_fill_the_queue_for_others() {
     other.bring(key.clone()).await;
     let batch = vec![query("0", &key, 0, 0), query("1", &key, 0, 1)];
     let greedy_answers = greedy.send_batch(batch).await;
-    until("one is refused", || host.counters.queries.get(Status::Overloaded) == 1).await;
+    until("one is refused", || host.counters.refused_connection_full.get() == 1).await;
     let other_answers = other.send_batch(vec![query("0", &key, 0, 0)]).await;
     until("another's is admitted", || host.counters.queries_admitted.get() == 2).await;
     gate.go_on();
@@ -504,7 +523,7 @@ fn sotto(folder: &Path, arguments: &[&str]) -> Child {
         .unwrap()
 }
 
-const SERVE: [&str; 12] = [
+const SERVE: [&str; 13] = [
     "serve",
     "--db",
     "db",
@@ -517,6 +536,7 @@ const SERVE: [&str; 12] = [
     "--threads",
     "1",
     "--isa=portable",
+    "--target-ms=250",
 ];
 
 #[test]

@@ -1,0 +1,90 @@
+//! How soon a query is refused at a full queue: from its frame decoded to its reply encoded.
+//!
+//! The queue is as full as it gets, with as many callers as a server has connections and queries
+//! for thousands of shards, and no engine takes any. The network's part is not in it.
+
+use std::error::Error;
+use std::hint::black_box;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use sotto::engine::EncryptedQuery;
+use sotto::limits;
+use sotto::schedule::{Arrival, Caller, Full, Overloaded, Owner, ScheduleBounds};
+use sotto::shard::Database;
+use sotto::wire::message::{PirResponse, Reply, ReplyBody};
+use sotto::wire::{Status, encode_frame};
+use sotto::worker::{Job, Queue, Workers};
+use tokio::sync::mpsc::unbounded_channel;
+
+const SHARDS: u32 = 10_000;
+
+/// What was found.
+pub(super) struct Refusal {
+    /// Queries waiting.
+    pub(super) queued: usize,
+    /// Of each refusal.
+    pub(super) times: Vec<Duration>,
+}
+
+/// Fills a queue, then has this many queries refused.
+pub(super) fn measure(
+    database: Arc<Database>,
+    query: &EncryptedQuery,
+    refusals: usize,
+) -> Result<Refusal, Box<dyn Error>> {
+    let workers = Workers::start(Vec::new(), database, ScheduleBounds::default())?;
+    let queue = workers.queue();
+    let mut next = 0;
+    for caller in 0.. {
+        match fill(&queue, query, caller, &mut next) {
+            Full::Queue => break,
+            Full::Caller | Full::Owner => {}
+        }
+    }
+    let queued = queue.queued();
+    let caller = limits::CONNECTIONS_MAX as u64;
+    let mut times = Vec::with_capacity(refusals);
+    for _ in 0..refusals {
+        let begun = Instant::now();
+        let refused = admit(&queue, query, caller, 0).err().ok_or("the queue is not full")?;
+        let reply = PirResponse {
+            nonce: "0".into(),
+            response_status: Status::Overloaded.code(),
+            retry_after_ms: refused.retry_after.as_millis() as u32,
+            ..Default::default()
+        };
+        black_box(encode_frame(&Reply::from(ReplyBody::Answer(reply))));
+        times.push(begun.elapsed());
+    }
+    Ok(Refusal { queued, times })
+}
+
+/// Admits queries of one caller until there is no room.
+fn fill(queue: &Queue, query: &EncryptedQuery, caller: u64, next: &mut u32) -> Full {
+    loop {
+        *next = (*next + 1) % SHARDS;
+        if let Err(refused) = admit(queue, query, caller, *next) {
+            return refused.full;
+        }
+    }
+}
+
+fn admit(
+    queue: &Queue,
+    query: &EncryptedQuery,
+    caller: u64,
+    shard: u32,
+) -> Result<(), Overloaded<Job>> {
+    let now = Instant::now();
+    let arrival = Arrival {
+        owner: Owner(caller),
+        caller: Caller { number: caller, share: 1 },
+        shard,
+        scan_bytes: 1,
+        bytes: query.vector.len() + query.bundle.held_bytes(),
+        deadline: now + limits::DEADLINE_MAX,
+        item: Job { query: query.clone(), index: 0, outcomes: unbounded_channel().0 },
+    };
+    queue.admit(now, arrival).map(|_| ())
+}

@@ -1,0 +1,151 @@
+//! Whose turn it is: callers share what engines scan, each by its weight.
+//!
+//! Deficit round robin with the smallest quantum there is: the next turn is that of the caller who
+//! has had least for its share, one pass a turn, so that no caller's burst of turns is as long as
+//! its share is large.
+//!
+//! The measure is bytes scanned. A pass reads its shard once, and each of its queries takes as long
+//! as reading a part of it ([`QUERIES_LIKE_A_SCAN`]). Who rides along pays as in a full pass: for
+//! its queries, and for as many of the pass's places; whoever's turn it is pays for those left
+//! empty. Else riders would pay more for small passes of others than for full ones of their own,
+//! and have nothing left for those. `simulation.rs` shows what all of this comes to.
+//!
+//! A caller alone has every turn, at no later cost: who comes begins where those who
+//! wait are. Who was away saves nothing up, and leaving pays no debt.
+//!
+//! Numbers only: which shard a turn goes to is `lines`', what rides along `mod.rs`'s to say.
+
+use std::collections::{BTreeSet, HashMap};
+
+use super::Caller;
+use crate::limits::{BATCH_QUERIES_PER_SCAN_MAX, CALLERS_REMEMBERED_MAX, QUERIES_LIKE_A_SCAN};
+
+/// What a caller has had, in bytes times [`UNIT`] for each of its share.
+type Spent = u128;
+
+/// Above the largest share, so that a byte counts for every caller.
+const UNIT: Spent = 1 << 32;
+
+/// A part of a pass.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Part {
+    /// What the whole pass reads.
+    pub(super) scan_bytes: u64,
+    /// Places in it, taken or empty.
+    pub(super) places: usize,
+    /// Queries.
+    pub(super) queries: usize,
+}
+
+impl Part {
+    fn cost(self) -> Spent {
+        let scan = u128::from(self.scan_bytes) * UNIT;
+        let places = scan * self.places as u128 / BATCH_QUERIES_PER_SCAN_MAX as u128;
+        places + scan * self.queries as u128 / QUERIES_LIKE_A_SCAN as u128
+    }
+}
+
+#[derive(Debug)]
+struct Account {
+    share: u32,
+    spent: Spent,
+    waits: Waits,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Waits {
+    Yes,
+    No,
+}
+
+/// The accounts of all callers.
+#[derive(Debug, Default)]
+pub(super) struct Turns {
+    accounts: HashMap<u64, Account>,
+    /// Those who wait, least spent first.
+    order: BTreeSet<(Spent, u64)>,
+    /// What whoever had the last turn had spent before it: nobody who can take what others can has
+    /// had less. Only grows.
+    level: Spent,
+}
+
+impl Turns {
+    /// Callers with queries waiting, the next turn's first.
+    pub(super) fn order(&self) -> impl Iterator<Item = u64> {
+        self.order.iter().map(|&(_, caller)| caller)
+    }
+
+    /// A caller has queries waiting.
+    pub(super) fn enter(&mut self, caller: Caller) {
+        let Caller { number, share } = caller;
+        if !self.accounts.contains_key(&number) {
+            // Whoever is level begins as if it had never been here; so do all who are away once
+            // there are too many of them.
+            let level = self.level;
+            let debts = self.accounts.len() < CALLERS_REMEMBERED_MAX;
+            self.accounts
+                .retain(|_, other| other.waits == Waits::Yes || (debts && other.spent > level));
+        }
+        let new = Account { share, spent: 0, waits: Waits::No };
+        let account = self.accounts.entry(number).or_insert(new);
+        account.share = share.max(1);
+        if account.waits == Waits::No {
+            account.waits = Waits::Yes;
+            account.spent = account.spent.max(self.level);
+            self.order.insert((account.spent, number));
+        }
+    }
+
+    /// A caller has no more queries waiting.
+    pub(super) fn leave(&mut self, caller: u64) {
+        let account = self.accounts.get_mut(&caller);
+        let account = account.expect("this is a bug: a caller without account leaves");
+        account.waits = Waits::No;
+        self.order.remove(&(account.spent, caller));
+    }
+
+    /// It is a caller's turn.
+    pub(super) fn begin(&mut self, caller: u64) {
+        self.level = self.level.max(self.accounts[&caller].spent);
+    }
+
+    /// Those of the others who may ride along, whoever has had least first. Not who is a full pass
+    /// ahead: it would make everybody's pass as long as can be, and fall ever further behind in
+    /// what it owes.
+    pub(super) fn riders(
+        &self,
+        turn_of: u64,
+        scan_bytes: u64,
+        others: impl Iterator<Item = u64>,
+    ) -> Vec<u64> {
+        let full = BATCH_QUERIES_PER_SCAN_MAX;
+        let full = Part { scan_bytes, places: full, queries: full }.cost();
+        let most =
+            |other: &Account| self.accounts[&turn_of].spent + full / Spent::from(other.share);
+        let mut riders: Vec<_> = others
+            .map(|other| (&self.accounts[&other], other))
+            .filter(|(account, other)| *other != turn_of && account.spent <= most(account))
+            .map(|(account, other)| (account.spent, other))
+            .collect();
+        riders.sort_unstable();
+        riders.into_iter().map(|(_, other)| other).collect()
+    }
+
+    /// A caller had a part of a pass.
+    pub(super) fn charge(&mut self, caller: u64, part: Part) {
+        let account = self.accounts.get_mut(&caller);
+        let account = account.expect("this is a bug: a caller without account is charged");
+        let before = account.spent;
+        // Where engines differ in what they may take, one who could not take is not owed for it.
+        account.spent = before.max(self.level) + part.cost() / Spent::from(account.share);
+        if self.order.remove(&(before, caller)) {
+            self.order.insert((account.spent, caller));
+        }
+    }
+
+    /// Callers it knows.
+    #[cfg(test)]
+    pub(super) fn remembered(&self) -> usize {
+        self.accounts.len()
+    }
+}

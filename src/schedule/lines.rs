@@ -1,0 +1,148 @@
+//! The waiting queries of one caller, a line of them for each shard and route, and which of its
+//! lines goes next.
+//!
+//! Not here: whose turn it is (`fair`), what may be held (`mod.rs`).
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::ops::Bound;
+
+use super::{Admitted, Route};
+use crate::limits::BATCH_QUERIES_PER_SCAN_MAX;
+
+/// Names a line: queries for this shard that go this way.
+pub(super) type Line = (u32, Route);
+
+/// Which line goes first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Rule {
+    /// The one with the most queries, then the one with the oldest.
+    Company,
+    /// The one with the oldest query.
+    Age,
+}
+
+/// A line's place among others; the least goes first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Rank {
+    /// Queries that a full pass has more; 0 where only age counts. Further ones are no company:
+    /// they wait for another pass.
+    missing: usize,
+    /// Of its oldest query.
+    number: u64,
+    line: Line,
+}
+
+/// How far a caller's lines were looked through. Taking queries only moves a line further back, so
+/// whoever takes while looking looks at each line once, and again at one of which something is left.
+pub(super) struct Search {
+    rule: Rule,
+    after: Bound<Rank>,
+}
+
+impl Search {
+    pub(super) fn new(rule: Rule) -> Self {
+        Self { rule, after: Bound::Unbounded }
+    }
+}
+
+/// The queries of one caller.
+pub(super) struct Lines<T> {
+    /// Oldest first; no empty queue stays.
+    queues: HashMap<Line, VecDeque<Admitted<T>>>,
+    by_company: BTreeSet<Rank>,
+    by_age: BTreeSet<Rank>,
+    bytes: usize,
+}
+
+impl<T> Default for Lines<T> {
+    fn default() -> Self {
+        let (by_company, by_age) = (BTreeSet::new(), BTreeSet::new());
+        Self { queues: HashMap::new(), by_company, by_age, bytes: 0 }
+    }
+}
+
+impl<T> Lines<T> {
+    pub(super) fn is_empty(&self) -> bool {
+        self.queues.is_empty()
+    }
+
+    /// Bytes of all its queries.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    pub(super) fn contains(&self, line: Line) -> bool {
+        self.queues.contains_key(&line)
+    }
+
+    /// The oldest query of a line.
+    pub(super) fn first(&self, line: Line) -> Option<&Admitted<T>> {
+        self.queues.get(&line)?.front()
+    }
+
+    /// The oldest query of all.
+    pub(super) fn oldest(&self) -> Option<&Admitted<T>> {
+        self.first(self.by_age.first()?.line)
+    }
+
+    /// The next line to look at.
+    pub(super) fn next(&self, search: &mut Search) -> Option<Line> {
+        let order = match search.rule {
+            Rule::Company => &self.by_company,
+            Rule::Age => &self.by_age,
+        };
+        let rank = *order.range((search.after, Bound::Unbounded)).next()?;
+        search.after = Bound::Excluded(rank);
+        Some(rank.line)
+    }
+
+    /// Puts a query into its line, by age.
+    pub(super) fn insert(&mut self, line: Line, query: Admitted<T>) {
+        self.bytes += query.bytes;
+        self.change(line, |queue| {
+            let at = queue.partition_point(|other| other.number < query.number);
+            queue.insert(at, query);
+        });
+    }
+
+    /// Takes the query of this number out of a line.
+    pub(super) fn remove(&mut self, line: Line, number: u64) -> Option<Admitted<T>> {
+        let queue = self.queues.get(&line)?;
+        let at = queue.binary_search_by_key(&number, |query| query.number).ok()?;
+        let query = self.change(line, |queue| queue.remove(at))?;
+        self.bytes -= query.bytes;
+        Some(query)
+    }
+
+    /// Takes the oldest queries of a line, at most so many.
+    pub(super) fn take(&mut self, line: Line, most: usize) -> Vec<Admitted<T>> {
+        let taken: Vec<_> =
+            self.change(line, |queue| queue.drain(..most.min(queue.len())).collect());
+        self.bytes -= taken.iter().map(|query| query.bytes).sum::<usize>();
+        taken
+    }
+
+    /// Changes a line and ranks it anew.
+    fn change<R>(&mut self, line: Line, change: impl FnOnce(&mut VecDeque<Admitted<T>>) -> R) -> R {
+        let queue = self.queues.entry(line).or_default();
+        if let Some((company, age)) = ranks(line, queue) {
+            self.by_company.remove(&company);
+            self.by_age.remove(&age);
+        }
+        let changed = change(queue);
+        if let Some((company, age)) = ranks(line, queue) {
+            self.by_company.insert(company);
+            self.by_age.insert(age);
+        } else {
+            self.queues.remove(&line);
+        }
+        changed
+    }
+}
+
+/// A line's places by company and by age; none if it is empty.
+fn ranks<T>(line: Line, queue: &VecDeque<Admitted<T>>) -> Option<(Rank, Rank)> {
+    let number = queue.front()?.number;
+    let missing = BATCH_QUERIES_PER_SCAN_MAX.saturating_sub(queue.len());
+    Some((Rank { missing, number, line }, Rank { missing: 0, number, line }))
+}

@@ -1,0 +1,436 @@
+//! Which queries are computed next: admission, company, fair shares, deadlines.
+//!
+//! A [`Schedule`] holds what waits for an engine. It does no IO, starts no thread and reads no
+//! clock: `now` is an argument, so its tests run in simulated time.
+//!
+//! An engine that is free gets work at once, so queries for one shard find company while engines
+//! are busy. Work goes out a pass at a time. The turn is that of the caller who has had least for
+//! its share (`fair`). It picks among the shards that the engine may take: while none of its
+//! queries has waited for half of the latency target, the one for which it has the most queries
+//! (a pass costs about the same for each: the shards of a database have one shape); then the one
+//! with the oldest. Queries of others for this shard ride along, unless these others have had
+//! more than their share already, and pay for their places in the pass. Deadlines end waiting, they do not order it.
+//!
+//! The pack part of answers is not computed ahead, though it depends only on bundle and shard: what
+//! an idle engine may take it takes whole, at once, so there is nothing ahead of which to compute.
+//!
+//! Not here: which device takes what (whoever asks says what it may take), quotas. What is held
+//! besides caller, owner, shard, sizes and deadline (`item`) is never looked into. Read next:
+//! `lines.rs`, `fair.rs`, then [`crate::placement`], [`crate::worker`].
+
+mod fair;
+mod lines;
+#[cfg(test)]
+mod simulation;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeSet, HashMap};
+use std::time::{Duration, Instant};
+
+use self::fair::{Part, Turns};
+use self::lines::{Line, Lines, Rule, Search};
+use crate::engine::CallBounds;
+use crate::limits;
+
+/// What a schedule may hold, and how long it lets queries wait for company.
+#[derive(Debug, Clone, Copy)]
+pub struct ScheduleBounds {
+    /// Bytes of queries waiting. A caller may have as much of it as is free: one alone gets half,
+    /// and however many flood there is room for one more.
+    pub queued_bytes_max: usize,
+    /// Queries of one connection, waiting or being computed.
+    pub queries_per_owner_max: usize,
+    /// How long answers should take at most. A caller whose oldest query has waited for half of it
+    /// is served by age.
+    pub latency_target: Duration,
+}
+
+impl Default for ScheduleBounds {
+    fn default() -> Self {
+        Self {
+            queued_bytes_max: limits::QUEUED_QUERY_BYTES_MAX,
+            queries_per_owner_max: limits::QUERIES_PER_CONNECTION_MAX,
+            latency_target: limits::LATENCY_TARGET,
+        }
+    }
+}
+
+/// Whose query it is: one number a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Owner(pub u64);
+
+/// On whose account it is: a front-end, or a connection where front-ends are not known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Caller {
+    /// One number a caller.
+    pub number: u64,
+    /// Its weight beside others.
+    pub share: u32,
+}
+
+/// A query on its way in.
+#[derive(Debug)]
+pub struct Arrival<T> {
+    /// Whose it is.
+    pub owner: Owner,
+    /// On whose account.
+    pub caller: Caller,
+    /// The shard asked.
+    pub shard: u32,
+    /// What a pass over the shard reads.
+    pub scan_bytes: u64,
+    /// Memory it may take while it waits.
+    pub bytes: usize,
+    /// From here on it is not computed any more.
+    pub deadline: Instant,
+    /// The query itself, and where its answer goes.
+    pub item: T,
+}
+
+impl<T> Arrival<T> {
+    /// The same with another item.
+    pub fn map<U>(self, change: impl FnOnce(T) -> U) -> Arrival<U> {
+        let Self { owner, caller, shard, scan_bytes, bytes, deadline, item } = self;
+        Arrival { owner, caller, shard, scan_bytes, bytes, deadline, item: change(item) }
+    }
+}
+
+/// Names a query that was admitted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Ticket {
+    number: u64,
+    shard: u32,
+    caller: u64,
+}
+
+/// Who may take a query.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Route {
+    /// Any engine.
+    Any,
+    /// Only the processor's: a device failed at it.
+    Processor,
+}
+
+/// What there is too much of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Full {
+    /// Queries of all callers.
+    Queue,
+    /// Queries of this caller: others need room.
+    Caller,
+    /// Queries of this connection.
+    Owner,
+}
+
+/// No room: what was not admitted comes back.
+#[derive(Debug)]
+pub struct Overloaded<T> {
+    /// The query's item.
+    pub item: T,
+    /// Why.
+    pub full: Full,
+    /// When there may be room again.
+    pub retry_after: Duration,
+}
+
+impl<T> Overloaded<T> {
+    /// The same with another item.
+    pub fn map<U>(self, change: impl FnOnce(T) -> U) -> Overloaded<U> {
+        let Self { item, full, retry_after } = self;
+        Overloaded { item: change(item), full, retry_after }
+    }
+}
+
+/// An admitted query. Whoever has it from [`Schedule::next`] gives it to [`Schedule::finished`] or
+/// to [`Schedule::put_back`].
+#[derive(Debug, PartialEq, Eq)]
+pub struct Admitted<T> {
+    number: u64,
+    owner: Owner,
+    caller: Caller,
+    bytes: usize,
+    scan_bytes: u64,
+    arrived: Instant,
+    deadline: Instant,
+    /// Who may take it.
+    pub route: Route,
+    /// What was admitted.
+    pub item: T,
+}
+
+/// Queries of one shard, for one engine.
+#[derive(Debug, PartialEq, Eq)]
+pub struct ShardWork<T> {
+    /// The shard.
+    pub shard: u32,
+    /// Its queries, all of one route: pass by pass, those of whoever's turn it was before others.
+    pub queries: Vec<Admitted<T>>,
+}
+
+/// What to do next.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Work<T> {
+    /// To be computed; a shard comes at most once a route.
+    pub shards: Vec<ShardWork<T>>,
+    /// Too late to be computed: to be answered DEADLINE.
+    pub expired: Vec<T>,
+}
+
+/// The queries that wait for an engine.
+pub struct Schedule<T> {
+    bounds: ScheduleBounds,
+    /// By caller; none without queries stays.
+    callers: HashMap<u64, Lines<T>>,
+    /// Who has queries in a line.
+    lines: HashMap<Line, BTreeSet<u64>>,
+    turns: Turns,
+    deadlines: BTreeSet<(Instant, Ticket)>,
+    /// Queries of each owner, waiting or being computed.
+    owners: HashMap<Owner, usize>,
+    queued_bytes: usize,
+    queued: usize,
+    next_number: u64,
+}
+
+impl<T> Schedule<T> {
+    /// An empty one.
+    pub fn new(bounds: ScheduleBounds) -> Self {
+        Self {
+            bounds,
+            callers: HashMap::new(),
+            lines: HashMap::new(),
+            turns: Turns::default(),
+            deadlines: BTreeSet::new(),
+            owners: HashMap::new(),
+            queued_bytes: 0,
+            queued: 0,
+            next_number: 0,
+        }
+    }
+
+    /// Takes a query in, or hands it back when its owner, its caller or all together have too many
+    /// waiting.
+    pub fn admit(&mut self, now: Instant, arrival: Arrival<T>) -> Result<Ticket, Overloaded<T>> {
+        let Arrival { owner, caller, shard, scan_bytes, bytes, deadline, item } = arrival;
+        let owned = self.owners.get(&owner).copied().unwrap_or(0);
+        if let Some(full) = self.full(caller, bytes, owned) {
+            return Err(Overloaded { item, full, retry_after: self.retry_after(now, caller) });
+        }
+        let number = self.next_number;
+        self.next_number += 1;
+        self.owners.insert(owner, owned + 1);
+        let (arrived, route) = (now, Route::Any);
+        let query =
+            Admitted { number, owner, caller, bytes, scan_bytes, arrived, deadline, route, item };
+        let ticket = query.ticket(shard);
+        self.insert(shard, query);
+        Ok(ticket)
+    }
+
+    /// Takes a query out that nobody waits for any more; `None` when it is being computed, was
+    /// answered or was cancelled before.
+    pub fn cancel(&mut self, ticket: Ticket) -> Option<T> {
+        let query = self.remove(ticket)?;
+        self.disown(query.owner);
+        Some(query.item)
+    }
+
+    /// What to compute next: as much as one call is worth, in turns of one pass. What the asker may
+    /// not take stays where it is.
+    pub fn next(
+        &mut self,
+        now: Instant,
+        bounds: CallBounds,
+        mut may_take: impl FnMut(u32, Route) -> bool,
+    ) -> Work<T> {
+        let expired = self.expire(now);
+        let mut room = bounds.queries_max;
+        let mut shards: Vec<ShardWork<T>> = Vec::new();
+        let mut places: HashMap<Line, usize> = HashMap::new();
+        let mut searches = HashMap::new();
+        while room > 0 && shards.len() < bounds.shards_max {
+            let Some((caller, line)) = self.turn(now, &mut searches, &mut may_take) else { break };
+            let queries = self.pass(caller, line, room);
+            room -= queries.len();
+            let place = *places.entry(line).or_insert(shards.len());
+            match shards.get_mut(place) {
+                Some(work) => work.queries.extend(queries),
+                None => shards.push(ShardWork { shard: line.0, queries }),
+            }
+        }
+        Work { shards, expired }
+    }
+
+    /// A query handed out by [`Schedule::next`] is done with, computed or not.
+    pub fn finished(&mut self, query: Admitted<T>) -> T {
+        self.disown(query.owner);
+        query.item
+    }
+
+    /// A query handed out by [`Schedule::next`] for this shard was not computed: it waits again, in
+    /// its old place, for the processor alone. There is always room: it was admitted before.
+    pub fn put_back(&mut self, shard: u32, query: Admitted<T>) {
+        self.insert(shard, Admitted { route: Route::Processor, ..query });
+    }
+
+    /// Queries waiting.
+    pub fn queued(&self) -> usize {
+        self.queued
+    }
+
+    /// Bytes of the queries waiting.
+    pub fn queued_bytes(&self) -> usize {
+        self.queued_bytes
+    }
+
+    /// What keeps a query out, if anything does.
+    fn full(&self, caller: Caller, bytes: usize, owned: usize) -> Option<Full> {
+        let free = self.bounds.queued_bytes_max.saturating_sub(self.queued_bytes);
+        let held = self.callers.get(&caller.number).map_or(0, Lines::bytes);
+        if owned >= self.bounds.queries_per_owner_max {
+            Some(Full::Owner)
+        } else if bytes > free {
+            Some(Full::Queue)
+        } else if held + bytes > free {
+            Some(Full::Caller)
+        } else {
+            None
+        }
+    }
+
+    /// Whoever comes now would wait about as long as the caller's oldest query has, or the oldest
+    /// of all where it has none.
+    fn retry_after(&self, now: Instant, caller: Caller) -> Duration {
+        let own = self.callers.get(&caller.number).and_then(Lines::oldest);
+        let all = self.callers.values().filter_map(Lines::oldest);
+        let oldest = own.or_else(|| all.min_by_key(|query| query.number));
+        let waited = oldest.map(|query| now.saturating_duration_since(query.arrived));
+        waited.unwrap_or_default().clamp(limits::RETRY_AFTER_MIN, limits::RETRY_AFTER_MAX)
+    }
+
+    fn expire(&mut self, now: Instant) -> Vec<T> {
+        let mut expired = Vec::new();
+        while let Some(&(deadline, ticket)) = self.deadlines.first()
+            && deadline <= now
+        {
+            let late = self.remove(ticket).expect("this is a bug: a deadline without its query");
+            self.disown(late.owner);
+            expired.push(late.item);
+        }
+        expired
+    }
+
+    fn disown(&mut self, owner: Owner) {
+        let owned = self.owners.get_mut(&owner).expect("this is a bug: an owner without queries");
+        *owned -= 1;
+        if *owned == 0 {
+            self.owners.remove(&owner);
+        }
+    }
+
+    /// Whose turn it is, and the line it picks. Each caller's lines are looked through once a call.
+    fn turn(
+        &self,
+        now: Instant,
+        searches: &mut HashMap<u64, Search>,
+        may_take: &mut impl FnMut(u32, Route) -> bool,
+    ) -> Option<(u64, Line)> {
+        for caller in self.turns.order() {
+            let lines = &self.callers[&caller];
+            let search = searches.entry(caller).or_insert_with(|| {
+                let waited =
+                    lines.oldest().map(|query| now.saturating_duration_since(query.arrived));
+                let long = waited.is_some_and(|waited| waited >= self.bounds.latency_target / 2);
+                Search::new(if long { Rule::Age } else { Rule::Company })
+            });
+            while let Some(line) = lines.next(search) {
+                if may_take(line.0, line.1) {
+                    return Some((caller, line));
+                }
+            }
+        }
+        None
+    }
+
+    /// Takes one pass out of a line, the oldest queries of whoever's turn it is first, then those
+    /// of others, and charges all of them.
+    fn pass(&mut self, caller: u64, line: Line, room: usize) -> Vec<Admitted<T>> {
+        let most = room.min(limits::BATCH_QUERIES_PER_SCAN_MAX);
+        let mut queries = self.take(caller, line, most);
+        let (own, scan_bytes) = (queries.len(), queries[0].scan_bytes);
+        self.turns.begin(caller);
+        let others = self.lines.get(&line).into_iter().flatten().copied();
+        for other in self.turns.riders(caller, scan_bytes, others) {
+            queries.append(&mut self.take(other, line, most - queries.len()));
+        }
+        // What failed on a device was paid for when it went there.
+        if line.1 == Route::Any {
+            let riders = queries.len() - own;
+            let places = limits::BATCH_QUERIES_PER_SCAN_MAX - riders;
+            self.turns.charge(caller, Part { scan_bytes, places, queries: own });
+            for rider in &queries[own..] {
+                self.turns.charge(rider.caller.number, Part { scan_bytes, places: 1, queries: 1 });
+            }
+        }
+        queries
+    }
+
+    /// Puts a query into its line.
+    fn insert(&mut self, shard: u32, query: Admitted<T>) {
+        let (caller, line) = (query.caller, (shard, query.route));
+        self.queued += 1;
+        self.queued_bytes += query.bytes;
+        self.deadlines.insert((query.deadline, query.ticket(shard)));
+        self.lines.entry(line).or_default().insert(caller.number);
+        self.turns.enter(caller);
+        self.callers.entry(caller.number).or_default().insert(line, query);
+    }
+
+    fn remove(&mut self, ticket: Ticket) -> Option<Admitted<T>> {
+        let Ticket { number, shard, caller } = ticket;
+        let lines = self.callers.get_mut(&caller)?;
+        let mut routes = [Route::Any, Route::Processor].into_iter();
+        let (line, query) = routes.find_map(|route| {
+            let line = (shard, route);
+            Some((line, lines.remove(line, number)?))
+        })?;
+        self.removed(line, &query);
+        Some(query)
+    }
+
+    fn take(&mut self, caller: u64, line: Line, most: usize) -> Vec<Admitted<T>> {
+        let lines = self.callers.get_mut(&caller).expect("this is a bug: a caller without queries");
+        let taken = lines.take(line, most);
+        taken.iter().for_each(|query| self.removed(line, query));
+        taken
+    }
+
+    /// Takes note that a query left its line.
+    fn removed(&mut self, line: Line, query: &Admitted<T>) {
+        self.queued -= 1;
+        self.queued_bytes -= query.bytes;
+        self.deadlines.remove(&(query.deadline, query.ticket(line.0)));
+        let caller = query.caller.number;
+        let Some(lines) = self.callers.get(&caller) else { return };
+        if !lines.contains(line)
+            && let Some(callers) = self.lines.get_mut(&line)
+        {
+            callers.remove(&caller);
+            if callers.is_empty() {
+                self.lines.remove(&line);
+            }
+        }
+        if lines.is_empty() {
+            self.callers.remove(&caller);
+            self.turns.leave(caller);
+        }
+    }
+}
+
+impl<T> Admitted<T> {
+    fn ticket(&self, shard: u32) -> Ticket {
+        Ticket { number: self.number, shard, caller: self.caller.number }
+    }
+}

@@ -1,0 +1,571 @@
+//! Which query goes when, one rule at a time, and all of them against a plain list.
+
+use super::*;
+use crate::limits::BATCH_QUERIES_PER_SCAN_MAX;
+
+const TARGET: Duration = Duration::from_secs(40);
+const BOUNDS: ScheduleBounds =
+    ScheduleBounds { queued_bytes_max: 1000, queries_per_owner_max: 8, latency_target: TARGET };
+
+const SCAN_BYTES: u64 = 18_000;
+
+/// At most so many queries, over any number of shards.
+fn up_to(queries_max: usize) -> CallBounds {
+    CallBounds { shards_max: usize::MAX, queries_max }
+}
+
+fn any(_: u32, _: Route) -> bool {
+    true
+}
+
+/// Of an owner that is a caller of its own.
+fn arrival(owner: u64, shard: u32, deadline: Instant, item: u32) -> Arrival<u32> {
+    let caller = Caller { number: owner, share: 1 };
+    let owner = Owner(owner);
+    Arrival { owner, caller, shard, scan_bytes: SCAN_BYTES, bytes: 100, deadline, item }
+}
+
+fn items(work: &Work<u32>) -> Vec<(u32, Vec<u32>)> {
+    let of = |shard: &ShardWork<u32>| shard.queries.iter().map(|query| query.item).collect();
+    work.shards.iter().map(|shard| (shard.shard, of(shard))).collect()
+}
+
+/// A schedule with items 0, 1, .. admitted for these shards, one caller each, a second apart.
+fn filled(start: Instant, shards: &[u32]) -> (Schedule<u32>, Vec<Ticket>) {
+    let mut schedule = Schedule::new(BOUNDS);
+    let mut tickets = Vec::new();
+    for (item, &shard) in shards.iter().enumerate() {
+        let now = start + Duration::from_secs(item as u64);
+        let deadline = start + Duration::from_secs(100 - item as u64);
+        let arrival = arrival(item as u64, shard, deadline, item as u32);
+        tickets.push(schedule.admit(now, arrival).unwrap());
+    }
+    (schedule, tickets)
+}
+
+#[test]
+fn groups_by_shard() {
+    let start = Instant::now();
+    let (mut schedule, _) = filled(start, &[7, 5, 7, 9, 7, 7, 5]);
+    let work = schedule.next(start, up_to(5), any);
+    assert_eq!(items(&work), [(7, vec![0, 2, 4, 5]), (5, vec![1])]);
+    let work = schedule.next(start, up_to(5), any);
+    assert_eq!(items(&work), [(9, vec![3]), (5, vec![6])]);
+    assert_eq!((schedule.queued(), schedule.queued_bytes()), (0, 0));
+    assert_eq!(items(&schedule.next(start, up_to(5), any)), []);
+}
+
+#[test]
+fn a_shard_that_did_not_fit_keeps_its_place() {
+    let start = Instant::now();
+    let (mut schedule, _) = filled(start, &[1, 1, 1, 1, 2]);
+    assert_eq!(items(&schedule.next(start, up_to(3), any)), [(1, vec![0, 1, 2])]);
+    let one_shard = CallBounds { shards_max: 1, queries_max: 10 };
+    assert_eq!(items(&schedule.next(start, one_shard, any)), [(1, vec![3])]);
+    assert_eq!(items(&schedule.next(start, one_shard, any)), [(2, vec![4])]);
+}
+
+#[test]
+fn what_the_asker_may_not_take_stays_where_it_is() {
+    let start = Instant::now();
+    let (mut schedule, _) = filled(start, &[1, 2, 1, 3, 2]);
+    let but_one = |shard, _| shard != 1;
+    assert_eq!(items(&schedule.next(start, up_to(2), but_one)), [(2, vec![1, 4])]);
+    assert_eq!(items(&schedule.next(start, up_to(9), any)), [(1, vec![0, 2]), (3, vec![3])]);
+}
+
+#[test]
+fn what_failed_waits_for_the_processor_as_old_as_it_is() {
+    let start = Instant::now();
+    let (mut schedule, tickets) = filled(start, &[1, 1, 2, 1, 1]);
+    let mut failed = schedule.next(start, up_to(3), |shard, _| shard == 1).shards.remove(0);
+    assert_eq!(schedule.cancel(tickets[0]), None, "it is being computed");
+    for query in failed.queries.drain(..).rev() {
+        schedule.put_back(1, query);
+    }
+    assert_eq!(schedule.cancel(tickets[1]), Some(1));
+    let elsewhere = |_, route| route == Route::Any;
+    assert_eq!(items(&schedule.next(start, up_to(1), elsewhere)), [(2, vec![2])]);
+    let work = schedule.next(start, up_to(9), any);
+    // Who had nothing yet goes before who rode along in a pass, and that one before whose it was.
+    assert_eq!(items(&work), [(1, vec![4]), (1, vec![3, 0])]);
+    let routes = work.shards.iter().map(|work| work.queries[0].route);
+    assert_eq!(routes.collect::<Vec<_>>(), [Route::Any, Route::Processor]);
+    // Its deadline, of 100 s, is what it was.
+    let late = start + Duration::from_secs(100);
+    for query in work.shards.into_iter().flat_map(|work| work.queries) {
+        schedule.put_back(1, query);
+    }
+    let work = schedule.next(late, up_to(9), any);
+    assert_eq!((work.expired, work.shards.len()), (vec![4, 3, 0], 0));
+}
+
+#[test]
+fn what_is_too_late_is_never_handed_out() {
+    let start = Instant::now();
+    let (mut schedule, _) = filled(start, &[1, 1, 2]);
+    // Deadlines: item 2 at 98 s, item 1 at 99 s, item 0 at 100 s.
+    let work = schedule.next(start + Duration::from_secs(99), up_to(10), any);
+    assert_eq!(work.expired, [2, 1]);
+    assert_eq!(items(&work), [(1, vec![0])]);
+    assert_eq!(schedule.queued_bytes(), 0);
+}
+
+#[test]
+fn cancelled_queries_are_taken_out() {
+    let start = Instant::now();
+    let (mut schedule, tickets) = filled(start, &[1, 1, 1, 2]);
+    assert_eq!(schedule.cancel(tickets[0]), Some(0));
+    assert_eq!(schedule.cancel(tickets[0]), None);
+    assert_eq!(schedule.cancel(tickets[2]), Some(2));
+    assert_eq!(schedule.cancel(tickets[3]), Some(3));
+    assert_eq!(items(&schedule.next(start, up_to(10), any)), [(1, vec![1])]);
+    assert_eq!(schedule.cancel(tickets[1]), None);
+    assert_eq!((schedule.queued(), schedule.queued_bytes()), (0, 0));
+}
+
+#[test]
+fn too_many_bytes_are_refused_with_a_time_to_come_again() {
+    let start = Instant::now();
+    let (mut schedule, tickets) = filled(start, &[1, 2, 3, 4, 5, 6, 7, 8, 9, 10]);
+    let late = start + Duration::from_secs(50);
+    let refused = schedule.admit(start, arrival(99, 1, late, 77)).unwrap_err();
+    assert_eq!((refused.item, refused.retry_after), (77, limits::RETRY_AFTER_MIN));
+    assert_eq!(refused.full, Full::Queue);
+    let later = start + Duration::from_millis(700);
+    let refused = schedule.admit(later, arrival(99, 1, late, 77)).unwrap_err();
+    assert_eq!(refused.retry_after, Duration::from_millis(700));
+    let much_later = start + Duration::from_secs(49);
+    let refused = schedule.admit(much_later, arrival(99, 1, late, 77)).unwrap_err();
+    assert_eq!(refused.retry_after, limits::RETRY_AFTER_MAX);
+    schedule.cancel(tickets[4]).unwrap();
+    schedule.admit(start, arrival(99, 1, late, 77)).unwrap();
+}
+
+#[test]
+fn one_owner_cannot_have_more_than_its_bound_waiting_or_computed() {
+    let start = Instant::now();
+    let late = start + Duration::from_secs(50);
+    let mut schedule = Schedule::new(ScheduleBounds { queries_per_owner_max: 2, ..BOUNDS });
+    schedule.admit(start, arrival(1, 1, late, 0)).unwrap();
+    schedule.admit(start, arrival(1, 2, late, 1)).unwrap();
+    assert_eq!(schedule.admit(start, arrival(1, 3, late, 2)).unwrap_err().full, Full::Owner);
+    schedule.admit(start, arrival(2, 3, late, 3)).unwrap();
+    let mut work = schedule.next(start, up_to(10), any);
+    assert_eq!(work.shards.len(), 3);
+    assert!(schedule.admit(start, arrival(1, 3, late, 4)).is_err());
+    schedule.finished(work.shards[0].queries.remove(0));
+    schedule.admit(start, arrival(1, 3, late, 5)).unwrap();
+}
+
+const ONE_PASS: CallBounds = CallBounds { shards_max: 1, queries_max: BATCH_QUERIES_PER_SCAN_MAX };
+
+/// Admits queries of one caller for this shard, a number of them.
+fn admit_all(
+    schedule: &mut Schedule<u32>,
+    now: Instant,
+    (number, share): (u64, u32),
+    (shard, count): (u32, u32),
+) -> Vec<Ticket> {
+    let late = now + Duration::from_secs(1000);
+    let caller = Caller { number, share };
+    let admit = |item| {
+        let arrival = Arrival { caller, ..arrival(number, shard, late, item) };
+        schedule.admit(now, arrival).unwrap()
+    };
+    (0..count).map(admit).collect()
+}
+
+/// The shards of so many turns, and of each how many queries it had.
+fn turns(schedule: &mut Schedule<u32>, now: Instant, count: usize) -> Vec<(u32, usize)> {
+    let mut turn = || {
+        let work = schedule.next(now, ONE_PASS, any).shards.pop()?;
+        let turn = (work.shard, work.queries.len());
+        work.queries.into_iter().for_each(|query| _ = schedule.finished(query));
+        Some(turn)
+    };
+    (0..count).map_while(|_| turn()).collect()
+}
+
+/// Room for everything.
+const WIDE: ScheduleBounds = ScheduleBounds {
+    queued_bytes_max: 1 << 30,
+    queries_per_owner_max: usize::MAX,
+    latency_target: TARGET,
+};
+
+#[test]
+fn most_company_first_until_one_has_waited_for_half_of_the_target() {
+    let start = Instant::now();
+    let filled = || {
+        let mut schedule = Schedule::new(WIDE);
+        for (shard, count) in [(1, 1), (2, 3), (3, 40), (4, 3), (5, 33)] {
+            admit_all(&mut schedule, start, (0, 1), (shard, count));
+        }
+        schedule
+    };
+    // More than a full pass is no more company than a full pass.
+    let by_company = [(3, 32), (5, 32), (3, 8), (2, 3), (4, 3), (1, 1), (5, 1)];
+    let just_before = start + TARGET / 2 - Duration::from_millis(1);
+    assert_eq!(turns(&mut filled(), just_before, 9), by_company);
+    let by_age = [(1, 1), (2, 3), (3, 32), (3, 8), (4, 3), (5, 32), (5, 1)];
+    assert_eq!(turns(&mut filled(), start + TARGET / 2, 9), by_age);
+}
+
+#[test]
+fn one_pass_a_turn_and_others_ride_along_unless_they_are_ahead() {
+    let start = Instant::now();
+    let mut schedule = Schedule::new(WIDE);
+    admit_all(&mut schedule, start, (1, 1), (7, 120));
+    admit_all(&mut schedule, start, (0, 1), (7, 4));
+    admit_all(&mut schedule, start, (0, 1), (8, 2));
+    admit_all(&mut schedule, start, (2, 1), (7, 1));
+    let mut turn = || {
+        let work = schedule.next(start, ONE_PASS, any).shards.remove(0);
+        let queries = work.queries.iter().map(|query| (query.caller.number, query.item));
+        (work.shard, queries.collect::<Vec<_>>())
+    };
+    let of = |caller, items: std::ops::Range<u32>| items.map(move |item| (caller, item));
+    // All begin level: the lowest number has the first turn, then the others' come in their order.
+    assert_eq!(turn(), (7, of(0, 0..4).chain(of(1, 0..28)).collect()));
+    // The caller of number 2 has had nothing yet. The other has not had a full pass more.
+    assert_eq!(turn(), (7, of(2, 0..1).chain(of(1, 28..59)).collect()));
+    // That of number 0 paid for its four and no empty places.
+    assert_eq!(turn(), (8, of(0, 0..2).collect()));
+    // By now the flooding one is ahead by more than a full pass, and waits for turns of its own.
+    admit_all(&mut schedule, start, (0, 1), (7, 1));
+    assert_eq!(turns(&mut schedule, start, 4), [(7, 1), (7, 32), (7, 29)]);
+}
+
+#[test]
+fn turns_go_by_share_and_who_was_away_saves_nothing_up() {
+    let start = Instant::now();
+    let mut schedule = Schedule::new(WIDE);
+    admit_all(&mut schedule, start, (1, 1), (1, 3200));
+    assert_eq!(turns(&mut schedule, start, 50).len(), 50, "alone it has every turn");
+    // Who comes is not owed for that time.
+    admit_all(&mut schedule, start, (3, 3), (3, 3200));
+    let of = |turns: &[(u32, usize)], shard| turns.iter().filter(|turn| turn.0 == shard).count();
+    for _ in 0..10 {
+        let taken = turns(&mut schedule, start, 4);
+        assert_eq!((of(&taken, 1), of(&taken, 3)), (1, 3));
+    }
+    // Nor does leaving pay what it has had.
+    admit_all(&mut schedule, start, (2, 1), (2, 32));
+    assert_eq!(turns(&mut schedule, start, 1), [(2, 32)]);
+    admit_all(&mut schedule, start, (2, 1), (2, 32));
+    let taken = turns(&mut schedule, start, 5);
+    assert_eq!((of(&taken, 1), of(&taken, 2), of(&taken, 3)), (1, 1, 3), "{taken:?}");
+    assert_eq!(taken[4].0, 2, "after all others had theirs");
+}
+
+#[test]
+fn what_is_cancelled_or_late_or_failed_is_not_charged() {
+    let start = Instant::now();
+    let first_of = |schedule: &mut Schedule<u32>, now| {
+        admit_all(schedule, now, (1, 1), (1, 32));
+        admit_all(schedule, now, (2, 1), (2, 32));
+        turns(schedule, now, 2)
+    };
+    let mut schedule = Schedule::new(WIDE);
+    for ticket in admit_all(&mut schedule, start, (1, 1), (9, 64)) {
+        schedule.cancel(ticket).unwrap();
+    }
+    assert_eq!(first_of(&mut schedule, start), [(1, 32), (2, 32)]);
+    admit_all(&mut schedule, start, (1, 1), (9, 64));
+    let late = start + Duration::from_secs(1000);
+    assert_eq!(schedule.next(late, up_to(99), any).expired.len(), 64);
+    assert_eq!(first_of(&mut schedule, late), [(1, 32), (2, 32)]);
+    // One that failed is charged once: the caller of number 1 has had as much as the other.
+    admit_all(&mut schedule, late, (1, 1), (9, 32));
+    let failed = schedule.next(late, up_to(32), any).shards.remove(0);
+    failed.queries.into_iter().for_each(|query| schedule.put_back(9, query));
+    admit_all(&mut schedule, late, (2, 1), (2, 32));
+    assert_eq!(turns(&mut schedule, late, 2), [(2, 32), (9, 32)]);
+    assert_eq!(first_of(&mut schedule, late), [(1, 32), (2, 32)]);
+}
+
+#[test]
+fn a_caller_may_fill_as_much_as_is_free() {
+    let start = Instant::now();
+    let mut schedule = Schedule::new(BOUNDS);
+    let late = start + Duration::from_secs(50);
+    let mut fill = |caller: u64| {
+        // Each query on another connection.
+        let of =
+            |item| Arrival { owner: Owner(caller * 100 + item), ..arrival(caller, 1, late, 0) };
+        let mut admitted = (0..).map(|item| schedule.admit(start, of(item)));
+        let full = admitted.find_map(Result::err).unwrap().full;
+        (schedule.queued(), full)
+    };
+    // Of ten places five, of five three, of two one; the last is one's who has none.
+    assert_eq!(fill(1), (5, Full::Caller));
+    assert_eq!(fill(2), (8, Full::Caller));
+    assert_eq!(fill(3), (9, Full::Caller));
+    assert_eq!(fill(4), (10, Full::Queue));
+    assert_eq!(fill(1), (10, Full::Queue));
+}
+
+#[test]
+fn a_caller_that_is_full_is_told_how_long_its_own_waited() {
+    let start = Instant::now();
+    let mut schedule = Schedule::new(BOUNDS);
+    let at = |millis| start + Duration::from_millis(millis);
+    admit_all(&mut schedule, at(0), (1, 1), (1, 1));
+    admit_all(&mut schedule, at(300), (2, 1), (1, 5));
+    let refused = schedule.admit(at(900), arrival(2, 1, at(9000), 0)).map(|_| ());
+    let Err(refused) = refused else { panic!("it was admitted") };
+    assert_eq!((refused.full, refused.retry_after), (Full::Caller, Duration::from_millis(600)));
+}
+
+#[test]
+fn ten_thousand_shards_are_not_looked_through() {
+    let start = Instant::now();
+    let mut schedule = Schedule::new(WIDE);
+    let (callers, shards) = (4, 10_000);
+    for shard in 0..shards {
+        admit_all(&mut schedule, start, (u64::from(shard % callers), 1), (shard, 1));
+    }
+    let mut looks = 0;
+    let all = |_, _| {
+        looks += 1;
+        true
+    };
+    assert_eq!(schedule.next(start, up_to(1000), all).shards.len(), 1000);
+    assert_eq!(looks, 1000, "one a turn");
+    let mut looks = 0;
+    let some = |shard: u32, _| {
+        looks += 1;
+        shard >= 9000
+    };
+    // What may not be taken is looked at once a call, not once a turn.
+    assert_eq!(schedule.next(start, up_to(500), some).shards.len(), 500);
+    assert!((8500..=9500).contains(&looks), "{looks}");
+}
+
+#[test]
+fn callers_that_are_gone_are_forgotten() {
+    let start = Instant::now();
+    let mut schedule = Schedule::new(WIDE);
+    for number in 0..10_000 {
+        admit_all(&mut schedule, start, (number, 1), (1, 1));
+        assert_eq!(turns(&mut schedule, start, 1), [(1, 1)]);
+    }
+    assert!(schedule.turns.remembered() <= limits::CALLERS_REMEMBERED_MAX);
+    assert_eq!((schedule.callers.len(), schedule.lines.len()), (0, 0));
+}
+
+/// A query of the plain list. Its number is its item.
+#[derive(Clone, Copy)]
+struct Plain {
+    number: u32,
+    owner: u64,
+    caller: u64,
+    shard: u32,
+    route: Route,
+    arrived: Instant,
+    deadline: Instant,
+}
+
+/// What a part of a pass costs.
+fn cost(places: usize, queries: usize) -> u128 {
+    let scan = u128::from(SCAN_BYTES) << 32;
+    scan * places as u128 / 32 + scan * queries as u128 / 12
+}
+
+/// The rules as plainly as they can be said: a list, and what each caller has had. The share of
+/// a caller is its number and one.
+#[derive(Default)]
+struct Model {
+    waiting: Vec<Plain>,
+    spent: HashMap<u64, u128>,
+    level: u128,
+}
+
+impl Model {
+    fn insert(&mut self, query: Plain) {
+        if self.waiting.iter().all(|other| other.caller != query.caller) {
+            let spent = self.spent.entry(query.caller).or_default();
+            *spent = self.level.max(*spent);
+        }
+        let at = self.waiting.partition_point(|other| other.number < query.number);
+        self.waiting.insert(at, query);
+    }
+
+    fn oldest(&self, caller: u64) -> Instant {
+        self.waiting.iter().find(|query| query.caller == caller).unwrap().arrived
+    }
+
+    /// The line a caller picks.
+    fn pick(
+        &self,
+        caller: u64,
+        rule: Rule,
+        may_take: &impl Fn(u32, Route) -> bool,
+    ) -> Option<Line> {
+        let own = self.waiting.iter().filter(|query| query.caller == caller);
+        let mut lines: Vec<(usize, u32, Line)> = Vec::new();
+        for query in own {
+            let line = (query.shard, query.route);
+            match lines.iter_mut().find(|(.., other)| *other == line) {
+                Some((count, ..)) => *count = (*count + 1).min(BATCH_QUERIES_PER_SCAN_MAX),
+                None => lines.push((1, query.number, line)),
+            }
+        }
+        lines.retain(|(.., (shard, route))| may_take(*shard, *route));
+        if rule == Rule::Company {
+            lines.sort_by_key(|&(count, number, _)| (std::cmp::Reverse(count), number));
+        }
+        lines.first().map(|&(.., line)| line)
+    }
+
+    /// Takes one pass: the caller's own and others'.
+    fn pass(&mut self, caller: u64, line: Line, room: usize) -> (Vec<Plain>, Vec<Plain>) {
+        let places = room.min(32);
+        let in_line = |query: &&Plain| (query.shard, query.route) == line;
+        let in_line = self.waiting.iter().filter(in_line).copied();
+        let (mut own, others): (Vec<_>, Vec<_>) = in_line.partition(|query| query.caller == caller);
+        own.truncate(places);
+        let mut riders = others;
+        let full = cost(32, 32);
+        let most = |other: u64| self.spent[&caller] + full / u128::from(other + 1);
+        riders.retain(|rider| self.spent[&rider.caller] <= most(rider.caller));
+        riders.sort_by_key(|rider| (self.spent[&rider.caller], rider.caller, rider.number));
+        riders.truncate(places - own.len());
+        let taken = |query: &Plain| own.iter().chain(&riders).any(|t| t.number == query.number);
+        self.waiting.retain(|query| !taken(query));
+        self.level = self.level.max(self.spent[&caller]);
+        if line.1 == Route::Any {
+            self.charge(caller, 32 - riders.len(), own.len());
+            riders.iter().for_each(|rider| self.charge(rider.caller, 1, 1));
+        }
+        (own, riders)
+    }
+
+    fn charge(&mut self, caller: u64, places: usize, queries: usize) {
+        let spent = self.spent.get_mut(&caller).unwrap();
+        *spent = self.level.max(*spent) + cost(places, queries) / u128::from(caller + 1);
+    }
+
+    /// What the schedule should hand out, by shard.
+    fn next(
+        &mut self,
+        now: Instant,
+        bounds: CallBounds,
+        may_take: impl Fn(u32, Route) -> bool,
+    ) -> Vec<(u32, Vec<u32>)> {
+        let mut out: Vec<(Line, Vec<u32>)> = Vec::new();
+        let mut rules = HashMap::new();
+        let mut room = bounds.queries_max;
+        while room > 0 && out.len() < bounds.shards_max {
+            let mut callers: Vec<u64> = self.waiting.iter().map(|query| query.caller).collect();
+            callers.sort_by_key(|caller| (self.spent[caller], *caller));
+            let picked = callers.into_iter().find_map(|caller| {
+                let rule = *rules.entry(caller).or_insert_with(|| {
+                    let long = now - self.oldest(caller) >= TARGET / 2;
+                    if long { Rule::Age } else { Rule::Company }
+                });
+                Some((caller, self.pick(caller, rule, &may_take)?))
+            });
+            let Some((caller, line)) = picked else { break };
+            let (own, riders) = self.pass(caller, line, room);
+            room -= own.len() + riders.len();
+            let pass = own.iter().chain(&riders);
+            let numbers = pass.map(|query| query.number);
+            match out.iter_mut().find(|(other, _)| *other == line) {
+                Some((_, taken)) => taken.extend(numbers),
+                None => out.push((line, numbers.collect())),
+            }
+        }
+        out.into_iter().map(|((shard, _), taken)| (shard, taken)).collect()
+    }
+}
+
+/// Random admitting, cancelling, taking, putting back and waiting against a plain list.
+#[test]
+fn agrees_with_a_plain_list() {
+    let seed = std::process::id();
+    println!("seed {seed}");
+    let mut state = u64::from(seed) | 1;
+    let mut random = |below: u64| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (state >> 33) % below
+    };
+    let mut now = Instant::now();
+    let bounds = ScheduleBounds { queued_bytes_max: 20_000, queries_per_owner_max: 70, ..BOUNDS };
+    let mut schedule = Schedule::new(bounds);
+    let mut model = Model::default();
+    let mut tickets: HashMap<u32, Ticket> = HashMap::new();
+    let mut computed: Vec<(Plain, Admitted<u32>)> = Vec::new();
+    for number in 0..20_000 {
+        now += Duration::from_millis(random(200));
+        match random(40) {
+            0..=30 => {
+                let (caller, shard) = (random(3), random(5) as u32);
+                let owner = caller * 2 + random(2);
+                let deadline = now + Duration::from_millis(random(40_000));
+                let owned = |query: &&Plain| query.owner == owner;
+                let owned = model.waiting.iter().filter(owned).count()
+                    + computed.iter().map(|(query, _)| query).filter(owned).count();
+                let held = model.waiting.iter().filter(|query| query.caller == caller).count();
+                let fits = held + model.waiting.len() < 200 && owned < 70;
+                let share = caller as u32 + 1;
+                let arrival = Arrival {
+                    caller: Caller { number: caller, share },
+                    ..arrival(owner, shard, deadline, number)
+                };
+                let admitted = schedule.admit(now, arrival);
+                assert_eq!(admitted.is_ok(), fits, "{owned} owned, {held} held");
+                if let Ok(ticket) = admitted {
+                    tickets.insert(number, ticket);
+                    let (route, arrived) = (Route::Any, now);
+                    model.insert(Plain { number, owner, caller, shard, route, arrived, deadline });
+                }
+            }
+            31..=32 if !model.waiting.is_empty() => {
+                let at = random(model.waiting.len() as u64) as usize;
+                let query = model.waiting.remove(at);
+                assert_eq!(schedule.cancel(tickets[&query.number]), Some(query.number));
+            }
+            33..=37 if !computed.is_empty() => {
+                let at = random(computed.len() as u64) as usize;
+                let (query, admitted) = computed.remove(at);
+                assert_eq!(schedule.cancel(tickets[&query.number]), None);
+                if random(4) > 0 {
+                    assert_eq!(schedule.finished(admitted), query.number);
+                } else {
+                    schedule.put_back(query.shard, admitted);
+                    model.insert(Plain { route: Route::Processor, ..query });
+                }
+            }
+            _ => {
+                let shards_max = 1 + random(3) as usize;
+                let bounds = CallBounds { shards_max, queries_max: 1 + random(60) as usize };
+                let (modulus, but) = (1 + random(3) as u32, random(2) == 0);
+                let may_take = move |shard: u32, route| {
+                    shard.is_multiple_of(modulus) && (but || route == Route::Any)
+                };
+                let before = model.waiting.clone();
+                let work = schedule.next(now, bounds, may_take);
+                let mut late = before.clone();
+                late.retain(|query| query.deadline <= now);
+                late.sort_by_key(|query| (query.deadline, query.number));
+                let late: Vec<u32> = late.iter().map(|query| query.number).collect();
+                assert_eq!(work.expired, late);
+                model.waiting.retain(|query| query.deadline > now);
+                assert_eq!(items(&work), model.next(now, bounds, may_take));
+                for query in work.shards.into_iter().flat_map(|work| work.queries) {
+                    let plain = before.iter().find(|plain| plain.number == query.item);
+                    computed.push((*plain.unwrap(), query));
+                }
+                // Most are done.
+                let mut random = || random(8) == 0;
+                let (open, done): (Vec<_>, Vec<_>) = computed.drain(..).partition(|_| random());
+                computed = open;
+                done.into_iter().for_each(|(_, query)| _ = schedule.finished(query));
+            }
+        }
+        assert_eq!(schedule.queued(), model.waiting.len());
+        assert_eq!(schedule.queued_bytes(), model.waiting.len() * 100);
+    }
+}
