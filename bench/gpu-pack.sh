@@ -22,8 +22,9 @@ made() {
         sed -n "/\"kind\":\[\"$kind\"\]/s/.*\"executable\":\"\([^\"]*\)\".*/\1/p"
 }
 
+cargo build --quiet --release --bin sotto --bench gpu # both on one build of the library
 install -m755 "$(made bin build --release --bin sotto)" "$files/sotto"
-install -m755 "$(made bench bench --no-run --bench gpu)" "$files/gpu"
+install -m755 "$(made bench build --release --bench gpu)" "$files/gpu"
 install -m755 "$(made test test --no-run --test engines)" "$files/engines"
 strip "$files/sotto" "$files/gpu" "$files/engines"
 {

@@ -12,10 +12,10 @@
 // Terms are split so that one query fills a device; the finish adds the splits up.
 //
 // Floors at the standard shape: the tables read once, 100.6 MB, and 33.5 M products a query. On an
-// H200 they meet near four queries (21 us). Keys lie in a pool, each bundle once, so that queries of
-// one secret read the same words. A thread whose tile has fewer queries than room multiplies only
-// for those there are; a query group is one or more whole rows of 32 threads, so that none waits
-// for another's.
+// H200 they meet near four queries (21 us). Keys lie in a pool, each bundle once, so that queries
+// of one secret read the same words. A thread whose tile has fewer queries than room multiplies
+// only for those there are; a query group is one or more whole rows of 32 threads, so that none
+// waits for another's.
 
 // [pack][prime][slot / 32][term][slot % 32], three bytes each
 @group(0) @binding(0) var<storage, read> table: array<u32>;
@@ -59,6 +59,26 @@ var<workgroup> stage: array<array<array<vec4<u32>, GROUP_THREADS>, QUERY_GROUPS>
 const SECOND: u32 = min(1u, PACKS - 1u);
 const THIRD: u32 = min(2u, PACKS - 1u);
 const FOURTH: u32 = min(3u, PACKS - 1u);
+
+fn to_stage(words: Words, row: u32, at: u32) {
+    stage[0][row][at] = words.a;
+    if PACKS > 1u {
+        stage[SECOND][row][at] = words.b;
+        stage[THIRD][row][at] = words.c;
+        stage[FOURTH][row][at] = words.d;
+    }
+}
+
+fn from_stage(row: u32, at: u32) -> Words {
+    var words: Words;
+    words.a = stage[0][row][at];
+    if PACKS > 1u {
+        words.b = stage[SECOND][row][at];
+        words.c = stage[THIRD][row][at];
+        words.d = stage[FOURTH][row][at];
+    }
+    return words;
+}
 
 // Four slots out of three words; none past the last term or pack.
 fn fetch_pack(pack: u32, unit: u32, term: u32, end: u32, quad: u32) -> vec4<u32> {
@@ -125,14 +145,14 @@ fn add_query(sums: PackSums, words: Words, key: vec4<u32>) -> PackSums {
 fn write_query(own: PackSums, query: u32, first_pack: u32, unit: u32, thread: u32) {
     let prime = prime_of(unit / BLOCKS % 2u);
     workgroupBarrier(); // the stage is used up
-    let own_group = thread / GROUP_THREADS;
-    let in_group = thread % GROUP_THREADS;
-    stage[0][own_group][in_group] = residues(own.a, prime);
+    var words: Words;
+    words.a = residues(own.a, prime);
     if PACKS > 1u {
-        stage[SECOND][own_group][in_group] = residues(own.b, prime);
-        stage[THIRD][own_group][in_group] = residues(own.c, prime);
-        stage[FOURTH][own_group][in_group] = residues(own.d, prime);
+        words.b = residues(own.b, prime);
+        words.c = residues(own.c, prime);
+        words.d = residues(own.d, prime);
     }
+    to_stage(words, thread / GROUP_THREADS, thread % GROUP_THREADS);
     workgroupBarrier();
     let quad = thread % QUADS;
     let group = thread / QUADS % QUERY_GROUPS;
@@ -186,12 +206,7 @@ fn pack(
         var words = next;
         if QUERY_GROUPS > 1u {
             workgroupBarrier(); // the chunk before is used up
-            stage[0][query_group][in_group] = words.a;
-            if PACKS > 1u {
-                stage[SECOND][query_group][in_group] = words.b;
-                stage[THIRD][query_group][in_group] = words.c;
-                stage[FOURTH][query_group][in_group] = words.d;
-            }
+            to_stage(words, query_group, in_group);
             workgroupBarrier();
         }
         next = fetch(first_pack, in_pack, chunk + CHUNK + fetched_term, end, quad);
@@ -200,12 +215,7 @@ fn pack(
         }
         for (var turn = 0u; turn < QUERY_GROUPS; turn++) {
             if QUERY_GROUPS > 1u {
-                words.a = stage[0][turn][in_group];
-                if PACKS > 1u {
-                    words.b = stage[SECOND][turn][in_group];
-                    words.c = stage[THIRD][turn][in_group];
-                    words.d = stage[FOURTH][turn][in_group];
-                }
+                words = from_stage(turn, in_group);
             }
             // Terms past the last have words of zero.
             let key_from = key_at(min(chunk + turn * TERM_LANES + term_lane, end - 1u), slot);

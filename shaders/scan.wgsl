@@ -6,8 +6,8 @@
 // any matrix there is. Columns are split among workgroups; the finish adds the splits up.
 //
 // Floors: the matrix read once (141.6 MB at the standard shape), and 3/4 of a dot product for each
-// of its bytes and queries. On an H200 (4.8 TB/s, 64 dot products a clock on each of 132 parts) they
-// meet at four queries: 30 us each.
+// of its bytes and queries. On an H200 (4.8 TB/s, 64 dot products a clock on each of 132
+// multiprocessors) they meet at four queries: 30 us each.
 //
 // scan_narrow, up to four queries: bound by reading the matrix. Threads lie along the columns, so
 // that a workgroup reads whole runs of a row, 16 bytes a thread and eight rows at once; digits are

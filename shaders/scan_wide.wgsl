@@ -61,8 +61,8 @@ fn store_rows(item: u32, pair: Pair) {
 // Queries past the last are the last again; their sums are not written.
 fn fetch_line(item: u32, first_query: u32, at: u32) -> vec4<u32> {
     let line = min(item / DEPTH, TILE_LINES - 1u);
-    let query = min(first_query + line % TILE_QUERIES, job.scan_queries - 1u);
-    return digits[((job.first_query + query) * DIGITS + line / TILE_QUERIES) * job.row_groups + at + item % DEPTH];
+    let query = job.first_query + min(first_query + line % TILE_QUERIES, job.scan_queries - 1u);
+    return digits[(query * DIGITS + line / TILE_QUERIES) * job.row_groups + at + item % DEPTH];
 }
 
 fn store_line(item: u32, value: vec4<u32>) {

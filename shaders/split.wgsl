@@ -4,8 +4,8 @@
 // x = d0 + 2^8 d1 + 2^16 d2 modulo 2^24, each digit a signed byte. Half a base added to the lower
 // two digits makes the carries; taken away again without carry it leaves signed bytes.
 //
-// Floor: reading and writing 3 bytes a column, nothing beside the scan. Four columns a thread: three
-// words in, a word of each plane out, neighbours side by side.
+// Floor: reading and writing 3 bytes a column, nothing beside the scan. Four columns a thread:
+// three words in, a word of each plane out, neighbours side by side.
 
 // [query][word]
 @group(0) @binding(0) var<storage, read> vectors: array<u32>;

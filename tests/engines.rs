@@ -3,10 +3,11 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod cases;
+
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
-use rayon::prelude::*;
 use sotto::arith::ntt::Ntt;
 use sotto::arith::{Automorphism, Halves, Isa, IsaName, Rings, zero_poly};
 use sotto::engine::{
@@ -16,30 +17,16 @@ use sotto::engine::{
 #[cfg(feature = "gpu")]
 use sotto::engine::{ContentId, GpuEngine, GpuOptions, Integers};
 use sotto::limits::{BATCH_QUERIES_PER_SCAN_MAX, COLUMNS_MAX};
-use sotto::params::{D, P, Q, Shape, ShapeFields};
-use sotto::scheme::{KeyBundle, KeyName, ShardMasks, reference, unpack_bits};
+use sotto::params::{D, P, Shape, ShapeFields};
+use sotto::scheme::{KeyBundle, KeyName, ShardMasks, unpack_bits};
 
-/// What the numbers of a case are.
-#[derive(Debug, Clone, Copy)]
-enum Fill {
-    /// Pseudorandom bytes and residues.
-    Random,
-    /// Sums as low as they get: entries -128, query bytes 255, residues one below their prime.
-    Lowest,
-    /// Sums as high as they get: entries 127, the rest as above.
-    Highest,
-    /// Numbers that carry from one digit to the next, whatever the digits: bytes, 12 bits, words.
-    Carries,
-}
-
-use Fill::{Carries, Highest, Lowest, Random};
-
-const CARRY_ENTRIES: [u8; 6] = [0x80, 0x81, 0xff, 0x00, 0x01, 0x7f];
-const CARRY_VALUES: [u32; 24] = [
-    0, 1, 0x7f, 0x80, 0xff, 0x7ff, 0x800, 0xfff, 0x7f00, 0x7fff, 0x8000, 0x80ff, 0xff00, 0xffff,
-    0x1_0000, 0x7f_7f7f, 0x7f_ffff, 0x80_0000, 0x80_8080, 0x80_0800, 0xff_0000, 0xff_7fff,
-    0xff_f800, 0xff_ffff,
-];
+#[cfg(feature = "gpu")]
+use cases::gpu_engine;
+use cases::{
+    Case,
+    Fill::{self, Carries, Highest, Lowest, Random},
+    bytes,
+};
 
 /// Pack rows, packs, columns, queries, numbers. One below and above what the kernels tile by:
 /// 32 rows, 64 columns, blocks of 6, 8, 18, 32, 48 and 96 steps of 64 columns, packs in twos and in
@@ -86,108 +73,6 @@ const CASES: &[(u32, u32, u32, usize, Fill)] = &[
     (128, 1, 2048, 3, Carries),
     (256, 2, 4160, 4, Carries),
 ];
-
-/// Pseudorandom bytes from a label.
-fn bytes(label: &str, count: usize) -> Vec<u8> {
-    let mut bytes = vec![0; count];
-    blake3::Hasher::new_derive_key(label).finalize_xof().fill(&mut bytes);
-    bytes
-}
-
-/// Residues of three bytes, a half modulo Q and a half modulo P.
-fn residues(label: &str, count: usize, fill: Fill) -> Vec<u8> {
-    let mut bytes = bytes(label, count);
-    for (bytes, prime) in bytes.chunks_exact_mut(count / 2).zip([Q, P]) {
-        for residue in bytes.as_chunks_mut::<3>().0 {
-            let drawn = u32::from_le_bytes([residue[0], residue[1], residue[2], 0]);
-            let value = match fill {
-                Random => drawn % prime,
-                Lowest | Highest => prime - 1,
-                Carries => CARRY_VALUES[drawn as usize % CARRY_VALUES.len()].min(prime - 1),
-            };
-            residue.copy_from_slice(&value.to_le_bytes()[..3]);
-        }
-    }
-    bytes
-}
-
-/// A shard, queries for it, and the reference's answers to them.
-struct Case {
-    name: String,
-    shape: Shape,
-    matrix: Vec<u8>,
-    tables: Vec<u8>,
-    queries: Vec<EncryptedQuery>,
-    answers: Vec<Answer>,
-}
-
-impl Case {
-    fn new(name: String, shape: Shape, queries: usize, fill: Fill) -> Self {
-        let label = |what: &str, index: usize| format!("sotto engine test {name} {what} {index}");
-        let matrix = match fill {
-            Random => bytes(&label("matrix", 0), shape.matrix_bytes()),
-            Lowest => vec![0x80; shape.matrix_bytes()],
-            Highest => vec![0x7f; shape.matrix_bytes()],
-            Carries => bytes(&label("matrix", 0), shape.matrix_bytes())
-                .iter()
-                .map(|&drawn| CARRY_ENTRIES[usize::from(drawn) % CARRY_ENTRIES.len()])
-                .collect(),
-        };
-        let tables = (0..shape.packs())
-            .flat_map(|pack| residues(&label("table", pack), shape.table_bytes(), fill));
-        let tables: Vec<u8> = tables.collect();
-        let query = |index: usize| {
-            let vector = match fill {
-                Random => bytes(&label("query", index), shape.query_bytes()),
-                Lowest | Highest => vec![0xff; shape.query_bytes()],
-                Carries => bytes(&label("query", index), shape.columns())
-                    .iter()
-                    .map(|&drawn| CARRY_VALUES[usize::from(drawn) % CARRY_VALUES.len()])
-                    .flat_map(|value| value.to_le_bytes()[..3].to_vec())
-                    .collect(),
-            };
-            let keys = (0..shape.keys())
-                .flat_map(|key| residues(&label("key", 2 * index + key), 2 * D * 3, fill));
-            let bundle = KeyBundle::decode(&keys.collect::<Vec<_>>(), &shape).unwrap();
-            EncryptedQuery { vector: vector.into(), bundle: Arc::new(bundle) }
-        };
-        let queries: Vec<_> = (0..queries).map(query).collect();
-        let answers = queries
-            .par_iter()
-            .map(|q| reference::answer(&shape, &matrix, &tables, &q.vector, &q.bundle))
-            .collect();
-        Self { name, shape, matrix, tables, queries, answers }
-    }
-
-    fn of_table(
-        &(pack_rows, packs, columns, queries, fill): &(u32, u32, u32, usize, Fill),
-    ) -> Self {
-        let shape = Shape::new(40, pack_rows, packs, columns).unwrap();
-        let name = format!("{pack_rows} x {packs} rows, {columns} columns, {queries}, {fill:?}");
-        Self::new(name, shape, queries, fill)
-    }
-
-    /// The same shard and vectors, each 16 queries under the bundle of the first of them.
-    #[cfg(feature = "gpu")]
-    fn sharing_bundles(case: &Self) -> Self {
-        let Self { name, shape, matrix, tables, queries, .. } = case;
-        let queries = queries.iter().enumerate().map(|(index, query)| EncryptedQuery {
-            vector: query.vector.clone(),
-            bundle: queries[index / 16 * 16].bundle.clone(),
-        });
-        let queries: Vec<_> = queries.collect();
-        let answers = queries
-            .par_iter()
-            .map(|q| reference::answer(shape, matrix, tables, &q.vector, &q.bundle))
-            .collect();
-        let (matrix, tables) = (matrix.clone(), tables.clone());
-        Self { name: format!("{name}, shared"), shape: *shape, matrix, tables, queries, answers }
-    }
-
-    fn view(&self) -> ShardView<'_> {
-        ShardView { shape: &self.shape, matrix: &self.matrix, tables: &self.tables, content: None }
-    }
-}
 
 /// The engine's answers to the first `counts[i]` queries of case i, all in one call, are the
 /// reference's, each given once.
@@ -269,22 +154,6 @@ fn gpu_engines() -> Vec<Box<dyn Engine>> {
 #[cfg(feature = "gpu")]
 fn boxed(engine: GpuEngine) -> Box<dyn Engine> {
     Box::new(engine)
-}
-
-/// A GPU engine on the adapter whose name holds what SOTTO_TEST_GPU says, or else on any real one.
-#[cfg(feature = "gpu")]
-fn gpu_engine(options: &GpuOptions) -> Option<GpuEngine> {
-    let wanted = std::env::var("SOTTO_TEST_GPU").ok();
-    let found = gpus().into_iter().find(|info| match &wanted {
-        Some(name) => info.name.contains(name.as_str()),
-        None => info.kind == GpuKind::Real && info.lacks.is_none(),
-    });
-    let Some(info) = found else {
-        assert!(wanted.is_none(), "SOTTO_TEST_GPU={wanted:?}: there is none, only {:?}", gpus());
-        println!("skipped: no GPU here (SOTTO_TEST_GPU=llvmpipe takes a software one)");
-        return None;
-    };
-    Some(GpuEngine::new(info.index, options).unwrap())
 }
 
 /// A keyed stream, as the recipe of the vectors draws everything.
@@ -623,6 +492,23 @@ fn shards_stay_on_a_gpu_by_recent_use() {
     engine.answer(&[batch], &mut |_, _, answer| assert_eq!(answer, cases[3].answers[0])).unwrap();
 }
 
+/// The same shard and vectors, each 16 queries under the bundle of the first of them.
+#[cfg(feature = "gpu")]
+fn sharing_bundles(case: &Case) -> Case {
+    let Case { name, shape, matrix, tables, queries, .. } = case;
+    let queries = queries.iter().enumerate().map(|(index, query)| EncryptedQuery {
+        vector: query.vector.clone(),
+        bundle: queries[index / 16 * 16].bundle.clone(),
+    });
+    let queries: Vec<_> = queries.collect();
+    let answers = queries
+        .iter()
+        .map(|q| sotto::scheme::reference::answer(shape, matrix, tables, &q.vector, &q.bundle))
+        .collect();
+    let (matrix, tables) = (matrix.clone(), tables.clone());
+    Case { name: format!("{name}, shared"), shape: *shape, matrix, tables, queries, answers }
+}
+
 /// A bundle goes to the device once while it lives and there is a place for it, whatever asks for
 /// it; more bundles than there are places are answered all the same.
 #[cfg(feature = "gpu")]
@@ -631,7 +517,7 @@ fn bundles_stay_on_a_gpu() {
     let many = Case::of_table(&(128, 1, 192, 70, Random));
     let two_keys = Case::of_table(&(2048, 1, 192, 3, Random));
     // Queries of one secret are answered as if each had come with a bundle of its own.
-    let shared = Case::sharing_bundles(&Case::of_table(&(128, 1, 256, 70, Random)));
+    let shared = sharing_bundles(&Case::of_table(&(128, 1, 256, 70, Random)));
     let options = GpuOptions { bundle_slots: Some(40), ..GpuOptions::default() };
     let Some(mut engine) = gpu_engine(&options) else { return };
     let mut before = engine.bundles_uploaded();

@@ -20,8 +20,8 @@ use crate::params::Shape;
 use crate::scheme::{Decoder, QueryId, SecretError, SecretPool};
 use crate::wire::Bytes;
 
-/// Memory of a secret that stays until its answers are decoded.
-const SECRET_BYTES: u64 = 64 << 10;
+/// Memory of a secret that stays until its answers are decoded, without what it made.
+const SECRET_BYTES: usize = 48 << 10;
 /// Groups made beyond those a run was expected to take.
 const GROUPS_AHEAD: u64 = 16;
 
@@ -215,7 +215,7 @@ impl Maker {
             )?;
         }
         let mut asked = asked.into_iter();
-        let mut bytes = kept as u64 * SECRET_BYTES;
+        let mut bytes = kept;
         for sendings in sendings.chunks(self.mix.batch) {
             let frame = self.line.query_frame(sendings.iter().cloned());
             bytes += frame.len() as u64;
@@ -226,8 +226,8 @@ impl Maker {
         Ok((group, bytes))
     }
 
-    /// Encrypts `count` queries in a pool of their own and seals it. Back comes how many secrets
-    /// stay for decoding.
+    /// Encrypts `count` queries in a pool of their own and seals it. Back come the
+    /// bytes that stay for decoding.
     fn under_fresh_secrets(
         &self,
         count: usize,
@@ -235,9 +235,11 @@ impl Maker {
         bundles: &mut Vec<Bytes>,
         sendings: &mut Vec<Sending>,
         asked: &mut Vec<Asked>,
-    ) -> Result<usize, SecretError> {
+    ) -> Result<u64, SecretError> {
         let parameters = &self.line.view().parameters;
         let mut pool = SecretPool::new(*parameters.seed(), *self.shape());
+        // All or none: a secret stays for one answer as for sixteen.
+        let sampled = draws.unit() <= self.mix.verify;
         let mut targets = Vec::with_capacity(count);
         let mut named = HashSet::new();
         for _ in 0..count {
@@ -256,12 +258,10 @@ impl Maker {
                 epoch: parameters.epoch(),
                 vector: pool.vector(query)?,
             });
-            let sampled = draws.unit() <= self.mix.verify;
-            targets.push((sampled, query, place, band, expected));
+            targets.push((query, place, band, expected));
         }
         let decoder = Arc::new(pool.seal());
-        let kept = if targets.iter().any(|target| target.0) { named.len() } else { 0 };
-        asked.extend(targets.into_iter().map(|(sampled, query, place, band, expected)| Asked {
+        asked.extend(targets.into_iter().map(|(query, place, band, expected)| Asked {
             shard: place.shard,
             check: sampled.then(|| Check {
                 decoder: decoder.clone(),
@@ -271,7 +271,10 @@ impl Maker {
                 expected,
             }),
         }));
-        Ok(kept)
+        // A secret keeps its bundle and the vectors it made.
+        let secret_bytes = SECRET_BYTES + self.shape().bundle_bytes();
+        let kept = named.len() * secret_bytes + count * self.shape().query_bytes();
+        Ok(if sampled { kept as u64 } else { 0 })
     }
 
     /// Whether an answer, of the right sizes, says what it must.

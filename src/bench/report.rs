@@ -288,7 +288,7 @@ fn invalid(all: &Window, measure: Measure, late_share: f64) -> Option<String> {
         format!(
             "{:.1}% of the queries went out more than {:?} after their time (at most {:.0}% may), \
              {:.1} ms at worst: the generator does not keep up. Give it processors of its own \
-             (--cpus), more memory (--memory) or more front-ends",
+             (--cpus), or, where queries were not prepared in time, more memory (--memory)",
             late_share * 1e2,
             measure.lag_max,
             LATE_SHARE_MAX * 1e2,

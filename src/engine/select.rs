@@ -45,7 +45,8 @@ pub struct EngineOptions {
     /// Which GPUs; one that is named is taken or refused, and may be a software one. Named twice,
     /// it is opened twice.
     pub gpus: Vec<GpuChoice>,
-    /// Memory of each GPU that shards may take, in bytes; nearly all it has when absent.
+    /// Memory of each GPU that shards may take, in bytes; when absent nearly all it has, or
+    /// 4 GiB of the host's.
     pub gpu_bytes: Option<u64>,
     /// Which instruction set of the processor.
     pub isa: IsaChoice,

@@ -431,9 +431,9 @@ impl Worker {
         }
         drop(state);
         if elsewhere {
-            tracing::error!(engine, "a device failed, the processor answers for it: {why}");
+            tracing::error!(engine, "the processor answers until this engine is back: {why}");
         } else {
-            tracing::error!(engine, "an engine failed, queries are without answer: {why}");
+            tracing::error!(engine, "queries are without answer: {why}");
         }
         shared.wake(|_| true);
         ended.into_iter().for_each(|waiting| waiting.job.end(Outcome::Device));

@@ -5,6 +5,7 @@
 //! adapter is worth taking is `select.rs`'s to say.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -35,9 +36,13 @@ const SHARED_ALLOCATION_BYTES: u64 = 8 << 20;
 const PIECE_BYTES: u64 = 1 << 30;
 const PIECES_MAX: usize = 1 << 10;
 /// Left for lanes and staging of what there is, or a quarter where that is less.
-const WORK_BYTES: u64 = 1 << 30;
+pub(super) const WORK_BYTES: u64 = 1 << 30;
 /// Memory for shards on a device that uses the host's, where they are in the page cache already.
 const HOST_BUDGET_BYTES: u64 = 4 << 30;
+
+/// Label of a buffer that is refused for a test. It is too large for a buffer, for software devices
+/// do not run out of memory, and becomes the error that others give.
+const REFUSED: &str = "more than there is";
 
 /// Every adapter that the Vulkan loader finds, in its order.
 pub(super) fn adapters() -> Vec<(Adapter, GpuInfo)> {
@@ -102,6 +107,11 @@ fn lacks(adapter: &Adapter) -> Option<String> {
     short.map(|(what, found, wanted)| format!("{what}: it has {found}, {wanted} are needed"))
 }
 
+/// What shards may have of so many bytes, for the rest of the work to have some as well.
+pub(super) fn beside_work(bytes: u64) -> u64 {
+    bytes - WORK_BYTES.min(bytes / 4)
+}
+
 /// An open device. Clones are the same device.
 #[derive(Clone)]
 pub(super) struct Gpu {
@@ -111,6 +121,8 @@ pub(super) struct Gpu {
     device_type: DeviceType,
     /// What the driver said when the device went away.
     lost: Arc<Mutex<Option<String>>>,
+    /// There was no memory for something else than a shard.
+    full: Arc<AtomicBool>,
     faults: Faults,
 }
 
@@ -145,7 +157,8 @@ impl Gpu {
             said.get_or_insert(format!("lost ({reason:?}): {message}"));
         });
         let (device_type, faults) = (adapter.get_info().device_type, faults.clone());
-        let gpu = Self { device, queue, info, device_type, lost, faults };
+        let full = Arc::default();
+        let gpu = Self { device, queue, info, device_type, lost, full, faults };
         // What no scope catches: a device that is going away.
         let said = Arc::clone(&gpu.lost);
         gpu.device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
@@ -160,7 +173,12 @@ impl Gpu {
         &self,
         work: impl FnOnce() -> Result<T, EngineError>,
     ) -> Result<T, EngineError> {
-        let done = self.caught(work).map_err(|error| self.failed(&error))?;
+        let done = self.caught(work).map_err(|error| {
+            if matches!(error, wgpu::Error::OutOfMemory { .. }) {
+                self.full.store(true, Ordering::Relaxed);
+            }
+            self.failed(&error)
+        })?;
         self.alive()?;
         done
     }
@@ -175,17 +193,24 @@ impl Gpu {
             let scope = scope.take().expect("this is a bug: a scope is popped once");
             caught.or(pollster::block_on(scope.pop()))
         });
-        caught.map_or(Ok(done), Err)
+        let refused = |error: &wgpu::Error| error.to_string().contains(REFUSED);
+        match caught {
+            None => Ok(done),
+            Some(error) if refused(&error) => {
+                Err(wgpu::Error::OutOfMemory { source: Box::new(error) })
+            }
+            Some(error) => Err(error),
+        }
     }
 
     /// A buffer; inside of one of the two above, which say whether there was memory for it.
     pub(super) fn buffer(&self, descriptor: &BufferDescriptor<'_>) -> Buffer {
-        let mut descriptor = descriptor.clone();
         if self.faults.happens(Fault::OutOfMemory) {
-            descriptor.size = self.device.limits().max_buffer_size;
-            descriptor.mapped_at_creation = false;
+            let size = self.device.limits().max_buffer_size + 1;
+            let refused = BufferDescriptor { label: Some(REFUSED), size, ..descriptor.clone() };
+            return self.device.create_buffer(&refused);
         }
-        self.device.create_buffer(&descriptor)
+        self.device.create_buffer(descriptor)
     }
 
     /// How many bytes of shards the device can keep: what it gives now, but for what answering
@@ -195,34 +220,50 @@ impl Gpu {
             return HOST_BUDGET_BYTES;
         }
         let descriptor = BufferDescriptor {
-            label: Some("memory there is"),
+            label: Some("piece of memory"),
             size: PIECE_BYTES.min(self.info.binding_bytes_max),
             usage: BufferUsages::STORAGE | BufferUsages::COPY_DST,
             mapped_at_creation: false,
         };
         let piece = || self.caught(|| self.device.create_buffer(&descriptor)).ok();
         let pieces: Vec<_> = std::iter::from_fn(piece).take(PIECES_MAX).collect();
-        let found = pieces.len() as u64 * descriptor.size;
-        found - WORK_BYTES.min(found / 4)
+        beside_work(pieces.len() as u64 * descriptor.size)
+    }
+
+    /// Whether there was no memory for something else than a shard.
+    pub(super) fn is_full(&self) -> bool {
+        self.full.load(Ordering::Relaxed)
     }
 
     /// Gives commands to the device; inside of [`Gpu::checked`].
     pub(super) fn submit(&self, encoder: CommandEncoder) -> SubmissionIndex {
-        if self.faults.happens(Fault::LostAtSubmission) {
-            self.device.destroy();
-        }
+        self.lose_at(Fault::LostAtSubmission);
         self.queue.submit([encoder.finish()])
     }
 
-    /// For tests: answers are about to be read back.
-    pub(super) fn reads_back(&self) {
-        if self.faults.happens(Fault::LostAtReadBack) {
+    /// Whether it still works.
+    pub(super) fn probe(&self) -> Result<(), EngineError> {
+        let nothing = || self.device.create_command_encoder(&Default::default());
+        let submission = self.checked(|| Ok(self.submit(nothing())))?;
+        self.wait(submission)
+    }
+
+    /// For tests: the device goes away if this fault was armed.
+    pub(super) fn lose_at(&self, fault: Fault) {
+        if self.faults.happens(fault) {
+            self.say_lost("given up for a test");
             self.device.destroy();
         }
+    }
+
+    fn say_lost(&self, why: &str) {
+        let mut said = self.lost.lock().unwrap_or_else(PoisonError::into_inner);
+        said.get_or_insert_with(|| why.into());
     }
 
     /// Waits until a submission is done and what was mapped after it is mapped.
     pub(super) fn wait(&self, submission: SubmissionIndex) -> Result<(), EngineError> {
+        self.alive()?;
         let wait = || {
             let wait = PollType::Wait {
                 submission_index: Some(submission.clone()),
@@ -247,7 +288,10 @@ impl Gpu {
         EngineError::Device(format!("{}: {error}", self.info.name))
     }
 
-    fn alive(&self) -> Result<(), EngineError> {
+    /// Whether nothing was said against it. To be asked before it is waited for, and before mapped
+    /// memory is written: wgpu frees what a lost device had, mapped or not, when it is next waited
+    /// for. So nobody waits who knows, and those who did not know are not writing.
+    pub(super) fn alive(&self) -> Result<(), EngineError> {
         let lost = self.lost.lock().unwrap_or_else(PoisonError::into_inner);
         lost.as_ref().map_or(Ok(()), |said| Err(self.failed(said)))
     }

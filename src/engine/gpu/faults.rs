@@ -1,7 +1,7 @@
 //! Failures on order, for tests: what a device does only when it is broken or full.
 //!
-//! None happens unless it was armed, each once an arming. Nothing is pretended where the device can
-//! do it: it is really destroyed, and really asked for more memory than it has.
+//! None happens unless it was armed, each once an arming. As little as possible is pretended: the
+//! device is really destroyed, and buffers that were refused are really none.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

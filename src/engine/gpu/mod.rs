@@ -50,6 +50,8 @@ struct Opened {
     staging: Staging,
     store: Arc<Store>,
     open: Arc<Open>,
+    /// Memory for shards, in bytes.
+    budget: u64,
     bundles: Bundles,
     rounds: [Round; ROUNDS],
     rates: Rates,

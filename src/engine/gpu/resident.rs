@@ -109,25 +109,25 @@ impl Store {
     }
 
     /// Keeps shards on a device from now on, in parts of at most so many bytes. Only the engine
-    /// sees them, until [`Store::prove`].
+    /// sees them, and there is no budget, until [`Store::prove`].
     pub(super) fn open(
         &self,
         gpu: &Gpu,
         layout: &BindGroupLayout,
         binding_bytes_max: u64,
-        budget: u64,
     ) -> Arc<Open> {
         let (gpu, layout, staging) = (gpu.clone(), layout.clone(), Mutex::default());
         let open = Arc::new(Open { gpu, layout, binding_bytes_max, staging });
         let mut state = self.lock();
         state.open = Some(Arc::clone(&open));
-        state.budget = budget;
+        state.budget = u64::MAX;
         open
     }
 
-    /// Lets all see what is here.
-    pub(super) fn prove(&self) {
-        self.lock().proven = true;
+    /// Lets all see what is here, and keeps so many bytes.
+    pub(super) fn prove(&self, budget: u64) {
+        let mut state = self.lock();
+        (state.proven, state.budget) = (true, budget);
     }
 
     /// Keeps nothing any more. What was there is for the caller to drop, which may take time.
@@ -147,6 +147,11 @@ impl Store {
     /// Shards brought up so far.
     pub(super) fn uploads(&self) -> u64 {
         self.lock().uploads
+    }
+
+    /// Memory that shards take, in bytes.
+    pub(super) fn bytes(&self) -> u64 {
+        self.lock().bytes
     }
 
     /// Memory for shards, in bytes.
@@ -185,8 +190,11 @@ impl Store {
                     open.fill(staging, shard, &resident)?;
                     return coming.arrived(resident);
                 }
-                // Others use the memory, too: there is as much as is used now, not more.
-                Err(wgpu::Error::OutOfMemory { .. }) => coming.does_not_fit(),
+                Err(error @ wgpu::Error::OutOfMemory { .. }) => {
+                    if !coming.lower_budget() {
+                        return Err(open.gpu.failed(&error));
+                    }
+                }
                 Err(error) => return Err(open.gpu.failed(&error)),
             }
         }
@@ -229,9 +237,14 @@ impl Store {
         state.bytes += bytes;
         state.shards.insert(key, Slot { bytes, here: None });
         drop(state);
-        // The others are dropped here, so that there is memory for a new one.
+        let coming = Coming { store: self, open: Arc::clone(open), key, bytes };
+        let none_dropped = dropped.is_empty();
         let reused = dropped.into_iter().find(|dropped| dropped.shape == *shape);
-        Ok(Reserved::Coming(Coming { store: self, open: Arc::clone(open), key, bytes }, reused))
+        if reused.is_none() && !none_dropped {
+            // What is under way may read them: their memory is free when it is done.
+            open.gpu.probe()?;
+        }
+        Ok(Reserved::Coming(coming, reused))
     }
 }
 
@@ -350,12 +363,16 @@ impl Coming<'_> {
         Ok(resident)
     }
 
-    /// There was no memory for it beside all others: there is no more than what they take.
-    fn does_not_fit(self) {
+    /// There was no memory for it beside all others: there is no more than what they take, or it
+    /// alone. Whether others can make room.
+    fn lower_budget(self) -> bool {
         let mut state = self.store.lock();
-        if state.is_open(&self.open).is_ok() {
-            state.budget = state.bytes - self.bytes;
+        if state.is_open(&self.open).is_err() {
+            return false;
         }
+        let others = state.bytes - self.bytes;
+        state.budget = others.max(self.bytes).min(state.budget);
+        others > 0
     }
 }
 

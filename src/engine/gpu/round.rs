@@ -12,12 +12,12 @@ use wgpu::{ComputePassDescriptor, SubmissionIndex};
 
 use super::super::{Answer, EncryptedQuery, EngineError, ShardView};
 use super::Opened;
-use super::bundles::{Bundles, SLOT_BYTES};
-use super::device::Gpu;
+use super::bundles::{Bundles, SLOT_BYTES, SLOTS};
+use super::device::{Gpu, WORK_BYTES};
 use super::kernels::Pipelines;
 use super::lane::{Lane, Plan, Recorder};
 use super::resident::{Held, ShardKey};
-use super::staging::{Readback, STAGING_BYTES};
+use super::staging::{Readback, STAGING_BUFFERS, STAGING_BYTES};
 use crate::limits::{BATCH_QUERIES_PER_SCAN_MAX, COLUMNS_MAX};
 
 /// Rounds under way: one that is computed, one that waits for the device, one that is filled.
@@ -32,6 +32,13 @@ const FIRST_ROUND_BYTES: u64 = 2 << 20;
 /// Memory of a round's lanes, in bytes, unless one alone takes more: of the standard shape 300
 /// queries. All rounds, their staging and the keys stay below the GiB that is left for them.
 const LANES_BYTES_MAX: u64 = 256 << 20;
+// Two rings of staging buffers: the engine's, and that of the thread that brings shards up.
+const _: () = assert!(
+    ROUNDS as u64 * LANES_BYTES_MAX
+        + 2 * STAGING_BUFFERS as u64 * STAGING_BYTES
+        + SLOTS as u64 * SLOT_BYTES
+        <= WORK_BYTES
+);
 /// Input of the largest lane, each query with a bundle of its own.
 const LANE_BYTES_MAX: u64 =
     BATCH_QUERIES_PER_SCAN_MAX as u64 * (COLUMNS_MAX as u64 * 3 + SLOT_BYTES);
@@ -64,8 +71,8 @@ struct Pending {
 }
 
 impl Opened {
-    /// Answers all works, a few rounds at a time. After an error the device is given up, and with it
-    /// what is under way.
+    /// Answers all works, a few rounds at a time. After an error the device is given up, and with
+    /// it what is under way.
     pub(super) fn answer_works(
         &mut self,
         works: &mut [Work<'_>],

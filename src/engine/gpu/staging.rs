@@ -10,6 +10,7 @@ use wgpu::{Buffer, BufferDescriptor, BufferUsages, CommandEncoder, MapMode, Subm
 
 use super::super::EngineError;
 use super::device::{Gpu, WAIT_TIME};
+use super::faults::Fault;
 use crate::limits::{BATCH_QUERIES_PER_SCAN_MAX, COLUMNS_MAX};
 use crate::params::D;
 
@@ -21,7 +22,7 @@ const _: () = assert!(
         <= STAGING_BYTES
 );
 /// Staging buffers: one is written while one is copied from.
-const STAGING_BUFFERS: usize = 3;
+pub(super) const STAGING_BUFFERS: usize = 3;
 
 /// One buffer, and who says when it is mapped.
 struct Shared {
@@ -92,6 +93,7 @@ impl Staging {
         self.next = (at + 1) % self.ring.len();
         let shared = &mut self.ring[at];
         shared.wait(gpu)?;
+        gpu.alive()?;
         gpu.checked(|| {
             let mut view = shared
                 .buffer
@@ -148,7 +150,7 @@ impl Readback {
     ) -> Result<T, EngineError> {
         let shared = self.shared.as_mut().expect("this is a bug: nothing was copied back");
         gpu.checked(|| {
-            gpu.reads_back();
+            gpu.lose_at(Fault::LostAtReadBack);
             shared.map(MapMode::Read, bytes, submission);
             shared.wait(gpu)?;
             let view = shared

@@ -65,12 +65,12 @@ pub struct GpuEngine {
 }
 
 impl GpuEngine {
-    /// Opens an adapter by its number in [`super::gpus`], compiles the kernels and measures them.
+    /// Opens an adapter by its number in [`crate::engine::gpus`], compiles and measures kernels.
     pub fn new(index: usize, options: &GpuOptions) -> Result<Self, EngineError> {
         let (adapter, info) = adapter(index)?;
         let (options, store) = (options.clone(), Arc::new(Store::new()));
         let opened = Opened::new(&adapter, info.clone(), &options, &store)?;
-        store.prove();
+        store.prove(opened.budget);
         Ok(Self { info, options, store, opened: Some(opened), gone: None })
     }
 
@@ -104,6 +104,10 @@ impl GpuEngine {
 
     /// Gives the device up, on a thread of its own: nobody knows how long a broken one takes.
     fn close(&mut self) {
+        if self.opened.as_ref().is_some_and(|opened| opened.gpu.is_full()) {
+            // Or it would be full again soon: there is less than was found or given.
+            self.options.shard_bytes = Some(device::beside_work(self.store.bytes()));
+        }
         let old = (self.opened.take(), self.store.close());
         let (tell, gone) = channel();
         let dropping = std::thread::Builder::new().name("sotto-gpu-close".into());
@@ -115,7 +119,7 @@ impl GpuEngine {
         self.gone = Some(gone);
     }
 
-    /// Makes the device anew, up to its proof.
+    /// Makes the device anew, and has it prove itself.
     fn reopen(&mut self) -> Result<(), EngineError> {
         if self.options.faults.happens(Fault::NotRenewed) {
             return Err(EngineError::Device(format!(
@@ -129,8 +133,12 @@ impl GpuEngine {
             let message = format!("GPU {index} is {found} now, expected {expected}");
             return Err(EngineError::Device(message));
         }
-        self.opened = Some(Opened::new(&adapter, info, &self.options, &self.store)?);
-        prove(self).map_err(|error| EngineError::Device(error.to_string()))
+        let opened = Opened::new(&adapter, info, &self.options, &self.store)?;
+        let budget = opened.budget;
+        self.opened = Some(opened);
+        prove(self).map_err(|error| EngineError::Device(error.to_string()))?;
+        self.store.prove(budget);
+        Ok(())
     }
 }
 
@@ -166,7 +174,10 @@ impl Engine for GpuEngine {
         done: &mut dyn FnMut(usize, usize, Answer),
     ) -> Result<(), EngineError> {
         let opened = self.opened.as_mut().ok_or_else(|| lost(&self.info))?;
-        let answered = opened.answer(batches, done);
+        let answered = match batches {
+            [] => opened.gpu.probe(),
+            _ => opened.answer(batches, done),
+        };
         if matches!(answered, Err(EngineError::Device(_))) {
             self.close();
         }
@@ -181,9 +192,7 @@ impl Engine for GpuEngine {
         if let Some(gone) = self.gone.take() {
             let _ = gone.recv_timeout(WAIT_TIME);
         }
-        self.reopen().inspect_err(|_| self.close())?;
-        self.store.prove();
-        Ok(())
+        self.reopen().inspect_err(|_| self.close())
     }
 }
 
@@ -218,7 +227,8 @@ impl Opened {
         let mut opened = Self {
             transform: transform(&gpu, &pipelines)?,
             staging: Staging::new(&gpu)?,
-            open: store.open(&gpu, &pipelines.part, binding_bytes, budget),
+            open: store.open(&gpu, &pipelines.part, binding_bytes),
+            budget,
             store: Arc::clone(store),
             bundles: Bundles::new(&gpu, options.bundle_slots.unwrap_or(bundles::SLOTS))?,
             rounds: Default::default(),
