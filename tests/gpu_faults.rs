@@ -20,7 +20,7 @@ use sotto::engine::{
     IsaChoice, Presence, ShardStore, ShardView, select,
 };
 use sotto::params::Shape;
-use sotto::schedule::{Arrival, Owner, ScheduleBounds};
+use sotto::schedule::{Arrival, Caller, Owner, ScheduleBounds};
 use sotto::worker::{Job, Outcome, Queue, WorkCounters, Workers};
 use tokio::sync::mpsc::unbounded_channel;
 
@@ -333,7 +333,9 @@ fn ask_queue(queue: &Queue, shards: &Shards) -> u64 {
         let bytes = query.vector.len();
         let item = Job { query, index, outcomes: outcomes.clone() };
         let (owner, shard, deadline) = (Owner(1), shard as u32, now + PATIENCE);
-        let admitted = queue.admit(now, Arrival { owner, shard, bytes, deadline, item });
+        let caller = Caller { number: 1, share: 1 };
+        let admitted = queue
+            .admit(now, Arrival { owner, caller, shard, scan_bytes: 1, bytes, deadline, item });
         assert!(admitted.is_ok(), "overloaded");
     }
     drop(outcomes);
