@@ -286,7 +286,8 @@ impl Report {
         );
         let RefusalReport { queued, ms_median, ms_worst } = self.refusal;
         println!(
-            "refused with {queued} queries waiting: median {ms_median:.4} ms, worst {ms_worst:.4} ms"
+            "refused with {queued} queries waiting: median {ms_median:.4} ms, worst \
+             {ms_worst:.4} ms"
         );
         println!("\nnot in the page cache      ms   median   from disk MB   x plain read");
         for cold in &self.cold {

@@ -33,7 +33,7 @@ struct Rank {
 }
 
 /// How far a caller's lines were looked through. Taking queries only moves a line further back, so
-/// whoever takes while looking looks at each line once, and again at one of which something is left.
+/// who takes while looking looks at each line once, and again where something is left.
 pub(super) struct Search {
     rule: Rule,
     after: Bound<Rank>,

@@ -8,8 +8,8 @@
 //! its share (`fair`). It picks among the shards that the engine may take: while none of its
 //! queries has waited for half of the latency target, the one for which it has the most queries
 //! (a pass costs about the same for each: the shards of a database have one shape); then the one
-//! with the oldest. Queries of others for this shard ride along, unless these others have had
-//! more than their share already, and pay for their places in the pass. Deadlines end waiting, they do not order it.
+//! with the oldest. Queries of others for this shard ride along, unless these others are ahead of
+//! their share, and pay for their places in the pass. Deadlines end waiting, they do not order it.
 //!
 //! The pack part of answers is not computed ahead, though it depends only on bundle and shard: what
 //! an idle engine may take it takes whole, at once, so there is nothing ahead of which to compute.

@@ -481,91 +481,108 @@ impl Model {
     }
 }
 
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, end: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (self.0 >> 33) % end
+    }
+}
+
+/// The schedule and the list, of which the same is asked.
+struct Both {
+    schedule: Schedule<u32>,
+    model: Model,
+    tickets: HashMap<u32, Ticket>,
+    computed: Vec<(Plain, Admitted<u32>)>,
+}
+
+impl Both {
+    fn admit(&mut self, now: Instant, number: u32, random: &mut Random) {
+        let (caller, shard) = (random.below(3), random.below(5) as u32);
+        let owner = caller * 2 + random.below(2);
+        let deadline = now + Duration::from_millis(random.below(80_000));
+        let waiting = &self.model.waiting;
+        let computed = self.computed.iter().map(|(query, _)| query);
+        let owned = waiting.iter().chain(computed).filter(|query| query.owner == owner).count();
+        let held = waiting.iter().filter(|query| query.caller == caller).count();
+        let fits = held + waiting.len() < 200 && owned < 70;
+        let caller_of = Caller { number: caller, share: caller as u32 + 1 };
+        let arrival = Arrival { caller: caller_of, ..arrival(owner, shard, deadline, number) };
+        let admitted = self.schedule.admit(now, arrival);
+        assert_eq!(admitted.is_ok(), fits, "{owned} owned, {held} held");
+        if let Ok(ticket) = admitted {
+            self.tickets.insert(number, ticket);
+            let (route, arrived) = (Route::Any, now);
+            self.model.insert(Plain { number, owner, caller, shard, route, arrived, deadline });
+        }
+    }
+
+    fn cancel(&mut self, random: &mut Random) {
+        let at = random.below(self.model.waiting.len() as u64) as usize;
+        let query = self.model.waiting.remove(at);
+        assert_eq!(self.schedule.cancel(self.tickets[&query.number]), Some(query.number));
+    }
+
+    fn end(&mut self, random: &mut Random) {
+        let at = random.below(self.computed.len() as u64) as usize;
+        let (query, admitted) = self.computed.remove(at);
+        assert_eq!(self.schedule.cancel(self.tickets[&query.number]), None);
+        if random.below(4) > 0 {
+            assert_eq!(self.schedule.finished(admitted), query.number);
+        } else {
+            self.schedule.put_back(query.shard, admitted);
+            self.model.insert(Plain { route: Route::Processor, ..query });
+        }
+    }
+
+    fn take(&mut self, now: Instant, random: &mut Random) {
+        let shards_max = 1 + random.below(3) as usize;
+        let bounds = CallBounds { shards_max, queries_max: 1 + random.below(45) as usize };
+        let (modulus, but) = (1 + random.below(3) as u32, random.below(2) == 0);
+        let may_take =
+            move |shard: u32, route| shard.is_multiple_of(modulus) && (but || route == Route::Any);
+        let before = self.model.waiting.clone();
+        let work = self.schedule.next(now, bounds, may_take);
+        let mut late = before.clone();
+        late.retain(|query| query.deadline <= now);
+        late.sort_by_key(|query| (query.deadline, query.number));
+        let late: Vec<u32> = late.iter().map(|query| query.number).collect();
+        assert_eq!(work.expired, late);
+        self.model.waiting.retain(|query| query.deadline > now);
+        assert_eq!(items(&work), self.model.next(now, bounds, may_take));
+        for query in work.shards.into_iter().flat_map(|work| work.queries) {
+            let plain = before.iter().find(|plain| plain.number == query.item);
+            // Most are done at once.
+            if random.below(8) > 0 {
+                self.schedule.finished(query);
+            } else {
+                self.computed.push((*plain.unwrap(), query));
+            }
+        }
+    }
+}
+
 /// Random admitting, cancelling, taking, putting back and waiting against a plain list.
 #[test]
 fn agrees_with_a_plain_list() {
     let seed = std::process::id();
     println!("seed {seed}");
-    let mut state = u64::from(seed) | 1;
-    let mut random = |below: u64| {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-        (state >> 33) % below
-    };
+    let mut random = Random(u64::from(seed) | 1);
     let mut now = Instant::now();
     let bounds = ScheduleBounds { queued_bytes_max: 20_000, queries_per_owner_max: 70, ..BOUNDS };
-    let mut schedule = Schedule::new(bounds);
-    let mut model = Model::default();
-    let mut tickets: HashMap<u32, Ticket> = HashMap::new();
-    let mut computed: Vec<(Plain, Admitted<u32>)> = Vec::new();
+    let (schedule, model) = (Schedule::new(bounds), Model::default());
+    let mut both = Both { schedule, model, tickets: HashMap::new(), computed: Vec::new() };
     for number in 0..20_000 {
-        now += Duration::from_millis(random(200));
-        match random(40) {
-            0..=30 => {
-                let (caller, shard) = (random(3), random(5) as u32);
-                let owner = caller * 2 + random(2);
-                let deadline = now + Duration::from_millis(random(40_000));
-                let owned = |query: &&Plain| query.owner == owner;
-                let owned = model.waiting.iter().filter(owned).count()
-                    + computed.iter().map(|(query, _)| query).filter(owned).count();
-                let held = model.waiting.iter().filter(|query| query.caller == caller).count();
-                let fits = held + model.waiting.len() < 200 && owned < 70;
-                let share = caller as u32 + 1;
-                let arrival = Arrival {
-                    caller: Caller { number: caller, share },
-                    ..arrival(owner, shard, deadline, number)
-                };
-                let admitted = schedule.admit(now, arrival);
-                assert_eq!(admitted.is_ok(), fits, "{owned} owned, {held} held");
-                if let Ok(ticket) = admitted {
-                    tickets.insert(number, ticket);
-                    let (route, arrived) = (Route::Any, now);
-                    model.insert(Plain { number, owner, caller, shard, route, arrived, deadline });
-                }
-            }
-            31..=32 if !model.waiting.is_empty() => {
-                let at = random(model.waiting.len() as u64) as usize;
-                let query = model.waiting.remove(at);
-                assert_eq!(schedule.cancel(tickets[&query.number]), Some(query.number));
-            }
-            33..=37 if !computed.is_empty() => {
-                let at = random(computed.len() as u64) as usize;
-                let (query, admitted) = computed.remove(at);
-                assert_eq!(schedule.cancel(tickets[&query.number]), None);
-                if random(4) > 0 {
-                    assert_eq!(schedule.finished(admitted), query.number);
-                } else {
-                    schedule.put_back(query.shard, admitted);
-                    model.insert(Plain { route: Route::Processor, ..query });
-                }
-            }
-            _ => {
-                let shards_max = 1 + random(3) as usize;
-                let bounds = CallBounds { shards_max, queries_max: 1 + random(60) as usize };
-                let (modulus, but) = (1 + random(3) as u32, random(2) == 0);
-                let may_take = move |shard: u32, route| {
-                    shard.is_multiple_of(modulus) && (but || route == Route::Any)
-                };
-                let before = model.waiting.clone();
-                let work = schedule.next(now, bounds, may_take);
-                let mut late = before.clone();
-                late.retain(|query| query.deadline <= now);
-                late.sort_by_key(|query| (query.deadline, query.number));
-                let late: Vec<u32> = late.iter().map(|query| query.number).collect();
-                assert_eq!(work.expired, late);
-                model.waiting.retain(|query| query.deadline > now);
-                assert_eq!(items(&work), model.next(now, bounds, may_take));
-                for query in work.shards.into_iter().flat_map(|work| work.queries) {
-                    let plain = before.iter().find(|plain| plain.number == query.item);
-                    computed.push((*plain.unwrap(), query));
-                }
-                // Most are done.
-                let mut random = || random(8) == 0;
-                let (open, done): (Vec<_>, Vec<_>) = computed.drain(..).partition(|_| random());
-                computed = open;
-                done.into_iter().for_each(|(_, query)| _ = schedule.finished(query));
-            }
+        now += Duration::from_millis(random.below(1_000));
+        match random.below(60) {
+            0..=50 => both.admit(now, number, &mut random),
+            51..=52 if !both.model.waiting.is_empty() => both.cancel(&mut random),
+            53..=57 if !both.computed.is_empty() => both.end(&mut random),
+            _ => both.take(now, &mut random),
         }
-        assert_eq!(schedule.queued(), model.waiting.len());
-        assert_eq!(schedule.queued_bytes(), model.waiting.len() * 100);
+        assert_eq!(both.schedule.queued(), both.model.waiting.len());
+        assert_eq!(both.schedule.queued_bytes(), both.model.waiting.len() * 100);
     }
 }
