@@ -20,7 +20,7 @@ use sotto::engine::{
     IsaChoice, Presence, ShardStore, ShardView, select,
 };
 use sotto::params::Shape;
-use sotto::schedule::{Arrival, Owner, ScheduleBounds};
+use sotto::schedule::{Arrival, Caller, Owner, ScheduleBounds};
 use sotto::worker::{Job, Outcome, Queue, WorkCounters, Workers};
 use tokio::sync::mpsc::unbounded_channel;
 
@@ -332,8 +332,16 @@ fn ask_queue(queue: &Queue, shards: &Shards) -> u64 {
         let now = Instant::now();
         let bytes = query.vector.len();
         let item = Job { query, index, outcomes: outcomes.clone() };
-        let (owner, shard, deadline) = (Owner(1), shard as u32, now + PATIENCE);
-        let admitted = queue.admit(now, Arrival { owner, shard, bytes, deadline, item });
+        let arrival = Arrival {
+            owner: Owner(1),
+            caller: Caller { number: 1, share: 1 },
+            shard: shard as u32,
+            scan_bytes: 1,
+            bytes,
+            deadline: now + PATIENCE,
+            item,
+        };
+        let admitted = queue.admit(now, arrival);
         assert!(admitted.is_ok(), "overloaded");
     }
     drop(outcomes);
