@@ -36,6 +36,7 @@ sotto=$PWD/target/release/sotto
 
 # Starts a server on the first core: serve NAME RECORDS SHARDS
 serve() {
+    rm -f "$scratch/listening"
     "$sotto" sample --records "$2" >"$scratch/records.csv"
     "$sotto" build --input "$scratch/records.csv" --out "$scratch/$1" --shards "$3" \
         --value-bytes 120 2>/dev/null >"$out/$1-build.txt"
@@ -43,7 +44,7 @@ serve() {
         --cert "$scratch/certs/server.pem" --key "$scratch/certs/server.key" \
         >"$scratch/listening" 2>"$out/$1-server.txt" &
     server=$!
-    until grep -q listening "$scratch/listening"; do
+    until grep -qs listening "$scratch/listening"; do
         kill -0 "$server" || { cat "$out/$1-server.txt"; exit 1; }
         sleep 0.1
     done

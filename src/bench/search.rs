@@ -33,7 +33,12 @@ pub(super) async fn find<E>(
     let mut within = None;
     let mut beyond = None;
     while rate >= RATE_MIN {
-        match try_rate(rate).await? {
+        let mut verdict = try_rate(rate).await?;
+        if verdict == Verdict::Invalid {
+            // Once may be a moment of the machine's.
+            verdict = try_rate(rate).await?;
+        }
+        match verdict {
             Verdict::Within => within = Some(rate),
             other => beyond = Some((rate, other == Verdict::Invalid)),
         }
@@ -80,6 +85,15 @@ mod tests {
     async fn a_generator_at_its_end_is_said_and_a_dead_server_ends_the_walk() {
         let judge = |rate| if rate < 100.0 { Verdict::Within } else { Verdict::Invalid };
         assert!(walk(10.0, judge).await.0.unwrap().generator_bound);
+        // What failed once for the generator's sake is tried again.
+        let failed = std::cell::Cell::new(0);
+        let judge = |rate| match rate {
+            40.0 if failed.replace(failed.get() + 1) == 0 => Verdict::Invalid,
+            rate if rate <= 100.0 => Verdict::Within,
+            _ => Verdict::Beyond,
+        };
+        let (limit, _) = walk(10.0, judge).await;
+        assert!(limit.unwrap().rate > 90.0 && !limit.unwrap().generator_bound);
         let (limit, tried) = walk(10.0, |_| Verdict::Beyond).await;
         assert!(limit.is_none() && tried.len() < 10);
     }
