@@ -98,7 +98,7 @@ pub const RECORDS_PER_SHARD_ACCEPTED_MIN: u64 = 1 << 16;
 pub const QUERIES_PER_BATCH_MAX: u32 = 1_024;
 /// Most request streams one connection may have open.
 pub const BATCHES_IN_FLIGHT_MAX: u32 = 8;
-/// How many key bundles one connection may count on staying known.
+/// How many key bundles one connection may count on staying known, whatever others bring.
 pub const BUNDLES_PER_CONNECTION: u32 = 64;
 /// Memory for key bundles of all connections, in bytes as received.
 pub const BUNDLE_CACHE_BYTES: usize = 512 << 20;

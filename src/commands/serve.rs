@@ -43,7 +43,8 @@ pub(crate) struct Args {
     /// Authority of the front-ends' certificates; without it only this machine is served.
     #[arg(long, value_name = "PEM")]
     client_ca: Option<PathBuf>,
-    /// Which names of the certificates may call, lines of `NAME SHARE [MIB_PER_SECOND]`; all when absent.
+    /// Which names of the certificates may call, lines of `NAME SHARE [MIB_PER_SECOND]`; all when
+    /// absent.
     #[arg(long, value_name = "FILE", requires = "client_ca")]
     allow: Option<PathBuf>,
     /// Serve whoever reaches the address, without knowing who it is.

@@ -43,6 +43,9 @@ impl Seen {
     }
 }
 
+/// A query: whose, and since when.
+type Asked = Admitted<(usize, Instant)>;
+
 /// Exponential times between queries.
 struct Arrivals {
     state: u64,
@@ -70,7 +73,7 @@ fn simulate(loads: &[Load], seconds: u64) -> Vec<Seen> {
         (1..).take(loads.len()).map(|state| Arrivals { state }).collect();
     let mut next: Vec<Instant> = loads.iter().map(|_| start).collect();
     // What the engine is busy with, and until when.
-    let mut busy: Option<(Instant, Vec<Admitted<(usize, Instant)>>)> = None;
+    let mut busy: Option<(Instant, Vec<Asked>)> = None;
     let mut now = start;
     while now < end {
         let (at, &due) = next.iter().enumerate().min_by_key(|(_, due)| **due).unwrap();

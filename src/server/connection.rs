@@ -25,13 +25,19 @@ use crate::wire::{
 /// Most bytes taken from a stream at once.
 const CHUNK_BYTES_MAX: usize = 64 << 10;
 
-/// Who asks on a connection.
-#[derive(Clone)]
+/// Who asks on a connection: as long as one of its streams is served.
 pub(super) struct Asker {
+    service: Arc<Service>,
     pub(super) owner: Owner,
     /// Its front-end; where front-ends are not known, the connection is one of its own.
     pub(super) caller: Caller,
     pub(super) quota: Option<Arc<Quota>>,
+}
+
+impl Drop for Asker {
+    fn drop(&mut self) {
+        self.service.bundles().leave(self.owner);
+    }
 }
 
 /// Why a stream ends before all its replies are sent.
@@ -78,11 +84,12 @@ pub(super) async fn serve(service: Arc<Service>, incoming: Incoming, _place: Own
     let Ok(front_end) = admit(&service, &connection) else { return };
     service.counters.connections.add(1);
     let number = service.next_number();
-    let asker = Asker {
+    let asker = Arc::new(Asker {
+        service: service.clone(),
         owner: Owner(number),
         caller: front_end.as_ref().map_or(Caller { number, share: 1 }, |place| place.caller),
         quota: front_end.as_ref().and_then(|place| place.quota.clone()),
-    };
+    });
     while let Ok((send, receive)) = connection.accept_bi().await {
         let open = OpenStream::new(service.clone());
         let patience = service.bounds.stream_send_time_max;
@@ -130,7 +137,7 @@ impl Drop for OpenStream {
 
 async fn serve_stream(
     open: OpenStream,
-    asker: Asker,
+    asker: Arc<Asker>,
     mut replies: Replies,
     mut receive: RecvStream,
 ) {

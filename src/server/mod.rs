@@ -8,6 +8,7 @@
 //! What one of them may ask in a second is `quota`'s.
 //! Not here: epochs that change while serving.
 
+mod bundles;
 mod callers;
 pub mod certificates;
 mod connection;
@@ -23,7 +24,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
-use lru::LruCache;
 use quinn::{Endpoint, Incoming, VarInt};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
@@ -34,11 +34,12 @@ pub use counters::{ByCode, ByStatus, Counters};
 pub use memory::{MemoryBudget, machine_bytes};
 pub use tls::{Identity, IdentityError};
 
+use self::bundles::{Bundles, MadeRoom};
 use self::callers::Connected;
 use self::memory::Windows;
 use crate::engine::Engine;
 use crate::limits;
-use crate::schedule::ScheduleBounds;
+use crate::schedule::{Owner, ScheduleBounds};
 use crate::scheme::KeyBundle;
 use crate::shard::Database;
 use crate::wire::{StreamCode, Uid};
@@ -269,7 +270,7 @@ impl Doorkeeper {
 struct Service {
     database: Arc<Database>,
     queue: Queue,
-    bundles: Mutex<LruCache<Uid, Arc<KeyBundle>>>,
+    bundles: Mutex<Bundles>,
     counters: Arc<Counters>,
     bounds: ServerBounds,
     draining: AtomicBool,
@@ -293,7 +294,7 @@ impl Service {
         Self {
             database,
             queue,
-            bundles: Mutex::new(LruCache::new(bundles)),
+            bundles: Mutex::new(Bundles::new(bundles)),
             counters: Arc::default(),
             draining: AtomicBool::new(false),
             callers: RwLock::new(Arc::new(callers)),
@@ -326,19 +327,13 @@ impl Service {
         shape.matrix_bytes() + shape.packs() * shape.table_bytes()
     }
 
-    fn bundles(&self) -> MutexGuard<'_, LruCache<Uid, Arc<KeyBundle>>> {
+    fn bundles(&self) -> MutexGuard<'_, Bundles> {
         self.bundles.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The bundle of this name, which thereby is the most recently used one.
-    fn bundle(&self, uid: &Uid) -> Option<Arc<KeyBundle>> {
-        self.bundles().get(uid).cloned()
-    }
-
-    fn keep_bundle(&self, uid: Uid, bundle: KeyBundle) {
+    fn keep_bundle(&self, asker: Owner, uid: Uid, bundle: KeyBundle) {
         self.counters.bundles.add(1);
-        let out = self.bundles().push(uid, Arc::new(bundle));
-        if out.is_some_and(|(other, _)| other != uid) {
+        if self.bundles().keep(asker, uid, bundle) == MadeRoom::Yes {
             self.counters.bundles_evicted.add(1);
         }
     }

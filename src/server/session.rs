@@ -31,7 +31,7 @@ pub(super) async fn answer(
 ) -> Result<(), StreamEnd> {
     match request.head.kind {
         RequestKind::Parameters => {
-            let reply = parameters(service, request.body);
+            let reply = parameters(service, asker, request.body);
             replies.send(ReplyBody::Parameters(reply)).await
         }
         RequestKind::Batch => batch(service, asker, request, replies).await,
@@ -75,14 +75,14 @@ fn parameters_reply(nonce: String, status: Status) -> PirParameterResponse {
     }
 }
 
-fn parameters(service: &Service, body: Bytes) -> PirParameterResponse {
-    let reply = decide_parameters(service, body);
+fn parameters(service: &Service, asker: &Asker, body: Bytes) -> PirParameterResponse {
+    let reply = decide_parameters(service, asker, body);
     let status = Status::try_from(reply.response_status);
     service.counters.parameters.add(status.expect("this is a bug: a status of our own"));
     reply
 }
 
-fn decide_parameters(service: &Service, body: Bytes) -> PirParameterResponse {
+fn decide_parameters(service: &Service, asker: &Asker, body: Bytes) -> PirParameterResponse {
     let request = match decode_parameters(body, service.database.shape()) {
         Ok(request) => request,
         Err((nonce, malformed)) => {
@@ -107,7 +107,7 @@ fn decide_parameters(service: &Service, body: Bytes) -> PirParameterResponse {
     match request.bundle {
         // Whoever brings a bundle made it from the parameters: they are not sent again.
         Some((uid, bundle)) => {
-            service.keep_bundle(uid, bundle);
+            service.keep_bundle(asker.owner, uid, bundle);
             reply.uid = uid.to_string();
         }
         None => {
@@ -239,7 +239,7 @@ fn admit(
     let Some(shard) = service.database.shard(query.shard) else {
         return Err(refuse(Status::ShardUnknown));
     };
-    let Some(bundle) = service.bundle(&query.uid) else {
+    let Some(bundle) = service.bundles().get(asker.owner, &query.uid) else {
         return Err(refuse(Status::KeyMissing));
     };
     let wait = |status, wait: Duration| {

@@ -275,6 +275,24 @@ async fn the_least_recently_used_bundle_goes_first() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_brings_many_bundles_pushes_out_its_own() {
+    let bundle_cache_bytes = 4 * shape().bundle_bytes();
+    let host = Host::start(Reference, ServerBounds { bundle_cache_bytes, ..Default::default() });
+    let (modest, greedy) = (host.connect().await, host.connect().await);
+    modest.bring(bundle(1)).await;
+    modest.bring(bundle(2)).await;
+    for index in 10..20 {
+        greedy.bring(bundle(index)).await;
+    }
+    let ask = |index: u8| query(&format!("{index:02}"), &bundle(index), 0, 0);
+    let found = modest.ask_batch([1, 2, 17, 18, 19].map(ask).to_vec()).await;
+    let (known, missing) = (Status::ResponseSuccess, Status::KeyMissing);
+    let expected = [("01", known), ("02", known), ("17", missing), ("18", known), ("19", known)];
+    assert_eq!(statuses(&found), expected);
+    assert_eq!(host.counters.bundles_evicted.get(), 8);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_does_not_fit_the_queue_is_overloaded() {
     let (engine, mut gate) = gated();
     // Four queries, each with the bundle it keeps in memory at four bytes a residue.

@@ -1,0 +1,162 @@
+//! The key bundles that a server keeps. Every connection finds all of them by name (wire.md); when
+//! there is no room for another, who has brought the most loses the one used longest ago.
+//!
+//! So a connection that keeps no more than its part of the room loses none to others, however many
+//! they bring: the promise of `limits::BUNDLES_PER_CONNECTION`. Those of connections that are gone
+//! go first; until then whoever asks under one takes it over.
+
+use std::collections::HashMap;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+
+use lru::LruCache;
+
+use crate::limits;
+use crate::schedule::Owner;
+use crate::scheme::KeyBundle;
+use crate::wire::Uid;
+
+/// Keeps what connections left behind. Connections are numbered from 0.
+const NOBODY: Owner = Owner(u64::MAX);
+
+/// The largest bundle, for two keys, as received.
+const BUNDLE_BYTES_MAX: usize = 24 << 10;
+const _: () = assert!(
+    limits::BUNDLE_CACHE_BYTES / BUNDLE_BYTES_MAX / limits::CONNECTIONS_MAX
+        >= limits::BUNDLES_PER_CONNECTION as usize
+);
+
+type Kept = LruCache<Uid, Arc<KeyBundle>>;
+
+/// Whether a bundle had to make room.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum MadeRoom {
+    Yes,
+    No,
+}
+
+pub(super) struct Bundles {
+    most: NonZeroUsize,
+    keepers: HashMap<Uid, Owner>,
+    /// No empty one stays.
+    kept: HashMap<Owner, Kept>,
+}
+
+impl Bundles {
+    pub(super) fn new(most: NonZeroUsize) -> Self {
+        Self { most, keepers: HashMap::new(), kept: HashMap::new() }
+    }
+
+    /// The bundle of this name, which thereby is its keeper's most recently used one.
+    pub(super) fn get(&mut self, asker: Owner, uid: &Uid) -> Option<Arc<KeyBundle>> {
+        let keeper = *self.keepers.get(uid)?;
+        if keeper == NOBODY {
+            let bundle = self.remove(NOBODY, |kept| kept.pop_entry(uid))?;
+            self.insert(asker, *uid, bundle.clone());
+            return Some(bundle);
+        }
+        self.kept.get_mut(&keeper)?.get(uid).cloned()
+    }
+
+    /// Keeps a bundle that this connection brought.
+    pub(super) fn keep(&mut self, asker: Owner, uid: Uid, bundle: KeyBundle) -> MadeRoom {
+        if self.get(asker, &uid).is_some() {
+            return MadeRoom::No;
+        }
+        let full = self.keepers.len() >= self.most.get();
+        if full {
+            // Of two who have the same, whoever wants more.
+            let kept = self.kept.iter().map(|(&who, kept)| (kept.len(), who == asker, who));
+            let most = kept.max().map(|(.., who)| who);
+            let from = if self.kept.contains_key(&NOBODY) { Some(NOBODY) } else { most };
+            from.and_then(|from| self.remove(from, Kept::pop_lru));
+        }
+        self.insert(asker, uid, Arc::new(bundle));
+        if full { MadeRoom::Yes } else { MadeRoom::No }
+    }
+
+    /// A connection is gone.
+    pub(super) fn leave(&mut self, asker: Owner) {
+        let Some(mut left) = self.kept.remove(&asker) else { return };
+        while let Some((uid, bundle)) = left.pop_lru() {
+            self.insert(NOBODY, uid, bundle);
+        }
+    }
+
+    fn insert(&mut self, keeper: Owner, uid: Uid, bundle: Arc<KeyBundle>) {
+        self.keepers.insert(uid, keeper);
+        self.kept.entry(keeper).or_insert_with(Kept::unbounded).put(uid, bundle);
+    }
+
+    /// Takes one out of what this connection keeps.
+    fn remove(
+        &mut self,
+        keeper: Owner,
+        which: impl FnOnce(&mut Kept) -> Option<(Uid, Arc<KeyBundle>)>,
+    ) -> Option<Arc<KeyBundle>> {
+        let kept = self.kept.get_mut(&keeper)?;
+        let (uid, bundle) = which(kept)?;
+        if kept.is_empty() {
+            self.kept.remove(&keeper);
+        }
+        self.keepers.remove(&uid);
+        Some(bundle)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::params::Shape;
+
+    fn bundle() -> KeyBundle {
+        let shape = Shape::new(24, 128, 2, 192).unwrap();
+        KeyBundle::decode(&vec![0; shape.bundle_bytes()], &shape).unwrap()
+    }
+
+    fn uid(number: u8) -> Uid {
+        Uid::of(&[number])
+    }
+
+    /// Which of the first few are there; asked by nobody, so that none is taken over.
+    fn there(bundles: &Bundles) -> Vec<u8> {
+        (0..100).filter(|&number| bundles.keepers.contains_key(&uid(number))).collect()
+    }
+
+    #[test]
+    fn who_brings_the_most_loses_its_oldest() {
+        let mut bundles = Bundles::new(NonZeroUsize::new(6).unwrap());
+        let [modest, greedy, late] = [1, 2, 3].map(Owner);
+        (0..2).for_each(|number| {
+            assert_eq!(bundles.keep(modest, uid(number), bundle()), MadeRoom::No)
+        });
+        for number in 10..50 {
+            let made_room = if number < 14 { MadeRoom::No } else { MadeRoom::Yes };
+            assert_eq!(bundles.keep(greedy, uid(number), bundle()), made_room);
+        }
+        assert_eq!(there(&bundles), [0, 1, 46, 47, 48, 49]);
+        // What was used lately stays, whoever used it.
+        assert!(bundles.get(modest, &uid(46)).is_some());
+        bundles.keep(late, uid(60), bundle());
+        assert_eq!(there(&bundles), [0, 1, 46, 48, 49, 60]);
+        // Once more is not another one.
+        assert_eq!(bundles.keep(late, uid(0), bundle()), MadeRoom::No);
+        assert_eq!(there(&bundles), [0, 1, 46, 48, 49, 60]);
+    }
+
+    #[test]
+    fn what_is_left_behind_goes_first_unless_it_is_asked_for() {
+        let mut bundles = Bundles::new(NonZeroUsize::new(4).unwrap());
+        let [gone, here] = [1, 2].map(Owner);
+        (0..2).for_each(|number| _ = bundles.keep(gone, uid(number), bundle()));
+        (10..12).for_each(|number| _ = bundles.keep(here, uid(number), bundle()));
+        bundles.leave(gone);
+        bundles.leave(gone);
+        assert!(bundles.get(here, &uid(0)).is_some());
+        bundles.keep(here, uid(20), bundle());
+        assert_eq!(there(&bundles), [0, 10, 11, 20]);
+        bundles.keep(here, uid(21), bundle());
+        assert_eq!(there(&bundles), [0, 11, 20, 21], "its own, oldest first");
+        assert!(bundles.kept.len() == 1 && bundles.get(here, &uid(1)).is_none());
+    }
+}
