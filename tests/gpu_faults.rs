@@ -332,16 +332,10 @@ fn ask_queue(queue: &Queue, shards: &Shards) -> u64 {
         let now = Instant::now();
         let bytes = query.vector.len();
         let item = Job { query, index, outcomes: outcomes.clone() };
-        let arrival = Arrival {
-            owner: Owner(1),
-            caller: Caller { number: 1, share: 1 },
-            shard: shard as u32,
-            scan_bytes: 1,
-            bytes,
-            deadline: now + PATIENCE,
-            item,
-        };
-        let admitted = queue.admit(now, arrival);
+        let (owner, shard, deadline) = (Owner(1), shard as u32, now + PATIENCE);
+        let caller = Caller { number: 1, share: 1 };
+        let admitted = queue
+            .admit(now, Arrival { owner, caller, shard, scan_bytes: 1, bytes, deadline, item });
         assert!(admitted.is_ok(), "overloaded");
     }
     drop(outcomes);
