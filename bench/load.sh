@@ -6,11 +6,11 @@
 # within 500 ms for 99% of the queries, then 1.2 and 2 times it; then two front-ends with equal
 # shares, and what the one feels of it when the other floods. Writes to
 # bench/record/<date>-<machine>-load/: what was printed, JSON, the server's log, machine.txt.
-# Some 15 minutes; --quick takes small databases and short runs, to show that it works.
+# Some 10 minutes; --quick takes small databases and short runs, to show that it works.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-records=1048576 many_records=4194304 many_shards=64 seconds=20 accept=65536
+records=1048576 many_records=4194304 many_shards=64 seconds=10 accept=65536
 [ "${1:-}" = "--quick" ] && records=20000 many_records=40000 many_shards=8 seconds=3 accept=1000
 
 model=$(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -1)

@@ -288,6 +288,8 @@ async fn a_search_that_finds_no_rate_says_so() {
     let mut rates = Vec::new();
     let mut shown = |trial: &Trial| rates.push(trial.rate);
     let report = load(options, Goal::Limit(0.6), &mut shown).await.unwrap();
+    // A busy machine may have failed at one, which is then tried again.
+    rates.dedup();
     assert_eq!(rates, [0.6, 0.3, 0.15]);
     assert!(report.limit.is_none() && report.trials.iter().all(|trial| !trial.within));
 }
