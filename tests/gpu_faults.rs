@@ -245,6 +245,24 @@ fn a_device_that_cannot_be_made_anew_is_tried_again() {
 }
 
 #[test]
+fn memory_that_is_short_for_a_while_at_renewal_leaves_room_for_shards() {
+    let shards = Shards::new(2);
+    let Some((mut engine, faults)) = shards.engine(2) else { return };
+    let store = store(&engine);
+    faults.arm(Fault::OutOfMemory, u64::MAX);
+    engine.renew().unwrap();
+    let buffers = u64::MAX - faults.left(Fault::OutOfMemory);
+    // The last of them are made while it proves itself.
+    for count in [buffers - 1, buffers] {
+        faults.arm(Fault::OutOfMemory, count);
+        let renewed = engine.renew();
+        assert_eq!(faults.left(Fault::OutOfMemory), 0, "{count} of {buffers}: {renewed:?}");
+        engine.renew().unwrap();
+        assert_eq!(store.presence(&shards.view(0)), Presence::Room, "{count} of {buffers}");
+    }
+}
+
+#[test]
 fn a_shard_wanted_by_two_threads_at_once_comes_up_once() {
     let shards = Shards::new(8);
     let Some((mut engine, _)) = shards.engine(8) else { return };

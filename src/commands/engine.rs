@@ -13,7 +13,8 @@ pub(crate) struct EngineArgs {
     /// Which GPU, by number or part of its name (see `sotto devices`); may be given again.
     #[arg(long, value_name = "INDEX|NAME")]
     gpu: Vec<GpuChoice>,
-    /// Memory of each GPU that shards may take; nearly all there is when absent.
+    /// Memory of each GPU that shards may take; when absent nearly all there is, or 4 GiB where
+    /// it uses the host's.
     #[arg(long, value_name = "MIB")]
     gpu_memory: Option<u32>,
     /// The CPU engine's instruction set: auto, portable, avx2, avx512bw, avx512,

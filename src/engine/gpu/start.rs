@@ -104,9 +104,11 @@ impl GpuEngine {
 
     /// Gives the device up, on a thread of its own: nobody knows how long a broken one takes.
     fn close(&mut self) {
-        if self.opened.as_ref().is_some_and(|opened| opened.gpu.is_full()) {
-            // Or it would be full again soon: there is less than was found or given.
-            self.options.shard_bytes = Some(device::beside_work(self.store.bytes()));
+        let bytes = self.store.bytes();
+        if bytes > 0 && self.opened.as_ref().is_some_and(|opened| opened.gpu.is_full()) {
+            // Or it would be full again soon: there is less than was found or given. Where there
+            // were no shards, fewer of them do not help.
+            self.options.shard_bytes = Some(device::beside_work(bytes));
         }
         let old = (self.opened.take(), self.store.close());
         let (tell, gone) = channel();
