@@ -40,6 +40,7 @@
 //! | [`NONCE_BYTES_MAX`] | 32 | wire.md |
 //! | [`HINTS_PER_REQUEST_MAX`] | 1 024 | as many shards as one padded batch can name |
 //! | [`CONNECTIONS_MAX`] | 256 | front-ends pool their users; each holds stream buffers |
+//! | [`HANDSHAKES_MAX`] | 1 024 | two hundred a second that never end leave room for others |
 //! | [`CONNECTIONS_PER_FRONT_END_MAX`] | 64 | some machines of one; three leave room |
 //! | [`SHARE_MAX`] | 1 000 000 | a front-end's weight beside others: parts in a million |
 //! | [`QUOTA_MIB_PER_SECOND_MAX`] | 100 000 000 | 100 TB/s: a quota beyond is a slip of the pen |
@@ -52,6 +53,7 @@
 //! | [`DEADLINE_DEFAULT`] | 10 s | for queries that name none: two cold scans of a large shard |
 //! | [`DEADLINE_MAX`] | 60 s | longer waiting is a queue that should have refused |
 //! | [`DRAIN_TIMEOUT`] | 15 s | what is in flight at shutdown gets the default deadline and some |
+//! | [`ENGINES_LEAVE_TIMEOUT`] | 15 s | a call under way; a driver that hangs is left behind |
 //! | [`CLOSE_TIMEOUT`] | 1 s | how long leaving waits for peers to take note of it |
 //! | [`BATCH_QUERIES_PER_SCAN_MAX`] | 32 | more gain nothing: arithmetic binds from 8 on |
 //! | [`QUERIES_LIKE_A_SCAN`] | 12 | 13 with AMX, 8 with AVX-512 (bench/record) |
@@ -157,6 +159,8 @@ pub const NONCE_BYTES_MAX: usize = 32;
 pub const HINTS_PER_REQUEST_MAX: u32 = 1_024;
 /// Most connections at once.
 pub const CONNECTIONS_MAX: usize = 256;
+/// Most handshakes at once.
+pub const HANDSHAKES_MAX: usize = 1_024;
 /// Most connections of one front-end that is known by its certificate.
 pub const CONNECTIONS_PER_FRONT_END_MAX: usize = 64;
 /// Largest share one front-end may be given.
@@ -220,6 +224,8 @@ pub const DEADLINE_DEFAULT: Duration = Duration::from_secs(10);
 pub const DEADLINE_MAX: Duration = Duration::from_secs(60);
 /// How long shutdown waits for what is in flight.
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long leaving waits for the engines to end the call each is in.
+pub const ENGINES_LEAVE_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long leaving waits for peers to take note of it.
 pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 

@@ -130,9 +130,9 @@ struct Options {
 /// `--bench` nothing is refused.
 fn options(arguments: &[String]) -> Result<Options, String> {
     let has = |name: &str| arguments.iter().any(|argument| argument == name);
-    let named = |text: &str| text.parse().unwrap_or_else(|never| match never {});
+    let named = |text: &str| text.parse::<GpuChoice>().map_err(|error| format!("--gpu: {error}"));
     if !has("--bench") || has("--test") {
-        let gpu = std::env::var("SOTTO_TEST_GPU").ok().map(|name| named(&name));
+        let gpu = std::env::var("SOTTO_TEST_GPU").ok().map(|name| named(&name)).transpose()?;
         return Ok(Options { plan: TEST, gpu, json: None });
     }
     let mut options = Options { plan: FULL, gpu: None, json: None };
@@ -142,7 +142,7 @@ fn options(arguments: &[String]) -> Result<Options, String> {
         match argument.as_str() {
             "--bench" => {}
             "--quick" => options.plan = QUICK,
-            "--gpu" => options.gpu = Some(named(value()?)),
+            "--gpu" => options.gpu = Some(named(value()?)?),
             "--json" => options.json = Some(value()?.into()),
             other => {
                 let expected = "--gpu INDEX or NAME, --quick or --json PATH";

@@ -11,6 +11,9 @@ use super::Ended;
 #[derive(clap::Args)]
 pub(crate) struct Args {}
 
+/// Memory for shards while a GPU proves itself, in bytes.
+const TRIED_BYTES: u64 = 256 << 20;
+
 pub(crate) fn run(Args {}: Args) -> Ended {
     let mut out = std::io::stdout();
     let found = gpus();
@@ -38,12 +41,17 @@ pub(crate) fn run(Args {}: Args) -> Ended {
             writeln!(out, "   cannot be used: it has too few {lacks}")?;
         }
     }
-    let Selected { engines, why_no_gpu } = select_with(&EngineOptions::default())?;
+    // Little, so that memory is not looked for beside a server that needs it.
+    let options = EngineOptions { gpu_bytes: Some(TRIED_BYTES), ..EngineOptions::default() };
+    let Selected { engines, why_no_gpu } = select_with(&options)?;
     for engine in engines {
-        writeln!(out, "auto takes: {}", engine.name())?;
+        let name = engine.name();
+        let parts = name.split(", ").filter(|part| !part.ends_with("for shards"));
+        writeln!(out, "auto takes: {}", parts.collect::<Vec<_>>().join(", "))?;
     }
     if let Some(reason) = why_no_gpu {
         writeln!(out, "{reason}")?;
     }
+    writeln!(out, "how much memory a GPU has for shards is found when a server starts")?;
     Ok(ExitCode::SUCCESS)
 }

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use clap::value_parser;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use sotto::engine::{Selected, select_with};
+use sotto::engine::{Presence, Selected, select_with};
 use sotto::limits;
 use sotto::params::Shape;
 use sotto::server::{
@@ -88,6 +88,12 @@ pub(crate) fn run(args: Args) -> Ended {
     }
     for engine in &engines {
         tracing::info!("answers with {}", engine.name());
+        let first = database.shard(0).map(|shard| shard.view());
+        if let (Some(store), Some(first)) = (engine.store(), first)
+            && store.presence(&first) == Presence::Never
+        {
+            tracing::warn!("this GPU has not the memory for one shard: it answers nothing");
+        }
     }
     tracing::info!(
         shards = database.shard_count(),
@@ -99,11 +105,14 @@ pub(crate) fn run(args: Args) -> Ended {
     bounds.schedule.latency_target = Duration::from_millis(args.target_ms);
     tracing::info!("memory is at most {}", bounds.memory(database.shape()));
     let options = ServerOptions { listen: args.listen, identity, callers, engines, bounds };
-    tokio::runtime::Builder::new_multi_thread()
+    let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
-        .map_err(|error| format!("cannot start the network's threads: {error}"))?
-        .block_on(serve(options, Arc::new(database), door))
+        .map_err(|error| format!("cannot start the network's threads: {error}"))?;
+    let ended = runtime.block_on(serve(options, Arc::new(database), door));
+    // Does not wait for what was left behind.
+    runtime.shutdown_background();
+    ended
 }
 
 /// The files that say who this server is and who may call.
@@ -153,8 +162,17 @@ async fn serve(options: ServerOptions, database: Arc<Database>, door: Door) -> E
             _ = terminate.recv() => {}
         }
     };
+    let counters = server.work_counters();
     server.run(told_to_leave).await;
-    tracing::info!("left");
+    tracing::info!(
+        by_device = counters.answered_by_device.get(),
+        by_device_after_upload = counters.answered_by_device_after_upload.get(),
+        by_processor = counters.answered_by_processor.get(),
+        by_processor_after_failure = counters.answered_by_processor_after_failure.get(),
+        uploads = counters.uploads.get(),
+        device_failures = counters.device_failures.get(),
+        "left"
+    );
     Ok(ExitCode::SUCCESS)
 }
 

@@ -33,7 +33,7 @@ pub enum EngineChoice {
 pub enum GpuChoice {
     /// The one with this number.
     Index(usize),
-    /// The first whose name has this in it, in upper or lower case.
+    /// One whose name has this in it, in upper or lower case; given again, the next such one.
     Name(String),
 }
 
@@ -42,8 +42,8 @@ pub enum GpuChoice {
 pub struct EngineOptions {
     /// Which device.
     pub engine: EngineChoice,
-    /// Which GPUs; one that is named is taken or refused, and may be a software one. Named twice,
-    /// it is opened twice.
+    /// Which GPUs; one that is named is taken or refused, and may be a software one. A number given
+    /// twice, or a name more often than there are such GPUs, opens one twice.
     pub gpus: Vec<GpuChoice>,
     /// Memory of each GPU that shards may take, in bytes; when absent nearly all it has, or
     /// 4 GiB of the host's.
@@ -69,6 +69,8 @@ pub struct GpuInfo {
     pub index: usize,
     /// What the driver calls it.
     pub name: String,
+    /// Where it is plugged in (PCI); empty where the driver does not say.
+    pub bus: String,
     /// The driver and its version.
     pub driver: String,
     /// Whether a processor plays the device.
@@ -138,9 +140,13 @@ impl FromStr for EngineChoice {
 }
 
 impl FromStr for GpuChoice {
-    type Err = std::convert::Infallible;
+    type Err = UnknownChoice;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text.trim().is_empty() {
+            let expected = "a number or part of a name that `sotto devices` lists";
+            return Err(UnknownChoice { found: text.into(), expected });
+        }
         Ok(text.parse().map_or_else(|_| Self::Name(text.to_lowercase()), Self::Index))
     }
 }
@@ -229,7 +235,7 @@ pub fn select_with(options: &EngineOptions) -> Result<Selected, SelectError> {
     known_answers(processor.as_mut(), &KNOWN[..1])?;
     let mut engines = vec![processor];
     if options.engine == EngineChoice::Cpu {
-        let reason = "and the processor alone was, too".into();
+        let reason = "--engine cpu and --gpu contradict each other".into();
         return match forced {
             true => Err(SelectError::Gpu { reason }),
             false => Ok(Selected { engines, why_no_gpu: None }),
@@ -237,16 +243,17 @@ pub fn select_with(options: &EngineOptions) -> Result<Selected, SelectError> {
     }
     let mut reasons = Vec::new();
     if options.gpus.is_empty() {
-        let (taken, refused) = take_gpus(None, options.gpu_bytes, usize::MAX);
+        let (taken, refused) = take_real(options.gpu_bytes);
         engines.extend(taken);
         reasons = refused;
     }
+    let mut before = Vec::new();
     for choice in &options.gpus {
-        let (taken, refused) = take_gpus(Some(choice), options.gpu_bytes, 1);
-        if taken.is_empty() {
+        let (taken, refused) = take_named(choice, options.gpu_bytes, &mut before);
+        let Some(engine) = taken else {
             return Err(SelectError::Gpu { reason: refused.join("; ") });
-        }
-        engines.extend(taken);
+        };
+        engines.push(engine);
     }
     let reason = reasons.join("; ");
     if forced && engines.len() == 1 {
@@ -265,47 +272,105 @@ pub fn gpus() -> Vec<GpuInfo> {
     return Vec::new();
 }
 
-/// GPUs that may be taken and proved themselves, at most so many; and why others did not.
-type Taken = (Vec<Box<dyn Engine>>, Vec<String>);
-
+/// Every real GPU that proves itself; and why others did not.
 #[cfg(feature = "gpu")]
-fn take_gpus(choice: Option<&GpuChoice>, shard_bytes: Option<u64>, count_max: usize) -> Taken {
-    let options = super::gpu::GpuOptions { shard_bytes, ..Default::default() };
+fn take_real(shard_bytes: Option<u64>) -> (Vec<Box<dyn Engine>>, Vec<String>) {
     let all = gpus();
-    let may_be_taken = |info: &&GpuInfo| match choice {
-        None => info.kind == GpuKind::Real,
-        Some(GpuChoice::Index(index)) => info.index == *index,
-        Some(GpuChoice::Name(name)) => info.name.to_lowercase().contains(name.as_str()),
-    };
-    let (mut taken, mut reasons) = Taken::default();
-    for info in all.iter().filter(may_be_taken) {
-        let made = super::gpu::GpuEngine::new(info.index, &options).map_err(SelectError::from);
-        match made.and_then(|mut engine| prove(&mut engine).map(|()| engine)) {
-            Ok(engine) => taken.push(Box::new(engine) as Box<dyn Engine>),
-            Err(error) => reasons.push(format!("{}: {error}", info.name)),
-        }
-        if taken.len() == count_max {
-            break;
+    let (mut taken, mut reasons) = (Vec::new(), Vec::new());
+    for info in all.iter().filter(|info| info.kind == GpuKind::Real) {
+        match take(info, shard_bytes) {
+            Ok(engine) => taken.push(engine),
+            Err(reason) => reasons.push(reason),
         }
     }
     if taken.is_empty() && reasons.is_empty() {
-        let names: Vec<&str> = all.iter().map(|info| info.name.as_str()).collect();
-        let names = names.join(", ");
-        reasons.push(match choice {
-            _ if all.is_empty() => {
-                "the Vulkan loader finds no GPU (no loader, no driver, or none here)".into()
+        reasons.push(match all.is_empty() {
+            true => NONE_FOUND.into(),
+            false => {
+                let names = names(&all);
+                format!("there are only software ones, taken when named (--gpu): {names}")
             }
-            None => format!("there are only software ones, taken when named (--gpu): {names}"),
-            Some(choice) => format!("none is {choice}: there are {names}"),
         });
     }
     (taken, reasons)
 }
 
+/// The GPU that is named, of several the first that was not taken `before`; or why there is none.
+#[cfg(feature = "gpu")]
+fn take_named(
+    choice: &GpuChoice,
+    shard_bytes: Option<u64>,
+    before: &mut Vec<usize>,
+) -> (Option<Box<dyn Engine>>, Vec<String>) {
+    let all = gpus();
+    let mut meant: Vec<&GpuInfo> = all
+        .iter()
+        .filter(|info| match choice {
+            GpuChoice::Index(index) => info.index == *index,
+            GpuChoice::Name(name) => info.name.to_lowercase().contains(name.as_str()),
+        })
+        .collect();
+    meant.sort_by_key(|info| before.iter().filter(|&&index| index == info.index).count());
+    let mut reasons = Vec::new();
+    for info in meant {
+        match take(info, shard_bytes) {
+            Ok(engine) => {
+                before.push(info.index);
+                return (Some(engine), reasons);
+            }
+            Err(reason) => reasons.push(reason),
+        }
+    }
+    if reasons.is_empty() {
+        reasons.push(match all.is_empty() {
+            true => NONE_FOUND.into(),
+            false => format!("none is {choice}: there are {}", names(&all)),
+        });
+    }
+    (None, reasons)
+}
+
+#[cfg(feature = "gpu")]
+const NONE_FOUND: &str = "the Vulkan loader finds no GPU (no loader, no driver, or none here)";
+
+#[cfg(feature = "gpu")]
+fn names(all: &[GpuInfo]) -> String {
+    all.iter().map(|info| info.name.as_str()).collect::<Vec<_>>().join(", ")
+}
+
+/// Opens a GPU and has it prove itself. A driver that panics is one that does not.
+#[cfg(feature = "gpu")]
+fn take(info: &GpuInfo, shard_bytes: Option<u64>) -> Result<Box<dyn Engine>, String> {
+    let options = super::gpu::GpuOptions { shard_bytes, ..Default::default() };
+    let taken = std::panic::catch_unwind(|| {
+        let mut engine = super::gpu::GpuEngine::new(info.index, &options)?;
+        prove(&mut engine)?;
+        Ok::<_, SelectError>(Box::new(engine) as Box<dyn Engine>)
+    });
+    let why = match taken {
+        Ok(Ok(engine)) => return Ok(engine),
+        Ok(Err(error)) => error.to_string(),
+        Err(_) => "its driver or our use of it panicked".into(),
+    };
+    Err(format!("{}: {why}", info.name))
+}
+
 /// None was compiled in.
 #[cfg(not(feature = "gpu"))]
-fn take_gpus(_: Option<&GpuChoice>, _: Option<u64>, _: usize) -> Taken {
-    (Vec::new(), vec!["this program was built without the feature gpu".into()])
+const WITHOUT: &str = "this program was built without the feature gpu";
+
+#[cfg(not(feature = "gpu"))]
+fn take_real(_: Option<u64>) -> (Vec<Box<dyn Engine>>, Vec<String>) {
+    (Vec::new(), vec![WITHOUT.into()])
+}
+
+#[cfg(not(feature = "gpu"))]
+fn take_named(
+    _: &GpuChoice,
+    _: Option<u64>,
+    _: &mut Vec<usize>,
+) -> (Option<Box<dyn Engine>>, Vec<String>) {
+    (None, vec![WITHOUT.into()])
 }
 
 fn cpu(choice: IsaChoice, threads: Option<NonZeroUsize>) -> Result<Box<dyn Engine>, SelectError> {
@@ -349,11 +414,11 @@ fn kernels(isa: Isa) -> Box<dyn Kernels> {
 }
 
 /// A small shard, and how many queries for it are answered at once.
-struct Known {
+pub(super) struct Known {
     pack_rows: u32,
-    packs: u32,
+    pub(super) packs: u32,
     columns: u32,
-    batches: &'static [usize],
+    pub(super) batches: &'static [usize],
 }
 
 /// Queries that differ: tiles of six and of five, or of two and one over, of the processor's
@@ -363,10 +428,10 @@ const KNOWN_QUERIES: usize = 11;
 /// What an engine has to know. The processor gets the first: a four and a one, twos and a one of
 /// packs, so that two tile shapes run of each of its pack kernels. A GPU gets all, so that each of
 /// its kernels runs (which ones follows from packs and queries), and both keys.
-const KNOWN: [Known; 3] = [
+pub(super) const KNOWN: [Known; 3] = [
     Known { pack_rows: 128, packs: 5, columns: 2112, batches: &[11] },
-    Known { pack_rows: 128, packs: 5, columns: 2112, batches: &[1, 2, 16, 32] },
-    Known { pack_rows: 2048, packs: 1, columns: 192, batches: &[1, 3, 17] },
+    Known { pack_rows: 128, packs: 5, columns: 2112, batches: &[1, 2, 3, 8, 16, 32] },
+    Known { pack_rows: 2048, packs: 1, columns: 192, batches: &[1, 2, 3, 7, 17] },
 ];
 
 /// Has a GPU's engine prove itself, every kernel of it: before it serves, and again when it was

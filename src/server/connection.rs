@@ -71,9 +71,13 @@ enum Read {
 }
 
 /// Serves one connection until it ends.
-pub(super) async fn serve(service: Arc<Service>, incoming: Incoming, _place: OwnedSemaphorePermit) {
-    let handshake = timeout(service.bounds.handshake_timeout, incoming).await;
-    let connection: Connection = match handshake.unwrap_or(Err(ConnectionError::TimedOut)) {
+pub(super) async fn serve(
+    service: Arc<Service>,
+    incoming: Incoming,
+    handshake: OwnedSemaphorePermit,
+) {
+    let shaken = timeout(service.bounds.handshake_timeout, incoming).await;
+    let connection: Connection = match shaken.unwrap_or(Err(ConnectionError::TimedOut)) {
         Ok(connection) => connection,
         Err(error) => {
             service.counters.handshakes_failed.add(1);
@@ -82,6 +86,13 @@ pub(super) async fn serve(service: Arc<Service>, incoming: Incoming, _place: Own
         }
     };
     let Ok(front_end) = admit(&service, &connection) else { return };
+    let Ok(_place) = service.connections.clone().try_acquire_owned() else {
+        service.counters.connections_refused.add(1);
+        let code = VarInt::from_u32(StreamCode::ExcessiveLoad.code());
+        connection.close(code, b"too many connections");
+        return;
+    };
+    drop(handshake);
     service.counters.connections.add(1);
     let number = service.next_number();
     let asker = Arc::new(Asker {

@@ -84,7 +84,8 @@ impl ServerBounds {
         let Windows { receive, send, .. } = Windows::new(shape);
         let one_connection = u64::from(receive) + u64::from(send) + limits::CONNECTION_STATE_BYTES;
         MemoryBudget {
-            connections: self.connections_max as u64 * one_connection,
+            connections: self.connections_max as u64 * one_connection
+                + self.handshakes_max as u64 * limits::CONNECTION_STATE_BYTES,
             requests: self.read_bytes_max as u64,
             // Three bytes as received are a word of four.
             bundles: self.bundle_cache_bytes as u64 / 3 * 4,
@@ -104,6 +105,7 @@ impl ServerBounds {
             |all: usize, bytes: u64| (all as u128 * u128::from(bytes) / u128::from(total)) as usize;
         let fitted = |bytes: u64| Self {
             connections_max: part(full.connections_max, bytes),
+            handshakes_max: part(full.handshakes_max, bytes),
             connections_per_front_end_max: part(full.connections_per_front_end_max, bytes).max(1),
             read_bytes_max: part(full.read_bytes_max, bytes),
             bundle_cache_bytes: part(full.bundle_cache_bytes, bytes),

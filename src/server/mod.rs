@@ -50,6 +50,8 @@ use crate::worker::{Queue, Workers};
 pub struct ServerBounds {
     /// Most connections at once.
     pub connections_max: usize,
+    /// Most handshakes at once.
+    pub handshakes_max: usize,
     /// Most connections of one known front-end at once.
     pub connections_per_front_end_max: usize,
     /// Bytes of requests being read, all connections together.
@@ -78,6 +80,7 @@ impl Default for ServerBounds {
     fn default() -> Self {
         Self {
             connections_max: limits::CONNECTIONS_MAX,
+            handshakes_max: limits::HANDSHAKES_MAX,
             connections_per_front_end_max: limits::CONNECTIONS_PER_FRONT_END_MAX,
             read_bytes_max: limits::READ_BYTES_MAX,
             bundle_cache_bytes: limits::BUNDLE_CACHE_BYTES,
@@ -199,19 +202,22 @@ impl Server {
     }
 
     /// While more than half of the places are taken, a peer first shows that its address is its
-    /// own: who forges addresses cannot take the rest.
+    /// own: who forges addresses cannot take the rest. Handshakes have places of their own, so that
+    /// those who never end one take none from those who may call.
     fn accept(&self, incoming: Incoming) {
-        let free = self.service.connections.available_permits();
-        if free <= self.service.bounds.connections_max / 2 && incoming.may_retry() {
+        let Service { connections, handshakes, bounds, .. } = &*self.service;
+        let crowded = connections.available_permits() <= bounds.connections_max / 2
+            || handshakes.available_permits() <= bounds.handshakes_max / 2;
+        if crowded && incoming.may_retry() {
             // Fails only where no retry may be sent, which was just asked.
             let _ = incoming.retry();
             return;
         }
-        match self.service.connections.clone().try_acquire_owned() {
-            Ok(permit) => {
+        match handshakes.clone().try_acquire_owned() {
+            Ok(permit) if connections.available_permits() > 0 => {
                 tokio::spawn(connection::serve(self.service.clone(), incoming, permit));
             }
-            Err(_) => self.refuse(incoming),
+            _ => self.refuse(incoming),
         }
     }
 
@@ -242,7 +248,10 @@ impl Server {
         // Only so that peers get to know of it; those that are gone are not waited for.
         let _ = timeout(limits::CLOSE_TIMEOUT, self.endpoint.wait_idle()).await;
         let workers = self.workers;
-        let _ = tokio::task::spawn_blocking(move || drop(workers)).await;
+        let ended = tokio::task::spawn_blocking(move || drop(workers));
+        if timeout(limits::ENGINES_LEAVE_TIMEOUT, ended).await.is_err() {
+            tracing::warn!("an engine does not end: it is left behind");
+        }
     }
 }
 
@@ -278,6 +287,8 @@ struct Service {
     connected: Arc<Connected>,
     /// Free places for connections.
     connections: Arc<Semaphore>,
+    /// Free places for handshakes.
+    handshakes: Arc<Semaphore>,
     /// Free bytes for requests being read.
     reading: Arc<Semaphore>,
     /// Free bytes for answers.
@@ -300,6 +311,7 @@ impl Service {
             callers: RwLock::new(Arc::new(callers)),
             connected: Arc::default(),
             connections: Arc::new(Semaphore::new(bounds.connections_max)),
+            handshakes: Arc::new(Semaphore::new(bounds.handshakes_max)),
             reading: Arc::new(Semaphore::new(bounds.read_bytes_max)),
             answers: Arc::new(Semaphore::new(bounds.answer_bytes_max)),
             streams: watch::Sender::new(0),

@@ -239,7 +239,7 @@ async fn a_peer_that_reads_slowly_is_given_up_in_the_end() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn handshakes_that_never_end_leave_room_for_others() {
-    let host = Host::start(Reference, ServerBounds { connections_max: 2, ..Default::default() });
+    let host = Host::start(Reference, ServerBounds { handshakes_max: 2, ..Default::default() });
     let _knocked = [host.knock().await, host.knock().await, host.knock().await];
     let reply = host.connect().await.ask_parameters(parameter_request()).await;
     assert_eq!((reply.response_status, host.counters.connections_refused.get()), (0, 0));
@@ -248,7 +248,7 @@ async fn handshakes_that_never_end_leave_room_for_others() {
 #[tokio::test(flavor = "multi_thread")]
 async fn handshakes_that_never_end_give_their_place_back() {
     let handshake_timeout = Duration::from_millis(50);
-    let bounds = ServerBounds { connections_max: 1, handshake_timeout, ..Default::default() };
+    let bounds = ServerBounds { handshakes_max: 1, handshake_timeout, ..Default::default() };
     let host = Host::start(Reference, bounds);
     let (_knocked, begun) = (host.knock().await, Instant::now());
     until("it is given up", || host.counters.handshakes_failed.get() == 1).await;
@@ -516,8 +516,10 @@ async fn connections_are_bounded_and_speak_our_protocol() {
     let mut peer = None;
     while peer.is_none() {
         // The failed one may still hold its place.
-        peer = host.try_connect(sotto::wire::ALPN, 1000).await.ok();
+        peer = host.try_connect(sotto::wire::ALPN, 1 << 20).await.ok();
     }
+    let served = peer.as_ref().unwrap().ask_parameters(parameter_request()).await;
+    assert_eq!(served.response_status, 0);
     let before = host.counters.connections_refused.get();
     host.try_connect(sotto::wire::ALPN, 1000).await.err().unwrap();
     assert_eq!(host.counters.connections_refused.get(), before + 1);

@@ -239,6 +239,9 @@ impl Running {
     }
 }
 
+/// Memory of a GPU that the demo takes unless told otherwise, in bytes.
+const GPU_BYTES: u64 = 1 << 30;
+
 async fn serve(
     args: &Args,
     folder: &Path,
@@ -255,7 +258,9 @@ async fn serve(
     let opened = Instant::now();
     let database = Arc::new(Database::open(&folder.join("db"))?);
     let opened = opened.elapsed();
-    let options = args.engine.options();
+    let mut options = args.engine.options();
+    // A server may be at work on the same GPU: not all its memory is asked for.
+    options.gpu_bytes.get_or_insert(GPU_BYTES);
     let selected = tokio::task::spawn_blocking(move || select_with(&options)).await??;
     let names: Vec<String> = selected.engines.iter().map(|engine| engine.name()).collect();
     let options = ServerOptions {

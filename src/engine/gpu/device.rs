@@ -20,10 +20,13 @@ use super::super::{EngineError, GpuInfo, GpuKind, Integers};
 use super::faults::{Fault, Faults};
 use super::kernels;
 
-/// How long one submission may take, a thousand dispatches of the longest that are planned: so many
-/// waits of so long. Several, so that a machine that stood still during one of them is not taken
-/// for a device that hangs.
+/// How long one submission may take: so many waits of so long. Several, so that a machine that
+/// stood still during one of them is not taken for a device that hangs. A hundred dispatches of the
+/// longest that are planned; what waits on a device that hangs is still answered by the processor
+/// before its deadline. A processor that plays a GPU may be busy with more.
 pub(super) const WAITS: u32 = 3;
+const WAIT_TIME_REAL: Duration = Duration::from_secs(2);
+/// The longest of these.
 pub(super) const WAIT_TIME: Duration = Duration::from_secs(20);
 
 /// Of the memory that the system lets this process have on a device, in percent: a buffer that
@@ -64,13 +67,15 @@ pub(super) fn adapters() -> Vec<(Adapter, GpuInfo)> {
 }
 
 fn describe(index: usize, adapter: &Adapter) -> GpuInfo {
-    let AdapterInfo { name, driver, driver_info, device_type, .. } = adapter.get_info();
+    let AdapterInfo { name, driver, driver_info, device_type, device_pci_bus_id, .. } =
+        adapter.get_info();
     let limits = adapter.limits();
     let wide = adapter.features().contains(Features::SHADER_INT64);
     let software = device_type == DeviceType::Cpu;
     GpuInfo {
         index,
         name,
+        bus: device_pci_bus_id,
         driver: format!("{driver} {driver_info}"),
         kind: if software { GpuKind::Software } else { GpuKind::Real },
         binding_bytes_max: binding_bytes(&limits),
@@ -267,7 +272,10 @@ impl Gpu {
         let wait = || {
             let wait = PollType::Wait {
                 submission_index: Some(submission.clone()),
-                timeout: Some(WAIT_TIME),
+                timeout: Some(match self.info.kind {
+                    GpuKind::Real => WAIT_TIME_REAL,
+                    GpuKind::Software => WAIT_TIME,
+                }),
             };
             // A device that is lost meanwhile is no error to wgpu here, but a panic.
             let waited = catch_unwind(AssertUnwindSafe(|| self.device.poll(wait)));

@@ -99,6 +99,34 @@ impl Kernel {
         all
     }
 
+    /// Of these, the scan for so many queries: a narrow one, or the widest whose tiles have no room
+    /// to spare.
+    pub(super) fn scan(all: impl Iterator<Item = Kernel> + Clone, queries: u32) -> Kernel {
+        let narrow = queries <= NARROW_QUERIES;
+        let room = if narrow { queries } else { queries.next_multiple_of(WIDE_QUERIES) };
+        let fits = move |kernel: &Kernel| match kernel {
+            Kernel::ScanNarrow { .. } => narrow,
+            Kernel::ScanWide { .. } => !narrow && room.is_multiple_of(kernel.tile_queries()),
+            _ => false,
+        };
+        smallest(all.filter(fits), room)
+    }
+
+    /// Of these, the pack with these integers for so many packs and queries.
+    pub(super) fn pack(
+        all: impl Iterator<Item = Kernel> + Clone,
+        integers: Integers,
+        packs: u32,
+        queries: u32,
+    ) -> Kernel {
+        let wanted = (integers, if packs == 1 { 1 } else { 4 });
+        let fits = move |kernel: &Kernel| match *kernel {
+            Kernel::Pack { integers, packs, .. } => (integers, packs) == wanted,
+            _ => false,
+        };
+        smallest(all.filter(fits), queries)
+    }
+
     /// Name of the entry point.
     pub(super) fn entry(self) -> &'static str {
         match self {
@@ -221,43 +249,40 @@ impl Pipelines {
         })
     }
 
-    /// The scan for so many queries: a narrow one, or the widest whose tiles have no room to spare.
+    /// The scan for so many queries.
     pub(super) fn scan(&self, queries: u32) -> &(Kernel, ComputePipeline) {
-        if queries <= NARROW_QUERIES {
-            return self.smallest(queries, |kernel| matches!(kernel, Kernel::ScanNarrow { .. }));
-        }
-        let room = queries.next_multiple_of(WIDE_QUERIES);
-        let exact = |kernel: Kernel| {
-            matches!(kernel, Kernel::ScanWide { .. }) && room.is_multiple_of(kernel.tile_queries())
-        };
-        self.smallest(room, exact)
+        self.of(Kernel::scan(self.kernels(), queries))
     }
 
     /// The split of columns into digits.
     pub(super) fn split(&self) -> &(Kernel, ComputePipeline) {
-        self.smallest(1, |kernel| kernel == Kernel::Split)
+        self.of(Kernel::Split)
     }
 
     /// The pack for so many packs and queries.
     pub(super) fn pack(&self, packs: u32, queries: u32) -> &(Kernel, ComputePipeline) {
-        let wanted = if packs == 1 { 1 } else { 4 };
-        self.smallest(
-            queries,
-            |kernel| matches!(kernel, Kernel::Pack { packs, .. } if packs == wanted),
-        )
+        self.of(Kernel::pack(self.kernels(), self.integers, packs, queries))
     }
 
     /// The finish.
     pub(super) fn finish(&self) -> &(Kernel, ComputePipeline) {
-        self.smallest(1, |kernel| kernel == Kernel::Finish)
+        self.of(Kernel::Finish)
     }
 
-    /// The kernel of a kind whose tile holds all queries, or else the largest.
-    fn smallest(&self, queries: u32, kind: impl Fn(Kernel) -> bool) -> &(Kernel, ComputePipeline) {
-        let of_kind = || self.compiled.iter().filter(|(kernel, _)| kind(*kernel));
-        let fits = of_kind().find(|(kernel, _)| kernel.tile_queries() >= queries);
-        fits.or_else(|| of_kind().last()).expect("this is a bug: a kernel of every kind")
+    fn kernels(&self) -> impl Iterator<Item = Kernel> + Clone {
+        self.compiled.iter().map(|(kernel, _)| *kernel)
     }
+
+    fn of(&self, wanted: Kernel) -> &(Kernel, ComputePipeline) {
+        let found = self.compiled.iter().find(|(kernel, _)| *kernel == wanted);
+        found.expect("this is a bug: a kernel that was not compiled")
+    }
+}
+
+/// Of some kernels the one whose tile holds all queries, or else the largest.
+fn smallest(kernels: impl Iterator<Item = Kernel> + Clone, queries: u32) -> Kernel {
+    let fits = kernels.clone().find(|kernel| kernel.tile_queries() >= queries);
+    fits.or_else(|| kernels.last()).expect("this is a bug: a kernel of every kind")
 }
 
 /// Storage buffers in order, each read only or also written.

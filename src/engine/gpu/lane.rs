@@ -84,7 +84,7 @@ struct Scan {
 
 /// Wide scans take queries by eights; up to four that are left go to a narrow one, which has little
 /// more to do than to read the matrix again.
-fn scan_counts(queries: u32) -> [u32; 2] {
+pub(super) fn scan_counts(queries: u32) -> [u32; 2] {
     let rest = queries % WIDE_QUERIES;
     let narrow = if rest <= NARROW_QUERIES { rest } else { 0 };
     [queries - narrow, narrow]

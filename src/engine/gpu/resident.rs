@@ -154,6 +154,11 @@ impl Store {
         self.lock().bytes
     }
 
+    /// Bytes of the largest of them.
+    pub(super) fn largest(&self) -> u64 {
+        self.lock().shards.values().map(|slot| slot.bytes).max().unwrap_or_default()
+    }
+
     /// Memory for shards, in bytes.
     pub(super) fn budget(&self) -> u64 {
         self.lock().budget

@@ -107,8 +107,9 @@ impl GpuEngine {
         let bytes = self.store.bytes();
         if bytes > 0 && self.opened.as_ref().is_some_and(|opened| opened.gpu.is_full()) {
             // Or it would be full again soon: there is less than was found or given. Where there
-            // were no shards, fewer of them do not help.
-            self.options.shard_bytes = Some(device::beside_work(bytes));
+            // were no shards, fewer of them do not help, and less than one shard is none.
+            let one = self.store.largest();
+            self.options.shard_bytes = Some(device::beside_work(bytes).max(one));
         }
         let old = (self.opened.take(), self.store.close());
         let (tell, gone) = channel();
@@ -129,12 +130,15 @@ impl GpuEngine {
                 self.info.name
             )));
         }
-        let (adapter, info) = adapter(self.info.index)?;
-        if info.name != self.info.name {
-            let (index, found, expected) = (info.index, info.name, &self.info.name);
-            let message = format!("GPU {index} is {found} now, expected {expected}");
+        // Numbers change when a device falls off the bus: it is known by its place.
+        let same = |found: &GpuInfo| (&found.name, &found.bus) == (&self.info.name, &self.info.bus);
+        let mut found: Vec<_> = device::adapters();
+        found.retain(|(_, info)| same(info));
+        found.sort_by_key(|(_, info)| info.index.abs_diff(self.info.index));
+        let Some((adapter, info)) = found.into_iter().next() else {
+            let message = format!("{}: it is not there any more", self.info.name);
             return Err(EngineError::Device(message));
-        }
+        };
         let opened = Opened::new(&adapter, info, &self.options, &self.store)?;
         let budget = opened.budget;
         self.opened = Some(opened);

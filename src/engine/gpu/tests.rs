@@ -7,7 +7,9 @@ use naga::valid::{Capabilities, ValidationFlags, Validator};
 use naga::{Module, TypeInner};
 
 use super::super::Integers;
+use super::super::select::KNOWN;
 use super::kernels::{FINISH_THREADS, Job, Kernel, THREADS, WORKGROUP_BYTES_MAX};
+use super::lane::scan_counts;
 
 fn parse(kernel: Kernel) -> Module {
     let source = kernel.source();
@@ -123,4 +125,34 @@ fn wide_products_are_of_widened_words() {
     let products: Vec<_> = of(OP_I_MUL).filter(|product| product[1] == longs).collect();
     assert_eq!(products.len(), 1, "in the function all queries call");
     assert!(products[0][3..].iter().all(|factor| widened.contains(factor)), "{products:?}");
+}
+
+/// The known answers come from every kernel that a device may use afterwards.
+#[test]
+fn known_answers_use_every_kernel() {
+    for integers in [Integers::Wide, Integers::Halves] {
+        let all = Kernel::all(&[integers]);
+        let mut used = vec![Kernel::Split, Kernel::Finish];
+        for known in &KNOWN {
+            for count in known.batches.iter().map(|&count| count as u32) {
+                let scans = scan_counts(count).into_iter().filter(|&queries| queries > 0);
+                used.extend(scans.map(|queries| Kernel::scan(all.iter().copied(), queries)));
+                used.push(Kernel::pack(all.iter().copied(), integers, known.packs, count));
+            }
+        }
+        let unused: Vec<_> = all.iter().filter(|kernel| !used.contains(kernel)).collect();
+        assert!(unused.is_empty(), "{unused:?}");
+    }
+}
+
+/// Both integers are compiled where both are measured: each is found.
+#[test]
+fn the_integers_asked_for_are_used() {
+    let all = Kernel::all(&[Integers::Wide, Integers::Halves]);
+    for wanted in [Integers::Wide, Integers::Halves] {
+        for queries in 1..=32 {
+            let found = Kernel::pack(all.iter().copied(), wanted, 4, queries);
+            assert!(matches!(found, Kernel::Pack { integers, .. } if integers == wanted));
+        }
+    }
 }
