@@ -14,8 +14,8 @@ use super::faults::Fault;
 use crate::limits::{BATCH_QUERIES_PER_SCAN_MAX, COLUMNS_MAX};
 use crate::params::D;
 
-/// Bytes of one staging buffer: the inputs of a round with its largest lane (`round.rs`), or a piece
-/// of a shard.
+/// Bytes of one staging buffer: the inputs of a round with its largest lane (`round.rs`), or a
+/// piece of a shard.
 pub(super) const STAGING_BYTES: u64 = 16 << 20;
 const _: () = assert!(
     (BATCH_QUERIES_PER_SCAN_MAX * (COLUMNS_MAX as usize * 3 + 2 * 3 * D * 4)) as u64
