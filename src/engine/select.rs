@@ -241,18 +241,24 @@ pub fn select_with(options: &EngineOptions) -> Result<Selected, SelectError> {
             false => Ok(Selected { engines, why_no_gpu: None }),
         };
     }
+    let all = gpus();
     let mut reasons = Vec::new();
     if options.gpus.is_empty() {
-        let (taken, refused) = take_real(options.gpu_bytes);
-        engines.extend(taken);
-        reasons = refused;
+        for info in all.iter().filter(|info| info.kind == GpuKind::Real) {
+            match take(info, options.gpu_bytes) {
+                Ok(engine) => engines.push(engine),
+                Err(reason) => reasons.push(reason),
+            }
+        }
+        if engines.len() == 1 && reasons.is_empty() {
+            reasons.push(none_of(&all, "there are only software ones, taken when named (--gpu):"));
+        }
     }
     let mut before = Vec::new();
     for choice in &options.gpus {
-        let (taken, refused) = take_named(choice, options.gpu_bytes, &mut before);
-        let Some(engine) = taken else {
-            return Err(SelectError::Gpu { reason: refused.join("; ") });
-        };
+        let taken = take_named(choice, &all, &before, options.gpu_bytes);
+        let (index, engine) = taken.map_err(|reason| SelectError::Gpu { reason })?;
+        before.push(index);
         engines.push(engine);
     }
     let reason = reasons.join("; ");
@@ -272,71 +278,46 @@ pub fn gpus() -> Vec<GpuInfo> {
     return Vec::new();
 }
 
-/// Every real GPU that proves itself; and why others did not.
-#[cfg(feature = "gpu")]
-fn take_real(shard_bytes: Option<u64>) -> (Vec<Box<dyn Engine>>, Vec<String>) {
-    let all = gpus();
-    let (mut taken, mut reasons) = (Vec::new(), Vec::new());
-    for info in all.iter().filter(|info| info.kind == GpuKind::Real) {
-        match take(info, shard_bytes) {
-            Ok(engine) => taken.push(engine),
-            Err(reason) => reasons.push(reason),
-        }
-    }
-    if taken.is_empty() && reasons.is_empty() {
-        reasons.push(match all.is_empty() {
-            true => NONE_FOUND.into(),
-            false => {
-                let names = names(&all);
-                format!("there are only software ones, taken when named (--gpu): {names}")
-            }
-        });
-    }
-    (taken, reasons)
-}
-
-/// The GPU that is named, of several the first that was not taken `before`; or why there is none.
-#[cfg(feature = "gpu")]
+/// The GPU that is named with its number, of several the first that was not taken `before`; or why
+/// there is none.
 fn take_named(
     choice: &GpuChoice,
+    all: &[GpuInfo],
+    before: &[usize],
     shard_bytes: Option<u64>,
-    before: &mut Vec<usize>,
-) -> (Option<Box<dyn Engine>>, Vec<String>) {
-    let all = gpus();
-    let mut meant: Vec<&GpuInfo> = all
-        .iter()
-        .filter(|info| match choice {
-            GpuChoice::Index(index) => info.index == *index,
-            GpuChoice::Name(name) => info.name.to_lowercase().contains(name.as_str()),
-        })
-        .collect();
+) -> Result<(usize, Box<dyn Engine>), String> {
+    let is_meant = |info: &&GpuInfo| match choice {
+        GpuChoice::Index(index) => info.index == *index,
+        GpuChoice::Name(name) => info.name.to_lowercase().contains(name.as_str()),
+    };
+    let mut meant: Vec<&GpuInfo> = all.iter().filter(is_meant).collect();
+    if meant.is_empty() {
+        return Err(none_of(all, &format!("none is {choice}: there are")));
+    }
     meant.sort_by_key(|info| before.iter().filter(|&&index| index == info.index).count());
     let mut reasons = Vec::new();
     for info in meant {
         match take(info, shard_bytes) {
-            Ok(engine) => {
-                before.push(info.index);
-                return (Some(engine), reasons);
-            }
+            Ok(engine) => return Ok((info.index, engine)),
             Err(reason) => reasons.push(reason),
         }
     }
-    if reasons.is_empty() {
-        reasons.push(match all.is_empty() {
-            true => NONE_FOUND.into(),
-            false => format!("none is {choice}: there are {}", names(&all)),
-        });
+    Err(reasons.join("; "))
+}
+
+/// Why none of these may be taken: there is none, or what is to be said before their names.
+fn none_of(all: &[GpuInfo], before: &str) -> String {
+    if all.is_empty() {
+        return NONE_FOUND.into();
     }
-    (None, reasons)
+    let names: Vec<&str> = all.iter().map(|info| info.name.as_str()).collect();
+    format!("{before} {}", names.join(", "))
 }
 
 #[cfg(feature = "gpu")]
 const NONE_FOUND: &str = "the Vulkan loader finds no GPU (no loader, no driver, or none here)";
-
-#[cfg(feature = "gpu")]
-fn names(all: &[GpuInfo]) -> String {
-    all.iter().map(|info| info.name.as_str()).collect::<Vec<_>>().join(", ")
-}
+#[cfg(not(feature = "gpu"))]
+const NONE_FOUND: &str = "this program was built without the feature gpu";
 
 /// Opens a GPU and has it prove itself. A driver that panics is one that does not.
 #[cfg(feature = "gpu")]
@@ -357,20 +338,8 @@ fn take(info: &GpuInfo, shard_bytes: Option<u64>) -> Result<Box<dyn Engine>, Str
 
 /// None was compiled in.
 #[cfg(not(feature = "gpu"))]
-const WITHOUT: &str = "this program was built without the feature gpu";
-
-#[cfg(not(feature = "gpu"))]
-fn take_real(_: Option<u64>) -> (Vec<Box<dyn Engine>>, Vec<String>) {
-    (Vec::new(), vec![WITHOUT.into()])
-}
-
-#[cfg(not(feature = "gpu"))]
-fn take_named(
-    _: &GpuChoice,
-    _: Option<u64>,
-    _: &mut Vec<usize>,
-) -> (Option<Box<dyn Engine>>, Vec<String>) {
-    (None, vec![WITHOUT.into()])
+fn take(_: &GpuInfo, _: Option<u64>) -> Result<Box<dyn Engine>, String> {
+    Err(NONE_FOUND.into())
 }
 
 fn cpu(choice: IsaChoice, threads: Option<NonZeroUsize>) -> Result<Box<dyn Engine>, SelectError> {
