@@ -5,10 +5,11 @@
 
 mod commands;
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
 use clap::Parser;
+use commands::log::Log;
 use tracing_subscriber::EnvFilter;
 
 /// Private look-ups: a server that answers without learning for whom.
@@ -41,8 +42,13 @@ fn main() -> ExitCode {
     let directives = format!("{level},wgpu_hal=off,wgpu_core=off,wgpu=off,naga=off");
     let filter =
         EnvFilter::try_from_env("SOTTO_LOG").unwrap_or_else(|_| EnvFilter::new(directives));
+    let log = match Log::start(std::io::stderr()) {
+        Ok(log) => log,
+        Err(error) => return failed(&format!("cannot start the log's thread: {error}")),
+    };
+    let lines = log.clone();
     tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
+        .with_writer(move || lines.clone())
         .with_ansi(std::io::stderr().is_terminal())
         .with_env_filter(filter)
         .init();
@@ -58,8 +64,12 @@ fn main() -> ExitCode {
         Command::Devices(args) => commands::devices::run(args),
         Command::Bench(args) => commands::bench::run(args),
     };
-    ended.unwrap_or_else(|error| {
-        eprintln!("error: {error}");
-        ExitCode::from(2)
-    })
+    log.finish();
+    ended.unwrap_or_else(|error| failed(&error))
+}
+
+fn failed(error: &dyn std::fmt::Display) -> ExitCode {
+    // Where standard error takes nothing, the exit code says it.
+    let _ = writeln!(std::io::stderr(), "error: {error}");
+    ExitCode::from(2)
 }

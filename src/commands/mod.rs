@@ -9,6 +9,7 @@ pub(crate) mod demo;
 pub(crate) mod devices;
 mod engine;
 pub(crate) mod inspect;
+pub(crate) mod log;
 pub(crate) mod lookup;
 pub(crate) mod sample;
 pub(crate) mod serve;
