@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use clap::value_parser;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -78,6 +78,10 @@ pub(crate) fn run(args: Args) -> Ended {
         unknown: if args.anyone_may_ask { Callers::Anyone } else { Callers::Loopback },
     };
     let (identity, callers) = door.read()?;
+    // It serves all the same: the clock may be wrong, and clients go by theirs.
+    if let Err(error) = identity.check_time(SystemTime::now()) {
+        tracing::error!("{}: {error}", door.cert.display());
+    }
     if let Callers::Anyone = callers {
         tracing::warn!("ANYONE WHO REACHES {} MAY ASK: callers are not known", args.listen);
     }
@@ -138,7 +142,11 @@ impl Door {
     /// Reads all files again at every SIGHUP; where one cannot be used, nothing changes.
     async fn watch(self, mut hangup: Signal, keeper: Doorkeeper) {
         while hangup.recv().await.is_some() {
-            let changed = self.read().map_err(ServerError::from);
+            let read = self.read().and_then(|(identity, callers)| {
+                identity.check_time(SystemTime::now())?;
+                Ok((identity, callers))
+            });
+            let changed = read.map_err(ServerError::from);
             match changed.and_then(|(identity, callers)| keeper.change(identity, callers)) {
                 Ok(()) => tracing::info!("certificates and callers were read again"),
                 Err(error) => tracing::error!(%error, "certificates and callers stay as they were"),

@@ -5,13 +5,14 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use quinn::crypto::rustls::QuicServerConfig;
 use quinn::{TransportConfig, VarInt};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use rustls::server::WebPkiClientVerifier;
+use webpki::{EndEntityCert, KeyUsage};
 
 use super::ServerBounds;
 use super::callers::Callers;
@@ -60,6 +61,15 @@ pub enum IdentityError {
         /// What is wrong with it.
         detail: String,
     },
+    /// A certificate whose time is over.
+    #[error(
+        "the certificate expired {} days ago: every client refuses it, have it renewed; if it has \
+         not, this machine's clock is wrong", .ago.as_secs() / 86_400
+    )]
+    Expired {
+        /// How long it has been expired by this machine's clock.
+        ago: Duration,
+    },
     /// Certificate and key do not work together.
     #[error("the certificate and the key cannot be used for TLS 1.3: {0}")]
     Unusable(#[from] rustls::Error),
@@ -101,6 +111,21 @@ impl Identity {
         Ok(Self { chain, key })
     }
 
+    /// Refuses a chain of which a certificate has expired.
+    pub fn check_time(&self, now: SystemTime) -> Result<(), IdentityError> {
+        let now = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let until = self.chain.iter().filter_map(valid_until).min();
+        match until.and_then(|until| now.checked_sub(until)) {
+            Some(ago) => Err(IdentityError::Expired { ago }),
+            None => Ok(()),
+        }
+    }
+
+    /// The private key.
+    pub(super) fn secret(&self) -> &[u8] {
+        self.key.secret_der()
+    }
+
     /// The listener's configuration.
     pub(super) fn quic(
         self,
@@ -128,6 +153,19 @@ impl Identity {
         let mut config = quinn::ServerConfig::with_crypto(Arc::new(tls));
         config.transport_config(Arc::new(transport(bounds, windows)));
         Ok(config)
+    }
+}
+
+/// When a certificate expires, since 1970; nothing of what is no certificate. It is not trusted
+/// for anything: at the end of time, expiry is what is found wrong with it first.
+fn valid_until(certificate: &CertificateDer<'_>) -> Option<Duration> {
+    let certificate = EndEntityCert::try_from(certificate).ok()?;
+    let (end_of_time, usage) = (UnixTime::since_unix_epoch(Duration::MAX), KeyUsage::server_auth());
+    match certificate.verify_for_usage(&[], &[], &[], end_of_time, usage, None, None) {
+        Err(webpki::Error::CertExpired { not_after, .. }) => {
+            Some(Duration::from_secs(not_after.as_secs()))
+        }
+        _ => None,
     }
 }
 
@@ -169,6 +207,17 @@ mod tests {
             other.quic(&Callers::Anyone, &ServerBounds::default(), windows),
             Err(IdentityError::Unusable(_))
         ));
+        let identity = |year| {
+            let made = certificates::localhost_until(year).unwrap();
+            Identity::from_pem(&made.server_pem, &made.server_key).unwrap()
+        };
+        let (day, until) = (Duration::from_secs(86_400), Duration::from_secs(946_684_800));
+        let at = |time| identity(2000).check_time(SystemTime::UNIX_EPOCH + time);
+        at(until - day).unwrap();
+        let error = at(until + 3 * day).unwrap_err().to_string();
+        assert!(error.contains("expired 3 days ago"), "{error}");
+        let later = SystemTime::UNIX_EPOCH + until;
+        assert!(identity(4096).check_time(later).is_ok());
         let missing = Path::new("/nonexistent/server.pem");
         let error = Identity::from_pem_files(missing, missing).err().unwrap().to_string();
         assert!(error.contains("/nonexistent/server.pem"), "{error}");
