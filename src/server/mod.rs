@@ -15,16 +15,17 @@ mod connection;
 mod counters;
 mod memory;
 mod quota;
+mod reset;
 mod session;
 mod tls;
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
-use quinn::{Endpoint, Incoming, VarInt};
+use quinn::{Endpoint, Incoming, TokioRuntime, VarInt};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 
@@ -155,9 +156,12 @@ impl Server {
         if matches!(callers, Callers::Loopback) && !listen.ip().is_loopback() {
             return Err(ServerError::NotLoopback { address: listen });
         }
+        let socket = UdpSocket::bind(listen).map_err(refused)?;
+        let address = socket.local_addr().map_err(refused)?;
+        let own = reset::endpoint(identity.secret(), address);
         let config = identity.quic(&callers, &bounds, Windows::new(database.shape()))?;
-        let endpoint = Endpoint::server(config, listen).map_err(refused)?;
-        let address = endpoint.local_addr().map_err(refused)?;
+        let endpoint = Endpoint::new(own, Some(config), socket, Arc::new(TokioRuntime));
+        let endpoint = endpoint.map_err(refused)?;
         let workers = Workers::start(engines, database.clone(), bounds.schedule)
             .map_err(ServerError::Thread)?;
         let service = Arc::new(Service::new(database, workers.queue(), callers, bounds));
