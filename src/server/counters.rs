@@ -75,6 +75,8 @@ pub struct Counters {
     pub refused_front_end_full: Counter,
     /// The same because their connection had as many as it may.
     pub refused_connection_full: Counter,
+    /// The same because their answers would have come too late.
+    pub refused_too_late: Counter,
     /// Replies to queries, by status.
     pub queries: ByStatus,
     /// Queries taken out of the queue because their stream ended.
