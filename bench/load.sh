@@ -9,76 +9,37 @@
 # Some 10 minutes; --quick takes small databases and short runs, to show that it works.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+. bench/common.sh
 
 records=1048576 many_records=4194304 many_shards=64 seconds=10 accept=65536
 [ "${1:-}" = "--quick" ] && records=20000 many_records=40000 many_shards=8 seconds=3 accept=1000
 
-model=$(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -1)
-name=$(echo "$model $(nproc) cores" | tr -cs 'A-Za-z0-9' '-' | tr 'A-Z' 'a-z' | sed 's/^-//; s/-$//')
-out=$PWD/bench/record/$(date -u +%F)-$name-load
+out=$(record)-load
 [ "${1:-}" = "--quick" ] && out=$(mktemp -d "${TMPDIR:-/tmp}/sotto-load-record.XXXXXX")
-scratch=$(mktemp -d "${TMPDIR:-/tmp}/sotto-load.XXXXXX")
-server=
-stop() { [ -n "$server" ] && kill "$server" 2>/dev/null && wait "$server" || true; server=; }
-trap 'stop; rm -rf "$scratch"' EXIT
+scratch load
 mkdir -p "$out"
 
 cargo build --release --quiet
 sotto=$PWD/target/release/sotto
-{
-    echo "commit   $(git describe --always --dirty)"
-    echo "date     $(date -u +%FT%TZ)"
-    echo "kernel   $(uname -sr)"
-    echo "load     $(cut -d' ' -f1-3 /proc/loadavg) before"
-    lscpu | grep -E '^(Model name|CPU\(s\)|Thread|Hypervisor)'
-} >"$out/machine.txt"
-"$sotto" cert --out "$scratch/certs" >/dev/null
+machine >"$out/machine.txt"
 
-# Starts a server on the first core: serve NAME RECORDS SHARDS
-serve() {
-    rm -f "$scratch/listening"
-    "$sotto" sample --records "$2" >"$scratch/records.csv"
-    "$sotto" build --input "$scratch/records.csv" --out "$scratch/$1" --shards "$3" \
-        --value-bytes 120 2>/dev/null >"$out/$1-build.txt"
-    taskset -c 0 "$sotto" serve --db "$scratch/$1" --listen 127.0.0.1:0 --threads 1 --engine cpu \
-        --cert "$scratch/certs/server.pem" --key "$scratch/certs/server.key" \
-        >"$scratch/listening" 2>"$out/$1-server.txt" &
-    server=$!
-    until grep -qs listening "$scratch/listening"; do
-        kill -0 "$server" || { cat "$out/$1-server.txt"; exit 1; }
-        sleep 0.1
-    done
-    target=(--server "localhost:$(sed 's/.*://' "$scratch/listening")"
-        --ca "$scratch/certs/ca.pem" --operator-key "$scratch/$1/operator.pub"
-        --accept-shard-records "$accept" --cpus 1)
-}
-
-# Runs the generator, keeps what it printed; an invalid run is a result like any other.
-load() {
-    local file=$1
-    shift
-    echo "\$ sotto bench load ... $*" | tee "$out/$file.txt"
-    "$sotto" bench load "${target[@]}" --time "${seconds}s" --warm-up 2s --window 2s --lag 20ms \
-        --json "$out/$file.json" "$@" 2>&1 | tee -a "$out/$file.txt" || true
-}
-
-limit() { # the rate that a walk found
-    python3 -c 'import json, sys; print(int(json.load(open(sys.argv[1]))["limit"]["rate"]))' \
-        "$out/$1.json"
+run() { # load FILE ARGUMENTS, for as long as here
+    load "$@" --time "${seconds}s" --warm-up 2s --window 2s
 }
 
 for database in "standard $records 1" "many $many_records $many_shards"; do
     read -r what count shards <<<"$database"
-    serve "$what" "$count" "$shards"
-    load "$what" --find-limit --slo-p99 500ms --rate 100 --front-ends 16
+    build "$what" "$count" "$shards"
+    serve "$what" --target-ms 500
+    run "$what" --find-limit --slo-p99 500ms --rate 100 --front-ends 16
     if [ "$what" = standard ]; then
         half=$(($(limit standard) * 2 / 5)) # each front-end's, four fifths of the limit together
         echo "two front-ends, $half queries a second each" | tee "$out/flood.txt"
         for flood in 1 10; do
-            load "other-at-$flood" --rate $((half * flood)) --front-ends 1 --batch 64 \
-                --verify 0 >/dev/null &
+            run "other-at-$flood" --rate $((half * flood)) --front-ends 1 --batch 64 \
+                --verify 0 --memory 4096 >/dev/null &
             other=$!
-            load "one-beside-$flood" --rate "$half" --front-ends 1
+            run "one-beside-$flood" --rate "$half" --front-ends 1 --batch 8
             wait "$other"
         done
     fi
