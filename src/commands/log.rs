@@ -83,11 +83,12 @@ impl Shared {
             waiting.writing = true;
             let lost = waiting.lost;
             drop(waiting);
-            let said = match lost {
+            let noted = match lost {
                 0 => Ok(()),
-                lost => writeln!(out, "{lost} lines of this log could not be written"),
+                // At one go, or what others write would come between.
+                lost => out.write_all(note(lost).as_bytes()),
             };
-            let written = said.and_then(|()| out.write_all(&line));
+            let written = noted.and_then(|()| out.write_all(&line));
             waiting = self.lock();
             waiting.writing = false;
             match written {
@@ -97,6 +98,10 @@ impl Shared {
             self.changed.notify_all();
         }
     }
+}
+
+fn note(lost: u64) -> String {
+    format!("{lost} lines of this log could not be written\n")
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use sotto::client::Client;
 
 use super::load::{Load, look_up};
 use super::program::{Place, Program, any};
-use super::{record, times};
+use super::{Took, record, times};
 
 /// Files that read the wall clock, and what for.
 const WALL_CLOCK: [(&str, &str); 4] = [
@@ -62,6 +62,7 @@ async fn a_server_whose_clock_jumps_by_days_serves_on() {
     command.env("SOTTO_LOG", "trace");
     let server = Program::start(command, None);
     let mut load = Load::start(&place.options(&server), 2).await;
+    let mut new = Took::default();
     for _ in 0..times(1) {
         for days in [1, -1, 400, -400, 0] {
             std::fs::write(&shift, format!("{days:+}d")).unwrap();
@@ -71,13 +72,11 @@ async fn a_server_whose_clock_jumps_by_days_serves_on() {
             let mut client = Client::connect(place.options(&server)).await.unwrap();
             look_up(&mut client, 0).await;
             client.close().await;
-            let took = jumped.elapsed().as_millis();
-            record(&format!(
-                "clock jumps to {days:+} days: a new client is served {took} ms later"
-            ));
+            new.since(jumped);
         }
     }
-    record(&format!("clock jumps: {}", load.stop().await));
+    let calls = load.stop().await;
+    record(&format!("clock jumps by days: a new client is served after {new}; {calls}"));
     let said = server.leave().await;
     // The jumps were seen: the log's own times are the wall clock's.
     let days: std::collections::BTreeSet<&str> =

@@ -20,7 +20,7 @@ use tokio::task::JoinSet;
 use super::harness::Setting;
 use super::harness::peer::{self, Peer, until};
 use super::load::{self, Load, SHARDS, reach};
-use super::{Draw, panics, record, seed, settled, times};
+use super::{Draw, record, seed, settled, times};
 
 /// What a peer may do to a server.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -262,7 +262,6 @@ fn impatient() -> ServerBounds {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hostile_crowd_takes_nothing_from_others() {
-    let before = panics();
     let built = load::database();
     let serving = Setting { bounds: impatient(), ..Setting::default() }.serve(&built.db());
     let counters = &serving.counters;
@@ -288,9 +287,10 @@ async fn a_hostile_crowd_takes_nothing_from_others() {
             }
         });
     }
-    let rounds = times(10);
-    for (misdeed, done) in MISDEEDS.iter().zip(done.iter()) {
-        until(&format!("{misdeed:?}"), || done.load(Ordering::SeqCst) >= rounds).await;
+    for round in 1..=times(10) {
+        for (misdeed, done) in MISDEEDS.iter().zip(done.iter()) {
+            until(&format!("{misdeed:?}"), || done.load(Ordering::SeqCst) >= round).await;
+        }
     }
     load.more(times(5)).await;
     leave.store(true, Ordering::SeqCst);
@@ -312,5 +312,4 @@ async fn a_hostile_crowd_takes_nothing_from_others() {
         counters.queries_cancelled.get() + counters.queries_unclaimed.get(),
     ];
     assert!(noticed.iter().all(|&count| count > 0), "{counters:?}");
-    assert_eq!(panics(), before);
 }

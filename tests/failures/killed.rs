@@ -8,7 +8,7 @@ use tokio::time::timeout;
 use super::harness::peer::PATIENCE;
 use super::load::{Load, look_up};
 use super::program::{Place, Program, any};
-use super::{record, times};
+use super::{Took, record, times};
 
 /// Waits for an answer for longer than any test: it has to be told that none will come.
 fn patient(place: &Place, server: &Program) -> Options {
@@ -21,19 +21,17 @@ async fn killed_under_load_and_started_again_every_look_up_ends_right() {
     let mut server = Program::start(place.command(&[], any()), None);
     let address = server.address;
     let mut load = Load::start(&patient(&place, &server), 3).await;
+    let (mut listens, mut answers) = (Took::default(), Took::default());
     for _ in 0..times(3) {
         load.more(10).await;
         server.kill();
         let killed = Instant::now();
         server = Program::start(place.command(&[], address), None);
-        let listens = killed.elapsed();
+        listens.since(killed);
         load.more(1).await;
-        record(&format!(
-            "kill -9 under load: listens again after {} ms, first answer after {} ms",
-            listens.as_millis(),
-            killed.elapsed().as_millis()
-        ));
+        answers.since(killed);
     }
+    record(&format!("kill -9 under load: listens again after {listens}; answers after {answers}"));
     load.more(10).await;
     record(&format!("kill -9 under load: {}", load.stop().await));
     server.leave().await;

@@ -10,6 +10,7 @@ use tokio::time::timeout;
 
 use super::harness::peer::PATIENCE;
 use super::harness::{Built, Serving, options};
+use super::panics;
 
 pub(crate) const SHARDS: u32 = 3;
 const RECORDS: u64 = 300;
@@ -55,6 +56,7 @@ pub(crate) struct Load {
 impl Load {
     /// Connects so many clients, and lets them look up.
     pub(crate) async fn start(options: &Options, clients: u64) -> Self {
+        panics(); // counted from here on
         let mut load = Self {
             leave: Arc::default(),
             calls: Arc::default(),
@@ -81,9 +83,15 @@ impl Load {
         load
     }
 
-    /// Waits until so many more calls have ended, all of them right.
+    /// Waits until so many more calls have ended, all of them right, with patience for each.
     pub(crate) async fn more(&mut self, calls: u64) {
-        let wanted = self.calls.load(Ordering::SeqCst) + calls;
+        let ended = self.calls.load(Ordering::SeqCst);
+        for wanted in ended + 1..=ended + calls {
+            self.wait_for(wanted).await;
+        }
+    }
+
+    async fn wait_for(&mut self, wanted: u64) {
         let waiting = async {
             while self.calls.load(Ordering::SeqCst) < wanted {
                 // A client ends by itself only by a panic, whose reason was printed.

@@ -24,8 +24,10 @@ mod network;
 mod program;
 mod relay;
 
+use std::fmt;
 use std::sync::Once;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 use harness::peer::until;
 use sotto::server::Counters;
@@ -43,6 +45,25 @@ fn times(small: u64) -> u64 {
 /// Says what was seen.
 fn record(line: &str) {
     println!("record: {line}");
+}
+
+/// How long something took each time, for a record.
+#[derive(Default)]
+struct Took(Vec<u128>);
+
+impl Took {
+    fn since(&mut self, begun: Instant) {
+        self.0.push(begun.elapsed().as_millis());
+    }
+}
+
+impl fmt::Display for Took {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut sorted = self.0.clone();
+        sorted.sort_unstable();
+        let (median, longest) = (sorted[sorted.len() / 2], sorted[sorted.len() - 1]);
+        write!(f, "{median} ms, at most {longest} ms, of {}", sorted.len())
+    }
 }
 
 /// Fixes what is random; printed, so that it can be asked for again.
@@ -94,7 +115,7 @@ fn panics() -> u64 {
 }
 
 /// Waits until every query that was admitted has ended, once: nothing is lost, nothing is counted
-/// twice. Nobody asks any more.
+/// twice. Nobody asks any more, and nothing has panicked.
 async fn settled(counters: &Counters) {
     let ended = || {
         let replies = [Status::ResponseSuccess, Status::Deadline, Status::Device];
@@ -103,4 +124,5 @@ async fn settled(counters: &Counters) {
     };
     until("every admitted query has ended", || counters.queries_admitted.get() == ended()).await;
     assert!(counters.queries_admitted.get() > 0, "nothing was asked");
+    assert_eq!(panics(), 0, "of this process, perhaps of another test");
 }

@@ -8,7 +8,7 @@ use sotto::client::Options;
 use super::harness::{Built, Serving, serve};
 use super::load::{self, Load, reach};
 use super::relay::{Relay, Weather};
-use super::{record, seed, settled, times};
+use super::{Took, record, seed, settled, times};
 
 const FINE: Weather = Weather { lost: 0, twice: 0, delay_us_max: 0 };
 
@@ -52,6 +52,7 @@ async fn a_network_that_is_cut_for_a_while_loses_no_look_up() {
     options.answer_timeout = Duration::from_millis(500);
     options.connect_timeout = Duration::from_millis(500);
     let mut load = Load::start(&options, 2).await;
+    let mut answers = Took::default();
     for _ in 0..times(2) {
         load.more(2).await;
         relay.cut(true);
@@ -65,10 +66,10 @@ async fn a_network_that_is_cut_for_a_while_loses_no_look_up() {
         relay.cut(false);
         let back = Instant::now();
         load.more(2).await;
-        let took = back.elapsed().as_millis();
-        record(&format!("network cut for a second: answers again after {took} ms"));
+        answers.since(back);
     }
-    record(&format!("network cut for a while: {}", load.stop().await));
+    let calls = load.stop().await;
+    record(&format!("network cut for a second: answers again after {answers}; {calls}"));
     settled(&serving.counters).await;
 }
 

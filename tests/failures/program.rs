@@ -119,8 +119,9 @@ impl Program {
         until(words, || self.said()[before.len()..].contains(words)).await;
     }
 
-    /// kill -9.
+    /// kill -9. Until then it has not panicked.
     pub(crate) fn kill(mut self) {
+        assert!(!self.said().contains("panicked"), "{}", self.said());
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
