@@ -5,6 +5,7 @@ use std::process::ExitCode;
 pub(crate) mod bench;
 pub(crate) mod build;
 pub(crate) mod cert;
+pub(crate) mod config;
 pub(crate) mod demo;
 pub(crate) mod devices;
 mod engine;
