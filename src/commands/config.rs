@@ -22,13 +22,14 @@ use super::{Ended, serve};
 /// Prints the configuration that `sotto serve` would have, as a file that can be given back, and
 /// where each value comes from.
 #[derive(clap::Args)]
+#[group(skip)]
 pub(crate) struct Args {
     #[command(flatten)]
     serve: serve::Args,
 }
 
 /// The commands that take the server's options.
-const COMMANDS: [&str; 2] = ["serve", "config"];
+const COMMANDS: [&str; 3] = ["serve", "config", "doctor"];
 /// The option that names the file; it cannot stand in one.
 const FILE_OPTION: &str = "config";
 /// How alike a known key is to an unknown one that may have meant it, of 1: clap's own measure.
@@ -53,8 +54,9 @@ struct File {
 /// # Errors
 /// Also for `--help`: the error's `exit` prints it and ends well.
 pub(crate) fn parse<C: clap::Parser>(arguments: &[OsString]) -> Result<(C, Sources), clap::Error> {
+    let options = options();
     let read = |file: &File| {
-        let layered = |command: Command| command.mut_args(|arg| with_layers(arg, file));
+        let layered = |command: Command| command.mut_args(|arg| with_layers(arg, &options, file));
         let add = |command: Command, name| command.mut_subcommand(name, layered);
         COMMANDS.iter().fold(C::command(), add).try_get_matches_from(arguments)
     };
@@ -91,13 +93,11 @@ fn variable(key: &str) -> String {
 }
 
 /// An option of the server's with environment and file below its flag; others as they are.
-fn with_layers(arg: Arg, file: &File) -> Arg {
-    let Some(key) = arg.get_long().map(str::to_owned) else { return arg };
-    if option(&options(), &key).is_none() {
-        return arg;
-    }
-    let arg = every_way(arg).env(variable(&key)).hide_env(true);
-    match file.values.get(&key) {
+fn with_layers(arg: Arg, options: &Command, file: &File) -> Arg {
+    let key = arg.get_long().and_then(|key| option(options, key)?.get_long());
+    let Some(key) = key else { return arg };
+    let arg = every_way(arg).env(variable(key)).hide_env(true);
+    match file.values.get(key) {
         Some(values) => arg.default_values(values),
         None => arg,
     }
@@ -158,7 +158,7 @@ fn unknown(options: &Command, key: &str) -> String {
     let near: Vec<String> = near.iter().take(3).map(|(_, key)| format!("`{key}`")).collect();
     let hint = match near.is_empty() {
         true => "keys are the options of `sotto serve --help`".to_owned(),
-        false => format!("the nearest are {}", near.join(", ")),
+        false => format!("did you mean {}?", near.join(" or ")),
     };
     format!("unknown key `{key}`: {hint}")
 }
@@ -255,14 +255,9 @@ mod tests {
 
     use super::*;
 
-    #[derive(Parser, Debug)]
-    struct Program {
-        #[command(subcommand)]
-        command: Commands,
-    }
-
-    #[derive(clap::Subcommand, Debug)]
-    enum Commands {
+    #[derive(Parser)]
+    #[allow(dead_code)]
+    enum Program {
         Serve(serve::Args),
         Config(serve::Args),
         Doctor(serve::Args),
@@ -293,8 +288,8 @@ mod tests {
     #[test]
     fn what_is_wrong_in_a_file_is_said_with_its_key() {
         for (text, expected) in [
-            ("taget-ms = 1", ": unknown key `taget-ms`: the nearest are `target-ms`"),
-            ("target_ms = 1", ": unknown key `target_ms`: the nearest are `target-ms`"),
+            ("taget-ms = 1", ": unknown key `taget-ms`: did you mean `target-ms`"),
+            ("target_ms = 1", ": unknown key `target_ms`: did you mean `target-ms`"),
             ("qqq = 1", ": unknown key `qqq`: keys are the options of `sotto serve --help`"),
             ("config = 'x'", ": unknown key `config`"),
             ("help = true", ": unknown key `help`"),

@@ -5,7 +5,7 @@ use std::num::NonZeroUsize;
 use sotto::engine::{EngineChoice, EngineOptions, GpuChoice, IsaChoice};
 
 /// What computes.
-#[derive(clap::Args, Clone, Debug)]
+#[derive(clap::Args, Clone)]
 pub(crate) struct EngineArgs {
     /// What computes: auto (every GPU that proves itself, beside the processor), gpu or cpu.
     #[arg(long, value_name = "ENGINE", default_value = "auto")]

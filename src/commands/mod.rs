@@ -8,6 +8,7 @@ pub(crate) mod cert;
 pub(crate) mod config;
 pub(crate) mod demo;
 pub(crate) mod devices;
+pub(crate) mod doctor;
 mod engine;
 pub(crate) mod inspect;
 pub(crate) mod lookup;

@@ -31,7 +31,7 @@ use super::engine::EngineArgs;
 /// values with commas between) or in a TOML file (`target-ms = 1000`); a flag comes before the
 /// environment, the environment before the file. `sotto config` shows what holds.
 // What one option wants of another stands in `check`, for clap looks past what a file says.
-#[derive(clap::Args, Debug)]
+#[derive(clap::Args)]
 pub(crate) struct Args {
     /// File of options, TOML.
     #[arg(long, value_name = "FILE")]
@@ -88,15 +88,15 @@ fn needed<T>(value: Option<T>, key: &str) -> Result<T, String> {
     value.ok_or_else(|| {
         let variable = key.to_uppercase();
         format!(
-            "{key} is not set: give --{key}, SOTTO_{variable}, or `{key} = ...` in a file (--config)"
+            "{key} is not set: give --{key}, SOTTO_{variable}, or `{key} = ...` in a --config file"
         )
     })
 }
 
 /// Maps a process has besides those of shards: code, stacks, heap.
-const OTHER_MAPS: u64 = 1_000;
+pub(super) const OTHER_MAPS: u64 = 1_000;
 /// Files a process has open besides those it opens and closes at start.
-const OTHER_FILES: u64 = 1_024;
+pub(super) const OTHER_FILES: u64 = 1_024;
 
 pub(crate) fn run(args: Args) -> Ended {
     args.check()?;
@@ -212,7 +212,7 @@ async fn serve(options: ServerOptions, database: Arc<Database>, door: Door) -> E
 }
 
 /// Bounds that fit the memory asked for, which fits the machine.
-fn bounds(mib: Option<u32>, shape: &Shape) -> Result<ServerBounds, String> {
+pub(super) fn bounds(mib: Option<u32>, shape: &Shape) -> Result<ServerBounds, String> {
     let machine = machine_bytes();
     let asked = mib.map(|mib| u64::from(mib) << 20);
     if let (Some(asked), Some(machine)) = (asked, machine)
@@ -248,7 +248,7 @@ fn open(directory: &Path) -> Result<Database, String> {
     Ok(database)
 }
 
-fn explain(error: &OpenError) -> String {
+pub(super) fn explain(error: &OpenError) -> String {
     let OpenError::Io { source, .. } = error else { return error.to_string() };
     if source.raw_os_error() != Some(rustix::io::Errno::MFILE.raw_os_error()) {
         return error.to_string();
@@ -259,7 +259,7 @@ fn explain(error: &OpenError) -> String {
 }
 
 /// Maps one process may have; `None` where the system does not say.
-fn maps_max() -> Option<u64> {
+pub(super) fn maps_max() -> Option<u64> {
     std::fs::read_to_string("/proc/sys/vm/max_map_count").ok()?.trim().parse().ok()
 }
 
