@@ -16,6 +16,7 @@ mod counters;
 mod memory;
 mod quota;
 mod session;
+mod socket;
 mod tls;
 
 use std::net::SocketAddr;
@@ -24,7 +25,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
-use quinn::{Endpoint, Incoming, VarInt};
+use quinn::{Endpoint, EndpointConfig, Incoming, VarInt};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 
@@ -32,7 +33,8 @@ pub use crate::worker::{Counter, WorkCounters};
 pub use callers::{AllowList, Callers, FrontEnd, KnownCallers, NotAllowed};
 pub use counters::{ByCode, ByStatus, Counters};
 pub use memory::{MemoryBudget, machine_bytes};
-pub use tls::{Identity, IdentityError};
+pub use socket::{SocketRoom, udp_socket};
+pub use tls::{Identity, IdentityError, Validity};
 
 use self::bundles::{Bundles, MadeRoom};
 use self::callers::Connected;
@@ -156,7 +158,17 @@ impl Server {
             return Err(ServerError::NotLoopback { address: listen });
         }
         let config = identity.quic(&callers, &bounds, Windows::new(database.shape()))?;
-        let endpoint = Endpoint::server(config, listen).map_err(refused)?;
+        let (socket, room) = udp_socket(listen).map_err(refused)?;
+        if room.receive.min(room.send) < limits::SOCKET_BYTES {
+            tracing::info!(
+                "the system keeps {} KiB of the UDP socket, {} are asked for: see `sotto doctor`",
+                room.receive.min(room.send) >> 10,
+                limits::SOCKET_BYTES >> 10
+            );
+        }
+        let runtime = Arc::new(quinn::TokioRuntime);
+        let endpoint = Endpoint::new(EndpointConfig::default(), Some(config), socket, runtime)
+            .map_err(refused)?;
         let address = endpoint.local_addr().map_err(refused)?;
         let workers = Workers::start(engines, database.clone(), bounds.schedule)
             .map_err(ServerError::Thread)?;
