@@ -10,6 +10,7 @@ pub(crate) mod devices;
 mod engine;
 pub(crate) mod inspect;
 pub(crate) mod lookup;
+pub(crate) mod rollback;
 pub(crate) mod sample;
 pub(crate) mod serve;
 pub(crate) mod verify;

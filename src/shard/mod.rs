@@ -2,12 +2,13 @@
 //!
 //! A database is a directory: `manifest.json`, `operator.pub` and one file a shard below
 //! `shards/`, named after its content and never modified in place. The file format is in
-//! [`header`], and for people in `shards/README.md`. What this module does not do: make databases
+//! [`header`], and for people in `shards/README.md`; [`guard`] is about files that shrink. What this module does not do: make databases
 //! ([`crate::build`]), answer queries ([`crate::engine`]).
 
 mod cold;
 pub mod database;
 pub mod files;
+pub mod guard;
 pub mod header;
 pub mod manifest;
 pub mod verify;
@@ -24,6 +25,18 @@ use crate::params::Shape;
 /// name, and an engine what it holds of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ContentId(pub [u8; 16]);
+
+impl ContentId {
+    /// Of the file with this header digest, opened when so many shards had been condemned. What
+    /// an engine holds of a condemned one may be wrong: what is opened later has another name.
+    fn of(header_digest: &[u8; 32], condemned: u64) -> Self {
+        let mut name = [0; 16];
+        name.copy_from_slice(&header_digest[..16]);
+        let word = &mut name[..8];
+        word.iter_mut().zip(condemned.to_le_bytes()).for_each(|(byte, more)| *byte ^= more);
+        Self(name)
+    }
+}
 
 /// What an engine reads of a shard.
 #[derive(Debug, Clone, Copy)]
