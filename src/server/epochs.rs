@@ -191,3 +191,126 @@ impl Shards for Epochs {
         Some(shard)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shard::noise;
+
+    const KEEP: Duration = Duration::from_secs(600);
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// Epoch 1 with three shards, in a folder that goes with it.
+    struct Bench {
+        folder: tempfile::TempDir,
+        epochs: Epochs,
+        start: Instant,
+    }
+
+    impl Bench {
+        fn new() -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            noise::write(folder.path(), 1, &[0, 1, 2]);
+            let database = Database::open(folder.path()).unwrap();
+            let epochs = Epochs::new(Arc::new(database), KEEP);
+            Self { folder, epochs, start: Instant::now() }
+        }
+
+        /// Serves another epoch, so many seconds after the start.
+        fn serve(&self, second: u32, epoch: u64, labels: &[u8]) {
+            noise::write(self.folder.path(), epoch, labels);
+            let manifest = Database::read_manifest(self.folder.path()).unwrap();
+            let next = self.epochs.database().follow(manifest).unwrap().unwrap();
+            self.epochs.swap(self.start + second * SECOND, Arc::new(next));
+        }
+
+        fn find(&self, second: u32, epoch: u64, shard: u32) -> Result<u32, Absent> {
+            let found = self.epochs.find(self.start + second * SECOND, epoch, shard);
+            found.map(|found| {
+                let content = self.epochs.content(found.slot).unwrap();
+                assert_eq!(content.view().content, found.shard.view().content);
+                found.slot
+            })
+        }
+
+        fn slots(&self, second: u32, epoch: u64) -> Vec<u32> {
+            (0..3).map(|shard| self.find(second, epoch, shard).unwrap()).collect()
+        }
+    }
+
+    #[test]
+    fn what_is_not_served_is_absent_for_a_reason() {
+        let bench = Bench::new();
+        assert_eq!(bench.slots(0, 1), [0, 1, 2]);
+        assert_eq!(bench.find(0, 2, 0), Err(Absent::Epoch));
+        assert_eq!(bench.find(0, 1, 3), Err(Absent::Shard));
+        bench.epochs.database().shard(1).unwrap().condemn();
+        assert_eq!(bench.find(0, 1, 1), Err(Absent::Condemned));
+        assert_eq!(bench.find(0, 1, 2), Ok(2));
+        assert_eq!(bench.epochs.condemned(), 1);
+        assert_eq!(bench.epochs.newly_condemned().len(), 1);
+        assert!(bench.epochs.newly_condemned().is_empty(), "it is told once");
+    }
+
+    #[test]
+    fn an_epoch_is_answered_until_its_time_and_what_did_not_change_keeps_its_slot() {
+        let bench = Bench::new();
+        bench.serve(10, 2, &[0, 9, 2]);
+        assert_eq!((bench.slots(10, 1), bench.slots(10, 2)), (vec![0, 1, 2], vec![0, 3, 2]));
+        bench.serve(20, 3, &[8, 9, 7]);
+        assert_eq!(bench.slots(609, 1), [0, 1, 2]);
+        assert_eq!((bench.slots(609, 2), bench.slots(609, 3)), (vec![0, 3, 2], vec![4, 3, 5]));
+        assert!(!bench.epochs.forget(bench.start + 609 * SECOND));
+        // Its time is up, whether anybody has tidied up or not.
+        assert_eq!(bench.find(610, 1, 0), Err(Absent::Epoch));
+        // Slot 1 was the first epoch's alone; one that is being computed lives on.
+        let computed = bench.epochs.content(1).unwrap();
+        assert!(bench.epochs.forget(bench.start + 610 * SECOND));
+        assert!(bench.epochs.content(1).is_some());
+        drop(computed);
+        assert_eq!([0, 1, 2].map(|slot| bench.epochs.content(slot).is_some()), [true, false, true]);
+        assert!(bench.epochs.forget(bench.start + 620 * SECOND));
+        assert!(!bench.epochs.forget(bench.start + 620 * SECOND), "once");
+        assert_eq!(
+            [0, 2, 3].map(|slot| bench.epochs.content(slot).is_some()),
+            [false, false, true]
+        );
+    }
+
+    #[test]
+    fn there_are_never_many_epochs() {
+        let bench = Bench::new();
+        let most = limits::OLD_EPOCHS_MAX as u64;
+        for epoch in 2..=most + 2 {
+            bench.serve(epoch as u32, epoch, &[0, 1, 10 + epoch as u8]);
+        }
+        assert_eq!(bench.find(10, 1, 2), Err(Absent::Epoch));
+        assert_eq!(bench.find(10, 2, 2), Ok(3));
+        assert!(bench.epochs.forget(bench.start + 10 * SECOND), "the first one's shard is gone");
+        assert!(bench.epochs.content(2).is_none() && bench.epochs.content(0).is_some());
+    }
+
+    #[test]
+    fn a_shard_that_is_good_again_has_a_slot_of_its_own() {
+        let bench = Bench::new();
+        bench.epochs.database().shard(1).unwrap().condemn();
+        bench.serve(1, 1, &[0, 1, 2]);
+        assert_eq!((bench.slots(1, 1), bench.epochs.condemned()), (vec![0, 3, 2], 0));
+        assert!(bench.epochs.content(1).is_none());
+        assert!(bench.epochs.forget(bench.start + SECOND));
+    }
+
+    #[test]
+    fn slots_spread_over_devices_whichever_shards_change() {
+        let bench = Bench::new();
+        bench.serve(1, 2, &[5, 1, 6]);
+        bench.serve(2, 3, &[7, 1, 8]);
+        let slots: Vec<u32> = [0, 2].map(|shard| bench.find(2, 3, shard).unwrap()).to_vec();
+        assert_eq!(slots, [5, 6]);
+        // Numbers that are taken are not given again when they come round.
+        bench.epochs.write().next_slot = 1;
+        bench.serve(3, 4, &[9, 1, 10]);
+        let taken = bench.find(3, 4, 0).unwrap();
+        assert!(taken > 6, "{taken}");
+    }
+}

@@ -396,51 +396,14 @@ impl Database {
 
 #[cfg(test)]
 mod tests {
-    use super::super::manifest::ManifestHead;
+    use super::super::noise;
     use super::super::verify::verify;
-    use super::super::write::{Sections, write_shard};
     use super::*;
-
-    /// A database whose matrices are noise: enough for everything but answers.
-    fn noise_database(directory: &Path, shard_count: u32) {
-        let shape = Shape::new(40, 128, 1, 192).unwrap();
-        let folder = directory.join(SHARDS_DIR);
-        std::fs::create_dir(&folder).unwrap();
-        let mut entries = Vec::new();
-        for shard_index in 0..shard_count {
-            let noise = |bytes: usize, label: u8| {
-                let mut out = vec![0; bytes];
-                let hasher = blake3::Hasher::new().update(&[label, shard_index as u8]).clone();
-                hasher.finalize_xof().fill(&mut out);
-                out
-            };
-            let matrix = noise(shape.matrix_bytes(), 0);
-            let tables = noise(shape.table_bytes(), 1);
-            let hints = noise(shape.hint_bytes(), 2);
-            let sections = Sections { matrix: &matrix, tables: &tables, hints: &hints };
-            let header = Header {
-                seed: [1; 32],
-                shard_index,
-                shard_count,
-                shape,
-                ribbon_seed: 0,
-                records: 1,
-                row_square_sum_max: 1_100_000,
-                records_digest: [0; 32],
-                section_digests: sections.digests(),
-            };
-            entries.push(write_shard(&folder, &header, &sections).unwrap());
-        }
-        let head = ManifestHead { seed: [1; 32], epoch: 1, created: 2, shape };
-        let key = crate::wire::SigningKey::from_bytes(&[3; 32]);
-        let manifest = Manifest::sign(&head, entries, &key).unwrap();
-        std::fs::write(directory.join(MANIFEST_NAME), manifest.to_json()).unwrap();
-    }
 
     #[test]
     fn a_database_opens_verifies_and_shows_its_sections() {
         let directory = tempfile::tempdir().unwrap();
-        noise_database(directory.path(), 3);
+        noise::write(directory.path(), 1, &[0, 1, 2]);
         let database = Database::open(directory.path()).unwrap();
         assert_eq!((database.shard_count(), database.epoch()), (3, 1));
         let shard = database.shard(2).unwrap();

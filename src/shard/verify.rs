@@ -56,8 +56,8 @@ pub(super) fn verify_file(path: &Path, header: &Header) -> Result<(), OpenError>
     (0..SECTION_NAMES.len()).try_for_each(|which| verify_section(path, header, which, &|_| ()))
 }
 
-/// Reads every byte that is served of a shard, a piece at a time; `go_on` is told how many more were
-/// read, and says whether to read more. Without more there is nothing to say of the shard.
+/// Reads every byte that is served of a shard, a piece at a time; `go_on` is told how many more
+/// were read, and says whether to read more. If not, there is nothing to say of the shard.
 pub fn verify_map(shard: &Shard, mut go_on: impl FnMut(u64) -> bool) -> Result<(), ShardError> {
     let (header, bytes) = (shard.header(), shard.bytes());
     if bytes[..HEADER_BYTES] != header.encode() {
