@@ -110,7 +110,9 @@ impl Reloader {
         let (mut seen, mut again, mut pause) = (None, None::<Instant>, period);
         loop {
             tokio::time::sleep(period).await;
-            let found = identity(&path);
+            let path = path.clone();
+            let found = tokio::task::spawn_blocking(move || identity(&path)).await;
+            let found = found.unwrap_or_default();
             if found == seen && again.is_none_or(|again| again > Instant::now()) {
                 continue;
             }

@@ -148,3 +148,29 @@ impl Scrub {
         self.leave.wait_until(now + time)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn age_is_that_of_the_last_whole_round_by_its_beginning() {
+        let scrubbed = Scrubbed::new();
+        let at = |second: u64| scrubbed.started + Duration::from_secs(second);
+        assert_eq!(scrubbed.age(at(10)), Duration::from_secs(10));
+        scrubbed.round(at(4));
+        assert_eq!(scrubbed.age(at(10)), Duration::from_secs(6));
+    }
+
+    #[test]
+    fn who_waits_is_woken_to_leave() {
+        let leave = Arc::<Leave>::default();
+        let far = Instant::now() + Duration::from_secs(3600);
+        let other = leave.clone();
+        let waiting = std::thread::spawn(move || other.wait_until(far));
+        *leave.told.lock().unwrap() = true;
+        leave.changed.notify_all();
+        assert!(!waiting.join().unwrap());
+        assert!(!leave.wait_until(far), "once told, nobody waits");
+    }
+}

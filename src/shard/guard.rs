@@ -257,11 +257,26 @@ mod tests {
         assert!(!map.is_whole() && map.is_condemned());
     }
 
+    /// Itself in another process, which reads a map that is under no guard.
     #[test]
-    fn a_fault_elsewhere_is_found_in_no_place() {
+    fn a_fault_elsewhere_ends_the_process_as_ever() {
+        const CHILD: &str = "SOTTO_TEST_FAULT";
         let (_file, map) = guarded(1 << 12);
         let start = map.as_ptr() as usize;
         assert!(Place::find(start).is_some() && Place::find(start + (1 << 12) - 1).is_some());
-        assert!(Place::find(&raw const start as usize).is_none());
+        if std::env::var_os(CHILD).is_some() {
+            let file = tempfile::tempfile().unwrap();
+            file.set_len(1 << 12).unwrap();
+            // SAFETY: what becomes of the file's bytes is what is tested.
+            let bare = unsafe { Mmap::map(&file) }.unwrap();
+            file.set_len(0).unwrap();
+            black_box(bare[black_box(0)]);
+            return;
+        }
+        let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+        child.args(["--exact", "shard::guard::tests::a_fault_elsewhere_ends_the_process_as_ever"]);
+        let ended = child.env(CHILD, "1").output().unwrap();
+        let signal = std::os::unix::process::ExitStatusExt::signal(&ended.status);
+        assert_eq!(signal, Some(libc::SIGBUS), "{ended:?}");
     }
 }
