@@ -72,7 +72,7 @@
 //! | [`LOAD_ANSWERS_UNVERIFIED_MAX`] | 1 024 | answers it keeps to decode: 12 MB, standard shape |
 //! | [`LOAD_ERROR_CLASSES_MAX`] | 32 | a peer's words are no way to fill its report |
 //! | [`TRACE_BYTES_MAX`] | 64 MiB | a trace it replays: five million frames |
-//! | [`OLD_EPOCH_TIME`] | 10 min | a client's call, and its next, end under the epoch they began with |
+//! | [`OLD_EPOCH_TIME`] | 10 min | a client's calls end under the epoch they began with |
 //! | [`OLD_EPOCHS_MAX`] | 4 | each may have maps of its own for every shard |
 //! | [`SCRUB_MIB_PER_SECOND`] | 16 | a hundredth of a core; a shard in 15 s, 1 TiB in 18 hours |
 //! | [`SCRUB_PAUSE`] | 1 s | a small database is not read all the time |

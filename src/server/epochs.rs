@@ -1,8 +1,8 @@
 //! What is served: a database, and those before it, each until its time.
 //!
 //! A query names its epoch and is answered from that epoch's shard. The schedule, the placement and
-//! the workers know neither epochs nor shard numbers: to them a shard is a *slot*, a number for what
-//! one opened file contains. A shard that a new epoch left as it was keeps its slot, so queries of
+//! the workers know neither epochs nor shard numbers: to them a shard is a *slot*, a number for
+//! what one opened file contains. A shard that a new epoch left as it was keeps its slot, so queries of
 //! both epochs find company and devices keep what they have. A slot is never given twice while
 //! anything remembers it. Reads no clock: `now` is an argument. Read next: `reload`, which brings
 //! the databases, and `scrub`, which condemns shards and has old epochs forgotten.
@@ -107,8 +107,8 @@ impl Epochs {
         drop(gone);
     }
 
-    /// Lets go of epochs whose time is up, and of slots that nobody has any more; says whether there
-    /// were any.
+    /// Lets go of epochs whose time is up, and of slots that nobody has any more; says whether
+    /// there were any.
     pub(super) fn forget(&self, now: Instant) -> bool {
         let late = |before: &VecDeque<(Served, Instant)>| {
             before.iter().take_while(|(_, until)| *until <= now).count()
@@ -161,8 +161,8 @@ impl State {
         kept.map(|(served, _)| served).find(|served| served.database.epoch() == epoch)
     }
 
-    /// A slot for each shard: the one it has in the newest database, else a new one. New ones follow
-    /// each other, so that shards spread over devices whichever of them changed.
+    /// A slot for each shard: the one it has in the newest database, else a new one. New ones
+    /// follow each other, so that shards spread over devices whichever of them changed.
     fn slots_for(&mut self, database: &Database) -> Vec<u32> {
         let held = self.newest.database.shards().iter().zip(&self.newest.slots);
         let mut held = held.map(|(shard, &slot)| (shard, slot));

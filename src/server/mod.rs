@@ -5,8 +5,8 @@
 //! whether it may be computed and admits it to the schedule, [`crate::worker`] computes it, and
 //! `session` sends each answer as soon as it exists. What is refused is refused by a typed reply
 //! of wire.md or by a stream error, and counted ([`Counters`]). Who may call is `callers`' to say.
-//! What one of them may ask in a second is `quota`'s. Which database is served, and which beside it,
-//! is `epochs`'; new ones come by `reload`, and `scrub` looks after them.
+//! What one of them may ask in a second is `quota`'s. Which database is served, and which beside
+//! it, is `epochs`'; new ones come by `reload`, and `scrub` looks after them.
 
 mod bundles;
 mod callers;

@@ -1,8 +1,8 @@
 //! A new manifest while serving: checked whole, then served from one moment to the next.
 //!
-//! Whatever is wrong with it or with a file it names changes nothing, and is said. Told by a signal,
-//! by the admin endpoint, or by [`Reloader::watch`], which looks at the manifest's file. How epochs
-//! are served beside each other is `epochs`'.
+//! Whatever is wrong with it or with a file it names changes nothing, and is said. Told by a
+//! signal, by the admin endpoint, or by [`Reloader::watch`], which looks at the manifest's file. How
+//! epochs are served beside each other is `epochs`'.
 
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
@@ -78,28 +78,14 @@ impl Reloader {
     pub async fn reload(&self) -> Result<Reloaded, ReloadError> {
         let one = self.0.reloading.clone().lock_owned().await;
         let service = self.0.clone();
+        // Counted and said there too: whoever asked may not wait for it.
         let ended = tokio::task::spawn_blocking(move || {
             let ended = reload(&service);
+            tell(&service, &ended);
             drop(one);
             ended
         });
-        let ended = ended.await.unwrap_or(Err(ReloadError::Panicked));
-        let counters = &self.0.counters;
-        match &ended {
-            Ok(Reloaded::Changed { epoch, opened }) => {
-                counters.reloads_changed.add(1);
-                tracing::info!(epoch, opened, "another database is served");
-            }
-            Ok(Reloaded::Unchanged { epoch }) => {
-                counters.reloads_unchanged.add(1);
-                tracing::info!(epoch, "the database is what is served already");
-            }
-            Err(error) => {
-                counters.reloads_refused.add(1);
-                tracing::error!("the database stays as it was: {error}");
-            }
-        }
-        ended
+        ended.await.unwrap_or(Err(ReloadError::Panicked))
     }
 
     /// Looks at the manifest's file once a period, and reloads when it is another or was changed;
@@ -160,4 +146,22 @@ fn reload(service: &Service) -> Result<Reloaded, ReloadError> {
     epochs.swap(Instant::now(), Arc::new(database));
     service.forget_epochs(Instant::now());
     Ok(Reloaded::Changed { epoch, opened })
+}
+
+fn tell(service: &Service, ended: &Result<Reloaded, ReloadError>) {
+    let counters = &service.counters;
+    match ended {
+        Ok(Reloaded::Changed { epoch, opened }) => {
+            counters.reloads_changed.add(1);
+            tracing::info!(epoch, opened, "another database is served");
+        }
+        Ok(Reloaded::Unchanged { epoch }) => {
+            counters.reloads_unchanged.add(1);
+            tracing::info!(epoch, "the database is what is served already");
+        }
+        Err(error) => {
+            counters.reloads_refused.add(1);
+            tracing::error!("the database stays as it was: {error}");
+        }
+    }
 }

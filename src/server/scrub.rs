@@ -112,6 +112,8 @@ impl Scrub {
             let owed = std::mem::take(&mut self.owed);
             return self.rest(owed.max(limits::SCRUB_PAUSE));
         };
+        // Not kept while one shard is read: its epoch may end.
+        drop(database);
         self.next += 1;
         if shard.is_condemned() {
             return true;

@@ -8,8 +8,8 @@
 //! handled it before.
 //!
 //! The alternative, serving from private copies, was measured and left: SECURITY.md has the
-//! numbers, and what the deployer must still see to. A handler cannot see bytes that are overwritten
-//! in place.
+//! numbers, and what the deployer must still see to. A handler cannot see bytes that are
+//! overwritten in place.
 
 use std::hint::black_box;
 use std::io;
