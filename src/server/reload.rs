@@ -1,8 +1,8 @@
 //! A new manifest while serving: checked whole, then served from one moment to the next.
 //!
 //! Whatever is wrong with it or with a file it names changes nothing, and is said. Told by a
-//! signal, by the admin endpoint, or by [`Reloader::watch`], which looks at the manifest's file. How
-//! epochs are served beside each other is `epochs`'.
+//! signal, by the admin endpoint, or by [`Reloader::watch`], which looks at the manifest's file.
+//! How epochs are served beside each other is `epochs`'.
 
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
