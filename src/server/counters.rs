@@ -53,6 +53,8 @@ pub struct Counters {
     pub front_end_connections_refused: Counter,
     /// Handshakes that failed: not our protocol, not our certificate, or given up.
     pub handshakes_failed: Counter,
+    /// Handshakes begun again, so that the peer shows that its address is its own.
+    pub addresses_asked: Counter,
     /// Request streams opened.
     pub streams: Counter,
     /// Streams this server reset, by code.
@@ -75,6 +77,8 @@ pub struct Counters {
     pub refused_front_end_full: Counter,
     /// The same because their connection had as many as it may.
     pub refused_connection_full: Counter,
+    /// The same because their answers would have come too late.
+    pub refused_too_late: Counter,
     /// Replies to queries, by status.
     pub queries: ByStatus,
     /// Queries taken out of the queue because their stream ended.

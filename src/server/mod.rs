@@ -19,6 +19,7 @@ mod quota;
 mod reload;
 mod scrub;
 mod session;
+mod socket;
 mod tls;
 
 use std::net::SocketAddr;
@@ -27,7 +28,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use quinn::{Endpoint, Incoming, VarInt};
+use quinn::{Endpoint, EndpointConfig, Incoming, VarInt};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 
@@ -36,7 +37,8 @@ pub use callers::{AllowList, Callers, FrontEnd, KnownCallers, NotAllowed};
 pub use counters::{ByCode, ByStatus, Counters};
 pub use memory::{MemoryBudget, machine_bytes};
 pub use reload::{EpochState, ReloadError, Reloaded, Reloader};
-pub use tls::{Identity, IdentityError};
+pub use socket::{SocketRoom, udp_socket};
+pub use tls::{Identity, IdentityError, Validity};
 
 use self::bundles::{Bundles, MadeRoom};
 use self::callers::Connected;
@@ -171,7 +173,17 @@ impl Server {
             return Err(ServerError::NotLoopback { address: listen });
         }
         let config = identity.quic(&callers, &bounds, Windows::new(database.shape()))?;
-        let endpoint = Endpoint::server(config, listen).map_err(refused)?;
+        let (socket, room) = udp_socket(listen).map_err(refused)?;
+        if room.receive.min(room.send) < limits::SOCKET_BYTES {
+            tracing::info!(
+                "the system keeps {} KiB of the UDP socket, {} are asked for: see `sotto doctor`",
+                room.receive.min(room.send) >> 10,
+                limits::SOCKET_BYTES >> 10
+            );
+        }
+        let runtime = Arc::new(quinn::TokioRuntime);
+        let endpoint = Endpoint::new(EndpointConfig::default(), Some(config), socket, runtime)
+            .map_err(refused)?;
         let address = endpoint.local_addr().map_err(refused)?;
         let epochs = Arc::new(Epochs::new(database, bounds.old_epoch_time));
         let workers = Workers::start(engines, epochs.clone(), bounds.schedule)
@@ -231,6 +243,7 @@ impl Server {
         let crowded = connections.available_permits() <= bounds.connections_max / 2
             || handshakes.available_permits() <= bounds.handshakes_max / 2;
         if crowded && incoming.may_retry() {
+            self.service.counters.addresses_asked.add(1);
             // Fails only where no retry may be sent, which was just asked.
             let _ = incoming.retry();
             return;

@@ -101,6 +101,21 @@ impl Identity {
         Ok(Self { chain, key })
     }
 
+    /// Whether certificate and key work together.
+    pub fn check(&self) -> Result<(), IdentityError> {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        rustls::ServerConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[&rustls::version::TLS13])?
+            .with_no_client_auth()
+            .with_single_cert(self.chain.clone(), self.key.clone_key())?;
+        Ok(())
+    }
+
+    /// When the server's own certificate is good; nothing where it cannot be read.
+    pub fn validity(&self) -> Option<Validity> {
+        Validity::of(self.chain.first()?)
+    }
+
     /// The listener's configuration.
     pub(super) fn quic(
         self,
@@ -128,6 +143,32 @@ impl Identity {
         let mut config = quinn::ServerConfig::with_crypto(Arc::new(tls));
         config.transport_config(Arc::new(transport(bounds, windows)));
         Ok(config)
+    }
+}
+
+/// From when until when a certificate is good, in Unix seconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Validity {
+    /// The first second.
+    pub not_before: i64,
+    /// The last.
+    pub not_after: i64,
+}
+
+impl Validity {
+    /// Of one certificate; nothing where it is none.
+    fn of(certificate: &CertificateDer<'_>) -> Option<Self> {
+        let (_, parsed) = x509_parser::parse_x509_certificate(certificate).ok()?;
+        let validity = parsed.validity();
+        let (not_before, not_after) = (validity.not_before, validity.not_after);
+        Some(Self { not_before: not_before.timestamp(), not_after: not_after.timestamp() })
+    }
+
+    /// The shortest validity of the certificates in a PEM file.
+    pub fn of_pem_file(path: &Path) -> Result<Option<Self>, IdentityError> {
+        let pem = read_file("certificate", path)?;
+        let all = CertificateDer::pem_slice_iter(&pem).filter_map(|der| Self::of(&der.ok()?));
+        Ok(all.min_by_key(|validity| validity.not_after))
     }
 }
 
@@ -162,9 +203,13 @@ mod tests {
         };
         assert!(refused("", &made.server_key).contains("no certificate in the text given"));
         assert!(refused(&made.server_pem, &made.server_pem).contains("no private key"));
-        assert!(Identity::from_pem(&made.server_pem, &made.server_key).is_ok());
+        let identity = Identity::from_pem(&made.server_pem, &made.server_key).unwrap();
+        assert!(identity.check().is_ok());
+        let Validity { not_before, not_after } = identity.validity().unwrap();
+        assert!(not_before < not_after);
         let windows = Windows { stream: 1, receive: 1, send: 1 };
         let other = Identity::from_pem(&made.server_pem, &made.client_key).unwrap();
+        assert!(matches!(other.check(), Err(IdentityError::Unusable(_))));
         assert!(matches!(
             other.quic(&Callers::Anyone, &ServerBounds::default(), windows),
             Err(IdentityError::Unusable(_))
