@@ -16,8 +16,8 @@ use sotto::engine::{Presence, Selected, select_with};
 use sotto::limits;
 use sotto::params::Shape;
 use sotto::server::{
-    Callers, Doorkeeper, Identity, IdentityError, KnownCallers, Server, ServerBounds, ServerError,
-    ServerOptions, machine_bytes,
+    Callers, Doorkeeper, Identity, IdentityError, KnownCallers, Reloader, Server, ServerBounds,
+    ServerError, ServerOptions, machine_bytes,
 };
 use sotto::shard::{Database, OpenError};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -69,6 +69,18 @@ pub(crate) struct Args {
     pub(super) target_ms: u64,
     #[command(flatten)]
     pub(super) engine: EngineArgs,
+    /// How long queries of an epoch are answered after the next one came.
+    #[arg(long, value_name = "N", default_value_t = limits::OLD_EPOCH_TIME.as_secs(),
+        value_parser = value_parser!(u64).range(..=limits::OLD_EPOCH_TIME_MAX.as_secs()))]
+    pub(super) old_epoch_seconds: u64,
+    /// How fast shards are read again in the background and compared with their digests; 0 is not
+    /// at all.
+    #[arg(long, value_name = "N", default_value_t = limits::SCRUB_MIB_PER_SECOND)]
+    pub(super) scrub_mib_per_second: u32,
+    /// How often to look whether there is a new manifest; 0 is never: then SIGHUP says so.
+    #[arg(long, value_name = "N", default_value_t = limits::WATCH_TIME.as_secs(),
+        value_parser = value_parser!(u64).range(..=limits::WATCH_TIME_MAX.as_secs()))]
+    pub(super) watch_seconds: u64,
 }
 
 impl Args {
@@ -138,13 +150,16 @@ pub(crate) fn run(args: Args) -> Ended {
     );
     let mut bounds = bounds(args.memory, database.shape())?;
     bounds.schedule.latency_target = Duration::from_millis(args.target_ms);
+    bounds.old_epoch_time = Duration::from_secs(args.old_epoch_seconds);
+    bounds.scrub_mib_per_second = args.scrub_mib_per_second;
     tracing::info!("memory is at most {}", bounds.memory(database.shape()));
     let options = ServerOptions { listen, identity, callers, engines, bounds };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .map_err(|error| format!("cannot start the network's threads: {error}"))?;
-    let ended = runtime.block_on(serve(options, Arc::new(database), door));
+    let watch = Duration::from_secs(args.watch_seconds);
+    let ended = runtime.block_on(serve(options, Arc::new(database), door, watch));
     // Does not wait for what was left behind.
     runtime.shutdown_background();
     ended
@@ -170,21 +185,34 @@ impl Door {
         Ok((identity, callers))
     }
 
-    /// Reads all files again at every SIGHUP; where one cannot be used, nothing changes.
-    async fn watch(self, mut hangup: Signal, keeper: Doorkeeper) {
+    /// Reads all files again at every SIGHUP, then the database; where one cannot be used, nothing
+    /// of its kind changes.
+    async fn watch(self, mut hangup: Signal, keeper: Doorkeeper, reloader: Reloader) {
         while hangup.recv().await.is_some() {
             let changed = self.read().map_err(ServerError::from);
             match changed.and_then(|(identity, callers)| keeper.change(identity, callers)) {
                 Ok(()) => tracing::info!("certificates and callers were read again"),
                 Err(error) => tracing::error!(%error, "certificates and callers stay as they were"),
             }
+            // What came of it is in the log.
+            let _ = reloader.reload().await;
         }
     }
 }
 
-async fn serve(options: ServerOptions, database: Arc<Database>, door: Door) -> Ended {
+/// Serves; looks for a new manifest every `watch`, or never where that is no time.
+async fn serve(
+    options: ServerOptions,
+    database: Arc<Database>,
+    door: Door,
+    watch: Duration,
+) -> Ended {
     let server = Server::bind(options, database)?;
-    tokio::spawn(door.watch(signal(SignalKind::hangup())?, server.doorkeeper()));
+    let hangup = signal(SignalKind::hangup())?;
+    tokio::spawn(door.watch(hangup, server.doorkeeper(), server.reloader()));
+    if !watch.is_zero() {
+        tokio::spawn(server.reloader().watch(watch));
+    }
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut output = std::io::stdout();

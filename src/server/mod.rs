@@ -5,16 +5,19 @@
 //! whether it may be computed and admits it to the schedule, [`crate::worker`] computes it, and
 //! `session` sends each answer as soon as it exists. What is refused is refused by a typed reply
 //! of wire.md or by a stream error, and counted ([`Counters`]). Who may call is `callers`' to say.
-//! What one of them may ask in a second is `quota`'s.
-//! Not here: epochs that change while serving.
+//! What one of them may ask in a second is `quota`'s. Which database is served, and which beside
+//! it, is `epochs`'; new ones come by `reload`, and `scrub` looks after them.
 
 mod bundles;
 mod callers;
 pub mod certificates;
 mod connection;
 mod counters;
+mod epochs;
 mod memory;
 mod quota;
+mod reload;
+mod scrub;
 mod session;
 mod socket;
 mod tls;
@@ -23,7 +26,7 @@ use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use quinn::{Endpoint, EndpointConfig, Incoming, VarInt};
 use tokio::sync::{Semaphore, watch};
@@ -33,17 +36,22 @@ pub use crate::worker::{Counter, WorkCounters};
 pub use callers::{AllowList, Callers, FrontEnd, KnownCallers, NotAllowed};
 pub use counters::{ByCode, ByStatus, Counters};
 pub use memory::{MemoryBudget, machine_bytes};
+pub use reload::{EpochState, ReloadError, Reloaded, Reloader};
 pub use socket::{SocketRoom, udp_socket};
 pub use tls::{Identity, IdentityError, Validity};
 
 use self::bundles::{Bundles, MadeRoom};
 use self::callers::Connected;
+use self::epochs::Epochs;
 use self::memory::Windows;
+use self::scrub::{Scrubbed, Scrubber};
 use crate::engine::Engine;
 use crate::limits;
+use crate::params::Shape;
 use crate::schedule::{Owner, ScheduleBounds};
 use crate::scheme::KeyBundle;
 use crate::shard::Database;
+use crate::shard::guard::condemned_total;
 use crate::wire::{StreamCode, Uid};
 use crate::worker::{Queue, Workers};
 
@@ -76,6 +84,10 @@ pub struct ServerBounds {
     pub idle_timeout: Duration,
     /// How long shutdown waits for what is in flight.
     pub drain_timeout: Duration,
+    /// How long queries of an epoch are answered after the next one came.
+    pub old_epoch_time: Duration,
+    /// How fast shards are read again and compared with their digests; 0 is not at all.
+    pub scrub_mib_per_second: u32,
 }
 
 impl Default for ServerBounds {
@@ -94,6 +106,8 @@ impl Default for ServerBounds {
             handshake_timeout: limits::HANDSHAKE_TIMEOUT,
             idle_timeout: limits::IDLE_TIMEOUT,
             drain_timeout: limits::DRAIN_TIMEOUT,
+            old_epoch_time: limits::OLD_EPOCH_TIME,
+            scrub_mib_per_second: limits::SCRUB_MIB_PER_SECOND,
         }
     }
 }
@@ -137,7 +151,7 @@ pub enum ServerError {
         source: std::io::Error,
     },
     /// No thread could be started.
-    #[error("cannot start an engine's thread: {0}")]
+    #[error("cannot start a thread: {0}")]
     Thread(std::io::Error),
 }
 
@@ -146,6 +160,7 @@ pub struct Server {
     endpoint: Endpoint,
     address: SocketAddr,
     workers: Workers,
+    scrubber: Scrubber,
     service: Arc<Service>,
 }
 
@@ -170,10 +185,12 @@ impl Server {
         let endpoint = Endpoint::new(EndpointConfig::default(), Some(config), socket, runtime)
             .map_err(refused)?;
         let address = endpoint.local_addr().map_err(refused)?;
-        let workers = Workers::start(engines, database.clone(), bounds.schedule)
+        let epochs = Arc::new(Epochs::new(database, bounds.old_epoch_time));
+        let workers = Workers::start(engines, epochs.clone(), bounds.schedule)
             .map_err(ServerError::Thread)?;
-        let service = Arc::new(Service::new(database, workers.queue(), callers, bounds));
-        Ok(Self { endpoint, address, workers, service })
+        let service = Arc::new(Service::new(epochs, workers.queue(), callers, bounds));
+        let scrubber = Scrubber::start(&service).map_err(ServerError::Thread)?;
+        Ok(Self { endpoint, address, workers, scrubber, service })
     }
 
     /// Where it listens.
@@ -189,6 +206,11 @@ impl Server {
     /// The way to change certificates and callers while it serves.
     pub fn doorkeeper(&self) -> Doorkeeper {
         Doorkeeper { endpoint: self.endpoint.clone(), service: self.service.clone() }
+    }
+
+    /// The way to change the database while it serves.
+    pub fn reloader(&self) -> Reloader {
+        Reloader(self.service.clone())
     }
 
     /// What its workers count: who answered, and how devices fare.
@@ -260,8 +282,8 @@ impl Server {
         self.endpoint.close(VarInt::from_u32(StreamCode::None.code()), b"draining");
         // Only so that peers get to know of it; those that are gone are not waited for.
         let _ = timeout(limits::CLOSE_TIMEOUT, self.endpoint.wait_idle()).await;
-        let workers = self.workers;
-        let ended = tokio::task::spawn_blocking(move || drop(workers));
+        let threads = (self.workers, self.scrubber);
+        let ended = tokio::task::spawn_blocking(move || drop(threads));
         if timeout(limits::ENGINES_LEAVE_TIMEOUT, ended).await.is_err() {
             tracing::warn!("an engine does not end: it is left behind");
         }
@@ -280,7 +302,7 @@ impl Doorkeeper {
     /// # Errors
     /// What is given cannot be used; everything stays as it was.
     pub fn change(&self, identity: Identity, callers: Callers) -> Result<(), ServerError> {
-        let windows = Windows::new(self.service.database.shape());
+        let windows = Windows::new(&self.service.shape);
         let config = identity.quic(&callers, &self.service.bounds, windows)?;
         *self.service.callers.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(callers);
         self.endpoint.set_server_config(Some(config));
@@ -290,7 +312,16 @@ impl Doorkeeper {
 
 /// What all connections share.
 struct Service {
-    database: Arc<Database>,
+    epochs: Arc<Epochs>,
+    /// Of every epoch.
+    shape: Shape,
+    /// Held by whoever reloads.
+    reloading: Arc<tokio::sync::Mutex<()>>,
+    /// Of the manifest that was read last.
+    expected_epoch: AtomicU64,
+    scrubbed: Scrubbed,
+    /// Condemned shards, when they were last reported.
+    condemned_told: AtomicU64,
     queue: Queue,
     bundles: Mutex<Bundles>,
     counters: Arc<Counters>,
@@ -312,11 +343,17 @@ struct Service {
 }
 
 impl Service {
-    fn new(database: Arc<Database>, queue: Queue, callers: Callers, bounds: ServerBounds) -> Self {
-        let bundles = bounds.bundle_cache_bytes / database.shape().bundle_bytes();
+    fn new(epochs: Arc<Epochs>, queue: Queue, callers: Callers, bounds: ServerBounds) -> Self {
+        let (shape, epoch) = (*epochs.database().shape(), epochs.epoch());
+        let bundles = bounds.bundle_cache_bytes / shape.bundle_bytes();
         let bundles = NonZeroUsize::new(bundles).unwrap_or(NonZeroUsize::MIN);
         Self {
-            database,
+            epochs,
+            shape,
+            reloading: Arc::default(),
+            expected_epoch: AtomicU64::new(epoch),
+            scrubbed: Scrubbed::new(),
+            condemned_told: AtomicU64::new(0),
             queue,
             bundles: Mutex::new(Bundles::new(bundles)),
             counters: Arc::default(),
@@ -348,8 +385,31 @@ impl Service {
 
     /// What a pass over a shard reads.
     fn scan_bytes(&self) -> usize {
-        let shape = self.database.shape();
+        let shape = &self.shape;
         shape.matrix_bytes() + shape.packs() * shape.table_bytes()
+    }
+
+    /// Says which shards were taken out since it was last asked. Not where it happens: a query may
+    /// have found it, and nothing of queries is logged.
+    fn tell_condemned(&self) {
+        let total = condemned_total();
+        if self.condemned_told.swap(total, Ordering::Relaxed) == total {
+            return;
+        }
+        for file in self.epochs.newly_condemned() {
+            self.counters.scrub_problems.add(1);
+            tracing::error!(
+                "shard file {file} is damaged, or was truncated while it was served: its queries \
+                 are refused. Put the right file in its place and reload"
+            );
+        }
+    }
+
+    /// Lets go of epochs whose time is up.
+    fn forget_epochs(&self, now: Instant) {
+        if self.epochs.forget(now) {
+            self.queue.forget_gone();
+        }
     }
 
     fn bundles(&self) -> MutexGuard<'_, Bundles> {
