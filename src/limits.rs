@@ -12,13 +12,13 @@
 //! | [`PACKS_MAX`] | 64 | 131 072 rows: four times what the shape rule asks for |
 //! | [`SHARDS_MAX`] | 65 000 | one map a shard, and Linux allows 65 530 maps by default |
 //! | [`QUERIES_PER_BATCH_MAX`] | 1 024 | the largest padded batch of scheme.md |
-//! | [`BATCHES_IN_FLIGHT_MAX`] | 8 | streams a connection may have open: hides a round trip |
+//! | [`BATCHES_IN_FLIGHT_MAX`] | 128 | streams a connection may have open: a front-end's many users |
 //! | [`BUNDLES_PER_CONNECTION`] | 64 | one padded batch of 1 024 at 16 queries a bundle |
 //! | [`BUNDLE_CACHE_BYTES`] | 512 MiB | 20 000 large bundles: some seconds of fresh secrets |
 //! | [`QUEUED_QUERY_BYTES_MAX`] | 1 GiB | queries waiting for an engine, each with its bundle |
 //! | [`LATENCY_TARGET`] | 1 s | what an answer may take, half of it waiting for company |
 //! | [`CALLERS_REMEMBERED_MAX`] | 1 024 | who have had more than their share; debts are small |
-//! | [`QUERIES_PER_CONNECTION_MAX`] | 8 192 | every stream of a connection with a full batch |
+//! | [`QUERIES_PER_CONNECTION_MAX`] | 8 192 | eight full batches of one connection, or many small |
 //! | [`GPU_CALL_QUERIES_MAX`] | 1 024 | 16 for each of 64 shards; 17 ms of 60 000 a second |
 //! | [`UPLOADS_WAITING_MAX`] | 4 | shards in line for a device: the processor is sooner than more |
 //! | [`UPLOAD_AGAIN_AFTER`] | 10 s | a shard that could not be brought up is not tried at once |
@@ -30,6 +30,7 @@
 //! | [`WINDOW_QUERIES`] | 64 | on the way on one stream: a round trip of 30 ms at 1 Gbit/s |
 //! | [`WINDOW_BYTES_MIN`] | 256 KiB | hints and parameters, too, go in a few round trips |
 //! | [`WINDOW_BYTES_MAX`] | 8 MiB | a connection's, in each direction, at the largest shapes |
+//! | [`SOCKET_BYTES`] | 8 MiB | what comes in 60 ms at 1 Gbit/s while nobody reads the socket |
 //! | [`CONNECTION_STATE_BYTES`] | 64 KiB | QUIC, TLS and tasks of one connection, about |
 //! | [`MEMORY_SHARE_MAX`] | 2 | a server takes half the machine: the rest keeps shards in memory |
 //! | [`RETRY_AFTER_MIN`] | 50 ms | coming back sooner only adds to the load |
@@ -60,6 +61,7 @@
 //! | [`QUERIES_LIKE_A_SCAN`] | 12 | 13 with AMX, 8 with AVX-512 (bench/record) |
 //! | [`KEYS_PER_CALL_MAX`] | 16 384 | a client's call: 850 MB of queries, standard shape |
 //! | [`HINT_CACHE_BYTES`] | 256 MiB | a client's hints: 15 000 standard shards |
+//! | [`BATCHES_IN_FLIGHT_WANTED`] | 8 | a client's own: hides a round trip |
 //! | [`BATCH_BYTES_WANTED`] | 1 MiB | a client's batches: all in flight arrive in time |
 //! | [`UPLINK_BITS_PER_SECOND_MIN`] | 8 Mbit/s | a phone's way up: a sync meets no time-out |
 //! | [`BATCH_QUERIES_WANTED`] | 16 | a client's smallest split of a call over its streams |
@@ -75,6 +77,13 @@
 //! | [`TRACE_BYTES_MAX`] | 64 MiB | a trace it replays: five million frames |
 //! | [`LOG_WAITING_BYTES_MAX`] | 1 MiB | lines of a log whose reader is behind; the rest is lost |
 //! | [`LOG_LEAVE_TIMEOUT`] | 1 s | a reader that does not read holds up no program that ends |
+//! | [`OLD_EPOCH_TIME`] | 10 min | a client's calls end under the epoch they began with |
+//! | [`OLD_EPOCHS_MAX`] | 4 | each may have maps of its own for every shard |
+//! | [`SCRUB_MIB_PER_SECOND`] | 16 | a hundredth of a core; a shard in 15 s, 1 TiB in 18 hours |
+//! | [`SCRUB_PAUSE`] | 1 s | a small database is not read all the time |
+//! | [`SCRUB_PAUSE_MIN`] | 50 ms | small shards wake nobody a thousand times a second |
+//! | [`WATCH_TIME`] | 2 s | one look at a file's metadata |
+//! | [`RELOAD_PAUSE_MAX`] | 60 s | files that came late are found, the log is not flooded |
 //! | [`INPUT_RECORD_BYTES_MAX`] | 1 MiB | a builder's input line: an open quote ends here |
 //! | [`PARTITION_BUFFER_BYTES`] | 256 MiB | a builder's buffers for all partition files |
 //! | [`BUILD_MEMORY_BYTES`] | 1 GiB | shards built at once; a larger one is built alone |
@@ -102,7 +111,7 @@ pub const RECORDS_PER_SHARD_ACCEPTED_MIN: u64 = 1 << 16;
 /// Most queries one batch frame may carry.
 pub const QUERIES_PER_BATCH_MAX: u32 = 1_024;
 /// Most request streams one connection may have open.
-pub const BATCHES_IN_FLIGHT_MAX: u32 = 8;
+pub const BATCHES_IN_FLIGHT_MAX: u32 = 128;
 /// How many key bundles one connection may count on staying known, whatever others bring.
 pub const BUNDLES_PER_CONNECTION: u32 = 64;
 /// Memory for key bundles of all connections, in bytes as received.
@@ -116,8 +125,7 @@ pub const LATENCY_TARGET_MAX: Duration = DEADLINE_MAX;
 /// Callers whose debts the schedule remembers while they have nothing waiting.
 pub const CALLERS_REMEMBERED_MAX: usize = 1_024;
 /// Most queries one connection may have waiting or being computed.
-pub const QUERIES_PER_CONNECTION_MAX: usize =
-    (QUERIES_PER_BATCH_MAX * BATCHES_IN_FLIGHT_MAX) as usize;
+pub const QUERIES_PER_CONNECTION_MAX: usize = 8_192;
 /// Most queries, and shards, that one call of a GPU's engine answers. Many, for a pass over a shard
 /// costs as much for one query as for four, and at the ends of a call the device has nothing to do;
 /// a device that answers but 2 000 a second is done in half a second.
@@ -142,6 +150,8 @@ pub const WINDOW_QUERIES: usize = 64;
 pub const WINDOW_BYTES_MIN: u32 = 256 << 10;
 /// Largest window of a stream or connection.
 pub const WINDOW_BYTES_MAX: u32 = 8 << 20;
+/// What the system may keep of the server's socket, in each direction, if it lets us.
+pub const SOCKET_BYTES: usize = 8 << 20;
 /// Memory of one connection besides its windows.
 pub const CONNECTION_STATE_BYTES: u64 = 64 << 10;
 /// The part of the machine's memory that a server's bounds add up to at most: one in so many.
@@ -183,6 +193,8 @@ pub const QUERIES_LIKE_A_SCAN: usize = 12;
 pub const KEYS_PER_CALL_MAX: usize = 16_384;
 /// Memory of a client for hints.
 pub const HINT_CACHE_BYTES: usize = 256 << 20;
+/// Most request streams a client has open at once.
+pub const BATCHES_IN_FLIGHT_WANTED: u32 = 8;
 /// Bytes of queries a client puts in one batch, unless one query is larger.
 pub const BATCH_BYTES_WANTED: usize = 1 << 20;
 /// Slowest way up over which a client's batches arrive before the server gives their streams up.
@@ -240,6 +252,25 @@ pub const LOG_WAITING_BYTES_MAX: usize = 1 << 20;
 /// How long a program that ends waits for the reader of its log.
 pub const LOG_LEAVE_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// How long queries of an epoch are answered after the next one came, unless told otherwise.
+pub const OLD_EPOCH_TIME: Duration = Duration::from_secs(600);
+/// Longest such time that an operator may set.
+pub const OLD_EPOCH_TIME_MAX: Duration = Duration::from_secs(30 * 86_400);
+/// Most epochs that are answered beside the newest.
+pub const OLD_EPOCHS_MAX: usize = 4;
+/// How fast shards are read again and compared, unless told otherwise.
+pub const SCRUB_MIB_PER_SECOND: u32 = 16;
+/// Pause between two rounds over all shards; so often old epochs are looked after at least.
+pub const SCRUB_PAUSE: Duration = Duration::from_secs(1);
+/// Shortest pause within a round.
+pub const SCRUB_PAUSE_MIN: Duration = Duration::from_millis(50);
+/// How often the manifest's file is looked at, unless told otherwise.
+pub const WATCH_TIME: Duration = Duration::from_secs(2);
+/// Longest time between two looks that an operator may set.
+pub const WATCH_TIME_MAX: Duration = Duration::from_secs(86_400);
+/// Longest pause before a manifest that was refused is read again.
+pub const RELOAD_PAUSE_MAX: Duration = Duration::from_secs(60);
+
 /// Largest manifest read from disk: 65 000 shards at about 400 bytes a line, doubled.
 pub const MANIFEST_BYTES_MAX: u64 = 64 << 20;
 
@@ -263,9 +294,11 @@ const _: () = assert!(WINDOW_BYTES_MIN <= WINDOW_BYTES_MAX);
 const _: () = assert!(DEADLINE_DEFAULT.as_secs() <= DEADLINE_MAX.as_secs());
 const _: () = assert!(DEADLINE_DEFAULT.as_secs() < ANSWER_TIMEOUT.as_secs());
 const _: () = assert!(
-    BATCHES_IN_FLIGHT_MAX as u64 * BATCH_BYTES_WANTED as u64 * 8
+    BATCHES_IN_FLIGHT_WANTED as u64 * BATCH_BYTES_WANTED as u64 * 8
         <= UPLINK_BITS_PER_SECOND_MIN * STREAM_READ_TIMEOUT.as_secs()
 );
+const _: () = assert!(BATCHES_IN_FLIGHT_WANTED <= BATCHES_IN_FLIGHT_MAX);
+const _: () = assert!(QUERIES_PER_BATCH_MAX as usize <= QUERIES_PER_CONNECTION_MAX);
 const _: () = assert!(RETRY_WAIT_MIN.as_millis() < RETRY_WAIT_MAX.as_millis());
 const _: () = assert!(
     BUNDLES_PER_CONNECTION as usize * QUERIES_PER_SECRET_MAX >= QUERIES_PER_BATCH_MAX as usize

@@ -28,7 +28,7 @@ const ORDER: [&str; 17] = [
 ];
 
 /// Outside crates that live in some modules only.
-const OWNERS: [(&str, &[&str]); 20] = [
+const OWNERS: [(&str, &[&str]); 23] = [
     ("wgpu", &["engine"]),
     ("bytemuck", &["engine"]),
     ("pollster", &["engine"]),
@@ -42,9 +42,12 @@ const OWNERS: [(&str, &[&str]); 20] = [
     ("rustls", &["server", "client"]),
     ("rcgen", &["server"]),
     ("webpki", &["server"]),
+    ("x509_parser", &["server"]),
     ("lru", &["server"]),
     ("governor", &["server"]),
     ("clap", &["commands", "main"]),
+    ("strsim", &["commands"]),
+    ("toml", &["commands"]),
     ("hdrhistogram", &["bench"]),
     ("tokio", &["worker", "server", "client", "bench", "commands", "main"]),
     ("rayon", &["scheme", "keyword", "shard", "build", "engine"]),

@@ -16,8 +16,8 @@ use sotto::engine::{Presence, Selected, select_with};
 use sotto::limits;
 use sotto::params::Shape;
 use sotto::server::{
-    Callers, Doorkeeper, Identity, IdentityError, KnownCallers, Server, ServerBounds, ServerError,
-    ServerOptions, machine_bytes,
+    Callers, Doorkeeper, Identity, IdentityError, KnownCallers, Reloader, Server, ServerBounds,
+    ServerError, ServerOptions, machine_bytes,
 };
 use sotto::shard::{Database, OpenError};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -26,53 +26,100 @@ use super::Ended;
 use super::engine::EngineArgs;
 
 /// Serves a database over QUIC.
+///
+/// Every option may also be given in the environment (`--target-ms` is SOTTO_TARGET_MS; several
+/// values with commas between) or in a TOML file (`target-ms = 1000`); a flag comes before the
+/// environment, the environment before the file. `sotto config` shows what holds.
+// What one option wants of another stands in `check`, for clap looks past what a file says.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Folder of the database, as `sotto build` made it.
+    /// File of options, TOML.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Folder of the database, as `sotto build` made it. Needed.
     #[arg(long, value_name = "DIR")]
-    db: PathBuf,
-    /// Where to listen (UDP); port 0 picks one.
+    pub(super) db: Option<PathBuf>,
+    /// Where to listen (UDP); port 0 picks one. Needed.
     #[arg(long, value_name = "ADDR:PORT")]
-    listen: SocketAddr,
-    /// Certificate chain, the server's first.
+    pub(super) listen: Option<SocketAddr>,
+    /// Certificate chain, the server's first. Needed.
     #[arg(long, value_name = "PEM")]
-    cert: PathBuf,
-    /// The certificate's private key.
+    pub(super) cert: Option<PathBuf>,
+    /// The certificate's private key. Needed.
     #[arg(long, value_name = "PEM")]
-    key: PathBuf,
+    pub(super) key: Option<PathBuf>,
     /// Authority of the front-ends' certificates; without it only this machine is served.
     #[arg(long, value_name = "PEM")]
-    client_ca: Option<PathBuf>,
+    pub(super) client_ca: Option<PathBuf>,
     /// Which names of the certificates may call, lines of `NAME SHARE [MIB_PER_SECOND]`; all when
     /// absent.
-    #[arg(long, value_name = "FILE", requires = "client_ca")]
-    allow: Option<PathBuf>,
+    #[arg(long, value_name = "FILE")]
+    pub(super) allow: Option<PathBuf>,
     /// Serve whoever reaches the address, without knowing who it is.
-    #[arg(long, conflicts_with = "client_ca")]
-    anyone_may_ask: bool,
+    #[arg(long)]
+    pub(super) anyone_may_ask: bool,
     /// Memory for connections, bundles, queues and answers; half of the machine's when absent, and
     /// no more than is of use. Shards are not counted.
     #[arg(long, value_name = "MIB")]
-    memory: Option<u32>,
+    pub(super) memory: Option<u32>,
     /// How long an answer should take at most: queries find company for half of it while engines
     /// are busy, then the oldest goes first.
     #[arg(long, value_name = "MS", default_value_t = limits::LATENCY_TARGET.as_millis() as u64,
         value_parser = value_parser!(u64).range(1..=limits::LATENCY_TARGET_MAX.as_millis() as u64))]
-    target_ms: u64,
+    pub(super) target_ms: u64,
     #[command(flatten)]
-    engine: EngineArgs,
+    pub(super) engine: EngineArgs,
+    /// How long queries of an epoch are answered after the next one came.
+    #[arg(long, value_name = "N", default_value_t = limits::OLD_EPOCH_TIME.as_secs(),
+        value_parser = value_parser!(u64).range(..=limits::OLD_EPOCH_TIME_MAX.as_secs()))]
+    pub(super) old_epoch_seconds: u64,
+    /// How fast shards are read again in the background and compared with their digests; 0 is not
+    /// at all.
+    #[arg(long, value_name = "N", default_value_t = limits::SCRUB_MIB_PER_SECOND)]
+    pub(super) scrub_mib_per_second: u32,
+    /// How often to look whether there is a new manifest; 0 is never: then SIGHUP says so.
+    #[arg(long, value_name = "N", default_value_t = limits::WATCH_TIME.as_secs(),
+        value_parser = value_parser!(u64).range(..=limits::WATCH_TIME_MAX.as_secs()))]
+    pub(super) watch_seconds: u64,
+}
+
+impl Args {
+    /// What options want of each other, whichever layers they come from.
+    pub(super) fn check(&self) -> Result<(), String> {
+        let wrong = match (&self.client_ca, &self.allow, self.anyone_may_ask) {
+            (Some(_), _, true) => "anyone-may-ask and client-ca contradict each other",
+            (None, Some(_), _) => "allow needs client-ca: names are those of certificates",
+            _ => return Ok(()),
+        };
+        Err(format!("{wrong}; `sotto config` says where each option comes from"))
+    }
+}
+
+/// An option that there is no serving without.
+fn needed<T>(value: Option<T>, key: &str) -> Result<T, String> {
+    value.ok_or_else(|| {
+        let variable = key.to_uppercase();
+        format!(
+            "{key} is not set: give --{key}, SOTTO_{variable}, or `{key} = ...` in a --config file"
+        )
+    })
 }
 
 /// Maps a process has besides those of shards: code, stacks, heap.
-const OTHER_MAPS: u64 = 1_000;
+pub(super) const OTHER_MAPS: u64 = 1_000;
 /// Files a process has open besides those it opens and closes at start.
-const OTHER_FILES: u64 = 1_024;
+pub(super) const OTHER_FILES: u64 = 1_024;
 
 pub(crate) fn run(args: Args) -> Ended {
+    args.check()?;
+    let (directory, listen) = (needed(args.db, "db")?, needed(args.listen, "listen")?);
     raise_file_limit();
+    if let Some(file) = &args.config {
+        tracing::info!("options are also read from {}", file.display());
+    }
     let door = Door {
-        cert: args.cert,
-        key: args.key,
+        cert: needed(args.cert, "cert")?,
+        key: needed(args.key, "key")?,
         client_ca: args.client_ca,
         allow: args.allow,
         unknown: if args.anyone_may_ask { Callers::Anyone } else { Callers::Loopback },
@@ -83,9 +130,9 @@ pub(crate) fn run(args: Args) -> Ended {
         tracing::error!("{}: {error}", door.cert.display());
     }
     if let Callers::Anyone = callers {
-        tracing::warn!("ANYONE WHO REACHES {} MAY ASK: callers are not known", args.listen);
+        tracing::warn!("ANYONE WHO REACHES {listen} MAY ASK: callers are not known");
     }
-    let database = open(&args.db)?;
+    let database = open(&directory)?;
     let Selected { engines, why_no_gpu } = select_with(&args.engine.options())?;
     if let Some(reason) = why_no_gpu {
         tracing::info!("{reason}");
@@ -103,17 +150,20 @@ pub(crate) fn run(args: Args) -> Ended {
         shards = database.shard_count(),
         epoch = database.epoch(),
         "opened {}",
-        args.db.display()
+        directory.display()
     );
     let mut bounds = bounds(args.memory, database.shape())?;
     bounds.schedule.latency_target = Duration::from_millis(args.target_ms);
+    bounds.old_epoch_time = Duration::from_secs(args.old_epoch_seconds);
+    bounds.scrub_mib_per_second = args.scrub_mib_per_second;
     tracing::info!("memory is at most {}", bounds.memory(database.shape()));
-    let options = ServerOptions { listen: args.listen, identity, callers, engines, bounds };
+    let options = ServerOptions { listen, identity, callers, engines, bounds };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .map_err(|error| format!("cannot start the network's threads: {error}"))?;
-    let ended = runtime.block_on(serve(options, Arc::new(database), door));
+    let watch = Duration::from_secs(args.watch_seconds);
+    let ended = runtime.block_on(serve(options, Arc::new(database), door, watch));
     // Does not wait for what was left behind.
     runtime.shutdown_background();
     ended
@@ -139,8 +189,9 @@ impl Door {
         Ok((identity, callers))
     }
 
-    /// Reads all files again at every SIGHUP; where one cannot be used, nothing changes.
-    async fn watch(self, mut hangup: Signal, keeper: Doorkeeper) {
+    /// Reads all files again at every SIGHUP, then the database; where one cannot be used, nothing
+    /// of its kind changes.
+    async fn watch(self, mut hangup: Signal, keeper: Doorkeeper, reloader: Reloader) {
         while hangup.recv().await.is_some() {
             let read = self.read().and_then(|(identity, callers)| {
                 identity.check_time(SystemTime::now())?;
@@ -151,13 +202,25 @@ impl Door {
                 Ok(()) => tracing::info!("certificates and callers were read again"),
                 Err(error) => tracing::error!(%error, "certificates and callers stay as they were"),
             }
+            // What came of it is in the log.
+            let _ = reloader.reload().await;
         }
     }
 }
 
-async fn serve(options: ServerOptions, database: Arc<Database>, door: Door) -> Ended {
+/// Serves; looks for a new manifest every `watch`, or never where that is no time.
+async fn serve(
+    options: ServerOptions,
+    database: Arc<Database>,
+    door: Door,
+    watch: Duration,
+) -> Ended {
     let server = Server::bind(options, database)?;
-    tokio::spawn(door.watch(signal(SignalKind::hangup())?, server.doorkeeper()));
+    let hangup = signal(SignalKind::hangup())?;
+    tokio::spawn(door.watch(hangup, server.doorkeeper(), server.reloader()));
+    if !watch.is_zero() {
+        tokio::spawn(server.reloader().watch(watch));
+    }
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut output = std::io::stdout();
@@ -185,7 +248,7 @@ async fn serve(options: ServerOptions, database: Arc<Database>, door: Door) -> E
 }
 
 /// Bounds that fit the memory asked for, which fits the machine.
-fn bounds(mib: Option<u32>, shape: &Shape) -> Result<ServerBounds, String> {
+pub(super) fn bounds(mib: Option<u32>, shape: &Shape) -> Result<ServerBounds, String> {
     let machine = machine_bytes();
     let asked = mib.map(|mib| u64::from(mib) << 20);
     if let (Some(asked), Some(machine)) = (asked, machine)
@@ -221,7 +284,7 @@ fn open(directory: &Path) -> Result<Database, String> {
     Ok(database)
 }
 
-fn explain(error: &OpenError) -> String {
+pub(super) fn explain(error: &OpenError) -> String {
     let OpenError::Io { source, .. } = error else { return error.to_string() };
     if source.raw_os_error() != Some(rustix::io::Errno::MFILE.raw_os_error()) {
         return error.to_string();
@@ -232,7 +295,7 @@ fn explain(error: &OpenError) -> String {
 }
 
 /// Maps one process may have; `None` where the system does not say.
-fn maps_max() -> Option<u64> {
+pub(super) fn maps_max() -> Option<u64> {
     std::fs::read_to_string("/proc/sys/vm/max_map_count").ok()?.trim().parse().ok()
 }
 

@@ -53,6 +53,8 @@ pub struct Counters {
     pub front_end_connections_refused: Counter,
     /// Handshakes that failed: not our protocol, not our certificate, or given up.
     pub handshakes_failed: Counter,
+    /// Handshakes begun again, so that the peer shows that its address is its own.
+    pub addresses_asked: Counter,
     /// Request streams opened.
     pub streams: Counter,
     /// Streams this server reset, by code.
@@ -86,4 +88,16 @@ pub struct Counters {
     pub queries_unclaimed: Counter,
     /// Replies to hint requests, by status, one a shard.
     pub hints: ByStatus,
+    /// Queries refused as SHARD_UNKNOWN because their shard was taken out.
+    pub refused_condemned: Counter,
+    /// Reloads that brought another database.
+    pub reloads_changed: Counter,
+    /// Reloads that found what is served.
+    pub reloads_unchanged: Counter,
+    /// Reloads that were refused.
+    pub reloads_refused: Counter,
+    /// Bytes that were read again and compared with their digests.
+    pub scrub_bytes: Counter,
+    /// Shards that were taken out, whoever found it.
+    pub scrub_problems: Counter,
 }

@@ -5,25 +5,29 @@
 //! whether it may be computed and admits it to the schedule, [`crate::worker`] computes it, and
 //! `session` sends each answer as soon as it exists. What is refused is refused by a typed reply
 //! of wire.md or by a stream error, and counted ([`Counters`]). Who may call is `callers`' to say.
-//! What one of them may ask in a second is `quota`'s.
-//! Not here: epochs that change while serving.
+//! What one of them may ask in a second is `quota`'s. Which database is served, and which beside
+//! it, is `epochs`'; new ones come by `reload`, and `scrub` looks after them.
 
 mod bundles;
 mod callers;
 pub mod certificates;
 mod connection;
 mod counters;
+mod epochs;
 mod memory;
 mod quota;
+mod reload;
 mod reset;
+mod scrub;
 mod session;
+mod socket;
 mod tls;
 
-use std::net::{SocketAddr, UdpSocket};
+use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use quinn::{Endpoint, Incoming, TokioRuntime, VarInt};
 use tokio::sync::{Semaphore, watch};
@@ -33,16 +37,22 @@ pub use crate::worker::{Counter, WorkCounters};
 pub use callers::{AllowList, Callers, FrontEnd, KnownCallers, NotAllowed};
 pub use counters::{ByCode, ByStatus, Counters};
 pub use memory::{MemoryBudget, machine_bytes};
-pub use tls::{Identity, IdentityError};
+pub use reload::{EpochState, ReloadError, Reloaded, Reloader};
+pub use socket::{SocketRoom, udp_socket};
+pub use tls::{Identity, IdentityError, Validity};
 
 use self::bundles::{Bundles, MadeRoom};
 use self::callers::Connected;
+use self::epochs::Epochs;
 use self::memory::Windows;
+use self::scrub::{Scrubbed, Scrubber};
 use crate::engine::Engine;
 use crate::limits;
+use crate::params::Shape;
 use crate::schedule::{Owner, ScheduleBounds};
 use crate::scheme::KeyBundle;
 use crate::shard::Database;
+use crate::shard::guard::condemned_total;
 use crate::wire::{StreamCode, Uid};
 use crate::worker::{Queue, Workers};
 
@@ -75,6 +85,10 @@ pub struct ServerBounds {
     pub idle_timeout: Duration,
     /// How long shutdown waits for what is in flight.
     pub drain_timeout: Duration,
+    /// How long queries of an epoch are answered after the next one came.
+    pub old_epoch_time: Duration,
+    /// How fast shards are read again and compared with their digests; 0 is not at all.
+    pub scrub_mib_per_second: u32,
 }
 
 impl Default for ServerBounds {
@@ -93,6 +107,8 @@ impl Default for ServerBounds {
             handshake_timeout: limits::HANDSHAKE_TIMEOUT,
             idle_timeout: limits::IDLE_TIMEOUT,
             drain_timeout: limits::DRAIN_TIMEOUT,
+            old_epoch_time: limits::OLD_EPOCH_TIME,
+            scrub_mib_per_second: limits::SCRUB_MIB_PER_SECOND,
         }
     }
 }
@@ -136,7 +152,7 @@ pub enum ServerError {
         source: std::io::Error,
     },
     /// No thread could be started.
-    #[error("cannot start an engine's thread: {0}")]
+    #[error("cannot start a thread: {0}")]
     Thread(std::io::Error),
 }
 
@@ -145,6 +161,7 @@ pub struct Server {
     endpoint: Endpoint,
     address: SocketAddr,
     workers: Workers,
+    scrubber: Scrubber,
     service: Arc<Service>,
 }
 
@@ -156,16 +173,25 @@ impl Server {
         if matches!(callers, Callers::Loopback) && !listen.ip().is_loopback() {
             return Err(ServerError::NotLoopback { address: listen });
         }
-        let socket = UdpSocket::bind(listen).map_err(refused)?;
+        let (socket, room) = udp_socket(listen).map_err(refused)?;
         let address = socket.local_addr().map_err(refused)?;
+        if room.receive.min(room.send) < limits::SOCKET_BYTES {
+            tracing::info!(
+                "the system keeps {} KiB of the UDP socket, {} are asked for: see `sotto doctor`",
+                room.receive.min(room.send) >> 10,
+                limits::SOCKET_BYTES >> 10
+            );
+        }
         let own = reset::endpoint(identity.secret(), address);
         let config = identity.quic(&callers, &bounds, Windows::new(database.shape()))?;
         let endpoint = Endpoint::new(own, Some(config), socket, Arc::new(TokioRuntime));
         let endpoint = endpoint.map_err(refused)?;
-        let workers = Workers::start(engines, database.clone(), bounds.schedule)
+        let epochs = Arc::new(Epochs::new(database, bounds.old_epoch_time));
+        let workers = Workers::start(engines, epochs.clone(), bounds.schedule)
             .map_err(ServerError::Thread)?;
-        let service = Arc::new(Service::new(database, workers.queue(), callers, bounds));
-        Ok(Self { endpoint, address, workers, service })
+        let service = Arc::new(Service::new(epochs, workers.queue(), callers, bounds));
+        let scrubber = Scrubber::start(&service).map_err(ServerError::Thread)?;
+        Ok(Self { endpoint, address, workers, scrubber, service })
     }
 
     /// Where it listens.
@@ -181,6 +207,11 @@ impl Server {
     /// The way to change certificates and callers while it serves.
     pub fn doorkeeper(&self) -> Doorkeeper {
         Doorkeeper { endpoint: self.endpoint.clone(), service: self.service.clone() }
+    }
+
+    /// The way to change the database while it serves.
+    pub fn reloader(&self) -> Reloader {
+        Reloader(self.service.clone())
     }
 
     /// What its workers count: who answered, and how devices fare.
@@ -213,6 +244,7 @@ impl Server {
         let crowded = connections.available_permits() <= bounds.connections_max / 2
             || handshakes.available_permits() <= bounds.handshakes_max / 2;
         if crowded && incoming.may_retry() {
+            self.service.counters.addresses_asked.add(1);
             // Fails only where no retry may be sent, which was just asked.
             let _ = incoming.retry();
             return;
@@ -251,8 +283,8 @@ impl Server {
         self.endpoint.close(VarInt::from_u32(StreamCode::None.code()), b"draining");
         // Only so that peers get to know of it; those that are gone are not waited for.
         let _ = timeout(limits::CLOSE_TIMEOUT, self.endpoint.wait_idle()).await;
-        let workers = self.workers;
-        let ended = tokio::task::spawn_blocking(move || drop(workers));
+        let threads = (self.workers, self.scrubber);
+        let ended = tokio::task::spawn_blocking(move || drop(threads));
         if timeout(limits::ENGINES_LEAVE_TIMEOUT, ended).await.is_err() {
             tracing::warn!("an engine does not end: it is left behind");
         }
@@ -271,7 +303,7 @@ impl Doorkeeper {
     /// # Errors
     /// What is given cannot be used; everything stays as it was.
     pub fn change(&self, identity: Identity, callers: Callers) -> Result<(), ServerError> {
-        let windows = Windows::new(self.service.database.shape());
+        let windows = Windows::new(&self.service.shape);
         let config = identity.quic(&callers, &self.service.bounds, windows)?;
         *self.service.callers.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(callers);
         self.endpoint.set_server_config(Some(config));
@@ -281,7 +313,16 @@ impl Doorkeeper {
 
 /// What all connections share.
 struct Service {
-    database: Arc<Database>,
+    epochs: Arc<Epochs>,
+    /// Of every epoch.
+    shape: Shape,
+    /// Held by whoever reloads.
+    reloading: Arc<tokio::sync::Mutex<()>>,
+    /// Of the manifest that was read last.
+    expected_epoch: AtomicU64,
+    scrubbed: Scrubbed,
+    /// Condemned shards, when they were last reported.
+    condemned_told: AtomicU64,
     queue: Queue,
     bundles: Mutex<Bundles>,
     counters: Arc<Counters>,
@@ -303,11 +344,17 @@ struct Service {
 }
 
 impl Service {
-    fn new(database: Arc<Database>, queue: Queue, callers: Callers, bounds: ServerBounds) -> Self {
-        let bundles = bounds.bundle_cache_bytes / database.shape().bundle_bytes();
+    fn new(epochs: Arc<Epochs>, queue: Queue, callers: Callers, bounds: ServerBounds) -> Self {
+        let (shape, epoch) = (*epochs.database().shape(), epochs.epoch());
+        let bundles = bounds.bundle_cache_bytes / shape.bundle_bytes();
         let bundles = NonZeroUsize::new(bundles).unwrap_or(NonZeroUsize::MIN);
         Self {
-            database,
+            epochs,
+            shape,
+            reloading: Arc::default(),
+            expected_epoch: AtomicU64::new(epoch),
+            scrubbed: Scrubbed::new(),
+            condemned_told: AtomicU64::new(0),
             queue,
             bundles: Mutex::new(Bundles::new(bundles)),
             counters: Arc::default(),
@@ -339,8 +386,31 @@ impl Service {
 
     /// What a pass over a shard reads.
     fn scan_bytes(&self) -> usize {
-        let shape = self.database.shape();
+        let shape = &self.shape;
         shape.matrix_bytes() + shape.packs() * shape.table_bytes()
+    }
+
+    /// Says which shards were taken out since it was last asked. Not where it happens: a query may
+    /// have found it, and nothing of queries is logged.
+    fn tell_condemned(&self) {
+        let total = condemned_total();
+        if self.condemned_told.swap(total, Ordering::Relaxed) == total {
+            return;
+        }
+        for file in self.epochs.newly_condemned() {
+            self.counters.scrub_problems.add(1);
+            tracing::error!(
+                "shard file {file} is damaged, or was truncated while it was served: its queries \
+                 are refused. Put the right file in its place and reload"
+            );
+        }
+    }
+
+    /// Lets go of epochs whose time is up.
+    fn forget_epochs(&self, now: Instant) {
+        if self.epochs.forget(now) {
+            self.queue.forget_gone();
+        }
     }
 
     fn bundles(&self) -> MutexGuard<'_, Bundles> {

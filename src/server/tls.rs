@@ -5,14 +5,13 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use quinn::crypto::rustls::QuicServerConfig;
 use quinn::{TransportConfig, VarInt};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
-use webpki::{EndEntityCert, KeyUsage};
 
 use super::ServerBounds;
 use super::callers::Callers;
@@ -64,11 +63,11 @@ pub enum IdentityError {
     /// A certificate whose time is over.
     #[error(
         "the certificate expired {} days ago: every client refuses it, have it renewed; if it has \
-         not, this machine's clock is wrong", .ago.as_secs() / 86_400
+         not, this machine's clock is wrong", .days
     )]
     Expired {
         /// How long it has been expired by this machine's clock.
-        ago: Duration,
+        days: u64,
     },
     /// Certificate and key do not work together.
     #[error("the certificate and the key cannot be used for TLS 1.3: {0}")]
@@ -113,17 +112,32 @@ impl Identity {
 
     /// Refuses a chain of which a certificate has expired.
     pub fn check_time(&self, now: SystemTime) -> Result<(), IdentityError> {
-        let now = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let until = self.chain.iter().filter_map(valid_until).min();
-        match until.and_then(|until| now.checked_sub(until)) {
-            Some(ago) => Err(IdentityError::Expired { ago }),
-            None => Ok(()),
+        let now = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+        let until = self.chain.iter().filter_map(Validity::of).map(|valid| valid.not_after).min();
+        match until.map(|until| now.saturating_sub_signed(until)) {
+            Some(seconds) if seconds > 0 => Err(IdentityError::Expired { days: seconds / 86_400 }),
+            _ => Ok(()),
         }
     }
 
     /// The private key.
     pub(super) fn secret(&self) -> &[u8] {
         self.key.secret_der()
+    }
+
+    /// Whether certificate and key work together.
+    pub fn check(&self) -> Result<(), IdentityError> {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        rustls::ServerConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[&rustls::version::TLS13])?
+            .with_no_client_auth()
+            .with_single_cert(self.chain.clone(), self.key.clone_key())?;
+        Ok(())
+    }
+
+    /// When the server's own certificate is good; nothing where it cannot be read.
+    pub fn validity(&self) -> Option<Validity> {
+        Validity::of(self.chain.first()?)
     }
 
     /// The listener's configuration.
@@ -156,16 +170,29 @@ impl Identity {
     }
 }
 
-/// When a certificate expires, since 1970; nothing of what is no certificate. It is not trusted
-/// for anything: at the end of time, expiry is what is found wrong with it first.
-fn valid_until(certificate: &CertificateDer<'_>) -> Option<Duration> {
-    let certificate = EndEntityCert::try_from(certificate).ok()?;
-    let (end_of_time, usage) = (UnixTime::since_unix_epoch(Duration::MAX), KeyUsage::server_auth());
-    match certificate.verify_for_usage(&[], &[], &[], end_of_time, usage, None, None) {
-        Err(webpki::Error::CertExpired { not_after, .. }) => {
-            Some(Duration::from_secs(not_after.as_secs()))
-        }
-        _ => None,
+/// From when until when a certificate is good, in Unix seconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Validity {
+    /// The first second.
+    pub not_before: i64,
+    /// The last.
+    pub not_after: i64,
+}
+
+impl Validity {
+    /// Of one certificate; nothing where it is none.
+    fn of(certificate: &CertificateDer<'_>) -> Option<Self> {
+        let (_, parsed) = x509_parser::parse_x509_certificate(certificate).ok()?;
+        let validity = parsed.validity();
+        let (not_before, not_after) = (validity.not_before, validity.not_after);
+        Some(Self { not_before: not_before.timestamp(), not_after: not_after.timestamp() })
+    }
+
+    /// The shortest validity of the certificates in a PEM file.
+    pub fn of_pem_file(path: &Path) -> Result<Option<Self>, IdentityError> {
+        let pem = read_file("certificate", path)?;
+        let all = CertificateDer::pem_slice_iter(&pem).filter_map(|der| Self::of(&der.ok()?));
+        Ok(all.min_by_key(|validity| validity.not_after))
     }
 }
 
@@ -189,6 +216,8 @@ fn transport(bounds: &ServerBounds, windows: Windows) -> TransportConfig {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::super::certificates;
     use super::*;
 
@@ -200,9 +229,13 @@ mod tests {
         };
         assert!(refused("", &made.server_key).contains("no certificate in the text given"));
         assert!(refused(&made.server_pem, &made.server_pem).contains("no private key"));
-        assert!(Identity::from_pem(&made.server_pem, &made.server_key).is_ok());
+        let identity = Identity::from_pem(&made.server_pem, &made.server_key).unwrap();
+        assert!(identity.check().is_ok());
+        let Validity { not_before, not_after } = identity.validity().unwrap();
+        assert!(not_before < not_after);
         let windows = Windows { stream: 1, receive: 1, send: 1 };
         let other = Identity::from_pem(&made.server_pem, &made.client_key).unwrap();
+        assert!(matches!(other.check(), Err(IdentityError::Unusable(_))));
         assert!(matches!(
             other.quic(&Callers::Anyone, &ServerBounds::default(), windows),
             Err(IdentityError::Unusable(_))

@@ -18,7 +18,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 /// One connection to the server.
 pub(crate) struct Peer {
     pub(crate) connection: Connection,
-    _endpoint: Endpoint,
+    pub(crate) endpoint: Endpoint,
 }
 
 /// Whom to trust, this protocol name, this window for the bytes of one stream, who one is.
@@ -43,6 +43,7 @@ pub(crate) fn client_config(
         }
     };
     tls.alpn_protocols = vec![alpn.to_vec()];
+    tls.enable_early_data = true;
     let tls = QuicClientConfig::try_from(tls).unwrap();
     let mut config = quinn::ClientConfig::new(Arc::new(tls));
     let mut transport = quinn::TransportConfig::default();
@@ -62,7 +63,7 @@ pub(crate) async fn connect(
     let endpoint = Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
     let connecting = endpoint.connect_with(config, address, "localhost").unwrap();
     let connection = timeout(PATIENCE, connecting).await.unwrap()?;
-    Ok(Peer { connection, _endpoint: endpoint })
+    Ok(Peer { connection, endpoint })
 }
 
 /// Sends the first packet of a handshake from an address of its own, and never another.

@@ -239,6 +239,15 @@ impl Host {
         peer::connect(self.address, self.client_config(ALPN, 1 << 20, Some(client))).await
     }
 
+    /// Whether one who was here before may send before the handshake is over (0-RTT).
+    pub(crate) async fn early_data(&self) -> bool {
+        let config = self.client_config(ALPN, 1 << 20, None);
+        // The ticket to come again with is there before the reply.
+        let first = peer::connect(self.address, config.clone()).await.unwrap();
+        first.ask_parameters(parameter_request()).await;
+        first.endpoint.connect_with(config, self.address, "localhost").unwrap().into_0rtt().is_ok()
+    }
+
     /// Sends the first packet of a handshake from an address of its own, and never another.
     pub(crate) async fn knock(&self) -> UdpSocket {
         peer::knock(self.address, self.client_config(ALPN, 1000, None)).await
