@@ -118,7 +118,8 @@ impl Target {
             encrypted_vector: vec![draw.bytes(self.shape.query_bytes() as u64).into()],
             epoch: self.epoch,
             want_hint: true,
-            deadline_ms: draw.below(3) as u32,
+            // Some are late before they are looked at.
+            deadline_ms: u32::from(draw.below(4) == 0),
         };
         RequestBody::Batch(PirBatch { requests: (0..queries).map(query).collect() })
     }
@@ -174,7 +175,7 @@ impl Misdeed {
                 let known = peer.send(&frame(parameters(Some(bundle.clone())))).await;
                 drop(read(known).await);
                 let uid = Uid::of(&bundle).to_string();
-                let answers = peer.send(&frame(target.batch(&uid, 8, draw))).await;
+                let answers = peer.send(&frame(target.batch(&uid, 64, draw))).await;
                 peer.connection.close(0u32.into(), b"");
                 drop(answers);
             }
@@ -182,6 +183,12 @@ impl Misdeed {
                 let Some(peer) = target.connect(1_000).await else { return };
                 for _ in 0..4 {
                     on_a_stream.commit_on(&peer, target, draw, held).await;
+                }
+                if on_a_stream == Self::Stall
+                    && let Some((_send, receive)) = held.streams.pop_back()
+                {
+                    // Until the server has had enough of it.
+                    drop(read(receive).await);
                 }
                 hold(&mut held.peers, peer);
             }
@@ -224,7 +231,7 @@ impl Misdeed {
                 let bundle = target.bundle(draw);
                 drop(read(peer.send(&frame(parameters(Some(bundle.clone())))).await).await);
                 let uid = Uid::of(&bundle).to_string();
-                let mut answers = peer.send(&frame(target.batch(&uid, 8, draw))).await;
+                let mut answers = peer.send(&frame(target.batch(&uid, 64, draw))).await;
                 let _ = answers.stop(cancelled);
             }
             Self::Unread => {
