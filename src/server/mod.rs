@@ -12,7 +12,6 @@ mod bundles;
 mod callers;
 pub mod certificates;
 mod connection;
-mod counters;
 mod memory;
 mod quota;
 mod session;
@@ -28,9 +27,9 @@ use quinn::{Endpoint, Incoming, VarInt};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 
+pub use crate::metrics::{ByCode, ByStatus, Counters};
 pub use crate::worker::{Counter, WorkCounters};
 pub use callers::{AllowList, Callers, FrontEnd, KnownCallers, NotAllowed};
-pub use counters::{ByCode, ByStatus, Counters};
 pub use memory::{MemoryBudget, machine_bytes};
 pub use tls::{Identity, IdentityError};
 
