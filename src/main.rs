@@ -9,6 +9,7 @@ use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::Parser;
+use commands::serve::LogFormat;
 use tracing_subscriber::EnvFilter;
 
 /// Private look-ups: a server that answers without learning for whom.
@@ -41,11 +42,18 @@ fn main() -> ExitCode {
     let directives = format!("{level},wgpu_hal=off,wgpu_core=off,wgpu=off,naga=off");
     let filter =
         EnvFilter::try_from_env("SOTTO_LOG").unwrap_or_else(|_| EnvFilter::new(directives));
-    tracing_subscriber::fmt()
+    let format = match &cli.command {
+        Command::Serve(args) => args.log_format(),
+        _ => LogFormat::Human,
+    };
+    let log = tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
-        .with_env_filter(filter)
-        .init();
+        .with_env_filter(filter);
+    match format {
+        LogFormat::Human => log.init(),
+        LogFormat::Json => log.json().flatten_event(true).init(),
+    }
     let ended = match cli.command {
         Command::Build(args) => commands::build::run(args),
         Command::Sample(args) => commands::sample::run(args),

@@ -1,12 +1,14 @@
 //! `sotto serve`: opens a database, picks engines, answers until it is told to leave.
 //!
 //! Standard output gets one line, `listening on ADDR:PORT`, when the server is ready; everything
-//! else is the log's. Defaults are [`sotto::limits`]'.
+//! else is the log's. The admin endpoints answer before that, and say how far it is. Defaults are
+//! [`sotto::limits`]'.
 
 use std::io::Write;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,10 +18,10 @@ use sotto::engine::{Presence, Selected, select_with};
 use sotto::limits;
 use sotto::params::Shape;
 use sotto::server::{
-    Callers, Doorkeeper, Identity, IdentityError, KnownCallers, Server, ServerBounds, ServerError,
-    ServerOptions, machine_bytes,
+    Admin, AdminCallers, AdminError, Callers, Desk, Doorkeeper, Identity, IdentityError,
+    KnownCallers, Server, ServerBounds, ServerError, ServerOptions, Stage, machine_bytes,
 };
-use sotto::shard::{Database, OpenError};
+use sotto::shard::{Database, OpenError, Opening};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::Ended;
@@ -61,7 +63,55 @@ pub(crate) struct Args {
     target_ms: u64,
     #[command(flatten)]
     engine: EngineArgs,
+    /// Where the operator's endpoints listen (HTTP: /status, /metrics, /readyz and others), or `off`;
+    /// 127.0.0.1:9464 when absent, and none if that is taken.
+    #[arg(long, value_name = "ADDR:PORT")]
+    admin: Option<AdminAt>,
+    /// Let whoever reaches that address read metrics and have the server leave.
+    #[arg(long)]
+    admin_anyone: bool,
+    /// How the log is written.
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t = LogFormat::Human)]
+    log_format: LogFormat,
 }
+
+impl Args {
+    /// How the log is written.
+    pub(crate) fn log_format(&self) -> LogFormat {
+        self.log_format
+    }
+}
+
+/// How the log is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum LogFormat {
+    /// Lines for people.
+    Human,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Where the operator's endpoints are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum AdminAt {
+    Off,
+    Address(SocketAddr),
+}
+
+impl FromStr for AdminAt {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "off" {
+            return Ok(Self::Off);
+        }
+        let expected = || "expected an address with a port, such as 127.0.0.1:9464, or off".into();
+        text.parse().map(Self::Address).map_err(|_| expected())
+    }
+}
+
+/// Where the endpoints are unless told otherwise: the port that exporters of telemetry use.
+const ADMIN_DEFAULT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9464);
 
 /// Maps a process has besides those of shards: code, stacks, heap.
 const OTHER_MAPS: u64 = 1_000;
@@ -81,7 +131,15 @@ pub(crate) fn run(args: Args) -> Ended {
     if let Callers::Anyone = callers {
         tracing::warn!("ANYONE WHO REACHES {} MAY ASK: callers are not known", args.listen);
     }
-    let database = open(&args.db)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| format!("cannot start the network's threads: {error}"))?;
+    let desk = Arc::new(Desk::default());
+    let reach = if args.admin_anyone { AdminCallers::Anyone } else { AdminCallers::Loopback };
+    runtime.block_on(start_admin(args.admin, reach, &desk))?;
+    let database = open(&args.db, desk.opening())?;
+    desk.enter(Stage::Proving);
     let Selected { engines, why_no_gpu } = select_with(&args.engine.options())?;
     if let Some(reason) = why_no_gpu {
         tracing::info!("{reason}");
@@ -103,16 +161,42 @@ pub(crate) fn run(args: Args) -> Ended {
     );
     let mut bounds = bounds(args.memory, database.shape())?;
     bounds.schedule.latency_target = Duration::from_millis(args.target_ms);
+    bounds.prove_every = Some(limits::PROVE_EVERY);
     tracing::info!("memory is at most {}", bounds.memory(database.shape()));
     let options = ServerOptions { listen: args.listen, identity, callers, engines, bounds };
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| format!("cannot start the network's threads: {error}"))?;
-    let ended = runtime.block_on(serve(options, Arc::new(database), door));
+    let ended = runtime.block_on(serve(options, Arc::new(database), door, desk));
     // Does not wait for what was left behind.
     runtime.shutdown_background();
     ended
+}
+
+/// Has the operator's endpoints answer from now on.
+async fn start_admin(
+    at: Option<AdminAt>,
+    callers: AdminCallers,
+    desk: &Arc<Desk>,
+) -> Result<(), AdminError> {
+    let address = match at {
+        Some(AdminAt::Off) => return Ok(()),
+        Some(AdminAt::Address(address)) => address,
+        None => ADMIN_DEFAULT,
+    };
+    let admin = match Admin::bind(address, callers, desk.clone()).await {
+        Ok(admin) => admin,
+        // Nobody asked for this address: a second server on a machine serves all the same.
+        Err(error) if at.is_none() => {
+            tracing::warn!("there are no admin endpoints: {error}; give them an address (--admin)");
+            return Ok(());
+        }
+        Err(error) => return Err(error),
+    };
+    let address = admin.local_addr();
+    if callers == AdminCallers::Anyone && !address.ip().is_loopback() {
+        tracing::warn!("ANYONE WHO REACHES {address} (TCP) MAY READ METRICS AND STOP THE SERVER");
+    }
+    tracing::info!("admin endpoints are at http://{address}/status");
+    tokio::spawn(admin.run());
+    Ok(())
 }
 
 /// The files that say who this server is and who may call.
@@ -135,31 +219,57 @@ impl Door {
         Ok((identity, callers))
     }
 
-    /// Reads all files again at every SIGHUP; where one cannot be used, nothing changes.
-    async fn watch(self, mut hangup: Signal, keeper: Doorkeeper) {
-        while hangup.recv().await.is_some() {
-            let changed = self.read().map_err(ServerError::from);
-            match changed.and_then(|(identity, callers)| keeper.change(identity, callers)) {
-                Ok(()) => tracing::info!("certificates and callers were read again"),
-                Err(error) => tracing::error!(%error, "certificates and callers stay as they were"),
-            }
+    /// Reads all files again; where one cannot be used, nothing changes.
+    fn read_again(&self, keeper: &Doorkeeper) -> Result<(), ServerError> {
+        let changed = self.read().map_err(ServerError::from);
+        let changed = changed.and_then(|(identity, callers)| keeper.change(identity, callers));
+        match &changed {
+            Ok(()) => tracing::info!("certificates and callers were read again"),
+            Err(error) => tracing::error!(%error, "certificates and callers stay as they were"),
         }
+        changed
     }
 }
 
-async fn serve(options: ServerOptions, database: Arc<Database>, door: Door) -> Ended {
+/// Has everything read again at every SIGHUP, and when the operator asks for it at the desk.
+fn watch_door(door: Door, keeper: Doorkeeper, desk: &Desk, mut hangup: Signal) {
+    let read_again = Arc::new(move || door.read_again(&keeper));
+    let again = read_again.clone();
+    desk.on_reload(Box::new(move || {
+        let again = again.clone();
+        Box::pin(async move {
+            let done = |()| "certificates and callers were read again".into();
+            again().map(done).map_err(|error| error.to_string())
+        })
+    }));
+    tokio::spawn(async move {
+        while hangup.recv().await.is_some() {
+            // It has said what came of it.
+            let _ = read_again();
+        }
+    });
+}
+
+async fn serve(
+    options: ServerOptions,
+    database: Arc<Database>,
+    door: Door,
+    desk: Arc<Desk>,
+) -> Ended {
     let server = Server::bind(options, database)?;
-    tokio::spawn(door.watch(signal(SignalKind::hangup())?, server.doorkeeper()));
+    watch_door(door, server.doorkeeper(), &desk, signal(SignalKind::hangup())?);
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut output = std::io::stdout();
     writeln!(output, "listening on {}", server.local_addr())
         .and_then(|()| output.flush())
         .map_err(|error| format!("cannot write to standard output: {error}"))?;
+    desk.watch(&server);
     let told_to_leave = async move {
         tokio::select! {
             _ = interrupt.recv() => {}
             _ = terminate.recv() => {}
+            () = desk.told_to_leave() => {}
         }
     };
     let counters = server.work_counters();
@@ -200,8 +310,8 @@ fn bounds(mib: Option<u32>, shape: &Shape) -> Result<ServerBounds, String> {
 }
 
 /// Opens the database; where the system's bounds are why it cannot, says which and how to raise it.
-fn open(directory: &Path) -> Result<Database, String> {
-    let database = Database::open(directory).map_err(|error| explain(&error))?;
+fn open(directory: &Path, opening: &Opening) -> Result<Database, String> {
+    let database = Database::open_seen(directory, opening).map_err(|error| explain(&error))?;
     let needed = u64::from(database.shard_count()) + OTHER_MAPS;
     if let Some(maps_max) = maps_max().filter(|&maps_max| maps_max < needed) {
         tracing::warn!(

@@ -5,14 +5,17 @@
 //! whether it may be computed and admits it to the schedule, [`crate::worker`] computes it, and
 //! `session` sends each answer as soon as it exists. What is refused is refused by a typed reply
 //! of wire.md or by a stream error, and counted ([`Counters`]). Who may call is `callers`' to say.
-//! What one of them may ask in a second is `quota`'s.
+//! What one of them may ask in a second is `quota`'s. What it is like now (`now`) is shown to the
+//! operator by `admin`, over HTTP.
 //! Not here: epochs that change while serving.
 
+mod admin;
 mod bundles;
 mod callers;
 pub mod certificates;
 mod connection;
 mod memory;
+mod now;
 mod quota;
 mod session;
 mod tls;
@@ -21,7 +24,7 @@ use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime};
 
 use quinn::{Endpoint, Incoming, VarInt};
 use tokio::sync::{Semaphore, watch};
@@ -29,6 +32,7 @@ use tokio::time::timeout;
 
 pub use crate::metrics::{ByCode, ByStatus, Counters};
 pub use crate::worker::{Counter, WorkCounters};
+pub use admin::{Admin, AdminCallers, AdminError, Desk, Reading, Reload, Stage};
 pub use callers::{AllowList, Callers, FrontEnd, KnownCallers, NotAllowed};
 pub use memory::{MemoryBudget, machine_bytes};
 pub use tls::{Identity, IdentityError};
@@ -73,6 +77,9 @@ pub struct ServerBounds {
     pub idle_timeout: Duration,
     /// How long shutdown waits for what is in flight.
     pub drain_timeout: Duration,
+    /// How often each engine is asked a known query; never when absent, and whether it is right is
+    /// then not known.
+    pub prove_every: Option<Duration>,
 }
 
 impl Default for ServerBounds {
@@ -91,6 +98,7 @@ impl Default for ServerBounds {
             handshake_timeout: limits::HANDSHAKE_TIMEOUT,
             idle_timeout: limits::IDLE_TIMEOUT,
             drain_timeout: limits::DRAIN_TIMEOUT,
+            prove_every: None,
         }
     }
 }
@@ -154,12 +162,15 @@ impl Server {
         if matches!(callers, Callers::Loopback) && !listen.ip().is_loopback() {
             return Err(ServerError::NotLoopback { address: listen });
         }
+        let expires = identity.expires();
         let config = identity.quic(&callers, &bounds, Windows::new(database.shape()))?;
         let endpoint = Endpoint::server(config, listen).map_err(refused)?;
         let address = endpoint.local_addr().map_err(refused)?;
-        let workers = Workers::start(engines, database.clone(), bounds.schedule)
+        let (shards, every) = (database.clone(), bounds.prove_every);
+        let workers = Workers::start_proving(engines, shards, bounds.schedule, every)
             .map_err(ServerError::Thread)?;
         let service = Arc::new(Service::new(database, workers.queue(), callers, bounds));
+        service.certificate_expires(expires);
         Ok(Self { endpoint, address, workers, service })
     }
 
@@ -266,10 +277,12 @@ impl Doorkeeper {
     /// # Errors
     /// What is given cannot be used; everything stays as it was.
     pub fn change(&self, identity: Identity, callers: Callers) -> Result<(), ServerError> {
+        let expires = identity.expires();
         let windows = Windows::new(self.service.database.shape());
         let config = identity.quic(&callers, &self.service.bounds, windows)?;
         *self.service.callers.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(callers);
         self.endpoint.set_server_config(Some(config));
+        self.service.certificate_expires(expires);
         Ok(())
     }
 }
@@ -295,6 +308,9 @@ struct Service {
     /// Streams open now.
     streams: watch::Sender<usize>,
     numbers: AtomicU64,
+    /// When the served certificate expires, in seconds since 1970.
+    certificate_expires: Mutex<Option<i64>>,
+    started: (Instant, SystemTime),
 }
 
 impl Service {
@@ -315,6 +331,8 @@ impl Service {
             answers: Arc::new(Semaphore::new(bounds.answer_bytes_max)),
             streams: watch::Sender::new(0),
             numbers: AtomicU64::new(0),
+            certificate_expires: Mutex::default(),
+            started: (Instant::now(), SystemTime::now()),
             bounds,
         }
     }
@@ -336,6 +354,10 @@ impl Service {
     fn scan_bytes(&self) -> usize {
         let shape = self.database.shape();
         shape.matrix_bytes() + shape.packs() * shape.table_bytes()
+    }
+
+    fn certificate_expires(&self, at: Option<i64>) {
+        *self.certificate_expires.lock().unwrap_or_else(PoisonError::into_inner) = at;
     }
 
     fn bundles(&self) -> MutexGuard<'_, Bundles> {

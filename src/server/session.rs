@@ -134,6 +134,8 @@ struct Pending {
     uid: Uid,
     shard: Arc<Shard>,
     want_hint: bool,
+    /// When its request was read.
+    since: Instant,
     /// Gives the answer's bytes back to the server's bound once it is sent.
     _place: OwnedSemaphorePermit,
 }
@@ -206,6 +208,7 @@ async fn batch(
         let asked = pending[index].take().expect("this is a bug: two outcomes of one query");
         let reply = outcome_reply(service, &asked, outcome);
         send_answer(service, replies, reply).await?;
+        service.counters.answer_time.add(asked.since.elapsed());
     }
     Ok(())
 }
@@ -251,6 +254,7 @@ fn admit(
     let shape = service.database.shape();
     let answer_bytes = (shape.packs() * shape.response_bytes()) as u32;
     let Ok(place) = service.answers.clone().try_acquire_many_owned(answer_bytes) else {
+        service.counters.refused_no_answer_room.add(1);
         return Err(wait(Status::Overloaded, limits::RETRY_AFTER_MAX));
     };
     let encrypted = EncryptedQuery { vector: query.vector.clone(), bundle };
@@ -268,7 +272,9 @@ fn admit(
         Ok(ticket) => {
             service.counters.queries_admitted.add(1);
             let ValidQuery { nonce, uid, want_hint, .. } = query;
-            Ok((ticket, Pending { nonce, uid, shard: shard.clone(), want_hint, _place: place }))
+            let shard = shard.clone();
+            let pending = Pending { nonce, uid, shard, want_hint, since: now, _place: place };
+            Ok((ticket, pending))
         }
         Err(overloaded) => {
             let counters = &service.counters;

@@ -66,6 +66,12 @@ pub enum IdentityError {
 }
 
 impl Identity {
+    /// When the certificate expires, in seconds since 1970; none where it does not say.
+    pub(super) fn expires(&self) -> Option<i64> {
+        let (_, leaf) = x509_parser::parse_x509_certificate(self.chain.first()?).ok()?;
+        Some(leaf.validity().not_after.timestamp())
+    }
+
     /// Reads a certificate chain (server's first) and its private key from PEM files.
     pub fn from_pem_files(certificate: &Path, key: &Path) -> Result<Self, IdentityError> {
         let chain = read_file("certificate", certificate)?;
@@ -162,7 +168,9 @@ mod tests {
         };
         assert!(refused("", &made.server_key).contains("no certificate in the text given"));
         assert!(refused(&made.server_pem, &made.server_pem).contains("no private key"));
-        assert!(Identity::from_pem(&made.server_pem, &made.server_key).is_ok());
+        let good = Identity::from_pem(&made.server_pem, &made.server_key).unwrap();
+        // rcgen's, where nothing is said: the year 4096.
+        assert_eq!(good.expires(), Some(67_090_204_800));
         let windows = Windows { stream: 1, receive: 1, send: 1 };
         let other = Identity::from_pem(&made.server_pem, &made.client_key).unwrap();
         assert!(matches!(
