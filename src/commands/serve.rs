@@ -258,13 +258,13 @@ async fn serve(
 ) -> Ended {
     let server = Server::bind(options, database)?;
     watch_door(door, server.doorkeeper(), &desk, signal(SignalKind::hangup())?);
+    desk.watch(&server);
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut output = std::io::stdout();
     writeln!(output, "listening on {}", server.local_addr())
         .and_then(|()| output.flush())
         .map_err(|error| format!("cannot write to standard output: {error}"))?;
-    desk.watch(&server);
     let told_to_leave = async move {
         tokio::select! {
             _ = interrupt.recv() => {}

@@ -327,7 +327,7 @@ mod tests {
         drop((first, other));
         assert!(enter("a", 0).is_some());
         assert!(!connected.0.lock().unwrap().contains_key("b"));
-        assert_eq!(connected.list().len(), 0);
+        assert_eq!(connected.list(), [("a".into(), 1, 1)]);
         // What was used stays used: by another connection, and by one that comes later.
         let quotas = || {
             let place = enter("c", 1).unwrap();

@@ -451,10 +451,10 @@ impl Worker {
     fn prove(&mut self) -> Result<(), Failed> {
         let (shared, index) = (self.shared.clone(), self.index);
         let Some((probe, _)) = &shared.proving else { return Ok(()) };
-        shared.lock().health[index].asked(Instant::now());
         let answered = told(|| probe.ask(self.engine.as_mut()));
         let mut state = shared.lock();
         let health = &mut state.health[index];
+        health.asked(Instant::now());
         let Err(why) = answered else {
             health.proven(Instant::now());
             return Ok(());

@@ -19,7 +19,8 @@ use axum::extract::State;
 use axum::http::header::{
     CACHE_CONTROL, CONNECTION, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ORIGIN,
 };
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::middleware::map_response;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use tokio::net::TcpListener;
@@ -100,6 +101,7 @@ impl Admin {
             .route("/status", get(status))
             .route("/reload", post(reload))
             .route("/drain", post(drain))
+            .layer(map_response(last))
             .with_state(desk.clone());
         tokio::join!(desk.take_samples(), async {
             // Says that it never ends.
@@ -110,10 +112,16 @@ impl Admin {
 
 const TEXT: &str = "text/plain; charset=utf-8";
 
-/// A reply that is not kept, on a connection that ends with it.
 fn reply(status: StatusCode, content: &'static str, body: String) -> Response {
-    let headers = [(CONTENT_TYPE, content), (CACHE_CONTROL, "no-store"), (CONNECTION, "close")];
-    (status, headers, body).into_response()
+    (status, [(CONTENT_TYPE, content)], body).into_response()
+}
+
+/// A reply is not kept, and its connection ends with it.
+async fn last(mut response: Response) -> Response {
+    let headers = response.headers_mut();
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    response
 }
 
 fn when(is_so: bool) -> StatusCode {
@@ -158,8 +166,7 @@ async fn metrics(State(desk): State<Arc<Desk>>) -> Response {
 async fn status(State(desk): State<Arc<Desk>>) -> Response {
     let mut page = reply(StatusCode::OK, "text/html; charset=utf-8", page::render(&desk));
     let nothing_else = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'";
-    page.headers_mut()
-        .insert(CONTENT_SECURITY_POLICY, axum::http::HeaderValue::from_static(nothing_else));
+    page.headers_mut().insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(nothing_else));
     page
 }
 
