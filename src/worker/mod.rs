@@ -495,6 +495,8 @@ impl Worker {
         }
         let batches = views.iter().zip(&queries);
         let batches: Vec<_> = batches.map(|(&shard, queries)| Batch { shard, queries }).collect();
+        let passes = queries.iter().flat_map(|all| all.chunks(limits::BATCH_QUERIES_PER_SCAN_MAX));
+        passes.for_each(|pass| shared.counters.batch_queries.add(pass.len()));
         let mut done = |batch: usize, query: usize, answer: Answer| {
             if let Some(query) = open[batch][query].take() {
                 shared.answered(taker, query, answer);
@@ -524,12 +526,9 @@ impl Worker {
         }
     }
 
-    /// Takes note of a call: how its queries were gathered, and where its time went.
+    /// Takes note of where a call's time went.
     fn took(&self, queries: &[Vec<EncryptedQuery>], time: Duration, before: StageTimes) {
-        let counters = &self.shared.counters;
-        let passes = queries.iter().flat_map(|all| all.chunks(limits::BATCH_QUERIES_PER_SCAN_MAX));
-        passes.for_each(|pass| counters.batch_queries.add(pass.len()));
-        let after = self.engine.stage_times();
+        let (counters, after) = (&self.shared.counters, self.engine.stage_times());
         if after != before {
             counters.scan_time.add(after.scan.saturating_sub(before.scan));
             counters.pack_time.add(after.pack.saturating_sub(before.pack));

@@ -98,7 +98,7 @@ fn traffic(out: &mut String, watched: &Watched, gauges: &Gauges) {
     drop(samples);
     let both = |of: &dyn Fn(&Rate) -> String| {
         let text = |rate: &Option<Rate>| rate.as_ref().map_or("–".into(), of);
-        (text(&short), format!("{} in the last minute", text(&minute)))
+        (text(&short), format!("last minute {}", text(&minute)))
     };
     push(out, format_args!("<h2>The last 10 seconds</h2>\n<div class=\"cards\">\n"));
     let (now, before) = both(&|rate| per_second(rate.answered_per_second));
@@ -218,7 +218,7 @@ fn memory(out: &mut String, gauges: &Gauges) {
     let all = std::iter::once(("the process, with shards it looks at".to_owned(), process));
     let rows: Vec<_> = all.chain(parts).collect();
     let rows = rows.iter().map(|(what, most)| (&**what, vec![bytes(*most as f64)]));
-    table(out, &["what", "bytes"], rows);
+    table(out, &["what", "size"], rows);
 }
 
 fn card(out: &mut String, what: &str, value: &str, more: &str) {

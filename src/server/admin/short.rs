@@ -91,3 +91,38 @@ impl AsyncWrite for Short {
         Pin::new(&mut self.stream).poll_shutdown(context)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+    use std::task::Waker;
+    use std::time::Duration;
+
+    use tokio::io::AsyncReadExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn one_more_connection_waits_for_a_place_and_none_stays_for_long() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut listener = ShortLived::new(listener);
+        let (mut peers, mut accepted) = (Vec::new(), Vec::new());
+        for _ in 0..limits::ADMIN_CONNECTIONS_MAX {
+            peers.push(TcpStream::connect(address).await.unwrap());
+            accepted.push(listener.accept().await.0);
+        }
+        peers.push(TcpStream::connect(address).await.unwrap());
+        {
+            let mut one_more = pin!(listener.accept());
+            let mut context = Context::from_waker(Waker::noop());
+            assert!(one_more.as_mut().poll(&mut context).is_pending());
+            accepted.pop();
+            accepted.push(one_more.await.0);
+        }
+        // Its peer says nothing until its time is over.
+        let last = accepted.last_mut().unwrap();
+        last.end = Box::pin(sleep(Duration::ZERO));
+        assert_eq!(last.read_u8().await.unwrap_err().kind(), io::ErrorKind::TimedOut);
+    }
+}
