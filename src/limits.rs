@@ -56,10 +56,10 @@
 //! | [`ENGINES_LEAVE_TIMEOUT`] | 15 s | a call under way; a driver that hangs is left behind |
 //! | [`CLOSE_TIMEOUT`] | 1 s | how long leaving waits for peers to take note of it |
 //! | [`PROVE_EVERY`] | 5 s | how often an engine answers a known query: under 1 ms each |
-//! | [`PROVEN_WITHIN`] | 15 s | three such times in a row were not right, or a call takes as long |
+//! | [`PROVEN_WITHIN`] | 15 s | three times in a row were not right, or a call takes as long |
 //! | [`HUNG_AFTER`] | 60 s | the longest a query may wait: a call that takes longer has hung |
 //! | [`ADMIN_CONNECTIONS_MAX`] | 32 | scrapers, probes and some people; more wait |
-//! | [`ADMIN_CONNECTION_TIME`] | 60 s | what one of them may take, with a reload of a large manifest |
+//! | [`ADMIN_CONNECTION_TIME`] | 60 s | what one of them may take, with the reload of a database |
 //! | [`BATCH_QUERIES_PER_SCAN_MAX`] | 32 | more gain nothing: arithmetic binds from 8 on |
 //! | [`QUERIES_LIKE_A_SCAN`] | 12 | 13 with AMX, 8 with AVX-512 (bench/record) |
 //! | [`KEYS_PER_CALL_MAX`] | 16 384 | a client's call: 850 MB of queries, standard shape |

@@ -63,8 +63,8 @@ pub(crate) struct Args {
     target_ms: u64,
     #[command(flatten)]
     engine: EngineArgs,
-    /// Where the operator's endpoints listen (HTTP: /status, /metrics, /readyz and others), or `off`;
-    /// 127.0.0.1:9464 when absent, and none if that is taken.
+    /// Where the operator's endpoints listen (HTTP: /status, /metrics, /readyz and others), or
+    /// `off`; 127.0.0.1:9464 when absent, and none if that is taken.
     #[arg(long, value_name = "ADDR:PORT")]
     admin: Option<AdminAt>,
     /// Let whoever reaches that address read metrics and have the server leave.
