@@ -40,7 +40,7 @@ serve() {
     "$sotto" sample --records "$2" >"$scratch/records.csv"
     "$sotto" build --input "$scratch/records.csv" --out "$scratch/$1" --shards "$3" \
         --value-bytes 120 2>/dev/null >"$out/$1-build.txt"
-    taskset -c 0 "$sotto" serve --db "$scratch/$1" --listen 127.0.0.1:0 --threads 1 --engine cpu \
+    taskset -c 0 "$sotto" serve --db "$scratch/$1" --listen 127.0.0.1:0 --threads 1 --engine cpu --target-ms 500 \
         --cert "$scratch/certs/server.pem" --key "$scratch/certs/server.key" \
         >"$scratch/listening" 2>"$out/$1-server.txt" &
     server=$!
@@ -76,9 +76,9 @@ for database in "standard $records 1" "many $many_records $many_shards"; do
         echo "two front-ends, $half queries a second each" | tee "$out/flood.txt"
         for flood in 1 10; do
             load "other-at-$flood" --rate $((half * flood)) --front-ends 1 --batch 64 \
-                --verify 0 >/dev/null &
+                --verify 0 --memory 4096 >/dev/null &
             other=$!
-            load "one-beside-$flood" --rate "$half" --front-ends 1
+            load "one-beside-$flood" --rate "$half" --front-ends 1 --batch 8
             wait "$other"
         done
     fi

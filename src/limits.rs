@@ -12,13 +12,13 @@
 //! | [`PACKS_MAX`] | 64 | 131 072 rows: four times what the shape rule asks for |
 //! | [`SHARDS_MAX`] | 65 000 | one map a shard, and Linux allows 65 530 maps by default |
 //! | [`QUERIES_PER_BATCH_MAX`] | 1 024 | the largest padded batch of scheme.md |
-//! | [`BATCHES_IN_FLIGHT_MAX`] | 8 | streams a connection may have open: hides a round trip |
+//! | [`BATCHES_IN_FLIGHT_MAX`] | 128 | streams of one connection: a front-end's many users |
 //! | [`BUNDLES_PER_CONNECTION`] | 64 | one padded batch of 1 024 at 16 queries a bundle |
 //! | [`BUNDLE_CACHE_BYTES`] | 512 MiB | 20 000 large bundles: some seconds of fresh secrets |
 //! | [`QUEUED_QUERY_BYTES_MAX`] | 1 GiB | queries waiting for an engine, each with its bundle |
 //! | [`LATENCY_TARGET`] | 1 s | what an answer may take, half of it waiting for company |
 //! | [`CALLERS_REMEMBERED_MAX`] | 1 024 | who have had more than their share; debts are small |
-//! | [`QUERIES_PER_CONNECTION_MAX`] | 8 192 | every stream of a connection with a full batch |
+//! | [`QUERIES_PER_CONNECTION_MAX`] | 8 192 | eight full batches of one connection, or many small |
 //! | [`GPU_CALL_QUERIES_MAX`] | 1 024 | 16 for each of 64 shards; 17 ms of 60 000 a second |
 //! | [`UPLOADS_WAITING_MAX`] | 4 | shards in line for a device: the processor is sooner than more |
 //! | [`UPLOAD_AGAIN_AFTER`] | 10 s | a shard that could not be brought up is not tried at once |
@@ -64,6 +64,7 @@
 //! | [`QUERIES_LIKE_A_SCAN`] | 12 | 13 with AMX, 8 with AVX-512 (bench/record) |
 //! | [`KEYS_PER_CALL_MAX`] | 16 384 | a client's call: 850 MB of queries, standard shape |
 //! | [`HINT_CACHE_BYTES`] | 256 MiB | a client's hints: 15 000 standard shards |
+//! | [`BATCHES_IN_FLIGHT_WANTED`] | 8 | a client's own: hides a round trip |
 //! | [`BATCH_BYTES_WANTED`] | 1 MiB | a client's batches: all in flight arrive in time |
 //! | [`UPLINK_BITS_PER_SECOND_MIN`] | 8 Mbit/s | a phone's way up: a sync meets no time-out |
 //! | [`BATCH_QUERIES_WANTED`] | 16 | a client's smallest split of a call over its streams |
@@ -104,7 +105,7 @@ pub const RECORDS_PER_SHARD_ACCEPTED_MIN: u64 = 1 << 16;
 /// Most queries one batch frame may carry.
 pub const QUERIES_PER_BATCH_MAX: u32 = 1_024;
 /// Most request streams one connection may have open.
-pub const BATCHES_IN_FLIGHT_MAX: u32 = 8;
+pub const BATCHES_IN_FLIGHT_MAX: u32 = 128;
 /// How many key bundles one connection may count on staying known, whatever others bring.
 pub const BUNDLES_PER_CONNECTION: u32 = 64;
 /// Memory for key bundles of all connections, in bytes as received.
@@ -118,8 +119,7 @@ pub const LATENCY_TARGET_MAX: Duration = DEADLINE_MAX;
 /// Callers whose debts the schedule remembers while they have nothing waiting.
 pub const CALLERS_REMEMBERED_MAX: usize = 1_024;
 /// Most queries one connection may have waiting or being computed.
-pub const QUERIES_PER_CONNECTION_MAX: usize =
-    (QUERIES_PER_BATCH_MAX * BATCHES_IN_FLIGHT_MAX) as usize;
+pub const QUERIES_PER_CONNECTION_MAX: usize = 8_192;
 /// Most queries, and shards, that one call of a GPU's engine answers. Many, for a pass over a shard
 /// costs as much for one query as for four, and at the ends of a call the device has nothing to do;
 /// a device that answers but 2 000 a second is done in half a second.
@@ -195,6 +195,8 @@ pub const QUERIES_LIKE_A_SCAN: usize = 12;
 pub const KEYS_PER_CALL_MAX: usize = 16_384;
 /// Memory of a client for hints.
 pub const HINT_CACHE_BYTES: usize = 256 << 20;
+/// Most request streams a client has open at once.
+pub const BATCHES_IN_FLIGHT_WANTED: u32 = 8;
 /// Bytes of queries a client puts in one batch, unless one query is larger.
 pub const BATCH_BYTES_WANTED: usize = 1 << 20;
 /// Slowest way up over which a client's batches arrive before the server gives their streams up.
@@ -270,9 +272,11 @@ const _: () = assert!(RENEW_PAUSE_MAX.as_secs() < HUNG_AFTER.as_secs());
 const _: () = assert!(DEADLINE_DEFAULT.as_secs() <= DEADLINE_MAX.as_secs());
 const _: () = assert!(DEADLINE_DEFAULT.as_secs() < ANSWER_TIMEOUT.as_secs());
 const _: () = assert!(
-    BATCHES_IN_FLIGHT_MAX as u64 * BATCH_BYTES_WANTED as u64 * 8
+    BATCHES_IN_FLIGHT_WANTED as u64 * BATCH_BYTES_WANTED as u64 * 8
         <= UPLINK_BITS_PER_SECOND_MIN * STREAM_READ_TIMEOUT.as_secs()
 );
+const _: () = assert!(BATCHES_IN_FLIGHT_WANTED <= BATCHES_IN_FLIGHT_MAX);
+const _: () = assert!(QUERIES_PER_BATCH_MAX as usize <= QUERIES_PER_CONNECTION_MAX);
 const _: () = assert!(RETRY_WAIT_MIN.as_millis() < RETRY_WAIT_MAX.as_millis());
 const _: () = assert!(
     BUNDLES_PER_CONNECTION as usize * QUERIES_PER_SECRET_MAX >= QUERIES_PER_BATCH_MAX as usize

@@ -4,8 +4,8 @@
 //! (time to read the shard, peak rates of the multiply-adds), then every engine that is present,
 //! thread count and batch, in rounds over all of them so that noise hits all alike; the best
 //! counts. Then the client's work, memory, how soon a full queue refuses, what counting costs, and
-//! answers from a shard that is not in the page cache. Threads are pinned. Without `--bench` (as `cargo test` runs it)
-//! all of it happens once at a tiny shape.
+//! answers from a shard that is not in the page cache. Threads are pinned. Without `--bench` (as
+//! `cargo test` runs it) all of it happens once at a tiny shape.
 //!
 //! It checks no answers (`tests/engines.rs` does): the shard is noise of the right form. Read
 //! next: `floors.rs`, `answers.rs`, `report.rs`.

@@ -42,7 +42,7 @@ pub(super) fn measure(
     for caller in 0.. {
         match fill(&queue, query, caller, &mut next) {
             Full::Queue => break,
-            Full::Caller | Full::Owner => {}
+            Full::Caller | Full::Owner | Full::Time => {}
         }
     }
     let queued = queue.queued();

@@ -52,7 +52,7 @@ impl Allowance {
         let of = |field: fn(&Limits) -> u32| limits.map(field);
         Self {
             queries_per_batch: within(of(|l| l.queries_per_batch), limits::QUERIES_PER_BATCH_MAX),
-            in_flight: within(of(|l| l.batches_in_flight), limits::BATCHES_IN_FLIGHT_MAX),
+            in_flight: within(of(|l| l.batches_in_flight), limits::BATCHES_IN_FLIGHT_WANTED),
             bundles: within(of(|l| l.bundles_per_connection), limits::BUNDLES_PER_CONNECTION),
         }
     }

@@ -55,6 +55,8 @@ pub struct Counters {
     pub front_end_connections_refused: Counter,
     /// Handshakes that failed: not our protocol, not our certificate, or given up.
     pub handshakes_failed: Counter,
+    /// Handshakes begun again, so that the peer shows that its address is its own.
+    pub addresses_asked: Counter,
     /// Request streams opened.
     pub streams: Counter,
     /// Streams this server reset, by code.

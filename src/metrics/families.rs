@@ -67,6 +67,8 @@ impl Families {
         self.counters("connections_refused", help, "reason", reasons);
         let help = "Handshakes that did not succeed";
         self.counter("handshakes_failed", help, &counters.handshakes_failed);
+        let help = "Handshakes begun again to see that the peer's address is its own";
+        self.counter("addresses_asked", help, &counters.addresses_asked);
         self.counter("streams", "Request streams opened", &counters.streams);
         let codes =
             StreamCode::ALL.map(|code| (code.name(), counters.streams_reset.get(code) as f64));

@@ -26,6 +26,29 @@ type Spent = u128;
 /// Above the largest share, so that a byte counts for every caller.
 const UNIT: Spent = 1 << 32;
 
+/// Passes over shards of one size, and what they answer.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Load {
+    /// Readings of a shard.
+    pub(super) passes: usize,
+    /// Queries answered by them.
+    pub(super) queries: usize,
+}
+
+impl Load {
+    /// Takes note that a line, which had `before` queries, has `after`.
+    pub(super) fn change(&mut self, before: usize, after: usize) {
+        let passes = |queries: usize| queries.div_ceil(BATCH_QUERIES_PER_SCAN_MAX);
+        self.passes = self.passes + passes(after) - passes(before);
+        self.queries = self.queries + after - before;
+    }
+
+    /// All of it as a number of passes that answer nothing.
+    pub(super) fn passes(self) -> f64 {
+        self.passes as f64 + self.queries as f64 / QUERIES_LIKE_A_SCAN as f64
+    }
+}
+
 /// A part of a pass.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Part {
@@ -67,6 +90,8 @@ pub(super) struct Turns {
     /// What whoever had the last turn had spent before it: nobody who can take what others can has
     /// had less. Only grows.
     level: Spent,
+    /// Of those who wait, added up.
+    shares: u64,
 }
 
 impl Turns {
@@ -88,7 +113,11 @@ impl Turns {
         }
         let new = Account { share, spent: 0, waits: Waits::No };
         let account = self.accounts.entry(number).or_insert(new);
+        if account.waits == Waits::Yes {
+            self.shares -= u64::from(account.share);
+        }
         account.share = share.max(1);
+        self.shares += u64::from(account.share);
         if account.waits == Waits::No {
             account.waits = Waits::Yes;
             account.spent = account.spent.max(self.level);
@@ -101,7 +130,13 @@ impl Turns {
         let account = self.accounts.get_mut(&caller);
         let account = account.expect("this is a bug: a caller without account leaves");
         account.waits = Waits::No;
+        self.shares -= u64::from(account.share);
         self.order.remove(&(account.spent, caller));
+    }
+
+    /// What part of the engines a caller that waits has beside the others who do: one in so many.
+    pub(super) fn one_in(&self, caller: u64) -> f64 {
+        self.shares as f64 / f64::from(self.accounts[&caller].share)
     }
 
     /// It is a caller's turn.

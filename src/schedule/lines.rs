@@ -6,6 +6,7 @@
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::ops::Bound;
 
+use super::fair::Load;
 use super::{Admitted, Route};
 use crate::limits::BATCH_QUERIES_PER_SCAN_MAX;
 
@@ -52,12 +53,13 @@ pub(super) struct Lines<T> {
     by_company: BTreeSet<Rank>,
     by_age: BTreeSet<Rank>,
     bytes: usize,
+    load: Load,
 }
 
 impl<T> Default for Lines<T> {
     fn default() -> Self {
         let (by_company, by_age) = (BTreeSet::new(), BTreeSet::new());
-        Self { queues: HashMap::new(), by_company, by_age, bytes: 0 }
+        Self { queues: HashMap::new(), by_company, by_age, bytes: 0, load: Load::default() }
     }
 }
 
@@ -71,8 +73,18 @@ impl<T> Lines<T> {
         self.bytes
     }
 
+    /// What they take if nobody else's ride along.
+    pub(super) fn load(&self) -> Load {
+        self.load
+    }
+
     pub(super) fn contains(&self, line: Line) -> bool {
         self.queues.contains_key(&line)
+    }
+
+    /// How many queries a line has.
+    pub(super) fn queries(&self, line: Line) -> usize {
+        self.queues.get(&line).map_or(0, VecDeque::len)
     }
 
     /// The oldest query of a line.
@@ -129,7 +141,9 @@ impl<T> Lines<T> {
             self.by_company.remove(&company);
             self.by_age.remove(&age);
         }
+        let before = queue.len();
         let changed = change(queue);
+        self.load.change(before, queue.len());
         if let Some((company, age)) = ranks(line, queue) {
             self.by_company.insert(company);
             self.by_age.insert(age);

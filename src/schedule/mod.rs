@@ -11,15 +11,22 @@
 //! with the oldest. Queries of others for this shard ride along, unless these others are ahead of
 //! their share, and pay for their places in the pass. Deadlines end waiting, they do not order it.
 //!
+//! Who has queries waiting is refused more of them when the new one's answer would come after the
+//! latency target or its deadline, as fast as work goes out (`pace`). Two full passes may wait in
+//! any case: without company no engine is fast. A caller may have waiting what its share of the
+//! engines does in that time, or, where all together wait for less, twice as much as is left:
+//! one alone gets two thirds of the time, and however many flood, there is room for one more.
+//!
 //! The pack part of answers is not computed ahead, though it depends only on bundle and shard: what
 //! an idle engine may take it takes whole, at once, so there is nothing ahead of which to compute.
 //!
 //! Not here: which device takes what (whoever asks says what it may take), quotas. What is held
 //! besides caller, owner, shard, sizes and deadline (`item`) is never looked into. Read next:
-//! `lines.rs`, `fair.rs`, then [`crate::placement`], [`crate::worker`].
+//! `lines.rs`, `fair.rs`, `pace.rs`, then [`crate::placement`], [`crate::worker`].
 
 mod fair;
 mod lines;
+mod pace;
 #[cfg(test)]
 mod simulation;
 #[cfg(test)]
@@ -28,10 +35,17 @@ mod tests;
 use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
-use self::fair::{Part, Turns};
+use self::fair::{Load, Part, Turns};
 use self::lines::{Line, Lines, Rule, Search};
+use self::pace::Pace;
 use crate::engine::CallBounds;
 use crate::limits;
+
+/// The part of the latency target within which an answer is expected when its query is taken in:
+/// engines are not always as fast as they were.
+const TIMELY_SHARE: f64 = 2.0 / 3.0;
+/// So many queries may wait however long they take: two full passes.
+const TIMELY_QUERIES: usize = 2 * limits::BATCH_QUERIES_PER_SCAN_MAX;
 
 /// What a schedule may hold, and how long it lets queries wait for company.
 #[derive(Debug, Clone, Copy)]
@@ -42,7 +56,7 @@ pub struct ScheduleBounds {
     /// Queries of one connection, waiting or being computed.
     pub queries_per_owner_max: usize,
     /// How long answers should take at most. A caller whose oldest query has waited for half of it
-    /// is served by age.
+    /// is served by age; a query whose answer would come later is refused.
     pub latency_target: Duration,
 }
 
@@ -122,6 +136,8 @@ pub enum Full {
     Caller,
     /// Queries of this connection.
     Owner,
+    /// Queries before it: its answer would come after the latency target or its deadline.
+    Time,
 }
 
 /// No room: what was not admitted comes back.
@@ -178,14 +194,24 @@ pub struct Work<T> {
     pub expired: Vec<T>,
 }
 
+/// A line as all callers have it together.
+#[derive(Debug, Default)]
+struct Shared {
+    callers: BTreeSet<u64>,
+    queries: usize,
+}
+
 /// The queries that wait for an engine.
 pub struct Schedule<T> {
     bounds: ScheduleBounds,
     /// By caller; none without queries stays.
     callers: HashMap<u64, Lines<T>>,
-    /// Who has queries in a line.
-    lines: HashMap<Line, BTreeSet<u64>>,
+    /// Who has queries in a line; no empty line stays.
+    lines: HashMap<Line, Shared>,
+    /// Passes and queries that all of them are.
+    load: Load,
     turns: Turns,
+    pace: Pace,
     deadlines: BTreeSet<(Instant, Ticket)>,
     /// Queries of each owner, waiting or being computed.
     owners: HashMap<Owner, usize>,
@@ -201,7 +227,9 @@ impl<T> Schedule<T> {
             bounds,
             callers: HashMap::new(),
             lines: HashMap::new(),
+            load: Load::default(),
             turns: Turns::default(),
+            pace: Pace::default(),
             deadlines: BTreeSet::new(),
             owners: HashMap::new(),
             queued_bytes: 0,
@@ -217,6 +245,9 @@ impl<T> Schedule<T> {
         let owned = self.owners.get(&owner).copied().unwrap_or(0);
         if let Some(full) = self.full(caller, bytes, owned) {
             return Err(Overloaded { item, full, retry_after: self.retry_after(now, caller) });
+        }
+        if let Some(retry_after) = self.too_late(now, caller, shard, deadline) {
+            return Err(Overloaded { item, full: Full::Time, retry_after });
         }
         let number = self.next_number;
         self.next_number += 1;
@@ -234,6 +265,9 @@ impl<T> Schedule<T> {
     pub fn cancel(&mut self, ticket: Ticket) -> Option<T> {
         let query = self.remove(ticket)?;
         self.disown(query.owner);
+        if self.queued == 0 {
+            self.pace.nothing_waits();
+        }
         Some(query.item)
     }
 
@@ -246,7 +280,11 @@ impl<T> Schedule<T> {
         mut may_take: impl FnMut(u32, Route) -> bool,
     ) -> Work<T> {
         let expired = self.expire(now);
+        if self.queued == 0 {
+            self.pace.nothing_waits();
+        }
         let mut room = bounds.queries_max;
+        let mut taken = Load::default();
         let mut shards: Vec<ShardWork<T>> = Vec::new();
         let mut places: HashMap<Line, usize> = HashMap::new();
         let mut searches = HashMap::new();
@@ -254,11 +292,15 @@ impl<T> Schedule<T> {
             let Some((caller, line)) = self.turn(now, &mut searches, &mut may_take) else { break };
             let queries = self.pass(caller, line, room);
             room -= queries.len();
+            taken.change(0, queries.len());
             let place = *places.entry(line).or_insert(shards.len());
             match shards.get_mut(place) {
                 Some(work) => work.queries.extend(queries),
                 None => shards.push(ShardWork { shard: line.0, queries }),
             }
+        }
+        if !shards.is_empty() {
+            self.pace.handed_out(now, taken, self.queued > 0);
         }
         Work { shards, expired }
     }
@@ -298,6 +340,34 @@ impl<T> Schedule<T> {
         } else {
             None
         }
+    }
+
+    /// Whether a query would be answered too late; if so, how long until the time for what waits
+    /// now has passed. Never where its caller has none waiting: every caller gets on.
+    fn too_late(
+        &self,
+        now: Instant,
+        caller: Caller,
+        shard: u32,
+        deadline: Instant,
+    ) -> Option<Duration> {
+        let lines = self.callers.get(&caller.number)?;
+        if self.queued < TIMELY_QUERIES {
+            return None;
+        }
+        let line = (shard, Route::Any);
+        let [mut own, mut all] = [lines.load(), self.load];
+        let waiting = lines.queries(line);
+        own.change(waiting, waiting + 1);
+        let waiting = self.lines.get(&line).map_or(0, |shared| shared.queries);
+        all.change(waiting, waiting + 1);
+        let own = self.pace.time_for(now, own)?;
+        let of_its_share = own.mul_f64(self.turns.one_in(caller.number));
+        let expected = of_its_share.min(self.pace.time_for(now, all)? + own / 2);
+        let patience = deadline.saturating_duration_since(now);
+        let timely = self.bounds.latency_target.mul_f64(TIMELY_SHARE).min(patience);
+        let late = expected > timely;
+        late.then(|| expected.clamp(limits::RETRY_AFTER_MIN, limits::RETRY_AFTER_MAX))
     }
 
     /// Whoever comes now would wait about as long as the caller's oldest query has, or the oldest
@@ -361,7 +431,7 @@ impl<T> Schedule<T> {
         let mut queries = self.take(caller, line, most);
         let (own, scan_bytes) = (queries.len(), queries[0].scan_bytes);
         self.turns.begin(caller);
-        let others = self.lines.get(&line).into_iter().flatten().copied();
+        let others = self.lines.get(&line).into_iter().flat_map(|shared| &shared.callers).copied();
         for other in self.turns.riders(caller, scan_bytes, others) {
             queries.append(&mut self.take(other, line, most - queries.len()));
         }
@@ -383,7 +453,10 @@ impl<T> Schedule<T> {
         self.queued += 1;
         self.queued_bytes += query.bytes;
         self.deadlines.insert((query.deadline, query.ticket(shard)));
-        self.lines.entry(line).or_default().insert(caller.number);
+        let shared = self.lines.entry(line).or_default();
+        shared.callers.insert(caller.number);
+        self.load.change(shared.queries, shared.queries + 1);
+        shared.queries += 1;
         self.turns.enter(caller);
         self.callers.entry(caller.number).or_default().insert(line, query);
     }
@@ -413,14 +486,15 @@ impl<T> Schedule<T> {
         self.queued_bytes -= query.bytes;
         self.deadlines.remove(&(query.deadline, query.ticket(line.0)));
         let caller = query.caller.number;
+        let shared = self.lines.get_mut(&line).expect("this is a bug: a query without its line");
+        self.load.change(shared.queries, shared.queries - 1);
+        shared.queries -= 1;
         let Some(lines) = self.callers.get(&caller) else { return };
-        if !lines.contains(line)
-            && let Some(callers) = self.lines.get_mut(&line)
-        {
-            callers.remove(&caller);
-            if callers.is_empty() {
-                self.lines.remove(&line);
-            }
+        if !lines.contains(line) {
+            shared.callers.remove(&caller);
+        }
+        if shared.queries == 0 {
+            self.lines.remove(&line);
         }
         if lines.is_empty() {
             self.callers.remove(&caller);

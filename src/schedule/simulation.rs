@@ -37,6 +37,11 @@ struct Seen {
 }
 
 impl Seen {
+    /// Answers within the default target, of those that were asked for in the time that counts.
+    fn good(&self) -> usize {
+        self.latencies.iter().filter(|&&latency| latency <= limits::LATENCY_TARGET).count()
+    }
+
     fn p99(&mut self) -> Duration {
         self.latencies.sort_unstable();
         self.latencies[self.latencies.len() * 99 / 100]
@@ -65,6 +70,11 @@ impl Arrivals {
 
 /// Runs so many seconds of it after five of warming up.
 fn simulate(loads: &[Load], seconds: u64) -> Vec<Seen> {
+    simulate_over(SHARDS, loads, seconds)
+}
+
+/// The same over so many shards, each as popular as the others.
+fn simulate_over(shards: u64, loads: &[Load], seconds: u64) -> Vec<Seen> {
     let start = Instant::now();
     let (from, end) = (start + Duration::from_secs(5), start + Duration::from_secs(5 + seconds));
     let mut schedule = Schedule::new(ScheduleBounds::default());
@@ -96,7 +106,7 @@ fn simulate(loads: &[Load], seconds: u64) -> Vec<Seen> {
             let arrival = Arrival {
                 owner: Owner(at as u64),
                 caller: Caller { number: at as u64, share: loads[at].share },
-                shard: (source.random() % SHARDS) as u32,
+                shard: (source.random() % shards) as u32,
                 scan_bytes: 170 << 20,
                 bytes: 80_000,
                 deadline: now + limits::DEADLINE_DEFAULT,
@@ -160,4 +170,29 @@ fn one_alone_has_everything() {
     let seen = simulate(&[load(1, 10.0), load(1_000_000, 1e-6)], 60);
     let alone = seen[0].answered as f64 / 60.0;
     assert!(alone > 0.98 * capacity(), "{alone} of {}", capacity());
+}
+
+#[test]
+fn under_overload_answers_still_come_in_time() {
+    for (shards, callers) in [(1, 1), (1, 4), (8, 1), (8, 4), (64, 1), (64, 20)] {
+        let goodput = |of_capacity: f64| {
+            let loads = vec![load(1, of_capacity / callers as f64); callers];
+            let seen = simulate_over(shards, &loads, 60);
+            let good: usize = seen.iter().map(Seen::good).sum();
+            let answered: usize = seen.iter().map(|seen| seen.answered).sum();
+            let refused: usize = seen.iter().map(|seen| seen.refused).sum();
+            println!(
+                "{shards} shards, {callers} callers, {of_capacity}: {} good, {} answered, \
+                 {refused} refused",
+                good / 60,
+                answered / 60
+            );
+            good as f64 / 60.0
+        };
+        let peak = [0.7, 0.8, 0.9, 1.0].map(goodput).into_iter().fold(0.0, f64::max);
+        for beyond in [1.2, 2.0, 10.0] {
+            let good = goodput(beyond);
+            assert!(good > 0.9 * peak, "{shards}, {callers}, {beyond}: {good} of {peak}");
+        }
+    }
 }

@@ -318,6 +318,80 @@ fn a_caller_that_is_full_is_told_how_long_its_own_waited() {
     assert_eq!((refused.full, refused.retry_after), (Full::Caller, Duration::from_millis(600)));
 }
 
+/// A schedule whose engine has shown to take a second for each pass of 32 queries over shard 1.
+fn paced(start: Instant) -> (Schedule<u32>, Instant) {
+    let mut schedule = Schedule::new(WIDE);
+    admit_all(&mut schedule, start, (9, 1), (1, 99));
+    let at = |second| start + Duration::from_secs(second);
+    (0..3).for_each(|second| assert_eq!(turns(&mut schedule, at(second), 1), [(1, 32)]));
+    (schedule, at(3))
+}
+
+/// Queries that one caller gets in, up to the first that is refused; why, and until when.
+fn admitted(
+    schedule: &mut Schedule<u32>,
+    now: Instant,
+    (number, share): (u64, u32),
+    deadline: Instant,
+) -> (usize, Full, Duration) {
+    let caller = Caller { number, share };
+    let of = |item| Arrival { caller, ..arrival(number, 1, deadline, item) };
+    let mut refused = (0..).map(|item| (item, schedule.admit(now, of(item))));
+    let (count, refused) = refused.find_map(|(item, tried)| Some((item, tried.err()?))).unwrap();
+    (count as usize, refused.full, refused.retry_after)
+}
+
+#[test]
+fn what_would_be_answered_too_late_is_refused() {
+    let start = Instant::now();
+    let much_later = start + Duration::from_secs(1000);
+    // A target of 40 s, of which two thirds are 26 passes: two thirds of those for one.
+    let (mut schedule, now) = paced(start);
+    let (count, full, after) = admitted(&mut schedule, now, (1, 1), much_later);
+    assert_eq!((full, after), (Full::Time, limits::RETRY_AFTER_MAX));
+    assert!((16 * 32..=18 * 32).contains(&count), "{count}");
+    // Another one of three still has its third, and whoever has none waiting gets one in.
+    let (count, ..) = admitted(&mut schedule, now, (2, 1), much_later);
+    assert!((8 * 32..=9 * 32).contains(&count), "{count}");
+    for caller in 3..200 {
+        assert!(admitted(&mut schedule, now, (caller, 1), much_later).0 >= 1);
+    }
+    // The deadline counts where it is sooner.
+    let (mut schedule, now) = paced(start);
+    let soon = now + Duration::from_secs(5);
+    let (count, full, after) = admitted(&mut schedule, now, (1, 1), soon);
+    assert_eq!(full, Full::Time);
+    assert!((64..=4 * 32).contains(&count), "{count}");
+    assert!(after > Duration::from_secs(4), "{after:?}");
+}
+
+#[test]
+fn a_large_share_may_have_more_waiting() {
+    let start = Instant::now();
+    let much_later = start + Duration::from_secs(1000);
+    let (mut schedule, now) = paced(start);
+    let small = admitted(&mut schedule, now, (1, 1), much_later).0;
+    let large = admitted(&mut schedule, now, (2, 9), much_later).0;
+    assert!(large > small, "{large}, {small}");
+}
+
+#[test]
+fn what_is_not_known_to_be_late_is_taken_in() {
+    let start = Instant::now();
+    let soon = start + Duration::from_millis(1);
+    // Nothing was measured yet.
+    let mut schedule = Schedule::new(WIDE);
+    (0..500).for_each(|item| _ = schedule.admit(start, arrival(1, 1, soon, item)).unwrap());
+    // It was too long ago.
+    let (mut schedule, now) = paced(start);
+    let (now, soon) = (now + Duration::from_secs(2), now + Duration::from_secs(3));
+    (0..500).for_each(|item| _ = schedule.admit(now, arrival(1, 1, soon, item)).unwrap());
+    // Two passes are no queue.
+    let (mut schedule, now) = paced(start);
+    (0..61).for_each(|item| _ = schedule.admit(now, arrival(1, 1, now, item)).unwrap());
+    assert!(schedule.admit(now, arrival(1, 1, now, 61)).is_err());
+}
+
 #[test]
 fn ten_thousand_shards_are_not_looked_through() {
     let start = Instant::now();
@@ -511,6 +585,10 @@ impl Both {
         let caller_of = Caller { number: caller, share: caller as u32 + 1 };
         let arrival = Arrival { caller: caller_of, ..arrival(owner, shard, deadline, number) };
         let admitted = self.schedule.admit(now, arrival);
+        if let Err(Overloaded { full: Full::Time, .. }) = admitted {
+            assert!(fits && held > 0 && waiting.len() >= TIMELY_QUERIES);
+            return;
+        }
         assert_eq!(admitted.is_ok(), fits, "{owned} owned, {held} held");
         if let Ok(ticket) = admitted {
             self.tickets.insert(number, ticket);

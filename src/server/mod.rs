@@ -219,6 +219,7 @@ impl Server {
         let crowded = connections.available_permits() <= bounds.connections_max / 2
             || handshakes.available_permits() <= bounds.handshakes_max / 2;
         if crowded && incoming.may_retry() {
+            self.service.counters.addresses_asked.add(1);
             // Fails only where no retry may be sent, which was just asked.
             let _ = incoming.retry();
             return;

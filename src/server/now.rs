@@ -3,8 +3,8 @@
 //!
 //! Alive is a server whose engines are not all stuck in one call. Ready is one that is not leaving
 //! and whose every engine that takes queries has lately given the right answer to a known one. A
-//! device that failed and is being made anew takes none: it is named, and no reason to ask elsewhere
-//! while another engine answers.
+//! device that failed and is being made anew takes none: it is named, and no reason to ask
+//! elsewhere while another engine answers.
 
 use std::time::{Duration, Instant, UNIX_EPOCH};
 

@@ -282,6 +282,7 @@ fn admit(
                 Full::Queue => &counters.refused_queue_full,
                 Full::Caller => &counters.refused_front_end_full,
                 Full::Owner => &counters.refused_connection_full,
+                Full::Time => &counters.refused_too_late,
             };
             counter.add(1);
             Err(wait(Status::Overloaded, overloaded.retry_after))

@@ -5,8 +5,9 @@
 //! waits for it. A worker answers each query as soon as its answer exists. What a device fails at,
 //! by error or by panic, goes back for the processor to answer, and the device is made anew before
 //! it takes work again; what the processor fails at is answered as a failed device. Between calls
-//! each engine is asked a known query now and then (`health`). Which work comes next is [`crate::schedule`]'s to decide, who takes it [`crate::placement`]'s, how it is
-//! computed [`crate::engine`]'s.
+//! each engine is asked a known query now and then (`health`). Which work comes next is
+//! [`crate::schedule`]'s to decide, who takes it [`crate::placement`]'s, how it is computed
+//! [`crate::engine`]'s.
 
 mod counters;
 mod health;

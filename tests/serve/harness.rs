@@ -270,6 +270,15 @@ impl Host {
         Ok(Peer { connection, _endpoint: endpoint })
     }
 
+    /// Whether one who was here before may send before the handshake is over (0-RTT).
+    pub(crate) async fn early_data(&self) -> bool {
+        let config = self.client_config(ALPN, 1 << 20, None);
+        // The ticket to come again with is there before the reply.
+        let first = self.connect_with(config.clone()).await.unwrap();
+        first.ask_parameters(parameter_request()).await;
+        first._endpoint.connect_with(config, self.address, "localhost").unwrap().into_0rtt().is_ok()
+    }
+
     /// Sends the first packet of a handshake from an address of its own, and never another.
     pub(crate) async fn knock(&self) -> UdpSocket {
         let relay = UdpSocket::bind("127.0.0.1:0").await.unwrap();
@@ -304,6 +313,7 @@ impl Host {
             }
         };
         tls.alpn_protocols = vec![alpn.to_vec()];
+        tls.enable_early_data = true;
         let tls = QuicClientConfig::try_from(tls).unwrap();
         let mut config = quinn::ClientConfig::new(Arc::new(tls));
         let mut transport = quinn::TransportConfig::default();

@@ -37,7 +37,7 @@ async fn parameters_are_served_as_signed() {
     assert_eq!((parameters.shape(), parameters.epoch()), (&shape(), EPOCH));
     assert!(parameters.matches_hint_digests(&reply.hint_digests));
     let limits = reply.limits.unwrap();
-    assert_eq!((limits.queries_per_batch, limits.batches_in_flight), (1024, 8));
+    assert_eq!((limits.queries_per_batch, limits.batches_in_flight), (1024, 128));
     let without = peer.ask_parameters(parameter_request()).await;
     assert_eq!((without.hint_digests.len(), without.parameters), (0, reply.parameters));
     assert_eq!(host.counters.parameters.get(Status::SchemeMatched), 2);
@@ -244,6 +244,14 @@ async fn handshakes_that_never_end_leave_room_for_others() {
     let _knocked = [host.knock().await, host.knock().await, host.knock().await];
     let reply = host.connect().await.ask_parameters(parameter_request()).await;
     assert_eq!((reply.response_status, host.counters.connections_refused.get()), (0, 0));
+    // Once half of the places are taken, peers first show that their address is their own.
+    assert_eq!(host.counters.addresses_asked.get(), 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_read_before_a_handshake_is_over() {
+    let host = Host::start(Reference, ServerBounds::default());
+    assert!(!host.early_data().await);
 }
 
 #[tokio::test(flavor = "multi_thread")]

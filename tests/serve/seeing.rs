@@ -1,5 +1,5 @@
-//! What an operator sees: every admin endpoint over real HTTP, the metrics that dashboards and alerts
-//! rely on, the page for people.
+//! What an operator sees: every admin endpoint over real HTTP, the metrics that dashboards and
+//! alerts rely on, the page for people.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader};
@@ -22,8 +22,9 @@ use crate::harness::*;
 use crate::{SERVE, sotto};
 
 /// Every metric: its name, type, and the label its values differ in.
-const GOLDEN: [(&str, &str, &str); 53] = [
+const GOLDEN: [(&str, &str, &str); 54] = [
     ("process_resident_memory_bytes", "gauge", ""),
+    ("sotto_addresses_asked_total", "counter", ""),
     ("sotto_answer_seconds", "histogram", ""),
     ("sotto_answers_total", "counter", "by"),
     ("sotto_batch_queries", "histogram", ""),

@@ -1,7 +1,7 @@
 //! What the operator's endpoints know, and what they may set off.
 //!
-//! There is a desk before there is a server: it says how far starting has come, and gets to know the
-//! server when it listens ([`Desk::watch`]).
+//! There is a desk before there is a server: it says how far starting has come, and gets to know
+//! the server when it listens ([`Desk::watch`]).
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};

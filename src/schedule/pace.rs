@@ -1,0 +1,131 @@
+//! How fast queries go out while others wait, and how long what comes now would wait.
+//!
+//! The measure is work handed out while something was left waiting: what engines really got done,
+//! whatever they are and whatever each may take, with the company that there was. Nothing is known
+//! before the first such time, nor a while after the last: then nobody is refused for it.
+//!
+//! Whose work it is `fair` knows, what is done with the answer `mod.rs`.
+
+use std::time::{Duration, Instant};
+
+use super::fair::Load;
+
+/// How long what was measured counts, in time during which queries waited.
+const MEMORY: Duration = Duration::from_secs(1);
+/// After so long without anything measured nothing is known.
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(1);
+
+/// Work over time.
+#[derive(Debug, Default)]
+pub(super) struct Pace {
+    /// What was handed out last.
+    last: Option<HandedOut>,
+    /// Work measured, and the seconds it took; the older the less.
+    passes: f64,
+    seconds: f64,
+    measured: Option<Instant>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct HandedOut {
+    at: Instant,
+    passes: f64,
+    /// Whether something has waited ever since.
+    others_wait: bool,
+}
+
+impl Pace {
+    /// This was handed out; whether something is left that waits.
+    pub(super) fn handed_out(&mut self, now: Instant, load: Load, others_wait: bool) {
+        if let Some(last) = self.last.filter(|last| last.others_wait) {
+            let taken = now.saturating_duration_since(last.at).as_secs_f64();
+            let kept = (-taken / MEMORY.as_secs_f64()).exp();
+            self.passes = self.passes * kept + last.passes;
+            self.seconds = self.seconds * kept + taken;
+            self.measured = Some(now);
+        }
+        self.last = Some(HandedOut { at: now, passes: load.passes(), others_wait });
+    }
+
+    /// Nothing waits any more, and nothing was handed out for it.
+    pub(super) fn nothing_waits(&mut self) {
+        if let Some(last) = &mut self.last {
+            last.others_wait = false;
+        }
+    }
+
+    /// How long it takes until so much work is done, and before it the rest of what was handed out
+    /// last; `None` where that is not known.
+    pub(super) fn time_for(&self, now: Instant, load: Load) -> Option<Duration> {
+        let measured = self.measured.filter(|_| self.passes > 0.0)?;
+        let last = self.last?;
+        if now.saturating_duration_since(measured.max(last.at)) > FORGOTTEN_AFTER {
+            return None;
+        }
+        let seconds_a_pass = self.seconds / self.passes;
+        let elapsed = now.saturating_duration_since(last.at).as_secs_f64();
+        let under_way = (last.passes * seconds_a_pass - elapsed).max(0.0);
+        Duration::try_from_secs_f64(under_way + load.passes() * seconds_a_pass).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    /// So many passes and no query.
+    fn load(passes: usize) -> Load {
+        Load { passes, queries: 0 }
+    }
+
+    #[test]
+    fn the_pace_is_that_of_what_went_out_while_others_waited() {
+        let start = Instant::now();
+        let mut pace = Pace::default();
+        assert_eq!(pace.time_for(start, load(1)), None);
+        pace.handed_out(start, load(1), true);
+        assert_eq!(pace.time_for(start, load(1)), None, "not yet measured");
+        pace.handed_out(start + 10 * MS, load(2), true);
+        pace.handed_out(start + 30 * MS, load(1), false);
+        let ms = |at: u32, passes| {
+            let time = pace.time_for(start + at * MS, load(passes)).unwrap();
+            (time.as_secs_f64() * 1e3).round() as u32
+        };
+        // Ten milliseconds a pass, and those of the pass under way.
+        assert_eq!([ms(30, 0), ms(30, 5), ms(34, 5), ms(99, 5)], [10, 60, 56, 50]);
+    }
+
+    #[test]
+    fn time_without_anything_that_waits_does_not_count() {
+        let start = Instant::now();
+        let mut pace = Pace::default();
+        pace.handed_out(start, load(1), true);
+        pace.handed_out(start + 10 * MS, load(1), true);
+        pace.nothing_waits();
+        pace.handed_out(start + 500 * MS, load(1), true);
+        let time = pace.time_for(start + 600 * MS, load(1)).unwrap();
+        assert_eq!(time.as_millis(), 10);
+    }
+
+    #[test]
+    fn a_new_pace_is_soon_known_and_an_old_one_forgotten() {
+        let start = Instant::now();
+        let mut pace = Pace::default();
+        let mut now = start;
+        let mut run = |pace: &mut Pace, step: u32, count: u32| {
+            for _ in 0..count {
+                pace.handed_out(now, load(1), true);
+                now += step * MS;
+            }
+            pace.handed_out(now, load(1), true);
+            let time = pace.time_for(now + step * MS, load(1));
+            (now, time.map(|time| time.as_millis()))
+        };
+        assert_eq!(run(&mut pace, 10, 100).1, Some(10));
+        let (then, time) = run(&mut pace, 40, 100);
+        assert!((35..=40).contains(&time.unwrap()), "{time:?}");
+        assert_eq!(pace.time_for(then + FORGOTTEN_AFTER + MS, load(1)), None);
+    }
+}
