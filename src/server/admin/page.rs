@@ -125,18 +125,17 @@ fn traffic(out: &mut String, watched: &Watched, gauges: &Gauges) {
 fn engine_cards(out: &mut String, engines: &[EngineReport]) {
     push(out, format_args!("<h2>Engines</h2>\n<div class=\"cards wide\">\n"));
     for EngineReport { name, kind, state, busy, proven } in engines {
-        let (state, class) = match state {
-            EngineState::Up => ("up", "good"),
-            EngineState::Down => ("failed, being made anew", "bad"),
-        };
-        let busy = busy.map_or("waits for work".into(), |busy| format!("at work for {}", ms(busy)));
+        let up = *state == EngineState::Up;
+        let (state, class) = if up { ("up", "good") } else { ("failed, being made anew", "bad") };
+        let at_work = busy.map_or("waits for work".into(), |b| format!("at work for {}", ms(b)));
+        let doing = if up { at_work } else { "takes no queries".into() };
         let proven = proven.map_or("no right answer to a known query".into(), |ago| {
             format!("right about a known query {} ago", span(ago))
         });
         let name = escape(name);
         push(out, format_args!("<div class=\"card\"><h3>{name}</h3>"));
         push(out, format_args!("<p><span class=\"state {class}\">{state}</span></p>"));
-        push(out, format_args!("<p>{busy}; {proven}</p>"));
+        push(out, format_args!("<p>{doing}; {proven}</p>"));
         if let EngineKind::Device(held) = kind {
             let (of, most) = (bytes(held.bytes as f64), bytes(held.bytes_max as f64));
             let shards = grouped(held.shards as u64);
