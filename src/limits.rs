@@ -30,6 +30,7 @@
 //! | [`WINDOW_QUERIES`] | 64 | on the way on one stream: a round trip of 30 ms at 1 Gbit/s |
 //! | [`WINDOW_BYTES_MIN`] | 256 KiB | hints and parameters, too, go in a few round trips |
 //! | [`WINDOW_BYTES_MAX`] | 8 MiB | a connection's, in each direction, at the largest shapes |
+//! | [`SOCKET_BYTES`] | 8 MiB | what comes in 60 ms at 1 Gbit/s while nobody reads the socket |
 //! | [`CONNECTION_STATE_BYTES`] | 64 KiB | QUIC, TLS and tasks of one connection, about |
 //! | [`MEMORY_SHARE_MAX`] | 2 | a server takes half the machine: the rest keeps shards in memory |
 //! | [`RETRY_AFTER_MIN`] | 50 ms | coming back sooner only adds to the load |
@@ -144,6 +145,8 @@ pub const WINDOW_QUERIES: usize = 64;
 pub const WINDOW_BYTES_MIN: u32 = 256 << 10;
 /// Largest window of a stream or connection.
 pub const WINDOW_BYTES_MAX: u32 = 8 << 20;
+/// What the system may keep of the server's socket, in each direction, if it lets us.
+pub const SOCKET_BYTES: usize = 8 << 20;
 /// Memory of one connection besides its windows.
 pub const CONNECTION_STATE_BYTES: u64 = 64 << 10;
 /// The part of the machine's memory that a server's bounds add up to at most: one in so many.

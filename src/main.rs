@@ -28,6 +28,8 @@ enum Command {
     Inspect(commands::inspect::Args),
     Cert(commands::cert::Args),
     Serve(commands::serve::Args),
+    Config(commands::config::Args),
+    Doctor(commands::doctor::Args),
     Lookup(commands::lookup::Args),
     Demo(commands::demo::Args),
     Devices(commands::devices::Args),
@@ -35,7 +37,9 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let arguments: Vec<_> = std::env::args_os().collect();
+    let parsed = commands::config::parse::<Cli>(&arguments);
+    let (cli, sources) = parsed.unwrap_or_else(|error| error.exit());
     // The demo tells its story on standard output; its server's log would only get in the way.
     let level = if matches!(cli.command, Command::Demo(_)) { "error" } else { "info" };
     // What a GPU's driver says comes as an error, or as why there is none; its own lines are noise.
@@ -61,6 +65,8 @@ fn main() -> ExitCode {
         Command::Inspect(args) => commands::inspect::run(args),
         Command::Cert(args) => commands::cert::run(args),
         Command::Serve(args) => commands::serve::run(args),
+        Command::Config(args) => commands::config::run(args, &sources),
+        Command::Doctor(args) => commands::doctor::run(args),
         Command::Lookup(args) => commands::lookup::run(args),
         Command::Demo(args) => commands::demo::run(args),
         Command::Devices(args) => commands::devices::run(args),

@@ -29,7 +29,7 @@ const ORDER: [&str; 18] = [
 ];
 
 /// Outside crates that live in some modules only.
-const OWNERS: [(&str, &[&str]); 23] = [
+const OWNERS: [(&str, &[&str]); 25] = [
     ("wgpu", &["engine"]),
     ("bytemuck", &["engine"]),
     ("pollster", &["engine"]),
@@ -43,12 +43,14 @@ const OWNERS: [(&str, &[&str]); 23] = [
     ("rustls", &["server", "client"]),
     ("rcgen", &["server"]),
     ("webpki", &["server"]),
+    ("x509_parser", &["server"]),
     ("lru", &["server"]),
     ("governor", &["server"]),
     ("axum", &["server"]),
-    ("x509_parser", &["server"]),
     ("prometheus", &["metrics"]),
     ("clap", &["commands", "main"]),
+    ("strsim", &["commands"]),
+    ("toml", &["commands"]),
     ("hdrhistogram", &["bench"]),
     ("tokio", &["worker", "server", "client", "bench", "commands", "main"]),
     ("rayon", &["scheme", "keyword", "shard", "build", "engine"]),

@@ -34,37 +34,63 @@ impl IsaName {
         }
     }
 
-    #[cfg(target_arch = "x86_64")]
     fn detected(self) -> bool {
+        self.lacks().is_some_and(|lacks| lacks.is_empty())
+    }
+
+    /// What this processor lacks of it, in a person's words; `None` where it is another kind of
+    /// processor's.
+    pub fn lacks(self) -> Option<Vec<&'static str>> {
+        let lacks = self.parts()?.into_iter().filter(|(_, present)| !present);
+        Some(lacks.map(|(name, _)| name).collect())
+    }
+
+    /// What it takes, each with whether it is here.
+    #[cfg(target_arch = "x86_64")]
+    fn parts(self) -> Option<Vec<(&'static str, bool)>> {
         use std::is_x86_feature_detected as has;
+        let foundation = [
+            ("AVX-512 F", has!("avx512f")),
+            ("AVX-512 BW", has!("avx512bw")),
+            ("AVX-512 DQ", has!("avx512dq")),
+            ("AVX-512 VL", has!("avx512vl")),
+        ];
+        let newer = [
+            ("AVX-512 VNNI", has!("avx512vnni")),
+            ("AVX-512 IFMA", has!("avx512ifma")),
+            ("AVX-512 VBMI", has!("avx512vbmi")),
+        ];
         match self {
-            Self::Portable => true,
-            Self::Avx2 => has!("avx2"),
-            Self::Avx512Bw => {
-                let foundation = has!("avx512f") && has!("avx512bw");
-                foundation && has!("avx512dq") && has!("avx512vl")
+            Self::Portable => Some(Vec::new()),
+            Self::Avx2 => Some(vec![("AVX2", has!("avx2"))]),
+            Self::Avx512Bw => Some(foundation.to_vec()),
+            Self::Avx512 => Some([&foundation[..], &newer].concat()),
+            Self::Amx => {
+                let mut parts = Self::Avx512.parts()?;
+                let rest = parts.iter().all(|(_, present)| *present);
+                parts.push((
+                    "AMX for bytes, or the system's leave to use it",
+                    rest && amx_granted(),
+                ));
+                Some(parts)
             }
-            Self::Avx512 => {
-                let newer = has!("avx512vnni") && has!("avx512ifma") && has!("avx512vbmi");
-                newer && Self::Avx512Bw.detected()
-            }
-            Self::Amx => Self::Avx512.detected() && amx_granted(),
-            Self::Neon => false,
+            Self::Neon => None,
         }
     }
 
     #[cfg(target_arch = "aarch64")]
-    fn detected(self) -> bool {
+    fn parts(self) -> Option<Vec<(&'static str, bool)>> {
+        let dot_product = std::arch::is_aarch64_feature_detected!("dotprod");
         match self {
-            Self::Portable => true,
-            Self::Neon => std::arch::is_aarch64_feature_detected!("dotprod"),
-            _ => false,
+            Self::Portable => Some(Vec::new()),
+            Self::Neon => Some(vec![("the dot product of bytes (asimddp)", dot_product)]),
+            _ => None,
         }
     }
 
     #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-    fn detected(self) -> bool {
-        self == Self::Portable
+    fn parts(self) -> Option<Vec<(&'static str, bool)>> {
+        (self == Self::Portable).then(Vec::new)
     }
 }
 
@@ -126,5 +152,19 @@ impl Isa {
     /// Whether AVX-512 with VNNI, IFMA and VBMI is part of it.
     pub const fn has_avx512(self) -> bool {
         matches!(self.0, IsaName::Avx512 | IsaName::Amx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_here_lacks_nothing_and_the_rest_says_what() {
+        for name in IsaName::ALL {
+            let lacks = name.lacks();
+            assert_eq!(Isa::new(name).is_some(), lacks == Some(Vec::new()), "{name:?}: {lacks:?}");
+        }
+        assert_eq!(IsaName::Portable.lacks(), Some(Vec::new()));
     }
 }

@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::process::ExitCode;
 
-use sotto::engine::{EngineOptions, GpuKind, Integers, Selected, gpus, select_with};
+use sotto::engine::{EngineOptions, GpuKind, Integers, SelectError, Selected, gpus, select_with};
 
 use super::Ended;
 
@@ -13,6 +13,19 @@ pub(crate) struct Args {}
 
 /// Memory for shards while a GPU proves itself, in bytes.
 const TRIED_BYTES: u64 = 256 << 20;
+
+/// The engines these options take, by name, and why a GPU is not among them. Each proves itself,
+/// with little memory: none is looked for beside a server that needs it.
+pub(super) fn tried(options: EngineOptions) -> Result<(Vec<String>, Option<String>), SelectError> {
+    let options = EngineOptions { gpu_bytes: Some(TRIED_BYTES), ..options };
+    let Selected { engines, why_no_gpu } = select_with(&options)?;
+    let names = engines.iter().map(|engine| {
+        let name = engine.name();
+        let parts = name.split(", ").filter(|part| !part.ends_with("for shards"));
+        parts.collect::<Vec<_>>().join(", ")
+    });
+    Ok((names.collect(), why_no_gpu))
+}
 
 pub(crate) fn run(Args {}: Args) -> Ended {
     let mut out = std::io::stdout();
@@ -41,13 +54,9 @@ pub(crate) fn run(Args {}: Args) -> Ended {
             writeln!(out, "   cannot be used: it has too few {lacks}")?;
         }
     }
-    // Little, so that memory is not looked for beside a server that needs it.
-    let options = EngineOptions { gpu_bytes: Some(TRIED_BYTES), ..EngineOptions::default() };
-    let Selected { engines, why_no_gpu } = select_with(&options)?;
-    for engine in engines {
-        let name = engine.name();
-        let parts = name.split(", ").filter(|part| !part.ends_with("for shards"));
-        writeln!(out, "auto takes: {}", parts.collect::<Vec<_>>().join(", "))?;
+    let (names, why_no_gpu) = tried(EngineOptions::default())?;
+    for name in names {
+        writeln!(out, "auto takes: {name}")?;
     }
     if let Some(reason) = why_no_gpu {
         writeln!(out, "{reason}")?;

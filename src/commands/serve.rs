@@ -28,51 +28,81 @@ use super::Ended;
 use super::engine::EngineArgs;
 
 /// Serves a database over QUIC.
+///
+/// Every option may also be given in the environment (`--target-ms` is SOTTO_TARGET_MS; several
+/// values with commas between) or in a TOML file (`target-ms = 1000`); a flag comes before the
+/// environment, the environment before the file. `sotto config` shows what holds.
+// What one option wants of another stands in `check`, for clap looks past what a file says.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Folder of the database, as `sotto build` made it.
+    /// File of options, TOML.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Folder of the database, as `sotto build` made it. Needed.
     #[arg(long, value_name = "DIR")]
-    db: PathBuf,
-    /// Where to listen (UDP); port 0 picks one.
+    pub(super) db: Option<PathBuf>,
+    /// Where to listen (UDP); port 0 picks one. Needed.
     #[arg(long, value_name = "ADDR:PORT")]
-    listen: SocketAddr,
-    /// Certificate chain, the server's first.
+    pub(super) listen: Option<SocketAddr>,
+    /// Certificate chain, the server's first. Needed.
     #[arg(long, value_name = "PEM")]
-    cert: PathBuf,
-    /// The certificate's private key.
+    pub(super) cert: Option<PathBuf>,
+    /// The certificate's private key. Needed.
     #[arg(long, value_name = "PEM")]
-    key: PathBuf,
+    pub(super) key: Option<PathBuf>,
     /// Authority of the front-ends' certificates; without it only this machine is served.
     #[arg(long, value_name = "PEM")]
-    client_ca: Option<PathBuf>,
+    pub(super) client_ca: Option<PathBuf>,
     /// Which names of the certificates may call, lines of `NAME SHARE [MIB_PER_SECOND]`; all when
     /// absent.
-    #[arg(long, value_name = "FILE", requires = "client_ca")]
-    allow: Option<PathBuf>,
+    #[arg(long, value_name = "FILE")]
+    pub(super) allow: Option<PathBuf>,
     /// Serve whoever reaches the address, without knowing who it is.
-    #[arg(long, conflicts_with = "client_ca")]
-    anyone_may_ask: bool,
+    #[arg(long)]
+    pub(super) anyone_may_ask: bool,
     /// Memory for connections, bundles, queues and answers; half of the machine's when absent, and
     /// no more than is of use. Shards are not counted.
     #[arg(long, value_name = "MIB")]
-    memory: Option<u32>,
+    pub(super) memory: Option<u32>,
     /// How long an answer should take at most: queries find company for half of it while engines
     /// are busy, then the oldest goes first.
     #[arg(long, value_name = "MS", default_value_t = limits::LATENCY_TARGET.as_millis() as u64,
         value_parser = value_parser!(u64).range(1..=limits::LATENCY_TARGET_MAX.as_millis() as u64))]
-    target_ms: u64,
+    pub(super) target_ms: u64,
     #[command(flatten)]
-    engine: EngineArgs,
+    pub(super) engine: EngineArgs,
     /// Where the operator's endpoints listen (HTTP: /status, /metrics, /readyz and others), or
     /// `off`; 127.0.0.1:9464 when absent, and none if that is taken.
     #[arg(long, value_name = "ADDR:PORT")]
-    admin: Option<AdminAt>,
+    pub(super) admin: Option<AdminAt>,
     /// Let whoever reaches that address read metrics and have the server leave.
     #[arg(long)]
-    admin_anyone: bool,
+    pub(super) admin_anyone: bool,
     /// How the log is written.
     #[arg(long, value_enum, value_name = "FORMAT", default_value_t = LogFormat::Human)]
-    log_format: LogFormat,
+    pub(super) log_format: LogFormat,
+}
+
+impl Args {
+    /// What options want of each other, whichever layers they come from.
+    pub(super) fn check(&self) -> Result<(), String> {
+        let wrong = match (&self.client_ca, &self.allow, self.anyone_may_ask) {
+            (Some(_), _, true) => "anyone-may-ask and client-ca contradict each other",
+            (None, Some(_), _) => "allow needs client-ca: names are those of certificates",
+            _ => return Ok(()),
+        };
+        Err(format!("{wrong}; `sotto config` says where each option comes from"))
+    }
+}
+
+/// An option that there is no serving without.
+fn needed<T>(value: Option<T>, key: &str) -> Result<T, String> {
+    value.ok_or_else(|| {
+        let variable = key.to_uppercase();
+        format!(
+            "{key} is not set: give --{key}, SOTTO_{variable}, or `{key} = ...` in a --config file"
+        )
+    })
 }
 
 impl Args {
@@ -93,7 +123,7 @@ pub(crate) enum LogFormat {
 
 /// Where the operator's endpoints are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum AdminAt {
+pub(super) enum AdminAt {
     Off,
     Address(SocketAddr),
 }
@@ -114,22 +144,27 @@ impl FromStr for AdminAt {
 const ADMIN_DEFAULT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9464);
 
 /// Maps a process has besides those of shards: code, stacks, heap.
-const OTHER_MAPS: u64 = 1_000;
+pub(super) const OTHER_MAPS: u64 = 1_000;
 /// Files a process has open besides those it opens and closes at start.
-const OTHER_FILES: u64 = 1_024;
+pub(super) const OTHER_FILES: u64 = 1_024;
 
 pub(crate) fn run(args: Args) -> Ended {
+    args.check()?;
+    let (directory, listen) = (needed(args.db, "db")?, needed(args.listen, "listen")?);
     raise_file_limit();
+    if let Some(file) = &args.config {
+        tracing::info!("options are also read from {}", file.display());
+    }
     let door = Door {
-        cert: args.cert,
-        key: args.key,
+        cert: needed(args.cert, "cert")?,
+        key: needed(args.key, "key")?,
         client_ca: args.client_ca,
         allow: args.allow,
         unknown: if args.anyone_may_ask { Callers::Anyone } else { Callers::Loopback },
     };
     let (identity, callers) = door.read()?;
     if let Callers::Anyone = callers {
-        tracing::warn!("ANYONE WHO REACHES {} MAY ASK: callers are not known", args.listen);
+        tracing::warn!("ANYONE WHO REACHES {listen} MAY ASK: callers are not known");
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -138,7 +173,7 @@ pub(crate) fn run(args: Args) -> Ended {
     let desk = Arc::new(Desk::default());
     let reach = if args.admin_anyone { AdminCallers::Anyone } else { AdminCallers::Loopback };
     runtime.block_on(start_admin(args.admin, reach, &desk))?;
-    let database = open(&args.db, desk.opening())?;
+    let database = open(&directory, desk.opening())?;
     desk.enter(Stage::Proving);
     let Selected { engines, why_no_gpu } = select_with(&args.engine.options())?;
     if let Some(reason) = why_no_gpu {
@@ -157,13 +192,13 @@ pub(crate) fn run(args: Args) -> Ended {
         shards = database.shard_count(),
         epoch = database.epoch(),
         "opened {}",
-        args.db.display()
+        directory.display()
     );
     let mut bounds = bounds(args.memory, database.shape())?;
     bounds.schedule.latency_target = Duration::from_millis(args.target_ms);
     bounds.prove_every = Some(limits::PROVE_EVERY);
     tracing::info!("memory is at most {}", bounds.memory(database.shape()));
-    let options = ServerOptions { listen: args.listen, identity, callers, engines, bounds };
+    let options = ServerOptions { listen, identity, callers, engines, bounds };
     let ended = runtime.block_on(serve(options, Arc::new(database), door, desk));
     // Does not wait for what was left behind.
     runtime.shutdown_background();
@@ -287,7 +322,7 @@ async fn serve(
 }
 
 /// Bounds that fit the memory asked for, which fits the machine.
-fn bounds(mib: Option<u32>, shape: &Shape) -> Result<ServerBounds, String> {
+pub(super) fn bounds(mib: Option<u32>, shape: &Shape) -> Result<ServerBounds, String> {
     let machine = machine_bytes();
     let asked = mib.map(|mib| u64::from(mib) << 20);
     if let (Some(asked), Some(machine)) = (asked, machine)
@@ -323,7 +358,7 @@ fn open(directory: &Path, opening: &Opening) -> Result<Database, String> {
     Ok(database)
 }
 
-fn explain(error: &OpenError) -> String {
+pub(super) fn explain(error: &OpenError) -> String {
     let OpenError::Io { source, .. } = error else { return error.to_string() };
     if source.raw_os_error() != Some(rustix::io::Errno::MFILE.raw_os_error()) {
         return error.to_string();
@@ -334,7 +369,7 @@ fn explain(error: &OpenError) -> String {
 }
 
 /// Maps one process may have; `None` where the system does not say.
-fn maps_max() -> Option<u64> {
+pub(super) fn maps_max() -> Option<u64> {
     std::fs::read_to_string("/proc/sys/vm/max_map_count").ok()?.trim().parse().ok()
 }
 

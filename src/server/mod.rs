@@ -18,6 +18,7 @@ mod memory;
 mod now;
 mod quota;
 mod session;
+mod socket;
 mod tls;
 
 use std::net::SocketAddr;
@@ -26,7 +27,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant, SystemTime};
 
-use quinn::{Endpoint, Incoming, VarInt};
+use quinn::{Endpoint, EndpointConfig, Incoming, VarInt};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 
@@ -35,7 +36,8 @@ pub use crate::worker::{Counter, WorkCounters};
 pub use admin::{Admin, AdminCallers, AdminError, Desk, Reading, Reload, Stage};
 pub use callers::{AllowList, Callers, FrontEnd, KnownCallers, NotAllowed};
 pub use memory::{MemoryBudget, machine_bytes};
-pub use tls::{Identity, IdentityError};
+pub use socket::{SocketRoom, udp_socket};
+pub use tls::{Identity, IdentityError, Validity};
 
 use self::bundles::{Bundles, MadeRoom};
 use self::callers::Connected;
@@ -162,9 +164,19 @@ impl Server {
         if matches!(callers, Callers::Loopback) && !listen.ip().is_loopback() {
             return Err(ServerError::NotLoopback { address: listen });
         }
-        let expires = identity.expires();
+        let expires = identity.validity().map(|validity| validity.not_after);
         let config = identity.quic(&callers, &bounds, Windows::new(database.shape()))?;
-        let endpoint = Endpoint::server(config, listen).map_err(refused)?;
+        let (socket, room) = udp_socket(listen).map_err(refused)?;
+        if room.receive.min(room.send) < limits::SOCKET_BYTES {
+            tracing::info!(
+                "the system keeps {} KiB of the UDP socket, {} are asked for: see `sotto doctor`",
+                room.receive.min(room.send) >> 10,
+                limits::SOCKET_BYTES >> 10
+            );
+        }
+        let runtime = Arc::new(quinn::TokioRuntime);
+        let endpoint = Endpoint::new(EndpointConfig::default(), Some(config), socket, runtime)
+            .map_err(refused)?;
         let address = endpoint.local_addr().map_err(refused)?;
         let (shards, every) = (database.clone(), bounds.prove_every);
         let workers = Workers::start_proving(engines, shards, bounds.schedule, every)
@@ -278,7 +290,7 @@ impl Doorkeeper {
     /// # Errors
     /// What is given cannot be used; everything stays as it was.
     pub fn change(&self, identity: Identity, callers: Callers) -> Result<(), ServerError> {
-        let expires = identity.expires();
+        let expires = identity.validity().map(|validity| validity.not_after);
         let windows = Windows::new(self.service.database.shape());
         let config = identity.quic(&callers, &self.service.bounds, windows)?;
         *self.service.callers.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(callers);

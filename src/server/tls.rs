@@ -66,12 +66,6 @@ pub enum IdentityError {
 }
 
 impl Identity {
-    /// When the certificate expires, in seconds since 1970; none where it does not say.
-    pub(super) fn expires(&self) -> Option<i64> {
-        let (_, leaf) = x509_parser::parse_x509_certificate(self.chain.first()?).ok()?;
-        Some(leaf.validity().not_after.timestamp())
-    }
-
     /// Reads a certificate chain (server's first) and its private key from PEM files.
     pub fn from_pem_files(certificate: &Path, key: &Path) -> Result<Self, IdentityError> {
         let chain = read_file("certificate", certificate)?;
@@ -107,6 +101,21 @@ impl Identity {
         Ok(Self { chain, key })
     }
 
+    /// Whether certificate and key work together.
+    pub fn check(&self) -> Result<(), IdentityError> {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        rustls::ServerConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[&rustls::version::TLS13])?
+            .with_no_client_auth()
+            .with_single_cert(self.chain.clone(), self.key.clone_key())?;
+        Ok(())
+    }
+
+    /// When the server's own certificate is good; nothing where it cannot be read.
+    pub fn validity(&self) -> Option<Validity> {
+        Validity::of(self.chain.first()?)
+    }
+
     /// The listener's configuration.
     pub(super) fn quic(
         self,
@@ -134,6 +143,32 @@ impl Identity {
         let mut config = quinn::ServerConfig::with_crypto(Arc::new(tls));
         config.transport_config(Arc::new(transport(bounds, windows)));
         Ok(config)
+    }
+}
+
+/// From when until when a certificate is good, in Unix seconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Validity {
+    /// The first second.
+    pub not_before: i64,
+    /// The last.
+    pub not_after: i64,
+}
+
+impl Validity {
+    /// Of one certificate; nothing where it is none.
+    fn of(certificate: &CertificateDer<'_>) -> Option<Self> {
+        let (_, parsed) = x509_parser::parse_x509_certificate(certificate).ok()?;
+        let validity = parsed.validity();
+        let (not_before, not_after) = (validity.not_before, validity.not_after);
+        Some(Self { not_before: not_before.timestamp(), not_after: not_after.timestamp() })
+    }
+
+    /// The shortest validity of the certificates in a PEM file.
+    pub fn of_pem_file(path: &Path) -> Result<Option<Self>, IdentityError> {
+        let pem = read_file("certificate", path)?;
+        let all = CertificateDer::pem_slice_iter(&pem).filter_map(|der| Self::of(&der.ok()?));
+        Ok(all.min_by_key(|validity| validity.not_after))
     }
 }
 
@@ -168,11 +203,14 @@ mod tests {
         };
         assert!(refused("", &made.server_key).contains("no certificate in the text given"));
         assert!(refused(&made.server_pem, &made.server_pem).contains("no private key"));
-        let good = Identity::from_pem(&made.server_pem, &made.server_key).unwrap();
+        let identity = Identity::from_pem(&made.server_pem, &made.server_key).unwrap();
+        assert!(identity.check().is_ok());
+        let Validity { not_before, not_after } = identity.validity().unwrap();
         // rcgen's, where nothing is said: the year 4096.
-        assert_eq!(good.expires(), Some(67_090_118_400));
+        assert!(not_before < not_after && not_after == 67_090_118_400);
         let windows = Windows { stream: 1, receive: 1, send: 1 };
         let other = Identity::from_pem(&made.server_pem, &made.client_key).unwrap();
+        assert!(matches!(other.check(), Err(IdentityError::Unusable(_))));
         assert!(matches!(
             other.quic(&Callers::Anyone, &ServerBounds::default(), windows),
             Err(IdentityError::Unusable(_))

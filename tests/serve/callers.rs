@@ -197,6 +197,6 @@ fn the_program_reads_certificates_and_list_again() {
         let error = String::from_utf8(ended.stderr).unwrap();
         assert!(ended.status.code() == Some(2) && error.contains(expected), "{error}");
     };
-    refused(&["--allow", "allow"], "--client-ca");
-    refused(&["--client-ca", "ca.pem", "--anyone-may-ask"], "cannot be used with");
+    refused(&["--allow", "allow"], "allow needs client-ca");
+    refused(&["--client-ca", "ca.pem", "--anyone-may-ask"], "contradict each other");
 }

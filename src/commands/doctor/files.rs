@@ -1,0 +1,199 @@
+//! What the operator gives: the database and its disk, certificates, the list of callers.
+
+use std::fs::OpenOptions;
+use std::io::{self, Read as _};
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rustix::fs::OFlags;
+use sotto::build::progress::{bytes, counted};
+use sotto::server::{Identity, KnownCallers, Validity};
+use sotto::shard::Database;
+use sotto::shard::header::file_bytes;
+use sotto::shard::manifest::SHARDS_DIR;
+
+use super::machine::now;
+use super::{Finding, serve};
+
+/// How long a disk is read, and how much at most.
+const DISK_TIME: Duration = Duration::from_secs(1);
+const DISK_BYTES_MAX: u64 = 1 << 30;
+/// Less says nothing of a disk.
+const DISK_BYTES_MIN: u64 = 32 << 20;
+/// Bytes of one read, as the system reads ahead; and what they have to be aligned to.
+const READ_BYTES: usize = 4 << 20;
+const ALIGNMENT: usize = 4096;
+/// A certificate is to be renewed so long before it ends.
+const RENEW_BEFORE_SECONDS: i64 = 14 * DAY_SECONDS;
+const DAY_SECONDS: i64 = 24 * 3600;
+
+/// Opens the database as the server does.
+pub(super) fn open(directory: &Path) -> Result<Database, String> {
+    Database::open(directory).map_err(|error| serve::explain(&error))
+}
+
+/// What it is, and the disk below it.
+pub(super) fn database(database: &Database, args: &serve::Args) -> [Finding; 2] {
+    let shards = u64::from(database.shard_count());
+    let size = bytes(shards * file_bytes(database.shape()));
+    let shards = counted(shards, "shard");
+    let found = format!("{shards}, {size}, epoch {}", database.epoch());
+    let target = Duration::from_millis(args.target_ms);
+    [Finding::new("database", found, "a database that opens"), disk(database, target)]
+}
+
+/// Whether a shard that is not in memory comes from the disk within half of the target, which is
+/// what the server leaves a query to wait for company.
+fn disk(database: &Database, target: Duration) -> Finding {
+    let shard_bytes = file_bytes(database.shape());
+    let wanted = (shard_bytes as f64 / target.div_f64(2.0).as_secs_f64()) as u64;
+    let expected = format!("{}/s, which reads a shard in half of target-ms", bytes(wanted));
+    let folder = database.directory().join(SHARDS_DIR);
+    let paths = database.manifest().shards.iter().map(|entry| folder.join(&entry.file));
+    match read_past_cache(paths) {
+        Err(error) => Finding::new("disk", format!("not measured: {error}"), expected)
+            .warn("lay the database on a disk of this machine, with ext4 or xfs"),
+        Ok((read, _)) if read < DISK_BYTES_MIN => {
+            let found = format!("not measured: {} tell nothing of a disk", bytes(read));
+            Finding::new("disk", found, expected)
+        }
+        Ok((read, elapsed)) => {
+            let speed = (read as f64 / elapsed.as_secs_f64()) as u64;
+            let finding = Finding::new("disk", format!("{}/s", bytes(speed)), expected);
+            match speed < wanted {
+                true => finding.warn(
+                    "lay the database on a faster disk, have memory for all of it, or build more \
+                     and smaller shards (sotto build --shards)",
+                ),
+                false => finding,
+            }
+        }
+    }
+}
+
+/// Reads files from front to back and past the system's cache, which a server beside us may need,
+/// for a second or so.
+fn read_past_cache(paths: impl Iterator<Item = PathBuf>) -> io::Result<(u64, Duration)> {
+    let mut memory = vec![0; READ_BYTES + ALIGNMENT];
+    let start = memory.as_ptr().align_offset(ALIGNMENT);
+    let buffer = &mut memory[start..start + READ_BYTES];
+    let (begun, mut read) = (Instant::now(), 0);
+    for path in paths {
+        let direct = OFlags::DIRECT.bits() as i32;
+        let mut file = OpenOptions::new().read(true).custom_flags(direct).open(path)?;
+        loop {
+            let more = file.read(buffer)?;
+            read += more as u64;
+            if begun.elapsed() > DISK_TIME || read >= DISK_BYTES_MAX {
+                return Ok((read, begun.elapsed()));
+            }
+            if more < buffer.len() {
+                break;
+            }
+        }
+    }
+    Ok((read, begun.elapsed()))
+}
+
+/// Certificate and key, and who may call.
+pub(super) fn certificates(args: &serve::Args) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    if let (Some(certificate), Some(key)) = (&args.cert, &args.key) {
+        findings.push(identity(certificate, key));
+        findings.push(secrecy(key));
+    }
+    if let Some(authority) = &args.client_ca {
+        let expected = "an authority whose certificate is good";
+        findings.push(match KnownCallers::from_files(authority, args.allow.as_deref()) {
+            Err(error) => Finding::new("callers", error.to_string(), expected)
+                .fail("mend the file (--client-ca, --allow)"),
+            Ok(_) => {
+                let validity = Validity::of_pem_file(authority).ok().flatten();
+                in_time("callers", validity, expected)
+            }
+        });
+    }
+    findings
+}
+
+fn identity(certificate: &Path, key: &Path) -> Finding {
+    let expected = "a certificate that is good, and its key";
+    let read = Identity::from_pem_files(certificate, key);
+    match read.and_then(|identity| identity.check().map(|()| identity)) {
+        Ok(identity) => in_time("certificate", identity.validity(), expected),
+        Err(error) => Finding::new("certificate", error.to_string(), expected)
+            .fail("give PEM files that belong together (--cert, --key)"),
+    }
+}
+
+/// Whether a certificate is good now, and for some time.
+fn in_time(check: &'static str, validity: Option<Validity>, expected: &str) -> Finding {
+    let Some(Validity { not_before, not_after }) = validity else {
+        let found = "when it ends cannot be read";
+        return Finding::new(check, found, expected).warn("renew it with another tool");
+    };
+    let left = not_after - now();
+    let days = |seconds: i64| counted((seconds / DAY_SECONDS).unsigned_abs(), "day");
+    if now() < not_before {
+        let found = format!("good only in {}", days(not_before - now()));
+        return Finding::new(check, found, expected).fail("set the clock, or wait");
+    }
+    if left < 0 {
+        let found = format!("ended {} ago", days(left));
+        return Finding::new(check, found, expected)
+            .fail("renew it; `kill -HUP` has the server read it");
+    }
+    let finding = Finding::new(check, format!("good for {}", days(left)), expected);
+    match left < RENEW_BEFORE_SECONDS {
+        true => finding.warn("renew it; `kill -HUP` has the server read it"),
+        false => finding,
+    }
+}
+
+/// Whether the key is the server's alone.
+fn secrecy(key: &Path) -> Finding {
+    const ANYONE: u32 = 0o007;
+    let expected = "no access for others";
+    match std::fs::metadata(key).map(|found| found.permissions().mode() & 0o777) {
+        Ok(mode) if mode & ANYONE != 0 => Finding::new("key", format!("mode {mode:03o}"), expected)
+            .warn(format!("chmod o= {}", key.display())),
+        Ok(mode) => Finding::new("key", format!("mode {mode:03o}"), expected),
+        Err(error) => Finding::new("key", error.to_string(), expected).fail("give a file (--key)"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Status;
+    use super::*;
+
+    #[test]
+    fn certificates_are_in_time_or_not() {
+        let status = |before: i64, after: i64| {
+            let (not_before, not_after) = (now() + before, now() + after);
+            in_time("certificate", Some(Validity { not_before, not_after }), "").status
+        };
+        assert_eq!(status(-10, 100 * DAY_SECONDS), Status::Ok);
+        assert_eq!(status(-10, 10 * DAY_SECONDS), Status::Warn);
+        assert_eq!(status(-20 * DAY_SECONDS, -10), Status::Fail);
+        assert_eq!(status(DAY_SECONDS, 100 * DAY_SECONDS), Status::Fail);
+        assert_eq!(in_time("certificate", None, "").status, Status::Warn);
+    }
+
+    #[test]
+    fn files_are_read_up_to_their_end() {
+        // Of the source tree's disk: a temporary folder may be one that has no disk.
+        let folder = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+        let sizes = [READ_BYTES + 3 * ALIGNMENT, ALIGNMENT, 0];
+        let paths: Vec<PathBuf> =
+            (0..sizes.len()).map(|n| folder.path().join(n.to_string())).collect();
+        for (path, size) in paths.iter().zip(sizes) {
+            std::fs::write(path, vec![1; size]).unwrap();
+        }
+        match read_past_cache(paths.into_iter()) {
+            Ok((read, _)) => assert_eq!(read, sizes.iter().sum::<usize>() as u64),
+            Err(error) => println!("skipped: no reading past the cache here: {error}"),
+        }
+    }
+}

@@ -1,0 +1,221 @@
+//! What `deploy` ships: its unit and configuration start a server that answers, its keys are
+//! options, the metrics it names exist, every alert is tried and has an entry in the runbook.
+
+#![allow(clippy::unwrap_used)]
+
+mod program;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+
+use program::{KNOWN, Made, run, sotto};
+use sotto::wire::Status;
+
+fn deploy() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy")
+}
+
+fn text(name: &str) -> String {
+    fs::read_to_string(deploy().join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+/// Every file below `deploy`, with its text.
+fn all_texts() -> Vec<(PathBuf, String)> {
+    let (mut folders, mut found) = (vec![deploy()], Vec::new());
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            match path.is_dir() {
+                true => folders.push(path),
+                false => found.push((path.clone(), fs::read_to_string(path).unwrap())),
+            }
+        }
+    }
+    assert!(found.len() > 15, "{found:?}");
+    found
+}
+
+/// Words of lower-case letters, digits and underscores that begin so.
+fn words<'a>(text: &'a str, start: &'a str) -> impl Iterator<Item = &'a str> {
+    let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+    text.split(move |c| !inner(c)).filter(move |word| word.starts_with(start))
+}
+
+/// Values of `name = ...` lines of a unit file.
+fn settings<'a>(unit: &'a str, name: &str) -> Vec<&'a str> {
+    let start = format!("{name}=");
+    unit.lines().filter_map(|line| line.strip_prefix(&start)).collect()
+}
+
+/// The configuration that is shipped, with a test's folders in place of the system's.
+fn shipped_configuration(made: &Made) -> String {
+    let folder = made.folder().to_str().unwrap();
+    let shipped = text("sotto.toml");
+    let renamed = [
+        ("/var/lib/sotto", folder.to_owned()),
+        ("/etc/sotto/clients-ca.pem", format!("{folder}/certs/ca.pem")),
+        ("/etc/sotto/server", format!("{folder}/certs/server")),
+        ("0.0.0.0:4433", "127.0.0.1:0".to_owned()),
+        ("# admin = \"127.0.0.1:9464\"", "# admin = \"off\"".to_owned()),
+    ];
+    renamed.iter().fold(shipped, |text, (from, to)| {
+        assert!(text.contains(from), "{from} is not in sotto.toml");
+        text.replace(from, to)
+    })
+}
+
+/// A server of the program; killed where a test ends before it.
+struct Serving(Child);
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn the_shipped_unit_and_configuration_start_a_server_that_answers() {
+    let made = Made::new();
+    let configuration = made.write("sotto.toml", &shipped_configuration(&made));
+    let unit = text("sotto.service");
+    let start = settings(&unit, "ExecStart");
+    let command: Vec<&str> = start[0].split(' ').collect();
+    assert_eq!((start.len(), command[0]), (1, "/usr/bin/sotto"));
+    assert_eq!(command.last(), Some(&"/etc/sotto/sotto.toml"));
+    let inner = &command[1..command.len() - 1];
+    let mut server = sotto(&[inner, &[&configuration]].concat());
+    // The admin port's default may be taken on this machine; the rest is as shipped.
+    server.env("SOTTO_ADMIN", "off").env("SOTTO_LOG", "warn").stdout(Stdio::piped());
+    let mut server = Serving(server.spawn().unwrap());
+    let mut line = String::new();
+    BufReader::new(server.0.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let port = line.trim_end().strip_prefix("listening on 127.0.0.1:").unwrap();
+    let (address, certs) = (format!("localhost:{port}"), made.path("certs"));
+    let mut lookup = sotto(&["lookup", "--server", &address, "--accept-shard-records", "50"]);
+    lookup.arg("--ca").arg(certs.join("ca.pem"));
+    lookup.arg("--client-cert").arg(certs.join("client.pem"));
+    lookup.arg("--client-key").arg(certs.join("client.key"));
+    lookup.arg("--operator-key").arg(made.path("db/operator.pub")).arg(KNOWN.0);
+    let (code, out, err) = run(&mut lookup);
+    assert_eq!((code, out), (0, format!("{}\t{}\n", KNOWN.0, KNOWN.1)), "{err}");
+    // What the unit says of leaving is long enough for all that the server may wait for.
+    use sotto::limits::{CLOSE_TIMEOUT, DRAIN_TIMEOUT, ENGINES_LEAVE_TIMEOUT};
+    let leaves = (DRAIN_TIMEOUT + ENGINES_LEAVE_TIMEOUT + CLOSE_TIMEOUT).as_secs();
+    let patience: u64 = settings(&unit, "TimeoutStopSec")[0].parse().unwrap();
+    assert!(patience > leaves, "{patience} s, and leaving may take {leaves}");
+    assert_eq!(settings(&unit, "ExecReload"), ["kill -HUP $MAINPID"]);
+    let pid = rustix::process::Pid::from_child(&server.0);
+    for signal in [rustix::process::Signal::HUP, rustix::process::Signal::TERM] {
+        rustix::process::kill_process(pid, signal).unwrap();
+    }
+    assert!(server.0.wait().unwrap().success());
+}
+
+/// Keys of lines `key = value`, those that are commented out too.
+fn keys(toml: &str) -> BTreeSet<&str> {
+    let is_key = |key: &&str| {
+        !key.is_empty() && !key.contains(|c: char| c != '-' && !c.is_ascii_lowercase())
+    };
+    let lines = toml.lines().map(|line| line.trim_start_matches("# "));
+    lines.filter_map(|line| Some(line.split_once(" =")?.0)).filter(is_key).collect()
+}
+
+#[test]
+fn the_shipped_configuration_has_every_option() {
+    let (code, out, err) = run(&mut sotto(&["config"]));
+    assert_eq!(code, 0, "{err}");
+    let shipped = text("sotto.toml");
+    let missing: Vec<_> = keys(&out).difference(&keys(&shipped)).cloned().collect();
+    assert!(missing.is_empty(), "sotto.toml does not speak of {missing:?}");
+}
+
+#[test]
+fn every_metric_that_is_named_exists() {
+    let list = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/metrics.txt"));
+    let list = list.unwrap();
+    let mut names = BTreeSet::new();
+    for line in list.lines() {
+        let [name, kind, _labels] = line.split(' ').collect::<Vec<_>>()[..] else {
+            panic!("{line:?}: expected `name type labels`");
+        };
+        names.insert(name.to_owned());
+        if kind == "histogram" {
+            names.extend(["bucket", "sum", "count"].map(|part| format!("{name}_{part}")));
+        }
+    }
+    let mut named = BTreeSet::new();
+    for (path, text) in all_texts() {
+        for name in words(&text, "sotto_").chain(words(&text, "process_")) {
+            assert!(names.contains(name), "{}: {name} is no metric", path.display());
+            named.insert(name.to_owned());
+        }
+    }
+    assert!(named.len() > 50, "{named:?}");
+    // Values of labels, where a list of them is part of the program.
+    let outcomes = Status::ALL.map(|status| status.name().to_ascii_lowercase());
+    for (path, text) in all_texts() {
+        for part in text.split("outcome=").skip(1) {
+            let value = part.split(['"', '\\']).find(|part| !part.is_empty() && *part != "~");
+            let known = value.is_some_and(|value| outcomes.contains(&value.to_owned()));
+            assert!(known, "{}: outcome {value:?}", path.display());
+        }
+    }
+}
+
+#[test]
+fn every_alert_is_tried_and_has_an_entry_in_the_runbook() {
+    let alerts = text("prometheus/alerts.yml");
+    let names: Vec<&str> =
+        alerts.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")).collect();
+    assert!(names.len() >= 15, "{names:?}");
+    let links: Vec<&str> = alerts
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("runbook_url: RUNBOOK.md#"))
+        .collect();
+    let expected: Vec<String> = names.iter().map(|name| name.to_ascii_lowercase()).collect();
+    assert_eq!(links, expected, "an alert links to another's entry");
+    let runbook = text("RUNBOOK.md");
+    let headings: Vec<&str> = runbook.lines().filter_map(|line| line.strip_prefix("## ")).collect();
+    assert_eq!(headings, names, "the runbook has other entries, or in another order");
+    let tests = text("prometheus/alerts.test.yml");
+    for name in names {
+        let fires = format!("labels: '{{alertname=\"{name}\"}}', value: 1");
+        assert!(tests.contains(&fires), "no test in which {name} fires");
+    }
+}
+
+#[test]
+fn the_dashboard_is_whole() {
+    let dashboard: serde_json::Value = serde_json::from_str(&text("grafana/sotto.json")).unwrap();
+    let panels = dashboard["panels"].as_array().unwrap();
+    let ids: BTreeSet<u64> = panels.iter().map(|panel| panel["id"].as_u64().unwrap()).collect();
+    assert_eq!(ids.len(), panels.len(), "two panels with one id");
+    for panel in panels.iter().filter(|panel| panel["type"] != "row") {
+        let targets = panel["targets"].as_array().unwrap();
+        assert!(!targets.is_empty(), "{}", panel["title"]);
+        for target in targets {
+            let expression = target["expr"].as_str().unwrap();
+            assert!(expression.contains("job=~\"$job\""), "{expression}: of every job");
+        }
+    }
+}
+
+#[test]
+fn the_system_settings_are_what_the_program_asks_for() {
+    let shipped = text("90-sotto.conf");
+    let value = |name: &str| -> u64 {
+        let line = shipped.lines().find_map(|line| line.strip_prefix(name));
+        line.unwrap().trim_start_matches(" = ").parse().unwrap()
+    };
+    let socket = sotto::limits::SOCKET_BYTES as u64;
+    assert_eq!((value("net.core.rmem_max"), value("net.core.wmem_max")), (socket, socket));
+    let shards = u64::from(sotto::limits::SHARDS_MAX);
+    assert_eq!(value("vm.max_map_count"), 2 * shards + 1_000);
+    // The chart and the image know the same user.
+    assert!(text("Containerfile").contains("--uid 10001"));
+    assert!(text("helm/sotto/templates/statefulset.yaml").contains("runAsUser: 10001"));
+}

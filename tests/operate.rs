@@ -1,0 +1,290 @@
+//! `sotto config` and `sotto doctor` as programs: which layer holds, what is refused, what is said.
+
+#![allow(clippy::unwrap_used)]
+
+mod program;
+
+use std::process::Command;
+
+use program::{Made, run, sotto};
+use rcgen::{CertificateParams, KeyPair, date_time_ymd};
+use serde_json::Value;
+
+/// What `sotto config` says of one option: the value as it stands there, and where it is from.
+fn said(output: &str, key: &str) -> (String, String) {
+    let is_meant = |line: &&str| {
+        let name = line.trim_start_matches("# ").split(" =").next();
+        line.contains(" =") && name == Some(key)
+    };
+    let line = output.lines().find(is_meant).unwrap_or_else(|| panic!("{key}: {output}"));
+    let (line, source) = line.rsplit_once(" # ").unwrap();
+    (line.split_once('=').unwrap().1.trim().to_owned(), source.to_owned())
+}
+
+#[test]
+fn a_flag_comes_before_the_environment_before_the_file_before_the_default() {
+    let made = tempfile::tempdir().unwrap();
+    let file = made.path().join("sotto.toml");
+    std::fs::write(&file, "target-ms = 300\nmemory = 30\nisa = 'avx2'\n").unwrap();
+    let file = file.to_str().unwrap();
+    let mut command = sotto(&["config", "--config", file, "--target-ms", "100"]);
+    command.env("SOTTO_TARGET_MS", "200").env("SOTTO_MEMORY", "20");
+    let (code, out, err) = run(&mut command);
+    assert_eq!((code, &*err), (0, ""));
+    let expected = |value: &str, source: &str| (value.to_owned(), source.to_owned());
+    assert_eq!(said(&out, "target-ms"), expected("100", "flag"));
+    assert_eq!(said(&out, "memory"), expected("20", "environment SOTTO_MEMORY"));
+    assert_eq!(said(&out, "isa"), expected("\"avx2\"", &format!("file {file}")));
+    assert_eq!(said(&out, "engine"), expected("\"auto\"", "default"));
+    assert_eq!(said(&out, "db"), expected("", "not set"));
+    // The file itself may be named by the environment.
+    let (_, out, _) = run(sotto(&["config"]).env("SOTTO_CONFIG", file));
+    assert_eq!(said(&out, "target-ms"), expected("300", &format!("file {file}")));
+}
+
+#[test]
+fn switches_and_lists_come_from_every_layer() {
+    let made = tempfile::tempdir().unwrap();
+    let file = made.path().join("sotto.toml");
+    std::fs::write(&file, "gpu = [1, 'b']\nanyone-may-ask = true\n").unwrap();
+    let file = ["config", "--config", file.to_str().unwrap()];
+    let of = |command: &mut Command| {
+        let (code, out, err) = run(command);
+        assert_eq!((code, &*err), (0, ""), "{command:?}");
+        (said(&out, "gpu").0, said(&out, "anyone-may-ask").0)
+    };
+    let pair = |gpu: &str, switch: &str| (gpu.to_owned(), switch.to_owned());
+    assert_eq!(of(&mut sotto(&["config"])), pair("", "false"));
+    assert_eq!(of(&mut sotto(&file)), pair("[1, \"b\"]", "true"));
+    let environment = |command: &mut Command| {
+        of(command.env("SOTTO_GPU", "c,2").env("SOTTO_ANYONE_MAY_ASK", "false"))
+    };
+    assert_eq!(environment(&mut sotto(&file)), pair("[\"c\", 2]", "false"));
+    let flags = [&file[..], &["--gpu", "d", "--gpu", "3", "--anyone-may-ask"]].concat();
+    assert_eq!(environment(&mut sotto(&flags)), pair("[\"d\", 3]", "true"));
+    let off = [&file[..], &["--anyone-may-ask=false"]].concat();
+    assert_eq!(of(&mut sotto(&off)).1, "false");
+}
+
+#[test]
+fn what_config_prints_may_be_given_back() {
+    let made = tempfile::tempdir().unwrap();
+    let first = [
+        "config",
+        "--db",
+        "/srv/a \"b\"",
+        "--listen=[::1]:0",
+        "--cert=c.pem",
+        "--key=k.pem",
+        "--anyone-may-ask",
+        "--gpu=0",
+        "--gpu=h200",
+        "--memory=900",
+        "--threads=3",
+        "--isa=portable",
+    ];
+    let (code, out, err) = run(&mut sotto(&first));
+    assert_eq!((code, &*err), (0, ""));
+    let file = made.path().join("sotto.toml");
+    std::fs::write(&file, &out).unwrap();
+    let (code, again, err) = run(&mut sotto(&["config", "--config", file.to_str().unwrap()]));
+    assert_eq!((code, &*err), (0, ""));
+    let values = |out: &str| out.parse::<toml::Table>().unwrap();
+    assert_eq!(values(&out), values(&again));
+    assert_eq!(values(&out)["db"].as_str(), Some("/srv/a \"b\""));
+    let keys = ["db", "listen", "gpu", "anyone-may-ask", "engine", "target-ms"];
+    for key in keys {
+        assert_eq!(said(&again, key).1, format!("file {}", file.display()), "{again}");
+    }
+}
+
+#[test]
+fn what_is_wrong_is_said_with_its_place_and_exit_code_2() {
+    let made = tempfile::tempdir().unwrap();
+    let file = made.path().join("sotto.toml");
+    let name = file.to_str().unwrap();
+    let refused = |command: &mut Command, expected: &str| {
+        let (code, out, err) = run(command);
+        assert_eq!((code, &*out), (2, ""), "{command:?}: {err}");
+        let first = err.lines().next().unwrap();
+        assert!(first.starts_with("error: ") && first.contains(expected), "{err}");
+    };
+    refused(&mut sotto(&["serve", "--config", name]), "cannot read the configuration");
+    for (text, expected) in [
+        ("taget-ms = 1", "unknown key `taget-ms`: did you mean `target-ms`?"),
+        ("target-ms = true", "target-ms: found boolean (true), expected one text or number"),
+        ("listen = 4433", "listen: invalid value '4433' for '--listen <ADDR:PORT>'"),
+        ("db = 'x'\nlisten", ", line 2: "),
+    ] {
+        std::fs::write(&file, text).unwrap();
+        for command in ["serve", "config", "doctor"] {
+            refused(&mut sotto(&[command, "--config", name]), name);
+            refused(&mut sotto(&[command, "--config", name]), expected);
+        }
+    }
+    std::fs::write(&file, "anyone-may-ask = true").unwrap();
+    refused(
+        &mut sotto(&["serve"]),
+        "db is not set: give --db, SOTTO_DB, or `db = ...` in a --config file",
+    );
+    refused(sotto(&["config"]).env("SOTTO_TARGET_MS", "soon"), "'soon' for '--target-ms <MS>'");
+    refused(sotto(&["config"]).env("SOTTO_ANYONE_MAY_ASK", "1"), "'1' for '--anyone-may-ask");
+    // What options want of each other, whatever layers they come from.
+    let contradict = "anyone-may-ask and client-ca contradict each other";
+    let file = ["config", "--config", name];
+    refused(sotto(&file).env("SOTTO_CLIENT_CA", "x"), contradict);
+    refused(&mut sotto(&[&file[..], &["--client-ca", "x"]].concat()), contradict);
+    refused(&mut sotto(&["serve", "--anyone-may-ask", "--client-ca=x"]), contradict);
+    refused(sotto(&["serve"]).env("SOTTO_ALLOW", "x"), "allow needs client-ca");
+    std::fs::write(name, "client-ca = 'x'").unwrap();
+    let (code, _, err) = run(sotto(&file).env("SOTTO_ALLOW", "y"));
+    assert_eq!(code, 0, "{err}");
+}
+
+/// Findings of `sotto doctor --json`, by their check.
+struct Findings(Vec<Value>);
+
+impl Findings {
+    fn of(command: &mut Command) -> (i32, Self) {
+        let (code, out, err) = run(command);
+        let parsed = serde_json::from_str(&out).unwrap_or_else(|_| panic!("{out}{err}"));
+        (code, Self(parsed))
+    }
+
+    fn get(&self, check: &str, field: &str) -> &str {
+        let finding = self.0.iter().find(|finding| finding["check"] == check);
+        let finding = finding.unwrap_or_else(|| panic!("no {check}: {:?}", self.0));
+        finding[field].as_str().unwrap_or_else(|| panic!("{check} has no {field}"))
+    }
+
+    fn failed(&self) -> Vec<&str> {
+        let failed = self.0.iter().filter(|finding| finding["status"] == "fail");
+        failed.map(|finding| finding["check"].as_str().unwrap()).collect()
+    }
+}
+
+impl Made {
+    /// `sotto doctor --json` with all that a server is given.
+    fn doctor(&self, more: &[&str]) -> Command {
+        let certs = self.path("certs");
+        let mut command = sotto(&["doctor", "--json", "--listen", "127.0.0.1:0"]);
+        command.arg("--db").arg(self.path("db"));
+        command.arg("--cert").arg(certs.join("server.pem"));
+        command.arg("--key").arg(certs.join("server.key")).args(more);
+        command
+    }
+}
+
+#[test]
+fn doctor_finds_nothing_that_fails_where_a_server_would_serve() {
+    let made = Made::new();
+    let ca = made.text("certs/ca.pem");
+    let (code, findings) = Findings::of(&mut made.doctor(&["--client-ca", &ca]));
+    assert_eq!((code, findings.failed()), (0, vec![]));
+    for check in [
+        "options",
+        "processor",
+        "gpu",
+        "engines",
+        "database",
+        "disk",
+        "certificate",
+        "key",
+        "callers",
+        "memory",
+        "files",
+        "maps",
+        "address",
+        "receive buffer",
+        "send buffer",
+        "large pages",
+        "clock",
+    ] {
+        for field in ["found", "expected"] {
+            assert_ne!(findings.get(check, field), "", "{check} {field}");
+        }
+        let is_well = findings.get(check, "status") == "ok";
+        assert_eq!(findings.get(check, "advice").is_empty(), is_well, "{check}");
+    }
+    assert!(findings.get("database", "found").starts_with("2 shards, "));
+    // For a person: one line each, in the same order, and what was not given.
+    let (code, out, _) = run(&mut sotto(&["doctor"]));
+    assert_eq!(code, 0, "{out}");
+    let last = out.lines().last().unwrap();
+    assert!(last.starts_with("not given, so not checked: database and disk (--db)"), "{out}");
+    for line in out.lines().filter(|line| *line != last) {
+        assert!(line.starts_with("ok    ") || line.starts_with("warn  "), "{out}");
+    }
+}
+
+#[test]
+fn doctor_fails_what_would_keep_a_server_from_serving() {
+    let made = Made::new();
+    let fails = |more: &[&str], check: &str, found: &str| {
+        let (code, findings) = Findings::of(&mut made.doctor(more));
+        assert_eq!((code, findings.failed()), (1, vec![check]), "{:?}", findings.0);
+        assert!(findings.get(check, "found").contains(found), "{:?}", findings.0);
+        assert_ne!(findings.get(check, "advice"), "");
+    };
+    fails(&["--memory", "1"], "memory", "do not hold one full batch");
+    fails(&["--allow", "x"], "options", "allow needs client-ca");
+    fails(&["--client-ca", &made.text("records.csv")], "callers", "no authority's certificate");
+    fails(&["--gpu", "no-such"], "engines", "a GPU was asked for");
+    let taken = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let taken = taken.local_addr().unwrap().to_string();
+    let bare =
+        |arguments: &[&str]| Findings::of(&mut sotto(&[&["doctor", "--json"], arguments].concat()));
+    let (code, findings) = bare(&["--listen", &taken]);
+    assert_eq!((code, findings.get("address", "status")), (0, "warn"));
+    let (code, findings) = bare(&["--listen", "0.0.0.0:0"]);
+    assert_eq!((code, findings.failed()), (1, vec!["options"]));
+    let (code, findings) = bare(&["--listen", "192.0.2.1:4433", "--anyone-may-ask"]);
+    assert_eq!((code, findings.failed()), (1, vec!["address"]));
+    let (code, findings) = bare(&["--db", &made.text("certs")]);
+    assert_eq!((code, findings.failed()), (1, vec!["database"]));
+    assert!(findings.get("database", "found").contains("is not a finished database"));
+}
+
+#[test]
+fn doctor_reads_certificates_and_their_dates() {
+    let made = Made::new();
+    let write = |name: &str, year: i32| {
+        let mut params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+        (params.not_before, params.not_after) =
+            (date_time_ymd(2000, 1, 1), date_time_ymd(year, 1, 1));
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.self_signed(&key).unwrap();
+        let key = made.write(&format!("{name}.key"), &key.serialize_pem());
+        (made.write(&format!("{name}.pem"), &certificate.pem()), key)
+    };
+    let ((old, old_key), (good, good_key)) = (write("old", 2001), write("good", 2999));
+    let of = |certificate: &str, key: &str| {
+        Findings::of(&mut sotto(&["doctor", "--json", "--cert", certificate, "--key", key]))
+    };
+    let (code, findings) = of(&good, &good_key);
+    assert_eq!((code, findings.get("certificate", "status")), (0, "ok"));
+    assert!(findings.get("certificate", "found").starts_with("good for "));
+    let (code, findings) = of(&old, &old_key);
+    assert_eq!((code, findings.failed()), (1, vec!["certificate"]));
+    assert!(findings.get("certificate", "found").starts_with("ended "));
+    let (code, findings) = of(&good, &old_key);
+    assert_eq!((code, findings.failed()), (1, vec!["certificate"]));
+    let (code, findings) = of("/nonexistent", &good_key);
+    assert_eq!((code, findings.failed()), (1, vec!["certificate"]));
+    // What others may read is no secret.
+    use std::os::unix::fs::PermissionsExt as _;
+    for (mode, expected) in [(0o644, "warn"), (0o640, "ok"), (0o600, "ok")] {
+        std::fs::set_permissions(&good_key, std::fs::Permissions::from_mode(mode)).unwrap();
+        let (_, findings) = of(&good, &good_key);
+        assert_eq!(findings.get("key", "status"), expected, "{mode:o}");
+    }
+}
+
+#[test]
+fn doctor_looks_at_the_limits_of_its_own_process() {
+    let script = format!("ulimit -n 64 && exec {} doctor --json", env!("CARGO_BIN_EXE_sotto"));
+    let (code, findings) = Findings::of(Command::new("bash").args(["-c", &script]));
+    assert_eq!((code, findings.failed()), (1, vec!["files"]));
+    assert_eq!(findings.get("files", "found"), "64");
+    assert!(findings.get("files", "advice").contains("LimitNOFILE=1024"));
+}
