@@ -3,10 +3,12 @@
 #
 # One command, nothing else running beside it, at least two cores: the server has the first, the
 # generator the second. For a standard shard and for 64 shards of 2^16 records: the highest rate
-# within 500 ms for 99% of the queries, then 1.2 and 2 times it; then two front-ends with equal
-# shares, and what the one feels of it when the other floods. Writes to
-# bench/record/<date>-<machine>-load/: what was printed, JSON, the server's log, machine.txt.
-# Some 10 minutes; --quick takes small databases and short runs, to show that it works.
+# within 500 ms for 99% of the queries, then 1.2 and 2 times it. Taking in what is refused costs the
+# server's one core time that its engine then lacks, so the same again with the engine alone on the
+# first core and the server's network beside the generator on the second ("apart"), as a server with
+# more cores has it; so too two front-ends with equal shares, and what the one feels of it when the
+# other floods. Writes to bench/record/<date>-<machine>-load/: what was printed, JSON, the server's
+# log, machine.txt. Some 15 minutes; --quick takes small databases and short runs, to show that it works.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -53,6 +55,24 @@ serve() {
         --accept-shard-records "$accept" --cpus 1)
 }
 
+# Leaves the first core to the engine: the server's other threads go to the generator's.
+apart() {
+    local thread
+    for thread in /proc/"$server"/task/*; do
+        grep -q '^\(engine\|sotto-engine\)' "$thread/comm" || taskset -pc 1 "${thread##*/}" >/dev/null
+    done
+}
+
+# Waits until the server computes.
+busy() {
+    local before=0 now=0
+    until [ $((now - before)) -gt 5 ]; do
+        before=$(cut -d' ' -f14 "/proc/$server/stat")
+        sleep 0.5
+        now=$(cut -d' ' -f14 "/proc/$server/stat")
+    done
+}
+
 # Runs the generator, keeps what it printed; an invalid run is a result like any other.
 load() {
     local file=$1
@@ -70,15 +90,19 @@ limit() { # the rate that a walk found
 for database in "standard $records 1" "many $many_records $many_shards"; do
     read -r what count shards <<<"$database"
     serve "$what" "$count" "$shards"
-    load "$what" --find-limit --slo-p99 500ms --rate 100 --front-ends 16
+    load "$what" --find-limit --slo-p99 500ms --rate 200 --front-ends 16
+    apart
+    load "$what-apart" --find-limit --slo-p99 500ms --rate 200 --front-ends 16
     if [ "$what" = standard ]; then
-        half=$(($(limit standard) * 2 / 5)) # each front-end's, four fifths of the limit together
+        half=$(($(limit standard-apart) * 2 / 5)) # each's, four fifths of the limit together
         echo "two front-ends, $half queries a second each" | tee "$out/flood.txt"
         for flood in 1 10; do
+            # Three times as long: it has to go on for as long as the one is measured.
             load "other-at-$flood" --rate $((half * flood)) --front-ends 1 --batch 64 \
-                --verify 0 --memory 4096 >/dev/null &
+                --verify 0 --memory 6144 --time "$((3 * seconds))s" >/dev/null &
             other=$!
-            load "one-beside-$flood" --rate "$half" --front-ends 1 --batch 8
+            busy
+            load "one-beside-$flood" --rate "$half" --front-ends 1
             wait "$other"
         done
     fi

@@ -79,6 +79,13 @@
 //! | [`LOAD_ANSWERS_UNVERIFIED_MAX`] | 1 024 | answers it keeps to decode: 12 MB, standard shape |
 //! | [`LOAD_ERROR_CLASSES_MAX`] | 32 | a peer's words are no way to fill its report |
 //! | [`TRACE_BYTES_MAX`] | 64 MiB | a trace it replays: five million frames |
+//! | [`OLD_EPOCH_TIME`] | 10 min | a client's calls end under the epoch they began with |
+//! | [`OLD_EPOCHS_MAX`] | 4 | each may have maps of its own for every shard |
+//! | [`SCRUB_MIB_PER_SECOND`] | 16 | a hundredth of a core; a shard in 15 s, 1 TiB in 18 hours |
+//! | [`SCRUB_PAUSE`] | 1 s | a small database is not read all the time |
+//! | [`SCRUB_PAUSE_MIN`] | 50 ms | small shards wake nobody a thousand times a second |
+//! | [`WATCH_TIME`] | 2 s | one look at a file's metadata |
+//! | [`RELOAD_PAUSE_MAX`] | 60 s | files that came late are found, the log is not flooded |
 //! | [`INPUT_RECORD_BYTES_MAX`] | 1 MiB | a builder's input line: an open quote ends here |
 //! | [`PARTITION_BUFFER_BYTES`] | 256 MiB | a builder's buffers for all partition files |
 //! | [`BUILD_MEMORY_BYTES`] | 1 GiB | shards built at once; a larger one is built alone |
@@ -248,6 +255,25 @@ pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(15);
 pub const ENGINES_LEAVE_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long leaving waits for peers to take note of it.
 pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How long queries of an epoch are answered after the next one came, unless told otherwise.
+pub const OLD_EPOCH_TIME: Duration = Duration::from_secs(600);
+/// Longest such time that an operator may set.
+pub const OLD_EPOCH_TIME_MAX: Duration = Duration::from_secs(30 * 86_400);
+/// Most epochs that are answered beside the newest.
+pub const OLD_EPOCHS_MAX: usize = 4;
+/// How fast shards are read again and compared, unless told otherwise.
+pub const SCRUB_MIB_PER_SECOND: u32 = 16;
+/// Pause between two rounds over all shards; so often old epochs are looked after at least.
+pub const SCRUB_PAUSE: Duration = Duration::from_secs(1);
+/// Shortest pause within a round.
+pub const SCRUB_PAUSE_MIN: Duration = Duration::from_millis(50);
+/// How often the manifest's file is looked at, unless told otherwise.
+pub const WATCH_TIME: Duration = Duration::from_secs(2);
+/// Longest time between two looks that an operator may set.
+pub const WATCH_TIME_MAX: Duration = Duration::from_secs(86_400);
+/// Longest pause before a manifest that was refused is read again.
+pub const RELOAD_PAUSE_MAX: Duration = Duration::from_secs(60);
 
 /// Largest manifest read from disk: 65 000 shards at about 400 bytes a line, doubled.
 pub const MANIFEST_BYTES_MAX: u64 = 64 << 20;

@@ -108,9 +108,9 @@ pub struct Placement {
     /// The processor's engines: one, but in tests.
     processors: usize,
     pass_cost: Cost,
-    /// At most one a shard.
+    /// At most one a shard that is not gone.
     debts: HashMap<u32, Debt>,
-    /// Shards whose upload failed, and from when on they may be tried again; at most one a shard.
+    /// Shards whose upload failed, and from when on they may be tried again; the same.
     refused: HashMap<u32, Instant>,
 }
 
@@ -253,6 +253,17 @@ impl Placement {
         let ended = self.devices[device].uploading.take();
         let (asked, _) = ended.expect("this is a bug: an upload ended that was not begun");
         self.refused.insert(asked.shard, now + limits::UPLOAD_AGAIN_AFTER);
+    }
+
+    /// The upload that was begun is of no shard that anybody asks for any more.
+    pub fn upload_dropped(&mut self, device: usize) {
+        self.devices[device].uploading = None;
+    }
+
+    /// Nothing is remembered of shards that are gone.
+    pub fn forget(&mut self, gone: impl Fn(u32) -> bool) {
+        self.debts.retain(|&shard, _| !gone(shard));
+        self.refused.retain(|&shard, _| !gone(shard));
     }
 
     /// A device failed: until it is up again others take its shards, and what it had is gone.
@@ -454,5 +465,28 @@ mod tests {
         assert_eq!(placement.begin_upload(start, 0), None);
         placement.up(0);
         assert!(wants(&mut placement, start, shard(1), room));
+    }
+
+    #[test]
+    fn nothing_is_remembered_of_a_shard_that_is_gone() {
+        let start = Instant::now();
+        let mut placement = measured(start, 40 * MS);
+        placement.passed(start, &[shard(1), shard(2)], 80 * MS);
+        for number in [3, 4] {
+            assert!(wants(&mut placement, start, shard(number), Presence::Room));
+            assert_eq!(placement.begin_upload(start, 0), Some(number));
+            placement.upload_failed(start, 0);
+        }
+        placement.forget(|shard| shard == 1 || shard == 3 || shard == 98);
+        let mut remembered: Vec<u32> = placement.debts.keys().copied().collect();
+        remembered.extend(placement.refused.keys());
+        remembered.sort_unstable();
+        assert_eq!(remembered, [2, 4]);
+        // An upload of one that is gone leaves nothing behind, and says nothing of the device.
+        assert!(wants(&mut placement, start, shard(5), Presence::Room));
+        assert_eq!(placement.begin_upload(start, 0), Some(5));
+        placement.upload_dropped(0);
+        assert_eq!(placement.devices[0].upload_time(BYTES), 100 * MS);
+        assert!(wants(&mut placement, start, shard(5), Presence::Room));
     }
 }

@@ -21,7 +21,7 @@ use sotto::engine::{
 };
 use sotto::params::Shape;
 use sotto::schedule::{Arrival, Caller, Owner, ScheduleBounds};
-use sotto::worker::{Job, Outcome, Queue, WorkCounters, Workers};
+use sotto::worker::{Content, Job, Outcome, Queue, WorkCounters, Workers};
 use tokio::sync::mpsc::unbounded_channel;
 
 /// A test that waits longer than this has failed.
@@ -365,9 +365,19 @@ fn shards_come_and_go_while_others_are_answered() {
     shards.ask(&mut engine, &[0, 1, 2, 3, 4, 5, 6, 7]).unwrap();
 }
 
-impl sotto::worker::Shards for Shards {
-    fn view(&self, shard: u32) -> Option<ShardView<'_>> {
-        Some(Shards::view(self, shard as usize))
+/// One of them, and all of them, as workers find them.
+struct One(Arc<Shards>, usize);
+struct All(Arc<Shards>);
+
+impl Content for One {
+    fn view(&self) -> ShardView<'_> {
+        self.0.view(self.1)
+    }
+}
+
+impl sotto::worker::Shards for All {
+    fn content(&self, shard: u32) -> Option<Arc<dyn Content>> {
+        Some(Arc::new(One(self.0.clone(), shard as usize)))
     }
 }
 
@@ -403,7 +413,8 @@ fn the_processor_answers_what_a_gpu_fails_at_and_the_gpu_comes_back() {
     let Some((engine, faults)) = shards.engine(3) else { return };
     let processor = select(EngineChoice::Cpu, IsaChoice::Auto, None).unwrap();
     let engines = vec![processor, Box::new(engine) as Box<dyn Engine>];
-    let workers = Workers::start(engines, shards.clone(), ScheduleBounds::default()).unwrap();
+    let all = Arc::new(All(shards.clone()));
+    let workers = Workers::start(engines, all, ScheduleBounds::default()).unwrap();
     let (queue, counters) = (workers.queue(), workers.counters());
     let mut asked = 0;
     let mut ask_until = |what: &str, done: &dyn Fn(&WorkCounters) -> bool| {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use sotto::engine::{ContentId, EncryptedQuery, ShardView};
 use sotto::params::{P, Shape};
 use sotto::scheme::KeyBundle;
-use sotto::worker::Shards;
+use sotto::worker::{Content, Shards};
 
 use crate::common::noise::Noise;
 
@@ -54,9 +54,21 @@ impl Pool {
     }
 }
 
-impl Shards for Pool {
-    fn view(&self, shard: u32) -> Option<ShardView<'_>> {
-        Some(self.shard(shard as usize))
+/// One shard of a pool.
+struct Window(Arc<Pool>, usize);
+
+impl Content for Window {
+    fn view(&self) -> ShardView<'_> {
+        self.0.shard(self.1)
+    }
+}
+
+/// The shards of a pool, as workers find them.
+pub(super) struct Windows(pub(super) Arc<Pool>);
+
+impl Shards for Windows {
+    fn content(&self, shard: u32) -> Option<Arc<dyn Content>> {
+        Some(Arc::new(Window(self.0.clone(), shard as usize)))
     }
 }
 

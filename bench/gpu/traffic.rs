@@ -14,7 +14,7 @@ use sotto::worker::{Job, Outcome, Queue, Workers};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use super::Plan;
-use super::shards::{Pool, renew_bundles};
+use super::shards::{Pool, Windows, renew_bundles};
 use crate::common::noise::Noise;
 use crate::common::report::{median, ms, rounded};
 
@@ -59,7 +59,8 @@ pub(super) fn measure(
     (shards, noise): (usize, Noise),
     plan: &Plan,
 ) -> Result<Traffic, Box<dyn Error>> {
-    let workers = Workers::start(vec![Box::new(engine)], pool.clone(), ScheduleBounds::default())?;
+    let (windows, bounds) = (Arc::new(Windows(pool.clone())), ScheduleBounds::default());
+    let workers = Workers::start(vec![Box::new(engine)], windows, bounds)?;
     let (sender, outcomes) = unbounded_channel();
     let queue = workers.queue();
     let sent = Vec::new();

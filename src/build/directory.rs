@@ -5,13 +5,23 @@
 use std::collections::HashSet;
 use std::fs::{self, File, TryLockError};
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::work::WorkDir;
 use super::{BuildError, BuildOptions, Interrupted, IoContext as _};
 use crate::shard::files::TEMPORARY_SUFFIX;
 use crate::shard::manifest::{MANIFEST_NAME, MANIFEST_PREVIOUS_NAME, SHARDS_DIR};
 use crate::shard::{Manifest, OpenError, ShardEntry};
+
+/// Locks a database directory against other builders, until what comes back is dropped.
+pub(super) fn lock(out: &Path) -> Result<File, BuildError> {
+    let lock = File::open(out).context("open", out)?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => Err(BuildError::Locked { path: out.to_owned() }),
+        Err(TryLockError::Error(error)) => Err(error).context("lock", out),
+    }
+}
 
 /// The database directory, locked against other builders.
 pub(super) struct Directory {
@@ -28,12 +38,7 @@ impl Directory {
         let out = options.out.clone();
         let created = !out.exists();
         fs::create_dir_all(&out).context("create", &out)?;
-        let lock = File::open(&out).context("open", &out)?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(BuildError::Locked { path: out }),
-            Err(TryLockError::Error(error)) => return Err(error).context("lock", &out),
-        }
+        let lock = lock(&out)?;
         let work = WorkDir::of(&out);
         if options.interrupted == Interrupted::Restart {
             work.remove()?;

@@ -23,6 +23,7 @@ mod make;
 pub mod partition;
 pub mod plan;
 pub mod progress;
+mod rollback;
 mod run;
 pub mod sample;
 mod work;
@@ -31,6 +32,7 @@ pub use check::Duplicates;
 pub use input::{Input, InputFormat, LineErrors};
 pub use plan::{Plan, plan};
 pub use progress::{Console, Progress, Silent};
+pub use rollback::{RolledBack, rollback};
 pub use run::{BuildReport, run};
 
 /// What happens to a database that is there already.
@@ -281,6 +283,14 @@ pub enum BuildError {
     OtherOperator {
         /// The key's file.
         path: PathBuf,
+    },
+    /// There is no way back to the epoch before.
+    #[error("{} cannot be rolled back, nothing was changed: {problem}", .path.display())]
+    NoRollback {
+        /// The database directory.
+        path: PathBuf,
+        /// Why.
+        problem: String,
     },
     /// The manifest cannot be made.
     #[error("the public parameters cannot be made: {0}")]

@@ -553,7 +553,7 @@ fn manifest_head(work: &WorkFile, created: u64) -> ManifestHead {
 }
 
 /// Unix seconds, or what SOURCE_DATE_EPOCH says, so that builds can be repeated to the byte.
-fn now() -> Result<u64, BuildError> {
+pub(super) fn now() -> Result<u64, BuildError> {
     let Some(fixed) = std::env::var_os("SOURCE_DATE_EPOCH") else {
         let since = SystemTime::now().duration_since(UNIX_EPOCH);
         return Ok(since.map_or(0, |since| since.as_secs()));

@@ -12,6 +12,7 @@ pub(crate) mod doctor;
 mod engine;
 pub(crate) mod inspect;
 pub(crate) mod lookup;
+pub(crate) mod rollback;
 pub(crate) mod sample;
 pub(crate) mod serve;
 pub(crate) mod verify;

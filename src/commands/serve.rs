@@ -19,7 +19,8 @@ use sotto::limits;
 use sotto::params::Shape;
 use sotto::server::{
     Admin, AdminCallers, AdminError, Callers, Desk, Doorkeeper, Identity, IdentityError,
-    KnownCallers, Server, ServerBounds, ServerError, ServerOptions, Stage, machine_bytes,
+    KnownCallers, Reloaded, Reloader, Server, ServerBounds, ServerError, ServerOptions, Stage,
+    machine_bytes,
 };
 use sotto::shard::{Database, OpenError, Opening};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -81,6 +82,18 @@ pub(crate) struct Args {
     /// How the log is written.
     #[arg(long, value_enum, value_name = "FORMAT", default_value_t = LogFormat::Human)]
     pub(super) log_format: LogFormat,
+    /// How long queries of an epoch are answered after the next one came.
+    #[arg(long, value_name = "N", default_value_t = limits::OLD_EPOCH_TIME.as_secs(),
+        value_parser = value_parser!(u64).range(..=limits::OLD_EPOCH_TIME_MAX.as_secs()))]
+    pub(super) old_epoch_seconds: u64,
+    /// How fast shards are read again in the background and compared with their digests; 0 is not
+    /// at all.
+    #[arg(long, value_name = "N", default_value_t = limits::SCRUB_MIB_PER_SECOND)]
+    pub(super) scrub_mib_per_second: u32,
+    /// How often to look whether there is a new manifest; 0 is never: then SIGHUP says so.
+    #[arg(long, value_name = "N", default_value_t = limits::WATCH_TIME.as_secs(),
+        value_parser = value_parser!(u64).range(..=limits::WATCH_TIME_MAX.as_secs()))]
+    pub(super) watch_seconds: u64,
 }
 
 impl Args {
@@ -196,10 +209,13 @@ pub(crate) fn run(args: Args) -> Ended {
     );
     let mut bounds = bounds(args.memory, database.shape())?;
     bounds.schedule.latency_target = Duration::from_millis(args.target_ms);
+    bounds.old_epoch_time = Duration::from_secs(args.old_epoch_seconds);
+    bounds.scrub_mib_per_second = args.scrub_mib_per_second;
     bounds.prove_every = Some(limits::PROVE_EVERY);
     tracing::info!("memory is at most {}", bounds.memory(database.shape()));
     let options = ServerOptions { listen, identity, callers, engines, bounds };
-    let ended = runtime.block_on(serve(options, Arc::new(database), door, desk));
+    let watch = Duration::from_secs(args.watch_seconds);
+    let ended = runtime.block_on(serve(options, Arc::new(database), door, desk, watch));
     // Does not wait for what was left behind.
     runtime.shutdown_background();
     ended
@@ -266,33 +282,65 @@ impl Door {
     }
 }
 
-/// Has everything read again at every SIGHUP, and when the operator asks for it at the desk.
-fn watch_door(door: Door, keeper: Doorkeeper, desk: &Desk, mut hangup: Signal) {
-    let read_again = Arc::new(move || door.read_again(&keeper));
-    let again = read_again.clone();
-    desk.on_reload(Box::new(move || {
-        let again = again.clone();
-        Box::pin(async move {
-            let done = |()| "certificates and callers were read again".into();
-            again().map(done).map_err(|error| error.to_string())
-        })
-    }));
-    tokio::spawn(async move {
-        while hangup.recv().await.is_some() {
-            // It has said what came of it.
-            let _ = read_again();
-        }
-    });
+/// What is read again at every SIGHUP, and when the operator asks for it at the desk: certificates
+/// and callers, then the database; where one cannot be used, nothing of its kind changes.
+struct Again {
+    door: Door,
+    keeper: Doorkeeper,
+    reloader: Reloader,
 }
 
+impl Again {
+    /// What came of it is in the log, too.
+    async fn read(&self) -> Result<String, String> {
+        let changed = self.door.read_again(&self.keeper);
+        let database = match self.reloader.reload().await {
+            Ok(Reloaded::Changed { epoch, .. }) => Ok(format!("epoch {epoch} is served now")),
+            Ok(Reloaded::Unchanged { epoch }) => Ok(format!("epoch {epoch} is served as before")),
+            Err(error) => Err(error.to_string()),
+        };
+        match (changed, database) {
+            (Ok(()), Ok(said)) => Ok(format!("certificates and callers were read again; {said}")),
+            (Ok(()), Err(error)) => {
+                Err(format!("certificates and callers were read again; the database: {error}"))
+            }
+            (Err(error), Ok(said)) => Err(format!("certificates and callers: {error}; {said}")),
+            (Err(error), Err(other)) => {
+                Err(format!("certificates and callers: {error}; the database: {other}"))
+            }
+        }
+    }
+
+    fn watch(self, desk: &Desk, mut hangup: Signal) {
+        let again = Arc::new(self);
+        let asked = again.clone();
+        desk.on_reload(Box::new(move || {
+            let again = asked.clone();
+            Box::pin(async move { again.read().await })
+        }));
+        tokio::spawn(async move {
+            while hangup.recv().await.is_some() {
+                // It has said what came of it.
+                let _ = again.read().await;
+            }
+        });
+    }
+}
+
+/// Serves; looks for a new manifest every `watch`, or never where that is no time.
 async fn serve(
     options: ServerOptions,
     database: Arc<Database>,
     door: Door,
     desk: Arc<Desk>,
+    watch: Duration,
 ) -> Ended {
     let server = Server::bind(options, database)?;
-    watch_door(door, server.doorkeeper(), &desk, signal(SignalKind::hangup())?);
+    let (keeper, reloader) = (server.doorkeeper(), server.reloader());
+    Again { door, keeper, reloader }.watch(&desk, signal(SignalKind::hangup())?);
+    if !watch.is_zero() {
+        tokio::spawn(server.reloader().watch(watch));
+    }
     desk.watch(&server);
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;

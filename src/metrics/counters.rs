@@ -99,14 +99,14 @@ pub struct Counters {
     pub answer_time: Times,
     /// From when a reply was encoded until its stream had taken all of it.
     pub send_time: Times,
-    /// Times the database was read again and another epoch came of it.
+    /// Reloads that brought another database.
     pub reloads_changed: Counter,
-    /// Times it was read again and is the same.
+    /// Reloads that found what is served.
     pub reloads_unchanged: Counter,
-    /// Times it was to be read again and could not be used.
+    /// Reloads that were refused.
     pub reloads_refused: Counter,
-    /// Bytes of shards read to see that they are undamaged.
+    /// Bytes that were read again and compared with their digests.
     pub scrub_bytes: Counter,
-    /// Damages found thereby.
+    /// Shards that were taken out, whoever found it.
     pub scrub_problems: Counter,
 }

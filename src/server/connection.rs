@@ -191,7 +191,7 @@ fn stop(receive: &mut RecvStream, code: StreamCode) {
 async fn read_request(service: &Service, receive: &mut RecvStream) -> Result<Read, StreamEnd> {
     let mut held: Vec<u8> = Vec::new();
     let head = loop {
-        if let Some(head) = request_head(&held, service.database.shape())? {
+        if let Some(head) = request_head(&held, &service.shape)? {
             break head;
         }
         let wanted = FRAME_HEAD_BYTES_MAX.saturating_sub(held.len()).max(1);

@@ -5,18 +5,21 @@
 //! whether it may be computed and admits it to the schedule, [`crate::worker`] computes it, and
 //! `session` sends each answer as soon as it exists. What is refused is refused by a typed reply
 //! of wire.md or by a stream error, and counted ([`Counters`]). Who may call is `callers`' to say.
-//! What one of them may ask in a second is `quota`'s. What it is like now (`now`) is shown to the
-//! operator by `admin`, over HTTP.
-//! Not here: epochs that change while serving.
+//! What one of them may ask in a second is `quota`'s. Which database is served, and which beside
+//! it, is `epochs`'; new ones come by `reload`, and `scrub` looks after them. What it is like now
+//! (`now`) is shown to the operator by `admin`, over HTTP.
 
 mod admin;
 mod bundles;
 mod callers;
 pub mod certificates;
 mod connection;
+mod epochs;
 mod memory;
 mod now;
 mod quota;
+mod reload;
+mod scrub;
 mod session;
 mod socket;
 mod tls;
@@ -36,17 +39,22 @@ pub use crate::worker::{Counter, WorkCounters};
 pub use admin::{Admin, AdminCallers, AdminError, Desk, Reading, Reload, Stage};
 pub use callers::{AllowList, Callers, FrontEnd, KnownCallers, NotAllowed};
 pub use memory::{MemoryBudget, machine_bytes};
+pub use reload::{EpochState, ReloadError, Reloaded, Reloader};
 pub use socket::{SocketRoom, udp_socket};
 pub use tls::{Identity, IdentityError, Validity};
 
 use self::bundles::{Bundles, MadeRoom};
 use self::callers::Connected;
+use self::epochs::Epochs;
 use self::memory::Windows;
+use self::scrub::{Scrubbed, Scrubber};
 use crate::engine::Engine;
 use crate::limits;
+use crate::params::Shape;
 use crate::schedule::{Owner, ScheduleBounds};
 use crate::scheme::KeyBundle;
 use crate::shard::Database;
+use crate::shard::guard::condemned_total;
 use crate::wire::{StreamCode, Uid};
 use crate::worker::{Queue, Workers};
 
@@ -82,6 +90,10 @@ pub struct ServerBounds {
     /// How often each engine is asked a known query; never when absent, and whether it is right is
     /// then not known.
     pub prove_every: Option<Duration>,
+    /// How long queries of an epoch are answered after the next one came.
+    pub old_epoch_time: Duration,
+    /// How fast shards are read again and compared with their digests; 0 is not at all.
+    pub scrub_mib_per_second: u32,
 }
 
 impl Default for ServerBounds {
@@ -101,6 +113,8 @@ impl Default for ServerBounds {
             idle_timeout: limits::IDLE_TIMEOUT,
             drain_timeout: limits::DRAIN_TIMEOUT,
             prove_every: None,
+            old_epoch_time: limits::OLD_EPOCH_TIME,
+            scrub_mib_per_second: limits::SCRUB_MIB_PER_SECOND,
         }
     }
 }
@@ -144,7 +158,7 @@ pub enum ServerError {
         source: std::io::Error,
     },
     /// No thread could be started.
-    #[error("cannot start an engine's thread: {0}")]
+    #[error("cannot start a thread: {0}")]
     Thread(std::io::Error),
 }
 
@@ -153,6 +167,7 @@ pub struct Server {
     endpoint: Endpoint,
     address: SocketAddr,
     workers: Workers,
+    scrubber: Scrubber,
     service: Arc<Service>,
 }
 
@@ -178,12 +193,14 @@ impl Server {
         let endpoint = Endpoint::new(EndpointConfig::default(), Some(config), socket, runtime)
             .map_err(refused)?;
         let address = endpoint.local_addr().map_err(refused)?;
-        let (shards, every) = (database.clone(), bounds.prove_every);
+        let epochs = Arc::new(Epochs::new(database, bounds.old_epoch_time));
+        let (shards, every) = (epochs.clone(), bounds.prove_every);
         let workers = Workers::start_proving(engines, shards, bounds.schedule, every)
             .map_err(ServerError::Thread)?;
-        let service = Arc::new(Service::new(database, workers.queue(), callers, bounds));
+        let service = Arc::new(Service::new(epochs, workers.queue(), callers, bounds));
         service.certificate_expires(expires);
-        Ok(Self { endpoint, address, workers, service })
+        let scrubber = Scrubber::start(&service).map_err(ServerError::Thread)?;
+        Ok(Self { endpoint, address, workers, scrubber, service })
     }
 
     /// Where it listens.
@@ -199,6 +216,11 @@ impl Server {
     /// The way to change certificates and callers while it serves.
     pub fn doorkeeper(&self) -> Doorkeeper {
         Doorkeeper { endpoint: self.endpoint.clone(), service: self.service.clone() }
+    }
+
+    /// The way to change the database while it serves.
+    pub fn reloader(&self) -> Reloader {
+        Reloader(self.service.clone())
     }
 
     /// What its workers count: who answered, and how devices fare.
@@ -270,8 +292,8 @@ impl Server {
         self.endpoint.close(VarInt::from_u32(StreamCode::None.code()), b"draining");
         // Only so that peers get to know of it; those that are gone are not waited for.
         let _ = timeout(limits::CLOSE_TIMEOUT, self.endpoint.wait_idle()).await;
-        let workers = self.workers;
-        let ended = tokio::task::spawn_blocking(move || drop(workers));
+        let threads = (self.workers, self.scrubber);
+        let ended = tokio::task::spawn_blocking(move || drop(threads));
         if timeout(limits::ENGINES_LEAVE_TIMEOUT, ended).await.is_err() {
             tracing::warn!("an engine does not end: it is left behind");
         }
@@ -291,7 +313,7 @@ impl Doorkeeper {
     /// What is given cannot be used; everything stays as it was.
     pub fn change(&self, identity: Identity, callers: Callers) -> Result<(), ServerError> {
         let expires = identity.validity().map(|validity| validity.not_after);
-        let windows = Windows::new(self.service.database.shape());
+        let windows = Windows::new(&self.service.shape);
         let config = identity.quic(&callers, &self.service.bounds, windows)?;
         *self.service.callers.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(callers);
         self.endpoint.set_server_config(Some(config));
@@ -302,7 +324,16 @@ impl Doorkeeper {
 
 /// What all connections share.
 struct Service {
-    database: Arc<Database>,
+    epochs: Arc<Epochs>,
+    /// Of every epoch.
+    shape: Shape,
+    /// Held by whoever reloads.
+    reloading: Arc<tokio::sync::Mutex<()>>,
+    /// Of the manifest that was read last.
+    expected_epoch: AtomicU64,
+    scrubbed: Scrubbed,
+    /// Condemned shards, when they were last reported.
+    condemned_told: AtomicU64,
     queue: Queue,
     bundles: Mutex<Bundles>,
     counters: Arc<Counters>,
@@ -327,11 +358,17 @@ struct Service {
 }
 
 impl Service {
-    fn new(database: Arc<Database>, queue: Queue, callers: Callers, bounds: ServerBounds) -> Self {
-        let bundles = bounds.bundle_cache_bytes / database.shape().bundle_bytes();
+    fn new(epochs: Arc<Epochs>, queue: Queue, callers: Callers, bounds: ServerBounds) -> Self {
+        let (shape, epoch) = (*epochs.database().shape(), epochs.epoch());
+        let bundles = bounds.bundle_cache_bytes / shape.bundle_bytes();
         let bundles = NonZeroUsize::new(bundles).unwrap_or(NonZeroUsize::MIN);
         Self {
-            database,
+            epochs,
+            shape,
+            reloading: Arc::default(),
+            expected_epoch: AtomicU64::new(epoch),
+            scrubbed: Scrubbed::new(),
+            condemned_told: AtomicU64::new(0),
             queue,
             bundles: Mutex::new(Bundles::new(bundles)),
             counters: Arc::default(),
@@ -365,12 +402,35 @@ impl Service {
 
     /// What a pass over a shard reads.
     fn scan_bytes(&self) -> usize {
-        let shape = self.database.shape();
+        let shape = &self.shape;
         shape.matrix_bytes() + shape.packs() * shape.table_bytes()
     }
 
     fn certificate_expires(&self, at: Option<i64>) {
         *self.certificate_expires.lock().unwrap_or_else(PoisonError::into_inner) = at;
+    }
+
+    /// Says which shards were taken out since it was last asked. Not where it happens: a query may
+    /// have found it, and nothing of queries is logged.
+    fn tell_condemned(&self) {
+        let total = condemned_total();
+        if self.condemned_told.swap(total, Ordering::Relaxed) == total {
+            return;
+        }
+        for file in self.epochs.newly_condemned() {
+            self.counters.scrub_problems.add(1);
+            tracing::error!(
+                "shard file {file} is damaged, or was truncated while it was served: its queries \
+                 are refused. Put the right file in its place and reload"
+            );
+        }
+    }
+
+    /// Lets go of epochs whose time is up.
+    fn forget_epochs(&self, now: Instant) {
+        if self.epochs.forget(now) {
+            self.queue.forget_gone();
+        }
     }
 
     fn bundles(&self) -> MutexGuard<'_, Bundles> {

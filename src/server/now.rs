@@ -8,10 +8,10 @@
 
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
-use super::Service;
 use super::memory::resident_bytes;
+use super::{EpochState, Service};
 use crate::limits;
-use crate::metrics::{Epochs, Gauges};
+use crate::metrics::{self, Gauges};
 use crate::worker::{EngineKind, EngineReport, EngineState};
 
 /// Whether a server should be asked.
@@ -31,6 +31,13 @@ impl Service {
         if self.draining() {
             readiness.missing.insert(0, "the server is leaving".into());
         }
+        let EpochState { served, expected, condemned_shards, .. } = self.epoch_state();
+        if served != expected {
+            readiness.notes.push(format!("epoch {served} is served, {expected} is on disk"));
+        }
+        if condemned_shards > 0 {
+            readiness.notes.push(format!("{condemned_shards} shards are damaged and taken out"));
+        }
         readiness
     }
 
@@ -40,10 +47,10 @@ impl Service {
     }
 
     /// Which content is served.
-    pub(super) fn epochs(&self) -> Epochs {
-        let epoch = self.database.epoch();
-        let scrub_age_seconds = self.started.0.elapsed().as_secs_f64();
-        Epochs { served: epoch, expected: epoch, condemned_shards: 0, scrub_age_seconds }
+    pub(super) fn epoch_numbers(&self) -> metrics::Epochs {
+        let EpochState { served, expected, condemned_shards, scrub_age, .. } = self.epoch_state();
+        let scrub_age_seconds = scrub_age.as_secs_f64();
+        metrics::Epochs { served, expected, condemned_shards, scrub_age_seconds }
     }
 
     /// Connections that are served.
@@ -73,14 +80,14 @@ impl Service {
             bundles: self.bundles().count(),
             queued_queries: self.queue.queued(),
             queued_bytes: self.queue.queued_bytes(),
-            shards: self.database.shard_count(),
+            shards: self.epochs.database().shard_count(),
             resident_shards: devices().map(|(_, held)| held.shards).sum(),
             resident_bytes: devices().map(|(_, held)| held.bytes).sum(),
             devices_up: in_state(EngineState::Up),
             devices_down: in_state(EngineState::Down),
-            epochs: self.epochs(),
+            epochs: self.epoch_numbers(),
             certificate_expiry_timestamp_seconds: self.certificate_expiry(),
-            memory_budget_bytes: self.bounds.memory(self.database.shape()).parts().into(),
+            memory_budget_bytes: self.bounds.memory(&self.shape).parts().into(),
             draining: self.draining(),
             ready: self.readiness().missing.is_empty(),
             start_time_seconds: started.as_secs_f64(),

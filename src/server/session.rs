@@ -11,6 +11,7 @@ use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
 use super::Service;
 use super::connection::{Asker, Replies, Request, StreamEnd};
+use super::epochs::{Absent, Found};
 use crate::engine::{Answer, EncryptedQuery};
 use crate::limits;
 use crate::schedule::{Arrival, Full, Ticket};
@@ -21,6 +22,9 @@ use crate::wire::{
     ValidBatch, ValidQuery, decode_hints, decode_parameters,
 };
 use crate::worker::{Job, Outcome, Queue};
+
+/// What is said of a shard that was taken out.
+const CONDEMNED: &str = "this server's file of the shard is damaged: ask another";
 
 /// Answers one request with all its replies.
 pub(super) async fn answer(
@@ -83,7 +87,7 @@ fn parameters(service: &Service, asker: &Asker, body: Bytes) -> PirParameterResp
 }
 
 fn decide_parameters(service: &Service, asker: &Asker, body: Bytes) -> PirParameterResponse {
-    let request = match decode_parameters(body, service.database.shape()) {
+    let request = match decode_parameters(body, &service.shape) {
         Ok(request) => request,
         Err((nonce, malformed)) => {
             let detail = malformed.to_string();
@@ -96,7 +100,7 @@ fn decide_parameters(service: &Service, asker: &Asker, body: Bytes) -> PirParame
     if request.pir_scheme != PIR_SCHEME_SOTTO_1 {
         return parameters_reply(request.nonce, Status::SchemeSuggested);
     }
-    let database = &service.database;
+    let database = service.epochs.database();
     let mut reply = PirParameterResponse {
         limits: Some(limits_message()),
         ..parameters_reply(request.nonce, Status::SchemeMatched)
@@ -132,6 +136,8 @@ fn limits_message() -> Limits {
 struct Pending {
     nonce: String,
     uid: Uid,
+    epoch: u64,
+    /// Kept for as long as the query is in the schedule, which knows its slot only.
     shard: Arc<Shard>,
     want_hint: bool,
     /// When its request was read.
@@ -164,7 +170,7 @@ async fn batch(
     replies: &mut Replies,
 ) -> Result<(), StreamEnd> {
     let now = Instant::now();
-    let batch = match ValidBatch::decode(request.body, service.database.shape()) {
+    let batch = match ValidBatch::decode(request.body, &service.shape) {
         Ok(batch) => batch,
         Err(malformed) => {
             service.counters.batches_refused.add(Status::Malformed);
@@ -236,12 +242,12 @@ fn admit(
     if service.draining() {
         return Err(refuse(Status::Draining));
     }
-    if query.epoch != service.database.epoch() {
-        return Err(refuse(Status::EpochGone));
-    }
-    let Some(shard) = service.database.shard(query.shard) else {
-        return Err(refuse(Status::ShardUnknown));
-    };
+    let found = service.epochs.find(now, query.epoch, query.shard);
+    let Found { shard, slot } = found.map_err(|absent| match absent {
+        Absent::Epoch => refuse(Status::EpochGone),
+        Absent::Shard => refuse(Status::ShardUnknown),
+        Absent::Condemned => Box::new(condemned(service, *refuse(Status::ShardUnknown))),
+    })?;
     let Some(bundle) = service.bundles().get(asker.owner, &query.uid) else {
         return Err(refuse(Status::KeyMissing));
     };
@@ -251,7 +257,7 @@ fn admit(
     if let Some(Err(after)) = asker.quota.as_ref().map(|quota| quota.take()) {
         return Err(wait(Status::Quota, after));
     }
-    let shape = service.database.shape();
+    let shape = &service.shape;
     let answer_bytes = (shape.packs() * shape.response_bytes()) as u32;
     let Ok(place) = service.answers.clone().try_acquire_many_owned(answer_bytes) else {
         service.counters.refused_no_answer_room.add(1);
@@ -261,7 +267,7 @@ fn admit(
     let arrival = Arrival {
         owner: asker.owner,
         caller: asker.caller,
-        shard: query.shard,
+        shard: slot,
         scan_bytes: service.scan_bytes() as u64,
         // The bundle too: once it has left the cache, the queries that wait hold it alone.
         bytes: query.vector.len() + encrypted.bundle.held_bytes(),
@@ -271,9 +277,9 @@ fn admit(
     match service.queue.admit(now, arrival) {
         Ok(ticket) => {
             service.counters.queries_admitted.add(1);
-            let ValidQuery { nonce, uid, want_hint, .. } = query;
-            let shard = shard.clone();
-            let pending = Pending { nonce, uid, shard, want_hint, since: now, _place: place };
+            let ValidQuery { nonce, uid, epoch, want_hint, .. } = query;
+            let since = now;
+            let pending = Pending { nonce, uid, epoch, shard, want_hint, since, _place: place };
             Ok((ticket, pending))
         }
         Err(overloaded) => {
@@ -303,7 +309,7 @@ fn whole_batch_reply(service: &Service, status: Status) -> PirResponse {
     PirResponse {
         protocol_version: PROTOCOL_VERSION,
         response_status: status.code(),
-        epoch: service.database.epoch(),
+        epoch: service.epochs.epoch(),
         ..Default::default()
     }
 }
@@ -321,7 +327,14 @@ fn outcome_reply(service: &Service, pending: &Pending, outcome: Outcome) -> PirR
         }
         Outcome::Deadline => reply(Status::Deadline),
         Outcome::Device => reply(Status::Device),
+        Outcome::Condemned => condemned(service, reply(Status::ShardUnknown)),
     }
+}
+
+/// The reply to a query whose shard was taken out.
+fn condemned(service: &Service, reply: PirResponse) -> PirResponse {
+    service.counters.refused_condemned.add(1);
+    PirResponse { detail: CONDEMNED.to_owned(), ..reply }
 }
 
 fn answered(
@@ -330,19 +343,26 @@ fn answered(
     answer: Answer,
     reply: PirResponse,
 ) -> PirResponse {
-    let hint = if pending.want_hint { hint_packs(service, &pending.shard) } else { Vec::new() };
-    let hint_digest = pending.shard.hint_digest().to_vec();
-    PirResponse { encrypted_response: answer, hint, hint_digest, ..reply }
+    let Pending { epoch, shard, want_hint, .. } = pending;
+    let hint = if *want_hint { hint_packs(service, shard) } else { Some(Vec::new()) };
+    let Some(hint) = hint else {
+        let response_status = Status::ShardUnknown.code();
+        return condemned(service, PirResponse { response_status, ..reply });
+    };
+    let hint_digest = shard.hint_digest().to_vec();
+    PirResponse { encrypted_response: answer, epoch: *epoch, hint, hint_digest, ..reply }
 }
 
-fn hint_packs(service: &Service, shard: &Shard) -> Vec<Vec<u8>> {
-    let hint_bytes = service.database.shape().hint_bytes();
-    shard.hints().chunks_exact(hint_bytes).map(<[u8]>::to_vec).collect()
+/// The hint of a shard; none where the file has lost it.
+fn hint_packs(service: &Service, shard: &Shard) -> Option<Vec<Vec<u8>>> {
+    let hint_bytes = service.shape.hint_bytes();
+    let packs = shard.hints().chunks_exact(hint_bytes).map(<[u8]>::to_vec).collect();
+    shard.is_whole().then_some(packs)
 }
 
 fn hint_reply(service: &Service, shard: u32, status: Status) -> Hint {
     service.counters.hints.add(status);
-    let epoch = service.database.epoch();
+    let epoch = service.epochs.epoch();
     Hint { shard, epoch, response_status: status.code(), ..Default::default() }
 }
 
@@ -366,12 +386,20 @@ fn decide_hint(service: &Service, epoch: u64, index: u32) -> Hint {
     if service.draining() {
         return hint_reply(service, index, Status::Draining);
     }
-    if epoch != service.database.epoch() {
-        return hint_reply(service, index, Status::EpochGone);
+    let found = service.epochs.find(Instant::now(), epoch, index);
+    let packs = found.and_then(|Found { shard, .. }| {
+        let packs = hint_packs(service, &shard).ok_or(Absent::Condemned)?;
+        Ok((packs, shard.hint_digest().to_vec()))
+    });
+    match packs {
+        Ok((packs, digest)) => {
+            Hint { packs, digest, epoch, ..hint_reply(service, index, Status::ResponseSuccess) }
+        }
+        Err(Absent::Epoch) => hint_reply(service, index, Status::EpochGone),
+        Err(Absent::Shard) => hint_reply(service, index, Status::ShardUnknown),
+        Err(Absent::Condemned) => {
+            let detail = CONDEMNED.to_owned();
+            Hint { detail, ..hint_reply(service, index, Status::ShardUnknown) }
+        }
     }
-    let Some(shard) = service.database.shard(index) else {
-        return hint_reply(service, index, Status::ShardUnknown);
-    };
-    let (packs, digest) = (hint_packs(service, shard), shard.hint_digest().to_vec());
-    Hint { packs, digest, ..hint_reply(service, index, Status::ResponseSuccess) }
 }

@@ -1,19 +1,22 @@
 //! Opening a database: the manifest, then the header page of every shard file, mapped.
 //!
 //! Opening reads one page a shard, in parallel, and keeps a map and no file descriptor; ten
-//! thousand shards cost their metadata. What it does not do: read sections, which is
-//! [`super::verify`]'s work.
+//! thousand shards cost their metadata. A database that follows one that is served shares the
+//! shards that did not change, and only of the others every byte is read. What opening does not do:
+//! read sections, which is [`super::verify`]'s work.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use memmap2::Mmap;
 use rayon::prelude::*;
 
-use super::header::{Header, HeaderError, Section, read_from};
+use super::guard::{Guarded, condemned_total};
+use super::header::{Header, HeaderError, Section, file_name, read_from};
 use super::manifest::{MANIFEST_NAME, Manifest, ManifestError, SHARDS_DIR, ShardEntry};
+use super::verify::verify_file;
 use super::{ContentId, ShardView};
 use crate::params::Shape;
 use crate::wire::hex;
@@ -115,7 +118,9 @@ pub struct Shard {
     header: Header,
     sections: [Section; 3],
     content: ContentId,
-    map: Mmap,
+    map: Guarded,
+    /// That it is condemned was reported.
+    told: AtomicBool,
 }
 
 impl std::fmt::Debug for Shard {
@@ -129,15 +134,15 @@ impl Shard {
     fn open(path: &Path, manifest: &Manifest, index: u32) -> Result<Self, OpenError> {
         let io = |source| OpenError::Io { path: path.to_owned(), source };
         let refuse = |source| OpenError::Shard { path: path.to_owned(), source };
+        let no_map = |source| OpenError::Map { path: path.to_owned(), source };
         let file = File::open(path).map_err(io)?;
         let header = read_from(&file, path, &manifest.shape())?;
         compare(&header, manifest, index).map_err(refuse)?;
         // SAFETY: shard files are named after their content and never modified in place: builders
-        // write new files and unlink old ones, which leaves maps as they are. Whoever truncates
-        // a file of a running server by hand stops it with SIGBUS, as with any mapped file; no
-        // Rust value but bytes is read from the map, so changed bytes are only wrong answers.
-        let map = unsafe { Mmap::map(&file) }
-            .map_err(|source| OpenError::Map { path: path.to_owned(), source })?;
+        // write new files and unlink old ones, which leaves maps as they are. Where a file is
+        // truncated by hand its guard puts zeros in its place; no Rust value but bytes is read from
+        // the map, so changed bytes are only wrong answers.
+        let map = unsafe { Mmap::map(&file) }.map_err(no_map)?;
         let sections = header.sections();
         // Large pages where the filesystem has them (ext4, xfs): a query walks all of these, and
         // a virtual machine pays twice for each page's address. Elsewhere refused, which is fine.
@@ -147,9 +152,16 @@ impl Shard {
             let bytes = tables.offset + tables.bytes - matrix.offset;
             map.advise_range(memmap2::Advice::HugePage, matrix.offset as usize, bytes as usize)
         };
-        let digest = header.digest();
-        let content = *digest.first_chunk().expect("this is a bug: a digest has 32 bytes");
-        Ok(Self { header, sections, content: ContentId(content), map })
+        let map = Guarded::new(map).map_err(no_map)?;
+        let content = ContentId::of(&header.digest(), condemned_total());
+        Ok(Self { header, sections, content, map, told: AtomicBool::new(false) })
+    }
+
+    /// Opens a file and reads every byte of it.
+    fn open_verified(path: &Path, manifest: &Manifest, index: u32) -> Result<Self, OpenError> {
+        let shard = Self::open(path, manifest, index)?;
+        verify_file(path, shard.header())?;
+        Ok(shard)
     }
 
     /// What an engine reads.
@@ -171,6 +183,37 @@ impl Shard {
     /// What the file says of itself.
     pub fn header(&self) -> &Header {
         &self.header
+    }
+
+    /// The name of its file.
+    pub fn file_name(&self) -> String {
+        file_name(&self.header.digest())
+    }
+
+    /// Whether nothing that was read of it so far was lost, as it is when its file is truncated:
+    /// asked after reading it, before what came of that is used.
+    pub fn is_whole(&self) -> bool {
+        self.map.is_whole()
+    }
+
+    /// Whether it is not to be used any more: its file does not have what its header says.
+    pub fn is_condemned(&self) -> bool {
+        self.map.is_condemned()
+    }
+
+    /// Has it used no more. What opens its file later is another shard, and may be used.
+    pub fn condemn(&self) {
+        self.map.condemn();
+    }
+
+    /// Whether it is condemned and nobody was told; only once.
+    pub fn tell_condemned(&self) -> bool {
+        self.is_condemned() && !self.told.swap(true, Ordering::Relaxed)
+    }
+
+    /// All of the file as it is mapped.
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.map
     }
 
     fn section(&self, index: usize) -> &[u8] {
@@ -245,11 +288,28 @@ impl Database {
 
     /// The same, for others to see how far it has come.
     pub fn open_seen(directory: &Path, opening: &Opening) -> Result<Self, OpenError> {
+        Self::open_manifest(directory, Self::read_manifest(directory)?, opening)
+    }
+
+    /// The manifest of a database directory.
+    pub fn read_manifest(directory: &Path) -> Result<Manifest, OpenError> {
         let path = directory.join(MANIFEST_NAME);
         if !path.exists() {
             return Err(OpenError::NoManifest { directory: directory.to_owned() });
         }
-        let manifest = Manifest::read(&path)?;
+        Manifest::read(&path)
+    }
+
+    /// Opens what this manifest names of a database directory.
+    pub fn open_named(directory: &Path, manifest: Manifest) -> Result<Self, OpenError> {
+        Self::open_manifest(directory, manifest, &Opening::default())
+    }
+
+    fn open_manifest(
+        directory: &Path,
+        manifest: Manifest,
+        opening: &Opening,
+    ) -> Result<Self, OpenError> {
         let folder = directory.join(SHARDS_DIR);
         opening.shards.store(manifest.shard_count, Ordering::Relaxed);
         let open = |(index, entry): (usize, &ShardEntry)| {
@@ -259,13 +319,59 @@ impl Database {
         };
         let opened: Vec<_> = manifest.shards.par_iter().enumerate().map(open).collect();
         let shards = opened.into_iter().collect::<Result<Vec<_>, _>>()?; // the first error by order
-        Ok(Self {
+        Ok(Self::of(directory, manifest, shards))
+    }
+
+    /// Opens what this manifest names, to be served after this database; `None` where that is this
+    /// database and no shard of it is condemned. Shards that did not change are shared; of others
+    /// every byte is read, one after the other: those who serve need the processors. A condemned
+    /// shard is opened anew; where it is still bad it stays condemned, and that alone is no reason
+    /// to refuse a manifest.
+    ///
+    /// # Errors
+    /// The manifest may not follow this one's, a file is refused, or nothing is better than it was.
+    pub fn follow(&self, manifest: Manifest) -> Result<Option<Self>, OpenError> {
+        let path = self.directory.join(MANIFEST_NAME);
+        let may = manifest.may_follow(&self.manifest);
+        may.map_err(|source| OpenError::Manifest { path, source })?;
+        let mut changed = manifest != self.manifest;
+        if !changed && !self.shards.iter().any(|shard| shard.is_condemned()) {
+            return Ok(None);
+        }
+        let folder = self.directory.join(SHARDS_DIR);
+        let (mut shards, mut still_bad) = (Vec::with_capacity(self.shards.len()), None);
+        for (index, (entry, held)) in manifest.shards.iter().zip(&self.shards).enumerate() {
+            let kept = self.manifest.shards[index] == *entry;
+            if kept && !held.is_condemned() {
+                shards.push(held.clone());
+                continue;
+            }
+            match Shard::open_verified(&folder.join(&entry.file), &manifest, index as u32) {
+                Ok(shard) => {
+                    changed = true;
+                    shards.push(Arc::new(shard));
+                }
+                Err(error) if kept => {
+                    still_bad = Some(error);
+                    shards.push(held.clone());
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        match still_bad {
+            Some(error) if !changed => Err(error),
+            _ => Ok(Some(Self::of(&self.directory, manifest, shards))),
+        }
+    }
+
+    fn of(directory: &Path, manifest: Manifest, shards: Vec<Arc<Shard>>) -> Self {
+        Self {
             directory: directory.to_owned(),
             shape: manifest.shape(),
             hint_digests: manifest.hint_digests(),
             manifest,
             shards,
-        })
+        }
     }
 
     /// The directory it was opened from.
@@ -292,6 +398,10 @@ impl Database {
     pub fn epoch(&self) -> u64 {
         self.manifest.epoch
     }
+    /// All shards, in order.
+    pub fn shards(&self) -> &[Arc<Shard>] {
+        &self.shards
+    }
     /// One shard; `None` past the last.
     pub fn shard(&self, index: u32) -> Option<&Arc<Shard>> {
         self.shards.get(index as usize)
@@ -316,51 +426,14 @@ impl Database {
 
 #[cfg(test)]
 mod tests {
-    use super::super::manifest::ManifestHead;
+    use super::super::noise;
     use super::super::verify::verify;
-    use super::super::write::{Sections, write_shard};
     use super::*;
-
-    /// A database whose matrices are noise: enough for everything but answers.
-    fn noise_database(directory: &Path, shard_count: u32) {
-        let shape = Shape::new(40, 128, 1, 192).unwrap();
-        let folder = directory.join(SHARDS_DIR);
-        std::fs::create_dir(&folder).unwrap();
-        let mut entries = Vec::new();
-        for shard_index in 0..shard_count {
-            let noise = |bytes: usize, label: u8| {
-                let mut out = vec![0; bytes];
-                let hasher = blake3::Hasher::new().update(&[label, shard_index as u8]).clone();
-                hasher.finalize_xof().fill(&mut out);
-                out
-            };
-            let matrix = noise(shape.matrix_bytes(), 0);
-            let tables = noise(shape.table_bytes(), 1);
-            let hints = noise(shape.hint_bytes(), 2);
-            let sections = Sections { matrix: &matrix, tables: &tables, hints: &hints };
-            let header = Header {
-                seed: [1; 32],
-                shard_index,
-                shard_count,
-                shape,
-                ribbon_seed: 0,
-                records: 1,
-                row_square_sum_max: 1_100_000,
-                records_digest: [0; 32],
-                section_digests: sections.digests(),
-            };
-            entries.push(write_shard(&folder, &header, &sections).unwrap());
-        }
-        let head = ManifestHead { seed: [1; 32], epoch: 1, created: 2, shape };
-        let key = crate::wire::SigningKey::from_bytes(&[3; 32]);
-        let manifest = Manifest::sign(&head, entries, &key).unwrap();
-        std::fs::write(directory.join(MANIFEST_NAME), manifest.to_json()).unwrap();
-    }
 
     #[test]
     fn a_database_opens_verifies_and_shows_its_sections() {
         let directory = tempfile::tempdir().unwrap();
-        noise_database(directory.path(), 3);
+        noise::write(directory.path(), 1, &[0, 1, 2]);
         let opening = Opening::default();
         let database = Database::open_seen(directory.path(), &opening).unwrap();
         assert_eq!((database.shard_count(), database.epoch()), (3, 1));

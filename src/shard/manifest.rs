@@ -106,6 +106,30 @@ pub enum ManifestError {
         /// What it has to say.
         expected: String,
     },
+    /// Of another database than the one that is served.
+    #[error(
+        "has {what} {found}, the database that is served has {expected}: it is another database. \
+         To serve it, start the server again"
+    )]
+    Other {
+        /// Which field.
+        what: &'static str,
+        /// What it says.
+        found: String,
+        /// What the database that is served says.
+        expected: String,
+    },
+    /// Not newer than the one that is served, and another one.
+    #[error(
+        "has epoch {found} and is not the manifest that is served with epoch {served}, expected a \
+         later epoch: clients refuse an older one. `sotto rollback` makes old content a new epoch"
+    )]
+    NotNewer {
+        /// Its epoch.
+        found: u64,
+        /// The epoch that is served.
+        served: u64,
+    },
 }
 
 /// What the builder decides about a manifest; the rest follows.
@@ -208,6 +232,29 @@ impl Manifest {
             records = records.saturating_add(entry.records);
         }
         agree("records", self.records, records)
+    }
+
+    /// Whether clients and engines of a database that is served can go on with this manifest: of
+    /// the same operator, seed, number and shape of shards, and of a later epoch; or the same.
+    pub(super) fn may_follow(&self, served: &Self) -> Result<(), ManifestError> {
+        let same = |what, found: String, expected: String| {
+            if found == expected {
+                return Ok(());
+            }
+            Err(ManifestError::Other { what, found, expected })
+        };
+        let digits = |bytes: &[u8; 32]| hex::encode(bytes);
+        same("operator key", digits(&self.operator_key.0), digits(&served.operator_key.0))?;
+        same("seed", digits(&self.seed.0), digits(&served.seed.0))?;
+        let count = |manifest: &Self| manifest.shard_count.to_string();
+        same("shard count", count(self), count(served))?;
+        let shape = |manifest: &Self| format!("{:?}", manifest.shape);
+        same("shape", shape(self), shape(served))?;
+        if self.epoch <= served.epoch && self != served {
+            let (found, served) = (self.epoch, served.epoch);
+            return Err(ManifestError::NotNewer { found, served });
+        }
+        Ok(())
     }
 
     /// The sizes, which were checked when the manifest was parsed or made.

@@ -2,14 +2,17 @@
 //!
 //! A database is a directory: `manifest.json`, `operator.pub` and one file a shard below
 //! `shards/`, named after its content and never modified in place. The file format is in
-//! [`header`], and for people in `shards/README.md`. What this module does not do: make databases
-//! ([`crate::build`]), answer queries ([`crate::engine`]).
+//! [`header`], and for people in `shards/README.md`; [`guard`] is about files that shrink. What
+//! this module does not do: make databases ([`crate::build`]), answer queries ([`crate::engine`]).
 
 mod cold;
 pub mod database;
 pub mod files;
+pub mod guard;
 pub mod header;
 pub mod manifest;
+#[cfg(test)]
+pub(crate) mod noise;
 pub mod verify;
 pub mod write;
 
@@ -25,6 +28,18 @@ use crate::params::Shape;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ContentId(pub [u8; 16]);
 
+impl ContentId {
+    /// Of the file with this header digest, opened when so many shards had been condemned. What
+    /// an engine holds of a condemned one may be wrong: what is opened later has another name.
+    fn of(header_digest: &[u8; 32], condemned: u64) -> Self {
+        let mut name = [0; 16];
+        name.copy_from_slice(&header_digest[..16]);
+        let word = &mut name[..8];
+        word.iter_mut().zip(condemned.to_le_bytes()).for_each(|(byte, more)| *byte ^= more);
+        Self(name)
+    }
+}
+
 /// What an engine reads of a shard.
 #[derive(Debug, Clone, Copy)]
 pub struct ShardView<'a> {
@@ -36,4 +51,18 @@ pub struct ShardView<'a> {
     pub tables: &'a [u8],
     /// Names the above; of a view without name an engine holds nothing after the call.
     pub content: Option<ContentId>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_opened_after_a_shard_was_condemned_has_a_name_of_its_own() {
+        let of = |digest: u8, condemned| ContentId::of(&[digest; 32], condemned);
+        assert_eq!(of(7, 0), ContentId([7; 16]));
+        let names = [of(7, 0), of(7, 1), of(7, 256), of(8, 0), of(8, 1)];
+        let distinct: std::collections::HashSet<_> = names.into_iter().collect();
+        assert_eq!(distinct.len(), names.len());
+    }
 }

@@ -1,6 +1,7 @@
 //! Reading every byte of a database: section digests, fill, lengths.
 //!
-//! Reads the files, not the maps, so that a failing disk is an error and not a signal.
+//! [`verify`] reads the files, so that a failing disk is an error and not a signal. [`verify_map`]
+//! reads a shard through its map: what is served, also where another file has its name by now.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
@@ -8,8 +9,10 @@ use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
-use super::database::{Database, OpenError, ShardError};
-use super::header::{HEADER_BYTES, SECTION_NAMES, file_bytes, page_aligned};
+use super::database::{Database, OpenError, Shard, ShardError};
+use super::header::{
+    HEADER_BYTES, Header, HeaderError, SECTION_NAMES, Section, file_bytes, page_aligned,
+};
 use super::manifest::SHARDS_DIR;
 
 const READ_BYTES: usize = 1 << 20;
@@ -38,7 +41,8 @@ pub fn verify(database: &Database, read: &(dyn Fn(u64) + Sync)) -> VerifyReport 
         .map(|part| {
             let (index, section) = (part / SECTION_NAMES.len(), part % SECTION_NAMES.len());
             let path = folder.join(&database.manifest().shards[index].file);
-            verify_section(database, &path, index as u32, section, read).err()
+            let shard = database.shard(index as u32).expect("this is a bug: a shard past the last");
+            verify_section(&path, shard.header(), section, read).err()
         })
         .collect();
     VerifyReport {
@@ -47,27 +51,57 @@ pub fn verify(database: &Database, read: &(dyn Fn(u64) + Sync)) -> VerifyReport 
     }
 }
 
+/// Reads every byte of one shard file.
+pub(super) fn verify_file(path: &Path, header: &Header) -> Result<(), OpenError> {
+    (0..SECTION_NAMES.len()).try_for_each(|which| verify_section(path, header, which, &|_| ()))
+}
+
+/// Reads every byte that is served of a shard, a piece at a time; `go_on` is told how many more
+/// were read, and says whether to read more. If not, there is nothing to say of the shard.
+pub fn verify_map(shard: &Shard, mut go_on: impl FnMut(u64) -> bool) -> Result<(), ShardError> {
+    let (header, bytes) = (shard.header(), shard.bytes());
+    if bytes[..HEADER_BYTES] != header.encode() {
+        return Err(HeaderError::Digest.into());
+    }
+    for (name, section) in SECTION_NAMES.into_iter().zip(header.sections()) {
+        let Section { offset, bytes: length, digest } = section;
+        let (start, end) = (offset as usize, (offset + length) as usize);
+        let mut hasher = blake3::Hasher::new();
+        for piece in bytes[start..end].chunks(READ_BYTES) {
+            hasher.update(piece);
+            if !go_on(piece.len() as u64) {
+                return Ok(());
+            }
+        }
+        if hasher.finalize() != digest {
+            return Err(ShardError::Section { section: name });
+        }
+        if bytes[end..start + page_aligned(length) as usize].iter().any(|&byte| byte != 0) {
+            return Err(ShardError::Fill { section: name });
+        }
+    }
+    Ok(())
+}
+
 fn verify_section(
-    database: &Database,
     path: &Path,
-    index: u32,
+    header: &Header,
     which: usize,
     read: &(dyn Fn(u64) + Sync),
 ) -> Result<(), OpenError> {
     let io = |source| OpenError::Io { path: path.to_owned(), source };
     let refuse = |source| OpenError::Shard { path: path.to_owned(), source };
-    let shard = database.shard(index).expect("this is a bug: a shard past the last");
-    let section = shard.header().sections()[which];
+    let section = header.sections()[which];
     let file = File::open(path).map_err(io)?;
-    let (found, expected) = (file.metadata().map_err(io)?.len(), file_bytes(database.shape()));
+    let (found, expected) = (file.metadata().map_err(io)?.len(), file_bytes(&header.shape));
     if found != expected {
         return Err(refuse(ShardError::Length { found, expected }));
     }
     if which == 0 {
         let mut page = [0; HEADER_BYTES];
         file.read_exact_at(&mut page, 0).map_err(io)?;
-        if page != shard.header().encode() {
-            return Err(refuse(super::header::HeaderError::Digest.into()));
+        if page != header.encode() {
+            return Err(refuse(HeaderError::Digest.into()));
         }
         read(HEADER_BYTES as u64);
     }

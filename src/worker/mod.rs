@@ -31,7 +31,7 @@ use crate::placement::{Asked, Placement, Taker};
 use crate::schedule::{
     Admitted, Arrival, Overloaded, Route, Schedule, ScheduleBounds, ShardWork, Ticket, Work,
 };
-use crate::shard::Database;
+use crate::shard::{Database, Shard};
 
 pub use counters::{Counter, Distribution, Sizes, Times, WorkCounters};
 pub use health::{EngineKind, EngineReport, EngineState};
@@ -40,13 +40,34 @@ use self::health::Health;
 
 /// Where workers find the content of shards.
 pub trait Shards: Send + Sync {
-    /// What an engine reads of this shard; `None` where there is none.
-    fn view(&self, shard: u32) -> Option<ShardView<'_>>;
+    /// What this shard contains, for as long as whoever asks needs it; `None` where there is none.
+    fn content(&self, shard: u32) -> Option<Arc<dyn Content>>;
+}
+
+/// The content of one shard.
+pub trait Content: Send + Sync {
+    /// What an engine reads of it.
+    fn view(&self) -> ShardView<'_>;
+
+    /// Whether nothing that was read of it so far was lost: asked before an answer goes out.
+    fn is_whole(&self) -> bool {
+        true
+    }
 }
 
 impl Shards for Database {
-    fn view(&self, shard: u32) -> Option<ShardView<'_>> {
-        self.shard(shard).map(|shard| shard.view())
+    fn content(&self, shard: u32) -> Option<Arc<dyn Content>> {
+        self.shard(shard).map(|shard| shard.clone() as Arc<dyn Content>)
+    }
+}
+
+impl Content for Shard {
+    fn view(&self) -> ShardView<'_> {
+        self.view()
+    }
+
+    fn is_whole(&self) -> bool {
+        self.is_whole()
     }
 }
 
@@ -59,6 +80,8 @@ pub enum Outcome {
     Deadline,
     /// No engine gave an answer.
     Device,
+    /// Its shard is gone, or has lost what it contained.
+    Condemned,
 }
 
 /// One query as workers take it.
@@ -123,7 +146,8 @@ impl Shared {
 
     /// A shard, and whether its home has it; `None` where there is no such shard.
     fn find(&self, placement: &Placement, shard: u32) -> Option<(Asked, Presence)> {
-        let view = self.shards.view(shard)?;
+        let content = self.shards.content(shard)?;
+        let view = content.view();
         let bytes = (view.matrix.len() + view.tables.len()) as u64;
         let home = placement.home(shard);
         let presence = home.map_or(Presence::Never, |home| self.stores[home].presence(&view));
@@ -235,6 +259,12 @@ impl Queue {
     /// What the workers count; stays readable after they are gone.
     pub fn counters(&self) -> Arc<WorkCounters> {
         self.shared.counters.clone()
+    }
+
+    /// Some shards may be gone: nothing is remembered of those.
+    pub fn forget_gone(&self) {
+        let shards = &self.shared.shards;
+        self.shared.lock().placement.forget(|shard| shards.content(shard).is_none());
     }
 }
 
@@ -477,30 +507,35 @@ impl Worker {
     fn compute(&mut self, work: Vec<ShardWork<Waiting>>) -> Result<(), Failed> {
         let (shared, taker, now) = (self.shared.clone(), self.taker(), Instant::now());
         let mut asked = Vec::with_capacity(work.len());
-        let mut views = Vec::with_capacity(work.len());
+        let mut contents = Vec::with_capacity(work.len());
         let mut queries: Vec<Vec<EncryptedQuery>> = Vec::with_capacity(work.len());
         let mut open: Vec<Vec<Option<Admitted<Waiting>>>> = Vec::with_capacity(work.len());
         for ShardWork { shard, queries: taken } in work {
-            let Some(view) = shared.shards.view(shard) else {
-                taken.into_iter().for_each(|query| shared.end(query, Outcome::Device));
+            let content = shared.shards.content(shard).filter(|content| content.is_whole());
+            let Some(content) = content else {
+                taken.into_iter().for_each(|query| shared.end(query, Outcome::Condemned));
                 continue;
             };
+            let view = content.view();
             taken.iter().for_each(|query| shared.handed_out(now, query));
             asked.push(Asked { shard, bytes: (view.matrix.len() + view.tables.len()) as u64 });
-            views.push(view);
+            contents.push(content);
             queries.push(taken.iter().map(|query| query.item.job.query.clone()).collect());
             open.push(taken.into_iter().map(Some).collect());
         }
-        if views.is_empty() {
+        if contents.is_empty() {
             return Ok(());
         }
-        let batches = views.iter().zip(&queries);
-        let batches: Vec<_> = batches.map(|(&shard, queries)| Batch { shard, queries }).collect();
+        let batches = contents.iter().zip(&queries);
+        let batches = batches.map(|(content, queries)| Batch { shard: content.view(), queries });
+        let batches: Vec<_> = batches.collect();
         let passes = queries.iter().flat_map(|all| all.chunks(limits::BATCH_QUERIES_PER_SCAN_MAX));
         passes.for_each(|pass| shared.counters.batch_queries.add(pass.len()));
         let mut done = |batch: usize, query: usize, answer: Answer| {
-            if let Some(query) = open[batch][query].take() {
-                shared.answered(taker, query, answer);
+            let Some(query) = open[batch][query].take() else { return };
+            match contents[batch].is_whole() {
+                true => shared.answered(taker, query, answer),
+                false => shared.end(query, Outcome::Condemned),
             }
         };
         let (begun, before) = (Instant::now(), self.engine.stage_times());
@@ -619,16 +654,19 @@ fn bring_up(shared: &Shared, device: usize, engine: &str) {
         };
         drop(state);
         let begun = Instant::now();
-        let view = shared.shards.view(shard).expect("this is a bug: an upload of no shard");
-        let ended = told(|| shared.stores[device].upload(&view));
+        let content = shared.shards.content(shard);
+        let ended = content.map(|content| {
+            told(|| shared.stores[device].upload(&content.view())).map(|()| content.is_whole())
+        });
         state = shared.lock();
         match ended {
-            Ok(()) => {
+            None | Some(Ok(false)) => state.placement.upload_dropped(device),
+            Some(Ok(true)) => {
                 state.placement.uploaded(Instant::now(), device);
                 shared.counters.uploads.add(1);
                 shared.counters.upload_time.add(begun.elapsed());
             }
-            Err(why) => {
+            Some(Err(why)) => {
                 state.placement.upload_failed(Instant::now(), device);
                 state.suspects[device] = true;
                 shared.counters.uploads_failed.add(1);

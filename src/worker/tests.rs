@@ -1,6 +1,7 @@
 //! Engines and stores that ask the test before each step, so that no test waits for a clock.
 
 use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
@@ -17,19 +18,41 @@ const LONG: Duration = Duration::from_secs(600);
 /// other that it takes no time, or minutes.
 const LARGE: u32 = 100;
 const LARGE_BYTES: usize = 1 << 20;
+/// The shard that loses its content when a test says so.
+const LOST: u32 = 177;
 
-struct Content {
+struct One {
     shape: Shape,
-    bytes: Vec<u8>,
+    bytes: Arc<[u8]>,
+    name: ContentId,
+    lost: Arc<AtomicBool>,
 }
 
-impl Shards for Content {
-    fn view(&self, shard: u32) -> Option<ShardView<'_>> {
-        let bytes = if shard < LARGE { 1 } else { LARGE_BYTES };
-        let content = Some(ContentId([shard as u8; 16]));
-        let view =
-            ShardView { shape: &self.shape, matrix: &self.bytes[..bytes], tables: &[], content };
-        (shard < 200).then_some(view)
+impl Content for One {
+    fn view(&self) -> ShardView<'_> {
+        let content = Some(self.name);
+        ShardView { shape: &self.shape, matrix: &self.bytes, tables: &[], content }
+    }
+
+    fn is_whole(&self) -> bool {
+        !self.lost.load(Ordering::Relaxed)
+    }
+}
+
+struct Contents {
+    shape: Shape,
+    small: Arc<[u8]>,
+    large: Arc<[u8]>,
+    /// That of shard [`LOST`].
+    lost: Arc<AtomicBool>,
+}
+
+impl Shards for Contents {
+    fn content(&self, shard: u32) -> Option<Arc<dyn Content>> {
+        let bytes = if shard < LARGE { &self.small } else { &self.large }.clone();
+        let lost = if shard == LOST { self.lost.clone() } else { Arc::default() };
+        let name = ContentId([shard as u8; 16]);
+        (shard < 200).then(|| Arc::new(One { shape: self.shape, bytes, name, lost }) as _)
     }
 }
 
@@ -201,6 +224,8 @@ struct Bench {
     bundle: Arc<KeyBundle>,
     outcomes: UnboundedReceiver<(usize, Outcome)>,
     sender: UnboundedSender<(usize, Outcome)>,
+    /// Whether shard [`LOST`] has lost its content.
+    lost: Arc<AtomicBool>,
 }
 
 /// A bench, the doors of its engines in order of their numbers, and those of the stores.
@@ -229,13 +254,15 @@ fn bench_proving(
         doors.push(door);
         engines.push(Box::new(Scripted { number, gate, store }));
     }
-    let shards = Arc::new(Content { shape, bytes: vec![0; LARGE_BYTES] });
+    let lost = Arc::<AtomicBool>::default();
+    let (small, large) = (Arc::from([0; 1]), Arc::from(vec![0; LARGE_BYTES]));
+    let shards = Arc::new(Contents { shape, small, large, lost: lost.clone() });
     let workers =
         Workers::start_proving(engines, shards, ScheduleBounds::default(), every).unwrap();
     let zeros = vec![0; shape.bundle_bytes()];
     let bundle = Arc::new(KeyBundle::decode(&zeros, &shape).unwrap());
     let (sender, outcomes) = unbounded_channel();
-    (Bench { workers, stores, bundle, outcomes, sender }, doors, store_doors)
+    (Bench { workers, stores, bundle, outcomes, sender, lost }, doors, store_doors)
 }
 
 /// Waits for what a thread does without asking.
@@ -323,8 +350,33 @@ fn answers_come_back_and_a_failed_engine_fails_only_what_it_did_not_answer() {
     door.let_on(Step::Call(1), Go);
     bench.is_answered(4, 0);
     bench.ask(5, 200); // no such shard, no call
-    assert_eq!(bench.outcome(), (5, Outcome::Device));
+    assert_eq!(bench.outcome(), (5, Outcome::Condemned));
     assert!(door.is_quiet());
+}
+
+#[test]
+fn what_was_computed_of_a_shard_that_lost_its_content_is_not_sent() {
+    let (mut bench, doors, store_doors) = bench(1, 1);
+    // While the processor reads it, and before it would.
+    *bench.stores[0].presence.lock().unwrap() = Presence::Never;
+    bench.ask(0, LOST);
+    doors[0].is_at(Step::Call(1));
+    bench.ask(1, LOST);
+    bench.lost.store(true, Ordering::Relaxed);
+    doors[0].answer(Go);
+    assert_eq!(bench.outcome(), (0, Outcome::Condemned));
+    assert_eq!(bench.outcome(), (1, Outcome::Condemned));
+    // While it is brought up: the device is not to blame, and what it has is not used.
+    bench.lost.store(false, Ordering::Relaxed);
+    *bench.stores[0].presence.lock().unwrap() = Presence::Room;
+    bench.ask(2, LOST);
+    store_doors[0].is_at(Step::Upload(LOST as u8));
+    bench.lost.store(true, Ordering::Relaxed);
+    store_doors[0].answer(Go);
+    assert_eq!(bench.outcome(), (2, Outcome::Condemned));
+    let counters = bench.workers.counters();
+    assert_eq!((counters.uploads.get(), counters.uploads_failed.get()), (0, 0));
+    assert!(doors[1].is_quiet());
 }
 
 #[test]

@@ -346,7 +346,10 @@ async fn what_changes_something_is_asked_for_with_post_and_by_no_page() {
     }));
     let seen = [post(address, "/reload").await, post(address, "/reload").await];
     assert_eq!(seen.each_ref().map(|seen| seen.status), [200, 500]);
-    assert_eq!(seen.each_ref().map(|s| &*s.body), ["done\n", "nothing changed: the list is bad\n"]);
+    assert_eq!(
+        seen.each_ref().map(|s| &*s.body),
+        ["done\n", "not all was read again: the list is bad\n"]
+    );
     assert_eq!(get(address, "/readyz").await.status, 200);
     // Leaving waits for what is in flight, and says so meanwhile.
     let peer = host.connect().await;
@@ -446,7 +449,10 @@ fn the_program_says_where_its_endpoints_are_and_leaves_when_asked_there() {
     runtime.block_on(async {
         until_status(at.unwrap(), "/readyz", 200).await;
         let seen = post(at.unwrap(), "/reload").await;
-        assert_eq!(seen.body, "certificates and callers were read again\n");
+        let said = "certificates and callers were read again; epoch 4 is served as before\n";
+        assert_eq!(seen.body, said);
+        let now = metrics(at.unwrap()).await;
+        assert!(now["sotto_reloads_total{result=\"unchanged\"}"] >= 1.0, "{now:?}");
         assert_eq!(post(at.unwrap(), "/drain").await.status, 202);
     });
     assert_eq!(lines.last().unwrap(), "left");

@@ -192,9 +192,11 @@ async fn reload(State(desk): State<Arc<Desk>>, headers: HeaderMap) -> Response {
     let failed = "this is a bug: reading again panicked";
     match tokio::spawn(reading).await.unwrap_or_else(|_| Err(failed.into())) {
         Ok(done) => reply(StatusCode::OK, TEXT, format!("{done}\n")),
-        Err(error) => {
-            reply(StatusCode::INTERNAL_SERVER_ERROR, TEXT, format!("nothing changed: {error}\n"))
-        }
+        Err(error) => reply(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            TEXT,
+            format!("not all was read again: {error}\n"),
+        ),
     }
 }
 

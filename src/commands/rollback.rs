@@ -1,0 +1,35 @@
+//! `sotto rollback`: the content of the epoch before, as a new epoch.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use sotto::build::progress::counted;
+use sotto::build::rollback;
+
+use super::Ended;
+
+/// Serves the content of the epoch before again, signed as a new epoch.
+///
+/// Servers that watch the database take it up; a second rollback is the way back.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Directory of the database
+    #[arg(long, value_name = "DIR")]
+    db: PathBuf,
+    /// The operator's key, Ed25519 as PKCS#8 PEM [default: DIR.signing-key.pem]
+    #[arg(long, value_name = "FILE")]
+    key: Option<PathBuf>,
+}
+
+/// Runs the command.
+pub(crate) fn run(args: Args) -> Ended {
+    let done = rollback(&args.db, args.key.as_deref())?;
+    println!(
+        "{}: epoch {} has the content of epoch {} ({} changed)",
+        args.db.display(),
+        done.epoch,
+        done.content_of,
+        counted(done.changed as u64, "shard")
+    );
+    Ok(ExitCode::SUCCESS)
+}

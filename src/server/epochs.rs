@@ -1,0 +1,316 @@
+//! What is served: a database, and those before it, each until its time.
+//!
+//! A query names its epoch and is answered from that epoch's shard. The schedule, the placement and
+//! the workers know neither epochs nor shard numbers: to them a shard is a *slot*, a number for
+//! what one opened file contains. A shard that a new epoch left as it was keeps its slot, so
+//! queries of both epochs find company and devices keep what they have. A slot is never given twice
+//! while anything remembers it. Reads no clock: `now` is an argument. Read next: `reload`, which
+//! brings the databases, and `scrub`, which condemns shards and has old epochs forgotten.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};
+use std::time::{Duration, Instant};
+
+use crate::limits;
+use crate::shard::{Database, Shard};
+use crate::worker::{Content, Shards};
+
+/// The shard that a query or a hint request is for.
+pub(super) struct Found {
+    pub(super) shard: Arc<Shard>,
+    pub(super) slot: u32,
+}
+
+/// Why there is none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Absent {
+    /// The epoch is not served, or not any more.
+    Epoch,
+    /// The database has no such shard.
+    Shard,
+    /// It was taken out.
+    Condemned,
+}
+
+/// The databases that are served.
+pub(super) struct Epochs {
+    state: RwLock<State>,
+    /// How long an epoch is answered after the next one came.
+    keep: Duration,
+}
+
+struct State {
+    newest: Served,
+    /// The oldest first, with the time until which each is answered.
+    before: VecDeque<(Served, Instant)>,
+    slots: HashMap<u32, Weak<Shard>>,
+    next_slot: u32,
+    /// Some slots may be nobody's.
+    stale: bool,
+}
+
+struct Served {
+    database: Arc<Database>,
+    /// By shard.
+    slots: Vec<u32>,
+}
+
+impl Epochs {
+    pub(super) fn new(database: Arc<Database>, keep: Duration) -> Self {
+        let newest = Served { database, slots: Vec::new() };
+        let (before, slots) = (VecDeque::new(), HashMap::new());
+        let mut state = State { newest, before, slots, next_slot: 0, stale: false };
+        let database = state.newest.database.clone();
+        state.newest.slots = state.slots_for(&database);
+        Self { state: RwLock::new(state), keep }
+    }
+
+    /// The newest one.
+    pub(super) fn database(&self) -> Arc<Database> {
+        self.read().newest.database.clone()
+    }
+
+    /// Its epoch.
+    pub(super) fn epoch(&self) -> u64 {
+        self.read().newest.database.epoch()
+    }
+
+    /// A shard of an epoch that is answered.
+    pub(super) fn find(&self, now: Instant, epoch: u64, index: u32) -> Result<Found, Absent> {
+        let state = self.read();
+        let served = state.served(now, epoch).ok_or(Absent::Epoch)?;
+        let shard = served.database.shard(index).ok_or(Absent::Shard)?;
+        if shard.is_condemned() {
+            return Err(Absent::Condemned);
+        }
+        Ok(Found { shard: shard.clone(), slot: served.slots[index as usize] })
+    }
+
+    /// From now on this one is served, and the one before for its time. Of one epoch there is one:
+    /// when it comes again, with shards that were condemned, it takes its own place.
+    pub(super) fn swap(&self, now: Instant, database: Arc<Database>) {
+        let mut state = self.write();
+        let slots = state.slots_for(&database);
+        let before = std::mem::replace(&mut state.newest, Served { database, slots });
+        let mut gone = Vec::new();
+        if before.database.epoch() == state.newest.database.epoch() {
+            gone.push(before);
+        } else {
+            state.before.push_back((before, now + self.keep));
+        }
+        if state.before.len() > limits::OLD_EPOCHS_MAX {
+            gone.extend(state.before.pop_front().map(|(oldest, _)| oldest));
+        }
+        state.stale |= !gone.is_empty();
+        drop(state);
+        // Unmapping a database takes its time: nobody waits for it.
+        drop(gone);
+    }
+
+    /// Lets go of epochs whose time is up, and of slots that nobody has any more; says whether
+    /// there were any.
+    pub(super) fn forget(&self, now: Instant) -> bool {
+        let late = |before: &VecDeque<(Served, Instant)>| {
+            before.iter().take_while(|(_, until)| *until <= now).count()
+        };
+        let state = self.read();
+        if late(&state.before) == 0 && !state.stale {
+            return false;
+        }
+        drop(state);
+        let mut state = self.write();
+        let late = late(&state.before);
+        let gone: Vec<_> = state.before.drain(..late).collect();
+        drop(state);
+        drop(gone);
+        let mut state = self.write();
+        state.slots.retain(|_, shard| shard.strong_count() > 0);
+        state.stale = false;
+        true
+    }
+
+    /// Shards that were taken out and are not yet reported, by the names of their files; each once.
+    pub(super) fn newly_condemned(&self) -> Vec<String> {
+        let state = self.read();
+        let all = state.before.iter().map(|(served, _)| served).chain([&state.newest]);
+        let shards = all.flat_map(|served| served.database.shards());
+        shards.filter(|shard| shard.tell_condemned()).map(|shard| shard.file_name()).collect()
+    }
+
+    /// Shards of the newest database that are taken out.
+    pub(super) fn condemned(&self) -> usize {
+        let database = self.database();
+        database.shards().iter().filter(|shard| shard.is_condemned()).count()
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, State> {
+        self.state.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, State> {
+        self.state.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn served(&self, now: Instant, epoch: u64) -> Option<&Served> {
+        if self.newest.database.epoch() == epoch {
+            return Some(&self.newest);
+        }
+        let kept = self.before.iter().filter(|(_, until)| *until > now);
+        kept.map(|(served, _)| served).find(|served| served.database.epoch() == epoch)
+    }
+
+    /// A slot for each shard: the one it has in the newest database, else a new one. New ones
+    /// follow each other, so that shards spread over devices whichever of them changed.
+    fn slots_for(&mut self, database: &Database) -> Vec<u32> {
+        let held = self.newest.database.shards().iter().zip(&self.newest.slots);
+        let mut held = held.map(|(shard, &slot)| (shard, slot));
+        let mut slots = Vec::with_capacity(database.shards().len());
+        for shard in database.shards() {
+            let kept = held.next().filter(|(held, _)| Arc::ptr_eq(held, shard));
+            let slot = kept.map(|(_, slot)| slot);
+            let slot = slot.unwrap_or_else(|| free_slot(&self.slots, &mut self.next_slot));
+            self.slots.insert(slot, Arc::downgrade(shard));
+            slots.push(slot);
+        }
+        slots
+    }
+}
+
+fn free_slot(taken: &HashMap<u32, Weak<Shard>>, next: &mut u32) -> u32 {
+    while taken.contains_key(next) {
+        *next = next.wrapping_add(1);
+    }
+    *next
+}
+
+impl Shards for Epochs {
+    fn content(&self, slot: u32) -> Option<Arc<dyn Content>> {
+        let shard = self.read().slots.get(&slot)?.upgrade()?;
+        Some(shard)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shard::noise;
+
+    const KEEP: Duration = Duration::from_secs(600);
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// Epoch 1 with three shards, in a folder that goes with it.
+    struct Bench {
+        folder: tempfile::TempDir,
+        epochs: Epochs,
+        start: Instant,
+    }
+
+    impl Bench {
+        fn new() -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            noise::write(folder.path(), 1, &[0, 1, 2]);
+            let database = Database::open(folder.path()).unwrap();
+            let epochs = Epochs::new(Arc::new(database), KEEP);
+            Self { folder, epochs, start: Instant::now() }
+        }
+
+        /// Serves another epoch, so many seconds after the start.
+        fn serve(&self, second: u32, epoch: u64, labels: &[u8]) {
+            noise::write(self.folder.path(), epoch, labels);
+            let manifest = Database::read_manifest(self.folder.path()).unwrap();
+            let next = self.epochs.database().follow(manifest).unwrap().unwrap();
+            self.epochs.swap(self.start + second * SECOND, Arc::new(next));
+        }
+
+        fn find(&self, second: u32, epoch: u64, shard: u32) -> Result<u32, Absent> {
+            let found = self.epochs.find(self.start + second * SECOND, epoch, shard);
+            found.map(|found| {
+                let content = self.epochs.content(found.slot).unwrap();
+                assert_eq!(content.view().content, found.shard.view().content);
+                found.slot
+            })
+        }
+
+        fn slots(&self, second: u32, epoch: u64) -> Vec<u32> {
+            (0..3).map(|shard| self.find(second, epoch, shard).unwrap()).collect()
+        }
+    }
+
+    #[test]
+    fn what_is_not_served_is_absent_for_a_reason() {
+        let bench = Bench::new();
+        assert_eq!(bench.slots(0, 1), [0, 1, 2]);
+        assert_eq!(bench.find(0, 2, 0), Err(Absent::Epoch));
+        assert_eq!(bench.find(0, 1, 3), Err(Absent::Shard));
+        bench.epochs.database().shard(1).unwrap().condemn();
+        assert_eq!(bench.find(0, 1, 1), Err(Absent::Condemned));
+        assert_eq!(bench.find(0, 1, 2), Ok(2));
+        assert_eq!(bench.epochs.condemned(), 1);
+        assert_eq!(bench.epochs.newly_condemned().len(), 1);
+        assert!(bench.epochs.newly_condemned().is_empty(), "it is told once");
+    }
+
+    #[test]
+    fn an_epoch_is_answered_until_its_time_and_what_did_not_change_keeps_its_slot() {
+        let bench = Bench::new();
+        bench.serve(10, 2, &[0, 9, 2]);
+        assert_eq!((bench.slots(10, 1), bench.slots(10, 2)), (vec![0, 1, 2], vec![0, 3, 2]));
+        bench.serve(20, 3, &[8, 9, 7]);
+        assert_eq!(bench.slots(609, 1), [0, 1, 2]);
+        assert_eq!((bench.slots(609, 2), bench.slots(609, 3)), (vec![0, 3, 2], vec![4, 3, 5]));
+        assert!(!bench.epochs.forget(bench.start + 609 * SECOND));
+        // Its time is up, whether anybody has tidied up or not.
+        assert_eq!(bench.find(610, 1, 0), Err(Absent::Epoch));
+        // Slot 1 was the first epoch's alone; one that is being computed lives on.
+        let computed = bench.epochs.content(1).unwrap();
+        assert!(bench.epochs.forget(bench.start + 610 * SECOND));
+        assert!(bench.epochs.content(1).is_some());
+        drop(computed);
+        assert_eq!([0, 1, 2].map(|slot| bench.epochs.content(slot).is_some()), [true, false, true]);
+        assert!(bench.epochs.forget(bench.start + 620 * SECOND));
+        assert!(!bench.epochs.forget(bench.start + 620 * SECOND), "once");
+        assert_eq!(
+            [0, 2, 3].map(|slot| bench.epochs.content(slot).is_some()),
+            [false, false, true]
+        );
+    }
+
+    #[test]
+    fn there_are_never_many_epochs() {
+        let bench = Bench::new();
+        let most = limits::OLD_EPOCHS_MAX as u64;
+        for epoch in 2..=most + 2 {
+            bench.serve(epoch as u32, epoch, &[0, 1, 10 + epoch as u8]);
+        }
+        assert_eq!(bench.find(10, 1, 2), Err(Absent::Epoch));
+        assert_eq!(bench.find(10, 2, 2), Ok(3));
+        assert!(bench.epochs.forget(bench.start + 10 * SECOND), "the first one's shard is gone");
+        assert!(bench.epochs.content(2).is_none() && bench.epochs.content(0).is_some());
+    }
+
+    #[test]
+    fn a_shard_that_is_good_again_has_a_slot_of_its_own() {
+        let bench = Bench::new();
+        bench.epochs.database().shard(1).unwrap().condemn();
+        bench.serve(1, 1, &[0, 1, 2]);
+        assert_eq!((bench.slots(1, 1), bench.epochs.condemned()), (vec![0, 3, 2], 0));
+        assert!(bench.epochs.content(1).is_none());
+        assert!(bench.epochs.forget(bench.start + SECOND));
+    }
+
+    #[test]
+    fn slots_spread_over_devices_whichever_shards_change() {
+        let bench = Bench::new();
+        bench.serve(1, 2, &[5, 1, 6]);
+        bench.serve(2, 3, &[7, 1, 8]);
+        let slots: Vec<u32> = [0, 2].map(|shard| bench.find(2, 3, shard).unwrap()).to_vec();
+        assert_eq!(slots, [5, 6]);
+        // Numbers that are taken are not given again when they come round.
+        bench.epochs.write().next_slot = 1;
+        bench.serve(3, 4, &[9, 1, 10]);
+        let taken = bench.find(3, 4, 0).unwrap();
+        assert!(taken > 6, "{taken}");
+    }
+}

@@ -1,0 +1,173 @@
+//! A new manifest while serving: checked whole, then served from one moment to the next.
+//!
+//! Whatever is wrong with it or with a file it names changes nothing, and is said. Told by a
+//! signal, by the admin endpoint, or by [`Reloader::watch`], which looks at the manifest's file.
+//! How epochs are served beside each other is `epochs`'.
+
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use super::Service;
+use crate::limits;
+use crate::shard::manifest::MANIFEST_NAME;
+use crate::shard::{Database, OpenError};
+
+/// What came of a reload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reloaded {
+    /// Another database is served.
+    Changed {
+        /// Its epoch.
+        epoch: u64,
+        /// Shards that were opened for it; the others are those of the one before.
+        opened: usize,
+    },
+    /// The database is what was served.
+    Unchanged {
+        /// Its epoch.
+        epoch: u64,
+    },
+}
+
+/// Why a reload changed nothing.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReloadError {
+    /// The manifest or a file of a shard is refused.
+    #[error("{source}. Epoch {served} is served as before")]
+    Refused {
+        /// What is wrong.
+        source: OpenError,
+        /// The epoch that is served.
+        served: u64,
+    },
+    /// The thread that did it ended.
+    #[error("it panicked: this is a bug")]
+    Panicked,
+}
+
+/// How the databases of a server fare.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EpochState {
+    /// The newest epoch that is served.
+    pub served: u64,
+    /// The epoch of the manifest that a reload last read.
+    pub expected: u64,
+    /// Shards of the served database.
+    pub shards: u32,
+    /// Those of them that were taken out.
+    pub condemned_shards: usize,
+    /// Since the scrub began its last whole round over every byte, or since the server's start.
+    pub scrub_age: Duration,
+}
+
+/// Reloads the database of a server. Cheap to clone.
+#[derive(Clone)]
+pub struct Reloader(pub(super) Arc<Service>);
+
+impl Reloader {
+    /// Reads the manifest again and serves what it names, if that is another database that may
+    /// follow, or if a shard was taken out whose file is good again. One at a time; says what came
+    /// of it in the log too, and counts it.
+    ///
+    /// # Errors
+    /// Something is refused: all stays as it was.
+    pub async fn reload(&self) -> Result<Reloaded, ReloadError> {
+        let one = self.0.reloading.clone().lock_owned().await;
+        let service = self.0.clone();
+        // Counted and said there too: whoever asked may not wait for it.
+        let ended = tokio::task::spawn_blocking(move || {
+            let ended = reload(&service);
+            tell(&service, &ended);
+            drop(one);
+            ended
+        });
+        ended.await.unwrap_or(Err(ReloadError::Panicked))
+    }
+
+    /// Looks at the manifest's file once a period, and reloads when it is another or was changed;
+    /// after a reload that was refused also when it was not, with growing pauses: files may still
+    /// be on their way. Never ends.
+    pub async fn watch(self, period: Duration) {
+        let path = self.0.epochs.database().directory().join(MANIFEST_NAME);
+        let (mut seen, mut again, mut pause) = (None, None::<Instant>, period);
+        loop {
+            tokio::time::sleep(period).await;
+            let path = path.clone();
+            let found = tokio::task::spawn_blocking(move || identity(&path)).await;
+            let found = found.unwrap_or_default();
+            if found == seen && again.is_none_or(|again| again > Instant::now()) {
+                continue;
+            }
+            if found != seen {
+                (seen, pause) = (found, period);
+            }
+            again = self.reload().await.err().map(|_| Instant::now() + pause);
+            pause = (2 * pause).min(limits::RELOAD_PAUSE_MAX);
+        }
+    }
+
+    /// How the databases fare.
+    pub fn state(&self) -> EpochState {
+        self.0.epoch_state()
+    }
+}
+
+impl Service {
+    /// How the databases fare.
+    pub(super) fn epoch_state(&self) -> EpochState {
+        let database = self.epochs.database();
+        EpochState {
+            served: database.epoch(),
+            expected: self.expected_epoch.load(Ordering::Relaxed),
+            shards: database.shard_count(),
+            condemned_shards: self.epochs.condemned(),
+            scrub_age: self.scrubbed.age(Instant::now()),
+        }
+    }
+}
+
+/// Which file has a name: inode, time and length; `None` where there is none.
+fn identity(path: &Path) -> Option<[u64; 4]> {
+    let found = path.metadata().ok()?;
+    Some([found.ino(), found.mtime() as u64, found.mtime_nsec() as u64, found.len()])
+}
+
+fn reload(service: &Service) -> Result<Reloaded, ReloadError> {
+    let epochs = &service.epochs;
+    service.tell_condemned();
+    let served = epochs.database();
+    let refused = |source| ReloadError::Refused { source, served: served.epoch() };
+    let manifest = Database::read_manifest(served.directory()).map_err(refused)?;
+    let epoch = manifest.epoch;
+    service.expected_epoch.store(epoch, Ordering::Relaxed);
+    let Some(database) = served.follow(manifest).map_err(refused)? else {
+        return Ok(Reloaded::Unchanged { epoch });
+    };
+    let pairs = database.shards().iter().zip(served.shards());
+    let opened = pairs.filter(|(new, old)| !Arc::ptr_eq(new, old)).count();
+    epochs.swap(Instant::now(), Arc::new(database));
+    service.forget_epochs(Instant::now());
+    Ok(Reloaded::Changed { epoch, opened })
+}
+
+fn tell(service: &Service, ended: &Result<Reloaded, ReloadError>) {
+    let counters = &service.counters;
+    match ended {
+        Ok(Reloaded::Changed { epoch, opened }) => {
+            counters.reloads_changed.add(1);
+            tracing::info!(epoch, opened, "another database is served");
+        }
+        Ok(Reloaded::Unchanged { epoch }) => {
+            counters.reloads_unchanged.add(1);
+            tracing::info!(epoch, "the database is what is served already");
+        }
+        Err(error) => {
+            counters.reloads_refused.add(1);
+            tracing::error!("the database stays as it was: {error}");
+        }
+    }
+}

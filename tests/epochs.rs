@@ -1,0 +1,625 @@
+//! A database that changes while it is served, over real QUIC with real clients: a new manifest is
+//! taken whole or not at all, epochs are answered beside each other, no query is lost; files that
+//! shrink or rot harm nobody but their own queries; `sotto rollback` and `sotto serve` as programs.
+
+#![allow(clippy::unwrap_used)]
+
+use std::collections::HashMap;
+use std::io::{BufRead as _, BufReader};
+use std::net::SocketAddr;
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use sotto::build::{self, BuildOptions, Input, Silent, keys};
+use sotto::client::{Client, LookupError, OperatorKey, Options, Outcome, Replica, Trust};
+use sotto::engine::{EngineChoice, IsaChoice, select};
+use sotto::keyword::locate;
+use sotto::params::Shape;
+use sotto::server::certificates::{self, LocalCertificates};
+use sotto::server::{
+    Callers, Counters, Identity, Reloaded, Reloader, Server, ServerBounds, ServerOptions,
+};
+use sotto::shard::manifest::{MANIFEST_NAME, MANIFEST_PREVIOUS_NAME, SHARDS_DIR};
+use sotto::shard::{Database, HEADER_BYTES, Manifest, ManifestHead, files};
+use sotto::wire::{SigningKey, Status};
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+
+/// A test that waits longer than this has failed.
+const PATIENCE: Duration = Duration::from_secs(120);
+const SHARDS: u32 = 4;
+const KEYS: u32 = 300;
+/// Its value is another in every epoch that is built.
+const CHANGING: &str = "key-7";
+
+fn key(n: u32) -> String {
+    format!("key-{n}")
+}
+
+/// A database in a folder that goes with it; epoch 1, one shard of it changes with each build.
+struct Db {
+    folder: tempfile::TempDir,
+}
+
+impl Db {
+    fn new() -> Self {
+        let db = Self { folder: tempfile::tempdir().unwrap() };
+        db.build(1);
+        db
+    }
+
+    /// Builds the next epoch, in which the changing key has this value.
+    fn build(&self, value: u32) {
+        let input = self.folder.path().join("records.csv");
+        let line = |n| match key(n) {
+            key if key == CHANGING => format!("{key},changed {value}\n"),
+            key => format!("{key},value {n}\n"),
+        };
+        std::fs::write(&input, format!("sii,value\n{}", (0..KEYS).map(line).collect::<String>()))
+            .unwrap();
+        let mut options = BuildOptions::new(Input::File(input), self.path());
+        options.shards = Some(SHARDS);
+        options.value_bytes = Some(24);
+        options.jobs = Some(1);
+        build::run(&options, &Silent).unwrap_or_else(|error| panic!("{error}"));
+    }
+
+    fn path(&self) -> PathBuf {
+        self.folder.path().join("db")
+    }
+
+    fn manifest_path(&self) -> PathBuf {
+        self.path().join(MANIFEST_NAME)
+    }
+
+    fn manifest(&self) -> Manifest {
+        Manifest::read(&self.manifest_path()).unwrap()
+    }
+
+    fn write(&self, manifest: &Manifest) {
+        files::write_atomically(&self.manifest_path(), &manifest.to_json()).unwrap();
+    }
+
+    fn signing_key(&self) -> SigningKey {
+        keys::load(&keys::default_path(&self.path())).unwrap().unwrap()
+    }
+
+    fn operator_key(&self) -> OperatorKey {
+        OperatorKey(self.manifest().operator_key.0)
+    }
+
+    fn shard_of(&self, key: &str) -> u32 {
+        let manifest = self.manifest();
+        let groups = manifest.shape().groups() as u32;
+        locate(&manifest.seed.0, key.as_bytes(), SHARDS, groups).shard
+    }
+
+    /// The file of a shard of the newest epoch.
+    fn file(&self, shard: u32) -> PathBuf {
+        self.path().join(SHARDS_DIR).join(&self.manifest().shards[shard as usize].file)
+    }
+
+    /// The content of `of`, as the epoch after the newest.
+    fn next_of(&self, of: &Manifest) -> Manifest {
+        self.signed(&self.head(), of, &self.signing_key())
+    }
+
+    fn head(&self) -> ManifestHead {
+        let newest = self.manifest();
+        let (seed, epoch, shape) = (newest.seed.0, newest.epoch + 1, newest.shape());
+        ManifestHead { seed, epoch, created: newest.created, shape }
+    }
+
+    fn signed(&self, head: &ManifestHead, of: &Manifest, key: &SigningKey) -> Manifest {
+        Manifest::sign(head, of.shards.clone(), key).unwrap()
+    }
+}
+
+/// Puts a copy in a file's place, as `rsync` does.
+fn replace(path: &Path, bytes: &[u8]) {
+    files::write_atomically(path, bytes).unwrap();
+}
+
+fn flip(path: &Path, at: u64) {
+    let file = std::fs::OpenOptions::new().read(true).write(true).open(path).unwrap();
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, at).unwrap();
+    file.write_all_at(&[byte[0] ^ 1], at).unwrap();
+}
+
+/// A running server.
+struct Serving {
+    address: SocketAddr,
+    certificates: LocalCertificates,
+    reloader: Reloader,
+    counters: Arc<Counters>,
+    leave: oneshot::Sender<()>,
+    running: tokio::task::JoinHandle<()>,
+}
+
+/// Without scrubbing, for old epochs of ten minutes.
+fn bounds() -> ServerBounds {
+    ServerBounds { scrub_mib_per_second: 0, ..ServerBounds::default() }
+}
+
+impl Serving {
+    fn start(db: &Db, bounds: ServerBounds) -> Self {
+        let certificates = certificates::localhost().unwrap();
+        let LocalCertificates { server_pem, server_key, .. } = &certificates;
+        let options = ServerOptions {
+            listen: ([127, 0, 0, 1], 0).into(),
+            identity: Identity::from_pem(server_pem, server_key).unwrap(),
+            callers: Callers::Loopback,
+            engines: vec![select(EngineChoice::Cpu, IsaChoice::Auto, None).unwrap()],
+            bounds,
+        };
+        let server = Server::bind(options, Arc::new(Database::open(&db.path()).unwrap())).unwrap();
+        let (address, reloader) = (server.local_addr(), server.reloader());
+        let (counters, (leave, left)) = (server.counters(), oneshot::channel());
+        let running = tokio::spawn(server.run(async move {
+            let _ = left.await;
+        }));
+        Self { address, certificates, reloader, counters, leave, running }
+    }
+
+    async fn client(&self, db: &Db) -> Client {
+        let replica = Replica::new(self.address, "localhost");
+        let ca_pem = self.certificates.ca_pem.clone().into_bytes();
+        let mut options = Options::new(replica, ca_pem, Trust::Pinned(db.operator_key()));
+        options.records_per_shard_min = 1;
+        Client::connect(options).await.unwrap()
+    }
+
+    fn epoch(&self) -> u64 {
+        self.reloader.state().served
+    }
+
+    async fn reload(&self) -> Result<Reloaded, String> {
+        let ended = timeout(PATIENCE, self.reloader.reload()).await.unwrap();
+        ended.map_err(|error| error.to_string())
+    }
+
+    /// Ends it, which its threads must not hold up.
+    async fn leave(self) {
+        self.leave.send(()).unwrap();
+        timeout(PATIENCE, self.running).await.unwrap().unwrap();
+    }
+}
+
+/// Waits until something is so.
+async fn until(what: &str, is_so: impl Fn() -> bool) {
+    let waiting = async {
+        while !is_so() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    timeout(PATIENCE, waiting).await.unwrap_or_else(|_| panic!("it never came to: {what}"));
+}
+
+async fn value(client: &mut Client, key: &str) -> Result<String, LookupError> {
+    match client.lookup(&[key]).await.unwrap().pop().unwrap()? {
+        Outcome::Found(value) => Ok(String::from_utf8(value).unwrap()),
+        _ => panic!("{key}: nothing found"),
+    }
+}
+
+/// Looks every key up, again and again, until told to stop.
+struct Load {
+    stop: Arc<AtomicBool>,
+    rounds: Arc<AtomicU64>,
+    tasks: Vec<tokio::task::JoinHandle<()>>,
+}
+
+impl Load {
+    /// Some clients; no answer may be wrong, and only keys of the `lost` shard may have none.
+    async fn start(db: &Db, serving: &Serving, lost: Option<u32>) -> Self {
+        let (stop, rounds) = (Arc::<AtomicBool>::default(), Arc::<AtomicU64>::default());
+        let names: Vec<String> = (0..KEYS).map(key).collect();
+        let shards: HashMap<_, _> = names.iter().map(|k| (k.clone(), db.shard_of(k))).collect();
+        let (names, shards) = (Arc::new(names), Arc::new(shards));
+        let mut tasks = Vec::new();
+        for _ in 0..3 {
+            let mut client = serving.client(db).await;
+            let (stop, rounds) = (stop.clone(), rounds.clone());
+            let (names, shards) = (names.clone(), shards.clone());
+            tasks.push(tokio::spawn(async move {
+                while !stop.load(Ordering::Relaxed) {
+                    let outcomes = client.lookup(&names).await.unwrap();
+                    for ((n, name), outcome) in names.iter().enumerate().zip(outcomes) {
+                        match outcome {
+                            Ok(Outcome::Found(value)) if name == CHANGING => {
+                                assert!(value.starts_with(b"changed "), "{name}");
+                            }
+                            Ok(Outcome::Found(value)) => {
+                                assert_eq!(value, format!("value {n}").into_bytes(), "{name}");
+                            }
+                            Err(LookupError::ShardUnknown) if lost == Some(shards[name]) => {}
+                            Err(error) => panic!("{name}: {error}"),
+                            Ok(_) => panic!("{name}: another outcome"),
+                        }
+                    }
+                    rounds.fetch_add(1, Ordering::Relaxed);
+                }
+            }));
+        }
+        Self { stop, rounds, tasks }
+    }
+
+    /// Waits until every client may have ended a round that began after now.
+    async fn rounds(&self, more: u64) {
+        let before = self.rounds.load(Ordering::Relaxed);
+        let failed = || self.tasks.iter().any(tokio::task::JoinHandle::is_finished);
+        let enough = || self.rounds.load(Ordering::Relaxed) >= before + more || failed();
+        until("clients go on", enough).await;
+    }
+
+    async fn end(self) {
+        self.stop.store(true, Ordering::Relaxed);
+        for task in self.tasks {
+            timeout(PATIENCE, task).await.unwrap().unwrap();
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_old_epoch_is_answered_until_its_time_and_then_gone() {
+    for (time, seen, gone) in [(600, "changed 1", 0), (0, "changed 2", 1)] {
+        let db = Db::new();
+        let old_epoch_time = Duration::from_secs(time);
+        let serving = Serving::start(&db, ServerBounds { old_epoch_time, ..bounds() });
+        let mut early = serving.client(&db).await;
+        assert_eq!(value(&mut early, CHANGING).await.unwrap(), "changed 1");
+        assert_eq!(serving.reload().await, Ok(Reloaded::Unchanged { epoch: 1 }));
+        db.build(2);
+        assert_eq!(serving.reload().await, Ok(Reloaded::Changed { epoch: 2, opened: 1 }));
+        // Parameters are the new ones, and so is what is decoded with them.
+        let mut late = serving.client(&db).await;
+        assert_eq!(late.parameters().epoch(), 2);
+        assert_eq!(value(&mut late, CHANGING).await.unwrap(), "changed 2");
+        assert_eq!(value(&mut early, CHANGING).await.unwrap(), seen);
+        assert_eq!(value(&mut early, "key-8").await.unwrap(), "value 8");
+        assert_eq!(serving.counters.queries.get(Status::EpochGone).min(1), gone);
+        let state = serving.reloader.state();
+        assert_eq!((state.served, state.expected, state.condemned_shards), (2, 2, 0));
+        serving.leave().await;
+    }
+}
+
+#[test]
+fn only_what_changed_is_opened() {
+    let db = Db::new();
+    let first = Database::open(&db.path()).unwrap();
+    assert!(first.follow(db.manifest()).unwrap().is_none());
+    db.build(2);
+    let second = first.follow(db.manifest()).unwrap().unwrap();
+    let changed = db.shard_of(CHANGING) as usize;
+    for (shard, (old, new)) in first.shards().iter().zip(second.shards()).enumerate() {
+        assert_eq!(Arc::ptr_eq(old, new), shard != changed, "shard {shard}");
+        assert_eq!(old.view().content == new.view().content, shard != changed, "shard {shard}");
+    }
+}
+
+/// What is said, and what has to go wrong before.
+type Wrong<'a> = (&'static str, Box<dyn Fn() + 'a>);
+
+/// What may be wrong with the next epoch.
+fn wrongs(db: &Db) -> Vec<Wrong<'_>> {
+    let (good, head) = (db.manifest(), db.head());
+    let good = db.next_of(&good);
+    let json = good.to_json();
+    let file = db.file(db.shard_of(CHANGING));
+    let bytes = std::fs::read(&file).unwrap();
+    let write = |bytes: Vec<u8>| move || replace(&db.manifest_path(), &bytes);
+    let sign = |head: ManifestHead, key: SigningKey, shards: usize| {
+        let mut of = good.clone();
+        of.shards.truncate(shards);
+        write(db.signed(&head, &of, &key).to_json())
+    };
+    let all = SHARDS as usize;
+    let (key, other_key) = (|| db.signing_key(), SigningKey::from_bytes(&[9; 32]));
+    let shape = Shape::new(32, 128, 1, 256).unwrap();
+    let mut forged = good.clone();
+    forged.signature.0[0] ^= 1;
+    let mut swapped = good.clone();
+    swapped.shards.swap(0, 1);
+    let (good, path) = (good.clone(), file.clone());
+    let with_file = move |change: fn(&Path)| {
+        let (good, path, bytes) = (good.clone(), path.clone(), bytes.clone());
+        move || {
+            replace(&path, &bytes);
+            change(&path);
+            db.write(&good);
+        }
+    };
+    vec![
+        ("no manifest.json", Box::new(|| std::fs::remove_file(db.manifest_path()).unwrap())),
+        ("is not a manifest", Box::new(write(json[..json.len() / 2].to_vec()))),
+        ("changed after it was signed", Box::new(write(forged.to_json()))),
+        ("disagrees with itself", Box::new(write(swapped.to_json()))),
+        ("has operator key", Box::new(sign(head, other_key, all))),
+        ("has seed", Box::new(sign(ManifestHead { seed: [9; 32], ..head }, key(), all))),
+        ("has shard count", Box::new(sign(head, key(), all / 2))),
+        ("has shape", Box::new(sign(ManifestHead { shape, ..head }, key(), all))),
+        ("has epoch 1", Box::new(sign(ManifestHead { epoch: 1, ..head }, key(), all))),
+        ("No such file", Box::new(with_file(|path| std::fs::remove_file(path).unwrap()))),
+        ("bytes, expected", Box::new(with_file(|path| cut(path, 2 * HEADER_BYTES as u64)))),
+        ("matrix section", Box::new(with_file(|path| flip(path, HEADER_BYTES as u64 + 5)))),
+        ("header", Box::new(with_file(|path| flip(path, 100)))),
+    ]
+}
+
+fn cut(path: &Path, bytes: u64) {
+    std::fs::OpenOptions::new().write(true).open(path).unwrap().set_len(bytes).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_wrong_changes_nothing_and_is_said() {
+    let db = Db::new();
+    let first = db.manifest();
+    let serving = Serving::start(&db, bounds());
+    let mut client = serving.client(&db).await;
+    db.build(2);
+    let second = db.manifest();
+    let bytes = std::fs::read(db.file(db.shard_of(CHANGING))).unwrap();
+    let mut refused = 0;
+    for (said, go_wrong) in wrongs(&db) {
+        go_wrong();
+        let error = serving.reload().await.unwrap_err();
+        assert!(error.contains(said) && error.contains("Epoch 1 is served"), "{said}: {error}");
+        refused += 1;
+        assert_eq!(serving.counters.reloads_refused.get(), refused);
+        assert_eq!(serving.epoch(), 1);
+        assert_eq!(value(&mut client, CHANGING).await.unwrap(), "changed 1");
+        db.write(&second);
+    }
+    // One that lacks only its shard's file, until that is there.
+    assert!(serving.reload().await.unwrap_err().contains("header"));
+    replace(&db.file(db.shard_of(CHANGING)), &bytes);
+    assert_eq!(serving.reload().await, Ok(Reloaded::Changed { epoch: 2, opened: 1 }));
+    // What was served before is older than what clients have seen.
+    db.write(&first);
+    let error = serving.reload().await.unwrap_err();
+    assert!(error.contains("has epoch 1") && error.contains("rollback"), "{error}");
+    assert_eq!((serving.epoch(), serving.reloader.state().expected), (2, 1));
+    serving.leave().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hundred_reloads_under_load_lose_no_query() {
+    let db = Db::new();
+    let contents = [db.manifest(), {
+        db.build(2);
+        db.manifest()
+    }];
+    let serving = Serving::start(&db, bounds());
+    let load = Load::start(&db, &serving, None).await;
+    load.rounds(3).await;
+    for n in 0..100 {
+        let next = db.next_of(&contents[n % 2]);
+        db.write(&next);
+        let changed = Ok(Reloaded::Changed { epoch: next.epoch, opened: 1 });
+        assert_eq!(serving.reload().await, changed);
+        let admitted = serving.counters.queries_admitted.get();
+        until("queries go on", || serving.counters.queries_admitted.get() > admitted).await;
+    }
+    load.rounds(3).await;
+    load.end().await;
+    assert_eq!((serving.counters.reloads_changed.get(), serving.epoch()), (100, 102));
+    for status in [Status::ShardUnknown, Status::Device, Status::Deadline, Status::Overloaded] {
+        assert_eq!(serving.counters.queries.get(status), 0, "{status:?}");
+    }
+    serving.leave().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_truncated_under_load_harms_its_own_queries_only() {
+    let db = Db::new();
+    let lost = db.shard_of(CHANGING);
+    let path = db.file(lost);
+    let good = std::fs::read(&path).unwrap();
+    let database = Database::open(&db.path()).unwrap();
+    let sections = database.shard(lost).unwrap().header().sections();
+    // In the matrix, in the last page of the tables, in the hints, and to nothing.
+    let [matrix, tables, hints] = sections.map(|section| section.offset + section.bytes);
+    for length in [matrix / 2, tables - 10, hints - 5000, 0] {
+        replace(&path, &good);
+        let serving = Serving::start(&db, bounds());
+        let load = Load::start(&db, &serving, Some(lost)).await;
+        load.rounds(3).await;
+        cut(&path, length);
+        let refused = &serving.counters.refused_condemned;
+        until("its queries are refused", || refused.get() > 0).await;
+        load.rounds(6).await;
+        load.end().await;
+        assert_eq!(serving.reloader.state().condemned_shards, 1);
+        assert_eq!(serving.counters.queries.get(Status::Device), 0);
+        // Told by the thread that looks after what is served, also without scrubbing.
+        until("it is told", || serving.counters.scrub_problems.get() == 1).await;
+        let mut client = serving.client(&db).await;
+        assert!(matches!(value(&mut client, CHANGING).await, Err(LookupError::ShardUnknown)));
+        // While the file is still bad nothing changes; then it comes back.
+        assert!(serving.reload().await.unwrap_err().contains("bytes, expected"));
+        replace(&path, &good);
+        assert_eq!(serving.reload().await, Ok(Reloaded::Changed { epoch: 1, opened: 1 }));
+        assert_eq!(value(&mut client, CHANGING).await.unwrap(), "changed 1");
+        assert_eq!(serving.reloader.state().condemned_shards, 0);
+        serving.leave().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bad_shard_does_not_keep_a_new_epoch_out() {
+    let db = Db::new();
+    let serving = Serving::start(&db, bounds());
+    let mut client = serving.client(&db).await;
+    let changing = db.shard_of(CHANGING);
+    let other = (0..KEYS).map(key).find(|key| db.shard_of(key) != changing).unwrap();
+    cut(&db.file(db.shard_of(&other)), 0);
+    assert!(matches!(value(&mut client, &other).await, Err(LookupError::ShardUnknown)));
+    // The builder would not go on with a bad file: another machine's does.
+    let content = db.manifest();
+    db.write(&db.next_of(&content));
+    assert_eq!(serving.reload().await, Ok(Reloaded::Changed { epoch: 2, opened: 0 }));
+    let mut client = serving.client(&db).await;
+    assert!(matches!(value(&mut client, &other).await, Err(LookupError::ShardUnknown)));
+    assert_eq!(value(&mut client, CHANGING).await.unwrap(), "changed 1");
+    serving.leave().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_is_removed_goes_on_being_served() {
+    let db = Db::new();
+    let serving = Serving::start(&db, ServerBounds { scrub_mib_per_second: 1024, ..bounds() });
+    (0..SHARDS).for_each(|shard| std::fs::remove_file(db.file(shard)).unwrap());
+    let scrubbed = serving.counters.scrub_bytes.get();
+    let mut client = serving.client(&db).await;
+    assert_eq!(value(&mut client, CHANGING).await.unwrap(), "changed 1");
+    until("it is read again", || serving.counters.scrub_bytes.get() > scrubbed + 1_000_000).await;
+    assert_eq!(serving.counters.scrub_problems.get(), 0);
+    serving.leave().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rotten_shard_is_found_and_taken_out_and_others_are_not() {
+    let db = Db::new();
+    let serving = Serving::start(&db, ServerBounds { scrub_mib_per_second: 1024, ..bounds() });
+    let rotten = db.shard_of(CHANGING);
+    let mut early = serving.client(&db).await;
+    assert_eq!(value(&mut early, CHANGING).await.unwrap(), "changed 1");
+    // In the matrix. Nobody asks until it is found: such an answer would be INVALID.
+    let (path, at) = (db.file(rotten), HEADER_BYTES as u64 + 5);
+    flip(&path, at);
+    until("it is found", || serving.counters.scrub_problems.get() > 0).await;
+    // Who has its hint is refused the answer, others the hint.
+    assert!(matches!(value(&mut early, CHANGING).await, Err(LookupError::ShardUnknown)));
+    assert_eq!(serving.counters.refused_condemned.get(), 1);
+    let mut late = serving.client(&db).await;
+    assert!(matches!(value(&mut late, CHANGING).await, Err(LookupError::ShardUnknown)));
+    let load = Load::start(&db, &serving, Some(rotten)).await;
+    load.rounds(3).await;
+    load.end().await;
+    let state = serving.reloader.state();
+    assert_eq!((state.condemned_shards, serving.counters.scrub_problems.get()), (1, 1));
+    flip(&path, at);
+    assert_eq!(serving.reload().await, Ok(Reloaded::Changed { epoch: 1, opened: 1 }));
+    assert_eq!(value(&mut early, CHANGING).await.unwrap(), "changed 1");
+    serving.leave().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_manifest_is_found_by_who_watches() {
+    let db = Db::new();
+    let serving = Serving::start(&db, bounds());
+    let watching = tokio::spawn(serving.reloader.clone().watch(Duration::from_millis(5)));
+    until("it has looked", || serving.counters.reloads_unchanged.get() > 0).await;
+    // A manifest that comes before its file is tried again.
+    db.build(2);
+    let file = db.file(db.shard_of(CHANGING));
+    let (bytes, manifest) = (std::fs::read(&file).unwrap(), db.manifest());
+    until("it is taken", || serving.epoch() == 2).await;
+    db.build(3);
+    until("it is taken", || serving.epoch() == 3).await;
+    std::fs::remove_file(&file).unwrap();
+    db.write(&db.next_of(&manifest));
+    until("it is refused", || serving.counters.reloads_refused.get() > 1).await;
+    assert_eq!(serving.epoch(), 3);
+    replace(&file, &bytes);
+    until("it is taken", || serving.epoch() == 4).await;
+    watching.abort();
+    serving.leave().await;
+}
+
+fn sotto() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sotto"));
+    command.env_remove("SOTTO_LOG").stdin(Stdio::null());
+    command
+}
+
+fn rollback(db: &Db) -> (i32, String) {
+    let ended = sotto().arg("rollback").arg("--db").arg(db.path()).output().unwrap();
+    let said = [ended.stdout, ended.stderr].concat();
+    (ended.status.code().unwrap(), String::from_utf8(said).unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rollback_is_a_new_epoch_and_the_next_one_the_way_back() {
+    let db = Db::new();
+    let (code, said) = rollback(&db);
+    assert!(code == 2 && said.contains("no epoch before"), "{said}");
+    let first = db.manifest();
+    db.build(2);
+    let second = db.manifest();
+    let serving = Serving::start(&db, bounds());
+    let mut client = serving.client(&db).await;
+    for (epoch, content, then) in [(3, &first, "changed 1"), (4, &second, "changed 2")] {
+        let (code, said) = rollback(&db);
+        assert_eq!(code, 0, "{said}");
+        assert!(said.contains(&format!("epoch {epoch} has the content of")), "{said}");
+        let newest = db.manifest();
+        assert_eq!((newest.epoch, &newest.shards), (epoch, &content.shards));
+        assert_eq!(serving.reload().await, Ok(Reloaded::Changed { epoch, opened: 1 }));
+        // A client that saw the epochs before goes along.
+        let pins = client.pins();
+        client = serving.client(&db).await;
+        assert!(client.pins().epoch > pins.epoch);
+        assert_eq!(value(&mut client, CHANGING).await.unwrap(), then);
+    }
+    // Without a file of the epoch before, or with another key: nothing changes.
+    let before = Manifest::read(&db.path().join(MANIFEST_PREVIOUS_NAME)).unwrap();
+    assert_eq!((before.epoch, &before.shards), (3, &first.shards));
+    let key = keys::default_path(&db.path());
+    let (right, newest) = (std::fs::read(&key).unwrap(), db.manifest());
+    std::fs::remove_file(&key).unwrap();
+    assert!(rollback(&db).1.contains("no such file"));
+    keys::create(&key).unwrap();
+    assert!(rollback(&db).1.contains("another key"));
+    std::fs::write(&key, right).unwrap();
+    let changed = db.shard_of(CHANGING) as usize;
+    std::fs::remove_file(db.path().join(SHARDS_DIR).join(&before.shards[changed].file)).unwrap();
+    let (code, said) = rollback(&db);
+    assert!(code == 2 && said.contains(&before.shards[changed].file), "{said}");
+    assert_eq!(db.manifest(), newest);
+    serving.leave().await;
+}
+
+#[test]
+fn a_server_reloads_at_sighup_and_leaves() {
+    let db = Db::new();
+    let certs = certificates::localhost().unwrap();
+    let file = |name: &str, pem: &str| {
+        let path = db.folder.path().join(name);
+        std::fs::write(&path, pem).unwrap();
+        path
+    };
+    let (cert, key) = (file("cert.pem", &certs.server_pem), file("key.pem", &certs.server_key));
+    let mut serve = sotto();
+    serve.args(["serve", "--listen", "127.0.0.1:0", "--engine", "cpu", "--watch-seconds", "0"]);
+    serve.arg("--db").arg(db.path()).arg("--cert").arg(cert).arg("--key").arg(key);
+    let mut child = Running(serve.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap());
+    let stdout = child.0.stdout.take().unwrap();
+    let ready = BufReader::new(stdout).lines().next().unwrap().unwrap();
+    assert!(ready.starts_with("listening on"), "{ready}");
+    let mut log = BufReader::new(child.0.stderr.take().unwrap()).lines().map(Result::unwrap);
+    let pid = rustix::process::Pid::from_child(&child.0);
+    let signal = |signal| rustix::process::kill_process(pid, signal).unwrap();
+    db.build(2);
+    signal(rustix::process::Signal::HUP);
+    let said = log.find(|line| line.contains("another database is served")).unwrap();
+    assert!(said.contains("epoch=2"), "{said}");
+    signal(rustix::process::Signal::TERM);
+    assert!(child.0.wait().unwrap().success());
+}
+
+/// Ends with the test.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
