@@ -12,7 +12,7 @@
 //! | [`PACKS_MAX`] | 64 | 131 072 rows: four times what the shape rule asks for |
 //! | [`SHARDS_MAX`] | 65 000 | one map a shard, and Linux allows 65 530 maps by default |
 //! | [`QUERIES_PER_BATCH_MAX`] | 1 024 | the largest padded batch of scheme.md |
-//! | [`BATCHES_IN_FLIGHT_MAX`] | 128 | streams of one connection: a front-end's many users |
+//! | [`BATCHES_IN_FLIGHT_MAX`] | 128 | streams of a connection: a front-end's many users |
 //! | [`BUNDLES_PER_CONNECTION`] | 64 | one padded batch of 1 024 at 16 queries a bundle |
 //! | [`BUNDLE_CACHE_BYTES`] | 512 MiB | 20 000 large bundles: some seconds of fresh secrets |
 //! | [`QUEUED_QUERY_BYTES_MAX`] | 1 GiB | queries waiting for an engine, each with its bundle |
