@@ -10,6 +10,7 @@
 # is said there and makes this command fail at the end; the others are run.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+. bench/common.sh
 
 gpu="" quick="" out=bench/record
 while [ $# -gt 0 ]; do
@@ -56,8 +57,7 @@ if [ -z "$name" ]; then
     echo "found no ${gpu:-real GPU} above; a software one is to be named: --gpu" >&2
     exit 1
 fi
-slug=$(echo "$name" | tr -cs 'A-Za-z0-9' '-' | tr 'A-Z' 'a-z' | sed 's/^-//; s/-$//')
-out=$out/$(date -u +%F)-$slug-gpu
+out=$out/$(date -u +%F)-$(slug "$name")-gpu
 mkdir -p "$out"
 cp "$devices" "$out/devices.txt"
 

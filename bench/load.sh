@@ -11,49 +11,19 @@
 # log, machine.txt. Some 15 minutes; --quick takes small databases and short runs, to show that it works.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+. bench/common.sh
 
 records=1048576 many_records=4194304 many_shards=64 seconds=10 accept=65536
 [ "${1:-}" = "--quick" ] && records=20000 many_records=40000 many_shards=8 seconds=3 accept=1000
 
-model=$(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -1)
-name=$(echo "$model $(nproc) cores" | tr -cs 'A-Za-z0-9' '-' | tr 'A-Z' 'a-z' | sed 's/^-//; s/-$//')
-out=$PWD/bench/record/$(date -u +%F)-$name-load
+out=$(record)-load
 [ "${1:-}" = "--quick" ] && out=$(mktemp -d "${TMPDIR:-/tmp}/sotto-load-record.XXXXXX")
-scratch=$(mktemp -d "${TMPDIR:-/tmp}/sotto-load.XXXXXX")
-server=
-stop() { [ -n "$server" ] && kill "$server" 2>/dev/null && wait "$server" || true; server=; }
-trap 'stop; rm -rf "$scratch"' EXIT
+scratch load
 mkdir -p "$out"
 
 cargo build --release --quiet
 sotto=$PWD/target/release/sotto
-{
-    echo "commit   $(git describe --always --dirty)"
-    echo "date     $(date -u +%FT%TZ)"
-    echo "kernel   $(uname -sr)"
-    echo "load     $(cut -d' ' -f1-3 /proc/loadavg) before"
-    lscpu | grep -E '^(Model name|CPU\(s\)|Thread|Hypervisor)'
-} >"$out/machine.txt"
-"$sotto" cert --out "$scratch/certs" >/dev/null
-
-# Starts a server on the first core: serve NAME RECORDS SHARDS
-serve() {
-    rm -f "$scratch/listening"
-    "$sotto" sample --records "$2" >"$scratch/records.csv"
-    "$sotto" build --input "$scratch/records.csv" --out "$scratch/$1" --shards "$3" \
-        --value-bytes 120 2>/dev/null >"$out/$1-build.txt"
-    taskset -c 0 "$sotto" serve --db "$scratch/$1" --listen 127.0.0.1:0 --threads 1 --engine cpu --target-ms 500 \
-        --cert "$scratch/certs/server.pem" --key "$scratch/certs/server.key" \
-        >"$scratch/listening" 2>"$out/$1-server.txt" &
-    server=$!
-    until grep -qs listening "$scratch/listening"; do
-        kill -0 "$server" || { cat "$out/$1-server.txt"; exit 1; }
-        sleep 0.1
-    done
-    target=(--server "localhost:$(sed 's/.*://' "$scratch/listening")"
-        --ca "$scratch/certs/ca.pem" --operator-key "$scratch/$1/operator.pub"
-        --accept-shard-records "$accept" --cpus 1)
-}
+machine >"$out/machine.txt"
 
 # Leaves the first core to the engine: the server's other threads go to the generator's.
 apart() {
@@ -73,36 +43,30 @@ busy() {
     done
 }
 
-# Runs the generator, keeps what it printed; an invalid run is a result like any other.
-load() {
-    local file=$1
-    shift
-    echo "\$ sotto bench load ... $*" | tee "$out/$file.txt"
-    "$sotto" bench load "${target[@]}" --time "${seconds}s" --warm-up 2s --window 2s --lag 20ms \
-        --json "$out/$file.json" "$@" 2>&1 | tee -a "$out/$file.txt" || true
-}
-
-limit() { # the rate that a walk found
-    python3 -c 'import json, sys; print(int(json.load(open(sys.argv[1]))["limit"]["rate"]))' \
-        "$out/$1.json"
+run() { # load FILE ARGUMENTS, for as long as here unless they say for how long
+    case " $* " in
+    *" --time "*) load "$@" --warm-up 2s --window 2s ;;
+    *) load "$@" --warm-up 2s --window 2s --time "${seconds}s" ;;
+    esac
 }
 
 for database in "standard $records 1" "many $many_records $many_shards"; do
     read -r what count shards <<<"$database"
-    serve "$what" "$count" "$shards"
-    load "$what" --find-limit --slo-p99 500ms --rate 200 --front-ends 16
+    build "$what" "$count" "$shards"
+    serve "$what" --target-ms 500
+    run "$what" --find-limit --slo-p99 500ms --rate 200 --front-ends 16
     apart
-    load "$what-apart" --find-limit --slo-p99 500ms --rate 200 --front-ends 16
+    run "$what-apart" --find-limit --slo-p99 500ms --rate 200 --front-ends 16
     if [ "$what" = standard ]; then
         half=$(($(limit standard-apart) * 2 / 5)) # each's, four fifths of the limit together
         echo "two front-ends, $half queries a second each" | tee "$out/flood.txt"
         for flood in 1 10; do
             # Three times as long: it has to go on for as long as the one is measured.
-            load "other-at-$flood" --rate $((half * flood)) --front-ends 1 --batch 64 \
+            run "other-at-$flood" --rate $((half * flood)) --front-ends 1 --batch 64 \
                 --verify 0 --memory 6144 --time "$((3 * seconds))s" >/dev/null &
             other=$!
             busy
-            load "one-beside-$flood" --rate "$half" --front-ends 1
+            run "one-beside-$flood" --rate "$half" --front-ends 1
             wait "$other"
         done
     fi

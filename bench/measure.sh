@@ -8,29 +8,19 @@
 # summary, README.md. Some 15 minutes.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+. bench/common.sh
 
 small_shards=10000
 [ "${1:-}" = "--small-shards" ] && small_shards=$2
 
-model=$(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -1)
-name=$(echo "$model $(nproc) cores" | tr -cs 'A-Za-z0-9' '-' | tr 'A-Z' 'a-z' | sed 's/^-//; s/-$//')
-out=bench/record/$(date -u +%F)-$name
-scratch=$(mktemp -d "${TMPDIR:-/tmp}/sotto-measure.XXXXXX")
-trap 'kill "${server:-0}" 2>/dev/null || true; rm -rf "$scratch"' EXIT
+out=$(record)
+scratch measure
 mkdir -p "$out"
 
 cargo build --release --quiet
 sotto=$PWD/target/release/sotto
 
-{
-    echo "commit   $(git describe --always --dirty)"
-    echo "date     $(date -u +%FT%TZ)"
-    echo "rustc    $(rustc --version)"
-    echo "kernel   $(uname -sr)"
-    echo "load     $(cut -d' ' -f1-3 /proc/loadavg) before"
-    lscpu | grep -E '^(Model name|CPU\(s\)|Thread|L1d|L2|L3|Hypervisor)'
-    free -h | sed -n 2p
-} >"$out/machine.txt"
+machine >"$out/machine.txt"
 
 # Runs a step, keeps what it printed, and says what it took.
 step() {
@@ -75,8 +65,7 @@ if [ "$small_shards" -gt 0 ]; then
     step lookup-small bash -c "'$sotto' lookup --server 'localhost:${address##*:}' \
         --ca '$scratch/certs/ca.pem' --operator-key '$scratch/small/operator.pub' \
         --accept-shard-records 50 --keys-from '$scratch/keys' | cut -f2 | grep -vc 'not found'"
-    kill $server
-    wait $server || true
+    stop || true
 fi
 echo "load     $(cut -d' ' -f1-3 /proc/loadavg) after" >>"$out/machine.txt"
 bench/summary.py "$out" >"$out/README.md"

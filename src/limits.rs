@@ -50,6 +50,7 @@
 //! | [`STREAM_WRITE_TIMEOUT`] | 10 s | a peer that does not read its answers is given up alone |
 //! | [`STREAM_SEND_TIME_MAX`] | 60 s | a slow reader holds a batch's answers: 30 MB at 4 Mbit/s |
 //! | [`HANDSHAKE_TIMEOUT`] | 5 s | a handshake holds a place before its peer has shown an address |
+//! | [`KEEP_ALIVE_INTERVAL`] | 2 s | a server that was killed and is back is noticed after this |
 //! | [`IDLE_TIMEOUT`] | 60 s | a connection that says nothing |
 //! | [`DEADLINE_DEFAULT`] | 10 s | for queries that name none: two cold scans of a large shard |
 //! | [`DEADLINE_MAX`] | 60 s | longer waiting is a queue that should have refused |
@@ -79,6 +80,8 @@
 //! | [`LOAD_ANSWERS_UNVERIFIED_MAX`] | 1 024 | answers it keeps to decode: 12 MB, standard shape |
 //! | [`LOAD_ERROR_CLASSES_MAX`] | 32 | a peer's words are no way to fill its report |
 //! | [`TRACE_BYTES_MAX`] | 64 MiB | a trace it replays: five million frames |
+//! | [`LOG_WAITING_BYTES_MAX`] | 1 MiB | lines of a log whose reader is behind; the rest is lost |
+//! | [`LOG_LEAVE_TIMEOUT`] | 1 s | a reader that does not read holds up no program that ends |
 //! | [`OLD_EPOCH_TIME`] | 10 min | a client's calls end under the epoch they began with |
 //! | [`OLD_EPOCHS_MAX`] | 4 | each may have maps of its own for every shard |
 //! | [`SCRUB_MIB_PER_SECOND`] | 16 | a hundredth of a core; a shard in 15 s, 1 TiB in 18 hours |
@@ -243,6 +246,9 @@ pub const STREAM_WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 pub const STREAM_SEND_TIME_MAX: Duration = Duration::from_secs(60);
 /// How long a handshake may take.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How often a client that hears nothing asks whether its server is still there: one that was
+/// killed and started again says no.
+pub const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(2);
 /// How long a connection may be silent.
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 /// Deadline of a query that names none.
@@ -255,6 +261,11 @@ pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(15);
 pub const ENGINES_LEAVE_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long leaving waits for peers to take note of it.
 pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Lines of the log that wait to be written, in bytes: what a reader may be behind.
+pub const LOG_WAITING_BYTES_MAX: usize = 1 << 20;
+/// How long a program that ends waits for the reader of its log.
+pub const LOG_LEAVE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How long queries of an epoch are answered after the next one came, unless told otherwise.
 pub const OLD_EPOCH_TIME: Duration = Duration::from_secs(600);

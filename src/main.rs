@@ -5,10 +5,11 @@
 
 mod commands;
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
 use clap::Parser;
+use commands::log::Log;
 use commands::serve::LogFormat;
 use tracing_subscriber::EnvFilter;
 
@@ -51,13 +52,18 @@ fn main() -> ExitCode {
         Command::Serve(args) => args.log_format(),
         _ => LogFormat::Human,
     };
-    let log = tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
+    let log = match Log::start(std::io::stderr()) {
+        Ok(log) => log,
+        Err(error) => return failed(&format!("cannot start the log's thread: {error}")),
+    };
+    let lines = log.clone();
+    let written = tracing_subscriber::fmt()
+        .with_writer(move || lines.clone())
         .with_ansi(std::io::stderr().is_terminal())
         .with_env_filter(filter);
     match format {
-        LogFormat::Human => log.init(),
-        LogFormat::Json => log.json().flatten_event(true).init(),
+        LogFormat::Human => written.init(),
+        LogFormat::Json => written.json().flatten_event(true).init(),
     }
     let ended = match cli.command {
         Command::Build(args) => commands::build::run(args),
@@ -74,8 +80,12 @@ fn main() -> ExitCode {
         Command::Devices(args) => commands::devices::run(args),
         Command::Bench(args) => commands::bench::run(args),
     };
-    ended.unwrap_or_else(|error| {
-        eprintln!("error: {error}");
-        ExitCode::from(2)
-    })
+    log.finish();
+    ended.unwrap_or_else(|error| failed(&error))
+}
+
+fn failed(error: &dyn std::fmt::Display) -> ExitCode {
+    // Where standard error takes nothing, the exit code says it.
+    let _ = writeln!(std::io::stderr(), "error: {error}");
+    ExitCode::from(2)
 }

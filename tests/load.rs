@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
-use harness::{Built, CROWD, Recorder, Serving, options, serve, serve_with};
+use harness::{Built, CROWD, Recorder, Serving, Setting, options, serve};
 use hdrhistogram::Histogram;
 use hdrhistogram::serialization::Deserializer;
 use hdrhistogram::serialization::interval_log::{IntervalLogIterator, LogEntry};
@@ -97,7 +97,9 @@ fn serve_scripted(
     spoiled: Option<Arc<AtomicU64>>,
 ) -> Serving {
     let engine = select(EngineChoice::Cpu, IsaChoice::Auto, None).unwrap();
-    serve_with(vec![Box::new(Scripted { engine, before, spoiled, answers: 0 })], db)
+    let engines: Vec<Box<dyn Engine>> =
+        vec![Box::new(Scripted { engine, before, spoiled, answers: 0 })];
+    Setting { engines, ..Setting::default() }.serve(db)
 }
 
 /// Opens once, for all who wait.

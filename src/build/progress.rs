@@ -1,6 +1,6 @@
 //! Telling a person how far a build is: a bar on a terminal, lines every few seconds elsewhere.
 
-use std::io::IsTerminal as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
@@ -91,8 +91,8 @@ impl Console {
 impl Progress for Console {
     fn say(&self, line: &str) {
         match &*self.state() {
-            Some(State { bar: Some(bar), .. }) => bar.suspend(|| eprintln!("{line}")),
-            _ => eprintln!("{line}"),
+            Some(State { bar: Some(bar), .. }) => bar.suspend(|| print(line)),
+            _ => print(line),
         }
     }
 
@@ -111,7 +111,7 @@ impl Progress for Console {
             Some(bar) => bar.inc(units),
             None if state.line_at.elapsed() >= LINE_INTERVAL => {
                 state.line_at = Instant::now();
-                eprintln!("{}", line(state));
+                print(&line(state));
             }
             None => {}
         }
@@ -122,6 +122,11 @@ impl Progress for Console {
             bar.finish_and_clear();
         }
     }
+}
+
+/// A reader who went away, or a full disk, is no reason to end a build.
+fn print(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
 }
 
 fn bar(stage: Stage, total: u64) -> ProgressBar {

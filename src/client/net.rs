@@ -38,6 +38,7 @@ impl Dialer {
         let mut transport = TransportConfig::default();
         let idle = limits::IDLE_TIMEOUT.try_into();
         transport.max_idle_timeout(Some(idle.expect("this is a bug: idle time-out too long")));
+        transport.keep_alive_interval(Some(limits::KEEP_ALIVE_INTERVAL));
         transport.max_concurrent_bidi_streams(0u32.into()).max_concurrent_uni_streams(0u32.into());
         // One batch after the other: the server times each from its first byte to its last.
         transport.send_fairness(false);

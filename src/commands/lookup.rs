@@ -131,7 +131,7 @@ async fn connect(args: &Args) -> Result<Client, Error> {
         })?;
     if args.server.operator_key.is_none() {
         // The library's warning has said why.
-        eprintln!("note: to pin this key: --operator-key {}", client.operator_key());
+        tracing::info!("to pin this key: --operator-key {}", client.operator_key());
     }
     Ok(client)
 }

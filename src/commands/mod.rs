@@ -11,6 +11,7 @@ pub(crate) mod devices;
 pub(crate) mod doctor;
 mod engine;
 pub(crate) mod inspect;
+pub(crate) mod log;
 pub(crate) mod lookup;
 pub(crate) mod rollback;
 pub(crate) mod sample;

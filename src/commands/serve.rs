@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::str::FromStr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use clap::value_parser;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -176,6 +176,10 @@ pub(crate) fn run(args: Args) -> Ended {
         unknown: if args.anyone_may_ask { Callers::Anyone } else { Callers::Loopback },
     };
     let (identity, callers) = door.read()?;
+    // It serves all the same: the clock may be wrong, and clients go by theirs.
+    if let Err(error) = identity.check_time(SystemTime::now()) {
+        tracing::error!("{}: {error}", door.cert.display());
+    }
     if let Callers::Anyone = callers {
         tracing::warn!("ANYONE WHO REACHES {listen} MAY ASK: callers are not known");
     }
@@ -272,7 +276,11 @@ impl Door {
 
     /// Reads all files again; where one cannot be used, nothing changes.
     fn read_again(&self, keeper: &Doorkeeper) -> Result<(), ServerError> {
-        let changed = self.read().map_err(ServerError::from);
+        let read = self.read().and_then(|(identity, callers)| {
+            identity.check_time(SystemTime::now())?;
+            Ok((identity, callers))
+        });
+        let changed = read.map_err(ServerError::from);
         let changed = changed.and_then(|(identity, callers)| keeper.change(identity, callers));
         match &changed {
             Ok(()) => tracing::info!("certificates and callers were read again"),

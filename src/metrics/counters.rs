@@ -89,6 +89,9 @@ pub struct Counters {
     pub queries: ByStatus,
     /// Queries taken out of the queue because their stream ended.
     pub queries_cancelled: Counter,
+    /// Queries whose stream ended while an engine had them: computed for nobody. With this, what
+    /// was admitted is what was answered, was late, failed with its device, or was cancelled.
+    pub queries_unclaimed: Counter,
     /// Replies to hint requests, by status, one a shard.
     pub hints: ByStatus,
     /// Bytes of requests taken from streams.

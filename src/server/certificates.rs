@@ -5,7 +5,7 @@
 
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose,
+    KeyUsagePurpose, date_time_ymd,
 };
 
 /// The names a server certificate is good for.
@@ -25,11 +25,23 @@ pub struct LocalCertificates {
     pub client_key: String,
 }
 
+/// The year that ends a certificate's time where nothing else is asked for.
+const YEAR_LAST: i32 = 4096;
+
 /// Makes a fresh set.
 ///
 /// # Errors
 /// The operating system gave no random bytes.
 pub fn localhost() -> Result<LocalCertificates, rcgen::Error> {
+    localhost_until(YEAR_LAST)
+}
+
+/// The same, the server's and the client's valid until a year begins: a past one shows what
+/// happens when certificates expire.
+///
+/// # Errors
+/// As above.
+pub fn localhost_until(year: i32) -> Result<LocalCertificates, rcgen::Error> {
     let mut ca = named("sotto local authority", &[])?;
     ca.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     ca.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
@@ -38,8 +50,8 @@ pub fn localhost() -> Result<LocalCertificates, rcgen::Error> {
     let issuer = Issuer::new(ca, ca_key);
     let server = (ExtendedKeyUsagePurpose::ServerAuth, &SERVER_NAMES[..]);
     let client = (ExtendedKeyUsagePurpose::ClientAuth, &["client.localhost"][..]);
-    let (server_pem, server_key) = leaf("sotto server", server, &issuer)?;
-    let (client_pem, client_key) = leaf("sotto client", client, &issuer)?;
+    let (server_pem, server_key) = leaf("sotto server", server, year, &issuer)?;
+    let (client_pem, client_key) = leaf("sotto client", client, year, &issuer)?;
     Ok(LocalCertificates { ca_pem, server_pem, server_key, client_pem, client_key })
 }
 
@@ -50,16 +62,18 @@ fn named(common_name: &str, names: &[&str]) -> Result<CertificateParams, rcgen::
     Ok(params)
 }
 
-/// A certificate and its key, both PEM, for one purpose and some names.
+/// A certificate and its key, both PEM, for one purpose and some names, until a year begins.
 fn leaf(
     common_name: &str,
     (purpose, names): (ExtendedKeyUsagePurpose, &[&str]),
+    until_year: i32,
     issuer: &Issuer<'_, KeyPair>,
 ) -> Result<(String, String), rcgen::Error> {
     let mut params = named(common_name, names)?;
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.extended_key_usages = vec![purpose];
     params.use_authority_key_identifier_extension = true;
+    params.not_after = date_time_ymd(until_year, 1, 1);
     let key = KeyPair::generate()?;
     let certificate = params.signed_by(&key, issuer)?;
     Ok((certificate.pem(), key.serialize_pem()))

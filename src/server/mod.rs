@@ -19,6 +19,7 @@ mod memory;
 mod now;
 mod quota;
 mod reload;
+mod reset;
 mod scrub;
 mod session;
 mod socket;
@@ -30,7 +31,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant, SystemTime};
 
-use quinn::{Endpoint, EndpointConfig, Incoming, VarInt};
+use quinn::{Endpoint, Incoming, TokioRuntime, VarInt};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 
@@ -180,8 +181,8 @@ impl Server {
             return Err(ServerError::NotLoopback { address: listen });
         }
         let expires = identity.validity().map(|validity| validity.not_after);
-        let config = identity.quic(&callers, &bounds, Windows::new(database.shape()))?;
         let (socket, room) = udp_socket(listen).map_err(refused)?;
+        let address = socket.local_addr().map_err(refused)?;
         if room.receive.min(room.send) < limits::SOCKET_BYTES {
             tracing::info!(
                 "the system keeps {} KiB of the UDP socket, {} are asked for: see `sotto doctor`",
@@ -189,10 +190,10 @@ impl Server {
                 limits::SOCKET_BYTES >> 10
             );
         }
-        let runtime = Arc::new(quinn::TokioRuntime);
-        let endpoint = Endpoint::new(EndpointConfig::default(), Some(config), socket, runtime)
-            .map_err(refused)?;
-        let address = endpoint.local_addr().map_err(refused)?;
+        let own = reset::endpoint(identity.secret(), address);
+        let config = identity.quic(&callers, &bounds, Windows::new(database.shape()))?;
+        let endpoint = Endpoint::new(own, Some(config), socket, Arc::new(TokioRuntime));
+        let endpoint = endpoint.map_err(refused)?;
         let epochs = Arc::new(Epochs::new(database, bounds.old_epoch_time));
         let (shards, every) = (epochs.clone(), bounds.prove_every);
         let workers = Workers::start_proving(engines, shards, bounds.schedule, every)

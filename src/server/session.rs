@@ -158,7 +158,9 @@ impl Drop for Admitted<'_> {
     fn drop(&mut self) {
         if self.waiting > 0 {
             let cancelled = self.queue.cancel(&self.tickets);
-            self.service.counters.queries_cancelled.add(cancelled as u64);
+            let counters = &self.service.counters;
+            counters.queries_cancelled.add(cancelled as u64);
+            counters.queries_unclaimed.add((self.waiting - cancelled) as u64);
         }
     }
 }

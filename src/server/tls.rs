@@ -5,12 +5,12 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use quinn::crypto::rustls::QuicServerConfig;
 use quinn::{TransportConfig, VarInt};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-
 use rustls::server::WebPkiClientVerifier;
 
 use super::ServerBounds;
@@ -60,6 +60,15 @@ pub enum IdentityError {
         /// What is wrong with it.
         detail: String,
     },
+    /// A certificate whose time is over.
+    #[error(
+        "the certificate expired {} days ago: every client refuses it, have it renewed; if it has \
+         not, this machine's clock is wrong", .days
+    )]
+    Expired {
+        /// How long it has been expired by this machine's clock.
+        days: u64,
+    },
     /// Certificate and key do not work together.
     #[error("the certificate and the key cannot be used for TLS 1.3: {0}")]
     Unusable(#[from] rustls::Error),
@@ -99,6 +108,21 @@ impl Identity {
         let key = PrivateKeyDer::from_pem_slice(key)
             .map_err(|error| bad("private key", key_origin, error.to_string()))?;
         Ok(Self { chain, key })
+    }
+
+    /// Refuses a chain of which a certificate has expired.
+    pub fn check_time(&self, now: SystemTime) -> Result<(), IdentityError> {
+        let now = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+        let until = self.chain.iter().filter_map(Validity::of).map(|valid| valid.not_after).min();
+        match until.map(|until| now.saturating_sub_signed(until)) {
+            Some(seconds) if seconds > 0 => Err(IdentityError::Expired { days: seconds / 86_400 }),
+            _ => Ok(()),
+        }
+    }
+
+    /// The private key.
+    pub(super) fn secret(&self) -> &[u8] {
+        self.key.secret_der()
     }
 
     /// Whether certificate and key work together.
@@ -192,6 +216,8 @@ fn transport(bounds: &ServerBounds, windows: Windows) -> TransportConfig {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::super::certificates;
     use super::*;
 
@@ -215,6 +241,17 @@ mod tests {
             other.quic(&Callers::Anyone, &ServerBounds::default(), windows),
             Err(IdentityError::Unusable(_))
         ));
+        let identity = |year| {
+            let made = certificates::localhost_until(year).unwrap();
+            Identity::from_pem(&made.server_pem, &made.server_key).unwrap()
+        };
+        let (day, until) = (Duration::from_secs(86_400), Duration::from_secs(946_684_800));
+        let at = |time| identity(2000).check_time(SystemTime::UNIX_EPOCH + time);
+        at(until - day).unwrap();
+        let error = at(until + 3 * day).unwrap_err().to_string();
+        assert!(error.contains("expired 3 days ago"), "{error}");
+        let later = SystemTime::UNIX_EPOCH + until;
+        assert!(identity(4096).check_time(later).is_ok());
         let missing = Path::new("/nonexistent/server.pem");
         let error = Identity::from_pem_files(missing, missing).err().unwrap().to_string();
         assert!(error.contains("/nonexistent/server.pem"), "{error}");

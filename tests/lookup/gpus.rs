@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use sotto::client::{Client, Outcome, Trust};
 use sotto::engine::{EngineOptions, select_with};
 
-use super::harness::{Built, options, serve_with};
+use super::harness::{Built, Setting, options};
 
 const SHARDS: u32 = 5;
 /// A test that waits longer than this has failed.
@@ -23,7 +23,7 @@ async fn two_gpus_answer_what_was_brought_up_to_them() {
     assert!(names.len() == 3 && names[0].starts_with("cpu"), "{names:?}");
     let records = super::records();
     let built = Built::new(&records, SHARDS);
-    let serving = serve_with(engines, &built.db());
+    let serving = Setting { engines, ..Setting::default() }.serve(&built.db());
     let trust = Trust::Pinned(built.operator_key());
     let options = options(serving.address, &serving.certificates.ca_pem, trust);
     let mut client = Client::connect(options).await.unwrap();

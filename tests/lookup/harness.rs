@@ -2,6 +2,9 @@
 
 #[path = "../fake_server/listen.rs"]
 mod listen;
+#[allow(dead_code)] // not every test speaks raw QUIC
+#[path = "../peer/mod.rs"]
+pub(crate) mod peer;
 
 use std::io::Write as _;
 use std::net::SocketAddr;
@@ -9,14 +12,13 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use prost::Message;
-use quinn::crypto::rustls::QuicClientConfig;
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
 use sotto::build::{self, BuildOptions, Input, Silent};
 use sotto::client::{OperatorKey, Options, Replica, Trust};
 use sotto::engine::{Engine, EngineOptions, select_with};
 use sotto::server::certificates::{self, LocalCertificates};
-use sotto::server::{Callers, Identity, Server, ServerBounds, ServerOptions, WorkCounters};
+use sotto::server::{
+    Callers, Counters, Doorkeeper, Identity, Server, ServerBounds, ServerOptions, WorkCounters,
+};
 use sotto::shard::Database;
 use sotto::shard::manifest::SHARDS_DIR;
 use sotto::wire::ALPN;
@@ -87,40 +89,53 @@ impl Built {
 pub(crate) struct Serving {
     pub(crate) address: SocketAddr,
     pub(crate) certificates: LocalCertificates,
+    pub(crate) counters: Arc<Counters>,
     pub(crate) work: Arc<WorkCounters>,
+    pub(crate) doorkeeper: Doorkeeper,
 }
 
 pub(crate) fn serve(db: &Path) -> Serving {
-    serve_for(|_| Callers::Loopback, db)
+    Setting::default().serve(db)
 }
 
-pub(crate) fn serve_for(callers: fn(&LocalCertificates) -> Callers, db: &Path) -> Serving {
-    start(select_with(&EngineOptions::default()).unwrap().engines, callers, db)
+/// What a server is started with, where it is not as always.
+pub(crate) struct Setting {
+    pub(crate) engines: Vec<Box<dyn Engine>>,
+    pub(crate) certificates: LocalCertificates,
+    pub(crate) callers: fn(&LocalCertificates) -> Callers,
+    pub(crate) bounds: ServerBounds,
 }
 
-pub(crate) fn serve_with(engines: Vec<Box<dyn Engine>>, db: &Path) -> Serving {
-    start(engines, |_| Callers::Loopback, db)
+impl Default for Setting {
+    fn default() -> Self {
+        Self {
+            engines: select_with(&EngineOptions::default()).unwrap().engines,
+            certificates: certificates::localhost().unwrap(),
+            callers: |_| Callers::Loopback,
+            // A spoiled database is to be answered from.
+            bounds: ServerBounds { scrub_mib_per_second: 0, ..ServerBounds::default() },
+        }
+    }
 }
 
-fn start(
-    engines: Vec<Box<dyn Engine>>,
-    callers: fn(&LocalCertificates) -> Callers,
-    db: &Path,
-) -> Serving {
-    let certificates = certificates::localhost().unwrap();
-    let options = ServerOptions {
-        listen: ([127, 0, 0, 1], 0).into(),
-        identity: Identity::from_pem(&certificates.server_pem, &certificates.server_key).unwrap(),
-        callers: callers(&certificates),
-        engines,
-        // A spoiled database is to be answered from.
-        bounds: ServerBounds { scrub_mib_per_second: 0, ..ServerBounds::default() },
-    };
-    let database = Arc::new(Database::open(db).unwrap());
-    let server = Server::bind(options, database).unwrap();
-    let (address, work) = (server.local_addr(), server.work_counters());
-    tokio::spawn(server.run(std::future::pending()));
-    Serving { address, certificates, work }
+impl Setting {
+    pub(crate) fn serve(self, db: &Path) -> Serving {
+        let Self { engines, certificates, callers, bounds } = self;
+        let LocalCertificates { server_pem, server_key, .. } = &certificates;
+        let options = ServerOptions {
+            listen: ([127, 0, 0, 1], 0).into(),
+            identity: Identity::from_pem(server_pem, server_key).unwrap(),
+            callers: callers(&certificates),
+            engines,
+            bounds,
+        };
+        let database = Arc::new(Database::open(db).unwrap());
+        let server = Server::bind(options, database).unwrap();
+        let (address, counters) = (server.local_addr(), server.counters());
+        let (work, doorkeeper) = (server.work_counters(), server.doorkeeper());
+        tokio::spawn(server.run(std::future::pending()));
+        Serving { address, certificates, counters, work, doorkeeper }
+    }
 }
 
 pub(crate) fn options(address: SocketAddr, ca_pem: &str, trust: Trust) -> Options {
@@ -160,7 +175,7 @@ impl Recorder {
                 let log = log.clone();
                 tokio::spawn(async move {
                     while let Ok((send, receive)) = connection.accept_bi().await {
-                        relay(&upstream, send, receive, &log).await;
+                        relay(&upstream.connection, send, receive, &log).await;
                     }
                 });
             }
@@ -205,18 +220,7 @@ fn frame_lengths(mut bytes: &[u8]) -> Vec<usize> {
     lengths
 }
 
-async fn dial(address: SocketAddr, ca_pem: &str) -> quinn::Connection {
-    let mut roots = rustls::RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_slice(ca_pem.as_bytes()).unwrap()).unwrap();
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let mut tls = rustls::ClientConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[&rustls::version::TLS13])
-        .unwrap()
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    tls.alpn_protocols = vec![ALPN.to_vec()];
-    let crypto = QuicClientConfig::try_from(tls).unwrap();
-    let mut endpoint = quinn::Endpoint::client(([127, 0, 0, 1], 0).into()).unwrap();
-    endpoint.set_default_client_config(quinn::ClientConfig::new(Arc::new(crypto)));
-    endpoint.connect(address, "localhost").unwrap().await.unwrap()
+async fn dial(address: SocketAddr, ca_pem: &str) -> peer::Peer {
+    let config = peer::client_config(ca_pem, ALPN, 1 << 20, None);
+    peer::connect(address, config).await.unwrap()
 }

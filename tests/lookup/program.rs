@@ -7,7 +7,7 @@ use std::process::{Command, Output, Stdio};
 use sotto::server::certificates::LocalCertificates;
 use sotto::server::{Callers, KnownCallers};
 
-use super::harness::{Built, CROWD, serve_for};
+use super::harness::{Built, CROWD, Setting};
 use super::records;
 
 fn sotto() -> Command {
@@ -36,7 +36,7 @@ fn served() -> Served {
 /// Also writes client.pem and client.key beside the authority's file.
 fn served_for(callers: fn(&LocalCertificates) -> Callers) -> Served {
     let built = Built::new(&records(), 3);
-    let serving = serve_for(callers, &built.db());
+    let serving = Setting { callers, ..Setting::default() }.serve(&built.db());
     let LocalCertificates { client_pem, client_key, .. } = &serving.certificates;
     for (name, pem) in [("client.pem", client_pem), ("client.key", client_key)] {
         std::fs::write(built.folder.path().join(name), pem).unwrap();

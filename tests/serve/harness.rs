@@ -1,14 +1,13 @@
 //! A small database of noise, a server on loopback, engines a test holds in its hand, and a peer
 //! that speaks raw wire.md.
 
+#[path = "../peer/mod.rs"]
+mod peer;
+
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
-use quinn::crypto::rustls::QuicClientConfig;
-use quinn::{Connection, Endpoint, ReadToEndError, RecvStream, SendStream, VarInt};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use quinn::{ReadToEndError, RecvStream, VarInt};
 use sotto::engine::{Answer, Batch, Engine, EngineError};
 use sotto::params::Shape;
 use sotto::scheme::reference;
@@ -30,8 +29,8 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-/// A test that waits longer than this has failed.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+use peer::PATIENCE;
+pub(crate) use peer::{Peer, until};
 
 pub(crate) const SHARDS: u32 = 3;
 pub(crate) const EPOCH: u64 = 4;
@@ -249,7 +248,7 @@ impl Host {
         alpn: &[u8],
         window: u32,
     ) -> Result<Peer, quinn::ConnectionError> {
-        self.connect_with(self.client_config(alpn, window, None)).await
+        peer::connect(self.address, self.client_config(alpn, window, None)).await
     }
 
     /// Connects with these certificates' client identity, trusting this host.
@@ -257,39 +256,21 @@ impl Host {
         &self,
         client: &LocalCertificates,
     ) -> Result<Peer, quinn::ConnectionError> {
-        self.connect_with(self.client_config(ALPN, 1 << 20, Some(client))).await
-    }
-
-    async fn connect_with(
-        &self,
-        config: quinn::ClientConfig,
-    ) -> Result<Peer, quinn::ConnectionError> {
-        let endpoint = Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
-        let connecting = endpoint.connect_with(config, self.address, "localhost").unwrap();
-        let connection = timeout(PATIENCE, connecting).await.unwrap()?;
-        Ok(Peer { connection, _endpoint: endpoint })
+        peer::connect(self.address, self.client_config(ALPN, 1 << 20, Some(client))).await
     }
 
     /// Whether one who was here before may send before the handshake is over (0-RTT).
     pub(crate) async fn early_data(&self) -> bool {
         let config = self.client_config(ALPN, 1 << 20, None);
         // The ticket to come again with is there before the reply.
-        let first = self.connect_with(config.clone()).await.unwrap();
+        let first = peer::connect(self.address, config.clone()).await.unwrap();
         first.ask_parameters(parameter_request()).await;
-        first._endpoint.connect_with(config, self.address, "localhost").unwrap().into_0rtt().is_ok()
+        first.endpoint.connect_with(config, self.address, "localhost").unwrap().into_0rtt().is_ok()
     }
 
     /// Sends the first packet of a handshake from an address of its own, and never another.
     pub(crate) async fn knock(&self) -> UdpSocket {
-        let relay = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-        let endpoint = Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
-        let config = self.client_config(ALPN, 1000, None);
-        let to = relay.local_addr().unwrap();
-        let _connecting = endpoint.connect_with(config, to, "localhost").unwrap();
-        let mut packet = [0; 2048];
-        let bytes = timeout(PATIENCE, relay.recv(&mut packet)).await.unwrap().unwrap();
-        relay.send_to(&packet[..bytes], self.address).await.unwrap();
-        relay
+        peer::knock(self.address, self.client_config(ALPN, 1000, None)).await
     }
 
     fn client_config(
@@ -298,67 +279,11 @@ impl Host {
         window: u32,
         client: Option<&LocalCertificates>,
     ) -> quinn::ClientConfig {
-        let mut roots = rustls::RootCertStore::empty();
-        roots.add(certificate(&self.certificates.ca_pem)).unwrap();
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let tls = rustls::ClientConfig::builder_with_provider(provider)
-            .with_protocol_versions(&[&rustls::version::TLS13])
-            .unwrap()
-            .with_root_certificates(roots);
-        let mut tls = match client {
-            None => tls.with_no_client_auth(),
-            Some(LocalCertificates { client_pem, client_key, .. }) => {
-                let key = PrivateKeyDer::from_pem_slice(client_key.as_bytes()).unwrap();
-                tls.with_client_auth_cert(vec![certificate(client_pem)], key).unwrap()
-            }
-        };
-        tls.alpn_protocols = vec![alpn.to_vec()];
-        tls.enable_early_data = true;
-        let tls = QuicClientConfig::try_from(tls).unwrap();
-        let mut config = quinn::ClientConfig::new(Arc::new(tls));
-        let mut transport = quinn::TransportConfig::default();
-        transport.stream_receive_window(window.into());
-        config.transport_config(Arc::new(transport));
-        config
+        peer::client_config(&self.certificates.ca_pem, alpn, window, client)
     }
-}
-
-fn certificate(pem: &str) -> CertificateDer<'static> {
-    CertificateDer::from_pem_slice(pem.as_bytes()).unwrap()
-}
-
-/// Waits until something the server counts is so.
-pub(crate) async fn until(what: &str, is_so: impl Fn() -> bool) {
-    let waiting = async {
-        while !is_so() {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-    };
-    timeout(PATIENCE, waiting).await.unwrap_or_else(|_| panic!("it never came to: {what}"));
-}
-
-/// One connection to the server.
-pub(crate) struct Peer {
-    pub(crate) connection: Connection,
-    _endpoint: Endpoint,
 }
 
 impl Peer {
-    /// Opens a stream, sends these bytes and finishes.
-    pub(crate) async fn send(&self, bytes: &[u8]) -> RecvStream {
-        let (mut send, receive) = self.open(bytes).await;
-        // A server that has seen enough may have stopped the stream already.
-        let _ = send.finish();
-        receive
-    }
-
-    /// Opens a stream and sends these bytes.
-    pub(crate) async fn open(&self, bytes: &[u8]) -> (SendStream, RecvStream) {
-        let (mut send, receive) = self.connection.open_bi().await.unwrap();
-        let _ = timeout(PATIENCE, send.write_all(bytes)).await.unwrap();
-        (send, receive)
-    }
-
     pub(crate) async fn send_request(&self, body: RequestBody) -> RecvStream {
         self.send(&encode_frame(&Request::from(body))).await
     }

@@ -1,0 +1,149 @@
+//! The log's way to standard error: whoever logs neither waits for it nor fails by it.
+//!
+//! Lines wait, within a bound, for a thread that writes them. A disk that is full, a pipe whose
+//! reader is gone or does not read cost lines and nothing else; how many is said as soon as
+//! something can be said again.
+
+use std::collections::VecDeque;
+use std::io::Write;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use sotto::limits::{LOG_LEAVE_TIMEOUT, LOG_WAITING_BYTES_MAX};
+
+/// A writer for `tracing`; cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Log(Arc<Shared>);
+
+#[derive(Default)]
+struct Shared {
+    waiting: Mutex<Waiting>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Waiting {
+    lines: VecDeque<Vec<u8>>,
+    bytes: usize,
+    /// Lines that were not written, and of which that is not said yet.
+    lost: u64,
+    /// Whether a line is being written.
+    writing: bool,
+}
+
+impl Log {
+    /// Starts the thread that writes.
+    pub(crate) fn start(out: impl Write + Send + 'static) -> std::io::Result<Self> {
+        let shared = Arc::new(Shared::default());
+        let log = Self(shared.clone());
+        std::thread::Builder::new().name("sotto-log".into()).spawn(move || shared.write(out))?;
+        Ok(log)
+    }
+
+    /// Waits until all lines are written, but not for a reader that does not read.
+    pub(crate) fn finish(&self) {
+        let waiting = self.0.lock();
+        let left = |waiting: &mut Waiting| waiting.writing || !waiting.lines.is_empty();
+        drop(self.0.changed.wait_timeout_while(waiting, LOG_LEAVE_TIMEOUT, left));
+    }
+}
+
+/// A line a call: `tracing` hands over whole ones.
+impl Write for Log {
+    fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
+        let mut waiting = self.0.lock();
+        if waiting.bytes + line.len() > LOG_WAITING_BYTES_MAX {
+            waiting.lost += 1;
+        } else {
+            waiting.bytes += line.len();
+            waiting.lines.push_back(line.to_vec());
+            self.0.changed.notify_all();
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// For as long as the process lives.
+    fn write(&self, mut out: impl Write) {
+        let mut waiting = self.lock();
+        loop {
+            let Some(line) = waiting.lines.pop_front() else {
+                waiting = self.changed.wait(waiting).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            };
+            waiting.bytes -= line.len();
+            waiting.writing = true;
+            let lost = waiting.lost;
+            drop(waiting);
+            let noted = match lost {
+                0 => Ok(()),
+                // At one go, or what others write would come between.
+                lost => out.write_all(note(lost).as_bytes()),
+            };
+            let written = noted.and_then(|()| out.write_all(&line));
+            waiting = self.lock();
+            waiting.writing = false;
+            match written {
+                Ok(()) => waiting.lost -= lost,
+                Err(_) => waiting.lost += 1,
+            }
+            self.changed.notify_all();
+        }
+    }
+}
+
+fn note(lost: u64) -> String {
+    format!("{lost} lines of this log could not be written\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::{Receiver, Sender, channel};
+
+    use super::*;
+
+    /// Writes what and when the test lets it: a line for every answer, or its error.
+    struct Slow(Receiver<std::io::Result<()>>, Sender<String>);
+
+    impl Write for Slow {
+        fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
+            self.0.recv().unwrap()?;
+            self.1.send(String::from_utf8(line.to_vec()).unwrap()).unwrap();
+            Ok(line.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn who_logs_never_waits_and_what_is_lost_is_counted() {
+        let (answers, let_it) = channel();
+        let (written, lines) = channel();
+        let mut log = Log::start(Slow(let_it, written)).unwrap();
+        let long = vec![b'x'; LOG_WAITING_BYTES_MAX / 4];
+        // One is being written, at the most, and four wait: the others are lost.
+        (0..10).for_each(|_| log.write_all(&long).unwrap());
+        answers.send(Err(std::io::ErrorKind::StorageFull.into())).unwrap();
+        (0..100).for_each(|_| answers.send(Ok(())).unwrap());
+        log.finish();
+        let said: Vec<String> = lines.try_iter().collect();
+        assert!(said[0].contains("lines of this log could not be written"), "{}", said[0]);
+        let lost: usize = said[0].split(' ').next().unwrap().parse().unwrap();
+        let whole = said.iter().filter(|line| line.len() == long.len()).count();
+        assert_eq!(lost + whole, 10);
+        assert!(whole >= 3, "{whole}");
+        log.write_all(b"more\n").unwrap();
+        log.finish();
+        assert_eq!(lines.try_recv().unwrap(), "more\n");
+    }
+}

@@ -1,0 +1,116 @@
+//! Certificates that have expired, on either side, and their renewal while the server runs.
+
+use std::time::Instant;
+
+use rustix::process::Signal;
+use sotto::client::{Client, Options};
+use sotto::server::certificates::{LocalCertificates, localhost, localhost_until};
+use sotto::server::{Callers, Identity, KnownCallers};
+
+use super::harness::peer::until;
+use super::harness::{Setting, options};
+use super::load::{self, Load, look_up, reach};
+use super::program::{Place, Program, any};
+use super::{record, settled};
+
+const PAST: i32 = 2020;
+
+async fn refusal(options: Options) -> String {
+    Client::connect(options).await.err().expect("a refusal").to_string()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_whose_certificate_expired_is_refused_until_it_is_renewed() {
+    let built = load::database();
+    let certificates = localhost_until(PAST).unwrap();
+    let serving = Setting { certificates, ..Setting::default() }.serve(&built.db());
+    let error = refusal(reach(&built, &serving)).await;
+    assert!(error.contains("certificate expired"), "{error}");
+    until("it is counted", || serving.counters.handshakes_failed.get() == 1).await;
+    let new = localhost().unwrap();
+    let identity = Identity::from_pem(&new.server_pem, &new.server_key).unwrap();
+    let renewed = Instant::now();
+    serving.doorkeeper.change(identity, Callers::Loopback).unwrap();
+    let options = Options { ca_pem: new.ca_pem.into_bytes(), ..reach(&built, &serving) };
+    let mut client = Client::connect(options).await.unwrap();
+    look_up(&mut client, 0).await;
+    let took = renewed.elapsed().as_millis();
+    record(&format!("certificate expired, then renewed: first answer after {took} ms, 0 wrong"));
+    client.close().await;
+    settled(&serving.counters).await;
+}
+
+fn shown_by(certificates: &LocalCertificates, to: &Options) -> Options {
+    let LocalCertificates { client_pem, client_key, .. } = certificates;
+    let identity = (client_pem.clone().into_bytes(), client_key.clone().into_bytes());
+    Options { identity_pem: Some(identity), ..to.clone() }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_front_end_whose_certificate_expired_is_refused_and_the_others_are_served() {
+    let built = load::database();
+    let serving = Setting {
+        callers: |made| {
+            let ca = made.ca_pem.as_bytes();
+            Callers::Known(KnownCallers::from_pem(ca, &"the test", None).unwrap())
+        },
+        ..Setting::default()
+    }
+    .serve(&built.db());
+    let expired = localhost_until(PAST).unwrap();
+    let server = &serving.certificates;
+    let both = [&*server.ca_pem, &expired.ca_pem].concat();
+    let known = || Callers::Known(KnownCallers::from_pem(both.as_bytes(), &"it", None).unwrap());
+    let identity = Identity::from_pem(&server.server_pem, &server.server_key).unwrap();
+    serving.doorkeeper.change(identity, known()).unwrap();
+
+    let reach = reach(&built, &serving);
+    let good = shown_by(server, &reach);
+    let mut load = Load::start(&good, 2).await;
+    load.more(2).await;
+    let failed = serving.counters.handshakes_failed.get();
+    let error = refusal(shown_by(&expired, &reach)).await;
+    assert!(error.contains("certificate expired"), "{error}");
+    until("it is counted", || serving.counters.handshakes_failed.get() > failed).await;
+    load.more(2).await;
+    record(&format!("expired front-end beside others: {}", load.stop().await));
+    settled(&serving.counters).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_program_keeps_what_it_has_when_the_new_certificate_has_expired() {
+    let place = Place::new();
+    let server = Program::start(place.command(&[], any()), None);
+    let mut load = Load::start(&place.options(&server), 1).await;
+    let expired = localhost_until(PAST).unwrap();
+    place.show(&expired);
+    let before = server.said();
+    server.signal(Signal::HUP);
+    server.says(&before, "certificates and callers stay as they were").await;
+    assert!(server.said().contains("the certificate expired"), "{}", server.said());
+    load.more(2).await;
+    // New connections meet the old one.
+    let mut client = Client::connect(place.options(&server)).await.unwrap();
+    look_up(&mut client, 0).await;
+    client.close().await;
+    // A good one is taken, and drops nobody.
+    let new = localhost().unwrap();
+    place.show(&new);
+    let before = server.said();
+    server.signal(Signal::HUP);
+    server.says(&before, "certificates and callers were read again").await;
+    load.more(2).await;
+    let trust = sotto::client::Trust::Pinned(place.built.operator_key());
+    let mut client = Client::connect(options(server.address, &new.ca_pem, trust)).await.unwrap();
+    look_up(&mut client, 1).await;
+    client.close().await;
+    record(&format!("expired certificate at SIGHUP: {}", load.stop().await));
+    server.leave().await;
+    // At start there is nothing better to keep: it says so, loudly, and serves.
+    place.show(&expired);
+    let server = Program::start(place.command(&[], any()), None);
+    server.says("", "server.pem: the certificate expired").await;
+    let error = refusal(place.options(&server)).await;
+    assert!(error.contains("certificate"), "{error}");
+    server.leave().await;
+}

@@ -1,0 +1,86 @@
+//! Clocks that jump. Waiting, deadlines, shares and time-outs go by the monotonic clock, which does
+//! not; the wall clock is read in a few places, listed here, where a jump does no harm.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use sotto::client::Client;
+
+use super::load::{Load, look_up};
+use super::program::{Place, Program, any};
+use super::{Took, record, times};
+
+/// Files that read the wall clock, and what for.
+const WALL_CLOCK: [(&str, &str); 5] = [
+    ("build/run.rs", "when a database was made: shown, never compared"),
+    ("commands/bench.rs", "a seed, where none is given"),
+    ("commands/demo/folder.rs", "the name of a folder"),
+    ("commands/doctor/machine.rs", "whether it is right"),
+    ("commands/serve.rs", "whether a certificate has expired"),
+];
+
+fn files(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            files(&path, found);
+        } else {
+            found.push(path);
+        }
+    }
+}
+
+#[test]
+fn the_wall_clock_is_read_where_a_jump_does_no_harm() {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let (mut paths, mut found) = (Vec::new(), Vec::new());
+    files(&source, &mut paths);
+    for path in paths {
+        let text = std::fs::read_to_string(&path).unwrap();
+        if text.contains("SystemTime::now") || text.contains("UnixTime::now") {
+            found.push(path.strip_prefix(&source).unwrap().to_str().unwrap().to_owned());
+        }
+    }
+    found.sort();
+    assert_eq!(found, WALL_CLOCK.map(|(file, _)| file), "say here what for");
+}
+
+/// Makes the wall clock of a program another's to say.
+const FAKETIME: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_whose_clock_jumps_by_days_serves_on() {
+    if !Path::new(FAKETIME).exists() {
+        println!("skipped: a server whose clock jumps ({FAKETIME} is not here)");
+        return;
+    }
+    let place = Place::new();
+    let shift = place.built.folder.path().join("shift");
+    std::fs::write(&shift, "+0d").unwrap();
+    let mut command = place.command(&[], any());
+    command.env("LD_PRELOAD", FAKETIME).env("FAKETIME_TIMESTAMP_FILE", &shift);
+    command.env("FAKETIME_NO_CACHE", "1").env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+    command.env("SOTTO_LOG", "trace");
+    let server = Program::start(command, None);
+    let mut load = Load::start(&place.options(&server), 2).await;
+    let mut new = Took::default();
+    for _ in 0..times(1) {
+        for days in [1, -1, 400, -400, 0] {
+            std::fs::write(&shift, format!("{days:+}d")).unwrap();
+            let jumped = Instant::now();
+            load.more(4).await;
+            // And somebody new, whose handshake has the new time.
+            let mut client = Client::connect(place.options(&server)).await.unwrap();
+            look_up(&mut client, 0).await;
+            client.close().await;
+            new.since(jumped);
+        }
+    }
+    let calls = load.stop().await;
+    record(&format!("clock jumps by days: a new client is served after {new}; {calls}"));
+    let said = server.leave().await;
+    // The jumps were seen: the log's own times are the wall clock's.
+    let days: std::collections::BTreeSet<&str> =
+        said.lines().filter_map(|line| line.get(..10)).filter(|day| day.contains('-')).collect();
+    assert!(days.len() >= 4, "{days:?}");
+}

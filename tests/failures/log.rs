@@ -1,0 +1,169 @@
+//! Disks that are full or take nothing, and readers of the log that go away or do not read: the
+//! server needs none of them to serve.
+
+use std::collections::BTreeMap;
+use std::fs::{OpenOptions, Permissions};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::SystemTime;
+
+use rustix::process::Signal;
+
+use super::load::Load;
+use super::program::{Place, Program, any};
+use super::{record, times};
+
+/// More than a pipe holds.
+const TALKATIVE: (&str, &str) = ("SOTTO_LOG", "trace");
+
+/// Serves look-ups and reads its certificates again, both of which it logs, and leaves in peace.
+async fn serves_on(place: &Place, server: Program, what: &str) -> String {
+    let mut load = Load::start(&place.options(&server), 2).await;
+    load.more(times(10)).await;
+    server.signal(Signal::HUP);
+    load.more(times(10)).await;
+    record(&format!("{what}: {}", load.stop().await));
+    server.leave().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_serves_on_with_its_log_on_a_full_disk() {
+    let place = Place::new();
+    let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let mut command = place.command(&[], any());
+    command.env(TALKATIVE.0, TALKATIVE.1);
+    let server = Program::start(command, Some(full.into()));
+    serves_on(&place, server, "log on a full disk").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_serves_on_when_nobody_reads_its_log_any_more() {
+    for reads in [None, Some(())] {
+        let place = Place::new();
+        let (reader, writer) = std::io::pipe().unwrap();
+        let mut command = place.command(&[], any());
+        command.env(TALKATIVE.0, TALKATIVE.1);
+        let server = Program::start(command, Some(Stdio::from(writer)));
+        // Gone, or there without reading.
+        let reader = reads.map(|()| reader);
+        let what = if reader.is_some() { "log's reader stalls" } else { "log's reader gone" };
+        serves_on(&place, server, what).await;
+        drop(reader);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_error_is_an_exit_code_where_it_cannot_be_said() {
+    let place = Place::new();
+    std::fs::write(place.built.folder.path().join("server.pem"), "none").unwrap();
+    let full = || Stdio::from(OpenOptions::new().write(true).open("/dev/full").unwrap());
+    let mut command = place.command(&[], any());
+    command.stdout(Stdio::null()).stderr(full());
+    assert_eq!(command.status().unwrap().code(), Some(2));
+    // Whoever waits for the first line would wait for ever: it does not go on without it.
+    let place = Place::new();
+    let mut command = place.command(&[], any());
+    let ended = command.stdout(full()).output().unwrap();
+    let error = String::from_utf8(ended.stderr).unwrap();
+    assert_eq!(ended.status.code(), Some(2), "{error}");
+    assert!(error.contains("error: cannot write to standard output"), "{error}");
+}
+
+/// Names, sizes and times of all files below.
+fn files(folder: &Path) -> BTreeMap<String, (u64, SystemTime)> {
+    let mut found = BTreeMap::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let seen = std::fs::metadata(&path).unwrap();
+        found.insert(path.display().to_string(), (seen.len(), seen.modified().unwrap()));
+        if seen.is_dir() {
+            found.append(&mut files(&path));
+        }
+    }
+    found
+}
+
+fn set_modes(folder: &Path, folders: u32, files: u32) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            set_modes(&path, folders, files);
+        } else {
+            std::fs::set_permissions(&path, Permissions::from_mode(files)).unwrap();
+        }
+    }
+    std::fs::set_permissions(folder, Permissions::from_mode(folders)).unwrap();
+}
+
+/// Files, not pipes or sockets, that a process may write to.
+fn writable_files(pid: u32) -> Vec<String> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap() {
+        let path = entry.unwrap().path();
+        let (Ok(to), number) = (std::fs::read_link(&path), path.file_name().unwrap()) else {
+            continue; // closed meanwhile
+        };
+        let number = number.to_str().unwrap();
+        let info = std::fs::read_to_string(format!("/proc/{pid}/fdinfo/{number}"));
+        let info = info.unwrap_or_default();
+        let flags = info.lines().find_map(|line| line.strip_prefix("flags:"));
+        let flags = flags.map_or(0, |flags| u32::from_str_radix(flags.trim(), 8).unwrap());
+        if flags & 3 != 0 && to.is_file() {
+            found.push(to.display().to_string());
+        }
+    }
+    found
+}
+
+/// Where this process may mount, a mount that cannot be written to.
+const READ_ONLY: [&str; 5] = [
+    "unshare",
+    "--mount",
+    "sh",
+    "-c",
+    "mount --bind . . && mount -o remount,bind,ro . && cd \"$PWD\" && exec \"$0\" \"$@\"",
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_only_reads_and_serves_from_a_disk_that_takes_nothing() {
+    let place = Place::new();
+    let folder = place.built.folder.path();
+    let wrapped = |program: &str| {
+        let mut command = Command::new(READ_ONLY[0]);
+        command.args(&READ_ONLY[1..]).arg(program).current_dir(folder).output()
+    };
+    let can_mount = wrapped("true").is_ok_and(|ended| ended.status.success());
+    if can_mount {
+        assert!(
+            !Command::new(READ_ONLY[0])
+                .args(&READ_ONLY[1..])
+                .args(["touch", "written"])
+                .current_dir(folder)
+                .output()
+                .unwrap()
+                .status
+                .success()
+        );
+    } else {
+        println!("skipped: a mount that cannot be written to (this process may not mount)");
+    }
+    set_modes(folder, 0o555, 0o444);
+    let before = files(folder);
+    let through: &[&str] = if can_mount { &READ_ONLY } else { &[] };
+    let server = Program::start(place.command(through, any()), None);
+    let mut load = Load::start(&place.options(&server), 2).await;
+    load.more(times(10)).await;
+    // But those it was started with, if there are such.
+    let mine = writable_files(std::process::id());
+    let its: Vec<String> = writable_files(server.pid());
+    assert!(its.iter().all(|file| mine.contains(file)), "{its:?}");
+    // One would be seen.
+    let held = tempfile::NamedTempFile::new().unwrap();
+    let name = held.path().display().to_string();
+    assert!(writable_files(std::process::id()).contains(&name));
+    record(&format!("read-only disk: {}", load.stop().await));
+    server.leave().await;
+    assert_eq!(files(folder), before);
+    set_modes(folder, 0o755, 0o644);
+}

@@ -1,0 +1,128 @@
+//! Failures, kept as tests: whatever goes wrong around a server, no look-up ends wrong, no admitted
+//! query is lost and nothing panics. How long it took to come back is printed, never asserted.
+//!
+//! Small here; `SOTTO_FAILURES=full` does more of each, as bench/failures.sh does once for a
+//! record. Lines that begin with `record: ` are what it keeps. Elsewhere: shard files that go away
+//! or change (tests/epochs.rs), devices that fail in every way (tests/gpu_faults.rs; here only end
+//! to end), a builder that is killed or has no room (tests/build.rs), single misdeeds of peers
+//! (tests/serve).
+
+#![allow(clippy::unwrap_used)]
+
+mod certificates;
+mod clock;
+mod crowd;
+#[cfg(feature = "gpu")]
+mod devices;
+#[allow(dead_code)] // other tests use the rest of it
+#[path = "../lookup/harness.rs"]
+mod harness;
+mod killed;
+mod load;
+mod log;
+mod network;
+mod program;
+mod relay;
+
+use std::fmt;
+use std::sync::Once;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use harness::peer::until;
+use sotto::server::Counters;
+use sotto::wire::Status;
+
+/// How many times as much is done for a record.
+const FULL: u64 = 20;
+
+/// What a test does so many times in CI, as often as is asked for.
+fn times(small: u64) -> u64 {
+    let full = std::env::var("SOTTO_FAILURES").is_ok_and(|wanted| wanted == "full");
+    if full { small * FULL } else { small }
+}
+
+/// Says what was seen.
+fn record(line: &str) {
+    println!("record: {line}");
+}
+
+/// How long something took each time, for a record.
+#[derive(Default)]
+struct Took(Vec<u128>);
+
+impl Took {
+    fn since(&mut self, begun: Instant) {
+        self.0.push(begun.elapsed().as_millis());
+    }
+}
+
+impl fmt::Display for Took {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut sorted = self.0.clone();
+        sorted.sort_unstable();
+        let (median, longest) = (sorted[sorted.len() / 2], sorted[sorted.len() - 1]);
+        write!(f, "{median} ms, at most {longest} ms, of {}", sorted.len())
+    }
+}
+
+/// Fixes what is random; printed, so that it can be asked for again.
+fn seed() -> u64 {
+    let given = std::env::var("SOTTO_TEST_SEED").ok().map(|seed| seed.parse().unwrap());
+    let seed = given.unwrap_or_else(|| {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+        now.as_nanos() as u64
+    });
+    println!("SOTTO_TEST_SEED={seed}");
+    seed
+}
+
+/// Numbers from a seed, for what need not be secret.
+struct Draw(blake3::OutputReader);
+
+impl Draw {
+    fn new(seed: u64, label: &str) -> Self {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&seed.to_le_bytes()).update(label.as_bytes());
+        Self(hasher.finalize_xof())
+    }
+
+    fn below(&mut self, bound: u64) -> u64 {
+        let mut bytes = [0; 8];
+        self.0.fill(&mut bytes);
+        u64::from_le_bytes(bytes) % bound
+    }
+
+    fn bytes(&mut self, count: u64) -> Vec<u8> {
+        let mut bytes = vec![0; count as usize];
+        self.0.fill(&mut bytes);
+        bytes
+    }
+}
+
+/// Panics of this process, those that a task or a thread caught included.
+fn panics() -> u64 {
+    static COUNTED: AtomicU64 = AtomicU64::new(0);
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| {
+        let before = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            COUNTED.fetch_add(1, Ordering::SeqCst);
+            before(info);
+        }));
+    });
+    COUNTED.load(Ordering::SeqCst)
+}
+
+/// Waits until every query that was admitted has ended, once: nothing is lost, nothing is counted
+/// twice. Nobody asks any more, and nothing has panicked.
+async fn settled(counters: &Counters) {
+    let ended = || {
+        let replies = [Status::ResponseSuccess, Status::Deadline, Status::Device];
+        let replied: u64 = replies.iter().map(|&status| counters.queries.get(status)).sum();
+        replied + counters.queries_cancelled.get() + counters.queries_unclaimed.get()
+    };
+    until("every admitted query has ended", || counters.queries_admitted.get() == ended()).await;
+    assert!(counters.queries_admitted.get() > 0, "nothing was asked");
+    assert_eq!(panics(), 0, "of this process, perhaps of another test");
+}

@@ -1,0 +1,106 @@
+//! A peer that speaks raw QUIC to a server: what it sends is the test's to say.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use quinn::crypto::rustls::QuicClientConfig;
+use quinn::{Connection, ConnectionError, Endpoint, RecvStream, SendStream};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use sotto::server::certificates::LocalCertificates;
+use tokio::net::UdpSocket;
+use tokio::time::timeout;
+
+/// A test that waits longer than this has failed.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// One connection to the server.
+pub(crate) struct Peer {
+    pub(crate) connection: Connection,
+    pub(crate) endpoint: Endpoint,
+}
+
+/// Whom to trust, this protocol name, this window for the bytes of one stream, who one is.
+pub(crate) fn client_config(
+    ca_pem: &str,
+    alpn: &[u8],
+    window: u32,
+    client: Option<&LocalCertificates>,
+) -> quinn::ClientConfig {
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(certificate(ca_pem)).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let tls = rustls::ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .unwrap()
+        .with_root_certificates(roots);
+    let mut tls = match client {
+        None => tls.with_no_client_auth(),
+        Some(LocalCertificates { client_pem, client_key, .. }) => {
+            let key = PrivateKeyDer::from_pem_slice(client_key.as_bytes()).unwrap();
+            tls.with_client_auth_cert(vec![certificate(client_pem)], key).unwrap()
+        }
+    };
+    tls.alpn_protocols = vec![alpn.to_vec()];
+    tls.enable_early_data = true;
+    let tls = QuicClientConfig::try_from(tls).unwrap();
+    let mut config = quinn::ClientConfig::new(Arc::new(tls));
+    let mut transport = quinn::TransportConfig::default();
+    transport.stream_receive_window(window.into());
+    config.transport_config(Arc::new(transport));
+    config
+}
+
+fn certificate(pem: &str) -> CertificateDer<'static> {
+    CertificateDer::from_pem_slice(pem.as_bytes()).unwrap()
+}
+
+pub(crate) async fn connect(
+    address: SocketAddr,
+    config: quinn::ClientConfig,
+) -> Result<Peer, ConnectionError> {
+    let endpoint = Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
+    let connecting = endpoint.connect_with(config, address, "localhost").unwrap();
+    let connection = timeout(PATIENCE, connecting).await.unwrap()?;
+    Ok(Peer { connection, endpoint })
+}
+
+/// Sends the first packet of a handshake from an address of its own, and never another.
+pub(crate) async fn knock(address: SocketAddr, config: quinn::ClientConfig) -> UdpSocket {
+    let relay = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let endpoint = Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
+    let to = relay.local_addr().unwrap();
+    let _connecting = endpoint.connect_with(config, to, "localhost").unwrap();
+    let mut packet = [0; 2048];
+    let bytes = timeout(PATIENCE, relay.recv(&mut packet)).await.unwrap().unwrap();
+    relay.send_to(&packet[..bytes], address).await.unwrap();
+    relay
+}
+
+/// Waits until something is so, such as what the server counts.
+pub(crate) async fn until(what: &str, is_so: impl Fn() -> bool) {
+    let waiting = async {
+        while !is_so() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    timeout(PATIENCE, waiting).await.unwrap_or_else(|_| panic!("it never came to: {what}"));
+}
+
+impl Peer {
+    /// Opens a stream, sends these bytes and finishes.
+    pub(crate) async fn send(&self, bytes: &[u8]) -> RecvStream {
+        let (mut send, receive) = self.open(bytes).await;
+        // A server that has seen enough may have stopped the stream already.
+        let _ = send.finish();
+        receive
+    }
+
+    /// Opens a stream and sends these bytes.
+    pub(crate) async fn open(&self, bytes: &[u8]) -> (SendStream, RecvStream) {
+        let (mut send, receive) = self.connection.open_bi().await.unwrap();
+        let _ = timeout(PATIENCE, send.write_all(bytes)).await.unwrap();
+        (send, receive)
+    }
+}
