@@ -29,8 +29,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use peer::PATIENCE;
-pub(crate) use peer::{Peer, until};
+pub(crate) use peer::{PATIENCE, Peer, until};
 
 pub(crate) const SHARDS: u32 = 3;
 pub(crate) const EPOCH: u64 = 4;
