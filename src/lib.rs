@@ -34,6 +34,9 @@ pub mod placement;
 pub mod worker;
 
 #[cfg(feature = "server")]
+pub mod metrics;
+
+#[cfg(feature = "server")]
 pub mod server;
 
 #[cfg(feature = "client")]

@@ -57,6 +57,11 @@
 //! | [`DRAIN_TIMEOUT`] | 15 s | what is in flight at shutdown gets the default deadline and some |
 //! | [`ENGINES_LEAVE_TIMEOUT`] | 15 s | a call under way; a driver that hangs is left behind |
 //! | [`CLOSE_TIMEOUT`] | 1 s | how long leaving waits for peers to take note of it |
+//! | [`PROVE_EVERY`] | 5 s | how often an engine answers a known query: under 1 ms each |
+//! | [`PROVEN_WITHIN`] | 15 s | three times in a row were not right, or a call takes as long |
+//! | [`HUNG_AFTER`] | 60 s | the longest a query may wait: a call that takes longer has hung |
+//! | [`ADMIN_CONNECTIONS_MAX`] | 32 | scrapers, probes and some people; more wait |
+//! | [`ADMIN_CONNECTION_TIME`] | 60 s | what one of them may take, with the reload of a database |
 //! | [`BATCH_QUERIES_PER_SCAN_MAX`] | 32 | more gain nothing: arithmetic binds from 8 on |
 //! | [`QUERIES_LIKE_A_SCAN`] | 12 | 13 with AMX, 8 with AVX-512 (bench/record) |
 //! | [`KEYS_PER_CALL_MAX`] | 16 384 | a client's call: 850 MB of queries, standard shape |
@@ -182,6 +187,16 @@ pub const SHARE_MAX: u32 = 1_000_000;
 pub const QUOTA_MIB_PER_SECOND_MAX: u32 = 100_000_000;
 /// A front-end within its quota may have what it gives in this time at once.
 pub const QUOTA_BURST: Duration = Duration::from_secs(1);
+/// How often an engine is asked a known query.
+pub const PROVE_EVERY: Duration = Duration::from_secs(5);
+/// For so long an engine that answered it right is trusted.
+pub const PROVEN_WITHIN: Duration = Duration::from_secs(15);
+/// An engine that is at one thing for so long does not come back.
+pub const HUNG_AFTER: Duration = DEADLINE_MAX;
+/// Most connections to the admin endpoints at once.
+pub const ADMIN_CONNECTIONS_MAX: usize = 32;
+/// How long such a connection may last.
+pub const ADMIN_CONNECTION_TIME: Duration = Duration::from_secs(60);
 /// Most queries one secret encrypts (scheme.md, "Secrets").
 pub const QUERIES_PER_SECRET_MAX: usize = 16;
 /// Most queries one pass over a shard answers.
@@ -291,6 +306,9 @@ const _: () = assert!(RETRY_AFTER_MAX.as_secs() < DEADLINE_DEFAULT.as_secs());
 const _: () = assert!(BATCH_QUERIES_PER_SCAN_MAX <= GPU_CALL_QUERIES_MAX);
 const _: () = assert!(STREAM_WRITE_TIMEOUT.as_secs() <= STREAM_SEND_TIME_MAX.as_secs());
 const _: () = assert!(WINDOW_BYTES_MIN <= WINDOW_BYTES_MAX);
+const _: () = assert!(2 * PROVE_EVERY.as_secs() < PROVEN_WITHIN.as_secs());
+// While a failed device is left alone nobody is at anything.
+const _: () = assert!(RENEW_PAUSE_MAX.as_secs() < HUNG_AFTER.as_secs());
 const _: () = assert!(DEADLINE_DEFAULT.as_secs() <= DEADLINE_MAX.as_secs());
 const _: () = assert!(DEADLINE_DEFAULT.as_secs() < ANSWER_TIMEOUT.as_secs());
 const _: () = assert!(

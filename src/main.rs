@@ -10,6 +10,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use commands::log::Log;
+use commands::serve::LogFormat;
 use tracing_subscriber::EnvFilter;
 
 /// Private look-ups: a server that answers without learning for whom.
@@ -47,16 +48,23 @@ fn main() -> ExitCode {
     let directives = format!("{level},wgpu_hal=off,wgpu_core=off,wgpu=off,naga=off");
     let filter =
         EnvFilter::try_from_env("SOTTO_LOG").unwrap_or_else(|_| EnvFilter::new(directives));
+    let format = match &cli.command {
+        Command::Serve(args) => args.log_format(),
+        _ => LogFormat::Human,
+    };
     let log = match Log::start(std::io::stderr()) {
         Ok(log) => log,
         Err(error) => return failed(&format!("cannot start the log's thread: {error}")),
     };
     let lines = log.clone();
-    tracing_subscriber::fmt()
+    let written = tracing_subscriber::fmt()
         .with_writer(move || lines.clone())
         .with_ansi(std::io::stderr().is_terminal())
-        .with_env_filter(filter)
-        .init();
+        .with_env_filter(filter);
+    match format {
+        LogFormat::Human => written.init(),
+        LogFormat::Json => written.json().flatten_event(true).init(),
+    }
     let ended = match cli.command {
         Command::Build(args) => commands::build::run(args),
         Command::Sample(args) => commands::sample::run(args),

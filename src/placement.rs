@@ -137,6 +137,11 @@ impl Placement {
         self.processors > 0
     }
 
+    /// Whether a device takes queries.
+    pub fn is_up(&self, device: usize) -> bool {
+        self.devices[device].state == DeviceState::Up
+    }
+
     /// The device that answers a shard, if any is up.
     pub fn home(&self, shard: u32) -> Option<usize> {
         let count = self.devices.len();

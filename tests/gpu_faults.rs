@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use cases::{Case, Fill, gpu_engine};
 use sotto::engine::{
     Batch, ContentId, Engine, EngineChoice, EngineError, Fault, Faults, GpuEngine, GpuOptions,
-    IsaChoice, Presence, ShardStore, ShardView, select,
+    IsaChoice, Presence, Probe, ShardStore, ShardView, select,
 };
 use sotto::params::Shape;
 use sotto::schedule::{Arrival, Caller, Owner, ScheduleBounds};
@@ -260,6 +260,36 @@ fn memory_that_is_short_for_a_while_at_renewal_leaves_room_for_shards() {
         engine.renew().unwrap();
         assert_eq!(store.presence(&shards.view(0)), Presence::Room, "{count} of {buffers}");
     }
+}
+
+#[test]
+fn a_known_query_is_answered_and_its_shard_stays_beside_others() {
+    let shards = Shards::new(2);
+    let Some((mut engine, faults)) = shards.engine(3) else { return };
+    let (probe, store) = (Probe::new(), store(&engine));
+    probe.ask(&mut engine).unwrap();
+    let known = store.held();
+    assert_eq!((known.shards, known.bytes_max), (0, 3 * shards.bytes()));
+    assert!(known.bytes > 0 && known.bytes < shards.bytes(), "{known:?}");
+    shards.ask(&mut engine, &[0, 1]).unwrap();
+    probe.ask(&mut engine).unwrap();
+    let held = store.held();
+    assert_eq!((held.shards, held.bytes), (2, known.bytes + 2 * shards.bytes()));
+    // It is how a lost device is noticed while nobody asks.
+    faults.arm(Fault::LostAtSubmission, 1);
+    let lost = probe.ask(&mut engine).unwrap_err();
+    assert_eq!(store.held().bytes_max, 0);
+    shards.comes_back(&mut engine, &*store, &lost);
+    probe.ask(&mut engine).unwrap();
+}
+
+#[test]
+fn a_device_without_memory_for_a_shard_is_not_asked() {
+    let shards = Shards::new(1);
+    let Some((mut engine, faults)) = shards.engine(0) else { return };
+    faults.arm(Fault::LostAtSubmission, 1);
+    Probe::new().ask(&mut engine).unwrap();
+    assert_eq!(faults.left(Fault::LostAtSubmission), 1);
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Modules in import order: each may use those before it. ARCHITECTURE.md has the same list.
-const ORDER: [&str; 17] = [
+const ORDER: [&str; 18] = [
     "limits",
     "params",
     "arith",
@@ -20,6 +20,7 @@ const ORDER: [&str; 17] = [
     "schedule",
     "placement",
     "worker",
+    "metrics",
     "server",
     "client",
     "bench",
@@ -28,7 +29,7 @@ const ORDER: [&str; 17] = [
 ];
 
 /// Outside crates that live in some modules only.
-const OWNERS: [(&str, &[&str]); 23] = [
+const OWNERS: [(&str, &[&str]); 25] = [
     ("wgpu", &["engine"]),
     ("bytemuck", &["engine"]),
     ("pollster", &["engine"]),
@@ -45,6 +46,8 @@ const OWNERS: [(&str, &[&str]); 23] = [
     ("x509_parser", &["server"]),
     ("lru", &["server"]),
     ("governor", &["server"]),
+    ("axum", &["server"]),
+    ("prometheus", &["metrics"]),
     ("clap", &["commands", "main"]),
     ("strsim", &["commands"]),
     ("toml", &["commands"]),

@@ -3,9 +3,9 @@
 //! `cargo bench --bench kernel [-- [--quick] [--engine NAME] [--json PATH]]`: first the floors
 //! (time to read the shard, peak rates of the multiply-adds), then every engine that is present,
 //! thread count and batch, in rounds over all of them so that noise hits all alike; the best
-//! counts. Then the client's work, memory, how soon a full queue refuses, and answers from a shard
-//! that is not in the page cache. Threads are pinned. Without `--bench` (as `cargo test` runs it)
-//! all of it happens once at a tiny shape.
+//! counts. Then the client's work, memory, how soon a full queue refuses, what counting costs, and
+//! answers from a shard that is not in the page cache. Threads are pinned. Without `--bench` (as
+//! `cargo test` runs it) all of it happens once at a tiny shape.
 //!
 //! It checks no answers (`tests/engines.rs` does): the shard is noise of the right form. Read
 //! next: `floors.rs`, `answers.rs`, `report.rs`.
@@ -15,6 +15,7 @@ mod client;
 mod cold;
 #[path = "../common/mod.rs"]
 mod common;
+mod counting;
 mod floors;
 mod inputs;
 mod memory;
@@ -55,6 +56,8 @@ struct Plan {
     portable_rounds: usize,
     cold_rounds: usize,
     refusals: usize,
+    /// Queries counted to know what counting costs.
+    counts: u32,
     /// Times a multiply-add is repeated to measure its peak.
     peak_loops: u64,
 }
@@ -71,6 +74,7 @@ const TEST: Plan = Plan {
     portable_rounds: 1,
     cold_rounds: 1,
     refusals: 10,
+    counts: 10,
     peak_loops: 1 << 10,
 };
 const QUICK: Plan = Plan {
@@ -82,6 +86,7 @@ const QUICK: Plan = Plan {
     portable_rounds: 0,
     cold_rounds: 2,
     refusals: 10_000,
+    counts: 1_000_000,
     peak_loops: 1 << 18,
 };
 const FULL: Plan = Plan {
@@ -93,6 +98,7 @@ const FULL: Plan = Plan {
     portable_rounds: 1,
     cold_rounds: 3,
     refusals: 10_000,
+    counts: 1_000_000,
     peak_loops: 1 << 18,
 };
 
@@ -146,6 +152,8 @@ struct Measured {
     client: Client,
     memory_bytes: Option<u64>,
     refusal: Refusal,
+    /// What counting one query takes.
+    counting: Duration,
     cold: Vec<Cold>,
 }
 
@@ -209,7 +217,8 @@ fn measure(
     }
     let database = Arc::new(database);
     let refusal = refusal::measure(database.clone(), &queries[0], plan.refusals)?;
+    let counting = counting::measure(plan.counts, cores.len());
     drop(database); // pages that are mapped cannot be dropped
     let cold = cold::measure(&store, &queries, fastest, cores, plan.cold_rounds)?;
-    Ok(Measured { floors, settings, client, memory_bytes, refusal, cold })
+    Ok(Measured { floors, settings, client, memory_bytes, refusal, counting, cold })
 }

@@ -29,6 +29,7 @@ pub(super) struct Report {
     /// What the fastest engine and a batch of 32 take beyond shard and queries, in 10^6 bytes.
     memory_batch_32_mb: Option<f64>,
     refusal: RefusalReport,
+    counting: CountingReport,
     cold: Vec<ColdReport>,
     targets: Vec<Target>,
 }
@@ -39,6 +40,14 @@ struct RefusalReport {
     queued: usize,
     ms_median: f64,
     ms_worst: f64,
+}
+
+/// Everything a server counts and measures of one query, on all cores at once.
+#[derive(Serialize)]
+struct CountingReport {
+    ns_per_query: f64,
+    /// Of the fastest answer there is here.
+    percent_of_an_answer: Option<f64>,
 }
 
 /// The best of the run.
@@ -111,7 +120,7 @@ struct ColdReport {
 
 impl Report {
     pub(super) fn new(head: Head, shape: &Shape, measured: &Measured) -> Self {
-        let Measured { floors, settings, client, memory_bytes, refusal, cold } = measured;
+        let Measured { floors, settings, client, memory_bytes, refusal, counting, cold } = measured;
         let answers = settings.iter().flat_map(|setting| {
             let row = |series| Answer::new(setting, series, shape, floors);
             setting.series.iter().filter_map(row)
@@ -132,9 +141,16 @@ impl Report {
                 ms_median: median(refusal.times.iter().copied()).map_or(0.0, ms),
                 ms_worst: refusal.times.iter().max().copied().map_or(0.0, ms),
             },
+            counting: CountingReport {
+                ns_per_query: rounded(counting.as_nanos() as f64),
+                percent_of_an_answer: None,
+            },
             cold: cold_rows(cold),
             targets: Vec::new(),
         };
+        let fastest = report.answers.iter().map(|answer| answer.ms_per_query);
+        let percent = |fastest: f64| rounded(counting.as_secs_f64() * 1e5 / fastest);
+        report.counting.percent_of_an_answer = fastest.min_by(f64::total_cmp).map(percent);
         for engine in report.answers.iter().map(|answer| answer.engine) {
             let one = report.answer(engine, 1, 16).map(|answer| answer.ms_per_query);
             let two = report.answer(engine, 2, 16).map(|answer| answer.ms_per_query);
@@ -184,6 +200,11 @@ impl Report {
             Target::new("client: decoding a record, ms", ..=1.0, Some(self.client.decode_ms)),
             Target::new("memory of a batch of 32, MB", ..=64.0, self.memory_batch_32_mb),
             Target::new("refusal at a full queue, worst, ms", ..=1.0, Some(self.refusal.ms_worst)),
+            Target::new(
+                "counting one query, % of an answer",
+                ..=1.0,
+                self.counting.percent_of_an_answer,
+            ),
         ];
     }
 }
@@ -288,6 +309,11 @@ impl Report {
         println!(
             "refused with {queued} queries waiting: median {ms_median:.4} ms, worst \
              {ms_worst:.4} ms"
+        );
+        let CountingReport { ns_per_query, percent_of_an_answer } = self.counting;
+        println!(
+            "counting one query: {ns_per_query:.0} ns, {} % of the fastest answer",
+            digits(percent_of_an_answer, 3)
         );
         println!("\nnot in the page cache      ms   median   from disk MB   x plain read");
         for cold in &self.cold {

@@ -1,12 +1,14 @@
 //! `sotto serve`: opens a database, picks engines, answers until it is told to leave.
 //!
 //! Standard output gets one line, `listening on ADDR:PORT`, when the server is ready; everything
-//! else is the log's. Defaults are [`sotto::limits`]'.
+//! else is the log's. The admin endpoints answer before that, and say how far it is. Defaults are
+//! [`sotto::limits`]'.
 
 use std::io::Write;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -16,10 +18,11 @@ use sotto::engine::{Presence, Selected, select_with};
 use sotto::limits;
 use sotto::params::Shape;
 use sotto::server::{
-    Callers, Doorkeeper, Identity, IdentityError, KnownCallers, Reloader, Server, ServerBounds,
-    ServerError, ServerOptions, machine_bytes,
+    Admin, AdminCallers, AdminError, Callers, Desk, Doorkeeper, Identity, IdentityError,
+    KnownCallers, Reloaded, Reloader, Server, ServerBounds, ServerError, ServerOptions, Stage,
+    machine_bytes,
 };
-use sotto::shard::{Database, OpenError};
+use sotto::shard::{Database, OpenError, Opening};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::Ended;
@@ -69,6 +72,16 @@ pub(crate) struct Args {
     pub(super) target_ms: u64,
     #[command(flatten)]
     pub(super) engine: EngineArgs,
+    /// Where the operator's endpoints listen (HTTP: /status, /metrics, /readyz and others), or
+    /// `off`; 127.0.0.1:9464 when absent, and none if that is taken.
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub(super) admin: Option<AdminAt>,
+    /// Let whoever reaches that address read metrics and have the server leave.
+    #[arg(long)]
+    pub(super) admin_anyone: bool,
+    /// How the log is written.
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t = LogFormat::Human)]
+    pub(super) log_format: LogFormat,
     /// How long queries of an epoch are answered after the next one came.
     #[arg(long, value_name = "N", default_value_t = limits::OLD_EPOCH_TIME.as_secs(),
         value_parser = value_parser!(u64).range(..=limits::OLD_EPOCH_TIME_MAX.as_secs()))]
@@ -105,6 +118,44 @@ fn needed<T>(value: Option<T>, key: &str) -> Result<T, String> {
     })
 }
 
+impl Args {
+    /// How the log is written.
+    pub(crate) fn log_format(&self) -> LogFormat {
+        self.log_format
+    }
+}
+
+/// How the log is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum LogFormat {
+    /// Lines for people.
+    Human,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Where the operator's endpoints are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum AdminAt {
+    Off,
+    Address(SocketAddr),
+}
+
+impl FromStr for AdminAt {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "off" {
+            return Ok(Self::Off);
+        }
+        let expected = || "expected an address with a port, such as 127.0.0.1:9464, or off".into();
+        text.parse().map(Self::Address).map_err(|_| expected())
+    }
+}
+
+/// Where the endpoints are unless told otherwise: the port that exporters of telemetry use.
+const ADMIN_DEFAULT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9464);
+
 /// Maps a process has besides those of shards: code, stacks, heap.
 pub(super) const OTHER_MAPS: u64 = 1_000;
 /// Files a process has open besides those it opens and closes at start.
@@ -132,7 +183,15 @@ pub(crate) fn run(args: Args) -> Ended {
     if let Callers::Anyone = callers {
         tracing::warn!("ANYONE WHO REACHES {listen} MAY ASK: callers are not known");
     }
-    let database = open(&directory)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| format!("cannot start the network's threads: {error}"))?;
+    let desk = Arc::new(Desk::default());
+    let reach = if args.admin_anyone { AdminCallers::Anyone } else { AdminCallers::Loopback };
+    runtime.block_on(start_admin(args.admin, reach, &desk))?;
+    let database = open(&directory, desk.opening())?;
+    desk.enter(Stage::Proving);
     let Selected { engines, why_no_gpu } = select_with(&args.engine.options())?;
     if let Some(reason) = why_no_gpu {
         tracing::info!("{reason}");
@@ -156,17 +215,43 @@ pub(crate) fn run(args: Args) -> Ended {
     bounds.schedule.latency_target = Duration::from_millis(args.target_ms);
     bounds.old_epoch_time = Duration::from_secs(args.old_epoch_seconds);
     bounds.scrub_mib_per_second = args.scrub_mib_per_second;
+    bounds.prove_every = Some(limits::PROVE_EVERY);
     tracing::info!("memory is at most {}", bounds.memory(database.shape()));
     let options = ServerOptions { listen, identity, callers, engines, bounds };
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| format!("cannot start the network's threads: {error}"))?;
     let watch = Duration::from_secs(args.watch_seconds);
-    let ended = runtime.block_on(serve(options, Arc::new(database), door, watch));
+    let ended = runtime.block_on(serve(options, Arc::new(database), door, desk, watch));
     // Does not wait for what was left behind.
     runtime.shutdown_background();
     ended
+}
+
+/// Has the operator's endpoints answer from now on.
+async fn start_admin(
+    at: Option<AdminAt>,
+    callers: AdminCallers,
+    desk: &Arc<Desk>,
+) -> Result<(), AdminError> {
+    let address = match at {
+        Some(AdminAt::Off) => return Ok(()),
+        Some(AdminAt::Address(address)) => address,
+        None => ADMIN_DEFAULT,
+    };
+    let admin = match Admin::bind(address, callers, desk.clone()).await {
+        Ok(admin) => admin,
+        // Nobody asked for this address: a second server on a machine serves all the same.
+        Err(error) if at.is_none() => {
+            tracing::warn!("there are no admin endpoints: {error}; give them an address (--admin)");
+            return Ok(());
+        }
+        Err(error) => return Err(error),
+    };
+    let address = admin.local_addr();
+    if callers == AdminCallers::Anyone && !address.ip().is_loopback() {
+        tracing::warn!("ANYONE WHO REACHES {address} (TCP) MAY READ METRICS AND STOP THE SERVER");
+    }
+    tracing::info!("admin endpoints are at http://{address}/status");
+    tokio::spawn(admin.run());
+    Ok(())
 }
 
 /// The files that say who this server is and who may call.
@@ -189,22 +274,64 @@ impl Door {
         Ok((identity, callers))
     }
 
-    /// Reads all files again at every SIGHUP, then the database; where one cannot be used, nothing
-    /// of its kind changes.
-    async fn watch(self, mut hangup: Signal, keeper: Doorkeeper, reloader: Reloader) {
-        while hangup.recv().await.is_some() {
-            let read = self.read().and_then(|(identity, callers)| {
-                identity.check_time(SystemTime::now())?;
-                Ok((identity, callers))
-            });
-            let changed = read.map_err(ServerError::from);
-            match changed.and_then(|(identity, callers)| keeper.change(identity, callers)) {
-                Ok(()) => tracing::info!("certificates and callers were read again"),
-                Err(error) => tracing::error!(%error, "certificates and callers stay as they were"),
-            }
-            // What came of it is in the log.
-            let _ = reloader.reload().await;
+    /// Reads all files again; where one cannot be used, nothing changes.
+    fn read_again(&self, keeper: &Doorkeeper) -> Result<(), ServerError> {
+        let read = self.read().and_then(|(identity, callers)| {
+            identity.check_time(SystemTime::now())?;
+            Ok((identity, callers))
+        });
+        let changed = read.map_err(ServerError::from);
+        let changed = changed.and_then(|(identity, callers)| keeper.change(identity, callers));
+        match &changed {
+            Ok(()) => tracing::info!("certificates and callers were read again"),
+            Err(error) => tracing::error!(%error, "certificates and callers stay as they were"),
         }
+        changed
+    }
+}
+
+/// What is read again at every SIGHUP, and when the operator asks for it at the desk: certificates
+/// and callers, then the database; where one cannot be used, nothing of its kind changes.
+struct Again {
+    door: Door,
+    keeper: Doorkeeper,
+    reloader: Reloader,
+}
+
+impl Again {
+    /// What came of it is in the log, too.
+    async fn read(&self) -> Result<String, String> {
+        let changed = self.door.read_again(&self.keeper);
+        let database = match self.reloader.reload().await {
+            Ok(Reloaded::Changed { epoch, .. }) => Ok(format!("epoch {epoch} is served now")),
+            Ok(Reloaded::Unchanged { epoch }) => Ok(format!("epoch {epoch} is served as before")),
+            Err(error) => Err(error.to_string()),
+        };
+        match (changed, database) {
+            (Ok(()), Ok(said)) => Ok(format!("certificates and callers were read again; {said}")),
+            (Ok(()), Err(error)) => {
+                Err(format!("certificates and callers were read again; the database: {error}"))
+            }
+            (Err(error), Ok(said)) => Err(format!("certificates and callers: {error}; {said}")),
+            (Err(error), Err(other)) => {
+                Err(format!("certificates and callers: {error}; the database: {other}"))
+            }
+        }
+    }
+
+    fn watch(self, desk: &Desk, mut hangup: Signal) {
+        let again = Arc::new(self);
+        let asked = again.clone();
+        desk.on_reload(Box::new(move || {
+            let again = asked.clone();
+            Box::pin(async move { again.read().await })
+        }));
+        tokio::spawn(async move {
+            while hangup.recv().await.is_some() {
+                // It has said what came of it.
+                let _ = again.read().await;
+            }
+        });
     }
 }
 
@@ -213,14 +340,16 @@ async fn serve(
     options: ServerOptions,
     database: Arc<Database>,
     door: Door,
+    desk: Arc<Desk>,
     watch: Duration,
 ) -> Ended {
     let server = Server::bind(options, database)?;
-    let hangup = signal(SignalKind::hangup())?;
-    tokio::spawn(door.watch(hangup, server.doorkeeper(), server.reloader()));
+    let (keeper, reloader) = (server.doorkeeper(), server.reloader());
+    Again { door, keeper, reloader }.watch(&desk, signal(SignalKind::hangup())?);
     if !watch.is_zero() {
         tokio::spawn(server.reloader().watch(watch));
     }
+    desk.watch(&server);
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut output = std::io::stdout();
@@ -231,6 +360,7 @@ async fn serve(
         tokio::select! {
             _ = interrupt.recv() => {}
             _ = terminate.recv() => {}
+            () = desk.told_to_leave() => {}
         }
     };
     let counters = server.work_counters();
@@ -271,8 +401,8 @@ pub(super) fn bounds(mib: Option<u32>, shape: &Shape) -> Result<ServerBounds, St
 }
 
 /// Opens the database; where the system's bounds are why it cannot, says which and how to raise it.
-fn open(directory: &Path) -> Result<Database, String> {
-    let database = Database::open(directory).map_err(|error| explain(&error))?;
+fn open(directory: &Path, opening: &Opening) -> Result<Database, String> {
+    let database = Database::open_seen(directory, opening).map_err(|error| explain(&error))?;
     let needed = u64::from(database.shard_count()) + OTHER_MAPS;
     if let Some(maps_max) = maps_max().filter(|&maps_max| maps_max < needed) {
         tracing::warn!(

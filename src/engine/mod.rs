@@ -36,8 +36,8 @@ pub use crate::shard::{ContentId, ShardView};
 #[cfg(feature = "gpu")]
 pub use gpu::{Fault, Faults, GpuEngine, GpuOptions};
 pub use select::{
-    EngineChoice, EngineOptions, GpuChoice, GpuInfo, GpuKind, Integers, IsaChoice, SelectError,
-    Selected, UnknownChoice, gpus, select, select_with,
+    EngineChoice, EngineOptions, GpuChoice, GpuInfo, GpuKind, Integers, IsaChoice, Probe,
+    SelectError, Selected, UnknownChoice, gpus, select, select_with,
 };
 
 /// One encrypted query: its vector (3 bytes a column, exact length) and its checked key bundle.
@@ -150,9 +150,23 @@ pub trait ShardStore: Send + Sync {
     /// under way.
     fn presence(&self, shard: &ShardView<'_>) -> Presence;
 
+    /// What is there now.
+    fn held(&self) -> Held;
+
     /// Brings a shard up, in place of those used longest ago where there is no room; returns when
     /// it can be answered from. Nothing is done for one that is there.
     fn upload(&self, shard: &ShardView<'_>) -> Result<(), EngineError>;
+}
+
+/// What a [`ShardStore`] has.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Held {
+    /// Shards that can be answered from.
+    pub shards: usize,
+    /// Memory they take and those that are coming, in bytes.
+    pub bytes: u64,
+    /// Memory they may take; nothing while there is no device.
+    pub bytes_max: u64,
 }
 
 /// Where a shard is, as seen from a [`ShardStore`].

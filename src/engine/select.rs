@@ -11,7 +11,7 @@ use std::sync::Arc;
 use super::cpu::CpuEngine;
 use super::kernel::{Kernels, PRIMES};
 use super::portable::Portable;
-use super::{Batch, EncryptedQuery, Engine, EngineError, ShardView};
+use super::{Answer, Batch, ContentId, EncryptedQuery, Engine, EngineError, Presence, ShardView};
 use crate::arith::{Isa, IsaName};
 use crate::params::{D, Shape};
 use crate::scheme::{KeyBundle, reference};
@@ -416,42 +416,107 @@ fn known_answers(engine: &mut dyn Engine, known: &[Known]) -> Result<(), SelectE
 }
 
 fn known_answer(engine: &mut dyn Engine, known: &Known) -> Result<(), SelectError> {
-    let shape = Shape::new(120, known.pack_rows, known.packs, known.columns)
-        .expect("this is a bug: known shape");
-    let mut bytes = blake3::Hasher::new_derive_key("sotto engine known answer").finalize_xof();
-    let mut fill = |count: usize| {
-        let mut drawn = vec![0; count];
-        bytes.fill(&mut drawn);
-        drawn
-    };
-    let matrix = fill(shape.matrix_bytes());
-    let mut tables = fill(shape.packs() * shape.table_bytes());
-    tables.chunks_exact_mut(shape.table_bytes()).for_each(reduce_residues);
-    let queries: Vec<_> = (0..KNOWN_QUERIES)
-        .map(|_| {
-            let vector = fill(shape.query_bytes()).into();
-            let mut bundle = fill(shape.bundle_bytes());
-            bundle.chunks_exact_mut(2 * D * 3).for_each(reduce_residues);
-            let bundle = KeyBundle::decode(&bundle, &shape).expect("this is a bug: known bundle");
-            EncryptedQuery { vector, bundle: Arc::new(bundle) }
-        })
-        .collect();
-    let reference: Vec<_> = queries
-        .iter()
-        .map(|query| reference::answer(&shape, &matrix, &tables, &query.vector, &query.bundle))
-        .collect();
-    let shard = ShardView { shape: &shape, matrix: &matrix, tables: &tables, content: None };
+    let exam = Exam::new(known, KNOWN_QUERIES);
     for &count in known.batches {
-        let queries: Vec<_> = queries.iter().cycle().take(count).cloned().collect();
-        let mut right = 0;
-        engine.answer(&[Batch { shard, queries: &queries }], &mut |_, query, answer| {
-            right += usize::from(answer == reference[query % KNOWN_QUERIES]);
-        })?;
-        if right != count {
+        if !exam.is_passed(engine, count)? {
             return Err(SelectError::WrongAnswer { engine: engine.name() });
         }
     }
     Ok(())
+}
+
+/// A small shard of pseudorandom bytes, queries for it, and what the reference answers.
+struct Exam {
+    shape: Shape,
+    matrix: Vec<u8>,
+    tables: Vec<u8>,
+    queries: Vec<EncryptedQuery>,
+    answers: Vec<Answer>,
+    content: Option<ContentId>,
+}
+
+impl Exam {
+    fn new(known: &Known, queries: usize) -> Self {
+        let shape = Shape::new(120, known.pack_rows, known.packs, known.columns)
+            .expect("this is a bug: known shape");
+        let mut bytes = blake3::Hasher::new_derive_key("sotto engine known answer").finalize_xof();
+        let mut fill = |count: usize| {
+            let mut drawn = vec![0; count];
+            bytes.fill(&mut drawn);
+            drawn
+        };
+        let matrix = fill(shape.matrix_bytes());
+        let mut tables = fill(shape.packs() * shape.table_bytes());
+        tables.chunks_exact_mut(shape.table_bytes()).for_each(reduce_residues);
+        let queries: Vec<_> = (0..queries)
+            .map(|_| {
+                let vector = fill(shape.query_bytes()).into();
+                let mut bundle = fill(shape.bundle_bytes());
+                bundle.chunks_exact_mut(2 * D * 3).for_each(reduce_residues);
+                let bundle =
+                    KeyBundle::decode(&bundle, &shape).expect("this is a bug: known bundle");
+                EncryptedQuery { vector, bundle: Arc::new(bundle) }
+            })
+            .collect();
+        let answer = |query: &EncryptedQuery| {
+            reference::answer(&shape, &matrix, &tables, &query.vector, &query.bundle)
+        };
+        let answers = queries.iter().map(answer).collect();
+        Self { shape, matrix, tables, queries, answers, content: None }
+    }
+
+    fn shard(&self) -> ShardView<'_> {
+        let Self { shape, matrix, tables, content, .. } = self;
+        ShardView { shape, matrix, tables, content: *content }
+    }
+
+    /// Whether so many queries at once are all answered right; the queries repeat.
+    fn is_passed(&self, engine: &mut dyn Engine, count: usize) -> Result<bool, EngineError> {
+        let queries: Vec<_> = self.queries.iter().cycle().take(count).cloned().collect();
+        let mut right = 0;
+        let batch = Batch { shard: self.shard(), queries: &queries };
+        engine.answer(&[batch], &mut |_, query, answer| {
+            right += usize::from(answer == self.answers[query % self.answers.len()]);
+        })?;
+        Ok(right == count)
+    }
+}
+
+/// One known query, with which an engine that serves shows now and then that it still answers, and
+/// right. Takes the processor less than a millisecond, and a device no shard's place.
+pub struct Probe(Exam);
+
+/// Under this name the known shard stays on a device: brought up each time, it would make room for
+/// itself. No file's digest is likely to begin so.
+pub(super) const PROBE_CONTENT: ContentId = ContentId(*b"sotto's probe \0\0");
+
+impl Probe {
+    /// Has the reference answer it.
+    pub fn new() -> Self {
+        let known = Known { pack_rows: 128, packs: 1, columns: 192, batches: &[1] };
+        Self(Exam { content: Some(PROBE_CONTENT), ..Exam::new(&known, 1) })
+    }
+
+    /// Asks an engine. A device without memory for any shard has nothing to be right about.
+    ///
+    /// # Errors
+    /// The engine failed, or its answer is wrong.
+    pub fn ask(&self, engine: &mut dyn Engine) -> Result<(), EngineError> {
+        let store = engine.store();
+        if store.is_some_and(|store| store.presence(&self.0.shard()) == Presence::Never) {
+            return Ok(());
+        }
+        match self.0.is_passed(engine, 1)? {
+            true => Ok(()),
+            false => Err(EngineError::Device("it gave a wrong answer to a known query".into())),
+        }
+    }
+}
+
+impl Default for Probe {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 /// Random bytes to residues of 3 bytes: a half modulo Q, a half modulo P.
@@ -494,6 +559,19 @@ mod tests {
                 }
             }
             Ok(())
+        }
+    }
+
+    #[test]
+    fn a_probe_tells_right_from_wrong() {
+        let probe = Probe::new();
+        probe.ask(&mut Wrong { query: 1 }).unwrap();
+        let wrong = probe.ask(&mut Wrong { query: 0 }).unwrap_err().to_string();
+        assert_eq!(wrong, "the device failed: it gave a wrong answer to a known query");
+        for isa in Isa::all() {
+            probe
+                .ask(cpu(IsaChoice::Only(isa.name()), NonZeroUsize::new(1)).unwrap().as_mut())
+                .unwrap();
         }
     }
 

@@ -15,7 +15,7 @@
 //! latency target or its deadline, as fast as work goes out (`pace`). Two full passes may wait in
 //! any case: without company no engine is fast. A caller may have waiting what its share of the
 //! engines does in that time, or, where all together wait for less, twice as much as is left:
-//! one alone gets two thirds of the time, and however many flood, there is room for one more.
+//! one alone gets most of the time, and however many flood, there is room for one more.
 //!
 //! The pack part of answers is not computed ahead, though it depends only on bundle and shard: what
 //! an idle engine may take it takes whole, at once, so there is nothing ahead of which to compute.
@@ -43,7 +43,7 @@ use crate::limits;
 
 /// The part of the latency target within which an answer is expected when its query is taken in:
 /// engines are not always as fast as they were.
-const TIMELY_SHARE: f64 = 2.0 / 3.0;
+const TIMELY_SHARE: f64 = 0.6;
 /// So many queries may wait however long they take: two full passes.
 const TIMELY_QUERIES: usize = 2 * limits::BATCH_QUERIES_PER_SCAN_MAX;
 

@@ -345,14 +345,14 @@ fn admitted(
 fn what_would_be_answered_too_late_is_refused() {
     let start = Instant::now();
     let much_later = start + Duration::from_secs(1000);
-    // A target of 40 s, of which two thirds are 26 passes: two thirds of those for one.
+    // A target of 40 s, of which 24 may pass: two thirds of those for one.
     let (mut schedule, now) = paced(start);
     let (count, full, after) = admitted(&mut schedule, now, (1, 1), much_later);
     assert_eq!((full, after), (Full::Time, limits::RETRY_AFTER_MAX));
-    assert!((16 * 32..=18 * 32).contains(&count), "{count}");
+    assert!((15 * 32..=17 * 32).contains(&count), "{count}");
     // Another one of three still has its third, and whoever has none waiting gets one in.
     let (count, ..) = admitted(&mut schedule, now, (2, 1), much_later);
-    assert!((8 * 32..=9 * 32).contains(&count), "{count}");
+    assert!((7 * 32..=8 * 32).contains(&count), "{count}");
     for caller in 3..200 {
         assert!(admitted(&mut schedule, now, (caller, 1), much_later).0 >= 1);
     }

@@ -75,6 +75,11 @@ impl Bundles {
         if full { MadeRoom::Yes } else { MadeRoom::No }
     }
 
+    /// How many are kept.
+    pub(super) fn count(&self) -> usize {
+        self.keepers.len()
+    }
+
     /// A connection is gone.
     pub(super) fn leave(&mut self, asker: Owner) {
         let Some(mut left) = self.kept.remove(&asker) else { return };

@@ -184,6 +184,8 @@ pub(super) struct Connected(Mutex<HashMap<Arc<str>, Presence>>);
 /// with a quota are on the operator's list, which bounds them.
 struct Presence {
     number: u64,
+    /// As of its last connection.
+    share: u32,
     connections: usize,
     quota: Option<(NonZeroU32, Arc<Quota>)>,
 }
@@ -210,12 +212,14 @@ impl Connected {
     ) -> Option<Place> {
         let FrontEnd { name, share, quota_mib_per_second } = front_end;
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let new = || Presence { number: new_number, connections: 0, quota: None };
+        let share = *share;
+        let new = || Presence { number: new_number, share, connections: 0, quota: None };
         let presence = all.entry(name.clone()).or_insert_with(new);
         if presence.connections >= most {
             return None;
         }
         presence.connections += 1;
+        presence.share = share;
         if presence.quota.as_ref().map(|(rate, _)| *rate) != *quota_mib_per_second {
             let quota = |rate| (rate, Arc::new(Quota::new(rate, scan_bytes)));
             presence.quota = quota_mib_per_second.map(quota);
@@ -223,9 +227,19 @@ impl Connected {
         Some(Place {
             connected: self.clone(),
             name: name.clone(),
-            caller: Caller { number: presence.number, share: *share },
+            caller: Caller { number: presence.number, share },
             quota: presence.quota.as_ref().map(|(_, quota)| quota.clone()),
         })
+    }
+
+    /// Name, share and connections of each that is there, by name.
+    pub(super) fn list(&self) -> Vec<(Arc<str>, u32, usize)> {
+        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let there = all.iter().filter(|(_, presence)| presence.connections > 0);
+        let mut list: Vec<_> =
+            there.map(|(name, at)| (name.clone(), at.share, at.connections)).collect();
+        list.sort();
+        list
     }
 }
 
@@ -308,10 +322,12 @@ mod tests {
         assert!(enter("a", 0).is_none());
         assert_eq!((first.caller, second.caller), (Caller { number: 0, share: 1 }, first.caller));
         let other = enter("b", 0).unwrap();
+        assert_eq!(connected.list(), [("a".into(), 1, 2), ("b".into(), 1, 1)]);
         assert_ne!(other.caller, first.caller);
         drop((first, other));
         assert!(enter("a", 0).is_some());
         assert!(!connected.0.lock().unwrap().contains_key("b"));
+        assert_eq!(connected.list(), [("a".into(), 1, 1)]);
         // What was used stays used: by another connection, and by one that comes later.
         let quotas = || {
             let place = enter("c", 1).unwrap();

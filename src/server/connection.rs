@@ -195,14 +195,14 @@ async fn read_request(service: &Service, receive: &mut RecvStream) -> Result<Rea
             break head;
         }
         let wanted = FRAME_HEAD_BYTES_MAX.saturating_sub(held.len()).max(1);
-        match read_chunk(receive, wanted).await? {
+        match read_chunk(service, receive, wanted).await? {
             Some(bytes) => held.extend_from_slice(&bytes),
             None => return Err(StreamEnd::Reset(StreamCode::Protocol)), // cut off
         }
     };
     let mut reading: Option<OwnedSemaphorePermit> = None;
     // One byte more than the frame has: to see its end, and that nothing follows it.
-    while let Some(bytes) = read_chunk(receive, CHUNK_BYTES_MAX).await? {
+    while let Some(bytes) = read_chunk(service, receive, CHUNK_BYTES_MAX).await? {
         if held.len() + bytes.len() > head.frame_bytes {
             return Err(StreamEnd::Reset(StreamCode::Protocol));
         }
@@ -218,9 +218,17 @@ async fn read_request(service: &Service, receive: &mut RecvStream) -> Result<Rea
     Ok(Read::Whole(Request { head, body, reading }))
 }
 
-async fn read_chunk(receive: &mut RecvStream, most: usize) -> Result<Option<Bytes>, StreamEnd> {
+async fn read_chunk(
+    service: &Service,
+    receive: &mut RecvStream,
+    most: usize,
+) -> Result<Option<Bytes>, StreamEnd> {
     match receive.read_chunk(most, true).await {
-        Ok(chunk) => Ok(chunk.map(|chunk| chunk.bytes)),
+        Ok(Some(chunk)) => {
+            service.counters.received_bytes.add(chunk.bytes.len() as u64);
+            Ok(Some(chunk.bytes))
+        }
+        Ok(None) => Ok(None),
         Err(ReadError::Reset(_) | ReadError::ConnectionLost(_)) => Err(StreamEnd::Abandoned),
         Err(_) => Err(StreamEnd::Reset(StreamCode::Internal)),
     }
@@ -239,12 +247,18 @@ impl Replies {
     /// reads slowly when its replies have waited for it too long in sum.
     pub(super) async fn send(&mut self, body: ReplyBody) -> Result<(), StreamEnd> {
         let frame = Bytes::from(encode_frame(&Reply::from(body)));
+        let (counters, bytes) = (&self.service.counters, frame.len() as u64);
         let limit = self.service.bounds.stream_write_timeout.min(self.patience);
         let begun = Instant::now();
         let written = timeout(limit, self.send.write_chunk(frame)).await;
-        self.patience = self.patience.saturating_sub(begun.elapsed());
+        let taken = begun.elapsed();
+        self.patience = self.patience.saturating_sub(taken);
         match written {
-            Ok(Ok(())) => Ok(()),
+            Ok(Ok(())) => {
+                counters.send_time.add(taken);
+                counters.sent_bytes.add(bytes);
+                Ok(())
+            }
             Ok(Err(WriteError::Stopped(_) | WriteError::ConnectionLost(_))) => {
                 Err(StreamEnd::Abandoned)
             }

@@ -28,6 +28,18 @@ pub struct MemoryBudget {
 }
 
 impl MemoryBudget {
+    /// Each with its name.
+    pub fn parts(&self) -> [(&'static str, u64); 5] {
+        let Self { connections, requests, bundles, queries, answers } = *self;
+        [
+            ("connections", connections),
+            ("requests", requests),
+            ("bundles", bundles),
+            ("queries", queries),
+            ("answers", answers),
+        ]
+    }
+
     /// All together.
     pub fn total(&self) -> u64 {
         self.connections + self.requests + self.bundles + self.queries + self.answers
@@ -148,8 +160,19 @@ pub fn machine_bytes() -> Option<u64> {
     of_machine.into_iter().chain(of_groups).min()
 }
 
+/// Memory that this process has, in bytes, pages of mapped files included. Nothing where the system
+/// does not say.
+pub(super) fn resident_bytes() -> Option<u64> {
+    kib_of(&std::fs::read_to_string("/proc/self/status").ok()?, "VmRSS:")
+}
+
 fn total_of_meminfo(text: &str) -> Option<u64> {
-    let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    kib_of(text, "MemTotal:")
+}
+
+/// Bytes of the line that begins so.
+fn kib_of(text: &str, name: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
     let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     kib.checked_mul(1024)
 }
@@ -200,5 +223,7 @@ mod tests {
         assert_eq!(total_of_meminfo("MemFree: 5 kB\n"), None);
         #[cfg(target_os = "linux")]
         assert!(machine_bytes().unwrap() > 1 << 20);
+        #[cfg(target_os = "linux")]
+        assert!(resident_bytes().unwrap() > 1 << 16);
     }
 }

@@ -6,15 +6,17 @@
 //! `session` sends each answer as soon as it exists. What is refused is refused by a typed reply
 //! of wire.md or by a stream error, and counted ([`Counters`]). Who may call is `callers`' to say.
 //! What one of them may ask in a second is `quota`'s. Which database is served, and which beside
-//! it, is `epochs`'; new ones come by `reload`, and `scrub` looks after them.
+//! it, is `epochs`'; new ones come by `reload`, and `scrub` looks after them. What it is like now
+//! (`now`) is shown to the operator by `admin`, over HTTP.
 
+mod admin;
 mod bundles;
 mod callers;
 pub mod certificates;
 mod connection;
-mod counters;
 mod epochs;
 mod memory;
+mod now;
 mod quota;
 mod reload;
 mod reset;
@@ -27,15 +29,16 @@ use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use quinn::{Endpoint, Incoming, TokioRuntime, VarInt};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 
+pub use crate::metrics::{ByCode, ByStatus, Counters};
 pub use crate::worker::{Counter, WorkCounters};
+pub use admin::{Admin, AdminCallers, AdminError, Desk, Reading, Reload, Stage};
 pub use callers::{AllowList, Callers, FrontEnd, KnownCallers, NotAllowed};
-pub use counters::{ByCode, ByStatus, Counters};
 pub use memory::{MemoryBudget, machine_bytes};
 pub use reload::{EpochState, ReloadError, Reloaded, Reloader};
 pub use socket::{SocketRoom, udp_socket};
@@ -85,6 +88,9 @@ pub struct ServerBounds {
     pub idle_timeout: Duration,
     /// How long shutdown waits for what is in flight.
     pub drain_timeout: Duration,
+    /// How often each engine is asked a known query; never when absent, and whether it is right is
+    /// then not known.
+    pub prove_every: Option<Duration>,
     /// How long queries of an epoch are answered after the next one came.
     pub old_epoch_time: Duration,
     /// How fast shards are read again and compared with their digests; 0 is not at all.
@@ -107,6 +113,7 @@ impl Default for ServerBounds {
             handshake_timeout: limits::HANDSHAKE_TIMEOUT,
             idle_timeout: limits::IDLE_TIMEOUT,
             drain_timeout: limits::DRAIN_TIMEOUT,
+            prove_every: None,
             old_epoch_time: limits::OLD_EPOCH_TIME,
             scrub_mib_per_second: limits::SCRUB_MIB_PER_SECOND,
         }
@@ -173,6 +180,7 @@ impl Server {
         if matches!(callers, Callers::Loopback) && !listen.ip().is_loopback() {
             return Err(ServerError::NotLoopback { address: listen });
         }
+        let expires = identity.validity().map(|validity| validity.not_after);
         let (socket, room) = udp_socket(listen).map_err(refused)?;
         let address = socket.local_addr().map_err(refused)?;
         if room.receive.min(room.send) < limits::SOCKET_BYTES {
@@ -187,9 +195,11 @@ impl Server {
         let endpoint = Endpoint::new(own, Some(config), socket, Arc::new(TokioRuntime));
         let endpoint = endpoint.map_err(refused)?;
         let epochs = Arc::new(Epochs::new(database, bounds.old_epoch_time));
-        let workers = Workers::start(engines, epochs.clone(), bounds.schedule)
+        let (shards, every) = (epochs.clone(), bounds.prove_every);
+        let workers = Workers::start_proving(engines, shards, bounds.schedule, every)
             .map_err(ServerError::Thread)?;
         let service = Arc::new(Service::new(epochs, workers.queue(), callers, bounds));
+        service.certificate_expires(expires);
         let scrubber = Scrubber::start(&service).map_err(ServerError::Thread)?;
         Ok(Self { endpoint, address, workers, scrubber, service })
     }
@@ -303,10 +313,12 @@ impl Doorkeeper {
     /// # Errors
     /// What is given cannot be used; everything stays as it was.
     pub fn change(&self, identity: Identity, callers: Callers) -> Result<(), ServerError> {
+        let expires = identity.validity().map(|validity| validity.not_after);
         let windows = Windows::new(&self.service.shape);
         let config = identity.quic(&callers, &self.service.bounds, windows)?;
         *self.service.callers.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(callers);
         self.endpoint.set_server_config(Some(config));
+        self.service.certificate_expires(expires);
         Ok(())
     }
 }
@@ -341,6 +353,9 @@ struct Service {
     /// Streams open now.
     streams: watch::Sender<usize>,
     numbers: AtomicU64,
+    /// When the served certificate expires, in seconds since 1970.
+    certificate_expires: Mutex<Option<i64>>,
+    started: (Instant, SystemTime),
 }
 
 impl Service {
@@ -367,6 +382,8 @@ impl Service {
             answers: Arc::new(Semaphore::new(bounds.answer_bytes_max)),
             streams: watch::Sender::new(0),
             numbers: AtomicU64::new(0),
+            certificate_expires: Mutex::default(),
+            started: (Instant::now(), SystemTime::now()),
             bounds,
         }
     }
@@ -388,6 +405,10 @@ impl Service {
     fn scan_bytes(&self) -> usize {
         let shape = &self.shape;
         shape.matrix_bytes() + shape.packs() * shape.table_bytes()
+    }
+
+    fn certificate_expires(&self, at: Option<i64>) {
+        *self.certificate_expires.lock().unwrap_or_else(PoisonError::into_inner) = at;
     }
 
     /// Says which shards were taken out since it was last asked. Not where it happens: a query may

@@ -112,14 +112,20 @@ impl Reloader {
 
     /// How the databases fare.
     pub fn state(&self) -> EpochState {
-        let Self(service) = self;
-        let database = service.epochs.database();
+        self.0.epoch_state()
+    }
+}
+
+impl Service {
+    /// How the databases fare.
+    pub(super) fn epoch_state(&self) -> EpochState {
+        let database = self.epochs.database();
         EpochState {
             served: database.epoch(),
-            expected: service.expected_epoch.load(Ordering::Relaxed),
+            expected: self.expected_epoch.load(Ordering::Relaxed),
             shards: database.shard_count(),
-            condemned_shards: service.epochs.condemned(),
-            scrub_age: service.scrubbed.age(Instant::now()),
+            condemned_shards: self.epochs.condemned(),
+            scrub_age: self.scrubbed.age(Instant::now()),
         }
     }
 }

@@ -140,6 +140,8 @@ struct Pending {
     /// Kept for as long as the query is in the schedule, which knows its slot only.
     shard: Arc<Shard>,
     want_hint: bool,
+    /// When its request was read.
+    since: Instant,
     /// Gives the answer's bytes back to the server's bound once it is sent.
     _place: OwnedSemaphorePermit,
 }
@@ -214,6 +216,7 @@ async fn batch(
         let asked = pending[index].take().expect("this is a bug: two outcomes of one query");
         let reply = outcome_reply(service, &asked, outcome);
         send_answer(service, replies, reply).await?;
+        service.counters.answer_time.add(asked.since.elapsed());
     }
     Ok(())
 }
@@ -259,6 +262,7 @@ fn admit(
     let shape = &service.shape;
     let answer_bytes = (shape.packs() * shape.response_bytes()) as u32;
     let Ok(place) = service.answers.clone().try_acquire_many_owned(answer_bytes) else {
+        service.counters.refused_no_answer_room.add(1);
         return Err(wait(Status::Overloaded, limits::RETRY_AFTER_MAX));
     };
     let encrypted = EncryptedQuery { vector: query.vector.clone(), bundle };
@@ -276,7 +280,9 @@ fn admit(
         Ok(ticket) => {
             service.counters.queries_admitted.add(1);
             let ValidQuery { nonce, uid, epoch, want_hint, .. } = query;
-            Ok((ticket, Pending { nonce, uid, epoch, shard, want_hint, _place: place }))
+            let since = now;
+            let pending = Pending { nonce, uid, epoch, shard, want_hint, since, _place: place };
+            Ok((ticket, pending))
         }
         Err(overloaded) => {
             let counters = &service.counters;

@@ -8,7 +8,7 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use memmap2::Mmap;
 use rayon::prelude::*;
@@ -256,6 +256,20 @@ fn compare(header: &Header, manifest: &Manifest, index: u32) -> Result<(), Shard
     digest("header digest", &header.digest(), &entry.header_digest.0)
 }
 
+/// How far opening a database has come: read by others meanwhile.
+#[derive(Debug, Default)]
+pub struct Opening {
+    shards: AtomicU32,
+    opened: AtomicU32,
+}
+
+impl Opening {
+    /// Shards that are open, and all there are; none before the manifest was read.
+    pub fn progress(&self) -> (u32, u32) {
+        (self.opened.load(Ordering::Relaxed), self.shards.load(Ordering::Relaxed))
+    }
+}
+
 /// An open database: every shard mapped, headers and manifest checked.
 #[derive(Debug)]
 pub struct Database {
@@ -269,7 +283,12 @@ pub struct Database {
 impl Database {
     /// Opens a database directory. Refuses wrong, truncated and swapped files by name.
     pub fn open(directory: &Path) -> Result<Self, OpenError> {
-        Self::open_named(directory, Self::read_manifest(directory)?)
+        Self::open_seen(directory, &Opening::default())
+    }
+
+    /// The same, for others to see how far it has come.
+    pub fn open_seen(directory: &Path, opening: &Opening) -> Result<Self, OpenError> {
+        Self::open_manifest(directory, Self::read_manifest(directory)?, opening)
     }
 
     /// The manifest of a database directory.
@@ -283,9 +302,20 @@ impl Database {
 
     /// Opens what this manifest names of a database directory.
     pub fn open_named(directory: &Path, manifest: Manifest) -> Result<Self, OpenError> {
+        Self::open_manifest(directory, manifest, &Opening::default())
+    }
+
+    fn open_manifest(
+        directory: &Path,
+        manifest: Manifest,
+        opening: &Opening,
+    ) -> Result<Self, OpenError> {
         let folder = directory.join(SHARDS_DIR);
+        opening.shards.store(manifest.shard_count, Ordering::Relaxed);
         let open = |(index, entry): (usize, &ShardEntry)| {
-            Shard::open(&folder.join(&entry.file), &manifest, index as u32).map(Arc::new)
+            let shard = Shard::open(&folder.join(&entry.file), &manifest, index as u32)?;
+            opening.opened.fetch_add(1, Ordering::Relaxed);
+            Ok(Arc::new(shard))
         };
         let opened: Vec<_> = manifest.shards.par_iter().enumerate().map(open).collect();
         let shards = opened.into_iter().collect::<Result<Vec<_>, _>>()?; // the first error by order
@@ -404,8 +434,10 @@ mod tests {
     fn a_database_opens_verifies_and_shows_its_sections() {
         let directory = tempfile::tempdir().unwrap();
         noise::write(directory.path(), 1, &[0, 1, 2]);
-        let database = Database::open(directory.path()).unwrap();
+        let opening = Opening::default();
+        let database = Database::open_seen(directory.path(), &opening).unwrap();
         assert_eq!((database.shard_count(), database.epoch()), (3, 1));
+        assert_eq!(opening.progress(), (3, 3));
         let shard = database.shard(2).unwrap();
         assert!(database.shard(3).is_none());
         assert_eq!(shard.view().matrix.len(), database.shape().matrix_bytes());

@@ -16,7 +16,7 @@ pub(crate) mod noise;
 pub mod verify;
 pub mod write;
 
-pub use database::{Database, OpenError, Shard, ShardError};
+pub use database::{Database, OpenError, Opening, Shard, ShardError};
 pub use header::{HEADER_BYTES, Header, HeaderError, Section};
 pub use manifest::{Manifest, ManifestError, ManifestHead, ShardEntry};
 

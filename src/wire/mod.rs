@@ -165,4 +165,18 @@ impl StreamCode {
     pub fn code(self) -> u32 {
         self as u32
     }
+
+    /// Its name in wire.md, in one word.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Internal => "internal",
+            Self::Protocol => "protocol",
+            Self::Cancelled => "cancelled",
+            Self::ExcessiveLoad => "excessive_load",
+            Self::FrameTooLarge => "frame_too_large",
+            Self::Timeout => "timeout",
+            Self::NotAllowed => "not_allowed",
+        }
+    }
 }

@@ -1,6 +1,10 @@
 //! What workers count: plain numbers that only grow, none by shard or by query.
+//!
+//! Counting is one addition, measuring two, and nobody waits for anybody. Exporting them is
+//! [`crate::metrics`]'.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 /// A number that grows.
 #[derive(Debug, Default)]
@@ -12,8 +16,143 @@ impl Counter {
         self.0.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn add(&self, more: u64) {
+    /// Counts so many more.
+    pub fn add(&self, more: u64) {
         self.0.fetch_add(more, Ordering::Relaxed);
+    }
+}
+
+/// Upper bounds of times, in nanoseconds: 100 us to 10 s, three a decade.
+const TIME_BOUNDS_NS: [u64; 16] = {
+    const US: u64 = 1_000;
+    const MS: u64 = 1_000 * US;
+    const S: u64 = 1_000 * MS;
+    [
+        100 * US,
+        250 * US,
+        500 * US,
+        MS,
+        5 * MS / 2,
+        5 * MS,
+        10 * MS,
+        25 * MS,
+        50 * MS,
+        100 * MS,
+        250 * MS,
+        500 * MS,
+        S,
+        5 * S / 2,
+        5 * S,
+        10 * S,
+    ]
+};
+/// Upper bounds of how many queries share a pass.
+const SIZE_BOUNDS: [u64; 7] = [1, 2, 4, 8, 16, 24, 32];
+
+/// How many of the numbers that came were at most each of some bounds, and the sum of all.
+#[derive(Debug)]
+struct Histogram<const BOUNDS: usize> {
+    bounds: &'static [u64; BOUNDS],
+    /// At most the bound of the same place, more than the one before it.
+    within: [Counter; BOUNDS],
+    beyond: Counter,
+    sum: Counter,
+}
+
+impl<const BOUNDS: usize> Histogram<BOUNDS> {
+    fn new(bounds: &'static [u64; BOUNDS]) -> Self {
+        let within = std::array::from_fn(|_| Counter::default());
+        Self { bounds, within, beyond: Counter::default(), sum: Counter::default() }
+    }
+
+    fn add(&self, number: u64) {
+        let at = self.bounds.partition_point(|&bound| bound < number);
+        self.within.get(at).unwrap_or(&self.beyond).add(1);
+        self.sum.add(number);
+    }
+
+    /// What has come so far; `unit` of these numbers are one of what is read.
+    fn read(&self, unit: f64) -> Distribution {
+        let mut count = 0;
+        let bucket = |(&bound, within): (&u64, &Counter)| {
+            count += within.get();
+            (bound as f64 / unit, count)
+        };
+        let at_most = self.bounds.iter().zip(&self.within).map(bucket).collect();
+        Distribution {
+            at_most,
+            count: count + self.beyond.get(),
+            sum: self.sum.get() as f64 / unit,
+        }
+    }
+}
+
+/// What a histogram has seen.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Distribution {
+    /// Each bound, and how many were at most that.
+    pub at_most: Vec<(f64, u64)>,
+    /// How many there were.
+    pub count: u64,
+    /// All of them together.
+    pub sum: f64,
+}
+
+impl Distribution {
+    /// The lowest bound that this share of what came after `earlier` did not exceed; infinite where
+    /// they exceeded all. None where nothing came.
+    pub fn bound_of(&self, share: f64, earlier: &Self) -> Option<f64> {
+        let count = self.count.saturating_sub(earlier.count);
+        let before = |at: usize| earlier.at_most.get(at).map_or(0, |&(_, count)| count);
+        let is_enough = |&(at, &(_, within)): &(usize, &(f64, u64))| {
+            within.saturating_sub(before(at)) as f64 >= share * count as f64
+        };
+        let found = self.at_most.iter().enumerate().find(is_enough);
+        (count > 0).then(|| found.map_or(f64::INFINITY, |(_, &(bound, _))| bound))
+    }
+}
+
+/// Times, in buckets from 100 us to 10 s.
+#[derive(Debug)]
+pub struct Times(Histogram<{ TIME_BOUNDS_NS.len() }>);
+
+impl Default for Times {
+    fn default() -> Self {
+        Self(Histogram::new(&TIME_BOUNDS_NS))
+    }
+}
+
+impl Times {
+    /// Takes note of one more.
+    pub fn add(&self, time: Duration) {
+        self.0.add(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
+    }
+
+    /// All so far, in seconds.
+    pub fn read(&self) -> Distribution {
+        self.0.read(1e9)
+    }
+}
+
+/// How many queries shared a pass over a shard, in buckets from 1 to 32.
+#[derive(Debug)]
+pub struct Sizes(Histogram<{ SIZE_BOUNDS.len() }>);
+
+impl Default for Sizes {
+    fn default() -> Self {
+        Self(Histogram::new(&SIZE_BOUNDS))
+    }
+}
+
+impl Sizes {
+    /// Takes note of one more pass.
+    pub fn add(&self, queries: usize) {
+        self.0.add(queries as u64);
+    }
+
+    /// All so far.
+    pub fn read(&self) -> Distribution {
+        self.0.read(1.0)
     }
 }
 
@@ -39,4 +178,56 @@ pub struct WorkCounters {
     pub renewals: Counter,
     /// Attempts to make a device anew that failed.
     pub renewals_failed: Counter,
+    /// From when a query was admitted until an engine took it, the first time.
+    pub queue_time: Times,
+    /// Scan of one call of an engine, added up over its threads: [`crate::engine::StageTimes`].
+    /// Nothing of engines that keep no time.
+    pub scan_time: Times,
+    /// Pack of one call, added up and kept in the same way.
+    pub pack_time: Times,
+    /// Bringing one shard up to a device.
+    pub upload_time: Times,
+    /// Queries that shared a pass.
+    pub batch_queries: Sizes,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_fall_at_or_below_their_bounds() {
+        let times = Times::default();
+        let us = [0, 100, 101, 250, 1_000, 1_001, 10_000_000, 10_000_001, u64::MAX / 1_000];
+        us.iter().for_each(|&us| times.add(Duration::from_micros(us)));
+        let read = times.read();
+        assert_eq!(read.at_most.len(), 16);
+        assert_eq!(read.at_most[..5], [(1e-4, 2), (2.5e-4, 4), (5e-4, 4), (1e-3, 5), (2.5e-3, 6)]);
+        assert_eq!(read.at_most[15], (10.0, 7));
+        assert_eq!(read.count, 9);
+        assert!(read.at_most.is_sorted_by(|a, b| a.0 < b.0 && a.1 <= b.1), "{read:?}");
+        let sizes = Sizes::default();
+        (1..=33).for_each(|queries| sizes.add(queries));
+        let read = sizes.read();
+        let expected = [1, 2, 4, 8, 16, 24, 32].map(|bound| (f64::from(bound), bound as u64));
+        assert_eq!((read.at_most, read.count, read.sum), (expected.into(), 33, 561.0));
+    }
+
+    #[test]
+    fn a_share_of_what_came_later_has_its_bound() {
+        let times = Times::default();
+        assert_eq!(times.read().bound_of(0.5, &Distribution::default()), None);
+        (0..100).for_each(|_| times.add(Duration::from_secs(3)));
+        let earlier = times.read();
+        assert_eq!(earlier.bound_of(0.5, &earlier), None);
+        (0..98).for_each(|_| times.add(Duration::from_millis(2)));
+        times.add(Duration::from_millis(300));
+        times.add(Duration::from_secs(60));
+        let bound = |share| times.read().bound_of(share, &earlier);
+        assert_eq!(
+            [0.5, 0.98, 0.99, 1.0].map(bound),
+            [2.5e-3, 2.5e-3, 0.5, f64::INFINITY].map(Some)
+        );
+        assert_eq!(times.read().bound_of(0.5, &Distribution::default()), Some(5.0));
+    }
 }

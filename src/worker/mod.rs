@@ -4,11 +4,13 @@
 //! Async code admits queries and gets outcomes on a channel; it never computes and a worker never
 //! waits for it. A worker answers each query as soon as its answer exists. What a device fails at,
 //! by error or by panic, goes back for the processor to answer, and the device is made anew before
-//! it takes work again; what the processor fails at is answered as a failed device. Which work
-//! comes next is [`crate::schedule`]'s to decide, who takes it [`crate::placement`]'s, how it is
-//! computed [`crate::engine`]'s.
+//! it takes work again; what the processor fails at is answered as a failed device. Between calls
+//! each engine is asked a known query now and then (`health`). Which work comes next is
+//! [`crate::schedule`]'s to decide, who takes it [`crate::placement`]'s, how it is computed
+//! [`crate::engine`]'s.
 
 mod counters;
+mod health;
 #[cfg(test)]
 mod tests;
 
@@ -21,7 +23,8 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::engine::{
-    Answer, Batch, EncryptedQuery, Engine, EngineError, Presence, ShardStore, ShardView,
+    Answer, Batch, EncryptedQuery, Engine, EngineError, Presence, Probe, ShardStore, ShardView,
+    StageTimes,
 };
 use crate::limits;
 use crate::placement::{Asked, Placement, Taker};
@@ -30,7 +33,10 @@ use crate::schedule::{
 };
 use crate::shard::{Database, Shard};
 
-pub use counters::{Counter, WorkCounters};
+pub use counters::{Counter, Distribution, Sizes, Times, WorkCounters};
+pub use health::{EngineKind, EngineReport, EngineState};
+
+use self::health::Health;
 
 /// Where workers find the content of shards.
 pub trait Shards: Send + Sync {
@@ -101,6 +107,8 @@ struct Waiting {
     job: Job,
     /// Who would have taken it when it came.
     first: Option<Taker>,
+    /// When it came.
+    admitted: Instant,
 }
 
 struct State {
@@ -108,6 +116,8 @@ struct State {
     placement: Placement,
     /// By device: whether its worker is to find out if it is alive.
     suspects: Vec<bool>,
+    /// By engine.
+    health: Vec<Health>,
     closed: bool,
 }
 
@@ -119,6 +129,10 @@ struct Shared {
     /// By engine: who it is, and what its worker waits on. Where queries wait, no worker waits for
     /// longer than [`limits::LOOK_AGAIN_TIME`].
     workers: Vec<(Taker, Condvar)>,
+    /// By engine.
+    names: Vec<String>,
+    /// What engines are asked now and then, and how often.
+    proving: Option<(Probe, Duration)>,
     /// By device: what its uploading thread waits on.
     uploaders: Vec<Condvar>,
     counters: Arc<WorkCounters>,
@@ -158,6 +172,14 @@ impl Shared {
         waiting.job.end(outcome);
     }
 
+    /// Takes note of how long a query waited, the first time it is handed out.
+    fn handed_out(&self, now: Instant, query: &Admitted<Waiting>) {
+        if query.route == Route::Any {
+            let waited = now.saturating_duration_since(query.item.admitted);
+            self.counters.queue_time.add(waited);
+        }
+    }
+
     fn answered(&self, taker: Taker, query: Admitted<Waiting>, answer: Answer) {
         let counters = &self.counters;
         let counter = match (taker, query.route, query.item.first) {
@@ -192,7 +214,8 @@ impl Queue {
             first = placement.taker(now, asked, presence);
         }
         let nobody_looks = schedule.queued() == 0;
-        let admitted = schedule.admit(now, arrival.map(|job| Waiting { job, first }));
+        let admitted =
+            schedule.admit(now, arrival.map(|job| Waiting { job, first, admitted: now }));
         drop(state);
         self.shared.wake(|taker| nobody_looks || first == Some(taker));
         admitted.map_err(|overloaded| overloaded.map(|waiting| waiting.job))
@@ -207,6 +230,35 @@ impl Queue {
     /// Queries waiting.
     pub fn queued(&self) -> usize {
         self.shared.lock().schedule.queued()
+    }
+
+    /// Memory they may take, in bytes.
+    pub fn queued_bytes(&self) -> usize {
+        self.shared.lock().schedule.queued_bytes()
+    }
+
+    /// How the engines fare.
+    pub fn engines(&self, now: Instant) -> Vec<EngineReport> {
+        let shared = &*self.shared;
+        let held: Vec<_> = shared.stores.iter().map(|store| store.held()).collect();
+        let state = shared.lock();
+        let engines = shared.workers.iter().zip(&shared.names).zip(&state.health);
+        let report = |(((taker, _), name), health): ((&(Taker, _), &String), &Health)| {
+            let (kind, up) = match *taker {
+                Taker::Processor => (EngineKind::Processor, true),
+                Taker::Device(device) => {
+                    (EngineKind::Device(held[device]), state.placement.is_up(device))
+                }
+            };
+            let state = if up { EngineState::Up } else { EngineState::Down };
+            health.report(now, name.clone(), kind, state)
+        };
+        engines.map(report).collect()
+    }
+
+    /// What the workers count; stays readable after they are gone.
+    pub fn counters(&self) -> Arc<WorkCounters> {
+        self.shared.counters.clone()
     }
 
     /// Some shards may be gone: nothing is remembered of those.
@@ -233,6 +285,19 @@ impl Workers {
         shards: Arc<dyn Shards>,
         bounds: ScheduleBounds,
     ) -> std::io::Result<Self> {
+        Self::start_proving(engines, shards, bounds, None)
+    }
+
+    /// The same, and asks each engine a known query at once, and after so long again and again.
+    ///
+    /// # Errors
+    /// The operating system starts no thread.
+    pub fn start_proving(
+        engines: Vec<Box<dyn Engine>>,
+        shards: Arc<dyn Shards>,
+        bounds: ScheduleBounds,
+        prove_every: Option<Duration>,
+    ) -> std::io::Result<Self> {
         let mut stores = Vec::new();
         let workers = engines.iter().map(|engine| {
             let taker = engine.store().map_or(Taker::Processor, |store| {
@@ -246,6 +311,7 @@ impl Workers {
             schedule: Schedule::new(bounds),
             placement: Placement::new(stores.len(), workers.len() - stores.len()),
             suspects: vec![false; stores.len()],
+            health: engines.iter().map(|_| Health::default()).collect(),
             closed: false,
         };
         let shared = Arc::new(Shared {
@@ -254,6 +320,8 @@ impl Workers {
             uploaders: stores.iter().map(|_| Condvar::new()).collect(),
             stores,
             workers,
+            names: engines.iter().map(|engine| engine.name()).collect(),
+            proving: prove_every.map(|every| (Probe::new(), every)),
             counters: Arc::default(),
         });
         let mut workers = Self { queue: Queue { shared: shared.clone() }, threads: Vec::new() };
@@ -282,7 +350,7 @@ impl Workers {
 
     /// What the workers count; stays readable after they are gone.
     pub fn counters(&self) -> Arc<WorkCounters> {
-        self.queue.shared.counters.clone()
+        self.queue.counters()
     }
 }
 
@@ -311,6 +379,8 @@ enum Task {
     Compute(Work<Waiting>),
     /// Find out whether the device is alive.
     Check,
+    /// Find out whether the engine still answers right.
+    Prove,
     Leave,
 }
 
@@ -339,6 +409,7 @@ impl Worker {
                 Task::Check => self
                     .call(&[], &mut |_, _, _| {})
                     .map_err(|why| Failed { why, unanswered: Vec::new() }),
+                Task::Prove => self.prove(),
                 Task::Leave => return,
             };
             if let Err(failed) = computed {
@@ -354,30 +425,45 @@ impl Worker {
         let (shared, taker) = (&*self.shared, self.taker());
         let bounds = self.engine.call_bounds();
         let mut state = shared.lock();
+        state.health[self.index].rests();
         loop {
             if state.closed {
                 return Task::Leave;
             }
+            let now = Instant::now();
+            let State { schedule, placement, suspects, health, .. } = &mut *state;
+            let health = &mut health[self.index];
             if let Taker::Device(device) = taker
-                && std::mem::take(&mut state.suspects[device])
+                && std::mem::take(&mut suspects[device])
             {
+                health.begins(now);
                 return Task::Check;
             }
-            let now = Instant::now();
-            let State { schedule, placement, .. } = &mut *state;
+            let due = shared.proving.as_ref().map(|&(_, every)| health.due(now, every));
+            if due.is_some_and(|due| due <= now) {
+                health.begins(now);
+                return Task::Prove;
+            }
             let work = schedule.next(now, bounds, |shard, route| match route {
                 Route::Any => shared.may_take(placement, now, taker, shard),
                 Route::Processor => taker == Taker::Processor,
             });
             if !work.shards.is_empty() || !work.expired.is_empty() {
+                health.begins(now);
                 return Task::Compute(work);
             }
+            let until_due = due.map(|due| due - now);
+            let patience = match schedule.queued() {
+                0 => until_due,
+                _ => until_due.or(Some(limits::LOOK_AGAIN_TIME)).min(Some(limits::LOOK_AGAIN_TIME)),
+            };
             let work_or_close = &shared.workers[self.index].1;
-            state = if schedule.queued() == 0 {
-                work_or_close.wait(state).unwrap_or_else(PoisonError::into_inner)
-            } else {
-                let waited = work_or_close.wait_timeout(state, limits::LOOK_AGAIN_TIME);
-                waited.unwrap_or_else(PoisonError::into_inner).0
+            state = match patience {
+                None => work_or_close.wait(state).unwrap_or_else(PoisonError::into_inner),
+                Some(patience) => {
+                    let waited = work_or_close.wait_timeout(state, patience);
+                    waited.unwrap_or_else(PoisonError::into_inner).0
+                }
             };
         }
     }
@@ -391,9 +477,35 @@ impl Worker {
         told(|| self.engine.answer(batches, done))
     }
 
+    /// Asks the engine the known query. A device that fails at it is made anew; the processor goes
+    /// on, for it may be all there is: [`EngineReport`] says that it is not to be trusted.
+    fn prove(&mut self) -> Result<(), Failed> {
+        let (shared, index) = (self.shared.clone(), self.index);
+        let Some((probe, _)) = &shared.proving else { return Ok(()) };
+        let answered = told(|| probe.ask(self.engine.as_mut()));
+        let mut state = shared.lock();
+        let health = &mut state.health[index];
+        health.asked(Instant::now());
+        let Err(why) = answered else {
+            health.proven(Instant::now());
+            return Ok(());
+        };
+        let news = health.was_proven();
+        health.not_proven();
+        drop(state);
+        if self.taker() != Taker::Processor {
+            return Err(Failed { why, unanswered: Vec::new() });
+        }
+        if news {
+            let engine = self.engine.name();
+            tracing::error!(engine, "a known query was not answered right, do not trust it: {why}");
+        }
+        Ok(())
+    }
+
     /// Computes one call's work and sends every answer.
     fn compute(&mut self, work: Vec<ShardWork<Waiting>>) -> Result<(), Failed> {
-        let (shared, taker) = (self.shared.clone(), self.taker());
+        let (shared, taker, now) = (self.shared.clone(), self.taker(), Instant::now());
         let mut asked = Vec::with_capacity(work.len());
         let mut contents = Vec::with_capacity(work.len());
         let mut queries: Vec<Vec<EncryptedQuery>> = Vec::with_capacity(work.len());
@@ -405,6 +517,7 @@ impl Worker {
                 continue;
             };
             let view = content.view();
+            taken.iter().for_each(|query| shared.handed_out(now, query));
             asked.push(Asked { shard, bytes: (view.matrix.len() + view.tables.len()) as u64 });
             contents.push(content);
             queries.push(taken.iter().map(|query| query.item.job.query.clone()).collect());
@@ -416,6 +529,8 @@ impl Worker {
         let batches = contents.iter().zip(&queries);
         let batches = batches.map(|(content, queries)| Batch { shard: content.view(), queries });
         let batches: Vec<_> = batches.collect();
+        let passes = queries.iter().flat_map(|all| all.chunks(limits::BATCH_QUERIES_PER_SCAN_MAX));
+        passes.for_each(|pass| shared.counters.batch_queries.add(pass.len()));
         let mut done = |batch: usize, query: usize, answer: Answer| {
             let Some(query) = open[batch][query].take() else { return };
             match contents[batch].is_whole() {
@@ -423,8 +538,9 @@ impl Worker {
                 false => shared.end(query, Outcome::Condemned),
             }
         };
-        let begun = Instant::now();
+        let (begun, before) = (Instant::now(), self.engine.stage_times());
         let called = self.call(&batches, &mut done);
+        self.took(&queries, begun.elapsed(), before);
         let unanswered = asked.iter().zip(open).flat_map(|(asked, queries)| {
             queries.into_iter().flatten().map(|query| (asked.shard, query))
         });
@@ -446,6 +562,22 @@ impl Worker {
         }
     }
 
+    /// Takes note of where a call's time went.
+    fn took(&self, queries: &[Vec<EncryptedQuery>], time: Duration, before: StageTimes) {
+        let (counters, after) = (&self.shared.counters, self.engine.stage_times());
+        if after != before {
+            counters.scan_time.add(after.scan.saturating_sub(before.scan));
+            counters.pack_time.add(after.pack.saturating_sub(before.pack));
+        }
+        tracing::debug!(
+            engine = self.index,
+            shards = queries.len(),
+            queries = queries.iter().map(Vec::len).sum::<usize>(),
+            ms = time.as_secs_f64() * 1e3,
+            "a batch"
+        );
+    }
+
     /// Takes note that the engine failed. Where it is a device and there is a processor, its
     /// queries go there.
     fn failed(&mut self, Failed { why, unanswered }: Failed) {
@@ -454,6 +586,7 @@ impl Worker {
         let elsewhere = taker != Taker::Processor && state.placement.has_processor();
         if let Taker::Device(device) = taker {
             state.placement.down(device);
+            state.health[self.index].not_proven();
             shared.counters.device_failures.add(1);
         }
         let mut ended = Vec::new();
@@ -489,6 +622,7 @@ impl Worker {
             }
             let longer = (self.pause * 2).max(limits::RENEW_PAUSE_MIN);
             self.pause = longer.min(limits::RENEW_PAUSE_MAX);
+            shared.lock().health[self.index].begins(Instant::now());
             let Err(why) = told(|| self.engine.renew()) else { break };
             shared.counters.renewals_failed.add(1);
             let (engine, pause) = (self.engine.name(), self.pause);
@@ -498,6 +632,8 @@ impl Worker {
             let mut state = shared.lock();
             state.placement.up(device);
             state.suspects[device] = false;
+            // It has just proven itself on more than the known query.
+            state.health[self.index].proven(Instant::now());
             shared.counters.renewals.add(1);
             drop(state);
             tracing::info!(engine = self.engine.name(), "the device was made anew and answers");
@@ -517,6 +653,7 @@ fn bring_up(shared: &Shared, device: usize, engine: &str) {
             continue;
         };
         drop(state);
+        let begun = Instant::now();
         let content = shared.shards.content(shard);
         let ended = content.map(|content| {
             told(|| shared.stores[device].upload(&content.view())).map(|()| content.is_whole())
@@ -527,6 +664,7 @@ fn bring_up(shared: &Shared, device: usize, engine: &str) {
             Some(Ok(true)) => {
                 state.placement.uploaded(Instant::now(), device);
                 shared.counters.uploads.add(1);
+                shared.counters.upload_time.add(begun.elapsed());
             }
             Some(Err(why)) => {
                 state.placement.upload_failed(Instant::now(), device);

@@ -7,7 +7,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use super::*;
-use crate::engine::ContentId;
+use crate::engine::{ContentId, Held};
 use crate::params::Shape;
 use crate::schedule::{Caller, Owner};
 use crate::scheme::KeyBundle;
@@ -142,6 +142,11 @@ impl ShardStore for Store {
         if here { Presence::Here } else { *self.presence.lock().unwrap() }
     }
 
+    fn held(&self) -> Held {
+        let shards = self.here.lock().unwrap().len();
+        Held { shards, bytes: 0, bytes_max: 0 }
+    }
+
     fn upload(&self, shard: &ShardView<'_>) -> Result<(), EngineError> {
         let name = shard.content.unwrap();
         match self.gate.pass(Step::Upload(name.0[0])) {
@@ -225,6 +230,15 @@ struct Bench {
 
 /// A bench, the doors of its engines in order of their numbers, and those of the stores.
 fn bench(processors: u8, devices: u8) -> (Bench, Vec<Door>, Vec<Door>) {
+    bench_proving(processors, devices, None)
+}
+
+/// The same, whose engines are asked a known query at first and then so often.
+fn bench_proving(
+    processors: u8,
+    devices: u8,
+    every: Option<Duration>,
+) -> (Bench, Vec<Door>, Vec<Door>) {
     let shape = Shape::new(24, 128, 1, 192).unwrap();
     let (mut engines, mut stores) = (Vec::<Box<dyn Engine>>::new(), Vec::new());
     let (mut doors, mut store_doors) = (Vec::new(), Vec::new());
@@ -243,7 +257,8 @@ fn bench(processors: u8, devices: u8) -> (Bench, Vec<Door>, Vec<Door>) {
     let lost = Arc::<AtomicBool>::default();
     let (small, large) = (Arc::from([0; 1]), Arc::from(vec![0; LARGE_BYTES]));
     let shards = Arc::new(Contents { shape, small, large, lost: lost.clone() });
-    let workers = Workers::start(engines, shards, ScheduleBounds::default()).unwrap();
+    let workers =
+        Workers::start_proving(engines, shards, ScheduleBounds::default(), every).unwrap();
     let zeros = vec![0; shape.bundle_bytes()];
     let bundle = Arc::new(KeyBundle::decode(&zeros, &shape).unwrap());
     let (sender, outcomes) = unbounded_channel();
@@ -680,4 +695,69 @@ fn is_right((index, outcome): (usize, Outcome), open: &mut HashSet<usize>) {
     assert!(open.remove(&index), "{index} twice");
     let Outcome::Answered(answer) = outcome else { panic!("{index}: {outcome:?}") };
     assert_eq!(answer[0][0], index as u8);
+}
+
+#[test]
+fn engines_are_asked_a_known_query_beside_others() {
+    // Scripted engines are wrong about it.
+    let (mut bench, doors, _) = bench_proving(1, 1, Some(LONG));
+    let (processor, device) = (&doors[0], &doors[1]);
+    let queue = bench.workers.queue();
+    let engine = |number: usize| queue.engines(Instant::now()).swap_remove(number);
+    let of = |number: usize| (engine(number).state, engine(number).proven.is_some());
+    processor.is_at(Step::Call(1));
+    device.is_at(Step::Call(1));
+    assert!((0..2).all(|number| engine(number).busy.is_some()));
+    // The processor goes on, and is not trusted; the device is made anew, and proves itself so.
+    processor.answer(Go);
+    device.answer(Go);
+    device.is_at(Step::Renew);
+    assert_eq!([of(0), of(1)], [(EngineState::Up, false), (EngineState::Down, false)]);
+    bench.ask(0, 1);
+    processor.let_on(Step::Call(1), Go);
+    bench.is_answered(0, 0);
+    assert_eq!(of(0), (EngineState::Up, false));
+    device.answer(Go);
+    until(|| of(1) == (EngineState::Up, true));
+    until(|| (0..2).all(|number| engine(number).busy.is_none()));
+    assert!(processor.is_quiet() && device.is_quiet());
+    assert_eq!(bench.workers.counters().device_failures.get(), 1);
+}
+
+#[test]
+fn an_engine_is_asked_again_when_its_time_has_come() {
+    let (bench, doors, _) = bench_proving(1, 0, Some(Duration::ZERO));
+    (0..3).for_each(|_| doors[0].let_on(Step::Call(1), Go));
+    // A busy one too, before its next query.
+    doors[0].is_at(Step::Call(1));
+    (0..2).for_each(|index| bench.ask(index, 1));
+    doors[0].answer(Go);
+    doors[0].let_on(Step::Call(1), Go);
+    assert_eq!(bench.workers.counters().batch_queries.read().count, 0);
+}
+
+#[test]
+fn times_and_sizes_are_counted() {
+    let (mut bench, doors, stores) = bench(1, 1);
+    let counters = bench.workers.counters();
+    bench.put_here(0, 1);
+    bench.ask(0, 1);
+    doors[1].is_at(Step::Call(1));
+    (1..4).for_each(|index| bench.ask(index, 1));
+    doors[1].answer(Go);
+    bench.is_answered(0, 1);
+    // What fails on the device comes to the processor, and has waited once.
+    doors[1].let_on(Step::Call(3), Fail(1));
+    bench.is_answered(1, 1);
+    doors[0].let_on(Step::Call(2), Go);
+    (2..4).for_each(|index| bench.is_answered(index, 0));
+    until(|| counters.batch_queries.read().count == 3);
+    assert_eq!(counters.batch_queries.read().sum, 6.0);
+    assert_eq!(counters.queue_time.read().count, 4);
+    assert_eq!(counters.scan_time.read().count, 0, "these engines keep no time");
+    doors[1].let_on(Step::Renew, Go);
+    until(|| counters.renewals.get() == 1);
+    bench.ask(4, 7);
+    stores[0].let_on(Step::Upload(7), Go);
+    until(|| counters.upload_time.read().count == 1);
 }

@@ -12,7 +12,9 @@ use sotto::engine::{Answer, Batch, Engine, EngineError};
 use sotto::params::Shape;
 use sotto::scheme::reference;
 use sotto::server::certificates::{self, LocalCertificates};
-use sotto::server::{Callers, Counters, Doorkeeper, Identity, Server, ServerBounds, ServerOptions};
+use sotto::server::{
+    Callers, Counters, Desk, Doorkeeper, Identity, Server, ServerBounds, ServerOptions,
+};
 use sotto::shard::header::Header;
 use sotto::shard::manifest::{MANIFEST_NAME, ManifestHead, SHARDS_DIR};
 use sotto::shard::write::{Sections, write_shard};
@@ -27,8 +29,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use peer::PATIENCE;
-pub(crate) use peer::{Peer, until};
+pub(crate) use peer::{PATIENCE, Peer, until};
 
 pub(crate) const SHARDS: u32 = 3;
 pub(crate) const EPOCH: u64 = 4;
@@ -164,6 +165,8 @@ pub(crate) struct Host {
     pub(crate) database: Arc<Database>,
     pub(crate) certificates: LocalCertificates,
     pub(crate) doorkeeper: Doorkeeper,
+    /// What admin endpoints would know.
+    pub(crate) desk: Arc<Desk>,
     leave: Option<oneshot::Sender<()>>,
     running: JoinHandle<()>,
     _directory: tempfile::TempDir,
@@ -181,20 +184,35 @@ impl Host {
         engine: impl Engine + 'static,
         bounds: ServerBounds,
     ) -> Self {
+        Self::start_with(callers, certificates, Box::new(engine), bounds)
+    }
+
+    pub(crate) fn start_with(
+        callers: Callers,
+        certificates: LocalCertificates,
+        engine: Box<dyn Engine>,
+        bounds: ServerBounds,
+    ) -> Self {
         let directory = tempfile::tempdir().unwrap();
         write_database(directory.path());
         let database = Arc::new(Database::open(directory.path()).unwrap());
         let LocalCertificates { server_pem, server_key, .. } = &certificates;
         let identity = Identity::from_pem(server_pem, server_key).unwrap();
         let listen = "127.0.0.1:0".parse().unwrap();
-        let engines: Vec<Box<dyn Engine>> = vec![Box::new(engine)];
+        let engines = vec![engine];
         let options = ServerOptions { listen, identity, callers, engines, bounds };
         let server = Server::bind(options, database.clone()).unwrap();
         let (address, counters) = (server.local_addr(), server.counters());
         let doorkeeper = server.doorkeeper();
+        let desk = Arc::new(Desk::default());
+        desk.watch(&server);
         let (leave, left) = oneshot::channel();
+        let told = desk.clone();
         let running = tokio::spawn(server.run(async move {
-            let _ = left.await;
+            tokio::select! {
+                _ = left => {}
+                () = told.told_to_leave() => {}
+            }
         }));
         Self {
             address,
@@ -202,6 +220,7 @@ impl Host {
             database,
             certificates,
             doorkeeper,
+            desk,
             leave: Some(leave),
             running,
             _directory: directory,

@@ -5,6 +5,7 @@
 
 mod callers;
 mod harness;
+mod seeing;
 
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
@@ -551,7 +552,7 @@ fn sotto(folder: &Path, arguments: &[&str]) -> Child {
         .unwrap()
 }
 
-const SERVE: [&str; 13] = [
+const SERVE: [&str; 14] = [
     "serve",
     "--db",
     "db",
@@ -565,6 +566,7 @@ const SERVE: [&str; 13] = [
     "1",
     "--isa=portable",
     "--target-ms=250",
+    "--admin=127.0.0.1:0",
 ];
 
 #[test]

@@ -13,10 +13,12 @@ use std::time::{Duration, Instant};
 
 use wgpu::{BindGroup, BindGroupLayout, Buffer, BufferDescriptor, BufferUsages};
 
+use super::super::select::PROBE_CONTENT;
 use super::super::{EngineError, Presence, ShardStore, ShardView};
 use super::device::{Gpu, WAIT_TIME, WAITS};
 use super::kernels::{BINDING_BYTES_MIN, bind};
 use super::staging::{STAGING_BYTES, Staging};
+use crate::engine;
 use crate::limits::COLUMNS_MAX;
 use crate::params::{D, PACK_ROWS_MIN, Shape};
 use crate::shard::ContentId;
@@ -269,6 +271,16 @@ impl ShardStore for Store {
                 Presence::InPlace { unused }
             }
         }
+    }
+
+    fn held(&self) -> engine::Held {
+        let state = self.lock();
+        let ours = |(key, slot): &(&ShardKey, &Slot)| {
+            slot.here.is_some() && **key != ShardKey::Content(PROBE_CONTENT)
+        };
+        let bytes_max = if state.proven { state.budget } else { 0 };
+        let shards = state.shards.iter().filter(ours).count();
+        engine::Held { shards, bytes: state.bytes, bytes_max }
     }
 
     fn upload(&self, shard: &ShardView<'_>) -> Result<(), EngineError> {

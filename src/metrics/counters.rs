@@ -1,9 +1,9 @@
-//! What a server counts: plain numbers that only grow. Exporting them is another module's.
+//! What a server counts: plain numbers that only grow.
 //!
 //! Nothing here is by shard, by query or by peer: a counter must not tell who asked for what.
 
 use crate::wire::{Status, StreamCode};
-use crate::worker::Counter;
+use crate::worker::{Counter, Times};
 
 /// One counter for every status.
 #[derive(Debug, Default)]
@@ -15,7 +15,8 @@ impl ByStatus {
         self.0[Self::index(status)].get()
     }
 
-    pub(super) fn add(&self, status: Status) {
+    /// Counts one more.
+    pub fn add(&self, status: Status) {
         self.0[Self::index(status)].add(1);
     }
 
@@ -35,7 +36,8 @@ impl ByCode {
         self.0[code as usize].get()
     }
 
-    pub(super) fn add(&self, code: StreamCode) {
+    /// Counts one more.
+    pub fn add(&self, code: StreamCode) {
         self.0[code as usize].add(1);
     }
 }
@@ -77,8 +79,12 @@ pub struct Counters {
     pub refused_front_end_full: Counter,
     /// The same because their connection had as many as it may.
     pub refused_connection_full: Counter,
+    /// The same because their answers could not be held until they are sent.
+    pub refused_no_answer_room: Counter,
     /// The same because their answers would have come too late.
     pub refused_too_late: Counter,
+    /// Queries refused because their shard is condemned: its file is damaged.
+    pub refused_condemned: Counter,
     /// Replies to queries, by status.
     pub queries: ByStatus,
     /// Queries taken out of the queue because their stream ended.
@@ -88,8 +94,14 @@ pub struct Counters {
     pub queries_unclaimed: Counter,
     /// Replies to hint requests, by status, one a shard.
     pub hints: ByStatus,
-    /// Queries refused as SHARD_UNKNOWN because their shard was taken out.
-    pub refused_condemned: Counter,
+    /// Bytes of requests taken from streams.
+    pub received_bytes: Counter,
+    /// Bytes of replies given to streams.
+    pub sent_bytes: Counter,
+    /// From when a query was read until its reply was written, of those that were admitted.
+    pub answer_time: Times,
+    /// From when a reply was encoded until its stream had taken all of it.
+    pub send_time: Times,
     /// Reloads that brought another database.
     pub reloads_changed: Counter,
     /// Reloads that found what is served.

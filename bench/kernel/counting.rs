@@ -1,0 +1,52 @@
+//! What counting costs: everything a server adds up and measures for one query, from its admission
+//! until its reply is written, beside the answer itself.
+//!
+//! The same additions and clock readings in the same order as on a query's way (`server::session`,
+//! `server::connection`, `worker`), as if each query came alone: what a batch shares is counted as
+//! if it shared nothing. Done by all cores at once on the same counters, as a server's threads do.
+
+use std::time::{Duration, Instant};
+
+use sotto::metrics::Counters;
+use sotto::wire::Status;
+use sotto::worker::WorkCounters;
+
+/// Counts so many queries on each of so many threads; what one took, the worst thread's mean.
+pub(super) fn measure(queries: u32, threads: usize) -> Duration {
+    let (counters, work) = (Counters::default(), WorkCounters::default());
+    let slowest = std::thread::scope(|scope| {
+        let run = || {
+            let begun = Instant::now();
+            (0..queries).for_each(|_| count(&counters, &work));
+            begun.elapsed() / queries
+        };
+        let threads: Vec<_> = (0..threads).map(|_| scope.spawn(run)).collect();
+        let times = threads.into_iter().map(|thread| thread.join());
+        times.map(|time| time.expect("this is a bug: counting panicked")).max()
+    });
+    let counted = counters.queries.get(Status::ResponseSuccess);
+    assert_eq!(counted, u64::from(queries) * threads as u64, "this is a bug: counts are lost");
+    slowest.unwrap_or_default()
+}
+
+fn count(counters: &Counters, work: &WorkCounters) {
+    // Read, in one chunk for its head and one for the rest, and admitted.
+    counters.received_bytes.add(11);
+    counters.received_bytes.add(51_840);
+    let admitted = Instant::now();
+    counters.queries_admitted.add(1);
+    // Handed out, computed.
+    let begun = Instant::now();
+    work.queue_time.add(begun.saturating_duration_since(admitted));
+    work.answered_by_processor.add(1);
+    work.batch_queries.add(1);
+    let taken = begun.elapsed();
+    work.scan_time.add(taken);
+    work.pack_time.add(taken);
+    // Sent.
+    counters.queries.add(Status::ResponseSuccess);
+    let begun = Instant::now();
+    counters.send_time.add(begun.elapsed());
+    counters.sent_bytes.add(12_400);
+    counters.answer_time.add(admitted.elapsed());
+}

@@ -1,0 +1,267 @@
+//! Every metric: its name, what it says, where its number comes from.
+
+use prometheus::proto::{
+    Bucket, Counter as CounterValue, Gauge as GaugeValue, Histogram as HistogramValue, LabelPair,
+    Metric, MetricFamily, MetricType,
+};
+
+use super::counters::{ByStatus, Counters};
+use super::{Epochs, Gauges};
+use crate::wire::{Status, StreamCode};
+use crate::worker::{Counter, Distribution, WorkCounters};
+
+/// The commit this program was built from, where whoever built it said so.
+const COMMIT: &str = match option_env!("SOTTO_COMMIT") {
+    Some(commit) => commit,
+    None => "unknown",
+};
+
+/// All of them.
+pub(super) fn all(counters: &Counters, work: &WorkCounters, gauges: &Gauges) -> Vec<MetricFamily> {
+    let mut families = Families(Vec::new());
+    families.of_queries(counters);
+    families.of_connections(counters);
+    families.of_work(work);
+    families.of_epochs(counters, &gauges.epochs);
+    families.of_state(gauges);
+    families.0
+}
+
+struct Families(Vec<MetricFamily>);
+
+impl Families {
+    fn of_queries(&mut self, counters: &Counters) {
+        self.outcomes("queries", "Replies to queries", &counters.queries);
+        self.outcomes("parameter_requests", "Replies to parameter requests", &counters.parameters);
+        self.outcomes("hints", "Replies to hint requests, one a shard", &counters.hints);
+        let help = "Batches answered as a whole: unreadable, or no room while they arrived";
+        self.outcomes("batches_refused", help, &counters.batches_refused);
+        let help = "Queries taken into the queue";
+        self.counter("queries_admitted", help, &counters.queries_admitted);
+        let help = "Queries taken out of the queue because their stream ended";
+        self.counter("queries_cancelled", help, &counters.queries_cancelled);
+        let reasons = [
+            ("queue_full", &counters.refused_queue_full),
+            ("front_end_full", &counters.refused_front_end_full),
+            ("connection_full", &counters.refused_connection_full),
+            ("too_late", &counters.refused_too_late),
+            ("no_answer_room", &counters.refused_no_answer_room),
+            ("condemned", &counters.refused_condemned),
+        ];
+        self.counters("refusals", "Queries that were not admitted, and why", "reason", reasons);
+        let help = "From an admitted query's request being read until its reply was written";
+        self.histogram("answer_seconds", help, counters.answer_time.read());
+        let help = "From a reply's encoding until its stream had taken all of it";
+        self.histogram("send_seconds", help, counters.send_time.read());
+    }
+
+    fn of_connections(&mut self, counters: &Counters) {
+        let help = "Connections whose handshake succeeded";
+        self.counter("connections", help, &counters.connections);
+        let reasons = [
+            ("full", &counters.connections_refused),
+            ("front_end_full", &counters.front_end_connections_refused),
+            ("not_allowed", &counters.callers_refused),
+        ];
+        let help = "Connections that were not served, and why";
+        self.counters("connections_refused", help, "reason", reasons);
+        let help = "Handshakes that did not succeed";
+        self.counter("handshakes_failed", help, &counters.handshakes_failed);
+        let help = "Handshakes begun again to see that the peer's address is its own";
+        self.counter("addresses_asked", help, &counters.addresses_asked);
+        self.counter("streams", "Request streams opened", &counters.streams);
+        let codes =
+            StreamCode::ALL.map(|code| (code.name(), counters.streams_reset.get(code) as f64));
+        self.labelled(MetricType::COUNTER, "streams_reset_total", "Streams reset", "code", codes);
+        let help = "Streams that the peer gave up";
+        self.counter("streams_abandoned", help, &counters.streams_abandoned);
+        self.counter("bundles", "Key bundles received", &counters.bundles);
+        let help = "Key bundles that made room for others";
+        self.counter("bundles_evicted", help, &counters.bundles_evicted);
+        let help = "Bytes of requests taken from streams";
+        self.counter("received_bytes", help, &counters.received_bytes);
+        self.counter("sent_bytes", "Bytes of replies given to streams", &counters.sent_bytes);
+    }
+
+    fn of_work(&mut self, work: &WorkCounters) {
+        let by = [
+            ("processor", &work.answered_by_processor),
+            ("processor_after_failure", &work.answered_by_processor_after_failure),
+            ("device", &work.answered_by_device),
+            ("device_after_upload", &work.answered_by_device_after_upload),
+        ];
+        self.counters("answers", "Queries answered, and by whom", "by", by);
+        let help = "Calls at which a device failed";
+        self.counter("device_failures", help, &work.device_failures);
+        self.counter("device_renewals", "Devices made anew", &work.renewals);
+        let help = "Attempts to make a device anew that failed";
+        self.counter("device_renewals_failed", help, &work.renewals_failed);
+        self.counter("uploads", "Shards brought up to devices", &work.uploads);
+        let help = "Shards that could not be brought up";
+        self.counter("uploads_failed", help, &work.uploads_failed);
+        let help = "From a query's admission until an engine took it";
+        self.histogram("queue_seconds", help, work.queue_time.read());
+        let help = "Scan of one call of the processor's engine, added up over its threads";
+        self.histogram("scan_seconds", help, work.scan_time.read());
+        let help = "Pack of one call of the processor's engine, added up over its threads";
+        self.histogram("pack_seconds", help, work.pack_time.read());
+        let help = "Bringing one shard up to a device";
+        self.histogram("upload_seconds", help, work.upload_time.read());
+        let help = "Queries that shared a pass over a shard";
+        self.histogram("batch_queries", help, work.batch_queries.read());
+    }
+
+    fn of_epochs(&mut self, counters: &Counters, epochs: &Epochs) {
+        let results = [
+            ("changed", &counters.reloads_changed),
+            ("unchanged", &counters.reloads_unchanged),
+            ("refused", &counters.reloads_refused),
+        ];
+        let help = "Times the database was read again, and what came of it";
+        self.counters("reloads", help, "result", results);
+        let help = "Bytes of shards read to see that they are undamaged";
+        self.counter("scrub_bytes", help, &counters.scrub_bytes);
+        self.counter("scrub_problems", "Damages found thereby", &counters.scrub_problems);
+        let Epochs { served, expected, condemned_shards, scrub_age_seconds } = *epochs;
+        self.gauge("served_epoch", "Epoch that is answered from", served as f64);
+        self.gauge("expected_epoch", "Epoch on disk", expected as f64);
+        let help = "Shards not served because their files are damaged";
+        self.gauge("condemned_shards", help, condemned_shards as f64);
+        let help = "Time since every byte was last found undamaged, or since the start";
+        self.gauge("scrub_age_seconds", help, scrub_age_seconds);
+    }
+
+    fn of_state(&mut self, gauges: &Gauges) {
+        self.gauge("connections", "Connections served now", gauges.connections as f64);
+        self.gauge("streams", "Request streams open now", gauges.streams as f64);
+        self.gauge("bundles", "Key bundles kept now", gauges.bundles as f64);
+        let help = "Queries that wait for an engine";
+        self.gauge("queued_queries", help, gauges.queued_queries as f64);
+        self.gauge("queued_bytes", "Memory they may take", gauges.queued_bytes as f64);
+        self.gauge("shards", "Shards of the database", f64::from(gauges.shards));
+        let help = "Shards on devices, each device's";
+        self.gauge("resident_shards", help, gauges.resident_shards as f64);
+        let help = "Memory of devices that shards take";
+        self.gauge("resident_bytes", help, gauges.resident_bytes as f64);
+        let states = [("up", gauges.devices_up as f64), ("down", gauges.devices_down as f64)];
+        self.labelled(MetricType::GAUGE, "devices", "Devices such as GPUs", "state", states);
+        let expiry = gauges.certificate_expiry_timestamp_seconds;
+        let help = "When the served certificate expires, seconds since 1970";
+        let expiry = expiry.map_or(f64::NAN, |seconds| seconds as f64);
+        self.gauge("certificate_expiry_timestamp_seconds", help, expiry);
+        let budget = gauges.memory_budget_bytes.iter().map(|&(part, bytes)| (part, bytes as f64));
+        let help = "Most memory that connections and queues may take, by part";
+        self.labelled(MetricType::GAUGE, "memory_budget_bytes", help, "part", budget);
+        let help = "Whether the server is leaving";
+        self.gauge("draining", help, f64::from(u8::from(gauges.draining)));
+        let help = "Whether the server should be sent queries";
+        self.gauge("ready", help, f64::from(u8::from(gauges.ready)));
+        let help = "When the server was started, seconds since 1970";
+        self.gauge("start_time_seconds", help, gauges.start_time_seconds);
+        let help = "Memory of the process, with the pages of shards it looks at";
+        let bytes = gauges.process_resident_memory_bytes as f64;
+        self.named(
+            MetricType::GAUGE,
+            "process_resident_memory_bytes",
+            help,
+            vec![metric(MetricType::GAUGE, Vec::new(), bytes)],
+        );
+        let labels = vec![label("version", env!("CARGO_PKG_VERSION")), label("commit", COMMIT)];
+        self.named(
+            MetricType::GAUGE,
+            "sotto_build_info",
+            "Which program this is",
+            vec![metric(MetricType::GAUGE, labels, 1.0)],
+        );
+    }
+
+    /// The set of outcomes is closed: that of wire.md.
+    fn outcomes(&mut self, name: &str, help: &str, by: &ByStatus) {
+        let outcomes =
+            Status::ALL.map(|status| (status.name().to_ascii_lowercase(), by.get(status) as f64));
+        let name = format!("{name}_total");
+        let outcomes = outcomes.iter().map(|(name, count)| (&**name, *count));
+        self.labelled(MetricType::COUNTER, &name, help, "outcome", outcomes);
+    }
+
+    fn counters<const N: usize>(
+        &mut self,
+        name: &str,
+        help: &str,
+        label: &str,
+        values: [(&str, &Counter); N],
+    ) {
+        let values = values.map(|(label, counter)| (label, counter.get() as f64));
+        self.labelled(MetricType::COUNTER, &format!("{name}_total"), help, label, values);
+    }
+
+    fn counter(&mut self, name: &str, help: &str, counter: &Counter) {
+        let kind = MetricType::COUNTER;
+        let metrics = vec![metric(kind, Vec::new(), counter.get() as f64)];
+        self.named(kind, &format!("sotto_{name}_total"), help, metrics);
+    }
+
+    fn gauge(&mut self, name: &str, help: &str, value: f64) {
+        let kind = MetricType::GAUGE;
+        self.named(kind, &format!("sotto_{name}"), help, vec![metric(kind, Vec::new(), value)]);
+    }
+
+    fn labelled<'a>(
+        &mut self,
+        kind: MetricType,
+        name: &str,
+        help: &str,
+        by: &str,
+        values: impl IntoIterator<Item = (&'a str, f64)>,
+    ) {
+        let values = values.into_iter();
+        let metrics = values.map(|(name, value)| metric(kind, vec![label(by, name)], value));
+        self.named(kind, &format!("sotto_{name}"), help, metrics.collect());
+    }
+
+    fn histogram(&mut self, name: &str, help: &str, seen: Distribution) {
+        let mut value = HistogramValue::default();
+        value.set_sample_count(seen.count);
+        value.set_sample_sum(seen.sum);
+        let buckets = seen.at_most.iter().map(|&(bound, count)| {
+            let mut bucket = Bucket::default();
+            bucket.set_upper_bound(bound);
+            bucket.set_cumulative_count(count);
+            bucket
+        });
+        value.set_bucket(buckets.collect());
+        let mut metric = Metric::default();
+        metric.set_histogram(value);
+        self.named(MetricType::HISTOGRAM, &format!("sotto_{name}"), help, vec![metric]);
+    }
+
+    fn named(&mut self, kind: MetricType, name: &str, help: &str, metrics: Vec<Metric>) {
+        let mut family = MetricFamily::default();
+        family.set_name(name.to_owned());
+        family.set_help(help.to_owned());
+        family.set_field_type(kind);
+        family.set_metric(metrics);
+        self.0.push(family);
+    }
+}
+
+fn metric(kind: MetricType, labels: Vec<LabelPair>, value: f64) -> Metric {
+    let mut metric = Metric::from_label(labels);
+    if kind == MetricType::COUNTER {
+        let mut counter = CounterValue::default();
+        counter.set_value(value);
+        metric.set_counter(counter);
+    } else {
+        let mut gauge = GaugeValue::default();
+        gauge.set_value(value);
+        metric.set_gauge(gauge);
+    }
+    metric
+}
+
+fn label(name: &str, value: &str) -> LabelPair {
+    let mut label = LabelPair::default();
+    label.set_name(name.to_owned());
+    label.set_value(value.to_owned());
+    label
+}

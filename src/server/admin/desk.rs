@@ -1,0 +1,151 @@
+//! What the operator's endpoints know, and what they may set off.
+//!
+//! There is a desk before there is a server: it says how far starting has come, and gets to know
+//! the server when it listens ([`Desk::watch`]).
+
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Instant;
+
+use tokio::sync::watch;
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::super::now::Readiness;
+use super::super::{Server, Service};
+use super::rates::{SAMPLE_EVERY, Sample, Samples};
+use crate::metrics::Metrics;
+use crate::shard::Opening;
+
+/// What a server is at before it listens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// Opening the database.
+    Opening,
+    /// Finding engines and having them prove themselves.
+    Proving,
+}
+
+/// Reading certificates, callers and database again.
+pub type Reload = Box<dyn Fn() -> Reading + Send + Sync>;
+
+/// What came of it, or why nothing changed.
+pub type Reading = Pin<Box<dyn Future<Output = Result<String, String>> + Send>>;
+
+/// What the endpoints know of one server.
+pub struct Desk {
+    stage: Mutex<Stage>,
+    opening: Opening,
+    server: OnceLock<Watched>,
+    reload: OnceLock<Reload>,
+    leave: watch::Sender<bool>,
+}
+
+/// A server that listens.
+pub(super) struct Watched {
+    pub(super) service: Arc<Service>,
+    pub(super) samples: Mutex<Samples>,
+    metrics: Metrics,
+}
+
+impl Default for Desk {
+    fn default() -> Self {
+        Self {
+            stage: Mutex::new(Stage::Opening),
+            opening: Opening::default(),
+            server: OnceLock::new(),
+            reload: OnceLock::new(),
+            leave: watch::Sender::new(false),
+        }
+    }
+}
+
+impl Desk {
+    /// How far opening the database has come is to be noted here.
+    pub fn opening(&self) -> &Opening {
+        &self.opening
+    }
+
+    /// What is being done now.
+    pub fn enter(&self, stage: Stage) {
+        *self.stage.lock().unwrap_or_else(PoisonError::into_inner) = stage;
+    }
+
+    /// The server is started: from now on this is about it. One desk watches one server.
+    pub fn watch(&self, server: &Server) {
+        let (service, asked) = (server.service.clone(), server.service.clone());
+        let (counters, work) = (server.counters(), server.work_counters());
+        let metrics = Metrics::new(counters, work, move || asked.gauges());
+        let watched = Watched { service, samples: Mutex::default(), metrics };
+        assert!(self.server.set(watched).is_ok(), "this is a bug: a desk with two servers");
+    }
+
+    /// What reading again is.
+    pub fn on_reload(&self, reload: Reload) {
+        assert!(self.reload.set(reload).is_ok(), "this is a bug: two ways to read again");
+    }
+
+    /// Ready once somebody asked the server to leave.
+    pub async fn told_to_leave(&self) {
+        let mut leave = self.leave.subscribe();
+        // The sender is ours: it is not gone.
+        let _ = leave.wait_for(|&leave| leave).await;
+    }
+
+    pub(super) fn leave(&self) {
+        self.leave.send_replace(true);
+    }
+
+    /// Reading again, to be waited for; none where nothing can be.
+    pub(super) fn reload(&self) -> Option<Reading> {
+        self.reload.get().map(|reload| reload())
+    }
+
+    pub(super) fn server(&self) -> Option<&Watched> {
+        self.server.get()
+    }
+
+    /// How far starting has come; none when it is done.
+    pub(super) fn starting(&self) -> Option<String> {
+        if self.server.get().is_some() {
+            return None;
+        }
+        Some(match *self.stage.lock().unwrap_or_else(PoisonError::into_inner) {
+            Stage::Opening => {
+                let (opened, shards) = self.opening.progress();
+                format!("opening the database, {opened} of {shards} shards")
+            }
+            Stage::Proving => "having engines prove themselves".into(),
+        })
+    }
+
+    pub(super) fn is_alive(&self) -> bool {
+        self.server.get().is_none_or(|server| server.service.is_alive())
+    }
+
+    pub(super) fn readiness(&self) -> Readiness {
+        let starting = || {
+            let missing =
+                self.starting().map(|progress| format!("the server is starting: {progress}"));
+            Readiness { missing: missing.into_iter().collect(), notes: Vec::new() }
+        };
+        self.server.get().map_or_else(starting, |server| server.service.readiness())
+    }
+
+    /// All numbers; none before there is a server.
+    pub(super) fn metrics(&self) -> Option<String> {
+        self.server.get().map(|server| server.metrics.text())
+    }
+
+    /// Notes once a second what was counted until then.
+    pub(super) async fn take_samples(&self) {
+        let mut ticks = interval(SAMPLE_EVERY);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            if let Some(Watched { service, samples, .. }) = self.server.get() {
+                let sample = Sample::take(Instant::now(), &service.counters);
+                samples.lock().unwrap_or_else(PoisonError::into_inner).push(sample);
+            }
+        }
+    }
+}

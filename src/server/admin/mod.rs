@@ -1,0 +1,209 @@
+//! The operator's endpoints, over HTTP: is it alive, ready, started; metrics; a page for people;
+//! reading again and leaving.
+//!
+//! It answers from before the database is opened until the process ends, and never with a record,
+//! a query or a peer's address. GET looks, POST does. Who reaches the address may do both, so it is
+//! this machine's, or said to be anyone's. Connections are few and short. What it knows is in
+//! `desk.rs`, the page in `page.rs`.
+
+mod desk;
+mod page;
+mod rates;
+mod short;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::header::{
+    CACHE_CONTROL, CONNECTION, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ORIGIN,
+};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::middleware::map_response;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use tokio::net::TcpListener;
+
+pub use desk::{Desk, Reading, Reload, Stage};
+
+use self::short::ShortLived;
+use crate::metrics::Metrics;
+
+/// Who may reach the endpoints.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AdminCallers {
+    /// This machine.
+    Loopback,
+    /// Whoever reaches the address.
+    Anyone,
+}
+
+/// Why there are no endpoints.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AdminError {
+    /// An address that others reach, and nobody said they may.
+    #[error(
+        "the admin address {address} is not a loopback address: whoever reaches it may read \
+         metrics and have the server leave; use 127.0.0.1, or say that they may (--admin-anyone)"
+    )]
+    NotLoopback {
+        /// The address.
+        address: SocketAddr,
+    },
+    /// The address cannot be listened on.
+    #[error("cannot listen on the admin address {address} (TCP): {source}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        source: std::io::Error,
+    },
+}
+
+/// Endpoints that listen. They answer once [`Admin::run`] runs.
+pub struct Admin {
+    listener: TcpListener,
+    address: SocketAddr,
+    desk: Arc<Desk>,
+}
+
+impl Admin {
+    /// Listens; port 0 picks one. To be called within a tokio runtime.
+    pub async fn bind(
+        listen: SocketAddr,
+        callers: AdminCallers,
+        desk: Arc<Desk>,
+    ) -> Result<Self, AdminError> {
+        if callers == AdminCallers::Loopback && !listen.ip().is_loopback() {
+            return Err(AdminError::NotLoopback { address: listen });
+        }
+        let refused = |source| AdminError::Listen { address: listen, source };
+        let listener = TcpListener::bind(listen).await.map_err(refused)?;
+        let address = listener.local_addr().map_err(refused)?;
+        Ok(Self { listener, address, desk })
+    }
+
+    /// Where they are.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Answers, and takes samples for the page; does not end.
+    pub async fn run(self) {
+        let Self { listener, desk, .. } = self;
+        let router = Router::new()
+            .route("/livez", get(alive))
+            .route("/readyz", get(ready))
+            .route("/startupz", get(started))
+            .route("/metrics", get(metrics))
+            .route("/status", get(status))
+            .route("/reload", post(reload))
+            .route("/drain", post(drain))
+            .layer(map_response(last))
+            .with_state(desk.clone());
+        tokio::join!(desk.take_samples(), async {
+            // Says that it never ends.
+            let _ = axum::serve(ShortLived::new(listener), router).await;
+        });
+    }
+}
+
+const TEXT: &str = "text/plain; charset=utf-8";
+
+fn reply(status: StatusCode, content: &'static str, body: String) -> Response {
+    (status, [(CONTENT_TYPE, content)], body).into_response()
+}
+
+/// A reply is not kept, and its connection ends with it.
+async fn last(mut response: Response) -> Response {
+    let headers = response.headers_mut();
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    response
+}
+
+fn when(is_so: bool) -> StatusCode {
+    if is_so { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }
+}
+
+async fn alive(State(desk): State<Arc<Desk>>) -> Response {
+    match desk.is_alive() {
+        true => reply(StatusCode::OK, TEXT, "alive\n".into()),
+        false => reply(when(false), TEXT, "every engine hangs in a call\n".into()),
+    }
+}
+
+async fn ready(State(desk): State<Arc<Desk>>) -> Response {
+    let readiness = desk.readiness();
+    let is_ready = readiness.missing.is_empty();
+    let mut body = String::from(if is_ready { "ready\n" } else { "not ready\n" });
+    for line in readiness.missing.iter().chain(&readiness.notes) {
+        body.push_str(line);
+        body.push('\n');
+    }
+    reply(when(is_ready), TEXT, body)
+}
+
+async fn started(State(desk): State<Arc<Desk>>) -> Response {
+    match desk.starting() {
+        None => reply(StatusCode::OK, TEXT, "started\n".into()),
+        Some(progress) => reply(when(false), TEXT, format!("starting: {progress}\n")),
+    }
+}
+
+async fn metrics(State(desk): State<Arc<Desk>>) -> Response {
+    match (desk.metrics(), desk.starting()) {
+        (Some(text), _) => reply(StatusCode::OK, Metrics::CONTENT_TYPE, text),
+        (None, progress) => {
+            let body = format!("starting: {}\n", progress.unwrap_or_default());
+            reply(when(false), TEXT, body)
+        }
+    }
+}
+
+async fn status(State(desk): State<Arc<Desk>>) -> Response {
+    let mut page = reply(StatusCode::OK, "text/html; charset=utf-8", page::render(&desk));
+    let nothing_else = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'";
+    page.headers_mut().insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(nothing_else));
+    page
+}
+
+/// A browser says with every POST which page it comes from: pages have no business here, whoever's
+/// they are.
+fn comes_from_a_page(headers: &HeaderMap) -> Option<Response> {
+    let refusal = || {
+        let body = "a page in a browser may not do this: use `curl -X POST`\n";
+        reply(StatusCode::FORBIDDEN, TEXT, body.into())
+    };
+    headers.contains_key(ORIGIN).then(refusal)
+}
+
+async fn reload(State(desk): State<Arc<Desk>>, headers: HeaderMap) -> Response {
+    if let Some(refusal) = comes_from_a_page(&headers) {
+        return refusal;
+    }
+    let Some(reading) = desk.reload() else {
+        let body = "nothing can be read again here\n";
+        return reply(StatusCode::NOT_IMPLEMENTED, TEXT, body.into());
+    };
+    // To its end, whether or not anyone waits for it.
+    let failed = "this is a bug: reading again panicked";
+    match tokio::spawn(reading).await.unwrap_or_else(|_| Err(failed.into())) {
+        Ok(done) => reply(StatusCode::OK, TEXT, format!("{done}\n")),
+        Err(error) => reply(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            TEXT,
+            format!("not all was read again: {error}\n"),
+        ),
+    }
+}
+
+async fn drain(State(desk): State<Arc<Desk>>, headers: HeaderMap) -> Response {
+    if let Some(refusal) = comes_from_a_page(&headers) {
+        return refusal;
+    }
+    desk.leave();
+    reply(StatusCode::ACCEPTED, TEXT, "leaving: what is in flight is finished first\n".into())
+}

@@ -1,0 +1,174 @@
+//! What a server is like now: whether it is alive and should be asked, and the numbers that go up
+//! and down. Read by `admin`; nothing here changes anything.
+//!
+//! Alive is a server whose engines are not all stuck in one call. Ready is one that is not leaving
+//! and whose every engine that takes queries has lately given the right answer to a known one. A
+//! device that failed and is being made anew takes none: it is named, and no reason to ask
+//! elsewhere while another engine answers.
+
+use std::time::{Duration, Instant, UNIX_EPOCH};
+
+use super::memory::resident_bytes;
+use super::{EpochState, Service};
+use crate::limits;
+use crate::metrics::{self, Gauges};
+use crate::worker::{EngineKind, EngineReport, EngineState};
+
+/// Whether a server should be asked.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Readiness {
+    /// Why not; nothing if it should.
+    pub(super) missing: Vec<String>,
+    /// What an operator should know all the same.
+    pub(super) notes: Vec<String>,
+}
+
+impl Service {
+    /// Whether queries should be sent here.
+    pub(super) fn readiness(&self) -> Readiness {
+        let mut readiness =
+            of_engines(&self.queue.engines(Instant::now()), self.bounds.prove_every);
+        if self.draining() {
+            readiness.missing.insert(0, "the server is leaving".into());
+        }
+        let EpochState { served, expected, condemned_shards, .. } = self.epoch_state();
+        if served != expected {
+            readiness.notes.push(format!("epoch {served} is served, {expected} is on disk"));
+        }
+        if condemned_shards > 0 {
+            readiness.notes.push(format!("{condemned_shards} shards are damaged and taken out"));
+        }
+        readiness
+    }
+
+    /// Whether any engine still gets done with what it does.
+    pub(super) fn is_alive(&self) -> bool {
+        is_alive(&self.queue.engines(Instant::now()))
+    }
+
+    /// Which content is served.
+    pub(super) fn epoch_numbers(&self) -> metrics::Epochs {
+        let EpochState { served, expected, condemned_shards, scrub_age, .. } = self.epoch_state();
+        let scrub_age_seconds = scrub_age.as_secs_f64();
+        metrics::Epochs { served, expected, condemned_shards, scrub_age_seconds }
+    }
+
+    /// Connections that are served.
+    pub(super) fn connected(&self) -> usize {
+        self.bounds.connections_max.saturating_sub(self.connections.available_permits())
+    }
+
+    /// When the served certificate expires, in seconds since 1970; none where it does not say.
+    pub(super) fn certificate_expiry(&self) -> Option<i64> {
+        *self.certificate_expires.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// All that goes up and down.
+    pub(super) fn gauges(&self) -> Gauges {
+        let engines = self.queue.engines(Instant::now());
+        let devices = || {
+            engines.iter().filter_map(|engine| match engine.kind {
+                EngineKind::Processor => None,
+                EngineKind::Device(held) => Some((engine.state, held)),
+            })
+        };
+        let in_state = |wanted| devices().filter(|&(state, _)| state == wanted).count();
+        let started = self.started.1.duration_since(UNIX_EPOCH).unwrap_or_default();
+        Gauges {
+            connections: self.connected(),
+            streams: *self.streams.borrow(),
+            bundles: self.bundles().count(),
+            queued_queries: self.queue.queued(),
+            queued_bytes: self.queue.queued_bytes(),
+            shards: self.epochs.database().shard_count(),
+            resident_shards: devices().map(|(_, held)| held.shards).sum(),
+            resident_bytes: devices().map(|(_, held)| held.bytes).sum(),
+            devices_up: in_state(EngineState::Up),
+            devices_down: in_state(EngineState::Down),
+            epochs: self.epoch_numbers(),
+            certificate_expiry_timestamp_seconds: self.certificate_expiry(),
+            memory_budget_bytes: self.bounds.memory(&self.shape).parts().into(),
+            draining: self.draining(),
+            ready: self.readiness().missing.is_empty(),
+            start_time_seconds: started.as_secs_f64(),
+            process_resident_memory_bytes: resident_bytes().unwrap_or_default(),
+        }
+    }
+}
+
+fn is_alive(engines: &[EngineReport]) -> bool {
+    let hung = |engine: &EngineReport| engine.busy.is_some_and(|busy| busy >= limits::HUNG_AFTER);
+    engines.is_empty() || !engines.iter().all(hung)
+}
+
+fn of_engines(engines: &[EngineReport], asked_every: Option<Duration>) -> Readiness {
+    let mut readiness = Readiness::default();
+    let up = |engine: &&EngineReport| engine.state == EngineState::Up;
+    for engine in engines.iter().filter(|engine| !up(engine)) {
+        readiness.notes.push(format!("{} failed and is being made anew", engine.name));
+    }
+    if !engines.iter().any(|engine| up(&engine)) {
+        readiness.missing.push("no engine takes queries".into());
+    }
+    for engine in engines.iter().filter(up).filter(|_| asked_every.is_some()) {
+        let name = &engine.name;
+        let missing = match engine.proven {
+            Some(ago) if ago <= limits::PROVEN_WITHIN => continue,
+            Some(ago) => format!("{name} last answered a known query {} s ago", ago.as_secs()),
+            None => format!("{name} has not given the right answer to a known query"),
+        };
+        readiness.missing.push(missing);
+    }
+    readiness
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::Held;
+
+    fn engine(name: &str, kind: EngineKind, proven_s: Option<u64>) -> EngineReport {
+        let proven = proven_s.map(Duration::from_secs);
+        EngineReport { name: name.into(), kind, state: EngineState::Up, busy: None, proven }
+    }
+
+    #[test]
+    fn who_takes_queries_has_to_be_right_about_a_known_one() {
+        let every = Some(limits::PROVE_EVERY);
+        let device = EngineKind::Device(Held::default());
+        let within = limits::PROVEN_WITHIN.as_secs();
+        let mut engines = vec![
+            engine("cpu", EngineKind::Processor, Some(within)),
+            engine("gpu", device, Some(0)),
+        ];
+        assert_eq!(of_engines(&engines, every), Readiness::default());
+        engines[0].proven = Some(Duration::from_secs(within + 1));
+        engines[1].proven = None;
+        let missing = of_engines(&engines, every).missing;
+        let expected = [
+            "cpu last answered a known query 16 s ago",
+            "gpu has not given the right answer to a known query",
+        ];
+        assert_eq!(missing, expected);
+        assert_eq!(of_engines(&engines, None), Readiness::default(), "nobody is asked");
+        // A device that failed takes nothing, and is named.
+        engines[0].proven = Some(Duration::ZERO);
+        engines[1].state = EngineState::Down;
+        let Readiness { missing, notes } = of_engines(&engines, every);
+        assert_eq!((missing.len(), notes), (0, vec!["gpu failed and is being made anew".into()]));
+        let alone = of_engines(&engines[1..], every);
+        assert_eq!(alone.missing, ["no engine takes queries"]);
+    }
+
+    #[test]
+    fn one_engine_that_gets_done_is_enough_to_be_alive() {
+        let mut engines = [1, 2].map(|_| engine("cpu", EngineKind::Processor, None)).to_vec();
+        assert!(is_alive(&engines) && is_alive(&[]));
+        engines[0].busy = Some(limits::HUNG_AFTER);
+        assert!(is_alive(&engines));
+        engines[1].busy = Some(limits::HUNG_AFTER - Duration::from_millis(1));
+        assert!(is_alive(&engines));
+        engines[1].busy = Some(limits::HUNG_AFTER);
+        assert!(!is_alive(&engines));
+    }
+}

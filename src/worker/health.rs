@@ -1,0 +1,98 @@
+//! How each engine fares: whether it takes work, since when it is at something, when it last gave
+//! the right answer to the known query.
+//!
+//! An engine that has answered queries lately is alive; only one that has answered the known query
+//! is known to be right. So it is asked whether it is idle or busy, between two calls.
+
+use std::time::{Duration, Instant};
+
+use crate::engine::Held;
+
+/// What a worker notes of its engine.
+#[derive(Debug, Default)]
+pub(super) struct Health {
+    /// Since when it is at what it does; none while it waits for work.
+    busy_since: Option<Instant>,
+    /// When it was last asked the known query.
+    asked: Option<Instant>,
+    /// When it last answered it, and right; none after a wrong answer or none.
+    proven: Option<Instant>,
+}
+
+impl Health {
+    pub(super) fn begins(&mut self, now: Instant) {
+        self.busy_since = Some(now);
+    }
+
+    pub(super) fn rests(&mut self) {
+        self.busy_since = None;
+    }
+
+    /// When it is to be asked the known query.
+    pub(super) fn due(&self, now: Instant, every: Duration) -> Instant {
+        self.asked.map_or(now, |asked| asked + every)
+    }
+
+    pub(super) fn asked(&mut self, now: Instant) {
+        self.asked = Some(now);
+    }
+
+    pub(super) fn proven(&mut self, now: Instant) {
+        self.proven = Some(now);
+    }
+
+    pub(super) fn not_proven(&mut self) {
+        self.proven = None;
+    }
+
+    pub(super) fn was_proven(&self) -> bool {
+        self.proven.is_some()
+    }
+
+    /// As others see it.
+    pub(super) fn report(
+        &self,
+        now: Instant,
+        name: String,
+        kind: EngineKind,
+        state: EngineState,
+    ) -> EngineReport {
+        let since = |then: Option<Instant>| then.map(|then| now.saturating_duration_since(then));
+        let (busy, proven) = (since(self.busy_since), since(self.proven));
+        EngineReport { name, kind, state, busy, proven }
+    }
+}
+
+/// How one engine fares.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EngineReport {
+    /// Its name.
+    pub name: String,
+    /// What it is.
+    pub kind: EngineKind,
+    /// Whether it takes queries.
+    pub state: EngineState,
+    /// For how long it has been at what it does; none while it waits for work.
+    pub busy: Option<Duration>,
+    /// How long ago it gave the right answer to the known query; none if it never did, or failed
+    /// at the last.
+    pub proven: Option<Duration>,
+}
+
+/// What an engine is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EngineKind {
+    /// The processor's.
+    Processor,
+    /// A device's, with what its store has.
+    Device(Held),
+}
+
+/// Whether an engine takes queries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EngineState {
+    /// It does.
+    Up,
+    /// It failed, and is being made anew.
+    Down,
+}

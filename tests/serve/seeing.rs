@@ -1,0 +1,472 @@
+//! What an operator sees: every admin endpoint over real HTTP, the metrics that dashboards and
+//! alerts rely on, the page for people.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+
+use sotto::arith::IsaName;
+use sotto::engine::{EngineChoice, IsaChoice, select};
+use sotto::limits;
+use sotto::server::certificates::{self, LocalCertificates};
+use sotto::server::{
+    Admin, AdminCallers, Callers, Desk, Identity, KnownCallers, ServerBounds, Stage,
+};
+use sotto::wire::{Status, StreamCode};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::harness::*;
+use crate::{SERVE, sotto};
+
+/// Every metric: its name, type, and the labels its values differ in.
+const GOLDEN: &str = include_str!("../metrics.txt");
+
+/// The values each label may have.
+fn label_values() -> BTreeMap<&'static str, BTreeSet<String>> {
+    let set = |values: &[&str]| values.iter().map(ToString::to_string).collect();
+    let outcomes = Status::ALL.map(|status| status.name().to_ascii_lowercase());
+    let codes = StreamCode::ALL.map(|code| code.name().to_owned());
+    BTreeMap::from([
+        ("by", set(&["processor", "processor_after_failure", "device", "device_after_upload"])),
+        ("code", codes.into()),
+        ("commit", set(&["unknown"])),
+        ("outcome", outcomes.into()),
+        ("part", set(&["connections", "requests", "bundles", "queries", "answers"])),
+        ("result", set(&["changed", "unchanged", "refused"])),
+        ("state", set(&["up", "down"])),
+        ("version", set(&[env!("CARGO_PKG_VERSION")])),
+    ])
+}
+
+const REFUSALS: [&str; 6] =
+    ["queue_full", "front_end_full", "connection_full", "too_late", "no_answer_room", "condemned"];
+const CONNECTION_REFUSALS: [&str; 3] = ["full", "front_end_full", "not_allowed"];
+
+/// A reply over HTTP.
+#[derive(Debug)]
+struct Seen {
+    status: u16,
+    head: String,
+    body: String,
+}
+
+async fn ask(address: SocketAddr, line: &str, headers: &str) -> Seen {
+    let exchange = async {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let request = format!("{line} HTTP/1.1\r\nHost: sotto\r\n{headers}\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut reply = String::new();
+        // To its end: every reply is its connection's last.
+        stream.read_to_string(&mut reply).await.unwrap();
+        let (head, body) = reply.split_once("\r\n\r\n").unwrap();
+        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+        Seen { status, head: head.to_ascii_lowercase(), body: body.into() }
+    };
+    tokio::time::timeout(PATIENCE, exchange).await.unwrap()
+}
+
+async fn get(address: SocketAddr, path: &str) -> Seen {
+    ask(address, &format!("GET {path}"), "").await
+}
+
+async fn post(address: SocketAddr, path: &str) -> Seen {
+    ask(address, &format!("POST {path}"), "Content-Length: 0\r\n").await
+}
+
+/// Endpoints of this desk, on a port of their own.
+async fn admin(desk: &Arc<Desk>) -> SocketAddr {
+    let listen = "127.0.0.1:0".parse().unwrap();
+    let admin = Admin::bind(listen, AdminCallers::Loopback, desk.clone()).await.unwrap();
+    let address = admin.local_addr();
+    tokio::spawn(admin.run());
+    address
+}
+
+/// Until this endpoint answers with this status.
+async fn until_status(address: SocketAddr, path: &str, status: u16) -> Seen {
+    let waiting = async {
+        loop {
+            let seen = get(address, path).await;
+            if seen.status == status {
+                return seen;
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, waiting).await.unwrap()
+}
+
+/// Every sample of /metrics, by name and labels.
+async fn metrics(address: SocketAddr) -> BTreeMap<String, f64> {
+    let text = get(address, "/metrics").await.body;
+    let samples = text.lines().filter(|line| !line.starts_with('#'));
+    let sample = |line: &str| {
+        let (name, value) = line.rsplit_once(' ').unwrap();
+        (name.to_owned(), value.parse().unwrap())
+    };
+    samples.map(sample).collect()
+}
+
+fn proving() -> ServerBounds {
+    ServerBounds { prove_every: Some(limits::PROVE_EVERY), ..Default::default() }
+}
+
+/// A server with the processor's engine, whose stages take time.
+fn processor() -> Host {
+    let (portable, one) = (IsaChoice::Only(IsaName::Portable), NonZeroUsize::new(1));
+    let engine = select(EngineChoice::Cpu, portable, one).unwrap();
+    Host::start_with(Callers::Loopback, certificates::localhost().unwrap(), engine, proving())
+}
+
+/// Name, type and labels of each metric, and the values of each label.
+type Families = (Vec<(String, String, String)>, BTreeMap<String, BTreeSet<String>>);
+
+fn families(text: &str) -> Families {
+    let (mut families, mut values) = (Vec::new(), BTreeMap::<String, BTreeSet<String>>::new());
+    for line in text.lines().filter(|line| !line.starts_with("# HELP")) {
+        if let Some(family) = line.strip_prefix("# TYPE ") {
+            let (name, kind) = family.split_once(' ').unwrap();
+            families.push((name.to_owned(), kind.to_owned(), String::new()));
+            continue;
+        }
+        let (name, labels) =
+            line.rsplit_once(' ').unwrap().0.split_once('{').unwrap_or((line, "}"));
+        let (family, _, names) = families.last_mut().unwrap();
+        assert!(name.starts_with(&**family), "{line}");
+        let labels = labels.strip_suffix('}').unwrap().split(',').filter(|l| !l.is_empty());
+        let labels = labels.map(|label| label.split_once('=').unwrap());
+        let labels: Vec<_> = labels.filter(|(label, _)| *label != "le").collect();
+        *names = labels.iter().map(|(label, _)| *label).collect::<Vec<_>>().join(",");
+        for (label, value) in labels {
+            let key = if label == "reason" { format!("{family} {label}") } else { label.into() };
+            values.entry(key).or_default().insert(value.trim_matches('"').to_owned());
+        }
+    }
+    (families, values)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn metrics_have_the_names_and_labels_that_others_rely_on() {
+    let host = processor();
+    let (admin, peer, key) = (admin(&host.desk).await, host.connect().await, bundle(1));
+    peer.bring(key.clone()).await;
+    peer.ask_batch((0..3).map(|i| query(&i.to_string(), &key, i, 0)).collect()).await;
+    let seen = get(admin, "/metrics").await;
+    assert!(seen.head.contains("content-type: text/plain; version=0.0.4"), "{}", seen.head);
+    let (found, values) = families(&seen.body);
+    let line = |(name, kind, labels): &(String, String, String)| {
+        let labels = if labels.is_empty() { "-" } else { labels };
+        format!("{name} {kind} {labels}")
+    };
+    let found: BTreeSet<_> = found.iter().map(line).collect();
+    assert_eq!(found, GOLDEN.lines().map(str::to_owned).collect());
+    let mut expected: BTreeMap<_, _> =
+        label_values().into_iter().map(|(label, values)| (label.to_owned(), values)).collect();
+    let reasons = |values: &[&str]| values.iter().map(ToString::to_string).collect();
+    expected.insert("sotto_refusals_total reason".into(), reasons(&REFUSALS));
+    expected.insert("sotto_connections_refused_total reason".into(), reasons(&CONNECTION_REFUSALS));
+    // A closed set each: nothing of a query, no shard's number, no address.
+    assert_eq!(values, expected);
+    let buckets = |name: &str| {
+        let start = format!("{name}_bucket{{le=\"");
+        let bounds = seen.body.lines().filter_map(|line| line.strip_prefix(&start));
+        bounds.map(|rest| rest.split_once('"').unwrap().0).collect::<Vec<_>>().join(" ")
+    };
+    let times =
+        "0.0001 0.00025 0.0005 0.001 0.0025 0.005 0.01 0.025 0.05 0.1 0.25 0.5 1 2.5 5 10 +Inf";
+    for stage in ["queue", "scan", "pack", "upload", "send", "answer"] {
+        assert_eq!(buckets(&format!("sotto_{stage}_seconds")), times);
+    }
+    assert_eq!(buckets("sotto_batch_queries"), "1 2 4 8 16 24 32 +Inf");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn metrics_move_with_what_is_asked() {
+    let host = processor();
+    let (admin, peer, key) = (admin(&host.desk).await, host.connect().await, bundle(1));
+    let before = metrics(admin).await;
+    peer.bring(key.clone()).await;
+    let batch = (0..5).map(|i| query(&i.to_string(), &key, i % SHARDS, 0));
+    let unknown = query("u", &key, SHARDS, 0);
+    peer.ask_batch(batch.chain([unknown]).collect()).await;
+    peer.ask_hints(EPOCH, vec![0, 1]).await;
+    // The time of a call is known once it has ended, after its answers.
+    let mut after = metrics(admin).await;
+    while after["sotto_scan_seconds_count"] != after["sotto_batch_queries_count"] {
+        after = metrics(admin).await;
+    }
+    let counted = |name: &str| before[name];
+    let moved = |name: &str| after[name] - counted(name);
+    for (name, more) in [
+        ("sotto_queries_total{outcome=\"pir_response_success\"}", 5.0),
+        ("sotto_queries_total{outcome=\"shard_unknown\"}", 1.0),
+        ("sotto_queries_total{outcome=\"overloaded\"}", 0.0),
+        ("sotto_parameter_requests_total{outcome=\"pir_scheme_matched\"}", 1.0),
+        ("sotto_hints_total{outcome=\"pir_response_success\"}", 2.0),
+        ("sotto_queries_admitted_total", 5.0),
+        ("sotto_answers_total{by=\"processor\"}", 5.0),
+        ("sotto_answers_total{by=\"device\"}", 0.0),
+        ("sotto_bundles_total", 1.0),
+        ("sotto_bundles", 1.0),
+        ("sotto_streams_total", 3.0),
+        ("sotto_queue_seconds_count", 5.0),
+        ("sotto_answer_seconds_count", 5.0),
+        ("sotto_batch_queries_sum", 5.0),
+        ("sotto_send_seconds_count", 9.0),
+    ] {
+        assert_eq!(moved(name), more, "{name}");
+    }
+    let sent = 5 * shape().packs() * shape().response_bytes();
+    let received = 6 * shape().query_bytes() + shape().bundle_bytes();
+    for (name, least) in [
+        ("sotto_sent_bytes_total", sent as f64),
+        ("sotto_received_bytes_total", received as f64),
+        ("sotto_scan_seconds_count", SHARDS as f64),
+        ("sotto_pack_seconds_count", SHARDS as f64),
+        ("sotto_scan_seconds_sum", 1e-9),
+        ("sotto_answer_seconds_sum", 1e-9),
+        ("process_resident_memory_bytes", 1.0 - counted("process_resident_memory_bytes")),
+    ] {
+        assert!(moved(name) >= least, "{name}: {}", moved(name));
+    }
+    let now = |name: &str| after[name];
+    assert_eq!((now("sotto_connections"), now("sotto_connections_total")), (1.0, 1.0));
+    assert_eq!((now("sotto_shards"), now("sotto_resident_shards")), (SHARDS.into(), 0.0));
+    assert_eq!([now("sotto_served_epoch"), now("sotto_expected_epoch")], [EPOCH as f64; 2]);
+    assert_eq!((now("sotto_queued_queries"), now("sotto_draining")), (0.0, 0.0));
+    let memory = ServerBounds::default().memory(&shape());
+    assert_eq!(now("sotto_memory_budget_bytes{part=\"answers\"}"), memory.answers as f64);
+    assert_eq!(now("sotto_certificate_expiry_timestamp_seconds"), 67_090_118_400.0);
+    peer.connection.close(0u32.into(), b"");
+    let mut connections = 1.0;
+    while connections != 0.0 {
+        connections = metrics(admin).await["sotto_connections"];
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn refusals_say_why() {
+    let (engine, mut gate) = gated();
+    let answer_bytes = shape().packs() * shape().response_bytes();
+    let host =
+        Host::start(engine, ServerBounds { answer_bytes_max: answer_bytes, ..Default::default() });
+    let (admin, peer, key) = (admin(&host.desk).await, host.connect().await, bundle(1));
+    peer.bring(key.clone()).await;
+    let first = peer.send_batch(vec![query("0", &key, 0, 0)]).await;
+    assert_eq!(gate.began().await, 1);
+    let second = peer.ask_batch(vec![query("1", &key, 0, 0)]).await;
+    assert_eq!(statuses(&second), [("1", Status::Overloaded)]);
+    let now = metrics(admin).await;
+    assert_eq!(now["sotto_refusals_total{reason=\"no_answer_room\"}"], 1.0);
+    // The second's stream ends when its peer has taken note of the reply.
+    let mut streams = now["sotto_streams"];
+    while streams != 1.0 {
+        streams = metrics(admin).await["sotto_streams"];
+    }
+    gate.go_on();
+    assert_eq!(answers(first).await.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_is_ready_once_its_engine_was_right() {
+    let host = Host::start(Reference, proving());
+    let address = admin(&host.desk).await;
+    assert_eq!(until_status(address, "/readyz", 200).await.body, "ready\n");
+    assert_eq!(get(address, "/livez").await.body, "alive\n");
+    assert_eq!(get(address, "/startupz").await.body, "started\n");
+    assert_eq!(metrics(address).await["sotto_ready"], 1.0);
+    // An engine that answers, and wrong.
+    let (engine, mut gate) = gated();
+    let wrong = Host::start(engine, proving());
+    let address = admin(&wrong.desk).await;
+    assert_eq!(gate.began().await, 1);
+    let missing = "not ready\ngated has not given the right answer to a known query\n";
+    let seen = get(address, "/readyz").await;
+    assert_eq!((seen.status, &*seen.body), (503, missing));
+    gate.go_on();
+    let (peer, key) = (wrong.connect().await, bundle(1));
+    peer.bring(key.clone()).await;
+    gate.go_on();
+    // Answers of its own show that it lives, not that it is right.
+    let answers = peer.ask_batch(vec![query("0", &key, 0, 0)]).await;
+    assert_eq!(statuses(&answers), [("0", Status::ResponseSuccess)]);
+    let seen = get(address, "/readyz").await;
+    assert_eq!((seen.status, &*seen.body), (503, missing));
+    assert_eq!(metrics(address).await["sotto_ready"], 0.0);
+    assert_eq!(get(address, "/livez").await.status, 200);
+    assert!(get(address, "/status").await.body.contains(missing.lines().nth(1).unwrap()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn endpoints_answer_before_there_is_a_server() {
+    let desk = Arc::new(Desk::default());
+    let address = admin(&desk).await;
+    let opening = "starting: opening the database, 0 of 0 shards\n";
+    for path in ["/startupz", "/metrics"] {
+        let seen = get(address, path).await;
+        assert_eq!((seen.status, &*seen.body), (503, opening), "{path}");
+    }
+    desk.enter(Stage::Proving);
+    let seen = get(address, "/readyz").await;
+    let missing = "not ready\nthe server is starting: having engines prove themselves\n";
+    assert_eq!((seen.status, &*seen.body), (503, missing));
+    assert_eq!(get(address, "/livez").await.status, 200);
+    let page = get(address, "/status").await;
+    assert!(page.status == 200 && page.body.contains("having engines prove themselves"));
+    assert_eq!(get(address, "/").await.status, 404);
+    assert_eq!(post(address, "/reload").await.status, 501);
+    for listen in ["0.0.0.0:0", "[::]:0"] {
+        let bound = Admin::bind(listen.parse().unwrap(), AdminCallers::Loopback, desk.clone());
+        let error = bound.await.err().unwrap().to_string();
+        assert!(error.contains("is not a loopback address"), "{error}");
+    }
+    let anyone = Admin::bind("0.0.0.0:0".parse().unwrap(), AdminCallers::Anyone, desk).await;
+    assert_ne!(anyone.unwrap().local_addr().port(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_changes_something_is_asked_for_with_post_and_by_no_page() {
+    let host = Host::start(Reference, ServerBounds::default());
+    let address = admin(&host.desk).await;
+    for path in ["/reload", "/drain"] {
+        assert_eq!(get(address, path).await.status, 405, "{path}");
+        let headers = "Content-Length: 0\r\nOrigin: http://127.0.0.1:9464\r\n";
+        let seen = ask(address, &format!("POST {path}"), headers).await;
+        assert_eq!(seen.status, 403, "{path}: {}", seen.body);
+    }
+    for path in ["/livez", "/readyz", "/startupz", "/metrics", "/status"] {
+        assert_eq!(post(address, path).await.status, 405, "{path}");
+    }
+    let answers = std::sync::Mutex::new(vec![Err("the list is bad".to_owned()), Ok("done".into())]);
+    host.desk.on_reload(Box::new(move || {
+        let answer = answers.lock().unwrap().pop().unwrap();
+        Box::pin(async move { answer })
+    }));
+    let seen = [post(address, "/reload").await, post(address, "/reload").await];
+    assert_eq!(seen.each_ref().map(|seen| seen.status), [200, 500]);
+    assert_eq!(
+        seen.each_ref().map(|s| &*s.body),
+        ["done\n", "not all was read again: the list is bad\n"]
+    );
+    assert_eq!(get(address, "/readyz").await.status, 200);
+    // Leaving waits for what is in flight, and says so meanwhile.
+    let peer = host.connect().await;
+    let (_send, receive) = peer.open(&[0x80]).await;
+    until("the stream is open", || host.counters.streams.get() == 1).await;
+    assert_eq!(post(address, "/drain").await.status, 202);
+    let seen = until_status(address, "/readyz", 503).await;
+    assert_eq!(seen.body, "not ready\nthe server is leaving\n");
+    assert_eq!(metrics(address).await["sotto_draining"], 1.0);
+    assert!(get(address, "/status").await.body.contains(">leaving<"));
+    drop((peer, receive));
+    host.left().await;
+    assert_eq!(get(address, "/livez").await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_page_names_front_ends_and_no_address() {
+    let made = certificates::localhost().unwrap();
+    let known = KnownCallers::from_pem(made.ca_pem.as_bytes(), &"the test", None).unwrap();
+    let host = Host::start_for(Callers::Known(known), made, Reference, proving());
+    let address = admin(&host.desk).await;
+    let none = get(address, "/status").await;
+    assert!(none.body.contains("None is connected."), "{}", none.body);
+    let peer = host.connect_as(&host.certificates).await.unwrap();
+    let key = bundle(1);
+    peer.bring(key.clone()).await;
+    let asked = [query("0", &key, 0, 0), query("1", &key, SHARDS, 0)];
+    peer.ask_batch(asked.to_vec()).await;
+    until_status(address, "/readyz", 200).await;
+    let page = get(address, "/status").await;
+    assert!(page.head.contains("content-type: text/html; charset=utf-8"), "{}", page.head);
+    assert!(page.head.contains("content-security-policy: default-src 'none'"), "{}", page.head);
+    for part in [
+        ">ready<",
+        "epoch 4",
+        "<h3>reference</h3>",
+        "right about a known query 0\u{a0}s ago",
+        "<th>client.localhost</th><td>1</td><td>1</td>",
+        "<th>shard unknown</th><td>1</td>",
+    ] {
+        assert!(page.body.contains(part), "{part}: {}", page.body);
+    }
+    for address in ["127.0.0.1", &host.address.port().to_string()] {
+        assert!(!page.body.contains(address), "{address}: {}", page.body);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_certificate_that_is_served_now_says_when_it_expires() {
+    let host = Host::start(Reference, ServerBounds::default());
+    let address = admin(&host.desk).await;
+    let certificate = |year| {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let mut made = rcgen::CertificateParams::new(vec!["localhost".into()]).unwrap();
+        made.not_after = rcgen::date_time_ymd(year, 1, 1);
+        (made.self_signed(&key).unwrap().pem(), key.serialize_pem())
+    };
+    for (year, seconds) in [(2030, 1_893_456_000.0), (2001, 978_307_200.0)] {
+        let (pem, key) = certificate(year);
+        let identity = Identity::from_pem(&pem, &key).unwrap();
+        host.doorkeeper.change(identity, Callers::Loopback).unwrap();
+        let now = metrics(address).await;
+        assert_eq!(now["sotto_certificate_expiry_timestamp_seconds"], seconds);
+    }
+    assert!(get(address, "/status").await.body.contains("CERTIFICATE EXPIRED"));
+    // What cannot be used changes nothing.
+    let LocalCertificates { client_key, .. } = &host.certificates;
+    let mixed = Identity::from_pem(&certificate(2050).0, client_key).unwrap();
+    host.doorkeeper.change(mixed, Callers::Loopback).unwrap_err();
+    let now = metrics(address).await;
+    assert_eq!(now["sotto_certificate_expiry_timestamp_seconds"], 978_307_200.0);
+}
+
+/// Every line of the log is an object, and the last the program says before it leaves.
+#[test]
+fn the_program_says_where_its_endpoints_are_and_leaves_when_asked_there() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir(folder.path().join("db")).unwrap();
+    write_database(&folder.path().join("db"));
+    let made = sotto(folder.path(), &["cert", "--out", "."]).wait_with_output().unwrap();
+    assert!(made.status.success(), "{made:?}");
+    let mut server =
+        sotto(folder.path(), &[&SERVE[..], &["--log-format=json", "--engine=cpu"]].concat());
+    let mut line = String::new();
+    BufReader::new(server.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let lines = BufReader::new(server.stderr.take().unwrap()).lines().map(|line| {
+        let line = line.unwrap();
+        let said = serde_json::from_str(&line).unwrap_or(serde_json::Value::Null);
+        said["message"].as_str().unwrap_or_else(|| panic!("{line}")).to_owned()
+    });
+    let mut lines = lines.peekable();
+    let at = lines.find_map(|line| {
+        let at = line.strip_prefix("admin endpoints are at http://")?.strip_suffix("/status")?;
+        Some(at.parse::<SocketAddr>().unwrap())
+    });
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        until_status(at.unwrap(), "/readyz", 200).await;
+        let seen = post(at.unwrap(), "/reload").await;
+        let said = "certificates and callers were read again; epoch 4 is served as before\n";
+        assert_eq!(seen.body, said);
+        let now = metrics(at.unwrap()).await;
+        assert!(now["sotto_reloads_total{result=\"unchanged\"}"] >= 1.0, "{now:?}");
+        assert_eq!(post(at.unwrap(), "/drain").await.status, 202);
+    });
+    assert_eq!(lines.last().unwrap(), "left");
+    assert!(server.wait().unwrap().success());
+    let refused = |arguments: &[&str], expected: &str| {
+        let serve = SERVE.into_iter().filter(|argument| !argument.starts_with("--admin"));
+        let arguments: Vec<_> = serve.chain(arguments.iter().copied()).collect();
+        let ended = sotto(folder.path(), &arguments).wait_with_output().unwrap();
+        let error = String::from_utf8(ended.stderr).unwrap();
+        assert!(ended.status.code() == Some(2) && error.contains(expected), "{error}");
+    };
+    refused(&["--admin=0.0.0.0:0"], "is not a loopback address");
+    refused(&["--admin=9464"], "expected an address with a port");
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = format!("--admin={}", taken.local_addr().unwrap());
+    refused(&[&taken], "cannot listen on the admin address 127.0.0.1:");
+}
