@@ -54,7 +54,8 @@ serve() {
     shift
     rm -f "$scratch/listening"
     taskset -c 0 "$sotto" serve --db "$scratch/$name" --listen 127.0.0.1:0 --threads 1 \
-        --engine cpu --cert "$scratch/certs/server.pem" --key "$scratch/certs/server.key" "$@" \
+        --admin off --engine cpu --cert "$scratch/certs/server.pem" \
+        --key "$scratch/certs/server.key" "$@" \
         >"$scratch/listening" 2>"$out/$name-server.txt" &
     server=$!
     until grep -qs listening "$scratch/listening"; do

@@ -52,7 +52,7 @@ if [ "$small_shards" -gt 0 ]; then
     step verify-small "$sotto" verify "$scratch/small" --quiet
     "$sotto" cert --out "$scratch/certs" >/dev/null
     begin=$(date +%s.%N)
-    "$sotto" serve --db "$scratch/small" --listen 127.0.0.1:0 --cert "$scratch/certs/server.pem" \
+    "$sotto" serve --db "$scratch/small" --listen 127.0.0.1:0 --admin off --cert "$scratch/certs/server.pem" \
         --key "$scratch/certs/server.key" >"$scratch/serve.out" 2>"$scratch/serve.err" &
     server=$!
     until grep -q '^listening on' "$scratch/serve.out"; do kill -0 $server; done

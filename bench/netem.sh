@@ -16,7 +16,7 @@ if ! tc qdisc add dev lo root "$@" 2>tc.err; then
     exit 0
 fi
 rm -f listening
-"$sotto" serve --db db --listen 127.0.0.1:0 --engine cpu --cert certs/server.pem \
+"$sotto" serve --db db --listen 127.0.0.1:0 --admin off --engine cpu --cert certs/server.pem \
     --key certs/server.key >listening 2>log &
 server=$!
 trap 'kill $server 2>/dev/null || true' EXIT

@@ -43,7 +43,7 @@ impl Place {
         let listen = listen.to_string();
         let arguments =
             ["serve", "--db", "db", "--cert", "server.pem", "--key", "server.key", "--listen"];
-        let more = [&*listen, "--engine", "cpu", "--threads", "1"];
+        let more = [&*listen, "--engine", "cpu", "--threads", "1", "--admin", "off"];
         let through = through.iter().map(AsRef::<OsStr>::as_ref);
         let mut words = through.chain(program);
         let mut command = Command::new(words.next().unwrap());
