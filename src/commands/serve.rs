@@ -356,11 +356,12 @@ async fn serve(
     writeln!(output, "listening on {}", server.local_addr())
         .and_then(|()| output.flush())
         .map_err(|error| format!("cannot write to standard output: {error}"))?;
+    let asked = desk.clone();
     let told_to_leave = async move {
         tokio::select! {
             _ = interrupt.recv() => {}
             _ = terminate.recv() => {}
-            () = desk.told_to_leave() => {}
+            () = asked.told_to_leave() => {}
         }
     };
     let counters = server.work_counters();
@@ -374,6 +375,7 @@ async fn serve(
         device_failures = counters.device_failures.get(),
         "left"
     );
+    desk.replied().await;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -40,6 +40,8 @@ impl Families {
         self.counter("queries_admitted", help, &counters.queries_admitted);
         let help = "Queries taken out of the queue because their stream ended";
         self.counter("queries_cancelled", help, &counters.queries_cancelled);
+        let help = "Queries whose stream ended while an engine had them";
+        self.counter("queries_unclaimed", help, &counters.queries_unclaimed);
         let reasons = [
             ("queue_full", &counters.refused_queue_full),
             ("front_end_full", &counters.refused_front_end_full),

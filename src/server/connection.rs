@@ -101,11 +101,30 @@ pub(super) async fn serve(
         caller: front_end.as_ref().map_or(Caller { number, share: 1 }, |place| place.caller),
         quota: front_end.as_ref().and_then(|place| place.quota.clone()),
     });
-    while let Ok((send, receive)) = connection.accept_bi().await {
+    while let Some((send, receive)) = next_stream(&connection, &asker).await {
         let open = OpenStream::new(service.clone());
         let patience = service.bounds.stream_send_time_max;
         let replies = Replies { send, service: service.clone(), patience };
         tokio::spawn(serve_stream(open, asker.clone(), replies, receive));
+    }
+}
+
+/// The next stream that the peer opens. Whoever keeps a connection alive and asks nothing on it has
+/// its place taken by others.
+async fn next_stream(
+    connection: &Connection,
+    asker: &Arc<Asker>,
+) -> Option<(SendStream, RecvStream)> {
+    let limit = asker.service.bounds.idle_timeout;
+    loop {
+        if let Ok(opened) = timeout(limit, connection.accept_bi()).await {
+            return opened.ok();
+        }
+        // Each stream that is served has the asker too.
+        if Arc::strong_count(asker) == 1 {
+            connection.close(VarInt::from_u32(StreamCode::None.code()), b"idle");
+            return None;
+        }
     }
 }
 

@@ -48,6 +48,8 @@ pub(crate) fn client_config(
     let mut config = quinn::ClientConfig::new(Arc::new(tls));
     let mut transport = quinn::TransportConfig::default();
     transport.stream_receive_window(window.into());
+    // As often as no test is idle for: what is silent for too long is for a server to end.
+    transport.keep_alive_interval(Some(Duration::from_millis(100)));
     config.transport_config(Arc::new(transport));
     config
 }

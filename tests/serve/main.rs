@@ -239,6 +239,21 @@ async fn a_peer_that_reads_slowly_is_given_up_in_the_end() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_is_kept_alive_and_asks_nothing_is_ended() {
+    let (engine, gate) = gated();
+    let idle_timeout = Duration::from_millis(500);
+    let host = Host::start(engine, ServerBounds { idle_timeout, ..Default::default() });
+    let (idle, busy, key) = (host.connect().await, host.connect().await, bundle(1));
+    busy.bring(key.clone()).await;
+    let asked = busy.send_batch(vec![query("0", &key, 0, 0)]).await;
+    let ended = tokio::time::timeout(PATIENCE, idle.connection.closed()).await.unwrap();
+    assert!(matches!(ended, quinn::ConnectionError::ApplicationClosed(_)), "{ended}");
+    // Who waits for an answer asks something.
+    gate.go_on();
+    assert_eq!(answers(asked).await[0].response_status, Status::ResponseSuccess.code());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn handshakes_that_never_end_leave_room_for_others() {
     let host = Host::start(Reference, ServerBounds { handshakes_max: 2, ..Default::default() });
     let _knocked = [host.knock().await, host.knock().await, host.knock().await];

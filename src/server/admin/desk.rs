@@ -7,12 +7,13 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Instant;
 
-use tokio::sync::watch;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::sync::{Semaphore, watch};
+use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::super::now::Readiness;
 use super::super::{Server, Service};
 use super::rates::{SAMPLE_EVERY, Sample, Samples};
+use crate::limits;
 use crate::metrics::Metrics;
 use crate::shard::Opening;
 
@@ -38,6 +39,8 @@ pub struct Desk {
     server: OnceLock<Watched>,
     reload: OnceLock<Reload>,
     leave: watch::Sender<bool>,
+    /// Free places for connections.
+    pub(super) places: Arc<Semaphore>,
 }
 
 /// A server that listens.
@@ -55,6 +58,7 @@ impl Default for Desk {
             server: OnceLock::new(),
             reload: OnceLock::new(),
             leave: watch::Sender::new(false),
+            places: Arc::new(Semaphore::new(limits::ADMIN_CONNECTIONS_MAX)),
         }
     }
 }
@@ -89,6 +93,13 @@ impl Desk {
         let mut leave = self.leave.subscribe();
         // The sender is ours: it is not gone.
         let _ = leave.wait_for(|&leave| leave).await;
+    }
+
+    /// Waits until whoever asked something has the reply, but not long: the process may end then.
+    pub async fn replied(&self) {
+        // All but the one that is for the next.
+        let others = limits::ADMIN_CONNECTIONS_MAX as u32 - 1;
+        let _ = timeout(limits::CLOSE_TIMEOUT, self.places.acquire_many(others)).await;
     }
 
     pub(super) fn leave(&self) {

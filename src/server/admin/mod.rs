@@ -105,7 +105,7 @@ impl Admin {
             .with_state(desk.clone());
         tokio::join!(desk.take_samples(), async {
             // Says that it never ends.
-            let _ = axum::serve(ShortLived::new(listener), router).await;
+            let _ = axum::serve(ShortLived::new(listener, desk.places.clone()), router).await;
         });
     }
 }

@@ -21,8 +21,8 @@ pub(super) struct ShortLived {
 }
 
 impl ShortLived {
-    pub(super) fn new(listener: TcpListener) -> Self {
-        let places = Arc::new(Semaphore::new(limits::ADMIN_CONNECTIONS_MAX));
+    /// Each connection takes one of these places, and one is for the next.
+    pub(super) fn new(listener: TcpListener, places: Arc<Semaphore>) -> Self {
         Self { listener, places }
     }
 }
@@ -106,7 +106,8 @@ mod tests {
     async fn one_more_connection_waits_for_a_place_and_none_stays_for_long() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let mut listener = ShortLived::new(listener);
+        let mut listener =
+            ShortLived::new(listener, Arc::new(Semaphore::new(limits::ADMIN_CONNECTIONS_MAX)));
         let (mut peers, mut accepted) = (Vec::new(), Vec::new());
         for _ in 0..limits::ADMIN_CONNECTIONS_MAX {
             peers.push(TcpStream::connect(address).await.unwrap());
