@@ -168,8 +168,9 @@ pub struct Admitted<T> {
     caller: Caller,
     bytes: usize,
     scan_bytes: u64,
-    arrived: Instant,
     deadline: Instant,
+    /// When it was admitted.
+    pub arrived: Instant,
     /// Who may take it.
     pub route: Route,
     /// What was admitted.

@@ -107,8 +107,6 @@ struct Waiting {
     job: Job,
     /// Who would have taken it when it came.
     first: Option<Taker>,
-    /// When it came.
-    admitted: Instant,
 }
 
 struct State {
@@ -175,7 +173,7 @@ impl Shared {
     /// Takes note of how long a query waited, the first time it is handed out.
     fn handed_out(&self, now: Instant, query: &Admitted<Waiting>) {
         if query.route == Route::Any {
-            let waited = now.saturating_duration_since(query.item.admitted);
+            let waited = now.saturating_duration_since(query.arrived);
             self.counters.queue_time.add(waited);
         }
     }
@@ -214,8 +212,7 @@ impl Queue {
             first = placement.taker(now, asked, presence);
         }
         let nobody_looks = schedule.queued() == 0;
-        let admitted =
-            schedule.admit(now, arrival.map(|job| Waiting { job, first, admitted: now }));
+        let admitted = schedule.admit(now, arrival.map(|job| Waiting { job, first }));
         drop(state);
         self.shared.wake(|taker| nobody_looks || first == Some(taker));
         admitted.map_err(|overloaded| overloaded.map(|waiting| waiting.job))
