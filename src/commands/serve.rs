@@ -301,22 +301,20 @@ struct Again {
 impl Again {
     /// What came of it is in the log, too.
     async fn read(&self) -> Result<String, String> {
-        let changed = self.door.read_again(&self.keeper);
+        let door = match self.door.read_again(&self.keeper) {
+            Ok(()) => Ok("certificates and callers were read again".to_owned()),
+            Err(error) => Err(format!("certificates and callers: {error}")),
+        };
         let database = match self.reloader.reload().await {
             Ok(Reloaded::Changed { epoch, .. }) => Ok(format!("epoch {epoch} is served now")),
             Ok(Reloaded::Unchanged { epoch }) => Ok(format!("epoch {epoch} is served as before")),
-            Err(error) => Err(error.to_string()),
+            Err(error) => Err(format!("the database: {error}")),
         };
-        match (changed, database) {
-            (Ok(()), Ok(said)) => Ok(format!("certificates and callers were read again; {said}")),
-            (Ok(()), Err(error)) => {
-                Err(format!("certificates and callers were read again; the database: {error}"))
-            }
-            (Err(error), Ok(said)) => Err(format!("certificates and callers: {error}; {said}")),
-            (Err(error), Err(other)) => {
-                Err(format!("certificates and callers: {error}; the database: {other}"))
-            }
-        }
+        let both_done = door.is_ok() && database.is_ok();
+        let (Ok(door) | Err(door)) = door;
+        let (Ok(database) | Err(database)) = database;
+        let said = format!("{door}; {database}");
+        if both_done { Ok(said) } else { Err(said) }
     }
 
     fn watch(self, desk: &Desk, mut hangup: Signal) {
