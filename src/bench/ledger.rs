@@ -199,7 +199,7 @@ fn micros(duration: Duration) -> u64 {
 }
 
 /// Half of the 95% confidence intervals over windows, as shares of the means.
-#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Intervals {
     /// Of the windows' 99th percentiles of latency.
     pub p99: Option<f64>,

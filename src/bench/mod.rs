@@ -13,6 +13,7 @@
 mod arrivals;
 mod ledger;
 mod prepare;
+pub mod record;
 mod report;
 mod run;
 mod search;
@@ -23,7 +24,9 @@ use std::time::Duration;
 pub use arrivals::{Arrivals, Trace};
 pub use ledger::Intervals;
 pub use prepare::{Popularity, Records};
-pub use report::{HEADING, Machine, Prepared, Quantiles, Report, Row, SCHEMA, ServerFacts, Trial};
+pub use report::{
+    HEADING, Prepared, Quantiles, Report, Row, SCHEMA, ServerFacts, ServerSide, Trial,
+};
 pub use search::Limit;
 pub use verify::Counts;
 
@@ -31,6 +34,7 @@ use crate::client::{ClientError, Options};
 use crate::limits;
 use crate::scheme::SecretError;
 use ledger::Measure;
+use record::Head;
 use run::Rig;
 
 /// Rates shown beside the limit, as multiples of it.
@@ -180,6 +184,7 @@ pub async fn load(
     shown: &mut dyn FnMut(&Trial),
 ) -> Result<Report, LoadError> {
     options.check()?;
+    let head = Head::new(SCHEMA);
     let (Goal::Rate(rate) | Goal::Limit(rate)) = goal;
     LoadOptions::check_rate(rate)?;
     let (seed, objective_ms) = (options.seed, options.objective.as_secs_f64() * 1e3);
@@ -202,7 +207,5 @@ pub async fn load(
         run(factor).await?;
     }
     rig.close().await;
-    let (command_line, machine) = (Vec::new(), Machine::default());
-    let schema = SCHEMA;
-    Ok(Report { schema, command_line, seed, machine, server, objective_ms, trials, limit })
+    Ok(Report { head, seed, server, objective_ms, trials, limit })
 }

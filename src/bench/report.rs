@@ -9,27 +9,25 @@ use std::time::{Duration, SystemTime};
 use hdrhistogram::Histogram;
 use hdrhistogram::serialization::V2DeflateSerializer;
 use hdrhistogram::serialization::interval_log::{IntervalLogWriterBuilder, Tag};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::ledger::{GOOD_SHARE_MIN, Intervals, LATE_SHARE_MAX, Measure, Window};
+use super::record::{Head, ShapeFacts};
 use super::search::{Limit, Verdict};
 use super::verify::Counts;
 use crate::wire::PublicParameters;
 
 /// Name and version of the JSON's form.
-pub const SCHEMA: &str = "sotto-bench-load/1";
+pub const SCHEMA: &str = "sotto-bench-load/2";
 
 /// Everything a command found.
-#[derive(Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Report {
-    /// [`SCHEMA`].
-    pub schema: &'static str,
-    /// As it was typed.
-    pub command_line: Vec<String>,
+    /// Its form, [`SCHEMA`], and the machine: the generator's.
+    #[serde(flatten)]
+    pub head: Head,
     /// Of arrivals, shards and keys; never of secrets.
     pub seed: u64,
-    /// Where the generator ran.
-    pub machine: Machine,
     /// What the server serves.
     pub server: ServerFacts,
     /// Answers within this are good.
@@ -40,60 +38,27 @@ pub struct Report {
     pub limit: Option<Limit>,
 }
 
-/// Where the generator ran.
-#[derive(Serialize, Default)]
-pub struct Machine {
-    /// Its processor's name.
-    pub cpu: Option<String>,
-    /// Processors this process may use.
-    pub cpus: usize,
-    /// Name and release of the system.
-    pub kernel: Option<String>,
-    /// /proc/loadavg before the runs.
-    pub load: Option<String>,
-    /// Commit of the checkout that the program lies in, with `+` where that was changed.
-    pub commit: Option<String>,
-}
-
 /// The server's public parameters.
-#[derive(Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServerFacts {
     /// Version of the content.
     pub epoch: u64,
     /// Shards.
     pub shards: u32,
-    /// Records a shard that its shape is meant for.
-    pub records_per_shard: u64,
-    /// Packs a shard.
-    pub packs: usize,
-    /// Rows a pack.
-    pub pack_rows: usize,
-    /// Columns of a matrix.
-    pub columns: usize,
-    /// Bytes of a value field.
-    pub value_len: usize,
-    /// Bytes of a query's vector.
-    pub query_bytes: usize,
+    /// Of each.
+    #[serde(flatten)]
+    pub shape: ShapeFacts,
 }
 
 impl ServerFacts {
     pub(super) fn of(parameters: &PublicParameters) -> Self {
-        let shape = parameters.shape();
-        Self {
-            epoch: parameters.epoch(),
-            shards: parameters.shard_count(),
-            records_per_shard: shape.records_expected(),
-            packs: shape.packs(),
-            pack_rows: shape.pack_rows(),
-            columns: shape.columns(),
-            value_len: shape.value_len(),
-            query_bytes: shape.query_bytes(),
-        }
+        let shape = ShapeFacts::of(parameters.shape());
+        Self { epoch: parameters.epoch(), shards: parameters.shard_count(), shape }
     }
 }
 
 /// Quantiles of a latency, in milliseconds.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Quantiles {
     /// Half are faster.
     pub p50: f64,
@@ -116,7 +81,7 @@ impl Quantiles {
 }
 
 /// One window of a run.
-#[derive(Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Row {
     /// Seconds from the end of warming up to its beginning.
     pub begin_s: f64,
@@ -139,7 +104,7 @@ pub struct Row {
 }
 
 /// One run at one rate.
-#[derive(Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Trial {
     /// Queries a second that were planned.
     pub rate: f64,
@@ -148,7 +113,7 @@ pub struct Trial {
     /// Whether at least 99% of the queries were answered within the objective.
     pub within: bool,
     /// Why it ended when it did.
-    pub ended: &'static str,
+    pub ended: String,
     /// Seconds measured, without warming up.
     pub seconds: f64,
     /// Queries planned in them.
@@ -173,6 +138,8 @@ pub struct Trial {
     pub verified: Counts,
     /// Queries made before it began, the bytes of all in memory, and the seconds that took.
     pub prepared: Prepared,
+    /// What the server says of the same time, where it was asked (`--metrics`).
+    pub server: Option<ServerSide>,
     /// The windows.
     pub windows: Vec<Row>,
     /// Length of a window and the latencies of each, for the HDR log.
@@ -180,8 +147,35 @@ pub struct Trial {
     histograms: (Duration, Vec<Histogram<u64>>),
 }
 
+/// What a server's own metrics say of the time that was measured.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct ServerSide {
+    /// Between the two times it was asked.
+    pub seconds: f64,
+    /// Processor time of its process in them, of all threads.
+    pub cpu_seconds: f64,
+    /// Queries it answered in them.
+    pub answers: u64,
+    /// Passes over a shard that answered them.
+    pub passes: u64,
+    /// Queries a pass, the mean.
+    pub batch_mean: f64,
+    /// From admission to an engine, the mean of a query; milliseconds.
+    pub queue_ms: f64,
+    /// Scanning, of all threads together, a query's part.
+    pub scan_ms: f64,
+    /// Packing, of all threads together, a query's part.
+    pub pack_ms: f64,
+    /// From a reply's encoding until its stream took all of it, the mean.
+    pub send_ms: f64,
+    /// From a request read to its reply written, the mean.
+    pub answer_ms: f64,
+    /// Of its process, at the end.
+    pub resident_memory_bytes: u64,
+}
+
 /// What was made before a run.
-#[derive(Debug, Clone, Copy, Serialize)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub struct Prepared {
     /// Queries in stock.
     pub queries: u64,
@@ -196,6 +190,7 @@ pub(super) struct TrialEnd {
     pub(super) ended: &'static str,
     pub(super) prepared: Prepared,
     pub(super) verified: Counts,
+    pub(super) server: Option<ServerSide>,
 }
 
 impl Trial {
@@ -213,7 +208,7 @@ impl Trial {
             rate,
             invalid: invalid(&all, measure, late_share),
             within: good_share >= GOOD_SHARE_MIN,
-            ended: end.ended,
+            ended: end.ended.into(),
             seconds,
             planned: all.planned,
             throughput: per_second(all.came),
@@ -226,6 +221,7 @@ impl Trial {
             lag_max_ms,
             verified: end.verified,
             prepared: end.prepared,
+            server: end.server,
             windows: windows.iter().enumerate().map(|(at, w)| row(at, w, measure)).collect(),
             histograms: (measure.window, windows.into_iter().map(|w| w.latency).collect()),
         }

@@ -126,7 +126,7 @@ impl Rig {
         finished.recv().await; // none: every exchange has dropped its sender
         let verifier = self.verifier.clone();
         let verified: Counts = blocking(move || verifier.take()).await?;
-        let end = TrialEnd { ended, prepared, verified };
+        let end = TrialEnd { ended, prepared, verified, server: None };
         Ok(Trial::new(rate, measure, ledger.close(until), end))
     }
 }

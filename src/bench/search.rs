@@ -17,7 +17,7 @@ pub(super) enum Verdict {
 }
 
 /// Where the walk ended.
-#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Limit {
     /// Highest rate that was within the objective, in queries a second.
     pub rate: f64,

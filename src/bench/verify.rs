@@ -17,7 +17,7 @@ use crate::scheme::hint_digest;
 use crate::wire::message::ReplyBody;
 
 /// What came of the sample.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Counts {
     /// Decoded, and as they must be.
     pub right: u64,

@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::thread::{CpuSet, sched_setaffinity};
 use sotto::bench::{
-    Arrivals, Goal, HEADING, LoadOptions, Machine, Popularity, Prepared, Records, Trial, load,
+    Arrivals, Goal, HEADING, LoadOptions, Popularity, Prepared, Records, Trial, load,
 };
 use sotto::limits;
 
@@ -114,7 +114,6 @@ pub(crate) fn run(args: Args) -> Ended {
         list.iter().for_each(|&cpu| set.set(cpu));
         sched_setaffinity(None, &set).map_err(|error| format!("--cpus: {error}"))?;
     }
-    let machine = machine();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let report = runtime.block_on(async {
         let (options, goal) = plan(&args).await?;
@@ -124,9 +123,7 @@ pub(crate) fn run(args: Args) -> Ended {
         let mut shown = |trial: &Trial| drop(say(&trial.line()));
         Ok::<_, Box<dyn std::error::Error>>(load(options, goal, &mut shown).await?)
     });
-    let mut report = report?;
-    report.command_line = std::env::args().collect();
-    report.machine = machine;
+    let report = report?;
     let most = report.trials.iter().map(|trial| trial.prepared).max_by_key(|made| made.bytes);
     if let Some(Prepared { queries, bytes, .. }) = most {
         say(&format!("\nmade ahead of a run: up to {queries} queries, {} MiB", bytes >> 20))?;
@@ -263,31 +260,6 @@ fn cpus(text: &str) -> Result<CpuList, String> {
         list.extend(first..=last);
     }
     Ok(CpuList(list))
-}
-
-fn machine() -> Machine {
-    let read = |path: &str| std::fs::read_to_string(path).ok();
-    let info = read("/proc/cpuinfo").unwrap_or_default();
-    let cpu = info.lines().find(|line| line.starts_with("model name"));
-    Machine {
-        cpu: cpu.and_then(|line| Some(line.split_once(':')?.1.trim().to_owned())),
-        cpus: std::thread::available_parallelism().map_or(0, usize::from),
-        kernel: read("/proc/sys/kernel/osrelease").map(|release| release.trim().to_owned()),
-        load: read("/proc/loadavg").map(|load| load.trim().to_owned()),
-        commit: commit(),
-    }
-}
-
-/// The commit of the checkout that this program lies in, `+` appended where that was changed.
-fn commit() -> Option<String> {
-    let program = std::env::current_exe().ok()?;
-    let git = std::process::Command::new("git")
-        .current_dir(program.parent()?)
-        .args(["describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=+"])
-        .output()
-        .ok()?;
-    let text = String::from_utf8(git.stdout).ok()?.trim().to_owned();
-    (git.status.success() && !text.is_empty()).then_some(text)
 }
 
 #[cfg(test)]
