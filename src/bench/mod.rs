@@ -14,6 +14,7 @@
 mod arrivals;
 mod endpoint;
 mod ledger;
+mod operations;
 mod prepare;
 pub mod record;
 mod report;
@@ -27,6 +28,7 @@ use std::time::Duration;
 pub use arrivals::{Arrivals, Trace};
 pub use endpoint::Endpoint;
 pub use ledger::Intervals;
+pub use operations::{OperationError, OperationOptions, Usage, build, build_once, reload, startup};
 pub use prepare::{Popularity, Records};
 pub use report::{
     HEADING, Prepared, Quantiles, Report, Row, SCHEMA, ServerFacts, ServerSide, Trial,
