@@ -50,7 +50,7 @@ const OWNERS: [(&str, &[&str]); 25] = [
     ("prometheus", &["metrics"]),
     ("clap", &["commands", "main"]),
     ("strsim", &["commands"]),
-    ("toml", &["commands"]),
+    ("toml", &["bench", "commands"]),
     ("hdrhistogram", &["bench"]),
     ("tokio", &["worker", "server", "client", "bench", "commands", "main"]),
     ("rayon", &["scheme", "keyword", "shard", "build", "engine"]),

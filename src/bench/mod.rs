@@ -12,6 +12,7 @@
 
 mod arrivals;
 mod ledger;
+pub mod plan;
 mod prepare;
 pub mod record;
 mod report;
