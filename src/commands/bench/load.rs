@@ -4,9 +4,7 @@
 //! Standard output gets a table, a line a run. Exit code 0: every run was valid and no answer
 //! wrong; 1: not so; 2: an error.
 
-use std::fs::File;
-use std::io::{self, BufWriter, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -16,24 +14,13 @@ use sotto::bench::{
 };
 use sotto::limits;
 
-use super::Ended;
-use super::lookup::ServerArgs;
-
-/// Measure a server.
-#[derive(clap::Args)]
-pub(crate) struct Args {
-    #[command(subcommand)]
-    what: What,
-}
-
-#[derive(clap::Subcommand)]
-enum What {
-    Load(Box<LoadArgs>),
-}
+use super::{say, write};
+use crate::commands::Ended;
+use crate::commands::lookup::ServerArgs;
 
 /// Send queries at a planned rate, whatever the server does, and measure what comes of them.
 #[derive(clap::Args)]
-struct LoadArgs {
+pub(super) struct Args {
     #[command(flatten)]
     server: ServerArgs,
     /// Queries a second; with --find-limit, the rate to begin at. A trace has its own.
@@ -106,8 +93,7 @@ struct LoadArgs {
 /// Rate a search begins at.
 const FIRST_RATE: f64 = 50.0;
 
-pub(crate) fn run(args: Args) -> Ended {
-    let What::Load(args) = args.what;
+pub(super) fn run(args: Args) -> Ended {
     if let Some(CpuList(list)) = &args.cpus {
         // Before any thread is started: they inherit it.
         let mut set = CpuSet::new();
@@ -146,7 +132,7 @@ pub(crate) fn run(args: Args) -> Ended {
     Ok(if report.is_sound() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-async fn plan(args: &LoadArgs) -> Result<(LoadOptions, Goal), Box<dyn std::error::Error>> {
+async fn plan(args: &Args) -> Result<(LoadOptions, Goal), Box<dyn std::error::Error>> {
     let mut client = args.server.options().await?;
     client.deadline = args.deadline.unwrap_or_default();
     let own = args.arrivals.frames_per_second().map(|frames| frames * args.batch as f64);
@@ -174,7 +160,7 @@ async fn plan(args: &LoadArgs) -> Result<(LoadOptions, Goal), Box<dyn std::error
     Ok((options, goal))
 }
 
-fn header(args: &LoadArgs, options: &LoadOptions, goal: Goal) -> String {
+fn header(args: &Args, options: &LoadOptions, goal: Goal) -> String {
     let arrivals = match &args.arrivals {
         Arrivals::Poisson => "Poisson arrivals".to_owned(),
         Arrivals::Constant => "constant arrivals".to_owned(),
@@ -201,25 +187,6 @@ fn header(args: &LoadArgs, options: &LoadOptions, goal: Goal) -> String {
         args.verify * 1e2,
         args.memory,
     )
-}
-
-fn say(text: &str) -> io::Result<()> {
-    let mut out = io::stdout().lock();
-    writeln!(out, "{text}")?;
-    out.flush()
-}
-
-fn write(
-    path: Option<&Path>,
-    content: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,
-) -> Result<(), String> {
-    let Some(path) = path else { return Ok(()) };
-    let written = File::create(path).and_then(|file| {
-        let mut out = BufWriter::new(file);
-        content(&mut out)?;
-        out.flush()
-    });
-    written.map_err(|error| format!("{}: {error}", path.display()))
 }
 
 /// `500ms` or `2s`.

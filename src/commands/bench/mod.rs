@@ -1,0 +1,117 @@
+//! `sotto bench`: measures this machine, its files and servers. A file a sub-command; what they
+//! find is of [`sotto::bench::record`].
+
+mod load;
+
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use sotto::bench::record::Head;
+
+use super::Ended;
+
+/// Measure this machine, its files and servers.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(clap::Subcommand)]
+enum What {
+    Load(Box<load::Args>),
+}
+
+pub(crate) fn run(args: Args) -> Ended {
+    match args.what {
+        What::Load(args) => load::run(*args),
+    }
+}
+
+/// Where records lie, below the top of a checkout.
+const RECORDS: &str = "bench/record";
+
+/// Where a record goes that was told no other place: in a checkout to its machine's folder of the
+/// day, else to the current folder. Never where there is one already.
+#[allow(dead_code, reason = "the commands that keep records come next")]
+fn record_path(kind: &str, head: &Head) -> PathBuf {
+    record_path_in(Path::new(""), kind, head)
+}
+
+fn record_path_in(folder: &Path, kind: &str, head: &Head) -> PathBuf {
+    let records = folder.join(RECORDS);
+    let stem = if records.is_dir() {
+        let day = head.date.as_deref().and_then(|date| date.get(..10)).unwrap_or("undated");
+        records.join(format!("{day}-{}", head.machine.slug())).join(kind)
+    } else {
+        folder.join(format!("sotto-bench-{kind}"))
+    };
+    let numbered = |number: u32| match number {
+        1 => stem.with_added_extension("json"),
+        _ => PathBuf::from(format!("{}-{number}.json", stem.display())),
+    };
+    let free = |path: &PathBuf| !path.exists();
+    (1..).map(numbered).find(free).unwrap_or_else(|| numbered(1))
+}
+
+/// Writes a record as JSON and its table beside it, in a file that ends in `.txt`.
+#[allow(dead_code, reason = "the commands that keep records come next")]
+fn keep(path: &Path, record: &impl Serialize, table: &str) -> Result<(), String> {
+    let failed = |error| format!("{}: {error}", path.display());
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder).map_err(failed)?;
+    }
+    write(Some(path), |out| {
+        serde_json::to_writer_pretty(&mut *out, record)?;
+        out.write_all(b"\n")
+    })?;
+    write(Some(&path.with_extension("txt")), |out| out.write_all(table.as_bytes()))
+}
+
+/// One line of what is found, as soon as it is.
+fn say(text: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    writeln!(out, "{text}")?;
+    out.flush()
+}
+
+fn write(
+    path: Option<&Path>,
+    content: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,
+) -> Result<(), String> {
+    let Some(path) = path else { return Ok(()) };
+    let written = File::create(path).and_then(|file| {
+        let mut out = BufWriter::new(file);
+        content(&mut out)?;
+        out.flush()
+    });
+    written.map_err(|error| format!("{}: {error}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_has_a_place_of_its_own() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut head = Head::new("sotto-bench-kernel/1");
+        let outside = record_path_in(folder.path(), "kernel", &head);
+        assert_eq!(outside, folder.path().join("sotto-bench-kernel.json"));
+        fs::create_dir_all(folder.path().join(RECORDS)).unwrap();
+        head.date = Some("2026-11-28T18:00:35Z".into());
+        head.machine.cpu = Some("AMD EPYC 7.5".into());
+        head.machine.logical_cpus = 2;
+        let below = folder.path().join(RECORDS).join("2026-11-28-amd-epyc-7-5-2-cores");
+        let path = record_path_in(folder.path(), "kernel", &head);
+        assert_eq!(path, below.join("kernel.json"));
+        keep(&path, &head, "a table\n").unwrap();
+        assert_eq!(fs::read_to_string(below.join("kernel.txt")).unwrap(), "a table\n");
+        let text = fs::read_to_string(&path).unwrap();
+        assert_eq!(serde_json::from_str::<Head>(&text).unwrap(), head);
+        let second = record_path_in(folder.path(), "kernel", &head);
+        assert_eq!(second, below.join("kernel-2.json"));
+    }
+}
