@@ -65,9 +65,14 @@ pub(super) fn not_measured(
             number(an_hour)
         ),
     ));
+    if affordable <= 0.0 {
+        return GpuPlan::NotMeasured { why: why.into(), figures };
+    }
     let most = scenario.utilisation_max;
-    let verdict = if affordable < holding || a_gpu < 1.0 {
-        format!("; but {} are needed to hold the shards: dearer at any speed", number(holding))
+    let verdict = if a_gpu < 1.0 {
+        "; but no GPU holds a shard".to_owned()
+    } else if affordable < holding {
+        format!("; but the shards take {}: dearer at any speed", number(holding))
     } else {
         String::new()
     };

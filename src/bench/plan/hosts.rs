@@ -3,8 +3,9 @@
 
 use super::basis::{Basis, number};
 use super::batch::State;
+use super::bundles::distinct;
 use super::day::Day;
-use super::measured::{Cost, Known, Measured};
+use super::measured::{Cost, Measured, Outside};
 use super::sizing::{Fleet, Sizing};
 use super::{Figure, HostPlan, Need, Point, Prices, Resource, Scenario};
 
@@ -24,8 +25,8 @@ pub(super) struct Plans<'a> {
     pub(super) cost: &'a Cost,
     /// How fast a shard can be read.
     pub(super) reading: Basis,
-    /// Time of a query outside its pass, at the bytes of `outside_bytes`.
-    pub(super) outside: Option<Known>,
+    /// Time of queries beside their passes.
+    pub(super) outside: Option<Outside>,
     pub(super) day: Day,
 }
 
@@ -40,7 +41,11 @@ impl Plans<'_> {
         let whole = self.sizing.fleet(hosts as f64)?;
         let needs = self.needs(&fleet);
         let binds = needs.first()?.resource;
-        let basis = self.basis().and(&self.needs_basis(binds));
+        // What might bind in place of it, were it half as much again as told.
+        let near = needs.iter().filter(|need| 2.0 * need.hosts.value >= needs[0].hosts.value);
+        let basis = near.fold(Basis::default(), |all, need| {
+            all.and(&self.needs_basis(need.resource))
+        });
         let hosts_figure = basis.figure(
             "hosts",
             hosts as f64,
@@ -184,16 +189,19 @@ impl Plans<'_> {
 
     fn batch(&self, name: &str, fleet: &Fleet, rate: f64) -> Figure {
         let state = self.sizing.at(fleet, rate);
-        self.basis().figure(
-            name,
-            state.batch,
-            "",
-            format!(
-                "where a batch takes as long as it takes to come: {} a second over {} shards a host",
-                number(rate),
-                number(fleet.resident)
-            ),
-        )
+        let (rate, pass) = (rate / fleet.engines, fleet.engine.pass_time(state.batch) * 1e3);
+        let comes = format!(
+            "{} a second * {} ms a pass over one of {} shards",
+            number(rate),
+            number(pass),
+            number(fleet.resident)
+        );
+        let formula = if state.batch > 1.0 {
+            format!("as many as come while so many are computed: {comes}")
+        } else {
+            format!("one, for less than one comes while it is computed: {comes}")
+        };
+        self.basis().figure(name, state.batch, "", formula)
     }
 
     fn capacity(&self, fleet: &Fleet) -> Figure {
@@ -316,9 +324,11 @@ impl Plans<'_> {
                 fleet.bytes_in,
                 "",
                 format!(
-                    "{} a query + {} a bundle / {} queries * its hosts",
+                    "{} a query + {} a bundle * {} hosts that its {} queries go to / {}",
                     self.sizing.shape.query_bytes,
                     self.sizing.shape.bundle_bytes,
+                    number(distinct(self.sizing.queries_a_bundle, fleet.hosts)),
+                    number(self.sizing.queries_a_bundle),
                     number(self.sizing.queries_a_bundle)
                 ),
             ),
@@ -328,7 +338,7 @@ impl Plans<'_> {
                 "time of a look-up beside its pass",
                 fleet.outside * 1e3,
                 "core-ms",
-                outside.formula.clone(),
+                format!("{} * {} bytes in", outside.formula, number(fleet.bytes_in)),
             ));
         }
         figures.extend(self.epochs(fleet));
@@ -433,7 +443,10 @@ impl Plans<'_> {
         scenario.epochs_in_memory = 3.0 - scenario.epochs_in_memory;
         let epochs = Sizing { scenario: &scenario, ..self.sizing.clone() };
         let how = format!("epochs_in_memory = {}", scenario.epochs_in_memory);
-        say(format!("if {} epochs are in memory at once", scenario.epochs_in_memory), &epochs, how);
+        say(format!("if epochs in memory are {}", scenario.epochs_in_memory), &epochs, how);
+        let mut starved = self.sizing.clone();
+        starved.engine.reading *= 2.0;
+        say("if memory gives half the bytes a second".into(), &starved, "reading * 2".into());
         figures
     }
 

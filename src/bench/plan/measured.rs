@@ -5,6 +5,8 @@
 //! shape is nearest is taken; where it is another shape, each stage is scaled by what it works on,
 //! and said to be extrapolated.
 
+use std::collections::BTreeMap;
+
 use super::basis::{Basis, number};
 use super::batch::Curve;
 use super::{Host, PlanError, Used};
@@ -34,6 +36,14 @@ pub(super) struct Cost {
     pub(super) cores: f64,
     /// Core time of a query on twice as many cores, where that was measured.
     pub(super) doubling: Option<f64>,
+}
+
+/// What queries take beside passes, in core-seconds for each byte that they bring.
+pub(super) struct Outside {
+    pub(super) a_byte: f64,
+    pub(super) basis: Basis,
+    /// How that came about.
+    pub(super) formula: String,
 }
 
 /// Something measured and what it stands on.
@@ -243,8 +253,8 @@ impl<'a> Measured<'a> {
         })
     }
 
-    /// Core-seconds of a query beside its pass, of a query that brings so many bytes.
-    pub(super) fn outside(&self, bytes_in: f64) -> Option<Known> {
+    /// What queries that bring so many bytes take beside their passes.
+    pub(super) fn outside(&self, bytes_in: f64) -> Option<Outside> {
         let mut loads = Vec::new();
         for (path, report, here) in self.all(|record| match record {
             Record::Load(report) => Some(&**report),
@@ -259,23 +269,23 @@ impl<'a> Measured<'a> {
             loads.into_iter().min_by(|a, b| far(a.1).total_cmp(&far(b.1)))?;
         let engine = server.scan_ms + server.pack_ms + self.beside_stages(report, server);
         let cpu = server.cpu_seconds * 1e3 / server.answers as f64;
-        let measured = (cpu - engine).max(0.0);
-        let scale = bytes_in / load_bytes_in(report);
-        let mut basis = Basis::of([
-            format!("{path}: trials[rate={:.1}].server.cpu_seconds, .answers, .scan_ms, .pack_ms", trial.rate),
-        ]);
-        basis = self.elsewhere(basis, &report.head, here);
-        if (scale - 1.0).abs() > 0.05 {
+        let measured = (cpu - engine).max(0.0) / 1e3;
+        let of_bytes = load_bytes_in(report);
+        let basis = Basis::of([format!(
+            "{path}: trials[rate={:.1}].server.cpu_seconds, .answers, .scan_ms, .pack_ms",
+            trial.rate
+        )]);
+        let mut basis = self.elsewhere(basis, &report.head, here);
+        if (bytes_in / of_bytes - 1.0).abs() > 0.05 {
             basis = basis.guess("time beside passes scaled by the bytes that a query brings");
         }
         let formula = format!(
-            "({} ms of processor time a query - {} ms in passes) * {} bytes in / {} bytes in",
+            "({} ms of processor time a query - {} ms in passes) / {} bytes in",
             number(cpu),
             number(engine),
-            number(bytes_in),
-            number(load_bytes_in(report))
+            number(of_bytes)
         );
-        Some(Known { value: measured * scale / 1e3, basis, formula })
+        Some(Outside { a_byte: measured / of_bytes, basis, formula })
     }
 
     /// Preparing, finishing and the like of an engine's calls, which servers do not tell apart;
@@ -368,24 +378,83 @@ impl<'a> Measured<'a> {
         Some((Known { value: ms / 1e3 * shards / new, basis, formula }, change.lookup_ms_max))
     }
 
+    /// What is not told for want of a record.
+    pub(super) fn missing(&self, shape: &ShapeFacts) -> Vec<String> {
+        let mut missing = Vec::new();
+        let mut say = |is_there: bool, what: &str| {
+            if !is_there {
+                missing.push(what.to_owned());
+            }
+        };
+        say(
+            self.outside(1.0).is_some(),
+            "no record of a server under load with its own metrics (`sotto bench load --metrics`): \
+             what queries take beside passes (network, decrypting) counts as nothing",
+        );
+        say(
+            self.build(shape).is_some(),
+            "no record of building (`sotto bench build`): building epochs is not in the costs",
+        );
+        say(
+            self.first_answer().is_some(),
+            "no record of starting (`sotto bench startup`): not told how soon a host is back",
+        );
+        say(
+            self.reload(1.0).is_some(),
+            "no record of a new epoch under load (`sotto bench reload`): not told how long it takes",
+        );
+        missing
+    }
+
     /// All records, for the plan to name.
     pub(super) fn used(&self) -> Vec<Used> {
         let used = |(path, record): &(String, &Record)| Used {
             path: path.clone(),
-            kind: match record {
-                Record::Load(_) => "load",
-                Record::Kernel(_) => "kernel",
-                Record::Gpu(_) => "gpu",
-                Record::Build(_) => "build",
-                Record::Startup(_) => "startup",
-                Record::Reload(_) => "reload",
-            }
-            .into(),
+            kind: kind(record).into(),
             machine: machine_name(record.machine()),
             date: record.head().date.clone(),
             commit: record.head().commit.clone(),
         };
         self.records.iter().map(used).collect()
+    }
+}
+
+/// Of records of one machine, the newest of each kind and shape.
+pub(super) fn newest(found: Vec<Found>, machine: &Machine) -> Vec<Found> {
+    let mut newest: BTreeMap<String, Found> = BTreeMap::new();
+    for found in found.into_iter().filter(|found| same(found.record.machine(), machine)) {
+        let shape = |shape: &ShapeFacts| (shape.pack_rows, shape.packs, shape.columns);
+        let (kind, of) = (kind(&found.record), &found.record);
+        let key = match of {
+            Record::Kernel(record) => format!("{kind} {:?}", shape(&record.shape)),
+            Record::Gpu(record) => {
+                format!("{kind} {:?} {}", shape(&record.shape), record.device.name)
+            }
+            Record::Load(record) => {
+                let told = busiest(record).is_some();
+                let server = &record.server;
+                format!("{kind} {:?} {} {told}", shape(&server.shape), server.shards)
+            }
+            Record::Build(record) => format!("{kind} {:?}", record.content),
+            Record::Startup(record) => format!("{kind} {:?}", record.content),
+            Record::Reload(record) => format!("{kind} {:?}", record.content),
+        };
+        let older = |other: &Found| other.record.head().date <= found.record.head().date;
+        if newest.get(&key).is_none_or(older) {
+            newest.insert(key, found);
+        }
+    }
+    newest.into_values().collect()
+}
+
+fn kind(record: &Record) -> &'static str {
+    match record {
+        Record::Load(_) => "load",
+        Record::Kernel(_) => "kernel",
+        Record::Gpu(_) => "gpu",
+        Record::Build(_) => "build",
+        Record::Startup(_) => "startup",
+        Record::Reload(_) => "reload",
     }
 }
 

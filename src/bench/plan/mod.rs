@@ -20,7 +20,7 @@
 //!
 //! # How far off it is
 //!
-//! The batch model beside the schedule itself in simulated time (`simulated.rs`): batches within 3%
+//! The batch model beside the schedule itself in simulated time (`simulated.rs`): batches within 5%
 //! up to 95% of the capacity it tells, and 99% of the answers within the objective up to 80% to 110%
 //! of it, from one shard to 10 000, as long as a pass of one query takes at most a thirtieth of the
 //! objective; where it took a tenth and there were several shards, up to 50% only, and the plan
@@ -29,7 +29,7 @@
 //! Beside what was measured (bench/record/2026-11-28-amd-epyc-2-cores-load, one core; the test
 //! `as_measured` repeats it): for a standard shard whose engine has a core to itself the model says
 //! 601 a second; 591 were found within the objective, 624 at twice that rate. With everything on
-//! that core 542 were found, which tells 0.18 ms beside the pass; with that the model says 3 500 a
+//! that core 542 were found, which tells 0.19 ms beside the pass; with that the model says 3 150 a
 //! second for 64 shards of 2^16, each a sixteenth of the one measured, and 3 200 to 3 340 were found.
 //! The latency it tells is about the median; the 99th percentile was two to three times that.
 //!
@@ -58,6 +58,7 @@ mod text;
 
 pub use figure::*;
 pub use scenario::*;
+pub use text::Shown;
 
 use basis::{Basis, number};
 use batch::Engine;
@@ -66,7 +67,7 @@ use hosts::Plans;
 use measured::{Cost, Measured, reading};
 use sizing::{Sizing, hints_a_second};
 
-use crate::bench::record::{Found, ShapeFacts};
+use crate::bench::record::{Found, Machine, ShapeFacts};
 use crate::limits;
 use crate::params::{Shape, ShapeError, ShapeWishes};
 
@@ -150,9 +151,10 @@ pub fn plan(
             Err(why) => warnings.push(format!("{} records a shard: {why}", number(records as f64))),
         }
     }
-    if shapes.is_empty() {
+    let Some(first) = shapes.first() else {
         return Err(PlanError::Nothing { reasons: warnings });
-    }
+    };
+    warnings.extend(measured.missing(&first.shape));
     Ok(Plan {
         schema: SCHEMA.into(),
         scenario: scenario.clone(),
@@ -162,6 +164,11 @@ pub fn plan(
         shapes,
         warnings,
     })
+}
+
+/// Of records, those that a plan of this machine stands on: the newest of each kind and shape.
+pub fn newest(records: Vec<Found>, machine: &Machine) -> Vec<Found> {
+    measured::newest(records, machine)
 }
 
 struct Planner<'a> {
@@ -254,14 +261,14 @@ impl Planner<'_> {
     ) -> Plans<'b> {
         let on_gpus = host.gpus > 0;
         let bytes = shape.query_bytes as f64 + shape.bundle_bytes as f64 / day.queries_a_bundle;
-        let outside = self.measured.outside(bytes);
+        let mut outside = self.measured.outside(bytes);
         let (reading, reading_basis) = if on_gpus {
             let bytes = (shape.matrix_bytes + shape.tables_bytes) as f64;
             (bytes / (cost.read_gb_per_s * 1e9), cost.read.clone())
         } else {
             reading(cost, host, shape)
         };
-        let sizing = Sizing {
+        let mut sizing = Sizing {
             scenario: self.scenario,
             host,
             shape,
@@ -275,10 +282,15 @@ impl Planner<'_> {
             },
             engines: if on_gpus { f64::from(host.gpus) } else { 1.0 },
             shard_memory: host.shard_memory(),
-            outside_a_byte: outside.as_ref().map_or(0.0, |known| known.value / bytes),
+            outside_a_byte: outside.as_ref().map_or(0.0, |outside| outside.a_byte),
             queries_a_bundle: day.queries_a_bundle,
             hints_a_second: hints_a_second(self.scenario, shape, shards, day.hints),
         };
+        // Over several hosts queries bring more; another record may be nearer then.
+        if let Some(fleet) = sizing.least().and_then(|hosts| sizing.fleet(hosts as f64)) {
+            outside = self.measured.outside(fleet.bytes_in);
+            sizing.outside_a_byte = outside.as_ref().map_or(0.0, |outside| outside.a_byte);
+        }
         Plans {
             scenario: self.scenario,
             prices: self.prices,
