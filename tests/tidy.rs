@@ -29,7 +29,7 @@ const ORDER: [&str; 18] = [
 ];
 
 /// Outside crates that live in some modules only.
-const OWNERS: [(&str, &[&str]); 25] = [
+const OWNERS: [(&str, &[&str]); 27] = [
     ("wgpu", &["engine"]),
     ("bytemuck", &["engine"]),
     ("pollster", &["engine"]),
@@ -52,6 +52,8 @@ const OWNERS: [(&str, &[&str]); 25] = [
     ("strsim", &["commands"]),
     ("toml", &["bench", "commands"]),
     ("hdrhistogram", &["bench"]),
+    ("maud", &["bench"]),
+    ("sha2", &["bench"]),
     ("tokio", &["worker", "server", "client", "bench", "commands", "main"]),
     ("rayon", &["scheme", "keyword", "shard", "build", "engine"]),
     ("tracing_subscriber", &["commands", "main"]),

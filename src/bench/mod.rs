@@ -11,6 +11,7 @@
 //! [`search`] (the next rate), [`report`].
 
 mod arrivals;
+mod html;
 mod ledger;
 pub mod plan;
 mod prepare;
@@ -23,6 +24,7 @@ mod verify;
 use std::time::Duration;
 
 pub use arrivals::{Arrivals, Trace};
+pub use html::html;
 pub use ledger::Intervals;
 pub use prepare::{Popularity, Records};
 pub use report::{

@@ -2,6 +2,7 @@
 //! find is of [`sotto::bench::record`].
 
 mod load;
+mod report;
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
@@ -22,11 +23,13 @@ pub(crate) struct Args {
 #[derive(clap::Subcommand)]
 enum What {
     Load(Box<load::Args>),
+    Report(report::Args),
 }
 
 pub(crate) fn run(args: Args) -> Ended {
     match args.what {
         What::Load(args) => load::run(*args),
+        What::Report(args) => report::run(args),
     }
 }
 
