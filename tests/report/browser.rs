@@ -143,7 +143,9 @@ impl Browser {
         let complaint = |event: &Value| {
             let params = &event["params"];
             match event["method"].as_str()? {
-                "Runtime.exceptionThrown" => Some(format!("error: {params}")),
+                "Runtime.exceptionThrown" => {
+                    Some(format!("error: {}", params["exceptionDetails"]["exception"]["description"]))
+                }
                 "Runtime.consoleAPICalled" => {
                     let is_bad = ["error", "warning", "assert"].iter().any(|t| params["type"] == *t);
                     is_bad.then(|| format!("console: {params}"))

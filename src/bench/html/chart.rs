@@ -174,9 +174,11 @@ impl Axis {
         let power = 10f64.powf(rough.log10().floor());
         let steps = [1.0, 2.0, 2.5, 5.0, 10.0].map(|step| step * power);
         let step = steps.into_iter().find(|step| *step >= rough * 0.999).unwrap_or(rough);
-        let count = (high / step * 0.999).ceil() as u32;
-        let ticks = (0..=count).map(|tick| f64::from(tick) * step).collect::<Vec<_>>();
-        Self::with_ticks(label, unit, false, [0.0, f64::from(count) * step], ticks)
+        // A tick that the largest value almost reaches is there.
+        let end = (high / step).ceil();
+        let end = if end * step < high * 1.1 { end } else { end - 1.0 };
+        let ticks = (0..=end as u32).map(|tick| f64::from(tick) * step).collect::<Vec<_>>();
+        Self::with_ticks(label, unit, false, [0.0, high.max(end * step) * 1.02], ticks)
     }
 
     fn by_powers(label: &str, unit: Unit, low: f64, high: f64) -> Self {
@@ -449,7 +451,10 @@ mod tests {
         let axis = Axis::of("some", Unit::Count, [1e-3, 1e12]);
         assert!(axis.log && (2..8).contains(&axis.ticks.len()), "{axis:?}");
         let axis = Axis::of("some", Unit::Count, [0.0, 0.0, f64::NAN]);
-        assert_eq!((axis.low, axis.high), (0.0, 1.0), "nothing is still a scale");
+        assert!(axis.low == 0.0 && axis.high > 0.9, "nothing is still a scale");
+        let axis = Axis::of("some", Unit::Count, [3.0, 81.0]);
+        assert_eq!(ticks(&axis), ["0", "25", "50", "75"]);
+        assert!(axis.high > 81.0);
         let axis = Axis::doubling("batch", [32.0, 1.0, 2.0, 4.0, 5.0, 16.0, 8.0]);
         assert_eq!(ticks(&axis), ["1", "2", "4", "8", "16", "32"], "5 is too close to 4");
     }

@@ -69,23 +69,26 @@
     const points = series.flatMap((each) => each.points);
     const bands = series.flatMap(({ tone: name, points }) => {
       const within = points.filter((point) => point.low_high !== null);
-      const [low, high] = [(point) => Math.max(point.low_high[0], y.low), (p) => p.low_high[1]];
+      const low = (point) => Math.max(point.low_high[0], y.low);
+      const high = (point) => Math.min(point.low_high[1], y.high);
       return [
         Plot.areaY(within, { x: "x", y1: low, y2: high, fill: tone(name), fillOpacity: 0.16 }),
         Plot.ruleX(within, { x: "x", y1: low, y2: high, stroke: tone(name), strokeOpacity: 0.45 }),
       ];
     });
     const strokes = series.flatMap(({ tone: name, stroke, points }) => [
-      stroke !== "points" &&
-        Plot.line(points, {
-          x: "x",
-          y: "y",
-          stroke: tone(name),
-          strokeWidth: stroke === "solid" ? 2 : 1.5,
-          strokeDasharray: stroke === "dashed" ? "5 4" : null,
-        }),
-      stroke !== "dashed" &&
-        Plot.dot(points, { x: "x", y: "y", r: 3, fill: tone(name), stroke: "var(--page)" }),
+      stroke === "points"
+        ? null
+        : Plot.line(points, {
+            x: "x",
+            y: "y",
+            stroke: tone(name),
+            strokeWidth: stroke === "solid" ? 2 : 1.5,
+            strokeDasharray: stroke === "dashed" ? "5 4" : null,
+          }),
+      stroke === "dashed"
+        ? null
+        : Plot.dot(points, { x: "x", y: "y", r: 3, fill: tone(name), stroke: "var(--page)" }),
     ]);
     const marks = [
       Plot.gridY(hair(y)),
