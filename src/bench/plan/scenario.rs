@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::PlanError;
+
 /// Who fetches hints from the servers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -89,6 +91,8 @@ pub struct Host {
     pub gpus: u32,
     /// Memory of each, in GiB.
     pub gpu_memory_gib: f64,
+    /// Of which driver, bundles and what is under way take so much.
+    pub gpu_reserved_memory_gib: f64,
     /// Of one GPU, beside the cores.
     pub gpu_hour: f64,
 }
@@ -136,6 +140,35 @@ impl Scenario {
     pub fn read(path: &Path) -> Result<Self, FileError> {
         read(path)
     }
+
+    /// Look-ups a second, over a day.
+    pub(super) fn mean_rate(&self) -> f64 {
+        self.users * self.lookups_per_user_day / 86_400.0
+    }
+
+    pub(super) fn check(&self) -> Result<(), PlanError> {
+        let within = |key: &str, found: f64, least: f64, most: f64| {
+            check(format!("scenario: {key}"), found, least, most)
+        };
+        within("users", self.users, 1.0, 1e11)?;
+        within("lookups_per_user_day", self.lookups_per_user_day, 1e-6, 1e7)?;
+        within("lookups_per_sync", self.lookups_per_sync, 1.0, 16_384.0)?;
+        within("peak_over_mean", self.peak_over_mean, 1.0, 1e4)?;
+        within("records", self.records, 1.0, 1e13)?;
+        for &records in &self.records_per_shard {
+            within("records_per_shard", records as f64, 1.0, 1e10)?;
+        }
+        let shapes = self.records_per_shard.len() as f64;
+        within("records_per_shard: shapes", shapes, 1.0, 100.0)?;
+        within("latency_ms", self.latency_ms, 1.0, 60_000.0)?;
+        within("replication", self.replication.into(), 1.0, 100.0)?;
+        within("failed_hosts", self.failed_hosts.into(), 0.0, 1e6)?;
+        within("utilisation_max", self.utilisation_max, 0.01, 1.0)?;
+        within("epoch_hours", self.epoch_hours, 0.01, 24.0 * 366.0)?;
+        within("changed_share", self.changed_share, 0.0, 1.0)?;
+        within("epochs_in_memory", self.epochs_in_memory, 1.0, 2.0)?;
+        within("front_ends", self.front_ends, 0.0, 1e9)
+    }
 }
 
 impl Prices {
@@ -143,6 +176,57 @@ impl Prices {
     pub fn read(path: &Path) -> Result<Self, FileError> {
         read(path)
     }
+
+    pub(super) fn host(&self, key: &'static str, name: &str) -> Result<&Host, PlanError> {
+        let found = self.hosts.iter().find(|host| host.name == name);
+        found.ok_or_else(|| PlanError::NoHost {
+            key,
+            found: name.into(),
+            known: self.hosts.iter().map(|host| &*host.name).collect::<Vec<_>>().join(", "),
+        })
+    }
+
+    pub(super) fn check(&self) -> Result<(), PlanError> {
+        check("prices: egress_gb".into(), self.egress_gb, 0.0, 1e6)?;
+        check("prices: stored_gb_month".into(), self.stored_gb_month, 0.0, 1e6)?;
+        self.hosts.iter().try_for_each(Host::check)
+    }
+}
+
+impl Host {
+    /// Bytes for shards: of its memory, or of that of all its GPUs.
+    pub(super) fn shard_memory(&self) -> f64 {
+        const GIB: f64 = (1u64 << 30) as f64;
+        match self.gpus {
+            0 => (self.memory_gib - self.reserved_memory_gib) * GIB,
+            gpus => f64::from(gpus) * (self.gpu_memory_gib - self.gpu_reserved_memory_gib) * GIB,
+        }
+    }
+
+    fn check(&self) -> Result<(), PlanError> {
+        let within = |key: &str, found: f64, least: f64, most: f64| {
+            check(format!("prices: hosts: {}: {key}", self.name), found, least, most)
+        };
+        within("cores", self.cores.into(), 1.0, 4096.0)?;
+        within("memory_gib", self.memory_gib, 0.1, 1e6)?;
+        within("reserved_memory_gib", self.reserved_memory_gib, 0.0, self.memory_gib)?;
+        within("memory_gb_per_s", self.memory_gb_per_s.unwrap_or(1.0), 0.1, 1e6)?;
+        within("network_gbit_per_s", self.network_gbit_per_s, 1e-3, 1e6)?;
+        within("disk_gb", self.disk_gb, 0.1, 1e9)?;
+        within("core_hour", self.core_hour, 0.0, 1e6)?;
+        within("gpus", self.gpus.into(), 0.0, 64.0)?;
+        within("gpu_memory_gib", self.gpu_memory_gib, 0.0, 1e5)?;
+        let reserved = self.gpu_reserved_memory_gib;
+        within("gpu_reserved_memory_gib", reserved, 0.0, self.gpu_memory_gib)?;
+        within("gpu_hour", self.gpu_hour, 0.0, 1e6)
+    }
+}
+
+fn check(key: String, found: f64, least: f64, most: f64) -> Result<(), PlanError> {
+    if (least..=most).contains(&found) {
+        return Ok(());
+    }
+    Err(PlanError::Value { key, found, expected: format!("{least} to {most}") })
 }
 
 fn read<T: DeserializeOwned>(path: &Path) -> Result<T, FileError> {
