@@ -80,7 +80,12 @@ pub(super) fn not_measured(
         "look-ups a second that a GPU must do to be cheaper than cores",
         peak / affordable / most,
         "1/s",
-        format!("{} at the peak / {} GPUs / {}{verdict}", number(peak), number(affordable), number(most)),
+        format!(
+            "{} at the peak / {} GPUs / {}{verdict}",
+            number(peak),
+            number(affordable),
+            number(most)
+        ),
     ));
     GpuPlan::NotMeasured { why: why.into(), figures }
 }

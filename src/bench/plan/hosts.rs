@@ -43,9 +43,8 @@ impl Plans<'_> {
         let binds = needs.first()?.resource;
         // What might bind in place of it, were it half as much again as told.
         let near = needs.iter().filter(|need| 2.0 * need.hosts.value >= needs[0].hosts.value);
-        let basis = near.fold(Basis::default(), |all, need| {
-            all.and(&self.needs_basis(need.resource))
-        });
+        let basis =
+            near.fold(Basis::default(), |all, need| all.and(&self.needs_basis(need.resource)));
         let hosts_figure = basis.figure(
             "hosts",
             hosts as f64,
@@ -62,7 +61,8 @@ impl Plans<'_> {
         let costs = self.costs(&basis, hosts as f64);
         let total: f64 = costs.iter().map(|cost| cost.value).sum();
         let sum: Vec<String> = costs.iter().map(|cost| number(cost.value)).collect();
-        let priced = costs.iter().fold(basis.clone(), |all, cost| all.and(&Basis::of(&cost.sources)));
+        let priced =
+            costs.iter().fold(basis.clone(), |all, cost| all.and(&Basis::of(&cost.sources)));
         let currency = &*self.prices.currency;
         let cost_month = priced.figure("cost a month", total, currency, sum.join(" + "));
         let millions = scenario.users * scenario.lookups_per_user_day * MONTH_DAYS / 1e6;
@@ -90,7 +90,8 @@ impl Plans<'_> {
 
     /// What the time of a host's engines stands on.
     fn basis(&self) -> Basis {
-        let rates = Basis::of(["scenario: users, lookups_per_user_day, peak_over_mean, latency_ms"]);
+        let rates =
+            Basis::of(["scenario: users, lookups_per_user_day, peak_over_mean, latency_ms"]);
         let all = rates.and(&self.cost.basis);
         match &self.outside {
             Some(outside) => all.and(&outside.basis),
@@ -112,9 +113,7 @@ impl Plans<'_> {
                     "memory_gib, reserved_memory_gib"
                 }))
                 .and(&Basis::of(["shape: matrix_bytes, tables_bytes"])),
-            Resource::Arithmetic => {
-                self.basis().and(&key("utilisation_max")).and(&price("cores"))
-            }
+            Resource::Arithmetic => self.basis().and(&key("utilisation_max")).and(&price("cores")),
             Resource::Bandwidth => self.basis().and(&self.reading).and(&key("utilisation_max")),
             Resource::Network => key("utilisation_max")
                 .and(&price("network_gbit_per_s"))
@@ -216,9 +215,10 @@ impl Plans<'_> {
             rate,
             "1/s",
             format!(
-                "{engines}{} a pass / {} ms; the oldest waits {} ms and its pass",
+                "{engines}{} a pass / {} ms ({}); the oldest waits {} ms and its pass",
                 number(batch),
                 number(fleet.engine.pass_time(batch) * 1e3),
+                self.cost.how,
                 number((latency - fleet.engine.pass_time(batch)) * 1e3)
             ),
         )
@@ -260,7 +260,8 @@ impl Plans<'_> {
             let changed = self.sizing.shards * scenario.changed_share;
             let epochs = MONTH_HOURS / scenario.epoch_hours;
             let hours = changed * build.value / 3600.0 * epochs;
-            let keys = Basis::of(["scenario: epoch_hours, changed_share", "prices: hosts.core_hour"]);
+            let keys =
+                Basis::of(["scenario: epoch_hours, changed_share", "prices: hosts.core_hour"]);
             costs.push(build.basis.and(&keys).figure(
                 "building epochs",
                 hours * host.core_hour,
@@ -281,7 +282,11 @@ impl Plans<'_> {
         let peak = self.sizing.at(fleet, fleet.rate);
         let basis = self.basis();
         let mut figures = vec![
-            self.batch("queries a pass at the mean rate", fleet, fleet.rate / self.scenario.peak_over_mean),
+            self.batch(
+                "queries a pass at the mean rate",
+                fleet,
+                fleet.rate / self.scenario.peak_over_mean,
+            ),
             basis.figure(
                 "of what hosts can do, at the peak",
                 fleet.rate / fleet.capacity.rate,
@@ -322,7 +327,7 @@ impl Plans<'_> {
             Basis::of(["shape", "scenario: lookups_per_sync"]).figure(
                 "bytes a look-up brings to a host",
                 fleet.bytes_in,
-                "",
+                "bytes",
                 format!(
                     "{} a query + {} a bundle * {} hosts that its {} queries go to / {}",
                     self.sizing.shape.query_bytes,
@@ -352,17 +357,18 @@ impl Plans<'_> {
         let shard = (shape.matrix_bytes + shape.tables_bytes + shape.hints_bytes) as f64;
         let changed = fleet.resident * scenario.changed_share;
         let mut figures = vec![
-            Basis::of(["scenario: changed_share", "prices: hosts.network_gbit_per_s", "shape"]).figure(
-                "bringing an epoch to a host, its network all for it",
-                changed * shard * 8.0 / (host.network_gbit_per_s * 1e9),
-                "s",
-                format!(
-                    "{} shards * {} MB * 8 / {} Gbit a second",
-                    number(changed),
-                    number(shard / 1e6),
-                    host.network_gbit_per_s
+            Basis::of(["scenario: changed_share", "prices: hosts.network_gbit_per_s", "shape"])
+                .figure(
+                    "bringing an epoch to a host, its network all for it",
+                    changed * shard * 8.0 / (host.network_gbit_per_s * 1e9),
+                    "s",
+                    format!(
+                        "{} shards * {} MB * 8 / {} Gbit a second",
+                        number(changed),
+                        number(shard / 1e6),
+                        host.network_gbit_per_s
+                    ),
                 ),
-            ),
         ];
         if let Some(build) = self.measured.build(shape) {
             let all = self.sizing.shards * scenario.changed_share;
@@ -386,10 +392,15 @@ impl Plans<'_> {
                 "taking up an epoch on a host",
                 reload.value,
                 "s",
-                format!("{}; the slowest look-up meanwhile took {} ms", reload.formula, number(slowest)),
+                format!(
+                    "{}; the slowest look-up meanwhile took {} ms",
+                    reload.formula,
+                    number(slowest)
+                ),
             ));
         }
-        if let (Some(first), Some(disk)) = (self.measured.first_answer(), self.measured.disk(shape)) {
+        if let (Some(first), Some(disk)) = (self.measured.first_answer(), self.measured.disk(shape))
+        {
             let resident = fleet.resident * (shape.matrix_bytes + shape.tables_bytes) as f64;
             figures.push(first.basis.and(&disk.basis).figure(
                 "a host that starts cold: until all its shards are in memory",

@@ -182,7 +182,10 @@ impl<'a> Measured<'a> {
         let (engine, answers) = fastest(kernel, threads)?;
         let scale = Scale::new(shape, &kernel.shape);
         let pass = Curve::of(answers.iter().map(|answer| {
-            (answer.batch as f64, core_ms(answer) * answer.batch as f64 * scale.of(stages(answer)) / 1e3)
+            (
+                answer.batch as f64,
+                core_ms(answer) * answer.batch as f64 * scale.of(stages(answer)) / 1e3,
+            )
         }))?;
         let mut basis = Basis::of([format!(
             "{path}: answers[engine={engine}, threads={threads}].ms_per_query.median"
@@ -206,7 +209,7 @@ impl<'a> Measured<'a> {
         Some(Cost {
             pass,
             basis,
-            how: format!("{engine}, {threads} of {} cores", kernel.head.machine.logical_cpus),
+            how: format!("{engine}, measured on {threads} cores"),
             read_gb_per_s: read.gb_per_s,
             read: Basis::of([format!("{path}: floors.read[threads={}].gb_per_s", read.threads)]),
             cores: threads as f64,
@@ -227,8 +230,7 @@ impl<'a> Measured<'a> {
         let &(path, gpu, _) = gpus.first()?;
         let scale = Scale::new(shape, &gpu.shape);
         let pass = Curve::of(gpu.answers.iter().map(|answer| {
-            let stages =
-                [answer.scan_us, answer.pack_us, answer.prepare_us, answer.finish_us, 0.0];
+            let stages = [answer.scan_us, answer.pack_us, answer.prepare_us, answer.finish_us, 0.0];
             let batch = answer.batch as f64;
             (batch, batch * answer.streamed_us.median / 1e6 * scale.of(stages))
         }))?;
@@ -360,9 +362,8 @@ impl<'a> Measured<'a> {
         let changes = reloads.into_iter().flat_map(|(path, reload, here): (_, &Reload, _)| {
             reload.changes.iter().map(move |change| (path, reload, here, change))
         });
-        let (path, reload, here, change) = changes
-            .filter(|entry| entry.3.shards > 0)
-            .min_by(|a, b| {
+        let (path, reload, here, change) =
+            changes.filter(|entry| entry.3.shards > 0).min_by(|a, b| {
                 let far = |new: u32| distance(f64::from(new), shards.max(1.0));
                 far(a.3.shards).total_cmp(&far(b.3.shards))
             })?;
@@ -473,8 +474,7 @@ fn fastest(kernel: &Kernel, threads: usize) -> Option<(&str, Vec<&Answer>)> {
     let with = || kernel.answers.iter().filter(|answer| answer.threads == threads);
     let largest = with().map(|answer| answer.batch).max()?;
     let full = with().filter(|answer| answer.batch == largest);
-    let best =
-        full.min_by(|a, b| a.ms_per_query.median.total_cmp(&b.ms_per_query.median))?;
+    let best = full.min_by(|a, b| a.ms_per_query.median.total_cmp(&b.ms_per_query.median))?;
     Some((&best.engine, with().filter(|answer| answer.engine == best.engine).collect()))
 }
 
@@ -486,8 +486,7 @@ fn doubling(kernel: &Kernel, engine: &str, threads: usize) -> Option<f64> {
             .max_by_key(|answer| answer.batch)
     };
     let (half, whole) = (at(threads / 2)?, at(threads)?);
-    (threads.is_multiple_of(2) && half.batch == whole.batch)
-        .then(|| core_ms(whole) / core_ms(half))
+    (threads.is_multiple_of(2) && half.batch == whole.batch).then(|| core_ms(whole) / core_ms(half))
 }
 
 /// The valid run with the most answers of which the server told something.

@@ -127,11 +127,7 @@ pub enum PlanError {
 }
 
 /// Makes a plan.
-pub fn plan(
-    scenario: &Scenario,
-    prices: &Prices,
-    records: &[Found],
-) -> Result<Plan, PlanError> {
+pub fn plan(scenario: &Scenario, prices: &Prices, records: &[Found]) -> Result<Plan, PlanError> {
     scenario.check()?;
     prices.check()?;
     let measured = Measured::of(records)?;
@@ -308,10 +304,9 @@ impl Planner<'_> {
             let plans = self.hosts(shape, shards, day, self.gpu_host, &cost);
             return match plans.plan() {
                 Some(plan) => GpuPlan::Measured(Box::new(plan)),
-                None => GpuPlan::NotMeasured {
-                    why: self.cannot(&plans.sizing),
-                    figures: Vec::new(),
-                },
+                None => {
+                    GpuPlan::NotMeasured { why: self.cannot(&plans.sizing), figures: Vec::new() }
+                }
             };
         }
         gpu::not_measured(self.scenario, self.gpu_host, self.host, shape, shards, self.peak, cpu)

@@ -22,8 +22,7 @@ fn simulate(engine: &Engine, shards: u64, objective: f64, rate: f64, queries: us
     let start = Instant::now();
     let target = Duration::from_secs_f64(objective);
     let bounds = ScheduleBounds { latency_target: target, ..ScheduleBounds::default() };
-    let calls =
-        CallBounds { shards_max: 1, queries_max: limits::BATCH_QUERIES_PER_SCAN_MAX };
+    let calls = CallBounds { shards_max: 1, queries_max: limits::BATCH_QUERIES_PER_SCAN_MAX };
     let mut schedule = Schedule::new(bounds);
     let mut state = 1u64;
     let mut random = || {

@@ -2,7 +2,7 @@
 
 use super::batch::{Engine, State};
 use super::bundles::distinct;
-use super::{Host, Hints, Resource, Scenario};
+use super::{Hints, Host, Resource, Scenario};
 use crate::bench::record::ShapeFacts;
 
 /// More hosts than this are none that anybody has.

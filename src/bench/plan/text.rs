@@ -36,7 +36,9 @@ impl Plan {
             page.shape(shape);
         }
         if count < self.shapes.len() {
-            page.line("These are the figures of the scenario's first shape; --all has every shape's.\n");
+            page.line(
+                "These are the figures of the scenario's first shape; --all has every shape's.\n",
+            );
         }
         for shape in &self.shapes {
             for warning in &shape.warnings {
@@ -110,6 +112,16 @@ fn marked(figure: &Figure) -> String {
     format!("{mark}{}", number(figure.value))
 }
 
+/// Bytes by the largest unit that they fill.
+fn with_unit(figure: &Figure) -> String {
+    const UNITS: [(f64, &str); 5] =
+        [(1e15, "PB"), (1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "KB")];
+    let of = UNITS.iter().find(|of| figure.unit == "bytes" && figure.value >= of.0);
+    let (size, unit) = of.copied().unwrap_or((1.0, &figure.unit));
+    let scaled = Figure { value: figure.value / size, ..figure.clone() };
+    format!("{} {unit}", marked(&scaled)).trim_end().to_owned()
+}
+
 fn cells(kind: &str, plan: &HostPlan) -> Vec<String> {
     vec![
         kind.to_owned(),
@@ -176,14 +188,12 @@ impl Page {
         self.line(title);
         let width = figures.iter().map(|figure| figure.name.chars().count()).max().unwrap_or(0);
         for figure in figures {
-            let Figure { name, unit, formula, sources, extrapolated, .. } = figure;
-            let value = format!("{} {unit}", marked(figure));
-            let notes: Vec<String> = sources
-                .iter()
-                .map(|source| note(&mut self.sources, source).to_string())
-                .collect();
+            let Figure { name, formula, sources, extrapolated, .. } = figure;
+            let value = with_unit(figure);
+            let notes: Vec<String> =
+                sources.iter().map(|source| note(&mut self.sources, source).to_string()).collect();
             let mut line =
-                format!("  {name:width$}  {:<14} = {formula} [{}]", value.trim_end(), notes.join(" "));
+                format!("  {name:width$}  {value:<14} = {formula} [{}]", notes.join(" "));
             for why in extrapolated.iter().flat_map(|why| why.split("; ")) {
                 let _ = write!(line, " ~{}", note(&mut self.guesses, why));
             }
