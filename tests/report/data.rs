@@ -122,9 +122,9 @@ pub(crate) fn kernel(words: Words) -> Value {
     let answers: Vec<_> = engines
         .into_iter()
         .flat_map(|(engine, slow)| {
-            let sizes = [1, 2, 4, 8]
-                .into_iter()
-                .flat_map(|threads| [1, 2, 4, 8, 16, 32].map(|batch| (threads, batch)));
+            let sizes = [1, 2, 4, 8].into_iter().flat_map(|threads| {
+                [1, 2, 4, 8, 16, 32].map(|batch| (threads, batch))
+            });
             sizes.map(move |(threads, batch)| answer(engine, slow, threads, batch))
         })
         .collect();

@@ -15,7 +15,12 @@ pub(super) fn section(page: &mut Page, plan: &Plan, loads: &[(&Found, &Report)])
     let cheapest = plan.shapes.iter().min_by(|a, b| cost_of(a).total_cmp(&cost_of(b)));
     let Some(cheapest) = cheapest else { return html! {} };
     let money = Unit::Money(plan.prices.currency.clone());
-    let charts = [cost(plan, &money), needs(plan), batches(cheapest, loads), bytes(plan)];
+    let charts = [
+        cost(plan, &money),
+        needs(plan),
+        batches(cheapest, loads),
+        bytes(plan),
+    ];
     html! {
         section {
             h2 { (plan.scenario.name) }
@@ -56,7 +61,11 @@ fn figures(host: &HostPlan, money: &Unit) -> Vec<Headline> {
             count(&host.hosts),
             format!("hosts, {} cores; {} binds", count(&host.units), host.binds.name()),
         ),
-        headline(&host.cost_million, money.show(host.cost_million.value), "for a million look-ups"),
+        headline(
+            &host.cost_million,
+            money.show(host.cost_million.value),
+            "for a million look-ups",
+        ),
         headline(&host.cost_month, money.show(host.cost_month.value), "a month"),
     ]
 }
@@ -178,8 +187,9 @@ fn bytes(plan: &Plan) -> Chart {
         let found = shape.device.iter().filter(is_bytes).find(|figure| figure.name == name);
         found.map_or(0.0, |figure| figure.value)
     };
-    let row =
-        |shape: &ShapePlan| (name(shape), names.iter().map(|name| value(shape, name)).collect());
+    let row = |shape: &ShapePlan| {
+        (name(shape), names.iter().map(|name| value(shape, name)).collect())
+    };
     let rows = plan.shapes.iter().map(row).collect();
     let parts = toned(names.iter().copied());
     let x = ("a device, a day", Unit::Bytes);

@@ -4,9 +4,9 @@
 //! An engine that is free takes a query at once; one that is busy finds more of them at the next
 //! visit. With `S` shards and a rate `L`, a shard that is visited again after its first query
 //! waited for `w` has a batch of `b = 1 + L/S w`; an engine that is always busy does
-//! `L = b / T(b)`, `T(b)` the time of a pass. So a rate fixes the batch, and the batch fixes how long
-//! queries wait: `w = (b - 1) S/L = (b - 1)/b S T(b)`. Longer waits make larger batches and more
-//! throughput, until `w + T(b)` is what the schedule lets queries wait for an answer
+//! `L = b / T(b)`, `T(b)` the time of a pass. So a rate fixes the batch, and the batch fixes how
+//! long queries wait: `w = (b - 1) S/L = (b - 1)/b S T(b)`. Longer waits make larger batches and
+//! more throughput, until `w + T(b)` is what the schedule lets queries wait for an answer
 //! ([`PATIENCE`] of the objective: what comes later is refused) or batches are full.
 //!
 //! How far off that is: `simulated.rs` runs the schedule itself in simulated time beside it.
@@ -25,8 +25,8 @@ pub(super) struct Curve {
 }
 
 impl Curve {
-    /// Of what was measured; none without a point. A larger batch that took less time than a smaller
-    /// one (noise) counts as the smaller one.
+    /// Of what was measured; none without a point. A larger batch that took less time than a
+    /// smaller one (noise) counts as the smaller one.
     pub(super) fn of(points: impl IntoIterator<Item = (f64, f64)>) -> Option<Self> {
         let mut points: Vec<_> = points.into_iter().collect();
         points.sort_by(|a, b| a.0.total_cmp(&b.0));

@@ -80,8 +80,8 @@ fn records(named: &[PathBuf]) -> Result<Vec<Found>, Box<dyn std::error::Error>> 
     if found.is_empty() {
         let slug = here.slug();
         return Err(format!(
-            "found no record of this machine ({slug}) in {RECORDS}: run `sotto bench kernel` first, or \
-             give what others measured (--record {RECORDS}/...)"
+            "found no record of this machine ({slug}) in {RECORDS}: run `sotto bench kernel` \
+             first, or give what others measured (--record {RECORDS}/...)"
         )
         .into());
     }
