@@ -36,16 +36,18 @@
 //! `as_measured` repeats it): for a standard shard whose engine has a core to itself the model
 //! says 601 a second; 591 were found within the objective, and 624 answered at twice that rate.
 //! With everything on that core 542 were found, which tells 0.19 ms beside the pass; with that the
-//! model says 3 150 a second for 64 shards of 2^16, each a sixteenth of the one measured, and 3
-//! 200 to 3 340 were found. The latency it tells is about the median; the 99th percentile was two
-//! to three times that.
+//! model says 3150 a second for 64 shards of 2^16, each a sixteenth of the one measured; 3200 to
+//! 3340 were found. The latency it tells is about the median; the 99th percentile was two to three
+//! times that.
 //!
 //! # What it does not know
 //!
 //! Shards that are more popular than others (they batch better, but their hosts have more to do);
-//! rates that change within seconds; headers of QUIC, UDP and IP (some 5% of the bytes); who
-//! places shards on hosts and hands queries to them; what front-ends cost. More cores than were
-//! measured are taken to lose no more time than those; a figure tells what it costs if they do.
+//! rates that change within seconds; headers of QUIC, UDP and IP (some 5% of the bytes); the time
+//! that bytes are under way; who places shards on hosts and hands queries to them; what front-ends
+//! cost. A front-end may ask any of a shard's hosts, so that bundles go to more hosts than they
+//! would if it kept to some. More cores than were measured are taken to lose no more time than
+//! those; a figure tells what it costs if they do.
 
 mod basis;
 mod batch;
