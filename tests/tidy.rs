@@ -30,7 +30,7 @@ const ORDER: [&str; 19] = [
 ];
 
 /// Outside crates that live in some modules only.
-const OWNERS: [(&str, &[&str]); 25] = [
+const OWNERS: [(&str, &[&str]); 27] = [
     ("wgpu", &["engine"]),
     ("bytemuck", &["engine"]),
     ("pollster", &["engine"]),
@@ -51,8 +51,10 @@ const OWNERS: [(&str, &[&str]); 25] = [
     ("prometheus", &["metrics"]),
     ("clap", &["commands", "main"]),
     ("strsim", &["commands"]),
-    ("toml", &["commands"]),
+    ("toml", &["bench", "commands"]),
     ("hdrhistogram", &["bench"]),
+    ("maud", &["bench"]),
+    ("sha2", &["bench"]),
     ("tokio", &["worker", "server", "client", "bench", "commands", "main"]),
     ("rayon", &["scheme", "keyword", "shard", "build", "engine"]),
     ("tracing_subscriber", &["commands", "main"]),

@@ -13,8 +13,10 @@
 
 mod arrivals;
 mod endpoint;
+mod html;
 mod ledger;
 mod operations;
+pub mod plan;
 mod prepare;
 pub mod record;
 mod report;
@@ -27,6 +29,7 @@ use std::time::Duration;
 
 pub use arrivals::{Arrivals, Trace};
 pub use endpoint::Endpoint;
+pub use html::html;
 pub use ledger::Intervals;
 pub use operations::{OperationError, OperationOptions, Usage, build, build_once, reload, startup};
 pub use prepare::{Popularity, Records};

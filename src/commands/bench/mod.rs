@@ -7,6 +7,8 @@ mod load;
 mod operation;
 mod reload;
 mod startup;
+mod plan;
+mod report;
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
@@ -31,6 +33,8 @@ enum What {
     Build(build::Args),
     Startup(startup::Args),
     Reload(reload::Args),
+    Plan(plan::Args),
+    Report(report::Args),
 }
 
 pub(crate) fn run(args: Args) -> Ended {
@@ -40,6 +44,8 @@ pub(crate) fn run(args: Args) -> Ended {
         What::Build(args) => build::run(args),
         What::Startup(args) => startup::run(args),
         What::Reload(args) => reload::run(args),
+        What::Plan(args) => plan::run(args),
+        What::Report(args) => report::run(args),
     }
 }
 
