@@ -11,6 +11,7 @@
 //! [`search`] (the next rate), [`report`].
 
 mod arrivals;
+pub mod compare;
 mod ledger;
 mod prepare;
 pub mod record;

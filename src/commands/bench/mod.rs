@@ -1,6 +1,7 @@
 //! `sotto bench`: measures this machine, its files and servers. A file a sub-command; what they
 //! find is of [`sotto::bench::record`].
 
+mod compare;
 mod load;
 
 use std::fs::{self, File};
@@ -22,11 +23,13 @@ pub(crate) struct Args {
 #[derive(clap::Subcommand)]
 enum What {
     Load(Box<load::Args>),
+    Compare(compare::Args),
 }
 
 pub(crate) fn run(args: Args) -> Ended {
     match args.what {
         What::Load(args) => load::run(*args),
+        What::Compare(args) => compare::run(&args),
     }
 }
 
