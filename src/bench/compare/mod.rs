@@ -177,7 +177,7 @@ fn differences(before: &Head, after: &Head) -> Vec<String> {
 impl Row {
     fn of(before: &Number, after: &Number, tolerance: f64, wider: f64) -> Self {
         let best = before.best.zip(after.best).map(|(before, after)| change(before, after));
-        let noise = both(before, after).map(|noise| noise * wider / before.value.abs());
+        let noise = both(before, after, wider).map(|noise| noise / before.value.abs());
         let floor = before.floor.zip(after.floor).map(|(before, after)| change(before, after));
         let mut row = Self {
             what: before.what.clone(),
@@ -238,12 +238,13 @@ fn change(before: f64, after: f64) -> f64 {
 }
 
 /// Half of the interval that the difference of two lies in by chance, in their unit.
-fn both(before: &Number, after: &Number) -> Option<f64> {
+fn both(before: &Number, after: &Number, wider: f64) -> Option<f64> {
     match (before.noise, after.noise) {
         (Noise::Exact, Noise::Exact) => Some(0.0),
         // Notches are made to be laid side by side: medians differ where they do not meet.
-        (Noise::Notch(before), Noise::Notch(after)) => Some(before + after),
-        (Noise::Interval(before), Noise::Interval(after)) => Some(before.hypot(after)),
+        (Noise::Notch(before), Noise::Notch(after)) => Some(wider * (before + after)),
+        (Noise::Interval(before), Noise::Interval(after)) => Some(wider * before.hypot(after)),
+        (Noise::Step(before), Noise::Step(after)) => Some(before.max(after)),
         _ => None,
     }
 }

@@ -27,11 +27,14 @@ pub(super) enum Noise {
     Notch(f64),
     /// Half of the 95% confidence interval of a mean.
     Interval(f64),
+    /// It may be more by up to this: the next that was looked at was too much.
+    Step(f64),
     /// Measured once.
     Unknown,
 }
 
 impl Noise {
+    /// Whether it is a matter of chance, and how much of one is known.
     pub(super) fn is_known(self) -> bool {
         matches!(self, Self::Notch(_) | Self::Interval(_))
     }
@@ -318,8 +321,8 @@ fn load(record: &Report) -> Vec<Number> {
     if let Some(limit) = record.limit {
         // The walk tells rates apart down to its last step, and cannot see beyond the generator.
         let sense = if limit.generator_bound { Context } else { MoreIsBetter };
-        let share = Some(RESOLUTION - 1.0);
-        all.push(Number::mean("limit".into(), limit.rate, share, A_SECOND, sense));
+        let noise = Noise::Step((RESOLUTION - 1.0) * limit.rate);
+        all.push(Number { noise, ..Number::once("limit", limit.rate, A_SECOND, sense) });
     }
     let wrong = record.trials.iter().map(|trial| trial.verified.wrong).sum::<u64>();
     all.push(Number::exact("wrong answers", wrong as f64, "", LessIsBetter));

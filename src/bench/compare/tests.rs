@@ -4,7 +4,9 @@ use super::*;
 use crate::bench::ledger::Intervals;
 use crate::bench::record::*;
 use crate::bench::search::Limit;
-use crate::bench::{Counts, Prepared, Quantiles, Report, Row as WindowRow, ServerFacts, Trial};
+use crate::bench::{
+    Counts, Prepared, Quantiles, Report, Row as WindowRow, ServerFacts, ServerSide, Trial,
+};
 use crate::params::Shape;
 
 fn machine() -> Machine {
@@ -315,4 +317,198 @@ fn the_table_says_all_or_only_what_changed() {
     assert!(all.ends_with("0 better, 4 same, 1 WORSE, 0 unclear\n"), "{all}");
     let changed = found.table(true);
     assert!(changed.contains("building ") && !changed.contains("verifying"), "{changed}");
+}
+
+fn gpu() -> Gpu {
+    Gpu {
+        head: head(GPU_SCHEMA),
+        effort: "full".into(),
+        shape: shape(17_280),
+        device: GpuDevice {
+            name: "H200".into(),
+            driver: "NVIDIA".into(),
+            software: false,
+            binding_bytes_max: 1 << 31,
+            buffer_bytes_max: 1 << 34,
+            workgroup_bytes_max: 1 << 15,
+            workgroup_threads_max: 1024,
+            subgroup_sizes: [32, 32],
+            integers_64_bits: true,
+            features: "some".into(),
+        },
+        engine: "gpu H200".into(),
+        floors: GpuFloors {
+            read_gb_per_s: 4000.0,
+            read_bytes: 1 << 32,
+            read_how: "some".into(),
+            narrow_g_per_s: 20_000.0,
+            wide_g_per_s: Some(10_000.0),
+            dot_g_per_s: 30_000.0,
+        },
+        answers: vec![GpuAnswer {
+            batch: 32,
+            alone_us: spread(40.0, 0.002),
+            streamed_us: spread(30.0, 0.002),
+            prepare_us: 1.0,
+            scan_us: 10.0,
+            pack_us: 10.0,
+            finish_us: 1.0,
+            floor_us: 15.0,
+            alone_share: 0.4,
+            streamed_share: 0.5,
+            prepare_share: None,
+            scan_share: Some(0.5),
+            pack_share: Some(0.5),
+            finish_share: None,
+            reading_alone: [0.5, 0.4],
+            multiplying_alone: [0.5, 0.4],
+            multiplying_streamed: 0.5,
+        }],
+        uploads: GpuUploads {
+            shards: 64,
+            into_free_memory_gb_per_s: 10.0,
+            in_place_of_others_gb_per_s: 9.0,
+            while_answering_gb_per_s: 8.0,
+            batch: 16,
+            answers_per_s: 30_000.0,
+            answers_per_s_while_uploading: 25_000.0,
+        },
+        traffic: GpuTraffic {
+            shards: 64,
+            loops: vec![GpuLoop {
+                outstanding: 256,
+                queries_per_s: 20_000.0,
+                median_ms: 10.0,
+                p99_ms: 20.0,
+            }],
+            waited_for_upload: 0,
+            checked: 1000,
+        },
+        targets: Vec::new(),
+    }
+}
+
+fn content() -> Content {
+    build(spread(1.0, 0.1), 1).content
+}
+
+fn startup(ready: f64) -> Startup {
+    let started = Started {
+        listening_ms: spread(ready, 0.002),
+        ready_ms: spread(ready, 0.002),
+        first_answer_ms: spread(ready, 0.002),
+        own_memory_bytes: 30_000_000,
+    };
+    let head = head(STARTUP_SCHEMA);
+    Startup { head, content: content(), threads: 2, warm: started, cold: started }
+}
+
+fn reload(lost: u64) -> Reload {
+    let change = Change { shards: 1, bytes: 1, reload_ms: spread(80.0, 0.002), lookup_ms_max: 9.0 };
+    let (head, content) = (head(RELOAD_SCHEMA), content());
+    Reload { head, content, threads: 2, changes: vec![change], lookups: 1000, lost }
+}
+
+fn served() -> Record {
+    let mut trial = trial(100.0, 50.0, 1.0);
+    trial.server = Some(ServerSide {
+        seconds: 10.0,
+        cpu_seconds: 5.0,
+        answers: 1000,
+        passes: 500,
+        batch_mean: 2.0,
+        queue_ms: 10.0,
+        scan_ms: 2.0,
+        pack_ms: 1.0,
+        send_ms: 0.1,
+        answer_ms: 15.0,
+        resident_memory_bytes: 500_000_000,
+    });
+    load(vec![trial], Some(100.0))
+}
+
+/// One of each kind.
+fn all() -> Vec<Record> {
+    vec![
+        served(),
+        Record::Kernel(kernel(13.0, 12.0).into()),
+        Record::Gpu(gpu().into()),
+        Record::Build(build(spread(1.0, 0.001), 1).into()),
+        Record::Startup(startup(50.0).into()),
+        Record::Reload(reload(0).into()),
+    ]
+}
+
+#[test]
+fn a_record_is_the_same_as_itself() {
+    // Within the steps of the walk to a limit nothing can be the same.
+    let options = CompareOptions { tolerance: 0.06, ..OPTIONS };
+    for (before, after) in all().into_iter().zip(all()) {
+        let found = compare(&before, &after, options).unwrap();
+        let other =
+            found.rows.iter().find(|row| !matches!(row.verdict, None | Some(Verdict::Same)));
+        assert!(other.is_none(), "{other:?}");
+        assert!(found.count(Verdict::Same) > 2, "{found:?}");
+        assert!(found.only_before.is_empty() && found.only_after.is_empty(), "{found:?}");
+        let mut names: Vec<_> = found.rows.iter().map(|row| &row.what).collect();
+        names.sort();
+        names.dedup();
+        assert_eq!(names.len(), found.rows.len(), "numbers are told apart by their names");
+    }
+}
+
+#[test]
+fn every_kind_can_be_worse() {
+    let worse = |before: Record, after: Record| -> Vec<String> {
+        let rows = compared(before, after).rows.into_iter();
+        rows.filter(|row| row.verdict == Some(Verdict::Worse)).map(|row| row.what).collect()
+    };
+    let lost = worse(Record::Reload(reload(0).into()), Record::Reload(reload(1).into()));
+    assert_eq!(lost, ["look-ups lost"]);
+    let later = worse(Record::Startup(startup(50.0).into()), Record::Startup(startup(60.0).into()));
+    assert_eq!(later.len(), 6, "{later:?}");
+    let mut slower = gpu();
+    slower.answers[0].alone_us = spread(50.0, 0.002);
+    slower.uploads.while_answering_gb_per_s = 5.0;
+    let slower = worse(Record::Gpu(gpu().into()), Record::Gpu(slower.into()));
+    assert_eq!(slower, ["batch 32, alone", "upload while answering"]);
+}
+
+/// All names of fields in it.
+fn names(value: &serde_json::Value, found: &mut Vec<String>) {
+    match value {
+        serde_json::Value::Object(fields) => {
+            for (name, value) in fields {
+                found.push(name.clone());
+                names(value, found);
+            }
+        }
+        serde_json::Value::Array(values) => values.iter().for_each(|value| names(value, found)),
+        _ => {}
+    }
+}
+
+#[test]
+fn the_guide_explains_every_field() {
+    let guide = include_str!("../../../bench/README.md");
+    let mut found = Vec::new();
+    for record in all() {
+        let value = match &record {
+            Record::Load(record) => serde_json::to_value(record),
+            Record::Kernel(record) => serde_json::to_value(record),
+            Record::Gpu(record) => serde_json::to_value(record),
+            Record::Build(record) => serde_json::to_value(record),
+            Record::Startup(record) => serde_json::to_value(record),
+            Record::Reload(record) => serde_json::to_value(record),
+        };
+        names(&value.unwrap(), &mut found);
+    }
+    // An instruction is none.
+    let explained = |name: &String| {
+        name == "vpdpbusd"
+            || [format!("`{name}`"), format!(".{name}`")].iter().any(|n| guide.contains(n))
+    };
+    let mut missing: Vec<_> = found.into_iter().filter(|name| !explained(name)).collect();
+    missing.dedup();
+    assert!(missing.is_empty(), "bench/README.md does not say what these are: {missing:?}");
 }
