@@ -4,6 +4,8 @@
 //! standard error. An error is one line, `error: ...`, and exit code 2.
 
 mod commands;
+#[path = "../bench/mod.rs"]
+mod measure;
 
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;

@@ -1,6 +1,26 @@
-//! What both benchmarks share: noise in the form of queries and shards, the machine, how numbers
-//! are written down. No measuring here: `bench/kernel` measures processors, `bench/gpu` a GPU.
+//! What both share: noise in the form of queries and shards, how much is measured, how numbers are
+//! written down.
 
-pub(crate) mod machine;
 pub(crate) mod noise;
 pub(crate) mod report;
+
+/// How much is measured.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Effort {
+    /// All of it, some minutes.
+    Full,
+    /// Less of it, a minute at most.
+    Quick,
+    /// Everything once, tiny, as tests do.
+    Test,
+}
+
+impl Effort {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Full => "full",
+            Self::Quick => "quick",
+            Self::Test => "test",
+        }
+    }
+}

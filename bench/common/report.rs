@@ -1,128 +1,80 @@
-//! What every report begins with, targets, and numbers as they are written down.
+//! What is told while measuring goes on, targets, and numbers as they are written down.
 
+use std::fmt::{Display, Write as _};
+use std::io::Write as _;
 use std::ops::{Bound, RangeBounds};
 use std::time::Duration;
 
-use serde::Serialize;
-use sotto::params::Shape;
+use sotto::bench::record::{Head, ShapeFacts, Spread, Target};
 
-use super::machine::{Machine, commit, said};
+/// What was told so far: on standard output at once, and kept for the record.
+#[derive(Default)]
+pub(crate) struct Told(String);
 
-/// What is run, and where: known before.
-#[derive(Serialize)]
-pub(crate) struct Head {
-    command: String,
-    effort: &'static str,
-    commit: Option<String>,
-    date: Option<String>,
-    machine: Machine,
-    shard: Shard,
-}
-
-#[derive(Serialize)]
-struct Shard {
-    rows: usize,
-    columns: usize,
-    packs: usize,
-    pack_rows: usize,
-    matrix_bytes: usize,
-    tables_bytes: usize,
-}
-
-impl Head {
-    /// Of one of the benchmarks, pinned to so many cores or to none.
-    pub(crate) fn new(
-        bench: &str,
-        effort: &'static str,
-        arguments: &[String],
-        shape: &Shape,
-        cores: &[usize],
-    ) -> Self {
-        Self {
-            command: format!("cargo bench --bench {bench} -- {}", arguments.join(" ")),
-            effort,
-            commit: commit(),
-            date: said("date", &["-u", "+%FT%TZ"]),
-            machine: Machine::new(cores),
-            shard: Shard {
-                rows: shape.rows(),
-                columns: shape.columns(),
-                packs: shape.packs(),
-                pack_rows: shape.pack_rows(),
-                matrix_bytes: shape.matrix_bytes(),
-                tables_bytes: shape.packs() * shape.table_bytes(),
-            },
-        }
+impl Told {
+    /// A line, or several.
+    pub(crate) fn say(&mut self, text: impl Display) {
+        let text = format!("{text}\n");
+        let mut out = std::io::stdout().lock();
+        // A reader who goes away is no reason to lose what the record will hold.
+        let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+        self.0.push_str(&text);
     }
 
-    /// Bytes of a shard that every pass reads.
-    pub(crate) fn shard_bytes(&self) -> f64 {
-        (self.shard.matrix_bytes + self.shard.tables_bytes) as f64
-    }
-
-    pub(crate) fn print(&self) {
-        let or_unknown = |text: &Option<String>| text.clone().unwrap_or("unknown".into());
-        println!(
-            "commit {}, {}, {}, pinned to {:?}, load {}",
-            or_unknown(&self.commit),
-            or_unknown(&self.date),
-            self.machine.cpu,
-            self.machine.pinned_to,
-            self.machine.load
-        );
-        let Shard { rows, columns, packs, pack_rows, .. } = self.shard;
-        println!(
-            "{rows} x {columns} matrix, {packs} packs of {pack_rows} rows: {:.1} MB",
-            self.shard_bytes() / 1e6
-        );
+    pub(crate) fn text(&self) -> &str {
+        &self.0
     }
 }
 
-/// A number that an issue asks for, and what was found.
-#[derive(Serialize)]
-pub(crate) struct Target {
-    what: &'static str,
-    wanted: String,
-    /// The best of the run, which decides.
+/// Which program on which machine, and what it reads.
+pub(crate) fn heading(head: &Head, shape: &ShapeFacts) -> String {
+    let or_unknown = |text: &Option<String>| text.clone().unwrap_or("unknown".into());
+    let machine = &head.machine;
+    format!(
+        "commit {}, {}, {}, {} processors, load {}\n{} x {} matrix, {} packs of {} rows: {:.1} MB",
+        or_unknown(&head.commit),
+        or_unknown(&head.date),
+        or_unknown(&machine.cpu),
+        machine.cpus,
+        or_unknown(&machine.load),
+        shape.packs * shape.pack_rows,
+        shape.columns,
+        shape.packs,
+        shape.pack_rows,
+        (shape.matrix_bytes + shape.tables_bytes) as f64 / 1e6
+    )
+}
+
+/// What is wanted is `least..` or `..=most`.
+pub(crate) fn target(
+    what: &str,
+    wanted: impl RangeBounds<f64>,
     measured: Option<f64>,
-    /// The same of the medians, for whole answers.
     median: Option<f64>,
-    met: Option<bool>,
+) -> Target {
+    let met = measured.map(|measured| wanted.contains(&measured));
+    let wanted = match (wanted.start_bound(), wanted.end_bound()) {
+        (Bound::Included(least), _) => format!("at least {least}"),
+        (_, Bound::Included(most)) => format!("at most {most}"),
+        _ => "anything".into(),
+    };
+    let measured = measured.map(rounded);
+    Target { what: what.into(), wanted, measured, median: median.map(rounded), met }
 }
 
-impl Target {
-    /// Wanted is `least..` or `..=most`.
-    pub(crate) fn new(
-        what: &'static str,
-        wanted: impl RangeBounds<f64>,
-        measured: Option<f64>,
-    ) -> Self {
-        let met = measured.map(|measured| wanted.contains(&measured));
-        let wanted = match (wanted.start_bound(), wanted.end_bound()) {
-            (Bound::Included(least), _) => format!("at least {least}"),
-            (_, Bound::Included(most)) => format!("at most {most}"),
-            _ => "anything".into(),
+/// All of them, below a heading that says for which machine they are.
+pub(crate) fn targets_text(heading: &str, targets: &[Target]) -> String {
+    let mut text = format!("\n{heading:45}    wanted       best  median");
+    for Target { what, wanted, measured, median, met } in targets {
+        let verdict = match met {
+            Some(true) => "met",
+            Some(false) => "NOT MET",
+            None => "not measured",
         };
-        Self { what, wanted, measured, median: None, met }
+        let (best, median) = (digits(*measured, 2), digits(*median, 2));
+        let _ = write!(text, "\n{what:42} {wanted:>13}   {best:>8}  {median:>6}   {verdict}");
     }
-
-    pub(crate) fn with_median(self, median: Option<f64>) -> Self {
-        Self { median: median.map(rounded), ..self }
-    }
-
-    /// All of them, below a heading that says for which machine they are.
-    pub(crate) fn print_all(heading: &str, targets: &[Self]) {
-        println!("\n{heading:45}    wanted       best  median");
-        for Self { what, wanted, measured, median, met } in targets {
-            let verdict = match met {
-                Some(true) => "met",
-                Some(false) => "NOT MET",
-                None => "not measured",
-            };
-            let (best, median) = (digits(*measured, 2), digits(*median, 2));
-            println!("{what:42} {wanted:>13}   {best:>8}  {median:>6}   {verdict}");
-        }
-    }
+    text
 }
 
 pub(crate) fn rounded(number: f64) -> f64 {
@@ -137,6 +89,13 @@ pub(crate) fn median<T: Ord + Copy>(all: impl Iterator<Item = T>) -> Option<T> {
     let mut all: Vec<_> = all.collect();
     all.sort();
     all.get(all.len() / 2).copied()
+}
+
+/// Numbers, each rounded; nothing of none.
+pub(crate) fn spread(all: impl Iterator<Item = f64>) -> Option<Spread> {
+    let Spread { best, q1, median, q3, runs } = Spread::of(all)?;
+    let [best, q1, median, q3] = [best, q1, median, q3].map(rounded);
+    Some(Spread { best, q1, median, q3, runs })
 }
 
 /// A number to so many digits, or a dash.

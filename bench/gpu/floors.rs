@@ -5,12 +5,12 @@
 use std::error::Error;
 use std::time::Duration;
 
-use serde::Serialize;
+use sotto::bench::record::GpuFloors;
 use wgpu::{Buffer, Features};
 
 use super::Plan;
 use super::probe::Probe;
-use crate::common::report::rounded;
+use crate::measure::common::report::rounded;
 
 /// Threads of a workgroup, in all of the texts.
 const THREADS: u64 = 256;
@@ -22,53 +22,24 @@ const ROUNDS: u32 = 8;
 /// Largest piece of what is read.
 const PIECE_BYTES: u64 = 1 << 30;
 
-/// What was found, a second.
-#[derive(Serialize)]
-pub(super) struct Floors {
-    /// 10^9 bytes, over so many.
-    pub(super) read_gb_per_s: f64,
-    read_bytes: u64,
-    /// Loads a thread and workgroups of the fastest way to read.
-    read_how: String,
-    /// 10^9 multiply-adds: u32 = u32 * u32 + u32.
-    pub(super) narrow_g_per_s: f64,
-    /// u64 = u32 * u32 + u64; none where there is no 64-bit integer.
-    pub(super) wide_g_per_s: Option<f64>,
-    /// i32 = i32 + dot product of four bytes: 10^9 such, of four multiply-adds each.
-    pub(super) dot_g_per_s: f64,
-}
-
-impl Floors {
-    pub(super) fn measure(probe: &Probe, plan: &Plan) -> Result<Self, Box<dyn Error>> {
-        let (read, read_bytes, read_how) = read(probe, plan)?;
-        let wide = if probe.features.contains(Features::SHADER_INT64) {
-            let expected = |thread| chains(thread, u64::from, wide_step, |x| x as u32);
-            Some(multiply(probe, plan, include_str!("multiply_wide.wgsl"), expected)?)
-        } else {
-            None
-        };
-        let narrow = |thread| chains(thread, |x| x, narrow_step, |x| x);
-        let dot = |thread| chains(thread, |x| x, dot_step, |x| x);
-        Ok(Self {
-            read_gb_per_s: read,
-            read_bytes,
-            read_how,
-            narrow_g_per_s: multiply(probe, plan, include_str!("multiply_narrow.wgsl"), narrow)?,
-            wide_g_per_s: wide,
-            dot_g_per_s: multiply(probe, plan, include_str!("multiply_dot.wgsl"), dot)?,
-        })
-    }
-
-    pub(super) fn print(&self) {
-        let Self { read_gb_per_s, read_bytes, read_how, .. } = self;
-        println!("read: {read_gb_per_s:.1} GB/s over {} MiB ({read_how})", read_bytes >> 20);
-        println!("u32 multiply-add: {:.1} G/s", self.narrow_g_per_s);
-        match self.wide_g_per_s {
-            Some(rate) => println!("u64 widening multiply-add: {rate:.1} G/s"),
-            None => println!("u64 widening multiply-add: the device has no 64-bit integers"),
-        }
-        println!("dot4I8Packed and add: {:.1} G/s", self.dot_g_per_s);
-    }
+pub(super) fn measure(probe: &Probe, plan: &Plan) -> Result<GpuFloors, Box<dyn Error>> {
+    let (read_gb_per_s, read_bytes, read_how) = read(probe, plan)?;
+    let wide_g_per_s = if probe.features.contains(Features::SHADER_INT64) {
+        let expected = |thread| chains(thread, u64::from, wide_step, |x| x as u32);
+        Some(multiply(probe, plan, include_str!("multiply_wide.wgsl"), expected)?)
+    } else {
+        None
+    };
+    let narrow = |thread| chains(thread, |x| x, narrow_step, |x| x);
+    let dot = |thread| chains(thread, |x| x, dot_step, |x| x);
+    Ok(GpuFloors {
+        read_gb_per_s,
+        read_bytes,
+        read_how,
+        narrow_g_per_s: multiply(probe, plan, include_str!("multiply_narrow.wgsl"), narrow)?,
+        wide_g_per_s,
+        dot_g_per_s: multiply(probe, plan, include_str!("multiply_dot.wgsl"), dot)?,
+    })
 }
 
 /// Bandwidth in 10^9 bytes a second, bytes, and how: the best of several ways to read.

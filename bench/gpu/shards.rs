@@ -8,7 +8,7 @@ use sotto::params::{P, Shape};
 use sotto::scheme::KeyBundle;
 use sotto::worker::{Content, Shards};
 
-use crate::common::noise::Noise;
+use crate::measure::common::noise::Noise;
 
 /// From one window to the next, in bytes of a matrix and of tables (whole residues).
 const MATRIX_STEP: usize = 4096;

@@ -6,7 +6,7 @@ use std::error::Error;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use serde::Serialize;
+use sotto::bench::record::{GpuLoop, GpuTraffic};
 use sotto::engine::{Answer, Batch, EncryptedQuery, EngineChoice, GpuEngine, IsaChoice, select};
 use sotto::limits;
 use sotto::schedule::{Arrival, Caller, Owner, ScheduleBounds};
@@ -15,29 +15,8 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use super::Plan;
 use super::shards::{Pool, Windows, renew_bundles};
-use crate::common::noise::Noise;
-use crate::common::report::{median, ms, rounded};
-
-/// So many queries outstanding at any time.
-#[derive(Serialize)]
-pub(super) struct Loop {
-    pub(super) outstanding: usize,
-    pub(super) queries_per_s: f64,
-    /// From admission to the answer.
-    median_ms: f64,
-    p99_ms: f64,
-}
-
-/// What was found.
-#[derive(Serialize)]
-pub(super) struct Traffic {
-    shards: usize,
-    pub(super) loops: Vec<Loop>,
-    /// Queries, of all, whose shard had to come up first: none where all are on the device.
-    waited_for_upload: u64,
-    /// Random queries whose answers equal the processor's.
-    checked: usize,
-}
+use crate::measure::common::noise::Noise;
+use crate::measure::common::report::{median, ms, rounded};
 
 /// The way in and back, and queries to send.
 struct Loader {
@@ -58,7 +37,7 @@ pub(super) fn measure(
     queries: Vec<EncryptedQuery>,
     (shards, noise): (usize, Noise),
     plan: &Plan,
-) -> Result<Traffic, Box<dyn Error>> {
+) -> Result<GpuTraffic, Box<dyn Error>> {
     let (windows, bounds) = (Arc::new(Windows(pool.clone())), ScheduleBounds::default());
     let workers = Workers::start(vec![Box::new(engine)], windows, bounds)?;
     let (sender, outcomes) = unbounded_channel();
@@ -73,7 +52,7 @@ pub(super) fn measure(
     let waited_for_upload = workers.counters().answered_by_device_after_upload.get();
     drop(workers);
     let checked = check(pool, &loader, &answers)?;
-    Ok(Traffic { shards, loops, waited_for_upload, checked })
+    Ok(GpuTraffic { shards, loops, waited_for_upload, checked })
 }
 
 impl Loader {
@@ -110,7 +89,7 @@ impl Loader {
     }
 
     /// A closed loop for a while; the first round of answers warms up.
-    fn run(&mut self, outstanding: usize, time: Duration) -> Result<Loop, Box<dyn Error>> {
+    fn run(&mut self, outstanding: usize, time: Duration) -> Result<GpuLoop, Box<dyn Error>> {
         self.sent.clear();
         (0..outstanding).try_for_each(|_| self.admit())?;
         for _ in 0..outstanding {
@@ -127,7 +106,7 @@ impl Loader {
         let queries_per_s = rounded(waited.len() as f64 / start.elapsed().as_secs_f64());
         (0..outstanding).try_for_each(|_| self.receive().map(|_| ()))?;
         waited.sort();
-        Ok(Loop {
+        Ok(GpuLoop {
             outstanding,
             queries_per_s,
             median_ms: median(waited.iter().copied()).map_or(0.0, ms),
@@ -169,18 +148,4 @@ fn check(pool: &Pool, loader: &Loader, answers: &[Answer]) -> Result<usize, Box<
         );
     }
     Ok(equal)
-}
-
-impl Traffic {
-    pub(super) fn print(&self) {
-        println!("\nrandom queries over {} shards on the device, through the queue", self.shards);
-        println!("outstanding   queries a second   median ms   99% within ms");
-        for Loop { outstanding, queries_per_s, median_ms, p99_ms } in &self.loops {
-            println!("{outstanding:11}   {queries_per_s:16.0}   {median_ms:9.3}   {p99_ms:13.3}");
-        }
-        if self.waited_for_upload > 0 {
-            println!("{} queries had to wait for their shard", self.waited_for_upload);
-        }
-        println!("{} answers to random queries equal the processor's on every bit", self.checked);
-    }
 }

@@ -6,30 +6,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use serde::Serialize;
+use sotto::bench::record::GpuUploads;
 use sotto::engine::{EncryptedQuery, GpuEngine, Presence, ShardStore};
 
 use super::Plan;
 use super::answers::call;
 use super::shards::Pool;
-use crate::common::report::rounded;
+use crate::measure::common::report::rounded;
 
 /// Shards that come and go beside those that stay.
 pub(super) const PASSING: usize = 4;
-
-/// What was found; rates in 10^9 bytes a second.
-#[derive(Serialize)]
-pub(super) struct Uploads {
-    /// Shards that stay on the device from here on.
-    pub(super) shards: usize,
-    into_free_memory_gb_per_s: f64,
-    in_place_of_others_gb_per_s: f64,
-    while_answering_gb_per_s: f64,
-    /// In calls of many batches of `batch`, undisturbed and while shards are brought up.
-    batch: usize,
-    answers_per_s: f64,
-    answers_per_s_while_uploading: f64,
-}
 
 /// Brings up the shards that stay, as many as are wanted and fit beside those that pass; how many,
 /// and at which rate.
@@ -60,7 +46,7 @@ pub(super) fn measure(
     queries: &[EncryptedQuery],
     (shards, into_free_memory_gb_per_s): (usize, f64),
     plan: &Plan,
-) -> Result<Uploads, Box<dyn Error>> {
+) -> Result<GpuUploads, Box<dyn Error>> {
     let batch = plan.upload_batch;
     let asked: Vec<usize> = (0..shards).collect();
     let mut answer = |until: &dyn Fn(Instant) -> bool| {
@@ -95,7 +81,7 @@ pub(super) fn measure(
         let answering = answer(&|_| ended.load(Ordering::Acquire));
         (thread.join().expect("the uploading thread ended"), answering)
     });
-    Ok(Uploads {
+    Ok(GpuUploads {
         shards,
         into_free_memory_gb_per_s,
         in_place_of_others_gb_per_s,
@@ -108,18 +94,4 @@ pub(super) fn measure(
 
 fn rate(pool: &Pool, shards: usize, start: Instant) -> f64 {
     rounded(shards as f64 * pool.shard_bytes() as f64 / start.elapsed().as_secs_f64() / 1e9)
-}
-
-impl Uploads {
-    pub(super) fn print(&self) {
-        let Self { shards, into_free_memory_gb_per_s, in_place_of_others_gb_per_s, .. } = self;
-        println!("\nuploads, {shards} shards that stay and {PASSING} that pass");
-        println!("into free memory: {into_free_memory_gb_per_s:.2} GB/s");
-        println!("in place of others: {in_place_of_others_gb_per_s:.2} GB/s");
-        println!("the same while answers go on: {:.2} GB/s", self.while_answering_gb_per_s);
-        println!(
-            "answers a second, batches of {}: {:.0} undisturbed, {:.0} while shards are brought up",
-            self.batch, self.answers_per_s, self.answers_per_s_while_uploading
-        );
-    }
 }

@@ -14,9 +14,8 @@
 
 use std::time::Duration;
 
+use sotto::bench::record::GpuFloors;
 use sotto::params::{D, Shape};
-
-use super::floors::Floors;
 
 /// Multiply-adds of `multiply` in shaders/job.wgsl: four products, and `combine` folds ten times.
 const MODULAR: usize = 14;
@@ -47,7 +46,7 @@ pub(super) struct StageFloors {
 }
 
 impl StageFloors {
-    pub(super) fn new(shape: &Shape, batch: usize, floors: &Floors) -> Self {
+    pub(super) fn new(shape: &Shape, batch: usize, floors: &GpuFloors) -> Self {
         let giga = |count: f64, rate: f64| Duration::from_secs_f64(count / rate / 1e9);
         let reading = |bytes: usize| giga(bytes as f64, floors.read_gb_per_s);
         let narrow = |count: usize| giga((count * batch) as f64, floors.narrow_g_per_s);

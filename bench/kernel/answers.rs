@@ -1,4 +1,4 @@
-//! Whole answers, timed: every instruction set here, one thread and two, batch by batch.
+//! Whole answers, timed: every instruction set here, by number of threads, batch by batch.
 
 use std::num::NonZeroUsize;
 use std::time::{Duration, Instant};
@@ -10,6 +10,7 @@ use sotto::engine::{
 };
 
 use super::Plan;
+use super::pin::Cores;
 
 /// One engine.
 pub(super) struct Setting {
@@ -19,6 +20,8 @@ pub(super) struct Setting {
     pub(super) rounds: usize,
     pub(super) series: Vec<Series>,
     engine: Box<dyn Engine>,
+    /// The next shard to ask.
+    next: usize,
 }
 
 /// All runs of one batch size.
@@ -66,36 +69,38 @@ pub(super) fn time(
 }
 
 impl Setting {
-    /// Each engine with one thread and more up to `threads_max`.
+    /// Each engine with each number of threads.
     pub(super) fn all(
         plan: &Plan,
         engines: &[IsaName],
-        threads_max: usize,
+        cores: &Cores,
     ) -> Result<Vec<Self>, SelectError> {
         let mut settings = Vec::new();
         for &isa in engines {
             let portable = isa == IsaName::Portable && engines.len() > 1;
             let rounds = if portable { plan.portable_rounds } else { plan.rounds_max };
-            for threads in 1..=threads_max {
+            for threads in cores.counts() {
                 if rounds > 0 {
                     let engine = engine(isa, threads)?;
                     let batches = plan.batches.iter();
                     let series = batches.map(|&batch| Series { batch, runs: Vec::new() }).collect();
-                    settings.push(Self { isa, threads, rounds, series, engine });
+                    settings.push(Self { isa, threads, rounds, series, engine, next: 0 });
                 }
             }
         }
         Ok(settings)
     }
 
-    /// One round: every batch size, small ones some times more.
+    /// One round: every batch size, small ones some times more, each call for the next shard.
     pub(super) fn run(
         &mut self,
-        shard: ShardView<'_>,
+        shards: &[ShardView<'_>],
         queries: &[EncryptedQuery],
     ) -> Result<(), EngineError> {
         for series in &mut self.series {
             for _ in 0..if series.batch <= 4 { 3 } else { 2 } {
+                let shard = shards[self.next % shards.len()];
+                self.next += 1;
                 let run = time(self.engine.as_mut(), shard, &queries[..series.batch])?;
                 series.runs.push(run);
             }

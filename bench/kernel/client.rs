@@ -8,7 +8,7 @@ use sotto::limits::QUERIES_PER_SECRET_MAX;
 use sotto::params::Shape;
 use sotto::scheme::{Secret, SecretError, SecretPool};
 
-use crate::common::noise::Noise;
+use crate::measure::common::noise::Noise;
 
 const SEED: [u8; 32] = [1; 32];
 

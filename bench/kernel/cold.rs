@@ -15,6 +15,7 @@ use sotto::arith::IsaName;
 use sotto::engine::EncryptedQuery;
 
 use super::inputs::Store;
+use super::pin::Cores;
 use super::{answers, pin};
 
 /// All runs of one way to read the file.
@@ -29,16 +30,19 @@ pub(super) struct Cold {
 
 const BLOCK_BYTES: usize = 1 << 20;
 
-/// Rounds over a plain read and answers of one query and of 16, on one core and more.
+/// Rounds over a plain read and answers of one query and of 16, on one thread and on all.
 pub(super) fn measure(
     store: &Store,
     queries: &[EncryptedQuery],
     isa: IsaName,
-    cores: &[usize],
+    cores: &Cores,
     rounds: usize,
 ) -> Result<Vec<Cold>, Box<dyn Error>> {
     let batches = [1, queries.len().min(16)];
-    let answers = (1..=cores.len()).flat_map(|threads| batches.map(|batch| Some((threads, batch))));
+    let mut threads = vec![1, cores.cpus.len()];
+    threads.dedup();
+    let answers =
+        threads.into_iter().flat_map(|threads| batches.map(|batch| Some((threads, batch))));
     let cold = |answer| Cold { answer, isa, runs: Vec::new(), disk_bytes: None };
     let mut all: Vec<_> = std::iter::once(None).chain(answers).map(cold).collect();
     for _ in 0..rounds {
@@ -74,10 +78,10 @@ fn answer(
     queries: &[EncryptedQuery],
     isa: IsaName,
     threads: usize,
-    cores: &[usize],
+    cores: &Cores,
 ) -> Result<Timed, Box<dyn Error>> {
     let mut engine = answers::engine(isa, threads)?;
-    pin::pin_engines(cores)?;
+    pin::pin_engines(&cores.cpus)?;
     let database = store.open()?;
     let shard = database.shard(0).ok_or("the database has no shard")?;
     let (before, start) = (disk_bytes(), Instant::now());

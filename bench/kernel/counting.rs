@@ -3,29 +3,36 @@
 //!
 //! The same additions and clock readings in the same order as on a query's way (`server::session`,
 //! `server::connection`, `worker`), as if each query came alone: what a batch shares is counted as
-//! if it shared nothing. Done by all cores at once on the same counters, as a server's threads do.
+//! if it shared nothing. Done on all processors at once on the same counters, as a server's threads do.
 
+use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
 use sotto::metrics::Counters;
 use sotto::wire::Status;
 use sotto::worker::WorkCounters;
 
-/// Counts so many queries on each of so many threads; what one took, the worst thread's mean.
-pub(super) fn measure(queries: u32, threads: usize) -> Duration {
+use super::pin::pin_this_thread;
+
+/// Counts so many queries on each of these processors; what one took, the worst thread's mean.
+pub(super) fn measure(queries: u32, cpus: &[usize]) -> Duration {
+    let together = Barrier::new(cpus.len());
     let (counters, work) = (Counters::default(), WorkCounters::default());
+    let run = |cpu: usize| {
+        pin_this_thread(&[cpu]);
+        together.wait();
+        let begun = Instant::now();
+        (0..queries).for_each(|_| count(&counters, &work));
+        begun.elapsed() / queries
+    };
     let slowest = std::thread::scope(|scope| {
-        let run = || {
-            let begun = Instant::now();
-            (0..queries).for_each(|_| count(&counters, &work));
-            begun.elapsed() / queries
-        };
-        let threads: Vec<_> = (0..threads).map(|_| scope.spawn(run)).collect();
+        let run = &run;
+        let threads: Vec<_> = cpus.iter().map(|&cpu| scope.spawn(move || run(cpu))).collect();
         let times = threads.into_iter().map(|thread| thread.join());
         times.map(|time| time.expect("this is a bug: counting panicked")).max()
     });
     let counted = counters.queries.get(Status::ResponseSuccess);
-    assert_eq!(counted, u64::from(queries) * threads as u64, "this is a bug: counts are lost");
+    assert_eq!(counted, u64::from(queries) * cpus.len() as u64, "this is a bug: counts are lost");
     slowest.unwrap_or_default()
 }
 

@@ -13,7 +13,7 @@ use sotto::engine::ShardView;
 use sotto::params::{D, Shape};
 
 use super::peaks::{self, Peak};
-use super::pin::pin_this_thread;
+use super::pin::{Cores, pin_this_thread};
 
 /// Tries to find a peak each time: short ones, which other work on the machine may miss.
 const PEAK_TRIES: usize = 12;
@@ -21,8 +21,8 @@ const PEAK_TRIES: usize = 12;
 /// The best found so far.
 #[derive(Default)]
 pub(super) struct Floors {
-    /// By number of threads less one: how long, and how it was read.
-    pub(super) read: Vec<(Duration, &'static str)>,
+    /// By number of threads: how long, and how it was read.
+    pub(super) read: BTreeMap<usize, (Duration, &'static str)>,
     /// By name: instructions (or pairs of them) a nanosecond on one core.
     pub(super) peaks: BTreeMap<&'static str, f64>,
 }
@@ -54,15 +54,12 @@ pub(super) fn work(isa: IsaName, shape: &Shape) -> Option<[Work; 2]> {
 
 impl Floors {
     /// Measures all of it once more and keeps what is better.
-    pub(super) fn measure(&mut self, shard: &ShardView<'_>, cores: &[usize], peak_loops: u64) {
-        let sections = [shard.matrix, shard.tables];
-        for threads in 1..=cores.len() {
+    pub(super) fn measure(&mut self, shards: &[ShardView<'_>], cores: &Cores, peak_loops: u64) {
+        for threads in cores.counts() {
             for (name, reader) in readers() {
-                let found = (read(sections, &cores[..threads], reader), name);
-                match self.read.get_mut(threads - 1) {
-                    Some(best) => *best = found.min(*best),
-                    None => self.read.push(found),
-                }
+                let found = (read(shards, &cores.cpus[..threads], reader), name);
+                let best = self.read.entry(threads).or_insert(found);
+                *best = found.min(*best);
             }
         }
         for Peak { name, per_loop, run } in peaks::present() {
@@ -85,23 +82,23 @@ impl Floors {
 
 type Reader = fn(&[u8]) -> u64;
 
-/// Reads every byte once, each thread its part of each section.
-fn read(sections: [&[u8]; 2], cores: &[usize], reader: Reader) -> Duration {
+/// Reads every byte once, each thread its part of each section; the time of one shard.
+fn read(shards: &[ShardView<'_>], cpus: &[usize], reader: Reader) -> Duration {
     let part = |thread: usize| {
-        for section in sections {
+        for section in shards.iter().flat_map(|shard| [shard.matrix, shard.tables]) {
             let (first, last) = (thread, thread + 1);
-            let at = |cut: usize| section.len() / 64 * cut / cores.len() * 64;
+            let at = |cut: usize| section.len() / 64 * cut / cpus.len() * 64;
             black_box(reader(black_box(&section[at(first)..at(last)])));
         }
     };
-    if cores.len() == 1 {
+    if cpus.len() == 1 {
         let start = Instant::now();
         part(0);
-        return start.elapsed();
+        return start.elapsed() / shards.len() as u32;
     }
-    let barrier = Barrier::new(cores.len());
+    let barrier = Barrier::new(cpus.len());
     let timed = |thread: usize| {
-        pin_this_thread(&cores[thread..=thread]);
+        pin_this_thread(&cpus[thread..=thread]);
         barrier.wait();
         let start = Instant::now();
         part(thread);
@@ -110,12 +107,12 @@ fn read(sections: [&[u8]; 2], cores: &[usize], reader: Reader) -> Duration {
     let times: Vec<_> = std::thread::scope(|scope| {
         let timed = &timed;
         let threads: Vec<_> =
-            (0..cores.len()).map(|thread| scope.spawn(move || timed(thread))).collect();
+            (0..cpus.len()).map(|thread| scope.spawn(move || timed(thread))).collect();
         threads.into_iter().map(|thread| thread.join().expect("a reader ended")).collect()
     });
     let start = times.iter().map(|times| times.0).min();
     let end = times.iter().map(|times| times.1).max();
-    start.zip(end).map_or(Duration::MAX, |(start, end)| end - start)
+    start.zip(end).map_or(Duration::MAX, |(start, end)| (end - start) / shards.len() as u32)
 }
 
 /// Ways to read: memory answers several streams faster than one on some machines, and prefetches

@@ -1,4 +1,4 @@
-//! A shard of noise as a database on disk: engines read it through the same map as a server's.
+//! Shards of noise as a database on disk: engines read it through the same map as a server's.
 
 use std::error::Error;
 use std::fs::File;
@@ -11,20 +11,23 @@ use sotto::shard::{Database, Header, Manifest, ManifestHead};
 use sotto::wire::SigningKey;
 use tempfile::TempDir;
 
-use crate::common::noise::Noise;
+use crate::measure::common::noise::Noise;
 
-/// A database of one shard of noise in a folder of its own, removed at the end.
+/// A database of noise in a folder of its own, removed at the end.
 pub(super) struct Store {
     folder: TempDir,
     file: PathBuf,
 }
 
 impl Store {
-    /// Writes it and has the disk have it.
-    pub(super) fn write(shape: &Shape, noise: &mut Noise) -> Result<Self, Box<dyn Error>> {
-        let parent = Path::new(env!("CARGO_TARGET_TMPDIR"));
-        std::fs::create_dir_all(parent)?;
-        let folder = tempfile::tempdir_in(parent)?;
+    /// Writes as many shards as have so many bytes, at least one, and has the disk have them. All
+    /// have the same noise, each in a file, and so in memory, of its own.
+    pub(super) fn write(
+        shape: &Shape,
+        noise: &mut Noise,
+        bytes: u64,
+    ) -> Result<Self, Box<dyn Error>> {
+        let folder = tempfile::Builder::new().prefix("sotto-bench-").tempdir_in(parent())?;
         let shards = folder.path().join(SHARDS_DIR);
         std::fs::create_dir(&shards)?;
         let matrix = noise.bytes(shape.matrix_bytes());
@@ -32,23 +35,29 @@ impl Store {
         let tables = noise.residues(residues, residues / shape.packs() / 2, [Q, P]);
         let hints = noise.bytes(shape.packs() * shape.hint_bytes());
         let sections = Sections { matrix: &matrix, tables: &tables, hints: &hints };
-        let header = Header {
-            seed: [1; 32],
-            shard_index: 0,
-            shard_count: 1,
-            shape: *shape,
-            ribbon_seed: 0,
-            records: 1,
-            row_square_sum_max: (shape.columns() as f64 * ENTRY_MEAN_SQUARE) as u64,
-            records_digest: [0; 32],
-            section_digests: sections.digests(),
-        };
-        let entry = write_shard(&shards, &header, &sections)?;
-        let file = shards.join(&entry.file);
-        let head = ManifestHead { seed: header.seed, epoch: 1, created: 1, shape: *shape };
-        let manifest = Manifest::sign(&head, vec![entry], &SigningKey::from_bytes(&[3; 32]))?;
+        let count = (bytes / (matrix.len() + tables.len()) as u64).clamp(1, SHARDS_MAX) as u32;
+        let section_digests = sections.digests();
+        let mut entries = Vec::new();
+        for shard_index in 0..count {
+            let header = Header {
+                seed: SEED,
+                shard_index,
+                shard_count: count,
+                shape: *shape,
+                ribbon_seed: 0,
+                records: 1,
+                row_square_sum_max: (shape.columns() as f64 * ENTRY_MEAN_SQUARE) as u64,
+                records_digest: [0; 32],
+                section_digests,
+            };
+            let entry = write_shard(&shards, &header, &sections)?;
+            File::open(shards.join(&entry.file))?.sync_all()?;
+            entries.push(entry);
+        }
+        let file = shards.join(&entries[0].file);
+        let head = ManifestHead { seed: SEED, epoch: 1, created: 1, shape: *shape };
+        let manifest = Manifest::sign(&head, entries, &SigningKey::from_bytes(&[3; 32]))?;
         std::fs::write(folder.path().join(MANIFEST_NAME), manifest.to_json())?;
-        File::open(&file)?.sync_all()?;
         Ok(Self { folder, file })
     }
 
@@ -56,8 +65,21 @@ impl Store {
         Ok(Database::open(self.folder.path())?)
     }
 
-    /// The one shard file: matrix and tables, and some kilobytes.
+    /// The first shard's: matrix and tables, and some kilobytes.
     pub(super) fn file(&self) -> &Path {
         &self.file
     }
+}
+
+const SEED: [u8; 32] = [1; 32];
+/// Files of the smallest shards.
+const SHARDS_MAX: u64 = 2048;
+
+/// Where TMPDIR says, else a folder for what is large, which is a disk where /tmp may be memory.
+fn parent() -> PathBuf {
+    let large = Path::new("/var/tmp");
+    if std::env::var_os("TMPDIR").is_none() && large.is_dir() {
+        return large.into();
+    }
+    std::env::temp_dir()
 }

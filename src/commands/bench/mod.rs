@@ -2,6 +2,7 @@
 //! find is of [`sotto::bench::record`].
 
 mod compare;
+mod kernel;
 mod load;
 
 use std::fs::{self, File};
@@ -22,12 +23,14 @@ pub(crate) struct Args {
 
 #[derive(clap::Subcommand)]
 enum What {
+    Kernel(kernel::Args),
     Load(Box<load::Args>),
     Compare(compare::Args),
 }
 
 pub(crate) fn run(args: Args) -> Ended {
     match args.what {
+        What::Kernel(args) => kernel::run(args),
         What::Load(args) => load::run(*args),
         What::Compare(args) => compare::run(&args),
     }
@@ -38,7 +41,6 @@ const RECORDS: &str = "bench/record";
 
 /// Where a record goes that was told no other place: in a checkout to its machine's folder of the
 /// day, else to the current folder. Never where there is one already.
-#[allow(dead_code, reason = "the commands that keep records come next")]
 fn record_path(kind: &str, head: &Head) -> PathBuf {
     record_path_in(Path::new(""), kind, head)
 }
@@ -59,8 +61,21 @@ fn record_path_in(folder: &Path, kind: &str, head: &Head) -> PathBuf {
     (1..).map(numbered).find(free).unwrap_or_else(|| numbered(1))
 }
 
+/// Where a record of this machine will go: `told`, or [`record_path`]. Makes the folder and an empty
+/// file for its table, so that what cannot be written is known before the work and not after it.
+fn claim(kind: &str, told: Option<PathBuf>) -> Result<PathBuf, String> {
+    let path = told.unwrap_or_else(|| record_path(kind, &Head::new("")));
+    if path.extension().is_some_and(|extension| extension == "txt") {
+        let place = path.display();
+        return Err(format!("{place}: found .txt, expected another end: the table goes there"));
+    }
+    let folder = path.parent().unwrap_or(Path::new(""));
+    let made = fs::create_dir_all(folder).map_err(|error| format!("{}: {error}", folder.display()));
+    made.and_then(|()| write(Some(&path.with_extension("txt")), |_| Ok(())))?;
+    Ok(path)
+}
+
 /// Writes a record as JSON and its table beside it, in a file that ends in `.txt`.
-#[allow(dead_code, reason = "the commands that keep records come next")]
 fn keep(path: &Path, record: &impl Serialize, table: &str) -> Result<(), String> {
     let failed = |error| format!("{}: {error}", path.display());
     if let Some(folder) = path.parent() {
