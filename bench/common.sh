@@ -50,21 +50,23 @@ build() {
 # Starts a server of it on the first core, one thread, and sets `server` to its process and
 # `target` to what a generator on the second needs: serve NAME [ARGUMENTS]
 serve() {
-    local name=$1
+    local name=$1 log=$out/$1-server.txt admin=
     shift
     rm -f "$scratch/listening"
     taskset -c 0 "$sotto" serve --db "$scratch/$name" --listen 127.0.0.1:0 --threads 1 \
-        --admin off --engine cpu --cert "$scratch/certs/server.pem" \
+        --admin 127.0.0.1:0 --engine cpu --cert "$scratch/certs/server.pem" \
         --key "$scratch/certs/server.key" "$@" \
-        >"$scratch/listening" 2>"$out/$name-server.txt" &
+        >"$scratch/listening" 2>"$log" &
     server=$!
-    until grep -qs listening "$scratch/listening"; do
-        kill -0 "$server" || { cat "$out/$name-server.txt"; exit 1; }
+    until grep -qs listening "$scratch/listening" &&
+        admin=$(grep -om1 'http://[0-9.:]*/status' "$log"); do
+        kill -0 "$server" || { cat "$log"; exit 1; }
         sleep 0.1
     done
     target=(--server "localhost:$(sed 's/.*://' "$scratch/listening")"
         --ca "$scratch/certs/ca.pem" --operator-key "$scratch/$name/operator.pub"
-        --accept-shard-records "$accept" --cpus 1)
+        --accept-shard-records "$accept" --cpus 1
+        --metrics "${admin%/status}/metrics")
 }
 
 # Runs the generator, keeps what it printed; an invalid run is a result like any other:

@@ -21,17 +21,22 @@ use hdrhistogram::Histogram;
 use hdrhistogram::serialization::Deserializer;
 use hdrhistogram::serialization::interval_log::{IntervalLogIterator, LogEntry};
 use sotto::bench::{
-    Arrivals, Goal, LoadError, LoadOptions, Popularity, Records, Report, SCHEMA, Trial, load,
+    Arrivals, Endpoint, Goal, LoadError, LoadOptions, Popularity, Records, Report, SCHEMA, Trial,
+    load,
 };
 use sotto::client::Trust;
 use sotto::engine::{Answer, Batch, Engine, EngineChoice, EngineError, IsaChoice, select};
+use sotto::server::{Admin, AdminCallers};
 use sotto::wire::message::RequestBody;
 
 const MS: Duration = Duration::from_millis(1);
 const SHARDS: u32 = 5;
 
+fn record(n: u32) -> (String, Vec<u8>) {
+    (format!("+155501{n:05}"), format!("value {n}").into_bytes())
+}
+
 fn database() -> Built {
-    let record = |n: u32| (format!("+155501{n:05}"), format!("value {n}").into_bytes());
     Built::new(&(0..300).map(record).collect::<Vec<_>>(), SHARDS)
 }
 
@@ -244,6 +249,7 @@ async fn what_is_written_is_what_was_measured_and_is_documented() {
     let serving = serve(&built.db());
     let mut options = short(&built, serving.address, &serving.certificates.ca_pem);
     options.arrivals = Arrivals::Bursts(3);
+    options.metrics = Some(Endpoint::parse(&metrics(&serving).await).unwrap());
     let report = run(options, 300.0).await;
     let (mut json, mut csv, mut hdr) = (Vec::new(), Vec::new(), Vec::new());
     report.write_json(&mut json).unwrap();
@@ -279,6 +285,48 @@ async fn what_is_written_is_what_was_measured_and_is_documented() {
         logged += histogram.len();
     }
     assert_eq!(logged, answered);
+}
+
+/// The operator's endpoints of this server: where its metrics are.
+async fn metrics(serving: &Serving) -> String {
+    let listen = "127.0.0.1:0".parse().unwrap();
+    let admin = Admin::bind(listen, AdminCallers::Loopback, serving.desk.clone()).await.unwrap();
+    let url = format!("http://{}/metrics", admin.local_addr());
+    tokio::spawn(admin.run());
+    url
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_server_is_asked_what_it_did_meanwhile() {
+    let built = database();
+    let (serving, other) = (serve(&built.db()), serve(&Built::new(&[record(1)], 1).db()));
+    let asking = |url: &str| LoadOptions {
+        arrivals: Arrivals::Constant,
+        metrics: Some(Endpoint::parse(url).unwrap()),
+        ..short(&built, serving.address, &serving.certificates.ca_pem)
+    };
+    let report = run(asking(&metrics(&serving).await), 200.0).await;
+    let trial = &report.trials[0];
+    let server = trial.server.unwrap();
+    // Asked somewhat before and after: what was planned at the edges may be in or out.
+    assert!(server.seconds >= 0.9 * trial.seconds, "{server:?}");
+    let (answers, passes) = (server.answers as f64, server.passes as f64);
+    assert!(server.answers > 0 && server.answers <= serving.work.answered_by_processor.get());
+    assert!((server.batch_mean * passes - answers).abs() <= 64.0, "{server:?}");
+    assert!(server.batch_mean >= 1.0 && server.answer_ms > server.queue_ms, "{server:?}");
+    assert!(server.scan_ms > 0.0 && server.pack_ms > 0.0 && server.cpu_seconds > 0.0);
+    assert!(server.resident_memory_bytes > 1 << 20);
+    assert!(trial.line().contains("queries a pass"), "{}", trial.line());
+
+    let url = metrics(&other).await;
+    let refused = async |options| {
+        let ended = load(options, Goal::Rate(1.0), &mut |_| {}).await;
+        ended.err().unwrap().to_string()
+    };
+    let error = refused(asking(&url)).await;
+    assert!(error.contains("--metrics") && error.contains("with 1 shards"), "{error}");
+    let error = refused(asking(&url.replace("/metrics", "/nowhere"))).await;
+    assert!(error.contains("found status 404, expected 200"), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

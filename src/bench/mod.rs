@@ -5,24 +5,31 @@
 //! Each front-end is a [`crate::client::Client`] with a connection of its own, trust checked as by
 //! any other; the queries are encrypted under fresh secrets, each sent once.
 //!
-//! What it deliberately does not do: try again what was refused, adapt to the server, measure its
-//! processor time, keep secrets from run to run. The way of a run: [`arrivals`] (when), [`prepare`]
+//! What it deliberately does not do: try again what was refused, adapt to the server, keep secrets
+//! from run to run. The server's own numbers are read where it is said where ([`server_side`]). The
+//! way of a run: [`arrivals`] (when), [`prepare`]
 //! (what), [`run`] (sending it), [`verify`] (whether it was right), [`ledger`] (what came of it),
 //! [`search`] (the next rate), [`report`].
 
 mod arrivals;
 pub mod compare;
+mod endpoint;
+mod html;
 mod ledger;
+pub mod plan;
 mod prepare;
 pub mod record;
 mod report;
 mod run;
 mod search;
+mod server_side;
 mod verify;
 
 use std::time::Duration;
 
 pub use arrivals::{Arrivals, Trace};
+pub use endpoint::Endpoint;
+pub use html::html;
 pub use ledger::Intervals;
 pub use prepare::{Popularity, Records};
 pub use report::{
@@ -75,6 +82,8 @@ pub struct LoadOptions {
     pub lag_max: Duration,
     /// Threads that make queries.
     pub threads: usize,
+    /// Where the server says its metrics, to be asked too.
+    pub metrics: Option<Endpoint>,
 }
 
 impl LoadOptions {
@@ -97,6 +106,7 @@ impl LoadOptions {
             memory_bytes: limits::LOAD_BYTES,
             lag_max: Duration::from_millis(5),
             threads: std::thread::available_parallelism().map_or(1, usize::from),
+            metrics: None,
         }
     }
 
@@ -170,6 +180,9 @@ pub enum LoadError {
     /// The hints to verify with could not be had.
     #[error("answers cannot be verified: {0}")]
     Hints(String),
+    /// The server did not say its metrics.
+    #[error("the server's metrics (--metrics): {0}")]
+    Metrics(String),
     /// A thread could not be started.
     #[error("no thread could be started: {0}")]
     Io(#[from] std::io::Error),

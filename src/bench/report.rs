@@ -154,7 +154,7 @@ pub struct ServerSide {
     pub seconds: f64,
     /// Processor time of its process in them, of all threads.
     pub cpu_seconds: f64,
-    /// Queries it answered in them.
+    /// Queries its engines answered in them.
     pub answers: u64,
     /// Passes over a shard that answered them.
     pub passes: u64,
@@ -172,6 +172,21 @@ pub struct ServerSide {
     pub answer_ms: f64,
     /// Of its process, at the end.
     pub resident_memory_bytes: u64,
+}
+
+impl ServerSide {
+    /// For a person, below the run's.
+    fn line(&self) -> String {
+        let Self { batch_mean, queue_ms, scan_ms, pack_ms, send_ms, answer_ms, .. } = self;
+        let cores = self.cpu_seconds / self.seconds.max(f64::MIN_POSITIVE);
+        let cpu_ms = self.cpu_seconds * 1e3 / self.answers.max(1) as f64;
+        format!(
+            "server: {batch_mean:.1} queries a pass; ms a query: {queue_ms:.1} in the queue, \
+             {scan_ms:.2} scan, {pack_ms:.2} pack, {send_ms:.2} sending, {answer_ms:.1} in all; \
+             processor {cpu_ms:.2} ms an answer, {cores:.2} cores; {} MiB",
+            self.resident_memory_bytes >> 20
+        )
+    }
 }
 
 /// What was made before a run.
@@ -266,6 +281,9 @@ impl Trial {
         }
         if self.verified.wrong > 0 {
             let _ = write!(line, "\n         {} WRONG ANSWERS", self.verified.wrong);
+        }
+        if let Some(server) = &self.server {
+            let _ = write!(line, "\n         {}", server.line());
         }
         line
     }

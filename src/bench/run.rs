@@ -21,6 +21,7 @@ use super::arrivals::Draws;
 use super::ledger::{Ledger, Measure};
 use super::prepare::{Asked, Frame, Group, Maker, Mix, Preparing, Stock};
 use super::report::{Prepared, Trial, TrialEnd};
+use super::server_side::Look;
 use super::verify::{Counts, Verifier};
 use super::{LoadError, LoadOptions};
 use crate::client::{Client, End, Heard, Line, check_answer};
@@ -68,6 +69,9 @@ impl Rig {
         let verifier = Verifier::start(&lines[0], maker.clone(), options.verify).await?;
         let preparing = Preparing::start(&maker, options.threads, options.memory_bytes)?;
         let verifier = Arc::new(verifier);
+        if let Some(endpoint) = &options.metrics {
+            Look::at(endpoint).await?.check(&lines[0].view().parameters)?;
+        }
         Ok(Self { clients, lines, maker, preparing, verifier, options, trials: 0 })
     }
 
@@ -120,14 +124,24 @@ impl Rig {
         };
         let pacer =
             thread::Builder::new().name("pacer".into()).spawn(move || pacer.run(&stopped))?;
-        let (ended, until) = wait(&ledger, options.time).await;
+        let first = self.look(ledger.begin + warm_up);
+        let (first, (ended, until)) = tokio::join!(first, wait(&ledger, options.time));
+        let last = self.look(Instant::now()).await;
         drop(stop);
         blocking(move || pacer.join()).await?.map_err(|_| LoadError::Thread)?;
         finished.recv().await; // none: every exchange has dropped its sender
         let verifier = self.verifier.clone();
         let verified: Counts = blocking(move || verifier.take()).await?;
-        let end = TrialEnd { ended, prepared, verified, server: None };
+        let server = last?.zip(first?).map(|(last, first)| last.since(&first)).transpose()?;
+        let end = TrialEnd { ended, prepared, verified, server };
         Ok(Trial::new(rate, measure, ledger.close(until), end))
+    }
+
+    /// Reads the server's metrics at a time, where it said them.
+    async fn look(&self, at: Instant) -> Result<Option<Look>, LoadError> {
+        let Some(endpoint) = &self.options.metrics else { return Ok(None) };
+        tokio::time::sleep_until(at.into()).await;
+        Look::at(endpoint).await.map(Some)
     }
 }
 

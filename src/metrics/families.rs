@@ -160,6 +160,9 @@ impl Families {
         self.gauge("ready", help, f64::from(u8::from(gauges.ready)));
         let help = "When the server was started, seconds since 1970";
         self.gauge("start_time_seconds", help, gauges.start_time_seconds);
+        let help = "Processor time of the process, of all its threads";
+        let counter = metric(MetricType::COUNTER, Vec::new(), gauges.process_cpu_seconds);
+        self.named(MetricType::COUNTER, "process_cpu_seconds_total", help, vec![counter]);
         let help = "Memory of the process, with the pages of shards it looks at";
         let bytes = gauges.process_resident_memory_bytes as f64;
         self.named(

@@ -55,6 +55,8 @@ pub struct Gauges {
     pub ready: bool,
     /// When it was started, in seconds since 1970.
     pub start_time_seconds: f64,
+    /// Processor time of the process so far, of all its threads, in user and system.
+    pub process_cpu_seconds: f64,
     /// Memory of the process, shards in the page cache that it looks at included.
     pub process_resident_memory_bytes: u64,
 }

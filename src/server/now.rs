@@ -8,6 +8,8 @@
 
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
+use rustix::time::{ClockId, clock_gettime};
+
 use super::memory::resident_bytes;
 use super::{EpochState, Service};
 use crate::limits;
@@ -91,9 +93,16 @@ impl Service {
             draining: self.draining(),
             ready: self.readiness().missing.is_empty(),
             start_time_seconds: started.as_secs_f64(),
+            process_cpu_seconds: cpu_time().as_secs_f64(),
             process_resident_memory_bytes: resident_bytes().unwrap_or_default(),
         }
     }
+}
+
+/// Processor time of this process so far.
+fn cpu_time() -> Duration {
+    let time = clock_gettime(ClockId::ProcessCPUTime);
+    Duration::try_from(time).unwrap_or_default()
 }
 
 fn is_alive(engines: &[EngineReport]) -> bool {

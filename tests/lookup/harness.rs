@@ -17,7 +17,8 @@ use sotto::client::{OperatorKey, Options, Replica, Trust};
 use sotto::engine::{Engine, EngineOptions, select_with};
 use sotto::server::certificates::{self, LocalCertificates};
 use sotto::server::{
-    Callers, Counters, Doorkeeper, Identity, Server, ServerBounds, ServerOptions, WorkCounters,
+    Callers, Counters, Desk, Doorkeeper, Identity, Server, ServerBounds, ServerOptions,
+    WorkCounters,
 };
 use sotto::shard::Database;
 use sotto::shard::manifest::SHARDS_DIR;
@@ -92,6 +93,8 @@ pub(crate) struct Serving {
     pub(crate) counters: Arc<Counters>,
     pub(crate) work: Arc<WorkCounters>,
     pub(crate) doorkeeper: Doorkeeper,
+    /// Watches it; for whoever wants its operator's endpoints.
+    pub(crate) desk: Arc<Desk>,
 }
 
 pub(crate) fn serve(db: &Path) -> Serving {
@@ -133,8 +136,10 @@ impl Setting {
         let server = Server::bind(options, database).unwrap();
         let (address, counters) = (server.local_addr(), server.counters());
         let (work, doorkeeper) = (server.work_counters(), server.doorkeeper());
+        let desk = Arc::new(Desk::default());
+        desk.watch(&server);
         tokio::spawn(server.run(std::future::pending()));
-        Serving { address, certificates, counters, work, doorkeeper }
+        Serving { address, certificates, counters, work, doorkeeper, desk }
     }
 }
 

@@ -227,6 +227,7 @@ async fn metrics_move_with_what_is_asked() {
         ("sotto_pack_seconds_count", SHARDS as f64),
         ("sotto_scan_seconds_sum", 1e-9),
         ("sotto_answer_seconds_sum", 1e-9),
+        ("process_cpu_seconds_total", 1e-6),
         ("process_resident_memory_bytes", 1.0 - counted("process_resident_memory_bytes")),
     ] {
         assert!(moved(name) >= least, "{name}: {}", moved(name));

@@ -1,7 +1,9 @@
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use super::*;
 use crate::bench::ledger::Intervals;
+use crate::bench::plan::{Prices, Scenario, plan};
 use crate::bench::record::*;
 use crate::bench::search::Limit;
 use crate::bench::{
@@ -503,6 +505,12 @@ fn the_guide_explains_every_field() {
         };
         names(&value.unwrap(), &mut found);
     }
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let scenario = Scenario::read(&folder.join("bench/scenarios/mimi.toml")).unwrap();
+    let record = Record::Kernel(kernel(13.0, 12.0).into());
+    let records = [Found { path: "kernel.json".into(), record }];
+    let plan = plan(&scenario, &Prices::shipped().unwrap(), &records).unwrap();
+    names(&serde_json::to_value(plan).unwrap(), &mut found);
     // An instruction is none.
     let explained = |name: &String| {
         name == "vpdpbusd"

@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::thread::{CpuSet, sched_setaffinity};
 use sotto::bench::{
-    Arrivals, Goal, HEADING, LoadOptions, Popularity, Prepared, Records, Trial, load,
+    Arrivals, Endpoint, Goal, HEADING, LoadOptions, Popularity, Prepared, Records, Trial, load,
 };
 use sotto::limits;
 
@@ -76,6 +76,10 @@ pub(super) struct Args {
     /// Memory for queries made and not yet answered.
     #[arg(long, value_name = "MIB", default_value_t = limits::LOAD_BYTES >> 20)]
     memory: u64,
+    /// Where the server says its metrics, such as http://127.0.0.1:9464/metrics: batch sizes, times
+    /// and processor time of the time that is measured.
+    #[arg(long, value_name = "URL", value_parser = Endpoint::parse)]
+    metrics: Option<Endpoint>,
     /// Processors the generator runs on, such as 0,2-3; leave the others to the server.
     #[arg(long, value_name = "LIST", value_parser = cpus)]
     cpus: Option<CpuList>,
@@ -157,6 +161,7 @@ async fn plan(args: &Args) -> Result<(LoadOptions, Goal), Box<dyn std::error::Er
     options.time = args.time;
     options.memory_bytes = args.memory << 20;
     options.lag_max = args.lag;
+    options.metrics = args.metrics.clone();
     Ok((options, goal))
 }
 

@@ -4,6 +4,8 @@
 mod compare;
 mod kernel;
 mod load;
+mod plan;
+mod report;
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
@@ -26,6 +28,8 @@ enum What {
     Kernel(kernel::Args),
     Load(Box<load::Args>),
     Compare(compare::Args),
+    Plan(plan::Args),
+    Report(report::Args),
 }
 
 pub(crate) fn run(args: Args) -> Ended {
@@ -33,6 +37,8 @@ pub(crate) fn run(args: Args) -> Ended {
         What::Kernel(args) => kernel::run(args),
         What::Load(args) => load::run(*args),
         What::Compare(args) => compare::run(&args),
+        What::Plan(args) => plan::run(args),
+        What::Report(args) => report::run(args),
     }
 }
 

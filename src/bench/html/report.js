@@ -1,0 +1,242 @@
+// Draws the charts that chart.rs describes into the places that page.rs made for them. Scales,
+// ticks and words come from there; here is only where things go. Strings become text nodes.
+"use strict";
+(() => {
+  const charts = JSON.parse(document.getElementById("data").textContent);
+  const tone = (name) => `var(--${name})`;
+  const letter = 6.6;
+  const longest = (texts) => Math.max(0, ...texts.map((text) => text.length)) * letter;
+
+  const scale = (axis) => ({
+    type: axis.log ? "log" : "linear",
+    domain: [axis.low, axis.high],
+    label: axis.label,
+    labelArrow: "none",
+    labelAnchor: "center",
+  });
+
+  const ticks = (axis) => ({
+    ticks: axis.ticks.map(([value]) => value),
+    tickFormat: (value) => axis.ticks.find(([tick]) => tick === value)[1],
+    tickSize: 0,
+    stroke: "none",
+    fill: "var(--quiet)",
+    label: null,
+  });
+
+  const hair = (axis) => ({
+    ticks: axis.ticks.map(([value]) => value),
+    stroke: "var(--hair)",
+    strokeOpacity: 1,
+  });
+
+  const word = { stroke: "var(--page)", strokeWidth: 4, strokeLinejoin: "round" };
+
+  const tip = (points) =>
+    Plot.tip(points, Plot.pointer({ x: "x", y: "y", title: "text", fill: "var(--raised)" }));
+
+  function plot(chart, options) {
+    const svg = Plot.plot({
+      style: { background: "none", overflow: "visible", fontSize: "12px", fontFamily: "inherit" },
+      ariaLabel: chart.title,
+      ...options,
+    });
+    svg.setAttribute("role", "img");
+    return svg;
+  }
+
+  // Names of lines stand at their ends, moved apart where those meet.
+  function ends(series, y) {
+    const placed = series
+      .filter(({ points }) => points.length > 0)
+      .map(({ name, tone, points }) => ({ name, tone, end: points[points.length - 1] }))
+      .map((label) => ({ ...label, at: y.apply(label.end.y), to: y.apply(label.end.y) }))
+      .sort((a, b) => a.at - b.at);
+    for (let round = 0; round < 20; round += 1) {
+      for (let i = 1; i < placed.length; i += 1) {
+        const lack = 15 - (placed[i].to - placed[i - 1].to);
+        if (lack > 0) {
+          placed[i - 1].to -= lack / 2;
+          placed[i].to += lack / 2;
+        }
+      }
+    }
+    return placed;
+  }
+
+  function lines(chart, width) {
+    const { series, levels, x, y } = chart;
+    const points = series.flatMap((each) => each.points);
+    const bands = series.flatMap(({ tone: name, points }) => {
+      const within = points.filter((point) => point.low_high !== null);
+      const low = (point) => Math.max(point.low_high[0], y.low);
+      const high = (point) => Math.min(point.low_high[1], y.high);
+      return [
+        Plot.areaY(within, { x: "x", y1: low, y2: high, fill: tone(name), fillOpacity: 0.16 }),
+        Plot.ruleX(within, { x: "x", y1: low, y2: high, stroke: tone(name), strokeOpacity: 0.45 }),
+      ];
+    });
+    const strokes = series.flatMap(({ tone: name, stroke, points }) => [
+      stroke === "points"
+        ? null
+        : Plot.line(points, {
+            x: "x",
+            y: "y",
+            stroke: tone(name),
+            strokeWidth: stroke === "solid" ? 2 : 1.5,
+            strokeDasharray: stroke === "dashed" ? "5 4" : null,
+          }),
+      stroke === "dashed"
+        ? null
+        : Plot.dot(points, { x: "x", y: "y", r: 3, fill: tone(name), stroke: "var(--page)" }),
+    ]);
+    const marks = [
+      Plot.gridY(hair(y)),
+      Plot.axisY({ ...ticks(y), tickPadding: 6 }),
+      Plot.axisX(ticks(x)),
+      Plot.axisX({ ...ticks(x), ticks: [], label: x.label, labelArrow: "none" }),
+      bands,
+      levels.map((level) => Plot.ruleY([level.y], { stroke: "var(--quiet)", strokeDasharray: "2 3" })),
+      strokes,
+      levels.map((level) =>
+        Plot.text([level], {
+          y: "y",
+          text: "name",
+          frameAnchor: "left",
+          textAnchor: "start",
+          dx: 2,
+          dy: -8,
+          fill: "var(--quiet)",
+          ...word,
+        }),
+      ),
+    ];
+    const frame = {
+      width,
+      height: Math.round(Math.min(290, Math.max(220, width * 0.62))),
+      marginTop: 28,
+      marginLeft: longest(y.ticks.map(([, text]) => text)) + 12,
+      marginRight: longest(series.map(({ name }) => name)) + 16,
+      marginBottom: 44,
+      x: scale(x),
+      y: { ...scale(y), label: null },
+    };
+    const bare = plot(chart, { ...frame, marks });
+    const labels = ends(series, bare.scale("y")).map(({ name, tone: colour, end, at, to }) =>
+      Plot.text([end], {
+        x: "x",
+        y: "y",
+        text: () => name,
+        textAnchor: "start",
+        dx: 8,
+        dy: to - at,
+        fill: tone(colour),
+        fontWeight: 600,
+        ...word,
+      }),
+    );
+    const title = Plot.text([y.label], {
+      text: (label) => label,
+      frameAnchor: "top-left",
+      dx: -frame.marginLeft,
+      dy: -24,
+      fill: "var(--quiet)",
+    });
+    return plot(chart, { ...frame, marks: [...marks, labels, title, tip(points)] });
+  }
+
+  function bars(chart, width) {
+    const { parts, rows, dots, x } = chart;
+    const pieces = rows.flatMap((row, place) => {
+      let end = 0;
+      return row.values.map((value, part) => {
+        const begin = dots ? 0 : end;
+        end = begin + value;
+        const colour = tone(parts[part][1]);
+        const at = dots ? value : (begin + end) / 2;
+        return { place, begin, end, colour, x: at, y: place, text: row.texts[part] };
+      });
+    });
+    const shown = pieces.filter(({ end }) => end > 0 && (!x.log || end >= x.low));
+    const last = rows.map((row, place) => ({
+      place,
+      name: row.name,
+      text: row.text,
+      end: Math.max(x.low, ...pieces.filter((piece) => piece.place === place).map(({ end }) => end)),
+    }));
+    const step = 46;
+    const marks = [
+      Plot.gridX(hair(x)),
+      Plot.axisX(ticks(x)),
+      Plot.axisX({ ...ticks(x), ticks: [], label: x.label, labelArrow: "none" }),
+      dots
+        ? [
+            Plot.ruleY(last, { y: "place", stroke: "var(--hair)", dy: 9 }),
+            Plot.dot(shown, {
+              x: "x",
+              y: "place",
+              r: 5,
+              dy: 9,
+              fill: "colour",
+              stroke: "var(--page)",
+              strokeWidth: 1.5,
+            }),
+          ]
+        : Plot.barX(shown, {
+            x1: "begin",
+            x2: "end",
+            y: "place",
+            fill: "colour",
+            insetTop: 22,
+            insetBottom: 6,
+            insetRight: 0.5,
+          }),
+      Plot.text(last, {
+        y: "place",
+        text: "name",
+        frameAnchor: "left",
+        textAnchor: "start",
+        dy: -10,
+        fill: "var(--ink)",
+        ...word,
+      }),
+      Plot.text(last, {
+        x: "end",
+        y: "place",
+        text: "text",
+        textAnchor: "start",
+        dx: dots ? 10 : 6,
+        dy: 9,
+        fill: "var(--ink)",
+        fontWeight: 600,
+        ...word,
+      }),
+      tip(shown),
+    ];
+    return plot(chart, {
+      width,
+      height: rows.length * step + 54,
+      marginTop: 4,
+      marginLeft: 4,
+      marginRight: longest(rows.map(({ text }) => text)) + 16,
+      marginBottom: 44,
+      x: scale(x),
+      y: { type: "band", domain: rows.map((_, place) => place), padding: 0, axis: null },
+      marks,
+    });
+  }
+
+  const draw = { lines, bars };
+  charts.forEach((chart, place) => {
+    const box = document.querySelector(`#chart-${place} .plot`);
+    let drawn = 0;
+    const redraw = () => {
+      const width = Math.floor(box.clientWidth);
+      if (width === drawn || width === 0) return;
+      drawn = width;
+      box.replaceChildren(draw[chart.kind](chart, width));
+    };
+    redraw();
+    new ResizeObserver(redraw).observe(box);
+  });
+})();

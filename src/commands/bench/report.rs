@@ -1,0 +1,62 @@
+//! `sotto bench report`: records and plans as one page to look at. The page is
+//! [`sotto::bench::html`]'s.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use sotto::bench::html;
+use sotto::bench::record::{Found, Record};
+
+use super::{Ended, RECORDS, say};
+
+/// Draw what was measured, as one HTML file that needs nothing else.
+#[derive(clap::Args)]
+pub(super) struct Args {
+    /// A record, or a folder with records in it and below, again and again; of bench/record the
+    /// newest of each kind, name and machine when absent.
+    #[arg(long = "record", value_name = "PATH")]
+    records: Vec<PathBuf>,
+    /// Where the page goes.
+    #[arg(long, value_name = "FILE", default_value = "sotto-report.html")]
+    out: PathBuf,
+}
+
+pub(super) fn run(args: Args) -> Ended {
+    let records = match args.records.as_slice() {
+        [] => newest(Found::all(&[PathBuf::from(RECORDS)])?),
+        named => Found::all(named)?,
+    };
+    if records.is_empty() {
+        let help = "expected one: measure with `sotto bench kernel`, or name some with --record";
+        return Err(format!("found no record, {help}").into());
+    }
+    let page = html(&records, &[]);
+    fs::write(&args.out, page).map_err(|error| format!("{}: {error}", args.out.display()))?;
+    let count = records.len();
+    say(&format!("{}: {count} records, open it in a browser", args.out.display()))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Of all that have kind, file name and machine in common, the one that was measured last; in the
+/// order in which they were found.
+fn newest(records: Vec<Found>) -> Vec<Found> {
+    let mut last: BTreeMap<_, (Option<String>, usize)> = BTreeMap::new();
+    for (place, found) in records.iter().enumerate() {
+        let head = found.record.head();
+        let name = found.path.file_name().map(ToOwned::to_owned);
+        let key = (kind(&found.record), name, head.machine.slug());
+        let this = (head.date.clone(), place);
+        let kept = last.entry(key).or_insert_with(|| this.clone());
+        *kept = this.max(kept.clone());
+    }
+    let kept = |place: usize| last.values().any(|(_, last)| *last == place);
+    let numbered = records.into_iter().enumerate();
+    numbered.filter(|(place, _)| kept(*place)).map(|(_, found)| found).collect()
+}
+
+/// The form without its version.
+fn kind(record: &Record) -> String {
+    record.head().schema.split('/').next().unwrap_or_default().to_owned()
+}
