@@ -224,7 +224,7 @@ impl Intervals {
 
 /// Student's interval of a mean; its quantile by the Cornish-Fisher series, within 1% from 4
 /// degrees of freedom on.
-fn half_interval(values: &[f64]) -> Option<f64> {
+pub(super) fn half_interval(values: &[f64]) -> Option<f64> {
     if values.len() < WINDOWS_MIN {
         return None;
     }

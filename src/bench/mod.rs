@@ -12,6 +12,7 @@
 //! [`search`] (the next rate), [`report`].
 
 mod arrivals;
+pub mod compare;
 mod endpoint;
 mod html;
 mod ledger;

@@ -1,7 +1,7 @@
 //! The walk to the highest rate within the objective: doubling, then bisecting. No IO, no clock.
 
 /// Rates are told apart down to this ratio.
-const RESOLUTION: f64 = 1.05;
+pub(super) const RESOLUTION: f64 = 1.05;
 /// Below this nothing is looked for.
 const RATE_MIN: f64 = 0.1;
 

@@ -2,13 +2,14 @@
 //! find is of [`sotto::bench::record`].
 
 mod build;
+mod compare;
 mod kernel;
 mod load;
 mod operation;
-mod reload;
-mod startup;
 mod plan;
+mod reload;
 mod report;
+mod startup;
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
@@ -35,6 +36,7 @@ enum What {
     Reload(reload::Args),
     Plan(plan::Args),
     Report(report::Args),
+    Compare(compare::Args),
 }
 
 pub(crate) fn run(args: Args) -> Ended {
@@ -46,6 +48,7 @@ pub(crate) fn run(args: Args) -> Ended {
         What::Reload(args) => reload::run(args),
         What::Plan(args) => plan::run(args),
         What::Report(args) => report::run(args),
+        What::Compare(args) => compare::run(&args),
     }
 }
 
