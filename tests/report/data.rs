@@ -18,8 +18,12 @@ pub(crate) struct Words {
     pub(crate) engine: &'static str,
 }
 
-pub(crate) const PLAIN: Words =
-    Words { name: "small", cpu: "Made-up Processor 9000", command: "sotto bench", engine: "avx512" };
+pub(crate) const PLAIN: Words = Words {
+    name: "small",
+    cpu: "Made-up Processor 9000",
+    command: "sotto bench",
+    engine: "avx512",
+};
 
 const MS_ALONE: f64 = 28.0;
 
@@ -122,9 +126,9 @@ pub(crate) fn kernel(words: Words) -> Value {
     let answers: Vec<_> = engines
         .into_iter()
         .flat_map(|(engine, slow)| {
-            let sizes = [1, 2, 4, 8].into_iter().flat_map(|threads| {
-                [1, 2, 4, 8, 16, 32].map(|batch| (threads, batch))
-            });
+            let sizes = [1, 2, 4, 8]
+                .into_iter()
+                .flat_map(|threads| [1, 2, 4, 8, 16, 32].map(|batch| (threads, batch)));
             sizes.map(move |(threads, batch)| answer(engine, slow, threads, batch))
         })
         .collect();

@@ -11,24 +11,19 @@ use crate::bench::plan::{Figure, GpuPlan, HostPlan, Plan, Resource, ShapePlan};
 use crate::bench::record::Found;
 
 pub(super) fn section(page: &mut Page, plan: &Plan, loads: &[(&Found, &Report)]) -> Markup {
-    let Some(cheapest) = plan.shapes.get(plan.cheapest()) else { return html! {} };
+    let Some(first) = plan.shapes.first() else { return html! {} };
     let money = Unit::Money(plan.prices.currency.clone());
-    let charts = [
-        cost(plan, &money),
-        needs(plan),
-        batches(cheapest, loads),
-        moved(plan),
-    ];
+    let charts = [cost(plan, &money), needs(plan), batches(first, loads), moved(plan)];
     html! {
         section {
             h2 { "What it takes: " (plan.scenario.name) }
             p.lead { (plan.scenario.about) }
             article {
-                h3 { (shards(cheapest.shards, &cheapest.shape)) }
-                p.from { "the cheapest of the shapes below, on " (cheapest.cpu.host) }
-                (headlines(&figures(&cheapest.cpu, &money)))
+                h3 { (shards(first.shards, &first.shape)) }
+                p.from { "the scenario's first shape, on " (first.cpu.host) }
+                (headlines(&figures(&first.cpu, &money)))
                 div.charts { @for chart in charts { (page.figure(chart)) } }
-                (gpu(cheapest))
+                (gpu(first))
                 (warnings(&plan.warnings))
                 (all(plan))
             }
@@ -66,11 +61,7 @@ fn figures(host: &HostPlan, money: &Unit) -> Vec<Headline> {
             count(&host.hosts),
             format!("hosts, {} cores; {} binds", count(&host.units), host.binds.name()),
         ),
-        headline(
-            &host.cost_million,
-            money.show(host.cost_million.value),
-            "for a million look-ups",
-        ),
+        headline(&host.cost_million, money.show(host.cost_million.value), "for a million look-ups"),
         headline(&host.cost_month, money.show(host.cost_month.value), "a month"),
     ]
 }
@@ -191,9 +182,8 @@ fn moved(plan: &Plan) -> Chart {
         let mut found = shape.device.iter().filter(|figure| figure.name == name);
         found.find_map(bytes).unwrap_or(0.0)
     };
-    let row = |shape: &ShapePlan| {
-        (name(shape), names.iter().map(|name| value(shape, name)).collect())
-    };
+    let row =
+        |shape: &ShapePlan| (name(shape), names.iter().map(|name| value(shape, name)).collect());
     let rows = plan.shapes.iter().map(row).collect();
     let parts = toned(names.iter().copied());
     let x = ("a device, a day", Unit::Bytes);

@@ -67,9 +67,8 @@ fn plans(args: &Args, records: &[Found]) -> Result<Vec<Plan>, Box<dyn std::error
 
 fn of_here_only(mut records: Vec<Found>) -> Vec<Found> {
     let here = Machine::here();
-    let is_here = |machine: &Machine| {
-        (&machine.cpu, machine.logical_cpus) == (&here.cpu, here.logical_cpus)
-    };
+    let is_here =
+        |machine: &Machine| (&machine.cpu, machine.logical_cpus) == (&here.cpu, here.logical_cpus);
     records.retain(|found| is_here(found.record.machine()));
     records
 }
