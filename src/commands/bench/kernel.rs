@@ -12,7 +12,7 @@ use sotto::engine::GpuChoice;
 use sotto::engine::IsaChoice;
 use sotto::params::{Shape, ShapeError, ShapeWishes};
 
-use super::{claim, keep};
+use super::{claim, keep, say};
 use crate::commands::Ended;
 use crate::measure::common::Effort;
 use crate::measure::common::report::Told;
@@ -76,6 +76,7 @@ pub(super) fn run(args: Args) -> Ended {
     let mut told = Told::default();
     let record = kernel::measure(folder.path(), args.effort(), &engines, &shape?, &mut told)?;
     keep(&path, &record, told.text())?;
+    say(&format!("\nrecord: {}", path.display()))?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -89,6 +90,7 @@ fn run_gpu(args: &Args, choice: Option<&GpuChoice>) -> Ended {
     let mut told = Told::default();
     let record = gpu::measure(args.effort(), &info, &shape, &mut told)?;
     keep(&path, &record, told.text())?;
+    say(&format!("\nrecord: {}", path.display()))?;
     Ok(ExitCode::SUCCESS)
 }
 
