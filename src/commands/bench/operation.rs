@@ -99,8 +99,8 @@ pub(super) fn heading(head: &Head, content: &Content, threads: usize) -> String 
     let machine = &head.machine;
     let shape = &content.shape;
     format!(
-        "{}, {} of {} processors; commit {}, {}\n{} records in {} of {} rows ({} packs) by {} \
-         columns, {}; {}\n",
+        "{}, {} of {} processors; commit {}, {}\n{} records in {} of {} rows ({}) by {} columns, \
+         {}; {}\n",
         machine.cpu.as_deref().unwrap_or("an unknown processor"),
         machine.cpus,
         machine.logical_cpus,
@@ -109,7 +109,7 @@ pub(super) fn heading(head: &Head, content: &Content, threads: usize) -> String 
         content.records,
         counted(content.shards.into(), "shard"),
         shape.pack_rows * shape.packs,
-        shape.packs,
+        counted(shape.packs.into(), "pack"),
         shape.columns,
         bytes(content.database_bytes),
         counted(threads as u64, "thread"),
