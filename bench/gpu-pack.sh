@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Packs what bench/gpu.sh needs on a machine without Rust and without a network: bench/gpu-pack.sh
 #
-# Builds the program, the GPU benchmark and the test of engines, and writes target/gpu-pack/pack.tar.gz
+# Builds the program and the test of engines, and writes target/gpu-pack/pack.tar.gz
 # (git-ignored, some 20 MB): them without debug information, the commit, and the Vulkan loader with what
 # NVIDIA's driver wants beside it (Debian's and Ubuntu's packages; left out where there is no apt).
 # Carry that folder and bench/, and run `bash bench/gpu.sh` there. Same kind of processor and a
@@ -14,7 +14,7 @@ files=$pack/files
 rm -rf "$pack"
 mkdir -p "$files/lib"
 
-# The executable of this kind (bin, bench, test) that a cargo command makes.
+# The executable of this kind (bin, test) that a cargo command makes.
 made() {
     local kind=$1
     shift
@@ -22,11 +22,9 @@ made() {
         sed -n "/\"kind\":\[\"$kind\"\]/s/.*\"executable\":\"\([^\"]*\)\".*/\1/p"
 }
 
-cargo build --quiet --release --bin sotto --bench gpu # both on one build of the library
 install -m755 "$(made bin build --release --bin sotto)" "$files/sotto"
-install -m755 "$(made bench build --release --bench gpu)" "$files/gpu"
 install -m755 "$(made test test --no-run --test engines)" "$files/engines"
-strip "$files/sotto" "$files/gpu" "$files/engines"
+strip "$files/sotto" "$files/engines"
 {
     echo "commit   $(git describe --always --dirty)"
     echo "rustc    $(rustc --version)"

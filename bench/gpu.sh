@@ -2,7 +2,7 @@
 # Measures a GPU and writes a dated record: bench/gpu.sh [--quick] [--gpu NAME] [--out DIR]
 #
 # One command, at most 8 minutes and nothing else running beside it: `sotto devices`, the tests of engines
-# on the GPU (bit for bit), and the GPU benchmark (bench/gpu). Builds them first where there
+# on the GPU (bit for bit), and `sotto bench kernel --gpu`. Builds them first where there
 # is cargo; elsewhere takes what bench/gpu-pack.sh packed. Without --gpu it takes the first real GPU;
 # --quick is for a processor that plays one (--gpu llvmpipe).
 # Writes to DIR/<date>-<device>-gpu/, bench/record unless told otherwise: raw output a step, gpu.json,
@@ -92,7 +92,9 @@ step() {
 SOTTO_COMMIT=$(sed -n 's/^commit *//p' "$scratch/built")
 export SOTTO_COMMIT
 # shellcheck disable=SC2086 # no --quick, no argument
-step gpu 250 "$scratch/gpu" --bench --gpu "$name" $quick --json "$out/gpu.json"
+step gpu 250 "$scratch/sotto" bench kernel --gpu "$name" $quick --json "$scratch/gpu.json"
+# What it printed is here by the step already, also where it was cut short.
+[ ! -f "$scratch/gpu.json" ] || cp "$scratch/gpu.json" "$out/gpu.json"
 # What is left of 8 minutes.
 step parity $((460 - SECONDS + begin)) env SOTTO_TEST_ENGINES=gpu SOTTO_TEST_GPU="$name" "$scratch/engines"
 echo "load     $(cut -d' ' -f1-3 /proc/loadavg) after $((SECONDS - begin)) s" >>"$out/machine.txt"

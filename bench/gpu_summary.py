@@ -52,8 +52,8 @@ if gpu["targets"]:
 else:
     print("The targets of issue 4 are for an H200 and the standard shard: not judged here.")
 
-floors, shard = gpu["floors"], gpu["shard"]
-print(f"\nA shard of {shard['rows']} x {shard['columns']} and {shard['packs']} packs of {shard['pack_rows']}"
+floors, shard = gpu["floors"], gpu["shape"]
+print(f"\nA shard of {shard['packs'] * shard['pack_rows']} x {shard['columns']} and {shard['packs']} packs of {shard['pack_rows']}"
       f" rows, {(shard['matrix_bytes'] + shard['tables_bytes']) / 1e6:.1f} MB; engine {gpu['engine']}.\n")
 print("| what | measured |\n|---|---|")
 print(f"| reading | {floors['read_gb_per_s']:.0f} GB/s over {floors['read_bytes'] >> 20} MiB |")
@@ -75,8 +75,8 @@ print("\nMicroseconds a query, share of the floor (what it would take at best wi
 print("| batch | alone | median | streamed | prepare | scan | pack | finish |\n|---|---|---|---|---|---|---|---|")
 for row in gpu["answers"]:
     def timed(name):
-        share = row[f"{name}_share"]
-        return f"{row[f'{name}_us']:.1f}" + (f" ({share:.0%})" if share is not None else "")
+        us, share = row[f"{name}_us"], row[f"{name}_share"]
+        return f"{us['best'] if isinstance(us, dict) else us:.1f}" + (f" ({share:.0%})" if share is not None else "")
     stages = [timed(name) for name in ("prepare", "scan", "pack", "finish")]
-    print(f"| {row['batch']} | {timed('alone')} | {row['alone_us_median']:.1f} | {timed('streamed')} | "
+    print(f"| {row['batch']} | {timed('alone')} | {row['alone_us']['median']:.1f} | {timed('streamed')} | "
           + " | ".join(stages) + " |")

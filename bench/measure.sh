@@ -1,72 +1,45 @@
 #!/usr/bin/env bash
-# Measures this machine and writes a dated record: bench/measure.sh [--small-shards N]
+# Measures this machine and writes a dated record: bench/measure.sh [--quick]
 #
-# One command, nothing else running beside it: kernels at the standard shape, a build of a
-# standard shard, the demo at the standard shape over QUIC, and a database of small shards
-# (10 000 unless told otherwise; 0 leaves it out) built, verified, opened and queried.
-# Writes to bench/record/<date>-<machine>/: raw output a step, kernel.json, machine.txt, and a
-# summary, README.md. Some 15 minutes.
+# One command, nothing else running beside it: the kernels at the standard shape and at that of the
+# 64 shards; then one standard shard, 64 shards of 2^16 records and 10 000 small shards of 100, each
+# built, started cold and warm, and reloaded under load; the demo at the standard shape over QUIC.
+# (bench/load.sh puts servers under load.) Writes to bench/record/<date>-<machine>/: a record a
+# command as JSON and as text, machine.txt, and a summary, README.md. Some half an hour. --quick
+# takes small databases and shapes, to show that it works, and writes elsewhere.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . bench/common.sh
 
-small_shards=10000
-[ "${1:-}" = "--small-shards" ] && small_shards=$2
+effort=() standard=1048576 many=4194304 shards=64 small=1000000 small_shards=10000 runs=3
+case ${1:-} in
+--quick) effort=(--tiny) standard=20000 many=64000 shards=16 small=10000 small_shards=100 runs=1 ;;
+?*) echo "found $1, expected --quick" >&2 && exit 2 ;;
+esac
 
 out=$(record)
-scratch measure
+[ "$runs" -gt 1 ] || out=$(mktemp -d "${TMPDIR:-/tmp}/sotto-record.XXXXXX")
 mkdir -p "$out"
-
 cargo build --release --quiet
 sotto=$PWD/target/release/sotto
-
 machine >"$out/machine.txt"
 
-# Runs a step, keeps what it printed, and says what it took.
-step() {
-    local file=$out/$1.txt
+# Runs `sotto bench WHAT`, which keeps what it finds: measure NAME WHAT ARGUMENTS
+measure() {
+    local name=$1
     shift
-    echo "\$ $*" | sed "s|$scratch|\$TMP|g; s|$sotto|sotto|g; s/^\$ peak /$ /" | tee "$file"
-    { time "$@"; } 2>&1 | sed "s|$scratch|\$TMP|g; s|$sotto|sotto|g" | tee -a "$file"
+    echo "\$ sotto bench $*"
+    "$sotto" bench "$@" --json "$out/$name.json"
 }
 
-peak() { # peak memory of the command, in its record
-    python3 -c 'import resource, subprocess, sys
-code = subprocess.call(sys.argv[1:])
-peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024
-print(f"peak memory {peak} MiB")
-sys.exit(code)' "$@"
-}
-
-step kernel cargo bench --quiet --bench kernel -- --json "$out/kernel.json"
-"$sotto" sample --records 1048576 >"$scratch/standard.csv"
-step build-standard peak "$sotto" build --input "$scratch/standard.csv" --out "$scratch/standard" \
-    --shards 1 --value-bytes 120
-step demo-standard "$sotto" demo --records 1048576 --shards 1
-rm -rf "$scratch/standard" "$scratch/standard.csv"
-
-if [ "$small_shards" -gt 0 ]; then
-    "$sotto" sample --records $((small_shards * 100)) >"$scratch/small.csv"
-    step build-small peak "$sotto" build --input "$scratch/small.csv" --out "$scratch/small" \
-        --shards "$small_shards" --pack-rows 128 --packs 1 --quiet
-    step verify-small "$sotto" verify "$scratch/small" --quiet
-    "$sotto" cert --out "$scratch/certs" >/dev/null
-    begin=$(date +%s.%N)
-    "$sotto" serve --db "$scratch/small" --listen 127.0.0.1:0 --admin off --cert "$scratch/certs/server.pem" \
-        --key "$scratch/certs/server.key" >"$scratch/serve.out" 2>"$scratch/serve.err" &
-    server=$!
-    until grep -q '^listening on' "$scratch/serve.out"; do kill -0 $server; done
-    {
-        echo "serve: $(echo "$(date +%s.%N) - $begin" | bc) s to the first line"
-        grep -E 'VmRSS|RssAnon' "/proc/$server/status"
-    } | tee "$out/serve-small.txt"
-    address=$(sed -n 's/^listening on //p' "$scratch/serve.out")
-    cut -d, -f1 "$scratch/small.csv" | tail -n +2 | shuf -n 2000 >"$scratch/keys"
-    step lookup-small bash -c "'$sotto' lookup --server 'localhost:${address##*:}' \
-        --ca '$scratch/certs/ca.pem' --operator-key '$scratch/small/operator.pub' \
-        --accept-shard-records 50 --keys-from '$scratch/keys' | cut -f2 | grep -vc 'not found'"
-    stop || true
-fi
+measure kernel kernel "${effort[@]}"
+measure kernel-many kernel --engine auto --records $((many / shards)) "${effort[@]:---quick}"
+for what in build startup reload; do
+    measure $what-standard $what --records "$standard" --shards 1 --runs $runs
+    measure $what-many $what --records "$many" --shards "$shards" --runs $runs
+    measure $what-small $what --records "$small" --shards "$small_shards" --runs $runs
+done
+"$sotto" demo --records "$standard" --shards 1 2>&1 | tee "$out/demo-standard.txt"
 echo "load     $(cut -d' ' -f1-3 /proc/loadavg) after" >>"$out/machine.txt"
-bench/summary.py "$out" >"$out/README.md"
+python3 bench/summary.py "$out" >"$out/README.md"
 echo "written to $out"

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Summarises a record: bench/summary.py bench/record/<date>-<machine> > its README.md
 
-Reads kernel.json and what the other steps printed; steps that were left out are left out here.
+Reads what `bench/measure.sh` had measured; what is not there is left out.
 """
 
 import json
@@ -10,81 +10,99 @@ import sys
 from pathlib import Path
 
 folder = Path(sys.argv[1])
-kernel = json.loads((folder / "kernel.json").read_text())
+SIZES = ("standard", "many", "small")
 
 
-def printed(name, pattern):
-    """What a step printed where `pattern` has its group, or None."""
-    path = folder / f"{name}.txt"
-    found = re.search(pattern, path.read_text(), re.M) if path.exists() else None
-    return found and found.group(1)
+def record(name):
+    path = folder / f"{name}.json"
+    return json.loads(path.read_text()) if path.exists() else None
 
 
-def seconds(name):
-    """Wall time of a step."""
-    minutes, rest = (printed(name, rf"^real\t(\d+m)[\d.]+s$"), printed(name, r"^real\t\d+m([\d.]+)s$"))
-    return minutes and 60 * int(minutes[:-1]) + float(rest)
+def range_of(spread, unit, digits=2):
+    """The best and the median of several runs."""
+    return f"{spread['best']:.{digits}f} {unit} (median {spread['median']:.{digits}f})"
+
+
+def counted(shards):
+    return f"{shards} shard{'' if shards == 1 else 's'}"
 
 
 def row(what, measured, file):
-    if measured is not None:
-        print(f"| {what} | {measured} | `{file}` |")
+    print(f"| {what} | {measured} | `{file}` |")
 
 
+kernel = record("kernel") or sys.exit(f"expected {folder}/kernel.json: run bench/measure.sh")
 machine, floors, client = kernel["machine"], kernel["floors"], kernel["client"]
-print(f"# {kernel['date'][:10]}, {machine['cpu']}, {machine['logical_cpus']} cores\n")
+print(f"# {kernel['date'][:10]}, {machine['cpu']}, {machine['logical_cpus']} processors\n")
 print(f"`bench/measure.sh` at commit {kernel['commit']}; load {machine['load']} before the kernels.")
 if "EPYC" not in machine["cpu"]:
     print("This is not the reference machine (AMD EPYC Zen 4) of the targets.")
-print("**Not measured on a GPU**: none was at hand.\n")
 
-print("The best of the run decides; medians of whole answers stand beside.\n")
-print("| target (issue 3) | wanted | best | median | |\n|---|---|---|---|---|")
 targets = [(t["what"], t["wanted"], t["measured"], t["median"], t["met"]) for t in kernel["targets"]]
-build, peak = seconds("build-standard"), printed("build-standard", r"^peak memory (\d+) MiB")
-small, shards = seconds("build-small"), printed("build-small", r"--shards (\d+)")
-targets.append(("building a standard shard, s", "at most 8", build, None, build and build <= 8))
-targets.append(("its peak memory, MiB", "at most 1536", peak, None, peak and int(peak) <= 1536))
-if shards == "10000":
-    targets.append(("building 10 000 small shards, s", "at most 240", small, None, small <= 240))
+for size, seconds in (("standard", 8), ("small", 240)):
+    build = record(f"build-{size}")
+    full = build and build["content"]["records"] >= 1_000_000
+    if full:
+        took, content = build["seconds"], build["content"]
+        what = f"building {counted(content['shards'])} of {content['records'] // content['shards']} records, s"
+        targets.append((what, f"at most {seconds}", took["best"], took["median"], took["best"] <= seconds))
+    if full and size == "standard":
+        peak = build["peak_memory_bytes"] / (1 << 20)
+        targets.append(("its peak memory, MiB", "at most 1536", peak, None, peak <= 1536))
+if targets:
+    print("\nThe best of the run decides; medians stand beside.\n")
+    print("| target (issue 3) | wanted | best | median | |\n|---|---|---|---|---|")
 for what, wanted, measured, median, met in targets:
     verdict = "not measured" if met is None else "met" if met else "**not met**"
-    best, median = ["-" if n is None else f"{float(n):.4g}" for n in (measured, median)]
+    best, median = ["-" if n is None else f"{n:.4g}" for n in (measured, median)]
     print(f"| {what} | {wanted} | {best} | {median} | {verdict} |")
 
 print("\n| what | measured | file |\n|---|---|---|")
-two = floors["read_shard_ms_2"]
-row("reading the standard shard (242 MB): one core, two", f"{floors['read_shard_ms']:.1f} ms, "
-    + (f"{two:.1f} ms" if two else "-"), "kernel.json")
+megabytes = (kernel["shape"]["matrix_bytes"] + kernel["shape"]["tables_bytes"]) / 1e6
+for read in floors["read"]:
+    row(f"reading a shard ({megabytes:.0f} MB), threads {read['threads']}",
+        f"{read['ms']:.2f} ms, {read['gb_per_s']:.1f} GB/s", "kernel.json")
 for name, rate in floors["peaks_g_per_s"].items():
     row(f"peak of `{name}`, one core", f"{rate:.2f} G/s", "kernel.json")
-for answer in kernel["answers"]:
-    if answer["batch"] in (1, 16) and answer["threads"] in (1, 2):
-        shares = [answer["scan_share"], answer["pack_share"]]
-        scan, pack = [f" ({share:.0%} of peak)" if share else "" for share in shares]
-        row(f"{answer['engine']}, threads {answer['threads']}, batch {answer['batch']}: a query, scan, pack",
-            f"{answer['ms_per_query']:.2f} ms, {answer['scan_ms']:.2f} ms{scan}, "
-            f"{answer['pack_ms']:.2f} ms{pack}", "kernel.json")
+for name in ("kernel", "kernel-many"):
+    for answer in (record(name) or {"answers": []})["answers"]:
+        if answer["batch"] in (1, 16):
+            shares = [answer["scan_share"], answer["pack_share"]]
+            scan, pack = [f" ({share:.0%} of peak)" if share else "" for share in shares]
+            row(f"{answer['engine']}, threads {answer['threads']}, batch {answer['batch']}: a query, scan, pack",
+                f"{range_of(answer['ms_per_query'], 'ms')}, {answer['scan_ms']:.2f} ms{scan}, "
+                f"{answer['pack_ms']:.2f} ms{pack}", f"{name}.json")
 row("client: secret with key bundle, encrypting, decoding", f"{client['key_bundle_ms']:.2f} ms, "
     f"{client['encrypt_ms']:.2f} ms, {client['decode_ms']:.2f} ms", "kernel.json")
-memory = kernel["memory_batch_32_mb"]
-row("memory of a batch of 32, beyond the shard", memory and f"{memory:.1f} MB", "kernel.json")
+memory = kernel["batch_memory_bytes"]
+if memory is not None:
+    row("memory of the largest batch, beyond the shard", f"{memory / 1e6:.1f} MB", "kernel.json")
 for cold in kernel["cold"]:
     what = f"answer, threads {cold['threads']}, batch {cold['batch']}" if cold["batch"] else cold["what"]
-    row(f"not in the page cache: {what}", f"{cold['ms']:.0f} ms ({cold['times_plain_read']:.2f} times "
-        "the plain read)", "kernel.json")
-row("building a standard shard of 2^20 records", build and f"{build:.1f} s, {peak} MiB peak",
-    "build-standard.txt")
-lookups, alone = printed("demo-standard", r"in all +(\d+ ms)"), printed("demo-standard", r", ([\d.]+ ms) each\n\n")
-row("256 look-ups in one call over QUIC, client and server on the same cores",
-    lookups and f"{lookups}; answering alone {alone} each", "demo-standard.txt")
-row(f"{shards} shards of 100 records: built",
-    small and f"{small:.0f} s, {printed('build-small', r'^peak memory (.*)')} peak", "build-small.txt")
-verify = seconds("verify-small")
-row("the same: verified, every byte", verify and f"{verify:.1f} s", "verify-small.txt")
-opened, resident = printed("serve-small", r"serve: (\S+) s"), printed("serve-small", r"VmRSS:\s+(\d+)")
-row("the same: opened, to the server's first line",
-    opened and f"{float(opened):.2f} s, {int(resident) / 1000:.0f} MB resident", "serve-small.txt")
-found, lookup = printed("lookup-small", r"^(\d+)$"), seconds("lookup-small")
-row("the same: 2 000 random keys looked up, client process included",
-    lookup and f"{lookup:.2f} s, {found} found", "lookup-small.txt")
+    row(f"not in the page cache: {what}", f"{range_of(cold['ms'], 'ms', 0)}, {cold['times_plain_read']:.2f} "
+        "times the plain read", "kernel.json")
+
+for size in SIZES:
+    build, startup, reload = [record(f"{what}-{size}") for what in ("build", "startup", "reload")]
+    if build:
+        content = build["content"]
+        row(f"{counted(content['shards'])}, {content['records']} records, {content['database_bytes'] / 1e6:.0f} MB: "
+            f"built, threads {build['threads']}", f"{range_of(build['seconds'], 's')}, "
+            f"{build['peak_memory_bytes'] / (1 << 20):.0f} MiB peak", f"build-{size}.json")
+        row("the same: verified, every byte", range_of(build["verify_seconds"], "s"), f"build-{size}.json")
+    for how in ("warm", "cold") if startup else ():
+        started = startup[how]
+        row(f"a server of {counted(startup['content']['shards'])} from its start, files {how}: listening, ready, first answer",
+            f"{range_of(started['listening_ms'], 'ms', 0)}, {range_of(started['ready_ms'], 'ms', 0)}, "
+            f"{range_of(started['first_answer_ms'], 'ms', 0)}", f"startup-{size}.json")
+    for change in reload["changes"] if reload else ():
+        row(f"a new epoch of {counted(reload['content']['shards'])}, {change['shards']} of them changed",
+            f"{range_of(change['reload_ms'], 'ms', 0)}; slowest look-up meanwhile {change['lookup_ms_max']:.0f} ms",
+            f"reload-{size}.json")
+
+demo = folder / "demo-standard.txt"
+text = demo.read_text() if demo.exists() else ""
+found = re.search(r"in all +(\d+ ms)", text), re.search(r", ([\d.]+ ms) each\n\n", text)
+if all(found):
+    row("256 look-ups in one call over QUIC, client and server on the same cores",
+        f"{found[0].group(1)}; answering alone {found[1].group(1)} each", "demo-standard.txt")

@@ -9,13 +9,12 @@ use sotto::shard::manifest::{MANIFEST_NAME, SHARDS_DIR};
 use sotto::shard::write::{Sections, write_shard};
 use sotto::shard::{Database, Header, Manifest, ManifestHead};
 use sotto::wire::SigningKey;
-use tempfile::TempDir;
 
 use crate::measure::common::noise::Noise;
 
-/// A database of noise in a folder of its own, removed at the end.
+/// A database of noise in an empty folder.
 pub(super) struct Store {
-    folder: TempDir,
+    folder: PathBuf,
     file: PathBuf,
 }
 
@@ -23,12 +22,12 @@ impl Store {
     /// Writes as many shards as have so many bytes, at least one, and has the disk have them. All
     /// have the same noise, each in a file, and so in memory, of its own.
     pub(super) fn write(
+        folder: &Path,
         shape: &Shape,
         noise: &mut Noise,
         bytes: u64,
     ) -> Result<Self, Box<dyn Error>> {
-        let folder = tempfile::Builder::new().prefix("sotto-bench-").tempdir_in(parent())?;
-        let shards = folder.path().join(SHARDS_DIR);
+        let shards = folder.join(SHARDS_DIR);
         std::fs::create_dir(&shards)?;
         let matrix = noise.bytes(shape.matrix_bytes());
         let residues = shape.packs() * shape.table_bytes() / 3;
@@ -57,12 +56,12 @@ impl Store {
         let file = shards.join(&entries[0].file);
         let head = ManifestHead { seed: SEED, epoch: 1, created: 1, shape: *shape };
         let manifest = Manifest::sign(&head, entries, &SigningKey::from_bytes(&[3; 32]))?;
-        std::fs::write(folder.path().join(MANIFEST_NAME), manifest.to_json())?;
-        Ok(Self { folder, file })
+        std::fs::write(folder.join(MANIFEST_NAME), manifest.to_json())?;
+        Ok(Self { folder: folder.into(), file })
     }
 
     pub(super) fn open(&self) -> Result<Database, Box<dyn Error>> {
-        Ok(Database::open(self.folder.path())?)
+        Ok(Database::open(&self.folder)?)
     }
 
     /// The first shard's: matrix and tables, and some kilobytes.
@@ -74,12 +73,3 @@ impl Store {
 const SEED: [u8; 32] = [1; 32];
 /// Files of the smallest shards.
 const SHARDS_MAX: u64 = 2048;
-
-/// Where TMPDIR says, else a folder for what is large, which is a disk where /tmp may be memory.
-fn parent() -> PathBuf {
-    let large = Path::new("/var/tmp");
-    if std::env::var_os("TMPDIR").is_none() && large.is_dir() {
-        return large.into();
-    }
-    std::env::temp_dir()
-}

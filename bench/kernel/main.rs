@@ -1,7 +1,8 @@
-//! `cargo bench --bench kernel [-- OPTIONS]`: runs `sotto bench kernel OPTIONS`. As `cargo test` runs
-//! it (without `--bench`), everything once and tiny, and its record is read again.
+//! `cargo bench --bench kernel [-- OPTIONS]`: runs `sotto bench kernel OPTIONS`. As `cargo test`
+//! runs it (without `--bench`), everything once and tiny, and its record is read again.
 
 use std::error::Error;
+use std::path::Path;
 use std::process::{Command, ExitCode};
 
 use sotto::bench::record::Record;
@@ -34,5 +35,19 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
     assert_eq!(threads.last(), Some(&record.pinned_to.len()), "not all processors");
     let table = std::fs::read_to_string(path.with_extension("txt"))?;
     assert!(table.contains("threads: 1; ms a query"), "{table}");
+    other_shapes_and_one_engine(folder.path())
+}
+
+fn other_shapes_and_one_engine(folder: &Path) -> Result<ExitCode, Box<dyn Error>> {
+    let path = folder.join("other.json");
+    let arguments =
+        "bench kernel --tiny --engine portable --records 3000 --packs 2 --value-bytes 40";
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sotto"));
+    command.args(arguments.split(' ')).arg("--json").arg(&path);
+    assert!(command.status()?.success());
+    let Record::Kernel(record) = Record::read(&path)? else { panic!("another kind of record") };
+    assert_eq!((record.shape.value_len, record.shape.packs), (40, 2));
+    assert!(record.shape.shape()?.records_expected() >= 3000, "{:?}", record.shape);
+    assert!(record.answers.iter().all(|answer| answer.engine == "portable"));
     Ok(ExitCode::SUCCESS)
 }

@@ -1,10 +1,10 @@
 //! Times the CPU engines at one shape, beside what this machine could do at best.
 //!
-//! First the floors (time to read the shard, peak rates of the multiply-adds), then every engine that
-//! is asked for, number of threads and batch, in rounds over all of them so that noise hits all
-//! alike. Then the client's work, memory, how soon a full queue refuses, what counting costs, and
-//! answers from a shard that is not in the page cache. Threads are pinned. Shards that caches might
-//! hold are many, asked in turn, as a server's are.
+//! First the floors (time to read the shard, peak rates of the multiply-adds), then every engine
+//! that is asked for, number of threads and batch, in rounds over all of them so that noise hits
+//! all alike. Then the client's work, memory, how soon a full queue refuses, what counting costs,
+//! and answers from a shard that is not in the page cache. Threads are pinned. Shards that caches
+//! might hold are many, asked in turn, as a server's are.
 //!
 //! It checks no answers (`tests/engines.rs` does): shards are noise of the right form. Read next:
 //! `floors.rs`, `answers.rs`, `report.rs`.
@@ -22,6 +22,7 @@ mod refusal;
 mod report;
 
 use std::error::Error;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -117,8 +118,10 @@ struct Measured {
     cold: Vec<Cold>,
 }
 
-/// Measures these engines, slowest first; tells what it finds.
+/// Measures these engines, slowest first, with shards in an empty folder on a disk; tells what it
+/// finds.
 pub(crate) fn measure(
+    folder: &Path,
     effort: Effort,
     engines: &[IsaName],
     shape: &Shape,
@@ -128,8 +131,12 @@ pub(crate) fn measure(
     let cores = Cores::new();
     pin::pin_this_thread(&cores.cpus[..1]);
     told.say(heading(&head, &ShapeFacts::of(shape)));
-    told.say(format_args!("pinned to {:?}", cores.cpus));
-    let measured = run(Plan::of(effort), engines, shape, &cores)?;
+    let plan = Plan::of(effort);
+    let seconds = plan.budget.as_secs();
+    told.say(format_args!("pinned to {:?}; new rounds begin for {seconds} s", cores.cpus));
+    let mut noise = Noise::new();
+    let store = Store::write(folder, shape, &mut noise, plan.database_bytes)?;
+    let measured = run(plan, engines, shape, &cores, (store, noise))?;
     let record = report::record(head, effort, shape, &cores, &measured);
     told.say(report::text(&record));
     Ok(record)
@@ -140,9 +147,8 @@ fn run(
     engines: &[IsaName],
     shape: &Shape,
     cores: &Cores,
+    (store, mut noise): (Store, Noise),
 ) -> Result<Measured, Box<dyn Error>> {
-    let mut noise = Noise::new();
-    let store = Store::write(shape, &mut noise, plan.database_bytes)?;
     let most = plan.batches.iter().max().copied().unwrap_or(1);
     let queries: Vec<_> = (0..most)
         .map(|_| {

@@ -1,7 +1,9 @@
 //! `sotto bench kernel`: engines beside what the machine could do at best, on the processor or on a
 //! GPU. The work is [`crate::measure`]'s.
 
-use std::path::PathBuf;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use sotto::arith::{Isa, IsaName};
@@ -10,7 +12,7 @@ use sotto::engine::GpuChoice;
 use sotto::engine::IsaChoice;
 use sotto::params::{Shape, ShapeError, ShapeWishes};
 
-use super::{claim, keep};
+use super::{claim, keep, say};
 use crate::commands::Ended;
 use crate::measure::common::Effort;
 use crate::measure::common::report::Told;
@@ -69,9 +71,12 @@ pub(super) fn run(args: Args) -> Ended {
         Some(shape) => shape,
     };
     let path = claim("kernel", args.json.clone())?;
+    let folder = tempfile::Builder::new().prefix("sotto-bench-").tempdir_in(large_folder())?;
+    remove_when_interrupted(folder.path())?;
     let mut told = Told::default();
-    let record = kernel::measure(args.effort(), &engines, &shape?, &mut told)?;
+    let record = kernel::measure(folder.path(), args.effort(), &engines, &shape?, &mut told)?;
     keep(&path, &record, told.text())?;
+    say(&format!("\nrecord: {}", path.display()))?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -85,7 +90,32 @@ fn run_gpu(args: &Args, choice: Option<&GpuChoice>) -> Ended {
     let mut told = Told::default();
     let record = gpu::measure(args.effort(), &info, &shape, &mut told)?;
     keep(&path, &record, told.text())?;
+    say(&format!("\nrecord: {}", path.display()))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Where TMPDIR says, else the system's folder for what is large: a disk where /tmp may be memory.
+fn large_folder() -> PathBuf {
+    let large = Path::new("/var/tmp");
+    if std::env::var_os("TMPDIR").is_none() && large.is_dir() {
+        return large.into();
+    }
+    std::env::temp_dir()
+}
+
+/// Does not leave shards behind in a folder that nobody empties.
+fn remove_when_interrupted(folder: &Path) -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let folder = folder.to_owned();
+    let wait = move || {
+        if runtime.block_on(tokio::signal::ctrl_c()).is_ok() {
+            // Whether it worked or not, this ends here.
+            let _ = fs::remove_dir_all(&folder);
+            std::process::exit(130);
+        }
+    };
+    std::thread::Builder::new().name("interrupt".into()).spawn(wait)?;
+    Ok(())
 }
 
 impl Args {
