@@ -11,7 +11,7 @@ use sotto::bench::{OperationError, OperationOptions};
 use sotto::build::progress::{bytes, counted};
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{claim, say};
+use super::{claim, large_folder, say};
 use crate::commands::Ended;
 use crate::commands::folder::Folder;
 
@@ -66,7 +66,7 @@ impl OperationArgs {
     ) -> Ended {
         let path = claim(kind, self.json.clone())?;
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-        let folder = Folder::new(&format!("bench-{kind}"), None)?;
+        let folder = Folder::temporary(&large_folder(), &format!("bench-{kind}"))?;
         let options = self.options(folder.path())?;
         let ended = runtime.block_on(async {
             let (mut interrupt, mut terminate) =
