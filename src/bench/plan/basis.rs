@@ -78,7 +78,11 @@ pub(super) fn number(value: f64) -> String {
     }
     let fraction = fraction.trim_end_matches('0');
     let sign = if value < 0.0 { "-" } else { "" };
-    if fraction.is_empty() { sign.to_owned() + &grouped } else { format!("{sign}{grouped}.{fraction}") }
+    if fraction.is_empty() {
+        sign.to_owned() + &grouped
+    } else {
+        format!("{sign}{grouped}.{fraction}")
+    }
 }
 
 #[cfg(test)]

@@ -50,9 +50,9 @@ mod tests {
         assert_eq!(per_sync(500.0, 10_000.0), 32.0);
         assert_eq!(per_sync(500.0, 1.0), 500.0);
         assert_eq!(per_sync(1.0, 10_000.0), 1.0);
-        assert_eq!(per_sync(16.0, 1e9), 1.0);
+        assert!((per_sync(16.0, 1e9) - 1.0).abs() < 1e-6);
         assert_eq!(distinct(1.0, 7.0), 1.0);
-        assert!((distinct(500.0, 10_000.0) - 487.71).abs() < 0.01);
+        assert!((distinct(500.0, 10_000.0) - 487.73).abs() < 0.01);
         assert!((distinct(1e6, 10.0) - 10.0).abs() < 1e-9);
     }
 

@@ -36,7 +36,12 @@ impl Day {
     }
 
     /// Of one device.
-    pub(super) fn device(&self, scenario: &Scenario, shape: &ShapeFacts, shards: f64) -> Vec<Figure> {
+    pub(super) fn device(
+        &self,
+        scenario: &Scenario,
+        shape: &ShapeFacts,
+        shards: f64,
+    ) -> Vec<Figure> {
         let basis = Basis::of([
             "scenario: lookups_per_user_day, lookups_per_sync",
             "shape: query_bytes, bundle_bytes, answer_bytes, hints_bytes",
@@ -44,9 +49,8 @@ impl Day {
         let (lookups, sync) = (scenario.lookups_per_user_day, scenario.lookups_per_sync);
         let bundles = self.syncs * self.bundles_a_sync;
         let epochs = 24.0 / scenario.epoch_hours;
-        let bytes = |count: f64, each: usize| {
-            format!("{} * {} bytes", number(count), number(each as f64))
-        };
+        let bytes =
+            |count: f64, each: usize| format!("{} * {} bytes", number(count), number(each as f64));
         let hint_basis = basis.and(&Basis::of(["scenario: epoch_hours, changed_share"]));
         vec![
             basis.figure(
@@ -73,26 +77,26 @@ impl Day {
             ),
             basis.figure(
                 "up a day: queries",
-                lookups * shape.query_bytes as f64 / 1e6,
-                "MB",
+                lookups * shape.query_bytes as f64,
+                "bytes",
                 bytes(lookups, shape.query_bytes),
             ),
             basis.figure(
                 "up a day: bundles",
-                bundles * shape.bundle_bytes as f64 / 1e6,
-                "MB",
+                bundles * shape.bundle_bytes as f64,
+                "bytes",
                 bytes(bundles, shape.bundle_bytes),
             ),
             basis.figure(
                 "down a day: answers",
-                lookups * shape.answer_bytes as f64 / 1e6,
-                "MB",
+                lookups * shape.answer_bytes as f64,
+                "bytes",
                 bytes(lookups, shape.answer_bytes),
             ),
             hint_basis.figure(
                 "down a day: hints",
-                self.hints * shape.hints_bytes as f64 / 1e6,
-                "MB",
+                self.hints * shape.hints_bytes as f64,
+                "bytes",
                 format!(
                     "{} shards asked an epoch * {} of them changed * {} epochs * {} bytes",
                     number(distinct(lookups / epochs, shards)),
@@ -105,14 +109,19 @@ impl Day {
     }
 
     /// Of all devices together, and the database.
-    pub(super) fn provider(&self, scenario: &Scenario, shape: &ShapeFacts, shards: f64) -> Vec<Figure> {
+    pub(super) fn provider(
+        &self,
+        scenario: &Scenario,
+        shape: &ShapeFacts,
+        shards: f64,
+    ) -> Vec<Figure> {
         let basis = Basis::of(["scenario: users, lookups_per_user_day", "shape"]);
         let users = scenario.users;
         let all = |what: &str, of_one: f64| {
             basis.figure(
                 format!("{what} a day"),
-                users * of_one / 1e12,
-                "TB",
+                users * of_one,
+                "bytes",
                 format!("{} devices * {} MB", number(users), number(of_one / 1e6)),
             )
         };
@@ -122,8 +131,8 @@ impl Day {
         let mut figures = vec![
             records.figure(
                 "database",
-                shards * shard / 1e12,
-                "TB",
+                shards * shard,
+                "bytes",
                 format!("{} shards * {} MB", number(shards), number(shard / 1e6)),
             ),
             basis.figure(
@@ -141,8 +150,8 @@ impl Day {
             figures.push(
                 Basis::of(["scenario: front_ends, epoch_hours, changed_share", "shape"]).figure(
                     "hints to front-ends a day",
-                    scenario.front_ends * epochs * changed * shape.hints_bytes as f64 / 1e12,
-                    "TB",
+                    scenario.front_ends * epochs * changed * shape.hints_bytes as f64,
+                    "bytes",
                     format!(
                         "{} front-ends * {} epochs * {} changed shards * {} bytes",
                         number(scenario.front_ends),

@@ -3,8 +3,9 @@
 
 use super::basis::{Basis, number};
 use super::batch::State;
+use super::bundles::distinct;
 use super::day::Day;
-use super::measured::{Cost, Known, Measured};
+use super::measured::{Cost, Measured, Outside};
 use super::sizing::{Fleet, Sizing};
 use super::{Figure, HostPlan, Need, Point, Prices, Resource, Scenario};
 
@@ -24,8 +25,8 @@ pub(super) struct Plans<'a> {
     pub(super) cost: &'a Cost,
     /// How fast a shard can be read.
     pub(super) reading: Basis,
-    /// Time of a query outside its pass, at the bytes of `outside_bytes`.
-    pub(super) outside: Option<Known>,
+    /// Time of queries beside their passes.
+    pub(super) outside: Option<Outside>,
     pub(super) day: Day,
 }
 
@@ -40,7 +41,10 @@ impl Plans<'_> {
         let whole = self.sizing.fleet(hosts as f64)?;
         let needs = self.needs(&fleet);
         let binds = needs.first()?.resource;
-        let basis = self.basis().and(&self.needs_basis(binds));
+        // What might bind in place of it, were it half as much again as told.
+        let near = needs.iter().filter(|need| 2.0 * need.hosts.value >= needs[0].hosts.value);
+        let basis =
+            near.fold(Basis::default(), |all, need| all.and(&self.needs_basis(need.resource)));
         let hosts_figure = basis.figure(
             "hosts",
             hosts as f64,
@@ -57,7 +61,8 @@ impl Plans<'_> {
         let costs = self.costs(&basis, hosts as f64);
         let total: f64 = costs.iter().map(|cost| cost.value).sum();
         let sum: Vec<String> = costs.iter().map(|cost| number(cost.value)).collect();
-        let priced = costs.iter().fold(basis.clone(), |all, cost| all.and(&Basis::of(&cost.sources)));
+        let priced =
+            costs.iter().fold(basis.clone(), |all, cost| all.and(&Basis::of(&cost.sources)));
         let currency = &*self.prices.currency;
         let cost_month = priced.figure("cost a month", total, currency, sum.join(" + "));
         let millions = scenario.users * scenario.lookups_per_user_day * MONTH_DAYS / 1e6;
@@ -85,7 +90,8 @@ impl Plans<'_> {
 
     /// What the time of a host's engines stands on.
     fn basis(&self) -> Basis {
-        let rates = Basis::of(["scenario: users, lookups_per_user_day, peak_over_mean, latency_ms"]);
+        let rates =
+            Basis::of(["scenario: users, lookups_per_user_day, peak_over_mean, latency_ms"]);
         let all = rates.and(&self.cost.basis);
         match &self.outside {
             Some(outside) => all.and(&outside.basis),
@@ -107,9 +113,7 @@ impl Plans<'_> {
                     "memory_gib, reserved_memory_gib"
                 }))
                 .and(&Basis::of(["shape: matrix_bytes, tables_bytes"])),
-            Resource::Arithmetic => {
-                self.basis().and(&key("utilisation_max")).and(&price("cores"))
-            }
+            Resource::Arithmetic => self.basis().and(&key("utilisation_max")).and(&price("cores")),
             Resource::Bandwidth => self.basis().and(&self.reading).and(&key("utilisation_max")),
             Resource::Network => key("utilisation_max")
                 .and(&price("network_gbit_per_s"))
@@ -184,16 +188,19 @@ impl Plans<'_> {
 
     fn batch(&self, name: &str, fleet: &Fleet, rate: f64) -> Figure {
         let state = self.sizing.at(fleet, rate);
-        self.basis().figure(
-            name,
-            state.batch,
-            "",
-            format!(
-                "where a batch takes as long as it takes to come: {} a second over {} shards a host",
-                number(rate),
-                number(fleet.resident)
-            ),
-        )
+        let (rate, pass) = (rate / fleet.engines, fleet.engine.pass_time(state.batch) * 1e3);
+        let comes = format!(
+            "{} a second * {} ms a pass over one of {} shards",
+            number(rate),
+            number(pass),
+            number(fleet.resident)
+        );
+        let formula = if state.batch > 1.0 {
+            format!("as many as come while so many are computed: {comes}")
+        } else {
+            format!("one, for less than one comes while it is computed: {comes}")
+        };
+        self.basis().figure(name, state.batch, "", formula)
     }
 
     fn capacity(&self, fleet: &Fleet) -> Figure {
@@ -208,9 +215,10 @@ impl Plans<'_> {
             rate,
             "1/s",
             format!(
-                "{engines}{} a pass / {} ms; the oldest waits {} ms and its pass",
+                "{engines}{} a pass / {} ms ({}); the oldest waits {} ms and its pass",
                 number(batch),
                 number(fleet.engine.pass_time(batch) * 1e3),
+                self.cost.how,
                 number((latency - fleet.engine.pass_time(batch)) * 1e3)
             ),
         )
@@ -252,7 +260,8 @@ impl Plans<'_> {
             let changed = self.sizing.shards * scenario.changed_share;
             let epochs = MONTH_HOURS / scenario.epoch_hours;
             let hours = changed * build.value / 3600.0 * epochs;
-            let keys = Basis::of(["scenario: epoch_hours, changed_share", "prices: hosts.core_hour"]);
+            let keys =
+                Basis::of(["scenario: epoch_hours, changed_share", "prices: hosts.core_hour"]);
             costs.push(build.basis.and(&keys).figure(
                 "building epochs",
                 hours * host.core_hour,
@@ -273,7 +282,11 @@ impl Plans<'_> {
         let peak = self.sizing.at(fleet, fleet.rate);
         let basis = self.basis();
         let mut figures = vec![
-            self.batch("queries a pass at the mean rate", fleet, fleet.rate / self.scenario.peak_over_mean),
+            self.batch(
+                "queries a pass at the mean rate",
+                fleet,
+                fleet.rate / self.scenario.peak_over_mean,
+            ),
             basis.figure(
                 "of what hosts can do, at the peak",
                 fleet.rate / fleet.capacity.rate,
@@ -314,11 +327,13 @@ impl Plans<'_> {
             Basis::of(["shape", "scenario: lookups_per_sync"]).figure(
                 "bytes a look-up brings to a host",
                 fleet.bytes_in,
-                "",
+                "bytes",
                 format!(
-                    "{} a query + {} a bundle / {} queries * its hosts",
+                    "{} a query + {} a bundle * {} hosts that its {} queries go to / {}",
                     self.sizing.shape.query_bytes,
                     self.sizing.shape.bundle_bytes,
+                    number(distinct(self.sizing.queries_a_bundle, fleet.hosts)),
+                    number(self.sizing.queries_a_bundle),
                     number(self.sizing.queries_a_bundle)
                 ),
             ),
@@ -328,7 +343,7 @@ impl Plans<'_> {
                 "time of a look-up beside its pass",
                 fleet.outside * 1e3,
                 "core-ms",
-                outside.formula.clone(),
+                format!("{} * {} bytes in", outside.formula, number(fleet.bytes_in)),
             ));
         }
         figures.extend(self.epochs(fleet));
@@ -342,17 +357,18 @@ impl Plans<'_> {
         let shard = (shape.matrix_bytes + shape.tables_bytes + shape.hints_bytes) as f64;
         let changed = fleet.resident * scenario.changed_share;
         let mut figures = vec![
-            Basis::of(["scenario: changed_share", "prices: hosts.network_gbit_per_s", "shape"]).figure(
-                "bringing an epoch to a host, its network all for it",
-                changed * shard * 8.0 / (host.network_gbit_per_s * 1e9),
-                "s",
-                format!(
-                    "{} shards * {} MB * 8 / {} Gbit a second",
-                    number(changed),
-                    number(shard / 1e6),
-                    host.network_gbit_per_s
+            Basis::of(["scenario: changed_share", "prices: hosts.network_gbit_per_s", "shape"])
+                .figure(
+                    "bringing an epoch to a host, its network all for it",
+                    changed * shard * 8.0 / (host.network_gbit_per_s * 1e9),
+                    "s",
+                    format!(
+                        "{} shards * {} MB * 8 / {} Gbit a second",
+                        number(changed),
+                        number(shard / 1e6),
+                        host.network_gbit_per_s
+                    ),
                 ),
-            ),
         ];
         if let Some(build) = self.measured.build(shape) {
             let all = self.sizing.shards * scenario.changed_share;
@@ -376,10 +392,15 @@ impl Plans<'_> {
                 "taking up an epoch on a host",
                 reload.value,
                 "s",
-                format!("{}; the slowest look-up meanwhile took {} ms", reload.formula, number(slowest)),
+                format!(
+                    "{}; the slowest look-up meanwhile took {} ms",
+                    reload.formula,
+                    number(slowest)
+                ),
             ));
         }
-        if let (Some(first), Some(disk)) = (self.measured.first_answer(), self.measured.disk(shape)) {
+        if let (Some(first), Some(disk)) = (self.measured.first_answer(), self.measured.disk(shape))
+        {
             let resident = fleet.resident * (shape.matrix_bytes + shape.tables_bytes) as f64;
             figures.push(first.basis.and(&disk.basis).figure(
                 "a host that starts cold: until all its shards are in memory",
@@ -433,7 +454,10 @@ impl Plans<'_> {
         scenario.epochs_in_memory = 3.0 - scenario.epochs_in_memory;
         let epochs = Sizing { scenario: &scenario, ..self.sizing.clone() };
         let how = format!("epochs_in_memory = {}", scenario.epochs_in_memory);
-        say(format!("if {} epochs are in memory at once", scenario.epochs_in_memory), &epochs, how);
+        say(format!("if epochs in memory are {}", scenario.epochs_in_memory), &epochs, how);
+        let mut starved = self.sizing.clone();
+        starved.engine.reading *= 2.0;
+        say("if memory gives half the bytes a second".into(), &starved, "reading * 2".into());
         figures
     }
 

@@ -1,9 +1,11 @@
 //! The numbers of records that a plan needs, for the shape that it needs them for.
 //!
 //! The newest record of an engine says which machine a plan is of; records of other machines are
-//! used only where there is none of this one, and said to be guesses then. Of several, the one whose
-//! shape is nearest is taken; where it is another shape, each stage is scaled by what it works on,
-//! and said to be extrapolated.
+//! used only where there is none of this one, and said to be guesses then. Of several, the one
+//! whose shape is nearest is taken; where it is another shape, each stage is scaled by what it
+//! works on, and said to be extrapolated.
+
+use std::collections::BTreeMap;
 
 use super::basis::{Basis, number};
 use super::batch::Curve;
@@ -34,6 +36,14 @@ pub(super) struct Cost {
     pub(super) cores: f64,
     /// Core time of a query on twice as many cores, where that was measured.
     pub(super) doubling: Option<f64>,
+}
+
+/// What queries take beside passes, in core-seconds for each byte that they bring.
+pub(super) struct Outside {
+    pub(super) a_byte: f64,
+    pub(super) basis: Basis,
+    /// How that came about.
+    pub(super) formula: String,
 }
 
 /// Something measured and what it stands on.
@@ -172,7 +182,10 @@ impl<'a> Measured<'a> {
         let (engine, answers) = fastest(kernel, threads)?;
         let scale = Scale::new(shape, &kernel.shape);
         let pass = Curve::of(answers.iter().map(|answer| {
-            (answer.batch as f64, core_ms(answer) * answer.batch as f64 * scale.of(stages(answer)) / 1e3)
+            (
+                answer.batch as f64,
+                core_ms(answer) * answer.batch as f64 * scale.of(stages(answer)) / 1e3,
+            )
         }))?;
         let mut basis = Basis::of([format!(
             "{path}: answers[engine={engine}, threads={threads}].ms_per_query.median"
@@ -196,7 +209,7 @@ impl<'a> Measured<'a> {
         Some(Cost {
             pass,
             basis,
-            how: format!("{engine}, {threads} of {} cores", kernel.head.machine.logical_cpus),
+            how: format!("{engine}, measured on {threads} cores"),
             read_gb_per_s: read.gb_per_s,
             read: Basis::of([format!("{path}: floors.read[threads={}].gb_per_s", read.threads)]),
             cores: threads as f64,
@@ -217,8 +230,7 @@ impl<'a> Measured<'a> {
         let &(path, gpu, _) = gpus.first()?;
         let scale = Scale::new(shape, &gpu.shape);
         let pass = Curve::of(gpu.answers.iter().map(|answer| {
-            let stages =
-                [answer.scan_us, answer.pack_us, answer.prepare_us, answer.finish_us, 0.0];
+            let stages = [answer.scan_us, answer.pack_us, answer.prepare_us, answer.finish_us, 0.0];
             let batch = answer.batch as f64;
             (batch, batch * answer.streamed_us.median / 1e6 * scale.of(stages))
         }))?;
@@ -243,8 +255,8 @@ impl<'a> Measured<'a> {
         })
     }
 
-    /// Core-seconds of a query beside its pass, of a query that brings so many bytes.
-    pub(super) fn outside(&self, bytes_in: f64) -> Option<Known> {
+    /// What queries that bring so many bytes take beside their passes.
+    pub(super) fn outside(&self, bytes_in: f64) -> Option<Outside> {
         let mut loads = Vec::new();
         for (path, report, here) in self.all(|record| match record {
             Record::Load(report) => Some(&**report),
@@ -259,23 +271,23 @@ impl<'a> Measured<'a> {
             loads.into_iter().min_by(|a, b| far(a.1).total_cmp(&far(b.1)))?;
         let engine = server.scan_ms + server.pack_ms + self.beside_stages(report, server);
         let cpu = server.cpu_seconds * 1e3 / server.answers as f64;
-        let measured = (cpu - engine).max(0.0);
-        let scale = bytes_in / load_bytes_in(report);
-        let mut basis = Basis::of([
-            format!("{path}: trials[rate={:.1}].server.cpu_seconds, .answers, .scan_ms, .pack_ms", trial.rate),
-        ]);
-        basis = self.elsewhere(basis, &report.head, here);
-        if (scale - 1.0).abs() > 0.05 {
+        let measured = (cpu - engine).max(0.0) / 1e3;
+        let of_bytes = load_bytes_in(report);
+        let basis = Basis::of([format!(
+            "{path}: trials[rate={:.1}].server.cpu_seconds, .answers, .scan_ms, .pack_ms",
+            trial.rate
+        )]);
+        let mut basis = self.elsewhere(basis, &report.head, here);
+        if (bytes_in / of_bytes - 1.0).abs() > 0.05 {
             basis = basis.guess("time beside passes scaled by the bytes that a query brings");
         }
         let formula = format!(
-            "({} ms of processor time a query - {} ms in passes) * {} bytes in / {} bytes in",
+            "({} ms of processor time a query - {} ms in passes) / {} bytes in",
             number(cpu),
             number(engine),
-            number(bytes_in),
-            number(load_bytes_in(report))
+            number(of_bytes)
         );
-        Some(Known { value: measured * scale / 1e3, basis, formula })
+        Some(Outside { a_byte: measured / of_bytes, basis, formula })
     }
 
     /// Preparing, finishing and the like of an engine's calls, which servers do not tell apart;
@@ -350,9 +362,8 @@ impl<'a> Measured<'a> {
         let changes = reloads.into_iter().flat_map(|(path, reload, here): (_, &Reload, _)| {
             reload.changes.iter().map(move |change| (path, reload, here, change))
         });
-        let (path, reload, here, change) = changes
-            .filter(|entry| entry.3.shards > 0)
-            .min_by(|a, b| {
+        let (path, reload, here, change) =
+            changes.filter(|entry| entry.3.shards > 0).min_by(|a, b| {
                 let far = |new: u32| distance(f64::from(new), shards.max(1.0));
                 far(a.3.shards).total_cmp(&far(b.3.shards))
             })?;
@@ -368,24 +379,84 @@ impl<'a> Measured<'a> {
         Some((Known { value: ms / 1e3 * shards / new, basis, formula }, change.lookup_ms_max))
     }
 
+    /// What is not told for want of a record.
+    pub(super) fn missing(&self, shape: &ShapeFacts) -> Vec<String> {
+        let mut missing = Vec::new();
+        let mut say = |is_there: bool, what: &str| {
+            if !is_there {
+                missing.push(what.to_owned());
+            }
+        };
+        say(
+            self.outside(1.0).is_some(),
+            "no record of a server under load with its own metrics (`sotto bench load --metrics`): \
+             what queries take beside passes (network, decrypting) counts as nothing",
+        );
+        say(
+            self.build(shape).is_some(),
+            "no record of building (`sotto bench build`): building epochs is not in the costs",
+        );
+        say(
+            self.first_answer().is_some(),
+            "no record of starting (`sotto bench startup`): not told how soon a host is back",
+        );
+        say(
+            self.reload(1.0).is_some(),
+            "no record of a new epoch under load (`sotto bench reload`): not told how long it \
+             takes",
+        );
+        missing
+    }
+
     /// All records, for the plan to name.
     pub(super) fn used(&self) -> Vec<Used> {
         let used = |(path, record): &(String, &Record)| Used {
             path: path.clone(),
-            kind: match record {
-                Record::Load(_) => "load",
-                Record::Kernel(_) => "kernel",
-                Record::Gpu(_) => "gpu",
-                Record::Build(_) => "build",
-                Record::Startup(_) => "startup",
-                Record::Reload(_) => "reload",
-            }
-            .into(),
+            kind: kind(record).into(),
             machine: machine_name(record.machine()),
             date: record.head().date.clone(),
             commit: record.head().commit.clone(),
         };
         self.records.iter().map(used).collect()
+    }
+}
+
+/// Of records of one machine, the newest of each kind and shape.
+pub(super) fn newest(found: Vec<Found>, machine: &Machine) -> Vec<Found> {
+    let mut newest: BTreeMap<String, Found> = BTreeMap::new();
+    for found in found.into_iter().filter(|found| same(found.record.machine(), machine)) {
+        let shape = |shape: &ShapeFacts| (shape.pack_rows, shape.packs, shape.columns);
+        let (kind, of) = (kind(&found.record), &found.record);
+        let key = match of {
+            Record::Kernel(record) => format!("{kind} {:?}", shape(&record.shape)),
+            Record::Gpu(record) => {
+                format!("{kind} {:?} {}", shape(&record.shape), record.device.name)
+            }
+            Record::Load(record) => {
+                let told = busiest(record).is_some();
+                let server = &record.server;
+                format!("{kind} {:?} {} {told}", shape(&server.shape), server.shards)
+            }
+            Record::Build(record) => format!("{kind} {:?}", record.content),
+            Record::Startup(record) => format!("{kind} {:?}", record.content),
+            Record::Reload(record) => format!("{kind} {:?}", record.content),
+        };
+        let older = |other: &Found| other.record.head().date <= found.record.head().date;
+        if newest.get(&key).is_none_or(older) {
+            newest.insert(key, found);
+        }
+    }
+    newest.into_values().collect()
+}
+
+fn kind(record: &Record) -> &'static str {
+    match record {
+        Record::Load(_) => "load",
+        Record::Kernel(_) => "kernel",
+        Record::Gpu(_) => "gpu",
+        Record::Build(_) => "build",
+        Record::Startup(_) => "startup",
+        Record::Reload(_) => "reload",
     }
 }
 
@@ -404,8 +475,7 @@ fn fastest(kernel: &Kernel, threads: usize) -> Option<(&str, Vec<&Answer>)> {
     let with = || kernel.answers.iter().filter(|answer| answer.threads == threads);
     let largest = with().map(|answer| answer.batch).max()?;
     let full = with().filter(|answer| answer.batch == largest);
-    let best =
-        full.min_by(|a, b| a.ms_per_query.median.total_cmp(&b.ms_per_query.median))?;
+    let best = full.min_by(|a, b| a.ms_per_query.median.total_cmp(&b.ms_per_query.median))?;
     Some((&best.engine, with().filter(|answer| answer.engine == best.engine).collect()))
 }
 
@@ -417,8 +487,7 @@ fn doubling(kernel: &Kernel, engine: &str, threads: usize) -> Option<f64> {
             .max_by_key(|answer| answer.batch)
     };
     let (half, whole) = (at(threads / 2)?, at(threads)?);
-    (threads.is_multiple_of(2) && half.batch == whole.batch)
-        .then(|| core_ms(whole) / core_ms(half))
+    (threads.is_multiple_of(2) && half.batch == whole.batch).then(|| core_ms(whole) / core_ms(half))
 }
 
 /// The valid run with the most answers of which the server told something.

@@ -171,10 +171,18 @@ impl Scenario {
     }
 }
 
+/// The prices that come with the program.
+const SHIPPED: &str = include_str!("../../../deploy/prices.toml");
+
 impl Prices {
     /// Reads them.
     pub fn read(path: &Path) -> Result<Self, FileError> {
         read(path)
+    }
+
+    /// Those that come with the program: deploy/prices.toml.
+    pub fn shipped() -> Result<Self, FileError> {
+        parse(Path::new("deploy/prices.toml, as shipped"), SHIPPED)
     }
 
     pub(super) fn host(&self, key: &'static str, name: &str) -> Result<&Host, PlanError> {
@@ -231,7 +239,10 @@ fn check(key: String, found: f64, least: f64, most: f64) -> Result<(), PlanError
 
 fn read<T: DeserializeOwned>(path: &Path) -> Result<T, FileError> {
     let text = std::fs::read_to_string(path);
-    let text = text.map_err(|source| FileError::Io { path: path.into(), source })?;
-    toml::from_str(&text)
+    parse(path, &text.map_err(|source| FileError::Io { path: path.into(), source })?)
+}
+
+fn parse<T: DeserializeOwned>(path: &Path, text: &str) -> Result<T, FileError> {
+    toml::from_str(text)
         .map_err(|source| FileError::Content { path: path.into(), source: Box::new(source) })
 }

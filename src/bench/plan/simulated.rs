@@ -22,8 +22,7 @@ fn simulate(engine: &Engine, shards: u64, objective: f64, rate: f64, queries: us
     let start = Instant::now();
     let target = Duration::from_secs_f64(objective);
     let bounds = ScheduleBounds { latency_target: target, ..ScheduleBounds::default() };
-    let calls =
-        CallBounds { shards_max: 1, queries_max: limits::BATCH_QUERIES_PER_SCAN_MAX };
+    let calls = CallBounds { shards_max: 1, queries_max: limits::BATCH_QUERIES_PER_SCAN_MAX };
     let mut schedule = Schedule::new(bounds);
     let mut state = 1u64;
     let mut random = || {
@@ -107,8 +106,8 @@ fn batches_and_limits_are_those_of_the_schedule() {
             let queries = (rate * 60.0).clamp(4_000.0, 40_000.0) as usize;
             let seen = simulate(&engine, shards, objective, rate, queries);
             println!(
-                "{pass} s and {query} s a query, {shards} shards, {objective} s: {of_it} of {:.0} a \
-                 second: {said:.3?}, {seen:.3?}",
+                "{pass} s and {query} s a query, {shards} shards, {objective} s: {of_it} of {:.0} \
+                 a second: {said:.3?}, {seen:.3?}",
                 most.rate
             );
             assert_eq!(seen.good >= 0.99, of_it < 1.0, "{seen:?}");

@@ -1,88 +1,100 @@
-//! A plan for a terminal: a table of shapes, then figures with their formulas.
+//! A plan for a terminal: a table of shapes, then figures with their formulas. What they come from,
+//! and why some are extrapolated, stands below in a list each.
 
 use std::fmt::Write as _;
 
 use super::basis::number;
 use super::{Figure, GpuPlan, HostPlan, Plan, ShapePlan};
 
+/// Of which shapes all figures are shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shown {
+    /// The scenario's first.
+    First,
+    /// All.
+    Every,
+}
+
+/// What is written, and the notes that it refers to.
+#[derive(Default)]
+struct Page {
+    text: String,
+    sources: Vec<String>,
+    guesses: Vec<String>,
+}
+
 impl Plan {
-    /// The plan as text: all shapes side by side, then every figure of those asked for (`every`), or
-    /// of the cheapest one.
-    pub fn text(&self, every: bool) -> String {
-        let mut out = String::new();
-        let scenario = &self.scenario;
-        let _ = writeln!(out, "{}: {}\n", scenario.name, scenario.about);
-        figures(&mut out, "asked for", &self.demand);
-        let _ = writeln!(out, "{}", self.table());
-        let cheapest = self.cheapest();
-        for (at, shape) in self.shapes.iter().enumerate() {
-            if every || at == cheapest {
-                out.push_str(&shape.text());
-            }
-            for warning in &shape.warnings {
-                let _ = writeln!(out, "! {} records a shard: {warning}", records(shape));
-            }
+    /// The plan as text: all shapes side by side, then figures.
+    pub fn text(&self, shown: Shown) -> String {
+        let mut page = Page::default();
+        page.line(&format!("{}: {}\n", self.scenario.name, self.scenario.about));
+        page.figures("asked for", &self.demand);
+        page.line(&self.table());
+        page.line("Smaller shards cost less, and are a smaller crowd for a look-up to hide in.\n");
+        let count = if shown == Shown::Every { self.shapes.len() } else { 1 };
+        for shape in &self.shapes[..count.min(self.shapes.len())] {
+            page.shape(shape);
         }
-        for warning in &self.warnings {
-            let _ = writeln!(out, "! {warning}");
-        }
-        if !every && self.shapes.len() > 1 {
-            let _ = writeln!(
-                out,
-                "The figures are those of the cheapest shape without GPUs; --all has every shape's."
+        if count < self.shapes.len() {
+            page.line(
+                "These are the figures of the scenario's first shape; --all has every shape's.\n",
             );
         }
-        let _ = writeln!(
-            out,
-            "~ marks what is extrapolated: no measurement says it. Prices: {} ({}).\n\nrecords",
-            self.prices.about, self.prices.currency
-        );
+        for shape in &self.shapes {
+            for warning in &shape.warnings {
+                page.line(&format!("! {} records a shard: {warning}", records(shape)));
+            }
+        }
+        self.warnings.iter().for_each(|warning| page.line(&format!("! {warning}")));
+        page.line(&format!("! prices in {}: {}\n", self.prices.currency, self.prices.about));
+        page.notes();
+        page.line("records");
         for used in &self.records {
-            let _ = writeln!(
-                out,
+            page.line(&format!(
                 "  {}: {}, {}, {}, commit {}",
                 used.path,
                 used.kind,
                 used.machine,
                 used.date.as_deref().unwrap_or("undated"),
                 used.commit.as_deref().unwrap_or("unknown")
-            );
+            ));
         }
-        out
-    }
-
-    /// The shape whose hosts without GPUs cost least.
-    pub fn cheapest(&self) -> usize {
-        let cost = |at: &usize| self.shapes[*at].cpu.cost_month.value;
-        (0..self.shapes.len()).min_by(|a, b| cost(a).total_cmp(&cost(b))).unwrap_or(0)
+        page.text
     }
 
     fn table(&self) -> String {
-        let mut rows: Vec<Vec<String>> = vec![
-            ["records a shard", "shards", "MB a shard", "", "hosts", "units", "binds", "batch",
-             "a host, 1/s", "a month", "a million"].map(String::from).to_vec(),
+        const HEADINGS: [&str; 11] = [
+            "records a shard",
+            "shards",
+            "MB a shard",
+            "",
+            "hosts",
+            "units",
+            "binds",
+            "batch",
+            "a host, 1/s",
+            "a month",
+            "a million",
         ];
+        let mut rows = vec![HEADINGS.map(str::to_owned).to_vec()];
         for shape in &self.shapes {
             let bytes = (shape.shape.matrix_bytes + shape.shape.tables_bytes) as f64;
-            let about =
-                [records(shape), number(shape.shards as f64), number((bytes / 1e6).round())];
-            let row = |about: [String; 3], cells: Vec<String>| about.into_iter().chain(cells).collect();
-            rows.push(row(about, cells("CPU", &shape.cpu)));
-            let blank = || ["", "", ""].map(String::from);
-            rows.push(row(blank(), match &shape.gpu {
+            let mut row =
+                vec![records(shape), number(shape.shards as f64), number((bytes / 1e6).round())];
+            row.extend(cells("CPU", &shape.cpu));
+            rows.push(row);
+            let mut row = vec![String::new(); 3];
+            row.extend(match &shape.gpu {
                 GpuPlan::Measured(plan) => cells("GPU", plan),
-                GpuPlan::NotMeasured { .. } => {
-                    let mut cells = vec!["GPU".to_owned(), "not measured".into()];
-                    cells.resize(8, String::new());
-                    cells
-                }
-            }));
+                GpuPlan::NotMeasured { .. } => vec!["GPU".into(), "not measured".into()],
+            });
+            row.resize(HEADINGS.len(), String::new());
+            rows.push(row);
         }
+        let width = |at: usize| rows.iter().map(|row| row[at].chars().count()).max().unwrap_or(0);
+        let widths: Vec<usize> = (0..HEADINGS.len()).map(width).collect();
         let mut out = String::new();
-        let widths: Vec<usize> = (0..rows[0].len())
-            .map(|at| rows.iter().map(|row| row[at].chars().count()).max().unwrap_or(0))
-            .collect();
-        for row in rows {
+        for row in &rows {
             let cells: Vec<String> =
                 row.iter().zip(&widths).map(|(cell, &width)| format!("{cell:>width$}")).collect();
             let _ = writeln!(out, "{}", cells.join("  ").trim_end());
@@ -95,69 +107,112 @@ fn records(shape: &ShapePlan) -> String {
     number(shape.shape.records_per_shard as f64)
 }
 
+fn marked(figure: &Figure) -> String {
+    let mark = if figure.extrapolated.is_some() { "~" } else { "" };
+    format!("{mark}{}", number(figure.value))
+}
+
+/// Bytes by the largest unit that they fill.
+fn with_unit(figure: &Figure) -> String {
+    const UNITS: [(f64, &str); 5] =
+        [(1e15, "PB"), (1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "KB")];
+    let of = UNITS.iter().find(|of| figure.unit == "bytes" && figure.value >= of.0);
+    let (size, unit) = of.copied().unwrap_or((1.0, &figure.unit));
+    let scaled = Figure { value: figure.value / size, ..figure.clone() };
+    format!("{} {unit}", marked(&scaled)).trim_end().to_owned()
+}
+
 fn cells(kind: &str, plan: &HostPlan) -> Vec<String> {
-    let figure = |figure: &Figure| {
-        let mark = if figure.extrapolated.is_some() { "~" } else { "" };
-        format!("{mark}{}", number(figure.value))
-    };
     vec![
         kind.to_owned(),
-        figure(&plan.hosts),
+        marked(&plan.hosts),
         format!("{} {}", number(plan.units.value), plan.units.name),
         plan.binds.name().to_owned(),
-        figure(&plan.batch),
-        figure(&plan.capacity),
-        figure(&plan.cost_month),
-        figure(&plan.cost_million),
+        marked(&plan.batch),
+        marked(&plan.capacity),
+        marked(&plan.cost_month),
+        marked(&plan.cost_million),
     ]
 }
 
-impl ShapePlan {
-    fn text(&self) -> String {
-        let mut out = String::new();
-        let _ = writeln!(
-            out,
+/// The note's number, from 1 on.
+fn note(notes: &mut Vec<String>, text: &str) -> usize {
+    let at = notes.iter().position(|note| note == text).unwrap_or_else(|| {
+        notes.push(text.into());
+        notes.len() - 1
+    });
+    at + 1
+}
+
+impl Page {
+    fn line(&mut self, text: &str) {
+        self.text.push_str(text);
+        self.text.push('\n');
+    }
+
+    fn shape(&mut self, shape: &ShapePlan) {
+        self.line(&format!(
             "== {} records a shard: {} shards, {} packs of {} rows, {} columns\n",
-            records(self),
-            number(self.shards as f64),
-            self.shape.packs,
-            self.shape.pack_rows,
-            self.shape.columns
-        );
-        figures(&mut out, "a device", &self.device);
-        figures(&mut out, "the provider", &self.provider);
-        hosts(&mut out, &self.cpu);
-        match &self.gpu {
-            GpuPlan::Measured(plan) => hosts(&mut out, plan),
-            GpuPlan::NotMeasured { why, figures: known } => {
-                figures(&mut out, &format!("hosts with GPUs: {why}"), known);
+            records(shape),
+            number(shape.shards as f64),
+            shape.shape.packs,
+            shape.shape.pack_rows,
+            number(shape.shape.columns.into())
+        ));
+        self.figures("a device", &shape.device);
+        self.figures("the provider", &shape.provider);
+        self.hosts(&shape.cpu);
+        match &shape.gpu {
+            GpuPlan::Measured(plan) => self.hosts(plan),
+            GpuPlan::NotMeasured { why, figures } => {
+                self.figures(&format!("hosts with GPUs: {why}"), figures);
             }
         }
-        out
     }
-}
 
-fn hosts(out: &mut String, plan: &HostPlan) {
-    let needs: Vec<Figure> = plan.needs.iter().map(|need| need.hosts.clone()).collect();
-    let main = [&plan.hosts, &plan.units, &plan.capacity, &plan.batch].map(Clone::clone);
-    figures(out, &format!("hosts: {}; {} binds", plan.host, plan.binds.name()), &main);
-    figures(out, "hosts that each resource takes", &needs);
-    figures(out, "costs", &plan.costs);
-    figures(out, "costs in all", &[plan.cost_month.clone(), plan.cost_million.clone()]);
-    figures(out, "more", &plan.figures);
-}
+    fn hosts(&mut self, plan: &HostPlan) {
+        let main = [&plan.hosts, &plan.units, &plan.capacity, &plan.batch].map(Clone::clone);
+        self.figures(&format!("hosts: {}; {} binds", plan.host, plan.binds.name()), &main);
+        let needs: Vec<Figure> = plan.needs.iter().map(|need| need.hosts.clone()).collect();
+        self.figures("hosts that each resource takes", &needs);
+        let mut costs = plan.costs.clone();
+        costs.extend([plan.cost_month.clone(), plan.cost_million.clone()]);
+        self.figures("costs", &costs);
+        let (what_if, more): (Vec<_>, Vec<_>) =
+            plan.figures.iter().cloned().partition(|figure| figure.name.starts_with("if "));
+        self.figures("at work", &more);
+        self.figures("hosts when it is not as assumed", &what_if);
+    }
 
-fn figures(out: &mut String, title: &str, figures: &[Figure]) {
-    let _ = writeln!(out, "{title}");
-    let width = figures.iter().map(|figure| figure.name.chars().count()).max().unwrap_or(0);
-    for Figure { name, value, unit, formula, sources, extrapolated } in figures {
-        let mark = if extrapolated.is_some() { "~" } else { " " };
-        let _ = writeln!(out, "  {name:width$} {mark} {} {unit}", number(*value));
-        let _ = writeln!(out, "      = {formula}");
-        let _ = writeln!(out, "      from {}", sources.join("; "));
-        if let Some(why) = extrapolated {
-            let _ = writeln!(out, "      ~ {why}");
+    fn figures(&mut self, title: &str, figures: &[Figure]) {
+        self.line(title);
+        let width = figures.iter().map(|figure| figure.name.chars().count()).max().unwrap_or(0);
+        for figure in figures {
+            let Figure { name, formula, sources, extrapolated, .. } = figure;
+            let value = with_unit(figure);
+            let notes: Vec<String> =
+                sources.iter().map(|source| note(&mut self.sources, source).to_string()).collect();
+            let mut line =
+                format!("  {name:width$}  {value:<14} = {formula} [{}]", notes.join(" "));
+            for why in extrapolated.iter().flat_map(|why| why.split("; ")) {
+                let _ = write!(line, " ~{}", note(&mut self.guesses, why));
+            }
+            self.line(&line);
+        }
+        self.text.push('\n');
+    }
+
+    fn notes(&mut self) {
+        let notes = [
+            ("from", "", std::mem::take(&mut self.sources)),
+            ("~ extrapolated: no measurement says it", "~", std::mem::take(&mut self.guesses)),
+        ];
+        for (title, mark, list) in notes {
+            self.line(title);
+            for (at, text) in list.iter().enumerate() {
+                self.line(&format!("  {mark}{}  {text}", at + 1));
+            }
+            self.text.push('\n');
         }
     }
-    out.push('\n');
 }

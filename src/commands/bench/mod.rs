@@ -3,6 +3,7 @@
 
 mod kernel;
 mod load;
+mod plan;
 mod report;
 
 use std::fs::{self, File};
@@ -25,6 +26,7 @@ pub(crate) struct Args {
 enum What {
     Kernel(kernel::Args),
     Load(Box<load::Args>),
+    Plan(plan::Args),
     Report(report::Args),
 }
 
@@ -32,6 +34,7 @@ pub(crate) fn run(args: Args) -> Ended {
     match args.what {
         What::Kernel(args) => kernel::run(args),
         What::Load(args) => load::run(*args),
+        What::Plan(args) => plan::run(args),
         What::Report(args) => report::run(args),
     }
 }
