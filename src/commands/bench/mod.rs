@@ -64,8 +64,8 @@ fn record_path_in(folder: &Path, kind: &str, head: &Head) -> PathBuf {
     (1..).map(numbered).find(free).unwrap_or_else(|| numbered(1))
 }
 
-/// Where a record of this machine will go: `told`, or [`record_path`]. Makes the folder and an empty
-/// file for its table, so that what cannot be written is known before the work and not after it.
+/// Where a record of this machine will go: `told`, or [`record_path`]. Makes the folder and an
+/// empty file for its table, so that what cannot be written is known before the work, not after.
 fn claim(kind: &str, told: Option<PathBuf>) -> Result<PathBuf, String> {
     let path = told.unwrap_or_else(|| record_path(kind, &Head::new("")));
     if path.extension().is_some_and(|extension| extension == "txt") {
