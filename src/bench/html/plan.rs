@@ -11,12 +11,12 @@ use crate::bench::plan::{Figure, GpuPlan, HostPlan, Plan, Resource, ShapePlan};
 use crate::bench::record::Found;
 
 pub(super) fn section(page: &mut Page, plan: &Plan, loads: &[(&Found, &Report)]) -> Markup {
-    let Some(cheapest) = plan.shapes.get(plan.cheapest()) else { return html! {} };
+    let Some(first) = plan.shapes.first() else { return html! {} };
     let money = Unit::Money(plan.prices.currency.clone());
     let charts = [
         cost(plan, &money),
         needs(plan),
-        batches(cheapest, loads),
+        batches(first, loads),
         moved(plan),
     ];
     html! {
@@ -24,11 +24,11 @@ pub(super) fn section(page: &mut Page, plan: &Plan, loads: &[(&Found, &Report)])
             h2 { "What it takes: " (plan.scenario.name) }
             p.lead { (plan.scenario.about) }
             article {
-                h3 { (shards(cheapest.shards, &cheapest.shape)) }
-                p.from { "the cheapest of the shapes below, on " (cheapest.cpu.host) }
-                (headlines(&figures(&cheapest.cpu, &money)))
+                h3 { (shards(first.shards, &first.shape)) }
+                p.from { "the first of the shapes below, on hosts " (first.cpu.host) }
+                (headlines(&figures(&first.cpu, &money)))
                 div.charts { @for chart in charts { (page.figure(chart)) } }
-                (gpu(cheapest))
+                (gpu(first))
                 (warnings(&plan.warnings))
                 (all(plan))
             }

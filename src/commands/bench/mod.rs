@@ -1,10 +1,14 @@
 //! `sotto bench`: measures this machine, its files and servers. A file a sub-command; what they
 //! find is of [`sotto::bench::record`].
 
+mod build;
 mod kernel;
 mod load;
+mod operation;
 mod plan;
+mod reload;
 mod report;
+mod startup;
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
@@ -26,6 +30,9 @@ pub(crate) struct Args {
 enum What {
     Kernel(kernel::Args),
     Load(Box<load::Args>),
+    Build(build::Args),
+    Startup(startup::Args),
+    Reload(reload::Args),
     Plan(plan::Args),
     Report(report::Args),
 }
@@ -34,6 +41,9 @@ pub(crate) fn run(args: Args) -> Ended {
     match args.what {
         What::Kernel(args) => kernel::run(args),
         What::Load(args) => load::run(*args),
+        What::Build(args) => build::run(args),
+        What::Startup(args) => startup::run(args),
+        What::Reload(args) => reload::run(args),
         What::Plan(args) => plan::run(args),
         What::Report(args) => report::run(args),
     }
