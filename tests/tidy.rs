@@ -83,7 +83,7 @@ fn rust_files(folder: &str) -> Vec<PathBuf> {
 }
 
 /// The module a file of src belongs to: its first path component without extension. Of other
-/// files, the whole path; but files of `bench` are the program's module `measure` to those who import.
+/// files, the whole path.
 fn module(path: &Path) -> String {
     let inner = path.strip_prefix(env!("CARGO_MANIFEST_DIR")).unwrap();
     let Ok(inner) = inner.strip_prefix("src") else {
@@ -106,6 +106,7 @@ fn modules_import_only_what_comes_before_them() {
         if module == "lib" {
             continue;
         }
+        // A module of the program's, which only `commands` knows.
         if module.starts_with("bench/") {
             module = "measure".into();
         }

@@ -1,9 +1,9 @@
 //! Measures a GPU beside what it could do at best, in one run.
 //!
 //! The device, its floors (reading, multiply-adds), stages and whole answers batch by batch for a
-//! shard that is on it, uploads, then random queries over 64 such shards through the server's queue,
-//! of which a thousand are compared with the processor's answers. A processor that plays a GPU is
-//! measured only when named, and not in full.
+//! shard that is on it, uploads, then random queries over 64 such shards through the server's
+//! queue, of which a thousand are compared with the processor's answers. A processor that plays a
+//! GPU is measured only when named, and not in full.
 //!
 //! Read next: `floors.rs`, `work.rs` (what a share is of), `answers.rs`, `traffic.rs`, `report.rs`.
 
@@ -111,8 +111,8 @@ impl Plan {
     }
 }
 
-/// The shards' shape where none is asked for: the standard one, or what a processor that plays a GPU
-/// gets done.
+/// The shards' shape where none is asked for: the standard one, or what a processor that plays a
+/// GPU gets done.
 pub(crate) fn shape(effort: Effort) -> Result<Shape, ShapeError> {
     match effort {
         Effort::Full => Shape::for_records(1 << 20, 120, ShapeWishes::default()),

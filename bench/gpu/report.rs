@@ -17,9 +17,9 @@ use super::work::{Floor, StageFloors};
 use super::{Effort, shape};
 use crate::measure::common::report::{median, percent, rounded, spread, target, targets_text};
 
-pub(super) const ANSWERS_HEADING: &str = "
-microseconds a query, share of the floor
-batch        alone           median     streamed           prepare        scan            pack          finish";
+pub(super) const ANSWERS_HEADING: &str = "\nmicroseconds a query, share of the floor\n\
+    batch        alone           median     streamed           prepare        scan            \
+    pack          finish";
 
 pub(super) fn device(info: &GpuInfo, probe: &Probe) -> GpuDevice {
     let limits = &probe.limits;
@@ -65,8 +65,8 @@ pub(super) fn floors_text(floors: &GpuFloors) -> String {
         None => "the device has no 64-bit integers".into(),
     };
     format!(
-        "read: {:.1} GB/s over {} MiB ({})\nu32 multiply-add: {:.1} G/s\nu64 widening multiply-add: \
-         {wide}\ndot4I8Packed and add: {:.1} G/s",
+        "read: {:.1} GB/s over {} MiB ({})\nu32 multiply-add: {:.1} G/s\n\
+         u64 widening multiply-add: {wide}\ndot4I8Packed and add: {:.1} G/s",
         floors.read_gb_per_s,
         floors.read_bytes >> 20,
         floors.read_how,

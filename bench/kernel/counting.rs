@@ -3,7 +3,8 @@
 //!
 //! The same additions and clock readings in the same order as on a query's way (`server::session`,
 //! `server::connection`, `worker`), as if each query came alone: what a batch shares is counted as
-//! if it shared nothing. Done on all processors at once on the same counters, as a server's threads do.
+//! if it shared nothing. Done on all processors at once on the same counters, as a server's threads
+//! do.
 
 use std::sync::Barrier;
 use std::time::{Duration, Instant};

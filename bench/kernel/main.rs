@@ -1,5 +1,5 @@
-//! `cargo bench --bench kernel [-- OPTIONS]`: runs `sotto bench kernel OPTIONS`. As `cargo test` runs
-//! it (without `--bench`), everything once and tiny, and its record is read again.
+//! `cargo bench --bench kernel [-- OPTIONS]`: runs `sotto bench kernel OPTIONS`. As `cargo test`
+//! runs it (without `--bench`), everything once and tiny, and its record is read again.
 
 use std::error::Error;
 use std::path::Path;

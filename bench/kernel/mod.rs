@@ -1,10 +1,10 @@
 //! Times the CPU engines at one shape, beside what this machine could do at best.
 //!
-//! First the floors (time to read the shard, peak rates of the multiply-adds), then every engine that
-//! is asked for, number of threads and batch, in rounds over all of them so that noise hits all
-//! alike. Then the client's work, memory, how soon a full queue refuses, what counting costs, and
-//! answers from a shard that is not in the page cache. Threads are pinned. Shards that caches might
-//! hold are many, asked in turn, as a server's are.
+//! First the floors (time to read the shard, peak rates of the multiply-adds), then every engine
+//! that is asked for, number of threads and batch, in rounds over all of them so that noise hits
+//! all alike. Then the client's work, memory, how soon a full queue refuses, what counting costs,
+//! and answers from a shard that is not in the page cache. Threads are pinned. Shards that caches
+//! might hold are many, asked in turn, as a server's are.
 //!
 //! It checks no answers (`tests/engines.rs` does): shards are noise of the right form. Read next:
 //! `floors.rs`, `answers.rs`, `report.rs`.

@@ -16,6 +16,7 @@ pub mod compare;
 mod endpoint;
 mod html;
 mod ledger;
+mod operations;
 pub mod plan;
 mod prepare;
 pub mod record;
@@ -31,6 +32,7 @@ pub use arrivals::{Arrivals, Trace};
 pub use endpoint::Endpoint;
 pub use html::html;
 pub use ledger::Intervals;
+pub use operations::{OperationError, OperationOptions, Usage, build, build_once, reload, startup};
 pub use prepare::{Popularity, Records};
 pub use report::{
     HEADING, Prepared, Quantiles, Report, Row, SCHEMA, ServerFacts, ServerSide, Trial,

@@ -10,6 +10,7 @@ pub(crate) mod demo;
 pub(crate) mod devices;
 pub(crate) mod doctor;
 mod engine;
+mod folder;
 pub(crate) mod inspect;
 pub(crate) mod log;
 pub(crate) mod lookup;

@@ -13,9 +13,9 @@ use super::{Took, record, times};
 /// Files that read the wall clock, and what for.
 const WALL_CLOCK: [(&str, &str); 7] = [
     ("build/run.rs", "when a database was made: shown, never compared"),
-    ("commands/bench.rs", "a seed, where none is given"),
-    ("commands/demo/folder.rs", "the name of a folder"),
+    ("commands/bench/load.rs", "a seed, where none is given"),
     ("commands/doctor/machine.rs", "whether it is right"),
+    ("commands/folder.rs", "the name of a folder"),
     ("commands/serve.rs", "whether a certificate has expired"),
     ("server/admin/page.rs", "how long a certificate is still good: shown"),
     ("server/mod.rs", "when the server was started: shown"),

@@ -5,17 +5,25 @@ use std::fs;
 use std::path::Path;
 
 use serde_json::{Value, json};
+use sotto::bench::record::ShapeFacts;
+use sotto::params::Shape;
 
 /// The strings of a record that are free text.
 #[derive(Clone, Copy)]
 pub(crate) struct Words {
+    /// Of a scenario.
+    pub(crate) name: &'static str,
     pub(crate) cpu: &'static str,
     pub(crate) command: &'static str,
     pub(crate) engine: &'static str,
 }
 
-pub(crate) const PLAIN: Words =
-    Words { cpu: "Made-up Processor 9000", command: "sotto bench", engine: "avx512" };
+pub(crate) const PLAIN: Words = Words {
+    name: "small",
+    cpu: "Made-up Processor 9000",
+    command: "sotto bench",
+    engine: "avx512",
+};
 
 const MS_ALONE: f64 = 28.0;
 
@@ -38,14 +46,10 @@ fn head(kind: &str, version: u32, words: Words) -> Value {
     })
 }
 
-/// The standard shard.
+/// The standard shard's.
 pub(crate) fn shape() -> Value {
-    json!({
-        "records_per_shard": 1_100_000, "value_len": 120, "pack_rows": 2048, "packs": 4,
-        "columns": 17_280, "matrix_bytes": 141_557_760, "tables_bytes": 100_663_296,
-        "hints_bytes": 65_536, "query_bytes": 51_840, "bundle_bytes": 24_576,
-        "answer_bytes": 12_288,
-    })
+    let shape = Shape::new(120, 2048, 4, 17_280).unwrap();
+    serde_json::to_value(ShapeFacts::of(&shape)).unwrap()
 }
 
 fn spread(median: f64, width: f64) -> Value {

@@ -29,9 +29,12 @@
       const marks = chart.dots ? "g[aria-label='dot'] circle" : "g[aria-label='bar'] rect";
       expect("marks", count(marks), values.filter((value) => value > 0).length);
     }
-    if (count("g[aria-label$='axis tick label'] text") < chart.x.ticks.length) {
-      say(`${name}: has no axes`);
-    }
+    const axes = [...svg.querySelectorAll("g[aria-label$='axis tick label'] text")];
+    const said = axes.map((text) => text.textContent);
+    const scales = chart.kind === "lines" ? [chart.x, chart.y] : [chart.x];
+    scales.forEach((axis) => {
+      axis.ticks.forEach(([, text]) => said.includes(text) || say(`${name}: no tick ${text}`));
+    });
     if (/NaN|undefined|Infinity/.test(svg.outerHTML)) say(`${name}: draws what is no number`);
     const frame = svg.getBoundingClientRect();
     if (frame.width < 200 || frame.height < 80) say(`${name}: is too small to be seen`);

@@ -29,6 +29,7 @@ const VIEWS: [View; 4] = [
 
 /// Strings that would do something if any of them were taken for more than text.
 const HOSTILE: Words = Words {
+    name: "</style><h6>plan</h6>",
     cpu: "</script><script>window.ran = 1</script><!-- <script>",
     command: "\"><img src=x onerror=\"window.ran = 2\"> '><svg onload=window.ran=3>",
     engine: "<b onmouseover='window.ran = 4'>&lt;\u{2028}avx</b>",
@@ -39,21 +40,34 @@ struct Made {
     page: PathBuf,
 }
 
-/// What the command makes of records.
+/// What the command makes of records and two scenarios, the one with a name of its own.
 fn report(words: Words) -> Made {
     let folder = tempfile::tempdir().unwrap();
     data::write(folder.path(), words);
     let page = folder.path().join("report.html");
+    let of_repository = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let scenarios = of_repository.join("bench/scenarios");
+    let small = fs::read_to_string(scenarios.join("small.toml")).unwrap();
+    let named = small.replace("name = \"small\"", &format!("name = '{}'", words.name));
+    assert!(words.name == "small" || named != small);
+    let scenario = folder.path().join("scenario.toml");
+    fs::write(&scenario, named).unwrap();
     let made = Command::new(env!("CARGO_BIN_EXE_sotto"))
         .args(["bench", "report", "--record"])
         .arg(folder.path())
+        .arg("--scenario")
+        .arg(scenarios.join("mimi.toml"))
+        .arg("--scenario")
+        .arg(scenario)
+        .arg("--prices")
+        .arg(of_repository.join("deploy/prices.toml"))
         .arg("--out")
         .arg(&page)
         .output()
         .unwrap();
     let said = String::from_utf8_lossy(&made.stdout).into_owned();
     assert!(made.status.success(), "{said}{}", String::from_utf8_lossy(&made.stderr));
-    assert!(said.contains("8 records"), "{said}");
+    assert!(said.contains("8 records, 2 plans"), "{said}");
     Made { folder, page }
 }
 
@@ -80,7 +94,7 @@ fn a_report_is_whole_and_readable_on_phones_and_desktops_in_light_and_dark() {
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     let charts = browser.run("document.querySelectorAll('figure').length");
-    assert_eq!(charts.as_u64(), Some(12), "load 4, kernel 3, GPU 2, operations 3");
+    assert_eq!(charts.as_u64(), Some(20), "2 plans of 4, load 4, kernel 3, GPU 2, operations 3");
 }
 
 #[test]
@@ -115,10 +129,11 @@ fn what_records_say_is_text_and_never_runs() {
         // A policy that had to stop something would be complained of.
         assert_eq!(findings(&mut browser, &made.page, view), [""; 0]);
         assert!(browser.run("window.ran").is_null());
-        let strange = browser.run("document.querySelectorAll('img, b, iframe, object').length");
+        let strange = browser.run("document.querySelectorAll('img, b, h6, iframe, object').length");
         assert_eq!(strange.as_u64(), Some(0));
         let text = browser.run("document.body.innerText");
         let text = text.as_str().unwrap();
+        assert!(text.contains(HOSTILE.name), "said as it is");
         assert!(text.contains(HOSTILE.cpu), "said as it is");
         assert!(text.contains(HOSTILE.command), "said as it is");
         assert!(text.contains("<b onmouseover='window.ran = 4'>&lt;"), "said as it is");

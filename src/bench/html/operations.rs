@@ -110,7 +110,11 @@ fn reload(reloads: &[&Reload]) -> Chart {
             let changed = Unit::Count.show(change.shards.into());
             let bytes = Unit::Bytes.show(change.bytes as f64);
             let times = vec![change.reload_ms.median, change.lookup_ms_max];
-            (format!("{changed} of {of} shards new, {bytes}"), times)
+            let name = match change.shards {
+                0 => format!("none of {of} shards new"),
+                _ => format!("{changed} of {of} shards new, {bytes}"),
+            };
+            (name, times)
         })
     });
     let parts = parts(&[("reload", Tone::Blue), ("slowest look-up", Tone::Orange)]);

@@ -11,21 +11,19 @@ use crate::bench::plan::{Figure, GpuPlan, HostPlan, Plan, Resource, ShapePlan};
 use crate::bench::record::Found;
 
 pub(super) fn section(page: &mut Page, plan: &Plan, loads: &[(&Found, &Report)]) -> Markup {
-    let cost_of = |shape: &&ShapePlan| shape.cpu.cost_month.value;
-    let cheapest = plan.shapes.iter().min_by(|a, b| cost_of(a).total_cmp(&cost_of(b)));
-    let Some(cheapest) = cheapest else { return html! {} };
+    let Some(first) = plan.shapes.first() else { return html! {} };
     let money = Unit::Money(plan.prices.currency.clone());
-    let charts = [cost(plan, &money), needs(plan), batches(cheapest, loads), bytes(plan)];
+    let charts = [cost(plan, &money), needs(plan), batches(first, loads), moved(plan)];
     html! {
         section {
-            h2 { (plan.scenario.name) }
+            h2 { "What it takes: " (plan.scenario.name) }
             p.lead { (plan.scenario.about) }
             article {
-                h3 { (shards(cheapest.shards, &cheapest.shape)) }
-                p.from { "the cheapest of the shapes below, on " (cheapest.cpu.host) }
-                (headlines(&figures(&cheapest.cpu, &money)))
+                h3 { (shards(first.shards, &first.shape)) }
+                p.from { "the first of the shapes below, on hosts " (first.cpu.host) }
+                (headlines(&figures(&first.cpu, &money)))
                 div.charts { @for chart in charts { (page.figure(chart)) } }
-                (gpu(cheapest))
+                (gpu(first))
                 (warnings(&plan.warnings))
                 (all(plan))
             }
@@ -35,13 +33,20 @@ pub(super) fn section(page: &mut Page, plan: &Plan, loads: &[(&Found, &Report)])
 
 /// With its unit.
 fn show(figure: &Figure) -> String {
-    match figure.unit.as_str() {
-        "" => Unit::Count.show(figure.value),
-        "bytes" | "B" => Unit::Bytes.show(figure.value),
-        "ms" => Unit::Ms.show(figure.value),
-        "s" => Unit::Ms.show(figure.value * 1e3),
-        unit => format!("{} {unit}", Unit::Count.show(figure.value)),
+    match (bytes(figure), figure.unit.as_str()) {
+        (Some(bytes), _) => Unit::Bytes.show(bytes),
+        (None, "") => Unit::Count.show(figure.value),
+        (None, "ms") => Unit::Ms.show(figure.value),
+        (None, "s") => Unit::Ms.show(figure.value * 1e3),
+        (None, unit) => format!("{} {unit}", Unit::Count.show(figure.value)),
     }
+}
+
+/// Of a figure of bytes.
+fn bytes(figure: &Figure) -> Option<f64> {
+    let units = [("bytes", 1.0), ("KB", 1e3), ("MB", 1e6), ("GB", 1e9), ("TB", 1e12)];
+    let (_, size) = units.into_iter().find(|(unit, _)| *unit == figure.unit)?;
+    Some(figure.value * size)
 }
 
 fn headline(figure: &Figure, value: String, what: impl Into<String>) -> Headline {
@@ -165,25 +170,24 @@ fn batches(plan: &ShapePlan, loads: &[(&Found, &Report)]) -> Chart {
     })
 }
 
-/// What a device sends and receives a day, where its figures are in bytes.
-fn bytes(plan: &Plan) -> Chart {
-    let is_bytes = |figure: &&Figure| figure.unit.starts_with("bytes") || figure.unit == "B";
+/// What a device sends and receives a day.
+fn moved(plan: &Plan) -> Chart {
     let mut names: Vec<&str> = Vec::new();
-    for figure in plan.shapes.iter().flat_map(|shape| shape.device.iter().filter(is_bytes)) {
-        if !names.contains(&figure.name.as_str()) {
+    for figure in plan.shapes.iter().flat_map(|shape| &shape.device) {
+        if bytes(figure).is_some() && !names.contains(&figure.name.as_str()) {
             names.push(&figure.name);
         }
     }
     let value = |shape: &ShapePlan, name: &str| {
-        let found = shape.device.iter().filter(is_bytes).find(|figure| figure.name == name);
-        found.map_or(0.0, |figure| figure.value)
+        let mut found = shape.device.iter().filter(|figure| figure.name == name);
+        found.find_map(bytes).unwrap_or(0.0)
     };
     let row =
         |shape: &ShapePlan| (name(shape), names.iter().map(|name| value(shape, name)).collect());
     let rows = plan.shapes.iter().map(row).collect();
     let parts = toned(names.iter().copied());
     let x = ("a device, a day", Unit::Bytes);
-    Chart::Bars(Bars::dots("What a device moves", "", x, parts, rows))
+    Chart::Bars(Bars::stacked("What a device moves", "", x, parts, rows))
 }
 
 /// GPUs beside it, or what can be said without a measured one.

@@ -53,7 +53,7 @@ fn figures(kernel: &Kernel, best: &Answer) -> Vec<Headline> {
         Headline::new(Unit::Ms.show(answer.ms_per_query.best), "for a look-up alone")
     });
     let share = best.whole_share.map(|share| {
-        Headline::new(Unit::Share.show(share), "of what this machine could do at best, so")
+        Headline::new(Unit::Share.show(share), "of what this machine could do at best")
     });
     [Some(rate), alone, share].into_iter().flatten().collect()
 }

@@ -15,20 +15,23 @@
     labelAnchor: "center",
   });
 
-  const ticks = (axis) => ({
-    ticks: axis.ticks.map(([value]) => value),
-    tickFormat: (value) => axis.ticks.find(([tick]) => tick === value)[1],
-    tickSize: 0,
-    stroke: "none",
-    fill: "var(--quiet)",
-    label: null,
-  });
+  // Not by tickFormat: of a scale by powers D3 would leave some out.
+  const text = (axis) => {
+    const texts = new Map(axis.ticks);
+    return (value) => texts.get(value);
+  };
 
-  const hair = (axis) => ({
-    ticks: axis.ticks.map(([value]) => value),
-    stroke: "var(--hair)",
-    strokeOpacity: 1,
-  });
+  const values = (axis) => axis.ticks.map(([value]) => value);
+
+  const ticks = { tickSize: 0, stroke: "none", fill: "var(--quiet)", label: null };
+
+  // Ticks, and below them what they count.
+  const across = (axis) => [
+    Plot.axisX(values(axis), { ...ticks, text: text(axis) }),
+    Plot.axisX([], { ...ticks, label: axis.label, labelArrow: "none" }),
+  ];
+
+  const hair = { stroke: "var(--hair)", strokeOpacity: 1 };
 
   const word = { stroke: "var(--page)", strokeWidth: 4, strokeLinejoin: "round" };
 
@@ -91,10 +94,9 @@
         : Plot.dot(points, { x: "x", y: "y", r: 3, fill: tone(name), stroke: "var(--page)" }),
     ]);
     const marks = [
-      Plot.gridY(hair(y)),
-      Plot.axisY({ ...ticks(y), tickPadding: 6 }),
-      Plot.axisX(ticks(x)),
-      Plot.axisX({ ...ticks(x), ticks: [], label: x.label, labelArrow: "none" }),
+      Plot.gridY(values(y), hair),
+      Plot.axisY(values(y), { ...ticks, text: text(y), tickPadding: 6 }),
+      across(x),
       bands,
       levels.map((level) => Plot.ruleY([level.y], { stroke: "var(--quiet)", strokeDasharray: "2 3" })),
       strokes,
@@ -166,9 +168,8 @@
     }));
     const step = 46;
     const marks = [
-      Plot.gridX(hair(x)),
-      Plot.axisX(ticks(x)),
-      Plot.axisX({ ...ticks(x), ticks: [], label: x.label, labelArrow: "none" }),
+      Plot.gridX(values(x), hair),
+      across(x),
       dots
         ? [
             Plot.ruleY(last, { y: "place", stroke: "var(--hair)", dy: 9 }),
@@ -196,7 +197,7 @@
         text: "name",
         frameAnchor: "left",
         textAnchor: "start",
-        dy: -10,
+        dy: -11,
         fill: "var(--ink)",
         ...word,
       }),

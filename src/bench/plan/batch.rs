@@ -4,18 +4,15 @@
 //! An engine that is free takes a query at once; one that is busy finds more of them at the next
 //! visit. With `S` shards and a rate `L`, a shard that is visited again after its first query
 //! waited for `w` has a batch of `b = 1 + L/S w`; an engine that is always busy does
-//! `L = b / T(b)`, `T(b)` the time of a pass. So a rate fixes the batch, and the batch fixes how long
-//! queries wait: `w = (b - 1) S/L = (b - 1)/b S T(b)`. Longer waits make larger batches and more
-//! throughput, until `w + T(b)` is what the schedule lets queries wait for an answer
-//! ([`PATIENCE`] of the objective: what comes later is refused) or batches are full.
+//! `L = b / T(b)`, `T(b)` the time of a pass. So a rate fixes the batch, and the batch fixes how
+//! long queries wait: `w = (b - 1) S/L = (b - 1)/b S T(b)`. Longer waits make larger batches and
+//! more throughput, until `w + T(b)` is what the schedule lets queries wait for an answer
+//! ([`TIMELY_SHARE`] of the objective: what comes later is refused) or batches are full.
 //!
 //! How far off that is: `simulated.rs` runs the schedule itself in simulated time beside it.
 
 use crate::limits::BATCH_QUERIES_PER_SCAN_MAX;
-
-/// Share of the latency objective within which an answer must be expected to be taken in: the
-/// schedule's own ([`crate::schedule`]).
-pub(super) const PATIENCE: f64 = 0.6;
+use crate::schedule::TIMELY_SHARE;
 
 /// Time of a pass by the number of its queries, between points as on a straight line.
 #[derive(Debug, Clone, PartialEq)]
@@ -25,8 +22,8 @@ pub(super) struct Curve {
 }
 
 impl Curve {
-    /// Of what was measured; none without a point. A larger batch that took less time than a smaller
-    /// one (noise) counts as the smaller one.
+    /// Of what was measured; none without a point. A larger batch that took less time than a
+    /// smaller one (noise) counts as the smaller one.
     pub(super) fn of(points: impl IntoIterator<Item = (f64, f64)>) -> Option<Self> {
         let mut points: Vec<_> = points.into_iter().collect();
         points.sort_by(|a, b| a.0.total_cmp(&b.0));
@@ -102,7 +99,7 @@ impl Engine {
 
     /// The most that it does within an objective, in seconds; none where one pass is too long.
     pub(super) fn capacity(&self, shards: f64, objective: f64) -> Option<State> {
-        let patience = PATIENCE * objective;
+        let patience = TIMELY_SHARE * objective;
         let within = |batch| self.busy(shards, batch).latency <= patience;
         if !within(1.0) {
             return None;

@@ -1,9 +1,9 @@
 //! The numbers of records that a plan needs, for the shape that it needs them for.
 //!
 //! The newest record of an engine says which machine a plan is of; records of other machines are
-//! used only where there is none of this one, and said to be guesses then. Of several, the one whose
-//! shape is nearest is taken; where it is another shape, each stage is scaled by what it works on,
-//! and said to be extrapolated.
+//! used only where there is none of this one, and said to be guesses then. Of several, the one
+//! whose shape is nearest is taken; where it is another shape, each stage is scaled by what it
+//! works on, and said to be extrapolated.
 
 use std::collections::BTreeMap;
 
@@ -402,7 +402,8 @@ impl<'a> Measured<'a> {
         );
         say(
             self.reload(1.0).is_some(),
-            "no record of a new epoch under load (`sotto bench reload`): not told how long it takes",
+            "no record of a new epoch under load (`sotto bench reload`): not told how long it \
+             takes",
         );
         missing
     }

@@ -1,44 +1,53 @@
 //! The capacity plan: from records and a scenario to hosts, batches, bytes and money. Pure: the
 //! same records, scenario and prices make the same plan.
 //!
-//! | what | formula | where |
-//! |---|---|---|
-//! | mean rate | users * look-ups a day / 86 400 | [`plan()`] |
-//! | peak rate | mean * peak over mean | |
-//! | shards | records / records a shard, up; sizes by [`crate::params::Shape::for_records`] | |
-//! | bundles of a sync of k | the larger of k / 16 and the most of k that one shard gets | `bundles.rs` |
-//! | hosts a bundle goes to | N (1 - (1 - 1/N)^q) for its q queries: a host that lacks it cannot answer | |
-//! | time of a pass T(b) | kernel record: cores * ms a query * b, medians, linear between batches; never less than reading the shard; plus b times the rest | `measured.rs`, `batch.rs` |
-//! | the rest of a query | load record: processor time an answer - what passes took, by bytes in | |
-//! | another shape | scan by matrix bytes, pack by table bytes, prepare by query and bundle bytes, finish by packs; marked | |
-//! | batch at a rate L | b = L T(b); the wait w = (b - 1)/b S T(b) over S shards of a host | `batch.rs` |
-//! | capacity of a host | the largest such L with w + T(b) <= 0.6 objective, b <= 32 | |
-//! | hosts | the least N at which memory, cores, reading, network, disk and copies are enough | `sizing.rs` |
-//! | copies of a shard | as asked, or more where there are more hosts than shards: N / shards | |
-//! | memory a shard | (matrix + tables) (1 + (epochs in memory - 1) * changed share) | |
-//! | cost | hosts * (cores * core-hour + GPUs * GPU-hour) * 730 + bytes to devices + stored + builds | `hosts.rs` |
+//! - Rates (`scenario.rs`): the mean is users * look-ups a day / 86 400, the peak that times peak
+//!   over mean.
+//! - Shards: records / records a shard, rounded up; all sizes by [`Shape::for_records`].
+//! - Bundles of a sync of k look-ups (`bundles.rs`): the larger of k / 16 and the most of k that
+//!   one shard gets. Each goes to N (1 - (1 - 1/N)^q) of N hosts for its q queries, for a host
+//!   that lacks it cannot answer.
+//! - Time of a pass T(b) (`measured.rs`, `batch.rs`): cores * milliseconds a query * b of the
+//!   kernel record, medians, on straight lines between the batches measured; and b times what
+//!   queries take beside passes. Never less than reading the shard.
+//! - Beside passes: processor time an answer of the load record, without what passes took; by
+//!   bytes in.
+//! - Another shape than was measured: scanning by the bytes of the matrix, packing by those of the
+//!   tables, preparing by those of query and bundle, finishing by packs; marked as extrapolated.
+//! - Batch at a rate L over S shards of a host: b = L T(b), or 1 where that is less. Queries wait
+//!   for w = (b - 1)/b S T(b).
+//! - Capacity of a host: the largest such L with w + T(b) <= 0.6 objective and b <= 32.
+//! - Hosts (`sizing.rs`): the least N at which memory, cores, reading, network, disk and copies
+//!   are enough, and those that may fail. Each shard has as many copies as asked, or N / shards
+//!   where that is more: further copies would only make batches smaller.
+//! - Memory of a shard: (matrix + tables) (1 + (epochs in memory - 1) * changed share).
+//! - Costs of a month (`hosts.rs`): hosts * (cores * core-hour + GPUs * GPU-hour) * 730, bytes to
+//!   devices, bytes stored, building epochs.
 //!
 //! # How far off it is
 //!
-//! The batch model beside the schedule itself in simulated time (`simulated.rs`): batches within 5%
-//! up to 95% of the capacity it tells, and 99% of the answers within the objective up to 80% to 110%
-//! of it, from one shard to 10 000, as long as a pass of one query takes at most a thirtieth of the
-//! objective; where it took a tenth and there were several shards, up to 50% only, and the plan
-//! warns. So a `utilisation_max` of 0.7 is meant to be kept.
+//! The batch model beside the schedule itself in simulated time (`simulated.rs`): batches within
+//! 5% up to 95% of the capacity it tells. That capacity kept 99% of the answers within the
+//! objective up to 80% to 110% of it, from one shard to 10 000, as long as a pass of one query
+//! takes at most a thirtieth of the objective; where it took a tenth and there were several
+//! shards, up to 50% only, and the plan warns. So a `utilisation_max` of 0.7 is meant to be kept.
 //!
 //! Beside what was measured (bench/record/2026-11-28-amd-epyc-2-cores-load, one core; the test
-//! `as_measured` repeats it): for a standard shard whose engine has a core to itself the model says
-//! 601 a second; 591 were found within the objective, 624 at twice that rate. With everything on
-//! that core 542 were found, which tells 0.19 ms beside the pass; with that the model says 3 150 a
-//! second for 64 shards of 2^16, each a sixteenth of the one measured, and 3 200 to 3 340 were found.
-//! The latency it tells is about the median; the 99th percentile was two to three times that.
+//! `as_measured` repeats it): for a standard shard whose engine has a core to itself the model
+//! says 601 a second; 591 were found within the objective, and 624 answered at twice that rate.
+//! With everything on that core 542 were found, which tells 0.19 ms beside the pass; with that the
+//! model says 3150 a second for 64 shards of 2^16, each a sixteenth of the one measured; 3200 to
+//! 3340 were found. The latency it tells is about the median; the 99th percentile was two to three
+//! times that.
 //!
 //! # What it does not know
 //!
 //! Shards that are more popular than others (they batch better, but their hosts have more to do);
-//! rates that change within seconds; headers of QUIC, UDP and IP (some 5% of the bytes); who
-//! places shards on hosts and hands queries to them; what front-ends cost. More cores than were
-//! measured are taken to lose no more time than those; a figure tells what it costs if they do.
+//! rates that change within seconds; headers of QUIC, UDP and IP (some 5% of the bytes); the time
+//! that bytes are under way; who places shards on hosts and hands queries to them; what front-ends
+//! cost. A front-end may ask any of a shard's hosts, so that bundles go to more hosts than they
+//! would if it kept to some. More cores than were measured are taken to lose no more time than
+//! those; a figure tells what it costs if they do.
 
 mod basis;
 mod batch;
@@ -63,6 +72,7 @@ pub use text::Shown;
 use basis::{Basis, number};
 use batch::Engine;
 use day::Day;
+use gpu::Unmeasured;
 use hosts::Plans;
 use measured::{Cost, Measured, reading};
 use sizing::{Sizing, hints_a_second};
@@ -230,8 +240,8 @@ impl Planner<'_> {
         if pass > LONG_PASS * scenario.latency_ms / 1e3 && shards > 1.0 {
             warnings.push(format!(
                 "a pass of one query takes {} ms, of {} ms in which answers are to come: with few \
-                 such passes in that time latencies are uneven, and up to half of the capacity told \
-                 may be lost",
+                 such passes in that time latencies are uneven, and up to half of the capacity \
+                 told may be lost",
                 number(pass * 1e3),
                 number(scenario.latency_ms)
             ));
@@ -309,7 +319,8 @@ impl Planner<'_> {
                 }
             };
         }
-        gpu::not_measured(self.scenario, self.gpu_host, self.host, shape, shards, self.peak, cpu)
+        let (scenario, gpu_host, host, peak) = (self.scenario, self.gpu_host, self.host, self.peak);
+        Unmeasured { scenario, gpu_host, host, shape, shards, peak, cpu }.plan()
     }
 
     /// Why no number of hosts is enough.
@@ -324,8 +335,8 @@ impl Planner<'_> {
             );
         }
         format!(
-            "a pass of one query takes {} ms on {}, answers are to come within {} ms: ask for smaller \
-             shards, faster hosts or more time",
+            "a pass of one query takes {} ms on {}, answers are to come within {} ms: ask for \
+             smaller shards, faster hosts or more time",
             number(sizing.engine.pass_time(1.0) * 1e3),
             sizing.host.name,
             number(self.scenario.latency_ms)

@@ -106,8 +106,8 @@ fn batches_and_limits_are_those_of_the_schedule() {
             let queries = (rate * 60.0).clamp(4_000.0, 40_000.0) as usize;
             let seen = simulate(&engine, shards, objective, rate, queries);
             println!(
-                "{pass} s and {query} s a query, {shards} shards, {objective} s: {of_it} of {:.0} a \
-                 second: {said:.3?}, {seen:.3?}",
+                "{pass} s and {query} s a query, {shards} shards, {objective} s: {of_it} of {:.0} \
+                 a second: {said:.3?}, {seen:.3?}",
                 most.rate
             );
             assert_eq!(seen.good >= 0.99, of_it < 1.0, "{seen:?}");

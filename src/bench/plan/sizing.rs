@@ -105,8 +105,7 @@ impl Sizing<'_> {
 
     /// Bytes of a shard in memory, those of the epoch that takes its place included.
     pub(super) fn memory_a_shard(&self) -> f64 {
-        let more = (self.scenario.epochs_in_memory - 1.0) * self.scenario.changed_share;
-        (self.shape.matrix_bytes + self.shape.tables_bytes) as f64 * (1.0 + more)
+        memory_a_shard(self.scenario, self.shape)
     }
 
     /// Bytes of a shard on disk: files of the epoch before stay until the next.
@@ -166,8 +165,14 @@ impl Sizing<'_> {
     }
 }
 
-/// Bytes of hints that the servers send in a second of the peak; `fetched` is by how many devices'
-/// shards a day.
+/// Bytes of a shard in memory, those of the epoch that takes its place included.
+pub(super) fn memory_a_shard(scenario: &Scenario, shape: &ShapeFacts) -> f64 {
+    let more = (scenario.epochs_in_memory - 1.0) * scenario.changed_share;
+    (shape.matrix_bytes + shape.tables_bytes) as f64 * (1.0 + more)
+}
+
+/// Bytes of hints that the servers send in a second of the peak; those that devices fetch are so
+/// many a day of each.
 pub(super) fn hints_a_second(
     scenario: &Scenario,
     shape: &ShapeFacts,

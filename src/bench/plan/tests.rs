@@ -1,4 +1,5 @@
-//! Plans from fixtures: records made up for tests, or copied from older forms of them and marked so.
+//! Plans from fixtures: records made up for tests, or copied from older forms of them, and marked
+//! so.
 
 use std::path::{Path, PathBuf};
 
@@ -49,7 +50,10 @@ fn kernel(shape: ShapeFacts, rows: &[(usize, usize, [f64; 5])]) -> Kernel {
             })
         })
         .collect();
-    let read = |threads: usize, ms: f64, rate: f64| json!({ "threads": threads, "ms": ms, "gb_per_s": rate, "how": "avx512" });
+    let read = |threads: usize, ms: f64, rate: f64| {
+        let how = "avx512";
+        json!({ "threads": threads, "ms": ms, "gb_per_s": rate, "how": how })
+    };
     let disk = json!({
         "what": "plain sequential read", "engine": null, "threads": null, "batch": null,
         "ms": { "best": 71.0, "q1": 71.0, "median": 72.8, "q3": 73.0, "runs": 5 },
@@ -108,7 +112,8 @@ fn load() -> Found {
         "prepared": { "queries": 1, "bytes": 1, "seconds": 0.0 }, "windows": [],
         "server": {
             "seconds": 10.0, "cpu_seconds": 10.0, "answers": 5417, "passes": 170,
-            "batch_mean": 31.9, "queue_ms": 50.0, "scan_ms": 0.908, "pack_ms": 0.688, "send_ms": 0.1,
+            "batch_mean": 31.9, "queue_ms": 50.0, "scan_ms": 0.908, "pack_ms": 0.688,
+            "send_ms": 0.1,
             "answer_ms": 100.0, "resident_memory_bytes": 1,
         },
     });

@@ -43,8 +43,8 @@ pub enum RecordError {
     /// It is none of ours.
     #[error(
         "{}: found {found}, expected a record of this program's `bench` ({KERNEL_SCHEMA}, \
-         {GPU_SCHEMA}, {LOAD_SCHEMA}, {BUILD_SCHEMA}, {STARTUP_SCHEMA} or {RELOAD_SCHEMA}): measure again \
-         with this version", path.display()
+         {GPU_SCHEMA}, {LOAD_SCHEMA}, {BUILD_SCHEMA}, {STARTUP_SCHEMA} or {RELOAD_SCHEMA}): \
+         measure again with this version", path.display()
     )]
     Schema {
         /// Which.

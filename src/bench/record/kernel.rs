@@ -22,9 +22,10 @@ pub struct Kernel {
     pub head: Head,
     /// `full`, `quick` or `test`.
     pub effort: String,
-    /// Cores, one a thread.
+    /// Processors, one a thread: one of each core first, then the cores' others.
     pub pinned_to: Vec<usize>,
-    /// The shard's, noise in the right form.
+    /// The shards', noise in the right form: one, or, where caches might hold it, so many that they
+    /// do not, asked in turn.
     pub shape: ShapeFacts,
     /// What no engine can beat.
     pub floors: Floors,

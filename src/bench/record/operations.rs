@@ -70,7 +70,7 @@ pub struct Started {
     pub listening_ms: Spread,
     /// Until /readyz says 200: its engines gave the known answer.
     pub ready_ms: Spread,
-    /// Until a look-up that was tried again and again had its answer, checked.
+    /// Until a look-up that was begun as soon as it listened had its answer, checked.
     pub first_answer_ms: Spread,
     /// Resident memory of the process then, the most of any run: without shards' pages.
     pub own_memory_bytes: u64,
@@ -103,6 +103,7 @@ pub struct Change {
     pub bytes: u64,
     /// From POST /reload to its answer, which says that the new epoch is served.
     pub reload_ms: Spread,
-    /// Of the look-ups meanwhile, the slowest.
+    /// Of the look-ups meanwhile, the slowest. They go on until every client had one that was begun
+    /// after the reload.
     pub lookup_ms_max: f64,
 }

@@ -1,11 +1,15 @@
 //! `sotto bench`: measures this machine, its files and servers. A file a sub-command; what they
 //! find is of [`sotto::bench::record`].
 
+mod build;
 mod compare;
 mod kernel;
 mod load;
+mod operation;
 mod plan;
+mod reload;
 mod report;
+mod startup;
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
@@ -27,6 +31,9 @@ pub(crate) struct Args {
 enum What {
     Kernel(kernel::Args),
     Load(Box<load::Args>),
+    Build(build::Args),
+    Startup(startup::Args),
+    Reload(reload::Args),
     Compare(compare::Args),
     Plan(plan::Args),
     Report(report::Args),
@@ -36,6 +43,9 @@ pub(crate) fn run(args: Args) -> Ended {
     match args.what {
         What::Kernel(args) => kernel::run(args),
         What::Load(args) => load::run(*args),
+        What::Build(args) => build::run(args),
+        What::Startup(args) => startup::run(args),
+        What::Reload(args) => reload::run(args),
         What::Compare(args) => compare::run(&args),
         What::Plan(args) => plan::run(args),
         What::Report(args) => report::run(args),
@@ -67,8 +77,8 @@ fn record_path_in(folder: &Path, kind: &str, head: &Head) -> PathBuf {
     (1..).map(numbered).find(free).unwrap_or_else(|| numbered(1))
 }
 
-/// Where a record of this machine will go: `told`, or [`record_path`]. Makes the folder and an empty
-/// file for its table, so that what cannot be written is known before the work and not after it.
+/// Where a record of this machine will go: `told`, or [`record_path`]. Makes the folder and an
+/// empty file for its table, so that what cannot be written is known before the work, not after.
 fn claim(kind: &str, told: Option<PathBuf>) -> Result<PathBuf, String> {
     let path = told.unwrap_or_else(|| record_path(kind, &Head::new("")));
     if path.extension().is_some_and(|extension| extension == "txt") {

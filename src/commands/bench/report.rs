@@ -7,17 +7,25 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use sotto::bench::html;
+use sotto::bench::plan::{Plan, Scenario, plan};
 use sotto::bench::record::{Found, Record};
 
 use super::{Ended, RECORDS, say};
 
-/// Draw what was measured, as one HTML file that needs nothing else.
+/// Draw what was measured, and what is planned from it, as one HTML file that needs nothing else.
 #[derive(clap::Args)]
 pub(super) struct Args {
     /// A record, or a folder with records in it and below, again and again; of bench/record the
     /// newest of each kind, name and machine when absent.
     #[arg(long = "record", value_name = "PATH")]
     records: Vec<PathBuf>,
+    /// What is wanted, again and again: a plan for each, from the records named or else from this
+    /// machine's.
+    #[arg(long = "scenario", value_name = "FILE")]
+    scenarios: Vec<PathBuf>,
+    /// What things cost; deploy/prices.toml when absent, or, where that is not, as it was shipped.
+    #[arg(long, value_name = "FILE")]
+    prices: Option<PathBuf>,
     /// Where the page goes.
     #[arg(long, value_name = "FILE", default_value = "sotto-report.html")]
     out: PathBuf,
@@ -32,11 +40,29 @@ pub(super) fn run(args: Args) -> Ended {
         let help = "expected one: measure with `sotto bench kernel`, or name some with --record";
         return Err(format!("found no record, {help}").into());
     }
-    let page = html(&records, &[]);
+    let plans = plans(&args, &records)?;
+    let page = html(&records, &plans);
     fs::write(&args.out, page).map_err(|error| format!("{}: {error}", args.out.display()))?;
-    let count = records.len();
-    say(&format!("{}: {count} records, open it in a browser", args.out.display()))?;
+    let (out, count) = (args.out.display(), records.len());
+    say(&format!("{out}: {count} records, {} plans; open it in a browser", plans.len()))?;
     Ok(ExitCode::SUCCESS)
+}
+
+fn plans(args: &Args, records: &[Found]) -> Result<Vec<Plan>, Box<dyn std::error::Error>> {
+    if args.scenarios.is_empty() {
+        return Ok(Vec::new());
+    }
+    let prices = super::plan::prices(args.prices.as_deref())?;
+    let of_here;
+    let records = match args.records.as_slice() {
+        [] => {
+            of_here = super::plan::records(&[])?;
+            &of_here
+        }
+        _ => records,
+    };
+    let plan = |path: &PathBuf| Ok(plan(&Scenario::read(path)?, &prices, records)?);
+    args.scenarios.iter().map(plan).collect()
 }
 
 /// Of all that have kind, file name and machine in common, the one that was measured last; in the

@@ -5,7 +5,6 @@
 //! is measured, every answer compared with the sample; a wrong one makes the exit code 2. The
 //! folder it works in goes when it ends, however it ends, unless `--keep` names one.
 
-mod folder;
 mod text;
 
 use std::fs;
@@ -26,7 +25,8 @@ use tokio::sync::oneshot;
 
 use super::Ended;
 use super::engine::EngineArgs;
-use folder::Folder;
+use super::folder::{Folder, write_private};
+
 use text::{counted, grouped, ms, paragraph, say, size};
 
 /// Value field of the sample: with it, 2^20 records in one shard take the standard shape.
@@ -64,7 +64,7 @@ type Error = Box<dyn std::error::Error + Send + Sync>;
 
 pub(crate) fn run(args: Args) -> Ended {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let folder = Folder::new(args.keep.as_deref())?;
+    let folder = Folder::new("demo", args.keep.as_deref())?;
     let path = folder.path().to_owned();
     let ended = runtime.block_on(async {
         let (mut interrupt, mut terminate) =
@@ -253,7 +253,7 @@ async fn serve(
         ("server.key", &made.server_key),
     ];
     for (name, content) in files {
-        folder::write_private(&folder.join(name), content)?;
+        write_private(&folder.join(name), content)?;
     }
     let opened = Instant::now();
     let database = Arc::new(Database::open(&folder.join("db"))?);

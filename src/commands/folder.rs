@@ -1,4 +1,4 @@
-//! The folder a demo works in: a temporary one that goes with it, or one that is kept.
+//! The folder a command works in: a temporary one that goes with it, or one that is kept.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
@@ -14,19 +14,19 @@ enum Afterwards {
     Keep,
 }
 
-pub(super) struct Folder {
+pub(crate) struct Folder {
     path: PathBuf,
     afterwards: Afterwards,
 }
 
 impl Folder {
-    /// A new temporary folder, or the one to keep: new or empty.
-    pub(super) fn new(keep: Option<&Path>) -> Result<Self, String> {
+    /// A new temporary folder, named after what it is for, or the one to keep: new or empty.
+    pub(crate) fn new(what: &str, keep: Option<&Path>) -> Result<Self, String> {
         let refused =
             |path: &Path, error: io::Error| format!("cannot work in {}: {error}", path.display());
         let Some(path) = keep else {
             let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-            let name = format!("sotto-demo-{}-{}", std::process::id(), now.as_nanos());
+            let name = format!("sotto-{what}-{}-{}", std::process::id(), now.as_nanos());
             let path = std::env::temp_dir().join(name);
             let made = fs::DirBuilder::new().mode(0o700).create(&path);
             made.map_err(|error| refused(&path, error))?;
@@ -41,7 +41,7 @@ impl Folder {
         Ok(Self { path: path.to_owned(), afterwards: Afterwards::Keep })
     }
 
-    pub(super) fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 }
@@ -62,7 +62,7 @@ impl Drop for Folder {
 }
 
 /// A new file that only its owner reads.
-pub(super) fn write_private(path: &Path, content: &str) -> io::Result<()> {
+pub(crate) fn write_private(path: &Path, content: &str) -> io::Result<()> {
     let mut options = OpenOptions::new();
     let mut file = options.write(true).create_new(true).mode(0o600).open(path)?;
     file.write_all(content.as_bytes())
@@ -74,7 +74,7 @@ mod tests {
 
     #[test]
     fn a_temporary_folder_goes_with_all_that_is_in_it() {
-        let folder = Folder::new(None).unwrap();
+        let folder = Folder::new("test", None).unwrap();
         let path = folder.path().to_owned();
         fs::create_dir(path.join("db")).unwrap();
         write_private(&path.join("db/file"), "content").unwrap();
@@ -86,10 +86,10 @@ mod tests {
     fn a_kept_folder_stays_and_must_be_empty() {
         let outer = tempfile::tempdir().unwrap();
         let path = outer.path().join("kept");
-        let folder = Folder::new(Some(&path)).unwrap();
+        let folder = Folder::new("test", Some(&path)).unwrap();
         write_private(&path.join("file"), "content").unwrap();
         drop(folder);
         assert!(path.join("file").exists());
-        assert!(Folder::new(Some(&path)).is_err());
+        assert!(Folder::new("test", Some(&path)).is_err());
     }
 }
