@@ -20,7 +20,7 @@ pub(super) fn section(page: &mut Page, plan: &Plan, loads: &[(&Found, &Report)])
             p.lead { (plan.scenario.about) }
             article {
                 h3 { (shards(first.shards, &first.shape)) }
-                p.from { "the scenario's first shape, on " (first.cpu.host) }
+                p.from { "the first of the shapes below, on hosts " (first.cpu.host) }
                 (headlines(&figures(&first.cpu, &money)))
                 div.charts { @for chart in charts { (page.figure(chart)) } }
                 (gpu(first))

@@ -58,7 +58,7 @@ pub(super) fn run(args: Args) -> Ended {
 }
 
 /// Those of a file; where none is named, this checkout's or those that were shipped.
-fn prices(named: Option<&Path>) -> Result<Prices, sotto::bench::plan::FileError> {
+pub(super) fn prices(named: Option<&Path>) -> Result<Prices, sotto::bench::plan::FileError> {
     match named {
         Some(path) => Prices::read(path),
         None if fs::exists(PRICES).unwrap_or(false) => Prices::read(Path::new(PRICES)),
@@ -67,7 +67,7 @@ fn prices(named: Option<&Path>) -> Result<Prices, sotto::bench::plan::FileError>
 }
 
 /// Those that are named, or what was measured on this machine.
-fn records(named: &[PathBuf]) -> Result<Vec<Found>, Box<dyn std::error::Error>> {
+pub(super) fn records(named: &[PathBuf]) -> Result<Vec<Found>, Box<dyn std::error::Error>> {
     if !named.is_empty() {
         return Ok(Found::all(named)?);
     }

@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use sotto::bench::html;
-use sotto::bench::plan::{Plan, Prices, Scenario, plan};
-use sotto::bench::record::{Found, Machine, Record};
+use sotto::bench::plan::{Plan, Scenario, plan};
+use sotto::bench::record::{Found, Record};
 
 use super::{Ended, RECORDS, say};
 
@@ -23,9 +23,9 @@ pub(super) struct Args {
     /// machine's.
     #[arg(long = "scenario", value_name = "FILE")]
     scenarios: Vec<PathBuf>,
-    /// What things cost.
-    #[arg(long, value_name = "FILE", default_value = "deploy/prices.toml")]
-    prices: PathBuf,
+    /// What things cost; deploy/prices.toml when absent, or, where that is not, as it was shipped.
+    #[arg(long, value_name = "FILE")]
+    prices: Option<PathBuf>,
     /// Where the page goes.
     #[arg(long, value_name = "FILE", default_value = "sotto-report.html")]
     out: PathBuf,
@@ -52,25 +52,17 @@ fn plans(args: &Args, records: &[Found]) -> Result<Vec<Plan>, Box<dyn std::error
     if args.scenarios.is_empty() {
         return Ok(Vec::new());
     }
-    let prices = Prices::read(&args.prices)?;
+    let prices = super::plan::prices(args.prices.as_deref())?;
     let of_here;
     let records = match args.records.as_slice() {
         [] => {
-            of_here = of_here_only(newest(Found::all(&[PathBuf::from(RECORDS)])?));
+            of_here = super::plan::records(&[])?;
             &of_here
         }
         _ => records,
     };
     let plan = |path: &PathBuf| Ok(plan(&Scenario::read(path)?, &prices, records)?);
     args.scenarios.iter().map(plan).collect()
-}
-
-fn of_here_only(mut records: Vec<Found>) -> Vec<Found> {
-    let here = Machine::here();
-    let is_here =
-        |machine: &Machine| (&machine.cpu, machine.logical_cpus) == (&here.cpu, here.logical_cpus);
-    records.retain(|found| is_here(found.record.machine()));
-    records
 }
 
 /// Of all that have kind, file name and machine in common, the one that was measured last; in the
