@@ -26,7 +26,8 @@ pub(super) struct OperationArgs {
         value_parser = value_parser!(u64).range(1..))]
     pub(super) records: u64,
     /// Shards they are spread over.
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = 1,
+        value_parser = value_parser!(u32).range(1..))]
     pub(super) shards: u32,
     /// Bytes of the value field.
     #[arg(long, value_name = "N", default_value_t = 120)]
