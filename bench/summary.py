@@ -23,6 +23,10 @@ def range_of(spread, unit, digits=2):
     return f"{spread['best']:.{digits}f} {unit} (median {spread['median']:.{digits}f})"
 
 
+def counted(shards):
+    return f"{shards} shard{'' if shards == 1 else 's'}"
+
+
 def row(what, measured, file):
     print(f"| {what} | {measured} | `{file}` |")
 
@@ -40,7 +44,7 @@ for size, seconds in (("standard", 8), ("small", 240)):
     full = build and build["content"]["records"] >= 1_000_000
     if full:
         took, content = build["seconds"], build["content"]
-        what = f"building {content['shards']} shards of {content['records'] // content['shards']} records, s"
+        what = f"building {counted(content['shards'])} of {content['records'] // content['shards']} records, s"
         targets.append((what, f"at most {seconds}", took["best"], took["median"], took["best"] <= seconds))
     if full and size == "standard":
         peak = build["peak_memory_bytes"] / (1 << 20)
@@ -82,17 +86,17 @@ for size in SIZES:
     build, startup, reload = [record(f"{what}-{size}") for what in ("build", "startup", "reload")]
     if build:
         content = build["content"]
-        row(f"{content['shards']} shards, {content['records']} records, {content['database_bytes'] / 1e6:.0f} MB: "
+        row(f"{counted(content['shards'])}, {content['records']} records, {content['database_bytes'] / 1e6:.0f} MB: "
             f"built, threads {build['threads']}", f"{range_of(build['seconds'], 's')}, "
             f"{build['peak_memory_bytes'] / (1 << 20):.0f} MiB peak", f"build-{size}.json")
         row("the same: verified, every byte", range_of(build["verify_seconds"], "s"), f"build-{size}.json")
     for how in ("warm", "cold") if startup else ():
         started = startup[how]
-        row(f"a server of {startup['content']['shards']} shards from its start, files {how}: listening, ready, first answer",
+        row(f"a server of {counted(startup['content']['shards'])} from its start, files {how}: listening, ready, first answer",
             f"{range_of(started['listening_ms'], 'ms', 0)}, {range_of(started['ready_ms'], 'ms', 0)}, "
             f"{range_of(started['first_answer_ms'], 'ms', 0)}", f"startup-{size}.json")
     for change in reload["changes"] if reload else ():
-        row(f"a new epoch of {reload['content']['shards']} shards, {change['shards']} of them changed",
+        row(f"a new epoch of {counted(reload['content']['shards'])}, {change['shards']} of them changed",
             f"{range_of(change['reload_ms'], 'ms', 0)}; slowest look-up meanwhile {change['lookup_ms_max']:.0f} ms",
             f"reload-{size}.json")
 

@@ -6,10 +6,12 @@
 //! any other; the queries are encrypted under fresh secrets, each sent once.
 //!
 //! What it deliberately does not do: try again what was refused, adapt to the server, keep secrets
-//! from run to run. The server's own numbers are read where it is said where ([`server_side`]). The
-//! way of a run: [`arrivals`] (when), [`prepare`]
-//! (what), [`run`] (sending it), [`verify`] (whether it was right), [`ledger`] (what came of it),
-//! [`search`] (the next rate), [`report`].
+//! from run to run. The server's own numbers are read where somebody says where ([`server_side`]).
+//! The way of a run: [`arrivals`] (when), [`prepare`] (what), [`run`] (sending it), [`verify`]
+//! (whether it was right), [`ledger`] (what came of it), [`search`] (the next rate), [`report`].
+//!
+//! Beside it: [`operations`] (building, starting, reloading) and [`record`], what all measurements
+//! write down.
 
 mod arrivals;
 pub mod compare;

@@ -20,18 +20,18 @@ pub(crate) struct Folder {
 }
 
 impl Folder {
-    /// A new temporary folder, named after what it is for, or the one to keep: new or empty.
-    pub(crate) fn new(what: &str, keep: Option<&Path>) -> Result<Self, String> {
-        let refused =
-            |path: &Path, error: io::Error| format!("cannot work in {}: {error}", path.display());
-        let Some(path) = keep else {
-            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-            let name = format!("sotto-{what}-{}-{}", std::process::id(), now.as_nanos());
-            let path = std::env::temp_dir().join(name);
-            let made = fs::DirBuilder::new().mode(0o700).create(&path);
-            made.map_err(|error| refused(&path, error))?;
-            return Ok(Self { path, afterwards: Afterwards::Remove });
-        };
+    /// A new one below another, named after what it is for; goes when this is dropped.
+    pub(crate) fn temporary(below: &Path, what: &str) -> Result<Self, String> {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let name = format!("sotto-{what}-{}-{}", std::process::id(), now.as_nanos());
+        let path = below.join(name);
+        let made = fs::DirBuilder::new().mode(0o700).create(&path);
+        made.map_err(|error| refused(&path, error))?;
+        Ok(Self { path, afterwards: Afterwards::Remove })
+    }
+
+    /// One to keep: new or empty.
+    pub(crate) fn kept(path: &Path) -> Result<Self, String> {
         fs::create_dir_all(path).map_err(|error| refused(path, error))?;
         let mut entries = fs::read_dir(path).map_err(|error| refused(path, error))?;
         if entries.next().is_some() {
@@ -44,6 +44,10 @@ impl Folder {
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
+}
+
+fn refused(path: &Path, error: io::Error) -> String {
+    format!("cannot work in {}: {error}", path.display())
 }
 
 impl Drop for Folder {
@@ -74,7 +78,7 @@ mod tests {
 
     #[test]
     fn a_temporary_folder_goes_with_all_that_is_in_it() {
-        let folder = Folder::new("test", None).unwrap();
+        let folder = Folder::temporary(&std::env::temp_dir(), "test").unwrap();
         let path = folder.path().to_owned();
         fs::create_dir(path.join("db")).unwrap();
         write_private(&path.join("db/file"), "content").unwrap();
@@ -86,10 +90,10 @@ mod tests {
     fn a_kept_folder_stays_and_must_be_empty() {
         let outer = tempfile::tempdir().unwrap();
         let path = outer.path().join("kept");
-        let folder = Folder::new("test", Some(&path)).unwrap();
+        let folder = Folder::kept(&path).unwrap();
         write_private(&path.join("file"), "content").unwrap();
         drop(folder);
         assert!(path.join("file").exists());
-        assert!(Folder::new("test", Some(&path)).is_err());
+        assert!(Folder::kept(&path).is_err());
     }
 }

@@ -1,8 +1,8 @@
 //! `sotto bench build`, `startup` and `reload`: what a database and a server cost beside answering.
 //!
 //! Real files in a folder that whoever calls gives and takes away, real processes of this program
-//! ([`server`]), real look-ups, each compared with what was built. What it deliberately does not do:
-//! put a server under load to its limit ([`super::load`]), measure engines alone.
+//! ([`server`]), real look-ups, each compared with what was built. What it deliberately does not
+//! do: put a server under load to its limit ([`super::load`]), measure engines alone.
 
 mod build;
 mod files;

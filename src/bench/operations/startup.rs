@@ -117,7 +117,7 @@ fn check(pages: Pages, disk_bytes: u64, content: &Content) -> Result<(), Operati
              a shard: the file system keeps pages in memory whatever one asks for, or does not \
              count. Name a folder on a disk (TMPDIR)"
         ),
-        Pages::InMemory if disk_bytes > shard.max(OTHER_BYTES) / 2 => format!(
+        Pages::InMemory if disk_bytes > OTHER_BYTES => format!(
             "found a server that had {disk_bytes} bytes read from a disk, expected none: memory is \
              too small for the database ({} bytes), or busy",
             content.database_bytes

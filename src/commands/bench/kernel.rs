@@ -12,7 +12,7 @@ use sotto::engine::GpuChoice;
 use sotto::engine::IsaChoice;
 use sotto::params::{Shape, ShapeError, ShapeWishes};
 
-use super::{claim, keep};
+use super::{claim, keep, large_folder, say};
 use crate::commands::Ended;
 use crate::measure::common::Effort;
 use crate::measure::common::report::Told;
@@ -76,6 +76,7 @@ pub(super) fn run(args: Args) -> Ended {
     let mut told = Told::default();
     let record = kernel::measure(folder.path(), args.effort(), &engines, &shape?, &mut told)?;
     keep(&path, &record, told.text())?;
+    say(&format!("\nrecord: {}", path.display()))?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -89,16 +90,8 @@ fn run_gpu(args: &Args, choice: Option<&GpuChoice>) -> Ended {
     let mut told = Told::default();
     let record = gpu::measure(args.effort(), &info, &shape, &mut told)?;
     keep(&path, &record, told.text())?;
+    say(&format!("\nrecord: {}", path.display()))?;
     Ok(ExitCode::SUCCESS)
-}
-
-/// Where TMPDIR says, else the system's folder for what is large: a disk where /tmp may be memory.
-fn large_folder() -> PathBuf {
-    let large = Path::new("/var/tmp");
-    if std::env::var_os("TMPDIR").is_none() && large.is_dir() {
-        return large.into();
-    }
-    std::env::temp_dir()
 }
 
 /// Does not leave shards behind in a folder that nobody empties.

@@ -104,6 +104,15 @@ fn keep(path: &Path, record: &impl Serialize, table: &str) -> Result<(), String>
     write(Some(&path.with_extension("txt")), |out| out.write_all(table.as_bytes()))
 }
 
+/// Where TMPDIR says, else the system's folder for what is large: a disk where /tmp may be memory.
+fn large_folder() -> PathBuf {
+    let large = Path::new("/var/tmp");
+    if std::env::var_os("TMPDIR").is_none() && large.is_dir() {
+        return large.into();
+    }
+    std::env::temp_dir()
+}
+
 /// One line of what is found, as soon as it is.
 fn say(text: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();

@@ -11,7 +11,7 @@ use sotto::bench::{OperationError, OperationOptions};
 use sotto::build::progress::{bytes, counted};
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{claim, say};
+use super::{claim, large_folder, say};
 use crate::commands::Ended;
 use crate::commands::folder::Folder;
 
@@ -66,7 +66,7 @@ impl OperationArgs {
     ) -> Ended {
         let path = claim(kind, self.json.clone())?;
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-        let folder = Folder::new(&format!("bench-{kind}"), None)?;
+        let folder = Folder::temporary(&large_folder(), &format!("bench-{kind}"))?;
         let options = self.options(folder.path())?;
         let ended = runtime.block_on(async {
             let (mut interrupt, mut terminate) =
@@ -99,8 +99,8 @@ pub(super) fn heading(head: &Head, content: &Content, threads: usize) -> String 
     let machine = &head.machine;
     let shape = &content.shape;
     format!(
-        "{}, {} of {} processors; commit {}, {}\n{} records in {} of {} rows ({} packs) by {} \
-         columns, {}; {}\n",
+        "{}, {} of {} processors; commit {}, {}\n{} records in {} of {} rows ({}) by {} columns, \
+         {}; {}\n",
         machine.cpu.as_deref().unwrap_or("an unknown processor"),
         machine.cpus,
         machine.logical_cpus,
@@ -109,7 +109,7 @@ pub(super) fn heading(head: &Head, content: &Content, threads: usize) -> String 
         content.records,
         counted(content.shards.into(), "shard"),
         shape.pack_rows * shape.packs,
-        shape.packs,
+        counted(shape.packs.into(), "pack"),
         shape.columns,
         bytes(content.database_bytes),
         counted(threads as u64, "thread"),

@@ -64,7 +64,10 @@ type Error = Box<dyn std::error::Error + Send + Sync>;
 
 pub(crate) fn run(args: Args) -> Ended {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let folder = Folder::new("demo", args.keep.as_deref())?;
+    let folder = match &args.keep {
+        Some(path) => Folder::kept(path)?,
+        None => Folder::temporary(&std::env::temp_dir(), "demo")?,
+    };
     let path = folder.path().to_owned();
     let ended = runtime.block_on(async {
         let (mut interrupt, mut terminate) =
