@@ -107,8 +107,8 @@ fn batches_and_limits_are_those_of_the_schedule() {
             let seen = simulate(&engine, shards, objective, rate, queries);
             println!(
                 "{pass} s and {query} s a query, {shards} shards, {objective} s: {of_it} of {:.0} \
-                 a second: {said:.3?}, {seen:.3?}",
-                most.rate
+                 a second: {said:.3?}; {:.3} in time, {:.2} a batch, median {:.3} s, p99 {:.3} s",
+                most.rate, seen.good, seen.batch, seen.median, seen.p99
             );
             assert_eq!(seen.good >= 0.99, of_it < 1.0, "{seen:?}");
             if of_it < 1.0 {
