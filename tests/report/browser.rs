@@ -125,8 +125,7 @@ impl Browser {
 
     /// The value of an expression.
     pub(crate) fn run(&mut self, script: &str) -> Value {
-        let params =
-            json!({ "expression": script, "awaitPromise": true, "returnByValue": true });
+        let params = json!({ "expression": script, "awaitPromise": true, "returnByValue": true });
         let result = self.call("Runtime.evaluate", params);
         assert!(result["exceptionDetails"].is_null(), "{script}: {result}");
         result["result"]["value"].clone()
@@ -143,11 +142,13 @@ impl Browser {
         let complaint = |event: &Value| {
             let params = &event["params"];
             match event["method"].as_str()? {
-                "Runtime.exceptionThrown" => {
-                    Some(format!("error: {}", params["exceptionDetails"]["exception"]["description"]))
-                }
+                "Runtime.exceptionThrown" => Some(format!(
+                    "error: {}",
+                    params["exceptionDetails"]["exception"]["description"]
+                )),
                 "Runtime.consoleAPICalled" => {
-                    let is_bad = ["error", "warning", "assert"].iter().any(|t| params["type"] == *t);
+                    let is_bad =
+                        ["error", "warning", "assert"].iter().any(|t| params["type"] == *t);
                     is_bad.then(|| format!("console: {params}"))
                 }
                 "Log.entryAdded" => {

@@ -364,7 +364,8 @@ impl Chart {
             Self::Bars(Bars { x, parts, rows, .. }) => {
                 for bar in rows {
                     let values = bar.values.iter().zip(parts.iter());
-                    let said = values.map(|(value, (part, _))| format!("{part}: {}", x.show(*value)));
+                    let said =
+                        values.map(|(value, (part, _))| format!("{part}: {}", x.show(*value)));
                     bar.texts = said.collect();
                 }
             }

@@ -25,8 +25,7 @@ pub(super) fn section(page: &mut Page, loads: &[(&Found, &Report)]) -> Markup {
 
 /// Runs that say something of the server, slowest first.
 pub(super) fn valid(report: &Report) -> Vec<&Trial> {
-    let mut trials: Vec<_> =
-        report.trials.iter().filter(|trial| trial.invalid.is_none()).collect();
+    let mut trials: Vec<_> = report.trials.iter().filter(|trial| trial.invalid.is_none()).collect();
     trials.sort_by(|a, b| a.rate.total_cmp(&b.rate));
     trials
 }
@@ -93,10 +92,7 @@ fn latency(report: &Report, trials: &[&Trial]) -> Chart {
         note: "from the planned time; band: 95% interval of p99".into(),
         x: Axis::of("answered a second", Unit::Count, rates),
         y: Axis::of("latency", Unit::Ms, times.chain([report.objective_ms])),
-        series: vec![
-            Series::path("p99", Tone::Orange, p99),
-            Series::path("p50", Tone::Blue, p50),
-        ],
+        series: vec![Series::path("p99", Tone::Orange, p99), Series::path("p50", Tone::Blue, p50)],
         levels: vec![Level { name: "objective".into(), y: report.objective_ms }],
     })
 }
@@ -147,8 +143,7 @@ fn breakdown(trials: &[&Trial]) -> Option<Chart> {
     let row = |(trial, server): (&Trial, ServerSide)| {
         let known = server.queue_ms + server.scan_ms + server.pack_ms + server.send_ms;
         let rest = (server.answer_ms - known).max(0.0);
-        let values =
-            vec![server.queue_ms, server.scan_ms, server.pack_ms, server.send_ms, rest];
+        let values = vec![server.queue_ms, server.scan_ms, server.pack_ms, server.send_ms, rest];
         (format!("{}/s", Unit::Count.show(trial.rate)), values)
     };
     let rows: Vec<_> = served(trials).into_iter().map(row).collect();
@@ -159,9 +154,8 @@ fn breakdown(trials: &[&Trial]) -> Option<Chart> {
 
 fn batches(trials: &[&Trial]) -> Option<Chart> {
     let served = served(trials);
-    let point = |(trial, server): &(&Trial, ServerSide)| {
-        Point::new(trial.throughput, server.batch_mean)
-    };
+    let point =
+        |(trial, server): &(&Trial, ServerSide)| Point::new(trial.throughput, server.batch_mean);
     let points: Vec<Point> = served.iter().map(point).collect();
     (points.len() > 1).then(|| {
         Chart::Lines(Lines {

@@ -11,10 +11,8 @@ pub(super) fn section(page: &mut Page, records: &[Found]) -> Markup {
     let mut machines: Vec<String> = Vec::new();
     for found in records {
         let name = machine(found.record.machine());
-        let is_one = matches!(
-            found.record,
-            Record::Build(_) | Record::Startup(_) | Record::Reload(_)
-        );
+        let is_one =
+            matches!(found.record, Record::Build(_) | Record::Startup(_) | Record::Reload(_));
         if is_one && !machines.contains(&name) {
             machines.push(name);
         }
@@ -55,9 +53,8 @@ fn article<'a>(page: &mut Page, name: &str, records: impl Iterator<Item = &'a Fo
 fn figures(builds: &[&Build], startups: &[&Startup], reloads: &[&Reload]) -> Vec<Headline> {
     let rate = |build: &&Build| build.content.records as f64 / build.seconds.median;
     let built = builds.iter().map(rate).fold(0.0, f64::max);
-    let built = (built > 0.0).then(|| {
-        Headline::new(Unit::Count.show(built), "records built a second, at most")
-    });
+    let built = (built > 0.0)
+        .then(|| Headline::new(Unit::Count.show(built), "records built a second, at most"));
     let cold = startups.iter().map(|startup| startup.cold.first_answer_ms.median);
     let cold = cold.fold(None, |most: Option<f64>, ms| Some(most.map_or(ms, |most| most.max(ms))));
     let cold = cold.map(|ms| {
@@ -79,7 +76,8 @@ fn content(content: &Content) -> String {
 fn build(builds: &[&Build]) -> Chart {
     let row = |build: &&Build| {
         let times = vec![build.seconds.median * 1e3, build.verify_seconds.median * 1e3];
-        let threads = if build.threads == 1 { "1 thread" } else { &format!("{} threads", build.threads) };
+        let threads =
+            if build.threads == 1 { "1 thread" } else { &format!("{} threads", build.threads) };
         (format!("{}, {threads}", content(&build.content)), times)
     };
     let parts = parts(&[("build", Tone::Blue), ("verify every byte", Tone::Teal)]);
@@ -88,7 +86,8 @@ fn build(builds: &[&Build]) -> Chart {
 }
 
 fn startup(startups: &[&Startup]) -> Chart {
-    let parts = parts(&[("listens", Tone::Grey), ("is ready", Tone::Blue), ("has answered", Tone::Teal)]);
+    let parts =
+        parts(&[("listens", Tone::Grey), ("is ready", Tone::Blue), ("has answered", Tone::Teal)]);
     let row = |startup: &Startup, name: &str, started: &Started| {
         let listening = started.listening_ms.median;
         let ready = started.ready_ms.median.max(listening);

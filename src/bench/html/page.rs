@@ -127,7 +127,8 @@ impl Page {
 }
 
 fn subject(records: &[Found], plans: &[Plan]) -> String {
-    let mut machines: Vec<String> = records.iter().map(|found| machine(found.record.machine())).collect();
+    let mut machines: Vec<String> =
+        records.iter().map(|found| machine(found.record.machine())).collect();
     machines.sort();
     machines.dedup();
     let measured = match machines.as_slice() {

@@ -13,12 +13,7 @@ use crate::bench::record::Found;
 pub(super) fn section(page: &mut Page, plan: &Plan, loads: &[(&Found, &Report)]) -> Markup {
     let Some(first) = plan.shapes.first() else { return html! {} };
     let money = Unit::Money(plan.prices.currency.clone());
-    let charts = [
-        cost(plan, &money),
-        needs(plan),
-        batches(first, loads),
-        moved(plan),
-    ];
+    let charts = [cost(plan, &money), needs(plan), batches(first, loads), moved(plan)];
     html! {
         section {
             h2 { "What it takes: " (plan.scenario.name) }
@@ -29,7 +24,8 @@ pub(super) fn section(page: &mut Page, plan: &Plan, loads: &[(&Found, &Report)])
                 (headlines(&figures(&first.cpu, &money)))
                 div.charts { @for chart in charts { (page.figure(chart)) } }
                 (gpu(first))
-                (warnings(&plan.warnings))
+                (warnings(plan.warnings.iter().chain(&first.warnings)))
+                p.from { "Prices: " (plan.prices.about) }
                 (all(plan))
             }
         }
@@ -49,9 +45,7 @@ fn show(figure: &Figure) -> String {
 
 /// Of a figure of bytes.
 fn bytes(figure: &Figure) -> Option<f64> {
-    let units = [("bytes", 1.0), ("KB", 1e3), ("MB", 1e6), ("GB", 1e9), ("TB", 1e12)];
-    let (_, size) = units.into_iter().find(|(unit, _)| *unit == figure.unit)?;
-    Some(figure.value * size)
+    (figure.unit == "bytes").then_some(figure.value)
 }
 
 fn headline(figure: &Figure, value: String, what: impl Into<String>) -> Headline {
@@ -66,11 +60,7 @@ fn figures(host: &HostPlan, money: &Unit) -> Vec<Headline> {
             count(&host.hosts),
             format!("hosts, {} cores; {} binds", count(&host.units), host.binds.name()),
         ),
-        headline(
-            &host.cost_million,
-            money.show(host.cost_million.value),
-            "for a million look-ups",
-        ),
+        headline(&host.cost_million, money.show(host.cost_million.value), "for a million look-ups"),
         headline(&host.cost_month, money.show(host.cost_month.value), "a month"),
     ]
 }
@@ -112,8 +102,9 @@ fn cost(plan: &Plan, money: &Unit) -> Chart {
     };
     let rows = hosts.iter().map(row).collect();
     let parts = toned(parts.iter().copied());
+    let note = "smaller shards cost less, and hide a look-up in a smaller crowd";
     let x = ("for a million look-ups", money.clone());
-    Chart::Bars(Bars::stacked("Cost by shape", "", x, parts, rows))
+    Chart::Bars(Bars::stacked("Cost by shape", note, x, parts, rows))
 }
 
 fn needs(plan: &Plan) -> Chart {
@@ -191,9 +182,8 @@ fn moved(plan: &Plan) -> Chart {
         let mut found = shape.device.iter().filter(|figure| figure.name == name);
         found.find_map(bytes).unwrap_or(0.0)
     };
-    let row = |shape: &ShapePlan| {
-        (name(shape), names.iter().map(|name| value(shape, name)).collect())
-    };
+    let row =
+        |shape: &ShapePlan| (name(shape), names.iter().map(|name| value(shape, name)).collect());
     let rows = plan.shapes.iter().map(row).collect();
     let parts = toned(names.iter().copied());
     let x = ("a device, a day", Unit::Bytes);
@@ -223,9 +213,10 @@ fn gpu(shape: &ShapePlan) -> Markup {
     }
 }
 
-fn warnings(warnings: &[String]) -> Markup {
+fn warnings<'a>(warnings: impl Iterator<Item = &'a String>) -> Markup {
+    let mut warnings = warnings.peekable();
     html! {
-        @if !warnings.is_empty() {
+        @if warnings.peek().is_some() {
             ul.warnings { @for warning in warnings { li { (warning) } } }
         }
     }
@@ -239,7 +230,7 @@ fn all(plan: &Plan) -> Markup {
             (table("Demand", plan.demand.iter()))
             @for shape in &plan.shapes {
                 h4 { (shards(shape.shards, &shape.shape)) }
-                (warnings(&shape.warnings))
+                (warnings(shape.warnings.iter()))
                 (table("A device", shape.device.iter()))
                 (table("The provider", shape.provider.iter()))
                 (host(&shape.cpu))

@@ -76,12 +76,14 @@ fn engines(kernel: &Kernel) -> Vec<(&str, Tone)> {
 fn company(kernel: &Kernel, best: &Answer) -> Chart {
     let on = |engine: &str| {
         let engine = engine.to_owned();
-        kernel.answers.iter().filter(move |answer| {
-            answer.engine == engine && answer.threads == best.threads
-        })
+        kernel
+            .answers
+            .iter()
+            .filter(move |answer| answer.engine == engine && answer.threads == best.threads)
     };
     let line = |(engine, tone): (&str, Tone)| {
-        let points = on(engine).map(|answer| spread(answer.batch as f64, &answer.ms_per_query, 1.0));
+        let points =
+            on(engine).map(|answer| spread(answer.batch as f64, &answer.ms_per_query, 1.0));
         Series::new(engine, tone, points.collect())
     };
     let mut series: Vec<Series> = engines(kernel).into_iter().map(line).collect();
