@@ -23,7 +23,8 @@
       expect("points", count("g[aria-label='dot'] circle"), sum(dotted));
       expect("lines", count("g[aria-label='line'] path"), lined.length);
       const words = [...svg.querySelectorAll("text")].map((text) => text.textContent);
-      const named = (one) => words.some((word) => one.name.startsWith(word.replace(/…$/, "") || " "));
+      const begins = (name, word) => name.startsWith(word.replace(/…$/, "") || " ");
+      const named = (one) => words.some((word) => begins(one.name, word));
       drawn.forEach((one) => named(one) || say(`${name}: ${one.name} has no name`));
     } else {
       const values = chart.rows.flatMap(({ values }) => values);

@@ -1,4 +1,4 @@
-//! What a plan says: hosts, money and what binds, by shape of shards; every figure with its formula.
+//! What a plan says: hosts, money and what binds, by shape of shards; each figure with its formula.
 
 use maud::{Markup, html};
 
@@ -20,7 +20,7 @@ pub(super) fn section(page: &mut Page, plan: &Plan, loads: &[(&Found, &Report)])
             p.lead { (plan.scenario.about) }
             article {
                 h3 { (shards(first.shards, &first.shape)) }
-                p.from { "the first of the shapes below, on hosts " (first.cpu.host) }
+                p.from { "the first of the shapes below, on hosts of the kind " (first.cpu.host) }
                 (headlines(&figures(&first.cpu, &money)))
                 div.charts { @for chart in charts { (page.figure(chart)) } }
                 (gpu(first))

@@ -99,7 +99,9 @@
       Plot.axisY(values(y), { ...ticks, text: text(y), tickPadding: 6 }),
       across(x),
       bands,
-      levels.map((level) => Plot.ruleY([level.y], { stroke: "var(--quiet)", strokeDasharray: "2 3" })),
+      levels.map((level) =>
+        Plot.ruleY([level.y], { stroke: "var(--quiet)", strokeDasharray: "2 3" }),
+      ),
       strokes,
       levels.map((level) =>
         Plot.text([level], {
@@ -165,7 +167,7 @@
       place,
       name: row.name,
       text: row.text,
-      end: Math.max(x.low, ...pieces.filter((piece) => piece.place === place).map(({ end }) => end)),
+      end: Math.max(x.low, ...pieces.filter((one) => one.place === place).map(({ end }) => end)),
     }));
     const step = 46;
     const marks = [
