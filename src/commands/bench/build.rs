@@ -17,7 +17,7 @@ use crate::commands::Ended;
 pub(super) struct Args {
     #[command(flatten)]
     operation: OperationArgs,
-    /// Build this folder's records.csv once, and print what that took: the process that is measured.
+    /// Build this folder's records.csv once, and print what that took: the process measured.
     #[arg(long, value_name = "DIR", hide = true)]
     once: Option<PathBuf>,
     /// Its number.

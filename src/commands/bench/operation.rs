@@ -22,16 +22,19 @@ const INTERRUPTED: u8 = 130;
 #[derive(clap::Args, Clone)]
 pub(super) struct OperationArgs {
     /// Records of the database.
-    #[arg(long, value_name = "N", default_value_t = 1 << 20, value_parser = value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = 1 << 20,
+        value_parser = value_parser!(u64).range(1..))]
     pub(super) records: u64,
     /// Shards they are spread over.
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = 1,
+        value_parser = value_parser!(u32).range(1..))]
     pub(super) shards: u32,
     /// Bytes of the value field.
     #[arg(long, value_name = "N", default_value_t = 120)]
     pub(super) value_bytes: u32,
     /// How often each number is measured.
-    #[arg(long, value_name = "N", default_value_t = 5, value_parser = value_parser!(u32).range(1..=1000))]
+    #[arg(long, value_name = "N", default_value_t = 5,
+        value_parser = value_parser!(u32).range(1..=1000))]
     pub(super) runs: u32,
     /// Threads that build or answer; as many as there are cores when absent.
     #[arg(long, value_name = "N", value_parser = value_parser!(u16).range(1..))]
