@@ -47,6 +47,7 @@ impl Unit {
                 (1e15, "PB"),
             ]),
             Self::Share => format!("{}{NARROW}%", digits(value * 1e2)),
+            Self::Money(_) if value == 0.0 => "0".into(),
             Self::Money(currency) => format!("{}{NARROW}{currency}", count(value)),
         }
     }

@@ -23,16 +23,16 @@ pub(super) fn section(page: &mut Page, records: &[Found]) -> Markup {
                 h2 { "Building, starting, renewing" }
                 p.lead { "How long until there is a database, a server, a new epoch." }
                 @for name in &machines {
-                    (article(page, name, records.iter().filter(|f| machine(f.record.machine()) == *name)))
+                    (article(page, name, records))
                 }
             }
         }
     }
 }
 
-fn article<'a>(page: &mut Page, name: &str, records: impl Iterator<Item = &'a Found>) -> Markup {
+fn article(page: &mut Page, name: &str, records: &[Found]) -> Markup {
     let (mut builds, mut startups, mut reloads) = (Vec::new(), Vec::new(), Vec::new());
-    for found in records {
+    for found in records.iter().filter(|found| machine(found.record.machine()) == name) {
         match &found.record {
             Record::Build(build) => builds.push(&**build),
             Record::Startup(startup) => startups.push(&**startup),

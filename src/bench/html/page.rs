@@ -11,7 +11,7 @@ use crate::bench::record::{Found, Machine, Record, ShapeFacts};
 
 use super::number::Unit;
 
-/// The plotting library and what it stands on, as their authors release them; bench/report/README.md.
+/// The plotting library and what it stands on, as released; bench/report/README.md.
 const D3: &str = include_str!("../../../bench/report/d3.min.js");
 const PLOT: &str = include_str!("../../../bench/report/plot.min.js");
 const SCRIPT: &str = include_str!("report.js");
@@ -212,8 +212,8 @@ fn sources(records: &[Found]) -> Markup {
                 }
             }
             p {
-                "Charts: Observable Plot and D3 (ISC licence). bench/README.md says what each number "
-                "is and how to measure it again."
+                "Charts: Observable Plot and D3 (ISC licence). bench/README.md says what each "
+                "number is and how to measure it again."
             }
         }
     }

@@ -1,4 +1,4 @@
-//! What a plan says: hosts, money and what binds, by shape of shards; every figure with its formula.
+//! What a plan says: hosts, money and what binds, by shape of shards; each figure with its formula.
 
 use maud::{Markup, html};
 
@@ -20,11 +20,12 @@ pub(super) fn section(page: &mut Page, plan: &Plan, loads: &[(&Found, &Report)])
             p.lead { (plan.scenario.about) }
             article {
                 h3 { (shards(first.shards, &first.shape)) }
-                p.from { "the first of the shapes below, on hosts " (first.cpu.host) }
+                p.from { "the first of the shapes below, on hosts of the kind " (first.cpu.host) }
                 (headlines(&figures(&first.cpu, &money)))
                 div.charts { @for chart in charts { (page.figure(chart)) } }
                 (gpu(first))
-                (warnings(&plan.warnings))
+                (warnings(plan.warnings.iter().chain(&first.warnings)))
+                p.from { "Prices: " (plan.prices.about) }
                 (all(plan))
             }
         }
@@ -44,9 +45,7 @@ fn show(figure: &Figure) -> String {
 
 /// Of a figure of bytes.
 fn bytes(figure: &Figure) -> Option<f64> {
-    let units = [("bytes", 1.0), ("KB", 1e3), ("MB", 1e6), ("GB", 1e9), ("TB", 1e12)];
-    let (_, size) = units.into_iter().find(|(unit, _)| *unit == figure.unit)?;
-    Some(figure.value * size)
+    (figure.unit == "bytes").then_some(figure.value)
 }
 
 fn headline(figure: &Figure, value: String, what: impl Into<String>) -> Headline {
@@ -103,8 +102,9 @@ fn cost(plan: &Plan, money: &Unit) -> Chart {
     };
     let rows = hosts.iter().map(row).collect();
     let parts = toned(parts.iter().copied());
+    let note = "smaller shards cost less, and hide a look-up in a smaller crowd";
     let x = ("for a million look-ups", money.clone());
-    Chart::Bars(Bars::stacked("Cost by shape", "", x, parts, rows))
+    Chart::Bars(Bars::stacked("Cost by shape", note, x, parts, rows))
 }
 
 fn needs(plan: &Plan) -> Chart {
@@ -213,9 +213,10 @@ fn gpu(shape: &ShapePlan) -> Markup {
     }
 }
 
-fn warnings(warnings: &[String]) -> Markup {
+fn warnings<'a>(warnings: impl Iterator<Item = &'a String>) -> Markup {
+    let mut warnings = warnings.peekable();
     html! {
-        @if !warnings.is_empty() {
+        @if warnings.peek().is_some() {
             ul.warnings { @for warning in warnings { li { (warning) } } }
         }
     }
@@ -229,7 +230,7 @@ fn all(plan: &Plan) -> Markup {
             (table("Demand", plan.demand.iter()))
             @for shape in &plan.shapes {
                 h4 { (shards(shape.shards, &shape.shape)) }
-                (warnings(&shape.warnings))
+                (warnings(shape.warnings.iter()))
                 (table("A device", shape.device.iter()))
                 (table("The provider", shape.provider.iter()))
                 (host(&shape.cpu))

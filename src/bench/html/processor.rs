@@ -13,7 +13,7 @@ pub(super) fn kernel(page: &mut Page, found: &Found, kernel: &Kernel) -> Markup 
     html! {
         section {
             h2 { "In the processor" }
-            p.lead { "Company makes look-ups cheap: one reading of the shard answers all of a batch." }
+            p.lead { "One reading of a shard answers all of a batch: company is cheap." }
             article {
                 h3 { (shards(1, &kernel.shape)) }
                 p.from { (stem(found)) " · " (measured(found)) (effort(&kernel.effort)) }

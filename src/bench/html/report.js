@@ -5,6 +5,7 @@
   const charts = JSON.parse(document.getElementById("data").textContent);
   const tone = (name) => `var(--${name})`;
   const letter = 6.6;
+  const short = (name) => (name.length > 20 ? `${name.slice(0, 19)}…` : name);
   const longest = (texts) => Math.max(0, ...texts.map((text) => text.length)) * letter;
 
   const scale = (axis) => ({
@@ -98,7 +99,9 @@
       Plot.axisY(values(y), { ...ticks, text: text(y), tickPadding: 6 }),
       across(x),
       bands,
-      levels.map((level) => Plot.ruleY([level.y], { stroke: "var(--quiet)", strokeDasharray: "2 3" })),
+      levels.map((level) =>
+        Plot.ruleY([level.y], { stroke: "var(--quiet)", strokeDasharray: "2 3" }),
+      ),
       strokes,
       levels.map((level) =>
         Plot.text([level], {
@@ -118,7 +121,7 @@
       height: Math.round(Math.min(290, Math.max(220, width * 0.62))),
       marginTop: 28,
       marginLeft: longest(y.ticks.map(([, text]) => text)) + 12,
-      marginRight: longest(series.map(({ name }) => name)) + 16,
+      marginRight: longest(series.map(({ name }) => short(name))) + 16,
       marginBottom: 44,
       x: scale(x),
       y: { ...scale(y), label: null },
@@ -128,7 +131,7 @@
       Plot.text([end], {
         x: "x",
         y: "y",
-        text: () => name,
+        text: () => short(name),
         textAnchor: "start",
         dx: 8,
         dy: to - at,
@@ -156,15 +159,15 @@
         end = begin + value;
         const colour = tone(parts[part][1]);
         const at = dots ? value : (begin + end) / 2;
-        return { place, begin, end, colour, x: at, y: place, text: row.texts[part] };
+        return { place, value, begin, end, colour, x: at, y: place, text: row.texts[part] };
       });
     });
-    const shown = pieces.filter(({ end }) => end > 0 && (!x.log || end >= x.low));
+    const shown = pieces.filter(({ value }) => value > 0 && (!x.log || value >= x.low));
     const last = rows.map((row, place) => ({
       place,
       name: row.name,
       text: row.text,
-      end: Math.max(x.low, ...pieces.filter((piece) => piece.place === place).map(({ end }) => end)),
+      end: Math.max(x.low, ...pieces.filter((one) => one.place === place).map(({ end }) => end)),
     }));
     const step = 46;
     const marks = [
