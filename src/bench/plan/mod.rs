@@ -27,10 +27,11 @@
 //! # How far off it is
 //!
 //! The batch model beside the schedule itself in simulated time (`simulated.rs`): batches within
-//! 8% at half and at seven tenths of the capacity it tells. That capacity kept 99% of the answers within the
-//! objective up to 80% to 110% of it, from one shard to 10 000, as long as a pass of one query
-//! takes at most a thirtieth of the objective; where it took a tenth and there were several
-//! shards, up to 50% only, and the plan warns. So a `utilisation_max` of 0.7 is meant to be kept.
+//! 8% at half and at seven tenths of the capacity it tells. That capacity kept 99% of the answers
+//! within the objective up to 80% to 110% of it, from one shard to 10 000, as long as a pass of
+//! one query takes at most a thirtieth of the objective; where it took a tenth and there were
+//! several shards, up to 50% only, and the plan warns. So a `utilisation_max` of 0.7 is meant to
+//! be kept.
 //!
 //! Beside what was measured (bench/record/2026-11-28-amd-epyc-2-cores-load, one core; the test
 //! `as_measured` repeats it): for a standard shard whose engine has a core to itself the model
