@@ -4,9 +4,11 @@
 (() => {
   const charts = JSON.parse(document.getElementById("data").textContent);
   const tone = (name) => `var(--${name})`;
-  const letter = 6.6;
+  const size = 12;
+  const pen = document.createElement("canvas").getContext("2d");
+  pen.font = `600 ${size}px ${getComputedStyle(document.body).fontFamily}`;
   const short = (name) => (name.length > 20 ? `${name.slice(0, 19)}…` : name);
-  const longest = (texts) => Math.max(0, ...texts.map((text) => text.length)) * letter;
+  const longest = (texts) => Math.max(0, ...texts.map((text) => pen.measureText(text).width));
 
   const scale = (axis) => ({
     type: axis.log ? "log" : "linear",
@@ -41,7 +43,12 @@
 
   function plot(chart, options) {
     const svg = Plot.plot({
-      style: { background: "none", overflow: "visible", fontSize: "12px", fontFamily: "inherit" },
+      style: {
+        background: "none",
+        overflow: "visible",
+        fontSize: `${size}px`,
+        fontFamily: "inherit",
+      },
       ariaLabel: chart.title,
       ...options,
     });
