@@ -39,6 +39,9 @@ fn show(figure: &Figure) -> String {
         (None, "") => Unit::Count.show(figure.value),
         (None, "ms") => Unit::Ms.show(figure.value),
         (None, "s") => Unit::Ms.show(figure.value * 1e3),
+        (None, unit) if figure.value == 1.0 && unit.len() > 3 => {
+            format!("1 {}", unit.strip_suffix('s').unwrap_or(unit))
+        }
         (None, unit) => format!("{} {unit}", Unit::Count.show(figure.value)),
     }
 }

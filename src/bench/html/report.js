@@ -60,7 +60,11 @@
   function ends(series, y) {
     const placed = series
       .filter(({ points }) => points.length > 0)
-      .map(({ name, tone, points }) => ({ name, tone, end: points[points.length - 1] }))
+      .map(({ name, tone, points }) => {
+        const end = points[points.length - 1];
+        // A line that turned back has room before its end.
+        return { name, tone, end, back: points.some((point) => point.x > end.x) };
+      })
       .map((label) => ({ ...label, at: y.apply(label.end.y), to: y.apply(label.end.y) }))
       .sort((a, b) => a.at - b.at);
     for (let round = 0; round < 20; round += 1) {
@@ -82,8 +86,11 @@
       const within = points.filter((point) => point.low_high !== null);
       const low = (point) => Math.max(point.low_high[0], y.low);
       const high = (point) => Math.min(point.low_high[1], y.high);
+      const forward = within.every((point, at) => at === 0 || within[at - 1].x <= point.x);
       return [
-        Plot.areaY(within, { x: "x", y1: low, y2: high, fill: tone(name), fillOpacity: 0.16 }),
+        forward
+          ? Plot.areaY(within, { x: "x", y1: low, y2: high, fill: tone(name), fillOpacity: 0.16 })
+          : null,
         Plot.ruleX(within, { x: "x", y1: low, y2: high, stroke: tone(name), strokeOpacity: 0.45 }),
       ];
     });
@@ -134,13 +141,13 @@
       y: { ...scale(y), label: null },
     };
     const bare = plot(chart, { ...frame, marks });
-    const labels = ends(series, bare.scale("y")).map(({ name, tone: colour, end, at, to }) =>
+    const labels = ends(series, bare.scale("y")).map(({ name, tone: colour, end, at, to, back }) =>
       Plot.text([end], {
         x: "x",
         y: "y",
         text: () => short(name),
-        textAnchor: "start",
-        dx: 8,
+        textAnchor: back ? "end" : "start",
+        dx: back ? -8 : 8,
         dy: to - at,
         fill: tone(colour),
         fontWeight: 600,
