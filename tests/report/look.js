@@ -57,8 +57,9 @@
     });
   });
 
-  const across = document.documentElement.scrollWidth;
-  if (across > innerWidth) say(`scrolls sideways: ${across} px in ${innerWidth}`);
+  // Not of innerWidth: a phone zooms out until all is seen.
+  const { scrollWidth, clientWidth } = document.documentElement;
+  if (scrollWidth > clientWidth) say(`scrolls sideways: ${scrollWidth} px in ${clientWidth}`);
 
   // Contrast of every text with what is behind it, as WCAG 2 counts it.
   const parse = (text) => {

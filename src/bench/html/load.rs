@@ -138,7 +138,7 @@ fn breakdown(trials: &[&Trial]) -> Option<Chart> {
         ("scan", Tone::Blue),
         ("pack", Tone::Orange),
         ("send", Tone::Teal),
-        ("rest: its company's turn", Tone::Violet),
+        ("rest: company's turn, network", Tone::Violet),
     ]);
     let row = |(trial, server): (&Trial, ServerSide)| {
         let known = server.queue_ms + server.scan_ms + server.pack_ms + server.send_ms;
@@ -154,14 +154,13 @@ fn breakdown(trials: &[&Trial]) -> Option<Chart> {
 
 fn batches(trials: &[&Trial]) -> Option<Chart> {
     let served = served(trials);
-    let point =
-        |(trial, server): &(&Trial, ServerSide)| Point::new(trial.throughput, server.batch_mean);
+    let point = |(trial, server): &(&Trial, ServerSide)| Point::new(trial.rate, server.batch_mean);
     let points: Vec<Point> = served.iter().map(point).collect();
     (points.len() > 1).then(|| {
         Chart::Lines(Lines {
             title: "Company".into(),
             note: "queries that one reading of a shard answers, the mean".into(),
-            x: Axis::of("answered a second", Unit::Count, points.iter().map(|point| point.x)),
+            x: Axis::of("offered a second", Unit::Count, points.iter().map(|point| point.x)),
             y: Axis::of("queries a pass", Unit::Count, points.iter().map(|point| point.y)),
             series: vec![Series::new("measured", Tone::Blue, points)],
             levels: Vec::new(),

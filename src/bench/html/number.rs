@@ -48,7 +48,10 @@ impl Unit {
             ]),
             Self::Share => format!("{}{NARROW}%", digits(value * 1e2)),
             Self::Money(_) if value == 0.0 => "0".into(),
-            Self::Money(currency) => format!("{}{NARROW}{currency}", count(value)),
+            Self::Money(currency) => {
+                let amount = least(&[(1.0, ""), (1e6, "M"), (1e9, "G")]);
+                format!("{}{NARROW}{currency}", amount.trim_end())
+            }
         }
     }
 }
@@ -127,6 +130,8 @@ mod tests {
             (Unit::Bytes, 2.5e12, "2.5_TB"),
             (Unit::Share, 0.8765, "87.6_%"),
             (Unit::Money("USD".into()), 0.5, "0.5_USD"),
+            (Unit::Money("USD".into()), 29_630.0, "29_630_USD"),
+            (Unit::Money("USD".into()), 5.594e6, "5.59_M_USD"),
         ];
         for (unit, value, expected) in cases {
             assert_eq!(shown(unit, value), expected);

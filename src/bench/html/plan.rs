@@ -21,7 +21,7 @@ pub(super) fn section(page: &mut Page, plan: &Plan, loads: &[(&Found, &Report)])
             article {
                 h3 { (shards(first.shards, &first.shape)) }
                 p.from { "the first of the shapes below, on hosts of the kind " (first.cpu.host) }
-                (headlines(&figures(&first.cpu, &money)))
+                (headlines(&figures(plan, &first.cpu, &money)))
                 div.charts { @for chart in charts { (page.figure(chart)) } }
                 (gpu(first))
                 (warnings(plan.warnings.iter().chain(&first.warnings)))
@@ -39,6 +39,9 @@ fn show(figure: &Figure) -> String {
         (None, "") => Unit::Count.show(figure.value),
         (None, "ms") => Unit::Ms.show(figure.value),
         (None, "s") => Unit::Ms.show(figure.value * 1e3),
+        (None, unit) if figure.value == 1.0 && unit.len() > 3 => {
+            format!("1 {}", unit.strip_suffix('s').unwrap_or(unit))
+        }
         (None, unit) => format!("{} {unit}", Unit::Count.show(figure.value)),
     }
 }
@@ -52,17 +55,21 @@ fn headline(figure: &Figure, value: String, what: impl Into<String>) -> Headline
     Headline { value, what: what.into(), guess: figure.extrapolated.clone() }
 }
 
-fn figures(host: &HostPlan, money: &Unit) -> Vec<Headline> {
+fn figures(plan: &Plan, host: &HostPlan, money: &Unit) -> Vec<Headline> {
     let count = |figure: &Figure| Unit::Count.show(figure.value);
-    vec![
+    let hosts = if host.hosts.value == 1.0 { "host" } else { "hosts" };
+    // The peak stands last.
+    let peak = plan.demand.last().map(|peak| headline(peak, count(peak), peak.name.as_str()));
+    let rest = [
         headline(
             &host.hosts,
             count(&host.hosts),
-            format!("hosts, {} cores; {} binds", count(&host.units), host.binds.name()),
+            format!("{hosts}, {} cores; bound by {}", count(&host.units), host.binds.name()),
         ),
         headline(&host.cost_million, money.show(host.cost_million.value), "for a million look-ups"),
         headline(&host.cost_month, money.show(host.cost_month.value), "a month"),
-    ]
+    ];
+    peak.into_iter().chain(rest).collect()
 }
 
 /// A shape among the others of its plan.
@@ -102,7 +109,7 @@ fn cost(plan: &Plan, money: &Unit) -> Chart {
     };
     let rows = hosts.iter().map(row).collect();
     let parts = toned(parts.iter().copied());
-    let note = "smaller shards cost less, and hide a look-up in a smaller crowd";
+    let note = "smaller shards hide a look-up in a smaller crowd";
     let x = ("for a million look-ups", money.clone());
     Chart::Bars(Bars::stacked("Cost by shape", note, x, parts, rows))
 }
@@ -135,7 +142,7 @@ fn toned<'a>(names: impl Iterator<Item = &'a str>) -> Vec<(String, Tone)> {
 fn batches(plan: &ShapePlan, loads: &[(&Found, &Report)]) -> Chart {
     let curve = &plan.cpu.curve;
     let model = curve.iter().map(|point| Point::new(point.utilisation, point.batch)).collect();
-    let mut series = vec![Series::new("planned", Tone::Blue, model)];
+    let mut series = vec![Series::new("planned", Tone::Blue, model).drawn(Stroke::Dashed)];
     let same = |report: &Report| {
         let (ours, theirs) = (&plan.shape, &report.server.shape);
         (ours.matrix_bytes, ours.tables_bytes, u64::from(report.server.shards))

@@ -4,9 +4,11 @@
 (() => {
   const charts = JSON.parse(document.getElementById("data").textContent);
   const tone = (name) => `var(--${name})`;
-  const letter = 6.6;
+  const size = 12;
+  const pen = document.createElement("canvas").getContext("2d");
+  pen.font = `600 ${size}px ${getComputedStyle(document.body).fontFamily}`;
   const short = (name) => (name.length > 20 ? `${name.slice(0, 19)}…` : name);
-  const longest = (texts) => Math.max(0, ...texts.map((text) => text.length)) * letter;
+  const longest = (texts) => Math.max(0, ...texts.map((text) => pen.measureText(text).width));
 
   const scale = (axis) => ({
     type: axis.log ? "log" : "linear",
@@ -41,7 +43,12 @@
 
   function plot(chart, options) {
     const svg = Plot.plot({
-      style: { background: "none", overflow: "visible", fontSize: "12px", fontFamily: "inherit" },
+      style: {
+        background: "none",
+        overflow: "visible",
+        fontSize: `${size}px`,
+        fontFamily: "inherit",
+      },
       ariaLabel: chart.title,
       ...options,
     });
@@ -53,7 +60,11 @@
   function ends(series, y) {
     const placed = series
       .filter(({ points }) => points.length > 0)
-      .map(({ name, tone, points }) => ({ name, tone, end: points[points.length - 1] }))
+      .map(({ name, tone, points }) => {
+        const end = points[points.length - 1];
+        // A line that turned back has room before its end.
+        return { name, tone, end, back: points.some((point) => point.x > end.x) };
+      })
       .map((label) => ({ ...label, at: y.apply(label.end.y), to: y.apply(label.end.y) }))
       .sort((a, b) => a.at - b.at);
     for (let round = 0; round < 20; round += 1) {
@@ -75,8 +86,11 @@
       const within = points.filter((point) => point.low_high !== null);
       const low = (point) => Math.max(point.low_high[0], y.low);
       const high = (point) => Math.min(point.low_high[1], y.high);
+      const forward = within.every((point, at) => at === 0 || within[at - 1].x <= point.x);
       return [
-        Plot.areaY(within, { x: "x", y1: low, y2: high, fill: tone(name), fillOpacity: 0.16 }),
+        forward
+          ? Plot.areaY(within, { x: "x", y1: low, y2: high, fill: tone(name), fillOpacity: 0.16 })
+          : null,
         Plot.ruleX(within, { x: "x", y1: low, y2: high, stroke: tone(name), strokeOpacity: 0.45 }),
       ];
     });
@@ -127,13 +141,13 @@
       y: { ...scale(y), label: null },
     };
     const bare = plot(chart, { ...frame, marks });
-    const labels = ends(series, bare.scale("y")).map(({ name, tone: colour, end, at, to }) =>
+    const labels = ends(series, bare.scale("y")).map(({ name, tone: colour, end, at, to, back }) =>
       Plot.text([end], {
         x: "x",
         y: "y",
         text: () => short(name),
-        textAnchor: "start",
-        dx: 8,
+        textAnchor: back ? "end" : "start",
+        dx: back ? -8 : 8,
         dy: to - at,
         fill: tone(colour),
         fontWeight: 600,
