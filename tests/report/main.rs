@@ -144,7 +144,7 @@ fn what_records_say_is_text_and_never_runs() {
 }
 
 #[test]
-fn a_page_asks_for_nothing() {
+fn a_page_asks_for_nothing_and_holds_plans_against_what_was_measured() {
     let made = report(PLAIN);
     let page = fs::read_to_string(&made.page).unwrap();
     let head = page.split("<style>").next().unwrap();
@@ -154,6 +154,7 @@ fn a_page_asks_for_nothing() {
     for word in ["src=", "href=", "url(", "@import", "http:", "https:"] {
         assert!(!outside.contains(word), "{word}");
     }
+    assert!(page.contains(r#""name":"measured","tone":"orange","stroke":"points""#));
     drop(made.folder);
 }
 

@@ -153,7 +153,7 @@ pub(super) struct Axis {
 }
 
 /// A linear scale from zero hides what is this many times smaller than the largest.
-const LINEAR_SPAN_MAX: f64 = 40.0;
+const LINEAR_SPAN_MAX: f64 = 20.0;
 
 impl Axis {
     /// From zero, or by powers where the values' span asks for it.
@@ -185,7 +185,7 @@ impl Axis {
         let (low, high) = (low / 1.2, high * 1.2);
         let decades = (high / low).log10();
         let parts: &[f64] = match decades {
-            ..1.8 => &[1.0, 2.0, 5.0],
+            ..2.0 => &[1.0, 2.0, 5.0],
             ..3.3 => &[1.0, 3.0],
             _ => &[1.0],
         };
@@ -444,7 +444,7 @@ mod tests {
 
     #[test]
     fn scales_hold_all_values_and_few_ticks() {
-        let axis = Axis::of("some", Unit::Count, [3.0, 97.0]);
+        let axis = Axis::of("some", Unit::Count, [5.0, 97.0]);
         assert_eq!(ticks(&axis), ["0", "25", "50", "75", "100"]);
         let axis = Axis::of("some", Unit::Count, [2.0, 97.0]);
         assert!(axis.log && axis.low < 2.0 && axis.high > 97.0);
@@ -453,7 +453,7 @@ mod tests {
         assert!(axis.log && (2..8).contains(&axis.ticks.len()), "{axis:?}");
         let axis = Axis::of("some", Unit::Count, [0.0, 0.0, f64::NAN]);
         assert!(axis.low == 0.0 && axis.high > 0.9, "nothing is still a scale");
-        let axis = Axis::of("some", Unit::Count, [3.0, 81.0]);
+        let axis = Axis::of("some", Unit::Count, [5.0, 81.0]);
         assert_eq!(ticks(&axis), ["0", "25", "50", "75"]);
         assert!(axis.high > 81.0);
         let axis = Axis::doubling("batch", [32.0, 1.0, 2.0, 4.0, 5.0, 16.0, 8.0]);

@@ -119,7 +119,7 @@ mod tests {
             (Unit::Count, 999_999.0, "1 million"),
             (Unit::Count, 1_048_576.0, "1.05 million"),
             (Unit::Count, 1e10, "10 billion"),
-            (Unit::Count, -12_345.0, "-12_340"),
+            (Unit::Count, -12_345.0, "-12_350"),
             (Unit::Count, f64::INFINITY, "?"),
             (Unit::Ms, 0.000_12, "0.12_µs"),
             (Unit::Ms, 0.25, "250_µs"),

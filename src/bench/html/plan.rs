@@ -138,17 +138,20 @@ fn toned<'a>(names: impl Iterator<Item = &'a str>) -> Vec<(String, Tone)> {
     names.enumerate().map(|(place, name)| (name.to_owned(), Tone::at(place))).collect()
 }
 
-/// The model's queries a pass, and what a server of the same shards had.
+/// The model's queries a pass, and what a server of like shards had.
 fn batches(plan: &ShapePlan, loads: &[(&Found, &Report)]) -> Chart {
     let curve = &plan.cpu.curve;
     let model = curve.iter().map(|point| Point::new(point.utilisation, point.batch)).collect();
     let mut series = vec![Series::new("planned", Tone::Blue, model).drawn(Stroke::Dashed)];
-    let same = |report: &Report| {
+    // Nearly this shard, whatever the cores: each over the share of its own limit.
+    let like = |report: &Report| {
         let (ours, theirs) = (&plan.shape, &report.server.shape);
-        (ours.matrix_bytes, ours.tables_bytes, u64::from(report.server.shards))
-            == (theirs.matrix_bytes, theirs.tables_bytes, plan.shards)
+        let columns = f64::from(ours.columns) / f64::from(theirs.columns);
+        (ours.pack_rows, ours.packs, plan.shards)
+            == (theirs.pack_rows, theirs.packs, report.server.shards.into())
+            && (0.9..1.1).contains(&columns)
     };
-    for (_, report) in loads.iter().filter(|(_, report)| same(report)) {
+    for (_, report) in loads.iter().filter(|(_, report)| like(report)) {
         let Some(limit) = &report.limit else { continue };
         let point = |trial: &&crate::bench::Trial| {
             let server = trial.server.filter(|_| trial.rate <= limit.rate * 1.001)?;
@@ -160,6 +163,10 @@ fn batches(plan: &ShapePlan, loads: &[(&Found, &Report)]) -> Chart {
             series.push(measured.drawn(Stroke::Points));
         }
     }
+    let note = match series.len() {
+        1 => "queries that one reading of a shard answers, on one host",
+        _ => "queries that one reading answers, on one host; dots: a server of like shards",
+    };
     let points = || series.iter().flat_map(|series| &series.points);
     let x = Axis::linear(
         "of the rate at which the objective is just met",
@@ -169,7 +176,7 @@ fn batches(plan: &ShapePlan, loads: &[(&Found, &Report)]) -> Chart {
     let y = Axis::of("queries a pass", Unit::Count, points().map(|point| point.y));
     Chart::Lines(Lines {
         title: "Company".into(),
-        note: "queries that one reading of a shard answers, on one host".into(),
+        note: note.into(),
         x,
         y,
         series,
