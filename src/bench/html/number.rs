@@ -35,7 +35,7 @@ impl Unit {
             Self::Count => count(value),
             Self::Ms if value == 0.0 => "0".into(),
             Self::Ms => {
-                least(&[(1e-3, "µs"), (1.0, "ms"), (1e3, "s"), (120e3, "min"), (7200e3, "h")])
+                least(&[(1e-3, "µs"), (1.0, "ms"), (1e3, "s"), (60e3, "min"), (3600e3, "h")])
             }
             Self::Bytes if value == 0.0 => "0".into(),
             Self::Bytes => least(&[
@@ -125,7 +125,8 @@ mod tests {
             (Unit::Ms, 0.25, "250_µs"),
             (Unit::Ms, 999.9, "1_s"),
             (Unit::Ms, 500.0, "500_ms"),
-            (Unit::Ms, 5_400_000.0, "90_min"),
+            (Unit::Ms, 90_000.0, "1.5_min"),
+            (Unit::Ms, 5_400_000.0, "1.5_h"),
             (Unit::Bytes, 51_840.0, "51.8_KB"),
             (Unit::Bytes, 2.5e12, "2.5_TB"),
             (Unit::Share, 0.8765, "87.6_%"),
