@@ -34,9 +34,10 @@ impl Unit {
         match self {
             Self::Count => count(value),
             Self::Ms if value == 0.0 => "0".into(),
-            Self::Ms => {
-                least(&[(1e-3, "µs"), (1.0, "ms"), (1e3, "s"), (60e3, "min"), (3600e3, "h")])
-            }
+            // Two of the larger unit at least: 90 s says more than 1.5 min.
+            Self::Ms if value.abs() >= 2.0 * 3600e3 => least(&[(3600e3, "h")]),
+            Self::Ms if value.abs() >= 2.0 * 60e3 => least(&[(60e3, "min")]),
+            Self::Ms => least(&[(1e-3, "µs"), (1.0, "ms"), (1e3, "s")]),
             Self::Bytes if value == 0.0 => "0".into(),
             Self::Bytes => least(&[
                 (1.0, "B"),
@@ -125,8 +126,9 @@ mod tests {
             (Unit::Ms, 0.25, "250_µs"),
             (Unit::Ms, 999.9, "1_s"),
             (Unit::Ms, 500.0, "500_ms"),
-            (Unit::Ms, 90_000.0, "1.5_min"),
-            (Unit::Ms, 5_400_000.0, "1.5_h"),
+            (Unit::Ms, 90_000.0, "90_s"),
+            (Unit::Ms, 5_400_000.0, "90_min"),
+            (Unit::Ms, 36_000_000.0, "10_h"),
             (Unit::Bytes, 51_840.0, "51.8_KB"),
             (Unit::Bytes, 2.5e12, "2.5_TB"),
             (Unit::Share, 0.8765, "87.6_%"),
