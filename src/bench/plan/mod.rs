@@ -99,7 +99,10 @@ pub enum PlanError {
         records: usize,
     },
     /// The engine's record is empty.
-    #[error("found a record of an engine without answers, expected at least one: measure again")]
+    #[error(
+        "found a record of an engine without answers, or without the time to read a shard, \
+         expected both: measure again (`sotto bench kernel`)"
+    )]
     NoAnswers,
     /// The scenario names a host that has no price.
     #[error("scenario: {key}: found {found:?}, expected one of the prices' hosts: {known}")]
