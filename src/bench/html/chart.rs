@@ -278,12 +278,8 @@ impl Bars {
     ) -> Self {
         let whole = |values: &[f64]| values.iter().sum::<f64>();
         let high = rows.iter().map(|(_, values)| whole(values)).fold(0.0, f64::max);
-        let bar = |(name, values): (String, Vec<f64>)| {
-            let text = unit.show(whole(&values));
-            Bar { name, values, text, texts: Vec::new() }
-        };
-        let rows = rows.into_iter().map(bar).filter(Bar::is_sound).collect();
         let x = Axis::linear(label, unit, high);
+        let rows = bars(&x, rows, whole);
         Self { title: title.into(), note: note.into(), x, parts, rows, dots: false }
     }
 
@@ -297,13 +293,18 @@ impl Bars {
     ) -> Self {
         let values = rows.iter().flat_map(|(_, values)| values.iter().copied());
         let x = Axis::of(label, unit, values.filter(|value| *value > 0.0));
-        let bar = |(name, values): (String, Vec<f64>)| {
-            let text = x.show(values.iter().copied().fold(0.0, f64::max));
-            Bar { name, values, text, texts: Vec::new() }
-        };
-        let rows = rows.into_iter().map(bar).filter(Bar::is_sound).collect();
+        let rows = bars(&x, rows, |values| values.iter().copied().fold(0.0, f64::max));
         Self { title: title.into(), note: note.into(), x, parts, rows, dots: true }
     }
+}
+
+/// Those that can be drawn, each with what is said at its end.
+fn bars(x: &Axis, rows: Vec<(String, Vec<f64>)>, end: impl Fn(&[f64]) -> f64) -> Vec<Bar> {
+    let bar = |(name, values): (String, Vec<f64>)| {
+        let text = x.show(end(&values));
+        Bar { name, values, text, texts: Vec::new() }
+    };
+    rows.into_iter().map(bar).filter(Bar::is_sound).collect()
 }
 
 impl Bar {
