@@ -41,7 +41,7 @@ pub(crate) fn heading(head: &Head, shape: &ShapeFacts) -> String {
         shape.columns,
         shape.packs,
         shape.pack_rows,
-        (shape.matrix_bytes + shape.tables_bytes) as f64 / 1e6
+        shape.pass_bytes() as f64 / 1e6
     )
 }
 

@@ -77,7 +77,7 @@ fn floors_record(
     shape: &Shape,
     facts: &ShapeFacts,
 ) -> record::Floors {
-    let bytes = (facts.matrix_bytes + facts.tables_bytes) as f64;
+    let bytes = facts.pass_bytes() as f64;
     let read = floors.read.iter().map(|(&threads, &(time, how))| Read {
         threads,
         ms: ms(time),

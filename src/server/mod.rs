@@ -39,6 +39,7 @@ pub use crate::metrics::{ByCode, ByStatus, Counters};
 pub use crate::worker::{Counter, WorkCounters};
 pub use admin::{Admin, AdminCallers, AdminError, Desk, Reading, Reload, Stage};
 pub use callers::{AllowList, Callers, FrontEnd, KnownCallers, NotAllowed};
+pub(crate) use memory::kib_of;
 pub use memory::{MemoryBudget, machine_bytes};
 pub use reload::{EpochState, ReloadError, Reloaded, Reloader};
 pub use socket::{SocketRoom, udp_socket};

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Advice, fadvise};
 
 use super::{IoContext as _, OperationError};
+use crate::server::kib_of;
 use crate::shard::manifest::SHARDS_DIR;
 
 /// Reads every file of a database: its pages are in memory then, if that holds them.
@@ -45,24 +46,26 @@ fn files(db: &Path) -> Result<Vec<PathBuf>, OperationError> {
 
 /// A line of /proc/PROCESS/status, such as `VmHWM:`.
 pub(super) fn memory_bytes(process: &str, name: &str) -> Result<u64, OperationError> {
-    let kib = number(process, "status", name, " kB")?;
-    Ok(kib << 10)
+    read(process, "status", name, |text| kib_of(text, name))
 }
 
 /// Bytes that a process had the disk read.
 pub(super) fn disk_bytes(process: &str) -> Result<u64, OperationError> {
-    number(process, "io", "read_bytes:", "")
+    let name = "read_bytes:";
+    let value = |line: &str| line.strip_prefix(name)?.trim().parse().ok();
+    read(process, "io", name, |text| text.lines().find_map(value))
 }
 
-fn number(process: &str, file: &str, name: &str, unit: &str) -> Result<u64, OperationError> {
+fn read(
+    process: &str,
+    file: &str,
+    name: &str,
+    number: impl FnOnce(&str) -> Option<u64>,
+) -> Result<u64, OperationError> {
     let path = Path::new("/proc").join(process).join(file);
     let text = fs::read_to_string(&path).context("read", &path)?;
-    let number = text.lines().find_map(|line| {
-        let value = line.strip_prefix(name)?.trim().strip_suffix(unit.trim())?;
-        value.trim().parse().ok()
-    });
     let missing = || io::Error::new(io::ErrorKind::InvalidData, format!("there is no {name}"));
-    number.ok_or_else(missing).context("read", &path)
+    number(&text).ok_or_else(missing).context("read", &path)
 }
 
 #[cfg(test)]

@@ -110,7 +110,7 @@ async fn watch(server: &Server, key: &str, expected: &Outcome) -> Result<Start, 
 
 /// A shard was answered from: all of it came from the disk, or nothing of it.
 fn check(pages: Pages, disk_bytes: u64, content: &Content) -> Result<(), OperationError> {
-    let shard = (content.shape.matrix_bytes + content.shape.tables_bytes) as u64;
+    let shard = content.shape.pass_bytes() as u64;
     let problem = match pages {
         Pages::OnDisk if disk_bytes < shard => format!(
             "found a server that had {disk_bytes} bytes read from a disk, expected the {shard} of \
@@ -161,7 +161,7 @@ mod tests {
     fn a_server_that_did_not_read_its_shard_was_not_cold_and_one_that_did_was_not_warm() {
         let shape = ShapeFacts::of(&Shape::new(120, 2048, 4, 17_280).unwrap());
         let content = Content { records: 1, shards: 1, database_bytes: 7, shape };
-        let shard = (shape.matrix_bytes + shape.tables_bytes) as u64;
+        let shard = shape.pass_bytes() as u64;
         assert!(check(Pages::OnDisk, shard, &content).is_ok());
         assert!(check(Pages::InMemory, 0, &content).is_ok());
         let error = check(Pages::OnDisk, shard - 1, &content).unwrap_err().to_string();

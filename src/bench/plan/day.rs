@@ -125,7 +125,7 @@ impl Day {
                 format!("{} devices * {} MB", number(users), number(of_one / 1e6)),
             )
         };
-        let shard = (shape.matrix_bytes + shape.tables_bytes + shape.hints_bytes) as f64;
+        let shard = shape.shard_bytes() as f64;
         let records = Basis::of(["scenario: records, records_per_shard", "shape"]);
         let bundles = self.syncs * self.bundles_a_sync;
         let mut figures = vec![

@@ -354,7 +354,7 @@ impl Plans<'_> {
     /// New epochs and hosts that come back.
     fn epochs(&self, fleet: &Fleet) -> Vec<Figure> {
         let (scenario, host, shape) = (self.scenario, self.sizing.host, self.sizing.shape);
-        let shard = (shape.matrix_bytes + shape.tables_bytes + shape.hints_bytes) as f64;
+        let shard = shape.shard_bytes() as f64;
         let changed = fleet.resident * scenario.changed_share;
         let mut figures = vec![
             Basis::of(["scenario: changed_share", "prices: hosts.network_gbit_per_s", "shape"])
@@ -401,7 +401,7 @@ impl Plans<'_> {
         }
         if let (Some(first), Some(disk)) = (self.measured.first_answer(), self.measured.disk(shape))
         {
-            let resident = fleet.resident * (shape.matrix_bytes + shape.tables_bytes) as f64;
+            let resident = fleet.resident * shape.pass_bytes() as f64;
             figures.push(first.basis.and(&disk.basis).figure(
                 "a host that starts cold: until all its shards are in memory",
                 first.value + resident / disk.value,

@@ -62,8 +62,8 @@ fn machine_name(machine: &Machine) -> String {
     format!("{}, {} cores", machine.cpu.as_deref().unwrap_or("unknown"), machine.logical_cpus)
 }
 
-fn shard_bytes(shape: &ShapeFacts) -> f64 {
-    (shape.matrix_bytes + shape.tables_bytes) as f64
+fn pass_bytes(shape: &ShapeFacts) -> f64 {
+    shape.pass_bytes() as f64
 }
 
 fn same_sizes(a: &ShapeFacts, b: &ShapeFacts) -> bool {
@@ -81,6 +81,25 @@ fn effort_rank(effort: &str) -> u8 {
         "quick" => 1,
         _ => 2,
     }
+}
+
+/// A guess where another shape was measured.
+fn scaled(basis: Basis, measured: &ShapeFacts, shape: &ShapeFacts) -> Basis {
+    if same_sizes(measured, shape) {
+        return basis;
+    }
+    basis.guess(format!(
+        "measured for shards of {} MB, each stage scaled by what it reads",
+        number(pass_bytes(measured) / 1e6)
+    ))
+}
+
+/// A guess where it was measured to see that it can be.
+fn with_effort(basis: Basis, effort: &str) -> Basis {
+    if effort_rank(effort) < 2 {
+        return basis;
+    }
+    basis.guess("a test's numbers, not measured with care")
 }
 
 /// What stages take for another shape, as multiples of what they took.
@@ -160,7 +179,7 @@ impl<'a> Measured<'a> {
         });
         let nearest = kernels.into_iter().min_by(|a, b| {
             let key = |kernel: &Kernel| {
-                let far = distance(shard_bytes(&kernel.shape), shard_bytes(shape));
+                let far = distance(pass_bytes(&kernel.shape), pass_bytes(shape));
                 (!same_sizes(&kernel.shape, shape), far, effort_rank(&kernel.effort))
             };
             let (a, b) = (a.1, b.1);
@@ -190,20 +209,13 @@ impl<'a> Measured<'a> {
         let mut basis = Basis::of([format!(
             "{path}: answers[engine={engine}, threads={threads}].ms_per_query.median"
         )]);
-        if !same_sizes(&kernel.shape, shape) {
-            basis = basis.guess(format!(
-                "measured for shards of {} MB, each stage scaled by what it reads",
-                number(shard_bytes(&kernel.shape) / 1e6)
-            ));
-        }
+        basis = scaled(basis, &kernel.shape, shape);
         if cores > threads {
             basis = basis.guess(format!(
                 "{threads} cores measured, {cores} taken to lose no more of their time"
             ));
         }
-        if effort_rank(&kernel.effort) == 2 {
-            basis = basis.guess("a test's numbers, not measured with care");
-        }
+        basis = with_effort(basis, &kernel.effort);
         let read = kernel.floors.read.iter().filter(|read| read.threads <= threads);
         let read = read.max_by_key(|read| read.threads)?;
         Some(Cost {
@@ -224,7 +236,7 @@ impl<'a> Measured<'a> {
             _ => None,
         });
         gpus.sort_by(|a, b| {
-            let far = |gpu: &Gpu| distance(shard_bytes(&gpu.shape), shard_bytes(shape));
+            let far = |gpu: &Gpu| distance(pass_bytes(&gpu.shape), pass_bytes(shape));
             far(a.1).total_cmp(&far(b.1)).then(b.1.head.date.cmp(&a.1.head.date))
         });
         let &(path, gpu, _) = gpus.first()?;
@@ -234,16 +246,8 @@ impl<'a> Measured<'a> {
             let batch = answer.batch as f64;
             (batch, batch * answer.streamed_us.median / 1e6 * scale.of(stages))
         }))?;
-        let mut basis = Basis::of([format!("{path}: answers.streamed_us.median")]);
-        if !same_sizes(&gpu.shape, shape) {
-            basis = basis.guess(format!(
-                "measured for shards of {} MB, each stage scaled by what it reads",
-                number(shard_bytes(&gpu.shape) / 1e6)
-            ));
-        }
-        if effort_rank(&gpu.effort) == 2 {
-            basis = basis.guess("a test's numbers, not measured with care");
-        }
+        let basis = Basis::of([format!("{path}: answers.streamed_us.median")]);
+        let basis = with_effort(scaled(basis, &gpu.shape, shape), &gpu.effort);
         Some(Cost {
             pass,
             basis,
@@ -312,10 +316,10 @@ impl<'a> Measured<'a> {
             Record::Build(build) => Some(&**build),
             _ => None,
         });
-        let far = |build: &Build| distance(shard_bytes(&build.content.shape), shard_bytes(shape));
+        let far = |build: &Build| distance(pass_bytes(&build.content.shape), pass_bytes(shape));
         let (path, build, here) =
             builds.into_iter().min_by(|a, b| far(a.1).total_cmp(&far(b.1)))?;
-        let scale = shard_bytes(shape) / shard_bytes(&build.content.shape);
+        let scale = pass_bytes(shape) / pass_bytes(&build.content.shape);
         let shards = f64::from(build.content.shards);
         let mut basis = Basis::of([format!("{path}: cpu_seconds.median, content.shards")]);
         basis = self.elsewhere(basis, &build.head, here);
@@ -412,7 +416,7 @@ impl<'a> Measured<'a> {
     pub(super) fn used(&self) -> Vec<Used> {
         let used = |(path, record): &(String, &Record)| Used {
             path: path.clone(),
-            kind: kind(record).into(),
+            kind: record.kind().into(),
             machine: machine_name(record.machine()),
             date: record.head().date.clone(),
             commit: record.head().commit.clone(),
@@ -426,7 +430,7 @@ pub(super) fn newest(found: Vec<Found>, machine: &Machine) -> Vec<Found> {
     let mut newest: BTreeMap<String, Found> = BTreeMap::new();
     for found in found.into_iter().filter(|found| same(found.record.machine(), machine)) {
         let shape = |shape: &ShapeFacts| (shape.pack_rows, shape.packs, shape.columns);
-        let (kind, of) = (kind(&found.record), &found.record);
+        let (kind, of) = (found.record.kind(), &found.record);
         let key = match of {
             Record::Kernel(record) => format!("{kind} {:?}", shape(&record.shape)),
             Record::Gpu(record) => {
@@ -447,17 +451,6 @@ pub(super) fn newest(found: Vec<Found>, machine: &Machine) -> Vec<Found> {
         }
     }
     newest.into_values().collect()
-}
-
-fn kind(record: &Record) -> &'static str {
-    match record {
-        Record::Load(_) => "load",
-        Record::Kernel(_) => "kernel",
-        Record::Gpu(_) => "gpu",
-        Record::Build(_) => "build",
-        Record::Startup(_) => "startup",
-        Record::Reload(_) => "reload",
-    }
 }
 
 /// Core-milliseconds of a query in a batch.
@@ -513,7 +506,7 @@ pub(super) fn reading(cost: &Cost, host: &Host, shape: &ShapeFacts) -> (f64, Bas
     let cores = f64::from(host.cores);
     match host.memory_gb_per_s {
         Some(stated) => {
-            (shard_bytes(shape) / (stated * 1e9), Basis::of(["prices: hosts.memory_gb_per_s"]))
+            (pass_bytes(shape) / (stated * 1e9), Basis::of(["prices: hosts.memory_gb_per_s"]))
         }
         None => {
             let rate = cost.read_gb_per_s * cores / cost.cores;
@@ -522,7 +515,7 @@ pub(super) fn reading(cost: &Cost, host: &Host, shape: &ShapeFacts) -> (f64, Bas
             } else {
                 cost.read.clone()
             };
-            (shard_bytes(shape) / (rate * 1e9), basis)
+            (pass_bytes(shape) / (rate * 1e9), basis)
         }
     }
 }

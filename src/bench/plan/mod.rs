@@ -273,8 +273,7 @@ impl Planner<'_> {
         let bytes = shape.query_bytes as f64 + shape.bundle_bytes as f64 / day.queries_a_bundle;
         let mut outside = self.measured.outside(bytes);
         let (reading, reading_basis) = if on_gpus {
-            let bytes = (shape.matrix_bytes + shape.tables_bytes) as f64;
-            (bytes / (cost.read_gb_per_s * 1e9), cost.read.clone())
+            (shape.pass_bytes() as f64 / (cost.read_gb_per_s * 1e9), cost.read.clone())
         } else {
             reading(cost, host, shape)
         };

@@ -111,7 +111,7 @@ impl Sizing<'_> {
     /// Bytes of a shard on disk: files of the epoch before stay until the next.
     pub(super) fn disk_a_shard(&self) -> f64 {
         let shape = self.shape;
-        let bytes = (shape.matrix_bytes + shape.tables_bytes + shape.hints_bytes) as f64;
+        let bytes = shape.shard_bytes() as f64;
         bytes * (1.0 + self.scenario.changed_share)
     }
 
@@ -168,7 +168,7 @@ impl Sizing<'_> {
 /// Bytes of a shard in memory, those of the epoch that takes its place included.
 pub(super) fn memory_a_shard(scenario: &Scenario, shape: &ShapeFacts) -> f64 {
     let more = (scenario.epochs_in_memory - 1.0) * scenario.changed_share;
-    (shape.matrix_bytes + shape.tables_bytes) as f64 * (1.0 + more)
+    shape.pass_bytes() as f64 * (1.0 + more)
 }
 
 /// Bytes of hints that the servers send in a second of the peak; those that devices fetch are so

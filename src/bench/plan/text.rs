@@ -78,7 +78,7 @@ impl Plan {
         ];
         let mut rows = vec![HEADINGS.map(str::to_owned).to_vec()];
         for shape in &self.shapes {
-            let bytes = (shape.shape.matrix_bytes + shape.shape.tables_bytes) as f64;
+            let bytes = shape.shape.pass_bytes() as f64;
             let mut row =
                 vec![records(shape), number(shape.shards as f64), number((bytes / 1e6).round())];
             row.extend(cells("CPU", &shape.cpu));

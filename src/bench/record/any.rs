@@ -95,6 +95,18 @@ impl Record {
         })
     }
 
+    /// Which of these, in one word: the name of its form without program and version.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Load(_) => "load",
+            Self::Kernel(_) => "kernel",
+            Self::Gpu(_) => "gpu",
+            Self::Build(_) => "build",
+            Self::Startup(_) => "startup",
+            Self::Reload(_) => "reload",
+        }
+    }
+
     /// What it begins with.
     pub fn head(&self) -> &Head {
         match self {

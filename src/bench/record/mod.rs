@@ -17,6 +17,7 @@ pub use kernel::*;
 pub use operations::*;
 
 use crate::params::{Shape, ShapeError};
+use crate::server::kib_of;
 
 /// The head of a record; its fields stand at the record's top level.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -95,8 +96,6 @@ impl Machine {
         let flags = field("flags").or_else(|| field("Features")).unwrap_or_default();
         let has = |flag: &&str| flags.split(' ').any(|found| found == *flag);
         let memory = fs::read_to_string("/proc/meminfo").unwrap_or_default();
-        let kib =
-            memory.lines().find_map(|line| line.strip_prefix("MemTotal:")?.split(' ').rev().nth(1));
         Self {
             cpu: field("model name").or_else(|| field("CPU part")),
             cpus: std::thread::available_parallelism().map_or(0, usize::from),
@@ -105,7 +104,7 @@ impl Machine {
             arch: std::env::consts::ARCH.into(),
             kernel: said("uname", &["-sr"], None),
             load: fs::read_to_string("/proc/loadavg").ok().map(|load| load.trim().to_owned()),
-            memory_bytes: kib.and_then(|kib| Some(kib.parse::<u64>().ok()? << 10)),
+            memory_bytes: kib_of(&memory, "MemTotal:"),
         }
     }
 
@@ -178,6 +177,16 @@ impl ShapeFacts {
             bundle_bytes: shape.bundle_bytes(),
             answer_bytes: shape.packs() * shape.response_bytes(),
         }
+    }
+
+    /// Bytes of a shard that a pass reads, and that are in memory.
+    pub fn pass_bytes(&self) -> usize {
+        self.matrix_bytes + self.tables_bytes
+    }
+
+    /// Bytes of a shard with its hints, as it is stored and brought to a host.
+    pub fn shard_bytes(&self) -> usize {
+        self.pass_bytes() + self.hints_bytes
     }
 
     /// The shape again.

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use sotto::bench::html;
 use sotto::bench::plan::{Plan, Scenario, plan};
-use sotto::bench::record::{Found, Record};
+use sotto::bench::record::Found;
 
 use super::{Ended, RECORDS, say};
 
@@ -72,7 +72,7 @@ fn newest(records: Vec<Found>) -> Vec<Found> {
     for (place, found) in records.iter().enumerate() {
         let head = found.record.head();
         let name = found.path.file_name().map(ToOwned::to_owned);
-        let key = (kind(&found.record), name, head.machine.slug());
+        let key = (found.record.kind(), name, head.machine.slug());
         let this = (head.date.clone(), place);
         let kept = last.entry(key).or_insert_with(|| this.clone());
         *kept = this.max(kept.clone());
@@ -80,9 +80,4 @@ fn newest(records: Vec<Found>) -> Vec<Found> {
     let kept = |place: usize| last.values().any(|(_, last)| *last == place);
     let numbered = records.into_iter().enumerate();
     numbered.filter(|(place, _)| kept(*place)).map(|(_, found)| found).collect()
-}
-
-/// The form without its version.
-fn kind(record: &Record) -> String {
-    record.head().schema.split('/').next().unwrap_or_default().to_owned()
 }
