@@ -64,7 +64,8 @@
 //! | [`ADMIN_CONNECTION_TIME`] | 60 s | what one of them may take, with the reload of a database |
 //! | [`BATCH_QUERIES_PER_SCAN_MAX`] | 32 | more gain nothing: arithmetic binds from 8 on |
 //! | [`QUERIES_LIKE_A_SCAN`] | 12 | 13 with AMX, 8 with AVX-512 (bench/record) |
-//! | [`KEYS_PER_CALL_MAX`] | 16 384 | a client's call: 850 MB of queries, standard shape |
+//! | [`KEYS_PER_CALL_MAX`] | 2^20 | a client's call: 170 MB of records that wait to be opened |
+//! | [`KEYS_PER_PART_MAX`] | 16 384 | encrypted at once: 850 MB of queries, standard shape |
 //! | [`HINT_CACHE_BYTES`] | 256 MiB | a client's hints: 15 000 standard shards |
 //! | [`BATCHES_IN_FLIGHT_WANTED`] | 8 | a client's own: hides a round trip |
 //! | [`BATCH_BYTES_WANTED`] | 1 MiB | a client's batches: all in flight arrive in time |
@@ -204,8 +205,11 @@ pub const BATCH_QUERIES_PER_SCAN_MAX: usize = 32;
 /// So many queries of a pass take as long as its reading of the shard.
 pub const QUERIES_LIKE_A_SCAN: usize = 12;
 
-/// Most keys of one look-up call.
-pub const KEYS_PER_CALL_MAX: usize = 16_384;
+/// Most keys of one look-up call: their records wait, decoded and not looked at, until the last
+/// query of the call is answered.
+pub const KEYS_PER_CALL_MAX: usize = 1 << 20;
+/// Most keys of a call that are encrypted at once; a call of more goes in parts.
+pub const KEYS_PER_PART_MAX: usize = 16_384;
 /// Memory of a client for hints.
 pub const HINT_CACHE_BYTES: usize = 256 << 20;
 /// Most request streams a client has open at once.

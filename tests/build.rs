@@ -120,18 +120,18 @@ fn look_up(database: &Database, keys: &[&str]) -> Vec<Outcome> {
         let place = locate(seed, key.as_bytes(), database.shard_count(), shape.groups() as u32);
         let shard = database.shard(place.shard).unwrap();
         let band = band(&place.identity, shard.header().ribbon_seed, shape);
-        let query = pool.query(place.shard, band.selection()).unwrap();
+        let query = pool.query(place.shard, band).unwrap();
         let bundle = KeyBundle::decode(&pool.bundle(query).unwrap().1, shape).unwrap();
-        queries.push((query, pool.vector(query).unwrap(), bundle, place, band, shard));
+        queries.push((query, pool.vector(query).unwrap(), bundle, place, shard));
     }
     let decoder = pool.seal();
-    let answer = |(query, vector, bundle, place, band, shard): (_, _, _, _, _, &_)| {
+    let answer = |(query, vector, bundle, place, shard): (_, _, _, _, &_)| {
         let shard: &std::sync::Arc<sotto::shard::Shard> = shard;
         let view = shard.view();
         let vector: std::sync::Arc<[u8]> = vector;
         let response = reference::answer(shape, view.matrix, view.tables, &vector, &bundle);
         let decoded = decoder.decode(query, shape, &response, shard.hints()).unwrap();
-        extract(&decoded, &place, &band, shape)
+        extract(&decoded, &place, shape).outcome()
     };
     queries.into_iter().map(answer).collect()
 }

@@ -46,7 +46,7 @@ fn write_database(directory: &Path) -> Shape {
         records: 1,
         row_square_sum_max: 1_100_000,
         records_digest: [0; 32],
-        section_digests: sections.digests(),
+        section_digests: sections.digests(&shape),
     };
     let folder = directory.join(SHARDS_DIR);
     std::fs::create_dir(&folder).unwrap();

@@ -271,14 +271,14 @@ fn a_stale_hint_or_a_changed_matrix_gives_invalid() {
     let shard = database.shard(place.shard).unwrap();
     let band = band(&place.identity, shard.header().ribbon_seed, shape);
     let mut pool = SecretPool::new(*seed, *shape);
-    let query = pool.query(place.shard, band.selection()).unwrap();
+    let query = pool.query(place.shard, band).unwrap();
     let bundle = KeyBundle::decode(&pool.bundle(query).unwrap().1, shape).unwrap();
     let vector = pool.vector(query).unwrap();
     let decoder = pool.seal();
     let outcome = |matrix: &[u8], tables: &[u8], hints: &[u8]| {
         let response = reference::answer(shape, matrix, tables, &vector, &bundle);
         let decoded = decoder.decode(query, shape, &response, hints).unwrap();
-        extract(&decoded, &place, &band, shape)
+        extract(&decoded, &place, shape).outcome()
     };
     let (view, hints) = (shard.view(), shard.hints());
     assert!(matches!(outcome(view.matrix, view.tables, hints), Outcome::Found(_)));

@@ -420,6 +420,114 @@ async fn an_invalid_answer_is_an_outcome_and_not_tried_again() {
     assert!(sendings(&log).values().all(|&times| times == 1));
 }
 
+/// What a server can compare of everything it was sent: all but ciphertexts and names of bundles,
+/// whose lengths stay, and the order of a call's queries, which is random.
+fn observed(log: &Log) -> impl PartialEq + std::fmt::Debug + use<> {
+    let mut queries: Vec<_> = log
+        .queries
+        .iter()
+        .map(|query| {
+            let sizes: Vec<usize> = query.encrypted_vector.iter().map(|v| v.len()).collect();
+            let asks = (query.want_hint, query.deadline_ms, query.pack);
+            (query.shard, query.epoch, query.uid.len(), sizes, asks)
+        })
+        .collect();
+    queries.sort_unstable();
+    let bundles: Vec<_> = log.bundles.iter().map(|(uid, bytes)| (uid.len(), bytes.len())).collect();
+    (queries, bundles, log.hints.clone())
+}
+
+/// A server decides what a look-up ends in, by shifting or scrambling its answer. What the client
+/// sends in this call, in the next one and at its end is the same, whatever it was.
+#[tokio::test(flavor = "multi_thread")]
+async fn found_absent_and_invalid_change_nothing_that_is_sent() {
+    let present: Vec<String> = (0..30).map(|n| format!("key-{n}")).collect();
+    let fake = started().await;
+    let mut candidates = (0..).map(|n| format!("nobody-{n}"));
+    let absent: Vec<String> = present
+        .iter()
+        .map(|key| {
+            let wanted = fake.database.shard_of(key);
+            candidates.find(|candidate| fake.database.shard_of(candidate) == wanted).unwrap()
+        })
+        .collect();
+    let mut runs = Vec::new();
+    for (keys, trick) in [
+        (&present, Trick::Answer),
+        (&absent, Trick::Answer),
+        (&present, Trick::Shift),
+        (&absent, Trick::Shift),
+        (&present, Trick::Scramble),
+    ] {
+        let mut client = fake.connect().await.unwrap();
+        fake.take_log();
+        fake.script(|script| script.queries = [trick; 30].into());
+        for (key, outcome) in keys.iter().zip(client.lookup(keys).await.unwrap()) {
+            let outcome = outcome.unwrap_or_else(|error| panic!("{key}: {error}"));
+            let right = match trick {
+                Trick::Shift => outcome == Outcome::Absent,
+                Trick::Scramble => outcome == Outcome::Invalid,
+                _ => outcome == expected(key),
+            };
+            assert!(right, "{key}: another outcome under {trick:?}");
+        }
+        let first = (observed(&fake.take_log()), client.last_call().rounds);
+        look_up(&mut client, keys).await;
+        let second = (observed(&fake.take_log()), client.last_call().rounds);
+        client.close().await;
+        let left = tokio::time::timeout(limits::ANSWER_TIMEOUT, fake.left.acquire()).await;
+        left.expect("the client says good-bye").unwrap().forget();
+        assert!(fake.take_log().queries.is_empty());
+        runs.push((trick, first, second));
+    }
+    for (trick, first, second) in &runs[1..] {
+        assert_eq!((first, second), (&runs[0].1, &runs[0].2), "{trick:?}");
+    }
+}
+
+/// More keys than are encrypted at once: the server sees the last query, its answer is taken and
+/// the client has left, and all the while nobody could read an outcome. Nobody reads what the
+/// program prints either, so that it would hang if it left after printing.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_program_prints_nothing_before_the_last_answer_and_its_leaving() {
+    const COUNT: usize = limits::KEYS_PER_PART_MAX + 1;
+    let fake = started().await;
+    fake.script(|script| {
+        script.queries = [Trick::Answer; 50].into();
+        script.queries.resize(COUNT - 1, Trick::Scramble);
+        script.queries.push_back(Trick::Wait);
+    });
+    let folder = tempfile::tempdir().unwrap();
+    let [keys_from, ca] = ["keys.txt", "ca.pem"].map(|name| folder.path().join(name));
+    std::fs::write(&keys_from, keys(COUNT).join("\n")).unwrap();
+    std::fs::write(&ca, fake.ca_pem()).unwrap();
+    let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_sotto"));
+    command.args(["lookup", "--server", &format!("localhost:{}", fake.address.port())]);
+    command.args(["--operator-key", &fake.operator_key().to_string(), "--accept-shard-records"]);
+    command.arg(fake_server::RECORDS_PER_SHARD.to_string());
+    command.arg("--ca").arg(&ca).arg("--keys-from").arg(&keys_from);
+    command.stdout(std::process::Stdio::piped()).kill_on_drop(true);
+    let mut child = command.spawn().unwrap();
+    let mut stdout = child.stdout.take().unwrap();
+
+    let minute = Duration::from_secs(120);
+    let all = tokio::time::timeout(minute, fake.arrived.acquire_many(COUNT as u32)).await;
+    all.expect("the last query is sent").unwrap().forget();
+    assert_eq!(rustix::io::ioctl_fionread(&stdout).unwrap(), 0, "printed before the last answer");
+    fake.go.add_permits(1);
+    let left = tokio::time::timeout(minute, fake.left.acquire()).await;
+    left.expect("the program leaves before it prints").unwrap().forget();
+
+    let mut printed = String::new();
+    tokio::io::AsyncReadExt::read_to_string(&mut stdout, &mut printed).await.unwrap();
+    assert_eq!(printed.lines().count(), COUNT);
+    let invalid = printed.lines().filter(|line| line.contains("\terror: ")).count();
+    assert_eq!(invalid, COUNT - 51);
+    assert_eq!(child.wait().await.unwrap().code(), Some(2));
+    let log = fake.take_log();
+    assert_eq!(log.queries.len(), COUNT);
+}
+
 #[tokio::test]
 async fn attempts_end_with_identical_bytes_to_the_last() {
     let fake = started().await;
@@ -652,5 +760,5 @@ fn keys_of_the_tests_reach_every_shard() {
     let shards: BTreeSet<u32> = keys(60).iter().map(|key| place(key).shard).collect();
     assert!(shards.len() > limits::QUERIES_PER_SECRET_MAX);
     let place = place(&keys(1)[0]);
-    let _ = band(&place.identity, 0, &shape).selection();
+    let _ = band(&place.identity, 0, &shape);
 }

@@ -43,7 +43,7 @@ fn request_samples() -> Vec<(Request, &'static str)> {
         protocol_version: 1,
         nonce: "n1".into(),
         uid: UID.into(),
-        pir_scheme: PIR_SCHEME_SOTTO_1,
+        pir_scheme: PIR_SCHEME_SOTTO_2,
         public_key: vec![Bytes::from_static(&[1, 2, 3])],
         want_hint_digests: true,
     };
@@ -51,24 +51,25 @@ fn request_samples() -> Vec<(Request, &'static str)> {
         protocol_version: 1,
         nonce: "q".into(),
         uid: UID.into(),
-        pir_scheme: PIR_SCHEME_SOTTO_1,
+        pir_scheme: PIR_SCHEME_SOTTO_2,
         shard: 300,
         encrypted_vector: vec![Bytes::from_static(&[255, 0, 1])],
         epoch: 7,
         want_hint: true,
         deadline_ms: 1500,
+        pack: 2,
     };
     let hints = HintRequest { epoch: 7, shards: vec![3, 300] };
     vec![
         (
             RequestBody::Parameters(parameters).into(),
             "340a32080112026e311a2030313233343536373839616263646566303132333435363738396162636465\
-             6620102a03010203800101",
+             6620112a03010203800101",
         ),
         (
             RequestBody::Batch(PirBatch { requests: vec![query] }).into(),
-            "3f123d0a3b08011201711a203031323334353637383961626364656630313233343536373839616263646\
-             566201028ac023203ff00018001078801019001dc0b",
+            "4212400a3e08011201711a203031323334353637383961626364656630313233343536373839616263646\
+             566201128ac023203ff00018001078801019001dc0b980102",
         ),
         (RequestBody::Hints(hints).into(), "091a070807120303ac02"),
     ]
@@ -80,7 +81,7 @@ fn reply_samples() -> Vec<(Reply, &'static str)> {
         nonce: "n1".into(),
         uid: UID.into(),
         response_status: Status::Malformed.code(),
-        pir_scheme: PIR_SCHEME_SOTTO_1,
+        pir_scheme: PIR_SCHEME_SOTTO_2,
         parameters: Bytes::from_static(&[0xaa, 0xbb]),
         signature: Bytes::from_static(&[1]),
         hint_digests: Bytes::from_static(&[2, 3]),
@@ -118,7 +119,7 @@ fn reply_samples() -> Vec<(Reply, &'static str)> {
         (
             ReplyBody::Parameters(parameters).into(),
             "570a55080112026e311a203031323334353637383961626364656630313233343536373839616263646\
-             56620162810820102aabb8a01010192010202039a010a0880081008184020904ea001fa01aa010377687\
+             56620162811820102aabb8a01010192010202039a010a0880081008184020904ea001fa01aa010377687\
              9b2010109",
         ),
         (
@@ -144,12 +145,13 @@ fn valid_batch(count: usize) -> PirBatch {
         protocol_version: 1,
         nonce: index.to_string(),
         uid: UID.into(),
-        pir_scheme: PIR_SCHEME_SOTTO_1,
+        pir_scheme: PIR_SCHEME_SOTTO_2,
         shard: index as u32,
         encrypted_vector: vec![Bytes::from(vec![7; shape().query_bytes()])],
         epoch: 1,
         want_hint: false,
         deadline_ms: 0,
+        pack: 0,
     };
     PirBatch { requests: (0..count).map(query).collect() }
 }
@@ -196,7 +198,7 @@ fn accepted_requests() -> Vec<Bytes> {
         protocol_version: 1,
         nonce: "n".into(),
         uid: Uid::of(&bundle).to_string(),
-        pir_scheme: PIR_SCHEME_SOTTO_1,
+        pir_scheme: PIR_SCHEME_SOTTO_2,
         public_key: vec![bundle],
         want_hint_digests: true,
     };
@@ -403,11 +405,14 @@ fn heads_that_are_none_are_refused_by_type() {
 #[test]
 fn each_malformed_query_has_its_own_reply() {
     type Change = fn(&mut PirRequest);
-    let cases: [(&str, Change); 10] = [
+    let cases: [(&str, Change); 13] = [
         ("protocol_version is 2, expected 1", |query| query.protocol_version = 2),
         ("nonce is 33 bytes", |query| query.nonce = "n".repeat(33)),
         ("nonce is there twice", |query| query.nonce = "0".into()),
-        ("pir_scheme is -1, expected 16", |query| query.pir_scheme = -1),
+        ("pir_scheme is -1, expected 17", |query| query.pir_scheme = -1),
+        ("pir_scheme is 16, expected 17", |query| query.pir_scheme = 16),
+        ("pack is 1, expected 0", |query| query.pack = 1),
+        ("pack is 4294967295, expected 0", |query| query.pack = u32::MAX),
         ("uid is 0 bytes of text, expected 32", |query| query.uid.clear()),
         ("uid is 32 bytes of text", |query| query.uid = UID.to_uppercase()),
         ("uid is 32 bytes of text", |query| query.uid = "ä".repeat(16)),
@@ -490,7 +495,7 @@ fn bundles_are_checked_by_length_residue_and_name() {
             protocol_version: 1,
             nonce: "n".into(),
             uid: uid.into(),
-            pir_scheme: PIR_SCHEME_SOTTO_1,
+            pir_scheme: PIR_SCHEME_SOTTO_2,
             public_key: vec![bundle.into()],
             want_hint_digests: false,
         };
@@ -583,12 +588,13 @@ fn the_largest_honest_messages_fit_their_bounds() {
             protocol_version: 1,
             nonce: "n".repeat(limits::NONCE_BYTES_MAX),
             uid: UID.into(),
-            pir_scheme: PIR_SCHEME_SOTTO_1,
+            pir_scheme: PIR_SCHEME_SOTTO_2,
             shard: u32::MAX,
             encrypted_vector: vec![vec![0; shape.query_bytes()].into()],
             epoch: u64::MAX,
             want_hint: true,
             deadline_ms: u32::MAX,
+            pack: u32::MAX,
         };
         let requests = vec![query; limits::QUERIES_PER_BATCH_MAX as usize];
         let frame = frame_of(RequestBody::Batch(PirBatch { requests }));
@@ -597,7 +603,7 @@ fn the_largest_honest_messages_fit_their_bounds() {
             protocol_version: 1,
             nonce: "n".repeat(limits::NONCE_BYTES_MAX),
             uid: UID.into(),
-            pir_scheme: PIR_SCHEME_SOTTO_1,
+            pir_scheme: PIR_SCHEME_SOTTO_2,
             public_key: vec![vec![0; shape.bundle_bytes()].into()],
             want_hint_digests: true,
         };

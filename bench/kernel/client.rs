@@ -38,23 +38,23 @@ impl Client {
     pub(super) fn measure(&mut self) -> Result<(), SecretError> {
         let shape = &self.shape;
         let place = locate(&SEED, b"+12015550100", 1, shape.groups() as u32);
-        let band = band(&place.identity, 0, shape);
         let start = Instant::now();
         let mut secret = Secret::draw(SEED)?;
         black_box(secret.bundle(shape)?);
         self.key_bundle = self.key_bundle.min(start.elapsed());
         for shard in 0..QUERIES_PER_SECRET_MAX as u32 {
+            let selection = band(&place.identity, 0, shape);
             let start = Instant::now();
-            black_box(secret.query(shard, shape, band.selection())?);
+            black_box(secret.query(shard, shape, selection)?);
             self.encrypt = self.encrypt.min(start.elapsed());
         }
         let mut pool = SecretPool::new(SEED, *shape);
-        let query = pool.query(0, band.selection())?;
+        let query = pool.query(0, band(&place.identity, 0, shape))?;
         let decoder = pool.seal();
         for _ in 0..QUERIES_PER_SECRET_MAX {
             let start = Instant::now();
             let decoded = decoder.decode(query, shape, &self.response, &self.hints)?;
-            black_box(extract(&decoded, &place, &band, shape));
+            black_box(extract(&decoded, &place, shape));
             self.decode = self.decode.min(start.elapsed());
         }
         Ok(())

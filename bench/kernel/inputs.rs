@@ -35,7 +35,7 @@ impl Store {
         let hints = noise.bytes(shape.packs() * shape.hint_bytes());
         let sections = Sections { matrix: &matrix, tables: &tables, hints: &hints };
         let count = (bytes / (matrix.len() + tables.len()) as u64).clamp(1, SHARDS_MAX) as u32;
-        let section_digests = sections.digests();
+        let section_digests = sections.digests(shape);
         let mut entries = Vec::new();
         for shard_index in 0..count {
             let header = Header {

@@ -14,7 +14,7 @@ use std::thread;
 use super::arrivals::Draws;
 use crate::build::{Input, InputFormat, input};
 use crate::client::{Line, Sending};
-use crate::keyword::{Band, Outcome, Place, band, extract, locate_known};
+use crate::keyword::{Outcome, Place, band, extract, locate_known};
 use crate::limits;
 use crate::params::Shape;
 use crate::scheme::{Decoder, QueryId, SecretError, SecretPool};
@@ -136,7 +136,6 @@ pub(super) struct Check {
     decoder: Arc<Decoder>,
     query: QueryId,
     place: Place,
-    band: Band,
     expected: Expected,
 }
 
@@ -247,7 +246,7 @@ impl Maker {
             let ribbon_seed = parameters.ribbon_seed(place.shard);
             let ribbon_seed = ribbon_seed.expect("this is a bug: drawn beyond the last shard");
             let band = band(&place.identity, ribbon_seed, self.shape());
-            let query = pool.query(place.shard, band.selection())?;
+            let query = pool.query(place.shard, band)?;
             let (uid, bundle) = pool.bundle(query)?;
             if named.insert(uid.to_owned()) {
                 bundles.push(self.line.bundle_frame(uid, bundle));
@@ -258,18 +257,12 @@ impl Maker {
                 epoch: parameters.epoch(),
                 vector: pool.vector(query)?,
             });
-            targets.push((query, place, band, expected));
+            targets.push((query, place, expected));
         }
         let decoder = Arc::new(pool.seal());
-        asked.extend(targets.into_iter().map(|(query, place, band, expected)| Asked {
+        asked.extend(targets.into_iter().map(|(query, place, expected)| Asked {
             shard: place.shard,
-            check: sampled.then(|| Check {
-                decoder: decoder.clone(),
-                query,
-                place,
-                band,
-                expected,
-            }),
+            check: sampled.then(|| Check { decoder: decoder.clone(), query, place, expected }),
         }));
         // A secret keeps its bundle and the vectors it made.
         let secret_bytes = SECRET_BYTES + self.shape().bundle_bytes();
@@ -279,11 +272,11 @@ impl Maker {
 
     /// Whether an answer, of the right sizes, says what it must.
     pub(super) fn is_right(&self, check: &Check, response: &[Vec<u8>], hint: &[u8]) -> bool {
-        let Check { decoder, query, place, band, expected } = check;
+        let Check { decoder, query, place, expected } = check;
         let Ok(decoded) = decoder.decode(*query, self.shape(), response, hint) else {
             return false;
         };
-        match (extract(&decoded, place, band, self.shape()), expected) {
+        match (extract(&decoded, place, self.shape()).outcome(), expected) {
             (Outcome::Absent, Expected::Absent) => true,
             (Outcome::Found(value), &Expected::Record(at)) => {
                 let records = self.mix.records.as_ref();

@@ -94,7 +94,7 @@ pub(super) fn make(
         records: count,
         row_square_sum_max,
         records_digest,
-        section_digests: sections.digests(),
+        section_digests: sections.digests(&spec.shape),
     };
     Ok(Made { header, matrix, tables, hints })
 }
@@ -156,18 +156,18 @@ fn self_check(
     for (key, outcome) in wanted {
         let place = locate(&spec.seed, key, spec.shard_count, shape.groups() as u32);
         let band = band(&place.identity, ribbon_seed, shape);
-        let query = pool.query(shard, band.selection()).map_err(secret)?;
+        let query = pool.query(shard, band).map_err(secret)?;
         let (_, bundle) = pool.bundle(query).map_err(secret)?;
         let bundle = KeyBundle::decode(&bundle, shape).map_err(|e| failed(&e.to_string()))?;
         let vector = pool.vector(query).map_err(secret)?;
-        queries.push((query, vector, bundle, place, band, outcome));
+        queries.push((query, vector, bundle, place, outcome));
     }
     let decoder = pool.seal();
-    queries.into_par_iter().try_for_each(|(query, vector, bundle, place, band, outcome)| {
+    queries.into_par_iter().try_for_each(|(query, vector, bundle, place, outcome)| {
         let (matrix, tables) = (sections.matrix, sections.tables);
         let answer = reference::answer(shape, matrix, tables, &vector, &bundle);
         let decoded = decoder.decode(query, shape, &answer, sections.hints).map_err(secret)?;
-        match extract(&decoded, &place, &band, shape) == outcome {
+        match extract(&decoded, &place, shape).outcome() == outcome {
             true => Ok(()),
             false => Err(failed("a record that was queried did not come back")),
         }

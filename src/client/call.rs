@@ -16,7 +16,7 @@ use zeroize::Zeroizing;
 use super::error::LookupError;
 use super::hints::HintDigest;
 use super::retry::{self, Action, Asked, Event, Failure, Footing, Reuse, Via};
-use crate::keyword::{Band, Outcome, Place, band, extract, locate};
+use crate::keyword::{Extracted, Place, band, extract, locate};
 use crate::limits;
 use crate::scheme::{QueryId, SecretError, SecretPool, random_permutation};
 use crate::wire::message::PirResponse;
@@ -55,7 +55,6 @@ impl View {
 /// A look-up that is encrypted: where it goes and how its answer will be read.
 struct Target {
     place: Place,
-    band: Band,
     view: Arc<View>,
     query: QueryId,
 }
@@ -152,10 +151,10 @@ impl Call {
         let place = locate(parameters.seed(), key, parameters.shard_count(), groups);
         let band = band(&place.identity, self.view.ribbon_seed(place.shard), &shape);
         let query = match secret {
-            Secret::Shared => self.secrets.query(place.shard, band.selection())?,
-            Secret::Fresh => self.secrets.query_fresh(place.shard, band.selection())?,
+            Secret::Shared => self.secrets.query(place.shard, band)?,
+            Secret::Fresh => self.secrets.query_fresh(place.shard, band)?,
         };
-        Ok(Box::new(Target { place, band, view: self.view.clone(), query }))
+        Ok(Box::new(Target { place, view: self.view.clone(), query }))
     }
 
     /// New parameters for all that wait: identical bytes where the footing is the same, else a
@@ -301,9 +300,9 @@ impl Call {
         }
     }
 
-    /// Ends encryption for good, then decodes what came. Every look-up is finished or failed. The
-    /// outcomes are in the order of the caller's keys.
-    pub(super) fn finish(mut self) -> Vec<Result<Outcome, LookupError>> {
+    /// Ends encryption for good, then decodes what came, in constant time. Every look-up is
+    /// finished or failed. The records are in the order of the caller's keys; none was looked at.
+    pub(super) fn finish(mut self) -> Vec<Result<Extracted, LookupError>> {
         self.lookups.sort_unstable_by_key(|lookup| lookup.place);
         let decoder = self.secrets.seal();
         let outcome = |lookup: Lookup| match lookup.state {
@@ -313,7 +312,7 @@ impl Call {
                 let shape = target.view.parameters.shape();
                 let decoded =
                     decoder.decode(target.query, shape, &answer.response, &answer.hints)?;
-                Ok(extract(&decoded, &target.place, &target.band, shape))
+                Ok(extract(&decoded, &target.place, shape))
             }
         };
         self.lookups.into_iter().map(outcome).collect()

@@ -78,7 +78,8 @@ pub enum ClientError {
     Parameters(#[from] ParameterError),
     /// More keys than one call takes.
     #[error(
-        "{found} keys in one call, expected at most {}: split the call",
+        "{found} keys in one call, expected at most {}: look the rest up in another call, at a \
+         time and with keys that do not depend on what this one finds",
         limits::KEYS_PER_CALL_MAX
     )]
     TooManyKeys {
@@ -201,7 +202,7 @@ pub enum LookupError {
     /// The server found a defect in the query or its bundle.
     #[error(
         "the server calls the query malformed: {detail}; this is a defect of the client or the \
-         server. At most one more try, at the next regular time for this key"
+         server: compare their versions. The key's next regular look-up draws a fresh secret"
     )]
     Malformed {
         /// Which field, what was found, what was expected.
@@ -235,6 +236,12 @@ pub enum LookupError {
         attempts: u32,
         /// How the last one ended.
         last: String,
+    },
+    /// The call ended in an earlier part than this key's.
+    #[error("the call ended before this key was sent: {reason}")]
+    Ended {
+        /// What ended it.
+        reason: String,
     },
     /// The hint is not the one the operator signed.
     #[error(

@@ -24,7 +24,7 @@ use crate::wire::message::{
     Hint, HintRequest, Limits, PirBatch, PirParameterRequest, PirParameterResponse, PirRequest,
     PirResponse, ReplyBody, Request, RequestBody,
 };
-use crate::wire::{Bytes, PIR_SCHEME_SOTTO_1, PROTOCOL_VERSION, Status, StreamCode};
+use crate::wire::{Bytes, PIR_SCHEME_SOTTO_2, PROTOCOL_VERSION, Status, StreamCode};
 
 /// Bytes of a vector shown in a report.
 const HEAD_BYTES: usize = 16;
@@ -513,7 +513,7 @@ pub(super) fn parameter_request(bundle: Option<(&str, Arc<[u8]>)>) -> PirParamet
         protocol_version: PROTOCOL_VERSION,
         nonce: "0".into(),
         uid,
-        pir_scheme: PIR_SCHEME_SOTTO_1,
+        pir_scheme: PIR_SCHEME_SOTTO_2,
         public_key,
         want_hint_digests,
     }
@@ -540,12 +540,13 @@ pub(super) fn query(nonce: usize, sending: Sending, deadline_ms: u32) -> PirRequ
         protocol_version: PROTOCOL_VERSION,
         nonce: nonce.to_string(),
         uid: sending.uid,
-        pir_scheme: PIR_SCHEME_SOTTO_1,
+        pir_scheme: PIR_SCHEME_SOTTO_2,
         shard: sending.shard,
         encrypted_vector: vec![Bytes::from_owner(sending.vector)],
         epoch: sending.epoch,
         want_hint: false,
         deadline_ms,
+        pack: 0,
     }
 }
 

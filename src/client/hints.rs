@@ -9,7 +9,7 @@ use std::sync::Arc;
 use crate::scheme::hint_digest;
 use crate::wire::HINT_DIGEST_BYTES;
 
-/// The first 16 bytes of BLAKE3 over a shard's packed hints.
+/// The digest of a shard's hint ([`hint_digest`]).
 pub(super) type HintDigest = [u8; HINT_DIGEST_BYTES];
 
 /// Hints by digest, bounded in bytes; the oldest go first.
@@ -31,10 +31,10 @@ impl HintCache {
 
     /// Keeps a shard's packed hints if `signed` is their digest; none if it is not.
     pub(super) fn keep(&mut self, signed: HintDigest, packs: &[Vec<u8>]) -> Option<Arc<[u8]>> {
-        let hints: Arc<[u8]> = packs.concat().into();
-        if hint_digest(&hints) != signed {
+        if hint_digest(packs.iter().map(Vec::as_slice)) != signed {
             return None;
         }
+        let hints: Arc<[u8]> = packs.concat().into();
         if self.held.insert(signed, hints.clone()).is_none() {
             self.bytes += hints.len();
             self.order.push_back(signed);
@@ -55,20 +55,22 @@ mod tests {
     fn only_the_signed_hint_is_kept() {
         let mut cache = HintCache::new(100);
         let packs = vec![vec![1; 10], vec![2; 10]];
-        let digest = hint_digest(&packs.concat());
+        let digest = hint_digest(packs.iter().map(Vec::as_slice));
         assert!(cache.keep([0; 16], &packs).is_none());
         assert!(cache.get(&digest).is_none());
         assert_eq!(cache.keep(digest, &packs).as_deref(), Some(&packs.concat()[..]));
         assert_eq!(cache.get(&digest).as_deref(), Some(&packs.concat()[..]));
         let swapped = vec![packs[1].clone(), packs[0].clone()];
         assert!(cache.keep(digest, &swapped).is_none());
+        let otherwise_cut = vec![vec![1; 10], vec![2; 5], vec![2; 5]];
+        assert!(cache.keep(digest, &otherwise_cut).is_none());
     }
 
     #[test]
     fn the_oldest_go_when_the_bound_is_reached() {
         let mut cache = HintCache::new(100);
         let hints: Vec<Vec<u8>> = (0..5).map(|at| vec![at; 40]).collect();
-        let digests: Vec<_> = hints.iter().map(|hint| hint_digest(hint)).collect();
+        let digests: Vec<_> = hints.iter().map(|hint| hint_digest([&hint[..]])).collect();
         for (hint, digest) in hints.iter().zip(&digests) {
             cache.keep(*digest, std::slice::from_ref(hint)).unwrap();
             cache.keep(*digest, std::slice::from_ref(hint)).unwrap(); // counted once

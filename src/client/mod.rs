@@ -7,13 +7,18 @@
 //!
 //! # What a caller must know
 //!
-//! - A call encrypts all its look-ups, collects all answers, and decodes last. So put what belongs
-//!   together in one call, and let nothing anyone else can observe depend on an outcome soon after.
+//! - **Nothing that is sent, and no time at which it is sent, may depend on an outcome.** A server
+//!   that adds whole steps to the rows of one group makes exactly the records of that group absent,
+//!   without any noise. Whoever then looks up again, looks up something else, or takes longer until
+//!   the next call, tells the server the group of the key and whether the key exists.
+//! - So a call sends everything and collects all answers before it looks at one record. Put what
+//!   belongs together in one call. Begin the next call at a time that was fixed before; after the
+//!   last one close the connection before the answers are opened ([`Client::ask`]). Do nothing for
+//!   [`Outcome::Found`] that a server can see and that is not done for the other two.
 //! - [`Outcome::Invalid`] says that an answer cannot be believed: a stale or forged hint, a changed
-//!   matrix, a broken server. The client does not try again within the call, for then the server
-//!   would see in the second query that the first did not decode, and could so learn of the secret.
-//!   Look the key up again, at most once, at its next regular time: that draws a fresh secret.
-//! - The same for [`LookupError::Malformed`]: at most one more try, at the next regular time.
+//!   matrix, a broken server. It is no reason for another try. The key's next look-up comes when it
+//!   would have come anyway, and draws a fresh secret.
+//! - A [`LookupError`] says nothing of a record: it was decided before anything was decoded.
 //! - Dropping a call's future wipes its secrets and takes its queries off the server.
 //! - Keep [`Client::pins`] from session to session ([`Options::remembered`]): what must not change
 //!   then cannot change unnoticed.
@@ -31,7 +36,9 @@
 //! let mut client = Client::connect(options).await?;
 //!
 //! let keys = ["+15550100001", "nobody@example.org"];
-//! for (key, outcome) in keys.iter().zip(client.lookup(&keys).await?) {
+//! let answers = client.ask(&keys).await?;
+//! client.close().await; // before anything depends on what was found
+//! for (key, outcome) in keys.iter().zip(answers.open()) {
 //!     match outcome? {
 //!         Outcome::Found(value) => println!("{key}: {}", String::from_utf8_lossy(&value)),
 //!         Outcome::Absent => println!("{key}: not found"),
@@ -62,6 +69,7 @@ use std::time::{Duration, Instant};
 
 use zeroize::Zeroizing;
 
+use crate::keyword::Extracted;
 pub use crate::keyword::Outcome;
 pub use error::{ClientError, LookupError, ParameterError};
 pub use options::{Options, Replica};
@@ -149,46 +157,90 @@ impl Client {
         Ok(())
     }
 
-    /// Looks up many keys in one call; the outcomes come in the order of the keys.
-    ///
-    /// Each key takes a query to its shard; a key given twice is looked up twice. Keys are bytes,
-    /// compared as they are: bring them into one form first (E.164 numbers, lower-case addresses).
+    /// Looks up many keys in one call: [`Client::ask`], then [`Answers::open`]. The outcomes come
+    /// in the order of the keys.
     ///
     /// # Errors
-    /// The outer error ends the whole call, undecoded: new parameters that must not be used, or no
-    /// random bytes for secrets. Anything else ends only the look-ups it happened to;
-    /// a server that cannot be reached for [`Options::unreachable_max`], all that still wait.
+    /// Those of [`Client::ask`].
     pub async fn lookup<K: AsRef<[u8]>>(
         &mut self,
         keys: &[K],
     ) -> Result<Vec<Result<Outcome, LookupError>>, ClientError> {
+        Ok(self.ask(keys).await?.open())
+    }
+
+    /// Sends the queries of many keys and collects their answers, without looking at a record.
+    ///
+    /// Each key takes a query to its shard; a key given twice is looked up twice. Keys are bytes,
+    /// compared as they are: bring them into one form first (E.164 numbers, lower-case addresses).
+    /// More than [`limits::KEYS_PER_PART_MAX`] keys go in parts, one after the other.
+    ///
+    /// # Errors
+    /// The outer error ends the whole call, undecoded: new parameters that must not be used, or no
+    /// random bytes for secrets. In a later part it ends what was not answered by then
+    /// ([`LookupError::Ended`]). Anything else ends only the look-ups it happened to;
+    /// a server that cannot be reached for [`Options::unreachable_max`], all that still wait.
+    pub async fn ask<K: AsRef<[u8]>>(&mut self, keys: &[K]) -> Result<Answers, ClientError> {
         if keys.len() > limits::KEYS_PER_CALL_MAX {
             return Err(ClientError::TooManyKeys { found: keys.len() });
         }
         self.report = CallReport::default();
         self.sent.clear();
         self.outage = Outage::new(self.unreachable_max);
+        let mut records = Vec::with_capacity(keys.len());
+        let mut ended = None;
+        for part in keys.chunks(limits::KEYS_PER_PART_MAX) {
+            if let Some(error) = &ended {
+                records.extend(part.iter().map(|_| Err(LookupError::clone(error))));
+                continue;
+            }
+            match self.part(part).await {
+                Ok(part) => {
+                    let gone = |record: &Result<_, _>| match record {
+                        Err(error @ LookupError::Unreachable { .. }) => Some(error.clone()),
+                        _ => None,
+                    };
+                    ended = part.iter().find_map(gone);
+                    records.extend(part);
+                }
+                Err(error) if records.is_empty() => return Err(error),
+                Err(error) => {
+                    let error = LookupError::Ended { reason: error.to_string() };
+                    records.extend(part.iter().map(|_| Err(error.clone())));
+                    ended = Some(error);
+                }
+            }
+        }
+        Ok(Answers { records })
+    }
+
+    /// Looks up one part of a call. What comes back was decoded in constant time and not looked
+    /// at, so that neither the next part nor its time can depend on it.
+    async fn part<K: AsRef<[u8]>>(
+        &mut self,
+        keys: &[K],
+    ) -> Result<Vec<Result<Extracted, LookupError>>, ClientError> {
         let view = self.view().clone();
         let keys: Vec<_> = keys.iter().map(|key| Zeroizing::new(key.as_ref().to_vec())).collect();
 
         let started = Instant::now();
         let now = tokio::time::Instant::now();
         let call = compute(move || Call::encrypt(view, keys, now)).await??;
-        self.report.encrypt_time = started.elapsed();
+        self.report.encrypt_time += started.elapsed();
 
         let call = self.run(call).await?;
 
         let started = Instant::now();
-        let outcomes = compute(move || call.finish()).await?;
-        self.report.decode_time = started.elapsed();
+        let records = compute(move || call.finish()).await?;
+        self.report.decode_time += started.elapsed();
         self.sent.sort_by_key(|&(index, _)| index);
-        self.report.queries = self.sent.drain(..).map(|(_, query)| query).collect();
-        Ok(outcomes)
+        self.report.queries.extend(self.sent.drain(..).map(|(_, query)| query));
+        Ok(records)
     }
 
     /// Says good-bye, so that the server need not wait for the connection to fall silent. A client
     /// that is merely dropped is also safe, but a program that then ends at once leaves the server
-    /// with a connection that it holds for alive.
+    /// with a connection that it holds for alive. When it is said must not depend on an outcome.
     pub async fn close(mut self) {
         self.go(Via::Reconnect);
         self.dialer.close().await;
@@ -216,6 +268,20 @@ impl Client {
 
     fn view(&self) -> &Arc<View> {
         self.view.as_ref().expect("this is a bug: connected without parameters")
+    }
+}
+
+/// The answers of one call, decoded in constant time and not looked at.
+pub struct Answers {
+    records: Vec<Result<Extracted, LookupError>>,
+}
+
+impl Answers {
+    /// What each look-up ends in, in the order of the keys. Its time depends on the outcomes: where
+    /// the connection ends with this call, [`Client::close`] comes before.
+    pub fn open(self) -> Vec<Result<Outcome, LookupError>> {
+        let open = |record: Result<Extracted, _>| record.map(|record| record.outcome());
+        self.records.into_iter().map(open).collect()
     }
 }
 

@@ -82,7 +82,8 @@ pub(crate) enum Action {
 /// Why a look-up is given up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Failure {
-    /// A defect of ours, says the server. Trying again at once would only repeat it.
+    /// A defect of ours, says the server, before anything was decoded. Trying again at once would
+    /// only repeat it; the key's next regular look-up draws a fresh secret.
     Malformed,
     /// No server that we know holds the shard.
     ShardUnknown,

@@ -1,8 +1,9 @@
 //! `sotto lookup`: looks keys up privately and prints what it finds.
 //!
-//! All keys go in one call (or in several of [`limits::KEYS_PER_CALL_MAX`]), and nothing of a call
-//! is printed before the last of its keys is finished. Exit code 0: all found; 1: some not found;
-//! 2: an error; 130: interrupted. However it ends, it tells the server that it leaves.
+//! All keys go in one call. Nothing is decoded to an outcome, let alone printed, before the last
+//! answer is there and the server was told that this client leaves: no byte that is sent and no
+//! time at which it is sent depends on what was found, nor on who reads what is printed. Exit code
+//! 0: all found; 1: some not found; 2: an error; 130: interrupted, and then nothing is printed.
 
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
@@ -66,7 +67,7 @@ pub(crate) struct ServerArgs {
 /// Exit code after Ctrl-C, as shells have it.
 const INTERRUPTED: u8 = 130;
 
-type Found = (Vec<u8>, Result<Outcome, LookupError>);
+type Found = Result<Outcome, LookupError>;
 type Error = Box<dyn std::error::Error>;
 
 pub(crate) fn run(args: Args) -> Ended {
@@ -74,18 +75,21 @@ pub(crate) fn run(args: Args) -> Ended {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let mut client = connect(&args).await?;
-        let ended = tokio::select! {
-            ended = look_up(&args, &mut client, keys) => ended,
-            _ = tokio::signal::ctrl_c() => Ok(ExitCode::from(INTERRUPTED)),
+        let answers = tokio::select! {
+            answers = client.ask(&keys) => Some(answers),
+            _ = tokio::signal::ctrl_c() => None,
         };
         client.close().await;
-        ended
+        let Some(answers) = answers else { return Ok(ExitCode::from(INTERRUPTED)) };
+        let outcomes = answers?.open();
+        print(&args, &keys, &outcomes)?;
+        Ok(exit_code(&outcomes))
     })
 }
 
-fn print(args: &Args, found: &[Found]) -> std::io::Result<()> {
-    let mut out = std::io::stdout().lock();
-    for (key, outcome) in found {
+fn print(args: &Args, keys: &[Vec<u8>], outcomes: &[Found]) -> std::io::Result<()> {
+    let mut out = std::io::BufWriter::new(std::io::stdout().lock());
+    for (key, outcome) in keys.iter().zip(outcomes) {
         let line = if args.json { json_line(key, outcome) } else { text_line(key, outcome) };
         writeln!(out, "{line}")?;
     }
@@ -136,20 +140,6 @@ async fn connect(args: &Args) -> Result<Client, Error> {
     Ok(client)
 }
 
-async fn look_up(args: &Args, client: &mut Client, keys: Vec<Vec<u8>>) -> Ended {
-    let mut seen = Seen::default();
-    for keys in keys.chunks(limits::KEYS_PER_CALL_MAX) {
-        let outcomes = match &seen.unreachable {
-            None => client.lookup(keys).await?,
-            Some(error) => vec![Err(error.clone()); keys.len()],
-        };
-        let found: Vec<Found> = keys.iter().cloned().zip(outcomes).collect();
-        print(args, &found)?;
-        seen.add(&found);
-    }
-    Ok(seen.exit_code())
-}
-
 impl ServerArgs {
     /// What a client needs to know of it.
     pub(crate) async fn options(&self) -> Result<Options, Error> {
@@ -195,11 +185,12 @@ fn shown(bytes: &[u8]) -> String {
     }
 }
 
-fn problem(outcome: &Result<Outcome, LookupError>) -> Option<String> {
+fn problem(outcome: &Found) -> Option<String> {
     match outcome {
         Ok(Outcome::Invalid) => Some(
             "the answer cannot be believed: a stale or forged hint, a changed matrix or a broken \
-             server. Look up again once, at the next regular time"
+             server. Another look-up now would tell that server so: the next one comes when it \
+             would have come anyway"
                 .into(),
         ),
         Err(error) => Some(error.to_string()),
@@ -207,7 +198,7 @@ fn problem(outcome: &Result<Outcome, LookupError>) -> Option<String> {
     }
 }
 
-fn text_line(key: &[u8], outcome: &Result<Outcome, LookupError>) -> String {
+fn text_line(key: &[u8], outcome: &Found) -> String {
     let result = match (outcome, problem(outcome)) {
         (_, Some(problem)) => format!("error: {problem}"),
         (Ok(Outcome::Found(value)), _) => shown(value),
@@ -216,7 +207,7 @@ fn text_line(key: &[u8], outcome: &Result<Outcome, LookupError>) -> String {
     format!("{}\t{result}", shown(key))
 }
 
-fn json_line(key: &[u8], outcome: &Result<Outcome, LookupError>) -> String {
+fn json_line(key: &[u8], outcome: &Found) -> String {
     let object = match (outcome, problem(outcome)) {
         (_, Some(problem)) => serde_json::json!({ "key": shown(key), "error": problem }),
         (Ok(Outcome::Found(value)), _) => {
@@ -227,32 +218,13 @@ fn json_line(key: &[u8], outcome: &Result<Outcome, LookupError>) -> String {
     object.to_string()
 }
 
-/// What the calls so far had among their outcomes.
-#[derive(Default)]
-struct Seen {
-    failed: bool,
-    absent: bool,
-    /// The server is gone: no further call is made.
-    unreachable: Option<LookupError>,
-}
-
-impl Seen {
-    fn add(&mut self, found: &[Found]) {
-        for (_, outcome) in found {
-            self.failed |= problem(outcome).is_some();
-            self.absent |= matches!(outcome, Ok(Outcome::Absent));
-            if let Err(error @ LookupError::Unreachable { .. }) = outcome {
-                self.unreachable.get_or_insert_with(|| error.clone());
-            }
-        }
-    }
-
-    fn exit_code(&self) -> ExitCode {
-        match (self.failed, self.absent) {
-            (true, _) => ExitCode::from(2),
-            (false, true) => ExitCode::from(1),
-            (false, false) => ExitCode::SUCCESS,
-        }
+fn exit_code(outcomes: &[Found]) -> ExitCode {
+    let failed = outcomes.iter().any(|outcome| problem(outcome).is_some());
+    let absent = outcomes.iter().any(|outcome| matches!(outcome, Ok(Outcome::Absent)));
+    match (failed, absent) {
+        (true, _) => ExitCode::from(2),
+        (false, true) => ExitCode::from(1),
+        (false, false) => ExitCode::SUCCESS,
     }
 }
 
@@ -284,12 +256,7 @@ mod tests {
         assert_eq!(json_line(b"k", &Ok(Outcome::Absent)), r#"{"found":false,"key":"k"}"#);
         assert!(text_line(b"k", &Ok(Outcome::Invalid)).starts_with("k\terror: "));
         assert!(json_line(b"k", &Err(LookupError::HintForged)).starts_with(r#"{"error":"#));
-        let code = |outcomes: Vec<Result<Outcome, LookupError>>| {
-            let found: Vec<Found> = outcomes.into_iter().map(|o| (Vec::new(), o)).collect();
-            let mut seen = Seen::default();
-            found.chunks(1).for_each(|found| seen.add(found)); // in calls of one
-            format!("{:?}", seen.exit_code())
-        };
+        let code = |outcomes: Vec<Found>| format!("{:?}", exit_code(&outcomes));
         let is = |code: u8| format!("{:?}", ExitCode::from(code));
         assert_eq!(code(vec![found.clone()]), is(0));
         assert_eq!(code(vec![found.clone(), Ok(Outcome::Absent)]), is(1));

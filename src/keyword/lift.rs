@@ -25,7 +25,7 @@ const _: () = assert!(BAND == u128::BITS as usize);
 
 /// Up to [`LANES`] rows of a group, with their fill, to be solved.
 pub(super) struct Lift<'a> {
-    pub(super) echelon: &'a Echelon,
+    pub(super) echelon: &'a Echelon<'a>,
     /// Indices of the system's rows, by pivot, the rightmost first.
     pub(super) from_right: &'a [usize],
     /// The byte of a record that the first of `rows` holds.
@@ -75,7 +75,7 @@ impl Loops for Lift<'_> {
 
 /// Bit `bit` of all residuals, through the same elimination as their coefficients.
 #[inline(always)]
-fn right_hand_sides(echelon: &Echelon, residuals: &[Bytes], bit: u32, sides: &mut [u128]) {
+fn right_hand_sides(echelon: &Echelon<'_>, residuals: &[Bytes], bit: u32, sides: &mut [u128]) {
     let mut from = 0;
     for (i, residual) in residuals.iter().enumerate() {
         let end = echelon.path_ends[i] as usize;
@@ -117,7 +117,7 @@ const MASKS: [[u128; BLOCK]; 1 << BLOCK] = {
 /// From every residual, what bit `bit` of its band's columns sums to.
 #[inline(always)]
 fn subtract_band_sums(
-    echelon: &Echelon,
+    echelon: &Echelon<'_>,
     solution: &[Bytes],
     bit: u32,
     sums: &mut [[Bytes; 1 << BLOCK]],

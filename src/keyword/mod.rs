@@ -1,15 +1,17 @@
 //! Where a key is, what it selects, and how its record is read out of an answer.
 //!
 //! A record is the sum, modulo 256, of a band of 128 columns over the rows of its group: tag, then
-//! value field plus keystream. Source: SparsePIR (Patel, Seo, Yeo, USENIX Security 2023), ribbon
-//! retrieval (Dillinger, Huebschle-Schneider, Sanders, Walzer, SEA 2022); scheme.md, "Keyword
-//! layer". What depends on the key here is done in constant time. Making a matrix out of records
-//! is [`solve`]'s.
+//! value field plus keystream. The tag binds the field to the key. Source: SparsePIR (Patel, Seo,
+//! Yeo, USENIX Security 2023), ribbon retrieval (Dillinger, Huebschle-Schneider, Sanders, Walzer,
+//! SEA 2022); scheme.md, "Keyword layer". What depends on the key here is done in constant time.
+//! Making a matrix out of records is [`solve`]'s.
 
 #[cfg(feature = "server")]
 mod lift;
 #[cfg(feature = "server")]
 pub mod solve;
+#[cfg(all(test, feature = "server"))]
+mod tests;
 
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
@@ -63,58 +65,97 @@ fn scale(uniform: u64, count: u32) -> u32 {
     ((u128::from(uniform) * u128::from(count)) >> 64) as u32
 }
 
-/// A key's band in its shard under one ribbon seed, and what unmasks its record. Wiped when
-/// dropped.
-#[derive(Zeroize, ZeroizeOnDrop)]
-pub struct Band {
-    start: u32,
-    coeffs: u128,
-    /// The record's tag, then the keystream over its value field.
-    mask: Vec<u8>,
+/// What a query for an identity selects under one ribbon seed.
+pub fn band(identity: &[u8; 32], ribbon_seed: u32, shape: &Shape) -> Selection {
+    let mut raw = Zeroizing::new([0; BAND_BYTES]);
+    let mut keyed = Zeroizing::new(blake3::Hasher::new_keyed(identity));
+    draw(&mut keyed, b'r', &ribbon_seed.to_le_bytes(), &mut raw[..]);
+    let (start, coeffs) = place_of_band(&raw[..], shape);
+    Selection::new(start, coeffs)
 }
 
-/// The band of an identity under one ribbon seed: BLAKE3 keyed with the identity, `"r"|seed`.
-pub fn band(identity: &[u8; 32], ribbon_seed: u32, shape: &Shape) -> Band {
-    let mut raw = Zeroizing::new(vec![0; BAND_BYTES + shape.record_bytes()]);
-    let mut hasher = Zeroizing::new(blake3::Hasher::new_keyed(identity));
-    hasher.update(b"r").update(&ribbon_seed.to_le_bytes());
-    Zeroizing::new(hasher.finalize_xof()).fill(&mut raw);
-    let (start, coeffs) = place_of_band(&raw, shape);
-    Band { start, coeffs, mask: raw[BAND_BYTES..].to_vec() }
+/// Fills `out` from BLAKE3, keyed with an identity, over a label and `data`: `'r'` with a ribbon
+/// seed gives a band, `'t'` with a field its tag, `'s'` with a tag the keystream over the field.
+/// Its time depends on the lengths alone.
+fn draw(keyed: &mut blake3::Hasher, label: u8, data: &[u8], out: &mut [u8]) {
+    keyed.reset().update(&[label]).update(data);
+    Zeroizing::new(keyed.finalize_xof()).fill(out);
 }
 
-/// Bytes drawn for a band before those of its mask.
+/// Bytes drawn for a band.
 const BAND_BYTES: usize = 8 + BAND / 8;
 
-/// Start and coefficients of a band from the first bytes drawn for it.
+/// Start and coefficients of a band from the bytes drawn for it.
 fn place_of_band(raw: &[u8], shape: &Shape) -> (u32, u128) {
     let start = scale(word(raw), (shape.columns() - BAND + 1) as u32);
     let coeffs = raw[8..].first_chunk().expect("this is a bug: sixteen bytes of coefficients");
     (start, u128::from_le_bytes(*coeffs) | 1)
 }
 
-impl Band {
-    /// What a query for this band selects.
-    pub fn selection(&self) -> Selection {
-        Selection::new(self.start, self.coeffs)
+/// A record as it is stored, into `out`: the tag binds the field (value, 0x80, zeros) to the
+/// identity, and the keystream comes from the tag (a synthetic IV), so that two fields of one
+/// identity never share a keystream. Not constant time, for who builds and knows all records.
+#[cfg(feature = "server")]
+fn seal(identity: &[u8; 32], value: &[u8], out: &mut [u8]) {
+    let mut keyed = blake3::Hasher::new_keyed(identity);
+    let (tag, field) = out.split_at_mut(TAG_BYTES);
+    field.fill(0);
+    field[..value.len()].copy_from_slice(value);
+    field[value.len()] = END_OF_VALUE;
+    draw(&mut keyed, b't', field, tag);
+    let mut keystream = vec![0; field.len()];
+    draw(&mut keyed, b's', tag, &mut keystream);
+    for (byte, key) in field.iter_mut().zip(keystream) {
+        *byte = byte.wrapping_add(key);
     }
 }
 
 /// What a look-up ends in. No Debug: the value is somebody's contact.
+///
+/// Nothing that is sent later, and no time at which it is sent, may depend on which of the three
+/// it is. A server that adds whole steps to the rows of one group makes exactly the records of
+/// that group absent, without any noise; a client that then asks again, asks for something else
+/// or answers later has told the server the group of its key, and whether the key exists. So an
+/// outcome causes no further try: the next look-up of a key comes when it would have come anyway.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Outcome {
     /// The key is there, with this value.
     Found(Vec<u8>),
-    /// The key is not in the database.
+    /// The key is not in the database, or its record was changed on its way.
     Absent,
     /// The answer cannot be believed: a stale or forged hint, a changed matrix, a broken server.
-    /// At most one more try, with a fresh secret, on the next regular schedule.
     Invalid,
 }
 
-/// Reads a record out of decoded rows. Up to the outcome itself, which the caller asked for, no
-/// branch and no address depends on the group, the bytes or the tag.
-pub fn extract(decoded: &Decoded, place: &Place, band: &Band, shape: &Shape) -> Outcome {
+/// A record as it was read out of an answer, in constant time. What it is decides a branch only
+/// in [`Extracted::outcome`], which is called when nothing is left to be sent. Wiped when dropped.
+pub struct Extracted {
+    /// Tag and unmasked field.
+    record: Zeroizing<Vec<u8>>,
+    /// Bytes of the value, when the record is present.
+    length: u32,
+    /// All ones when the answer can be believed, else zero.
+    sound: u32,
+    /// All ones when the tag is that of the field, else zero.
+    present: u32,
+}
+
+impl Extracted {
+    /// What the look-up ends in. Its time depends on that.
+    pub fn outcome(&self) -> Outcome {
+        match (self.sound != 0, self.present != 0) {
+            (false, _) => Outcome::Invalid,
+            (true, false) => Outcome::Absent,
+            (true, true) => {
+                Outcome::Found(self.record[TAG_BYTES..][..self.length as usize].to_vec())
+            }
+        }
+    }
+}
+
+/// Reads a record out of decoded rows. No branch and no address depends on the group, the bytes,
+/// the tag, or whether the record is there.
+pub fn extract(decoded: &Decoded, place: &Place, shape: &Shape) -> Extracted {
     let record_bytes = shape.record_bytes();
     let mut record = Zeroizing::new(vec![0u8; record_bytes]);
     for (group, bytes) in decoded.bytes().chunks_exact(record_bytes).enumerate() {
@@ -124,23 +165,24 @@ pub fn extract(decoded: &Decoded, place: &Place, band: &Band, shape: &Shape) -> 
         }
     }
     let (tag, field) = record.split_at_mut(TAG_BYTES);
-    let difference = tag.iter().zip(&band.mask).fold(0, |all, (&a, &b)| all | u32::from(a ^ b));
+    let mut keyed = Zeroizing::new(blake3::Hasher::new_keyed(&place.identity));
+    let mut keystream = Zeroizing::new(vec![0; field.len()]);
+    draw(&mut keyed, b's', tag, &mut keystream);
     let mut length = 0u32; // of the value, when the field is well formed
     let mut well_formed = 0u32; // all ones once the end marker was the last byte not zero
-    for (at, (byte, &key)) in field.iter_mut().zip(&band.mask[TAG_BYTES..]).enumerate() {
+    for (at, (byte, &key)) in field.iter_mut().zip(&keystream[..]).enumerate() {
         *byte = byte.wrapping_sub(key);
         let zero = all_ones_if_zero(u32::from(*byte));
         let end = all_ones_if_zero(u32::from(*byte ^ END_OF_VALUE));
         length = (length & zero) | (at as u32 & !zero);
         well_formed = (well_formed & zero) | end;
     }
+    let mut expected = Zeroizing::new([0; TAG_BYTES]);
+    draw(&mut keyed, b't', field, &mut expected[..]);
+    let difference = tag.iter().zip(&expected[..]).fold(0, |all, (&a, &b)| all | u32::from(a ^ b));
     let present = all_ones_if_zero(difference);
     let sound = decoded.trusted_mask() & (well_formed | !present);
-    match (sound != 0, present != 0) {
-        (false, _) => Outcome::Invalid,
-        (true, false) => Outcome::Absent,
-        (true, true) => Outcome::Found(field[..length as usize].to_vec()),
-    }
+    Extracted { record, length, sound, present }
 }
 
 /// All ones for zero, else zero; for values below 2^31.

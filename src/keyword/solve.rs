@@ -11,10 +11,10 @@
 use rayon::prelude::*;
 
 use super::lift::{LANES, Lift};
-use super::{BAND_BYTES, END_OF_VALUE, place_of_band};
+use super::{BAND_BYTES, draw, place_of_band, seal};
 use crate::arith::Isa;
 use crate::limits::COLUMNS_MAX;
-use crate::params::{Shape, TAG_BYTES};
+use crate::params::Shape;
 use crate::scheme::Seed;
 
 /// How many ribbon seeds a shard tries before its shape is too narrow.
@@ -55,6 +55,8 @@ pub fn solve(
         assert!(record.value.len() < shape.value_len(), "this is a bug: value too long");
         groups[record.group as usize].push(record);
     }
+    let groups: Vec<Group<'_>> =
+        groups.into_par_iter().map(|records| Group::seal(shape, records)).collect();
     (0..RIBBON_SEEDS)
         .find_map(|ribbon_seed| try_seed(isa, seed, shard, shape, &groups, ribbon_seed))
 }
@@ -64,14 +66,12 @@ fn try_seed(
     seed: &Seed,
     shard: u32,
     shape: &Shape,
-    groups: &[Vec<&Record>],
+    groups: &[Group<'_>],
     ribbon_seed: u32,
 ) -> Option<Solved> {
     // Elimination first: it is what can fail, and the fill is long.
-    let echelons: Option<Vec<Echelon>> = groups
-        .par_iter()
-        .map(|records| Echelon::new(shape, Bands::draw(shape, ribbon_seed, records)))
-        .collect();
+    let echelons: Option<Vec<Echelon<'_>>> =
+        groups.par_iter().map(|group| Echelon::new(shape, ribbon_seed, group)).collect();
     let echelons = echelons?;
     let mut matrix = fill(seed, shard, ribbon_seed, shape);
     let group_bytes = shape.record_bytes() * shape.columns();
@@ -104,33 +104,35 @@ fn square_sum(row: &[u8]) -> u64 {
     row.iter().map(|&entry| u32::from((entry as i8).unsigned_abs()).pow(2)).sum::<u32>().into()
 }
 
-/// The bands of a group's records, by start.
-struct Bands {
-    /// Start, coefficients, and the band's place in `sums`.
-    bands: Vec<(u32, u128, u32)>,
-    /// What each band sums to, `record_bytes` each: tag, then field plus keystream.
-    sums: Vec<u8>,
+/// The records of one group, with what their bands have to sum to under any ribbon seed.
+struct Group<'a> {
+    records: Vec<&'a Record>,
+    /// Each record as [`seal`] stores it, `record_bytes` each.
+    sealed: Vec<u8>,
 }
 
-impl Bands {
-    /// As [`super::band`] draws one, without wiping, for who builds knows all keys.
-    fn draw(shape: &Shape, ribbon_seed: u32, records: &[&Record]) -> Self {
-        let mut raw = vec![0; BAND_BYTES + shape.record_bytes()];
-        let mut bands = Vec::with_capacity(records.len());
-        let mut sums = Vec::with_capacity(records.len() * shape.record_bytes());
-        for (index, record) in records.iter().enumerate() {
-            let mut hasher = blake3::Hasher::new_keyed(&record.identity);
-            hasher.update(b"r").update(&ribbon_seed.to_le_bytes()).finalize_xof().fill(&mut raw);
-            let (start, coeffs) = place_of_band(&raw, shape);
-            bands.push((start, coeffs, index as u32));
-            let field = &mut raw[BAND_BYTES + TAG_BYTES..];
-            for (to, from) in field.iter_mut().zip(record.value.iter().chain([&END_OF_VALUE])) {
-                *to = to.wrapping_add(*from);
-            }
-            sums.extend_from_slice(&raw[BAND_BYTES..]);
+impl<'a> Group<'a> {
+    fn seal(shape: &Shape, records: Vec<&'a Record>) -> Self {
+        let mut sealed = vec![0; records.len() * shape.record_bytes()];
+        for (record, out) in records.iter().zip(sealed.chunks_exact_mut(shape.record_bytes())) {
+            seal(&record.identity, &record.value, out);
         }
+        Self { records, sealed }
+    }
+
+    /// Start, coefficients and index of each record's band, by start: as [`super::band`] draws
+    /// one, without wiping, for who builds knows all keys.
+    fn bands(&self, shape: &Shape, ribbon_seed: u32) -> Vec<(u32, u128, u32)> {
+        let mut raw = [0; BAND_BYTES];
+        let band = |(record, index): (&&Record, u32)| {
+            let mut keyed = blake3::Hasher::new_keyed(&record.identity);
+            draw(&mut keyed, b'r', &ribbon_seed.to_le_bytes(), &mut raw);
+            let (start, coeffs) = place_of_band(&raw, shape);
+            (start, coeffs, index)
+        };
+        let mut bands: Vec<_> = self.records.iter().zip(0..).map(band).collect();
         bands.sort_unstable_by_key(|&(start, _, index)| (start, index));
-        Self { bands, sums }
+        bands
     }
 }
 
@@ -142,16 +144,16 @@ pub(super) struct Row {
     /// Leading column after elimination, and the coefficients from there on.
     pub(super) pivot: u32,
     pub(super) reduced: u128,
-    /// Which of the sums is its own.
-    sum: u32,
+    /// The record's index in its group.
+    record: u32,
 }
 
 /// One group's system in echelon form modulo 2, with the way there.
-pub(super) struct Echelon {
+pub(super) struct Echelon<'a> {
     /// By band start.
     pub(super) rows: Vec<Row>,
-    /// What the rows sum to.
-    sums: Vec<u8>,
+    /// What the rows sum to, by record.
+    sealed: &'a [u8],
     /// Rows added to each row on its way, by index: those of row i end at `path_ends[i]`.
     pub(super) path: Vec<u32>,
     pub(super) path_ends: Vec<u32>,
@@ -159,13 +161,14 @@ pub(super) struct Echelon {
 
 const NONE: u32 = u32::MAX;
 
-impl Echelon {
+impl<'a> Echelon<'a> {
     /// Eliminates; `None` when rows are dependent modulo 2.
-    fn new(shape: &Shape, Bands { bands, sums }: Bands) -> Option<Self> {
+    fn new(shape: &Shape, ribbon_seed: u32, group: &'a Group<'_>) -> Option<Self> {
+        let bands = group.bands(shape, ribbon_seed);
         let mut row_of_pivot = vec![NONE; shape.columns()];
         let mut rows: Vec<Row> = Vec::with_capacity(bands.len());
         let (mut path, mut path_ends) = (Vec::new(), Vec::with_capacity(bands.len()));
-        for (start, coeffs, sum) in bands {
+        for (start, coeffs, record) in bands {
             let (mut pivot, mut reduced) = (start, coeffs);
             while row_of_pivot[pivot as usize] != NONE {
                 let by = row_of_pivot[pivot as usize];
@@ -179,9 +182,9 @@ impl Echelon {
             }
             row_of_pivot[pivot as usize] = rows.len() as u32;
             path_ends.push(path.len() as u32);
-            rows.push(Row { start, coeffs, pivot, reduced, sum });
+            rows.push(Row { start, coeffs, pivot, reduced, record });
         }
-        Some(Self { rows, sums, path, path_ends })
+        Some(Self { rows, sealed: &group.sealed, path, path_ends })
     }
 
     /// Writes the solution over the fill in `rows`, the group's part of the matrix (record_bytes
@@ -203,10 +206,10 @@ impl Echelon {
     /// `lanes` bytes from `first` of what row `i` sums to; zeros after them.
     #[inline(always)]
     pub(super) fn sum(&self, i: usize, first: usize, lanes: usize) -> [u8; LANES] {
-        let record_bytes = self.sums.len() / self.rows.len();
+        let record_bytes = self.sealed.len() / self.rows.len();
         let mut out = [0; LANES];
-        let at = self.rows[i].sum as usize * record_bytes + first;
-        out[..lanes].copy_from_slice(&self.sums[at..at + lanes]);
+        let at = self.rows[i].record as usize * record_bytes + first;
+        out[..lanes].copy_from_slice(&self.sealed[at..at + lanes]);
         out
     }
 }
@@ -216,7 +219,7 @@ mod tests {
     use super::super::{band, extract, locate, locate_known};
     use super::*;
     use crate::params::ShapeWishes;
-    use crate::scheme::{KeyBundle, SecretPool, ShardMasks, reference};
+    use crate::scheme::{KeyBundle, SecretPool, Selection, ShardMasks, reference};
 
     fn seed() -> Seed {
         std::array::from_fn(|i| i as u8)
@@ -248,33 +251,35 @@ mod tests {
         assert_eq!((known.shard, known.group), (place.shard, place.group));
         assert_eq!(known.identity, place.identity);
         let shape = Shape::new(24, 2048, 1, 320).unwrap();
-        let band = band(&place.identity, 0, &shape);
-        assert_eq!(v["start"], band.start);
-        assert_eq!(v["coeffs"], hex(&band.coeffs.to_le_bytes()));
-        assert_eq!(v["tag"], hex(&band.mask[..8]));
-        assert_eq!(v["keystream"], hex(&band.mask[8..]));
+        let value = v["value"].as_str().unwrap().as_bytes().to_vec();
+        let record = Record { group: place.group, identity: place.identity, value };
+        let group = Group::seal(&shape, vec![&record]);
+        let (start, coeffs, _) = group.bands(&shape, 0)[0];
+        assert_eq!(v["start"], start);
+        assert_eq!(v["coeffs"], hex(&coeffs.to_le_bytes()));
+        assert!(band(&place.identity, 0, &shape).equals(&Selection::new(start, coeffs)));
+        assert_eq!(v["tag"], hex(&group.sealed[..8]));
+        assert_eq!(v["sealed"], hex(&group.sealed));
     }
 
     #[test]
     fn the_ribbon_of_the_vectors_is_solved_in_any_order() {
-        // Its right-hand side is tag and bare keystream, its fill zero: solve one group by hand.
+        // Its fill is zero: solve one group by hand.
         let v = &vectors()["ribbon"];
         let shape = Shape::new(8, 128, 1, 192).unwrap();
         for reversed in [false, true] {
             let mut records: Vec<Record> = (0..40)
                 .map(|i| {
                     let place = locate(&seed(), format!("ribbon {i}").as_bytes(), 1, 1);
-                    Record { group: 0, identity: place.identity, value: Vec::new() }
+                    let value = format!("v{i}").into_bytes();
+                    Record { group: 0, identity: place.identity, value }
                 })
                 .collect();
             if reversed {
                 records.reverse();
             }
-            let bands = Bands::draw(&shape, 3, &records.iter().collect::<Vec<_>>());
-            let mut echelon = Echelon::new(&shape, bands).unwrap();
-            for sum in echelon.sums.chunks_exact_mut(shape.record_bytes()) {
-                sum[8] = sum[8].wrapping_sub(END_OF_VALUE);
-            }
+            let group = Group::seal(&shape, records.iter().collect());
+            let echelon = Echelon::new(&shape, 3, &group).unwrap();
             for isa in Isa::all() {
                 let mut matrix = vec![0; shape.record_bytes() * shape.columns()];
                 echelon.solve_into(isa, &mut matrix, &shape);
@@ -324,19 +329,17 @@ mod tests {
             .collect();
         for isa in Isa::all() {
             let solved = solve(isa, &seed(), 7, &shape, &records).unwrap();
-            for record in &records {
-                let band = band(&record.identity, solved.ribbon_seed, &shape);
-                for (lane, &mask) in band.mask.iter().enumerate() {
-                    let entries = &solved.matrix[lane * columns + band.start as usize..];
-                    let bits = (0..128).filter(|&j| band.coeffs >> j & 1 == 1);
+            let group = Group::seal(&shape, records.iter().collect());
+            for (start, coeffs, index) in group.bands(&shape, solved.ribbon_seed) {
+                let sealed = &group.sealed[index as usize * record_bytes..][..record_bytes];
+                for (lane, &expected) in sealed.iter().enumerate() {
+                    let entries = &solved.matrix[lane * columns + start as usize..];
+                    let bits = (0..128).filter(|&j| coeffs >> j & 1 == 1);
                     let sum = bits.fold(0u8, |sum, j| sum.wrapping_add(entries[j]));
-                    let value = record.value.iter().chain([&END_OF_VALUE]);
-                    let field = lane.checked_sub(TAG_BYTES).and_then(|at| value.clone().nth(at));
-                    assert_eq!(sum, mask.wrapping_add(*field.unwrap_or(&0)), "{isa:?} {lane}");
+                    assert_eq!(sum, expected, "{isa:?} {lane}");
                 }
             }
-            let drawn = Bands::draw(&shape, solved.ribbon_seed, &Vec::from_iter(&records));
-            let echelon = Echelon::new(&shape, drawn).unwrap();
+            let echelon = Echelon::new(&shape, solved.ribbon_seed, &group).unwrap();
             let pivots: Vec<_> = echelon.rows.iter().map(|row| row.pivot as usize).collect();
             let fill = fill(&seed(), 7, solved.ribbon_seed, &shape);
             for (at, (&entry, &fill)) in solved.matrix.iter().zip(&fill).enumerate() {
@@ -381,17 +384,18 @@ mod tests {
             let place = locate(&seed(), key(i).as_bytes(), 1, groups);
             let band = band(&place.identity, solved.ribbon_seed, &shape);
             let mut pool = SecretPool::new(seed(), shape);
-            let query = pool.query(0, band.selection()).unwrap();
+            let query = pool.query(0, band).unwrap();
             let bundle = KeyBundle::decode(&pool.bundle(query).unwrap().1, &shape).unwrap();
             let vector = pool.vector(query).unwrap();
             let response = reference::answer(&shape, &solved.matrix, &table, &vector, &bundle);
             let decoder = pool.seal();
             let decoded = decoder.decode(query, &shape, &response, &hint).unwrap();
-            let outcome = extract(&decoded, &place, &band, &shape);
+            let outcome = extract(&decoded, &place, &shape).outcome();
             let expected = if i < 60 { Outcome::Found(value(i)) } else { Outcome::Absent };
             assert!(outcome == expected, "key {i}");
             let forged = decoder.decode(query, &shape, &response, &vec![0x55; hint.len()]);
-            assert!(extract(&forged.unwrap(), &place, &band, &shape) == Outcome::Invalid);
+            let invalid = extract(&forged.unwrap(), &place, &shape).outcome();
+            assert!(invalid == Outcome::Invalid);
         }
     }
 

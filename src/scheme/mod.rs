@@ -33,10 +33,28 @@ use crate::params::{D, HALF};
 /// The database seed: public, 32 bytes, for the life of the database.
 pub type Seed = [u8; 32];
 
-/// First 16 bytes of BLAKE3 over a shard's packed hints, in pack order.
-pub fn hint_digest(hints: &[u8]) -> [u8; 16] {
-    let digest = blake3::hash(hints);
-    *digest.as_bytes().first_chunk().expect("this is a bug: BLAKE3 gives 32 bytes")
+/// The digest of a pack: first 16 bytes of BLAKE3 over its packed hint coefficients.
+pub fn pack_digest(pack: &[u8]) -> [u8; 16] {
+    first_half(blake3::hash(pack).into())
+}
+
+/// The digest of a shard's hint: first 16 bytes of [`hint_hash`].
+pub fn hint_digest<'a>(packs: impl IntoIterator<Item = &'a [u8]>) -> [u8; 16] {
+    first_half(hint_hash(packs))
+}
+
+/// BLAKE3 over the digests of a shard's packs in order. So one pack of a hint can be checked
+/// beside the digests of the others.
+pub fn hint_hash<'a>(packs: impl IntoIterator<Item = &'a [u8]>) -> [u8; 32] {
+    let mut hasher = blake3::Hasher::new();
+    for pack in packs {
+        hasher.update(&pack_digest(pack));
+    }
+    hasher.finalize().into()
+}
+
+fn first_half(hash: [u8; 32]) -> [u8; 16] {
+    *hash.first_chunk().expect("this is a bug: a hash has 32 bytes")
 }
 
 /// 32 bytes from the operating system's generator.

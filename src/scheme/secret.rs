@@ -45,7 +45,7 @@ impl Selection {
     }
 
     /// Whether both select the same columns, in constant time.
-    fn equals(&self, other: &Self) -> bool {
+    pub(crate) fn equals(&self, other: &Self) -> bool {
         let start = u128::from(self.start ^ other.start);
         std::hint::black_box(start | (self.coeffs ^ other.coeffs)) == 0
     }

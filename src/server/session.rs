@@ -18,7 +18,7 @@ use crate::schedule::{Arrival, Full, Ticket};
 use crate::shard::Shard;
 use crate::wire::message::{Hint, Limits, PirParameterResponse, PirResponse, ReplyBody};
 use crate::wire::{
-    Bytes, Malformed, PIR_SCHEME_SOTTO_1, PROTOCOL_VERSION, RequestKind, Status, StreamCode, Uid,
+    Bytes, Malformed, PIR_SCHEME_SOTTO_2, PROTOCOL_VERSION, RequestKind, Status, StreamCode, Uid,
     ValidBatch, ValidQuery, decode_hints, decode_parameters,
 };
 use crate::worker::{Job, Outcome, Queue};
@@ -74,7 +74,7 @@ fn parameters_reply(nonce: String, status: Status) -> PirParameterResponse {
         protocol_version: PROTOCOL_VERSION,
         nonce,
         response_status: status.code(),
-        pir_scheme: PIR_SCHEME_SOTTO_1,
+        pir_scheme: PIR_SCHEME_SOTTO_2,
         ..Default::default()
     }
 }
@@ -97,7 +97,7 @@ fn decide_parameters(service: &Service, asker: &Asker, body: Bytes) -> PirParame
     if service.draining() {
         return parameters_reply(request.nonce, Status::Draining);
     }
-    if request.pir_scheme != PIR_SCHEME_SOTTO_1 {
+    if request.pir_scheme != PIR_SCHEME_SOTTO_2 {
         return parameters_reply(request.nonce, Status::SchemeSuggested);
     }
     let database = service.epochs.database();

@@ -3,7 +3,7 @@
 //! | offset | bytes | field |
 //! |---|---|---|
 //! | 0 | 8 | magic `sottoshd` |
-//! | 8 | 4 | format version, 1 |
+//! | 8 | 4 | format version, 2 |
 //! | 12 | 4 | bytes of this header, 4096 |
 //! | 16 | 32 | database seed |
 //! | 48 | 4 | shard number |
@@ -19,9 +19,9 @@
 //! | 88 | 8 | records |
 //! | 96 | 8 | largest sum of squares over the matrix rows |
 //! | 104 | 32 | records digest: BLAKE3 over the sorted records |
-//! | 136 | 48 | matrix: offset (8), bytes (8), BLAKE3 (32) |
+//! | 136 | 48 | matrix: offset (8), bytes (8), BLAKE3 over its bytes (32) |
 //! | 184 | 48 | tables: the same |
-//! | 232 | 48 | hints: the same |
+//! | 232 | 48 | hints: offset (8), bytes (8), BLAKE3 over the digests of its packs (32) |
 //! | 280 | 3784 | zeros |
 //! | 4064 | 32 | BLAKE3 over bytes 0 to 4063: the header digest |
 //!
@@ -40,7 +40,7 @@ use crate::wire::parameters::RIBBON_SEEDS;
 /// Bytes of a header, and the alignment of sections.
 pub const HEADER_BYTES: usize = 4096;
 /// The version this program reads and writes.
-pub const FORMAT_VERSION: u32 = 1;
+pub const FORMAT_VERSION: u32 = 2;
 const MAGIC: [u8; 8] = *b"sottoshd";
 const DIGEST_AT: usize = HEADER_BYTES - 32;
 const ZEROS_AT: usize = 280;
@@ -55,7 +55,7 @@ pub struct Section {
     pub offset: u64,
     /// Bytes without the zeros that fill its last page.
     pub bytes: u64,
-    /// BLAKE3 over its bytes.
+    /// BLAKE3 over its bytes; of the hints, over the digests of its packs.
     pub digest: [u8; 32],
 }
 
@@ -78,7 +78,7 @@ pub struct Header {
     pub row_square_sum_max: u64,
     /// BLAKE3 over the sorted records ([`crate::build`] says how).
     pub records_digest: [u8; 32],
-    /// Digests of matrix, tables and hints.
+    /// Digests of matrix, tables and hints ([`super::write::Sections::digests`]).
     pub section_digests: [[u8; 32]; 3],
 }
 
@@ -93,7 +93,7 @@ pub enum HeaderError {
         found: [u8; 8],
     },
     /// Written by another version of the program.
-    #[error("has format {found}, expected {FORMAT_VERSION}: build the database again")]
+    #[error("has {}", other_format(*found))]
     Version {
         /// The version found.
         found: u32,
@@ -129,6 +129,15 @@ pub enum HeaderError {
         /// Logarithm (base 2) of the failure probability.
         log2_failure: f64,
     },
+}
+
+/// Why a file of another format is refused, and the way on.
+pub(super) fn other_format(found: u32) -> String {
+    let why = match found {
+        1 => "format 1 does not bind a value to its tag, so that a server can change it unnoticed",
+        _ => "it was written by another version of the program",
+    };
+    format!("format {found}, expected {FORMAT_VERSION}: {why}. Build the database again")
 }
 
 /// Bytes up to the next page.
@@ -349,6 +358,20 @@ mod tests {
         assert_eq!(Header::decode(&page).unwrap(), header());
         assert_eq!(header().digest()[..], page[DIGEST_AT..]);
         assert_eq!(file_name(&header().digest()).len(), 32 + 6);
+    }
+
+    #[test]
+    fn other_formats_are_refused_with_the_reason_and_the_way() {
+        for (format, reason) in [(1, "does not bind a value to its tag"), (3, "another version")] {
+            let mut page = header().encode();
+            page[8] = format;
+            let error = Header::decode(&page).unwrap_err().to_string();
+            assert!(error.contains(&format!("has format {format}, expected 2")), "{error}");
+            assert!(
+                error.contains(reason) && error.ends_with("Build the database again"),
+                "{error}"
+            );
+        }
     }
 
     #[test]

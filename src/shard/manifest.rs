@@ -79,7 +79,7 @@ pub enum ManifestError {
     #[error("is not a manifest: {0}")]
     Json(#[from] serde_json::Error),
     /// Another version of the format.
-    #[error("has format {found}, expected {}: build the database again", header::FORMAT_VERSION)]
+    #[error("has {}", header::other_format(*found))]
     Version {
         /// The version found.
         found: u32,
@@ -397,8 +397,9 @@ mod tests {
     #[test]
     fn a_manifest_whose_parts_disagree_is_refused() {
         type Change = fn(&mut Manifest);
-        let changes: [(&str, Change); 15] = [
-            ("format 2", |m| m.format = 2),
+        let changes: [(&str, Change); 16] = [
+            ("format 1, expected 2: format 1 does not bind a value to its tag", |m| m.format = 1),
+            ("format 3, expected 2", |m| m.format = 3),
             ("seed is", |m| m.seed.0[0] ^= 1),
             ("epoch is 5, expected 4", |m| m.epoch += 1),
             ("created is", |m| m.created += 1),

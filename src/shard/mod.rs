@@ -1,4 +1,4 @@
-//! Shard files and the manifest that names them: format 1, opening, verifying.
+//! Shard files and the manifest that names them: format 2, opening, verifying.
 //!
 //! A database is a directory: `manifest.json`, `operator.pub` and one file a shard below
 //! `shards/`, named after its content and never modified in place. The file format is in

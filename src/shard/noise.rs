@@ -34,7 +34,7 @@ pub(crate) fn write(directory: &Path, epoch: u64, labels: &[u8]) {
             records: 1,
             row_square_sum_max: 1_100_000,
             records_digest: [0; 32],
-            section_digests: sections.digests(),
+            section_digests: sections.digests(&shape),
         };
         entries.push(write_shard(&folder, &header, &sections).unwrap());
     }

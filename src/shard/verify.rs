@@ -14,6 +14,8 @@ use super::header::{
     HEADER_BYTES, Header, HeaderError, SECTION_NAMES, Section, file_bytes, page_aligned,
 };
 use super::manifest::SHARDS_DIR;
+use crate::params::Shape;
+use crate::scheme::pack_digest;
 
 const READ_BYTES: usize = 1 << 20;
 
@@ -63,11 +65,12 @@ pub fn verify_map(shard: &Shard, mut go_on: impl FnMut(u64) -> bool) -> Result<(
     if bytes[..HEADER_BYTES] != header.encode() {
         return Err(HeaderError::Digest.into());
     }
-    for (name, section) in SECTION_NAMES.into_iter().zip(header.sections()) {
+    for (which, section) in header.sections().into_iter().enumerate() {
+        let name = SECTION_NAMES[which];
         let Section { offset, bytes: length, digest } = section;
         let (start, end) = (offset as usize, (offset + length) as usize);
-        let mut hasher = blake3::Hasher::new();
-        for piece in bytes[start..end].chunks(READ_BYTES) {
+        let mut hasher = SectionHasher::new(&header.shape, which);
+        for piece in bytes[start..end].chunks(hasher.piece_bytes) {
             hasher.update(piece);
             if !go_on(piece.len() as u64) {
                 return Ok(());
@@ -81,6 +84,34 @@ pub fn verify_map(shard: &Shard, mut go_on: impl FnMut(u64) -> bool) -> Result<(
         }
     }
     Ok(())
+}
+
+/// Hashes a section in pieces, as its digest is defined: matrix and tables over their bytes, the
+/// hint over the digests of its packs, each of which is a piece.
+struct SectionHasher {
+    piece_bytes: usize,
+    is_hint: bool,
+    hasher: blake3::Hasher,
+}
+
+impl SectionHasher {
+    fn new(shape: &Shape, which: usize) -> Self {
+        let is_hint = SECTION_NAMES[which] == "hints";
+        let piece_bytes = if is_hint { shape.hint_bytes() } else { READ_BYTES };
+        Self { piece_bytes, is_hint, hasher: blake3::Hasher::new() }
+    }
+
+    fn update(&mut self, piece: &[u8]) {
+        if self.is_hint {
+            self.hasher.update(&pack_digest(piece));
+        } else {
+            self.hasher.update(piece);
+        }
+    }
+
+    fn finalize(&self) -> blake3::Hash {
+        self.hasher.finalize()
+    }
 }
 
 fn verify_section(
@@ -105,11 +136,11 @@ fn verify_section(
         }
         read(HEADER_BYTES as u64);
     }
-    let mut hasher = blake3::Hasher::new();
-    let mut buffer = vec![0; READ_BYTES];
+    let mut hasher = SectionHasher::new(&header.shape, which);
+    let mut buffer = vec![0; hasher.piece_bytes.max(HEADER_BYTES)];
     let (mut at, end) = (section.offset, section.offset + section.bytes);
     while at < end {
-        let bytes = &mut buffer[..READ_BYTES.min((end - at) as usize)];
+        let bytes = &mut buffer[..hasher.piece_bytes.min((end - at) as usize)];
         file.read_exact_at(bytes, at).map_err(io)?;
         hasher.update(bytes);
         at += bytes.len() as u64;

@@ -6,6 +6,8 @@ use std::path::Path;
 use super::files::NewFile;
 use super::header::{Header, file_name, page_aligned};
 use super::manifest::ShardEntry;
+use crate::params::Shape;
+use crate::scheme::hint_hash;
 use crate::wire::hex::Hex;
 
 /// The sections of a shard to be written, in their order.
@@ -20,9 +22,11 @@ pub struct Sections<'a> {
 }
 
 impl Sections<'_> {
-    /// BLAKE3 of each.
-    pub fn digests(&self) -> [[u8; 32]; 3] {
-        [self.matrix, self.tables, self.hints].map(|bytes| *blake3::hash(bytes).as_bytes())
+    /// The digests that go into the header: BLAKE3 over matrix and tables, and over the digests
+    /// of the hint's packs.
+    pub fn digests(&self, shape: &Shape) -> [[u8; 32]; 3] {
+        let [matrix, tables] = [self.matrix, self.tables].map(|bytes| blake3::hash(bytes).into());
+        [matrix, tables, hint_hash(self.hints.chunks(shape.hint_bytes()))]
     }
 }
 

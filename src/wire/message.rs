@@ -61,7 +61,7 @@ pub struct PirParameterRequest {
     /// Name of the bundle in `public_key`; empty without one.
     #[prost(string, tag = "3")]
     pub uid: String,
-    /// [`super::PIR_SCHEME_SOTTO_1`].
+    /// [`super::PIR_SCHEME_SOTTO_2`].
     #[prost(int32, tag = "4")]
     pub pir_scheme: i32,
     /// One element, the whole key bundle; none: parameters only.
@@ -87,7 +87,7 @@ pub struct PirParameterResponse {
     /// A [`super::Status`]: 0 is success.
     #[prost(int32, tag = "4")]
     pub response_status: i32,
-    /// [`super::PIR_SCHEME_SOTTO_1`].
+    /// [`super::PIR_SCHEME_SOTTO_2`].
     #[prost(int32, tag = "5")]
     pub pir_scheme: i32,
     /// A [`PublicParameters`], serialized: the bytes the signature is over. Empty, as signature and
@@ -194,7 +194,7 @@ pub struct PirRequest {
     /// Name of the key bundle the query is under.
     #[prost(string, tag = "3")]
     pub uid: String,
-    /// [`super::PIR_SCHEME_SOTTO_1`].
+    /// [`super::PIR_SCHEME_SOTTO_2`].
     #[prost(int32, tag = "4")]
     pub pir_scheme: i32,
     /// The shard asked.
@@ -212,6 +212,10 @@ pub struct PirRequest {
     /// Milliseconds; 0: the server's default.
     #[prost(uint32, tag = "18")]
     pub deadline_ms: u32,
+    /// From a device to its own front-end alone: 1 is the first pack, 0 all of them. An answer
+    /// server refuses any other than 0: which pack is asked for tells half of what is looked up.
+    #[prost(uint32, tag = "19")]
+    pub pack: u32,
 }
 
 /// The answer to one query.
@@ -272,7 +276,7 @@ pub struct Hint {
     /// One element a pack, hint_bits a coefficient.
     #[prost(bytes = "vec", repeated, tag = "3")]
     pub packs: Vec<Vec<u8>>,
-    /// First 16 bytes of BLAKE3 over the packs in order.
+    /// First 16 bytes of BLAKE3 over the packs' digests in order.
     #[prost(bytes = "vec", tag = "4")]
     pub digest: Vec<u8>,
     /// A [`super::Status`]: 3 is success.

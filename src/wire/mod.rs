@@ -26,8 +26,9 @@ pub use request::{
 
 /// Version of the protocol: every message that has the field carries it.
 pub const PROTOCOL_VERSION: u32 = 1;
-/// Our scheme's number among the draft's `pir_scheme`s.
-pub const PIR_SCHEME_SOTTO_1: i32 = 16;
+/// Our scheme's number among the draft's `pir_scheme`s. 16 was the first version, whose tag did
+/// not bind the value.
+pub const PIR_SCHEME_SOTTO_2: i32 = 17;
 /// Protocol name in the TLS handshake.
 pub const ALPN: &[u8] = b"sotto/1";
 /// Bytes of a hint digest.

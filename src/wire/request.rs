@@ -14,7 +14,7 @@ use prost::bytes::{Buf, Bytes};
 use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
 
 use super::message::{HintRequest, PirParameterRequest, PirRequest};
-use super::{PIR_SCHEME_SOTTO_1, PROTOCOL_VERSION, hex};
+use super::{PIR_SCHEME_SOTTO_2, PROTOCOL_VERSION, hex};
 use crate::limits;
 use crate::params::Shape;
 use crate::scheme::{KeyBundle, bundle_uid};
@@ -199,8 +199,8 @@ fn valid_query(
     if !nonces.insert(request.nonce.clone()) {
         return Err(Malformed::new("nonce", "there twice", nonce_expected()));
     }
-    if request.pir_scheme != PIR_SCHEME_SOTTO_1 {
-        let expected = PIR_SCHEME_SOTTO_1.to_string();
+    if request.pir_scheme != PIR_SCHEME_SOTTO_2 {
+        let expected = PIR_SCHEME_SOTTO_2.to_string();
         return Err(Malformed::new("pir_scheme", request.pir_scheme, expected));
     }
     let uid = Uid::parse(&request.uid)?;
@@ -210,6 +210,10 @@ fn valid_query(
     };
     if vector.len() != shape.query_bytes() {
         return Err(Malformed::bytes("encrypted_vector", vector.len(), shape.query_bytes()));
+    }
+    if request.pack != 0 {
+        // The pack would tell the server in which of a shard's groups the record is.
+        return Err(Malformed::new("pack", request.pack, "0: an answer holds all packs"));
     }
     let deadline = match request.deadline_ms {
         0 => limits::DEADLINE_DEFAULT,
@@ -265,7 +269,7 @@ fn valid_parameters(
     let want_hint_digests = request.want_hint_digests;
     let bundle = match request.public_key.as_slice() {
         // Keys of another scheme are not ours to judge: the reply says which scheme is.
-        _ if pir_scheme != PIR_SCHEME_SOTTO_1 => None,
+        _ if pir_scheme != PIR_SCHEME_SOTTO_2 => None,
         [] => None,
         [bytes] => Some(valid_bundle(&request.uid, bytes, shape)?),
         more => {

@@ -13,7 +13,7 @@ use sotto::shard::Database;
 use sotto::wire::message::{
     HintRequest, PirBatch, PirParameterRequest, PirRequest, Request, RequestBody,
 };
-use sotto::wire::{ALPN, Bytes, PIR_SCHEME_SOTTO_1, StreamCode, Uid, encode_frame};
+use sotto::wire::{ALPN, Bytes, PIR_SCHEME_SOTTO_2, StreamCode, Uid, encode_frame};
 use tokio::net::UdpSocket;
 use tokio::task::JoinSet;
 
@@ -113,13 +113,14 @@ impl Target {
             protocol_version: 1,
             nonce: nonce.to_string(),
             uid: uid.to_owned(),
-            pir_scheme: PIR_SCHEME_SOTTO_1,
+            pir_scheme: PIR_SCHEME_SOTTO_2,
             shard: draw.below(u64::from(SHARDS)) as u32,
             encrypted_vector: vec![draw.bytes(self.shape.query_bytes() as u64).into()],
             epoch: self.epoch,
             want_hint: true,
             // Some are late before they are looked at.
             deadline_ms: u32::from(draw.below(4) == 0),
+            pack: 0,
         };
         RequestBody::Batch(PirBatch { requests: (0..queries).map(query).collect() })
     }
@@ -134,7 +135,7 @@ fn parameters(bundle: Option<Bytes>) -> RequestBody {
         protocol_version: 1,
         nonce: "p".into(),
         uid: bundle.as_ref().map_or_else(String::new, |bundle| Uid::of(bundle).to_string()),
-        pir_scheme: PIR_SCHEME_SOTTO_1,
+        pir_scheme: PIR_SCHEME_SOTTO_2,
         public_key: bundle.into_iter().collect(),
         want_hint_digests: true,
     })

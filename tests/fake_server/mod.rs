@@ -13,13 +13,15 @@ use sotto::client::{Client, ClientError, OperatorKey, Options, Replica, Trust};
 use sotto::keyword::locate;
 use sotto::keyword::solve::{Record, solve};
 use sotto::params::Shape;
-use sotto::scheme::{KeyBundle, Seed, ShardMasks, bundle_uid, hint_digest, reference};
+use sotto::scheme::{
+    KeyBundle, Seed, ShardMasks, bundle_uid, hint_digest, pack_bits, reference, unpack_bits,
+};
 use sotto::server::certificates::{self, LocalCertificates};
 use sotto::wire::message::{
     Hint, HintRequest, Limits, PirBatch, PirParameterRequest, PirParameterResponse, PirRequest,
     PirResponse, Reply, ReplyBody, Request, RequestBody,
 };
-use sotto::wire::{PublicParameters, SigningKey, Status, encode_frame, sign};
+use sotto::wire::{PIR_SCHEME_SOTTO_2, PublicParameters, SigningKey, Status, encode_frame, sign};
 
 /// Records a shard the test databases are shaped for, and what their clients accept.
 pub(crate) const RECORDS_PER_SHARD: u64 = 100;
@@ -79,6 +81,10 @@ impl Database {
         locate(&SEED, key.as_bytes(), self.shard_count, self.shape.groups() as u32).shard
     }
 
+    fn hint_digest(&self, shard: &Shard) -> [u8; 16] {
+        hint_digest(shard.hints.chunks(self.shape.hint_bytes()))
+    }
+
     fn answer(&self, shard: u32, vector: &[u8], bundle: &[u8]) -> Vec<Vec<u8>> {
         let bundle = KeyBundle::decode(bundle, &self.shape).expect("the client's bundle is valid");
         let Shard { matrix, tables, .. } = &self.shards[shard as usize];
@@ -111,6 +117,10 @@ pub(crate) enum Trick {
     Vanish,
     /// Answers with bytes of the right length and the wrong content.
     Scramble,
+    /// Answers with a whole step more in every row: every record is absent, without any noise.
+    Shift,
+    /// Answers once the test says so ([`Fake::go`]).
+    Wait,
 }
 
 /// How the parameters of the next epoch differ.
@@ -178,6 +188,8 @@ pub(crate) struct Fake {
     pub(crate) arrived: tokio::sync::Semaphore,
     /// One permit a client that said good-bye.
     pub(crate) left: tokio::sync::Semaphore,
+    /// One permit a [`Trick::Wait`] that may go on.
+    pub(crate) go: tokio::sync::Semaphore,
 }
 
 impl Fake {
@@ -207,9 +219,15 @@ impl Fake {
             endpoint,
             arrived: tokio::sync::Semaphore::new(0),
             left: tokio::sync::Semaphore::new(0),
+            go: tokio::sync::Semaphore::new(0),
         });
         tokio::spawn(accept(fake.clone()));
         fake
+    }
+
+    /// The authority of its certificate.
+    pub(crate) fn ca_pem(&self) -> &str {
+        &self.certificates.ca_pem
     }
 
     pub(crate) fn operator_key(&self) -> OperatorKey {
@@ -254,7 +272,7 @@ impl Fake {
 fn publish(database: &Database, epoch: u64, change: Option<Change>) -> Published {
     let mut ribbon_seeds: Vec<u32> = database.shards.iter().map(|s| s.ribbon_seed).collect();
     let mut digests: Vec<u8> =
-        database.shards.iter().flat_map(|shard| hint_digest(&shard.hints)).collect();
+        database.shards.iter().flat_map(|shard| database.hint_digest(shard)).collect();
     let (mut seed, mut shape) = (SEED, database.shape);
     match change {
         None | Some(Change::Epoch) => {}
@@ -313,6 +331,9 @@ async fn serve(
         RequestBody::Batch(batch) => fake.batch(batch),
         RequestBody::Hints(request) => fake.hints(request),
     };
+    if end == Trick::Wait {
+        fake.go.acquire().await.expect("the test says so").forget();
+    }
     for reply in replies {
         if send.write_all(&encode_frame(&Reply::from(reply))).await.is_err() {
             return;
@@ -368,7 +389,7 @@ impl Fake {
             nonce: request.nonce,
             uid: request.uid,
             response_status: status.code(),
-            pir_scheme: 16,
+            pir_scheme: PIR_SCHEME_SOTTO_2,
             signature: sign(&self.signer, &parameters).to_vec().into(),
             parameters: parameters.into(),
             hint_digests: digests.to_vec().into(),
@@ -399,7 +420,7 @@ impl Fake {
             }
             let held = &self.database.shards[(shard % self.database.shard_count) as usize];
             let mut hints = held.hints.clone();
-            let digest = hint_digest(&hints).to_vec();
+            let digest = self.database.hint_digest(held).to_vec();
             if trick == Trick::Scramble {
                 hints[100] ^= 1; // and the digest it claims stays the signed one
             }
@@ -417,6 +438,7 @@ impl Fake {
 
     fn batch(&self, batch: PirBatch) -> Turn {
         let mut replies = Vec::new();
+        let mut end = Trick::Answer;
         for query in batch.requests {
             let mut state = self.state.lock().unwrap();
             state.log.queries.push(query.clone());
@@ -424,6 +446,9 @@ impl Fake {
             let trick = state.script.queries.pop_front().unwrap_or(Trick::Answer);
             if ends_stream(trick) {
                 return Turn { replies, end: trick };
+            }
+            if trick == Trick::Wait {
+                end = trick;
             }
             let status = state.status_of(&self.database, &query, trick);
             let parameters = &state.published.parameters;
@@ -434,7 +459,10 @@ impl Fake {
                 uid: query.uid.clone(),
                 response_status: status.code(),
                 epoch: parameters.epoch(),
-                hint_digest: hint_digest(&self.database.shards[shard as usize].hints).to_vec(),
+                hint_digest: self
+                    .database
+                    .hint_digest(&self.database.shards[shard as usize])
+                    .to_vec(),
                 detail: "the script says so".into(),
                 ..Default::default()
             };
@@ -449,11 +477,22 @@ impl Fake {
                     let bundle = bundle.expect("known, by the status");
                     self.database.answer(shard, &query.encrypted_vector[0], &bundle)
                 };
+                if trick == Trick::Shift {
+                    answer.encrypted_response.iter_mut().for_each(|pack| shift(pack, shape));
+                }
             }
             replies.push(ReplyBody::Answer(answer));
         }
-        Turn { replies, end: Trick::Answer }
+        Turn { replies, end }
     }
+}
+
+/// Adds a whole step to every row of a pack, which adds one to every byte.
+fn shift(pack: &mut [u8], shape: &Shape) {
+    let bits = shape.response_bits();
+    let shifted = |value: u32| (value + (1 << (bits - 8))) & ((1 << bits) - 1);
+    let values: Vec<u32> = unpack_bits(pack, bits).take(shape.pack_rows()).map(shifted).collect();
+    pack_bits(values.into_iter(), bits, pack);
 }
 
 impl State {

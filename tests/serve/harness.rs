@@ -21,7 +21,7 @@ use sotto::shard::write::{Sections, write_shard};
 use sotto::shard::{Database, Manifest};
 use sotto::wire::message::*;
 use sotto::wire::{
-    ALPN, Bytes, PIR_SCHEME_SOTTO_1, SigningKey, Status, StreamCode, Uid, decode_reply,
+    ALPN, Bytes, PIR_SCHEME_SOTTO_2, SigningKey, Status, StreamCode, Uid, decode_reply,
     encode_frame, reply_head,
 };
 use tokio::net::UdpSocket;
@@ -68,7 +68,7 @@ pub(crate) fn write_database(directory: &Path) {
             records: 1,
             row_square_sum_max: 1_100_000,
             records_digest: [0; 32],
-            section_digests: sections.digests(),
+            section_digests: sections.digests(&shape),
         };
         write_shard(&folder, &header, &sections).unwrap()
     });
@@ -366,7 +366,7 @@ pub(crate) fn parameter_request() -> PirParameterRequest {
         protocol_version: 1,
         nonce: "p".into(),
         uid: String::new(),
-        pir_scheme: PIR_SCHEME_SOTTO_1,
+        pir_scheme: PIR_SCHEME_SOTTO_2,
         public_key: vec![],
         want_hint_digests: false,
     }
@@ -383,12 +383,13 @@ pub(crate) fn query(nonce: &str, bundle: &Bytes, shard: u32, label: u8) -> PirRe
         protocol_version: 1,
         nonce: nonce.into(),
         uid: Uid::of(bundle).to_string(),
-        pir_scheme: PIR_SCHEME_SOTTO_1,
+        pir_scheme: PIR_SCHEME_SOTTO_2,
         shard,
         encrypted_vector: vec![noise(shape().query_bytes(), &[b'q', label]).into()],
         epoch: EPOCH,
         want_hint: false,
         deadline_ms: 0,
+        pack: 0,
     }
 }
 

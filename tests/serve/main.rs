@@ -86,7 +86,7 @@ async fn hints_are_served_by_shard() {
         let shard = host.database.shard(index).unwrap();
         assert_eq!((hint.shard, hint.response_status), (index, 3));
         assert_eq!((hint.packs.len(), hint.packs.concat()), (2, shard.hints().to_vec()));
-        assert_eq!(hint.digest, hint_digest(shard.hints()));
+        assert_eq!(hint.digest, hint_digest(shard.hints().chunks(shape().hint_bytes())));
     }
     assert_eq!(hints[2].response_status, Status::ShardUnknown.code());
     let gone = peer.ask_hints(EPOCH + 1, vec![0]).await;
@@ -145,11 +145,13 @@ async fn malformed_bundles_and_other_schemes_are_answered() {
         assert_eq!((reply.response_status, reply.nonce.as_str()), (22, "p"), "{reply:?}");
         assert!(reply.detail.contains("expected"), "{}", reply.detail);
     }
-    let other = PirParameterRequest { pir_scheme: 7, ..bundle_request(bundle(1)) };
-    let reply = peer.ask_parameters(other).await;
-    assert_eq!((reply.response_status, reply.pir_scheme), (1, 16));
+    for pir_scheme in [7, 16] {
+        let other = PirParameterRequest { pir_scheme, ..bundle_request(bundle(1)) };
+        let reply = peer.ask_parameters(other).await;
+        assert_eq!((reply.response_status, reply.pir_scheme), (1, 17));
+    }
     assert_eq!(host.counters.parameters.get(Status::Malformed), 2);
-    assert_eq!(host.counters.parameters.get(Status::SchemeSuggested), 1);
+    assert_eq!(host.counters.parameters.get(Status::SchemeSuggested), 2);
     assert_eq!(host.counters.bundles.get(), 0);
 }
 
