@@ -635,3 +635,81 @@ fn the_largest_honest_messages_fit_their_bounds() {
         }
     }
 }
+
+/// A message (as prost writes it) with one more field at its end, which counts in place of an
+/// earlier one of the same number.
+fn and_number(message: &[u8], tag: u64, value: u64) -> Vec<u8> {
+    [message, &varint(tag << 3), &varint(value)].concat()
+}
+
+/// A message with its length in front, and a tag before that.
+fn wrapped(tag: u8, message: &[u8]) -> Vec<u8> {
+    [&[tag][..], &varint(message.len() as u64), message].concat()
+}
+
+#[test]
+fn numbers_above_32_bits_are_no_other_numbers() {
+    let frame = encode_frame(&valid_batch(1).requests[0]);
+    let query = &frame[varint(frame.len() as u64).len()..];
+    let malformed = |tag: u64, value: u64| {
+        let body = wrapped(0x0a, &and_number(query, tag, value));
+        let batch = ValidBatch::decode(body.into(), &shape()).unwrap();
+        batch.malformed.into_iter().next().map(|(nonce, malformed)| (nonce, malformed.field))
+    };
+    for (tag, field) in [(1, "protocol_version"), (4, "pir_scheme"), (5, "shard")] {
+        let right = if tag == 4 { PIR_SCHEME_SOTTO_2 as u64 } else { 1 };
+        assert_eq!(malformed(tag, right), None, "{field}");
+        for value in [1 << 32, (1 << 32) + right, (1 << 63) + right] {
+            assert_eq!(malformed(tag, value), Some(("0".into(), field)), "{value}");
+        }
+    }
+    assert_eq!(malformed(18, 1 << 32), Some(("0".into(), "deadline_ms")));
+    for shards in [and_number(&[], 2, (1 << 32) + 7), wrapped(0x12, &varint((1 << 32) + 7))] {
+        let refused = decode_hints(shards.into()).unwrap_err();
+        assert_eq!(refused.to_string(), "shards is a number above 2^32, expected below 2^32");
+    }
+    let (nonce, refused) = decode_parameters(
+        [and_number(&[], 1, (1 << 32) + 1), wrapped(0x12, b"n")].concat().into(),
+        &shape(),
+    )
+    .err()
+    .unwrap();
+    assert_eq!((nonce.as_str(), refused.field), ("n", "protocol_version"));
+    // Replies and parameters, as clients read them.
+    let hint = wrapped(0x1a, &and_number(&[], 1, 1 << 32));
+    let frame = [varint(hint.len() as u64), hint].concat();
+    let refused = read_reply(frame.into()).unwrap_err();
+    assert!(refused.contains("shard is a number above 2^32"), "{refused}");
+    let signed = and_number(&parameters_sample().encode(), 7, (1 << 32) + 192);
+    let refused = PublicParameters::decode(&signed).unwrap_err().to_string();
+    assert!(refused.contains("columns is a number above 2^32"), "{refused}");
+}
+
+#[test]
+fn a_parameter_reply_in_pieces_is_the_same_frame() {
+    let bytes = |count: usize| Bytes::from(vec![7; count]);
+    for (parameters, digests) in [(0, 0), (100, 48), (5_000, 0), (100, 70_000), (70_000, 70_000)] {
+        let reply = PirParameterResponse {
+            protocol_version: 1,
+            nonce: "n".into(),
+            uid: UID.into(),
+            response_status: 16,
+            pir_scheme: PIR_SCHEME_SOTTO_2,
+            parameters: bytes(parameters),
+            signature: bytes(64),
+            hint_digests: bytes(digests),
+            limits: Some(Limits { queries_per_batch: 1, ..Default::default() }),
+            retry_after_ms: 5,
+            detail: "d".into(),
+            operator_key: bytes(32),
+        };
+        let pieces = parameters_frame(reply.clone());
+        // What is long is sent from where it lies.
+        for field in [&reply.parameters, &reply.hint_digests] {
+            let shared = pieces.iter().any(|piece| piece.as_ptr() == field.as_ptr());
+            assert_eq!(shared, field.len() > 1_000, "{parameters} {digests}");
+        }
+        let whole = encode_frame(&Reply::from(ReplyBody::Parameters(reply)));
+        assert_eq!(pieces.concat(), whole, "{parameters} {digests}");
+    }
+}

@@ -7,10 +7,13 @@
 
 use prost::Message;
 use prost::bytes::{Buf, Bytes};
-use prost::encoding::{DecodeContext, decode_key, decode_varint, encoded_len_varint, skip_field};
+use prost::encoding::{
+    DecodeContext, WireType, decode_key, decode_varint, encode_key, encode_varint,
+    encoded_len_varint, skip_field,
+};
 
-use super::StreamCode;
 use super::message::{Hint, PirParameterResponse, PirResponse, Reply, ReplyBody};
+use super::{StreamCode, numbers};
 use crate::limits;
 use crate::params::Shape;
 
@@ -241,6 +244,61 @@ pub fn encode_frame(message: &impl Message) -> Vec<u8> {
     message.encode_length_delimited_to_vec()
 }
 
+/// Shortest field that is sent from where it lies. Of a shorter one a copy costs less.
+const SHARED_BYTES_MIN: usize = 1 << 10;
+
+/// The frame of a parameter reply, in pieces: the serialized parameters and the hint digests are
+/// the same for every client of an epoch, and are not copied. Put together the pieces are the frame
+/// that [`encode_frame`] makes.
+pub fn parameters_frame(mut reply: PirParameterResponse) -> Vec<Bytes> {
+    let parameters = take_shared(&mut reply.parameters);
+    let digests = take_shared(&mut reply.hint_digests);
+    // What follows each of the two, by field number.
+    let between = PirParameterResponse {
+        signature: std::mem::take(&mut reply.signature),
+        ..Default::default()
+    };
+    let after = PirParameterResponse {
+        hint_digests: std::mem::take(&mut reply.hint_digests),
+        limits: reply.limits.take(),
+        retry_after_ms: std::mem::take(&mut reply.retry_after_ms),
+        detail: std::mem::take(&mut reply.detail),
+        operator_key: std::mem::take(&mut reply.operator_key),
+        ..Default::default()
+    };
+    let mut pieces = vec![reply.encode_to_vec()];
+    let mut shared = Vec::new();
+    for (tag, bytes, next) in [(16, parameters, between), (18, digests, after)] {
+        let last = pieces.last_mut().expect("this is a bug: no first piece");
+        match bytes {
+            Some(bytes) => {
+                encode_key(tag, WireType::LengthDelimited, last);
+                encode_varint(bytes.len() as u64, last);
+                shared.push(bytes);
+                pieces.push(next.encode_to_vec());
+            }
+            None => last.extend(next.encode_to_vec()),
+        }
+    }
+    let total = |all: &[Vec<u8>], more: &[Bytes]| {
+        all.iter().map(Vec::len).sum::<usize>() + more.iter().map(Bytes::len).sum::<usize>()
+    };
+    let body_bytes = total(&pieces, &shared) as u64;
+    let mut head = Vec::new();
+    encode_varint(1 + encoded_len_varint(body_bytes) as u64 + body_bytes, &mut head);
+    encode_key(1, WireType::LengthDelimited, &mut head);
+    encode_varint(body_bytes, &mut head);
+    head.append(&mut pieces[0]);
+    pieces[0] = head;
+    let mut shared = shared.into_iter();
+    pieces.into_iter().flat_map(|piece| [Some(piece.into()), shared.next()]).flatten().collect()
+}
+
+/// Takes a field out of its message where it is long enough to be sent from where it lies.
+fn take_shared(field: &mut Bytes) -> Option<Bytes> {
+    (field.len() >= SHARED_BYTES_MIN).then(|| std::mem::take(field))
+}
+
 /// Decodes the reply whose head was read; `frame` is the whole frame. Without a shape, as before
 /// the first parameters, no reply may carry a pack.
 pub fn decode_reply(
@@ -255,6 +313,13 @@ pub fn decode_reply(
         ReplyKind::Answer => check_elements("answer", body.clone(), [5, 16], packs)?,
         ReplyKind::Hint => check_elements("hint", body.clone(), [3, 3], packs)?,
     }
+    let (kind, fields) = match head.kind {
+        ReplyKind::Parameters => ("parameter reply", numbers::PIR_PARAMETER_RESPONSE),
+        ReplyKind::Answer => ("answer", numbers::PIR_RESPONSE),
+        ReplyKind::Hint => ("hint", numbers::HINT),
+    };
+    numbers::check(kind, &body, fields)
+        .map_err(|malformed| FrameError::Unreadable { kind, detail: malformed.to_string() })?;
     let body = match head.kind {
         ReplyKind::Parameters => ReplyBody::Parameters(
             PirParameterResponse::decode(body).map_err(unreadable("parameter reply"))?,

@@ -9,13 +9,14 @@
 pub mod frame;
 pub mod hex;
 pub mod message;
+mod numbers;
 pub mod parameters;
 pub mod request;
 
 pub use ed25519_dalek::{SigningKey, VerifyingKey, pkcs8};
 pub use frame::{
     FRAME_HEAD_BYTES_MAX, FrameError, FrameHead, ReplyKind, RequestKind, decode_reply,
-    encode_frame, reply_head, request_head,
+    encode_frame, parameters_frame, reply_head, request_head,
 };
 pub use parameters::{PublicParameters, SignatureError, sign, verify};
 pub use prost::bytes::Bytes;

@@ -6,8 +6,8 @@
 use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
 use prost::Message;
 
-use super::message;
 use super::request::Malformed;
+use super::{message, numbers};
 use crate::limits;
 use crate::params::{Shape, ShapeError, ShapeFields};
 use crate::scheme::Seed;
@@ -69,6 +69,7 @@ impl PublicParameters {
     pub fn decode(bytes: &[u8]) -> Result<Self, ParametersError> {
         let found = message::PublicParameters::decode(bytes)
             .map_err(|error| ParametersError::Unreadable(error.to_string()))?;
+        numbers::check("public parameters", bytes, numbers::PUBLIC_PARAMETERS)?;
         let seed = exact("seed", &found.seed)?;
         let hint_digests_hash = exact("hint_digests_hash", &found.hint_digests_hash)?;
         check_shards(found.shard_count.into(), &found.ribbon_seeds)?;

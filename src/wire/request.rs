@@ -14,7 +14,7 @@ use prost::bytes::{Buf, Bytes};
 use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
 
 use super::message::{HintRequest, PirParameterRequest, PirRequest};
-use super::{PIR_SCHEME_SOTTO_2, PROTOCOL_VERSION, hex};
+use super::{PIR_SCHEME_SOTTO_2, PROTOCOL_VERSION, hex, numbers};
 use crate::limits;
 use crate::params::Shape;
 use crate::scheme::{KeyBundle, bundle_uid};
@@ -42,7 +42,7 @@ impl Malformed {
         Self::new(field, format_args!("{found} bytes"), format!("{expected} bytes"))
     }
 
-    fn unreadable(field: &'static str, error: &prost::DecodeError) -> Self {
+    pub(super) fn unreadable(field: &'static str, error: &prost::DecodeError) -> Self {
         Self::new(field, format_args!("unreadable ({error})"), "a protobuf message of wire.md")
     }
 }
@@ -121,13 +121,13 @@ impl ValidBatch {
         let mut nonces = HashSet::with_capacity(requests.len());
         let mut batch = Self { requests: Vec::with_capacity(requests.len()), malformed: vec![] };
         for bytes in requests {
-            let request = PirRequest::decode(bytes)
+            let request = PirRequest::decode(bytes.clone())
                 .map_err(|error| Malformed::unreadable("requests", &error))?;
             if request.nonce.is_empty() {
                 return Err(Malformed::new("nonce", "empty", nonce_expected()));
             }
             let mut nonce = request.nonce.clone();
-            match valid_query(request, shape, &mut nonces) {
+            match valid_query(&bytes, request, shape, &mut nonces) {
                 Ok(query) => batch.requests.push(query),
                 Err(malformed) => {
                     nonce.truncate(nonce.floor_char_boundary(limits::NONCE_BYTES_MAX));
@@ -190,10 +190,12 @@ fn check_nonce(nonce: &str) -> Result<(), Malformed> {
 }
 
 fn valid_query(
+    bytes: &[u8],
     request: PirRequest,
     shape: &Shape,
     nonces: &mut HashSet<String>,
 ) -> Result<ValidQuery, Malformed> {
+    numbers::check("requests", bytes, numbers::PIR_REQUEST)?;
     check_version(request.protocol_version)?;
     check_nonce(&request.nonce)?;
     if !nonces.insert(request.nonce.clone()) {
@@ -250,10 +252,11 @@ pub fn decode_parameters(
     body: Bytes,
     shape: &Shape,
 ) -> Result<ValidParameters, (String, Malformed)> {
-    let request = PirParameterRequest::decode(body)
+    let request = PirParameterRequest::decode(body.clone())
         .map_err(|error| (String::new(), Malformed::unreadable("parameter request", &error)))?;
     let mut nonce = request.nonce.clone();
-    valid_parameters(request, shape).map_err(|malformed| {
+    let fits = numbers::check("parameter request", &body, numbers::PIR_PARAMETER_REQUEST);
+    fits.and_then(|()| valid_parameters(request, shape)).map_err(|malformed| {
         nonce.truncate(nonce.floor_char_boundary(limits::NONCE_BYTES_MAX));
         (nonce, malformed)
     })
@@ -301,8 +304,10 @@ pub struct ValidHints {
 
 /// Decodes the body of a hint request.
 pub fn decode_hints(body: Bytes) -> Result<ValidHints, Malformed> {
+    let kind = "hint request";
     let request =
-        HintRequest::decode(body).map_err(|error| Malformed::unreadable("hint request", &error))?;
+        HintRequest::decode(body.clone()).map_err(|error| Malformed::unreadable(kind, &error))?;
+    numbers::check(kind, &body, numbers::HINT_REQUEST)?;
     let most = limits::HINTS_PER_REQUEST_MAX as usize;
     if !(1..=most).contains(&request.shards.len()) {
         let found = format_args!("{} shards", request.shards.len());
