@@ -29,9 +29,20 @@
 //! | [`ANSWER_BYTES_MAX`] | 512 MiB | answers of all connections, computed or not yet sent |
 //! | [`WINDOW_QUERIES`] | 64 | on the way on one stream: a round trip of 30 ms at 1 Gbit/s |
 //! | [`WINDOW_BYTES_MIN`] | 256 KiB | hints and parameters, too, go in a few round trips |
+//! | [`WINDOW_BYTES_LEAST`] | 64 KiB | with little memory: a query in a round trip or two |
 //! | [`WINDOW_BYTES_MAX`] | 8 MiB | a connection's, in each direction, at the largest shapes |
 //! | [`SOCKET_BYTES`] | 8 MiB | what comes in 60 ms at 1 Gbit/s while nobody reads the socket |
 //! | [`CONNECTION_STATE_BYTES`] | 64 KiB | QUIC, TLS and tasks of one connection, about |
+//! | [`HANDSHAKE_STATE_BYTES`] | 16 KiB | the same of a handshake, and of one that was given up |
+//! | [`CLOSING_MAX`] | 2 048 | QUIC remembers a handshake for 3 s after it was given up |
+//! | [`INCOMING_MAX`] | 1 024 | first packets that arrived and were not yet looked at |
+//! | [`INCOMING_BYTES_MAX`] | 4 MiB | what follows them meanwhile; they are looked at at once |
+//! | [`STREAMS_MAX`] | 8 192 | streams of all connections: 32 of each |
+//! | [`STREAMS_LEAST`] | 4 096 | with little memory: sixteen of each connection |
+//! | [`STREAM_STATE_BYTES`] | 8 KiB | QUIC and the task of one stream, and what it asks for |
+//! | [`BATCH_QUERY_STATE_BYTES`] | 512 | what is remembered of a query until its reply is sent |
+//! | [`GIVE_BACK_TIME`] | 10 s | how often the allocator may be told to keep nothing |
+//! | [`GIVE_BACK_BYTES`] | 32 MiB | freed since then: less is soon used again |
 //! | [`MEMORY_SHARE_MAX`] | 2 | a server takes half the machine: the rest keeps shards in memory |
 //! | [`RETRY_AFTER_MIN`] | 50 ms | coming back sooner only adds to the load |
 //! | [`RETRY_AFTER_MAX`] | 5 s | half the default deadline: a try again still makes sense |
@@ -41,7 +52,10 @@
 //! | [`NONCE_BYTES_MAX`] | 32 | wire.md |
 //! | [`HINTS_PER_REQUEST_MAX`] | 1 024 | as many shards as one padded batch can name |
 //! | [`CONNECTIONS_MAX`] | 256 | front-ends pool their users; each holds stream buffers |
-//! | [`HANDSHAKES_MAX`] | 1 024 | two hundred a second that never end leave room for others |
+//! | [`HANDSHAKES_MAX`] | 1 024 | two seconds of 500 a second; then the oldest goes |
+//! | [`QUIET_TIME`] | 1 s | who asks nothing for so long may lose its place to others |
+//! | [`CERTIFICATE_CHECK_TIME`] | 10 s | a client's certificate that expires ends its connection |
+//! | [`QUOTA_WAIT_MAX`] | 5 s | a reply waits so long for its quota, then QUOTA is the answer |
 //! | [`CONNECTIONS_PER_FRONT_END_MAX`] | 64 | some machines of one; three leave room |
 //! | [`SHARE_MAX`] | 1 000 000 | a front-end's weight beside others: parts in a million |
 //! | [`QUOTA_MIB_PER_SECOND_MAX`] | 100 000 000 | 100 TB/s: a quota beyond is a slip of the pen |
@@ -152,6 +166,8 @@ pub const READ_BYTES_MAX: usize = 512 << 20;
 pub const ANSWER_BYTES_MAX: usize = 512 << 20;
 /// Queries one stream may have on the way; a connection has twice as many, and their answers.
 pub const WINDOW_QUERIES: usize = 64;
+/// Smallest window of a stream or connection where memory is short.
+pub const WINDOW_BYTES_LEAST: u32 = 64 << 10;
 /// Smallest window of a stream or connection.
 pub const WINDOW_BYTES_MIN: u32 = 256 << 10;
 /// Largest window of a stream or connection.
@@ -160,6 +176,26 @@ pub const WINDOW_BYTES_MAX: u32 = 8 << 20;
 pub const SOCKET_BYTES: usize = 8 << 20;
 /// Memory of one connection besides its windows.
 pub const CONNECTION_STATE_BYTES: u64 = 64 << 10;
+/// Memory of one handshake, and for some seconds of one that was given up.
+pub const HANDSHAKE_STATE_BYTES: u64 = 16 << 10;
+/// Handshakes that were given up and that QUIC still remembers.
+pub const CLOSING_MAX: usize = 2_048;
+/// Most first packets of handshakes that are not yet looked at.
+pub const INCOMING_MAX: usize = 1_024;
+/// Memory for what follows these packets until they are.
+pub const INCOMING_BYTES_MAX: u64 = 4 << 20;
+/// Most request streams of all connections together.
+pub const STREAMS_MAX: usize = 8_192;
+/// The same where memory is short.
+pub const STREAMS_LEAST: usize = 4_096;
+/// Memory of one of them besides its request and its replies.
+pub const STREAM_STATE_BYTES: u64 = 8 << 10;
+/// Memory of one query of a batch besides its bytes and its answer, until its reply is sent.
+pub const BATCH_QUERY_STATE_BYTES: usize = 512;
+/// Shortest time between two requests to the allocator to give back what it keeps.
+pub const GIVE_BACK_TIME: Duration = Duration::from_secs(10);
+/// Memory that must have become free since for such a request.
+pub const GIVE_BACK_BYTES: usize = 32 << 20;
 /// The part of the machine's memory that a server's bounds add up to at most: one in so many.
 pub const MEMORY_SHARE_MAX: u64 = 2;
 /// Shortest time an overloaded server asks a client to wait.
@@ -180,7 +216,14 @@ pub const HINTS_PER_REQUEST_MAX: u32 = 1_024;
 pub const CONNECTIONS_MAX: usize = 256;
 /// Most handshakes at once.
 pub const HANDSHAKES_MAX: usize = 1_024;
-/// Most connections of one front-end that is known by its certificate.
+/// A connection that asks nothing for so long may have to make room for another.
+pub const QUIET_TIME: Duration = Duration::from_secs(1);
+/// How often the certificates of open connections are checked again.
+pub const CERTIFICATE_CHECK_TIME: Duration = Duration::from_secs(10);
+/// Longest time that a reply waits until its front-end's quota allows it.
+pub const QUOTA_WAIT_MAX: Duration = Duration::from_secs(5);
+/// Most connections of one front-end that is known by its certificate, or of one network where
+/// front-ends are not known.
 pub const CONNECTIONS_PER_FRONT_END_MAX: usize = 64;
 /// Largest share one front-end may be given.
 pub const SHARE_MAX: u32 = 1_000_000;
@@ -309,7 +352,10 @@ const _: () = assert!(DEADLINE_DEFAULT.as_secs() < DRAIN_TIMEOUT.as_secs());
 const _: () = assert!(RETRY_AFTER_MAX.as_secs() < DEADLINE_DEFAULT.as_secs());
 const _: () = assert!(BATCH_QUERIES_PER_SCAN_MAX <= GPU_CALL_QUERIES_MAX);
 const _: () = assert!(STREAM_WRITE_TIMEOUT.as_secs() <= STREAM_SEND_TIME_MAX.as_secs());
+const _: () = assert!(WINDOW_BYTES_LEAST <= WINDOW_BYTES_MIN);
 const _: () = assert!(WINDOW_BYTES_MIN <= WINDOW_BYTES_MAX);
+const _: () = assert!(QUOTA_WAIT_MAX.as_secs() < ANSWER_TIMEOUT.as_secs());
+const _: () = assert!(QUIET_TIME.as_secs() < IDLE_TIMEOUT.as_secs());
 const _: () = assert!(2 * PROVE_EVERY.as_secs() < PROVEN_WITHIN.as_secs());
 // While a failed device is left alone nobody is at anything.
 const _: () = assert!(RENEW_PAUSE_MAX.as_secs() < HUNG_AFTER.as_secs());

@@ -55,6 +55,16 @@ pub struct Counters {
     pub front_end_connections_refused: Counter,
     /// Handshakes that failed: not our protocol, not our certificate, or given up.
     pub handshakes_failed: Counter,
+    /// Handshakes that had to make room: the oldest of whoever has the most.
+    pub handshakes_displaced: Counter,
+    /// First packets that were left unanswered: too many handshakes were given up lately.
+    pub handshakes_ignored: Counter,
+    /// Connections that asked nothing and had to make room for others.
+    pub connections_displaced: Counter,
+    /// Connections that asked nothing for too long.
+    pub connections_idle: Counter,
+    /// Connections whose certificate expired while they lasted.
+    pub certificates_expired: Counter,
     /// Handshakes begun again, so that the peer shows that its address is its own.
     pub addresses_asked: Counter,
     /// Request streams opened.

@@ -69,6 +69,17 @@ impl Families {
         self.counters("connections_refused", help, "reason", reasons);
         let help = "Handshakes that did not succeed";
         self.counter("handshakes_failed", help, &counters.handshakes_failed);
+        let help = "Handshakes that made room for others";
+        self.counter("handshakes_displaced", help, &counters.handshakes_displaced);
+        let help = "Handshakes left unanswered because many were given up lately";
+        self.counter("handshakes_ignored", help, &counters.handshakes_ignored);
+        let reasons = [
+            ("displaced", &counters.connections_displaced),
+            ("idle", &counters.connections_idle),
+            ("certificate_expired", &counters.certificates_expired),
+        ];
+        let help = "Connections that the server ended, and why";
+        self.counters("connections_ended", help, "reason", reasons);
         let help = "Handshakes begun again to see that the peer's address is its own";
         self.counter("addresses_asked", help, &counters.addresses_asked);
         self.counter("streams", "Request streams opened", &counters.streams);

@@ -103,6 +103,25 @@ impl Turns {
     /// A caller has queries waiting.
     pub(super) fn enter(&mut self, caller: Caller) {
         let Caller { number, share } = caller;
+        let (level, mut shares) = (self.level, self.shares);
+        let account = self.account(caller);
+        if account.waits == Waits::Yes {
+            shares -= u64::from(account.share);
+        }
+        account.share = share.max(1);
+        shares += u64::from(account.share);
+        if account.waits == Waits::No {
+            account.waits = Waits::Yes;
+            account.spent = account.spent.max(level);
+            let place = (account.spent, number);
+            self.order.insert(place);
+        }
+        self.shares = shares;
+    }
+
+    /// A caller's account; a new one where it has none.
+    fn account(&mut self, caller: Caller) -> &mut Account {
+        let Caller { number, share } = caller;
         if !self.accounts.contains_key(&number) {
             // Whoever is level begins as if it had never been here; so do all who are away once
             // there are too many of them.
@@ -111,17 +130,20 @@ impl Turns {
             self.accounts
                 .retain(|_, other| other.waits == Waits::Yes || (debts && other.spent > level));
         }
-        let new = Account { share, spent: 0, waits: Waits::No };
-        let account = self.accounts.entry(number).or_insert(new);
-        if account.waits == Waits::Yes {
-            self.shares -= u64::from(account.share);
-        }
-        account.share = share.max(1);
-        self.shares += u64::from(account.share);
-        if account.waits == Waits::No {
-            account.waits = Waits::Yes;
-            account.spent = account.spent.max(self.level);
-            self.order.insert((account.spent, number));
+        let new = Account { share: share.max(1), spent: 0, waits: Waits::No };
+        self.accounts.entry(number).or_insert(new)
+    }
+
+    /// A caller, whether it waits or not, was sent or brought so many bytes that are no query's.
+    pub(super) fn charge_bytes(&mut self, caller: Caller, bytes: u64) {
+        let level = self.level;
+        let account = self.account(caller);
+        let before = account.spent;
+        let cost = Spent::from(bytes) * UNIT / Spent::from(account.share);
+        account.spent = before.max(level) + cost;
+        let after = account.spent;
+        if self.order.remove(&(before, caller.number)) {
+            self.order.insert((after, caller.number));
         }
     }
 

@@ -318,6 +318,12 @@ impl<T> Schedule<T> {
         self.insert(shard, Admitted { route: Route::Processor, ..query });
     }
 
+    /// A caller was sent or brought so many bytes besides its queries and their answers: its next
+    /// turn comes as if engines had scanned as many for it.
+    pub fn charge(&mut self, caller: Caller, bytes: u64) {
+        self.turns.charge_bytes(caller, bytes);
+    }
+
     /// Queries waiting.
     pub fn queued(&self) -> usize {
         self.queued

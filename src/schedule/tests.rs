@@ -664,3 +664,25 @@ fn agrees_with_a_plain_list() {
         assert_eq!(both.schedule.queued_bytes(), both.model.waiting.len() * 100);
     }
 }
+
+#[test]
+fn what_else_a_caller_draws_counts_like_what_is_scanned_for_it() {
+    let start = Instant::now();
+    let first_of = |charged: &[(u64, u64)]| {
+        let (mut schedule, _) = filled(start, &[1, 2]);
+        for &(number, bytes) in charged {
+            schedule.charge(Caller { number, share: 1 }, bytes);
+        }
+        items(&schedule.next(start, up_to(1), any))[0].1[0]
+    };
+    assert_eq!(first_of(&[]), 0);
+    assert_eq!(first_of(&[(0, 1)]), 1, "a byte more");
+    assert_eq!(first_of(&[(0, 10), (1, 11)]), 0);
+    // Also of who has nothing waiting: it is remembered until it comes.
+    let mut schedule = Schedule::new(BOUNDS);
+    let late = start + Duration::from_secs(100);
+    schedule.charge(Caller { number: 0, share: 1 }, 5 * SCAN_BYTES);
+    schedule.admit(start, arrival(0, 1, late, 0)).unwrap();
+    schedule.admit(start, arrival(1, 2, late, 1)).unwrap();
+    assert_eq!(items(&schedule.next(start, up_to(1), any)), [(2, vec![1])]);
+}

@@ -9,11 +9,14 @@ use std::fmt;
 use std::num::NonZeroU32;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use quinn::Connection;
 use rustls::RootCertStore;
-use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, UnixTime};
+use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::ClientCertVerifier;
 use webpki::EndEntityCert;
 
 use super::quota::Quota;
@@ -47,7 +50,8 @@ pub enum Callers {
 /// Front-ends with a certificate from some authorities.
 #[derive(Debug, Clone)]
 pub struct KnownCallers {
-    pub(super) authorities: Arc<RootCertStore>,
+    /// Says whether a certificate is one of their authorities', and valid.
+    pub(super) verifier: Arc<dyn ClientCertVerifier>,
     allowed: Option<AllowList>,
 }
 
@@ -76,7 +80,11 @@ impl KnownCallers {
         if roots.is_empty() {
             return Err(bad("it has none".into()));
         }
-        Ok(Self { authorities: Arc::new(roots), allowed })
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
+            .build()
+            .expect("this is a bug: authorities without a certificate");
+        Ok(Self { verifier, allowed })
     }
 
     /// The same from files.
@@ -94,9 +102,35 @@ impl Callers {
         connection: &Connection,
     ) -> Result<Option<FrontEnd>, NotAllowed> {
         let Self::Known(KnownCallers { allowed, .. }) = self else { return Ok(None) };
-        let chain = connection.peer_identity().and_then(|identity| identity.downcast().ok());
-        let chain: Box<Vec<CertificateDer<'static>>> = chain.unwrap_or_default();
-        recognise(chain.first(), allowed.as_ref()).map(Some)
+        recognise(chain(connection).first(), allowed.as_ref()).map(Some)
+    }
+
+    /// What the other end has shown; nothing where certificates are not asked for.
+    pub(super) fn shown(&self, connection: &Connection) -> Option<Shown> {
+        let Self::Known(KnownCallers { verifier, .. }) = self else { return None };
+        Some(Shown { chain: chain(connection), verifier: verifier.clone() })
+    }
+}
+
+fn chain(connection: &Connection) -> Vec<CertificateDer<'static>> {
+    let chain = connection.peer_identity().and_then(|identity| identity.downcast().ok());
+    chain.map(|chain: Box<Vec<CertificateDer<'static>>>| *chain).unwrap_or_default()
+}
+
+/// The certificates of a connection, to be checked again while it lasts.
+pub(super) struct Shown {
+    chain: Vec<CertificateDer<'static>>,
+    verifier: Arc<dyn ClientCertVerifier>,
+}
+
+impl Shown {
+    /// Whether a new connection with them would be accepted at this time, by the authorities of
+    /// when this one began.
+    pub(super) fn is_valid(&self, now: SystemTime) -> bool {
+        let now = UnixTime::since_unix_epoch(now.duration_since(UNIX_EPOCH).unwrap_or_default());
+        self.chain.split_first().is_some_and(|(certificate, intermediates)| {
+            self.verifier.verify_client_cert(certificate, intermediates, now).is_ok()
+        })
     }
 }
 
@@ -108,7 +142,9 @@ fn recognise(
     let parsed = certificate.and_then(|der| EndEntityCert::try_from(der).ok());
     let names: Vec<String> = parsed.map_or_else(Vec::new, |certificate| {
         let hosts = certificate.valid_dns_names().map(str::to_ascii_lowercase);
-        hosts.chain(certificate.valid_uri_names().map(str::to_owned)).collect()
+        // A URI has a scheme; without one it could be taken for a host.
+        let uris = certificate.valid_uri_names().filter(|name| name.contains(':'));
+        hosts.filter(|name| !name.contains(':')).chain(uris.map(str::to_owned)).collect()
     });
     let known = |name: &String| {
         let all = Allowed { share: 1, quota_mib_per_second: None };
@@ -306,6 +342,23 @@ mod tests {
         assert_eq!(recognise(None, None), Err(NotAllowed(vec![])));
         let garbage = CertificateDer::from(vec![0x30, 0x03, 1]);
         assert_eq!(recognise(Some(&garbage), None), Err(NotAllowed(vec![])));
+    }
+
+    #[test]
+    fn a_uri_is_no_host_name() {
+        let uri = |text: &str| rcgen::SanType::URI(text.try_into().unwrap());
+        let mut params = rcgen::CertificateParams::default();
+        params.subject_alt_names = vec![uri("front-a.example"), uri("spiffe://x/Y")];
+        let made = params.self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap();
+        let listed = |list: Option<&str>| {
+            let list = list.map(|text| AllowList::parse(text).unwrap());
+            recognise(Some(made.der()), list.as_ref()).map(|front_end| front_end.name.to_string())
+        };
+        let found = listed(Some("front-a.example 1"));
+        assert_eq!(found, Err(NotAllowed(vec!["spiffe://x/Y".into()])));
+        for list in [Some("spiffe://x/Y 1"), None] {
+            assert_eq!(listed(list).as_deref(), Ok("spiffe://x/Y"));
+        }
     }
 
     #[test]

@@ -4,22 +4,23 @@
 //! `session` answers it. What goes wrong on a stream ends that stream alone.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use quinn::{
     Connection, ConnectionError, Incoming, ReadError, RecvStream, SendStream, VarInt, WriteError,
 };
-use tokio::sync::OwnedSemaphorePermit;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout, timeout_at};
 
-use super::callers::Place;
+use super::callers::{Place, Shown};
+use super::places::{Activity, ConnectionPlace, Entered, HandshakePlace, Holder};
 use super::quota::Quota;
+use super::room::Held;
 use super::{Service, session};
 use crate::schedule::{Caller, Owner};
 use crate::wire::message::{Reply, ReplyBody};
 use crate::wire::{
     Bytes, FRAME_HEAD_BYTES_MAX, FrameError, FrameHead, RequestKind, StreamCode, encode_frame,
-    request_head,
+    parameters_frame, request_head,
 };
 
 /// Most bytes taken from a stream at once.
@@ -31,7 +32,35 @@ pub(super) struct Asker {
     pub(super) owner: Owner,
     /// Its front-end; where front-ends are not known, the connection is one of its own.
     pub(super) caller: Caller,
-    pub(super) quota: Option<Arc<Quota>>,
+    quota: Option<Arc<Quota>>,
+    /// What it asks keeps its place.
+    pub(super) activity: Arc<Activity>,
+}
+
+impl Asker {
+    /// Pays for so many bytes with its quota and its share of the engines; waits for the quota.
+    ///
+    /// # Errors
+    /// The quota allows it only later than that: after so long.
+    pub(super) async fn pay(&self, bytes: usize, patience: Duration) -> Result<(), Duration> {
+        let until = Instant::now() + patience;
+        while let Err(after) = self.pay_now(bytes) {
+            if Instant::now() + after > until {
+                return Err(after);
+            }
+            sleep(after).await;
+        }
+        self.service.queue.charge(self.caller, bytes as u64);
+        Ok(())
+    }
+
+    /// Pays with its quota alone; what engines do for it the schedule counts itself.
+    ///
+    /// # Errors
+    /// When the quota allows it.
+    pub(super) fn pay_now(&self, bytes: usize) -> Result<(), Duration> {
+        self.quota.as_ref().map_or(Ok(()), |quota| quota.take(bytes))
+    }
 }
 
 impl Drop for Asker {
@@ -60,7 +89,7 @@ pub(super) struct Request {
     pub(super) head: FrameHead<RequestKind>,
     pub(super) body: Bytes,
     /// Gives its bytes back to the server's bound on reading when it is dropped.
-    pub(super) reading: Option<OwnedSemaphorePermit>,
+    pub(super) reading: Held,
 }
 
 /// What reading a stream came to.
@@ -71,12 +100,14 @@ enum Read {
 }
 
 /// Serves one connection until it ends.
-pub(super) async fn serve(
-    service: Arc<Service>,
-    incoming: Incoming,
-    handshake: OwnedSemaphorePermit,
-) {
-    let shaken = timeout(service.bounds.handshake_timeout, incoming).await;
+pub(super) async fn serve(service: Arc<Service>, incoming: Incoming, mut place: HandshakePlace) {
+    let shaken = tokio::select! {
+        shaken = timeout(service.bounds.handshake_timeout, incoming) => shaken,
+        () = place.displaced() => {
+            service.counters.handshakes_displaced.add(1);
+            return;
+        }
+    };
     let connection: Connection = match shaken.unwrap_or(Err(ConnectionError::TimedOut)) {
         Ok(connection) => connection,
         Err(error) => {
@@ -86,13 +117,9 @@ pub(super) async fn serve(
         }
     };
     let Ok(front_end) = admit(&service, &connection) else { return };
-    let Ok(_place) = service.connections.clone().try_acquire_owned() else {
-        service.counters.connections_refused.add(1);
-        let code = VarInt::from_u32(StreamCode::ExcessiveLoad.code());
-        connection.close(code, b"too many connections");
-        return;
-    };
-    drop(handshake);
+    let activity = Activity::new();
+    let Some(_place) = enter(&service, &connection, front_end.as_ref(), &activity) else { return };
+    drop(place);
     service.counters.connections.add(1);
     let number = service.next_number();
     let asker = Arc::new(Asker {
@@ -100,8 +127,16 @@ pub(super) async fn serve(
         owner: Owner(number),
         caller: front_end.as_ref().map_or(Caller { number, share: 1 }, |place| place.caller),
         quota: front_end.as_ref().and_then(|place| place.quota.clone()),
+        activity,
     });
-    while let Some((send, receive)) = next_stream(&connection, &asker).await {
+    let mut watch = Watch::new(&service, &connection);
+    loop {
+        let look_at = match watch.look(&asker) {
+            Ok(look_at) => look_at,
+            Err(ended) => return end(&service, &connection, ended),
+        };
+        let Ok(opened) = timeout_at(look_at.into(), connection.accept_bi()).await else { continue };
+        let Ok((send, receive)) = opened else { return };
         let open = OpenStream::new(service.clone());
         let patience = service.bounds.stream_send_time_max;
         let replies = Replies { send, service: service.clone(), patience };
@@ -109,23 +144,84 @@ pub(super) async fn serve(
     }
 }
 
-/// The next stream that the peer opens. Whoever keeps a connection alive and asks nothing on it has
-/// its place taken by others.
-async fn next_stream(
+/// A place for the connection, or it is closed with the reason.
+fn enter(
+    service: &Service,
     connection: &Connection,
-    asker: &Arc<Asker>,
-) -> Option<(SendStream, RecvStream)> {
-    let limit = asker.service.bounds.idle_timeout;
-    loop {
-        if let Ok(opened) = timeout(limit, connection.accept_bi()).await {
-            return opened.ok();
+    front_end: Option<&Place>,
+    activity: &Arc<Activity>,
+) -> Option<ConnectionPlace> {
+    let holder = match front_end {
+        Some(place) => Holder::FrontEnd(place.caller.number),
+        None => Holder::of(connection.remote_address().ip()),
+    };
+    let (now, handle) = (Instant::now(), Some(connection.clone()));
+    match service.connections.enter(now, holder, activity.clone(), handle) {
+        Entered::Yes(place) => Some(place),
+        Entered::MadeRoom(place) => {
+            service.counters.connections_displaced.add(1);
+            Some(place)
         }
-        // Each stream that is served has the asker too.
-        if Arc::strong_count(asker) == 1 {
-            connection.close(VarInt::from_u32(StreamCode::None.code()), b"idle");
-            return None;
+        Entered::No => {
+            service.counters.connections_refused.add(1);
+            let code = VarInt::from_u32(StreamCode::ExcessiveLoad.code());
+            connection.close(code, b"too many connections");
+            None
         }
     }
+}
+
+/// Why the server ends a connection that is open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ended {
+    /// Its certificate expired, or its authority's did.
+    Certificate,
+    /// It asks nothing.
+    Idle,
+}
+
+/// Looks whether a connection may stay.
+struct Watch {
+    /// The peer's certificate, and when it is checked next.
+    shown: Option<(Shown, Instant)>,
+}
+
+impl Watch {
+    /// Its certificate is checked at once: the handshake may have begun when it was valid.
+    fn new(service: &Service, connection: &Connection) -> Self {
+        Self { shown: service.callers().shown(connection).map(|shown| (shown, Instant::now())) }
+    }
+
+    /// When to look again. Whoever keeps a connection alive, or opens streams, and asks nothing on
+    /// them has its place taken by others.
+    fn look(&mut self, asker: &Asker) -> Result<Instant, Ended> {
+        let (now, bounds) = (Instant::now(), &asker.service.bounds);
+        let idle_at = asker.activity.quiet_since().unwrap_or(now) + bounds.idle_timeout;
+        if idle_at <= now {
+            return Err(Ended::Idle);
+        }
+        let Some((shown, check_at)) = &mut self.shown else { return Ok(idle_at) };
+        if *check_at <= now {
+            if !shown.is_valid(SystemTime::now()) {
+                return Err(Ended::Certificate);
+            }
+            *check_at = now + bounds.certificate_check_time;
+        }
+        Ok(idle_at.min(*check_at))
+    }
+}
+
+fn end(service: &Service, connection: &Connection, ended: Ended) {
+    let (counter, code, reason) = match ended {
+        Ended::Certificate => (
+            &service.counters.certificates_expired,
+            StreamCode::NotAllowed,
+            "the certificate is not valid any more",
+        ),
+        Ended::Idle => (&service.counters.connections_idle, StreamCode::None, "idle"),
+    };
+    counter.add(1);
+    connection.close(VarInt::from_u32(code.code()), reason.as_bytes());
 }
 
 /// A place for the connection among its front-end's, or it is closed with the reason.
@@ -172,8 +268,14 @@ async fn serve_stream(
     mut receive: RecvStream,
 ) {
     let service = &open.0;
+    let Some(_place) = service.open.take(asker.caller, 1) else {
+        stop(&mut receive, StreamCode::ExcessiveLoad);
+        replies.reset(StreamCode::ExcessiveLoad);
+        service.counters.streams_reset.add(StreamCode::ExcessiveLoad);
+        return;
+    };
     let limit = service.bounds.stream_read_timeout;
-    let read = timeout(limit, read_request(service, &mut receive)).await;
+    let read = timeout(limit, read_request(service, asker.caller, &mut receive)).await;
     let ended = match read.unwrap_or(Err(StreamEnd::Reset(StreamCode::Timeout))) {
         Ok(Read::Whole(request)) => session::answer(service, &asker, request, &mut replies).await,
         Ok(Read::NoRoom(kind)) => {
@@ -207,7 +309,11 @@ fn stop(receive: &mut RecvStream, code: StreamCode) {
 
 /// Reads one frame and the end of the stream. Its bytes are kept only as they arrive, and only
 /// once its head was found to be within bounds.
-async fn read_request(service: &Service, receive: &mut RecvStream) -> Result<Read, StreamEnd> {
+async fn read_request(
+    service: &Service,
+    caller: Caller,
+    receive: &mut RecvStream,
+) -> Result<Read, StreamEnd> {
     let mut held: Vec<u8> = Vec::new();
     let head = loop {
         if let Some(head) = request_head(&held, &service.shape)? {
@@ -219,17 +325,15 @@ async fn read_request(service: &Service, receive: &mut RecvStream) -> Result<Rea
             None => return Err(StreamEnd::Reset(StreamCode::Protocol)), // cut off
         }
     };
-    let mut reading: Option<OwnedSemaphorePermit> = None;
+    let reading = service.reading.take(caller, 0);
+    let mut reading = reading.expect("this is a bug: no room for nothing");
     // One byte more than the frame has: to see its end, and that nothing follows it.
     while let Some(bytes) = read_chunk(service, receive, CHUNK_BYTES_MAX).await? {
         if held.len() + bytes.len() > head.frame_bytes {
             return Err(StreamEnd::Reset(StreamCode::Protocol));
         }
-        let taken = service.reading.clone().try_acquire_many_owned(bytes.len() as u32);
-        match (taken, &mut reading) {
-            (Ok(more), Some(reading)) => reading.merge(more),
-            (Ok(first), None) => reading = Some(first),
-            (Err(_), _) => return Ok(Read::NoRoom(head.kind)),
+        if !reading.grow(bytes.len()) {
+            return Ok(Read::NoRoom(head.kind));
         }
         held.extend_from_slice(&bytes);
     }
@@ -265,11 +369,16 @@ impl Replies {
     /// Sends one reply; a peer that does not read is given up after the write time-out, one that
     /// reads slowly when its replies have waited for it too long in sum.
     pub(super) async fn send(&mut self, body: ReplyBody) -> Result<(), StreamEnd> {
-        let frame = Bytes::from(encode_frame(&Reply::from(body)));
-        let (counters, bytes) = (&self.service.counters, frame.len() as u64);
+        let mut frame = match body {
+            // Most of it is the same for all, and not copied.
+            ReplyBody::Parameters(reply) => parameters_frame(reply),
+            body => vec![Bytes::from(encode_frame(&Reply::from(body)))],
+        };
+        let counters = &self.service.counters;
+        let bytes = frame.iter().map(|piece| piece.len() as u64).sum();
         let limit = self.service.bounds.stream_write_timeout.min(self.patience);
         let begun = Instant::now();
-        let written = timeout(limit, self.send.write_chunk(frame)).await;
+        let written = timeout(limit, self.send.write_all_chunks(&mut frame)).await;
         let taken = begun.elapsed();
         self.patience = self.patience.saturating_sub(taken);
         match written {
@@ -284,6 +393,15 @@ impl Replies {
             Ok(Err(_)) => Err(StreamEnd::Reset(StreamCode::Internal)),
             Err(_) => Err(StreamEnd::Reset(StreamCode::Timeout)),
         }
+    }
+
+    /// Room for a reply of so many bytes, until it is sent; none where others do not read theirs.
+    pub(super) async fn room(&mut self, caller: Caller, bytes: usize) -> Option<Held> {
+        let limit = self.service.bounds.stream_write_timeout.min(self.patience);
+        let begun = Instant::now();
+        let held = self.service.answers.wait(caller, bytes, limit).await;
+        self.patience = self.patience.saturating_sub(begun.elapsed());
+        held
     }
 
     /// Ready when the peer does not want the replies any more, or is gone.

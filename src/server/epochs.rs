@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use crate::limits;
 use crate::shard::{Database, Shard};
+use crate::wire::Bytes;
 use crate::worker::{Content, Shards};
 
 /// The shard that a query or a hint request is for.
@@ -30,6 +31,26 @@ pub(super) enum Absent {
     Shard,
     /// It was taken out.
     Condemned,
+}
+
+/// What every client of an epoch is sent. The buffers are shared by all replies that carry them.
+#[derive(Clone)]
+pub(super) struct Published {
+    pub(super) parameters: Bytes,
+    pub(super) signature: Bytes,
+    pub(super) operator_key: Bytes,
+    pub(super) hint_digests: Bytes,
+}
+
+impl Published {
+    fn of(database: &Database) -> Self {
+        Self {
+            parameters: Bytes::copy_from_slice(database.parameters_bytes()),
+            signature: Bytes::copy_from_slice(database.signature()),
+            operator_key: Bytes::copy_from_slice(database.operator_key()),
+            hint_digests: Bytes::copy_from_slice(database.hint_digests()),
+        }
+    }
 }
 
 /// The databases that are served.
@@ -51,13 +72,15 @@ struct State {
 
 struct Served {
     database: Arc<Database>,
+    published: Published,
     /// By shard.
     slots: Vec<u32>,
 }
 
 impl Epochs {
     pub(super) fn new(database: Arc<Database>, keep: Duration) -> Self {
-        let newest = Served { database, slots: Vec::new() };
+        let published = Published::of(&database);
+        let newest = Served { database, published, slots: Vec::new() };
         let (before, slots) = (VecDeque::new(), HashMap::new());
         let mut state = State { newest, before, slots, next_slot: 0, stale: false };
         let database = state.newest.database.clone();
@@ -68,6 +91,11 @@ impl Epochs {
     /// The newest one.
     pub(super) fn database(&self) -> Arc<Database> {
         self.read().newest.database.clone()
+    }
+
+    /// What its clients are sent.
+    pub(super) fn published(&self) -> Published {
+        self.read().newest.published.clone()
     }
 
     /// Its epoch.
@@ -89,9 +117,11 @@ impl Epochs {
     /// From now on this one is served, and the one before for its time. Of one epoch there is one:
     /// when it comes again, with shards that were condemned, it takes its own place.
     pub(super) fn swap(&self, now: Instant, database: Arc<Database>) {
+        let published = Published::of(&database);
         let mut state = self.write();
         let slots = state.slots_for(&database);
-        let before = std::mem::replace(&mut state.newest, Served { database, slots });
+        let next = Served { database, published, slots };
+        let before = std::mem::replace(&mut state.newest, next);
         let mut gone = Vec::new();
         if before.database.epoch() == state.newest.database.epoch() {
             gone.push(before);

@@ -15,7 +15,7 @@ use crate::schedule::ScheduleBounds;
 /// Memory a server's bounds add up to, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MemoryBudget {
-    /// What connections may have on the way, in both directions.
+    /// What connections may have on the way, in both directions; handshakes, streams.
     pub connections: u64,
     /// Requests being read.
     pub requests: u64,
@@ -23,7 +23,7 @@ pub struct MemoryBudget {
     pub bundles: u64,
     /// Queries that wait, each with its bundle.
     pub queries: u64,
-    /// Answers that are computed or not yet sent.
+    /// Answers that are computed, and replies of every kind that are not yet sent.
     pub answers: u64,
 }
 
@@ -76,10 +76,13 @@ pub(super) struct Windows {
 }
 
 impl Windows {
-    pub(super) fn new(shape: &Shape) -> Self {
+    /// For databases of this shape; with less memory so large a part of what is above the least.
+    pub(super) fn new(shape: &Shape, part: f64) -> Self {
         let bytes = |queries: usize, each: usize| {
             let wanted = u32::try_from(queries * each).unwrap_or(u32::MAX);
-            wanted.clamp(limits::WINDOW_BYTES_MIN, limits::WINDOW_BYTES_MAX)
+            let wanted = wanted.clamp(limits::WINDOW_BYTES_MIN, limits::WINDOW_BYTES_MAX);
+            let least = limits::WINDOW_BYTES_LEAST;
+            least + (f64::from(wanted - least) * part) as u32
         };
         let answer_bytes = shape.packs() * shape.response_bytes();
         Self {
@@ -93,11 +96,15 @@ impl Windows {
 impl ServerBounds {
     /// What they add up to for databases of this shape.
     pub fn memory(&self, shape: &Shape) -> MemoryBudget {
-        let Windows { receive, send, .. } = Windows::new(shape);
+        let Windows { receive, send, .. } = Windows::new(shape, self.windows_part);
         let one_connection = u64::from(receive) + u64::from(send) + limits::CONNECTION_STATE_BYTES;
+        // Of handshakes that ended, QUIC remembers some for seconds.
+        let handshakes = (self.handshakes_max + limits::CLOSING_MAX) as u64;
         MemoryBudget {
             connections: self.connections_max as u64 * one_connection
-                + self.handshakes_max as u64 * limits::CONNECTION_STATE_BYTES,
+                + handshakes * limits::HANDSHAKE_STATE_BYTES
+                + self.streams_max as u64 * limits::STREAM_STATE_BYTES
+                + limits::INCOMING_BYTES_MAX,
             requests: self.read_bytes_max as u64,
             // Three bytes as received are a word of four.
             bundles: self.bundle_cache_bytes as u64 / 3 * 4,
@@ -106,38 +113,71 @@ impl ServerBounds {
         }
     }
 
+    /// The least that serves databases of this shape. As many may come as ever: less memory makes
+    /// what each may have on the way smaller, it takes no places.
+    fn least(shape: &Shape) -> Self {
+        let full = Self::default();
+        let queries = limits::QUERIES_PER_BATCH_MAX as usize;
+        let frame = queries * (shape.query_bytes() + limits::FRAME_OVERHEAD_BYTES);
+        let answers =
+            queries * (shape.packs() * shape.response_bytes() + limits::BATCH_QUERY_STATE_BYTES);
+        let bundles = limits::BUNDLES_PER_CONNECTION as usize * shape.bundle_bytes();
+        Self {
+            windows_part: 0.0,
+            streams_max: limits::STREAMS_LEAST,
+            // One caller has half: enough for a full batch.
+            read_bytes_max: (2 * frame).min(full.read_bytes_max),
+            bundle_cache_bytes: bundles.min(full.bundle_cache_bytes),
+            answer_bytes_max: (2 * answers).min(full.answer_bytes_max),
+            schedule: ScheduleBounds {
+                queued_bytes_max: (2 * frame).min(full.schedule.queued_bytes_max),
+                ..full.schedule
+            },
+            ..full
+        }
+    }
+
     /// The defaults, or so much less of each that all fit `bytes` together.
     ///
     /// # Errors
-    /// One full request would not fit, or too few connections: the fewest bytes that are enough.
+    /// One full request would not fit: the fewest bytes that are enough.
     pub fn within(bytes: u64, shape: &Shape) -> Result<Self, u64> {
-        let full = Self::default();
-        let total = full.memory(shape).total();
-        let part =
-            |all: usize, bytes: u64| (all as u128 * u128::from(bytes) / u128::from(total)) as usize;
-        let fitted = |bytes: u64| Self {
-            connections_max: part(full.connections_max, bytes),
-            handshakes_max: part(full.handshakes_max, bytes),
-            connections_per_front_end_max: part(full.connections_per_front_end_max, bytes).max(1),
-            read_bytes_max: part(full.read_bytes_max, bytes),
-            bundle_cache_bytes: part(full.bundle_cache_bytes, bytes),
-            answer_bytes_max: part(full.answer_bytes_max, bytes),
-            schedule: ScheduleBounds {
-                queued_bytes_max: part(full.schedule.queued_bytes_max, bytes),
-                ..full.schedule
-            },
-            ..full.clone()
-        };
-        if bytes >= total {
+        let (full, least) = (Self::default(), Self::least(shape));
+        let (all, few) = (full.memory(shape).total(), least.memory(shape).total());
+        if bytes >= all {
             return Ok(full);
         }
-        let frame = limits::QUERIES_PER_BATCH_MAX as usize
-            * (shape.query_bytes() + limits::FRAME_OVERHEAD_BYTES);
-        // What has to hold one full batch, of the queue half; and a sixteenth of the connections.
-        let most = |all: usize| total.saturating_mul(frame as u64).div_ceil(all as u64);
-        let least =
-            most(full.read_bytes_max).max(most(full.schedule.queued_bytes_max / 2)).max(total / 16);
-        if bytes < least { Err(least) } else { Ok(fitted(bytes)) }
+        if bytes < few {
+            return Err(few);
+        }
+        let part = (bytes - few) as f64 / (all - few) as f64;
+        let between = |few: usize, all: usize| few + ((all - few) as f64 * part) as usize;
+        Ok(Self {
+            windows_part: part,
+            streams_max: between(least.streams_max, full.streams_max),
+            read_bytes_max: between(least.read_bytes_max, full.read_bytes_max),
+            bundle_cache_bytes: between(least.bundle_cache_bytes, full.bundle_cache_bytes),
+            answer_bytes_max: between(least.answer_bytes_max, full.answer_bytes_max),
+            schedule: ScheduleBounds {
+                queued_bytes_max: between(
+                    least.schedule.queued_bytes_max,
+                    full.schedule.queued_bytes_max,
+                ),
+                ..full.schedule
+            },
+            ..full
+        })
+    }
+}
+
+/// Gives the system back what the allocator keeps of memory that was freed: after a crowd it would
+/// keep all that the crowd took.
+pub(super) fn give_back() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    // SAFETY: it takes a number and looks at nothing but the allocator's own free memory, under
+    // the allocator's own locks; every thread may call it at any time.
+    unsafe {
+        libc::malloc_trim(0);
     }
 }
 
@@ -198,6 +238,13 @@ mod tests {
                 let memory = bounds.memory(&shape);
                 assert!(memory.total() <= bytes.min(full), "{bytes}: {memory}");
                 assert!(memory.total() >= bytes.min(full) / 100 * 98, "{bytes}: {memory}");
+                // Places are what others could be kept out of: there are always as many.
+                let all = ServerBounds::default();
+                let places = |bounds: &ServerBounds| {
+                    let per_front_end = bounds.connections_per_front_end_max;
+                    [bounds.connections_max, bounds.handshakes_max, per_front_end]
+                };
+                assert_eq!(places(&bounds), places(&all));
                 let frame = limits::QUERIES_PER_BATCH_MAX as usize * shape.query_bytes();
                 assert!(bounds.read_bytes_max >= frame && bounds.connections_max > 0);
                 assert!(bounds.schedule.queued_bytes_max / 2 >= frame);
@@ -206,14 +253,24 @@ mod tests {
     }
 
     #[test]
+    fn little_memory_is_enough_for_a_shard_of_a_million() {
+        let standard = shapes()[1];
+        let least = ServerBounds::within(0, &standard).unwrap_err();
+        assert!(least <= 512 << 20, "{} MiB", least >> 20);
+    }
+
+    #[test]
     fn windows_hold_some_queries_and_stay_small() {
-        let [small, standard, large] = shapes().map(|shape| Windows::new(&shape));
+        let [small, standard, large] = shapes().map(|shape| Windows::new(&shape, 1.0));
         assert_eq!(small.stream, limits::WINDOW_BYTES_MIN);
         assert_eq!(standard.stream as usize, limits::WINDOW_QUERIES * 17_280 * 3);
         assert_eq!(standard.receive, 2 * standard.stream);
         assert!(
             large.send <= limits::WINDOW_BYTES_MAX && large.receive <= limits::WINDOW_BYTES_MAX
         );
+        let least = Windows::new(&shapes()[1], 0.0);
+        let bytes = limits::WINDOW_BYTES_LEAST;
+        assert_eq!(least, Windows { stream: bytes, receive: bytes, send: bytes });
     }
 
     #[test]

@@ -17,9 +17,11 @@ mod connection;
 mod epochs;
 mod memory;
 mod now;
+mod places;
 mod quota;
 mod reload;
 mod reset;
+mod room;
 mod scrub;
 mod session;
 mod socket;
@@ -32,8 +34,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant, SystemTime};
 
 use quinn::{Endpoint, Incoming, TokioRuntime, VarInt};
-use tokio::sync::{Semaphore, watch};
-use tokio::time::timeout;
+use tokio::sync::watch;
+use tokio::time::{interval, timeout};
 
 pub use crate::metrics::{ByCode, ByStatus, Counters};
 pub use crate::worker::{Counter, WorkCounters};
@@ -49,6 +51,8 @@ use self::bundles::{Bundles, MadeRoom};
 use self::callers::Connected;
 use self::epochs::Epochs;
 use self::memory::Windows;
+use self::places::{Connections, Handshakes};
+use self::room::Room;
 use self::scrub::{Scrubbed, Scrubber};
 use crate::engine::Engine;
 use crate::limits;
@@ -67,15 +71,20 @@ pub struct ServerBounds {
     pub connections_max: usize,
     /// Most handshakes at once.
     pub handshakes_max: usize,
-    /// Most connections of one known front-end at once.
+    /// Most connections of one known front-end at once, or of one network where none is known.
     pub connections_per_front_end_max: usize,
+    /// Most request streams at once, all connections together.
+    pub streams_max: usize,
+    /// How much of the windows that a shape asks for a connection has: 0 the least, 1 all.
+    pub windows_part: f64,
     /// Bytes of requests being read, all connections together.
     pub read_bytes_max: usize,
     /// Bytes of key bundles kept, as received.
     pub bundle_cache_bytes: usize,
     /// What waits for an engine.
     pub schedule: ScheduleBounds,
-    /// Bytes of answers, from when their queries are taken in until they are sent.
+    /// Bytes of answers, from when their queries are taken in until they are sent, and of other
+    /// replies that wait to be sent.
     pub answer_bytes_max: usize,
     /// How long a request may take to arrive.
     pub stream_read_timeout: Duration,
@@ -85,6 +94,8 @@ pub struct ServerBounds {
     pub stream_send_time_max: Duration,
     /// How long a handshake may take.
     pub handshake_timeout: Duration,
+    /// How often the certificates of open connections are checked again.
+    pub certificate_check_time: Duration,
     /// How long a connection may be silent.
     pub idle_timeout: Duration,
     /// How long shutdown waits for what is in flight.
@@ -104,6 +115,8 @@ impl Default for ServerBounds {
             connections_max: limits::CONNECTIONS_MAX,
             handshakes_max: limits::HANDSHAKES_MAX,
             connections_per_front_end_max: limits::CONNECTIONS_PER_FRONT_END_MAX,
+            streams_max: limits::STREAMS_MAX,
+            windows_part: 1.0,
             read_bytes_max: limits::READ_BYTES_MAX,
             bundle_cache_bytes: limits::BUNDLE_CACHE_BYTES,
             schedule: ScheduleBounds::default(),
@@ -112,6 +125,7 @@ impl Default for ServerBounds {
             stream_write_timeout: limits::STREAM_WRITE_TIMEOUT,
             stream_send_time_max: limits::STREAM_SEND_TIME_MAX,
             handshake_timeout: limits::HANDSHAKE_TIMEOUT,
+            certificate_check_time: limits::CERTIFICATE_CHECK_TIME,
             idle_timeout: limits::IDLE_TIMEOUT,
             drain_timeout: limits::DRAIN_TIMEOUT,
             prove_every: None,
@@ -167,6 +181,8 @@ pub enum ServerError {
 /// A server that listens. It answers once [`Server::run`] runs.
 pub struct Server {
     endpoint: Endpoint,
+    /// As it was at first.
+    config: quinn::ServerConfig,
     address: SocketAddr,
     workers: Workers,
     scrubber: Scrubber,
@@ -192,8 +208,10 @@ impl Server {
             );
         }
         let own = reset::endpoint(identity.secret(), address);
-        let config = identity.quic(&callers, &bounds, Windows::new(database.shape()))?;
-        let endpoint = Endpoint::new(own, Some(config), socket, Arc::new(TokioRuntime));
+        let windows = Windows::new(database.shape(), bounds.windows_part);
+        let config = identity.quic(&callers, &bounds, windows)?;
+        let with = Some(config.clone());
+        let endpoint = Endpoint::new(own, with, socket, Arc::new(TokioRuntime));
         let endpoint = endpoint.map_err(refused)?;
         let epochs = Arc::new(Epochs::new(database, bounds.old_epoch_time));
         let (shards, every) = (epochs.clone(), bounds.prove_every);
@@ -202,7 +220,7 @@ impl Server {
         let service = Arc::new(Service::new(epochs, workers.queue(), callers, bounds));
         service.certificate_expires(expires);
         let scrubber = Scrubber::start(&service).map_err(ServerError::Thread)?;
-        Ok(Self { endpoint, address, workers, scrubber, service })
+        Ok(Self { endpoint, config, address, workers, scrubber, service })
     }
 
     /// Where it listens.
@@ -217,7 +235,8 @@ impl Server {
 
     /// The way to change certificates and callers while it serves.
     pub fn doorkeeper(&self) -> Doorkeeper {
-        Doorkeeper { endpoint: self.endpoint.clone(), service: self.service.clone() }
+        let (endpoint, config) = (self.endpoint.clone(), self.config.clone());
+        Doorkeeper { endpoint, config, service: self.service.clone() }
     }
 
     /// The way to change the database while it serves.
@@ -234,6 +253,7 @@ impl Server {
     /// time-out, and leaves.
     pub async fn run(self, shutdown: impl Future<Output = ()>) {
         tokio::pin!(shutdown);
+        let giving_back = tokio::spawn(give_back_memory(self.service.clone()));
         loop {
             let incoming = tokio::select! {
                 () = &mut shutdown => break,
@@ -244,28 +264,33 @@ impl Server {
                 None => break,
             }
         }
+        giving_back.abort();
         self.drain().await;
     }
 
-    /// While more than half of the places are taken, a peer first shows that its address is its
-    /// own: who forges addresses cannot take the rest. Handshakes have places of their own, so that
-    /// those who never end one take none from those who may call.
+    /// A peer first shows that its address is its own, with a token that it gets there. Until then
+    /// it costs no memory, and is sent less than it sent: RFC 9000, section 8.1, allows three times
+    /// as much, which the first packets of a handshake and their repetitions exceed. Handshakes
+    /// have places of their own, so that those who never end one take none from those who may call.
     fn accept(&self, incoming: Incoming) {
-        let Service { connections, handshakes, bounds, .. } = &*self.service;
-        let crowded = connections.available_permits() <= bounds.connections_max / 2
-            || handshakes.available_permits() <= bounds.handshakes_max / 2;
-        if crowded && incoming.may_retry() {
-            self.service.counters.addresses_asked.add(1);
+        let Service { connections, handshakes, bounds, counters, .. } = &*self.service;
+        if incoming.may_retry() {
+            counters.addresses_asked.add(1);
             // Fails only where no retry may be sent, which was just asked.
             let _ = incoming.retry();
             return;
         }
-        match handshakes.clone().try_acquire_owned() {
-            Ok(permit) if connections.available_permits() > 0 => {
-                tokio::spawn(connection::serve(self.service.clone(), incoming, permit));
-            }
-            _ => self.refuse(incoming),
+        if !connections.may_enter(Instant::now()) {
+            return self.refuse(incoming);
         }
+        let remembered = bounds.connections_max + bounds.handshakes_max + limits::CLOSING_MAX;
+        if self.endpoint.open_connections() >= remembered {
+            // It comes again by itself, when QUIC has forgotten some of those that were given up.
+            counters.handshakes_ignored.add(1);
+            return incoming.ignore();
+        }
+        let place = handshakes.enter(incoming.remote_address().ip());
+        tokio::spawn(connection::serve(self.service.clone(), incoming, place));
     }
 
     fn refuse(&self, incoming: Incoming) {
@@ -302,9 +327,34 @@ impl Server {
     }
 }
 
+/// Has the allocator give back what a crowd has left.
+async fn give_back_memory(service: Arc<Service>) {
+    let mut pace = interval(limits::GIVE_BACK_TIME);
+    let mut ended_before = 0;
+    loop {
+        pace.tick().await;
+        let rooms = [&service.reading, &service.answers];
+        let peak: usize = rooms.iter().map(|room| room.peak()).sum();
+        let taken: usize = rooms.iter().map(|room| room.taken()).sum();
+        let Service { counters, connections, .. } = &*service;
+        let begun = [&counters.connections, &counters.handshakes_failed];
+        let begun: u64 = begun.map(|counter| counter.get()).iter().sum();
+        let ended = (begun + counters.handshakes_displaced.get())
+            .saturating_sub(connections.count() as u64);
+        let windows = ended.saturating_sub(ended_before) * limits::CONNECTION_STATE_BYTES;
+        if peak.saturating_sub(taken) as u64 + windows >= limits::GIVE_BACK_BYTES as u64 {
+            ended_before = ended;
+            // It looks at all free memory, some milliseconds a gigabyte.
+            let _ = tokio::task::spawn_blocking(memory::give_back).await;
+        }
+    }
+}
+
 /// Changes who the server is and who may call, for connections to come.
 pub struct Doorkeeper {
     endpoint: Endpoint,
+    /// As it was at first: with its key, tokens that peers have just been given stay good.
+    config: quinn::ServerConfig,
     service: Arc<Service>,
 }
 
@@ -315,8 +365,9 @@ impl Doorkeeper {
     /// What is given cannot be used; everything stays as it was.
     pub fn change(&self, identity: Identity, callers: Callers) -> Result<(), ServerError> {
         let expires = identity.validity().map(|validity| validity.not_after);
-        let windows = Windows::new(&self.service.shape);
-        let config = identity.quic(&callers, &self.service.bounds, windows)?;
+        let windows = Windows::new(&self.service.shape, self.service.bounds.windows_part);
+        let mut config = self.config.clone();
+        config.crypto = identity.quic(&callers, &self.service.bounds, windows)?.crypto;
         *self.service.callers.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(callers);
         self.endpoint.set_server_config(Some(config));
         self.service.certificate_expires(expires);
@@ -343,14 +394,16 @@ struct Service {
     draining: AtomicBool,
     callers: RwLock<Arc<Callers>>,
     connected: Arc<Connected>,
-    /// Free places for connections.
-    connections: Arc<Semaphore>,
-    /// Free places for handshakes.
-    handshakes: Arc<Semaphore>,
-    /// Free bytes for requests being read.
-    reading: Arc<Semaphore>,
-    /// Free bytes for answers.
-    answers: Arc<Semaphore>,
+    /// Places for connections.
+    connections: Arc<Connections>,
+    /// Places for handshakes.
+    handshakes: Arc<Handshakes>,
+    /// Room for streams, one each.
+    open: Arc<Room>,
+    /// Room for requests being read.
+    reading: Arc<Room>,
+    /// Room for answers, and for other replies that wait to be sent.
+    answers: Arc<Room>,
     /// Streams open now.
     streams: watch::Sender<usize>,
     numbers: AtomicU64,
@@ -377,10 +430,14 @@ impl Service {
             draining: AtomicBool::new(false),
             callers: RwLock::new(Arc::new(callers)),
             connected: Arc::default(),
-            connections: Arc::new(Semaphore::new(bounds.connections_max)),
-            handshakes: Arc::new(Semaphore::new(bounds.handshakes_max)),
-            reading: Arc::new(Semaphore::new(bounds.read_bytes_max)),
-            answers: Arc::new(Semaphore::new(bounds.answer_bytes_max)),
+            connections: Connections::new(
+                bounds.connections_max,
+                bounds.connections_per_front_end_max,
+            ),
+            handshakes: Handshakes::new(bounds.handshakes_max),
+            open: Room::new(bounds.streams_max),
+            reading: Room::new(bounds.read_bytes_max),
+            answers: Room::new(bounds.answer_bytes_max),
             streams: watch::Sender::new(0),
             numbers: AtomicU64::new(0),
             certificate_expires: Mutex::default(),

@@ -57,7 +57,7 @@ impl Service {
 
     /// Connections that are served.
     pub(super) fn connected(&self) -> usize {
-        self.bounds.connections_max.saturating_sub(self.connections.available_permits())
+        self.connections.count()
     }
 
     /// When the served certificate expires, in seconds since 1970; none where it does not say.

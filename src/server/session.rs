@@ -6,12 +6,12 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
 use super::Service;
 use super::connection::{Asker, Replies, Request, StreamEnd};
 use super::epochs::{Absent, Found};
+use super::room::Held;
 use crate::engine::{Answer, EncryptedQuery};
 use crate::limits;
 use crate::schedule::{Arrival, Full, Ticket};
@@ -35,11 +35,11 @@ pub(super) async fn answer(
 ) -> Result<(), StreamEnd> {
     match request.head.kind {
         RequestKind::Parameters => {
-            let reply = parameters(service, asker, request.body);
+            let reply = parameters(service, asker, request).await;
             replies.send(ReplyBody::Parameters(reply)).await
         }
         RequestKind::Batch => batch(service, asker, request, replies).await,
-        RequestKind::Hints => hints(service, request.body, replies).await,
+        RequestKind::Hints => hints(service, asker, request, replies).await,
     }
 }
 
@@ -79,14 +79,14 @@ fn parameters_reply(nonce: String, status: Status) -> PirParameterResponse {
     }
 }
 
-fn parameters(service: &Service, asker: &Asker, body: Bytes) -> PirParameterResponse {
-    let reply = decide_parameters(service, asker, body);
+async fn parameters(service: &Service, asker: &Asker, request: Request) -> PirParameterResponse {
+    let reply = decide_parameters(service, asker, request.body).await;
     let status = Status::try_from(reply.response_status);
     service.counters.parameters.add(status.expect("this is a bug: a status of our own"));
     reply
 }
 
-fn decide_parameters(service: &Service, asker: &Asker, body: Bytes) -> PirParameterResponse {
+async fn decide_parameters(service: &Service, asker: &Asker, body: Bytes) -> PirParameterResponse {
     let request = match decode_parameters(body, &service.shape) {
         Ok(request) => request,
         Err((nonce, malformed)) => {
@@ -94,20 +94,30 @@ fn decide_parameters(service: &Service, asker: &Asker, body: Bytes) -> PirParame
             return PirParameterResponse { detail, ..parameters_reply(nonce, Status::Malformed) };
         }
     };
+    let _answering = asker.activity.asked();
     if service.draining() {
         return parameters_reply(request.nonce, Status::Draining);
     }
     if request.pir_scheme != PIR_SCHEME_SOTTO_2 {
         return parameters_reply(request.nonce, Status::SchemeSuggested);
     }
-    let database = service.epochs.database();
+    let published = service.epochs.published();
+    let digests =
+        if request.want_hint_digests { published.hint_digests.clone() } else { Bytes::new() };
+    let brought_or_sent = match &request.bundle {
+        Some(_) => service.shape.bundle_bytes(),
+        None => published.parameters.len(),
+    };
+    if let Err(after) = asker.pay(brought_or_sent + digests.len(), limits::QUOTA_WAIT_MAX).await {
+        let retry_after_ms = after.as_millis() as u32;
+        let refused = parameters_reply(request.nonce, Status::Quota);
+        return PirParameterResponse { retry_after_ms, ..refused };
+    }
     let mut reply = PirParameterResponse {
         limits: Some(limits_message()),
+        hint_digests: digests,
         ..parameters_reply(request.nonce, Status::SchemeMatched)
     };
-    if request.want_hint_digests {
-        reply.hint_digests = Bytes::copy_from_slice(database.hint_digests());
-    }
     match request.bundle {
         // Whoever brings a bundle made it from the parameters: they are not sent again.
         Some((uid, bundle)) => {
@@ -115,9 +125,9 @@ fn decide_parameters(service: &Service, asker: &Asker, body: Bytes) -> PirParame
             reply.uid = uid.to_string();
         }
         None => {
-            reply.parameters = Bytes::copy_from_slice(database.parameters_bytes());
-            reply.signature = Bytes::copy_from_slice(database.signature());
-            reply.operator_key = Bytes::copy_from_slice(database.operator_key());
+            reply.parameters = published.parameters;
+            reply.signature = published.signature;
+            reply.operator_key = published.operator_key;
         }
     }
     reply
@@ -143,7 +153,7 @@ struct Pending {
     /// When its request was read.
     since: Instant,
     /// Gives the answer's bytes back to the server's bound once it is sent.
-    _place: OwnedSemaphorePermit,
+    _place: Held,
 }
 
 /// The queries of a stream that are in the queue; those left when the stream ends are taken out.
@@ -180,6 +190,12 @@ async fn batch(
             let whole = whole_batch_reply(service, Status::Malformed);
             return replies.send(ReplyBody::Answer(PirResponse { detail, ..whole })).await;
         }
+    };
+    let _answering = asker.activity.asked();
+    let state_bytes =
+        (batch.requests.len() + batch.malformed.len()) * limits::BATCH_QUERY_STATE_BYTES;
+    let Some(_state) = service.answers.take(asker.caller, state_bytes) else {
+        return no_room(service, RequestKind::Batch, replies).await;
     };
     let (outcomes, mut computed) = unbounded_channel();
     let queue = service.queue.clone();
@@ -256,12 +272,13 @@ fn admit(
     let wait = |status, wait: Duration| {
         Box::new(PirResponse { retry_after_ms: wait.as_millis() as u32, ..*refuse(status) })
     };
-    if let Some(Err(after)) = asker.quota.as_ref().map(|quota| quota.take()) {
+    let shape = &service.shape;
+    let hint_bytes = if query.want_hint { shape.packs() * shape.hint_bytes() } else { 0 };
+    if let Err(after) = asker.pay_now(service.scan_bytes() + hint_bytes) {
         return Err(wait(Status::Quota, after));
     }
-    let shape = &service.shape;
-    let answer_bytes = (shape.packs() * shape.response_bytes()) as u32;
-    let Ok(place) = service.answers.clone().try_acquire_many_owned(answer_bytes) else {
+    let answer_bytes = shape.packs() * shape.response_bytes() + hint_bytes;
+    let Some(place) = service.answers.take(asker.caller, answer_bytes) else {
         service.counters.refused_no_answer_room.add(1);
         return Err(wait(Status::Overloaded, limits::RETRY_AFTER_MAX));
     };
@@ -279,6 +296,9 @@ fn admit(
     match service.queue.admit(now, arrival) {
         Ok(ticket) => {
             service.counters.queries_admitted.add(1);
+            if hint_bytes > 0 {
+                service.queue.charge(asker.caller, hint_bytes as u64);
+            }
             let ValidQuery { nonce, uid, epoch, want_hint, .. } = query;
             let since = now;
             let pending = Pending { nonce, uid, epoch, shard, want_hint, since, _place: place };
@@ -368,7 +388,14 @@ fn hint_reply(service: &Service, shard: u32, status: Status) -> Hint {
     Hint { shard, epoch, response_status: status.code(), ..Default::default() }
 }
 
-async fn hints(service: &Service, body: Bytes, replies: &mut Replies) -> Result<(), StreamEnd> {
+async fn hints(
+    service: &Service,
+    asker: &Asker,
+    request: Request,
+    replies: &mut Replies,
+) -> Result<(), StreamEnd> {
+    // Its shards are remembered until the last is sent: their bytes stay counted.
+    let Request { body, reading: _reading, .. } = request;
     let request = match decode_hints(body) {
         Ok(request) => request,
         Err(malformed) => {
@@ -377,31 +404,50 @@ async fn hints(service: &Service, body: Bytes, replies: &mut Replies) -> Result<
             return replies.send(ReplyBody::Hint(reply)).await;
         }
     };
+    let _answering = asker.activity.asked();
+    let mut patience = limits::QUOTA_WAIT_MAX;
     for shard in request.shards {
-        let reply = decide_hint(service, request.epoch, shard);
+        let (epoch, paying) = (request.epoch, &mut patience);
+        let (reply, _held) = decide_hint(service, asker, epoch, shard, paying, replies).await;
         replies.send(ReplyBody::Hint(reply)).await?;
     }
     Ok(())
 }
 
-fn decide_hint(service: &Service, epoch: u64, index: u32) -> Hint {
+/// The reply for one shard, with the room that it takes until it is sent. Whose quota did not allow
+/// one in time does not wait for the next.
+async fn decide_hint(
+    service: &Service,
+    asker: &Asker,
+    epoch: u64,
+    index: u32,
+    patience: &mut Duration,
+    replies: &mut Replies,
+) -> (Hint, Option<Held>) {
+    let refused = |status| (hint_reply(service, index, status), None);
+    let damaged = || {
+        let reply = hint_reply(service, index, Status::ShardUnknown);
+        (Hint { detail: CONDEMNED.to_owned(), ..reply }, None)
+    };
     if service.draining() {
-        return hint_reply(service, index, Status::Draining);
+        return refused(Status::Draining);
     }
-    let found = service.epochs.find(Instant::now(), epoch, index);
-    let packs = found.and_then(|Found { shard, .. }| {
-        let packs = hint_packs(service, &shard).ok_or(Absent::Condemned)?;
-        Ok((packs, shard.hint_digest().to_vec()))
-    });
-    match packs {
-        Ok((packs, digest)) => {
-            Hint { packs, digest, epoch, ..hint_reply(service, index, Status::ResponseSuccess) }
-        }
-        Err(Absent::Epoch) => hint_reply(service, index, Status::EpochGone),
-        Err(Absent::Shard) => hint_reply(service, index, Status::ShardUnknown),
-        Err(Absent::Condemned) => {
-            let detail = CONDEMNED.to_owned();
-            Hint { detail, ..hint_reply(service, index, Status::ShardUnknown) }
-        }
+    let shard = match service.epochs.find(Instant::now(), epoch, index) {
+        Ok(Found { shard, .. }) => shard,
+        Err(Absent::Epoch) => return refused(Status::EpochGone),
+        Err(Absent::Shard) => return refused(Status::ShardUnknown),
+        Err(Absent::Condemned) => return damaged(),
+    };
+    let bytes = service.shape.packs() * service.shape.hint_bytes();
+    if asker.pay(bytes, *patience).await.is_err() {
+        *patience = Duration::ZERO;
+        return refused(Status::Quota);
     }
+    let Some(held) = replies.room(asker.caller, bytes).await else {
+        return refused(Status::Overloaded);
+    };
+    let Some(packs) = hint_packs(service, &shard) else { return damaged() };
+    let digest = shard.hint_digest().to_vec();
+    let reply = hint_reply(service, index, Status::ResponseSuccess);
+    (Hint { packs, digest, epoch, ..reply }, Some(held))
 }

@@ -11,7 +11,7 @@ use quinn::crypto::rustls::QuicServerConfig;
 use quinn::{TransportConfig, VarInt};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::WebPkiClientVerifier;
+use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 
 use super::ServerBounds;
 use super::callers::Callers;
@@ -150,22 +150,25 @@ impl Identity {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let verifier = match callers {
             Callers::Loopback | Callers::Anyone => WebPkiClientVerifier::no_client_auth(),
-            Callers::Known(known) => {
-                let authorities = known.authorities.clone();
-                WebPkiClientVerifier::builder_with_provider(authorities, provider.clone())
-                    .build()
-                    .expect("this is a bug: authorities without a certificate")
-            }
+            Callers::Known(known) => known.verifier.clone(),
         };
         let mut tls = rustls::ServerConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&rustls::version::TLS13])?
             .with_client_cert_verifier(verifier)
             .with_single_cert(self.chain, self.key)?;
         tls.alpn_protocols = vec![ALPN.to_vec()];
+        // Nobody resumes a session: the client's certificate is verified in every handshake.
+        tls.send_tls13_tickets = 0;
+        tls.session_storage = Arc::new(NoServerSessionStorage {});
         let tls = QuicServerConfig::try_from(tls)
             .expect("this is a bug: TLS 1.3 without the suite QUIC starts with");
         let mut config = quinn::ServerConfig::with_crypto(Arc::new(tls));
         config.transport_config(Arc::new(transport(bounds, windows)));
+        // What comes before its handshake is accepted, which is at once.
+        config
+            .max_incoming(limits::INCOMING_MAX)
+            .incoming_buffer_size(limits::INCOMING_BYTES_MAX / limits::INCOMING_MAX as u64)
+            .incoming_buffer_size_total(limits::INCOMING_BYTES_MAX);
         Ok(config)
     }
 }

@@ -29,7 +29,7 @@ use crate::engine::{
 use crate::limits;
 use crate::placement::{Asked, Placement, Taker};
 use crate::schedule::{
-    Admitted, Arrival, Overloaded, Route, Schedule, ScheduleBounds, ShardWork, Ticket, Work,
+    Admitted, Arrival, Caller, Overloaded, Route, Schedule, ScheduleBounds, ShardWork, Ticket, Work,
 };
 use crate::shard::{Database, Shard};
 
@@ -222,6 +222,11 @@ impl Queue {
     pub fn cancel(&self, tickets: &[Ticket]) -> usize {
         let mut state = self.shared.lock();
         tickets.iter().filter(|&&ticket| state.schedule.cancel(ticket).is_some()).count()
+    }
+
+    /// A caller was sent or brought so many bytes besides its queries and their answers.
+    pub fn charge(&self, caller: Caller, bytes: u64) {
+        self.shared.lock().schedule.charge(caller, bytes);
     }
 
     /// Queries waiting.

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use quinn::{ReadToEndError, RecvStream, VarInt};
 use sotto::engine::{Answer, Batch, Engine, EngineError};
+use sotto::limits;
 use sotto::params::Shape;
 use sotto::scheme::reference;
 use sotto::server::certificates::{self, LocalCertificates};
@@ -29,7 +30,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-pub(crate) use peer::{PATIENCE, Peer, until};
+pub(crate) use peer::{HalfOpener, PATIENCE, Peer, connect, until};
 
 pub(crate) const SHARDS: u32 = 3;
 pub(crate) const EPOCH: u64 = 4;
@@ -158,6 +159,13 @@ impl Engine for Gated {
     }
 }
 
+/// Room for the answer to one query, and not for two.
+pub(crate) fn room_for_one_answer() -> usize {
+    let answer = shape().packs() * shape().response_bytes();
+    // One caller has half of it.
+    2 * (2 * limits::BATCH_QUERY_STATE_BYTES + 2 * answer) - 1
+}
+
 /// A server that runs in this process.
 pub(crate) struct Host {
     pub(crate) address: std::net::SocketAddr,
@@ -270,6 +278,19 @@ impl Host {
     /// Sends the first packet of a handshake from an address of its own, and never another.
     pub(crate) async fn knock(&self) -> UdpSocket {
         peer::knock(self.address, self.client_config(ALPN, 1000, None)).await
+    }
+
+    /// Whoever begins handshakes and ends none.
+    pub(crate) async fn half_opener(&self) -> HalfOpener {
+        HalfOpener::new(self.address, self.client_config(ALPN, 1000, None)).await
+    }
+
+    pub(crate) fn client_config_with(
+        &self,
+        client: Option<&LocalCertificates>,
+        change: impl FnOnce(&mut rustls::ClientConfig),
+    ) -> quinn::ClientConfig {
+        peer::client_config_with(&self.certificates.ca_pem, ALPN, 1 << 20, client, change)
     }
 
     fn client_config(

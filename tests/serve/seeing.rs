@@ -44,6 +44,7 @@ fn label_values() -> BTreeMap<&'static str, BTreeSet<String>> {
 const REFUSALS: [&str; 6] =
     ["queue_full", "front_end_full", "connection_full", "too_late", "no_answer_room", "condemned"];
 const CONNECTION_REFUSALS: [&str; 3] = ["full", "front_end_full", "not_allowed"];
+const CONNECTION_ENDS: [&str; 3] = ["displaced", "idle", "certificate_expired"];
 
 /// A reply over HTTP.
 #[derive(Debug)]
@@ -167,6 +168,7 @@ async fn metrics_have_the_names_and_labels_that_others_rely_on() {
     let reasons = |values: &[&str]| values.iter().map(ToString::to_string).collect();
     expected.insert("sotto_refusals_total reason".into(), reasons(&REFUSALS));
     expected.insert("sotto_connections_refused_total reason".into(), reasons(&CONNECTION_REFUSALS));
+    expected.insert("sotto_connections_ended_total reason".into(), reasons(&CONNECTION_ENDS));
     // A closed set each: nothing of a query, no shard's number, no address.
     assert_eq!(values, expected);
     let buckets = |name: &str| {
@@ -250,9 +252,8 @@ async fn metrics_move_with_what_is_asked() {
 #[tokio::test(flavor = "multi_thread")]
 async fn refusals_say_why() {
     let (engine, mut gate) = gated();
-    let answer_bytes = shape().packs() * shape().response_bytes();
-    let host =
-        Host::start(engine, ServerBounds { answer_bytes_max: answer_bytes, ..Default::default() });
+    let answer_bytes_max = room_for_one_answer();
+    let host = Host::start(engine, ServerBounds { answer_bytes_max, ..Default::default() });
     let (admin, peer, key) = (admin(&host.desk).await, host.connect().await, bundle(1));
     peer.bring(key.clone()).await;
     let first = peer.send_batch(vec![query("0", &key, 0, 0)]).await;

@@ -1,0 +1,234 @@
+//! What an attacker may take: nothing that others need. Each attack alone and small here; all of
+//! them at once, for as long as one likes, in `tests/hostile`.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use quinn::{ConnectionError, VarInt};
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, date_time_ymd};
+use rustls::client::{ClientSessionMemoryCache, ClientSessionStore, Tls13ClientSessionValue};
+use rustls::pki_types::ServerName;
+use sotto::limits;
+use sotto::server::certificates::{self, LocalCertificates};
+use sotto::server::{Callers, KnownCallers, ServerBounds};
+use sotto::wire::message::*;
+use sotto::wire::{ALPN, Status, StreamCode};
+use tokio::time::timeout;
+
+use crate::harness::*;
+
+fn known(ca_pem: &str, list: &str) -> Callers {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), list).unwrap();
+    let list = sotto::server::AllowList::from_file(file.path()).unwrap();
+    Callers::Known(KnownCallers::from_pem(ca_pem.as_bytes(), &"the test", Some(list)).unwrap())
+}
+
+/// The code a server closes a connection with.
+async fn closed(peer: &Peer) -> VarInt {
+    match timeout(PATIENCE, peer.connection.closed()).await.unwrap() {
+        ConnectionError::ApplicationClosed(close) => close.error_code,
+        other => panic!("{other}"),
+    }
+}
+
+fn code(code: StreamCode) -> VarInt {
+    VarInt::from_u32(code.code())
+}
+
+/// RFC 9000, section 8.1: three times as much as it sent. Anybody can write any address as sender.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_silent_first_packet_draws_less_than_it_has() {
+    let host = Host::start(Reference, ServerBounds::default());
+    let socket = host.knock().await;
+    let (mut packet, mut drawn) = ([0; 2048], 0);
+    // Several times as long as a handshake's first packets wait to be sent again.
+    let until = tokio::time::Instant::now() + Duration::from_secs(4);
+    while let Ok(read) = tokio::time::timeout_at(until, socket.recv(&mut packet)).await {
+        drawn += read.unwrap();
+    }
+    println!("1200 bytes drew {drawn}");
+    assert!((1..1200).contains(&drawn), "{drawn}");
+    assert_eq!(host.counters.addresses_asked.get(), 1);
+    assert_eq!(host.counters.handshakes_failed.get(), 0, "nothing was begun");
+}
+
+/// Counts the tickets that a server sends.
+#[derive(Debug)]
+struct Tickets(AtomicUsize, ClientSessionMemoryCache);
+
+impl ClientSessionStore for Tickets {
+    fn set_kx_hint(&self, name: ServerName<'static>, group: rustls::NamedGroup) {
+        self.1.set_kx_hint(name, group);
+    }
+    fn kx_hint(&self, name: &ServerName<'_>) -> Option<rustls::NamedGroup> {
+        self.1.kx_hint(name)
+    }
+    fn set_tls12_session(
+        &self,
+        _: ServerName<'static>,
+        _: rustls::client::Tls12ClientSessionValue,
+    ) {
+    }
+    fn tls12_session(&self, _: &ServerName<'_>) -> Option<rustls::client::Tls12ClientSessionValue> {
+        None
+    }
+    fn remove_tls12_session(&self, _: &ServerName<'static>) {}
+    fn insert_tls13_ticket(&self, _: ServerName<'static>, _: Tls13ClientSessionValue) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+    fn take_tls13_ticket(&self, _: &ServerName<'static>) -> Option<Tls13ClientSessionValue> {
+        None
+    }
+}
+
+/// Who resumes a session shows no certificate: one that has expired would be good for ever.
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_is_given_a_ticket_to_resume_a_session_with() {
+    let ours = certificates::localhost().unwrap();
+    let callers = known(&ours.ca_pem, "client.localhost 1");
+    let host = Host::start_for(callers, ours, Reference, ServerBounds::default());
+    let tickets = Arc::new(Tickets(AtomicUsize::new(0), ClientSessionMemoryCache::new(8)));
+    let store = tickets.clone();
+    let config = host.client_config_with(Some(&host.certificates), |tls| {
+        tls.resumption = rustls::client::Resumption::store(store);
+    });
+    let peer = connect(host.address, config).await.unwrap();
+    // Tickets would come before the reply.
+    assert_eq!(peer.ask_parameters(parameter_request()).await.response_status, 0);
+    assert_eq!(tickets.0.load(Ordering::SeqCst), 0);
+}
+
+/// Certificates like [`certificates::localhost`]'s, the client's good for so long.
+fn expiring(after: Duration) -> LocalCertificates {
+    let mut ca = CertificateParams::new(Vec::new()).unwrap();
+    ca.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    let ca_key = KeyPair::generate().unwrap();
+    let ca_pem = ca.self_signed(&ca_key).unwrap().pem();
+    let issuer = Issuer::new(ca, ca_key);
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    let mut client = CertificateParams::new(vec!["client.localhost".into()]).unwrap();
+    client.not_after = date_time_ymd(1970, 1, 1) + (now + after);
+    let key = KeyPair::generate().unwrap();
+    let client_pem = client.signed_by(&key, &issuer).unwrap().pem();
+    LocalCertificates { ca_pem, client_pem, client_key: key.serialize_pem(), ..localhost() }
+}
+
+fn localhost() -> LocalCertificates {
+    certificates::localhost().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_that_expires_ends_its_connection() {
+    let short = expiring(Duration::from_secs(3));
+    let callers = known(&short.ca_pem, "client.localhost 1");
+    let certificate_check_time = Duration::from_millis(20);
+    let bounds = ServerBounds { certificate_check_time, ..Default::default() };
+    let host = Host::start_for(callers, localhost(), Reference, bounds);
+    let peer = host.connect_as(&short).await.unwrap();
+    assert_eq!(peer.ask_parameters(parameter_request()).await.response_status, 0);
+    assert_eq!(closed(&peer).await, code(StreamCode::NotAllowed));
+    assert_eq!(host.counters.certificates_expired.get(), 1);
+    assert!(host.connect_as(&short).await.is_err() || host.counters.connections.get() == 1);
+}
+
+/// A stream is no question: it has to bring a request.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_opens_streams_and_asks_nothing_is_ended() {
+    let idle_timeout = Duration::from_millis(500);
+    let host = Host::start(Reference, ServerBounds { idle_timeout, ..Default::default() });
+    let (opens, begins, asks) = (host.connect().await, host.connect().await, host.connect().await);
+    let mut held = Vec::new();
+    let mut pace = tokio::time::interval(Duration::from_millis(20));
+    while opens.connection.close_reason().is_none() || begins.connection.close_reason().is_none() {
+        pace.tick().await;
+        // One never brings anything, one a frame that is none.
+        if let Ok(stream) = opens.connection.open_bi().await {
+            held.push(stream);
+        }
+        if let Ok((mut send, _)) = begins.connection.open_bi().await {
+            let _ = send.write_all(&[3, 0x22, 1, 0]).await;
+        }
+        held.drain(..held.len().saturating_sub(8));
+        assert_eq!(asks.ask_parameters(parameter_request()).await.response_status, 0);
+    }
+    assert_eq!(closed(&opens).await, code(StreamCode::None));
+    assert!(host.counters.connections_idle.get() >= 2);
+}
+
+/// When all places are taken, those go that ask nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn idle_connections_make_room_for_others() {
+    let host = Host::start(Reference, ServerBounds { connections_max: 4, ..Default::default() });
+    let (engaged, mut idle) = (host.connect().await, Vec::new());
+    for _ in 0..3 {
+        idle.push(host.connect().await);
+    }
+    let begun = Instant::now();
+    let late = loop {
+        assert_eq!(engaged.ask_parameters(parameter_request()).await.response_status, 0);
+        match host.try_connect(ALPN, 1 << 20).await {
+            Ok(peer) => break peer,
+            Err(error) => assert!(begun.elapsed() < 10 * limits::QUIET_TIME, "{error}"),
+        }
+    };
+    assert_eq!(late.ask_parameters(parameter_request()).await.response_status, 0);
+    assert_eq!(engaged.ask_parameters(parameter_request()).await.response_status, 0);
+    assert_eq!(host.counters.connections_displaced.get(), 1);
+    until("one of the idle is gone", || {
+        idle.iter().filter(|peer| peer.connection.close_reason().is_some()).count() == 1
+    })
+    .await;
+}
+
+/// Replies that nobody reads take room, whatever they are, and never all of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn unread_hints_leave_room_for_others() {
+    let hint_bytes = shape().packs() * shape().hint_bytes();
+    let bounds = ServerBounds { answer_bytes_max: 8 * hint_bytes, ..Default::default() };
+    let host = Host::start(Reference, bounds);
+    let greedy = host.try_connect(ALPN, 16).await.unwrap();
+    let mut unread = Vec::new();
+    for _ in 0..100 {
+        let hints = HintRequest { epoch: EPOCH, shards: vec![0, 1, 2] };
+        unread.push(greedy.send_request(RequestBody::Hints(hints)).await);
+    }
+    until("all are asked for", || host.counters.streams.get() == 100).await;
+    let honest = host.connect().await;
+    for _ in 0..20 {
+        let hints = honest.ask_hints(EPOCH, vec![0, 1, 2]).await;
+        assert!(hints.iter().all(|hint| hint.response_status == 3), "{hints:?}");
+    }
+    // Of 8 places the greedy one has half.
+    assert!(host.counters.hints.get(Status::ResponseSuccess) <= 4 + 60);
+}
+
+/// What a front-end is sent or brings counts, not its queries alone.
+#[tokio::test(flavor = "multi_thread")]
+async fn hints_digests_and_bundles_come_out_of_the_quota() {
+    let ours = localhost();
+    let callers = known(&ours.ca_pem, "client.localhost 1 1");
+    let host = Host::start_for(callers, ours, Reference, ServerBounds::default());
+    let quota = 1 << 20;
+    let peer = Arc::new(host.connect_as(&host.certificates).await.unwrap());
+    let begun = Instant::now();
+    let mut drawn = 0;
+    let mut index = 0;
+    while drawn < 3 * quota {
+        let request = PirParameterRequest { want_hint_digests: true, ..parameter_request() };
+        let (hints, parameters, brought) = tokio::join!(
+            peer.ask_hints(EPOCH, vec![0, 1, 2]),
+            peer.ask_parameters(request),
+            peer.ask_parameters(bundle_request(bundle(index))),
+        );
+        let hints = hints.iter().map(|hint| hint.packs.concat().len()).sum::<usize>();
+        drawn += hints + parameters.parameters.len() + parameters.hint_digests.len();
+        drawn += if brought.response_status == 0 { shape().bundle_bytes() } else { 0 };
+        index = index.wrapping_add(1);
+    }
+    // A second's may be had at once.
+    let allowed = quota as f64 * (1.0 + begun.elapsed().as_secs_f64());
+    println!("{drawn} bytes in {:.2} s", begun.elapsed().as_secs_f64());
+    assert!(drawn as f64 <= allowed, "{drawn} bytes, {allowed} allowed");
+}
