@@ -13,7 +13,9 @@ use std::process::ExitCode;
 use clap::Parser;
 use commands::log::Log;
 use commands::serve::LogFormat;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::filter_fn;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 /// Private look-ups: a server that answers without learning for whom.
 #[derive(Parser)]
@@ -48,8 +50,10 @@ fn main() -> ExitCode {
     let level = if matches!(cli.command, Command::Demo(_)) { "error" } else { "info" };
     // What a GPU's driver says comes as an error, or as why there is none; its own lines are noise.
     let directives = format!("{level},wgpu_hal=off,wgpu_core=off,wgpu=off,naga=off");
-    let filter =
-        EnvFilter::try_from_env("SOTTO_LOG").unwrap_or_else(|_| EnvFilter::new(directives));
+    let filter = match commands::log::filter(&directives) {
+        Ok(filter) => filter,
+        Err(error) => return failed(&error),
+    };
     let format = match &cli.command {
         Command::Serve(args) => args.log_format(),
         _ => LogFormat::Human,
@@ -63,9 +67,12 @@ fn main() -> ExitCode {
         .with_writer(move || lines.clone())
         .with_ansi(std::io::stderr().is_terminal())
         .with_env_filter(filter);
+    let without_peers = filter_fn(|line| commands::log::may_be_written(line.target()));
     match format {
-        LogFormat::Human => written.init(),
-        LogFormat::Json => written.json().flatten_event(true).init(),
+        LogFormat::Human => written.finish().with(without_peers).init(),
+        LogFormat::Json => {
+            written.json().flatten_event(true).finish().with(without_peers).init();
+        }
     }
     let ended = match cli.command {
         Command::Build(args) => commands::build::run(args),

@@ -2,13 +2,40 @@
 //!
 //! Lines wait, within a bound, for a thread that writes them. A disk that is full, a pipe whose
 //! reader is gone or does not read cost lines and nothing else; how many is said as soon as
-//! something can be said again.
+//! something can be said again. Whose lines there are is decided here too ([`may_be_written`]).
 
 use std::collections::VecDeque;
+use std::env::{self, VarError};
 use std::io::Write;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use sotto::limits::{LOG_LEAVE_TIMEOUT, LOG_WAITING_BYTES_MAX};
+use tracing_subscriber::EnvFilter;
+
+/// The variable that says which lines are written.
+const VARIABLE: &str = "SOTTO_LOG";
+/// The crates that may write at all: this one, and those of GPUs, which know no peers. Crates of
+/// the network name peers' addresses, in warnings too.
+const WRITERS: [&str; 5] = ["sotto", "wgpu", "wgpu_core", "wgpu_hal", "naga"];
+
+/// Whether a line of this target (a path of modules) may be written, whatever the level.
+pub(crate) fn may_be_written(target: &str) -> bool {
+    WRITERS.contains(&target.split("::").next().unwrap_or(target))
+}
+
+/// Which lines are written: those that the environment asks for, or else these.
+///
+/// # Errors
+/// What the environment asks for cannot be understood.
+pub(crate) fn filter(otherwise: &str) -> Result<EnvFilter, String> {
+    let expected = "expected a level such as debug, or sotto::server=debug,info";
+    match env::var(VARIABLE) {
+        Ok(asked) if !asked.trim().is_empty() => EnvFilter::try_new(&asked)
+            .map_err(|error| format!("{VARIABLE} is {asked:?}: {error}; {expected}")),
+        Err(VarError::NotUnicode(asked)) => Err(format!("{VARIABLE} is {asked:?}; {expected}")),
+        _ => Ok(EnvFilter::new(otherwise)),
+    }
+}
 
 /// A writer for `tracing`; cheap to clone.
 #[derive(Clone)]
@@ -122,6 +149,16 @@ mod tests {
 
         fn flush(&mut self) -> std::io::Result<()> {
             Ok(())
+        }
+    }
+
+    #[test]
+    fn crates_of_the_network_write_nothing() {
+        for written in ["sotto", "sotto::server::connection", "wgpu_hal::vulkan"] {
+            assert!(may_be_written(written), "{written}");
+        }
+        for other in ["quinn", "quinn_udp", "quinn_proto::connection", "sotto_other", "hyper", ""] {
+            assert!(!may_be_written(other), "{other}");
         }
     }
 

@@ -14,7 +14,7 @@ use super::load::Load;
 use super::program::{Place, Program, any};
 use super::{record, times};
 
-/// More than a pipe holds.
+/// A line a pass over a shard: more than a small pipe holds.
 const TALKATIVE: (&str, &str) = ("SOTTO_LOG", "trace");
 
 /// Serves look-ups and reads its certificates again, both of which it logs, and leaves in peace.
@@ -42,6 +42,8 @@ async fn it_serves_on_when_nobody_reads_its_log_any_more() {
     for reads in [None, Some(())] {
         let place = Place::new();
         let (reader, writer) = std::io::pipe().unwrap();
+        // As small as the system lets it be: less than what is logged.
+        rustix::pipe::fcntl_setpipe_size(&writer, 4096).unwrap();
         let mut command = place.command(&[], any());
         command.env(TALKATIVE.0, TALKATIVE.1);
         let server = Program::start(command, Some(Stdio::from(writer)));
@@ -51,6 +53,38 @@ async fn it_serves_on_when_nobody_reads_its_log_any_more() {
         serves_on(&place, server, what).await;
         drop(reader);
     }
+}
+
+/// At every level, for every crate: whoever asks, and from which port, is in no line.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_level_of_the_log_shows_who_asks() {
+    for asked in ["trace", "debug", "quinn=trace,quinn_proto=trace,quinn_udp=trace,info"] {
+        let place = Place::new();
+        let mut command = place.command(&[], any());
+        command.env("SOTTO_LOG", asked);
+        let server = Program::start(command, None);
+        let mut load = Load::start(&place.options(&server), 2).await;
+        load.more(times(4)).await;
+        // One that breaks its handshake off, and one that speaks no QUIC.
+        let stranger = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        stranger.send_to(&[0xc3; 1200], server.address).unwrap();
+        load.more(times(4)).await;
+        load.stop().await;
+        let own = server.address.to_string();
+        let said = server.leave().await.replace(&own, "");
+        assert!(said.contains("listening") || said.contains("opened"), "{said}");
+        assert!(!said.contains("127.0.0.1:") && !said.contains("quinn"), "{asked}: {said}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_level_that_is_none_is_an_error() {
+    let place = Place::new();
+    let mut command = place.command(&[], any());
+    let ended = command.env("SOTTO_LOG", "sotto=loud").output().unwrap();
+    let error = String::from_utf8(ended.stderr).unwrap();
+    assert_eq!(ended.status.code(), Some(2), "{error}");
+    assert!(error.contains("SOTTO_LOG is \"sotto=loud\""), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
