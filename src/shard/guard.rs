@@ -5,7 +5,8 @@
 //! stands in a table, and a handler for the whole process looks a fault up in it: the map's pages
 //! become zeros, the map is *condemned*, and whoever read it goes on. What it then has computed is
 //! worth nothing, which [`Guarded::is_whole`] tells it. A fault anywhere else is handed to whoever
-//! handled it before.
+//! handled it before. A SIGBUS that a process sent (`kill -BUS`) is no fault: it ends this process,
+//! as it does one without a handler, for it may not go on with its maps unguarded.
 //!
 //! The alternative, serving from private copies, was measured and left: SECURITY.md has the
 //! numbers, and what the deployer must still see to. A handler cannot see bytes that are
@@ -50,6 +51,8 @@ static PLACES: AtomicPtr<Place> = AtomicPtr::new(null_mut());
 static FREE: Mutex<Vec<&'static Place>> = Mutex::new(Vec::new());
 /// Maps that were ever condemned.
 static CONDEMNED: AtomicU64 = AtomicU64::new(0);
+/// Memory failed in hardware, and nobody has read it yet. Linux's alone.
+const BUS_MCEERR_AO: c_int = if cfg!(target_os = "linux") { 5 } else { c_int::MIN };
 /// Who handled the signal before.
 static BEFORE: OnceLock<sigaction> = OnceLock::new();
 
@@ -186,22 +189,37 @@ extern "C" fn on_fault(signal: c_int, info: *mut siginfo_t, _context: *mut c_voi
     // SAFETY: the system hands a handler with SA_SIGINFO a siginfo.
     let (code, address) = unsafe { ((*info).si_code, (*info).si_addr() as usize) };
     // Codes up to zero are of signals that a process sent.
-    if code > 0
-        && let Some((place, start, end)) = Place::find(address)
-    {
+    if code <= 0 {
+        return end_by(signal);
+    }
+    if let Some((place, start, end)) = Place::find(address) {
         // First: whoever reads a zero finds it condemned afterwards.
         place.condemn();
         if zero(start, end) {
             return;
         }
     }
-    // SAFETY: the pointer is null or to what the system said of the signal before; a fault happens
-    // again on return, a signal that was sent is sent again.
+    // Memory that failed and that nobody is reading: whoever reads it later is sent a fault.
+    if code == BUS_MCEERR_AO {
+        return;
+    }
+    // SAFETY: the pointer is null or to what the system said of the signal before; the fault
+    // happens again on return.
     unsafe {
         libc::sigaction(signal, BEFORE.get().map_or(null(), |before| before), null_mut());
-        if code <= 0 {
-            libc::raise(signal);
-        }
+    }
+}
+
+/// Ends the process by this signal once the handler returns. Not by the handler before: that of
+/// Rust's runtime takes a signal for a fault that happens again, and lets the process go on with
+/// no handler at all.
+fn end_by(signal: c_int) {
+    // SAFETY: a `sigaction` of zeros is the default action, without flags; what is raised here
+    // waits until the handler returns.
+    unsafe {
+        let default: sigaction = std::mem::zeroed();
+        libc::sigaction(signal, &default, null_mut());
+        libc::raise(signal);
     }
 }
 
@@ -257,6 +275,32 @@ mod tests {
         assert!(!map.is_whole() && map.is_condemned());
     }
 
+    /// Runs this test in another process; what it ended with.
+    fn ended_by(test: &str, variable: &str) -> Option<i32> {
+        let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+        child.args(["--exact", &format!("shard::guard::tests::{test}")]);
+        let ended = child.env(variable, "1").output().unwrap();
+        std::os::unix::process::ExitStatusExt::signal(&ended.status)
+    }
+
+    #[test]
+    fn a_signal_that_is_sent_ends_the_process_wherever_it_arrives() {
+        const CHILD: &str = "SOTTO_TEST_SENT";
+        if std::env::var_os(CHILD).is_some() {
+            let (_file, map) = guarded(1 << 12);
+            let process = rustix::process::getpid();
+            rustix::process::kill_process(process, rustix::process::Signal::BUS).unwrap();
+            // Another thread may have it, a moment later.
+            let begun = std::time::Instant::now();
+            while map.is_whole() && begun.elapsed().as_secs() < 60 {
+                std::thread::yield_now();
+            }
+            return;
+        }
+        let ended = ended_by("a_signal_that_is_sent_ends_the_process_wherever_it_arrives", CHILD);
+        assert_eq!(ended, Some(libc::SIGBUS));
+    }
+
     /// Itself in another process, which reads a map that is under no guard.
     #[test]
     fn a_fault_elsewhere_ends_the_process_as_ever() {
@@ -273,10 +317,7 @@ mod tests {
             black_box(bare[black_box(0)]);
             return;
         }
-        let mut child = std::process::Command::new(std::env::current_exe().unwrap());
-        child.args(["--exact", "shard::guard::tests::a_fault_elsewhere_ends_the_process_as_ever"]);
-        let ended = child.env(CHILD, "1").output().unwrap();
-        let signal = std::os::unix::process::ExitStatusExt::signal(&ended.status);
-        assert_eq!(signal, Some(libc::SIGBUS), "{ended:?}");
+        let ended = ended_by("a_fault_elsewhere_ends_the_process_as_ever", CHILD);
+        assert_eq!(ended, Some(libc::SIGBUS));
     }
 }

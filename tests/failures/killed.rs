@@ -1,7 +1,9 @@
 //! kill -9 under load, and the program again on the same address.
 
+use std::os::unix::process::ExitStatusExt as _;
 use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
 use sotto::client::{Client, Options};
 use tokio::time::timeout;
 
@@ -53,4 +55,15 @@ async fn killed_while_nobody_asks_the_next_look_up_is_right() {
     record(&format!("kill -9 while silent: the next call took {took} ms"));
     client.close().await;
     server.leave().await;
+}
+
+/// A signal that somebody sends is no fault of a map: the program ends by it, and does not go on
+/// with maps that nobody guards.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bus_error_that_is_sent_ends_the_program() {
+    let place = Place::new();
+    let server = Program::start(place.command(&[], any()), None);
+    server.signal(Signal::BUS);
+    let ended = server.ends().await;
+    assert_eq!(ended.signal(), Some(Signal::BUS.as_raw()), "{ended}");
 }

@@ -138,6 +138,11 @@ impl Program {
         said
     }
 
+    /// Waits until it ends by itself.
+    pub(crate) async fn ends(mut self) -> ExitStatus {
+        self.ended().await
+    }
+
     async fn ended(&mut self) -> ExitStatus {
         let ended = Arc::new(Mutex::new(None));
         let child = Mutex::new(&mut self.child);
