@@ -7,6 +7,7 @@
 
 pub mod limits;
 pub mod params;
+pub mod text;
 
 pub mod arith;
 pub mod scheme;

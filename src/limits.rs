@@ -74,7 +74,9 @@
 //! | [`PROVE_EVERY`] | 5 s | how often an engine answers a known query: under 1 ms each |
 //! | [`PROVEN_WITHIN`] | 15 s | three times in a row were not right, or a call takes as long |
 //! | [`HUNG_AFTER`] | 60 s | the longest a query may wait: a call that takes longer has hung |
-//! | [`ADMIN_CONNECTIONS_MAX`] | 32 | scrapers, probes and some people; more wait |
+//! | [`ADMIN_SILENT_MAX`] | 64 | silent connections cost little, and the oldest makes room |
+//! | [`ADMIN_HEAD_TIME`] | 10 s | a request's head is one packet |
+//! | [`ADMIN_REQUESTS_MAX`] | 32 | scrapers, and some people with a browser; probes besides |
 //! | [`ADMIN_CONNECTION_TIME`] | 60 s | what one of them may take, with the reload of a database |
 //! | [`BATCH_QUERIES_PER_SCAN_MAX`] | 32 | more gain nothing: arithmetic binds from 8 on |
 //! | [`QUERIES_LIKE_A_SCAN`] | 12 | 13 with AMX, 8 with AVX-512 (bench/record) |
@@ -104,6 +106,10 @@
 //! | [`SCRUB_PAUSE_MIN`] | 50 ms | small shards wake nobody a thousand times a second |
 //! | [`WATCH_TIME`] | 2 s | one look at a file's metadata |
 //! | [`RELOAD_PAUSE_MAX`] | 60 s | files that came late are found, the log is not flooded |
+//! | [`FILE_PATIENCE`] | 30 s | a slow disk is waited for, one that hangs is said |
+//! | [`FILE_WORK_MAX`] | 64 | a thread each while it hangs: ten hours of looking again |
+//! | [`HUNG_LOOK_PAUSE_MAX`] | 10 min | a look that hangs takes a thread |
+//! | [`IDENTITY_FILE_BYTES_MAX`] | 8 MiB | files of certificates and callers are read whole |
 //! | [`INPUT_RECORD_BYTES_MAX`] | 1 MiB | a builder's input line: an open quote ends here |
 //! | [`PARTITION_BUFFER_BYTES`] | 256 MiB | a builder's buffers for all partition files |
 //! | [`BUILD_MEMORY_BYTES`] | 1 GiB | shards built at once; a larger one is built alone |
@@ -237,8 +243,12 @@ pub const PROVE_EVERY: Duration = Duration::from_secs(5);
 pub const PROVEN_WITHIN: Duration = Duration::from_secs(15);
 /// An engine that is at one thing for so long does not come back.
 pub const HUNG_AFTER: Duration = DEADLINE_MAX;
-/// Most connections to the admin endpoints at once.
-pub const ADMIN_CONNECTIONS_MAX: usize = 32;
+/// Most connections to the admin endpoints whose request is not there yet.
+pub const ADMIN_SILENT_MAX: usize = 64;
+/// How long the head of such a request may take to arrive.
+pub const ADMIN_HEAD_TIME: Duration = Duration::from_secs(10);
+/// Most requests to the admin endpoints that are answered at once, besides probes.
+pub const ADMIN_REQUESTS_MAX: usize = 32;
 /// How long such a connection may last.
 pub const ADMIN_CONNECTION_TIME: Duration = Duration::from_secs(60);
 /// Most queries one secret encrypts (scheme.md, "Secrets").
@@ -333,6 +343,16 @@ pub const WATCH_TIME_MAX: Duration = Duration::from_secs(86_400);
 /// Longest pause before a manifest that was refused is read again.
 pub const RELOAD_PAUSE_MAX: Duration = Duration::from_secs(60);
 
+/// Work on files of which nothing went on for so long is given up.
+pub const FILE_PATIENCE: Duration = Duration::from_secs(30);
+/// Most work on files at once, with what was given up and has not ended.
+pub const FILE_WORK_MAX: usize = 64;
+/// Longest pause between two looks at a manifest whose file system hangs.
+pub const HUNG_LOOK_PAUSE_MAX: Duration = Duration::from_secs(600);
+
+/// Largest file of certificates, of a key or of callers that a server reads: 4 000 certificates,
+/// or callers by the ten thousand.
+pub const IDENTITY_FILE_BYTES_MAX: u64 = 8 << 20;
 /// Largest manifest read from disk: 65 000 shards at about 400 bytes a line, doubled.
 pub const MANIFEST_BYTES_MAX: u64 = 64 << 20;
 

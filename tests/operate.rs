@@ -266,9 +266,25 @@ fn doctor_reads_certificates_and_their_dates() {
     assert!(findings.get("certificate", "found").starts_with("good for "));
     let (code, findings) = of(&old, &old_key);
     assert_eq!((code, findings.failed()), (1, vec!["certificate"]));
-    assert!(findings.get("certificate", "found").starts_with("ended "));
+    assert!(findings.get("certificate", "found").starts_with("the certificate expired "));
     let (code, findings) = of(&good, &old_key);
     assert_eq!((code, findings.failed()), (1, vec!["certificate"]));
+    // The check that start and reload make: what every client refuses fails.
+    let vectors = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/vectors/certificates/");
+    for (certificate, expected) in [
+        ("authority", "CA:TRUE"),
+        ("client", "lacks serverAuth"),
+        ("p521", "the curve P-521"),
+        ("v1", "X.509 version 1"),
+        ("nameless", "names no host"),
+    ] {
+        let (code, findings) = of(&format!("{vectors}{certificate}.pem"), &good_key);
+        assert_eq!((code, findings.failed()), (1, vec!["certificate"]));
+        let found = findings.get("certificate", "found");
+        assert!(found.contains(expected), "{certificate}: {found}");
+    }
+    let (code, findings) = of(&good, &format!("{vectors}encrypted-pkcs8.key"));
+    assert!(code == 1 && findings.get("certificate", "found").contains("is encrypted"));
     let (code, findings) = of("/nonexistent", &good_key);
     assert_eq!((code, findings.failed()), (1, vec!["certificate"]));
     // What others may read is no secret.
@@ -287,4 +303,46 @@ fn doctor_looks_at_the_limits_of_its_own_process() {
     assert_eq!((code, findings.failed()), (1, vec!["files"]));
     assert_eq!(findings.get("files", "found"), "64");
     assert!(findings.get("files", "advice").contains("LimitNOFILE=1024"));
+}
+
+/// Whoever may not read a database does not know whether it is finished.
+#[test]
+fn a_database_that_may_not_be_read_is_not_called_unfinished() {
+    use std::os::unix::fs::PermissionsExt as _;
+    use std::os::unix::process::CommandExt as _;
+    const NOBODY: u32 = 65_534;
+    let made = Made::new();
+    let program = made.path("sotto");
+    std::fs::copy(env!("CARGO_BIN_EXE_sotto"), &program).unwrap();
+    let allow = |path: &std::path::Path, mode| {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    };
+    allow(made.folder(), 0o755);
+    for (file, mode) in [("db/manifest.json", 0), ("db", 0)] {
+        let usual = made.path(file).metadata().unwrap().permissions().mode();
+        allow(&made.path(file), mode);
+        let (db, certs) = (made.text("db"), made.path("certs"));
+        let (cert, key) = (certs.join("server.pem"), certs.join("server.key"));
+        allow(&key, 0o644);
+        let as_server = ["--listen=127.0.0.1:0", "--admin=off", "--engine=cpu"];
+        for command in ["inspect", "verify", "doctor", "serve"] {
+            let mut asked = Command::new(&program);
+            asked.arg(command).env_clear().stdin(std::process::Stdio::null());
+            if rustix::process::geteuid().is_root() {
+                asked.uid(NOBODY).gid(NOBODY);
+            }
+            match command {
+                "inspect" | "verify" => asked.arg(&db),
+                _ => {
+                    let asked = asked.args(["--db", &db]).arg("--cert").arg(&cert);
+                    asked.arg("--key").arg(&key).args(as_server)
+                }
+            };
+            let (code, out, err) = run(&mut asked);
+            let said = format!("{out}{err}");
+            assert!(code != 0 && said.contains("Permission denied"), "{command} of {file}: {said}");
+            assert!(!said.contains("is not a finished database"), "{command} of {file}: {said}");
+        }
+        allow(&made.path(file), usual);
+    }
 }

@@ -7,9 +7,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Modules in import order: each may use those before it. ARCHITECTURE.md has the same list.
-const ORDER: [&str; 19] = [
+const ORDER: [&str; 20] = [
     "limits",
     "params",
+    "text",
     "arith",
     "scheme",
     "keyword",
@@ -30,7 +31,7 @@ const ORDER: [&str; 19] = [
 ];
 
 /// Outside crates that live in some modules only.
-const OWNERS: [(&str, &[&str]); 27] = [
+const OWNERS: [(&str, &[&str]); 29] = [
     ("wgpu", &["engine"]),
     ("bytemuck", &["engine"]),
     ("pollster", &["engine"]),
@@ -48,6 +49,8 @@ const OWNERS: [(&str, &[&str]); 27] = [
     ("lru", &["server"]),
     ("governor", &["server"]),
     ("axum", &["server"]),
+    ("hyper", &["server"]),
+    ("hyper_util", &["server"]),
     ("prometheus", &["metrics"]),
     ("clap", &["commands", "main"]),
     ("strsim", &["commands"]),

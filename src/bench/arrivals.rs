@@ -127,7 +127,7 @@ impl Trace {
             let most = limits::TRACE_BYTES_MAX;
             return Err(wrong(format!("found {length} bytes, expected at most {most}")));
         }
-        let text = std::fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
+        let text = crate::text::read(path).map_err(|error| wrong(error.to_string()))?;
         Self::from_text(&text).map_err(wrong)
     }
 

@@ -27,7 +27,8 @@ pub struct OperatorKey(pub [u8; 32]);
 impl OperatorKey {
     /// Reads what `sotto build` writes to `operator.pub` (a PEM file, RFC 8410), or 64 hex digits.
     pub fn from_text(text: &str) -> Result<Self, ClientError> {
-        let text = text.trim();
+        let plain = crate::text::plain(text.as_bytes());
+        let text = std::str::from_utf8(&plain).unwrap_or(text).trim();
         if text.len() == 64 && text.is_ascii() {
             return hex::decode_array(text)
                 .map(Self)
@@ -199,6 +200,9 @@ mod tests {
         assert_eq!(key.to_string(), hex);
         assert_eq!(OperatorKey::from_text(&format!("  {hex}\n")).unwrap(), key);
         assert_eq!(OperatorKey::from_text(&hex.to_uppercase()).unwrap(), key);
+        assert_eq!(OperatorKey::from_text(&format!("\u{feff}{hex}\r\n")).unwrap(), key);
+        let from_windows = format!("\u{feff}{}", SPKI.replace('\n', "\r\n"));
+        assert_eq!(OperatorKey::from_text(&from_windows).unwrap(), key);
         assert_eq!(key.fingerprint().len(), 19);
         let other = SPKI.replace("K2Vw", "K2Vu"); // X25519
         for bad in ["", "19bf", &hex.replace('f', "g"), &other, &SPKI[..60]] {

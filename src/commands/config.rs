@@ -15,6 +15,7 @@ use std::process::ExitCode;
 use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Args as _, Command};
+use sotto::text;
 use toml::Value;
 
 use super::{Ended, serve};
@@ -122,7 +123,7 @@ fn every_way(arg: Arg) -> Arg {
 
 impl File {
     fn read(path: &Path) -> Result<Self, String> {
-        let text = std::fs::read_to_string(path).map_err(|error| {
+        let text = text::read(path).map_err(|error| {
             format!("cannot read the configuration {}: {error}", path.display())
         })?;
         let values = parse_file(&text).map_err(|error| format!("{}{error}", path.display()))?;

@@ -4,7 +4,7 @@
 //! else is the log's. The admin endpoints answer before that, and say how far it is. Defaults are
 //! [`sotto::limits`]'.
 
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -13,17 +13,17 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use clap::value_parser;
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use sotto::engine::{Presence, Selected, select_with};
+use rustix::process::{Resource, Rlimit, geteuid, getrlimit, setrlimit};
+use sotto::engine::{Engine, Presence, Selected, select_with};
 use sotto::limits;
 use sotto::params::Shape;
 use sotto::server::{
-    Admin, AdminCallers, AdminError, Callers, Desk, Doorkeeper, Identity, IdentityError,
-    KnownCallers, Reloaded, Reloader, Server, ServerBounds, ServerError, ServerOptions, Stage,
-    machine_bytes,
+    Admin, AdminCallers, AdminError, Callers, Desk, Doorkeeper, FileWork, Identity, IdentityError,
+    KnownCallers, Reloaded, Reloader, Server, ServerBounds, ServerOptions, Stage, machine_bytes,
 };
 use sotto::shard::{Database, OpenError, Opening};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::Mutex;
 
 use super::Ended;
 use super::engine::EngineArgs;
@@ -79,6 +79,10 @@ pub(crate) struct Args {
     /// Let whoever reaches that address read metrics and have the server leave.
     #[arg(long)]
     pub(super) admin_anyone: bool,
+    /// Host names by which those endpoints may be asked for, besides localhost, this machine's name
+    /// and IP addresses.
+    #[arg(long, value_name = "NAME")]
+    pub(super) admin_host: Vec<String>,
     /// How the log is written.
     #[arg(long, value_enum, value_name = "FORMAT", default_value_t = LogFormat::Human)]
     pub(super) log_format: LogFormat,
@@ -175,36 +179,26 @@ pub(crate) fn run(args: Args) -> Ended {
         allow: args.allow,
         unknown: if args.anyone_may_ask { Callers::Anyone } else { Callers::Loopback },
     };
-    let (identity, callers) = door.read()?;
-    // It serves all the same: the clock may be wrong, and clients go by theirs.
-    if let Err(error) = identity.check_time(SystemTime::now()) {
-        tracing::error!("{}: {error}", door.cert.display());
-    }
-    if let Callers::Anyone = callers {
-        tracing::warn!("ANYONE WHO REACHES {listen} MAY ASK: callers are not known");
-    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .map_err(|error| format!("cannot start the network's threads: {error}"))?;
+    let files = FileWork::default();
+    let (identity, callers) = runtime.block_on(door.read_at_start(&files))?;
+    if let Callers::Anyone = callers {
+        tracing::warn!("ANYONE WHO REACHES {listen} MAY ASK: callers are not known");
+    }
     let desk = Arc::new(Desk::default());
     let reach = if args.admin_anyone { AdminCallers::Anyone } else { AdminCallers::Loopback };
-    runtime.block_on(start_admin(args.admin, reach, &desk))?;
-    let database = open(&directory, desk.opening())?;
+    runtime.block_on(start_admin(args.admin, reach, args.admin_host, &desk))?;
+    let (folder, opening) = (directory.clone(), desk.clone());
+    let opened = || u64::from(desk.opening().progress().0);
+    let database = runtime.block_on(files.run_to_its_end("opening the database", opened, {
+        move || open(&folder, opening.opening())
+    }))??;
     desk.enter(Stage::Proving);
     let Selected { engines, why_no_gpu } = select_with(&args.engine.options())?;
-    if let Some(reason) = why_no_gpu {
-        tracing::info!("{reason}");
-    }
-    for engine in &engines {
-        tracing::info!("answers with {}", engine.name());
-        let first = database.shard(0).map(|shard| shard.view());
-        if let (Some(store), Some(first)) = (engine.store(), first)
-            && store.presence(&first) == Presence::Never
-        {
-            tracing::warn!("this GPU has not the memory for one shard: it answers nothing");
-        }
-    }
+    say_engines(&engines, why_no_gpu.as_deref(), &database);
     tracing::info!(
         shards = database.shard_count(),
         epoch = database.epoch(),
@@ -225,10 +219,27 @@ pub(crate) fn run(args: Args) -> Ended {
     ended
 }
 
+/// Says who will answer.
+fn say_engines(engines: &[Box<dyn Engine>], why_no_gpu: Option<&str>, database: &Database) {
+    if let Some(reason) = why_no_gpu {
+        tracing::info!("{reason}");
+    }
+    for engine in engines {
+        tracing::info!("answers with {}", engine.name());
+        let first = database.shard(0).map(|shard| shard.view());
+        if let (Some(store), Some(first)) = (engine.store(), first)
+            && store.presence(&first) == Presence::Never
+        {
+            tracing::warn!("this GPU has not the memory for one shard: it answers nothing");
+        }
+    }
+}
+
 /// Has the operator's endpoints answer from now on.
 async fn start_admin(
     at: Option<AdminAt>,
     callers: AdminCallers,
+    names: Vec<String>,
     desk: &Arc<Desk>,
 ) -> Result<(), AdminError> {
     let address = match at {
@@ -250,11 +261,12 @@ async fn start_admin(
         tracing::warn!("ANYONE WHO REACHES {address} (TCP) MAY READ METRICS AND STOP THE SERVER");
     }
     tracing::info!("admin endpoints are at http://{address}/status");
-    tokio::spawn(admin.run());
+    tokio::spawn(admin.named(names).run());
     Ok(())
 }
 
 /// The files that say who this server is and who may call.
+#[derive(Clone)]
 struct Door {
     cert: PathBuf,
     key: PathBuf,
@@ -274,14 +286,43 @@ impl Door {
         Ok((identity, callers))
     }
 
+    /// Whose certificate no client accepts does not start. But where that is for its time it does:
+    /// the clock may be wrong, and clients go by theirs.
+    async fn read_at_start(
+        &self,
+        files: &FileWork,
+    ) -> Result<(Identity, Callers), Box<dyn std::error::Error>> {
+        let door = self.clone();
+        let read = files.run_to_its_end("reading certificates", || 0, move || door.read());
+        let (identity, callers) = read.await??;
+        match identity.check(SystemTime::now()) {
+            Err(error) if error.is_about_time() => tracing::error!("{}", self.of_cert(&error)),
+            checked => checked.map_err(|error| self.of_cert(&error))?,
+        }
+        Ok((identity, callers))
+    }
+
+    fn of_cert(&self, error: &IdentityError) -> String {
+        format!("{}: {error}", self.cert.display())
+    }
+
     /// Reads all files again; where one cannot be used, nothing changes.
-    fn read_again(&self, keeper: &Doorkeeper) -> Result<(), ServerError> {
-        let read = self.read().and_then(|(identity, callers)| {
-            identity.check_time(SystemTime::now())?;
-            Ok((identity, callers))
+    async fn read_again(&self, files: &FileWork, keeper: &Doorkeeper) -> Result<(), String> {
+        let door = self.clone();
+        let read = files.run(
+            "reading certificates and callers again",
+            || 0,
+            move || {
+                let (identity, callers) = door.read().map_err(|error| error.to_string())?;
+                let checked = identity.check(SystemTime::now());
+                checked.map_err(|error| door.of_cert(&error))?;
+                Ok((identity, callers))
+            },
+        );
+        let read = read.await.unwrap_or_else(|not_done| Err(not_done.to_string()));
+        let changed = read.and_then(|(identity, callers)| {
+            keeper.change(identity, callers).map_err(|error| error.to_string())
         });
-        let changed = read.map_err(ServerError::from);
-        let changed = changed.and_then(|(identity, callers)| keeper.change(identity, callers));
         match &changed {
             Ok(()) => tracing::info!("certificates and callers were read again"),
             Err(error) => tracing::error!(%error, "certificates and callers stay as they were"),
@@ -296,16 +337,25 @@ struct Again {
     door: Door,
     keeper: Doorkeeper,
     reloader: Reloader,
+    files: FileWork,
+    /// Held by whoever reads certificates and callers, until they are taken or given up.
+    one: Mutex<()>,
 }
 
 impl Again {
     /// What came of it is in the log, too.
     async fn read(&self) -> Result<String, String> {
-        let door = match self.door.read_again(&self.keeper) {
+        let door = async {
+            let _one = self.one.lock().await;
+            self.door.read_again(&self.files, &self.keeper).await
+        };
+        // Beside each other: their files may be of two file systems, of which one hangs.
+        let (door, database) = tokio::join!(door, self.reloader.reload());
+        let door = match door {
             Ok(()) => Ok("certificates and callers were read again".to_owned()),
             Err(error) => Err(format!("certificates and callers: {error}")),
         };
-        let database = match self.reloader.reload().await {
+        let database = match database {
             Ok(Reloaded::Changed { epoch, .. }) => Ok(format!("epoch {epoch} is served now")),
             Ok(Reloaded::Unchanged { epoch }) => Ok(format!("epoch {epoch} is served as before")),
             Err(error) => Err(format!("the database: {error}")),
@@ -343,7 +393,9 @@ async fn serve(
 ) -> Ended {
     let server = Server::bind(options, database)?;
     let (keeper, reloader) = (server.doorkeeper(), server.reloader());
-    Again { door, keeper, reloader }.watch(&desk, signal(SignalKind::hangup())?);
+    let (files, one) = (FileWork::default(), Mutex::default());
+    let again = Again { door, keeper, reloader, files, one };
+    again.watch(&desk, signal(SignalKind::hangup())?);
     if !watch.is_zero() {
         tokio::spawn(server.reloader().watch(watch));
     }
@@ -416,6 +468,13 @@ fn open(directory: &Path, opening: &Opening) -> Result<Database, String> {
 
 pub(super) fn explain(error: &OpenError) -> String {
     let OpenError::Io { source, .. } = error else { return error.to_string() };
+    if source.kind() == ErrorKind::PermissionDenied {
+        let user = geteuid().as_raw();
+        return format!(
+            "{error}: this process runs as user {user}, which has to be able to read the database \
+             and to enter the folders above it"
+        );
+    }
     if source.raw_os_error() != Some(rustix::io::Errno::MFILE.raw_os_error()) {
         return error.to_string();
     }

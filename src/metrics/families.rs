@@ -165,6 +165,12 @@ impl Families {
         let budget = gauges.memory_budget_bytes.iter().map(|&(part, bytes)| (part, bytes as f64));
         let help = "Most memory that connections and queues may take, by part";
         self.labelled(MetricType::GAUGE, "memory_budget_bytes", help, "part", budget);
+        let used = gauges.memory_used_bytes.iter().map(|&(part, bytes)| (part, bytes as f64));
+        let help = "Memory of it that is taken, by part";
+        self.labelled(MetricType::GAUGE, "memory_used_bytes", help, "part", used);
+        let help = "Memory that the process may have: the machine's or its control group's";
+        let machine = gauges.machine_memory_bytes.map_or(f64::NAN, |bytes| bytes as f64);
+        self.gauge("machine_memory_bytes", help, machine);
         let help = "Whether the server is leaving";
         self.gauge("draining", help, f64::from(u8::from(gauges.draining)));
         let help = "Whether the server should be sent queries";

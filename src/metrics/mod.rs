@@ -49,6 +49,10 @@ pub struct Gauges {
     pub certificate_expiry_timestamp_seconds: Option<i64>,
     /// The bounds of memory, by part.
     pub memory_budget_bytes: Vec<(&'static str, u64)>,
+    /// What is taken of it, by part.
+    pub memory_used_bytes: Vec<(&'static str, u64)>,
+    /// Memory that the process may have, by machine and control group; none where nobody says.
+    pub machine_memory_bytes: Option<u64>,
     /// Whether it is leaving.
     pub draining: bool,
     /// Whether it should be sent queries.

@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,15 +15,17 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use quinn::Connection;
 use rustls::RootCertStore;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, UnixTime};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
 use webpki::EndEntityCert;
 
+use super::certificate_check::{Validity, check_authority};
 use super::quota::Quota;
-use super::tls::{IdentityError, read_file};
+use super::tls::{IdentityError, pem_lines, read_file, what_else};
 use crate::limits::{QUOTA_MIB_PER_SECOND_MAX, SHARE_MAX};
 use crate::schedule::Caller;
+use crate::text;
 
 /// A front-end that may call.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,6 +55,7 @@ pub enum Callers {
 pub struct KnownCallers {
     /// Says whether a certificate is one of their authorities', and valid.
     pub(super) verifier: Arc<dyn ClientCertVerifier>,
+    validity: Option<Validity>,
     allowed: Option<AllowList>,
 }
 
@@ -72,19 +76,32 @@ impl KnownCallers {
             origin: origin.to_string(),
             detail,
         };
-        let mut roots = RootCertStore::empty();
-        for certificate in CertificateDer::pem_slice_iter(authorities) {
+        let (mut roots, lines) = (RootCertStore::empty(), pem_lines(authorities));
+        for (index, certificate) in CertificateDer::pem_slice_iter(&lines).enumerate() {
             let certificate = certificate.map_err(|error| bad(error.to_string()))?;
+            check_authority(&certificate).map_err(|problem| IdentityError::Authority {
+                index: index + 1,
+                origin: origin.to_string(),
+                problem,
+            })?;
             roots.add(certificate).map_err(|error| bad(error.to_string()))?;
         }
         if roots.is_empty() {
-            return Err(bad("it has none".into()));
+            return Err(bad(what_else(&lines)));
         }
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
             .build()
             .expect("this is a bug: authorities without a certificate");
-        Ok(Self { verifier, allowed })
+        let validities = CertificateDer::pem_slice_iter(&lines).filter_map(Result::ok);
+        let validities = validities.filter_map(|authority| Validity::of(&authority));
+        let validity = validities.min_by_key(|validity| validity.not_after);
+        Ok(Self { verifier, validity, allowed })
+    }
+
+    /// Of the authority that ends first. Of no consequence for callers.
+    pub fn validity(&self) -> Option<Validity> {
+        self.validity
     }
 
     /// The same from files.
@@ -173,7 +190,7 @@ impl AllowList {
         let bytes = read_file("list of front-ends", path)?;
         let bad =
             |detail: String| IdentityError::List { origin: path.display().to_string(), detail };
-        let text = String::from_utf8(bytes).map_err(|error| bad(error.to_string()))?;
+        let text = text::utf8(&bytes).map_err(|error| bad(error.to_string()))?;
         Self::parse(&text).map_err(bad)
     }
 
@@ -181,8 +198,13 @@ impl AllowList {
         let mut names = HashMap::new();
         for (line, number) in text.lines().zip(1..) {
             let line = line.split_once('#').map_or(line, |(before, _)| before);
+            // In the middle of a file that was put together from several.
+            let line = line.trim_start_matches('\u{feff}');
             let mut words = line.split_whitespace();
             let Some(name) = words.next() else { continue };
+            let name = known_name(name).map_err(|wrong| {
+                format!("line {number}: {name:?} is no name of a certificate: {wrong}")
+            })?;
             let share = words.next().and_then(|share| share.parse().ok());
             let Some(share) = share.filter(|share| (1..=SHARE_MAX).contains(share)) else {
                 return Err(format!(
@@ -200,7 +222,6 @@ impl AllowList {
             if let Some(more) = words.next() {
                 return Err(format!("line {number}: {more:?} follows name, share and quota"));
             }
-            let name = if name.contains(':') { name.into() } else { name.to_ascii_lowercase() };
             if names.insert(name, Allowed { share, quota_mib_per_second }).is_some() {
                 return Err(format!("line {number}: the name was listed before"));
             }
@@ -209,6 +230,45 @@ impl AllowList {
             return Err("it names nobody".into());
         }
         Ok(Self(names))
+    }
+}
+
+/// A name as certificates have it: a host name in lower case, or a URI.
+///
+/// # Errors
+/// No certificate that TLS lets through can have it, and so nobody would ever be known by it.
+fn known_name(name: &str) -> Result<String, String> {
+    if let Some((scheme, rest)) = name.split_once(':')
+        && name.parse::<IpAddr>().is_err()
+    {
+        let starts = scheme.starts_with(|c: char| c.is_ascii_alphabetic());
+        let of_scheme = |c: char| c.is_ascii_alphanumeric() || "+-.".contains(c);
+        if let Some(other) = name.chars().find(|c| !c.is_ascii_graphic()) {
+            return Err(format!("a URI has no {other:?}"));
+        }
+        if rest.chars().all(|c| c.is_ascii_digit()) {
+            return Err("a port is no part of it".into());
+        }
+        return match starts && scheme.chars().all(of_scheme) {
+            true => Ok(name.to_owned()),
+            false => Err("expected a URI such as spiffe://example/front-a".into()),
+        };
+    }
+    let other = |&c: &char| !(c.is_ascii_alphanumeric() || "-._".contains(c));
+    match ServerName::try_from(name) {
+        Ok(ServerName::DnsName(_)) if !name.ends_with('.') => Ok(name.to_ascii_lowercase()),
+        Ok(ServerName::DnsName(_)) => Err("it ends with a dot, which names there do not".into()),
+        Ok(ServerName::IpAddress(_)) => {
+            Err("callers are known by host names and URIs, not by addresses".into())
+        }
+        _ if name.starts_with("*.") => Err("a name stands for itself, `*` for nothing".into()),
+        _ => Err(match name.chars().find(other) {
+            Some(c) if !c.is_ascii() && c.is_alphanumeric() => {
+                format!("a host name has no {c:?}, but its form in ASCII (xn--...)")
+            }
+            Some(c) => format!("a host name has no {c:?}"),
+            None => "expected a host name such as front-a.example".into(),
+        }),
     }
 }
 
@@ -299,6 +359,12 @@ mod tests {
     #[test]
     fn lists_say_what_is_wrong_with_them() {
         let list = AllowList::parse("# ours\nA.example 3 # big\n\nspiffe://x/Y 1 250\n").unwrap();
+        // As editors and `cat` write it.
+        let text = "\u{feff}# ours\r\nA.example 3\r\n\u{feff}b_1.example 1\r\n";
+        let marked = AllowList::parse(&text::utf8(text.as_bytes()).unwrap()).unwrap();
+        let mut listed: Vec<&String> = marked.0.keys().collect();
+        listed.sort();
+        assert_eq!(listed, ["a.example", "b_1.example"]);
         let share = |share| Allowed { share, quota_mib_per_second: None };
         let quota = Allowed { quota_mib_per_second: NonZeroU32::new(250), ..share(1) };
         let names = [("a.example", share(3)), ("spiffe://x/Y", quota)];
@@ -315,6 +381,20 @@ mod tests {
             ("a.example 1 0", "line 1: the quota of a.example is \"0\""),
             ("a.example 1 100000001", "a whole number of 1 to 100000000"),
             ("a.example 1\nA.EXAMPLE 2", "line 2: the name was listed before"),
+            ("a\u{feff} 1", "line 1: \"a\\u{feff}\" is no name of a certificate"),
+            ("a\u{202e}b 1", "a host name has no '\\u{202e}'"),
+            ("b\u{fc}cher.example 1", "has no '\u{fc}', but its form in ASCII (xn--...)"),
+            ("a.example, 1", "a host name has no ','"),
+            ("\"a.example\" 1", "a host name has no '\"'"),
+            ("a..example 1", "expected a host name such as"),
+            ("-a 1", "expected a host name such as"),
+            ("a.example. 1", "ends with a dot"),
+            ("*.example 1", "`*` for nothing"),
+            ("10.0.0.1 1", "not by addresses"),
+            ("::1 1", "not by addresses"),
+            ("a.example:4433 1", "a port is no part of it"),
+            ("spiffe://x/\u{e9} 1", "a URI has no '\u{e9}'"),
+            ("1x://y 1", "expected a URI such as"),
         ] {
             let error = AllowList::parse(text).unwrap_err();
             assert!(error.contains(expected), "{text:?}: {error}");

@@ -3,6 +3,8 @@
 //! Not a certificate authority: the key that signed is thrown away, and the names are this
 //! machine's only. Who serves others brings certificates of their own.
 
+use std::time::{Duration, SystemTime};
+
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose, date_time_ymd,
@@ -25,24 +27,44 @@ pub struct LocalCertificates {
     pub client_key: String,
 }
 
-/// The year that ends a certificate's time where nothing else is asked for.
-const YEAR_LAST: i32 = 4096;
+/// How long certificates are valid where nothing else is asked for, in days.
+pub const VALID_DAYS: u32 = 90;
+/// They are valid from so long ago on: clocks of other machines may be behind.
+const VALID_SINCE: Duration = Duration::from_secs(3_600);
+const DAY: Duration = Duration::from_secs(86_400);
 
-/// Makes a fresh set.
+/// Makes a fresh set, valid for [`VALID_DAYS`].
 ///
 /// # Errors
 /// The operating system gave no random bytes.
 pub fn localhost() -> Result<LocalCertificates, rcgen::Error> {
-    localhost_until(YEAR_LAST)
+    let now = SystemTime::now();
+    localhost_between(now - VALID_SINCE, now + VALID_DAYS * DAY)
 }
 
-/// The same, the server's and the client's valid until a year begins: a past one shows what
-/// happens when certificates expire.
+/// The same, valid until a year begins: a past one shows what happens when certificates expire.
 ///
 /// # Errors
 /// As above.
 pub fn localhost_until(year: i32) -> Result<LocalCertificates, rcgen::Error> {
+    make(&|params| params.not_after = date_time_ymd(year, 1, 1))
+}
+
+/// The same, valid from one moment to another, to the second.
+///
+/// # Errors
+/// As above.
+pub fn localhost_between(
+    from: SystemTime,
+    until: SystemTime,
+) -> Result<LocalCertificates, rcgen::Error> {
+    make(&|params| (params.not_before, params.not_after) = (from.into(), until.into()))
+}
+
+/// Makes a set whose certificates are valid when `date` says.
+fn make(date: &dyn Fn(&mut CertificateParams)) -> Result<LocalCertificates, rcgen::Error> {
     let mut ca = named("sotto local authority", &[])?;
+    date(&mut ca);
     ca.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     ca.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     let ca_key = KeyPair::generate()?;
@@ -50,8 +72,8 @@ pub fn localhost_until(year: i32) -> Result<LocalCertificates, rcgen::Error> {
     let issuer = Issuer::new(ca, ca_key);
     let server = (ExtendedKeyUsagePurpose::ServerAuth, &SERVER_NAMES[..]);
     let client = (ExtendedKeyUsagePurpose::ClientAuth, &["client.localhost"][..]);
-    let (server_pem, server_key) = leaf("sotto server", server, year, &issuer)?;
-    let (client_pem, client_key) = leaf("sotto client", client, year, &issuer)?;
+    let (server_pem, server_key) = leaf("sotto server", server, date, &issuer)?;
+    let (client_pem, client_key) = leaf("sotto client", client, date, &issuer)?;
     Ok(LocalCertificates { ca_pem, server_pem, server_key, client_pem, client_key })
 }
 
@@ -62,18 +84,18 @@ fn named(common_name: &str, names: &[&str]) -> Result<CertificateParams, rcgen::
     Ok(params)
 }
 
-/// A certificate and its key, both PEM, for one purpose and some names, until a year begins.
+/// A certificate and its key, both PEM, for one purpose and some names.
 fn leaf(
     common_name: &str,
     (purpose, names): (ExtendedKeyUsagePurpose, &[&str]),
-    until_year: i32,
+    date: &dyn Fn(&mut CertificateParams),
     issuer: &Issuer<'_, KeyPair>,
 ) -> Result<(String, String), rcgen::Error> {
     let mut params = named(common_name, names)?;
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.extended_key_usages = vec![purpose];
     params.use_authority_key_identifier_extension = true;
-    params.not_after = date_time_ymd(until_year, 1, 1);
+    date(&mut params);
     let key = KeyPair::generate()?;
     let certificate = params.signed_by(&key, issuer)?;
     Ok((certificate.pem(), key.serialize_pem()))

@@ -12,9 +12,11 @@
 mod admin;
 mod bundles;
 mod callers;
+mod certificate_check;
 pub mod certificates;
 mod connection;
 mod epochs;
+mod file_work;
 mod memory;
 mod now;
 mod places;
@@ -41,11 +43,13 @@ pub use crate::metrics::{ByCode, ByStatus, Counters};
 pub use crate::worker::{Counter, WorkCounters};
 pub use admin::{Admin, AdminCallers, AdminError, Desk, Reading, Reload, Stage};
 pub use callers::{AllowList, Callers, FrontEnd, KnownCallers, NotAllowed};
+pub use certificate_check::{CertificateProblem, Validity};
+pub use file_work::{FileWork, NotDone};
 pub(crate) use memory::kib_of;
 pub use memory::{MemoryBudget, machine_bytes};
 pub use reload::{EpochState, ReloadError, Reloaded, Reloader};
 pub use socket::{SocketRoom, udp_socket};
-pub use tls::{Identity, IdentityError, Validity};
+pub use tls::{Identity, IdentityError};
 
 use self::bundles::{Bundles, MadeRoom};
 use self::callers::Connected;
@@ -107,6 +111,8 @@ pub struct ServerBounds {
     pub old_epoch_time: Duration,
     /// How fast shards are read again and compared with their digests; 0 is not at all.
     pub scrub_mib_per_second: u32,
+    /// How long a file system may hang before what is read from it is given up.
+    pub file_patience: Duration,
 }
 
 impl Default for ServerBounds {
@@ -131,6 +137,7 @@ impl Default for ServerBounds {
             prove_every: None,
             old_epoch_time: limits::OLD_EPOCH_TIME,
             scrub_mib_per_second: limits::SCRUB_MIB_PER_SECOND,
+            file_patience: limits::FILE_PATIENCE,
         }
     }
 }
@@ -381,7 +388,13 @@ struct Service {
     /// Of every epoch.
     shape: Shape,
     /// Held by whoever reloads.
-    reloading: Arc<tokio::sync::Mutex<()>>,
+    reloading: tokio::sync::Mutex<()>,
+    /// Reads files that may hang.
+    files: FileWork,
+    /// Why the last reload changed nothing.
+    refused_reload: Mutex<Option<String>>,
+    /// Memory that the process may have.
+    machine_bytes: Option<u64>,
     /// Of the manifest that was read last.
     expected_epoch: AtomicU64,
     scrubbed: Scrubbed,
@@ -420,7 +433,10 @@ impl Service {
         Self {
             epochs,
             shape,
-            reloading: Arc::default(),
+            reloading: tokio::sync::Mutex::default(),
+            files: FileWork::new(bounds.file_patience),
+            refused_reload: Mutex::default(),
+            machine_bytes: machine_bytes(),
             expected_epoch: AtomicU64::new(epoch),
             scrubbed: Scrubbed::new(),
             condemned_told: AtomicU64::new(0),

@@ -6,11 +6,12 @@
 //! device that failed and is being made anew takes none: it is named, and no reason to ask
 //! elsewhere while another engine answers.
 
+use std::sync::PoisonError;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use rustix::time::{ClockId, clock_gettime};
 
-use super::memory::resident_bytes;
+use super::memory::{MemoryBudget, resident_bytes};
 use super::{EpochState, Service};
 use crate::limits;
 use crate::metrics::{self, Gauges};
@@ -33,14 +34,40 @@ impl Service {
         if self.draining() {
             readiness.missing.insert(0, "the server is leaving".into());
         }
-        let EpochState { served, expected, condemned_shards, .. } = self.epoch_state();
+        let EpochState { served, expected, shards, condemned_shards, .. } = self.epoch_state();
         if served != expected {
             readiness.notes.push(format!("epoch {served} is served, {expected} is on disk"));
         }
-        if condemned_shards > 0 {
-            readiness.notes.push(format!("{condemned_shards} shards are damaged and taken out"));
+        if let Some(refused) = self.refused_reload() {
+            readiness.notes.push(format!("what is on disk is refused: {refused}"));
+        }
+        match condemned_shards {
+            0 => {}
+            all if all >= shards as usize => {
+                readiness.missing.push(format!("all {shards} shards are damaged and taken out"));
+            }
+            some => readiness.notes.push(format!("{some} shards are damaged and taken out")),
         }
         readiness
+    }
+
+    /// Why the last reload changed nothing; none where it did as it was told.
+    pub(super) fn refused_reload(&self) -> Option<String> {
+        self.refused_reload.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What is taken of the memory that is budgeted, by its parts. Of connections it is what they
+    /// may have on the way.
+    pub(super) fn memory_used(&self) -> MemoryBudget {
+        let streams = *self.streams.borrow();
+        let bundles = self.bundles().count() * self.shape.bundle_bytes();
+        MemoryBudget {
+            connections: self.bounds.connection_bytes(&self.shape, self.connected(), streams),
+            requests: self.reading.taken() as u64,
+            bundles: bundles as u64 / 3 * 4,
+            queries: self.queue.queued_bytes() as u64,
+            answers: self.answers.taken() as u64,
+        }
     }
 
     /// Whether any engine still gets done with what it does.
@@ -90,6 +117,8 @@ impl Service {
             epochs: self.epoch_numbers(),
             certificate_expiry_timestamp_seconds: self.certificate_expiry(),
             memory_budget_bytes: self.bounds.memory(&self.shape).parts().into(),
+            memory_used_bytes: self.memory_used().parts().into(),
+            machine_memory_bytes: self.machine_bytes,
             draining: self.draining(),
             ready: self.readiness().missing.is_empty(),
             start_time_seconds: started.as_secs_f64(),

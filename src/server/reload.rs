@@ -1,16 +1,17 @@
 //! A new manifest while serving: checked whole, then served from one moment to the next.
 //!
-//! Whatever is wrong with it or with a file it names changes nothing, and is said. Told by a
-//! signal, by the admin endpoint, or by [`Reloader::watch`], which looks at the manifest's file.
-//! How epochs are served beside each other is `epochs`'.
+//! Whatever is wrong with it or with a file it names changes nothing, and is said; a file system
+//! that hangs is given up (`file_work`). Told by a signal, by the admin endpoint, or by
+//! [`Reloader::watch`], which looks at the manifest's file. How epochs are served beside each other
+//! is `epochs`'.
 
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::Service;
+use super::{NotDone, Service};
 use crate::limits;
 use crate::shard::manifest::MANIFEST_NAME;
 use crate::shard::{Database, OpenError};
@@ -44,9 +45,14 @@ pub enum ReloadError {
         /// The epoch that is served.
         served: u64,
     },
-    /// The thread that did it ended.
-    #[error("it panicked: this is a bug")]
-    Panicked,
+    /// It was given up, or its thread ended.
+    #[error("{source}. Epoch {served} is served as before")]
+    NotDone {
+        /// Why.
+        source: NotDone,
+        /// The epoch that is served.
+        served: u64,
+    },
 }
 
 /// How the databases of a server fare.
@@ -76,16 +82,42 @@ impl Reloader {
     /// # Errors
     /// Something is refused: all stays as it was.
     pub async fn reload(&self) -> Result<Reloaded, ReloadError> {
-        let one = self.0.reloading.clone().lock_owned().await;
+        let reloader = self.clone();
+        // To its end, counted and said: whoever asked may not wait for it.
+        let ended = tokio::spawn(async move { reloader.reload_alone().await }).await;
+        let panicked = || NotDone::Panicked;
+        ended.unwrap_or_else(|_| Err(self.not_done(panicked())))
+    }
+
+    /// Held up by no other for longer than that one goes on: what hangs is given up.
+    async fn reload_alone(&self) -> Result<Reloaded, ReloadError> {
         let service = self.0.clone();
-        // Counted and said there too: whoever asked may not wait for it.
-        let ended = tokio::task::spawn_blocking(move || {
-            let ended = reload(&service);
-            tell(&service, &ended);
-            drop(one);
-            ended
-        });
-        ended.await.unwrap_or(Err(ReloadError::Panicked))
+        let _one = service.reloading.lock().await;
+        let (read, asked) = (Arc::new(AtomicU64::new(0)), service.clone());
+        let (progress, what) = (read.clone(), "reading the database again");
+        let found = service.files.run(
+            what,
+            || progress.load(Ordering::Relaxed),
+            move || find(&asked, &read),
+        );
+        let ended = match found.await {
+            Err(not_done) => Err(self.not_done(not_done)),
+            Ok(Err(refused)) => Err(refused),
+            Ok(Ok(Followed::Unchanged { epoch })) => Ok(Reloaded::Unchanged { epoch }),
+            Ok(Ok(Followed::Next(database))) => {
+                let (epoch, taking) = (database.epoch(), service.clone());
+                // Unmapping what is served no more takes its time.
+                let opened = tokio::task::spawn_blocking(move || take(&taking, database)).await;
+                let changed = opened.map(|opened| Reloaded::Changed { epoch, opened });
+                changed.map_err(|_| self.not_done(NotDone::Panicked))
+            }
+        };
+        tell(&service, &ended);
+        ended
+    }
+
+    fn not_done(&self, source: NotDone) -> ReloadError {
+        ReloadError::NotDone { source, served: self.0.epochs.epoch() }
     }
 
     /// Looks at the manifest's file once a period, and reloads when it is another or was changed;
@@ -94,11 +126,16 @@ impl Reloader {
     pub async fn watch(self, period: Duration) {
         let path = self.0.epochs.database().directory().join(MANIFEST_NAME);
         let (mut seen, mut again, mut pause) = (None, None::<Instant>, period);
+        let mut until_next = period;
         loop {
-            tokio::time::sleep(period).await;
+            tokio::time::sleep(until_next).await;
             let path = path.clone();
-            let found = tokio::task::spawn_blocking(move || identity(&path)).await;
-            let found = found.unwrap_or_default();
+            let look = self.0.files.run("looking at the manifest", || 0, move || identity(&path));
+            let Ok(found) = look.await else {
+                until_next = (2 * until_next).min(limits::HUNG_LOOK_PAUSE_MAX).max(period);
+                continue;
+            };
+            until_next = period;
             if found == seen && again.is_none_or(|again| again > Instant::now()) {
                 continue;
             }
@@ -136,7 +173,16 @@ fn identity(path: &Path) -> Option<[u64; 4]> {
     Some([found.ino(), found.mtime() as u64, found.mtime_nsec() as u64, found.len()])
 }
 
-fn reload(service: &Service) -> Result<Reloaded, ReloadError> {
+/// What a manifest leads to.
+enum Followed {
+    /// What is served.
+    Unchanged { epoch: u64 },
+    /// Another database.
+    Next(Arc<Database>),
+}
+
+/// Reads the manifest and what it names; `read` counts the bytes, and so goes on.
+fn find(service: &Service, read: &AtomicU64) -> Result<Followed, ReloadError> {
     let epochs = &service.epochs;
     service.tell_condemned();
     let served = epochs.database();
@@ -144,18 +190,27 @@ fn reload(service: &Service) -> Result<Reloaded, ReloadError> {
     let manifest = Database::read_manifest(served.directory()).map_err(refused)?;
     let epoch = manifest.epoch;
     service.expected_epoch.store(epoch, Ordering::Relaxed);
-    let Some(database) = served.follow(manifest).map_err(refused)? else {
-        return Ok(Reloaded::Unchanged { epoch });
+    let count = |bytes| {
+        read.fetch_add(bytes, Ordering::Relaxed);
     };
+    let next = served.follow_seen(manifest, &count).map_err(refused)?;
+    Ok(next.map_or(Followed::Unchanged { epoch }, |next| Followed::Next(Arc::new(next))))
+}
+
+/// Serves a database; says how many of its shards were opened for it.
+fn take(service: &Service, database: Arc<Database>) -> usize {
+    let served = service.epochs.database();
     let pairs = database.shards().iter().zip(served.shards());
     let opened = pairs.filter(|(new, old)| !Arc::ptr_eq(new, old)).count();
-    epochs.swap(Instant::now(), Arc::new(database));
+    service.epochs.swap(Instant::now(), database);
     service.forget_epochs(Instant::now());
-    Ok(Reloaded::Changed { epoch, opened })
+    opened
 }
 
 fn tell(service: &Service, ended: &Result<Reloaded, ReloadError>) {
     let counters = &service.counters;
+    let refused = ended.as_ref().err().map(ToString::to_string);
+    *service.refused_reload.lock().unwrap_or_else(PoisonError::into_inner) = refused;
     match ended {
         Ok(Reloaded::Changed { epoch, opened }) => {
             counters.reloads_changed.add(1);

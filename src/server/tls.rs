@@ -9,14 +9,18 @@ use std::time::SystemTime;
 
 use quinn::crypto::rustls::QuicServerConfig;
 use quinn::{TransportConfig, VarInt};
-use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
+use zeroize::Zeroizing;
 
 use super::ServerBounds;
 use super::callers::Callers;
+use super::certificate_check::{self, CertificateProblem, Validity};
 use super::memory::Windows;
 use crate::limits;
+use crate::shard::files::read_regular;
+use crate::text;
 use crate::wire::ALPN;
 
 /// What a server shows to prove its name: a certificate chain and its key.
@@ -60,18 +64,39 @@ pub enum IdentityError {
         /// What is wrong with it.
         detail: String,
     },
-    /// A certificate whose time is over.
+    /// A private key under a password.
     #[error(
-        "the certificate expired {} days ago: every client refuses it, have it renewed; if it has \
-         not, this machine's clock is wrong", .days
+        "the private key in {origin} is encrypted, and a server has nobody to ask for the \
+         password; expected a key in the clear, in a file that only the server's user may read: \
+         `openssl pkey -in FILE -out NEW` makes one"
     )]
-    Expired {
-        /// How long it has been expired by this machine's clock.
-        days: u64,
+    Encrypted {
+        /// Where it was looked for.
+        origin: String,
+    },
+    /// A certificate that every client refuses.
+    #[error(transparent)]
+    Certificate(#[from] CertificateProblem),
+    /// An authority's certificate that is of no use.
+    #[error("certificate {index} of {origin}: {problem}")]
+    Authority {
+        /// Which of the file, from 1.
+        index: usize,
+        /// Where it was looked for.
+        origin: String,
+        /// What is wrong with it.
+        problem: CertificateProblem,
     },
     /// Certificate and key do not work together.
     #[error("the certificate and the key cannot be used for TLS 1.3: {0}")]
     Unusable(#[from] rustls::Error),
+}
+
+impl IdentityError {
+    /// Whether another time, or another clock, would make it good.
+    pub fn is_about_time(&self) -> bool {
+        matches!(self, Self::Certificate(problem) if problem.is_about_time())
+    }
 }
 
 impl Identity {
@@ -99,25 +124,46 @@ impl Identity {
             origin: origin.to_string(),
             detail,
         };
-        let chain = CertificateDer::pem_slice_iter(certificate)
+        let lines = pem_lines(certificate);
+        let chain = CertificateDer::pem_slice_iter(&lines)
             .collect::<Result<Vec<_>, _>>()
             .map_err(|error| bad("certificate", certificate_origin, error.to_string()))?;
         if chain.is_empty() {
-            return Err(bad("certificate", certificate_origin, "it has none".into()));
+            return Err(bad("certificate", certificate_origin, what_else(&lines)));
         }
-        let key = PrivateKeyDer::from_pem_slice(key)
-            .map_err(|error| bad("private key", key_origin, error.to_string()))?;
+        let lines = Zeroizing::new(pem_lines(key));
+        if is_encrypted(&lines) {
+            return Err(IdentityError::Encrypted { origin: key_origin.to_string() });
+        }
+        let key = PrivateKeyDer::from_pem_slice(&lines).map_err(|error| {
+            let detail = match error {
+                pem::Error::NoItemsFound => what_else(&lines),
+                other => other.to_string(),
+            };
+            bad("private key", key_origin, detail)
+        })?;
         Ok(Self { chain, key })
     }
 
-    /// Refuses a chain of which a certificate has expired.
-    pub fn check_time(&self, now: SystemTime) -> Result<(), IdentityError> {
-        let now = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
-        let until = self.chain.iter().filter_map(Validity::of).map(|valid| valid.not_after).min();
-        match until.map(|until| now.saturating_sub_signed(until)) {
-            Some(seconds) if seconds > 0 => Err(IdentityError::Expired { days: seconds / 86_400 }),
-            _ => Ok(()),
+    /// Whether clients accept the chain at `now`, as far as that can be known here, and whether it
+    /// works together with the key. The same at start, at a reload and in `sotto doctor`.
+    ///
+    /// # Errors
+    /// Every client refuses it, or no handshake would succeed.
+    pub fn check(&self, now: SystemTime) -> Result<(), IdentityError> {
+        let accepted = certificate_check::check(&self.chain, now);
+        // What no time makes good comes first.
+        if let Err(problem) = &accepted
+            && !problem.is_about_time()
+        {
+            return Err(problem.clone().into());
         }
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        rustls::ServerConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[&rustls::version::TLS13])?
+            .with_no_client_auth()
+            .with_single_cert(self.chain.clone(), self.key.clone_key())?;
+        Ok(accepted?)
     }
 
     /// The private key.
@@ -125,19 +171,9 @@ impl Identity {
         self.key.secret_der()
     }
 
-    /// Whether certificate and key work together.
-    pub fn check(&self) -> Result<(), IdentityError> {
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        rustls::ServerConfig::builder_with_provider(provider)
-            .with_protocol_versions(&[&rustls::version::TLS13])?
-            .with_no_client_auth()
-            .with_single_cert(self.chain.clone(), self.key.clone_key())?;
-        Ok(())
-    }
-
-    /// When the server's own certificate is good; nothing where it cannot be read.
+    /// When the chain is valid: of the certificate that ends first; none where it is unreadable.
     pub fn validity(&self) -> Option<Validity> {
-        Validity::of(self.chain.first()?)
+        Validity::of_chain(&self.chain)
     }
 
     /// The listener's configuration.
@@ -173,34 +209,68 @@ impl Identity {
     }
 }
 
-/// From when until when a certificate is good, in Unix seconds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Validity {
-    /// The first second.
-    pub not_before: i64,
-    /// The last.
-    pub not_after: i64,
-}
-
-impl Validity {
-    /// Of one certificate; nothing where it is none.
-    fn of(certificate: &CertificateDer<'_>) -> Option<Self> {
-        let (_, parsed) = x509_parser::parse_x509_certificate(certificate).ok()?;
-        let validity = parsed.validity();
-        let (not_before, not_after) = (validity.not_before, validity.not_after);
-        Some(Self { not_before: not_before.timestamp(), not_after: not_after.timestamp() })
-    }
-
-    /// The shortest validity of the certificates in a PEM file.
-    pub fn of_pem_file(path: &Path) -> Result<Option<Self>, IdentityError> {
-        let pem = read_file("certificate", path)?;
-        let all = CertificateDer::pem_slice_iter(&pem).filter_map(|der| Self::of(&der.ok()?));
-        Ok(all.min_by_key(|validity| validity.not_after))
-    }
-}
-
+/// Reads a regular file of at most [`limits::IDENTITY_FILE_BYTES_MAX`].
 pub(super) fn read_file(what: &'static str, path: &Path) -> Result<Vec<u8>, IdentityError> {
-    std::fs::read(path).map_err(|source| IdentityError::Io { what, path: path.to_owned(), source })
+    let bytes_max = limits::IDENTITY_FILE_BYTES_MAX;
+    let read = read_regular(path, bytes_max + 1).and_then(|bytes| {
+        let text = format!("it has more than {bytes_max} bytes");
+        let too_large = std::io::Error::new(std::io::ErrorKind::FileTooLarge, text);
+        if bytes.len() as u64 > bytes_max { Err(too_large) } else { Ok(bytes) }
+    });
+    read.map_err(|source| IdentityError::Io { what, path: path.to_owned(), source })
+}
+
+/// A PEM text in which every section begins its line, as the PEM reader wants it: it passes over
+/// one with a byte order mark or blanks in front of it.
+pub(super) fn pem_lines(bytes: &[u8]) -> Vec<u8> {
+    let plain = Zeroizing::new(text::plain(bytes));
+    let mut out = Vec::with_capacity(plain.len());
+    for mut line in plain.split_inclusive(|&byte| byte == b'\n') {
+        loop {
+            match line {
+                [b' ' | b'\t', rest @ ..] => line = rest,
+                _ => match line.strip_prefix(text::BYTE_ORDER_MARK) {
+                    Some(rest) => line = rest,
+                    None => break,
+                },
+            }
+        }
+        out.extend_from_slice(line);
+    }
+    out
+}
+
+const BEGIN: &str = "-----BEGIN ";
+
+/// What a file has that lacks what was looked for.
+pub(super) fn what_else(pem: &[u8]) -> String {
+    let text = match text::utf8(pem) {
+        Ok(text) => text,
+        Err(_) if pem.starts_with(&[0x30]) => {
+            return "it is DER or PKCS #12: `openssl x509`, `pkey` or `pkcs12` makes PEM of it"
+                .into();
+        }
+        Err(error) => return error.to_string(),
+    };
+    let labels = text.lines().filter_map(|line| line.strip_prefix(BEGIN)?.split_once("-----"));
+    let mut labels: Vec<&str> = labels.map(|(label, _)| label).collect();
+    labels.dedup();
+    match &labels[..] {
+        _ if text.trim().is_empty() => "it is empty".into(),
+        [] => "it has no line of -----BEGIN ...-----".into(),
+        labels => format!("it has {}", labels.join(", ")),
+    }
+}
+
+/// Whether a key is under a password: by PKCS #8, or by the head of the older format.
+fn is_encrypted(pem: &[u8]) -> bool {
+    let lines = || pem.split(|&byte| byte == b'\n');
+    let encrypted = |line: &[u8]| {
+        line.starts_with(b"-----BEGIN ENCRYPTED PRIVATE KEY")
+            || line.starts_with(b"Proc-Type: 4,ENCRYPTED")
+    };
+    let in_the_clear = |line: &[u8]| line.starts_with(b"-----BEGIN PRIVATE KEY");
+    lines().any(encrypted) && !lines().any(in_the_clear)
 }
 
 fn transport(bounds: &ServerBounds, windows: Windows) -> TransportConfig {
@@ -232,31 +302,74 @@ mod tests {
         };
         assert!(refused("", &made.server_key).contains("no certificate in the text given"));
         assert!(refused(&made.server_pem, &made.server_pem).contains("no private key"));
+        let now = SystemTime::now();
         let identity = Identity::from_pem(&made.server_pem, &made.server_key).unwrap();
-        assert!(identity.check().is_ok());
+        identity.check(now).unwrap();
         let Validity { not_before, not_after } = identity.validity().unwrap();
-        // rcgen's, where nothing is said: the year 4096.
-        assert!(not_before < not_after && not_after == 67_090_118_400);
+        let days = i64::from(certificates::VALID_DAYS);
+        assert_eq!((not_after - not_before) / 86_400, days);
         let windows = Windows { stream: 1, receive: 1, send: 1 };
         let other = Identity::from_pem(&made.server_pem, &made.client_key).unwrap();
-        assert!(matches!(other.check(), Err(IdentityError::Unusable(_))));
+        assert!(matches!(other.check(now), Err(IdentityError::Unusable(_))));
+        // That the key is another's does not wait for a good time.
+        let late = other.check(now + Duration::from_secs(86_400 * 365)).unwrap_err();
+        assert!(matches!(late, IdentityError::Unusable(_)), "{late}");
         assert!(matches!(
             other.quic(&Callers::Anyone, &ServerBounds::default(), windows),
             Err(IdentityError::Unusable(_))
         ));
-        let identity = |year| {
-            let made = certificates::localhost_until(year).unwrap();
-            Identity::from_pem(&made.server_pem, &made.server_key).unwrap()
-        };
-        let (day, until) = (Duration::from_secs(86_400), Duration::from_secs(946_684_800));
-        let at = |time| identity(2000).check_time(SystemTime::UNIX_EPOCH + time);
-        at(until - day).unwrap();
-        let error = at(until + 3 * day).unwrap_err().to_string();
-        assert!(error.contains("expired 3 days ago"), "{error}");
-        let later = SystemTime::UNIX_EPOCH + until;
-        assert!(identity(4096).check_time(later).is_ok());
+        let late = identity.check(now + Duration::from_secs(86_400 * 365)).unwrap_err();
+        assert!(late.to_string().contains("the certificate expired 27"), "{late}");
         let missing = Path::new("/nonexistent/server.pem");
         let error = Identity::from_pem_files(missing, missing).err().unwrap().to_string();
         assert!(error.contains("/nonexistent/server.pem"), "{error}");
+    }
+
+    #[test]
+    fn files_of_another_kind_are_named() {
+        let made = certificates::localhost().unwrap();
+        let refused = |certificate: &str, key: &str| {
+            Identity::from_pem(certificate, key).err().unwrap().to_string()
+        };
+        let of_key = |key: &str| refused(&made.server_pem, key);
+        let vectors = [
+            include_str!("../../tests/vectors/certificates/encrypted-pkcs8.key"),
+            include_str!("../../tests/vectors/certificates/encrypted-sec1.key"),
+        ];
+        for encrypted in vectors {
+            let error = of_key(&encrypted.replace('\n', "\r\n"));
+            assert!(error.contains("is encrypted"), "{error}");
+        }
+        assert!(refused(&made.server_key, &made.server_key).contains("it has PRIVATE KEY"));
+        assert!(of_key(&made.server_pem).contains("it has CERTIFICATE"));
+        assert!(of_key(" \n").contains("it is empty"));
+        assert!(of_key("secret").contains("it has no line of -----BEGIN"));
+        let der = CertificateDer::from_pem_slice(made.server_pem.as_bytes()).unwrap();
+        assert!(what_else(&der).contains("it is DER or PKCS #12"));
+        assert!(what_else(b"\xff\xfe-\0").contains("it is UTF-16"));
+    }
+
+    #[test]
+    fn a_byte_order_mark_hides_no_certificate() {
+        let made = certificates::localhost().unwrap();
+        let marked = |pem: &str| format!("\u{feff} {}", pem.replace('\n', "\r\n\t"));
+        let both = marked(&made.server_pem) + &marked(&made.ca_pem);
+        let identity = Identity::from_pem(&both, &marked(&made.server_key)).unwrap();
+        assert_eq!(identity.chain.len(), 2);
+        identity.check(SystemTime::now()).unwrap();
+        super::super::KnownCallers::from_pem(marked(&made.ca_pem).as_bytes(), &"it", None).unwrap();
+    }
+
+    #[test]
+    fn files_are_regular_and_small() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("server.pem");
+        let refused = || read_file("certificate", &path).unwrap_err().to_string();
+        let (kind, mode) = (rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR);
+        rustix::fs::mknodat(rustix::fs::CWD, &path, kind, mode, 0).unwrap();
+        assert!(refused().contains("server.pem: it is a pipe (FIFO)"), "{}", refused());
+        std::fs::remove_file(&path).unwrap();
+        std::fs::File::create(&path).unwrap().set_len(1 << 40).unwrap();
+        assert!(refused().contains("it has more than"), "{}", refused());
     }
 }

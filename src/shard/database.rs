@@ -5,7 +5,7 @@
 //! shards that did not change, and only of the others every byte is read. What opening does not do:
 //! read sections, which is [`super::verify`]'s work.
 
-use std::fs::File;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use memmap2::Mmap;
 use rayon::prelude::*;
 
+use super::files::open_regular;
 use super::guard::{Guarded, condemned_total};
 use super::header::{Header, HeaderError, Section, file_name, read_from};
 use super::manifest::{MANIFEST_NAME, Manifest, ManifestError, SHARDS_DIR, ShardEntry};
@@ -135,7 +136,7 @@ impl Shard {
         let io = |source| OpenError::Io { path: path.to_owned(), source };
         let refuse = |source| OpenError::Shard { path: path.to_owned(), source };
         let no_map = |source| OpenError::Map { path: path.to_owned(), source };
-        let file = File::open(path).map_err(io)?;
+        let file = open_regular(path).map_err(io)?;
         let header = read_from(&file, path, &manifest.shape())?;
         compare(&header, manifest, index).map_err(refuse)?;
         // SAFETY: shard files are named after their content and never modified in place: builders
@@ -158,9 +159,14 @@ impl Shard {
     }
 
     /// Opens a file and reads every byte of it.
-    fn open_verified(path: &Path, manifest: &Manifest, index: u32) -> Result<Self, OpenError> {
+    fn open_verified(
+        path: &Path,
+        manifest: &Manifest,
+        index: u32,
+        read: &(dyn Fn(u64) + Sync),
+    ) -> Result<Self, OpenError> {
         let shard = Self::open(path, manifest, index)?;
-        verify_file(path, shard.header())?;
+        verify_file(path, shard.header(), read)?;
         Ok(shard)
     }
 
@@ -293,11 +299,17 @@ impl Database {
 
     /// The manifest of a database directory.
     pub fn read_manifest(directory: &Path) -> Result<Manifest, OpenError> {
-        let path = directory.join(MANIFEST_NAME);
-        if !path.exists() {
-            return Err(OpenError::NoManifest { directory: directory.to_owned() });
-        }
-        Manifest::read(&path)
+        Manifest::read(&directory.join(MANIFEST_NAME)).map_err(|error| match error {
+            // Of what may not be read nobody knows whether it is finished.
+            OpenError::Io { source, .. } if source.kind() == ErrorKind::NotFound => {
+                let directory = directory.to_owned();
+                match directory.metadata() {
+                    Ok(_) => OpenError::NoManifest { directory },
+                    Err(source) => OpenError::Io { path: directory, source },
+                }
+            }
+            other => other,
+        })
     }
 
     /// Opens what this manifest names of a database directory.
@@ -331,6 +343,18 @@ impl Database {
     /// # Errors
     /// The manifest may not follow this one's, a file is refused, or nothing is better than it was.
     pub fn follow(&self, manifest: Manifest) -> Result<Option<Self>, OpenError> {
+        self.follow_seen(manifest, &|_| ())
+    }
+
+    /// The same; `read` is told how many bytes more were read.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn follow_seen(
+        &self,
+        manifest: Manifest,
+        read: &(dyn Fn(u64) + Sync),
+    ) -> Result<Option<Self>, OpenError> {
         let path = self.directory.join(MANIFEST_NAME);
         let may = manifest.may_follow(&self.manifest);
         may.map_err(|source| OpenError::Manifest { path, source })?;
@@ -346,7 +370,8 @@ impl Database {
                 shards.push(held.clone());
                 continue;
             }
-            match Shard::open_verified(&folder.join(&entry.file), &manifest, index as u32) {
+            let path = folder.join(&entry.file);
+            match Shard::open_verified(&path, &manifest, index as u32, read) {
                 Ok(shard) => {
                     changed = true;
                     shards.push(Arc::new(shard));
@@ -460,5 +485,43 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let error = Database::open(directory.path()).unwrap_err();
         assert!(matches!(error, OpenError::NoManifest { .. }), "{error}");
+        // There is no folder, which no build that goes on would change.
+        let error = Database::open(&directory.path().join("none")).unwrap_err().to_string();
+        assert!(error.contains("none: No such file"), "{error}");
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_not_called_unfinished() {
+        let directory = tempfile::tempdir().unwrap();
+        noise::write(directory.path(), 1, &[0]);
+        let database = Database::open(directory.path()).unwrap();
+        let (shard, folder) = (database.shard(0).unwrap(), directory.path().join(SHARDS_DIR));
+        for path in [directory.path().join(MANIFEST_NAME), folder.join(shard.file_name())] {
+            let (aside, name) = (path.with_extension("aside"), path.file_name().unwrap());
+            std::fs::rename(&path, &aside).unwrap();
+            // Whatever the system says of it: here that the name leads in a circle, then a pipe.
+            std::os::unix::fs::symlink(name, &path).unwrap();
+            let error = Database::open(directory.path()).unwrap_err();
+            assert!(matches!(error, OpenError::Io { .. }), "{error}");
+            std::fs::remove_file(&path).unwrap();
+            let (kind, mode) = (rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR);
+            rustix::fs::mknodat(rustix::fs::CWD, &path, kind, mode, 0).unwrap();
+            let error = Database::open(directory.path()).unwrap_err();
+            assert!(matches!(error, OpenError::Io { .. }), "{error}");
+            assert!(error.to_string().contains("it is a pipe (FIFO)"), "{error}");
+            std::fs::rename(&aside, &path).unwrap();
+            Database::open(directory.path()).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_manifest_with_a_byte_order_mark_and_other_line_ends_is_the_same() {
+        let directory = tempfile::tempdir().unwrap();
+        noise::write(directory.path(), 1, &[0]);
+        let path = directory.path().join(MANIFEST_NAME);
+        let manifest = Manifest::read(&path).unwrap();
+        let text = std::fs::read_to_string(&path).unwrap().replace('\n', "\r\n");
+        std::fs::write(&path, format!("\u{feff}{text}")).unwrap();
+        assert_eq!(Manifest::read(&path).unwrap(), manifest);
     }
 }

@@ -33,6 +33,7 @@ use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
 use super::database::{OpenError, ShardError};
+use super::files::open_regular;
 use crate::limits;
 use crate::params::{FAILURE_LOG2_MAX, Shape, ShapeError, ShapeFields};
 use crate::wire::parameters::RIBBON_SEEDS;
@@ -312,7 +313,7 @@ impl Header {
 /// Reads and checks the header of a shard file that has to be of this shape.
 pub fn read(path: &Path, shape: &Shape) -> Result<Header, OpenError> {
     let io = |source| OpenError::Io { path: path.to_owned(), source };
-    let file = File::open(path).map_err(io)?;
+    let file = open_regular(path).map_err(io)?;
     read_from(&file, path, shape)
 }
 

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::header;
 use crate::limits;
 use crate::params::{Shape, ShapeError, ShapeFields};
+use crate::text;
 use crate::wire::hex::{Hex, HexBytes};
 use crate::wire::parameters::{ParametersError, PublicParameters, SignatureError};
 use crate::wire::{self, hex};
@@ -195,7 +196,8 @@ impl Manifest {
         if bytes.len() as u64 > limits::MANIFEST_BYTES_MAX {
             return Err(ManifestError::TooLarge);
         }
-        let manifest: Self = serde_json::from_slice(bytes)?;
+        let manifest: Self =
+            serde_json::from_slice(bytes.strip_prefix(text::BYTE_ORDER_MARK).unwrap_or(bytes))?;
         manifest.check()?;
         Ok(manifest)
     }
@@ -279,7 +281,7 @@ impl Manifest {
 
     /// Reads and checks the manifest of a file; at most the bytes a manifest may have.
     pub fn read(path: &Path) -> Result<Self, super::OpenError> {
-        let bytes = super::files::read_bounded(path, limits::MANIFEST_BYTES_MAX + 1)
+        let bytes = super::files::read_regular(path, limits::MANIFEST_BYTES_MAX + 1)
             .map_err(|source| super::OpenError::Io { path: path.to_owned(), source })?;
         Self::parse(&bytes)
             .map_err(|source| super::OpenError::Manifest { path: path.to_owned(), source })

@@ -3,13 +3,13 @@
 //! [`verify`] reads the files, so that a failing disk is an error and not a signal. [`verify_map`]
 //! reads a shard through its map: what is served, also where another file has its name by now.
 
-use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
 use super::database::{Database, OpenError, Shard, ShardError};
+use super::files::open_regular;
 use super::header::{
     HEADER_BYTES, Header, HeaderError, SECTION_NAMES, Section, file_bytes, page_aligned,
 };
@@ -53,9 +53,13 @@ pub fn verify(database: &Database, read: &(dyn Fn(u64) + Sync)) -> VerifyReport 
     }
 }
 
-/// Reads every byte of one shard file.
-pub(super) fn verify_file(path: &Path, header: &Header) -> Result<(), OpenError> {
-    (0..SECTION_NAMES.len()).try_for_each(|which| verify_section(path, header, which, &|_| ()))
+/// Reads every byte of one shard file; `read` is told how many bytes more were read.
+pub(super) fn verify_file(
+    path: &Path,
+    header: &Header,
+    read: &(dyn Fn(u64) + Sync),
+) -> Result<(), OpenError> {
+    (0..SECTION_NAMES.len()).try_for_each(|which| verify_section(path, header, which, read))
 }
 
 /// Reads every byte that is served of a shard, a piece at a time; `go_on` is told how many more
@@ -123,7 +127,7 @@ fn verify_section(
     let io = |source| OpenError::Io { path: path.to_owned(), source };
     let refuse = |source| OpenError::Shard { path: path.to_owned(), source };
     let section = header.sections()[which];
-    let file = File::open(path).map_err(io)?;
+    let file = open_regular(path).map_err(io)?;
     let (found, expected) = (file.metadata().map_err(io)?.len(), file_bytes(&header.shape));
     if found != expected {
         return Err(refuse(ShardError::Length { found, expected }));

@@ -1,10 +1,12 @@
 //! Certificates that have expired, on either side, and their renewal while the server runs.
 
-use std::time::Instant;
+use std::time::{Duration, Instant, SystemTime};
 
 use rustix::process::Signal;
 use sotto::client::{Client, Options};
-use sotto::server::certificates::{LocalCertificates, localhost, localhost_until};
+use sotto::server::certificates::{
+    LocalCertificates, localhost, localhost_between, localhost_until,
+};
 use sotto::server::{Callers, Identity, KnownCallers};
 
 use super::harness::peer::until;
@@ -88,6 +90,20 @@ async fn the_program_keeps_what_it_has_when_the_new_certificate_has_expired() {
     server.signal(Signal::HUP);
     server.says(&before, "certificates and callers stay as they were").await;
     assert!(server.said().contains("the certificate expired"), "{}", server.said());
+    // Nor is anything taken that every client refuses for another reason.
+    let (day, now) = (Duration::from_secs(86_400), SystemTime::now());
+    let early = localhost_between(now + day, now + 2 * day).unwrap();
+    for (certificates, expected) in [
+        (early, "the certificate is not valid yet"),
+        (for_clients(), "extendedKeyUsage lacks serverAuth"),
+        (authority(), "basicConstraints CA:TRUE"),
+    ] {
+        place.show(&certificates);
+        let before = server.said();
+        server.signal(Signal::HUP);
+        server.says(&before, "certificates and callers stay as they were").await;
+        assert!(server.said()[before.len()..].contains(expected), "{}", server.said());
+    }
     load.more(2).await;
     // New connections meet the old one.
     let mut client = Client::connect(place.options(&server)).await.unwrap();
@@ -113,4 +129,30 @@ async fn the_program_keeps_what_it_has_when_the_new_certificate_has_expired() {
     let error = refusal(place.options(&server)).await;
     assert!(error.contains("certificate"), "{error}");
     server.leave().await;
+    // What no clock makes good does not start.
+    for (certificates, expected) in
+        [(for_clients(), "extendedKeyUsage lacks serverAuth"), (authority(), "CA:TRUE")]
+    {
+        place.show(&certificates);
+        let ended = place.command(&[], any()).output().unwrap();
+        let error = String::from_utf8(ended.stderr).unwrap();
+        assert_eq!(ended.status.code(), Some(2), "{error}");
+        assert!(error.contains("server.pem: ") && error.contains(expected), "{error}");
+    }
+}
+
+/// A client's certificate where the server's should be.
+fn for_clients() -> LocalCertificates {
+    let mut made = localhost().unwrap();
+    (made.server_pem, made.server_key) = (made.client_pem.clone(), made.client_key.clone());
+    made
+}
+
+/// An authority's certificate where the server's should be, as `openssl req -x509` makes it.
+fn authority() -> LocalCertificates {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let mut params = rcgen::CertificateParams::new(vec!["localhost".into()]).unwrap();
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let (server_pem, server_key) = (params.self_signed(&key).unwrap().pem(), key.serialize_pem());
+    LocalCertificates { server_pem, server_key, ..localhost().unwrap() }
 }

@@ -165,6 +165,7 @@ fn the_program_reads_certificates_and_list_again() {
     write_database(&path("db"));
     let made = sotto(folder.path(), &["cert", "--out", "."]).wait_with_output().unwrap();
     assert!(made.status.success(), "{made:?}");
+    std::fs::copy(path("ca.pem"), path("ca.pem.good")).unwrap();
     std::fs::write(path("allow"), "client.localhost 1\n").unwrap();
     let callers = ["--client-ca", "ca.pem", "--allow", "allow"];
     let mut server = sotto(folder.path(), &[&SERVE[..], &callers[..]].concat());
@@ -188,7 +189,18 @@ fn the_program_reads_certificates_and_list_again() {
     told(&["stay as they were", "cannot read the list of front-ends"]);
     std::fs::write(path("allow"), "client.localhost 2\n").unwrap();
     std::fs::copy(path("server.key"), path("ca.pem")).unwrap();
-    told(&["stay as they were", "ca.pem"]);
+    told(&["stay as they were", "ca.pem", "it has PRIVATE KEY"]);
+    std::fs::copy(path("ca.pem.good"), path("ca.pem")).unwrap();
+    std::fs::write(path("allow"), "\u{feff}client.localhost 2\r\n").unwrap();
+    told(&["were read again"]);
+    // None of them is waited for; QUIC, signals and the next reload go on.
+    for file in ["allow", "ca.pem", "server.key", "server.pem"] {
+        std::fs::rename(path(file), path("aside")).unwrap();
+        pipe_at(&path(file));
+        told(&["stay as they were", file, "it is a pipe (FIFO)"]);
+        std::fs::rename(path("aside"), path(file)).unwrap();
+        told(&["were read again"]);
+    }
     kill_process(Pid::from_child(&server), Signal::TERM).unwrap();
     assert!(server.wait().unwrap().success());
     let refused = |arguments: &[&str], expected: &str| {

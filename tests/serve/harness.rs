@@ -14,7 +14,7 @@ use sotto::params::Shape;
 use sotto::scheme::reference;
 use sotto::server::certificates::{self, LocalCertificates};
 use sotto::server::{
-    Callers, Counters, Desk, Doorkeeper, Identity, Server, ServerBounds, ServerOptions,
+    Callers, Counters, Desk, Doorkeeper, Identity, Reloader, Server, ServerBounds, ServerOptions,
 };
 use sotto::shard::header::Header;
 use sotto::shard::manifest::{MANIFEST_NAME, ManifestHead, SHARDS_DIR};
@@ -76,6 +76,13 @@ pub(crate) fn write_database(directory: &Path) {
     let head = ManifestHead { seed: [1; 32], epoch: EPOCH, created: 2, shape };
     let manifest = Manifest::sign(&head, entries.collect(), &operator()).unwrap();
     std::fs::write(directory.join(MANIFEST_NAME), manifest.to_json()).unwrap();
+}
+
+/// Puts a pipe that nobody writes to in a file's place.
+pub(crate) fn pipe_at(path: &Path) {
+    let _ = std::fs::remove_file(path);
+    let (kind, mode) = (rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR);
+    rustix::fs::mknodat(rustix::fs::CWD, path, kind, mode, 0).unwrap();
 }
 
 pub(crate) fn operator() -> SigningKey {
@@ -173,6 +180,7 @@ pub(crate) struct Host {
     pub(crate) database: Arc<Database>,
     pub(crate) certificates: LocalCertificates,
     pub(crate) doorkeeper: Doorkeeper,
+    pub(crate) reloader: Reloader,
     /// What admin endpoints would know.
     pub(crate) desk: Arc<Desk>,
     leave: Option<oneshot::Sender<()>>,
@@ -211,7 +219,7 @@ impl Host {
         let options = ServerOptions { listen, identity, callers, engines, bounds };
         let server = Server::bind(options, database.clone()).unwrap();
         let (address, counters) = (server.local_addr(), server.counters());
-        let doorkeeper = server.doorkeeper();
+        let (doorkeeper, reloader) = (server.doorkeeper(), server.reloader());
         let desk = Arc::new(Desk::default());
         desk.watch(&server);
         let (leave, left) = oneshot::channel();
@@ -228,6 +236,7 @@ impl Host {
             database,
             certificates,
             doorkeeper,
+            reloader,
             desk,
             leave: Some(leave),
             running,

@@ -6,14 +6,16 @@ use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use sotto::arith::IsaName;
 use sotto::engine::{EngineChoice, IsaChoice, select};
 use sotto::limits;
 use sotto::server::certificates::{self, LocalCertificates};
 use sotto::server::{
-    Admin, AdminCallers, Callers, Desk, Identity, KnownCallers, ServerBounds, Stage,
+    Admin, AdminCallers, Callers, Desk, Identity, KnownCallers, Reloaded, ServerBounds, Stage,
 };
+use sotto::shard::manifest::MANIFEST_NAME;
 use sotto::wire::{Status, StreamCode};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -55,9 +57,13 @@ struct Seen {
 }
 
 async fn ask(address: SocketAddr, line: &str, headers: &str) -> Seen {
+    ask_host(address, line, "localhost", headers).await
+}
+
+async fn ask_host(address: SocketAddr, line: &str, host: &str, headers: &str) -> Seen {
     let exchange = async {
         let mut stream = TcpStream::connect(address).await.unwrap();
-        let request = format!("{line} HTTP/1.1\r\nHost: sotto\r\n{headers}\r\n");
+        let request = format!("{line} HTTP/1.1\r\nHost: {host}\r\n{headers}\r\n");
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut reply = String::new();
         // To its end: every reply is its connection's last.
@@ -239,9 +245,16 @@ async fn metrics_move_with_what_is_asked() {
     assert_eq!((now("sotto_shards"), now("sotto_resident_shards")), (SHARDS.into(), 0.0));
     assert_eq!([now("sotto_served_epoch"), now("sotto_expected_epoch")], [EPOCH as f64; 2]);
     assert_eq!((now("sotto_queued_queries"), now("sotto_draining")), (0.0, 0.0));
+    let used = |part: &str| now(&format!("sotto_memory_used_bytes{{part=\"{part}\"}}"));
+    assert_eq!(used("bundles"), (shape().bundle_bytes() / 3 * 4) as f64);
+    assert!(used("connections") > 0.0);
+    assert!(now("sotto_machine_memory_bytes") > 1e6);
     let memory = ServerBounds::default().memory(&shape());
     assert_eq!(now("sotto_memory_budget_bytes{part=\"answers\"}"), memory.answers as f64);
-    assert_eq!(now("sotto_certificate_expiry_timestamp_seconds"), 67_090_118_400.0);
+    let validity = certificates::VALID_DAYS as f64 * 86_400.0;
+    let expires = now("sotto_certificate_expiry_timestamp_seconds") - validity;
+    let since_1970 = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    assert!((since_1970.as_secs_f64() - expires).abs() < 600.0, "{expires}");
     peer.connection.close(0u32.into(), b"");
     let mut connections = 1.0;
     while connections != 0.0 {
@@ -302,6 +315,70 @@ async fn a_server_is_ready_once_its_engine_was_right() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_server_without_a_shard_to_answer_from_is_not_ready() {
+    let host = Host::start(Reference, proving());
+    let address = admin(&host.desk).await;
+    until_status(address, "/readyz", 200).await;
+    let condemn = |shard| host.database.shard(shard).unwrap().condemn();
+    (1..SHARDS).for_each(condemn);
+    let some = get(address, "/readyz").await;
+    assert_eq!((some.status, &*some.body), (200, "ready\n2 shards are damaged and taken out\n"));
+    condemn(0);
+    let none = get(address, "/readyz").await;
+    let missing = "not ready\nall 3 shards are damaged and taken out\n";
+    assert_eq!((none.status, &*none.body), (503, missing));
+    assert_eq!(metrics(address).await["sotto_ready"], 0.0);
+    assert_eq!(get(address, "/livez").await.status, 200);
+}
+
+/// A manifest that is refused, for its content or because nobody could read it to its end, harms
+/// neither what is served nor the next reload; why is said where an operator looks.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_refused_is_said_until_something_else_is_read() {
+    let host = Host::start(Reference, proving());
+    let address = admin(&host.desk).await;
+    let manifest = host.database.directory().join(MANIFEST_NAME);
+    let good = std::fs::read(&manifest).unwrap();
+    let refusals: [(&dyn Fn(), &str); 3] = [
+        (&|| std::fs::write(&manifest, "{}").unwrap(), "is not a manifest"),
+        (&|| pipe_at(&manifest), "it is a pipe (FIFO), expected a regular file"),
+        (&|| std::fs::create_dir(&manifest).unwrap(), "it is a folder"),
+    ];
+    for (spoil, expected) in refusals {
+        spoil();
+        let refused = tokio::time::timeout(PATIENCE, host.reloader.reload()).await.unwrap();
+        let refused = refused.unwrap_err().to_string();
+        assert!(refused.contains(expected) && refused.contains("Epoch 4 is served"), "{refused}");
+        let seen = until_status(address, "/readyz", 200).await;
+        assert!(seen.body.contains("what is on disk is refused: "), "{}", seen.body);
+        assert!(seen.body.contains(expected), "{}", seen.body);
+        let page = get(address, "/status").await.body;
+        assert!(page.contains(expected) && page.contains("what is on disk is refused"), "{page}");
+        let _ = std::fs::remove_file(&manifest);
+        let _ = std::fs::remove_dir(&manifest);
+        std::fs::write(&manifest, &good).unwrap();
+        let unchanged = host.reloader.reload().await.unwrap();
+        assert_eq!(unchanged, Reloaded::Unchanged { epoch: EPOCH });
+        assert_eq!(get(address, "/readyz").await.body, "ready\n");
+    }
+    assert_eq!(host.counters.reloads_refused.get(), 3);
+}
+
+/// Nothing goes on from the first moment: given up, and the next one is not held up by it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reload_of_which_nothing_goes_on_is_given_up() {
+    let bounds = ServerBounds { file_patience: Duration::ZERO, ..Default::default() };
+    let host = Host::start(Reference, bounds);
+    for _ in 0..3 {
+        let reload = tokio::time::timeout(PATIENCE, host.reloader.reload()).await.unwrap();
+        // It may have been quick.
+        if let Err(error) = reload {
+            assert!(error.to_string().contains("was given up, nothing of it went on"), "{error}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn endpoints_answer_before_there_is_a_server() {
     let desk = Arc::new(Desk::default());
     let address = admin(&desk).await;
@@ -337,6 +414,9 @@ async fn what_changes_something_is_asked_for_with_post_and_by_no_page() {
         let headers = "Content-Length: 0\r\nOrigin: http://127.0.0.1:9464\r\n";
         let seen = ask(address, &format!("POST {path}"), headers).await;
         assert_eq!(seen.status, 403, "{path}: {}", seen.body);
+        let headers = "Content-Length: 0\r\nSec-Fetch-Site: cross-site\r\n";
+        let seen = ask(address, &format!("POST {path}"), headers).await;
+        assert_eq!(seen.status, 403, "{path}: {}", seen.body);
     }
     for path in ["/livez", "/readyz", "/startupz", "/metrics", "/status"] {
         assert_eq!(post(address, path).await.status, 405, "{path}");
@@ -367,6 +447,47 @@ async fn what_changes_something_is_asked_for_with_post_and_by_no_page() {
     assert_eq!(get(address, "/livez").await.status, 200);
 }
 
+/// A page whose own name leads to this machine, by DNS rebinding, reads nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn only_hosts_that_cannot_be_anothers_are_answered() {
+    let desk = Arc::new(Desk::default());
+    let listen = "127.0.0.1:0".parse().unwrap();
+    let admin = Admin::bind(listen, AdminCallers::Loopback, desk).await.unwrap();
+    let address = admin.local_addr();
+    tokio::spawn(admin.named(vec!["metrics.example".into()]).run());
+    let paths =
+        ["GET /metrics", "GET /status", "GET /readyz", "GET /livez", "POST /reload", "POST /drain"];
+    for line in paths {
+        let asked = async |host: &str| ask_host(address, line, host, "").await;
+        let refused = asked("evil.example:9464").await;
+        assert_eq!(refused.status, 421, "{line}: {}", refused.body);
+        assert!(refused.body.contains("--admin-host"), "{}", refused.body);
+        for host in [address.to_string(), "localhost".into(), "metrics.example:9464".into()] {
+            assert_ne!(asked(&host).await.status, 421, "{line} of {host}");
+        }
+    }
+}
+
+/// Sockets that send one byte, or nothing, or the beginning of a request.
+#[tokio::test(flavor = "multi_thread")]
+async fn probes_are_answered_whoever_says_nothing() {
+    let host = Host::start(Reference, proving());
+    let address = admin(&host.desk).await;
+    let mut silent = Vec::new();
+    for begin in ["", "G", "POST /reload HTTP/1.1\r\n"] {
+        for _ in 0..limits::ADMIN_SILENT_MAX {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            stream.write_all(begin.as_bytes()).await.unwrap();
+            silent.push(stream);
+        }
+        let begun = Instant::now();
+        assert_eq!(get(address, "/livez").await.status, 200);
+        assert_eq!(get(address, "/startupz").await.status, 200);
+        assert_eq!(get(address, "/metrics").await.status, 200);
+        assert!(begun.elapsed() < limits::ADMIN_HEAD_TIME, "{:?}", begun.elapsed());
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_page_names_front_ends_and_no_address() {
     let made = certificates::localhost().unwrap();
@@ -391,6 +512,8 @@ async fn the_page_names_front_ends_and_no_address() {
         "right about a known query 0\u{a0}s ago",
         "<th>client.localhost</th><td>1</td><td>1</td>",
         "<th>shard unknown</th><td>1</td>",
+        "<th>used</th><th>at most</th>",
+        rustix::system::uname().nodename().to_str().unwrap(),
     ] {
         assert!(page.body.contains(part), "{part}: {}", page.body);
     }

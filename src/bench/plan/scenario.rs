@@ -238,7 +238,7 @@ fn check(key: String, found: f64, least: f64, most: f64) -> Result<(), PlanError
 }
 
 fn read<T: DeserializeOwned>(path: &Path) -> Result<T, FileError> {
-    let text = std::fs::read_to_string(path);
+    let text = crate::text::read(path);
     parse(path, &text.map_err(|source| FileError::Io { path: path.into(), source })?)
 }
 

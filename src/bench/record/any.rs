@@ -74,7 +74,7 @@ pub struct Found {
 impl Record {
     /// Reads one.
     pub fn read(path: &Path) -> Result<Self, RecordError> {
-        let read = fs::read_to_string(path);
+        let read = crate::text::read(path);
         let text = read.map_err(|source| RecordError::Io { path: path.into(), source })?;
         #[derive(serde::Deserialize)]
         struct Named {

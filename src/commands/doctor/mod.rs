@@ -72,7 +72,8 @@ pub(crate) fn run(args: Args) -> Ended {
         Some(Ok(database)) => findings.extend(files::database(database, &serve)),
         Some(Err(failed)) => {
             let finding = Finding::new("database", failed, "a database that opens");
-            findings.push(finding.fail("give the folder that `sotto build` made (--db)"));
+            let advice = "give the folder that `sotto build` made, readable (--db)";
+            findings.push(finding.fail(advice));
         }
         None => {}
     }

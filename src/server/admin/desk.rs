@@ -7,12 +7,13 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Instant;
 
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::super::now::Readiness;
 use super::super::{Server, Service};
 use super::rates::{SAMPLE_EVERY, Sample, Samples};
+use super::seats::Seats;
 use crate::limits;
 use crate::metrics::Metrics;
 use crate::shard::Opening;
@@ -39,8 +40,7 @@ pub struct Desk {
     server: OnceLock<Watched>,
     reload: OnceLock<Reload>,
     leave: watch::Sender<bool>,
-    /// Free places for connections.
-    pub(super) places: Arc<Semaphore>,
+    pub(super) seats: Arc<Seats>,
 }
 
 /// A server that listens.
@@ -58,7 +58,7 @@ impl Default for Desk {
             server: OnceLock::new(),
             reload: OnceLock::new(),
             leave: watch::Sender::new(false),
-            places: Arc::new(Semaphore::new(limits::ADMIN_CONNECTIONS_MAX)),
+            seats: Arc::default(),
         }
     }
 }
@@ -97,9 +97,7 @@ impl Desk {
 
     /// Waits until whoever asked something has the reply, but not long: the process may end then.
     pub async fn replied(&self) {
-        // All but the one that is for the next.
-        let others = limits::ADMIN_CONNECTIONS_MAX as u32 - 1;
-        let _ = timeout(limits::CLOSE_TIMEOUT, self.places.acquire_many(others)).await;
+        let _ = timeout(limits::CLOSE_TIMEOUT, self.seats.quiet()).await;
     }
 
     pub(super) fn leave(&self) {

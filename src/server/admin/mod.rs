@@ -3,13 +3,14 @@
 //!
 //! It answers from before the database is opened until the process ends, and never with a record,
 //! a query or a peer's address. GET looks, POST does. Who reaches the address may do both, so it is
-//! this machine's, or said to be anyone's. Connections are few and short. What it knows is in
-//! `desk.rs`, the page in `page.rs`.
+//! this machine's, or said to be anyone's; pages in browsers may not (`gate.rs`). Connections are
+//! few and short (`seats.rs`). What it knows is in `desk.rs`, the page in `page.rs`.
 
 mod desk;
+mod gate;
 mod page;
 mod rates;
-mod short;
+mod seats;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -17,9 +18,10 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::State;
 use axum::http::header::{
-    CACHE_CONTROL, CONNECTION, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ORIGIN,
+    CACHE_CONTROL, CONNECTION, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName,
+    X_CONTENT_TYPE_OPTIONS,
 };
-use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::http::{HeaderValue, StatusCode};
 use axum::middleware::map_response;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -27,7 +29,8 @@ use tokio::net::TcpListener;
 
 pub use desk::{Desk, Reading, Reload, Stage};
 
-use self::short::ShortLived;
+use self::gate::Gate;
+use self::seats::{Endpoints, Patience};
 use crate::metrics::Metrics;
 
 /// Who may reach the endpoints.
@@ -67,6 +70,7 @@ pub struct Admin {
     listener: TcpListener,
     address: SocketAddr,
     desk: Arc<Desk>,
+    names: Vec<String>,
 }
 
 impl Admin {
@@ -82,7 +86,14 @@ impl Admin {
         let refused = |source| AdminError::Listen { address: listen, source };
         let listener = TcpListener::bind(listen).await.map_err(refused)?;
         let address = listener.local_addr().map_err(refused)?;
-        Ok(Self { listener, address, desk })
+        Ok(Self { listener, address, desk, names: Vec::new() })
+    }
+
+    /// Lets the endpoints be asked for under these host names too, beside `localhost`, this
+    /// machine's name and every IP address.
+    pub fn named(mut self, names: Vec<String>) -> Self {
+        self.names = names;
+        self
     }
 
     /// Where they are.
@@ -92,7 +103,7 @@ impl Admin {
 
     /// Answers, and takes samples for the page; does not end.
     pub async fn run(self) {
-        let Self { listener, desk, .. } = self;
+        let Self { listener, desk, names, .. } = self;
         let router = Router::new()
             .route("/livez", get(alive))
             .route("/readyz", get(ready))
@@ -103,11 +114,15 @@ impl Admin {
             .route("/drain", post(drain))
             .layer(map_response(last))
             .with_state(desk.clone());
-        tokio::join!(desk.take_samples(), async {
-            // Says that it never ends.
-            let _ = axum::serve(ShortLived::new(listener, desk.places.clone()), router).await;
-        });
+        let (gate, seats) = (Arc::new(Gate::new(names)), desk.seats.clone());
+        let endpoints = Endpoints { router, gate, seats, patience: Patience::default() };
+        tokio::join!(desk.take_samples(), endpoints.run(listener));
     }
+}
+
+/// This machine's name, as the system knows it.
+fn host_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
 const TEXT: &str = "text/plain; charset=utf-8";
@@ -116,9 +131,13 @@ fn reply(status: StatusCode, content: &'static str, body: String) -> Response {
     (status, [(CONTENT_TYPE, content)], body).into_response()
 }
 
-/// A reply is not kept, and its connection ends with it.
+/// A reply is not kept, is what it says it is, is no part of another's page, and its connection
+/// ends with it.
 async fn last(mut response: Response) -> Response {
+    const RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
     let headers = response.headers_mut();
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(RESOURCE_POLICY, HeaderValue::from_static("same-origin"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(CONNECTION, HeaderValue::from_static("close"));
     response
@@ -170,20 +189,7 @@ async fn status(State(desk): State<Arc<Desk>>) -> Response {
     page
 }
 
-/// A browser says with every POST which page it comes from: pages have no business here, whoever's
-/// they are.
-fn comes_from_a_page(headers: &HeaderMap) -> Option<Response> {
-    let refusal = || {
-        let body = "a page in a browser may not do this: use `curl -X POST`\n";
-        reply(StatusCode::FORBIDDEN, TEXT, body.into())
-    };
-    headers.contains_key(ORIGIN).then(refusal)
-}
-
-async fn reload(State(desk): State<Arc<Desk>>, headers: HeaderMap) -> Response {
-    if let Some(refusal) = comes_from_a_page(&headers) {
-        return refusal;
-    }
+async fn reload(State(desk): State<Arc<Desk>>) -> Response {
     let Some(reading) = desk.reload() else {
         let body = "nothing can be read again here\n";
         return reply(StatusCode::NOT_IMPLEMENTED, TEXT, body.into());
@@ -200,10 +206,7 @@ async fn reload(State(desk): State<Arc<Desk>>, headers: HeaderMap) -> Response {
     }
 }
 
-async fn drain(State(desk): State<Arc<Desk>>, headers: HeaderMap) -> Response {
-    if let Some(refusal) = comes_from_a_page(&headers) {
-        return refusal;
-    }
+async fn drain(State(desk): State<Arc<Desk>>) -> Response {
     desk.leave();
     reply(StatusCode::ACCEPTED, TEXT, "leaving: what is in flight is finished first\n".into())
 }

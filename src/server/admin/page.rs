@@ -52,6 +52,7 @@ fn served(out: &mut String, watched: &Watched, readiness: &Readiness) {
         (false, false) => ("not ready", "bad"),
     };
     let facts = [
+        super::host_name(),
         format!("epoch {}", gauges.epochs.served),
         format!("up for {}", span(service.started.0.elapsed())),
         certificate(gauges.certificate_expiry_timestamp_seconds),
@@ -61,7 +62,7 @@ fn served(out: &mut String, watched: &Watched, readiness: &Readiness) {
     why(out, readiness);
     traffic(out, watched, &gauges);
     engine_cards(out, &engines);
-    database(out, &gauges);
+    database(out, &gauges, service.refused_reload().as_deref());
     front_ends(out, service);
     refusals(out, &service.counters);
     memory(out, &gauges);
@@ -146,12 +147,15 @@ fn engine_cards(out: &mut String, engines: &[EngineReport]) {
     push(out, format_args!("</div>\n"));
 }
 
-fn database(out: &mut String, gauges: &Gauges) {
+fn database(out: &mut String, gauges: &Gauges, refused: Option<&str>) {
     let epochs = &gauges.epochs;
     push(out, format_args!("<h2>Database</h2>\n<div class=\"cards\">\n"));
-    let expected = match epochs.served == epochs.expected {
-        true => "the one on disk".into(),
-        false => format!("{} on disk", epochs.expected),
+    let expected = match (epochs.served == epochs.expected, refused) {
+        (true, None) => "the one on disk".into(),
+        (false, None) => format!("{} on disk", epochs.expected),
+        // Why is said above.
+        (true, Some(_)) => "what is on disk is refused".into(),
+        (false, Some(_)) => format!("{} on disk, refused", epochs.expected),
     };
     card(out, "epoch", &epochs.served.to_string(), &expected);
     let condemned = format!("{} taken out as damaged", grouped(epochs.condemned_shards as u64));
@@ -179,45 +183,62 @@ fn front_ends(out: &mut String, service: &Service) {
 
 fn refusals(out: &mut String, counters: &Counters) {
     push(out, format_args!("<h2>Not answered since the start</h2>\n"));
-    let outcomes = Status::ALL.map(|status| {
-        (status.name().to_ascii_lowercase().replace('_', " "), counters.queries.get(status))
-    });
+    let rows: Vec<_> = not_answered(counters).into_iter().filter(|(_, count)| *count > 0).collect();
+    if rows.is_empty() {
+        push(out, format_args!("<p class=\"none\">Nothing.</p>\n"));
+        return;
+    }
+    let rows = rows.iter().map(|(what, count)| (&**what, vec![grouped(*count)]));
+    table(out, &["what", "count"], rows);
+}
+
+/// What was not answered and why; each thing is counted in one row. Outcomes that have several
+/// reasons are told by these, and by what is left where none of them was it.
+fn not_answered(counters: &Counters) -> Vec<(String, u64)> {
     let reasons = [
-        ("overloaded: the queue is full", &counters.refused_queue_full),
-        ("overloaded: a front-end's part of it is", &counters.refused_front_end_full),
-        ("overloaded: a connection's part of it is", &counters.refused_connection_full),
-        ("overloaded: would come too late", &counters.refused_too_late),
-        ("overloaded: no room for answers", &counters.refused_no_answer_room),
+        (Status::Overloaded, "the queue is full", &counters.refused_queue_full),
+        (Status::Overloaded, "a front-end's part of it is", &counters.refused_front_end_full),
+        (Status::Overloaded, "a connection's part of it is", &counters.refused_connection_full),
+        (Status::Overloaded, "would come too late", &counters.refused_too_late),
+        (Status::Overloaded, "no room for answers", &counters.refused_no_answer_room),
+        (Status::ShardUnknown, "damaged and taken out", &counters.refused_condemned),
+    ];
+    let mut rows = Vec::new();
+    for status in Status::ALL.into_iter().filter(|status| *status != Status::ResponseSuccess) {
+        let name = status.name().to_ascii_lowercase().replace('_', " ");
+        let mut left = counters.queries.get(status);
+        let of_status = reasons.iter().filter(|(of, ..)| *of == status);
+        for (_, reason, counter) in of_status {
+            left = left.saturating_sub(counter.get());
+            rows.push((format!("{name}: {reason}"), counter.get()));
+        }
+        rows.push((name, left));
+    }
+    let others = [
         ("taken out of the queue: nobody waits any more", &counters.queries_cancelled),
         ("connections refused: too many", &counters.connections_refused),
         ("connections refused: too many of a front-end", &counters.front_end_connections_refused),
         ("connections refused: not on the list", &counters.callers_refused),
         ("handshakes failed", &counters.handshakes_failed),
     ];
-    let reasons = reasons.map(|(reason, counter)| (reason.to_owned(), counter.get()));
-    let success = Status::ResponseSuccess.code() as usize;
-    let outcomes = outcomes[..success].iter().chain(&outcomes[success + 1..]);
-    let rows: Vec<_> = outcomes.chain(&reasons).filter(|(_, count)| *count > 0).collect();
-    if rows.is_empty() {
-        push(out, format_args!("<p class=\"none\">Nothing.</p>\n"));
-        return;
-    }
-    let rows = rows.into_iter().map(|(what, count)| (&**what, vec![grouped(*count)]));
-    table(out, &["what", "count"], rows);
+    rows.extend(others.map(|(what, counter)| (what.to_owned(), counter.get())));
+    rows
 }
 
 fn memory(out: &mut String, gauges: &Gauges) {
     push(out, format_args!("<h2>Memory</h2>\n"));
-    let parts = gauges.memory_budget_bytes.iter();
-    let parts = parts.map(|&(part, most)| {
+    let parts = gauges.memory_used_bytes.iter().zip(&gauges.memory_budget_bytes);
+    let parts = parts.map(|(&(part, used), &(_, most))| {
         let part = if part == "bundles" { "key bundles" } else { part };
-        (format!("{part}, at most"), most)
+        (part, used, Some(most))
     });
     let process = gauges.process_resident_memory_bytes;
-    let all = std::iter::once(("the process, with shards it looks at".to_owned(), process));
-    let rows: Vec<_> = all.chain(parts).collect();
-    let rows = rows.iter().map(|(what, most)| (&**what, vec![bytes(*most as f64)]));
-    table(out, &["what", "size"], rows);
+    let process = ("the process, with shards it looks at", process, gauges.machine_memory_bytes);
+    let size = |size: u64| bytes(size as f64);
+    let rows = std::iter::once(process).chain(parts).map(|(what, used, most)| {
+        (what, vec![size(used), most.map_or("no bound is known".into(), size)])
+    });
+    table(out, &["what", "used", "at most"], rows);
 }
 
 fn card(out: &mut String, what: &str, value: &str, more: &str) {
@@ -351,6 +372,31 @@ mod tests {
         ];
         assert_eq!(spans, expected);
         assert_eq!(certificate(Some(0)), "CERTIFICATE EXPIRED");
+    }
+
+    #[test]
+    fn what_was_not_answered_is_counted_in_one_row() {
+        let counters = Counters::default();
+        let refuse = |status, reason: &crate::worker::Counter| {
+            counters.queries.add(status);
+            reason.add(1);
+        };
+        refuse(Status::Overloaded, &counters.refused_queue_full);
+        refuse(Status::Overloaded, &counters.refused_too_late);
+        refuse(Status::ShardUnknown, &counters.refused_condemned);
+        counters.queries.add(Status::ShardUnknown);
+        counters.queries.add(Status::Quota);
+        counters.queries.add(Status::ResponseSuccess);
+        let mut rows = not_answered(&counters);
+        rows.retain(|(_, count)| *count > 0);
+        let expected = [
+            ("overloaded: the queue is full", 1),
+            ("overloaded: would come too late", 1),
+            ("shard unknown: damaged and taken out", 1),
+            ("shard unknown", 1),
+            ("quota", 1),
+        ];
+        assert_eq!(rows, expected.map(|(what, count)| (what.to_owned(), count)));
     }
 
     #[test]

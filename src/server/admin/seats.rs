@@ -1,0 +1,306 @@
+//! Connections to the endpoints: few, none for long; whoever asks does not wait for those that do
+//! not.
+//!
+//! A connection is silent until its request is here, and has ten seconds for it. Silent ones are
+//! bounded: when one more comes, the oldest goes. Requests are bounded too, but for probes, whose
+//! answers are short and always ready: whoever decides whether this server is restarted is not to
+//! be kept away by others.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use axum::serve::Listener;
+use axum::{Router, body::Body, response::Response};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::{Service as _, service_fn};
+use hyper::{Request, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
+use tokio::time::sleep;
+
+use super::gate::Gate;
+use super::{TEXT, reply};
+use crate::limits;
+
+/// What probes ask.
+const PROBES: [&str; 3] = ["/livez", "/readyz", "/startupz"];
+
+/// How long connections may take.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Patience {
+    /// To send a request's head.
+    pub(super) head: Duration,
+    /// For all.
+    pub(super) all: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self { head: limits::ADMIN_HEAD_TIME, all: limits::ADMIN_CONNECTION_TIME }
+    }
+}
+
+/// The connections there are.
+pub(super) struct Seats {
+    silent: Mutex<Silent>,
+    /// Free places for requests that are no probes.
+    places: Arc<Semaphore>,
+    /// Connections whose request is here.
+    asked: watch::Sender<usize>,
+}
+
+/// Those whose request is not, the oldest first; whoever is told has to go.
+#[derive(Default)]
+struct Silent {
+    next: u64,
+    seats: VecDeque<(u64, oneshot::Sender<()>)>,
+}
+
+impl Default for Seats {
+    fn default() -> Self {
+        Self {
+            silent: Mutex::default(),
+            places: Arc::new(Semaphore::new(limits::ADMIN_REQUESTS_MAX)),
+            asked: watch::Sender::new(0),
+        }
+    }
+}
+
+impl Seats {
+    fn silent(&self) -> MutexGuard<'_, Silent> {
+        self.silent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A seat for one more connection, and what tells it to go.
+    fn take(self: &Arc<Self>) -> (Seat, oneshot::Receiver<()>) {
+        let (go, told) = oneshot::channel();
+        let mut silent = self.silent();
+        if silent.seats.len() >= limits::ADMIN_SILENT_MAX
+            && let Some((_, oldest)) = silent.seats.pop_front()
+        {
+            // Fails where it has just gone by itself.
+            let _ = oldest.send(());
+        }
+        let number = silent.next;
+        silent.next += 1;
+        silent.seats.push_back((number, go));
+        (Seat { seats: self.clone(), number, state: Mutex::new(State::Silent) }, told)
+    }
+
+    /// Whether its request came from one that was still silent.
+    fn leave_silent(&self, number: u64) -> bool {
+        let mut silent = self.silent();
+        let at = silent.seats.iter().position(|&(other, _)| other == number);
+        at.is_some_and(|at| silent.seats.remove(at).is_some())
+    }
+
+    /// Ready when no request is being answered.
+    pub(super) async fn quiet(&self) {
+        let mut asked = self.asked.subscribe();
+        // The sender is ours: it is not gone.
+        let _ = asked.wait_for(|&asked| asked == 0).await;
+    }
+}
+
+/// One connection's.
+struct Seat {
+    seats: Arc<Seats>,
+    number: u64,
+    state: Mutex<State>,
+}
+
+enum State {
+    Silent,
+    /// With a place, unless it is a probe or there was none.
+    Asked {
+        _place: Option<OwnedSemaphorePermit>,
+    },
+}
+
+impl Seat {
+    /// Its request is here; whether there is room to answer it.
+    fn ask(&self, path: &str) -> bool {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if let State::Silent = *state {
+            self.seats.leave_silent(self.number);
+            self.seats.asked.send_modify(|asked| *asked += 1);
+        }
+        let is_probe = PROBES.contains(&path);
+        let place = self.seats.places.clone().try_acquire_owned().ok().filter(|_| !is_probe);
+        let is_room = is_probe || place.is_some();
+        *state = State::Asked { _place: place };
+        is_room
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        match self.state.get_mut().unwrap_or_else(PoisonError::into_inner) {
+            State::Silent => drop(self.seats.leave_silent(self.number)),
+            State::Asked { .. } => self.seats.asked.send_modify(|asked| *asked -= 1),
+        }
+    }
+}
+
+/// What all connections are served with.
+#[derive(Clone)]
+pub(super) struct Endpoints {
+    pub(super) router: Router,
+    pub(super) gate: Arc<Gate>,
+    pub(super) seats: Arc<Seats>,
+    pub(super) patience: Patience,
+}
+
+impl Endpoints {
+    /// Serves whoever connects; does not end.
+    pub(super) async fn run(self, mut listener: TcpListener) {
+        loop {
+            // axum's own waits where the system has no more files.
+            let (stream, _) = Listener::accept(&mut listener).await;
+            let (seat, told_to_go) = self.seats.take();
+            tokio::spawn(self.clone().serve(stream, seat, told_to_go));
+        }
+    }
+
+    async fn serve(self, stream: TcpStream, seat: Seat, told_to_go: oneshot::Receiver<()>) {
+        let Self { router, gate, patience, .. } = self;
+        let router = TowerToHyperService::new(router);
+        let service = service_fn(move |request: Request<Incoming>| {
+            let refusal = match seat.ask(request.uri().path()) {
+                true => gate.refusal(&request),
+                false => Some(no_room()),
+            };
+            let answered = refusal.is_none().then(|| router.call(request));
+            async move {
+                match (refusal, answered) {
+                    (None, Some(answered)) => answered.await,
+                    (refusal, _) => Ok(refusal.unwrap_or_else(no_room)),
+                }
+            }
+        });
+        let mut http = http1::Builder::new();
+        http.timer(TokioTimer::new()).header_read_timeout(patience.head).keep_alive(false);
+        let served = http.serve_connection(TokioIo::new(stream), service);
+        tokio::select! {
+            // What went wrong is the peer's doing.
+            _ = served => {}
+            Ok(()) = told_to_go => {}
+            () = sleep(patience.all) => {}
+        }
+    }
+}
+
+fn no_room() -> Response<Body> {
+    let body = format!("{} requests are being answered, ask again\n", limits::ADMIN_REQUESTS_MAX);
+    reply(StatusCode::SERVICE_UNAVAILABLE, TEXT, body)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+    use std::time::Instant;
+
+    use axum::routing::get;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::time::timeout;
+
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(60);
+
+    /// Endpoints of which all but probes answer once they are told.
+    async fn start(patience: Patience) -> (SocketAddr, Arc<Seats>, watch::Sender<bool>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (address, seats) = (listener.local_addr().unwrap(), Arc::new(Seats::default()));
+        let go_on = watch::Sender::new(false);
+        let told = go_on.clone();
+        let slow = move || async move { drop(told.subscribe().wait_for(|&told| told).await) };
+        let router = Router::new().route("/livez", get(|| async {})).route("/slow", get(slow));
+        let gate = Arc::new(Gate::new(Vec::new()));
+        let endpoints = Endpoints { router, gate, seats: seats.clone(), patience };
+        tokio::spawn(endpoints.run(listener));
+        (address, seats, go_on)
+    }
+
+    async fn send(address: SocketAddr, bytes: &str) -> TcpStream {
+        let mut peer = TcpStream::connect(address).await.unwrap();
+        peer.write_all(bytes.as_bytes()).await.unwrap();
+        peer
+    }
+
+    /// All that comes back; nothing from a connection that is reset.
+    async fn read(mut peer: TcpStream) -> String {
+        let mut text = String::new();
+        let _ = timeout(LONG, peer.read_to_string(&mut text)).await.expect("it is not closed");
+        text
+    }
+
+    async fn ask(address: SocketAddr, path: &str) -> TcpStream {
+        send(address, &format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n")).await
+    }
+
+    async fn until(what: &str, is_so: impl Fn() -> bool) {
+        let begun = Instant::now();
+        while !is_so() {
+            assert!(begun.elapsed() < LONG, "{what}");
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn those_who_say_nothing_keep_nobody_away() {
+        let (address, seats, _) = start(Patience { head: LONG, all: LONG }).await;
+        let mut silent = Vec::new();
+        for bytes in ["", "G", "GET /livez HTTP/1.1\r\nHost: localhost\r\nX: "] {
+            for _ in 0..limits::ADMIN_SILENT_MAX {
+                silent.push(send(address, bytes).await);
+            }
+            assert!(read(ask(address, "/livez").await).await.starts_with("HTTP/1.1 200"));
+        }
+        let all = limits::ADMIN_SILENT_MAX;
+        until("the oldest go", || seats.silent().seats.len() <= all).await;
+        // It is the oldest who went.
+        assert_eq!(read(silent.remove(0)).await, "");
+        let mut newest = silent.pop().unwrap();
+        newest.write_all(b"\r\n\r\n").await.unwrap();
+        assert!(read(newest).await.starts_with("HTTP/1.1 200"));
+    }
+
+    #[tokio::test]
+    async fn a_head_that_does_not_come_is_not_waited_for() {
+        let (address, seats, _) =
+            start(Patience { head: Duration::from_millis(50), all: LONG }).await;
+        let peers = [send(address, "").await, send(address, "GET /livez HTTP/1.1\r\n").await];
+        for peer in peers {
+            assert!(!read(peer).await.contains(" 200 "));
+        }
+        until("their seats are free", || seats.silent().seats.is_empty()).await;
+    }
+
+    #[tokio::test]
+    async fn requests_are_bounded_and_probes_are_not_among_them() {
+        let (address, seats, go_on) = start(Patience { head: LONG, all: LONG }).await;
+        let mut slow = Vec::new();
+        for _ in 0..limits::ADMIN_REQUESTS_MAX {
+            slow.push(ask(address, "/slow").await);
+        }
+        until("all are asked", || *seats.asked.borrow() == limits::ADMIN_REQUESTS_MAX).await;
+        assert!(read(ask(address, "/slow").await).await.starts_with("HTTP/1.1 503"));
+        assert!(read(ask(address, "/livez").await).await.starts_with("HTTP/1.1 200"));
+        go_on.send_replace(true);
+        for peer in slow {
+            assert!(read(peer).await.starts_with("HTTP/1.1 200"));
+        }
+        timeout(LONG, seats.quiet()).await.unwrap();
+        assert!(read(ask(address, "/slow").await).await.starts_with("HTTP/1.1 200"));
+        // None stays for longer than it may.
+        let (address, seats, _go_on) =
+            start(Patience { head: LONG, all: Duration::from_millis(50) }).await;
+        assert_eq!(read(ask(address, "/slow").await).await, "");
+        timeout(LONG, seats.quiet()).await.unwrap();
+    }
+}

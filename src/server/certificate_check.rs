@@ -1,0 +1,410 @@
+//! Whether clients would accept a certificate chain: their own check, made before it is served.
+//!
+//! Clients verify with webpki, by way of rustls; so does [`check`]. What it cannot know is which
+//! authorities a client trusts and which name it asks for: a chain that leads to no certificate of
+//! its own is accepted. What webpki says in codes is said here in words ([`CertificateProblem`]).
+//! The same for start, reload and `sotto doctor`, by way of [`super::Identity::check`].
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rustls::pki_types::{CertificateDer, UnixTime};
+use webpki::{EndEntityCert, KeyUsage, anchor_from_trusted_cert};
+use x509_parser::certificate::X509Certificate;
+use x509_parser::extensions::GeneralName;
+use x509_parser::public_key::PublicKey;
+use x509_parser::x509::{SubjectPublicKeyInfo, X509Version};
+
+/// Bits of an RSA key that TLS works with here, from and to.
+const RSA_BITS: (usize, usize) = (2048, 4096);
+const EXPECTED_KEYS: &str = "P-256, P-384, Ed25519, or RSA with 2048 to 4096 bits";
+
+/// Why clients refuse a certificate.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum CertificateProblem {
+    /// Its time is over.
+    #[error(
+        "the certificate expired {} ago: every client refuses it, have it renewed; if it has not, \
+         this machine's clock is wrong", days(*.ago)
+    )]
+    Expired {
+        /// For how long, by this machine's clock.
+        ago: Duration,
+    },
+    /// Its time has not come.
+    #[error(
+        "the certificate is not valid yet, but in {}: every client refuses it until then; if it is \
+         valid, this machine's clock is wrong", days(*.within)
+    )]
+    NotYet {
+        /// When it is, by this machine's clock.
+        within: Duration,
+    },
+    /// An authority's, such as `openssl req -x509` makes unless told otherwise.
+    #[error(
+        "the certificate is an authority's (basicConstraints CA:TRUE), which clients accept from \
+         no server; expected one with CA:FALSE, which an authority signed or which signs itself"
+    )]
+    Authority,
+    /// For other purposes than serving.
+    #[error(
+        "the certificate is not for servers: its extendedKeyUsage lacks serverAuth, which clients \
+         expect"
+    )]
+    Purpose,
+    /// No name that a client could ask for.
+    #[error(
+        "the certificate names no host: clients look at its subjectAltName alone, expected one \
+         with a DNS name or an IP address"
+    )]
+    Nameless,
+    /// An old version of X.509.
+    #[error("the certificate is of X.509 version {found}, expected version 3")]
+    Version {
+        /// The version found, from 1.
+        found: u32,
+    },
+    /// A key that TLS does not work with here.
+    #[error("the certificate has a key that is not supported, {found}; expected {EXPECTED_KEYS}")]
+    Key {
+        /// What kind of key.
+        found: String,
+    },
+    /// A signature that clients do not check.
+    #[error(
+        "the certificate is signed with {found}, which clients do not accept; expected SHA-256 or \
+         SHA-384 with RSA or ECDSA, or Ed25519"
+    )]
+    Signature {
+        /// By which algorithm.
+        found: String,
+    },
+    /// No certificate of X.509 at all.
+    #[error("the certificate cannot be read: {0}")]
+    Unreadable(String),
+    /// A certificate of the chain that signs others and may not.
+    #[error("certificate {index} of the chain is no authority's, and cannot have signed others")]
+    NoAuthority {
+        /// Which, from 1.
+        index: usize,
+    },
+    /// Anything else, in webpki's words.
+    #[error("clients refuse the certificate: {0}")]
+    Other(String),
+}
+
+impl CertificateProblem {
+    /// Whether another time, or another clock, would make it good.
+    pub fn is_about_time(&self) -> bool {
+        matches!(self, Self::Expired { .. } | Self::NotYet { .. })
+    }
+}
+
+fn days(time: Duration) -> String {
+    match time.as_secs() / 86_400 {
+        0 => "less than a day".into(),
+        1 => "1 day".into(),
+        days => format!("{days} days"),
+    }
+}
+
+/// Checks a chain, the server's certificate first, as clients will at `now`.
+pub(super) fn check(
+    chain: &[CertificateDer<'_>],
+    now: SystemTime,
+) -> Result<(), CertificateProblem> {
+    let (Some(own), Some(last)) = (chain.first(), chain.last()) else {
+        return Err(CertificateProblem::Unreadable("there is none".into()));
+    };
+    let now = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs() as i64;
+    let parsed = chain.iter().map(parse).collect::<Result<Vec<_>, _>>()?;
+    for (index, certificate) in looked_at(&parsed) {
+        check_one(certificate)?;
+        if index > 0 && !certificate.is_ca() {
+            return Err(CertificateProblem::NoAuthority { index: index + 1 });
+        }
+    }
+    check_names(&parsed[0])?;
+    // At a time at which the first is valid: what no time makes good comes before what one does.
+    let (from, until) = Validity::of_parsed(&parsed[0]).bounds();
+    let at = now.min(until).max(from).unsigned_abs();
+    // Where the chain has but one, which authority signed it is not known here.
+    let anchors = match chain.len() {
+        1 => None,
+        _ => Some(anchor_from_trusted_cert(last).map_err(|error| in_words(&error, now))?),
+    };
+    let anchors = anchors.as_slice();
+    let own = EndEntityCert::try_from(own).map_err(|error| in_words(&error, now))?;
+    let algorithms = rustls::crypto::ring::default_provider().signature_verification_algorithms;
+    let (time, usage) = (Duration::from_secs(at), KeyUsage::server_auth());
+    let time = UnixTime::since_unix_epoch(time);
+    match own.verify_for_usage(algorithms.all, anchors, &chain[1..], time, usage, None, None) {
+        Ok(_) | Err(webpki::Error::UnknownIssuer) => {}
+        Err(error) => return Err(in_words(&error, now)),
+    }
+    looked_at(&parsed).try_for_each(|(_, certificate)| check_time(certificate, now))
+}
+
+/// The certificates of a chain that clients look at, with their places: an authority's own at its
+/// end is the client's to have, and nobody looks at this one.
+fn looked_at<'a, 'c>(
+    chain: &'a [X509Certificate<'c>],
+) -> impl Iterator<Item = (usize, &'a X509Certificate<'c>)> {
+    let self_issued =
+        |found: &X509Certificate<'_>| found.subject().as_raw() == found.issuer().as_raw();
+    let all = chain.iter().enumerate();
+    all.filter(move |&(index, found)| index == 0 || !self_issued(found))
+}
+
+/// From when until when a certificate is valid, in Unix seconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Validity {
+    /// The first second.
+    pub not_before: i64,
+    /// The last.
+    pub not_after: i64,
+}
+
+impl Validity {
+    fn of_parsed(certificate: &X509Certificate<'_>) -> Self {
+        let validity = certificate.validity();
+        let (not_before, not_after) = (validity.not_before, validity.not_after);
+        Self { not_before: not_before.timestamp(), not_after: not_after.timestamp() }
+    }
+
+    fn bounds(self) -> (i64, i64) {
+        (self.not_before, self.not_after)
+    }
+
+    /// Of the certificate of a chain that ends first, of those that clients look at; nothing where
+    /// one cannot be read.
+    pub(super) fn of_chain(chain: &[CertificateDer<'_>]) -> Option<Self> {
+        let parsed = chain.iter().map(parse).collect::<Result<Vec<_>, _>>().ok()?;
+        let all = looked_at(&parsed).map(|(_, certificate)| Self::of_parsed(certificate));
+        all.min_by_key(|validity| validity.not_after)
+    }
+
+    /// Of one certificate; nothing where it cannot be read.
+    pub(super) fn of(certificate: &CertificateDer<'_>) -> Option<Self> {
+        parse(certificate).ok().map(|parsed| Self::of_parsed(&parsed))
+    }
+}
+
+/// Checks an authority's certificate as far as it matters: its key has to be one whose signatures
+/// can be checked.
+pub(super) fn check_authority(der: &CertificateDer<'_>) -> Result<(), CertificateProblem> {
+    check_key(parse(der)?.public_key())
+}
+
+fn parse<'a>(der: &'a CertificateDer<'_>) -> Result<X509Certificate<'a>, CertificateProblem> {
+    let parsed = x509_parser::parse_x509_certificate(der);
+    let (_, parsed) = parsed.map_err(|error| CertificateProblem::Unreadable(error.to_string()))?;
+    Ok(parsed)
+}
+
+/// What every certificate has to be, whoever signed it.
+fn check_one(certificate: &X509Certificate<'_>) -> Result<(), CertificateProblem> {
+    let X509Version(version) = certificate.version();
+    if certificate.version() != X509Version::V3 {
+        return Err(CertificateProblem::Version { found: version + 1 });
+    }
+    check_key(certificate.public_key())?;
+    let signature = certificate.signature_algorithm.algorithm.as_bytes();
+    let provider = rustls::crypto::ring::default_provider();
+    let known = provider.signature_verification_algorithms.all.iter();
+    // An AlgorithmIdentifier without its outer tag: tag and length of the object identifier first.
+    let mut known = known.map(|algorithm| algorithm.signature_alg_id());
+    if !known.any(|known| known.get(2..).is_some_and(|rest| rest.starts_with(signature))) {
+        let found = certificate.signature_algorithm.algorithm.to_id_string();
+        return Err(CertificateProblem::Signature { found: named(&found, &SIGNATURES) });
+    }
+    Ok(())
+}
+
+fn check_time(certificate: &X509Certificate<'_>, now: i64) -> Result<(), CertificateProblem> {
+    let (from, until) = Validity::of_parsed(certificate).bounds();
+    let seconds = |seconds: i64| Duration::from_secs(seconds.unsigned_abs());
+    if now < from {
+        return Err(CertificateProblem::NotYet { within: seconds(from - now) });
+    }
+    if now > until {
+        return Err(CertificateProblem::Expired { ago: seconds(now - until) });
+    }
+    Ok(())
+}
+
+fn check_names(certificate: &X509Certificate<'_>) -> Result<(), CertificateProblem> {
+    let names = certificate.subject_alternative_name();
+    let names = names.map_err(|error| CertificateProblem::Unreadable(error.to_string()))?;
+    let of_host = |name: &GeneralName<'_>| {
+        matches!(name, GeneralName::DNSName(_) | GeneralName::IPAddress(_))
+    };
+    match names.is_some_and(|names| names.value.general_names.iter().any(of_host)) {
+        true => Ok(()),
+        false => Err(CertificateProblem::Nameless),
+    }
+}
+
+const RSA: &str = "1.2.840.113549.1.1.1";
+const ELLIPTIC: &str = "1.2.840.10045.2.1";
+const ED25519: &str = "1.3.101.112";
+/// The curves that TLS works with here: P-256, P-384.
+const CURVES: [&str; 2] = ["1.2.840.10045.3.1.7", "1.3.132.0.34"];
+
+/// Names of what is not supported, for people.
+const KEYS: [(&str, &str); 12] = [
+    ("1.2.840.113549.1.1.10", "RSA for PSS alone"),
+    ("1.2.840.10040.4.1", "DSA"),
+    ("1.3.101.110", "X25519"),
+    ("1.3.101.111", "X448"),
+    ("1.3.101.113", "Ed448"),
+    ("1.3.132.0.35", "the curve P-521"),
+    ("1.3.132.0.33", "the curve P-224"),
+    ("1.2.840.10045.3.1.1", "the curve P-192"),
+    ("1.3.132.0.10", "the curve secp256k1"),
+    ("1.3.36.3.3.2.8.1.1.7", "the curve brainpoolP256r1"),
+    ("1.3.36.3.3.2.8.1.1.11", "the curve brainpoolP384r1"),
+    ("1.2.156.10197.1.301", "the curve SM2"),
+];
+const SIGNATURES: [(&str, &str); 7] = [
+    ("1.2.840.113549.1.1.4", "MD5 and RSA"),
+    ("1.2.840.113549.1.1.5", "SHA-1 and RSA"),
+    ("1.2.840.113549.1.1.14", "SHA-224 and RSA"),
+    ("1.2.840.10045.4.1", "SHA-1 and ECDSA"),
+    ("1.2.840.10045.4.3.1", "SHA-224 and ECDSA"),
+    ("1.2.840.10045.4.3.4", "SHA-512 and ECDSA"),
+    ("1.3.101.113", "Ed448"),
+];
+
+fn named(found: &str, names: &[(&str, &str)]) -> String {
+    let name = names.iter().find(|(id, _)| *id == found).map(|(_, name)| (*name).to_owned());
+    name.unwrap_or_else(|| format!("the algorithm {found}"))
+}
+
+fn check_key(key: &SubjectPublicKeyInfo<'_>) -> Result<(), CertificateProblem> {
+    let refused = |found: String| Err(CertificateProblem::Key { found });
+    let algorithm = key.algorithm.algorithm.to_id_string();
+    match &*algorithm {
+        ED25519 => Ok(()),
+        RSA => {
+            let Ok(PublicKey::RSA(rsa)) = key.parsed() else {
+                return refused("RSA that cannot be read".into());
+            };
+            let zeros = rsa.modulus.iter().take_while(|&&byte| byte == 0).count();
+            let modulus = &rsa.modulus[zeros..];
+            let first = modulus.first().map_or(0, |first| first.leading_zeros() as usize);
+            let bits = 8 * modulus.len() - first;
+            match (RSA_BITS.0..=RSA_BITS.1).contains(&bits) {
+                true => Ok(()),
+                false => refused(format!("RSA with {bits} bits")),
+            }
+        }
+        ELLIPTIC => {
+            let curve = key.algorithm.parameters.as_ref().and_then(|given| given.as_oid().ok());
+            match curve.map(|curve| curve.to_id_string()) {
+                Some(curve) if CURVES.contains(&&*curve) => Ok(()),
+                Some(curve) => refused(named(&curve, &KEYS)),
+                None => refused("a curve given by its parameters".into()),
+            }
+        }
+        other => refused(named(other, &KEYS)),
+    }
+}
+
+/// What webpki says.
+fn in_words(error: &webpki::Error, now: i64) -> CertificateProblem {
+    use webpki::Error;
+    let from_now = |time: &UnixTime| Duration::from_secs(time.as_secs().abs_diff(now as u64));
+    match error {
+        Error::CertExpired { not_after, .. } => {
+            CertificateProblem::Expired { ago: from_now(not_after) }
+        }
+        Error::CertNotValidYet { not_before, .. } => {
+            CertificateProblem::NotYet { within: from_now(not_before) }
+        }
+        Error::CaUsedAsEndEntity => CertificateProblem::Authority,
+        Error::RequiredEkuNotFoundContext(_) => CertificateProblem::Purpose,
+        Error::InvalidSignatureForPublicKey => CertificateProblem::Other(
+            "it is not signed by the certificate that follows it in the file".into(),
+        ),
+        other => CertificateProblem::Other(other.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustls::pki_types::pem::PemObject as _;
+
+    use super::super::certificates;
+    use super::*;
+
+    const DAY: Duration = Duration::from_secs(86_400);
+
+    fn chain(pem: &str) -> Vec<CertificateDer<'static>> {
+        CertificateDer::pem_slice_iter(pem.as_bytes()).collect::<Result<_, _>>().unwrap()
+    }
+
+    macro_rules! vector {
+        ($name:literal) => {
+            ($name, include_str!(concat!("../../tests/vectors/certificates/", $name, ".pem")))
+        };
+    }
+
+    #[test]
+    fn what_every_client_refuses_is_refused_and_named() {
+        let now = SystemTime::now();
+        for ((name, pem), expected) in [
+            (vector!("authority"), "CA:TRUE"),
+            (vector!("client"), "lacks serverAuth"),
+            (vector!("nameless"), "names no host"),
+            (vector!("email"), "names no host"),
+            (vector!("p521"), "the curve P-521; expected P-256, P-384"),
+            (vector!("secp256k1"), "the curve secp256k1"),
+            (vector!("explicit"), "a curve given by its parameters"),
+            (vector!("ed448"), "Ed448"),
+            (vector!("rsa1024"), "RSA with 1024 bits"),
+            (vector!("rsa8192"), "RSA with 8192 bits"),
+            (vector!("sha1"), "signed with SHA-1 and RSA"),
+            (vector!("v1"), "X.509 version 1, expected version 3"),
+        ] {
+            let problem = check(&chain(pem), now).unwrap_err();
+            assert!(problem.to_string().contains(expected), "{name}: {problem}");
+            assert!(!problem.is_about_time(), "{name}");
+            // Also where its time is over: what no time makes good comes first.
+            let late = check(&chain(pem), now + 200 * 365 * DAY).unwrap_err();
+            assert_eq!(late, problem, "{name}");
+        }
+        for (name, pem) in [vector!("good-rsa"), vector!("good-p384"), vector!("good-ed25519")] {
+            check(&chain(pem), now).unwrap_or_else(|problem| panic!("{name}: {problem}"));
+        }
+        let none = check(&[], now).unwrap_err();
+        assert!(none.to_string().contains("there is none"), "{none}");
+        let garbage = CertificateDer::from(vec![0x30, 0x03, 1]);
+        assert!(matches!(check(&[garbage], now), Err(CertificateProblem::Unreadable(_))));
+    }
+
+    #[test]
+    fn chains_lead_from_one_to_the_next_and_are_in_time() {
+        let now = SystemTime::now();
+        let made = certificates::localhost_between(now - DAY, now + DAY).unwrap();
+        let own = chain(&made.server_pem);
+        let with = |more: &str| [own.clone(), chain(more)].concat();
+        let full = with(&made.ca_pem);
+        for chain in [&own, &full] {
+            check(chain, now).unwrap();
+            let late = check(chain, now + 4 * DAY).unwrap_err();
+            assert!(late.is_about_time() && late.to_string().contains("expired 3 days ago"));
+            let early = check(chain, now - 3 * DAY).unwrap_err();
+            assert!(early.is_about_time(), "{early}");
+            assert!(early.to_string().contains("not valid yet, but in 2 days"), "{early}");
+        }
+        // Of the same name and another key: the authority was renewed, the certificate was not.
+        let other = certificates::localhost_between(now - DAY, now + DAY).unwrap();
+        let problem = check(&with(&other.ca_pem), now).unwrap_err();
+        assert!(problem.to_string().contains("not signed by the certificate that follows"));
+        let problem = check(&with(&other.server_pem), now).unwrap_err();
+        assert!(problem.to_string().contains("certificate 2 of the chain is no authority's"));
+        // Clients may know the authority all the same.
+        check(&with(vector!("authority").1), now).unwrap();
+    }
+}

@@ -1,0 +1,201 @@
+//! Work on files that may never end, kept from harming anybody else.
+//!
+//! A file system that hangs (a file server that is gone, a failing disk) holds whoever reads it in
+//! the system, where nothing can be cancelled. So such work runs on blocking threads, no task that
+//! moves bytes waits for it, and it is given up once nothing of it goes on: said in the log, its
+//! place kept until it ends, its result dropped. What must not wait for a pipe is no matter of
+//! this: [`crate::shard::files::open_regular`].
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use tokio::sync::Semaphore;
+use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::time::timeout;
+
+use crate::limits;
+
+/// Why some work on files was not done.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum NotDone {
+    /// Nothing of it went on.
+    #[error(
+        "{what} was given up, nothing of it went on for {} s: does the file system hang?",
+        .patience.as_secs_f64()
+    )]
+    Stalled {
+        /// What was to be done.
+        what: &'static str,
+        /// How long nothing went on.
+        patience: Duration,
+    },
+    /// Too much work that was given up has not ended.
+    #[error("{what} was not begun, {count} tries before still hang in their file systems")]
+    Crowded {
+        /// What was to be done.
+        what: &'static str,
+        /// How many.
+        count: usize,
+    },
+    /// Its thread ended.
+    #[error("it panicked: this is a bug")]
+    Panicked,
+}
+
+/// Has work on files done. Cheap to clone; clones share their places.
+#[derive(Clone)]
+pub struct FileWork {
+    places: Arc<Semaphore>,
+    patience: Duration,
+}
+
+impl Default for FileWork {
+    fn default() -> Self {
+        Self::new(limits::FILE_PATIENCE)
+    }
+}
+
+impl FileWork {
+    /// Gives work up of which nothing goes on for so long.
+    pub fn new(patience: Duration) -> Self {
+        Self { places: Arc::new(Semaphore::new(limits::FILE_WORK_MAX)), patience }
+    }
+
+    /// Has `work` done on a blocking thread; `progress` is a number that changes as it goes on.
+    /// To be called within a tokio runtime.
+    ///
+    /// # Errors
+    /// It was given up, or not begun. What it comes to is dropped then.
+    pub async fn run<T: Send + 'static>(
+        &self,
+        what: &'static str,
+        progress: impl Fn() -> u64,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, NotDone> {
+        let given_up = Arc::new(AtomicBool::new(false));
+        let mut running = self.begin(what, given_up.clone(), work)?;
+        let mut seen = progress();
+        loop {
+            if let Ok(ended) = timeout(self.patience, &mut running).await {
+                return ended.map_err(|_| NotDone::Panicked);
+            }
+            let now = progress();
+            if std::mem::replace(&mut seen, now) == now {
+                given_up.store(true, Ordering::Relaxed);
+                let stalled = NotDone::Stalled { what, patience: self.patience };
+                tracing::error!("{stalled}");
+                return Err(stalled);
+            }
+        }
+    }
+
+    /// The same, but waits for as long as it takes, and says in the log that nothing goes on.
+    ///
+    /// # Errors
+    /// It panicked, or was not begun.
+    pub async fn run_to_its_end<T: Send + 'static>(
+        &self,
+        what: &'static str,
+        progress: impl Fn() -> u64,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, NotDone> {
+        let mut running = self.begin(what, Arc::default(), work)?;
+        let (begun, mut seen) = (Instant::now(), progress());
+        loop {
+            if let Ok(ended) = timeout(self.patience, &mut running).await {
+                return ended.map_err(|_| NotDone::Panicked);
+            }
+            let now = progress();
+            if std::mem::replace(&mut seen, now) == now {
+                let seconds = begun.elapsed().as_secs();
+                tracing::warn!("{what} takes {seconds} s: does the file system hang?");
+            }
+        }
+    }
+
+    fn begin<T: Send + 'static>(
+        &self,
+        what: &'static str,
+        given_up: Arc<AtomicBool>,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<JoinHandle<T>, NotDone> {
+        let crowded = |_| NotDone::Crowded { what, count: limits::FILE_WORK_MAX };
+        let place = self.places.clone().try_acquire_owned().map_err(crowded)?;
+        let begun = Instant::now();
+        Ok(spawn_blocking(move || {
+            let done = work();
+            if given_up.load(Ordering::Relaxed) {
+                let seconds = begun.elapsed().as_secs();
+                tracing::warn!("{what} ended after {seconds} s, too late to be of use");
+            }
+            drop(place);
+            done
+        }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicU64;
+    use std::sync::mpsc::channel;
+
+    use super::*;
+
+    const SHORT: Duration = Duration::from_millis(20);
+
+    #[tokio::test]
+    async fn work_that_hangs_is_given_up_and_holds_up_nobody() {
+        let files = FileWork::new(SHORT);
+        let (go_on, told) = channel::<()>();
+        let hangs = files.run("a test's work", || 0, move || told.recv()).await;
+        let stalled = NotDone::Stalled { what: "a test's work", patience: SHORT };
+        assert_eq!(hangs.map(|_| ()), Err(stalled));
+        assert_eq!(files.run("more", || 0, || 7).await, Ok(7));
+        // Its place is its own until it ends.
+        assert_eq!(files.places.available_permits(), limits::FILE_WORK_MAX - 1);
+        go_on.send(()).unwrap();
+        let all = files.places.acquire_many(limits::FILE_WORK_MAX as u32);
+        drop(timeout(Duration::from_secs(60), all).await.unwrap().unwrap());
+        let all = files.places.acquire_many(limits::FILE_WORK_MAX as u32).await;
+        let crowded = files.run("one more", || 0, || ()).await.unwrap_err();
+        assert!(crowded.to_string().contains("still hang"), "{crowded}");
+        drop(all);
+        let panicked = files.run("a bug", || 0, || panic!("as the test wants it")).await;
+        assert_eq!(panicked, Err::<(), _>(NotDone::Panicked));
+    }
+
+    #[tokio::test]
+    async fn work_that_goes_on_may_take_long() {
+        let files = FileWork::new(SHORT);
+        let (steps, done) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+        let (go_on, told) = channel::<()>();
+        // The work ends once its progress was looked at often enough.
+        let looked = || {
+            let looks = steps.fetch_add(1, Ordering::SeqCst) + 1;
+            if looks == 5 {
+                go_on.send(()).unwrap();
+            }
+            looks
+        };
+        let work = done.clone();
+        let ended = files.run("slow", looked, move || {
+            told.recv().unwrap();
+            work.store(1, Ordering::SeqCst);
+        });
+        assert_eq!(ended.await, Ok(()));
+        assert_eq!(done.load(Ordering::SeqCst), 1);
+        // Whoever has nothing better to do waits on, whatever goes on.
+        let (go_on, told) = channel::<()>();
+        let looks = AtomicU64::new(0);
+        let looked = || {
+            if looks.fetch_add(1, Ordering::SeqCst) == 3 {
+                go_on.send(()).unwrap();
+            }
+            0
+        };
+        let ended = files.run_to_its_end("slower", looked, move || told.recv().unwrap());
+        assert_eq!(ended.await, Ok(()));
+    }
+}
