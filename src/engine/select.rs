@@ -384,7 +384,7 @@ fn kernels(isa: Isa) -> Box<dyn Kernels> {
 
 /// A small shard, and how many queries for it are answered at once.
 pub(super) struct Known {
-    pack_rows: u32,
+    pub(super) pack_rows: u32,
     pub(super) packs: u32,
     columns: u32,
     pub(super) batches: &'static [usize],
@@ -397,10 +397,11 @@ const KNOWN_QUERIES: usize = 11;
 /// What an engine has to know. The processor gets the first: a four and a one, twos and a one of
 /// packs, so that two tile shapes run of each of its pack kernels. A GPU gets all, so that each of
 /// its kernels runs (which ones follows from packs and queries), and both keys.
-pub(super) const KNOWN: [Known; 3] = [
+pub(super) const KNOWN: [Known; 4] = [
     Known { pack_rows: 128, packs: 5, columns: 2112, batches: &[11] },
     Known { pack_rows: 128, packs: 5, columns: 2112, batches: &[1, 2, 3, 8, 16, 32] },
     Known { pack_rows: 2048, packs: 1, columns: 192, batches: &[1, 2, 3, 7, 17] },
+    Known { pack_rows: 2048, packs: 2, columns: 192, batches: &[1, 5, 9, 17] },
 ];
 
 /// Has a GPU's engine prove itself, every kernel of it: before it serves, and again when it was

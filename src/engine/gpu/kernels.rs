@@ -18,7 +18,7 @@ use super::super::{EngineError, Integers};
 use super::device::Gpu;
 use crate::arith::P_INVERSE;
 use crate::limits::BATCH_QUERIES_PER_SCAN_MAX;
-use crate::params::{D, P, Q};
+use crate::params::{D, HALF, P, Q};
 
 /// Threads of a scan or pack workgroup.
 pub(super) const THREADS: u32 = 128;
@@ -36,6 +36,8 @@ pub(super) const DEPTH: u32 = 4;
 const CHUNK: u32 = 16;
 /// Terms of a pack workgroup.
 pub(super) const SPLIT_TERMS: u32 = 256;
+/// Packs of a workgroup of the long pack.
+const LONG_PACKS: u32 = 4;
 /// Words of one bundle's place in the pool of keys: those of two keys.
 pub(super) const SLOT_WORDS: usize = 2 * 3 * D;
 /// What fits into 4 GiB of 32-bit words, and less than the least there is of a binding: 128 MiB.
@@ -76,6 +78,7 @@ pub(super) enum Kernel {
     ScanNarrow { queries: u32 },
     ScanWide { query_groups: u32 },
     Pack { integers: Integers, packs: u32, queries: u32, query_groups: u32 },
+    PackLong { integers: Integers, queries: u32, query_groups: u32 },
     Finish,
 }
 
@@ -95,6 +98,17 @@ impl Kernel {
                     all.push(Kernel::Pack { integers, packs, queries, query_groups });
                 }
             }
+            // With halves a thread's sums have room for 128 products, which is eight queries.
+            let tiles: &[_] = match integers {
+                Integers::Wide => &[(1, 4), (2, 4), (2, 8), (2, 16)],
+                Integers::Halves => &[(1, 4), (2, 4)],
+            };
+            let long = |&(queries, query_groups): &(u32, u32)| Kernel::PackLong {
+                integers,
+                queries,
+                query_groups,
+            };
+            all.extend(tiles.iter().map(long));
         }
         all
     }
@@ -112,16 +126,18 @@ impl Kernel {
         smallest(all.filter(fits), room)
     }
 
-    /// Of these, the pack with these integers for so many packs and queries.
+    /// Of these, the pack with these integers for so many packs of so many rows, and queries.
     pub(super) fn pack(
         all: impl Iterator<Item = Kernel> + Clone,
-        integers: Integers,
-        packs: u32,
+        wanted: Integers,
+        (packs, pack_rows): (u32, u32),
         queries: u32,
     ) -> Kernel {
-        let wanted = (integers, if packs == 1 { 1 } else { 4 });
+        let long = is_long(packs, pack_rows);
+        let tile = if packs == 1 { 1 } else { 4 };
         let fits = move |kernel: &Kernel| match *kernel {
-            Kernel::Pack { integers, packs, .. } => (integers, packs) == wanted,
+            Kernel::Pack { integers, packs, .. } => !long && (integers, packs) == (wanted, tile),
+            Kernel::PackLong { integers, .. } => long && integers == wanted,
             _ => false,
         };
         smallest(all.filter(fits), queries)
@@ -134,6 +150,7 @@ impl Kernel {
             Kernel::ScanNarrow { .. } => "scan_narrow",
             Kernel::ScanWide { .. } => "scan_wide",
             Kernel::Pack { .. } => "pack",
+            Kernel::PackLong { .. } => "pack_long",
             Kernel::Finish => "finish",
         }
     }
@@ -144,6 +161,7 @@ impl Kernel {
             Kernel::ScanNarrow { .. } => NARROW_ROWS,
             Kernel::ScanWide { query_groups } => THREADS / query_groups * 8,
             Kernel::Pack { packs, .. } => packs,
+            Kernel::PackLong { .. } => LONG_PACKS,
             Kernel::Split | Kernel::Finish => 1,
         }
     }
@@ -153,7 +171,8 @@ impl Kernel {
         match self {
             Kernel::ScanNarrow { queries } => queries,
             Kernel::ScanWide { query_groups } => 2 * query_groups,
-            Kernel::Pack { queries, query_groups, .. } => queries * query_groups,
+            Kernel::Pack { queries, query_groups, .. }
+            | Kernel::PackLong { queries, query_groups, .. } => queries * query_groups,
             Kernel::Split | Kernel::Finish => 1,
         }
     }
@@ -187,6 +206,16 @@ impl Kernel {
                 constant("SPLIT_TERMS", SPLIT_TERMS);
                 constant("THREAD_TERMS_MAX", SPLIT_TERMS * query_groups / CHUNK);
             }
+            Kernel::PackLong { queries, query_groups, .. } => {
+                let split_chunks = SPLIT_TERMS / CHUNK;
+                constant("QUERIES", queries);
+                constant("QUERY_GROUPS", query_groups);
+                constant("SLOT_WORDS", SLOT_WORDS as u32);
+                constant("CHUNK", CHUNK);
+                constant("SPLIT_CHUNKS", split_chunks);
+                // Of each chunk, and of that of key h.
+                constant("THREAD_TERMS_MAX", (split_chunks + 1) * query_groups);
+            }
             Kernel::Split | Kernel::Finish => {}
         }
         match self {
@@ -201,14 +230,8 @@ impl Kernel {
                 include_str!("../../../shaders/scan.wgsl"),
                 include_str!("../../../shaders/scan_wide.wgsl"),
             ],
-            Kernel::Pack { integers: Integers::Wide, .. } => &[
-                include_str!("../../../shaders/pack_wide.wgsl"),
-                include_str!("../../../shaders/pack.wgsl"),
-            ],
-            Kernel::Pack { integers: Integers::Halves, .. } => &[
-                include_str!("../../../shaders/pack_halves.wgsl"),
-                include_str!("../../../shaders/pack.wgsl"),
-            ],
+            Kernel::Pack { integers, .. } => &[products(integers), PACK],
+            Kernel::PackLong { integers, .. } => &[products(integers), PACK_LONG],
             Kernel::Finish => &[include_str!("../../../shaders/finish.wgsl")],
         };
         parts.iter().for_each(|part| text.push_str(part));
@@ -216,11 +239,30 @@ impl Kernel {
     }
 }
 
+const PACK: &str = include_str!("../../../shaders/pack.wgsl");
+const PACK_LONG: &str = include_str!("../../../shaders/pack_long.wgsl");
+
+/// How a pack multiplies and adds up.
+fn products(integers: Integers) -> &'static str {
+    match integers {
+        Integers::Wide => include_str!("../../../shaders/pack_wide.wgsl"),
+        Integers::Halves => include_str!("../../../shaders/pack_halves.wgsl"),
+    }
+}
+
+/// Whether a shard's packs are those of the long pack: several, of whose keys each term takes the
+/// next slot.
+pub(super) fn is_long(packs: u32, pack_rows: u32) -> bool {
+    packs > 1 && pack_rows as usize >= HALF
+}
+
 /// The compiled kernels of a device and how buffers are bound to them.
 pub(super) struct Pipelines {
     compiled: Vec<(Kernel, ComputePipeline)>,
     /// Which of the pack's kernels are used.
     pub(super) integers: Integers,
+    /// The same of the long pack.
+    pub(super) long_integers: Integers,
     /// Group 0: a part of a shard, or the finish's tables.
     pub(super) part: BindGroupLayout,
     /// Group 1 of scan and pack, group 0 of the split: one buffer read, one written.
@@ -245,7 +287,8 @@ impl Pipelines {
                 (kernel, compile(gpu, kernel, groups))
             };
             let compiled = Kernel::all(integers).into_iter().map(compile).collect();
-            Ok(Self { compiled, integers: integers[0], part, product, finish })
+            let [integers, long_integers] = [integers[0]; 2];
+            Ok(Self { compiled, integers, long_integers, part, product, finish })
         })
     }
 
@@ -259,9 +302,12 @@ impl Pipelines {
         self.of(Kernel::Split)
     }
 
-    /// The pack for so many packs and queries.
-    pub(super) fn pack(&self, packs: u32, queries: u32) -> &(Kernel, ComputePipeline) {
-        self.of(Kernel::pack(self.kernels(), self.integers, packs, queries))
+    /// The pack for a lane's packs and queries.
+    pub(super) fn pack(&self, job: &Job) -> &(Kernel, ComputePipeline) {
+        let shape = (job.packs, job.pack_rows);
+        let long = is_long(job.packs, job.pack_rows);
+        let integers = if long { self.long_integers } else { self.integers };
+        self.of(Kernel::pack(self.kernels(), integers, shape, job.queries))
     }
 
     /// The finish.

@@ -331,7 +331,7 @@ impl Lane {
 
     /// Tables times keys.
     pub(super) fn pack(&self, recorder: &mut Recorder<'_, '_>, plan: &Plan, shard: &Resident) {
-        let (kernel, pipeline) = recorder.pipelines.pack(plan.job.packs, plan.job.queries);
+        let (kernel, pipeline) = recorder.pipelines.pack(&plan.job);
         let x = plan.job.queries.div_ceil(kernel.tile_queries());
         recorder.select(pipeline, &self.made().pack);
         for part in &shard.tables {

@@ -11,8 +11,8 @@ use wgpu::{Adapter, BindGroup, BufferDescriptor, BufferUsages, ComputePassDescri
 
 use super::super::select::prove;
 use super::super::{
-    Answer, Batch, CallBounds, EncryptedQuery, Engine, EngineError, GpuInfo, Integers, ShardStore,
-    ShardView, StageTimes,
+    Answer, Batch, CallBounds, EncryptedQuery, Engine, EngineError, GpuInfo, GpuKind, Integers,
+    ShardStore, ShardView, StageTimes,
 };
 use super::Opened;
 use super::bundles::{self, Bundles};
@@ -158,7 +158,7 @@ impl Drop for GpuEngine {
 impl Engine for GpuEngine {
     fn name(&self) -> String {
         let Some(opened) = &self.opened else { return format!("gpu {}, lost", self.info.name) };
-        let integers = match opened.pipelines.integers {
+        let integers = match opened.pipelines.long_integers {
             Integers::Wide => "64-bit integers",
             Integers::Halves => "32-bit integers",
         };
@@ -250,25 +250,18 @@ impl Opened {
     }
 
     /// Finds out what a unit of each stage takes here, one query alone and a full batch, on a small
-    /// shard of zeros; and which of the integers are faster.
+    /// shard of zeros; and which of the integers are faster, for long packs on hardware by a shard
+    /// that has them (a processor that plays a GPU would take seconds).
     fn measure(&mut self, integers: &[Integers]) -> Result<(), EngineError> {
-        let shape = Shape::new(40, 128, 1, 8192).expect("this is a bug: measured shape");
-        let (matrix, tables) = (vec![0; shape.matrix_bytes()], vec![0; shape.table_bytes()]);
-        let shard = ShardView { shape: &shape, matrix: &matrix, tables: &tables, content: None };
-        let bundle = KeyBundle::decode(&vec![0; shape.bundle_bytes()], &shape);
-        let bundle = Arc::new(bundle.expect("this is a bug: measured bundle"));
-        let query = EncryptedQuery { vector: vec![0; shape.query_bytes()].into(), bundle };
-        let queries = vec![query; BATCH_QUERIES_PER_SCAN_MAX];
-        let entries = shape.matrix_bytes() as f64;
-        let products = (shape.terms() * 2 * D) as f64;
-        for (at, count) in [1, queries.len()].into_iter().enumerate() {
-            let queries = &queries[..count];
+        let small = Zeros::new(128, 1, 8192);
+        let entries = small.shape.matrix_bytes() as f64;
+        let products = (small.shape.terms() * 2 * D) as f64;
+        for (at, count) in [1, BATCH_QUERIES_PER_SCAN_MAX].into_iter().enumerate() {
             let units = count as f64;
-            let nanos = |time: Duration| time.as_nanos() as f64;
             let mut fastest = (f64::INFINITY, self.pipelines.integers);
             for &integers in integers {
                 self.pipelines.integers = integers;
-                let times = self.time_stages(&shard, queries)?;
+                let times = self.time_stages(&small.shard(), &small.queries(count))?;
                 self.rates.scan[at] = nanos(times.scan) / (entries * units);
                 self.rates.finish = nanos(times.finish) / units;
                 let pack = nanos(times.pack);
@@ -276,6 +269,18 @@ impl Opened {
             }
             (self.rates.pack[at], self.pipelines.integers) =
                 (fastest.0 / (products * units), fastest.1);
+        }
+        self.pipelines.long_integers = self.pipelines.integers;
+        if self.gpu.info.kind == GpuKind::Real && integers.len() > 1 {
+            let long = Zeros::new(HALF as u32, 2, 192);
+            let queries = long.queries(BATCH_QUERIES_PER_SCAN_MAX);
+            let mut fastest = (f64::INFINITY, self.pipelines.long_integers);
+            for &integers in integers {
+                self.pipelines.long_integers = integers;
+                let pack = nanos(self.time_stages(&long.shard(), &queries)?.pack);
+                fastest = if pack < fastest.0 { (pack, integers) } else { fastest };
+            }
+            self.pipelines.long_integers = fastest.1;
         }
         Ok(())
     }
@@ -305,6 +310,40 @@ impl Opened {
             }
             repeats *= 4;
         }
+    }
+}
+
+fn nanos(time: Duration) -> f64 {
+    time.as_nanos() as f64
+}
+
+/// A shard of zeros, and a query for it: what kernels are measured with.
+struct Zeros {
+    shape: Shape,
+    matrix: Vec<u8>,
+    tables: Vec<u8>,
+    query: EncryptedQuery,
+}
+
+impl Zeros {
+    fn new(pack_rows: u32, packs: u32, columns: u32) -> Self {
+        let shape =
+            Shape::new(40, pack_rows, packs, columns).expect("this is a bug: measured shape");
+        let bundle = KeyBundle::decode(&vec![0; shape.bundle_bytes()], &shape);
+        let bundle = Arc::new(bundle.expect("this is a bug: measured bundle"));
+        let query = EncryptedQuery { vector: vec![0; shape.query_bytes()].into(), bundle };
+        let matrix = vec![0; shape.matrix_bytes()];
+        let tables = vec![0; shape.packs() * shape.table_bytes()];
+        Self { shape, matrix, tables, query }
+    }
+
+    fn shard(&self) -> ShardView<'_> {
+        let Self { shape, matrix, tables, .. } = self;
+        ShardView { shape, matrix, tables, content: None }
+    }
+
+    fn queries(&self, count: usize) -> Vec<EncryptedQuery> {
+        vec![self.query.clone(); count]
     }
 }
 

@@ -17,7 +17,11 @@ fn parse(kernel: Kernel) -> Module {
     let module =
         module.unwrap_or_else(|error| panic!("{kernel:?}: {}", error.emit_to_string(&source)));
     // No more than what a device is opened with.
-    let wide = matches!(kernel, Kernel::Pack { integers: Integers::Wide, .. });
+    let wide = matches!(
+        kernel,
+        Kernel::Pack { integers: Integers::Wide, .. }
+            | Kernel::PackLong { integers: Integers::Wide, .. }
+    );
     let mut allowed = Capabilities::IMMEDIATES;
     allowed.set(Capabilities::SHADER_INT64, wide);
     let checked = Validator::new(ValidationFlags::all(), allowed).validate(&module);
@@ -116,15 +120,20 @@ fn wide_products_are_of_widened_words() {
     const OP_TYPE_VECTOR: u32 = 23;
     const OP_U_CONVERT: u32 = 113;
     const OP_I_MUL: u32 = 132;
-    let kernel = Kernel::Pack { integers: Integers::Wide, packs: 4, queries: 4, query_groups: 4 };
-    let all = operations(kernel);
-    let of = |wanted: u32| all.iter().filter(move |operation| operation[0] == wanted);
-    let long = of(OP_TYPE_INT).find(|int| int[2] == 64).expect("64-bit integers")[1];
-    let longs = of(OP_TYPE_VECTOR).find(|vector| vector[2] == long).expect("four of them")[1];
-    let widened: Vec<u32> = of(OP_U_CONVERT).map(|convert| convert[2]).collect();
-    let products: Vec<_> = of(OP_I_MUL).filter(|product| product[1] == longs).collect();
-    assert_eq!(products.len(), 1, "in the function all queries call");
-    assert!(products[0][3..].iter().all(|factor| widened.contains(factor)), "{products:?}");
+    let integers = Integers::Wide;
+    for kernel in [
+        Kernel::Pack { integers, packs: 4, queries: 4, query_groups: 4 },
+        Kernel::PackLong { integers, queries: 2, query_groups: 16 },
+    ] {
+        let all = operations(kernel);
+        let of = |wanted: u32| all.iter().filter(move |operation| operation[0] == wanted);
+        let long = of(OP_TYPE_INT).find(|int| int[2] == 64).expect("64-bit integers")[1];
+        let longs = of(OP_TYPE_VECTOR).find(|vector| vector[2] == long).expect("four of them")[1];
+        let widened: Vec<u32> = of(OP_U_CONVERT).map(|convert| convert[2]).collect();
+        let products: Vec<_> = of(OP_I_MUL).filter(|product| product[1] == longs).collect();
+        assert_eq!(products.len(), 1, "{kernel:?}: in the function all queries call");
+        assert!(products[0][3..].iter().all(|factor| widened.contains(factor)), "{products:?}");
+    }
 }
 
 /// The known answers come from every kernel that a device may use afterwards.
@@ -137,7 +146,8 @@ fn known_answers_use_every_kernel() {
             for count in known.batches.iter().map(|&count| count as u32) {
                 let scans = scan_counts(count).into_iter().filter(|&queries| queries > 0);
                 used.extend(scans.map(|queries| Kernel::scan(all.iter().copied(), queries)));
-                used.push(Kernel::pack(all.iter().copied(), integers, known.packs, count));
+                let shape = (known.packs, known.pack_rows);
+                used.push(Kernel::pack(all.iter().copied(), integers, shape, count));
             }
         }
         let unused: Vec<_> = all.iter().filter(|kernel| !used.contains(kernel)).collect();
@@ -151,8 +161,10 @@ fn the_integers_asked_for_are_used() {
     let all = Kernel::all(&[Integers::Wide, Integers::Halves]);
     for wanted in [Integers::Wide, Integers::Halves] {
         for queries in 1..=32 {
-            let found = Kernel::pack(all.iter().copied(), wanted, 4, queries);
-            assert!(matches!(found, Kernel::Pack { integers, .. } if integers == wanted));
+            let pack = |pack_rows| Kernel::pack(all.iter().copied(), wanted, (4, pack_rows), queries);
+            let (short, long) = (pack(512), pack(1024));
+            assert!(matches!(short, Kernel::Pack { integers, .. } if integers == wanted));
+            assert!(matches!(long, Kernel::PackLong { integers, .. } if integers == wanted));
         }
     }
 }
