@@ -23,7 +23,8 @@ made() {
 }
 
 install -m755 "$(made bin build --release --bin sotto)" "$files/sotto"
-install -m755 "$(made test test --no-run --test engines)" "$files/engines"
+# Of the same profile, so that the library is built once.
+install -m755 "$(made test test --release --no-run --test engines)" "$files/engines"
 strip "$files/sotto" "$files/engines"
 {
     echo "commit   $(git describe --always --dirty)"

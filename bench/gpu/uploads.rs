@@ -58,8 +58,6 @@ pub(super) fn measure(
         Ok::<_, Box<dyn Error>>(rounded(answers as f64 / start.elapsed().as_secs_f64()))
     };
     let over = |start: Instant| start.elapsed() >= plan.upload_time;
-    // Also makes those that stay the last used.
-    let answers_per_s = answer(&over)?;
     // Names that were never there.
     let mut next = shards + PASSING;
     let mut upload = || {
@@ -71,6 +69,10 @@ pub(super) fn measure(
         Ok::<_, sotto::engine::EngineError>(rate(pool, up, start))
     };
     let in_place_of_others_gb_per_s = upload()?;
+    // By now others are in the place of those that stay: one pass brings these back, and makes them
+    // the last used, so that further uploads take the places of those that pass.
+    answer(&|_| true)?;
+    let answers_per_s = answer(&over)?;
     let ended = AtomicBool::new(false);
     let (uploading, answering) = std::thread::scope(|scope| {
         let thread = scope.spawn(|| {

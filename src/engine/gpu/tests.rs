@@ -161,7 +161,8 @@ fn the_integers_asked_for_are_used() {
     let all = Kernel::all(&[Integers::Wide, Integers::Halves]);
     for wanted in [Integers::Wide, Integers::Halves] {
         for queries in 1..=32 {
-            let pack = |pack_rows| Kernel::pack(all.iter().copied(), wanted, (4, pack_rows), queries);
+            let pack =
+                |pack_rows| Kernel::pack(all.iter().copied(), wanted, (4, pack_rows), queries);
             let (short, long) = (pack(512), pack(1024));
             assert!(matches!(short, Kernel::Pack { integers, .. } if integers == wanted));
             assert!(matches!(long, Kernel::PackLong { integers, .. } if integers == wanted));
