@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Summarises a GPU record: bench/gpu_summary.py bench/record/<date>-<device>-gpu > its README.md
 
-Reads gpu.json and what the other steps printed; of a run that was cut short it says so.
+Reads gpu.json, gpu-8-packs.json where there is one, and what the other steps printed; of a run that
+was cut short it says so.
 """
 
 import json
@@ -17,8 +18,40 @@ def text(name):
     return path.read_text() if path.exists() else ""
 
 
+def tables(gpu):
+    """A shape's tables."""
+    floors, shard = gpu["floors"], gpu["shape"]
+    print(f"\nA shard of {shard['packs'] * shard['pack_rows']} x {shard['columns']} and {shard['packs']} packs of {shard['pack_rows']}"
+          f" rows, {(shard['matrix_bytes'] + shard['tables_bytes']) / 1e6:.1f} MB; engine {gpu['engine']}.\n")
+    print("| what | measured |\n|---|---|")
+    print(f"| reading | {floors['read_gb_per_s']:.0f} GB/s over {floors['read_bytes'] >> 20} MiB |")
+    wide = floors["wide_g_per_s"]
+    print(f"| multiply-adds a second: u32, u64 widening, dot4I8Packed | {floors['narrow_g_per_s']:.0f} G, "
+          f"{f'{wide:.0f} G' if wide else 'none'}, {floors['dot_g_per_s']:.0f} G |")
+    uploads = gpu["uploads"]
+    print(f"| uploads: into free memory, in place, while answering | {uploads['into_free_memory_gb_per_s']:.2f}, "
+          f"{uploads['in_place_of_others_gb_per_s']:.2f}, {uploads['while_answering_gb_per_s']:.2f} GB/s |")
+    print(f"| answers a second, batches of {uploads['batch']}: undisturbed, while uploading | "
+          f"{uploads['answers_per_s']:.0f}, {uploads['answers_per_s_while_uploading']:.0f} |")
+    traffic = gpu["traffic"]
+    for loop in traffic["loops"]:
+        print(f"| random queries over {traffic['shards']} shards, {loop['outstanding']} outstanding | "
+              f"{loop['queries_per_s']:.0f} a second, median {loop['median_ms']:.2f} ms, 99% within {loop['p99_ms']:.2f} ms |")
+    print(f"| random queries whose answers equal the processor's | {traffic['checked']} of {traffic['checked']} |")
+
+    print("\nMicroseconds a query, share of the floor (what it would take at best with the rates above):\n")
+    print("| batch | alone | median | streamed | prepare | scan | pack | finish |\n|---|---|---|---|---|---|---|---|")
+    for row in gpu["answers"]:
+        def timed(name):
+            us, share = row[f"{name}_us"], row[f"{name}_share"]
+            return f"{us['best'] if isinstance(us, dict) else us:.1f}" + (f" ({share:.0%})" if share is not None else "")
+        stages = [timed(name) for name in ("prepare", "scan", "pack", "finish")]
+        print(f"| {row['batch']} | {timed('alone')} | {row['alone_us']['median']:.1f} | {timed('streamed')} | "
+              + " | ".join(stages) + " |")
+
+
 machine, parity = text("machine.txt"), text("parity.txt")
-steps = re.findall(r"^(\w+) ended (\d+) after (\d+) s$", machine, re.M)
+steps = re.findall(r"^([\w-]+) ended (\d+) after (\d+) s$", machine, re.M)
 try:
     gpu = json.loads(text("gpu.json"))
 except ValueError:
@@ -52,31 +85,7 @@ if gpu["targets"]:
 else:
     print("The targets of issue 4 are for an H200 and the standard shard: not judged here.")
 
-floors, shard = gpu["floors"], gpu["shape"]
-print(f"\nA shard of {shard['packs'] * shard['pack_rows']} x {shard['columns']} and {shard['packs']} packs of {shard['pack_rows']}"
-      f" rows, {(shard['matrix_bytes'] + shard['tables_bytes']) / 1e6:.1f} MB; engine {gpu['engine']}.\n")
-print("| what | measured |\n|---|---|")
-print(f"| reading | {floors['read_gb_per_s']:.0f} GB/s over {floors['read_bytes'] >> 20} MiB |")
-wide = floors["wide_g_per_s"]
-print(f"| multiply-adds a second: u32, u64 widening, dot4I8Packed | {floors['narrow_g_per_s']:.0f} G, "
-      f"{f'{wide:.0f} G' if wide else 'none'}, {floors['dot_g_per_s']:.0f} G |")
-uploads = gpu["uploads"]
-print(f"| uploads: into free memory, in place, while answering | {uploads['into_free_memory_gb_per_s']:.2f}, "
-      f"{uploads['in_place_of_others_gb_per_s']:.2f}, {uploads['while_answering_gb_per_s']:.2f} GB/s |")
-print(f"| answers a second, batches of {uploads['batch']}: undisturbed, while uploading | "
-      f"{uploads['answers_per_s']:.0f}, {uploads['answers_per_s_while_uploading']:.0f} |")
-traffic = gpu["traffic"]
-for loop in traffic["loops"]:
-    print(f"| random queries over {traffic['shards']} shards, {loop['outstanding']} outstanding | "
-          f"{loop['queries_per_s']:.0f} a second, median {loop['median_ms']:.2f} ms, 99% within {loop['p99_ms']:.2f} ms |")
-print(f"| random queries whose answers equal the processor's | {traffic['checked']} of {traffic['checked']} |")
-
-print("\nMicroseconds a query, share of the floor (what it would take at best with the rates above):\n")
-print("| batch | alone | median | streamed | prepare | scan | pack | finish |\n|---|---|---|---|---|---|---|---|")
-for row in gpu["answers"]:
-    def timed(name):
-        us, share = row[f"{name}_us"], row[f"{name}_share"]
-        return f"{us['best'] if isinstance(us, dict) else us:.1f}" + (f" ({share:.0%})" if share is not None else "")
-    stages = [timed(name) for name in ("prepare", "scan", "pack", "finish")]
-    print(f"| {row['batch']} | {timed('alone')} | {row['alone_us']['median']:.1f} | {timed('streamed')} | "
-          + " | ".join(stages) + " |")
+tables(gpu)
+if text("gpu-8-packs.json"):
+    print("\n## Eight packs")
+    tables(json.loads(text("gpu-8-packs.json")))
