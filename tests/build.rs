@@ -11,7 +11,7 @@ use std::process::{Command, Output, Stdio};
 
 use sotto::build::{BuildError, BuildOptions, BuildReport, Existing, Input, Silent, run, sample};
 use sotto::keyword::{Outcome, band, extract, locate};
-use sotto::scheme::{KeyBundle, SecretPool, reference};
+use sotto::scheme::{KeyBundle, SecretPool, Sharing, reference};
 use sotto::shard::Database;
 use sotto::shard::verify::verify;
 
@@ -115,12 +115,17 @@ fn assert_same(a: &Path, b: &Path) {
 fn look_up(database: &Database, keys: &[&str]) -> Vec<Outcome> {
     let (shape, seed) = (database.shape(), database.seed());
     let mut pool = SecretPool::new(*seed, *shape);
-    let mut queries = Vec::new();
+    let (mut aims, mut selections) = (Vec::new(), Vec::new());
     for key in keys {
         let place = locate(seed, key.as_bytes(), database.shard_count(), shape.groups() as u32);
         let shard = database.shard(place.shard).unwrap();
         let band = band(&place.identity, shard.header().ribbon_seed, shape);
-        let query = pool.query(place.shard, band).unwrap();
+        selections.push((place.shard, band));
+        aims.push((place, shard));
+    }
+    let made = pool.encrypt(&selections, Sharing::Shared).unwrap();
+    let mut queries = Vec::new();
+    for (query, (place, shard)) in made.into_iter().zip(aims) {
         let bundle = KeyBundle::decode(&pool.bundle(query).unwrap().1, shape).unwrap();
         queries.push((query, pool.vector(query).unwrap(), bundle, place, shard));
     }

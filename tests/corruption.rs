@@ -9,7 +9,7 @@ use std::process::Command;
 use sotto::build::{BuildOptions, Input, Silent, run, sample};
 use sotto::keyword::{Outcome, band, extract, locate};
 use sotto::params::{Shape, ShapeFields};
-use sotto::scheme::{KeyBundle, SecretPool, reference};
+use sotto::scheme::{KeyBundle, SecretPool, Sharing, reference};
 use sotto::shard::header::{HEADER_BYTES, SECTION_NAMES, file_name};
 use sotto::shard::manifest::{MANIFEST_NAME, SHARDS_DIR};
 use sotto::shard::verify::verify;
@@ -271,7 +271,7 @@ fn a_stale_hint_or_a_changed_matrix_gives_invalid() {
     let shard = database.shard(place.shard).unwrap();
     let band = band(&place.identity, shard.header().ribbon_seed, shape);
     let mut pool = SecretPool::new(*seed, *shape);
-    let query = pool.query(place.shard, band).unwrap();
+    let query = pool.encrypt(&[(place.shard, band)], Sharing::Shared).unwrap()[0];
     let bundle = KeyBundle::decode(&pool.bundle(query).unwrap().1, shape).unwrap();
     let vector = pool.vector(query).unwrap();
     let decoder = pool.seal();

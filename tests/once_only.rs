@@ -19,7 +19,7 @@ use sotto::client::{
 use sotto::keyword::{band, locate};
 use sotto::limits;
 use sotto::params::{Q, Shape};
-use sotto::scheme::{KeyBundle, Secret, SecretError, SecretPool, Selection};
+use sotto::scheme::{KeyBundle, SecretPool, Selection, Sharing};
 use sotto::wire::Status;
 
 /// More shards than one secret serves.
@@ -116,53 +116,42 @@ fn same_bundle_secret(a: &[u8], b: &[u8]) -> bool {
 #[test]
 fn the_checks_can_fail() {
     let shape = Shape::for_records(fake_server::RECORDS_PER_SHARD, 24, Default::default()).unwrap();
-    let mut secret = Secret::draw(SEED).unwrap();
-    let a = secret.query(3, &shape, Selection::new(5, 77)).unwrap();
+    let one = || {
+        let mut pool = SecretPool::new(SEED, shape);
+        let query = pool.encrypt(&[(3, Selection::new(5, 77))], Sharing::Shared).unwrap()[0];
+        (pool.vector(query).unwrap(), pool.bundle(query).unwrap().1)
+    };
+    let (a, bundle) = one();
     // A second encryption of another selection, as a broken client would make it: the difference
     // of the selections is added to the stored bytes, with a little noise.
     let mut b = a.to_vec();
     b[3 * 20 + 2] ^= 1;
     b[0] ^= 1;
     assert!(same_secret(&a, &b));
-    let mut other = Secret::draw(SEED).unwrap();
-    let c = other.query(3, &shape, Selection::new(5, 77)).unwrap();
+    let (c, other) = one();
     assert!(!same_secret(&a, &c));
-    let [a, c] = [&mut secret, &mut other].map(|s| s.bundle(&shape).unwrap().1.clone());
-    assert!(same_bundle_secret(&a, &a) && !same_bundle_secret(&a, &c));
+    assert!(same_bundle_secret(&bundle, &bundle) && !same_bundle_secret(&bundle, &other));
 }
 
+/// Every query to a shard already asked is under another secret, whatever is selected, however it
+/// is asked for; and the bytes of a query never change.
 #[test]
 fn the_pool_gives_no_second_ciphertext() {
     let shape = Shape::for_records(fake_server::RECORDS_PER_SHARD, 24, Default::default()).unwrap();
-    // One secret: the stored bytes for an equal selection, an error for another, sixteen shards.
-    let mut secret = Secret::draw(SEED).unwrap();
-    let first = secret.query(0, &shape, Selection::new(1, 5)).unwrap();
-    assert_eq!(first, secret.query(0, &shape, Selection::new(1, 5)).unwrap());
-    for (start, coeffs) in [(1, 7), (2, 5)] {
-        let again = secret.query(0, &shape, Selection::new(start, coeffs));
-        assert_eq!(again.unwrap_err(), SecretError::AlreadyUsed);
-    }
-    let wider = shape.widened().unwrap();
-    let wider = secret.query(0, &wider, Selection::new(1, 5));
-    assert_eq!(wider.unwrap_err(), SecretError::AlreadyUsed);
-    for shard in 1..16 {
-        secret.query(shard, &shape, Selection::new(1, 5)).unwrap();
-    }
-    let full = secret.query(16, &shape, Selection::new(1, 5));
-    assert_eq!(full.unwrap_err(), SecretError::Exhausted);
-    let bundle = secret.bundle(&shape).unwrap().1.clone();
-    assert_eq!(bundle, *secret.bundle(&shape).unwrap().1);
-
-    // A pool: every query to a shard already asked is under another secret, whatever is selected,
-    // whichever way it is asked for; and the bytes of a query never change.
     let mut pool = SecretPool::new(SEED, shape);
     let mut made = Vec::new();
     for round in 0..4u32 {
+        let mut queries = Vec::new();
         for shard in 0..SHARDS {
-            made.push(pool.query(shard, Selection::new(1, 5)).unwrap());
-            made.push(pool.query(shard, Selection::new(1, 5 + u128::from(round) * 2)).unwrap());
-            made.push(pool.query_fresh(shard, Selection::new(2, 9)).unwrap());
+            queries.push((shard, Selection::new(1, 5)));
+            queries.push((shard, Selection::new(1, 5 + u128::from(round) * 2)));
         }
+        let before = pool.secret_count();
+        made.extend(pool.encrypt(&queries, Sharing::Shared).unwrap());
+        // Two secrets a shard, 16 shards a secret.
+        assert_eq!(pool.secret_count() - before, 2 * SHARDS.div_ceil(16) as usize);
+        let apart: Vec<_> = (0..SHARDS).map(|shard| (shard, Selection::new(2, 9))).collect();
+        made.extend(pool.encrypt(&apart, Sharing::Apart).unwrap());
         pool.set_shape(if round == 1 { shape.widened().unwrap() } else { shape });
     }
     let bytes = |pool: &SecretPool| -> Vec<_> {
@@ -177,6 +166,8 @@ fn the_pool_gives_no_second_ciphertext() {
     let names: BTreeSet<_> = made.iter().map(|query| pool.bundle(*query).unwrap().0).collect();
     assert_eq!(names.len(), pool.secret_count());
     assert_eq!(BTreeSet::from_iter(&made).len(), made.len());
+    let vectors: BTreeSet<_> = once.iter().map(|(vector, _)| vector).collect();
+    assert_eq!(vectors.len(), made.len());
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use sotto::keyword::{band, extract, locate};
 use sotto::limits::QUERIES_PER_SECRET_MAX;
 use sotto::params::Shape;
-use sotto::scheme::{Secret, SecretError, SecretPool};
+use sotto::scheme::{SecretError, SecretPool, Sharing};
 
 use crate::measure::common::noise::Noise;
 
@@ -17,6 +17,9 @@ pub(super) struct Client {
     shape: Shape,
     response: Vec<Vec<u8>>,
     hints: Vec<u8>,
+    /// A secret with one query, and one with as many as it may have.
+    one: Duration,
+    full: Duration,
     pub(super) key_bundle: Duration,
     pub(super) encrypt: Duration,
     pub(super) decode: Duration,
@@ -28,6 +31,8 @@ impl Client {
             shape: *shape,
             response: (0..shape.packs()).map(|_| noise.bytes(shape.response_bytes())).collect(),
             hints: noise.bytes(shape.packs() * shape.hint_bytes()),
+            one: Duration::MAX,
+            full: Duration::MAX,
             key_bundle: Duration::MAX,
             encrypt: Duration::MAX,
             decode: Duration::MAX,
@@ -38,18 +43,21 @@ impl Client {
     pub(super) fn measure(&mut self) -> Result<(), SecretError> {
         let shape = &self.shape;
         let place = locate(&SEED, b"+12015550100", 1, shape.groups() as u32);
-        let start = Instant::now();
-        let mut secret = Secret::draw(SEED)?;
-        black_box(secret.bundle(shape)?);
-        self.key_bundle = self.key_bundle.min(start.elapsed());
-        for shard in 0..QUERIES_PER_SECRET_MAX as u32 {
-            let selection = band(&place.identity, 0, shape);
+        let most = QUERIES_PER_SECRET_MAX as u32;
+        let queries: Vec<_> =
+            (0..most).map(|shard| (shard, band(&place.identity, 0, shape))).collect();
+        let timed = |count: usize| {
+            let mut pool = SecretPool::new(SEED, *shape);
             let start = Instant::now();
-            black_box(secret.query(shard, shape, selection)?);
-            self.encrypt = self.encrypt.min(start.elapsed());
-        }
-        let mut pool = SecretPool::new(SEED, *shape);
-        let query = pool.query(0, band(&place.identity, 0, shape))?;
+            let made = black_box(pool.encrypt(&queries[..count], Sharing::Shared)?);
+            Ok::<_, SecretError>((start.elapsed(), pool, made[0]))
+        };
+        self.one = self.one.min(timed(1)?.0);
+        let (full, pool, query) = timed(queries.len())?;
+        self.full = self.full.min(full);
+        // What the others add is theirs.
+        self.encrypt = self.full.saturating_sub(self.one) / (most - 1);
+        self.key_bundle = self.one.saturating_sub(self.encrypt);
         let decoder = pool.seal();
         for _ in 0..QUERIES_PER_SECRET_MAX {
             let start = Instant::now();

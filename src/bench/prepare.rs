@@ -17,7 +17,7 @@ use crate::client::{Line, Sending};
 use crate::keyword::{Outcome, Place, band, extract, locate_known};
 use crate::limits;
 use crate::params::Shape;
-use crate::scheme::{Decoder, QueryId, SecretError, SecretPool};
+use crate::scheme::{Decoder, QueryId, SecretError, SecretPool, Sharing};
 use crate::wire::Bytes;
 
 /// Memory of a secret that stays until its answers are decoded, without what it made.
@@ -239,14 +239,18 @@ impl Maker {
         let mut pool = SecretPool::new(*parameters.seed(), *self.shape());
         // All or none: a secret stays for one answer as for sixteen.
         let sampled = draws.unit() <= self.mix.verify;
-        let mut targets = Vec::with_capacity(count);
-        let mut named = HashSet::new();
+        let (mut targets, mut selections) = (Vec::new(), Vec::new());
         for _ in 0..count {
             let (place, expected) = self.target(draws);
             let ribbon_seed = parameters.ribbon_seed(place.shard);
             let ribbon_seed = ribbon_seed.expect("this is a bug: drawn beyond the last shard");
             let band = band(&place.identity, ribbon_seed, self.shape());
-            let query = pool.query(place.shard, band)?;
+            selections.push((place.shard, band));
+            targets.push((place, expected));
+        }
+        let queries = pool.encrypt(&selections, Sharing::Shared)?;
+        let mut named = HashSet::new();
+        for (&query, (place, _)) in queries.iter().zip(&targets) {
             let (uid, bundle) = pool.bundle(query)?;
             if named.insert(uid.to_owned()) {
                 bundles.push(self.line.bundle_frame(uid, bundle));
@@ -257,10 +261,10 @@ impl Maker {
                 epoch: parameters.epoch(),
                 vector: pool.vector(query)?,
             });
-            targets.push((query, place, expected));
         }
         let decoder = Arc::new(pool.seal());
-        asked.extend(targets.into_iter().map(|(query, place, expected)| Asked {
+        let targets = queries.into_iter().zip(targets);
+        asked.extend(targets.map(|(query, (place, expected))| Asked {
             shard: place.shard,
             check: sampled.then(|| Check { decoder: decoder.clone(), query, place, expected }),
         }));

@@ -11,7 +11,7 @@ use crate::arith::Isa;
 use crate::keyword::solve::{self, Record, Solved};
 use crate::keyword::{Outcome, band, extract, locate, locate_known};
 use crate::params::{FAILURE_LOG2_MAX, Shape};
-use crate::scheme::{KeyBundle, SecretError, SecretPool, Seed, ShardMasks, reference};
+use crate::scheme::{KeyBundle, SecretError, SecretPool, Seed, ShardMasks, Sharing, reference};
 use crate::shard::Header;
 use crate::shard::write::Sections;
 
@@ -152,11 +152,15 @@ fn self_check(
     let secret = |error: SecretError| failed(&error.to_string());
     let shape = &spec.shape;
     let mut pool = SecretPool::new(spec.seed, *shape);
-    let mut queries = Vec::new();
-    for (key, outcome) in wanted {
+    let aim = |(key, outcome)| {
         let place = locate(&spec.seed, key, spec.shard_count, shape.groups() as u32);
         let band = band(&place.identity, ribbon_seed, shape);
-        let query = pool.query(shard, band).map_err(secret)?;
+        ((place, outcome), (shard, band))
+    };
+    let (aims, selections): (Vec<_>, Vec<_>) = wanted.into_iter().map(aim).unzip();
+    let made = pool.encrypt(&selections, Sharing::Shared).map_err(secret)?;
+    let mut queries = Vec::new();
+    for (query, (place, outcome)) in made.into_iter().zip(aims) {
         let (_, bundle) = pool.bundle(query).map_err(secret)?;
         let bundle = KeyBundle::decode(&bundle, shape).map_err(|e| failed(&e.to_string()))?;
         let vector = pool.vector(query).map_err(secret)?;

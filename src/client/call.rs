@@ -18,7 +18,7 @@ use super::hints::HintDigest;
 use super::retry::{self, Action, Asked, Event, Failure, Footing, Reuse, Via};
 use crate::keyword::{Extracted, Place, band, extract, locate};
 use crate::limits;
-use crate::scheme::{QueryId, SecretError, SecretPool, random_permutation};
+use crate::scheme::{QueryId, SecretError, SecretPool, Selection, Sharing, random_permutation};
 use crate::wire::message::PirResponse;
 use crate::wire::{Bytes, HINT_DIGEST_BYTES, PublicParameters};
 
@@ -52,11 +52,25 @@ impl View {
     }
 }
 
+/// Look-ups that are not encrypted yet: which ones, where they go, and what they select there.
+#[derive(Default)]
+struct Aims {
+    places: Vec<(usize, Box<Place>)>,
+    selections: Vec<(u32, Selection)>,
+}
+
 /// A look-up that is encrypted: where it goes and how its answer will be read.
 struct Target {
-    place: Place,
+    /// Boxed: a state is moved about, and what it is moved from is not wiped.
+    place: Box<Place>,
     view: Arc<View>,
     query: QueryId,
+}
+
+impl Target {
+    fn shard(&self) -> u32 {
+        self.place.shard
+    }
 }
 
 /// An answer as it came, undecoded, with the hint it was computed under.
@@ -65,10 +79,11 @@ struct Answer {
     hints: Arc<[u8]>,
 }
 
-/// Targets are boxed: a state is moved about, and what it is moved from is not wiped.
 enum State {
-    Waiting(Box<Target>),
-    Answered(Box<Target>, Answer),
+    /// Not encrypted yet: until all of the call are aimed.
+    Aimed,
+    Waiting(Target),
+    Answered(Target, Answer),
     Failed(LookupError),
 }
 
@@ -115,13 +130,6 @@ pub(super) struct Call {
     lookups: Vec<Lookup>,
 }
 
-/// Whether a query may share its secret with queries to other shards.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Secret {
-    Shared,
-    Fresh,
-}
-
 impl Call {
     /// Encrypts a look-up of every key, in random order: which queries go out first or share a
     /// bundle must not tell the server which keys the caller has side by side.
@@ -132,29 +140,42 @@ impl Call {
     ) -> Result<Self, SecretError> {
         let secrets = SecretPool::new(*view.parameters.seed(), *view.parameters.shape());
         let mut call = Self { view, secrets, lookups: Vec::with_capacity(keys.len()) };
-        for place in random_permutation(keys.len())? {
+        let mut aims = Aims::default();
+        for (index, place) in random_permutation(keys.len())?.into_iter().enumerate() {
             let key = std::mem::take(&mut keys[place]);
             let state = match key.len() {
                 0 => State::Failed(LookupError::KeyEmpty),
-                1..=limits::KEY_BYTES_MAX => State::Waiting(call.aim(&key, Secret::Shared)?),
+                1..=limits::KEY_BYTES_MAX => {
+                    call.aim(index, &key, &mut aims);
+                    State::Aimed
+                }
                 found => State::Failed(LookupError::KeyTooLong { found }),
             };
             call.lookups.push(Lookup { place, key, attempts: 0, ready_at: now, state });
         }
+        call.encrypt_aimed(aims, Sharing::Shared)?;
         Ok(call)
     }
 
-    fn aim(&mut self, key: &[u8], secret: Secret) -> Result<Box<Target>, SecretError> {
+    fn aim(&self, index: usize, key: &[u8], aims: &mut Aims) {
         let parameters = &self.view.parameters;
-        let shape = *parameters.shape();
+        let shape = parameters.shape();
         let groups = shape.groups() as u32;
         let place = locate(parameters.seed(), key, parameters.shard_count(), groups);
-        let band = band(&place.identity, self.view.ribbon_seed(place.shard), &shape);
-        let query = match secret {
-            Secret::Shared => self.secrets.query(place.shard, band)?,
-            Secret::Fresh => self.secrets.query_fresh(place.shard, band)?,
-        };
-        Ok(Box::new(Target { place, view: self.view.clone(), query }))
+        let band = band(&place.identity, self.view.ribbon_seed(place.shard), shape);
+        aims.selections.push((place.shard, band));
+        aims.places.push((index, Box::new(place)));
+    }
+
+    /// Encrypts look-ups in one step of the pool: what their secrets are drawn from has all of
+    /// them.
+    fn encrypt_aimed(&mut self, aims: Aims, sharing: Sharing) -> Result<(), SecretError> {
+        let queries = self.secrets.encrypt(&aims.selections, sharing)?;
+        for ((index, place), query) in aims.places.into_iter().zip(queries) {
+            let target = Target { place, view: self.view.clone(), query };
+            self.lookups[index].state = State::Waiting(target);
+        }
+        Ok(())
     }
 
     /// New parameters for all that wait: identical bytes where the footing is the same, else a
@@ -162,20 +183,17 @@ impl Call {
     pub(super) fn rebase(&mut self, view: Arc<View>) -> Result<(), SecretError> {
         self.secrets.set_shape(*view.parameters.shape());
         self.view = view;
+        let mut aims = Aims::default();
         for index in 0..self.lookups.len() {
-            let State::Waiting(target) = &mut self.lookups[index].state else { continue };
-            let shard = target.place.shard;
+            let lookup = &mut self.lookups[index];
+            let State::Waiting(target) = &mut lookup.state else { continue };
+            let shard = target.shard();
             match retry::reuse(&target.view.footing(shard), &self.view.footing(shard)) {
                 Reuse::Identical => target.view = self.view.clone(),
-                Reuse::Fresh => {
-                    let key = std::mem::take(&mut self.lookups[index].key);
-                    let target = self.aim(&key, Secret::Fresh)?;
-                    self.lookups[index].key = key;
-                    self.lookups[index].state = State::Waiting(target);
-                }
+                Reuse::Fresh => self.aim(index, &self.lookups[index].key, &mut aims),
             }
         }
-        Ok(())
+        self.encrypt_aimed(aims, Sharing::Apart)
     }
 
     /// The parameters that waiting look-ups are sent under.
@@ -211,7 +229,7 @@ impl Call {
         let State::Waiting(target) = &self.lookups[index].state else { return None };
         let vector = self.secrets.vector(target.query);
         Some(Sending {
-            shard: target.place.shard,
+            shard: target.shard(),
             uid: self.bundle_of(target).0.to_owned(),
             epoch: target.view.parameters.epoch(),
             vector: vector.expect("this is a bug: a query of another pool"),
@@ -238,8 +256,7 @@ impl Call {
         let lookup = &mut self.lookups[index];
         let placeholder = State::Failed(LookupError::ShardUnknown);
         lookup.state = match std::mem::replace(&mut lookup.state, placeholder) {
-            State::Waiting(target) => match check_answer(&target.view, target.place.shard, &answer)
-            {
+            State::Waiting(target) => match check_answer(&target.view, target.shard(), &answer) {
                 Ok(()) => {
                     State::Answered(target, Answer { response: answer.encrypted_response, hints })
                 }
@@ -306,7 +323,9 @@ impl Call {
         self.lookups.sort_unstable_by_key(|lookup| lookup.place);
         let decoder = self.secrets.seal();
         let outcome = |lookup: Lookup| match lookup.state {
-            State::Waiting(_) => panic!("this is a bug: a call ended with a look-up waiting"),
+            State::Aimed | State::Waiting(_) => {
+                panic!("this is a bug: a call ended with a look-up waiting")
+            }
             State::Failed(error) => Err(error),
             State::Answered(target, answer) => {
                 let shape = target.view.parameters.shape();
@@ -355,6 +374,117 @@ pub(crate) fn check_answer(
         Some(pack) => {
             let found = format!("a pack of {} bytes", pack.len());
             wrong("encrypted_response", found, bytes.to_string())
+        }
+    }
+}
+
+/// With a generator that gives the same bytes every time, as after a snapshot of a machine.
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::params::Shape;
+    use crate::scheme::frozen::while_frozen;
+
+    const SHARDS: usize = 3;
+    const KEYS: usize = 24;
+
+    fn view(epoch: u64, ribbon_seeds: [u32; SHARDS], columns: u32) -> Arc<View> {
+        let shape = Shape::new(24, 128, 1, columns).unwrap();
+        let parameters =
+            PublicParameters::new([5; 32], epoch, shape, &ribbon_seeds, [0; 32], 1).unwrap();
+        Arc::new(View { parameters, digests: Bytes::new() })
+    }
+
+    fn keys() -> Vec<Zeroizing<Vec<u8>>> {
+        (0..KEYS).map(|n| Zeroizing::new(format!("key {n}").into_bytes())).collect()
+    }
+
+    fn call(keys: Vec<Zeroizing<Vec<u8>>>) -> Call {
+        while_frozen(1, || Call::encrypt(view(1, [0; SHARDS], 192), keys, Instant::now()).unwrap())
+    }
+
+    fn rebased(mut call: Call, view: Arc<View>) -> Call {
+        while_frozen(1, || call.rebase(view).unwrap());
+        call
+    }
+
+    /// Shard, bundle and vector that go out for each key.
+    fn sent(call: &Call) -> BTreeMap<usize, (u32, String, Arc<[u8]>)> {
+        let of = |index| {
+            let sending = call.sending(index).unwrap();
+            (call.place(index), (sending.shard, sending.uid, sending.vector))
+        };
+        (0..call.lookups.len()).map(of).collect()
+    }
+
+    fn uids(call: &Call) -> HashSet<String> {
+        sent(call).into_values().map(|(_, uid, _)| uid).collect()
+    }
+
+    #[test]
+    fn the_identical_call_sends_the_identical_bytes() {
+        assert!(sent(&call(keys())) == sent(&call(keys())));
+    }
+
+    #[test]
+    fn a_call_that_differs_in_one_key_shares_no_secret() {
+        let first = uids(&call(keys()));
+        for at in [0, 7, KEYS - 1] {
+            let mut other = keys();
+            other[at].push(b'!');
+            assert!(uids(&call(other)).is_disjoint(&first), "key {at}");
+            let mut fewer = keys();
+            fewer.remove(at);
+            assert!(uids(&call(fewer)).is_disjoint(&first), "without key {at}");
+            let mut swapped = keys();
+            swapped.swap(at, 3);
+            assert!(uids(&call(swapped)).is_disjoint(&first), "keys {at} and 3 swapped");
+        }
+    }
+
+    /// A server that answers two copies of one call with EPOCH_GONE and other parameters each.
+    #[test]
+    fn copies_of_a_call_that_get_other_parameters_share_no_new_secret() {
+        let before = sent(&call(keys()));
+        let moves = [
+            view(2, [1, 0, 0], 192),
+            view(2, [2, 0, 0], 192),
+            view(2, [1, 1, 0], 192),
+            view(2, [0, 0, 1], 192),
+            view(2, [0, 0, 0], 256),
+            view(2, [1, 0, 0], 256),
+        ];
+        let mut seen: HashSet<String> = uids(&call(keys()));
+        for (number, view) in moves.into_iter().enumerate() {
+            let after = sent(&rebased(call(keys()), view.clone()));
+            let mut fresh = HashSet::new();
+            for (place, now) in &after {
+                let shard = now.0;
+                let footing = call(keys()).view.footing(shard);
+                match retry::reuse(&footing, &view.footing(shard)) {
+                    Reuse::Identical => assert!(before[place] == *now, "move {number}"),
+                    Reuse::Fresh => assert!(fresh.insert(now.1.clone()), "one secret a look-up"),
+                }
+            }
+            assert!(!fresh.is_empty() && fresh.is_disjoint(&seen), "move {number}");
+            seen.extend(fresh);
+            // The same move again is the same bytes.
+            assert!(after == sent(&rebased(call(keys()), view)), "move {number}");
+        }
+    }
+
+    /// The same parameters twice more: each time new secrets.
+    #[test]
+    fn a_call_that_is_moved_back_and_forth_draws_anew_each_time() {
+        let mut moved = call(keys());
+        let mut seen = uids(&moved);
+        for epoch in 2..6 {
+            moved = rebased(moved, view(epoch, [epoch as u32 % 2 + 1; SHARDS], 192));
+            let now = uids(&moved);
+            assert!(now.is_disjoint(&seen), "epoch {epoch}");
+            seen.extend(now);
         }
     }
 }

@@ -71,7 +71,7 @@ pub fn band(identity: &[u8; 32], ribbon_seed: u32, shape: &Shape) -> Selection {
     let mut keyed = Zeroizing::new(blake3::Hasher::new_keyed(identity));
     draw(&mut keyed, b'r', &ribbon_seed.to_le_bytes(), &mut raw[..]);
     let (start, coeffs) = place_of_band(&raw[..], shape);
-    Selection::new(start, coeffs)
+    Selection::within(shape.columns(), start, coeffs)
 }
 
 /// Fills `out` from BLAKE3, keyed with an identity, over a label and `data`: `'r'` with a ribbon

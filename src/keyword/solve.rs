@@ -219,7 +219,7 @@ mod tests {
     use super::super::{band, extract, locate, locate_known};
     use super::*;
     use crate::params::ShapeWishes;
-    use crate::scheme::{KeyBundle, SecretPool, Selection, ShardMasks, reference};
+    use crate::scheme::{KeyBundle, SecretPool, Selection, ShardMasks, Sharing, reference};
 
     fn seed() -> Seed {
         std::array::from_fn(|i| i as u8)
@@ -384,7 +384,7 @@ mod tests {
             let place = locate(&seed(), key(i).as_bytes(), 1, groups);
             let band = band(&place.identity, solved.ribbon_seed, &shape);
             let mut pool = SecretPool::new(seed(), shape);
-            let query = pool.query(0, band).unwrap();
+            let query = pool.encrypt(&[(0, band)], Sharing::Shared).unwrap()[0];
             let bundle = KeyBundle::decode(&pool.bundle(query).unwrap().1, &shape).unwrap();
             let vector = pool.vector(query).unwrap();
             let response = reference::answer(&shape, &solved.matrix, &table, &vector, &bundle);

@@ -9,7 +9,7 @@ use super::solve::{Record, Solved, solve};
 use super::*;
 use crate::arith::Isa;
 use crate::scheme::{
-    Decoder, KeyBundle, QueryId, SecretPool, ShardMasks, pack_bits, reference, unpack_bits,
+    Decoder, KeyBundle, QueryId, SecretPool, ShardMasks, Sharing, pack_bits, reference, unpack_bits,
 };
 
 const SEED: Seed = [5; 32];
@@ -62,7 +62,7 @@ impl Server {
         let place = locate(&SEED, key(i).as_bytes(), 1, shape.groups() as u32);
         let mut pool = SecretPool::new(SEED, *shape);
         let band = band(&place.identity, self.solved.ribbon_seed, shape);
-        let query = pool.query(0, band).unwrap();
+        let query = pool.encrypt(&[(0, band)], Sharing::Shared).unwrap()[0];
         let bundle = KeyBundle::decode(&pool.bundle(query).unwrap().1, shape).unwrap();
         let vector = pool.vector(query).unwrap();
         let (matrix, tables) = (&self.solved.matrix, &self.tables);

@@ -2,8 +2,8 @@
 
 use zeroize::Zeroizing;
 
+use super::SecretError;
 use super::coding::{lift_from_bits, unpack_bits};
-use super::{Secret, SecretError};
 use crate::arith::{Isa, Poly, Rings, SecretPoly, centered, mul, reduce, secret_poly, sub};
 use crate::params::{Q, Shape};
 
@@ -31,9 +31,10 @@ impl Decoded {
 }
 
 /// Decodes a whole answer: a response a pack, and all packs' packed hints in order. Not public:
-/// only a [`super::Decoder`] decodes, and it cannot encrypt.
+/// only a [`super::Decoder`] decodes, and it cannot encrypt. `slots` is the secret modulo Q.
 pub(super) fn decode_rows(
-    secret: &Secret,
+    isa: Isa,
+    slots: &Poly,
     shape: &Shape,
     response: &[Vec<u8>],
     hints: &[u8],
@@ -46,11 +47,10 @@ pub(super) fn decode_rows(
     for pack in response {
         length("response of a pack", pack.len(), shape.response_bytes())?;
     }
-    let slots = secret.slots_q()?;
     let mut bytes = Zeroizing::new(Vec::with_capacity(shape.rows()));
     let mut worst = 0;
     for (pack, hint) in response.iter().zip(hints.chunks_exact(shape.hint_bytes())) {
-        let phase = phase(slots, shape, pack, hint);
+        let phase = phase(isa, slots, shape, pack, hint);
         for &value in &phase[..shape.pack_rows()] {
             // round(phase * 256 / Q) by (512 phase + Q) / 2Q; what is left says how far off it was.
             let scaled = u64::from(value) * 256;
@@ -79,8 +79,8 @@ fn divide_by_q(multiple: i64) -> u8 {
 }
 
 /// lift(response) - lift(hint) * s modulo Q: the noisy plaintext of one pack.
-pub(super) fn phase(slots: &Poly, shape: &Shape, pack: &[u8], hint: &[u8]) -> SecretPoly {
-    let rings = Rings::get(Isa::detect());
+pub(super) fn phase(isa: Isa, slots: &Poly, shape: &Shape, pack: &[u8], hint: &[u8]) -> SecretPoly {
+    let rings = Rings::get(isa);
     let mut phase = secret_poly();
     for (to, bits) in phase.iter_mut().zip(unpack_bits(hint, shape.hint_bits())) {
         *to = lift_from_bits(bits, shape.hint_bits());

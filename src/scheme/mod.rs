@@ -10,8 +10,10 @@
 mod bundle;
 mod coding;
 mod decode;
+mod hedge;
 mod mask;
 mod pool;
+mod process;
 pub mod reference;
 mod secret;
 #[cfg(feature = "server")]
@@ -22,8 +24,8 @@ mod tests;
 pub use bundle::{BundleError, KeyBundle, bundle_uid};
 pub use coding::{pack_bits, read_residue, round_to_bits, unpack_bits, write_residue};
 pub use decode::Decoded;
-pub use pool::{Decoder, QueryId, SecretPool};
-pub use secret::{Secret, SecretError, Selection};
+pub use pool::{Decoder, QueryId, SecretPool, Sharing};
+pub use secret::{SecretError, Selection};
 #[cfg(feature = "server")]
 pub use tables::ShardMasks;
 
@@ -66,7 +68,35 @@ pub fn random_bytes() -> Result<[u8; 32], SecretError> {
 
 /// Fills bytes in place from the operating system's generator.
 fn fill_random(bytes: &mut [u8]) -> Result<(), SecretError> {
+    #[cfg(test)]
+    if frozen::fill(bytes) {
+        return Ok(());
+    }
     getrandom::fill(bytes).map_err(|error| SecretError::NoRandomness(error.to_string()))
+}
+
+/// A generator that gives the same bytes every time, as one may in a virtual machine that is
+/// started again from a snapshot. Compiled into the crate's own unit tests and nowhere else.
+#[cfg(test)]
+pub(crate) mod frozen {
+    use std::cell::Cell;
+
+    thread_local!(static BYTE: Cell<Option<u8>> = const { Cell::new(None) });
+
+    /// Runs `work` while this thread's generator is frozen.
+    pub(crate) fn while_frozen<T>(byte: u8, work: impl FnOnce() -> T) -> T {
+        BYTE.set(Some(byte));
+        let out = work();
+        BYTE.set(None);
+        out
+    }
+
+    pub(super) fn fill(bytes: &mut [u8]) -> bool {
+        if let Some(byte) = BYTE.get() {
+            bytes.fill(byte);
+        }
+        BYTE.get().is_some()
+    }
 }
 
 /// The numbers below `len` in uniformly random order, drawn from the operating system's generator

@@ -1,11 +1,12 @@
-//! A secret, and the only ways to use it.
+//! A secret, from its first byte to its last ciphertext.
 //!
 //! The rule (scheme.md, "Secrets"): a secret encrypts one selection for a shard once, ever. A
-//! [`Secret`] therefore keeps every ciphertext it made: asked again for an equal selection it gives
-//! the stored bytes, asked for another it refuses. Its errors come from a PRF keyed inside it,
-//! so that even a broken caller could only make the same bytes again. It is neither Clone nor
-//! Serialize nor Debug, is wiped when dropped, and refuses to work in a forked child. Everything
-//! here runs in constant time; shard number and shape are public.
+//! [`Secret`] therefore knows all its queries before it is drawn (its key comes from them, see
+//! [`super::hedge`]), encrypts them and its key bundle in one step that uses it up, and leaves a
+//! [`UsedSecret`]: the bytes that were made, and what it takes to decode. There is no other way to
+//! encrypt. Errors come from a PRF keyed inside the secret. Neither is Clone nor Serialize nor
+//! Debug; both are wiped when dropped. Everything here runs in constant time; shard numbers and
+//! shape are public.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,41 +14,66 @@ use std::sync::Arc;
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use super::coding::write_residue;
+use super::hedge::Planned;
 use super::mask::{key_mask, query_mask};
-use super::{Chains, KeyName, Seed, bundle_uid, fill_random};
+use super::{Chains, KeyName, Seed, bundle_uid};
 use crate::arith::exact::{Pair, Sum};
 use crate::arith::{
-    Automorphism, Halves, Poly, Rings, SecretPoly, add, from_signed, mul, reduce, secret_poly,
+    Automorphism, Halves, Isa, Rings, SecretPoly, add, from_signed, mul, reduce, secret_poly,
 };
 use crate::limits::QUERIES_PER_SECRET_MAX;
 use crate::params::{BAND, D, P, Q, Shape};
 
-/// Which columns a query selects: bit j of `coeffs` selects column `start + j`. Secret.
-#[derive(Zeroize, ZeroizeOnDrop)]
+/// Which columns a query selects: bit j of the coefficients selects column `start + j`. Secret.
 pub struct Selection {
+    /// Boxed: a list moves its entries, and what it moves from is not wiped.
+    band: Box<Selected>,
+    /// Columns there must be for it to fit. Public.
+    columns_min: usize,
+}
+
+#[derive(Zeroize, ZeroizeOnDrop)]
+struct Selected {
     start: u32,
     coeffs: u128,
 }
 
 impl Selection {
-    /// A band of 128 columns from `start`; bit j of `coeffs` selects column `start + j`.
+    /// A band of 128 columns from `start`; bit j of `coeffs` selects column `start + j`. Whether it
+    /// fits a shape is compared later, so `start` is not secret here.
     pub fn new(start: u32, coeffs: u128) -> Self {
-        Self { start, coeffs }
+        let columns_min = (start as usize).saturating_add(BAND);
+        Self { band: Box::new(Selected { start, coeffs }), columns_min }
+    }
+
+    /// As [`Selection::new`], of a secret band that is known to lie within `columns` columns.
+    pub(crate) fn within(columns: usize, start: u32, coeffs: u128) -> Self {
+        Self { band: Box::new(Selected { start, coeffs }), columns_min: columns }
+    }
+
+    /// Whether it lies inside the columns of the shape.
+    pub(super) fn fits(&self, shape: &Shape) -> Result<(), SecretError> {
+        let columns = shape.columns();
+        if self.columns_min <= columns { Ok(()) } else { Err(SecretError::Selection { columns }) }
+    }
+
+    pub(super) fn hash_into(&self, hasher: &mut blake3::Hasher) {
+        hasher.update(&self.band.start.to_le_bytes()).update(&self.band.coeffs.to_le_bytes());
     }
 
     /// Entry `column` of the selection vector: 0 or 1, in constant time.
     #[inline(always)]
     fn at(&self, column: u32) -> u32 {
-        let offset = column.wrapping_sub(self.start);
+        let offset = column.wrapping_sub(self.band.start);
         // One when offset < BAND: the difference borrows.
         let inside = (u64::from(offset).wrapping_sub(BAND as u64) >> 63) as u32;
-        (self.coeffs >> (offset % BAND as u32)) as u32 & inside
+        (self.band.coeffs >> (offset % BAND as u32)) as u32 & inside
     }
 
-    /// Whether both select the same columns, in constant time.
+    /// Whether both select the same columns.
+    #[cfg(test)]
     pub(crate) fn equals(&self, other: &Self) -> bool {
-        let start = u128::from(self.start ^ other.start);
-        std::hint::black_box(start | (self.coeffs ^ other.coeffs)) == 0
+        (self.band.start, self.band.coeffs) == (other.band.start, other.band.coeffs)
     }
 }
 
@@ -55,14 +81,8 @@ impl Selection {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SecretError {
-    /// Another selection was encrypted for this shard under this secret.
-    #[error("this secret already encrypted another selection for this shard: use a fresh secret")]
-    AlreadyUsed,
-    /// The secret is full.
-    #[error("this secret already encrypted {QUERIES_PER_SECRET_MAX} queries: use a fresh secret")]
-    Exhausted,
-    /// The process forked after the secret was drawn.
-    #[error("this secret was drawn by another process, before a fork: look up again from here")]
+    /// The process forked after the secrets were drawn.
+    #[error("these secrets are another process's, from before a fork: look up again from here")]
     Forked,
     /// The selection does not lie inside the columns.
     #[error("the selection does not fit {columns} columns")]
@@ -88,53 +108,45 @@ pub enum SecretError {
     },
 }
 
-/// What was encrypted for one shard.
-struct Issued {
-    /// Boxed: a map moves its entries, and what it moves from is not wiped.
-    selection: Box<Selection>,
-    vector: Arc<[u8]>,
-}
-
-/// A bundle as sent, and its name.
-struct Bundle {
-    uid: String,
-    bytes: Arc<[u8]>,
-}
-
 /// What a secret and all its errors are drawn from. Boxed: whoever moves a secret (a growing list
 /// of them, say) leaves no copy of it behind.
 pub(super) type PrfKey = Box<Zeroizing<[u8; 32]>>;
 
-/// A ternary secret bound to one database seed. Serves at most 16 queries, to distinct shards.
-pub struct Secret {
+/// A ternary secret bound to one database seed, before it encrypted anything.
+pub(super) struct Secret {
+    isa: Isa,
     seed: Seed,
-    process: u32,
     prf_key: PrfKey,
     slots_q: SecretPoly,
     slots_p: SecretPoly,
     exact: Zeroizing<Pair>,
-    issued: BTreeMap<u32, Issued>,
-    bundles: BTreeMap<usize, Bundle>,
+}
+
+/// What is left of a secret that encrypted everything it ever will: it decodes.
+pub(super) struct UsedSecret {
+    /// The secret in slots modulo Q.
+    pub(super) slots_q: SecretPoly,
+    /// The key bundle as sent, and its name.
+    pub(super) bundle: Arc<[u8]>,
+    pub(super) uid: String,
+    /// The encrypted vector of each shard, three bytes a column.
+    pub(super) vectors: BTreeMap<u32, Arc<[u8]>>,
 }
 
 impl Secret {
-    /// Draws a secret from the operating system's randomness.
-    pub fn draw(seed: Seed) -> Result<Self, SecretError> {
-        let mut key = PrfKey::default();
-        fill_random(&mut key[..])?;
-        let secret = Self::from_key(seed, key);
-        wipe_stack();
-        Ok(secret)
-    }
-
-    /// The secret is a function of 32 random bytes: its coefficients and all its errors.
-    fn from_key(seed: Seed, prf_key: PrfKey) -> Self {
+    /// The secret is a function of 32 bytes: its coefficients and all its errors.
+    pub(super) fn from_key(isa: Isa, seed: Seed, prf_key: PrfKey) -> Self {
         let coefficients = ternary(&prf_key);
-        Self::from_parts(seed, prf_key, &coefficients)
+        Self::from_parts(isa, seed, prf_key, &coefficients)
     }
 
-    pub(super) fn from_parts(seed: Seed, prf_key: PrfKey, coefficients: &[i8; D]) -> Self {
-        let rings = Rings::get(crate::arith::Isa::detect());
+    pub(super) fn from_parts(
+        isa: Isa,
+        seed: Seed,
+        prf_key: PrfKey,
+        coefficients: &[i8; D],
+    ) -> Self {
+        let rings = Rings::get(isa);
         let mut slots_q = secret_poly();
         let mut slots_p = secret_poly();
         for (at, &c) in coefficients.iter().enumerate() {
@@ -144,91 +156,38 @@ impl Secret {
         rings.q.forward(&mut slots_q);
         rings.p.forward(&mut slots_p);
         let exact = Zeroizing::new(Pair::of_small(&rings, coefficients));
-        Self {
-            seed,
-            process: std::process::id(),
-            prf_key,
-            slots_q,
-            slots_p,
-            exact,
-            issued: BTreeMap::new(),
-            bundles: BTreeMap::new(),
+        Self { isa, seed, prf_key, slots_q, slots_p, exact }
+    }
+
+    /// Encrypts all queries there will ever be under this secret, and its key bundle, and uses it
+    /// up. The selections fit the shape.
+    ///
+    /// # Panics
+    /// With more than 16 queries, or two for one shard: whoever plans them has a defect, and a
+    /// second ciphertext must not exist.
+    pub(super) fn encrypt_all(self, shape: &Shape, queries: &[Planned<'_>]) -> UsedSecret {
+        assert!(queries.len() <= QUERIES_PER_SECRET_MAX, "this is a bug: too many under a secret");
+        let bundle: Arc<[u8]> = self.make_bundle(shape.pack_rows()).into();
+        let mut vectors = BTreeMap::new();
+        for query in queries {
+            let errors = self.query_errors(query.shard, shape.columns());
+            let ciphertext = self.encrypt(query.shard, query.selection, &errors);
+            let before = vectors.insert(query.shard, round_to_wire(&ciphertext).into());
+            assert!(before.is_none(), "this is a bug: two queries for a shard under one secret");
         }
+        UsedSecret { slots_q: self.slots_q, uid: bundle_uid(&bundle), bundle, vectors }
     }
 
-    /// Whether `shard` could still be asked under this secret.
-    pub fn has_room_for(&self, shard: u32) -> bool {
-        self.issued.len() < QUERIES_PER_SECRET_MAX && !self.issued.contains_key(&shard)
+    /// The errors of the one query to a shard.
+    pub(super) fn query_errors(&self, shard: u32, columns: usize) -> Zeroizing<Vec<i8>> {
+        let label = [&b"q"[..], &self.seed, &shard.to_le_bytes()].concat();
+        binomial(&self.prf_key, &label, columns)
     }
 
-    /// Encrypts `selection` for `shard`: three bytes a column. For an equal selection the stored
-    /// bytes, for another an error: there is no way to a second ciphertext.
-    pub fn query(
-        &mut self,
-        shard: u32,
-        shape: &Shape,
-        selection: Selection,
-    ) -> Result<Arc<[u8]>, SecretError> {
-        self.check_process()?;
-        if let Some(issued) = self.issued.get(&shard) {
-            let same =
-                issued.selection.equals(&selection) && issued.vector.len() == shape.query_bytes();
-            return if same { Ok(issued.vector.clone()) } else { Err(SecretError::AlreadyUsed) };
-        }
-        if self.issued.len() >= QUERIES_PER_SECRET_MAX {
-            return Err(SecretError::Exhausted);
-        }
-        if selection.start as usize + BAND > shape.columns() {
-            return Err(SecretError::Selection { columns: shape.columns() });
-        }
-        let mut label = vec![b'q'];
-        label.extend(self.seed);
-        label.extend(shard.to_le_bytes());
-        let errors = binomial(&self.prf_key, &label, shape.columns());
-        let ciphertext = self.encrypt(shard, &selection, &errors);
-        let vector: Arc<[u8]> = round_to_wire(&ciphertext).into();
-        let selection = Box::new(selection);
-        self.issued.insert(shard, Issued { selection, vector: vector.clone() });
-        wipe_stack();
-        Ok(vector)
-    }
-
-    /// The key bundle for packs of this shape, and its name: computed once, then the same bytes.
-    pub fn bundle(&mut self, shape: &Shape) -> Result<(&str, &Arc<[u8]>), SecretError> {
-        self.check_process()?;
-        let pack_rows = shape.pack_rows();
-        if !self.bundles.contains_key(&pack_rows) {
-            let bytes: Arc<[u8]> = self.make_bundle(pack_rows).into();
-            self.bundles.insert(pack_rows, Bundle { uid: bundle_uid(&bytes), bytes });
-            wipe_stack();
-        }
-        let bundle = &self.bundles[&pack_rows];
-        Ok((&bundle.uid, &bundle.bytes))
-    }
-
-    /// Whether it encrypted as many queries as it may.
-    pub fn is_full(&self) -> bool {
-        self.issued.len() >= QUERIES_PER_SECRET_MAX
-    }
-
-    /// The stored vector of a shard.
-    pub(super) fn issued(&self, shard: u32) -> Option<Arc<[u8]>> {
-        self.issued.get(&shard).map(|issued| issued.vector.clone())
-    }
-
-    /// The stored bundle, of the pool's one shape.
-    pub(super) fn only_bundle(&self) -> Option<(&str, Arc<[u8]>)> {
-        self.bundles.values().next().map(|bundle| (&*bundle.uid, bundle.bytes.clone()))
-    }
-
-    /// The secret in slots modulo Q, for decoding.
-    pub(super) fn slots_q(&self) -> Result<&Poly, SecretError> {
-        self.check_process()?;
-        Ok(&self.slots_q)
-    }
-
-    fn check_process(&self) -> Result<(), SecretError> {
-        if self.process == std::process::id() { Ok(()) } else { Err(SecretError::Forked) }
+    /// The secret in slots modulo Q, for tests that decode what they encrypted by hand.
+    #[cfg(test)]
+    pub(super) fn slots_q(&self) -> &crate::arith::Poly {
+        &self.slots_q
     }
 
     /// b = a*s + e + u*2^24 modulo 2^32, a value a column; columns are those of `errors`.
@@ -238,7 +197,7 @@ impl Secret {
         selection: &Selection,
         errors: &[i8],
     ) -> Zeroizing<Vec<u32>> {
-        let rings = Rings::get(crate::arith::Isa::detect());
+        let rings = Rings::get(self.isa);
         let mut out = Zeroizing::new(vec![0u32; errors.len()]);
         let (mut sum, mut product) = (Sum::default(), secret_poly());
         for (block, values) in out.chunks_mut(D).enumerate() {
@@ -268,11 +227,6 @@ impl Secret {
         out
     }
 
-    #[cfg(test)]
-    pub(super) fn errors_for_test(&self, label: &[u8], count: usize) -> Zeroizing<Vec<i8>> {
-        binomial(&self.prf_key, label, count)
-    }
-
     /// y = w*s + e + P*target modulo Q and P, in slots; the same error for both primes.
     pub(super) fn bundle_key(
         &self,
@@ -281,7 +235,7 @@ impl Secret {
         errors: &[i8],
         out: &mut Vec<u8>,
     ) {
-        let rings = Rings::get(crate::arith::Isa::detect());
+        let rings = Rings::get(self.isa);
         let to_target = match key {
             KeyName::G => Automorphism::rotation(Chains::new(pack_rows).stride),
             KeyName::H => Automorphism { rotation: 0, conjugate: Halves::Swapped },
@@ -318,7 +272,7 @@ pub(super) fn round_to_wire(ciphertext: &[u32]) -> Vec<u8> {
 }
 
 /// BLAKE3 keyed with the secret's key. Hasher and reader hold that key, so both are wiped.
-fn prf(key: &[u8; 32], label: &[u8], out: &mut [u8]) {
+pub(super) fn prf(key: &[u8; 32], label: &[u8], out: &mut [u8]) {
     let mut hasher = Zeroizing::new(blake3::Hasher::new_keyed(key));
     hasher.update(label);
     Zeroizing::new(hasher.finalize_xof()).fill(out);
@@ -364,17 +318,28 @@ mod tests {
 
     #[test]
     fn a_secret_that_is_moved_leaves_nothing_behind() {
-        let shape = Shape::new(24, 128, 1, 192).unwrap();
-        let mut secret = Secret::draw([1; 32]).unwrap();
-        secret.query(7, &shape, Selection::new(3, 5)).unwrap();
+        let secret = Secret::from_key(Isa::detect(), [1; 32], Box::new(Zeroizing::new([2; 32])));
         let places = |secret: &Secret| {
             let key: *const u8 = secret.prf_key.as_ptr();
-            let selection: *const Selection = &*secret.issued[&7].selection;
-            (key, selection, secret.slots_q.as_ptr(), secret.slots_p.as_ptr())
+            (key, secret.slots_q.as_ptr(), secret.slots_p.as_ptr())
         };
         let before = places(&secret);
         let mut moved = vec![secret];
         moved.reserve_exact(100);
         assert_eq!(places(&moved[0]), before);
+
+        let selection = Selection::new(3, 5);
+        let place = |selection: &Selection| -> *const Selected { &*selection.band };
+        let before = place(&selection);
+        let mut moved = vec![(7, selection)];
+        moved.reserve_exact(100);
+        assert_eq!(place(&moved[0].1), before);
+
+        let secret = Secret::from_key(Isa::detect(), [1; 32], Box::new(Zeroizing::new([2; 32])));
+        let before = secret.slots_q.as_ptr();
+        let shape = Shape::new(24, 128, 1, 192).unwrap();
+        let mut used = vec![secret.encrypt_all(&shape, &[])];
+        used.reserve_exact(100);
+        assert_eq!(used[0].slots_q.as_ptr(), before);
     }
 }

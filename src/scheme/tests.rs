@@ -6,7 +6,7 @@ use zeroize::Zeroizing;
 
 use super::decode::decode_rows;
 use super::mask::{key_mask, query_mask, xof};
-use super::secret::round_to_wire;
+use super::secret::{Secret, round_to_wire};
 use super::*;
 use crate::arith::{Isa, Rings, zero_poly};
 use crate::params::{P, Q, Shape};
@@ -54,8 +54,20 @@ fn rows(count: usize) -> Vec<u8> {
 }
 
 fn fixed_secret() -> Secret {
-    let coefficients = stream("test secret", D, 3, 1);
-    Secret::from_parts(SEED, Box::new(Zeroizing::new([7; 32])), &coefficients.try_into().unwrap())
+    let coefficients = stream("test secret", D, 3, 1).try_into().unwrap();
+    Secret::from_parts(Isa::detect(), SEED, Box::new(Zeroizing::new([7; 32])), &coefficients)
+}
+
+/// A secret that is another one each time.
+fn some_secret() -> Secret {
+    Secret::from_key(Isa::detect(), SEED, Box::new(Zeroizing::new(random_bytes().unwrap())))
+}
+
+/// One query under a secret of its own: the pool and the query's name.
+fn one_query(shape: &Shape, shard: u32, selection: Selection) -> (SecretPool, QueryId) {
+    let mut pool = SecretPool::new(SEED, *shape);
+    let query = pool.encrypt(&[(shard, selection)], Sharing::Shared).unwrap()[0];
+    (pool, query)
 }
 
 fn fixed_bundle(secret: &Secret, pack_rows: usize, label: &str) -> Vec<u8> {
@@ -95,7 +107,9 @@ fn shape(pack_rows: u32, columns: u32, response_bits: u32, hint_bits: u32) -> Sh
 fn answer(shape: &Shape, rows: &[u8], built: &Built, query: &[u8], bundle: &[u8]) -> Vec<u32> {
     let bundle = KeyBundle::decode(bundle, shape).unwrap();
     let response = reference::answer(shape, rows, &built.table, query, &bundle);
-    let decoded = decode_rows(&fixed_secret(), shape, &response, &built.hint).expect("lengths fit");
+    let decoded =
+        decode_rows(Isa::detect(), fixed_secret().slots_q(), shape, &response, &built.hint);
+    let decoded = decoded.expect("lengths fit");
     assert_eq!(decoded.trusted_mask(), u32::MAX);
     unpack_bits(&response[0], shape.response_bits()).collect()
 }
@@ -180,7 +194,8 @@ fn scanned_and_decoded_bytes_are_those_of_the_vectors() {
     let bundle = KeyBundle::decode(&bundle, &shape).unwrap();
     let built = build(Isa::detect(), &shape, &rows);
     let response = reference::answer(&shape, &rows, &built.table, &query, &bundle);
-    let decoded = decode_rows(&secret, &shape, &response, &built.hint).unwrap();
+    let slots = secret.slots_q();
+    let decoded = decode_rows(Isa::detect(), slots, &shape, &response, &built.hint).unwrap();
     assert_eq!(hex(decoded.bytes()), v["decoded_bytes_digest"]);
 }
 
@@ -235,47 +250,76 @@ fn check_small_pack(isa: Isa, secret: &Secret, v: &Value, case: &Value) {
 #[test]
 fn a_secret_encrypts_one_selection_for_a_shard() {
     let shape = shape(128, 192, 11, 17);
-    let mut secret = Secret::draw(SEED).unwrap();
-    let once = secret.query(3, &shape, Selection::new(5, 77)).unwrap();
-    assert_eq!(once, secret.query(3, &shape, Selection::new(5, 77)).unwrap());
-    for other in [Selection::new(5, 79), Selection::new(6, 77), Selection::new(5, 77 | 1 << 127)] {
-        assert_eq!(secret.query(3, &shape, other), Err(SecretError::AlreadyUsed));
+    let encrypt = |queries: Vec<(u32, Selection)>| {
+        let planned = queries.iter();
+        let planned: Vec<_> = planned
+            .map(|(shard, selection)| hedge::Planned { secret: 0, shard: *shard, selection })
+            .collect();
+        std::panic::catch_unwind(|| some_secret().encrypt_all(&shape, &planned).vectors.len())
+    };
+    let distinct = |count| (0..count).map(|shard| (shard, Selection::new(0, 1))).collect();
+    assert_eq!(encrypt(distinct(16)).unwrap(), 16);
+    assert!(encrypt(distinct(17)).is_err(), "seventeen queries under one secret");
+    for again in [Selection::new(5, 79), Selection::new(6, 77), Selection::new(5, 77)] {
+        let twice = encrypt(vec![(3, Selection::new(5, 77)), (3, again)]);
+        assert!(twice.is_err(), "two queries for one shard under one secret");
     }
-    let wider = shape.widened().unwrap();
-    let same_columns = Selection::new(5, 77);
-    assert_eq!(secret.query(3, &wider, same_columns), Err(SecretError::AlreadyUsed));
-    let outside = secret.query(4, &shape, Selection::new(65, 1));
-    assert_eq!(outside, Err(SecretError::Selection { columns: 192 }));
-    for shard in 4..19 {
-        assert!(secret.query(shard, &shape, Selection::new(0, 1)).is_ok());
-    }
-    assert_eq!(secret.query(19, &shape, Selection::new(0, 1)), Err(SecretError::Exhausted));
-    assert_eq!(once, secret.query(3, &shape, Selection::new(5, 77)).unwrap());
-    let bundle = secret.bundle(&shape).unwrap().1.clone();
-    assert!(std::sync::Arc::ptr_eq(&bundle, secret.bundle(&shape).unwrap().1));
+
+    let mut pool = SecretPool::new(SEED, shape);
+    let outside = [(4, Selection::new(0, 1)), (4, Selection::new(65, 1))];
+    let refused = pool.encrypt(&outside, Sharing::Shared);
+    assert_eq!(refused, Err(SecretError::Selection { columns: 192 }));
+    assert_eq!(pool.secret_count(), 0);
+    let query = pool.encrypt(&outside[..1], Sharing::Shared).unwrap()[0];
+    let (vector, bundle) = (pool.vector(query).unwrap(), pool.bundle(query).unwrap().1);
+    assert!(std::sync::Arc::ptr_eq(&vector, &pool.vector(query).unwrap()));
+    assert!(std::sync::Arc::ptr_eq(&bundle, &pool.bundle(query).unwrap().1));
 }
 
 #[test]
 fn the_pool_spreads_a_shards_queries_over_secrets() {
     let shape = shape(128, 192, 11, 17);
     let mut pool = SecretPool::new(SEED, shape);
-    let same_shard: Vec<_> =
-        (0..20).map(|i| pool.query(9, Selection::new(i, 1)).unwrap()).collect();
-    assert_eq!(pool.secret_count(), 20);
-    let mut distinct = same_shard.clone();
-    distinct.sort();
+    let to_one_shard = (0..20).map(|i| (9, Selection::new(i, 1)));
+    let to_many = (100..400).map(|shard| (shard, Selection::new(1, 1)));
+    let queries: Vec<_> = to_one_shard.chain(to_many).collect();
+    let made = pool.encrypt(&queries, Sharing::Shared).unwrap();
+    assert_eq!(pool.secret_count(), 20); // 20 secrets of 16 queries hold 320
+    let mut distinct: Vec<_> = made[..20].iter().map(|&q| pool.bundle(q).unwrap().0).collect();
+    distinct.sort_unstable();
     distinct.dedup();
     assert_eq!(distinct.len(), 20);
-    for shard in 100..400 {
-        pool.query(shard, Selection::new(1, 1)).unwrap();
-    }
-    assert_eq!(pool.secret_count(), 20); // 20 secrets of 16 queries hold 320
-    let fresh = pool.query_fresh(9, Selection::new(0, 1)).unwrap();
-    assert_eq!(pool.secret_count(), 21);
-    assert_ne!(pool.vector(fresh).unwrap(), pool.vector(same_shard[0]).unwrap());
-    assert_ne!(pool.bundle(fresh).unwrap().0, pool.bundle(same_shard[0]).unwrap().0);
+    // A later step adds to no secret of an earlier one, and apart means one secret each.
+    let later: Vec<_> = (0..3).map(|shard| (shard, Selection::new(0, 1))).collect();
+    let fresh = pool.encrypt(&later, Sharing::Apart).unwrap();
+    assert_eq!(pool.secret_count(), 23);
+    let shared = pool.encrypt(&later, Sharing::Shared).unwrap();
+    assert_eq!(pool.secret_count(), 24);
+    assert_ne!(pool.vector(fresh[0]).unwrap(), pool.vector(shared[0]).unwrap());
+    assert_ne!(pool.bundle(fresh[0]).unwrap().0, pool.bundle(fresh[1]).unwrap().0);
+    assert_eq!(pool.bundle(shared[0]).unwrap().0, pool.bundle(shared[1]).unwrap().0);
+    assert_eq!(pool.encrypt(&[], Sharing::Shared).unwrap(), []);
     let other = SecretPool::new(SEED, shape);
-    assert_eq!(other.vector(fresh).unwrap_err(), SecretError::Unknown);
+    assert_eq!(other.vector(fresh[0]).unwrap_err(), SecretError::Unknown);
+}
+
+#[test]
+fn a_pool_makes_and_decodes_the_same_bytes_on_every_path() {
+    let shape = shape(256, 2112, 12, 17);
+    let built = build(Isa::detect(), &shape, &rows(256 * 2112));
+    let made = Isa::all().into_iter().map(|isa| {
+        let mut pool = SecretPool::on(isa, SEED, shape);
+        let queries = [(5, Selection::new(700, 0b1011))];
+        let query = frozen::while_frozen(3, || pool.encrypt(&queries, Sharing::Shared)).unwrap()[0];
+        let (vector, bundle) = (pool.vector(query).unwrap(), pool.bundle(query).unwrap().1);
+        let checked = KeyBundle::decode(&bundle, &shape).unwrap();
+        let rows = rows(256 * 2112);
+        let response = reference::answer(&shape, &rows, &built.table, &vector, &checked);
+        let decoded = pool.seal().decode(query, &shape, &response, &built.hint).unwrap();
+        (vector, bundle, decoded.bytes().to_vec())
+    });
+    let made: Vec<_> = made.collect();
+    assert!(made.windows(2).all(|pair| pair[0] == pair[1]));
 }
 
 /// Does not compile when `$type` implements one of the traits: the call would be ambiguous.
@@ -289,6 +333,7 @@ macro_rules! implements_none {
     };)+ };
 }
 implements_none!(Secret: Clone, std::fmt::Debug, serde::Serialize);
+implements_none!(secret::UsedSecret: Clone, std::fmt::Debug, serde::Serialize);
 implements_none!(SecretPool: Clone, std::fmt::Debug, serde::Serialize);
 implements_none!(Decoder: Clone, std::fmt::Debug, serde::Serialize);
 implements_none!(Selection: Clone, std::fmt::Debug, serde::Serialize);
@@ -306,13 +351,20 @@ fn errors_of_bundles_and_queries_are_as_large_as_security_needs() {
     let shape = shape(2048, 2112, 12, 17);
     let rings = Rings::get(Isa::detect());
     for _ in 0..8 {
-        let mut secret = Secret::draw(SEED).unwrap();
-        let bundle = KeyBundle::decode(secret.bundle(&shape).unwrap().1, &shape).unwrap();
+        let secret = some_secret();
+        let (slots_q, columns) = (secret.slots_q().to_vec(), shape.columns());
+        let without = secret.encrypt(1, &Selection::new(700, u128::MAX), &vec![0; columns]);
+        // The error before rounding cannot be read off the wire; the stream it comes from can.
+        let errors = secret.query_errors(1, columns);
+        let selection = &Selection::new(700, u128::MAX);
+        let planned = [hedge::Planned { secret: 0, shard: 1, selection }];
+        let used = secret.encrypt_all(&shape, &planned);
+        let bundle = KeyBundle::decode(&used.bundle, &shape).unwrap();
         for (key, name) in [(0, KeyName::G), (1, KeyName::H)] {
             let mut error = zero_poly();
             let mask = key_mask::<P>(&SEED, name, D);
             let mut slots_p = zero_poly();
-            rings.lift_to_p(secret.slots_q().unwrap(), &mut slots_p);
+            rings.lift_to_p(slots_q[..].try_into().unwrap(), &mut slots_p);
             for (slot, e) in error.iter_mut().enumerate() {
                 let masked = crate::arith::mul::<P>(mask[slot], slots_p[slot]);
                 *e = crate::arith::sub::<P>(bundle.half(key, 1)[slot], masked);
@@ -320,16 +372,7 @@ fn errors_of_bundles_and_queries_are_as_large_as_security_needs() {
             rings.p.inverse(&mut error);
             of_bundles.extend(error.iter().map(|&e| f64::from(crate::arith::centered::<P>(e))));
         }
-        let selection = Selection::new(700, u128::MAX);
-        let sent = secret.query(1, &shape, selection).unwrap();
-        let selection = Selection::new(700, u128::MAX);
-        let without = secret.encrypt(1, &selection, &vec![0; shape.columns()]);
-        let rounded = residues(&sent);
-        // The error before rounding cannot be read off the wire; the stream it comes from can.
-        let mut label = b"q".to_vec();
-        label.extend(SEED);
-        label.extend(1u32.to_le_bytes());
-        let errors = secret.errors_for_test(&label, shape.columns());
+        let rounded = residues(&used.vectors[&1]);
         for (column, &e) in errors.iter().enumerate() {
             let with = without[column].wrapping_add(i32::from(e) as u32);
             assert_eq!(with.wrapping_add(128) >> 8, rounded[column], "column {column}");
@@ -349,9 +392,8 @@ fn errors_of_bundles_and_queries_are_as_large_as_security_needs() {
 fn secrets_are_uniform_ternary() {
     let mut counts = [0f64; 3];
     for _ in 0..16 {
-        let secret = Secret::draw(SEED).unwrap();
         let mut poly = zero_poly();
-        poly.copy_from_slice(secret.slots_q().unwrap());
+        poly.copy_from_slice(some_secret().slots_q());
         Rings::get(Isa::detect()).q.inverse(&mut poly);
         for &c in poly.iter() {
             counts[(crate::arith::centered::<Q>(c) + 1) as usize] += 1.0;
@@ -374,14 +416,17 @@ fn noise_of_answers_is_within_the_budget() {
         let tries = (4096 / pack_rows).max(3);
         let mut noise = Vec::new();
         for round in 0..tries {
-            let mut secret = Secret::draw(SEED).unwrap();
-            let bundle = KeyBundle::decode(secret.bundle(&shape).unwrap().1, &shape).unwrap();
             let (start, coeffs) = (round * 3, 0x1234_5678_9abc_def1_u128 << round);
-            let query = secret.query(5, &shape, Selection::new(start, coeffs)).unwrap();
-            let response = reference::answer(&shape, &rows, &built.table, &query, &bundle);
-            let decoded = decode_rows(&secret, &shape, &response, &built.hint).unwrap();
+            let selection = &Selection::new(start, coeffs);
+            let planned = [hedge::Planned { secret: 0, shard: 5, selection }];
+            let used = some_secret().encrypt_all(&shape, &planned);
+            let bundle = KeyBundle::decode(&used.bundle, &shape).unwrap();
+            let response =
+                reference::answer(&shape, &rows, &built.table, &used.vectors[&5], &bundle);
+            let (isa, slots) = (Isa::detect(), &used.slots_q);
+            let decoded = decode_rows(isa, slots, &shape, &response, &built.hint).unwrap();
             assert_eq!(decoded.trusted_mask(), u32::MAX);
-            let phase = decode::phase(secret.slots_q().unwrap(), &shape, &response[0], &built.hint);
+            let phase = decode::phase(isa, slots, &shape, &response[0], &built.hint);
             for (row, &value) in phase[..pack_rows as usize].iter().enumerate() {
                 let selected = rows[row * columns as usize + start as usize..].iter().take(128);
                 let sum = selected.enumerate().fold(0u8, |sum, (j, &m)| {
@@ -409,12 +454,13 @@ fn a_changed_hint_or_matrix_is_not_trusted() {
     let shape = shape(256, 192, 11, 17);
     let mut rows = rows(256 * 192);
     let built = build(Isa::detect(), &shape, &rows);
-    let mut secret = Secret::draw(SEED).unwrap();
-    let bundle = KeyBundle::decode(secret.bundle(&shape).unwrap().1, &shape).unwrap();
-    let query = secret.query(5, &shape, Selection::new(9, 0b1011)).unwrap();
+    let (pool, query) = one_query(&shape, 5, Selection::new(9, 0b1011));
+    let bundle = KeyBundle::decode(&pool.bundle(query).unwrap().1, &shape).unwrap();
+    let vector = pool.vector(query).unwrap();
+    let decoder = pool.seal();
     let trusted = |rows: &[u8], hint: &[u8]| {
-        let response = reference::answer(&shape, rows, &built.table, &query, &bundle);
-        decode_rows(&secret, &shape, &response, hint).unwrap().trusted_mask()
+        let response = reference::answer(&shape, rows, &built.table, &vector, &bundle);
+        decoder.decode(query, &shape, &response, hint).unwrap().trusted_mask()
     };
     assert_eq!(trusted(&rows, &built.hint), u32::MAX);
     // One entry of each row, each in a column of its own: a changed row goes unseen with
@@ -425,7 +471,7 @@ fn a_changed_hint_or_matrix_is_not_trusted() {
     rows.iter_mut().skip(30).step_by(193).for_each(|entry| *entry ^= 1);
     assert_eq!(trusted(&rows, &stale), 0, "a hint of another matrix");
     assert_eq!(trusted(&rows, &built.hint), u32::MAX);
-    let short = decode_rows(&secret, &shape, &[vec![]], &built.hint);
+    let short = decoder.decode(query, &shape, &[vec![]], &built.hint);
     assert!(matches!(short, Err(SecretError::Length { .. })));
 }
 
@@ -450,8 +496,8 @@ fn permutations_are_uniform() {
 #[test]
 fn bundles_with_wrong_lengths_or_residues_are_refused() {
     let shape = shape(128, 192, 11, 17);
-    let mut secret = Secret::draw(SEED).unwrap();
-    let (uid, bytes) = secret.bundle(&shape).unwrap();
+    let (pool, query) = one_query(&shape, 0, Selection::new(0, 1));
+    let (uid, bytes) = pool.bundle(query).unwrap();
     assert_eq!(uid.len(), 32);
     let mut bytes = bytes.to_vec();
     assert!(KeyBundle::decode(&bytes, &shape).is_ok());
