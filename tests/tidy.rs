@@ -200,7 +200,7 @@ fn unsafe_is_rare_and_says_why() {
     // SIMD kernels and transforms, memory maps. Plain-data casts would be bytemuck's.
     // In the benchmark: loops of one instruction, and reading as fast as possible.
     let allowed = ["arith", "shard", "engine", "bench/kernel/peaks", "bench/kernel/floors"];
-    // The page that a forked child finds wiped; one call of the allocator's, which has no safe form.
+    // The page that a forked child finds wiped; a call of the allocator's, which has no safe form.
     let allowed_files = ["src/scheme/process.rs", "src/server/memory.rs"];
     let mut wrong = Vec::new();
     for path in rust_files("src").into_iter().chain(rust_files("bench")) {

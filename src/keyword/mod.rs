@@ -185,8 +185,8 @@ pub fn extract(decoded: &Decoded, place: &Place, shape: &Shape) -> Extracted {
     Extracted { record, length, sound, present }
 }
 
-/// All ones for zero, else zero; for values below 2^31. The black box keeps the compiler from making
-/// a branch of what the mask is used for: it did, and read the bytes of the secret group alone.
+/// All ones for zero, else zero; for values below 2^31. The black box keeps the compiler from
+/// making a branch of what the mask is used for: it did, and read the bytes of one group alone.
 #[inline(always)]
 fn all_ones_if_zero(x: u32) -> u32 {
     std::hint::black_box(((x.wrapping_sub(1) & !x) as i32 >> 31) as u32)

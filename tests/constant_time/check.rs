@@ -107,8 +107,8 @@ mod on_valgrind {
             if reports() > 0 {
                 return Err(format!(
                     "{}, {shape:?}: found {} times (above) a branch or an address that depends on \
-                     a secret, expected none: compute with masks, and keep the compiler from making \
-                     branches of them (std::hint::black_box)",
+                     a secret, expected none: compute with masks, and keep the compiler from \
+                     making branches of them (std::hint::black_box)",
                     name.name(),
                     reports()
                 ));
