@@ -106,6 +106,8 @@
 //! | [`SCRUB_PAUSE_MIN`] | 50 ms | small shards wake nobody a thousand times a second |
 //! | [`WATCH_TIME`] | 2 s | one look at a file's metadata |
 //! | [`RELOAD_PAUSE_MAX`] | 60 s | files that came late are found, the log is not flooded |
+//! | [`HINT_READS_MAX`] | 16 | each is some 10 us, or a read of the disk |
+//! | [`HINT_READ_TIME`] | 10 s | a client gives a reply 15: it hears why |
 //! | [`FILE_PATIENCE`] | 30 s | a slow disk is waited for, one that hangs is said |
 //! | [`FILE_WORK_MAX`] | 64 | a thread each while it hangs: ten hours of looking again |
 //! | [`HUNG_LOOK_PAUSE_MAX`] | 10 min | a look that hangs takes a thread |
@@ -343,6 +345,10 @@ pub const WATCH_TIME_MAX: Duration = Duration::from_secs(86_400);
 /// Longest pause before a manifest that was refused is read again.
 pub const RELOAD_PAUSE_MAX: Duration = Duration::from_secs(60);
 
+/// Most hints that are read at once.
+pub const HINT_READS_MAX: usize = 16;
+/// How long reading one may take, waiting for its turn included.
+pub const HINT_READ_TIME: Duration = Duration::from_secs(10);
 /// Work on files of which nothing went on for so long is given up.
 pub const FILE_PATIENCE: Duration = Duration::from_secs(30);
 /// Most work on files at once, with what was given up and has not ended.

@@ -36,7 +36,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant, SystemTime};
 
 use quinn::{Endpoint, Incoming, TokioRuntime, VarInt};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::{interval, timeout};
 
 pub use crate::metrics::{ByCode, ByStatus, Counters};
@@ -391,6 +391,10 @@ struct Service {
     reloading: tokio::sync::Mutex<()>,
     /// Reads files that may hang.
     files: FileWork,
+    /// Free places for reading hints, which may hang too.
+    hint_reads: Arc<Semaphore>,
+    /// The last one was not read in time.
+    hints_hang: AtomicBool,
     /// Why the last reload changed nothing.
     refused_reload: Mutex<Option<String>>,
     /// Memory that the process may have.
@@ -435,6 +439,8 @@ impl Service {
             shape,
             reloading: tokio::sync::Mutex::default(),
             files: FileWork::new(bounds.file_patience),
+            hint_reads: Arc::new(Semaphore::new(limits::HINT_READS_MAX)),
+            hints_hang: AtomicBool::new(false),
             refused_reload: Mutex::default(),
             machine_bytes: machine_bytes(),
             expected_epoch: AtomicU64::new(epoch),

@@ -4,9 +4,12 @@
 //! is leaving), and sends typed replies. Work for a query depends on nothing but its shard's shape.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+use tokio::task::spawn_blocking;
+use tokio::time::timeout;
 
 use super::Service;
 use super::connection::{Asker, Replies, Request, StreamEnd};
@@ -230,7 +233,7 @@ async fn batch(
         let (index, outcome) = outcome.ok_or(StreamEnd::Reset(StreamCode::Internal))?;
         admitted.waiting -= 1;
         let asked = pending[index].take().expect("this is a bug: two outcomes of one query");
-        let reply = outcome_reply(service, &asked, outcome);
+        let reply = outcome_reply(service, &asked, outcome).await;
         send_answer(service, replies, reply).await?;
         service.counters.answer_time.add(asked.since.elapsed());
     }
@@ -341,11 +344,11 @@ fn malformed_reply(service: &Service, nonce: String, malformed: &Malformed) -> P
     PirResponse { nonce, detail, ..whole_batch_reply(service, Status::Malformed) }
 }
 
-fn outcome_reply(service: &Service, pending: &Pending, outcome: Outcome) -> PirResponse {
+async fn outcome_reply(service: &Service, pending: &Pending, outcome: Outcome) -> PirResponse {
     let reply = |status| query_reply(service, &pending.nonce, pending.uid, status);
     match outcome {
         Outcome::Answered(answer) => {
-            answered(service, pending, answer, reply(Status::ResponseSuccess))
+            answered(service, pending, answer, reply(Status::ResponseSuccess)).await
         }
         Outcome::Deadline => reply(Status::Deadline),
         Outcome::Device => reply(Status::Device),
@@ -359,27 +362,58 @@ fn condemned(service: &Service, reply: PirResponse) -> PirResponse {
     PirResponse { detail: CONDEMNED.to_owned(), ..reply }
 }
 
-fn answered(
+async fn answered(
     service: &Service,
     pending: &Pending,
     answer: Answer,
     reply: PirResponse,
 ) -> PirResponse {
     let Pending { epoch, shard, want_hint, .. } = pending;
-    let hint = if *want_hint { hint_packs(service, shard) } else { Some(Vec::new()) };
-    let Some(hint) = hint else {
-        let response_status = Status::ShardUnknown.code();
-        return condemned(service, PirResponse { response_status, ..reply });
+    let hint = if *want_hint { hint_packs(service, shard).await } else { Ok(Vec::new()) };
+    let hint = match hint {
+        Ok(hint) => hint,
+        Err(status) => {
+            let reply = PirResponse { response_status: status.code(), ..reply };
+            if status == Status::ShardUnknown {
+                return condemned(service, reply);
+            }
+            let retry_after_ms = limits::RETRY_AFTER_MAX.as_millis() as u32;
+            return PirResponse { retry_after_ms, ..reply };
+        }
     };
     let hint_digest = shard.hint_digest().to_vec();
     PirResponse { encrypted_response: answer, epoch: *epoch, hint, hint_digest, ..reply }
 }
 
-/// The hint of a shard; none where the file has lost it.
-fn hint_packs(service: &Service, shard: &Shard) -> Option<Vec<Vec<u8>>> {
-    let hint_bytes = service.shape.hint_bytes();
-    let packs = shard.hints().chunks_exact(hint_bytes).map(<[u8]>::to_vec).collect();
-    shard.is_whole().then_some(packs)
+/// The hint of a shard. Read on a blocking thread, for it may have to come from the disk, which may
+/// hang; only so many at once, so that other work on files finds threads.
+///
+/// # Errors
+/// SHARD_UNKNOWN where the file has lost it, OVERLOADED where it did not come in time.
+async fn hint_packs(service: &Service, shard: &Arc<Shard>) -> Result<Vec<Vec<u8>>, Status> {
+    let reading = async {
+        let place = service.hint_reads.clone().acquire_owned().await;
+        let (shard, hint_bytes) = (shard.clone(), service.shape.hint_bytes());
+        let read = spawn_blocking(move || {
+            let packs = shard.hints().chunks_exact(hint_bytes).map(<[u8]>::to_vec).collect();
+            let is_whole = shard.is_whole();
+            drop(place);
+            is_whole.then_some(packs)
+        });
+        read.await.ok().flatten()
+    };
+    let read = timeout(limits::HINT_READ_TIME, reading).await;
+    // Said when it begins, not for each that asks.
+    if service.hints_hang.swap(read.is_err(), Ordering::Relaxed) != read.is_err() {
+        match read {
+            Ok(_) => tracing::info!("hints are read from the disk again"),
+            Err(_) => tracing::error!(
+                "a hint was not read within {} s: does the file system hang?",
+                limits::HINT_READ_TIME.as_secs()
+            ),
+        }
+    }
+    read.map_err(|_| Status::Overloaded)?.ok_or(Status::ShardUnknown)
 }
 
 fn hint_reply(service: &Service, shard: u32, status: Status) -> Hint {
@@ -446,7 +480,11 @@ async fn decide_hint(
     let Some(held) = replies.room(asker.caller, bytes).await else {
         return refused(Status::Overloaded);
     };
-    let Some(packs) = hint_packs(service, &shard) else { return damaged() };
+    let packs = match hint_packs(service, &shard).await {
+        Ok(packs) => packs,
+        Err(Status::ShardUnknown) => return damaged(),
+        Err(status) => return refused(status),
+    };
     let digest = shard.hint_digest().to_vec();
     let reply = hint_reply(service, index, Status::ResponseSuccess);
     (Hint { packs, digest, epoch, ..reply }, Some(held))
