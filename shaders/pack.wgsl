@@ -1,7 +1,7 @@
 // Table times rotated keys, per slot and prime: the sums of scheme.md, "Online", 2. CPU twins:
 // `pack` in src/engine/avx512.rs and portable.rs. How two numbers are multiplied and added stands
-// before this text: pack_wide.wgsl or pack_halves.wgsl. Shards of several packs of 1024 or more rows
-// have a kernel of their own: pack_long.wgsl.
+// before this text: pack_wide.wgsl or pack_halves.wgsl. Shards of several packs of 1024 or more
+// rows have a kernel of their own: pack_long.wgsl.
 //
 // A workgroup has one block of 32 slots under one prime, up to SPLIT_TERMS terms, PACKS packs and
 // QUERIES x QUERY_GROUPS queries, and goes CHUNK terms at a time. Each byte of the table (96 a term

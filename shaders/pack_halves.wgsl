@@ -1,8 +1,8 @@
 // Sums of products of 24-bit numbers without 64-bit integers: two halves of 12 bits, three sums.
 // The other way: pack_wide.wgsl. What adds them up: pack.wgsl, pack_long.wgsl.
 
-// Sums of four slots: low + 2^12 middle + 2^24 high. A middle product is at most 2 x 4095^2, so that
-// 128 stay below 2^32: nothing has to be folded before a thread's last term.
+// Sums of four slots: low + 2^12 middle + 2^24 high. A middle product is at most 2 x 4095^2, so
+// that 128 stay below 2^32: nothing has to be folded before a thread's last term.
 struct Sum {
     low: vec4<u32>,
     middle: vec4<u32>,

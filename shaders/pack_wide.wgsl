@@ -1,5 +1,6 @@
 // Sums of products of 24-bit numbers where there are 64-bit integers (SHADER_INT64): one widening
-// multiply-add a product. The other way: pack_halves.wgsl. What adds them up: pack.wgsl, pack_long.wgsl.
+// multiply-add a product. The other way: pack_halves.wgsl. What adds them up: pack.wgsl,
+// pack_long.wgsl.
 
 // Sums of four slots; 512 products each stay below 2^57.
 alias Sum = vec4<u64>;
