@@ -57,6 +57,7 @@ pub(super) const PIR_REQUEST: &[Field] = &[
     (4, "pir_scheme", Holds::I32),
     (5, "shard", Holds::U32),
     (18, "deadline_ms", Holds::U32),
+    (19, "pack", Holds::U32),
 ];
 
 pub(super) const PIR_RESPONSE: &[Field] = &[
