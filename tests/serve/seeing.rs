@@ -339,10 +339,14 @@ async fn what_is_refused_is_said_until_something_else_is_read() {
     let address = admin(&host.desk).await;
     let manifest = host.database.directory().join(MANIFEST_NAME);
     let good = std::fs::read(&manifest).unwrap();
+    let folder = || {
+        std::fs::remove_file(&manifest).unwrap();
+        std::fs::create_dir(&manifest).unwrap();
+    };
     let refusals: [(&dyn Fn(), &str); 3] = [
         (&|| std::fs::write(&manifest, "{}").unwrap(), "is not a manifest"),
         (&|| pipe_at(&manifest), "it is a pipe (FIFO), expected a regular file"),
-        (&|| std::fs::create_dir(&manifest).unwrap(), "it is a folder"),
+        (&folder, "it is a folder"),
     ];
     for (spoil, expected) in refusals {
         spoil();
