@@ -66,12 +66,15 @@ fn in_child(how: Fork, drawn: &mut Drawn) -> i32 {
         // SAFETY: changes where children of this thread will be; touches no memory.
         assert_eq!(unsafe { libc::unshare(libc::CLONE_NEWPID) }, 0, "unshare");
     }
-    let flags = libc::CLONE_NEWPID | libc::SIGCHLD;
+    let flags = libc::c_long::from(libc::CLONE_NEWPID | libc::SIGCHLD);
+    let none: libc::c_long = 0;
     // SAFETY: the child is a copy of this thread alone. It computes, allocates at most in memory of
     // its own, and ends by `_exit`: no destructor and no other thread's state is touched.
     let child = unsafe {
         match how {
-            Fork::BareNamespace => libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0) as i32,
+            Fork::BareNamespace => {
+                libc::syscall(libc::SYS_clone, flags, none, none, none, none) as i32
+            }
             _ => libc::fork(),
         }
     };

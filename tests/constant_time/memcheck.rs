@@ -4,7 +4,6 @@
 //! that leaves a register as it was, and an exchange of a register with itself.
 
 use std::arch::asm;
-use std::mem::size_of_val;
 
 /// The numbers of the requests.
 const RUNNING_ON_VALGRIND: u64 = 0x1001;
@@ -20,7 +19,7 @@ fn request(number: u64, arguments: [u64; 3]) -> u64 {
     let mut answer = 0u64;
     // SAFETY: outside valgrind the instructions change no register. Inside, valgrind reads the
     // block and changes its own notes about memory, never the memory, except the buffer of
-    // GET_VBITS, which `undefined_bytes` alone passes, mutably borrowed and of the length that it
+    // GET_VBITS, which `secret_bytes` alone passes, mutably borrowed and of the length that it
     // says.
     unsafe {
         asm!(
