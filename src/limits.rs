@@ -80,7 +80,7 @@
 //! | [`ADMIN_CONNECTION_TIME`] | 60 s | what one of them may take, with the reload of a database |
 //! | [`BATCH_QUERIES_PER_SCAN_MAX`] | 32 | more gain nothing: arithmetic binds from 8 on |
 //! | [`QUERIES_LIKE_A_SCAN`] | 12 | 13 with AMX, 8 with AVX-512 (bench/record) |
-//! | [`KEYS_PER_CALL_MAX`] | 2^20 | a client's call: 170 MB of records that wait to be opened |
+//! | [`KEYS_PER_CALL_MAX`] | 2^20 | a client's call: 0.4 GB of records and report, standard shape |
 //! | [`KEYS_PER_PART_MAX`] | 16 384 | encrypted at once: 850 MB of queries, standard shape |
 //! | [`HINT_CACHE_BYTES`] | 256 MiB | a client's hints: 15 000 standard shards |
 //! | [`BATCHES_IN_FLIGHT_WANTED`] | 8 | a client's own: hides a round trip |

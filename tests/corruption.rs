@@ -6,6 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use sotto::build::keys::default_path;
 use sotto::build::{BuildOptions, Input, Silent, run, sample};
 use sotto::keyword::{Outcome, band, extract, locate};
 use sotto::params::{Shape, ShapeFields};
@@ -27,17 +28,20 @@ struct Built {
 
 impl Built {
     fn new(seed: u8) -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let input = directory.path().join("in.csv");
-        sample::write(600, fs::File::create(&input).unwrap()).unwrap();
-        let options = BuildOptions {
+        let built = Self { directory: tempfile::tempdir().unwrap() };
+        let input = fs::File::create(built.directory.path().join("in.csv")).unwrap();
+        sample::write(600, input).unwrap();
+        run(&built.options(seed), &Silent).unwrap();
+        built
+    }
+
+    fn options(&self, seed: u8) -> BuildOptions {
+        BuildOptions {
             shards: Some(SHARDS),
             seed: Some([seed; 32]),
             created: Some(1),
-            ..BuildOptions::new(Input::File(input), directory.path().join("db"))
-        };
-        run(&options, &Silent).unwrap();
-        Self { directory }
+            ..BuildOptions::new(Input::File(self.directory.path().join("in.csv")), self.db())
+        }
     }
 
     fn db(&self) -> PathBuf {
@@ -135,6 +139,40 @@ fn a_rewritten_header_is_refused_at_open() {
             assert!(error.contains(name) && error.contains(reason), "{reason}: {error}");
         });
     }
+}
+
+#[test]
+fn format_1_is_refused_with_the_reason_and_the_way() {
+    let built = Built::new(1);
+    let refused = |error: &str| {
+        for said in ["format 1, expected 2", "does not bind a value", "in another directory"] {
+            assert!(error.contains(said), "{said}: {error}");
+        }
+    };
+    let mut shard = fs::read(built.shard_path(1)).unwrap();
+    shard[8] = 1;
+    built.with_shard(&shard, |name| {
+        let error = built.open_error();
+        refused(&error);
+        assert!(error.contains(name), "{error}");
+    });
+    let path = built.db().join(MANIFEST_NAME);
+    let text = fs::read_to_string(&path).unwrap();
+    let older = text.replacen("\"format\": 2", "\"format\": 1", 1);
+    assert_ne!(older, text);
+    fs::write(&path, &older).unwrap();
+    refused(&built.open_error());
+    refused(&run(&built.options(1), &Silent).unwrap_err().to_string());
+    assert_eq!(fs::read_to_string(&path).unwrap(), older, "nothing is lost");
+    // The way: elsewhere, with what clients know the database by.
+    let out = built.directory.path().join("again");
+    let signing_key = Some(default_path(&built.db()));
+    let options = BuildOptions { out: out.clone(), signing_key, ..built.options(1) };
+    run(&options, &Silent).unwrap();
+    let again = Manifest::read(&out.join(MANIFEST_NAME)).unwrap();
+    let before = Manifest::parse(text.as_bytes()).unwrap();
+    assert_eq!((again.seed, again.operator_key), (before.seed, before.operator_key));
+    assert_eq!(again.shards, before.shards);
 }
 
 #[test]

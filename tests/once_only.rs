@@ -359,6 +359,14 @@ async fn parameters_that_would_single_out_end_the_call_undecoded() {
 }
 
 #[tokio::test]
+async fn a_server_of_the_first_scheme_is_told_by_its_number() {
+    let fake = started().await;
+    fake.script(|script| script.parameters.push_back(Trick::Say(Status::SchemeSuggested)));
+    let error = fake.connect().await.err().expect("a refusal").to_string();
+    assert!(error.contains("pir_scheme 16, this client 17"), "{error}");
+}
+
+#[tokio::test]
 async fn malformed_is_not_tried_again() {
     let fake = started().await;
     let mut client = fake.connect().await.unwrap();
@@ -517,6 +525,30 @@ async fn the_program_prints_nothing_before_the_last_answer_and_its_leaving() {
     assert_eq!(child.wait().await.unwrap().code(), Some(2));
     let log = fake.take_log();
     assert_eq!(log.queries.len(), COUNT);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_later_part_that_ends_the_call_keeps_what_was_answered() {
+    const PART: usize = limits::KEYS_PER_PART_MAX;
+    let fake = started().await;
+    let mut client = fake.connect().await.unwrap();
+    fake.script(|script| {
+        script.queries = [Trick::Answer; 50].into();
+        script.queries.resize(PART, Trick::Scramble);
+        script.queries.push_back(Trick::Publish(Change::Seed));
+    });
+    let keys: Vec<String> = (0..PART + 2).map(|n| format!("nobody-{n}")).collect();
+    let outcomes = client.lookup(&keys).await.unwrap();
+    let (answered, ended) = outcomes.split_at(PART);
+    let absent = answered.iter().filter(|outcome| matches!(outcome, Ok(Outcome::Absent)));
+    assert_eq!(absent.count(), 50);
+    let invalid = answered.iter().filter(|outcome| matches!(outcome, Ok(Outcome::Invalid)));
+    assert_eq!(invalid.count(), PART - 50);
+    for outcome in ended {
+        let Err(LookupError::Ended { reason }) = outcome else { panic!("not ended") };
+        assert!(reason.contains("another seed"), "{reason}");
+    }
+    assert_eq!(client.last_call().queries.len(), PART);
 }
 
 #[tokio::test]

@@ -523,7 +523,14 @@ fn parameter_reply(exchange: Exchange) -> (Option<PirParameterResponse>, Event, 
     match exchange.replies.into_iter().next() {
         Some(ReplyBody::Parameters(reply)) => {
             let event = answered(reply.response_status, reply.retry_after_ms);
-            let detail = describe(reply.response_status, &reply.detail);
+            let detail = match event {
+                Event::Answered { status: Status::SchemeSuggested, .. } => format!(
+                    "it speaks pir_scheme {}, this client {PIR_SCHEME_SOTTO_2}: bring both to the \
+                     newer version",
+                    reply.pir_scheme
+                ),
+                _ => describe(reply.response_status, &reply.detail),
+            };
             (Some(reply), event, detail)
         }
         _ => {

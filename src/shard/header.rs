@@ -138,7 +138,10 @@ pub(super) fn other_format(found: u32) -> String {
         1 => "format 1 does not bind a value to its tag, so that a server can change it unnoticed",
         _ => "it was written by another version of the program",
     };
-    format!("format {found}, expected {FORMAT_VERSION}: {why}. Build the database again")
+    format!(
+        "format {found}, expected {FORMAT_VERSION}: {why}. Build the database again, in another \
+         directory: --seed and --signing-key keep what its clients know it by"
+    )
 }
 
 /// Bytes up to the next page.
@@ -368,10 +371,7 @@ mod tests {
             page[8] = format;
             let error = Header::decode(&page).unwrap_err().to_string();
             assert!(error.contains(&format!("has format {format}, expected 2")), "{error}");
-            assert!(
-                error.contains(reason) && error.ends_with("Build the database again"),
-                "{error}"
-            );
+            assert!(error.contains(reason) && error.contains("in another directory"), "{error}");
         }
     }
 

@@ -389,7 +389,10 @@ impl Fake {
             nonce: request.nonce,
             uid: request.uid,
             response_status: status.code(),
-            pir_scheme: PIR_SCHEME_SOTTO_2,
+            pir_scheme: match status {
+                Status::SchemeSuggested => 16,
+                _ => PIR_SCHEME_SOTTO_2,
+            },
             signature: sign(&self.signer, &parameters).to_vec().into(),
             parameters: parameters.into(),
             hint_digests: digests.to_vec().into(),

@@ -299,7 +299,9 @@ async fn connect(
     Ok(Client::connect(options).await?)
 }
 
-/// Looks up and counts the answers that are not the sample's.
+/// Looks up and counts the answers that are not the sample's. A program that keeps a secret must
+/// not print between its calls, as this one does: here server and client are one process, and the
+/// keys are the sample's.
 async fn look_up(client: &mut Client, asked: &[&Asked]) -> Result<(Vec<String>, usize), Error> {
     let keys: Vec<&str> = asked.iter().map(|asked| &*asked.key).collect();
     let outcomes = client.lookup(&keys).await?;
