@@ -133,8 +133,11 @@ pub(crate) fn gpu() -> Option<usize> {
     found.map(|info| info.index)
 }
 
-/// A GPU engine on it.
+/// A GPU engine on it. Without a budget it gets one: tests run side by side, and looking for all the
+/// memory there is takes it from the others, and on a large GPU seconds.
 #[cfg(feature = "gpu")]
 pub(crate) fn gpu_engine(options: &GpuOptions) -> Option<GpuEngine> {
-    gpu().map(|index| GpuEngine::new(index, options).unwrap())
+    let shard_bytes = options.shard_bytes.or(Some(1 << 30));
+    let options = GpuOptions { shard_bytes, ..options.clone() };
+    gpu().map(|index| GpuEngine::new(index, &options).unwrap())
 }

@@ -6,7 +6,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use wgpu::{
@@ -47,6 +47,11 @@ const HOST_BUDGET_BYTES: u64 = 4 << 30;
 /// do not run out of memory, and becomes the error that others give.
 const REFUSED: &str = "more than there is";
 
+/// The first instance that found an adapter. It stays for as long as the process, and with it the
+/// drivers: one that is unloaded with its last instance leaves behind what it has threads do when
+/// they end, and NVIDIA's was seen to crash a process so.
+static KEPT: OnceLock<Instance> = OnceLock::new();
+
 /// Every adapter that the Vulkan loader finds, in its order.
 pub(super) fn adapters() -> Vec<(Adapter, GpuInfo)> {
     let descriptor = InstanceDescriptor {
@@ -58,7 +63,11 @@ pub(super) fn adapters() -> Vec<(Adapter, GpuInfo)> {
         },
         ..InstanceDescriptor::new_without_display_handle()
     };
-    let found = pollster::block_on(Instance::new(descriptor).enumerate_adapters(Backends::VULKAN));
+    let instance = Instance::new(descriptor);
+    let found = pollster::block_on(instance.enumerate_adapters(Backends::VULKAN));
+    if !found.is_empty() {
+        KEPT.get_or_init(|| instance);
+    }
     let described = found.into_iter().enumerate().map(|(index, adapter)| {
         let info = describe(index, &adapter);
         (adapter, info)
