@@ -13,7 +13,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 . bench/common.sh
 
-records=1048576 many_records=4194304 many_shards=64 seconds=10 accept=65536
+records=1048576 many_records=4194304 many_shards=64 seconds=10 accept=64000
 [ "${1:-}" = "--quick" ] && records=20000 many_records=40000 many_shards=8 seconds=3 accept=1000
 
 out=$(record)-load

@@ -14,7 +14,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 . bench/common.sh
 
-hours=1 minutes=10 rate="" every=10 fill=150 records=1048576 accept=65536 quick="" memory=()
+hours=1 minutes=10 rate="" every=10 fill=150 records=1048576 accept=64000 quick="" memory=()
 while [ $# -gt 0 ]; do
     case $1 in
     --hours) hours=$2 && shift ;;

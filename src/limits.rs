@@ -11,6 +11,13 @@
 //! | [`KEY_BYTES_MAX`] | 1 024 | an email address is at most 254 bytes, a phone number 16 |
 //! | [`PACKS_MAX`] | 64 | 131 072 rows: four times what the shape rule asks for |
 //! | [`SHARDS_MAX`] | 65 000 | one map a shard, and Linux allows 65 530 maps by default |
+//! | [`RECORDS_PER_SHARD_ACCEPTED_MIN`] | 64 000 | 2^16 a shard, and the emptiest of all has less |
+//! | [`DATABASE_NAME_BYTES_MAX`] | 64 | wire.md |
+//! | [`CLOCK_DIFFERENCE_MAX`] | 5 min | how far an operator's clock may be ahead of a client's |
+//! | [`EXPIRES_DAYS_DEFAULT`] | 30 | a signature: monthly renewal, old content passes no longer |
+//! | [`EXPIRES_DAYS_MAX`] | 366 | a signature good for longer says nothing about today |
+//! | [`DOUBLING_INTERVAL`] | 365 days | each doubling tells a server one more bit of a key's hash |
+//! | [`PINS_BYTES_MAX`] | 64 KiB | a file of pins: its largest is below 1 KiB |
 //! | [`QUERIES_PER_BATCH_MAX`] | 1 024 | the largest padded batch of scheme.md |
 //! | [`BATCHES_IN_FLIGHT_MAX`] | 128 | streams of a connection: a front-end's many users |
 //! | [`BUNDLES_PER_CONNECTION`] | 64 | one padded batch of 1 024 at 16 queries a bundle |
@@ -133,8 +140,20 @@ pub const KEY_BYTES_MAX: usize = 1_024;
 pub const PACKS_MAX: u32 = 64;
 /// Most shards a database may have.
 pub const SHARDS_MAX: u32 = 65_000;
-/// Fewest records a shard that a client accepts unasked: the crowd one hides in.
-pub const RECORDS_PER_SHARD_ACCEPTED_MIN: u64 = 1 << 16;
+/// Fewest records in the emptiest shard that a client accepts unasked: the crowd one hides in.
+pub const RECORDS_PER_SHARD_ACCEPTED_MIN: u64 = 64_000;
+/// Longest name of a database, in bytes.
+pub const DATABASE_NAME_BYTES_MAX: usize = 64;
+/// How far ahead of ours the clock may be that an operator signed by.
+pub const CLOCK_DIFFERENCE_MAX: Duration = Duration::from_secs(5 * 60);
+/// Days for which signed parameters hold unless the operator says otherwise.
+pub const EXPIRES_DAYS_DEFAULT: u32 = 30;
+/// Most days for which an operator may sign parameters.
+pub const EXPIRES_DAYS_MAX: u32 = 366;
+/// How long after a doubling of the number of shards a client refuses the next one.
+pub const DOUBLING_INTERVAL: Duration = Duration::from_secs(365 * 86_400);
+/// Largest file of pins that is read.
+pub const PINS_BYTES_MAX: u64 = 64 << 10;
 
 /// Most queries one batch frame may carry.
 pub const QUERIES_PER_BATCH_MAX: u32 = 1_024;

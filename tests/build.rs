@@ -9,11 +9,15 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use sotto::build::{BuildError, BuildOptions, BuildReport, Existing, Input, Silent, run, sample};
+use sotto::build::{
+    BuildError, BuildOptions, BuildReport, DATABASE_NAME_DEFAULT, Existing, Input, Silent, keys,
+    renew, rollback, run, sample,
+};
 use sotto::keyword::{Outcome, band, extract, locate};
 use sotto::scheme::{KeyBundle, SecretPool, Sharing, reference};
-use sotto::shard::Database;
+use sotto::shard::manifest::{MANIFEST_NAME, MANIFEST_PREVIOUS_NAME};
 use sotto::shard::verify::verify;
+use sotto::shard::{Database, Manifest};
 
 const SEED: [u8; 32] = [0x5e; 32];
 
@@ -234,6 +238,105 @@ fn a_rebuild_builds_what_changed_and_raises_the_epoch() {
     assert_eq!(run(&unchanged, &Silent).unwrap().epoch, 3);
     assert_eq!(fs::read_dir(bench.path("db/shards")).unwrap().count(), 5);
     assert!(look_up(&old, &[&key])[0] != Outcome::Invalid, "an unlinked file is still mapped");
+}
+
+#[test]
+fn unchanged_records_are_signed_again_once_half_of_their_time_is_over() {
+    const DAY: u64 = 86_400;
+    let bench = Bench::new(1_000);
+    let out = bench.path("db");
+    let at = |day: u64, seconds: u64| BuildOptions {
+        created: Some(1_700_000_000 + day * DAY + seconds),
+        expires_days: 20,
+        ..bench.options("db")
+    };
+    let epoch = |options: BuildOptions| {
+        let report = run(&options, &Silent).unwrap();
+        let manifest = Manifest::read(&out.join(MANIFEST_NAME)).unwrap();
+        assert_eq!(
+            (manifest.epoch, report.built),
+            (report.epoch, report.shard_count - report.reused)
+        );
+        (report.epoch, report.renewed)
+    };
+    let previous = || Manifest::read(&out.join(MANIFEST_PREVIOUS_NAME)).ok().map(|m| m.epoch);
+    let manifest = || Manifest::read(&out.join(MANIFEST_NAME)).unwrap();
+    assert_eq!(epoch(at(0, 0)), (1, false));
+    let first = manifest();
+    assert_eq!((first.created, first.expires), (1_700_000_000, 1_700_000_000 + 20 * DAY));
+    assert_eq!(epoch(at(9, DAY - 1)), (1, false));
+    assert_eq!(manifest(), first);
+    assert_eq!(epoch(at(10, 0)), (2, true));
+    let second = manifest();
+    assert_eq!((&second.shards, &second.database), (&first.shards, &first.database));
+    assert_eq!(
+        (second.created, second.expires),
+        (first.created + 10 * DAY, first.expires + 10 * DAY)
+    );
+    Database::open(&out).unwrap();
+    // What a rollback goes back to is other content, not an older signature.
+    assert_eq!(previous(), None);
+    let mut lines = bench.lines();
+    lines[5] = format!("{},im:moved@provider.example", lines[5].split_once(',').unwrap().0);
+    bench.write_input(&lines);
+    assert_eq!((epoch(at(11, 0)), previous()), ((3, false), Some(2)));
+    // Also long after it has expired.
+    assert_eq!((epoch(at(100, 0)), previous()), ((4, true), Some(2)));
+    let key = bench.path("key.pem");
+    let rolled = rollback(&out, Some(&key), 5).unwrap();
+    assert_eq!((rolled.content_of, rolled.epoch, previous()), (2, 5, Some(4)));
+    let fifth = manifest();
+    assert_eq!((&fifth.shards, fifth.expires), (&second.shards, fifth.created + 5 * DAY));
+    // And without the records.
+    let renewed = renew(&out, Some(&key), 7).unwrap();
+    let sixth = manifest();
+    assert_eq!((renewed.epoch, renewed.lifetime, previous()), (6, sixth.lifetime(), Some(4)));
+    assert_eq!((&sixth.shards, sixth.expires), (&second.shards, sixth.created + 7 * DAY));
+    for days in [0, 367] {
+        for error in [
+            renew(&out, Some(&key), days).unwrap_err(),
+            rollback(&out, Some(&key), days).unwrap_err(),
+            run(&BuildOptions { expires_days: days, ..at(200, 0) }, &Silent).unwrap_err(),
+        ] {
+            assert!(error.to_string().contains("expected 1 to 366"), "{error}");
+        }
+    }
+    let stranger = bench.path("stranger.pem");
+    keys::create(&stranger).unwrap();
+    let error = renew(&out, Some(&stranger), 7).unwrap_err();
+    assert!(matches!(error, BuildError::OtherOperator { .. }), "{error}");
+    fs::remove_file(out.join("shards").join(&sixth.shards[1].file)).unwrap();
+    let error = renew(&out, Some(&key), 7).unwrap_err();
+    assert!(matches!(error, BuildError::NoRenewal { .. }), "{error}");
+    assert_eq!(manifest(), sixth);
+}
+
+#[test]
+fn a_database_keeps_its_name() {
+    let bench = Bench::new(500);
+    let named = |name: &str| BuildOptions { database: Some(name.into()), ..bench.options("db") };
+    for bad in ["", "a b", "-x", "a/b", &"x".repeat(65)] {
+        let error = run(&named(bad), &Silent).unwrap_err().to_string();
+        assert!(error.contains("--database is"), "{error}");
+        bench.assert_nothing_left("db");
+    }
+    let name = || Database::open(&bench.path("db")).unwrap().manifest().database.clone();
+    run(&named("phones"), &Silent).unwrap();
+    assert_eq!(name(), "phones");
+    let before = contents(&bench.path("db"));
+    for existing in [Existing::Keep, Existing::Reshape] {
+        let error = run(&BuildOptions { existing, ..named("mails") }, &Silent).unwrap_err();
+        assert!(error.to_string().contains("called phones"), "{error}");
+        assert!(contents(&bench.path("db")) == before);
+    }
+    // It need not be told again.
+    let mut lines = bench.lines();
+    lines[5] = format!("{},im:moved@provider.example", lines[5].split_once(',').unwrap().0);
+    bench.write_input(&lines);
+    assert_eq!((bench.build("db").epoch, name()), (2, "phones".into()));
+    bench.build("unnamed");
+    let unnamed = Database::open(&bench.path("unnamed")).unwrap();
+    assert_eq!(unnamed.manifest().database, DATABASE_NAME_DEFAULT);
 }
 
 #[test]

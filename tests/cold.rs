@@ -13,7 +13,7 @@ use sotto::scheme::{KeyBundle, reference};
 use sotto::shard::manifest::{MANIFEST_NAME, ManifestHead, SHARDS_DIR};
 use sotto::shard::write::{Sections, write_shard};
 use sotto::shard::{Database, Header, Manifest, ShardView};
-use sotto::wire::SigningKey;
+use sotto::wire::{Lifetime, SigningKey};
 
 /// Pseudorandom bytes from a label.
 fn noise(label: &str, count: usize) -> Vec<u8> {
@@ -51,7 +51,9 @@ fn write_database(directory: &Path) -> Shape {
     let folder = directory.join(SHARDS_DIR);
     std::fs::create_dir(&folder).unwrap();
     let entry = write_shard(&folder, &header, &sections).unwrap();
-    let head = ManifestHead { seed: [1; 32], epoch: 1, created: 2, shape };
+    let lifetime = Lifetime { created: 2, expires: u64::MAX };
+    let database = "test".to_owned();
+    let head = ManifestHead { seed: [1; 32], epoch: 1, lifetime, database, shape };
     let key = SigningKey::from_bytes(&[3; 32]);
     let manifest = Manifest::sign(&head, vec![entry], &key).unwrap();
     std::fs::write(directory.join(MANIFEST_NAME), manifest.to_json()).unwrap();

@@ -52,6 +52,10 @@ impl Built {
         self.db().join(SHARDS_DIR).join(&self.manifest().shards[index].file)
     }
 
+    fn shard_path_of(&self, manifest: &Manifest, index: usize) -> PathBuf {
+        self.db().join(SHARDS_DIR).join(&manifest.shards[index].file)
+    }
+
     fn open_error(&self) -> String {
         Database::open(&self.db()).unwrap_err().to_string()
     }
@@ -245,7 +249,13 @@ fn a_changed_manifest_is_refused_at_open() {
     // Signed by another operator, with that operator's key in it: it opens, for which operator to
     // trust is the client's to say, but the key is the other one.
     let parsed = Manifest::parse(&good).unwrap();
-    let head = ManifestHead { seed: parsed.seed.0, epoch: 1, created: 1, shape: parsed.shape() };
+    let head = ManifestHead {
+        seed: parsed.seed.0,
+        epoch: 1,
+        lifetime: parsed.lifetime(),
+        database: parsed.database.clone(),
+        shape: parsed.shape(),
+    };
     let key = SigningKey::from_bytes(&[8; 32]);
     let mut forged = Manifest::sign(&head, parsed.shards.clone(), &key).unwrap();
     fs::write(&path, forged.to_json()).unwrap();
@@ -257,6 +267,55 @@ fn a_changed_manifest_is_refused_at_open() {
         fs::write(&path, &good[..end]).unwrap();
         assert!(built.open_error().contains("is not a manifest"), "{end}");
     }
+}
+
+/// What the owner of a database's directory can make of it who lacks the operator's key: another
+/// matrix, with digests, file name and manifest entry that fit.
+#[test]
+fn a_zeroed_matrix_is_refused_however_well_the_rest_fits() {
+    let built = Built::new(1);
+    let mut bytes = fs::read(built.shard_path(1)).unwrap();
+    let mut header = header_of(&bytes);
+    let [matrix, ..] = header.sections();
+    let matrix = &mut bytes[matrix.offset as usize..(matrix.offset + matrix.bytes) as usize];
+    matrix.fill(0);
+    header.section_digests[0] = *blake3::hash(matrix).as_bytes();
+    bytes[..HEADER_BYTES].copy_from_slice(&header.encode());
+    let mut manifest = built.manifest();
+    manifest.shards[1] = entry(&header);
+    let path = built.db().join(MANIFEST_NAME);
+    fs::write(&path, manifest.to_json()).unwrap();
+    fs::write(built.shard_path_of(&manifest, 1), &bytes).unwrap();
+    let said = "the hash of the header digests (content) is";
+    assert!(built.open_error().contains(said), "{}", built.open_error());
+    let refused = |arguments: &[&str], code| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sotto"));
+        let output = command.args(arguments).arg(built.db()).output().unwrap();
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(code), "{error}");
+        assert!(error.contains(said), "{error}");
+    };
+    refused(&["verify"], 1);
+    let certs = built.directory.path().join("certs");
+    let made =
+        Command::new(env!("CARGO_BIN_EXE_sotto")).arg("cert").arg("--out").arg(&certs).output();
+    assert!(made.unwrap().status.success());
+    let file = |name: &str| certs.join(name).to_str().unwrap().to_owned();
+    let (cert, key) = (file("server.pem"), file("server.key"));
+    let serve = ["serve", "--listen", "127.0.0.1:0", "--cert", &cert, "--key", &key, "--db"];
+    refused(&serve, 2);
+    // The comparison can fail: signed by the operator it is another database, and opens.
+    let head = ManifestHead {
+        seed: manifest.seed.0,
+        epoch: 2,
+        lifetime: manifest.lifetime(),
+        database: manifest.database.clone(),
+        shape: manifest.shape(),
+    };
+    let key = SigningKey::from_bytes(&[8; 32]);
+    let signed = Manifest::sign(&head, manifest.shards.clone(), &key).unwrap();
+    fs::write(&path, signed.to_json()).unwrap();
+    assert!(built.problems().is_empty());
 }
 
 /// What a client sees when matrix, tables and hint do not belong together, although every digest

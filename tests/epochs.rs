@@ -12,10 +12,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use sotto::build::{self, BuildOptions, Input, Silent, keys};
-use sotto::client::{Client, LookupError, OperatorKey, Options, Outcome, Replica, Trust};
+use sotto::client::{
+    Client, ClientError, LookupError, OperatorKey, Options, Outcome, ParameterError, Pins, Replica,
+};
 use sotto::engine::{EngineChoice, IsaChoice, select};
 use sotto::keyword::locate;
 use sotto::params::Shape;
@@ -24,8 +26,9 @@ use sotto::server::{
     Callers, Counters, Identity, Reloaded, Reloader, Server, ServerBounds, ServerOptions,
 };
 use sotto::shard::manifest::{MANIFEST_NAME, MANIFEST_PREVIOUS_NAME, SHARDS_DIR};
-use sotto::shard::{Database, HEADER_BYTES, Manifest, ManifestHead, files};
-use sotto::wire::{SigningKey, Status};
+use sotto::shard::write::entry;
+use sotto::shard::{Database, HEADER_BYTES, Header, Manifest, ManifestHead, files};
+use sotto::wire::{Lifetime, SigningKey, Status};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
@@ -110,8 +113,13 @@ impl Db {
 
     fn head(&self) -> ManifestHead {
         let newest = self.manifest();
-        let (seed, epoch, shape) = (newest.seed.0, newest.epoch + 1, newest.shape());
-        ManifestHead { seed, epoch, created: newest.created, shape }
+        ManifestHead {
+            seed: newest.seed.0,
+            epoch: newest.epoch + 1,
+            lifetime: newest.lifetime(),
+            shape: newest.shape(),
+            database: newest.database,
+        }
     }
 
     fn signed(&self, head: &ManifestHead, of: &Manifest, key: &SigningKey) -> Manifest {
@@ -147,7 +155,7 @@ fn bounds() -> ServerBounds {
 }
 
 impl Serving {
-    fn start(db: &Db, bounds: ServerBounds) -> Self {
+    fn options(bounds: ServerBounds) -> (LocalCertificates, ServerOptions) {
         let certificates = certificates::localhost().unwrap();
         let LocalCertificates { server_pem, server_key, .. } = &certificates;
         let options = ServerOptions {
@@ -157,6 +165,11 @@ impl Serving {
             engines: vec![select(EngineChoice::Cpu, IsaChoice::Auto, None).unwrap()],
             bounds,
         };
+        (certificates, options)
+    }
+
+    fn start(db: &Db, bounds: ServerBounds) -> Self {
+        let (certificates, options) = Self::options(bounds);
         let server = Server::bind(options, Arc::new(Database::open(&db.path()).unwrap())).unwrap();
         let (address, reloader) = (server.local_addr(), server.reloader());
         let (counters, (leave, left)) = (server.counters(), oneshot::channel());
@@ -167,11 +180,19 @@ impl Serving {
     }
 
     async fn client(&self, db: &Db) -> Client {
+        self.client_with(Pins::operator(db.operator_key())).await
+    }
+
+    async fn client_with(&self, pins: Pins) -> Client {
+        Client::connect(self.options_with(pins)).await.unwrap()
+    }
+
+    fn options_with(&self, pins: Pins) -> Options {
         let replica = Replica::new(self.address, "localhost");
         let ca_pem = self.certificates.ca_pem.clone().into_bytes();
-        let mut options = Options::new(replica, ca_pem, Trust::Pinned(db.operator_key()));
+        let mut options = Options::new(replica, ca_pem, pins);
         options.records_per_shard_min = 1;
-        Client::connect(options).await.unwrap()
+        options
     }
 
     fn epoch(&self) -> u64 {
@@ -308,7 +329,11 @@ type Wrong<'a> = (&'static str, Box<dyn Fn() + 'a>);
 
 /// What may be wrong with the next epoch.
 fn wrongs(db: &Db) -> Vec<Wrong<'_>> {
-    let (good, head) = (db.manifest(), db.head());
+    let (good, head) = (db.manifest(), || db.head());
+    let now = good.created;
+    let expired = Lifetime { created: now - 20, expires: now - 10 };
+    let future = Lifetime { created: now + 86_400, expires: now + 2 * 86_400 };
+    let database = "another".to_owned();
     let good = db.next_of(&good);
     let json = good.to_json();
     let file = db.file(db.shard_of(CHANGING));
@@ -340,11 +365,15 @@ fn wrongs(db: &Db) -> Vec<Wrong<'_>> {
         ("is not a manifest", Box::new(write(json[..json.len() / 2].to_vec()))),
         ("changed after it was signed", Box::new(write(forged.to_json()))),
         ("disagrees with itself", Box::new(write(swapped.to_json()))),
-        ("has operator key", Box::new(sign(head, other_key, all))),
-        ("has seed", Box::new(sign(ManifestHead { seed: [9; 32], ..head }, key(), all))),
-        ("has shard count", Box::new(sign(head, key(), all / 2))),
-        ("has shape", Box::new(sign(ManifestHead { shape, ..head }, key(), all))),
-        ("has epoch 1", Box::new(sign(ManifestHead { epoch: 1, ..head }, key(), all))),
+        ("hash of the header digests", Box::new(write(zeroed(db).to_json()))),
+        ("has operator key", Box::new(sign(head(), other_key, all))),
+        ("has seed", Box::new(sign(ManifestHead { seed: [9; 32], ..head() }, key(), all))),
+        ("has database name", Box::new(sign(ManifestHead { database, ..head() }, key(), all))),
+        ("has shard count", Box::new(sign(head(), key(), all / 2))),
+        ("has shape", Box::new(sign(ManifestHead { shape, ..head() }, key(), all))),
+        ("has epoch 1", Box::new(sign(ManifestHead { epoch: 1, ..head() }, key(), all))),
+        ("expired", Box::new(sign(ManifestHead { lifetime: expired, ..head() }, key(), all))),
+        ("has a date", Box::new(sign(ManifestHead { lifetime: future, ..head() }, key(), all))),
         ("No such file", Box::new(with_file(|path| std::fs::remove_file(path).unwrap()))),
         ("bytes, expected", Box::new(with_file(|path| cut(path, 2 * HEADER_BYTES as u64)))),
         ("matrix section", Box::new(with_file(|path| flip(path, HEADER_BYTES as u64 + 5)))),
@@ -352,8 +381,88 @@ fn wrongs(db: &Db) -> Vec<Wrong<'_>> {
     ]
 }
 
+/// The database that is there with a matrix of zeros, as who lacks the operator's key can make it:
+/// digests, file name and manifest entry fit the zeros.
+fn zeroed(db: &Db) -> Manifest {
+    let mut manifest = db.manifest();
+    let path = db.path().join(SHARDS_DIR).join(&manifest.shards[0].file);
+    let mut bytes = std::fs::read(path).unwrap();
+    let mut header = Header::decode(bytes[..HEADER_BYTES].try_into().unwrap()).unwrap();
+    let [matrix, ..] = header.sections();
+    let matrix = &mut bytes[matrix.offset as usize..(matrix.offset + matrix.bytes) as usize];
+    matrix.fill(0);
+    header.section_digests[0] = *blake3::hash(matrix).as_bytes();
+    bytes[..HEADER_BYTES].copy_from_slice(&header.encode());
+    manifest.shards[0] = entry(&header);
+    std::fs::write(db.path().join(SHARDS_DIR).join(&manifest.shards[0].file), bytes).unwrap();
+    manifest
+}
+
 fn cut(path: &Path, bytes: u64) {
     std::fs::OpenOptions::new().write(true).open(path).unwrap().set_len(bytes).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_does_not_start_with_what_clients_refuse_by_its_dates() {
+    let db = Db::new();
+    let good = db.manifest();
+    let (day, now) = (86_400, good.created);
+    let cases = [
+        (now - 20 * day, now - 10 * day, "expired 10 days ago"),
+        (now + 20 * day - 60, now + 30 * day, "19 days after this machine's clock"),
+    ];
+    for (created, expires, said) in cases {
+        let head = ManifestHead { lifetime: Lifetime { created, expires }, ..db.head() };
+        db.write(&db.signed(&head, &good, &db.signing_key()));
+        let database = Arc::new(Database::open(&db.path()).unwrap());
+        let error = Server::bind(Serving::options(bounds()).1, database).err().expect("a refusal");
+        let error = error.to_string();
+        assert!(error.contains("manifest.json") && error.contains(said), "{error}");
+    }
+}
+
+/// What the clients of the next test think the time is, in unix seconds.
+static SECOND: AtomicU64 = AtomicU64::new(0);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn expired_parameters_are_fetched_again_before_anything_is_looked_up() {
+    const DAY: u64 = 86_400;
+    let db = Db::new();
+    let made = db.manifest();
+    let serving = Serving::start(&db, bounds());
+    let at = |second| SECOND.store(second, Ordering::Relaxed);
+    let clock = || SystemTime::UNIX_EPOCH + Duration::from_secs(SECOND.load(Ordering::Relaxed));
+    let options = |replicas| {
+        let options = serving.options_with(Pins::operator(db.operator_key()));
+        Options { clock, replicas: vec![options.replicas[0].clone(); replicas], ..options }
+    };
+    let stale = |error| matches!(error, ClientError::Parameters(ParameterError::Lifetime(_)));
+    for wrong in [made.created - 301, made.expires + 1] {
+        at(wrong);
+        assert!(stale(Client::connect(options(1)).await.err().expect("a refusal")));
+    }
+    // The second replica was asked too: neither has parameters that hold.
+    let error = Client::connect(options(2)).await.err().expect("a refusal");
+    let ClientError::NoParameters { reason } = error else { panic!("{error}") };
+    assert!(reason.contains("expired 1 s ago"), "{reason}");
+    at(made.created - 300);
+    let mut client = Client::connect(options(1)).await.unwrap();
+    at(made.expires);
+    assert_eq!(value(&mut client, CHANGING).await.unwrap(), "changed 1");
+    // A second later, and nothing newer is served: no query goes out.
+    at(made.expires + 1);
+    let admitted = serving.counters.queries_admitted.get();
+    for _ in 0..2 {
+        assert!(stale(client.lookup(&[CHANGING]).await.err().expect("a refusal")));
+    }
+    assert_eq!(serving.counters.queries_admitted.get(), admitted);
+    let lifetime = Lifetime { created: made.created, expires: made.expires + 30 * DAY };
+    let head = ManifestHead { lifetime, ..db.head() };
+    db.write(&db.signed(&head, &made, &db.signing_key()));
+    assert_eq!(serving.reload().await, Ok(Reloaded::Changed { epoch: 2, opened: 0 }));
+    assert_eq!(value(&mut client, CHANGING).await.unwrap(), "changed 1");
+    assert_eq!(client.close().await.epoch(), 2);
+    serving.leave().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -563,9 +672,9 @@ async fn a_rollback_is_a_new_epoch_and_the_next_one_the_way_back() {
         assert_eq!((newest.epoch, &newest.shards), (epoch, &content.shards));
         assert_eq!(serving.reload().await, Ok(Reloaded::Changed { epoch, opened: 1 }));
         // A client that saw the epochs before goes along.
-        let pins = client.pins();
-        client = serving.client(&db).await;
-        assert!(client.pins().epoch > pins.epoch);
+        let pins = client.close().await;
+        client = serving.client_with(pins.clone()).await;
+        assert!(client.pins().epoch() > pins.epoch());
         assert_eq!(value(&mut client, CHANGING).await.unwrap(), then);
     }
     // Without a file of the epoch before, or with another key: nothing changes.

@@ -24,7 +24,7 @@ use sotto::bench::{
     Arrivals, Endpoint, Goal, LoadError, LoadOptions, Popularity, Records, Report, SCHEMA, Trial,
     load,
 };
-use sotto::client::Trust;
+use sotto::client::Pins;
 use sotto::engine::{Answer, Batch, Engine, EngineChoice, EngineError, IsaChoice, select};
 use sotto::server::{Admin, AdminCallers};
 use sotto::wire::message::RequestBody;
@@ -42,7 +42,7 @@ fn database() -> Built {
 
 /// A short run, in which the generator may be as late as it likes.
 fn short(built: &Built, address: SocketAddr, ca_pem: &str) -> LoadOptions {
-    let client = options(address, ca_pem, Trust::Pinned(built.operator_key()));
+    let client = options(address, ca_pem, Pins::operator(built.operator_key()));
     LoadOptions {
         seed: 7,
         front_ends: 2,

@@ -14,7 +14,7 @@ use std::time::Duration;
 use fake_server::{Change, Database, Fake, Log, SEED, Trick, sendings, uids};
 use sotto::arith::{Isa, Rings, sub};
 use sotto::client::{
-    Client, ClientError, LookupError, OperatorKey, Options, Outcome, ParameterError, Trust,
+    Client, ClientError, LookupError, OperatorKey, Options, Outcome, ParameterError, Pins,
 };
 use sotto::keyword::{band, locate};
 use sotto::limits;
@@ -280,7 +280,7 @@ async fn a_new_epoch_keeps_the_bytes() {
     assert_eq!(sendings(&log).len(), 40);
     let epochs: BTreeSet<u64> = log.queries.iter().map(|query| query.epoch).collect();
     assert_eq!(epochs, BTreeSet::from([1, 2]));
-    assert_eq!(client.pins().epoch, 2);
+    assert_eq!(client.pins().epoch(), 2);
 }
 
 /// Secrets that were drawn anew, by comparing the shards asked under two epochs.
@@ -332,7 +332,7 @@ async fn a_new_shape_or_shard_count_draws_new_secrets_for_all() {
         check_once_only(&log);
         assert_eq!(fresh(&log).values().sum::<usize>(), 40, "{change:?}");
         let count = if change == Change::Doubled { 2 * SHARDS } else { SHARDS };
-        assert_eq!(client.pins().shard_count, count);
+        assert_eq!(client.pins().shard_count(), count);
     }
 }
 
@@ -465,7 +465,7 @@ async fn found_absent_and_invalid_change_nothing_that_is_sent() {
         let first = (observed(&fake.take_log()), client.last_call().rounds);
         look_up(&mut client, keys).await;
         let second = (observed(&fake.take_log()), client.last_call().rounds);
-        client.close().await;
+        drop(client.close().await);
         let left = tokio::time::timeout(limits::ANSWER_TIMEOUT, fake.left.acquire()).await;
         left.expect("the client says good-bye").unwrap().forget();
         assert!(fake.take_log().queries.is_empty());
@@ -653,9 +653,9 @@ fn sorted(shards: &[u32]) -> Vec<u32> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_refuses_a_database_says_good_bye() {
     let fake = started().await;
-    let other = Trust::Pinned(OperatorKey([1; 32]));
+    let other = Pins::operator(OperatorKey([1; 32]));
     let refusing = [
-        Options { trust: other, ..fake.options(1) },
+        Options { pins: other, ..fake.options(1) },
         Options { records_per_shard_min: 1 << 16, ..fake.options(1) },
     ];
     for options in refusing {

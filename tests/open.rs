@@ -10,7 +10,7 @@ use sotto::shard::header::{Header, file_bytes};
 use sotto::shard::manifest::{MANIFEST_NAME, ManifestHead, SHARDS_DIR};
 use sotto::shard::write::entry;
 use sotto::shard::{Database, Manifest};
-use sotto::wire::SigningKey;
+use sotto::wire::{Lifetime, SigningKey};
 
 /// Files with nothing in them but a header: opening reads no more.
 fn write_hollow(folder: &std::path::Path, shards: u32) {
@@ -34,7 +34,9 @@ fn write_hollow(folder: &std::path::Path, shards: u32) {
         file.set_len(file_bytes(&shape)).unwrap();
         entry
     };
-    let head = ManifestHead { seed: [1; 32], epoch: 1, created: 2, shape };
+    let lifetime = Lifetime { created: 2, expires: u64::MAX };
+    let database = "test".to_owned();
+    let head = ManifestHead { seed: [1; 32], epoch: 1, lifetime, database, shape };
     let entries = (0..shards).map(entry).collect();
     let manifest = Manifest::sign(&head, entries, &SigningKey::from_bytes(&[3; 32])).unwrap();
     std::fs::write(folder.join(MANIFEST_NAME), manifest.to_json()).unwrap();

@@ -7,7 +7,7 @@ use std::io::Write as _;
 use std::sync::Arc;
 
 use sotto::build::{self, BuildOptions, Input, Silent};
-use sotto::client::{Client, OperatorKey, Options, Outcome, Replica, Trust};
+use sotto::client::{Client, OperatorKey, Options, Outcome, Pins, Replica};
 use sotto::engine::{EngineOptions, select_with};
 use sotto::params::ShapeWishes;
 use sotto::server::{Callers, Identity, Server, ServerBounds, ServerOptions, certificates};
@@ -96,8 +96,8 @@ async fn two_thousand_shards_answer_four_connections_at_once() {
     let running = tokio::spawn(server.run(async move { drop(stopped.await) }));
 
     let key = std::fs::read_to_string(folder.path().join("db/operator.pub")).unwrap();
-    let trust = Trust::Pinned(OperatorKey::from_text(&key).unwrap());
-    let mut options = Options::new(replica, made.ca_pem.into_bytes(), trust);
+    let pins = Pins::operator(OperatorKey::from_text(&key).unwrap());
+    let mut options = Options::new(replica, made.ca_pem.into_bytes(), pins);
     options.records_per_shard_min = 50;
     let mut clients = tokio::task::JoinSet::new();
     for number in 0..CONNECTIONS {

@@ -5,6 +5,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+use prost::Message as _;
 use sotto::limits;
 use sotto::params::Shape;
 use sotto::wire::PublicParameters; // the checked one, not message::PublicParameters
@@ -132,12 +133,28 @@ fn reply_samples() -> Vec<(Reply, &'static str)> {
 }
 
 fn parameters_sample() -> PublicParameters {
-    PublicParameters::new([0x11; 32], 5, shape(), &[0, 63, 1], [0x22; 32], 1_700_000_000).unwrap()
+    PublicParameters::new(parameter_fields()).unwrap()
 }
 
-const PARAMETERS_GOLDEN: &str = "0a201111111111111111111111111111111111111111111111111111111111\
-    111111100518032018288001300138c001400b48115203003f015a20222222222222222222222222222222222222\
-    22222222222222222222222222226080e2cfaa06";
+fn parameter_fields() -> ParameterFields {
+    ParameterFields {
+        seed: [0x11; 32],
+        epoch: 5,
+        shape: shape(),
+        ribbon_seeds: vec![0, 63, 1],
+        hint_digests_hash: [0x22; 32],
+        lifetime: Lifetime { created: 1_700_000_000, expires: 1_702_592_000 },
+        database: "phones".into(),
+        record_count: 305,
+        shard_records_min: 97,
+        content: [0x33; 32],
+    }
+}
+
+const PARAMETERS_GOLDEN: &str = "0a2011111111111111111111111111111111111111111111111111111111\
+    11111111100518032018288001300138c001400b48115203003f015a202222222222222222222222222222222222\
+    2222222222222222222222222222226080e2cfaa066a0670686f6e65737080fcedab0678b1028001618a01203333\
+    333333333333333333333333333333333333333333333333333333333333";
 
 /// A batch of queries that are valid for [`shape`], nonces "0", "1", ..
 fn valid_batch(count: usize) -> PirBatch {
@@ -255,9 +272,7 @@ fn replies_cut_off_at_any_byte_are_refused() {
 #[test]
 fn parameters_cut_off_at_any_byte_are_refused() {
     let bytes = parameters_sample().encode();
-    // The last field is `created`: without it the rest is whole.
-    let without_created = bytes.len() - 6;
-    for length in (0..bytes.len()).filter(|&length| length != without_created) {
+    for length in 0..bytes.len() {
         PublicParameters::decode(&bytes[..length]).unwrap_err();
     }
 }
@@ -532,15 +547,57 @@ fn parameters_with_a_wrong_field_are_refused_by_name() {
     let short_seed = [&[0x0a, 31][..], &[0x11; 31], &golden[34..]].concat();
     let refused = PublicParameters::decode(&short_seed).unwrap_err();
     assert!(matches!(&refused, ParametersError::Field(field) if field.field == "seed"));
-    let refused = PublicParameters::new([0; 32], 1, shape(), &[64], [0; 32], 0).unwrap_err();
-    assert!(refused.to_string().contains("below 64"), "{refused}");
-    let refused = PublicParameters::new([0; 32], 1, shape(), &[1 << 20], [0; 32], 0).unwrap_err();
-    assert!(refused.to_string().contains("below 64"), "{refused}");
-    let many = vec![0; limits::SHARDS_MAX as usize + 1];
-    let refused = PublicParameters::new([0; 32], 1, shape(), &many, [0; 32], 0).unwrap_err();
-    assert!(refused.to_string().contains("shard_count is 65001"), "{refused}");
-    let most = vec![63; limits::SHARDS_MAX as usize];
-    let most = PublicParameters::new([0; 32], 1, shape(), &most, [0; 32], 0).unwrap();
+    let base = parameter_fields();
+    let refused = |fields: ParameterFields| {
+        let refused = PublicParameters::new(fields.clone()).unwrap_err().to_string();
+        // Nor are such bytes read, where they can be written.
+        if fields.ribbon_seeds.len() == 3 && fields.ribbon_seeds[1] < 64 {
+            let mut message = message::PublicParameters::decode(&golden[..]).unwrap();
+            message.database = fields.database;
+            (message.created, message.expires) = (fields.lifetime.created, fields.lifetime.expires);
+            message.record_count = fields.record_count;
+            message.shard_records_min = fields.shard_records_min;
+            let read = PublicParameters::decode(&message.encode_to_vec()).unwrap_err();
+            assert_eq!(read.to_string(), refused);
+        }
+        refused
+    };
+    let with = |change: fn(&mut ParameterFields)| {
+        let mut fields = base.clone();
+        change(&mut fields);
+        refused(fields)
+    };
+    assert!(with(|f| f.ribbon_seeds[1] = 64).contains("below 64"));
+    assert!(with(|f| f.ribbon_seeds[1] = 1 << 20).contains("below 64"));
+    let many = with(|f| f.ribbon_seeds = vec![0; limits::SHARDS_MAX as usize + 1]);
+    assert!(many.contains("shard_count is 65001"), "{many}");
+    for created in [1_702_592_000, 1_702_592_001] {
+        let fields =
+            ParameterFields { lifetime: Lifetime { created, ..base.lifetime }, ..base.clone() };
+        assert!(refused(fields).contains("expires is 1702592000"));
+    }
+    assert!(with(|f| f.shard_records_min = 102).contains("shard_records_min is 102, expected at"));
+    // 8 groups of 192 columns hold no more.
+    let room = shape().groups() * shape().columns();
+    let full = ParameterFields {
+        record_count: 3 * (room as u64 + 1),
+        shard_records_min: room as u32,
+        ..base.clone()
+    };
+    PublicParameters::new(full.clone()).unwrap();
+    let more = ParameterFields { shard_records_min: room as u32 + 1, ..full };
+    assert!(refused(more).contains(&format!("at most {room}")));
+    for name in ["", "-a", ".a", "a b", "a/b", "a\u{1b}[2J", "gr\u{fc}n", &"x".repeat(65)] {
+        let fields = ParameterFields { database: name.into(), ..base.clone() };
+        assert!(refused(fields).contains("database is"), "{name}");
+    }
+    let most = ParameterFields {
+        ribbon_seeds: vec![63; limits::SHARDS_MAX as usize],
+        record_count: u64::MAX,
+        database: "x".repeat(64),
+        ..base
+    };
+    let most = PublicParameters::new(most).unwrap();
     assert_eq!(PublicParameters::decode(&most.encode()).unwrap(), most);
     let digests = limits::SHARDS_MAX as usize * HINT_DIGEST_BYTES;
     assert!(most.encode().len() + digests + 1024 < limits::PARAMETERS_REPLY_BYTES_MAX);

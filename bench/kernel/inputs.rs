@@ -8,7 +8,7 @@ use sotto::params::{ENTRY_MEAN_SQUARE, P, Q, Shape};
 use sotto::shard::manifest::{MANIFEST_NAME, SHARDS_DIR};
 use sotto::shard::write::{Sections, write_shard};
 use sotto::shard::{Database, Header, Manifest, ManifestHead};
-use sotto::wire::SigningKey;
+use sotto::wire::{Lifetime, SigningKey};
 
 use crate::measure::common::noise::Noise;
 
@@ -54,7 +54,9 @@ impl Store {
             entries.push(entry);
         }
         let file = shards.join(&entries[0].file);
-        let head = ManifestHead { seed: SEED, epoch: 1, created: 1, shape: *shape };
+        let lifetime = Lifetime { created: 1, expires: u64::MAX };
+        let database = "measured".to_owned();
+        let head = ManifestHead { seed: SEED, epoch: 1, lifetime, database, shape: *shape };
         let manifest = Manifest::sign(&head, entries, &SigningKey::from_bytes(&[3; 32]))?;
         std::fs::write(folder.join(MANIFEST_NAME), manifest.to_json())?;
         Ok(Self { folder: folder.into(), file })

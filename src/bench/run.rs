@@ -53,7 +53,7 @@ impl Rig {
         for _ in 0..options.front_ends {
             let mut client = Client::connect(options.client.clone()).await?;
             // Later connections must find what the first one did.
-            options.client.remembered = Some(client.pins());
+            options.client.pins = client.pins().clone();
             lines.push(client.line().await?);
             clients.push(client);
         }
@@ -82,7 +82,7 @@ impl Rig {
     pub(super) async fn close(self) {
         drop(self.lines);
         for client in self.clients {
-            client.close().await;
+            drop(client.close().await);
         }
     }
 

@@ -5,10 +5,10 @@ use std::path::Path;
 use rayon::prelude::*;
 
 use super::input::ERRORS_SHOWN;
+use super::make::Spec;
 use super::partition::{self, Partition};
 use super::{BuildError, IoContext as _};
 use crate::keyword::locate_known;
-use crate::shard::manifest::ManifestHead;
 
 /// What is known of a shard's records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,8 +62,7 @@ impl std::fmt::Display for Duplicates {
 pub(super) fn check_shard(
     partitions: &Path,
     shard: u32,
-    head: &ManifestHead,
-    shard_count: u32,
+    spec: &Spec,
 ) -> Result<(ShardCheck, Duplicates), BuildError> {
     let path = partition::path(partitions, shard);
     let rows = Partition::read(&path).context("read", &path)?;
@@ -74,8 +73,8 @@ pub(super) fn check_shard(
             duplicates.add(row.line, before.line);
         }
     }
-    let groups = head.shape.groups() as u32;
-    let group_of = |index| locate_known(&head.seed, rows.row(index).key, shard_count, groups).group;
+    let (seed, count, groups) = (&spec.seed, spec.shard_count, spec.shape.groups() as u32);
+    let group_of = |index| locate_known(seed, rows.row(index).key, count, groups).group;
     let places: Vec<u32> = (0..rows.len()).into_par_iter().map(group_of).collect();
     let mut loads = vec![0u64; groups as usize];
     places.into_iter().for_each(|group| loads[group as usize] += 1);

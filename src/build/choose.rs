@@ -6,6 +6,7 @@ use crate::limits;
 use crate::params::{Shape, TAG_BYTES};
 use crate::shard::manifest::Manifest;
 use crate::wire::hex;
+use crate::wire::parameters::check_database_name;
 
 /// Records a shard when no option says how many.
 pub const RECORDS_PER_SHARD_DEFAULT: u64 = 1 << 20;
@@ -40,6 +41,7 @@ pub fn choose(
     count: &Count,
 ) -> Result<Choice, BuildError> {
     let shard_count = wished_shards(options, count)?;
+    refuse_other_name(options, existing)?;
     if let Some(manifest) = kept(options, existing) {
         refuse_conflicts(options, manifest, shard_count)?;
         return Ok(Choice {
@@ -90,6 +92,34 @@ fn bounded_shards(shards: u64) -> Result<u32, BuildError> {
             problem: format!("{shards} shards, expected 1 to {}", limits::SHARDS_MAX),
         }),
     }
+}
+
+/// A name that is none, or another one than that of the database that is there.
+fn refuse_other_name(
+    options: &BuildOptions,
+    existing: Option<&Manifest>,
+) -> Result<(), BuildError> {
+    check_name(options)?;
+    match (&options.database, existing) {
+        (Some(wished), Some(manifest)) if manifest.database != *wished => {
+            let problem = format!(
+                "--database asks for {wished}, the database is called {}: it keeps its name for \
+                 life, and its clients refuse another. Leave the option out, or build in another \
+                 directory",
+                manifest.database
+            );
+            Err(BuildError::Option { problem })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Refuses a wished name that no database can have.
+pub(super) fn check_name(options: &BuildOptions) -> Result<(), BuildError> {
+    options.database.as_deref().map_or(Ok(()), check_database_name).map_err(|error| {
+        let problem = format!("--database is {}, expected {}", error.found, error.expected);
+        BuildError::Option { problem }
+    })
 }
 
 fn refuse_other_seed(

@@ -8,6 +8,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::limits;
 use crate::params::{ShapeError, ShapeWishes};
 use crate::scheme::{Seed, random_bytes};
 use crate::shard::OpenError;
@@ -23,6 +24,7 @@ mod make;
 pub mod partition;
 pub mod plan;
 pub mod progress;
+mod renew;
 mod rollback;
 mod run;
 pub mod sample;
@@ -32,8 +34,13 @@ pub use check::Duplicates;
 pub use input::{Input, InputFormat, LineErrors};
 pub use plan::{Plan, plan};
 pub use progress::{Console, Progress, Silent};
+pub use renew::{Renewed, renew};
 pub use rollback::{RolledBack, rollback};
 pub use run::{BuildReport, run};
+
+/// The name of a database that is given none: the same on every machine, so that the same records
+/// give the same bytes. An operator who signs several databases with one key names each.
+pub const DATABASE_NAME_DEFAULT: &str = "main";
 
 /// What happens to a database that is there already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,6 +77,11 @@ pub struct BuildOptions {
     pub wishes: ShapeWishes,
     /// The database seed.
     pub seed: Option<Seed>,
+    /// The database's name; that of the database that is there, or [`DATABASE_NAME_DEFAULT`].
+    pub database: Option<String>,
+    /// For how many days clients are to accept what is signed: 1 to
+    /// [`limits::EXPIRES_DAYS_MAX`].
+    pub expires_days: u32,
     /// File of the operator's key; [`keys::default_path`] when `None`.
     pub signing_key: Option<PathBuf>,
     /// Threads; all cores when `None`.
@@ -93,6 +105,8 @@ impl BuildOptions {
             value_bytes: None,
             wishes: ShapeWishes::default(),
             seed: None,
+            database: None,
+            expires_days: limits::EXPIRES_DAYS_DEFAULT,
             signing_key: None,
             jobs: None,
             existing: Existing::Keep,
@@ -283,6 +297,14 @@ pub enum BuildError {
     OtherOperator {
         /// The key's file.
         path: PathBuf,
+    },
+    /// There is no database that can be signed again.
+    #[error("{} cannot be signed again, nothing was changed: {problem}", .path.display())]
+    NoRenewal {
+        /// The database directory.
+        path: PathBuf,
+        /// Why.
+        problem: String,
     },
     /// There is no way back to the epoch before.
     #[error("{} cannot be rolled back, nothing was changed: {problem}", .path.display())]

@@ -166,20 +166,30 @@ impl std::fmt::Display for Plan {
         )?;
         writeln!(f, "failure         at most once in 2^{:.1} look-ups", -self.log2_failure)?;
         write!(f, "expected time   {} on {} threads", duration(self.expected), self.threads)?;
-        match few_records_warning(per_shard) {
+        match few_records_warning(emptiest_shard(per_shard, *shard_count)) {
             Some(warning) => write!(f, "\n{warning}"),
             None => Ok(()),
         }
     }
 }
 
+/// About how many records the emptiest of so many shards has: they fall into shards by a hash, and
+/// four standard deviations below the mean is where the emptiest of 30 000 is expected.
+fn emptiest_shard(per_shard: u64, shards: u32) -> u64 {
+    match shards {
+        1 => per_shard,
+        _ => per_shard.saturating_sub(4 * per_shard.isqrt()),
+    }
+}
+
 /// A warning when the crowd that a look-up hides in is small.
-pub fn few_records_warning(records_per_shard: u64) -> Option<String> {
+pub fn few_records_warning(shard_records_min: u64) -> Option<String> {
     let accepted = limits::RECORDS_PER_SHARD_ACCEPTED_MIN;
-    (records_per_shard < accepted).then(|| {
+    (shard_records_min < accepted).then(|| {
         format!(
-            "WARNING: a look-up hides among the {records_per_shard} records of its shard; clients \
-             want {accepted} unless told otherwise. Use fewer shards."
+            "WARNING: a look-up hides among the records of its shard, here as few as \
+             {shard_records_min}; clients want {accepted} in the emptiest shard unless told \
+             otherwise. Use fewer shards."
         )
     })
 }
@@ -197,7 +207,8 @@ mod tests {
 
     #[test]
     fn a_small_crowd_is_said() {
-        assert!(few_records_warning(65_535).is_some());
-        assert!(few_records_warning(65_536).is_none());
+        assert!(few_records_warning(63_999).is_some());
+        assert!(few_records_warning(64_000).is_none());
+        assert_eq!((emptiest_shard(65_536, 1), emptiest_shard(65_536, 9)), (65_536, 64_512));
     }
 }

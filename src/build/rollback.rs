@@ -24,13 +24,18 @@ pub struct RolledBack {
     pub changed: usize,
 }
 
-/// Makes the content of the epoch before the newest one. The key is the operator's,
-/// [`keys::default_path`] when there is no other.
+/// Makes the content of the epoch before the newest one, for `expires_days` from now. The key is
+/// the operator's, [`keys::default_path`] when there is no other.
 ///
 /// # Errors
 /// There is no epoch before, a file of it is missing or is another, clients would not go along, or
 /// the key is not the operator's: nothing is changed.
-pub fn rollback(db: &Path, signing_key: Option<&Path>) -> Result<RolledBack, BuildError> {
+pub fn rollback(
+    db: &Path,
+    signing_key: Option<&Path>,
+    expires_days: u32,
+) -> Result<RolledBack, BuildError> {
+    let lifetime = run::lifetime(run::now()?, expires_days)?;
     let _lock = directory::lock(db)?;
     let no_way = |problem: String| BuildError::NoRollback { path: db.to_owned(), problem };
     if WorkDir::of(db).load()?.is_some() {
@@ -53,8 +58,13 @@ pub fn rollback(db: &Path, signing_key: Option<&Path>) -> Result<RolledBack, Bui
     let content_of = before.epoch;
     let before = Database::open_named(db, before).map_err(unusable)?;
     let epoch = newest.epoch + 1;
-    let head =
-        ManifestHead { seed: newest.seed.0, epoch, created: run::now()?, shape: *before.shape() };
+    let head = ManifestHead {
+        seed: newest.seed.0,
+        epoch,
+        lifetime,
+        database: newest.database.clone(),
+        shape: *before.shape(),
+    };
     let entries = &before.manifest().shards;
     let changed = entries.iter().zip(&newest.shards).filter(|(then, now)| then != now).count();
     let manifest = Manifest::sign(&head, entries.clone(), &key)?;
@@ -67,7 +77,7 @@ pub fn rollback(db: &Path, signing_key: Option<&Path>) -> Result<RolledBack, Bui
 }
 
 /// The key that signed this manifest.
-fn operator_key(path: &Path, newest: &Manifest) -> Result<SigningKey, BuildError> {
+pub(super) fn operator_key(path: &Path, newest: &Manifest) -> Result<SigningKey, BuildError> {
     let problem = "there is no such file".into();
     let missing = || BuildError::SigningKey { path: path.to_owned(), problem };
     let key = keys::load(path)?.ok_or_else(missing)?;

@@ -16,7 +16,9 @@ use super::make::{self, MakeError, Spec};
 use super::partition::{self, Partition, PartitionWriter};
 use super::progress::{self, Progress};
 use super::work::{InputIdentity, Journal, JournalLine, Stage, WorkFile};
-use super::{BuildError, BuildOptions, Existing, IoContext as _, count, keys};
+use super::{
+    BuildError, BuildOptions, DATABASE_NAME_DEFAULT, Existing, IoContext as _, count, keys,
+};
 use crate::arith::Isa;
 use crate::keyword::locate_known;
 use crate::limits;
@@ -26,7 +28,7 @@ use crate::shard::header::{self, file_bytes};
 use crate::shard::manifest::{MANIFEST_NAME, MANIFEST_PREVIOUS_NAME};
 use crate::shard::write::{self, write_shard};
 use crate::shard::{Manifest, ManifestHead, ShardEntry};
-use crate::wire::{SigningKey, hex};
+use crate::wire::{Lifetime, SigningKey, hex};
 
 /// What a build ended in.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,8 +45,12 @@ pub struct BuildReport {
     pub records: u64,
     /// Sizes of every shard.
     pub shape: Shape,
+    /// Records of the emptiest shard.
+    pub shard_records_min: u64,
     /// The epoch now.
     pub epoch: u64,
+    /// Whether the same content was signed for longer.
+    pub renewed: bool,
     /// Bytes of the shard files.
     pub bytes: u64,
     /// File of the operator's key.
@@ -60,10 +66,12 @@ pub fn run(options: &BuildOptions, progress: &dyn Progress) -> Result<BuildRepor
     let pool = rayon::ThreadPoolBuilder::new().num_threads(options.jobs.unwrap_or(0)).build();
     let pool = pool.map_err(|error| BuildError::Threads(error.to_string()))?;
     let created = options.created.map_or_else(now, Ok)?;
+    let lifetime = lifetime(created, options.expires_days)?;
+    choose::check_name(options)?;
     let key = options.signing_key.as_deref();
     key.map_or(Ok(()), |key| keys::check_place(key, &options.out))?;
     let directory = Directory::enter(options)?;
-    let session = Session { options, progress, directory: &directory, pool: &pool, created };
+    let session = Session { options, progress, directory: &directory, pool: &pool, lifetime };
     let outcome = session.run(begun);
     progress.end();
     if let Err(error) = &outcome
@@ -79,8 +87,19 @@ struct Session<'a> {
     progress: &'a dyn Progress,
     directory: &'a Directory,
     pool: &'a rayon::ThreadPool,
-    /// Unix seconds to write down.
-    created: u64,
+    /// When it begins, and until when clients are to accept what is built.
+    lifetime: Lifetime,
+}
+
+/// What a build's manifest is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    /// It names shards that were not there before.
+    Change,
+    /// The same shards, for longer.
+    Renewal,
+    /// There is none: what is there is kept.
+    Nothing,
 }
 
 /// Why a round of building ended without all shards.
@@ -103,11 +122,19 @@ impl Session<'_> {
         let key = self.signing_key(&key_path)?;
         let reusable = self.reusable(&work, &checks);
         let reused = reusable.iter().flatten().count() as u32;
-        if reused < work.shard_count && self.epoch_is_taken(&work) {
+        let purpose = match reused == work.shard_count {
+            false => Purpose::Change,
+            true if self.is_to_be_renewed() => Purpose::Renewal,
+            true => Purpose::Nothing,
+        };
+        if purpose != Purpose::Nothing && self.epoch_is_taken(&work) {
             work.epoch += 1;
             self.directory.work.save(&work)?;
         }
+        let shard_records_min = checks.iter().map(|check| check.records).min().unwrap_or(0);
         let report = |work: &WorkFile, built, resumed| BuildReport {
+            shard_records_min,
+            renewed: purpose == Purpose::Renewal,
             shard_count: work.shard_count,
             built,
             resumed,
@@ -119,7 +146,7 @@ impl Session<'_> {
             signing_key: key_path.clone(),
             elapsed: begun.elapsed(),
         };
-        if reused == work.shard_count {
+        if purpose == Purpose::Nothing {
             self.progress.say("Nothing changed: the database is kept as it is.");
             self.directory.work.remove()?;
             let folder = self.directory.shards();
@@ -128,8 +155,14 @@ impl Session<'_> {
             return Ok(BuildReport { epoch, ..report(&work, 0, 0) });
         }
         let (entries, built, resumed) = self.build(&mut work, &checks, reusable)?;
-        self.publish(&work, entries, &key)?;
+        self.publish(&work, entries, &key, purpose)?;
         Ok(report(&work, built, resumed))
+    }
+
+    /// Whether the signature of the database that is there has lived half of its time.
+    fn is_to_be_renewed(&self) -> bool {
+        let existing = self.directory.existing.as_ref();
+        existing.is_some_and(|old| old.lifetime().is_to_be_renewed(self.lifetime.created))
     }
 
     fn say(&self, line: impl AsRef<str>) {
@@ -181,7 +214,7 @@ impl Session<'_> {
         if let Some(old) = existing.filter(|old| !splits(old.shard_count, choice.shard_count)) {
             self.say(format!(
                 "WARNING: the database had {} shards. Clients that know it accept that number, or \
-                 it doubled, and refuse {}.",
+                 twice that once a year, and refuse {}.",
                 old.shard_count, choice.shard_count
             ));
         }
@@ -256,9 +289,9 @@ impl Session<'_> {
         let folder = self.directory.work.partitions();
         self.progress.begin(progress::Stage::Checking, work.shard_count.into());
         let all: Vec<u32> = (0..work.shard_count).collect();
-        let head = manifest_head(work, 0);
+        let spec = spec_of(work);
         let found = self.for_each_shard(&all, shards_at_once(work, self.pool), |shard| {
-            let check = || check_shard(&folder, shard, &head, work.shard_count);
+            let check = || check_shard(&folder, shard, &spec);
             let found = self.pool.install(check);
             self.progress.advance(1);
             found
@@ -446,8 +479,7 @@ impl Session<'_> {
         if let Some(&shard) = todo.iter().find(too_full) {
             return Err(Stop::Widen(shard));
         }
-        let spec =
-            Spec { seed: work.seed.0, shard_count: work.shard_count, shape, isa: Isa::detect() };
+        let spec = spec_of(work);
         let journal = self.directory.work.open_journal().map_err(Stop::Error)?;
         self.progress.begin(progress::Stage::Building, todo.len() as u64);
         let at_once = shards_at_once(work, self.pool);
@@ -515,20 +547,35 @@ impl Session<'_> {
         done.into_iter().map(|(_, outcome)| outcome).collect()
     }
 
+    fn head(&self, work: &WorkFile) -> ManifestHead {
+        let existing = self.directory.existing.as_ref().map(|old| old.database.clone());
+        let database = existing.or_else(|| self.options.database.clone());
+        ManifestHead {
+            seed: work.seed.0,
+            epoch: work.epoch,
+            lifetime: self.lifetime,
+            database: database.unwrap_or_else(|| DATABASE_NAME_DEFAULT.to_owned()),
+            shape: shape_of(work),
+        }
+    }
+
     /// The manifest, last of all and by rename; then what is not needed any more goes.
     fn publish(
         &self,
         work: &WorkFile,
         entries: Vec<ShardEntry>,
         key: &SigningKey,
+        purpose: Purpose,
     ) -> Result<(), BuildError> {
         let out = &self.directory.out;
-        let manifest = Manifest::sign(&manifest_head(work, self.created), entries, key)?;
+        let manifest = Manifest::sign(&self.head(work), entries, key)?;
         let operator = out.join("operator.pub");
         write_atomically(&operator, keys::public_pem(key).as_bytes())
             .context("write", &operator)?;
         let path = out.join(MANIFEST_NAME);
-        if let Some(old) = &self.directory.existing {
+        // A renewal leaves the manifest before: a rollback is to go back to other content.
+        let replaced = self.directory.existing.as_ref().filter(|_| purpose == Purpose::Change);
+        if let Some(old) = replaced {
             let previous = out.join(MANIFEST_PREVIOUS_NAME);
             write_atomically(&previous, &old.to_json()).context("write", &previous)?;
         }
@@ -539,17 +586,28 @@ impl Session<'_> {
     }
 }
 
-/// Whether every shard stays or splits in two, any number of times.
+/// Whether every shard stays or splits in two, as clients accept.
 fn splits(before: u32, now: u32) -> bool {
-    now.is_multiple_of(before) && (now / before).is_power_of_two()
+    now == before || before.checked_mul(2) == Some(now)
 }
 
 fn shape_of(work: &WorkFile) -> Shape {
     Shape::from_fields(work.shape).expect("this is a bug: work with an unchecked shape")
 }
 
-fn manifest_head(work: &WorkFile, created: u64) -> ManifestHead {
-    ManifestHead { seed: work.seed.0, epoch: work.epoch, created, shape: shape_of(work) }
+fn spec_of(work: &WorkFile) -> Spec {
+    let (seed, shard_count, shape) = (work.seed.0, work.shard_count, shape_of(work));
+    Spec { seed, shard_count, shape, isa: Isa::detect() }
+}
+
+/// From `created` (unix seconds) for so many days.
+pub(super) fn lifetime(created: u64, days: u32) -> Result<Lifetime, BuildError> {
+    if !(1..=limits::EXPIRES_DAYS_MAX).contains(&days) {
+        let problem =
+            format!("--expires-days is {days}, expected 1 to {}", limits::EXPIRES_DAYS_MAX);
+        return Err(BuildError::Option { problem });
+    }
+    Ok(Lifetime { created, expires: created.saturating_add(u64::from(days) * 86_400) })
 }
 
 /// Unix seconds, or what SOURCE_DATE_EPOCH says, so that builds can be repeated to the byte.
@@ -615,6 +673,7 @@ fn arguments(options: &BuildOptions) -> BTreeMap<String, String> {
         ("--pack-rows", number(options.wishes.pack_rows.map(u64::from))),
         ("--packs", number(options.wishes.packs.map(u64::from))),
         ("--seed", options.seed.map(|seed| hex::encode(&seed))),
+        ("--database", options.database.clone()),
         ("--signing-key", key),
         ("--reshape", reshape),
     ];
@@ -641,11 +700,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn shards_may_only_split() {
+    fn shards_may_only_split_once() {
         for (before, now, fine) in [
             (4, 4, true),
             (4, 8, true),
-            (3, 12, true),
+            (3, 12, false),
             (4, 12, false),
             (4, 2, false),
             (4, 5, false),

@@ -386,14 +386,26 @@ mod tests {
     use super::*;
     use crate::params::Shape;
     use crate::scheme::frozen::while_frozen;
+    use crate::wire::{Lifetime, ParameterFields};
 
     const SHARDS: usize = 3;
     const KEYS: usize = 24;
 
     fn view(epoch: u64, ribbon_seeds: [u32; SHARDS], columns: u32) -> Arc<View> {
         let shape = Shape::new(24, 128, 1, columns).unwrap();
-        let parameters =
-            PublicParameters::new([5; 32], epoch, shape, &ribbon_seeds, [0; 32], 1).unwrap();
+        let fields = ParameterFields {
+            seed: [5; 32],
+            epoch,
+            shape,
+            ribbon_seeds: ribbon_seeds.to_vec(),
+            hint_digests_hash: [0; 32],
+            lifetime: Lifetime { created: 1, expires: 2 },
+            database: "test".into(),
+            record_count: 0,
+            shard_records_min: 0,
+            content: [0; 32],
+        };
+        let parameters = PublicParameters::new(fields).unwrap();
         Arc::new(View { parameters, digests: Bytes::new() })
     }
 

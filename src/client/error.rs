@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::limits;
 use crate::scheme::SecretError;
-use crate::wire::parameters::ParametersError;
+use crate::wire::parameters::{LifetimeError, ParametersError};
 
 /// Why a client cannot connect, or gives a whole call up.
 #[derive(Debug, thiserror::Error)]
@@ -161,9 +161,24 @@ pub enum ParameterError {
         /// The epoch.
         epoch: u64,
     },
+    /// Another name than the pinned one.
+    #[error(
+        "the database is called {found}, expected {expected}: the server shows another database of \
+         this operator; use the server of the one that was meant, or forget the pinned one on \
+         purpose"
+    )]
+    DatabaseChanged {
+        /// Name in the parameters.
+        found: String,
+        /// Name pinned.
+        expected: String,
+    },
+    /// Their time is over or has not begun.
+    #[error("the database {0}")]
+    Lifetime(#[from] LifetimeError),
     /// The number of shards changed, not by doubling.
     #[error(
-        "the database has {found} shards, expected {expected} or that doubled: several shard \
+        "the database has {found} shards, expected {expected} or twice that: several shard \
          numbers for one key single it out; ask the operator"
     )]
     ShardCountChanged {
@@ -172,17 +187,87 @@ pub enum ParameterError {
         /// Shards pinned.
         expected: u32,
     },
+    /// The number of shards doubled, and had doubled shortly before.
+    #[error(
+        "the database has {found} shards, expected {expected}: that number doubled less than {} \
+         days ago or in this session already, and each doubling tells the server one more bit \
+         about a key; ask the operator",
+        limits::DOUBLING_INTERVAL.as_secs() / 86_400
+    )]
+    DoubledAgain {
+        /// Shards of the parameters.
+        found: u32,
+        /// Shards pinned.
+        expected: u32,
+    },
     /// The crowd of a shard is too small.
     #[error(
-        "room for about {found} records a shard, expected at least {expected}: the server sees \
-         the shard number, and its records are the crowd a look-up hides in. Use a database with \
-         fewer, larger shards, or accept this number on purpose (--accept-shard-records)"
+        "the emptiest shard has {found} records, expected at least {expected}: the server sees the \
+         shard number, and the shard's records are the crowd a look-up hides in. Use a database \
+         with fewer, larger shards, or accept this number on purpose (--accept-shard-records)"
     )]
     TooFewRecords {
-        /// Records a shard that the shape is meant for.
+        /// Records of the emptiest shard, as the operator signed them.
         found: u64,
         /// Fewest the client accepts.
         expected: u64,
+    },
+}
+
+impl ParameterError {
+    /// Whether a replica that is not behind the others may have better parameters.
+    pub(super) fn is_of_one_replica(&self) -> bool {
+        matches!(self, Self::EpochOlder { .. } | Self::Lifetime(_))
+    }
+}
+
+/// Why pins cannot be used: read, or joined with those of another session.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PinsError {
+    /// Of another version.
+    #[error(
+        "these pins have version {found}, expected {expected}: use the program that wrote them"
+    )]
+    Version {
+        /// Version found.
+        found: u32,
+        /// The one version there is.
+        expected: u32,
+    },
+    /// Not the name of a database.
+    #[error("{0}")]
+    Name(String),
+    /// A database without operator or name.
+    #[error("these pins have seen a database and lack its operator_key or its name")]
+    Incomplete,
+    /// Of another operator.
+    #[error("these pins are of operator key {found}, expected {expected}")]
+    Operator {
+        /// Fingerprint found.
+        found: String,
+        /// Fingerprint expected.
+        expected: String,
+    },
+    /// Of another database.
+    #[error("these pins are of the database {found}, expected {expected}")]
+    Database {
+        /// Name found.
+        found: String,
+        /// Name expected.
+        expected: String,
+    },
+    /// Of a database with another seed.
+    #[error("these pins are of a database with another seed")]
+    Seed,
+    /// Of one epoch that came in two versions.
+    #[error(
+        "epoch {epoch} came with two sets of parameters, expected one for all clients: someone \
+         treats clients differently; tell the operator"
+    )]
+    Forked {
+        /// The epoch.
+        epoch: u64,
     },
 }
 

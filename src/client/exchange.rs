@@ -412,10 +412,11 @@ impl Client {
             self.reach().await?;
             let (reply, event, detail) = self.ask_parameters().await;
             let replicas = self.dialer.replica_count();
-            match (action(Asked::Parameters, event, attempts, replicas), reply) {
+            let action = action(Asked::Parameters, event, attempts, replicas);
+            let lagging = match (action, reply) {
                 (Action::Keep, Some(reply)) => match self.accept(&reply) {
                     // This replica lags behind the others: the next one may not.
-                    Err(ParameterError::EpochOlder { .. }) if replicas > 1 => {}
+                    Err(error) if replicas > 1 && error.is_of_one_replica() => error.to_string(),
                     decided => return Ok(decided?),
                 },
                 (Action::Resend { via, wait }, _) => {
@@ -424,10 +425,9 @@ impl Client {
                     continue;
                 }
                 _ => return Err(ClientError::NoParameters { reason: detail }),
-            }
+            };
             if attempts >= limits::ATTEMPTS_MAX {
-                let reason = "every replica lags behind the newest epoch seen".into();
-                return Err(ClientError::NoParameters { reason });
+                return Err(ClientError::NoParameters { reason: lagging });
             }
             self.go(Via::Replica);
             sleep(limits::RETRY_WAIT_MIN).await;
@@ -454,8 +454,7 @@ impl Client {
     }
 
     fn accept(&mut self, reply: &PirParameterResponse) -> Result<Arc<View>, ParameterError> {
-        let (parameters, pins) = self.rules.check(reply)?;
-        self.rules.pins = Some(pins);
+        let parameters = self.rules.accept(reply, self.now())?;
         self.allowance = Allowance::new(reply.limits.as_ref());
         let view = Arc::new(View { parameters, digests: reply.hint_digests.clone() });
         self.view = Some(view.clone());

@@ -20,24 +20,32 @@
 //!   would have come anyway, and draws a fresh secret.
 //! - A [`LookupError`] says nothing of a record: it was decided before anything was decoded.
 //! - Dropping a call's future wipes its secrets and takes its queries off the server.
-//! - Keep [`Client::pins`] from session to session ([`Options::remembered`]): what must not change
-//!   then cannot change unnoticed.
+//! - [`Pins`] are everything a client knows of a database. A client takes them and gives them back
+//!   ([`Client::pins`], [`Client::close`]): store them after connecting and at the end, and begin
+//!   the next session with them; what must not change then cannot change unnoticed.
+//! - Parameters have an end ([`crate::wire::Lifetime`]): a client that goes on past it fetches new
+//!   ones at its next call, and refuses to look up if there are none.
 //!
 //! What this module does not do: dummies and padding of batches (the front-end's, see scheme.md,
 //! "What an observer learns"), keeping values, looking up on its own schedule.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-//! use sotto::client::{Client, Options, OperatorKey, Outcome, Replica, Trust};
+//! use sotto::client::{Client, Options, OperatorKey, Outcome, Pins, Replica};
 //!
 //! let key = OperatorKey::from_text(&std::fs::read_to_string("db/operator.pub")?)?;
 //! let replica = Replica::resolve("localhost:4433").await?;
-//! let options = Options::new(replica, std::fs::read("ca.pem")?, Trust::Pinned(key));
+//! let mut pins = Pins::operator(key);
+//! if let Ok(stored) = std::fs::read("pins.json") {
+//!     pins = serde_json::from_slice::<Pins>(&stored)?.join(pins)?; // of the session before
+//! }
+//! let options = Options::new(replica, std::fs::read("ca.pem")?, pins);
 //! let mut client = Client::connect(options).await?;
 //!
 //! let keys = ["+15550100001", "nobody@example.org"];
 //! let answers = client.ask(&keys).await?;
-//! client.close().await; // before anything depends on what was found
+//! let pins = client.close().await; // before anything depends on what was found
+//! std::fs::write("pins.json", serde_json::to_vec(&pins)?)?;
 //! for (key, outcome) in keys.iter().zip(answers.open()) {
 //!     match outcome? {
 //!         Outcome::Found(value) => println!("{key}: {}", String::from_utf8_lossy(&value)),
@@ -65,16 +73,16 @@ mod retry;
 mod trust;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use zeroize::Zeroizing;
 
 use crate::keyword::Extracted;
 pub use crate::keyword::Outcome;
-pub use error::{ClientError, LookupError, ParameterError};
+pub use error::{ClientError, LookupError, ParameterError, PinsError};
 pub use options::{Options, Replica};
 pub use report::{CallReport, SentQuery};
-pub use trust::{OperatorKey, Pins, Trust};
+pub use trust::{OperatorKey, Pins};
 
 #[cfg(feature = "server")]
 pub(crate) use self::{
@@ -98,6 +106,7 @@ pub struct Client {
     dialer: Dialer,
     link: Option<Link>,
     rules: Rules,
+    clock: fn() -> SystemTime,
     view: Option<Arc<View>>,
     allowance: Allowance,
     outage: Outage,
@@ -121,11 +130,8 @@ impl Client {
         let mut client = Self {
             dialer: Dialer::new(&options)?,
             link: None,
-            rules: Rules {
-                trust: options.trust,
-                pins: options.remembered,
-                records_per_shard_min: options.records_per_shard_min,
-            },
+            rules: Rules::new(options.pins.clone(), options.records_per_shard_min),
+            clock: options.clock,
             view: None,
             allowance: Allowance::new(None),
             outage: Outage::new(options.unreachable_max),
@@ -137,10 +143,11 @@ impl Client {
             sent: Vec::new(),
         };
         if let Err(error) = client.begin().await {
-            client.close().await;
+            // What it was given is still whoever's who connects.
+            drop(client.close().await);
             return Err(error);
         }
-        if options.trust == Trust::FirstUse && options.remembered.is_none() {
+        if options.pins.operator_key().is_none() {
             let key = client.operator_key();
             tracing::warn!(
                 fingerprint = key.fingerprint(),
@@ -176,10 +183,11 @@ impl Client {
     /// More than [`limits::KEYS_PER_PART_MAX`] keys go in parts, one after the other.
     ///
     /// # Errors
-    /// The outer error ends the whole call, undecoded: new parameters that must not be used, or no
-    /// random bytes for secrets. In a later part it ends what was not answered by then
-    /// ([`LookupError::Ended`]). Anything else ends only the look-ups it happened to;
-    /// a server that cannot be reached for [`Options::unreachable_max`], all that still wait.
+    /// The outer error ends the whole call, undecoded: new parameters that must not be used,
+    /// parameters that expired and no newer ones, or no random bytes for secrets. In a later part
+    /// it ends what was not answered by then ([`LookupError::Ended`]). Anything else ends only the
+    /// look-ups it happened to; a server that cannot be reached for [`Options::unreachable_max`],
+    /// all that still wait.
     pub async fn ask<K: AsRef<[u8]>>(&mut self, keys: &[K]) -> Result<Answers, ClientError> {
         if keys.len() > limits::KEYS_PER_CALL_MAX {
             return Err(ClientError::TooManyKeys { found: keys.len() });
@@ -220,6 +228,9 @@ impl Client {
         &mut self,
         keys: &[K],
     ) -> Result<Vec<Result<Extracted, LookupError>>, ClientError> {
+        if self.view().parameters.lifetime().check(self.now()).is_err() {
+            self.refresh().await?;
+        }
         let view = self.view().clone();
         let keys: Vec<_> = keys.iter().map(|key| Zeroizing::new(key.as_ref().to_vec())).collect();
 
@@ -238,22 +249,24 @@ impl Client {
         Ok(records)
     }
 
-    /// Says good-bye, so that the server need not wait for the connection to fall silent. A client
-    /// that is merely dropped is also safe, but a program that then ends at once leaves the server
-    /// with a connection that it holds for alive. When it is said must not depend on an outcome.
-    pub async fn close(mut self) {
+    /// Says good-bye, so that the server need not wait for the connection to fall silent, and gives
+    /// the pins back for the next session. A client that is merely dropped is also safe, but a
+    /// program that then ends at once leaves the server with a connection that it holds for alive.
+    /// When it is said must not depend on an outcome.
+    pub async fn close(mut self) -> Pins {
         self.go(Via::Reconnect);
         self.dialer.close().await;
+        self.rules.pins
     }
 
-    /// What to remember of this database for the next session ([`Options::remembered`]).
-    pub fn pins(&self) -> Pins {
-        self.rules.pins.expect("this is a bug: connected without pins")
+    /// What is known of this database by now, for the next session.
+    pub fn pins(&self) -> &Pins {
+        &self.rules.pins
     }
 
     /// The key the parameters are signed with: the pinned one, or on first use the one shown.
     pub fn operator_key(&self) -> OperatorKey {
-        self.pins().operator_key
+        self.pins().operator_key().expect("this is a bug: connected without an operator's key")
     }
 
     /// The database's parameters as last fetched.
@@ -264,6 +277,11 @@ impl Client {
     /// What the last call sent and took.
     pub fn last_call(&self) -> &CallReport {
         &self.report
+    }
+
+    /// Unix seconds.
+    fn now(&self) -> u64 {
+        (self.clock)().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
     }
 
     fn view(&self) -> &Arc<View> {

@@ -2,13 +2,13 @@
 //! is sent.
 
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::error::ClientError;
-use super::trust::{Pins, Trust};
+use super::trust::Pins;
 use crate::limits;
 
 /// Where a server listens, and the name its certificate must be for.
@@ -52,12 +52,13 @@ pub struct Options {
     pub ca_pem: Vec<u8>,
     /// Certificate chain and private key (PEM) of this client, for servers that ask for them.
     pub identity_pem: Option<(Vec<u8>, Vec<u8>)>,
-    /// How the operator is known.
-    pub trust: Trust,
-    /// What an earlier session remembered of this database ([`super::Client::pins`]).
-    pub remembered: Option<Pins>,
-    /// Fewest expected records a shard. Fewer are a smaller crowd to hide in.
+    /// Whom to trust, and what earlier sessions know of this database.
+    pub pins: Pins,
+    /// Fewest records a shard, by the signed number of the emptiest. Fewer are a smaller crowd to
+    /// hide in.
     pub records_per_shard_min: u64,
+    /// By whose time parameters are fresh: the system's unless told otherwise.
+    pub clock: fn() -> SystemTime,
     /// How long one address may take to connect.
     pub connect_timeout: Duration,
     /// How long a call goes on without reaching any server; from when the loss was noticed.
@@ -73,14 +74,14 @@ impl Options {
     pub const CA_FILE: &str = "CA file";
 
     /// One server, with the bounds of [`limits`] for everything else.
-    pub fn new(replica: Replica, ca_pem: Vec<u8>, trust: Trust) -> Self {
+    pub fn new(replica: Replica, ca_pem: Vec<u8>, pins: Pins) -> Self {
         Self {
             replicas: vec![replica],
             ca_pem,
             identity_pem: None,
-            trust,
-            remembered: None,
+            pins,
             records_per_shard_min: limits::RECORDS_PER_SHARD_ACCEPTED_MIN,
+            clock: SystemTime::now,
             connect_timeout: limits::CONNECT_TIMEOUT,
             unreachable_max: limits::UNREACHABLE_MAX,
             answer_timeout: limits::ANSWER_TIMEOUT,
@@ -102,12 +103,6 @@ impl Options {
         if self.deadline > limits::DEADLINE_MAX {
             let found = format!("{:?}", self.deadline);
             return refuse("deadline", found, "at most one minute");
-        }
-        if let (Trust::Pinned(key), Some(pins)) = (self.trust, self.remembered)
-            && pins.operator_key != key
-        {
-            let found = "a key other than the pinned one".into();
-            return refuse("remembered operator key", found, "the pinned one");
         }
         Ok(())
     }
@@ -152,24 +147,16 @@ mod tests {
 
     fn options() -> Options {
         let replica = Replica::new(([127, 0, 0, 1], 4433).into(), "localhost");
-        Options::new(replica, Vec::new(), Trust::Pinned(OperatorKey([1; 32])))
+        Options::new(replica, Vec::new(), Pins::operator(OperatorKey([1; 32])))
     }
 
     #[test]
     fn options_that_cannot_work_are_refused_before_anything_is_sent() {
         options().check().unwrap();
-        let pins = Pins {
-            operator_key: OperatorKey([2; 32]),
-            seed: [0; 32],
-            epoch: 1,
-            shard_count: 1,
-            parameters_hash: [0; 32],
-        };
         let bad = [
             Options { replicas: Vec::new(), ..options() },
             Options { answer_timeout: Duration::ZERO, ..options() },
             Options { deadline: Duration::from_secs(3_600), ..options() },
-            Options { remembered: Some(pins), ..options() },
         ];
         for options in bad {
             assert!(matches!(options.check(), Err(ClientError::Option { .. })));

@@ -1,19 +1,22 @@
 //! What a client believes about a database, and what it refuses to hear.
 //!
-//! The operator signs a database's parameters; a client that knows the operator's key ([`Trust`])
-//! checks the signature, and from then on holds on to what must not change ([`Pins`]): another
-//! seed, an older epoch, or another number of shards would single out what it looks for
-//! (scheme.md, "Keyword layer"). No IO here. Read next: [`super::call`].
+//! The operator signs a database's parameters; a client that knows the operator's key checks the
+//! signature, and from then on holds on to what must not change ([`Pins`]): another seed, an older
+//! epoch, or another number of shards would single out what it looks for (scheme.md, "Keyword
+//! layer"). No IO and no clock here: `now` is an argument. Read next: [`super::call`].
 
 use std::fmt;
 
 use rustls::pki_types::SubjectPublicKeyInfoDer;
 use rustls::pki_types::pem::PemObject;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::error::{ClientError, ParameterError};
-use crate::params::Shape;
+use super::error::{ClientError, ParameterError, PinsError};
+use crate::limits;
 use crate::scheme::Seed;
+use crate::wire::hex::Hex;
 use crate::wire::message::PirParameterResponse;
+use crate::wire::parameters::check_database_name;
 use crate::wire::{HINT_DIGEST_BYTES, PublicParameters, VerifyingKey, hex, verify};
 
 /// What a DER-encoded Ed25519 public key starts with (RFC 8410): the 32 bytes follow.
@@ -64,80 +67,274 @@ impl fmt::Debug for OperatorKey {
     }
 }
 
-/// How a client knows that parameters come from the operator.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Trust {
-    /// The operator's key, known from elsewhere.
-    Pinned(OperatorKey),
-    /// The key the first server shows is believed, and warned about. Whoever answers first can
-    /// pass for the operator: compare [`super::Client::operator_key`] with what the operator
-    /// publishes, and pin it from then on.
-    FirstUse,
+impl Serialize for OperatorKey {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        Hex(self.0).serialize(serializer)
+    }
 }
 
-/// What a client remembers of a database; kept across sessions, it makes a change visible.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+impl<'de> Deserialize<'de> for OperatorKey {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Hex::deserialize(deserializer).map(|key| Self(key.0))
+    }
+}
+
+/// Everything a client knows about a database: whom it trusts before it first connects, and from
+/// then on what must not change. A client takes it ([`super::Options::new`]) and gives it back
+/// ([`super::Client::pins`], [`super::Client::close`]); whoever stores it between sessions (it
+/// serializes) makes what changes in between visible too.
+///
+/// Pins of before the first contact trust an operator's key ([`Pins::operator`]), or whichever key
+/// the first server shows ([`Pins::first_use`]). Pins that were given back hold on to that key, the
+/// database's name, seed, epoch and number of shards.
+#[must_use = "pins that are not stored cannot show the next session what changed"]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Stored", into = "Stored")]
 pub struct Pins {
-    /// The operator's key.
-    pub operator_key: OperatorKey,
+    operator_key: Option<OperatorKey>,
+    database: Option<String>,
+    seen: Option<Seen>,
+}
+
+/// What parameters that were accepted leave behind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Seen {
     /// The database's seed, for its whole life.
-    pub seed: Seed,
-    /// The newest epoch seen.
-    pub epoch: u64,
-    /// The number of shards; it may double.
-    pub shard_count: u32,
+    seed: Seed,
+    /// The newest epoch.
+    epoch: u64,
     /// BLAKE3 of the parameters of that epoch: every client of an epoch gets the same.
-    pub parameters_hash: [u8; 32],
+    parameters_hash: [u8; 32],
+    /// The number of shards.
+    shard_count: u32,
+    /// Unix seconds: when that number was last seen to double.
+    doubled: Option<u64>,
+}
+
+impl Pins {
+    /// The operator's key is known from elsewhere, nothing else.
+    pub fn operator(key: OperatorKey) -> Self {
+        Self { operator_key: Some(key), database: None, seen: None }
+    }
+
+    /// Nothing is known: the key that the first server shows is believed, and warned about. Whoever
+    /// answers first can pass for the operator: compare [`super::Client::operator_key`] with what
+    /// the operator publishes, and use [`Pins::operator`] from then on.
+    pub fn first_use() -> Self {
+        Self { operator_key: None, database: None, seen: None }
+    }
+
+    /// The same, for the database of this name only: for an operator who signs several with one
+    /// key.
+    ///
+    /// # Errors
+    /// Not the name of a database, or another than the pinned one.
+    pub fn for_database(mut self, name: &str) -> Result<Self, PinsError> {
+        check_database_name(name).map_err(|error| PinsError::Name(error.to_string()))?;
+        match &self.database {
+            Some(held) if held != name => {
+                Err(PinsError::Database { found: name.into(), expected: held.clone() })
+            }
+            _ => {
+                self.database = Some(name.to_owned());
+                Ok(self)
+            }
+        }
+    }
+
+    /// The operator's key; `None` before a first use without one.
+    pub fn operator_key(&self) -> Option<OperatorKey> {
+        self.operator_key
+    }
+    /// The database's name, where it is known.
+    pub fn database(&self) -> Option<&str> {
+        self.database.as_deref()
+    }
+    /// Whether a database was seen, so that there is something that must not change.
+    pub fn has_seen(&self) -> bool {
+        self.seen.is_some()
+    }
+    /// The database's seed, where one was seen.
+    pub fn seed(&self) -> Option<&Seed> {
+        self.seen.as_ref().map(|seen| &seen.seed)
+    }
+    /// The newest epoch seen; 0 before.
+    pub fn epoch(&self) -> u64 {
+        self.seen.map_or(0, |seen| seen.epoch)
+    }
+    /// The number of shards; 0 before it was seen.
+    pub fn shard_count(&self) -> u32 {
+        self.seen.map_or(0, |seen| seen.shard_count)
+    }
+
+    /// What this and `other` know together, of sessions beside each other: the newer epoch, and the
+    /// later doubling.
+    ///
+    /// # Errors
+    /// They are of different databases.
+    pub fn join(self, other: Self) -> Result<Self, PinsError> {
+        if let (Some(found), Some(expected)) = (self.operator_key, other.operator_key)
+            && found != expected
+        {
+            let (found, expected) = (found.fingerprint(), expected.fingerprint());
+            return Err(PinsError::Operator { found, expected });
+        }
+        let database = match (self.database, other.database) {
+            (Some(found), Some(expected)) if found != expected => {
+                return Err(PinsError::Database { found, expected });
+            }
+            (one, two) => one.or(two),
+        };
+        let seen = match (self.seen, other.seen) {
+            (Some(one), Some(two)) => Some(one.join(&two)?),
+            (one, two) => one.or(two),
+        };
+        let operator_key = self.operator_key.or(other.operator_key);
+        Ok(Self { operator_key, database, seen })
+    }
+}
+
+impl Seen {
+    fn join(self, other: &Self) -> Result<Self, PinsError> {
+        if self.seed != other.seed {
+            return Err(PinsError::Seed);
+        }
+        if self.epoch == other.epoch && self.parameters_hash != other.parameters_hash {
+            return Err(PinsError::Forked { epoch: self.epoch });
+        }
+        let newer = if self.epoch >= other.epoch { self } else { *other };
+        Ok(Self { doubled: self.doubled.max(other.doubled), ..newer })
+    }
+}
+
+/// [`Pins`] as they are written down.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Stored {
+    /// Of this list of fields.
+    version: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    operator_key: Option<OperatorKey>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    database: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    seen: Option<StoredSeen>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StoredSeen {
+    seed: Hex<32>,
+    epoch: u64,
+    parameters_hash: Hex<32>,
+    shard_count: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    doubled: Option<u64>,
+}
+
+/// Of [`Stored`].
+const STORED_VERSION: u32 = 1;
+
+impl From<Pins> for Stored {
+    fn from(pins: Pins) -> Self {
+        let seen = |seen: Seen| StoredSeen {
+            seed: Hex(seen.seed),
+            epoch: seen.epoch,
+            parameters_hash: Hex(seen.parameters_hash),
+            shard_count: seen.shard_count,
+            doubled: seen.doubled,
+        };
+        let Pins { operator_key, database, .. } = pins;
+        let (version, seen) = (STORED_VERSION, pins.seen.map(seen));
+        Self { version, operator_key, database, seen }
+    }
+}
+
+impl TryFrom<Stored> for Pins {
+    type Error = PinsError;
+
+    fn try_from(stored: Stored) -> Result<Self, PinsError> {
+        let Stored { version, operator_key, database, seen } = stored;
+        if version != STORED_VERSION {
+            return Err(PinsError::Version { found: version, expected: STORED_VERSION });
+        }
+        if let Some(name) = &database {
+            check_database_name(name).map_err(|error| PinsError::Name(error.to_string()))?;
+        }
+        if seen.is_some() && (operator_key.is_none() || database.is_none()) {
+            return Err(PinsError::Incomplete);
+        }
+        let seen = seen.map(|seen| Seen {
+            seed: seen.seed.0,
+            epoch: seen.epoch,
+            parameters_hash: seen.parameters_hash.0,
+            shard_count: seen.shard_count,
+            doubled: seen.doubled,
+        });
+        Ok(Self { operator_key, database, seen })
+    }
 }
 
 /// What a client holds parameters against.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Rules {
-    pub(crate) trust: Trust,
-    pub(crate) pins: Option<Pins>,
+    pub(crate) pins: Pins,
     pub(crate) records_per_shard_min: u64,
+    /// The number of shards doubled in this session.
+    pub(crate) doubled_now: bool,
 }
 
 impl Rules {
-    /// Checks a parameter reply that succeeded, from its signature to the last pin. What comes
-    /// back may be used; with it, what to remember from now on.
-    pub(crate) fn check(
-        &self,
+    pub(crate) fn new(pins: Pins, records_per_shard_min: u64) -> Self {
+        Self { pins, records_per_shard_min, doubled_now: false }
+    }
+
+    /// Checks a parameter reply that succeeded, from its signature to the last pin, and holds on to
+    /// what it pins. What comes back may be used. `now` is in unix seconds.
+    pub(crate) fn accept(
+        &mut self,
         reply: &PirParameterResponse,
-    ) -> Result<(PublicParameters, Pins), ParameterError> {
+        now: u64,
+    ) -> Result<PublicParameters, ParameterError> {
         let operator_key = self.operator_key(&reply.operator_key)?;
         let wrong = |found: String| ParameterError::Signature { found };
         let key = VerifyingKey::from_bytes(&operator_key.0).map_err(|e| wrong(e.to_string()))?;
         verify(&key, &reply.parameters, &reply.signature).map_err(|e| wrong(e.to_string()))?;
         let parameters = PublicParameters::decode(&reply.parameters)?;
-        let pins = Pins {
-            operator_key,
+        if let Some(expected) = &self.pins.database
+            && expected != parameters.database()
+        {
+            let (found, expected) = (parameters.database().to_owned(), expected.clone());
+            return Err(ParameterError::DatabaseChanged { found, expected });
+        }
+        let mut seen = Seen {
             seed: *parameters.seed(),
             epoch: parameters.epoch(),
-            shard_count: parameters.shard_count(),
             parameters_hash: *blake3::hash(&reply.parameters).as_bytes(),
+            shard_count: parameters.shard_count(),
+            doubled: None,
         };
-        self.check_crowd(parameters.shape())?;
-        if let Some(held) = &self.pins {
-            check_change(held, &pins)?;
+        if let Some(held) = &self.pins.seen {
+            seen.doubled = check_change(held, &seen, now, self.doubled_now)?;
         }
+        parameters.lifetime().check(now)?;
+        self.check_crowd(&parameters)?;
         if !parameters.matches_hint_digests(&reply.hint_digests) {
             let expected = parameters.shard_count() as usize * HINT_DIGEST_BYTES;
             let found = format!("{} bytes of another list", reply.hint_digests.len());
             let expected = format!("{expected} bytes with the signed hash");
             return Err(ParameterError::HintDigests { found, expected });
         }
-        Ok((parameters, pins))
+        self.doubled_now |= self.pins.seen.is_some_and(|was| was.shard_count != seen.shard_count);
+        let database = Some(parameters.database().to_owned());
+        self.pins = Pins { operator_key: Some(operator_key), database, seen: Some(seen) };
+        Ok(parameters)
     }
 
-    /// The key to check with: the pinned or remembered one; the shown one on first use only.
+    /// The key to check with: the pinned one; the shown one on first use only.
     fn operator_key(&self, shown: &[u8]) -> Result<OperatorKey, ParameterError> {
         let shown: Option<OperatorKey> = shown.try_into().ok().map(OperatorKey);
-        let known = match self.trust {
-            Trust::Pinned(key) => Some(key),
-            Trust::FirstUse => self.pins.map(|pins| pins.operator_key),
-        };
-        match (known, shown) {
+        match (self.pins.operator_key, shown) {
             (Some(known), Some(shown)) if known != shown => Err(ParameterError::OtherKey {
                 found: shown.fingerprint(),
                 expected: known.fingerprint(),
@@ -148,46 +345,56 @@ impl Rules {
         }
     }
 
-    fn check_crowd(&self, shape: &Shape) -> Result<(), ParameterError> {
-        let (found, expected) = (shape.records_expected(), self.records_per_shard_min);
-        // The inverse of the columns' rule is rounded down: one record is not a smaller crowd.
-        if found.saturating_add(1) < expected {
+    fn check_crowd(&self, parameters: &PublicParameters) -> Result<(), ParameterError> {
+        let found = u64::from(parameters.shard_records_min());
+        if found < self.records_per_shard_min {
+            let expected = self.records_per_shard_min;
             return Err(ParameterError::TooFewRecords { found, expected });
         }
         Ok(())
     }
 }
 
-/// Whether a database that was `held` may now be `now`.
-fn check_change(held: &Pins, now: &Pins) -> Result<(), ParameterError> {
-    if now.seed != held.seed {
+/// Whether a database that was `held` may at `now` be what was `seen`; with it, when its shards
+/// last doubled.
+fn check_change(
+    held: &Seen,
+    seen: &Seen,
+    now: u64,
+    doubled_now: bool,
+) -> Result<Option<u64>, ParameterError> {
+    if seen.seed != held.seed {
         return Err(ParameterError::SeedChanged);
     }
-    if now.epoch < held.epoch {
-        let (found, expected) = (now.epoch, held.epoch);
+    if seen.epoch < held.epoch {
+        let (found, expected) = (seen.epoch, held.epoch);
         return Err(ParameterError::EpochOlder { found, expected });
     }
-    if now.epoch == held.epoch && now.parameters_hash != held.parameters_hash {
-        return Err(ParameterError::EpochForked { epoch: now.epoch });
+    if seen.epoch == held.epoch && seen.parameters_hash != held.parameters_hash {
+        return Err(ParameterError::EpochForked { epoch: seen.epoch });
     }
-    if !doublings(held.shard_count, now.shard_count) {
-        let (found, expected) = (now.shard_count, held.shard_count);
+    if seen.shard_count == held.shard_count {
+        return Ok(held.doubled);
+    }
+    let (found, expected) = (seen.shard_count, held.shard_count);
+    // Then a key's shard splits in two, and the key does not move among the others.
+    if held.shard_count.checked_mul(2) != Some(seen.shard_count) {
         return Err(ParameterError::ShardCountChanged { found, expected });
     }
-    Ok(())
-}
-
-/// Whether `now` is `was` doubled any number of times: then a key's shard splits, and does not
-/// move among the others.
-fn doublings(was: u32, now: u32) -> bool {
-    was != 0 && now.is_multiple_of(was) && (now / was).is_power_of_two()
+    // A clock that went back lets no time pass.
+    let since = held.doubled.map(|doubled| now.saturating_sub(doubled));
+    let soon = since.is_some_and(|since| since < limits::DOUBLING_INTERVAL.as_secs());
+    if doubled_now || soon {
+        return Err(ParameterError::DoubledAgain { found, expected });
+    }
+    Ok(Some(now))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::limits;
-    use crate::wire::{SigningKey, sign};
+    use crate::params::Shape;
+    use crate::wire::{Lifetime, LifetimeError, ParameterFields, SigningKey, sign};
 
     const SPKI: &str = "-----BEGIN PUBLIC KEY-----\n\
         MCowBQYDK2VwAyEAGb9ECWmEzf6FQbrBZ9w7lshQhqowtrbLDFw4rXAxZuE=\n-----END PUBLIC KEY-----\n";
@@ -219,10 +426,30 @@ mod tests {
         (0..shards * HINT_DIGEST_BYTES).map(|at| at as u8).collect()
     }
 
+    /// When these tests are.
+    const NOW: u64 = 1_800_000_000;
+    const DAY: u64 = 86_400;
+    const YEAR: u64 = 365 * DAY;
+    /// Records of each shard.
+    const RECORDS: u32 = limits::RECORDS_PER_SHARD_ACCEPTED_MIN as u32;
+
+    fn fields(seed: u8, epoch: u64, shards: usize) -> ParameterFields {
+        ParameterFields {
+            seed: [seed; 32],
+            epoch,
+            shape: Shape::for_records(1 << 17, 40, Default::default()).unwrap(),
+            ribbon_seeds: vec![0; shards],
+            hint_digests_hash: *blake3::hash(&digests(shards)).as_bytes(),
+            lifetime: Lifetime { created: NOW, expires: NOW + 3 * YEAR },
+            database: "phones".into(),
+            record_count: u64::from(RECORDS) * shards as u64,
+            shard_records_min: RECORDS,
+            content: [3; 32],
+        }
+    }
+
     fn parameters(seed: u8, epoch: u64, shards: usize) -> PublicParameters {
-        let shape = Shape::for_records(1 << 16, 40, Default::default()).unwrap();
-        let hash = *blake3::hash(&digests(shards)).as_bytes();
-        PublicParameters::new([seed; 32], epoch, shape, &vec![0; shards], hash, 1).unwrap()
+        PublicParameters::new(fields(seed, epoch, shards)).unwrap()
     }
 
     fn reply(parameters: &PublicParameters) -> PirParameterResponse {
@@ -238,36 +465,126 @@ mod tests {
 
     fn rules() -> Rules {
         let key = OperatorKey(signer().verifying_key().to_bytes());
-        let min = limits::RECORDS_PER_SHARD_ACCEPTED_MIN;
-        Rules { trust: Trust::Pinned(key), pins: None, records_per_shard_min: min }
+        Rules::new(Pins::operator(key), limits::RECORDS_PER_SHARD_ACCEPTED_MIN)
+    }
+
+    impl Rules {
+        /// What this session pins once it has seen these parameters.
+        fn after(mut self, parameters: &PublicParameters) -> Self {
+            self.accept(&reply(parameters), NOW).unwrap();
+            self
+        }
+
+        /// The next session with what this one pinned.
+        fn next_session(&self) -> Self {
+            Self::new(self.pins.clone(), self.records_per_shard_min)
+        }
+    }
+
+    /// Why parameters are refused, which change nothing then.
+    fn refusal(rules: &Rules, parameters: &PublicParameters, now: u64) -> ParameterError {
+        let mut rules = rules.clone();
+        let pins = rules.pins.clone();
+        let error = rules.accept(&reply(parameters), now).unwrap_err();
+        assert_eq!(rules.pins, pins);
+        error
     }
 
     #[test]
     fn what_changes_as_it_may_is_accepted() {
-        let (_, pins) = rules().check(&reply(&parameters(1, 5, 12))).unwrap();
-        assert_eq!((pins.seed, pins.epoch, pins.shard_count), ([1; 32], 5, 12));
-        let again = Rules { pins: Some(pins), ..rules() };
-        for allowed in [parameters(1, 5, 12), parameters(1, 6, 12), parameters(1, 6, 96)] {
-            again.check(&reply(&allowed)).unwrap();
+        let held = rules().after(&parameters(1, 5, 12));
+        let pins = &held.pins;
+        assert_eq!((pins.seed(), pins.epoch(), pins.shard_count()), (Some(&[1; 32]), 5, 12));
+        assert_eq!(pins.database(), Some("phones"));
+        for allowed in [parameters(1, 5, 12), parameters(1, 6, 12), parameters(1, 6, 24)] {
+            held.clone().after(&allowed);
+            held.next_session().after(&allowed);
         }
     }
 
     #[test]
     fn what_would_single_out_a_key_is_refused() {
-        let (_, pins) = rules().check(&reply(&parameters(1, 5, 12))).unwrap();
-        let again = Rules { pins: Some(pins), ..rules() };
-        let refuse = |parameters| again.check(&reply(&parameters)).unwrap_err();
+        let again = rules().after(&parameters(1, 5, 12));
+        let refuse = |parameters| refusal(&again, &parameters, NOW);
         assert!(matches!(refuse(parameters(2, 6, 12)), ParameterError::SeedChanged));
         let older = refuse(parameters(1, 4, 12));
         assert!(matches!(older, ParameterError::EpochOlder { found: 4, expected: 5 }));
         assert!(matches!(refuse(parameters(1, 5, 24)), ParameterError::EpochForked { epoch: 5 }));
-        for shards in [1, 6, 11, 13, 36, 60] {
+        for shards in [1, 6, 11, 13, 36, 48, 96] {
             let error = refuse(parameters(1, 6, shards));
             assert!(matches!(error, ParameterError::ShardCountChanged { .. }), "{shards}");
         }
-        let more = Rules { records_per_shard_min: 1 << 17, ..rules() };
-        let error = more.check(&reply(&parameters(1, 5, 12))).unwrap_err();
-        assert!(matches!(error, ParameterError::TooFewRecords { .. }));
+        let other = ParameterFields { database: "mails".into(), ..fields(1, 6, 12) };
+        let error = refuse(PublicParameters::new(other.clone()).unwrap());
+        assert!(matches!(error, ParameterError::DatabaseChanged { .. }), "{error}");
+        // Also where nothing but the name was known.
+        let named = Pins { seen: None, ..again.pins.clone() };
+        let error = refusal(&Rules::new(named, 1), &PublicParameters::new(other).unwrap(), NOW);
+        assert!(matches!(error, ParameterError::DatabaseChanged { .. }), "{error}");
+    }
+
+    #[test]
+    fn the_number_of_shards_doubles_once_a_session_and_once_a_year() {
+        let refuse = |rules: &Rules, shards, now| {
+            let error = refusal(rules, &parameters(1, 7, shards), now);
+            assert!(matches!(error, ParameterError::DoubledAgain { .. }), "{error}");
+        };
+        let mut session = rules().after(&parameters(1, 5, 12)).after(&parameters(1, 6, 24));
+        // Not again in the session, however long it is or whatever the clock says.
+        for now in [NOW, NOW + YEAR, NOW + 2 * YEAR] {
+            refuse(&session, 48, now);
+        }
+        // Epochs with that number are fine, and do not count as a doubling.
+        session.accept(&reply(&parameters(1, 6, 24)), NOW + DAY).unwrap();
+        let next = session.next_session();
+        for now in [NOW - 250, NOW, NOW + YEAR - 1] {
+            refuse(&next, 48, now);
+        }
+        let mut later = next.clone();
+        later.accept(&reply(&parameters(1, 7, 48)), NOW + YEAR).unwrap();
+        let error = refusal(&later.next_session(), &parameters(1, 8, 96), NOW + 2 * YEAR - 1);
+        assert!(matches!(error, ParameterError::DoubledAgain { .. }), "{error}");
+        // It is remembered over a store and over epochs without a doubling.
+        let stored = serde_json::to_string(&next.pins).unwrap();
+        let read: Pins = serde_json::from_str(&stored).unwrap();
+        assert_eq!(read, next.pins);
+        refuse(&Rules::new(read, 1), 48, NOW + DAY);
+    }
+
+    #[test]
+    fn parameters_hold_from_when_they_were_made_until_they_expire() {
+        let lifetime = Lifetime { created: NOW, expires: NOW + 30 * DAY };
+        let fields = ParameterFields { lifetime, ..fields(1, 5, 12) };
+        let parameters = PublicParameters::new(fields).unwrap();
+        for good in [NOW - 300, NOW, NOW + 30 * DAY] {
+            rules().accept(&reply(&parameters), good).unwrap();
+        }
+        // Whether or not the database is known.
+        for rules in [rules(), rules().after(&parameters)] {
+            let early = refusal(&rules, &parameters, NOW - 301);
+            let ParameterError::Lifetime(LifetimeError::Future { seconds: 301 }) = early else {
+                panic!("{early}");
+            };
+            let late = refusal(&rules, &parameters, NOW + 30 * DAY + 1);
+            let ParameterError::Lifetime(LifetimeError::Expired { seconds: 1 }) = late else {
+                panic!("{late}");
+            };
+        }
+    }
+
+    #[test]
+    fn the_crowd_is_what_was_signed_of_the_emptiest_shard() {
+        let of = |shard_records_min| {
+            let fields = ParameterFields { shard_records_min, ..fields(1, 5, 12) };
+            PublicParameters::new(fields).unwrap()
+        };
+        rules().after(&of(RECORDS));
+        let error = refusal(&rules(), &of(RECORDS - 1), NOW);
+        let ParameterError::TooFewRecords { found, expected } = error else { panic!("{error}") };
+        assert_eq!((found, expected), (63_999, 64_000));
+        let told = Rules { records_per_shard_min: 100, ..rules() };
+        told.clone().after(&of(100));
+        assert!(matches!(refusal(&told, &of(99), NOW), ParameterError::TooFewRecords { .. }));
     }
 
     #[test]
@@ -275,7 +592,7 @@ mod tests {
         let good = reply(&parameters(1, 5, 12));
         let mut changed = good.parameters.to_vec();
         changed[40] ^= 1;
-        let refuse = |reply| rules().check(&reply).unwrap_err();
+        let refuse = |reply| rules().accept(&reply, NOW).unwrap_err();
         let bytes = refuse(PirParameterResponse { parameters: changed.into(), ..good.clone() });
         assert!(matches!(bytes, ParameterError::Signature { .. }), "{bytes}");
         let none = refuse(PirParameterResponse { signature: Default::default(), ..good.clone() });
@@ -292,21 +609,53 @@ mod tests {
 
     #[test]
     fn first_use_believes_once_and_then_remembers() {
-        let first = Rules { trust: Trust::FirstUse, ..rules() };
+        let first = Rules { pins: Pins::first_use(), ..rules() };
         let good = reply(&parameters(1, 5, 12));
-        let (_, pins) = first.check(&good).unwrap();
-        assert_eq!(pins.operator_key.0, signer().verifying_key().to_bytes());
+        let mut later = first.clone();
+        later.accept(&good, NOW).unwrap();
+        assert_eq!(later.pins.operator_key().unwrap().0, signer().verifying_key().to_bytes());
         let silent = PirParameterResponse { operator_key: Default::default(), ..good.clone() };
-        assert!(matches!(first.check(&silent).unwrap_err(), ParameterError::NoKey));
-        let later = Rules { pins: Some(pins), ..first };
-        later.check(&silent).unwrap();
+        let error = first.clone().accept(&silent, NOW).unwrap_err();
+        assert!(matches!(error, ParameterError::NoKey));
+        later.accept(&silent, NOW).unwrap();
         let impostor = SigningKey::from_bytes(&[43; 32]);
         let other = PirParameterResponse {
             signature: sign(&impostor, &good.parameters).to_vec().into(),
             operator_key: impostor.verifying_key().to_bytes().to_vec().into(),
             ..good
         };
-        first.check(&other).unwrap();
-        assert!(matches!(later.check(&other).unwrap_err(), ParameterError::OtherKey { .. }));
+        first.clone().accept(&other, NOW).unwrap();
+        let error = later.accept(&other, NOW).unwrap_err();
+        assert!(matches!(error, ParameterError::OtherKey { .. }));
+    }
+
+    #[test]
+    fn sessions_beside_each_other_join_what_they_know() {
+        let one = rules().after(&parameters(1, 5, 12)).pins;
+        let two = rules().after(&parameters(1, 5, 12)).after(&parameters(1, 6, 24)).pins;
+        assert_eq!(one.clone().join(two.clone()), Ok(two.clone()));
+        assert_eq!(two.clone().join(one.clone()), Ok(two.clone()));
+        assert_eq!(Pins::first_use().join(one.clone()), Ok(one.clone()));
+        // The doubling stays known where a newer epoch was first seen by who did not see it double.
+        let newer = rules().after(&parameters(1, 7, 24)).pins;
+        let joined = two.clone().join(newer).unwrap();
+        assert_eq!((joined.epoch(), joined.seen.unwrap().doubled), (7, Some(NOW)));
+        // What is of different databases does not join.
+        let forked = ParameterFields { content: [4; 32], ..fields(1, 5, 12) };
+        let forked = rules().after(&PublicParameters::new(forked).unwrap()).pins;
+        let other = ParameterFields { database: "mails".into(), ..fields(1, 5, 12) };
+        let other = rules().after(&PublicParameters::new(other).unwrap()).pins;
+        let contradictions = [
+            (forked, PinsError::Forked { epoch: 5 }),
+            (rules().after(&parameters(2, 9, 12)).pins, PinsError::Seed),
+            (other, PinsError::Database { found: "phones".into(), expected: "mails".into() }),
+        ];
+        for (other, error) in contradictions {
+            assert_eq!(one.clone().join(other), Err(error));
+        }
+        let stranger = one.clone().join(Pins::operator(OperatorKey([7; 32])));
+        assert!(matches!(stranger, Err(PinsError::Operator { .. })), "{stranger:?}");
+        assert!(one.clone().for_database("mails").is_err() && one.for_database("phones").is_ok());
+        assert!(Pins::first_use().for_database("../x").is_err());
     }
 }

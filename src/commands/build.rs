@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use sotto::build::progress::{bytes, duration};
 use sotto::build::{self, BuildOptions, Console, Existing, Input, Interrupted, Progress, Silent};
+use sotto::limits;
 use sotto::params::ShapeWishes;
 use sotto::wire::hex;
 
@@ -41,6 +42,14 @@ pub(crate) struct Args {
     /// Database seed, 64 hexadecimal digits [default: that of the database, or random]
     #[arg(long, value_name = "HEX", value_parser = parse_seed)]
     seed: Option<[u8; 32]>,
+    /// Name of the database, for its whole life; clients refuse another. Needed where one key signs
+    /// several databases [default: that of the database, or main]
+    #[arg(long, value_name = "NAME")]
+    database: Option<String>,
+    /// For how many days clients accept what is signed now. Unchanged records are signed again once
+    /// half of that time is over
+    #[arg(long, value_name = "DAYS", default_value_t = limits::EXPIRES_DAYS_DEFAULT)]
+    expires_days: u32,
     /// The operator's key, Ed25519 as PKCS#8 PEM; made when absent [default: DIR.signing-key.pem]
     #[arg(long, value_name = "FILE")]
     signing_key: Option<PathBuf>,
@@ -77,6 +86,8 @@ impl Args {
             value_bytes: self.value_bytes,
             wishes: ShapeWishes { pack_rows: self.pack_rows, packs: self.packs },
             seed: self.seed,
+            database: self.database,
+            expires_days: self.expires_days,
             signing_key: self.signing_key,
             jobs: self.jobs.map(usize::from),
             existing: if self.reshape { Existing::Reshape } else { Existing::Keep },
@@ -112,9 +123,10 @@ pub(crate) fn run(args: Args) -> Ended {
         bytes(report.bytes),
         duration(report.elapsed)
     );
-    if let Some(warning) =
-        build::plan::few_records_warning(report.records / u64::from(report.shard_count))
-    {
+    if report.renewed {
+        println!("The records are as they were: the same content was signed for longer.");
+    }
+    if let Some(warning) = build::plan::few_records_warning(report.shard_records_min) {
         println!("{warning}");
     }
     Ok(ExitCode::SUCCESS)

@@ -71,7 +71,9 @@ fn print_json(database: &Database, extremes: &Extremes) -> Result<(), serde_json
     let out = json!({
         "seed": manifest.seed,
         "epoch": manifest.epoch,
+        "database": manifest.database,
         "created": manifest.created,
+        "expires": manifest.expires,
         "operator_key": manifest.operator_key,
         "records": manifest.records,
         "records_expected": room(shape, manifest.shard_count),
@@ -100,7 +102,15 @@ fn print_text(database: &Database, extremes: &Extremes) {
     let lines = [
         ("seed", hex::encode(&manifest.seed.0)),
         ("operator key", hex::encode(&manifest.operator_key.0)),
-        ("epoch", format!("{}, created at unix second {}", manifest.epoch, manifest.created)),
+        ("database", manifest.database.clone()),
+        ("epoch", manifest.epoch.to_string()),
+        (
+            "lifetime",
+            format!(
+                "signed at unix second {}, accepted by clients until {}",
+                manifest.created, manifest.expires
+            ),
+        ),
         (
             "records",
             format!("{} (meant for about {})", manifest.records, room(shape, manifest.shard_count)),

@@ -12,11 +12,12 @@ use std::process::ExitCode;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use sotto::client::{
-    Client, ClientError, LookupError, OperatorKey, Options, Outcome, Replica, Trust,
+    Client, ClientError, LookupError, OperatorKey, Options, Outcome, Pins, Replica,
 };
 use sotto::limits;
 
 use super::Ended;
+use super::pins::{PinsFile, PinsFileError};
 
 /// Marks a value or key that is shown in base64.
 const BASE64: &str = "base64:";
@@ -32,6 +33,14 @@ pub(crate) struct Args {
     /// Print one JSON object a line.
     #[arg(long)]
     json: bool,
+    /// File that keeps what is known of the database between runs: operator's key, name, seed,
+    /// epoch and number of shards. What goes back or changes is refused. [default: a file below
+    /// $XDG_STATE_HOME/sotto/pins or ~/.local/state/sotto/pins, by operator's key or by server]
+    #[arg(long, value_name = "FILE")]
+    pins: Option<PathBuf>,
+    /// Keep nothing between runs.
+    #[arg(long, conflicts_with = "pins")]
+    no_pins: bool,
     /// Keys, such as phone numbers or addresses, exactly as they are in the database.
     #[arg(value_name = "KEY")]
     keys: Vec<String>,
@@ -59,7 +68,10 @@ pub(crate) struct ServerArgs {
     /// digits, or those digits themselves. Without it the key the server shows is believed.
     #[arg(long, value_name = "FILE|DIGITS")]
     operator_key: Option<PathBuf>,
-    /// Accept shards with as few expected records: the crowd a look-up hides in.
+    /// Name of the database, where the operator signs several with one key.
+    #[arg(long, value_name = "NAME")]
+    database: Option<String>,
+    /// Accept shards with as few records: the crowd a look-up hides in.
     #[arg(long, value_name = "N", default_value_t = limits::RECORDS_PER_SHARD_ACCEPTED_MIN)]
     accept_shard_records: u64,
 }
@@ -74,17 +86,44 @@ pub(crate) fn run(args: Args) -> Ended {
     let keys = keys(&args)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        let mut client = connect(&args).await?;
+        let mut options = args.server.options().await?;
+        let file = pins_file(&args, &options.pins);
+        if let Some(file) = &file {
+            options.pins = file.read(options.pins)?;
+        }
+        let mut client = connect(&args, options).await?;
+        // Before anything is looked up: what this run has seen counts, however it ends.
+        store(&args, file.as_ref(), client.pins())?;
         let answers = tokio::select! {
             answers = client.ask(&keys) => Some(answers),
             _ = tokio::signal::ctrl_c() => None,
         };
-        client.close().await;
+        let stored = store(&args, file.as_ref(), &client.close().await);
         let Some(answers) = answers else { return Ok(ExitCode::from(INTERRUPTED)) };
         let outcomes = answers?.open();
         print(&args, &keys, &outcomes)?;
+        stored?;
         Ok(exit_code(&outcomes))
     })
+}
+
+fn pins_file(args: &Args, sought: &Pins) -> Option<PinsFile> {
+    match &args.pins {
+        Some(path) => Some(PinsFile::given(path)),
+        None if args.no_pins => None,
+        None => PinsFile::of_user(sought, &args.server.server[0]),
+    }
+}
+
+/// Where the user named no file, one that cannot be written is no reason not to look up.
+fn store(args: &Args, file: Option<&PinsFile>, pins: &Pins) -> Result<(), PinsFileError> {
+    match file.map_or(Ok(()), |file| file.write(pins)) {
+        Err(error @ PinsFileError::Unwritable { .. }) if args.pins.is_none() => {
+            tracing::warn!("{error}");
+            Ok(())
+        }
+        stored => stored,
+    }
 }
 
 fn print(args: &Args, keys: &[Vec<u8>], outcomes: &[Found]) -> std::io::Result<()> {
@@ -125,15 +164,15 @@ fn read(path: &Path, option: &str) -> Result<Vec<u8>, String> {
     std::fs::read(path).map_err(|error| format!("{option} {}: {error}", path.display()))
 }
 
-async fn connect(args: &Args) -> Result<Client, Error> {
-    let client =
-        Client::connect(args.server.options().await?).await.map_err(|error| match error {
-            ClientError::Option { what: Options::CA_FILE, .. } | ClientError::Connect { .. } => {
-                format!("{error} (--ca {})", args.server.ca.display()).into()
-            }
-            error => Error::from(error),
-        })?;
-    if args.server.operator_key.is_none() {
+async fn connect(args: &Args, options: Options) -> Result<Client, Error> {
+    let is_first_use = options.pins.operator_key().is_none();
+    let client = Client::connect(options).await.map_err(|error| match error {
+        ClientError::Option { what: Options::CA_FILE, .. } | ClientError::Connect { .. } => {
+            format!("{error} (--ca {})", args.server.ca.display()).into()
+        }
+        error => Error::from(error),
+    })?;
+    if is_first_use {
         // The library's warning has said why.
         tracing::info!("to pin this key: --operator-key {}", client.operator_key());
     }
@@ -151,11 +190,14 @@ impl ServerArgs {
             }
             replicas.push(replica);
         }
-        let trust = match &self.operator_key {
-            None => Trust::FirstUse,
-            Some(given) => Trust::Pinned(operator_key(given)?),
+        let mut pins = match &self.operator_key {
+            None => Pins::first_use(),
+            Some(given) => Pins::operator(operator_key(given)?),
         };
-        let mut options = Options::new(replicas.remove(0), read(&self.ca, "--ca")?, trust);
+        if let Some(name) = &self.database {
+            pins = pins.for_database(name).map_err(|error| format!("--database: {error}"))?;
+        }
+        let mut options = Options::new(replicas.remove(0), read(&self.ca, "--ca")?, pins);
         options.replicas.append(&mut replicas);
         options.records_per_shard_min = self.accept_shard_records;
         if let (Some(chain), Some(key)) = (&self.client_cert, &self.client_key) {

@@ -14,6 +14,8 @@ mod folder;
 pub(crate) mod inspect;
 pub(crate) mod log;
 pub(crate) mod lookup;
+mod pins;
+pub(crate) mod renew;
 pub(crate) mod rollback;
 pub(crate) mod sample;
 pub(crate) mod serve;

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use sotto::build::progress::counted;
 use sotto::build::rollback;
+use sotto::limits;
 
 use super::Ended;
 
@@ -19,11 +20,14 @@ pub(crate) struct Args {
     /// The operator's key, Ed25519 as PKCS#8 PEM [default: DIR.signing-key.pem]
     #[arg(long, value_name = "FILE")]
     key: Option<PathBuf>,
+    /// For how many days clients accept it
+    #[arg(long, value_name = "DAYS", default_value_t = limits::EXPIRES_DAYS_DEFAULT)]
+    expires_days: u32,
 }
 
 /// Runs the command.
 pub(crate) fn run(args: Args) -> Ended {
-    let done = rollback(&args.db, args.key.as_deref())?;
+    let done = rollback(&args.db, args.key.as_deref(), args.expires_days)?;
     println!(
         "{}: epoch {} has the content of epoch {} ({} changed)",
         args.db.display(),

@@ -44,7 +44,7 @@ pub(crate) fn run(args: Args) -> Ended {
     }
     if !args.quiet {
         println!(
-            "{}: {}, {}, every byte matches its digest, {}",
+            "{}: {}, {}, every byte matches what its operator signed, {}",
             args.db.display(),
             counted(database.shard_count().into(), "shard"),
             bytes(report.bytes),

@@ -135,13 +135,18 @@ impl Families {
         let help = "Bytes of shards read to see that they are undamaged";
         self.counter("scrub_bytes", help, &counters.scrub_bytes);
         self.counter("scrub_problems", "Damages found thereby", &counters.scrub_problems);
-        let Epochs { served, expected, condemned_shards, scrub_age_seconds } = *epochs;
-        self.gauge("served_epoch", "Epoch that is answered from", served as f64);
-        self.gauge("expected_epoch", "Epoch on disk", expected as f64);
+        self.gauge("served_epoch", "Epoch that is answered from", epochs.served as f64);
+        self.gauge("expected_epoch", "Epoch on disk", epochs.expected as f64);
+        let help = "When the served epoch was signed, seconds since 1970";
+        let created = epochs.created_timestamp_seconds as f64;
+        self.gauge("database_created_timestamp_seconds", help, created);
+        let help = "When clients refuse the served epoch, seconds since 1970";
+        let expiry = epochs.expiry_timestamp_seconds as f64;
+        self.gauge("database_expiry_timestamp_seconds", help, expiry);
         let help = "Shards not served because their files are damaged";
-        self.gauge("condemned_shards", help, condemned_shards as f64);
+        self.gauge("condemned_shards", help, epochs.condemned_shards as f64);
         let help = "Time since every byte was last found undamaged, or since the start";
-        self.gauge("scrub_age_seconds", help, scrub_age_seconds);
+        self.gauge("scrub_age_seconds", help, epochs.scrub_age_seconds);
     }
 
     fn of_state(&mut self, gauges: &Gauges) {

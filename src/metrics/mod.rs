@@ -72,6 +72,10 @@ pub struct Epochs {
     pub served: u64,
     /// The epoch on disk, as far as it was looked at.
     pub expected: u64,
+    /// When the served epoch was signed, in seconds since 1970.
+    pub created_timestamp_seconds: u64,
+    /// When clients refuse it, in seconds since 1970.
+    pub expiry_timestamp_seconds: u64,
     /// Shards that are not served: their files are damaged.
     pub condemned_shards: usize,
     /// Seconds since every byte was last found undamaged, or since the server was started.

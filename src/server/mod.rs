@@ -63,8 +63,8 @@ use crate::limits;
 use crate::params::Shape;
 use crate::schedule::{Owner, ScheduleBounds};
 use crate::scheme::KeyBundle;
-use crate::shard::Database;
 use crate::shard::guard::condemned_total;
+use crate::shard::{Database, OpenError};
 use crate::wire::{StreamCode, Uid};
 use crate::worker::{Queue, Workers};
 
@@ -180,9 +180,17 @@ pub enum ServerError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// The database must not be served.
+    #[error(transparent)]
+    Database(#[from] OpenError),
     /// No thread could be started.
     #[error("cannot start a thread: {0}")]
     Thread(std::io::Error),
+}
+
+/// Seconds since 1970 by this machine's clock: what a database's dates are compared with.
+fn unix_now() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
 /// A server that listens. It answers once [`Server::run`] runs.
@@ -198,12 +206,16 @@ pub struct Server {
 
 impl Server {
     /// Listens and starts the engines' threads. To be called within a tokio runtime.
+    ///
+    /// # Errors
+    /// Among others, the database has expired or is dated in the future: clients would refuse it.
     pub fn bind(options: ServerOptions, database: Arc<Database>) -> Result<Self, ServerError> {
         let ServerOptions { listen, identity, callers, engines, bounds } = options;
         let refused = |source| ServerError::Listen { address: listen, source };
         if matches!(callers, Callers::Loopback) && !listen.ip().is_loopback() {
             return Err(ServerError::NotLoopback { address: listen });
         }
+        database.manifest().check_time(database.directory(), unix_now())?;
         let expires = identity.validity().map(|validity| validity.not_after);
         let (socket, room) = udp_socket(listen).map_err(refused)?;
         let address = socket.local_addr().map_err(refused)?;

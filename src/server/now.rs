@@ -1,10 +1,10 @@
 //! What a server is like now: whether it is alive and should be asked, and the numbers that go up
 //! and down. Read by `admin`; nothing here changes anything.
 //!
-//! Alive is a server whose engines are not all stuck in one call. Ready is one that is not leaving
-//! and whose every engine that takes queries has lately given the right answer to a known one. A
-//! device that failed and is being made anew takes none: it is named, and no reason to ask
-//! elsewhere while another engine answers.
+//! Alive is a server whose engines are not all stuck in one call. Ready is one that is not leaving,
+//! whose database clients accept by its dates, and whose every engine that takes queries has lately
+//! given the right answer to a known one. A device that failed and is being made anew takes none:
+//! it is named, and no reason to ask elsewhere while another engine answers.
 
 use std::sync::PoisonError;
 use std::time::{Duration, Instant, UNIX_EPOCH};
@@ -12,9 +12,10 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 use rustix::time::{ClockId, clock_gettime};
 
 use super::memory::{MemoryBudget, resident_bytes};
-use super::{EpochState, Service};
+use super::{EpochState, Service, unix_now};
 use crate::limits;
 use crate::metrics::{self, Gauges};
+use crate::wire::Lifetime;
 use crate::worker::{EngineKind, EngineReport, EngineState};
 
 /// Whether a server should be asked.
@@ -26,6 +27,23 @@ pub(super) struct Readiness {
     pub(super) notes: Vec<String>,
 }
 
+impl Readiness {
+    /// What the dates of the served epoch say at `now` (unix seconds): an expired one is refused by
+    /// every client, so who asks should ask elsewhere; in the last quarter it is named.
+    fn add_lifetime(&mut self, lifetime: Lifetime, now: u64) {
+        match lifetime.check(now) {
+            Err(error) => self.missing.push(format!("the database {error}")),
+            Ok(()) if lifetime.is_ending(now) => {
+                let hours = lifetime.left(now) / 3_600;
+                self.notes.push(format!(
+                    "clients refuse the database in {hours} h: sign it again (`sotto renew`)"
+                ));
+            }
+            Ok(()) => {}
+        }
+    }
+}
+
 impl Service {
     /// Whether queries should be sent here.
     pub(super) fn readiness(&self) -> Readiness {
@@ -34,7 +52,9 @@ impl Service {
         if self.draining() {
             readiness.missing.insert(0, "the server is leaving".into());
         }
-        let EpochState { served, expected, shards, condemned_shards, .. } = self.epoch_state();
+        let EpochState { served, expected, lifetime, shards, condemned_shards, .. } =
+            self.epoch_state();
+        readiness.add_lifetime(lifetime, unix_now());
         if served != expected {
             readiness.notes.push(format!("epoch {served} is served, {expected} is on disk"));
         }
@@ -77,9 +97,15 @@ impl Service {
 
     /// Which content is served.
     pub(super) fn epoch_numbers(&self) -> metrics::Epochs {
-        let EpochState { served, expected, condemned_shards, scrub_age, .. } = self.epoch_state();
-        let scrub_age_seconds = scrub_age.as_secs_f64();
-        metrics::Epochs { served, expected, condemned_shards, scrub_age_seconds }
+        let state = self.epoch_state();
+        metrics::Epochs {
+            served: state.served,
+            expected: state.expected,
+            created_timestamp_seconds: state.lifetime.created,
+            expiry_timestamp_seconds: state.lifetime.expires,
+            condemned_shards: state.condemned_shards,
+            scrub_age_seconds: state.scrub_age.as_secs_f64(),
+        }
     }
 
     /// Connections that are served.
@@ -196,6 +222,28 @@ mod tests {
         assert_eq!((missing.len(), notes), (0, vec!["gpu failed and is being made anew".into()]));
         let alone = of_engines(&engines[1..], every);
         assert_eq!(alone.missing, ["no engine takes queries"]);
+    }
+
+    #[test]
+    fn a_database_is_named_in_its_last_quarter_and_is_not_ready_after() {
+        let lifetime = Lifetime { created: 1_000, expires: 401_000 };
+        let at = |now| {
+            let mut readiness = Readiness::default();
+            readiness.add_lifetime(lifetime, now);
+            readiness
+        };
+        for fresh in [1_000, 701, 300_999] {
+            assert_eq!(at(fresh), Readiness::default(), "{fresh}");
+        }
+        for ending in [301_000, 401_000] {
+            let Readiness { missing, notes } = at(ending);
+            assert_eq!((missing.len(), notes.len()), (0, 1), "{ending}");
+        }
+        assert!(at(301_000).notes[0].contains("in 27 h"), "{:?}", at(301_000));
+        let Readiness { missing, notes } = at(401_001);
+        assert_eq!((missing.len(), notes.len()), (1, 0));
+        assert!(missing[0].starts_with("the database expired 1 s ago"), "{missing:?}");
+        assert!(at(600).missing[0].contains("after this machine's clock"));
     }
 
     #[test]

@@ -15,6 +15,7 @@ use super::{NotDone, Service};
 use crate::limits;
 use crate::shard::manifest::MANIFEST_NAME;
 use crate::shard::{Database, OpenError};
+use crate::wire::Lifetime;
 
 /// What came of a reload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,6 +63,8 @@ pub struct EpochState {
     pub served: u64,
     /// The epoch of the manifest that a reload last read.
     pub expected: u64,
+    /// From when until when clients accept the served epoch.
+    pub lifetime: Lifetime,
     /// Shards of the served database.
     pub shards: u32,
     /// Those of them that were taken out.
@@ -98,7 +101,7 @@ impl Reloader {
         let found = service.files.run(
             what,
             || progress.load(Ordering::Relaxed),
-            move || find(&asked, &read),
+            move || find(&asked, &read, super::unix_now()),
         );
         let ended = match found.await {
             Err(not_done) => Err(self.not_done(not_done)),
@@ -160,6 +163,7 @@ impl Service {
         EpochState {
             served: database.epoch(),
             expected: self.expected_epoch.load(Ordering::Relaxed),
+            lifetime: database.manifest().lifetime(),
             shards: database.shard_count(),
             condemned_shards: self.epochs.condemned(),
             scrub_age: self.scrubbed.age(Instant::now()),
@@ -181,8 +185,9 @@ enum Followed {
     Next(Arc<Database>),
 }
 
-/// Reads the manifest and what it names; `read` counts the bytes, and so goes on.
-fn find(service: &Service, read: &AtomicU64) -> Result<Followed, ReloadError> {
+/// Reads the manifest and what it names; `read` counts the bytes, and so goes on. `now` is in
+/// unix seconds: what clients refuse by its dates is not taken up.
+fn find(service: &Service, read: &AtomicU64, now: u64) -> Result<Followed, ReloadError> {
     let epochs = &service.epochs;
     service.tell_condemned();
     let served = epochs.database();
@@ -190,6 +195,10 @@ fn find(service: &Service, read: &AtomicU64) -> Result<Followed, ReloadError> {
     let manifest = Database::read_manifest(served.directory()).map_err(refused)?;
     let epoch = manifest.epoch;
     service.expected_epoch.store(epoch, Ordering::Relaxed);
+    // One that is served already goes on, whatever the time: it may be the clock that is wrong.
+    if manifest != *served.manifest() {
+        manifest.check_time(served.directory(), now).map_err(refused)?;
+    }
     let count = |bytes| {
         read.fetch_add(bytes, Ordering::Relaxed);
     };

@@ -13,7 +13,9 @@ use crate::limits;
 use crate::params::{Shape, ShapeError, ShapeFields};
 use crate::text;
 use crate::wire::hex::{Hex, HexBytes};
-use crate::wire::parameters::{ParametersError, PublicParameters, SignatureError};
+use crate::wire::parameters::{
+    Lifetime, LifetimeError, ParameterFields, ParametersError, PublicParameters, SignatureError,
+};
 use crate::wire::{self, hex};
 
 /// The manifest's name in a database directory.
@@ -53,6 +55,10 @@ pub struct Manifest {
     pub epoch: u64,
     /// Unix seconds.
     pub created: u64,
+    /// Unix seconds; clients refuse the epoch after.
+    pub expires: u64,
+    /// The database's name, for its whole life.
+    pub database: String,
     /// Shards of the database.
     pub shard_count: u32,
     /// Sizes of every shard.
@@ -88,6 +94,9 @@ pub enum ManifestError {
     /// A shape outside the bounds or too noisy.
     #[error("has a shape that is refused: {0}")]
     Shape(#[from] ShapeError),
+    /// Its time is over or has not begun.
+    #[error("{0}")]
+    Lifetime(#[from] LifetimeError),
     /// The operator key is none.
     #[error("has an operator_key that is not an Ed25519 public key")]
     OperatorKey,
@@ -134,16 +143,24 @@ pub enum ManifestError {
 }
 
 /// What the builder decides about a manifest; the rest follows.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct ManifestHead {
     /// Database seed.
     pub seed: [u8; 32],
     /// Epoch of this content.
     pub epoch: u64,
-    /// Unix seconds.
-    pub created: u64,
+    /// From when until when clients accept it.
+    pub lifetime: Lifetime,
+    /// The database's name.
+    pub database: String,
     /// Sizes of every shard.
     pub shape: Shape,
+}
+
+/// What every version of a manifest says of itself.
+#[derive(Deserialize)]
+struct Format {
+    format: u32,
 }
 
 fn agree<T: PartialEq + ToString>(what: &str, found: T, expected: T) -> Result<(), ManifestError> {
@@ -164,25 +181,30 @@ impl Manifest {
         shards: Vec<ShardEntry>,
         key: &wire::SigningKey,
     ) -> Result<Self, ParametersError> {
-        let digests = hint_digests(&shards);
-        let ribbon_seeds: Vec<u32> = shards.iter().map(|entry| entry.ribbon_seed).collect();
-        let parameters = PublicParameters::new(
-            head.seed,
-            head.epoch,
-            head.shape,
-            &ribbon_seeds,
-            *blake3::hash(&digests).as_bytes(),
-            head.created,
-        )?
+        let record_count = shards.iter().map(|entry| entry.records).sum();
+        let parameters = PublicParameters::new(ParameterFields {
+            seed: head.seed,
+            epoch: head.epoch,
+            shape: head.shape,
+            ribbon_seeds: shards.iter().map(|entry| entry.ribbon_seed).collect(),
+            hint_digests_hash: *blake3::hash(&hint_digests(&shards)).as_bytes(),
+            lifetime: head.lifetime,
+            database: head.database.clone(),
+            record_count,
+            shard_records_min: shard_records_min(&shards),
+            content: content(&shards),
+        })?
         .encode();
         let manifest = Self {
             format: header::FORMAT_VERSION,
             seed: Hex(head.seed),
             epoch: head.epoch,
-            created: head.created,
+            created: head.lifetime.created,
+            expires: head.lifetime.expires,
+            database: head.database.clone(),
             shard_count: shards.len() as u32,
             shape: head.shape.fields(),
-            records: shards.iter().map(|entry| entry.records).sum(),
+            records: record_count,
             signature: Hex(wire::sign(key, &parameters)),
             parameters: HexBytes(parameters),
             operator_key: Hex(key.verifying_key().to_bytes()),
@@ -196,16 +218,18 @@ impl Manifest {
         if bytes.len() as u64 > limits::MANIFEST_BYTES_MAX {
             return Err(ManifestError::TooLarge);
         }
-        let manifest: Self =
-            serde_json::from_slice(bytes.strip_prefix(text::BYTE_ORDER_MARK).unwrap_or(bytes))?;
+        let bytes = bytes.strip_prefix(text::BYTE_ORDER_MARK).unwrap_or(bytes);
+        // First of all the version: another one may have other fields.
+        let Format { format } = serde_json::from_slice(bytes)?;
+        if format != header::FORMAT_VERSION {
+            return Err(ManifestError::Version { found: format });
+        }
+        let manifest: Self = serde_json::from_slice(bytes)?;
         manifest.check()?;
         Ok(manifest)
     }
 
     fn check(&self) -> Result<(), ManifestError> {
-        if self.format != header::FORMAT_VERSION {
-            return Err(ManifestError::Version { found: self.format });
-        }
         let shape = Shape::from_fields(self.shape)?;
         let key = wire::VerifyingKey::from_bytes(&self.operator_key.0)
             .map_err(|_| ManifestError::OperatorKey)?;
@@ -215,11 +239,20 @@ impl Manifest {
         agree("the number of shards listed", self.shards.len(), signed.shard_count() as usize)?;
         agree("seed", hex::encode(&self.seed.0), hex::encode(signed.seed()))?;
         agree("epoch", self.epoch, signed.epoch())?;
-        agree("created", self.created, signed.created())?;
+        agree("created", self.created, signed.lifetime().created)?;
+        agree("expires", self.expires, signed.lifetime().expires)?;
+        agree("database", &*self.database, signed.database())?;
         agree("shape", format!("{shape:?}"), format!("{:?}", signed.shape()))?;
+        agree("records", self.records, signed.record_count())?;
+        self.check_shards(&signed)
+    }
+
+    /// Whether the shards listed are those of the signed parameters.
+    fn check_shards(&self, signed: &PublicParameters) -> Result<(), ManifestError> {
+        let hash = |digest: &[u8]| hex::encode(digest);
         let digests_hash = blake3::hash(&hint_digests(&self.shards));
-        let signed_hash = hex::encode(signed.hint_digests_hash());
-        agree("the hash of the hint digests", hex::encode(digests_hash.as_bytes()), signed_hash)?;
+        let signed_hash = hash(signed.hint_digests_hash());
+        agree("the hash of the hint digests", hash(digests_hash.as_bytes()), signed_hash)?;
         let mut records = 0u64;
         for (index, entry) in self.shards.iter().enumerate() {
             let seed = signed.ribbon_seed(index as u32);
@@ -233,7 +266,24 @@ impl Manifest {
             }
             records = records.saturating_add(entry.records);
         }
-        agree("records", self.records, records)
+        let what = "the hash of the header digests (content)";
+        agree(what, hash(&content(&self.shards)), hash(signed.content()))?;
+        agree("the sum of the shards' records", records, signed.record_count())?;
+        let least = shard_records_min(&self.shards);
+        agree("the smallest number of records of a shard", least, signed.shard_records_min())
+    }
+
+    /// From when until when clients accept it.
+    pub fn lifetime(&self) -> Lifetime {
+        Lifetime { created: self.created, expires: self.expires }
+    }
+
+    /// An error, naming the manifest of `directory`, unless clients accept it at `now` (unix
+    /// seconds).
+    pub fn check_time(&self, directory: &Path, now: u64) -> Result<(), super::OpenError> {
+        let path = directory.join(MANIFEST_NAME);
+        let checked = self.lifetime().check(now);
+        checked.map_err(|error| super::OpenError::Manifest { path, source: error.into() })
     }
 
     /// Whether clients and engines of a database that is served can go on with this manifest: of
@@ -248,6 +298,7 @@ impl Manifest {
         let digits = |bytes: &[u8; 32]| hex::encode(bytes);
         same("operator key", digits(&self.operator_key.0), digits(&served.operator_key.0))?;
         same("seed", digits(&self.seed.0), digits(&served.seed.0))?;
+        same("database name", self.database.clone(), served.database.clone())?;
         let count = |manifest: &Self| manifest.shard_count.to_string();
         same("shard count", count(self), count(served))?;
         let shape = |manifest: &Self| format!("{:?}", manifest.shape);
@@ -262,6 +313,11 @@ impl Manifest {
     /// The sizes, which were checked when the manifest was parsed or made.
     pub fn shape(&self) -> Shape {
         Shape::from_fields(self.shape).expect("this is a bug: a manifest with an unchecked shape")
+    }
+
+    /// Records of the emptiest shard.
+    pub fn shard_records_min(&self) -> u32 {
+        shard_records_min(&self.shards)
     }
 
     /// The hint digests of all shards, 16 bytes each, in order.
@@ -286,6 +342,22 @@ impl Manifest {
         Self::parse(&bytes)
             .map_err(|source| super::OpenError::Manifest { path: path.to_owned(), source })
     }
+}
+
+/// What the operator's signature covers the files of all shards by: each header has the digests of
+/// its sections, and this is over the digests of all headers.
+fn content(shards: &[ShardEntry]) -> [u8; 32] {
+    let mut hasher = blake3::Hasher::new();
+    for entry in shards {
+        hasher.update(&entry.header_digest.0);
+    }
+    *hasher.finalize().as_bytes()
+}
+
+/// Records of the emptiest shard.
+fn shard_records_min(shards: &[ShardEntry]) -> u32 {
+    let least = shards.iter().map(|entry| entry.records).min().unwrap_or(0);
+    u32::try_from(least).unwrap_or(u32::MAX)
 }
 
 fn hint_digests(shards: &[ShardEntry]) -> Vec<u8> {
@@ -380,7 +452,9 @@ mod tests {
             hint_digest: Hex([i; 16]),
         };
         let shape = Shape::new(120, 128, 1, 192).unwrap();
-        let head = ManifestHead { seed: [1; 32], epoch: 4, created: 5, shape };
+        let lifetime = Lifetime { created: 5, expires: 50 };
+        let database = "phones".to_owned();
+        let head = ManifestHead { seed: [1; 32], epoch: 4, lifetime, database, shape };
         let key = wire::SigningKey::from_bytes(&[3; 32]);
         Manifest::sign(&head, (0..shard_count).map(entry).collect(), &key).unwrap()
     }
@@ -399,17 +473,34 @@ mod tests {
     #[test]
     fn a_manifest_whose_parts_disagree_is_refused() {
         type Change = fn(&mut Manifest);
-        let changes: [(&str, Change); 16] = [
+        let changes: [(&str, Change); 22] = [
             ("format 1, expected 2: format 1 does not bind a value to its tag", |m| m.format = 1),
             ("format 3, expected 2", |m| m.format = 3),
             ("seed is", |m| m.seed.0[0] ^= 1),
             ("epoch is 5, expected 4", |m| m.epoch += 1),
             ("created is", |m| m.created += 1),
+            ("expires is", |m| m.expires += 1),
+            ("database is mails", |m| m.database = "mails".into()),
             ("shard_count is 4", |m| m.shard_count += 1),
             ("shards listed is 2", |m| drop(m.shards.pop())),
             ("shape is", |m| m.shape.columns += 64),
             ("refused", |m| m.shape.columns += 1),
             ("records is", |m| m.records += 1),
+            ("sum of the shards' records is 301", |m| m.shards[1].records += 1),
+            ("number of records of a shard is 99", |m| {
+                m.shards[1].records -= 1;
+                m.shards[2].records += 1;
+            }),
+            ("hash of the header digests", |m| {
+                m.shards[1].header_digest.0[0] ^= 1;
+                m.shards[1].file = header::file_name(&m.shards[1].header_digest.0);
+            }),
+            ("hash of the header digests", |m| {
+                let (first, second) = (m.shards[0].clone(), m.shards[1].clone());
+                (m.shards[0].file, m.shards[1].file) = (second.file, first.file);
+                m.shards[0].header_digest = second.header_digest;
+                m.shards[1].header_digest = first.header_digest;
+            }),
             ("hint digests", |m| m.shards[1].hint_digest.0[0] ^= 1),
             ("ribbon_seed of shard 2", |m| m.shards[2].ribbon_seed += 1),
             ("file of shard 1", |m| m.shards[1].header_digest.0[0] ^= 1),
@@ -422,6 +513,18 @@ mod tests {
             change(&mut manifest);
             let error = Manifest::parse(&manifest.to_json()).unwrap_err().to_string();
             assert!(error.contains(reason), "{reason}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_manifest_of_another_version_is_named_as_such_whatever_its_fields() {
+        for version in [0, 1, header::FORMAT_VERSION + 1] {
+            let other = format!("{{\"format\": {version}, \"ribbons\": []}}");
+            let error = Manifest::parse(other.as_bytes()).unwrap_err();
+            assert!(
+                matches!(error, ManifestError::Version { found } if found == version),
+                "{error}"
+            );
         }
     }
 

@@ -6,7 +6,7 @@ use super::manifest::{MANIFEST_NAME, SHARDS_DIR};
 use super::write::{Sections, write_shard};
 use super::{Header, Manifest, ManifestHead};
 use crate::params::Shape;
-use crate::wire::SigningKey;
+use crate::wire::{Lifetime, SigningKey};
 
 /// Writes an epoch: one shard a label, which decides what it contains.
 pub(crate) fn write(directory: &Path, epoch: u64, labels: &[u8]) {
@@ -38,7 +38,9 @@ pub(crate) fn write(directory: &Path, epoch: u64, labels: &[u8]) {
         };
         entries.push(write_shard(&folder, &header, &sections).unwrap());
     }
-    let head = ManifestHead { seed: [1; 32], epoch, created: 2, shape };
+    // For ever: these tests are not about clocks.
+    let lifetime = Lifetime { created: 2, expires: u64::MAX };
+    let head = ManifestHead { seed: [1; 32], epoch, lifetime, database: "noise".into(), shape };
     let manifest = Manifest::sign(&head, entries, &SigningKey::from_bytes(&[3; 32])).unwrap();
     std::fs::write(directory.join(MANIFEST_NAME), manifest.to_json()).unwrap();
 }

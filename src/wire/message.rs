@@ -155,6 +155,21 @@ pub struct PublicParameters {
     /// Unix seconds.
     #[prost(uint64, tag = "12")]
     pub created: u64,
+    /// Name of the database, 1 to 64 bytes.
+    #[prost(string, tag = "13")]
+    pub database: String,
+    /// Unix seconds; refused after.
+    #[prost(uint64, tag = "14")]
+    pub expires: u64,
+    /// Records of all shards.
+    #[prost(uint64, tag = "15")]
+    pub record_count: u64,
+    /// Records of the emptiest shard.
+    #[prost(uint32, tag = "16")]
+    pub shard_records_min: u32,
+    /// BLAKE3 over the header digests of all shards in order, 32 bytes.
+    #[prost(bytes = "vec", tag = "17")]
+    pub content: Vec<u8>,
 }
 
 /// What a server lets one connection do.

@@ -18,7 +18,9 @@ pub use frame::{
     FRAME_HEAD_BYTES_MAX, FrameError, FrameHead, ReplyKind, RequestKind, decode_reply,
     encode_frame, parameters_frame, reply_head, request_head,
 };
-pub use parameters::{PublicParameters, SignatureError, sign, verify};
+pub use parameters::{
+    Lifetime, LifetimeError, ParameterFields, PublicParameters, SignatureError, sign, verify,
+};
 pub use prost::bytes::Bytes;
 pub use request::{
     Malformed, Uid, ValidBatch, ValidHints, ValidParameters, ValidQuery, decode_hints,

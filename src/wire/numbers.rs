@@ -50,6 +50,7 @@ pub(super) const PUBLIC_PARAMETERS: &[Field] = &[
     (7, "columns", Holds::U32),
     (8, "response_bits", Holds::U32),
     (9, "hint_bits", Holds::U32),
+    (16, "shard_records_min", Holds::U32),
 ];
 
 pub(super) const PIR_REQUEST: &[Field] = &[

@@ -15,15 +15,111 @@ use crate::scheme::Seed;
 /// Ribbon seeds a shard may be solved with (scheme.md: 64 are tried).
 pub const RIBBON_SEEDS: u32 = 64;
 
+/// What the parameters of one epoch of a database say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ParameterFields {
+    /// Database seed: public, pinned by clients.
+    pub seed: Seed,
+    /// Content version.
+    pub epoch: u64,
+    /// The shape all shards share.
+    pub shape: Shape,
+    /// The ribbon seed each shard was solved with, in shard order.
+    pub ribbon_seeds: Vec<u32>,
+    /// BLAKE3 over all hint digests in shard order.
+    pub hint_digests_hash: [u8; 32],
+    /// From when until when they hold.
+    pub lifetime: Lifetime,
+    /// The database's name ([`check_database_name`]), pinned by clients.
+    pub database: String,
+    /// Records of all shards.
+    pub record_count: u64,
+    /// Records of the emptiest shard: the crowd that a client checks.
+    pub shard_records_min: u32,
+    /// BLAKE3 over the header digests of all shards in order: covers every byte that is served.
+    pub content: [u8; 32],
+}
+
 /// The parameters of one epoch of a database, checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PublicParameters {
-    seed: Seed,
-    epoch: u64,
-    shape: Shape,
-    ribbon_seeds: Vec<u8>,
-    hint_digests_hash: [u8; 32],
-    created: u64,
+pub struct PublicParameters(ParameterFields);
+
+/// The time for which signed parameters hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lifetime {
+    /// Unix seconds.
+    pub created: u64,
+    /// Unix seconds; refused after.
+    pub expires: u64,
+}
+
+/// Why parameters are refused at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum LifetimeError {
+    /// Their time is over.
+    #[error(
+        "expired {} ago by this machine's clock: check the clock; if it is right, the operator \
+         has to sign the database again (`sotto renew`, or `sotto build` of newer records)",
+        span(*.seconds)
+    )]
+    Expired {
+        /// Since when.
+        seconds: u64,
+    },
+    /// They are not yet made.
+    #[error(
+        "has a date {} after this machine's clock, expected at most {} after: check both clocks",
+        span(*.seconds), span(limits::CLOCK_DIFFERENCE_MAX.as_secs())
+    )]
+    Future {
+        /// How far ahead.
+        seconds: u64,
+    },
+}
+
+/// Seconds in the largest unit that is not larger.
+fn span(seconds: u64) -> String {
+    match seconds {
+        0..120 => format!("{seconds} s"),
+        120..7_200 => format!("{} min", seconds / 60),
+        7_200..172_800 => format!("{} h", seconds / 3_600),
+        _ => format!("{} days", seconds / 86_400),
+    }
+}
+
+impl Lifetime {
+    /// An error unless they hold at `now` (unix seconds). Clocks may differ by
+    /// [`limits::CLOCK_DIFFERENCE_MAX`] at the beginning.
+    pub fn check(&self, now: u64) -> Result<(), LifetimeError> {
+        if now > self.expires {
+            return Err(LifetimeError::Expired { seconds: now - self.expires });
+        }
+        let ahead = self.created.saturating_sub(now);
+        if ahead > limits::CLOCK_DIFFERENCE_MAX.as_secs() {
+            return Err(LifetimeError::Future { seconds: ahead });
+        }
+        Ok(())
+    }
+
+    /// Whether only the last quarter of their time is left at `now`, or nothing.
+    pub fn is_ending(&self, now: u64) -> bool {
+        self.left(now) <= self.seconds() / 4
+    }
+
+    /// Whether at most half of their time is left at `now`: they should be signed again.
+    pub fn is_to_be_renewed(&self, now: u64) -> bool {
+        self.left(now) <= self.seconds() / 2
+    }
+
+    /// Seconds from `now` until they expire.
+    pub fn left(&self, now: u64) -> u64 {
+        self.expires.saturating_sub(now)
+    }
+
+    fn seconds(&self) -> u64 {
+        self.expires.saturating_sub(self.created)
+    }
 }
 
 /// Why parameters are refused.
@@ -49,19 +145,17 @@ impl PublicParameters {
     /// Parameters of `ribbon_seeds.len()` shards.
     ///
     /// # Errors
-    /// No shards, more than [`limits::SHARDS_MAX`], or a ribbon seed of [`RIBBON_SEEDS`] or more.
-    pub fn new(
-        seed: Seed,
-        epoch: u64,
-        shape: Shape,
-        ribbon_seeds: &[u32],
-        hint_digests_hash: [u8; 32],
-        created: u64,
-    ) -> Result<Self, ParametersError> {
-        let narrow = |&seed: &u32| u8::try_from(seed).unwrap_or(u8::MAX);
-        let ribbon_seeds: Vec<u8> = ribbon_seeds.iter().map(narrow).collect();
-        check_shards(ribbon_seeds.len() as u64, &ribbon_seeds)?;
-        Ok(Self { seed, epoch, shape, ribbon_seeds, hint_digests_hash, created })
+    /// No shards, more than [`limits::SHARDS_MAX`], a ribbon seed of [`RIBBON_SEEDS`] or more, a
+    /// name that is none, an end before the beginning, or counts that cannot be.
+    pub fn new(fields: ParameterFields) -> Result<Self, ParametersError> {
+        check_shards(fields.ribbon_seeds.len() as u64, &fields.ribbon_seeds)?;
+        check_database_name(&fields.database)?;
+        let Lifetime { created, expires } = fields.lifetime;
+        if expires <= created {
+            return Err(Malformed::new("expires", expires, format!("after {created}")).into());
+        }
+        check_counts(&fields)?;
+        Ok(Self(fields))
     }
 
     /// Reads and checks what [`PublicParameters::encode`] wrote. The signature is over `bytes`
@@ -70,9 +164,9 @@ impl PublicParameters {
         let found = message::PublicParameters::decode(bytes)
             .map_err(|error| ParametersError::Unreadable(error.to_string()))?;
         numbers::check("public parameters", bytes, numbers::PUBLIC_PARAMETERS)?;
-        let seed = exact("seed", &found.seed)?;
-        let hint_digests_hash = exact("hint_digests_hash", &found.hint_digests_hash)?;
-        check_shards(found.shard_count.into(), &found.ribbon_seeds)?;
+        // Seeds are below 64, so their varints are one byte each and a longer one shows as >= 128.
+        let ribbon_seeds: Vec<u32> = found.ribbon_seeds.iter().map(|&seed| seed.into()).collect();
+        check_shards(found.shard_count.into(), &ribbon_seeds)?;
         let shape = Shape::from_fields(ShapeFields {
             value_len: found.value_len,
             pack_rows: found.pack_rows,
@@ -81,78 +175,141 @@ impl PublicParameters {
             response_bits: found.response_bits,
             hint_bits: found.hint_bits,
         })?;
-        let (epoch, created, ribbon_seeds) = (found.epoch, found.created, found.ribbon_seeds);
-        Ok(Self { seed, epoch, shape, ribbon_seeds, hint_digests_hash, created })
+        Self::new(ParameterFields {
+            seed: exact("seed", &found.seed)?,
+            epoch: found.epoch,
+            shape,
+            ribbon_seeds,
+            hint_digests_hash: exact("hint_digests_hash", &found.hint_digests_hash)?,
+            lifetime: Lifetime { created: found.created, expires: found.expires },
+            database: found.database,
+            record_count: found.record_count,
+            shard_records_min: found.shard_records_min,
+            content: exact("content", &found.content)?,
+        })
     }
 
     /// The bytes the operator signs: the same for the same parameters.
     pub fn encode(&self) -> Vec<u8> {
-        let fields = self.shape.fields();
+        let (fields, shape) = (&self.0, self.0.shape.fields());
         message::PublicParameters {
-            seed: self.seed.to_vec(),
-            epoch: self.epoch,
+            seed: fields.seed.to_vec(),
+            epoch: fields.epoch,
             shard_count: self.shard_count(),
-            value_len: fields.value_len,
-            pack_rows: fields.pack_rows,
-            packs: fields.packs,
-            columns: fields.columns,
-            response_bits: fields.response_bits,
-            hint_bits: fields.hint_bits,
-            ribbon_seeds: self.ribbon_seeds.clone(),
-            hint_digests_hash: self.hint_digests_hash.to_vec(),
-            created: self.created,
+            value_len: shape.value_len,
+            pack_rows: shape.pack_rows,
+            packs: shape.packs,
+            columns: shape.columns,
+            response_bits: shape.response_bits,
+            hint_bits: shape.hint_bits,
+            ribbon_seeds: fields.ribbon_seeds.iter().map(|&seed| seed as u8).collect(),
+            hint_digests_hash: fields.hint_digests_hash.to_vec(),
+            created: fields.lifetime.created,
+            database: fields.database.clone(),
+            expires: fields.lifetime.expires,
+            record_count: fields.record_count,
+            shard_records_min: fields.shard_records_min,
+            content: fields.content.to_vec(),
         }
         .encode_to_vec()
     }
 
+    /// All that they say.
+    pub fn fields(&self) -> &ParameterFields {
+        &self.0
+    }
     /// The database seed: public, pinned by clients.
     pub fn seed(&self) -> &Seed {
-        &self.seed
+        &self.0.seed
     }
     /// Content version.
     pub fn epoch(&self) -> u64 {
-        self.epoch
+        self.0.epoch
     }
     /// Shards of the database: 1 to [`limits::SHARDS_MAX`].
     pub fn shard_count(&self) -> u32 {
-        self.ribbon_seeds.len() as u32
+        self.0.ribbon_seeds.len() as u32
     }
     /// The shape all shards share.
     pub fn shape(&self) -> &Shape {
-        &self.shape
+        &self.0.shape
     }
     /// The ribbon seed `shard` was solved with; `None` where there is no such shard.
     pub fn ribbon_seed(&self, shard: u32) -> Option<u32> {
-        self.ribbon_seeds.get(shard as usize).map(|&seed| u32::from(seed))
+        self.0.ribbon_seeds.get(shard as usize).copied()
     }
     /// BLAKE3 over all hint digests in shard order.
     pub fn hint_digests_hash(&self) -> &[u8; 32] {
-        &self.hint_digests_hash
+        &self.0.hint_digests_hash
     }
-    /// Unix seconds.
-    pub fn created(&self) -> u64 {
-        self.created
+    /// From when until when they hold.
+    pub fn lifetime(&self) -> Lifetime {
+        self.0.lifetime
+    }
+    /// The database's name.
+    pub fn database(&self) -> &str {
+        &self.0.database
+    }
+    /// Records of all shards.
+    pub fn record_count(&self) -> u64 {
+        self.0.record_count
+    }
+    /// Records of the emptiest shard.
+    pub fn shard_records_min(&self) -> u32 {
+        self.0.shard_records_min
+    }
+    /// BLAKE3 over the header digests of all shards in order.
+    pub fn content(&self) -> &[u8; 32] {
+        &self.0.content
     }
 
     /// Whether `digests` (16 bytes a shard, in shard order) is the list that was signed.
     pub fn matches_hint_digests(&self, digests: &[u8]) -> bool {
-        digests.len() == self.ribbon_seeds.len() * super::HINT_DIGEST_BYTES
-            && *blake3::hash(digests).as_bytes() == self.hint_digests_hash
+        digests.len() == self.0.ribbon_seeds.len() * super::HINT_DIGEST_BYTES
+            && *blake3::hash(digests).as_bytes() == self.0.hint_digests_hash
     }
 }
 
-fn check_shards(shard_count: u64, ribbon_seeds: &[u8]) -> Result<(), Malformed> {
+fn check_shards(shard_count: u64, ribbon_seeds: &[u32]) -> Result<(), Malformed> {
     if !(1..=u64::from(limits::SHARDS_MAX)).contains(&shard_count) {
         let expected = format!("1 to {}", limits::SHARDS_MAX);
         return Err(Malformed::new("shard_count", shard_count, expected));
     }
-    // Seeds are below 64, so their varints are one byte each and a longer one shows as >= 128.
     if ribbon_seeds.len() as u64 != shard_count {
         return Err(Malformed::bytes("ribbon_seeds", ribbon_seeds.len(), shard_count as usize));
     }
-    if let Some(shard) = ribbon_seeds.iter().position(|&seed| u32::from(seed) >= RIBBON_SEEDS) {
+    if let Some(shard) = ribbon_seeds.iter().position(|&seed| seed >= RIBBON_SEEDS) {
         let found = format!("{} for shard {shard}", ribbon_seeds[shard]);
         return Err(Malformed::new("ribbon_seeds", found, format!("below {RIBBON_SEEDS}")));
+    }
+    Ok(())
+}
+
+/// Refuses what is no name of a database: it is shown on terminals and names files, so it is 1 to
+/// [`limits::DATABASE_NAME_BYTES_MAX`] ASCII letters, digits and `-`, `_`, `.`, the first of them a
+/// letter or a digit.
+pub fn check_database_name(name: &str) -> Result<(), Malformed> {
+    let inner = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    let begins = name.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric());
+    if begins && name.len() <= limits::DATABASE_NAME_BYTES_MAX && name.bytes().all(inner) {
+        return Ok(());
+    }
+    let expected = format!(
+        "1 to {} ASCII letters, digits, `-`, `_` and `.`, a letter or digit first",
+        limits::DATABASE_NAME_BYTES_MAX
+    );
+    let shown: String = name.chars().take(limits::DATABASE_NAME_BYTES_MAX).collect();
+    Err(Malformed::new("database", format!("{shown:?}"), expected))
+}
+
+/// Refuses counts that no records have: the emptiest shard has at most the mean, and no shard has
+/// more than its columns can hold.
+fn check_counts(fields: &ParameterFields) -> Result<(), Malformed> {
+    let (shards, least) = (fields.ribbon_seeds.len() as u64, u64::from(fields.shard_records_min));
+    let room = (fields.shape.groups() * fields.shape.columns()) as u64;
+    let most = room.min(fields.record_count / shards);
+    if least > most {
+        return Err(Malformed::new("shard_records_min", least, format!("at most {most}")));
     }
     Ok(())
 }

@@ -38,7 +38,7 @@ async fn a_server_whose_certificate_expired_is_refused_until_it_is_renewed() {
     look_up(&mut client, 0).await;
     let took = renewed.elapsed().as_millis();
     record(&format!("certificate expired, then renewed: first answer after {took} ms, 0 wrong"));
-    client.close().await;
+    drop(client.close().await);
     settled(&serving.counters).await;
 }
 
@@ -108,7 +108,7 @@ async fn the_program_keeps_what_it_has_when_the_new_certificate_has_expired() {
     // New connections meet the old one.
     let mut client = Client::connect(place.options(&server)).await.unwrap();
     look_up(&mut client, 0).await;
-    client.close().await;
+    drop(client.close().await);
     // A good one is taken, and drops nobody.
     let new = localhost().unwrap();
     place.show(&new);
@@ -116,10 +116,10 @@ async fn the_program_keeps_what_it_has_when_the_new_certificate_has_expired() {
     server.signal(Signal::HUP);
     server.says(&before, "certificates and callers were read again").await;
     load.more(2).await;
-    let trust = sotto::client::Trust::Pinned(place.built.operator_key());
-    let mut client = Client::connect(options(server.address, &new.ca_pem, trust)).await.unwrap();
+    let pins = sotto::client::Pins::operator(place.built.operator_key());
+    let mut client = Client::connect(options(server.address, &new.ca_pem, pins)).await.unwrap();
     look_up(&mut client, 1).await;
-    client.close().await;
+    drop(client.close().await);
     record(&format!("expired certificate at SIGHUP: {}", load.stop().await));
     server.leave().await;
     // At start there is nothing better to keep: it says so, loudly, and serves.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use sotto::client::{Client, Options, Outcome, Trust};
+use sotto::client::{Client, Options, Outcome, Pins};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
@@ -27,8 +27,8 @@ pub(crate) fn database() -> Built {
 
 /// How a client reaches a server that runs in this process.
 pub(crate) fn reach(built: &Built, serving: &Serving) -> Options {
-    let trust = Trust::Pinned(built.operator_key());
-    options(serving.address, &serving.certificates.ca_pem, trust)
+    let pins = Pins::operator(built.operator_key());
+    options(serving.address, &serving.certificates.ca_pem, pins)
 }
 
 /// Looks up a few keys, of which one is absent; every outcome is right.
@@ -77,7 +77,7 @@ impl Load {
                     longest_us.fetch_max(begun.elapsed().as_micros() as u64, Ordering::SeqCst);
                     calls.fetch_add(1, Ordering::SeqCst);
                 }
-                client.close().await;
+                drop(client.close().await);
             });
         }
         load

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 use rustix::process::{Pid, Signal, kill_process};
-use sotto::client::{Options, Trust};
+use sotto::client::{Options, Pins};
 use sotto::server::certificates::{self, LocalCertificates};
 
 use super::harness::peer::until;
@@ -53,8 +53,8 @@ impl Place {
     }
 
     pub(crate) fn options(&self, server: &Program) -> Options {
-        let trust = Trust::Pinned(self.built.operator_key());
-        options(server.address, &self.certificates.ca_pem, trust)
+        let pins = Pins::operator(self.built.operator_key());
+        options(server.address, &self.certificates.ca_pem, pins)
     }
 }
 

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 
 use prost::Message;
 use sotto::arith::Isa;
-use sotto::client::{Client, ClientError, OperatorKey, Options, Replica, Trust};
+use sotto::client::{Client, ClientError, OperatorKey, Options, Pins, Replica};
 use sotto::keyword::locate;
 use sotto::keyword::solve::{Record, solve};
 use sotto::params::Shape;
@@ -21,7 +21,10 @@ use sotto::wire::message::{
     Hint, HintRequest, Limits, PirBatch, PirParameterRequest, PirParameterResponse, PirRequest,
     PirResponse, Reply, ReplyBody, Request, RequestBody,
 };
-use sotto::wire::{PIR_SCHEME_SOTTO_2, PublicParameters, SigningKey, Status, encode_frame, sign};
+use sotto::wire::{
+    Lifetime, PIR_SCHEME_SOTTO_2, ParameterFields, PublicParameters, SigningKey, Status,
+    encode_frame, sign,
+};
 
 /// Records a shard the test databases are shaped for, and what their clients accept.
 pub(crate) const RECORDS_PER_SHARD: u64 = 100;
@@ -238,7 +241,8 @@ impl Fake {
     pub(crate) fn options(&self, replicas: usize) -> Options {
         let replica = Replica::new(self.address, "localhost");
         let ca_pem = self.certificates.ca_pem.clone().into_bytes();
-        let mut options = Options::new(replica.clone(), ca_pem, Trust::Pinned(self.operator_key()));
+        let mut options =
+            Options::new(replica.clone(), ca_pem, Pins::operator(self.operator_key()));
         options.replicas = vec![replica; replicas];
         options.records_per_shard_min = RECORDS_PER_SHARD;
         options
@@ -291,10 +295,20 @@ fn publish(database: &Database, epoch: u64, change: Option<Change>) -> Published
             digests.extend([0; 16]);
         }
     }
-    let hash = *blake3::hash(&digests).as_bytes();
-    let parameters =
-        PublicParameters::new(seed, epoch, shape, &ribbon_seeds, hash, 1_700_000_000).unwrap();
-    Published { parameters, digests }
+    let fields = ParameterFields {
+        seed,
+        epoch,
+        shape,
+        record_count: RECORDS_PER_SHARD * ribbon_seeds.len() as u64,
+        ribbon_seeds,
+        hint_digests_hash: *blake3::hash(&digests).as_bytes(),
+        // For ever: what a client does about dates is tested with a real server.
+        lifetime: Lifetime { created: 1_700_000_000, expires: u64::MAX },
+        database: "fake".into(),
+        shard_records_min: RECORDS_PER_SHARD as u32,
+        content: [0; 32],
+    };
+    Published { parameters: PublicParameters::new(fields).unwrap(), digests }
 }
 
 async fn accept(fake: Arc<Fake>) {

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use sotto::client::{Client, Outcome, Trust};
+use sotto::client::{Client, Outcome, Pins};
 use sotto::engine::{EngineOptions, select_with};
 
 use super::harness::{Built, Setting, options};
@@ -24,8 +24,8 @@ async fn two_gpus_answer_what_was_brought_up_to_them() {
     let records = super::records();
     let built = Built::new(&records, SHARDS);
     let serving = Setting { engines, ..Setting::default() }.serve(&built.db());
-    let trust = Trust::Pinned(built.operator_key());
-    let options = options(serving.address, &serving.certificates.ca_pem, trust);
+    let pins = Pins::operator(built.operator_key());
+    let options = options(serving.address, &serving.certificates.ca_pem, pins);
     let mut client = Client::connect(options).await.unwrap();
     let keys: Vec<&str> = records.iter().map(|(key, _)| &**key).chain(["nobody"]).collect();
 

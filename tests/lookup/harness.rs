@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex};
 
 use prost::Message;
 use sotto::build::{self, BuildOptions, Input, Silent};
-use sotto::client::{OperatorKey, Options, Replica, Trust};
+use sotto::client::{OperatorKey, Options, Pins, Replica};
 use sotto::engine::{Engine, EngineOptions, select_with};
 use sotto::server::certificates::{self, LocalCertificates};
 use sotto::server::{
@@ -143,9 +143,9 @@ impl Setting {
     }
 }
 
-pub(crate) fn options(address: SocketAddr, ca_pem: &str, trust: Trust) -> Options {
+pub(crate) fn options(address: SocketAddr, ca_pem: &str, pins: Pins) -> Options {
     let replica = Replica::new(address, "localhost");
-    let mut options = Options::new(replica, ca_pem.as_bytes().to_vec(), trust);
+    let mut options = Options::new(replica, ca_pem.as_bytes().to_vec(), pins);
     options.records_per_shard_min = CROWD;
     options
 }

@@ -9,8 +9,8 @@ mod gpus;
 mod harness;
 mod program;
 
-use harness::{Built, CROWD, Crossing, Recorder, options, serve};
-use sotto::client::{Client, ClientError, OperatorKey, Options, Outcome, ParameterError, Trust};
+use harness::{Built, Crossing, Recorder, options, serve};
+use sotto::client::{Client, ClientError, OperatorKey, Options, Outcome, ParameterError, Pins};
 use sotto::keyword::locate;
 use sotto::wire::message::RequestBody;
 
@@ -28,8 +28,8 @@ fn records() -> Vec<(String, Vec<u8>)> {
 async fn every_record_is_found_and_nothing_else() {
     let built = Built::new(&records(), 3);
     let serving = serve(&built.db());
-    let trust = Trust::Pinned(built.operator_key());
-    let options = options(serving.address, &serving.certificates.ca_pem, trust);
+    let pins = Pins::operator(built.operator_key());
+    let options = options(serving.address, &serving.certificates.ca_pem, pins);
     let mut client = Client::connect(options).await.unwrap();
 
     let records = records();
@@ -55,8 +55,8 @@ async fn a_matrix_other_than_the_signed_one_is_invalid() {
     let built = Built::new(&records(), 2);
     built.spoil();
     let serving = serve(&built.db());
-    let trust = Trust::Pinned(built.operator_key());
-    let options = options(serving.address, &serving.certificates.ca_pem, trust);
+    let pins = Pins::operator(built.operator_key());
+    let options = options(serving.address, &serving.certificates.ca_pem, pins);
     let mut client = Client::connect(options).await.unwrap();
     let keys = ["empty", "longest", "nobody-1", "nobody-2"];
     for outcome in client.lookup(&keys).await.unwrap() {
@@ -69,32 +69,52 @@ async fn a_matrix_other_than_the_signed_one_is_invalid() {
 async fn a_database_is_trusted_for_its_signature_and_its_crowd() {
     let built = Built::new(&records(), 3);
     let serving = serve(&built.db());
-    let options = |trust| options(serving.address, &serving.certificates.ca_pem, trust);
+    let options = |pins| options(serving.address, &serving.certificates.ca_pem, pins);
     let refusal = |options| async { Client::connect(options).await.err().expect("a refusal") };
 
-    let first = Client::connect(options(Trust::FirstUse)).await.unwrap();
+    let first = Client::connect(options(Pins::first_use())).await.unwrap();
     assert_eq!(first.operator_key(), built.operator_key());
-    let remembered = Some(first.pins());
-    Client::connect(Options { remembered, ..options(Trust::FirstUse) }).await.unwrap();
+    let pins = first.close().await;
+    Client::connect(options(pins.clone())).await.unwrap();
 
     let other = OperatorKey([1; 32]);
-    let error = refusal(options(Trust::Pinned(other))).await;
+    let error = refusal(options(Pins::operator(other))).await;
     assert!(matches!(error, ClientError::Parameters(ParameterError::OtherKey { .. })), "{error}");
     let crowd = refusal(Options {
         records_per_shard_min: 1 << 16,
-        ..options(Trust::Pinned(built.operator_key()))
+        ..options(Pins::operator(built.operator_key()))
     });
     let ClientError::Parameters(ParameterError::TooFewRecords { found, .. }) = crowd.await else {
         panic!("another error");
     };
-    assert!((CROWD..1 << 12).contains(&found), "{found}");
-    let mut pins = first.pins();
-    pins.seed = [9; 32];
-    let remembered = Some(pins);
-    let error = refusal(Options { remembered, ..options(Trust::FirstUse) }).await;
+    // As the records fell, not as the shape is meant for.
+    let database = sotto::shard::Database::open(&built.db()).unwrap();
+    let least = database.manifest().shards.iter().map(|shard| shard.records).min().unwrap();
+    assert_eq!(found, least);
+    let exactly = Options { records_per_shard_min: least, ..options(pins.clone()) };
+    Client::connect(exactly).await.unwrap();
+    // Stored and read again; a database that has another seed, name or number of shards.
+    let stored = serde_json::to_value(&pins).unwrap();
+    let changed = |path: &str, value: serde_json::Value| {
+        let mut changed = stored.clone();
+        *changed.pointer_mut(path).unwrap() = value;
+        options(serde_json::from_value(changed).unwrap())
+    };
+    let error = refusal(changed("/seen/seed", "09".repeat(32).into())).await;
     assert!(matches!(error, ClientError::Parameters(ParameterError::SeedChanged)), "{error}");
+    let error = refusal(changed("/database", "another".into())).await;
+    let ClientError::Parameters(ParameterError::DatabaseChanged { found, expected }) = error else {
+        panic!("another error");
+    };
+    assert_eq!((&*found, &*expected), ("main", "another"));
+    let error = refusal(changed("/seen/shard_count", 4.into())).await;
+    let ClientError::Parameters(ParameterError::ShardCountChanged { found, expected }) = error
+    else {
+        panic!("another error");
+    };
+    assert_eq!((found, expected), (3, 4));
     let stranger = sotto::server::certificates::localhost().unwrap().ca_pem.into_bytes();
-    let error = refusal(Options { ca_pem: stranger, ..options(Trust::FirstUse) }).await;
+    let error = refusal(Options { ca_pem: stranger, ..options(Pins::first_use()) }).await;
     assert!(matches!(error, ClientError::Connect { .. }), "{error}");
 }
 
@@ -130,7 +150,7 @@ async fn present_and_absent_keys_cannot_be_told_apart_on_the_wire() {
     let serving = serve(&built.db());
     let recorder = Recorder::start(&serving);
     let options =
-        || options(recorder.address, &recorder.ca_pem, Trust::Pinned(built.operator_key()));
+        || options(recorder.address, &recorder.ca_pem, Pins::operator(built.operator_key()));
     let mut client = Client::connect(options()).await.unwrap();
     let parameters = client.parameters();
     let (seed, groups) = (*parameters.seed(), parameters.shape().groups() as u32);

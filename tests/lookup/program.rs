@@ -6,13 +6,16 @@ use std::process::{Command, Output, Stdio};
 
 use sotto::server::certificates::LocalCertificates;
 use sotto::server::{Callers, KnownCallers};
+use sotto::shard::Database;
 
 use super::harness::{Built, CROWD, Setting};
 use super::records;
 
+/// Without a state folder of this machine's user: pins are the tests' own.
 fn sotto() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_sotto"));
-    command.env_remove("SOTTO_LOG").stdin(Stdio::null());
+    command.env_remove("SOTTO_LOG").env_remove("XDG_STATE_HOME").env_remove("HOME");
+    command.stdin(Stdio::null());
     command
 }
 
@@ -111,6 +114,79 @@ async fn lookup_says_whom_it_believes() {
     assert_eq!((code, &*err), (0, ""));
 }
 
+/// The value of a field of a file of pins.
+fn pinned(file: &Path, field: &str) -> serde_json::Value {
+    let json: serde_json::Value = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
+    json.pointer(field).unwrap_or_else(|| panic!("{field} of {json}")).clone()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lookup_keeps_pins_between_runs_and_refuses_what_goes_back() {
+    let served = served();
+    let folder = served.built.folder.path();
+    let state = folder.join("state");
+    let with_state = |mut command: Command| {
+        command.env("XDG_STATE_HOME", &state);
+        command
+    };
+    // By operator, by server, not at all, or where the user says.
+    let (code, _, err) = run(with_state(served.lookup(&["--no-pins", "empty"]))).await;
+    assert!(code == 0 && !state.exists(), "{err}");
+    let (code, _, err) = run(with_state(served.lookup(&["empty"]))).await;
+    assert_eq!((code, &*err), (0, ""));
+    let by_operator = format!("operator-{}.json", served.built.operator_key());
+    let by_server = format!("server-{}.json", served.server.replace(':', "_"));
+    let (code, _, err) = run(with_state(served.lookup_unpinned(&["empty"]))).await;
+    assert!(code == 0 && err.contains("believed on first use"), "{err}");
+    let (code, _, err) = run(with_state(served.lookup_unpinned(&["empty"]))).await;
+    assert_eq!((code, &*err), (0, ""), "the second use is no first one");
+    for name in [by_operator, by_server] {
+        let file = state.join("sotto/pins").join(&name);
+        assert_eq!(pinned(&file, "/seen/epoch"), 1, "{name}");
+    }
+    let file = folder.join("pins.json");
+    let pins = ["--pins", file.to_str().unwrap(), "empty"];
+    let (code, _, err) = run(served.lookup(&pins)).await;
+    assert_eq!((code, &*err), (0, ""));
+    let expected = Database::open(&served.built.db()).unwrap();
+    assert_eq!(pinned(&file, "/database"), expected.manifest().database);
+    assert_eq!(pinned(&file, "/seen/shard_count"), 3);
+    // What a later session saw: this server is behind, or another.
+    let good = std::fs::read_to_string(&file).unwrap();
+    let seed = pinned(&file, "/seen/seed");
+    let changes = [
+        ("\"epoch\": 1", "\"epoch\": 2", "expected 2 or newer"),
+        ("\"shard_count\": 3", "\"shard_count\": 4", "has 3 shards, expected 4"),
+        ("\"database\": \"main\"", "\"database\": \"mails\"", "called main, expected mails"),
+        (seed.as_str().unwrap(), &"07".repeat(32), "another seed than before"),
+        ("\"version\": 1", "\"version\": 9", "version 9, expected 1"),
+        ("{", "", "cannot be used"),
+    ];
+    for (what, with, said) in changes {
+        let changed = good.replacen(what, with, 1);
+        assert_ne!(changed, good);
+        std::fs::write(&file, &changed).unwrap();
+        let (code, out, err) = run(served.lookup(&pins)).await;
+        assert_eq!((code, &*out), (2, ""), "{said}: {err}");
+        assert!(err.contains(said), "{said}: {err}");
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), changed, "{said}");
+    }
+    // Where it cannot be written the user hears of it, and is served if the file was not named.
+    let missing = folder.join("pins.json/below");
+    let pins = ["--pins", missing.to_str().unwrap(), "empty"];
+    let (code, _, err) = run(served.lookup(&pins)).await;
+    assert!(code == 2 && err.contains("--no-pins"), "{err}");
+    let mut command = served.lookup(&["empty"]);
+    command.env("XDG_STATE_HOME", "/proc/sotto");
+    let (code, _, err) = run(command).await;
+    assert!(code == 0 && err.contains("cannot write pins to /proc/sotto"), "{err}");
+    // A name that the user gave is the one that counts.
+    let (code, _, err) = run(served.lookup(&["--database", "mails", "empty"])).await;
+    assert!(code == 2 && err.contains("called main, expected mails"), "{err}");
+    let (code, _, err) = run(served.lookup(&["--database", "main", "empty"])).await;
+    assert_eq!((code, &*err), (0, ""));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn lookup_explains_what_is_wrong_and_ends_with_2() {
     let served = served();
@@ -148,7 +224,7 @@ async fn lookup_explains_what_is_wrong_and_ends_with_2() {
     crowd.args(["lookup", "--server", &served.server, "--ca", ca, "k"]);
     let (code, _, err) = run(crowd).await;
     assert_eq!(code, 2);
-    assert!(err.contains("--accept-shard-records") && err.contains("65536"), "{err}");
+    assert!(err.contains("--accept-shard-records") && err.contains("64000"), "{err}");
 }
 
 const SMALL: [&str; 4] = ["--records", "2000", "--shards", "4"];

@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-/// `sotto` without what this process has in its environment for it.
+/// `sotto` without what this process has in its environment for it, and without a state folder.
 pub(crate) fn sotto(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_sotto"));
     for (name, _) in std::env::vars_os() {
@@ -13,6 +13,7 @@ pub(crate) fn sotto(arguments: &[&str]) -> Command {
             command.env_remove(name);
         }
     }
+    command.env_remove("XDG_STATE_HOME").env_remove("HOME");
     command.args(arguments).stdin(Stdio::null());
     command
 }

@@ -22,7 +22,7 @@ use sotto::shard::write::{Sections, write_shard};
 use sotto::shard::{Database, Manifest};
 use sotto::wire::message::*;
 use sotto::wire::{
-    ALPN, Bytes, PIR_SCHEME_SOTTO_2, SigningKey, Status, StreamCode, Uid, decode_reply,
+    ALPN, Bytes, Lifetime, PIR_SCHEME_SOTTO_2, SigningKey, Status, StreamCode, Uid, decode_reply,
     encode_frame, reply_head,
 };
 use tokio::net::UdpSocket;
@@ -73,7 +73,9 @@ pub(crate) fn write_database(directory: &Path) {
         };
         write_shard(&folder, &header, &sections).unwrap()
     });
-    let head = ManifestHead { seed: [1; 32], epoch: EPOCH, created: 2, shape };
+    let lifetime = Lifetime { created: 2, expires: u64::MAX };
+    let database = "test".to_owned();
+    let head = ManifestHead { seed: [1; 32], epoch: EPOCH, lifetime, database, shape };
     let manifest = Manifest::sign(&head, entries.collect(), &operator()).unwrap();
     std::fs::write(directory.join(MANIFEST_NAME), manifest.to_json()).unwrap();
 }

@@ -23,6 +23,7 @@ use crate::bench::record::{Change, Content, Head, RELOAD_SCHEMA, Reload};
 use crate::build::rollback;
 use crate::client::{Client, Outcome};
 use crate::keyword::locate_known;
+use crate::limits;
 use crate::shard::Database;
 use crate::shard::header::file_bytes;
 
@@ -78,7 +79,7 @@ pub async fn reload(
         changes.push(Change { shards: shards as u32, bytes, reload_ms, lookup_ms_max });
     }
     for client in clients {
-        client.close().await;
+        drop(client.close().await);
     }
     server.leave().await?;
     let Sum { lookups, lost } = sum;
@@ -187,7 +188,7 @@ impl Bench {
             let report = self.options.build(&input, seed(0))?;
             (report.epoch, report.built as usize)
         } else {
-            let rolled = rollback(&self.options.db(), None)?;
+            let rolled = rollback(&self.options.db(), None, limits::EXPIRES_DAYS_DEFAULT)?;
             (rolled.epoch, rolled.changed)
         };
         assert_eq!(changed, shards, "this is a bug: other shards were changed");
@@ -287,7 +288,7 @@ async fn one(
     let mut new = Client::connect(server.options.clone()).await?;
     let outcome = Outcome::Found(expected.value.clone().into_bytes());
     Server::find(&mut new, &expected.key, &outcome).await?;
-    new.close().await;
+    drop(new.close().await);
     let meanwhile = || lookups.iter().filter(|lookup: &&LookUp| lookup.ended >= begun);
     Ok(Seen {
         reload: ended - begun,

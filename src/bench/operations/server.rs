@@ -15,7 +15,7 @@ use tokio::time::timeout;
 
 use super::{IoContext as _, OperationError, OperationOptions, files};
 use crate::bench::endpoint::{Endpoint, Method, Reply};
-use crate::client::{Client, OperatorKey, Options, Outcome, Replica, Trust};
+use crate::client::{Client, OperatorKey, Options, Outcome, Pins, Replica};
 use crate::limits;
 use crate::server::certificates::{self, LocalCertificates};
 use crate::shard::Database;
@@ -55,7 +55,7 @@ impl Site {
             db: db.to_owned(),
             certificates,
             operator_key: OperatorKey(*database.operator_key()),
-            crowd: database.shape().records_expected(),
+            crowd: database.manifest().shard_records_min().into(),
         })
     }
 
@@ -107,8 +107,8 @@ impl Site {
             });
         };
         let ca_pem = self.certificates.ca_pem.clone().into_bytes();
-        let trust = Trust::Pinned(self.operator_key);
-        let mut options = Options::new(Replica::new(address, "localhost"), ca_pem, trust);
+        let pins = Pins::operator(self.operator_key);
+        let mut options = Options::new(Replica::new(address, "localhost"), ca_pem, pins);
         options.records_per_shard_min = self.crowd.min(limits::RECORDS_PER_SHARD_ACCEPTED_MIN);
         Ok(Server { child, began, listening, admin, options, log, _output: output })
     }

@@ -96,7 +96,7 @@ async fn watch(server: &Server, key: &str, expected: &Outcome) -> Result<Start, 
         let mut client = Client::connect(server.options.clone()).await?;
         Server::find(&mut client, key, expected).await?;
         let took = server.began.elapsed();
-        client.close().await;
+        drop(client.close().await);
         Ok::<_, OperationError>(took)
     };
     let ready = async {

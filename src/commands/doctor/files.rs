@@ -12,6 +12,7 @@ use sotto::server::{Identity, KnownCallers, Validity};
 use sotto::shard::Database;
 use sotto::shard::header::file_bytes;
 use sotto::shard::manifest::SHARDS_DIR;
+use sotto::wire::Lifetime;
 
 use super::machine::now;
 use super::{Finding, serve};
@@ -41,6 +42,21 @@ pub(super) fn database(database: &Database, args: &serve::Args) -> [Finding; 2] 
     let found = format!("{shards}, {size}, epoch {}", database.epoch());
     let target = Duration::from_millis(args.target_ms);
     [Finding::new("database", found, "a database that opens"), disk(database, target)]
+}
+
+/// Whether clients accept the database at `now` (unix seconds), and for some time.
+pub(super) fn lifetime(lifetime: Lifetime, now: u64) -> Finding {
+    let expected = "a database that clients accept for more than a quarter of its time";
+    if let Err(error) = lifetime.check(now) {
+        return Finding::new("signature", error.to_string(), expected)
+            .fail("a server does not start with it: sotto renew, or set the clock");
+    }
+    let days = counted(lifetime.left(now) / DAY_SECONDS.unsigned_abs(), "day");
+    let finding = Finding::new("signature", format!("good for {days}"), expected);
+    match lifetime.is_ending(now) {
+        true => finding.warn("sign it again: sotto renew, or sotto build of newer records"),
+        false => finding,
+    }
 }
 
 /// Whether a shard that is not in memory comes from the disk within half of the target, which is
@@ -194,6 +210,17 @@ mod tests {
         assert_eq!(status(100 * DAY_SECONDS), Status::Ok);
         assert_eq!(status(10 * DAY_SECONDS), Status::Warn);
         assert_eq!(ends("certificate", None, "").status, Status::Warn);
+    }
+
+    #[test]
+    fn a_database_is_in_time_or_not() {
+        let status = |now| lifetime(Lifetime { created: 10_000, expires: 50_000 }, now).status;
+        assert_eq!(status(10_000), Status::Ok);
+        assert_eq!(status(39_999), Status::Ok);
+        assert_eq!(status(40_000), Status::Warn);
+        assert_eq!(status(50_000), Status::Warn);
+        assert_eq!(status(50_001), Status::Fail);
+        assert_eq!(status(9_699), Status::Fail);
     }
 
     #[test]

@@ -82,7 +82,10 @@ pub(crate) fn run(args: Args) -> Ended {
     findings.extend(machine::limits(opened));
     findings.extend(machine::sockets(serve.listen));
     findings.push(machine::large_pages());
-    findings.push(machine::clock(opened.map(|database| database.manifest().created)));
+    let lifetime = opened.map(|database| database.manifest().lifetime());
+    findings.push(machine::clock(lifetime.map(|lifetime| lifetime.created)));
+    findings
+        .extend(lifetime.map(|lifetime| files::lifetime(lifetime, machine::now().unsigned_abs())));
     let missing = not_checked(&serve);
     print(&findings, json, &missing)?;
     let failed = findings.iter().any(|finding| finding.status == Status::Fail);

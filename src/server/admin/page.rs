@@ -5,13 +5,13 @@
 
 use std::fmt::Write as _;
 use std::sync::PoisonError;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use super::desk::{Desk, Watched};
 use super::rates::{MINUTE, Rate, Sample};
 use crate::metrics::Gauges;
 use crate::server::now::Readiness;
-use crate::server::{Callers, Counters, Service};
+use crate::server::{Callers, Counters, Service, unix_now};
 use crate::wire::Status;
 use crate::worker::{EngineKind, EngineReport, EngineState};
 
@@ -84,8 +84,7 @@ fn why(out: &mut String, Readiness { missing, notes }: &Readiness) {
 }
 
 fn certificate(expires: Option<i64>) -> String {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs() as i64;
-    match expires.map(|expires| expires - now) {
+    match expires.map(|expires| expires - unix_now() as i64) {
         None => "certificate without an end".into(),
         Some(left) if left <= 0 => "CERTIFICATE EXPIRED".into(),
         Some(left) => format!("certificate good for {}", span(Duration::from_secs(left as u64))),
@@ -158,6 +157,8 @@ fn database(out: &mut String, gauges: &Gauges, refused: Option<&str>) {
         (false, Some(_)) => format!("{} on disk, refused", epochs.expected),
     };
     card(out, "epoch", &epochs.served.to_string(), &expected);
+    let left = epochs.expiry_timestamp_seconds.saturating_sub(unix_now());
+    card(out, "accepted for", &span(Duration::from_secs(left)), "then sign it again");
     let condemned = format!("{} taken out as damaged", grouped(epochs.condemned_shards as u64));
     card(out, "shards", &grouped(gauges.shards.into()), &condemned);
     let resident = bytes(gauges.resident_bytes as f64);

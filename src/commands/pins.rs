@@ -1,0 +1,242 @@
+//! Where `sotto lookup` keeps a database's pins between runs: one file, readable by its owner only.
+//!
+//! The default file is named after what the user is sure of. Where that is the operator's key, all
+//! servers of that operator share one file (one for each database that `--database` names): it is
+//! the operator who could move a key to another shard, through whichever server. Without a key it
+//! is the server's address, as in `ssh`. What pins mean is in [`sotto::client::Pins`].
+
+use std::env;
+use std::fs::{DirBuilder, File};
+use std::io::{self, Write as _};
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+
+use sotto::client::Pins;
+use sotto::limits;
+use sotto::shard::files::{read_bounded, sync_parent};
+
+/// Below the user's state folder.
+const FOLDER: &str = "sotto/pins";
+
+/// A file of pins.
+pub(crate) struct PinsFile {
+    path: PathBuf,
+}
+
+/// Why a file of pins does not do.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PinsFileError {
+    /// What is stored cannot be used, or contradicts what is known.
+    #[error(
+        "the pins in {} cannot be used: {why}. They say what must not change about a database; to \
+         forget it on purpose, remove the file, or use another (--pins FILE)", .path.display()
+    )]
+    Refused { path: PathBuf, why: String },
+    /// The system does not let us read it.
+    #[error(
+        "cannot read pins from {}: {why}; use another file (--pins FILE), or keep nothing \
+         (--no-pins)", .path.display()
+    )]
+    Unreadable { path: PathBuf, why: io::Error },
+    /// The system does not let us write it.
+    #[error(
+        "cannot write pins to {}: {why}; use another file (--pins FILE), or keep nothing \
+         (--no-pins)", .path.display()
+    )]
+    Unwritable { path: PathBuf, why: io::Error },
+}
+
+impl PinsFile {
+    /// The one the user named.
+    pub(crate) fn given(path: &Path) -> Self {
+        Self { path: path.to_owned() }
+    }
+
+    /// The user's own for what is sought, at this server; none where there is no state folder.
+    pub(crate) fn of_user(sought: &Pins, server: &str) -> Option<Self> {
+        let state = state_folder(|name| env::var_os(name).map(PathBuf::from))?;
+        Some(Self { path: state.join(FOLDER).join(default_name(sought, server)) })
+    }
+
+    /// What is known of the sought database: what the user said, and what was stored.
+    pub(crate) fn read(&self, sought: Pins) -> Result<Pins, PinsFileError> {
+        match self.stored()? {
+            None => Ok(sought),
+            Some(stored) => stored.join(sought).map_err(|error| self.refuse(&error)),
+        }
+    }
+
+    /// Stores what is known now, together with what other runs stored since this one read: one
+    /// writer at a time, and a file that is there whole or not at all.
+    pub(crate) fn write(&self, pins: &Pins) -> Result<(), PinsFileError> {
+        let failed = |why: io::Error| PinsFileError::Unwritable { path: self.path.clone(), why };
+        let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        let folder = folder.unwrap_or(Path::new("."));
+        if !folder.exists() {
+            DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failed)?;
+        }
+        // Unlocked when it is closed.
+        let lock = File::open(folder).map_err(failed)?;
+        lock.lock().map_err(failed)?;
+        let stored = self.stored()?;
+        let joined = match stored.clone() {
+            None => pins.clone(),
+            Some(stored) => stored.join(pins.clone()).map_err(|error| self.refuse(&error))?,
+        };
+        if stored.as_ref() == Some(&joined) {
+            return Ok(());
+        }
+        let mut json = serde_json::to_vec_pretty(&joined).map_err(|e| failed(e.into()))?;
+        json.push(b'\n');
+        // Its mode is 0600.
+        let mut file = tempfile::NamedTempFile::new_in(folder).map_err(failed)?;
+        file.write_all(&json).and_then(|()| file.as_file().sync_all()).map_err(failed)?;
+        file.persist(&self.path).map_err(|error| failed(error.error))?;
+        sync_parent(&self.path).map_err(failed)
+    }
+
+    fn stored(&self) -> Result<Option<Pins>, PinsFileError> {
+        let bytes = match read_bounded(&self.path, limits::PINS_BYTES_MAX + 1) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(why) => return Err(PinsFileError::Unreadable { path: self.path.clone(), why }),
+        };
+        if bytes.len() as u64 > limits::PINS_BYTES_MAX {
+            return Err(self.refuse(&format_args!(
+                "it is larger than {} bytes, which no file of pins is",
+                limits::PINS_BYTES_MAX
+            )));
+        }
+        serde_json::from_slice(&bytes).map(Some).map_err(|error| self.refuse(&error))
+    }
+
+    fn refuse(&self, why: &dyn std::fmt::Display) -> PinsFileError {
+        PinsFileError::Refused { path: self.path.clone(), why: why.to_string() }
+    }
+}
+
+/// `$XDG_STATE_HOME`, or else `~/.local/state`, as the XDG base directory specification has it;
+/// none where there is no home. Relative paths count as unset.
+fn state_folder(variable: impl Fn(&str) -> Option<PathBuf>) -> Option<PathBuf> {
+    let absolute = |name: &str| variable(name).filter(|path| path.is_absolute());
+    absolute("XDG_STATE_HOME").or_else(|| {
+        let home = absolute("HOME").filter(|home| home.is_dir())?;
+        Some(home.join(".local/state"))
+    })
+}
+
+fn default_name(sought: &Pins, server: &str) -> String {
+    let database = sought.database().map_or(String::new(), |name| format!(".{name}"));
+    match sought.operator_key() {
+        Some(key) => format!("operator-{key}{database}.json"),
+        None => {
+            let inner = |c: char| c.is_ascii_alphanumeric() || ".-".contains(c);
+            let server: String = server.chars().map(|c| if inner(c) { c } else { '_' }).collect();
+            format!("server-{server}{database}.json")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    fn pins(seed: u8, epoch: u64) -> Pins {
+        let json = serde_json::json!({
+            "version": 1,
+            "operator_key": "01".repeat(32),
+            "database": "main",
+            "seen": {
+                "seed": format!("{seed:02x}").repeat(32),
+                "epoch": epoch,
+                "parameters_hash": format!("{epoch:02x}").repeat(32),
+                "shard_count": 4,
+            },
+        });
+        serde_json::from_value(json).unwrap()
+    }
+
+    #[test]
+    fn the_newest_of_what_runs_beside_each_other_saw_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state/pins/a.json");
+        let file = || PinsFile::given(&path);
+        assert_eq!(file().read(Pins::first_use()).unwrap(), Pins::first_use());
+        let write = |epoch: u64| file().write(&pins(1, epoch)).unwrap();
+        std::thread::scope(|scope| {
+            for epoch in 1..=40 {
+                scope.spawn(move || write(epoch));
+            }
+        });
+        assert_eq!(file().read(Pins::first_use()).unwrap(), pins(1, 40));
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode(&path), mode(path.parent().unwrap())), (0o600, 0o700));
+        let left = fs::read_dir(path.parent().unwrap()).unwrap().count();
+        assert_eq!(left, 1, "temporary files");
+    }
+
+    #[test]
+    fn what_contradicts_is_refused_and_leaves_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.json");
+        let file = PinsFile::given(&path);
+        file.write(&pins(1, 5)).unwrap();
+        let error = file.write(&pins(2, 6)).unwrap_err().to_string();
+        assert!(error.contains("another seed") && error.contains("a.json"), "{error}");
+        let error =
+            file.read(Pins::first_use().for_database("other").unwrap()).unwrap_err().to_string();
+        assert!(error.contains("database main, expected other"), "{error}");
+        assert_eq!(file.read(Pins::first_use()).unwrap(), pins(1, 5));
+        let good = fs::read(&path).unwrap();
+        let text = String::from_utf8(good.clone()).unwrap();
+        let bad: [(Vec<u8>, &str); 7] = [
+            (Vec::new(), "EOF"),
+            (good[..good.len() / 2].to_vec(), "EOF"),
+            (text.replace("\"version\": 1", "\"version\": 2").into(), "version 2, expected 1"),
+            (text.replace("\"epoch\"", "\"epochs\"").into(), "unknown field"),
+            (text.replace("\"database\": \"main\",", "").into(), "lack its operator_key"),
+            (text.replace("\"main\"", "\"../x\"").into(), "database is"),
+            (vec![b' '; limits::PINS_BYTES_MAX as usize + 1], "larger than"),
+        ];
+        for (bytes, said) in bad {
+            fs::write(&path, &bytes).unwrap();
+            for error in [
+                file.read(Pins::first_use()).unwrap_err().to_string(),
+                file.write(&pins(1, 6)).unwrap_err().to_string(),
+            ] {
+                assert!(error.contains(said) && error.contains("a.json"), "{said}: {error}");
+            }
+            assert_eq!(fs::read(&path).unwrap(), bytes, "{said}");
+        }
+        let error = PinsFile::given(folder.path()).read(Pins::first_use()).unwrap_err().to_string();
+        assert!(error.contains("cannot read pins"), "{error}");
+    }
+
+    #[test]
+    fn the_default_file_is_named_after_what_the_user_is_sure_of() {
+        let home = tempfile::tempdir().unwrap();
+        let with = |state: Option<&str>, home: Option<&Path>| {
+            state_folder(|name| match name {
+                "XDG_STATE_HOME" => state.map(PathBuf::from),
+                _ => home.map(Path::to_owned),
+            })
+        };
+        assert_eq!(with(Some("/state"), None), Some("/state".into()));
+        let below_home = Some(home.path().join(".local/state"));
+        assert_eq!(with(Some("relative"), Some(home.path())), below_home);
+        assert_eq!(with(None, Some(home.path())), below_home);
+        assert_eq!(with(None, Some(Path::new("/nonexistent"))), None);
+        assert_eq!(with(None, None), None);
+
+        let known = Pins::operator(sotto::client::OperatorKey([0xab; 32]));
+        let key = "ab".repeat(32);
+        assert_eq!(default_name(&known, "h:1"), format!("operator-{key}.json"));
+        let named = known.for_database("mails").unwrap();
+        assert_eq!(default_name(&named, "h:1"), format!("operator-{key}.mails.json"));
+        assert_eq!(default_name(&Pins::first_use(), "[::1]:4433"), "server-___1__4433.json");
+        assert_eq!(default_name(&Pins::first_use(), "../x"), "server-.._x.json");
+    }
+}

@@ -1,0 +1,38 @@
+//! `sotto renew`: the same content, signed for longer, as a new epoch.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use sotto::build::renew;
+use sotto::limits;
+
+use super::Ended;
+
+/// Signs a database again before it expires, without its records.
+///
+/// Clients refuse a database whose time is over. Servers that watch it take the new epoch up; its
+/// shards stay as they are.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Directory of the database
+    #[arg(long, value_name = "DIR")]
+    db: PathBuf,
+    /// The operator's key, Ed25519 as PKCS#8 PEM [default: DIR.signing-key.pem]
+    #[arg(long, value_name = "FILE")]
+    key: Option<PathBuf>,
+    /// For how many days clients accept it
+    #[arg(long, value_name = "DAYS", default_value_t = limits::EXPIRES_DAYS_DEFAULT)]
+    expires_days: u32,
+}
+
+/// Runs the command.
+pub(crate) fn run(args: Args) -> Ended {
+    let renewed = renew(&args.db, args.key.as_deref(), args.expires_days)?;
+    println!(
+        "{}: epoch {} has the same content, and clients accept it for {} days",
+        args.db.display(),
+        renewed.epoch,
+        args.expires_days
+    );
+    Ok(ExitCode::SUCCESS)
+}
