@@ -107,7 +107,7 @@ async fn come(options: &Options, counts: &Counts, turn: &mut u64) {
         counts.longest_ms.fetch_max(begun.elapsed().as_millis() as u64, Ordering::SeqCst);
         tokio::time::sleep(PAUSE).await;
     }
-    client.close().await;
+    drop(client.close().await);
 }
 
 /// Looks up a few keys, of which the last is absent.

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use sotto::build::{self, BuildOptions, Input, Silent};
-use sotto::client::{OperatorKey, Options, Trust};
+use sotto::client::{OperatorKey, Options, Pins};
 use sotto::server::certificates::{self, LocalCertificates};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -114,8 +114,8 @@ impl Program {
 
     pub(crate) fn options(&self) -> Options {
         let key = std::fs::read_to_string(self.db().join("operator.pub")).unwrap();
-        let trust = Trust::Pinned(OperatorKey::from_text(&key).unwrap());
-        options(self.address, &self.certificates.ca_pem, trust)
+        let pins = Pins::operator(OperatorKey::from_text(&key).unwrap());
+        options(self.address, &self.certificates.ca_pem, pins)
     }
 
     pub(crate) fn pid(&self) -> u32 {
