@@ -97,7 +97,9 @@ fn a_device_that_fails_at_start_is_an_error() {
         for count in counts() {
             let faults = Faults::default();
             faults.arm(fault, count);
-            let options = GpuOptions { faults: faults.clone(), ..GpuOptions::default() };
+            let shard_bytes = Some(1 << 30);
+            let options =
+                GpuOptions { shard_bytes, faults: faults.clone(), ..GpuOptions::default() };
             let made = GpuEngine::new(index, &options);
             if faults.left(fault) > 0 {
                 assert!(made.is_ok() && count > 1, "{fault:?} does not happen at start");
