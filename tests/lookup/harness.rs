@@ -25,8 +25,9 @@ use sotto::shard::manifest::SHARDS_DIR;
 use sotto::wire::ALPN;
 use sotto::wire::message::Request;
 
-/// What the clients of these tests accept: the databases are small.
-pub(crate) const CROWD: u64 = 50;
+/// What the clients of these tests accept: the databases are small, and the emptiest of five shards
+/// of 60 records in the mean has more than this but once in 10^8 databases.
+pub(crate) const CROWD: u64 = 20;
 
 /// A built database in a folder that goes with it.
 pub(crate) struct Built {
