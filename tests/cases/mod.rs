@@ -133,8 +133,8 @@ pub(crate) fn gpu() -> Option<usize> {
     found.map(|info| info.index)
 }
 
-/// A GPU engine on it. Without a budget it gets one: tests run side by side, and looking for all the
-/// memory there is takes it from the others, and on a large GPU seconds.
+/// A GPU engine on it. Without a budget it gets one: tests run side by side, and looking for all
+/// the memory there is takes it from the others, and on a large GPU seconds.
 #[cfg(feature = "gpu")]
 pub(crate) fn gpu_engine(options: &GpuOptions) -> Option<GpuEngine> {
     let shard_bytes = options.shard_bytes.or(Some(1 << 30));
