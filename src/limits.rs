@@ -119,6 +119,7 @@
 //! | [`FILE_WORK_MAX`] | 64 | a thread each while it hangs: ten hours of looking again |
 //! | [`HUNG_LOOK_PAUSE_MAX`] | 10 min | a look that hangs takes a thread |
 //! | [`IDENTITY_FILE_BYTES_MAX`] | 8 MiB | files of certificates and callers are read whole |
+//! | [`THREADS_MAX`] | 1 024 | more than any machine has processors; a mistyped number starts no more |
 //! | [`INPUT_RECORD_BYTES_MAX`] | 1 MiB | a builder's input line: an open quote ends here |
 //! | [`PARTITION_BUFFER_BYTES`] | 256 MiB | a builder's buffers for all partition files |
 //! | [`BUILD_MEMORY_BYTES`] | 1 GiB | shards built at once; a larger one is built alone |
@@ -380,6 +381,9 @@ pub const HUNG_LOOK_PAUSE_MAX: Duration = Duration::from_secs(600);
 pub const IDENTITY_FILE_BYTES_MAX: u64 = 8 << 20;
 /// Largest manifest read from disk: 65 000 shards at about 400 bytes a line, doubled.
 pub const MANIFEST_BYTES_MAX: u64 = 64 << 20;
+
+/// Most threads that an option may ask for.
+pub const THREADS_MAX: usize = 1_024;
 
 /// Longest record of the builder's input, in bytes as written.
 pub const INPUT_RECORD_BYTES_MAX: usize = 1 << 20;

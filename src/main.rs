@@ -7,11 +7,12 @@ mod commands;
 #[path = "../bench/mod.rs"]
 mod measure;
 
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::Parser;
 use commands::log::Log;
+use commands::out;
 use commands::serve::LogFormat;
 use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::layer::SubscriberExt as _;
@@ -46,14 +47,17 @@ enum Command {
 fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args_os().collect();
     let parsed = commands::config::parse::<Cli>(&arguments);
-    let (cli, sources) = parsed.unwrap_or_else(|error| error.exit());
+    let (cli, sources) = match parsed {
+        Ok(parsed) => parsed,
+        Err(error) => return out::parsed(&error),
+    };
     // The demo tells its story on standard output; its server's log would only get in the way.
     let level = if matches!(cli.command, Command::Demo(_)) { "error" } else { "info" };
     // What a GPU's driver says comes as an error, or as why there is none; its own lines are noise.
     let directives = format!("{level},wgpu_hal=off,wgpu_core=off,wgpu=off,naga=off");
     let filter = match commands::log::filter(&directives) {
         Ok(filter) => filter,
-        Err(error) => return failed(&error),
+        Err(error) => return out::failed(&error),
     };
     let format = match &cli.command {
         Command::Serve(args) => args.log_format(),
@@ -61,7 +65,7 @@ fn main() -> ExitCode {
     };
     let log = match Log::start(std::io::stderr()) {
         Ok(log) => log,
-        Err(error) => return failed(&format!("cannot start the log's thread: {error}")),
+        Err(error) => return out::failed(&format!("cannot start the log's thread: {error}")),
     };
     let lines = log.clone();
     let written = tracing_subscriber::fmt()
@@ -75,6 +79,7 @@ fn main() -> ExitCode {
             written.json().flatten_event(true).finish().with(without_peers).init();
         }
     }
+    sources.near_misses.iter().for_each(|sentence| tracing::warn!("{sentence}"));
     let ended = match cli.command {
         Command::Build(args) => commands::build::run(args),
         Command::Sample(args) => commands::sample::run(args),
@@ -92,11 +97,5 @@ fn main() -> ExitCode {
         Command::Bench(args) => commands::bench::run(args),
     };
     log.finish();
-    ended.unwrap_or_else(|error| failed(&error))
-}
-
-fn failed(error: &dyn std::fmt::Display) -> ExitCode {
-    // Where standard error takes nothing, the exit code says it.
-    let _ = writeln!(std::io::stderr(), "error: {error}");
-    ExitCode::from(2)
+    out::ended(ended)
 }

@@ -283,7 +283,7 @@ fn unchanged_records_are_signed_again_once_half_of_their_time_is_over() {
     // Also long after it has expired.
     assert_eq!((epoch(at(100, 0)), previous()), ((4, true), Some(2)));
     let key = bench.path("key.pem");
-    let rolled = rollback(&out, Some(&key), 5).unwrap();
+    let rolled = rollback(&out, Some(&key), 5, &Silent).unwrap();
     assert_eq!((rolled.content_of, rolled.epoch, previous()), (2, 5, Some(4)));
     let fifth = manifest();
     assert_eq!((&fifth.shards, fifth.expires), (&second.shards, fifth.created + 5 * DAY));
@@ -295,7 +295,7 @@ fn unchanged_records_are_signed_again_once_half_of_their_time_is_over() {
     for days in [0, 367] {
         for error in [
             renew(&out, Some(&key), days).unwrap_err(),
-            rollback(&out, Some(&key), days).unwrap_err(),
+            rollback(&out, Some(&key), days, &Silent).unwrap_err(),
             run(&BuildOptions { expires_days: days, ..at(200, 0) }, &Silent).unwrap_err(),
         ] {
             assert!(error.to_string().contains("expected 1 to 366"), "{error}");

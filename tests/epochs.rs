@@ -688,6 +688,16 @@ async fn a_rollback_is_a_new_epoch_and_the_next_one_the_way_back() {
     assert!(rollback(&db).1.contains("another key"));
     std::fs::write(&key, right).unwrap();
     let changed = db.shard_of(CHANGING) as usize;
+    // A byte of it is wrong: its header is right, so that it would open.
+    let file = db.path().join(SHARDS_DIR).join(&before.shards[changed].file);
+    let whole = std::fs::read(&file).unwrap();
+    let mut rotten = whole.clone();
+    rotten[whole.len() / 2] ^= 1;
+    replace(&file, &rotten);
+    let (code, said) = rollback(&db);
+    assert!(code == 2 && said.contains("does not match its digest"), "{said}");
+    assert_eq!(db.manifest(), newest);
+    replace(&file, &whole);
     std::fs::remove_file(db.path().join(SHARDS_DIR).join(&before.shards[changed].file)).unwrap();
     let (code, said) = rollback(&db);
     assert!(code == 2 && said.contains(&before.shards[changed].file), "{said}");

@@ -4,9 +4,11 @@
 
 mod program;
 
-use std::process::Command;
+use std::io::{BufRead as _, BufReader};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
-use program::{Made, run, sotto};
+use program::{KNOWN, Made, Serving, run, sotto};
 use rcgen::{CertificateParams, KeyPair, date_time_ymd};
 use serde_json::Value;
 
@@ -40,6 +42,56 @@ fn a_flag_comes_before_the_environment_before_the_file_before_the_default() {
     // The file itself may be named by the environment.
     let (_, out, _) = run(sotto(&["config"]).env("SOTTO_CONFIG", file));
     assert_eq!(said(&out, "target-ms"), expected("300", &format!("file {file}")));
+}
+
+#[test]
+fn a_variable_that_is_almost_an_options_is_warned_of() {
+    for command in ["config", "doctor"] {
+        let (code, _, err) = run(sotto(&[command]).env("SOTTO_TARGT_MS", "5"));
+        assert_eq!(code, 0, "{err}");
+        assert!(err.contains("SOTTO_TARGT_MS") && err.contains("SOTTO_TARGET_MS is one"), "{err}");
+    }
+    let (code, _, err) = run(sotto(&["config"]).env("SOTTO_SERVICE_HOST", "10.0.0.1"));
+    assert_eq!((code, &*err), (0, ""));
+}
+
+#[test]
+fn files_of_any_editor_mean_the_same() {
+    let made = Made::new();
+    let ca = std::fs::read_to_string(made.path("certs/ca.pem")).unwrap();
+    for (text, line) in [("", "\n"), ("\u{feff}", "\r\n"), ("\u{feff}", "\r")] {
+        let file = |name: &str, content: &str| {
+            made.write(name, &format!("{text}{}", content.replace('\n', line)))
+        };
+        let ca = file("ca.pem", &ca);
+        let allow = file("allow", "# front-ends\nclient.localhost 1\n");
+        let config = file("sotto.toml", "target-ms = 300\nmemory = 3000\n");
+        let (code, out, err) = run(&mut sotto(&["config", "--config", &config]));
+        assert_eq!((code, said(&out, "target-ms").0), (0, "300".to_owned()), "{err}");
+        let mut doctor = made.doctor(&["--client-ca", &ca, "--allow", &allow]);
+        let (code, findings) = Findings::of(&mut doctor);
+        assert_eq!((code, findings.get("callers", "status")), (0, "ok"), "{:?}", findings.0);
+    }
+    let wrong = made.write("allow", "a_b.example 1\n10.0.0.1 1\n");
+    let ca = made.text("certs/ca.pem");
+    let (code, findings) = Findings::of(&mut made.doctor(&["--client-ca", &ca, "--allow", &wrong]));
+    assert_eq!((code, findings.failed()), (1, vec!["callers"]));
+    assert!(findings.get("callers", "found").contains("not by addresses"));
+}
+
+#[test]
+fn doctor_compares_shards_with_their_digests() {
+    let made = Made::new();
+    let shards = made.path("db/shards");
+    let shard = std::fs::read_dir(shards).unwrap().last().unwrap().unwrap().path();
+    let mut bytes = std::fs::read(&shard).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&shard, bytes).unwrap();
+    let (code, findings) = Findings::of(&mut made.doctor(&[]));
+    assert_eq!((code, findings.failed()), (1, vec!["digests"]));
+    let name = shard.file_name().unwrap().to_str().unwrap();
+    assert!(findings.get("digests", "found").contains(name));
 }
 
 #[test]
@@ -129,6 +181,22 @@ fn what_is_wrong_is_said_with_its_place_and_exit_code_2() {
     );
     refused(sotto(&["config"]).env("SOTTO_TARGET_MS", "soon"), "'soon' for '--target-ms <MS>'");
     refused(sotto(&["config"]).env("SOTTO_ANYONE_MAY_ASK", "1"), "'1' for '--anyone-may-ask");
+    // What is wrong in the environment is named by its variable, an empty value too.
+    for (name, value) in [
+        ("SOTTO_LISTEN", ""),
+        ("SOTTO_DB", ""),
+        ("SOTTO_TARGET_MS", "soon"),
+        ("SOTTO_THREADS", "99999"),
+        ("SOTTO_GPU_MEMORY", "0"),
+        ("SOTTO_ANYONE_MAY_ASK", ""),
+    ] {
+        for command in ["serve", "config", "doctor"] {
+            refused(sotto(&[command]).env(name, value), &format!("error: {name}: "));
+        }
+    }
+    // A flag comes before it.
+    let (code, _, err) = run(sotto(&["config", "--target-ms", "5"]).env("SOTTO_TARGET_MS", "soon"));
+    assert_eq!((code, &*err), (0, ""));
     // What options want of each other, whatever layers they come from.
     let contradict = "anyone-may-ask and client-ca contradict each other";
     let file = ["config", "--config", name];
@@ -187,6 +255,7 @@ fn doctor_finds_nothing_that_fails_where_a_server_would_serve() {
         "gpu",
         "engines",
         "database",
+        "digests",
         "disk",
         "certificate",
         "key",
@@ -345,4 +414,76 @@ fn a_database_that_may_not_be_read_is_not_called_unfinished() {
         }
         allow(&made.path(file), usual);
     }
+}
+
+/// Waits for the server to answer somebody, then has others ask, whom it may not serve.
+#[test]
+fn a_caller_whom_the_server_does_not_serve_is_told_at_once() {
+    let made = Made::new();
+    let (code, _, err) = run(&mut sotto(&["cert", "--out", &made.text("others")]));
+    assert_eq!(code, 0, "{err}");
+    let (ca, allow) = (made.text("certs/ca.pem"), made.write("allow", "somebody.else 1\n"));
+    let serving = Serving::start(&made, &["--client-ca", &ca], Stdio::null());
+    let listed = Serving::start(&made, &["--client-ca", &ca, "--allow", &allow], Stdio::null());
+    let as_one = |serving: &Serving, folder: &str| {
+        let mut lookup = serving.lookup(&made, &[KNOWN.0]);
+        if !folder.is_empty() {
+            lookup.arg("--client-cert").arg(made.path(folder).join("client.pem"));
+            lookup.arg("--client-key").arg(made.path(folder).join("client.key"));
+        }
+        let begun = Instant::now();
+        (run(&mut lookup), begun.elapsed())
+    };
+    // It is there once it answers; until then each look-up gives up after some seconds.
+    let mut tries = (0..20).map(|_| as_one(&serving, "certs").0.0);
+    assert!(tries.any(|code| code == 0));
+    let mut said = None;
+    for _ in 0..20 {
+        let ((code, _, err), elapsed) = as_one(&listed, "certs");
+        assert_eq!(code, 2, "{err}");
+        if err.contains("refuses this caller") {
+            said = Some((err, elapsed));
+            break;
+        }
+    }
+    let (err, elapsed) = said.expect("the second server did not start");
+    assert!(err.contains("no name of this caller's certificate"), "{err}");
+    assert!(elapsed < MOMENT, "{elapsed:?}");
+    // Without a certificate, and with one that another authority signed.
+    for folder in ["", "others"] {
+        let ((code, _, err), elapsed) = as_one(&serving, folder);
+        assert!(code == 2 && err.contains("TLS alert"), "{folder}: {err}");
+        assert!(err.contains("--client-cert") && elapsed < MOMENT, "{folder}: {elapsed:?}, {err}");
+    }
+}
+
+/// Half a minute is what a client tries for a server that is gone.
+const MOMENT: Duration = Duration::from_secs(5);
+
+#[test]
+fn a_load_run_whose_server_dies_is_invalid_in_its_line() {
+    let made = Made::new();
+    let mut serving = Serving::start(&made, &[], Stdio::null());
+    let mut tries = (0..20).map(|_| run(&mut serving.lookup(&made, &[KNOWN.0])).0);
+    assert!(tries.any(|code| code == 0));
+    let mut load = sotto(&["bench", "load", "--rate", "50", "--time", "3s", "--warm-up", "0s"]);
+    load.args(["--window", "500ms", "--lag", "1s", "--accept-shard-records", "1"]);
+    load.arg("--server").arg(format!("localhost:{}", serving.port()));
+    load.arg("--ca").arg(made.path("certs/ca.pem"));
+    load.arg("--operator-key").arg(made.path("db/operator.pub"));
+    let mut load = load.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(load.stdout.take().unwrap()).lines().map(Result::unwrap);
+    // Its heading is there: it is connected, or about to be.
+    assert!(lines.any(|line| line.contains("offered")));
+    let connected = || run(&mut serving.lookup(&made, &[KNOWN.0])).0 == 0;
+    assert!(connected());
+    serving.kill();
+    let line = lines.find(|line| line.contains("50.0"));
+    let rest: Vec<String> = lines.collect();
+    let ended = load.wait_with_output().unwrap();
+    let err = String::from_utf8(ended.stderr).unwrap();
+    let line = line.unwrap_or_else(|| panic!("no line of a run: {rest:?} {err}"));
+    assert!(line.contains("INVALID") && !line.contains("within"), "{line}");
+    assert!(rest.iter().any(|line| line.contains("the server said nothing")), "{rest:?}");
+    assert_eq!(ended.status.code(), Some(1), "{err}");
 }

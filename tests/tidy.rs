@@ -31,13 +31,14 @@ const ORDER: [&str; 20] = [
 ];
 
 /// Outside crates that live in some modules only.
-const OWNERS: [(&str, &[&str]); 29] = [
+const OWNERS: [(&str, &[&str]); 30] = [
     ("wgpu", &["engine"]),
     ("bytemuck", &["engine"]),
     ("pollster", &["engine"]),
     ("memmap2", &["shard"]),
     ("libc", &["arith", "scheme", "server", "shard"]),
-    ("csv", &["build"]),
+    ("flate2", &["build"]),
+    ("zstd", &["build"]),
     ("indicatif", &["build", "commands"]),
     ("prost", &["wire"]),
     ("ed25519_dalek", &["wire", "build"]),
@@ -148,6 +149,38 @@ fn outside_crates_live_where_they_belong() {
         }
     }
     assert!(wrong.is_empty(), "crates outside their modules:\n{}", wrong.join("\n"));
+}
+
+/// A print macro panics where the reader has gone or the disk is full.
+#[test]
+fn standard_output_and_error_are_written_in_one_place() {
+    let marks = ["print!(", "println!(", "stdout()", "stderr()"];
+    // The printer; the log; lines of progress, which are lost without harm; what a measurement says
+    // as it goes, which its record holds too.
+    let allowed = ["commands/out.rs", "main.rs", "build/progress.rs", "bench/common/report.rs"];
+    let is_test = |path: &Path| {
+        ["tests.rs", "simulation.rs", "simulated.rs"].iter().any(|name| path.ends_with(name))
+    };
+    let mut wrong = Vec::new();
+    for path in rust_files("src").into_iter().chain(rust_files("bench")) {
+        if is_test(&path) || allowed.iter().any(|allowed| path.ends_with(allowed)) {
+            continue;
+        }
+        let text = fs::read_to_string(&path).unwrap();
+        let body = text.split("#[cfg(test)]\nmod tests").next().unwrap();
+        for (number, line) in code(body) {
+            // Whether it is a terminal is no writing.
+            let line = line.replace("stderr().is_terminal()", "").replace("use_stderr()", "");
+            if marks.iter().any(|mark| line.contains(mark)) {
+                wrong.push(format!("{}:{number}", path.display()));
+            }
+        }
+    }
+    // Targets of `cargo bench` that run the program.
+    wrong.retain(|place| {
+        !place.contains("bench/kernel/main.rs") && !place.contains("bench/gpu/main.rs")
+    });
+    assert!(wrong.is_empty(), "written elsewhere than in commands/out.rs:\n{}", wrong.join("\n"));
 }
 
 #[test]

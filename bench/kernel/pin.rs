@@ -49,7 +49,7 @@ fn cpu_set(cpus: &[usize]) -> CpuSet {
 
 fn pin(thread: Option<Pid>, cpus: &[usize]) {
     if let Err(error) = sched_setaffinity(thread, &cpu_set(cpus)) {
-        eprintln!("WARNING: a thread is not pinned to {cpus:?} ({error}): times will vary more.");
+        tracing::warn!("a thread is not pinned to {cpus:?} ({error}): times will vary more");
     }
 }
 

@@ -18,6 +18,11 @@ pub(super) const WINDOWS_MIN: usize = 5;
 pub(super) const INTERVAL_WANTED: f64 = 0.05;
 /// Share of queries that may go out later than the bound before a run is invalid.
 pub(super) const LATE_SHARE_MAX: f64 = 0.01;
+/// Share of queries that may get no word from a server before a run is invalid.
+pub(super) const SILENT_SHARE_MAX: f64 = 0.01;
+/// How the classes of errors begin that are no server's answer: it is gone, or says nothing.
+pub(super) const CONNECTION_CLASS: &str = "connection: ";
+pub(super) const TIME_OUT_CLASS: &str = "time-out: ";
 /// Share of queries that must be answered within the objective: the 99 of a p99.
 pub(super) const GOOD_SHARE_MIN: f64 = 0.99;
 /// Longest time the histograms tell from others, in microseconds.
@@ -97,6 +102,13 @@ impl Window {
 
     pub(super) fn p99_us(&self) -> f64 {
         self.latency.value_at_quantile(0.99) as f64
+    }
+
+    /// Queries of which the server said nothing.
+    pub(super) fn silent(&self) -> u64 {
+        let silent =
+            |class: &str| [CONNECTION_CLASS, TIME_OUT_CLASS].iter().any(|c| class.contains(c));
+        self.errors.iter().filter(|(class, _)| silent(class)).map(|(_, queries)| queries).sum()
     }
 
     fn failed(&mut self, class: &str, queries: u64) {

@@ -12,7 +12,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use super::arrivals::Draws;
-use crate::build::{Input, InputFormat, input};
+use crate::build::input::{self, Entry, ValueBound};
+use crate::build::{Input, source::Source};
 use crate::client::{Line, Sending};
 use crate::keyword::{Outcome, Place, band, extract, locate_known};
 use crate::limits;
@@ -37,17 +38,15 @@ impl Records {
     /// Reads the builder's input, or `sotto sample`'s output.
     pub fn read(path: &Path) -> Result<Self, String> {
         let wrong = |reason: String| format!("records {}: {reason}", path.display());
-        let file = std::fs::File::open(path).map_err(|error| wrong(error.to_string()))?;
-        let mut reader = std::io::BufReader::new(file);
-        let format = InputFormat::detect(&Input::File(path.to_owned()), &mut reader);
-        let format = format.map_err(|error| wrong(error.to_string()))?;
         let mut records = Vec::new();
-        let most = limits::VALUE_BYTES_MAX as usize;
-        let errors = input::read(reader, format, most, &mut |entry| {
+        let bound = ValueBound { bytes: limits::VALUE_BYTES_MAX as usize, why: "" };
+        let mut each = |entry: Entry<'_>| {
             records.push(Record { key: entry.key.into(), value: entry.value.into() });
             Ok::<(), std::convert::Infallible>(())
-        });
-        let errors = errors.map_err(|error| wrong(error.to_string()))?;
+        };
+        let found = Source::open(&Input::File(path.to_owned()))
+            .and_then(|source| input::read(source.reader, source.format, bound, &mut each));
+        let errors = found.map_err(|error| wrong(error.to_string()))?.errors;
         match (errors.count, records.len()) {
             (0, 1..) => Ok(Self(records)),
             (0, 0) => Err(wrong("found no record, expected at least one".into())),

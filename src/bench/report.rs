@@ -11,7 +11,7 @@ use hdrhistogram::serialization::V2DeflateSerializer;
 use hdrhistogram::serialization::interval_log::{IntervalLogWriterBuilder, Tag};
 use serde::{Deserialize, Serialize};
 
-use super::ledger::{GOOD_SHARE_MIN, Intervals, LATE_SHARE_MAX, Measure, Window};
+use super::ledger::{GOOD_SHARE_MIN, Intervals, LATE_SHARE_MAX, Measure, SILENT_SHARE_MAX, Window};
 use super::record::{Head, ShapeFacts};
 use super::search::{Limit, Verdict};
 use super::verify::Counts;
@@ -270,7 +270,11 @@ impl Trial {
             self.late_share * 1e2,
             share(self.intervals.p99),
             share(self.intervals.throughput),
-            if self.within { "within" } else { "beyond" },
+            match (&self.invalid, self.within) {
+                (Some(_), _) => "INVALID",
+                (None, true) => "within",
+                (None, false) => "beyond",
+            },
             self.ended,
         );
         if let Some(reason) = &self.invalid {
@@ -297,6 +301,15 @@ pub const HEADING: &str = "     offered   answered     good      p50      p99   
 fn invalid(all: &Window, measure: Measure, late_share: f64) -> Option<String> {
     if all.planned == 0 {
         return Some("no query was planned in the time measured: give it more time".into());
+    }
+    let silent_share = all.silent() as f64 / all.planned as f64;
+    if silent_share > SILENT_SHARE_MAX {
+        return Some(format!(
+            "of {:.1}% of the queries the server said nothing (at most {:.0}% may be so): it died, \
+             or cannot be reached. Latencies are those of the others",
+            silent_share * 1e2,
+            SILENT_SHARE_MAX * 1e2,
+        ));
     }
     (late_share > LATE_SHARE_MAX).then(|| {
         format!(

@@ -18,7 +18,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::arrivals::Draws;
-use super::ledger::{Ledger, Measure};
+use super::ledger::{CONNECTION_CLASS, Ledger, Measure, TIME_OUT_CLASS};
 use super::prepare::{Asked, Frame, Group, Maker, Mix, Preparing, Stock};
 use super::report::{Prepared, Trial, TrialEnd};
 use super::server_side::Look;
@@ -369,8 +369,10 @@ fn end_class(end: &End, silence: &str) -> String {
     };
     match end {
         End::Finished => "stream: finished without an answer".into(),
-        End::TimedOut => format!("time-out: {silence}"),
+        End::TimedOut => format!("{TIME_OUT_CLASS}{silence}"),
         End::StreamLost(reason) => format!("stream: {}", plain(reason)),
-        End::ConnectionLost(reason) => format!("connection: {}", plain(reason)),
+        End::ConnectionLost(reason) | End::NotAllowed(reason) => {
+            format!("{CONNECTION_CLASS}{}", plain(reason))
+        }
     }
 }

@@ -1,7 +1,8 @@
 //! Seed, shard count and shape of a build: from the options, an existing database, or the rule.
 
 use super::count::Count;
-use super::{BuildError, BuildOptions, Existing, random};
+use super::input::ValueBound;
+use super::{BuildError, BuildOptions, Existing, Shrinking, random};
 use crate::limits;
 use crate::params::{Shape, TAG_BYTES};
 use crate::shard::manifest::Manifest;
@@ -28,10 +29,30 @@ fn kept<'a>(options: &BuildOptions, existing: Option<&'a Manifest>) -> Option<&'
 }
 
 /// The longest value a line may have, before anything is known about the others.
-pub fn value_bytes_max(options: &BuildOptions, existing: Option<&Manifest>) -> usize {
+pub fn value_bound(options: &BuildOptions, existing: Option<&Manifest>) -> ValueBound {
     let kept = kept(options, existing).map(|manifest| manifest.shape.value_len);
-    let field = kept.or(options.value_bytes).unwrap_or(limits::VALUE_BYTES_MAX);
-    field.min(limits::VALUE_BYTES_MAX).saturating_sub(1) as usize
+    let (field, why) = match (kept, options.value_bytes) {
+        (Some(kept), _) => (kept, ", the database's own bound (--reshape chooses another)"),
+        (None, Some(asked)) => (asked, ", by --value-bytes"),
+        (None, None) => (limits::VALUE_BYTES_MAX, ", which is all a record can hold"),
+    };
+    ValueBound { bytes: field.min(limits::VALUE_BYTES_MAX).saturating_sub(1) as usize, why }
+}
+
+/// Refuses an input that has much fewer records than the database: the export may be cut, and
+/// whoever is not in it is not found any more.
+pub fn refuse_loss(
+    options: &BuildOptions,
+    existing: Option<&Manifest>,
+    count: &Count,
+) -> Result<(), BuildError> {
+    let Shrinking::AtMostPercent(percent) = options.shrinking else { return Ok(()) };
+    let (before, after) = (existing.map_or(0, |manifest| manifest.records), count.records);
+    let kept_min = u128::from(before) * u128::from(100 - percent.min(100));
+    if u128::from(after) * 100 >= kept_min {
+        return Ok(());
+    }
+    Err(BuildError::Shrinks { before, after, percent })
 }
 
 /// Decides. A database that exists is kept as it is; options that say otherwise are an error.

@@ -23,6 +23,16 @@ pub(super) fn lock(out: &Path) -> Result<File, BuildError> {
     }
 }
 
+/// The manifest of a database that is there.
+pub(super) fn existing(out: &Path) -> Result<Option<Manifest>, BuildError> {
+    match Manifest::read(&out.join(MANIFEST_NAME)) {
+        Ok(manifest) => Ok(Some(manifest)),
+        Err(OpenError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(OpenError::Io { path, source }) => Err(BuildError::Io { doing: "read", path, source }),
+        Err(error) => Err(BuildError::Existing(error)),
+    }
+}
+
 /// The database directory, locked against other builders.
 pub(super) struct Directory {
     pub(super) out: PathBuf,
@@ -44,11 +54,7 @@ impl Directory {
             work.remove()?;
         }
         let resumed = work.load()?.is_some();
-        let manifest = out.join(MANIFEST_NAME);
-        let existing = match manifest.exists() {
-            true => Some(Manifest::read(&manifest).map_err(BuildError::Existing)?),
-            false => None,
-        };
+        let existing = existing(&out)?;
         Ok(Self { out, work, created, resumed, existing, _lock: lock })
     }
 

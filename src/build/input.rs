@@ -3,29 +3,28 @@
 //! Memory is bounded by [`limits::INPUT_RECORD_BYTES_MAX`], whatever the input. A line that is
 //! wrong is counted and the reading goes on, so that a person sees the first ten of a thousand
 //! mistakes at once. Messages name lines, never keys or values. What this module does not do:
-//! look for duplicates ([`super::check`]).
+//! open and decompress files ([`super::source`]), look for duplicates ([`super::check`]).
 
-use std::cell::RefCell;
-use std::collections::VecDeque;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufRead};
 use std::path::PathBuf;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
+use super::csv::{self, Csv, Wrong};
+use super::lines::Lines;
+use super::{progress, suspect};
 use crate::limits;
+use crate::text::BYTE_ORDER_MARK;
 
 /// How many wrong lines a message names.
 pub const ERRORS_SHOWN: usize = 10;
-/// Some programs write it before UTF-8 text.
-const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 const BASE64_PREFIX: &[u8] = b"base64:";
-const BUFFER_BYTES: usize = 1 << 18;
 
 /// Where records come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Input {
-    /// A file, read twice.
+    /// A file, read twice; a pipe or another stream by this name is as standard input.
     File(PathBuf),
     /// Standard input, kept in the work directory while it is counted.
     Stdin,
@@ -48,19 +47,6 @@ impl InputFormat {
             Self::Csv => "CSV",
             Self::JsonLines => "JSON Lines",
         }
-    }
-
-    /// By the file's extension, else by its first byte: `{` begins JSON Lines.
-    pub fn detect(input: &Input, reader: &mut impl BufRead) -> io::Result<Self> {
-        if let Input::File(path) = input {
-            match path.extension().and_then(|extension| extension.to_str()) {
-                Some("csv") => return Ok(Self::Csv),
-                Some("jsonl" | "ndjson" | "json") => return Ok(Self::JsonLines),
-                _ => {}
-            }
-        }
-        let first = reader.fill_buf()?.iter().find(|byte| !byte.is_ascii_whitespace());
-        Ok(if first == Some(&b'{') { Self::JsonLines } else { Self::Csv })
     }
 }
 
@@ -125,35 +111,74 @@ pub enum ReadError<E> {
     Entry(E),
 }
 
-/// Reads all entries, hands each good one to `each`, and counts the others. A value may have
-/// at most `value_bytes_max` bytes.
+/// The longest value that a line may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ValueBound {
+    /// In bytes.
+    pub bytes: usize,
+    /// Whose bound it is and what to do about it: ends a message.
+    pub why: &'static str,
+}
+
+/// What was found besides the entries.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Found {
+    /// Lines that are wrong.
+    pub errors: LineErrors,
+    /// Lines that are used, and hardly meant as they are.
+    pub warnings: LineErrors,
+    /// Whether the last line has no line end, as in a file that was cut.
+    pub unended: bool,
+}
+
+impl Found {
+    /// What a person should read, though it is no error.
+    pub fn warning(&self) -> Option<String> {
+        let mut said = Vec::new();
+        if self.warnings.count > 0 {
+            let (lines, warnings) = (super::lines(self.warnings.count), &self.warnings);
+            said.push(format!("WARNING: {lines} used, but hardly meant as they are:{warnings}"));
+        }
+        if self.unended {
+            said.push("NOTE: the last line has no line end, as in a file that was cut.".into());
+        }
+        (!said.is_empty()).then(|| said.join("\n"))
+    }
+}
+
+/// Reads all entries, hands each good one to `each`, and counts the others.
 pub fn read<E>(
     reader: impl BufRead,
     format: InputFormat,
-    value_bytes_max: usize,
+    bound: ValueBound,
     each: &mut dyn FnMut(Entry<'_>) -> Result<(), E>,
-) -> Result<LineErrors, ReadError<E>> {
-    let mut sink = Sink { value_bytes_max, errors: LineErrors::default(), decoded: vec![], each };
-    match format {
+) -> Result<Found, ReadError<E>> {
+    let (errors, warnings) = (LineErrors::default(), LineErrors::default());
+    let mut sink = Sink { bound, errors, warnings, decoded: vec![], each };
+    let unended = match format {
         InputFormat::Csv => read_csv(reader, &mut sink)?,
         InputFormat::JsonLines => read_json_lines(reader, &mut sink)?,
-    }
-    Ok(sink.errors)
+    };
+    Ok(Found { errors: sink.errors, warnings: sink.warnings, unended })
 }
 
 struct Sink<'a, E> {
-    value_bytes_max: usize,
+    bound: ValueBound,
     errors: LineErrors,
+    warnings: LineErrors,
     decoded: Vec<u8>,
     each: &'a mut dyn FnMut(Entry<'_>) -> Result<(), E>,
 }
 
 impl<E> Sink<'_, E> {
     fn entry(&mut self, line: u64, key: &[u8], value: &[u8]) -> Result<(), ReadError<E>> {
-        if let Some(problem) = key_problem(key) {
-            self.errors.add(line, problem);
-            return Ok(());
-        }
+        let text = match key_text(key) {
+            Ok(text) => text,
+            Err(problem) => {
+                self.errors.add(line, problem);
+                return Ok(());
+            }
+        };
         let mut value = value;
         if let Some(text) = value.strip_prefix(BASE64_PREFIX) {
             self.decoded.clear();
@@ -165,161 +190,67 @@ impl<E> Sink<'_, E> {
         } else if std::str::from_utf8(value).is_err() {
             self.errors.add(line, "the value is not UTF-8 (bytes are written as `base64:..`)");
             return Ok(());
+        } else if let Some(reason) = suspect::value(value) {
+            self.warnings.add(line, reason);
         }
-        if value.len() > self.value_bytes_max {
-            let (found, most) = (value.len(), self.value_bytes_max);
-            self.errors.add(line, format!("the value has {found} bytes, expected at most {most}"));
+        let ValueBound { bytes: most, why } = self.bound;
+        if value.len() > most {
+            let found = value.len();
+            self.errors
+                .add(line, format!("the value has {found} bytes, expected at most {most}{why}"));
             return Ok(());
+        }
+        if let Some(reason) = suspect::key(text) {
+            self.warnings.add(line, reason);
         }
         (self.each)(Entry { key, value, line }).map_err(ReadError::Entry)
     }
 }
 
-fn key_problem(key: &[u8]) -> Option<String> {
+fn key_text(key: &[u8]) -> Result<&str, String> {
     if key.is_empty() {
-        return Some("the key is empty".into());
+        return Err("the key is empty".into());
     }
     if key.len() > limits::KEY_BYTES_MAX {
         let (found, most) = (key.len(), limits::KEY_BYTES_MAX);
-        return Some(format!("the key has {found} bytes, expected at most {most}"));
+        return Err(format!("the key has {found} bytes, expected at most {most}"));
     }
-    std::str::from_utf8(key).err().map(|_| "the key is not UTF-8".into())
+    std::str::from_utf8(key).map_err(|_| "the key is not UTF-8".into())
 }
 
-/// Watches what the csv crate reads: ends the input once one record has taken more bytes than any
-/// may have (the crate would read on until memory ends when a quote is never closed), and knows
-/// where lines begin (the crate's own line numbers are one less after CRLF).
-struct Watched<'a, R> {
-    inner: R,
-    lines: &'a RefCell<Lines>,
-}
-
-struct Lines {
-    /// Bytes read since the last record was asked for.
-    since_record: usize,
-    /// Bytes and newlines read.
-    bytes: u64,
-    newlines: u64,
-    at_line_start: bool,
-    /// Byte and number of each line that is not empty, of the lines read and not yet handed out.
-    starts: VecDeque<(u64, u64)>,
-}
-
-impl Lines {
-    fn new() -> Self {
-        let starts = VecDeque::new();
-        Self { since_record: 0, bytes: 0, newlines: 0, at_line_start: true, starts }
+fn read_csv<E>(reader: impl BufRead, sink: &mut Sink<'_, E>) -> Result<bool, ReadError<E>> {
+    let mut csv = Csv::new(reader);
+    match csv.next()? {
+        None => return Err(no_header(1, "an empty file")),
+        Some(Ok(_)) if is_header(&csv) => {}
+        Some(Ok(line) | Err(Wrong { line, .. })) => {
+            return Err(no_header(line, &csv::instead_of_header(csv.text())));
+        }
     }
-
-    fn read(&mut self, bytes: &[u8]) {
-        let mut at = 0;
-        while at < bytes.len() {
-            let text = line_length(&bytes[at..]);
-            if text > 0 && self.at_line_start {
-                self.starts.push_back((self.bytes + at as u64, self.newlines + 1));
+    while let Some(record) = csv.next()? {
+        match record {
+            Err(Wrong { line, problem }) => sink.errors.add(line, problem),
+            Ok(line) if is_header(&csv) => {
+                sink.errors.add(line, "the header once more: were files put one after the other?");
             }
-            let end = bytes.get(at + text);
-            self.newlines += u64::from(end == Some(&b'\n'));
-            self.at_line_start = end.is_some();
-            at += text + 1;
-        }
-        self.bytes += bytes.len() as u64;
-        self.since_record += bytes.len();
-    }
-
-    /// The number of the first line that is not empty from `byte` on.
-    fn line_from(&mut self, byte: u64) -> u64 {
-        while self.starts.front().is_some_and(|&(start, _)| start < byte) {
-            self.starts.pop_front();
-        }
-        self.starts.front().map_or(self.newlines + 1, |&(_, line)| line)
-    }
-}
-
-/// Bytes before the first that ends a line.
-fn line_length(bytes: &[u8]) -> usize {
-    let ends = |&byte: &u8| byte == b'\n' || byte == b'\r';
-    // Sixteen at a time, which become one comparison.
-    let (chunks, rest) = bytes.as_chunks::<16>();
-    let any = |chunk: &[u8; 16]| chunk.iter().fold(false, |any, byte| any | ends(byte));
-    match chunks.iter().position(any) {
-        Some(chunk) => 16 * chunk + chunks[chunk].iter().position(ends).unwrap_or(16),
-        None => 16 * chunks.len() + rest.iter().position(ends).unwrap_or(rest.len()),
-    }
-}
-
-impl<R: Read> Read for Watched<'_, R> {
-    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        let mut lines = self.lines.borrow_mut();
-        if lines.since_record > limits::INPUT_RECORD_BYTES_MAX {
-            return Err(io::Error::other(RecordTooLong));
-        }
-        let bytes = self.inner.read(out)?;
-        lines.read(&out[..bytes]);
-        Ok(bytes)
-    }
-}
-
-#[derive(Debug, thiserror::Error)]
-#[error("a record is too long")]
-struct RecordTooLong;
-
-fn read_csv<E>(reader: impl Read, sink: &mut Sink<'_, E>) -> Result<(), ReadError<E>> {
-    let lines = RefCell::new(Lines::new());
-    let mut reader = csv::ReaderBuilder::new()
-        .has_headers(false)
-        .flexible(true)
-        .buffer_capacity(BUFFER_BYTES)
-        .from_reader(Watched { inner: reader, lines: &lines });
-    let mut record = csv::ByteRecord::new();
-    let mut header_seen = false;
-    loop {
-        lines.borrow_mut().since_record = 0;
-        let byte = reader.position().byte();
-        let outcome = reader.read_byte_record(&mut record);
-        let line = lines.borrow_mut().line_from(byte);
-        match outcome {
-            Ok(true) => {}
-            Ok(false) if header_seen => return Ok(()),
-            Ok(false) => return Err(no_header(1, "an empty file")),
-            Err(error) => return Err(csv_error(error, line)),
-        }
-        if !header_seen {
-            let first =
-                record.get(0).map(|name| name.strip_prefix(BYTE_ORDER_MARK).unwrap_or(name));
-            if record.len() != 2 || first != Some(b"sii") || record.get(1) != Some(b"value") {
-                return Err(no_header(line, "another first line"));
-            }
-            header_seen = true;
-            continue;
-        }
-        match (record.get(0), record.get(1), record.len()) {
-            (Some(key), Some(value), 2) => sink.entry(line, key, value)?,
-            (_, _, fields) => {
-                sink.errors.add(line, format!("{fields} fields, expected 2 (sii,value)"));
+            Ok(line) if csv.len() == 2 => sink.entry(line, csv.field(0), csv.field(1))?,
+            Ok(line) => {
+                let fields = progress::counted(csv.len() as u64, "field");
+                sink.errors.add(line, format!("{fields}, expected 2 (sii,value)"));
             }
         }
     }
+    Ok(csv.is_unended())
+}
+
+fn is_header<R: BufRead>(csv: &Csv<R>) -> bool {
+    let field = |at: usize| csv.field(at).strip_prefix(BYTE_ORDER_MARK).unwrap_or(csv.field(at));
+    csv.len() == 2 && field(0) == b"sii" && field(1) == b"value"
 }
 
 fn no_header<E>(line: u64, found: &str) -> ReadError<E> {
-    let problem = format!(
-        "CSV begins with the header `sii,value`, found {found} (JSON Lines begins with a brace)"
-    );
+    let problem = format!("CSV begins with the header `sii,value`, found {found}");
     ReadError::Unreadable { line, problem }
-}
-
-fn csv_error<E>(error: csv::Error, line: u64) -> ReadError<E> {
-    match error.into_kind() {
-        csv::ErrorKind::Io(error) if error.get_ref().is_some_and(|e| e.is::<RecordTooLong>()) => {
-            let most = limits::INPUT_RECORD_BYTES_MAX;
-            let problem =
-                format!("a record of more than {most} bytes: a quote that is not closed?");
-            ReadError::Unreadable { line, problem }
-        }
-        csv::ErrorKind::Io(error) => ReadError::Io(error),
-        other => ReadError::Unreadable { line, problem: format!("{other:?}") },
-    }
 }
 
 #[derive(serde::Deserialize)]
@@ -331,38 +262,31 @@ struct JsonEntry<'a> {
     value: std::borrow::Cow<'a, str>,
 }
 
-fn read_json_lines<E>(
-    mut reader: impl BufRead,
-    sink: &mut Sink<'_, E>,
-) -> Result<(), ReadError<E>> {
+fn read_json_lines<E>(reader: impl BufRead, sink: &mut Sink<'_, E>) -> Result<bool, ReadError<E>> {
     let most = limits::INPUT_RECORD_BYTES_MAX;
+    let mut lines = Lines::new(reader);
     let mut text = Vec::new();
-    for line in 1.. {
-        text.clear();
-        if reader.by_ref().take(most as u64 + 1).read_until(b'\n', &mut text)? == 0 {
-            break;
-        }
-        if text.len() > most && text.last() != Some(&b'\n') {
+    while let Some(end) = lines.read(&mut text)? {
+        let line = lines.number();
+        if text.len() - end > most {
             sink.errors.add(line, format!("more than {most} bytes"));
-            skip_line(&mut reader)?;
-            continue;
-        }
-        if line == 1 && text.starts_with(BYTE_ORDER_MARK) {
-            text.drain(..BYTE_ORDER_MARK.len());
-        }
-        if text.trim_ascii().is_empty() {
-            continue;
-        }
-        match serde_json::from_slice::<JsonEntry<'_>>(&text) {
-            Ok(entry) => sink.entry(line, entry.sii.as_bytes(), entry.value.as_bytes())?,
-            Err(error) => {
-                let (what, column) = (json_problem(&error), error.column());
-                let expected = r#"expected {"sii": "..", "value": ".."}"#;
-                sink.errors.add(line, format!("{what} at column {column}, {expected}"));
+        } else if !text.trim_ascii().is_empty() {
+            match serde_json::from_slice::<JsonEntry<'_>>(&text) {
+                Ok(entry) => sink.entry(line, entry.sii.as_bytes(), entry.value.as_bytes())?,
+                Err(_) if text.trim_ascii_start().starts_with(b"[") => {
+                    let what = "a list, expected one object a line (`jq -c '.[]'` makes them)";
+                    sink.errors.add(line, what);
+                }
+                Err(error) => {
+                    let (what, column) = (json_problem(&error), error.column());
+                    let expected = r#"expected {"sii": "..", "value": ".."}"#;
+                    sink.errors.add(line, format!("{what} at column {column}, {expected}"));
+                }
             }
         }
+        text.clear();
     }
-    Ok(())
+    Ok(lines.is_unended())
 }
 
 /// What is wrong, without serde_json's quotations of the line.
@@ -374,66 +298,24 @@ fn json_problem(error: &serde_json::Error) -> &'static str {
     }
 }
 
-fn skip_line(reader: &mut impl BufRead) -> io::Result<()> {
-    loop {
-        let buffer = reader.fill_buf()?;
-        if buffer.is_empty() {
-            return Ok(());
-        }
-        let newline = buffer.iter().position(|&byte| byte == b'\n');
-        let bytes = newline.map_or(buffer.len(), |at| at + 1);
-        reader.consume(bytes);
-        if newline.is_some() {
-            return Ok(());
-        }
-    }
-}
-
-/// A buffered reader of the size this module likes.
-pub fn buffered<R: Read>(reader: R) -> BufReader<R> {
-    BufReader::with_capacity(BUFFER_BYTES, reader)
-}
-
 #[cfg(test)]
 mod tests {
     use std::convert::Infallible;
 
     use super::*;
 
+    const BOUND: ValueBound = ValueBound { bytes: 20, why: "" };
+
     type Read1 = Result<(Vec<(String, Vec<u8>, u64)>, LineErrors), ReadError<Infallible>>;
 
     fn all(format: InputFormat, text: &[u8]) -> Read1 {
         let mut found = Vec::new();
-        let errors = read(text, format, 20, &mut |entry| {
+        let Found { errors, .. } = read(text, format, BOUND, &mut |entry| {
             let key = String::from_utf8(entry.key.to_vec()).unwrap();
             found.push((key, entry.value.to_vec(), entry.line));
             Ok::<(), Infallible>(())
         })?;
         Ok((found, errors))
-    }
-
-    /// Lines of all lengths around sixteen, empty ones, every kind of end, cut anywhere.
-    #[test]
-    fn lines_begin_after_line_ends_wherever_reads_are_cut() {
-        let mut text = Vec::new();
-        for length in (0..40).chain([0, 0, 15, 16, 17]) {
-            text.extend(vec![b'x'; length]);
-            text.extend([&b"\n"[..], b"\r\n", b"\r", b"\n\n"][length % 4]);
-        }
-        let (mut expected, mut newlines) = (Vec::new(), 0);
-        for (at, &byte) in text.iter().enumerate() {
-            let first = at == 0 || matches!(text[at - 1], b'\n' | b'\r');
-            if first && !matches!(byte, b'\n' | b'\r') {
-                expected.push((at as u64, newlines + 1));
-            }
-            newlines += u64::from(byte == b'\n');
-        }
-        for cut in [1, 2, 3, 15, 16, 17, 33, text.len()] {
-            let mut lines = Lines::new();
-            text.chunks(cut).for_each(|bytes| lines.read(bytes));
-            assert!(lines.starts.iter().eq(&expected), "cut every {cut}");
-            assert_eq!((lines.newlines, lines.bytes), (newlines, text.len() as u64));
-        }
     }
 
     #[test]
@@ -450,7 +332,7 @@ mod tests {
 
     #[test]
     fn csv_lines_are_numbered_as_an_editor_numbers_them() {
-        for end in ["\n", "\r\n"] {
+        for end in ["\n", "\r\n", "\r"] {
             let text =
                 ["", "sii,value", "", "", "a,1", "\"b\",\"x", "y\"", "c,2", "", "d"].join(end);
             let (found, errors) = all(InputFormat::Csv, text.as_bytes()).unwrap();
@@ -470,7 +352,7 @@ mod tests {
                 found.push((entry.key.to_vec(), entry.value.to_vec()));
                 Ok(())
             };
-            let errors = read(text.as_bytes(), format, 39, &mut each).unwrap();
+            let Found { errors, .. } = read(text.as_bytes(), format, BOUND, &mut each).unwrap();
             assert_eq!(errors.count, 0, "{errors}");
             assert_eq!(found, [(b"a".to_vec(), b"b".to_vec())]);
         }
@@ -496,7 +378,7 @@ mod tests {
         let (found, errors) = all(InputFormat::Csv, &text).unwrap();
         assert_eq!(found.len(), 1);
         assert_eq!((errors.count, errors.first.len()), (13, 10));
-        let expected = ["empty", "1 fields", "3 fields", "key is not", "value is not UTF-8"];
+        let expected = ["empty", "1 field,", "3 fields", "key is not", "value is not UTF-8"];
         for (i, part) in expected.iter().enumerate() {
             assert_eq!(errors.first[i].0, i as u64 + 2);
             assert!(errors.first[i].1.contains(part), "{errors}");
@@ -522,14 +404,14 @@ mod tests {
     fn a_quote_that_is_never_closed_ends_within_bounds() {
         let text = b"sii,value\na,b\n\"c,".iter().copied().chain(std::iter::repeat(b'x'));
         struct Endless<I>(I);
-        impl<I: Iterator<Item = u8>> Read for Endless<I> {
+        impl<I: Iterator<Item = u8>> io::Read for Endless<I> {
             fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
                 out.iter_mut().for_each(|byte| *byte = self.0.next().unwrap());
                 Ok(out.len())
             }
         }
-        let error =
-            read(buffered(Endless(text)), InputFormat::Csv, 20, &mut |_| Ok::<(), Infallible>(()));
+        let endless = io::BufReader::new(Endless(text));
+        let error = read(endless, InputFormat::Csv, BOUND, &mut |_| Ok::<(), Infallible>(()));
         let error = error.unwrap_err().to_string();
         assert!(error.contains("line 3") && error.contains("quote"), "{error}");
     }
@@ -541,5 +423,48 @@ mod tests {
             assert!(error.contains("`sii,value`"), "{text}: {error}");
         }
         assert!(all(InputFormat::Csv, b"\xef\xbb\xbfsii,value\n").is_ok());
+    }
+
+    #[test]
+    fn what_is_hardly_meant_is_counted_with_its_lines_and_used() {
+        let mut text = "sii,value\n+1,a\n\u{200e}+2,b\n1.2E+11,\"c\nd\"\n".to_owned();
+        text.push_str(&"=x,y\n".repeat(20));
+        let mut used = 0;
+        let read = |text: &str, used: &mut u64| {
+            read(text.as_bytes(), InputFormat::Csv, BOUND, &mut |_| {
+                *used += 1;
+                Ok::<(), Infallible>(())
+            })
+        };
+        let found = read(&text, &mut used).unwrap();
+        assert_eq!((used, found.errors.count, found.warnings.count), (23, 0, 23));
+        let said = found.warning().unwrap();
+        for part in ["23 lines", "line 3: the key has", "line 4: the value has a line break"] {
+            assert!(said.contains(part), "{said}");
+        }
+        assert!(said.ends_with("and 13 more"), "{said}");
+        let cut = read("sii,value\na,b\nc,d", &mut used).unwrap();
+        assert!(cut.unended && cut.warning().unwrap().starts_with("NOTE: the last line"));
+        assert_eq!(read("sii,value\na,b\n", &mut used).unwrap().warning(), None);
+    }
+
+    #[test]
+    fn an_end_within_a_json_string_is_an_error_with_its_line() {
+        let whole = "{\"sii\":\"a\",\"value\":\"bc\"}\n{\"sii\":\"d\",\"value\":\"e\\u00e9\"}";
+        let second = whole.find('\n').unwrap() + 2;
+        for end in second..whole.len() {
+            let (found, errors) = all(InputFormat::JsonLines, &whole.as_bytes()[..end]).unwrap();
+            assert_eq!((found.len(), errors.first[0].0, errors.count), (1, 2, 1), "{end}");
+        }
+        assert_eq!(all(InputFormat::JsonLines, whole.as_bytes()).unwrap().0.len(), 2);
+    }
+
+    #[test]
+    fn a_header_in_the_middle_is_an_error() {
+        for again in ["sii,value", "\u{feff}sii,value", "\"sii\",\"value\""] {
+            let text = format!("sii,value\na,b\n{again}\nc,d\n");
+            let (found, errors) = all(InputFormat::Csv, text.as_bytes()).unwrap();
+            assert_eq!((found.len(), errors.first[0].0), (2, 3), "{again}");
+        }
     }
 }

@@ -12,6 +12,7 @@ use zeroize::Zeroizing;
 
 use super::{BuildError, IoContext as _, random};
 use crate::shard::files::{read_bounded, sync_parent};
+use crate::text;
 use crate::wire::SigningKey;
 use crate::wire::pkcs8::spki::EncodePublicKey as _;
 use crate::wire::pkcs8::{
@@ -54,6 +55,7 @@ pub fn load(path: &Path) -> Result<Option<SigningKey>, BuildError> {
         Err(error) => return Err(error).context("read", path),
     };
     let wrong = |problem: String| BuildError::SigningKey { path: path.to_owned(), problem };
+    let bytes = Zeroizing::new(text::plain(&bytes));
     let text = std::str::from_utf8(&bytes).map_err(|_| wrong("it is not text".into()))?;
     SigningKey::from_pkcs8_pem(text).map(Some).map_err(|error| wrong(error.to_string()))
 }
@@ -117,6 +119,10 @@ mod tests {
         assert!(create(&path).is_err());
         let mode = std::os::unix::fs::MetadataExt::mode(&path.metadata().unwrap());
         assert_eq!(mode & 0o777, 0o600);
+        // As an editor on Windows saves it.
+        let pem = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(&path, format!("\u{feff}{}", pem.replace('\n', "\r\n"))).unwrap();
+        assert_eq!(load(&path).unwrap().unwrap().to_bytes(), key.to_bytes());
         assert!(public_pem(&key).starts_with("-----BEGIN PUBLIC KEY-----\n"));
         std::fs::write(&path, "nonsense").unwrap();
         assert!(load(&path).unwrap_err().to_string().contains("PKCS#8"));

@@ -17,9 +17,11 @@ use crate::wire::parameters::ParametersError;
 pub mod check;
 pub mod choose;
 pub mod count;
+mod csv;
 mod directory;
 pub mod input;
 pub mod keys;
+mod lines;
 mod make;
 pub mod partition;
 pub mod plan;
@@ -28,6 +30,8 @@ mod renew;
 mod rollback;
 mod run;
 pub mod sample;
+pub mod source;
+mod suspect;
 mod work;
 
 pub use check::Duplicates;
@@ -60,6 +64,18 @@ pub enum Interrupted {
     Restart,
 }
 
+/// How many records of a database that is there may be missing in the input.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shrinking {
+    /// So many percent, 0 to 100.
+    AtMostPercent(u8),
+    /// All.
+    Allowed,
+}
+
+/// Percent of the records that may be missing when no option says how many.
+pub const SHRINK_PERCENT_DEFAULT: u8 = 5;
+
 /// Everything a build is told.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BuildOptions {
@@ -90,6 +106,8 @@ pub struct BuildOptions {
     pub existing: Existing,
     /// What happens to a build that was interrupted.
     pub interrupted: Interrupted,
+    /// How many records may be missing.
+    pub shrinking: Shrinking,
     /// Unix seconds to write down; the environment's SOURCE_DATE_EPOCH or the clock when `None`.
     pub created: Option<u64>,
 }
@@ -111,6 +129,7 @@ impl BuildOptions {
             jobs: None,
             existing: Existing::Keep,
             interrupted: Interrupted::Continue,
+            shrinking: Shrinking::AtMostPercent(SHRINK_PERCENT_DEFAULT),
             created: None,
         }
     }
@@ -172,6 +191,20 @@ pub enum BuildError {
     /// No shape for these records.
     #[error("no shape fits: {0}")]
     Shape(#[from] ShapeError),
+    /// The input has much fewer records than the database.
+    #[error(
+        "the input has {after} records, the database that is there has {before}: more than \
+         {percent}% are missing, as in an export that was cut. Nothing was written. If they are to \
+         go, give --allow-shrink (or --shrink-percent)"
+    )]
+    Shrinks {
+        /// Records of the database.
+        before: u64,
+        /// Records of the input.
+        after: u64,
+        /// Percent that may be missing.
+        percent: u8,
+    },
     /// The options ask for another shape than the database has.
     #[error(
         "the database that is there keeps its shape: {problem}. Leave the options out, or give \
@@ -225,7 +258,7 @@ pub enum BuildError {
         problem: String,
     },
     /// Something on disk cannot be read or written.
-    #[error("cannot {doing} {}: {source}{}", .path.display(), advice(.source))]
+    #[error("cannot {doing} {}: {source}{}", .path.display(), advice(.doing, .source))]
     Io {
         /// The verb.
         doing: &'static str,
@@ -329,9 +362,15 @@ fn lines(count: u64) -> String {
     if count == 1 { "1 line".into() } else { format!("{count} lines") }
 }
 
-/// What to do about a failed write.
-fn advice(error: &io::Error) -> &'static str {
+/// What an [`BuildError::Io`] is doing when it does not write.
+const READING: [&str; 4] = ["read", "open", "look into", "lock"];
+
+/// What to do about a failed write or read.
+fn advice(doing: &str, error: &io::Error) -> &'static str {
     match error.kind() {
+        io::ErrorKind::PermissionDenied if READING.contains(&doing) => {
+            ". Have whoever owns it allow reading, or run this as its owner"
+        }
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
             ". What was finished is kept: make room and run the same command again, or remove the \
              directory's `work` folder to give up"

@@ -6,15 +6,13 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::choose::{self, Choice};
-use super::count::{self, Count};
+use super::count::{self, Count, Counted};
 use super::progress::{Progress, bytes, duration};
 use super::run::free_bytes;
-use super::{BuildError, BuildOptions};
+use super::{BuildError, BuildOptions, directory};
 use crate::limits;
 use crate::params::{Shape, ShapeFields};
-use crate::shard::Manifest;
 use crate::shard::header::file_bytes;
-use crate::shard::manifest::MANIFEST_NAME;
 
 /// Contacts of the sync that bundles are counted for.
 const SYNC_CONTACTS: usize = 500;
@@ -28,6 +26,10 @@ pub struct Plan {
     pub choice: Choice,
     /// What the input holds.
     pub count: Count,
+    /// What a person should read about the input.
+    pub warning: Option<String>,
+    /// Records of the database that is there.
+    pub records_before: Option<u64>,
     /// Bytes of the database on disk.
     pub bytes_on_disk: u64,
     /// Bytes more that are needed while building.
@@ -46,21 +48,20 @@ pub struct Plan {
 
 /// Counts the input, decides as a build would, measures this machine.
 pub fn plan(options: &BuildOptions, progress: &dyn Progress) -> Result<Plan, BuildError> {
-    let manifest = options.out.join(MANIFEST_NAME);
-    let existing = match manifest.exists() {
-        true => Some(Manifest::read(&manifest).map_err(BuildError::Existing)?),
-        false => None,
-    };
-    let value_bytes_max = choose::value_bytes_max(options, existing.as_ref());
-    let counted = count::count(&options.input, None, value_bytes_max, progress);
+    let existing = directory::existing(&options.out)?;
+    let bound = choose::value_bound(options, existing.as_ref());
+    let counted = count::count(&options.input, None, bound, progress);
     progress.end();
-    let (_, count) = counted?;
+    let Counted { count, warning, .. } = counted?;
+    choose::refuse_loss(options, existing.as_ref(), &count)?;
     let choice = choose::choose(options, existing.as_ref(), &count)?;
     let pool = rayon::ThreadPoolBuilder::new().num_threads(options.jobs.unwrap_or(0)).build();
     let pool = pool.map_err(|error| BuildError::Threads(error.to_string()))?;
     Ok(Plan {
         choice,
         count,
+        warning,
+        records_before: existing.map(|manifest| manifest.records),
         bytes_on_disk: file_bytes(&choice.shape) * u64::from(choice.shard_count),
         bytes_temporary: count.entry_bytes,
         bytes_free: first_existing(&options.out).and_then(|path| free_bytes(path).ok()),
@@ -121,7 +122,8 @@ impl std::fmt::Display for Plan {
         let per_shard = self.count.records / u64::from(*shard_count);
         let down = (packs * shape.response_bytes()) as u64;
         let hint = (packs * shape.hint_bytes()) as u64;
-        writeln!(f, "records         {}", self.count.records)?;
+        let before = self.records_before.map(|before| format!(" (before: {before})"));
+        writeln!(f, "records         {}{}", self.count.records, before.unwrap_or_default())?;
         writeln!(f, "shards          {shard_count} of about {per_shard} records")?;
         writeln!(
             f,
@@ -166,10 +168,9 @@ impl std::fmt::Display for Plan {
         )?;
         writeln!(f, "failure         at most once in 2^{:.1} look-ups", -self.log2_failure)?;
         write!(f, "expected time   {} on {} threads", duration(self.expected), self.threads)?;
-        match few_records_warning(emptiest_shard(per_shard, *shard_count)) {
-            Some(warning) => write!(f, "\n{warning}"),
-            None => Ok(()),
-        }
+        let few = few_records_warning(emptiest_shard(per_shard, *shard_count), *shard_count);
+        let warnings = [self.warning.clone(), few];
+        warnings.iter().flatten().try_for_each(|warning| write!(f, "\n{warning}"))
     }
 }
 
@@ -183,13 +184,17 @@ fn emptiest_shard(per_shard: u64, shards: u32) -> u64 {
 }
 
 /// A warning when the crowd that a look-up hides in is small.
-pub fn few_records_warning(shard_records_min: u64) -> Option<String> {
+pub fn few_records_warning(shard_records_min: u64, shard_count: u32) -> Option<String> {
     let accepted = limits::RECORDS_PER_SHARD_ACCEPTED_MIN;
+    let advice = match shard_count {
+        1 => "Clients have to be told (--accept-shard-records).",
+        _ => "Use fewer shards.",
+    };
     (shard_records_min < accepted).then(|| {
         format!(
             "WARNING: a look-up hides among the records of its shard, here as few as \
              {shard_records_min}; clients want {accepted} in the emptiest shard unless told \
-             otherwise. Use fewer shards."
+             otherwise. {advice}"
         )
     })
 }
@@ -207,8 +212,9 @@ mod tests {
 
     #[test]
     fn a_small_crowd_is_said() {
-        assert!(few_records_warning(63_999).is_some());
-        assert!(few_records_warning(64_000).is_none());
+        assert!(few_records_warning(63_999, 2).unwrap().ends_with("Use fewer shards."));
+        assert!(!few_records_warning(63_999, 1).unwrap().contains("fewer shards"));
+        assert!(few_records_warning(64_000, 2).is_none());
         assert_eq!((emptiest_shard(65_536, 1), emptiest_shard(65_536, 9)), (65_536, 64_512));
     }
 }

@@ -4,12 +4,15 @@
 //! what it names is signed again under the next epoch. The one it replaces becomes the one before,
 //! so that a second rollback is the way back. Builds nothing and removes nothing.
 
+use std::io;
 use std::path::Path;
 
+use super::progress::{Progress, Stage};
 use super::work::WorkDir;
 use super::{BuildError, IoContext as _, directory, keys, run};
 use crate::shard::files::write_atomically;
 use crate::shard::manifest::{MANIFEST_NAME, MANIFEST_PREVIOUS_NAME};
+use crate::shard::verify::{verify, verify_bytes};
 use crate::shard::{Database, Manifest, ManifestHead, OpenError};
 use crate::wire::SigningKey;
 
@@ -24,16 +27,18 @@ pub struct RolledBack {
     pub changed: usize,
 }
 
-/// Makes the content of the epoch before the newest one, for `expires_days` from now. The key is
-/// the operator's, [`keys::default_path`] when there is no other.
+/// Makes the content of the epoch before the newest one, for `expires_days` from now, once every
+/// byte of it was read and is as its digests say. The key is the operator's,
+/// [`keys::default_path`] when there is no other.
 ///
 /// # Errors
-/// There is no epoch before, a file of it is missing or is another, clients would not go along, or
-/// the key is not the operator's: nothing is changed.
+/// There is no epoch before, a file of it is missing, damaged or another's, clients would not go
+/// along, or the key is not the operator's: nothing is changed.
 pub fn rollback(
     db: &Path,
     signing_key: Option<&Path>,
     expires_days: u32,
+    progress: &dyn Progress,
 ) -> Result<RolledBack, BuildError> {
     let lifetime = run::lifetime(run::now()?, expires_days)?;
     let _lock = directory::lock(db)?;
@@ -44,11 +49,12 @@ pub fn rollback(
     }
     let unusable = |error: OpenError| no_way(error.to_string());
     let newest = Database::read_manifest(db).map_err(unusable)?;
-    let before_path = db.join(MANIFEST_PREVIOUS_NAME);
-    if !before_path.exists() {
-        return Err(no_way(format!("it has no epoch before ({MANIFEST_PREVIOUS_NAME})")));
-    }
-    let before = Manifest::read(&before_path).map_err(unusable)?;
+    let before = match Manifest::read(&db.join(MANIFEST_PREVIOUS_NAME)) {
+        Err(OpenError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+            return Err(no_way(format!("it has no epoch before ({MANIFEST_PREVIOUS_NAME})")));
+        }
+        read => read.map_err(unusable)?,
+    };
     if (before.seed, before.shard_count) != (newest.seed, newest.shard_count) {
         let problem = "the epoch before has another seed or number of shards, which clients refuse";
         return Err(no_way(problem.into()));
@@ -57,6 +63,12 @@ pub fn rollback(
     let key = operator_key(&path, &newest)?;
     let content_of = before.epoch;
     let before = Database::open_named(db, before).map_err(unusable)?;
+    progress.begin(Stage::Verifying, verify_bytes(&before));
+    let verified = verify(&before, &|bytes| progress.advance(bytes));
+    progress.end();
+    if let Some(problem) = verified.problems.into_iter().next() {
+        return Err(unusable(problem));
+    }
     let epoch = newest.epoch + 1;
     let head = ManifestHead {
         seed: newest.seed.0,

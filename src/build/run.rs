@@ -10,15 +10,15 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::check::{Duplicates, ShardCheck, check_shard};
 use super::choose::{self, Choice};
+use super::count::{self, Counted};
 use super::directory::Directory;
-use super::input::{self, Input, ReadError};
+use super::input::{self, Entry, Input, ReadError, ValueBound};
 use super::make::{self, MakeError, Spec};
 use super::partition::{self, Partition, PartitionWriter};
 use super::progress::{self, Progress};
+use super::source::{self, Source};
 use super::work::{InputIdentity, Journal, JournalLine, Stage, WorkFile};
-use super::{
-    BuildError, BuildOptions, DATABASE_NAME_DEFAULT, Existing, IoContext as _, count, keys,
-};
+use super::{BuildError, BuildOptions, DATABASE_NAME_DEFAULT, Existing, IoContext as _, keys};
 use crate::arith::Isa;
 use crate::keyword::locate_known;
 use crate::limits;
@@ -43,6 +43,8 @@ pub struct BuildReport {
     pub reused: u32,
     /// Records in the database.
     pub records: u64,
+    /// Records in the epoch before, if there was one.
+    pub records_before: Option<u64>,
     /// Sizes of every shard.
     pub shape: Shape,
     /// Records of the emptiest shard.
@@ -68,10 +70,13 @@ pub fn run(options: &BuildOptions, progress: &dyn Progress) -> Result<BuildRepor
     let created = options.created.map_or_else(now, Ok)?;
     let lifetime = lifetime(created, options.expires_days)?;
     choose::check_name(options)?;
+    let failed = |source| count::unreadable(&options.input, source);
+    let is_stream = source::is_stream(&options.input).map_err(failed)?;
     let key = options.signing_key.as_deref();
     key.map_or(Ok(()), |key| keys::check_place(key, &options.out))?;
     let directory = Directory::enter(options)?;
-    let session = Session { options, progress, directory: &directory, pool: &pool, lifetime };
+    let session =
+        Session { options, progress, directory: &directory, pool: &pool, lifetime, is_stream };
     let outcome = session.run(begun);
     progress.end();
     if let Err(error) = &outcome
@@ -89,6 +94,8 @@ struct Session<'a> {
     pool: &'a rayon::ThreadPool,
     /// When it begins, and until when clients are to accept what is built.
     lifetime: Lifetime,
+    /// Whether the input can be read only once.
+    is_stream: bool,
 }
 
 /// What a build's manifest is for.
@@ -140,6 +147,7 @@ impl Session<'_> {
             resumed,
             reused,
             records: work.records,
+            records_before: self.directory.existing.as_ref().map(|old| old.records),
             shape: shape_of(work),
             epoch: work.epoch,
             bytes: file_bytes(&shape_of(work)) * u64::from(work.shard_count),
@@ -169,13 +177,25 @@ impl Session<'_> {
         self.progress.say(line.as_ref());
     }
 
+    /// The input where it is a file, which can be read again.
+    fn input_file(&self) -> Option<&Path> {
+        match &self.options.input {
+            Input::File(path) if !self.is_stream => Some(path),
+            _ => None,
+        }
+    }
+
+    fn identity(&self, path: &Path) -> Result<InputIdentity, BuildError> {
+        InputIdentity::of(path).map_err(|source| count::unreadable(&self.options.input, source))
+    }
+
     /// Goes on with an interrupted build, or counts the input and decides.
     fn begin(&self) -> Result<WorkFile, BuildError> {
         let (options, directory) = (self.options, self.directory);
-        let arguments = arguments(options);
-        let input = match &options.input {
-            Input::File(path) => Some(InputIdentity::of(path).context("read", path)?),
-            Input::Stdin => None,
+        let arguments = arguments(options, self.is_stream);
+        let input = match self.input_file() {
+            Some(path) => Some(self.identity(path)?),
+            None => None,
         };
         if let Some(work) = directory.work.load()? {
             let path = directory.work.path().to_owned();
@@ -187,15 +207,16 @@ impl Session<'_> {
             if work.epoch != now + 1 && work.epoch != now {
                 return Err(BuildError::ForeignWork { path });
             }
-            match &options.input {
-                Input::File(path) if work.input != input => {
-                    return Err(BuildError::InputChanged { path: path.clone() });
+            match self.input_file() {
+                Some(path) if work.input != input => {
+                    return Err(BuildError::InputChanged { path: path.to_owned() });
                 }
-                Input::File(_) => self.say("Going on with the build that was interrupted."),
-                Input::Stdin => self.say(
-                    "Going on with the build that was interrupted, from the copy it kept of \
-                     standard input (--restart reads it anew).",
-                ),
+                Some(_) => self.say("Going on with the build that was interrupted."),
+                None => self.say(format!(
+                    "Going on with the build that was interrupted, from the copy it kept of {} \
+                     (--restart reads it anew).",
+                    count::name(&options.input)
+                )),
             }
             return Ok(work);
         }
@@ -203,13 +224,16 @@ impl Session<'_> {
         directory.work.create()?;
         let existing = directory.existing.as_ref();
         let spool = directory.work.spool();
-        let value_bytes_max = choose::value_bytes_max(options, existing);
-        let (format, count) =
-            count::count(&options.input, Some(&spool), value_bytes_max, self.progress)?;
+        let bound = choose::value_bound(options, existing);
+        let counted = count::count(&options.input, Some(&spool), bound, self.progress)?;
         self.progress.end();
+        let Counted { format, count, warning } = counted;
+        warning.iter().for_each(|warning| self.say(warning));
+        choose::refuse_loss(options, existing, &count)?;
         let choice = choose::choose(options, existing, &count)?;
         let (records, name) = (count.records, count::name(&options.input));
-        self.say(format!("{records} records in {name}, read as {}.", format.name()));
+        let before = existing.map(|old| format!(" (before: {})", old.records)).unwrap_or_default();
+        self.say(format!("{records} records in {name}{before}, read as {}.", format.name()));
         self.say(describe(&choice, records));
         if let Some(old) = existing.filter(|old| !splits(old.shard_count, choice.shard_count)) {
             self.say(format!(
@@ -241,37 +265,38 @@ impl Session<'_> {
     fn partition(&self, work: &mut WorkFile) -> Result<(), BuildError> {
         let folder = self.directory.work.partitions();
         let spool = self.directory.work.spool();
-        let path = match &self.options.input {
-            Input::File(path) => path,
-            Input::Stdin => &spool,
-        };
+        let path = self.input_file().unwrap_or(&spool);
         let name = count::name(&self.options.input);
-        let reader = input::buffered(File::open(path).context("open", path)?);
+        let failed = |source| BuildError::Read { name: name.clone(), source };
+        let file = File::open(path).map_err(failed)?;
         let mut writer =
             PartitionWriter::create(&folder, work.shard_count).context("create", &folder)?;
         self.progress.begin(progress::Stage::Partitioning, work.records);
         let (seed, shard_count, mut records) = (work.seed.0, work.shard_count, 0u64);
         let groups = shape_of(work).groups() as u32;
-        let outcome = input::read(reader, work.input_format, work.value_bytes_longest, &mut |e| {
+        let mut each = |e: Entry<'_>| {
             records += 1;
             if records.is_multiple_of(1 << 12) {
                 self.progress.advance(1 << 12);
             }
             let shard = locate_known(&seed, e.key, shard_count, groups).shard;
             writer.push(shard, e.line, e.key, e.value)
-        });
+        };
+        let bound = ValueBound { bytes: work.value_bytes_longest, why: "" };
+        let outcome = Source::of(file, None)
+            .and_then(|source| input::read(source.reader, work.input_format, bound, &mut each));
         match outcome {
-            Ok(errors) if errors.count == 0 && records == work.records => {}
+            Ok(found) if found.errors.count == 0 && records == work.records => {}
             Ok(_) | Err(ReadError::Unreadable { .. }) => {
-                return Err(BuildError::InputChanged { path: path.clone() });
+                return Err(BuildError::InputChanged { path: path.to_owned() });
             }
             Err(ReadError::Io(source)) => return Err(BuildError::Read { name, source }),
             Err(ReadError::Entry(error)) => return Err(error).context("write to", &folder),
         }
         if let Some(counted) = &work.input
-            && InputIdentity::of(path).context("read", path)? != *counted
+            && self.identity(path)? != *counted
         {
-            return Err(BuildError::InputChanged { path: path.clone() });
+            return Err(BuildError::InputChanged { path: path.to_owned() });
         }
         writer.finish().context("write to", &folder)?;
         work.stage = Stage::Partitioned;
@@ -655,12 +680,13 @@ fn describe(choice: &Choice, records: u64) -> String {
 }
 
 /// The command line as far as it changes the outcome, for comparing with that of a later run.
-fn arguments(options: &BuildOptions) -> BTreeMap<String, String> {
+fn arguments(options: &BuildOptions, is_stream: bool) -> BTreeMap<String, String> {
     let input = match &options.input {
-        Input::File(path) => {
+        Input::File(path) if !is_stream => {
             std::path::absolute(path).unwrap_or_else(|_| path.clone()).display().to_string()
         }
-        Input::Stdin => "-".into(),
+        // One pipe is like the other: `<(zcat x.gz)` has another name each time.
+        _ => "-".into(),
     };
     let number = |number: Option<u64>| number.map(|number| number.to_string());
     let key = options.signing_key.as_ref().map(|path| path.display().to_string());

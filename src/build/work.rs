@@ -1,7 +1,7 @@
 //! What an interrupted build leaves behind so that the same command can go on.
 //!
 //! `OUT/work/` holds `work.json` (what was decided before a manifest exists), `journal.jsonl` (one
-//! line a finished shard), the partition files, and standard input while it is being counted. All
+//! line a finished shard), the partition files, and a copy of an input that can be read only once. All
 //! of it goes once the manifest is in place. What this module does not do: decide anything.
 
 use std::collections::BTreeMap;
@@ -64,7 +64,7 @@ pub(super) struct WorkFile {
     version: u32,
     /// The command line, as far as it changes the outcome.
     pub(super) arguments: BTreeMap<String, String>,
-    /// `None` for standard input, which is kept.
+    /// `None` for standard input or another stream, which is kept.
     pub(super) input: Option<InputIdentity>,
     pub(super) input_format: InputFormat,
     pub(super) seed: Hex<32>,
@@ -132,7 +132,7 @@ impl WorkDir {
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
-    /// Standard input, kept while it is counted.
+    /// An input that can be read only once, kept while it is counted.
     pub(super) fn spool(&self) -> PathBuf {
         self.path.join("input")
     }

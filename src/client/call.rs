@@ -343,6 +343,7 @@ fn failed(failure: Failure, attempts: u32, detail: &str) -> LookupError {
     match failure {
         Failure::Malformed => LookupError::Malformed { detail },
         Failure::ShardUnknown => LookupError::ShardUnknown,
+        Failure::NotAllowed => LookupError::NotAllowed { reason: detail },
         Failure::Refused(_) => LookupError::Refused { status: detail },
         Failure::Exhausted => LookupError::Exhausted { attempts, last: detail },
     }

@@ -67,6 +67,15 @@ pub enum ClientError {
         /// How the last try ended.
         last: String,
     },
+    /// No server lets this caller in.
+    #[error(
+        "the server refuses this caller: {reason}; use a certificate that its operator's authority \
+         signed and whose name is on the operator's list (--client-cert, --client-key)"
+    )]
+    NotAllowed {
+        /// What the server said.
+        reason: String,
+    },
     /// The server gave no parameters.
     #[error("the server gives no parameters: {reason}; try again later or at a replica")]
     NoParameters {
@@ -298,6 +307,15 @@ pub enum LookupError {
     Refused {
         /// Status and detail.
         status: String,
+    },
+    /// No server lets this caller in any more.
+    #[error(
+        "the server refuses this caller: {reason}; use a certificate that its operator's authority \
+         signed and whose name is on the operator's list"
+    )]
+    NotAllowed {
+        /// What the server said.
+        reason: String,
     },
     /// No known server holds the shard.
     #[error("no server of this client holds the key's shard: add the replica that does")]

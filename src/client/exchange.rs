@@ -18,7 +18,7 @@ use super::error::{ClientError, LookupError, ParameterError};
 use super::net::{End, Exchange, ask};
 use super::outage::Unreachable;
 use super::report::SentQuery;
-use super::retry::{Action, Asked, Event, Via, action, backoff};
+use super::retry::{Action, Asked, Event, Failure, Via, action, backoff};
 use crate::limits;
 use crate::wire::message::{
     Hint, HintRequest, Limits, PirBatch, PirParameterRequest, PirParameterResponse, PirRequest,
@@ -342,8 +342,8 @@ impl Client {
             let (tag, exchange) = done.expect("this is a bug: asking a server panicked");
             self.report.bytes_up += exchange.bytes_up;
             self.report.bytes_down += exchange.bytes_down;
-            heard |= !exchange.replies.is_empty();
-            if matches!(exchange.end, End::TimedOut | End::ConnectionLost(_)) {
+            heard |= !exchange.replies.is_empty() || matches!(exchange.end, End::NotAllowed(_));
+            if !matches!(exchange.end, End::Finished | End::StreamLost(_)) {
                 lost.get_or_insert_with(|| ended(&exchange.end).1);
             }
             answered.push((tag, exchange));
@@ -424,6 +424,9 @@ impl Client {
                     sleep(wait).await;
                     continue;
                 }
+                (Action::Fail(Failure::NotAllowed), _) => {
+                    return Err(ClientError::NotAllowed { reason: detail });
+                }
                 _ => return Err(ClientError::NoParameters { reason: detail }),
             };
             if attempts >= limits::ATTEMPTS_MAX {
@@ -445,6 +448,7 @@ impl Client {
         self.report.bytes_down += exchange.bytes_down;
         match &exchange.end {
             _ if !exchange.replies.is_empty() => self.outage.heard(),
+            End::NotAllowed(_) => self.outage.heard(),
             End::TimedOut | End::ConnectionLost(_) => {
                 self.outage.silent(&ended(&exchange.end).1, Instant::now());
             }
@@ -500,6 +504,7 @@ fn ended(end: &End) -> (Event, String) {
         End::ConnectionLost(reason) => {
             (Event::ConnectionLost, format!("connection lost: {reason}"))
         }
+        End::NotAllowed(reason) => (Event::NotAllowed, reason.clone()),
     }
 }
 

@@ -9,7 +9,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quinn::crypto::rustls::QuicClientConfig;
-use quinn::{Connection, Endpoint, RecvStream, SendStream, TransportConfig, VarInt, WriteError};
+use quinn::{
+    Connection, ConnectionError, Endpoint, RecvStream, SendStream, TransportConfig, VarInt,
+    WriteError,
+};
+use rustls::AlertDescription;
 use tokio::time::timeout;
 
 use super::error::ClientError;
@@ -20,6 +24,20 @@ use crate::wire::message::{ReplyBody, Request};
 use crate::wire::{
     ALPN, Bytes, FRAME_HEAD_BYTES_MAX, StreamCode, decode_reply, encode_frame, reply_head,
 };
+
+/// Where QUIC's error codes for alerts of TLS begin (RFC 9001, section 4.8).
+const CRYPTO_ERRORS: u64 = 0x100;
+/// Alerts by which a server refuses a client's certificate, or that there is none.
+const ABOUT_CERTIFICATES: [AlertDescription; 8] = [
+    AlertDescription::BadCertificate,
+    AlertDescription::UnsupportedCertificate,
+    AlertDescription::CertificateRevoked,
+    AlertDescription::CertificateExpired,
+    AlertDescription::CertificateUnknown,
+    AlertDescription::UnknownCA,
+    AlertDescription::AccessDenied,
+    AlertDescription::CertificateRequired,
+];
 
 /// Connects to the first replica that answers, beginning with the current one.
 pub(super) struct Dialer {
@@ -129,6 +147,8 @@ pub(crate) enum End {
     StreamLost(String),
     /// The connection is gone.
     ConnectionLost(String),
+    /// The server closed the connection because of who calls.
+    NotAllowed(String),
 }
 
 /// One request and what came back.
@@ -187,9 +207,30 @@ pub(super) async fn exchange(
     match converse(connection, frame, shape, replies_max, wait, hear).await {
         Ok(()) => End::Finished,
         Err(end) => match connection.close_reason() {
-            Some(reason) => End::ConnectionLost(reason.to_string()),
+            Some(reason) => match not_allowed(&reason) {
+                Some(why) => End::NotAllowed(why),
+                None => End::ConnectionLost(reason.to_string()),
+            },
             None => end,
         },
+    }
+}
+
+/// Why the server does not serve this caller, if that is why it closed the connection. In TLS 1.3 a
+/// client's certificate is checked after the client is connected.
+fn not_allowed(reason: &ConnectionError) -> Option<String> {
+    match reason {
+        ConnectionError::ApplicationClosed(close)
+            if close.error_code == VarInt::from_u32(StreamCode::NotAllowed.code()) =>
+        {
+            Some("it knows no name of this caller's certificate".into())
+        }
+        ConnectionError::ConnectionClosed(close) => {
+            let alert = u64::from(close.error_code).checked_sub(CRYPTO_ERRORS)?;
+            let alert = AlertDescription::from(u8::try_from(alert).ok()?);
+            ABOUT_CERTIFICATES.contains(&alert).then(|| format!("TLS alert {alert:?}"))
+        }
+        _ => None,
     }
 }
 

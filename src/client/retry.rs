@@ -39,6 +39,8 @@ pub(crate) enum Event {
     StreamLost,
     /// The connection ended, or none could be made.
     ConnectionLost,
+    /// The server closed the connection because of who calls.
+    NotAllowed,
 }
 
 /// Where identical bytes go; what asks for more comes later.
@@ -87,6 +89,8 @@ pub(crate) enum Failure {
     Malformed,
     /// No server that we know holds the shard.
     ShardUnknown,
+    /// No server that we know lets this caller in.
+    NotAllowed,
     /// A status that a request of this kind never succeeds or waits with.
     Refused(Status),
     /// [`limits::ATTEMPTS_MAX`] attempts, and this is how the last one ended.
@@ -107,6 +111,11 @@ pub(crate) fn action(asked: Asked, event: Event, attempts: u32, replicas: usize)
 fn row(asked: Asked, event: Event, attempts: u32, replicas: usize) -> Action {
     let (status, retry_after) = match event {
         Event::Answered { status, retry_after } => (status, retry_after),
+        // Each server may have a list of its own, and says the same the next time.
+        Event::NotAllowed if (attempts as usize) < replicas => {
+            return Action::Resend { via: Via::Replica, wait: Duration::ZERO };
+        }
+        Event::NotAllowed => return Action::Fail(Failure::NotAllowed),
         Event::TimedOut | Event::StreamLost | Event::ConnectionLost => {
             // The bytes may have arrived and been answered; the same bytes again tell no more.
             let wait = pause(attempts);
@@ -225,6 +234,10 @@ mod tests {
         }
         let failed = Action::Fail(Failure::Malformed);
         assert_eq!(answer(said(Status::Malformed, 0), 2), failed);
+        let refused = Action::Fail(Failure::NotAllowed);
+        assert_eq!(answer(Event::NotAllowed, 1), refused);
+        assert_eq!(answer(Event::NotAllowed, 2), away(0));
+        assert_eq!(action(Asked::Parameters, Event::NotAllowed, 2, 2), refused);
     }
 
     #[test]

@@ -3,13 +3,17 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use clap::value_parser;
 use sotto::build::progress::{bytes, duration};
-use sotto::build::{self, BuildOptions, Console, Existing, Input, Interrupted, Progress, Silent};
+use sotto::build::{
+    self, BuildOptions, Console, Existing, Input, Interrupted, Progress, SHRINK_PERCENT_DEFAULT,
+    Shrinking, Silent,
+};
 use sotto::limits;
-use sotto::params::ShapeWishes;
+use sotto::params::{D, PACK_ROWS_MIN, ShapeWishes};
 use sotto::wire::hex;
 
-use super::Ended;
+use super::{Ended, out};
 
 /// Builds a database from records, or builds again what changed in one.
 ///
@@ -18,26 +22,29 @@ use super::Ended;
 /// again with the same arguments, it goes on with what was finished.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// File of records; `-` reads standard input
+    /// File of records, plain or compressed (.gz, .zst), or a pipe; `-` reads standard input
     #[arg(long, value_name = "FILE")]
     input: PathBuf,
     /// Directory of the database
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
     /// Number of shards
-    #[arg(long, value_name = "N", conflicts_with = "records_per_shard")]
+    #[arg(long, value_name = "N", conflicts_with = "records_per_shard",
+          value_parser = value_parser!(u32).range(1..=i64::from(limits::SHARDS_MAX)))]
     shards: Option<u32>,
     /// Records a shard, in place of a number of shards [default: 1048576]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = value_parser!(u64).range(1..))]
     records_per_shard: Option<u64>,
     /// Bytes of the value field; the longest value is one byte shorter [default: what fits]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N",
+          value_parser = value_parser!(u32).range(1..=i64::from(limits::VALUE_BYTES_MAX)))]
     value_bytes: Option<u32>,
     /// Rows a pack: a power of two, 128 to 2048 [default: by the number of records]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = pack_rows)]
     pack_rows: Option<u32>,
     /// Packs a shard [default: by the number of records]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N",
+          value_parser = value_parser!(u32).range(1..=i64::from(limits::PACKS_MAX)))]
     packs: Option<u32>,
     /// Database seed, 64 hexadecimal digits [default: that of the database, or random]
     #[arg(long, value_name = "HEX", value_parser = parse_seed)]
@@ -54,7 +61,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE")]
     signing_key: Option<PathBuf>,
     /// Threads [default: all cores]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, value_name = "N", value_parser = value_parser!(u16).range(1..=limits::THREADS_MAX as i64))]
     jobs: Option<u16>,
     /// Say nothing but errors
     #[arg(long)]
@@ -68,10 +75,24 @@ pub(crate) struct Args {
     /// Choose shard count and shape anew for a database that is there
     #[arg(long)]
     reshape: bool,
+    /// Refuse an input that lacks more than so many percent of the database's records
+    #[arg(long, value_name = "PERCENT", default_value_t = SHRINK_PERCENT_DEFAULT,
+          value_parser = value_parser!(u8).range(0..=100))]
+    shrink_percent: u8,
+    /// Build also from an input that lacks more
+    #[arg(long)]
+    allow_shrink: bool,
 }
 
 fn parse_seed(text: &str) -> Result<[u8; 32], String> {
     hex::decode_array(text).ok_or_else(|| "expected 64 hexadecimal digits".into())
+}
+
+/// A power of two that a pack can have.
+pub(crate) fn pack_rows(text: &str) -> Result<u32, String> {
+    let rows = text.parse().ok().filter(|rows: &u32| rows.is_power_of_two());
+    rows.filter(|rows| (PACK_ROWS_MIN..=D as u32).contains(rows))
+        .ok_or_else(|| format!("expected a power of two, {PACK_ROWS_MIN} to {D}"))
 }
 
 impl Args {
@@ -92,6 +113,10 @@ impl Args {
             jobs: self.jobs.map(usize::from),
             existing: if self.reshape { Existing::Reshape } else { Existing::Keep },
             interrupted: if self.restart { Interrupted::Restart } else { Interrupted::Continue },
+            shrinking: match self.allow_shrink {
+                true => Shrinking::Allowed,
+                false => Shrinking::AtMostPercent(self.shrink_percent),
+            },
             ..BuildOptions::new(input, self.out)
         }
     }
@@ -103,31 +128,34 @@ pub(crate) fn run(args: Args) -> Ended {
     let options = args.options();
     let progress: &dyn Progress = if quiet { &Silent } else { &Console::new() };
     if plan {
-        println!("{}", build::plan(&options, progress)?);
+        out::say(build::plan(&options, progress)?)?;
         return Ok(ExitCode::SUCCESS);
     }
     let report = build::run(&options, progress)?;
     if quiet {
         return Ok(ExitCode::SUCCESS);
     }
-    println!(
-        "{}: epoch {}, {} records in {} shards ({} built, {} finished before, {} unchanged), {}, \
+    out::report(format_args!(
+        "{}: epoch {}, {} records{} in {} shards ({} built, {} finished before, {} unchanged), {}, \
          {}",
         options.out.display(),
         report.epoch,
         report.records,
+        report.records_before.map(|before| format!(" (before: {before})")).unwrap_or_default(),
         report.shard_count,
         report.built,
         report.resumed,
         report.reused,
         bytes(report.bytes),
         duration(report.elapsed)
-    );
+    ));
     if report.renewed {
-        println!("The records are as they were: the same content was signed for longer.");
+        out::report("The records are as they were: the same content was signed for longer.");
     }
-    if let Some(warning) = build::plan::few_records_warning(report.shard_records_min) {
-        println!("{warning}");
+    if let Some(warning) =
+        build::plan::few_records_warning(report.shard_records_min, report.shard_count)
+    {
+        out::report(warning);
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -11,7 +11,7 @@ use std::process::ExitCode;
 
 use sotto::server::certificates;
 
-use super::Ended;
+use super::{Ended, out};
 
 /// Makes certificates for localhost: ca.pem, server.pem, server.key, client.pem, client.key.
 #[derive(clap::Args)]
@@ -55,7 +55,8 @@ pub(crate) fn run(args: Args) -> Ended {
             return Err(error.into());
         }
     }
-    println!("{}: ca.pem, server.pem, server.key, client.pem, client.key", args.out.display());
+    let folder = args.out.display();
+    out::report(format_args!("{folder}: ca.pem, server.pem, server.key, client.pem, client.key"));
     Ok(ExitCode::SUCCESS)
 }
 

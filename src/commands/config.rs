@@ -8,7 +8,6 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -18,7 +17,7 @@ use clap::{Arg, ArgAction, ArgMatches, Args as _, Command};
 use sotto::text;
 use toml::Value;
 
-use super::{Ended, serve};
+use super::{Ended, out, serve};
 
 /// Prints the configuration that `sotto serve` would have, as a file that can be given back, and
 /// where each value comes from.
@@ -35,12 +34,22 @@ const COMMANDS: [&str; 3] = ["serve", "config", "doctor"];
 const FILE_OPTION: &str = "config";
 /// How alike a known key is to an unknown one that may have meant it, of 1: clap's own measure.
 const ALIKE_MIN: f64 = 0.7;
+/// What options' variables begin with.
+const PREFIX: &str = "SOTTO_";
+/// Variables of the program's that are no options.
+const OTHER_VARIABLES: [&str; 1] = ["SOTTO_LOG"];
+/// How alike variables are without their prefix, of 1, before one may have meant the other.
+const VARIABLES_ALIKE_MIN: f64 = 0.8;
+/// Letters that may be wrong in a variable with another prefix.
+const PREFIX_SLIPS_MAX: usize = 2;
 
 /// Where the options of a command came from.
 #[derive(Debug, Default)]
 pub(crate) struct Sources {
     matches: ArgMatches,
     file: File,
+    /// Variables that almost read like an option's, a sentence each.
+    pub(crate) near_misses: Vec<String>,
 }
 
 /// What a file says, as it would stand on a command line; checked.
@@ -62,6 +71,7 @@ pub(crate) fn parse<C: clap::Parser>(arguments: &[OsString]) -> Result<(C, Sourc
         COMMANDS.iter().fold(C::command(), add).try_get_matches_from(arguments)
     };
     let mut sources = Sources::default();
+    let read = |file: &File| read(file).map_err(|error| by_variable(&options, arguments, error));
     let mut matches = read(&sources.file)?;
     if let Some(path) = of_server(&matches).and_then(|inner| inner.get_one::<PathBuf>(FILE_OPTION))
     {
@@ -69,7 +79,11 @@ pub(crate) fn parse<C: clap::Parser>(arguments: &[OsString]) -> Result<(C, Sourc
         sources.file = File::read(path).map_err(refuse)?;
         matches = read(&sources.file)?;
     }
-    sources.matches = of_server(&matches).cloned().unwrap_or_default();
+    if let Some(inner) = of_server(&matches) {
+        sources.matches = inner.clone();
+        let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+        sources.near_misses = names.filter_map(|name| near_miss(&options, &name)).collect();
+    }
     Ok((C::from_arg_matches(&matches)?, sources))
 }
 
@@ -77,6 +91,53 @@ pub(crate) fn parse<C: clap::Parser>(arguments: &[OsString]) -> Result<(C, Sourc
 fn of_server(matches: &ArgMatches) -> Option<&ArgMatches> {
     let (name, inner) = matches.subcommand()?;
     COMMANDS.contains(&name).then_some(inner)
+}
+
+/// The same error, or, where it is a variable's value that is wrong, one that names the variable.
+fn by_variable(options: &Command, arguments: &[OsString], error: clap::Error) -> clap::Error {
+    let command = arguments.get(1).and_then(|command| command.to_str());
+    if !command.is_some_and(|command| COMMANDS.contains(&command)) || !error.use_stderr() {
+        return error;
+    }
+    let wrong = |arg: &Arg| {
+        let key = arg.get_long()?;
+        let flag = format!("--{key}");
+        let is_flag = |argument: &OsString| {
+            let name = argument.to_str().and_then(|text| text.split('=').next());
+            name == Some(&*flag)
+        };
+        if arguments.iter().any(is_flag) {
+            return None; // the variable was not looked at
+        }
+        let name = variable(key);
+        let text = std::env::var(&name).ok()?;
+        let texts = match arg.get_action() {
+            ArgAction::Append => text.split(',').map(ToOwned::to_owned).collect(),
+            _ => vec![text],
+        };
+        let detail = check(options, key, texts).err()?;
+        Some(format!("{name}: {detail}; unset it if it is not meant\n"))
+    };
+    let message = options.get_arguments().find_map(wrong);
+    message.map_or(error, |message| clap::Error::raw(ErrorKind::ValueValidation, message))
+}
+
+/// A variable that is none of an option's but almost reads like one, as a sentence.
+fn near_miss(options: &Command, name: &str) -> Option<String> {
+    let keys = options.get_arguments().filter_map(Arg::get_long);
+    let known: Vec<String> = keys.map(variable).collect();
+    if known.iter().any(|known| known == name) || OTHER_VARIABLES.contains(&name) {
+        return None;
+    }
+    let upper = name.to_uppercase().replace(['-', '.'], "_");
+    let meant = known.iter().map(|known| (strsim::jaro(&upper, known), known));
+    let (_, meant) = meant.max_by(|a, b| a.0.total_cmp(&b.0))?;
+    let alike = match (upper.strip_prefix(PREFIX), meant.strip_prefix(PREFIX)) {
+        (Some(name), Some(meant)) => strsim::jaro(name, meant) > VARIABLES_ALIKE_MIN,
+        // The prefix itself is mistyped.
+        _ => strsim::osa_distance(&upper, meant) <= PREFIX_SLIPS_MAX,
+    };
+    alike.then(|| format!("the variable {name} is no option's and has no effect: {meant} is one"))
 }
 
 /// The server's options, in their order, without their layers.
@@ -90,7 +151,7 @@ fn option<'a>(options: &'a Command, key: &str) -> Option<&'a Arg> {
 }
 
 fn variable(key: &str) -> String {
-    format!("SOTTO_{}", key.replace('-', "_").to_uppercase())
+    format!("{PREFIX}{}", key.replace('-', "_").to_uppercase())
 }
 
 /// An option of the server's with environment and file below its flag; others as they are.
@@ -205,12 +266,13 @@ fn check(options: &Command, key: &str, texts: Vec<String>) -> Result<Vec<String>
 pub(crate) fn run(args: Args, sources: &Sources) -> Ended {
     args.serve.check()?;
     let options = options();
-    let mut out = std::io::stdout().lock();
+    let mut lines = Vec::new();
     for arg in options.get_arguments() {
         let Some(key) = arg.get_long().filter(|&key| key != FILE_OPTION) else { continue };
         let (line, source) = sources.line(arg, key)?;
-        writeln!(out, "{line:<48} # {source}")?;
+        lines.push(format!("{line:<48} # {source}"));
     }
+    out::say(lines.join("\n"))?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -330,6 +392,46 @@ mod tests {
         assert!(!parsed(&["--anyone-may-ask=false"]).unwrap());
         assert!(parsed(&["--anyone-may-ask", "false"]).is_err());
         assert!(parsed(&["--anyone-may-ask=yes"]).is_err());
+    }
+
+    #[test]
+    fn a_variable_that_almost_reads_like_an_options_is_named_with_it() {
+        let options = options();
+        for (name, meant) in [
+            ("SOTTO_TARGT_MS", "SOTTO_TARGET_MS"),
+            ("SOTTO_TARGETMS", "SOTTO_TARGET_MS"),
+            ("SOTTO_TARGET-MS", "SOTTO_TARGET_MS"),
+            ("sotto_target_ms", "SOTTO_TARGET_MS"),
+            ("SOTTO_LISTN", "SOTTO_LISTEN"),
+            ("SOTO_LISTEN", "SOTTO_LISTEN"),
+            ("SOTTOLISTEN", "SOTTO_LISTEN"),
+            ("SOTTO_CLIENTCA", "SOTTO_CLIENT_CA"),
+            ("SOTTO_THREAD", "SOTTO_THREADS"),
+        ] {
+            let said = near_miss(&options, name).unwrap_or_else(|| panic!("{name}"));
+            assert!(said.contains(name) && said.ends_with(&format!("{meant} is one")), "{said}");
+        }
+        for name in [
+            "SOTTO_LISTEN",
+            "SOTTO_LOG",
+            "HOME",
+            "PATH",
+            "LISTEN_FDS",
+            // A cluster's, for a service named sotto.
+            "SOTTO_SERVICE_HOST",
+            "SOTTO_SERVICE_PORT",
+            "SOTTO_PORT",
+            "SOTTO_PORT_4433_UDP",
+            "SOTTO_PORT_4433_UDP_ADDR",
+            "SOTTO_PORT_4433_UDP_PROTO",
+            // The tests' own.
+            "SOTTO_TEST_GPU",
+            "SOTTO_TEST_SEED",
+            "SOTTO_SEED",
+            "SOTTO_COMMIT",
+        ] {
+            assert_eq!(near_miss(&options, name), None, "{name}");
+        }
     }
 
     #[test]

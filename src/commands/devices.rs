@@ -1,11 +1,10 @@
 //! `sotto devices`: what could answer here, and what `sotto serve` would take by itself.
 
-use std::io::Write;
 use std::process::ExitCode;
 
 use sotto::engine::{EngineOptions, GpuKind, Integers, SelectError, Selected, gpus, select_with};
 
-use super::Ended;
+use super::{Ended, out};
 
 /// Lists GPUs with their limits, and which engines would be taken.
 #[derive(clap::Args)]
@@ -28,13 +27,12 @@ pub(super) fn tried(options: EngineOptions) -> Result<(Vec<String>, Option<Strin
 }
 
 pub(crate) fn run(Args {}: Args) -> Ended {
-    let mut out = std::io::stdout();
     let found = gpus();
     if found.is_empty() {
-        writeln!(out, "no GPU: the Vulkan loader finds none")?;
+        out::say("no GPU: the Vulkan loader finds none")?;
     }
     for info in found {
-        writeln!(out, "{}: {}", info.index, info.name)?;
+        out::say(format_args!("{}: {}", info.index, info.name))?;
         let kind = match info.kind {
             GpuKind::Real => "hardware",
             GpuKind::Software => "a processor that plays a GPU; taken only when named",
@@ -44,23 +42,22 @@ pub(crate) fn run(Args {}: Args) -> Ended {
             Integers::Halves => "32",
         };
         let (binding, workgroup) = (info.binding_bytes_max >> 20, info.workgroup_bytes_max >> 10);
-        writeln!(out, "   {kind}")?;
-        writeln!(out, "   driver {}", info.driver)?;
-        writeln!(
-            out,
+        out::say(format_args!("   {kind}"))?;
+        out::say(format_args!("   driver {}", info.driver))?;
+        out::say(format_args!(
             "   {binding} MiB a binding, {workgroup} KiB a workgroup, {integers}-bit integers"
-        )?;
+        ))?;
         if let Some(lacks) = info.lacks {
-            writeln!(out, "   cannot be used: it has too few {lacks}")?;
+            out::say(format_args!("   cannot be used: it has too few {lacks}"))?;
         }
     }
     let (names, why_no_gpu) = tried(EngineOptions::default())?;
     for name in names {
-        writeln!(out, "auto takes: {name}")?;
+        out::say(format_args!("auto takes: {name}"))?;
     }
     if let Some(reason) = why_no_gpu {
-        writeln!(out, "{reason}")?;
+        out::say(reason)?;
     }
-    writeln!(out, "how much memory a GPU has for shards is found when a server starts")?;
+    out::say("how much memory a GPU has for shards is found when a server starts")?;
     Ok(ExitCode::SUCCESS)
 }

@@ -1,8 +1,11 @@
 //! The options that say what computes, for every command that does.
 
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU16, NonZeroUsize};
 
+use clap::builder::TypedValueParser as _;
+use clap::value_parser;
 use sotto::engine::{EngineChoice, EngineOptions, GpuChoice, IsaChoice};
+use sotto::limits;
 
 /// What computes.
 #[derive(clap::Args, Clone)]
@@ -15,15 +18,16 @@ pub(crate) struct EngineArgs {
     gpu: Vec<GpuChoice>,
     /// Memory of each GPU that shards may take; when absent nearly all there is, or 4 GiB where
     /// it uses the host's.
-    #[arg(long, value_name = "MIB")]
+    #[arg(long, value_name = "MIB", value_parser = value_parser!(u32).range(1..))]
     gpu_memory: Option<u32>,
     /// The CPU engine's instruction set: auto, portable, avx2, avx512bw, avx512,
     /// amx or neon.
     #[arg(long, value_name = "ISA", default_value = "auto")]
     isa: IsaChoice,
     /// Threads of the CPU engine; as many as there are cores when absent.
-    #[arg(long, value_name = "N")]
-    threads: Option<NonZeroUsize>,
+    #[arg(long, value_name = "N", value_parser = value_parser!(u16)
+        .range(1..=limits::THREADS_MAX as i64).try_map(NonZeroU16::try_from))]
+    threads: Option<NonZeroU16>,
 }
 
 impl EngineArgs {
@@ -34,7 +38,7 @@ impl EngineArgs {
             gpus: self.gpu.clone(),
             gpu_bytes: self.gpu_memory.map(|mib| u64::from(mib) << 20),
             isa: self.isa,
-            threads: self.threads,
+            threads: self.threads.map(NonZeroUsize::from),
         }
     }
 }

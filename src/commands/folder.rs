@@ -6,6 +6,8 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use super::out;
+
 /// How often removal begins again when something was written meanwhile.
 const REMOVALS_MAX: usize = 20;
 
@@ -61,7 +63,7 @@ impl Drop for Folder {
                 _ => return,
             }
         }
-        eprintln!("note: {} could not be removed", self.path.display());
+        out::complain(format_args!("note: {} could not be removed", self.path.display()));
     }
 }
 

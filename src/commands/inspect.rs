@@ -10,7 +10,7 @@ use sotto::shard::Database;
 use sotto::shard::header::file_bytes;
 use sotto::wire::hex;
 
-use super::Ended;
+use super::{Ended, out};
 
 /// Prints shape, noise margin, sizes and epoch of a database.
 #[derive(clap::Args)]
@@ -53,11 +53,8 @@ impl Extremes {
 pub(crate) fn run(args: Args) -> Ended {
     let database = Database::open(&args.db)?;
     let extremes = Extremes::of(&database);
-    if args.json {
-        print_json(&database, &extremes)?;
-    } else {
-        print_text(&database, &extremes);
-    }
+    let json = || serde_json::to_string_pretty(&json(&database, &extremes));
+    out::say(if args.json { json()? } else { text(&database, &extremes) })?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -66,9 +63,9 @@ fn room(shape: &Shape, shard_count: u32) -> u64 {
     shape.records_expected() * u64::from(shard_count)
 }
 
-fn print_json(database: &Database, extremes: &Extremes) -> Result<(), serde_json::Error> {
+fn json(database: &Database, extremes: &Extremes) -> serde_json::Value {
     let (shape, manifest) = (database.shape(), database.manifest());
-    let out = json!({
+    json!({
         "seed": manifest.seed,
         "epoch": manifest.epoch,
         "database": manifest.database,
@@ -91,12 +88,10 @@ fn print_json(database: &Database, extremes: &Extremes) -> Result<(), serde_json
         "bundle_bytes": shape.bundle_bytes(),
         "log2_failure_expected": shape.log2_failure(),
         "log2_failure_largest_row": extremes.log2_failure(shape),
-    });
-    println!("{}", serde_json::to_string_pretty(&out)?);
-    Ok(())
+    })
 }
 
-fn print_text(database: &Database, extremes: &Extremes) {
+fn text(database: &Database, extremes: &Extremes) -> String {
     let (shape, manifest) = (database.shape(), database.manifest());
     let packs = shape.packs();
     let lines = [
@@ -165,7 +160,5 @@ fn print_text(database: &Database, extremes: &Extremes) {
             ),
         ),
     ];
-    for (name, text) in lines {
-        println!("{name:<13} {text}");
-    }
+    lines.map(|(name, text)| format!("{name:<13} {text}")).join("\n")
 }

@@ -5,7 +5,7 @@
 //! time at which it is sent depends on what was found, nor on who reads what is printed. Exit code
 //! 0: all found; 1: some not found; 2: an error; 130: interrupted, and then nothing is printed.
 
-use std::io::{Read, Write};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -15,9 +15,10 @@ use sotto::client::{
     Client, ClientError, LookupError, OperatorKey, Options, Outcome, Pins, Replica,
 };
 use sotto::limits;
+use sotto::text::{self, TextError};
 
-use super::Ended;
 use super::pins::{PinsFile, PinsFileError};
+use super::{Ended, out};
 
 /// Marks a value or key that is shown in base64.
 const BASE64: &str = "base64:";
@@ -101,7 +102,7 @@ pub(crate) fn run(args: Args) -> Ended {
         let stored = store(&args, file.as_ref(), &client.close().await);
         let Some(answers) = answers else { return Ok(ExitCode::from(INTERRUPTED)) };
         let outcomes = answers?.open();
-        print(&args, &keys, &outcomes)?;
+        out::unless_closed(print(&args, &keys, &outcomes))?;
         stored?;
         Ok(exit_code(&outcomes))
     })
@@ -126,13 +127,12 @@ fn store(args: &Args, file: Option<&PinsFile>, pins: &Pins) -> Result<(), PinsFi
     }
 }
 
-fn print(args: &Args, keys: &[Vec<u8>], outcomes: &[Found]) -> std::io::Result<()> {
-    let mut out = std::io::BufWriter::new(std::io::stdout().lock());
-    for (key, outcome) in keys.iter().zip(outcomes) {
-        let line = if args.json { json_line(key, outcome) } else { text_line(key, outcome) };
-        writeln!(out, "{line}")?;
-    }
-    out.flush()
+fn print(args: &Args, keys: &[Vec<u8>], outcomes: &[Found]) -> Result<(), out::Lost> {
+    let line = |(key, outcome): (&Vec<u8>, &Found)| match args.json {
+        true => json_line(key, outcome),
+        false => text_line(key, outcome),
+    };
+    out::say(keys.iter().zip(outcomes).map(line).collect::<Vec<_>>().join("\n"))
 }
 
 fn keys(args: &Args) -> Result<Vec<Vec<u8>>, Error> {
@@ -149,9 +149,11 @@ fn keys(args: &Args) -> Result<Vec<Vec<u8>>, Error> {
             bytes = read(path, "--keys-from")?;
         }
         // A byte order mark is an editor's, not the first key's.
-        let bytes = bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(&bytes);
+        let bytes = text::plain(&bytes);
+        if text::is_utf16(&bytes) {
+            return Err(format!("--keys-from {}: {}", path.display(), TextError::Utf16).into());
+        }
         let lines = bytes.split(|&byte| byte == b'\n');
-        let lines = lines.map(|line| line.strip_suffix(b"\r").unwrap_or(line));
         keys.extend(lines.filter(|line| !line.is_empty()).map(<[u8]>::to_vec));
     }
     if keys.is_empty() {
@@ -161,7 +163,9 @@ fn keys(args: &Args) -> Result<Vec<Vec<u8>>, Error> {
 }
 
 fn read(path: &Path, option: &str) -> Result<Vec<u8>, String> {
-    std::fs::read(path).map_err(|error| format!("{option} {}: {error}", path.display()))
+    std::fs::read(path)
+        .map(|bytes| text::plain(&bytes))
+        .map_err(|error| format!("{option} {}: {error}", path.display()))
 }
 
 async fn connect(args: &Args, options: Options) -> Result<Client, Error> {

@@ -14,6 +14,7 @@ mod folder;
 pub(crate) mod inspect;
 pub(crate) mod log;
 pub(crate) mod lookup;
+pub(crate) mod out;
 mod pins;
 pub(crate) mod renew;
 pub(crate) mod rollback;

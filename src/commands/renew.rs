@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use sotto::build::renew;
 use sotto::limits;
 
-use super::Ended;
+use super::{Ended, out};
 
 /// Signs a database again before it expires, without its records.
 ///
@@ -28,11 +28,11 @@ pub(crate) struct Args {
 /// Runs the command.
 pub(crate) fn run(args: Args) -> Ended {
     let renewed = renew(&args.db, args.key.as_deref(), args.expires_days)?;
-    println!(
+    out::report(format_args!(
         "{}: epoch {} has the same content, and clients accept it for {} days",
         args.db.display(),
         renewed.epoch,
         args.expires_days
-    );
+    ));
     Ok(ExitCode::SUCCESS)
 }

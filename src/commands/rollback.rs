@@ -4,14 +4,14 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use sotto::build::progress::counted;
-use sotto::build::rollback;
+use sotto::build::{Console, rollback};
 use sotto::limits;
 
-use super::Ended;
+use super::{Ended, out};
 
 /// Serves the content of the epoch before again, signed as a new epoch.
 ///
-/// Servers that watch the database take it up; a second rollback is the way back.
+/// Every byte of it is read first. Servers that watch the database take it up; a second rollback is the way back.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Directory of the database
@@ -27,13 +27,13 @@ pub(crate) struct Args {
 
 /// Runs the command.
 pub(crate) fn run(args: Args) -> Ended {
-    let done = rollback(&args.db, args.key.as_deref(), args.expires_days)?;
-    println!(
+    let done = rollback(&args.db, args.key.as_deref(), args.expires_days, &Console::new())?;
+    out::report(format_args!(
         "{}: epoch {} has the content of epoch {} ({} changed)",
         args.db.display(),
         done.epoch,
         done.content_of,
         counted(done.changed as u64, "shard")
-    );
+    ));
     Ok(ExitCode::SUCCESS)
 }

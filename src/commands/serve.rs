@@ -4,7 +4,7 @@
 //! else is the log's. The admin endpoints answer before that, and say how far it is. Defaults are
 //! [`sotto::limits`]'.
 
-use std::io::{ErrorKind, Write};
+use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -25,8 +25,8 @@ use sotto::shard::{Database, OpenError, Opening};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Mutex;
 
-use super::Ended;
 use super::engine::EngineArgs;
+use super::{Ended, out};
 
 /// Serves a database over QUIC.
 ///
@@ -402,10 +402,8 @@ async fn serve(
     desk.watch(&server);
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
-    let mut output = std::io::stdout();
-    writeln!(output, "listening on {}", server.local_addr())
-        .and_then(|()| output.flush())
-        .map_err(|error| format!("cannot write to standard output: {error}"))?;
+    // Whoever waits for this line would wait for ever, unless it is gone.
+    out::unless_closed(out::say(format_args!("listening on {}", server.local_addr())))?;
     let asked = desk.clone();
     let told_to_leave = async move {
         tokio::select! {

@@ -9,7 +9,7 @@ use sotto::build::{Console, Progress, Silent};
 use sotto::shard::Database;
 use sotto::shard::verify::{unnamed_files, verify, verify_bytes};
 
-use super::Ended;
+use super::{Ended, out};
 
 /// Reads every byte of a database. Exit code 0 when all is well, 1 when something is damaged.
 #[derive(clap::Args)]
@@ -29,7 +29,7 @@ pub(crate) fn run(args: Args) -> Ended {
     let database = match Database::open(&args.db) {
         Ok(database) => database,
         Err(error) => {
-            eprintln!("error: {error}");
+            out::complain(format_args!("error: {error}"));
             return Ok(ExitCode::FAILURE);
         }
     };
@@ -37,22 +37,25 @@ pub(crate) fn run(args: Args) -> Ended {
     let report = verify(&database, &|bytes| progress.advance(bytes));
     progress.end();
     for problem in &report.problems {
-        eprintln!("error: {problem}");
+        out::complain(format_args!("error: {problem}"));
     }
     if !report.problems.is_empty() {
         return Ok(ExitCode::FAILURE);
     }
     if !args.quiet {
-        println!(
+        out::report(format_args!(
             "{}: {}, {}, every byte matches what its operator signed, {}",
             args.db.display(),
             counted(database.shard_count().into(), "shard"),
             bytes(report.bytes),
             duration(begun.elapsed())
-        );
+        ));
         match unnamed_files(&database)?.len() {
             0 => {}
-            more => println!("also here, of the epoch before: {}", counted(more as u64, "file")),
+            more => {
+                let files = counted(more as u64, "file");
+                out::report(format_args!("also here, of the epoch before: {files}"));
+            }
         }
     }
     Ok(ExitCode::SUCCESS)

@@ -53,6 +53,16 @@ pub fn verify(database: &Database, read: &(dyn Fn(u64) + Sync)) -> VerifyReport 
     }
 }
 
+/// Reads every byte of one shard of an open database, from its file.
+///
+/// # Errors
+/// It cannot be read, or is not what its digests say.
+pub fn verify_shard(database: &Database, index: u32) -> Result<(), OpenError> {
+    let shard = database.shard(index).expect("this is a bug: a shard past the last");
+    let name = &database.manifest().shards[index as usize].file;
+    verify_file(&database.directory().join(SHARDS_DIR).join(name), shard.header(), &|_| ())
+}
+
 /// Reads every byte of one shard file; `read` is told how many bytes more were read.
 pub(super) fn verify_file(
     path: &Path,

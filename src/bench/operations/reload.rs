@@ -20,7 +20,7 @@ use super::{
     IoContext as _, OperationError, OperationOptions, blocking, content, ms, seed, spread,
 };
 use crate::bench::record::{Change, Content, Head, RELOAD_SCHEMA, Reload};
-use crate::build::rollback;
+use crate::build::{Silent, rollback};
 use crate::client::{Client, Outcome};
 use crate::keyword::locate_known;
 use crate::limits;
@@ -188,7 +188,8 @@ impl Bench {
             let report = self.options.build(&input, seed(0))?;
             (report.epoch, report.built as usize)
         } else {
-            let rolled = rollback(&self.options.db(), None, limits::EXPIRES_DAYS_DEFAULT)?;
+            let days = limits::EXPIRES_DAYS_DEFAULT;
+            let rolled = rollback(&self.options.db(), None, days, &Silent)?;
             (rolled.epoch, rolled.changed)
         };
         assert_eq!(changed, shards, "this is a bug: other shards were changed");

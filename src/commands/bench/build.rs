@@ -1,7 +1,6 @@
 //! `sotto bench build`: what making a database takes. The work is [`sotto::bench::build`]'s.
 
 use std::ffi::OsString;
-use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -9,6 +8,7 @@ use sotto::bench::record::Build;
 use sotto::build::progress::bytes;
 
 use super::operation::{COLUMNS, OperationArgs, heading, row, shown};
+use super::say;
 use crate::commands::Ended;
 
 /// Build a database of made-up records from nothing, several times: time, processor time, memory;
@@ -29,8 +29,7 @@ pub(super) fn run(args: Args) -> Ended {
     let operation = &args.operation;
     if let Some(folder) = &args.once {
         let usage = sotto::bench::build_once(&operation.options(folder)?, args.run)?;
-        let mut out = std::io::stdout();
-        writeln!(out, "{}", serde_json::to_string(&usage)?)?;
+        say(serde_json::to_string(&usage)?)?;
         return Ok(ExitCode::SUCCESS);
     }
     operation.measure(

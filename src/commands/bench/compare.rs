@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use sotto::bench::compare::{CompareOptions, TOLERANCE, Verdict, compare};
 use sotto::bench::record::Found;
 
-use super::{Ended, say};
+use super::{Ended, report};
 
 /// Hold two records side by side: which numbers changed by more than noise. Exit code 1 where one
 /// is worse, 2 where the two cannot be compared.
@@ -44,11 +44,11 @@ pub(super) fn run(args: &Args) -> Ended {
             let name = inner(&old, &args.before);
             match after.iter().position(|new| inner(new, &args.after) == name) {
                 Some(place) => pairs.push((old, after.remove(place))),
-                None => say(&format!("only before: {}", old.path.display()))?,
+                None => report(format_args!("only before: {}", old.path.display())),
             }
         }
         for new in after {
-            say(&format!("only after: {}", new.path.display()))?;
+            report(format_args!("only after: {}", new.path.display()));
         }
     } else {
         pairs.extend(before.into_iter().zip(after));
@@ -63,10 +63,10 @@ pub(super) fn run(args: &Args) -> Ended {
     }
     let mut worse = 0;
     for (old, new) in &pairs {
-        say(&head("before", old))?;
-        say(&head("after ", new))?;
+        report(head("before", old));
+        report(head("after ", new));
         let compared = compare(&old.record, &new.record, options)?;
-        say(&compared.table(args.changed))?;
+        report(compared.table(args.changed));
         worse += compared.count(Verdict::Worse);
     }
     Ok(if worse == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })

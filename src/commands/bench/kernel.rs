@@ -6,14 +6,17 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use clap::value_parser;
 use sotto::arith::{Isa, IsaName};
 #[cfg(feature = "gpu")]
 use sotto::engine::GpuChoice;
 use sotto::engine::IsaChoice;
+use sotto::limits;
 use sotto::params::{Shape, ShapeError, ShapeWishes};
 
-use super::{claim, keep, large_folder, say};
+use super::{claim, keep, large_folder, report};
 use crate::commands::Ended;
+use crate::commands::build::pack_rows;
 use crate::measure::common::Effort;
 use crate::measure::common::report::Told;
 use crate::measure::kernel;
@@ -32,16 +35,18 @@ pub(super) struct Args {
     #[arg(long, value_name = "NAME")]
     engine: Option<IsaChoice>,
     /// Records of a shard, which decide its shape; 1048576 when absent.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = value_parser!(u64).range(1..))]
     records: Option<u64>,
     /// Rows a pack; the shape rule's when absent.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = pack_rows)]
     pack_rows: Option<u32>,
     /// Packs a shard; the shape rule's when absent.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N",
+          value_parser = value_parser!(u32).range(1..=i64::from(limits::PACKS_MAX)))]
     packs: Option<u32>,
     /// Bytes of a value field; 120 when absent.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N",
+          value_parser = value_parser!(u32).range(1..=i64::from(limits::VALUE_BYTES_MAX)))]
     value_bytes: Option<u32>,
     /// Write the record here, and beside it, in a file that ends in .txt, what is printed;
     /// otherwise to bench/record where there is such a folder, else to the current folder.
@@ -76,7 +81,7 @@ pub(super) fn run(args: Args) -> Ended {
     let mut told = Told::default();
     let record = kernel::measure(folder.path(), args.effort(), &engines, &shape?, &mut told)?;
     keep(&path, &record, told.text())?;
-    say(&format!("\nrecord: {}", path.display()))?;
+    report(format_args!("\nrecord: {}", path.display()));
     Ok(ExitCode::SUCCESS)
 }
 
@@ -90,7 +95,7 @@ fn run_gpu(args: &Args, choice: Option<&GpuChoice>) -> Ended {
     let mut told = Told::default();
     let record = gpu::measure(args.effort(), &info, &shape, &mut told)?;
     keep(&path, &record, told.text())?;
-    say(&format!("\nrecord: {}", path.display()))?;
+    report(format_args!("\nrecord: {}", path.display()));
     Ok(ExitCode::SUCCESS)
 }
 

@@ -8,13 +8,15 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use clap::value_parser;
 use rustix::thread::{CpuSet, sched_setaffinity};
 use sotto::bench::{
-    Arrivals, Endpoint, Goal, HEADING, LoadOptions, Popularity, Prepared, Records, Trial, load,
+    Arrivals, Endpoint, Goal, HEADING, Limit, LoadOptions, Popularity, Prepared, Records, Trial,
+    load,
 };
 use sotto::limits;
 
-use super::{say, write};
+use super::{report, write};
 use crate::commands::Ended;
 use crate::commands::lookup::ServerArgs;
 
@@ -74,7 +76,8 @@ pub(super) struct Args {
     #[arg(long, value_name = "TIME", default_value = "5ms", value_parser = time)]
     lag: Duration,
     /// Memory for queries made and not yet answered.
-    #[arg(long, value_name = "MIB", default_value_t = limits::LOAD_BYTES >> 20)]
+    #[arg(long, value_name = "MIB", default_value_t = limits::LOAD_BYTES >> 20,
+          value_parser = value_parser!(u64).range(1..=MEMORY_MIB_MAX))]
     memory: u64,
     /// Where the server says its metrics, such as http://127.0.0.1:9464/metrics: batch sizes, times
     /// and processor time of the time that is measured.
@@ -94,6 +97,8 @@ pub(super) struct Args {
     hdr: Option<PathBuf>,
 }
 
+/// Most memory that may be asked for: 16 TiB.
+const MEMORY_MIB_MAX: u64 = 1 << 24;
 /// Rate a search begins at.
 const FIRST_RATE: f64 = 50.0;
 
@@ -105,35 +110,36 @@ pub(super) fn run(args: Args) -> Ended {
         sched_setaffinity(None, &set).map_err(|error| format!("--cpus: {error}"))?;
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let report = runtime.block_on(async {
+    // A reader of the table who goes away is no reason to lose what the files will hold.
+    let found = runtime.block_on(async {
         let (options, goal) = plan(&args).await?;
-        say(&header(&args, &options, goal))?;
-        say(HEADING)?;
-        // A reader of the table who goes away is no reason to lose what the files will hold.
-        let mut shown = |trial: &Trial| drop(say(&trial.line()));
+        report(header(&args, &options, goal));
+        report(HEADING);
+        let mut shown = |trial: &Trial| report(trial.line());
         Ok::<_, Box<dyn std::error::Error>>(load(options, goal, &mut shown).await?)
-    });
-    let report = report?;
-    let most = report.trials.iter().map(|trial| trial.prepared).max_by_key(|made| made.bytes);
+    })?;
+    write(args.json.as_deref(), |out| found.write_json(out))?;
+    write(args.csv.as_deref(), |out| found.write_csv(out))?;
+    write(args.hdr.as_deref(), |out| found.write_hdr(out))?;
+    let most = found.trials.iter().map(|trial| trial.prepared).max_by_key(|made| made.bytes);
     if let Some(Prepared { queries, bytes, .. }) = most {
-        say(&format!("\nmade ahead of a run: up to {queries} queries, {} MiB", bytes >> 20))?;
+        report(format_args!("\nmade ahead of a run: up to {queries} queries, {} MiB", bytes >> 20));
     }
     if args.find_limit {
-        say(&match &report.limit {
-            None => "no rate is within the objective".into(),
-            Some(limit) if limit.generator_bound => {
-                format!(
-                    "limit: at least {:.1} queries a second: the generator gave out",
-                    limit.rate
-                )
-            }
-            Some(limit) => format!("limit: {:.1} queries a second", limit.rate),
-        })?;
+        report(limit(found.limit.as_ref()));
     }
-    write(args.json.as_deref(), |out| report.write_json(out))?;
-    write(args.csv.as_deref(), |out| report.write_csv(out))?;
-    write(args.hdr.as_deref(), |out| report.write_hdr(out))?;
-    Ok(if report.is_sound() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if found.is_sound() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// What a search came to.
+fn limit(found: Option<&Limit>) -> String {
+    match found {
+        None => "no rate is within the objective".into(),
+        Some(Limit { rate, generator_bound: true, .. }) => {
+            format!("limit: at least {rate:.1} queries a second: the generator gave out")
+        }
+        Some(Limit { rate, .. }) => format!("limit: {rate:.1} queries a second"),
+    }
 }
 
 async fn plan(args: &Args) -> Result<(LoadOptions, Goal), Box<dyn std::error::Error>> {

@@ -19,6 +19,7 @@ use serde::Serialize;
 use sotto::bench::record::Head;
 
 use super::Ended;
+use super::out::{report, say};
 
 /// Measure this machine, its files and servers.
 #[derive(clap::Args)]
@@ -111,13 +112,6 @@ fn large_folder() -> PathBuf {
         return large.into();
     }
     std::env::temp_dir()
-}
-
-/// One line of what is found, as soon as it is.
-fn say(text: &str) -> io::Result<()> {
-    let mut out = io::stdout().lock();
-    writeln!(out, "{text}")?;
-    out.flush()
 }
 
 fn write(

@@ -9,12 +9,15 @@ use clap::value_parser;
 use sotto::bench::record::{Content, Head, Spread};
 use sotto::bench::{OperationError, OperationOptions};
 use sotto::build::progress::{bytes, counted};
+use sotto::limits;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{claim, large_folder, say};
+use super::{claim, large_folder, report};
 use crate::commands::Ended;
 use crate::commands::folder::Folder;
 
+/// Most records that are made up: a hundred gigabytes of text.
+const RECORDS_MAX: u64 = 1 << 30;
 /// Exit code after Ctrl-C, as shells have it.
 const INTERRUPTED: u8 = 130;
 
@@ -23,21 +26,23 @@ const INTERRUPTED: u8 = 130;
 pub(super) struct OperationArgs {
     /// Records of the database.
     #[arg(long, value_name = "N", default_value_t = 1 << 20,
-        value_parser = value_parser!(u64).range(1..))]
+        value_parser = value_parser!(u64).range(1..=RECORDS_MAX))]
     pub(super) records: u64,
     /// Shards they are spread over.
     #[arg(long, value_name = "N", default_value_t = 1,
-        value_parser = value_parser!(u32).range(1..))]
+        value_parser = value_parser!(u32).range(1..=i64::from(limits::SHARDS_MAX)))]
     pub(super) shards: u32,
     /// Bytes of the value field.
-    #[arg(long, value_name = "N", default_value_t = 120)]
+    #[arg(long, value_name = "N", default_value_t = 120,
+        value_parser = value_parser!(u32).range(1..=i64::from(limits::VALUE_BYTES_MAX)))]
     pub(super) value_bytes: u32,
     /// How often each number is measured.
     #[arg(long, value_name = "N", default_value_t = 5,
         value_parser = value_parser!(u32).range(1..=1000))]
     pub(super) runs: u32,
     /// Threads that build or answer; as many as there are cores when absent.
-    #[arg(long, value_name = "N", value_parser = value_parser!(u16).range(1..))]
+    #[arg(long, value_name = "N", value_parser = value_parser!(u16)
+        .range(1..=limits::THREADS_MAX as i64))]
     pub(super) threads: Option<u16>,
     /// Where the record goes, its table beside it as .txt; into bench/record/<date>-<machine> when
     /// absent and the current folder has that, else into the current folder.
@@ -85,16 +90,15 @@ impl OperationArgs {
         drop(folder);
         let Some(record) = ended? else { return Ok(ExitCode::from(INTERRUPTED)) };
         let table = table(&record);
-        say(&format!("\n{table}"))?;
         super::keep(&path, &record, &format!("{table}\n"))?;
-        say(&format!("record: {}", path.display()))?;
+        report(format_args!("\n{table}\nrecord: {}", path.display()));
         Ok(ExitCode::SUCCESS)
     }
 }
 
 /// What a run says as soon as it is over. A reader who goes away is no reason to lose the record.
 pub(super) fn shown(line: &str) {
-    let _ = say(line);
+    report(line);
 }
 
 /// The first lines of a table: where it was measured, and of what.

@@ -46,7 +46,6 @@ pub(super) fn run(args: Args) -> Ended {
     let prices = prices(args.prices.as_deref())?;
     let records = records(&args.records)?;
     let plan = plan(&scenario, &prices, &records)?;
-    say(plan.text(if args.all { Shown::Every } else { Shown::First }).trim_end())?;
     write(args.json.as_deref(), |out| {
         serde_json::to_writer_pretty(&mut *out, &plan)?;
         out.write_all(b"\n")
@@ -54,6 +53,7 @@ pub(super) fn run(args: Args) -> Ended {
     write(args.html.as_deref(), |out| {
         out.write_all(html(&records, std::slice::from_ref(&plan)).as_bytes())
     })?;
+    say(plan.text(if args.all { Shown::Every } else { Shown::First }).trim_end())?;
     Ok(ExitCode::SUCCESS)
 }
 

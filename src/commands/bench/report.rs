@@ -10,7 +10,7 @@ use sotto::bench::html;
 use sotto::bench::plan::{Plan, Scenario, plan};
 use sotto::bench::record::Found;
 
-use super::{Ended, RECORDS, say};
+use super::{Ended, RECORDS, report};
 
 /// Draw what was measured, and what is planned from it, as one HTML file that needs nothing else.
 #[derive(clap::Args)]
@@ -43,8 +43,8 @@ pub(super) fn run(args: Args) -> Ended {
     let plans = plans(&args, &records)?;
     let page = html(&records, &plans);
     fs::write(&args.out, page).map_err(|error| format!("{}: {error}", args.out.display()))?;
-    let (out, count) = (args.out.display(), records.len());
-    say(&format!("{out}: {count} records, {} plans; open it in a browser", plans.len()))?;
+    let (out, count, plans) = (args.out.display(), records.len(), plans.len());
+    report(format_args!("{out}: {count} records, {plans} plans; open it in a browser"));
     Ok(ExitCode::SUCCESS)
 }
 

@@ -26,11 +26,14 @@ use tokio::sync::oneshot;
 use super::Ended;
 use super::engine::EngineArgs;
 use super::folder::{Folder, write_private};
+use super::out::Lost;
 
 use text::{counted, grouped, ms, paragraph, say, size};
 
 /// Value field of the sample: with it, 2^20 records in one shard take the standard shape.
 const VALUE_BYTES: u32 = 120;
+/// Most records of a sample: gigabytes of text, and minutes.
+const RECORDS_MAX: u64 = 100_000_000;
 /// Keys shown one by one; every second one is absent. The first one is then asked once more.
 const SHOWN_KEYS: u64 = 5;
 /// Bytes of each query that are shown.
@@ -47,11 +50,11 @@ const INTERRUPTED: u8 = 130;
 pub(crate) struct Args {
     /// Records of the sample.
     #[arg(long, value_name = "N", default_value_t = 20_000,
-          value_parser = clap::value_parser!(u64).range(1..))]
+          value_parser = clap::value_parser!(u64).range(1..=RECORDS_MAX))]
     records: u64,
     /// Shards they are spread over.
     #[arg(long, value_name = "N", default_value_t = 16,
-          value_parser = clap::value_parser!(u32).range(1..))]
+          value_parser = clap::value_parser!(u32).range(1..=i64::from(limits::SHARDS_MAX)))]
     shards: u32,
     /// Keep sample, database and certificates in this folder, which must be new or empty.
     #[arg(long, value_name = "DIR")]
@@ -113,11 +116,11 @@ async fn show(args: &Args, folder: PathBuf) -> Result<ExitCode, Error> {
     if let Some(keep) = &args.keep {
         paragraph(&format!("Kept in {}. To go on with it:", keep.display()))?;
         let dir = keep.display();
-        say(&format!(
+        say(format_args!(
             "  sotto serve --db {dir}/db --listen 127.0.0.1:4433 \\\n    \
              --cert {dir}/server.pem --key {dir}/server.key"
         ))?;
-        say(&format!(
+        say(format_args!(
             "  sotto lookup --server localhost:4433 --ca {dir}/ca.pem \\\n    \
              --operator-key {dir}/db/operator.pub --accept-shard-records {} \\\n    {}",
             crowd(&report).min(limits::RECORDS_PER_SHARD_ACCEPTED_MIN),
@@ -127,10 +130,10 @@ async fn show(args: &Args, folder: PathBuf) -> Result<ExitCode, Error> {
     }
     let total = few.len() + many.len();
     match wrong {
-        0 => {
-            say(&format!("All {total} answers were compared with the sample: every one is right."))?
-        }
-        _ => say(&format!("{wrong} of {total} answers are WRONG."))?,
+        0 => say(format_args!(
+            "All {total} answers were compared with the sample: every one is right."
+        ))?,
+        _ => say(format_args!("{wrong} of {total} answers are WRONG."))?,
     }
     Ok(if wrong == 0 { ExitCode::SUCCESS } else { ExitCode::from(2) })
 }
@@ -225,8 +228,8 @@ fn shards_explained(args: &Args) -> String {
     format!("{why} A look-up hides among the records of its shard: about {crowd}, {enough}")
 }
 
-fn row(name: &str, value: &str) -> io::Result<()> {
-    say(&format!("  {name:<22}{value}"))
+fn row(name: &str, value: &str) -> Result<(), Lost> {
+    say(format_args!("  {name:<22}{value}"))
 }
 
 /// A server that runs beside the demo's client.
@@ -325,7 +328,7 @@ async fn look_up(client: &mut Client, asked: &[&Asked]) -> Result<(Vec<String>, 
 async fn show_few(client: &mut Client, asked: &[&Asked]) -> Result<usize, Error> {
     let (shown, mut wrong) = look_up(client, asked).await?;
     let call = client.last_call();
-    say(&format!("\n4. {} look-ups in one call\n", asked.len()))?;
+    say(format_args!("\n4. {} look-ups in one call\n", asked.len()))?;
     let [.., again] = &call.queries[..] else { return Ok(asked.len()) };
     let saw = |query: &SentQuery| {
         let head = query.vector_head.iter().take(HEAD_BYTES);
@@ -339,7 +342,7 @@ async fn show_few(client: &mut Client, asked: &[&Asked]) -> Result<usize, Error>
     let headings = ["the client asked", "the server saw", "the client read"];
     let key_width = wide(&mut asked.iter().map(|asked| &*asked.key), headings[0]);
     let saw_width = wide(&mut saw.iter().map(|saw| &**saw), headings[1]);
-    let line = |[a, b, c]: [&str; 3]| say(&format!("  {a:<key_width$}  {b:<saw_width$}  {c}"));
+    let line = |[a, b, c]: [&str; 3]| say(format_args!("  {a:<key_width$}  {b:<saw_width$}  {c}"));
     line(headings)?;
     say("")?;
     for ((asked, saw), shown) in asked.iter().zip(&saw).zip(&shown) {
@@ -371,7 +374,7 @@ fn uneven(queries: &[SentQuery]) -> usize {
     queries.iter().filter(|query| sizes(query) != sizes(&queries[0])).count()
 }
 
-fn traffic(call: &CallReport) -> io::Result<()> {
+fn traffic(call: &CallReport) -> Result<(), Lost> {
     let queries = call.queries.len();
     let query_bytes = size(call.bytes_up - call.bundle_bytes);
     let bundles = counted(call.bundles.into(), "key bundle");
@@ -401,7 +404,7 @@ async fn show_many(
     let (_, wrong) = look_up(client, asked).await?;
     let elapsed = begun.elapsed();
     let call = client.last_call();
-    say(&format!("\n5. {} look-ups in one call\n", asked.len()))?;
+    say(format_args!("\n5. {} look-ups in one call\n", asked.len()))?;
     traffic(call)?;
     let rate = asked.len() as f64 / elapsed.as_secs_f64();
     let each = ms(elapsed / asked.len() as u32);

@@ -1,20 +1,15 @@
 //! Plain text for a person at 80 columns.
 
-use std::io::{self, Write as _};
 use std::time::Duration;
+
+use crate::commands::out::Lost;
+pub(super) use crate::commands::out::say;
 
 const WIDTH: usize = 78;
 
-/// One line, at once.
-pub(super) fn say(line: &str) -> io::Result<()> {
-    let mut out = io::stdout().lock();
-    writeln!(out, "{line}")?;
-    out.flush()
-}
-
 /// Text in lines of at most 78 characters, indented by two.
-pub(super) fn paragraph(text: &str) -> io::Result<()> {
-    wrapped(text).iter().try_for_each(|line| say(line))
+pub(super) fn paragraph(text: &str) -> Result<(), Lost> {
+    wrapped(text).iter().try_for_each(say)
 }
 
 fn wrapped(text: &str) -> Vec<String> {

@@ -12,6 +12,7 @@ use sotto::server::{Identity, KnownCallers, Validity};
 use sotto::shard::Database;
 use sotto::shard::header::file_bytes;
 use sotto::shard::manifest::SHARDS_DIR;
+use sotto::shard::verify::verify_shard;
 use sotto::wire::Lifetime;
 
 use super::machine::now;
@@ -20,6 +21,8 @@ use super::{Finding, serve};
 /// How long a disk is read, and how much at most.
 const DISK_TIME: Duration = Duration::from_secs(1);
 const DISK_BYTES_MAX: u64 = 1 << 30;
+/// How long shards are read to be compared with their digests; the last one is read to its end.
+const DIGESTS_TIME: Duration = Duration::from_secs(10);
 /// Less says nothing of a disk.
 const DISK_BYTES_MIN: u64 = 32 << 20;
 /// Bytes of one read, as the system reads ahead; and what they have to be aligned to.
@@ -34,14 +37,49 @@ pub(super) fn open(directory: &Path) -> Result<Database, String> {
     Database::open(directory).map_err(|error| serve::explain(&error))
 }
 
-/// What it is, and the disk below it.
-pub(super) fn database(database: &Database, args: &serve::Args) -> [Finding; 2] {
+/// What it is, whether its bytes are what was built, and the disk below it.
+pub(super) fn database(database: &Database, args: &serve::Args) -> [Finding; 3] {
     let shards = u64::from(database.shard_count());
     let size = bytes(shards * file_bytes(database.shape()));
     let shards = counted(shards, "shard");
     let found = format!("{shards}, {size}, epoch {}", database.epoch());
     let target = Duration::from_millis(args.target_ms);
-    [Finding::new("database", found, "a database that opens"), disk(database, target)]
+    let opened = Finding::new("database", found, "a database that opens");
+    // The disk first: what was read to compare it is in the system's cache.
+    let disk = disk(database, target);
+    [opened, digests(database), disk]
+}
+
+/// Reads shards and compares them with their digests, all or as many as a person waits for; which
+/// ones are read then differs from time to time.
+fn digests(database: &Database) -> Finding {
+    let expected = "shards whose bytes match their digests";
+    let (begun, count) = (Instant::now(), database.shard_count());
+    let first = (now().unsigned_abs() % u64::from(count.max(1))) as u32;
+    let (mut read, mut bad) = (0u32, Vec::new());
+    for index in (first..count).chain(0..first) {
+        if begun.elapsed() > DIGESTS_TIME {
+            break;
+        }
+        bad.extend(verify_shard(database, index).err());
+        read += 1;
+    }
+    match bad.first() {
+        Some(first) => {
+            let found = match bad.len() {
+                1 => first.to_string(),
+                more => format!("{first}; and {} more like it", more - 1),
+            };
+            Finding::new("digests", found, expected)
+                .fail("copy the file again, or build again (`sotto verify` reads everything)")
+        }
+        None if read == count => Finding::new("digests", "every byte matches", expected),
+        None => {
+            let found =
+                format!("{read} of {count} shards match (`sotto verify` reads all of them)");
+            Finding::new("digests", found, expected)
+        }
+    }
 }
 
 /// Whether clients accept the database at `now` (unix seconds), and for some time.

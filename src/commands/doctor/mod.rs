@@ -2,18 +2,17 @@
 //!
 //! One line a check. What would keep the server from starting or from serving whom it should fails;
 //! what makes it slow or fragile is a warning. Nothing is changed, a running server is left alone
-//! (little memory, one second of one disk), and what was not given is not checked.
+//! (little memory, some seconds of one disk), and what was not given is not checked.
 
 mod files;
 mod machine;
 
-use std::io::Write as _;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 
 use serde::Serialize;
 
-use super::{Ended, serve};
+use super::{Ended, out, serve};
 
 /// Checks this machine and the server's options. Exit code 1 when something would fail.
 #[derive(clap::Args)]
@@ -87,29 +86,28 @@ pub(crate) fn run(args: Args) -> Ended {
     findings
         .extend(lifetime.map(|lifetime| files::lifetime(lifetime, machine::now().unsigned_abs())));
     let missing = not_checked(&serve);
-    print(&findings, json, &missing)?;
+    let said =
+        if json { serde_json::to_string_pretty(&findings)? } else { text(&findings, &missing) };
+    out::unless_closed(out::say(said))?;
     let failed = findings.iter().any(|finding| finding.status == Status::Fail);
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-fn print(findings: &[Finding], json: bool, missing: &[&str]) -> Ended {
-    let mut out = std::io::stdout().lock();
-    if json {
-        serde_json::to_writer_pretty(&mut out, findings)?;
-        writeln!(out)?;
-        return Ok(ExitCode::SUCCESS);
-    }
-    for Finding { check, status, found, expected, advice } in findings {
+/// A line a finding, for people.
+fn text(findings: &[Finding], missing: &[&str]) -> String {
+    let line = |finding: &Finding| {
+        let Finding { check, status, found, expected, advice } = finding;
         match status {
-            Status::Ok => writeln!(out, "ok    {check}: {found}")?,
-            Status::Warn => writeln!(out, "warn  {check}: {found}; expected {expected}: {advice}")?,
-            Status::Fail => writeln!(out, "FAIL  {check}: {found}; expected {expected}: {advice}")?,
+            Status::Ok => format!("ok    {check}: {found}"),
+            Status::Warn => format!("warn  {check}: {found}; expected {expected}: {advice}"),
+            Status::Fail => format!("FAIL  {check}: {found}; expected {expected}: {advice}"),
         }
-    }
+    };
+    let mut lines: Vec<String> = findings.iter().map(line).collect();
     if !missing.is_empty() {
-        writeln!(out, "not given, so not checked: {}", missing.join(", "))?;
+        lines.push(format!("not given, so not checked: {}", missing.join(", ")));
     }
-    Ok(ExitCode::SUCCESS)
+    lines.join("\n")
 }
 
 /// What options want of each other.

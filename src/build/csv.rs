@@ -1,0 +1,314 @@
+//! CSV as RFC 4180 has it, to the letter: a quote begins a field or is doubled within one, and
+//! nothing follows the quote that ends a field.
+//!
+//! Readers that forgive more turn one forgotten quote into one long record and lose the lines in
+//! it without a word, which is why this one is the builder's own. Records are read one by one; what
+//! they mean is [`super::input`]'s.
+
+use std::io::BufRead;
+
+use super::input::ReadError;
+use super::lines::Lines;
+use crate::limits;
+
+/// Reads records.
+pub(super) struct Csv<R> {
+    lines: Lines<R>,
+    /// The line that was read last.
+    text: Vec<u8>,
+    /// The fields of the record, one after the other, and where each ends.
+    fields: Vec<u8>,
+    ends: Vec<usize>,
+}
+
+/// A line that is no record.
+pub(super) struct Wrong {
+    pub(super) line: u64,
+    pub(super) problem: String,
+}
+
+/// Where within a field.
+#[derive(Clone, Copy, PartialEq)]
+enum At {
+    Start,
+    Plain,
+    Quoted,
+    /// After a quote within quotes: the end, or half of a doubled one.
+    Closed,
+}
+
+impl<R: BufRead> Csv<R> {
+    pub(super) fn new(inner: R) -> Self {
+        let (text, fields, ends) = (Vec::new(), Vec::new(), Vec::new());
+        Self { lines: Lines::new(inner), text, fields, ends }
+    }
+
+    /// Reads the next record that is not an empty line; its first line, or what is wrong with it.
+    /// Nothing at the end.
+    pub(super) fn next<E>(&mut self) -> Result<Option<Result<u64, Wrong>>, ReadError<E>> {
+        loop {
+            self.text.clear();
+            let Some(end) = self.lines.read(&mut self.text)? else { return Ok(None) };
+            let most = limits::INPUT_RECORD_BYTES_MAX;
+            if self.text.len() - end > most {
+                let problem = format!("more than {most} bytes in one line");
+                return Ok(Some(Err(Wrong { line: self.lines.number(), problem })));
+            }
+            if self.text.len() > end {
+                return self.record(end).map(Some);
+            }
+        }
+    }
+
+    /// How many fields the record has.
+    pub(super) fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// A field of the record.
+    pub(super) fn field(&self, index: usize) -> &[u8] {
+        let start = if index == 0 { 0 } else { self.ends[index - 1] };
+        &self.fields[start..self.ends[index]]
+    }
+
+    /// The line that was read last, as it stands there.
+    pub(super) fn text(&self) -> &[u8] {
+        &self.text
+    }
+
+    /// Whether the last line of the file has no line end.
+    pub(super) fn is_unended(&self) -> bool {
+        self.lines.is_unended()
+    }
+
+    /// Takes the record apart that begins with the line at hand; `end` bytes of that are its end.
+    fn record<E>(&mut self, mut end: usize) -> Result<Result<u64, Wrong>, ReadError<E>> {
+        self.fields.clear();
+        self.ends.clear();
+        let first = self.lines.number();
+        if !self.text.contains(&b'"') {
+            self.split_plain(end);
+            return Ok(Ok(first));
+        }
+        let (mut at, mut opened) = (At::Start, first);
+        loop {
+            let line = self.lines.number();
+            let wrong = |line, problem| Ok(Err(Wrong { line, problem }));
+            for &byte in &self.text[..self.text.len() - end] {
+                at = match (at, byte) {
+                    (At::Start, b'"') => {
+                        opened = line;
+                        At::Quoted
+                    }
+                    (At::Start | At::Plain | At::Closed, b',') => {
+                        self.ends.push(self.fields.len());
+                        At::Start
+                    }
+                    (At::Plain, b'"') => return wrong(line, quote_within()),
+                    (At::Quoted, b'"') => At::Closed,
+                    (At::Closed, b'"') => {
+                        self.fields.push(b'"');
+                        At::Quoted
+                    }
+                    (At::Closed, _) => return wrong(opened, text_after(opened, line)),
+                    (At::Quoted, _) => {
+                        self.fields.push(byte);
+                        At::Quoted
+                    }
+                    (At::Start | At::Plain, _) => {
+                        self.fields.push(byte);
+                        At::Plain
+                    }
+                };
+            }
+            if at != At::Quoted {
+                self.ends.push(self.fields.len());
+                return Ok(Ok(first));
+            }
+            self.fields.extend_from_slice(&self.text[self.text.len() - end..]);
+            let most = limits::INPUT_RECORD_BYTES_MAX;
+            if self.fields.len() > most {
+                return Err(unclosed(opened, &format!("within {most} bytes")));
+            }
+            self.text.clear();
+            match self.lines.read(&mut self.text)? {
+                Some(next) => end = next,
+                None => return Err(unclosed(opened, "before the end of the file")),
+            }
+        }
+    }
+
+    fn split_plain(&mut self, end: usize) {
+        let content = &self.text[..self.text.len() - end];
+        for field in content.split(|&byte| byte == b',') {
+            self.fields.extend_from_slice(field);
+            self.ends.push(self.fields.len());
+        }
+    }
+}
+
+fn quote_within() -> String {
+    "a quote within a field: a field with quotes stands in quotes, and those in it are doubled"
+        .into()
+}
+
+fn text_after(opened: u64, line: u64) -> String {
+    match line == opened {
+        true => "text after the quote that ends a field: quotes in a field are doubled".into(),
+        false => format!(
+            "the quote that begins here ends on line {line}, before other text: is it one too many?"
+        ),
+    }
+}
+
+fn unclosed<E>(line: u64, where_to: &str) -> ReadError<E> {
+    let problem = format!(
+        "the quote that begins here is not closed {where_to}: it is one too many, or the file was \
+         cut"
+    );
+    ReadError::Unreadable { line, problem }
+}
+
+/// What is on the first line in place of the header, and what to do, as the rest of a sentence.
+/// Nothing of the line is repeated: it may be a record.
+pub(super) fn instead_of_header(line: &[u8]) -> String {
+    let text = String::from_utf8_lossy(line);
+    let text = text.trim();
+    let names = |separator: char| -> Vec<String> {
+        let name = |name: &str| name.trim().trim_matches('"').trim().to_lowercase();
+        text.split(separator).map(name).collect()
+    };
+    let has_both = |names: &[String]| ["sii", "value"].iter().all(|n| names.iter().any(|m| m == n));
+    let separators = [('\t', "tabs"), (';', "semicolons"), ('|', "vertical bars")];
+    for (separator, what) in separators {
+        let alone = text.contains(separator) && !text.contains(',');
+        if has_both(&names(separator)) || (alone && !text.starts_with("sep=")) {
+            return format!("fields with {what} between them: put commas there");
+        }
+    }
+    let names = names(',');
+    let expected = names == ["sii", "value"];
+    match text.chars().next() {
+        Some('{') => "JSON: one object a line is read from a file named .jsonl".into(),
+        Some('[') => "a JSON list: write one object a line (`jq -c '.[]'`), named .jsonl".into(),
+        Some('<') => "a web page or XML: is it the file that was to be downloaded?".into(),
+        _ if text.starts_with("sep=") => "a spreadsheet's line `sep=`: remove it".into(),
+        _ if expected && text.contains(|c: char| c.is_uppercase()) => {
+            "it with capitals: write it in small letters".into()
+        }
+        _ if expected => "it with spaces or other characters that do not show: remove them".into(),
+        _ if names == ["value", "sii"] => "the two columns in the other order".into(),
+        _ if has_both(&names) => format!("{} columns: keep these two", names.len()),
+        _ if names.len() == 1 => "one column".into(),
+        _ if text.contains(|c: char| c.is_ascii_digit() || c == '@') => format!(
+            "no header, but what looks like a record of {} fields: put the header before it",
+            names.len()
+        ),
+        _ => format!("{} columns with other names: rename them", names.len()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use super::*;
+
+    /// Records as their first lines and fields, and what is wrong, in order.
+    type Read = Result<Vec<Result<(u64, Vec<String>), (u64, String)>>, (u64, String)>;
+
+    fn all(text: &str) -> Read {
+        let mut csv = Csv::new(text.as_bytes());
+        let mut found = Vec::new();
+        loop {
+            match csv.next::<Infallible>() {
+                Ok(None) => return Ok(found),
+                Ok(Some(Err(Wrong { line, problem }))) => found.push(Err((line, problem))),
+                Ok(Some(Ok(line))) => {
+                    let field = |at| String::from_utf8(csv.field(at).to_vec()).unwrap();
+                    found.push(Ok((line, (0..csv.len()).map(field).collect())));
+                }
+                Err(ReadError::Unreadable { line, problem }) => return Err((line, problem)),
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+
+    #[test]
+    fn fields_are_split_and_unquoted_with_any_line_end() {
+        for end in ["\n", "\r\n", "\r"] {
+            let text = ["a,b", "", "\"a,\"\"b\",", ",", "\"x", "y\",\"\"", "last"].join(end);
+            let fields = |line: u64, fields: &[&str]| {
+                Ok((line, fields.iter().map(ToString::to_string).collect::<Vec<_>>()))
+            };
+            let expected = vec![
+                fields(1, &["a", "b"]),
+                fields(3, &["a,\"b", ""]),
+                fields(4, &["", ""]),
+                fields(5, &[&format!("x{end}y"), ""]),
+                fields(7, &["last"]),
+            ];
+            assert_eq!(all(&text), Ok(expected), "{end:?}");
+        }
+    }
+
+    #[test]
+    fn a_quote_that_does_not_end_names_the_line_where_it_began() {
+        for (text, line) in [
+            ("+1,\"abc\n+2,d\n+3,e\n", 1),
+            ("a,b\n\"", 2),
+            ("a,b\n\"x\",\"", 2),
+            ("a,\"x\ny\",\"z\nw", 2),
+            ("a,\"b\"\"", 1),
+        ] {
+            let (found, problem) = all(text).unwrap_err();
+            assert_eq!(found, line, "{text:?}");
+            assert!(problem.contains("before the end of the file"), "{problem}");
+        }
+        let long = format!("a,b\n\"{}", "x\n".repeat(limits::INPUT_RECORD_BYTES_MAX));
+        let (line, problem) = all(&long).unwrap_err();
+        assert!(line == 2 && problem.contains("within 1048576 bytes"), "{problem}");
+    }
+
+    #[test]
+    fn quotes_in_other_places_are_wrong_and_reading_goes_on() {
+        for (text, line, problem) in [
+            ("a\"b,c\nd,e\n", 1, "a quote within a field"),
+            ("\"a\"b,c\nd,e\n", 1, "text after the quote"),
+            ("\"a\" ,c\nd,e\n", 1, "text after the quote"),
+            ("x,\"a\n+2,b\n+3,\"c\"\nd,e\n", 1, "begins here ends on line 3"),
+        ] {
+            let found = all(text).unwrap();
+            let wrong = found[0].as_ref().unwrap_err();
+            assert!(wrong.0 == line && wrong.1.contains(problem), "{text:?}: {wrong:?}");
+            assert_eq!(found.last().unwrap().as_ref().unwrap().1, ["d", "e"], "{text:?}");
+        }
+    }
+
+    #[test]
+    fn the_first_line_is_named_for_what_it_is() {
+        for (line, expected) in [
+            ("sii\tvalue", "tabs"),
+            ("sii;value", "semicolons"),
+            ("\"sii\";\"value\"", "semicolons"),
+            ("+12015550100;im:a", "semicolons"),
+            ("sii|value", "vertical bars"),
+            ("SII,Value", "capitals"),
+            ("sii, value", "spaces"),
+            ("sii,value\u{200b}", "2 columns with other names"),
+            ("value,sii", "other order"),
+            ("sii,value,when", "3 columns"),
+            ("sii", "one column"),
+            ("+12015550100,im:a", "no header"),
+            ("phone,address", "other names"),
+            ("{\"sii\":\"a\",\"value\":\"b\"}", "JSON"),
+            ("[{", "a JSON list"),
+            ("<!DOCTYPE html>", "web page"),
+            ("sep=;", "`sep=`"),
+        ] {
+            let found = instead_of_header(line.as_bytes());
+            assert!(found.contains(expected), "{line}: {found}");
+            assert!(!found.contains("12015550100"), "{found}");
+        }
+    }
+}

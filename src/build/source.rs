@@ -1,0 +1,302 @@
+//! Where the builder's input comes from: a file or a stream, as it is or compressed with gzip or
+//! zstd. What is something else altogether (another compression, a spreadsheet, UTF-16) is named.
+//!
+//! Everything is a stream with bounded memory. What the text means is [`super::input`]'s.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::io::{self, BufReader, Cursor, ErrorKind, Read};
+use std::path::Path;
+
+use super::count;
+use super::input::{Input, InputFormat, ReadError};
+use crate::text;
+
+const BUFFER_BYTES: usize = 1 << 18;
+/// Bytes at the beginning of an input that say what it is.
+const HEAD_BYTES: u64 = 1 << 10;
+/// Ends of file names that a compression adds.
+const COMPRESSED_ENDS: [&str; 4] = ["gz", "gzip", "zst", "zstd"];
+const GZIP: &[u8] = b"\x1f\x8b";
+const ZSTD: &[u8] = b"\x28\xb5\x2f\xfd";
+
+/// Beginnings of files that are no text, with what they are and what to do.
+const OTHERS: [(&[u8], &str); 19] = [
+    (b"BZh", "bzip2: give what `bzip2 -dc` prints, by a pipe"),
+    (b"\xfd7zXZ\0", "xz: give what `xz -dc` prints, by a pipe"),
+    (b"\x5d\0\0", "lzma: give what `xz -dc` prints, by a pipe"),
+    (b"LZIP", "lzip: give what `lzip -dc` prints, by a pipe"),
+    (b"\x04\"M\x18", "lz4: give what `lz4 -dc` prints, by a pipe"),
+    (b"\x1f\x9d", "compress (.Z): give what `gzip -dc` prints, by a pipe"),
+    (b"\x1f\xa0", "compress (.Z): give what `gzip -dc` prints, by a pipe"),
+    (b"\xff\x06\0\0sNaPpY", "snappy: decompress it"),
+    (b"PK\x03\x04", "a ZIP file or a spreadsheet (.xlsx, .ods): unpack it, or export it as CSV"),
+    (b"PK\x05\x06", "an empty ZIP file"),
+    (b"7z\xbc\xaf\x27\x1c", "7z: give what `7z x -so` prints, by a pipe"),
+    (b"Rar!", "RAR: unpack it"),
+    (b"PAR1", "Parquet: export it as CSV"),
+    (b"ORC", "ORC: export it as CSV"),
+    (b"Obj\x01", "Avro: export it as CSV"),
+    (b"SQLite format 3\0", "an SQLite database: export it as CSV"),
+    (b"\xd0\xcf\x11\xe0", "an Office file (.xls): export it as CSV"),
+    (b"%PDF", "PDF: export the records as CSV"),
+    (b"\x7fELF", "a program"),
+];
+
+/// An input's text, and how records are written in it.
+pub struct Source<'a> {
+    /// How records are written.
+    pub format: InputFormat,
+    /// The text.
+    pub reader: BufReader<Box<dyn Read + 'a>>,
+}
+
+impl<'a> Source<'a> {
+    /// Looks at the beginning of what `raw` has, and decompresses it where it is compressed. The
+    /// path is that of the file, if it is one: the end of its name says how records are written.
+    ///
+    /// # Errors
+    /// It cannot be read, or is no text.
+    pub fn of<E>(raw: impl Read + 'a, path: Option<&Path>) -> Result<Self, ReadError<E>> {
+        let (mut head, mut reader) = behead(Box::new(raw))?;
+        let within = match compression(&head) {
+            None => "",
+            Some(Compression::Gzip) => {
+                let inner = flate2::bufread::MultiGzDecoder::new(buffered(reader));
+                (head, reader) = behead(Box::new(Decompressed { inner, what: "gzip" }))?;
+                " within gzip"
+            }
+            Some(Compression::Zstd) => {
+                let inner = zstd::stream::read::Decoder::with_buffer(buffered(reader))?;
+                (head, reader) = behead(Box::new(Decompressed { inner, what: "zstd" }))?;
+                " within zstd"
+            }
+        };
+        if let Some(what) = no_text(&head) {
+            let problem = format!("expected text, found{within} {what}");
+            return Err(ReadError::Unreadable { line: 1, problem });
+        }
+        let format = format(&head, path);
+        Ok(Self { format, reader: buffered(reader) })
+    }
+
+    /// The same of a whole input.
+    ///
+    /// # Errors
+    /// As [`Source::of`].
+    pub fn open<E>(input: &Input) -> Result<Self, ReadError<E>> {
+        match input {
+            Input::File(path) => Self::of(fs::File::open(path)?, Some(path)),
+            Input::Stdin => Self::of(io::stdin().lock(), None),
+        }
+    }
+}
+
+/// Whether an input can be read only once: standard input, a pipe, a device.
+///
+/// # Errors
+/// There is none, or nobody may look at it.
+pub fn is_stream(input: &Input) -> io::Result<bool> {
+    let Input::File(path) = input else { return Ok(true) };
+    let kind = fs::metadata(path)?.file_type();
+    Ok(!kind.is_file() && !kind.is_dir())
+}
+
+fn buffered<R: Read>(reader: R) -> BufReader<R> {
+    BufReader::with_capacity(BUFFER_BYTES, reader)
+}
+
+type Boxed<'a> = Box<dyn Read + 'a>;
+
+/// The first bytes, and a reader that has them still.
+fn behead(mut reader: Boxed<'_>) -> io::Result<(Vec<u8>, Boxed<'_>)> {
+    let mut head = Vec::new();
+    reader.by_ref().take(HEAD_BYTES).read_to_end(&mut head)?;
+    Ok((head.clone(), Box::new(Cursor::new(head).chain(reader))))
+}
+
+enum Compression {
+    Gzip,
+    Zstd,
+}
+
+fn compression(head: &[u8]) -> Option<Compression> {
+    match head {
+        _ if head.starts_with(GZIP) => Some(Compression::Gzip),
+        _ if head.starts_with(ZSTD) => Some(Compression::Zstd),
+        // A frame that may be skipped before the first one, as `pzstd` writes.
+        [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Some(Compression::Zstd),
+        _ => None,
+    }
+}
+
+/// Says of an error whether compressed data end too early or are damaged.
+struct Decompressed<R> {
+    inner: R,
+    what: &'static str,
+}
+
+impl<R: Read> Read for Decompressed<R> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        let what = self.what;
+        self.inner.read(out).map_err(|error| match error.kind() {
+            ErrorKind::UnexpectedEof => {
+                let said = format!("the {what} data end too early: the file was cut");
+                io::Error::new(ErrorKind::UnexpectedEof, said)
+            }
+            // What the system says below is of other kinds, or has its own error within.
+            _ if error.raw_os_error().is_some() || count::is_of_copy(&error) => error,
+            ErrorKind::InvalidData | ErrorKind::InvalidInput | ErrorKind::Other => io::Error::new(
+                ErrorKind::InvalidData,
+                format!("the {what} data are damaged ({error})"),
+            ),
+            _ => error,
+        })
+    }
+}
+
+/// What the beginning is of, when it is not UTF-8 text.
+fn no_text(head: &[u8]) -> Option<&'static str> {
+    let other = OTHERS.iter().find(|(begin, _)| head.starts_with(begin));
+    match other {
+        Some((_, what)) => Some(what),
+        None if compression(head).is_some() => Some("compressed data: decompress them once"),
+        None if head.get(257..262) == Some(b"ustar") => {
+            Some("a tar archive: give what `tar -xO` prints, by a pipe")
+        }
+        None if head.starts_with(b"\xff\xfe\0\0") || head.starts_with(b"\0\0\xfe\xff") => {
+            Some("UTF-32: convert it to UTF-8 (`iconv -f UTF-32 -t UTF-8`)")
+        }
+        None if text::is_utf16(head) => {
+            Some("UTF-16: save it as UTF-8, or convert it (`iconv -f UTF-16 -t UTF-8`)")
+        }
+        None if head.contains(&0) => Some("bytes of another kind (with zeros in them)"),
+        None => None,
+    }
+}
+
+/// By the end of the file's name, else by the first byte: a brace begins JSON Lines.
+fn format(head: &[u8], path: Option<&Path>) -> InputFormat {
+    let end = |path: &Path| path.extension().and_then(OsStr::to_str).map(str::to_ascii_lowercase);
+    let named = path.and_then(|path| {
+        let compressed = end(path).is_some_and(|end| COMPRESSED_ENDS.contains(&&*end));
+        if compressed { end(Path::new(path.file_stem()?)) } else { end(path) }
+    });
+    match named.as_deref() {
+        Some("csv") => return InputFormat::Csv,
+        Some("jsonl" | "ndjson" | "json") => return InputFormat::JsonLines,
+        _ => {}
+    }
+    let head = head.strip_prefix(text::BYTE_ORDER_MARK).unwrap_or(head);
+    match head.iter().find(|byte| !byte.is_ascii_whitespace()) {
+        Some(b'{') => InputFormat::JsonLines,
+        _ => InputFormat::Csv,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+    use std::io::Write as _;
+
+    use super::*;
+
+    fn gzip(text: &[u8]) -> Vec<u8> {
+        let mut out = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        out.write_all(text).unwrap();
+        out.finish().unwrap()
+    }
+
+    fn zstd(text: &[u8]) -> Vec<u8> {
+        let mut out = zstd::stream::Encoder::new(Vec::new(), 1).unwrap();
+        out.include_checksum(true).unwrap(); // as the program does
+        out.write_all(text).unwrap();
+        out.finish().unwrap()
+    }
+
+    /// A byte a call, as a slow pipe may have it.
+    struct Slow<'a>(&'a [u8]);
+
+    impl Read for Slow<'_> {
+        fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+            let some = out.len().min(1);
+            self.0.read(&mut out[..some])
+        }
+    }
+
+    fn all(bytes: &[u8], name: &str) -> Result<(InputFormat, String), ReadError<Infallible>> {
+        let mut source = Source::of(Slow(bytes), Some(Path::new(name)))?;
+        let mut text = String::new();
+        source.reader.read_to_string(&mut text)?;
+        Ok((source.format, text))
+    }
+
+    #[test]
+    fn plain_and_compressed_text_is_read_by_its_bytes_not_its_name() {
+        let text = format!("sii,value\n{}", "a,b\n".repeat(2_000));
+        let skippable = [b"\x50\x2a\x4d\x18\x01\0\0\0x".to_vec(), zstd(text.as_bytes())].concat();
+        let halves = text.split_at(5_000);
+        let members = [gzip(halves.0.as_bytes()), gzip(halves.1.as_bytes())].concat();
+        let plain = text.clone().into_bytes();
+        for bytes in [plain, gzip(text.as_bytes()), members, zstd(text.as_bytes()), skippable] {
+            for name in ["x.csv", "x.csv.gz", "x.zst", "63"] {
+                let (format, read) = all(&bytes, name).unwrap();
+                assert!((format, &read) == (InputFormat::Csv, &text), "{name}");
+            }
+        }
+        assert_eq!(all(b"", "x").unwrap(), (InputFormat::Csv, String::new()));
+    }
+
+    #[test]
+    fn the_format_is_the_names_or_the_first_bytes() {
+        for (bytes, name, format) in [
+            (&b"{}"[..], "x.csv", InputFormat::Csv),
+            (b"{}", "x.CSV.GZ", InputFormat::Csv),
+            (b"x", "x.jsonl.zst", InputFormat::JsonLines),
+            (b"x", "x.ndjson", InputFormat::JsonLines),
+            (b" \n{}", "63", InputFormat::JsonLines),
+            (b"\xef\xbb\xbf{}", "x.gz", InputFormat::JsonLines),
+            (b"a", "x.txt", InputFormat::Csv),
+        ] {
+            assert_eq!(all(bytes, name).unwrap().0, format, "{name}");
+        }
+    }
+
+    #[test]
+    fn cut_and_damaged_compression_is_an_error_wherever_it_is_cut() {
+        let text: String = (0..2_000).map(|n| format!("key{n},value{}\n", n * 7919)).collect();
+        for (what, whole) in [("gzip", gzip(text.as_bytes())), ("zstd", zstd(text.as_bytes()))] {
+            for end in (4..whole.len()).step_by(97).chain([whole.len() - 1]) {
+                let error = all(&whole[..end], "x").unwrap_err().to_string();
+                let expected = format!("the {what} data end too early");
+                assert!(error.contains(&expected), "{what} cut at {end}: {error}");
+            }
+            let mut damaged = whole.clone();
+            damaged[whole.len() / 2] ^= 0x55;
+            assert!(all(&damaged, "x").is_err(), "{what}");
+            let trailing = [&whole[..], b"sii,value\n"].concat();
+            assert!(all(&trailing, "x").is_err(), "{what}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_text_is_named() {
+        let utf16 =
+            |text: &str| -> Vec<u8> { text.encode_utf16().flat_map(u16::to_le_bytes).collect() };
+        let cases: [(Vec<u8>, &str); 9] = [
+            (b"BZh91AY&SY".to_vec(), "found bzip2"),
+            (b"\xfd7zXZ\0\0".to_vec(), "found xz"),
+            (b"PK\x03\x04".to_vec(), "spreadsheet"),
+            (b"PAR1".to_vec(), "Parquet"),
+            (gzip(b"BZh91AY&SY"), "found within gzip bzip2"),
+            (gzip(&gzip(b"sii,value\n")), "found within gzip compressed data"),
+            (utf16("sii,value\n"), "UTF-16"),
+            ([b"\xff\xfe".to_vec(), utf16("a")].concat(), "UTF-16"),
+            (b"sii,value\n\0\0\0".to_vec(), "zeros"),
+        ];
+        for (bytes, expected) in cases {
+            let error = all(&bytes, "x.csv").unwrap_err().to_string();
+            assert!(error.contains(expected), "{expected}: {error}");
+        }
+    }
+}

@@ -1,0 +1,306 @@
+//! `sotto build` fed with what people have: pipes, compressed files, exports of spreadsheets, files
+//! that were cut. And files and folders that may not be read.
+
+#![allow(clippy::unwrap_used)]
+
+mod program;
+
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use program::{Made, run, sotto};
+use sotto::shard::Manifest;
+
+const RECORDS: u64 = 300;
+
+fn records() -> String {
+    let lines = (100..100 + RECORDS).map(|n| format!("+12015550{n},value {n}\n"));
+    format!("sii,value\n{}", lines.collect::<String>())
+}
+
+fn gzip(text: &str) -> Vec<u8> {
+    let mut out = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    out.write_all(text.as_bytes()).unwrap();
+    out.finish().unwrap()
+}
+
+/// A folder to build in.
+struct Place(tempfile::TempDir);
+
+impl Place {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn text(&self, name: &str) -> String {
+        self.0.path().join(name).to_str().unwrap().to_owned()
+    }
+
+    fn write(&self, name: &str, bytes: impl AsRef<[u8]>) -> String {
+        fs::write(self.0.path().join(name), bytes).unwrap();
+        self.text(name)
+    }
+
+    fn command(&self, input: &str, out: &str, more: &[&str]) -> Command {
+        let out = self.text(out);
+        let seed = "5e".repeat(32);
+        let mut command = sotto(&["build", "--input", input, "--out", &out, "--seed", &seed]);
+        command.args(["--shards", "1", "--signing-key", &self.text("key.pem")]).args(more);
+        command
+    }
+
+    fn build(&self, input: &str, out: &str, more: &[&str]) -> (i32, String) {
+        let (code, out, err) = run(&mut self.command(input, out, more));
+        (code, err + &out)
+    }
+
+    fn manifest(&self, out: &str) -> Manifest {
+        Manifest::read(&Path::new(&self.text(out)).join("manifest.json")).unwrap()
+    }
+
+    /// What makes a database's content.
+    fn content(&self, out: &str) -> String {
+        let manifest = self.manifest(out);
+        assert_eq!(manifest.records, RECORDS, "{out}");
+        manifest.shards[0].file.clone()
+    }
+}
+
+#[test]
+fn files_and_streams_plain_and_compressed_make_the_same_database() {
+    let place = Place::new();
+    let text = records();
+    let plain = place.write("plain.csv", &text);
+    let (code, said) = place.build(&plain, "db", &[]);
+    assert_eq!(code, 0, "{said}");
+    let expected = place.content("db");
+    let zstd = zstd::stream::encode_all(text.as_bytes(), 3).unwrap();
+    let marked = text.replace('\n', "\r\n");
+    let files = [
+        place.write("x.csv.gz", gzip(&text)),
+        place.write("x.csv.zst", zstd),
+        place.write("without-end", gzip(&text)),
+        place.write("windows.csv", format!("\u{feff}{marked}")),
+        place.write("mac.csv", text.replace('\n', "\r")),
+    ];
+    for (n, file) in files.iter().enumerate() {
+        let out = format!("file{n}");
+        let (code, said) = place.build(file, &out, &[]);
+        assert_eq!(code, 0, "{file}: {said}");
+        assert_eq!(place.content(&out), expected, "{file}");
+        // By all the ways in which a shell hands over what can be read once.
+        let out = format!("stdin{n}");
+        let mut command = place.command("/dev/stdin", &out, &[]);
+        let (code, _, said) = run(command.stdin(File::open(file).unwrap()));
+        assert_eq!(code, 0, "{file}: {said}");
+        assert_eq!(place.content(&out), expected, "{file}");
+    }
+    let gz = &files[0];
+    let sotto = env!("CARGO_BIN_EXE_sotto");
+    let arguments = "--shards 1 --signing-key key.pem --seed $(printf '5e%.0s' {1..32}) --quiet";
+    for (n, script) in [
+        format!("{sotto} build --input <(zcat {gz}) --out OUT {arguments}"),
+        format!("zcat {gz} | {sotto} build --input - --out OUT {arguments}"),
+        format!("cat {gz} | {sotto} build --input /dev/stdin --out OUT {arguments}"),
+        format!(
+            "mkfifo fifo && (cat {plain} > fifo &) && \
+             {sotto} build --input fifo --out OUT {arguments}"
+        ),
+        format!("{sotto} build --input <(cat {gz}) --out OUT {arguments} --plan > /dev/null"),
+    ]
+    .iter()
+    .enumerate()
+    {
+        let out = format!("script{n}");
+        let script = script.replace("OUT", &out);
+        let mut bash = Command::new("bash");
+        let (code, _, said) = run(bash.args(["-c", &script]).current_dir(place.0.path()));
+        assert_eq!(code, 0, "{script}: {said}");
+        match script.contains("--plan") {
+            true => assert!(!Path::new(&place.text(&out)).exists()),
+            false => assert_eq!(place.content(&out), expected, "{script}"),
+        }
+    }
+}
+
+#[test]
+fn what_was_cut_is_refused_and_leaves_nothing() {
+    let place = Place::new();
+    let text = records();
+    let quoted: String = text.lines().map(|line| line.replace(",", ",\"") + "\"\n").collect();
+    let quoted = quoted.replacen("sii,\"value\"", "sii,value", 1);
+    let gz = gzip(&text);
+    let zst = zstd::stream::encode_all(text.as_bytes(), 3).unwrap();
+    let cases = [
+        (
+            "open.csv",
+            b"sii,value\n+1,\"abc\n+2,d\n+3,e\n".to_vec(),
+            "line 2: the quote that begins",
+        ),
+        ("cut.csv", quoted.as_bytes()[..quoted.len() - 3].to_vec(), "line 301: the quote that"),
+        (
+            "cut.jsonl",
+            b"{\"sii\":\"a\",\"value\":\"b\"}\n{\"sii\":\"c\",\"va".to_vec(),
+            "line 2: an obj",
+        ),
+        ("cut.csv.gz", gz[..gz.len() - 9].to_vec(), "gzip data end too early"),
+        ("cut.csv.zst", zst[..zst.len() - 1].to_vec(), "zstd data end too early"),
+    ];
+    for (name, bytes, expected) in cases {
+        let file = place.write(name, &bytes);
+        let (code, said) = place.build(&file, "db", &[]);
+        assert!(code == 2 && said.contains(expected), "{name}: {said}");
+        assert!(!Path::new(&place.text("db")).exists(), "{name}");
+        let mut piped = place.command("-", "db", &[]);
+        let (code, _, said) = run(piped.stdin(File::open(&file).unwrap()));
+        assert!(code == 2 && said.contains(expected), "{name} piped: {said}");
+        assert!(!Path::new(&place.text("db")).exists(), "{name} piped");
+    }
+}
+
+#[test]
+fn a_first_line_that_is_none_is_named_for_what_it_is() {
+    let place = Place::new();
+    let utf16: Vec<u8> = records().encode_utf16().flat_map(u16::to_le_bytes).collect();
+    let cases: [(&[u8], &str); 12] = [
+        (b"sii\tvalue\na\tb\n", "tabs"),
+        (b"sii;value\na;b\n", "semicolons"),
+        (b"SII,VALUE\na,b\n", "capitals"),
+        (b"sii, value\na,b\n", "spaces"),
+        (b"sii,value,seen\na,b,c\n", "3 columns"),
+        (b"+12015550100,b\n", "no header"),
+        (b"", "an empty file"),
+        (b"{\"sii\":\"a\",\"value\":\"b\"}\n", "JSON"),
+        (b"BZh91AY&SY", "bzip2"),
+        (b"PK\x03\x04", "spreadsheet"),
+        (b"<html>", "web page"),
+        (&utf16, "UTF-16"),
+    ];
+    for (bytes, expected) in cases {
+        let (code, said) = place.build(&place.write("x.csv", bytes), "db", &[]);
+        assert!(code == 2 && said.contains(expected), "{expected}: {said}");
+        assert!(said.contains("x.csv, line 1: "), "{said}");
+        assert!(!said.contains("12015550100"), "{said}");
+    }
+}
+
+#[test]
+fn an_input_that_lacks_records_is_refused_unless_that_is_meant() {
+    let place = Place::new();
+    let whole = place.write("whole.csv", records());
+    assert_eq!(place.build(&whole, "db", &[]).0, 0);
+    let before = fs::read(Path::new(&place.text("db")).join("manifest.json")).unwrap();
+    let first =
+        |lines: u64| records().lines().take(lines as usize + 1).collect::<Vec<_>>().join("\n");
+    let fewer = place.write("fewer.csv", first(RECORDS * 95 / 100 - 1));
+    for more in [&[][..], &["--plan"], &["--shrink-percent", "0"], &["--reshape"]] {
+        let (code, said) = place.build(&fewer, "db", more);
+        assert!(code == 2 && said.contains("has 284 records"), "{more:?}: {said}");
+        assert!(said.contains("has 300") && said.contains("--allow-shrink"), "{said}");
+        let now = fs::read(Path::new(&place.text("db")).join("manifest.json")).unwrap();
+        assert!(now == before, "{more:?}");
+        assert!(!Path::new(&place.text("db")).join("work").exists());
+    }
+    let (code, said) = place.build(&fewer, "db", &["--shrink-percent", "6"]);
+    assert!(code == 0 && said.contains("284 records (before: 300)"), "{said}");
+    let one = place.write("one.csv", first(1));
+    assert_eq!(place.build(&one, "db", &["--shrink-percent", "99"]).0, 2);
+    let (code, said) = place.build(&one, "db", &["--allow-shrink"]);
+    assert!(code == 0 && said.contains("1 records (before: 284)"), "{said}");
+    // Five percent and no more.
+    assert_eq!(place.build(&whole, "other", &[]).0, 0);
+    let just = place.write("just.csv", first(RECORDS * 95 / 100));
+    assert_eq!(place.build(&just, "other", &[]).0, 0);
+}
+
+#[test]
+fn advice_names_the_option_that_helps() {
+    let place = Place::new();
+    let whole = place.write("whole.csv", records());
+    let (code, said) = place.build(&whole, "db", &[]);
+    assert!(code == 0 && !said.contains("fewer shards"), "one shard: {said}");
+    let long = records() + "+1,a value that is longer than all others\n";
+    let (code, said) = place.build(&place.write("long.csv", long), "db", &[]);
+    assert!(code == 2 && said.contains("line 302: the value has"), "{said}");
+    assert!(said.contains("--reshape"), "{said}");
+    let missing = place.text("missing.csv");
+    for (input, expected) in [(&*missing, "No such file"), ("/", "Is a directory")] {
+        let (code, said) = place.build(input, "new", &[]);
+        assert!(code == 2 && said.contains(expected), "{said}");
+        assert!(said.contains("cannot read") && !said.contains("--out"), "{said}");
+        assert!(!Path::new(&place.text("new")).exists());
+    }
+    let odd = "sii,value\n+1,a\n\u{200e}+2,b\n=3,c\n1.2E+11,d\n";
+    let (code, said) = place.build(&place.write("odd.csv", odd), "odd", &[]);
+    assert!(code == 0 && said.contains("3 lines used, but hardly meant"), "{said}");
+    for line in ["line 3: ", "line 4: ", "line 5: "] {
+        assert!(said.contains(line), "{said}");
+    }
+}
+
+/// Has a command run as a user who owns nothing here, where this one may do everything.
+fn as_nobody(command: &mut Command) -> &mut Command {
+    match is_root() {
+        true => command.uid(65_534).gid(65_534),
+        false => command,
+    }
+}
+
+fn is_root() -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    status.lines().any(|line| line.starts_with("Uid:\t0\t"))
+}
+
+#[test]
+fn what_may_not_be_read_is_said_to_be_forbidden() {
+    let made = Made::new();
+    let mode = |path: &Path, mode| {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    };
+    // Everything else can be read by anyone.
+    mode(made.folder(), 0o755);
+    let records = made.path("records.csv");
+    let (manifest, db) = (made.path("db/manifest.json"), made.text("db"));
+    let can_run = as_nobody(&mut sotto(&["--version"])).stdout(Stdio::null()).status();
+    if !can_run.is_ok_and(|status| status.success()) {
+        println!("skipped: another user may not run the program here");
+        return;
+    }
+    let certs = [made.text("certs/server.pem"), made.text("certs/server.key")];
+    mode(Path::new(&certs[1]), 0o644);
+    let commands: [&[&str]; 5] = [
+        &["inspect", &db],
+        &["verify", &db],
+        &["doctor", "--db", &db],
+        &["serve", "--db", &db, "--listen", "127.0.0.1:0", "--admin", "off", "--engine", "cpu"],
+        &["rollback", "--db", &db],
+    ];
+    for hide in [&manifest, &made.path("db"), &made.path("db/shards")] {
+        let shown = fs::metadata(hide).unwrap().permissions();
+        mode(hide, 0o000);
+        for arguments in commands {
+            let mut command = sotto(arguments);
+            if arguments[0] == "serve" {
+                command.args(["--cert", &certs[0], "--key", &certs[1]]);
+            }
+            let (code, out, err) = run(as_nobody(&mut command));
+            let said = out + &err;
+            assert!(code == 1 || code == 2, "{arguments:?}: {said}");
+            assert!(said.contains("Permission denied"), "{arguments:?} {hide:?}: {said}");
+            assert!(!said.contains("not a finished database"), "{arguments:?}: {said}");
+        }
+        fs::set_permissions(hide, shown).unwrap();
+    }
+    mode(&records, 0o000);
+    let out = std::env::temp_dir().join(format!("sotto-input-test-{}", std::process::id()));
+    let input = records.to_str().unwrap();
+    let mut build = sotto(&["build", "--input", input, "--out", out.to_str().unwrap()]);
+    let (code, _, said) = run(as_nobody(&mut build));
+    assert!(code == 2 && said.contains("cannot read"), "{said}");
+    assert!(said.contains("Permission denied") && !said.contains("--out"), "{said}");
+    assert!(!out.exists());
+}
