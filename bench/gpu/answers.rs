@@ -51,6 +51,18 @@ pub(super) fn measure(
     Ok(Answers { batch, stages: stages.unwrap_or_default(), alone, streamed })
 }
 
+/// Keeps the device busy for a while: one that was idle runs slowly at first.
+pub(super) fn warm_up(
+    engine: &mut GpuEngine,
+    pool: &Pool,
+    queries: &[EncryptedQuery],
+    plan: &Plan,
+) -> Result<(), EngineError> {
+    let most = plan.batches.iter().max().copied().unwrap_or(1);
+    repeat(plan, || call(engine, pool, &queries[..most], &[0]))?;
+    Ok(())
+}
+
 /// Once to warm up, then for a while, three times at least.
 fn repeat(
     plan: &Plan,

@@ -167,6 +167,7 @@ pub(crate) fn measure(
     told.say(format_args!("engine {name}"));
     let store = engine.store().ok_or("this is a bug: a GPU without a store")?;
     let filled = uploads::fill(store.as_ref(), &pool, plan.shards)?;
+    answers::warm_up(&mut engine, &pool, &queries, plan)?;
     told.say(report::ANSWERS_HEADING);
     let mut answers = Vec::new();
     for &batch in plan.batches {

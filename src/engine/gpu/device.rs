@@ -49,7 +49,7 @@ const REFUSED: &str = "more than there is";
 
 /// The first instance that found an adapter. It stays for as long as the process, and with it the
 /// drivers: one that is unloaded with its last instance leaves behind what it has threads do when
-/// they end, and NVIDIA's was seen to crash a process so.
+/// they end. NVIDIA's crashed processes on an H200 in a jump into its own data, which fits that.
 static KEPT: OnceLock<Instance> = OnceLock::new();
 
 /// Every adapter that the Vulkan loader finds, in its order.
