@@ -71,7 +71,8 @@
 //! | [`STREAM_WRITE_TIMEOUT`] | 10 s | a peer that does not read its answers is given up alone |
 //! | [`STREAM_SEND_TIME_MAX`] | 60 s | a slow reader holds a batch's answers: 30 MB at 4 Mbit/s |
 //! | [`HANDSHAKE_TIMEOUT`] | 5 s | a handshake holds a place before its peer has shown an address |
-//! | [`KEEP_ALIVE_INTERVAL`] | 2 s | a server that was killed and is back is noticed after this |
+//! | [`KEEP_ALIVE_INTERVAL`] | 0.4 s | three of these and a new connection take less than 2 s |
+//! | [`SILENCE_MAX`] | 1.2 s | three keep-alives unanswered: the server or the network is dead |
 //! | [`IDLE_TIMEOUT`] | 60 s | a connection that says nothing |
 //! | [`DEADLINE_DEFAULT`] | 10 s | for queries that name none: two cold scans of a large shard |
 //! | [`DEADLINE_MAX`] | 60 s | longer waiting is a queue that should have refused |
@@ -98,8 +99,14 @@
 //! | [`RETRY_WAIT_MIN`] | 20 ms | a server that names no wait is not asked again at once |
 //! | [`RETRY_WAIT_MAX`] | 10 s | a server's wish to wait longer is an outage |
 //! | [`CONNECT_TIMEOUT`] | 5 s | one handshake: two round trips and their first losses |
+//! | [`CONNECT_STAGGER`] | 0.5 s | an address that has not answered by then waits beside the next |
+//! | [`FIRST_RTT`] | 0.1 s | a first packet to a server that is starting goes again after 0.3 s |
 //! | [`UNREACHABLE_MAX`] | 30 s | a server's restart and a network's change pass; a death is said |
 //! | [`ANSWER_TIMEOUT`] | 15 s | a reply that has not come by then: the default deadline and some |
+//! | [`CALL_TIMEOUT`] | 15 min | a whole call of 16 384 standard queries up at 8 Mbit/s |
+//! | [`CALL_TIMEOUT_MAX`] | 1 h | a server that trickles its replies holds no caller longer |
+//! | [`HEDGES_IN_FLIGHT_MAX`] | 2 | a quarter of a client's batches: hedges do not double a load |
+//! | [`BUNDLES_REMEMBERED_MAX`] | 16 384 | names of bundles that went over a connection: 2 MB |
 //! | [`LOAD_BYTES`] | 1 GiB | a load generator's queries: 20 000 at the standard shape |
 //! | [`LOAD_ANSWERS_UNVERIFIED_MAX`] | 1 024 | answers it keeps to decode: 12 MB, standard shape |
 //! | [`LOAD_ERROR_CLASSES_MAX`] | 32 | a peer's words are no way to fill its report |
@@ -303,10 +310,25 @@ pub const RETRY_WAIT_MIN: Duration = Duration::from_millis(20);
 pub const RETRY_WAIT_MAX: Duration = Duration::from_secs(10);
 /// How long a client tries to connect to one address.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a client waits for one address before it tries the next one too.
+pub const CONNECT_STAGGER: Duration = Duration::from_millis(500);
+/// What a client takes for the round trip before it has measured one: a first packet that is lost
+/// is sent again after three of these, not after QUIC's whole second.
+pub const FIRST_RTT: Duration = Duration::from_millis(100);
 /// How long a call of a client goes on without reaching any server.
 pub const UNREACHABLE_MAX: Duration = Duration::from_secs(30);
 /// How long a client waits for the next reply on a stream.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
+/// A batch that brings nothing for this part of the time-out is hedged: one in so many.
+pub const HEDGE_AFTER_PART: u32 = 4;
+/// Most batches that a client has at another replica too because they are slow.
+pub const HEDGES_IN_FLIGHT_MAX: usize = 2;
+/// How long a whole call of a client may take, unless told otherwise.
+pub const CALL_TIMEOUT: Duration = Duration::from_secs(900);
+/// Longest time a call may be given.
+pub const CALL_TIMEOUT_MAX: Duration = Duration::from_secs(3_600);
+/// Most bundles of which a client remembers that they went over a connection.
+pub const BUNDLES_REMEMBERED_MAX: usize = 16_384;
 
 /// Memory of a load generator for queries made and not yet answered, unless told otherwise.
 pub const LOAD_BYTES: u64 = 1 << 30;
@@ -327,7 +349,9 @@ pub const STREAM_SEND_TIME_MAX: Duration = Duration::from_secs(60);
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often a client that hears nothing asks whether its server is still there: one that was
 /// killed and started again says no.
-pub const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(2);
+pub const KEEP_ALIVE_INTERVAL: Duration = Duration::from_millis(400);
+/// Besides two round trips, how long a client hears nothing before it gives a connection up.
+pub const SILENCE_MAX: Duration = Duration::from_millis(1_200);
 /// How long a connection may be silent.
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 /// Deadline of a query that names none.
@@ -415,6 +439,9 @@ const _: () = assert!(
         <= UPLINK_BITS_PER_SECOND_MIN * STREAM_READ_TIMEOUT.as_secs()
 );
 const _: () = assert!(BATCHES_IN_FLIGHT_WANTED <= BATCHES_IN_FLIGHT_MAX);
+const _: () = assert!(4 * HEDGES_IN_FLIGHT_MAX <= BATCHES_IN_FLIGHT_WANTED as usize);
+const _: () = assert!(SILENCE_MAX.as_millis() == 3 * KEEP_ALIVE_INTERVAL.as_millis());
+const _: () = assert!(BUNDLES_PER_CONNECTION as usize <= BUNDLES_REMEMBERED_MAX);
 const _: () = assert!(QUERIES_PER_BATCH_MAX as usize <= QUERIES_PER_CONNECTION_MAX);
 const _: () = assert!(RETRY_WAIT_MIN.as_millis() < RETRY_WAIT_MAX.as_millis());
 const _: () = assert!(

@@ -29,6 +29,9 @@ pub const TAG_BYTES: usize = 8;
 pub const PACK_ROWS_MIN: u32 = 128;
 /// A record may fail at most once in 2^40 look-ups.
 pub const FAILURE_LOG2_MAX: f64 = -40.0;
+/// An answer is believed while every coefficient lies within this part of half a step (Q/512) of a
+/// multiple of Q/256.
+pub const TRUSTED_PART: f64 = 0.85;
 /// (response, hint) bits a coefficient, in the order in which they are tried.
 pub const BITS_CHOICES: [(u32, u32); 4] = [(11, 17), (12, 17), (12, 18), (13, 19)];
 
@@ -341,7 +344,16 @@ impl Shape {
         (scan + switches + response + hint).sqrt()
     }
 
-    /// Logarithm (base 2) of the probability that a record is decoded wrongly, uniform entries.
+    /// Logarithm (base 2) of the probability that an honest answer is INVALID by chance, uniform
+    /// entries: that one of all its rows, not only the record's, lies beyond [`TRUSTED_PART`] of
+    /// half a step. All bytes are right then, as good as always.
+    pub fn log2_invalid(&self) -> f64 {
+        let sigmas = TRUSTED_PART * f64::from(Q) / 512.0 / self.noise_std();
+        (self.rows() as f64 * libm::erfc(sigmas / std::f64::consts::SQRT_2)).log2()
+    }
+
+    /// Logarithm (base 2) of the probability that a record fails, uniform entries: that the noise
+    /// of one of its rows is larger than half a step, so that a byte of it is decoded wrongly.
     pub fn log2_failure(&self) -> f64 {
         self.log2_failure_for(f64::from(self.columns) * ENTRY_MEAN_SQUARE)
     }

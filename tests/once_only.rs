@@ -6,6 +6,8 @@
 #![allow(clippy::unwrap_used)]
 
 mod fake_server;
+#[path = "once_only/hedging.rs"]
+mod hedging;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;

@@ -4,7 +4,8 @@
 
 use std::f64::consts::{E, PI};
 
-use sotto::params::{D, ERROR_VARIANCE, P, Q, SECRET_VARIANCE};
+use sotto::limits;
+use sotto::params::{BITS_CHOICES, D, ERROR_VARIANCE, P, Q, SECRET_VARIANCE, Shape, ShapeFields};
 
 /// Root Hermite factor of BKZ with this block size.
 fn root_hermite(block: f64) -> f64 {
@@ -53,4 +54,49 @@ fn the_parameter_table_is_true() {
     assert_eq!(rows[1][3], "32");
     let weakest: u32 = rows[..2].iter().map(|row| row[7].parse().unwrap()).min().unwrap();
     assert!(weakest >= 128, "the scheme's own samples give {weakest} bits");
+}
+
+/// The largest probability of INVALID by chance among all shapes with this value field.
+fn worst_invalid(value_len: u32) -> f64 {
+    let columns = (limits::COLUMNS_MIN..=limits::COLUMNS_MAX).step_by(64);
+    let pack_rows = [128, 256, 512, 1024, 2048];
+    let sizes = columns.flat_map(|columns| pack_rows.map(|pack_rows| (columns, pack_rows)));
+    let fields = sizes.flat_map(|(columns, pack_rows)| {
+        BITS_CHOICES.map(|(response_bits, hint_bits)| ShapeFields {
+            value_len,
+            pack_rows,
+            packs: limits::PACKS_MAX,
+            columns,
+            response_bits,
+            hint_bits,
+        })
+    });
+    let allowed = fields.filter_map(|fields| Shape::from_fields(fields).ok());
+    allowed.map(|shape| shape.log2_invalid()).fold(f64::NEG_INFINITY, f64::max)
+}
+
+#[test]
+fn the_table_of_failures_is_true() {
+    let text = include_str!("../SECURITY.md");
+    let heading = "| shape | value field | pack rows | packs | columns |";
+    let (_, table) = text.split_once(heading).expect("SECURITY.md has a table of failures");
+    let rows = table.lines().skip(2).take_while(|line| line.starts_with('|'));
+    let rows: Vec<Vec<&str>> = rows.map(|line| line.split('|').map(str::trim).collect()).collect();
+    assert_eq!(rows.len(), 3);
+    for row in &rows {
+        let number = |at: usize| row[at].parse::<u32>().unwrap();
+        let shape = Shape::new(number(2), number(3), number(4), number(5)).unwrap();
+        let shown = [shape.log2_failure(), shape.log2_invalid()].map(|log| format!("{log:.1}"));
+        assert_eq!([row[6], row[7]], [&*shown[0], &*shown[1]], "{row:?}");
+    }
+    // The second and third rows are what they say. Longer records are worse off nowhere: their
+    // shapes must be less noisy.
+    for (row, value_lens) in [(1, [120, 500]), (2, [1, 24])] {
+        let worst = value_lens.map(worst_invalid);
+        assert_eq!(rows[row][7], format!("{:.1}", worst[0]));
+        assert!(worst[1] <= worst[0]);
+    }
+    // What the documentation of `Outcome::Invalid` says.
+    let whole: Vec<f64> = rows.iter().map(|row| row[7].parse::<f64>().unwrap().ceil()).collect();
+    assert_eq!(whole, [-27.0, -17.0, -14.0]);
 }

@@ -14,7 +14,7 @@ use std::thread;
 use super::arrivals::Draws;
 use crate::build::input::{self, Entry, ValueBound};
 use crate::build::{Input, source::Source};
-use crate::client::{Line, Sending};
+use crate::client::{BundleFrame, Line, Sending};
 use crate::keyword::{Outcome, Place, band, extract, locate_known};
 use crate::limits;
 use crate::params::Shape;
@@ -111,7 +111,7 @@ pub(super) struct Mix {
 
 /// Frames that share bundles, all for one connection.
 pub(super) struct Group {
-    pub(super) bundles: Vec<Bytes>,
+    pub(super) bundles: Vec<BundleFrame>,
     pub(super) frames: VecDeque<Frame>,
 }
 
@@ -220,7 +220,7 @@ impl Maker {
             let queries = asked.by_ref().take(sendings.len()).collect();
             group.frames.push_back(Frame { bytes: frame, queries, held: None });
         }
-        bytes += group.bundles.iter().map(|bundle| bundle.len() as u64).sum::<u64>();
+        bytes += group.bundles.iter().map(|(_, bundle)| bundle.len() as u64).sum::<u64>();
         Ok((group, bytes))
     }
 
@@ -230,7 +230,7 @@ impl Maker {
         &self,
         count: usize,
         draws: &mut Draws,
-        bundles: &mut Vec<Bytes>,
+        bundles: &mut Vec<BundleFrame>,
         sendings: &mut Vec<Sending>,
         asked: &mut Vec<Asked>,
     ) -> Result<u64, SecretError> {

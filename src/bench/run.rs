@@ -4,7 +4,9 @@
 //! frame over when it is due; its bundle went ahead by [`LEAD`]. What waits after that (for a
 //! stream the server does not grant yet, for a bundle it has not acknowledged) counts as latency;
 //! what goes out late for the generator's own sake counts as lag and makes the run invalid. Nothing
-//! is tried again, and nothing that is sent depends on anything decoded. Next: [`super::ledger`].
+//! is tried again, except that what a dead server left unanswered goes to the next replica, where
+//! there is one, in the identical bytes; that time counts as latency too. Nothing that is sent
+//! depends on anything decoded. Next: [`super::ledger`].
 
 use std::collections::VecDeque;
 use std::iter::Peekable;
@@ -24,9 +26,9 @@ use super::report::{Prepared, Trial, TrialEnd};
 use super::server_side::Look;
 use super::verify::{Counts, Verifier};
 use super::{LoadError, LoadOptions};
-use crate::client::{Client, End, Heard, Line, check_answer};
+use crate::client::{BundleFrame, Client, End, Heard, Line, check_answer};
 use crate::wire::message::{PirResponse, ReplyBody};
-use crate::wire::{Bytes, PublicParameters, Status};
+use crate::wire::{PublicParameters, Status};
 
 /// How long before its first query a bundle is sent.
 pub(super) const LEAD: Duration = Duration::from_millis(500);
@@ -175,12 +177,14 @@ type Known = watch::Receiver<Option<Result<(), String>>>;
 struct FrontEnd {
     line: Line,
     frames: VecDeque<Frame>,
+    bundles: Arc<[BundleFrame]>,
     known: Known,
 }
 
 impl FrontEnd {
     fn new(line: Line) -> Self {
-        Self { line, frames: VecDeque::new(), known: watch::channel(None).1 }
+        let known = watch::channel(None).1;
+        Self { line, frames: VecDeque::new(), bundles: Arc::new([]), known }
     }
 }
 
@@ -188,6 +192,7 @@ impl FrontEnd {
 struct Staged {
     at: Duration,
     line: Line,
+    bundles: Arc<[BundleFrame]>,
     known: Known,
     frame: Frame,
 }
@@ -254,9 +259,10 @@ impl Pacer {
                 let (tell, known) = watch::channel(None);
                 let Group { bundles, frames } = group;
                 (front_end.frames, front_end.known) = (frames, known);
-                let line = front_end.line.clone();
+                front_end.bundles = bundles.into();
+                let (line, bundles) = (front_end.line.clone(), front_end.bundles.clone());
                 self.runtime.spawn(async move {
-                    let _ = tell.send(Some(make_known(line, bundles).await));
+                    let _ = tell.send(Some(make_known(line, &bundles).await));
                 });
             }
             let at = self.times.next().expect("this is a bug: a time was peeked") + LEAD;
@@ -264,7 +270,8 @@ impl Pacer {
             let frame = frame.expect("this is a bug: a group without frames");
             self.desk.ledger.planned(at, frame.queries.len() as u64);
             let (line, known) = (front_end.line.clone(), front_end.known.clone());
-            self.staged.push_back(Staged { at, line, known, frame });
+            let bundles = front_end.bundles.clone();
+            self.staged.push_back(Staged { at, line, bundles, known, frame });
             self.next = (self.next + 1) % self.front_ends.len();
         }
         true
@@ -272,27 +279,14 @@ impl Pacer {
 }
 
 /// Sends bundles, and waits until the server has all of them.
-async fn make_known(line: Line, bundles: Vec<Bytes>) -> Result<(), String> {
+async fn make_known(line: Line, bundles: &[BundleFrame]) -> Result<(), String> {
     let mut asking = JoinSet::new();
     for bundle in bundles {
-        let line = line.clone();
-        asking.spawn(async move {
-            let mut status = None;
-            let mut hear = |heard| {
-                if let Heard::Reply(ReplyBody::Parameters(reply), _) = heard {
-                    status = Some(reply.response_status);
-                }
-            };
-            let end = line.send(bundle, 1, &mut hear).await;
-            match status {
-                Some(status) if status == Status::SchemeMatched.code() => Ok(()),
-                Some(status) => Err(format!("bundle: {}", status_class(status))),
-                None => Err(format!("bundle: {}", end_class(&end, "no answer"))),
-            }
-        });
+        let (line, bundle) = (line.clone(), bundle.clone());
+        asking.spawn(async move { line.bring(&bundle).await });
     }
-    let ended = asking.join_all().await;
-    ended.into_iter().collect()
+    let ended: Result<(), String> = asking.join_all().await.into_iter().collect();
+    ended.map_err(|reason| format!("bundle: {}", plain(&reason)))
 }
 
 /// Where exchanges are written down.
@@ -303,7 +297,7 @@ struct Desk {
 
 impl Desk {
     async fn send(&self, staged: Staged) {
-        let Staged { at, line, mut known, frame } = staged;
+        let Staged { at, line, bundles, mut known, frame } = staged;
         let queries = frame.queries.len();
         self.ledger.begun(at, queries as u64, Instant::now());
         let answered = known.wait_for(Option::is_some).await.map(|known| known.clone());
@@ -326,9 +320,9 @@ impl Desk {
                     self.take(&line, at, sent, asked, answer);
                 }
             }
-            Heard::Reply(..) => {}
+            Heard::Reply(..) | Heard::Arrived => {}
         };
-        let end = line.send(bytes, queries, &mut hear).await;
+        let end = line.send(bytes, &bundles, queries, &mut hear).await;
         drop(held);
         let left = open.iter().flatten().count() as u64;
         if left > 0 {
@@ -362,11 +356,12 @@ fn status_class(status: i32) -> String {
     }
 }
 
+/// Part of a reason is what a peer wrote.
+fn plain(reason: &str) -> String {
+    reason.chars().filter(|c| !c.is_control()).take(REASON_CHARS_MAX).collect()
+}
+
 fn end_class(end: &End, silence: &str) -> String {
-    // Part of a reason is what a peer wrote.
-    let plain = |reason: &str| -> String {
-        reason.chars().filter(|c| !c.is_control()).take(REASON_CHARS_MAX).collect()
-    };
     match end {
         End::Finished => "stream: finished without an answer".into(),
         End::TimedOut => format!("{TIME_OUT_CLASS}{silence}"),

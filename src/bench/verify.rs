@@ -123,7 +123,7 @@ async fn fetch_hints(line: &Line) -> Result<HashMap<u32, Vec<u8>>, LoadError> {
                 hints.insert(hint.shard, hint.packs.concat());
             }
         };
-        let end = line.send(frame, shards.len(), &mut hear).await;
+        let end = line.send(frame, &[], shards.len(), &mut hear).await;
         for &shard in shards {
             let signed = line.view().digest(shard);
             let digest = |hint: &Vec<u8>| hint_digest(hint.chunks(shape.hint_bytes()));

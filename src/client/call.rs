@@ -9,6 +9,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::time::Instant;
 use zeroize::Zeroizing;
@@ -106,6 +107,7 @@ pub(crate) struct Sending {
 }
 
 /// What came of one attempt.
+#[derive(Clone)]
 pub(super) struct Attempt {
     pub(super) asked: Asked,
     pub(super) event: Event,
@@ -120,6 +122,28 @@ pub(super) struct Wishes {
     pub(super) refresh: bool,
     /// Another connection, perhaps.
     pub(super) via: Via,
+}
+
+/// Whether nobody waits any more for what a thread encrypts or decodes. It looks between any two
+/// secrets while it encrypts and any two look-ups while it decodes, so what it holds is wiped once
+/// the one it is at is done: at most 16 queries, or one answer.
+#[derive(Default)]
+pub(super) struct Cancelled {
+    flag: AtomicBool,
+    #[cfg(test)]
+    looks: std::sync::atomic::AtomicUsize,
+}
+
+impl Cancelled {
+    pub(super) fn set(&self) {
+        self.flag.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_set(&self) -> bool {
+        #[cfg(test)]
+        self.looks.fetch_add(1, Ordering::Relaxed);
+        self.flag.load(Ordering::Relaxed)
+    }
 }
 
 /// One call.
@@ -137,11 +161,15 @@ impl Call {
         view: Arc<View>,
         mut keys: Vec<Zeroizing<Vec<u8>>>,
         now: Instant,
+        cancelled: &Cancelled,
     ) -> Result<Self, SecretError> {
         let secrets = SecretPool::new(*view.parameters.seed(), *view.parameters.shape());
         let mut call = Self { view, secrets, lookups: Vec::with_capacity(keys.len()) };
         let mut aims = Aims::default();
         for (index, place) in random_permutation(keys.len())?.into_iter().enumerate() {
+            if cancelled.is_set() {
+                return Err(SecretError::Stopped);
+            }
             let key = std::mem::take(&mut keys[place]);
             let state = match key.len() {
                 0 => State::Failed(LookupError::KeyEmpty),
@@ -153,7 +181,7 @@ impl Call {
             };
             call.lookups.push(Lookup { place, key, attempts: 0, ready_at: now, state });
         }
-        call.encrypt_aimed(aims, Sharing::Shared)?;
+        call.encrypt_aimed(aims, Sharing::Shared, cancelled)?;
         Ok(call)
     }
 
@@ -169,8 +197,14 @@ impl Call {
 
     /// Encrypts look-ups in one step of the pool: what their secrets are drawn from has all of
     /// them.
-    fn encrypt_aimed(&mut self, aims: Aims, sharing: Sharing) -> Result<(), SecretError> {
-        let queries = self.secrets.encrypt(&aims.selections, sharing)?;
+    fn encrypt_aimed(
+        &mut self,
+        aims: Aims,
+        sharing: Sharing,
+        cancelled: &Cancelled,
+    ) -> Result<(), SecretError> {
+        let wanted = || !cancelled.is_set();
+        let queries = self.secrets.encrypt_while(&aims.selections, sharing, &wanted)?;
         for ((index, place), query) in aims.places.into_iter().zip(queries) {
             let target = Target { place, view: self.view.clone(), query };
             self.lookups[index].state = State::Waiting(target);
@@ -180,11 +214,18 @@ impl Call {
 
     /// New parameters for all that wait: identical bytes where the footing is the same, else a
     /// new secret for that look-up.
-    pub(super) fn rebase(&mut self, view: Arc<View>) -> Result<(), SecretError> {
+    pub(super) fn rebase(
+        &mut self,
+        view: Arc<View>,
+        cancelled: &Cancelled,
+    ) -> Result<(), SecretError> {
         self.secrets.set_shape(*view.parameters.shape());
         self.view = view;
         let mut aims = Aims::default();
         for index in 0..self.lookups.len() {
+            if cancelled.is_set() {
+                return Err(SecretError::Stopped);
+            }
             let lookup = &mut self.lookups[index];
             let State::Waiting(target) = &mut lookup.state else { continue };
             let shard = target.shard();
@@ -193,7 +234,7 @@ impl Call {
                 Reuse::Fresh => self.aim(index, &self.lookups[index].key, &mut aims),
             }
         }
-        self.encrypt_aimed(aims, Sharing::Apart)
+        self.encrypt_aimed(aims, Sharing::Apart, cancelled)
     }
 
     /// The parameters that waiting look-ups are sent under.
@@ -319,7 +360,7 @@ impl Call {
 
     /// Ends encryption for good, then decodes what came, in constant time. Every look-up is
     /// finished or failed. The records are in the order of the caller's keys; none was looked at.
-    pub(super) fn finish(mut self) -> Vec<Result<Extracted, LookupError>> {
+    pub(super) fn finish(mut self, cancelled: &Cancelled) -> Vec<Result<Extracted, LookupError>> {
         self.lookups.sort_unstable_by_key(|lookup| lookup.place);
         let decoder = self.secrets.seal();
         let outcome = |lookup: Lookup| match lookup.state {
@@ -334,7 +375,7 @@ impl Call {
                 Ok(extract(&decoded, &target.place, shape))
             }
         };
-        self.lookups.into_iter().map(outcome).collect()
+        self.lookups.into_iter().take_while(|_| !cancelled.is_set()).map(outcome).collect()
     }
 }
 
@@ -415,11 +456,13 @@ mod tests {
     }
 
     fn call(keys: Vec<Zeroizing<Vec<u8>>>) -> Call {
-        while_frozen(1, || Call::encrypt(view(1, [0; SHARDS], 192), keys, Instant::now()).unwrap())
+        let wanted = Cancelled::default();
+        let view = view(1, [0; SHARDS], 192);
+        while_frozen(1, || Call::encrypt(view, keys, Instant::now(), &wanted).unwrap())
     }
 
     fn rebased(mut call: Call, view: Arc<View>) -> Call {
-        while_frozen(1, || call.rebase(view).unwrap());
+        while_frozen(1, || call.rebase(view, &Cancelled::default()).unwrap());
         call
     }
 
@@ -499,5 +542,38 @@ mod tests {
             assert!(now.is_disjoint(&seen), "epoch {epoch}");
             seen.extend(now);
         }
+    }
+
+    fn looks(cancelled: &Cancelled) -> usize {
+        cancelled.looks.load(Ordering::Relaxed)
+    }
+
+    #[test]
+    fn a_thread_looks_between_any_two_secrets_and_answers_whether_anybody_waits() {
+        let wanted = Cancelled::default();
+        let (first, second) = (view(1, [0; SHARDS], 192), view(2, [1; SHARDS], 192));
+        let mut call = Call::encrypt(first, keys(), Instant::now(), &wanted).unwrap();
+        let mut secrets = call.secrets.secret_count();
+        assert!(secrets > 1 && looks(&wanted) == KEYS + secrets);
+        call.rebase(second, &wanted).unwrap(); // a secret of its own for each
+        secrets = call.secrets.secret_count();
+        assert_eq!(looks(&wanted), 2 * KEYS + secrets);
+        call.give_up(|_| LookupError::ShardUnknown);
+        assert_eq!(call.finish(&wanted).len(), KEYS);
+        assert_eq!(looks(&wanted), 3 * KEYS + secrets);
+    }
+
+    #[test]
+    fn nothing_is_encrypted_or_decoded_for_nobody() {
+        let (gone, shown) = (Cancelled::default(), view(1, [0; SHARDS], 192));
+        gone.set();
+        let stopped = Call::encrypt(shown, keys(), Instant::now(), &gone).err();
+        assert_eq!(stopped, Some(SecretError::Stopped));
+        let mut call = call(keys());
+        let stopped = call.rebase(view(2, [1; SHARDS], 192), &gone);
+        assert_eq!(stopped, Err(SecretError::Stopped));
+        call.give_up(|_| LookupError::ShardUnknown);
+        assert!(call.finish(&gone).is_empty());
+        assert_eq!(looks(&gone), 3);
     }
 }

@@ -332,6 +332,16 @@ pub enum LookupError {
         /// How the last try ended.
         last: String,
     },
+    /// The time of the whole call is over.
+    #[error(
+        "the call took longer than its {} s; what had its answer by then is kept. Look the rest up \
+         again, in smaller calls or with more time",
+        after.as_secs_f32().ceil()
+    )]
+    CallTimeout {
+        /// What the call was given.
+        after: Duration,
+    },
     /// Every attempt failed.
     #[error("no answer after {attempts} attempts, the last one: {last}; try again later")]
     Exhausted {

@@ -2,44 +2,39 @@
 //!
 //! A round sends what is ready, collects what comes back undecoded, and asks [`super::retry`]
 //! (through [`Call::settle`]) about every look-up that got no answer. Nothing here sees a secret
-//! or a decoded value. Read next: [`super::call`].
+//! or a decoded value. Queries go out in [`super::batches`]. Read next: [`super::call`].
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use quinn::{Connection, VarInt};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
 use super::Client;
+use super::batches::Hints;
 use super::call::{Attempt, Call, Sending, View, Wishes};
 use super::error::{ClientError, LookupError, ParameterError};
+use super::link::{Link, Traffic, bundle_frame};
 use super::net::{End, Exchange, ask};
 use super::outage::Unreachable;
 use super::report::SentQuery;
 use super::retry::{Action, Asked, Event, Failure, Via, action, backoff};
 use crate::limits;
 use crate::wire::message::{
-    Hint, HintRequest, Limits, PirBatch, PirParameterRequest, PirParameterResponse, PirRequest,
-    PirResponse, ReplyBody, Request, RequestBody,
+    Hint, HintRequest, Limits, PirParameterRequest, PirParameterResponse, PirRequest, ReplyBody,
+    Request, RequestBody,
 };
-use crate::wire::{Bytes, PIR_SCHEME_SOTTO_2, PROTOCOL_VERSION, Status, StreamCode};
+use crate::wire::{Bytes, PIR_SCHEME_SOTTO_2, PROTOCOL_VERSION, Status, encode_frame};
 
 /// Bytes of a vector shown in a report.
 const HEAD_BYTES: usize = 16;
-
-/// The connection in use, and the bundles that went over it.
-pub(super) struct Link {
-    connection: Connection,
-    bundles: HashSet<String>,
-}
 
 /// What the server lets one connection do, within our own bounds.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Allowance {
     queries_per_batch: usize,
-    in_flight: usize,
+    pub(super) in_flight: usize,
     bundles: usize,
 }
 
@@ -57,7 +52,7 @@ impl Allowance {
         }
     }
 
-    fn batch_queries(&self, waiting: usize, query_bytes: usize) -> usize {
+    pub(super) fn batch_queries(&self, waiting: usize, query_bytes: usize) -> usize {
         let spread = waiting.div_ceil(self.in_flight).max(limits::BATCH_QUERIES_WANTED);
         let fitting = (limits::BATCH_BYTES_WANTED / query_bytes.max(1)).max(1);
         spread.min(fitting).min(self.queries_per_batch)
@@ -65,28 +60,39 @@ impl Allowance {
 }
 
 /// What a round brought for the look-ups that got no answer.
-type Unanswered = Vec<(usize, Attempt)>;
+pub(super) type Unanswered = Vec<(usize, Attempt)>;
 
 impl Client {
-    /// Runs a call until nothing of it waits.
-    pub(super) async fn run(&mut self, mut call: Call) -> Result<Call, ClientError> {
+    /// Runs a call until nothing of it waits, or its time is over.
+    pub(super) async fn run(
+        &mut self,
+        mut call: Call,
+        deadline: Instant,
+    ) -> Result<Call, ClientError> {
+        let longest = self.call_timeout;
         while let Some((at, wave)) = call.wave(self.allowance.bundles, Instant::now()) {
-            sleep_until(at).await;
-            if let Err(unreachable) = self.reach().await {
-                call.give_up(|_| unreachable.clone().into());
-                break;
-            }
-            self.report.rounds += 1;
-            let unanswered = self.round(&mut call, wave).await;
-            let (now, replicas) = (Instant::now(), self.dialer.replica_count());
-            let mut wishes = Wishes::default();
-            for (index, attempt) in unanswered {
-                wishes = wishes.and(call.settle(index, &attempt, replicas, now));
-            }
+            let attempted = timeout_at(deadline, self.attempt(&mut call, at, wave)).await;
+            let wishes = match attempted {
+                Ok(Ok(wishes)) => wishes,
+                Ok(Err(unreachable)) => {
+                    call.give_up(|_| unreachable.clone().into());
+                    break;
+                }
+                Err(_) => {
+                    call.give_up(|_| LookupError::CallTimeout { after: longest });
+                    break;
+                }
+            };
             self.go(wishes.via);
             if wishes.refresh {
-                call = match self.refresh().await {
-                    Ok(view) => super::compute(move || call.rebase(view).map(|()| call)).await??,
+                let Ok(refreshed) = timeout_at(deadline, self.refresh()).await else { continue };
+                call = match refreshed {
+                    Ok(view) => {
+                        let rebased = super::compute(call, move |mut call, cancelled| {
+                            call.rebase(view, cancelled).map(|()| call)
+                        });
+                        rebased.await??
+                    }
                     // What was answered stays answered; these parameters must not be used at all.
                     Err(error @ ClientError::Parameters(_)) => return Err(error),
                     Err(ClientError::Unreachable { tried, last }) => {
@@ -107,6 +113,24 @@ impl Client {
         Ok(call)
     }
 
+    async fn attempt(
+        &mut self,
+        call: &mut Call,
+        at: Instant,
+        wave: Vec<usize>,
+    ) -> Result<Wishes, Unreachable> {
+        sleep_until(at).await;
+        self.reach().await?;
+        self.report.rounds += 1;
+        let unanswered = self.round(call, wave).await;
+        let (now, replicas) = (Instant::now(), self.dialer.replica_count());
+        let mut wishes = Wishes::default();
+        for (index, attempt) in unanswered {
+            wishes = wishes.and(call.settle(index, &attempt, replicas, now));
+        }
+        Ok(wishes)
+    }
+
     async fn round(&mut self, call: &mut Call, wave: Vec<usize>) -> Unanswered {
         let mut unanswered = Vec::new();
         let before = std::time::Instant::now();
@@ -116,7 +140,7 @@ impl Client {
         let ready = self.send_bundles(call, ready, &mut unanswered).await;
         let bundles_at = std::time::Instant::now();
         self.report.bundle_time += bundles_at - hints_at;
-        self.send_queries(call, ready, &hints, &mut unanswered).await;
+        self.send_queries(call, &ready, &hints, &mut unanswered).await;
         self.report.answer_time += bundles_at.elapsed();
         unanswered
     }
@@ -128,7 +152,7 @@ impl Client {
         call: &mut Call,
         wave: Vec<usize>,
         unanswered: &mut Unanswered,
-    ) -> (Vec<usize>, HashMap<u32, Arc<[u8]>>) {
+    ) -> (Vec<usize>, Hints) {
         let view = call.view().clone();
         let shard_of = |call: &Call, index: usize| call.sending(index).map(|sending| sending.shard);
         let mut hints = HashMap::new();
@@ -146,9 +170,12 @@ impl Client {
         let requests = missing.chunks(limits::HINTS_PER_REQUEST_MAX as usize).map(|shards| {
             let epoch = view.parameters.epoch();
             let request = HintRequest { epoch, shards: shards.to_vec() };
-            (shards.to_vec(), RequestBody::Hints(request), shards.len())
+            let frame = encode_frame(&Request::from(RequestBody::Hints(request)));
+            (shards.to_vec(), frame.into(), shards.len())
         });
         for (shards, exchange) in self.gather(requests.collect(), &view).await {
+            self.report.bytes_up += exchange.bytes_up;
+            self.report.bytes_down += exchange.bytes_down;
             self.report.hint_bytes += exchange.bytes_down;
             self.take_hints(&view, shards, exchange, &mut hints, &mut failed);
         }
@@ -173,7 +200,7 @@ impl Client {
         view: &View,
         shards: Vec<u32>,
         exchange: Exchange,
-        hints: &mut HashMap<u32, Arc<[u8]>>,
+        hints: &mut Hints,
         failed: &mut HashMap<u32, Option<(Event, String)>>,
     ) {
         // What the shards without a reply of their own are told.
@@ -211,108 +238,40 @@ impl Client {
         wave: Vec<usize>,
         unanswered: &mut Unanswered,
     ) -> Vec<usize> {
+        let Some(link) = self.link.clone() else { return Vec::new() };
         let mut users: HashMap<String, Vec<usize>> = HashMap::new();
-        let mut requests = Vec::new();
+        let mut missing = Vec::new();
         for &index in &wave {
             let (Some(sending), Some(bundle)) = (call.sending(index), call.bundle(index)) else {
                 continue;
             };
-            let known = self.link.as_ref().is_some_and(|link| link.bundles.contains(&sending.uid));
-            if known {
+            if link.has(&sending.uid) {
                 continue;
             }
             let sharing = users.entry(sending.uid.clone()).or_default();
             if sharing.is_empty() {
-                let body = parameter_request(Some((&sending.uid, bundle)));
-                requests.push((sending.uid, RequestBody::Parameters(body), 1));
+                missing.push((sending.uid, bundle));
             }
             sharing.push(index);
         }
-        for (uid, exchange) in self.gather(requests, call.view()).await {
-            self.report.bundles += 1;
-            self.report.bundle_bytes += exchange.bytes_up;
-            let (_, event, detail) = parameter_reply(exchange);
-            if action(Asked::Parameters, event, 1, 1) == Action::Keep {
-                if let Some(link) = &mut self.link {
-                    link.bundles.insert(uid);
-                }
+        let requests = missing.into_iter().map(|(uid, bundle)| {
+            let frame = bundle_frame(&uid, bundle);
+            (uid, frame, 1)
+        });
+        for (uid, exchange) in self.gather(requests.collect(), call.view()).await {
+            self.count(Traffic::bundle(&exchange));
+            let attempt = bundle_reply(exchange);
+            if action(Asked::Parameters, attempt.event, 1, 1) == Action::Keep {
+                link.keeps(&uid);
                 continue;
             }
             for &index in users.get(&uid).into_iter().flatten() {
-                let asked = Asked::Parameters;
-                unanswered.push((index, Attempt { asked, event, detail: detail.clone() }));
+                unanswered.push((index, attempt.clone()));
             }
         }
-        let known = |index: &usize| {
-            let (link, sending) = (self.link.as_ref(), call.sending(*index));
-            link.zip(sending).is_some_and(|(link, sending)| link.bundles.contains(&sending.uid))
-        };
+        let known =
+            |index: &usize| call.sending(*index).is_some_and(|sending| link.has(&sending.uid));
         wave.into_iter().filter(known).collect()
-    }
-
-    async fn send_queries(
-        &mut self,
-        call: &mut Call,
-        ready: Vec<usize>,
-        hints: &HashMap<u32, Arc<[u8]>>,
-        unanswered: &mut Unanswered,
-    ) {
-        let view = call.view().clone();
-        let query_bytes = view.parameters.shape().query_bytes();
-        let size = self.allowance.batch_queries(ready.len(), query_bytes);
-        let deadline_ms = self.deadline.as_millis() as u32;
-        let mut requests = Vec::new();
-        for indices in ready.chunks(size) {
-            let sendings = indices.iter().filter_map(|&index| call.sending(index));
-            let queries = sendings.enumerate().map(|(nonce, s)| query(nonce, s, deadline_ms));
-            let batch = PirBatch { requests: queries.collect() };
-            requests.push((indices.to_vec(), RequestBody::Batch(batch), indices.len()));
-        }
-        for (indices, exchange) in self.gather(requests, &view).await {
-            let mut rest = ended(&exchange.end);
-            let mut open: HashMap<String, usize> = indices
-                .iter()
-                .enumerate()
-                .map(|(nonce, &index)| (nonce.to_string(), index))
-                .collect();
-            for reply in exchange.replies {
-                let ReplyBody::Answer(answer) = reply else { continue };
-                let event = answered(answer.response_status, answer.retry_after_ms);
-                let detail = describe(answer.response_status, &answer.detail);
-                if answer.nonce.is_empty() {
-                    rest = (event, detail); // about the batch as a whole
-                } else if let Some(index) = open.remove(&answer.nonce) {
-                    self.take_answer(call, index, answer, (event, detail), hints, unanswered);
-                }
-            }
-            let (event, detail) = rest;
-            unanswered.extend(open.into_values().map(|index| (index, lost(event, &detail))));
-        }
-    }
-
-    fn take_answer(
-        &mut self,
-        call: &mut Call,
-        index: usize,
-        answer: PirResponse,
-        (event, detail): (Event, String),
-        hints: &HashMap<u32, Arc<[u8]>>,
-        unanswered: &mut Unanswered,
-    ) {
-        let Some(sending) = call.sending(index) else { return };
-        match (action(Asked::Answer, event, 1, 1), hints.get(&sending.shard)) {
-            (Action::Keep, Some(hint)) => {
-                let response_bytes = answer.encrypted_response.iter().map(Vec::len).sum();
-                self.sent.push((call.place(index), sent_query(&sending, response_bytes)));
-                call.keep(index, answer, hint.clone());
-            }
-            (wanted, _) => {
-                if matches!(wanted, Action::ResendBundle { .. }) {
-                    self.forget_bundle(&sending.uid);
-                }
-                unanswered.push((index, lost(event, &detail)));
-            }
-        }
     }
 
     /// Asks several things at once, as many as the server lets us have in flight. When the
@@ -320,7 +279,7 @@ impl Client {
     /// comes back: it waits for the next round.
     async fn gather<T: Send + 'static>(
         &mut self,
-        requests: Vec<(T, RequestBody, usize)>,
+        requests: Vec<(T, Bytes, usize)>,
         view: &View,
     ) -> Vec<(T, Exchange)> {
         let Some(link) = &self.link else { return Vec::new() };
@@ -331,17 +290,14 @@ impl Client {
         let (mut heard, mut lost) = (false, None);
         loop {
             while lost.is_none() && asking.len() < self.allowance.in_flight {
-                let Some((tag, body, replies)) = requests.next() else { break };
-                let connection = link.connection.clone();
-                let request = Request::from(body);
+                let Some((tag, frame, replies)) = requests.next() else { break };
+                let link = link.clone();
                 asking.spawn(async move {
-                    (tag, ask(connection, request, Some(shape), replies, wait).await)
+                    (tag, ask(&link.connection, frame, Some(shape), replies, wait).await)
                 });
             }
             let Some(done) = asking.join_next().await else { break };
             let (tag, exchange) = done.expect("this is a bug: asking a server panicked");
-            self.report.bytes_up += exchange.bytes_up;
-            self.report.bytes_down += exchange.bytes_down;
             heard |= !exchange.replies.is_empty() || matches!(exchange.end, End::NotAllowed(_));
             if !matches!(exchange.end, End::Finished | End::StreamLost(_)) {
                 lost.get_or_insert_with(|| ended(&exchange.end).1);
@@ -375,32 +331,30 @@ impl Client {
     }
 
     /// The connection in use; a new one where there is none.
-    pub(super) async fn link(&mut self) -> Result<Connection, ClientError> {
-        if let Some(link) = &self.link
-            && link.connection.close_reason().is_none()
-        {
-            return Ok(link.connection.clone());
+    pub(super) async fn link(&mut self) -> Result<Arc<Link>, ClientError> {
+        if let Some(link) = self.link.as_ref().filter(|link| link.is_open()) {
+            return Ok(link.clone());
         }
-        let connection = self.dialer.dial().await?;
-        self.link = Some(Link { connection: connection.clone(), bundles: HashSet::new() });
-        Ok(connection)
-    }
-
-    fn forget_bundle(&mut self, uid: &str) {
-        if let Some(link) = &mut self.link {
-            link.bundles.remove(uid);
+        if let Some(silent) = self.link.take_if(|link| link.fell_silent()) {
+            self.dialer.begin_with(silent.replica + 1);
         }
+        let link = Arc::new(self.dialer.dial().await?);
+        self.link = Some(link.clone());
+        Ok(link)
     }
 
     /// Gives the connection up, unless the next bytes go over it too.
     pub(super) fn go(&mut self, via: Via) {
+        let Some(link) = self.link.take_if(|_| via != Via::Same) else { return };
+        self.dialer.begin_with(link.replica + usize::from(via == Via::Replica));
         if via == Via::Replica {
-            self.dialer.turn();
+            let spare = std::mem::take(&mut self.spare);
+            let other = spare.get().filter(|spare| spare.replica != link.replica);
+            self.link = other.filter(|spare| spare.is_open()).cloned();
         }
-        if via != Via::Same
-            && let Some(link) = self.link.take()
-        {
-            link.connection.close(VarInt::from_u32(StreamCode::None.code()), b"");
+        // Not while a batch that was hedged is left to its end on it.
+        if Arc::strong_count(&link) == 1 {
+            link.close();
         }
     }
 
@@ -438,12 +392,13 @@ impl Client {
     }
 
     async fn ask_parameters(&mut self) -> (Option<PirParameterResponse>, Event, String) {
-        let connection = match self.link().await {
-            Ok(connection) => connection,
+        let link = match self.link().await {
+            Ok(link) => link,
             Err(error) => return (None, Event::ConnectionLost, error.to_string()),
         };
         let request = Request::from(RequestBody::Parameters(parameter_request(None)));
-        let exchange = ask(connection, request, None, 1, self.answer_timeout).await;
+        let frame = encode_frame(&request).into();
+        let exchange = ask(&link.connection, frame, None, 1, self.answer_timeout).await;
         self.report.bytes_up += exchange.bytes_up;
         self.report.bytes_down += exchange.bytes_down;
         match &exchange.end {
@@ -472,11 +427,11 @@ impl Wishes {
     }
 }
 
-fn lost(event: Event, detail: &dyn std::fmt::Display) -> Attempt {
+pub(super) fn lost(event: Event, detail: &dyn std::fmt::Display) -> Attempt {
     Attempt { asked: Asked::Answer, event, detail: detail.to_string() }
 }
 
-fn answered(response_status: i32, retry_after_ms: u32) -> Event {
+pub(super) fn answered(response_status: i32, retry_after_ms: u32) -> Event {
     let retry_after = Duration::from_millis(retry_after_ms.into());
     match Status::try_from(response_status) {
         Ok(status) => Event::Answered { status, retry_after },
@@ -485,7 +440,7 @@ fn answered(response_status: i32, retry_after_ms: u32) -> Event {
     }
 }
 
-fn describe(response_status: i32, detail: &str) -> String {
+pub(super) fn describe(response_status: i32, detail: &str) -> String {
     let name = match Status::try_from(response_status) {
         Ok(status) => status.name().to_owned(),
         Err(unknown) => unknown.to_string(),
@@ -496,7 +451,7 @@ fn describe(response_status: i32, detail: &str) -> String {
 }
 
 /// What an exchange that ended like this means for requests without a reply.
-fn ended(end: &End) -> (Event, String) {
+pub(super) fn ended(end: &End) -> (Event, String) {
     match end {
         End::Finished => (Event::StreamLost, "the server finished without an answer".into()),
         End::TimedOut => (Event::TimedOut, "no answer in time".into()),
@@ -521,6 +476,12 @@ pub(super) fn parameter_request(bundle: Option<(&str, Arc<[u8]>)>) -> PirParamet
         public_key,
         want_hint_digests,
     }
+}
+
+/// What came of asking a server to keep a bundle.
+pub(super) fn bundle_reply(exchange: Exchange) -> Attempt {
+    let (_, event, detail) = parameter_reply(exchange);
+    Attempt { asked: Asked::Parameters, event, detail }
 }
 
 fn parameter_reply(exchange: Exchange) -> (Option<PirParameterResponse>, Event, String) {
@@ -561,7 +522,7 @@ pub(super) fn query(nonce: usize, sending: Sending, deadline_ms: u32) -> PirRequ
     }
 }
 
-fn sent_query(sending: &Sending, response_bytes: usize) -> SentQuery {
+pub(super) fn sent_query(sending: &Sending, response_bytes: usize) -> SentQuery {
     SentQuery {
         shard: sending.shard,
         uid: sending.uid.clone(),

@@ -19,7 +19,15 @@
 //!   matrix, a broken server. It is no reason for another try. The key's next look-up comes when it
 //!   would have come anyway, and draws a fresh secret.
 //! - A [`LookupError`] says nothing of a record: it was decided before anything was decoded.
-//! - Dropping a call's future wipes its secrets and takes its queries off the server.
+//! - Dropping a call's future resets its streams, which takes its queries off the server, and wipes
+//!   its secrets: at once while it waits for servers, and while it waits for a thread to encrypt or
+//!   decode. A thread that is at work looks between any two secrets (at most 16 keys) or any two
+//!   answers whether it is still wanted, and wipes what it has once the one it is at is done.
+//! - A call ends by [`Options::call_timeout`], decoding aside; what was answered by then is
+//!   decoded.
+//! - With several replicas, a server that is silent for about three keep-alives is left for the
+//!   next one, and a batch that is slow is sent to another one too. That is the identical bytes,
+//!   and depends on time and connections only.
 //! - [`Pins`] are everything a client knows of a database. A client takes them and gives them back
 //!   ([`Client::pins`], [`Client::close`]): store them after connecting and at the end, and begin
 //!   the next session with them; what must not change then cannot change unnoticed.
@@ -59,12 +67,14 @@
 //!
 //! Read next: `retry.rs` (wire.md's table as a function), then `call.rs`, then `exchange.rs`.
 
+mod batches;
 mod call;
 mod error;
 mod exchange;
 mod hints;
 #[cfg(feature = "server")]
 mod line;
+mod link;
 mod net;
 mod options;
 mod outage;
@@ -72,9 +82,11 @@ mod report;
 mod retry;
 mod trust;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use tokio::task::JoinSet;
+use tokio::time::{timeout, timeout_at};
 use zeroize::Zeroizing;
 
 use crate::keyword::Extracted;
@@ -87,24 +99,30 @@ pub use trust::{OperatorKey, Pins};
 #[cfg(feature = "server")]
 pub(crate) use self::{
     call::{Sending, check_answer},
-    line::Line,
+    line::{BundleFrame, Line},
     net::{End, Heard},
 };
 
 use crate::limits;
 use crate::wire::PublicParameters;
-use call::{Call, View};
-use exchange::{Allowance, Link};
+use batches::Spare;
+use call::{Call, Cancelled, View};
+use exchange::Allowance;
 use hints::HintCache;
+use link::Link;
 use net::Dialer;
 use outage::Outage;
-use retry::Via;
 use trust::Rules;
 
 /// A connection to a database, with what is known of it. See the [module](self).
 pub struct Client {
-    dialer: Dialer,
-    link: Option<Link>,
+    dialer: Arc<Dialer>,
+    link: Option<Arc<Link>>,
+    spare: Spare,
+    /// Whether slow batches of this call may be sent to another replica too.
+    hedging: bool,
+    /// Batches that found their answers elsewhere.
+    left: JoinSet<()>,
     rules: Rules,
     clock: fn() -> SystemTime,
     view: Option<Arc<View>>,
@@ -113,6 +131,7 @@ pub struct Client {
     unreachable_max: Duration,
     hints: HintCache,
     answer_timeout: Duration,
+    call_timeout: Duration,
     deadline: Duration,
     report: CallReport,
     sent: Vec<(usize, SentQuery)>,
@@ -128,8 +147,11 @@ impl Client {
     pub async fn connect(options: Options) -> Result<Self, ClientError> {
         options.check()?;
         let mut client = Self {
-            dialer: Dialer::new(&options)?,
+            dialer: Arc::new(Dialer::new(&options)?),
             link: None,
+            spare: Spare::default(),
+            hedging: true,
+            left: JoinSet::new(),
             rules: Rules::new(options.pins.clone(), options.records_per_shard_min),
             clock: options.clock,
             view: None,
@@ -138,11 +160,17 @@ impl Client {
             unreachable_max: options.unreachable_max,
             hints: HintCache::new(limits::HINT_CACHE_BYTES),
             answer_timeout: options.answer_timeout,
+            call_timeout: options.call_timeout,
             deadline: options.deadline,
             report: CallReport::default(),
             sent: Vec::new(),
         };
-        if let Err(error) = client.begin().await {
+        let begun = timeout(options.call_timeout, client.begin()).await;
+        let begun = begun.unwrap_or_else(|_| {
+            let reason = format!("none within {:?}", options.call_timeout);
+            Err(ClientError::NoParameters { reason })
+        });
+        if let Err(error) = begun {
             // What it was given is still whoever's who connects.
             drop(client.close().await);
             return Err(error);
@@ -187,7 +215,7 @@ impl Client {
     /// parameters that expired and no newer ones, or no random bytes for secrets. In a later part
     /// it ends what was not answered by then ([`LookupError::Ended`]). Anything else ends only the
     /// look-ups it happened to; a server that cannot be reached for [`Options::unreachable_max`],
-    /// all that still wait.
+    /// and a part that takes longer than [`Options::call_timeout`], all that still wait.
     pub async fn ask<K: AsRef<[u8]>>(&mut self, keys: &[K]) -> Result<Answers, ClientError> {
         if keys.len() > limits::KEYS_PER_CALL_MAX {
             return Err(ClientError::TooManyKeys { found: keys.len() });
@@ -195,6 +223,7 @@ impl Client {
         self.report = CallReport::default();
         self.sent.clear();
         self.outage = Outage::new(self.unreachable_max);
+        self.hedging = true;
         let mut records = Vec::with_capacity(keys.len());
         let mut ended = None;
         for part in keys.chunks(limits::KEYS_PER_PART_MAX) {
@@ -205,7 +234,10 @@ impl Client {
             match self.part(part).await {
                 Ok(part) => {
                     let gone = |record: &Result<_, _>| match record {
-                        Err(error @ LookupError::Unreachable { .. }) => Some(error.clone()),
+                        Err(
+                            error @ (LookupError::Unreachable { .. }
+                            | LookupError::CallTimeout { .. }),
+                        ) => Some(error.clone()),
                         _ => None,
                     };
                     ended = part.iter().find_map(gone);
@@ -231,18 +263,23 @@ impl Client {
         if self.view().parameters.lifetime().check(self.now()).is_err() {
             self.refresh().await?;
         }
-        let view = self.view().clone();
+        let (view, count) = (self.view().clone(), keys.len());
         let keys: Vec<_> = keys.iter().map(|key| Zeroizing::new(key.as_ref().to_vec())).collect();
 
         let started = Instant::now();
         let now = tokio::time::Instant::now();
-        let call = compute(move || Call::encrypt(view, keys, now)).await??;
+        let deadline = now + self.call_timeout;
+        let encrypt = compute(keys, move |keys, gone| Call::encrypt(view, keys, now, gone));
+        let Ok(encrypted) = timeout_at(deadline, encrypt).await else {
+            let error = LookupError::CallTimeout { after: self.call_timeout };
+            return Ok((0..count).map(|_| Err(error.clone())).collect());
+        };
         self.report.encrypt_time += started.elapsed();
 
-        let call = self.run(call).await?;
+        let call = self.run(encrypted??, deadline).await?;
 
         let started = Instant::now();
-        let records = compute(move || call.finish()).await?;
+        let records = compute(call, |call, gone| call.finish(gone)).await?;
         self.report.decode_time += started.elapsed();
         self.sent.sort_by_key(|&(index, _)| index);
         self.report.queries.extend(self.sent.drain(..).map(|(_, query)| query));
@@ -254,9 +291,17 @@ impl Client {
     /// program that then ends at once leaves the server with a connection that it holds for alive.
     /// When it is said must not depend on an outcome.
     pub async fn close(mut self) -> Pins {
-        self.go(Via::Reconnect);
+        self.left.shutdown().await;
+        for link in self.spare.get().into_iter().chain(&self.link) {
+            link.close();
+        }
         self.dialer.close().await;
         self.rules.pins
+    }
+
+    /// After this long without a reply a batch is sent to another replica too.
+    fn hedge_after(&self) -> Duration {
+        self.answer_timeout / limits::HEDGE_AFTER_PART
     }
 
     /// What is known of this database by now, for the next session.
@@ -303,10 +348,102 @@ impl Answers {
     }
 }
 
+/// What a blocking thread works on, until it begins; then what tells it to stop.
+struct Handed<I> {
+    input: Mutex<Option<I>>,
+    cancelled: Cancelled,
+}
+
+/// Dropped with the future that waits for the thread.
+struct Waits<I>(Arc<Handed<I>>);
+
+impl<I> Drop for Waits<I> {
+    fn drop(&mut self) {
+        self.0.cancelled.set();
+        drop(self.0.input.lock().unwrap_or_else(PoisonError::into_inner).take());
+    }
+}
+
 /// Encrypts or decodes on a thread of its own: async code moves bytes only. When the caller is
-/// dropped meanwhile, the result is dropped with it, and so the secrets in it.
-async fn compute<T: Send + 'static>(
-    work: impl FnOnce() -> T + Send + 'static,
+/// dropped before the thread begins, its input is dropped at once, and so the secrets in it; when
+/// the thread is at work, as soon as it has looked at `Cancelled`; later, its result.
+async fn compute<I: Send + 'static, T: Send + 'static>(
+    input: I,
+    work: impl FnOnce(I, &Cancelled) -> T + Send + 'static,
 ) -> Result<T, ClientError> {
-    tokio::task::spawn_blocking(work).await.map_err(|e| ClientError::Computing(e.to_string()))
+    let handed = Handed { input: Mutex::new(Some(input)), cancelled: Cancelled::default() };
+    let waits = Waits(Arc::new(handed));
+    let handed = waits.0.clone();
+    let working = tokio::task::spawn_blocking(move || {
+        let input = handed.input.lock().unwrap_or_else(PoisonError::into_inner).take();
+        input.map(|input| work(input, &handed.cancelled))
+    });
+    let done = working.await.map_err(|e| ClientError::Computing(e.to_string()))?;
+    Ok(done.expect("this is a bug: the input was taken while its caller waits"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::sync::mpsc::channel;
+
+    use super::*;
+
+    /// Stands for secrets: says when it is dropped.
+    struct Held(Arc<AtomicBool>);
+
+    impl Drop for Held {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::SeqCst);
+        }
+    }
+
+    fn runtime() -> tokio::runtime::Runtime {
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        runtime.max_blocking_threads(1).enable_all().build().unwrap()
+    }
+
+    #[test]
+    fn what_waits_for_a_thread_is_dropped_with_its_future() {
+        let (busy, free) = channel::<()>();
+        let dropped = Arc::new(AtomicBool::new(false));
+        let runtime = runtime();
+        runtime.block_on(async {
+            let thread = tokio::task::spawn_blocking(move || free.recv());
+            {
+                let waits = compute(Held(dropped.clone()), |held, _| drop(held));
+                let waits = std::pin::pin!(waits);
+                assert!(timeout(Duration::from_millis(20), waits).await.is_err());
+                assert!(!dropped.load(Ordering::SeqCst));
+            }
+            // The only thread is still busy with something else.
+            assert!(dropped.load(Ordering::SeqCst) && !thread.is_finished());
+            drop(busy);
+            let _ = thread.await.unwrap();
+            // And the next one that waits is served.
+            assert_eq!(compute(7, |seven, _| seven + 1).await.unwrap(), 8);
+        });
+    }
+
+    #[test]
+    fn a_thread_at_work_is_told_that_its_future_was_dropped() {
+        let (begins, begun) = channel();
+        let dropped = Arc::new(AtomicBool::new(false));
+        let held = Held(dropped.clone());
+        let runtime = runtime();
+        runtime.block_on(async {
+            let work = compute(held, move |held, cancelled| {
+                begins.send(()).unwrap();
+                while !cancelled.is_set() {
+                    std::thread::yield_now();
+                }
+                drop(held);
+            });
+            let work = std::pin::pin!(work);
+            assert!(timeout(Duration::from_millis(20), work).await.is_err());
+            begun.recv().unwrap();
+        });
+        drop(runtime); // waits for the thread, which would otherwise never end
+        assert!(dropped.load(Ordering::SeqCst));
+    }
 }

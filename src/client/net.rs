@@ -1,11 +1,14 @@
-//! The client's side of QUIC: connections to replicas, and one request with its replies a stream.
+//! The client's side of QUIC: connecting to replicas, and one request with its replies a stream.
 //!
 //! Moves bytes and says what happened to them; what to do about it is [`super::retry`]'s to say.
 //! A stream that is dropped, timed out or cancelled is reset, so that the server takes its queries
 //! out of the queue.
 
+use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::Arc;
+use std::pin::pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use quinn::crypto::rustls::QuicClientConfig;
@@ -14,16 +17,16 @@ use quinn::{
     WriteError,
 };
 use rustls::AlertDescription;
-use tokio::time::timeout;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, timeout};
 
 use super::error::ClientError;
+use super::link::Link;
 use super::options::{Options, Replica};
 use crate::limits;
 use crate::params::Shape;
-use crate::wire::message::{ReplyBody, Request};
-use crate::wire::{
-    ALPN, Bytes, FRAME_HEAD_BYTES_MAX, StreamCode, decode_reply, encode_frame, reply_head,
-};
+use crate::wire::message::ReplyBody;
+use crate::wire::{ALPN, Bytes, FRAME_HEAD_BYTES_MAX, StreamCode, decode_reply, reply_head};
 
 /// Where QUIC's error codes for alerts of TLS begin (RFC 9001, section 4.8).
 const CRYPTO_ERRORS: u64 = 0x100;
@@ -42,11 +45,11 @@ const ABOUT_CERTIFICATES: [AlertDescription; 8] = [
 /// Connects to the first replica that answers, beginning with the current one.
 pub(super) struct Dialer {
     replicas: Vec<Replica>,
-    current: usize,
+    current: AtomicUsize,
     config: quinn::ClientConfig,
     timeout: Duration,
-    endpoint_v4: Option<Endpoint>,
-    endpoint_v6: Option<Endpoint>,
+    endpoint_v4: Mutex<Option<Endpoint>>,
+    endpoint_v6: Mutex<Option<Endpoint>>,
 }
 
 impl Dialer {
@@ -57,6 +60,7 @@ impl Dialer {
         let idle = limits::IDLE_TIMEOUT.try_into();
         transport.max_idle_timeout(Some(idle.expect("this is a bug: idle time-out too long")));
         transport.keep_alive_interval(Some(limits::KEEP_ALIVE_INTERVAL));
+        transport.initial_rtt(limits::FIRST_RTT);
         transport.max_concurrent_bidi_streams(0u32.into()).max_concurrent_uni_streams(0u32.into());
         // One batch after the other: the server times each from its first byte to its last.
         transport.send_fairness(false);
@@ -64,11 +68,11 @@ impl Dialer {
         config.transport_config(Arc::new(transport));
         Ok(Self {
             replicas: options.replicas.clone(),
-            current: 0,
+            current: AtomicUsize::new(0),
             config,
             timeout: options.connect_timeout,
-            endpoint_v4: None,
-            endpoint_v6: None,
+            endpoint_v4: Mutex::default(),
+            endpoint_v6: Mutex::default(),
         })
     }
 
@@ -76,14 +80,15 @@ impl Dialer {
         self.replicas.len()
     }
 
-    /// The next [`Dialer::dial`] begins with the next replica.
-    pub(super) fn turn(&mut self) {
-        self.current = (self.current + 1) % self.replicas.len();
+    /// The next [`Dialer::dial`] begins with this replica, counted around.
+    pub(super) fn begin_with(&self, replica: usize) {
+        self.current.store(replica % self.replicas.len(), Ordering::Relaxed);
     }
 
     /// Waits until the peers of closed connections know, but not long.
     pub(super) async fn close(&self) {
-        let idle = async |endpoint: &Option<Endpoint>| {
+        let idle = async |endpoint: &Mutex<Option<Endpoint>>| {
+            let endpoint = lock(endpoint).clone();
             if let Some(endpoint) = endpoint {
                 let _ = timeout(limits::CLOSE_TIMEOUT, endpoint.wait_idle()).await;
             }
@@ -92,48 +97,82 @@ impl Dialer {
     }
 
     /// A connection to the current replica, or else to the next one that answers.
-    pub(super) async fn dial(&mut self) -> Result<Connection, ClientError> {
+    pub(super) async fn dial(&self) -> Result<Link, ClientError> {
+        let (first, count) = (self.current.load(Ordering::Relaxed), self.replicas.len());
+        let link = self.dial_first_of((first..first + count).map(|at| at % count)).await?;
+        self.begin_with(link.replica);
+        Ok(link)
+    }
+
+    /// A connection to the next replica after this one that answers.
+    pub(super) async fn dial_other_than(&self, replica: usize) -> Result<Link, ClientError> {
+        let count = self.replicas.len();
+        self.dial_first_of((replica + 1..replica + count).map(|at| at % count)).await
+    }
+
+    /// Tries every address in turn: the next one as soon as the one before it refused, or has kept
+    /// us waiting for [`limits::CONNECT_STAGGER`]. The first connection is taken.
+    async fn dial_first_of(
+        &self,
+        replicas: impl Iterator<Item = usize>,
+    ) -> Result<Link, ClientError> {
+        let addresses = |replica: usize| {
+            self.replicas[replica].addresses.iter().map(move |&address| (replica, address))
+        };
+        let mut addresses = replicas.flat_map(addresses).collect::<VecDeque<_>>();
+        let mut dialing = JoinSet::new(); // gives up those that are not needed
         let mut refused = None;
-        for _ in 0..self.replicas.len() {
-            let Replica { addresses, server_name } = self.replicas[self.current].clone();
-            for address in addresses {
-                match self.dial_one(address, &server_name).await {
-                    Ok(connection) => return Ok(connection),
-                    Err(error) => refused = Some(error),
+        loop {
+            if let Some((replica, address)) = addresses.pop_front() {
+                let name = &self.replicas[replica].server_name;
+                match self.endpoint(address)?.connect_with(self.config.clone(), address, name) {
+                    Ok(connecting) => {
+                        let connected = timeout(self.timeout, connecting);
+                        dialing.spawn(async move { (replica, address, connected.await) });
+                    }
+                    Err(error) => refused = Some(refusal(address, error.to_string())),
                 }
             }
-            self.turn();
-        }
-        Err(refused.expect("this is a bug: options without an address were accepted"))
-    }
-
-    async fn dial_one(
-        &mut self,
-        address: SocketAddr,
-        name: &str,
-    ) -> Result<Connection, ClientError> {
-        let refused = |reason: String| ClientError::Connect { address, reason };
-        let config = self.config.clone();
-        let connecting = self
-            .endpoint(address)?
-            .connect_with(config, address, name)
-            .map_err(|error| refused(error.to_string()))?;
-        match timeout(self.timeout, connecting).await {
-            Ok(connected) => connected.map_err(|error| refused(error.to_string())),
-            Err(_) => Err(refused(format!("no answer within {:?}", self.timeout))),
+            let next = sleep(limits::CONNECT_STAGGER);
+            tokio::select! {
+                Some(dialed) = dialing.join_next() => {
+                    let (replica, address, connected) =
+                        dialed.expect("this is a bug: connecting panicked");
+                    refused = Some(match connected {
+                        Ok(Ok(connection)) => return Ok(Link::new(connection, replica)),
+                        Ok(Err(error)) => refusal(address, error.to_string()),
+                        Err(_) => refusal(address, format!("no answer within {:?}", self.timeout)),
+                    });
+                }
+                () = next, if !addresses.is_empty() && !dialing.is_empty() => {}
+                else => {}
+            }
+            if addresses.is_empty() && dialing.is_empty() {
+                return Err(refused.expect("this is a bug: no address was tried"));
+            }
         }
     }
 
-    fn endpoint(&mut self, to: SocketAddr) -> Result<&Endpoint, ClientError> {
+    fn endpoint(&self, to: SocketAddr) -> Result<Endpoint, ClientError> {
         let (held, any) = match to {
-            SocketAddr::V4(_) => (&mut self.endpoint_v4, IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
-            SocketAddr::V6(_) => (&mut self.endpoint_v6, IpAddr::V6(Ipv6Addr::UNSPECIFIED)),
+            SocketAddr::V4(_) => (&self.endpoint_v4, IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
+            SocketAddr::V6(_) => (&self.endpoint_v6, IpAddr::V6(Ipv6Addr::UNSPECIFIED)),
         };
-        if held.is_none() {
-            *held = Some(Endpoint::client((any, 0).into()).map_err(ClientError::Socket)?);
+        let mut held = lock(held);
+        if let Some(endpoint) = &*held {
+            return Ok(endpoint.clone());
         }
-        Ok(held.as_ref().expect("this is a bug: the endpoint was just made"))
+        let endpoint = Endpoint::client((any, 0).into()).map_err(ClientError::Socket)?;
+        Ok(held.insert(endpoint).clone())
     }
+}
+
+fn lock<T>(held: &Mutex<T>) -> MutexGuard<'_, T> {
+    held.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn refusal(address: SocketAddr, reason: String) -> ClientError {
+    ClientError::Connect { address, reason }
 }
 
 /// How an exchange ended.
@@ -163,17 +202,15 @@ pub(super) struct Exchange {
     pub(super) bytes_down: u64,
 }
 
-/// Sends one request on a stream of its own and collects at most `replies_max` replies; each may
-/// take `wait`.
+/// Sends one request's frame on a stream of its own and collects at most `replies_max` replies;
+/// each may take `wait`.
 pub(super) async fn ask(
-    connection: Connection,
-    request: Request,
+    connection: &Connection,
+    frame: Bytes,
     shape: Option<Shape>,
     replies_max: usize,
     wait: Duration,
 ) -> Exchange {
-    let frame = Bytes::from(encode_frame(&request));
-    drop(request);
     let bytes_up = frame.len() as u64;
     let (mut replies, mut bytes_down) = (Vec::new(), 0);
     let mut hear = |heard| {
@@ -182,7 +219,7 @@ pub(super) async fn ask(
             bytes_down += bytes as u64;
         }
     };
-    let end = exchange(&connection, frame, shape, replies_max, wait, &mut hear).await;
+    let end = exchange(connection, frame, shape, replies_max, wait, &mut hear).await;
     Exchange { replies, end, bytes_up, bytes_down }
 }
 
@@ -191,6 +228,8 @@ pub(super) async fn ask(
 pub(crate) enum Heard {
     /// It is open: the frame goes out now.
     Opened,
+    /// The server has the whole frame.
+    Arrived,
     /// A reply, and the bytes of its frame.
     Reply(ReplyBody, usize),
 }
@@ -207,6 +246,10 @@ pub(super) async fn exchange(
     match converse(connection, frame, shape, replies_max, wait, hear).await {
         Ok(()) => End::Finished,
         Err(end) => match connection.close_reason() {
+            // Closed by the watch of its link: nobody else does so while it is asked over.
+            Some(ConnectionError::LocallyClosed) => {
+                End::ConnectionLost("nothing is heard from the server".into())
+            }
             Some(reason) => match not_allowed(&reason) {
                 Some(why) => End::NotAllowed(why),
                 None => End::ConnectionLost(reason.to_string()),
@@ -254,14 +297,28 @@ async fn converse(
         Err(WriteError::Stopped(_)) => {}
         Err(error) => return Err(lost(error.to_string())),
     }
-    for replies in 0.. {
-        let next = timeout(wait, stream.next(shape.as_ref())).await;
-        let Some((reply, bytes)) = next.map_err(|_| stream.timed_out())?? else { break };
-        if replies == replies_max {
-            stream.code = Some(StreamCode::Protocol);
-            return Err(lost(format!("more than the {replies_max} replies asked for")));
+    let mut arrival = pin!(stream.send.stopped());
+    let (mut arrived, mut replies) = (false, 0);
+    let mut late = pin!(sleep(wait));
+    loop {
+        tokio::select! {
+            biased;
+            next = stream.next(shape.as_ref()) => {
+                let Some((reply, bytes)) = next? else { break };
+                if replies == replies_max {
+                    stream.code = Some(StreamCode::Protocol);
+                    return Err(lost(format!("more than the {replies_max} replies asked for")));
+                }
+                replies += 1;
+                late.as_mut().reset(Instant::now() + wait);
+                hear(Heard::Reply(reply, bytes));
+            }
+            _ = &mut arrival, if !arrived => {
+                arrived = true;
+                hear(Heard::Arrived);
+            }
+            () = &mut late => return Err(stream.timed_out()),
         }
-        hear(Heard::Reply(reply, bytes));
     }
     stream.code = None;
     Ok(())

@@ -63,8 +63,13 @@ pub struct Options {
     pub connect_timeout: Duration,
     /// How long a call goes on without reaching any server; from when the loss was noticed.
     pub unreachable_max: Duration,
-    /// How long the next reply on a stream may take.
+    /// How long the next reply on a stream may take. With another replica, a batch of queries that
+    /// brings nothing for a quarter of it is sent there too.
     pub answer_timeout: Duration,
+    /// How long a call may take, decoding aside; one of more than [`limits::KEYS_PER_PART_MAX`]
+    /// keys, so long for each part. What is answered by then is decoded, the rest of the call is
+    /// [`super::LookupError::CallTimeout`].
+    pub call_timeout: Duration,
     /// After how long the server may drop a query; zero: the server's default.
     pub deadline: Duration,
 }
@@ -85,6 +90,7 @@ impl Options {
             connect_timeout: limits::CONNECT_TIMEOUT,
             unreachable_max: limits::UNREACHABLE_MAX,
             answer_timeout: limits::ANSWER_TIMEOUT,
+            call_timeout: limits::CALL_TIMEOUT,
             deadline: Duration::ZERO,
         }
     }
@@ -96,9 +102,13 @@ impl Options {
         if self.replicas.iter().all(|replica| replica.addresses.is_empty()) {
             return refuse("servers", "no address".into(), "at least one");
         }
-        let timeouts = [self.connect_timeout, self.unreachable_max, self.answer_timeout];
+        let Self { connect_timeout, unreachable_max, answer_timeout, call_timeout, .. } = *self;
+        let timeouts = [connect_timeout, unreachable_max, answer_timeout, call_timeout];
         if timeouts.iter().any(Duration::is_zero) {
             return refuse("time-outs", "zero".into(), "more than that");
+        }
+        if call_timeout > limits::CALL_TIMEOUT_MAX {
+            return refuse("call time-out", format!("{call_timeout:?}"), "at most one hour");
         }
         if self.deadline > limits::DEADLINE_MAX {
             let found = format!("{:?}", self.deadline);
@@ -156,6 +166,8 @@ mod tests {
         let bad = [
             Options { replicas: Vec::new(), ..options() },
             Options { answer_timeout: Duration::ZERO, ..options() },
+            Options { call_timeout: Duration::ZERO, ..options() },
+            Options { call_timeout: Duration::from_secs(3_601), ..options() },
             Options { deadline: Duration::from_secs(3_600), ..options() },
         ];
         for options in bad {

@@ -117,9 +117,10 @@ fn row(asked: Asked, event: Event, attempts: u32, replicas: usize) -> Action {
         }
         Event::NotAllowed => return Action::Fail(Failure::NotAllowed),
         Event::TimedOut | Event::StreamLost | Event::ConnectionLost => {
-            // The bytes may have arrived and been answered; the same bytes again tell no more.
+            // The bytes may have arrived and been answered; the same bytes again tell no more. A
+            // server that lost one stream is there; one that is silent is not.
             let wait = pause(attempts);
-            let elsewhere = attempts > 1 && replicas > 1;
+            let elsewhere = replicas > 1 && (attempts > 1 || event != Event::StreamLost);
             let via = if elsewhere { Via::Replica } else { Via::Reconnect };
             return Action::Resend { via, wait };
         }
@@ -224,9 +225,9 @@ mod tests {
             (said(Status::Deadline, 300), same(300), same(300)),
             (said(Status::Draining, 300), away(300), away(300)),
             (said(Status::Device, 300), same(300), away(300)),
-            (Event::TimedOut, again, again),
+            (Event::TimedOut, again, away(0)),
             (Event::StreamLost, again, again),
-            (Event::ConnectionLost, again, again),
+            (Event::ConnectionLost, again, away(0)),
         ];
         for (event, alone, with_replica) in rows {
             assert_eq!(answer(event, 1), alone, "{event:?}, one address");

@@ -5,10 +5,10 @@ use zeroize::Zeroizing;
 use super::SecretError;
 use super::coding::{lift_from_bits, unpack_bits};
 use crate::arith::{Isa, Poly, Rings, SecretPoly, centered, mul, reduce, secret_poly, sub};
-use crate::params::{Q, Shape};
+use crate::params::{Q, Shape, TRUSTED_PART};
 
-/// Farthest an honest coefficient lies from a multiple of Q/256, times 256: 0.85 of half a step.
-const TRUSTED_MAX: i32 = (0.85 * (Q as f64) / 2.0) as i32;
+/// Farthest a believed coefficient lies from a multiple of Q/256, times 256.
+const TRUSTED_MAX: i32 = (TRUSTED_PART * (Q as f64) / 2.0) as i32;
 
 /// The decoded bytes of all rows, and whether they can be believed. Secret.
 pub struct Decoded {

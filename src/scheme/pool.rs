@@ -70,6 +70,17 @@ impl SecretPool {
         queries: &[(u32, Selection)],
         sharing: Sharing,
     ) -> Result<Vec<QueryId>, SecretError> {
+        self.encrypt_while(queries, sharing, &|| true)
+    }
+
+    /// [`SecretPool::encrypt`] that asks before each secret whether to go on. A step that is
+    /// stopped is [`SecretError::Stopped`], and nothing names what was encrypted of it.
+    pub(crate) fn encrypt_while(
+        &mut self,
+        queries: &[(u32, Selection)],
+        sharing: Sharing,
+        wanted: &dyn Fn() -> bool,
+    ) -> Result<Vec<QueryId>, SecretError> {
         self.process.check()?;
         queries.iter().try_for_each(|(_, selection)| selection.fits(&self.shape))?;
         let most = match sharing {
@@ -87,6 +98,11 @@ impl SecretPool {
             by_secret[query.secret].push(query);
         }
         for (index, queries) in by_secret.iter().enumerate() {
+            if !wanted() {
+                drop(key);
+                wipe_stack();
+                return Err(SecretError::Stopped);
+            }
             let secret = Secret::from_key(self.isa, self.seed, key.secret(first + index));
             self.secrets.push(secret.encrypt_all(&self.shape, queries));
         }

@@ -93,6 +93,9 @@ pub enum SecretError {
     /// The query or shape is not of this pool.
     #[error("the query was not made by this pool")]
     Unknown,
+    /// Whoever waited for the queries does not any more.
+    #[error("encrypting was stopped: nobody waits for it")]
+    Stopped,
     /// The operating system gave no random bytes.
     #[error("the operating system gave no random bytes: {0}")]
     NoRandomness(String),

@@ -13,11 +13,11 @@ use super::harness::{Built, Serving, options};
 use super::panics;
 
 pub(crate) const SHARDS: u32 = 3;
-const RECORDS: u64 = 300;
+pub(crate) const RECORDS: u64 = 300;
 /// Keys a call looks up: over all shards, under several secrets.
 const KEYS: u64 = 12;
 
-fn record(n: u64) -> (String, Vec<u8>) {
+pub(crate) fn record(n: u64) -> (String, Vec<u8>) {
     (format!("+155501{n:05}"), format!("value {n}").into_bytes())
 }
 

@@ -23,6 +23,7 @@ mod log;
 mod network;
 mod program;
 mod relay;
+mod replicas;
 
 use std::fmt;
 use std::sync::Once;

@@ -6,6 +6,7 @@ mod listen;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use prost::Message;
 use sotto::arith::Isa;
@@ -169,6 +170,8 @@ pub(crate) struct Script {
     pub(crate) bundles: VecDeque<Trick>,
     pub(crate) hints: VecDeque<Trick>,
     pub(crate) parameters: VecDeque<Trick>,
+    /// How long each reply is held back.
+    pub(crate) trickle: Option<Duration>,
 }
 
 struct State {
@@ -348,7 +351,11 @@ async fn serve(
     if end == Trick::Wait {
         fake.go.acquire().await.expect("the test says so").forget();
     }
+    let trickle = fake.state.lock().unwrap().script.trickle;
     for reply in replies {
+        if let Some(pause) = trickle {
+            tokio::time::sleep(pause).await;
+        }
         if send.write_all(&encode_frame(&Reply::from(reply))).await.is_err() {
             return;
         }

@@ -1,0 +1,219 @@
+//! Two servers of one database, of which one dies or is cut off in mid-call: what it had not
+//! answered goes to the other at once, every look-up ends right, and no call takes much longer.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use sotto::bench::{Arrivals, Goal, LoadOptions, Records, Trial};
+use sotto::client::{Client, Options, Outcome, Replica};
+use tokio::time::{sleep, timeout};
+
+use super::harness::peer::PATIENCE;
+use super::load::{RECORDS, record as entry};
+use super::network::FINE;
+use super::program::{Place, Program, any};
+use super::relay::Relay;
+use super::{Took, record, seed, times};
+
+/// Over all shards, in many batches.
+const KEYS: u64 = 400;
+/// How much longer a call may take when a server is lost in the middle of it.
+const LONGER: Duration = Duration::from_secs(2);
+
+/// Two programs that serve one database.
+struct Two {
+    place: Place,
+    servers: [Option<Program>; 2],
+    addresses: [SocketAddr; 2],
+}
+
+impl Two {
+    fn start() -> Self {
+        let place = Place::new();
+        let servers = [(), ()].map(|()| Program::start(place.command(&[], any()), None));
+        let addresses = [servers[0].address, servers[1].address];
+        Self { place, servers: servers.map(Some), addresses }
+    }
+
+    fn options(&self, addresses: [SocketAddr; 2]) -> Options {
+        let mut options = self.place.options(self.servers.iter().flatten().next().unwrap());
+        options.replicas = addresses.map(|address| Replica::new(address, "localhost")).into();
+        options
+    }
+
+    fn kill(&mut self, server: usize) {
+        self.servers[server].take().unwrap().kill();
+    }
+
+    fn start_again(&mut self, server: usize) {
+        let command = self.place.command(&[], self.addresses[server]);
+        self.servers[server] = Some(Program::start(command, None));
+    }
+}
+
+/// A call of many keys, some of them absent, every outcome right; how long it took.
+async fn call(client: &mut Client) -> Duration {
+    let keys: Vec<String> = (0..KEYS).map(|n| entry(n).0).collect();
+    let begun = Instant::now();
+    let outcomes = timeout(PATIENCE, client.lookup(&keys)).await.expect("a call hangs").unwrap();
+    let took = begun.elapsed();
+    for (n, outcome) in outcomes.into_iter().enumerate() {
+        let (key, value) = entry(n as u64);
+        let there = (n as u64) < RECORDS;
+        let expected = if there { Outcome::Found(value) } else { Outcome::Absent };
+        let outcome = outcome.unwrap_or_else(|error| panic!("{key}: {error}"));
+        assert!(outcome == expected, "{key}: another outcome");
+    }
+    took
+}
+
+async fn undisturbed(client: &mut Client) -> Duration {
+    let mut longest = Duration::ZERO;
+    for _ in 0..3 {
+        longest = longest.max(call(client).await);
+    }
+    longest
+}
+
+/// Three calls, each disturbed at another time, and one after each; by how much the longest of
+/// them took longer than one that is not disturbed.
+async fn disturbed(client: &mut Client, mut disturb: impl AsyncFnMut(u32), what: &str) {
+    let usual = undisturbed(client).await;
+    let mut longer = Took::default();
+    for turn in 0..3 * times(1) as u32 {
+        let begun = Instant::now();
+        let meanwhile = async {
+            sleep(usual * (turn % 3 + 1) / 4).await;
+            disturb(turn).await;
+        };
+        let (took, ()) = tokio::join!(call(client), meanwhile);
+        let next = call(client).await;
+        let most = took.max(next);
+        longer.0.push(most.saturating_sub(usual).as_millis());
+        assert!(most <= usual + LONGER, "{what}: {most:?} instead of {usual:?}");
+        assert!(begun.elapsed() >= took);
+    }
+    let usual = usual.as_millis();
+    record(&format!("{what}: a call of {KEYS} keys of {usual} ms takes longer by {longer}"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_other_answers_when_the_first_is_killed_in_mid_call() {
+    let mut two = Two::start();
+    let mut client = Client::connect(two.options(two.addresses)).await.unwrap();
+    let what = "one of two servers killed (-9) in mid-call";
+    // The one that is asked is killed, and back for when the other is.
+    let disturb = async |turn: u32| {
+        let (this, other) = (turn as usize % 2, (turn as usize + 1) % 2);
+        if two.servers[other].is_none() {
+            two.start_again(other);
+        }
+        two.kill(this);
+    };
+    disturbed(&mut client, disturb, what).await;
+    drop(client.close().await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_other_answers_when_the_first_was_killed_while_nobody_asked() {
+    let mut two = Two::start();
+    let mut client = Client::connect(two.options(two.addresses)).await.unwrap();
+    let usual = undisturbed(&mut client).await;
+    two.kill(0);
+    let took = call(&mut client).await;
+    assert!(took <= usual + LONGER, "{took:?} instead of {usual:?}");
+    let (took, usual) = (took.as_millis(), usual.as_millis());
+    record(&format!("killed while nobody asks: the next call took {took} ms instead of {usual}"));
+    // And whoever connects now is not kept by the dead one.
+    let begun = Instant::now();
+    let late = Client::connect(two.options(two.addresses)).await.unwrap();
+    let took = begun.elapsed();
+    assert!(took <= LONGER, "{took:?}");
+    record(&format!("a dead first server: connected after {} ms", took.as_millis()));
+    drop(late.close().await);
+    drop(client.close().await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_other_answers_when_the_network_to_the_first_is_cut_in_mid_call() {
+    let two = Two::start();
+    let first = Relay::start(two.addresses[0], FINE, seed()).await;
+    let second = Relay::start(two.addresses[1], FINE, seed()).await;
+    let options = two.options([first.address, second.address]);
+    let mut client = Client::connect(options).await.unwrap();
+    let relays = [first, second];
+    let disturb = async |turn: u32| {
+        relays[(turn as usize + 1) % 2].cut(false);
+        relays[turn as usize % 2].cut(true);
+    };
+    disturbed(&mut client, disturb, "network to one of two servers cut in mid-call").await;
+    drop(client.close().await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn when_both_are_killed_the_first_that_is_back_answers() {
+    let mut two = Two::start();
+    let mut client = Client::connect(two.options(two.addresses)).await.unwrap();
+    let usual = undisturbed(&mut client).await;
+    for back in [1, 0] {
+        let restart = async {
+            sleep(usual / 3).await;
+            two.kill(0);
+            two.kill(1);
+            two.start_again(back);
+        };
+        let (took, ()) = tokio::join!(call(&mut client), restart);
+        record(&format!("both killed, one is back: the call took {} ms", took.as_millis()));
+        two.start_again(1 - back);
+    }
+    drop(client.close().await);
+}
+
+/// `sotto bench load` with two servers, disturbed once.
+async fn bench(options: Options, records: Records, disturb: impl AsyncFnOnce()) -> Trial {
+    const MS: Duration = Duration::from_millis(1);
+    let options = LoadOptions {
+        arrivals: Arrivals::Constant,
+        records: Some(records),
+        front_ends: 2,
+        verify: 1.0,
+        warm_up: 500 * MS,
+        window: 500 * MS,
+        time: 5_000 * MS,
+        lag_max: Duration::MAX,
+        threads: 1,
+        ..LoadOptions::new(options)
+    };
+    let meanwhile = async {
+        sleep(2_000 * MS).await;
+        disturb().await;
+    };
+    let mut shown = |_: &Trial| {};
+    let running = sotto::bench::load(options, Goal::Rate(60.0), &mut shown);
+    let (report, ()) = tokio::join!(running, meanwhile);
+    report.unwrap().trials.remove(0)
+}
+
+fn check(trial: &Trial, what: &str) {
+    assert!(trial.errors.is_empty(), "{what}: {:?}", trial.errors);
+    let planned: u64 = trial.windows.iter().map(|row| row.planned).sum();
+    assert!(planned > 100 && trial.verified.wrong == 0, "{}", trial.line());
+    let longest = Duration::from_secs_f64(trial.latency_ms.max / 1e3);
+    assert!(longest <= LONGER + LONGER / 4, "{what}: {longest:?}");
+    record(&format!("{what}: {planned} queries, 0 lost, the longest {longest:?}"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_load_generator_turns_to_the_other_as_well() {
+    let mut two = Two::start();
+    let path = two.place.built.folder.path().join("records.jsonl");
+    let records = || Records::read(&path).unwrap();
+    let options = two.options(two.addresses);
+    let trial = bench(options, records(), async || two.kill(0)).await;
+    check(&trial, "bench load, the first of two servers killed (-9)");
+    two.start_again(0);
+    let relay = Relay::start(two.addresses[0], FINE, seed()).await;
+    let options = two.options([relay.address, two.addresses[1]]);
+    let trial = bench(options, records(), async || relay.cut(true)).await;
+    check(&trial, "bench load, the network to the first of two servers cut");
+}
