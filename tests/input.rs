@@ -283,6 +283,10 @@ fn what_may_not_be_read_is_said_to_be_forbidden() {
         let shown = fs::metadata(hide).unwrap().permissions();
         mode(hide, 0o000);
         for arguments in commands {
+            // Without an epoch before it looks at no shard.
+            if arguments[0] == "rollback" && hide.ends_with("shards") {
+                continue;
+            }
             let mut command = sotto(arguments);
             if arguments[0] == "serve" {
                 command.args(["--cert", &certs[0], "--key", &certs[1]]);

@@ -31,7 +31,7 @@ use crate::wire::{ALPN, Bytes, FRAME_HEAD_BYTES_MAX, StreamCode, decode_reply, r
 /// Where QUIC's error codes for alerts of TLS begin (RFC 9001, section 4.8).
 const CRYPTO_ERRORS: u64 = 0x100;
 /// Alerts by which a server refuses a client's certificate, or that there is none.
-const ABOUT_CERTIFICATES: [AlertDescription; 8] = [
+const ABOUT_CERTIFICATES: [AlertDescription; 9] = [
     AlertDescription::BadCertificate,
     AlertDescription::UnsupportedCertificate,
     AlertDescription::CertificateRevoked,
@@ -39,6 +39,8 @@ const ABOUT_CERTIFICATES: [AlertDescription; 8] = [
     AlertDescription::CertificateUnknown,
     AlertDescription::UnknownCA,
     AlertDescription::AccessDenied,
+    // Of another authority with the name of the right one: its signature does not fit.
+    AlertDescription::DecryptError,
     AlertDescription::CertificateRequired,
 ];
 
