@@ -126,7 +126,7 @@
 //! | [`FILE_WORK_MAX`] | 64 | a thread each while it hangs: ten hours of looking again |
 //! | [`HUNG_LOOK_PAUSE_MAX`] | 10 min | a look that hangs takes a thread |
 //! | [`IDENTITY_FILE_BYTES_MAX`] | 8 MiB | files of certificates and callers are read whole |
-//! | [`THREADS_MAX`] | 1 024 | more than any machine has processors; a mistyped number starts no more |
+//! | [`THREADS_MAX`] | 1 024 | more than a machine has processors; a slip starts no more |
 //! | [`INPUT_RECORD_BYTES_MAX`] | 1 MiB | a builder's input line: an open quote ends here |
 //! | [`PARTITION_BUFFER_BYTES`] | 256 MiB | a builder's buffers for all partition files |
 //! | [`BUILD_MEMORY_BYTES`] | 1 GiB | shards built at once; a larger one is built alone |

@@ -61,7 +61,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE")]
     signing_key: Option<PathBuf>,
     /// Threads [default: all cores]
-    #[arg(long, value_name = "N", value_parser = value_parser!(u16).range(1..=limits::THREADS_MAX as i64))]
+    #[arg(long, value_name = "N",
+          value_parser = value_parser!(u16).range(1..=limits::THREADS_MAX as i64))]
     jobs: Option<u16>,
     /// Say nothing but errors
     #[arg(long)]

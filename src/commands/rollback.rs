@@ -11,7 +11,8 @@ use super::{Ended, out};
 
 /// Serves the content of the epoch before again, signed as a new epoch.
 ///
-/// Every byte of it is read first. Servers that watch the database take it up; a second rollback is the way back.
+/// Every byte of it is read first. Servers that watch the database take it up; a second rollback is
+/// the way back.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Directory of the database
