@@ -129,10 +129,12 @@ impl Service {
         };
         let in_state = |wanted| devices().filter(|&(state, _)| state == wanted).count();
         let started = self.started.1.duration_since(UNIX_EPOCH).unwrap_or_default();
+        // Not below: there the locks would be held until all is read, and others lock them again.
+        let (streams, bundles) = (*self.streams.borrow(), self.bundles().count());
         Gauges {
             connections: self.connected(),
-            streams: *self.streams.borrow(),
-            bundles: self.bundles().count(),
+            streams,
+            bundles,
             queued_queries: self.queue.queued(),
             queued_bytes: self.queue.queued_bytes(),
             shards: self.epochs.database().shard_count(),
