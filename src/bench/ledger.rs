@@ -106,8 +106,10 @@ impl Window {
 
     /// Queries of which the server said nothing.
     pub(super) fn silent(&self) -> u64 {
-        let silent =
-            |class: &str| [CONNECTION_CLASS, TIME_OUT_CLASS].iter().any(|c| class.contains(c));
+        // A bundle that was not acknowledged says so in the client's own words.
+        let words =
+            [CONNECTION_CLASS, TIME_OUT_CLASS, "connection lost", "no connection", "no answer"];
+        let silent = |class: &str| words.iter().any(|words| class.contains(words));
         self.errors.iter().filter(|(class, _)| silent(class)).map(|(_, queries)| queries).sum()
     }
 
@@ -301,6 +303,20 @@ mod tests {
         assert_eq!((window.planned, window.late, window.lag_max), (7, 5, 6 * MS));
         assert_eq!(window.errors["OVERLOADED"], 3);
         assert_eq!(window.errors.len(), limits::LOAD_ERROR_CLASSES_MAX + 1);
+        let mut gone = Window::new();
+        for class in [
+            "connection: timed out",
+            "time-out: no answer",
+            "bundle: connection lost: timed out",
+            "bundle: no answer in time",
+            "bundle: no connection to 127.0.0.1:1: no answer within 5s",
+        ] {
+            gone.failed(class, 2);
+        }
+        for class in ["OVERLOADED", "stream: finished without an answer", "bundle: DEADLINE"] {
+            gone.failed(class, 100);
+        }
+        assert_eq!(gone.silent(), 10);
         assert_eq!(window.errors["other"], limits::LOAD_ERROR_CLASSES_MAX as u64 + 2);
     }
 
