@@ -1,8 +1,8 @@
 //! What an interrupted build leaves behind so that the same command can go on.
 //!
 //! `OUT/work/` holds `work.json` (what was decided before a manifest exists), `journal.jsonl` (one
-//! line a finished shard), the partition files, and a copy of an input that can be read only
-//! once. All of it goes once the manifest is in place. What this module does not do: decide anything.
+//! line a finished shard), the partition files, and a copy of an input that can be read only once.
+//! All of it goes once the manifest is in place. What this module does not do: decide anything.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};

@@ -11,17 +11,19 @@ use super::program::{Place, Program, any};
 use super::{Took, record, times};
 
 /// Files that read the wall clock, and what for.
-const WALL_CLOCK: [(&str, &str); 7] = [
+const WALL_CLOCK: [(&str, &str); 12] = [
     ("build/run.rs", "when a database was signed, and whether to sign it again"),
     ("client/options.rs", "whether parameters are fresh: one that lags is asked again later"),
     ("commands/bench/load.rs", "a seed, where none is given"),
+    ("commands/doctor/files.rs", "whether a certificate has expired"),
     ("commands/doctor/machine.rs", "whether it is right"),
     ("commands/folder.rs", "the name of a folder"),
     ("commands/serve.rs", "whether a certificate has expired"),
-    (
-        "server/mod.rs",
-        "when it was started, and whether a database has expired: one served goes on",
-    ),
+    ("server/certificate_check.rs", "in tests"),
+    ("server/certificates.rs", "from when a certificate that is made is good"),
+    ("server/connection.rs", "whether a caller's certificate is still good"),
+    ("server/mod.rs", "when it was started; whether a database has expired: one served goes on"),
+    ("server/tls.rs", "in tests"),
 ];
 
 fn files(folder: &Path, found: &mut Vec<PathBuf>) {
