@@ -84,6 +84,7 @@
 //! | [`HUNG_AFTER`] | 60 s | the longest a query may wait: a call that takes longer has hung |
 //! | [`ADMIN_SILENT_MAX`] | 64 | silent connections cost little, and the oldest makes room |
 //! | [`ADMIN_HEAD_TIME`] | 10 s | a request's head is one packet |
+//! | [`ADMIN_HEAD_BYTES_MAX`] | 16 KiB | a browser's are shorter, cookies included |
 //! | [`ADMIN_REQUESTS_MAX`] | 32 | scrapers, and some people with a browser; probes besides |
 //! | [`ADMIN_CONNECTION_TIME`] | 60 s | what one of them may take, with the reload of a database |
 //! | [`BATCH_QUERIES_PER_SCAN_MAX`] | 32 | more gain nothing: arithmetic binds from 8 on |
@@ -276,6 +277,8 @@ pub const HUNG_AFTER: Duration = DEADLINE_MAX;
 pub const ADMIN_SILENT_MAX: usize = 64;
 /// How long the head of such a request may take to arrive.
 pub const ADMIN_HEAD_TIME: Duration = Duration::from_secs(10);
+/// Longest such head, in bytes.
+pub const ADMIN_HEAD_BYTES_MAX: usize = 16 << 10;
 /// Most requests to the admin endpoints that are answered at once, besides probes.
 pub const ADMIN_REQUESTS_MAX: usize = 32;
 /// How long such a connection may last.

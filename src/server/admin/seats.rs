@@ -184,6 +184,7 @@ impl Endpoints {
         });
         let mut http = http1::Builder::new();
         http.timer(TokioTimer::new()).header_read_timeout(patience.head).keep_alive(false);
+        http.max_buf_size(limits::ADMIN_HEAD_BYTES_MAX);
         let served = http.serve_connection(TokioIo::new(stream), service);
         tokio::select! {
             // What went wrong is the peer's doing.
