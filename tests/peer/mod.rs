@@ -90,6 +90,8 @@ pub(crate) async fn knock(address: SocketAddr, config: quinn::ClientConfig) -> U
     let mut packet = [0; 2048];
     let bytes = timeout(PATIENCE, relay.recv(&mut packet)).await.unwrap().unwrap();
     relay.send_to(&packet[..bytes], address).await.unwrap();
+    // From here on it hears the server alone: the client says that it gives up.
+    relay.connect(address).await.unwrap();
     relay
 }
 
