@@ -260,20 +260,21 @@ impl Client {
         &mut self,
         keys: &[K],
     ) -> Result<Vec<Result<Extracted, LookupError>>, ClientError> {
+        let now = tokio::time::Instant::now();
+        let (deadline, after, count) = (now + self.call_timeout, self.call_timeout, keys.len());
+        let timed_out = || (0..count).map(|_| Err(LookupError::CallTimeout { after })).collect();
         if self.view().parameters.lifetime().check(self.now()).is_err() {
-            self.refresh().await?;
+            match timeout_at(deadline, self.refresh()).await {
+                Ok(refreshed) => drop(refreshed?),
+                Err(_) => return Ok(timed_out()),
+            }
         }
-        let (view, count) = (self.view().clone(), keys.len());
+        let view = self.view().clone();
         let keys: Vec<_> = keys.iter().map(|key| Zeroizing::new(key.as_ref().to_vec())).collect();
 
         let started = Instant::now();
-        let now = tokio::time::Instant::now();
-        let deadline = now + self.call_timeout;
         let encrypt = compute(keys, move |keys, gone| Call::encrypt(view, keys, now, gone));
-        let Ok(encrypted) = timeout_at(deadline, encrypt).await else {
-            let error = LookupError::CallTimeout { after: self.call_timeout };
-            return Ok((0..count).map(|_| Err(error.clone())).collect());
-        };
+        let Ok(encrypted) = timeout_at(deadline, encrypt).await else { return Ok(timed_out()) };
         self.report.encrypt_time += started.elapsed();
 
         let call = self.run(encrypted??, deadline).await?;
