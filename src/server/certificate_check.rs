@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustls::pki_types::{CertificateDer, UnixTime};
 use webpki::{EndEntityCert, KeyUsage, anchor_from_trusted_cert};
+use x509_parser::asn1_rs::Tag;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 use x509_parser::public_key::PublicKey;
@@ -300,7 +301,10 @@ fn check_key(key: &SubjectPublicKeyInfo<'_>) -> Result<(), CertificateProblem> {
             }
         }
         ELLIPTIC => {
-            let curve = key.algorithm.parameters.as_ref().and_then(|given| given.as_oid().ok());
+            let given = key.algorithm.parameters.as_ref();
+            // Reading it as a name would not look at what it is.
+            let named_by = given.filter(|given| given.tag() == Tag::Oid);
+            let curve = named_by.and_then(|given| given.as_oid().ok());
             match curve.map(|curve| curve.to_id_string()) {
                 Some(curve) if CURVES.contains(&&*curve) => Ok(()),
                 Some(curve) => refused(named(&curve, &KEYS)),

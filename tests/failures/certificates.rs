@@ -72,7 +72,7 @@ async fn a_front_end_whose_certificate_expired_is_refused_and_the_others_are_ser
     load.more(2).await;
     let failed = serving.counters.handshakes_failed.get();
     let error = refusal(shown_by(&expired, &reach)).await;
-    assert!(error.contains("certificate expired"), "{error}");
+    assert!(error.contains("CertificateExpired"), "{error}");
     until("it is counted", || serving.counters.handshakes_failed.get() > failed).await;
     load.more(2).await;
     record(&format!("expired front-end beside others: {}", load.stop().await));
