@@ -162,6 +162,32 @@ fn what_was_cut_is_refused_and_leaves_nothing() {
     }
 }
 
+/// Neither a quote nor a line has to end for it to be refused.
+#[test]
+fn a_stream_without_end_is_refused_within_bounds() {
+    let place = Place::new();
+    for (first, expected) in [
+        ("sii,value\na,b\n\"c,", "line 3: a line of more than"),
+        ("sii,value\na,b\nc,\"\n\n", "line 3: the quote that begins here"),
+        ("sii,value\nc", "line 2: a line of more than"),
+    ] {
+        let script = format!("(printf '{first}'; tr '\\0' x < /dev/zero) 2> /dev/null");
+        let script = match first.ends_with("\n\n") {
+            true => format!("(printf '{first}'; yes) 2> /dev/null"),
+            false => script,
+        };
+        let mut endless = Command::new("bash");
+        let endless = endless.args(["-c", &script]).stdout(Stdio::piped()).spawn();
+        let mut endless = endless.unwrap();
+        let mut build = place.command("-", "db", &[]);
+        let (code, _, said) = run(build.stdin(endless.stdout.take().unwrap()));
+        let _ = endless.kill();
+        let _ = endless.wait();
+        assert!(code == 2 && said.contains(expected), "{first:?}: {said}");
+        assert!(!Path::new(&place.text("db")).exists());
+    }
+}
+
 #[test]
 fn a_first_line_that_is_none_is_named_for_what_it_is() {
     let place = Place::new();

@@ -51,8 +51,10 @@ impl<R: BufRead> Csv<R> {
             let Some(end) = self.lines.read(&mut self.text)? else { return Ok(None) };
             let most = limits::INPUT_RECORD_BYTES_MAX;
             if self.text.len() - end > most {
-                let problem = format!("more than {most} bytes in one line");
-                return Ok(Some(Err(Wrong { line: self.lines.number(), problem })));
+                let problem = format!(
+                    "a line of more than {most} bytes: is a quote not closed, or is it CSV?"
+                );
+                return Err(ReadError::Unreadable { line: self.lines.number(), problem });
             }
             if self.text.len() > end {
                 return self.record(end).map(Some);

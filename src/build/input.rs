@@ -270,6 +270,7 @@ fn read_json_lines<E>(reader: impl BufRead, sink: &mut Sink<'_, E>) -> Result<bo
         let line = lines.number();
         if text.len() - end > most {
             sink.errors.add(line, format!("more than {most} bytes"));
+            lines.skip()?;
         } else if !text.trim_ascii().is_empty() {
             match serde_json::from_slice::<JsonEntry<'_>>(&text) {
                 Ok(entry) => sink.entry(line, entry.sii.as_bytes(), entry.value.as_bytes())?,

@@ -29,8 +29,9 @@ impl<R: BufRead> Lines<R> {
     }
 
     /// Appends the next line and what ends it, and returns the bytes of the latter; nothing at the
-    /// end of the stream. What makes the text longer than [`limits::INPUT_RECORD_BYTES_MAX`] is
-    /// read and dropped, but for a byte that shows it.
+    /// end of the stream. A line that makes the text longer than
+    /// [`limits::INPUT_RECORD_BYTES_MAX`] is left one byte after that, without its end: it may
+    /// have none. [`Lines::skip`] goes on behind it.
     pub(super) fn read(&mut self, text: &mut Vec<u8>) -> io::Result<Option<usize>> {
         let begin = text.len();
         let mut begun = false;
@@ -50,6 +51,10 @@ impl<R: BufRead> Lines<R> {
             let length = line_length(buffer);
             let room = (limits::INPUT_RECORD_BYTES_MAX + 1).saturating_sub(text.len());
             text.extend_from_slice(&buffer[..length.min(room)]);
+            if length >= room {
+                self.inner.consume(room);
+                break 0;
+            }
             let end = buffer.get(length).copied();
             self.inner.consume(length + usize::from(end.is_some()));
             match end {
@@ -63,6 +68,27 @@ impl<R: BufRead> Lines<R> {
             text.drain(begin..begin + BYTE_ORDER_MARK.len());
         }
         Ok(Some(end))
+    }
+
+    /// Reads what is left of a line that was too long, and drops it.
+    pub(super) fn skip(&mut self) -> io::Result<()> {
+        loop {
+            let buffer = match self.inner.fill_buf() {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                read => read?,
+            };
+            if buffer.is_empty() {
+                return Ok(());
+            }
+            let length = line_length(buffer);
+            let end = buffer.get(length).copied();
+            self.inner.consume(length + usize::from(end.is_some()));
+            match end {
+                None => {}
+                Some(b'\r') => return self.take_newline().map(drop),
+                Some(_) => return Ok(()),
+            }
+        }
     }
 
     fn take_newline(&mut self) -> io::Result<bool> {
@@ -140,11 +166,22 @@ mod tests {
     }
 
     #[test]
-    fn a_long_line_is_cut_and_the_next_one_is_whole() {
+    fn a_long_line_is_left_before_its_end_and_the_next_one_is_whole() {
         let most = limits::INPUT_RECORD_BYTES_MAX;
-        let text = [vec![b'x'; 3 * most], b"\nshort\n".to_vec()].concat();
+        for end in [&b"\n"[..], b"\r\n", b"\r"] {
+            let text = [&vec![b'x'; 3 * most][..], end, b"short\n"].concat();
+            let mut lines = Lines::new(io::BufReader::with_capacity(1 << 16, &text[..]));
+            let mut found = Vec::new();
+            assert_eq!(lines.read(&mut found).unwrap(), Some(0));
+            assert_eq!((found.len(), lines.number()), (most + 1, 1));
+            lines.skip().unwrap();
+            found.clear();
+            assert_eq!(lines.read(&mut found).unwrap(), Some(1));
+            assert_eq!((&found[..], lines.number()), (&b"short\n"[..], 2));
+        }
+        // One of the longest length is whole.
+        let text = [&vec![b'x'; most][..], b"\nshort"].concat();
         let (found, _) = all(&text, 1 << 16);
-        assert_eq!(found[0].1.len(), most + 2);
-        assert_eq!(found[1], (2, b"short\n".to_vec(), 1));
+        assert_eq!((found[0].1.len(), found.len()), (most + 1, 2));
     }
 }
