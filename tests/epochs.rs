@@ -21,6 +21,7 @@ use sotto::client::{
 use sotto::engine::{EngineChoice, IsaChoice, select};
 use sotto::keyword::locate;
 use sotto::params::Shape;
+use sotto::schedule::ScheduleBounds;
 use sotto::server::certificates::{self, LocalCertificates};
 use sotto::server::{
     Callers, Counters, Identity, Reloaded, Reloader, Server, ServerBounds, ServerOptions,
@@ -150,8 +151,11 @@ struct Serving {
 }
 
 /// Without scrubbing, for old epochs of ten minutes.
+/// No query is refused for a machine that is slow: here it is reloads that must not refuse any.
 fn bounds() -> ServerBounds {
-    ServerBounds { scrub_mib_per_second: 0, ..ServerBounds::default() }
+    let schedule =
+        ScheduleBounds { latency_target: Duration::from_secs(60), ..ScheduleBounds::default() };
+    ServerBounds { scrub_mib_per_second: 0, schedule, ..ServerBounds::default() }
 }
 
 impl Serving {
