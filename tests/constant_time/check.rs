@@ -70,7 +70,8 @@ mod on_valgrind {
     fn self_test() -> Result<String, String> {
         let key = *b"0123456789abcdef";
         secret(&key);
-        let leaks: [(&str, bool, fn(&[u8; 16]) -> u32); 4] = [
+        type Run = fn(&[u8; 16]) -> u32;
+        let leaks: [(&str, bool, Run); 4] = [
             ("a sum", false, |key| key.iter().map(|&byte| u32::from(byte)).sum()),
             ("a choice by mask", false, |key| 7 & u32::from(key[0] >> 7).wrapping_neg()),
             ("a branch", true, |key| if black_box(key[0]) > 47 { branch_taken() } else { 2 }),

@@ -173,17 +173,20 @@ impl Misdeed {
             Self::Vanish => {
                 let Some(peer) = target.connect(1 << 20).await else { return };
                 let bundle = target.bundle(draw);
-                let known = peer.send(&frame(parameters(Some(bundle.clone())))).await;
+                let known = send(&peer, &frame(parameters(Some(bundle.clone())))).await;
+                let Some(known) = known else { return };
                 drop(read(known).await);
                 let uid = Uid::of(&bundle).to_string();
-                let answers = peer.send(&frame(target.batch(&uid, 64, draw))).await;
+                let answers = send(&peer, &frame(target.batch(&uid, 64, draw))).await;
                 peer.connection.close(0u32.into(), b"");
                 drop(answers);
             }
             on_a_stream => {
                 let Some(peer) = target.connect(1_000).await else { return };
                 for _ in 0..4 {
-                    on_a_stream.commit_on(&peer, target, draw, held).await;
+                    if on_a_stream.commit_on(&peer, target, draw, held).await.is_none() {
+                        return;
+                    }
                 }
                 if on_a_stream == Self::Stall
                     && let Some((_send, receive)) = held.streams.pop_back()
@@ -196,12 +199,19 @@ impl Misdeed {
         }
     }
 
-    async fn commit_on(self, peer: &Peer, target: &Target, draw: &mut Draw, held: &mut Held) {
+    /// Nothing once the connection is gone.
+    async fn commit_on(
+        self,
+        peer: &Peer,
+        target: &Target,
+        draw: &mut Draw,
+        held: &mut Held,
+    ) -> Option<()> {
         let cancelled = StreamCode::Cancelled.code().into();
         match self {
             Self::Noise => {
                 let length = draw.below(2_000);
-                drop(read(peer.send(&draw.bytes(length)).await).await);
+                drop(read(send(peer, &draw.bytes(length)).await?).await);
             }
             Self::Flipped => {
                 let bodies = [
@@ -213,42 +223,58 @@ impl Misdeed {
                     let mut bytes = frame(body);
                     let at = draw.below(bytes.len() as u64) as usize;
                     bytes[at] ^= 1 + draw.below(255) as u8;
-                    drop(read(peer.send(&bytes).await).await);
+                    drop(read(send(peer, &bytes).await?).await);
                 }
             }
             Self::Stall => {
                 let whole = frame(target.batch("0", 1, draw));
                 let some = draw.below(whole.len() as u64) as usize;
-                let stream = peer.open(&whole[..some]).await;
+                let stream = open(peer, &whole[..some]).await?;
                 hold(&mut held.streams, stream);
             }
             Self::Reset => {
                 let whole = frame(target.batch("0", 1, draw));
-                let (mut send, mut receive) = peer.open(&whole[..whole.len() / 2]).await;
+                let (mut send, mut receive) = open(peer, &whole[..whole.len() / 2]).await?;
                 let _ = send.reset(cancelled);
                 let _ = receive.stop(cancelled);
             }
             Self::HangUp => {
                 let bundle = target.bundle(draw);
-                drop(read(peer.send(&frame(parameters(Some(bundle.clone())))).await).await);
+                drop(read(send(peer, &frame(parameters(Some(bundle.clone())))).await?).await);
                 let uid = Uid::of(&bundle).to_string();
-                let mut answers = peer.send(&frame(target.batch(&uid, 64, draw))).await;
+                let mut answers = send(peer, &frame(target.batch(&uid, 64, draw))).await?;
                 let _ = answers.stop(cancelled);
             }
             Self::Unread => {
                 let hints = HintRequest { epoch: target.epoch, shards: (0..SHARDS).collect() };
-                let (mut send, receive) = peer.open(&frame(RequestBody::Hints(hints))).await;
+                let (mut send, receive) = open(peer, &frame(RequestBody::Hints(hints))).await?;
                 let _ = send.finish();
                 hold(&mut held.streams, (send, receive));
             }
             Self::Bundles => {
                 let length = draw.below(2 * target.shape.bundle_bytes() as u64);
                 let bundle = Bytes::from(draw.bytes(length));
-                drop(read(peer.send(&frame(parameters(Some(bundle)))).await).await);
+                drop(read(send(peer, &frame(parameters(Some(bundle)))).await?).await);
             }
             other => panic!("{other:?} is not done on a stream"),
         }
+        Some(())
     }
+}
+
+/// Opens a stream and sends these bytes; nothing where the server has ended the connection, as it
+/// does with one that has asked for nothing when others need its place.
+async fn open(peer: &Peer, bytes: &[u8]) -> Option<(quinn::SendStream, quinn::RecvStream)> {
+    let (mut send, receive) = peer.connection.open_bi().await.ok()?;
+    let _ = tokio::time::timeout(peer::PATIENCE, send.write_all(bytes)).await.unwrap();
+    Some((send, receive))
+}
+
+async fn send(peer: &Peer, bytes: &[u8]) -> Option<quinn::RecvStream> {
+    let (mut send, receive) = open(peer, bytes).await?;
+    // A server that has seen enough may have stopped the stream already.
+    let _ = send.finish();
+    Some(receive)
 }
 
 /// Whatever comes: a reply, a reset, the end of the connection.

@@ -142,7 +142,8 @@ impl GpuEngine {
         let opened = Opened::new(&adapter, info, &self.options, &self.store)?;
         let budget = opened.budget;
         self.opened = Some(opened);
-        prove(self).map_err(|error| EngineError::Device(error.to_string()))?;
+        let kind = self.info.kind;
+        prove(self, kind).map_err(|error| EngineError::Device(error.to_string()))?;
         self.store.prove(budget);
         Ok(())
     }
