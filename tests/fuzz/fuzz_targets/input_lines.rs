@@ -4,7 +4,7 @@
 use std::convert::Infallible;
 
 use libfuzzer_sys::fuzz_target;
-use sotto::build::input::{Entry, InputFormat, read};
+use sotto::build::input::{Entry, InputFormat, ValueBound, read};
 use sotto::limits;
 
 fuzz_target!(|data: &[u8]| {
@@ -16,8 +16,11 @@ fuzz_target!(|data: &[u8]| {
             assert!(entry.line >= 1);
             Ok(())
         };
-        if let Ok(errors) = read(data, format, 39, &mut each) {
-            assert!(errors.first.len() as u64 <= errors.count);
+        let bound = ValueBound { bytes: 39, why: "as this test wants it" };
+        if let Ok(found) = read(data, format, bound, &mut each) {
+            for lines in [&found.errors, &found.warnings] {
+                assert!(lines.first.len() as u64 <= lines.count);
+            }
         }
     }
 });
