@@ -77,13 +77,13 @@ if gpu is None:
     sys.exit()
 
 if gpu["targets"]:
-    print("| target (issue 4, for an H200) | wanted | best | median | |\n|---|---|---|---|---|")
+    print("| target (for an H200) | wanted | best | median | |\n|---|---|---|---|---|")
     for target in gpu["targets"]:
         best, median = [f"{n:.4g}" if n is not None else "-" for n in (target["measured"], target["median"])]
         verdict = "met" if target["met"] else "**not met**"
         print(f"| {target['what']} | {target['wanted']} | {best} | {median} | {verdict} |")
 else:
-    print("The targets of issue 4 are for an H200 and the standard shard: not judged here.")
+    print("The targets are for an H200 and the standard shard: not judged here.")
 
 tables(gpu)
 if text("gpu-8-packs.json"):

@@ -51,7 +51,7 @@ for size, seconds in (("standard", 8), ("small", 240)):
         targets.append(("its peak memory, MiB", "at most 1536", peak, None, peak <= 1536))
 if targets:
     print("\nThe best of the run decides; medians stand beside.\n")
-    print("| target (issue 3) | wanted | best | median | |\n|---|---|---|---|---|")
+    print("| target | wanted | best | median | |\n|---|---|---|---|---|")
 for what, wanted, measured, median, met in targets:
     verdict = "not measured" if met is None else "met" if met else "**not met**"
     best, median = ["-" if n is None else f"{n:.4g}" for n in (measured, median)]

@@ -1,4 +1,4 @@
-// From scanned values and key switch sums to the bits of a response: scheme.md, "Online", 2. CPU
+// From scanned values and key switch sums to the bits of a response: docs/scheme.md, "Answer". CPU
 // twins: `round_coefficients` in src/engine/kernel.rs (the transform is linear, so dividing by P
 // needs none of its own), `backward` in src/arith/ntt.rs, `pack_bits` in src/scheme/coding.rs.
 //

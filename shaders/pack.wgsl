@@ -1,4 +1,4 @@
-// Table times rotated keys, per slot and prime: the sums of scheme.md, "Online", 2. CPU twins:
+// Table times rotated keys, per slot and prime: the sums of docs/scheme.md, "Answer". CPU twins:
 // `pack` in src/engine/avx512.rs and portable.rs. How two numbers are multiplied and added stands
 // before this text: pack_wide.wgsl or pack_halves.wgsl. Shards of several packs of 1024 or more
 // rows have a kernel of their own: pack_long.wgsl.

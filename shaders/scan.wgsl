@@ -1,4 +1,4 @@
-// Matrix times queries modulo 2^24: the scan of scheme.md, "Online", 1. CPU twins: `scan` in
+// Matrix times queries modulo 2^24: the scan of docs/scheme.md, "Answer". CPU twins: `scan` in
 // src/engine/avx512.rs and portable.rs.
 //
 // A query's column is three balanced digits, x = d0 + 2^8 d1 + 2^16 d2 modulo 2^24, each a signed

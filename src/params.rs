@@ -1,9 +1,9 @@
 //! Shapes and lattice parameters as types, and the noise budget that refuses unsafe ones.
 //!
 //! A [`Shape`] that exists is one whose records fail at most once in 2^40 look-ups; there is no
-//! other way to make one. It knows every size in the program: matrix, tables, hints, queries,
-//! key bundles, answers. Source: `shared/design/scheme.md`, "Parameters" and "A shard".
-//! Read next: [`crate::scheme`].
+//! other way to make one. It knows every size in the program: matrix, tables, hints, queries, key
+//! bundles, answers. Source: docs/scheme.md, "Parameters", "Shapes" and "Noise rule". Read next:
+//! [`crate::scheme`].
 
 use crate::limits;
 
@@ -94,7 +94,7 @@ pub struct ShapeFields {
     pub hint_bits: u32,
 }
 
-/// What the operator fixes of a shape; the rule of scheme.md fills in the rest.
+/// What the operator fixes of a shape; the rule of docs/scheme.md, "Shapes", fills in the rest.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ShapeWishes {
     /// Rows a pack.
@@ -173,8 +173,8 @@ impl Shape {
         Ok(shape)
     }
 
-    /// The rule of scheme.md: rows so that tables weigh about as much as the matrix, columns for
-    /// the expected group load and four standard deviations.
+    /// The rule of docs/scheme.md, "Shapes": rows so that tables weigh about as much as the matrix,
+    /// columns for the expected group load and four standard deviations.
     pub fn for_records(
         records: u64,
         value_len: u32,

@@ -176,7 +176,8 @@ fn transformed<const M: u32>(ring: Ntt<M>, values: &[i32]) -> Vec<u64> {
     poly.iter().map(|&slot| slot.into()).collect()
 }
 
-/// One key of the vectors' bundle modulo one prime: mask * s + e + P * target (scheme.md).
+/// One key of the vectors' bundle modulo one prime: mask * s + e + P * target (docs/scheme.md, "Key
+/// bundle and query").
 fn key_half<const M: u32>(ring: Ntt<M>, pack_rows: usize, key: KeyName, errors: &[i32]) -> Vec<u8> {
     let name = if key == KeyName::G { b"wg" } else { b"wh" };
     let numbers = [pack_rows as u32, M].map(u32::to_le_bytes).concat();

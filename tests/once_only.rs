@@ -1,7 +1,7 @@
 //! The rule everything rests on, checked on recorded bytes: a (secret, seed, shard) encrypts one
-//! selection once, ever. A scripted server answers with every status of wire.md's table, loses
-//! streams and connections, changes epoch, ribbon seed, shape and shard count, forges hints; the
-//! real client is driven through each, and then every byte it sent is looked at.
+//! selection once, ever. A scripted server answers with every status of docs/wire.md, "Retries",
+//! loses streams and connections, changes epoch, ribbon seed, shape and shard count, forges hints;
+//! the real client is driven through each, and then every byte it sent is looked at.
 
 #![allow(clippy::unwrap_used)]
 

@@ -1,4 +1,4 @@
-//! The bytes of wire.md: golden frames, and what a peer may send instead of them.
+//! The bytes of docs/wire.md: golden frames, and what a peer may send instead of them.
 //!
 //! Nothing a peer sends may panic or be taken for something else. Every sample is cut off at each
 //! byte, changed at each byte, and replaced by noise; every refusal is an error with a type.

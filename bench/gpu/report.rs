@@ -164,7 +164,8 @@ pub(super) fn traffic_text(traffic: &GpuTraffic) -> String {
     )
 }
 
-/// Those of issue 4: none where a processor plays the GPU or the shard is not the standard one.
+/// Those of docs/design.md, "Targets": none where a processor plays the GPU or the shard is not the
+/// standard one.
 pub(super) fn targets(
     effort: Effort,
     device: &GpuDevice,
@@ -193,8 +194,7 @@ pub(super) fn targets(
 
 pub(super) fn targets_said(targets: &[Target]) -> String {
     if targets.is_empty() {
-        return "\ntargets (issue 4) are for an H200 and the standard shard: not judged here"
-            .into();
+        return "\ntargets are for an H200 and the standard shard: not judged here".into();
     }
     targets_text("targets are for an NVIDIA H200", targets)
 }

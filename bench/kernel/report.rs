@@ -178,7 +178,8 @@ fn counting_percent(record: &Kernel) -> Option<f64> {
     Some(record.counting_ns_per_query / fastest / 1e4)
 }
 
-/// Those of issue 3, for `avx512`, whose instructions they name; without it for the fastest.
+/// Those of docs/design.md, "Targets", for `avx512`, whose instructions they name; without it for
+/// the fastest.
 fn targets(record: &Kernel) -> Vec<Target> {
     let engines = || record.answers.iter().map(|answer| &*answer.engine);
     let avx512 = engines().find(|&engine| engine == IsaName::Avx512.name());

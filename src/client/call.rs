@@ -312,7 +312,7 @@ impl Call {
         self.lookups[index].state = State::Failed(LookupError::HintForged);
     }
 
-    /// Applies wire.md's table to an attempt that brought no answer.
+    /// Applies docs/wire.md, "Retries", to an attempt that brought no answer.
     pub(super) fn settle(
         &mut self,
         index: usize,

@@ -34,8 +34,8 @@
 //! - Parameters have an end ([`crate::wire::Lifetime`]): a client that goes on past it fetches new
 //!   ones at its next call, and refuses to look up if there are none.
 //!
-//! What this module does not do: dummies and padding of batches (the front-end's, see scheme.md,
-//! "What an observer learns"), keeping values, looking up on its own schedule.
+//! What this module does not do: dummies and padding of batches (the front-end's, see
+//! docs/scheme.md, "What an observer learns"), keeping values, looking up on its own schedule.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -65,7 +65,8 @@
 //! # }
 //! ```
 //!
-//! Read next: `retry.rs` (wire.md's table as a function), then `call.rs`, then `exchange.rs`.
+//! Read next: `retry.rs` (docs/wire.md, "Retries", as a function), then `call.rs`, then
+//! `exchange.rs`.
 
 mod batches;
 mod call;

@@ -1,11 +1,12 @@
-//! What a client does after each thing that can happen to a request: wire.md's table as pure logic.
+//! What a client does after each thing that can happen to a request: docs/wire.md, "Retries", as
+//! pure logic.
 //!
 //! No socket, no clock, no secret: an [`Event`] and a count go in, an [`Action`] comes out. The
-//! rule behind every row is scheme.md's: the identical bytes may go out any number of times, a
-//! second ciphertext under one secret never. So the only ways on are identical bytes ([`Action::
-//! Resend`], [`Action::ResendBundle`]), or a whole new secret after new parameters ([`Reuse::
-//! Fresh`]). Nothing here can see a decoded value, and a look-up that decodes to INVALID never
-//! comes here: by then every query of the call is finished. Read next: [`super::call`].
+//! rule behind every row is docs/scheme.md, "Secrets": the identical bytes may go out any number of
+//! times, a second ciphertext under one secret never. So the only ways on are identical bytes
+//! ([`Action::Resend`], [`Action::ResendBundle`]), or a whole new secret after new parameters
+//! ([`Reuse::Fresh`]). Nothing here can see a decoded value, and a look-up that decodes to INVALID
+//! never comes here: by then every query of the call is finished. Read next: [`super::call`].
 
 use std::time::Duration;
 
@@ -97,8 +98,8 @@ pub(crate) enum Failure {
     Exhausted,
 }
 
-/// The row of wire.md's table for `event`, after `attempts` sendings (the first one included) to
-/// a database with `replicas` known addresses.
+/// The row of docs/wire.md, "Retries", for `event`, after `attempts` sendings (the first one
+/// included) to a database with `replicas` known addresses.
 pub(crate) fn action(asked: Asked, event: Event, attempts: u32, replicas: usize) -> Action {
     let wanted = row(asked, event, attempts, replicas);
     match wanted {

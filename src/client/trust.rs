@@ -2,8 +2,8 @@
 //!
 //! The operator signs a database's parameters; a client that knows the operator's key checks the
 //! signature, and from then on holds on to what must not change ([`Pins`]): another seed, an older
-//! epoch, or another number of shards would single out what it looks for (scheme.md, "Keyword
-//! layer"). No IO and no clock here: `now` is an argument. Read next: [`super::call`].
+//! epoch, or another number of shards would single out what it looks for (docs/wire.md, "Pins"). No
+//! IO and no clock here: `now` is an argument. Read next: [`super::call`].
 
 use std::fmt;
 

@@ -12,7 +12,8 @@ use crate::arith::{Automorphism, Halves, P_INVERSE, centered, from_signed, mul, 
 use crate::params::{D, HALF, P, PACK_ROWS_MIN, Q, Shape};
 use crate::scheme::{KeyName, Term, terms};
 
-/// Slots one pack job covers: the block of the table order (scheme.md, "Table order").
+/// Slots one pack job covers: the block of the table order (docs/scheme.md, "Pack tables and
+/// hints").
 pub(super) const BLOCK_SLOTS: usize = 32;
 /// Blocks of slots a polynomial has.
 pub(super) const BLOCKS: usize = D / BLOCK_SLOTS;
@@ -157,7 +158,7 @@ pub(super) struct Round<'a> {
     pub(super) response_bits: u32,
 }
 
-/// From scanned values and key switch sums to response coefficients (scheme.md, "Online", 2):
+/// From scanned values and key switch sums to response coefficients (docs/scheme.md, "Answer"):
 /// body = round(scanned Q / 2^24), mask = round(sum / P), response = round((body - mask) 2^bits /
 /// Q). The transform is linear, so dividing by P needs none of its own: with e the centred P
 /// residue, mask = (mask_q - e) / P modulo Q, coefficient by coefficient.

@@ -1,4 +1,4 @@
-//! Engines answer batches of encrypted queries: scan, pack, round (scheme.md, "Online").
+//! Engines answer batches of encrypted queries: scan, pack, round (docs/scheme.md, "Answer").
 //!
 //! An [`Engine`] owns its threads or its device and is owned by one worker thread. It knows
 //! nothing of connections, epochs, queues or deadlines, keeps nothing from one call to the next

@@ -3,8 +3,8 @@
 //! A record is the sum, modulo 256, of a band of 128 columns over the rows of its group: tag, then
 //! value field plus keystream. The tag binds the field to the key. Source: SparsePIR (Patel, Seo,
 //! Yeo, USENIX Security 2023), ribbon retrieval (Dillinger, Huebschle-Schneider, Sanders, Walzer,
-//! SEA 2022); scheme.md, "Keyword layer". What depends on the key here is done in constant time.
-//! Making a matrix out of records is [`solve`]'s.
+//! SEA 2022); docs/scheme.md, "Keyword layer" and "The record tag". What depends on the key here is
+//! done in constant time. Making a matrix out of records is [`solve`]'s.
 
 #[cfg(feature = "server")]
 mod lift;

@@ -202,7 +202,7 @@ impl Families {
         );
     }
 
-    /// The set of outcomes is closed: that of wire.md.
+    /// The set of outcomes is closed: docs/wire.md, "Status codes".
     fn outcomes(&mut self, name: &str, help: &str, by: &ByStatus) {
         let outcomes =
             Status::ALL.map(|status| (status.name().to_ascii_lowercase(), by.get(status) as f64));

@@ -1,11 +1,11 @@
 //! The answer scheme: what a client encrypts, what a server computes, and why it comes out right.
 //!
-//! The page to read beside this is `shared/design/scheme.md`; [`reference`](mod@reference) holds
-//! a whole answer in one file. Here is what both sides share: public masks from the seed, the
-//! order of key-switch terms, the coding of residues. The client's side is [`secret`] and
-//! [`pool`], and the rule they enforce: **a (secret, seed, shard) encrypts one selection vector
-//! once, ever.** The server's tables are made in `tables`. Engines live elsewhere
-//! (`crate::engine`) and equal the reference on every bit.
+//! The page to read beside this is docs/scheme.md; [`reference`](mod@reference) holds a whole
+//! answer in one file. Here is what both sides share: public masks from the seed, the order of
+//! key-switch terms, the coding of residues. The client's side is [`secret`] and [`pool`], and the
+//! rule they enforce: **a (secret, seed, shard) encrypts one selection vector once, ever.** The
+//! server's tables are made in `tables`. Engines live elsewhere (`crate::engine`) and equal the
+//! reference on every bit.
 
 mod bundle;
 mod coding;

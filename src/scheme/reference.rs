@@ -1,4 +1,4 @@
-//! The whole answer to one query, in the order of `shared/design/scheme.md`, "Online".
+//! The whole answer to one query, in the order of docs/scheme.md, "Answer".
 //!
 //! Written to be read, not to be fast: every engine equals it on every bit, and the builder asks
 //! it for some records of each shard it makes. Symbols as on the page.

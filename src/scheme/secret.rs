@@ -1,6 +1,6 @@
 //! A secret, from its first byte to its last ciphertext.
 //!
-//! The rule (scheme.md, "Secrets"): a secret encrypts one selection for a shard once, ever. A
+//! The rule (docs/scheme.md, "Secrets"): a secret encrypts one selection for a shard once, ever. A
 //! [`Secret`] therefore knows all its queries before it is drawn (its key comes from them, see
 //! [`super::hedge`]), encrypts them and its key bundle in one step that uses it up, and leaves a
 //! [`UsedSecret`]: the bytes that were made, and what it takes to decode. There is no other way to

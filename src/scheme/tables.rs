@@ -1,9 +1,9 @@
 //! The server's offline work for a shard: from rows to pack tables and hints.
 //!
-//! Source: InspiRING (Mahdavi, Patel, Seo, Yeo, ePrint 2025/1352); scheme.md, "Offline, per shard".
-//! Three steps a pack: every row's mask polynomial, exact modulo 2^32 and rounded to Q; a
-//! two-dimensional NTT whose diagonals are the coefficients of all automorphisms at once; and
-//! the collapse, one key switch after the other, which leaves the hint. The same bytes on every
+//! Source: InspiRING (Mahdavi, Patel, Seo, Yeo, ePrint 2025/1352); docs/scheme.md, "Pack tables and
+//! hints". Three steps a pack: every row's mask polynomial, exact modulo 2^32 and rounded to Q; a
+//! two-dimensional NTT whose diagonals are the coefficients of all automorphisms at once; and the
+//! collapse, one key switch after the other, which leaves the hint. The same bytes on every
 //! instruction set and any number of threads. Runs on the current rayon pool.
 
 use rayon::prelude::*;

@@ -1,5 +1,6 @@
-//! The key bundles that a server keeps. Every connection finds all of them by name (wire.md); when
-//! there is no room for another, who has brought the most loses the one used longest ago.
+//! The key bundles that a server keeps. Every connection finds all of them by name (docs/wire.md,
+//! "Names and digests"); when there is no room for another, who has brought the most loses the one
+//! used longest ago.
 //!
 //! So a connection that keeps no more than its part of the room loses none to others, however many
 //! they bring: the promise of `limits::BUNDLES_PER_CONNECTION`. Those of connections that are gone

@@ -1,4 +1,4 @@
-//! The messages of wire.md, one struct each, with its names and field numbers.
+//! The messages of docs/wire.md, "Messages": one struct each, with its names and field numbers.
 //!
 //! These hold whatever a peer wrote: nothing here is checked. [`super::request`] and
 //! [`super::parameters`] turn them into types that are valid by construction.
@@ -109,8 +109,8 @@ pub struct PirParameterResponse {
     /// With MALFORMED: which field, what was found, what was expected.
     #[prost(string, tag = "21")]
     pub detail: String,
-    /// The operator's Ed25519 public key, 32 bytes. Ours, beyond wire.md's first version: read only
-    /// by clients that asked for trust on first use; whoever pinned a key uses the pinned one.
+    /// The operator's Ed25519 public key, 32 bytes. Read only by clients that asked for trust on
+    /// first use; whoever pinned a key uses the pinned one.
     #[prost(bytes = "bytes", tag = "22")]
     pub operator_key: Bytes,
 }

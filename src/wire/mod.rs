@@ -1,10 +1,10 @@
 //! Bytes to messages and back: what a resolver front-end and the answer server say to each other.
 //!
-//! Source: `shared/design/wire.md`. A frame ([`frame`]) is a protobuf message ([`message`]) with
-//! its length in front; a request becomes a type that is valid by construction ([`request`])
-//! exactly once; the signed [`PublicParameters`] are checked by client and server alike. This
-//! module does no IO, reads no clock, and allocates nothing a frame's bound does not cover. It
-//! decides what a message means, never what to do about it: that is `server` and `client`.
+//! Source: docs/wire.md. A frame ([`frame`]) is a protobuf message ([`message`]) with its length in
+//! front; a request becomes a type that is valid by construction ([`request`]) exactly once; the
+//! signed [`PublicParameters`] are checked by client and server alike. This module does no IO,
+//! reads no clock, and allocates nothing a frame's bound does not cover. It decides what a message
+//! means, never what to do about it: that is `server` and `client`.
 
 pub mod frame;
 pub mod hex;
@@ -37,8 +37,8 @@ pub const ALPN: &[u8] = b"sotto/1";
 /// Bytes of a hint digest.
 pub const HINT_DIGEST_BYTES: usize = 16;
 
-/// What became of a request: `response_status` of every reply. The table of wire.md says what a
-/// client does with each.
+/// What became of a request: `response_status` of every reply. docs/wire.md says what each means
+/// ("Status codes") and what a client does then ("Retries").
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(i32)]
 pub enum Status {
@@ -72,7 +72,7 @@ pub enum Status {
     Device = 24,
 }
 
-/// A `response_status` that no version of wire.md names.
+/// A `response_status` that docs/wire.md does not name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("response_status is {0}, expected 0 to 4 or 16 to 24: is the server newer than we are?")]
 pub struct UnknownStatus(pub i32);
@@ -101,7 +101,7 @@ impl Status {
         self as i32
     }
 
-    /// Its name in wire.md.
+    /// Its name in docs/wire.md, "Status codes".
     pub fn name(self) -> &'static str {
         match self {
             Status::SchemeMatched => "PIR_SCHEME_MATCHED",
@@ -138,7 +138,7 @@ pub enum StreamCode {
     None = 0,
     /// A defect of the server.
     Internal = 1,
-    /// The peer does not speak wire.md.
+    /// The peer does not speak as docs/wire.md says.
     Protocol = 2,
     /// The peer gave up.
     Cancelled = 3,
@@ -170,7 +170,7 @@ impl StreamCode {
         self as u32
     }
 
-    /// Its name in wire.md, in one word.
+    /// Its name in docs/wire.md, "Error codes", in one word.
     pub fn name(self) -> &'static str {
         match self {
             Self::None => "none",

@@ -21,7 +21,7 @@ pub(super) enum Holds {
     Message(&'static [Field]),
 }
 
-/// A field of a message: its number, its name in wire.md, what it holds.
+/// A field of a message: its number, its name in docs/wire.md, what it holds.
 pub(super) type Field = (u32, &'static str, Holds);
 
 pub(super) const PIR_PARAMETER_REQUEST: &[Field] =

@@ -12,7 +12,7 @@ use crate::limits;
 use crate::params::{Shape, ShapeError, ShapeFields};
 use crate::scheme::Seed;
 
-/// Ribbon seeds a shard may be solved with (scheme.md: 64 are tried).
+/// Ribbon seeds a shard may be solved with (docs/scheme.md, "Keyword layer").
 pub const RIBBON_SEEDS: u32 = 64;
 
 /// What the parameters of one epoch of a database say.

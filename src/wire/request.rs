@@ -19,11 +19,11 @@ use crate::limits;
 use crate::params::Shape;
 use crate::scheme::{KeyBundle, bundle_uid};
 
-/// A field that is not what wire.md says: `detail` of a MALFORMED reply.
+/// A field that is not what docs/wire.md says: `detail` of a MALFORMED reply.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{field} is {found}, expected {expected}")]
 pub struct Malformed {
-    /// The field, by its name in wire.md.
+    /// The field, by its name in docs/wire.md.
     pub field: &'static str,
     /// What was there, never a query's content.
     pub found: String,
@@ -43,7 +43,7 @@ impl Malformed {
     }
 
     pub(super) fn unreadable(field: &'static str, error: &prost::DecodeError) -> Self {
-        Self::new(field, format_args!("unreadable ({error})"), "a protobuf message of wire.md")
+        Self::new(field, format_args!("unreadable ({error})"), "a protobuf message of docs/wire.md")
     }
 }
 

@@ -1,5 +1,5 @@
 //! A small database of noise, a server on loopback, engines a test holds in its hand, and a peer
-//! that speaks raw wire.md.
+//! that speaks raw docs/wire.md.
 
 #[path = "../peer/mod.rs"]
 mod peer;

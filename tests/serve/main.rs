@@ -1,5 +1,5 @@
-//! The answer server over real QUIC on loopback: every session of wire.md, every refusal with its
-//! typed reply and its counter. The database is noise: answers are compared with the reference.
+//! The answer server over real QUIC on loopback: every session of docs/wire.md, every refusal with
+//! its typed reply and its counter. The database is noise: answers are compared with the reference.
 
 #![allow(clippy::unwrap_used)]
 
