@@ -1,8 +1,10 @@
 //! The habits of this tree that a compiler does not check: which module may import which, where
-//! outside crates live, how long lines and functions are, that unsafe blocks say why.
+//! outside crates live, how long lines and functions are, that unsafe blocks say why, that
+//! ARCHITECTURE.md and the other pages name what is there.
 
 #![allow(clippy::unwrap_used)]
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -102,31 +104,51 @@ fn code(text: &str) -> impl Iterator<Item = (usize, &str)> {
     lines.map(|(i, line)| (i, line.split("//").next().unwrap_or(""))).filter(|(_, l)| !l.is_empty())
 }
 
-#[test]
-fn modules_import_only_what_comes_before_them() {
-    let mut wrong = Vec::new();
+/// What a file says apart from its own tests, which may use anything.
+fn without_tests(text: &str) -> &str {
+    text.split("#[cfg(test)]\nmod tests {").next().unwrap()
+}
+
+/// Whether a file holds nothing but tests of its module.
+fn is_test_file(path: &Path) -> bool {
+    ["tests.rs", "simulation.rs", "simulated.rs"].iter().any(|name| path.ends_with(name))
+}
+
+/// What a line of a file uses of other modules: the module of the file, the place, the other one.
+fn imports() -> Vec<(String, String, String)> {
+    let mut found = Vec::new();
     for path in rust_files("src").into_iter().chain(rust_files("bench")) {
         let mut module = module(&path);
-        if module == "lib" {
+        if module == "lib" || is_test_file(&path) {
             continue;
         }
         // A module of the program's, which only `commands` knows.
         if module.starts_with("bench/") {
             module = "measure".into();
         }
-        let rank = |name: &str| ORDER.iter().position(|&m| m == name);
-        let own = rank(&module).unwrap_or_else(|| panic!("{module} is missing from ORDER"));
         let text = fs::read_to_string(&path).unwrap();
-        // Test modules may use anything.
-        let body = text.split("#[cfg(test)]\nmod tests").next().unwrap();
-        for (number, line) in code(body) {
-            for part in line.split("crate::").skip(1) {
+        for (number, line) in code(without_tests(&text)) {
+            // The program names the library by its name.
+            for part in line.replace("sotto::", "crate::").split("crate::").skip(1) {
                 let name: String =
                     part.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
-                if rank(&name).is_some_and(|other| other > own) {
-                    wrong.push(format!("{}:{number}: {module} uses {name}", path.display()));
+                if ORDER.contains(&&*name) && name != module {
+                    found.push((module.clone(), format!("{}:{number}", path.display()), name));
                 }
             }
+        }
+    }
+    found
+}
+
+#[test]
+fn modules_import_only_what_comes_before_them() {
+    let rank = |name: &str| ORDER.iter().position(|&m| m == name);
+    let mut wrong = Vec::new();
+    for (module, place, name) in imports() {
+        let own = rank(&module).unwrap_or_else(|| panic!("{module} is missing from ORDER"));
+        if rank(&name).unwrap() > own {
+            wrong.push(format!("{place}: {module} uses {name}"));
         }
     }
     assert!(wrong.is_empty(), "inner modules import outer ones:\n{}", wrong.join("\n"));
@@ -158,17 +180,13 @@ fn standard_output_and_error_are_written_in_one_place() {
     // The printer; the log; lines of progress, which are lost without harm; what a measurement says
     // as it goes, which its record holds too.
     let allowed = ["commands/out.rs", "main.rs", "build/progress.rs", "bench/common/report.rs"];
-    let is_test = |path: &Path| {
-        ["tests.rs", "simulation.rs", "simulated.rs"].iter().any(|name| path.ends_with(name))
-    };
     let mut wrong = Vec::new();
     for path in rust_files("src").into_iter().chain(rust_files("bench")) {
-        if is_test(&path) || allowed.iter().any(|allowed| path.ends_with(allowed)) {
+        if is_test_file(&path) || allowed.iter().any(|allowed| path.ends_with(allowed)) {
             continue;
         }
         let text = fs::read_to_string(&path).unwrap();
-        let body = text.split("#[cfg(test)]\nmod tests").next().unwrap();
-        for (number, line) in code(body) {
+        for (number, line) in code(without_tests(&text)) {
             // Whether it is a terminal is no writing.
             let line = line.replace("stderr().is_terminal()", "").replace("use_stderr()", "");
             if marks.iter().any(|mark| line.contains(mark)) {
@@ -274,4 +292,146 @@ fn nothing_unfinished_is_left() {
         }
     }
     assert!(wrong.is_empty(), "unfinished:\n{}", wrong.join("\n"));
+}
+
+/// A page of documentation.
+fn page(name: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
+    fs::read_to_string(&path).unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+/// What stands between backticks, outside of blocks of code.
+fn code_words(text: &str) -> Vec<String> {
+    let prose = text.split("```").step_by(2);
+    prose.flat_map(|part| part.split('`').skip(1).step_by(2)).map(str::to_owned).collect()
+}
+
+/// The cells of the rows of a table that begins with this head.
+fn table<'a>(text: &'a str, head: &str) -> Vec<Vec<&'a str>> {
+    let (_, rows) = text.split_once(head).unwrap_or_else(|| panic!("there is no table {head}"));
+    let rows = rows.lines().skip(2).take_while(|line| line.starts_with('|'));
+    let cells = |row: &'a str| row.trim_matches('|').split('|').map(str::trim).collect();
+    rows.map(cells).collect()
+}
+
+#[test]
+fn the_architecture_page_has_the_modules_their_order_and_their_imports() {
+    let text = page("ARCHITECTURE.md");
+    let rows = table(&text, "| module | entry point |");
+    let mut modules = Vec::new();
+    let mut documented = BTreeMap::new();
+    for row in &rows {
+        let [module, entry, promise, uses] = row[..] else { panic!("{row:?}: expected 4 cells") };
+        assert!(entry.contains("](") && !promise.is_empty(), "{module} lacks a cell");
+        let module = code_words(module).concat();
+        documented.insert(module.clone(), BTreeSet::from_iter(code_words(uses)));
+        modules.push(module);
+    }
+    assert_eq!(modules, ORDER, "the table of modules is not ORDER");
+    let mut used: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for (module, _, name) in imports() {
+        used.entry(module).or_default().insert(name);
+    }
+    for module in modules {
+        let used = used.remove(&module).unwrap_or_default();
+        let said = &documented[&module];
+        assert_eq!(said, &used, "ARCHITECTURE.md (left) and the code (right) on {module}");
+    }
+    // Every module of the library and of the program is in the order.
+    let src = fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("src")).unwrap();
+    for path in src.map(|entry| entry.unwrap().path()) {
+        let name = module(&path);
+        assert!(name == "lib" || ORDER.contains(&&*name), "{name} is missing from ORDER");
+    }
+}
+
+#[test]
+fn the_architecture_page_has_the_owners_of_crates() {
+    let text = page("ARCHITECTURE.md");
+    let mut documented = BTreeMap::new();
+    for row in table(&text, "| crates | modules |") {
+        for name in code_words(row[0]) {
+            documented.insert(name, BTreeSet::from_iter(code_words(row[1])));
+        }
+    }
+    let owners = OWNERS.map(|(name, modules)| {
+        (name.to_owned(), modules.iter().map(|module| (*module).to_owned()).collect())
+    });
+    assert_eq!(documented, BTreeMap::from(owners), "the table of crates is not OWNERS");
+}
+
+#[test]
+fn the_architecture_page_names_every_folder_of_src() {
+    let text = page("ARCHITECTURE.md");
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let folders: BTreeSet<PathBuf> =
+        rust_files("src").iter().map(|file| file.parent().unwrap().to_owned()).collect();
+    for folder in folders {
+        let folder = folder.strip_prefix(root).unwrap().to_str().unwrap();
+        assert!(text.contains(&format!("{folder}/")), "ARCHITECTURE.md does not name {folder}/");
+    }
+}
+
+/// A word that reads as a path of this repository.
+fn is_path(word: &str) -> bool {
+    let starts = ["src/", "tests/", "bench/", "deploy/", "docs/", "shaders/", "shards/", ".ci/"];
+    let inner = |c: char| c.is_ascii_alphanumeric() || "_-./".contains(c);
+    starts.iter().any(|start| word.starts_with(start))
+        && word.chars().all(inner)
+        && !["NAME", "..."].iter().any(|place| word.contains(place))
+}
+
+#[test]
+fn documents_name_files_that_exist() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut names: Vec<PathBuf> =
+        ["README.md", "ARCHITECTURE.md", "SECURITY.md", "CONTRIBUTING.md"]
+            .into_iter()
+            .chain(["CHANGELOG.md", "deploy/README.md", "deploy/RUNBOOK.md", "shards/README.md"])
+            .map(PathBuf::from)
+            .collect();
+    let docs = fs::read_dir(root.join("docs")).unwrap();
+    names.extend(docs.map(|entry| Path::new("docs").join(entry.unwrap().file_name())));
+    let mut wrong = Vec::new();
+    for name in names {
+        let text = page(name.to_str().unwrap());
+        for word in code_words(&text).iter().filter(|word| is_path(word)) {
+            if !root.join(word).exists() {
+                wrong.push(format!("{}: `{word}`", name.display()));
+            }
+        }
+        let folder = root.join(name.parent().unwrap());
+        for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            let file = link.split('#').next().unwrap();
+            if !link.contains("://") && !file.is_empty() && !folder.join(file).exists() {
+                wrong.push(format!("{}: link to {link}", name.display()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "what is named is not there:\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn documents_name_types_and_functions_that_exist() {
+    let sources: String = ["src", "tests", "bench"]
+        .into_iter()
+        .flat_map(rust_files)
+        .filter(|path| !path.ends_with("tests/tidy.rs"))
+        .map(|path| fs::read_to_string(path).unwrap())
+        .collect();
+    // Names in capitals alone are variables of the environment and statuses.
+    let is_name = |word: &&String| {
+        word.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == ':')
+            && word.chars().any(|c| c.is_ascii_lowercase())
+    };
+    let mut wrong = Vec::new();
+    for name in ["ARCHITECTURE.md", "CONTRIBUTING.md"] {
+        for word in code_words(&page(name)).iter().filter(is_name) {
+            let parts = word.split("::").filter(|part| !part.is_empty());
+            for part in parts.filter(|part| !sources.contains(part)) {
+                wrong.push(format!("{name}: `{word}`: there is no {part}"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "what is named is not there:\n{}", wrong.join("\n"));
 }
