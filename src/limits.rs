@@ -40,8 +40,8 @@
 //! | [`WINDOW_BYTES_MAX`] | 8 MiB | a connection's, in each direction, at the largest shapes |
 //! | [`SOCKET_BYTES`] | 8 MiB | what comes in 60 ms at 1 Gbit/s while nobody reads the socket |
 //! | [`CONNECTION_STATE_BYTES`] | 64 KiB | QUIC, TLS and tasks of one connection, about |
-//! | [`HANDSHAKE_STATE_BYTES`] | 16 KiB | the same of a handshake, and of one that was given up |
-//! | [`CLOSING_MAX`] | 2 048 | QUIC remembers a handshake for 3 s after it was given up |
+//! | [`HANDSHAKE_STATE_BYTES`] | 32 KiB | the same of a handshake, and of one that was given up |
+//! | [`CLOSING_MAX`] | 1 024 | QUIC remembers a handshake for 0.9 s after it was given up |
 //! | [`INCOMING_MAX`] | 1 024 | first packets that arrived and were not yet looked at |
 //! | [`INCOMING_BYTES_MAX`] | 4 MiB | what follows them meanwhile; they are looked at at once |
 //! | [`STREAMS_MAX`] | 8 192 | streams of all connections: 32 of each |
@@ -101,7 +101,7 @@
 //! | [`RETRY_WAIT_MAX`] | 10 s | a server's wish to wait longer is an outage |
 //! | [`CONNECT_TIMEOUT`] | 5 s | one handshake: two round trips and their first losses |
 //! | [`CONNECT_STAGGER`] | 0.5 s | an address that has not answered by then waits beside the next |
-//! | [`FIRST_RTT`] | 0.1 s | a first packet to a server that is starting goes again after 0.3 s |
+//! | [`FIRST_RTT`] | 0.1 s | a first packet that is lost is sent again after 0.3 s |
 //! | [`UNREACHABLE_MAX`] | 30 s | a server's restart and a network's change pass; a death is said |
 //! | [`ANSWER_TIMEOUT`] | 15 s | a reply that has not come by then: the default deadline and some |
 //! | [`CALL_TIMEOUT`] | 15 min | a whole call of 16 384 standard queries up at 8 Mbit/s |
@@ -213,9 +213,9 @@ pub const SOCKET_BYTES: usize = 8 << 20;
 /// Memory of one connection besides its windows.
 pub const CONNECTION_STATE_BYTES: u64 = 64 << 10;
 /// Memory of one handshake, and for some seconds of one that was given up.
-pub const HANDSHAKE_STATE_BYTES: u64 = 16 << 10;
+pub const HANDSHAKE_STATE_BYTES: u64 = 32 << 10;
 /// Handshakes that were given up and that QUIC still remembers.
-pub const CLOSING_MAX: usize = 2_048;
+pub const CLOSING_MAX: usize = 1_024;
 /// Most first packets of handshakes that are not yet looked at.
 pub const INCOMING_MAX: usize = 1_024;
 /// Memory for what follows these packets until they are.
@@ -315,8 +315,9 @@ pub const RETRY_WAIT_MAX: Duration = Duration::from_secs(10);
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a client waits for one address before it tries the next one too.
 pub const CONNECT_STAGGER: Duration = Duration::from_millis(500);
-/// What a client takes for the round trip before it has measured one: a first packet that is lost
-/// is sent again after three of these, not after QUIC's whole second.
+/// What both sides take for the round trip before they have measured one. A first packet that is
+/// lost is sent again after three of these, not after QUIC's whole second, and a server remembers
+/// a handshake that was given up for nine of them.
 pub const FIRST_RTT: Duration = Duration::from_millis(100);
 /// How long a call of a client goes on without reaching any server.
 pub const UNREACHABLE_MAX: Duration = Duration::from_secs(30);

@@ -1,7 +1,7 @@
 //! Memory that all callers share, in bytes: requests that are read, answers, replies that wait.
 //!
-//! A caller may have as much as is left for others: one alone gets half, and however many take all
-//! they can there is room for one more. Nothing here waits unless it is told to.
+//! Every caller has a small share of its own, which nobody else can take. Beyond it a caller may
+//! have as much as is left for others: one alone gets half. Nothing here waits unless it is told to.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -22,6 +22,12 @@ pub(super) struct Room {
 struct State {
     all: usize,
     free: usize,
+    /// What each caller may always have.
+    share: usize,
+    /// All callers' shares together.
+    shares: usize,
+    /// What is taken of them.
+    of_shares: usize,
     /// By caller; none with nothing stays.
     held: HashMap<u64, usize>,
     /// Most that were taken since this was last asked for.
@@ -36,8 +42,19 @@ pub(super) struct Held {
 }
 
 impl Room {
-    pub(super) fn new(bytes: usize) -> Arc<Self> {
-        let state = State { all: bytes, free: bytes, held: HashMap::new(), peak: 0 };
+    /// So many bytes, of which each of so many callers may always have `wanted`, or less where
+    /// their shares would be more than half of all.
+    pub(super) fn new(bytes: usize, callers: usize, wanted: usize) -> Arc<Self> {
+        let share = wanted.min(bytes / 2 / callers.max(1));
+        let state = State {
+            all: bytes,
+            free: bytes,
+            share,
+            shares: share * callers,
+            of_shares: 0,
+            held: HashMap::new(),
+            peak: 0,
+        };
         Arc::new(Self { state: Mutex::new(state), freed: Notify::new() })
     }
 
@@ -87,38 +104,54 @@ impl Room {
     }
 }
 
+impl State {
+    /// Gives a caller so many more, if there is room for them.
+    fn take(&mut self, caller: u64, bytes: usize) -> bool {
+        let has = self.held.get(&caller).copied().unwrap_or(0);
+        let Some(left) = self.free.checked_sub(bytes) else { return false };
+        let has_then = has + bytes;
+        let of_shares = self.of_shares + has_then.min(self.share) - has.min(self.share);
+        // Streams of connections that have just ended may still hold something: then there are more
+        // callers than shares.
+        let kept = self.shares.saturating_sub(of_shares);
+        if has_then > self.share && (has_then > left || kept > left) {
+            return false;
+        }
+        (self.free, self.of_shares) = (left, of_shares);
+        self.peak = self.peak.max(self.all - left);
+        if has_then > 0 {
+            self.held.insert(caller, has_then);
+        }
+        true
+    }
+
+    fn give_back(&mut self, caller: u64, bytes: usize) {
+        self.free += bytes;
+        let has = self.held.get_mut(&caller).expect("this is a bug: more given than taken");
+        let had = *has;
+        *has -= bytes;
+        self.of_shares -= had.min(self.share) - (*has).min(self.share);
+        if *has == 0 {
+            self.held.remove(&caller);
+        }
+    }
+}
+
 impl Held {
     /// Takes so many more, or says that there is no room for them.
     pub(super) fn grow(&mut self, bytes: usize) -> bool {
-        let mut state = self.room.lock();
-        let has = state.held.get(&self.caller).copied().unwrap_or(0);
-        let Some(left) = state.free.checked_sub(bytes).filter(|&left| has + bytes <= left) else {
-            return false;
-        };
-        state.free = left;
-        state.peak = state.peak.max(state.all - left);
-        if has + bytes > 0 {
-            state.held.insert(self.caller, has + bytes);
-        }
-        self.bytes += bytes;
-        true
+        let taken = self.room.lock().take(self.caller, bytes);
+        self.bytes += if taken { bytes } else { 0 };
+        taken
     }
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
-        if self.bytes == 0 {
-            return;
+        if self.bytes > 0 {
+            self.room.lock().give_back(self.caller, self.bytes);
+            self.room.freed.notify_waiters();
         }
-        let mut state = self.room.lock();
-        state.free += self.bytes;
-        let has = state.held.get_mut(&self.caller).expect("this is a bug: more given than taken");
-        *has -= self.bytes;
-        if *has == 0 {
-            state.held.remove(&self.caller);
-        }
-        drop(state);
-        self.room.freed.notify_waiters();
     }
 }
 
@@ -132,7 +165,7 @@ mod tests {
 
     #[test]
     fn one_alone_gets_half_and_there_is_room_for_one_more() {
-        let room = Room::new(1_200);
+        let room = Room::new(1_200, 0, 0);
         let take_all = |number: u64| {
             let taken: Vec<_> = std::iter::from_fn(|| room.take(caller(number), 1)).collect();
             (taken.len(), taken)
@@ -151,8 +184,35 @@ mod tests {
     }
 
     #[test]
+    fn nobody_takes_the_share_of_another() {
+        let room = Room::new(1_000, 10, 20);
+        let take_all = |number: u64| {
+            let taken: Vec<_> = std::iter::from_fn(|| room.take(caller(number), 1)).collect();
+            (taken.len(), taken)
+        };
+        let mut held = Vec::new();
+        let taken: Vec<usize> = (0..10)
+            .map(|number| {
+                let (count, taken) = take_all(number);
+                held.push(taken);
+                count
+            })
+            .collect();
+        // Each as much as is left, until what is left is the shares of those still to come.
+        assert_eq!(taken, [500, 250, 110, 20, 20, 20, 20, 20, 20, 20]);
+        drop(held);
+        // Shares that would be more than half of all are smaller.
+        let room = Room::new(1_000, 10, 200);
+        let all: Vec<_> = (0..10).map(|number| room.take(caller(number), 50).unwrap()).collect();
+        assert!(room.take(caller(0), 451).is_none());
+        drop(all);
+        let state = room.lock();
+        assert_eq!((state.free, state.of_shares, state.held.len()), (1_000, 0, 0));
+    }
+
+    #[test]
     fn what_does_not_fit_leaves_what_there_is() {
-        let room = Room::new(100);
+        let room = Room::new(100, 0, 0);
         assert!(room.take(caller(0), 51).is_none() && room.take(caller(0), usize::MAX).is_none());
         let mut held = room.take(caller(0), 0).unwrap();
         assert!(held.grow(30) && held.grow(20) && !held.grow(1));
@@ -163,7 +223,7 @@ mod tests {
 
     #[tokio::test]
     async fn who_waits_is_told() {
-        let room = Room::new(100);
+        let room = Room::new(100, 0, 0);
         let held = room.take(caller(0), 50).unwrap();
         let soon = Duration::from_millis(1);
         assert!(room.wait(caller(0), 10, soon).await.is_none());

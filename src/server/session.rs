@@ -198,6 +198,8 @@ async fn batch(
     let state_bytes =
         (batch.requests.len() + batch.malformed.len()) * limits::BATCH_QUERY_STATE_BYTES;
     let Some(_state) = service.answers.take(asker.caller, state_bytes) else {
+        // The peer may be slow to read the refusal: nothing of the batch is kept until then.
+        drop((batch, request.reading));
         return no_room(service, RequestKind::Batch, replies).await;
     };
     let (outcomes, mut computed) = unbounded_channel();

@@ -283,6 +283,8 @@ fn transport(bounds: &ServerBounds, windows: Windows) -> TransportConfig {
         .receive_window(windows.receive.into())
         .send_window(windows.send.into())
         .datagram_receive_buffer_size(None)
+        // A handshake that was given up is remembered for nine times this.
+        .initial_rtt(limits::FIRST_RTT)
         .max_idle_timeout(Some(idle.expect("this is a bug: idle time-out too long")));
     transport
 }

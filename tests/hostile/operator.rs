@@ -216,6 +216,20 @@ impl Probes {
     }
 }
 
+/// What the server counted of refusals, resets and displacements, a line each.
+pub(crate) async fn refusals(admin: SocketAddr) -> Vec<String> {
+    let mut stream = TcpStream::connect(admin).await.unwrap();
+    let request = format!("GET /metrics HTTP/1.1\r\nHost: {admin}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut page = String::new();
+    stream.read_to_string(&mut page).await.unwrap();
+    let counted = |line: &&str| {
+        let about = ["refused", "overloaded", "OVERLOADED", "displaced", "reset", "handshakes"];
+        !line.starts_with('#') && !line.ends_with(" 0") && about.iter().any(|a| line.contains(a))
+    };
+    page.lines().filter(counted).map(str::to_owned).collect()
+}
+
 async fn livez(admin: SocketAddr) -> bool {
     let Ok(mut stream) = TcpStream::connect(admin).await else { return false };
     let request = format!("GET /livez HTTP/1.1\r\nHost: {admin}\r\n\r\n");
