@@ -1,8 +1,11 @@
 //! The habits of this tree that a compiler does not check: which module may import which, where
 //! outside crates live, how long lines and functions are, that unsafe blocks say why, that
-//! ARCHITECTURE.md and the other pages name what is there.
+//! ARCHITECTURE.md and the other pages name what is there, that what is cited is there.
 
 #![allow(clippy::unwrap_used)]
+
+#[path = "tidy/citations.rs"]
+mod citations;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
