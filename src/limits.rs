@@ -12,13 +12,13 @@
 //! | [`PACKS_MAX`] | 64 | 131 072 rows: four times what the shape rule asks for |
 //! | [`SHARDS_MAX`] | 65 000 | one map a shard, and Linux allows 65 530 maps by default |
 //! | [`RECORDS_PER_SHARD_ACCEPTED_MIN`] | 64 000 | 2^16 a shard, and the emptiest of all has less |
-//! | [`DATABASE_NAME_BYTES_MAX`] | 64 | wire.md |
+//! | [`DATABASE_NAME_BYTES_MAX`] | 64 | docs/wire.md, "Messages" |
 //! | [`CLOCK_DIFFERENCE_MAX`] | 5 min | how far an operator's clock may be ahead of a client's |
 //! | [`EXPIRES_DAYS_DEFAULT`] | 30 | a signature: monthly renewal, old content passes no longer |
 //! | [`EXPIRES_DAYS_MAX`] | 366 | a signature good for longer says nothing about today |
 //! | [`DOUBLING_INTERVAL`] | 365 days | each doubling tells a server one more bit of a key's hash |
 //! | [`PINS_BYTES_MAX`] | 64 KiB | a file of pins: its largest is below 1 KiB |
-//! | [`QUERIES_PER_BATCH_MAX`] | 1 024 | the largest padded batch of scheme.md |
+//! | [`QUERIES_PER_BATCH_MAX`] | 1 024 | padded batch: docs/scheme.md, "What an observer learns" |
 //! | [`BATCHES_IN_FLIGHT_MAX`] | 128 | streams of a connection: a front-end's many users |
 //! | [`BUNDLES_PER_CONNECTION`] | 64 | one padded batch of 1 024 at 16 queries a bundle |
 //! | [`BUNDLE_CACHE_BYTES`] | 512 MiB | 20 000 large bundles: some seconds of fresh secrets |
@@ -56,7 +56,7 @@
 //! | [`FRAME_OVERHEAD_BYTES`] | 256 | tags, lengths, nonce, uid and numbers around one query |
 //! | [`REPLY_OVERHEAD_BYTES`] | 1 KiB | the same around one reply, with a `detail` for a person |
 //! | [`PARAMETERS_REPLY_BYTES_MAX`] | 1.6 MiB | before a client knows the shape: 24 bytes a shard |
-//! | [`NONCE_BYTES_MAX`] | 32 | wire.md |
+//! | [`NONCE_BYTES_MAX`] | 32 | docs/wire.md, "Messages" |
 //! | [`HINTS_PER_REQUEST_MAX`] | 1 024 | as many shards as one padded batch can name |
 //! | [`CONNECTIONS_MAX`] | 256 | front-ends pool their users; each holds stream buffers |
 //! | [`HANDSHAKES_MAX`] | 1 024 | two seconds of 500 a second; then the oldest goes |
@@ -131,7 +131,7 @@
 //! | [`INPUT_RECORD_BYTES_MAX`] | 1 MiB | a builder's input line: an open quote ends here |
 //! | [`PARTITION_BUFFER_BYTES`] | 256 MiB | a builder's buffers for all partition files |
 //! | [`BUILD_MEMORY_BYTES`] | 1 GiB | shards built at once; a larger one is built alone |
-//! | [`BUILD_WIDENINGS_MAX`] | 8 | scheme.md: steps of 64 columns for shards without ribbon seed |
+//! | [`BUILD_WIDENINGS_MAX`] | 8 | docs/scheme.md, "Shapes": steps of 64 columns |
 
 use std::time::Duration;
 
@@ -283,7 +283,7 @@ pub const ADMIN_HEAD_BYTES_MAX: usize = 16 << 10;
 pub const ADMIN_REQUESTS_MAX: usize = 32;
 /// How long such a connection may last.
 pub const ADMIN_CONNECTION_TIME: Duration = Duration::from_secs(60);
-/// Most queries one secret encrypts (scheme.md, "Secrets").
+/// Most queries one secret encrypts (docs/scheme.md, "Secrets").
 pub const QUERIES_PER_SECRET_MAX: usize = 16;
 /// Most queries one pass over a shard answers.
 pub const BATCH_QUERIES_PER_SCAN_MAX: usize = 32;

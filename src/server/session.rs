@@ -1,4 +1,5 @@
-//! What each request is answered with: the sessions of wire.md.
+//! What each request is answered with: docs/wire.md, "A look-up from start to end" and "Status
+//! codes".
 //!
 //! Decodes a request once, decides with what the server knows (epoch, shards, bundles, whether it
 //! is leaving), and sends typed replies. Work for a query depends on nothing but its shard's shape.
