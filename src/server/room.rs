@@ -1,7 +1,8 @@
 //! Memory that all callers share, in bytes: requests that are read, answers, replies that wait.
 //!
 //! Every caller has a small share of its own, which nobody else can take. Beyond it a caller may
-//! have as much as is left for others: one alone gets half. Nothing here waits unless it is told to.
+//! have as much as is left for others: one alone gets half. Nothing here waits unless it is told
+//! to.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
