@@ -327,7 +327,8 @@ impl Shape {
         (load * self.groups() as f64) as u64
     }
 
-    /// Standard deviation of a response coefficient's noise, modulo Q, for uniform entries.
+    /// Standard deviation of a response coefficient's noise, modulo Q, for uniform entries
+    /// (docs/scheme.md, "Noise rule").
     pub fn noise_std(&self) -> f64 {
         self.noise_std_for(f64::from(self.columns) * ENTRY_MEAN_SQUARE)
     }

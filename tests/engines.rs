@@ -156,7 +156,7 @@ fn boxed(engine: GpuEngine) -> Box<dyn Engine> {
     Box::new(engine)
 }
 
-/// A keyed stream, as the recipe of the vectors draws everything.
+/// A keyed stream, as the recipe of the vectors draws everything (docs/scheme.md, "Test vectors").
 fn stream(label: &[u8], count: usize) -> Vec<u8> {
     let seed: [u8; 32] = std::array::from_fn(|i| i as u8);
     let mut bytes = vec![0; count];

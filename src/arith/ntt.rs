@@ -1,8 +1,9 @@
 //! The negacyclic number-theoretic transform of `Z_m[X]/(X^D + 1)` in slot order.
 //!
 //! Slot k < HALF is the value at psi^(5^k), slot HALF + k the value at psi^(-5^k), so that
-//! automorphisms rotate slots ([`super::Automorphism`]). psi is `x^((m-1)/2D)` for the smallest
-//! x >= 2 for which it has order 2D. Residues are fully reduced on entry and exit.
+//! automorphisms rotate slots ([`super::Automorphism`]). psi is `x^((m-1)/2D)` for the smallest x
+//! from 2 on for which it has order 2D (docs/scheme.md, "Pack tables and hints"). Residues are
+//! fully reduced on entry and exit.
 //!
 //! Plan. Cooley-Tukey downwards and Gentleman-Sande upwards with the powers of psi merged into
 //! the twiddles (Longa, Naehrig, CANS 2016), multiplications after Shoup (Harvey, J. Symb. Comp.

@@ -1,4 +1,5 @@
-//! Sends the queries of a round in batches, and a slow batch a second time to another replica.
+//! Sends the queries of a round in batches, and a slow batch a second time to another replica
+//! (docs/wire.md, "Hedging and lost servers").
 //!
 //! A hedge is the identical encrypted vectors under the identical bundles; only the nonces are
 //! other ones. Whether there is one depends on time and on the state of connections, never on

@@ -1,4 +1,5 @@
-//! A connection to one replica: which key bundles went over it, and whether its server is there.
+//! A connection to one replica: which key bundles went over it, and whether its server is there
+//! (docs/wire.md, "Hedging and lost servers").
 //!
 //! A server that dies says nothing, so a link counts what comes: a client that hears nothing asks
 //! after [`limits::KEEP_ALIVE_INTERVAL`] whether the server is there, and a link over which nothing

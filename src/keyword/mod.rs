@@ -92,9 +92,10 @@ fn place_of_band(raw: &[u8], shape: &Shape) -> (u32, u128) {
     (start, u128::from_le_bytes(*coeffs) | 1)
 }
 
-/// A record as it is stored, into `out`: the tag binds the field (value, 0x80, zeros) to the
-/// identity, and the keystream comes from the tag (a synthetic IV), so that two fields of one
-/// identity never share a keystream. Not constant time, for who builds and knows all records.
+/// A record as it is stored (docs/scheme.md, "The record tag"), into `out`: the tag binds the field
+/// (value, 0x80, zeros) to the identity, and the keystream comes from the tag (a synthetic IV), so
+/// that two fields of one identity never share a keystream. Not constant time, for who builds and
+/// knows all records.
 #[cfg(feature = "server")]
 fn seal(identity: &[u8; 32], value: &[u8], out: &mut [u8]) {
     let mut keyed = blake3::Hasher::new_keyed(identity);

@@ -1,5 +1,5 @@
 //! Makes a shard's matrix: solves, for every group, "the band of each record sums to its tag and
-//! field plus keystream, modulo 256".
+//! field plus keystream, modulo 256" (docs/scheme.md, "Keyword layer").
 //!
 //! Modulo 256 is no field, so the system is solved modulo 2 once (a ribbon: each row goes to its
 //! first free leading column) and lifted bit by bit: eight right-hand sides through the same

@@ -1,4 +1,5 @@
-//! From an answer to bytes, and whether they can be believed. Constant time.
+//! From an answer to bytes, and whether they can be believed (docs/scheme.md, "Decoding"). Constant
+//! time.
 
 use zeroize::Zeroizing;
 

@@ -6,10 +6,11 @@
 //! one selection for a shard the first time and another one the second time: the rule that
 //! [`super`] names would be broken. So the keys of all secrets of a step come from a hash, keyed
 //! with the fresh randomness, over database, shape, and every query in order with the secret it
-//! falls to (hedging; Bellare, Brakerski, Naor, Ristenpart, Segev, Shacham, Yilek, ASIACRYPT 2009).
-//! Where anything differs, all secrets differ; where nothing does, all bytes are the same, and
-//! sending these again is safe. A later step of a pool takes in all steps before it. This guards
-//! against randomness that repeats. It is no help against randomness that somebody knows.
+//! falls to (hedging; Bellare, Brakerski, Naor, Ristenpart, Segev, Shacham, Yilek, ASIACRYPT 2009;
+//! docs/scheme.md, "Secrets"). Where anything differs, all secrets differ; where nothing does, all
+//! bytes are the same, and sending these again is safe. A later step of a pool takes in all steps
+//! before it. This guards against randomness that repeats. It is no help against randomness that
+//! somebody knows.
 //!
 //! Constant time: a selection is hashed as 20 bytes, whatever it is.
 

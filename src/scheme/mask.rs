@@ -1,5 +1,6 @@
 //! Public randomness: masks from the database seed. BLAKE3 keyed with the seed, in
-//! extendable-output mode; labels are one ASCII letter, then u32 little-endian numbers.
+//! extendable-output mode; labels are one ASCII letter, then u32 little-endian numbers
+//! (docs/scheme.md, "Masks").
 
 use super::{KeyName, Seed};
 use crate::arith::{Poly, zero_poly};

@@ -193,7 +193,8 @@ impl Secret {
         &self.slots_q
     }
 
-    /// b = a*s + e + u*2^24 modulo 2^32, a value a column; columns are those of `errors`.
+    /// b = a*s + e + u*2^24 modulo 2^32, a value a column (docs/scheme.md, "Key bundle and query");
+    /// columns are those of `errors`.
     pub(super) fn encrypt(
         &self,
         shard: u32,
@@ -230,7 +231,8 @@ impl Secret {
         out
     }
 
-    /// y = w*s + e + P*target modulo Q and P, in slots; the same error for both primes.
+    /// y = w*s + e + P*target modulo Q and P, in slots; the same error for both primes
+    /// (docs/scheme.md, "Key bundle and query").
     pub(super) fn bundle_key(
         &self,
         key: KeyName,

@@ -1,5 +1,5 @@
-//! The scheme against tests/vectors/vectors.json, on every instruction set; the once-only rule;
-//! and the noise, from above and from below.
+//! The scheme against tests/vectors/vectors.json (docs/scheme.md, "Test vectors"), on every
+//! instruction set; the once-only rule; and the noise, from above and from below.
 
 use serde_json::Value;
 use zeroize::Zeroizing;

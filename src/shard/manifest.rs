@@ -1,4 +1,5 @@
-//! `manifest.json`: which files are the database, signed by its operator.
+//! `manifest.json`: which files are the database, signed by its operator (docs/wire.md, "The
+//! manifest").
 //!
 //! Written last and by rename, so a directory either opens or has none. Everything in it is
 //! checked against the signed parameters; a manifest whose parts disagree is refused. What this

@@ -1,4 +1,5 @@
-//! Frames: a message with its length in front, and how long each kind may be.
+//! Frames: a message with its length in front, and how long each kind may be (docs/wire.md,
+//! "Frames").
 //!
 //! Reading is in two steps. The first [`FRAME_HEAD_BYTES_MAX`] bytes of a frame say its kind and
 //! length; what is longer than that kind may be is refused before any of it is kept. Only then is

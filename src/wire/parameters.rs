@@ -1,4 +1,5 @@
-//! The public parameters of a database: what the operator signs and every client checks.
+//! The public parameters of a database: what the operator signs and every client checks
+//! (docs/wire.md, "Messages").
 //!
 //! Pinning of the operator's key and of the seed is the client's; making and keeping the key is
 //! the builder's. Read next: [`crate::params::Shape`], which refuses noisy shapes.
