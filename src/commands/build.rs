@@ -15,14 +15,14 @@ use sotto::wire::hex;
 
 use super::{Ended, out};
 
-/// Builds a database from records, or builds again what changed in one.
+/// Builds a database from records, or rebuilds the shards of one whose records changed.
 ///
-/// The input is CSV with the header `sii,value`, or JSON Lines of {"sii": "..", "value": ".."};
-/// bytes that are no text are written as `base64:..` values. Killed at any moment and started
-/// again with the same arguments, it goes on with what was finished.
+/// The input is CSV with the header `sii,value`, or JSON Lines of {"sii": "..", "value": ".."}. A
+/// value that is not text is written as `base64:..`. A build that was killed continues when it is
+/// started again with the same arguments.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// File of records, plain or compressed (.gz, .zst), or a pipe; `-` reads standard input
+    /// File of records, plain or compressed with gzip or zstd, or a pipe; `-` is standard input
     #[arg(long, value_name = "FILE")]
     input: PathBuf,
     /// Directory of the database
@@ -32,55 +32,57 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N", conflicts_with = "records_per_shard",
           value_parser = value_parser!(u32).range(1..=i64::from(limits::SHARDS_MAX)))]
     shards: Option<u32>,
-    /// Records a shard, in place of a number of shards [default: 1048576]
+    /// Records in a shard, instead of the number of shards [default: 1048576]
     #[arg(long, value_name = "N", value_parser = value_parser!(u64).range(1..))]
     records_per_shard: Option<u64>,
-    /// Bytes of the value field; the longest value is one byte shorter [default: what fits]
+    /// Bytes of the value field; the longest value is one byte shorter [default: what the values
+    /// need]
     #[arg(long, value_name = "N",
           value_parser = value_parser!(u32).range(1..=i64::from(limits::VALUE_BYTES_MAX)))]
     value_bytes: Option<u32>,
-    /// Rows a pack: a power of two, 128 to 2048 [default: by the number of records]
+    /// Rows of a pack: a power of two from 128 to 2048 [default: by the number of records]
     #[arg(long, value_name = "N", value_parser = pack_rows)]
     pack_rows: Option<u32>,
-    /// Packs a shard [default: by the number of records]
+    /// Packs of a shard [default: by the number of records]
     #[arg(long, value_name = "N",
           value_parser = value_parser!(u32).range(1..=i64::from(limits::PACKS_MAX)))]
     packs: Option<u32>,
     /// Database seed, 64 hexadecimal digits [default: that of the database, or random]
     #[arg(long, value_name = "HEX", value_parser = parse_seed)]
     seed: Option<[u8; 32]>,
-    /// Name of the database, for its whole life; clients refuse another. Needed where one key signs
-    /// several databases [default: that of the database, or main]
+    /// Name of the database. It never changes, and clients refuse another one. Required when one
+    /// key signs several databases [default: that of the database, or main]
     #[arg(long, value_name = "NAME")]
     database: Option<String>,
-    /// For how many days clients accept what is signed now. Unchanged records are signed again once
-    /// half of that time is over
+    /// Days for which clients accept the database. A build signs unchanged records again once half
+    /// of that time is over
     #[arg(long, value_name = "DAYS", default_value_t = limits::EXPIRES_DAYS_DEFAULT)]
     expires_days: u32,
-    /// The operator's key, Ed25519 as PKCS#8 PEM; made when absent [default: DIR.signing-key.pem]
+    /// The operator's signing key, Ed25519 as PKCS#8 PEM. It is created if the file does not exist
+    /// [default: DIR.signing-key.pem]
     #[arg(long, value_name = "FILE")]
     signing_key: Option<PathBuf>,
-    /// Threads [default: all cores]
+    /// Number of threads [default: one for each core]
     #[arg(long, value_name = "N",
           value_parser = value_parser!(u16).range(1..=limits::THREADS_MAX as i64))]
     jobs: Option<u16>,
-    /// Say nothing but errors
+    /// Print errors only
     #[arg(long)]
     quiet: bool,
     /// Print what would be built, and write nothing
     #[arg(long)]
     plan: bool,
-    /// Throw away a build that was interrupted
+    /// Discard a build that was interrupted
     #[arg(long)]
     restart: bool,
-    /// Choose shard count and shape anew for a database that is there
+    /// Choose the number of shards and the shape of an existing database again
     #[arg(long)]
     reshape: bool,
-    /// Refuse an input that lacks more than so many percent of the database's records
+    /// Refuse an input that has fewer records than the database by more than this percentage
     #[arg(long, value_name = "PERCENT", default_value_t = SHRINK_PERCENT_DEFAULT,
           value_parser = value_parser!(u8).range(0..=100))]
     shrink_percent: u8,
-    /// Build also from an input that lacks more
+    /// Build even if the input has far fewer records than the database
     #[arg(long)]
     allow_shrink: bool,
 }

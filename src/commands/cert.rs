@@ -13,10 +13,10 @@ use sotto::server::certificates;
 
 use super::{Ended, out};
 
-/// Makes certificates for localhost: ca.pem, server.pem, server.key, client.pem, client.key.
+/// Makes test certificates for localhost: ca.pem, server.pem, server.key, client.pem, client.key.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Folder for the files; made when absent. Existing files are never overwritten.
+    /// Directory for the files; it is created if necessary. Existing files are never overwritten.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
 }

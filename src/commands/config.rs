@@ -19,8 +19,8 @@ use toml::Value;
 
 use super::{Ended, out, serve};
 
-/// Prints the configuration that `sotto serve` would have, as a file that can be given back, and
-/// where each value comes from.
+/// Prints the configuration of `sotto serve` that results from flags, environment and file, as a
+/// file, and where each value comes from.
 #[derive(clap::Args)]
 #[group(skip)]
 pub(crate) struct Args {

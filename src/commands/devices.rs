@@ -6,7 +6,7 @@ use sotto::engine::{EngineOptions, GpuKind, Integers, SelectError, Selected, gpu
 
 use super::{Ended, out};
 
-/// Lists GPUs with their limits, and which engines would be taken.
+/// Lists GPUs with their limits, and the engines that a server would use.
 #[derive(clap::Args)]
 pub(crate) struct Args {}
 

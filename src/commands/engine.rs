@@ -10,21 +10,23 @@ use sotto::limits;
 /// What computes.
 #[derive(clap::Args, Clone)]
 pub(crate) struct EngineArgs {
-    /// What computes: auto (every GPU that proves itself, beside the processor), gpu or cpu.
+    /// Engines that answer: auto (the processor and every GPU that passes its known-answer test),
+    /// gpu or cpu.
     #[arg(long, value_name = "ENGINE", default_value = "auto")]
     engine: EngineChoice,
-    /// Which GPU, by number or part of its name (see `sotto devices`); may be given again.
+    /// Use this GPU only, by number or part of its name (see `sotto devices`); may be given several
+    /// times.
     #[arg(long, value_name = "INDEX|NAME")]
     gpu: Vec<GpuChoice>,
-    /// Memory of each GPU that shards may take; when absent nearly all there is, or 4 GiB where
-    /// it uses the host's.
+    /// Memory of each GPU that shards may take. By default nearly all of it, or 4 GiB on a GPU that
+    /// uses the host's memory.
     #[arg(long, value_name = "MIB", value_parser = value_parser!(u32).range(1..))]
     gpu_memory: Option<u32>,
     /// The CPU engine's instruction set: auto, portable, avx2, avx512bw, avx512,
     /// amx or neon.
     #[arg(long, value_name = "ISA", default_value = "auto")]
     isa: IsaChoice,
-    /// Threads of the CPU engine; as many as there are cores when absent.
+    /// Threads of the CPU engine. By default as many as there are cores.
     #[arg(long, value_name = "N", value_parser = value_parser!(u16)
         .range(1..=limits::THREADS_MAX as i64).try_map(NonZeroU16::try_from))]
     threads: Option<NonZeroU16>,

@@ -12,13 +12,13 @@ use sotto::wire::hex;
 
 use super::{Ended, out};
 
-/// Prints shape, noise margin, sizes and epoch of a database.
+/// Prints the shape, noise margin, sizes and epoch of a database.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Directory of the database
     #[arg(value_name = "DIR")]
     db: PathBuf,
-    /// For programs
+    /// Print JSON
     #[arg(long)]
     json: bool,
 }

@@ -23,23 +23,24 @@ use super::{Ended, out};
 /// Marks a value or key that is shown in base64.
 const BASE64: &str = "base64:";
 
-/// Look keys up without the server learning which.
+/// Looks keys up; the server does not learn which.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]
     server: ServerArgs,
-    /// Read keys from a file, one a line; `-` for standard input.
+    /// Read keys from a file with one key in each line; `-` is standard input.
     #[arg(long, value_name = "FILE")]
     keys_from: Option<PathBuf>,
-    /// Print one JSON object a line.
+    /// Print one JSON object in each line.
     #[arg(long)]
     json: bool,
-    /// File that keeps what is known of the database between runs: operator's key, name, seed,
-    /// epoch and number of shards. What goes back or changes is refused. [default: a file below
-    /// $XDG_STATE_HOME/sotto/pins or ~/.local/state/sotto/pins, by operator's key or by server]
+    /// File that keeps what is known of the database from run to run: operator's key, name, seed,
+    /// epoch and number of shards. A database that contradicts it is refused. [default: a file
+    /// below $XDG_STATE_HOME/sotto/pins or ~/.local/state/sotto/pins, named by operator's key or by
+    /// server]
     #[arg(long, value_name = "FILE")]
     pins: Option<PathBuf>,
-    /// Keep nothing between runs.
+    /// Keep nothing from run to run.
     #[arg(long, conflicts_with = "pins")]
     no_pins: bool,
     /// Keys, such as phone numbers or addresses, exactly as they are in the database.
@@ -50,29 +51,30 @@ pub(crate) struct Args {
 /// Which database to ask, and whom to believe about it.
 #[derive(clap::Args)]
 pub(crate) struct ServerArgs {
-    /// Server; more than one for replicas of the same database, the first is used until it fails.
+    /// Server. Give it several times for replicas of one database; the first is used until it
+    /// fails.
     #[arg(long, value_name = "HOST:PORT", required = true)]
     server: Vec<String>,
-    /// Name in the servers' certificates, where it is not HOST.
+    /// Name in the certificates of the servers, if it differs from HOST.
     #[arg(long, value_name = "NAME")]
     server_name: Option<String>,
-    /// Certificates (PEM) of who may sign the servers' certificates.
+    /// Certificates (PEM) of the authorities that sign the servers' certificates.
     #[arg(long, value_name = "FILE")]
     ca: PathBuf,
-    /// This caller's certificate chain, for servers that ask who calls.
+    /// Certificate chain of this client, for servers that require one.
     #[arg(long, value_name = "PEM", requires = "client_key")]
     client_cert: Option<PathBuf>,
-    /// The private key of that certificate.
+    /// Private key of that certificate.
     #[arg(long, value_name = "PEM", requires = "client_cert")]
     client_key: Option<PathBuf>,
     /// The operator's public key: the file `operator.pub` of the database, a file with 64 hex
-    /// digits, or those digits themselves. Without it the key the server shows is believed.
+    /// digits, or these digits. Without it the key that the server shows is trusted.
     #[arg(long, value_name = "FILE|DIGITS")]
     operator_key: Option<PathBuf>,
-    /// Name of the database, where the operator signs several with one key.
+    /// Name of the database, if the operator signs several with one key.
     #[arg(long, value_name = "NAME")]
     database: Option<String>,
-    /// Accept shards with as few records: the crowd a look-up hides in.
+    /// The fewest records of a shard that are accepted. A look-up hides among them.
     #[arg(long, value_name = "N", default_value_t = limits::RECORDS_PER_SHARD_ACCEPTED_MIN)]
     accept_shard_records: u64,
 }

@@ -10,17 +10,17 @@ use super::{Ended, out};
 
 /// Signs a database again before it expires, without its records.
 ///
-/// Clients refuse a database whose time is over. Servers that watch it take the new epoch up; its
-/// shards stay as they are.
+/// Clients refuse a database that has expired. Running servers load the new epoch; the shards stay
+/// as they are.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Directory of the database
     #[arg(long, value_name = "DIR")]
     db: PathBuf,
-    /// The operator's key, Ed25519 as PKCS#8 PEM [default: DIR.signing-key.pem]
+    /// The operator's signing key, Ed25519 as PKCS#8 PEM [default: DIR.signing-key.pem]
     #[arg(long, value_name = "FILE")]
     key: Option<PathBuf>,
-    /// For how many days clients accept it
+    /// Days for which clients accept it
     #[arg(long, value_name = "DAYS", default_value_t = limits::EXPIRES_DAYS_DEFAULT)]
     expires_days: u32,
 }

@@ -9,19 +9,19 @@ use sotto::limits;
 
 use super::{Ended, out};
 
-/// Serves the content of the epoch before again, signed as a new epoch.
+/// Makes the content of the previous epoch a new epoch.
 ///
-/// Every byte of it is read first. Servers that watch the database take it up; a second rollback is
-/// the way back.
+/// Reads every byte of it first. Running servers load the new epoch. A second rollback undoes the
+/// first.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Directory of the database
     #[arg(long, value_name = "DIR")]
     db: PathBuf,
-    /// The operator's key, Ed25519 as PKCS#8 PEM [default: DIR.signing-key.pem]
+    /// The operator's signing key, Ed25519 as PKCS#8 PEM [default: DIR.signing-key.pem]
     #[arg(long, value_name = "FILE")]
     key: Option<PathBuf>,
-    /// For how many days clients accept it
+    /// Days for which clients accept it
     #[arg(long, value_name = "DAYS", default_value_t = limits::EXPIRES_DAYS_DEFAULT)]
     expires_days: u32,
 }

@@ -6,11 +6,11 @@ use sotto::build::sample;
 
 use super::{Ended, out};
 
-/// Prints sample records as CSV: numbers reserved for fiction, then example addresses. The same
-/// for the same number of records.
+/// Prints sample records as CSV: telephone numbers reserved for fiction, then example addresses.
+/// The same number of records gives the same records.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// How many records
+    /// Number of records
     #[arg(long, value_name = "N")]
     records: u64,
 }

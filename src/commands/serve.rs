@@ -30,71 +30,72 @@ use super::{Ended, out};
 
 /// Serves a database over QUIC.
 ///
-/// Every option may also be given in the environment (`--target-ms` is SOTTO_TARGET_MS; several
-/// values with commas between) or in a TOML file (`target-ms = 1000`); a flag comes before the
-/// environment, the environment before the file. `sotto config` shows what holds.
+/// Every option may also be given in the environment (`--target-ms` is SOTTO_TARGET_MS; commas
+/// separate several values) or in a TOML file (`target-ms = 1000`). A flag takes precedence over
+/// the environment, and the environment over the file. `sotto config` prints the result.
 // What one option wants of another stands in `check`, for clap looks past what a file says.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// File of options, TOML.
+    /// TOML file of options.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Folder of the database, as `sotto build` made it. Needed.
+    /// Directory of the database that `sotto build` made. Required.
     #[arg(long, value_name = "DIR")]
     pub(super) db: Option<PathBuf>,
-    /// Where to listen (UDP); port 0 picks one. Needed.
+    /// UDP address to listen on; port 0 selects a free one. Required.
     #[arg(long, value_name = "ADDR:PORT")]
     pub(super) listen: Option<SocketAddr>,
-    /// Certificate chain, the server's first. Needed.
+    /// Certificate chain, beginning with the server's certificate. Required.
     #[arg(long, value_name = "PEM")]
     pub(super) cert: Option<PathBuf>,
-    /// The certificate's private key. Needed.
+    /// Private key of the certificate. Required.
     #[arg(long, value_name = "PEM")]
     pub(super) key: Option<PathBuf>,
-    /// Authority of the front-ends' certificates; without it only this machine is served.
+    /// Authority that signs the certificates of front-ends. Without it only this machine is served.
     #[arg(long, value_name = "PEM")]
     pub(super) client_ca: Option<PathBuf>,
-    /// Which names of the certificates may call, lines of `NAME SHARE [MIB_PER_SECOND]`; all when
-    /// absent.
+    /// List of the names in certificates that may call, lines of `NAME SHARE [MIB_PER_SECOND]`.
+    /// Without it every certificate of the authority may.
     #[arg(long, value_name = "FILE")]
     pub(super) allow: Option<PathBuf>,
-    /// Serve whoever reaches the address, without knowing who it is.
+    /// Serve everyone who reaches the address, without certificates.
     #[arg(long)]
     pub(super) anyone_may_ask: bool,
-    /// Memory for connections, bundles, queues and answers; half of the machine's when absent, and
-    /// no more than is of use. Shards are not counted.
+    /// Memory for connections, key bundles, queues and answers; shards are not counted. By default
+    /// half of the machine's memory, and no more than the server can use.
     #[arg(long, value_name = "MIB")]
     pub(super) memory: Option<u32>,
-    /// How long an answer should take at most: queries find company for half of it while engines
-    /// are busy, then the oldest goes first.
+    /// The longest time that an answer should take. While engines are busy, queries for one shard
+    /// wait for each other for half of it; then the oldest goes first.
     #[arg(long, value_name = "MS", default_value_t = limits::LATENCY_TARGET.as_millis() as u64,
         value_parser = value_parser!(u64).range(1..=limits::LATENCY_TARGET_MAX.as_millis() as u64))]
     pub(super) target_ms: u64,
     #[command(flatten)]
     pub(super) engine: EngineArgs,
-    /// Where the operator's endpoints listen (HTTP: /status, /metrics, /readyz and others), or
-    /// `off`; 127.0.0.1:9464 when absent, and none if that is taken.
+    /// Address of the operator's HTTP endpoints (/status, /metrics, /readyz and others), or `off`.
+    /// By default 127.0.0.1:9464, and none if that is taken.
     #[arg(long, value_name = "ADDR:PORT")]
     pub(super) admin: Option<AdminAt>,
-    /// Let whoever reaches that address read metrics and have the server leave.
+    /// Allow an address that other machines reach: whoever does may read metrics and shut the
+    /// server down.
     #[arg(long)]
     pub(super) admin_anyone: bool,
-    /// Host names by which those endpoints may be asked for, besides localhost, this machine's name
+    /// Host names that requests to these endpoints may have, besides localhost, this machine's name
     /// and IP addresses.
     #[arg(long, value_name = "NAME")]
     pub(super) admin_host: Vec<String>,
-    /// How the log is written.
+    /// Form of the log.
     #[arg(long, value_enum, value_name = "FORMAT", default_value_t = LogFormat::Human)]
     pub(super) log_format: LogFormat,
-    /// How long queries of an epoch are answered after the next one came.
+    /// How long queries of the previous epoch are answered after a new one was loaded.
     #[arg(long, value_name = "N", default_value_t = limits::OLD_EPOCH_TIME.as_secs(),
         value_parser = value_parser!(u64).range(..=limits::OLD_EPOCH_TIME_MAX.as_secs()))]
     pub(super) old_epoch_seconds: u64,
-    /// How fast shards are read again in the background and compared with their digests; 0 is not
-    /// at all.
+    /// Speed at which shards are read again in the background and compared with their digests; 0 is
+    /// not at all.
     #[arg(long, value_name = "N", default_value_t = limits::SCRUB_MIB_PER_SECOND)]
     pub(super) scrub_mib_per_second: u32,
-    /// How often to look whether there is a new manifest; 0 is never: then SIGHUP says so.
+    /// Interval at which to look for a new manifest; 0 is only at SIGHUP.
     #[arg(long, value_name = "N", default_value_t = limits::WATCH_TIME.as_secs(),
         value_parser = value_parser!(u64).range(..=limits::WATCH_TIME_MAX.as_secs()))]
     pub(super) watch_seconds: u64,
@@ -132,9 +133,9 @@ impl Args {
 /// How the log is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum LogFormat {
-    /// Lines for people.
+    /// Lines of text.
     Human,
-    /// One JSON object a line.
+    /// One JSON object in each line.
     Json,
 }
 

@@ -11,13 +11,14 @@ use sotto::shard::verify::{unnamed_files, verify, verify_bytes};
 
 use super::{Ended, out};
 
-/// Reads every byte of a database. Exit code 0 when all is well, 1 when something is damaged.
+/// Reads every byte of a database and compares digests. Exit code 0 means that it is intact, 1 that
+/// something is damaged.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Directory of the database
     #[arg(value_name = "DIR")]
     db: PathBuf,
-    /// Say nothing but what is wrong
+    /// Print only what is wrong
     #[arg(long)]
     quiet: bool,
 }

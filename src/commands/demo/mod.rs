@@ -45,18 +45,18 @@ const DEADLINE: Duration = limits::DEADLINE_MAX;
 /// Exit code after Ctrl-C, as shells have it.
 const INTERRUPTED: u8 = 130;
 
-/// See a private look-up from beginning to end, on this machine.
+/// Shows a private look-up from beginning to end, on this machine.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Records of the sample.
+    /// Number of sample records.
     #[arg(long, value_name = "N", default_value_t = 20_000,
           value_parser = clap::value_parser!(u64).range(1..=RECORDS_MAX))]
     records: u64,
-    /// Shards they are spread over.
+    /// Number of shards.
     #[arg(long, value_name = "N", default_value_t = 16,
           value_parser = clap::value_parser!(u32).range(1..=i64::from(limits::SHARDS_MAX)))]
     shards: u32,
-    /// Keep sample, database and certificates in this folder, which must be new or empty.
+    /// Keep sample, database and certificates in this directory, which must be new or empty.
     #[arg(long, value_name = "DIR")]
     keep: Option<PathBuf>,
     #[command(flatten)]

@@ -14,13 +14,14 @@ use serde::Serialize;
 
 use super::{Ended, out, serve};
 
-/// Checks this machine and the server's options. Exit code 1 when something would fail.
+/// Checks this machine and the server's options. Exit code 1 means that the server would fail.
 #[derive(clap::Args)]
 #[group(skip)]
 pub(crate) struct Args {
     #[command(flatten)]
     serve: serve::Args,
-    /// For programs: a list of {check, status, found, expected, advice}; ok, warn or fail.
+    /// Print JSON: a list of {check, status, found, expected, advice}; the status is ok, warn or
+    /// fail.
     #[arg(long)]
     json: bool,
 }
