@@ -3,12 +3,15 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod harness;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 
+use harness::program::sotto;
 use sotto::build::{
     BuildError, BuildOptions, BuildReport, DATABASE_NAME_DEFAULT, Existing, Input, Silent, keys,
     renew, rollback, run, sample,
@@ -73,10 +76,9 @@ impl Bench {
     }
 
     fn command_from(&self, input: &Path, out: &str) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_sotto"));
-        command.env("SOURCE_DATE_EPOCH", "1700000000").stdin(Stdio::null());
-        command.args(["build", "--shards", &self.shards.to_string()]);
-        command.args(["--seed", &"5e".repeat(32)]);
+        let (shards, seed) = (self.shards.to_string(), "5e".repeat(32));
+        let mut command = sotto(&["build", "--shards", &shards, "--seed", &seed]);
+        command.env("SOURCE_DATE_EPOCH", "1700000000");
         command.arg("--input").arg(input).arg("--out").arg(self.path(out));
         command.arg("--signing-key").arg(self.path("key.pem"));
         command
@@ -464,14 +466,8 @@ fn a_build_killed_at_any_moment_goes_on_to_the_same_bytes() {
         let out = bench.path(name);
         // Several kills on the way to the end, each at or after the moment.
         for round in 0..2 {
-            let mut child =
-                bench.command(name).args(["--jobs", "1"]).stderr(Stdio::piped()).spawn();
-            let child = child.as_mut().unwrap();
-            while !reached(&out) && child.try_wait().unwrap().is_none() {
-                std::thread::yield_now();
-            }
-            child.kill().unwrap(); // SIGKILL
-            child.wait().unwrap();
+            let child = bench.command(name).args(["--jobs", "1"]).stderr(Stdio::piped()).spawn();
+            kill_once(child, || reached(&out));
             let whole = out.join("manifest.json").exists();
             assert!(whole || Database::open(&out).is_err(), "{name} {round}: opens unfinished");
         }
@@ -479,6 +475,16 @@ fn a_build_killed_at_any_moment_goes_on_to_the_same_bytes() {
         assert!(output.status.success(), "{name}: {}", text(&output));
         assert_same(&bench.path("whole"), &out);
     }
+}
+
+/// Kills (SIGKILL) a program once a moment is reached; it may have ended before.
+fn kill_once(child: std::io::Result<Child>, reached: impl Fn() -> bool) {
+    let mut child = child.unwrap();
+    while !reached() && child.try_wait().unwrap().is_none() {
+        std::thread::yield_now();
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
 }
 
 fn journal_lines(out: &Path) -> usize {
@@ -490,12 +496,7 @@ fn journal_lines(out: &Path) -> usize {
 fn work_left_beside_a_finished_database_is_cleared_away() {
     let bench = Bench::to_be_killed();
     let (out, aside, again) = (bench.path("db"), bench.path("aside"), bench.path("again"));
-    let mut child = bench.command("db").args(["--jobs", "1"]).spawn().unwrap();
-    while journal_lines(&out) < 1 && child.try_wait().unwrap().is_none() {
-        std::thread::yield_now();
-    }
-    child.kill().unwrap();
-    child.wait().unwrap();
+    kill_once(bench.command("db").args(["--jobs", "1"]).spawn(), || journal_lines(&out) >= 1);
     for copy in [&aside, &again] {
         let copied = Command::new("cp").arg("-r").arg(out.join("work")).arg(copy).status();
         assert!(copied.unwrap().success());
@@ -520,12 +521,7 @@ fn work_left_beside_a_finished_database_is_cleared_away() {
 fn finished_shards_are_not_built_again() {
     let bench = Bench::to_be_killed();
     let out = bench.path("db");
-    let mut child = bench.command("db").args(["--jobs", "1"]).spawn().unwrap();
-    while journal_lines(&out) < 2 && child.try_wait().unwrap().is_none() {
-        std::thread::yield_now();
-    }
-    child.kill().unwrap();
-    child.wait().unwrap();
+    kill_once(bench.command("db").args(["--jobs", "1"]).spawn(), || journal_lines(&out) >= 2);
     assert!(!out.join("manifest.json").exists(), "too fast for this test");
     let finished = journal_lines(&out) as u32;
     let report = bench.build("db");
@@ -537,12 +533,7 @@ fn finished_shards_are_not_built_again() {
 fn an_interrupted_build_refuses_other_arguments_and_another_input() {
     let bench = Bench::to_be_killed();
     let out = bench.path("db");
-    let mut child = bench.command("db").args(["--jobs", "1"]).spawn().unwrap();
-    while journal_lines(&out) < 1 && child.try_wait().unwrap().is_none() {
-        std::thread::yield_now();
-    }
-    child.kill().unwrap();
-    child.wait().unwrap();
+    kill_once(bench.command("db").args(["--jobs", "1"]).spawn(), || journal_lines(&out) >= 1);
     let other = BuildOptions { value_bytes: Some(56), ..bench.options("db") };
     let error = run(&other, &Silent).unwrap_err().to_string();
     let parts = ["--value-bytes was not given, is 56", "--restart", "same arguments"];
@@ -586,11 +577,7 @@ fn standard_input_is_read_and_kept_over_a_kill() {
     let mut child = bench.command_from(stdin, "db");
     let mut child = child.args(["--jobs", "1"]).stdin(Stdio::piped()).spawn().unwrap();
     child.stdin.take().unwrap().write_all(&input).unwrap();
-    while journal_lines(&out) < 1 && child.try_wait().unwrap().is_none() {
-        std::thread::yield_now();
-    }
-    child.kill().unwrap();
-    child.wait().unwrap();
+    kill_once(Ok(child), || journal_lines(&out) >= 1);
     let output = bench.command_from(stdin, "db").output().unwrap();
     assert!(output.status.success(), "{}", text(&output));
     assert!(text(&output).contains("copy it kept of standard input"), "{}", text(&output));
@@ -662,7 +649,7 @@ impl Drop for SmallDisk {
 fn too_little_room_is_found_before_anything_is_written() {
     let bench = Bench::new(3_000);
     let Some(disk) = SmallDisk::mount(bench.path("disk"), "2m") else {
-        eprintln!("skipped: this process may not mount a file system");
+        harness::skip("this process may not mount a file system");
         return;
     };
     let error = run(&bench.options("disk/db"), &Silent).unwrap_err();

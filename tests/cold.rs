@@ -2,61 +2,24 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod harness;
+
 use std::fs::File;
 use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::Arc;
 
+use harness::{noise, skip};
 use sotto::engine::{Batch, EncryptedQuery, EngineChoice, IsaChoice, select};
-use sotto::params::{P, Q, Shape};
+use sotto::params::Shape;
 use sotto::scheme::{KeyBundle, reference};
-use sotto::shard::manifest::{MANIFEST_NAME, ManifestHead, SHARDS_DIR};
-use sotto::shard::write::{Sections, write_shard};
-use sotto::shard::{Database, Header, Manifest, ShardView};
-use sotto::wire::{Lifetime, SigningKey};
-
-/// Pseudorandom bytes from a label.
-fn noise(label: &str, count: usize) -> Vec<u8> {
-    let mut bytes = vec![0; count];
-    blake3::Hasher::new_derive_key(label).finalize_xof().fill(&mut bytes);
-    bytes
-}
-
-/// Residues of three bytes below both primes: the top bit is never set.
-fn residues(label: &str, count: usize) -> Vec<u8> {
-    const { assert!(1 << 23 < Q && 1 << 23 < P) };
-    let mut bytes = noise(label, count);
-    bytes.iter_mut().skip(2).step_by(3).for_each(|byte| *byte &= 0x7f);
-    bytes
-}
+use sotto::shard::manifest::SHARDS_DIR;
+use sotto::shard::{Database, ShardView};
 
 /// A database of one shard: 6 MB of matrix, 25 MB of tables.
 fn write_database(directory: &Path) -> Shape {
     let shape = Shape::new(120, 2048, 1, 3136).unwrap();
-    let matrix = noise("sotto cold test matrix", shape.matrix_bytes());
-    let tables = residues("sotto cold test tables", shape.table_bytes());
-    let hints = noise("sotto cold test hints", shape.hint_bytes());
-    let sections = Sections { matrix: &matrix, tables: &tables, hints: &hints };
-    let header = Header {
-        seed: [1; 32],
-        shard_index: 0,
-        shard_count: 1,
-        shape,
-        ribbon_seed: 0,
-        records: 1,
-        row_square_sum_max: 1_100_000,
-        records_digest: [0; 32],
-        section_digests: sections.digests(&shape),
-    };
-    let folder = directory.join(SHARDS_DIR);
-    std::fs::create_dir(&folder).unwrap();
-    let entry = write_shard(&folder, &header, &sections).unwrap();
-    let lifetime = Lifetime { created: 2, expires: u64::MAX };
-    let database = "test".to_owned();
-    let head = ManifestHead { seed: [1; 32], epoch: 1, lifetime, database, shape };
-    let key = SigningKey::from_bytes(&[3; 32]);
-    let manifest = Manifest::sign(&head, vec![entry], &key).unwrap();
-    std::fs::write(directory.join(MANIFEST_NAME), manifest.to_json()).unwrap();
+    noise::write_database(directory, shape, 1);
     shape
 }
 
@@ -85,7 +48,7 @@ fn open_cold(directory: &Path) -> Option<Database> {
     // Opening read the header, and the system a little ahead of it.
     let cold = there.0 < 1.0 && there.1 == 0.0;
     if !cold {
-        println!("skipped: {there:?} of the pages stay in memory below {}", directory.display());
+        skip(&format!("{there:?} of the pages stay in memory below {}", directory.display()));
     }
     cold.then_some(database)
 }
@@ -105,9 +68,9 @@ fn pages_from_disk() -> u64 {
 }
 
 fn query(shape: &Shape) -> EncryptedQuery {
-    let bundle = residues("sotto cold test bundle", shape.bundle_bytes());
+    let bundle = noise::residues("sotto cold test bundle", shape.bundle_bytes());
     EncryptedQuery {
-        vector: noise("sotto cold test query", shape.query_bytes()).into(),
+        vector: noise::bytes("sotto cold test query", shape.query_bytes()).into(),
         bundle: Arc::new(KeyBundle::decode(&bundle, shape).unwrap()),
     }
 }

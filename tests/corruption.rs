@@ -2,10 +2,12 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod harness;
+
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
+use harness::program::{run as run_program, sotto};
 use sotto::build::keys::default_path;
 use sotto::build::{BuildOptions, Input, Silent, run, sample};
 use sotto::keyword::{Outcome, band, extract, locate};
@@ -327,17 +329,13 @@ fn a_zeroed_matrix_is_refused_however_well_the_rest_fits() {
     let said = "the hash of the header digests (content) is";
     assert!(built.open_error().contains(said), "{}", built.open_error());
     let refused = |arguments: &[&str], code| {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_sotto"));
-        let output = command.args(arguments).arg(built.db()).output().unwrap();
-        let error = String::from_utf8(output.stderr).unwrap();
-        assert_eq!(output.status.code(), Some(code), "{error}");
+        let (ended, _, error) = run_program(sotto(arguments).arg(built.db()));
+        assert_eq!(ended, code, "{error}");
         assert!(error.contains(said), "{error}");
     };
     refused(&["verify"], 1);
     let certs = built.directory.path().join("certs");
-    let made =
-        Command::new(env!("CARGO_BIN_EXE_sotto")).arg("cert").arg("--out").arg(&certs).output();
-    assert!(made.unwrap().status.success());
+    assert_eq!(run_program(sotto(&["cert", "--out"]).arg(&certs)).0, 0);
     let file = |name: &str| certs.join(name).to_str().unwrap().to_owned();
     let (cert, key) = (file("server.pem"), file("server.key"));
     let serve = ["serve", "--listen", "127.0.0.1:0", "--cert", &cert, "--key", &key, "--db"];
@@ -389,10 +387,8 @@ fn a_stale_hint_or_a_changed_matrix_gives_invalid() {
 fn verify_and_inspect_say_it_on_the_command_line() {
     let built = Built::new(1);
     let sotto = |arguments: &[&str]| {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_sotto"));
-        let output = command.args(arguments).arg(built.db()).output().unwrap();
-        let text = [output.stdout, output.stderr].concat();
-        (output.status.code(), String::from_utf8_lossy(&text).into_owned())
+        let (code, out, err) = run_program(sotto(arguments).arg(built.db()));
+        (Some(code), out + &err)
     };
     let (code, text) = sotto(&["verify"]);
     assert!(code == Some(0) && text.contains("3 shards"), "{text}");

@@ -3,15 +3,13 @@
 
 #![allow(clippy::unwrap_used)]
 
-mod program;
+mod harness;
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
 
-use program::{KNOWN, Made, run, sotto};
+use harness::program::{KNOWN, Made, Program, run, sotto};
 use sotto::wire::Status;
 
 fn deploy() -> PathBuf {
@@ -67,18 +65,8 @@ fn shipped_configuration(made: &Made) -> String {
     })
 }
 
-/// A server of the program; killed where a test ends before it.
-struct Serving(Child);
-
-impl Drop for Serving {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-#[test]
-fn the_shipped_unit_and_configuration_start_a_server_that_answers() {
+#[tokio::test]
+async fn the_shipped_unit_and_configuration_start_a_server_that_answers() {
     let made = Made::new();
     let configuration = made.write("sotto.toml", &shipped_configuration(&made));
     let unit = text("sotto.service");
@@ -89,12 +77,9 @@ fn the_shipped_unit_and_configuration_start_a_server_that_answers() {
     let inner = &command[1..command.len() - 1];
     let mut server = sotto(&[inner, &[&configuration]].concat());
     // The admin port's default may be taken on this machine; the rest is as shipped.
-    server.env("SOTTO_ADMIN", "off").env("SOTTO_LOG", "warn").stdout(Stdio::piped());
-    let mut server = Serving(server.spawn().unwrap());
-    let mut line = String::new();
-    BufReader::new(server.0.stdout.take().unwrap()).read_line(&mut line).unwrap();
-    let port = line.trim_end().strip_prefix("listening on 127.0.0.1:").unwrap();
-    let (address, certs) = (format!("localhost:{port}"), made.path("certs"));
+    server.env("SOTTO_ADMIN", "off").env("SOTTO_LOG", "warn");
+    let server = Program::start(server, None);
+    let (address, certs) = (format!("localhost:{}", server.address.port()), made.path("certs"));
     let mut lookup = sotto(&["lookup", "--server", &address, "--accept-shard-records", "50"]);
     lookup.arg("--ca").arg(certs.join("ca.pem"));
     lookup.arg("--client-cert").arg(certs.join("client.pem"));
@@ -108,11 +93,8 @@ fn the_shipped_unit_and_configuration_start_a_server_that_answers() {
     let patience: u64 = settings(&unit, "TimeoutStopSec")[0].parse().unwrap();
     assert!(patience > leaves, "{patience} s, and leaving may take {leaves}");
     assert_eq!(settings(&unit, "ExecReload"), ["kill -HUP $MAINPID"]);
-    let pid = rustix::process::Pid::from_child(&server.0);
-    for signal in [rustix::process::Signal::HUP, rustix::process::Signal::TERM] {
-        rustix::process::kill_process(pid, signal).unwrap();
-    }
-    assert!(server.0.wait().unwrap().success());
+    server.signal(rustix::process::Signal::HUP);
+    server.leave().await;
 }
 
 /// Keys of lines `key = value`, those that are commented out too.

@@ -1,9 +1,9 @@
 //! Every engine present gives the reference's answers on every bit: one table of cases, one
-//! `check`, run by each instruction set on one, two and three threads. A skip prints why.
+//! `check`, run by each instruction set on one, two and three threads.
 
 #![allow(clippy::unwrap_used)]
 
-mod cases;
+mod harness;
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -21,12 +21,12 @@ use sotto::params::{D, P, Shape, ShapeFields};
 use sotto::scheme::{KeyBundle, KeyName, ShardMasks, unpack_bits};
 
 #[cfg(feature = "gpu")]
-use cases::gpu_engine;
-use cases::{
+use harness::cases::gpu_engine;
+use harness::cases::{
     Case,
     Fill::{self, Carries, Highest, Lowest, Random},
-    bytes,
 };
+use harness::{Draw, seed, skip};
 
 /// Pack rows, packs, columns, queries, numbers. One below and above what the kernels tile by:
 /// 32 rows, 64 columns, blocks of 6, 8, 18, 32, 48 and 96 steps of 64 columns, packs in twos and in
@@ -120,7 +120,10 @@ fn engines() -> Vec<Box<dyn Engine>> {
         for threads in [1, 2, 3] {
             match select(EngineChoice::Cpu, IsaChoice::Only(isa), NonZeroUsize::new(threads)) {
                 Ok(engine) => engines.push(engine),
-                Err(error @ SelectError::IsaMissing { .. }) => println!("skipped: {error}"),
+                Err(error @ SelectError::IsaMissing { .. }) => {
+                    skip(&error.to_string());
+                    break;
+                }
                 Err(error) => panic!("{error}"),
             }
         }
@@ -133,7 +136,7 @@ fn engines() -> Vec<Box<dyn Engine>> {
 /// None was compiled in.
 #[cfg(not(feature = "gpu"))]
 fn gpu_engines() -> Vec<Box<dyn Engine>> {
-    println!("skipped: built without the feature gpu");
+    skip("built without the feature gpu");
     Vec::new()
 }
 
@@ -324,18 +327,14 @@ fn one_call_answers_many_shards() {
 
 #[test]
 fn engines_equal_the_reference_on_random_cases() {
-    let seed = std::env::var("SOTTO_TEST_SEED").unwrap_or_else(|_| {
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
-        now.as_nanos().to_string()
-    });
-    println!("SOTTO_TEST_SEED={seed}");
+    let seed = seed();
     let mut engines = engines();
     for round in 0..12 {
-        let drawn = bytes(&format!("sotto engine test shapes {seed} {round}"), 6);
-        let pack_rows = 128 << (drawn[0] % 4);
-        let packs = 1 + u32::from(drawn[1] % 6);
-        let columns = 192 + 64 * u32::from(drawn[2] % 80);
-        let queries = 1 + usize::from(drawn[3]) % 36;
+        let mut draw = Draw::new(seed, &format!("engine test shapes {round}"));
+        let pack_rows = 128 << draw.below(4);
+        let packs = 1 + draw.below(6) as u32;
+        let columns = 192 + 64 * draw.below(80) as u32;
+        let queries = 1 + draw.below(36) as usize;
         let shape = Shape::new(40, pack_rows, packs, columns).unwrap();
         let case = Case::new(format!("{seed} {round} {shape:?}"), shape, queries, Random);
         for engine in &mut engines {

@@ -4,37 +4,30 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod harness;
+
 use std::collections::HashMap;
-use std::io::{BufRead as _, BufReader};
-use std::net::SocketAddr;
 use std::os::unix::fs::FileExt as _;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
-use sotto::build::{self, BuildOptions, Input, Silent, keys};
-use sotto::client::{
-    Client, ClientError, LookupError, OperatorKey, Options, Outcome, ParameterError, Pins, Replica,
-};
+use harness::program::{Place, Program, any, run, sotto};
+use harness::{Built, PATIENCE, Serving, Setting, record, until};
+use rustix::process::Signal;
+use sotto::build::keys;
+use sotto::client::{Client, ClientError, LookupError, Options, Outcome, ParameterError, Pins};
 use sotto::engine::{EngineChoice, IsaChoice, select};
-use sotto::keyword::locate;
 use sotto::params::Shape;
 use sotto::schedule::ScheduleBounds;
-use sotto::server::certificates::{self, LocalCertificates};
-use sotto::server::{
-    Callers, Counters, Identity, Reloaded, Reloader, Server, ServerBounds, ServerOptions,
-};
-use sotto::shard::manifest::{MANIFEST_NAME, MANIFEST_PREVIOUS_NAME, SHARDS_DIR};
+use sotto::server::{Reloaded, Server, ServerBounds};
+use sotto::shard::manifest::{MANIFEST_PREVIOUS_NAME, SHARDS_DIR};
 use sotto::shard::write::entry;
 use sotto::shard::{Database, HEADER_BYTES, Header, Manifest, ManifestHead, files};
 use sotto::wire::{Lifetime, SigningKey, Status};
-use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-/// A test that waits longer than this has failed.
-const PATIENCE: Duration = Duration::from_secs(120);
 const SHARDS: u32 = 4;
 const KEYS: u32 = 300;
 /// Its value is another in every epoch that is built.
@@ -44,44 +37,34 @@ fn key(n: u32) -> String {
     format!("key-{n}")
 }
 
-/// A database in a folder that goes with it; epoch 1, one shard of it changes with each build.
-struct Db {
-    folder: tempfile::TempDir,
+/// A database at epoch 1, of which one shard changes with each build.
+struct Db(Built);
+
+impl std::ops::Deref for Db {
+    type Target = Built;
+
+    fn deref(&self) -> &Built {
+        &self.0
+    }
+}
+
+/// Every record; the changing key has this value.
+fn records(value: u32) -> Vec<(String, Vec<u8>)> {
+    let record = |n| match key(n) {
+        key if key == CHANGING => (key, format!("changed {value}").into_bytes()),
+        key => (key, format!("value {n}").into_bytes()),
+    };
+    (0..KEYS).map(record).collect()
 }
 
 impl Db {
     fn new() -> Self {
-        let db = Self { folder: tempfile::tempdir().unwrap() };
-        db.build(1);
-        db
+        Self(Built::new(&records(1), SHARDS))
     }
 
     /// Builds the next epoch, in which the changing key has this value.
     fn build(&self, value: u32) {
-        let input = self.folder.path().join("records.csv");
-        let line = |n| match key(n) {
-            key if key == CHANGING => format!("{key},changed {value}\n"),
-            key => format!("{key},value {n}\n"),
-        };
-        std::fs::write(&input, format!("sii,value\n{}", (0..KEYS).map(line).collect::<String>()))
-            .unwrap();
-        let mut options = BuildOptions::new(Input::File(input), self.path());
-        options.shards = Some(SHARDS);
-        options.value_bytes = Some(24);
-        options.jobs = Some(1);
-        build::run(&options, &Silent).unwrap_or_else(|error| panic!("{error}"));
-    }
-
-    fn path(&self) -> PathBuf {
-        self.folder.path().join("db")
-    }
-
-    fn manifest_path(&self) -> PathBuf {
-        self.path().join(MANIFEST_NAME)
-    }
-
-    fn manifest(&self) -> Manifest {
-        Manifest::read(&self.manifest_path()).unwrap()
+        self.0.build(&records(value), SHARDS);
     }
 
     fn write(&self, manifest: &Manifest) {
@@ -89,22 +72,7 @@ impl Db {
     }
 
     fn signing_key(&self) -> SigningKey {
-        keys::load(&keys::default_path(&self.path())).unwrap().unwrap()
-    }
-
-    fn operator_key(&self) -> OperatorKey {
-        OperatorKey(self.manifest().operator_key.0)
-    }
-
-    fn shard_of(&self, key: &str) -> u32 {
-        let manifest = self.manifest();
-        let groups = manifest.shape().groups() as u32;
-        locate(&manifest.seed.0, key.as_bytes(), SHARDS, groups).shard
-    }
-
-    /// The file of a shard of the newest epoch.
-    fn file(&self, shard: u32) -> PathBuf {
-        self.path().join(SHARDS_DIR).join(&self.manifest().shards[shard as usize].file)
+        keys::load(&keys::default_path(&self.db())).unwrap().unwrap()
     }
 
     /// The content of `of`, as the epoch after the newest.
@@ -140,16 +108,6 @@ fn flip(path: &Path, at: u64) {
     file.write_all_at(&[byte[0] ^ 1], at).unwrap();
 }
 
-/// A running server.
-struct Serving {
-    address: SocketAddr,
-    certificates: LocalCertificates,
-    reloader: Reloader,
-    counters: Arc<Counters>,
-    leave: oneshot::Sender<()>,
-    running: tokio::task::JoinHandle<()>,
-}
-
 /// Without scrubbing, for old epochs of ten minutes.
 /// No query is refused for a machine that is slow: here it is reloads that must not refuse any.
 fn bounds() -> ServerBounds {
@@ -158,45 +116,23 @@ fn bounds() -> ServerBounds {
     ServerBounds { scrub_mib_per_second: 0, schedule, ..ServerBounds::default() }
 }
 
+/// With the processor alone.
+fn setting(bounds: ServerBounds) -> Setting {
+    let engines = vec![select(EngineChoice::Cpu, IsaChoice::Auto, None).unwrap()];
+    Setting { engines, bounds, ..Setting::default() }
+}
+
+fn start(db: &Db, bounds: ServerBounds) -> Serving {
+    setting(bounds).serve(&db.db())
+}
+
 impl Serving {
-    fn options(bounds: ServerBounds) -> (LocalCertificates, ServerOptions) {
-        let certificates = certificates::localhost().unwrap();
-        let LocalCertificates { server_pem, server_key, .. } = &certificates;
-        let options = ServerOptions {
-            listen: ([127, 0, 0, 1], 0).into(),
-            identity: Identity::from_pem(server_pem, server_key).unwrap(),
-            callers: Callers::Loopback,
-            engines: vec![select(EngineChoice::Cpu, IsaChoice::Auto, None).unwrap()],
-            bounds,
-        };
-        (certificates, options)
-    }
-
-    fn start(db: &Db, bounds: ServerBounds) -> Self {
-        let (certificates, options) = Self::options(bounds);
-        let server = Server::bind(options, Arc::new(Database::open(&db.path()).unwrap())).unwrap();
-        let (address, reloader) = (server.local_addr(), server.reloader());
-        let (counters, (leave, left)) = (server.counters(), oneshot::channel());
-        let running = tokio::spawn(server.run(async move {
-            let _ = left.await;
-        }));
-        Self { address, certificates, reloader, counters, leave, running }
-    }
-
     async fn client(&self, db: &Db) -> Client {
-        self.client_with(Pins::operator(db.operator_key())).await
+        self.client_with(db.pins()).await
     }
 
     async fn client_with(&self, pins: Pins) -> Client {
-        Client::connect(self.options_with(pins)).await.unwrap()
-    }
-
-    fn options_with(&self, pins: Pins) -> Options {
-        let replica = Replica::new(self.address, "localhost");
-        let ca_pem = self.certificates.ca_pem.clone().into_bytes();
-        let mut options = Options::new(replica, ca_pem, pins);
-        options.records_per_shard_min = 1;
-        options
+        Client::connect(self.options(pins)).await.unwrap()
     }
 
     fn epoch(&self) -> u64 {
@@ -209,20 +145,10 @@ impl Serving {
     }
 
     /// Ends it, which its threads must not hold up.
-    async fn leave(self) {
-        self.leave.send(()).unwrap();
-        timeout(PATIENCE, self.running).await.unwrap().unwrap();
+    async fn end(mut self) {
+        self.leave();
+        self.left().await;
     }
-}
-
-/// Waits until something is so.
-async fn until(what: &str, is_so: impl Fn() -> bool) {
-    let waiting = async {
-        while !is_so() {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-    };
-    timeout(PATIENCE, waiting).await.unwrap_or_else(|_| panic!("it never came to: {what}"));
 }
 
 async fn value(client: &mut Client, key: &str) -> Result<String, LookupError> {
@@ -295,7 +221,7 @@ async fn an_old_epoch_is_answered_until_its_time_and_then_gone() {
     for (time, seen, gone) in [(600, "changed 1", 0), (0, "changed 2", 1)] {
         let db = Db::new();
         let old_epoch_time = Duration::from_secs(time);
-        let serving = Serving::start(&db, ServerBounds { old_epoch_time, ..bounds() });
+        let serving = start(&db, ServerBounds { old_epoch_time, ..bounds() });
         let mut early = serving.client(&db).await;
         assert_eq!(value(&mut early, CHANGING).await.unwrap(), "changed 1");
         assert_eq!(serving.reload().await, Ok(Reloaded::Unchanged { epoch: 1 }));
@@ -310,14 +236,14 @@ async fn an_old_epoch_is_answered_until_its_time_and_then_gone() {
         assert_eq!(serving.counters.queries.get(Status::EpochGone).min(1), gone);
         let state = serving.reloader.state();
         assert_eq!((state.served, state.expected, state.condemned_shards), (2, 2, 0));
-        serving.leave().await;
+        serving.end().await;
     }
 }
 
 #[test]
 fn only_what_changed_is_opened() {
     let db = Db::new();
-    let first = Database::open(&db.path()).unwrap();
+    let first = Database::open(&db.db()).unwrap();
     assert!(first.follow(db.manifest()).unwrap().is_none());
     db.build(2);
     let second = first.follow(db.manifest()).unwrap().unwrap();
@@ -340,7 +266,7 @@ fn wrongs(db: &Db) -> Vec<Wrong<'_>> {
     let database = "another".to_owned();
     let good = db.next_of(&good);
     let json = good.to_json();
-    let file = db.file(db.shard_of(CHANGING));
+    let file = db.shard_path(db.shard_of(CHANGING));
     let bytes = std::fs::read(&file).unwrap();
     let write = |bytes: Vec<u8>| move || replace(&db.manifest_path(), &bytes);
     let sign = |head: ManifestHead, key: SigningKey, shards: usize| {
@@ -389,7 +315,7 @@ fn wrongs(db: &Db) -> Vec<Wrong<'_>> {
 /// digests, file name and manifest entry fit the zeros.
 fn zeroed(db: &Db) -> Manifest {
     let mut manifest = db.manifest();
-    let path = db.path().join(SHARDS_DIR).join(&manifest.shards[0].file);
+    let path = db.db().join(SHARDS_DIR).join(&manifest.shards[0].file);
     let mut bytes = std::fs::read(path).unwrap();
     let mut header = Header::decode(bytes[..HEADER_BYTES].try_into().unwrap()).unwrap();
     let [matrix, ..] = header.sections();
@@ -398,7 +324,7 @@ fn zeroed(db: &Db) -> Manifest {
     header.section_digests[0] = *blake3::hash(matrix).as_bytes();
     bytes[..HEADER_BYTES].copy_from_slice(&header.encode());
     manifest.shards[0] = entry(&header);
-    std::fs::write(db.path().join(SHARDS_DIR).join(&manifest.shards[0].file), bytes).unwrap();
+    std::fs::write(db.db().join(SHARDS_DIR).join(&manifest.shards[0].file), bytes).unwrap();
     manifest
 }
 
@@ -418,8 +344,8 @@ async fn a_server_does_not_start_with_what_clients_refuse_by_its_dates() {
     for (created, expires, said) in cases {
         let head = ManifestHead { lifetime: Lifetime { created, expires }, ..db.head() };
         db.write(&db.signed(&head, &good, &db.signing_key()));
-        let database = Arc::new(Database::open(&db.path()).unwrap());
-        let error = Server::bind(Serving::options(bounds()).1, database).err().expect("a refusal");
+        let database = Arc::new(Database::open(&db.db()).unwrap());
+        let error = Server::bind(setting(bounds()).options().0, database).err().expect("a refusal");
         let error = error.to_string();
         assert!(error.contains("manifest.json") && error.contains(said), "{error}");
     }
@@ -433,11 +359,11 @@ async fn expired_parameters_are_fetched_again_before_anything_is_looked_up() {
     const DAY: u64 = 86_400;
     let db = Db::new();
     let made = db.manifest();
-    let serving = Serving::start(&db, bounds());
+    let serving = start(&db, bounds());
     let at = |second| SECOND.store(second, Ordering::Relaxed);
     let clock = || SystemTime::UNIX_EPOCH + Duration::from_secs(SECOND.load(Ordering::Relaxed));
     let options = |replicas| {
-        let options = serving.options_with(Pins::operator(db.operator_key()));
+        let options = serving.options(db.pins());
         Options { clock, replicas: vec![options.replicas[0].clone(); replicas], ..options }
     };
     let stale = |error| matches!(error, ClientError::Parameters(ParameterError::Lifetime(_)));
@@ -466,18 +392,18 @@ async fn expired_parameters_are_fetched_again_before_anything_is_looked_up() {
     assert_eq!(serving.reload().await, Ok(Reloaded::Changed { epoch: 2, opened: 0 }));
     assert_eq!(value(&mut client, CHANGING).await.unwrap(), "changed 1");
     assert_eq!(client.close().await.epoch(), 2);
-    serving.leave().await;
+    serving.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_wrong_changes_nothing_and_is_said() {
     let db = Db::new();
     let first = db.manifest();
-    let serving = Serving::start(&db, bounds());
+    let serving = start(&db, bounds());
     let mut client = serving.client(&db).await;
     db.build(2);
     let second = db.manifest();
-    let bytes = std::fs::read(db.file(db.shard_of(CHANGING))).unwrap();
+    let bytes = std::fs::read(db.shard_path(db.shard_of(CHANGING))).unwrap();
     let mut refused = 0;
     for (said, go_wrong) in wrongs(&db) {
         go_wrong();
@@ -491,14 +417,14 @@ async fn what_is_wrong_changes_nothing_and_is_said() {
     }
     // One that lacks only its shard's file, until that is there.
     assert!(serving.reload().await.unwrap_err().contains("header"));
-    replace(&db.file(db.shard_of(CHANGING)), &bytes);
+    replace(&db.shard_path(db.shard_of(CHANGING)), &bytes);
     assert_eq!(serving.reload().await, Ok(Reloaded::Changed { epoch: 2, opened: 1 }));
     // What was served before is older than what clients have seen.
     db.write(&first);
     let error = serving.reload().await.unwrap_err();
     assert!(error.contains("has epoch 1") && error.contains("rollback"), "{error}");
     assert_eq!((serving.epoch(), serving.reloader.state().expected), (2, 1));
-    serving.leave().await;
+    serving.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -508,7 +434,7 @@ async fn a_hundred_reloads_under_load_lose_no_query() {
         db.build(2);
         db.manifest()
     }];
-    let serving = Serving::start(&db, bounds());
+    let serving = start(&db, bounds());
     let load = Load::start(&db, &serving, None).await;
     load.rounds(3).await;
     for n in 0..100 {
@@ -525,22 +451,22 @@ async fn a_hundred_reloads_under_load_lose_no_query() {
     for status in [Status::ShardUnknown, Status::Device, Status::Deadline, Status::Overloaded] {
         assert_eq!(serving.counters.queries.get(status), 0, "{status:?}");
     }
-    serving.leave().await;
+    serving.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_truncated_under_load_harms_its_own_queries_only() {
     let db = Db::new();
     let lost = db.shard_of(CHANGING);
-    let path = db.file(lost);
+    let path = db.shard_path(lost);
     let good = std::fs::read(&path).unwrap();
-    let database = Database::open(&db.path()).unwrap();
+    let database = Database::open(&db.db()).unwrap();
     let sections = database.shard(lost).unwrap().header().sections();
     // In the matrix, in the last page of the tables, in the hints, and to nothing.
     let [matrix, tables, hints] = sections.map(|section| section.offset + section.bytes);
     for length in [matrix / 2, tables - 10, hints - 5000, 0] {
         replace(&path, &good);
-        let serving = Serving::start(&db, bounds());
+        let serving = start(&db, bounds());
         let load = Load::start(&db, &serving, Some(lost)).await;
         load.rounds(3).await;
         cut(&path, length);
@@ -560,18 +486,18 @@ async fn a_file_truncated_under_load_harms_its_own_queries_only() {
         assert_eq!(serving.reload().await, Ok(Reloaded::Changed { epoch: 1, opened: 1 }));
         assert_eq!(value(&mut client, CHANGING).await.unwrap(), "changed 1");
         assert_eq!(serving.reloader.state().condemned_shards, 0);
-        serving.leave().await;
+        serving.end().await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bad_shard_does_not_keep_a_new_epoch_out() {
     let db = Db::new();
-    let serving = Serving::start(&db, bounds());
+    let serving = start(&db, bounds());
     let mut client = serving.client(&db).await;
     let changing = db.shard_of(CHANGING);
     let other = (0..KEYS).map(key).find(|key| db.shard_of(key) != changing).unwrap();
-    cut(&db.file(db.shard_of(&other)), 0);
+    cut(&db.shard_path(db.shard_of(&other)), 0);
     assert!(matches!(value(&mut client, &other).await, Err(LookupError::ShardUnknown)));
     // The builder would not go on with a bad file: another machine's does.
     let content = db.manifest();
@@ -580,31 +506,31 @@ async fn a_bad_shard_does_not_keep_a_new_epoch_out() {
     let mut client = serving.client(&db).await;
     assert!(matches!(value(&mut client, &other).await, Err(LookupError::ShardUnknown)));
     assert_eq!(value(&mut client, CHANGING).await.unwrap(), "changed 1");
-    serving.leave().await;
+    serving.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_that_is_removed_goes_on_being_served() {
     let db = Db::new();
-    let serving = Serving::start(&db, ServerBounds { scrub_mib_per_second: 1024, ..bounds() });
-    (0..SHARDS).for_each(|shard| std::fs::remove_file(db.file(shard)).unwrap());
+    let serving = start(&db, ServerBounds { scrub_mib_per_second: 1024, ..bounds() });
+    (0..SHARDS).for_each(|shard| std::fs::remove_file(db.shard_path(shard)).unwrap());
     let scrubbed = serving.counters.scrub_bytes.get();
     let mut client = serving.client(&db).await;
     assert_eq!(value(&mut client, CHANGING).await.unwrap(), "changed 1");
     until("it is read again", || serving.counters.scrub_bytes.get() > scrubbed + 1_000_000).await;
     assert_eq!(serving.counters.scrub_problems.get(), 0);
-    serving.leave().await;
+    serving.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rotten_shard_is_found_and_taken_out_and_others_are_not() {
     let db = Db::new();
-    let serving = Serving::start(&db, ServerBounds { scrub_mib_per_second: 1024, ..bounds() });
+    let serving = start(&db, ServerBounds { scrub_mib_per_second: 1024, ..bounds() });
     let rotten = db.shard_of(CHANGING);
     let mut early = serving.client(&db).await;
     assert_eq!(value(&mut early, CHANGING).await.unwrap(), "changed 1");
     // In the matrix. Nobody asks until it is found: such an answer would be INVALID.
-    let (path, at) = (db.file(rotten), HEADER_BYTES as u64 + 5);
+    let (path, at) = (db.shard_path(rotten), HEADER_BYTES as u64 + 5);
     flip(&path, at);
     until("it is found", || serving.counters.scrub_problems.get() > 0).await;
     // Who has its hint is refused the answer, others the hint.
@@ -620,18 +546,18 @@ async fn a_rotten_shard_is_found_and_taken_out_and_others_are_not() {
     flip(&path, at);
     assert_eq!(serving.reload().await, Ok(Reloaded::Changed { epoch: 1, opened: 1 }));
     assert_eq!(value(&mut early, CHANGING).await.unwrap(), "changed 1");
-    serving.leave().await;
+    serving.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_manifest_is_found_by_who_watches() {
     let db = Db::new();
-    let serving = Serving::start(&db, bounds());
+    let serving = start(&db, bounds());
     let watching = tokio::spawn(serving.reloader.clone().watch(Duration::from_millis(5)));
     until("it has looked", || serving.counters.reloads_unchanged.get() > 0).await;
     // A manifest that comes before its file is tried again.
     db.build(2);
-    let file = db.file(db.shard_of(CHANGING));
+    let file = db.shard_path(db.shard_of(CHANGING));
     let (bytes, manifest) = (std::fs::read(&file).unwrap(), db.manifest());
     until("it is taken", || serving.epoch() == 2).await;
     db.build(3);
@@ -643,19 +569,12 @@ async fn a_manifest_is_found_by_who_watches() {
     replace(&file, &bytes);
     until("it is taken", || serving.epoch() == 4).await;
     watching.abort();
-    serving.leave().await;
-}
-
-fn sotto() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_sotto"));
-    command.env_remove("SOTTO_LOG").stdin(Stdio::null());
-    command
+    serving.end().await;
 }
 
 fn rollback(db: &Db) -> (i32, String) {
-    let ended = sotto().arg("rollback").arg("--db").arg(db.path()).output().unwrap();
-    let said = [ended.stdout, ended.stderr].concat();
-    (ended.status.code().unwrap(), String::from_utf8(said).unwrap())
+    let (code, out, err) = run(sotto(&["rollback", "--db"]).arg(db.db()));
+    (code, out + &err)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -666,7 +585,7 @@ async fn a_rollback_is_a_new_epoch_and_the_next_one_the_way_back() {
     let first = db.manifest();
     db.build(2);
     let second = db.manifest();
-    let serving = Serving::start(&db, bounds());
+    let serving = start(&db, bounds());
     let mut client = serving.client(&db).await;
     for (epoch, content, then) in [(3, &first, "changed 1"), (4, &second, "changed 2")] {
         let (code, said) = rollback(&db);
@@ -682,9 +601,9 @@ async fn a_rollback_is_a_new_epoch_and_the_next_one_the_way_back() {
         assert_eq!(value(&mut client, CHANGING).await.unwrap(), then);
     }
     // Without a file of the epoch before, or with another key: nothing changes.
-    let before = Manifest::read(&db.path().join(MANIFEST_PREVIOUS_NAME)).unwrap();
+    let before = Manifest::read(&db.db().join(MANIFEST_PREVIOUS_NAME)).unwrap();
     assert_eq!((before.epoch, &before.shards), (3, &first.shards));
-    let key = keys::default_path(&db.path());
+    let key = keys::default_path(&db.db());
     let (right, newest) = (std::fs::read(&key).unwrap(), db.manifest());
     std::fs::remove_file(&key).unwrap();
     assert!(rollback(&db).1.contains("no such file"));
@@ -693,7 +612,7 @@ async fn a_rollback_is_a_new_epoch_and_the_next_one_the_way_back() {
     std::fs::write(&key, right).unwrap();
     let changed = db.shard_of(CHANGING) as usize;
     // A byte of it is wrong: its header is right, so that it would open.
-    let file = db.path().join(SHARDS_DIR).join(&before.shards[changed].file);
+    let file = db.db().join(SHARDS_DIR).join(&before.shards[changed].file);
     let whole = std::fs::read(&file).unwrap();
     let mut rotten = whole.clone();
     rotten[whole.len() / 2] ^= 1;
@@ -702,47 +621,23 @@ async fn a_rollback_is_a_new_epoch_and_the_next_one_the_way_back() {
     assert!(code == 2 && said.contains("does not match its digest"), "{said}");
     assert_eq!(db.manifest(), newest);
     replace(&file, &whole);
-    std::fs::remove_file(db.path().join(SHARDS_DIR).join(&before.shards[changed].file)).unwrap();
+    std::fs::remove_file(db.db().join(SHARDS_DIR).join(&before.shards[changed].file)).unwrap();
     let (code, said) = rollback(&db);
     assert!(code == 2 && said.contains(&before.shards[changed].file), "{said}");
     assert_eq!(db.manifest(), newest);
-    serving.leave().await;
+    serving.end().await;
 }
 
-#[test]
-fn a_server_reloads_at_sighup_and_leaves() {
-    let db = Db::new();
-    let certs = certificates::localhost().unwrap();
-    let file = |name: &str, pem: &str| {
-        let path = db.folder.path().join(name);
-        std::fs::write(&path, pem).unwrap();
-        path
-    };
-    let (cert, key) = (file("cert.pem", &certs.server_pem), file("key.pem", &certs.server_key));
-    let mut serve = sotto();
-    serve.args(["serve", "--listen", "127.0.0.1:0", "--engine", "cpu", "--watch-seconds", "0"]);
-    serve.arg("--db").arg(db.path()).arg("--cert").arg(cert).arg("--key").arg(key);
-    let mut child = Running(serve.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap());
-    let stdout = child.0.stdout.take().unwrap();
-    let ready = BufReader::new(stdout).lines().next().unwrap().unwrap();
-    assert!(ready.starts_with("listening on"), "{ready}");
-    let mut log = BufReader::new(child.0.stderr.take().unwrap()).lines().map(Result::unwrap);
-    let pid = rustix::process::Pid::from_child(&child.0);
-    let signal = |signal| rustix::process::kill_process(pid, signal).unwrap();
-    db.build(2);
-    signal(rustix::process::Signal::HUP);
-    let said = log.find(|line| line.contains("another database is served")).unwrap();
+#[tokio::test]
+async fn a_server_reloads_at_sighup_and_leaves() {
+    let place = Place::new();
+    let mut command = place.command(&[], any());
+    command.args(["--watch-seconds", "0"]);
+    let server = Program::start(command, None);
+    let mut records: Vec<_> = (0..300).map(record).collect();
+    records[7].1 = b"changed".to_vec();
+    place.built.build(&records, 3);
+    let said = server.told(Signal::HUP, "another database is served").await;
     assert!(said.contains("epoch=2"), "{said}");
-    signal(rustix::process::Signal::TERM);
-    assert!(child.0.wait().unwrap().success());
-}
-
-/// Ends with the test.
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
+    server.leave().await;
 }

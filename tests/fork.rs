@@ -8,6 +8,8 @@
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used)]
 
+mod harness;
+
 use std::process::Command;
 
 use sotto::params::Shape;
@@ -140,6 +142,6 @@ fn a_child_with_its_parents_process_number_is_refused() {
     });
     match allowed {
         Some(way) => run_inside(way, "all"),
-        None => println!("skipped: unshare may not make PID namespaces here"),
+        None => harness::skip("unshare may not make PID namespaces here"),
     }
 }

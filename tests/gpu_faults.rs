@@ -1,12 +1,10 @@
 //! What a GPU's engine does when its device goes away or is full, and while another thread brings
 //! shards up: no answer is wrong, none is given twice, and once made anew it answers everything.
-//! A skip prints why.
 
 #![cfg(feature = "gpu")]
 #![allow(clippy::unwrap_used)]
 
-#[allow(dead_code)] // other tests use the rest of it
-mod cases;
+mod harness;
 
 use std::collections::HashSet;
 use std::sync::mpsc::{RecvTimeoutError, channel};
@@ -14,7 +12,8 @@ use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use cases::{Case, Fill, gpu_engine};
+use harness::cases::{self, Case, Fill, gpu_engine};
+use harness::{Draw, PATIENCE, seed};
 use sotto::engine::{
     Batch, ContentId, Engine, EngineChoice, EngineError, Fault, Faults, GpuEngine, GpuOptions,
     IsaChoice, Presence, Probe, ShardStore, ShardView, select,
@@ -23,9 +22,6 @@ use sotto::params::Shape;
 use sotto::schedule::{Arrival, Caller, Owner, ScheduleBounds};
 use sotto::worker::{Content, Job, Outcome, Queue, WorkCounters, Workers};
 use tokio::sync::mpsc::unbounded_channel;
-
-/// A test that waits longer than this has failed.
-const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Shards of one shape, with names; two queries each.
 struct Shards(Vec<Case>);
@@ -318,16 +314,12 @@ fn a_shard_wanted_by_two_threads_at_once_comes_up_once() {
 
 #[test]
 fn shards_come_and_go_while_others_are_answered() {
-    let seed = std::env::var("SOTTO_TEST_SEED").unwrap_or_else(|_| {
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
-        now.as_nanos().to_string()
-    });
-    println!("SOTTO_TEST_SEED={seed}");
+    let seed = seed();
     let shards = Shards::new(8);
     let Some((mut engine, faults)) = shards.engine(4) else { return };
     let store = store(&engine);
     let (ended, ends) = channel::<()>();
-    let drawn = |label: &str| cases::bytes(&format!("sotto gpu faults {seed} {label}"), 450);
+    let drawn = |label: &str| Draw::new(seed, label).bytes(450);
     let before = engine.uploads();
     let (store, shards, drawn) = (&*store, &shards, &drawn);
     thread::scope(|scope| {

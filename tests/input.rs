@@ -3,7 +3,7 @@
 
 #![allow(clippy::unwrap_used)]
 
-mod program;
+mod harness;
 
 use std::fs::{self, File};
 use std::io::Write as _;
@@ -12,7 +12,8 @@ use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use program::{Made, run, sotto};
+use harness::program::{Made, program, run, sotto};
+use harness::skip;
 use sotto::shard::Manifest;
 
 const RECORDS: u64 = 300;
@@ -100,7 +101,7 @@ fn files_and_streams_plain_and_compressed_make_the_same_database() {
         assert_eq!(place.content(&out), expected, "{file}");
     }
     let gz = &files[0];
-    let sotto = env!("CARGO_BIN_EXE_sotto");
+    let sotto = program();
     let arguments = "--shards 1 --signing-key key.pem --seed $(printf '5e%.0s' {1..32}) --quiet";
     for (n, script) in [
         format!("{sotto} build --input <(zcat {gz}) --out OUT {arguments}"),
@@ -293,7 +294,7 @@ fn what_may_not_be_read_is_said_to_be_forbidden() {
     let (manifest, db) = (made.path("db/manifest.json"), made.text("db"));
     let can_run = as_nobody(&mut sotto(&["--version"])).stdout(Stdio::null()).status();
     if !can_run.is_ok_and(|status| status.success()) {
-        println!("skipped: another user may not run the program here");
+        skip("another user may not run the program here");
         return;
     }
     let certs = [made.text("certs/server.pem"), made.text("certs/server.key")];

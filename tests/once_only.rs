@@ -5,7 +5,7 @@
 
 #![allow(clippy::unwrap_used)]
 
-mod fake_server;
+mod harness;
 #[path = "once_only/hedging.rs"]
 mod hedging;
 
@@ -13,7 +13,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use fake_server::{Change, Database, Fake, Log, SEED, Trick, sendings, uids};
+use harness::fake::{Change, Database, Fake, Log, RECORDS_PER_SHARD, SEED, Trick, sendings, uids};
+use harness::{Draw, seed};
 use sotto::arith::{Isa, Rings, sub};
 use sotto::client::{
     Client, ClientError, LookupError, OperatorKey, Options, Outcome, ParameterError, Pins,
@@ -32,6 +33,11 @@ async fn started() -> Arc<Fake> {
     static DATABASE: std::sync::OnceLock<Arc<Database>> = std::sync::OnceLock::new();
     let database = DATABASE.get_or_init(|| Arc::new(Database::build(SHARDS, RECORDS)));
     Fake::start(database.clone())
+}
+
+/// The shape of the scripted server's database.
+fn shape() -> Shape {
+    Shape::for_records(RECORDS_PER_SHARD, 24, Default::default()).unwrap()
 }
 
 /// Present and absent keys in turn.
@@ -104,7 +110,7 @@ fn same_secret(a: &[u8], b: &[u8]) -> bool {
 
 /// The same for key g of two bundles: what is left after the mask is the difference of two errors.
 fn same_bundle_secret(a: &[u8], b: &[u8]) -> bool {
-    let shape = Shape::for_records(fake_server::RECORDS_PER_SHARD, 24, Default::default()).unwrap();
+    let shape = shape();
     let [a, b] = [a, b].map(|bytes| KeyBundle::decode(bytes, &shape).unwrap());
     let mut difference = sotto::arith::zero_poly();
     for (to, (&a, &b)) in difference.iter_mut().zip(a.half(0, 0).iter().zip(b.half(0, 0))) {
@@ -117,7 +123,7 @@ fn same_bundle_secret(a: &[u8], b: &[u8]) -> bool {
 
 #[test]
 fn the_checks_can_fail() {
-    let shape = Shape::for_records(fake_server::RECORDS_PER_SHARD, 24, Default::default()).unwrap();
+    let shape = shape();
     let one = || {
         let mut pool = SecretPool::new(SEED, shape);
         let query = pool.encrypt(&[(3, Selection::new(5, 77))], Sharing::Shared).unwrap()[0];
@@ -139,7 +145,7 @@ fn the_checks_can_fail() {
 /// is asked for; and the bytes of a query never change.
 #[test]
 fn the_pool_gives_no_second_ciphertext() {
-    let shape = Shape::for_records(fake_server::RECORDS_PER_SHARD, 24, Default::default()).unwrap();
+    let shape = shape();
     let mut pool = SecretPool::new(SEED, shape);
     let mut made = Vec::new();
     for round in 0..4u32 {
@@ -505,7 +511,7 @@ async fn the_program_prints_nothing_before_the_last_answer_and_its_leaving() {
     let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_sotto"));
     command.args(["lookup", "--server", &format!("localhost:{}", fake.address.port())]);
     command.args(["--operator-key", &fake.operator_key().to_string(), "--accept-shard-records"]);
-    command.arg(fake_server::RECORDS_PER_SHARD.to_string());
+    command.arg(RECORDS_PER_SHARD.to_string());
     command.arg("--ca").arg(&ca).arg("--keys-from").arg(&keys_from);
     // Each of these servers signs with one key and is another database to whom remembers it.
     command.arg("--no-pins").stdout(std::process::Stdio::piped()).kill_on_drop(true);
@@ -743,15 +749,8 @@ async fn a_cancelled_call_takes_its_secrets_along() {
 async fn whatever_happens_in_whatever_order() {
     let fake = started().await;
     let keys = keys(40);
-    let seed = std::env::var("SOTTO_SEED").ok().and_then(|seed| seed.parse().ok());
-    let seed = seed.unwrap_or_else(|| u64::from(std::process::id()) << 20 | 0x5eed);
-    println!("SOTTO_SEED={seed}");
-    let mut random = blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof();
-    let mut draw = |below: usize| {
-        let mut bytes = [0; 8];
-        random.fill(&mut bytes);
-        (u64::from_le_bytes(bytes) % below as u64) as usize
-    };
+    let mut random = Draw::new(seed(), "tricks");
+    let mut draw = |below: usize| random.below(below as u64) as usize;
     let passing = [
         Trick::Say(Status::Overloaded),
         Trick::Say(Status::EpochGone),
@@ -781,7 +780,7 @@ async fn whatever_happens_in_whatever_order() {
 #[test]
 fn keys_of_the_tests_reach_every_shard() {
     // Otherwise "at most sixteen shards a secret" would hold by accident.
-    let shape = Shape::for_records(fake_server::RECORDS_PER_SHARD, 24, Default::default()).unwrap();
+    let shape = shape();
     let place = |key: &String| locate(&SEED, key.as_bytes(), SHARDS, shape.groups() as u32);
     let shards: BTreeSet<u32> = keys(60).iter().map(|key| place(key).shard).collect();
     assert!(shards.len() > limits::QUERIES_PER_SECRET_MAX);

@@ -2,44 +2,31 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod harness;
+
 use std::io::Write as _;
 use std::time::{Duration, Instant};
 
+use harness::noise;
 use sotto::params::Shape;
-use sotto::shard::header::{Header, file_bytes};
-use sotto::shard::manifest::{MANIFEST_NAME, ManifestHead, SHARDS_DIR};
+use sotto::shard::Database;
+use sotto::shard::header::file_bytes;
+use sotto::shard::manifest::SHARDS_DIR;
 use sotto::shard::write::entry;
-use sotto::shard::{Database, Manifest};
-use sotto::wire::{Lifetime, SigningKey};
 
 /// Files with nothing in them but a header: opening reads no more.
 fn write_hollow(folder: &std::path::Path, shards: u32) {
     let shape = Shape::new(24, 128, 1, 192).unwrap();
     std::fs::create_dir(folder.join(SHARDS_DIR)).unwrap();
-    let entry = |shard_index| {
-        let header = Header {
-            seed: [1; 32],
-            shard_index,
-            shard_count: shards,
-            shape,
-            ribbon_seed: 0,
-            records: 1,
-            row_square_sum_max: 1_100_000,
-            records_digest: [0; 32],
-            section_digests: [[0; 32]; 3],
-        };
+    let entry = |shard| {
+        let header = noise::header(shape, shard, shards);
         let entry = entry(&header);
         let mut file = std::fs::File::create(folder.join(SHARDS_DIR).join(&entry.file)).unwrap();
         file.write_all(&header.encode()).unwrap();
         file.set_len(file_bytes(&shape)).unwrap();
         entry
     };
-    let lifetime = Lifetime { created: 2, expires: u64::MAX };
-    let database = "test".to_owned();
-    let head = ManifestHead { seed: [1; 32], epoch: 1, lifetime, database, shape };
-    let entries = (0..shards).map(entry).collect();
-    let manifest = Manifest::sign(&head, entries, &SigningKey::from_bytes(&[3; 32])).unwrap();
-    std::fs::write(folder.join(MANIFEST_NAME), manifest.to_json()).unwrap();
+    noise::publish(folder, shape, (0..shards).map(entry).collect());
 }
 
 /// Memory of this process that is its own, in bytes.

@@ -7,12 +7,11 @@ use sotto::client::{Client, Options};
 use sotto::server::certificates::{
     LocalCertificates, localhost, localhost_between, localhost_until,
 };
-use sotto::server::{Callers, Identity, KnownCallers};
+use sotto::server::{Callers, Identity};
 
-use super::harness::peer::until;
-use super::harness::{Setting, options};
+use super::harness::program::{Place, Program, any};
+use super::harness::{Setting, known, options, until};
 use super::load::{self, Load, look_up, reach};
-use super::program::{Place, Program, any};
 use super::{record, settled};
 
 const PAST: i32 = 2020;
@@ -51,20 +50,14 @@ fn shown_by(certificates: &LocalCertificates, to: &Options) -> Options {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_front_end_whose_certificate_expired_is_refused_and_the_others_are_served() {
     let built = load::database();
-    let serving = Setting {
-        callers: |made| {
-            let ca = made.ca_pem.as_bytes();
-            Callers::Known(KnownCallers::from_pem(ca, &"the test", None).unwrap())
-        },
-        ..Setting::default()
-    }
-    .serve(&built.db());
+    let certificates = localhost().unwrap();
+    let callers = known(&certificates.ca_pem, None);
+    let serving = Setting { certificates, callers, ..Setting::default() }.serve(&built.db());
     let expired = localhost_until(PAST).unwrap();
     let server = &serving.certificates;
     let both = [&*server.ca_pem, &expired.ca_pem].concat();
-    let known = || Callers::Known(KnownCallers::from_pem(both.as_bytes(), &"it", None).unwrap());
     let identity = Identity::from_pem(&server.server_pem, &server.server_key).unwrap();
-    serving.doorkeeper.change(identity, known()).unwrap();
+    serving.doorkeeper.change(identity, known(&both, None)).unwrap();
 
     let reach = reach(&built, &serving);
     let good = shown_by(server, &reach);
@@ -86,10 +79,8 @@ async fn the_program_keeps_what_it_has_when_the_new_certificate_has_expired() {
     let mut load = Load::start(&place.options(&server), 1).await;
     let expired = localhost_until(PAST).unwrap();
     place.show(&expired);
-    let before = server.said();
-    server.signal(Signal::HUP);
-    server.says(&before, "certificates and callers stay as they were").await;
-    assert!(server.said().contains("the certificate expired"), "{}", server.said());
+    let said = server.told(Signal::HUP, "certificates and callers stay as they were").await;
+    assert!(said.contains("the certificate expired"), "{said}");
     // Nor is anything taken that every client refuses for another reason.
     let (day, now) = (Duration::from_secs(86_400), SystemTime::now());
     let early = localhost_between(now + day, now + 2 * day).unwrap();
@@ -99,10 +90,8 @@ async fn the_program_keeps_what_it_has_when_the_new_certificate_has_expired() {
         (authority(), "basicConstraints CA:TRUE"),
     ] {
         place.show(&certificates);
-        let before = server.said();
-        server.signal(Signal::HUP);
-        server.says(&before, "certificates and callers stay as they were").await;
-        assert!(server.said()[before.len()..].contains(expected), "{}", server.said());
+        let said = server.told(Signal::HUP, "certificates and callers stay as they were").await;
+        assert!(said.contains(expected), "{said}");
     }
     load.more(2).await;
     // New connections meet the old one.
@@ -112,12 +101,10 @@ async fn the_program_keeps_what_it_has_when_the_new_certificate_has_expired() {
     // A good one is taken, and drops nobody.
     let new = localhost().unwrap();
     place.show(&new);
-    let before = server.said();
-    server.signal(Signal::HUP);
-    server.says(&before, "certificates and callers were read again").await;
+    server.told(Signal::HUP, "certificates and callers were read again").await;
     load.more(2).await;
-    let pins = sotto::client::Pins::operator(place.built.operator_key());
-    let mut client = Client::connect(options(server.address, &new.ca_pem, pins)).await.unwrap();
+    let trusting = options(server.address, &new.ca_pem, place.built.pins());
+    let mut client = Client::connect(trusting).await.unwrap();
     look_up(&mut client, 1).await;
     drop(client.close().await);
     record(&format!("expired certificate at SIGHUP: {}", load.stop().await));

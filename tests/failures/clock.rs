@@ -6,8 +6,9 @@ use std::time::Instant;
 
 use sotto::client::Client;
 
+use super::harness::program::{Place, Program, any};
+use super::harness::skip;
 use super::load::{Load, look_up};
-use super::program::{Place, Program, any};
 use super::{Took, record, times};
 
 /// Files that read the wall clock, and what for.
@@ -58,11 +59,11 @@ const FAKETIME: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1";
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_whose_clock_jumps_by_days_serves_on() {
     if !Path::new(FAKETIME).exists() {
-        println!("skipped: a server whose clock jumps ({FAKETIME} is not here)");
+        skip(&format!("{FAKETIME} is not here"));
         return;
     }
     let place = Place::new();
-    let shift = place.built.folder.path().join("shift");
+    let shift = place.built.path("shift");
     std::fs::write(&shift, "+0d").unwrap();
     let mut command = place.command(&[], any());
     command.env("LD_PRELOAD", FAKETIME).env("FAKETIME_TIMESTAMP_FILE", &shift);

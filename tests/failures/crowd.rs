@@ -17,10 +17,10 @@ use sotto::wire::{ALPN, Bytes, PIR_SCHEME_SOTTO_2, StreamCode, Uid, encode_frame
 use tokio::net::UdpSocket;
 use tokio::task::JoinSet;
 
-use super::harness::Setting;
-use super::harness::peer::{self, Peer, until};
+use super::harness::peer::{self, Peer};
+use super::harness::{Draw, Setting, seed, until};
 use super::load::{self, Load, SHARDS, reach};
-use super::{Draw, record, seed, settled, times};
+use super::{record, settled, times};
 
 /// What a peer may do to a server.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -1,5 +1,5 @@
 //! A device that is lost while clients ask, end to end over QUIC: the processor answers what it
-//! failed at, and it comes back. A skip prints why.
+//! failed at, and it comes back.
 
 use std::time::Instant;
 
@@ -7,15 +7,14 @@ use sotto::engine::{
     Engine, EngineChoice, Fault, Faults, GpuEngine, GpuOptions, IsaChoice, gpus, select,
 };
 
-use super::harness::Setting;
-use super::harness::peer::until;
+use super::harness::{Setting, skip, until};
 use super::load::{self, Load, reach};
 use super::{record, settled, times};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_device_lost_under_load_loses_no_look_up_and_comes_back() {
     let Ok(name) = std::env::var("SOTTO_TEST_GPU") else {
-        println!("skipped: no GPU is named (SOTTO_TEST_GPU=llvmpipe takes a software one)");
+        skip("no GPU is named (SOTTO_TEST_GPU=llvmpipe takes a software one)");
         return;
     };
     let found = gpus().into_iter().find(|gpu| gpu.name.contains(&name)).unwrap();

@@ -4,12 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use sotto::client::{Client, Options, Outcome, Pins};
+use sotto::client::{Client, Options, Outcome};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use super::harness::peer::PATIENCE;
-use super::harness::{Built, Serving, options};
+use super::harness::{Built, PATIENCE, Serving, record};
 use super::panics;
 
 pub(crate) const SHARDS: u32 = 3;
@@ -17,18 +16,13 @@ pub(crate) const RECORDS: u64 = 300;
 /// Keys a call looks up: over all shards, under several secrets.
 const KEYS: u64 = 12;
 
-pub(crate) fn record(n: u64) -> (String, Vec<u8>) {
-    (format!("+155501{n:05}"), format!("value {n}").into_bytes())
-}
-
 pub(crate) fn database() -> Built {
     Built::new(&(0..RECORDS).map(record).collect::<Vec<_>>(), SHARDS)
 }
 
 /// How a client reaches a server that runs in this process.
 pub(crate) fn reach(built: &Built, serving: &Serving) -> Options {
-    let pins = Pins::operator(built.operator_key());
-    options(serving.address, &serving.certificates.ca_pem, pins)
+    serving.options(built.pins())
 }
 
 /// Looks up a few keys, of which one is absent; every outcome is right.

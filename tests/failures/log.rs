@@ -10,8 +10,9 @@ use std::time::SystemTime;
 
 use rustix::process::Signal;
 
+use super::harness::program::{Place, Program, any};
+use super::harness::skip;
 use super::load::Load;
-use super::program::{Place, Program, any};
 use super::{record, times};
 
 /// A line a pass over a shard: more than a small pipe holds.
@@ -90,7 +91,7 @@ async fn a_level_that_is_none_is_an_error() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_error_is_an_exit_code_where_it_cannot_be_said() {
     let place = Place::new();
-    std::fs::write(place.built.folder.path().join("server.pem"), "none").unwrap();
+    std::fs::write(place.built.path("server.pem"), "none").unwrap();
     let full = || Stdio::from(OpenOptions::new().write(true).open("/dev/full").unwrap());
     let mut command = place.command(&[], any());
     command.stdout(Stdio::null()).stderr(full());
@@ -180,7 +181,7 @@ async fn it_only_reads_and_serves_from_a_disk_that_takes_nothing() {
                 .success()
         );
     } else {
-        println!("skipped: a mount that cannot be written to (this process may not mount)");
+        skip("this process may not mount, so the disk is not one that takes nothing");
     }
     set_modes(folder, 0o555, 0o444);
     let before = files(folder);

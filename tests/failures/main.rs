@@ -14,14 +14,12 @@ mod clock;
 mod crowd;
 #[cfg(feature = "gpu")]
 mod devices;
-#[allow(dead_code)] // other tests use the rest of it
-#[path = "../lookup/harness.rs"]
+#[path = "../harness/mod.rs"]
 mod harness;
 mod killed;
 mod load;
 mod log;
 mod network;
-mod program;
 mod relay;
 mod replicas;
 
@@ -30,7 +28,7 @@ use std::sync::Once;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use harness::peer::until;
+use harness::until;
 use sotto::server::Counters;
 use sotto::wire::Status;
 
@@ -64,40 +62,6 @@ impl fmt::Display for Took {
         sorted.sort_unstable();
         let (median, longest) = (sorted[sorted.len() / 2], sorted[sorted.len() - 1]);
         write!(f, "{median} ms, at most {longest} ms, of {}", sorted.len())
-    }
-}
-
-/// Fixes what is random; printed, so that it can be asked for again.
-fn seed() -> u64 {
-    let given = std::env::var("SOTTO_TEST_SEED").ok().map(|seed| seed.parse().unwrap());
-    let seed = given.unwrap_or_else(|| {
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
-        now.as_nanos() as u64
-    });
-    println!("SOTTO_TEST_SEED={seed}");
-    seed
-}
-
-/// Numbers from a seed, for what need not be secret.
-struct Draw(blake3::OutputReader);
-
-impl Draw {
-    fn new(seed: u64, label: &str) -> Self {
-        let mut hasher = blake3::Hasher::new();
-        hasher.update(&seed.to_le_bytes()).update(label.as_bytes());
-        Self(hasher.finalize_xof())
-    }
-
-    fn below(&mut self, bound: u64) -> u64 {
-        let mut bytes = [0; 8];
-        self.0.fill(&mut bytes);
-        u64::from_le_bytes(bytes) % bound
-    }
-
-    fn bytes(&mut self, count: u64) -> Vec<u8> {
-        let mut bytes = vec![0; count as usize];
-        self.0.fill(&mut bytes);
-        bytes
     }
 }
 

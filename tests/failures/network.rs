@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 
 use sotto::client::Options;
 
-use super::harness::{Built, Serving, serve};
+use super::harness::{Built, Serving, seed, serve, until};
 use super::load::{self, Load, reach};
 use super::relay::{Relay, Weather};
-use super::{Took, record, seed, settled, times};
+use super::{Took, record, settled, times};
 
 pub(crate) const FINE: Weather = Weather { lost: 0, twice: 0, delay_us_max: 0 };
 
@@ -61,7 +61,7 @@ async fn a_network_that_is_cut_for_a_while_loses_no_look_up() {
         let (lost, _) = relay.packets();
         // Long enough for the clients to give a connection up and fail at another.
         let cut = Instant::now();
-        super::until("packets are lost", || {
+        until("packets are lost", || {
             relay.packets().0 >= lost + 4 && cut.elapsed() > Duration::from_millis(2_500)
         })
         .await;

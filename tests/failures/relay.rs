@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::net::UdpSocket;
 use tokio::task::JoinHandle;
 
-use super::Draw;
+use super::harness::Draw;
 
 /// What happens to packets, each way.
 #[derive(Debug, Clone, Copy)]

@@ -8,12 +8,12 @@ use sotto::bench::{Arrivals, Goal, LoadOptions, Records, Trial};
 use sotto::client::{Client, Options, Outcome, Replica};
 use tokio::time::{sleep, timeout};
 
-use super::harness::peer::PATIENCE;
-use super::load::{RECORDS, record as entry};
+use super::harness::program::{Place, Program, any};
+use super::harness::{PATIENCE, record as entry, seed};
+use super::load::RECORDS;
 use super::network::FINE;
-use super::program::{Place, Program, any};
 use super::relay::Relay;
-use super::{Took, record, seed, times};
+use super::{Took, record, times};
 
 /// Over all shards, in many batches.
 const KEYS: u64 = 400;
@@ -206,7 +206,7 @@ fn check(trial: &Trial, what: &str) {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_load_generator_turns_to_the_other_as_well() {
     let mut two = Two::start();
-    let path = two.place.built.folder.path().join("records.jsonl");
+    let path = two.place.built.path("records.jsonl");
     let records = || Records::read(&path).unwrap();
     let options = two.options(two.addresses);
     let trial = bench(options, records(), async || two.kill(0)).await;

@@ -1,20 +1,17 @@
 //! The server with two GPUs: every look-up is right, and it is the GPUs that answer.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use sotto::client::{Client, Outcome, Pins};
+use sotto::client::{Client, Outcome};
 use sotto::engine::{EngineOptions, select_with};
 
-use super::harness::{Built, Setting, options};
+use super::harness::{Built, PATIENCE, Setting, skip};
 
 const SHARDS: u32 = 5;
-/// A test that waits longer than this has failed.
-const PATIENCE: Duration = Duration::from_secs(120);
-
 #[tokio::test(flavor = "multi_thread")]
 async fn two_gpus_answer_what_was_brought_up_to_them() {
     let Ok(name) = std::env::var("SOTTO_TEST_GPU") else {
-        println!("skipped: no GPU is named (SOTTO_TEST_GPU=llvmpipe takes a software one)");
+        skip("no GPU is named (SOTTO_TEST_GPU=llvmpipe takes a software one)");
         return;
     };
     let gpus = vec![name.parse().unwrap(); 2];
@@ -24,9 +21,7 @@ async fn two_gpus_answer_what_was_brought_up_to_them() {
     let records = super::records();
     let built = Built::new(&records, SHARDS);
     let serving = Setting { engines, ..Setting::default() }.serve(&built.db());
-    let pins = Pins::operator(built.operator_key());
-    let options = options(serving.address, &serving.certificates.ca_pem, pins);
-    let mut client = Client::connect(options).await.unwrap();
+    let mut client = Client::connect(serving.options(built.pins())).await.unwrap();
     let keys: Vec<&str> = records.iter().map(|(key, _)| &**key).chain(["nobody"]).collect();
 
     // Until all are there the processor answers, or queries wait; then nobody but the GPUs.

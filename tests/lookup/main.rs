@@ -5,19 +5,18 @@
 #![allow(clippy::unwrap_used)]
 
 mod gpus;
-#[allow(dead_code)] // other tests use the rest of it
+#[path = "../harness/mod.rs"]
 mod harness;
 mod program;
 
-use harness::{Built, Crossing, Recorder, options, serve};
+use harness::{Built, Crossing, Recorder, options, record, serve};
 use sotto::client::{Client, ClientError, OperatorKey, Options, Outcome, ParameterError, Pins};
 use sotto::keyword::locate;
 use sotto::wire::message::RequestBody;
 
 /// Text, bytes, the empty value and the longest one.
 fn records() -> Vec<(String, Vec<u8>)> {
-    let mut records: Vec<(String, Vec<u8>)> =
-        (0..297).map(|n| (format!("+155501{n:05}"), format!("value {n}").into_bytes())).collect();
+    let mut records: Vec<(String, Vec<u8>)> = (0..297).map(record).collect();
     records.push(("empty".into(), Vec::new()));
     records.push(("longest".into(), vec![b'x'; 23]));
     records.push(("bytes".into(), vec![0xff, 0x00, 0x80, 0x00]));
@@ -28,9 +27,7 @@ fn records() -> Vec<(String, Vec<u8>)> {
 async fn every_record_is_found_and_nothing_else() {
     let built = Built::new(&records(), 3);
     let serving = serve(&built.db());
-    let pins = Pins::operator(built.operator_key());
-    let options = options(serving.address, &serving.certificates.ca_pem, pins);
-    let mut client = Client::connect(options).await.unwrap();
+    let mut client = Client::connect(serving.options(built.pins())).await.unwrap();
 
     let records = records();
     let mut keys: Vec<String> = records.iter().map(|(key, _)| key.clone()).collect();
@@ -55,9 +52,7 @@ async fn a_matrix_other_than_the_signed_one_is_invalid() {
     let built = Built::new(&records(), 2);
     built.spoil();
     let serving = serve(&built.db());
-    let pins = Pins::operator(built.operator_key());
-    let options = options(serving.address, &serving.certificates.ca_pem, pins);
-    let mut client = Client::connect(options).await.unwrap();
+    let mut client = Client::connect(serving.options(built.pins())).await.unwrap();
     let keys = ["empty", "longest", "nobody-1", "nobody-2"];
     for outcome in client.lookup(&keys).await.unwrap() {
         assert!(matches!(outcome, Ok(Outcome::Invalid)));
@@ -69,7 +64,7 @@ async fn a_matrix_other_than_the_signed_one_is_invalid() {
 async fn a_database_is_trusted_for_its_signature_and_its_crowd() {
     let built = Built::new(&records(), 3);
     let serving = serve(&built.db());
-    let options = |pins| options(serving.address, &serving.certificates.ca_pem, pins);
+    let options = |pins| serving.options(pins);
     let refusal = |options| async { Client::connect(options).await.err().expect("a refusal") };
 
     let first = Client::connect(options(Pins::first_use())).await.unwrap();
@@ -80,10 +75,7 @@ async fn a_database_is_trusted_for_its_signature_and_its_crowd() {
     let other = OperatorKey([1; 32]);
     let error = refusal(options(Pins::operator(other))).await;
     assert!(matches!(error, ClientError::Parameters(ParameterError::OtherKey { .. })), "{error}");
-    let crowd = refusal(Options {
-        records_per_shard_min: 1 << 16,
-        ..options(Pins::operator(built.operator_key()))
-    });
+    let crowd = refusal(Options { records_per_shard_min: 1 << 16, ..options(built.pins()) });
     let ClientError::Parameters(ParameterError::TooFewRecords { found, .. }) = crowd.await else {
         panic!("another error");
     };
@@ -149,8 +141,7 @@ async fn present_and_absent_keys_cannot_be_told_apart_on_the_wire() {
     let built = Built::new(&records(), SHARDS);
     let serving = serve(&built.db());
     let recorder = Recorder::start(&serving);
-    let options =
-        || options(recorder.address, &recorder.ca_pem, Pins::operator(built.operator_key()));
+    let options = || options(recorder.address, &recorder.ca_pem, built.pins());
     let mut client = Client::connect(options()).await.unwrap();
     let parameters = client.parameters();
     let (seed, groups) = (*parameters.seed(), parameters.shape().groups() as u32);

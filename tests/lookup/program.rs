@@ -2,29 +2,14 @@
 
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 
-use sotto::server::certificates::LocalCertificates;
-use sotto::server::{Callers, KnownCallers};
+use sotto::server::certificates::{LocalCertificates, localhost};
 use sotto::shard::Database;
 
-use super::harness::{Built, CROWD, Setting};
+use super::harness::program::{run_beside, sotto};
+use super::harness::{Built, CROWD, Setting, known};
 use super::records;
-
-/// Without a state folder of this machine's user: pins are the tests' own.
-fn sotto() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_sotto"));
-    command.env_remove("SOTTO_LOG").env_remove("XDG_STATE_HOME").env_remove("HOME");
-    command.stdin(Stdio::null());
-    command
-}
-
-async fn run(mut command: Command) -> (i32, String, String) {
-    let run = move || command.output().unwrap();
-    let Output { status, stdout, stderr } = tokio::task::spawn_blocking(run).await.unwrap();
-    let text = |bytes| String::from_utf8(bytes).unwrap();
-    (status.code().unwrap(), text(stdout), text(stderr))
-}
 
 struct Served {
     built: Built,
@@ -33,20 +18,20 @@ struct Served {
 }
 
 fn served() -> Served {
-    served_for(|_| Callers::Loopback)
+    served_for(Setting::default())
 }
 
 /// Also writes client.pem and client.key beside the authority's file.
-fn served_for(callers: fn(&LocalCertificates) -> Callers) -> Served {
+fn served_for(setting: Setting) -> Served {
     let built = Built::new(&records(), 3);
-    let serving = Setting { callers, ..Setting::default() }.serve(&built.db());
-    let LocalCertificates { client_pem, client_key, .. } = &serving.certificates;
-    for (name, pem) in [("client.pem", client_pem), ("client.key", client_key)] {
-        std::fs::write(built.folder.path().join(name), pem).unwrap();
+    let serving = setting.serve(&built.db());
+    let LocalCertificates { ca_pem, client_pem, client_key, .. } = &serving.certificates;
+    for (name, pem) in [("ca.pem", ca_pem), ("client.pem", client_pem), ("client.key", client_key)]
+    {
+        std::fs::write(built.path(name), pem).unwrap();
     }
-    let ca = built.folder.path().join("ca.pem");
-    std::fs::write(&ca, &serving.certificates.ca_pem).unwrap();
-    Served { built, server: format!("localhost:{}", serving.address.port()), ca }
+    let (server, ca) = (format!("localhost:{}", serving.address.port()), built.path("ca.pem"));
+    Served { built, server, ca }
 }
 
 impl Served {
@@ -58,8 +43,8 @@ impl Served {
     }
 
     fn lookup_unpinned(&self, more: &[&str]) -> Command {
-        let mut command = sotto();
-        command.args(["lookup", "--server", &self.server]).arg("--ca").arg(&self.ca);
+        let mut command = sotto(&["lookup", "--server", &self.server]);
+        command.arg("--ca").arg(&self.ca);
         command.args(["--accept-shard-records", &CROWD.to_string()]).args(more);
         command
     }
@@ -68,11 +53,11 @@ impl Served {
 #[tokio::test(flavor = "multi_thread")]
 async fn lookup_prints_what_it_finds_and_says_it_by_its_exit_code() {
     let served = served();
-    let (code, out, _) = run(served.lookup(&["+15550100007", "empty", "bytes"])).await;
+    let (code, out, _) = run_beside(served.lookup(&["+15550100007", "empty", "bytes"])).await;
     assert_eq!((code, &*out), (0, "+15550100007\tvalue 7\nempty\t\nbytes\tbase64:/wCAAA==\n"));
-    let (code, out, _) = run(served.lookup(&["nobody", "longest"])).await;
+    let (code, out, _) = run_beside(served.lookup(&["nobody", "longest"])).await;
     assert_eq!((code, out), (1, format!("nobody\tnot found\nlongest\t{}\n", "x".repeat(23))));
-    let (code, out, _) = run(served.lookup(&["--json", "nobody", "empty", "bytes"])).await;
+    let (code, out, _) = run_beside(served.lookup(&["--json", "nobody", "empty", "bytes"])).await;
     let lines: Vec<serde_json::Value> =
         out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let expected = serde_json::json!([
@@ -82,21 +67,21 @@ async fn lookup_prints_what_it_finds_and_says_it_by_its_exit_code() {
     ]);
     assert_eq!((code, serde_json::Value::from(lines)), (1, expected));
 
-    let keys = served.built.folder.path().join("keys.txt");
+    let keys = served.built.path("keys.txt");
     std::fs::write(&keys, "+15550100001\r\n\n+15550100002").unwrap();
     let keys = keys.to_str().unwrap();
-    let (code, out, _) = run(served.lookup(&["--keys-from", keys, "+15550100000"])).await;
+    let (code, out, _) = run_beside(served.lookup(&["--keys-from", keys, "+15550100000"])).await;
     let expected = "+15550100000\tvalue 0\n+15550100001\tvalue 1\n+15550100002\tvalue 2\n";
     assert_eq!((code, &*out), (0, expected));
     std::fs::write(keys, "\u{feff}+15550100001\n").unwrap();
-    let (code, out, _) = run(served.lookup(&["--keys-from", keys])).await;
+    let (code, out, _) = run_beside(served.lookup(&["--keys-from", keys])).await;
     assert_eq!((code, &*out), (0, "+15550100001\tvalue 1\n"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn lookup_says_whom_it_believes() {
     let served = served();
-    let (code, _, err) = run(served.lookup_unpinned(&["empty"])).await;
+    let (code, _, err) = run_beside(served.lookup_unpinned(&["empty"])).await;
     let key = served.built.operator_key();
     assert_eq!(code, 0);
     for said in [key.to_string(), key.fingerprint()] {
@@ -104,13 +89,13 @@ async fn lookup_says_whom_it_believes() {
     }
     assert!(err.contains("--operator-key"), "{err}");
     // What it says to pin can be pinned.
-    let pinned = served.built.folder.path().join("pinned");
+    let pinned = served.built.path("pinned");
     std::fs::write(&pinned, key.to_string()).unwrap();
     let pin = ["--operator-key", pinned.to_str().unwrap(), "empty"];
-    let (code, _, err) = run(served.lookup_unpinned(&pin)).await;
+    let (code, _, err) = run_beside(served.lookup_unpinned(&pin)).await;
     assert_eq!((code, &*err), (0, ""));
     let pin = ["--operator-key", &key.to_string(), "empty"];
-    let (code, _, err) = run(served.lookup_unpinned(&pin)).await;
+    let (code, _, err) = run_beside(served.lookup_unpinned(&pin)).await;
     assert_eq!((code, &*err), (0, ""));
 }
 
@@ -130,15 +115,15 @@ async fn lookup_keeps_pins_between_runs_and_refuses_what_goes_back() {
         command
     };
     // By operator, by server, not at all, or where the user says.
-    let (code, _, err) = run(with_state(served.lookup(&["--no-pins", "empty"]))).await;
+    let (code, _, err) = run_beside(with_state(served.lookup(&["--no-pins", "empty"]))).await;
     assert!(code == 0 && !state.exists(), "{err}");
-    let (code, _, err) = run(with_state(served.lookup(&["empty"]))).await;
+    let (code, _, err) = run_beside(with_state(served.lookup(&["empty"]))).await;
     assert_eq!((code, &*err), (0, ""));
     let by_operator = format!("operator-{}.json", served.built.operator_key());
     let by_server = format!("server-{}.json", served.server.replace(':', "_"));
-    let (code, _, err) = run(with_state(served.lookup_unpinned(&["empty"]))).await;
+    let (code, _, err) = run_beside(with_state(served.lookup_unpinned(&["empty"]))).await;
     assert!(code == 0 && err.contains("believed on first use"), "{err}");
-    let (code, _, err) = run(with_state(served.lookup_unpinned(&["empty"]))).await;
+    let (code, _, err) = run_beside(with_state(served.lookup_unpinned(&["empty"]))).await;
     assert_eq!((code, &*err), (0, ""), "the second use is no first one");
     for name in [by_operator, by_server] {
         let file = state.join("sotto/pins").join(&name);
@@ -146,7 +131,7 @@ async fn lookup_keeps_pins_between_runs_and_refuses_what_goes_back() {
     }
     let file = folder.join("pins.json");
     let pins = ["--pins", file.to_str().unwrap(), "empty"];
-    let (code, _, err) = run(served.lookup(&pins)).await;
+    let (code, _, err) = run_beside(served.lookup(&pins)).await;
     assert_eq!((code, &*err), (0, ""));
     let expected = Database::open(&served.built.db()).unwrap();
     assert_eq!(pinned(&file, "/database"), expected.manifest().database);
@@ -166,7 +151,7 @@ async fn lookup_keeps_pins_between_runs_and_refuses_what_goes_back() {
         let changed = good.replacen(what, with, 1);
         assert_ne!(changed, good);
         std::fs::write(&file, &changed).unwrap();
-        let (code, out, err) = run(served.lookup(&pins)).await;
+        let (code, out, err) = run_beside(served.lookup(&pins)).await;
         assert_eq!((code, &*out), (2, ""), "{said}: {err}");
         assert!(err.contains(said), "{said}: {err}");
         assert_eq!(std::fs::read_to_string(&file).unwrap(), changed, "{said}");
@@ -174,26 +159,26 @@ async fn lookup_keeps_pins_between_runs_and_refuses_what_goes_back() {
     // Where it cannot be written the user hears of it, and is served if the file was not named.
     let missing = folder.join("pins.json/below");
     let pins = ["--pins", missing.to_str().unwrap(), "empty"];
-    let (code, _, err) = run(served.lookup(&pins)).await;
+    let (code, _, err) = run_beside(served.lookup(&pins)).await;
     assert!(code == 2 && err.contains("--no-pins"), "{err}");
     let mut command = served.lookup(&["empty"]);
     command.env("XDG_STATE_HOME", "/proc/sotto");
-    let (code, _, err) = run(command).await;
+    let (code, _, err) = run_beside(command).await;
     assert!(code == 0 && err.contains("cannot write pins to /proc/sotto"), "{err}");
     // A name that the user gave is the one that counts.
-    let (code, _, err) = run(served.lookup(&["--database", "mails", "empty"])).await;
+    let (code, _, err) = run_beside(served.lookup(&["--database", "mails", "empty"])).await;
     assert!(code == 2 && err.contains("called main, expected mails"), "{err}");
-    let (code, _, err) = run(served.lookup(&["--database", "main", "empty"])).await;
+    let (code, _, err) = run_beside(served.lookup(&["--database", "main", "empty"])).await;
     assert_eq!((code, &*err), (0, ""));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn lookup_explains_what_is_wrong_and_ends_with_2() {
     let served = served();
-    let other = served.built.folder.path().join("other");
+    let other = served.built.path("other");
     std::fs::write(&other, "00".repeat(32)).unwrap();
     let other = other.to_str().unwrap();
-    let missing = served.built.folder.path().join("missing");
+    let missing = served.built.path("missing");
     let missing = missing.to_str().unwrap();
     let ca = served.ca.to_str().unwrap();
     let cases: [(Command, &str); 7] = [
@@ -206,23 +191,22 @@ async fn lookup_explains_what_is_wrong_and_ends_with_2() {
         (served.lookup(&["--server-name", "elsewhere", "k"]), "no connection to"),
     ];
     for (command, said) in cases {
-        let (code, out, err) = run(command).await;
+        let (code, out, err) = run_beside(command).await;
         assert_eq!((code, &*out), (2, ""), "{err}");
         assert!(err.contains("error: ") && err.contains(said), "{said}: {err}");
     }
-    let stranger = sotto::server::certificates::localhost().unwrap().ca_pem;
+    let stranger = localhost().unwrap().ca_pem;
     for wrong in ["", &stranger] {
-        let file = served.built.folder.path().join("wrong-ca.pem");
+        let file = served.built.path("wrong-ca.pem");
         std::fs::write(&file, wrong).unwrap();
-        let mut command = sotto();
-        command.args(["lookup", "--server", &served.server, "k", "--ca"]).arg(&file);
-        let (code, _, err) = run(command).await;
+        let mut command = sotto(&["lookup", "--server", &served.server, "k", "--ca"]);
+        command.arg(&file);
+        let (code, _, err) = run_beside(command).await;
         assert_eq!(code, 2);
         assert!(err.contains(file.to_str().unwrap()), "{err}");
     }
-    let mut crowd = sotto();
-    crowd.args(["lookup", "--server", &served.server, "--ca", ca, "k"]);
-    let (code, _, err) = run(crowd).await;
+    let crowd = sotto(&["lookup", "--server", &served.server, "--ca", ca, "k"]);
+    let (code, _, err) = run_beside(crowd).await;
     assert_eq!(code, 2);
     assert!(err.contains("--accept-shard-records") && err.contains("64000"), "{err}");
 }
@@ -230,8 +214,8 @@ async fn lookup_explains_what_is_wrong_and_ends_with_2() {
 const SMALL: [&str; 4] = ["--records", "2000", "--shards", "4"];
 
 fn demo(temporary: &Path, more: &[&str]) -> Command {
-    let mut command = sotto();
-    command.env("TMPDIR", temporary).arg("demo").args(more);
+    let mut command = sotto(&["demo"]);
+    command.env("TMPDIR", temporary).args(more);
     // A layer of Mesa's Vulkan loader complains on standard error where there is no display.
     command.env("NODEVICE_SELECT", "1");
     command
@@ -244,7 +228,7 @@ fn is_empty(folder: &Path) -> bool {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_demo_checks_every_answer_and_leaves_nothing() {
     let temporary = tempfile::tempdir().unwrap();
-    let (code, out, err) = run(demo(temporary.path(), &SMALL)).await;
+    let (code, out, err) = run_beside(demo(temporary.path(), &SMALL)).await;
     assert_eq!((code, &*err), (0, ""), "{out}");
     assert!(out.contains("every one is right"), "{out}");
     assert!(out.lines().all(|line| line.chars().count() <= 80), "{out}");
@@ -256,10 +240,10 @@ async fn the_demo_checks_every_answer_and_leaves_nothing() {
         command.arg("--keep").arg(&kept);
         command
     };
-    let (code, out, _) = run(keep()).await;
+    let (code, out, _) = run_beside(keep()).await;
     assert_eq!(code, 0, "{out}");
     assert!(kept.join("db/operator.pub").exists() && kept.join("ca.pem").exists());
-    let again = run(keep()).await;
+    let again = run_beside(keep()).await;
     assert_eq!(again.0, 2);
     assert!(again.2.contains("expected a new folder"), "{}", again.2);
 }
@@ -282,20 +266,19 @@ fn an_interrupted_demo_leaves_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn lookup_shows_who_it_is_where_that_is_asked() {
-    let served = served_for(|made| {
-        let known = KnownCallers::from_pem(made.ca_pem.as_bytes(), &"the test", None);
-        Callers::Known(known.unwrap())
-    });
-    let own = |name: &str| served.built.folder.path().join(name);
+    let certificates = localhost().unwrap();
+    let callers = known(&certificates.ca_pem, None);
+    let served = served_for(Setting { certificates, callers, ..Setting::default() });
+    let own = |name: &str| served.built.path(name);
     let mut command = served.lookup(&["+15550100007"]);
     command.arg("--client-cert").arg(own("client.pem"));
     command.arg("--client-key").arg(own("client.key"));
-    let (code, out, error) = run(command).await;
+    let (code, out, error) = run_beside(command).await;
     assert_eq!((code, &*out), (0, "+15550100007\tvalue 7\n"), "{error}");
     let mut command = served.lookup(&["+15550100007"]);
     command.arg("--client-cert").arg(own("client.pem"));
-    let (code, _, error) = run(command).await;
+    let (code, _, error) = run_beside(command).await;
     assert!(code == 2 && error.contains("--client-key"), "{error}");
-    let (code, _, error) = run(served.lookup(&["+15550100007"])).await;
+    let (code, _, error) = run_beside(served.lookup(&["+15550100007"])).await;
     assert!(code == 2 && error.contains("certificate"), "{error}");
 }

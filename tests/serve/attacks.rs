@@ -10,20 +10,13 @@ use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, date_tim
 use rustls::client::{ClientSessionMemoryCache, ClientSessionStore, Tls13ClientSessionValue};
 use rustls::pki_types::ServerName;
 use sotto::limits;
+use sotto::server::ServerBounds;
 use sotto::server::certificates::{self, LocalCertificates};
-use sotto::server::{Callers, KnownCallers, ServerBounds};
 use sotto::wire::message::*;
 use sotto::wire::{ALPN, Status, StreamCode};
 use tokio::time::timeout;
 
-use crate::harness::*;
-
-fn known(ca_pem: &str, list: &str) -> Callers {
-    let file = tempfile::NamedTempFile::new().unwrap();
-    std::fs::write(file.path(), list).unwrap();
-    let list = sotto::server::AllowList::from_file(file.path()).unwrap();
-    Callers::Known(KnownCallers::from_pem(ca_pem.as_bytes(), &"the test", Some(list)).unwrap())
-}
+use crate::harness::host::*;
 
 /// The code a server closes a connection with.
 async fn closed(peer: &Peer) -> VarInt {
@@ -87,7 +80,7 @@ impl ClientSessionStore for Tickets {
 #[tokio::test(flavor = "multi_thread")]
 async fn nobody_is_given_a_ticket_to_resume_a_session_with() {
     let ours = certificates::localhost().unwrap();
-    let callers = known(&ours.ca_pem, "client.localhost 1");
+    let callers = known(&ours.ca_pem, Some("client.localhost 1"));
     let host = Host::start_for(callers, ours, Reference, ServerBounds::default());
     let tickets = Arc::new(Tickets(AtomicUsize::new(0), ClientSessionMemoryCache::new(8)));
     let store = tickets.clone();
@@ -122,7 +115,7 @@ fn localhost() -> LocalCertificates {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_certificate_that_expires_ends_its_connection() {
     let short = expiring(Duration::from_secs(3));
-    let callers = known(&short.ca_pem, "client.localhost 1");
+    let callers = known(&short.ca_pem, Some("client.localhost 1"));
     let certificate_check_time = Duration::from_millis(20);
     let bounds = ServerBounds { certificate_check_time, ..Default::default() };
     let host = Host::start_for(callers, localhost(), Reference, bounds);
@@ -209,7 +202,7 @@ async fn unread_hints_leave_room_for_others() {
 async fn hints_digests_and_bundles_come_out_of_the_quota() {
     let ours = localhost();
     // More than a pass over a shard, which a front-end may always have at once.
-    let callers = known(&ours.ca_pem, "client.localhost 1 4");
+    let callers = known(&ours.ca_pem, Some("client.localhost 1 4"));
     let host = Host::start_for(callers, ours, Reference, ServerBounds::default());
     let quota = 4 << 20;
     let peer = Arc::new(host.connect_as(&host.certificates).await.unwrap());

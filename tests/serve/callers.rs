@@ -1,29 +1,16 @@
 //! Who may call: certificates, the list of names, and changing both while serving.
 
-use std::io::{BufRead, BufReader};
-use std::path::Path;
-
 use quinn::{ConnectionError, VarInt};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use sotto::server::certificates::{self, LocalCertificates};
-use sotto::server::{AllowList, Callers, Identity, KnownCallers, ServerBounds, ServerError};
-use sotto::server::{Server, ServerOptions};
+use sotto::server::{Callers, Identity, Server, ServerBounds, ServerError};
 use sotto::shard::Database;
 use sotto::wire::{Status, StreamCode};
 
-use crate::harness::*;
-use crate::{SERVE, sotto};
-
-/// The client of these certificates, with a list that says `list`.
-fn known(certificates: &LocalCertificates, list: Option<&str>) -> Callers {
-    let list = list.map(|text| {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), text).unwrap();
-        AllowList::from_file(file.path()).unwrap()
-    });
-    let ca = certificates.ca_pem.as_bytes();
-    Callers::Known(KnownCallers::from_pem(ca, &"the test", list).unwrap())
-}
+use crate::harness::Setting;
+use crate::harness::host::*;
+use crate::harness::program::Program;
+use crate::{folder, refuses, serve};
 
 /// The code a server closes this connection with; TLS alerts are no code of ours.
 async fn closed(peer: Result<Peer, ConnectionError>) -> Option<VarInt> {
@@ -42,7 +29,7 @@ async fn closed(peer: Result<Peer, ConnectionError>) -> Option<VarInt> {
 #[tokio::test]
 async fn only_those_who_are_listed_may_call() {
     let (ours, others) = (certificates::localhost().unwrap(), certificates::localhost().unwrap());
-    let callers = known(&ours, Some("client.localhost 3"));
+    let callers = known(&ours.ca_pem, Some("client.localhost 3"));
     let bounds = ServerBounds { connections_per_front_end_max: 2, ..Default::default() };
     let host = Host::start_for(callers, ours, Reference, bounds);
     let counters = &host.counters;
@@ -71,7 +58,7 @@ async fn only_those_who_are_listed_may_call() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_front_end_that_asks_beyond_its_quota_is_told_to_wait() {
     let ours = certificates::localhost().unwrap();
-    let callers = known(&ours, Some("client.localhost 1 1"));
+    let callers = known(&ours.ca_pem, Some("client.localhost 1 1"));
     let host = Host::start_for(callers, ours, Reference, ServerBounds::default());
     let peers = [&host.certificates; 2].map(|certificates| host.connect_as(certificates));
     let [first, second] = peers;
@@ -102,14 +89,14 @@ async fn a_front_end_that_asks_beyond_its_quota_is_told_to_wait() {
 async fn the_list_changes_without_dropping_a_connection() {
     let ours = certificates::localhost().unwrap();
     let new = certificates::localhost().unwrap();
-    let host = Host::start_for(known(&ours, None), ours, Reference, ServerBounds::default());
+    let host = Host::start_for(known(&ours.ca_pem, None), ours, Reference, ServerBounds::default());
     let before = host.connect_as(&host.certificates).await.unwrap();
     let LocalCertificates { server_pem, server_key, client_key, .. } = &host.certificates;
     let identity = || Identity::from_pem(server_pem, server_key).unwrap();
 
     // Certificate and key of different pairs: everything stays.
     let wrong = Identity::from_pem(server_pem, client_key).unwrap();
-    let nobody = known(&host.certificates, Some("somebody.else 1"));
+    let nobody = known(&host.certificates.ca_pem, Some("somebody.else 1"));
     let error = host.doorkeeper.change(wrong, nobody.clone()).unwrap_err();
     assert!(matches!(error, ServerError::Identity(_)), "{error}");
     let peer = host.connect_as(&host.certificates).await.unwrap();
@@ -121,7 +108,7 @@ async fn the_list_changes_without_dropping_a_connection() {
     assert_eq!(host.counters.callers_refused.get(), 1);
 
     // Another authority, and another certificate of the server's.
-    host.doorkeeper.change(identity(), known(&new, None)).unwrap();
+    host.doorkeeper.change(identity(), known(&new.ca_pem, None)).unwrap();
     assert_eq!(closed(host.connect_as(&host.certificates).await).await, None);
     let peer = host.connect_as(&new).await.unwrap();
     assert_eq!(peer.ask_parameters(parameter_request()).await.response_status, 0);
@@ -140,10 +127,8 @@ async fn others_are_served_only_when_it_is_said_who_may_call() {
     write_database(directory.path());
     let made = certificates::localhost().unwrap();
     let bind = |listen: &str, callers: Callers| {
-        let identity = Identity::from_pem(&made.server_pem, &made.server_key).unwrap();
-        let listen = listen.parse().unwrap();
-        let (engines, bounds) = (vec![], ServerBounds::default());
-        let options = ServerOptions { listen, identity, callers, engines, bounds };
+        let (mut options, _) = Setting { callers, ..Setting::default() }.options();
+        options.listen = listen.parse().unwrap();
         Server::bind(options, Database::open(directory.path()).unwrap().into())
     };
     for listen in ["0.0.0.0:0", "[::]:0"] {
@@ -153,62 +138,43 @@ async fn others_are_served_only_when_it_is_said_who_may_call() {
     }
     bind("127.0.0.1:0", Callers::Loopback).unwrap();
     bind("0.0.0.0:0", Callers::Anyone).unwrap();
-    bind("0.0.0.0:0", known(&made, None)).unwrap();
+    bind("0.0.0.0:0", known(&made.ca_pem, None)).unwrap();
 }
 
 /// The program reads its files again when told, and keeps what it has when they are bad.
-#[test]
-fn the_program_reads_certificates_and_list_again() {
-    let folder = tempfile::tempdir().unwrap();
+#[tokio::test]
+async fn the_program_reads_certificates_and_list_again() {
+    let folder = folder();
     let path = |name: &str| folder.path().join(name);
-    std::fs::create_dir(path("db")).unwrap();
-    write_database(&path("db"));
-    let made = sotto(folder.path(), &["cert", "--out", "."]).wait_with_output().unwrap();
-    assert!(made.status.success(), "{made:?}");
     std::fs::copy(path("ca.pem"), path("ca.pem.good")).unwrap();
     std::fs::write(path("allow"), "client.localhost 1\n").unwrap();
     let callers = ["--client-ca", "ca.pem", "--allow", "allow"];
-    let mut server = sotto(folder.path(), &[&SERVE[..], &callers[..]].concat());
-    let mut line = String::new();
-    BufReader::new(server.stdout.take().unwrap()).read_line(&mut line).unwrap();
-    assert!(line.starts_with("listening on"), "{line}");
-    let mut log = BufReader::new(server.stderr.take().unwrap());
-    let mut told = |expected: &[&str]| {
-        kill_process(Pid::from_child(&server), Signal::HUP).unwrap();
-        let mut line = String::new();
-        while !line.contains("certificates and callers") {
-            line.clear();
-            assert_ne!(log.read_line(&mut line).unwrap(), 0, "{expected:?} was never said");
-        }
+    let server = Program::start(serve(folder.path(), &callers), None);
+    let told = async |expected: &[&str]| {
+        let line = server.told(Signal::HUP, "certificates and callers").await;
         assert!(expected.iter().all(|part| line.contains(part)), "{line}");
     };
-    told(&["were read again"]);
+    told(&["were read again"]).await;
     std::fs::write(path("allow"), "client.localhost\n").unwrap();
-    told(&["stay as they were", "allow", "line 1"]);
+    told(&["stay as they were", "allow", "line 1"]).await;
     std::fs::remove_file(path("allow")).unwrap();
-    told(&["stay as they were", "cannot read the list of front-ends"]);
+    told(&["stay as they were", "cannot read the list of front-ends"]).await;
     std::fs::write(path("allow"), "client.localhost 2\n").unwrap();
     std::fs::copy(path("server.key"), path("ca.pem")).unwrap();
-    told(&["stay as they were", "ca.pem", "it has PRIVATE KEY"]);
+    told(&["stay as they were", "ca.pem", "it has PRIVATE KEY"]).await;
     std::fs::copy(path("ca.pem.good"), path("ca.pem")).unwrap();
     std::fs::write(path("allow"), "\u{feff}client.localhost 2\r\n").unwrap();
-    told(&["were read again"]);
+    told(&["were read again"]).await;
     // None of them is waited for; QUIC, signals and the next reload go on.
     for file in ["allow", "ca.pem", "server.key", "server.pem"] {
         std::fs::rename(path(file), path("aside")).unwrap();
         pipe_at(&path(file));
-        told(&["stay as they were", file, "it is a pipe (FIFO)"]);
+        told(&["stay as they were", file, "it is a pipe (FIFO)"]).await;
         std::fs::rename(path("aside"), path(file)).unwrap();
-        told(&["were read again"]);
+        told(&["were read again"]).await;
     }
-    kill_process(Pid::from_child(&server), Signal::TERM).unwrap();
-    assert!(server.wait().unwrap().success());
-    let refused = |arguments: &[&str], expected: &str| {
-        let arguments = [&SERVE[..], arguments].concat();
-        let ended = sotto(Path::new(folder.path()), &arguments).wait_with_output().unwrap();
-        let error = String::from_utf8(ended.stderr).unwrap();
-        assert!(ended.status.code() == Some(2) && error.contains(expected), "{error}");
-    };
-    refused(&["--allow", "allow"], "allow needs client-ca");
-    refused(&["--client-ca", "ca.pem", "--anyone-may-ask"], "contradict each other");
+    server.leave().await;
+    refuses(folder.path(), &["--allow", "allow"], "allow needs client-ca");
+    let both = ["--client-ca", "ca.pem", "--anyone-may-ask"];
+    refuses(folder.path(), &both, "contradict each other");
 }

@@ -5,15 +5,17 @@
 
 mod attacks;
 mod callers;
+#[path = "../harness/mod.rs"]
 mod harness;
 mod seeing;
 
-use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
-use harness::*;
+use harness::host::*;
+use harness::program::{Program, run, sotto};
+use rustix::process::Signal;
 use sotto::schedule::ScheduleBounds;
 use sotto::scheme::{KeyBundle, hint_digest, reference};
 use sotto::server::ServerBounds;
@@ -565,54 +567,46 @@ async fn connections_are_bounded_and_speak_our_protocol() {
     assert_eq!(reply.response_status, 0);
 }
 
-/// Runs the program in this folder.
-fn sotto(folder: &Path, arguments: &[&str]) -> Child {
-    Command::new(env!("CARGO_BIN_EXE_sotto"))
-        .current_dir(folder)
-        .args(arguments)
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap()
+/// A folder in which the program can serve a database of noise.
+fn folder() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    write_database(&folder.path().join("db"));
+    make_certificates(folder.path());
+    folder
 }
 
-const SERVE: [&str; 14] = [
-    "serve",
-    "--db",
-    "db",
-    "--listen",
-    "127.0.0.1:0",
-    "--cert",
-    "server.pem",
-    "--key",
-    "server.key",
-    "--threads",
-    "1",
-    "--isa=portable",
-    "--target-ms=250",
-    "--admin=127.0.0.1:0",
-];
+fn make_certificates(folder: &Path) {
+    let (code, _, err) = run(sotto(&["cert", "--out", "."]).current_dir(folder));
+    assert_eq!(code, 0, "{err}");
+}
 
-#[test]
-fn the_program_says_where_it_listens_and_leaves_when_told() {
-    let folder = tempfile::tempdir().unwrap();
-    std::fs::create_dir(folder.path().join("db")).unwrap();
-    write_database(&folder.path().join("db"));
-    let made = sotto(folder.path(), &["cert", "--out", "."]).wait_with_output().unwrap();
-    assert!(made.status.success(), "{made:?}");
-    for signal in [rustix::process::Signal::TERM, rustix::process::Signal::INT] {
-        let mut server = sotto(folder.path(), &SERVE);
-        let mut output = BufReader::new(server.stdout.take().unwrap());
-        let mut line = String::new();
-        output.read_line(&mut line).unwrap();
-        let address = line.strip_prefix("listening on 127.0.0.1:").unwrap();
-        assert_ne!(address.trim_end().parse::<u16>().unwrap(), 0);
-        rustix::process::kill_process(rustix::process::Pid::from_child(&server), signal).unwrap();
-        output.read_to_string(&mut line).unwrap();
-        assert_eq!(line.lines().count(), 1, "{line}");
-        let ended = server.wait_with_output().unwrap();
-        assert!(ended.status.success(), "{ended:?}");
-        let log = String::from_utf8(ended.stderr).unwrap();
+/// `sotto serve` in this folder.
+fn serve(folder: &Path, more: &[&str]) -> Command {
+    let mut command = sotto(&["serve", "--db=db", "--cert=server.pem", "--key=server.key"]);
+    command.args(["--listen=127.0.0.1:0", "--threads=1", "--isa=portable", "--target-ms=250"]);
+    if !more.iter().any(|option| option.starts_with("--admin")) {
+        command.arg("--admin=127.0.0.1:0");
+    }
+    command.args(more).current_dir(folder);
+    command
+}
+
+/// It ends before it serves, with an error.
+fn refuses(folder: &Path, more: &[&str], expected: &str) {
+    let (code, out, err) = run(&mut serve(folder, more));
+    assert_eq!((code, &*out), (2, ""), "{err}");
+    let line = err.lines().last().unwrap();
+    assert!(line.starts_with("error: ") && line.contains(expected), "{err}");
+}
+
+#[tokio::test]
+async fn the_program_says_where_it_listens_and_leaves_when_told() {
+    let folder = folder();
+    for signal in [Signal::TERM, Signal::INT] {
+        let server = Program::start(serve(folder.path(), &[]), None);
+        assert!(server.address.ip().is_loopback() && server.address.port() != 0);
+        server.signal(signal);
+        let log = server.left().await;
         assert_eq!(log.matches("answers with").count(), 1, "{log}");
         assert_eq!(log.matches("memory is at most").count(), 1, "{log}");
     }
@@ -621,26 +615,15 @@ fn the_program_says_where_it_listens_and_leaves_when_told() {
 #[test]
 fn the_program_says_why_it_does_not_serve() {
     let folder = tempfile::tempdir().unwrap();
-    let refused_with = |more: &[&str], expected: &str| {
-        let arguments = [&SERVE[..], more].concat();
-        let ended = sotto(folder.path(), &arguments).wait_with_output().unwrap();
-        let error = String::from_utf8(ended.stderr).unwrap();
-        assert_eq!((ended.status.code(), ended.stdout.len()), (Some(2), 0), "{error}");
-        let line = error.lines().last().unwrap();
-        assert!(line.starts_with("error: ") && line.contains(expected), "{error}");
-    };
-    let refused = |expected: &str| refused_with(&[], expected);
-    refused("cannot read the certificate file server.pem");
-    let made = sotto(folder.path(), &["cert", "--out", "."]).wait_with_output().unwrap();
-    assert!(made.status.success(), "{made:?}");
-    refused("db is not a finished database");
-    std::fs::create_dir(folder.path().join("db")).unwrap();
-    write_database(&folder.path().join("db"));
-    refused_with(&["--memory", "1"], "do not hold one full batch");
-    refused_with(&["--memory", "4294967295"], "this machine or its control group has");
-    std::fs::write(folder.path().join("server.key"), "no key").unwrap();
-    refused("no private key in server.key");
-    let again = sotto(folder.path(), &["cert", "--out", "."]).wait_with_output().unwrap();
-    assert_eq!(again.status.code(), Some(2));
-    assert!(String::from_utf8(again.stderr).unwrap().contains("ca.pem exists"));
+    let folder = folder.path();
+    refuses(folder, &[], "cannot read the certificate file server.pem");
+    make_certificates(folder);
+    refuses(folder, &[], "db is not a finished database");
+    write_database(&folder.join("db"));
+    refuses(folder, &["--memory", "1"], "do not hold one full batch");
+    refuses(folder, &["--memory", "4294967295"], "this machine or its control group has");
+    std::fs::write(folder.join("server.key"), "no key").unwrap();
+    refuses(folder, &[], "no private key in server.key");
+    let (code, _, err) = run(sotto(&["cert", "--out", "."]).current_dir(folder));
+    assert!(code == 2 && err.contains("ca.pem exists"), "{err}");
 }

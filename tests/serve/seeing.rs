@@ -2,7 +2,6 @@
 //! alerts rely on, the page for people.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -12,16 +11,16 @@ use sotto::arith::IsaName;
 use sotto::engine::{EngineChoice, IsaChoice, select};
 use sotto::limits;
 use sotto::server::certificates::{self, LocalCertificates};
-use sotto::server::{
-    Admin, AdminCallers, Callers, Desk, Identity, KnownCallers, Reloaded, ServerBounds, Stage,
-};
+use sotto::server::{Admin, AdminCallers, Callers, Desk, Identity, Reloaded, ServerBounds, Stage};
 use sotto::shard::manifest::MANIFEST_NAME;
 use sotto::wire::{Status, StreamCode};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::harness::*;
-use crate::{SERVE, sotto};
+use crate::harness::Setting;
+use crate::harness::host::*;
+use crate::harness::program::{Program, run};
+use crate::{folder, refuses, serve};
 
 /// Every metric: its name, type, and the labels its values differ in.
 const GOLDEN: &str = include_str!("../metrics.txt");
@@ -124,7 +123,7 @@ fn proving() -> ServerBounds {
 fn processor() -> Host {
     let (portable, one) = (IsaChoice::Only(IsaName::Portable), NonZeroUsize::new(1));
     let engine = select(EngineChoice::Cpu, portable, one).unwrap();
-    Host::start_with(Callers::Loopback, certificates::localhost().unwrap(), engine, proving())
+    Host::of(Setting { engines: vec![engine], bounds: proving(), ..Setting::default() })
 }
 
 /// Name, type and labels of each metric, and the values of each label.
@@ -495,8 +494,7 @@ async fn probes_are_answered_whoever_says_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_page_names_front_ends_and_no_address() {
     let made = certificates::localhost().unwrap();
-    let known = KnownCallers::from_pem(made.ca_pem.as_bytes(), &"the test", None).unwrap();
-    let host = Host::start_for(Callers::Known(known), made, Reference, proving());
+    let host = Host::start_for(known(&made.ca_pem, None), made, Reference, proving());
     let address = admin(&host.desk).await;
     let none = get(address, "/status").await;
     assert!(none.body.contains("None is connected."), "{}", none.body);
@@ -552,50 +550,37 @@ async fn the_certificate_that_is_served_now_says_when_it_expires() {
     assert_eq!(now["sotto_certificate_expiry_timestamp_seconds"], 978_307_200.0);
 }
 
-/// Every line of the log is an object, and the last the program says before it leaves.
-#[test]
-fn the_program_says_where_its_endpoints_are_and_leaves_when_asked_there() {
-    let folder = tempfile::tempdir().unwrap();
-    std::fs::create_dir(folder.path().join("db")).unwrap();
-    write_database(&folder.path().join("db"));
-    let made = sotto(folder.path(), &["cert", "--out", "."]).wait_with_output().unwrap();
-    assert!(made.status.success(), "{made:?}");
-    let mut server =
-        sotto(folder.path(), &[&SERVE[..], &["--log-format=json", "--engine=cpu"]].concat());
-    let mut line = String::new();
-    BufReader::new(server.stdout.take().unwrap()).read_line(&mut line).unwrap();
-    let lines = BufReader::new(server.stderr.take().unwrap()).lines().map(|line| {
-        let line = line.unwrap();
-        let said = serde_json::from_str(&line).unwrap_or(serde_json::Value::Null);
+/// The messages of a log, of which every line is an object.
+fn messages(log: &str) -> Vec<String> {
+    let message = |line: &str| {
+        let said = serde_json::from_str(line).unwrap_or(serde_json::Value::Null);
         said["message"].as_str().unwrap_or_else(|| panic!("{line}")).to_owned()
-    });
-    let mut lines = lines.peekable();
-    let at = lines.find_map(|line| {
-        let at = line.strip_prefix("admin endpoints are at http://")?.strip_suffix("/status")?;
-        Some(at.parse::<SocketAddr>().unwrap())
-    });
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    runtime.block_on(async {
-        until_status(at.unwrap(), "/readyz", 200).await;
-        let seen = post(at.unwrap(), "/reload").await;
-        let said = "certificates and callers were read again; epoch 4 is served as before\n";
-        assert_eq!(seen.body, said);
-        let now = metrics(at.unwrap()).await;
-        assert!(now["sotto_reloads_total{result=\"unchanged\"}"] >= 1.0, "{now:?}");
-        assert_eq!(post(at.unwrap(), "/drain").await.status, 202);
-    });
-    assert_eq!(lines.last().unwrap(), "left");
-    assert!(server.wait().unwrap().success());
-    let refused = |arguments: &[&str], expected: &str| {
-        let serve = SERVE.into_iter().filter(|argument| !argument.starts_with("--admin"));
-        let arguments: Vec<_> = serve.chain(arguments.iter().copied()).collect();
-        let ended = sotto(folder.path(), &arguments).wait_with_output().unwrap();
-        let error = String::from_utf8(ended.stderr).unwrap();
-        assert!(ended.status.code() == Some(2) && error.contains(expected), "{error}");
     };
-    refused(&["--admin=0.0.0.0:0"], "is not a loopback address");
-    refused(&["--admin=9464"], "expected an address with a port");
+    log.lines().map(message).collect()
+}
+
+#[tokio::test]
+async fn the_program_says_where_its_endpoints_are_and_leaves_when_asked_there() {
+    let folder = folder();
+    let server = Program::start(serve(folder.path(), &["--log-format=json", "--engine=cpu"]), None);
+    let place = |line: String| {
+        let at = line.strip_prefix("admin endpoints are at http://")?.strip_suffix("/status")?;
+        at.parse::<SocketAddr>().ok()
+    };
+    let found = || messages(&server.said()).into_iter().find_map(place);
+    until("the log names the endpoints", || found().is_some()).await;
+    let at = found().unwrap();
+    until_status(at, "/readyz", 200).await;
+    let said = "certificates and callers were read again; epoch 4 is served as before\n";
+    assert_eq!(post(at, "/reload").await.body, said);
+    let now = metrics(at).await;
+    assert!(now["sotto_reloads_total{result=\"unchanged\"}"] >= 1.0, "{now:?}");
+    assert_eq!(post(at, "/drain").await.status, 202);
+    assert_eq!(messages(&server.left().await).last().unwrap(), "left");
+    refuses(folder.path(), &["--admin=0.0.0.0:0"], "is not a loopback address");
+    let (code, _, err) = run(&mut serve(folder.path(), &["--admin=9464"]));
+    assert!(code == 2 && err.contains("expected an address with a port"), "{err}");
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let taken = format!("--admin={}", taken.local_addr().unwrap());
-    refused(&[&taken], "cannot listen on the admin address 127.0.0.1:");
+    refuses(folder.path(), &[&taken], "cannot listen on the admin address 127.0.0.1:");
 }

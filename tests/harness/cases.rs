@@ -1,7 +1,5 @@
 //! Shards with queries and the reference's answers to them; the GPU that tests run on.
 
-#![allow(clippy::unwrap_used)]
-
 use std::sync::Arc;
 
 use rayon::prelude::*;
@@ -12,6 +10,9 @@ use sotto::params::{D, P, Q, Shape};
 use sotto::scheme::{KeyBundle, reference};
 
 use self::Fill::{Carries, Highest, Lowest, Random};
+use super::noise::bytes;
+#[cfg(feature = "gpu")]
+use super::skip;
 
 /// What the numbers of a case are.
 #[derive(Debug, Clone, Copy)]
@@ -32,13 +33,6 @@ const CARRY_VALUES: [u32; 24] = [
     0x1_0000, 0x7f_7f7f, 0x7f_ffff, 0x80_0000, 0x80_8080, 0x80_0800, 0xff_0000, 0xff_7fff,
     0xff_f800, 0xff_ffff,
 ];
-
-/// Pseudorandom bytes from a label.
-pub(crate) fn bytes(label: &str, count: usize) -> Vec<u8> {
-    let mut bytes = vec![0; count];
-    blake3::Hasher::new_derive_key(label).finalize_xof().fill(&mut bytes);
-    bytes
-}
 
 /// Residues of three bytes, a half modulo Q and a half modulo P.
 fn residues(label: &str, count: usize, fill: Fill) -> Vec<u8> {
@@ -128,7 +122,7 @@ pub(crate) fn gpu() -> Option<usize> {
     });
     if found.is_none() {
         assert!(wanted.is_none(), "SOTTO_TEST_GPU={wanted:?}: there is none, only {:?}", gpus());
-        println!("skipped: no GPU here (SOTTO_TEST_GPU=llvmpipe takes a software one)");
+        skip("there is no GPU here (SOTTO_TEST_GPU=llvmpipe takes a software one)");
     }
     found.map(|info| info.index)
 }

@@ -1,8 +1,6 @@
 //! A scripted answer server for tests of the client: real QUIC, a real small database, and
 //! whatever misbehaviour the script says. It records every bundle and every query it was sent.
 
-mod listen;
-
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -26,6 +24,8 @@ use sotto::wire::{
     Lifetime, PIR_SCHEME_SOTTO_2, ParameterFields, PublicParameters, SigningKey, Status,
     encode_frame, sign,
 };
+
+use super::listen;
 
 /// Records a shard the test databases are shaped for, and what their clients accept.
 pub(crate) const RECORDS_PER_SHARD: u64 = 100;

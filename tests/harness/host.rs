@@ -1,11 +1,7 @@
-//! A small database of noise, a server on loopback, engines a test holds in its hand, and a peer
-//! that speaks raw docs/wire.md.
-
-#[path = "../peer/mod.rs"]
-mod peer;
+//! A server of a database of noise, engines that a test controls, and requests and replies of
+//! `wire` by hand.
 
 use std::path::Path;
-use std::sync::Arc;
 
 use quinn::{ReadToEndError, RecvStream, VarInt};
 use sotto::engine::{Answer, Batch, Engine, EngineError};
@@ -13,71 +9,37 @@ use sotto::limits;
 use sotto::params::Shape;
 use sotto::scheme::reference;
 use sotto::server::certificates::{self, LocalCertificates};
-use sotto::server::{
-    Callers, Counters, Desk, Doorkeeper, Identity, Reloader, Server, ServerBounds, ServerOptions,
-};
-use sotto::shard::header::Header;
-use sotto::shard::manifest::{MANIFEST_NAME, ManifestHead, SHARDS_DIR};
-use sotto::shard::write::{Sections, write_shard};
-use sotto::shard::{Database, Manifest};
+use sotto::server::{Callers, ServerBounds};
 use sotto::wire::message::*;
 use sotto::wire::{
-    ALPN, Bytes, Lifetime, PIR_SCHEME_SOTTO_2, SigningKey, Status, StreamCode, Uid, decode_reply,
-    encode_frame, reply_head,
+    ALPN, Bytes, PIR_SCHEME_SOTTO_2, Status, StreamCode, Uid, decode_reply, encode_frame,
+    reply_head,
 };
 use tokio::net::UdpSocket;
-use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinHandle;
+use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-pub(crate) use peer::{HalfOpener, PATIENCE, Peer, connect, until};
+use super::noise;
+use super::peer;
+use super::server::{Serving, Setting};
+
+pub(crate) use super::known;
+pub(crate) use super::noise::{EPOCH, operator};
+pub(crate) use super::peer::{HalfOpener, PATIENCE, Peer, connect, until};
 
 pub(crate) const SHARDS: u32 = 3;
-pub(crate) const EPOCH: u64 = 4;
 
 pub(crate) fn shape() -> Shape {
     Shape::new(24, 128, 2, 192).unwrap()
 }
 
-/// Noise whose every 3 bytes are a residue, as a table's are.
-pub(crate) fn noise(bytes: usize, label: &[u8]) -> Vec<u8> {
-    let mut out = vec![0; bytes];
-    blake3::Hasher::new().update(label).finalize_xof().fill(&mut out);
-    out.iter_mut().skip(2).step_by(3).for_each(|byte| *byte &= 0x7f);
-    out
-}
-
 /// A key bundle of residues; `index` makes it another one.
 pub(crate) fn bundle(index: u8) -> Bytes {
-    noise(shape().bundle_bytes(), &[b'b', index]).into()
+    noise::residues(&format!("bundle {index}"), shape().bundle_bytes()).into()
 }
 
 pub(crate) fn write_database(directory: &Path) {
-    let (shape, folder) = (shape(), directory.join(SHARDS_DIR));
-    std::fs::create_dir(&folder).unwrap();
-    let entries = (0..SHARDS).map(|shard_index| {
-        let matrix = noise(shape.matrix_bytes(), &[b'm', shard_index as u8]);
-        let tables = noise(shape.packs() * shape.table_bytes(), &[b't', shard_index as u8]);
-        let hints = noise(shape.packs() * shape.hint_bytes(), &[b'h', shard_index as u8]);
-        let sections = Sections { matrix: &matrix, tables: &tables, hints: &hints };
-        let header = Header {
-            seed: [1; 32],
-            shard_index,
-            shard_count: SHARDS,
-            shape,
-            ribbon_seed: 0,
-            records: 1,
-            row_square_sum_max: 1_100_000,
-            records_digest: [0; 32],
-            section_digests: sections.digests(&shape),
-        };
-        write_shard(&folder, &header, &sections).unwrap()
-    });
-    let lifetime = Lifetime { created: 2, expires: u64::MAX };
-    let database = "test".to_owned();
-    let head = ManifestHead { seed: [1; 32], epoch: EPOCH, lifetime, database, shape };
-    let manifest = Manifest::sign(&head, entries.collect(), &operator()).unwrap();
-    std::fs::write(directory.join(MANIFEST_NAME), manifest.to_json()).unwrap();
+    noise::write_database(directory, shape(), SHARDS);
 }
 
 /// Puts a pipe that nobody writes to in a file's place.
@@ -85,10 +47,6 @@ pub(crate) fn pipe_at(path: &Path) {
     let _ = std::fs::remove_file(path);
     let (kind, mode) = (rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR);
     rustix::fs::mknodat(rustix::fs::CWD, path, kind, mode, 0).unwrap();
-}
-
-pub(crate) fn operator() -> SigningKey {
-    SigningKey::from_bytes(&[3; 32])
 }
 
 /// Answers as the reference does.
@@ -175,19 +133,24 @@ pub(crate) fn room_for_one_answer() -> usize {
     2 * (2 * limits::BATCH_QUERY_STATE_BYTES + 2 * answer) - 1
 }
 
-/// A server that runs in this process.
+/// A server of a database of noise, in this process.
 pub(crate) struct Host {
-    pub(crate) address: std::net::SocketAddr,
-    pub(crate) counters: Arc<Counters>,
-    pub(crate) database: Arc<Database>,
-    pub(crate) certificates: LocalCertificates,
-    pub(crate) doorkeeper: Doorkeeper,
-    pub(crate) reloader: Reloader,
-    /// What admin endpoints would know.
-    pub(crate) desk: Arc<Desk>,
-    leave: Option<oneshot::Sender<()>>,
-    running: JoinHandle<()>,
+    serving: Serving,
     _directory: tempfile::TempDir,
+}
+
+impl std::ops::Deref for Host {
+    type Target = Serving;
+
+    fn deref(&self) -> &Serving {
+        &self.serving
+    }
+}
+
+impl std::ops::DerefMut for Host {
+    fn deref_mut(&mut self) -> &mut Serving {
+        &mut self.serving
+    }
 }
 
 impl Host {
@@ -202,58 +165,18 @@ impl Host {
         engine: impl Engine + 'static,
         bounds: ServerBounds,
     ) -> Self {
-        Self::start_with(callers, certificates, Box::new(engine), bounds)
+        Self::of(Setting { engines: vec![Box::new(engine)], certificates, callers, bounds })
     }
 
-    pub(crate) fn start_with(
-        callers: Callers,
-        certificates: LocalCertificates,
-        engine: Box<dyn Engine>,
-        bounds: ServerBounds,
-    ) -> Self {
+    pub(crate) fn of(setting: Setting) -> Self {
         let directory = tempfile::tempdir().unwrap();
         write_database(directory.path());
-        let database = Arc::new(Database::open(directory.path()).unwrap());
-        let LocalCertificates { server_pem, server_key, .. } = &certificates;
-        let identity = Identity::from_pem(server_pem, server_key).unwrap();
-        let listen = "127.0.0.1:0".parse().unwrap();
-        let engines = vec![engine];
-        let options = ServerOptions { listen, identity, callers, engines, bounds };
-        let server = Server::bind(options, database.clone()).unwrap();
-        let (address, counters) = (server.local_addr(), server.counters());
-        let (doorkeeper, reloader) = (server.doorkeeper(), server.reloader());
-        let desk = Arc::new(Desk::default());
-        desk.watch(&server);
-        let (leave, left) = oneshot::channel();
-        let told = desk.clone();
-        let running = tokio::spawn(server.run(async move {
-            tokio::select! {
-                _ = left => {}
-                () = told.told_to_leave() => {}
-            }
-        }));
-        Self {
-            address,
-            counters,
-            database,
-            certificates,
-            doorkeeper,
-            reloader,
-            desk,
-            leave: Some(leave),
-            running,
-            _directory: directory,
-        }
-    }
-
-    /// Asks the server to leave.
-    pub(crate) fn leave(&mut self) {
-        self.leave.take().unwrap().send(()).unwrap();
+        Self { serving: setting.serve(directory.path()), _directory: directory }
     }
 
     /// Waits until it has left.
     pub(crate) async fn left(self) {
-        timeout(PATIENCE, self.running).await.unwrap().unwrap();
+        self.serving.left().await;
     }
 
     pub(crate) async fn connect(&self) -> Peer {
@@ -417,7 +340,9 @@ pub(crate) fn query(nonce: &str, bundle: &Bytes, shard: u32, label: u8) -> PirRe
         uid: Uid::of(bundle).to_string(),
         pir_scheme: PIR_SCHEME_SOTTO_2,
         shard,
-        encrypted_vector: vec![noise(shape().query_bytes(), &[b'q', label]).into()],
+        encrypted_vector: vec![
+            noise::residues(&format!("query {label}"), shape().query_bytes()).into(),
+        ],
         epoch: EPOCH,
         want_hint: false,
         deadline_ms: 0,

@@ -13,8 +13,7 @@ use sotto::server::certificates::LocalCertificates;
 use tokio::net::UdpSocket;
 use tokio::time::timeout;
 
-/// A test that waits longer than this has failed.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) use super::{PATIENCE, until};
 
 /// One connection to the server.
 pub(crate) struct Peer {
@@ -157,16 +156,6 @@ async fn carry_first_packets(relay: UdpSocket, server: SocketAddr) {
             let _ = relay.send_to(bytes, server).await;
         }
     }
-}
-
-/// Waits until something is so, such as what the server counts.
-pub(crate) async fn until(what: &str, is_so: impl Fn() -> bool) {
-    let waiting = async {
-        while !is_so() {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-    };
-    timeout(PATIENCE, waiting).await.unwrap_or_else(|_| panic!("it never came to: {what}"));
 }
 
 impl Peer {

@@ -1,0 +1,109 @@
+//! A small database made by the builder, and what a client needs to use it.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use sotto::build::{self, BuildOptions, Input, Silent};
+use sotto::client::{OperatorKey, Options, Pins, Replica};
+use sotto::keyword::locate;
+use sotto::shard::manifest::{MANIFEST_NAME, SHARDS_DIR};
+use sotto::shard::{Database, Manifest};
+
+/// The fewest records of a shard that the clients of these tests accept: the databases are small,
+/// and the emptiest of five shards with 60 records on average has fewer once in 10^8 databases.
+pub(crate) const CROWD: u64 = 20;
+
+/// A folder with the database `db`, made from `records.jsonl`.
+pub(crate) struct Built {
+    pub(crate) folder: tempfile::TempDir,
+}
+
+impl Built {
+    /// Builds `records` over `shards` shards.
+    pub(crate) fn new(records: &[(String, Vec<u8>)], shards: u32) -> Self {
+        let built = Self { folder: tempfile::tempdir().unwrap() };
+        built.build(records, shards);
+        built
+    }
+
+    /// Builds them as the next epoch of the same database.
+    pub(crate) fn build(&self, records: &[(String, Vec<u8>)], shards: u32) {
+        let line = |(key, value): &(String, Vec<u8>)| {
+            let value = match std::str::from_utf8(value) {
+                Ok(text) => text.to_owned(),
+                Err(_) => {
+                    use base64::Engine as _;
+                    let encoded = base64::engine::general_purpose::STANDARD.encode(value);
+                    format!("base64:{encoded}")
+                }
+            };
+            format!("{}\n", serde_json::json!({ "sii": key, "value": value }))
+        };
+        let input = self.path("records.jsonl");
+        std::fs::write(&input, records.iter().map(line).collect::<String>()).unwrap();
+        let mut options = BuildOptions::new(Input::File(input), self.db());
+        options.shards = Some(shards);
+        options.value_bytes = Some(24);
+        options.jobs = Some(2);
+        build::run(&options, &Silent).unwrap_or_else(|error| panic!("{error}"));
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    pub(crate) fn db(&self) -> PathBuf {
+        self.path("db")
+    }
+
+    pub(crate) fn manifest_path(&self) -> PathBuf {
+        self.db().join(MANIFEST_NAME)
+    }
+
+    pub(crate) fn manifest(&self) -> Manifest {
+        Manifest::read(&self.manifest_path()).unwrap()
+    }
+
+    /// The file of a shard of the newest epoch.
+    pub(crate) fn shard_path(&self, shard: u32) -> PathBuf {
+        self.db().join(SHARDS_DIR).join(&self.manifest().shards[shard as usize].file)
+    }
+
+    pub(crate) fn shard_of(&self, key: &str) -> u32 {
+        let manifest = self.manifest();
+        let (shards, groups) = (manifest.shards.len() as u32, manifest.shape().groups() as u32);
+        locate(&manifest.seed.0, key.as_bytes(), shards, groups).shard
+    }
+
+    pub(crate) fn operator_key_file(&self) -> PathBuf {
+        self.db().join("operator.pub")
+    }
+
+    pub(crate) fn operator_key(&self) -> OperatorKey {
+        OperatorKey(self.manifest().operator_key.0)
+    }
+
+    pub(crate) fn pins(&self) -> Pins {
+        Pins::operator(self.operator_key())
+    }
+
+    /// Overwrites every matrix, as a broken disk or a lying server would; headers stay.
+    pub(crate) fn spoil(&self) {
+        use std::os::unix::fs::FileExt as _;
+        let database = Database::open(&self.db()).unwrap();
+        for shard in 0..database.shard_count() {
+            let matrix = database.shard(shard).unwrap().header().sections()[0];
+            let file = std::fs::OpenOptions::new().write(true).open(self.shard_path(shard));
+            let bytes = vec![0x55; matrix.bytes as usize];
+            file.unwrap().write_all_at(&bytes, matrix.offset).unwrap();
+        }
+    }
+}
+
+/// Options of a client of a small database.
+pub(crate) fn options(address: SocketAddr, ca_pem: &str, pins: Pins) -> Options {
+    let replica = Replica::new(address, "localhost");
+    let mut options = Options::new(replica, ca_pem.as_bytes().to_vec(), pins);
+    options.records_per_shard_min = CROWD;
+    options
+}
