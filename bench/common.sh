@@ -74,8 +74,8 @@ serve() {
 load() {
     local file=$1
     shift
-    echo "\$ sotto bench load ... $*" | tee "$out/$file.txt"
-    "$sotto" bench load "${target[@]}" --lag 20ms --json "$out/$file.json" "$@" 2>&1 |
+    echo "\$ sotto-bench load ... $*" | tee "$out/$file.txt"
+    "$bench" load "${target[@]}" --lag 20ms --json "$out/$file.json" "$@" 2>&1 |
         tee -a "$out/$file.txt" || true
 }
 

@@ -22,10 +22,10 @@ made() {
         sed -n "/\"kind\":\[\"$kind\"\]/s/.*\"executable\":\"\([^\"]*\)\".*/\1/p"
 }
 
-install -m755 "$(made bin build --release --bin sotto)" "$files/sotto"
+install -m755 "$(made bin build --release --bin sotto-bench)" "$files/sotto-bench"
 # Of the same profile, so that the library is built once.
 install -m755 "$(made test test --release --no-run --test engines)" "$files/engines"
-strip "$files/sotto" "$files/engines"
+strip "$files/sotto-bench" "$files/engines"
 {
     echo "commit   $(git describe --always --dirty)"
     echo "rustc    $(rustc --version)"

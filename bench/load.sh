@@ -22,7 +22,7 @@ scratch load
 mkdir -p "$out"
 
 cargo build --release --quiet
-sotto=$PWD/target/release/sotto
+sotto=$PWD/target/release/sotto bench=$PWD/target/release/sotto-bench
 machine >"$out/machine.txt"
 
 # Leaves the first core to the engine: the server's other threads go to the generator's.

@@ -21,15 +21,15 @@ out=$(record)
 [ "$runs" -gt 1 ] || out=$(mktemp -d "${TMPDIR:-/tmp}/sotto-record.XXXXXX")
 mkdir -p "$out"
 cargo build --release --quiet
-sotto=$PWD/target/release/sotto
+sotto=$PWD/target/release/sotto bench=$PWD/target/release/sotto-bench
 machine >"$out/machine.txt"
 
-# Runs `sotto bench WHAT`, which keeps what it finds: measure NAME WHAT ARGUMENTS
+# Runs `sotto-bench WHAT`, which keeps what it finds: measure NAME WHAT ARGUMENTS
 measure() {
     local name=$1
     shift
-    echo "\$ sotto bench $*"
-    "$sotto" bench "$@" --json "$out/$name.json"
+    echo "\$ sotto-bench $*"
+    "$bench" "$@" --json "$out/$name.json"
 }
 
 measure kernel kernel "${effort[@]}"

@@ -33,7 +33,7 @@ out=$(record)-soak
 scratch soak
 mkdir -p "$out"
 cargo build --release --quiet
-sotto=$PWD/target/release/sotto
+sotto=$PWD/target/release/sotto bench=$PWD/target/release/sotto-bench
 machine >"$out/machine.txt"
 build soak "$records" 1
 serve soak "${memory[@]}"

@@ -44,4 +44,8 @@ pub mod server;
 pub mod client;
 
 #[cfg(feature = "server")]
-pub mod bench;
+pub mod commands;
+
+// The commands name the library as its other users do.
+#[cfg(feature = "server")]
+extern crate self as sotto;

@@ -459,39 +459,3 @@ fn a_caller_whom_the_server_does_not_serve_is_told_at_once() {
 
 /// Half a minute is what a client tries for a server that is gone.
 const MOMENT: Duration = Duration::from_secs(5);
-
-#[test]
-fn a_load_run_whose_server_dies_is_invalid_in_its_line() {
-    let made = Made::new();
-    // On a busy machine the generator may not be connected yet when the server dies.
-    let (line, rest, status, err) = std::iter::repeat_with(|| load_until_the_server_dies(&made))
-        .take(10)
-        .find(|(line, _, _, err)| line.is_some() || !err.contains("no connection"))
-        .expect("a run that began");
-    let line = line.unwrap_or_else(|| panic!("no line of a run: {rest:?} {err}"));
-    assert!(line.contains("INVALID") && !line.contains("within"), "{line}");
-    assert!(rest.iter().any(|line| line.contains("the server said nothing")), "{rest:?}");
-    assert_eq!(status, Some(1), "{err}");
-}
-
-/// The line of its run if there is one, what follows it, the exit code and what it complains of.
-fn load_until_the_server_dies(made: &Made) -> (Option<String>, Vec<String>, Option<i32>, String) {
-    let mut serving = Serving::start(made, &[], Stdio::null());
-    let mut tries = (0..20).map(|_| run(&mut serving.lookup(made, &[KNOWN.0])).0);
-    assert!(tries.any(|code| code == 0));
-    let mut load = sotto(&["bench", "load", "--rate", "50", "--time", "3s", "--warm-up", "0s"]);
-    load.args(["--window", "500ms", "--lag", "1s", "--accept-shard-records", "1"]);
-    load.arg("--server").arg(format!("localhost:{}", serving.port()));
-    load.arg("--ca").arg(made.path("certs/ca.pem"));
-    load.arg("--operator-key").arg(made.path("db/operator.pub"));
-    let mut load = load.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let mut lines = BufReader::new(load.stdout.take().unwrap()).lines().map(Result::unwrap);
-    // Its heading is there: it is connected, or about to be.
-    assert!(lines.any(|line| line.contains("offered")));
-    assert_eq!(run(&mut serving.lookup(made, &[KNOWN.0])).0, 0);
-    serving.kill();
-    let line = lines.find(|line| line.contains("50.0"));
-    let rest = lines.collect();
-    let ended = load.wait_with_output().unwrap();
-    (line, rest, ended.status.code(), String::from_utf8(ended.stderr).unwrap())
-}

@@ -6,7 +6,6 @@
 mod program;
 
 use std::fs;
-use std::path::Path;
 use std::process::{Command, Stdio};
 
 use program::{Made, Serving, run, sotto};
@@ -90,10 +89,7 @@ fn what_was_done_is_done_and_said_where_it_can_be() {
 fn what_is_asked_for_ends_quietly_without_a_reader_and_with_an_error_on_a_full_disk() {
     let made = Made::new();
     let (db, records) = (made.text("db"), made.text("records.csv"));
-    let root = env!("CARGO_MANIFEST_DIR");
-    let record = format!("{root}/bench/record/2026-11-28-amd-epyc-2-cores");
-    let scenario = format!("{root}/bench/scenarios/small.toml");
-    let commands: [&[&str]; 10] = [
+    let commands: [&[&str]; 9] = [
         &["inspect", &db],
         &["inspect", "--json", &db],
         &["config"],
@@ -101,7 +97,6 @@ fn what_is_asked_for_ends_quietly_without_a_reader_and_with_an_error_on_a_full_d
         &["sample", "--records", "10"],
         &["sample", "--records", "1000000000000"],
         &["build", "--input", &records, "--out", &made.text("new"), "--plan"],
-        &["bench", "plan", "--scenario", &scenario, "--record", &record],
         &["--help"],
         &["build", "--help"],
     ];
@@ -131,22 +126,6 @@ fn exit_codes_that_are_results_stay() {
     assert_eq!(ends(&mut sotto(&["doctor"]), To::Closed).0, 0);
     let (code, error) = ends(&mut sotto(&["doctor"]), To::Full);
     assert!(code == 2 && error.contains("standard output"), "{code}, {error}");
-    let record = |best: f64| {
-        let source = "bench/record/2026-11-28-amd-epyc-2-cores/build-small.json";
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join(source);
-        let mut record: serde_json::Value =
-            serde_json::from_str(&fs::read_to_string(source).unwrap()).unwrap();
-        for number in ["best", "q1", "median", "q3"] {
-            record["seconds"][number] = best.into();
-        }
-        made.write(&format!("{best}.json"), &record.to_string())
-    };
-    let (fast, slow) = (record(50.0), record(500.0));
-    for to in To::BOTH {
-        let compare = ["bench", "compare", &fast, &slow];
-        let (code, error) = ends(&mut sotto(&compare), to);
-        assert_eq!(code, 1, "{to:?}: {error}");
-    }
     // A shard that is damaged.
     let shard = fs::read_dir(made.path("db/shards")).unwrap().next().unwrap().unwrap().path();
     let mut bytes = fs::read(&shard).unwrap();
@@ -155,34 +134,6 @@ fn exit_codes_that_are_results_stay() {
     fs::write(&shard, bytes).unwrap();
     for to in To::BOTH {
         assert_eq!(ends(&mut sotto(&["verify", &made.text("db")]), to).0, 1);
-    }
-}
-
-#[test]
-fn files_are_whole_whoever_reads_the_text_beside_them() {
-    let made = Made::new();
-    let root = env!("CARGO_MANIFEST_DIR");
-    let record = format!("{root}/bench/record/2026-11-28-amd-epyc-2-cores");
-    let scenario = format!("{root}/bench/scenarios/small.toml");
-    let plan = ["bench", "plan", "--scenario", &scenario, "--record", &record];
-    let whole = made.text("whole.html");
-    assert_eq!(run(&mut sotto(&[&plan[..], &["--html", &whole]].concat())).0, 0);
-    for (to, expected) in To::BOTH.into_iter().zip([0, 2]) {
-        let (page, json) = (made.text(&format!("{to:?}.html")), made.text(&format!("{to:?}.json")));
-        let files = ["--html", &page, "--json", &json];
-        assert_eq!(ends(&mut sotto(&[&plan[..], &files].concat()), to).0, expected);
-        assert_eq!(fs::read(&page).unwrap().len(), fs::read(&whole).unwrap().len());
-        assert!(serde_json::from_slice::<serde_json::Value>(&fs::read(&json).unwrap()).is_ok());
-        let page = made.text(&format!("report {to:?}.html"));
-        let report = ["bench", "report", "--record", &record, "--out", &page];
-        let (code, error) = ends(&mut sotto(&report), to);
-        assert_eq!(code, 0, "{error}");
-        assert!(fs::metadata(&page).unwrap().len() > 0);
-        let json = made.text(&format!("build {to:?}.json"));
-        let bench = ["bench", "build", "--records", "300", "--runs", "1", "--json", &json];
-        let (code, error) = ends(&mut sotto(&bench), to);
-        assert_eq!(code, 0, "{error}");
-        assert!(serde_json::from_slice::<serde_json::Value>(&fs::read(&json).unwrap()).is_ok());
     }
 }
 
@@ -202,21 +153,12 @@ fn a_server_serves_and_look_ups_end_as_they_would_without_a_reader() {
         let (code, error) = ends(&mut serving.lookup(&made, &keys), to);
         assert_eq!(code, expected, "{to:?}: {error}");
     }
-    // A load generator whose table nobody reads writes its files.
-    let json = made.text("load.json");
-    let mut load = sotto(&["bench", "load", "--rate", "20", "--time", "1s", "--warm-up", "0s"]);
-    load.args(["--window", "200ms", "--accept-shard-records", "1", "--json", &json]);
-    load.arg("--server").arg(format!("localhost:{}", serving.port()));
-    load.arg("--ca").arg(made.path("certs/ca.pem"));
-    load.arg("--operator-key").arg(made.path("db/operator.pub"));
-    let (_, error) = ends(&mut load, To::Closed);
-    assert!(fs::read_to_string(&json).is_ok_and(|text| text.ends_with("}\n")), "{error}");
 }
 
 #[test]
 fn numbers_are_bounded_before_anything_is_done() {
     let huge = u64::MAX.to_string();
-    let options: [(&[&str], &[&str]); 6] = [
+    let options: [(&[&str], &[&str]); 4] = [
         (
             &["build", "--input", "x", "--out", "y"],
             &[
@@ -240,11 +182,6 @@ fn numbers_are_bounded_before_anything_is_done() {
         (&["doctor"], &["threads=0", "threads=99999", "threads=1025", "gpu-memory=0"]),
         (&["serve"], &["threads=99999", "target-ms=0", "watch-seconds=86401", "memory=-1"]),
         (&["demo"], &["records=0", "shards=0", "shards=65001", "threads=99999"]),
-        (
-            &["bench", "build"],
-            &["records=0", "shards=0", "shards=65001", "runs=0", "runs=1001", "threads=1025"],
-        ),
-        (&["bench", "kernel"], &["records=0", "packs=0", "pack-rows=3", "value-bytes=0"]),
     ];
     for (command, wrong) in options {
         for option in wrong {

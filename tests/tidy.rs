@@ -12,7 +12,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Modules in import order: each may use those before it. ARCHITECTURE.md has the same list.
-const ORDER: [&str; 20] = [
+const ORDER: [&str; 18] = [
     "limits",
     "params",
     "text",
@@ -29,14 +29,29 @@ const ORDER: [&str; 20] = [
     "metrics",
     "server",
     "client",
-    "bench",
-    "measure",
+    "commands",
+    "main",
+];
+
+/// The same for the package in `bench`.
+const BENCH_ORDER: [&str; 13] = [
+    "record",
+    "endpoint",
+    "load",
+    "found",
+    "operations",
+    "plan",
+    "compare",
+    "html",
+    "common",
+    "kernel",
+    "gpu",
     "commands",
     "main",
 ];
 
 /// Outside crates that live in some modules only.
-const OWNERS: [(&str, &[&str]); 30] = [
+const OWNERS: [(&str, &[&str]); 27] = [
     ("wgpu", &["engine"]),
     ("bytemuck", &["engine"]),
     ("pollster", &["engine"]),
@@ -58,15 +73,12 @@ const OWNERS: [(&str, &[&str]); 30] = [
     ("hyper", &["server"]),
     ("hyper_util", &["server"]),
     ("prometheus", &["metrics"]),
-    ("clap", &["commands", "main"]),
+    ("clap", &["commands"]),
     ("strsim", &["commands"]),
-    ("toml", &["bench", "commands"]),
-    ("hdrhistogram", &["bench"]),
-    ("maud", &["bench"]),
-    ("sha2", &["bench"]),
-    ("tokio", &["worker", "server", "client", "bench", "commands", "main"]),
+    ("toml", &["commands"]),
+    ("tokio", &["worker", "server", "client", "commands"]),
     ("rayon", &["scheme", "keyword", "shard", "build", "engine"]),
-    ("tracing_subscriber", &["commands", "main"]),
+    ("tracing_subscriber", &["commands"]),
 ];
 
 const LINE_CHARS_MAX: usize = 100;
@@ -91,13 +103,11 @@ fn rust_files(folder: &str) -> Vec<PathBuf> {
     found
 }
 
-/// The module a file of src belongs to: its first path component without extension. Of other
-/// files, the whole path.
+/// The module that a file of `src` or `bench/src` belongs to: its first path component without
+/// extension.
 fn module(path: &Path) -> String {
     let inner = path.strip_prefix(env!("CARGO_MANIFEST_DIR")).unwrap();
-    let Ok(inner) = inner.strip_prefix("src") else {
-        return inner.to_str().unwrap().trim_end_matches(".rs").to_owned();
-    };
+    let inner = inner.strip_prefix("bench").unwrap_or(inner).strip_prefix("src").unwrap();
     inner.iter().next().unwrap().to_str().unwrap().trim_end_matches(".rs").to_owned()
 }
 
@@ -118,24 +128,21 @@ fn is_test_file(path: &Path) -> bool {
 }
 
 /// What a line of a file uses of other modules: the module of the file, the place, the other one.
-fn imports() -> Vec<(String, String, String)> {
+/// A package is its folder of sources, its modules and the name of its library.
+fn imports(folder: &str, order: &[&str], library: &str) -> Vec<(String, String, String)> {
     let mut found = Vec::new();
-    for path in rust_files("src").into_iter().chain(rust_files("bench")) {
-        let mut module = module(&path);
+    for path in rust_files(folder) {
+        let module = module(&path);
         if module == "lib" || is_test_file(&path) {
             continue;
         }
-        // A module of the program's, which only `commands` knows.
-        if module.starts_with("bench/") {
-            module = "measure".into();
-        }
         let text = fs::read_to_string(&path).unwrap();
         for (number, line) in code(without_tests(&text)) {
-            // The program names the library by its name.
-            for part in line.replace("sotto::", "crate::").split("crate::").skip(1) {
+            // The program and its commands name the library by its name.
+            for part in line.replace(&format!("{library}::"), "crate::").split("crate::").skip(1) {
                 let name: String =
                     part.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
-                if ORDER.contains(&&*name) && name != module {
+                if order.contains(&&*name) && name != module {
                     found.push((module.clone(), format!("{}:{number}", path.display()), name));
                 }
             }
@@ -146,12 +153,16 @@ fn imports() -> Vec<(String, String, String)> {
 
 #[test]
 fn modules_import_only_what_comes_before_them() {
-    let rank = |name: &str| ORDER.iter().position(|&m| m == name);
     let mut wrong = Vec::new();
-    for (module, place, name) in imports() {
-        let own = rank(&module).unwrap_or_else(|| panic!("{module} is missing from ORDER"));
-        if rank(&name).unwrap() > own {
-            wrong.push(format!("{place}: {module} uses {name}"));
+    for (folder, order, library) in
+        [("src", &ORDER[..], "sotto"), ("bench/src", &BENCH_ORDER, "sotto_bench")]
+    {
+        let rank = |name: &str| order.iter().position(|&m| m == name);
+        for (module, place, name) in imports(folder, order, library) {
+            let own = rank(&module).unwrap_or_else(|| panic!("{module} is missing from the order"));
+            if rank(&name).unwrap() > own {
+                wrong.push(format!("{place}: {module} uses {name}"));
+            }
         }
     }
     assert!(wrong.is_empty(), "inner modules import outer ones:\n{}", wrong.join("\n"));
@@ -182,9 +193,9 @@ fn standard_output_and_error_are_written_in_one_place() {
     let marks = ["print!(", "println!(", "stdout()", "stderr()"];
     // The printer; the log; lines of progress, which are lost without harm; what a measurement says
     // as it goes, which its record holds too.
-    let allowed = ["commands/out.rs", "main.rs", "build/progress.rs", "bench/common/report.rs"];
+    let allowed = ["commands/out.rs", "commands/log.rs", "build/progress.rs", "common/report.rs"];
     let mut wrong = Vec::new();
-    for path in rust_files("src").into_iter().chain(rust_files("bench")) {
+    for path in rust_files("src").into_iter().chain(rust_files("bench/src")) {
         if is_test_file(&path) || allowed.iter().any(|allowed| path.ends_with(allowed)) {
             continue;
         }
@@ -197,10 +208,6 @@ fn standard_output_and_error_are_written_in_one_place() {
             }
         }
     }
-    // Targets of `cargo bench` that run the program.
-    wrong.retain(|place| {
-        !place.contains("bench/kernel/main.rs") && !place.contains("bench/gpu/main.rs")
-    });
     assert!(wrong.is_empty(), "written elsewhere than in commands/out.rs:\n{}", wrong.join("\n"));
 }
 
@@ -252,12 +259,17 @@ fn lines_functions_and_files_are_short() {
 #[test]
 fn unsafe_is_rare_and_says_why() {
     // SIMD kernels and transforms, memory maps. Plain-data casts would be bytemuck's.
-    // In the benchmark: loops of one instruction, and reading as fast as possible.
-    let allowed = ["arith", "shard", "engine", "bench/kernel/peaks", "bench/kernel/floors"];
-    // The page that a forked child finds wiped; a call of the allocator's, which has no safe form.
-    let allowed_files = ["src/scheme/process.rs", "src/server/memory.rs"];
+    let allowed = ["arith", "shard", "engine"];
+    // The page that a forked child finds wiped; a call of the allocator's, which has no safe form;
+    // in the benchmark loops of one instruction, and reading as fast as possible.
+    let allowed_files = [
+        "src/scheme/process.rs",
+        "src/server/memory.rs",
+        "bench/src/kernel/peaks.rs",
+        "bench/src/kernel/floors.rs",
+    ];
     let mut wrong = Vec::new();
-    for path in rust_files("src").into_iter().chain(rust_files("bench")) {
+    for path in rust_files("src").into_iter().chain(rust_files("bench/src")) {
         let module = module(&path);
         let text = fs::read_to_string(&path).unwrap();
         let lines: Vec<&str> = text.lines().collect();
@@ -332,7 +344,7 @@ fn the_architecture_page_has_the_modules_their_order_and_their_imports() {
     }
     assert_eq!(modules, ORDER, "the table of modules is not ORDER");
     let mut used: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-    for (module, _, name) in imports() {
+    for (module, _, name) in imports("src", &ORDER, "sotto") {
         used.entry(module).or_default().insert(name);
     }
     for module in modules {

@@ -24,14 +24,14 @@ use crate::wire::message::PirResponse;
 use crate::wire::{Bytes, HINT_DIGEST_BYTES, PublicParameters};
 
 /// Accepted parameters of one epoch, with the signed hint digests.
-pub(crate) struct View {
-    pub(crate) parameters: PublicParameters,
+pub(super) struct View {
+    pub(super) parameters: PublicParameters,
     pub(super) digests: Bytes,
 }
 
 impl View {
     /// The signed digest of a shard's hint. The shard is one that [`locate`] gave.
-    pub(crate) fn digest(&self, shard: u32) -> HintDigest {
+    pub(super) fn digest(&self, shard: u32) -> HintDigest {
         let at = shard as usize * HINT_DIGEST_BYTES;
         self.digests[at..at + HINT_DIGEST_BYTES]
             .try_into()
@@ -97,13 +97,17 @@ struct Lookup {
     state: State,
 }
 
-/// What goes out for one look-up: public bytes, the same at every attempt.
+/// An encrypted query as it is sent: public bytes, the same at every attempt.
 #[derive(Clone)]
-pub(crate) struct Sending {
-    pub(crate) shard: u32,
-    pub(crate) uid: String,
-    pub(crate) epoch: u64,
-    pub(crate) vector: Arc<[u8]>,
+pub struct PreparedQuery {
+    /// The shard that is asked.
+    pub shard: u32,
+    /// The name of the key bundle that goes with the query.
+    pub uid: String,
+    /// The database's epoch that the query was prepared for.
+    pub epoch: u64,
+    /// The encrypted selection, 3 bytes a column.
+    pub vector: Arc<[u8]>,
 }
 
 /// What came of one attempt.
@@ -266,10 +270,10 @@ impl Call {
     }
 
     /// What goes out for a look-up that waits.
-    pub(super) fn sending(&self, index: usize) -> Option<Sending> {
+    pub(super) fn sending(&self, index: usize) -> Option<PreparedQuery> {
         let State::Waiting(target) = &self.lookups[index].state else { return None };
         let vector = self.secrets.vector(target.query);
-        Some(Sending {
+        Some(PreparedQuery {
             shard: target.shard(),
             uid: self.bundle_of(target).0.to_owned(),
             epoch: target.view.parameters.epoch(),
@@ -391,7 +395,7 @@ fn failed(failure: Failure, attempts: u32, detail: &str) -> LookupError {
 }
 
 /// Everything of an answer that does not need the secret: lengths, epoch, digest.
-pub(crate) fn check_answer(
+pub(super) fn check_answer(
     view: &View,
     shard: u32,
     answer: &PirResponse,

@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
 use super::Client;
 use super::batches::Hints;
-use super::call::{Attempt, Call, Sending, View, Wishes};
+use super::call::{Attempt, Call, PreparedQuery, View, Wishes};
 use super::error::{ClientError, LookupError, ParameterError};
 use super::link::{Link, Traffic, bundle_frame};
 use super::net::{End, Exchange, ask};
@@ -507,7 +507,7 @@ fn parameter_reply(exchange: Exchange) -> (Option<PirParameterResponse>, Event, 
 
 /// A query as it goes out. Absent and present keys make the same request: no field depends on
 /// more than the shard, the epoch and the encrypted bytes.
-pub(super) fn query(nonce: usize, sending: Sending, deadline_ms: u32) -> PirRequest {
+pub(super) fn query(nonce: usize, sending: PreparedQuery, deadline_ms: u32) -> PirRequest {
     PirRequest {
         protocol_version: PROTOCOL_VERSION,
         nonce: nonce.to_string(),
@@ -522,7 +522,7 @@ pub(super) fn query(nonce: usize, sending: Sending, deadline_ms: u32) -> PirRequ
     }
 }
 
-pub(super) fn sent_query(sending: &Sending, response_bytes: usize) -> SentQuery {
+pub(super) fn sent_query(sending: &PreparedQuery, response_bytes: usize) -> SentQuery {
     SentQuery {
         shard: sending.shard,
         uid: sending.uid.clone(),

@@ -72,9 +72,8 @@ mod batches;
 mod call;
 mod error;
 mod exchange;
+pub mod frames;
 mod hints;
-#[cfg(feature = "server")]
-mod line;
 mod link;
 mod net;
 mod options;
@@ -96,13 +95,6 @@ pub use error::{ClientError, LookupError, ParameterError, PinsError};
 pub use options::{Options, Replica};
 pub use report::{CallReport, SentQuery};
 pub use trust::{OperatorKey, Pins};
-
-#[cfg(feature = "server")]
-pub(crate) use self::{
-    call::{Sending, check_answer},
-    line::{BundleFrame, Line},
-    net::{End, Heard},
-};
 
 use crate::limits;
 use crate::wire::PublicParameters;

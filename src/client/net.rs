@@ -179,7 +179,7 @@ fn refusal(address: SocketAddr, reason: String) -> ClientError {
 
 /// How an exchange ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum End {
+pub enum End {
     /// All expected replies came, and the server finished its side.
     Finished,
     /// The next reply did not come in time.
@@ -227,7 +227,7 @@ pub(super) async fn ask(
 
 /// What happens on the stream of a request, as it happens.
 #[expect(clippy::large_enum_variant, reason = "handed on at once, never kept")]
-pub(crate) enum Heard {
+pub enum Heard {
     /// It is open: the frame goes out now.
     Opened,
     /// The server has the whole frame.

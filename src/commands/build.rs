@@ -92,7 +92,7 @@ fn parse_seed(text: &str) -> Result<[u8; 32], String> {
 }
 
 /// A power of two that a pack can have.
-pub(crate) fn pack_rows(text: &str) -> Result<u32, String> {
+pub fn pack_rows(text: &str) -> Result<u32, String> {
     let rows = text.parse().ok().filter(|rows: &u32| rows.is_power_of_two());
     rows.filter(|rows| (PACK_ROWS_MIN..=D as u32).contains(rows))
         .ok_or_else(|| format!("expected a power of two, {PACK_ROWS_MIN} to {D}"))

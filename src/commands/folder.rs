@@ -16,14 +16,15 @@ enum Afterwards {
     Keep,
 }
 
-pub(crate) struct Folder {
+/// The folder a command works in.
+pub struct Folder {
     path: PathBuf,
     afterwards: Afterwards,
 }
 
 impl Folder {
     /// A new one below another, named after what it is for; goes when this is dropped.
-    pub(crate) fn temporary(below: &Path, what: &str) -> Result<Self, String> {
+    pub fn temporary(below: &Path, what: &str) -> Result<Self, String> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let name = format!("sotto-{what}-{}-{}", std::process::id(), now.as_nanos());
         let path = below.join(name);
@@ -33,7 +34,7 @@ impl Folder {
     }
 
     /// One to keep: new or empty.
-    pub(crate) fn kept(path: &Path) -> Result<Self, String> {
+    pub fn kept(path: &Path) -> Result<Self, String> {
         fs::create_dir_all(path).map_err(|error| refused(path, error))?;
         let mut entries = fs::read_dir(path).map_err(|error| refused(path, error))?;
         if entries.next().is_some() {
@@ -43,7 +44,8 @@ impl Folder {
         Ok(Self { path: path.to_owned(), afterwards: Afterwards::Keep })
     }
 
-    pub(crate) fn path(&self) -> &Path {
+    /// Where it is.
+    pub fn path(&self) -> &Path {
         &self.path
     }
 }

@@ -6,20 +6,25 @@
 
 use std::collections::VecDeque;
 use std::env::{self, VarError};
-use std::io::Write;
+use std::io::{IsTerminal as _, Write};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use sotto::limits::{LOG_LEAVE_TIMEOUT, LOG_WAITING_BYTES_MAX};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::filter_fn;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+
+use super::serve::LogFormat;
 
 /// The variable that says which lines are written.
 const VARIABLE: &str = "SOTTO_LOG";
 /// The crates that may write at all: this one, and those of GPUs, which know no peers. Crates of
 /// the network name peers' addresses, in warnings too.
-const WRITERS: [&str; 5] = ["sotto", "wgpu", "wgpu_core", "wgpu_hal", "naga"];
+const WRITERS: [&str; 6] = ["sotto", "sotto_bench", "wgpu", "wgpu_core", "wgpu_hal", "naga"];
 
 /// Whether a line of this target (a path of modules) may be written, whatever the level.
-pub(crate) fn may_be_written(target: &str) -> bool {
+fn may_be_written(target: &str) -> bool {
     WRITERS.contains(&target.split("::").next().unwrap_or(target))
 }
 
@@ -27,7 +32,7 @@ pub(crate) fn may_be_written(target: &str) -> bool {
 ///
 /// # Errors
 /// What the environment asks for cannot be understood.
-pub(crate) fn filter(otherwise: &str) -> Result<EnvFilter, String> {
+fn filter(otherwise: &str) -> Result<EnvFilter, String> {
     let expected = "expected a level such as debug, or sotto::server=debug,info";
     match env::var(VARIABLE) {
         Ok(asked) if !asked.trim().is_empty() => EnvFilter::try_new(&asked)
@@ -37,9 +42,39 @@ pub(crate) fn filter(otherwise: &str) -> Result<EnvFilter, String> {
     }
 }
 
+/// Starts the log on standard error, in lines for people, from level `info` on or what `SOTTO_LOG`
+/// says; [`Log::finish`] writes what still waits.
+///
+/// # Errors
+/// `SOTTO_LOG` cannot be understood, or the log's thread cannot be started.
+pub fn start_log() -> Result<Log, String> {
+    start("info", LogFormat::Human)
+}
+
+/// The same from another level on and in another form.
+pub(crate) fn start(level: &str, format: LogFormat) -> Result<Log, String> {
+    // What a GPU's driver says comes as an error, or as why there is none; its own lines are noise.
+    let filter = filter(&format!("{level},wgpu_hal=off,wgpu_core=off,wgpu=off,naga=off"))?;
+    let log = Log::start(std::io::stderr())
+        .map_err(|error| format!("cannot start the log's thread: {error}"))?;
+    let lines = log.clone();
+    let written = tracing_subscriber::fmt()
+        .with_writer(move || lines.clone())
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_env_filter(filter);
+    let without_peers = filter_fn(|line| may_be_written(line.target()));
+    match format {
+        LogFormat::Human => written.finish().with(without_peers).init(),
+        LogFormat::Json => {
+            written.json().flatten_event(true).finish().with(without_peers).init();
+        }
+    }
+    Ok(log)
+}
+
 /// A writer for `tracing`; cheap to clone.
 #[derive(Clone)]
-pub(crate) struct Log(Arc<Shared>);
+pub struct Log(Arc<Shared>);
 
 #[derive(Default)]
 struct Shared {
@@ -67,7 +102,7 @@ impl Log {
     }
 
     /// Waits until all lines are written, but not for a reader that does not read.
-    pub(crate) fn finish(&self) {
+    pub fn finish(&self) {
         let waiting = self.0.lock();
         let left = |waiting: &mut Waiting| waiting.writing || !waiting.lines.is_empty();
         drop(self.0.changed.wait_timeout_while(waiting, LOG_LEAVE_TIMEOUT, left));

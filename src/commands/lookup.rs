@@ -50,7 +50,7 @@ pub(crate) struct Args {
 
 /// Which database to ask, and whom to believe about it.
 #[derive(clap::Args)]
-pub(crate) struct ServerArgs {
+pub struct ServerArgs {
     /// Server. Give it several times for replicas of one database; the first is used until it
     /// fails.
     #[arg(long, value_name = "HOST:PORT", required = true)]
@@ -187,7 +187,7 @@ async fn connect(args: &Args, options: Options) -> Result<Client, Error> {
 
 impl ServerArgs {
     /// What a client needs to know of it.
-    pub(crate) async fn options(&self) -> Result<Options, Error> {
+    pub async fn options(&self) -> Result<Options, Error> {
         let mut replicas = Vec::new();
         for server in &self.server {
             let mut replica = Replica::resolve(server).await?;

@@ -18,17 +18,17 @@ const FAILED: u8 = 2;
 /// Standard output takes nothing any more.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot write to standard output: {0}")]
-pub(crate) struct Lost(io::Error);
+pub struct Lost(io::Error);
 
 impl Lost {
     /// Whether the reader has closed it, which is no error.
-    pub(crate) fn is_closed(&self) -> bool {
+    pub fn is_closed(&self) -> bool {
         self.0.kind() == ErrorKind::BrokenPipe
     }
 }
 
 /// Standard output as a writer, for what is too long for one text. Its errors hold a [`Lost`].
-pub(crate) struct Output;
+pub struct Output;
 
 impl Write for Output {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
@@ -51,14 +51,14 @@ fn lost(error: io::Error) -> io::Error {
 ///
 /// # Errors
 /// The caller hands them on to [`ended`], after what must be done in any case.
-pub(crate) fn say(text: impl Display) -> Result<(), Lost> {
+pub fn say(text: impl Display) -> Result<(), Lost> {
     let text = format!("{text}\n");
     let mut out = io::stdout().lock();
     out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(Lost)
 }
 
 /// Prints what was done. Where standard output cannot be written, standard error has it.
-pub(crate) fn report(text: impl Display) {
+pub fn report(text: impl Display) {
     let text = text.to_string();
     if let Err(lost) = say(&text)
         && !lost.is_closed()
@@ -68,17 +68,17 @@ pub(crate) fn report(text: impl Display) {
 }
 
 /// Prints a line on standard error, if that is possible.
-pub(crate) fn complain(text: impl Display) {
+pub fn complain(text: impl Display) {
     let _ = writeln!(io::stderr(), "{text}");
 }
 
 /// For commands whose exit code is a result: it stays what it is when the reader has gone.
-pub(crate) fn unless_closed(said: Result<(), Lost>) -> Result<(), Lost> {
+pub fn unless_closed(said: Result<(), Lost>) -> Result<(), Lost> {
     said.or_else(|lost| if lost.is_closed() { Ok(()) } else { Err(lost) })
 }
 
 /// The exit code of a command that ended so; prints its error.
-pub(crate) fn ended(ended: Ended) -> ExitCode {
+pub fn ended(ended: Ended) -> ExitCode {
     match ended {
         Ok(code) => code,
         Err(error) if lost_in(&*error).is_some_and(Lost::is_closed) => ExitCode::SUCCESS,
@@ -87,13 +87,13 @@ pub(crate) fn ended(ended: Ended) -> ExitCode {
 }
 
 /// Prints an error; its exit code.
-pub(crate) fn failed(error: &dyn Display) -> ExitCode {
+pub fn failed(error: &dyn Display) -> ExitCode {
     complain(format_args!("error: {error}"));
     ExitCode::from(FAILED)
 }
 
 /// Prints what clap has to say: help and version are results, the rest are errors.
-pub(crate) fn parsed(error: &clap::Error) -> ExitCode {
+pub fn parsed(error: &clap::Error) -> ExitCode {
     let code = ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(FAILED));
     match error.print() {
         Err(lost) if !error.use_stderr() && lost.kind() != ErrorKind::BrokenPipe => {

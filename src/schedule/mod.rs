@@ -43,7 +43,7 @@ use crate::limits;
 
 /// The part of the latency target within which an answer is expected when its query is taken in:
 /// engines are not always as fast as they were.
-pub(crate) const TIMELY_SHARE: f64 = 0.6;
+pub const TIMELY_SHARE: f64 = 0.6;
 /// So many queries may wait however long they take: two full passes.
 const TIMELY_QUERIES: usize = 2 * limits::BATCH_QUERIES_PER_SCAN_MAX;
 

@@ -289,7 +289,7 @@ fn total_of_meminfo(text: &str) -> Option<u64> {
 }
 
 /// Bytes of the line of /proc/meminfo or a process's status that begins so.
-pub(crate) fn kib_of(text: &str, name: &str) -> Option<u64> {
+pub fn kib_of(text: &str, name: &str) -> Option<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix(name))?;
     let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     kib.checked_mul(1024)

@@ -45,7 +45,7 @@ pub use admin::{Admin, AdminCallers, AdminError, Desk, Reading, Reload, Stage};
 pub use callers::{AllowList, Callers, FrontEnd, KnownCallers, NotAllowed};
 pub use certificate_check::{CertificateProblem, Validity};
 pub use file_work::{FileWork, NotDone};
-pub(crate) use memory::kib_of;
+pub use memory::kib_of;
 pub use memory::{MemoryBudget, machine_bytes};
 pub use reload::{EpochState, ReloadError, Reloaded, Reloader};
 pub use socket::{SocketRoom, udp_socket};

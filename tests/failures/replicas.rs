@@ -4,7 +4,6 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use sotto::bench::{Arrivals, Goal, LoadOptions, Records, Trial};
 use sotto::client::{Client, Options, Outcome, Replica};
 use tokio::time::{sleep, timeout};
 
@@ -167,53 +166,4 @@ async fn when_both_are_killed_the_first_that_is_back_answers() {
         two.start_again(1 - back);
     }
     drop(client.close().await);
-}
-
-/// `sotto bench load` with two servers, disturbed once.
-async fn bench(options: Options, records: Records, disturb: impl AsyncFnOnce()) -> Trial {
-    const MS: Duration = Duration::from_millis(1);
-    let options = LoadOptions {
-        arrivals: Arrivals::Constant,
-        records: Some(records),
-        front_ends: 2,
-        verify: 1.0,
-        warm_up: 500 * MS,
-        window: 500 * MS,
-        time: 5_000 * MS,
-        lag_max: Duration::MAX,
-        threads: 1,
-        ..LoadOptions::new(options)
-    };
-    let meanwhile = async {
-        sleep(2_000 * MS).await;
-        disturb().await;
-    };
-    let mut shown = |_: &Trial| {};
-    let running = sotto::bench::load(options, Goal::Rate(60.0), &mut shown);
-    let (report, ()) = tokio::join!(running, meanwhile);
-    report.unwrap().trials.remove(0)
-}
-
-fn check(trial: &Trial, what: &str) {
-    assert!(trial.errors.is_empty(), "{what}: {:?}", trial.errors);
-    let planned: u64 = trial.windows.iter().map(|row| row.planned).sum();
-    assert!(planned > 100 && trial.verified.wrong == 0, "{}", trial.line());
-    let longest = Duration::from_secs_f64(trial.latency_ms.max / 1e3);
-    assert!(longest <= LONGER + LONGER / 4, "{what}: {longest:?}");
-    record(&format!("{what}: {planned} queries, 0 lost, the longest {longest:?}"));
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn the_load_generator_turns_to_the_other_as_well() {
-    let mut two = Two::start();
-    let path = two.place.built.path("records.jsonl");
-    let records = || Records::read(&path).unwrap();
-    let options = two.options(two.addresses);
-    let trial = bench(options, records(), async || two.kill(0)).await;
-    check(&trial, "bench load, the first of two servers killed (-9)");
-    two.start_again(0);
-    let relay = Relay::start(two.addresses[0], FINE, seed()).await;
-    let options = two.options([relay.address, two.addresses[1]]);
-    let trial = bench(options, records(), async || relay.cut(true)).await;
-    check(&trial, "bench load, the network to the first of two servers cut");
 }

@@ -1,0 +1,166 @@
+//! `sotto-bench kernel`: engines beside what the machine could do at best, on the processor or on a
+//! GPU. The work is [`crate::measure`]'s.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::value_parser;
+use sotto::arith::{Isa, IsaName};
+#[cfg(feature = "gpu")]
+use sotto::engine::GpuChoice;
+use sotto::engine::IsaChoice;
+use sotto::limits;
+use sotto::params::{Shape, ShapeError, ShapeWishes};
+
+use super::{claim, keep, large_folder, report};
+use crate::common::Effort;
+use crate::common::report::Told;
+use crate::kernel;
+use sotto::commands::Ended;
+use sotto::commands::pack_rows;
+
+/// Measure the engines that answer, and this machine's floors, without any server.
+#[derive(clap::Args)]
+pub(super) struct Args {
+    /// In a minute at most instead of five; on a GPU with small shards.
+    #[arg(long)]
+    quick: bool,
+    /// Everything once, with a tiny shard: shows that it works here, and nothing else.
+    #[arg(long, conflicts_with = "quick")]
+    tiny: bool,
+    /// Only this instruction set, or `auto` for the fastest; all that this processor has when
+    /// absent.
+    #[arg(long, value_name = "NAME")]
+    engine: Option<IsaChoice>,
+    /// Records of a shard, which decide its shape; 1048576 when absent.
+    #[arg(long, value_name = "N", value_parser = value_parser!(u64).range(1..))]
+    records: Option<u64>,
+    /// Rows a pack; the shape rule's when absent.
+    #[arg(long, value_name = "N", value_parser = pack_rows)]
+    pack_rows: Option<u32>,
+    /// Packs a shard; the shape rule's when absent.
+    #[arg(long, value_name = "N",
+          value_parser = value_parser!(u32).range(1..=i64::from(limits::PACKS_MAX)))]
+    packs: Option<u32>,
+    /// Bytes of a value field; 120 when absent.
+    #[arg(long, value_name = "N",
+          value_parser = value_parser!(u32).range(1..=i64::from(limits::VALUE_BYTES_MAX)))]
+    value_bytes: Option<u32>,
+    /// Write the record here, and beside it, in a file that ends in .txt, what is printed;
+    /// otherwise to bench/record where there is such a folder, else to the current folder.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Measure a GPU instead: the one with this number, the first whose name has this in it, or,
+    /// where nothing is said, the first that is real.
+    #[cfg(feature = "gpu")]
+    #[arg(long, value_name = "NAME|INDEX", conflicts_with = "engine")]
+    gpu: Option<Option<GpuChoice>>,
+}
+
+/// Records and value bytes of the standard shard.
+const STANDARD: (u64, u32) = (1 << 20, 120);
+/// Records of a tiny one.
+const TINY_RECORDS: u64 = 1 << 10;
+
+pub(super) fn run(args: Args) -> Ended {
+    #[cfg(feature = "gpu")]
+    if let Some(choice) = &args.gpu {
+        return run_gpu(&args, choice.as_ref());
+    }
+    let engines = engines(args.engine)?;
+    let shape = match args.shape() {
+        None if args.tiny => Shape::for_records(TINY_RECORDS, STANDARD.1, ShapeWishes::default()),
+        None => Shape::for_records(STANDARD.0, STANDARD.1, ShapeWishes::default()),
+        Some(shape) => shape,
+    };
+    let path = claim("kernel", args.json.clone())?;
+    let folder = tempfile::Builder::new().prefix("sotto-bench-").tempdir_in(large_folder())?;
+    remove_when_interrupted(folder.path())?;
+    let mut told = Told::default();
+    let record = kernel::measure(folder.path(), args.effort(), &engines, &shape?, &mut told)?;
+    keep(&path, &record, told.text())?;
+    report(format_args!("\nrecord: {}", path.display()));
+    Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(feature = "gpu")]
+fn run_gpu(args: &Args, choice: Option<&GpuChoice>) -> Ended {
+    use crate::gpu;
+
+    let info = gpu::find(choice)?;
+    let shape = args.shape().unwrap_or_else(|| gpu::shape(args.effort()))?;
+    let path = claim("gpu", args.json.clone())?;
+    let mut told = Told::default();
+    let record = gpu::measure(args.effort(), &info, &shape, &mut told)?;
+    keep(&path, &record, told.text())?;
+    report(format_args!("\nrecord: {}", path.display()));
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Does not leave shards behind in a folder that nobody empties.
+fn remove_when_interrupted(folder: &Path) -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let folder = folder.to_owned();
+    let wait = move || {
+        if runtime.block_on(tokio::signal::ctrl_c()).is_ok() {
+            // Whether it worked or not, this ends here.
+            let _ = fs::remove_dir_all(&folder);
+            std::process::exit(130);
+        }
+    };
+    std::thread::Builder::new().name("interrupt".into()).spawn(wait)?;
+    Ok(())
+}
+
+impl Args {
+    fn effort(&self) -> Effort {
+        match self {
+            Self { tiny: true, .. } => Effort::Test,
+            Self { quick: true, .. } => Effort::Quick,
+            _ => Effort::Full,
+        }
+    }
+
+    /// The one that is asked for, if any is.
+    fn shape(&self) -> Option<Result<Shape, ShapeError>> {
+        let Self { records, pack_rows, packs, value_bytes, .. } = *self;
+        let asked = (records, pack_rows, packs, value_bytes) != (None, None, None, None);
+        let (records, value_bytes) =
+            (records.unwrap_or(STANDARD.0), value_bytes.unwrap_or(STANDARD.1));
+        let wishes = ShapeWishes { pack_rows, packs };
+        asked.then(|| Shape::for_records(records, value_bytes, wishes))
+    }
+}
+
+/// Those to measure, slowest first.
+fn engines(choice: Option<IsaChoice>) -> Result<Vec<IsaName>, String> {
+    let present: Vec<_> = Isa::all().into_iter().map(Isa::name).collect();
+    match choice {
+        None => Ok(present),
+        Some(IsaChoice::Auto) => Ok(present.last().copied().into_iter().collect()),
+        Some(IsaChoice::Only(name)) if present.contains(&name) => Ok(vec![name]),
+        Some(IsaChoice::Only(name)) => {
+            let present: Vec<_> = present.iter().map(|isa| isa.name()).collect();
+            Err(format!("--engine: found {:?}, expected one of {present:?}", name.name()))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn engines_are_those_that_are_here() {
+        let all = engines(None).unwrap();
+        assert_eq!(all[0], IsaName::Portable);
+        let fastest = Isa::detect().name();
+        assert_eq!(engines(Some(IsaChoice::Auto)).unwrap(), [fastest]);
+        assert_eq!(engines(Some(IsaChoice::Only(fastest))).unwrap(), [fastest]);
+        let missing = IsaName::ALL.into_iter().find(|isa| !all.contains(isa)).unwrap();
+        let error = engines(Some(IsaChoice::Only(missing))).unwrap_err();
+        assert!(error.contains(missing.name()) && error.contains("portable"), "{error}");
+    }
+}

@@ -1,0 +1,83 @@
+//! `sotto-bench report`: records and plans as one page to look at. The page is
+//! [`crate::html`]'s.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use crate::found::Found;
+use crate::html::html;
+use crate::plan::{Plan, Scenario, plan};
+
+use super::{Ended, RECORDS, report};
+
+/// Draw what was measured, and what is planned from it, as one HTML file that needs nothing else.
+#[derive(clap::Args)]
+pub(super) struct Args {
+    /// A record, or a folder with records in it and below, again and again; of bench/record the
+    /// newest of each kind, name and machine when absent.
+    #[arg(long = "record", value_name = "PATH")]
+    records: Vec<PathBuf>,
+    /// What is wanted, again and again: a plan for each, from the records named or else from this
+    /// machine's.
+    #[arg(long = "scenario", value_name = "FILE")]
+    scenarios: Vec<PathBuf>,
+    /// What things cost; deploy/prices.toml when absent, or, where that is not, as it was shipped.
+    #[arg(long, value_name = "FILE")]
+    prices: Option<PathBuf>,
+    /// Where the page goes.
+    #[arg(long, value_name = "FILE", default_value = "sotto-report.html")]
+    out: PathBuf,
+}
+
+pub(super) fn run(args: Args) -> Ended {
+    let records = match args.records.as_slice() {
+        [] => newest(Found::all(&[PathBuf::from(RECORDS)])?),
+        named => Found::all(named)?,
+    };
+    if records.is_empty() {
+        let help = "expected one: measure with `sotto-bench kernel`, or name some with --record";
+        return Err(format!("found no record, {help}").into());
+    }
+    let plans = plans(&args, &records)?;
+    let page = html(&records, &plans);
+    fs::write(&args.out, page).map_err(|error| format!("{}: {error}", args.out.display()))?;
+    let (out, count, plans) = (args.out.display(), records.len(), plans.len());
+    report(format_args!("{out}: {count} records, {plans} plans; open it in a browser"));
+    Ok(ExitCode::SUCCESS)
+}
+
+fn plans(args: &Args, records: &[Found]) -> Result<Vec<Plan>, Box<dyn std::error::Error>> {
+    if args.scenarios.is_empty() {
+        return Ok(Vec::new());
+    }
+    let prices = super::plan::prices(args.prices.as_deref())?;
+    let of_here;
+    let records = match args.records.as_slice() {
+        [] => {
+            of_here = super::plan::records(&[])?;
+            &of_here
+        }
+        _ => records,
+    };
+    let plan = |path: &PathBuf| Ok(plan(&Scenario::read(path)?, &prices, records)?);
+    args.scenarios.iter().map(plan).collect()
+}
+
+/// Of all that have kind, file name and machine in common, the one that was measured last; in the
+/// order in which they were found.
+fn newest(records: Vec<Found>) -> Vec<Found> {
+    let mut last: BTreeMap<_, (Option<String>, usize)> = BTreeMap::new();
+    for (place, found) in records.iter().enumerate() {
+        let head = found.record.head();
+        let name = found.path.file_name().map(ToOwned::to_owned);
+        let key = (found.record.kind(), name, head.machine.slug());
+        let this = (head.date.clone(), place);
+        let kept = last.entry(key).or_insert_with(|| this.clone());
+        *kept = this.max(kept.clone());
+    }
+    let kept = |place: usize| last.values().any(|(_, last)| *last == place);
+    let numbered = records.into_iter().enumerate();
+    numbered.filter(|(place, _)| kept(*place)).map(|(_, found)| found).collect()
+}

@@ -1,0 +1,108 @@
+//! What is told while measuring goes on, targets, and numbers as they are written down.
+
+use std::fmt::{Display, Write as _};
+use std::io::Write as _;
+use std::ops::{Bound, RangeBounds};
+use std::time::Duration;
+
+use crate::record::{Head, ShapeFacts, Spread, Target};
+
+/// What was told so far: on standard output at once, and kept for the record.
+#[derive(Default)]
+pub(crate) struct Told(String);
+
+impl Told {
+    /// A line, or several.
+    pub(crate) fn say(&mut self, text: impl Display) {
+        let text = format!("{text}\n");
+        let mut out = std::io::stdout().lock();
+        // A reader who goes away is no reason to lose what the record will hold.
+        let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+        self.0.push_str(&text);
+    }
+
+    pub(crate) fn text(&self) -> &str {
+        &self.0
+    }
+}
+
+/// Which program on which machine, and what it reads.
+pub(crate) fn heading(head: &Head, shape: &ShapeFacts) -> String {
+    let or_unknown = |text: &Option<String>| text.clone().unwrap_or("unknown".into());
+    let machine = &head.machine;
+    format!(
+        "commit {}, {}, {}, {} processors, load {}\n{} x {} matrix, {} packs of {} rows: {:.1} MB",
+        or_unknown(&head.commit),
+        or_unknown(&head.date),
+        or_unknown(&machine.cpu),
+        machine.cpus,
+        or_unknown(&machine.load),
+        shape.packs * shape.pack_rows,
+        shape.columns,
+        shape.packs,
+        shape.pack_rows,
+        shape.pass_bytes() as f64 / 1e6
+    )
+}
+
+/// What is wanted is `least..` or `..=most`.
+pub(crate) fn target(
+    what: &str,
+    wanted: impl RangeBounds<f64>,
+    measured: Option<f64>,
+    median: Option<f64>,
+) -> Target {
+    let met = measured.map(|measured| wanted.contains(&measured));
+    let wanted = match (wanted.start_bound(), wanted.end_bound()) {
+        (Bound::Included(least), _) => format!("at least {least}"),
+        (_, Bound::Included(most)) => format!("at most {most}"),
+        _ => "anything".into(),
+    };
+    let measured = measured.map(rounded);
+    Target { what: what.into(), wanted, measured, median: median.map(rounded), met }
+}
+
+/// All of them, below a heading that says for which machine they are.
+pub(crate) fn targets_text(heading: &str, targets: &[Target]) -> String {
+    let mut text = format!("\n{heading:45}    wanted       best  median");
+    for Target { what, wanted, measured, median, met } in targets {
+        let verdict = match met {
+            Some(true) => "met",
+            Some(false) => "NOT MET",
+            None => "not measured",
+        };
+        let (best, median) = (digits(*measured, 2), digits(*median, 2));
+        let _ = write!(text, "\n{what:42} {wanted:>13}   {best:>8}  {median:>6}   {verdict}");
+    }
+    text
+}
+
+pub(crate) fn rounded(number: f64) -> f64 {
+    (number * 1e4).round() / 1e4
+}
+
+pub(crate) fn ms(time: Duration) -> f64 {
+    rounded(time.as_secs_f64() * 1e3)
+}
+
+pub(crate) fn median<T: Ord + Copy>(all: impl Iterator<Item = T>) -> Option<T> {
+    let mut all: Vec<_> = all.collect();
+    all.sort();
+    all.get(all.len() / 2).copied()
+}
+
+/// Numbers, each rounded; nothing of none.
+pub(crate) fn spread(all: impl Iterator<Item = f64>) -> Option<Spread> {
+    let Spread { best, q1, median, q3, runs } = Spread::of(all)?;
+    let [best, q1, median, q3] = [best, q1, median, q3].map(rounded);
+    Some(Spread { best, q1, median, q3, runs })
+}
+
+/// A number to so many digits, or a dash.
+pub(crate) fn digits(number: Option<f64>, digits: usize) -> String {
+    number.map_or("-".into(), |number| format!("{number:.digits$}"))
+}
+
+pub(crate) fn percent(share: Option<f64>) -> String {
+    share.map_or("-".into(), |share| format!("{:.0}%", share * 100.0))
+}

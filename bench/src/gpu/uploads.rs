@@ -1,0 +1,99 @@
+//! How fast shards are brought up: into free memory, in place of others, and while another thread
+//! answers.
+
+use std::error::Error;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use crate::record::GpuUploads;
+use sotto::engine::{EncryptedQuery, GpuEngine, Presence, ShardStore};
+
+use super::Plan;
+use super::answers::call;
+use super::shards::Pool;
+use crate::common::report::rounded;
+
+/// Shards that come and go beside those that stay.
+pub(super) const PASSING: usize = 4;
+
+/// Brings up the shards that stay, as many as are wanted and fit beside those that pass; how many,
+/// and at which rate.
+pub(super) fn fill(
+    store: &dyn ShardStore,
+    pool: &Pool,
+    wanted: usize,
+) -> Result<(usize, f64), Box<dyn Error>> {
+    let mut up = 0;
+    let start = Instant::now();
+    while up < wanted + PASSING && store.presence(&pool.shard(up)) == Presence::Room {
+        store.upload(&pool.shard(up))?;
+        up += 1;
+    }
+    let rate = rate(pool, up, start);
+    // Where memory ran out before the budget did, some made room again.
+    let here = (0..up).filter(|&at| store.presence(&pool.shard(at)) == Presence::Here).count();
+    if here <= PASSING {
+        return Err(format!("the device holds {here} shards, expected more than {PASSING}").into());
+    }
+    Ok((here - PASSING, rate))
+}
+
+pub(super) fn measure(
+    engine: &mut GpuEngine,
+    store: &Arc<dyn ShardStore>,
+    pool: &Pool,
+    queries: &[EncryptedQuery],
+    (shards, into_free_memory_gb_per_s): (usize, f64),
+    plan: &Plan,
+) -> Result<GpuUploads, Box<dyn Error>> {
+    let batch = plan.upload_batch;
+    let asked: Vec<usize> = (0..shards).collect();
+    let mut answer = |until: &dyn Fn(Instant) -> bool| {
+        let (start, mut answers) = (Instant::now(), 0);
+        while answers == 0 || !until(start) {
+            call(engine, pool, &queries[..batch], &asked)?;
+            answers += shards * batch;
+        }
+        Ok::<_, Box<dyn Error>>(rounded(answers as f64 / start.elapsed().as_secs_f64()))
+    };
+    let over = |start: Instant| start.elapsed() >= plan.upload_time;
+    // Names that were never there.
+    let mut next = shards + PASSING;
+    let mut upload = || {
+        let (start, mut up) = (Instant::now(), 0);
+        while up < PASSING || !over(start) {
+            store.upload(&pool.shard(next))?;
+            (next, up) = (next + 1, up + 1);
+        }
+        Ok::<_, sotto::engine::EngineError>(rate(pool, up, start))
+    };
+    let in_place_of_others_gb_per_s = upload()?;
+    // By now others are in the place of those that stay: one pass brings these back, and makes them
+    // the last used, so that further uploads take the places of those that pass.
+    answer(&|_| true)?;
+    let answers_per_s = answer(&over)?;
+    let ended = AtomicBool::new(false);
+    let (uploading, answering) = std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            let rate = upload();
+            ended.store(true, Ordering::Release);
+            rate
+        });
+        let answering = answer(&|_| ended.load(Ordering::Acquire));
+        (thread.join().expect("the uploading thread ended"), answering)
+    });
+    Ok(GpuUploads {
+        shards,
+        into_free_memory_gb_per_s,
+        in_place_of_others_gb_per_s,
+        while_answering_gb_per_s: uploading?,
+        batch,
+        answers_per_s,
+        answers_per_s_while_uploading: answering?,
+    })
+}
+
+fn rate(pool: &Pool, shards: usize, start: Instant) -> f64 {
+    rounded(shards as f64 * pool.shard_bytes() as f64 / start.elapsed().as_secs_f64() / 1e9)
+}

@@ -1,0 +1,310 @@
+//! The run as it is written down: a record for machines, tables for people, targets beside both.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use crate::record::{self, Answer, ClientWork, Head, Kernel, Read, ShapeFacts, Target, Work};
+use sotto::arith::IsaName;
+use sotto::params::{Shape, ShapeWishes};
+
+use super::answers::{Run, Series, Setting};
+use super::cold::Cold;
+use super::floors::{self, Floors};
+use super::pin::Cores;
+use super::refusal::Refusal;
+use super::{Effort, Measured};
+use crate::common::report::{digits, median, ms, percent, rounded, spread, target, targets_text};
+
+/// Everything a run found.
+pub(super) fn record(
+    head: Head,
+    effort: Effort,
+    shape: &Shape,
+    cores: &Cores,
+    measured: &Measured,
+) -> Kernel {
+    let Measured { floors, settings, client, memory_bytes, refusal, counting, cold } = measured;
+    let shape_facts = ShapeFacts::of(shape);
+    let answers = settings.iter().flat_map(|setting| {
+        let row = |series| answer(setting, series, shape, floors, cores);
+        setting.series.iter().filter_map(row)
+    });
+    let mut record = Kernel {
+        head,
+        effort: effort.name().into(),
+        pinned_to: cores.cpus.clone(),
+        shape: shape_facts,
+        floors: floors_record(floors, settings, shape, &shape_facts),
+        answers: answers.collect(),
+        client: ClientWork {
+            key_bundle_ms: ms(client.key_bundle),
+            encrypt_ms: ms(client.encrypt),
+            decode_ms: ms(client.decode),
+        },
+        batch_memory_bytes: *memory_bytes,
+        refusal: refusal_record(refusal),
+        counting_ns_per_query: rounded(counting.as_nanos() as f64),
+        cold: cold_rows(cold),
+        targets: Vec::new(),
+    };
+    if is_standard(shape) {
+        record.targets = targets(&record);
+    }
+    record
+}
+
+/// Whether it is the shape that targets are for.
+fn is_standard(shape: &Shape) -> bool {
+    Shape::for_records(1 << 20, 120, ShapeWishes::default())
+        .is_ok_and(|standard| standard == *shape)
+}
+
+fn refusal_record(refusal: &Refusal) -> record::Refusal {
+    record::Refusal {
+        queued: refusal.queued,
+        ms_median: median(refusal.times.iter().copied()).map_or(0.0, ms),
+        ms_worst: refusal.times.iter().max().copied().map_or(0.0, ms),
+    }
+}
+
+fn floors_record(
+    floors: &Floors,
+    settings: &[Setting],
+    shape: &Shape,
+    facts: &ShapeFacts,
+) -> record::Floors {
+    let bytes = facts.pass_bytes() as f64;
+    let read = floors.read.iter().map(|(&threads, &(time, how))| Read {
+        threads,
+        ms: ms(time),
+        gb_per_s: rounded(bytes / time.as_nanos().max(1) as f64),
+        how: how.into(),
+    });
+    let work = |isa: IsaName| {
+        let [scan, pack] = floors::work(isa, shape)?;
+        let work = [("scan", scan), ("pack", pack)].map(|(stage, work)| Work {
+            stage: stage.into(),
+            instruction: work.instruction.into(),
+            millions_a_query: rounded(work.count / 1e6),
+            floor_ms: floors.work_ms(&work).map(rounded),
+        });
+        Some((isa.name().to_owned(), work.to_vec()))
+    };
+    record::Floors {
+        read: read.collect(),
+        peaks_g_per_s: floors.peaks.iter().map(|(&n, &rate)| (n.into(), rounded(rate))).collect(),
+        work: settings.iter().filter_map(|setting| work(setting.isa)).collect(),
+    }
+}
+
+fn answer(
+    setting: &Setting,
+    series: &Series,
+    shape: &Shape,
+    floors: &Floors,
+    cores: &Cores,
+) -> Option<Answer> {
+    let Setting { isa, threads, .. } = *setting;
+    let best = series.runs.iter().min()?;
+    let (batch, read) = (series.batch as f64, floors.read.get(&threads)?.0);
+    let a_query = |time: Duration| time.as_secs_f64() * 1e3 / batch;
+    let whole = a_query(best.whole);
+    let stage = |of: fn(&Run) -> Duration| a_query(of(best)) / threads as f64;
+    let (scan, pack) = (stage(|run| run.scan), stage(|run| run.pack));
+    let (prepare, finish) = (stage(|run| run.prepare), stage(|run| run.finish));
+    // Threads of one core share what multiplies.
+    let multipliers = threads.min(cores.cores) as f64;
+    let [scan_floor, pack_floor] = match floors::work(isa, shape) {
+        Some(work) => work.map(|work| Some(floors.work_ms(&work)? / multipliers)),
+        None => [None, None],
+    };
+    let multiplying = scan_floor.zip(pack_floor).map(|(scan, pack)| scan + pack);
+    let floor = multiplying.map(|multiplying| multiplying.max(a_query(read)));
+    Some(Answer {
+        engine: isa.name().into(),
+        threads,
+        batch: series.batch,
+        ms_per_query: spread(series.runs.iter().map(|run| a_query(run.whole)))?,
+        scan_ms: rounded(scan),
+        pack_ms: rounded(pack),
+        prepare_ms: rounded(prepare),
+        finish_ms: rounded(finish),
+        other_ms: rounded(whole - scan - pack - prepare - finish),
+        floor_ms: floor.map(rounded),
+        whole_share: floor.map(|floor| rounded(floor / whole)),
+        scan_share: scan_floor.map(|floor| rounded(floor / scan)),
+        pack_share: pack_floor.map(|floor| rounded(floor / pack)),
+        times_reading: rounded(best.whole.as_secs_f64() / read.as_secs_f64()),
+    })
+}
+
+fn cold_rows(all: &[Cold]) -> Vec<record::Cold> {
+    let best = |cold: &Cold| cold.runs.iter().min().map(Duration::as_secs_f64);
+    let plain = all.iter().find(|cold| cold.answer.is_none()).and_then(best);
+    let row = |cold: &Cold| {
+        Some(record::Cold {
+            what: if cold.answer.is_some() { "answer" } else { "plain sequential read" }.into(),
+            engine: cold.answer.map(|_| cold.isa.name().into()),
+            threads: cold.answer.map(|answer| answer.0),
+            batch: cold.answer.map(|answer| answer.1),
+            ms: spread(cold.runs.iter().map(|run| run.as_secs_f64() * 1e3))?,
+            disk_bytes: cold.disk_bytes,
+            times_plain_read: rounded(best(cold)? / plain?),
+        })
+    };
+    all.iter().filter_map(row).collect()
+}
+
+fn find<'a>(record: &'a Kernel, engine: &str, threads: usize, batch: usize) -> Option<&'a Answer> {
+    let wanted = (engine, threads, batch);
+    record.answers.iter().find(|found| (&*found.engine, found.threads, found.batch) == wanted)
+}
+
+/// Batch 16 with one thread over two: of the best, and of the medians.
+fn two_threads_speedup(record: &Kernel, engine: &str) -> Option<[f64; 2]> {
+    let [one, two] = [1, 2].map(|threads| find(record, engine, threads, 16));
+    let (one, two) = (one?.ms_per_query, two?.ms_per_query);
+    Some([one.best / two.best, one.median / two.median])
+}
+
+/// What counting one query takes of the fastest answer there is here.
+fn counting_percent(record: &Kernel) -> Option<f64> {
+    let fastest = record.answers.iter().map(|answer| answer.ms_per_query.best);
+    let fastest = fastest.min_by(f64::total_cmp)?;
+    Some(record.counting_ns_per_query / fastest / 1e4)
+}
+
+/// Those of docs/design.md, "Targets", for `avx512`, whose instructions they name; without it for
+/// the fastest.
+fn targets(record: &Kernel) -> Vec<Target> {
+    let engines = || record.answers.iter().map(|answer| &*answer.engine);
+    let avx512 = engines().find(|&engine| engine == IsaName::Avx512.name());
+    let Some(engine) = avx512.or_else(|| engines().next_back()) else { return Vec::new() };
+    let (one, sixteen) = (find(record, engine, 1, 1), find(record, engine, 1, 16));
+    let read = record.floors.read.first().map(|read| read.ms);
+    let reading = one.zip(read).map(|(one, read)| one.ms_per_query.median / read);
+    let speedup = two_threads_speedup(record, engine);
+    let client = &record.client;
+    let memory = record.batch_memory_bytes.map(|bytes| bytes as f64 / 1e6);
+    let share = |of: fn(&Answer) -> Option<f64>| sixteen.and_then(of);
+    let times = one.map(|answer| answer.times_reading);
+    let best = sixteen.map(|answer| answer.ms_per_query.best);
+    let middle = sixteen.map(|answer| answer.ms_per_query.median);
+    let [faster, faster_median] = [0, 1].map(|at| speedup.map(|speedup| speedup[at]));
+    let scan = share(|answer| answer.scan_share);
+    let pack = share(|answer| answer.pack_share);
+    vec![
+        target("batch 1, one core: times reading the shard", ..=1.15, times, reading),
+        target("batch 16, one core: ms a query", ..=4.0, best, middle),
+        target("batch 16, one core: scan, share of peak", 0.75.., scan, None),
+        target("batch 16, one core: pack, share of peak", 0.6.., pack, None),
+        target("batch 16: two threads over one", 1.8.., faster, faster_median),
+        target("client: secret and key bundle, ms", ..=2.0, Some(client.key_bundle_ms), None),
+        target("client: encrypting a query, ms", ..=2.0, Some(client.encrypt_ms), None),
+        target("client: decoding a record, ms", ..=1.0, Some(client.decode_ms), None),
+        target("memory of a batch of 32, MB", ..=64.0, memory, None),
+        target("refusal at a full queue, worst, ms", ..=1.0, Some(record.refusal.ms_worst), None),
+        target("counting one query, % of an answer", ..=1.0, counting_percent(record), None),
+    ]
+}
+
+/// Everything, for people.
+pub(super) fn text(record: &Kernel) -> String {
+    let mut text = String::new();
+    // Writing to a string does not fail.
+    let _ = write_text(record, &mut text);
+    text
+}
+
+fn write_text(record: &Kernel, text: &mut String) -> std::fmt::Result {
+    write_floors(record, text)?;
+    write_answers(record, text)?;
+    for engine in record.floors.work.keys() {
+        if let Some([speedup, _]) = two_threads_speedup(record, engine) {
+            writeln!(text, "{engine}: two threads {speedup:.2} times one at batch 16")?;
+        }
+    }
+    let ClientWork { key_bundle_ms, encrypt_ms, decode_ms } = record.client;
+    writeln!(
+        text,
+        "client: secret and key bundle {key_bundle_ms:.2} ms, encrypting {encrypt_ms:.2} ms, \
+         decoding {decode_ms:.2} ms; memory of a full batch {} MB",
+        digits(record.batch_memory_bytes.map(|bytes| bytes as f64 / 1e6), 1)
+    )?;
+    let record::Refusal { queued, ms_median, ms_worst } = record.refusal;
+    writeln!(
+        text,
+        "refused with {queued} queries waiting: median {ms_median:.4} ms, worst {ms_worst:.4} ms"
+    )?;
+    writeln!(
+        text,
+        "counting one query: {:.0} ns, {} % of the fastest answer",
+        record.counting_ns_per_query,
+        digits(counting_percent(record), 3)
+    )?;
+    write!(text, "\nnot in the page cache      ms   median   from disk MB   x plain read")?;
+    for cold in &record.cold {
+        let what = match (cold.threads, cold.batch) {
+            (Some(threads), Some(batch)) => format!("threads {threads}, batch {batch}"),
+            _ => cold.what.clone(),
+        };
+        let disk = digits(cold.disk_bytes.map(|bytes| bytes as f64 / 1e6), 1);
+        let (ms, median, times) = (cold.ms.best, cold.ms.median, cold.times_plain_read);
+        write!(text, "\n{what:21} {ms:7.1}  {median:7.1}   {disk:>12}   {times:12.2}")?;
+    }
+    if !record.targets.is_empty() {
+        let targets = targets_text("targets are for an AMD EPYC Zen 4", &record.targets);
+        write!(text, "\n{targets}")?;
+    }
+    Ok(())
+}
+
+fn write_floors(record: &Kernel, text: &mut String) -> std::fmt::Result {
+    for Read { threads, ms, gb_per_s, how } in &record.floors.read {
+        writeln!(text, "read by threads: {threads}: {ms:.2} ms, {gb_per_s:.1} GB/s ({how})")?;
+    }
+    for (name, rate) in &record.floors.peaks_g_per_s {
+        writeln!(text, "{name}: {rate:.2} G/s on one core")?;
+    }
+    for (engine, work) in &record.floors.work {
+        for Work { stage, instruction, millions_a_query, floor_ms } in work {
+            writeln!(
+                text,
+                "{engine}: a query's {stage} is {millions_a_query:.1} M {instruction}, {} ms at \
+                 the peak",
+                digits(*floor_ms, 2)
+            )?;
+        }
+    }
+    Ok(())
+}
+
+fn write_answers(record: &Kernel, text: &mut String) -> std::fmt::Result {
+    let mut last = ("", 0);
+    for answer in &record.answers {
+        if last != (&answer.engine, answer.threads) {
+            last = (&answer.engine, answer.threads);
+            writeln!(text, "\n{}, threads: {}; ms a query, share of the floor", last.0, last.1)?;
+            writeln!(
+                text,
+                "batch     whole           median      scan             pack          other   \
+                 x reading"
+            )?;
+        }
+        writeln!(
+            text,
+            "{:5}  {:8.3} {:>5}  {:8.3}  {:8.3} {:>5}  {:8.3} {:>5}  {:6.3}  {:8.2}",
+            answer.batch,
+            answer.ms_per_query.best,
+            percent(answer.whole_share),
+            answer.ms_per_query.median,
+            answer.scan_ms,
+            percent(answer.scan_share),
+            answer.pack_ms,
+            percent(answer.pack_share),
+            answer.prepare_ms + answer.finish_ms + answer.other_ms,
+            answer.times_reading
+        )?;
+    }
+    writeln!(text)
+}

@@ -1,0 +1,29 @@
+//! `sotto-bench`: measures sotto and plans hosts from what was measured.
+//!
+//! [`load`] puts a server under load; `kernel` and `gpu` measure engines beside what the machine
+//! could do at best; [`operations`] measures building, starting and reloading. Each writes a
+//! [`record`]; [`found`] reads records of every kind. [`plan`] makes a capacity plan of records and
+//! a scenario, [`html`] draws both as a page, [`compare`] compares two records. [`commands`] is
+//! the command line. bench/README.md explains every figure.
+
+pub mod record;
+
+mod endpoint;
+pub mod load;
+pub mod operations;
+
+pub mod found;
+
+pub mod plan;
+
+pub mod compare;
+pub mod html;
+
+pub(crate) mod common;
+#[cfg(feature = "gpu")]
+pub(crate) mod gpu;
+pub(crate) mod kernel;
+
+pub mod commands;
+
+pub use endpoint::Endpoint;

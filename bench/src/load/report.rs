@@ -1,0 +1,395 @@
+//! What a command found: a table for people, JSON, CSV and an HDR log; bench/README.md says what
+//! each field is.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::io::{self, Write};
+use std::time::{Duration, SystemTime};
+
+use hdrhistogram::Histogram;
+use hdrhistogram::serialization::V2DeflateSerializer;
+use hdrhistogram::serialization::interval_log::{IntervalLogWriterBuilder, Tag};
+use serde::{Deserialize, Serialize};
+
+use super::ledger::{GOOD_SHARE_MIN, Intervals, LATE_SHARE_MAX, Measure, SILENT_SHARE_MAX, Window};
+use super::search::{Limit, Verdict};
+use super::verify::Counts;
+use crate::record::{Head, ShapeFacts};
+use sotto::wire::PublicParameters;
+
+/// Name and version of the JSON's form.
+pub const SCHEMA: &str = "sotto-bench-load/2";
+
+/// Everything a command found.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Report {
+    /// Its form, [`SCHEMA`], and the machine: the generator's.
+    #[serde(flatten)]
+    pub head: Head,
+    /// Of arrivals, shards and keys; never of secrets.
+    pub seed: u64,
+    /// What the server serves.
+    pub server: ServerFacts,
+    /// Answers within this are good.
+    pub objective_ms: f64,
+    /// The runs, in order.
+    pub trials: Vec<Trial>,
+    /// With `--find-limit`, when some rate was within the objective.
+    pub limit: Option<Limit>,
+}
+
+/// The server's public parameters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServerFacts {
+    /// Version of the content.
+    pub epoch: u64,
+    /// Shards.
+    pub shards: u32,
+    /// Of each.
+    #[serde(flatten)]
+    pub shape: ShapeFacts,
+}
+
+impl ServerFacts {
+    pub(super) fn of(parameters: &PublicParameters) -> Self {
+        let shape = ShapeFacts::of(parameters.shape());
+        Self { epoch: parameters.epoch(), shards: parameters.shard_count(), shape }
+    }
+}
+
+/// Quantiles of a latency, in milliseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Quantiles {
+    /// Half are faster.
+    pub p50: f64,
+    /// 90% are.
+    pub p90: f64,
+    /// 99% are.
+    pub p99: f64,
+    /// 99.9% are.
+    pub p999: f64,
+    /// The slowest.
+    pub max: f64,
+}
+
+impl Quantiles {
+    fn of(histogram: &Histogram<u64>) -> Self {
+        let at = |quantile| histogram.value_at_quantile(quantile) as f64 / 1e3;
+        let max = histogram.max() as f64 / 1e3;
+        Self { p50: at(0.5), p90: at(0.9), p99: at(0.99), p999: at(0.999), max }
+    }
+}
+
+/// One window of a run.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Row {
+    /// Seconds from the end of warming up to its beginning.
+    pub begin_s: f64,
+    /// Queries planned in it.
+    pub planned: u64,
+    /// Answers to those.
+    pub answered: u64,
+    /// Of those, within the objective.
+    pub good: u64,
+    /// Answers that came in it, whenever planned.
+    pub came: u64,
+    /// Queries the generator sent late.
+    pub late: u64,
+    /// The longest it was late.
+    pub lag_max_ms: f64,
+    /// From the planned time.
+    pub latency_ms: Quantiles,
+    /// From when the stream was open.
+    pub from_send_ms: Quantiles,
+}
+
+/// One run at one rate.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Trial {
+    /// Queries a second that were planned.
+    pub rate: f64,
+    /// Why its numbers say nothing of the server; none when they do.
+    pub invalid: Option<String>,
+    /// Whether at least 99% of the queries were answered within the objective.
+    pub within: bool,
+    /// Why it ended when it did.
+    pub ended: String,
+    /// Seconds measured, without warming up.
+    pub seconds: f64,
+    /// Queries planned in them.
+    pub planned: u64,
+    /// Answers a second.
+    pub throughput: f64,
+    /// Answers within the objective, a second.
+    pub goodput: f64,
+    /// From the planned time.
+    pub latency_ms: Quantiles,
+    /// From when the stream was open.
+    pub from_send_ms: Quantiles,
+    /// Half of the 95% confidence intervals over the windows.
+    pub intervals: Intervals,
+    /// Queries without an answer, by class.
+    pub errors: BTreeMap<String, u64>,
+    /// Share of queries that the generator sent late.
+    pub late_share: f64,
+    /// The longest it was late.
+    pub lag_max_ms: f64,
+    /// Decoded answers.
+    pub verified: Counts,
+    /// Queries made before it began, the bytes of all in memory, and the seconds that took.
+    pub prepared: Prepared,
+    /// What the server says of the same time, where it was asked (`--metrics`).
+    pub server: Option<ServerSide>,
+    /// The windows.
+    pub windows: Vec<Row>,
+    /// Length of a window and the latencies of each, for the HDR log.
+    #[serde(skip)]
+    histograms: (Duration, Vec<Histogram<u64>>),
+}
+
+/// What a server's own metrics say of the time that was measured.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct ServerSide {
+    /// Between the two times it was asked.
+    pub seconds: f64,
+    /// Processor time of its process in them, of all threads.
+    pub cpu_seconds: f64,
+    /// Queries its engines answered in them.
+    pub answers: u64,
+    /// Passes over a shard that answered them.
+    pub passes: u64,
+    /// Queries a pass, the mean.
+    pub batch_mean: f64,
+    /// From admission to an engine, the mean of a query; milliseconds.
+    pub queue_ms: f64,
+    /// Scanning, of all threads together, a query's part.
+    pub scan_ms: f64,
+    /// Packing, of all threads together, a query's part.
+    pub pack_ms: f64,
+    /// From a reply's encoding until its stream took all of it, the mean.
+    pub send_ms: f64,
+    /// From a request read to its reply written, the mean.
+    pub answer_ms: f64,
+    /// Of its process, at the end.
+    pub resident_memory_bytes: u64,
+}
+
+impl ServerSide {
+    /// For a person, below the run's.
+    fn line(&self) -> String {
+        let Self { batch_mean, queue_ms, scan_ms, pack_ms, send_ms, answer_ms, .. } = self;
+        let cores = self.cpu_seconds / self.seconds.max(f64::MIN_POSITIVE);
+        let cpu_ms = self.cpu_seconds * 1e3 / self.answers.max(1) as f64;
+        format!(
+            "server: {batch_mean:.1} queries a pass; ms a query: {queue_ms:.1} in the queue, \
+             {scan_ms:.2} scan, {pack_ms:.2} pack, {send_ms:.2} sending, {answer_ms:.1} in all; \
+             processor {cpu_ms:.2} ms an answer, {cores:.2} cores; {} MiB",
+            self.resident_memory_bytes >> 20
+        )
+    }
+}
+
+/// What was made before a run.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub struct Prepared {
+    /// Queries in stock.
+    pub queries: u64,
+    /// Memory of those.
+    pub bytes: u64,
+    /// Time spent waiting for them.
+    pub seconds: f64,
+}
+
+/// What else is known at the end of a run.
+pub(super) struct TrialEnd {
+    pub(super) ended: &'static str,
+    pub(super) prepared: Prepared,
+    pub(super) verified: Counts,
+    pub(super) server: Option<ServerSide>,
+}
+
+impl Trial {
+    pub(super) fn new(rate: f64, measure: Measure, windows: Vec<Window>, end: TrialEnd) -> Self {
+        let mut all = Window::new();
+        for window in &windows {
+            all.add(window);
+        }
+        let seconds = windows.len() as f64 * measure.window.as_secs_f64();
+        let per_second = |count: u64| count as f64 / seconds.max(f64::MIN_POSITIVE);
+        let late_share = all.late as f64 / all.planned.max(1) as f64;
+        let good_share = all.good as f64 / all.planned.max(1) as f64;
+        let lag_max_ms = all.lag_max.as_secs_f64() * 1e3;
+        Self {
+            rate,
+            invalid: invalid(&all, measure, late_share),
+            within: good_share >= GOOD_SHARE_MIN,
+            ended: end.ended.into(),
+            seconds,
+            planned: all.planned,
+            throughput: per_second(all.came),
+            goodput: per_second(all.came_good),
+            latency_ms: Quantiles::of(&all.latency),
+            from_send_ms: Quantiles::of(&all.from_send),
+            intervals: Intervals::of(&windows.iter().collect::<Vec<_>>()),
+            errors: all.errors,
+            late_share,
+            lag_max_ms,
+            verified: end.verified,
+            prepared: end.prepared,
+            server: end.server,
+            windows: windows.iter().enumerate().map(|(at, w)| row(at, w, measure)).collect(),
+            histograms: (measure.window, windows.into_iter().map(|w| w.latency).collect()),
+        }
+    }
+
+    pub(super) fn verdict(&self) -> Verdict {
+        match (&self.invalid, self.within) {
+            (Some(_), _) => Verdict::Invalid,
+            (None, true) => Verdict::Within,
+            (None, false) => Verdict::Beyond,
+        }
+    }
+
+    /// For a person, as soon as it is over.
+    pub fn line(&self) -> String {
+        let Self { rate, throughput, goodput, latency_ms, from_send_ms, .. } = self;
+        let errors = self.errors.values().sum::<u64>() as f64 / self.planned.max(1) as f64;
+        let share = |share: Option<f64>| match share {
+            Some(share) => format!("{:.1}%", share * 1e2),
+            None => "?".into(),
+        };
+        let mut line = format!(
+            "{rate:>8.1} {throughput:>10.1} {goodput:>8.1} {:>8.1} {:>8.1} {:>8.1} {:>8.1} {:>8.1} \
+             {:>6.2}% {:>6.2}% {:>6} {:>6}  {}: {}",
+            latency_ms.p50,
+            latency_ms.p99,
+            latency_ms.p999,
+            latency_ms.max,
+            from_send_ms.p99,
+            errors * 1e2,
+            self.late_share * 1e2,
+            share(self.intervals.p99),
+            share(self.intervals.throughput),
+            match (&self.invalid, self.within) {
+                (Some(_), _) => "INVALID",
+                (None, true) => "within",
+                (None, false) => "beyond",
+            },
+            self.ended,
+        );
+        if let Some(reason) = &self.invalid {
+            let _ = write!(line, "\n         INVALID: {reason}");
+        }
+        for (class, count) in &self.errors {
+            let _ = write!(line, "\n         {count} x {class}");
+        }
+        if self.verified.wrong > 0 {
+            let _ = write!(line, "\n         {} WRONG ANSWERS", self.verified.wrong);
+        }
+        if let Some(server) = &self.server {
+            let _ = write!(line, "\n         {}", server.line());
+        }
+        line
+    }
+}
+
+/// What stands above the lines of [`Trial::line`].
+pub const HEADING: &str = "     offered   answered     good      p50      p99    p99.9      max \
+     sent99 errors   late ci p99 ci thr\n     per s      per s    per s       ms       ms       \
+     ms       ms       ms      %      %    +-     +-";
+
+fn invalid(all: &Window, measure: Measure, late_share: f64) -> Option<String> {
+    if all.planned == 0 {
+        return Some("no query was planned in the time measured: give it more time".into());
+    }
+    let silent_share = all.silent() as f64 / all.planned as f64;
+    if silent_share > SILENT_SHARE_MAX {
+        return Some(format!(
+            "of {:.1}% of the queries the server said nothing (at most {:.0}% may be so): it died, \
+             or cannot be reached. Latencies are those of the others",
+            silent_share * 1e2,
+            SILENT_SHARE_MAX * 1e2,
+        ));
+    }
+    (late_share > LATE_SHARE_MAX).then(|| {
+        format!(
+            "{:.1}% of the queries went out more than {:?} after their time (at most {:.0}% may), \
+             {:.1} ms at worst: the generator does not keep up. Give it processors of its own \
+             (--cpus), or, where queries were not prepared in time, more memory (--memory)",
+            late_share * 1e2,
+            measure.lag_max,
+            LATE_SHARE_MAX * 1e2,
+            all.lag_max.as_secs_f64() * 1e3,
+        )
+    })
+}
+
+fn row(at: usize, window: &Window, measure: Measure) -> Row {
+    Row {
+        begin_s: at as f64 * measure.window.as_secs_f64(),
+        planned: window.planned,
+        answered: window.latency.len(),
+        good: window.good,
+        came: window.came,
+        late: window.late,
+        lag_max_ms: window.lag_max.as_secs_f64() * 1e3,
+        latency_ms: Quantiles::of(&window.latency),
+        from_send_ms: Quantiles::of(&window.from_send),
+    }
+}
+
+impl Report {
+    /// Whether nothing is wrong: every run valid, no wrong answer.
+    pub fn is_sound(&self) -> bool {
+        self.trials.iter().all(|trial| trial.invalid.is_none() && trial.verified.wrong == 0)
+    }
+
+    /// As JSON.
+    pub fn write_json(&self, mut out: impl Write) -> io::Result<()> {
+        serde_json::to_writer_pretty(&mut out, self)?;
+        writeln!(out)
+    }
+
+    /// The windows as CSV, one a line.
+    pub fn write_csv(&self, mut out: impl Write) -> io::Result<()> {
+        writeln!(
+            out,
+            "rate,begin_s,planned,answered,good,came,late,lag_max_ms,p50_ms,p90_ms,p99_ms,\
+             p999_ms,max_ms,from_send_p99_ms"
+        )?;
+        for trial in &self.trials {
+            for row in &trial.windows {
+                let Row { begin_s, planned, answered, good, came, late, lag_max_ms, .. } = row;
+                let Quantiles { p50, p90, p99, p999, max } = row.latency_ms;
+                writeln!(
+                    out,
+                    "{},{begin_s},{planned},{answered},{good},{came},{late},{lag_max_ms},{p50},\
+                     {p90},{p99},{p999},{max},{}",
+                    trial.rate, row.from_send_ms.p99
+                )?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Latencies from the planned time, in microseconds, as an HDR interval log: a histogram a
+    /// window, tagged with the run's number, from 0 on.
+    pub fn write_hdr(&self, out: &mut impl Write) -> io::Result<()> {
+        let mut serializer = V2DeflateSerializer::new();
+        let mut log = IntervalLogWriterBuilder::new()
+            .add_comment("[sotto-bench load: latency from the planned time, microseconds]")
+            .with_base_time(SystemTime::UNIX_EPOCH)
+            .begin_log_with(out, &mut serializer)?;
+        let mut begin = Duration::ZERO;
+        for (number, trial) in self.trials.iter().enumerate() {
+            let (window, histograms) = &trial.histograms;
+            let tag = number.to_string();
+            for histogram in histograms {
+                let written = log.write_histogram(histogram, begin, *window, Tag::new(&tag));
+                written.map_err(|error| io::Error::other(error.to_string()))?;
+                begin += *window;
+            }
+        }
+        Ok(())
+    }
+}

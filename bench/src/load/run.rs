@@ -1,0 +1,381 @@
+//! One run: frames go out when they are due, whatever the server does, over a few connections.
+//!
+//! A thread of its own keeps the time (an async runtime's clock is too coarse) and hands each
+//! frame over when it is due; its bundle went ahead by [`LEAD`]. What waits after that (for a
+//! stream the server does not grant yet, for a bundle it has not acknowledged) counts as latency;
+//! what goes out late for the generator's own sake counts as lag and makes the run invalid. Nothing
+//! is tried again, except that what a dead server left unanswered goes to the next replica, where
+//! there is one, in the identical bytes; that time counts as latency too. Nothing that is sent
+//! depends on anything decoded. Next: [`super::ledger`].
+
+use std::collections::VecDeque;
+use std::iter::Peekable;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tokio::runtime::Handle;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+
+use super::arrivals::Draws;
+use super::ledger::{CONNECTION_CLASS, Ledger, Measure, TIME_OUT_CLASS};
+use super::prepare::{Asked, Frame, Group, Maker, Mix, Preparing, Stock};
+use super::report::{Prepared, Trial, TrialEnd};
+use super::server_side::Look;
+use super::verify::{Counts, Verifier};
+use super::{LoadError, LoadOptions};
+use sotto::client::Client;
+use sotto::client::frames::{BundleFrame, End, FrameSender, Heard};
+use sotto::wire::message::{PirResponse, ReplyBody};
+use sotto::wire::{PublicParameters, Status};
+
+/// How long before its first query a bundle is sent.
+pub(super) const LEAD: Duration = Duration::from_millis(500);
+/// How soon the time-keeper asks again where no group was in stock.
+const GLANCE: Duration = Duration::from_millis(5);
+
+/// Most of a reason that becomes part of an error's class.
+const REASON_CHARS_MAX: usize = 100;
+
+/// Connections, queries in stock and whoever verifies: what all runs of a command share.
+pub(super) struct Rig {
+    clients: Vec<Client>,
+    senders: Vec<FrameSender>,
+    maker: Arc<Maker>,
+    preparing: Preparing,
+    verifier: Arc<Verifier>,
+    options: LoadOptions,
+    trials: u64,
+}
+
+impl Rig {
+    pub(super) async fn connect(mut options: LoadOptions) -> Result<Self, LoadError> {
+        let (mut clients, mut senders) = (Vec::new(), Vec::new());
+        for _ in 0..options.front_ends {
+            let mut client = Client::connect(options.client.clone()).await?;
+            // Later connections must find what the first one did.
+            options.client.pins = client.pins().clone();
+            senders.push(client.frame_sender().await?);
+            clients.push(client);
+        }
+        let mix = Mix {
+            seed: options.seed,
+            popularity: options.popularity,
+            records: options.records.take(),
+            batch: options.batch,
+            bundle_queries: options.bundle_queries,
+            verify: options.verify,
+        };
+        let maker = Arc::new(Maker::new(senders[0].clone(), mix));
+        let verifier = Verifier::start(&senders[0], maker.clone(), options.verify).await?;
+        let preparing = Preparing::start(&maker, options.threads, options.memory_bytes)?;
+        let verifier = Arc::new(verifier);
+        if let Some(endpoint) = &options.metrics {
+            Look::at(endpoint).await?.check(senders[0].parameters())?;
+        }
+        Ok(Self { clients, senders, maker, preparing, verifier, options, trials: 0 })
+    }
+
+    pub(super) fn parameters(&self) -> &PublicParameters {
+        self.senders[0].parameters()
+    }
+
+    pub(super) async fn close(self) {
+        drop(self.senders);
+        for client in self.clients {
+            drop(client.close().await);
+        }
+    }
+
+    /// Runs at `rate` queries a second until the intervals are narrow or the time is up.
+    pub(super) async fn trial(&mut self, rate: f64) -> Result<Trial, LoadError> {
+        let options = &self.options;
+        let measure = options.measure();
+        let warm_up = measure.window * measure.warm_up as u32;
+        let wanted = rate * (warm_up + options.time).as_secs_f64();
+        let groups = (wanted / self.maker.group_queries() as f64).ceil() as u64;
+        let groups = groups + self.senders.len() as u64;
+        let (stock, begun) = (self.preparing.0.clone(), Instant::now());
+        let (ready, bytes) = blocking(move || stock.prepare(groups)).await??;
+        let queries = ready * self.maker.group_queries() as u64;
+        let prepared = Prepared { queries, bytes, seconds: begun.elapsed().as_secs_f64() };
+        for (sender, client) in self.senders.iter_mut().zip(&mut self.clients) {
+            *sender = client.frame_sender().await?; // a new one where it was silent for too long
+        }
+
+        let number = self.trials;
+        self.trials += 1;
+        let frames_per_second = rate / options.batch as f64;
+        let draws = Draws::new(options.seed, "arrivals", number);
+        let times = options.arrivals.times(frames_per_second, draws).peekable();
+        let ledger = Arc::new(Ledger::new(Instant::now(), measure));
+        let (running, mut finished) = mpsc::channel::<()>(1);
+        let (stop, stopped) = sync_channel(0);
+        let desk = Arc::new(Desk { ledger: ledger.clone(), verifier: self.verifier.clone() });
+        let pacer = Pacer {
+            times,
+            stock: self.preparing.0.clone(),
+            front_ends: self.senders.iter().cloned().map(FrontEnd::new).collect(),
+            next: 0,
+            batch: options.batch as u64,
+            desk,
+            running,
+            runtime: Handle::current(),
+            staged: VecDeque::new(),
+        };
+        let pacer =
+            thread::Builder::new().name("pacer".into()).spawn(move || pacer.run(&stopped))?;
+        let first = self.look(ledger.begin + warm_up);
+        let (first, (ended, until)) = tokio::join!(first, wait(&ledger, options.time));
+        let last = self.look(Instant::now()).await;
+        drop(stop);
+        blocking(move || pacer.join()).await?.map_err(|_| LoadError::Thread)?;
+        finished.recv().await; // none: every exchange has dropped its sender
+        let verifier = self.verifier.clone();
+        let verified: Counts = blocking(move || verifier.take()).await?;
+        let server = last?.zip(first?).map(|(last, first)| last.since(&first)).transpose()?;
+        let end = TrialEnd { ended, prepared, verified, server };
+        Ok(Trial::new(rate, measure, ledger.close(until), end))
+    }
+
+    /// Reads the server's metrics at a time, where it said them.
+    async fn look(&self, at: Instant) -> Result<Option<Look>, LoadError> {
+        let Some(endpoint) = &self.options.metrics else { return Ok(None) };
+        tokio::time::sleep_until(at.into()).await;
+        Look::at(endpoint).await.map(Some)
+    }
+}
+
+/// Waits, window by window, until the run may end; how it did, and when.
+async fn wait(ledger: &Ledger, time: Duration) -> (&'static str, Duration) {
+    let Measure { window, warm_up, .. } = ledger.measure;
+    let mut until = window * warm_up as u32;
+    let last = until + time;
+    loop {
+        until += window;
+        tokio::time::sleep_until((ledger.begin + until).into()).await;
+        if ledger.settled(until) {
+            return ("intervals narrow", until);
+        }
+        if until >= last {
+            return ("time up", until);
+        }
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, LoadError> {
+    tokio::task::spawn_blocking(work).await.map_err(|_| LoadError::Thread)
+}
+
+/// Whether the server has a group's bundles: not yet, yes, or no and why.
+type Known = watch::Receiver<Option<Result<(), String>>>;
+
+/// A connection, and the group whose frames it sends next.
+struct FrontEnd {
+    sender: FrameSender,
+    frames: VecDeque<Frame>,
+    bundles: Arc<[BundleFrame]>,
+    known: Known,
+}
+
+impl FrontEnd {
+    fn new(sender: FrameSender) -> Self {
+        let known = watch::channel(None).1;
+        Self { sender, frames: VecDeque::new(), bundles: Arc::new([]), known }
+    }
+}
+
+/// A frame that waits for its time.
+struct Staged {
+    at: Duration,
+    sender: FrameSender,
+    bundles: Arc<[BundleFrame]>,
+    known: Known,
+    frame: Frame,
+}
+
+/// Keeps the time.
+struct Pacer {
+    times: Peekable<Box<dyn Iterator<Item = Duration> + Send>>,
+    stock: Arc<Stock>,
+    front_ends: Vec<FrontEnd>,
+    /// Front-ends take turns.
+    next: usize,
+    batch: u64,
+    desk: Arc<Desk>,
+    /// Dropped by the last exchange.
+    running: mpsc::Sender<()>,
+    runtime: Handle,
+    staged: VecDeque<Staged>,
+}
+
+impl Pacer {
+    /// Sends what is due until the other side of `stopped` is dropped.
+    fn run(mut self, stopped: &Receiver<()>) {
+        let begin = self.desk.ledger.begin;
+        loop {
+            let fetched = self.stage();
+            while let Some(staged) = self.staged.pop_front_if(|staged| staged.at <= begin.elapsed())
+            {
+                let (desk, running) = (self.desk.clone(), self.running.clone());
+                self.runtime.spawn(async move {
+                    desk.send(staged).await;
+                    drop(running);
+                });
+            }
+            let mut next = self.times.peek().map_or(Duration::MAX, |&at| match fetched {
+                true => at, // staged when it is LEAD before its time: at begin + at
+                false => begin.elapsed() + GLANCE,
+            });
+            if let Some(staged) = self.staged.front() {
+                next = next.min(staged.at);
+            }
+            let left = next.saturating_sub(begin.elapsed());
+            if !matches!(stopped.recv_timeout(left), Err(RecvTimeoutError::Timeout)) {
+                break;
+            }
+        }
+        let end = begin.elapsed();
+        for staged in self.staged.iter().take_while(|staged| staged.at <= end) {
+            self.desk.ledger.never_sent(staged.at, self.batch);
+        }
+        while let Some(at) = self.times.next_if(|&at| at + LEAD <= end) {
+            self.desk.ledger.planned(at + LEAD, self.batch);
+            self.desk.ledger.never_sent(at + LEAD, self.batch);
+        }
+    }
+
+    /// Gives the frames of the next [`LEAD`] their time; false when none was there to be given
+    /// one. The first frame is due LEAD after the beginning.
+    fn stage(&mut self) -> bool {
+        let begin = self.desk.ledger.begin;
+        while self.times.peek().is_some_and(|&at| at <= begin.elapsed()) {
+            let front_end = &mut self.front_ends[self.next];
+            if front_end.frames.is_empty() {
+                let Some(group) = self.stock.take() else { return false };
+                let (tell, known) = watch::channel(None);
+                let Group { bundles, frames } = group;
+                (front_end.frames, front_end.known) = (frames, known);
+                front_end.bundles = bundles.into();
+                let (sender, bundles) = (front_end.sender.clone(), front_end.bundles.clone());
+                self.runtime.spawn(async move {
+                    let _ = tell.send(Some(make_known(sender, &bundles).await));
+                });
+            }
+            let at = self.times.next().expect("this is a bug: a time was peeked") + LEAD;
+            let frame = front_end.frames.pop_front();
+            let frame = frame.expect("this is a bug: a group without frames");
+            self.desk.ledger.planned(at, frame.queries.len() as u64);
+            let (sender, known) = (front_end.sender.clone(), front_end.known.clone());
+            let bundles = front_end.bundles.clone();
+            self.staged.push_back(Staged { at, sender, bundles, known, frame });
+            self.next = (self.next + 1) % self.front_ends.len();
+        }
+        true
+    }
+}
+
+/// Sends bundles, and waits until the server has all of them.
+async fn make_known(sender: FrameSender, bundles: &[BundleFrame]) -> Result<(), String> {
+    let mut asking = JoinSet::new();
+    for bundle in bundles {
+        let (sender, bundle) = (sender.clone(), bundle.clone());
+        asking.spawn(async move { sender.upload(&bundle).await });
+    }
+    let ended: Result<(), String> = asking.join_all().await.into_iter().collect();
+    ended.map_err(|reason| format!("bundle: {}", plain(&reason)))
+}
+
+/// Where exchanges are written down.
+struct Desk {
+    ledger: Arc<Ledger>,
+    verifier: Arc<Verifier>,
+}
+
+impl Desk {
+    async fn send(&self, staged: Staged) {
+        let Staged { at, sender, bundles, mut known, frame } = staged;
+        let queries = frame.queries.len();
+        self.ledger.begun(at, queries as u64, Instant::now());
+        let answered = known.wait_for(Option::is_some).await.map(|known| known.clone());
+        if let Ok(Some(Err(class))) = answered {
+            self.ledger.failed(at, &class, queries as u64);
+            return;
+        }
+        let Frame { bytes, queries: asked, held } = frame;
+        let mut open: Vec<Option<Asked>> = asked.into_iter().map(Some).collect();
+        let (mut sent, mut whole) = (None, None);
+        let mut hear = |heard| match heard {
+            Heard::Opened => sent = Some(Instant::now()),
+            Heard::Reply(ReplyBody::Answer(answer), _) if answer.nonce.is_empty() => {
+                whole = Some(status_class(answer.response_status));
+            }
+            Heard::Reply(ReplyBody::Answer(answer), _) => {
+                let nonce = answer.nonce.parse::<usize>().ok();
+                let asked = nonce.and_then(|nonce| open.get_mut(nonce)?.take());
+                if let (Some(asked), Some(sent)) = (asked, sent) {
+                    self.take(&sender, at, sent, asked, answer);
+                }
+            }
+            Heard::Reply(..) | Heard::Arrived => {}
+        };
+        let end = sender.send(bytes, &bundles, queries, &mut hear).await;
+        drop(held);
+        let left = open.iter().flatten().count() as u64;
+        if left > 0 {
+            let silence = if sent.is_some() { "no answer" } else { "no stream was granted" };
+            self.ledger.failed(at, &whole.unwrap_or_else(|| end_class(&end, silence)), left);
+        }
+    }
+
+    fn take(
+        &self,
+        sender: &FrameSender,
+        at: Duration,
+        sent: Instant,
+        asked: Asked,
+        answer: PirResponse,
+    ) {
+        let now = Instant::now();
+        if answer.response_status != Status::ResponseSuccess.code() {
+            self.ledger.failed(at, &status_class(answer.response_status), 1);
+            return;
+        }
+        if sender.check_answer(asked.shard, &answer).is_err() {
+            self.verifier.wrong();
+            self.ledger.failed(at, "not an answer to the query", 1);
+            return;
+        }
+        self.ledger.answered(at, sent, now);
+        if let Some(check) = asked.check {
+            self.verifier.ask(check, asked.shard, answer.encrypted_response);
+        }
+    }
+}
+
+fn status_class(status: i32) -> String {
+    match Status::try_from(status) {
+        Ok(status) => status.name().to_owned(),
+        Err(_) => format!("status {status}"),
+    }
+}
+
+/// Part of a reason is what a peer wrote.
+fn plain(reason: &str) -> String {
+    reason.chars().filter(|c| !c.is_control()).take(REASON_CHARS_MAX).collect()
+}
+
+fn end_class(end: &End, silence: &str) -> String {
+    match end {
+        End::Finished => "stream: finished without an answer".into(),
+        End::TimedOut => format!("{TIME_OUT_CLASS}{silence}"),
+        End::StreamLost(reason) => format!("stream: {}", plain(reason)),
+        End::ConnectionLost(reason) | End::NotAllowed(reason) => {
+            format!("{CONNECTION_CLASS}{}", plain(reason))
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! A day of a device and of the provider: bundles, bytes, epochs.
+
+use super::basis::{Basis, number};
+use super::bundles::{distinct, per_sync};
+use super::{Figure, Hints, Scenario};
+use crate::record::ShapeFacts;
+
+/// What a device does in a day, with one shape.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Day {
+    pub(super) syncs: f64,
+    pub(super) bundles_a_sync: f64,
+    pub(super) queries_a_bundle: f64,
+    pub(super) up: f64,
+    pub(super) down: f64,
+    pub(super) hints: f64,
+}
+
+impl Day {
+    pub(super) fn new(scenario: &Scenario, shape: &ShapeFacts, shards: f64) -> Self {
+        let lookups = scenario.lookups_per_user_day;
+        let syncs = lookups / scenario.lookups_per_sync;
+        let bundles_a_sync = per_sync(scenario.lookups_per_sync, shards);
+        let epochs = 24.0 / scenario.epoch_hours;
+        let asked = distinct(lookups / epochs, shards);
+        let hints = asked * scenario.changed_share * epochs;
+        let bundles = syncs * bundles_a_sync * shape.bundle_bytes as f64;
+        Self {
+            syncs,
+            bundles_a_sync,
+            queries_a_bundle: scenario.lookups_per_sync / bundles_a_sync,
+            up: lookups * shape.query_bytes as f64 + bundles,
+            down: lookups * shape.answer_bytes as f64 + hints * shape.hints_bytes as f64,
+            hints,
+        }
+    }
+
+    /// Of one device.
+    pub(super) fn device(
+        &self,
+        scenario: &Scenario,
+        shape: &ShapeFacts,
+        shards: f64,
+    ) -> Vec<Figure> {
+        let basis = Basis::of([
+            "scenario: lookups_per_user_day, lookups_per_sync",
+            "shape: query_bytes, bundle_bytes, answer_bytes, hints_bytes",
+        ]);
+        let (lookups, sync) = (scenario.lookups_per_user_day, scenario.lookups_per_sync);
+        let bundles = self.syncs * self.bundles_a_sync;
+        let epochs = 24.0 / scenario.epoch_hours;
+        let bytes =
+            |count: f64, each: usize| format!("{} * {} bytes", number(count), number(each as f64));
+        let hint_basis = basis.and(&Basis::of(["scenario: epoch_hours, changed_share"]));
+        vec![
+            basis.figure(
+                "bundles a sync",
+                self.bundles_a_sync,
+                "",
+                format!(
+                    "the larger of {} / 16 and the most of {} that one of {} shards gets",
+                    number(sync),
+                    number(sync),
+                    number(shards)
+                ),
+            ),
+            basis.figure(
+                "bundles a day",
+                bundles,
+                "",
+                format!(
+                    "{} look-ups / {} a sync * {}",
+                    number(lookups),
+                    number(sync),
+                    number(self.bundles_a_sync)
+                ),
+            ),
+            basis.figure(
+                "up a day: queries",
+                lookups * shape.query_bytes as f64,
+                "bytes",
+                bytes(lookups, shape.query_bytes),
+            ),
+            basis.figure(
+                "up a day: bundles",
+                bundles * shape.bundle_bytes as f64,
+                "bytes",
+                bytes(bundles, shape.bundle_bytes),
+            ),
+            basis.figure(
+                "down a day: answers",
+                lookups * shape.answer_bytes as f64,
+                "bytes",
+                bytes(lookups, shape.answer_bytes),
+            ),
+            hint_basis.figure(
+                "down a day: hints",
+                self.hints * shape.hints_bytes as f64,
+                "bytes",
+                format!(
+                    "{} shards asked an epoch * {} of them changed * {} epochs * {} bytes",
+                    number(distinct(lookups / epochs, shards)),
+                    number(scenario.changed_share),
+                    number(epochs),
+                    number(shape.hints_bytes as f64)
+                ),
+            ),
+        ]
+    }
+
+    /// Of all devices together, and the database.
+    pub(super) fn provider(
+        &self,
+        scenario: &Scenario,
+        shape: &ShapeFacts,
+        shards: f64,
+    ) -> Vec<Figure> {
+        let basis = Basis::of(["scenario: users, lookups_per_user_day", "shape"]);
+        let users = scenario.users;
+        let all = |what: &str, of_one: f64| {
+            basis.figure(
+                format!("{what} a day"),
+                users * of_one,
+                "bytes",
+                format!("{} devices * {} MB", number(users), number(of_one / 1e6)),
+            )
+        };
+        let shard = shape.shard_bytes() as f64;
+        let records = Basis::of(["scenario: records, records_per_shard", "shape"]);
+        let bundles = self.syncs * self.bundles_a_sync;
+        let mut figures = vec![
+            records.figure(
+                "database",
+                shards * shard,
+                "bytes",
+                format!("{} shards * {} MB", number(shards), number(shard / 1e6)),
+            ),
+            basis.figure(
+                "bundles a day",
+                users * bundles,
+                "",
+                format!("{} devices * {}", number(users), number(bundles)),
+            ),
+            all("from devices", self.up),
+            all("to devices", self.down),
+        ];
+        if scenario.hints == Hints::FrontEnd {
+            let epochs = 24.0 / scenario.epoch_hours;
+            let changed = shards * scenario.changed_share;
+            figures.push(
+                Basis::of(["scenario: front_ends, epoch_hours, changed_share", "shape"]).figure(
+                    "hints to front-ends a day",
+                    scenario.front_ends * epochs * changed * shape.hints_bytes as f64,
+                    "bytes",
+                    format!(
+                        "{} front-ends * {} epochs * {} changed shards * {} bytes",
+                        number(scenario.front_ends),
+                        number(epochs),
+                        number(changed),
+                        number(shape.hints_bytes as f64)
+                    ),
+                ),
+            );
+        }
+        figures
+    }
+}

@@ -1,0 +1,218 @@
+//! Sending frames that were prepared beforehand, each at a time that the caller chooses: what a
+//! load generator needs beside the [`Client`].
+//!
+//! [`Client::frame_sender`] gives a [`FrameSender`] for the client's connection, which was made,
+//! and whose parameters were checked, as for any call. Prepare queries with
+//! [`crate::scheme::SecretPool`], put them into a frame with [`FrameSender::query_frame`], upload
+//! their key bundles with [`FrameSender::upload`], send the frame with [`FrameSender::send`] and
+//! check each answer with [`FrameSender::check_answer`]. Nothing here encrypts or decodes: the rule
+//! that a secret encrypts one selection for a shard once, ever, is the caller's to keep.
+//!
+//! A server that is dead, or silent for as long as a link waits ([`super::link`]), is left for the
+//! next replica where there is one, and what it had not answered goes there in the identical bytes;
+//! nothing else is tried again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Mutex;
+use tokio::time::Instant;
+
+use super::Client;
+pub use super::call::PreparedQuery;
+use super::call::{self, Attempt, View};
+use super::error::{ClientError, LookupError};
+use super::exchange::query;
+use super::link::{Link, bundle_frame};
+use super::net::{Dialer, exchange};
+pub use super::net::{End, Heard};
+use super::retry::Event;
+use crate::limits;
+
+use crate::wire::message::{HintRequest, PirBatch, PirResponse, Request, RequestBody};
+use crate::wire::{Bytes, HINT_DIGEST_BYTES, PublicParameters, encode_frame};
+
+/// A key bundle's name, and the frame that asks a server to keep it.
+pub type BundleFrame = (String, Bytes);
+
+/// Sends prepared frames over a client's connection; once its server is gone, over one to the next
+/// replica. Cheap to clone; clones share the connection.
+#[derive(Clone)]
+pub struct FrameSender {
+    route: Arc<Route>,
+    view: Arc<View>,
+    wait: Duration,
+    deadline_ms: u32,
+}
+
+/// All frames of a sender and its clones go over one link at a time.
+struct Route {
+    dialer: Arc<Dialer>,
+    state: Mutex<State>,
+}
+
+struct State {
+    link: Arc<Link>,
+    /// When no replica answered, and what was said of it.
+    refused: Option<(Instant, String)>,
+}
+
+impl Route {
+    /// The link in use; where its server is gone, one to the next replica that answers.
+    async fn link(&self) -> Result<Arc<Link>, String> {
+        let mut state = self.state.lock().await;
+        if state.link.is_open() {
+            return Ok(state.link.clone());
+        }
+        // All that waited for the same connection are told the same.
+        if let Some((at, reason)) = &state.refused
+            && at.elapsed() < limits::CONNECT_STAGGER
+        {
+            return Err(reason.clone());
+        }
+        self.dialer.begin_with(state.link.replica + 1);
+        match self.dialer.dial().await {
+            Ok(link) => state.link = Arc::new(link),
+            Err(error) => {
+                let reason = error.to_string();
+                state.refused = Some((Instant::now(), reason.clone()));
+                return Err(reason);
+            }
+        }
+        Ok(state.link.clone())
+    }
+
+    fn has_others(&self) -> bool {
+        self.dialer.replica_count() > 1
+    }
+}
+
+impl Client {
+    /// A sender of prepared frames over the connection in use.
+    ///
+    /// # Errors
+    /// The connection is gone and no replica can be reached.
+    pub async fn frame_sender(&mut self) -> Result<FrameSender, ClientError> {
+        let state = Mutex::new(State { link: self.link().await?, refused: None });
+        let route = Arc::new(Route { dialer: self.dialer.clone(), state });
+        let deadline_ms = self.deadline.as_millis() as u32;
+        Ok(FrameSender { route, view: self.view().clone(), wait: self.answer_timeout, deadline_ms })
+    }
+}
+
+impl FrameSender {
+    /// The public parameters that frames must be prepared for.
+    pub fn parameters(&self) -> &PublicParameters {
+        &self.view.parameters
+    }
+
+    /// The signed digest of a shard's hint.
+    ///
+    /// # Panics
+    /// The database has no such shard.
+    pub fn hint_digest(&self, shard: u32) -> [u8; HINT_DIGEST_BYTES] {
+        self.view.digest(shard)
+    }
+
+    /// Checks all of an answer that needs no secret: its lengths, its epoch, its hint digest.
+    ///
+    /// # Errors
+    /// What was found and what was expected, as in a look-up.
+    pub fn check_answer(&self, shard: u32, answer: &PirResponse) -> Result<(), LookupError> {
+        call::check_answer(&self.view, shard, answer)
+    }
+
+    /// A batch of queries. The nonce of each is its position in the batch, in decimal digits.
+    pub fn query_frame(&self, queries: impl Iterator<Item = PreparedQuery>) -> Bytes {
+        let queries = queries.enumerate().map(|(nonce, q)| query(nonce, q, self.deadline_ms));
+        frame(RequestBody::Batch(PirBatch { requests: queries.collect() }))
+    }
+
+    /// A request that the server keep a key bundle.
+    pub fn bundle_frame(&self, uid: &str, bundle: Arc<[u8]>) -> BundleFrame {
+        (uid.to_owned(), bundle_frame(uid, bundle))
+    }
+
+    /// A request for the hints of these shards.
+    pub fn hint_frame(&self, shards: Vec<u32>) -> Bytes {
+        frame(RequestBody::Hints(HintRequest { epoch: self.view.parameters.epoch(), shards }))
+    }
+
+    /// Uploads a key bundle to the server in use, unless it has it.
+    ///
+    /// # Errors
+    /// What the server said instead, or why it could not be reached.
+    pub async fn upload(&self, bundle: &BundleFrame) -> Result<(), String> {
+        let mut refused = Err(String::new());
+        for _ in 0..limits::ATTEMPTS_MAX {
+            let link = self.route.link().await?;
+            refused = self.bring_over(&link, bundle).await.map_err(|attempt| describe(&attempt));
+            if refused.is_ok() || link.is_open() || !self.route.has_others() {
+                break;
+            }
+        }
+        refused
+    }
+
+    async fn bring_over(&self, link: &Link, (uid, frame): &BundleFrame) -> Result<(), Attempt> {
+        let shape = *self.view.parameters.shape();
+        link.bring(uid, || frame.clone(), shape, self.wait).await.0
+    }
+
+    /// Sends a frame as soon as the server grants a stream, and calls `hear` at each event of the
+    /// exchange. At most `replies_max` replies are read. A replica to which the frame must go again
+    /// is sent the key bundles before.
+    pub async fn send(
+        &self,
+        frame: Bytes,
+        bundles: &[BundleFrame],
+        replies_max: usize,
+        hear: &mut (dyn FnMut(Heard) + Send),
+    ) -> End {
+        let mut end = End::Finished;
+        for _ in 0..limits::ATTEMPTS_MAX {
+            let link = match self.route.link().await {
+                Ok(link) => link,
+                Err(reason) => return End::ConnectionLost(reason),
+            };
+            end = self.send_over(&link, frame.clone(), bundles, replies_max, hear).await;
+            if !matches!(end, End::ConnectionLost(_)) || !self.route.has_others() {
+                break;
+            }
+        }
+        end
+    }
+
+    async fn send_over(
+        &self,
+        link: &Link,
+        frame: Bytes,
+        bundles: &[BundleFrame],
+        replies_max: usize,
+        hear: &mut (dyn FnMut(Heard) + Send),
+    ) -> End {
+        for bundle in bundles {
+            if let Err(attempt) = self.bring_over(link, bundle).await {
+                let reason = format!("bundle: {}", describe(&attempt));
+                return match link.is_open() {
+                    true => End::StreamLost(reason),
+                    false => End::ConnectionLost(reason),
+                };
+            }
+        }
+        let shape = Some(*self.view.parameters.shape());
+        exchange(&link.connection, frame, shape, replies_max, self.wait, hear).await
+    }
+}
+
+/// The name of a status, or how it ended without one.
+fn describe(attempt: &Attempt) -> String {
+    match attempt.event {
+        Event::Answered { status, .. } => status.name().to_owned(),
+        _ => attempt.detail.clone(),
+    }
+}
+
+fn frame(body: RequestBody) -> Bytes {
+    encode_frame(&Request::from(body)).into()
+}
