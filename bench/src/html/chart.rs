@@ -26,6 +26,8 @@ pub(super) enum Tone {
     Violet,
     Rose,
     Grey,
+    /// Of text: what the others are held against.
+    Ink,
 }
 
 /// In the order in which series take them.
@@ -46,6 +48,7 @@ impl Tone {
             Self::Violet => "violet",
             Self::Rose => "rose",
             Self::Grey => "grey",
+            Self::Ink => "ink",
         }
     }
 }

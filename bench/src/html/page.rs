@@ -53,7 +53,18 @@ pub(super) fn headlines(all: &[Headline]) -> Markup {
 
 /// Beside a number that is extrapolated.
 pub(super) fn mark(why: Option<&str>) -> Markup {
-    html! { @if let Some(why) = why { span.guess title=(why) { "extrapolated" } } }
+    html! {
+        @if let Some(why) = why { span.guess title=(why.replace('`', "")) { "extrapolated" } }
+    }
+}
+
+/// A sentence whose words in backticks are code.
+pub(super) fn prose(text: &str) -> Markup {
+    html! {
+        @for (place, part) in text.split('`').enumerate() {
+            @if place % 2 == 1 { code { (part) } } @else { (part) }
+        }
+    }
 }
 
 impl Page {

@@ -5,7 +5,7 @@ use maud::{Markup, html};
 use super::chart::{Axis, Bars, Chart, Lines, Point, Series, Stroke, Tone};
 use super::load::valid;
 use super::number::Unit;
-use super::page::{Headline, Page, headlines, mark, shards};
+use super::page::{Headline, Page, headlines, mark, prose, shards};
 use crate::found::Found;
 use crate::load::Report;
 use crate::plan::{Figure, GpuPlan, HostPlan, Plan, Resource, ShapePlan};
@@ -17,15 +17,15 @@ pub(super) fn section(page: &mut Page, plan: &Plan, loads: &[(&Found, &Report)])
     html! {
         section {
             h2 { "What it takes: " (plan.scenario.name) }
-            p.lead { (plan.scenario.about) }
+            p.lead { (prose(&plan.scenario.about)) }
             article {
                 h3 { (shards(first.shards, &first.shape)) }
-                p.from { "the first of the shapes below, on hosts of the kind " (first.cpu.host) }
+                p.from { "the shape that the scenario names first, on hosts of the kind " (first.cpu.host) }
                 (headlines(&figures(plan, &first.cpu, &money)))
                 div.charts { @for chart in charts { (page.figure(chart)) } }
                 (gpu(first))
                 (warnings(plan.warnings.iter().chain(&first.warnings)))
-                p.from { "Prices: " (plan.prices.about) }
+                p.from { "Prices: " (prose(&plan.prices.about)) }
                 (all(plan))
             }
         }
@@ -42,7 +42,7 @@ fn show(figure: &Figure) -> String {
         (None, unit) if figure.value == 1.0 && unit.len() > 3 => {
             format!("1 {}", unit.strip_suffix('s').unwrap_or(unit))
         }
-        (None, unit) => format!("{} {unit}", Unit::Count.show(figure.value)),
+        (None, _) => format!("{} {}", Unit::Count.show(figure.value), figure.unit_in_words()),
     }
 }
 
@@ -64,12 +64,27 @@ fn figures(plan: &Plan, host: &HostPlan, money: &Unit) -> Vec<Headline> {
         headline(
             &host.hosts,
             count(&host.hosts),
-            format!("{hosts}, {} cores; bound by {}", count(&host.units), host.binds.name()),
+            format!(
+                "{hosts}, {} {}{}; bound by {}",
+                count(&host.units),
+                host.units.name,
+                reserve(host),
+                host.binds.name()
+            ),
         ),
         headline(&host.cost_million, money.show(host.cost_million.value), "for a million look-ups"),
         headline(&host.cost_month, money.show(host.cost_month.value), "a month"),
     ];
     peak.into_iter().chain(rest).collect()
+}
+
+/// How many of the hosts are in reserve, where any are.
+fn reserve(host: &HostPlan) -> String {
+    match host.reserve {
+        0 => String::new(),
+        1 => ", 1 host of them in reserve".into(),
+        count => format!(", {count} hosts of them in reserve"),
+    }
 }
 
 /// A shape among the others of its plan.
@@ -80,7 +95,7 @@ fn name(shape: &ShapePlan) -> String {
 /// Plans of hosts, with the names of their rows.
 fn hosts(plan: &Plan) -> Vec<(String, &HostPlan)> {
     let mut hosts = Vec::new();
-    for shape in &plan.shapes {
+    for shape in plan.by_size() {
         hosts.push((name(shape), &shape.cpu));
         if let GpuPlan::Measured(host) = &shape.gpu {
             hosts.push((format!("{}, GPUs", name(shape)), &**host));
@@ -124,13 +139,17 @@ fn needs(plan: &Plan) -> Chart {
         let found = host.needs.iter().filter(|need| need.resource == *resource);
         found.map(|need| need.hosts.value).fold(0.0, f64::max)
     };
+    // The last dot is the number of the plan, as its headline has it.
     let row = |(name, host): &(String, &HostPlan)| {
-        (name.clone(), resources.iter().map(|resource| of(host, resource)).collect())
+        let needs = resources.iter().map(|resource| of(host, resource));
+        (name.clone(), needs.chain([host.hosts.value]).collect())
     };
     let rows = hosts.iter().map(row).collect();
-    let parts = resources.iter().map(|resource| resource.name());
-    let note = "hosts that each resource alone would take; the most decides";
-    Chart::Bars(Bars::dots("What binds", note, ("hosts", Unit::Count), toned(parts), rows))
+    let mut parts = toned(resources.iter().map(|resource| resource.name()));
+    parts.push(("planned".into(), Tone::Ink));
+    let note = "hosts that each resource alone would take; the most decides, and the plan adds \
+                whole hosts and those in reserve";
+    Chart::Bars(Bars::dots("What binds", note, ("hosts", Unit::Count), parts, rows))
 }
 
 /// Each with a tone of its own.
@@ -175,7 +194,7 @@ fn batches(plan: &ShapePlan, loads: &[(&Found, &Report)]) -> Chart {
     );
     let y = Axis::of("queries a pass", Unit::Count, points().map(|point| point.y));
     Chart::Lines(Lines {
-        title: "Company".into(),
+        title: "Batch size".into(),
         note: note.into(),
         x,
         y,
@@ -187,7 +206,8 @@ fn batches(plan: &ShapePlan, loads: &[(&Found, &Report)]) -> Chart {
 /// What a device sends and receives a day.
 fn moved(plan: &Plan) -> Chart {
     let mut names: Vec<&str> = Vec::new();
-    for figure in plan.shapes.iter().flat_map(|shape| &shape.device) {
+    let shapes = plan.by_size();
+    for figure in shapes.iter().flat_map(|shape| &shape.device) {
         if bytes(figure).is_some() && !names.contains(&figure.name.as_str()) {
             names.push(&figure.name);
         }
@@ -198,7 +218,7 @@ fn moved(plan: &Plan) -> Chart {
     };
     let row =
         |shape: &ShapePlan| (name(shape), names.iter().map(|name| value(shape, name)).collect());
-    let rows = plan.shapes.iter().map(row).collect();
+    let rows = shapes.into_iter().map(row).collect();
     let parts = toned(names.iter().copied());
     let x = ("a device, a day", Unit::Bytes);
     Chart::Bars(Bars::stacked("What a device moves", "", x, parts, rows))
@@ -212,7 +232,7 @@ fn gpu(shape: &ShapePlan) -> Markup {
             GpuPlan::NotMeasured { why, figures } => {
                 div.aside {
                     h4 { "With GPUs: not measured" }
-                    p { (why) }
+                    p { (prose(why)) }
                     dl {
                         @for figure in figures {
                             div {
@@ -231,7 +251,7 @@ fn warnings<'a>(warnings: impl Iterator<Item = &'a String>) -> Markup {
     let mut warnings = warnings.peekable();
     html! {
         @if warnings.peek().is_some() {
-            ul.warnings { @for warning in warnings { li { (warning) } } }
+            ul.warnings { @for warning in warnings { li { (prose(warning)) } } }
         }
     }
 }
@@ -242,7 +262,7 @@ fn all(plan: &Plan) -> Markup {
         details {
             summary { "Every figure, its formula and where its numbers came from" }
             (table("Demand", plan.demand.iter()))
-            @for shape in &plan.shapes {
+            @for shape in plan.by_size() {
                 h4 { (shards(shape.shards, &shape.shape)) }
                 (warnings(shape.warnings.iter()))
                 (table("A device", shape.device.iter()))
@@ -288,8 +308,8 @@ fn table<'a>(caption: &str, figures: impl Iterator<Item = &'a Figure>) -> Markup
                             td { (show(figure)) }
                             td { (figure.formula) }
                             td {
-                                (figure.sources.join("; "))
-                                @if let Some(why) = &figure.extrapolated { " (" (why) ")" }
+                                (prose(&figure.sources.join("; ")))
+                                @if let Some(why) = &figure.extrapolated { " (" (prose(why)) ")" }
                             }
                         }
                     }

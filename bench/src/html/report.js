@@ -183,6 +183,22 @@
       text: row.text,
       end: Math.max(x.low, ...pieces.filter((one) => one.place === place).map(({ end }) => end)),
     }));
+    // Dots that would hide each other become rings around the first of them.
+    const rings = (place) => {
+      const here = shown.filter((one) => one.place === place).sort((a, b) => a.x - b.x);
+      const at = (value) => {
+        const span = x.log
+          ? (Math.log(value) - Math.log(x.low)) / (Math.log(x.high) - Math.log(x.low))
+          : (value - x.low) / (x.high - x.low);
+        return span * width;
+      };
+      here.forEach((one, i) => {
+        const near = i > 0 && at(one.x) - at(here[i - 1].x) < 9;
+        one.r = near ? here[i - 1].r + 3.5 : 5;
+      });
+      return here.sort((a, b) => b.r - a.r);
+    };
+    const dotted = dots ? rows.flatMap((_, place) => rings(place)) : [];
     const step = 46;
     const marks = [
       Plot.gridX(values(x), hair),
@@ -190,10 +206,10 @@
       dots
         ? [
             Plot.ruleY(last, { y: "place", stroke: "var(--hair)", dy: 9 }),
-            Plot.dot(shown, {
+            Plot.dot(dotted, {
               x: "x",
               y: "place",
-              r: 5,
+              r: { value: "r", scale: null },
               dy: 9,
               fill: "colour",
               stroke: "var(--page)",
@@ -223,7 +239,7 @@
         y: "place",
         text: "text",
         textAnchor: "start",
-        dx: dots ? 10 : 6,
+        dx: Math.max(0, ...dotted.map(({ r }) => r)) + 6,
         dy: 9,
         fill: "var(--ink)",
         fontWeight: 600,

@@ -4,6 +4,7 @@ use super::basis::{Basis, number};
 use super::bundles::{distinct, per_sync};
 use super::{Figure, Hints, Scenario};
 use crate::record::ShapeFacts;
+use sotto::limits::QUERIES_PER_SECRET_MAX;
 
 /// What a device does in a day, with one shape.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -54,15 +55,10 @@ impl Day {
         let hint_basis = basis.and(&Basis::of(["scenario: epoch_hours, changed_share"]));
         vec![
             basis.figure(
-                "bundles a sync",
+                format!("key bundles of a sync of {}", number(sync)),
                 self.bundles_a_sync,
                 "",
-                format!(
-                    "the larger of {} / 16 and the most of {} that one of {} shards gets",
-                    number(sync),
-                    number(sync),
-                    number(shards)
-                ),
+                why_so_many(sync, shards, self.bundles_a_sync),
             ),
             basis.figure(
                 "bundles a day",
@@ -164,4 +160,25 @@ impl Day {
         }
         figures
     }
+}
+
+/// What decides how many key bundles so many look-ups take.
+fn why_so_many(lookups: f64, shards: f64, bundles: f64) -> String {
+    let most = QUERIES_PER_SECRET_MAX;
+    if shards <= 1.0 {
+        return format!(
+            "{} look-ups to one shard: the secret of a bundle encrypts one query for a shard, so \
+             that each look-up takes a bundle of its own",
+            number(lookups)
+        );
+    }
+    if bundles <= (lookups / most as f64).ceil() {
+        return format!("{} look-ups / {most}, the most that one bundle serves", number(lookups));
+    }
+    format!(
+        "as many as the look-ups, of {}, that go to the most popular of {} shards: the secret of a \
+         bundle encrypts one query for a shard",
+        number(lookups),
+        number(shards)
+    )
 }

@@ -8,6 +8,9 @@ use crate::record::ShapeFacts;
 /// Name and version of [`Plan`]'s form.
 pub const SCHEMA: &str = "sotto-bench-plan/1";
 
+/// The unit of a rate, as programs read it.
+pub(super) const A_SECOND: &str = "1/s";
+
 /// A number and how it came about.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Figure {
@@ -75,6 +78,9 @@ pub struct HostPlan {
     pub hosts: Figure,
     /// Cores of all hosts; GPUs on hosts with GPUs.
     pub units: Figure,
+    /// Of the hosts, those in reserve for others that fail.
+    #[serde(default)]
+    pub reserve: u64,
     /// What decides how many.
     pub binds: Resource,
     /// What each resource takes, most first.
@@ -174,4 +180,20 @@ pub struct Plan {
     pub shapes: Vec<ShapePlan>,
     /// What a planner should know before believing any of it.
     pub warnings: Vec<String>,
+}
+
+impl Plan {
+    /// The shapes from the smallest to the largest, for who reads them side by side.
+    pub fn by_size(&self) -> Vec<&ShapePlan> {
+        let mut shapes: Vec<_> = self.shapes.iter().collect();
+        shapes.sort_by_key(|shape| shape.shape.records_per_shard);
+        shapes
+    }
+}
+
+impl Figure {
+    /// Its unit as a person says it.
+    pub(crate) fn unit_in_words(&self) -> &str {
+        if self.unit == A_SECOND { "a second" } else { &self.unit }
+    }
 }

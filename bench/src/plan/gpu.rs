@@ -2,6 +2,7 @@
 //! have to do to be cheaper than cores. Never how fast one is.
 
 use super::basis::{Basis, number};
+use super::figure::A_SECOND;
 use super::sizing::memory_a_shard;
 use super::{Figure, GpuPlan, Host, HostPlan, Scenario};
 use crate::record::ShapeFacts;
@@ -92,7 +93,7 @@ impl Unmeasured<'_> {
         let rate = basis.and(&keys).figure(
             "look-ups a second that a GPU must do to be cheaper than cores",
             self.peak / affordable / most,
-            "1/s",
+            A_SECOND,
             format!(
                 "{} at the peak / {} GPUs / {}{verdict}",
                 number(self.peak),

@@ -5,6 +5,7 @@ use super::basis::{Basis, number};
 use super::batch::State;
 use super::bundles::distinct;
 use super::day::Day;
+use super::figure::A_SECOND;
 use super::measured::{Cost, Measured, Outside};
 use super::sizing::{Fleet, Sizing};
 use super::{Figure, HostPlan, Need, Point, Prices, Resource, Scenario};
@@ -49,7 +50,11 @@ impl Plans<'_> {
             "hosts",
             hosts as f64,
             "",
-            format!("{least} for {} + {} that may fail", binds.name(), scenario.failed_hosts),
+            format!(
+                "{least} for {} + {} in reserve, for those that may fail",
+                binds.name(),
+                scenario.failed_hosts
+            ),
         );
         let units = if host.gpus > 0 { host.gpus } else { host.cores };
         let units_figure = basis.figure(
@@ -76,6 +81,7 @@ impl Plans<'_> {
             host: host.name.clone(),
             hosts: hosts_figure,
             units: units_figure,
+            reserve: u64::from(scenario.failed_hosts),
             binds,
             batch: self.batch("queries a pass at the peak", &whole, whole.rate),
             capacity: self.capacity(&whole),
@@ -213,7 +219,7 @@ impl Plans<'_> {
         self.basis().figure(
             "look-ups a second that a host can do",
             rate,
-            "1/s",
+            A_SECOND,
             format!(
                 "{engines}{} a pass / {} ms ({}); the oldest waits {} ms and its pass",
                 number(batch),

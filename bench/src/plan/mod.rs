@@ -73,6 +73,7 @@ pub use text::Shown;
 use basis::{Basis, number};
 use batch::Engine;
 use day::Day;
+use figure::A_SECOND;
 use gpu::Unmeasured;
 use hosts::Plans;
 use measured::{Cost, Measured, reading};
@@ -201,13 +202,13 @@ impl Planner<'_> {
             basis.figure(
                 "look-ups a second, the mean",
                 mean,
-                "1/s",
+                A_SECOND,
                 format!("{} * {} / 86 400 s", number(*users), number(*lookups_per_user_day)),
             ),
             basis.and(&Basis::of(["scenario: peak_over_mean"])).figure(
                 "look-ups a second, the peak",
                 self.peak,
-                "1/s",
+                A_SECOND,
                 format!("{} * {}", number(mean), number(*peak_over_mean)),
             ),
         ]

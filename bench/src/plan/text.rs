@@ -37,10 +37,11 @@ impl Plan {
         }
         if count < self.shapes.len() {
             page.line(
-                "These are the figures of the scenario's first shape; --all has every shape's.\n",
+                "These are the figures of the shape that the scenario names first; --all has every \
+                 shape's.\n",
             );
         }
-        for shape in &self.shapes {
+        for shape in self.by_size() {
             for warning in &shape.warnings {
                 page.line(&format!("! {} records a shard: {warning}", records(shape)));
             }
@@ -72,12 +73,12 @@ impl Plan {
             "units",
             "binds",
             "batch",
-            "a host, 1/s",
+            "a host, a second",
             "a month",
             "a million",
         ];
         let mut rows = vec![HEADINGS.map(str::to_owned).to_vec()];
-        for shape in &self.shapes {
+        for shape in self.by_size() {
             let bytes = shape.shape.pass_bytes() as f64;
             let mut row =
                 vec![records(shape), number(shape.shards as f64), number((bytes / 1e6).round())];
@@ -117,7 +118,7 @@ fn with_unit(figure: &Figure) -> String {
     const UNITS: [(f64, &str); 5] =
         [(1e15, "PB"), (1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "KB")];
     let of = UNITS.iter().find(|of| figure.unit == "bytes" && figure.value >= of.0);
-    let (size, unit) = of.copied().unwrap_or((1.0, &figure.unit));
+    let (size, unit) = of.copied().unwrap_or((1.0, figure.unit_in_words()));
     let scaled = Figure { value: figure.value / size, ..figure.clone() };
     format!("{} {unit}", marked(&scaled)).trim_end().to_owned()
 }

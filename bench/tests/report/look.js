@@ -30,6 +30,16 @@
       const values = chart.rows.flatMap(({ values }) => values);
       const marks = chart.dots ? "g[aria-label='dot'] circle" : "g[aria-label='bar'] rect";
       expect("marks", count(marks), values.filter((value) => value > 0).length);
+      // A circle lies wholly under one that is drawn later.
+      const circles = [...svg.querySelectorAll("g[aria-label='dot'] circle")].map((circle) => {
+        const box = circle.getBoundingClientRect();
+        const [x, y] = [(box.left + box.right) / 2, (box.top + box.bottom) / 2];
+        return { x, y, r: box.width / 2 };
+      });
+      circles.forEach((one, at) => {
+        const over = (other) => Math.hypot(one.x - other.x, one.y - other.y) + one.r <= other.r + 1;
+        if (circles.slice(at + 1).some(over)) say(`${name}: a dot hides dot ${at}`);
+      });
     }
     const axes = [...svg.querySelectorAll("g[aria-label$='axis tick label'] text")];
     const said = axes.map((text) => text.textContent);
@@ -56,6 +66,22 @@
       });
     });
   });
+
+  // No word is broken, and no text has marks that were meant for a program.
+  const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  for (let node = texts.nextNode(); node; node = texts.nextNode()) {
+    const element = node.parentElement;
+    if (element.closest("script, style, svg, code, footer, table")) continue;
+    if (element.getClientRects().length === 0) continue;
+    if (node.textContent.includes("`")) say(`a backtick in "${node.textContent}"`);
+    for (const { index, 0: word } of node.textContent.matchAll(/[\p{L}]{2,18}/gu)) {
+      const range = document.createRange();
+      range.setStart(node, index);
+      range.setEnd(node, index + word.length);
+      const tops = new Set([...range.getClientRects()].map((box) => Math.round(box.top)));
+      if (tops.size > 1) say(`"${word}" is broken in "${node.textContent}"`);
+    }
+  }
 
   // Not of innerWidth: a phone zooms out until all is seen.
   const { scrollWidth, clientWidth } = document.documentElement;
