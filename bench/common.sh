@@ -79,8 +79,12 @@ load() {
         tee -a "$out/$file.txt" || true
 }
 
-# The rate that a walk found.
+# The rate that a walk found, whole queries a second: limit FILE
 limit() {
-    python3 -c 'import json, sys; print(int(json.load(open(sys.argv[1]))["limit"]["rate"]))' \
-        "$out/$1.json"
+    sed -n '/"limit": {/,/}/s/.*"rate": \([0-9]*\).*/\1/p' "$out/$1.json"
+}
+
+# Arithmetic with fractions: calc EXPRESSION
+calc() {
+    awk "BEGIN { printf \"%.3f\", $1 }"
 }

@@ -22,7 +22,7 @@ if [ "${1:-}" = "--quick" ]; then
 fi
 scratch failures
 mkdir -p "$out"
-sotto=$PWD/target/release/sotto
+sotto=$PWD/target/release/sotto bench=$PWD/target/release/sotto-bench
 machine >"$out/machine.txt"
 cargo build --release --quiet
 
@@ -66,7 +66,7 @@ netem loss 10%
 netem delay 20ms 10ms reorder 25% 50%
 netem loss 5% delay 10ms 5ms duplicate 5% corrupt 1%
 
-python3 bench/failures_summary.py "$out" >"$out/README.md" && code=0 || code=$?
+"$bench" report --summary "$out" && code=0 || code=$?
 cat "$out/README.md"
 echo "record: $out"
 exit $code

@@ -41,5 +41,5 @@ for what in build startup reload; do
 done
 "$sotto" demo --records "$standard" --shards 1 2>&1 | tee "$out/demo-standard.txt"
 echo "load     $(cut -d' ' -f1-3 /proc/loadavg) after" >>"$out/machine.txt"
-python3 bench/summary.py "$out" >"$out/README.md"
+"$bench" report --summary "$out"
 echo "written to $out"

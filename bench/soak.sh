@@ -53,10 +53,10 @@ sample() {
 phase() {
     local name=$1 seconds=$2 share=$3
     local window
-    window=$(python3 -c "print(f'{$seconds / 5:.3f}s')")
+    window=$(calc "$seconds / 5")s
     echo "$name" >"$scratch/phase"
-    load "$name" --rate "$(python3 -c "print($rate * $share)")" --front-ends 8 --memory 2048 \
-        --warm-up "$window" --window "$window" --time "$(python3 -c "print(f'{$seconds * 0.8:.3f}s')")"
+    load "$name" --rate "$(calc "$rate * $share")" --front-ends 8 --memory 2048 \
+        --warm-up "$window" --window "$window" --time "$(calc "$seconds * 0.8")s"
 }
 
 echo "seconds,phase,rss_kib,anon_kib,file_kib,threads,files" >"$out/samples.csv"
@@ -75,15 +75,15 @@ if [ -z "$rate" ]; then
 fi
 echo "capacity $rate queries a second" | tee "$out/capacity.txt"
 phase fill "$fill" 0.8
-phase steady "$(python3 -c "print($hours * 3600)")" 0.8
-phase flood "$(python3 -c "print($minutes * 60)")" 2
+phase steady "$(calc "$hours * 3600")" 0.8
+phase flood "$(calc "$minutes * 60")" 2
 echo after >"$scratch/phase"
-sleep "$(python3 -c "print(3 * $every)")"
+sleep "$(calc "3 * $every")"
 code=0
 stop || code=$?
 wait "$sampler"
 echo "$code" >"$out/exit-code.txt"
-python3 bench/soak_summary.py "$out" >"$out/README.md" || code=1
+"$bench" report --summary "$out" || code=1
 cat "$out/README.md"
 echo "record: $out"
 exit $code

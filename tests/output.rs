@@ -6,6 +6,7 @@
 mod program;
 
 use std::fs;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use program::{Made, Serving, run, sotto};

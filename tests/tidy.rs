@@ -34,11 +34,13 @@ const ORDER: [&str; 18] = [
 ];
 
 /// The same for the package in `bench`.
-const BENCH_ORDER: [&str; 13] = [
+const BENCH_ORDER: [&str; 16] = [
     "record",
+    "table",
     "endpoint",
     "load",
     "found",
+    "numbers",
     "operations",
     "plan",
     "compare",
@@ -46,6 +48,7 @@ const BENCH_ORDER: [&str; 13] = [
     "common",
     "kernel",
     "gpu",
+    "summary",
     "commands",
     "main",
 ];

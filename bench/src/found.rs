@@ -18,7 +18,7 @@ pub enum Record {
     Load(Box<Report>),
     /// `sotto-bench kernel`.
     Kernel(Box<Kernel>),
-    /// `sotto-bench kernel --gpu`.
+    /// `sotto-bench gpu`.
     Gpu(Box<Gpu>),
     /// `sotto-bench build`.
     Build(Box<Build>),

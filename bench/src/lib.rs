@@ -13,6 +13,8 @@ pub mod load;
 pub mod operations;
 
 pub mod found;
+pub(crate) mod numbers;
+pub(crate) mod table;
 
 pub mod plan;
 
@@ -23,6 +25,7 @@ pub(crate) mod common;
 #[cfg(feature = "gpu")]
 pub(crate) mod gpu;
 pub(crate) mod kernel;
+pub mod summary;
 
 pub mod commands;
 

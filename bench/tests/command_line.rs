@@ -4,7 +4,6 @@
 
 #![allow(clippy::unwrap_used)]
 
-#[allow(dead_code)] // other tests use the rest of it
 #[path = "../../tests/program/mod.rs"]
 mod program;
 
@@ -13,7 +12,7 @@ use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use program::{KNOWN, Made, Serving, run, sotto};
+use program::{KNOWN, Made, Serving, run};
 
 /// `sotto-bench` without what this process has in its environment for it.
 fn bench(arguments: &[&str]) -> Command {

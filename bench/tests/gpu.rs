@@ -1,4 +1,4 @@
-//! `sotto-bench kernel --gpu` as a program: everything once and tiny, on the device that
+//! `sotto-bench gpu` as a program: everything once and tiny, on the device that
 //! SOTTO_TEST_GPU names or a real one, or not at all; and its record is read again.
 
 use std::error::Error;
@@ -9,7 +9,7 @@ use sotto_bench::found::Record;
 
 fn main() -> Result<ExitCode, Box<dyn Error>> {
     let mut command = Command::new(env!("CARGO_BIN_EXE_sotto-bench"));
-    command.arg("kernel");
+    command.arg("gpu");
     let named = std::env::var("SOTTO_TEST_GPU").ok();
     let real = || gpus().iter().any(|info| info.kind == GpuKind::Real && info.lacks.is_none());
     if named.is_none() && !real() {
@@ -18,7 +18,7 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
     }
     let folder = tempfile::tempdir()?;
     let path = folder.path().join("gpu.json");
-    command.args(["--tiny", "--json"]).arg(&path).arg("--gpu").args(named);
+    command.args(["--tiny", "--json"]).arg(&path).args(named);
     assert!(command.status()?.success());
     let Record::Gpu(record) = Record::read(&path)? else { panic!("another kind of record") };
     let batches: Vec<_> = record.answers.iter().map(|answer| answer.batch).collect();

@@ -26,7 +26,7 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
     assert_eq!((&*record.effort, threads[0], record.targets.len()), ("test", 1, 0));
     assert_eq!(threads.last(), Some(&record.pinned_to.len()), "not all processors");
     let table = std::fs::read_to_string(path.with_extension("txt"))?;
-    assert!(table.contains("threads: 1; ms a query"), "{table}");
+    assert!(table.contains("1 thread, batch 1") && table.contains("ms/query"), "{table}");
     other_shapes_and_one_engine(folder.path())
 }
 

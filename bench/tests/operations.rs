@@ -3,7 +3,6 @@
 
 #![allow(clippy::unwrap_used)]
 
-#[allow(dead_code)] // other tests use the rest of it
 #[path = "../../tests/program/mod.rs"]
 mod program;
 

@@ -4,10 +4,9 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use crate::record::Build;
-use sotto::build::progress::bytes;
+use crate::numbers;
 
-use super::operation::{COLUMNS, OperationArgs, heading, row, shown};
+use super::operation::{OperationArgs, shown, table};
 use super::say;
 use sotto::commands::Ended;
 
@@ -51,23 +50,6 @@ pub(super) fn run(args: Args) -> Ended {
             };
             crate::operations::build(&options, &once, &mut shown).await
         },
-        table,
+        |record| table(&record.head, &record.content, record.threads, numbers::build(record)),
     )
-}
-
-fn table(record: &Build) -> String {
-    let Build { head, content, input_bytes, threads, .. } = record;
-    let lines = [
-        heading(head, content, *threads),
-        COLUMNS.into(),
-        row("built", "s", &record.seconds),
-        row("processor time", "s", &record.cpu_seconds),
-        row("verified", "s", &record.verify_seconds),
-        format!(
-            "\ninput {}, at most {} of memory",
-            bytes(*input_bytes),
-            bytes(record.peak_memory_bytes)
-        ),
-    ];
-    lines.join("\n")
 }

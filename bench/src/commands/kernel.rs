@@ -1,5 +1,5 @@
-//! `sotto-bench kernel`: engines beside what the machine could do at best, on the processor or on a
-//! GPU. The work is [`crate::measure`]'s.
+//! `sotto-bench kernel` and `gpu`: engines beside what the processor or a GPU could do at best. The
+//! work is [`crate::kernel`]'s and `gpu`'s.
 
 use std::fs;
 use std::io;
@@ -24,16 +24,35 @@ use sotto::commands::pack_rows;
 /// Measure the engines that answer, and this machine's floors, without any server.
 #[derive(clap::Args)]
 pub(super) struct Args {
+    #[command(flatten)]
+    common: MeasureArgs,
+    /// Only this instruction set, or `auto` for the fastest; all that this processor has when
+    /// absent.
+    #[arg(long, value_name = "NAME")]
+    engine: Option<IsaChoice>,
+}
+
+/// Measure a GPU: its engine, and what the device could do at best.
+#[cfg(feature = "gpu")]
+#[derive(clap::Args)]
+pub(super) struct GpuArgs {
+    #[command(flatten)]
+    common: MeasureArgs,
+    /// The one with this number, or the first whose name has this in it; the first that is real
+    /// when absent.
+    #[arg(value_name = "NAME|INDEX")]
+    gpu: Option<GpuChoice>,
+}
+
+/// How much is measured, of which shard, and where the record goes.
+#[derive(clap::Args)]
+struct MeasureArgs {
     /// In a minute at most instead of five; on a GPU with small shards.
     #[arg(long)]
     quick: bool,
     /// Everything once, with a tiny shard: shows that it works here, and nothing else.
     #[arg(long, conflicts_with = "quick")]
     tiny: bool,
-    /// Only this instruction set, or `auto` for the fastest; all that this processor has when
-    /// absent.
-    #[arg(long, value_name = "NAME")]
-    engine: Option<IsaChoice>,
     /// Records of a shard, which decide its shape; 1048576 when absent.
     #[arg(long, value_name = "N", value_parser = value_parser!(u64).range(1..))]
     records: Option<u64>,
@@ -52,11 +71,6 @@ pub(super) struct Args {
     /// otherwise to bench/record where there is such a folder, else to the current folder.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Measure a GPU instead: the one with this number, the first whose name has this in it, or,
-    /// where nothing is said, the first that is real.
-    #[cfg(feature = "gpu")]
-    #[arg(long, value_name = "NAME|INDEX", conflicts_with = "engine")]
-    gpu: Option<Option<GpuChoice>>,
 }
 
 /// Records and value bytes of the standard shard.
@@ -64,12 +78,8 @@ const STANDARD: (u64, u32) = (1 << 20, 120);
 /// Records of a tiny one.
 const TINY_RECORDS: u64 = 1 << 10;
 
-pub(super) fn run(args: Args) -> Ended {
-    #[cfg(feature = "gpu")]
-    if let Some(choice) = &args.gpu {
-        return run_gpu(&args, choice.as_ref());
-    }
-    let engines = engines(args.engine)?;
+pub(super) fn run(Args { common: args, engine }: Args) -> Ended {
+    let engines = engines(engine)?;
     let shape = match args.shape() {
         None if args.tiny => Shape::for_records(TINY_RECORDS, STANDARD.1, ShapeWishes::default()),
         None => Shape::for_records(STANDARD.0, STANDARD.1, ShapeWishes::default()),
@@ -86,10 +96,10 @@ pub(super) fn run(args: Args) -> Ended {
 }
 
 #[cfg(feature = "gpu")]
-fn run_gpu(args: &Args, choice: Option<&GpuChoice>) -> Ended {
+pub(super) fn run_gpu(GpuArgs { common: args, gpu: choice }: GpuArgs) -> Ended {
     use crate::gpu;
 
-    let info = gpu::find(choice)?;
+    let info = gpu::find(choice.as_ref())?;
     let shape = args.shape().unwrap_or_else(|| gpu::shape(args.effort()))?;
     let path = claim("gpu", args.json.clone())?;
     let mut told = Told::default();
@@ -114,7 +124,7 @@ fn remove_when_interrupted(folder: &Path) -> io::Result<()> {
     Ok(())
 }
 
-impl Args {
+impl MeasureArgs {
     fn effort(&self) -> Effort {
         match self {
             Self { tiny: true, .. } => Effort::Test,

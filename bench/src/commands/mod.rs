@@ -35,6 +35,8 @@ struct Cli {
 #[derive(clap::Subcommand)]
 enum Command {
     Kernel(kernel::Args),
+    #[cfg(feature = "gpu")]
+    Gpu(kernel::GpuArgs),
     Load(Box<load::Args>),
     Build(build::Args),
     Startup(startup::Args),
@@ -60,6 +62,8 @@ pub fn main() -> ExitCode {
     };
     let ended = match command {
         Command::Kernel(args) => kernel::run(args),
+        #[cfg(feature = "gpu")]
+        Command::Gpu(args) => kernel::run_gpu(args),
         Command::Load(args) => load::run(*args),
         Command::Build(args) => build::run(args),
         Command::Startup(args) => startup::run(args),

@@ -5,8 +5,9 @@ use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use crate::numbers::{self, Number};
 use crate::operations::{OperationError, OperationOptions};
-use crate::record::{Content, Head, Spread};
+use crate::record::{Content, Head};
 use clap::value_parser;
 use sotto::build::progress::{bytes, counted};
 use sotto::limits;
@@ -101,13 +102,18 @@ pub(super) fn shown(line: &str) {
     report(line);
 }
 
-/// The first lines of a table: where it was measured, and of what.
-pub(super) fn heading(head: &Head, content: &Content, threads: usize) -> String {
+/// What was measured, for people: where, of what, and the numbers.
+pub(super) fn table(
+    head: &Head,
+    content: &Content,
+    threads: usize,
+    numbers: Vec<Number>,
+) -> String {
     let machine = &head.machine;
     let shape = &content.shape;
     format!(
         "{}, {} of {} processors; commit {}, {}\n{} records in {} of {} rows ({}) by {} columns, \
-         {}; {}\n",
+         {}; {}\n\n{}",
         machine.cpu.as_deref().unwrap_or("an unknown processor"),
         machine.cpus,
         machine.logical_cpus,
@@ -120,16 +126,6 @@ pub(super) fn heading(head: &Head, content: &Content, threads: usize) -> String 
         shape.columns,
         bytes(content.database_bytes),
         counted(threads as u64, "thread"),
+        numbers::table(&numbers).text().trim_end(),
     )
-}
-
-/// What stands above [`row`]s.
-pub(super) const COLUMNS: &str =
-    "                                    best         q1     median         q3   runs";
-
-/// A line of a table.
-pub(super) fn row(what: &str, unit: &str, spread: &Spread) -> String {
-    let Spread { best, q1, median, q3, runs } = spread;
-    let what = format!("{what}, {unit}");
-    format!("{what:<30}{best:>10.3} {q1:>10.3} {median:>10.3} {q3:>10.3} {runs:>6}")
 }

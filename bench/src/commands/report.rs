@@ -3,12 +3,13 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use crate::found::Found;
 use crate::html::html;
 use crate::plan::{Plan, Scenario, plan};
+use crate::summary::{Summary, summary};
 
 use super::{Ended, RECORDS, report};
 
@@ -29,9 +30,16 @@ pub(super) struct Args {
     /// Where the page goes.
     #[arg(long, value_name = "FILE", default_value = "sotto-report.html")]
     out: PathBuf,
+    /// Write no page but README.md in this folder: what its records say, as tables. Exit code 1
+    /// where a run that is judged is not as it has to be.
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["records", "scenarios", "prices", "out"])]
+    summary: Option<PathBuf>,
 }
 
 pub(super) fn run(args: Args) -> Ended {
+    if let Some(folder) = &args.summary {
+        return summarise(folder);
+    }
     let records = match args.records.as_slice() {
         [] => newest(Found::all(&[PathBuf::from(RECORDS)])?),
         named => Found::all(named)?,
@@ -46,6 +54,16 @@ pub(super) fn run(args: Args) -> Ended {
     let (out, count, plans) = (args.out.display(), records.len(), plans.len());
     report(format_args!("{out}: {count} records, {plans} plans; open it in a browser"));
     Ok(ExitCode::SUCCESS)
+}
+
+fn summarise(folder: &Path) -> Ended {
+    let failed = |error| format!("{}: {error}", folder.display());
+    let Summary { text, passed } =
+        summary(folder, &Found::all(&[folder.to_owned()])?).map_err(failed)?;
+    let readme = folder.join("README.md");
+    fs::write(&readme, text).map_err(|error| format!("{}: {error}", readme.display()))?;
+    report(format_args!("{}: written", readme.display()));
+    Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn plans(args: &Args, records: &[Found]) -> Result<Vec<Plan>, Box<dyn std::error::Error>> {

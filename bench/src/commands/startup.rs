@@ -3,10 +3,9 @@
 
 use std::path::PathBuf;
 
-use crate::record::{Started, Startup};
-use sotto::build::progress::bytes;
+use crate::numbers;
 
-use super::operation::{COLUMNS, OperationArgs, heading, row, shown};
+use super::operation::{OperationArgs, shown, table};
 use sotto::commands::Ended;
 
 /// Start a server several times, with its files in the page cache and without: until it listens,
@@ -25,23 +24,6 @@ pub(super) fn run(args: Args) -> Ended {
     args.operation.measure(
         "startup",
         async |options| crate::operations::startup(&options, db, &mut shown).await,
-        table,
+        |record| table(&record.head, &record.content, record.threads, numbers::startup(record)),
     )
-}
-
-fn table(record: &Startup) -> String {
-    let Startup { head, content, threads, warm, cold } = record;
-    let mut lines = vec![heading(head, content, *threads), COLUMNS.into()];
-    for (pages, started) in [("warm", warm), ("cold", cold)] {
-        let Started { listening_ms, ready_ms, first_answer_ms, .. } = started;
-        lines.push(row(&format!("{pages}: listening"), "ms", listening_ms));
-        lines.push(row(&format!("{pages}: ready"), "ms", ready_ms));
-        lines.push(row(&format!("{pages}: first answer"), "ms", first_answer_ms));
-    }
-    lines.push(format!(
-        "\nthe server's own memory after its first answer: at most {} warm, {} cold",
-        bytes(warm.own_memory_bytes),
-        bytes(cold.own_memory_bytes)
-    ));
-    lines.join("\n")
 }

@@ -1,11 +1,13 @@
 //! What is told while measuring goes on, targets, and numbers as they are written down.
 
-use std::fmt::{Display, Write as _};
+use std::fmt::Display;
 use std::io::Write as _;
 use std::ops::{Bound, RangeBounds};
 use std::time::Duration;
 
+use crate::numbers::{self, Number};
 use crate::record::{Head, ShapeFacts, Spread, Target};
+use crate::table::Table;
 
 /// What was told so far: on standard output at once, and kept for the record.
 #[derive(Default)]
@@ -19,6 +21,11 @@ impl Told {
         // A reader who goes away is no reason to lose what the record will hold.
         let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
         self.0.push_str(&text);
+    }
+
+    /// What was measured so far.
+    pub(crate) fn numbers(&mut self, numbers: &[Number]) {
+        self.say(format_args!("\n{}", numbers::table(numbers).text().trim_end()));
     }
 
     pub(crate) fn text(&self) -> &str {
@@ -64,17 +71,23 @@ pub(crate) fn target(
 
 /// All of them, below a heading that says for which machine they are.
 pub(crate) fn targets_text(heading: &str, targets: &[Target]) -> String {
-    let mut text = format!("\n{heading:45}    wanted       best  median");
+    format!("\n{heading}\n{}", targets_table(targets).text())
+}
+
+/// What was wanted and what was found; the best of the run decides, the median stands beside.
+pub(crate) fn targets_table(targets: &[Target]) -> Table {
+    let mut table = Table::new(["target", "wanted", "best", "median", ""]);
     for Target { what, wanted, measured, median, met } in targets {
         let verdict = match met {
             Some(true) => "met",
             Some(false) => "NOT MET",
             None => "not measured",
         };
-        let (best, median) = (digits(*measured, 2), digits(*median, 2));
-        let _ = write!(text, "\n{what:42} {wanted:>13}   {best:>8}  {median:>6}   {verdict}");
+        let [best, median] =
+            [measured, median].map(|number| number.map_or("-".into(), numbers::digits));
+        table.row([what.clone(), wanted.clone(), best, median, verdict.into()]);
     }
-    text
+    table
 }
 
 pub(crate) fn rounded(number: f64) -> f64 {
@@ -96,13 +109,4 @@ pub(crate) fn spread(all: impl Iterator<Item = f64>) -> Option<Spread> {
     let Spread { best, q1, median, q3, runs } = Spread::of(all)?;
     let [best, q1, median, q3] = [best, q1, median, q3].map(rounded);
     Some(Spread { best, q1, median, q3, runs })
-}
-
-/// A number to so many digits, or a dash.
-pub(crate) fn digits(number: Option<f64>, digits: usize) -> String {
-    number.map_or("-".into(), |number| format!("{number:.digits$}"))
-}
-
-pub(crate) fn percent(share: Option<f64>) -> String {
-    share.map_or("-".into(), |share| format!("{:.0}%", share * 100.0))
 }

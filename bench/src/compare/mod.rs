@@ -9,15 +9,15 @@
 //! numbers is not red by chance every day.
 //!
 //! What it deliberately does not do: average over records, or know how a machine differs from day
-//! to day beyond what the floors tell. Read next: [`numbers`], what a record of each kind measured.
-
-mod numbers;
+//! to day beyond what the floors tell. Read next: [`crate::numbers`], what a record of each kind
+//! measured.
 
 use std::fmt;
 
 use crate::found::Record;
+use crate::numbers::{self, Noise, Number, Sense, digits};
 use crate::record::Head;
-use numbers::{Noise, Number, Sense};
+use crate::table::Table;
 
 /// Change that is taken for none, unless told otherwise.
 pub const TOLERANCE: f64 = 0.03;
@@ -273,37 +273,31 @@ impl Comparison {
 
     /// For people, a row a line; `changed_only` leaves out what is the same or only context.
     pub fn table(&self, changed_only: bool) -> String {
-        let mut text = String::new();
-        let mut line = |line: String| {
-            text += line.trim_end();
-            text.push('\n');
-        };
-        self.notes.iter().for_each(|note| line(format!("note: {note}")));
+        let mut text: String = self.notes.iter().map(|note| format!("note: {note}\n")).collect();
         let shown = |row: &&Row| !matches!(row.verdict, None | Some(Verdict::Same));
-        let rows: Vec<_> = self.rows.iter().filter(|row| !changed_only || shown(row)).collect();
-        let width = rows.iter().map(|row| row.what.chars().count()).max().unwrap_or(0).max(8);
-        if !rows.is_empty() {
-            line(format!(
-                "{:width$}  {:>10}  {:>10}  {:11}  {:>7}  {:>7}  {:>7}  {:>7}  verdict",
-                "", "before", "after", "unit", "change", "noise", "best", "floor"
-            ));
-        }
-        let share = |share: Option<f64>| share.map_or("-".into(), percent);
-        for row in rows {
-            line(format!(
-                "{:width$}  {:>10}  {:>10}  {:11}  {:>7}  {:>7}  {:>7}  {:>7}  {}{}",
-                row.what,
+        let mut table = Table::new([
+            "", "before", "after", "unit", "change", "noise", "best", "floor", "verdict",
+        ]);
+        for row in self.rows.iter().filter(|row| !changed_only || shown(row)) {
+            let share = |share: Option<f64>| share.map_or("-".into(), percent);
+            let verdict = row.verdict.map_or("-".into(), |verdict| verdict.to_string());
+            let note = row.note.map_or(String::new(), |note| format!(" ({note})"));
+            table.row([
+                row.what.clone(),
                 digits(row.before),
                 digits(row.after),
-                row.unit,
+                row.unit.into(),
                 percent(row.change()),
                 row.noise.map_or("?".into(), |noise| format!("{:.1}%", noise * 1e2)),
                 share(row.best),
                 share(row.floor),
-                row.verdict.map_or("-".into(), |verdict| verdict.to_string()),
-                row.note.map_or(String::new(), |note| format!(" ({note})")),
-            ));
+                verdict + &note,
+            ]);
         }
+        if !table.is_empty() {
+            text += &table.text();
+        }
+        let mut line = |line: String| text += &format!("{line}\n");
         for (names, which) in [(&self.only_before, "before"), (&self.only_after, "after")] {
             if !names.is_empty() {
                 line(format!("only {which}: {}", names.join("; ")));
@@ -329,18 +323,6 @@ impl fmt::Display for Verdict {
 
 fn percent(share: f64) -> String {
     format!("{:+.1}%", share * 1e2)
-}
-
-/// Four of them, more or less.
-fn digits(value: f64) -> String {
-    let places = match value.abs() {
-        size if size >= 1e3 => 0,
-        size if size >= 1e2 => 1,
-        size if size >= 1e1 => 2,
-        size if size >= 1.0 || size == 0.0 => 3,
-        _ => 4,
-    };
-    format!("{value:.places$}")
 }
 
 #[cfg(test)]

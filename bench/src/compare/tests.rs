@@ -2,6 +2,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::*;
+use crate::found::Found;
 use crate::load::ledger::Intervals;
 use crate::load::search::Limit;
 use crate::load::{

@@ -20,6 +20,7 @@ use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::numbers;
 use crate::record::{GPU_SCHEMA, Gpu, Head, ShapeFacts};
 use sotto::engine::{Engine as _, GpuChoice, GpuEngine, GpuInfo, GpuKind, GpuOptions, gpus};
 use sotto::params::{Shape, ShapeError, ShapeWishes};
@@ -153,7 +154,7 @@ pub(crate) fn measure(
     told.say(report::device_text(&device));
     told.say(heading(&head, &facts));
     let floors = floors::measure(&probe, plan)?;
-    told.say(report::floors_text(&floors));
+    told.numbers(&numbers::gpu_floors(&floors));
     drop(probe); // its memory is needed
 
     let mut noise = Noise::new();
@@ -168,19 +169,20 @@ pub(crate) fn measure(
     let store = engine.store().ok_or("this is a bug: a GPU without a store")?;
     let filled = uploads::fill(store.as_ref(), &pool, plan.shards)?;
     answers::warm_up(&mut engine, &pool, &queries, plan)?;
-    told.say(report::ANSWERS_HEADING);
     let mut answers = Vec::new();
     for &batch in plan.batches {
         let found = answers::measure(&mut engine, &pool, &queries, (batch, filled.0), plan)?;
         let answer = report::answer(&found, shape, &floors).ok_or("this is a bug: no calls")?;
-        told.say(report::answer_text(&answer));
+        told.numbers(&numbers::gpu_answer(&answer));
         answers.push(answer);
     }
     let uploads = uploads::measure(&mut engine, &store, &pool, &queries, filled, plan)?;
-    told.say(report::uploads_text(&uploads));
+    told.say(format_args!("{} shards stay and {PASSING} pass", uploads.shards));
+    told.numbers(&numbers::gpu_uploads(&uploads));
     drop(store);
     let traffic = traffic::measure(engine, &pool, queries, (filled.0, noise), plan)?;
-    told.say(report::traffic_text(&traffic));
+    told.numbers(&numbers::gpu_traffic(&traffic));
+    told.say(format_args!("{} answers equal the processor's on every bit", traffic.checked));
     let targets = report::targets(effort, &device, shape, &answers);
     told.say(report::targets_said(&targets));
     let effort = effort.name().into();

@@ -4,20 +4,15 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use crate::record::{GpuAnswer, GpuDevice, GpuFloors, GpuLoop, GpuTraffic, GpuUploads, Target};
+use crate::record::{GpuAnswer, GpuDevice, GpuFloors, Target};
 use sotto::engine::{GpuInfo, GpuKind, Integers};
 use sotto::params::Shape;
 
 use super::answers::Answers;
 use super::probe::Probe;
-use super::uploads::PASSING;
 use super::work::{Floor, StageFloors};
 use super::{Effort, shape};
-use crate::common::report::{median, percent, rounded, spread, target, targets_text};
-
-pub(super) const ANSWERS_HEADING: &str = "\nmicroseconds a query, share of the floor\n\
-    batch        alone           median     streamed           prepare        scan            \
-    pack          finish";
+use crate::common::report::{median, rounded, spread, target, targets_text};
 
 pub(super) fn device(info: &GpuInfo, probe: &Probe) -> GpuDevice {
     let limits = &probe.limits;
@@ -57,22 +52,6 @@ pub(super) fn device_text(device: &GpuDevice) -> String {
     text
 }
 
-pub(super) fn floors_text(floors: &GpuFloors) -> String {
-    let wide = match floors.wide_g_per_s {
-        Some(rate) => format!("{rate:.1} G/s"),
-        None => "the device has no 64-bit integers".into(),
-    };
-    format!(
-        "read: {:.1} GB/s over {} MiB ({})\nu32 multiply-add: {:.1} G/s\n\
-         u64 widening multiply-add: {wide}\ndot4I8Packed and add: {:.1} G/s",
-        floors.read_gb_per_s,
-        floors.read_bytes >> 20,
-        floors.read_how,
-        floors.narrow_g_per_s,
-        floors.dot_g_per_s
-    )
-}
-
 /// One batch size; nothing where there was no call.
 pub(super) fn answer(answers: &Answers, shape: &Shape, floors: &GpuFloors) -> Option<GpuAnswer> {
     let Answers { batch, stages, alone, streamed } = answers;
@@ -108,58 +87,6 @@ pub(super) fn answer(answers: &Answers, shape: &Shape, floors: &GpuFloors) -> Op
 /// None of what was not measured.
 fn share(floor: Duration, time: Duration) -> Option<f64> {
     (time > Duration::ZERO).then(|| rounded(floor.as_secs_f64() / time.as_secs_f64()))
-}
-
-/// A line below [`ANSWERS_HEADING`].
-pub(super) fn answer_text(answer: &GpuAnswer) -> String {
-    let timed = |us: f64, share: Option<f64>| format!("{us:9.1} {:>5}", percent(share));
-    format!(
-        "{:5}  {}  {:9.1}  {}  {} {} {} {}",
-        answer.batch,
-        timed(answer.alone_us.best, Some(answer.alone_share)),
-        answer.alone_us.median,
-        timed(answer.streamed_us.best, Some(answer.streamed_share)),
-        timed(answer.prepare_us, answer.prepare_share),
-        timed(answer.scan_us, answer.scan_share),
-        timed(answer.pack_us, answer.pack_share),
-        timed(answer.finish_us, answer.finish_share),
-    )
-}
-
-pub(super) fn uploads_text(uploads: &GpuUploads) -> String {
-    format!(
-        "\nuploads, {} shards that stay and {PASSING} that pass\ninto free memory: {:.2} GB/s\n\
-         in place of others: {:.2} GB/s\nthe same while answers go on: {:.2} GB/s\n\
-         answers a second, batches of {}: {:.0} undisturbed, {:.0} while shards are brought up",
-        uploads.shards,
-        uploads.into_free_memory_gb_per_s,
-        uploads.in_place_of_others_gb_per_s,
-        uploads.while_answering_gb_per_s,
-        uploads.batch,
-        uploads.answers_per_s,
-        uploads.answers_per_s_while_uploading
-    )
-}
-
-pub(super) fn traffic_text(traffic: &GpuTraffic) -> String {
-    let mut text = format!(
-        "\nrandom queries over {} shards on the device, through the queue\n\
-         outstanding   queries a second   median ms   99% within ms\n",
-        traffic.shards
-    );
-    for GpuLoop { outstanding, queries_per_s, median_ms, p99_ms } in &traffic.loops {
-        let _ = writeln!(
-            text,
-            "{outstanding:11}   {queries_per_s:16.0}   {median_ms:9.3}   {p99_ms:13.3}"
-        );
-    }
-    if traffic.waited_for_upload > 0 {
-        let _ = writeln!(text, "{} queries had to wait for their shard", traffic.waited_for_upload);
-    }
-    text + &format!(
-        "{} answers to random queries equal the processor's on every bit",
-        traffic.checked
-    )
 }
 
 /// Those of docs/design.md, "Targets": none where a processor plays the GPU or the shard is not the

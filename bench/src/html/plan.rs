@@ -20,7 +20,10 @@ pub(super) fn section(page: &mut Page, plan: &Plan, loads: &[(&Found, &Report)])
             p.lead { (prose(&plan.scenario.about)) }
             article {
                 h3 { (shards(first.shards, &first.shape)) }
-                p.from { "the shape that the scenario names first, on hosts of the kind " (first.cpu.host) }
+                p.from {
+                    "the shape that the scenario names first, on hosts of the kind "
+                    (first.cpu.host)
+                }
                 (headlines(&figures(plan, &first.cpu, &money)))
                 div.charts { @for chart in charts { (page.figure(chart)) } }
                 (gpu(first))

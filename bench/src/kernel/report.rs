@@ -1,8 +1,8 @@
 //! The run as it is written down: a record for machines, tables for people, targets beside both.
 
-use std::fmt::Write as _;
 use std::time::Duration;
 
+use crate::numbers;
 use crate::record::{self, Answer, ClientWork, Head, Kernel, Read, ShapeFacts, Target, Work};
 use sotto::arith::IsaName;
 use sotto::params::{Shape, ShapeWishes};
@@ -13,7 +13,7 @@ use super::floors::{self, Floors};
 use super::pin::Cores;
 use super::refusal::Refusal;
 use super::{Effort, Measured};
-use crate::common::report::{digits, median, ms, percent, rounded, spread, target, targets_text};
+use crate::common::report::{median, ms, rounded, spread, target, targets_text};
 
 /// Everything a run found.
 pub(super) fn record(
@@ -210,101 +210,14 @@ fn targets(record: &Kernel) -> Vec<Target> {
 
 /// Everything, for people.
 pub(super) fn text(record: &Kernel) -> String {
-    let mut text = String::new();
-    // Writing to a string does not fail.
-    let _ = write_text(record, &mut text);
-    text
-}
-
-fn write_text(record: &Kernel, text: &mut String) -> std::fmt::Result {
-    write_floors(record, text)?;
-    write_answers(record, text)?;
-    for engine in record.floors.work.keys() {
-        if let Some([speedup, _]) = two_threads_speedup(record, engine) {
-            writeln!(text, "{engine}: two threads {speedup:.2} times one at batch 16")?;
-        }
-    }
-    let ClientWork { key_bundle_ms, encrypt_ms, decode_ms } = record.client;
-    writeln!(
-        text,
-        "client: secret and key bundle {key_bundle_ms:.2} ms, encrypting {encrypt_ms:.2} ms, \
-         decoding {decode_ms:.2} ms; memory of a full batch {} MB",
-        digits(record.batch_memory_bytes.map(|bytes| bytes as f64 / 1e6), 1)
-    )?;
-    let record::Refusal { queued, ms_median, ms_worst } = record.refusal;
-    writeln!(
-        text,
-        "refused with {queued} queries waiting: median {ms_median:.4} ms, worst {ms_worst:.4} ms"
-    )?;
-    writeln!(
-        text,
-        "counting one query: {:.0} ns, {} % of the fastest answer",
-        record.counting_ns_per_query,
-        digits(counting_percent(record), 3)
-    )?;
-    write!(text, "\nnot in the page cache      ms   median   from disk MB   x plain read")?;
-    for cold in &record.cold {
-        let what = match (cold.threads, cold.batch) {
-            (Some(threads), Some(batch)) => format!("threads {threads}, batch {batch}"),
-            _ => cold.what.clone(),
-        };
-        let disk = digits(cold.disk_bytes.map(|bytes| bytes as f64 / 1e6), 1);
-        let (ms, median, times) = (cold.ms.best, cold.ms.median, cold.times_plain_read);
-        write!(text, "\n{what:21} {ms:7.1}  {median:7.1}   {disk:>12}   {times:12.2}")?;
-    }
+    let how = record
+        .floors
+        .read
+        .iter()
+        .map(|read| format!("reading with {} threads: {}\n", read.threads, read.how));
+    let mut text = how.collect::<String>() + &numbers::table(&numbers::kernel(record)).text();
     if !record.targets.is_empty() {
-        let targets = targets_text("targets are for an AMD EPYC Zen 4", &record.targets);
-        write!(text, "\n{targets}")?;
+        text += &targets_text("targets are for an AMD EPYC Zen 4", &record.targets);
     }
-    Ok(())
-}
-
-fn write_floors(record: &Kernel, text: &mut String) -> std::fmt::Result {
-    for Read { threads, ms, gb_per_s, how } in &record.floors.read {
-        writeln!(text, "read by threads: {threads}: {ms:.2} ms, {gb_per_s:.1} GB/s ({how})")?;
-    }
-    for (name, rate) in &record.floors.peaks_g_per_s {
-        writeln!(text, "{name}: {rate:.2} G/s on one core")?;
-    }
-    for (engine, work) in &record.floors.work {
-        for Work { stage, instruction, millions_a_query, floor_ms } in work {
-            writeln!(
-                text,
-                "{engine}: a query's {stage} is {millions_a_query:.1} M {instruction}, {} ms at \
-                 the peak",
-                digits(*floor_ms, 2)
-            )?;
-        }
-    }
-    Ok(())
-}
-
-fn write_answers(record: &Kernel, text: &mut String) -> std::fmt::Result {
-    let mut last = ("", 0);
-    for answer in &record.answers {
-        if last != (&answer.engine, answer.threads) {
-            last = (&answer.engine, answer.threads);
-            writeln!(text, "\n{}, threads: {}; ms a query, share of the floor", last.0, last.1)?;
-            writeln!(
-                text,
-                "batch     whole           median      scan             pack          other   \
-                 x reading"
-            )?;
-        }
-        writeln!(
-            text,
-            "{:5}  {:8.3} {:>5}  {:8.3}  {:8.3} {:>5}  {:8.3} {:>5}  {:6.3}  {:8.2}",
-            answer.batch,
-            answer.ms_per_query.best,
-            percent(answer.whole_share),
-            answer.ms_per_query.median,
-            answer.scan_ms,
-            percent(answer.scan_share),
-            answer.pack_ms,
-            percent(answer.pack_share),
-            answer.prepare_ms + answer.finish_ms + answer.other_ms,
-            answer.times_reading
-        )?;
-    }
-    writeln!(text)
+    text
 }

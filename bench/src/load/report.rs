@@ -1,6 +1,8 @@
 //! What a command found: a table for people, JSON, CSV and an HDR log; bench/README.md says what
 //! each field is.
 
+#![allow(missing_docs, reason = "bench/README.md says what each field is; a test compares")]
+
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::{self, Write};
@@ -23,29 +25,20 @@ pub const SCHEMA: &str = "sotto-bench-load/2";
 /// Everything a command found.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Report {
-    /// Its form, [`SCHEMA`], and the machine: the generator's.
     #[serde(flatten)]
     pub head: Head,
-    /// Of arrivals, shards and keys; never of secrets.
     pub seed: u64,
-    /// What the server serves.
     pub server: ServerFacts,
-    /// Answers within this are good.
     pub objective_ms: f64,
-    /// The runs, in order.
     pub trials: Vec<Trial>,
-    /// With `--find-limit`, when some rate was within the objective.
     pub limit: Option<Limit>,
 }
 
 /// The server's public parameters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServerFacts {
-    /// Version of the content.
     pub epoch: u64,
-    /// Shards.
     pub shards: u32,
-    /// Of each.
     #[serde(flatten)]
     pub shape: ShapeFacts,
 }
@@ -60,15 +53,10 @@ impl ServerFacts {
 /// Quantiles of a latency, in milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Quantiles {
-    /// Half are faster.
     pub p50: f64,
-    /// 90% are.
     pub p90: f64,
-    /// 99% are.
     pub p99: f64,
-    /// 99.9% are.
     pub p999: f64,
-    /// The slowest.
     pub max: f64,
 }
 
@@ -83,66 +71,38 @@ impl Quantiles {
 /// One window of a run.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Row {
-    /// Seconds from the end of warming up to its beginning.
     pub begin_s: f64,
-    /// Queries planned in it.
     pub planned: u64,
-    /// Answers to those.
     pub answered: u64,
-    /// Of those, within the objective.
     pub good: u64,
-    /// Answers that came in it, whenever planned.
     pub came: u64,
-    /// Queries the generator sent late.
     pub late: u64,
-    /// The longest it was late.
     pub lag_max_ms: f64,
-    /// From the planned time.
     pub latency_ms: Quantiles,
-    /// From when the stream was open.
     pub from_send_ms: Quantiles,
 }
 
 /// One run at one rate.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Trial {
-    /// Queries a second that were planned.
     pub rate: f64,
-    /// Why its numbers say nothing of the server; none when they do.
     pub invalid: Option<String>,
-    /// Whether at least 99% of the queries were answered within the objective.
     pub within: bool,
-    /// Why it ended when it did.
     pub ended: String,
-    /// Seconds measured, without warming up.
     pub seconds: f64,
-    /// Queries planned in them.
     pub planned: u64,
-    /// Answers a second.
     pub throughput: f64,
-    /// Answers within the objective, a second.
     pub goodput: f64,
-    /// From the planned time.
     pub latency_ms: Quantiles,
-    /// From when the stream was open.
     pub from_send_ms: Quantiles,
-    /// Half of the 95% confidence intervals over the windows.
     pub intervals: Intervals,
-    /// Queries without an answer, by class.
     pub errors: BTreeMap<String, u64>,
-    /// Share of queries that the generator sent late.
     pub late_share: f64,
-    /// The longest it was late.
     pub lag_max_ms: f64,
-    /// Decoded answers.
     pub verified: Counts,
-    /// Queries made before it began, the bytes of all in memory, and the seconds that took.
     pub prepared: Prepared,
-    /// What the server says of the same time, where it was asked (`--metrics`).
     pub server: Option<ServerSide>,
-    /// The windows.
     pub windows: Vec<Row>,
-    /// Length of a window and the latencies of each, for the HDR log.
     #[serde(skip)]
     histograms: (Duration, Vec<Histogram<u64>>),
 }
@@ -150,27 +110,16 @@ pub struct Trial {
 /// What a server's own metrics say of the time that was measured.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct ServerSide {
-    /// Between the two times it was asked.
     pub seconds: f64,
-    /// Processor time of its process in them, of all threads.
     pub cpu_seconds: f64,
-    /// Queries its engines answered in them.
     pub answers: u64,
-    /// Passes over a shard that answered them.
     pub passes: u64,
-    /// Queries a pass, the mean.
     pub batch_mean: f64,
-    /// From admission to an engine, the mean of a query; milliseconds.
     pub queue_ms: f64,
-    /// Scanning, of all threads together, a query's part.
     pub scan_ms: f64,
-    /// Packing, of all threads together, a query's part.
     pub pack_ms: f64,
-    /// From a reply's encoding until its stream took all of it, the mean.
     pub send_ms: f64,
-    /// From a request read to its reply written, the mean.
     pub answer_ms: f64,
-    /// Of its process, at the end.
     pub resident_memory_bytes: u64,
 }
 
@@ -192,11 +141,8 @@ impl ServerSide {
 /// What was made before a run.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub struct Prepared {
-    /// Queries in stock.
     pub queries: u64,
-    /// Memory of those.
     pub bytes: u64,
-    /// Time spent waiting for them.
     pub seconds: f64,
 }
 

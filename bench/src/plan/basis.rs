@@ -54,6 +54,14 @@ impl Basis {
     }
 }
 
+/// A formula with its numbers put in, each as [`number`] says it.
+macro_rules! formula {
+    ($text:literal $(, $value:expr)+ $(,)?) => {
+        format!($text $(, $crate::plan::basis::number($value))+)
+    };
+}
+pub(super) use formula;
+
 /// For people: four digits, or all of a whole number, thousands apart.
 pub(super) fn number(value: f64) -> String {
     let size = value.abs();

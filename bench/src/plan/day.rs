@@ -1,6 +1,6 @@
 //! A day of a device and of the provider: bundles, bytes, epochs.
 
-use super::basis::{Basis, number};
+use super::basis::{Basis, formula};
 use super::bundles::{distinct, per_sync};
 use super::{Figure, Hints, Scenario};
 use crate::record::ShapeFacts;
@@ -50,12 +50,11 @@ impl Day {
         let (lookups, sync) = (scenario.lookups_per_user_day, scenario.lookups_per_sync);
         let bundles = self.syncs * self.bundles_a_sync;
         let epochs = 24.0 / scenario.epoch_hours;
-        let bytes =
-            |count: f64, each: usize| format!("{} * {} bytes", number(count), number(each as f64));
+        let bytes = |count: f64, each: usize| formula!("{} * {} bytes", count, each as f64);
         let hint_basis = basis.and(&Basis::of(["scenario: epoch_hours, changed_share"]));
         vec![
             basis.figure(
-                format!("key bundles of a sync of {}", number(sync)),
+                formula!("key bundles of a sync of {}", sync),
                 self.bundles_a_sync,
                 "",
                 why_so_many(sync, shards, self.bundles_a_sync),
@@ -64,12 +63,7 @@ impl Day {
                 "bundles a day",
                 bundles,
                 "",
-                format!(
-                    "{} look-ups / {} a sync * {}",
-                    number(lookups),
-                    number(sync),
-                    number(self.bundles_a_sync)
-                ),
+                formula!("{} look-ups / {} a sync * {}", lookups, sync, self.bundles_a_sync),
             ),
             basis.figure(
                 "up a day: queries",
@@ -93,12 +87,12 @@ impl Day {
                 "down a day: hints",
                 self.hints * shape.hints_bytes as f64,
                 "bytes",
-                format!(
+                formula!(
                     "{} shards asked an epoch * {} of them changed * {} epochs * {} bytes",
-                    number(distinct(lookups / epochs, shards)),
-                    number(scenario.changed_share),
-                    number(epochs),
-                    number(shape.hints_bytes as f64)
+                    distinct(lookups / epochs, shards),
+                    scenario.changed_share,
+                    epochs,
+                    shape.hints_bytes as f64
                 ),
             ),
         ]
@@ -118,7 +112,7 @@ impl Day {
                 format!("{what} a day"),
                 users * of_one,
                 "bytes",
-                format!("{} devices * {} MB", number(users), number(of_one / 1e6)),
+                formula!("{} devices * {} MB", users, of_one / 1e6),
             )
         };
         let shard = shape.shard_bytes() as f64;
@@ -129,13 +123,13 @@ impl Day {
                 "database",
                 shards * shard,
                 "bytes",
-                format!("{} shards * {} MB", number(shards), number(shard / 1e6)),
+                formula!("{} shards * {} MB", shards, shard / 1e6),
             ),
             basis.figure(
                 "bundles a day",
                 users * bundles,
                 "",
-                format!("{} devices * {}", number(users), number(bundles)),
+                formula!("{} devices * {}", users, bundles),
             ),
             all("from devices", self.up),
             all("to devices", self.down),
@@ -148,12 +142,12 @@ impl Day {
                     "hints to front-ends a day",
                     scenario.front_ends * epochs * changed * shape.hints_bytes as f64,
                     "bytes",
-                    format!(
+                    formula!(
                         "{} front-ends * {} epochs * {} changed shards * {} bytes",
-                        number(scenario.front_ends),
-                        number(epochs),
-                        number(changed),
-                        number(shape.hints_bytes as f64)
+                        scenario.front_ends,
+                        epochs,
+                        changed,
+                        shape.hints_bytes as f64
                     ),
                 ),
             );
@@ -166,19 +160,19 @@ impl Day {
 fn why_so_many(lookups: f64, shards: f64, bundles: f64) -> String {
     let most = QUERIES_PER_SECRET_MAX;
     if shards <= 1.0 {
-        return format!(
+        return formula!(
             "{} look-ups to one shard: the secret of a bundle encrypts one query for a shard, so \
              that each look-up takes a bundle of its own",
-            number(lookups)
+            lookups
         );
     }
     if bundles <= (lookups / most as f64).ceil() {
-        return format!("{} look-ups / {most}, the most that one bundle serves", number(lookups));
+        return formula!("{} look-ups / {most}, the most that one bundle serves", lookups);
     }
-    format!(
+    formula!(
         "as many as the look-ups, of {}, that go to the most popular of {} shards: the secret of a \
          bundle encrypts one query for a shard",
-        number(lookups),
-        number(shards)
+        lookups,
+        shards
     )
 }

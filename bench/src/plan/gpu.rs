@@ -1,14 +1,14 @@
 //! What can be said of GPUs when none was measured: how many hold the shards, and what each would
 //! have to do to be cheaper than cores. Never how fast one is.
 
-use super::basis::{Basis, number};
+use super::basis::{Basis, formula, number};
 use super::figure::A_SECOND;
 use super::sizing::memory_a_shard;
 use super::{Figure, GpuPlan, Host, HostPlan, Scenario};
 use crate::record::ShapeFacts;
 
-const WHY: &str = "no record of a real GPU was given, and none is guessed: `sotto-bench kernel \
-                   --gpu NAME` measures one";
+const WHY: &str = "no record of a real GPU was given, and none is guessed: `sotto-bench gpu \
+                   NAME` measures one";
 
 /// Hosts with GPUs beside hosts without, as planned.
 pub(super) struct Unmeasured<'a> {
@@ -43,12 +43,12 @@ impl Unmeasured<'_> {
             "prices: hosts.gpu_memory_gib, gpu_reserved_memory_gib",
             "shape: matrix_bytes, tables_bytes",
         ]);
-        let formula = format!(
+        let formula = formula!(
             "{} shards * {} copies / {} shards a GPU ({} MB each)",
-            number(self.shards),
-            number(copies),
-            number(a_gpu),
-            number(bytes / 1e6)
+            self.shards,
+            copies,
+            a_gpu,
+            bytes / 1e6
         );
         let gpus = (self.shards * copies / a_gpu).ceil().max(copies);
         (a_gpu >= 1.0).then(|| basis.figure("GPUs that hold the shards", gpus, "GPUs", formula))
@@ -84,7 +84,7 @@ impl Unmeasured<'_> {
         let verdict = match holding {
             None => "; but no GPU holds a shard".to_owned(),
             Some(holding) if affordable < holding => {
-                format!("; but the shards take {}: dearer at any speed", number(holding))
+                formula!("; but the shards take {}: dearer at any speed", holding)
             }
             Some(_) => String::new(),
         };
@@ -94,12 +94,7 @@ impl Unmeasured<'_> {
             "look-ups a second that a GPU must do to be cheaper than cores",
             self.peak / affordable / most,
             A_SECOND,
-            format!(
-                "{} at the peak / {} GPUs / {}{verdict}",
-                number(self.peak),
-                number(affordable),
-                number(most)
-            ),
+            formula!("{} at the peak / {} GPUs / {}{verdict}", self.peak, affordable, most),
         );
         vec![as_much, rate]
     }

@@ -1,7 +1,7 @@
 //! Hosts of one kind as figures: what binds, batches, epochs, money, and what a wrong assumption
 //! costs.
 
-use super::basis::{Basis, number};
+use super::basis::{Basis, formula, number};
 use super::batch::State;
 use super::bundles::distinct;
 use super::day::Day;
@@ -75,7 +75,7 @@ impl Plans<'_> {
             "cost of a million look-ups",
             total / millions,
             currency,
-            format!("{} / {} million look-ups a month", number(total), number(millions)),
+            formula!("{} / {} million look-ups a month", total, millions),
         );
         Some(HostPlan {
             host: host.name.clone(),
@@ -134,10 +134,10 @@ impl Plans<'_> {
         let (copies, shards) = (f64::from(scenario.replication), self.sizing.shards);
         let most = number(scenario.utilisation_max);
         let pass = fleet.engine.pass_time(fleet.capacity.batch);
-        let busy = format!(
+        let busy = formula!(
             "{} a second at the peak / {} a second a host / {most}",
-            number(self.sizing.peak),
-            number(fleet.capacity.rate)
+            self.sizing.peak,
+            fleet.capacity.rate
         );
         let bytes = |bytes: f64| number(bytes / 1e6);
         let formula = |resource: Resource| match resource {
@@ -149,21 +149,21 @@ impl Plans<'_> {
                 number(scenario.epochs_in_memory),
                 number(self.sizing.shard_memory / 1e9)
             ),
-            Resource::Arithmetic => format!(
+            Resource::Arithmetic => formula!(
                 "{busy} * {} ms of cores / {} ms a pass",
-                number(fleet.engine.core_time(fleet.capacity.batch) * 1e3),
-                number(pass * 1e3)
+                fleet.engine.core_time(fleet.capacity.batch) * 1e3,
+                pass * 1e3
             ),
-            Resource::Bandwidth => format!(
+            Resource::Bandwidth => formula!(
                 "{busy} * {} ms to read a shard / {} ms a pass",
-                number(fleet.engine.reading * 1e3),
-                number(pass * 1e3)
+                fleet.engine.reading * 1e3,
+                pass * 1e3
             ),
-            Resource::Network => format!(
+            Resource::Network => formula!(
                 "{} a second * 8 * {} bytes / {} Gbit a second / {most}",
-                number(self.sizing.peak),
-                number(fleet.bytes_in.max(fleet.bytes_out)),
-                number(host.network_gbit_per_s)
+                self.sizing.peak,
+                fleet.bytes_in.max(fleet.bytes_out),
+                host.network_gbit_per_s
             ),
             Resource::Disk => format!(
                 "{} shards * {} copies * {} MB (two epochs) / {} GB a host",
@@ -172,7 +172,7 @@ impl Plans<'_> {
                 bytes(self.sizing.disk_a_shard()),
                 number(host.disk_gb)
             ),
-            Resource::Copies => format!("{} copies, each on another host", number(copies)),
+            Resource::Copies => formula!("{} copies, each on another host", copies),
         };
         let mut needs: Vec<Need> = self
             .sizing
@@ -195,11 +195,11 @@ impl Plans<'_> {
     fn batch(&self, name: &str, fleet: &Fleet, rate: f64) -> Figure {
         let state = self.sizing.at(fleet, rate);
         let (rate, pass) = (rate / fleet.engines, fleet.engine.pass_time(state.batch) * 1e3);
-        let comes = format!(
+        let comes = formula!(
             "{} a second * {} ms a pass over one of {} shards",
-            number(rate),
-            number(pass),
-            number(fleet.resident)
+            rate,
+            pass,
+            fleet.resident
         );
         let formula = if state.batch > 1.0 {
             format!("as many as come while so many are computed: {comes}")
@@ -212,7 +212,7 @@ impl Plans<'_> {
     fn capacity(&self, fleet: &Fleet) -> Figure {
         let State { rate, batch, latency } = fleet.capacity;
         let engines = if fleet.engines > 1.0 {
-            format!("{} engines * ", number(fleet.engines))
+            formula!("{} engines * ", fleet.engines)
         } else {
             String::new()
         };
@@ -238,7 +238,7 @@ impl Plans<'_> {
                 name,
                 hosts * f64::from(units) * price * MONTH_HOURS,
                 currency,
-                format!("{} hosts * {units} * {price} an hour * {MONTH_HOURS} h", number(hosts)),
+                formula!("{} hosts * {units} * {price} an hour * {MONTH_HOURS} h", hosts),
             )
         };
         let mut costs = vec![hourly("cores", "core_hour", host.cores, host.core_hour)];
@@ -297,37 +297,37 @@ impl Plans<'_> {
                 "of what hosts can do, at the peak",
                 fleet.rate / fleet.capacity.rate,
                 "",
-                format!("{} a second / {}", number(fleet.rate), number(fleet.capacity.rate)),
+                formula!("{} a second / {}", fleet.rate, fleet.capacity.rate),
             ),
             basis.figure(
                 "latency at the peak, about the median",
                 peak.latency * 1e3,
                 "ms",
-                format!(
+                formula!(
                     "{} ms of waiting + {} ms a pass",
-                    number((peak.latency - fleet.engine.pass_time(peak.batch)) * 1e3),
-                    number(fleet.engine.pass_time(peak.batch) * 1e3)
+                    (peak.latency - fleet.engine.pass_time(peak.batch)) * 1e3,
+                    fleet.engine.pass_time(peak.batch) * 1e3
                 ),
             ),
             basis.and(&self.reading).figure(
                 "a pass over reading its shard once, at the peak",
                 fleet.engine.pass_time(peak.batch) / fleet.engine.reading,
                 "",
-                format!(
+                formula!(
                     "{} ms / {} ms",
-                    number(fleet.engine.pass_time(peak.batch) * 1e3),
-                    number(fleet.engine.reading * 1e3)
+                    fleet.engine.pass_time(peak.batch) * 1e3,
+                    fleet.engine.reading * 1e3
                 ),
             ),
             Basis::of(["scenario: replication, records"]).figure(
                 "shards a host",
                 fleet.resident,
                 "",
-                format!(
+                formula!(
                     "{} shards * {} copies / {} hosts",
-                    number(self.sizing.shards),
-                    number(fleet.copies),
-                    number(fleet.hosts)
+                    self.sizing.shards,
+                    fleet.copies,
+                    fleet.hosts
                 ),
             ),
             Basis::of(["shape", "scenario: lookups_per_sync"]).figure(

@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 
-use super::basis::{Basis, number};
+use super::basis::{Basis, formula};
 use super::batch::Curve;
 use super::{Host, PlanError, Used};
 use crate::found::{Found, Record};
@@ -87,9 +87,9 @@ fn scaled(basis: Basis, measured: &ShapeFacts, shape: &ShapeFacts) -> Basis {
     if same_sizes(measured, shape) {
         return basis;
     }
-    basis.guess(format!(
+    basis.guess(formula!(
         "measured for shards of {} MB, each stage scaled by what it reads",
-        number(pass_bytes(measured) / 1e6)
+        pass_bytes(measured) / 1e6
     ))
 }
 
@@ -284,11 +284,11 @@ impl<'a> Measured<'a> {
         if (bytes_in / of_bytes - 1.0).abs() > 0.05 {
             basis = basis.guess("time beside passes scaled by the bytes that a query brings");
         }
-        let formula = format!(
+        let formula = formula!(
             "({} ms of processor time a query - {} ms in passes) / {} bytes in",
-            number(cpu),
-            number(engine),
-            number(of_bytes)
+            cpu,
+            engine,
+            of_bytes
         );
         Some(Outside { a_byte: measured / of_bytes, basis, formula })
     }
@@ -325,8 +325,7 @@ impl<'a> Measured<'a> {
         if !same_sizes(&build.content.shape, shape) {
             basis = basis.guess("building scaled by the bytes of a shard");
         }
-        let formula =
-            format!("{} s / {shards} shards * {}", number(build.cpu_seconds.median), number(scale));
+        let formula = formula!("{} s / {shards} shards * {}", build.cpu_seconds.median, scale);
         Some(Known { value: build.cpu_seconds.median / shards * scale, basis, formula })
     }
 
@@ -341,7 +340,7 @@ impl<'a> Measured<'a> {
         let basis = Basis::of([format!("{path}: cold.first_answer_ms.median")]);
         let basis = self.elsewhere(basis, &startup.head, here);
         let ms = startup.cold.first_answer_ms.median;
-        Some(Known { value: ms / 1e3, basis, formula: format!("{} ms", number(ms)) })
+        Some(Known { value: ms / 1e3, basis, formula: formula!("{} ms", ms) })
     }
 
     /// Bytes a second that shards come from the disk with.
@@ -352,7 +351,7 @@ impl<'a> Measured<'a> {
         let (bytes, ms) = (cold.disk_bytes? as f64, cold.ms.median);
         let basis = Basis::of([format!("{path}: cold[plain read].disk_bytes, .ms.median")])
             .guess("the measuring machine's disk");
-        let formula = format!("{} MB / {} ms", number(bytes / 1e6), number(ms));
+        let formula = formula!("{} MB / {} ms", bytes / 1e6, ms);
         Some(Known { value: bytes / (ms / 1e3), basis, formula })
     }
 
@@ -377,8 +376,7 @@ impl<'a> Measured<'a> {
         if (shards / new - 1.0).abs() > 0.05 {
             basis = basis.guess("reloading scaled by the number of new shards");
         }
-        let formula =
-            format!("{} ms * {} new shards / {}", number(ms), number(shards), number(new));
+        let formula = formula!("{} ms * {} new shards / {}", ms, shards, new);
         Some((Known { value: ms / 1e3 * shards / new, basis, formula }, change.lookup_ms_max))
     }
 

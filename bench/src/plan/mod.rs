@@ -70,7 +70,7 @@ pub use figure::*;
 pub use scenario::*;
 pub use text::Shown;
 
-use basis::{Basis, number};
+use basis::{Basis, formula, number};
 use batch::Engine;
 use day::Day;
 use figure::A_SECOND;
@@ -160,7 +160,7 @@ pub fn plan(scenario: &Scenario, prices: &Prices, records: &[Found]) -> Result<P
     for &records in &scenario.records_per_shard {
         match planner.shape(records)? {
             Ok(shape) => shapes.push(shape),
-            Err(why) => warnings.push(format!("{} records a shard: {why}", number(records as f64))),
+            Err(why) => warnings.push(formula!("{} records a shard: {why}", records as f64)),
         }
     }
     let Some(first) = shapes.first() else {
@@ -203,13 +203,13 @@ impl Planner<'_> {
                 "look-ups a second, the mean",
                 mean,
                 A_SECOND,
-                format!("{} * {} / 86 400 s", number(*users), number(*lookups_per_user_day)),
+                formula!("{} * {} / 86 400 s", *users, *lookups_per_user_day),
             ),
             basis.and(&Basis::of(["scenario: peak_over_mean"])).figure(
                 "look-ups a second, the peak",
                 self.peak,
                 A_SECOND,
-                format!("{} * {}", number(mean), number(*peak_over_mean)),
+                formula!("{} * {}", mean, *peak_over_mean),
             ),
         ]
     }
@@ -244,12 +244,12 @@ impl Planner<'_> {
         }
         let pass = plans.sizing.engine.pass_time(1.0);
         if pass > LONG_PASS * scenario.latency_ms / 1e3 && shards > 1.0 {
-            warnings.push(format!(
+            warnings.push(formula!(
                 "a pass of one query takes {} ms, of {} ms in which answers are to come: with few \
                  such passes in that time latencies are uneven, and up to half of the capacity \
                  told may be lost",
-                number(pass * 1e3),
-                number(scenario.latency_ms)
+                pass * 1e3,
+                scenario.latency_ms
             ));
         }
         Ok(Ok(ShapePlan {

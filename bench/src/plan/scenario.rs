@@ -1,6 +1,11 @@
 //! What a plan is made from besides records: what is wanted ([`Scenario`]), and what things cost
 //! ([`Prices`]). Both are TOML files; bench/scenarios and deploy/prices.toml explain each key.
 
+#![allow(
+    missing_docs,
+    reason = "bench/scenarios/mimi.toml and deploy/prices.toml say what each key is"
+)]
+
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -23,46 +28,25 @@ pub enum Hints {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Scenario {
-    /// In a word or two.
     pub name: String,
-    /// In a sentence or two, and where its numbers come from.
     pub about: String,
-    /// Devices that look things up.
     pub users: f64,
-    /// Look-ups of each, a day.
     pub lookups_per_user_day: f64,
-    /// Look-ups that a device makes at once, under one pool of secrets.
     pub lookups_per_sync: f64,
-    /// The busiest seconds' rate over the day's mean.
     pub peak_over_mean: f64,
-    /// Records of the database.
     pub records: f64,
-    /// Bytes of a value field: the longest value and one.
     pub value_bytes: u32,
-    /// Records a shard: a plan for each.
     pub records_per_shard: Vec<u64>,
-    /// 99% of the answers are to come within this.
     pub latency_ms: f64,
-    /// Hosts that hold each shard.
     pub replication: u32,
-    /// Hosts that may fail at the peak.
     pub failed_hosts: u32,
-    /// Share of what hosts can do that is asked of them at the peak.
     pub utilisation_max: f64,
-    /// Hours from one epoch to the next.
     pub epoch_hours: f64,
-    /// Share of the shards that an epoch changes.
     pub changed_share: f64,
-    /// Epochs that are in memory while one takes the other's place: 2, or 1 where a host is taken
-    /// out of service for it.
     pub epochs_in_memory: f64,
-    /// Who fetches hints.
     pub hints: Hints,
-    /// Resolver front-ends.
     pub front_ends: f64,
-    /// The kind of host, as prices name it.
     pub host: String,
-    /// The kind of host with GPUs.
     pub gpu_host: String,
 }
 
@@ -70,30 +54,17 @@ pub struct Scenario {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Host {
-    /// As scenarios name it.
     pub name: String,
-    /// Cores as the operating system counts them.
     pub cores: u32,
-    /// Memory, in GiB.
     pub memory_gib: f64,
-    /// Of which system, server and what it buffers take so much.
     pub reserved_memory_gib: f64,
-    /// 10^9 bytes a second that all cores together read from memory; measured ones times cores
-    /// when absent.
     pub memory_gb_per_s: Option<f64>,
-    /// 10^9 bits a second of its network card, each way.
     pub network_gbit_per_s: f64,
-    /// 10^9 bytes of its disks.
     pub disk_gb: f64,
-    /// Of one core.
     pub core_hour: f64,
-    /// GPUs; none on hosts without.
     pub gpus: u32,
-    /// Memory of each, in GiB.
     pub gpu_memory_gib: f64,
-    /// Of which driver, bundles and what is under way take so much.
     pub gpu_reserved_memory_gib: f64,
-    /// Of one GPU, beside the cores.
     pub gpu_hour: f64,
 }
 
@@ -101,15 +72,10 @@ pub struct Host {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Prices {
-    /// Such as USD.
     pub currency: String,
-    /// Where they come from, and when.
     pub about: String,
-    /// 10^9 bytes sent to devices.
     pub egress_gb: f64,
-    /// 10^9 bytes stored for a month.
     pub stored_gb_month: f64,
-    /// Kinds of hosts.
     pub hosts: Vec<Host>,
 }
 

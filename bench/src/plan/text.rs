@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 
 use super::basis::number;
 use super::{Figure, GpuPlan, HostPlan, Plan, ShapePlan};
+use crate::table::Table;
 
 /// Of which shapes all figures are shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,30 +78,18 @@ impl Plan {
             "a month",
             "a million",
         ];
-        let mut rows = vec![HEADINGS.map(str::to_owned).to_vec()];
+        let mut table = Table::new(HEADINGS);
         for shape in self.by_size() {
             let bytes = shape.shape.pass_bytes() as f64;
-            let mut row =
-                vec![records(shape), number(shape.shards as f64), number((bytes / 1e6).round())];
-            row.extend(cells("CPU", &shape.cpu));
-            rows.push(row);
-            let mut row = vec![String::new(); 3];
-            row.extend(match &shape.gpu {
+            let row = [records(shape), number(shape.shards as f64), number((bytes / 1e6).round())];
+            table.row(row.into_iter().chain(cells("CPU", &shape.cpu)));
+            let with = match &shape.gpu {
                 GpuPlan::Measured(plan) => cells("GPU", plan),
                 GpuPlan::NotMeasured { .. } => vec!["GPU".into(), "not measured".into()],
-            });
-            row.resize(HEADINGS.len(), String::new());
-            rows.push(row);
+            };
+            table.row([const { String::new() }; 3].into_iter().chain(with));
         }
-        let width = |at: usize| rows.iter().map(|row| row[at].chars().count()).max().unwrap_or(0);
-        let widths: Vec<usize> = (0..HEADINGS.len()).map(width).collect();
-        let mut out = String::new();
-        for row in &rows {
-            let cells: Vec<String> =
-                row.iter().zip(&widths).map(|(cell, &width)| format!("{cell:>width$}")).collect();
-            let _ = writeln!(out, "{}", cells.join("  ").trim_end());
-        }
-        out
+        table.text()
     }
 }
 

@@ -2,6 +2,8 @@
 //! form, command, commit and machine ([`Head`]); a number that was measured several times is a
 //! [`Spread`]. bench/README.md says what each field is.
 
+#![allow(missing_docs, reason = "bench/README.md says what each field is; a test compares")]
+
 mod kernel;
 mod operations;
 
@@ -20,16 +22,10 @@ use sotto::server::kib_of;
 /// The head of a record; its fields stand at the record's top level.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Head {
-    /// Name and version of the record's form, such as `sotto-bench-load/2`.
     pub schema: String,
-    /// As it was typed.
     pub command: String,
-    /// Commit of the checkout that the program lies in, or what SOTTO_COMMIT says of a program that
-    /// was carried elsewhere; `-dirty` where files were changed.
     pub commit: Option<String>,
-    /// When it began, in UTC, as 2026-11-28T18:00:35Z.
     pub date: Option<String>,
-    /// Where it ran.
     pub machine: Machine,
 }
 
@@ -49,21 +45,13 @@ impl Head {
 /// A machine, as it tells of itself.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Machine {
-    /// Its processor's name.
     pub cpu: Option<String>,
-    /// Processors that the program might use.
     pub cpus: usize,
-    /// Processors there are.
     pub logical_cpus: usize,
-    /// Those of the processor's flags that decide which engine runs.
     pub flags: Vec<String>,
-    /// Instruction set architecture.
     pub arch: String,
-    /// Name and release of the system.
     pub kernel: Option<String>,
-    /// /proc/loadavg when it began.
     pub load: Option<String>,
-    /// Memory of the machine.
     pub memory_bytes: Option<u64>,
 }
 
@@ -135,27 +123,16 @@ fn commit() -> Option<String> {
 /// The shape of a database's shards, all of one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ShapeFacts {
-    /// Records a shard that the shape is meant for.
     pub records_per_shard: u64,
-    /// Bytes of a value field.
     pub value_len: u32,
-    /// Rows a pack.
     pub pack_rows: u32,
-    /// Packs a shard.
     pub packs: u32,
-    /// Columns of a matrix.
     pub columns: u32,
-    /// Bytes of a shard's matrix, read once a batch.
     pub matrix_bytes: usize,
-    /// Bytes of its pack tables, read once a batch.
     pub tables_bytes: usize,
-    /// Bytes of its hints, which a client fetches once.
     pub hints_bytes: usize,
-    /// Bytes of a query's vector.
     pub query_bytes: usize,
-    /// Bytes of a key bundle.
     pub bundle_bytes: usize,
-    /// Bytes of an answer's responses, of all packs.
     pub answer_bytes: usize,
 }
 
@@ -196,15 +173,10 @@ impl ShapeFacts {
 /// A number measured several times.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Spread {
-    /// The least.
     pub best: f64,
-    /// A quarter is less.
     pub q1: f64,
-    /// Half is less.
     pub median: f64,
-    /// Three quarters are less.
     pub q3: f64,
-    /// How often it was measured.
     pub runs: usize,
 }
 

@@ -1,27 +1,30 @@
-//! What a record of each kind measured: a list of named numbers, so that two are compared by name.
-//! What is worked out of others (shares of the floor, times reading) is left out.
+//! What a record of each kind measured: a list of named numbers. Each measured field has its name,
+//! its unit and which way is better here and nowhere else: tables, the summary of a record's folder
+//! and comparisons, which go by name, are made of these. What is worked out of others (times
+//! reading) is left out.
 
 use crate::found::Record;
 use crate::load::ledger::half_interval;
 use crate::load::report::{Quantiles, Report, Row, ServerSide, Trial};
 use crate::load::search::{Limit, RESOLUTION};
 use crate::record::*;
+use crate::table::Table;
 
 /// One number.
-pub(super) struct Number {
-    pub(super) what: String,
-    pub(super) unit: &'static str,
-    pub(super) value: f64,
-    pub(super) best: Option<f64>,
-    pub(super) noise: Noise,
+pub(crate) struct Number {
+    pub(crate) what: String,
+    pub(crate) unit: &'static str,
+    pub(crate) value: f64,
+    pub(crate) best: Option<f64>,
+    pub(crate) noise: Noise,
     /// What no program can beat, in its unit.
-    pub(super) floor: Option<f64>,
-    pub(super) sense: Sense,
+    pub(crate) floor: Option<f64>,
+    pub(crate) sense: Sense,
 }
 
 /// How sure a number is, in its unit.
 #[derive(Clone, Copy, PartialEq)]
-pub(super) enum Noise {
+pub(crate) enum Noise {
     /// It would be the same again.
     Exact,
     /// Of a median: [`Spread::noise`].
@@ -36,14 +39,14 @@ pub(super) enum Noise {
 
 impl Noise {
     /// Whether it is a matter of chance, and how much of one is known.
-    pub(super) fn is_known(self) -> bool {
+    pub(crate) fn is_known(self) -> bool {
         matches!(self, Self::Notch(_) | Self::Interval(_))
     }
 }
 
 /// Which way is better.
 #[derive(Clone, Copy, PartialEq)]
-pub(super) enum Sense {
+pub(crate) enum Sense {
     LessIsBetter,
     MoreIsBetter,
     /// Neither: a floor, a part of a number that is judged, what is one of very few.
@@ -91,13 +94,13 @@ impl Number {
         Self { floor, ..self }
     }
 
-    pub(super) fn is_judged(&self) -> bool {
+    pub(crate) fn is_judged(&self) -> bool {
         self.sense != Context
     }
 }
 
 /// All numbers of a record.
-pub(super) fn of(record: &Record) -> Vec<Number> {
+pub(crate) fn of(record: &Record) -> Vec<Number> {
     match record {
         Record::Load(record) => load(record),
         Record::Kernel(record) => kernel(record),
@@ -108,8 +111,48 @@ pub(super) fn of(record: &Record) -> Vec<Number> {
     }
 }
 
+/// Numbers for people: the median or mean, the best run, how sure it is and its share of the floor.
+pub(crate) fn table(numbers: &[Number]) -> Table {
+    let mut table = Table::new(["", "median", "best", "unit", "noise", "of its floor"]);
+    for number in numbers {
+        let share = number.floor.map(|floor| match number.sense {
+            MoreIsBetter => number.value / floor,
+            _ => floor / number.value,
+        });
+        let noise = match number.noise {
+            Noise::Notch(noise) | Noise::Interval(noise) | Noise::Step(noise) => digits(noise),
+            Noise::Exact | Noise::Unknown => String::new(),
+        };
+        table.row([
+            number.what.clone(),
+            digits(number.value),
+            number.best.map(digits).unwrap_or_default(),
+            number.unit.into(),
+            noise,
+            share.filter(|share| share.is_finite()).map(percent).unwrap_or_default(),
+        ]);
+    }
+    table
+}
+
+fn percent(share: f64) -> String {
+    format!("{:.0}%", share * 1e2)
+}
+
+/// Four of them, more or less.
+pub(crate) fn digits(value: f64) -> String {
+    let places = match value.abs() {
+        size if size >= 1e3 => 0,
+        size if size >= 1e2 => 1,
+        size if size >= 1e1 => 2,
+        size if size >= 1.0 || size == 0.0 => 3,
+        _ => 4,
+    };
+    format!("{value:.places$}")
+}
+
 /// What must be the same for two records to be compared; the same names for each of a kind.
-pub(super) fn conditions(record: &Record) -> Vec<(&'static str, String)> {
+pub(crate) fn conditions(record: &Record) -> Vec<(&'static str, String)> {
     let machine = record.machine();
     let cpu = machine.cpu.as_deref().unwrap_or("unknown");
     let flags = machine.flags.join(" ");
@@ -148,7 +191,7 @@ fn shape(shape: &ShapeFacts) -> String {
 }
 
 /// Why a record, or a part of it, is not to be trusted.
-pub(super) fn doubts(record: &Record) -> Vec<String> {
+pub(crate) fn doubts(record: &Record) -> Vec<String> {
     let effort = match record {
         Record::Load(record) => {
             let invalid = record.trials.iter().filter(|trial| trial.invalid.is_some());
@@ -179,7 +222,7 @@ fn mb(bytes: u64) -> f64 {
     bytes as f64 / 1e6
 }
 
-fn kernel(record: &Kernel) -> Vec<Number> {
+pub(crate) fn kernel(record: &Kernel) -> Vec<Number> {
     let mut all = Vec::new();
     for read in &record.floors.read {
         let what = format!("floor: reading the shard, {}", counted(read.threads, "thread"));
@@ -196,13 +239,16 @@ fn kernel(record: &Kernel) -> Vec<Number> {
         let whole = Number::time(&what, answer.ms_per_query, MS_A_QUERY);
         all.push(whole.above(answer.floor_ms.or(reading)));
         let parts = [
-            ("scan", answer.scan_ms),
-            ("pack", answer.pack_ms),
-            ("prepare", answer.prepare_ms),
-            ("finish", answer.finish_ms),
-            ("other", answer.other_ms),
+            ("scan", answer.scan_ms, answer.scan_share),
+            ("pack", answer.pack_ms, answer.pack_share),
+            ("prepare", answer.prepare_ms, None),
+            ("finish", answer.finish_ms, None),
+            ("other", answer.other_ms, None),
         ];
-        let part = |(part, ms)| Number::once(format!("{what}: {part}"), ms, MS_A_QUERY, Context);
+        let part = |(part, ms, share): (_, f64, Option<f64>)| {
+            let floor = share.map(|share| share * ms);
+            Number::once(format!("{what}: {part}"), ms, MS_A_QUERY, Context).above(floor)
+        };
         all.extend(parts.map(part));
     }
     let client = &record.client;
@@ -238,8 +284,13 @@ fn kernel(record: &Kernel) -> Vec<Number> {
     all
 }
 
-fn gpu(record: &Gpu) -> Vec<Number> {
-    let floors = &record.floors;
+pub(crate) fn gpu(record: &Gpu) -> Vec<Number> {
+    let answers = record.answers.iter().flat_map(gpu_answer);
+    let all = gpu_floors(&record.floors).into_iter().chain(answers);
+    all.chain(gpu_uploads(&record.uploads)).chain(gpu_traffic(&record.traffic)).collect()
+}
+
+pub(crate) fn gpu_floors(floors: &GpuFloors) -> Vec<Number> {
     let peak = |what, value, unit| Number::once(what, value, unit, Context);
     let mut all = vec![
         peak("floor: reading memory", floors.read_gb_per_s, GB_PER_S),
@@ -248,20 +299,28 @@ fn gpu(record: &Gpu) -> Vec<Number> {
     ];
     let wide = floors.wide_g_per_s;
     all.extend(wide.map(|value| peak("floor: u64 multiply-adds", value, G_PER_S)));
-    for answer in &record.answers {
-        let what = |part: &str| format!("batch {}, {part}", answer.batch);
-        let time = |part, spread| Number::time(what(part), spread, US_A_QUERY);
-        all.push(time("alone", answer.alone_us).above(Some(answer.floor_us)));
-        all.push(time("streamed", answer.streamed_us).above(Some(answer.floor_us)));
-        let parts = [
-            ("device: prepare", answer.prepare_us),
-            ("device: scan", answer.scan_us),
-            ("device: pack", answer.pack_us),
-            ("device: finish", answer.finish_us),
-        ];
-        all.extend(parts.map(|(part, us)| Number::once(what(part), us, US_A_QUERY, Context)));
-    }
-    let up = &record.uploads;
+    all
+}
+
+pub(crate) fn gpu_answer(answer: &GpuAnswer) -> Vec<Number> {
+    let what = |part: &str| format!("batch {}, {part}", answer.batch);
+    let time =
+        |part, spread| Number::time(what(part), spread, US_A_QUERY).above(Some(answer.floor_us));
+    let parts = [
+        ("device: prepare", answer.prepare_us, answer.prepare_share),
+        ("device: scan", answer.scan_us, answer.scan_share),
+        ("device: pack", answer.pack_us, answer.pack_share),
+        ("device: finish", answer.finish_us, answer.finish_share),
+    ];
+    let part = |(part, us, share): (_, f64, Option<f64>)| {
+        let floor = share.map(|share| share * us);
+        Number::once(what(part), us, US_A_QUERY, Context).above(floor)
+    };
+    let whole = [time("alone", answer.alone_us), time("streamed", answer.streamed_us)];
+    whole.into_iter().chain(parts.map(part)).collect()
+}
+
+pub(crate) fn gpu_uploads(up: &GpuUploads) -> Vec<Number> {
     let uploads = [
         ("upload into free memory", up.into_free_memory_gb_per_s, GB_PER_S),
         ("upload in place of others", up.in_place_of_others_gb_per_s, GB_PER_S),
@@ -269,18 +328,24 @@ fn gpu(record: &Gpu) -> Vec<Number> {
         ("answers beside no uploads", up.answers_per_s, A_SECOND),
         ("answers beside uploads", up.answers_per_s_while_uploading, A_SECOND),
     ];
-    all.extend(uploads.map(|(what, value, unit)| Number::once(what, value, unit, MoreIsBetter)));
-    for traffic in &record.traffic.loops {
-        let what = |part: &str| format!("{} outstanding, {part}", traffic.outstanding);
-        let rate = traffic.queries_per_s;
-        all.push(Number::once(what("answered"), rate, A_SECOND, MoreIsBetter));
-        all.push(Number::once(what("median"), traffic.median_ms, MS, LessIsBetter));
-        all.push(Number::once(what("99%"), traffic.p99_ms, MS, LessIsBetter));
-    }
-    all
+    let number = |(what, value, unit)| Number::once(what, value, unit, MoreIsBetter);
+    uploads.map(number).into()
 }
 
-fn build(record: &Build) -> Vec<Number> {
+pub(crate) fn gpu_traffic(traffic: &GpuTraffic) -> Vec<Number> {
+    let of = |traffic: &GpuLoop| {
+        let what = |part: &str| format!("{} outstanding, {part}", traffic.outstanding);
+        let rate = traffic.queries_per_s;
+        [
+            Number::once(what("answered"), rate, A_SECOND, MoreIsBetter),
+            Number::once(what("median"), traffic.median_ms, MS, LessIsBetter),
+            Number::once(what("99%"), traffic.p99_ms, MS, LessIsBetter),
+        ]
+    };
+    traffic.loops.iter().flat_map(of).collect()
+}
+
+pub(crate) fn build(record: &Build) -> Vec<Number> {
     let (database, peak) = (record.content.database_bytes, record.peak_memory_bytes);
     vec![
         Number::time("building", record.seconds, SECONDS),
@@ -288,10 +353,11 @@ fn build(record: &Build) -> Vec<Number> {
         Number::time("verifying", record.verify_seconds, SECONDS),
         Number::once("most memory", mb(peak), MB, LessIsBetter),
         Number::exact("database", mb(database), MB, LessIsBetter),
+        Number::exact("input", mb(record.input_bytes), MB, Context),
     ]
 }
 
-fn startup(record: &Startup) -> Vec<Number> {
+pub(crate) fn startup(record: &Startup) -> Vec<Number> {
     let mut all = Vec::new();
     for (name, started) in [("cached", &record.warm), ("not cached", &record.cold)] {
         let times = [
@@ -306,13 +372,14 @@ fn startup(record: &Startup) -> Vec<Number> {
     all
 }
 
-fn reload(record: &Reload) -> Vec<Number> {
+pub(crate) fn reload(record: &Reload) -> Vec<Number> {
     let mut all = Vec::new();
     for change in &record.changes {
         let what = |part: &str| format!("{} new, {part}", counted(change.shards as usize, "shard"));
         all.push(Number::time(what("reloaded"), change.reload_ms, MS));
         all.push(Number::once(what("slowest look-up"), change.lookup_ms_max, MS, Context));
     }
+    all.push(Number::once("look-ups meanwhile", record.lookups as f64, "", Context));
     all.push(Number::exact("look-ups lost", record.lost as f64, "", LessIsBetter));
     all
 }
