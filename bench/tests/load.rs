@@ -289,7 +289,8 @@ async fn what_is_written_is_what_was_measured_and_is_documented() {
 /// The operator's endpoints of this server: where its metrics are.
 async fn metrics(serving: &Serving) -> String {
     let listen = "127.0.0.1:0".parse().unwrap();
-    let admin = Admin::bind(listen, AdminCallers::Loopback, serving.desk.clone()).await.unwrap();
+    let admin =
+        Admin::bind(listen, AdminCallers::Loopback, serving.admin_state.clone()).await.unwrap();
     let url = format!("http://{}/metrics", admin.local_addr());
     tokio::spawn(admin.run());
     url

@@ -18,8 +18,9 @@ use sotto::engine::{Engine, Presence, Selected, select_with};
 use sotto::limits;
 use sotto::params::Shape;
 use sotto::server::{
-    Admin, AdminCallers, AdminError, Callers, Desk, Doorkeeper, FileWork, Identity, IdentityError,
-    KnownCallers, Reloaded, Reloader, Server, ServerBounds, ServerOptions, Stage, machine_bytes,
+    Admin, AdminCallers, AdminError, AdminState, Callers, Doorkeeper, FileWork, Identity,
+    IdentityError, KnownCallers, Reloaded, Reloader, Server, ServerBounds, ServerOptions, Stage,
+    machine_bytes,
 };
 use sotto::shard::{Database, OpenError, Opening};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -189,15 +190,15 @@ pub(crate) fn run(args: Args) -> Ended {
     if let Callers::Anyone = callers {
         tracing::warn!("ANYONE WHO REACHES {listen} MAY ASK: callers are not known");
     }
-    let desk = Arc::new(Desk::default());
+    let admin_state = Arc::new(AdminState::default());
     let reach = if args.admin_anyone { AdminCallers::Anyone } else { AdminCallers::Loopback };
-    runtime.block_on(start_admin(args.admin, reach, args.admin_host, &desk))?;
-    let (folder, opening) = (directory.clone(), desk.clone());
-    let opened = || u64::from(desk.opening().progress().0);
+    runtime.block_on(start_admin(args.admin, reach, args.admin_host, &admin_state))?;
+    let (folder, opening) = (directory.clone(), admin_state.clone());
+    let opened = || u64::from(admin_state.opening().progress().0);
     let database = runtime.block_on(files.run_to_its_end("opening the database", opened, {
         move || open(&folder, opening.opening())
     }))??;
-    desk.enter(Stage::Proving);
+    admin_state.enter(Stage::Proving);
     let Selected { engines, why_no_gpu } = select_with(&args.engine.options())?;
     say_engines(&engines, why_no_gpu.as_deref(), &database);
     tracing::info!(
@@ -214,7 +215,7 @@ pub(crate) fn run(args: Args) -> Ended {
     tracing::info!("memory is at most {}", bounds.memory(database.shape()));
     let options = ServerOptions { listen, identity, callers, engines, bounds };
     let watch = Duration::from_secs(args.watch_seconds);
-    let ended = runtime.block_on(serve(options, Arc::new(database), door, desk, watch));
+    let ended = runtime.block_on(serve(options, Arc::new(database), door, admin_state, watch));
     // Does not wait for what was left behind.
     runtime.shutdown_background();
     ended
@@ -241,14 +242,14 @@ async fn start_admin(
     at: Option<AdminAt>,
     callers: AdminCallers,
     names: Vec<String>,
-    desk: &Arc<Desk>,
+    admin_state: &Arc<AdminState>,
 ) -> Result<(), AdminError> {
     let address = match at {
         Some(AdminAt::Off) => return Ok(()),
         Some(AdminAt::Address(address)) => address,
         None => ADMIN_DEFAULT,
     };
-    let admin = match Admin::bind(address, callers, desk.clone()).await {
+    let admin = match Admin::bind(address, callers, admin_state.clone()).await {
         Ok(admin) => admin,
         // Nobody asked for this address: a second server on a machine serves all the same.
         Err(error) if at.is_none() => {
@@ -332,8 +333,9 @@ impl Door {
     }
 }
 
-/// What is read again at every SIGHUP, and when the operator asks for it at the desk: certificates
-/// and callers, then the database; where one cannot be used, nothing of its kind changes.
+/// What is read again at every SIGHUP, and when the operator asks for it at the admin_state:
+/// certificates and callers, then the database; where one cannot be used, nothing of its kind
+/// changes.
 struct Again {
     door: Door,
     keeper: Doorkeeper,
@@ -368,10 +370,10 @@ impl Again {
         if both_done { Ok(said) } else { Err(said) }
     }
 
-    fn watch(self, desk: &Desk, mut hangup: Signal) {
+    fn watch(self, admin_state: &AdminState, mut hangup: Signal) {
         let again = Arc::new(self);
         let asked = again.clone();
-        desk.on_reload(Box::new(move || {
+        admin_state.on_reload(Box::new(move || {
             let again = asked.clone();
             Box::pin(async move { again.read().await })
         }));
@@ -389,23 +391,23 @@ async fn serve(
     options: ServerOptions,
     database: Arc<Database>,
     door: Door,
-    desk: Arc<Desk>,
+    admin_state: Arc<AdminState>,
     watch: Duration,
 ) -> Ended {
     let server = Server::bind(options, database)?;
     let (keeper, reloader) = (server.doorkeeper(), server.reloader());
     let (files, one) = (FileWork::default(), Mutex::default());
     let again = Again { door, keeper, reloader, files, one };
-    again.watch(&desk, signal(SignalKind::hangup())?);
+    again.watch(&admin_state, signal(SignalKind::hangup())?);
     if !watch.is_zero() {
         tokio::spawn(server.reloader().watch(watch));
     }
-    desk.watch(&server);
+    admin_state.watch(&server);
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     // Whoever waits for this line would wait for ever, unless it is gone.
     out::unless_closed(out::say(format_args!("listening on {}", server.local_addr())))?;
-    let asked = desk.clone();
+    let asked = admin_state.clone();
     let told_to_leave = async move {
         tokio::select! {
             _ = interrupt.recv() => {}
@@ -424,7 +426,7 @@ async fn serve(
         device_failures = counters.device_failures.get(),
         "left"
     );
-    desk.replied().await;
+    admin_state.replied().await;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -41,7 +41,7 @@ use tokio::time::{interval, timeout};
 
 pub use crate::metrics::{ByCode, ByStatus, Counters};
 pub use crate::worker::{Counter, WorkCounters};
-pub use admin::{Admin, AdminCallers, AdminError, Desk, Reading, Reload, Stage};
+pub use admin::{Admin, AdminCallers, AdminError, AdminState, Reading, Reload, Stage};
 pub use callers::{AllowList, Callers, FrontEnd, KnownCallers, NotAllowed};
 pub use certificate_check::{CertificateProblem, Validity};
 pub use file_work::{FileWork, NotDone};

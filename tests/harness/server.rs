@@ -8,7 +8,7 @@ use sotto::client::{Options, Pins};
 use sotto::engine::{Engine, EngineOptions, select_with};
 use sotto::server::certificates::{self, LocalCertificates};
 use sotto::server::{
-    AllowList, Callers, Counters, Desk, Doorkeeper, Identity, KnownCallers, Reloader, Server,
+    AdminState, AllowList, Callers, Counters, Doorkeeper, Identity, KnownCallers, Reloader, Server,
     ServerBounds, ServerOptions, WorkCounters,
 };
 use sotto::shard::Database;
@@ -55,10 +55,10 @@ impl Setting {
         let (options, certificates) = self.options();
         let database = Arc::new(Database::open(db).unwrap());
         let server = Server::bind(options, database.clone()).unwrap();
-        let desk = Arc::new(Desk::default());
-        desk.watch(&server);
+        let admin_state = Arc::new(AdminState::default());
+        admin_state.watch(&server);
         let (leave, told) = oneshot::channel::<()>();
-        let asked = desk.clone();
+        let asked = admin_state.clone();
         Serving {
             address: server.local_addr(),
             counters: server.counters(),
@@ -79,7 +79,7 @@ impl Setting {
             })),
             database,
             certificates,
-            desk,
+            admin_state,
             leave: Some(leave),
         }
     }
@@ -94,7 +94,7 @@ pub(crate) struct Serving {
     pub(crate) doorkeeper: Doorkeeper,
     pub(crate) reloader: Reloader,
     /// What the operator's endpoints show of it.
-    pub(crate) desk: Arc<Desk>,
+    pub(crate) admin_state: Arc<AdminState>,
     /// The database it was started with.
     pub(crate) database: Arc<Database>,
     leave: Option<oneshot::Sender<()>>,

@@ -11,7 +11,9 @@ use sotto::arith::IsaName;
 use sotto::engine::{EngineChoice, IsaChoice, select};
 use sotto::limits;
 use sotto::server::certificates::{self, LocalCertificates};
-use sotto::server::{Admin, AdminCallers, Callers, Desk, Identity, Reloaded, ServerBounds, Stage};
+use sotto::server::{
+    Admin, AdminCallers, AdminState, Callers, Identity, Reloaded, ServerBounds, Stage,
+};
 use sotto::shard::manifest::MANIFEST_NAME;
 use sotto::wire::{Status, StreamCode};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -82,10 +84,10 @@ async fn post(address: SocketAddr, path: &str) -> Seen {
     ask(address, &format!("POST {path}"), "Content-Length: 0\r\n").await
 }
 
-/// Endpoints of this desk, on a port of their own.
-async fn admin(desk: &Arc<Desk>) -> SocketAddr {
+/// Endpoints of this admin_state, on a port of their own.
+async fn admin(admin_state: &Arc<AdminState>) -> SocketAddr {
     let listen = "127.0.0.1:0".parse().unwrap();
-    let admin = Admin::bind(listen, AdminCallers::Loopback, desk.clone()).await.unwrap();
+    let admin = Admin::bind(listen, AdminCallers::Loopback, admin_state.clone()).await.unwrap();
     let address = admin.local_addr();
     tokio::spawn(admin.run());
     address
@@ -156,7 +158,7 @@ fn families(text: &str) -> Families {
 #[tokio::test(flavor = "multi_thread")]
 async fn metrics_have_the_names_and_labels_that_others_rely_on() {
     let host = processor();
-    let (admin, peer, key) = (admin(&host.desk).await, host.connect().await, bundle(1));
+    let (admin, peer, key) = (admin(&host.admin_state).await, host.connect().await, bundle(1));
     peer.bring(key.clone()).await;
     peer.ask_batch((0..3).map(|i| query(&i.to_string(), &key, i, 0)).collect()).await;
     let seen = get(admin, "/metrics").await;
@@ -192,7 +194,7 @@ async fn metrics_have_the_names_and_labels_that_others_rely_on() {
 #[tokio::test(flavor = "multi_thread")]
 async fn metrics_move_with_what_is_asked() {
     let host = processor();
-    let (admin, peer, key) = (admin(&host.desk).await, host.connect().await, bundle(1));
+    let (admin, peer, key) = (admin(&host.admin_state).await, host.connect().await, bundle(1));
     let before = metrics(admin).await;
     peer.bring(key.clone()).await;
     let batch = (0..5).map(|i| query(&i.to_string(), &key, i % SHARDS, 0));
@@ -266,7 +268,7 @@ async fn refusals_say_why() {
     let (engine, mut gate) = gated();
     let answer_bytes_max = room_for_one_answer();
     let host = Host::start(engine, ServerBounds { answer_bytes_max, ..Default::default() });
-    let (admin, peer, key) = (admin(&host.desk).await, host.connect().await, bundle(1));
+    let (admin, peer, key) = (admin(&host.admin_state).await, host.connect().await, bundle(1));
     peer.bring(key.clone()).await;
     let first = peer.send_batch(vec![query("0", &key, 0, 0)]).await;
     assert_eq!(gate.began().await, 1);
@@ -286,7 +288,7 @@ async fn refusals_say_why() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_is_ready_once_its_engine_was_right() {
     let host = Host::start(Reference, proving());
-    let address = admin(&host.desk).await;
+    let address = admin(&host.admin_state).await;
     assert_eq!(until_status(address, "/readyz", 200).await.body, "ready\n");
     assert_eq!(get(address, "/livez").await.body, "alive\n");
     assert_eq!(get(address, "/startupz").await.body, "started\n");
@@ -294,7 +296,7 @@ async fn a_server_is_ready_once_its_engine_was_right() {
     // An engine that answers, and wrong.
     let (engine, mut gate) = gated();
     let wrong = Host::start(engine, proving());
-    let address = admin(&wrong.desk).await;
+    let address = admin(&wrong.admin_state).await;
     assert_eq!(gate.began().await, 1);
     let missing = "not ready\ngated has not given the right answer to a known query\n";
     let seen = get(address, "/readyz").await;
@@ -316,7 +318,7 @@ async fn a_server_is_ready_once_its_engine_was_right() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_without_a_shard_to_answer_from_is_not_ready() {
     let host = Host::start(Reference, proving());
-    let address = admin(&host.desk).await;
+    let address = admin(&host.admin_state).await;
     until_status(address, "/readyz", 200).await;
     let condemn = |shard| host.database.shard(shard).unwrap().condemn();
     (1..SHARDS).for_each(condemn);
@@ -335,7 +337,7 @@ async fn a_server_without_a_shard_to_answer_from_is_not_ready() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_refused_is_said_until_something_else_is_read() {
     let host = Host::start(Reference, proving());
-    let address = admin(&host.desk).await;
+    let address = admin(&host.admin_state).await;
     let manifest = host.database.directory().join(MANIFEST_NAME);
     let good = std::fs::read(&manifest).unwrap();
     let folder = || {
@@ -383,14 +385,14 @@ async fn a_reload_of_which_nothing_goes_on_is_given_up() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn endpoints_answer_before_there_is_a_server() {
-    let desk = Arc::new(Desk::default());
-    let address = admin(&desk).await;
+    let admin_state = Arc::new(AdminState::default());
+    let address = admin(&admin_state).await;
     let opening = "starting: opening the database, 0 of 0 shards\n";
     for path in ["/startupz", "/metrics"] {
         let seen = get(address, path).await;
         assert_eq!((seen.status, &*seen.body), (503, opening), "{path}");
     }
-    desk.enter(Stage::Proving);
+    admin_state.enter(Stage::Proving);
     let seen = get(address, "/readyz").await;
     let missing = "not ready\nthe server is starting: having engines prove themselves\n";
     assert_eq!((seen.status, &*seen.body), (503, missing));
@@ -400,18 +402,19 @@ async fn endpoints_answer_before_there_is_a_server() {
     assert_eq!(get(address, "/").await.status, 404);
     assert_eq!(post(address, "/reload").await.status, 501);
     for listen in ["0.0.0.0:0", "[::]:0"] {
-        let bound = Admin::bind(listen.parse().unwrap(), AdminCallers::Loopback, desk.clone());
+        let bound =
+            Admin::bind(listen.parse().unwrap(), AdminCallers::Loopback, admin_state.clone());
         let error = bound.await.err().unwrap().to_string();
         assert!(error.contains("is not a loopback address"), "{error}");
     }
-    let anyone = Admin::bind("0.0.0.0:0".parse().unwrap(), AdminCallers::Anyone, desk).await;
+    let anyone = Admin::bind("0.0.0.0:0".parse().unwrap(), AdminCallers::Anyone, admin_state).await;
     assert_ne!(anyone.unwrap().local_addr().port(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_changes_something_is_asked_for_with_post_and_by_no_page() {
     let host = Host::start(Reference, ServerBounds::default());
-    let address = admin(&host.desk).await;
+    let address = admin(&host.admin_state).await;
     for path in ["/reload", "/drain"] {
         assert_eq!(get(address, path).await.status, 405, "{path}");
         let headers = "Content-Length: 0\r\nOrigin: http://127.0.0.1:9464\r\n";
@@ -425,7 +428,7 @@ async fn what_changes_something_is_asked_for_with_post_and_by_no_page() {
         assert_eq!(post(address, path).await.status, 405, "{path}");
     }
     let answers = std::sync::Mutex::new(vec![Err("the list is bad".to_owned()), Ok("done".into())]);
-    host.desk.on_reload(Box::new(move || {
+    host.admin_state.on_reload(Box::new(move || {
         let answer = answers.lock().unwrap().pop().unwrap();
         Box::pin(async move { answer })
     }));
@@ -453,9 +456,9 @@ async fn what_changes_something_is_asked_for_with_post_and_by_no_page() {
 /// A page whose own name leads to this machine, by DNS rebinding, reads nothing.
 #[tokio::test(flavor = "multi_thread")]
 async fn only_hosts_that_cannot_be_anothers_are_answered() {
-    let desk = Arc::new(Desk::default());
+    let admin_state = Arc::new(AdminState::default());
     let listen = "127.0.0.1:0".parse().unwrap();
-    let admin = Admin::bind(listen, AdminCallers::Loopback, desk).await.unwrap();
+    let admin = Admin::bind(listen, AdminCallers::Loopback, admin_state).await.unwrap();
     let address = admin.local_addr();
     tokio::spawn(admin.named(vec!["metrics.example".into()]).run());
     let paths =
@@ -475,7 +478,7 @@ async fn only_hosts_that_cannot_be_anothers_are_answered() {
 #[tokio::test(flavor = "multi_thread")]
 async fn probes_are_answered_whoever_says_nothing() {
     let host = Host::start(Reference, proving());
-    let address = admin(&host.desk).await;
+    let address = admin(&host.admin_state).await;
     let mut silent = Vec::new();
     for begin in ["", "G", "POST /reload HTTP/1.1\r\n"] {
         for _ in 0..limits::ADMIN_SILENT_MAX {
@@ -495,7 +498,7 @@ async fn probes_are_answered_whoever_says_nothing() {
 async fn the_page_names_front_ends_and_no_address() {
     let made = certificates::localhost().unwrap();
     let host = Host::start_for(known(&made.ca_pem, None), made, Reference, proving());
-    let address = admin(&host.desk).await;
+    let address = admin(&host.admin_state).await;
     let none = get(address, "/status").await;
     assert!(none.body.contains("None is connected."), "{}", none.body);
     let peer = host.connect_as(&host.certificates).await.unwrap();
@@ -527,7 +530,7 @@ async fn the_page_names_front_ends_and_no_address() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_certificate_that_is_served_now_says_when_it_expires() {
     let host = Host::start(Reference, ServerBounds::default());
-    let address = admin(&host.desk).await;
+    let address = admin(&host.admin_state).await;
     let certificate = |year| {
         let key = rcgen::KeyPair::generate().unwrap();
         let mut made = rcgen::CertificateParams::new(vec!["localhost".into()]).unwrap();

@@ -113,14 +113,15 @@ impl Rig {
         let ledger = Arc::new(Ledger::new(Instant::now(), measure));
         let (running, mut finished) = mpsc::channel::<()>(1);
         let (stop, stopped) = sync_channel(0);
-        let desk = Arc::new(Desk { ledger: ledger.clone(), verifier: self.verifier.clone() });
+        let admin_state =
+            Arc::new(AdminState { ledger: ledger.clone(), verifier: self.verifier.clone() });
         let pacer = Pacer {
             times,
             stock: self.preparing.0.clone(),
             front_ends: self.senders.iter().cloned().map(FrontEnd::new).collect(),
             next: 0,
             batch: options.batch as u64,
-            desk,
+            admin_state,
             running,
             runtime: Handle::current(),
             staged: VecDeque::new(),
@@ -206,7 +207,7 @@ struct Pacer {
     /// Front-ends take turns.
     next: usize,
     batch: u64,
-    desk: Arc<Desk>,
+    admin_state: Arc<AdminState>,
     /// Dropped by the last exchange.
     running: mpsc::Sender<()>,
     runtime: Handle,
@@ -216,14 +217,14 @@ struct Pacer {
 impl Pacer {
     /// Sends what is due until the other side of `stopped` is dropped.
     fn run(mut self, stopped: &Receiver<()>) {
-        let begin = self.desk.ledger.begin;
+        let begin = self.admin_state.ledger.begin;
         loop {
             let fetched = self.stage();
             while let Some(staged) = self.staged.pop_front_if(|staged| staged.at <= begin.elapsed())
             {
-                let (desk, running) = (self.desk.clone(), self.running.clone());
+                let (admin_state, running) = (self.admin_state.clone(), self.running.clone());
                 self.runtime.spawn(async move {
-                    desk.send(staged).await;
+                    admin_state.send(staged).await;
                     drop(running);
                 });
             }
@@ -241,18 +242,18 @@ impl Pacer {
         }
         let end = begin.elapsed();
         for staged in self.staged.iter().take_while(|staged| staged.at <= end) {
-            self.desk.ledger.never_sent(staged.at, self.batch);
+            self.admin_state.ledger.never_sent(staged.at, self.batch);
         }
         while let Some(at) = self.times.next_if(|&at| at + LEAD <= end) {
-            self.desk.ledger.planned(at + LEAD, self.batch);
-            self.desk.ledger.never_sent(at + LEAD, self.batch);
+            self.admin_state.ledger.planned(at + LEAD, self.batch);
+            self.admin_state.ledger.never_sent(at + LEAD, self.batch);
         }
     }
 
     /// Gives the frames of the next [`LEAD`] their time; false when none was there to be given
     /// one. The first frame is due LEAD after the beginning.
     fn stage(&mut self) -> bool {
-        let begin = self.desk.ledger.begin;
+        let begin = self.admin_state.ledger.begin;
         while self.times.peek().is_some_and(|&at| at <= begin.elapsed()) {
             let front_end = &mut self.front_ends[self.next];
             if front_end.frames.is_empty() {
@@ -269,7 +270,7 @@ impl Pacer {
             let at = self.times.next().expect("this is a bug: a time was peeked") + LEAD;
             let frame = front_end.frames.pop_front();
             let frame = frame.expect("this is a bug: a group without frames");
-            self.desk.ledger.planned(at, frame.queries.len() as u64);
+            self.admin_state.ledger.planned(at, frame.queries.len() as u64);
             let (sender, known) = (front_end.sender.clone(), front_end.known.clone());
             let bundles = front_end.bundles.clone();
             self.staged.push_back(Staged { at, sender, bundles, known, frame });
@@ -291,12 +292,12 @@ async fn make_known(sender: FrameSender, bundles: &[BundleFrame]) -> Result<(), 
 }
 
 /// Where exchanges are written down.
-struct Desk {
+struct AdminState {
     ledger: Arc<Ledger>,
     verifier: Arc<Verifier>,
 }
 
-impl Desk {
+impl AdminState {
     async fn send(&self, staged: Staged) {
         let Staged { at, sender, bundles, mut known, frame } = staged;
         let queries = frame.queries.len();

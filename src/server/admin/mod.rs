@@ -4,13 +4,13 @@
 //! It answers from before the database is opened until the process ends, and never with a record,
 //! a query or a peer's address. GET looks, POST does. Who reaches the address may do both, so it is
 //! this machine's, or said to be anyone's; pages in browsers may not (`gate.rs`). Connections are
-//! few and short (`seats.rs`). What it knows is in `desk.rs`, the page in `page.rs`.
+//! few and short (`seats.rs`). What it knows is in `admin_state.rs`, the page in `page.rs`.
 
-mod desk;
 mod gate;
 mod page;
 mod rates;
 mod seats;
+mod state;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -27,7 +27,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use tokio::net::TcpListener;
 
-pub use desk::{Desk, Reading, Reload, Stage};
+pub use state::{AdminState, Reading, Reload, Stage};
 
 use self::gate::Gate;
 use self::seats::{Endpoints, Patience};
@@ -69,7 +69,7 @@ pub enum AdminError {
 pub struct Admin {
     listener: TcpListener,
     address: SocketAddr,
-    desk: Arc<Desk>,
+    admin_state: Arc<AdminState>,
     names: Vec<String>,
 }
 
@@ -78,7 +78,7 @@ impl Admin {
     pub async fn bind(
         listen: SocketAddr,
         callers: AdminCallers,
-        desk: Arc<Desk>,
+        admin_state: Arc<AdminState>,
     ) -> Result<Self, AdminError> {
         if callers == AdminCallers::Loopback && !listen.ip().is_loopback() {
             return Err(AdminError::NotLoopback { address: listen });
@@ -86,7 +86,7 @@ impl Admin {
         let refused = |source| AdminError::Listen { address: listen, source };
         let listener = TcpListener::bind(listen).await.map_err(refused)?;
         let address = listener.local_addr().map_err(refused)?;
-        Ok(Self { listener, address, desk, names: Vec::new() })
+        Ok(Self { listener, address, admin_state, names: Vec::new() })
     }
 
     /// Lets the endpoints be asked for under these host names too, beside `localhost`, this
@@ -103,7 +103,7 @@ impl Admin {
 
     /// Answers, and takes samples for the page; does not end.
     pub async fn run(self) {
-        let Self { listener, desk, names, .. } = self;
+        let Self { listener, admin_state, names, .. } = self;
         let router = Router::new()
             .route("/livez", get(alive))
             .route("/readyz", get(ready))
@@ -113,10 +113,10 @@ impl Admin {
             .route("/reload", post(reload))
             .route("/drain", post(drain))
             .layer(map_response(last))
-            .with_state(desk.clone());
-        let (gate, seats) = (Arc::new(Gate::new(names)), desk.seats.clone());
+            .with_state(admin_state.clone());
+        let (gate, seats) = (Arc::new(Gate::new(names)), admin_state.seats.clone());
         let endpoints = Endpoints { router, gate, seats, patience: Patience::default() };
-        tokio::join!(desk.take_samples(), endpoints.run(listener));
+        tokio::join!(admin_state.take_samples(), endpoints.run(listener));
     }
 }
 
@@ -147,15 +147,15 @@ fn when(is_so: bool) -> StatusCode {
     if is_so { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }
 }
 
-async fn alive(State(desk): State<Arc<Desk>>) -> Response {
-    match desk.is_alive() {
+async fn alive(State(admin_state): State<Arc<AdminState>>) -> Response {
+    match admin_state.is_alive() {
         true => reply(StatusCode::OK, TEXT, "alive\n".into()),
         false => reply(when(false), TEXT, "every engine hangs in a call\n".into()),
     }
 }
 
-async fn ready(State(desk): State<Arc<Desk>>) -> Response {
-    let readiness = desk.readiness();
+async fn ready(State(admin_state): State<Arc<AdminState>>) -> Response {
+    let readiness = admin_state.readiness();
     let is_ready = readiness.missing.is_empty();
     let mut body = String::from(if is_ready { "ready\n" } else { "not ready\n" });
     for line in readiness.missing.iter().chain(&readiness.notes) {
@@ -165,15 +165,15 @@ async fn ready(State(desk): State<Arc<Desk>>) -> Response {
     reply(when(is_ready), TEXT, body)
 }
 
-async fn started(State(desk): State<Arc<Desk>>) -> Response {
-    match desk.starting() {
+async fn started(State(admin_state): State<Arc<AdminState>>) -> Response {
+    match admin_state.starting() {
         None => reply(StatusCode::OK, TEXT, "started\n".into()),
         Some(progress) => reply(when(false), TEXT, format!("starting: {progress}\n")),
     }
 }
 
-async fn metrics(State(desk): State<Arc<Desk>>) -> Response {
-    match (desk.metrics(), desk.starting()) {
+async fn metrics(State(admin_state): State<Arc<AdminState>>) -> Response {
+    match (admin_state.metrics(), admin_state.starting()) {
         (Some(text), _) => reply(StatusCode::OK, Metrics::CONTENT_TYPE, text),
         (None, progress) => {
             let body = format!("starting: {}\n", progress.unwrap_or_default());
@@ -182,15 +182,15 @@ async fn metrics(State(desk): State<Arc<Desk>>) -> Response {
     }
 }
 
-async fn status(State(desk): State<Arc<Desk>>) -> Response {
-    let mut page = reply(StatusCode::OK, "text/html; charset=utf-8", page::render(&desk));
+async fn status(State(admin_state): State<Arc<AdminState>>) -> Response {
+    let mut page = reply(StatusCode::OK, "text/html; charset=utf-8", page::render(&admin_state));
     let nothing_else = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'";
     page.headers_mut().insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(nothing_else));
     page
 }
 
-async fn reload(State(desk): State<Arc<Desk>>) -> Response {
-    let Some(reading) = desk.reload() else {
+async fn reload(State(admin_state): State<Arc<AdminState>>) -> Response {
+    let Some(reading) = admin_state.reload() else {
         let body = "nothing can be read again here\n";
         return reply(StatusCode::NOT_IMPLEMENTED, TEXT, body.into());
     };
@@ -206,7 +206,7 @@ async fn reload(State(desk): State<Arc<Desk>>) -> Response {
     }
 }
 
-async fn drain(State(desk): State<Arc<Desk>>) -> Response {
-    desk.leave();
+async fn drain(State(admin_state): State<Arc<AdminState>>) -> Response {
+    admin_state.leave();
     reply(StatusCode::ACCEPTED, TEXT, "leaving: what is in flight is finished first\n".into())
 }

@@ -7,8 +7,8 @@ use std::fmt::Write as _;
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
-use super::desk::{Desk, Watched};
 use super::rates::{MINUTE, Rate, Sample};
+use super::state::{AdminState, Watched};
 use crate::metrics::Gauges;
 use crate::server::now::Readiness;
 use crate::server::{Callers, Counters, Service, unix_now};
@@ -21,10 +21,10 @@ const SHORT: Duration = Duration::from_secs(10);
 const STYLE: &str = include_str!("page.css");
 
 /// The whole page.
-pub(super) fn render(desk: &Desk) -> String {
+pub(super) fn render(admin_state: &AdminState) -> String {
     let mut body = String::new();
-    let readiness = desk.readiness();
-    match desk.server() {
+    let readiness = admin_state.readiness();
+    match admin_state.server() {
         None => {
             head(&mut body, ("starting", "busy"), &[]);
             why(&mut body, &readiness);
@@ -402,8 +402,8 @@ mod tests {
 
     #[test]
     fn a_server_that_starts_says_how_far_it_is() {
-        let desk = Desk::default();
-        let page = render(&desk);
+        let admin_state = AdminState::default();
+        let page = render(&admin_state);
         assert!(
             page.contains("the server is starting: opening the database, 0 of 0 shards"),
             "{page}"

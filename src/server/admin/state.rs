@@ -1,7 +1,7 @@
 //! What the operator's endpoints know, and what they may set off.
 //!
-//! There is a desk before there is a server: it says how far starting has come, and gets to know
-//! the server when it listens ([`Desk::watch`]).
+//! There is a admin_state before there is a server: it says how far starting has come, and gets to
+//! know the server when it listens ([`AdminState::watch`]).
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -34,7 +34,7 @@ pub type Reload = Box<dyn Fn() -> Reading + Send + Sync>;
 pub type Reading = Pin<Box<dyn Future<Output = Result<String, String>> + Send>>;
 
 /// What the endpoints know of one server.
-pub struct Desk {
+pub struct AdminState {
     stage: Mutex<Stage>,
     opening: Opening,
     server: OnceLock<Watched>,
@@ -50,7 +50,7 @@ pub(super) struct Watched {
     metrics: Metrics,
 }
 
-impl Default for Desk {
+impl Default for AdminState {
     fn default() -> Self {
         Self {
             stage: Mutex::new(Stage::Opening),
@@ -63,7 +63,7 @@ impl Default for Desk {
     }
 }
 
-impl Desk {
+impl AdminState {
     /// How far opening the database has come is to be noted here.
     pub fn opening(&self) -> &Opening {
         &self.opening
@@ -74,13 +74,13 @@ impl Desk {
         *self.stage.lock().unwrap_or_else(PoisonError::into_inner) = stage;
     }
 
-    /// The server is started: from now on this is about it. One desk watches one server.
+    /// The server is started: from now on this is about it. One admin_state watches one server.
     pub fn watch(&self, server: &Server) {
         let (service, asked) = (server.service.clone(), server.service.clone());
         let (counters, work) = (server.counters(), server.work_counters());
         let metrics = Metrics::new(counters, work, move || asked.gauges());
         let watched = Watched { service, samples: Mutex::default(), metrics };
-        assert!(self.server.set(watched).is_ok(), "this is a bug: a desk with two servers");
+        assert!(self.server.set(watched).is_ok(), "this is a bug: a admin_state with two servers");
     }
 
     /// What reading again is.
