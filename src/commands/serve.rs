@@ -18,8 +18,8 @@ use sotto::engine::{Engine, Presence, Selected, select_with};
 use sotto::limits;
 use sotto::params::Shape;
 use sotto::server::{
-    Admin, AdminCallers, AdminError, AdminState, Callers, Doorkeeper, FileWork, Identity,
-    IdentityError, KnownCallers, Reloaded, Reloader, Server, ServerBounds, ServerOptions, Stage,
+    Admin, AdminCallers, AdminError, AdminState, Callers, FileWork, Identity, IdentityError,
+    IdentityReloader, KnownCallers, Reloaded, Reloader, Server, ServerBounds, ServerOptions, Stage,
     machine_bytes,
 };
 use sotto::shard::{Database, OpenError, Opening};
@@ -174,7 +174,7 @@ pub(crate) fn run(args: Args) -> Ended {
     if let Some(file) = &args.config {
         tracing::info!("options are also read from {}", file.display());
     }
-    let door = Door {
+    let identity_files = IdentityFiles {
         cert: needed(args.cert, "cert")?,
         key: needed(args.key, "key")?,
         client_ca: args.client_ca,
@@ -186,7 +186,7 @@ pub(crate) fn run(args: Args) -> Ended {
         .build()
         .map_err(|error| format!("cannot start the network's threads: {error}"))?;
     let files = FileWork::default();
-    let (identity, callers) = runtime.block_on(door.read_at_start(&files))?;
+    let (identity, callers) = runtime.block_on(identity_files.read_at_start(&files))?;
     if let Callers::Anyone = callers {
         tracing::warn!("ANYONE WHO REACHES {listen} MAY ASK: callers are not known");
     }
@@ -215,7 +215,8 @@ pub(crate) fn run(args: Args) -> Ended {
     tracing::info!("memory is at most {}", bounds.memory(database.shape()));
     let options = ServerOptions { listen, identity, callers, engines, bounds };
     let watch = Duration::from_secs(args.watch_seconds);
-    let ended = runtime.block_on(serve(options, Arc::new(database), door, admin_state, watch));
+    let ended =
+        runtime.block_on(serve(options, Arc::new(database), identity_files, admin_state, watch));
     // Does not wait for what was left behind.
     runtime.shutdown_background();
     ended
@@ -269,7 +270,7 @@ async fn start_admin(
 
 /// The files that say who this server is and who may call.
 #[derive(Clone)]
-struct Door {
+struct IdentityFiles {
     cert: PathBuf,
     key: PathBuf,
     client_ca: Option<PathBuf>,
@@ -278,7 +279,7 @@ struct Door {
     unknown: Callers,
 }
 
-impl Door {
+impl IdentityFiles {
     fn read(&self) -> Result<(Identity, Callers), IdentityError> {
         let identity = Identity::from_pem_files(&self.cert, &self.key)?;
         let callers = match &self.client_ca {
@@ -294,8 +295,9 @@ impl Door {
         &self,
         files: &FileWork,
     ) -> Result<(Identity, Callers), Box<dyn std::error::Error>> {
-        let door = self.clone();
-        let read = files.run_to_its_end("reading certificates", || 0, move || door.read());
+        let identity_files = self.clone();
+        let read =
+            files.run_to_its_end("reading certificates", || 0, move || identity_files.read());
         let (identity, callers) = read.await??;
         match identity.check(SystemTime::now()) {
             Err(error) if error.is_about_time() => tracing::error!("{}", self.of_cert(&error)),
@@ -309,21 +311,26 @@ impl Door {
     }
 
     /// Reads all files again; where one cannot be used, nothing changes.
-    async fn read_again(&self, files: &FileWork, keeper: &Doorkeeper) -> Result<(), String> {
-        let door = self.clone();
+    async fn reload(
+        &self,
+        files: &FileWork,
+        identity_reloader: &IdentityReloader,
+    ) -> Result<(), String> {
+        let identity_files = self.clone();
         let read = files.run(
             "reading certificates and callers again",
             || 0,
             move || {
-                let (identity, callers) = door.read().map_err(|error| error.to_string())?;
+                let (identity, callers) =
+                    identity_files.read().map_err(|error| error.to_string())?;
                 let checked = identity.check(SystemTime::now());
-                checked.map_err(|error| door.of_cert(&error))?;
+                checked.map_err(|error| identity_files.of_cert(&error))?;
                 Ok((identity, callers))
             },
         );
         let read = read.await.unwrap_or_else(|not_done| Err(not_done.to_string()));
         let changed = read.and_then(|(identity, callers)| {
-            keeper.change(identity, callers).map_err(|error| error.to_string())
+            identity_reloader.change(identity, callers).map_err(|error| error.to_string())
         });
         match &changed {
             Ok(()) => tracing::info!("certificates and callers were read again"),
@@ -336,25 +343,25 @@ impl Door {
 /// What is read again at every SIGHUP, and when the operator asks for it at the admin_state:
 /// certificates and callers, then the database; where one cannot be used, nothing of its kind
 /// changes.
-struct Again {
-    door: Door,
-    keeper: Doorkeeper,
+struct Reloads {
+    identity_files: IdentityFiles,
+    identity_reloader: IdentityReloader,
     reloader: Reloader,
     files: FileWork,
     /// Held by whoever reads certificates and callers, until they are taken or given up.
     one: Mutex<()>,
 }
 
-impl Again {
+impl Reloads {
     /// What came of it is in the log, too.
     async fn read(&self) -> Result<String, String> {
-        let door = async {
+        let identity_files = async {
             let _one = self.one.lock().await;
-            self.door.read_again(&self.files, &self.keeper).await
+            self.identity_files.reload(&self.files, &self.identity_reloader).await
         };
         // Beside each other: their files may be of two file systems, of which one hangs.
-        let (door, database) = tokio::join!(door, self.reloader.reload());
-        let door = match door {
+        let (identity_files, database) = tokio::join!(identity_files, self.reloader.reload());
+        let identity_files = match identity_files {
             Ok(()) => Ok("certificates and callers were read again".to_owned()),
             Err(error) => Err(format!("certificates and callers: {error}")),
         };
@@ -363,24 +370,24 @@ impl Again {
             Ok(Reloaded::Unchanged { epoch }) => Ok(format!("epoch {epoch} is served as before")),
             Err(error) => Err(format!("the database: {error}")),
         };
-        let both_done = door.is_ok() && database.is_ok();
-        let (Ok(door) | Err(door)) = door;
+        let both_done = identity_files.is_ok() && database.is_ok();
+        let (Ok(identity_files) | Err(identity_files)) = identity_files;
         let (Ok(database) | Err(database)) = database;
-        let said = format!("{door}; {database}");
+        let said = format!("{identity_files}; {database}");
         if both_done { Ok(said) } else { Err(said) }
     }
 
     fn watch(self, admin_state: &AdminState, mut hangup: Signal) {
-        let again = Arc::new(self);
-        let asked = again.clone();
+        let reloads = Arc::new(self);
+        let asked = reloads.clone();
         admin_state.on_reload(Box::new(move || {
-            let again = asked.clone();
-            Box::pin(async move { again.read().await })
+            let reloads = asked.clone();
+            Box::pin(async move { reloads.read().await })
         }));
         tokio::spawn(async move {
             while hangup.recv().await.is_some() {
                 // It has said what came of it.
-                let _ = again.read().await;
+                let _ = reloads.read().await;
             }
         });
     }
@@ -390,15 +397,15 @@ impl Again {
 async fn serve(
     options: ServerOptions,
     database: Arc<Database>,
-    door: Door,
+    identity_files: IdentityFiles,
     admin_state: Arc<AdminState>,
     watch: Duration,
 ) -> Ended {
     let server = Server::bind(options, database)?;
-    let (keeper, reloader) = (server.doorkeeper(), server.reloader());
+    let (identity_reloader, reloader) = (server.identity_reloader(), server.reloader());
     let (files, one) = (FileWork::default(), Mutex::default());
-    let again = Again { door, keeper, reloader, files, one };
-    again.watch(&admin_state, signal(SignalKind::hangup())?);
+    let reloads = Reloads { identity_files, identity_reloader, reloader, files, one };
+    reloads.watch(&admin_state, signal(SignalKind::hangup())?);
     if !watch.is_zero() {
         tokio::spawn(server.reloader().watch(watch));
     }

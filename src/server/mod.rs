@@ -253,9 +253,9 @@ impl Server {
     }
 
     /// The way to change certificates and callers while it serves.
-    pub fn doorkeeper(&self) -> Doorkeeper {
+    pub fn identity_reloader(&self) -> IdentityReloader {
         let (endpoint, config) = (self.endpoint.clone(), self.config.clone());
-        Doorkeeper { endpoint, config, service: self.service.clone() }
+        IdentityReloader { endpoint, config, service: self.service.clone() }
     }
 
     /// The way to change the database while it serves.
@@ -370,14 +370,14 @@ async fn give_back_memory(service: Arc<Service>) {
 }
 
 /// Changes who the server is and who may call, for connections to come.
-pub struct Doorkeeper {
+pub struct IdentityReloader {
     endpoint: Endpoint,
     /// As it was at first: with its key, tokens that peers have just been given stay good.
     config: quinn::ServerConfig,
     service: Arc<Service>,
 }
 
-impl Doorkeeper {
+impl IdentityReloader {
     /// New connections meet this identity and these callers; those there are stay as they are.
     ///
     /// # Errors

@@ -95,12 +95,12 @@ impl Gate {
 }
 
 /// The test's side of a gate.
-struct Door {
+struct GateControl {
     steps: Receiver<Step>,
     verdicts: Sender<Verdict>,
 }
 
-impl Door {
+impl GateControl {
     fn is_at(&self, step: Step) {
         assert_eq!(self.steps.recv().unwrap(), step);
     }
@@ -120,9 +120,9 @@ impl Door {
     }
 }
 
-fn gate(otherwise: Verdict) -> (Gate, Door) {
+fn gate(otherwise: Verdict) -> (Gate, GateControl) {
     let ((steps, at), (verdicts, verdict)) = (channel(), channel());
-    (Gate { steps, verdicts: Mutex::new(verdict), otherwise }, Door { steps: at, verdicts })
+    (Gate { steps, verdicts: Mutex::new(verdict), otherwise }, GateControl { steps: at, verdicts })
 }
 
 fn failure() -> Result<(), EngineError> {
@@ -228,8 +228,8 @@ struct Bench {
     lost: Arc<AtomicBool>,
 }
 
-/// A bench, the doors of its engines in order of their numbers, and those of the stores.
-fn bench(processors: u8, devices: u8) -> (Bench, Vec<Door>, Vec<Door>) {
+/// A bench, the controls of its engines in order of their numbers, and those of the stores.
+fn bench(processors: u8, devices: u8) -> (Bench, Vec<GateControl>, Vec<GateControl>) {
     bench_proving(processors, devices, None)
 }
 
@@ -238,20 +238,20 @@ fn bench_proving(
     processors: u8,
     devices: u8,
     every: Option<Duration>,
-) -> (Bench, Vec<Door>, Vec<Door>) {
+) -> (Bench, Vec<GateControl>, Vec<GateControl>) {
     let shape = Shape::new(24, 128, 1, 192).unwrap();
     let (mut engines, mut stores) = (Vec::<Box<dyn Engine>>::new(), Vec::new());
-    let (mut doors, mut store_doors) = (Vec::new(), Vec::new());
+    let (mut controls, mut store_controls) = (Vec::new(), Vec::new());
     for number in 1 - processors..=devices {
         let store = (number > 0).then(|| {
-            let (gate, door) = gate(Go);
-            store_doors.push(door);
+            let (gate, control) = gate(Go);
+            store_controls.push(control);
             let (here, presence) = (Mutex::default(), Mutex::new(Presence::Room));
             Arc::new(Store { gate, here, presence })
         });
         stores.extend(store.clone());
-        let (gate, door) = gate(Go);
-        doors.push(door);
+        let (gate, control) = gate(Go);
+        controls.push(control);
         engines.push(Box::new(Scripted { number, gate, store }));
     }
     let lost = Arc::<AtomicBool>::default();
@@ -262,7 +262,7 @@ fn bench_proving(
     let zeros = vec![0; shape.bundle_bytes()];
     let bundle = Arc::new(KeyBundle::decode(&zeros, &shape).unwrap());
     let (sender, outcomes) = unbounded_channel();
-    (Bench { workers, stores, bundle, outcomes, sender, lost }, doors, store_doors)
+    (Bench { workers, stores, bundle, outcomes, sender, lost }, controls, store_controls)
 }
 
 /// Waits for what a thread does without asking.
@@ -314,7 +314,7 @@ impl Bench {
     }
 
     /// Has the processor measured on a shard, by a query that no device is to have.
-    fn measure_processor(&mut self, processor: &Door, shard: u32) {
+    fn measure_processor(&mut self, processor: &GateControl, shard: u32) {
         let store = &self.stores[0];
         let before = std::mem::replace(&mut *store.presence.lock().unwrap(), Presence::Never);
         self.ask(255, shard);
@@ -326,89 +326,89 @@ impl Bench {
 
 #[test]
 fn answers_come_back_and_a_failed_engine_fails_only_what_it_did_not_answer() {
-    let (mut bench, doors, _) = bench(1, 0);
-    let door = &doors[0];
+    let (mut bench, controls, _) = bench(1, 0);
+    let control = &controls[0];
     bench.ask(0, 1);
-    door.is_at(Step::Call(1));
+    control.is_at(Step::Call(1));
     // While the first is computed: an error after one answer, a panic, one too few, then as before.
     (1..4).for_each(|index| bench.ask(index, 2));
-    door.answer(Go);
+    control.answer(Go);
     bench.is_answered(0, 0);
-    door.is_at(Step::Call(3));
+    control.is_at(Step::Call(3));
     bench.ask(4, 2);
-    door.answer(Fail(1));
+    control.answer(Fail(1));
     bench.is_answered(1, 0);
-    door.let_on(Step::Renew, Go);
+    control.let_on(Step::Renew, Go);
     assert_eq!(bench.outcome(), (2, Outcome::Device));
     assert_eq!(bench.outcome(), (3, Outcome::Device));
     for verdict in [Panic(0), Leave(0)] {
-        door.let_on(Step::Call(1), verdict);
+        control.let_on(Step::Call(1), verdict);
         assert_eq!(bench.outcome(), (4, Outcome::Device));
         bench.ask(4, 2);
-        door.let_on(Step::Renew, Go);
+        control.let_on(Step::Renew, Go);
     }
-    door.let_on(Step::Call(1), Go);
+    control.let_on(Step::Call(1), Go);
     bench.is_answered(4, 0);
     bench.ask(5, 200); // no such shard, no call
     assert_eq!(bench.outcome(), (5, Outcome::Condemned));
-    assert!(door.is_quiet());
+    assert!(control.is_quiet());
 }
 
 #[test]
 fn what_was_computed_of_a_shard_that_lost_its_content_is_not_sent() {
-    let (mut bench, doors, store_doors) = bench(1, 1);
+    let (mut bench, controls, store_controls) = bench(1, 1);
     // While the processor reads it, and before it would.
     *bench.stores[0].presence.lock().unwrap() = Presence::Never;
     bench.ask(0, LOST);
-    doors[0].is_at(Step::Call(1));
+    controls[0].is_at(Step::Call(1));
     bench.ask(1, LOST);
     bench.lost.store(true, Ordering::Relaxed);
-    doors[0].answer(Go);
+    controls[0].answer(Go);
     assert_eq!(bench.outcome(), (0, Outcome::Condemned));
     assert_eq!(bench.outcome(), (1, Outcome::Condemned));
     // While it is brought up: the device is not to blame, and what it has is not used.
     bench.lost.store(false, Ordering::Relaxed);
     *bench.stores[0].presence.lock().unwrap() = Presence::Room;
     bench.ask(2, LOST);
-    store_doors[0].is_at(Step::Upload(LOST as u8));
+    store_controls[0].is_at(Step::Upload(LOST as u8));
     bench.lost.store(true, Ordering::Relaxed);
-    store_doors[0].answer(Go);
+    store_controls[0].answer(Go);
     assert_eq!(bench.outcome(), (2, Outcome::Condemned));
     let counters = bench.workers.counters();
     assert_eq!((counters.uploads.get(), counters.uploads_failed.get()), (0, 0));
-    assert!(doors[1].is_quiet());
+    assert!(controls[1].is_quiet());
 }
 
 #[test]
 fn late_and_cancelled_queries_are_not_computed() {
-    let (mut bench, doors, _) = bench(1, 0);
-    let door = &doors[0];
+    let (mut bench, controls, _) = bench(1, 0);
+    let control = &controls[0];
     bench.ask(0, 1);
-    door.is_at(Step::Call(1));
+    control.is_at(Step::Call(1));
     bench.admit(1, 1, Duration::ZERO);
     let ticket = bench.admit(2, 1, LONG);
     bench.ask(3, 1);
     assert_eq!(bench.workers.queue().cancel(&[ticket, ticket]), 1);
-    door.answer(Go);
+    control.answer(Go);
     bench.is_answered(0, 0);
     assert_eq!(bench.outcome(), (1, Outcome::Deadline));
-    door.let_on(Step::Call(1), Go);
+    control.let_on(Step::Call(1), Go);
     bench.is_answered(3, 0);
 }
 
 #[test]
 fn a_shard_is_brought_up_while_the_processor_answers_and_then_stays() {
-    let (mut bench, doors, stores) = bench(1, 1);
+    let (mut bench, controls, stores) = bench(1, 1);
     bench.ask(0, 7);
     stores[0].is_at(Step::Upload(7));
-    doors[0].let_on(Step::Call(1), Go);
+    controls[0].let_on(Step::Call(1), Go);
     bench.is_answered(0, 0);
     stores[0].answer(Go);
     // Counted before it is known to be there.
     until(|| bench.workers.counters().uploads.get() == 1);
     for index in 1..3 {
         bench.ask(index, 7);
-        doors[1].let_on(Step::Call(1), Go);
+        controls[1].let_on(Step::Call(1), Go);
         bench.is_answered(index, 1);
     }
     assert_eq!(bench.answered(), [2, 0, 1, 0]);
@@ -417,9 +417,9 @@ fn a_shard_is_brought_up_while_the_processor_answers_and_then_stays() {
 
 #[test]
 fn queries_wait_for_an_upload_that_is_sooner_done_than_a_pass() {
-    let (mut bench, doors, stores) = bench(1, 1);
+    let (mut bench, controls, stores) = bench(1, 1);
     // On a small shard: a pass over a large one will take minutes.
-    bench.measure_processor(&doors[0], 1);
+    bench.measure_processor(&controls[0], 1);
     bench.ask(0, LARGE);
     bench.ask(1, LARGE);
     stores[0].is_at(Step::Upload(LARGE as u8));
@@ -427,21 +427,21 @@ fn queries_wait_for_an_upload_that_is_sooner_done_than_a_pass() {
     bench.admit(2, LARGE, Duration::from_millis(1));
     assert_eq!(bench.outcome(), (2, Outcome::Deadline));
     stores[0].answer(Go);
-    doors[1].let_on(Step::Call(2), Go);
+    controls[1].let_on(Step::Call(2), Go);
     bench.is_answered(0, 1);
     bench.is_answered(1, 1);
     assert_eq!(bench.answered(), [0, 2, 1, 0]);
-    assert!(doors[0].is_quiet());
+    assert!(controls[0].is_quiet());
 }
 
 #[test]
 fn the_processor_takes_what_it_has_done_before_an_upload_is() {
-    let (mut bench, doors, stores) = bench(1, 1);
+    let (mut bench, controls, stores) = bench(1, 1);
     // On a large shard: a pass over a small one takes no time.
-    bench.measure_processor(&doors[0], LARGE);
+    bench.measure_processor(&controls[0], LARGE);
     bench.ask(0, 1);
     stores[0].is_at(Step::Upload(1));
-    doors[0].let_on(Step::Call(1), Go);
+    controls[0].let_on(Step::Call(1), Go);
     bench.is_answered(0, 0);
     stores[0].answer(Go);
     assert_eq!(bench.answered(), [0, 0, 2, 0]);
@@ -449,24 +449,24 @@ fn the_processor_takes_what_it_has_done_before_an_upload_is() {
 
 #[test]
 fn another_shard_makes_room_only_for_what_the_processor_has_spent_enough_on() {
-    let (mut bench, doors, stores) = bench(1, 1);
+    let (mut bench, controls, stores) = bench(1, 1);
     // An upload is measured on a small shard, then to take the place of another costs minutes.
     bench.ask(0, 1);
     stores[0].is_at(Step::Upload(1));
-    doors[0].let_on(Step::Call(1), Go);
+    controls[0].let_on(Step::Call(1), Go);
     bench.is_answered(0, 0);
     stores[0].answer(Go);
     until(|| bench.workers.counters().uploads.get() == 1);
     *bench.stores[0].presence.lock().unwrap() = Presence::InPlace { unused: LONG };
     for index in 1..4 {
         bench.ask(index, LARGE);
-        doors[0].let_on(Step::Call(1), Go);
+        controls[0].let_on(Step::Call(1), Go);
         bench.is_answered(index, 0);
     }
     assert!(stores[0].is_quiet());
     // What was measured on large ones is soon spent.
-    let (mut bench, doors, stores) = self::bench(1, 1);
-    drop((doors, stores));
+    let (mut bench, controls, stores) = self::bench(1, 1);
+    drop((controls, stores));
     bench.ask(0, LARGE);
     bench.outcome();
     until(|| bench.workers.counters().uploads.get() == 1);
@@ -479,8 +479,8 @@ fn another_shard_makes_room_only_for_what_the_processor_has_spent_enough_on() {
 
 #[test]
 fn a_device_that_fails_loses_nothing_and_is_made_anew_before_it_answers() {
-    let (mut bench, doors, stores) = bench(1, 1);
-    let (processor, device) = (&doors[0], &doors[1]);
+    let (mut bench, controls, stores) = bench(1, 1);
+    let (processor, device) = (&controls[0], &controls[1]);
     (1..4).for_each(|shard| bench.put_here(0, shard));
     bench.ask(0, 1);
     device.is_at(Step::Call(1));
@@ -527,58 +527,58 @@ fn a_device_that_fails_loses_nothing_and_is_made_anew_before_it_answers() {
 
 #[test]
 fn what_the_processor_fails_at_after_a_device_ends() {
-    let (mut bench, doors, _) = bench(1, 1);
+    let (mut bench, controls, _) = bench(1, 1);
     bench.put_here(0, 1);
     bench.ask(0, 1);
-    doors[1].let_on(Step::Call(1), Fail(0));
-    doors[0].let_on(Step::Call(1), Panic(0));
+    controls[1].let_on(Step::Call(1), Fail(0));
+    controls[0].let_on(Step::Call(1), Panic(0));
     assert_eq!(bench.outcome(), (0, Outcome::Device));
-    doors[0].answer(Go);
-    doors[1].answer(Go);
+    controls[0].answer(Go);
+    controls[1].answer(Go);
 }
 
 #[test]
 fn a_device_alone_answers_what_is_not_there_and_fails_what_it_fails_at() {
-    let (mut bench, doors, stores) = bench(0, 1);
+    let (mut bench, controls, stores) = bench(0, 1);
     *bench.stores[0].presence.lock().unwrap() = Presence::Never;
     bench.ask(0, 1);
-    doors[0].let_on(Step::Call(1), Go);
+    controls[0].let_on(Step::Call(1), Go);
     bench.is_answered(0, 1);
     *bench.stores[0].presence.lock().unwrap() = Presence::Room;
     bench.ask(1, 1);
     stores[0].let_on(Step::Upload(1), Go);
-    doors[0].let_on(Step::Call(1), Fail(0));
+    controls[0].let_on(Step::Call(1), Fail(0));
     assert_eq!(bench.outcome(), (1, Outcome::Device));
     // While it is made anew, queries wait.
-    doors[0].is_at(Step::Renew);
+    controls[0].is_at(Step::Renew);
     bench.ask(2, 1);
-    doors[0].answer(Go);
-    doors[0].let_on(Step::Call(1), Go);
+    controls[0].answer(Go);
+    controls[0].let_on(Step::Call(1), Go);
     bench.is_answered(2, 1);
 }
 
 #[test]
 fn a_shard_that_cannot_be_brought_up_is_left_to_the_processor_and_the_device_asked() {
-    let (mut bench, doors, stores) = bench(1, 1);
-    bench.measure_processor(&doors[0], 1);
+    let (mut bench, controls, stores) = bench(1, 1);
+    bench.measure_processor(&controls[0], 1);
     for (index, verdict) in [Fail(0), Panic(0)].into_iter().enumerate() {
         let shard = LARGE + index as u32;
         bench.ask(index, shard);
         stores[0].let_on(Step::Upload(shard as u8), verdict);
-        doors[0].let_on(Step::Call(1), Go);
+        controls[0].let_on(Step::Call(1), Go);
         bench.is_answered(index, 0);
         // It is alive.
-        doors[1].let_on(Step::Call(0), Go);
+        controls[1].let_on(Step::Call(0), Go);
         // Asked again: not tried again.
         bench.ask(index, shard);
-        doors[0].let_on(Step::Call(1), Go);
+        controls[0].let_on(Step::Call(1), Go);
         bench.is_answered(index, 0);
     }
     bench.ask(2, LARGE + 2);
     stores[0].let_on(Step::Upload(LARGE as u8 + 2), Fail(0));
-    doors[1].let_on(Step::Call(0), Fail(0));
-    doors[1].let_on(Step::Renew, Go);
-    doors[0].let_on(Step::Call(1), Go);
+    controls[1].let_on(Step::Call(0), Fail(0));
+    controls[1].let_on(Step::Renew, Go);
+    controls[0].let_on(Step::Call(1), Go);
     bench.is_answered(2, 0);
     let counters = bench.workers.counters();
     assert_eq!((counters.uploads.get(), counters.uploads_failed.get()), (0, 3));
@@ -587,58 +587,58 @@ fn a_shard_that_cannot_be_brought_up_is_left_to_the_processor_and_the_device_ask
 
 #[test]
 fn leaving_does_not_wait_for_a_device_to_come_back() {
-    let (mut bench, doors, _stores) = bench(1, 1);
+    let (mut bench, controls, _stores) = bench(1, 1);
     bench.put_here(0, 1);
     bench.ask(0, 1);
-    doors[1].let_on(Step::Call(1), Fail(0));
-    doors[0].let_on(Step::Call(1), Go);
+    controls[1].let_on(Step::Call(1), Fail(0));
+    controls[0].let_on(Step::Call(1), Go);
     bench.is_answered(0, 0);
     // It never is.
-    (0..1000).for_each(|_| doors[1].answer(Fail(0)));
-    doors[1].is_at(Step::Renew);
-    doors[1].is_at(Step::Renew);
+    (0..1000).for_each(|_| controls[1].answer(Fail(0)));
+    controls[1].is_at(Step::Renew);
+    controls[1].is_at(Step::Renew);
     drop(bench);
 }
 
 #[test]
 fn shards_are_spread_over_devices_and_over_the_rest_when_one_is_down() {
-    let (mut bench, doors, stores) = bench(1, 2);
+    let (mut bench, controls, stores) = bench(1, 2);
     (0..4).for_each(|shard| bench.put_here(shard as usize % 2, shard));
     for (index, number) in [(0, 1), (1, 2), (2, 1), (3, 2)] {
         bench.ask(index, index as u32);
-        doors[usize::from(number)].let_on(Step::Call(1), Go);
+        controls[usize::from(number)].let_on(Step::Call(1), Go);
         bench.is_answered(index, number);
     }
     bench.ask(4, 0);
-    doors[1].let_on(Step::Call(1), Fail(0));
-    doors[0].let_on(Step::Call(1), Go);
+    controls[1].let_on(Step::Call(1), Fail(0));
+    controls[0].let_on(Step::Call(1), Go);
     bench.is_answered(4, 0);
-    doors[1].is_at(Step::Renew);
+    controls[1].is_at(Step::Renew);
     // The other one takes its shards: those it has at once, others when they are brought up.
     bench.put_here(1, 2);
     bench.ask(5, 2);
-    doors[2].let_on(Step::Call(1), Go);
+    controls[2].let_on(Step::Call(1), Go);
     bench.is_answered(5, 2);
     bench.ask(6, LARGE);
     stores[1].is_at(Step::Upload(LARGE as u8));
     bench.stores[0].here.lock().unwrap().clear();
     stores[1].answer(Go);
-    doors[2].let_on(Step::Call(1), Go);
+    controls[2].let_on(Step::Call(1), Go);
     bench.is_answered(6, 2);
     // Without any the processor is left.
     bench.ask(7, 1);
-    doors[2].let_on(Step::Call(1), Fail(0));
-    doors[0].let_on(Step::Call(1), Go);
+    controls[2].let_on(Step::Call(1), Fail(0));
+    controls[0].let_on(Step::Call(1), Go);
     bench.is_answered(7, 0);
     bench.ask(8, 2);
-    doors[0].let_on(Step::Call(1), Go);
+    controls[0].let_on(Step::Call(1), Go);
     bench.is_answered(8, 0);
     // Back without anything on it: brought up again.
-    doors[1].answer(Go);
+    controls[1].answer(Go);
     until(|| bench.workers.counters().renewals.get() == 1);
     bench.ask(9, 2);
     stores[0].is_at(Step::Upload(2));
-    drop((doors, stores));
+    drop((controls, stores));
     assert!(matches!(bench.outcome(), (9, Outcome::Answered(_))));
 }
 
@@ -652,14 +652,14 @@ fn every_query_is_answered_once_whatever_fails() {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
         (state >> 33) % below
     };
-    let (mut bench, mut doors, stores) = bench(1, 2);
-    doors.remove(0); // the processor never fails
+    let (mut bench, mut controls, stores) = bench(1, 2);
+    controls.remove(0); // the processor never fails
     bench.put_here(1, 1);
-    doors[1].answer(Fail(0));
-    for door in doors.iter().chain(&stores) {
+    controls[1].answer(Fail(0));
+    for control in controls.iter().chain(&stores) {
         for _ in 0..10_000 {
             let count = random(4) as usize;
-            door.answer(match random(12) {
+            control.answer(match random(12) {
                 0 => Fail(count),
                 1 => Panic(count),
                 2 => Leave(count),
@@ -700,8 +700,8 @@ fn is_right((index, outcome): (usize, Outcome), open: &mut HashSet<usize>) {
 #[test]
 fn engines_are_asked_a_known_query_beside_others() {
     // Scripted engines are wrong about it.
-    let (mut bench, doors, _) = bench_proving(1, 1, Some(LONG));
-    let (processor, device) = (&doors[0], &doors[1]);
+    let (mut bench, controls, _) = bench_proving(1, 1, Some(LONG));
+    let (processor, device) = (&controls[0], &controls[1]);
     let queue = bench.workers.queue();
     let engine = |number: usize| queue.engines(Instant::now()).swap_remove(number);
     let of = |number: usize| (engine(number).state, engine(number).proven.is_some());
@@ -726,36 +726,36 @@ fn engines_are_asked_a_known_query_beside_others() {
 
 #[test]
 fn an_engine_is_asked_again_when_its_time_has_come() {
-    let (bench, doors, _) = bench_proving(1, 0, Some(Duration::ZERO));
-    (0..3).for_each(|_| doors[0].let_on(Step::Call(1), Go));
+    let (bench, controls, _) = bench_proving(1, 0, Some(Duration::ZERO));
+    (0..3).for_each(|_| controls[0].let_on(Step::Call(1), Go));
     // A busy one too, before its next query.
-    doors[0].is_at(Step::Call(1));
+    controls[0].is_at(Step::Call(1));
     (0..2).for_each(|index| bench.ask(index, 1));
-    doors[0].answer(Go);
-    doors[0].let_on(Step::Call(1), Go);
+    controls[0].answer(Go);
+    controls[0].let_on(Step::Call(1), Go);
     assert_eq!(bench.workers.counters().batch_queries.read().count, 0);
 }
 
 #[test]
 fn times_and_sizes_are_counted() {
-    let (mut bench, doors, stores) = bench(1, 1);
+    let (mut bench, controls, stores) = bench(1, 1);
     let counters = bench.workers.counters();
     bench.put_here(0, 1);
     bench.ask(0, 1);
-    doors[1].is_at(Step::Call(1));
+    controls[1].is_at(Step::Call(1));
     (1..4).for_each(|index| bench.ask(index, 1));
-    doors[1].answer(Go);
+    controls[1].answer(Go);
     bench.is_answered(0, 1);
     // What fails on the device comes to the processor, and has waited once.
-    doors[1].let_on(Step::Call(3), Fail(1));
+    controls[1].let_on(Step::Call(3), Fail(1));
     bench.is_answered(1, 1);
-    doors[0].let_on(Step::Call(2), Go);
+    controls[0].let_on(Step::Call(2), Go);
     (2..4).for_each(|index| bench.is_answered(index, 0));
     until(|| counters.batch_queries.read().count == 3);
     assert_eq!(counters.batch_queries.read().sum, 6.0);
     assert_eq!(counters.queue_time.read().count, 4);
     assert_eq!(counters.scan_time.read().count, 0, "these engines keep no time");
-    doors[1].let_on(Step::Renew, Go);
+    controls[1].let_on(Step::Renew, Go);
     until(|| counters.renewals.get() == 1);
     bench.ask(4, 7);
     stores[0].let_on(Step::Upload(7), Go);

@@ -31,7 +31,7 @@ async fn a_server_whose_certificate_expired_is_refused_until_it_is_renewed() {
     let new = localhost().unwrap();
     let identity = Identity::from_pem(&new.server_pem, &new.server_key).unwrap();
     let renewed = Instant::now();
-    serving.doorkeeper.change(identity, Callers::Loopback).unwrap();
+    serving.identity_reloader.change(identity, Callers::Loopback).unwrap();
     let options = Options { ca_pem: new.ca_pem.into_bytes(), ..reach(&built, &serving) };
     let mut client = Client::connect(options).await.unwrap();
     look_up(&mut client, 0).await;
@@ -57,7 +57,7 @@ async fn a_front_end_whose_certificate_expired_is_refused_and_the_others_are_ser
     let server = &serving.certificates;
     let both = [&*server.ca_pem, &expired.ca_pem].concat();
     let identity = Identity::from_pem(&server.server_pem, &server.server_key).unwrap();
-    serving.doorkeeper.change(identity, known(&both, None)).unwrap();
+    serving.identity_reloader.change(identity, known(&both, None)).unwrap();
 
     let reach = reach(&built, &serving);
     let good = shown_by(server, &reach);

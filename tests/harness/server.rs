@@ -8,8 +8,8 @@ use sotto::client::{Options, Pins};
 use sotto::engine::{Engine, EngineOptions, select_with};
 use sotto::server::certificates::{self, LocalCertificates};
 use sotto::server::{
-    AdminState, AllowList, Callers, Counters, Doorkeeper, Identity, KnownCallers, Reloader, Server,
-    ServerBounds, ServerOptions, WorkCounters,
+    AdminState, AllowList, Callers, Counters, Identity, IdentityReloader, KnownCallers, Reloader,
+    Server, ServerBounds, ServerOptions, WorkCounters,
 };
 use sotto::shard::Database;
 use tokio::sync::oneshot;
@@ -63,7 +63,7 @@ impl Setting {
             address: server.local_addr(),
             counters: server.counters(),
             work: server.work_counters(),
-            doorkeeper: server.doorkeeper(),
+            identity_reloader: server.identity_reloader(),
             reloader: server.reloader(),
             running: tokio::spawn(server.run(async move {
                 let told = async {
@@ -91,7 +91,7 @@ pub(crate) struct Serving {
     pub(crate) certificates: LocalCertificates,
     pub(crate) counters: Arc<Counters>,
     pub(crate) work: Arc<WorkCounters>,
-    pub(crate) doorkeeper: Doorkeeper,
+    pub(crate) identity_reloader: IdentityReloader,
     pub(crate) reloader: Reloader,
     /// What the operator's endpoints show of it.
     pub(crate) admin_state: Arc<AdminState>,

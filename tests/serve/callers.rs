@@ -97,23 +97,23 @@ async fn the_list_changes_without_dropping_a_connection() {
     // Certificate and key of different pairs: everything stays.
     let wrong = Identity::from_pem(server_pem, client_key).unwrap();
     let nobody = known(&host.certificates.ca_pem, Some("somebody.else 1"));
-    let error = host.doorkeeper.change(wrong, nobody.clone()).unwrap_err();
+    let error = host.identity_reloader.change(wrong, nobody.clone()).unwrap_err();
     assert!(matches!(error, ServerError::Identity(_)), "{error}");
     let peer = host.connect_as(&host.certificates).await.unwrap();
     assert_eq!(peer.ask_parameters(parameter_request()).await.response_status, 0);
 
-    host.doorkeeper.change(identity(), nobody).unwrap();
+    host.identity_reloader.change(identity(), nobody).unwrap();
     let code = VarInt::from_u32(StreamCode::NotAllowed.code());
     assert_eq!(closed(host.connect_as(&host.certificates).await).await, Some(code));
     assert_eq!(host.counters.callers_refused.get(), 1);
 
     // Another authority, and another certificate of the server's.
-    host.doorkeeper.change(identity(), known(&new.ca_pem, None)).unwrap();
+    host.identity_reloader.change(identity(), known(&new.ca_pem, None)).unwrap();
     assert_eq!(closed(host.connect_as(&host.certificates).await).await, None);
     let peer = host.connect_as(&new).await.unwrap();
     assert_eq!(peer.ask_parameters(parameter_request()).await.response_status, 0);
     let renamed = Identity::from_pem(&new.server_pem, &new.server_key).unwrap();
-    host.doorkeeper.change(renamed, Callers::Loopback).unwrap();
+    host.identity_reloader.change(renamed, Callers::Loopback).unwrap();
     let error = host.try_connect(sotto::wire::ALPN, 1000).await.err().unwrap();
     assert!(error.to_string().contains("certificate"), "{error}");
 

@@ -540,7 +540,7 @@ async fn the_certificate_that_is_served_now_says_when_it_expires() {
     for (year, seconds) in [(2030, 1_893_456_000.0), (2001, 978_307_200.0)] {
         let (pem, key) = certificate(year);
         let identity = Identity::from_pem(&pem, &key).unwrap();
-        host.doorkeeper.change(identity, Callers::Loopback).unwrap();
+        host.identity_reloader.change(identity, Callers::Loopback).unwrap();
         let now = metrics(address).await;
         assert_eq!(now["sotto_certificate_expiry_timestamp_seconds"], seconds);
     }
@@ -548,7 +548,7 @@ async fn the_certificate_that_is_served_now_says_when_it_expires() {
     // What cannot be used changes nothing.
     let LocalCertificates { client_key, .. } = &host.certificates;
     let mixed = Identity::from_pem(&certificate(2050).0, client_key).unwrap();
-    host.doorkeeper.change(mixed, Callers::Loopback).unwrap_err();
+    host.identity_reloader.change(mixed, Callers::Loopback).unwrap_err();
     let now = metrics(address).await;
     assert_eq!(now["sotto_certificate_expiry_timestamp_seconds"], 978_307_200.0);
 }
