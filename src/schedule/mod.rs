@@ -21,7 +21,7 @@
 //! an idle engine may take it takes whole, at once, so there is nothing ahead of which to compute.
 //!
 //! Not here: which device takes what (whoever asks says what it may take), quotas. What is held
-//! besides caller, owner, shard, sizes and deadline (`item`) is never looked into. Read next:
+//! besides caller, connection, shard, sizes and deadline (`item`) is never looked into. Read next:
 //! `lines.rs`, `fair.rs`, `pace.rs`, then [`crate::placement`], [`crate::worker`].
 
 mod fair;
@@ -72,7 +72,7 @@ impl Default for ScheduleBounds {
 
 /// Whose query it is: one number a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Owner(pub u64);
+pub struct ConnectionId(pub u64);
 
 /// On whose account it is: a front-end, or a connection where front-ends are not known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,7 +87,7 @@ pub struct Caller {
 #[derive(Debug)]
 pub struct Arrival<T> {
     /// Whose it is.
-    pub owner: Owner,
+    pub connection: ConnectionId,
     /// On whose account.
     pub caller: Caller,
     /// The shard asked.
@@ -105,8 +105,8 @@ pub struct Arrival<T> {
 impl<T> Arrival<T> {
     /// The same with another item.
     pub fn map<U>(self, change: impl FnOnce(T) -> U) -> Arrival<U> {
-        let Self { owner, caller, shard, scan_bytes, bytes, deadline, item } = self;
-        Arrival { owner, caller, shard, scan_bytes, bytes, deadline, item: change(item) }
+        let Self { connection, caller, shard, scan_bytes, bytes, deadline, item } = self;
+        Arrival { connection, caller, shard, scan_bytes, bytes, deadline, item: change(item) }
     }
 }
 
@@ -135,7 +135,7 @@ pub enum Full {
     /// Queries of this caller: others need room.
     Caller,
     /// Queries of this connection.
-    Owner,
+    Connection,
     /// Queries before it: its answer would come after the latency target or its deadline.
     Time,
 }
@@ -164,7 +164,7 @@ impl<T> Overloaded<T> {
 #[derive(Debug, PartialEq, Eq)]
 pub struct Admitted<T> {
     number: u64,
-    owner: Owner,
+    connection: ConnectionId,
     caller: Caller,
     bytes: usize,
     scan_bytes: u64,
@@ -214,8 +214,8 @@ pub struct Schedule<T> {
     turns: Turns,
     pace: Pace,
     deadlines: BTreeSet<(Instant, Ticket)>,
-    /// Queries of each owner, waiting or being computed.
-    owners: HashMap<Owner, usize>,
+    /// Queries of each connection, waiting or being computed.
+    connections: HashMap<ConnectionId, usize>,
     queued_bytes: usize,
     queued: usize,
     next_number: u64,
@@ -232,18 +232,18 @@ impl<T> Schedule<T> {
             turns: Turns::default(),
             pace: Pace::default(),
             deadlines: BTreeSet::new(),
-            owners: HashMap::new(),
+            connections: HashMap::new(),
             queued_bytes: 0,
             queued: 0,
             next_number: 0,
         }
     }
 
-    /// Takes a query in, or hands it back when its owner, its caller or all together have too many
-    /// waiting.
+    /// Takes a query in, or hands it back when its connection, its caller or all together have too
+    /// many waiting.
     pub fn admit(&mut self, now: Instant, arrival: Arrival<T>) -> Result<Ticket, Overloaded<T>> {
-        let Arrival { owner, caller, shard, scan_bytes, bytes, deadline, item } = arrival;
-        let owned = self.owners.get(&owner).copied().unwrap_or(0);
+        let Arrival { connection, caller, shard, scan_bytes, bytes, deadline, item } = arrival;
+        let owned = self.connections.get(&connection).copied().unwrap_or(0);
         if let Some(full) = self.full(caller, bytes, owned) {
             return Err(Overloaded { item, full, retry_after: self.retry_after(now, caller) });
         }
@@ -252,10 +252,19 @@ impl<T> Schedule<T> {
         }
         let number = self.next_number;
         self.next_number += 1;
-        self.owners.insert(owner, owned + 1);
+        self.connections.insert(connection, owned + 1);
         let (arrived, route) = (now, Route::Any);
-        let query =
-            Admitted { number, owner, caller, bytes, scan_bytes, arrived, deadline, route, item };
+        let query = Admitted {
+            number,
+            connection,
+            caller,
+            bytes,
+            scan_bytes,
+            arrived,
+            deadline,
+            route,
+            item,
+        };
         let ticket = query.ticket(shard);
         self.insert(shard, query);
         Ok(ticket)
@@ -265,14 +274,14 @@ impl<T> Schedule<T> {
     /// answered or was cancelled before.
     pub fn cancel(&mut self, ticket: Ticket) -> Option<T> {
         let query = self.remove(ticket)?;
-        self.disown(query.owner);
+        self.leave_connection(query.connection);
         if self.queued == 0 {
             self.pace.nothing_waits();
         }
         Some(query.item)
     }
 
-    /// What to compute next: as much as one call is worth, in turns of one pass. What the asker may
+    /// What to compute next: as much as one call is worth, in turns of one pass. What the peer may
     /// not take stays where it is.
     pub fn next(
         &mut self,
@@ -308,7 +317,7 @@ impl<T> Schedule<T> {
 
     /// A query handed out by [`Schedule::next`] is done with, computed or not.
     pub fn finished(&mut self, query: Admitted<T>) -> T {
-        self.disown(query.owner);
+        self.leave_connection(query.connection);
         query.item
     }
 
@@ -339,7 +348,7 @@ impl<T> Schedule<T> {
         let free = self.bounds.queued_bytes_max.saturating_sub(self.queued_bytes);
         let held = self.callers.get(&caller.number).map_or(0, Lines::bytes);
         if owned >= self.bounds.queries_per_owner_max {
-            Some(Full::Owner)
+            Some(Full::Connection)
         } else if bytes > free {
             Some(Full::Queue)
         } else if held + bytes > free {
@@ -393,17 +402,20 @@ impl<T> Schedule<T> {
             && deadline <= now
         {
             let late = self.remove(ticket).expect("this is a bug: a deadline without its query");
-            self.disown(late.owner);
+            self.leave_connection(late.connection);
             expired.push(late.item);
         }
         expired
     }
 
-    fn disown(&mut self, owner: Owner) {
-        let owned = self.owners.get_mut(&owner).expect("this is a bug: an owner without queries");
+    fn leave_connection(&mut self, connection: ConnectionId) {
+        let owned = self
+            .connections
+            .get_mut(&connection)
+            .expect("this is a bug: a connection without queries");
         *owned -= 1;
         if *owned == 0 {
-            self.owners.remove(&owner);
+            self.connections.remove(&connection);
         }
     }
 

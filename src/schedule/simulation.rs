@@ -104,7 +104,7 @@ fn simulate_over(shards: u64, loads: &[Load], seconds: u64) -> Vec<Seen> {
             let source = &mut sources[at];
             next[at] = now + source.wait(loads[at].queries_per_second);
             let arrival = Arrival {
-                owner: Owner(at as u64),
+                connection: ConnectionId(at as u64),
                 caller: Caller { number: at as u64, share: loads[at].share },
                 shard: (source.random() % shards) as u32,
                 scan_bytes: 170 << 20,

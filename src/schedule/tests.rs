@@ -18,11 +18,11 @@ fn any(_: u32, _: Route) -> bool {
     true
 }
 
-/// Of an owner that is a caller of its own.
-fn arrival(owner: u64, shard: u32, deadline: Instant, item: u32) -> Arrival<u32> {
-    let caller = Caller { number: owner, share: 1 };
-    let owner = Owner(owner);
-    Arrival { owner, caller, shard, scan_bytes: SCAN_BYTES, bytes: 100, deadline, item }
+/// Of a connection that is a caller of its own.
+fn arrival(connection: u64, shard: u32, deadline: Instant, item: u32) -> Arrival<u32> {
+    let caller = Caller { number: connection, share: 1 };
+    let connection = ConnectionId(connection);
+    Arrival { connection, caller, shard, scan_bytes: SCAN_BYTES, bytes: 100, deadline, item }
 }
 
 fn items(work: &Work<u32>) -> Vec<(u32, Vec<u32>)> {
@@ -149,7 +149,7 @@ fn one_owner_cannot_have_more_than_its_bound_waiting_or_computed() {
     let mut schedule = Schedule::new(ScheduleBounds { queries_per_owner_max: 2, ..BOUNDS });
     schedule.admit(start, arrival(1, 1, late, 0)).unwrap();
     schedule.admit(start, arrival(1, 2, late, 1)).unwrap();
-    assert_eq!(schedule.admit(start, arrival(1, 3, late, 2)).unwrap_err().full, Full::Owner);
+    assert_eq!(schedule.admit(start, arrival(1, 3, late, 2)).unwrap_err().full, Full::Connection);
     schedule.admit(start, arrival(2, 3, late, 3)).unwrap();
     let mut work = schedule.next(start, up_to(10), any);
     assert_eq!(work.shards.len(), 3);
@@ -292,8 +292,10 @@ fn a_caller_may_fill_as_much_as_is_free() {
     let late = start + Duration::from_secs(50);
     let mut fill = |caller: u64| {
         // Each query on another connection.
-        let of =
-            |item| Arrival { owner: Owner(caller * 100 + item), ..arrival(caller, 1, late, 0) };
+        let of = |item| Arrival {
+            connection: ConnectionId(caller * 100 + item),
+            ..arrival(caller, 1, late, 0)
+        };
         let mut admitted = (0..).map(|item| schedule.admit(start, of(item)));
         let full = admitted.find_map(Result::err).unwrap().full;
         (schedule.queued(), full)
@@ -433,7 +435,7 @@ fn callers_that_are_gone_are_forgotten() {
 #[derive(Clone, Copy)]
 struct Plain {
     number: u32,
-    owner: u64,
+    connection: u64,
     caller: u64,
     shard: u32,
     route: Route,
@@ -575,15 +577,16 @@ struct Both {
 impl Both {
     fn admit(&mut self, now: Instant, number: u32, random: &mut Random) {
         let (caller, shard) = (random.below(3), random.below(5) as u32);
-        let owner = caller * 2 + random.below(2);
+        let connection = caller * 2 + random.below(2);
         let deadline = now + Duration::from_millis(random.below(80_000));
         let waiting = &self.model.waiting;
         let computed = self.computed.iter().map(|(query, _)| query);
-        let owned = waiting.iter().chain(computed).filter(|query| query.owner == owner).count();
+        let owned =
+            waiting.iter().chain(computed).filter(|query| query.connection == connection).count();
         let held = waiting.iter().filter(|query| query.caller == caller).count();
         let fits = held + waiting.len() < 200 && owned < 70;
         let caller_of = Caller { number: caller, share: caller as u32 + 1 };
-        let arrival = Arrival { caller: caller_of, ..arrival(owner, shard, deadline, number) };
+        let arrival = Arrival { caller: caller_of, ..arrival(connection, shard, deadline, number) };
         let admitted = self.schedule.admit(now, arrival);
         if let Err(Overloaded { full: Full::Time, .. }) = admitted {
             assert!(fits && held > 0 && waiting.len() >= TIMELY_QUERIES);
@@ -593,7 +596,15 @@ impl Both {
         if let Ok(ticket) = admitted {
             self.tickets.insert(number, ticket);
             let (route, arrived) = (Route::Any, now);
-            self.model.insert(Plain { number, owner, caller, shard, route, arrived, deadline });
+            self.model.insert(Plain {
+                number,
+                connection,
+                caller,
+                shard,
+                route,
+                arrived,
+                deadline,
+            });
         }
     }
 

@@ -13,12 +13,12 @@ use std::sync::Arc;
 use lru::LruCache;
 
 use crate::limits;
-use crate::schedule::Owner;
+use crate::schedule::ConnectionId;
 use crate::scheme::KeyBundle;
 use crate::wire::Uid;
 
 /// Keeps what connections left behind. Connections are numbered from 0.
-const NOBODY: Owner = Owner(u64::MAX);
+const NOBODY: ConnectionId = ConnectionId(u64::MAX);
 
 /// The largest bundle, for two keys, as received.
 const BUNDLE_BYTES_MAX: usize = 24 << 10;
@@ -38,9 +38,9 @@ pub(super) enum MadeRoom {
 
 pub(super) struct Bundles {
     most: NonZeroUsize,
-    keepers: HashMap<Uid, Owner>,
+    keepers: HashMap<Uid, ConnectionId>,
     /// No empty one stays.
-    kept: HashMap<Owner, Kept>,
+    kept: HashMap<ConnectionId, Kept>,
 }
 
 impl Bundles {
@@ -49,30 +49,30 @@ impl Bundles {
     }
 
     /// The bundle of this name, which thereby is its keeper's most recently used one.
-    pub(super) fn get(&mut self, asker: Owner, uid: &Uid) -> Option<Arc<KeyBundle>> {
+    pub(super) fn get(&mut self, peer: ConnectionId, uid: &Uid) -> Option<Arc<KeyBundle>> {
         let keeper = *self.keepers.get(uid)?;
         if keeper == NOBODY {
             let bundle = self.remove(NOBODY, |kept| kept.pop_entry(uid))?;
-            self.insert(asker, *uid, bundle.clone());
+            self.insert(peer, *uid, bundle.clone());
             return Some(bundle);
         }
         self.kept.get_mut(&keeper)?.get(uid).cloned()
     }
 
     /// Keeps a bundle that this connection brought.
-    pub(super) fn keep(&mut self, asker: Owner, uid: Uid, bundle: KeyBundle) -> MadeRoom {
-        if self.get(asker, &uid).is_some() {
+    pub(super) fn keep(&mut self, peer: ConnectionId, uid: Uid, bundle: KeyBundle) -> MadeRoom {
+        if self.get(peer, &uid).is_some() {
             return MadeRoom::No;
         }
         let full = self.keepers.len() >= self.most.get();
         if full {
             // Of two who have the same, whoever wants more.
-            let kept = self.kept.iter().map(|(&who, kept)| (kept.len(), who == asker, who));
+            let kept = self.kept.iter().map(|(&who, kept)| (kept.len(), who == peer, who));
             let most = kept.max().map(|(.., who)| who);
             let from = if self.kept.contains_key(&NOBODY) { Some(NOBODY) } else { most };
             from.and_then(|from| self.remove(from, Kept::pop_lru));
         }
-        self.insert(asker, uid, Arc::new(bundle));
+        self.insert(peer, uid, Arc::new(bundle));
         if full { MadeRoom::Yes } else { MadeRoom::No }
     }
 
@@ -82,14 +82,14 @@ impl Bundles {
     }
 
     /// A connection is gone.
-    pub(super) fn leave(&mut self, asker: Owner) {
-        let Some(mut left) = self.kept.remove(&asker) else { return };
+    pub(super) fn leave(&mut self, peer: ConnectionId) {
+        let Some(mut left) = self.kept.remove(&peer) else { return };
         while let Some((uid, bundle)) = left.pop_lru() {
             self.insert(NOBODY, uid, bundle);
         }
     }
 
-    fn insert(&mut self, keeper: Owner, uid: Uid, bundle: Arc<KeyBundle>) {
+    fn insert(&mut self, keeper: ConnectionId, uid: Uid, bundle: Arc<KeyBundle>) {
         self.keepers.insert(uid, keeper);
         self.kept.entry(keeper).or_insert_with(Kept::unbounded).put(uid, bundle);
     }
@@ -97,7 +97,7 @@ impl Bundles {
     /// Takes one out of what this connection keeps.
     fn remove(
         &mut self,
-        keeper: Owner,
+        keeper: ConnectionId,
         which: impl FnOnce(&mut Kept) -> Option<(Uid, Arc<KeyBundle>)>,
     ) -> Option<Arc<KeyBundle>> {
         let kept = self.kept.get_mut(&keeper)?;
@@ -132,7 +132,7 @@ mod tests {
     #[test]
     fn who_brings_the_most_loses_its_oldest() {
         let mut bundles = Bundles::new(NonZeroUsize::new(6).unwrap());
-        let [modest, greedy, late] = [1, 2, 3].map(Owner);
+        let [modest, greedy, late] = [1, 2, 3].map(ConnectionId);
         (0..2).for_each(|number| {
             assert_eq!(bundles.keep(modest, uid(number), bundle()), MadeRoom::No)
         });
@@ -153,7 +153,7 @@ mod tests {
     #[test]
     fn what_is_left_behind_goes_first_unless_it_is_asked_for() {
         let mut bundles = Bundles::new(NonZeroUsize::new(4).unwrap());
-        let [gone, here] = [1, 2].map(Owner);
+        let [gone, here] = [1, 2].map(ConnectionId);
         (0..2).for_each(|number| _ = bundles.keep(gone, uid(number), bundle()));
         (10..12).for_each(|number| _ = bundles.keep(here, uid(number), bundle()));
         bundles.leave(gone);

@@ -16,7 +16,7 @@ use super::places::{Activity, ConnectionPlace, Entered, HandshakePlace, Holder};
 use super::quota::Quota;
 use super::room::Held;
 use super::{Service, session};
-use crate::schedule::{Caller, Owner};
+use crate::schedule::{Caller, ConnectionId};
 use crate::wire::message::{Reply, ReplyBody};
 use crate::wire::{
     Bytes, FRAME_HEAD_BYTES_MAX, FrameError, FrameHead, RequestKind, StreamCode, encode_frame,
@@ -27,9 +27,9 @@ use crate::wire::{
 const CHUNK_BYTES_MAX: usize = 64 << 10;
 
 /// Who asks on a connection: as long as one of its streams is served.
-pub(super) struct Asker {
+pub(super) struct Peer {
     service: Arc<Service>,
-    pub(super) owner: Owner,
+    pub(super) connection: ConnectionId,
     /// Its front-end; where front-ends are not known, the connection is one of its own.
     pub(super) caller: Caller,
     quota: Option<Arc<Quota>>,
@@ -37,7 +37,7 @@ pub(super) struct Asker {
     pub(super) activity: Arc<Activity>,
 }
 
-impl Asker {
+impl Peer {
     /// Pays for so many bytes with its quota and its share of the engines; waits for the quota.
     ///
     /// # Errors
@@ -63,9 +63,9 @@ impl Asker {
     }
 }
 
-impl Drop for Asker {
+impl Drop for Peer {
     fn drop(&mut self) {
-        self.service.bundles().leave(self.owner);
+        self.service.bundles().leave(self.connection);
     }
 }
 
@@ -122,16 +122,16 @@ pub(super) async fn serve(service: Arc<Service>, incoming: Incoming, mut place: 
     drop(place);
     service.counters.connections.add(1);
     let number = service.next_number();
-    let asker = Arc::new(Asker {
+    let peer = Arc::new(Peer {
         service: service.clone(),
-        owner: Owner(number),
+        connection: ConnectionId(number),
         caller: front_end.as_ref().map_or(Caller { number, share: 1 }, |place| place.caller),
         quota: front_end.as_ref().and_then(|place| place.quota.clone()),
         activity,
     });
     let mut watch = Watch::new(&service, &connection);
     loop {
-        let look_at = match watch.look(&asker) {
+        let look_at = match watch.look(&peer) {
             Ok(look_at) => look_at,
             Err(ended) => return end(&service, &connection, ended),
         };
@@ -140,7 +140,7 @@ pub(super) async fn serve(service: Arc<Service>, incoming: Incoming, mut place: 
         let open = OpenStream::new(service.clone());
         let patience = service.bounds.stream_send_time_max;
         let replies = Replies { send, service: service.clone(), patience };
-        tokio::spawn(serve_stream(open, asker.clone(), replies, receive));
+        tokio::spawn(serve_stream(open, peer.clone(), replies, receive));
     }
 }
 
@@ -194,9 +194,9 @@ impl Watch {
 
     /// When to look again. Whoever keeps a connection alive, or opens streams, and asks nothing on
     /// them has its place taken by others.
-    fn look(&mut self, asker: &Asker) -> Result<Instant, Ended> {
-        let (now, bounds) = (Instant::now(), &asker.service.bounds);
-        let idle_at = asker.activity.quiet_since().unwrap_or(now) + bounds.idle_timeout;
+    fn look(&mut self, peer: &Peer) -> Result<Instant, Ended> {
+        let (now, bounds) = (Instant::now(), &peer.service.bounds);
+        let idle_at = peer.activity.quiet_since().unwrap_or(now) + bounds.idle_timeout;
         if idle_at <= now {
             return Err(Ended::Idle);
         }
@@ -263,21 +263,21 @@ impl Drop for OpenStream {
 
 async fn serve_stream(
     open: OpenStream,
-    asker: Arc<Asker>,
+    peer: Arc<Peer>,
     mut replies: Replies,
     mut receive: RecvStream,
 ) {
     let service = &open.0;
-    let Some(_place) = service.open.take(asker.caller, 1) else {
+    let Some(_place) = service.open.take(peer.caller, 1) else {
         stop(&mut receive, StreamCode::ExcessiveLoad);
         replies.reset(StreamCode::ExcessiveLoad);
         service.counters.streams_reset.add(StreamCode::ExcessiveLoad);
         return;
     };
     let limit = service.bounds.stream_read_timeout;
-    let read = timeout(limit, read_request(service, asker.caller, &mut receive)).await;
+    let read = timeout(limit, read_request(service, peer.caller, &mut receive)).await;
     let ended = match read.unwrap_or(Err(StreamEnd::Reset(StreamCode::Timeout))) {
-        Ok(Read::Whole(request)) => session::answer(service, &asker, request, &mut replies).await,
+        Ok(Read::Whole(request)) => session::answer(service, &peer, request, &mut replies).await,
         Ok(Read::NoRoom(kind)) => {
             stop(&mut receive, StreamCode::ExcessiveLoad);
             session::no_room(service, kind, &mut replies).await

@@ -61,7 +61,7 @@ use self::scrub::{Scrubbed, Scrubber};
 use crate::engine::Engine;
 use crate::limits;
 use crate::params::Shape;
-use crate::schedule::{Owner, ScheduleBounds};
+use crate::schedule::{ConnectionId, ScheduleBounds};
 use crate::scheme::KeyBundle;
 use crate::shard::guard::condemned_total;
 use crate::shard::{Database, OpenError};
@@ -536,9 +536,9 @@ impl Service {
         self.bundles.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn keep_bundle(&self, asker: Owner, uid: Uid, bundle: KeyBundle) {
+    fn keep_bundle(&self, peer: ConnectionId, uid: Uid, bundle: KeyBundle) {
         self.counters.bundles.add(1);
-        if self.bundles().keep(asker, uid, bundle) == MadeRoom::Yes {
+        if self.bundles().keep(peer, uid, bundle) == MadeRoom::Yes {
             self.counters.bundles_evicted.add(1);
         }
     }

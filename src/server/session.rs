@@ -13,7 +13,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 use super::Service;
-use super::connection::{Asker, Replies, Request, StreamEnd};
+use super::connection::{Peer, Replies, Request, StreamEnd};
 use super::epochs::{Absent, Found};
 use super::room::Held;
 use crate::engine::{Answer, EncryptedQuery};
@@ -33,17 +33,17 @@ const CONDEMNED: &str = "this server's file of the shard is damaged: ask another
 /// Answers one request with all its replies.
 pub(super) async fn answer(
     service: &Arc<Service>,
-    asker: &Asker,
+    peer: &Peer,
     request: Request,
     replies: &mut Replies,
 ) -> Result<(), StreamEnd> {
     match request.head.kind {
         RequestKind::Parameters => {
-            let reply = parameters(service, asker, request).await;
+            let reply = parameters(service, peer, request).await;
             replies.send(ReplyBody::Parameters(reply)).await
         }
-        RequestKind::Batch => batch(service, asker, request, replies).await,
-        RequestKind::Hints => hints(service, asker, request, replies).await,
+        RequestKind::Batch => batch(service, peer, request, replies).await,
+        RequestKind::Hints => hints(service, peer, request, replies).await,
     }
 }
 
@@ -83,14 +83,14 @@ fn parameters_reply(nonce: String, status: Status) -> PirParameterResponse {
     }
 }
 
-async fn parameters(service: &Service, asker: &Asker, request: Request) -> PirParameterResponse {
-    let reply = decide_parameters(service, asker, request.body).await;
+async fn parameters(service: &Service, peer: &Peer, request: Request) -> PirParameterResponse {
+    let reply = decide_parameters(service, peer, request.body).await;
     let status = Status::try_from(reply.response_status);
     service.counters.parameters.add(status.expect("this is a bug: a status of our own"));
     reply
 }
 
-async fn decide_parameters(service: &Service, asker: &Asker, body: Bytes) -> PirParameterResponse {
+async fn decide_parameters(service: &Service, peer: &Peer, body: Bytes) -> PirParameterResponse {
     let request = match decode_parameters(body, &service.shape) {
         Ok(request) => request,
         Err((nonce, malformed)) => {
@@ -98,7 +98,7 @@ async fn decide_parameters(service: &Service, asker: &Asker, body: Bytes) -> Pir
             return PirParameterResponse { detail, ..parameters_reply(nonce, Status::Malformed) };
         }
     };
-    let _answering = asker.activity.asked();
+    let _answering = peer.activity.asked();
     if service.draining() {
         return parameters_reply(request.nonce, Status::Draining);
     }
@@ -112,7 +112,7 @@ async fn decide_parameters(service: &Service, asker: &Asker, body: Bytes) -> Pir
         Some(_) => service.shape.bundle_bytes(),
         None => published.parameters.len(),
     };
-    if let Err(after) = asker.pay(brought_or_sent + digests.len(), limits::QUOTA_WAIT_MAX).await {
+    if let Err(after) = peer.pay(brought_or_sent + digests.len(), limits::QUOTA_WAIT_MAX).await {
         let retry_after_ms = after.as_millis() as u32;
         let refused = parameters_reply(request.nonce, Status::Quota);
         return PirParameterResponse { retry_after_ms, ..refused };
@@ -125,7 +125,7 @@ async fn decide_parameters(service: &Service, asker: &Asker, body: Bytes) -> Pir
     match request.bundle {
         // Whoever brings a bundle made it from the parameters: they are not sent again.
         Some((uid, bundle)) => {
-            service.keep_bundle(asker.owner, uid, bundle);
+            service.keep_bundle(peer.connection, uid, bundle);
             reply.uid = uid.to_string();
         }
         None => {
@@ -181,7 +181,7 @@ impl Drop for Admitted<'_> {
 
 async fn batch(
     service: &Service,
-    asker: &Asker,
+    peer: &Peer,
     request: Request,
     replies: &mut Replies,
 ) -> Result<(), StreamEnd> {
@@ -195,10 +195,10 @@ async fn batch(
             return replies.send(ReplyBody::Answer(PirResponse { detail, ..whole })).await;
         }
     };
-    let _answering = asker.activity.asked();
+    let _answering = peer.activity.asked();
     let state_bytes =
         (batch.requests.len() + batch.malformed.len()) * limits::BATCH_QUERY_STATE_BYTES;
-    let Some(_state) = service.answers.take(asker.caller, state_bytes) else {
+    let Some(_state) = service.answers.take(peer.caller, state_bytes) else {
         // The peer may be slow to read the refusal: nothing of the batch is kept until then.
         drop((batch, request.reading));
         return no_room(service, RequestKind::Batch, replies).await;
@@ -212,7 +212,7 @@ async fn batch(
         refused.push(malformed_reply(service, nonce, &malformed));
     }
     for query in batch.requests {
-        match admit(service, asker, now, query, pending.len(), &outcomes) {
+        match admit(service, peer, now, query, pending.len(), &outcomes) {
             Ok((ticket, waiting)) => {
                 admitted.tickets.push(ticket);
                 admitted.waiting += 1;
@@ -256,7 +256,7 @@ async fn send_answer(
 /// Admits a query, or says in the reply why not.
 fn admit(
     service: &Service,
-    asker: &Asker,
+    peer: &Peer,
     now: Instant,
     query: ValidQuery,
     index: usize,
@@ -272,7 +272,7 @@ fn admit(
         Absent::Shard => refuse(Status::ShardUnknown),
         Absent::Condemned => Box::new(condemned(service, *refuse(Status::ShardUnknown))),
     })?;
-    let Some(bundle) = service.bundles().get(asker.owner, &query.uid) else {
+    let Some(bundle) = service.bundles().get(peer.connection, &query.uid) else {
         return Err(refuse(Status::KeyMissing));
     };
     let wait = |status, wait: Duration| {
@@ -280,18 +280,18 @@ fn admit(
     };
     let shape = &service.shape;
     let hint_bytes = if query.want_hint { shape.packs() * shape.hint_bytes() } else { 0 };
-    if let Err(after) = asker.pay_now(service.scan_bytes() + hint_bytes) {
+    if let Err(after) = peer.pay_now(service.scan_bytes() + hint_bytes) {
         return Err(wait(Status::Quota, after));
     }
     let answer_bytes = shape.packs() * shape.response_bytes() + hint_bytes;
-    let Some(place) = service.answers.take(asker.caller, answer_bytes) else {
+    let Some(place) = service.answers.take(peer.caller, answer_bytes) else {
         service.counters.refused_no_answer_room.add(1);
         return Err(wait(Status::Overloaded, limits::RETRY_AFTER_MAX));
     };
     let encrypted = EncryptedQuery { vector: query.vector.clone(), bundle };
     let arrival = Arrival {
-        owner: asker.owner,
-        caller: asker.caller,
+        connection: peer.connection,
+        caller: peer.caller,
         shard: slot,
         scan_bytes: service.scan_bytes() as u64,
         // The bundle too: once it has left the cache, the queries that wait hold it alone.
@@ -303,7 +303,7 @@ fn admit(
         Ok(ticket) => {
             service.counters.queries_admitted.add(1);
             if hint_bytes > 0 {
-                service.queue.charge(asker.caller, hint_bytes as u64);
+                service.queue.charge(peer.caller, hint_bytes as u64);
             }
             let ValidQuery { nonce, uid, epoch, want_hint, .. } = query;
             let since = now;
@@ -315,7 +315,7 @@ fn admit(
             let counter = match overloaded.full {
                 Full::Queue => &counters.refused_queue_full,
                 Full::Caller => &counters.refused_front_end_full,
-                Full::Owner => &counters.refused_connection_full,
+                Full::Connection => &counters.refused_connection_full,
                 Full::Time => &counters.refused_too_late,
             };
             counter.add(1);
@@ -427,7 +427,7 @@ fn hint_reply(service: &Service, shard: u32, status: Status) -> Hint {
 
 async fn hints(
     service: &Service,
-    asker: &Asker,
+    peer: &Peer,
     request: Request,
     replies: &mut Replies,
 ) -> Result<(), StreamEnd> {
@@ -441,11 +441,11 @@ async fn hints(
             return replies.send(ReplyBody::Hint(reply)).await;
         }
     };
-    let _answering = asker.activity.asked();
+    let _answering = peer.activity.asked();
     let mut patience = limits::QUOTA_WAIT_MAX;
     for shard in request.shards {
         let (epoch, paying) = (request.epoch, &mut patience);
-        let (reply, _held) = decide_hint(service, asker, epoch, shard, paying, replies).await;
+        let (reply, _held) = decide_hint(service, peer, epoch, shard, paying, replies).await;
         replies.send(ReplyBody::Hint(reply)).await?;
     }
     Ok(())
@@ -455,7 +455,7 @@ async fn hints(
 /// one in time does not wait for the next.
 async fn decide_hint(
     service: &Service,
-    asker: &Asker,
+    peer: &Peer,
     epoch: u64,
     index: u32,
     patience: &mut Duration,
@@ -476,11 +476,11 @@ async fn decide_hint(
         Err(Absent::Condemned) => return damaged(),
     };
     let bytes = service.shape.packs() * service.shape.hint_bytes();
-    if asker.pay(bytes, *patience).await.is_err() {
+    if peer.pay(bytes, *patience).await.is_err() {
         *patience = Duration::ZERO;
         return refused(Status::Quota);
     }
-    let Some(held) = replies.room(asker.caller, bytes).await else {
+    let Some(held) = replies.room(peer.caller, bytes).await else {
         return refused(Status::Overloaded);
     };
     let packs = match hint_packs(service, &shard).await {

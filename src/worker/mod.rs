@@ -163,8 +163,8 @@ impl Shared {
         wanted.for_each(|(_, work)| work.notify_all());
     }
 
-    /// Ends queries that were handed out. Their place is free before their owner can know of the
-    /// outcome, so that who asks again on it is not refused.
+    /// Ends queries that were handed out. Their place is free before their connection can know of
+    /// the outcome, so that who asks again on it is not refused.
     fn end(&self, query: Admitted<Waiting>, outcome: Outcome) {
         let waiting = self.lock().schedule.finished(query);
         waiting.job.end(outcome);

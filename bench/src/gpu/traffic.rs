@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crate::record::{GpuLoop, GpuTraffic};
 use sotto::engine::{Answer, Batch, EncryptedQuery, EngineChoice, GpuEngine, IsaChoice, select};
 use sotto::limits;
-use sotto::schedule::{Arrival, Caller, Owner, ScheduleBounds};
+use sotto::schedule::{Arrival, Caller, ConnectionId, ScheduleBounds};
 use sotto::worker::{Job, Outcome, Queue, Workers};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
@@ -68,7 +68,7 @@ impl Loader {
         let now = Instant::now();
         self.sent.push((now, shard));
         let arrival = Arrival {
-            owner: Owner((number % 16) as u64),
+            connection: ConnectionId((number % 16) as u64),
             caller: Caller { number: (number % 16) as u64, share: 1 },
             shard: shard as u32,
             scan_bytes: 1,

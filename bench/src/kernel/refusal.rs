@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use sotto::engine::EncryptedQuery;
 use sotto::limits;
-use sotto::schedule::{Arrival, Caller, Full, Overloaded, Owner, ScheduleBounds};
+use sotto::schedule::{Arrival, Caller, ConnectionId, Full, Overloaded, ScheduleBounds};
 use sotto::shard::Database;
 use sotto::wire::message::{PirResponse, Reply, ReplyBody};
 use sotto::wire::{Status, encode_frame};
@@ -42,7 +42,7 @@ pub(super) fn measure(
     for caller in 0.. {
         match fill(&queue, query, caller, &mut next) {
             Full::Queue => break,
-            Full::Caller | Full::Owner | Full::Time => {}
+            Full::Caller | Full::Connection | Full::Time => {}
         }
     }
     let queued = queue.queued();
@@ -81,7 +81,7 @@ fn admit(
 ) -> Result<(), Overloaded<Job>> {
     let now = Instant::now();
     let arrival = Arrival {
-        owner: Owner(caller),
+        connection: ConnectionId(caller),
         caller: Caller { number: caller, share: 1 },
         shard,
         scan_bytes: 1,
