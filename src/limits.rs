@@ -24,7 +24,7 @@
 //! | [`BUNDLE_CACHE_BYTES`] | 512 MiB | 20 000 large bundles: some seconds of fresh secrets |
 //! | [`QUEUED_QUERY_BYTES_MAX`] | 1 GiB | queries waiting for an engine, each with its bundle |
 //! | [`LATENCY_TARGET`] | 1 s | what an answer may take, half of it waiting for company |
-//! | [`CALLERS_REMEMBERED_MAX`] | 1 024 | who have had more than their share; debts are small |
+//! | [`FRONT_ENDS_REMEMBERED_MAX`] | 1 024 | who have had more than their share; debts are small |
 //! | [`QUERIES_PER_CONNECTION_MAX`] | 8 192 | eight full batches of one connection, or many small |
 //! | [`GPU_CALL_QUERIES_MAX`] | 1 024 | 16 for each of 64 shards; 17 ms of 60 000 a second |
 //! | [`UPLOADS_WAITING_MAX`] | 4 | shards in line for a device: the processor is sooner than more |
@@ -179,7 +179,7 @@ pub const LATENCY_TARGET: Duration = Duration::from_secs(1);
 /// Longest target that an operator may set.
 pub const LATENCY_TARGET_MAX: Duration = DEADLINE_MAX;
 /// Callers whose debts the schedule remembers while they have nothing waiting.
-pub const CALLERS_REMEMBERED_MAX: usize = 1_024;
+pub const FRONT_ENDS_REMEMBERED_MAX: usize = 1_024;
 /// Most queries one connection may have waiting or being computed.
 pub const QUERIES_PER_CONNECTION_MAX: usize = 8_192;
 /// Most queries, and shards, that one call of a GPU's engine answers. Many, for a pass over a shard

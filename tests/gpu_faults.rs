@@ -19,7 +19,7 @@ use sotto::engine::{
     IsaChoice, Presence, Probe, ShardStore, ShardView, select,
 };
 use sotto::params::Shape;
-use sotto::schedule::{Arrival, Caller, ConnectionId, ScheduleBounds};
+use sotto::schedule::{Arrival, ConnectionId, FrontEnd, ScheduleBounds};
 use sotto::worker::{Content, Job, Outcome, Queue, WorkCounters, Workers};
 use tokio::sync::mpsc::unbounded_channel;
 
@@ -385,10 +385,10 @@ fn ask_queue(queue: &Queue, shards: &Shards) -> u64 {
         let bytes = query.vector.len();
         let item = Job { query, index, outcomes: outcomes.clone() };
         let (connection, shard, deadline) = (ConnectionId(1), shard as u32, now + PATIENCE);
-        let caller = Caller { number: 1, share: 1 };
+        let front_end = FrontEnd { number: 1, share: 1 };
         let admitted = queue.admit(
             now,
-            Arrival { connection, caller, shard, scan_bytes: 1, bytes, deadline, item },
+            Arrival { connection, front_end, shard, scan_bytes: 1, bytes, deadline, item },
         );
         assert!(admitted.is_ok(), "overloaded");
     }

@@ -1,8 +1,8 @@
-//! Whose turn it is: callers share what engines scan, each by its weight.
+//! Whose turn it is: front-ends share what engines scan, each by its weight.
 //!
-//! Deficit round robin with the smallest quantum there is: the next turn is that of the caller who
-//! has had least for its share, one pass a turn, so that no caller's burst of turns is as long as
-//! its share is large.
+//! Deficit round robin with the smallest quantum there is: the next turn is that of the front-end
+//! who has had least for its share, one pass a turn, so that no front-end's burst of turns is as
+//! long as its share is large.
 //!
 //! The measure is bytes scanned. A pass reads its shard once, and each of its queries takes as long
 //! as reading a part of it ([`QUERIES_LIKE_A_SCAN`]). Who rides along pays as in a full pass: for
@@ -10,20 +10,20 @@
 //! empty. Else riders would pay more for small passes of others than for full ones of their own,
 //! and have nothing left for those. `simulation.rs` shows what all of this comes to.
 //!
-//! A caller alone has every turn, at no later cost: who comes begins where those who
+//! A front-end alone has every turn, at no later cost: who comes begins where those who
 //! wait are. Who was away saves nothing up, and leaving pays no debt.
 //!
 //! Numbers only: which shard a turn goes to is `lines`', what rides along `mod.rs`'s to say.
 
 use std::collections::{BTreeSet, HashMap};
 
-use super::Caller;
-use crate::limits::{BATCH_QUERIES_PER_SCAN_MAX, CALLERS_REMEMBERED_MAX, QUERIES_LIKE_A_SCAN};
+use super::FrontEnd;
+use crate::limits::{BATCH_QUERIES_PER_SCAN_MAX, FRONT_ENDS_REMEMBERED_MAX, QUERIES_LIKE_A_SCAN};
 
-/// What a caller has had, in bytes times [`UNIT`] for each of its share.
+/// What a front-end has had, in bytes times [`UNIT`] for each of its share.
 type Spent = u128;
 
-/// Above the largest share, so that a byte counts for every caller.
+/// Above the largest share, so that a byte counts for every front-end.
 const UNIT: Spent = 1 << 32;
 
 /// Passes over shards of one size, and what they answer.
@@ -81,7 +81,7 @@ enum Waits {
     No,
 }
 
-/// The accounts of all callers.
+/// The accounts of all front-ends.
 #[derive(Debug, Default)]
 pub(super) struct Turns {
     accounts: HashMap<u64, Account>,
@@ -95,16 +95,16 @@ pub(super) struct Turns {
 }
 
 impl Turns {
-    /// Callers with queries waiting, the next turn's first.
+    /// Front-ends with queries waiting, the next turn's first.
     pub(super) fn order(&self) -> impl Iterator<Item = u64> {
-        self.order.iter().map(|&(_, caller)| caller)
+        self.order.iter().map(|&(_, front_end)| front_end)
     }
 
-    /// A caller has queries waiting.
-    pub(super) fn enter(&mut self, caller: Caller) {
-        let Caller { number, share } = caller;
+    /// A front-end has queries waiting.
+    pub(super) fn enter(&mut self, front_end: FrontEnd) {
+        let FrontEnd { number, share } = front_end;
         let (level, mut shares) = (self.level, self.shares);
-        let account = self.account(caller);
+        let account = self.account(front_end);
         if account.waits == Waits::Yes {
             shares -= u64::from(account.share);
         }
@@ -119,14 +119,14 @@ impl Turns {
         self.shares = shares;
     }
 
-    /// A caller's account; a new one where it has none.
-    fn account(&mut self, caller: Caller) -> &mut Account {
-        let Caller { number, share } = caller;
+    /// A front-end's account; a new one where it has none.
+    fn account(&mut self, front_end: FrontEnd) -> &mut Account {
+        let FrontEnd { number, share } = front_end;
         if !self.accounts.contains_key(&number) {
             // Whoever is level begins as if it had never been here; so do all who are away once
             // there are too many of them.
             let level = self.level;
-            let debts = self.accounts.len() < CALLERS_REMEMBERED_MAX;
+            let debts = self.accounts.len() < FRONT_ENDS_REMEMBERED_MAX;
             self.accounts
                 .retain(|_, other| other.waits == Waits::Yes || (debts && other.spent > level));
         }
@@ -134,36 +134,37 @@ impl Turns {
         self.accounts.entry(number).or_insert(new)
     }
 
-    /// A caller, whether it waits or not, was sent or brought so many bytes that are no query's.
-    pub(super) fn charge_bytes(&mut self, caller: Caller, bytes: u64) {
+    /// A front-end, whether it waits or not, was sent or brought so many bytes that are no query's.
+    pub(super) fn charge_bytes(&mut self, front_end: FrontEnd, bytes: u64) {
         let level = self.level;
-        let account = self.account(caller);
+        let account = self.account(front_end);
         let before = account.spent;
         let cost = Spent::from(bytes) * UNIT / Spent::from(account.share);
         account.spent = before.max(level) + cost;
         let after = account.spent;
-        if self.order.remove(&(before, caller.number)) {
-            self.order.insert((after, caller.number));
+        if self.order.remove(&(before, front_end.number)) {
+            self.order.insert((after, front_end.number));
         }
     }
 
-    /// A caller has no more queries waiting.
-    pub(super) fn leave(&mut self, caller: u64) {
-        let account = self.accounts.get_mut(&caller);
-        let account = account.expect("this is a bug: a caller without account leaves");
+    /// A front-end has no more queries waiting.
+    pub(super) fn leave(&mut self, front_end: u64) {
+        let account = self.accounts.get_mut(&front_end);
+        let account = account.expect("this is a bug: a front-end without account leaves");
         account.waits = Waits::No;
         self.shares -= u64::from(account.share);
-        self.order.remove(&(account.spent, caller));
+        self.order.remove(&(account.spent, front_end));
     }
 
-    /// What part of the engines a caller that waits has beside the others who do: one in so many.
-    pub(super) fn one_in(&self, caller: u64) -> f64 {
-        self.shares as f64 / f64::from(self.accounts[&caller].share)
+    /// What part of the engines a front-end that waits has beside the others who do: one in so
+    /// many.
+    pub(super) fn one_in(&self, front_end: u64) -> f64 {
+        self.shares as f64 / f64::from(self.accounts[&front_end].share)
     }
 
-    /// It is a caller's turn.
-    pub(super) fn begin(&mut self, caller: u64) {
-        self.level = self.level.max(self.accounts[&caller].spent);
+    /// It is a front-end's turn.
+    pub(super) fn begin(&mut self, front_end: u64) {
+        self.level = self.level.max(self.accounts[&front_end].spent);
     }
 
     /// Those of the others who may ride along, whoever has had least first. Not who is a full pass
@@ -188,19 +189,19 @@ impl Turns {
         riders.into_iter().map(|(_, other)| other).collect()
     }
 
-    /// A caller had a part of a pass.
-    pub(super) fn charge(&mut self, caller: u64, part: Part) {
-        let account = self.accounts.get_mut(&caller);
-        let account = account.expect("this is a bug: a caller without account is charged");
+    /// A front-end had a part of a pass.
+    pub(super) fn charge(&mut self, front_end: u64, part: Part) {
+        let account = self.accounts.get_mut(&front_end);
+        let account = account.expect("this is a bug: a front-end without account is charged");
         let before = account.spent;
         // Where engines differ in what they may take, one who could not take is not owed for it.
         account.spent = before.max(self.level) + part.cost() / Spent::from(account.share);
-        if self.order.remove(&(before, caller)) {
-            self.order.insert((account.spent, caller));
+        if self.order.remove(&(before, front_end)) {
+            self.order.insert((account.spent, front_end));
         }
     }
 
-    /// Callers it knows.
+    /// Front-ends it knows.
     #[cfg(test)]
     pub(super) fn remembered(&self) -> usize {
         self.accounts.len()

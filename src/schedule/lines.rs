@@ -1,4 +1,4 @@
-//! The waiting queries of one caller, a line of them for each shard and route, and which of its
+//! The waiting queries of one front-end, a line of them for each shard and route, and which of its
 //! lines goes next.
 //!
 //! Not here: whose turn it is (`fair`), what may be held (`mod.rs`).
@@ -33,8 +33,8 @@ struct Rank {
     line: Line,
 }
 
-/// How far a caller's lines were looked through. Taking queries only moves a line further back, so
-/// who takes while looking looks at each line once, and again where something is left.
+/// How far a front-end's lines were looked through. Taking queries only moves a line further back,
+/// so who takes while looking looks at each line once, and again where something is left.
 pub(super) struct Search {
     rule: Rule,
     after: Bound<Rank>,
@@ -46,7 +46,7 @@ impl Search {
     }
 }
 
-/// The queries of one caller.
+/// The queries of one front-end.
 pub(super) struct Lines<T> {
     /// Oldest first; no empty queue stays.
     queues: HashMap<Line, VecDeque<Admitted<T>>>,

@@ -4,8 +4,8 @@
 //! clock: `now` is an argument, so its tests run in simulated time.
 //!
 //! An engine that is free gets work at once, so queries for one shard find company while engines
-//! are busy. Work goes out a pass at a time. The turn is that of the caller who has had least for
-//! its share (`fair`). It picks among the shards that the engine may take: while none of its
+//! are busy. Work goes out a pass at a time. The turn is that of the front-end who has had least
+//! for its share (`fair`). It picks among the shards that the engine may take: while none of its
 //! queries has waited for half of the latency target, the one for which it has the most queries
 //! (a pass costs about the same for each: the shards of a database have one shape); then the one
 //! with the oldest. Queries of others for this shard ride along, unless these others are ahead of
@@ -13,7 +13,7 @@
 //!
 //! Who has queries waiting is refused more of them when the new one's answer would come after the
 //! latency target or its deadline, as fast as work goes out (`pace`). Two full passes may wait in
-//! any case: without company no engine is fast. A caller may have waiting what its share of the
+//! any case: without company no engine is fast. A front-end may have waiting what its share of the
 //! engines does in that time, or, where all together wait for less, twice as much as is left:
 //! one alone gets most of the time, and however many flood, there is room for one more.
 //!
@@ -21,8 +21,8 @@
 //! an idle engine may take it takes whole, at once, so there is nothing ahead of which to compute.
 //!
 //! Not here: which device takes what (whoever asks says what it may take), quotas. What is held
-//! besides caller, connection, shard, sizes and deadline (`item`) is never looked into. Read next:
-//! `lines.rs`, `fair.rs`, `pace.rs`, then [`crate::placement`], [`crate::worker`].
+//! besides front-end, connection, shard, sizes and deadline (`item`) is never looked into. Read
+//! next: `lines.rs`, `fair.rs`, `pace.rs`, then [`crate::placement`], [`crate::worker`].
 
 mod fair;
 mod lines;
@@ -50,13 +50,13 @@ const TIMELY_QUERIES: usize = 2 * limits::BATCH_QUERIES_PER_SCAN_MAX;
 /// What a schedule may hold, and how long it lets queries wait for company.
 #[derive(Debug, Clone, Copy)]
 pub struct ScheduleBounds {
-    /// Bytes of queries waiting. A caller may have as much of it as is free: one alone gets half,
-    /// and however many flood there is room for one more.
+    /// Bytes of queries waiting. A front-end may have as much of it as is free: one alone gets
+    /// half, and however many flood there is room for one more.
     pub queued_bytes_max: usize,
     /// Queries of one connection, waiting or being computed.
     pub queries_per_owner_max: usize,
-    /// How long answers should take at most. A caller whose oldest query has waited for half of it
-    /// is served by age; a query whose answer would come later is refused.
+    /// How long answers should take at most. A front-end whose oldest query has waited for half of
+    /// it is served by age; a query whose answer would come later is refused.
     pub latency_target: Duration,
 }
 
@@ -76,8 +76,8 @@ pub struct ConnectionId(pub u64);
 
 /// On whose account it is: a front-end, or a connection where front-ends are not known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Caller {
-    /// One number a caller.
+pub struct FrontEnd {
+    /// One number a front-end.
     pub number: u64,
     /// Its weight beside others.
     pub share: u32,
@@ -89,7 +89,7 @@ pub struct Arrival<T> {
     /// Whose it is.
     pub connection: ConnectionId,
     /// On whose account.
-    pub caller: Caller,
+    pub front_end: FrontEnd,
     /// The shard asked.
     pub shard: u32,
     /// What a pass over the shard reads.
@@ -105,8 +105,8 @@ pub struct Arrival<T> {
 impl<T> Arrival<T> {
     /// The same with another item.
     pub fn map<U>(self, change: impl FnOnce(T) -> U) -> Arrival<U> {
-        let Self { connection, caller, shard, scan_bytes, bytes, deadline, item } = self;
-        Arrival { connection, caller, shard, scan_bytes, bytes, deadline, item: change(item) }
+        let Self { connection, front_end, shard, scan_bytes, bytes, deadline, item } = self;
+        Arrival { connection, front_end, shard, scan_bytes, bytes, deadline, item: change(item) }
     }
 }
 
@@ -115,7 +115,7 @@ impl<T> Arrival<T> {
 pub struct Ticket {
     number: u64,
     shard: u32,
-    caller: u64,
+    front_end: u64,
 }
 
 /// Who may take a query.
@@ -130,10 +130,10 @@ pub enum Route {
 /// What there is too much of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Full {
-    /// Queries of all callers.
+    /// Queries of all front-ends.
     Queue,
-    /// Queries of this caller: others need room.
-    Caller,
+    /// Queries of this front-end: others need room.
+    FrontEnd,
     /// Queries of this connection.
     Connection,
     /// Queries before it: its answer would come after the latency target or its deadline.
@@ -165,7 +165,7 @@ impl<T> Overloaded<T> {
 pub struct Admitted<T> {
     number: u64,
     connection: ConnectionId,
-    caller: Caller,
+    front_end: FrontEnd,
     bytes: usize,
     scan_bytes: u64,
     deadline: Instant,
@@ -195,18 +195,18 @@ pub struct Work<T> {
     pub expired: Vec<T>,
 }
 
-/// A line as all callers have it together.
+/// A line as all front-ends have it together.
 #[derive(Debug, Default)]
 struct Shared {
-    callers: BTreeSet<u64>,
+    front_ends: BTreeSet<u64>,
     queries: usize,
 }
 
 /// The queries that wait for an engine.
 pub struct Schedule<T> {
     bounds: ScheduleBounds,
-    /// By caller; none without queries stays.
-    callers: HashMap<u64, Lines<T>>,
+    /// By front-end; none without queries stays.
+    front_ends: HashMap<u64, Lines<T>>,
     /// Who has queries in a line; no empty line stays.
     lines: HashMap<Line, Shared>,
     /// Passes and queries that all of them are.
@@ -226,7 +226,7 @@ impl<T> Schedule<T> {
     pub fn new(bounds: ScheduleBounds) -> Self {
         Self {
             bounds,
-            callers: HashMap::new(),
+            front_ends: HashMap::new(),
             lines: HashMap::new(),
             load: Load::default(),
             turns: Turns::default(),
@@ -239,15 +239,15 @@ impl<T> Schedule<T> {
         }
     }
 
-    /// Takes a query in, or hands it back when its connection, its caller or all together have too
-    /// many waiting.
+    /// Takes a query in, or hands it back when its connection, its front-end or all together have
+    /// too many waiting.
     pub fn admit(&mut self, now: Instant, arrival: Arrival<T>) -> Result<Ticket, Overloaded<T>> {
-        let Arrival { connection, caller, shard, scan_bytes, bytes, deadline, item } = arrival;
+        let Arrival { connection, front_end, shard, scan_bytes, bytes, deadline, item } = arrival;
         let owned = self.connections.get(&connection).copied().unwrap_or(0);
-        if let Some(full) = self.full(caller, bytes, owned) {
-            return Err(Overloaded { item, full, retry_after: self.retry_after(now, caller) });
+        if let Some(full) = self.full(front_end, bytes, owned) {
+            return Err(Overloaded { item, full, retry_after: self.retry_after(now, front_end) });
         }
-        if let Some(retry_after) = self.too_late(now, caller, shard, deadline) {
+        if let Some(retry_after) = self.too_late(now, front_end, shard, deadline) {
             return Err(Overloaded { item, full: Full::Time, retry_after });
         }
         let number = self.next_number;
@@ -257,7 +257,7 @@ impl<T> Schedule<T> {
         let query = Admitted {
             number,
             connection,
-            caller,
+            front_end,
             bytes,
             scan_bytes,
             arrived,
@@ -299,8 +299,10 @@ impl<T> Schedule<T> {
         let mut places: HashMap<Line, usize> = HashMap::new();
         let mut searches = HashMap::new();
         while room > 0 && shards.len() < bounds.shards_max {
-            let Some((caller, line)) = self.turn(now, &mut searches, &mut may_take) else { break };
-            let queries = self.pass(caller, line, room);
+            let Some((front_end, line)) = self.turn(now, &mut searches, &mut may_take) else {
+                break;
+            };
+            let queries = self.pass(front_end, line, room);
             room -= queries.len();
             taken.change(0, queries.len());
             let place = *places.entry(line).or_insert(shards.len());
@@ -327,10 +329,10 @@ impl<T> Schedule<T> {
         self.insert(shard, Admitted { route: Route::Processor, ..query });
     }
 
-    /// A caller was sent or brought so many bytes besides its queries and their answers: its next
-    /// turn comes as if engines had scanned as many for it.
-    pub fn charge(&mut self, caller: Caller, bytes: u64) {
-        self.turns.charge_bytes(caller, bytes);
+    /// A front-end was sent or brought so many bytes besides its queries and their answers: its
+    /// next turn comes as if engines had scanned as many for it.
+    pub fn charge(&mut self, front_end: FrontEnd, bytes: u64) {
+        self.turns.charge_bytes(front_end, bytes);
     }
 
     /// Queries waiting.
@@ -344,30 +346,30 @@ impl<T> Schedule<T> {
     }
 
     /// What keeps a query out, if anything does.
-    fn full(&self, caller: Caller, bytes: usize, owned: usize) -> Option<Full> {
+    fn full(&self, front_end: FrontEnd, bytes: usize, owned: usize) -> Option<Full> {
         let free = self.bounds.queued_bytes_max.saturating_sub(self.queued_bytes);
-        let held = self.callers.get(&caller.number).map_or(0, Lines::bytes);
+        let held = self.front_ends.get(&front_end.number).map_or(0, Lines::bytes);
         if owned >= self.bounds.queries_per_owner_max {
             Some(Full::Connection)
         } else if bytes > free {
             Some(Full::Queue)
         } else if held + bytes > free {
-            Some(Full::Caller)
+            Some(Full::FrontEnd)
         } else {
             None
         }
     }
 
     /// Whether a query would be answered too late; if so, how long until the time for what waits
-    /// now has passed. Never where its caller has none waiting: every caller gets on.
+    /// now has passed. Never where its front-end has none waiting: every front-end gets on.
     fn too_late(
         &self,
         now: Instant,
-        caller: Caller,
+        front_end: FrontEnd,
         shard: u32,
         deadline: Instant,
     ) -> Option<Duration> {
-        let lines = self.callers.get(&caller.number)?;
+        let lines = self.front_ends.get(&front_end.number)?;
         if self.queued < TIMELY_QUERIES {
             return None;
         }
@@ -378,7 +380,7 @@ impl<T> Schedule<T> {
         let waiting = self.lines.get(&line).map_or(0, |shared| shared.queries);
         all.change(waiting, waiting + 1);
         let own = self.pace.time_for(now, own)?;
-        let of_its_share = own.mul_f64(self.turns.one_in(caller.number));
+        let of_its_share = own.mul_f64(self.turns.one_in(front_end.number));
         let expected = of_its_share.min(self.pace.time_for(now, all)? + own / 2);
         let patience = deadline.saturating_duration_since(now);
         let timely = self.bounds.latency_target.mul_f64(TIMELY_SHARE).min(patience);
@@ -386,11 +388,11 @@ impl<T> Schedule<T> {
         late.then(|| expected.clamp(limits::RETRY_AFTER_MIN, limits::RETRY_AFTER_MAX))
     }
 
-    /// Whoever comes now would wait about as long as the caller's oldest query has, or the oldest
-    /// of all where it has none.
-    fn retry_after(&self, now: Instant, caller: Caller) -> Duration {
-        let own = self.callers.get(&caller.number).and_then(Lines::oldest);
-        let all = self.callers.values().filter_map(Lines::oldest);
+    /// Whoever comes now would wait about as long as the front-end's oldest query has, or the
+    /// oldest of all where it has none.
+    fn retry_after(&self, now: Instant, front_end: FrontEnd) -> Duration {
+        let own = self.front_ends.get(&front_end.number).and_then(Lines::oldest);
+        let all = self.front_ends.values().filter_map(Lines::oldest);
         let oldest = own.or_else(|| all.min_by_key(|query| query.number));
         let waited = oldest.map(|query| now.saturating_duration_since(query.arrived));
         waited.unwrap_or_default().clamp(limits::RETRY_AFTER_MIN, limits::RETRY_AFTER_MAX)
@@ -419,16 +421,17 @@ impl<T> Schedule<T> {
         }
     }
 
-    /// Whose turn it is, and the line it picks. Each caller's lines are looked through once a call.
+    /// Whose turn it is, and the line it picks. Each front-end's lines are looked through once a
+    /// call.
     fn turn(
         &self,
         now: Instant,
         searches: &mut HashMap<u64, Search>,
         may_take: &mut impl FnMut(u32, Route) -> bool,
     ) -> Option<(u64, Line)> {
-        for caller in self.turns.order() {
-            let lines = &self.callers[&caller];
-            let search = searches.entry(caller).or_insert_with(|| {
+        for front_end in self.turns.order() {
+            let lines = &self.front_ends[&front_end];
+            let search = searches.entry(front_end).or_insert_with(|| {
                 let waited =
                     lines.oldest().map(|query| now.saturating_duration_since(query.arrived));
                 let long = waited.is_some_and(|waited| waited >= self.bounds.latency_target / 2);
@@ -436,7 +439,7 @@ impl<T> Schedule<T> {
             });
             while let Some(line) = lines.next(search) {
                 if may_take(line.0, line.1) {
-                    return Some((caller, line));
+                    return Some((front_end, line));
                 }
             }
         }
@@ -445,22 +448,24 @@ impl<T> Schedule<T> {
 
     /// Takes one pass out of a line, the oldest queries of whoever's turn it is first, then those
     /// of others, and charges all of them.
-    fn pass(&mut self, caller: u64, line: Line, room: usize) -> Vec<Admitted<T>> {
+    fn pass(&mut self, front_end: u64, line: Line, room: usize) -> Vec<Admitted<T>> {
         let most = room.min(limits::BATCH_QUERIES_PER_SCAN_MAX);
-        let mut queries = self.take(caller, line, most);
+        let mut queries = self.take(front_end, line, most);
         let (own, scan_bytes) = (queries.len(), queries[0].scan_bytes);
-        self.turns.begin(caller);
-        let others = self.lines.get(&line).into_iter().flat_map(|shared| &shared.callers).copied();
-        for other in self.turns.riders(caller, scan_bytes, others) {
+        self.turns.begin(front_end);
+        let others =
+            self.lines.get(&line).into_iter().flat_map(|shared| &shared.front_ends).copied();
+        for other in self.turns.riders(front_end, scan_bytes, others) {
             queries.append(&mut self.take(other, line, most - queries.len()));
         }
         // What failed on a device was paid for when it went there.
         if line.1 == Route::Any {
             let riders = queries.len() - own;
             let places = limits::BATCH_QUERIES_PER_SCAN_MAX - riders;
-            self.turns.charge(caller, Part { scan_bytes, places, queries: own });
+            self.turns.charge(front_end, Part { scan_bytes, places, queries: own });
             for rider in &queries[own..] {
-                self.turns.charge(rider.caller.number, Part { scan_bytes, places: 1, queries: 1 });
+                self.turns
+                    .charge(rider.front_end.number, Part { scan_bytes, places: 1, queries: 1 });
             }
         }
         queries
@@ -468,21 +473,21 @@ impl<T> Schedule<T> {
 
     /// Puts a query into its line.
     fn insert(&mut self, shard: u32, query: Admitted<T>) {
-        let (caller, line) = (query.caller, (shard, query.route));
+        let (front_end, line) = (query.front_end, (shard, query.route));
         self.queued += 1;
         self.queued_bytes += query.bytes;
         self.deadlines.insert((query.deadline, query.ticket(shard)));
         let shared = self.lines.entry(line).or_default();
-        shared.callers.insert(caller.number);
+        shared.front_ends.insert(front_end.number);
         self.load.change(shared.queries, shared.queries + 1);
         shared.queries += 1;
-        self.turns.enter(caller);
-        self.callers.entry(caller.number).or_default().insert(line, query);
+        self.turns.enter(front_end);
+        self.front_ends.entry(front_end.number).or_default().insert(line, query);
     }
 
     fn remove(&mut self, ticket: Ticket) -> Option<Admitted<T>> {
-        let Ticket { number, shard, caller } = ticket;
-        let lines = self.callers.get_mut(&caller)?;
+        let Ticket { number, shard, front_end } = ticket;
+        let lines = self.front_ends.get_mut(&front_end)?;
         let mut routes = [Route::Any, Route::Processor].into_iter();
         let (line, query) = routes.find_map(|route| {
             let line = (shard, route);
@@ -492,8 +497,11 @@ impl<T> Schedule<T> {
         Some(query)
     }
 
-    fn take(&mut self, caller: u64, line: Line, most: usize) -> Vec<Admitted<T>> {
-        let lines = self.callers.get_mut(&caller).expect("this is a bug: a caller without queries");
+    fn take(&mut self, front_end: u64, line: Line, most: usize) -> Vec<Admitted<T>> {
+        let lines = self
+            .front_ends
+            .get_mut(&front_end)
+            .expect("this is a bug: a front-end without queries");
         let taken = lines.take(line, most);
         taken.iter().for_each(|query| self.removed(line, query));
         taken
@@ -504,26 +512,26 @@ impl<T> Schedule<T> {
         self.queued -= 1;
         self.queued_bytes -= query.bytes;
         self.deadlines.remove(&(query.deadline, query.ticket(line.0)));
-        let caller = query.caller.number;
+        let front_end = query.front_end.number;
         let shared = self.lines.get_mut(&line).expect("this is a bug: a query without its line");
         self.load.change(shared.queries, shared.queries - 1);
         shared.queries -= 1;
-        let Some(lines) = self.callers.get(&caller) else { return };
+        let Some(lines) = self.front_ends.get(&front_end) else { return };
         if !lines.contains(line) {
-            shared.callers.remove(&caller);
+            shared.front_ends.remove(&front_end);
         }
         if shared.queries == 0 {
             self.lines.remove(&line);
         }
         if lines.is_empty() {
-            self.callers.remove(&caller);
-            self.turns.leave(caller);
+            self.front_ends.remove(&front_end);
+            self.turns.leave(front_end);
         }
     }
 }
 
 impl<T> Admitted<T> {
     fn ticket(&self, shard: u32) -> Ticket {
-        Ticket { number: self.number, shard, caller: self.caller.number }
+        Ticket { number: self.number, shard, front_end: self.front_end.number }
     }
 }

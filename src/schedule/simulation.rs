@@ -1,5 +1,5 @@
 //! The schedule under load in simulated time: one engine whose pass takes a time for the shard and
-//! a time for each query, callers that ask at random times, some of them far too often.
+//! a time for each query, front-ends that ask at random times, some of them far too often.
 //!
 //! The engine's numbers are a core's with AMX at the standard shape (bench/record): 13 ms a pass
 //! and 1 ms a query, so 711 queries a second in full passes.
@@ -18,7 +18,7 @@ fn capacity() -> f64 {
     f64::from(full) / (PASS + QUERY * full).as_secs_f64()
 }
 
-/// What one caller does.
+/// What one front-end does.
 #[derive(Clone, Copy)]
 struct Load {
     share: u32,
@@ -93,10 +93,10 @@ fn simulate_over(shards: u64, loads: &[Load], seconds: u64) -> Vec<Seen> {
             let (done, queries) = busy.take().unwrap();
             now = done;
             for query in queries {
-                let (caller, arrived) = schedule.finished(query);
-                seen[caller].answered += usize::from(now >= from);
+                let (front_end, arrived) = schedule.finished(query);
+                seen[front_end].answered += usize::from(now >= from);
                 if arrived >= from {
-                    seen[caller].latencies.push(now - arrived);
+                    seen[front_end].latencies.push(now - arrived);
                 }
             }
         } else {
@@ -105,7 +105,7 @@ fn simulate_over(shards: u64, loads: &[Load], seconds: u64) -> Vec<Seen> {
             next[at] = now + source.wait(loads[at].queries_per_second);
             let arrival = Arrival {
                 connection: ConnectionId(at as u64),
-                caller: Caller { number: at as u64, share: loads[at].share },
+                front_end: FrontEnd { number: at as u64, share: loads[at].share },
                 shard: (source.random() % shards) as u32,
                 scan_bytes: 170 << 20,
                 bytes: 80_000,
@@ -118,7 +118,7 @@ fn simulate_over(shards: u64, loads: &[Load], seconds: u64) -> Vec<Seen> {
         }
         if busy.is_none() {
             let mut work = schedule.next(now, CALL, |_, _| true);
-            work.expired.drain(..).for_each(|(caller, _)| seen[caller].expired += 1);
+            work.expired.drain(..).for_each(|(front_end, _)| seen[front_end].expired += 1);
             let queries = work.shards.pop().map(|work| work.queries);
             busy = queries.map(|queries| (now + PASS + QUERY * queries.len() as u32, queries));
         }
@@ -134,11 +134,12 @@ fn load(share: u32, of_capacity: f64) -> Load {
 fn a_flood_hardly_changes_what_others_wait() {
     // All have the same share. One asks for its share, then for ten times as much; the others for a
     // part of theirs.
-    for (callers, part) in [(2, 0.9), (2, 0.5), (2, 0.1), (4, 0.9), (4, 0.5), (20, 0.9), (20, 0.5)]
+    for (front_ends, part) in
+        [(2, 0.9), (2, 0.5), (2, 0.1), (4, 0.9), (4, 0.5), (20, 0.9), (20, 0.5)]
     {
-        let share = 1.0 / callers as f64;
+        let share = 1.0 / front_ends as f64;
         let beside = |flood: f64| {
-            let mut loads = vec![load(1, part * share); callers];
+            let mut loads = vec![load(1, part * share); front_ends];
             loads[0] = load(1, flood * share);
             let mut seen = simulate(&loads, 120);
             let flooding = seen.remove(0).answered as f64 / 120.0;
@@ -147,12 +148,12 @@ fn a_flood_hardly_changes_what_others_wait() {
             let latencies = seen.into_iter().flat_map(|seen| seen.latencies).collect();
             let p99 = Seen { latencies, ..Seen::default() }.p99();
             println!(
-                "{callers}, {part} of a share beside {flood}: {p99:?}, {flooding:.0} a second"
+                "{front_ends}, {part} of a share beside {flood}: {p99:?}, {flooding:.0} a second"
             );
             p99.as_secs_f64()
         };
         let (without, with) = (beside(1.0), beside(10.0));
-        assert!(with < 1.2 * without, "{callers}, {part}: {without} s, then {with} s");
+        assert!(with < 1.2 * without, "{front_ends}, {part}: {without} s, then {with} s");
     }
 }
 
@@ -174,15 +175,15 @@ fn one_alone_has_everything() {
 
 #[test]
 fn under_overload_answers_still_come_in_time() {
-    for (shards, callers) in [(1, 1), (1, 4), (8, 1), (8, 4), (64, 1), (64, 20)] {
+    for (shards, front_ends) in [(1, 1), (1, 4), (8, 1), (8, 4), (64, 1), (64, 20)] {
         let goodput = |of_capacity: f64| {
-            let loads = vec![load(1, of_capacity / callers as f64); callers];
+            let loads = vec![load(1, of_capacity / front_ends as f64); front_ends];
             let seen = simulate_over(shards, &loads, 60);
             let good: usize = seen.iter().map(Seen::good).sum();
             let answered: usize = seen.iter().map(|seen| seen.answered).sum();
             let refused: usize = seen.iter().map(|seen| seen.refused).sum();
             println!(
-                "{shards} shards, {callers} callers, {of_capacity}: {} good, {} answered, \
+                "{shards} shards, {front_ends} front-ends, {of_capacity}: {} good, {} answered, \
                  {refused} refused",
                 good / 60,
                 answered / 60
@@ -192,7 +193,7 @@ fn under_overload_answers_still_come_in_time() {
         let peak = [0.7, 0.8, 0.9, 1.0].map(goodput).into_iter().fold(0.0, f64::max);
         for beyond in [1.2, 2.0, 10.0] {
             let good = goodput(beyond);
-            assert!(good > 0.9 * peak, "{shards}, {callers}, {beyond}: {good} of {peak}");
+            assert!(good > 0.9 * peak, "{shards}, {front_ends}, {beyond}: {good} of {peak}");
         }
     }
 }

@@ -18,11 +18,11 @@ fn any(_: u32, _: Route) -> bool {
     true
 }
 
-/// Of a connection that is a caller of its own.
+/// Of a connection that is a front-end of its own.
 fn arrival(connection: u64, shard: u32, deadline: Instant, item: u32) -> Arrival<u32> {
-    let caller = Caller { number: connection, share: 1 };
+    let front_end = FrontEnd { number: connection, share: 1 };
     let connection = ConnectionId(connection);
-    Arrival { connection, caller, shard, scan_bytes: SCAN_BYTES, bytes: 100, deadline, item }
+    Arrival { connection, front_end, shard, scan_bytes: SCAN_BYTES, bytes: 100, deadline, item }
 }
 
 fn items(work: &Work<u32>) -> Vec<(u32, Vec<u32>)> {
@@ -30,7 +30,7 @@ fn items(work: &Work<u32>) -> Vec<(u32, Vec<u32>)> {
     work.shards.iter().map(|shard| (shard.shard, of(shard))).collect()
 }
 
-/// A schedule with items 0, 1, .. admitted for these shards, one caller each, a second apart.
+/// A schedule with items 0, 1, .. admitted for these shards, one front-end each, a second apart.
 fn filled(start: Instant, shards: &[u32]) -> (Schedule<u32>, Vec<Ticket>) {
     let mut schedule = Schedule::new(BOUNDS);
     let mut tickets = Vec::new();
@@ -160,7 +160,7 @@ fn one_owner_cannot_have_more_than_its_bound_waiting_or_computed() {
 
 const ONE_PASS: CallBounds = CallBounds { shards_max: 1, queries_max: BATCH_QUERIES_PER_SCAN_MAX };
 
-/// Admits queries of one caller for this shard, a number of them.
+/// Admits queries of one front-end for this shard, a number of them.
 fn admit_all(
     schedule: &mut Schedule<u32>,
     now: Instant,
@@ -168,9 +168,9 @@ fn admit_all(
     (shard, count): (u32, u32),
 ) -> Vec<Ticket> {
     let late = now + Duration::from_secs(1000);
-    let caller = Caller { number, share };
+    let front_end = FrontEnd { number, share };
     let admit = |item| {
-        let arrival = Arrival { caller, ..arrival(number, shard, late, item) };
+        let arrival = Arrival { front_end, ..arrival(number, shard, late, item) };
         schedule.admit(now, arrival).unwrap()
     };
     (0..count).map(admit).collect()
@@ -222,13 +222,13 @@ fn one_pass_a_turn_and_others_ride_along_unless_they_are_ahead() {
     admit_all(&mut schedule, start, (2, 1), (7, 1));
     let mut turn = || {
         let work = schedule.next(start, ONE_PASS, any).shards.remove(0);
-        let queries = work.queries.iter().map(|query| (query.caller.number, query.item));
+        let queries = work.queries.iter().map(|query| (query.front_end.number, query.item));
         (work.shard, queries.collect::<Vec<_>>())
     };
-    let of = |caller, items: std::ops::Range<u32>| items.map(move |item| (caller, item));
+    let of = |front_end, items: std::ops::Range<u32>| items.map(move |item| (front_end, item));
     // All begin level: the lowest number has the first turn, then the others' come in their order.
     assert_eq!(turn(), (7, of(0, 0..4).chain(of(1, 0..28)).collect()));
-    // The caller of number 2 has had nothing yet. The other has not had a full pass more.
+    // The front-end of number 2 has had nothing yet. The other has not had a full pass more.
     assert_eq!(turn(), (7, of(2, 0..1).chain(of(1, 28..59)).collect()));
     // That of number 0 paid for its four and no empty places.
     assert_eq!(turn(), (8, of(0, 0..2).collect()));
@@ -276,7 +276,7 @@ fn what_is_cancelled_or_late_or_failed_is_not_charged() {
     let late = start + Duration::from_secs(1000);
     assert_eq!(schedule.next(late, up_to(99), any).expired.len(), 64);
     assert_eq!(first_of(&mut schedule, late), [(1, 32), (2, 32)]);
-    // One that failed is charged once: the caller of number 1 has had as much as the other.
+    // One that failed is charged once: the front-end of number 1 has had as much as the other.
     admit_all(&mut schedule, late, (1, 1), (9, 32));
     let failed = schedule.next(late, up_to(32), any).shards.remove(0);
     failed.queries.into_iter().for_each(|query| schedule.put_back(9, query));
@@ -290,20 +290,20 @@ fn a_caller_may_fill_as_much_as_is_free() {
     let start = Instant::now();
     let mut schedule = Schedule::new(BOUNDS);
     let late = start + Duration::from_secs(50);
-    let mut fill = |caller: u64| {
+    let mut fill = |front_end: u64| {
         // Each query on another connection.
         let of = |item| Arrival {
-            connection: ConnectionId(caller * 100 + item),
-            ..arrival(caller, 1, late, 0)
+            connection: ConnectionId(front_end * 100 + item),
+            ..arrival(front_end, 1, late, 0)
         };
         let mut admitted = (0..).map(|item| schedule.admit(start, of(item)));
         let full = admitted.find_map(Result::err).unwrap().full;
         (schedule.queued(), full)
     };
     // Of ten places five, of five three, of two one; the last is one's who has none.
-    assert_eq!(fill(1), (5, Full::Caller));
-    assert_eq!(fill(2), (8, Full::Caller));
-    assert_eq!(fill(3), (9, Full::Caller));
+    assert_eq!(fill(1), (5, Full::FrontEnd));
+    assert_eq!(fill(2), (8, Full::FrontEnd));
+    assert_eq!(fill(3), (9, Full::FrontEnd));
     assert_eq!(fill(4), (10, Full::Queue));
     assert_eq!(fill(1), (10, Full::Queue));
 }
@@ -317,7 +317,7 @@ fn a_caller_that_is_full_is_told_how_long_its_own_waited() {
     admit_all(&mut schedule, at(300), (2, 1), (1, 5));
     let refused = schedule.admit(at(900), arrival(2, 1, at(9000), 0)).map(|_| ());
     let Err(refused) = refused else { panic!("it was admitted") };
-    assert_eq!((refused.full, refused.retry_after), (Full::Caller, Duration::from_millis(600)));
+    assert_eq!((refused.full, refused.retry_after), (Full::FrontEnd, Duration::from_millis(600)));
 }
 
 /// A schedule whose engine has shown to take a second for each pass of 32 queries over shard 1.
@@ -329,15 +329,15 @@ fn paced(start: Instant) -> (Schedule<u32>, Instant) {
     (schedule, at(3))
 }
 
-/// Queries that one caller gets in, up to the first that is refused; why, and until when.
+/// Queries that one front-end gets in, up to the first that is refused; why, and until when.
 fn admitted(
     schedule: &mut Schedule<u32>,
     now: Instant,
     (number, share): (u64, u32),
     deadline: Instant,
 ) -> (usize, Full, Duration) {
-    let caller = Caller { number, share };
-    let of = |item| Arrival { caller, ..arrival(number, 1, deadline, item) };
+    let front_end = FrontEnd { number, share };
+    let of = |item| Arrival { front_end, ..arrival(number, 1, deadline, item) };
     let mut refused = (0..).map(|item| (item, schedule.admit(now, of(item))));
     let (count, refused) = refused.find_map(|(item, tried)| Some((item, tried.err()?))).unwrap();
     (count as usize, refused.full, refused.retry_after)
@@ -355,8 +355,8 @@ fn what_would_be_answered_too_late_is_refused() {
     // Another one of three still has its third, and whoever has none waiting gets one in.
     let (count, ..) = admitted(&mut schedule, now, (2, 1), much_later);
     assert!((7 * 32..=8 * 32).contains(&count), "{count}");
-    for caller in 3..200 {
-        assert!(admitted(&mut schedule, now, (caller, 1), much_later).0 >= 1);
+    for front_end in 3..200 {
+        assert!(admitted(&mut schedule, now, (front_end, 1), much_later).0 >= 1);
     }
     // The deadline counts where it is sooner.
     let (mut schedule, now) = paced(start);
@@ -398,9 +398,9 @@ fn what_is_not_known_to_be_late_is_taken_in() {
 fn ten_thousand_shards_are_not_looked_through() {
     let start = Instant::now();
     let mut schedule = Schedule::new(WIDE);
-    let (callers, shards) = (4, 10_000);
+    let (front_ends, shards) = (4, 10_000);
     for shard in 0..shards {
-        admit_all(&mut schedule, start, (u64::from(shard % callers), 1), (shard, 1));
+        admit_all(&mut schedule, start, (u64::from(shard % front_ends), 1), (shard, 1));
     }
     let mut looks = 0;
     let all = |_, _| {
@@ -427,8 +427,8 @@ fn callers_that_are_gone_are_forgotten() {
         admit_all(&mut schedule, start, (number, 1), (1, 1));
         assert_eq!(turns(&mut schedule, start, 1), [(1, 1)]);
     }
-    assert!(schedule.turns.remembered() <= limits::CALLERS_REMEMBERED_MAX);
-    assert_eq!((schedule.callers.len(), schedule.lines.len()), (0, 0));
+    assert!(schedule.turns.remembered() <= limits::FRONT_ENDS_REMEMBERED_MAX);
+    assert_eq!((schedule.front_ends.len(), schedule.lines.len()), (0, 0));
 }
 
 /// A query of the plain list. Its number is its item.
@@ -436,7 +436,7 @@ fn callers_that_are_gone_are_forgotten() {
 struct Plain {
     number: u32,
     connection: u64,
-    caller: u64,
+    front_end: u64,
     shard: u32,
     route: Route,
     arrived: Instant,
@@ -449,8 +449,8 @@ fn cost(places: usize, queries: usize) -> u128 {
     scan * places as u128 / 32 + scan * queries as u128 / 12
 }
 
-/// The rules as plainly as they can be said: a list, and what each caller has had. The share of
-/// a caller is its number and one.
+/// The rules as plainly as they can be said: a list, and what each front-end has had. The share of
+/// a front-end is its number and one.
 #[derive(Default)]
 struct Model {
     waiting: Vec<Plain>,
@@ -460,26 +460,26 @@ struct Model {
 
 impl Model {
     fn insert(&mut self, query: Plain) {
-        if self.waiting.iter().all(|other| other.caller != query.caller) {
-            let spent = self.spent.entry(query.caller).or_default();
+        if self.waiting.iter().all(|other| other.front_end != query.front_end) {
+            let spent = self.spent.entry(query.front_end).or_default();
             *spent = self.level.max(*spent);
         }
         let at = self.waiting.partition_point(|other| other.number < query.number);
         self.waiting.insert(at, query);
     }
 
-    fn oldest(&self, caller: u64) -> Instant {
-        self.waiting.iter().find(|query| query.caller == caller).unwrap().arrived
+    fn oldest(&self, front_end: u64) -> Instant {
+        self.waiting.iter().find(|query| query.front_end == front_end).unwrap().arrived
     }
 
-    /// The line a caller picks.
+    /// The line a front-end picks.
     fn pick(
         &self,
-        caller: u64,
+        front_end: u64,
         rule: Rule,
         may_take: &impl Fn(u32, Route) -> bool,
     ) -> Option<Line> {
-        let own = self.waiting.iter().filter(|query| query.caller == caller);
+        let own = self.waiting.iter().filter(|query| query.front_end == front_end);
         let mut lines: Vec<(usize, u32, Line)> = Vec::new();
         for query in own {
             let line = (query.shard, query.route);
@@ -495,32 +495,33 @@ impl Model {
         lines.first().map(|&(.., line)| line)
     }
 
-    /// Takes one pass: the caller's own and others'.
-    fn pass(&mut self, caller: u64, line: Line, room: usize) -> (Vec<Plain>, Vec<Plain>) {
+    /// Takes one pass: the front-end's own and others'.
+    fn pass(&mut self, front_end: u64, line: Line, room: usize) -> (Vec<Plain>, Vec<Plain>) {
         let places = room.min(32);
         let in_line = |query: &&Plain| (query.shard, query.route) == line;
         let in_line = self.waiting.iter().filter(in_line).copied();
-        let (mut own, others): (Vec<_>, Vec<_>) = in_line.partition(|query| query.caller == caller);
+        let (mut own, others): (Vec<_>, Vec<_>) =
+            in_line.partition(|query| query.front_end == front_end);
         own.truncate(places);
         let mut riders = others;
         let full = cost(32, 32);
-        let most = |other: u64| self.spent[&caller] + full / u128::from(other + 1);
-        riders.retain(|rider| self.spent[&rider.caller] <= most(rider.caller));
-        riders.sort_by_key(|rider| (self.spent[&rider.caller], rider.caller, rider.number));
+        let most = |other: u64| self.spent[&front_end] + full / u128::from(other + 1);
+        riders.retain(|rider| self.spent[&rider.front_end] <= most(rider.front_end));
+        riders.sort_by_key(|rider| (self.spent[&rider.front_end], rider.front_end, rider.number));
         riders.truncate(places - own.len());
         let taken = |query: &Plain| own.iter().chain(&riders).any(|t| t.number == query.number);
         self.waiting.retain(|query| !taken(query));
-        self.level = self.level.max(self.spent[&caller]);
+        self.level = self.level.max(self.spent[&front_end]);
         if line.1 == Route::Any {
-            self.charge(caller, 32 - riders.len(), own.len());
-            riders.iter().for_each(|rider| self.charge(rider.caller, 1, 1));
+            self.charge(front_end, 32 - riders.len(), own.len());
+            riders.iter().for_each(|rider| self.charge(rider.front_end, 1, 1));
         }
         (own, riders)
     }
 
-    fn charge(&mut self, caller: u64, places: usize, queries: usize) {
-        let spent = self.spent.get_mut(&caller).unwrap();
-        *spent = self.level.max(*spent) + cost(places, queries) / u128::from(caller + 1);
+    fn charge(&mut self, front_end: u64, places: usize, queries: usize) {
+        let spent = self.spent.get_mut(&front_end).unwrap();
+        *spent = self.level.max(*spent) + cost(places, queries) / u128::from(front_end + 1);
     }
 
     /// What the schedule should hand out, by shard.
@@ -534,17 +535,18 @@ impl Model {
         let mut rules = HashMap::new();
         let mut room = bounds.queries_max;
         while room > 0 && out.len() < bounds.shards_max {
-            let mut callers: Vec<u64> = self.waiting.iter().map(|query| query.caller).collect();
-            callers.sort_by_key(|caller| (self.spent[caller], *caller));
-            let picked = callers.into_iter().find_map(|caller| {
-                let rule = *rules.entry(caller).or_insert_with(|| {
-                    let long = now - self.oldest(caller) >= TARGET / 2;
+            let mut front_ends: Vec<u64> =
+                self.waiting.iter().map(|query| query.front_end).collect();
+            front_ends.sort_by_key(|front_end| (self.spent[front_end], *front_end));
+            let picked = front_ends.into_iter().find_map(|front_end| {
+                let rule = *rules.entry(front_end).or_insert_with(|| {
+                    let long = now - self.oldest(front_end) >= TARGET / 2;
                     if long { Rule::Age } else { Rule::Company }
                 });
-                Some((caller, self.pick(caller, rule, &may_take)?))
+                Some((front_end, self.pick(front_end, rule, &may_take)?))
             });
-            let Some((caller, line)) = picked else { break };
-            let (own, riders) = self.pass(caller, line, room);
+            let Some((front_end, line)) = picked else { break };
+            let (own, riders) = self.pass(front_end, line, room);
             room -= own.len() + riders.len();
             let pass = own.iter().chain(&riders);
             let numbers = pass.map(|query| query.number);
@@ -576,17 +578,18 @@ struct Both {
 
 impl Both {
     fn admit(&mut self, now: Instant, number: u32, random: &mut Random) {
-        let (caller, shard) = (random.below(3), random.below(5) as u32);
-        let connection = caller * 2 + random.below(2);
+        let (front_end, shard) = (random.below(3), random.below(5) as u32);
+        let connection = front_end * 2 + random.below(2);
         let deadline = now + Duration::from_millis(random.below(80_000));
         let waiting = &self.model.waiting;
         let computed = self.computed.iter().map(|(query, _)| query);
         let owned =
             waiting.iter().chain(computed).filter(|query| query.connection == connection).count();
-        let held = waiting.iter().filter(|query| query.caller == caller).count();
+        let held = waiting.iter().filter(|query| query.front_end == front_end).count();
         let fits = held + waiting.len() < 200 && owned < 70;
-        let caller_of = Caller { number: caller, share: caller as u32 + 1 };
-        let arrival = Arrival { caller: caller_of, ..arrival(connection, shard, deadline, number) };
+        let caller_of = FrontEnd { number: front_end, share: front_end as u32 + 1 };
+        let arrival =
+            Arrival { front_end: caller_of, ..arrival(connection, shard, deadline, number) };
         let admitted = self.schedule.admit(now, arrival);
         if let Err(Overloaded { full: Full::Time, .. }) = admitted {
             assert!(fits && held > 0 && waiting.len() >= TIMELY_QUERIES);
@@ -599,7 +602,7 @@ impl Both {
             self.model.insert(Plain {
                 number,
                 connection,
-                caller,
+                front_end,
                 shard,
                 route,
                 arrived,
@@ -682,7 +685,7 @@ fn what_else_a_caller_draws_counts_like_what_is_scanned_for_it() {
     let first_of = |charged: &[(u64, u64)]| {
         let (mut schedule, _) = filled(start, &[1, 2]);
         for &(number, bytes) in charged {
-            schedule.charge(Caller { number, share: 1 }, bytes);
+            schedule.charge(FrontEnd { number, share: 1 }, bytes);
         }
         items(&schedule.next(start, up_to(1), any))[0].1[0]
     };
@@ -692,7 +695,7 @@ fn what_else_a_caller_draws_counts_like_what_is_scanned_for_it() {
     // Also of who has nothing waiting: it is remembered until it comes.
     let mut schedule = Schedule::new(BOUNDS);
     let late = start + Duration::from_secs(100);
-    schedule.charge(Caller { number: 0, share: 1 }, 5 * SCAN_BYTES);
+    schedule.charge(FrontEnd { number: 0, share: 1 }, 5 * SCAN_BYTES);
     schedule.admit(start, arrival(0, 1, late, 0)).unwrap();
     schedule.admit(start, arrival(1, 2, late, 1)).unwrap();
     assert_eq!(items(&schedule.next(start, up_to(1), any)), [(2, vec![1])]);

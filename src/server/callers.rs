@@ -24,12 +24,12 @@ use super::certificate_check::{Validity, check_authority};
 use super::quota::Quota;
 use super::tls::{IdentityError, pem_lines, read_file, what_else};
 use crate::limits::{QUOTA_MIB_PER_SECOND_MAX, SHARE_MAX};
-use crate::schedule::Caller;
+use crate::schedule::FrontEnd;
 use crate::text;
 
 /// A front-end that may call.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FrontEnd {
+pub struct ListedFrontEnd {
     /// The name it is listed under.
     pub name: Arc<str>,
     /// Its weight beside other front-ends.
@@ -117,7 +117,7 @@ impl Callers {
     pub(super) fn front_end(
         &self,
         connection: &Connection,
-    ) -> Result<Option<FrontEnd>, NotAllowed> {
+    ) -> Result<Option<ListedFrontEnd>, NotAllowed> {
         let Self::Known(KnownCallers { allowed, .. }) = self else { return Ok(None) };
         recognise(chain(connection).first(), allowed.as_ref()).map(Some)
     }
@@ -154,7 +154,7 @@ impl Shown {
 fn recognise(
     certificate: Option<&CertificateDer<'_>>,
     allowed: Option<&AllowList>,
-) -> Result<FrontEnd, NotAllowed> {
+) -> Result<ListedFrontEnd, NotAllowed> {
     // TLS has parsed it before; what is no certificate has no names.
     let parsed = certificate.and_then(|der| EndEntityCert::try_from(der).ok());
     let names: Vec<String> = parsed.map_or_else(Vec::new, |certificate| {
@@ -167,7 +167,7 @@ fn recognise(
         let all = Allowed { share: 1, quota_mib_per_second: None };
         let allowed = allowed.map_or(Some(all), |list| list.0.get(name).copied())?;
         let Allowed { share, quota_mib_per_second } = allowed;
-        Some(FrontEnd { name: name.as_str().into(), share, quota_mib_per_second })
+        Some(ListedFrontEnd { name: name.as_str().into(), share, quota_mib_per_second })
     };
     names.iter().find_map(known).ok_or(NotAllowed(names))
 }
@@ -274,11 +274,11 @@ fn known_name(name: &str) -> Result<String, String> {
 
 /// The front-ends that are or were there.
 #[derive(Default)]
-pub(super) struct Connected(Mutex<HashMap<Arc<str>, Presence>>);
+pub(super) struct Connected(Mutex<HashMap<Arc<str>, ConnectedFrontEnd>>);
 
 /// One of them. What it has used of its quota is remembered when its last connection ends; those
 /// with a quota are on the operator's list, which bounds them.
-struct Presence {
+struct ConnectedFrontEnd {
     number: u64,
     /// As of its last connection.
     share: u32,
@@ -287,11 +287,11 @@ struct Presence {
 }
 
 /// One connection's place.
-pub(super) struct Place {
+pub(super) struct FrontEndConnection {
     connected: Arc<Connected>,
     name: Arc<str>,
     /// Its front-end as the schedule knows it.
-    pub(super) caller: Caller,
+    pub(super) front_end: FrontEnd,
     /// What its front-end may ask.
     pub(super) quota: Option<Arc<Quota>>,
 }
@@ -301,37 +301,37 @@ impl Connected {
     /// schedule it is this new number, unless it has one; its quota counts passes of so many bytes.
     pub(super) fn enter(
         self: &Arc<Self>,
-        front_end: &FrontEnd,
+        front_end: &ListedFrontEnd,
         most: usize,
         new_number: u64,
         scan_bytes: usize,
-    ) -> Option<Place> {
-        let FrontEnd { name, share, quota_mib_per_second } = front_end;
+    ) -> Option<FrontEndConnection> {
+        let ListedFrontEnd { name, share, quota_mib_per_second } = front_end;
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let share = *share;
-        let new = || Presence { number: new_number, share, connections: 0, quota: None };
-        let presence = all.entry(name.clone()).or_insert_with(new);
-        if presence.connections >= most {
+        let new = || ConnectedFrontEnd { number: new_number, share, connections: 0, quota: None };
+        let connected = all.entry(name.clone()).or_insert_with(new);
+        if connected.connections >= most {
             return None;
         }
-        presence.connections += 1;
-        presence.share = share;
-        if presence.quota.as_ref().map(|(rate, _)| *rate) != *quota_mib_per_second {
+        connected.connections += 1;
+        connected.share = share;
+        if connected.quota.as_ref().map(|(rate, _)| *rate) != *quota_mib_per_second {
             let quota = |rate| (rate, Arc::new(Quota::new(rate, scan_bytes)));
-            presence.quota = quota_mib_per_second.map(quota);
+            connected.quota = quota_mib_per_second.map(quota);
         }
-        Some(Place {
+        Some(FrontEndConnection {
             connected: self.clone(),
             name: name.clone(),
-            caller: Caller { number: presence.number, share },
-            quota: presence.quota.as_ref().map(|(_, quota)| quota.clone()),
+            front_end: FrontEnd { number: connected.number, share },
+            quota: connected.quota.as_ref().map(|(_, quota)| quota.clone()),
         })
     }
 
     /// Name, share and connections of each that is there, by name.
     pub(super) fn list(&self) -> Vec<(Arc<str>, u32, usize)> {
         let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let there = all.iter().filter(|(_, presence)| presence.connections > 0);
+        let there = all.iter().filter(|(_, connected)| connected.connections > 0);
         let mut list: Vec<_> =
             there.map(|(name, at)| (name.clone(), at.share, at.connections)).collect();
         list.sort();
@@ -339,12 +339,12 @@ impl Connected {
     }
 }
 
-impl Drop for Place {
+impl Drop for FrontEndConnection {
     fn drop(&mut self) {
         let mut all = self.connected.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(presence) = all.get_mut(&self.name) {
-            presence.connections -= 1;
-            if presence.connections == 0 && presence.quota.is_none() {
+        if let Some(connected) = all.get_mut(&self.name) {
+            connected.connections -= 1;
+            if connected.connections == 0 && connected.quota.is_none() {
                 all.remove(&self.name);
             }
         }
@@ -407,7 +407,7 @@ mod tests {
         let der = CertificateDer::from_pem_slice(made.client_pem.as_bytes()).unwrap();
         let list = |text| AllowList::parse(text).unwrap();
         let known = recognise(Some(&der), Some(&list("client.localhost 7"))).unwrap();
-        let front_end = |share, quota| FrontEnd {
+        let front_end = |share, quota| ListedFrontEnd {
             name: "client.localhost".into(),
             share,
             quota_mib_per_second: NonZeroU32::new(quota),
@@ -447,16 +447,19 @@ mod tests {
         let mut numbers = 0..;
         let mut enter = |name: &str, quota| {
             let quota_mib_per_second = NonZeroU32::new(quota);
-            let front_end = FrontEnd { name: name.into(), share: 1, quota_mib_per_second };
+            let front_end = ListedFrontEnd { name: name.into(), share: 1, quota_mib_per_second };
             connected.enter(&front_end, 2, numbers.next().unwrap(), 1 << 20)
         };
         let first = enter("a", 0).unwrap();
         let second = enter("a", 0).unwrap();
         assert!(enter("a", 0).is_none());
-        assert_eq!((first.caller, second.caller), (Caller { number: 0, share: 1 }, first.caller));
+        assert_eq!(
+            (first.front_end, second.front_end),
+            (FrontEnd { number: 0, share: 1 }, first.front_end)
+        );
         let other = enter("b", 0).unwrap();
         assert_eq!(connected.list(), [("a".into(), 1, 2), ("b".into(), 1, 1)]);
-        assert_ne!(other.caller, first.caller);
+        assert_ne!(other.front_end, first.front_end);
         drop((first, other));
         assert!(enter("a", 0).is_some());
         assert!(!connected.0.lock().unwrap().contains_key("b"));

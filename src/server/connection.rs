@@ -11,12 +11,12 @@ use quinn::{
 };
 use tokio::time::{sleep, timeout, timeout_at};
 
-use super::callers::{Place, Shown};
+use super::callers::{FrontEndConnection, Shown};
 use super::places::{Activity, ConnectionPlace, Entered, HandshakePlace, Holder};
 use super::quota::Quota;
 use super::room::Held;
 use super::{Service, session};
-use crate::schedule::{Caller, ConnectionId};
+use crate::schedule::{ConnectionId, FrontEnd};
 use crate::wire::message::{Reply, ReplyBody};
 use crate::wire::{
     Bytes, FRAME_HEAD_BYTES_MAX, FrameError, FrameHead, RequestKind, StreamCode, encode_frame,
@@ -31,7 +31,7 @@ pub(super) struct Peer {
     service: Arc<Service>,
     pub(super) connection: ConnectionId,
     /// Its front-end; where front-ends are not known, the connection is one of its own.
-    pub(super) caller: Caller,
+    pub(super) front_end: FrontEnd,
     quota: Option<Arc<Quota>>,
     /// What it asks keeps its place.
     pub(super) activity: Arc<Activity>,
@@ -50,7 +50,7 @@ impl Peer {
             }
             sleep(after).await;
         }
-        self.service.queue.charge(self.caller, bytes as u64);
+        self.service.queue.charge(self.front_end, bytes as u64);
         Ok(())
     }
 
@@ -125,7 +125,9 @@ pub(super) async fn serve(service: Arc<Service>, incoming: Incoming, mut place: 
     let peer = Arc::new(Peer {
         service: service.clone(),
         connection: ConnectionId(number),
-        caller: front_end.as_ref().map_or(Caller { number, share: 1 }, |place| place.caller),
+        front_end: front_end
+            .as_ref()
+            .map_or(FrontEnd { number, share: 1 }, |place| place.front_end),
         quota: front_end.as_ref().and_then(|place| place.quota.clone()),
         activity,
     });
@@ -148,11 +150,11 @@ pub(super) async fn serve(service: Arc<Service>, incoming: Incoming, mut place: 
 fn enter(
     service: &Service,
     connection: &Connection,
-    front_end: Option<&Place>,
+    front_end: Option<&FrontEndConnection>,
     activity: &Arc<Activity>,
 ) -> Option<ConnectionPlace> {
     let holder = match front_end {
-        Some(place) => Holder::FrontEnd(place.caller.number),
+        Some(place) => Holder::FrontEnd(place.front_end.number),
         None => Holder::of(connection.remote_address().ip()),
     };
     let (now, handle) = (Instant::now(), Some(connection.clone()));
@@ -225,7 +227,7 @@ fn end(service: &Service, connection: &Connection, ended: Ended) {
 }
 
 /// A place for the connection among its front-end's, or it is closed with the reason.
-fn admit(service: &Service, connection: &Connection) -> Result<Option<Place>, ()> {
+fn admit(service: &Service, connection: &Connection) -> Result<Option<FrontEndConnection>, ()> {
     let close = |code: StreamCode, reason: &str| {
         connection.close(VarInt::from_u32(code.code()), reason.as_bytes());
     };
@@ -268,14 +270,14 @@ async fn serve_stream(
     mut receive: RecvStream,
 ) {
     let service = &open.0;
-    let Some(_place) = service.open.take(peer.caller, 1) else {
+    let Some(_place) = service.open.take(peer.front_end, 1) else {
         stop(&mut receive, StreamCode::ExcessiveLoad);
         replies.reset(StreamCode::ExcessiveLoad);
         service.counters.streams_reset.add(StreamCode::ExcessiveLoad);
         return;
     };
     let limit = service.bounds.stream_read_timeout;
-    let read = timeout(limit, read_request(service, peer.caller, &mut receive)).await;
+    let read = timeout(limit, read_request(service, peer.front_end, &mut receive)).await;
     let ended = match read.unwrap_or(Err(StreamEnd::Reset(StreamCode::Timeout))) {
         Ok(Read::Whole(request)) => session::answer(service, &peer, request, &mut replies).await,
         Ok(Read::NoRoom(kind)) => {
@@ -311,7 +313,7 @@ fn stop(receive: &mut RecvStream, code: StreamCode) {
 /// once its head was found to be within bounds.
 async fn read_request(
     service: &Service,
-    caller: Caller,
+    front_end: FrontEnd,
     receive: &mut RecvStream,
 ) -> Result<Read, StreamEnd> {
     let mut held: Vec<u8> = Vec::new();
@@ -325,7 +327,7 @@ async fn read_request(
             None => return Err(StreamEnd::Reset(StreamCode::Protocol)), // cut off
         }
     };
-    let reading = service.reading.take(caller, 0);
+    let reading = service.reading.take(front_end, 0);
     let mut reading = reading.expect("this is a bug: no room for nothing");
     // One byte more than the frame has: to see its end, and that nothing follows it.
     while let Some(bytes) = read_chunk(service, receive, CHUNK_BYTES_MAX).await? {
@@ -396,10 +398,10 @@ impl Replies {
     }
 
     /// Room for a reply of so many bytes, until it is sent; none where others do not read theirs.
-    pub(super) async fn room(&mut self, caller: Caller, bytes: usize) -> Option<Held> {
+    pub(super) async fn room(&mut self, front_end: FrontEnd, bytes: usize) -> Option<Held> {
         let limit = self.service.bounds.stream_write_timeout.min(self.patience);
         let begun = Instant::now();
-        let held = self.service.answers.wait(caller, bytes, limit).await;
+        let held = self.service.answers.wait(front_end, bytes, limit).await;
         self.patience = self.patience.saturating_sub(begun.elapsed());
         held
     }

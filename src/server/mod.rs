@@ -42,7 +42,7 @@ use tokio::time::{interval, timeout};
 pub use crate::metrics::{ByCode, ByStatus, Counters};
 pub use crate::worker::{Counter, WorkCounters};
 pub use admin::{Admin, AdminCallers, AdminError, AdminState, Reading, Reload, Stage};
-pub use callers::{AllowList, Callers, FrontEnd, KnownCallers, NotAllowed};
+pub use callers::{AllowList, Callers, KnownCallers, ListedFrontEnd, NotAllowed};
 pub use certificate_check::{CertificateProblem, Validity};
 pub use file_work::{FileWork, NotDone};
 pub use memory::kib_of;

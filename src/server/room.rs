@@ -1,8 +1,8 @@
-//! Memory that all callers share, in bytes: requests that are read, answers, replies that wait.
+//! Memory that all front-ends share, in bytes: requests that are read, answers, replies that wait.
 //!
-//! Every caller has a small share of its own, which nobody else can take. Beyond it a caller may
-//! have as much as is left for others: one alone gets half. Nothing here waits unless it is told
-//! to.
+//! Every front-end has a small share of its own, which nobody else can take. Beyond it a front-end
+//! may have as much as is left for others: one alone gets half. Nothing here waits unless it is
+//! told to.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
-use crate::schedule::Caller;
+use crate::schedule::FrontEnd;
 
 /// A bound on bytes, and who has how many of them.
 pub(super) struct Room {
@@ -23,13 +23,13 @@ pub(super) struct Room {
 struct State {
     all: usize,
     free: usize,
-    /// What each caller may always have.
+    /// What each front-end may always have.
     share: usize,
-    /// All callers' shares together.
+    /// All front-ends' shares together.
     shares: usize,
     /// What is taken of them.
     of_shares: usize,
-    /// By caller; none with nothing stays.
+    /// By front-end; none with nothing stays.
     held: HashMap<u64, usize>,
     /// Most that were taken since this was last asked for.
     peak: usize,
@@ -38,20 +38,20 @@ struct State {
 /// Bytes that are taken, given back when this is dropped.
 pub(super) struct Held {
     room: Arc<Room>,
-    caller: u64,
+    front_end: u64,
     bytes: usize,
 }
 
 impl Room {
-    /// So many bytes, of which each of so many callers may always have `wanted`, or less where
+    /// So many bytes, of which each of so many front-ends may always have `wanted`, or less where
     /// their shares would be more than half of all.
-    pub(super) fn new(bytes: usize, callers: usize, wanted: usize) -> Arc<Self> {
-        let share = wanted.min(bytes / 2 / callers.max(1));
+    pub(super) fn new(bytes: usize, front_ends: usize, wanted: usize) -> Arc<Self> {
+        let share = wanted.min(bytes / 2 / front_ends.max(1));
         let state = State {
             all: bytes,
             free: bytes,
             share,
-            shares: share * callers,
+            shares: share * front_ends,
             of_shares: 0,
             held: HashMap::new(),
             peak: 0,
@@ -60,15 +60,15 @@ impl Room {
     }
 
     /// So many bytes, unless that is more than would be left.
-    pub(super) fn take(self: &Arc<Self>, caller: Caller, bytes: usize) -> Option<Held> {
-        let mut held = Held { room: self.clone(), caller: caller.number, bytes: 0 };
+    pub(super) fn take(self: &Arc<Self>, front_end: FrontEnd, bytes: usize) -> Option<Held> {
+        let mut held = Held { room: self.clone(), front_end: front_end.number, bytes: 0 };
         held.grow(bytes).then_some(held)
     }
 
     /// The same, as soon as there is room, within a time.
     pub(super) async fn wait(
         self: &Arc<Self>,
-        caller: Caller,
+        front_end: FrontEnd,
         bytes: usize,
         patience: Duration,
     ) -> Option<Held> {
@@ -78,7 +78,7 @@ impl Room {
                 tokio::pin!(freed);
                 // From here on nothing that is given back is missed.
                 freed.as_mut().enable();
-                if let Some(held) = self.take(caller, bytes) {
+                if let Some(held) = self.take(front_end, bytes) {
                     return held;
                 }
                 freed.await;
@@ -106,14 +106,14 @@ impl Room {
 }
 
 impl State {
-    /// Gives a caller so many more, if there is room for them.
-    fn take(&mut self, caller: u64, bytes: usize) -> bool {
-        let has = self.held.get(&caller).copied().unwrap_or(0);
+    /// Gives a front-end so many more, if there is room for them.
+    fn take(&mut self, front_end: u64, bytes: usize) -> bool {
+        let has = self.held.get(&front_end).copied().unwrap_or(0);
         let Some(left) = self.free.checked_sub(bytes) else { return false };
         let has_then = has + bytes;
         let of_shares = self.of_shares + has_then.min(self.share) - has.min(self.share);
         // Streams of connections that have just ended may still hold something: then there are more
-        // callers than shares.
+        // front-ends than shares.
         let kept = self.shares.saturating_sub(of_shares);
         if has_then > self.share && (has_then > left || kept > left) {
             return false;
@@ -121,19 +121,19 @@ impl State {
         (self.free, self.of_shares) = (left, of_shares);
         self.peak = self.peak.max(self.all - left);
         if has_then > 0 {
-            self.held.insert(caller, has_then);
+            self.held.insert(front_end, has_then);
         }
         true
     }
 
-    fn give_back(&mut self, caller: u64, bytes: usize) {
+    fn give_back(&mut self, front_end: u64, bytes: usize) {
         self.free += bytes;
-        let has = self.held.get_mut(&caller).expect("this is a bug: more given than taken");
+        let has = self.held.get_mut(&front_end).expect("this is a bug: more given than taken");
         let had = *has;
         *has -= bytes;
         self.of_shares -= had.min(self.share) - (*has).min(self.share);
         if *has == 0 {
-            self.held.remove(&caller);
+            self.held.remove(&front_end);
         }
     }
 }
@@ -141,7 +141,7 @@ impl State {
 impl Held {
     /// Takes so many more, or says that there is no room for them.
     pub(super) fn grow(&mut self, bytes: usize) -> bool {
-        let taken = self.room.lock().take(self.caller, bytes);
+        let taken = self.room.lock().take(self.front_end, bytes);
         self.bytes += if taken { bytes } else { 0 };
         taken
     }
@@ -150,7 +150,7 @@ impl Held {
 impl Drop for Held {
     fn drop(&mut self) {
         if self.bytes > 0 {
-            self.room.lock().give_back(self.caller, self.bytes);
+            self.room.lock().give_back(self.front_end, self.bytes);
             self.room.freed.notify_waiters();
         }
     }
@@ -160,15 +160,15 @@ impl Drop for Held {
 mod tests {
     use super::*;
 
-    fn caller(number: u64) -> Caller {
-        Caller { number, share: 1 }
+    fn front_end(number: u64) -> FrontEnd {
+        FrontEnd { number, share: 1 }
     }
 
     #[test]
     fn one_alone_gets_half_and_there_is_room_for_one_more() {
         let room = Room::new(1_200, 0, 0);
         let take_all = |number: u64| {
-            let taken: Vec<_> = std::iter::from_fn(|| room.take(caller(number), 1)).collect();
+            let taken: Vec<_> = std::iter::from_fn(|| room.take(front_end(number), 1)).collect();
             (taken.len(), taken)
         };
         let (first, held) = take_all(0);
@@ -188,7 +188,7 @@ mod tests {
     fn nobody_takes_the_share_of_another() {
         let room = Room::new(1_000, 10, 20);
         let take_all = |number: u64| {
-            let taken: Vec<_> = std::iter::from_fn(|| room.take(caller(number), 1)).collect();
+            let taken: Vec<_> = std::iter::from_fn(|| room.take(front_end(number), 1)).collect();
             (taken.len(), taken)
         };
         let mut held = Vec::new();
@@ -204,8 +204,8 @@ mod tests {
         drop(held);
         // Shares that would be more than half of all are smaller.
         let room = Room::new(1_000, 10, 200);
-        let all: Vec<_> = (0..10).map(|number| room.take(caller(number), 50).unwrap()).collect();
-        assert!(room.take(caller(0), 451).is_none());
+        let all: Vec<_> = (0..10).map(|number| room.take(front_end(number), 50).unwrap()).collect();
+        assert!(room.take(front_end(0), 451).is_none());
         drop(all);
         let state = room.lock();
         assert_eq!((state.free, state.of_shares, state.held.len()), (1_000, 0, 0));
@@ -214,8 +214,10 @@ mod tests {
     #[test]
     fn what_does_not_fit_leaves_what_there_is() {
         let room = Room::new(100, 0, 0);
-        assert!(room.take(caller(0), 51).is_none() && room.take(caller(0), usize::MAX).is_none());
-        let mut held = room.take(caller(0), 0).unwrap();
+        assert!(
+            room.take(front_end(0), 51).is_none() && room.take(front_end(0), usize::MAX).is_none()
+        );
+        let mut held = room.take(front_end(0), 0).unwrap();
         assert!(held.grow(30) && held.grow(20) && !held.grow(1));
         assert_eq!(room.taken(), 50);
         drop(held);
@@ -225,10 +227,10 @@ mod tests {
     #[tokio::test]
     async fn who_waits_is_told() {
         let room = Room::new(100, 0, 0);
-        let held = room.take(caller(0), 50).unwrap();
+        let held = room.take(front_end(0), 50).unwrap();
         let soon = Duration::from_millis(1);
-        assert!(room.wait(caller(0), 10, soon).await.is_none());
-        let waiting = room.wait(caller(0), 10, Duration::from_secs(60));
+        assert!(room.wait(front_end(0), 10, soon).await.is_none());
+        let waiting = room.wait(front_end(0), 10, Duration::from_secs(60));
         tokio::pin!(waiting);
         tokio::select! {
             biased;

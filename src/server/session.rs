@@ -198,7 +198,7 @@ async fn batch(
     let _answering = peer.activity.asked();
     let state_bytes =
         (batch.requests.len() + batch.malformed.len()) * limits::BATCH_QUERY_STATE_BYTES;
-    let Some(_state) = service.answers.take(peer.caller, state_bytes) else {
+    let Some(_state) = service.answers.take(peer.front_end, state_bytes) else {
         // The peer may be slow to read the refusal: nothing of the batch is kept until then.
         drop((batch, request.reading));
         return no_room(service, RequestKind::Batch, replies).await;
@@ -284,14 +284,14 @@ fn admit(
         return Err(wait(Status::Quota, after));
     }
     let answer_bytes = shape.packs() * shape.response_bytes() + hint_bytes;
-    let Some(place) = service.answers.take(peer.caller, answer_bytes) else {
+    let Some(place) = service.answers.take(peer.front_end, answer_bytes) else {
         service.counters.refused_no_answer_room.add(1);
         return Err(wait(Status::Overloaded, limits::RETRY_AFTER_MAX));
     };
     let encrypted = EncryptedQuery { vector: query.vector.clone(), bundle };
     let arrival = Arrival {
         connection: peer.connection,
-        caller: peer.caller,
+        front_end: peer.front_end,
         shard: slot,
         scan_bytes: service.scan_bytes() as u64,
         // The bundle too: once it has left the cache, the queries that wait hold it alone.
@@ -303,7 +303,7 @@ fn admit(
         Ok(ticket) => {
             service.counters.queries_admitted.add(1);
             if hint_bytes > 0 {
-                service.queue.charge(peer.caller, hint_bytes as u64);
+                service.queue.charge(peer.front_end, hint_bytes as u64);
             }
             let ValidQuery { nonce, uid, epoch, want_hint, .. } = query;
             let since = now;
@@ -314,7 +314,7 @@ fn admit(
             let counters = &service.counters;
             let counter = match overloaded.full {
                 Full::Queue => &counters.refused_queue_full,
-                Full::Caller => &counters.refused_front_end_full,
+                Full::FrontEnd => &counters.refused_front_end_full,
                 Full::Connection => &counters.refused_connection_full,
                 Full::Time => &counters.refused_too_late,
             };
@@ -480,7 +480,7 @@ async fn decide_hint(
         *patience = Duration::ZERO;
         return refused(Status::Quota);
     }
-    let Some(held) = replies.room(peer.caller, bytes).await else {
+    let Some(held) = replies.room(peer.front_end, bytes).await else {
         return refused(Status::Overloaded);
     };
     let packs = match hint_packs(service, &shard).await {

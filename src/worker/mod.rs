@@ -29,7 +29,8 @@ use crate::engine::{
 use crate::limits;
 use crate::placement::{Asked, Placement, Taker};
 use crate::schedule::{
-    Admitted, Arrival, Caller, Overloaded, Route, Schedule, ScheduleBounds, ShardWork, Ticket, Work,
+    Admitted, Arrival, FrontEnd, Overloaded, Route, Schedule, ScheduleBounds, ShardWork, Ticket,
+    Work,
 };
 use crate::shard::{Database, Shard};
 
@@ -225,8 +226,8 @@ impl Queue {
     }
 
     /// A caller was sent or brought so many bytes besides its queries and their answers.
-    pub fn charge(&self, caller: Caller, bytes: u64) {
-        self.shared.lock().schedule.charge(caller, bytes);
+    pub fn charge(&self, front_end: FrontEnd, bytes: u64) {
+        self.shared.lock().schedule.charge(front_end, bytes);
     }
 
     /// Queries waiting.

@@ -9,7 +9,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use super::*;
 use crate::engine::{ContentId, Held};
 use crate::params::Shape;
-use crate::schedule::{Caller, ConnectionId};
+use crate::schedule::{ConnectionId, FrontEnd};
 use crate::scheme::KeyBundle;
 
 const LONG: Duration = Duration::from_secs(600);
@@ -278,10 +278,10 @@ impl Bench {
         let query = EncryptedQuery { vector, bundle: self.bundle.clone() };
         let item = Job { query, index, outcomes: self.sender.clone() };
         let now = Instant::now();
-        let (connection, caller) = (ConnectionId(1), Caller { number: 1, share: 1 });
+        let (connection, front_end) = (ConnectionId(1), FrontEnd { number: 1, share: 1 });
         let deadline = now + wait;
         let arrival =
-            Arrival { connection, caller, shard, scan_bytes: 1, bytes: 1, deadline, item };
+            Arrival { connection, front_end, shard, scan_bytes: 1, bytes: 1, deadline, item };
         self.workers.queue().admit(now, arrival).map_err(|_| "overloaded").unwrap()
     }
 

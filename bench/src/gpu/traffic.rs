@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crate::record::{GpuLoop, GpuTraffic};
 use sotto::engine::{Answer, Batch, EncryptedQuery, EngineChoice, GpuEngine, IsaChoice, select};
 use sotto::limits;
-use sotto::schedule::{Arrival, Caller, ConnectionId, ScheduleBounds};
+use sotto::schedule::{Arrival, ConnectionId, FrontEnd, ScheduleBounds};
 use sotto::worker::{Job, Outcome, Queue, Workers};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
@@ -69,7 +69,7 @@ impl Loader {
         self.sent.push((now, shard));
         let arrival = Arrival {
             connection: ConnectionId((number % 16) as u64),
-            caller: Caller { number: (number % 16) as u64, share: 1 },
+            front_end: FrontEnd { number: (number % 16) as u64, share: 1 },
             shard: shard as u32,
             scan_bytes: 1,
             bytes: query.vector.len() + query.bundle.held_bytes(),

@@ -1,6 +1,6 @@
 //! How soon a query is refused at a full queue: from its frame decoded to its reply encoded.
 //!
-//! The queue is as full as it gets, with as many callers as a server has connections and queries
+//! The queue is as full as it gets, with as many front-ends as a server has connections and queries
 //! for thousands of shards, and no engine takes any. The network's part is not in it.
 
 use std::error::Error;
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use sotto::engine::EncryptedQuery;
 use sotto::limits;
-use sotto::schedule::{Arrival, Caller, ConnectionId, Full, Overloaded, ScheduleBounds};
+use sotto::schedule::{Arrival, ConnectionId, FrontEnd, Full, Overloaded, ScheduleBounds};
 use sotto::shard::Database;
 use sotto::wire::message::{PirResponse, Reply, ReplyBody};
 use sotto::wire::{Status, encode_frame};
@@ -35,22 +35,22 @@ pub(super) fn measure(
 ) -> Result<Refusal, Box<dyn Error>> {
     let workers = Workers::start(Vec::new(), database, ScheduleBounds::default())?;
     let queue = workers.queue();
-    for caller in 0..limits::CONNECTIONS_MAX as u64 {
-        admit(&queue, query, caller, 0).map_err(|_| "the queue is full too soon")?;
+    for front_end in 0..limits::CONNECTIONS_MAX as u64 {
+        admit(&queue, query, front_end, 0).map_err(|_| "the queue is full too soon")?;
     }
     let mut next = 0;
-    for caller in 0.. {
-        match fill(&queue, query, caller, &mut next) {
+    for front_end in 0.. {
+        match fill(&queue, query, front_end, &mut next) {
             Full::Queue => break,
-            Full::Caller | Full::Connection | Full::Time => {}
+            Full::FrontEnd | Full::Connection | Full::Time => {}
         }
     }
     let queued = queue.queued();
-    let caller = limits::CONNECTIONS_MAX as u64;
+    let front_end = limits::CONNECTIONS_MAX as u64;
     let mut times = Vec::with_capacity(refusals);
     for _ in 0..refusals {
         let begun = Instant::now();
-        let refused = admit(&queue, query, caller, 0).err().ok_or("the queue is not full")?;
+        let refused = admit(&queue, query, front_end, 0).err().ok_or("the queue is not full")?;
         let reply = PirResponse {
             nonce: "0".into(),
             response_status: Status::Overloaded.code(),
@@ -63,11 +63,11 @@ pub(super) fn measure(
     Ok(Refusal { queued, times })
 }
 
-/// Admits queries of one caller until there is no room.
-fn fill(queue: &Queue, query: &EncryptedQuery, caller: u64, next: &mut u32) -> Full {
+/// Admits queries of one front-end until there is no room.
+fn fill(queue: &Queue, query: &EncryptedQuery, front_end: u64, next: &mut u32) -> Full {
     loop {
         *next = (*next + 1) % SHARDS;
-        if let Err(refused) = admit(queue, query, caller, *next) {
+        if let Err(refused) = admit(queue, query, front_end, *next) {
             return refused.full;
         }
     }
@@ -76,13 +76,13 @@ fn fill(queue: &Queue, query: &EncryptedQuery, caller: u64, next: &mut u32) -> F
 fn admit(
     queue: &Queue,
     query: &EncryptedQuery,
-    caller: u64,
+    front_end: u64,
     shard: u32,
 ) -> Result<(), Overloaded<Job>> {
     let now = Instant::now();
     let arrival = Arrival {
-        connection: ConnectionId(caller),
-        caller: Caller { number: caller, share: 1 },
+        connection: ConnectionId(front_end),
+        front_end: FrontEnd { number: front_end, share: 1 },
         shard,
         scan_bytes: 1,
         bytes: query.vector.len() + query.bundle.held_bytes(),

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::batch::{Curve, Engine};
 use sotto::engine::CallBounds;
 use sotto::limits;
-use sotto::schedule::{Admitted, Arrival, Caller, ConnectionId, Schedule, ScheduleBounds};
+use sotto::schedule::{Admitted, Arrival, ConnectionId, FrontEnd, Schedule, ScheduleBounds};
 
 /// What came of a simulated rate.
 #[derive(Debug)]
@@ -54,7 +54,7 @@ fn simulate(engine: &Engine, shards: u64, objective: f64, rate: f64, queries: us
             due = now + Duration::from_secs_f64(-uniform.ln() / rate);
             let arrival = Arrival {
                 connection: ConnectionId(asked as u64 % 16),
-                caller: Caller { number: asked as u64 % 16, share: 1 },
+                front_end: FrontEnd { number: asked as u64 % 16, share: 1 },
                 shard: (random() % shards) as u32,
                 scan_bytes: 170 << 20,
                 bytes: 80_000,
