@@ -10,12 +10,12 @@
 //!
 //! A [`Placement`] decides and remembers, no more: it starts no thread and reads no clock (`now` is
 //! an argument), knows nothing of queries but their shard, and asks a device's store only through
-//! the [`Presence`] it is given. Read next: [`crate::worker`], which acts on it.
+//! the [`Residency`] it is given. Read next: [`crate::worker`], which acts on it.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use crate::engine::Presence;
+use crate::engine::Residency;
 use crate::limits;
 
 /// Who takes a query.
@@ -29,7 +29,7 @@ pub enum Taker {
 
 /// A shard as this module sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Asked {
+pub struct ShardDemand {
     /// Its number.
     pub shard: u32,
     /// What a pass reads and an upload copies.
@@ -60,9 +60,9 @@ struct Device {
     state: DeviceState,
     upload_cost: Cost,
     /// The upload under way, and since when.
-    uploading: Option<(Asked, Instant)>,
+    uploading: Option<(ShardDemand, Instant)>,
     /// Those to come.
-    waiting: VecDeque<Asked>,
+    waiting: VecDeque<ShardDemand>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -151,12 +151,12 @@ impl Placement {
     }
 
     /// A shard is asked for: which device it is to be brought up to, if any; note was taken of it.
-    /// Its home says by `presence` whether it is there.
+    /// Its home says by `residency` whether it is there.
     pub fn wants_upload(
         &mut self,
         now: Instant,
-        asked: Asked,
-        presence: Presence,
+        asked: ShardDemand,
+        residency: Residency,
     ) -> Option<usize> {
         let home = self.home(asked.shard)?;
         let device = &self.devices[home];
@@ -164,10 +164,10 @@ impl Placement {
         if full || device.remaining(now, asked.shard).is_some() {
             return None;
         }
-        let worth_it = match presence {
-            Presence::Here | Presence::Never => false,
-            Presence::Room => true,
-            Presence::InPlace { unused } => {
+        let worth_it = match residency {
+            Residency::Here | Residency::Never => false,
+            Residency::Room => true,
+            Residency::InPlace { unused } => {
                 let cost = device.upload_time(asked.bytes);
                 self.spent_within(now, asked.shard, unused) >= cost
             }
@@ -198,11 +198,11 @@ impl Placement {
     }
 
     /// Who takes queries for a shard now; `None`: they wait for its upload, or for any device where
-    /// there is no processor. Its home says by `presence` whether it is there.
-    pub fn taker(&self, now: Instant, asked: Asked, presence: Presence) -> Option<Taker> {
+    /// there is no processor. Its home says by `residency` whether it is there.
+    pub fn taker(&self, now: Instant, asked: ShardDemand, residency: Residency) -> Option<Taker> {
         let processor = self.has_processor().then_some(Taker::Processor);
         let Some(home) = self.home(asked.shard) else { return processor };
-        if presence == Presence::Here {
+        if residency == Residency::Here {
             return Some(Taker::Device(home));
         }
         match self.devices[home].remaining(now, asked.shard) {
@@ -217,7 +217,7 @@ impl Placement {
     }
 
     /// The processor has made one pass over each of these shards.
-    pub fn passed(&mut self, now: Instant, shards: &[Asked], taken: Duration) {
+    pub fn passed(&mut self, now: Instant, shards: &[ShardDemand], taken: Duration) {
         let bytes: u64 = shards.iter().map(|asked| asked.bytes).sum();
         self.pass_cost.learn(bytes, taken);
         if self.devices.is_empty() {
@@ -287,16 +287,21 @@ mod tests {
     const MS: Duration = Duration::from_millis(1);
     const BYTES: u64 = 1_000_000;
 
-    fn shard(shard: u32) -> Asked {
-        Asked { shard, bytes: BYTES }
+    fn shard(shard: u32) -> ShardDemand {
+        ShardDemand { shard, bytes: BYTES }
     }
 
-    fn in_place(unused: Duration) -> Presence {
-        Presence::InPlace { unused }
+    fn in_place(unused: Duration) -> Residency {
+        Residency::InPlace { unused }
     }
 
-    fn wants(placement: &mut Placement, now: Instant, asked: Asked, presence: Presence) -> bool {
-        let wanted = placement.wants_upload(now, asked, presence);
+    fn wants(
+        placement: &mut Placement,
+        now: Instant,
+        asked: ShardDemand,
+        residency: Residency,
+    ) -> bool {
+        let wanted = placement.wants_upload(now, asked, residency);
         assert!(wanted.is_none() || wanted == placement.home(asked.shard));
         wanted.is_some()
     }
@@ -304,7 +309,7 @@ mod tests {
     /// One device whose uploads take 100 ms, and a processor that takes so long for a pass.
     fn measured(start: Instant, pass: Duration) -> Placement {
         let mut placement = Placement::new(1, 1);
-        assert!(wants(&mut placement, start, shard(99), Presence::Room));
+        assert!(wants(&mut placement, start, shard(99), Residency::Room));
         assert_eq!(placement.begin_upload(start, 0), Some(99));
         placement.uploaded(start + 100 * MS, 0);
         placement.passed(start, &[shard(98)], pass);
@@ -330,25 +335,25 @@ mod tests {
     fn what_is_there_is_answered_there_and_what_is_nowhere_by_the_processor() {
         let now = Instant::now();
         let mut placement = Placement::new(2, 1);
-        let taker = |placement: &Placement, presence| placement.taker(now, shard(3), presence);
-        assert_eq!(taker(&placement, Presence::Here), Some(Taker::Device(1)));
-        for presence in [Presence::Room, Presence::Never, in_place(MS)] {
-            assert_eq!(taker(&placement, presence), Some(Taker::Processor));
+        let taker = |placement: &Placement, residency| placement.taker(now, shard(3), residency);
+        assert_eq!(taker(&placement, Residency::Here), Some(Taker::Device(1)));
+        for residency in [Residency::Room, Residency::Never, in_place(MS)] {
+            assert_eq!(taker(&placement, residency), Some(Taker::Processor));
         }
         placement.down(1);
-        assert_eq!(taker(&placement, Presence::Here), Some(Taker::Device(0)));
+        assert_eq!(taker(&placement, Residency::Here), Some(Taker::Device(0)));
         placement.down(0);
-        assert_eq!(taker(&placement, Presence::Never), Some(Taker::Processor));
-        assert!(!wants(&mut placement, now, shard(3), Presence::Room));
+        assert_eq!(taker(&placement, Residency::Never), Some(Taker::Processor));
+        assert!(!wants(&mut placement, now, shard(3), Residency::Room));
     }
 
     #[test]
     fn without_a_processor_the_home_takes_all_but_what_is_being_brought_up() {
         let now = Instant::now();
         let mut placement = Placement::new(1, 0);
-        let taker = |placement: &Placement| placement.taker(now, shard(3), Presence::Room);
+        let taker = |placement: &Placement| placement.taker(now, shard(3), Residency::Room);
         assert_eq!(taker(&placement), Some(Taker::Device(0)));
-        assert!(wants(&mut placement, now, shard(3), Presence::Room));
+        assert!(wants(&mut placement, now, shard(3), Residency::Room));
         assert_eq!(taker(&placement), None);
         placement.begin_upload(now, 0).unwrap();
         placement.upload_failed(now, 0);
@@ -362,10 +367,10 @@ mod tests {
         let start = Instant::now();
         let mut placement = measured(start, 60 * MS);
         let taker = |placement: &Placement, at: u32, number| {
-            placement.taker(start + at * MS, shard(number), Presence::Room)
+            placement.taker(start + at * MS, shard(number), Residency::Room)
         };
-        assert!(wants(&mut placement, start, shard(1), Presence::Room));
-        assert!(!wants(&mut placement, start, shard(1), Presence::Room), "it is under way");
+        assert!(wants(&mut placement, start, shard(1), Residency::Room));
+        assert!(!wants(&mut placement, start, shard(1), Residency::Room), "it is under way");
         // 100 ms until it is there, not yet begun.
         assert_eq!(taker(&placement, 0, 1), Some(Taker::Processor));
         assert_eq!(placement.begin_upload(start, 0), Some(1));
@@ -375,7 +380,7 @@ mod tests {
         assert_eq!(taker(&placement, 99, 1), None);
         assert_eq!(taker(&placement, 101, 1), Some(Taker::Processor));
         // Behind it another: what remains of the first is added.
-        assert!(wants(&mut placement, start, shard(2), Presence::Room));
+        assert!(wants(&mut placement, start, shard(2), Residency::Room));
         assert_eq!(taker(&placement, 90, 2), Some(Taker::Processor));
         placement.uploaded(start + 100 * MS, 0);
         assert_eq!(placement.begin_upload(start + 100 * MS, 0), Some(2));
@@ -387,21 +392,21 @@ mod tests {
     fn a_processor_that_is_slower_than_an_upload_leaves_it_to_the_device() {
         let start = Instant::now();
         let mut placement = measured(start, 150 * MS);
-        assert!(wants(&mut placement, start, shard(1), Presence::Room));
-        assert!(wants(&mut placement, start, shard(2), Presence::Room));
-        assert_eq!(placement.taker(start, shard(1), Presence::Room), None);
+        assert!(wants(&mut placement, start, shard(1), Residency::Room));
+        assert!(wants(&mut placement, start, shard(2), Residency::Room));
+        assert_eq!(placement.taker(start, shard(1), Residency::Room), None);
         // Two uploads take longer than one pass.
-        assert_eq!(placement.taker(start, shard(2), Presence::Room), Some(Taker::Processor));
+        assert_eq!(placement.taker(start, shard(2), Residency::Room), Some(Taker::Processor));
     }
 
     #[test]
     fn a_processor_that_was_never_measured_takes_queries_and_is() {
         let start = Instant::now();
         let mut placement = Placement::new(1, 1);
-        assert!(wants(&mut placement, start, shard(1), Presence::Room));
-        assert_eq!(placement.taker(start, shard(1), Presence::Room), Some(Taker::Processor));
+        assert!(wants(&mut placement, start, shard(1), Residency::Room));
+        assert_eq!(placement.taker(start, shard(1), Residency::Room), Some(Taker::Processor));
         placement.passed(start, &[shard(1)], 10 * MS);
-        assert_eq!(placement.taker(start, shard(1), Presence::Room), None);
+        assert_eq!(placement.taker(start, shard(1), Residency::Room), None);
     }
 
     #[test]
@@ -420,7 +425,7 @@ mod tests {
         (0..3).for_each(|_| other.passed(start, &[shard(1)], 40 * MS));
         assert!(!wants(&mut other, now, shard(1), in_place(3900 * MS)));
         assert!(!wants(&mut other, now, shard(1), long), "and so they are forgotten");
-        assert!(!wants(&mut placement, now, shard(1), Presence::Never));
+        assert!(!wants(&mut placement, now, shard(1), Residency::Never));
         assert!(wants(&mut placement, now, shard(1), long));
         // Once it was brought up it owes nothing.
         placement.begin_upload(now, 0).unwrap();
@@ -434,7 +439,7 @@ mod tests {
         let mut placement = measured(start, 10 * MS);
         assert_eq!(placement.pass_cost.of(2 * BYTES), Some(20 * MS));
         // A pass over two shards at once costs each its share.
-        placement.passed(start, &[shard(1), Asked { shard: 2, bytes: 3 * BYTES }], 40 * MS);
+        placement.passed(start, &[shard(1), ShardDemand { shard: 2, bytes: 3 * BYTES }], 40 * MS);
         assert_eq!(placement.pass_cost.of(BYTES), Some(10 * MS));
         let spent = [1, 2].map(|shard| placement.debts[&shard].spent);
         assert_eq!(spent, [10 * MS, 30 * MS]);
@@ -447,7 +452,7 @@ mod tests {
     fn the_line_of_uploads_is_short_and_a_failed_one_is_not_tried_at_once() {
         let start = Instant::now();
         let mut placement = measured(start, 10 * MS);
-        let room = Presence::Room;
+        let room = Residency::Room;
         let most = limits::UPLOADS_WAITING_MAX as u32;
         let taken = (0..most + 3).filter(|&n| wants(&mut placement, start, shard(n), room));
         assert_eq!(taken.count(), most as usize);
@@ -473,7 +478,7 @@ mod tests {
         let mut placement = measured(start, 40 * MS);
         placement.passed(start, &[shard(1), shard(2)], 80 * MS);
         for number in [3, 4] {
-            assert!(wants(&mut placement, start, shard(number), Presence::Room));
+            assert!(wants(&mut placement, start, shard(number), Residency::Room));
             assert_eq!(placement.begin_upload(start, 0), Some(number));
             placement.upload_failed(start, 0);
         }
@@ -483,10 +488,10 @@ mod tests {
         remembered.sort_unstable();
         assert_eq!(remembered, [2, 4]);
         // An upload of one that is gone leaves nothing behind, and says nothing of the device.
-        assert!(wants(&mut placement, start, shard(5), Presence::Room));
+        assert!(wants(&mut placement, start, shard(5), Residency::Room));
         assert_eq!(placement.begin_upload(start, 0), Some(5));
         placement.upload_dropped(0);
         assert_eq!(placement.devices[0].upload_time(BYTES), 100 * MS);
-        assert!(wants(&mut placement, start, shard(5), Presence::Room));
+        assert!(wants(&mut placement, start, shard(5), Residency::Room));
     }
 }

@@ -16,7 +16,7 @@ use harness::cases::{self, Case, Fill, gpu_engine};
 use harness::{Draw, PATIENCE, seed};
 use sotto::engine::{
     Batch, ContentId, Engine, EngineChoice, EngineError, Fault, Faults, GpuEngine, GpuOptions,
-    IsaChoice, Presence, Probe, ShardStore, ShardView, select,
+    IsaChoice, Probe, Residency, ShardStore, ShardView, select,
 };
 use sotto::params::Shape;
 use sotto::schedule::{Arrival, ConnectionId, FrontEnd, ScheduleBounds};
@@ -69,7 +69,7 @@ impl Shards {
         assert!(matches!(said, EngineError::Device(_)), "{said}");
         let error = self.ask(engine, &[0]).unwrap_err();
         assert!(error.to_string().contains("not renewed"), "{error}");
-        assert_eq!(store.presence(&self.view(0)), Presence::Never);
+        assert_eq!(store.residency(&self.view(0)), Residency::Never);
         let error = store.upload(&self.view(0)).unwrap_err();
         assert!(error.to_string().contains("not renewed"), "{error}");
         engine.renew().unwrap();
@@ -143,11 +143,11 @@ fn a_device_lost_during_an_upload_is_noticed_and_comes_back() {
         if faults.left(Fault::LostAtSubmission) > 0 {
             faults.arm(Fault::LostAtSubmission, 0);
             assert!(uploaded.is_ok() && count > 2, "{count}: {uploaded:?}");
-            assert_eq!(store.presence(&large), Presence::Here);
+            assert_eq!(store.residency(&large), Residency::Here);
             break;
         }
         assert!(matches!(uploaded, Err(EngineError::Device(_))), "{uploaded:?}");
-        assert_eq!(store.presence(&large), Presence::Room);
+        assert_eq!(store.residency(&large), Residency::Room);
         // Whoever has the engine is told when asking for nothing.
         let said = engine.answer(&[], &mut |_, _, _| panic!("answered")).unwrap_err();
         shards.comes_back(&mut engine, &*store, &said);
@@ -185,7 +185,7 @@ fn memory_that_is_too_small_for_lanes_is_an_error_and_comes_back_with_fewer_shar
         assert!(said.to_string().to_lowercase().contains("memory"), "{said}");
         if count == 1 {
             shards.comes_back(&mut engine, &*store, &said);
-            let here = (0..3).filter(|&at| store.presence(&shards.view(at)) == Presence::Here);
+            let here = (0..3).filter(|&at| store.residency(&shards.view(at)) == Residency::Here);
             assert_eq!(here.count(), 2, "a quarter is left for lanes");
         }
     }
@@ -196,14 +196,14 @@ fn memory_that_is_too_small_for_a_shard_lowers_the_budget() {
     let shards = Shards::new(4);
     let Some((mut engine, faults)) = shards.engine(3) else { return };
     let store = store(&engine);
-    let here = || (0..4).filter(|&at| store.presence(&shards.view(at)) == Presence::Here);
-    assert_eq!(store.presence(&shards.view(0)), Presence::Room);
+    let here = || (0..4).filter(|&at| store.residency(&shards.view(at)) == Residency::Here);
+    assert_eq!(store.residency(&shards.view(0)), Residency::Room);
     (0..2).for_each(|at| store.upload(&shards.view(at)).unwrap());
     faults.arm(Fault::OutOfMemory, 1);
     store.upload(&shards.view(2)).unwrap();
     assert_eq!(faults.left(Fault::OutOfMemory), 0);
     assert_eq!(here().collect::<Vec<_>>(), [1, 2], "in place of the one used longest ago");
-    assert!(matches!(store.presence(&shards.view(3)), Presence::InPlace { .. }));
+    assert!(matches!(store.residency(&shards.view(3)), Residency::InPlace { .. }));
     shards.ask(&mut engine, &[0, 1, 2, 3, 0]).unwrap();
     assert_eq!(here().count(), 2, "it stays low");
     // The engine's own uploads as well; with no other shard to take the place of, it is an error.
@@ -230,7 +230,7 @@ fn a_device_that_cannot_be_made_anew_is_tried_again() {
     faults.arm(Fault::NotRenewed, 2);
     for _ in 0..2 {
         engine.renew().unwrap_err();
-        assert_eq!(store.presence(&shards.view(0)), Presence::Never);
+        assert_eq!(store.residency(&shards.view(0)), Residency::Never);
     }
     // Lost again while it proves itself.
     faults.arm(Fault::LostAtReadBack, 4);
@@ -238,7 +238,7 @@ fn a_device_that_cannot_be_made_anew_is_tried_again() {
     assert_eq!(faults.left(Fault::LostAtReadBack), 0);
     shards.comes_back(&mut engine, &*store, &said);
     drop(engine);
-    assert_eq!(store.presence(&shards.view(0)), Presence::Never, "the store outlives its device");
+    assert_eq!(store.residency(&shards.view(0)), Residency::Never, "the store outlives its device");
     store.upload(&shards.view(0)).unwrap_err();
 }
 
@@ -256,7 +256,7 @@ fn memory_that_is_short_for_a_while_at_renewal_leaves_room_for_shards() {
         let renewed = engine.renew();
         assert_eq!(faults.left(Fault::OutOfMemory), 0, "{count} of {buffers}: {renewed:?}");
         engine.renew().unwrap();
-        assert_eq!(store.presence(&shards.view(0)), Presence::Room, "{count} of {buffers}");
+        assert_eq!(store.residency(&shards.view(0)), Residency::Room, "{count} of {buffers}");
     }
 }
 
@@ -338,7 +338,7 @@ fn shards_come_and_go_while_others_are_answered() {
             // At first with what is there only, then anything, then with failures.
             let mut asked: Vec<_> = draw.iter().map(|at| usize::from(at % 8)).collect();
             if round < 50 {
-                asked.retain(|&at| store.presence(&shards.view(at)) == Presence::Here);
+                asked.retain(|&at| store.residency(&shards.view(at)) == Residency::Here);
             }
             if round > 100 && round % 10 == 0 {
                 let fault = [Fault::LostAtSubmission, Fault::OutOfMemory][round / 10 % 2];

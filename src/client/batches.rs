@@ -22,7 +22,7 @@ use super::call::{Attempt, Call};
 use super::exchange::{Unanswered, answered, describe, ended, lost, query, sent_query};
 use super::link::{Bundle, Link, Traffic};
 use super::net::{Dialer, Heard, exchange};
-use super::retry::{Action, Asked, Event, action};
+use super::retry::{Action, Event, RequestKind, action};
 use crate::limits;
 use crate::params::Shape;
 use crate::wire::message::{PirBatch, PirResponse, ReplyBody, Request, RequestBody};
@@ -336,7 +336,7 @@ impl Client {
         let Some(lookup) = batch.unheard.remove(&answer.nonce) else { return };
         let (is_hedge, link) = (batch.is_hedge, batch.link.clone());
         let Some(sending) = call.sending(lookup) else { return }; // answered by the other one
-        let wanted = action(Asked::Answer, event, 1, 1);
+        let wanted = action(RequestKind::Answer, event, 1, 1);
         if let (Action::Keep, Some(hint)) = (wanted, hints.get(&sending.shard)) {
             batches.open.remove(&lookup);
             let response_bytes = answer.encrypted_response.iter().map(Vec::len).sum();

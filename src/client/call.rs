@@ -16,8 +16,8 @@ use zeroize::Zeroizing;
 
 use super::error::LookupError;
 use super::hints::HintDigest;
-use super::retry::{self, Action, Asked, Event, Failure, Footing, Reuse, Via};
-use crate::keyword::{Extracted, Place, band, extract, locate};
+use super::retry::{self, Action, Event, Failure, Footing, RequestKind, Reuse, Via};
+use crate::keyword::{Extracted, Location, band, extract, locate};
 use crate::limits;
 use crate::scheme::{QueryId, SecretError, SecretPool, Selection, Sharing, random_permutation};
 use crate::wire::message::PirResponse;
@@ -56,14 +56,14 @@ impl View {
 /// Look-ups that are not encrypted yet: which ones, where they go, and what they select there.
 #[derive(Default)]
 struct Aims {
-    places: Vec<(usize, Box<Place>)>,
+    places: Vec<(usize, Box<Location>)>,
     selections: Vec<(u32, Selection)>,
 }
 
 /// A look-up that is encrypted: where it goes and how its answer will be read.
 struct Target {
     /// Boxed: a state is moved about, and what it is moved from is not wiped.
-    place: Box<Place>,
+    place: Box<Location>,
     view: Arc<View>,
     query: QueryId,
 }
@@ -89,7 +89,7 @@ enum State {
 }
 
 struct Lookup {
-    /// Place of the key in the caller's list.
+    /// Location of the key in the caller's list.
     place: usize,
     key: Zeroizing<Vec<u8>>,
     attempts: u32,
@@ -113,7 +113,7 @@ pub struct PreparedQuery {
 /// What came of one attempt.
 #[derive(Clone)]
 pub(super) struct Attempt {
-    pub(super) asked: Asked,
+    pub(super) asked: RequestKind,
     pub(super) event: Event,
     /// In words, for the error if this was the last attempt.
     pub(super) detail: String,
@@ -281,7 +281,7 @@ impl Call {
         })
     }
 
-    /// Place of a look-up's key in the caller's list.
+    /// Location of a look-up's key in the caller's list.
     pub(super) fn place(&self, index: usize) -> usize {
         self.lookups[index].place
     }

@@ -19,7 +19,7 @@ use super::link::{Link, Traffic, bundle_frame};
 use super::net::{End, Exchange, ask};
 use super::outage::Unreachable;
 use super::report::SentQuery;
-use super::retry::{Action, Asked, Event, Failure, Via, action, backoff};
+use super::retry::{Action, Event, Failure, RequestKind, Via, action, backoff};
 use crate::limits;
 use crate::wire::message::{
     Hint, HintRequest, Limits, PirParameterRequest, PirParameterResponse, PirRequest, ReplyBody,
@@ -210,7 +210,7 @@ impl Client {
                 continue;
             };
             let event = answered(response_status, 0);
-            if action(Asked::Answer, event, 1, 1) != Action::Keep {
+            if action(RequestKind::Answer, event, 1, 1) != Action::Keep {
                 rest = (event, describe(response_status, &detail));
                 failed.insert(shard, Some(rest.clone()));
             } else if shards.contains(&shard) {
@@ -261,7 +261,7 @@ impl Client {
         for (uid, exchange) in self.gather(requests.collect(), call.view()).await {
             self.count(Traffic::bundle(&exchange));
             let attempt = bundle_reply(exchange);
-            if action(Asked::Parameters, attempt.event, 1, 1) == Action::Keep {
+            if action(RequestKind::Parameters, attempt.event, 1, 1) == Action::Keep {
                 link.keeps(&uid);
                 continue;
             }
@@ -366,7 +366,7 @@ impl Client {
             self.reach().await?;
             let (reply, event, detail) = self.ask_parameters().await;
             let replicas = self.dialer.replica_count();
-            let action = action(Asked::Parameters, event, attempts, replicas);
+            let action = action(RequestKind::Parameters, event, attempts, replicas);
             let lagging = match (action, reply) {
                 (Action::Keep, Some(reply)) => match self.accept(&reply) {
                     // This replica lags behind the others: the next one may not.
@@ -428,7 +428,7 @@ impl Wishes {
 }
 
 pub(super) fn lost(event: Event, detail: &dyn std::fmt::Display) -> Attempt {
-    Attempt { asked: Asked::Answer, event, detail: detail.to_string() }
+    Attempt { asked: RequestKind::Answer, event, detail: detail.to_string() }
 }
 
 pub(super) fn answered(response_status: i32, retry_after_ms: u32) -> Event {
@@ -481,7 +481,7 @@ pub(super) fn parameter_request(bundle: Option<(&str, Arc<[u8]>)>) -> PirParamet
 /// What came of asking a server to keep a bundle.
 pub(super) fn bundle_reply(exchange: Exchange) -> Attempt {
     let (_, event, detail) = parameter_reply(exchange);
-    Attempt { asked: Asked::Parameters, event, detail }
+    Attempt { asked: RequestKind::Parameters, event, detail }
 }
 
 fn parameter_reply(exchange: Exchange) -> (Option<PirParameterResponse>, Event, String) {

@@ -19,7 +19,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use super::call::Attempt;
 use super::exchange::{bundle_reply, parameter_request};
 use super::net::{Exchange, ask};
-use super::retry::{Action, Asked, action};
+use super::retry::{Action, RequestKind, action};
 use crate::limits;
 use crate::params::Shape;
 use crate::wire::message::{Request, RequestBody};
@@ -140,7 +140,7 @@ impl Link {
             let exchange = ask(&self.connection, frame(), Some(shape), 1, wait).await;
             traffic = Traffic::bundle(&exchange);
             let attempt = bundle_reply(exchange);
-            match action(Asked::Parameters, attempt.event, 1, 1) {
+            match action(RequestKind::Parameters, attempt.event, 1, 1) {
                 Action::Keep => Ok(()),
                 _ => Err(attempt),
             }

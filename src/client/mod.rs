@@ -384,9 +384,9 @@ mod tests {
     use super::*;
 
     /// Stands for secrets: says when it is dropped.
-    struct Held(Arc<AtomicBool>);
+    struct LocalLock(Arc<AtomicBool>);
 
-    impl Drop for Held {
+    impl Drop for LocalLock {
         fn drop(&mut self) {
             self.0.store(true, Ordering::SeqCst);
         }
@@ -405,7 +405,7 @@ mod tests {
         runtime.block_on(async {
             let thread = tokio::task::spawn_blocking(move || free.recv());
             {
-                let waits = compute(Held(dropped.clone()), |held, _| drop(held));
+                let waits = compute(LocalLock(dropped.clone()), |held, _| drop(held));
                 let waits = std::pin::pin!(waits);
                 assert!(timeout(Duration::from_millis(20), waits).await.is_err());
                 assert!(!dropped.load(Ordering::SeqCst));
@@ -423,7 +423,7 @@ mod tests {
     fn a_thread_at_work_is_told_that_its_future_was_dropped() {
         let (begins, begun) = channel();
         let dropped = Arc::new(AtomicBool::new(false));
-        let held = Held(dropped.clone());
+        let held = LocalLock(dropped.clone());
         let runtime = runtime();
         runtime.block_on(async {
             let work = compute(held, move |held, cancelled| {

@@ -17,7 +17,7 @@ use crate::wire::Status;
 
 /// The kinds of request, which succeed with different statuses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Asked {
+pub(crate) enum RequestKind {
     /// Parameters, or that a key bundle be kept.
     Parameters,
     /// An answer to a query, or a hint.
@@ -100,7 +100,7 @@ pub(crate) enum Failure {
 
 /// The row of docs/wire.md, "Retries", for `event`, after `attempts` sendings (the first one
 /// included) to a database with `replicas` known addresses.
-pub(crate) fn action(asked: Asked, event: Event, attempts: u32, replicas: usize) -> Action {
+pub(crate) fn action(asked: RequestKind, event: Event, attempts: u32, replicas: usize) -> Action {
     let wanted = row(asked, event, attempts, replicas);
     match wanted {
         Action::Keep | Action::Fail(_) => wanted,
@@ -109,7 +109,7 @@ pub(crate) fn action(asked: Asked, event: Event, attempts: u32, replicas: usize)
     }
 }
 
-fn row(asked: Asked, event: Event, attempts: u32, replicas: usize) -> Action {
+fn row(asked: RequestKind, event: Event, attempts: u32, replicas: usize) -> Action {
     let (status, retry_after) = match event {
         Event::Answered { status, retry_after } => (status, retry_after),
         // Each server may have a list of its own, and says the same the next time.
@@ -128,8 +128,8 @@ fn row(asked: Asked, event: Event, attempts: u32, replicas: usize) -> Action {
     };
     let wait = wait_for(retry_after, attempts);
     match status {
-        Status::SchemeMatched if asked == Asked::Parameters => Action::Keep,
-        Status::ResponseSuccess if asked == Asked::Answer => Action::Keep,
+        Status::SchemeMatched if asked == RequestKind::Parameters => Action::Keep,
+        Status::ResponseSuccess if asked == RequestKind::Answer => Action::Keep,
         Status::Overloaded if replicas > 1 => Action::Resend { via: Via::Replica, wait },
         Status::Overloaded | Status::Quota => Action::Resend { via: Via::Same, wait },
         Status::EpochGone => Action::Refresh { wait: pause(attempts) },
@@ -203,7 +203,7 @@ mod tests {
 
     #[test]
     fn every_row_of_the_table() {
-        let answer = |event, replicas| action(Asked::Answer, event, 1, replicas);
+        let answer = |event, replicas| action(RequestKind::Answer, event, 1, replicas);
         let same = |ms| Action::Resend { via: Via::Same, wait: Duration::from_millis(ms) };
         let away = |ms| Action::Resend { via: Via::Replica, wait: Duration::from_millis(ms) };
         let again = Action::Resend { via: Via::Reconnect, wait: Duration::ZERO };
@@ -239,16 +239,16 @@ mod tests {
         let refused = Action::Fail(Failure::NotAllowed);
         assert_eq!(answer(Event::NotAllowed, 1), refused);
         assert_eq!(answer(Event::NotAllowed, 2), away(0));
-        assert_eq!(action(Asked::Parameters, Event::NotAllowed, 2, 2), refused);
+        assert_eq!(action(RequestKind::Parameters, Event::NotAllowed, 2, 2), refused);
     }
 
     #[test]
     fn success_is_another_status_for_another_request() {
         let matched = said(Status::SchemeMatched, 0);
         let success = said(Status::ResponseSuccess, 0);
-        assert_eq!(action(Asked::Parameters, matched, 1, 1), Action::Keep);
-        assert_eq!(action(Asked::Answer, success, 1, 1), Action::Keep);
-        for (asked, event) in [(Asked::Answer, matched), (Asked::Parameters, success)] {
+        assert_eq!(action(RequestKind::Parameters, matched, 1, 1), Action::Keep);
+        assert_eq!(action(RequestKind::Answer, success, 1, 1), Action::Keep);
+        for (asked, event) in [(RequestKind::Answer, matched), (RequestKind::Parameters, success)] {
             let refused = action(asked, event, 1, 1);
             assert!(matches!(refused, Action::Fail(Failure::Refused(_))), "{refused:?}");
         }
@@ -260,15 +260,16 @@ mod tests {
         for status in [Status::Overloaded, Status::Quota, Status::Draining, Status::Device] {
             let event = Event::Answered { status, retry_after: week };
             for attempts in 1..limits::ATTEMPTS_MAX {
-                let Action::Resend { wait, .. } = action(Asked::Answer, event, attempts, 1) else {
+                let Action::Resend { wait, .. } = action(RequestKind::Answer, event, attempts, 1)
+                else {
                     panic!("{status:?} is not sent again after {attempts} attempts");
                 };
                 assert_eq!(wait, limits::RETRY_WAIT_MAX);
             }
-            let last = action(Asked::Answer, event, limits::ATTEMPTS_MAX, 1);
+            let last = action(RequestKind::Answer, event, limits::ATTEMPTS_MAX, 1);
             assert_eq!(last, Action::Fail(Failure::Exhausted));
         }
-        let kept = action(Asked::Answer, said(Status::ResponseSuccess, 0), u32::MAX, 1);
+        let kept = action(RequestKind::Answer, said(Status::ResponseSuccess, 0), u32::MAX, 1);
         assert_eq!(kept, Action::Keep);
         assert!(backoff(1) < backoff(2) && backoff(u32::MAX) <= limits::RETRY_WAIT_MAX);
     }

@@ -14,7 +14,7 @@ use std::time::{Duration, SystemTime};
 
 use clap::value_parser;
 use rustix::process::{Resource, Rlimit, geteuid, getrlimit, setrlimit};
-use sotto::engine::{Engine, Presence, Selected, select_with};
+use sotto::engine::{Engine, Residency, Selected, select_with};
 use sotto::limits;
 use sotto::params::Shape;
 use sotto::server::{
@@ -231,7 +231,7 @@ fn say_engines(engines: &[Box<dyn Engine>], why_no_gpu: Option<&str>, database: 
         tracing::info!("answers with {}", engine.name());
         let first = database.shard(0).map(|shard| shard.view());
         if let (Some(store), Some(first)) = (engine.store(), first)
-            && store.presence(&first) == Presence::Never
+            && store.residency(&first) == Residency::Never
         {
             tracing::warn!("this GPU has not the memory for one shard: it answers nothing");
         }
@@ -348,7 +348,7 @@ struct Reloads {
     identity_reloader: IdentityReloader,
     reloader: Reloader,
     files: FileWork,
-    /// Held by whoever reads certificates and callers, until they are taken or given up.
+    /// StoreUse by whoever reads certificates and callers, until they are taken or given up.
     one: Mutex<()>,
 }
 

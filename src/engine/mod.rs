@@ -148,10 +148,10 @@ pub trait Engine: Send {
 pub trait ShardStore: Send + Sync {
     /// Whether a shard is there, or what bringing it up would cost others; at once, whatever is
     /// under way.
-    fn presence(&self, shard: &ShardView<'_>) -> Presence;
+    fn residency(&self, shard: &ShardView<'_>) -> Residency;
 
     /// What is there now.
-    fn held(&self) -> Held;
+    fn held(&self) -> StoreUse;
 
     /// Brings a shard up, in place of those used longest ago where there is no room; returns when
     /// it can be answered from. Nothing is done for one that is there.
@@ -160,7 +160,7 @@ pub trait ShardStore: Send + Sync {
 
 /// What a [`ShardStore`] has.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Held {
+pub struct StoreUse {
     /// Shards that can be answered from.
     pub shards: usize,
     /// Memory they take and those that are coming, in bytes.
@@ -171,7 +171,7 @@ pub struct Held {
 
 /// Where a shard is, as seen from a [`ShardStore`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Presence {
+pub enum Residency {
     /// On the device.
     Here,
     /// Not there, and there is free memory for it.

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use super::cpu::CpuEngine;
 use super::kernel::{Kernels, PRIMES};
 use super::portable::Portable;
-use super::{Answer, Batch, ContentId, EncryptedQuery, Engine, EngineError, Presence, ShardView};
+use super::{Answer, Batch, ContentId, EncryptedQuery, Engine, EngineError, Residency, ShardView};
 use crate::arith::{Isa, IsaName};
 use crate::params::{D, Shape};
 use crate::scheme::{KeyBundle, reference};
@@ -510,7 +510,7 @@ impl Probe {
     /// The engine failed, or its answer is wrong.
     pub fn ask(&self, engine: &mut dyn Engine) -> Result<(), EngineError> {
         let store = engine.store();
-        if store.is_some_and(|store| store.presence(&self.0.shard()) == Presence::Never) {
+        if store.is_some_and(|store| store.residency(&self.0.shard()) == Residency::Never) {
             return Ok(());
         }
         match self.0.is_passed(engine, 1)? {

@@ -23,7 +23,7 @@ const END_OF_VALUE: u8 = 0x80;
 
 /// The fixed place of a key in a database. Wiped when dropped: the identity tells the key.
 #[derive(Zeroize, ZeroizeOnDrop)]
-pub struct Place {
+pub struct Location {
     /// Shard number: what the server sees.
     pub shard: u32,
     /// Group within the shard: secret.
@@ -33,7 +33,7 @@ pub struct Place {
 }
 
 /// Shard, group and identity of a key, by BLAKE3 keyed with the seed over `"k"|key`.
-pub fn locate(seed: &Seed, key: &[u8], shard_count: u32, groups: u32) -> Place {
+pub fn locate(seed: &Seed, key: &[u8], shard_count: u32, groups: u32) -> Location {
     let mut raw = Zeroizing::new([0; 48]);
     let mut hasher = Zeroizing::new(blake3::Hasher::new_keyed(seed));
     hasher.update(b"k").update(key);
@@ -43,17 +43,17 @@ pub fn locate(seed: &Seed, key: &[u8], shard_count: u32, groups: u32) -> Place {
 
 /// As [`locate`], without wiping on the way, for who builds and knows all keys.
 #[cfg(feature = "server")]
-pub fn locate_known(seed: &Seed, key: &[u8], shard_count: u32, groups: u32) -> Place {
+pub fn locate_known(seed: &Seed, key: &[u8], shard_count: u32, groups: u32) -> Location {
     let mut raw = [0; 48];
     blake3::Hasher::new_keyed(seed).update(b"k").update(key).finalize_xof().fill(&mut raw);
     place(&raw, shard_count, groups)
 }
 
-fn place(raw: &[u8; 48], shard_count: u32, groups: u32) -> Place {
+fn place(raw: &[u8; 48], shard_count: u32, groups: u32) -> Location {
     let [shard, group] = [0, 8].map(|at| word(&raw[at..]));
     let mut identity = [0; 32];
     identity.copy_from_slice(&raw[16..]);
-    Place { shard: scale(shard, shard_count), group: scale(group, groups), identity }
+    Location { shard: scale(shard, shard_count), group: scale(group, groups), identity }
 }
 
 fn word(bytes: &[u8]) -> u64 {
@@ -159,7 +159,7 @@ impl Extracted {
 
 /// Reads a record out of decoded rows. No branch and no address depends on the group, the bytes,
 /// the tag, or whether the record is there.
-pub fn extract(decoded: &Decoded, place: &Place, shape: &Shape) -> Extracted {
+pub fn extract(decoded: &Decoded, place: &Location, shape: &Shape) -> Extracted {
     let record_bytes = shape.record_bytes();
     let mut record = Zeroizing::new(vec![0u8; record_bytes]);
     for (group, bytes) in decoded.bytes().chunks_exact(record_bytes).enumerate() {

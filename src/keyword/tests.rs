@@ -85,7 +85,7 @@ impl Server {
 
 struct LookUp<'a> {
     server: &'a Server,
-    place: Place,
+    place: Location,
     decoder: Decoder,
     query: QueryId,
     response: Response,

@@ -134,7 +134,7 @@ pub enum KeyName {
 }
 
 impl KeyName {
-    /// Place of the key in a bundle.
+    /// Location of the key in a bundle.
     pub fn index(self) -> usize {
         match self {
             KeyName::G => 0,

@@ -14,7 +14,7 @@ use tokio::time::{sleep, timeout, timeout_at};
 use super::callers::{FrontEndConnection, Shown};
 use super::places::{Activity, ConnectionPlace, Entered, HandshakePlace, Holder};
 use super::quota::Quota;
-use super::room::Held;
+use super::room::Reservation;
 use super::{Service, session};
 use crate::schedule::{ConnectionId, FrontEnd};
 use crate::wire::message::{Reply, ReplyBody};
@@ -89,7 +89,7 @@ pub(super) struct Request {
     pub(super) head: FrameHead<RequestKind>,
     pub(super) body: Bytes,
     /// Gives its bytes back to the server's bound on reading when it is dropped.
-    pub(super) reading: Held,
+    pub(super) reading: Reservation,
 }
 
 /// What reading a stream came to.
@@ -398,7 +398,7 @@ impl Replies {
     }
 
     /// Room for a reply of so many bytes, until it is sent; none where others do not read theirs.
-    pub(super) async fn room(&mut self, front_end: FrontEnd, bytes: usize) -> Option<Held> {
+    pub(super) async fn room(&mut self, front_end: FrontEnd, bytes: usize) -> Option<Reservation> {
         let limit = self.service.bounds.stream_write_timeout.min(self.patience);
         let begun = Instant::now();
         let held = self.service.answers.wait(front_end, bytes, limit).await;

@@ -399,7 +399,7 @@ struct Service {
     epochs: Arc<Epochs>,
     /// Of every epoch.
     shape: Shape,
-    /// Held by whoever reloads.
+    /// Reservation by whoever reloads.
     reloading: tokio::sync::Mutex<()>,
     /// Reads files that may hang.
     files: FileWork,

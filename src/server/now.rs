@@ -191,7 +191,7 @@ fn of_engines(engines: &[EngineReport], asked_every: Option<Duration>) -> Readin
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::Held;
+    use crate::engine::StoreUse;
 
     fn engine(name: &str, kind: EngineKind, proven_s: Option<u64>) -> EngineReport {
         let proven = proven_s.map(Duration::from_secs);
@@ -201,7 +201,7 @@ mod tests {
     #[test]
     fn who_takes_queries_has_to_be_right_about_a_known_one() {
         let every = Some(limits::PROVE_EVERY);
-        let device = EngineKind::Device(Held::default());
+        let device = EngineKind::Device(StoreUse::default());
         let within = limits::PROVEN_WITHIN.as_secs();
         let mut engines = vec![
             engine("cpu", EngineKind::Processor, Some(within)),

@@ -36,7 +36,7 @@ struct State {
 }
 
 /// Bytes that are taken, given back when this is dropped.
-pub(super) struct Held {
+pub(super) struct Reservation {
     room: Arc<Room>,
     front_end: u64,
     bytes: usize,
@@ -60,8 +60,8 @@ impl Room {
     }
 
     /// So many bytes, unless that is more than would be left.
-    pub(super) fn take(self: &Arc<Self>, front_end: FrontEnd, bytes: usize) -> Option<Held> {
-        let mut held = Held { room: self.clone(), front_end: front_end.number, bytes: 0 };
+    pub(super) fn take(self: &Arc<Self>, front_end: FrontEnd, bytes: usize) -> Option<Reservation> {
+        let mut held = Reservation { room: self.clone(), front_end: front_end.number, bytes: 0 };
         held.grow(bytes).then_some(held)
     }
 
@@ -71,7 +71,7 @@ impl Room {
         front_end: FrontEnd,
         bytes: usize,
         patience: Duration,
-    ) -> Option<Held> {
+    ) -> Option<Reservation> {
         let waiting = async {
             loop {
                 let freed = self.freed.notified();
@@ -138,7 +138,7 @@ impl State {
     }
 }
 
-impl Held {
+impl Reservation {
     /// Takes so many more, or says that there is no room for them.
     pub(super) fn grow(&mut self, bytes: usize) -> bool {
         let taken = self.room.lock().take(self.front_end, bytes);
@@ -147,7 +147,7 @@ impl Held {
     }
 }
 
-impl Drop for Held {
+impl Drop for Reservation {
     fn drop(&mut self) {
         if self.bytes > 0 {
             self.room.lock().give_back(self.front_end, self.bytes);

@@ -15,7 +15,7 @@ use tokio::time::timeout;
 use super::Service;
 use super::connection::{Peer, Replies, Request, StreamEnd};
 use super::epochs::{Absent, Found};
-use super::room::Held;
+use super::room::Reservation;
 use crate::engine::{Answer, EncryptedQuery};
 use crate::limits;
 use crate::schedule::{Arrival, Full, Ticket};
@@ -157,7 +157,7 @@ struct Pending {
     /// When its request was read.
     since: Instant,
     /// Gives the answer's bytes back to the server's bound once it is sent.
-    _place: Held,
+    _place: Reservation,
 }
 
 /// The queries of a stream that are in the queue; those left when the stream ends are taken out.
@@ -460,7 +460,7 @@ async fn decide_hint(
     index: u32,
     patience: &mut Duration,
     replies: &mut Replies,
-) -> (Hint, Option<Held>) {
+) -> (Hint, Option<Reservation>) {
     let refused = |status| (hint_reply(service, index, status), None);
     let damaged = || {
         let reply = hint_reply(service, index, Status::ShardUnknown);

@@ -26,12 +26,12 @@ use memmap2::Mmap;
 /// A map that outlives its file.
 pub(super) struct Guarded {
     map: Mmap,
-    place: &'static Place,
+    place: &'static GuardEntry,
 }
 
 /// A place in the table: what a signal handler reads, so nothing but atomics, never freed, and
 /// used again for other maps.
-struct Place {
+struct GuardEntry {
     /// Odd while the others change: then it is not the one a fault is in, for whoever reads a map
     /// keeps it.
     version: AtomicUsize,
@@ -39,16 +39,16 @@ struct Place {
     end: AtomicUsize,
     condemned: AtomicBool,
     /// Set once, before others can see it.
-    next: *const Place,
+    next: *const GuardEntry,
 }
 
 // SAFETY: `next` never changes, and points to a place that is never freed.
-unsafe impl Sync for Place {}
+unsafe impl Sync for GuardEntry {}
 
 /// The place that was made last.
-static PLACES: AtomicPtr<Place> = AtomicPtr::new(null_mut());
+static ENTRIES: AtomicPtr<GuardEntry> = AtomicPtr::new(null_mut());
 /// Places without a map.
-static FREE: Mutex<Vec<&'static Place>> = Mutex::new(Vec::new());
+static FREE: Mutex<Vec<&'static GuardEntry>> = Mutex::new(Vec::new());
 /// Maps that were ever condemned.
 static CONDEMNED: AtomicU64 = AtomicU64::new(0);
 /// Memory failed in hardware, and nobody has read it yet. Linux's alone.
@@ -70,7 +70,7 @@ impl Guarded {
         }
         drop(handled);
         let start = map.as_ptr() as usize;
-        Ok(Self { place: Place::take(start, start + map.len()), map })
+        Ok(Self { place: GuardEntry::take(start, start + map.len()), map })
     }
 
     /// Whether nothing that was read of the map so far was lost: it is not condemned, and the file
@@ -116,7 +116,7 @@ pub fn condemned_total() -> u64 {
     CONDEMNED.load(SeqCst)
 }
 
-impl Place {
+impl GuardEntry {
     fn take(start: usize, end: usize) -> &'static Self {
         let free = FREE.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let place = free.unwrap_or_else(Self::make);
@@ -132,8 +132,8 @@ impl Place {
         let place = Box::leak(Box::new(Self { version, start, end, condemned, next: null() }));
         // Nobody else changes the head: the lock stands for it.
         let _one = FREE.lock().unwrap_or_else(PoisonError::into_inner);
-        place.next = PLACES.load(SeqCst);
-        PLACES.store(place, SeqCst);
+        place.next = ENTRIES.load(SeqCst);
+        ENTRIES.store(place, SeqCst);
         place
     }
 
@@ -152,7 +152,7 @@ impl Place {
 
     /// The place of the map that has this address, and its range.
     fn find(address: usize) -> Option<(&'static Self, usize, usize)> {
-        let mut next: *const Self = PLACES.load(SeqCst);
+        let mut next: *const Self = ENTRIES.load(SeqCst);
         // SAFETY: a pointer in the table is null or to a place that is never freed.
         while let Some(place) = unsafe { next.as_ref() } {
             let version = place.version.load(SeqCst);
@@ -192,7 +192,7 @@ extern "C" fn on_fault(signal: c_int, info: *mut siginfo_t, _context: *mut c_voi
     if code <= 0 {
         return end_by(signal);
     }
-    if let Some((place, start, end)) = Place::find(address) {
+    if let Some((place, start, end)) = GuardEntry::find(address) {
         // First: whoever reads a zero finds it condemned afterwards.
         place.condemn();
         if zero(start, end) {
@@ -307,7 +307,9 @@ mod tests {
         const CHILD: &str = "SOTTO_TEST_FAULT";
         let (_file, map) = guarded(1 << 12);
         let start = map.as_ptr() as usize;
-        assert!(Place::find(start).is_some() && Place::find(start + (1 << 12) - 1).is_some());
+        assert!(
+            GuardEntry::find(start).is_some() && GuardEntry::find(start + (1 << 12) - 1).is_some()
+        );
         if std::env::var_os(CHILD).is_some() {
             let file = tempfile::tempfile().unwrap();
             file.set_len(1 << 12).unwrap();

@@ -6,7 +6,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::engine::Held;
+use crate::engine::StoreUse;
 
 /// What a worker notes of its engine.
 #[derive(Debug, Default)]
@@ -85,7 +85,7 @@ pub enum EngineKind {
     /// The processor's.
     Processor,
     /// A device's, with what its store has.
-    Device(Held),
+    Device(StoreUse),
 }
 
 /// Whether an engine takes queries.

@@ -23,11 +23,11 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::engine::{
-    Answer, Batch, EncryptedQuery, Engine, EngineError, Presence, Probe, ShardStore, ShardView,
+    Answer, Batch, EncryptedQuery, Engine, EngineError, Probe, Residency, ShardStore, ShardView,
     StageTimes,
 };
 use crate::limits;
-use crate::placement::{Asked, Placement, Taker};
+use crate::placement::{Placement, ShardDemand, Taker};
 use crate::schedule::{
     Admitted, Arrival, FrontEnd, Overloaded, Route, Schedule, ScheduleBounds, ShardWork, Ticket,
     Work,
@@ -144,19 +144,19 @@ impl Shared {
     }
 
     /// A shard, and whether its home has it; `None` where there is no such shard.
-    fn find(&self, placement: &Placement, shard: u32) -> Option<(Asked, Presence)> {
+    fn find(&self, placement: &Placement, shard: u32) -> Option<(ShardDemand, Residency)> {
         let content = self.shards.content(shard)?;
         let view = content.view();
         let bytes = (view.matrix.len() + view.tables.len()) as u64;
         let home = placement.home(shard);
-        let presence = home.map_or(Presence::Never, |home| self.stores[home].presence(&view));
-        Some((Asked { shard, bytes }, presence))
+        let residency = home.map_or(Residency::Never, |home| self.stores[home].residency(&view));
+        Some((ShardDemand { shard, bytes }, residency))
     }
 
     /// Whether this worker may take queries of this shard now.
     fn may_take(&self, placement: &Placement, now: Instant, taker: Taker, shard: u32) -> bool {
         let found = self.find(placement, shard);
-        found.is_none_or(|(asked, presence)| placement.taker(now, asked, presence) == Some(taker))
+        found.is_none_or(|(asked, residency)| placement.taker(now, asked, residency) == Some(taker))
     }
 
     fn wake(&self, wanted: impl Fn(Taker) -> bool) {
@@ -206,11 +206,11 @@ impl Queue {
         let mut state = self.shared.lock();
         let State { schedule, placement, .. } = &mut *state;
         let mut first = None;
-        if let Some((asked, presence)) = self.shared.find(placement, arrival.shard) {
-            if let Some(device) = placement.wants_upload(now, asked, presence) {
+        if let Some((asked, residency)) = self.shared.find(placement, arrival.shard) {
+            if let Some(device) = placement.wants_upload(now, asked, residency) {
                 self.shared.uploaders[device].notify_all();
             }
-            first = placement.taker(now, asked, presence);
+            first = placement.taker(now, asked, residency);
         }
         let nobody_looks = schedule.queued() == 0;
         let admitted = schedule.admit(now, arrival.map(|job| Waiting { job, first }));
@@ -521,7 +521,8 @@ impl Worker {
             };
             let view = content.view();
             taken.iter().for_each(|query| shared.handed_out(now, query));
-            asked.push(Asked { shard, bytes: (view.matrix.len() + view.tables.len()) as u64 });
+            asked
+                .push(ShardDemand { shard, bytes: (view.matrix.len() + view.tables.len()) as u64 });
             contents.push(content);
             queries.push(taken.iter().map(|query| query.item.job.query.clone()).collect());
             open.push(taken.into_iter().map(Some).collect());

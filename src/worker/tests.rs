@@ -7,7 +7,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use super::*;
-use crate::engine::{ContentId, Held};
+use crate::engine::{ContentId, StoreUse};
 use crate::params::Shape;
 use crate::schedule::{ConnectionId, FrontEnd};
 use crate::scheme::KeyBundle;
@@ -133,18 +133,18 @@ struct Store {
     gate: Gate,
     here: Mutex<HashSet<ContentId>>,
     /// Of what is not here.
-    presence: Mutex<Presence>,
+    residency: Mutex<Residency>,
 }
 
 impl ShardStore for Store {
-    fn presence(&self, shard: &ShardView<'_>) -> Presence {
+    fn residency(&self, shard: &ShardView<'_>) -> Residency {
         let here = self.here.lock().unwrap().contains(&shard.content.unwrap());
-        if here { Presence::Here } else { *self.presence.lock().unwrap() }
+        if here { Residency::Here } else { *self.residency.lock().unwrap() }
     }
 
-    fn held(&self) -> Held {
+    fn held(&self) -> StoreUse {
         let shards = self.here.lock().unwrap().len();
-        Held { shards, bytes: 0, bytes_max: 0 }
+        StoreUse { shards, bytes: 0, bytes_max: 0 }
     }
 
     fn upload(&self, shard: &ShardView<'_>) -> Result<(), EngineError> {
@@ -152,7 +152,7 @@ impl ShardStore for Store {
         match self.gate.pass(Step::Upload(name.0[0])) {
             Go => {
                 let mut here = self.here.lock().unwrap();
-                if matches!(*self.presence.lock().unwrap(), Presence::InPlace { .. }) {
+                if matches!(*self.residency.lock().unwrap(), Residency::InPlace { .. }) {
                     let other = here.iter().next().copied();
                     other.map(|other| here.remove(&other));
                 }
@@ -246,8 +246,8 @@ fn bench_proving(
         let store = (number > 0).then(|| {
             let (gate, control) = gate(Go);
             store_controls.push(control);
-            let (here, presence) = (Mutex::default(), Mutex::new(Presence::Room));
-            Arc::new(Store { gate, here, presence })
+            let (here, residency) = (Mutex::default(), Mutex::new(Residency::Room));
+            Arc::new(Store { gate, here, residency })
         });
         stores.extend(store.clone());
         let (gate, control) = gate(Go);
@@ -317,10 +317,10 @@ impl Bench {
     /// Has the processor measured on a shard, by a query that no device is to have.
     fn measure_processor(&mut self, processor: &GateControl, shard: u32) {
         let store = &self.stores[0];
-        let before = std::mem::replace(&mut *store.presence.lock().unwrap(), Presence::Never);
+        let before = std::mem::replace(&mut *store.residency.lock().unwrap(), Residency::Never);
         self.ask(255, shard);
         processor.let_on(Step::Call(1), Go);
-        *self.stores[0].presence.lock().unwrap() = before;
+        *self.stores[0].residency.lock().unwrap() = before;
         self.is_answered(255, 0);
     }
 }
@@ -359,7 +359,7 @@ fn answers_come_back_and_a_failed_engine_fails_only_what_it_did_not_answer() {
 fn what_was_computed_of_a_shard_that_lost_its_content_is_not_sent() {
     let (mut bench, controls, store_controls) = bench(1, 1);
     // While the processor reads it, and before it would.
-    *bench.stores[0].presence.lock().unwrap() = Presence::Never;
+    *bench.stores[0].residency.lock().unwrap() = Residency::Never;
     bench.ask(0, LOST);
     controls[0].is_at(Step::Call(1));
     bench.ask(1, LOST);
@@ -369,7 +369,7 @@ fn what_was_computed_of_a_shard_that_lost_its_content_is_not_sent() {
     assert_eq!(bench.outcome(), (1, Outcome::Condemned));
     // While it is brought up: the device is not to blame, and what it has is not used.
     bench.lost.store(false, Ordering::Relaxed);
-    *bench.stores[0].presence.lock().unwrap() = Presence::Room;
+    *bench.stores[0].residency.lock().unwrap() = Residency::Room;
     bench.ask(2, LOST);
     store_controls[0].is_at(Step::Upload(LOST as u8));
     bench.lost.store(true, Ordering::Relaxed);
@@ -458,7 +458,7 @@ fn another_shard_makes_room_only_for_what_the_processor_has_spent_enough_on() {
     bench.is_answered(0, 0);
     stores[0].answer(Go);
     until(|| bench.workers.counters().uploads.get() == 1);
-    *bench.stores[0].presence.lock().unwrap() = Presence::InPlace { unused: LONG };
+    *bench.stores[0].residency.lock().unwrap() = Residency::InPlace { unused: LONG };
     for index in 1..4 {
         bench.ask(index, LARGE);
         controls[0].let_on(Step::Call(1), Go);
@@ -471,7 +471,7 @@ fn another_shard_makes_room_only_for_what_the_processor_has_spent_enough_on() {
     bench.ask(0, LARGE);
     bench.outcome();
     until(|| bench.workers.counters().uploads.get() == 1);
-    *bench.stores[0].presence.lock().unwrap() = Presence::InPlace { unused: LONG };
+    *bench.stores[0].residency.lock().unwrap() = Residency::InPlace { unused: LONG };
     while bench.workers.counters().uploads.get() < 2 {
         bench.ask(1, LARGE + 1);
         bench.outcome();
@@ -541,11 +541,11 @@ fn what_the_processor_fails_at_after_a_device_ends() {
 #[test]
 fn a_device_alone_answers_what_is_not_there_and_fails_what_it_fails_at() {
     let (mut bench, controls, stores) = bench(0, 1);
-    *bench.stores[0].presence.lock().unwrap() = Presence::Never;
+    *bench.stores[0].residency.lock().unwrap() = Residency::Never;
     bench.ask(0, 1);
     controls[0].let_on(Step::Call(1), Go);
     bench.is_answered(0, 1);
-    *bench.stores[0].presence.lock().unwrap() = Presence::Room;
+    *bench.stores[0].residency.lock().unwrap() = Residency::Room;
     bench.ask(1, 1);
     stores[0].let_on(Step::Upload(1), Go);
     controls[0].let_on(Step::Call(1), Fail(0));
@@ -570,7 +570,7 @@ fn a_shard_that_cannot_be_brought_up_is_left_to_the_processor_and_the_device_ask
         bench.is_answered(index, 0);
         // It is alive.
         controls[1].let_on(Step::Call(0), Go);
-        // Asked again: not tried again.
+        // ShardDemand again: not tried again.
         bench.ask(index, shard);
         controls[0].let_on(Step::Call(1), Go);
         bench.is_answered(index, 0);
@@ -671,12 +671,12 @@ fn every_query_is_answered_once_whatever_fails() {
     let count = 2_000;
     let mut open: HashSet<usize> = (0..count).collect();
     for index in 0..count {
-        let presence = match random(3) {
-            0 => Presence::Room,
-            1 => Presence::InPlace { unused: LONG },
-            _ => Presence::Never,
+        let residency = match random(3) {
+            0 => Residency::Room,
+            1 => Residency::InPlace { unused: LONG },
+            _ => Residency::Never,
         };
-        *bench.stores[random(2) as usize].presence.lock().unwrap() = presence;
+        *bench.stores[random(2) as usize].residency.lock().unwrap() = residency;
         bench.ask(index, if index == 0 { 1 } else { random(12) as u32 });
         if index % 40 == 39 {
             for _ in 0..30 {

@@ -34,7 +34,7 @@ mod on_valgrind {
     use std::process::ExitCode;
 
     use sotto::arith::{Isa, IsaName};
-    use sotto::keyword::{Outcome, Place, band, extract, locate};
+    use sotto::keyword::{Location, Outcome, band, extract, locate};
     use sotto::params::{Shape, TAG_BYTES};
     use sotto::scheme::{Decoder, QueryId, SecretPool, Seed, Sharing, pack_bits};
 
@@ -185,7 +185,7 @@ mod on_valgrind {
     }
 
     /// The bytes that an answer decodes to: everywhere the same, but for one key's record.
-    fn rows(shape: &Shape, present: Option<&Place>) -> Vec<u8> {
+    fn rows(shape: &Shape, present: Option<&Location>) -> Vec<u8> {
         let mut rows = vec![0x5a; shape.rows()];
         if let Some(place) = present {
             let record = &mut rows[place.group as usize * shape.record_bytes()..];
@@ -212,7 +212,7 @@ mod on_valgrind {
     fn decode(
         decoder: &Decoder,
         query: QueryId,
-        place: &Place,
+        place: &Location,
         shape: &Shape,
         rows: &[u8],
     ) -> Result<Outcome, String> {

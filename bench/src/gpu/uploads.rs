@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use crate::record::GpuUploads;
-use sotto::engine::{EncryptedQuery, GpuEngine, Presence, ShardStore};
+use sotto::engine::{EncryptedQuery, GpuEngine, Residency, ShardStore};
 
 use super::Plan;
 use super::answers::call;
@@ -26,13 +26,13 @@ pub(super) fn fill(
 ) -> Result<(usize, f64), Box<dyn Error>> {
     let mut up = 0;
     let start = Instant::now();
-    while up < wanted + PASSING && store.presence(&pool.shard(up)) == Presence::Room {
+    while up < wanted + PASSING && store.residency(&pool.shard(up)) == Residency::Room {
         store.upload(&pool.shard(up))?;
         up += 1;
     }
     let rate = rate(pool, up, start);
     // Where memory ran out before the budget did, some made room again.
-    let here = (0..up).filter(|&at| store.presence(&pool.shard(at)) == Presence::Here).count();
+    let here = (0..up).filter(|&at| store.residency(&pool.shard(at)) == Residency::Here).count();
     if here <= PASSING {
         return Err(format!("the device holds {here} shards, expected more than {PASSING}").into());
     }

@@ -15,7 +15,7 @@ use super::arrivals::Draws;
 use sotto::build::input::{self, Entry, ValueBound};
 use sotto::build::{Input, source::Source};
 use sotto::client::frames::{BundleFrame, FrameSender, PreparedQuery};
-use sotto::keyword::{Outcome, Place, band, extract, locate_known};
+use sotto::keyword::{Location, Outcome, band, extract, locate_known};
 use sotto::limits;
 use sotto::params::Shape;
 use sotto::scheme::{Decoder, QueryId, SecretError, SecretPool, Sharing};
@@ -134,7 +134,7 @@ pub(super) struct Asked {
 pub(super) struct Check {
     decoder: Arc<Decoder>,
     query: QueryId,
-    place: Place,
+    place: Location,
     expected: Expected,
 }
 
@@ -176,7 +176,7 @@ impl Maker {
     }
 
     /// A record of a shard that is drawn; where there is none, an identity that is nobody's.
-    fn target(&self, draws: &mut Draws) -> (Place, Expected) {
+    fn target(&self, draws: &mut Draws) -> (Location, Expected) {
         let parameters = self.sender.parameters();
         let groups = self.shape().groups();
         let unit = draws.unit();
@@ -192,7 +192,7 @@ impl Maker {
             );
         }
         let group = draws.below(groups) as u32;
-        (Place { shard, group, identity: draws.bytes() }, Expected::Absent)
+        (Location { shard, group, identity: draws.bytes() }, Expected::Absent)
     }
 
     /// Group `number` of the run, and its bytes.

@@ -28,7 +28,7 @@ const _: () = assert!(SLOTS <= 1 << 16);
 
 /// Which bundle lies in which slot.
 struct Slots {
-    held: Vec<Held>,
+    held: Vec<BundleSlot>,
     by_address: HashMap<usize, usize>,
     /// Slots whose bundle is gone.
     free: Vec<usize>,
@@ -38,14 +38,14 @@ struct Slots {
     searched: u64,
 }
 
-struct Held {
+struct BundleSlot {
     bundle: Weak<KeyBundle>,
     used: u64,
 }
 
 impl Slots {
     fn new(slots: usize) -> Self {
-        let held = (0..slots).map(|_| Held { bundle: Weak::new(), used: 0 }).collect();
+        let held = (0..slots).map(|_| BundleSlot { bundle: Weak::new(), used: 0 }).collect();
         Self { held, by_address: HashMap::new(), free: Vec::new(), round: 0, searched: 0 }
     }
 
@@ -72,7 +72,8 @@ impl Slots {
         let slot = slot.expect("this is a bug: a round has more bundles than there are slots");
         let bundle = Arc::downgrade(bundle);
         self.by_address.insert(address(&bundle), slot);
-        let before = std::mem::replace(&mut self.held[slot], Held { bundle, used: self.round });
+        let before =
+            std::mem::replace(&mut self.held[slot], BundleSlot { bundle, used: self.round });
         if self.by_address.get(&address(&before.bundle)) == Some(&slot) {
             self.by_address.remove(&address(&before.bundle));
         }

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use wgpu::{BindGroup, BindGroupLayout, Buffer, BufferDescriptor, BufferUsages};
 
 use super::super::select::PROBE_CONTENT;
-use super::super::{EngineError, Presence, ShardStore, ShardView};
+use super::super::{EngineError, Residency, ShardStore, ShardView};
 use super::device::{Gpu, WAIT_TIME, WAITS};
 use super::kernels::{BINDING_BYTES_MIN, bind};
 use super::staging::{STAGING_BYTES, Staging};
@@ -256,31 +256,31 @@ impl Store {
 }
 
 impl ShardStore for Store {
-    fn presence(&self, shard: &ShardView<'_>) -> Presence {
+    fn residency(&self, shard: &ShardView<'_>) -> Residency {
         let state = self.lock();
-        let Some(content) = shard.content.filter(|_| state.proven) else { return Presence::Never };
+        let Some(content) = shard.content.filter(|_| state.proven) else { return Residency::Never };
         let bytes = shard_bytes(shard.shape);
         match state.shards.get(&ShardKey::Content(content)) {
-            Some(Slot { here: Some(_), .. }) => Presence::Here,
-            Some(Slot { here: None, .. }) => Presence::Room,
-            None if bytes > state.budget => Presence::Never,
-            None if state.bytes + bytes <= state.budget => Presence::Room,
+            Some(Slot { here: Some(_), .. }) => Residency::Here,
+            Some(Slot { here: None, .. }) => Residency::Room,
+            None if bytes > state.budget => Residency::Never,
+            None if state.bytes + bytes <= state.budget => Residency::Room,
             None => {
                 let oldest = state.oldest().and_then(|key| state.shards[&key].here.as_ref());
                 let unused = oldest.map_or(Duration::ZERO, |here| here.used.elapsed());
-                Presence::InPlace { unused }
+                Residency::InPlace { unused }
             }
         }
     }
 
-    fn held(&self) -> engine::Held {
+    fn held(&self) -> engine::StoreUse {
         let state = self.lock();
         let ours = |(key, slot): &(&ShardKey, &Slot)| {
             slot.here.is_some() && **key != ShardKey::Content(PROBE_CONTENT)
         };
         let bytes_max = if state.proven { state.budget } else { 0 };
         let shards = state.shards.iter().filter(ours).count();
-        engine::Held { shards, bytes: state.bytes, bytes_max }
+        engine::StoreUse { shards, bytes: state.bytes, bytes_max }
     }
 
     fn upload(&self, shard: &ShardView<'_>) -> Result<(), EngineError> {
