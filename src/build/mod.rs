@@ -36,7 +36,7 @@ mod work;
 
 pub use check::Duplicates;
 pub use input::{Input, InputFormat, LineErrors};
-pub use plan::{Plan, plan};
+pub use plan::{BuildPlan, plan};
 pub use progress::{Console, Progress, Silent};
 pub use renew::{Renewed, renew};
 pub use rollback::{RolledBack, rollback};

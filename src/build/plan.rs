@@ -21,7 +21,7 @@ const CALIBRATION_RECORDS_MAX: u64 = 1 << 18;
 
 /// What a build would make.
 #[derive(Debug, Clone)]
-pub struct Plan {
+pub struct BuildPlan {
     /// Seed, shard count and shape.
     pub choice: Choice,
     /// What the input holds.
@@ -47,7 +47,7 @@ pub struct Plan {
 }
 
 /// Counts the input, decides as a build would, measures this machine.
-pub fn plan(options: &BuildOptions, progress: &dyn Progress) -> Result<Plan, BuildError> {
+pub fn plan(options: &BuildOptions, progress: &dyn Progress) -> Result<BuildPlan, BuildError> {
     let existing = directory::existing(&options.out)?;
     let bound = choose::value_bound(options, existing.as_ref());
     let counted = count::count(&options.input, None, bound, progress);
@@ -57,7 +57,7 @@ pub fn plan(options: &BuildOptions, progress: &dyn Progress) -> Result<Plan, Bui
     let choice = choose::choose(options, existing.as_ref(), &count)?;
     let pool = rayon::ThreadPoolBuilder::new().num_threads(options.jobs.unwrap_or(0)).build();
     let pool = pool.map_err(|error| BuildError::Threads(error.to_string()))?;
-    Ok(Plan {
+    Ok(BuildPlan {
         choice,
         count,
         warning,
@@ -115,7 +115,7 @@ fn expected(choice: &Choice, count: &Count) -> Duration {
     one_shard.mul_f64(f64::from(choice.shard_count) / at_once)
 }
 
-impl std::fmt::Display for Plan {
+impl std::fmt::Display for BuildPlan {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Choice { shard_count, shape, .. } = &self.choice;
         let packs = shape.packs();

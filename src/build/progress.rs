@@ -65,10 +65,10 @@ impl Progress for Silent {
 /// Writes to standard error: a bar where it is a terminal, else lines.
 #[derive(Default)]
 pub struct Console {
-    state: Mutex<Option<State>>,
+    state: Mutex<Option<ProgressState>>,
 }
 
-struct State {
+struct ProgressState {
     stage: Stage,
     total: u64,
     done: u64,
@@ -83,7 +83,7 @@ impl Console {
         Self::default()
     }
 
-    fn state(&self) -> std::sync::MutexGuard<'_, Option<State>> {
+    fn state(&self) -> std::sync::MutexGuard<'_, Option<ProgressState>> {
         self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
@@ -91,7 +91,7 @@ impl Console {
 impl Progress for Console {
     fn say(&self, line: &str) {
         match &*self.state() {
-            Some(State { bar: Some(bar), .. }) => bar.suspend(|| print(line)),
+            Some(ProgressState { bar: Some(bar), .. }) => bar.suspend(|| print(line)),
             _ => print(line),
         }
     }
@@ -100,7 +100,8 @@ impl Progress for Console {
         self.end();
         let bar = std::io::stderr().is_terminal().then(|| bar(stage, total));
         let now = Instant::now();
-        *self.state() = Some(State { stage, total, done: 0, begun: now, line_at: now, bar });
+        *self.state() =
+            Some(ProgressState { stage, total, done: 0, begun: now, line_at: now, bar });
     }
 
     fn advance(&self, units: u64) {
@@ -118,7 +119,7 @@ impl Progress for Console {
     }
 
     fn end(&self) {
-        if let Some(State { bar: Some(bar), .. }) = self.state().take() {
+        if let Some(ProgressState { bar: Some(bar), .. }) = self.state().take() {
             bar.finish_and_clear();
         }
     }
@@ -144,7 +145,7 @@ fn bar(stage: Stage, total: u64) -> ProgressBar {
     bar
 }
 
-fn line(state: &State) -> String {
+fn line(state: &ProgressState) -> String {
     let (label, done, total) = (state.stage.label(), state.done, state.total);
     let amount = |units: u64| match state.stage.is_bytes() {
         true => bytes(units),

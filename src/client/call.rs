@@ -80,7 +80,7 @@ struct Answer {
     hints: Arc<[u8]>,
 }
 
-enum State {
+enum LookupState {
     /// Not encrypted yet: until all of the call are aimed.
     Aimed,
     Waiting(Target),
@@ -94,7 +94,7 @@ struct Lookup {
     key: Zeroizing<Vec<u8>>,
     attempts: u32,
     ready_at: Instant,
-    state: State,
+    state: LookupState,
 }
 
 /// An encrypted query as it is sent: public bytes, the same at every attempt.
@@ -176,12 +176,12 @@ impl Call {
             }
             let key = std::mem::take(&mut keys[place]);
             let state = match key.len() {
-                0 => State::Failed(LookupError::KeyEmpty),
+                0 => LookupState::Failed(LookupError::KeyEmpty),
                 1..=limits::KEY_BYTES_MAX => {
                     call.aim(index, &key, &mut aims);
-                    State::Aimed
+                    LookupState::Aimed
                 }
-                found => State::Failed(LookupError::KeyTooLong { found }),
+                found => LookupState::Failed(LookupError::KeyTooLong { found }),
             };
             call.lookups.push(Lookup { place, key, attempts: 0, ready_at: now, state });
         }
@@ -211,7 +211,7 @@ impl Call {
         let queries = self.secrets.encrypt_while(&aims.selections, sharing, &wanted)?;
         for ((index, place), query) in aims.places.into_iter().zip(queries) {
             let target = Target { place, view: self.view.clone(), query };
-            self.lookups[index].state = State::Waiting(target);
+            self.lookups[index].state = LookupState::Waiting(target);
         }
         Ok(())
     }
@@ -231,7 +231,7 @@ impl Call {
                 return Err(SecretError::Stopped);
             }
             let lookup = &mut self.lookups[index];
-            let State::Waiting(target) = &mut lookup.state else { continue };
+            let LookupState::Waiting(target) = &mut lookup.state else { continue };
             let shard = target.shard();
             match retry::reuse(&target.view.footing(shard), &self.view.footing(shard)) {
                 Reuse::Identical => target.view = self.view.clone(),
@@ -251,7 +251,7 @@ impl Call {
     pub(super) fn wave(&self, bundles_max: usize, now: Instant) -> Option<(Instant, Vec<usize>)> {
         let waiting = || {
             self.lookups.iter().enumerate().filter_map(|(index, lookup)| match &lookup.state {
-                State::Waiting(target) => Some((index, lookup, target)),
+                LookupState::Waiting(target) => Some((index, lookup, target)),
                 _ => None,
             })
         };
@@ -271,7 +271,7 @@ impl Call {
 
     /// What goes out for a look-up that waits.
     pub(super) fn sending(&self, index: usize) -> Option<PreparedQuery> {
-        let State::Waiting(target) = &self.lookups[index].state else { return None };
+        let LookupState::Waiting(target) = &self.lookups[index].state else { return None };
         let vector = self.secrets.vector(target.query);
         Some(PreparedQuery {
             shard: target.shard(),
@@ -288,7 +288,7 @@ impl Call {
 
     /// The bundle a look-up's query is under.
     pub(super) fn bundle(&self, index: usize) -> Option<Arc<[u8]>> {
-        let State::Waiting(target) = &self.lookups[index].state else { return None };
+        let LookupState::Waiting(target) = &self.lookups[index].state else { return None };
         Some(self.bundle_of(target).1)
     }
 
@@ -299,21 +299,24 @@ impl Call {
     /// Keeps an answer, undecoded, or gives the look-up up if it cannot be one.
     pub(super) fn keep(&mut self, index: usize, answer: PirResponse, hints: Arc<[u8]>) {
         let lookup = &mut self.lookups[index];
-        let placeholder = State::Failed(LookupError::ShardUnknown);
+        let placeholder = LookupState::Failed(LookupError::ShardUnknown);
         lookup.state = match std::mem::replace(&mut lookup.state, placeholder) {
-            State::Waiting(target) => match check_answer(&target.view, target.shard(), &answer) {
-                Ok(()) => {
-                    State::Answered(target, Answer { response: answer.encrypted_response, hints })
+            LookupState::Waiting(target) => {
+                match check_answer(&target.view, target.shard(), &answer) {
+                    Ok(()) => LookupState::Answered(
+                        target,
+                        Answer { response: answer.encrypted_response, hints },
+                    ),
+                    Err(error) => LookupState::Failed(error),
                 }
-                Err(error) => State::Failed(error),
-            },
+            }
             done => done,
         };
     }
 
     /// The hint of this look-up's shard is not the signed one.
     pub(super) fn distrust(&mut self, index: usize) {
-        self.lookups[index].state = State::Failed(LookupError::HintForged);
+        self.lookups[index].state = LookupState::Failed(LookupError::HintForged);
     }
 
     /// Applies docs/wire.md, "Retries", to an attempt that brought no answer.
@@ -331,7 +334,7 @@ impl Call {
             // A reply that succeeds is kept by `keep`; one that comes here brought something else.
             Action::Keep => {
                 let detail = attempt.detail.clone();
-                lookup.state = State::Failed(LookupError::Refused { status: detail });
+                lookup.state = LookupState::Failed(LookupError::Refused { status: detail });
                 return wishes;
             }
             Action::Resend { via, wait } => {
@@ -345,7 +348,7 @@ impl Call {
             }
             Action::Fail(failure) => {
                 let error = failed(failure, lookup.attempts, &attempt.detail);
-                lookup.state = State::Failed(error);
+                lookup.state = LookupState::Failed(error);
                 return wishes;
             }
         };
@@ -356,8 +359,8 @@ impl Call {
     /// Gives up all that waits, for a reason that may name how often it went out.
     pub(super) fn give_up(&mut self, why: impl Fn(u32) -> LookupError) {
         for lookup in &mut self.lookups {
-            if matches!(lookup.state, State::Waiting(_)) {
-                lookup.state = State::Failed(why(lookup.attempts));
+            if matches!(lookup.state, LookupState::Waiting(_)) {
+                lookup.state = LookupState::Failed(why(lookup.attempts));
             }
         }
     }
@@ -368,11 +371,11 @@ impl Call {
         self.lookups.sort_unstable_by_key(|lookup| lookup.place);
         let decoder = self.secrets.seal();
         let outcome = |lookup: Lookup| match lookup.state {
-            State::Aimed | State::Waiting(_) => {
+            LookupState::Aimed | LookupState::Waiting(_) => {
                 panic!("this is a bug: a call ended with a look-up waiting")
             }
-            State::Failed(error) => Err(error),
-            State::Answered(target, answer) => {
+            LookupState::Failed(error) => Err(error),
+            LookupState::Answered(target, answer) => {
                 let shape = target.view.parameters.shape();
                 let decoded =
                     decoder.decode(target.query, shape, &answer.response, &answer.hints)?;

@@ -55,12 +55,12 @@ impl Published {
 
 /// The databases that are served.
 pub(super) struct Epochs {
-    state: RwLock<State>,
+    state: RwLock<EpochTable>,
     /// How long an epoch is answered after the next one came.
     keep: Duration,
 }
 
-struct State {
+struct EpochTable {
     newest: Served,
     /// The oldest first, with the time until which each is answered.
     before: VecDeque<(Served, Instant)>,
@@ -82,7 +82,7 @@ impl Epochs {
         let published = Published::of(&database);
         let newest = Served { database, published, slots: Vec::new() };
         let (before, slots) = (VecDeque::new(), HashMap::new());
-        let mut state = State { newest, before, slots, next_slot: 0, stale: false };
+        let mut state = EpochTable { newest, before, slots, next_slot: 0, stale: false };
         let database = state.newest.database.clone();
         state.newest.slots = state.slots_for(&database);
         Self { state: RwLock::new(state), keep }
@@ -173,16 +173,16 @@ impl Epochs {
         database.shards().iter().filter(|shard| shard.is_condemned()).count()
     }
 
-    fn read(&self) -> RwLockReadGuard<'_, State> {
+    fn read(&self) -> RwLockReadGuard<'_, EpochTable> {
         self.state.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn write(&self) -> RwLockWriteGuard<'_, State> {
+    fn write(&self) -> RwLockWriteGuard<'_, EpochTable> {
         self.state.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl State {
+impl EpochTable {
     fn served(&self, now: Instant, epoch: u64) -> Option<&Served> {
         if self.newest.database.epoch() == epoch {
             return Some(&self.newest);

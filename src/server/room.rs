@@ -15,12 +15,12 @@ use crate::schedule::FrontEnd;
 
 /// A bound on bytes, and who has how many of them.
 pub(super) struct Room {
-    state: Mutex<State>,
+    state: Mutex<RoomState>,
     /// Told whenever some are given back.
     freed: Notify,
 }
 
-struct State {
+struct RoomState {
     all: usize,
     free: usize,
     /// What each front-end may always have.
@@ -47,7 +47,7 @@ impl Room {
     /// their shares would be more than half of all.
     pub(super) fn new(bytes: usize, front_ends: usize, wanted: usize) -> Arc<Self> {
         let share = wanted.min(bytes / 2 / front_ends.max(1));
-        let state = State {
+        let state = RoomState {
             all: bytes,
             free: bytes,
             share,
@@ -100,12 +100,12 @@ impl Room {
         std::mem::replace(&mut state.peak, taken)
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, RoomState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl State {
+impl RoomState {
     /// Gives a front-end so many more, if there is room for them.
     fn take(&mut self, front_end: u64, bytes: usize) -> bool {
         let has = self.held.get(&front_end).copied().unwrap_or(0);

@@ -110,7 +110,7 @@ struct Waiting {
     first: Option<Taker>,
 }
 
-struct State {
+struct QueueState {
     schedule: Schedule<Waiting>,
     placement: Placement,
     /// By device: whether its worker is to find out if it is alive.
@@ -121,7 +121,7 @@ struct State {
 }
 
 struct Shared {
-    state: Mutex<State>,
+    state: Mutex<QueueState>,
     shards: Arc<dyn Shards>,
     /// By device.
     stores: Vec<Arc<dyn ShardStore>>,
@@ -138,7 +138,7 @@ struct Shared {
 }
 
 impl Shared {
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, QueueState> {
         // Nothing panics while the lock is held but for our own bugs; the state is whole anyway.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -204,7 +204,7 @@ impl Queue {
     /// Admits a query; its outcome comes on its channel unless it is cancelled.
     pub fn admit(&self, now: Instant, arrival: Arrival<Job>) -> Result<Ticket, Overloaded<Job>> {
         let mut state = self.shared.lock();
-        let State { schedule, placement, .. } = &mut *state;
+        let QueueState { schedule, placement, .. } = &mut *state;
         let mut first = None;
         if let Some((asked, residency)) = self.shared.find(placement, arrival.shard) {
             if let Some(device) = placement.wants_upload(now, asked, residency) {
@@ -310,7 +310,7 @@ impl Workers {
             (taker, Condvar::new())
         });
         let workers: Vec<_> = workers.collect();
-        let state = State {
+        let state = QueueState {
             schedule: Schedule::new(bounds),
             placement: Placement::new(stores.len(), workers.len() - stores.len()),
             suspects: vec![false; stores.len()],
@@ -434,7 +434,7 @@ impl Worker {
                 return Task::Leave;
             }
             let now = Instant::now();
-            let State { schedule, placement, suspects, health, .. } = &mut *state;
+            let QueueState { schedule, placement, suspects, health, .. } = &mut *state;
             let health = &mut health[self.index];
             if let Taker::Device(device) = taker
                 && std::mem::take(&mut suspects[device])

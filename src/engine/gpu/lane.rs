@@ -67,7 +67,7 @@ fn of(rates: [f64; 2], queries: u32) -> f64 {
 
 /// How some queries for a shape are laid out and cut.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Plan {
+pub(super) struct LanePlan {
     shape: Shape,
     job: Job,
     scans: [Scan; 2],
@@ -90,7 +90,7 @@ pub(super) fn scan_counts(queries: u32) -> [u32; 2] {
     [queries - narrow, narrow]
 }
 
-impl Plan {
+impl LanePlan {
     /// For so many queries, beside so many other lanes.
     pub(super) fn new(shape: &Shape, queries: usize, lanes: usize, pipelines: &Pipelines) -> Self {
         let [wide, narrow] = scan_counts(queries as u32);
@@ -193,14 +193,14 @@ impl Scan {
     }
 
     /// The numbers of its dispatches.
-    fn job(&self, plan: &Plan) -> Job {
+    fn job(&self, plan: &LanePlan) -> Job {
         let &Self { first, count, split_groups, column_splits } = self;
         let (first_query, scan_queries) = (first, count);
         Job { first_query, scan_queries, split_groups, column_splits, ..plan.job }
     }
 }
 
-/// Buffers of a lane, in the order of [`Plan::sizes`]. What two scans of a lane write, or their
+/// Buffers of a lane, in the order of [`LanePlan::sizes`]. What two scans of a lane write, or their
 /// finishes, lies in buffers of its own: between two that write to one buffer would be a barrier.
 struct Buffers {
     buffers: [Buffer; 7],
@@ -223,7 +223,13 @@ impl Lane {
     }
 
     /// Makes the buffers anew if a plan needs larger ones.
-    pub(super) fn grow(&mut self, gpu: &Gpu, pipelines: &Pipelines, keys: &Buffer, plan: &Plan) {
+    pub(super) fn grow(
+        &mut self,
+        gpu: &Gpu,
+        pipelines: &Pipelines,
+        keys: &Buffer,
+        plan: &LanePlan,
+    ) {
         let sizes = plan.buffer_sizes();
         let held = self.made.as_ref().map(|made| made.buffers.each_ref().map(Buffer::size));
         if held.is_some_and(|held| held.iter().zip(sizes).all(|(&held, needed)| held >= needed)) {
@@ -258,14 +264,20 @@ impl Lane {
         encoder: &mut CommandEncoder,
         from: &Buffer,
         at: u64,
-        plan: &Plan,
+        plan: &LanePlan,
     ) {
         let vectors = &self.made().buffers[0];
         encoder.copy_buffer_to_buffer(from, at, vectors, 0, plan.input_bytes());
     }
 
     /// Copies the responses out.
-    pub(super) fn copy_out(&self, encoder: &mut CommandEncoder, to: &Buffer, at: u64, plan: &Plan) {
+    pub(super) fn copy_out(
+        &self,
+        encoder: &mut CommandEncoder,
+        to: &Buffer,
+        at: u64,
+        plan: &LanePlan,
+    ) {
         let mut at = at;
         for (index, scan) in plan.scans() {
             let [_, bytes] = scan.sizes(&plan.shape);
@@ -304,7 +316,7 @@ impl Lane {
     }
 
     /// Vectors to digits.
-    pub(super) fn split(&self, recorder: &mut Recorder<'_, '_>, plan: &Plan) {
+    pub(super) fn split(&self, recorder: &mut Recorder<'_, '_>, plan: &LanePlan) {
         let (_, pipeline) = recorder.pipelines.split();
         recorder.pass.set_pipeline(pipeline);
         recorder.pass.set_bind_group(0, &self.made().split, &[]);
@@ -313,7 +325,7 @@ impl Lane {
     }
 
     /// Matrix times queries.
-    pub(super) fn scan(&self, recorder: &mut Recorder<'_, '_>, plan: &Plan, shard: &Resident) {
+    pub(super) fn scan(&self, recorder: &mut Recorder<'_, '_>, plan: &LanePlan, shard: &Resident) {
         for (index, scan) in plan.scans() {
             let (kernel, pipeline) = recorder.pipelines.scan(scan.count);
             let tile_rows = kernel.tile_rows();
@@ -330,7 +342,7 @@ impl Lane {
     }
 
     /// Tables times keys.
-    pub(super) fn pack(&self, recorder: &mut Recorder<'_, '_>, plan: &Plan, shard: &Resident) {
+    pub(super) fn pack(&self, recorder: &mut Recorder<'_, '_>, plan: &LanePlan, shard: &Resident) {
         let (kernel, pipeline) = recorder.pipelines.pack(&plan.job);
         let x = plan.job.queries.div_ceil(kernel.tile_queries());
         recorder.select(pipeline, &self.made().pack);
@@ -345,7 +357,12 @@ impl Lane {
     }
 
     /// Transforms, rounding, bits.
-    pub(super) fn finish(&self, recorder: &mut Recorder<'_, '_>, plan: &Plan, tables: &BindGroup) {
+    pub(super) fn finish(
+        &self,
+        recorder: &mut Recorder<'_, '_>,
+        plan: &LanePlan,
+        tables: &BindGroup,
+    ) {
         let (_, pipeline) = recorder.pipelines.finish();
         recorder.pass.set_pipeline(pipeline);
         recorder.pass.set_bind_group(0, tables, &[]);

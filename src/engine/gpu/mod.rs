@@ -28,7 +28,7 @@ use self::bundles::Bundles;
 use self::device::Gpu;
 pub use self::faults::{Fault, Faults};
 use self::kernels::Pipelines;
-use self::lane::{Plan, Rates};
+use self::lane::{LanePlan, Rates};
 use self::resident::{Held, Open, ShardKey, Store};
 use self::round::{ROUNDS, Round, Work};
 use self::staging::Staging;
@@ -71,7 +71,7 @@ impl Opened {
         let mut works = Vec::new();
         for (index, batch) in batches.iter().enumerate() {
             let shape = batch.shard.shape;
-            let most = Plan::queries_max(shape, &self.pipelines, self.binding_bytes);
+            let most = LanePlan::queries_max(shape, &self.pipelines, self.binding_bytes);
             let key = self.store.key(&batch.shard);
             for (cut, queries) in batch.queries.chunks(most).enumerate() {
                 works.push(Work {
@@ -80,7 +80,7 @@ impl Opened {
                     queries,
                     shard: batch.shard,
                     key,
-                    plan: Plan::new(shape, queries.len(), lanes, &self.pipelines),
+                    plan: LanePlan::new(shape, queries.len(), lanes, &self.pipelines),
                 });
             }
         }
@@ -95,11 +95,11 @@ impl Opened {
         queries: &[EncryptedQuery],
     ) -> Result<StageTimes, EngineError> {
         check_sizes(&[Batch { shard: *shard, queries }])?;
-        let most = Plan::queries_max(shard.shape, &self.pipelines, self.binding_bytes);
+        let most = LanePlan::queries_max(shard.shape, &self.pipelines, self.binding_bytes);
         let mut total = StageTimes::default();
         for queries in queries.chunks(most) {
             let key = self.store.key(shard);
-            let plan = Plan::new(shard.shape, queries.len(), 1, &self.pipelines);
+            let plan = LanePlan::new(shard.shape, queries.len(), 1, &self.pipelines);
             let of_stage = self.time_lane((key, shard), queries, &plan)?;
             total.prepare += of_stage.prepare;
             total.scan += of_stage.scan;
@@ -114,7 +114,7 @@ impl Opened {
         &mut self,
         (key, shard): (ShardKey, &ShardView<'_>),
         queries: &[EncryptedQuery],
-        plan: &Plan,
+        plan: &LanePlan,
     ) -> Result<StageTimes, EngineError> {
         let mut held = Held::new(&self.store, &self.open);
         held.add(&mut self.staging, key, shard)?;

@@ -64,13 +64,13 @@ pub(super) struct Open {
 
 /// All shards on the device.
 pub(super) struct Store {
-    state: Mutex<State>,
+    state: Mutex<StoreState>,
     /// A shard came up or did not, was used, or the device is gone.
     changed: Condvar,
 }
 
 #[derive(Default)]
-struct State {
+struct StoreState {
     open: Option<Arc<Open>>,
     /// It has proven itself: others than the engine may see it.
     proven: bool,
@@ -136,7 +136,8 @@ impl Store {
     pub(super) fn close(&self) -> Closed {
         let mut state = self.lock();
         let (clock, uploads) = (state.clock, state.uploads);
-        let old = std::mem::replace(&mut *state, State { clock, uploads, ..State::default() });
+        let old =
+            std::mem::replace(&mut *state, StoreState { clock, uploads, ..StoreState::default() });
         self.changed.notify_all();
         Closed { _open: old.open, _shards: old.shards }
     }
@@ -167,13 +168,13 @@ impl Store {
     }
 
     /// Lets go of shards; those who wait for room look again.
-    fn release<T>(&self, drop: impl FnOnce(&mut State) -> T) -> T {
+    fn release<T>(&self, drop: impl FnOnce(&mut StoreState) -> T) -> T {
         let dropped = drop(&mut self.lock());
         self.changed.notify_all();
         dropped
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, StoreState> {
         // A panic of another thread leaves nothing half done that is done under the lock.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -299,7 +300,7 @@ impl ShardStore for Store {
     }
 }
 
-impl State {
+impl StoreState {
     fn tick(&mut self) -> u64 {
         self.clock += 1;
         self.clock

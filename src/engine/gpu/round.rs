@@ -15,7 +15,7 @@ use super::Opened;
 use super::bundles::{Bundles, SLOT_BYTES, SLOTS};
 use super::device::{Gpu, WORK_BYTES};
 use super::kernels::Pipelines;
-use super::lane::{Lane, Plan, Recorder};
+use super::lane::{Lane, LanePlan, Recorder};
 use super::resident::{Held, ShardKey};
 use super::staging::{Readback, STAGING_BUFFERS, STAGING_BYTES};
 use crate::limits::{BATCH_QUERIES_PER_SCAN_MAX, COLUMNS_MAX};
@@ -52,7 +52,7 @@ pub(super) struct Work<'a> {
     pub(super) queries: &'a [EncryptedQuery],
     pub(super) shard: ShardView<'a>,
     pub(super) key: ShardKey,
-    pub(super) plan: Plan,
+    pub(super) plan: LanePlan,
 }
 
 /// Buffers of one round, and what is under way in them.

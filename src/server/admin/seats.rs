@@ -88,7 +88,7 @@ impl Seats {
         let number = silent.next;
         silent.next += 1;
         silent.seats.push_back((number, go));
-        (Seat { seats: self.clone(), number, state: Mutex::new(State::Silent) }, told)
+        (Seat { seats: self.clone(), number, state: Mutex::new(SeatState::Silent) }, told)
     }
 
     /// Whether its request came from one that was still silent.
@@ -110,10 +110,10 @@ impl Seats {
 struct Seat {
     seats: Arc<Seats>,
     number: u64,
-    state: Mutex<State>,
+    state: Mutex<SeatState>,
 }
 
-enum State {
+enum SeatState {
     Silent,
     /// With a place, unless it is a probe or there was none.
     Asked {
@@ -125,14 +125,14 @@ impl Seat {
     /// Its request is here; whether there is room to answer it.
     fn ask(&self, path: &str) -> bool {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if let State::Silent = *state {
+        if let SeatState::Silent = *state {
             self.seats.leave_silent(self.number);
             self.seats.asked.send_modify(|asked| *asked += 1);
         }
         let is_probe = PROBES.contains(&path);
         let place = self.seats.places.clone().try_acquire_owned().ok().filter(|_| !is_probe);
         let is_room = is_probe || place.is_some();
-        *state = State::Asked { _place: place };
+        *state = SeatState::Asked { _place: place };
         is_room
     }
 }
@@ -140,8 +140,8 @@ impl Seat {
 impl Drop for Seat {
     fn drop(&mut self) {
         match self.state.get_mut().unwrap_or_else(PoisonError::into_inner) {
-            State::Silent => drop(self.seats.leave_silent(self.number)),
-            State::Asked { .. } => self.seats.asked.send_modify(|asked| *asked -= 1),
+            SeatState::Silent => drop(self.seats.leave_silent(self.number)),
+            SeatState::Asked { .. } => self.seats.asked.send_modify(|asked| *asked -= 1),
         }
     }
 }
