@@ -235,7 +235,7 @@ async fn an_old_epoch_is_answered_until_its_time_and_then_gone() {
         assert_eq!(value(&mut early, "key-8").await.unwrap(), "value 8");
         assert_eq!(serving.counters.queries.get(Status::EpochGone).min(1), gone);
         let state = serving.reloader.state();
-        assert_eq!((state.served, state.expected, state.condemned_shards), (2, 2, 0));
+        assert_eq!((state.served, state.expected, state.quarantined_shards), (2, 2, 0));
         serving.end().await;
     }
 }
@@ -470,11 +470,11 @@ async fn a_file_truncated_under_load_harms_its_own_queries_only() {
         let load = Load::start(&db, &serving, Some(lost)).await;
         load.rounds(3).await;
         cut(&path, length);
-        let refused = &serving.counters.refused_condemned;
+        let refused = &serving.counters.refused_quarantined;
         until("its queries are refused", || refused.get() > 0).await;
         load.rounds(6).await;
         load.end().await;
-        assert_eq!(serving.reloader.state().condemned_shards, 1);
+        assert_eq!(serving.reloader.state().quarantined_shards, 1);
         assert_eq!(serving.counters.queries.get(Status::Device), 0);
         // Told by the thread that looks after what is served, also without scrubbing.
         until("it is told", || serving.counters.scrub_problems.get() == 1).await;
@@ -485,7 +485,7 @@ async fn a_file_truncated_under_load_harms_its_own_queries_only() {
         replace(&path, &good);
         assert_eq!(serving.reload().await, Ok(Reloaded::Changed { epoch: 1, opened: 1 }));
         assert_eq!(value(&mut client, CHANGING).await.unwrap(), "changed 1");
-        assert_eq!(serving.reloader.state().condemned_shards, 0);
+        assert_eq!(serving.reloader.state().quarantined_shards, 0);
         serving.end().await;
     }
 }
@@ -535,14 +535,14 @@ async fn a_rotten_shard_is_found_and_taken_out_and_others_are_not() {
     until("it is found", || serving.counters.scrub_problems.get() > 0).await;
     // Who has its hint is refused the answer, others the hint.
     assert!(matches!(value(&mut early, CHANGING).await, Err(LookupError::ShardUnknown)));
-    assert_eq!(serving.counters.refused_condemned.get(), 1);
+    assert_eq!(serving.counters.refused_quarantined.get(), 1);
     let mut late = serving.client(&db).await;
     assert!(matches!(value(&mut late, CHANGING).await, Err(LookupError::ShardUnknown)));
     let load = Load::start(&db, &serving, Some(rotten)).await;
     load.rounds(3).await;
     load.end().await;
     let state = serving.reloader.state();
-    assert_eq!((state.condemned_shards, serving.counters.scrub_problems.get()), (1, 1));
+    assert_eq!((state.quarantined_shards, serving.counters.scrub_problems.get()), (1, 1));
     flip(&path, at);
     assert_eq!(serving.reload().await, Ok(Reloaded::Changed { epoch: 1, opened: 1 }));
     assert_eq!(value(&mut early, CHANGING).await.unwrap(), "changed 1");

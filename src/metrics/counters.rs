@@ -93,8 +93,8 @@ pub struct Counters {
     pub refused_no_answer_room: Counter,
     /// The same because their answers would have come too late.
     pub refused_too_late: Counter,
-    /// Queries refused because their shard is condemned: its file is damaged.
-    pub refused_condemned: Counter,
+    /// Queries refused because their shard is quarantined: its file is damaged.
+    pub refused_quarantined: Counter,
     /// Replies to queries, by status.
     pub queries: ByStatus,
     /// Queries taken out of the queue because their stream ended.

@@ -48,7 +48,7 @@ impl Families {
             ("connection_full", &counters.refused_connection_full),
             ("too_late", &counters.refused_too_late),
             ("no_answer_room", &counters.refused_no_answer_room),
-            ("condemned", &counters.refused_condemned),
+            ("quarantined", &counters.refused_quarantined),
         ];
         self.counters("refusals", "Queries that were not admitted, and why", "reason", reasons);
         let help = "From an admitted query's request being read until its reply was written";
@@ -144,7 +144,7 @@ impl Families {
         let expiry = epochs.expiry_timestamp_seconds as f64;
         self.gauge("database_expiry_timestamp_seconds", help, expiry);
         let help = "Shards not served because their files are damaged";
-        self.gauge("condemned_shards", help, epochs.condemned_shards as f64);
+        self.gauge("quarantined_shards", help, epochs.quarantined_shards as f64);
         let help = "Time since every byte was last found undamaged, or since the start";
         self.gauge("scrub_age_seconds", help, epochs.scrub_age_seconds);
     }

@@ -77,7 +77,7 @@ pub struct Epochs {
     /// When clients refuse it, in seconds since 1970.
     pub expiry_timestamp_seconds: u64,
     /// Shards that are not served: their files are damaged.
-    pub condemned_shards: usize,
+    pub quarantined_shards: usize,
     /// Seconds since every byte was last found undamaged, or since the server was started.
     pub scrub_age_seconds: f64,
 }

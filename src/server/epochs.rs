@@ -5,7 +5,7 @@
 //! what one opened file contains. A shard that a new epoch left as it was keeps its slot, so
 //! queries of both epochs find company and devices keep what they have. A slot is never given twice
 //! while anything remembers it. Reads no clock: `now` is an argument. Read next: `reload`, which
-//! brings the databases, and `scrub`, which condemns shards and has old epochs forgotten.
+//! brings the databases, and `scrub`, which quarantines shards and has old epochs forgotten.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};
@@ -30,7 +30,7 @@ pub(super) enum Absent {
     /// The database has no such shard.
     Shard,
     /// It was taken out.
-    Condemned,
+    Quarantined,
 }
 
 /// What every client of an epoch is sent. The buffers are shared by all replies that carry them.
@@ -108,14 +108,14 @@ impl Epochs {
         let state = self.read();
         let served = state.served(now, epoch).ok_or(Absent::Epoch)?;
         let shard = served.database.shard(index).ok_or(Absent::Shard)?;
-        if shard.is_condemned() {
-            return Err(Absent::Condemned);
+        if shard.is_quarantined() {
+            return Err(Absent::Quarantined);
         }
         Ok(Found { shard: shard.clone(), slot: served.slots[index as usize] })
     }
 
     /// From now on this one is served, and the one before for its time. Of one epoch there is one:
-    /// when it comes again, with shards that were condemned, it takes its own place.
+    /// when it comes again, with shards that were quarantined, it takes its own place.
     pub(super) fn swap(&self, now: Instant, database: Arc<Database>) {
         let published = Published::of(&database);
         let mut state = self.write();
@@ -160,17 +160,17 @@ impl Epochs {
     }
 
     /// Shards that were taken out and are not yet reported, by the names of their files; each once.
-    pub(super) fn newly_condemned(&self) -> Vec<String> {
+    pub(super) fn newly_quarantined(&self) -> Vec<String> {
         let state = self.read();
         let all = state.before.iter().map(|(served, _)| served).chain([&state.newest]);
         let shards = all.flat_map(|served| served.database.shards());
-        shards.filter(|shard| shard.tell_condemned()).map(|shard| shard.file_name()).collect()
+        shards.filter(|shard| shard.report_quarantined()).map(|shard| shard.file_name()).collect()
     }
 
     /// Shards of the newest database that are taken out.
-    pub(super) fn condemned(&self) -> usize {
+    pub(super) fn quarantined(&self) -> usize {
         let database = self.database();
-        database.shards().iter().filter(|shard| shard.is_condemned()).count()
+        database.shards().iter().filter(|shard| shard.is_quarantined()).count()
     }
 
     fn read(&self) -> RwLockReadGuard<'_, EpochTable> {
@@ -274,12 +274,12 @@ mod tests {
         assert_eq!(bench.slots(0, 1), [0, 1, 2]);
         assert_eq!(bench.find(0, 2, 0), Err(Absent::Epoch));
         assert_eq!(bench.find(0, 1, 3), Err(Absent::Shard));
-        bench.epochs.database().shard(1).unwrap().condemn();
-        assert_eq!(bench.find(0, 1, 1), Err(Absent::Condemned));
+        bench.epochs.database().shard(1).unwrap().quarantine();
+        assert_eq!(bench.find(0, 1, 1), Err(Absent::Quarantined));
         assert_eq!(bench.find(0, 1, 2), Ok(2));
-        assert_eq!(bench.epochs.condemned(), 1);
-        assert_eq!(bench.epochs.newly_condemned().len(), 1);
-        assert!(bench.epochs.newly_condemned().is_empty(), "it is told once");
+        assert_eq!(bench.epochs.quarantined(), 1);
+        assert_eq!(bench.epochs.newly_quarantined().len(), 1);
+        assert!(bench.epochs.newly_quarantined().is_empty(), "it is told once");
     }
 
     #[test]
@@ -323,9 +323,9 @@ mod tests {
     #[test]
     fn a_shard_that_is_good_again_has_a_slot_of_its_own() {
         let bench = Bench::new();
-        bench.epochs.database().shard(1).unwrap().condemn();
+        bench.epochs.database().shard(1).unwrap().quarantine();
         bench.serve(1, 1, &[0, 1, 2]);
-        assert_eq!((bench.slots(1, 1), bench.epochs.condemned()), (vec![0, 3, 2], 0));
+        assert_eq!((bench.slots(1, 1), bench.epochs.quarantined()), (vec![0, 3, 2], 0));
         assert!(bench.epochs.content(1).is_none());
         assert!(bench.epochs.forget(bench.start + SECOND));
     }

@@ -63,7 +63,7 @@ use crate::limits;
 use crate::params::Shape;
 use crate::schedule::{ConnectionId, ScheduleBounds};
 use crate::scheme::KeyBundle;
-use crate::shard::guard::condemned_total;
+use crate::shard::guard::quarantined_total;
 use crate::shard::{Database, OpenError};
 use crate::wire::{StreamCode, Uid};
 use crate::worker::{Queue, Workers};
@@ -414,8 +414,8 @@ struct Service {
     /// Of the manifest that was read last.
     expected_epoch: AtomicU64,
     scrubbed: Scrubbed,
-    /// Condemned shards, when they were last reported.
-    condemned_told: AtomicU64,
+    /// Quarantined shards, when they were last reported.
+    quarantined_reported: AtomicU64,
     queue: Queue,
     bundles: Mutex<Bundles>,
     counters: Arc<Counters>,
@@ -463,7 +463,7 @@ impl Service {
             machine_bytes: machine_bytes(),
             expected_epoch: AtomicU64::new(epoch),
             scrubbed: Scrubbed::new(),
-            condemned_told: AtomicU64::new(0),
+            quarantined_reported: AtomicU64::new(0),
             queue,
             bundles: Mutex::new(Bundles::new(bundles)),
             counters: Arc::default(),
@@ -511,12 +511,12 @@ impl Service {
 
     /// Says which shards were taken out since it was last asked. Not where it happens: a query may
     /// have found it, and nothing of queries is logged.
-    fn tell_condemned(&self) {
-        let total = condemned_total();
-        if self.condemned_told.swap(total, Ordering::Relaxed) == total {
+    fn report_quarantined(&self) {
+        let total = quarantined_total();
+        if self.quarantined_reported.swap(total, Ordering::Relaxed) == total {
             return;
         }
-        for file in self.epochs.newly_condemned() {
+        for file in self.epochs.newly_quarantined() {
             self.counters.scrub_problems.add(1);
             tracing::error!(
                 "shard file {file} is damaged, or was truncated while it was served: its queries \

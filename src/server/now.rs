@@ -52,7 +52,7 @@ impl Service {
         if self.draining() {
             readiness.missing.insert(0, "the server is leaving".into());
         }
-        let EpochState { served, expected, lifetime, shards, condemned_shards, .. } =
+        let EpochState { served, expected, lifetime, shards, quarantined_shards, .. } =
             self.epoch_state();
         readiness.add_lifetime(lifetime, unix_now());
         if served != expected {
@@ -61,7 +61,7 @@ impl Service {
         if let Some(refused) = self.refused_reload() {
             readiness.notes.push(format!("what is on disk is refused: {refused}"));
         }
-        match condemned_shards {
+        match quarantined_shards {
             0 => {}
             all if all >= shards as usize => {
                 readiness.missing.push(format!("all {shards} shards are damaged and taken out"));
@@ -103,7 +103,7 @@ impl Service {
             expected: state.expected,
             created_timestamp_seconds: state.lifetime.created,
             expiry_timestamp_seconds: state.lifetime.expires,
-            condemned_shards: state.condemned_shards,
+            quarantined_shards: state.quarantined_shards,
             scrub_age_seconds: state.scrub_age.as_secs_f64(),
         }
     }

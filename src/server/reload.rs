@@ -68,7 +68,7 @@ pub struct EpochState {
     /// Shards of the served database.
     pub shards: u32,
     /// Those of them that were taken out.
-    pub condemned_shards: usize,
+    pub quarantined_shards: usize,
     /// Since the scrub began its last whole round over every byte, or since the server's start.
     pub scrub_age: Duration,
 }
@@ -165,7 +165,7 @@ impl Service {
             expected: self.expected_epoch.load(Ordering::Relaxed),
             lifetime: database.manifest().lifetime(),
             shards: database.shard_count(),
-            condemned_shards: self.epochs.condemned(),
+            quarantined_shards: self.epochs.quarantined(),
             scrub_age: self.scrubbed.age(Instant::now()),
         }
     }
@@ -189,7 +189,7 @@ enum Followed {
 /// unix seconds: what clients refuse by its dates is not taken up.
 fn find(service: &Service, read: &AtomicU64, now: u64) -> Result<Followed, ReloadError> {
     let epochs = &service.epochs;
-    service.tell_condemned();
+    service.report_quarantined();
     let served = epochs.database();
     let refused = |source| ReloadError::Refused { source, served: served.epoch() };
     let manifest = Database::read_manifest(served.directory()).map_err(refused)?;

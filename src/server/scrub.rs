@@ -115,7 +115,7 @@ impl Scrub {
         // Not kept while one shard is read: its epoch may end.
         drop(database);
         self.next += 1;
-        if shard.is_condemned() {
+        if shard.is_quarantined() {
             return true;
         }
         let mut going = true;
@@ -124,7 +124,7 @@ impl Scrub {
             going
         });
         if let (true, Err(problem)) = (going, verified) {
-            shard.condemn();
+            shard.quarantine();
             tracing::error!("shard file {} {problem}", shard.file_name());
         }
         going
@@ -145,7 +145,7 @@ impl Scrub {
     /// Looks after what is served, then waits; whether to go on.
     fn rest(&self, time: Duration) -> bool {
         let now = Instant::now();
-        self.service.tell_condemned();
+        self.service.report_quarantined();
         self.service.forget_epochs(now);
         self.leave.wait_until(now + time)
     }

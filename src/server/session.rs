@@ -28,7 +28,7 @@ use crate::wire::{
 use crate::worker::{Job, Outcome, Queue};
 
 /// What is said of a shard that was taken out.
-const CONDEMNED: &str = "this server's file of the shard is damaged: ask another";
+const QUARANTINED: &str = "this server's file of the shard is damaged: ask another";
 
 /// Answers one request with all its replies.
 pub(super) async fn answer(
@@ -270,7 +270,7 @@ fn admit(
     let Found { shard, slot } = found.map_err(|absent| match absent {
         Absent::Epoch => refuse(Status::EpochGone),
         Absent::Shard => refuse(Status::ShardUnknown),
-        Absent::Condemned => Box::new(condemned(service, *refuse(Status::ShardUnknown))),
+        Absent::Quarantined => Box::new(quarantined(service, *refuse(Status::ShardUnknown))),
     })?;
     let Some(bundle) = service.bundles().get(peer.connection, &query.uid) else {
         return Err(refuse(Status::KeyMissing));
@@ -355,14 +355,14 @@ async fn outcome_reply(service: &Service, pending: &Pending, outcome: Outcome) -
         }
         Outcome::Deadline => reply(Status::Deadline),
         Outcome::Device => reply(Status::Device),
-        Outcome::Condemned => condemned(service, reply(Status::ShardUnknown)),
+        Outcome::Quarantined => quarantined(service, reply(Status::ShardUnknown)),
     }
 }
 
 /// The reply to a query whose shard was taken out.
-fn condemned(service: &Service, reply: PirResponse) -> PirResponse {
-    service.counters.refused_condemned.add(1);
-    PirResponse { detail: CONDEMNED.to_owned(), ..reply }
+fn quarantined(service: &Service, reply: PirResponse) -> PirResponse {
+    service.counters.refused_quarantined.add(1);
+    PirResponse { detail: QUARANTINED.to_owned(), ..reply }
 }
 
 async fn answered(
@@ -378,7 +378,7 @@ async fn answered(
         Err(status) => {
             let reply = PirResponse { response_status: status.code(), ..reply };
             if status == Status::ShardUnknown {
-                return condemned(service, reply);
+                return quarantined(service, reply);
             }
             let retry_after_ms = limits::RETRY_AFTER_MAX.as_millis() as u32;
             return PirResponse { retry_after_ms, ..reply };
@@ -464,7 +464,7 @@ async fn decide_hint(
     let refused = |status| (hint_reply(service, index, status), None);
     let damaged = || {
         let reply = hint_reply(service, index, Status::ShardUnknown);
-        (Hint { detail: CONDEMNED.to_owned(), ..reply }, None)
+        (Hint { detail: QUARANTINED.to_owned(), ..reply }, None)
     };
     if service.draining() {
         return refused(Status::Draining);
@@ -473,7 +473,7 @@ async fn decide_hint(
         Ok(Found { shard, .. }) => shard,
         Err(Absent::Epoch) => return refused(Status::EpochGone),
         Err(Absent::Shard) => return refused(Status::ShardUnknown),
-        Err(Absent::Condemned) => return damaged(),
+        Err(Absent::Quarantined) => return damaged(),
     };
     let bytes = service.shape.packs() * service.shape.hint_bytes();
     if peer.pay(bytes, *patience).await.is_err() {

@@ -14,7 +14,7 @@ use memmap2::Mmap;
 use rayon::prelude::*;
 
 use super::files::open_regular;
-use super::guard::{Guarded, condemned_total};
+use super::guard::{Guarded, quarantined_total};
 use super::header::{Header, HeaderError, Section, file_name, read_from};
 use super::manifest::{MANIFEST_NAME, Manifest, ManifestError, SHARDS_DIR, ShardEntry};
 use super::verify::verify_file;
@@ -120,7 +120,7 @@ pub struct Shard {
     sections: [Section; 3],
     content: ContentId,
     map: Guarded,
-    /// That it is condemned was reported.
+    /// That it is quarantined was reported.
     told: AtomicBool,
 }
 
@@ -154,7 +154,7 @@ impl Shard {
             map.advise_range(memmap2::Advice::HugePage, matrix.offset as usize, bytes as usize)
         };
         let map = Guarded::new(map).map_err(no_map)?;
-        let content = ContentId::of(&header.digest(), condemned_total());
+        let content = ContentId::of(&header.digest(), quarantined_total());
         Ok(Self { header, sections, content, map, told: AtomicBool::new(false) })
     }
 
@@ -203,18 +203,18 @@ impl Shard {
     }
 
     /// Whether it is not to be used any more: its file does not have what its header says.
-    pub fn is_condemned(&self) -> bool {
-        self.map.is_condemned()
+    pub fn is_quarantined(&self) -> bool {
+        self.map.is_quarantined()
     }
 
     /// Has it used no more. What opens its file later is another shard, and may be used.
-    pub fn condemn(&self) {
-        self.map.condemn();
+    pub fn quarantine(&self) {
+        self.map.quarantine();
     }
 
-    /// Whether it is condemned and nobody was told; only once.
-    pub fn tell_condemned(&self) -> bool {
-        self.is_condemned() && !self.told.swap(true, Ordering::Relaxed)
+    /// Whether it is quarantined and nobody was told; only once.
+    pub fn report_quarantined(&self) -> bool {
+        self.is_quarantined() && !self.told.swap(true, Ordering::Relaxed)
     }
 
     /// All of the file as it is mapped.
@@ -331,10 +331,10 @@ impl Database {
     }
 
     /// Opens what this manifest names, to be served after this database; `None` where that is this
-    /// database and no shard of it is condemned. Shards that did not change are shared; of others
-    /// every byte is read, one after the other: those who serve need the processors. A condemned
-    /// shard is opened anew; where it is still bad it stays condemned, and that alone is no reason
-    /// to refuse a manifest.
+    /// database and no shard of it is quarantined. Shards that did not change are shared; of others
+    /// every byte is read, one after the other: those who serve need the processors. A quarantined
+    /// shard is opened anew; where it is still bad it stays quarantined, and that alone is no
+    /// reason to refuse a manifest.
     ///
     /// # Errors
     /// The manifest may not follow this one's, a file is refused, or nothing is better than it was.
@@ -355,14 +355,14 @@ impl Database {
         let may = manifest.may_follow(&self.manifest);
         may.map_err(|source| OpenError::Manifest { path, source })?;
         let mut changed = manifest != self.manifest;
-        if !changed && !self.shards.iter().any(|shard| shard.is_condemned()) {
+        if !changed && !self.shards.iter().any(|shard| shard.is_quarantined()) {
             return Ok(None);
         }
         let folder = self.directory.join(SHARDS_DIR);
         let (mut shards, mut still_bad) = (Vec::with_capacity(self.shards.len()), None);
         for (index, (entry, held)) in manifest.shards.iter().zip(&self.shards).enumerate() {
             let kept = self.manifest.shards[index] == *entry;
-            if kept && !held.is_condemned() {
+            if kept && !held.is_quarantined() {
                 shards.push(held.clone());
                 continue;
             }

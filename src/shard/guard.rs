@@ -3,10 +3,10 @@
 //! Whoever reads a page of a map that its file does not have any more, or that the disk does not
 //! give, is sent SIGBUS, which ends the process and with it every other shard. So a [`Guarded`] map
 //! stands in a table, and a handler for the whole process looks a fault up in it: the map's pages
-//! become zeros, the map is *condemned*, and whoever read it goes on. What it then has computed is
-//! worth nothing, which [`Guarded::is_whole`] tells it. A fault anywhere else is handed to whoever
-//! handled it before. A SIGBUS that a process sent (`kill -BUS`) is no fault: it ends this process,
-//! as it does one without a handler, for it may not go on with its maps unguarded.
+//! become zeros, the map is *quarantined*, and whoever read it goes on. What it then has computed
+//! is worth nothing, which [`Guarded::is_whole`] tells it. A fault anywhere else is handed to
+//! whoever handled it before. A SIGBUS that a process sent (`kill -BUS`) is no fault: it ends this
+//! process, as it does one without a handler, for it may not go on with its maps unguarded.
 //!
 //! The alternative, serving from private copies, was measured and left: SECURITY.md has the
 //! numbers, and what the deployer must still see to. A handler cannot see bytes that are
@@ -37,7 +37,7 @@ struct GuardEntry {
     version: AtomicUsize,
     start: AtomicUsize,
     end: AtomicUsize,
-    condemned: AtomicBool,
+    quarantined: AtomicBool,
     /// Set once, before others can see it.
     next: *const GuardEntry,
 }
@@ -49,8 +49,8 @@ unsafe impl Sync for GuardEntry {}
 static ENTRIES: AtomicPtr<GuardEntry> = AtomicPtr::new(null_mut());
 /// Places without a map.
 static FREE: Mutex<Vec<&'static GuardEntry>> = Mutex::new(Vec::new());
-/// Maps that were ever condemned.
-static CONDEMNED: AtomicU64 = AtomicU64::new(0);
+/// Maps that were ever quarantined.
+static QUARANTINED: AtomicU64 = AtomicU64::new(0);
 /// Memory failed in hardware, and nobody has read it yet. Linux's alone.
 const BUS_MCEERR_AO: c_int = if cfg!(target_os = "linux") { 5 } else { c_int::MIN };
 /// Who handled the signal before.
@@ -73,25 +73,25 @@ impl Guarded {
         Ok(Self { place: GuardEntry::take(start, start + map.len()), map })
     }
 
-    /// Whether nothing that was read of the map so far was lost: it is not condemned, and the file
-    /// still has its last byte. For whoever has read and is about to use it.
+    /// Whether nothing that was read of the map so far was lost: it is not quarantined, and the
+    /// file still has its last byte. For whoever has read and is about to use it.
     pub(super) fn is_whole(&self) -> bool {
         // The end of a page that a file ends in reads as zeros and sends no signal.
         if let Some(last) = self.map.last() {
             // SAFETY: a byte of the map; read each time, whatever was read of it before.
             black_box(unsafe { std::ptr::read_volatile(last) });
         }
-        !self.is_condemned()
+        !self.is_quarantined()
     }
 
     /// Whether nothing of it is to be used any more.
-    pub(super) fn is_condemned(&self) -> bool {
-        self.place.condemned.load(SeqCst)
+    pub(super) fn is_quarantined(&self) -> bool {
+        self.place.quarantined.load(SeqCst)
     }
 
     /// Has nothing of it used any more.
-    pub(super) fn condemn(&self) {
-        self.place.condemn();
+    pub(super) fn quarantine(&self) {
+        self.place.quarantine();
     }
 }
 
@@ -111,16 +111,16 @@ impl Drop for Guarded {
     }
 }
 
-/// Maps of this process that were ever condemned.
-pub fn condemned_total() -> u64 {
-    CONDEMNED.load(SeqCst)
+/// Maps of this process that were ever quarantined.
+pub fn quarantined_total() -> u64 {
+    QUARANTINED.load(SeqCst)
 }
 
 impl GuardEntry {
     fn take(start: usize, end: usize) -> &'static Self {
         let free = FREE.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let place = free.unwrap_or_else(Self::make);
-        place.condemned.store(false, SeqCst);
+        place.quarantined.store(false, SeqCst);
         place.set(start, end);
         place
     }
@@ -128,8 +128,8 @@ impl GuardEntry {
     /// A new one, at the head of the table.
     fn make() -> &'static Self {
         let (version, start, end) = (AtomicUsize::new(0), AtomicUsize::new(0), AtomicUsize::new(0));
-        let condemned = AtomicBool::new(false);
-        let place = Box::leak(Box::new(Self { version, start, end, condemned, next: null() }));
+        let quarantined = AtomicBool::new(false);
+        let place = Box::leak(Box::new(Self { version, start, end, quarantined, next: null() }));
         // Nobody else changes the head: the lock stands for it.
         let _one = FREE.lock().unwrap_or_else(PoisonError::into_inner);
         place.next = ENTRIES.load(SeqCst);
@@ -144,9 +144,9 @@ impl GuardEntry {
         self.version.fetch_add(1, SeqCst);
     }
 
-    fn condemn(&self) {
-        if !self.condemned.swap(true, SeqCst) {
-            CONDEMNED.fetch_add(1, SeqCst);
+    fn quarantine(&self) {
+        if !self.quarantined.swap(true, SeqCst) {
+            QUARANTINED.fetch_add(1, SeqCst);
         }
     }
 
@@ -193,8 +193,8 @@ extern "C" fn on_fault(signal: c_int, info: *mut siginfo_t, _context: *mut c_voi
         return end_by(signal);
     }
     if let Some((place, start, end)) = GuardEntry::find(address) {
-        // First: whoever reads a zero finds it condemned afterwards.
-        place.condemn();
+        // First: whoever reads a zero finds it quarantined afterwards.
+        place.quarantine();
         if zero(start, end) {
             return;
         }
@@ -247,23 +247,23 @@ mod tests {
     }
 
     #[test]
-    fn a_truncated_file_is_zeros_and_condemned_and_others_are_not() {
+    fn a_truncated_file_is_zeros_and_quarantined_and_others_are_not() {
         let (file, map) = guarded(5 << 12);
         let (_other_file, other) = guarded(5 << 12);
         assert!(map.is_whole() && map.iter().all(|&byte| byte == 7));
-        let before = condemned_total();
+        let before = quarantined_total();
         file.set_len(2 << 12).unwrap();
-        assert!(!map.is_condemned(), "nobody has read it");
+        assert!(!map.is_quarantined(), "nobody has read it");
         assert_eq!(map[3 << 12], 0);
-        assert!(map.is_condemned() && !map.is_whole() && condemned_total() > before);
+        assert!(map.is_quarantined() && !map.is_whole() && quarantined_total() > before);
         assert!(map.iter().all(|&byte| byte == 0));
         assert!(other.is_whole() && other.iter().all(|&byte| byte == 7));
-        // Its place serves another map, which is not condemned.
+        // Its place serves another map, which is not quarantined.
         drop(map);
         let (file, map) = guarded(3 << 12);
         assert!(map.is_whole());
         file.set_len(0).unwrap();
-        assert!(!map.is_whole() && map.is_condemned());
+        assert!(!map.is_whole() && map.is_quarantined());
     }
 
     #[test]
@@ -271,8 +271,8 @@ mod tests {
         let (file, map) = guarded(2 << 12);
         file.set_len(100).unwrap();
         // No signal: the page is still there.
-        assert_eq!((map[99], map[100], map.is_condemned()), (7, 0, false));
-        assert!(!map.is_whole() && map.is_condemned());
+        assert_eq!((map[99], map[100], map.is_quarantined()), (7, 0, false));
+        assert!(!map.is_whole() && map.is_quarantined());
     }
 
     /// Runs this test in another process; what it ended with.

@@ -29,13 +29,13 @@ use crate::params::Shape;
 pub struct ContentId(pub [u8; 16]);
 
 impl ContentId {
-    /// Of the file with this header digest, opened when so many shards had been condemned. What
-    /// an engine holds of a condemned one may be wrong: what is opened later has another name.
-    fn of(header_digest: &[u8; 32], condemned: u64) -> Self {
+    /// Of the file with this header digest, opened when so many shards had been quarantined. What
+    /// an engine holds of a quarantined one may be wrong: what is opened later has another name.
+    fn of(header_digest: &[u8; 32], quarantined: u64) -> Self {
         let mut name = [0; 16];
         name.copy_from_slice(&header_digest[..16]);
         let word = &mut name[..8];
-        word.iter_mut().zip(condemned.to_le_bytes()).for_each(|(byte, more)| *byte ^= more);
+        word.iter_mut().zip(quarantined.to_le_bytes()).for_each(|(byte, more)| *byte ^= more);
         Self(name)
     }
 }
@@ -58,8 +58,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_opened_after_a_shard_was_condemned_has_a_name_of_its_own() {
-        let of = |digest: u8, condemned| ContentId::of(&[digest; 32], condemned);
+    fn what_is_opened_after_a_shard_was_quarantined_has_a_name_of_its_own() {
+        let of = |digest: u8, quarantined| ContentId::of(&[digest; 32], quarantined);
         assert_eq!(of(7, 0), ContentId([7; 16]));
         let names = [of(7, 0), of(7, 1), of(7, 256), of(8, 0), of(8, 1)];
         let distinct: std::collections::HashSet<_> = names.into_iter().collect();

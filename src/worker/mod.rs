@@ -82,7 +82,7 @@ pub enum Outcome {
     /// No engine gave an answer.
     Device,
     /// Its shard is gone, or has lost what it contained.
-    Condemned,
+    Quarantined,
 }
 
 /// One query as workers take it.
@@ -516,7 +516,7 @@ impl Worker {
         for ShardWork { shard, queries: taken } in work {
             let content = shared.shards.content(shard).filter(|content| content.is_whole());
             let Some(content) = content else {
-                taken.into_iter().for_each(|query| shared.end(query, Outcome::Condemned));
+                taken.into_iter().for_each(|query| shared.end(query, Outcome::Quarantined));
                 continue;
             };
             let view = content.view();
@@ -539,7 +539,7 @@ impl Worker {
             let Some(query) = open[batch][query].take() else { return };
             match contents[batch].is_whole() {
                 true => shared.answered(taker, query, answer),
-                false => shared.end(query, Outcome::Condemned),
+                false => shared.end(query, Outcome::Quarantined),
             }
         };
         let (begun, before) = (Instant::now(), self.engine.stage_times());

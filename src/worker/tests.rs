@@ -351,7 +351,7 @@ fn answers_come_back_and_a_failed_engine_fails_only_what_it_did_not_answer() {
     control.let_on(Step::Call(1), Go);
     bench.is_answered(4, 0);
     bench.ask(5, 200); // no such shard, no call
-    assert_eq!(bench.outcome(), (5, Outcome::Condemned));
+    assert_eq!(bench.outcome(), (5, Outcome::Quarantined));
     assert!(control.is_quiet());
 }
 
@@ -365,8 +365,8 @@ fn what_was_computed_of_a_shard_that_lost_its_content_is_not_sent() {
     bench.ask(1, LOST);
     bench.lost.store(true, Ordering::Relaxed);
     controls[0].answer(Go);
-    assert_eq!(bench.outcome(), (0, Outcome::Condemned));
-    assert_eq!(bench.outcome(), (1, Outcome::Condemned));
+    assert_eq!(bench.outcome(), (0, Outcome::Quarantined));
+    assert_eq!(bench.outcome(), (1, Outcome::Quarantined));
     // While it is brought up: the device is not to blame, and what it has is not used.
     bench.lost.store(false, Ordering::Relaxed);
     *bench.stores[0].residency.lock().unwrap() = Residency::Room;
@@ -374,7 +374,7 @@ fn what_was_computed_of_a_shard_that_lost_its_content_is_not_sent() {
     store_controls[0].is_at(Step::Upload(LOST as u8));
     bench.lost.store(true, Ordering::Relaxed);
     store_controls[0].answer(Go);
-    assert_eq!(bench.outcome(), (2, Outcome::Condemned));
+    assert_eq!(bench.outcome(), (2, Outcome::Quarantined));
     let counters = bench.workers.counters();
     assert_eq!((counters.uploads.get(), counters.uploads_failed.get()), (0, 0));
     assert!(controls[1].is_quiet());

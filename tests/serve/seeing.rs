@@ -44,8 +44,14 @@ fn label_values() -> BTreeMap<&'static str, BTreeSet<String>> {
     ])
 }
 
-const REFUSALS: [&str; 6] =
-    ["queue_full", "front_end_full", "connection_full", "too_late", "no_answer_room", "condemned"];
+const REFUSALS: [&str; 6] = [
+    "queue_full",
+    "front_end_full",
+    "connection_full",
+    "too_late",
+    "no_answer_room",
+    "quarantined",
+];
 const CONNECTION_REFUSALS: [&str; 3] = ["full", "front_end_full", "not_allowed"];
 const CONNECTION_ENDS: [&str; 3] = ["displaced", "idle", "certificate_expired"];
 
@@ -320,11 +326,11 @@ async fn a_server_without_a_shard_to_answer_from_is_not_ready() {
     let host = Host::start(Reference, proving());
     let address = admin(&host.admin_state).await;
     until_status(address, "/readyz", 200).await;
-    let condemn = |shard| host.database.shard(shard).unwrap().condemn();
-    (1..SHARDS).for_each(condemn);
+    let quarantine = |shard| host.database.shard(shard).unwrap().quarantine();
+    (1..SHARDS).for_each(quarantine);
     let some = get(address, "/readyz").await;
     assert_eq!((some.status, &*some.body), (200, "ready\n2 shards are damaged and taken out\n"));
-    condemn(0);
+    quarantine(0);
     let none = get(address, "/readyz").await;
     let missing = "not ready\nall 3 shards are damaged and taken out\n";
     assert_eq!((none.status, &*none.body), (503, missing));

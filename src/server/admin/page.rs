@@ -159,8 +159,8 @@ fn database(out: &mut String, gauges: &Gauges, refused: Option<&str>) {
     card(out, "epoch", &epochs.served.to_string(), &expected);
     let left = epochs.expiry_timestamp_seconds.saturating_sub(unix_now());
     card(out, "accepted for", &span(Duration::from_secs(left)), "then sign it again");
-    let condemned = format!("{} taken out as damaged", grouped(epochs.condemned_shards as u64));
-    card(out, "shards", &grouped(gauges.shards.into()), &condemned);
+    let quarantined = format!("{} taken out as damaged", grouped(epochs.quarantined_shards as u64));
+    card(out, "shards", &grouped(gauges.shards.into()), &quarantined);
     let resident = bytes(gauges.resident_bytes as f64);
     card(out, "shards on devices", &grouped(gauges.resident_shards as u64), &resident);
     push(out, format_args!("</div>\n"));
@@ -202,7 +202,7 @@ fn not_answered(counters: &Counters) -> Vec<(String, u64)> {
         (Status::Overloaded, "a connection's part of it is", &counters.refused_connection_full),
         (Status::Overloaded, "would come too late", &counters.refused_too_late),
         (Status::Overloaded, "no room for answers", &counters.refused_no_answer_room),
-        (Status::ShardUnknown, "damaged and taken out", &counters.refused_condemned),
+        (Status::ShardUnknown, "damaged and taken out", &counters.refused_quarantined),
     ];
     let mut rows = Vec::new();
     for status in Status::ALL.into_iter().filter(|status| *status != Status::ResponseSuccess) {
@@ -384,7 +384,7 @@ mod tests {
         };
         refuse(Status::Overloaded, &counters.refused_queue_full);
         refuse(Status::Overloaded, &counters.refused_too_late);
-        refuse(Status::ShardUnknown, &counters.refused_condemned);
+        refuse(Status::ShardUnknown, &counters.refused_quarantined);
         counters.queries.add(Status::ShardUnknown);
         counters.queries.add(Status::Quota);
         counters.queries.add(Status::ResponseSuccess);
