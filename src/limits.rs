@@ -28,7 +28,7 @@
 //! | [`QUERIES_PER_CONNECTION_MAX`] | 8 192 | eight full batches of one connection, or many small |
 //! | [`GPU_CALL_QUERIES_MAX`] | 1 024 | 16 for each of 64 shards; 17 ms of 60 000 a second |
 //! | [`UPLOADS_WAITING_MAX`] | 4 | shards in line for a device: the processor is sooner than more |
-//! | [`UPLOAD_AGAIN_AFTER`] | 10 s | a shard that could not be brought up is not tried at once |
+//! | [`UPLOAD_AGAIN_AFTER`] | 10 s | a shard that could not be uploaded is not tried at once |
 //! | [`LOOK_AGAIN_TIME`] | 10 ms | how old an estimate of a worker without work may be |
 //! | [`RENEW_PAUSE_MIN`] | 100 ms | a device that fails twice in a row is left alone for so long |
 //! | [`RENEW_PAUSE_MAX`] | 30 s | pauses double up to this: a reset device is back soon after |
@@ -186,15 +186,15 @@ pub const QUERIES_PER_CONNECTION_MAX: usize = 8_192;
 /// costs as much for one query as for four, and at the ends of a call the device has nothing to do;
 /// a device that answers but 2 000 a second is done in half a second.
 pub const GPU_CALL_QUERIES_MAX: usize = 1_024;
-/// Most shards that wait to be brought up to one device.
+/// Most shards that wait to be uploaded to one device.
 pub const UPLOADS_WAITING_MAX: usize = 4;
-/// How long a shard whose upload failed is not brought up.
+/// How long a shard whose upload failed is not uploaded.
 pub const UPLOAD_AGAIN_AFTER: Duration = Duration::from_secs(10);
 /// How long a worker waits beside queries it may not take before it looks again.
 pub const LOOK_AGAIN_TIME: Duration = Duration::from_millis(10);
-/// Shortest pause before a device that failed again is made anew; the first time there is none.
+/// Shortest pause before a device that failed again is recreated; the first time there is none.
 pub const RENEW_PAUSE_MIN: Duration = Duration::from_millis(100);
-/// Longest pause before a device that failed again is made anew.
+/// Longest pause before a device that failed again is recreated.
 pub const RENEW_PAUSE_MAX: Duration = Duration::from_secs(30);
 /// Memory for requests being read, all connections together.
 pub const READ_BYTES_MAX: usize = 512 << 20;

@@ -1,9 +1,9 @@
 //! Where queries are computed: by the processor or by the device that keeps their shard, and which
-//! shards are brought up.
+//! shards are uploaded.
 //!
 //! Every shard has a home among the devices that are up. A shard that is there is answered by its
 //! home alone; of one that is not, its queries wait for its upload or the processor takes them,
-//! whichever is sooner by times measured lately. Where there is room, a shard is brought up when it
+//! whichever is sooner by times measured lately. Where there is room, a shard is uploaded when it
 //! is asked for; in place of another only once the processor has spent as much on it as the upload
 //! costs (ski rental: never more than twice the cost of knowing beforehand), all of it since the
 //! other was last used.
@@ -77,7 +77,7 @@ impl Device {
         self.upload_cost.of(bytes).unwrap_or_default()
     }
 
-    /// When the upload of a shard is expected to be done; `None` if it is not to be brought up.
+    /// When the upload of a shard is expected to be done; `None` if it is not to be uploaded.
     fn remaining(&self, now: Instant, shard: u32) -> Option<Duration> {
         let under_way = self.uploading.map_or(Duration::ZERO, |(asked, begun)| {
             let elapsed = now.saturating_duration_since(begun);
@@ -101,7 +101,7 @@ struct Debt {
     spent: Duration,
 }
 
-/// Where queries go and what is brought up; one a server.
+/// Where queries go and what is uploaded; one a server.
 #[derive(Debug)]
 pub struct Placement {
     devices: Vec<Device>,
@@ -150,7 +150,7 @@ impl Placement {
         order.find(|&device| self.devices[device].state == DeviceState::Up)
     }
 
-    /// A shard is asked for: which device it is to be brought up to, if any; note was taken of it.
+    /// A shard is asked for: which device it is to be uploaded to, if any; note was taken of it.
     /// Its home says by `residency` whether it is there.
     pub fn wants_upload(
         &mut self,
@@ -231,7 +231,7 @@ impl Placement {
         }
     }
 
-    /// The next shard to bring up to a device, which thereby begins; one at a time a device.
+    /// The next shard to upload to a device, which thereby begins; one at a time a device.
     pub fn begin_upload(&mut self, now: Instant, device: usize) -> Option<u32> {
         let device = &mut self.devices[device];
         let asked = device.waiting.pop_front()?;
@@ -273,7 +273,7 @@ impl Placement {
         device.waiting.clear();
     }
 
-    /// A device was made anew. What failed before says nothing of it.
+    /// A device was recreated. What failed before says nothing of it.
     pub fn up(&mut self, device: usize) {
         self.devices[device].state = DeviceState::Up;
         self.refused.clear();
@@ -427,7 +427,7 @@ mod tests {
         assert!(!wants(&mut other, now, shard(1), long), "and so they are forgotten");
         assert!(!wants(&mut placement, now, shard(1), Residency::Never));
         assert!(wants(&mut placement, now, shard(1), long));
-        // Once it was brought up it owes nothing.
+        // Once it was uploaded it owes nothing.
         placement.begin_upload(now, 0).unwrap();
         placement.uploaded(now + 100 * MS, 0);
         assert!(!wants(&mut placement, now + 100 * MS, shard(1), long));
@@ -464,7 +464,7 @@ mod tests {
         placement.begin_upload(start, 0);
         let later = start + limits::UPLOAD_AGAIN_AFTER;
         assert!(wants(&mut placement, later, shard(0), room));
-        // A device that fails forgets what was to come; one made anew may try everything.
+        // A device that fails forgets what was to come; one recreated may try everything.
         placement.down(0);
         placement.upload_failed(start, 0);
         assert_eq!(placement.begin_upload(start, 0), None);

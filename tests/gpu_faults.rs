@@ -1,5 +1,5 @@
 //! What a GPU's engine does when its device goes away or is full, and while another thread brings
-//! shards up: no answer is wrong, none is given twice, and once made anew it answers everything.
+//! shards up: no answer is wrong, none is given twice, and once recreated it answers everything.
 
 #![cfg(feature = "gpu")]
 #![allow(clippy::unwrap_used)]
@@ -64,7 +64,7 @@ impl Shards {
         Some((gpu_engine(&options)?, faults))
     }
 
-    /// After an error: nothing is answered or kept; then it is made anew, and answers everything.
+    /// After an error: nothing is answered or kept; then it is recreated, and answers everything.
     fn comes_back(&self, engine: &mut GpuEngine, store: &dyn ShardStore, said: &EngineError) {
         assert!(matches!(said, EngineError::Device(_)), "{said}");
         let error = self.ask(engine, &[0]).unwrap_err();
@@ -350,7 +350,7 @@ fn shards_come_and_go_while_others_are_answered() {
                 while engine.renew().is_err() {}
             }
         }
-        println!("{lost} times made anew, {} uploads", engine.uploads() - before);
+        println!("{lost} times recreated, {} uploads", engine.uploads() - before);
         drop(ended);
     });
     faults.arm(Fault::LostAtSubmission, 0);

@@ -291,7 +291,7 @@ async fn a_new_epoch_keeps_the_bytes() {
     assert_eq!(client.pins().epoch(), 2);
 }
 
-/// Secrets that were drawn anew, by comparing the shards asked under two epochs.
+/// Secrets that were drawn again, by comparing the shards asked under two epochs.
 fn fresh(log: &Log) -> HashMap<u32, usize> {
     let old: BTreeSet<_> =
         log.queries.iter().filter(|q| q.epoch == 1).map(|q| (&q.uid, q.shard)).collect();

@@ -51,7 +51,7 @@ pub const DATABASE_NAME_DEFAULT: &str = "main";
 pub enum Existing {
     /// Its seed, shard count and shape are kept, and its shards whose records did not change.
     Keep,
-    /// Its seed is kept; shard count and shape are chosen anew.
+    /// Its seed is kept; shard count and shape are chosen again.
     Reshape,
 }
 
@@ -208,7 +208,7 @@ pub enum BuildError {
     /// The options ask for another shape than the database has.
     #[error(
         "the database that is there keeps its shape: {problem}. Leave the options out, or give \
-         --reshape to build every shard anew (clients must then accept the new shape)"
+         --reshape to rebuild every shard (clients must then accept the new shape)"
     )]
     KeptShape {
         /// Where they differ.
@@ -217,7 +217,7 @@ pub enum BuildError {
     /// The records do not fit the shape of the database.
     #[error(
         "shard {shard} does not fit the shape of the database any more: {problem}. Give --reshape \
-         to choose a new shape and build every shard anew (`sotto inspect` says how many records \
+         to choose a new shape and rebuild every shard (`sotto inspect` says how many records \
          a shape has room for)"
     )]
     Outgrown {

@@ -34,7 +34,7 @@ pub fn path(folder: &Path, shard: u32) -> PathBuf {
 }
 
 impl PartitionWriter {
-    /// Begins anew: an existing folder is emptied.
+    /// Starts again: an existing folder is emptied.
     pub fn create(folder: &Path, shard_count: u32) -> io::Result<Self> {
         match fs::remove_dir_all(folder) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),

@@ -214,7 +214,7 @@ impl Session<'_> {
                 Some(_) => self.say("Going on with the build that was interrupted."),
                 None => self.say(format!(
                     "Going on with the build that was interrupted, from the copy it kept of {} \
-                     (--restart reads it anew).",
+                     (--restart reads it from its start).",
                     count::name(&options.input)
                 )),
             }

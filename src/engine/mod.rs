@@ -136,7 +136,7 @@ pub trait Engine: Send {
         done: &mut dyn FnMut(usize, usize, Answer),
     ) -> Result<(), EngineError>;
 
-    /// After an error: makes the device anew and has it prove itself on known answers. May be
+    /// After an error: recreates the device and has it prove itself on known answers. May be
     /// called again when it fails. What was in the store is gone.
     fn renew(&mut self) -> Result<(), EngineError> {
         Ok(())
@@ -153,7 +153,7 @@ pub trait ShardStore: Send + Sync {
     /// What is there now.
     fn held(&self) -> StoreUse;
 
-    /// Brings a shard up, in place of those used longest ago where there is no room; returns when
+    /// Uploads a shard, in place of those used longest ago where there is no room; returns when
     /// it can be answered from. Nothing is done for one that is there.
     fn upload(&self, shard: &ShardView<'_>) -> Result<(), EngineError>;
 }
@@ -178,7 +178,7 @@ pub enum Residency {
     Room,
     /// Not there; it would take the place of one that was last used so long ago.
     InPlace {
-        /// Time since that one was used or brought up.
+        /// Time since that one was used or uploaded.
         unused: Duration,
     },
     /// It cannot be kept: it has no name or is larger than all the memory, or the device is gone.

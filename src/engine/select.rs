@@ -493,7 +493,7 @@ impl Exam {
 /// right. Takes the processor less than a millisecond, and a device no shard's place.
 pub struct Probe(Exam);
 
-/// Under this name the known shard stays on a device: brought up each time, it would make room for
+/// Under this name the known shard stays on a device: uploaded each time, it would make room for
 /// itself. No file's digest is likely to begin so.
 pub(super) const PROBE_CONTENT: ContentId = ContentId(*b"sotto's probe \0\0");
 

@@ -106,11 +106,11 @@ impl Families {
         self.counters("answers", "Queries answered, and by whom", "by", by);
         let help = "Calls at which a device failed";
         self.counter("device_failures", help, &work.device_failures);
-        self.counter("device_renewals", "Devices made anew", &work.renewals);
-        let help = "Attempts to make a device anew that failed";
+        self.counter("device_renewals", "Devices recreated", &work.renewals);
+        let help = "Attempts to recreate a device that failed";
         self.counter("device_renewals_failed", help, &work.renewals_failed);
-        self.counter("uploads", "Shards brought up to devices", &work.uploads);
-        let help = "Shards that could not be brought up";
+        self.counter("uploads", "Shards uploaded to devices", &work.uploads);
+        let help = "Shards that could not be uploaded";
         self.counter("uploads_failed", help, &work.uploads_failed);
         let help = "From a query's admission until an engine took it";
         self.histogram("queue_seconds", help, work.queue_time.read());

@@ -41,7 +41,7 @@ pub struct Gauges {
     pub resident_bytes: u64,
     /// Devices that take queries.
     pub devices_up: usize,
-    /// Devices that failed and are not made anew yet.
+    /// Devices that failed and are not yet recreated.
     pub devices_down: usize,
     /// About the database.
     pub epochs: Epochs,

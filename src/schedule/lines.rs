@@ -134,7 +134,7 @@ impl<T> Lines<T> {
         taken
     }
 
-    /// Changes a line and ranks it anew.
+    /// Changes a line and ranks it again.
     fn change<R>(&mut self, line: Line, change: impl FnOnce(&mut VecDeque<Admitted<T>>) -> R) -> R {
         let queue = self.queues.entry(line).or_default();
         if let Some((company, age)) = ranks(line, queue) {

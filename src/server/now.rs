@@ -3,7 +3,7 @@
 //!
 //! Alive is a server whose engines are not all stuck in one call. Ready is one that is not leaving,
 //! whose database clients accept by its dates, and whose every engine that takes queries has lately
-//! given the right answer to a known one. A device that failed and is being made anew takes none:
+//! given the right answer to a known one. A device that failed and is being recreated takes none:
 //! it is named, and no reason to ask elsewhere while another engine answers.
 
 use std::sync::PoisonError;
@@ -171,7 +171,7 @@ fn of_engines(engines: &[EngineReport], asked_every: Option<Duration>) -> Readin
     let mut readiness = Readiness::default();
     let up = |engine: &&EngineReport| engine.state == EngineState::Up;
     for engine in engines.iter().filter(|engine| !up(engine)) {
-        readiness.notes.push(format!("{} failed and is being made anew", engine.name));
+        readiness.notes.push(format!("{} failed and is being recreated", engine.name));
     }
     if !engines.iter().any(|engine| up(&engine)) {
         readiness.missing.push("no engine takes queries".into());
@@ -221,7 +221,7 @@ mod tests {
         engines[0].proven = Some(Duration::ZERO);
         engines[1].state = EngineState::Down;
         let Readiness { missing, notes } = of_engines(&engines, every);
-        assert_eq!((missing.len(), notes), (0, vec!["gpu failed and is being made anew".into()]));
+        assert_eq!((missing.len(), notes), (0, vec!["gpu failed and is being recreated".into()]));
         let alone = of_engines(&engines[1..], every);
         assert_eq!(alone.missing, ["no engine takes queries"]);
     }

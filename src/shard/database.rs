@@ -333,7 +333,7 @@ impl Database {
     /// Opens what this manifest names, to be served after this database; `None` where that is this
     /// database and no shard of it is quarantined. Shards that did not change are shared; of others
     /// every byte is read, one after the other: those who serve need the processors. A quarantined
-    /// shard is opened anew; where it is still bad it stays quarantined, and that alone is no
+    /// shard is opened again; where it is still bad it stays quarantined, and that alone is no
     /// reason to refuse a manifest.
     ///
     /// # Errors

@@ -168,15 +168,15 @@ pub struct WorkCounters {
     pub answered_by_processor: Counter,
     /// Queries answered by the processor because a device failed at them.
     pub answered_by_processor_after_failure: Counter,
-    /// Shards brought up to devices.
+    /// Shards uploaded to devices.
     pub uploads: Counter,
-    /// Shards that could not be brought up.
+    /// Shards that could not be uploaded.
     pub uploads_failed: Counter,
     /// Calls at which a device failed.
     pub device_failures: Counter,
-    /// Devices made anew.
+    /// Devices recreated.
     pub renewals: Counter,
-    /// Attempts to make a device anew that failed.
+    /// Attempts to recreate a device that failed.
     pub renewals_failed: Counter,
     /// From when a query was admitted until an engine took it, the first time.
     pub queue_time: Times,

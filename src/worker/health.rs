@@ -93,6 +93,6 @@ pub enum EngineKind {
 pub enum EngineState {
     /// It does.
     Up,
-    /// It failed, and is being made anew.
+    /// It failed, and is being recreated.
     Down,
 }

@@ -3,7 +3,7 @@
 //!
 //! Async code admits queries and gets outcomes on a channel; it never computes and a worker never
 //! waits for it. A worker answers each query as soon as its answer exists. What a device fails at,
-//! by error or by panic, goes back for the processor to answer, and the device is made anew before
+//! by error or by panic, goes back for the processor to answer, and the device is recreated before
 //! it takes work again; what the processor fails at is answered as a failed device. Between calls
 //! each engine is asked a known query now and then (`health`). Which work comes next is
 //! [`crate::schedule`]'s to decide, who takes it [`crate::placement`]'s, how it is computed
@@ -392,7 +392,7 @@ struct Worker {
     engine: Box<dyn Engine>,
     index: usize,
     shared: Arc<Shared>,
-    /// Before the engine is made anew: none unless it failed since it last answered.
+    /// Before the engine is recreated: none unless it failed since it last answered.
     pause: Duration,
 }
 
@@ -401,7 +401,7 @@ impl Worker {
         self.shared.workers[self.index].0
     }
 
-    /// Until the queue is closed: takes work, computes it, reports; makes a failed engine anew.
+    /// Until the queue is closed: takes work, computes it, reports; recreates a failed engine.
     fn run(mut self) {
         loop {
             let computed = match self.next() {
@@ -480,7 +480,7 @@ impl Worker {
         told(|| self.engine.answer(batches, done))
     }
 
-    /// Asks the engine the known query. A device that fails at it is made anew; the processor goes
+    /// Asks the engine the known query. A device that fails at it is recreated; the processor goes
     /// on, for it may be all there is: [`EngineReport`] says that it is not to be trusted.
     fn prove(&mut self) -> Result<(), Failed> {
         let (shared, index) = (self.shared.clone(), self.index);
@@ -611,11 +611,11 @@ impl Worker {
         ended.into_iter().for_each(|waiting| waiting.job.end(Outcome::Device));
     }
 
-    /// Makes the engine anew, as often as it takes; a break when the queue is closed meanwhile.
+    /// Recreates the engine, as often as it takes; a break when the queue is closed meanwhile.
     fn renew(&mut self) -> ControlFlow<()> {
         let (shared, taker) = (self.shared.clone(), self.taker());
         if taker == Taker::Processor {
-            // Nothing else answers, and making it anew is nothing.
+            // Nothing else answers, and recreating it is nothing.
             self.pause = Duration::ZERO;
         }
         loop {
@@ -630,7 +630,7 @@ impl Worker {
             let Err(why) = told(|| self.engine.renew()) else { break };
             shared.counters.renewals_failed.add(1);
             let (engine, pause) = (self.engine.name(), self.pause);
-            tracing::warn!(engine, "cannot be made anew, is tried again in {pause:?}: {why}");
+            tracing::warn!(engine, "cannot be recreated, is tried again in {pause:?}: {why}");
         }
         if let Taker::Device(device) = taker {
             let mut state = shared.lock();
@@ -640,7 +640,7 @@ impl Worker {
             state.health[self.index].proven(Instant::now());
             shared.counters.renewals.add(1);
             drop(state);
-            tracing::info!(engine = self.engine.name(), "the device was made anew and answers");
+            tracing::info!(engine = self.engine.name(), "the device was recreated and answers");
             shared.wake(|_| true);
         }
         ControlFlow::Continue(())
@@ -674,7 +674,7 @@ fn bring_up(shared: &Shared, device: usize, engine: &str) {
                 state.placement.upload_failed(Instant::now(), device);
                 state.suspects[device] = true;
                 shared.counters.uploads_failed.add(1);
-                tracing::warn!(engine, "a shard could not be brought up: {why}");
+                tracing::warn!(engine, "a shard could not be uploaded: {why}");
             }
         }
         shared.wake(|_| true);

@@ -62,7 +62,7 @@ enum Step {
     /// Answer so many queries.
     Call(usize),
     Renew,
-    /// Bring up this shard.
+    /// Upload this shard.
     Upload(u8),
 }
 
@@ -156,7 +156,7 @@ impl ShardStore for Store {
                     let other = here.iter().next().copied();
                     other.map(|other| here.remove(&other));
                 }
-                assert!(here.insert(name), "brought up twice");
+                assert!(here.insert(name), "uploaded twice");
             }
             Panic(_) => panic!("scripted"),
             Fail(_) | Leave(_) => failure()?,
@@ -367,7 +367,7 @@ fn what_was_computed_of_a_shard_that_lost_its_content_is_not_sent() {
     controls[0].answer(Go);
     assert_eq!(bench.outcome(), (0, Outcome::Quarantined));
     assert_eq!(bench.outcome(), (1, Outcome::Quarantined));
-    // While it is brought up: the device is not to blame, and what it has is not used.
+    // While it is uploaded: the device is not to blame, and what it has is not used.
     bench.lost.store(false, Ordering::Relaxed);
     *bench.stores[0].residency.lock().unwrap() = Residency::Room;
     bench.ask(2, LOST);
@@ -495,7 +495,7 @@ fn a_device_that_fails_loses_nothing_and_is_made_anew_before_it_answers() {
     processor.let_on(Step::Call(2), Go);
     bench.is_answered(3, 0);
     bench.is_answered(4, 0);
-    // Until it is back the processor answers everything, and nothing is brought up.
+    // Until it is back the processor answers everything, and nothing is uploaded.
     for verdict in [Fail(0), Panic(0)] {
         device.is_at(Step::Renew);
         for (index, shard) in [(5, 2), (6, 9)] {
@@ -550,7 +550,7 @@ fn a_device_alone_answers_what_is_not_there_and_fails_what_it_fails_at() {
     stores[0].let_on(Step::Upload(1), Go);
     controls[0].let_on(Step::Call(1), Fail(0));
     assert_eq!(bench.outcome(), (1, Outcome::Device));
-    // While it is made anew, queries wait.
+    // While it is recreated, queries wait.
     controls[0].is_at(Step::Renew);
     bench.ask(2, 1);
     controls[0].answer(Go);
@@ -615,7 +615,7 @@ fn shards_are_spread_over_devices_and_over_the_rest_when_one_is_down() {
     controls[0].let_on(Step::Call(1), Go);
     bench.is_answered(4, 0);
     controls[1].is_at(Step::Renew);
-    // The other one takes its shards: those it has at once, others when they are brought up.
+    // The other one takes its shards: those it has at once, others when they are uploaded.
     bench.put_here(1, 2);
     bench.ask(5, 2);
     controls[2].let_on(Step::Call(1), Go);
@@ -634,7 +634,7 @@ fn shards_are_spread_over_devices_and_over_the_rest_when_one_is_down() {
     bench.ask(8, 2);
     controls[0].let_on(Step::Call(1), Go);
     bench.is_answered(8, 0);
-    // Back without anything on it: brought up again.
+    // Back without anything on it: uploaded again.
     controls[1].answer(Go);
     until(|| bench.workers.counters().renewals.get() == 1);
     bench.ask(9, 2);
@@ -709,7 +709,7 @@ fn engines_are_asked_a_known_query_beside_others() {
     processor.is_at(Step::Call(1));
     device.is_at(Step::Call(1));
     assert!((0..2).all(|number| engine(number).busy.is_some()));
-    // The processor goes on, and is not trusted; the device is made anew, and proves itself so.
+    // The processor goes on, and is not trusted; the device is recreated, and proves itself so.
     processor.answer(Go);
     device.answer(Go);
     device.is_at(Step::Renew);

@@ -39,7 +39,7 @@ async fn a_device_lost_under_load_loses_no_look_up_and_comes_back() {
             until("it comes back", || work.renewals.get() > renewals).await;
             let (back, answered) = (lost.elapsed().as_millis(), work.answered_by_device.get());
             until("it answers again", || work.answered_by_device.get() > answered).await;
-            record(&format!("device lost ({fault:?}): made anew within {back} ms"));
+            record(&format!("device lost ({fault:?}): recreated within {back} ms"));
         }
     }
     record(&format!("device lost under load: {}", load.stop().await));

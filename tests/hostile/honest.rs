@@ -1,4 +1,4 @@
-//! Clients that look up keys all the time, check every outcome, and come anew again and again.
+//! Clients that look up keys all the time, check every outcome, and reconnect again and again.
 
 use std::fmt;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! How fast shards are brought up: into free memory, in place of others, and while another thread
+//! How fast shards are uploaded: into free memory, in place of others, and while another thread
 //! answers.
 
 use std::error::Error;

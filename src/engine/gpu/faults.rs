@@ -15,7 +15,7 @@ pub enum Fault {
     LostAtReadBack,
     /// There is no memory for a buffer.
     OutOfMemory,
-    /// The device cannot be made anew.
+    /// The device cannot be recreated.
     NotRenewed,
 }
 

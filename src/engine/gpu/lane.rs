@@ -222,7 +222,7 @@ impl Lane {
         self.made.as_ref().map_or(0, |made| made.buffers.iter().map(Buffer::size).sum())
     }
 
-    /// Makes the buffers anew if a plan needs larger ones.
+    /// Recreates the buffers if a plan needs larger ones.
     pub(super) fn grow(
         &mut self,
         gpu: &Gpu,

@@ -1,7 +1,7 @@
 //! Answers on a GPU: the kernels of `shaders/`, through wgpu.
 //!
 //! Only queries and keys go to the device and only finished responses come back; shards are
-//! brought up when they are asked for and stay while they fit ([`resident`]), key bundles while
+//! uploaded when they are asked for and stay while they fit ([`resident`]), key bundles while
 //! they live ([`bundles`]). A call is cut into lanes, at most 32 queries for one shard each; some
 //! lanes make a round, which is one submission, and rounds overlap ([`round`]). What is not here:
 //! any answer by the processor, or which device is worth taking (`select.rs`).
@@ -87,7 +87,7 @@ impl Opened {
         self.answer_works(&mut works, done)
     }
 
-    /// Device time of one batch on a shard that is there (it is brought up where it is not), by
+    /// Device time of one batch on a shard that is there (it is uploaded where it is not), by
     /// repeating each stage until it can be told from the submission around it.
     fn time_stages(
         &mut self,

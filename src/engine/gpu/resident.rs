@@ -1,4 +1,4 @@
-//! Shards on the device: brought up when asked for, kept while they fit, by recent use.
+//! Shards on the device: uploaded when asked for, kept while they fit, by recent use.
 //!
 //! A [`Store`] outlives the devices it is opened on, and is used by two threads: the engine's,
 //! which answers, and one that brings shards up meanwhile. No lock that the engine takes is held
@@ -85,7 +85,7 @@ struct StoreState {
     uploads: u64,
 }
 
-/// A shard that is here or being brought up.
+/// A shard that is here or being uploaded.
 struct Slot {
     bytes: u64,
     here: Option<Here>,
@@ -147,7 +147,7 @@ impl Store {
         shard.content.map_or_else(|| ShardKey::Once(self.lock().tick()), ShardKey::Content)
     }
 
-    /// Shards brought up so far.
+    /// Shards uploaded so far.
     pub(super) fn uploads(&self) -> u64 {
         self.lock().uploads
     }
@@ -179,7 +179,7 @@ impl Store {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A shard that is here, or brought up now; the caller holds others of `held_bytes`.
+    /// A shard that is here, or uploaded now; the caller holds others of `held_bytes`.
     fn bring(
         &self,
         open: &Arc<Open>,
@@ -226,7 +226,7 @@ impl Store {
                 return Ok(Reserved::Here(resident));
             }
             let waits_for = if state.shards.contains_key(&key) {
-                "the shard that another thread brings up"
+                "the shard that another thread uploads"
             } else if held_bytes + bytes > state.budget {
                 let message = format!("a shard has {bytes} bytes, the budget {}", state.budget);
                 return Err(open.gpu.failed(&message));
@@ -291,7 +291,7 @@ impl ShardStore for Store {
             state.open.clone().filter(|_| state.proven).ok_or_else(gone)?
         };
         let mut staging = open.staging.lock().unwrap_or_else(PoisonError::into_inner);
-        // After an error it is made anew: what state its buffers are in is not known.
+        // After an error it is recreated: what state its buffers are in is not known.
         let mut ring = staging.take().map_or_else(|| Staging::new(&open.gpu), Ok)?;
         let brought = self.bring(&open, &mut ring, (self.key(shard), shard), 0)?;
         *staging = Some(ring);
@@ -426,7 +426,7 @@ impl Held {
         self.has(key) || self.bytes + shard_bytes(shape) <= self.store.budget()
     }
 
-    /// Adds a shard, and brings it up if it is not on the device.
+    /// Adds a shard, and uploads it if it is not on the device.
     pub(super) fn add(
         &mut self,
         staging: &mut Staging,

@@ -214,7 +214,8 @@ impl Opened {
     }
 }
 
-/// Makes lanes as large as the works need; all of them anew if together they would be too large.
+/// Makes lanes as large as the works need; recreates all of them if together they would be too
+/// large.
 fn grow(
     lanes: &mut Vec<Lane>,
     works: &[Work<'_>],

@@ -126,7 +126,7 @@ pub(super) struct Readback {
 }
 
 impl Readback {
-    /// A buffer of at least so many bytes; made anew only when a batch is larger than all before.
+    /// A buffer of at least so many bytes; recreated only when a batch is larger than all before.
     pub(super) fn buffer(&mut self, gpu: &Gpu, bytes: u64) -> Buffer {
         if self.shared.as_ref().is_none_or(|shared| shared.buffer.size() < bytes) {
             let buffer = gpu.buffer(&BufferDescriptor {

@@ -79,7 +79,7 @@ impl GpuEngine {
         &self.info
     }
 
-    /// Device time of one batch on a shard that is there (it is brought up where it is not), by
+    /// Device time of one batch on a shard that is there (it is uploaded where it is not), by
     /// repeating each stage until it can be told from the submission around it; `prepare` is the
     /// split into digits, without the copies to the device. Dispatches are not cut. For
     /// benchmarks: nothing is added to [`Engine::stage_times`].
@@ -97,7 +97,7 @@ impl GpuEngine {
         self.opened.as_ref().map_or(0, |opened| opened.bundles.uploaded())
     }
 
-    /// Shards brought up so far.
+    /// Shards uploaded so far.
     pub fn uploads(&self) -> u64 {
         self.store.uploads()
     }
@@ -122,7 +122,7 @@ impl GpuEngine {
         self.gone = Some(gone);
     }
 
-    /// Makes the device anew, and has it prove itself.
+    /// Recreates the device, and has it prove itself.
     fn reopen(&mut self) -> Result<(), EngineError> {
         if self.options.faults.happens(Fault::NotRenewed) {
             return Err(EngineError::Device(format!(

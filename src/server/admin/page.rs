@@ -126,7 +126,7 @@ fn engine_cards(out: &mut String, engines: &[EngineReport]) {
     push(out, format_args!("<h2>Engines</h2>\n<div class=\"cards wide\">\n"));
     for EngineReport { name, kind, state, busy, proven } in engines {
         let up = *state == EngineState::Up;
-        let (state, class) = if up { ("up", "good") } else { ("failed, being made anew", "bad") };
+        let (state, class) = if up { ("up", "good") } else { ("failed, being recreated", "bad") };
         let at_work = busy.map_or("waits for work".into(), |b| format!("at work for {}", ms(b)));
         let doing = if up { at_work } else { "takes no queries".into() };
         let proven = proven.map_or("no right answer to a known query".into(), |ago| {
