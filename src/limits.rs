@@ -79,7 +79,7 @@
 //! | [`DRAIN_TIMEOUT`] | 15 s | what is in flight at shutdown gets the default deadline and some |
 //! | [`ENGINES_LEAVE_TIMEOUT`] | 15 s | a call under way; a driver that hangs is left behind |
 //! | [`CLOSE_TIMEOUT`] | 1 s | how long leaving waits for peers to take note of it |
-//! | [`PROVE_EVERY`] | 5 s | how often an engine answers a known query: under 1 ms each |
+//! | [`PROVE_EVERY`] | 5 s | how often an engine runs its known-answer test: under 1 ms each |
 //! | [`PROVEN_WITHIN`] | 15 s | three times in a row were not right, or a call takes as long |
 //! | [`HUNG_AFTER`] | 60 s | the longest a query may wait: a call that takes longer has hung |
 //! | [`ADMIN_SILENT_MAX`] | 64 | silent connections cost little, and the oldest makes room |
@@ -267,7 +267,7 @@ pub const SHARE_MAX: u32 = 1_000_000;
 pub const QUOTA_MIB_PER_SECOND_MAX: u32 = 100_000_000;
 /// A front-end within its quota may have what it gives in this time at once.
 pub const QUOTA_BURST: Duration = Duration::from_secs(1);
-/// How often an engine is asked a known query.
+/// How often an engine runs its known-answer test.
 pub const PROVE_EVERY: Duration = Duration::from_secs(5);
 /// For so long an engine that answered it right is trusted.
 pub const PROVEN_WITHIN: Duration = Duration::from_secs(15);

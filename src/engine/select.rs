@@ -207,7 +207,7 @@ pub enum SelectError {
     Engine(#[from] EngineError),
     /// The engine computed something else than the reference.
     #[error(
-        "engine {engine} gave a wrong answer to a known query: do not serve with it; another \
+        "engine {engine} failed its known-answer test: do not serve with it; another \
          instruction set or device may work (--isa portable, --engine cpu)"
     )]
     WrongAnswer {
@@ -489,8 +489,8 @@ impl Exam {
     }
 }
 
-/// One known query, with which an engine that serves shows now and then that it still answers, and
-/// right. Takes the processor less than a millisecond, and a device no shard's place.
+/// One known-answer test, with which an engine that serves shows now and then that it still
+/// answers, and right. Takes the processor less than a millisecond, and a device no shard's place.
 pub struct Probe(Exam);
 
 /// Under this name the known shard stays on a device: uploaded each time, it would make room for
@@ -515,7 +515,7 @@ impl Probe {
         }
         match self.0.is_passed(engine, 1)? {
             true => Ok(()),
-            false => Err(EngineError::Device("it gave a wrong answer to a known query".into())),
+            false => Err(EngineError::Device("it failed its known-answer test".into())),
         }
     }
 }
@@ -574,7 +574,7 @@ mod tests {
         let probe = Probe::new();
         probe.ask(&mut Wrong { query: 1 }).unwrap();
         let wrong = probe.ask(&mut Wrong { query: 0 }).unwrap_err().to_string();
-        assert_eq!(wrong, "the device failed: it gave a wrong answer to a known query");
+        assert_eq!(wrong, "the device failed: it failed its known-answer test");
         for isa in Isa::all() {
             probe
                 .ask(cpu(IsaChoice::Only(isa.name()), NonZeroUsize::new(1)).unwrap().as_mut())

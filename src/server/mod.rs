@@ -104,8 +104,8 @@ pub struct ServerBounds {
     pub idle_timeout: Duration,
     /// How long shutdown waits for what is in flight.
     pub drain_timeout: Duration,
-    /// How often each engine is asked a known query; never when absent, and whether it is right is
-    /// then not known.
+    /// How often each engine runs its known-answer test; never when absent, and whether it is right
+    /// is then not known.
     pub prove_every: Option<Duration>,
     /// How long queries of an epoch are answered after the next one came.
     pub old_epoch_time: Duration,

@@ -180,8 +180,10 @@ fn of_engines(engines: &[EngineReport], asked_every: Option<Duration>) -> Readin
         let name = &engine.name;
         let missing = match engine.proven {
             Some(ago) if ago <= limits::PROVEN_WITHIN => continue,
-            Some(ago) => format!("{name} last answered a known query {} s ago", ago.as_secs()),
-            None => format!("{name} has not given the right answer to a known query"),
+            Some(ago) => {
+                format!("{name} last passed its known-answer test {} s ago", ago.as_secs())
+            }
+            None => format!("{name} has not passed its known-answer test"),
         };
         readiness.missing.push(missing);
     }
@@ -212,8 +214,8 @@ mod tests {
         engines[1].proven = None;
         let missing = of_engines(&engines, every).missing;
         let expected = [
-            "cpu last answered a known query 16 s ago",
-            "gpu has not given the right answer to a known query",
+            "cpu last passed its known-answer test 16 s ago",
+            "gpu has not passed its known-answer test",
         ];
         assert_eq!(missing, expected);
         assert_eq!(of_engines(&engines, None), Readiness::default(), "nobody is asked");

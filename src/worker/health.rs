@@ -1,8 +1,8 @@
 //! How each engine fares: whether it takes work, since when it is at something, when it last gave
-//! the right answer to the known query.
+//! the right answer to its known-answer test.
 //!
-//! An engine that has answered queries lately is alive; only one that has answered the known query
-//! is known to be right. So it is asked whether it is idle or busy, between two calls.
+//! An engine that has answered queries lately is alive; only one that has passed the known-answer
+//! test is known to be right. So it is asked whether it is idle or busy, between two calls.
 
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,7 @@ use crate::engine::StoreUse;
 pub(super) struct Health {
     /// Since when it is at what it does; none while it waits for work.
     busy_since: Option<Instant>,
-    /// When it was last asked the known query.
+    /// When it was last given its known-answer test.
     asked: Option<Instant>,
     /// When it last answered it, and right; none after a wrong answer or none.
     proven: Option<Instant>,
@@ -28,7 +28,7 @@ impl Health {
         self.busy_since = None;
     }
 
-    /// When it is to be asked the known query.
+    /// When it is to be given its known-answer test.
     pub(super) fn due(&self, now: Instant, every: Duration) -> Instant {
         self.asked.map_or(now, |asked| asked + every)
     }
@@ -74,8 +74,8 @@ pub struct EngineReport {
     pub state: EngineState,
     /// For how long it has been at what it does; none while it waits for work.
     pub busy: Option<Duration>,
-    /// How long ago it gave the right answer to the known query; none if it never did, or failed
-    /// at the last.
+    /// How long ago it gave the right answer to its known-answer test; none if it never did, or
+    /// failed at the last.
     pub proven: Option<Duration>,
 }
 

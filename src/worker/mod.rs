@@ -5,7 +5,7 @@
 //! waits for it. A worker answers each query as soon as its answer exists. What a device fails at,
 //! by error or by panic, goes back for the processor to answer, and the device is recreated before
 //! it takes work again; what the processor fails at is answered as a failed device. Between calls
-//! each engine is asked a known query now and then (`health`). Which work comes next is
+//! each engine runs its known-answer test now and then (`health`). Which work comes next is
 //! [`crate::schedule`]'s to decide, who takes it [`crate::placement`]'s, how it is computed
 //! [`crate::engine`]'s.
 
@@ -291,7 +291,8 @@ impl Workers {
         Self::start_proving(engines, shards, bounds, None)
     }
 
-    /// The same, and asks each engine a known query at once, and after so long again and again.
+    /// The same, and runs the known-answer test of each engine at once, and after so long again and
+    /// again.
     ///
     /// # Errors
     /// The operating system starts no thread.
@@ -480,8 +481,9 @@ impl Worker {
         told(|| self.engine.answer(batches, done))
     }
 
-    /// Asks the engine the known query. A device that fails at it is recreated; the processor goes
-    /// on, for it may be all there is: [`EngineReport`] says that it is not to be trusted.
+    /// Runs the known-answer test of the engine. A device that fails at it is recreated; the
+    /// processor goes on, for it may be all there is: [`EngineReport`] says that it is not to be
+    /// trusted.
     fn prove(&mut self) -> Result<(), Failed> {
         let (shared, index) = (self.shared.clone(), self.index);
         let Some((probe, _)) = &shared.proving else { return Ok(()) };
@@ -501,7 +503,10 @@ impl Worker {
         }
         if news {
             let engine = self.engine.name();
-            tracing::error!(engine, "a known query was not answered right, do not trust it: {why}");
+            tracing::error!(
+                engine,
+                "the known-answer test failed, do not trust this engine: {why}"
+            );
         }
         Ok(())
     }
@@ -636,7 +641,7 @@ impl Worker {
             let mut state = shared.lock();
             state.placement.up(device);
             state.suspects[device] = false;
-            // It has just proven itself on more than the known query.
+            // It has just proven itself on more than the known-answer test.
             state.health[self.index].proven(Instant::now());
             shared.counters.renewals.add(1);
             drop(state);

@@ -233,7 +233,7 @@ fn bench(processors: u8, devices: u8) -> (Bench, Vec<GateControl>, Vec<GateContr
     bench_proving(processors, devices, None)
 }
 
-/// The same, whose engines are asked a known query at first and then so often.
+/// The same, whose engines run their known-answer test at first and then so often.
 fn bench_proving(
     processors: u8,
     devices: u8,

@@ -304,7 +304,7 @@ async fn a_server_is_ready_once_its_engine_was_right() {
     let wrong = Host::start(engine, proving());
     let address = admin(&wrong.admin_state).await;
     assert_eq!(gate.began().await, 1);
-    let missing = "not ready\ngated has not given the right answer to a known query\n";
+    let missing = "not ready\ngated has not passed its known-answer test\n";
     let seen = get(address, "/readyz").await;
     assert_eq!((seen.status, &*seen.body), (503, missing));
     gate.go_on();
@@ -520,7 +520,7 @@ async fn the_page_names_front_ends_and_no_address() {
         ">ready<",
         "epoch 4",
         "<h3>reference</h3>",
-        "right about a known query 0\u{a0}s ago",
+        "passed its known-answer test 0\u{a0}s ago",
         "<th>client.localhost</th><td>1</td><td>1</td>",
         "<th>shard unknown</th><td>1</td>",
         "<th>used</th><th>at most</th>",

@@ -129,8 +129,8 @@ fn engine_cards(out: &mut String, engines: &[EngineReport]) {
         let (state, class) = if up { ("up", "good") } else { ("failed, being recreated", "bad") };
         let at_work = busy.map_or("waits for work".into(), |b| format!("at work for {}", ms(b)));
         let doing = if up { at_work } else { "takes no queries".into() };
-        let proven = proven.map_or("no right answer to a known query".into(), |ago| {
-            format!("right about a known query {} ago", span(ago))
+        let proven = proven.map_or("known-answer test not passed yet".into(), |ago| {
+            format!("passed its known-answer test {} ago", span(ago))
         });
         let name = escape(name);
         push(out, format_args!("<div class=\"card\"><h3>{name}</h3>"));
