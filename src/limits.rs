@@ -23,7 +23,7 @@
 //! | [`BUNDLES_PER_CONNECTION`] | 64 | one padded batch of 1 024 at 16 queries a bundle |
 //! | [`BUNDLE_CACHE_BYTES`] | 512 MiB | 20 000 large bundles: some seconds of fresh secrets |
 //! | [`QUEUED_QUERY_BYTES_MAX`] | 1 GiB | queries waiting for an engine, each with its bundle |
-//! | [`LATENCY_TARGET`] | 1 s | what an answer may take, half of it waiting for company |
+//! | [`LATENCY_TARGET`] | 1 s | what an answer may take, half of it waiting to be batched |
 //! | [`FRONT_ENDS_REMEMBERED_MAX`] | 1 024 | who have had more than their share; debts are small |
 //! | [`QUERIES_PER_CONNECTION_MAX`] | 8 192 | eight full batches of one connection, or many small |
 //! | [`GPU_CALL_QUERIES_MAX`] | 1 024 | 16 for each of 64 shards; 17 ms of 60 000 a second |

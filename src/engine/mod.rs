@@ -116,7 +116,7 @@ pub trait Engine: Send {
     }
 
     /// What to give it in one call. The default is the processor's: one shard, one pass, so that
-    /// those that come meanwhile find company.
+    /// those that come meanwhile are batched.
     fn call_bounds(&self) -> CallBounds {
         CallBounds { shards_max: 1, queries_max: limits::BATCH_QUERIES_PER_SCAN_MAX }
     }

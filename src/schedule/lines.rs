@@ -17,7 +17,7 @@ pub(super) type Line = (u32, Route);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Rule {
     /// The one with the most queries, then the one with the oldest.
-    Company,
+    Fullest,
     /// The one with the oldest query.
     Age,
 }
@@ -25,7 +25,7 @@ pub(super) enum Rule {
 /// A line's place among others; the least goes first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Rank {
-    /// Queries that a full pass has more; 0 where only age counts. Further ones are no company:
+    /// Queries that a full pass has more; 0 where only age counts. Further ones do not count:
     /// they wait for another pass.
     missing: usize,
     /// Of its oldest query.
@@ -50,7 +50,7 @@ impl Search {
 pub(super) struct Lines<T> {
     /// Oldest first; no empty queue stays.
     queues: HashMap<Line, VecDeque<Admitted<T>>>,
-    by_company: BTreeSet<Rank>,
+    by_count: BTreeSet<Rank>,
     by_age: BTreeSet<Rank>,
     bytes: usize,
     load: Load,
@@ -58,8 +58,8 @@ pub(super) struct Lines<T> {
 
 impl<T> Default for Lines<T> {
     fn default() -> Self {
-        let (by_company, by_age) = (BTreeSet::new(), BTreeSet::new());
-        Self { queues: HashMap::new(), by_company, by_age, bytes: 0, load: Load::default() }
+        let (by_count, by_age) = (BTreeSet::new(), BTreeSet::new());
+        Self { queues: HashMap::new(), by_count, by_age, bytes: 0, load: Load::default() }
     }
 }
 
@@ -100,7 +100,7 @@ impl<T> Lines<T> {
     /// The next line to look at.
     pub(super) fn next(&self, search: &mut Search) -> Option<Line> {
         let order = match search.rule {
-            Rule::Company => &self.by_company,
+            Rule::Fullest => &self.by_count,
             Rule::Age => &self.by_age,
         };
         let rank = *order.range((search.after, Bound::Unbounded)).next()?;
@@ -137,15 +137,15 @@ impl<T> Lines<T> {
     /// Changes a line and ranks it again.
     fn change<R>(&mut self, line: Line, change: impl FnOnce(&mut VecDeque<Admitted<T>>) -> R) -> R {
         let queue = self.queues.entry(line).or_default();
-        if let Some((company, age)) = ranks(line, queue) {
-            self.by_company.remove(&company);
+        if let Some((count, age)) = ranks(line, queue) {
+            self.by_count.remove(&count);
             self.by_age.remove(&age);
         }
         let before = queue.len();
         let changed = change(queue);
         self.load.change(before, queue.len());
-        if let Some((company, age)) = ranks(line, queue) {
-            self.by_company.insert(company);
+        if let Some((count, age)) = ranks(line, queue) {
+            self.by_count.insert(count);
             self.by_age.insert(age);
         } else {
             self.queues.remove(&line);
@@ -154,7 +154,7 @@ impl<T> Lines<T> {
     }
 }
 
-/// A line's places by company and by age; none if it is empty.
+/// A line's places by the number of queries and by age; none if it is empty.
 fn ranks<T>(line: Line, queue: &VecDeque<Admitted<T>>) -> Option<(Rank, Rank)> {
     let number = queue.front()?.number;
     let missing = BATCH_QUERIES_PER_SCAN_MAX.saturating_sub(queue.len());

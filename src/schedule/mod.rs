@@ -1,9 +1,9 @@
-//! Which queries are computed next: admission, company, fair shares, deadlines.
+//! Which queries are computed next: admission, batching, fair shares, deadlines.
 //!
 //! A [`Schedule`] holds what waits for an engine. It does no IO, starts no thread and reads no
 //! clock: `now` is an argument, so its tests run in simulated time.
 //!
-//! An engine that is free gets work at once, so queries for one shard find company while engines
+//! An engine that is free gets work at once, so queries for one shard are batched while engines
 //! are busy. Work goes out a pass at a time. The turn is that of the front-end who has had least
 //! for its share (`fair`). It picks among the shards that the engine may take: while none of its
 //! queries has waited for half of the latency target, the one for which it has the most queries
@@ -13,7 +13,7 @@
 //!
 //! Who has queries waiting is refused more of them when the new one's answer would come after the
 //! latency target or its deadline, as fast as work goes out (`pace`). Two full passes may wait in
-//! any case: without company no engine is fast. A front-end may have waiting what its share of the
+//! any case: without batching no engine is fast. A front-end may have waiting what its share of the
 //! engines does in that time, or, where all together wait for less, twice as much as is left:
 //! one alone gets most of the time, and however many flood, there is room for one more.
 //!
@@ -47,7 +47,7 @@ pub const TIMELY_SHARE: f64 = 0.6;
 /// So many queries may wait however long they take: two full passes.
 const TIMELY_QUERIES: usize = 2 * limits::BATCH_QUERIES_PER_SCAN_MAX;
 
-/// What a schedule may hold, and how long it lets queries wait for company.
+/// What a schedule may hold, and how long it lets queries wait to be batched.
 #[derive(Debug, Clone, Copy)]
 pub struct ScheduleBounds {
     /// Bytes of queries waiting. A front-end may have as much of it as is free: one alone gets
@@ -435,7 +435,7 @@ impl<T> Schedule<T> {
                 let waited =
                     lines.oldest().map(|query| now.saturating_duration_since(query.arrived));
                 let long = waited.is_some_and(|waited| waited >= self.bounds.latency_target / 2);
-                Search::new(if long { Rule::Age } else { Rule::Company })
+                Search::new(if long { Rule::Age } else { Rule::Fullest })
             });
             while let Some(line) = lines.next(search) {
                 if may_take(line.0, line.1) {

@@ -1,7 +1,7 @@
 //! How fast queries go out while others wait, and how long what comes now would wait.
 //!
 //! The measure is work handed out while something was left waiting: what engines really got done,
-//! whatever they are and whatever each may take, with the company that there was. Nothing is known
+//! whatever they are and whatever each may take, in batches as they were. Nothing is known
 //! before the first such time, nor a while after the last: then nobody is refused for it.
 //!
 //! Whose work it is `fair` knows, what is done with the answer `mod.rs`.

@@ -204,10 +204,10 @@ fn most_company_first_until_one_has_waited_for_half_of_the_target() {
         }
         schedule
     };
-    // More than a full pass is no more company than a full pass.
-    let by_company = [(3, 32), (5, 32), (3, 8), (2, 3), (4, 3), (1, 1), (5, 1)];
+    // More than a full pass is batched no better than a full pass.
+    let by_count = [(3, 32), (5, 32), (3, 8), (2, 3), (4, 3), (1, 1), (5, 1)];
     let just_before = start + TARGET / 2 - Duration::from_millis(1);
-    assert_eq!(turns(&mut filled(), just_before, 9), by_company);
+    assert_eq!(turns(&mut filled(), just_before, 9), by_count);
     let by_age = [(1, 1), (2, 3), (3, 32), (3, 8), (4, 3), (5, 32), (5, 1)];
     assert_eq!(turns(&mut filled(), start + TARGET / 2, 9), by_age);
 }
@@ -489,7 +489,7 @@ impl Model {
             }
         }
         lines.retain(|(.., (shard, route))| may_take(*shard, *route));
-        if rule == Rule::Company {
+        if rule == Rule::Fullest {
             lines.sort_by_key(|&(count, number, _)| (std::cmp::Reverse(count), number));
         }
         lines.first().map(|&(.., line)| line)
@@ -541,7 +541,7 @@ impl Model {
             let picked = front_ends.into_iter().find_map(|front_end| {
                 let rule = *rules.entry(front_end).or_insert_with(|| {
                     let long = now - self.oldest(front_end) >= TARGET / 2;
-                    if long { Rule::Age } else { Rule::Company }
+                    if long { Rule::Age } else { Rule::Fullest }
                 });
                 Some((front_end, self.pick(front_end, rule, &may_take)?))
             });

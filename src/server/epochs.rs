@@ -3,9 +3,10 @@
 //! A query names its epoch and is answered from that epoch's shard. The schedule, the placement and
 //! the workers know neither epochs nor shard numbers: to them a shard is a *slot*, a number for
 //! what one opened file contains. A shard that a new epoch left as it was keeps its slot, so
-//! queries of both epochs find company and devices keep what they have. A slot is never given twice
-//! while anything remembers it. Reads no clock: `now` is an argument. Read next: `reload`, which
-//! brings the databases, and `scrub`, which quarantines shards and has old epochs forgotten.
+//! queries of both epochs are batched together and devices keep what they have. A slot is never
+//! given twice while anything remembers it. Reads no clock: `now` is an argument. Read next:
+//! `reload`, which brings the databases, and `scrub`, which quarantines shards and has old epochs
+//! forgotten.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};

@@ -98,7 +98,7 @@ pub(super) fn lifetime(lifetime: Lifetime, now: u64) -> Finding {
 }
 
 /// Whether a shard that is not in memory comes from the disk within half of the target, which is
-/// what the server leaves a query to wait for company.
+/// what the server leaves a query to wait to be batched.
 fn disk(database: &Database, target: Duration) -> Finding {
     let shard_bytes = file_bytes(database.shape());
     let wanted = (shard_bytes as f64 / target.div_f64(2.0).as_secs_f64()) as u64;
