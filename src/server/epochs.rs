@@ -280,7 +280,7 @@ mod tests {
         assert_eq!(bench.find(0, 1, 2), Ok(2));
         assert_eq!(bench.epochs.quarantined(), 1);
         assert_eq!(bench.epochs.newly_quarantined().len(), 1);
-        assert!(bench.epochs.newly_quarantined().is_empty(), "it is told once");
+        assert!(bench.epochs.newly_quarantined().is_empty(), "it is reported once");
     }
 
     #[test]

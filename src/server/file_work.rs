@@ -148,14 +148,14 @@ mod tests {
     #[tokio::test]
     async fn work_that_hangs_is_given_up_and_holds_up_nobody() {
         let files = FileWork::new(SHORT);
-        let (go_on, told) = channel::<()>();
-        let hangs = files.run("a test's work", || 0, move || told.recv()).await;
+        let (release, released) = channel::<()>();
+        let hangs = files.run("a test's work", || 0, move || released.recv()).await;
         let stalled = NotDone::Stalled { what: "a test's work", patience: SHORT };
         assert_eq!(hangs.map(|_| ()), Err(stalled));
         assert_eq!(files.run("more", || 0, || 7).await, Ok(7));
         // Its place is its own until it ends.
         assert_eq!(files.places.available_permits(), limits::FILE_WORK_MAX - 1);
-        go_on.send(()).unwrap();
+        release.send(()).unwrap();
         let all = files.places.acquire_many(limits::FILE_WORK_MAX as u32);
         drop(timeout(Duration::from_secs(60), all).await.unwrap().unwrap());
         let all = files.places.acquire_many(limits::FILE_WORK_MAX as u32).await;
@@ -172,32 +172,32 @@ mod tests {
     async fn work_that_goes_on_may_take_long() {
         let files = FileWork::new(SHORT);
         let (steps, done) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
-        let (go_on, told) = channel::<()>();
+        let (release, released) = channel::<()>();
         // The work ends once its progress was looked at often enough.
         let looked = || {
             let looks = steps.fetch_add(1, Ordering::SeqCst) + 1;
             if looks == 5 {
-                go_on.send(()).unwrap();
+                release.send(()).unwrap();
             }
             looks
         };
         let work = done.clone();
         let ended = files.run("slow", looked, move || {
-            told.recv().unwrap();
+            released.recv().unwrap();
             work.store(1, Ordering::SeqCst);
         });
         assert_eq!(ended.await, Ok(()));
         assert_eq!(done.load(Ordering::SeqCst), 1);
         // Whoever has nothing better to do waits on, whatever goes on.
-        let (go_on, told) = channel::<()>();
+        let (release, released) = channel::<()>();
         let looks = AtomicU64::new(0);
         let looked = || {
             if looks.fetch_add(1, Ordering::SeqCst) == 3 {
-                go_on.send(()).unwrap();
+                release.send(()).unwrap();
             }
             0
         };
-        let ended = files.run_to_its_end("slower", looked, move || told.recv().unwrap());
+        let ended = files.run_to_its_end("slower", looked, move || released.recv().unwrap());
         assert_eq!(ended.await, Ok(()));
     }
 }

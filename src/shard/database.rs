@@ -121,7 +121,7 @@ pub struct Shard {
     content: ContentId,
     map: Guarded,
     /// That it is quarantined was reported.
-    told: AtomicBool,
+    reported: AtomicBool,
 }
 
 impl std::fmt::Debug for Shard {
@@ -155,7 +155,7 @@ impl Shard {
         };
         let map = Guarded::new(map).map_err(no_map)?;
         let content = ContentId::of(&header.digest(), quarantined_total());
-        Ok(Self { header, sections, content, map, told: AtomicBool::new(false) })
+        Ok(Self { header, sections, content, map, reported: AtomicBool::new(false) })
     }
 
     /// Opens a file and reads every byte of it.
@@ -212,9 +212,9 @@ impl Shard {
         self.map.quarantine();
     }
 
-    /// Whether it is quarantined and nobody was told; only once.
+    /// Whether it is quarantined and that was not yet reported; true only once.
     pub fn report_quarantined(&self) -> bool {
-        self.is_quarantined() && !self.told.swap(true, Ordering::Relaxed)
+        self.is_quarantined() && !self.reported.swap(true, Ordering::Relaxed)
     }
 
     /// All of the file as it is mapped.

@@ -478,7 +478,7 @@ impl Worker {
         batches: &[Batch<'_>],
         done: &mut dyn FnMut(usize, usize, Answer),
     ) -> Result<(), String> {
-        told(|| self.engine.answer(batches, done))
+        catch_panics(|| self.engine.answer(batches, done))
     }
 
     /// Runs the known-answer test of the engine. A device that fails at it is recreated; the
@@ -487,7 +487,7 @@ impl Worker {
     fn prove(&mut self) -> Result<(), Failed> {
         let (shared, index) = (self.shared.clone(), self.index);
         let Some((probe, _)) = &shared.proving else { return Ok(()) };
-        let answered = told(|| probe.ask(self.engine.as_mut()));
+        let answered = catch_panics(|| probe.ask(self.engine.as_mut()));
         let mut state = shared.lock();
         let health = &mut state.health[index];
         health.asked(Instant::now());
@@ -632,7 +632,7 @@ impl Worker {
             let longer = (self.pause * 2).max(limits::RENEW_PAUSE_MIN);
             self.pause = longer.min(limits::RENEW_PAUSE_MAX);
             shared.lock().health[self.index].begins(Instant::now());
-            let Err(why) = told(|| self.engine.renew()) else { break };
+            let Err(why) = catch_panics(|| self.engine.renew()) else { break };
             shared.counters.renewals_failed.add(1);
             let (engine, pause) = (self.engine.name(), self.pause);
             tracing::warn!(engine, "cannot be recreated, is tried again in {pause:?}: {why}");
@@ -665,7 +665,8 @@ fn bring_up(shared: &Shared, device: usize, engine: &str) {
         let begun = Instant::now();
         let content = shared.shards.content(shard);
         let ended = content.map(|content| {
-            told(|| shared.stores[device].upload(&content.view())).map(|()| content.is_whole())
+            catch_panics(|| shared.stores[device].upload(&content.view()))
+                .map(|()| content.is_whole())
         });
         state = shared.lock();
         match ended {
@@ -687,7 +688,7 @@ fn bring_up(shared: &Shared, device: usize, engine: &str) {
 }
 
 /// Runs what may fail or panic; what to say of either.
-fn told<T>(run: impl FnOnce() -> Result<T, EngineError>) -> Result<T, String> {
+fn catch_panics<T>(run: impl FnOnce() -> Result<T, EngineError>) -> Result<T, String> {
     match catch_unwind(AssertUnwindSafe(run)) {
         Ok(ended) => ended.map_err(|error| error.to_string()),
         Err(_) => Err("it panicked: this is a bug".into()),

@@ -27,33 +27,33 @@ pub(super) const STAGING_BUFFERS: usize = 3;
 /// One buffer, and who says when it is mapped.
 struct Shared {
     buffer: Buffer,
-    tell: Sender<bool>,
-    told: Receiver<bool>,
+    send_mapped: Sender<bool>,
+    mapped: Receiver<bool>,
     /// It is being mapped after this one.
     submission: Option<SubmissionIndex>,
 }
 
 impl Shared {
     fn new(buffer: Buffer) -> Self {
-        let (tell, told) = channel();
-        Self { buffer, tell, told, submission: None }
+        let (send_mapped, mapped) = channel();
+        Self { buffer, send_mapped, mapped, submission: None }
     }
 
     fn map(&mut self, mode: MapMode, bytes: u64, submission: SubmissionIndex) {
         self.submission = Some(submission);
-        let tell = self.tell.clone();
+        let send_mapped = self.send_mapped.clone();
         self.buffer.map_async(mode, 0..bytes, move |mapped| {
-            let _ = tell.send(mapped.is_ok()); // nobody listens to a buffer that was dropped
+            let _ = send_mapped.send(mapped.is_ok()); // nobody listens to a buffer that was dropped
         });
     }
 
     /// Waits until it is mapped.
     fn wait(&mut self, gpu: &Gpu) -> Result<(), EngineError> {
         let Some(submission) = self.submission.take() else { return Ok(()) };
-        let mapped = self.told.try_recv().or_else(|_| {
+        let mapped = self.mapped.try_recv().or_else(|_| {
             gpu.wait(submission)?;
             // Whichever thread waits is told for all: it may be about to pass it on.
-            Ok(self.told.recv_timeout(WAIT_TIME).unwrap_or(false))
+            Ok(self.mapped.recv_timeout(WAIT_TIME).unwrap_or(false))
         })?;
         if mapped { Ok(()) } else { Err(gpu.failed(&"a staging buffer was not mapped")) }
     }

@@ -53,7 +53,8 @@ pub(super) struct Seats {
     asked: watch::Sender<usize>,
 }
 
-/// Those whose request is not, the oldest first; whoever is told has to go.
+/// Those whose request is not, the oldest first; the connection whose receiver is ready has to
+/// close.
 #[derive(Default)]
 struct Silent {
     next: u64,
@@ -77,7 +78,7 @@ impl Seats {
 
     /// A seat for one more connection, and what tells it to go.
     fn take(self: &Arc<Self>) -> (Seat, oneshot::Receiver<()>) {
-        let (go, told) = oneshot::channel();
+        let (go, displaced) = oneshot::channel();
         let mut silent = self.silent();
         if silent.seats.len() >= limits::ADMIN_SILENT_MAX
             && let Some((_, oldest)) = silent.seats.pop_front()
@@ -88,7 +89,7 @@ impl Seats {
         let number = silent.next;
         silent.next += 1;
         silent.seats.push_back((number, go));
-        (Seat { seats: self.clone(), number, state: Mutex::new(SeatState::Silent) }, told)
+        (Seat { seats: self.clone(), number, state: Mutex::new(SeatState::Silent) }, displaced)
     }
 
     /// Whether its request came from one that was still silent.
@@ -213,13 +214,14 @@ mod tests {
 
     const LONG: Duration = Duration::from_secs(60);
 
-    /// Endpoints of which all but probes answer once they are told.
+    /// Endpoints of which all but probes answer once they are released.
     async fn start(patience: Patience) -> (SocketAddr, Arc<Seats>, watch::Sender<bool>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (address, seats) = (listener.local_addr().unwrap(), Arc::new(Seats::default()));
         let go_on = watch::Sender::new(false);
-        let told = go_on.clone();
-        let slow = move || async move { drop(told.subscribe().wait_for(|&told| told).await) };
+        let released = go_on.clone();
+        let slow =
+            move || async move { drop(released.subscribe().wait_for(|&released| released).await) };
         let router = Router::new().route("/livez", get(|| async {})).route("/slow", get(slow));
         let gate = Arc::new(Gate::new(Vec::new()));
         let endpoints = Endpoints { router, gate, seats: seats.clone(), patience };
