@@ -15,7 +15,7 @@ use super::callers::{FrontEndConnection, Shown};
 use super::places::{Activity, ConnectionPlace, Entered, HandshakePlace, Holder};
 use super::quota::Quota;
 use super::room::Reservation;
-use super::{Service, session};
+use super::{Service, query};
 use crate::schedule::{ConnectionId, FrontEnd};
 use crate::wire::message::{Reply, ReplyBody};
 use crate::wire::{
@@ -279,10 +279,10 @@ async fn serve_stream(
     let limit = service.bounds.stream_read_timeout;
     let read = timeout(limit, read_request(service, peer.front_end, &mut receive)).await;
     let ended = match read.unwrap_or(Err(StreamEnd::Reset(StreamCode::Timeout))) {
-        Ok(Read::Whole(request)) => session::answer(service, &peer, request, &mut replies).await,
+        Ok(Read::Whole(request)) => query::answer(service, &peer, request, &mut replies).await,
         Ok(Read::NoRoom(kind)) => {
             stop(&mut receive, StreamCode::ExcessiveLoad);
-            session::no_room(service, kind, &mut replies).await
+            query::no_room(service, kind, &mut replies).await
         }
         Err(end) => Err(end),
     };

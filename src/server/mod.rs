@@ -18,15 +18,15 @@ mod connection;
 mod epochs;
 mod file_work;
 mod memory;
-mod now;
 mod places;
+mod query;
 mod quota;
 mod reload;
 mod reset;
 mod room;
 mod scrub;
-mod session;
 mod socket;
+mod status;
 mod tls;
 
 use std::net::SocketAddr;

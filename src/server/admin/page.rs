@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use super::rates::{MINUTE, Rate, Sample};
 use super::state::{AdminState, Watched};
 use crate::metrics::Gauges;
-use crate::server::now::Readiness;
+use crate::server::status::Readiness;
 use crate::server::{Callers, Counters, Service, unix_now};
 use crate::wire::Status;
 use crate::worker::{EngineKind, EngineReport, EngineState};

@@ -10,7 +10,7 @@ use std::time::Instant;
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
-use super::super::now::Readiness;
+use super::super::status::Readiness;
 use super::super::{Server, Service};
 use super::rates::{SAMPLE_EVERY, Sample, Samples};
 use super::seats::Seats;
