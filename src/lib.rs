@@ -20,7 +20,7 @@ pub mod wire;
 pub mod shard;
 
 #[cfg(feature = "server")]
-pub mod build;
+pub mod builder;
 
 #[cfg(feature = "server")]
 pub mod engine;

@@ -3,7 +3,7 @@
 //!
 //! Every small file that a person writes is read through here, so that the same file means the same
 //! to every option: configuration, lists, keys, certificates. The builder's input does not fit
-//! memory and has a reader of its own (`build::input`).
+//! memory and has a reader of its own (`builder::input`).
 
 use std::io;
 use std::path::Path;

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
 use harness::program::sotto;
-use sotto::build::{
+use sotto::builder::{
     BuildError, BuildOptions, BuildReport, DATABASE_NAME_DEFAULT, Existing, Input, Silent, keys,
     renew, rollback, run, sample,
 };

@@ -8,8 +8,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use harness::program::{run as run_program, sotto};
-use sotto::build::keys::default_path;
-use sotto::build::{BuildOptions, Input, Silent, run, sample};
+use sotto::builder::keys::default_path;
+use sotto::builder::{BuildOptions, Input, Silent, run, sample};
 use sotto::keyword::{Outcome, band, extract, locate};
 use sotto::params::{Shape, ShapeFields};
 use sotto::scheme::{KeyBundle, SecretPool, Sharing, reference};

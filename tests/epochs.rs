@@ -16,7 +16,7 @@ use std::time::{Duration, SystemTime};
 use harness::program::{Place, Program, any, run, sotto};
 use harness::{Built, PATIENCE, Serving, Setting, record, until};
 use rustix::process::Signal;
-use sotto::build::keys;
+use sotto::builder::keys;
 use sotto::client::{Client, ClientError, LookupError, Options, Outcome, ParameterError, Pins};
 use sotto::engine::{EngineChoice, IsaChoice, select};
 use sotto::params::Shape;

@@ -8,7 +8,7 @@ mod harness;
 use std::io::Write as _;
 
 use harness::{Draw, seed, serve};
-use sotto::build::{self, BuildOptions, Input, Silent};
+use sotto::builder::{self, BuildOptions, Input, Silent};
 use sotto::client::{Client, OperatorKey, Options, Outcome, Pins};
 use sotto::params::ShapeWishes;
 
@@ -30,7 +30,7 @@ fn build(folder: &std::path::Path) {
     options.shards = Some(SHARDS);
     options.value_bytes = Some(24);
     options.wishes = ShapeWishes { pack_rows: Some(128), packs: Some(1) };
-    let report = build::run(&options, &Silent).unwrap_or_else(|error| panic!("{error}"));
+    let report = builder::run(&options, &Silent).unwrap_or_else(|error| panic!("{error}"));
     assert_eq!((report.shard_count, report.records), (SHARDS, RECORDS));
 }
 

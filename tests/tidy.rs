@@ -21,7 +21,7 @@ const ORDER: [&str; 18] = [
     "keyword",
     "wire",
     "shard",
-    "build",
+    "builder",
     "engine",
     "schedule",
     "placement",
@@ -60,11 +60,11 @@ const OWNERS: [(&str, &[&str]); 27] = [
     ("pollster", &["engine"]),
     ("memmap2", &["shard"]),
     ("libc", &["arith", "scheme", "server", "shard"]),
-    ("flate2", &["build"]),
-    ("zstd", &["build"]),
-    ("indicatif", &["build", "commands"]),
+    ("flate2", &["builder"]),
+    ("zstd", &["builder"]),
+    ("indicatif", &["builder", "commands"]),
     ("prost", &["wire"]),
-    ("ed25519_dalek", &["wire", "build"]),
+    ("ed25519_dalek", &["wire", "builder"]),
     ("quinn", &["server", "client"]),
     ("rustls", &["server", "client"]),
     ("rcgen", &["server"]),
@@ -80,7 +80,7 @@ const OWNERS: [(&str, &[&str]); 27] = [
     ("strsim", &["commands"]),
     ("toml", &["commands"]),
     ("tokio", &["worker", "server", "client", "commands"]),
-    ("rayon", &["scheme", "keyword", "shard", "build", "engine"]),
+    ("rayon", &["scheme", "keyword", "shard", "builder", "engine"]),
     ("tracing_subscriber", &["commands"]),
 ];
 
@@ -196,7 +196,7 @@ fn standard_output_and_error_are_written_in_one_place() {
     let marks = ["print!(", "println!(", "stdout()", "stderr()"];
     // The printer; the log; lines of progress, which are lost without harm; what a measurement says
     // as it goes, which its record holds too.
-    let allowed = ["commands/out.rs", "commands/log.rs", "build/progress.rs", "common/report.rs"];
+    let allowed = ["commands/out.rs", "commands/log.rs", "builder/progress.rs", "common/report.rs"];
     let mut wrong = Vec::new();
     for path in rust_files("src").into_iter().chain(rust_files("bench/src")) {
         if is_test_file(&path) || allowed.iter().any(|allowed| path.ends_with(allowed)) {

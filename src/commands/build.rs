@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::value_parser;
-use sotto::build::progress::{bytes, duration};
-use sotto::build::{
+use sotto::builder::progress::{bytes, duration};
+use sotto::builder::{
     self, BuildOptions, Console, Existing, Input, Interrupted, Progress, SHRINK_PERCENT_DEFAULT,
     Shrinking, Silent,
 };
@@ -131,10 +131,10 @@ pub(crate) fn run(args: Args) -> Ended {
     let options = args.options();
     let progress: &dyn Progress = if quiet { &Silent } else { &Console::new() };
     if plan {
-        out::say(build::plan(&options, progress)?)?;
+        out::say(builder::plan(&options, progress)?)?;
         return Ok(ExitCode::SUCCESS);
     }
-    let report = build::run(&options, progress)?;
+    let report = builder::run(&options, progress)?;
     if quiet {
         return Ok(ExitCode::SUCCESS);
     }
@@ -156,7 +156,7 @@ pub(crate) fn run(args: Args) -> Ended {
         out::report("The records are as they were: the same content was signed for longer.");
     }
     if let Some(warning) =
-        build::plan::few_records_warning(report.shard_records_min, report.shard_count)
+        builder::plan::few_records_warning(report.shard_records_min, report.shard_count)
     {
         out::report(warning);
     }

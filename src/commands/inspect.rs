@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use serde_json::json;
-use sotto::build::progress::{bytes, counted};
+use sotto::builder::progress::{bytes, counted};
 use sotto::params::Shape;
 use sotto::shard::Database;
 use sotto::shard::header::file_bytes;

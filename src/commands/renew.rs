@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use sotto::build::renew;
+use sotto::builder::renew;
 use sotto::limits;
 
 use super::{Ended, out};

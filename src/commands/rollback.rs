@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use sotto::build::progress::counted;
-use sotto::build::{Console, rollback};
+use sotto::builder::progress::counted;
+use sotto::builder::{Console, rollback};
 use sotto::limits;
 
 use super::{Ended, out};

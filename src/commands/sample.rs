@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use sotto::build::sample;
+use sotto::builder::sample;
 
 use super::{Ended, out};
 

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 
-use sotto::build::progress::{Stage, bytes, counted, duration};
-use sotto::build::{Console, Progress, Silent};
+use sotto::builder::progress::{Stage, bytes, counted, duration};
+use sotto::builder::{Console, Progress, Silent};
 use sotto::shard::Database;
 use sotto::shard::verify::{unnamed_files, verify, verify_bytes};
 

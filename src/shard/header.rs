@@ -77,7 +77,7 @@ pub struct Header {
     pub records: u64,
     /// Largest sum of squares over the matrix rows.
     pub row_square_sum_max: u64,
-    /// BLAKE3 over the sorted records ([`crate::build`] says how).
+    /// BLAKE3 over the sorted records ([`crate::builder`] says how).
     pub records_digest: [u8; 32],
     /// Digests of matrix, tables and hints ([`super::write::Sections::digests`]).
     pub section_digests: [[u8; 32]; 3],

@@ -3,7 +3,8 @@
 //! A database is a directory: `manifest.json`, `operator.pub` and one file a shard below
 //! `shards/`, named after its content and never modified in place. The file format is in
 //! [`header`], and for people in `shards/README.md`; [`guard`] is about files that shrink. What
-//! this module does not do: make databases ([`crate::build`]), answer queries ([`crate::engine`]).
+//! this module does not do: make databases ([`crate::builder`]), answer queries
+//! ([`crate::engine`]).
 
 mod cold;
 pub mod database;

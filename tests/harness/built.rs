@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use sotto::build::{self, BuildOptions, Input, Silent};
+use sotto::builder::{self, BuildOptions, Input, Silent};
 use sotto::client::{OperatorKey, Options, Pins, Replica};
 use sotto::keyword::locate;
 use sotto::shard::manifest::{MANIFEST_NAME, SHARDS_DIR};
@@ -45,7 +45,7 @@ impl Built {
         options.shards = Some(shards);
         options.value_bytes = Some(24);
         options.jobs = Some(2);
-        build::run(&options, &Silent).unwrap_or_else(|error| panic!("{error}"));
+        builder::run(&options, &Silent).unwrap_or_else(|error| panic!("{error}"));
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {

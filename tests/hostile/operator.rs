@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
-use sotto::build::{self, BuildOptions, Input, Silent};
+use sotto::builder::{self, BuildOptions, Input, Silent};
 use sotto::client::{OperatorKey, Options, Pins};
 use sotto::server::certificates::{self, LocalCertificates};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -56,7 +56,7 @@ impl Program {
         (options.shards, options.value_bytes) = (Some(SHARDS), Some(24));
         options.wishes.packs = Some(PACKS);
         options.wishes.pack_rows = Some(PACK_ROWS);
-        build::run(&options, &Silent).unwrap_or_else(|error| panic!("{error}"));
+        builder::run(&options, &Silent).unwrap_or_else(|error| panic!("{error}"));
         let certificates = certificates::localhost().unwrap();
         let files =
             [("server.pem", &certificates.server_pem), ("server.key", &certificates.server_key)];

@@ -9,7 +9,7 @@ use crate::numbers::{self, Number};
 use crate::operations::{OperationError, OperationOptions};
 use crate::record::{Content, Head};
 use clap::value_parser;
-use sotto::build::progress::{bytes, counted};
+use sotto::builder::progress::{bytes, counted};
 use sotto::limits;
 use tokio::signal::unix::{SignalKind, signal};
 

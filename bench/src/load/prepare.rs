@@ -12,8 +12,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use super::arrivals::Draws;
-use sotto::build::input::{self, Entry, ValueBound};
-use sotto::build::{Input, source::Source};
+use sotto::builder::input::{self, Entry, ValueBound};
+use sotto::builder::{Input, source::Source};
 use sotto::client::frames::{BundleFrame, FrameSender, PreparedQuery};
 use sotto::keyword::{Location, Outcome, band, extract, locate_known};
 use sotto::limits;

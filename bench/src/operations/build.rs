@@ -13,7 +13,7 @@ use super::{
     IoContext as _, OperationError, OperationOptions, blocking, content, files, seed, spread,
 };
 use crate::record::{BUILD_SCHEMA, Build, Head};
-use sotto::build::keys;
+use sotto::builder::keys;
 use sotto::shard::Database;
 
 /// What a process took that built a database.

@@ -22,7 +22,7 @@ pub use reload::reload;
 pub use startup::startup;
 
 use crate::record::{Content, ShapeFacts, Spread};
-use sotto::build::{BuildError, BuildOptions, BuildReport, Input, Silent, run, sample};
+use sotto::builder::{BuildError, BuildOptions, BuildReport, Input, Silent, run, sample};
 use sotto::client::{ClientError, LookupError};
 use sotto::shard::header::file_bytes;
 use sotto::shard::{Database, OpenError};

@@ -20,7 +20,7 @@ use super::{
     IoContext as _, OperationError, OperationOptions, blocking, content, ms, seed, spread,
 };
 use crate::record::{Change, Content, Head, RELOAD_SCHEMA, Reload};
-use sotto::build::{Silent, rollback};
+use sotto::builder::{Silent, rollback};
 use sotto::client::{Client, Outcome};
 use sotto::keyword::locate_known;
 use sotto::limits;

@@ -14,7 +14,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sotto::build::{self, BuildOptions, BuildReport, Console, Input, Progress, Silent, sample};
+use sotto::builder::{self, BuildOptions, BuildReport, Console, Input, Progress, Silent, sample};
 use sotto::client::{CallReport, Client, OperatorKey, Options, Outcome, Pins, Replica, SentQuery};
 use sotto::engine::select_with;
 use sotto::limits;
@@ -185,7 +185,7 @@ async fn make_database(args: &Args, folder: &Path) -> Result<BuildReport, Error>
         let console = Console::new();
         let silent = Silent;
         let progress: &dyn Progress = if io::stderr().is_terminal() { &console } else { &silent };
-        build::run(&options, progress)
+        builder::run(&options, progress)
     };
     let report = tokio::task::spawn_blocking(build).await??;
     let shape = &report.shape;

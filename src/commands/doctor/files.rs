@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
 use rustix::fs::OFlags;
-use sotto::build::progress::{bytes, counted};
+use sotto::builder::progress::{bytes, counted};
 use sotto::server::{Identity, KnownCallers, Validity};
 use sotto::shard::Database;
 use sotto::shard::header::file_bytes;

@@ -8,7 +8,7 @@ use std::time::SystemTime;
 
 use rustix::process::{Resource, getrlimit};
 use sotto::arith::{Isa, IsaName};
-use sotto::build::progress::bytes;
+use sotto::builder::progress::bytes;
 use sotto::engine::{GpuInfo, GpuKind, gpus};
 use sotto::limits::SOCKET_BYTES;
 use sotto::server::{machine_bytes, udp_socket};

@@ -4,7 +4,7 @@
 use std::convert::Infallible;
 
 use libfuzzer_sys::fuzz_target;
-use sotto::build::input::{Entry, InputFormat, ValueBound, read};
+use sotto::builder::input::{Entry, InputFormat, ValueBound, read};
 use sotto::limits;
 
 fuzz_target!(|data: &[u8]| {

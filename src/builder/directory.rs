@@ -119,7 +119,7 @@ impl Directory {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::build::Input;
+    use crate::builder::Input;
 
     #[test]
     fn nothing_is_removed_beside_a_manifest_that_cannot_be_read() {

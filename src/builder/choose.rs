@@ -190,7 +190,7 @@ fn refuse_conflicts(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::build::Input;
+    use crate::builder::Input;
 
     #[test]
     fn value_fields_are_the_smallest_that_fit() {
