@@ -15,7 +15,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use crate::engine::Residency;
+use crate::engine::{Residency, ShardView};
 use crate::limits;
 
 /// Who takes a query.
@@ -34,6 +34,13 @@ pub struct ShardDemand {
     pub shard: u32,
     /// What a pass reads and an upload copies.
     pub bytes: u64,
+}
+
+impl ShardDemand {
+    /// The shard of this number, by what an engine reads of it.
+    pub fn of(shard: u32, view: &ShardView<'_>) -> Self {
+        Self { shard, bytes: (view.matrix.len() + view.tables.len()) as u64 }
+    }
 }
 
 /// What a byte of a shard costs, in nanoseconds: a mean that forgets.

@@ -54,7 +54,7 @@ const BENCH_ORDER: [&str; 16] = [
 ];
 
 /// Outside crates that live in some modules only.
-const OWNERS: [(&str, &[&str]); 27] = [
+const OWNERS: [(&str, &[&str]); 28] = [
     ("wgpu", &["engine"]),
     ("bytemuck", &["engine"]),
     ("pollster", &["engine"]),
@@ -79,6 +79,7 @@ const OWNERS: [(&str, &[&str]); 27] = [
     ("clap", &["commands"]),
     ("strsim", &["commands"]),
     ("toml", &["commands"]),
+    ("crossbeam", &["worker", "server"]),
     ("tokio", &["worker", "server", "client", "commands"]),
     ("rayon", &["scheme", "keyword", "shard", "builder", "engine"]),
     ("tracing_subscriber", &["commands"]),

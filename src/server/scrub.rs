@@ -6,10 +6,13 @@
 //! shortened file ends in the map's guard as it would for a query. Pages that only this thread
 //! reads are the first that the system lets go.
 
+use std::convert::Infallible;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+
+use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
 use super::Service;
 use crate::limits;
@@ -41,45 +44,27 @@ impl Scrubbed {
 
 /// The running thread. Dropping this ends it.
 pub(super) struct Scrubber {
-    leave: Arc<Leave>,
+    /// Dropped to end the thread.
+    open: Option<Sender<Infallible>>,
     thread: Option<JoinHandle<()>>,
-}
-
-/// Whether to leave, and what is told when that changes.
-#[derive(Default)]
-struct Leave {
-    told: Mutex<bool>,
-    changed: Condvar,
-}
-
-impl Leave {
-    /// Waits until then; whether to go on.
-    fn wait_until(&self, then: Instant) -> bool {
-        let told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        let left = then.saturating_duration_since(Instant::now());
-        let waited = self.changed.wait_timeout_while(told, left, |told| !*told);
-        !*waited.unwrap_or_else(PoisonError::into_inner).0
-    }
 }
 
 impl Scrubber {
     /// # Errors
     /// The operating system starts no thread.
     pub(super) fn start(service: &Arc<Service>) -> std::io::Result<Self> {
-        let leave = Arc::<Leave>::default();
-        let (service, told) = (service.clone(), leave.clone());
+        let (open, closed) = bounded(0);
         let (next, begun, owed) = (0, Instant::now(), Duration::ZERO);
-        let scrub = Scrub { service, leave: told, next, begun, owed };
+        let scrub = Scrub { service: service.clone(), closed, next, begun, owed };
         let thread =
             std::thread::Builder::new().name("sotto-scrub".into()).spawn(|| scrub.run())?;
-        Ok(Self { leave, thread: Some(thread) })
+        Ok(Self { open: Some(open), thread: Some(thread) })
     }
 }
 
 impl Drop for Scrubber {
     fn drop(&mut self) {
-        *self.leave.told.lock().unwrap_or_else(PoisonError::into_inner) = true;
-        self.leave.changed.notify_all();
+        self.open = None;
         if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
             tracing::error!("the scrub's thread had panicked: this is a bug");
         }
@@ -88,7 +73,8 @@ impl Drop for Scrubber {
 
 struct Scrub {
     service: Arc<Service>,
-    leave: Arc<Leave>,
+    /// Disconnected when the thread has to end.
+    closed: Receiver<Infallible>,
     /// The next shard of the round.
     next: usize,
     /// When the round began.
@@ -147,8 +133,13 @@ impl Scrub {
         let now = Instant::now();
         self.service.report_quarantined();
         self.service.forget_epochs(now);
-        self.leave.wait_until(now + time)
+        goes_on_after(&self.closed, time)
     }
+}
+
+/// Waits for a time; whether the thread goes on then. It returns at once where it has to end.
+fn goes_on_after(closed: &Receiver<Infallible>, time: Duration) -> bool {
+    matches!(closed.recv_timeout(time), Err(RecvTimeoutError::Timeout))
 }
 
 #[cfg(test)]
@@ -165,14 +156,12 @@ mod tests {
     }
 
     #[test]
-    fn who_waits_is_woken_to_leave() {
-        let leave = Arc::<Leave>::default();
-        let far = Instant::now() + Duration::from_secs(3600);
-        let other = leave.clone();
-        let waiting = std::thread::spawn(move || other.wait_until(far));
-        *leave.told.lock().unwrap() = true;
-        leave.changed.notify_all();
+    fn a_thread_that_waits_ends_at_once() {
+        let (open, closed) = bounded(0);
+        assert!(goes_on_after(&closed, Duration::from_millis(1)));
+        let long = Duration::from_secs(3_600);
+        let waiting = std::thread::spawn(move || goes_on_after(&closed, long));
+        drop(open);
         assert!(!waiting.join().unwrap());
-        assert!(!leave.wait_until(far), "once told, nobody waits");
     }
 }

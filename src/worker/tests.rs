@@ -3,13 +3,14 @@
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::Instant;
 
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use super::*;
-use crate::engine::{ContentId, StoreUse};
+use crate::engine::{Batch, ContentId, Residency, ShardStore, StoreUse};
 use crate::params::Shape;
-use crate::schedule::{ConnectionId, FrontEnd};
+use crate::schedule::{Arrival, ConnectionId, FrontEnd, Ticket};
 use crate::scheme::KeyBundle;
 
 const LONG: Duration = Duration::from_secs(600);
