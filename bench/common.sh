@@ -21,6 +21,14 @@ machine() {
     free -h | sed -n 2p
 }
 
+# Builds both programs and sets `sotto` and `bench` to them; or takes those in the folder that
+# SOTTO_PROGRAMS names.
+programs() {
+    local folder=${SOTTO_PROGRAMS:-${CARGO_TARGET_DIR:-$PWD/target}/release}
+    [ -n "${SOTTO_PROGRAMS:-}" ] || cargo build --release --quiet
+    sotto=$folder/sotto bench=$folder/sotto-bench
+}
+
 # A folder that goes when the script does, and with it the server: scratch NAME
 scratch() {
     scratch=$(mktemp -d "${TMPDIR:-/tmp}/sotto-$1.XXXXXX")

@@ -22,9 +22,9 @@ if [ "${1:-}" = "--quick" ]; then
 fi
 scratch failures
 mkdir -p "$out"
-sotto=$PWD/target/release/sotto bench=$PWD/target/release/sotto-bench
 machine >"$out/machine.txt"
-cargo build --release --quiet
+programs
+export sotto # for netem.sh
 
 # Runs a program's tests one by one, and keeps what each printed and how it ended.
 tests() {

@@ -21,8 +21,7 @@ out=$(record)-load
 scratch load
 mkdir -p "$out"
 
-cargo build --release --quiet
-sotto=$PWD/target/release/sotto bench=$PWD/target/release/sotto-bench
+programs
 machine >"$out/machine.txt"
 
 # Leaves the first core to the engine: the server's other threads go to the generator's.

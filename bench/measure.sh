@@ -20,8 +20,7 @@ esac
 out=$(record)
 [ "$runs" -gt 1 ] || out=$(mktemp -d "${TMPDIR:-/tmp}/sotto-record.XXXXXX")
 mkdir -p "$out"
-cargo build --release --quiet
-sotto=$PWD/target/release/sotto bench=$PWD/target/release/sotto-bench
+programs
 machine >"$out/machine.txt"
 
 # Runs `sotto-bench WHAT`, which keeps what it finds: measure NAME WHAT ARGUMENTS

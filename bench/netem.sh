@@ -9,7 +9,7 @@ set -euo pipefail
 here=$(cd "$(dirname "$0")/.." && pwd)
 cd "$1"
 shift
-sotto=$here/target/release/sotto
+sotto=${sotto:-$here/target/release/sotto}
 ip link set lo up
 if ! tc qdisc add dev lo root "$@" 2>tc.err; then
     echo "skipped: $*: $(tr '\n' ' ' <tc.err)(kernel $(uname -r))"

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# A long run: bench/soak.sh [--hours H] [--minutes M] [--rate R] [--every S] [--quick]
+# A long run: bench/soak.sh [--hours H] [--minutes M] [--rate R] [--every S] [--fill S] [--quick]
 #
 # At least two cores: the server has the first, the generator the second; other work beside it is
 # better on neither. A standard shard; the capacity, unless --rate says it: the highest rate within
-# 500 ms for 99% of the queries. Then 80% of it until what the server keeps for its peers is full,
+# 500 ms for 99% of the queries. Then 80% of it until what the server keeps for its peers is full (--fill seconds),
 # the same for H hours (1), and 200% for M minutes (10). Every S seconds (10) a line about the
 # server's process from /proc: memory, threads, open files.
 # Writes to bench/record/<date>-<machine>-soak/: samples.csv, what the generator printed and found,
@@ -21,9 +21,10 @@ while [ $# -gt 0 ]; do
     --minutes) minutes=$2 && shift ;;
     --rate) rate=$2 && shift ;;
     --every) every=$2 && shift ;;
+    --fill) fill=$2 && shift ;;
     --quick) quick=1 hours=0.008 minutes=0.25 every=0.5 fill=20 rate=400 records=20000 accept=1000
         memory=(--memory 256) ;; # full, so that it can be flat, within seconds
-    *) echo "found $1, expected --hours, --minutes, --rate, --every or --quick" >&2 && exit 2 ;;
+    *) echo "found $1, expected --hours, --minutes, --rate, --every, --fill or --quick" >&2 && exit 2 ;;
     esac
     shift
 done
@@ -32,8 +33,7 @@ out=$(record)-soak
 [ -z "$quick" ] || out=$(mktemp -d "${TMPDIR:-/tmp}/sotto-soak-record.XXXXXX")
 scratch soak
 mkdir -p "$out"
-cargo build --release --quiet
-sotto=$PWD/target/release/sotto bench=$PWD/target/release/sotto-bench
+programs
 machine >"$out/machine.txt"
 build soak "$records" 1
 serve soak "${memory[@]}"
