@@ -8,7 +8,7 @@ use super::number::Unit;
 use super::page::{Headline, Page, headlines, mark, prose, shards};
 use crate::found::Found;
 use crate::load::Report;
-use crate::plan::{Figure, GpuPlan, HostPlan, Plan, Resource, ShapePlan};
+use crate::plan::{Figure, GpuPlan, Group, HostPlan, Plan, Resource, ShapePlan};
 
 pub(super) fn section(page: &mut Page, plan: &Plan, loads: &[(&Found, &Report)]) -> Markup {
     let Some(first) = plan.shapes.first() else { return html! {} };
@@ -264,33 +264,17 @@ fn all(plan: &Plan) -> Markup {
     html! {
         details {
             summary { "Every figure, its formula and where its numbers came from" }
-            (table("Demand", plan.demand.iter()))
+            (table("Demand", &plan.demand.iter().collect::<Vec<_>>()))
             @for shape in plan.by_size() {
                 h4 { (shards(shape.shards, &shape.shape)) }
                 (warnings(shape.warnings.iter()))
-                (table("A device", shape.device.iter()))
-                (table("The provider", shape.provider.iter()))
-                (host(&shape.cpu))
-                @match &shape.gpu {
-                    GpuPlan::Measured(with) => (host(with)),
-                    GpuPlan::NotMeasured { figures, .. } => {
-                        (table("With GPUs: not measured", figures.iter()))
-                    }
-                }
+                @for Group { title, figures } in shape.groups() { (table(&title, &figures)) }
             }
         }
     }
 }
 
-fn host(host: &HostPlan) -> Markup {
-    let HostPlan { hosts, units, batch, capacity, cost_month, cost_million, .. } = host;
-    let first = [hosts, units, batch, capacity, cost_month, cost_million].into_iter();
-    let needs = host.needs.iter().map(|need| &need.hosts);
-    let figures = first.chain(needs).chain(&host.costs).chain(&host.figures);
-    table(&format!("Hosts: {}", host.host), figures)
-}
-
-fn table<'a>(caption: &str, figures: impl Iterator<Item = &'a Figure>) -> Markup {
+fn table(caption: &str, figures: &[&Figure]) -> Markup {
     html! {
         div.scroll tabindex="0" role="region" aria-label=(caption) {
             table.figures {

@@ -155,3 +155,47 @@ impl Figure {
         if self.unit == A_SECOND { "a second" } else { &self.unit }
     }
 }
+
+/// Figures that are read together.
+pub struct Group<'a> {
+    pub title: String,
+    pub figures: Vec<&'a Figure>,
+}
+
+impl<'a> Group<'a> {
+    fn new(title: impl Into<String>, figures: impl IntoIterator<Item = &'a Figure>) -> Self {
+        Self { title: title.into(), figures: figures.into_iter().collect() }
+    }
+}
+
+impl ShapePlan {
+    /// All figures of the shape, in the order in which they are read.
+    pub fn groups(&self) -> Vec<Group<'_>> {
+        let mut groups =
+            vec![Group::new("a device", &self.device), Group::new("the provider", &self.provider)];
+        groups.extend(self.cpu.groups());
+        match &self.gpu {
+            GpuPlan::Measured(plan) => groups.extend(plan.groups()),
+            GpuPlan::NotMeasured { why, figures } => {
+                groups.push(Group::new(format!("hosts with GPUs: {why}"), figures));
+            }
+        }
+        groups
+    }
+}
+
+impl HostPlan {
+    fn groups(&self) -> Vec<Group<'_>> {
+        let main = [&self.hosts, &self.units, &self.capacity, &self.batch];
+        let costs = self.costs.iter().chain([&self.cost_month, &self.cost_million]);
+        let (what_if, more): (Vec<_>, Vec<_>) =
+            self.figures.iter().partition(|figure| figure.name.starts_with("if "));
+        vec![
+            Group::new(format!("hosts: {}; {} binds", self.host, self.binds.name()), main),
+            Group::new("hosts that each resource takes", self.needs.iter().map(|n| &n.hosts)),
+            Group::new("costs", costs),
+            Group::new("at work", more),
+            Group::new("hosts when it is not as assumed", what_if),
+        ]
+    }
+}

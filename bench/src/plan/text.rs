@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 
 use super::basis::number;
-use super::{Figure, GpuPlan, HostPlan, Plan, ShapePlan};
+use super::{Figure, GpuPlan, Group, HostPlan, Plan, ShapePlan};
 use crate::table::Table;
 
 /// Of which shapes all figures are shown.
@@ -29,7 +29,7 @@ impl Plan {
     pub fn text(&self, shown: Shown) -> String {
         let mut page = Page::default();
         page.line(&format!("{}: {}\n", self.scenario.name, self.scenario.about));
-        page.figures("asked for", &self.demand);
+        page.figures("asked for", &self.demand.iter().collect::<Vec<_>>());
         page.line(&self.table());
         page.line("Smaller shards cost less, and are a smaller crowd for a look-up to hide in.\n");
         let count = if shown == Shown::Every { self.shapes.len() } else { 1 };
@@ -149,32 +149,12 @@ impl Page {
             shape.shape.pack_rows,
             number(shape.shape.columns.into())
         ));
-        self.figures("a device", &shape.device);
-        self.figures("the provider", &shape.provider);
-        self.hosts(&shape.cpu);
-        match &shape.gpu {
-            GpuPlan::Measured(plan) => self.hosts(plan),
-            GpuPlan::NotMeasured { why, figures } => {
-                self.figures(&format!("hosts with GPUs: {why}"), figures);
-            }
+        for Group { title, figures } in shape.groups() {
+            self.figures(&title, &figures);
         }
     }
 
-    fn hosts(&mut self, plan: &HostPlan) {
-        let main = [&plan.hosts, &plan.units, &plan.capacity, &plan.batch].map(Clone::clone);
-        self.figures(&format!("hosts: {}; {} binds", plan.host, plan.binds.name()), &main);
-        let needs: Vec<Figure> = plan.needs.iter().map(|need| need.hosts.clone()).collect();
-        self.figures("hosts that each resource takes", &needs);
-        let mut costs = plan.costs.clone();
-        costs.extend([plan.cost_month.clone(), plan.cost_million.clone()]);
-        self.figures("costs", &costs);
-        let (what_if, more): (Vec<_>, Vec<_>) =
-            plan.figures.iter().cloned().partition(|figure| figure.name.starts_with("if "));
-        self.figures("at work", &more);
-        self.figures("hosts when it is not as assumed", &what_if);
-    }
-
-    fn figures(&mut self, title: &str, figures: &[Figure]) {
+    fn figures(&mut self, title: &str, figures: &[&Figure]) {
         self.line(title);
         let width = figures.iter().map(|figure| figure.name.chars().count()).max().unwrap_or(0);
         for figure in figures {
