@@ -10,7 +10,8 @@ use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    IoContext as _, OperationError, OperationOptions, blocking, content, files, seed, spread,
+    AS_SOTTO, IoContext as _, OperationError, OperationOptions, blocking, content, files, seed,
+    spread,
 };
 use crate::record::{BUILD_SCHEMA, Build, Head};
 use sotto::builder::keys;
@@ -54,7 +55,7 @@ pub async fn build(
         let usage: Usage = said(options, "sotto-bench build", arguments(run)).await?;
         let took = began.elapsed().as_secs_f64();
         let began = Instant::now();
-        let arguments = ["verify".into(), options.db().into(), "--quiet".into()];
+        let arguments = [AS_SOTTO.into(), "verify".into(), options.db().into(), "--quiet".into()];
         run_to_end(options, "sotto verify", arguments).await?;
         let verified = began.elapsed().as_secs_f64();
         shown(&format!(
