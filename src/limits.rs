@@ -82,7 +82,7 @@
 //! | [`PROVE_EVERY`] | 5 s | how often an engine runs its known-answer test: under 1 ms each |
 //! | [`PROVEN_WITHIN`] | 15 s | three times in a row were not right, or a call takes as long |
 //! | [`HUNG_AFTER`] | 60 s | the longest a query may wait: a call that takes longer has hung |
-//! | [`ADMIN_SILENT_MAX`] | 64 | silent connections cost little, and the oldest makes room |
+//! | [`ADMIN_SILENT_MAX`] | 256 | silent ones cost little; a burst displaces no probe on its way |
 //! | [`ADMIN_HEAD_TIME`] | 10 s | a request's head is one packet |
 //! | [`ADMIN_HEAD_BYTES_MAX`] | 16 KiB | a browser's are shorter, cookies included |
 //! | [`ADMIN_REQUESTS_MAX`] | 32 | scrapers, and some people with a browser; probes besides |
@@ -274,7 +274,7 @@ pub const PROVEN_WITHIN: Duration = Duration::from_secs(15);
 /// An engine that is at one thing for so long does not come back.
 pub const HUNG_AFTER: Duration = DEADLINE_MAX;
 /// Most connections to the admin endpoints whose request is not there yet.
-pub const ADMIN_SILENT_MAX: usize = 64;
+pub const ADMIN_SILENT_MAX: usize = 256;
 /// How long the head of such a request may take to arrive.
 pub const ADMIN_HEAD_TIME: Duration = Duration::from_secs(10);
 /// Longest such head, in bytes.

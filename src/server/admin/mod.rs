@@ -4,7 +4,7 @@
 //! It answers from before the database is opened until the process ends, and never with a record,
 //! a query or a peer's address. GET looks, POST does. Who reaches the address may do both, so it is
 //! this machine's, or said to be anyone's; pages in browsers may not (`gate.rs`). Connections are
-//! few and short (`seats.rs`). What it knows is in `admin_state.rs`, the page in `page.rs`.
+//! few and short (`seats.rs`). What it knows is in `state.rs`, the page in `page.rs`.
 
 mod gate;
 mod page;
