@@ -138,13 +138,13 @@ fn breakdown(trials: &[&Trial]) -> Option<Chart> {
         ("scan", Tone::Blue),
         ("pack", Tone::Orange),
         ("send", Tone::Teal),
-        ("rest: company's turn, network", Tone::Violet),
+        ("rest: waiting for others of the batch, network", Tone::Violet),
     ]);
     let row = |(trial, server): (&Trial, ServerSide)| {
         let known = server.queue_ms + server.scan_ms + server.pack_ms + server.send_ms;
         let rest = (server.answer_ms - known).max(0.0);
         let values = vec![server.queue_ms, server.scan_ms, server.pack_ms, server.send_ms, rest];
-        (format!("{}/s", Unit::Count.show(trial.rate)), values)
+        (format!("{} a second", Unit::Count.show(trial.rate)), values)
     };
     let rows: Vec<_> = served(trials).into_iter().map(row).collect();
     let note = "the mean in the server, by look-ups offered a second";
@@ -158,7 +158,7 @@ fn batches(trials: &[&Trial]) -> Option<Chart> {
     let points: Vec<Point> = served.iter().map(point).collect();
     (points.len() > 1).then(|| {
         Chart::Lines(Lines {
-            title: "Company".into(),
+            title: "Batch size".into(),
             note: "queries that one reading of a shard answers, the mean".into(),
             x: Axis::of("offered a second", Unit::Count, points.iter().map(|point| point.x)),
             y: Axis::of("queries a pass", Unit::Count, points.iter().map(|point| point.y)),
@@ -183,9 +183,9 @@ fn runs(single: &[(&Found, &Report)]) -> Markup {
                             @for trial in &report.trials {
                                 tr {
                                     th scope="row" { (stem(found)) }
-                                    td { (count(trial.rate)) "/s" }
-                                    td { (count(trial.throughput)) "/s" }
-                                    td { (count(trial.goodput)) "/s" }
+                                    td { (count(trial.rate)) " a second" }
+                                    td { (count(trial.throughput)) " a second" }
+                                    td { (count(trial.goodput)) " a second" }
                                     td { (Unit::Ms.show(trial.latency_ms.p50)) }
                                     td { (Unit::Ms.show(trial.latency_ms.p99)) }
                                     td { (Unit::Ms.show(report.objective_ms)) }

@@ -1,4 +1,4 @@
-//! What kernel and GPU records say: a query alone and in company, and what it is held against.
+//! What kernel and GPU records say: a query alone and in a batch, and what it is held against.
 
 use maud::{Markup, html};
 
@@ -10,11 +10,11 @@ use crate::record::{Answer, Gpu, Kernel, Spread};
 
 pub(super) fn kernel(page: &mut Page, found: &Found, kernel: &Kernel) -> Markup {
     let Some(best) = fastest(kernel) else { return html! {} };
-    let charts = [company(kernel, best), stages(kernel, best), threads(kernel, best)];
+    let charts = [batches(kernel, best), stages(kernel, best), threads(kernel, best)];
     html! {
         section {
             h2 { "In the processor" }
-            p.lead { "One reading of a shard answers all of a batch: company is cheap." }
+            p.lead { "One reading of a shard answers a whole batch, so large batches are cheap." }
             article {
                 h3 { (shards(1, &kernel.shape)) }
                 p.from { (stem(found)) " · " (measured(found)) (effort(&kernel.effort)) }
@@ -74,7 +74,7 @@ fn engines(kernel: &Kernel) -> Vec<(&str, Tone)> {
     names.into_iter().enumerate().map(|(place, name)| (name, Tone::at(place % 5))).collect()
 }
 
-fn company(kernel: &Kernel, best: &Answer) -> Chart {
+fn batches(kernel: &Kernel, best: &Answer) -> Chart {
     let on = |engine: &str| {
         let engine = engine.to_owned();
         kernel
@@ -167,7 +167,7 @@ fn threads(kernel: &Kernel, best: &Answer) -> Chart {
 }
 
 pub(super) fn gpu(page: &mut Page, found: &Found, gpu: &Gpu) -> Markup {
-    let charts = [gpu_company(gpu), gpu_traffic(gpu)];
+    let charts = [gpu_batches(gpu), gpu_traffic(gpu)];
     let streamed = gpu.answers.iter().map(|answer| answer.streamed_us.best);
     let rate = streamed.map(|us| 1e6 / us).fold(0.0, f64::max);
     let figures = [
@@ -200,7 +200,7 @@ pub(super) fn gpu(page: &mut Page, found: &Found, gpu: &Gpu) -> Markup {
     }
 }
 
-fn gpu_company(gpu: &Gpu) -> Chart {
+fn gpu_batches(gpu: &Gpu) -> Chart {
     let us = 1e-3;
     let of = |value: fn(&crate::record::GpuAnswer) -> &Spread| {
         let point = |answer| spread(gpu_batch(answer), value(answer), us);
