@@ -179,7 +179,9 @@ async fn idle_connections_make_room_for_others() {
 #[tokio::test(flavor = "multi_thread")]
 async fn unread_hints_leave_room_for_others() {
     let hint_bytes = shape().packs() * shape().hint_bytes();
-    let bounds = ServerBounds { answer_bytes_max: 8 * hint_bytes, ..Default::default() };
+    // Each of four connections has a place of its own that nobody else can take.
+    let (answer_bytes_max, connections_max) = (8 * hint_bytes, 4);
+    let bounds = ServerBounds { answer_bytes_max, connections_max, ..Default::default() };
     let host = Host::start(Reference, bounds);
     let greedy = host.try_connect(ALPN, 16).await.unwrap();
     let mut unread = Vec::new();
