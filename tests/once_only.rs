@@ -35,6 +35,12 @@ async fn started() -> Arc<Fake> {
     Fake::start(database.clone())
 }
 
+async fn connected() -> (Arc<Fake>, Client) {
+    let fake = started().await;
+    let client = fake.connect().await.unwrap();
+    (fake, client)
+}
+
 /// The shape of the scripted server's database.
 fn shape() -> Shape {
     Shape::for_records(RECORDS_PER_SHARD, 24, Default::default()).unwrap()
@@ -180,8 +186,7 @@ fn the_pool_gives_no_second_ciphertext() {
 
 #[tokio::test]
 async fn an_undisturbed_call_sends_everything_once() {
-    let fake = started().await;
-    let mut client = fake.connect().await.unwrap();
+    let (fake, mut client) = connected().await;
     look_up(&mut client, &keys(60)).await;
     let log = fake.take_log();
     check_once_only(&log);
@@ -238,8 +243,7 @@ async fn every_status_that_passes_brings_identical_bytes() {
 
 #[tokio::test]
 async fn a_forgotten_bundle_is_sent_again_byte_for_byte() {
-    let fake = started().await;
-    let mut client = fake.connect().await.unwrap();
+    let (fake, mut client) = connected().await;
     let keys = keys(24);
     fake.script(|script| script.queries.push_back(Trick::Forget));
     look_up(&mut client, &keys).await;
@@ -279,8 +283,7 @@ async fn lost_streams_lost_connections_and_silence_bring_identical_bytes() {
 
 #[tokio::test]
 async fn a_new_epoch_keeps_the_bytes() {
-    let fake = started().await;
-    let mut client = fake.connect().await.unwrap();
+    let (fake, mut client) = connected().await;
     fake.script(|script| script.queries.extend([Trick::Answer, Trick::Publish(Change::Epoch)]));
     look_up(&mut client, &keys(40)).await;
     let log = fake.take_log();
@@ -306,8 +309,7 @@ fn fresh(log: &Log) -> HashMap<u32, usize> {
 
 #[tokio::test]
 async fn a_new_ribbon_seed_draws_a_new_secret_for_that_shard_alone() {
-    let fake = started().await;
-    let mut client = fake.connect().await.unwrap();
+    let (fake, mut client) = connected().await;
     let keys = keys(60);
     let shard = fake.database.shard_of(&keys[4]);
     let there = keys.iter().filter(|key| fake.database.shard_of(key) == shard).count();
@@ -376,8 +378,7 @@ async fn a_server_of_the_first_scheme_is_told_by_its_number() {
 
 #[tokio::test]
 async fn malformed_is_not_tried_again() {
-    let fake = started().await;
-    let mut client = fake.connect().await.unwrap();
+    let (fake, mut client) = connected().await;
     let keys = keys(16);
     fake.script(|script| script.queries.push_back(Trick::Say(Status::Malformed)));
     let outcomes = client.lookup(&keys).await.unwrap();
@@ -391,8 +392,7 @@ async fn malformed_is_not_tried_again() {
 
 #[tokio::test]
 async fn a_forged_hint_stops_its_look_ups_before_a_query_is_sent() {
-    let fake = started().await;
-    let mut client = fake.connect().await.unwrap();
+    let (fake, mut client) = connected().await;
     let keys = keys(40);
     fake.script(|script| script.hints.push_back(Trick::Scramble));
     let outcomes = client.lookup(&keys).await.unwrap();
@@ -413,8 +413,7 @@ async fn a_forged_hint_stops_its_look_ups_before_a_query_is_sent() {
 
 #[tokio::test]
 async fn an_invalid_answer_is_an_outcome_and_not_tried_again() {
-    let fake = started().await;
-    let mut client = fake.connect().await.unwrap();
+    let (fake, mut client) = connected().await;
     let keys = keys(16);
     fake.script(|script| script.queries.push_back(Trick::Scramble));
     let outcomes = client.lookup(&keys).await.unwrap();
@@ -539,8 +538,7 @@ async fn the_program_prints_nothing_before_the_last_answer_and_its_leaving() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_later_part_that_ends_the_call_keeps_what_was_answered() {
     const PART: usize = limits::KEYS_PER_PART_MAX;
-    let fake = started().await;
-    let mut client = fake.connect().await.unwrap();
+    let (fake, mut client) = connected().await;
     fake.script(|script| {
         script.queries = [Trick::Answer; 50].into();
         script.queries.resize(PART, Trick::Scramble);
@@ -562,8 +560,7 @@ async fn a_later_part_that_ends_the_call_keeps_what_was_answered() {
 
 #[tokio::test]
 async fn attempts_end_with_identical_bytes_to_the_last() {
-    let fake = started().await;
-    let mut client = fake.connect().await.unwrap();
+    let (fake, mut client) = connected().await;
     fake.script(|script| script.queries = [Trick::Say(Status::Quota); 100].into());
     let outcomes = client.lookup(&keys(2)).await.unwrap();
     for outcome in outcomes {
@@ -714,8 +711,7 @@ async fn a_client_that_refuses_a_database_says_good_bye() {
 
 #[tokio::test]
 async fn an_empty_key_is_refused_and_not_sent() {
-    let fake = started().await;
-    let mut client = fake.connect().await.unwrap();
+    let (fake, mut client) = connected().await;
     let outcomes = client.lookup(&["key-0", "", "key-2"]).await.unwrap();
     assert_eq!(outcomes[1].as_ref().err(), Some(&LookupError::KeyEmpty));
     assert!(outcomes[0].as_ref().ok() == Some(&expected("key-0")));
@@ -725,8 +721,7 @@ async fn an_empty_key_is_refused_and_not_sent() {
 
 #[tokio::test]
 async fn a_cancelled_call_takes_its_secrets_along() {
-    let fake = started().await;
-    let mut client = fake.connect().await.unwrap();
+    let (fake, mut client) = connected().await;
     let keys = keys(30);
     fake.script(|script| script.queries = [Trick::Answer, Trick::Silence].into());
     {

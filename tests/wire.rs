@@ -5,6 +5,9 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod harness;
+
+use harness::{Draw, seed};
 use prost::Message as _;
 use sotto::limits;
 use sotto::params::Shape;
@@ -23,19 +26,28 @@ fn unhex(hex: &str) -> Vec<u8> {
     (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap()).collect()
 }
 
-/// Small numbers that are different every run; the seed is printed.
-struct Random(u64);
-
-impl Random {
-    fn new() -> Self {
-        let seed = std::time::UNIX_EPOCH.elapsed().unwrap().as_nanos() as u64;
-        println!("seed {seed}");
-        Self(seed | 1)
+fn parameter_request(bundle: Vec<u8>, uid: &str) -> PirParameterRequest {
+    PirParameterRequest {
+        protocol_version: 1,
+        nonce: "n".into(),
+        uid: uid.into(),
+        pir_scheme: PIR_SCHEME_SOTTO_2,
+        public_key: vec![bundle.into()],
+        want_hint_digests: true,
     }
+}
 
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888);
-        ((self.0 >> 33) as usize) % bound
+/// A query that is valid for this shape, its shard the number that is its nonce.
+fn query(shape: &Shape, number: usize) -> PirRequest {
+    PirRequest {
+        protocol_version: 1,
+        nonce: number.to_string(),
+        uid: UID.into(),
+        pir_scheme: PIR_SCHEME_SOTTO_2,
+        shard: number as u32,
+        encrypted_vector: vec![Bytes::from(vec![7; shape.query_bytes()])],
+        epoch: 1,
+        ..PirRequest::default()
     }
 }
 
@@ -158,19 +170,7 @@ const PARAMETERS_GOLDEN: &str = "0a201111111111111111111111111111111111111111111
 
 /// A batch of queries that are valid for [`shape`], nonces "0", "1", ..
 fn valid_batch(count: usize) -> PirBatch {
-    let query = |index: usize| PirRequest {
-        protocol_version: 1,
-        nonce: index.to_string(),
-        uid: UID.into(),
-        pir_scheme: PIR_SCHEME_SOTTO_2,
-        shard: index as u32,
-        encrypted_vector: vec![Bytes::from(vec![7; shape().query_bytes()])],
-        epoch: 1,
-        want_hint: false,
-        deadline_ms: 0,
-        pack: 0,
-    };
-    PirBatch { requests: (0..count).map(query).collect() }
+    PirBatch { requests: (0..count).map(|number| query(&shape(), number)).collect() }
 }
 
 fn frame_of(body: RequestBody) -> Bytes {
@@ -210,15 +210,9 @@ fn read_reply(frame: Bytes) -> Result<Reply, String> {
 
 /// Frames the server accepts, one of each kind.
 fn accepted_requests() -> Vec<Bytes> {
-    let bundle = Bytes::from(vec![0; shape().bundle_bytes()]);
-    let parameters = PirParameterRequest {
-        protocol_version: 1,
-        nonce: "n".into(),
-        uid: Uid::of(&bundle).to_string(),
-        pir_scheme: PIR_SCHEME_SOTTO_2,
-        public_key: vec![bundle],
-        want_hint_digests: true,
-    };
+    let bundle = vec![0; shape().bundle_bytes()];
+    let uid = Uid::of(&bundle).to_string();
+    let parameters = parameter_request(bundle, &uid);
     vec![
         frame_of(RequestBody::Parameters(parameters)),
         frame_of(RequestBody::Batch(valid_batch(3))),
@@ -279,14 +273,15 @@ fn parameters_cut_off_at_any_byte_are_refused() {
 
 #[test]
 fn changed_bytes_and_noise_never_panic() {
-    let mut random = Random::new();
+    let mut draw = Draw::new(seed(), "noise");
+    let mut below = |bound| draw.below(bound) as usize;
     let replies = reply_samples().into_iter().map(|(reply, _)| encode_frame(&reply));
     let replies: Vec<Vec<u8>> = replies.collect();
     let requests: Vec<Vec<u8>> = accepted_requests().into_iter().map(Vec::from).collect();
     for frame in &requests {
         // All of the first fields, and some of the long middle.
         for at in (0..frame.len()).filter(|&at| at < 200 || at % 97 == 0) {
-            for change in [1, 0x80, 0xff, 1 + random.below(255) as u8] {
+            for change in [1, 0x80, 0xff, 1 + below(255) as u8] {
                 let mut changed = frame.clone();
                 changed[at] ^= change;
                 let _ = read_request(changed.into());
@@ -303,13 +298,13 @@ fn changed_bytes_and_noise_never_panic() {
         }
     }
     for _ in 0..50_000 {
-        let mut noise: Vec<u8> = (0..random.below(80)).map(|_| random.below(256) as u8).collect();
+        let mut noise: Vec<u8> = (0..below(80)).map(|_| below(256) as u8).collect();
         let _ = PublicParameters::decode(&noise);
         let _ = read_request(noise.clone().into());
         let _ = read_reply(noise.clone().into());
         // Noise behind a head that is right.
         let inner = noise.len() as u8;
-        noise.splice(0..0, [inner + 2, [0x0a, 0x12, 0x1a][random.below(3)], inner]);
+        noise.splice(0..0, [inner + 2, [0x0a, 0x12, 0x1a][below(3)], inner]);
         let _ = read_request(noise.clone().into());
         let _ = read_reply(noise.into());
     }
@@ -506,15 +501,7 @@ fn hint_requests_are_bounded_and_without_repeats() {
 fn bundles_are_checked_by_length_residue_and_name() {
     let good = vec![0; shape().bundle_bytes()];
     let request = |bundle: Vec<u8>, uid: &str| {
-        let parameters = PirParameterRequest {
-            protocol_version: 1,
-            nonce: "n".into(),
-            uid: uid.into(),
-            pir_scheme: PIR_SCHEME_SOTTO_2,
-            public_key: vec![bundle.into()],
-            want_hint_digests: false,
-        };
-        read_request(frame_of(RequestBody::Parameters(parameters)))
+        read_request(frame_of(RequestBody::Parameters(parameter_request(bundle, uid))))
     };
     let uid = Uid::of(&good).to_string();
     assert_eq!(request(good.clone(), &uid), Ok(()));
@@ -642,27 +629,20 @@ fn the_largest_honest_messages_fit_their_bounds() {
     let most_packs = Shape::new(24, 128, limits::PACKS_MAX, 192).unwrap();
     for shape in shapes.into_iter().chain([most_packs]) {
         let query = PirRequest {
-            protocol_version: 1,
             nonce: "n".repeat(limits::NONCE_BYTES_MAX),
-            uid: UID.into(),
-            pir_scheme: PIR_SCHEME_SOTTO_2,
             shard: u32::MAX,
-            encrypted_vector: vec![vec![0; shape.query_bytes()].into()],
             epoch: u64::MAX,
             want_hint: true,
             deadline_ms: u32::MAX,
             pack: u32::MAX,
+            ..query(&shape, 0)
         };
         let requests = vec![query; limits::QUERIES_PER_BATCH_MAX as usize];
         let frame = frame_of(RequestBody::Batch(PirBatch { requests }));
         assert_eq!(request_head(&frame, &shape).unwrap().unwrap().frame_bytes, frame.len());
         let parameters = PirParameterRequest {
-            protocol_version: 1,
             nonce: "n".repeat(limits::NONCE_BYTES_MAX),
-            uid: UID.into(),
-            pir_scheme: PIR_SCHEME_SOTTO_2,
-            public_key: vec![vec![0; shape.bundle_bytes()].into()],
-            want_hint_digests: true,
+            ..parameter_request(vec![0; shape.bundle_bytes()], UID)
         };
         let frame = frame_of(RequestBody::Parameters(parameters));
         assert_eq!(request_head(&frame, &shape).unwrap().unwrap().frame_bytes, frame.len());
@@ -746,20 +726,11 @@ fn numbers_above_32_bits_are_no_other_numbers() {
 fn a_parameter_reply_in_pieces_is_the_same_frame() {
     let bytes = |count: usize| Bytes::from(vec![7; count]);
     for (parameters, digests) in [(0, 0), (100, 48), (5_000, 0), (100, 70_000), (70_000, 70_000)] {
-        let reply = PirParameterResponse {
-            protocol_version: 1,
-            nonce: "n".into(),
-            uid: UID.into(),
-            response_status: 16,
-            pir_scheme: PIR_SCHEME_SOTTO_2,
-            parameters: bytes(parameters),
-            signature: bytes(64),
-            hint_digests: bytes(digests),
-            limits: Some(Limits { queries_per_batch: 1, ..Default::default() }),
-            retry_after_ms: 5,
-            detail: "d".into(),
-            operator_key: bytes(32),
+        let ReplyBody::Parameters(sample) = reply_samples().swap_remove(0).0.body.unwrap() else {
+            panic!("the first sample is a parameter reply")
         };
+        let (parameters_bytes, hint_digests) = (bytes(parameters), bytes(digests));
+        let reply = PirParameterResponse { parameters: parameters_bytes, hint_digests, ..sample };
         let pieces = parameters_frame(reply.clone());
         // What is long is sent from where it lies.
         for field in [&reply.parameters, &reply.hint_digests] {

@@ -2,24 +2,19 @@
 //! hands, all at once, beside clients that must be served as if they were alone.
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use sotto::params::Shape;
 use sotto::server::ServerBounds;
-use sotto::shard::Database;
-use sotto::wire::message::{
-    HintRequest, PirBatch, PirParameterRequest, PirRequest, Request, RequestBody,
-};
-use sotto::wire::{ALPN, Bytes, PIR_SCHEME_SOTTO_2, StreamCode, Uid, encode_frame};
+use sotto::wire::{ALPN, Bytes, StreamCode, Uid};
 use tokio::net::UdpSocket;
 use tokio::task::JoinSet;
 
 use super::harness::peer::{self, Peer};
+use super::harness::target::{Target, frame};
 use super::harness::{Draw, Setting, seed, until};
-use super::load::{self, Load, SHARDS, reach};
+use super::load::{self, Load, reach};
 use super::{record, settled, times};
 
 /// What a peer may do to a server.
@@ -66,14 +61,6 @@ const MISDEEDS: [Misdeed; 12] = [
     Misdeed::Bundles,
 ];
 
-/// Whom it is done to.
-struct Target {
-    address: SocketAddr,
-    ca_pem: String,
-    shape: Shape,
-    epoch: u64,
-}
-
 /// What a peer keeps open, the last few.
 #[derive(Default)]
 struct Held {
@@ -91,71 +78,11 @@ fn hold<T>(held: &mut VecDeque<T>, more: T) {
     }
 }
 
-impl Target {
-    fn config(&self, alpn: &[u8], window: u32) -> quinn::ClientConfig {
-        peer::client_config(&self.ca_pem, alpn, window, None)
-    }
-
-    async fn connect(&self, window: u32) -> Option<Peer> {
-        // The server may have no room: then it is not this peer's turn.
-        peer::connect(self.address, self.config(ALPN, window)).await.ok()
-    }
-
-    /// Bytes of which every three are a residue.
-    fn bundle(&self, draw: &mut Draw) -> Bytes {
-        let mut bundle = draw.bytes(self.shape.bundle_bytes() as u64);
-        bundle.iter_mut().skip(2).step_by(3).for_each(|byte| *byte &= 0x7f);
-        bundle.into()
-    }
-
-    fn batch(&self, uid: &str, queries: u64, draw: &mut Draw) -> RequestBody {
-        let query = |nonce: u64| PirRequest {
-            protocol_version: 1,
-            nonce: nonce.to_string(),
-            uid: uid.to_owned(),
-            pir_scheme: PIR_SCHEME_SOTTO_2,
-            shard: draw.below(u64::from(SHARDS)) as u32,
-            encrypted_vector: vec![draw.bytes(self.shape.query_bytes() as u64).into()],
-            epoch: self.epoch,
-            want_hint: true,
-            // Some are late before they are looked at.
-            deadline_ms: u32::from(draw.below(4) == 0),
-            pack: 0,
-        };
-        RequestBody::Batch(PirBatch { requests: (0..queries).map(query).collect() })
-    }
-}
-
-fn frame(body: RequestBody) -> Vec<u8> {
-    encode_frame(&Request::from(body))
-}
-
-fn parameters(bundle: Option<Bytes>) -> RequestBody {
-    RequestBody::Parameters(PirParameterRequest {
-        protocol_version: 1,
-        nonce: "p".into(),
-        uid: bundle.as_ref().map_or_else(String::new, |bundle| Uid::of(bundle).to_string()),
-        pir_scheme: PIR_SCHEME_SOTTO_2,
-        public_key: bundle.into_iter().collect(),
-        want_hint_digests: true,
-    })
-}
-
 impl Misdeed {
     async fn commit(self, target: &Target, draw: &mut Draw, held: &mut Held) {
         match self {
             Self::Datagrams => {
-                let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-                for _ in 0..64 {
-                    let length = 1 + draw.below(1_500);
-                    let mut noise = draw.bytes(length);
-                    if noise.len() > 5 && draw.below(2) == 0 {
-                        // An Initial of version 1.
-                        noise[0] |= 0xc0;
-                        noise[1..5].copy_from_slice(&[0, 0, 0, 1]);
-                    }
-                    let _ = socket.send_to(&noise, target.address).await;
-                }
+                target.datagrams_of_noise(draw).await;
             }
             Self::Knocks => {
                 let config = target.config(ALPN, 1_000);
@@ -173,7 +100,7 @@ impl Misdeed {
             Self::Vanish => {
                 let Some(peer) = target.connect(1 << 20).await else { return };
                 let bundle = target.bundle(draw);
-                let known = send(&peer, &frame(parameters(Some(bundle.clone())))).await;
+                let known = send(&peer, &frame(target.parameters(Some(bundle.clone())))).await;
                 let Some(known) = known else { return };
                 drop(read(known).await);
                 let uid = Uid::of(&bundle).to_string();
@@ -214,11 +141,7 @@ impl Misdeed {
                 drop(read(send(peer, &draw.bytes(length)).await?).await);
             }
             Self::Flipped => {
-                let bodies = [
-                    parameters(None),
-                    target.batch("0", 1, draw),
-                    RequestBody::Hints(HintRequest { epoch: target.epoch, shards: vec![0, 1] }),
-                ];
+                let bodies = [target.parameters(None), target.batch("0", 1, draw), target.hints()];
                 for body in bodies {
                     let mut bytes = frame(body);
                     let at = draw.below(bytes.len() as u64) as usize;
@@ -240,21 +163,22 @@ impl Misdeed {
             }
             Self::HangUp => {
                 let bundle = target.bundle(draw);
-                drop(read(send(peer, &frame(parameters(Some(bundle.clone())))).await?).await);
+                drop(
+                    read(send(peer, &frame(target.parameters(Some(bundle.clone())))).await?).await,
+                );
                 let uid = Uid::of(&bundle).to_string();
                 let mut answers = send(peer, &frame(target.batch(&uid, 64, draw))).await?;
                 let _ = answers.stop(cancelled);
             }
             Self::Unread => {
-                let hints = HintRequest { epoch: target.epoch, shards: (0..SHARDS).collect() };
-                let (mut send, receive) = open(peer, &frame(RequestBody::Hints(hints))).await?;
+                let (mut send, receive) = open(peer, &frame(target.hints())).await?;
                 let _ = send.finish();
                 hold(&mut held.streams, (send, receive));
             }
             Self::Bundles => {
                 let length = draw.below(2 * target.shape.bundle_bytes() as u64);
                 let bundle = Bytes::from(draw.bytes(length));
-                drop(read(send(peer, &frame(parameters(Some(bundle)))).await?).await);
+                drop(read(send(peer, &frame(target.parameters(Some(bundle)))).await?).await);
             }
             other => panic!("{other:?} is not done on a stream"),
         }
@@ -299,13 +223,8 @@ async fn a_hostile_crowd_takes_nothing_from_others() {
     let built = load::database();
     let serving = Setting { bounds: impatient(), ..Setting::default() }.serve(&built.db());
     let counters = &serving.counters;
-    let database = Database::open(&built.db()).unwrap();
-    let target = Arc::new(Target {
-        address: serving.address,
-        ca_pem: serving.certificates.ca_pem.clone(),
-        shape: *database.shape(),
-        epoch: database.epoch(),
-    });
+    let ca_pem = &serving.certificates.ca_pem;
+    let target = Arc::new(Target::new(serving.address, ca_pem, &built.db()));
     let (leave, seed) = (Arc::new(AtomicBool::new(false)), seed());
     let done: Arc<[AtomicU64; MISDEEDS.len()]> = Arc::default();
     let mut load = Load::start(&reach(&built, &serving), 2).await;

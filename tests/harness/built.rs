@@ -21,13 +21,31 @@ pub(crate) struct Built {
 impl Built {
     /// Builds `records` over `shards` shards.
     pub(crate) fn new(records: &[(String, Vec<u8>)], shards: u32) -> Self {
+        Self::with(records, shards, |_| {})
+    }
+
+    /// The same, with a change of the builder's options.
+    pub(crate) fn with(
+        records: &[(String, Vec<u8>)],
+        shards: u32,
+        change: impl FnOnce(&mut BuildOptions),
+    ) -> Self {
         let built = Self { folder: tempfile::tempdir().unwrap() };
-        built.build(records, shards);
+        built.build_with(records, shards, change);
         built
     }
 
     /// Builds them as the next epoch of the same database.
     pub(crate) fn build(&self, records: &[(String, Vec<u8>)], shards: u32) {
+        self.build_with(records, shards, |_| {});
+    }
+
+    fn build_with(
+        &self,
+        records: &[(String, Vec<u8>)],
+        shards: u32,
+        change: impl FnOnce(&mut BuildOptions),
+    ) {
         let line = |(key, value): &(String, Vec<u8>)| {
             let value = match std::str::from_utf8(value) {
                 Ok(text) => text.to_owned(),
@@ -45,6 +63,7 @@ impl Built {
         options.shards = Some(shards);
         options.value_bytes = Some(24);
         options.jobs = Some(2);
+        change(&mut options);
         builder::run(&options, &Silent).unwrap_or_else(|error| panic!("{error}"));
     }
 

@@ -237,6 +237,15 @@ impl Host {
     }
 }
 
+/// A server with a gated engine, and a peer whose bundle it knows.
+pub(crate) async fn gated_host(bounds: ServerBounds) -> (Host, Gate, Peer, Bytes) {
+    let (engine, gate) = gated();
+    let host = Host::start(engine, bounds);
+    let (peer, key) = (host.connect().await, bundle(1));
+    peer.bring(key.clone()).await;
+    (host, gate, peer, key)
+}
+
 impl Peer {
     pub(crate) async fn send_request(&self, body: RequestBody) -> RecvStream {
         self.send(&encode_frame(&Request::from(body))).await

@@ -6,8 +6,8 @@
 //! - [`server`]: a server in this process; [`built`]: a small database made by the builder;
 //! - [`noise`]: databases of noise, written without the builder; [`host`]: a server of one, engines
 //!   that a test controls, and the requests and replies of `wire`;
-//! - [`peer`]: a peer that speaks raw QUIC; [`recorder`]: what crosses between client and server;
-//!   [`fake`]: a scripted server;
+//! - [`peer`]: a peer that speaks raw QUIC; [`target`]: what one that misbehaves sends;
+//! - [`recorder`]: what crosses between client and server; [`fake`]: a scripted server;
 //! - [`cases`]: shards with queries and the reference's answers, and the GPU that tests run on.
 
 // Each test program uses a part of it.
@@ -23,6 +23,7 @@ pub(crate) mod peer;
 pub(crate) mod program;
 pub(crate) mod recorder;
 pub(crate) mod server;
+pub(crate) mod target;
 
 pub(crate) use built::{Built, CROWD, options};
 pub(crate) use recorder::{Crossing, Recorder};

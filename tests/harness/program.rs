@@ -111,7 +111,10 @@ pub(crate) struct Place {
 impl Place {
     /// Three hundred records over three shards.
     pub(crate) fn new() -> Self {
-        let built = Built::new(&(0..300).map(record).collect::<Vec<_>>(), 3);
+        Self::of(Built::new(&(0..300).map(record).collect::<Vec<_>>(), 3))
+    }
+
+    pub(crate) fn of(built: Built) -> Self {
         let place = Self { built, certificates: certificates::localhost().unwrap() };
         place.show(&place.certificates);
         place
@@ -127,10 +130,19 @@ impl Place {
 
     /// `sotto serve`, to be started in this folder by another program or by none.
     pub(crate) fn command(&self, through: &[&str], listen: SocketAddr) -> Command {
+        self.command_with(through, listen, &["--admin", "off"])
+    }
+
+    pub(crate) fn command_with(
+        &self,
+        through: &[&str],
+        listen: SocketAddr,
+        more: &[&str],
+    ) -> Command {
         let listen = listen.to_string();
         let files = ["serve", "--db", "db", "--cert", "server.pem", "--key", "server.key"];
-        let more = ["--listen", &listen, "--engine", "cpu", "--threads", "1", "--admin", "off"];
-        let mut command = sotto_through(through, &[&files[..], &more].concat());
+        let usual = ["--listen", &listen, "--engine", "cpu", "--threads", "1"];
+        let mut command = sotto_through(through, &[&files[..], &usual, more].concat());
         command.current_dir(self.built.folder.path());
         command
     }

@@ -10,19 +10,16 @@ use std::time::Duration;
 use quinn::{RecvStream, SendStream, VarInt};
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustix::process::{Pid, Signal, kill_process};
-use sotto::params::Shape;
-use sotto::shard::Database;
-use sotto::wire::message::{
-    HintRequest, PirBatch, PirParameterRequest, PirRequest, Request, RequestBody,
-};
-use sotto::wire::{ALPN, Bytes, PIR_SCHEME_SOTTO_2, StreamCode, Uid, encode_frame};
+use sotto::wire::message::{PirBatch, PirRequest, RequestBody};
+use sotto::wire::{ALPN, StreamCode};
 use tokio::io::AsyncWriteExt;
-use tokio::net::{TcpStream, UdpSocket};
+use tokio::net::TcpStream;
 use tokio::time::{interval, sleep, timeout};
 
-use super::Draw;
-use super::harness::peer::{self, HalfOpener, Peer};
-use super::operator::Program;
+use super::harness::Draw;
+use super::harness::peer::{HalfOpener, Peer};
+use super::harness::target::{Target, frame};
+use super::operator::Served;
 
 /// How long an attacker waits for anything.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -59,16 +56,12 @@ pub(crate) const ALL: [Attack; 7] = [
 ];
 
 /// Whom it is done to.
-pub(crate) struct Target {
-    address: SocketAddr,
+pub(crate) struct Victim {
+    target: Target,
     admin: SocketAddr,
     /// The server's certificate, and what is in it.
     certificate: (PathBuf, String),
     pid: u32,
-    ca_pem: String,
-    shape: Shape,
-    epoch: u64,
-    shards: u32,
 }
 
 /// How often it was done, and how often the server did not let it.
@@ -84,61 +77,23 @@ impl fmt::Display for Done {
     }
 }
 
-impl Target {
-    pub(crate) fn of(program: &Program) -> Self {
-        let database = Database::open(&program.db()).unwrap();
+impl Victim {
+    pub(crate) fn of(served: &Served) -> Self {
+        let certificates = &served.place.certificates;
+        let db = served.place.built.db();
         Self {
-            address: program.address,
-            admin: program.admin,
-            certificate: (program.certificate(), program.certificates.server_pem.clone()),
-            pid: program.pid(),
-            ca_pem: program.certificates.ca_pem.clone(),
-            shape: *database.shape(),
-            epoch: database.epoch(),
-            shards: database.shard_count(),
+            target: Target::new(served.program.address, &certificates.ca_pem, &db),
+            admin: served.admin,
+            certificate: (served.place.built.path("server.pem"), certificates.server_pem.clone()),
+            pid: served.pid(),
         }
-    }
-
-    fn config(&self, window: u32) -> quinn::ClientConfig {
-        peer::client_config(&self.ca_pem, ALPN, window, None)
     }
 
     /// A connection, unless the server has no place or no time.
     async fn connect(&self, window: u32, done: &mut Done) -> Option<Peer> {
-        let connecting = timeout(PATIENCE, peer::connect(self.address, self.config(window))).await;
-        let peer = connecting.ok().and_then(Result::ok);
+        let peer = timeout(PATIENCE, self.target.connect(window)).await.ok().flatten();
         done.refused += u64::from(peer.is_none());
         peer
-    }
-
-    fn parameters(&self, bundle: Option<Bytes>) -> RequestBody {
-        RequestBody::Parameters(PirParameterRequest {
-            protocol_version: 1,
-            nonce: "p".into(),
-            uid: bundle.as_ref().map_or_else(String::new, |bundle| Uid::of(bundle).to_string()),
-            pir_scheme: PIR_SCHEME_SOTTO_2,
-            public_key: bundle.into_iter().collect(),
-            want_hint_digests: true,
-        })
-    }
-
-    fn hints(&self) -> RequestBody {
-        let shards = (0..self.shards).collect();
-        RequestBody::Hints(HintRequest { epoch: self.epoch, shards })
-    }
-
-    fn query(&self, nonce: u64, draw: &mut Draw) -> PirRequest {
-        PirRequest {
-            protocol_version: 1,
-            nonce: nonce.to_string(),
-            uid: "0".repeat(32),
-            pir_scheme: PIR_SCHEME_SOTTO_2,
-            shard: draw.below(u64::from(self.shards)) as u32,
-            encrypted_vector: vec![draw.bytes(self.shape.query_bytes() as u64).into()],
-            epoch: self.epoch,
-            want_hint: true,
-            ..PirRequest::default()
-        }
     }
 
     /// Queries that are none: each costs its sender ten bytes, and is answered.
@@ -149,24 +104,20 @@ impl Target {
     }
 }
 
-fn frame(body: RequestBody) -> Vec<u8> {
-    encode_frame(&Request::from(body))
-}
-
 impl Attack {
     /// Until it is over.
-    pub(crate) async fn run(self, target: Arc<Target>, seed: u64, over: Arc<AtomicBool>) -> Done {
+    pub(crate) async fn run(self, victim: Arc<Victim>, seed: u64, over: Arc<AtomicBool>) -> Done {
         let mut draw = Draw::new(seed, &format!("{self:?}"));
         let mut done = Done::default();
         while !over.load(Ordering::SeqCst) {
             match self {
-                Self::MutatedFrames => mutated_frames(&target, &mut draw, &mut done).await,
-                Self::HalfOpen => half_open(&target, &mut done, &over).await,
-                Self::Noise => noise(&target, &mut draw, &mut done).await,
-                Self::Unread => unread(&target, &mut done, &over).await,
-                Self::Idle => idle(&target, &mut done, &over).await,
-                Self::SlowAdmin => slow_admin(&target, &mut done, &over).await,
-                Self::Fifos => fifos(&target, &mut done, &over).await,
+                Self::MutatedFrames => mutated_frames(&victim, &mut draw, &mut done).await,
+                Self::HalfOpen => half_open(&victim, &mut done, &over).await,
+                Self::Noise => noise(&victim, &mut draw, &mut done).await,
+                Self::Unread => unread(&victim, &mut done, &over).await,
+                Self::Idle => idle(&victim, &mut done, &over).await,
+                Self::SlowAdmin => slow_admin(&victim, &mut done, &over).await,
+                Self::Fifos => fifos(&victim, &mut done, &over).await,
             }
         }
         done
@@ -195,21 +146,20 @@ fn mutate(mut bytes: Vec<u8>, draw: &mut Draw) -> Vec<u8> {
     bytes
 }
 
-async fn mutated_frames(target: &Target, draw: &mut Draw, done: &mut Done) {
-    let Some(peer) = target.connect(1 << 20, done).await else { return sleep(PAUSE).await };
+async fn mutated_frames(victim: &Victim, draw: &mut Draw, done: &mut Done) {
+    let Some(peer) = victim.connect(1 << 20, done).await else { return sleep(PAUSE).await };
     for _ in 0..64 {
         let body = match draw.below(6) {
-            0 => target.parameters(None),
+            0 => victim.target.parameters(None),
             1 => {
-                let bundle = draw.bytes(target.shape.bundle_bytes() as u64);
-                target.parameters(Some(bundle.into()))
+                let bundle = draw.bytes(victim.target.shape.bundle_bytes() as u64);
+                victim.target.parameters(Some(bundle.into()))
             }
-            2 => target.hints(),
-            3 => target.refusals(),
+            2 => victim.target.hints(),
+            3 => victim.refusals(),
             _ => {
                 let count = 1 + draw.below(3);
-                let requests = (0..count).map(|nonce| target.query(nonce, draw));
-                RequestBody::Batch(PirBatch { requests: requests.collect() })
+                victim.target.batch(&"0".repeat(32), count, draw)
             }
         };
         let bytes = mutate(frame(body), draw);
@@ -244,8 +194,8 @@ async fn abandon(mut send: SendStream, mut receive: RecvStream, bytes: Vec<u8>, 
     }
 }
 
-async fn half_open(target: &Target, done: &mut Done, over: &AtomicBool) {
-    let mut opener = HalfOpener::new(target.address, target.config(1000)).await;
+async fn half_open(victim: &Victim, done: &mut Done, over: &AtomicBool) {
+    let mut opener = HalfOpener::new(victim.target.address, victim.target.config(ALPN, 1000)).await;
     let mut pace = interval(Duration::from_millis(10));
     // Then from another port: this one's endpoint goes on asking.
     for _ in 0..500 {
@@ -258,28 +208,18 @@ async fn half_open(target: &Target, done: &mut Done, over: &AtomicBool) {
     }
 }
 
-async fn noise(target: &Target, draw: &mut Draw, done: &mut Done) {
-    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-    for _ in 0..64 {
-        let bytes = 1 + draw.below(1_500);
-        let mut noise = draw.bytes(bytes);
-        if noise.len() > 5 && draw.below(2) == 0 {
-            // An Initial of version 1.
-            noise[0] |= 0xc0;
-            noise[1..5].copy_from_slice(&[0, 0, 0, 1]);
-        }
-        let _ = socket.send_to(&noise, target.address).await;
-        done.times += 1;
-    }
+async fn noise(victim: &Victim, draw: &mut Draw, done: &mut Done) {
+    done.times += victim.target.datagrams_of_noise(draw).await;
     sleep(PAUSE).await;
 }
 
 /// Connections whose streams are all open, with replies that have nowhere to go.
-async fn unread(target: &Target, done: &mut Done, over: &AtomicBool) {
+async fn unread(victim: &Victim, done: &mut Done, over: &AtomicBool) {
     let mut held = Vec::new();
-    let asked = [target.hints(), target.parameters(None), target.refusals()].map(frame);
+    let asked =
+        [victim.target.hints(), victim.target.parameters(None), victim.refusals()].map(frame);
     for number in 0..44 {
-        let Some(peer) = target.connect(0, done).await else { continue };
+        let Some(peer) = victim.connect(0, done).await else { continue };
         let mut streams = Vec::new();
         for stream in 0..128 {
             if over.load(Ordering::SeqCst) {
@@ -305,12 +245,12 @@ async fn unread(target: &Target, done: &mut Done, over: &AtomicBool) {
     }
 }
 
-async fn idle(target: &Target, done: &mut Done, over: &AtomicBool) {
+async fn idle(victim: &Victim, done: &mut Done, over: &AtomicBool) {
     let mut peers: Vec<Peer> = Vec::new();
     while !over.load(Ordering::SeqCst) {
         peers.retain(|peer| peer.connection.close_reason().is_none());
         if peers.len() < 256
-            && let Some(peer) = target.connect(1000, done).await
+            && let Some(peer) = victim.connect(1000, done).await
         {
             peers.push(peer);
         }
@@ -325,10 +265,10 @@ async fn idle(target: &Target, done: &mut Done, over: &AtomicBool) {
     }
 }
 
-async fn slow_admin(target: &Target, done: &mut Done, over: &AtomicBool) {
+async fn slow_admin(victim: &Victim, done: &mut Done, over: &AtomicBool) {
     let mut held = Vec::new();
     for _ in 0..64 {
-        let connected = timeout(PATIENCE, TcpStream::connect(target.admin)).await;
+        let connected = timeout(PATIENCE, TcpStream::connect(victim.admin)).await;
         let Ok(Ok(mut stream)) = connected else { continue };
         let _ = stream.write_all(b"G").await;
         held.push(stream);
@@ -343,10 +283,10 @@ async fn slow_admin(target: &Target, done: &mut Done, over: &AtomicBool) {
 }
 
 /// Puts a pipe in the place of the certificate, has it read, and puts the certificate back.
-async fn fifos(target: &Target, done: &mut Done, over: &AtomicBool) {
-    let (path, pem) = &target.certificate;
+async fn fifos(victim: &Victim, done: &mut Done, over: &AtomicBool) {
+    let (path, pem) = &victim.certificate;
     let read_again = || {
-        let pid = Pid::from_raw(target.pid as i32).unwrap();
+        let pid = Pid::from_raw(victim.pid as i32).unwrap();
         kill_process(pid, Signal::HUP).unwrap();
     };
     let beside = path.with_extension("new");

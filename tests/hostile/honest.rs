@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use sotto::client::{Client, Options, Outcome};
 use tokio::task::JoinSet;
 
-use super::operator::{Program, RECORDS, record};
+use super::harness::record;
+use super::operator::{RECORDS, Served};
 
 /// Keys of one call.
 const KEYS: u64 = 4;
@@ -56,7 +57,7 @@ pub(crate) struct Honest {
 }
 
 impl Honest {
-    pub(crate) async fn start(program: &Program, clients: u64) -> Self {
+    pub(crate) async fn start(program: &Served, clients: u64) -> Self {
         let mut honest =
             Self { leave: Arc::default(), counts: Arc::default(), clients: JoinSet::new() };
         for number in 0..clients {

@@ -9,8 +9,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod attacks;
-#[allow(dead_code)] // other tests use the rest of it
-#[path = "../lookup/harness.rs"]
+#[path = "../harness/mod.rs"]
 mod harness;
 mod honest;
 mod operator;
@@ -19,10 +18,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use attacks::Target;
-use harness::peer::until;
+use attacks::Victim;
+use harness::{seed, until};
 use honest::Honest;
-use operator::Program;
+use operator::Served;
 
 /// What the server may take for its connections and queues, in MiB: less than what every attack
 /// here would take of one without bounds.
@@ -41,40 +40,6 @@ fn record(line: &str) {
     println!("record: {line}");
 }
 
-/// Fixes what is random; printed, so that it can be asked for again.
-fn seed() -> u64 {
-    let given = std::env::var("SOTTO_TEST_SEED").ok().map(|seed| seed.parse().unwrap());
-    let seed = given.unwrap_or_else(|| {
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
-        now.as_nanos() as u64
-    });
-    println!("SOTTO_TEST_SEED={seed}");
-    seed
-}
-
-/// Numbers from a seed, for what need not be secret.
-struct Draw(blake3::OutputReader);
-
-impl Draw {
-    fn new(seed: u64, label: &str) -> Self {
-        let mut hasher = blake3::Hasher::new();
-        hasher.update(&seed.to_le_bytes()).update(label.as_bytes());
-        Self(hasher.finalize_xof())
-    }
-
-    fn below(&mut self, bound: u64) -> u64 {
-        let mut bytes = [0; 8];
-        self.0.fill(&mut bytes);
-        u64::from_le_bytes(bytes) % bound.max(1)
-    }
-
-    fn bytes(&mut self, count: u64) -> Vec<u8> {
-        let mut bytes = vec![0; count as usize];
-        self.0.fill(&mut bytes);
-        bytes
-    }
-}
-
 /// The most memory that was seen, in MiB.
 async fn watch(pid: u32, leave: Arc<AtomicBool>) -> u64 {
     let mut most = 0;
@@ -88,8 +53,8 @@ async fn watch(pid: u32, leave: Arc<AtomicBool>) -> u64 {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn attacks_take_nothing_from_others() {
     let (seconds, seed) = (seconds(), seed());
-    let program = Program::start(MEMORY_MIB).await;
-    let target = Arc::new(Target::of(&program));
+    let program = Served::start(MEMORY_MIB).await;
+    let target = Arc::new(Victim::of(&program));
     let before = operator::anonymous_mib(program.pid());
     let leave = Arc::new(AtomicBool::new(false));
     let watching = tokio::spawn(watch(program.pid(), leave.clone()));
@@ -102,7 +67,7 @@ async fn attacks_take_nothing_from_others() {
     let probes = operator::Probes::start(&program, leave.clone());
     while begun.elapsed() < Duration::from_secs(seconds) {
         tokio::time::sleep(Duration::from_millis(100)).await;
-        assert!(program.runs(), "{}", program.said());
+        program.assert_runs();
     }
     leave.store(true, Ordering::SeqCst);
     for (attack, running) in attacks {

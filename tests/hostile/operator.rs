@@ -1,23 +1,19 @@
 //! The program, as its operator sees it: started, probed, looked at in /proc, told to leave.
 
 use std::fmt;
-use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
-use sotto::builder::{self, BuildOptions, Input, Silent};
-use sotto::client::{OperatorKey, Options, Pins};
-use sotto::server::certificates::{self, LocalCertificates};
+use sotto::client::Options;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::harness::options;
-use super::harness::peer::until;
+use super::harness::program::{Place, Program, any};
+use super::harness::{Built, record, until};
 
 pub(crate) const RECORDS: u64 = 1_000;
 const SHARDS: u32 = 2;
@@ -27,133 +23,46 @@ const PACK_ROWS: u32 = 2_048;
 /// How long a probe may take: what asks probes gives up later.
 const PROBE_TIME: Duration = Duration::from_secs(5);
 
-pub(crate) fn record(n: u64) -> (String, Vec<u8>) {
-    (format!("+155501{n:05}"), format!("value {n}").into_bytes())
-}
-
-/// A running server, with its database and certificates. Killed when dropped.
-pub(crate) struct Program {
-    folder: tempfile::TempDir,
-    pub(crate) certificates: LocalCertificates,
-    child: Child,
-    pub(crate) address: SocketAddr,
+/// A running server, with its database and certificates.
+pub(crate) struct Served {
+    pub(crate) place: Place,
+    pub(crate) program: Program,
     pub(crate) admin: SocketAddr,
-    said: Arc<Mutex<String>>,
-    listener: Option<std::thread::JoinHandle<()>>,
-    _output: BufReader<ChildStdout>,
 }
 
-impl Program {
+impl Served {
     /// Builds a database and serves it within so much memory.
     pub(crate) async fn start(memory_mib: u64) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("records.csv");
-        let lines = (0..RECORDS).map(record);
-        let lines =
-            lines.map(|(key, value)| format!("{key},{}\n", String::from_utf8(value).unwrap()));
-        std::fs::write(&path, "sii,value\n".to_owned() + &lines.collect::<String>()).unwrap();
-        let mut options = BuildOptions::new(Input::File(path), folder.path().join("db"));
-        (options.shards, options.value_bytes) = (Some(SHARDS), Some(24));
-        options.wishes.packs = Some(PACKS);
-        options.wishes.pack_rows = Some(PACK_ROWS);
-        builder::run(&options, &Silent).unwrap_or_else(|error| panic!("{error}"));
-        let certificates = certificates::localhost().unwrap();
-        let files =
-            [("server.pem", &certificates.server_pem), ("server.key", &certificates.server_key)];
-        for (name, pem) in files {
-            std::fs::write(folder.path().join(name), pem).unwrap();
-        }
-        let mut command = Command::new(env!("CARGO_BIN_EXE_sotto"));
-        command.current_dir(folder.path());
-        for (name, _) in std::env::vars_os() {
-            if name.to_str().is_some_and(|name| name.starts_with("SOTTO_")) {
-                command.env_remove(name);
-            }
-        }
-        command.args(["serve", "--db", "db", "--cert", "server.pem", "--key", "server.key"]);
-        command.args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--engine", "cpu"]);
-        command.args(["--threads", "1", "--memory", &memory_mib.to_string()]);
-        let mut child = command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let said = Arc::new(Mutex::new(String::new()));
-        let (stderr, told) = (child.stderr.take().unwrap(), said.clone());
-        let listener = std::thread::spawn(move || {
-            for line in BufReader::new(stderr).lines() {
-                let mut told = told.lock().unwrap();
-                told.push_str(&line.unwrap());
-                told.push('\n');
-            }
+        let records: Vec<_> = (0..RECORDS).map(record).collect();
+        let built = Built::with(&records, SHARDS, |options| {
+            options.wishes.packs = Some(PACKS);
+            options.wishes.pack_rows = Some(PACK_ROWS);
         });
-        let mut output = BufReader::new(child.stdout.take().unwrap());
-        let mut line = String::new();
-        output.read_line(&mut line).unwrap();
-        let address = line.trim().strip_prefix("listening on ").map(str::parse);
-        let Some(Ok(address)) = address else {
-            let _ = output.read_to_string(&mut line);
-            panic!("{line}{:?}: {}", child.wait(), said.lock().unwrap());
-        };
+        let (place, memory) = (Place::of(built), memory_mib.to_string());
+        let more = ["--admin", "127.0.0.1:0", "--memory", &memory];
+        let program = Program::start(place.command_with(&[], any(), &more), None);
         // They answer before it listens; its log may be a little behind.
-        until("the log names the admin endpoints", || admin_of(&said.lock().unwrap()).is_some())
-            .await;
-        let admin = admin_of(&said.lock().unwrap()).unwrap();
-        let listener = Some(listener);
-        Self { folder, certificates, child, address, admin, said, listener, _output: output }
-    }
-
-    pub(crate) fn certificate(&self) -> std::path::PathBuf {
-        self.folder.path().join("server.pem")
-    }
-
-    pub(crate) fn db(&self) -> std::path::PathBuf {
-        self.folder.path().join("db")
+        until("the log names the admin endpoints", || admin_of(&program.said()).is_some()).await;
+        let admin = admin_of(&program.said()).unwrap();
+        Self { place, program, admin }
     }
 
     pub(crate) fn options(&self) -> Options {
-        let key = std::fs::read_to_string(self.db().join("operator.pub")).unwrap();
-        let pins = Pins::operator(OperatorKey::from_text(&key).unwrap());
-        options(self.address, &self.certificates.ca_pem, pins)
+        self.place.options(&self.program)
     }
 
     pub(crate) fn pid(&self) -> u32 {
-        self.child.id()
+        self.program.pid()
     }
 
-    pub(crate) fn said(&self) -> String {
-        self.said.lock().unwrap().clone()
+    /// It is there, and has not panicked.
+    pub(crate) fn assert_runs(&self) {
+        let (status, said) = (format!("/proc/{}/status", self.pid()), self.program.said());
+        assert!(Path::new(&status).exists() && !said.contains("panicked"), "{said}");
     }
 
-    /// Whether it is there, and has not panicked.
-    pub(crate) fn runs(&self) -> bool {
-        let place = format!("/proc/{}/status", self.pid());
-        std::path::Path::new(&place).exists() && !self.said().contains("panicked")
-    }
-
-    /// Asks it to leave. It does so in peace, and has not panicked.
-    pub(crate) async fn leave(mut self) {
-        kill_process(Pid::from_child(&self.child), Signal::TERM).unwrap();
-        let child = Mutex::new(&mut self.child);
-        let ended = Mutex::new(None);
-        until("the program leaves", || {
-            *ended.lock().unwrap() = child.lock().unwrap().try_wait().unwrap();
-            ended.lock().unwrap().is_some()
-        })
-        .await;
-        let ended = ended.into_inner().unwrap().unwrap();
-        self.listener.take().unwrap().join().unwrap();
-        let said = self.said();
-        assert!(ended.success() && !said.contains("panicked"), "{ended}: {said}");
-    }
-}
-
-impl Drop for Program {
-    fn drop(&mut self) {
-        // Gone already unless the test failed.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+    pub(crate) async fn leave(self) {
+        self.program.leave().await;
     }
 }
 
@@ -195,7 +104,7 @@ impl fmt::Display for Probed {
 pub(crate) struct Probes(tokio::task::JoinHandle<Probed>);
 
 impl Probes {
-    pub(crate) fn start(program: &Program, leave: Arc<AtomicBool>) -> Self {
+    pub(crate) fn start(program: &Served, leave: Arc<AtomicBool>) -> Self {
         let admin = program.admin;
         Self(tokio::spawn(async move {
             let mut probed = Probed::default();

@@ -20,6 +20,12 @@ impl Pair {
         Self { first: started().await, second: started().await }
     }
 
+    async fn connected() -> (Self, Client) {
+        let pair = Self::start().await;
+        let client = Client::connect(pair.options()).await.unwrap();
+        (pair, client)
+    }
+
     fn options(&self) -> Options {
         let (mut options, second) = (self.first.options(1), self.second.options(1));
         options.replicas.extend(second.replicas);
@@ -55,8 +61,7 @@ fn hedges(report: &CallReport) -> (u32, u32) {
 
 #[tokio::test]
 async fn a_slow_batch_goes_to_a_replica_in_identical_bytes() {
-    let pair = Pair::start().await;
-    let mut client = Client::connect(pair.options()).await.unwrap();
+    let (pair, mut client) = Pair::connected().await;
     let keys = keys(24);
     for slow_after in [0, 3] {
         // One batch of the first server brings a few answers, or none, and then nothing.
@@ -88,8 +93,7 @@ async fn a_slow_batch_goes_to_a_replica_in_identical_bytes() {
 
 #[tokio::test]
 async fn an_undisturbed_call_is_not_hedged() {
-    let pair = Pair::start().await;
-    let mut client = Client::connect(pair.options()).await.unwrap();
+    let (pair, mut client) = Pair::connected().await;
     look_up(&mut client, &keys(24)).await;
     assert_eq!(hedges(client.last_call()), (0, 0));
     let (_, second) = pair.take_logs();
@@ -178,8 +182,7 @@ async fn a_replica_that_does_not_answer_leaves_the_call_to_the_slow_one() {
 
 #[tokio::test]
 async fn one_that_forgot_a_bundle_between_hedge_and_query_gets_the_identical_bundle() {
-    let pair = Pair::start().await;
-    let mut client = Client::connect(pair.options()).await.unwrap();
+    let (pair, mut client) = Pair::connected().await;
     let keys = keys(40);
     pair.first.script(|script| script.queries.push_back(Trick::Silence));
     look_up(&mut client, &keys).await; // over the second one, from the hedge on
@@ -197,8 +200,7 @@ async fn one_that_forgot_a_bundle_between_hedge_and_query_gets_the_identical_bun
 
 #[tokio::test]
 async fn a_call_that_is_dropped_in_mid_hedge_takes_its_secrets_along() {
-    let pair = Pair::start().await;
-    let mut client = Client::connect(pair.options()).await.unwrap();
+    let (pair, mut client) = Pair::connected().await;
     let keys = keys(30);
     for fake in [&pair.first, &pair.second] {
         fake.script(|script| script.queries = [Trick::Silence; 2].into());

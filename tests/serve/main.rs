@@ -328,14 +328,12 @@ async fn who_brings_many_bundles_pushes_out_its_own() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_does_not_fit_the_queue_is_overloaded() {
-    let (engine, mut gate) = gated();
     // Four queries, each with the bundle it keeps in memory at four bytes a residue.
     let queued_bytes_max = 4 * (shape().query_bytes() + shape().bundle_bytes() / 3 * 4);
     let schedule = ScheduleBounds { queued_bytes_max, ..Default::default() };
-    let host = Host::start(engine, ServerBounds { schedule, ..Default::default() });
-    let (first, key) = (host.connect().await, bundle(1));
+    let (host, mut gate, first, key) =
+        gated_host(ServerBounds { schedule, ..Default::default() }).await;
     let others = [host.connect().await, host.connect().await, host.connect().await];
-    first.bring(key.clone()).await;
     let computed = first.send_batch(vec![query("x", &key, 0, 0)]).await;
     assert_eq!(gate.began().await, 1);
     // Each takes as much as is left for others: two of four, one of two, and the last.
@@ -374,10 +372,7 @@ async fn what_does_not_fit_the_queue_is_overloaded() {
 async fn answers_that_are_not_sent_leave_no_room_for_more() {
     let answer_bytes_max = room_for_one_answer();
     let bounds = ServerBounds { answer_bytes_max, ..Default::default() };
-    let (engine, gate) = gated();
-    let host = Host::start(engine, bounds);
-    let (peer, key) = (host.connect().await, bundle(1));
-    peer.bring(key.clone()).await;
+    let (_host, gate, peer, key) = gated_host(bounds).await;
     for _ in 0..3 {
         let batch = (0..2).map(|i| query(&i.to_string(), &key, 0, i)).collect();
         let receive = peer.send_batch(batch).await;
@@ -434,10 +429,7 @@ async fn what_does_not_fit_while_it_arrives_is_overloaded() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn late_queries_are_answered_and_not_computed() {
-    let (engine, mut gate) = gated();
-    let host = Host::start(engine, ServerBounds::default());
-    let (peer, key) = (host.connect().await, bundle(1));
-    peer.bring(key.clone()).await;
+    let (host, mut gate, peer, key) = gated_host(ServerBounds::default()).await;
     let computed = peer.send_batch(vec![query("x", &key, 0, 0)]).await;
     assert_eq!(gate.began().await, 1);
     let late = PirRequest { deadline_ms: 1, ..query("late", &key, 0, 1) };
@@ -484,10 +476,7 @@ async fn queries_nobody_waits_for_are_not_computed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_failing_engine_is_answered_as_a_device() {
-    let (engine, gate) = gated();
-    let host = Host::start(engine, ServerBounds::default());
-    let (peer, key) = (host.connect().await, bundle(1));
-    peer.bring(key.clone()).await;
+    let (host, gate, peer, key) = gated_host(ServerBounds::default()).await;
     drop(gate);
     for _ in 0..2 {
         let answers = peer.ask_batch(vec![query("0", &key, 0, 0)]).await;
@@ -498,10 +487,7 @@ async fn a_failing_engine_is_answered_as_a_device() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn leaving_finishes_what_is_in_flight() {
-    let (engine, mut gate) = gated();
-    let mut host = Host::start(engine, ServerBounds::default());
-    let (peer, key) = (host.connect().await, bundle(1));
-    peer.bring(key.clone()).await;
+    let (mut host, mut gate, peer, key) = gated_host(ServerBounds::default()).await;
     let computed = peer.send_batch(vec![query("x", &key, 0, 0)]).await;
     assert_eq!(gate.began().await, 1);
     host.leave();
@@ -530,11 +516,9 @@ async fn leaving_finishes_what_is_in_flight() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn leaving_does_not_wait_for_ever() {
-    let (engine, mut gate) = gated();
     let drain_timeout = Duration::from_millis(50);
-    let mut host = Host::start(engine, ServerBounds { drain_timeout, ..Default::default() });
-    let (peer, key) = (host.connect().await, bundle(1));
-    peer.bring(key.clone()).await;
+    let (mut host, mut gate, peer, key) =
+        gated_host(ServerBounds { drain_timeout, ..Default::default() }).await;
     let _computed = peer.send_batch(vec![query("x", &key, 0, 0)]).await;
     assert_eq!(gate.began().await, 1);
     host.leave();
