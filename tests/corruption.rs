@@ -5,11 +5,12 @@
 mod harness;
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use harness::program::{run as run_program, sotto};
+use harness::{Built, record};
 use sotto::builder::keys::default_path;
-use sotto::builder::{BuildOptions, Input, Silent, run, sample};
+use sotto::builder::{BuildOptions, Silent, run};
 use sotto::keyword::{Outcome, band, extract, locate};
 use sotto::params::{Shape, ShapeFields};
 use sotto::scheme::{KeyBundle, SecretPool, Sharing, reference};
@@ -24,44 +25,14 @@ use sotto::wire::hex::Hex;
 const SHARDS: u32 = 3;
 
 /// A database of three small shards.
-struct Built {
-    directory: tempfile::TempDir,
+fn built(seed: u8) -> Built {
+    let records: Vec<_> = (0..600).map(record).collect();
+    Built::with(&records, SHARDS, |options| {
+        (options.seed, options.created) = (Some([seed; 32]), Some(1));
+    })
 }
 
 impl Built {
-    fn new(seed: u8) -> Self {
-        let built = Self { directory: tempfile::tempdir().unwrap() };
-        let input = fs::File::create(built.directory.path().join("in.csv")).unwrap();
-        sample::write(600, input).unwrap();
-        run(&built.options(seed), &Silent).unwrap();
-        built
-    }
-
-    fn options(&self, seed: u8) -> BuildOptions {
-        BuildOptions {
-            shards: Some(SHARDS),
-            seed: Some([seed; 32]),
-            created: Some(1),
-            ..BuildOptions::new(Input::File(self.directory.path().join("in.csv")), self.db())
-        }
-    }
-
-    fn db(&self) -> PathBuf {
-        self.directory.path().join("db")
-    }
-
-    fn manifest(&self) -> Manifest {
-        Manifest::read(&self.db().join(MANIFEST_NAME)).unwrap()
-    }
-
-    fn shard_path(&self, index: usize) -> PathBuf {
-        self.db().join(SHARDS_DIR).join(&self.manifest().shards[index].file)
-    }
-
-    fn shard_path_of(&self, manifest: &Manifest, index: usize) -> PathBuf {
-        self.db().join(SHARDS_DIR).join(&manifest.shards[index].file)
-    }
-
     fn open_error(&self) -> String {
         Database::open(&self.db()).unwrap_err().to_string()
     }
@@ -95,7 +66,7 @@ fn header_of(bytes: &[u8]) -> Header {
 
 #[test]
 fn a_changed_byte_of_the_header_is_refused_at_open() {
-    let built = Built::new(1);
+    let built = built(1);
     let good = fs::read(built.shard_path(1)).unwrap();
     // One byte of each field of the table, of the zeros, and of the digest.
     let fields = [
@@ -116,7 +87,7 @@ fn a_changed_byte_of_the_header_is_refused_at_open() {
 /// Headers whose own digest is right, but which are not what the manifest names.
 #[test]
 fn a_rewritten_header_is_refused_at_open() {
-    let built = Built::new(1);
+    let built = built(1);
     let good = fs::read(built.shard_path(1)).unwrap();
     let base = header_of(&good);
     let fields = base.shape.fields();
@@ -149,7 +120,7 @@ fn a_rewritten_header_is_refused_at_open() {
 
 #[test]
 fn format_1_is_refused_with_the_reason_and_the_way() {
-    let built = Built::new(1);
+    let built = built(1);
     let refused = |error: &str| {
         for said in ["format 1, expected 2", "does not bind a value", "in another directory"] {
             assert!(error.contains(said), "{said}: {error}");
@@ -168,12 +139,13 @@ fn format_1_is_refused_with_the_reason_and_the_way() {
     assert_ne!(older, text);
     fs::write(&path, &older).unwrap();
     refused(&built.open_error());
-    refused(&run(&built.options(1), &Silent).unwrap_err().to_string());
+    refused(&run(&built.options(SHARDS), &Silent).unwrap_err().to_string());
     assert_eq!(fs::read_to_string(&path).unwrap(), older, "nothing is lost");
     // The way: elsewhere, with what clients know the database by.
-    let out = built.directory.path().join("again");
-    let signing_key = Some(default_path(&built.db()));
-    let options = BuildOptions { out: out.clone(), signing_key, ..built.options(1) };
+    let (out, signing_key) = (built.path("again"), Some(default_path(&built.db())));
+    let (seed, created) = (Some([1; 32]), Some(1));
+    let same = built.options(SHARDS);
+    let options = BuildOptions { out: out.clone(), signing_key, seed, created, ..same };
     run(&options, &Silent).unwrap();
     let again = Manifest::read(&out.join(MANIFEST_NAME)).unwrap();
     let before = Manifest::parse(text.as_bytes()).unwrap();
@@ -183,7 +155,7 @@ fn format_1_is_refused_with_the_reason_and_the_way() {
 
 #[test]
 fn a_changed_byte_of_a_section_is_found_by_verify() {
-    let built = Built::new(1);
+    let built = built(1);
     let good = fs::read(built.shard_path(1)).unwrap();
     let sections = header_of(&good).sections();
     for (section, name) in sections.iter().zip(SECTION_NAMES) {
@@ -212,7 +184,7 @@ fn a_changed_byte_of_a_section_is_found_by_verify() {
 
 #[test]
 fn truncated_and_longer_files_are_refused_at_open() {
-    let built = Built::new(1);
+    let built = built(1);
     let good = fs::read(built.shard_path(1)).unwrap();
     let mut longer = good.clone();
     longer.push(0);
@@ -230,7 +202,7 @@ fn truncated_and_longer_files_are_refused_at_open() {
 
 #[test]
 fn swapped_files_are_refused_at_open() {
-    let built = Built::new(1);
+    let built = built(1);
     let (one, two) = (built.shard_path(1), built.shard_path(2));
     let (first, second) = (fs::read(&one).unwrap(), fs::read(&two).unwrap());
     replace(&one, &second);
@@ -243,13 +215,13 @@ fn swapped_files_are_refused_at_open() {
 
 #[test]
 fn a_foreign_manifest_is_refused_at_open() {
-    let (built, other) = (Built::new(1), Built::new(2));
+    let (built, other) = (built(1), built(2));
     let path = built.db().join(MANIFEST_NAME);
     let own = fs::read(&path).unwrap();
     fs::copy(other.db().join(MANIFEST_NAME), &path).unwrap();
     assert!(built.open_error().contains(".shard"), "{}", built.open_error());
     // Its files too, but one of ours under the name of one of its.
-    for index in 0..SHARDS as usize {
+    for index in 0..SHARDS {
         fs::copy(other.shard_path(index), built.shard_path(index)).unwrap();
     }
     Database::open(&built.db()).unwrap();
@@ -264,7 +236,7 @@ fn a_foreign_manifest_is_refused_at_open() {
 
 #[test]
 fn a_changed_manifest_is_refused_at_open() {
-    let built = Built::new(1);
+    let built = built(1);
     let path = built.db().join(MANIFEST_NAME);
     let good = fs::read(&path).unwrap();
     type Change = fn(&mut Manifest);
@@ -313,7 +285,7 @@ fn a_changed_manifest_is_refused_at_open() {
 /// matrix, with digests, file name and manifest entry that fit.
 #[test]
 fn a_zeroed_matrix_is_refused_however_well_the_rest_fits() {
-    let built = Built::new(1);
+    let built = built(1);
     let mut bytes = fs::read(built.shard_path(1)).unwrap();
     let mut header = header_of(&bytes);
     let [matrix, ..] = header.sections();
@@ -325,7 +297,7 @@ fn a_zeroed_matrix_is_refused_however_well_the_rest_fits() {
     manifest.shards[1] = entry(&header);
     let path = built.db().join(MANIFEST_NAME);
     fs::write(&path, manifest.to_json()).unwrap();
-    fs::write(built.shard_path_of(&manifest, 1), &bytes).unwrap();
+    fs::write(built.db().join(SHARDS_DIR).join(&manifest.shards[1].file), &bytes).unwrap();
     let said = "the hash of the header digests (content) is";
     assert!(built.open_error().contains(said), "{}", built.open_error());
     let refused = |arguments: &[&str], code| {
@@ -334,7 +306,7 @@ fn a_zeroed_matrix_is_refused_however_well_the_rest_fits() {
         assert!(error.contains(said), "{error}");
     };
     refused(&["verify"], 1);
-    let certs = built.directory.path().join("certs");
+    let certs = built.path("certs");
     assert_eq!(run_program(sotto(&["cert", "--out"]).arg(&certs)).0, 0);
     let file = |name: &str| certs.join(name).to_str().unwrap().to_owned();
     let (cert, key) = (file("server.pem"), file("server.key"));
@@ -358,11 +330,11 @@ fn a_zeroed_matrix_is_refused_however_well_the_rest_fits() {
 /// of the files was made right: INVALID, and never a wrong value.
 #[test]
 fn a_stale_hint_or_a_changed_matrix_gives_invalid() {
-    let built = Built::new(1);
+    let built = built(1);
     let database = Database::open(&built.db()).unwrap();
     let (shape, seed) = (database.shape(), database.seed());
-    let key = b"+12015550100";
-    let place = locate(seed, key, SHARDS, shape.groups() as u32);
+    let key = record(0).0;
+    let place = locate(seed, key.as_bytes(), SHARDS, shape.groups() as u32);
     let shard = database.shard(place.shard).unwrap();
     let band = band(&place.identity, shard.header().ribbon_seed, shape);
     let mut pool = SecretPool::new(*seed, *shape);
@@ -385,7 +357,7 @@ fn a_stale_hint_or_a_changed_matrix_gives_invalid() {
 
 #[test]
 fn verify_and_inspect_say_it_on_the_command_line() {
-    let built = Built::new(1);
+    let built = built(1);
     let sotto = |arguments: &[&str]| {
         let (code, out, err) = run_program(sotto(arguments).arg(built.db()));
         (Some(code), out + &err)
@@ -415,7 +387,7 @@ fn verify_and_inspect_say_it_on_the_command_line() {
 
 #[test]
 fn entries_name_files_by_their_header() {
-    let built = Built::new(1);
+    let built = built(1);
     let header = header_of(&fs::read(built.shard_path(0)).unwrap());
     let manifest = built.manifest();
     assert_eq!(manifest.shards[0], entry(&header));

@@ -10,9 +10,10 @@ use std::collections::HashMap;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
+use harness::load::Load;
 use harness::program::{Place, Program, any, run, sotto};
 use harness::{Built, PATIENCE, Serving, Setting, record, until};
 use rustix::process::Signal;
@@ -158,62 +159,23 @@ async fn value(client: &mut Client, key: &str) -> Result<String, LookupError> {
     }
 }
 
-/// Looks every key up, again and again, until told to stop.
-struct Load {
-    stop: Arc<AtomicBool>,
-    rounds: Arc<AtomicU64>,
-    tasks: Vec<tokio::task::JoinHandle<()>>,
-}
-
-impl Load {
-    /// Some clients; no answer may be wrong, and only keys of the `lost` shard may have none.
-    async fn start(db: &Db, serving: &Serving, lost: Option<u32>) -> Self {
-        let (stop, rounds) = (Arc::<AtomicBool>::default(), Arc::<AtomicU64>::default());
-        let names: Vec<String> = (0..KEYS).map(key).collect();
-        let shards: HashMap<_, _> = names.iter().map(|k| (k.clone(), db.shard_of(k))).collect();
-        let (names, shards) = (Arc::new(names), Arc::new(shards));
-        let mut tasks = Vec::new();
-        for _ in 0..3 {
-            let mut client = serving.client(db).await;
-            let (stop, rounds) = (stop.clone(), rounds.clone());
-            let (names, shards) = (names.clone(), shards.clone());
-            tasks.push(tokio::spawn(async move {
-                while !stop.load(Ordering::Relaxed) {
-                    let outcomes = client.lookup(&names).await.unwrap();
-                    for ((n, name), outcome) in names.iter().enumerate().zip(outcomes) {
-                        match outcome {
-                            Ok(Outcome::Found(value)) if name == CHANGING => {
-                                assert!(value.starts_with(b"changed "), "{name}");
-                            }
-                            Ok(Outcome::Found(value)) => {
-                                assert_eq!(value, format!("value {n}").into_bytes(), "{name}");
-                            }
-                            Err(LookupError::ShardUnknown) if lost == Some(shards[name]) => {}
-                            Err(error) => panic!("{name}: {error}"),
-                            Ok(_) => panic!("{name}: another outcome"),
-                        }
-                    }
-                    rounds.fetch_add(1, Ordering::Relaxed);
-                }
-            }));
+/// Three clients that look every key up, again and again. No answer may be wrong, and only keys of
+/// the `lost` shard may have none.
+async fn load(db: &Db, serving: &Serving, lost: Option<u32>) -> Load {
+    let names: Vec<String> = (0..KEYS).map(key).collect();
+    let shards: HashMap<_, _> = names.iter().map(|k| (k.clone(), db.shard_of(k))).collect();
+    let check = move |name: &str, outcome: Result<_, _>| match outcome {
+        Ok(Outcome::Found(value)) if name == CHANGING => {
+            assert!(value.starts_with(b"changed "), "{name}");
         }
-        Self { stop, rounds, tasks }
-    }
-
-    /// Waits until every client may have ended a round that began after now.
-    async fn rounds(&self, more: u64) {
-        let before = self.rounds.load(Ordering::Relaxed);
-        let failed = || self.tasks.iter().any(tokio::task::JoinHandle::is_finished);
-        let enough = || self.rounds.load(Ordering::Relaxed) >= before + more || failed();
-        until("clients go on", enough).await;
-    }
-
-    async fn end(self) {
-        self.stop.store(true, Ordering::Relaxed);
-        for task in self.tasks {
-            timeout(PATIENCE, task).await.unwrap().unwrap();
+        Ok(Outcome::Found(value)) => {
+            assert_eq!(value, name.replace("key-", "value ").into_bytes(), "{name}");
         }
-    }
+        Err(LookupError::ShardUnknown) if lost == Some(shards[name]) => {}
+        Err(error) => panic!("{name}: {error}"),
+        Ok(_) => panic!("{name}: another outcome"),
+    };
+    Load::with(&serving.options(db.pins()), 3, move |_| names.clone(), check).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -435,8 +397,8 @@ async fn a_hundred_reloads_under_load_lose_no_query() {
         db.manifest()
     }];
     let serving = start(&db, bounds());
-    let load = Load::start(&db, &serving, None).await;
-    load.rounds(3).await;
+    let mut load = load(&db, &serving, None).await;
+    load.more(3).await;
     for n in 0..100 {
         let next = db.next_of(&contents[n % 2]);
         db.write(&next);
@@ -445,8 +407,8 @@ async fn a_hundred_reloads_under_load_lose_no_query() {
         let admitted = serving.counters.queries_admitted.get();
         until("queries go on", || serving.counters.queries_admitted.get() > admitted).await;
     }
-    load.rounds(3).await;
-    load.end().await;
+    load.more(3).await;
+    load.stop().await;
     assert_eq!((serving.counters.reloads_changed.get(), serving.epoch()), (100, 102));
     for status in [Status::ShardUnknown, Status::Device, Status::Deadline, Status::Overloaded] {
         assert_eq!(serving.counters.queries.get(status), 0, "{status:?}");
@@ -467,13 +429,13 @@ async fn a_file_truncated_under_load_harms_its_own_queries_only() {
     for length in [matrix / 2, tables - 10, hints - 5000, 0] {
         replace(&path, &good);
         let serving = start(&db, bounds());
-        let load = Load::start(&db, &serving, Some(lost)).await;
-        load.rounds(3).await;
+        let mut load = load(&db, &serving, Some(lost)).await;
+        load.more(3).await;
         cut(&path, length);
         let refused = &serving.counters.refused_quarantined;
         until("its queries are refused", || refused.get() > 0).await;
-        load.rounds(6).await;
-        load.end().await;
+        load.more(6).await;
+        load.stop().await;
         assert_eq!(serving.reloader.state().quarantined_shards, 1);
         assert_eq!(serving.counters.queries.get(Status::Device), 0);
         // Told by the thread that looks after what is served, also without scrubbing.
@@ -538,9 +500,9 @@ async fn a_rotten_shard_is_found_and_taken_out_and_others_are_not() {
     assert_eq!(serving.counters.refused_quarantined.get(), 1);
     let mut late = serving.client(&db).await;
     assert!(matches!(value(&mut late, CHANGING).await, Err(LookupError::ShardUnknown)));
-    let load = Load::start(&db, &serving, Some(rotten)).await;
-    load.rounds(3).await;
-    load.end().await;
+    let mut load = load(&db, &serving, Some(rotten)).await;
+    load.more(3).await;
+    load.stop().await;
     let state = serving.reloader.state();
     assert_eq!((state.quarantined_shards, serving.counters.scrub_problems.get()), (1, 1));
     flip(&path, at);

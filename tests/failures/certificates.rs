@@ -9,9 +9,9 @@ use sotto::server::certificates::{
 };
 use sotto::server::{Callers, Identity};
 
+use super::harness::load::{self, Load, look_up, reach};
 use super::harness::program::{Place, Program, any};
 use super::harness::{Setting, known, options, until};
-use super::load::{self, Load, look_up, reach};
 use super::{record, settled};
 
 const PAST: i32 = 2020;

@@ -6,9 +6,9 @@ use std::time::Instant;
 
 use sotto::client::Client;
 
+use super::harness::load::{Load, look_up};
 use super::harness::program::{Place, Program, any};
 use super::harness::skip;
-use super::load::{Load, look_up};
 use super::{Took, record, times};
 
 /// Files that read the wall clock, and what for.

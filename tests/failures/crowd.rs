@@ -11,10 +11,10 @@ use sotto::wire::{ALPN, Bytes, StreamCode, Uid};
 use tokio::net::UdpSocket;
 use tokio::task::JoinSet;
 
+use super::harness::load::{self, Load, reach};
 use super::harness::peer::{self, Peer};
 use super::harness::target::{Target, frame};
 use super::harness::{Draw, Setting, seed, until};
-use super::load::{self, Load, reach};
 use super::{record, settled, times};
 
 /// What a peer may do to a server.

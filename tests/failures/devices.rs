@@ -7,8 +7,8 @@ use sotto::engine::{
     Engine, EngineChoice, Fault, Faults, GpuEngine, GpuOptions, IsaChoice, gpus, select,
 };
 
+use super::harness::load::{self, Load, reach};
 use super::harness::{Setting, skip, until};
-use super::load::{self, Load, reach};
 use super::{record, settled, times};
 
 #[tokio::test(flavor = "multi_thread")]

@@ -8,8 +8,8 @@ use sotto::client::{Client, Options};
 use tokio::time::timeout;
 
 use super::harness::PATIENCE;
+use super::harness::load::{Load, look_up};
 use super::harness::program::{Place, Program, any};
-use super::load::{Load, look_up};
 use super::{Took, record, times};
 
 /// Waits for an answer for longer than any test: it has to be told that none will come.

@@ -10,9 +10,9 @@ use std::time::SystemTime;
 
 use rustix::process::Signal;
 
+use super::harness::load::Load;
 use super::harness::program::{Place, Program, any};
 use super::harness::skip;
-use super::load::Load;
 use super::{record, times};
 
 /// A line a pass over a shard: more than a small pipe holds.

@@ -17,17 +17,15 @@ mod devices;
 #[path = "../harness/mod.rs"]
 mod harness;
 mod killed;
-mod load;
 mod log;
 mod network;
 mod relay;
 mod replicas;
 
 use std::fmt;
-use std::sync::Once;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
+use harness::load::panics;
 use harness::until;
 use sotto::server::Counters;
 use sotto::wire::Status;
@@ -63,23 +61,6 @@ impl fmt::Display for Took {
         let (median, longest) = (sorted[sorted.len() / 2], sorted[sorted.len() - 1]);
         write!(f, "{median} ms, at most {longest} ms, of {}", sorted.len())
     }
-}
-
-/// Panics of this process, those that a task or a thread caught included. Not those of the tests'
-/// own threads, which have their names: one that fails is no reason for others to.
-fn panics() -> u64 {
-    static COUNTED: AtomicU64 = AtomicU64::new(0);
-    static HOOK: Once = Once::new();
-    HOOK.call_once(|| {
-        let before = std::panic::take_hook();
-        std::panic::set_hook(Box::new(move |info| {
-            if !std::thread::current().name().is_some_and(|name| name.contains("::")) {
-                COUNTED.fetch_add(1, Ordering::SeqCst);
-            }
-            before(info);
-        }));
-    });
-    COUNTED.load(Ordering::SeqCst)
 }
 
 /// Waits until every query that was admitted has ended, once: nothing is lost, nothing is counted

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use sotto::client::Options;
 
+use super::harness::load::{self, Load, reach};
 use super::harness::{Built, Serving, seed, serve, until};
-use super::load::{self, Load, reach};
 use super::relay::{Relay, Weather};
 use super::{Took, record, settled, times};
 

@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 use sotto::client::{Client, Options, Outcome, Replica};
 use tokio::time::{sleep, timeout};
 
+use super::harness::load::RECORDS;
 use super::harness::program::{Place, Program, any};
 use super::harness::{PATIENCE, record as entry, seed};
-use super::load::RECORDS;
 use super::network::FINE;
 use super::relay::Relay;
 use super::{Took, record, times};

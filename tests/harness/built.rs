@@ -57,14 +57,21 @@ impl Built {
             };
             format!("{}\n", serde_json::json!({ "sii": key, "value": value }))
         };
-        let input = self.path("records.jsonl");
-        std::fs::write(&input, records.iter().map(line).collect::<String>()).unwrap();
-        let mut options = BuildOptions::new(Input::File(input), self.db());
-        options.shards = Some(shards);
-        options.value_bytes = Some(24);
-        options.jobs = Some(2);
+        let text: String = records.iter().map(line).collect();
+        std::fs::write(self.path("records.jsonl"), text).unwrap();
+        let mut options = self.options(shards);
         change(&mut options);
         builder::run(&options, &Silent).unwrap_or_else(|error| panic!("{error}"));
+    }
+
+    /// The builder's options.
+    pub(crate) fn options(&self, shards: u32) -> BuildOptions {
+        BuildOptions {
+            shards: Some(shards),
+            value_bytes: Some(24),
+            jobs: Some(2),
+            ..BuildOptions::new(Input::File(self.path("records.jsonl")), self.db())
+        }
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {

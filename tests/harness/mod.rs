@@ -4,6 +4,7 @@
 //! - here: skipping, waiting, random numbers from a printed seed, the names of a test's records;
 //! - [`program`]: the program `sotto`, run to its end or serving in the background;
 //! - [`server`]: a server in this process; [`built`]: a small database made by the builder;
+//!   [`load`]: clients that check every outcome;
 //! - [`noise`]: databases of noise, written without the builder; [`host`]: a server of one, engines
 //!   that a test controls, and the requests and replies of `wire`;
 //! - [`peer`]: a peer that speaks raw QUIC; [`target`]: what one that misbehaves sends;
@@ -18,6 +19,7 @@ pub(crate) mod cases;
 pub(crate) mod fake;
 pub(crate) mod host;
 mod listen;
+pub(crate) mod load;
 pub(crate) mod noise;
 pub(crate) mod peer;
 pub(crate) mod program;

@@ -11,7 +11,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use sotto::client::Options;
 use sotto::server::certificates::{self, LocalCertificates};
 
-use super::{Built, options, record, until};
+use super::{Built, load, options, until};
 
 /// Where the program is. Cargo tells the tests of its own package; those of others find it in the
 /// folder that all are built into.
@@ -109,9 +109,8 @@ pub(crate) struct Place {
 }
 
 impl Place {
-    /// Three hundred records over three shards.
     pub(crate) fn new() -> Self {
-        Self::of(Built::new(&(0..300).map(record).collect::<Vec<_>>(), 3))
+        Self::of(load::database())
     }
 
     pub(crate) fn of(built: Built) -> Self {
