@@ -2,12 +2,12 @@
 
 #![allow(clippy::unwrap_used)]
 
-mod program;
+mod harness;
 
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use program::{KNOWN, Made, Serving, run, sotto};
+use harness::program::{Background, KNOWN, Made, run, sotto};
 use rcgen::{CertificateParams, KeyPair, date_time_ymd};
 use serde_json::Value;
 
@@ -422,9 +422,9 @@ fn a_caller_whom_the_server_does_not_serve_is_told_at_once() {
     let (code, _, err) = run(&mut sotto(&["cert", "--out", &made.text("others")]));
     assert_eq!(code, 0, "{err}");
     let (ca, allow) = (made.text("certs/ca.pem"), made.write("allow", "somebody.else 1\n"));
-    let serving = Serving::start(&made, &["--client-ca", &ca], Stdio::null());
-    let listed = Serving::start(&made, &["--client-ca", &ca, "--allow", &allow], Stdio::null());
-    let as_one = |serving: &Serving, folder: &str| {
+    let serving = Background::start(&made, &["--client-ca", &ca], Stdio::null());
+    let listed = Background::start(&made, &["--client-ca", &ca, "--allow", &allow], Stdio::null());
+    let as_one = |serving: &Background, folder: &str| {
         let mut lookup = serving.lookup(&made, &[KNOWN.0]);
         if !folder.is_empty() {
             lookup.arg("--client-cert").arg(made.path(folder).join("client.pem"));

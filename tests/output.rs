@@ -3,13 +3,13 @@
 
 #![allow(clippy::unwrap_used)]
 
-mod program;
+mod harness;
 
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use program::{Made, Serving, run, sotto};
+use harness::program::{Background, KNOWN, Made, run, sotto};
 use sotto::shard::Manifest;
 
 /// Where standard output goes.
@@ -141,11 +141,11 @@ fn exit_codes_that_are_results_stay() {
 #[test]
 fn a_server_serves_and_look_ups_end_as_they_would_without_a_reader() {
     let made = Made::new();
-    let serving = Serving::start(&made, &[], To::Closed.stdio());
+    let serving = Background::start(&made, &[], To::Closed.stdio());
     // It is there once a look-up succeeds; until then each gives up after some seconds.
-    let mut tries = (0..20).map(|_| run(&mut serving.lookup(&made, &[program::KNOWN.0])));
-    assert!(tries.any(|(code, out, _)| code == 0 && out.contains(program::KNOWN.1)));
-    let (absent, known) = ("nobody@example.org", program::KNOWN.0);
+    let mut tries = (0..20).map(|_| run(&mut serving.lookup(&made, &[KNOWN.0])));
+    assert!(tries.any(|(code, out, _)| code == 0 && out.contains(KNOWN.1)));
+    let (absent, known) = ("nobody@example.org", KNOWN.0);
     for (keys, to, expected) in [
         (vec![known], To::Closed, 0),
         (vec![known, absent], To::Closed, 1),

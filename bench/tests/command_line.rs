@@ -4,15 +4,15 @@
 
 #![allow(clippy::unwrap_used)]
 
-#[path = "../../tests/program/mod.rs"]
-mod program;
+#[path = "../../tests/harness/mod.rs"]
+mod harness;
 
 use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use program::{KNOWN, Made, Serving, run};
+use harness::program::{Background, KNOWN, Made, run};
 
 /// `sotto-bench` without what this process has in its environment for it.
 fn bench(arguments: &[&str]) -> Command {
@@ -127,7 +127,7 @@ fn files_are_whole_whoever_reads_the_text_beside_them() {
 #[test]
 fn a_load_generator_whose_table_nobody_reads_writes_its_files() {
     let made = Made::new();
-    let serving = Serving::start(&made, &[], Stdio::null());
+    let serving = Background::start(&made, &[], Stdio::null());
     let mut tries = (0..20).map(|_| run(&mut serving.lookup(&made, &[KNOWN.0])).0);
     assert!(tries.any(|code| code == 0));
     let json = made.text("load.json");
@@ -178,7 +178,7 @@ fn a_load_run_whose_server_dies_is_invalid_in_its_line() {
 
 /// The line of its run if there is one, what follows it, the exit code and what it complains of.
 fn load_until_the_server_dies(made: &Made) -> (Option<String>, Vec<String>, Option<i32>, String) {
-    let mut serving = Serving::start(made, &[], Stdio::null());
+    let mut serving = Background::start(made, &[], Stdio::null());
     let mut tries = (0..20).map(|_| run(&mut serving.lookup(made, &[KNOWN.0])).0);
     assert!(tries.any(|code| code == 0));
     let mut load = bench(&["load", "--rate", "50", "--time", "3s", "--warm-up", "0s"]);

@@ -3,13 +3,13 @@
 
 #![allow(clippy::unwrap_used)]
 
-#[path = "../../tests/program/mod.rs"]
-mod program;
+#[path = "../../tests/harness/mod.rs"]
+mod harness;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use program::{Made, run, sotto};
+use harness::program::{Made, run, sotto};
 use sotto_bench::found::Record;
 use sotto_bench::record::{Build, Content, Reload, Spread, Started, Startup};
 

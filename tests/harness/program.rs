@@ -1,7 +1,7 @@
 //! The program as an operator runs it, and a small database and certificates made by it.
 
 use std::io::{BufRead, BufReader, Read};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Mutex};
@@ -268,5 +268,45 @@ impl Drop for Program {
         // Gone already unless a test failed.
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+/// The program as it serves [`Made`]'s database until this is dropped, with a standard output of the
+/// test's choosing: [`Program`] reads it.
+pub(crate) struct Background(Child, SocketAddr);
+
+impl Background {
+    pub(crate) fn start(made: &Made, more: &[&str], stdout: impl Into<Stdio>) -> Self {
+        let free = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let listen = free.to_string();
+        let mut serve = sotto(&["serve", "--admin", "off", "--engine", "cpu", "--listen", &listen]);
+        serve.arg("--db").arg(made.path("db"));
+        serve.arg("--cert").arg(made.path("certs/server.pem"));
+        serve.arg("--key").arg(made.path("certs/server.key")).args(more);
+        Self(serve.stdout(stdout).stderr(Stdio::null()).spawn().unwrap(), free)
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.1.port()
+    }
+
+    pub(crate) fn kill(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+
+    /// `sotto lookup` of keys, as far as it is the same for everyone.
+    pub(crate) fn lookup(&self, made: &Made, keys: &[&str]) -> Command {
+        let server = format!("localhost:{}", self.port());
+        let mut lookup = sotto(&["lookup", "--accept-shard-records", "1", "--server", &server]);
+        lookup.arg("--ca").arg(made.path("certs/ca.pem"));
+        lookup.arg("--operator-key").arg(made.path("db/operator.pub")).args(keys);
+        lookup
+    }
+}
+
+impl Drop for Background {
+    fn drop(&mut self) {
+        self.kill();
     }
 }
