@@ -271,8 +271,8 @@ impl Drop for Program {
     }
 }
 
-/// The program as it serves [`Made`]'s database until this is dropped, with a standard output of the
-/// test's choosing: [`Program`] reads it.
+/// The program as it serves [`Made`]'s database until this is dropped, with a standard output that
+/// the test chooses: [`Program`] reads it.
 pub(crate) struct Background(Child, SocketAddr);
 
 impl Background {
