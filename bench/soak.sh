@@ -23,7 +23,7 @@ while [ $# -gt 0 ]; do
     --every) every=$2 && shift ;;
     --fill) fill=$2 && shift ;;
     --quick) quick=1 hours=0.008 minutes=0.25 every=0.5 fill=20 rate=400 records=20000 accept=1000
-        memory=(--memory 256) ;; # full, so that it can be flat, within seconds
+        memory=(--memory 288) ;; # full, so that it can be flat, within seconds
     *) echo "found $1, expected --hours, --minutes, --rate, --every, --fill or --quick" >&2 && exit 2 ;;
     esac
     shift

@@ -22,7 +22,8 @@ fn run(script: &str, arguments: &[&str], place: &Path) -> (PathBuf, String) {
     let (said, error) = (text(&output.stdout), text(&output.stderr));
     // Exit code 1: it ran, and what it judges is not so, as may be within seconds.
     assert!(output.status.code().is_some_and(|code| code < 2), "{said}{error}");
-    let record = said.lines().find_map(|line| {
+    // Each measurement names its own file before the script names the folder of all.
+    let record = said.lines().rev().find_map(|line| {
         line.strip_prefix("record: ").or_else(|| line.strip_prefix("written to "))
     });
     (PathBuf::from(record.unwrap_or_else(|| panic!("no record: {said}{error}"))), said)

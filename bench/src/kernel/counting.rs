@@ -1,7 +1,7 @@
 //! What counting costs: everything a server adds up and measures for one query, from its admission
 //! until its reply is written, beside the answer itself.
 //!
-//! The same additions and clock readings in the same order as on a query's way (`server::session`,
+//! The same additions and clock readings in the same order as on a query's way (`server::query`,
 //! `server::connection`, `worker`), as if each query came alone: what a batch shares is counted as
 //! if it shared nothing. Done on all processors at once on the same counters, as a server's threads
 //! do.
