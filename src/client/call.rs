@@ -89,7 +89,7 @@ enum LookupState {
 }
 
 struct Lookup {
-    /// Location of the key in the caller's list.
+    /// Place of the key in the caller's list.
     place: usize,
     key: Zeroizing<Vec<u8>>,
     attempts: u32,
@@ -281,7 +281,7 @@ impl Call {
         })
     }
 
-    /// Location of a look-up's key in the caller's list.
+    /// Place of a look-up's key in the caller's list.
     pub(super) fn place(&self, index: usize) -> usize {
         self.lookups[index].place
     }

@@ -340,7 +340,7 @@ impl IdentityFiles {
     }
 }
 
-/// What is read again at every SIGHUP, and when the operator asks for it at the admin_state:
+/// What is read again at every SIGHUP, and when the operator asks for it at the admin endpoints:
 /// certificates and callers, then the database; where one cannot be used, nothing of its kind
 /// changes.
 struct Reloads {
@@ -348,7 +348,7 @@ struct Reloads {
     identity_reloader: IdentityReloader,
     reloader: Reloader,
     files: FileWork,
-    /// StoreUse by whoever reads certificates and callers, until they are taken or given up.
+    /// Held by whoever reads certificates and callers, until they are taken or given up.
     one: Mutex<()>,
 }
 

@@ -134,7 +134,7 @@ pub enum KeyName {
 }
 
 impl KeyName {
-    /// Location of the key in a bundle.
+    /// Place of the key in a bundle.
     pub fn index(self) -> usize {
         match self {
             KeyName::G => 0,

@@ -1,7 +1,7 @@
 //! Bytes in and out: one task a connection, one a stream, every wait bounded.
 //!
 //! A stream brings one request frame, which is read here within its kind's bound and the server's;
-//! `session` answers it. What goes wrong on a stream ends that stream alone.
+//! `query` answers it. What goes wrong on a stream ends that stream alone.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};

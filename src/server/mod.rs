@@ -1,13 +1,13 @@
 //! The answer server: QUIC listener, connections, sessions, shutdown.
 //!
 //! One task a connection, one a request stream; they move bytes and never compute. The way of a
-//! query: `connection` reads a frame within its bounds, `session` decodes it once, decides whether
-//! it may be computed and admits it to the schedule, [`crate::worker`] computes it, and `session`
+//! query: `connection` reads a frame within its bounds, `query` decodes it once, decides whether
+//! it may be computed and admits it to the schedule, [`crate::worker`] computes it, and `query`
 //! sends each answer as soon as it exists. What is refused is refused by a typed reply
 //! (docs/wire.md, "Status codes") or by a stream error, and counted ([`Counters`]). Who may call is
 //! `callers`' to say. What one of them may ask in a second is `quota`'s. Which database is served,
 //! and which beside it, is `epochs`'; new ones come by `reload`, and `scrub` looks after them. What
-//! it is like now (`now`) is shown to the operator by `admin`, over HTTP.
+//! it is like now (`status`) is shown to the operator by `admin`, over HTTP.
 
 mod admin;
 mod bundles;

@@ -92,7 +92,7 @@ impl Reloader {
         ended.unwrap_or_else(|_| Err(self.not_done(panicked())))
     }
 
-    /// StoreUse up by no other for longer than that one goes on: what hangs is given up.
+    /// Held up by no other for longer than that one goes on: what hangs is given up.
     async fn reload_alone(&self) -> Result<Reloaded, ReloadError> {
         let service = self.0.clone();
         let _one = service.reloading.lock().await;
