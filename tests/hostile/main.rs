@@ -92,6 +92,8 @@ async fn attacks_take_nothing_from_others() {
     assert!(most <= MEMORY_MIB + BESIDES_MIB, "{most} MiB");
     assert_eq!(seen.wrong, 0, "{seen}");
     assert!(seen.asked > 0 && seen.failed * 100 <= seen.asked * FAILED_PERCENT_MAX, "{seen}");
-    assert!(seen.refused * 100 <= (seen.connected + seen.refused) * FAILED_PERCENT_MAX, "{seen}");
+    // A minute sees ten connections or so: one that is too late says nothing of how many are.
+    let refused_max = ((seen.connected + seen.refused) * FAILED_PERCENT_MAX / 100).max(1);
+    assert!(seen.refused <= refused_max, "{seen}");
     assert!(probed.right(), "{probed}");
 }
