@@ -399,7 +399,7 @@ struct Service {
     epochs: Arc<Epochs>,
     /// Of every epoch.
     shape: Shape,
-    /// Reservation by whoever reloads.
+    /// Held by whoever reloads.
     reloading: tokio::sync::Mutex<()>,
     /// Reads files that may hang.
     files: FileWork,

@@ -571,7 +571,7 @@ fn a_shard_that_cannot_be_brought_up_is_left_to_the_processor_and_the_device_ask
         bench.is_answered(index, 0);
         // It is alive.
         controls[1].let_on(Step::Call(0), Go);
-        // ShardDemand again: not tried again.
+        // Asked again: not tried again.
         bench.ask(index, shard);
         controls[0].let_on(Step::Call(1), Go);
         bench.is_answered(index, 0);

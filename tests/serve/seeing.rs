@@ -90,7 +90,7 @@ async fn post(address: SocketAddr, path: &str) -> Seen {
     ask(address, &format!("POST {path}"), "Content-Length: 0\r\n").await
 }
 
-/// Endpoints of this admin_state, on a port of their own.
+/// Endpoints with this state, on a port of their own.
 async fn admin(admin_state: &Arc<AdminState>) -> SocketAddr {
     let listen = "127.0.0.1:0".parse().unwrap();
     let admin = Admin::bind(listen, AdminCallers::Loopback, admin_state.clone()).await.unwrap();

@@ -1,6 +1,6 @@
 //! What the operator's endpoints know, and what they may set off.
 //!
-//! There is a admin_state before there is a server: it says how far starting has come, and gets to
+//! There is a state before there is a server: it says how far starting has come, and gets to
 //! know the server when it listens ([`AdminState::watch`]).
 
 use std::pin::Pin;
@@ -74,13 +74,13 @@ impl AdminState {
         *self.stage.lock().unwrap_or_else(PoisonError::into_inner) = stage;
     }
 
-    /// The server is started: from now on this is about it. One admin_state watches one server.
+    /// The server is started: from now on this is about it. One state watches one server.
     pub fn watch(&self, server: &Server) {
         let (service, asked) = (server.service.clone(), server.service.clone());
         let (counters, work) = (server.counters(), server.work_counters());
         let metrics = Metrics::new(counters, work, move || asked.gauges());
         let watched = Watched { service, samples: Mutex::default(), metrics };
-        assert!(self.server.set(watched).is_ok(), "this is a bug: a admin_state with two servers");
+        assert!(self.server.set(watched).is_ok(), "this is a bug: one state for two servers");
     }
 
     /// What reading again is.
