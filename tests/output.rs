@@ -7,38 +7,9 @@ mod harness;
 
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Stdio};
 
-use harness::program::{Background, KNOWN, Made, run, sotto};
+use harness::program::{Background, KNOWN, Made, To, ends, run, sotto};
 use sotto::shard::Manifest;
-
-/// Where standard output goes.
-#[derive(Debug, Clone, Copy, PartialEq)]
-enum To {
-    /// A pipe whose reader has gone.
-    Closed,
-    /// A disk without room.
-    Full,
-}
-
-impl To {
-    const BOTH: [Self; 2] = [Self::Closed, Self::Full];
-
-    fn stdio(self) -> Stdio {
-        match self {
-            Self::Closed => Stdio::from(std::io::pipe().unwrap().1),
-            Self::Full => Stdio::from(fs::File::options().write(true).open("/dev/full").unwrap()),
-        }
-    }
-}
-
-/// Exit code and standard error.
-fn ends(command: &mut Command, to: To) -> (i32, String) {
-    let output = command.stdout(to.stdio()).stderr(Stdio::piped()).output().unwrap();
-    let error = String::from_utf8(output.stderr).unwrap();
-    assert!(!error.contains("panicked"), "{command:?}: {error}");
-    (output.status.code().unwrap(), error)
-}
 
 fn epoch(made: &Made) -> u64 {
     Manifest::read(&made.path("db/manifest.json")).unwrap().epoch

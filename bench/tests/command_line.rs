@@ -12,17 +12,11 @@ use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use harness::program::{Background, KNOWN, Made, run};
+use harness::program::{Background, KNOWN, Made, To, ends, program_as, run};
 
 /// `sotto-bench` without what this process has in its environment for it.
 fn bench(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_sotto-bench"));
-    let ours = std::env::vars_os().map(|(name, _)| name);
-    ours.filter(|name| name.to_string_lossy().starts_with("SOTTO_")).for_each(|name| {
-        command.env_remove(name);
-    });
-    command.args(arguments).stdin(Stdio::null());
-    command
+    program_as(env!("CARGO_BIN_EXE_sotto-bench"), arguments)
 }
 
 /// A folder of records and a scenario.
@@ -30,34 +24,6 @@ fn recorded() -> (String, String) {
     let root = env!("CARGO_MANIFEST_DIR");
     let record = format!("{root}/record/2026-11-28-amd-epyc-2-cores");
     (record, format!("{root}/scenarios/small.toml"))
-}
-
-/// Where standard output goes.
-#[derive(Debug, Clone, Copy, PartialEq)]
-enum To {
-    /// A pipe whose reader has gone.
-    Closed,
-    /// A disk without room.
-    Full,
-}
-
-impl To {
-    const BOTH: [Self; 2] = [Self::Closed, Self::Full];
-
-    fn stdio(self) -> Stdio {
-        match self {
-            Self::Closed => Stdio::from(std::io::pipe().unwrap().1),
-            Self::Full => Stdio::from(fs::File::options().write(true).open("/dev/full").unwrap()),
-        }
-    }
-}
-
-/// Exit code and standard error.
-fn ends(command: &mut Command, to: To) -> (i32, String) {
-    let output = command.stdout(to.stdio()).stderr(Stdio::piped()).output().unwrap();
-    let error = String::from_utf8(output.stderr).unwrap();
-    assert!(!error.contains("panicked"), "{command:?}: {error}");
-    (output.status.code().unwrap(), error)
 }
 
 #[test]

@@ -5,58 +5,22 @@
 
 #[path = "../../tests/harness/mod.rs"]
 mod harness;
-#[allow(dead_code)] // other tests use the rest of it
-#[path = "../../tests/failures/relay.rs"]
-mod relay;
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
-use harness::program::{Place, Program, any};
+use harness::program::Two;
+use harness::relay::{FINE, Relay};
 use harness::seed;
-use relay::{Relay, Weather};
-use sotto::client::{Options, Replica};
+use sotto::client::Options;
 use sotto_bench::load::{Arrivals, Goal, LoadOptions, Records, Trial, load};
 use tokio::time::sleep;
 
 /// How much longer a query may take when a server is lost.
 const LONGER: Duration = Duration::from_secs(2);
-const FINE: Weather = Weather { lost: 0, twice: 0, delay_us_max: 0 };
 
 /// Says what was seen.
 fn record(line: &str) {
     println!("record: {line}");
-}
-
-/// Two programs that serve one database.
-struct Two {
-    place: Place,
-    servers: [Option<Program>; 2],
-    addresses: [SocketAddr; 2],
-}
-
-impl Two {
-    fn start() -> Self {
-        let place = Place::new();
-        let servers = [(), ()].map(|()| Program::start(place.command(&[], any()), None));
-        let addresses = [servers[0].address, servers[1].address];
-        Self { place, servers: servers.map(Some), addresses }
-    }
-
-    fn options(&self, addresses: [SocketAddr; 2]) -> Options {
-        let mut options = self.place.options(self.servers.iter().flatten().next().unwrap());
-        options.replicas = addresses.map(|address| Replica::new(address, "localhost")).into();
-        options
-    }
-
-    fn kill(&mut self, server: usize) {
-        self.servers[server].take().unwrap().kill();
-    }
-
-    fn start_again(&mut self, server: usize) {
-        let command = self.place.command(&[], self.addresses[server]);
-        self.servers[server] = Some(Program::start(command, None));
-    }
 }
 
 /// `sotto-bench load` with two servers, disturbed once.

@@ -12,11 +12,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use crossbeam::channel::{Receiver, Sender, bounded};
 
 use super::Service;
 use crate::limits;
 use crate::shard::verify::verify_map;
+use crate::worker::closed_within;
 
 /// When every byte was last read.
 pub(super) struct Scrubbed {
@@ -133,13 +134,8 @@ impl Scrub {
         let now = Instant::now();
         self.service.report_quarantined();
         self.service.forget_epochs(now);
-        goes_on_after(&self.closed, time)
+        !closed_within(&self.closed, time)
     }
-}
-
-/// Waits for a time; whether the thread goes on then. It returns at once where it has to end.
-fn goes_on_after(closed: &Receiver<Infallible>, time: Duration) -> bool {
-    matches!(closed.recv_timeout(time), Err(RecvTimeoutError::Timeout))
 }
 
 #[cfg(test)]
@@ -158,10 +154,10 @@ mod tests {
     #[test]
     fn a_thread_that_waits_ends_at_once() {
         let (open, closed) = bounded(0);
-        assert!(goes_on_after(&closed, Duration::from_millis(1)));
+        assert!(!closed_within(&closed, Duration::from_millis(1)));
         let long = Duration::from_secs(3_600);
-        let waiting = std::thread::spawn(move || goes_on_after(&closed, long));
+        let waiting = std::thread::spawn(move || closed_within(&closed, long));
         drop(open);
-        assert!(!waiting.join().unwrap());
+        assert!(waiting.join().unwrap());
     }
 }

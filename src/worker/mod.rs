@@ -34,6 +34,7 @@ use crate::shard::{Database, Shard};
 pub use counters::{Counter, Distribution, Sizes, Times, WorkCounters};
 pub use health::{EngineKind, EngineReport, EngineState};
 pub use queue::Queue;
+pub(crate) use queue::closed_within;
 
 use self::engine_thread::Worker;
 use self::health::Health;

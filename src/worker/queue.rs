@@ -67,6 +67,12 @@ pub(super) struct Shared {
     pub(super) counters: Arc<WorkCounters>,
 }
 
+/// Waits for a time; whether the thread has to end, in which case it returns at once. The sender is
+/// dropped to end a thread; nothing is ever sent.
+pub(crate) fn closed_within(closed: &Receiver<Infallible>, time: Duration) -> bool {
+    !matches!(closed.recv_timeout(time), Err(RecvTimeoutError::Timeout))
+}
+
 impl Shared {
     /// Whether all threads have to end.
     pub(super) fn is_closed(&self) -> bool {
@@ -75,11 +81,7 @@ impl Shared {
 
     /// Waits for a time; whether all threads have to end, in which case it returns at once.
     pub(super) fn closed_within(&self, time: Duration) -> bool {
-        match self.closed.recv_timeout(time) {
-            Err(RecvTimeoutError::Timeout) => false,
-            Err(RecvTimeoutError::Disconnected) => true,
-            Ok(never) => match never {},
-        }
+        closed_within(&self.closed, time)
     }
 
     /// Waits until the thread is woken, until all have to end, or for a time at most.

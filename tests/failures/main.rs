@@ -19,7 +19,6 @@ mod harness;
 mod killed;
 mod log;
 mod network;
-mod relay;
 mod replicas;
 
 use std::fmt;

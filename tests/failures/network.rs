@@ -6,11 +6,9 @@ use std::time::{Duration, Instant};
 use sotto::client::Options;
 
 use super::harness::load::{self, Load, reach};
+use super::harness::relay::{FINE, Relay, Weather};
 use super::harness::{Built, Serving, seed, serve, until};
-use super::relay::{Relay, Weather};
 use super::{Took, record, settled, times};
-
-pub(crate) const FINE: Weather = Weather { lost: 0, twice: 0, delay_us_max: 0 };
 
 async fn relayed(weather: Weather) -> (Built, Serving, Relay) {
     let built = load::database();

@@ -1,54 +1,21 @@
 //! Two servers of one database, of which one dies or is cut off in mid-call: what it had not
 //! answered goes to the other at once, every look-up ends right, and no call takes much longer.
 
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use sotto::client::{Client, Options, Outcome, Replica};
+use sotto::client::{Client, Outcome};
 use tokio::time::{sleep, timeout};
 
 use super::harness::load::RECORDS;
-use super::harness::program::{Place, Program, any};
+use super::harness::program::Two;
+use super::harness::relay::{FINE, Relay};
 use super::harness::{PATIENCE, record as entry, seed};
-use super::network::FINE;
-use super::relay::Relay;
 use super::{Took, record, times};
 
 /// Over all shards, in many batches.
 const KEYS: u64 = 400;
 /// How much longer a call may take when a server is lost in the middle of it.
 const LONGER: Duration = Duration::from_secs(2);
-
-/// Two programs that serve one database.
-struct Two {
-    place: Place,
-    servers: [Option<Program>; 2],
-    addresses: [SocketAddr; 2],
-}
-
-impl Two {
-    fn start() -> Self {
-        let place = Place::new();
-        let servers = [(), ()].map(|()| Program::start(place.command(&[], any()), None));
-        let addresses = [servers[0].address, servers[1].address];
-        Self { place, servers: servers.map(Some), addresses }
-    }
-
-    fn options(&self, addresses: [SocketAddr; 2]) -> Options {
-        let mut options = self.place.options(self.servers.iter().flatten().next().unwrap());
-        options.replicas = addresses.map(|address| Replica::new(address, "localhost")).into();
-        options
-    }
-
-    fn kill(&mut self, server: usize) {
-        self.servers[server].take().unwrap().kill();
-    }
-
-    fn start_again(&mut self, server: usize) {
-        let command = self.place.command(&[], self.addresses[server]);
-        self.servers[server] = Some(Program::start(command, None));
-    }
-}
 
 /// A call of many keys, some of them absent, every outcome right; how long it took.
 async fn call(client: &mut Client) -> Duration {

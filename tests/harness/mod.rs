@@ -8,7 +8,8 @@
 //! - [`noise`]: databases of noise, written without the builder; [`host`]: a server of one, engines
 //!   that a test controls, and the requests and replies of `wire`;
 //! - [`peer`]: a peer that speaks raw QUIC; [`target`]: what one that misbehaves sends;
-//! - [`recorder`]: what crosses between client and server; [`fake`]: a scripted server;
+//! - [`recorder`]: what crosses between client and server; [`relay`]: a bad network between them;
+//!   [`fake`]: a scripted server;
 //! - [`cases`]: shards with queries and the reference's answers, and the GPU that tests run on.
 
 // Each test program uses a part of it.
@@ -24,6 +25,7 @@ pub(crate) mod noise;
 pub(crate) mod peer;
 pub(crate) mod program;
 pub(crate) mod recorder;
+pub(crate) mod relay;
 pub(crate) mod server;
 pub(crate) mod target;
 

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 use rustix::process::{Pid, Signal, kill_process};
-use sotto::client::Options;
+use sotto::client::{Options, Replica};
 use sotto::server::certificates::{self, LocalCertificates};
 
 use super::{Built, load, options, until};
@@ -34,14 +34,20 @@ pub(crate) fn sotto(arguments: &[&str]) -> Command {
 pub(crate) fn sotto_through(other: &[&str], arguments: &[&str]) -> Command {
     let program = program();
     let words = [other, &[&program], arguments].concat();
-    let mut command = Command::new(words[0]);
+    let mut command = program_as(words[0], &words[1..]);
+    command.env_remove("XDG_STATE_HOME").env_remove("HOME");
+    command
+}
+
+/// A program without what this process has in its environment for `sotto`, and without input.
+pub(crate) fn program_as(program: &str, arguments: &[&str]) -> Command {
+    let mut command = Command::new(program);
     for (name, _) in std::env::vars_os() {
         if name.to_str().is_some_and(|name| name.starts_with("SOTTO_")) {
             command.env_remove(name);
         }
     }
-    command.env_remove("XDG_STATE_HOME").env_remove("HOME");
-    command.args(&words[1..]).stdin(Stdio::null());
+    command.args(arguments).stdin(Stdio::null());
     command
 }
 
@@ -52,7 +58,37 @@ pub(crate) fn run(command: &mut Command) -> (i32, String, String) {
     (status.code().unwrap_or(-1), text(stdout), text(stderr))
 }
 
-/// The same, of a program that must not keep this process' servers from answering it.
+/// Where standard output goes.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum To {
+    /// A pipe whose reader has gone.
+    Closed,
+    /// A disk without room.
+    Full,
+}
+
+impl To {
+    pub(crate) const BOTH: [Self; 2] = [Self::Closed, Self::Full];
+
+    pub(crate) fn stdio(self) -> Stdio {
+        match self {
+            Self::Closed => Stdio::from(std::io::pipe().unwrap().1),
+            Self::Full => {
+                Stdio::from(std::fs::File::options().write(true).open("/dev/full").unwrap())
+            }
+        }
+    }
+}
+
+/// Exit code and standard error.
+pub(crate) fn ends(command: &mut Command, to: To) -> (i32, String) {
+    let output = command.stdout(to.stdio()).stderr(Stdio::piped()).output().unwrap();
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert!(!error.contains("panicked"), "{command:?}: {error}");
+    (output.status.code().unwrap(), error)
+}
+
+/// As [`run`], of a program that must not keep this process' servers from answering it.
 pub(crate) async fn run_beside(mut command: Command) -> (i32, String, String) {
     tokio::task::spawn_blocking(move || run(&mut command)).await.unwrap()
 }
@@ -268,6 +304,37 @@ impl Drop for Program {
         // Gone already unless a test failed.
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+/// Two programs that serve one database.
+pub(crate) struct Two {
+    pub(crate) place: Place,
+    pub(crate) servers: [Option<Program>; 2],
+    pub(crate) addresses: [SocketAddr; 2],
+}
+
+impl Two {
+    pub(crate) fn start() -> Self {
+        let place = Place::new();
+        let servers = [(), ()].map(|()| Program::start(place.command(&[], any()), None));
+        let addresses = [servers[0].address, servers[1].address];
+        Self { place, servers: servers.map(Some), addresses }
+    }
+
+    pub(crate) fn options(&self, addresses: [SocketAddr; 2]) -> Options {
+        let mut options = self.place.options(self.servers.iter().flatten().next().unwrap());
+        options.replicas = addresses.map(|address| Replica::new(address, "localhost")).into();
+        options
+    }
+
+    pub(crate) fn kill(&mut self, server: usize) {
+        self.servers[server].take().unwrap().kill();
+    }
+
+    pub(crate) fn start_again(&mut self, server: usize) {
+        let command = self.place.command(&[], self.addresses[server]);
+        self.servers[server] = Some(Program::start(command, None));
     }
 }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::net::UdpSocket;
 use tokio::task::JoinHandle;
 
-use super::harness::Draw;
+use super::Draw;
 
 /// What happens to packets, each way.
 #[derive(Debug, Clone, Copy)]
@@ -22,6 +22,9 @@ pub(crate) struct Weather {
     /// Longest delay; each packet has its own, so they overtake each other.
     pub(crate) delay_us_max: u64,
 }
+
+/// A network that does nothing to packets.
+pub(crate) const FINE: Weather = Weather { lost: 0, twice: 0, delay_us_max: 0 };
 
 pub(crate) struct Relay {
     pub(crate) address: SocketAddr,
