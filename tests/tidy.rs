@@ -4,6 +4,8 @@
 
 #![allow(clippy::unwrap_used)]
 
+#[path = "tidy/circles.rs"]
+mod circles;
 #[path = "tidy/citations.rs"]
 mod citations;
 
