@@ -18,21 +18,21 @@
 //! | [`EXPIRES_DAYS_MAX`] | 366 | a signature good for longer says nothing about today |
 //! | [`DOUBLING_INTERVAL`] | 365 days | each doubling tells a server one more bit of a key's hash |
 //! | [`PINS_BYTES_MAX`] | 64 KiB | a file of pins: its largest is below 1 KiB |
-//! | [`QUERIES_PER_BATCH_MAX`] | 1 024 | padded batch: docs/scheme.md, "What an observer learns" |
-//! | [`BATCHES_IN_FLIGHT_MAX`] | 128 | streams of a connection: a front-end's many users |
-//! | [`BUNDLES_PER_CONNECTION`] | 64 | one padded batch of 1 024 at 16 queries a bundle |
+//! | [`QUERIES_PER_FRAME_MAX`] | 1 024 | padded frame: docs/scheme.md, "What an observer learns" |
+//! | [`FRAMES_IN_FLIGHT_MAX`] | 128 | streams of a connection: a front-end's many users |
+//! | [`BUNDLES_PER_CONNECTION`] | 64 | one padded frame of 1 024 at 16 queries a bundle |
 //! | [`BUNDLE_CACHE_BYTES`] | 512 MiB | 20 000 large bundles: some seconds of fresh secrets |
 //! | [`QUEUED_QUERY_BYTES_MAX`] | 1 GiB | queries waiting for an engine, each with its bundle |
 //! | [`LATENCY_TARGET`] | 1 s | what an answer may take, half of it waiting to be batched |
 //! | [`FRONT_ENDS_REMEMBERED_MAX`] | 1 024 | who have had more than their share; debts are small |
-//! | [`QUERIES_PER_CONNECTION_MAX`] | 8 192 | eight full batches of one connection, or many small |
+//! | [`QUERIES_PER_CONNECTION_MAX`] | 8 192 | eight full frames of one connection, or many small |
 //! | [`GPU_CALL_QUERIES_MAX`] | 1 024 | 16 for each of 64 shards; 17 ms of 60 000 a second |
 //! | [`UPLOADS_WAITING_MAX`] | 4 | shards in line for a device: the processor is sooner than more |
 //! | [`UPLOAD_AGAIN_AFTER`] | 10 s | a shard that could not be uploaded is not tried at once |
 //! | [`LOOK_AGAIN_TIME`] | 10 ms | how old an estimate of a worker without work may be |
 //! | [`RENEW_PAUSE_MIN`] | 100 ms | a device that fails twice in a row is left alone for so long |
 //! | [`RENEW_PAUSE_MAX`] | 30 s | pauses double up to this: a reset device is back soon after |
-//! | [`READ_BYTES_MAX`] | 512 MiB | requests being read, all together: ten full batches |
+//! | [`READ_BYTES_MAX`] | 512 MiB | requests being read, all together: ten full frames |
 //! | [`ANSWER_BYTES_MAX`] | 512 MiB | answers of all connections, computed or not yet sent |
 //! | [`WINDOW_QUERIES`] | 64 | on the way on one stream: a round trip of 30 ms at 1 Gbit/s |
 //! | [`WINDOW_BYTES_MIN`] | 256 KiB | hints and parameters, too, go in a few round trips |
@@ -47,7 +47,7 @@
 //! | [`STREAMS_MAX`] | 8 192 | streams of all connections: 32 of each |
 //! | [`STREAMS_LEAST`] | 4 096 | with little memory: sixteen of each connection |
 //! | [`STREAM_STATE_BYTES`] | 8 KiB | QUIC and the task of one stream, and what it asks for |
-//! | [`BATCH_QUERY_STATE_BYTES`] | 512 | what is remembered of a query until its reply is sent |
+//! | [`QUERY_STATE_BYTES`] | 512 | what is remembered of a query until its reply is sent |
 //! | [`GIVE_BACK_TIME`] | 10 s | how often the allocator may be told to keep nothing |
 //! | [`GIVE_BACK_BYTES`] | 32 MiB | freed since then: less is soon used again |
 //! | [`MEMORY_SHARE_MAX`] | 2 | a server takes half the machine: the rest keeps shards in memory |
@@ -57,7 +57,7 @@
 //! | [`REPLY_OVERHEAD_BYTES`] | 1 KiB | the same around one reply, with a `detail` for a person |
 //! | [`PARAMETERS_REPLY_BYTES_MAX`] | 1.6 MiB | before a client knows the shape: 24 bytes a shard |
 //! | [`NONCE_BYTES_MAX`] | 32 | docs/wire.md, "Messages" |
-//! | [`HINTS_PER_REQUEST_MAX`] | 1 024 | as many shards as one padded batch can name |
+//! | [`HINTS_PER_REQUEST_MAX`] | 1 024 | as many shards as one padded frame can name |
 //! | [`CONNECTIONS_MAX`] | 256 | front-ends pool their users; each holds stream buffers |
 //! | [`HANDSHAKES_MAX`] | 1 024 | two seconds of 500 a second; then the oldest goes |
 //! | [`QUIET_TIME`] | 1 s | who asks nothing for so long may lose its place to others |
@@ -69,7 +69,7 @@
 //! | [`QUOTA_BURST`] | 1 s | what a quota gives in this time may be had at once |
 //! | [`STREAM_READ_TIMEOUT`] | 10 s | a request that trickles in is given up alone |
 //! | [`STREAM_WRITE_TIMEOUT`] | 10 s | a peer that does not read its answers is given up alone |
-//! | [`STREAM_SEND_TIME_MAX`] | 60 s | a slow reader holds a batch's answers: 30 MB at 4 Mbit/s |
+//! | [`STREAM_SEND_TIME_MAX`] | 60 s | a slow reader holds a frame's answers: 30 MB at 4 Mbit/s |
 //! | [`HANDSHAKE_TIMEOUT`] | 5 s | a handshake holds a place before its peer has shown an address |
 //! | [`KEEP_ALIVE_INTERVAL`] | 0.4 s | three of these and a new connection take less than 2 s |
 //! | [`SILENCE_MAX`] | 1.2 s | three keep-alives unanswered: the server or the network is dead |
@@ -92,10 +92,10 @@
 //! | [`KEYS_PER_CALL_MAX`] | 2^20 | a client's call: 0.4 GB of records and report, standard shape |
 //! | [`KEYS_PER_PART_MAX`] | 16 384 | encrypted at once: 850 MB of queries, standard shape |
 //! | [`HINT_CACHE_BYTES`] | 256 MiB | a client's hints: 15 000 standard shards |
-//! | [`BATCHES_IN_FLIGHT_WANTED`] | 8 | a client's own: hides a round trip |
-//! | [`BATCH_BYTES_WANTED`] | 1 MiB | a client's batches: all in flight arrive in time |
+//! | [`FRAMES_IN_FLIGHT_WANTED`] | 8 | a client's own: hides a round trip |
+//! | [`FRAME_BYTES_WANTED`] | 1 MiB | a client's frames: all in flight arrive in time |
 //! | [`UPLINK_BITS_PER_SECOND_MIN`] | 8 Mbit/s | a phone's way up: a sync meets no time-out |
-//! | [`BATCH_QUERIES_WANTED`] | 16 | a client's smallest split of a call over its streams |
+//! | [`FRAME_QUERIES_WANTED`] | 16 | a client's smallest split of a call over its streams |
 //! | [`ATTEMPTS_MAX`] | 8 | sendings of one request, whatever went wrong with each |
 //! | [`RETRY_WAIT_MIN`] | 20 ms | a server that names no wait is not asked again at once |
 //! | [`RETRY_WAIT_MAX`] | 10 s | a server's wish to wait longer is an outage |
@@ -106,7 +106,7 @@
 //! | [`ANSWER_TIMEOUT`] | 15 s | a reply that has not come by then: the default deadline and some |
 //! | [`CALL_TIMEOUT`] | 15 min | a whole call of 16 384 standard queries up at 8 Mbit/s |
 //! | [`CALL_TIMEOUT_MAX`] | 1 h | a server that trickles its replies holds no caller longer |
-//! | [`HEDGES_IN_FLIGHT_MAX`] | 2 | a quarter of a client's batches: hedges do not double a load |
+//! | [`HEDGES_IN_FLIGHT_MAX`] | 2 | a quarter of a client's frames: hedges do not double a load |
 //! | [`BUNDLES_REMEMBERED_MAX`] | 16 384 | names of bundles that went over a connection: 2 MB |
 //! | [`LOAD_BYTES`] | 1 GiB | a load generator's queries: 20 000 at the standard shape |
 //! | [`LOAD_ANSWERS_UNVERIFIED_MAX`] | 1 024 | answers it keeps to decode: 12 MB, standard shape |
@@ -164,10 +164,10 @@ pub const DOUBLING_INTERVAL: Duration = Duration::from_secs(365 * 86_400);
 /// Largest file of pins that is read.
 pub const PINS_BYTES_MAX: u64 = 64 << 10;
 
-/// Most queries one batch frame may carry.
-pub const QUERIES_PER_BATCH_MAX: u32 = 1_024;
+/// Most queries one frame may carry.
+pub const QUERIES_PER_FRAME_MAX: u32 = 1_024;
 /// Most request streams one connection may have open.
-pub const BATCHES_IN_FLIGHT_MAX: u32 = 128;
+pub const FRAMES_IN_FLIGHT_MAX: u32 = 128;
 /// How many key bundles one connection may count on staying known, whatever others bring.
 pub const BUNDLES_PER_CONNECTION: u32 = 64;
 /// Memory for key bundles of all connections, in bytes as received.
@@ -182,7 +182,7 @@ pub const LATENCY_TARGET_MAX: Duration = DEADLINE_MAX;
 pub const FRONT_ENDS_REMEMBERED_MAX: usize = 1_024;
 /// Most queries one connection may have waiting or being computed.
 pub const QUERIES_PER_CONNECTION_MAX: usize = 8_192;
-/// Most queries, and shards, that one call of a GPU's engine answers. Many, for a pass over a shard
+/// Most queries, and shards, that one call of a GPU's engine answers. Many, for a scan of a shard
 /// costs as much for one query as for four, and at the ends of a call the device has nothing to do;
 /// a device that answers but 2 000 a second is done in half a second.
 pub const GPU_CALL_QUERIES_MAX: usize = 1_024;
@@ -226,8 +226,8 @@ pub const STREAMS_MAX: usize = 8_192;
 pub const STREAMS_LEAST: usize = 4_096;
 /// Memory of one of them besides its request and its replies.
 pub const STREAM_STATE_BYTES: u64 = 8 << 10;
-/// Memory of one query of a batch besides its bytes and its answer, until its reply is sent.
-pub const BATCH_QUERY_STATE_BYTES: usize = 512;
+/// Memory of one query of a frame besides its bytes and its answer, until its reply is sent.
+pub const QUERY_STATE_BYTES: usize = 512;
 /// Shortest time between two requests to the allocator to give back what it keeps.
 pub const GIVE_BACK_TIME: Duration = Duration::from_secs(10);
 /// Memory that must have become free since for such a request.
@@ -285,9 +285,9 @@ pub const ADMIN_REQUESTS_MAX: usize = 32;
 pub const ADMIN_CONNECTION_TIME: Duration = Duration::from_secs(60);
 /// Most queries one secret encrypts (docs/scheme.md, "Secrets").
 pub const QUERIES_PER_SECRET_MAX: usize = 16;
-/// Most queries one pass over a shard answers.
+/// Most queries one batch has.
 pub const BATCH_QUERIES_PER_SCAN_MAX: usize = 32;
-/// So many queries of a pass take as long as its reading of the shard.
+/// So many queries of a batch take as long as its scan of the shard.
 pub const QUERIES_LIKE_A_SCAN: usize = 12;
 
 /// Most keys of one look-up call: their records wait, decoded and not looked at, until the last
@@ -298,13 +298,13 @@ pub const KEYS_PER_PART_MAX: usize = 16_384;
 /// Memory of a client for hints.
 pub const HINT_CACHE_BYTES: usize = 256 << 20;
 /// Most request streams a client has open at once.
-pub const BATCHES_IN_FLIGHT_WANTED: u32 = 8;
-/// Bytes of queries a client puts in one batch, unless one query is larger.
-pub const BATCH_BYTES_WANTED: usize = 1 << 20;
-/// Slowest way up over which a client's batches arrive before the server gives their streams up.
+pub const FRAMES_IN_FLIGHT_WANTED: u32 = 8;
+/// Bytes of queries a client puts in one frame, unless one query is larger.
+pub const FRAME_BYTES_WANTED: usize = 1 << 20;
+/// Slowest way up over which a client's frames arrive before the server gives their streams up.
 pub const UPLINK_BITS_PER_SECOND_MIN: u64 = 8_000_000;
-/// Queries below which a client does not split a batch to fill its streams.
-pub const BATCH_QUERIES_WANTED: usize = 16;
+/// Queries below which a client does not split its queries to fill its streams.
+pub const FRAME_QUERIES_WANTED: usize = 16;
 /// How often a client sends one request, the first time included.
 pub const ATTEMPTS_MAX: u32 = 8;
 /// Shortest wait of a client before it sends a refused request again.
@@ -323,9 +323,9 @@ pub const FIRST_RTT: Duration = Duration::from_millis(100);
 pub const UNREACHABLE_MAX: Duration = Duration::from_secs(30);
 /// How long a client waits for the next reply on a stream.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
-/// A batch that brings nothing for this part of the time-out is hedged: one in so many.
+/// A frame that brings nothing for this part of the time-out is hedged: one in so many.
 pub const HEDGE_AFTER_PART: u32 = 4;
-/// Most batches that a client has at another replica too because they are slow.
+/// Most frames that a client has at another replica too because they are slow.
 pub const HEDGES_IN_FLIGHT_MAX: usize = 2;
 /// How long a whole call of a client may take, unless told otherwise.
 pub const CALL_TIMEOUT: Duration = Duration::from_secs(900);
@@ -439,17 +439,17 @@ const _: () = assert!(RENEW_PAUSE_MAX.as_secs() < HUNG_AFTER.as_secs());
 const _: () = assert!(DEADLINE_DEFAULT.as_secs() <= DEADLINE_MAX.as_secs());
 const _: () = assert!(DEADLINE_DEFAULT.as_secs() < ANSWER_TIMEOUT.as_secs());
 const _: () = assert!(
-    BATCHES_IN_FLIGHT_WANTED as u64 * BATCH_BYTES_WANTED as u64 * 8
+    FRAMES_IN_FLIGHT_WANTED as u64 * FRAME_BYTES_WANTED as u64 * 8
         <= UPLINK_BITS_PER_SECOND_MIN * STREAM_READ_TIMEOUT.as_secs()
 );
-const _: () = assert!(BATCHES_IN_FLIGHT_WANTED <= BATCHES_IN_FLIGHT_MAX);
-const _: () = assert!(4 * HEDGES_IN_FLIGHT_MAX <= BATCHES_IN_FLIGHT_WANTED as usize);
+const _: () = assert!(FRAMES_IN_FLIGHT_WANTED <= FRAMES_IN_FLIGHT_MAX);
+const _: () = assert!(4 * HEDGES_IN_FLIGHT_MAX <= FRAMES_IN_FLIGHT_WANTED as usize);
 const _: () = assert!(SILENCE_MAX.as_millis() == 3 * KEEP_ALIVE_INTERVAL.as_millis());
 const _: () = assert!(BUNDLES_PER_CONNECTION as usize <= BUNDLES_REMEMBERED_MAX);
-const _: () = assert!(QUERIES_PER_BATCH_MAX as usize <= QUERIES_PER_CONNECTION_MAX);
+const _: () = assert!(QUERIES_PER_FRAME_MAX as usize <= QUERIES_PER_CONNECTION_MAX);
 const _: () = assert!(RETRY_WAIT_MIN.as_millis() < RETRY_WAIT_MAX.as_millis());
 const _: () = assert!(
-    BUNDLES_PER_CONNECTION as usize * QUERIES_PER_SECRET_MAX >= QUERIES_PER_BATCH_MAX as usize
+    BUNDLES_PER_CONNECTION as usize * QUERIES_PER_SECRET_MAX >= QUERIES_PER_FRAME_MAX as usize
 );
 // The scan's 32-bit accumulators: columns * 255 * 128 stays below 2^31.
 const _: () = assert!((COLUMNS_MAX as u64) * 255 * 128 < 1 << 31);

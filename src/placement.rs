@@ -32,7 +32,7 @@ pub enum Taker {
 pub struct ShardDemand {
     /// Its number.
     pub shard: u32,
-    /// What a pass reads and an upload copies.
+    /// What a batch reads and an upload copies.
     pub bytes: u64,
 }
 
@@ -114,7 +114,7 @@ pub struct Placement {
     devices: Vec<Device>,
     /// The processor's engines: one, but in tests.
     processors: usize,
-    pass_cost: Cost,
+    batch_cost: Cost,
     /// At most one a shard that is not gone.
     debts: HashMap<u32, Debt>,
     /// Shards whose upload failed, and from when on they may be tried again; the same.
@@ -133,7 +133,7 @@ impl Placement {
         Self {
             devices: std::iter::repeat_with(device).take(devices).collect(),
             processors,
-            pass_cost: Cost::default(),
+            batch_cost: Cost::default(),
             debts: HashMap::new(),
             refused: HashMap::new(),
         }
@@ -213,20 +213,20 @@ impl Placement {
             return Some(Taker::Device(home));
         }
         match self.devices[home].remaining(now, asked.shard) {
-            // What a pass takes is not known before there was one.
+            // What a batch takes is not known before there was one.
             Some(upload) if processor.is_some() => {
-                let pass = self.pass_cost.of(asked.bytes);
-                processor.filter(|_| pass.is_none_or(|pass| pass < upload))
+                let batch = self.batch_cost.of(asked.bytes);
+                processor.filter(|_| batch.is_none_or(|batch| batch < upload))
             }
             Some(_) => None,
             None => processor.or(Some(Taker::Device(home))),
         }
     }
 
-    /// The processor has made one pass over each of these shards.
-    pub fn passed(&mut self, now: Instant, shards: &[ShardDemand], taken: Duration) {
+    /// The processor has answered a batch of each of these shards.
+    pub fn answered(&mut self, now: Instant, shards: &[ShardDemand], taken: Duration) {
         let bytes: u64 = shards.iter().map(|asked| asked.bytes).sum();
-        self.pass_cost.learn(bytes, taken);
+        self.batch_cost.learn(bytes, taken);
         if self.devices.is_empty() {
             return;
         }
@@ -313,13 +313,13 @@ mod tests {
         wanted.is_some()
     }
 
-    /// One device whose uploads take 100 ms, and a processor that takes so long for a pass.
-    fn measured(start: Instant, pass: Duration) -> Placement {
+    /// One device whose uploads take 100 ms, and a processor that takes so long for a batch.
+    fn measured(start: Instant, batch: Duration) -> Placement {
         let mut placement = Placement::new(1, 1);
         assert!(wants(&mut placement, start, shard(99), Residency::Room));
         assert_eq!(placement.begin_upload(start, 0), Some(99));
         placement.uploaded(start + 100 * MS, 0);
-        placement.passed(start, &[shard(98)], pass);
+        placement.answered(start, &[shard(98)], batch);
         placement
     }
 
@@ -383,7 +383,7 @@ mod tests {
         assert_eq!(placement.begin_upload(start, 0), Some(1));
         assert_eq!(taker(&placement, 39, 1), Some(Taker::Processor));
         assert_eq!(taker(&placement, 41, 1), None);
-        // Overdue after 100 ms: as long again is more than a pass.
+        // Overdue after 100 ms: as long again is more than a batch.
         assert_eq!(taker(&placement, 99, 1), None);
         assert_eq!(taker(&placement, 101, 1), Some(Taker::Processor));
         // Behind it another: what remains of the first is added.
@@ -402,7 +402,7 @@ mod tests {
         assert!(wants(&mut placement, start, shard(1), Residency::Room));
         assert!(wants(&mut placement, start, shard(2), Residency::Room));
         assert_eq!(placement.taker(start, shard(1), Residency::Room), None);
-        // Two uploads take longer than one pass.
+        // Two uploads take longer than one batch.
         assert_eq!(placement.taker(start, shard(2), Residency::Room), Some(Taker::Processor));
     }
 
@@ -412,7 +412,7 @@ mod tests {
         let mut placement = Placement::new(1, 1);
         assert!(wants(&mut placement, start, shard(1), Residency::Room));
         assert_eq!(placement.taker(start, shard(1), Residency::Room), Some(Taker::Processor));
-        placement.passed(start, &[shard(1)], 10 * MS);
+        placement.answered(start, &[shard(1)], 10 * MS);
         assert_eq!(placement.taker(start, shard(1), Residency::Room), None);
     }
 
@@ -421,15 +421,15 @@ mod tests {
         let start = Instant::now();
         let mut placement = measured(start, 40 * MS);
         let long = in_place(Duration::from_secs(10));
-        for pass in 0..3 {
-            let now = start + pass * 1000 * MS;
-            assert!(!wants(&mut placement, now, shard(1), long), "after {pass} passes");
-            placement.passed(now, &[shard(1)], 40 * MS);
+        for batch in 0..3 {
+            let now = start + batch * 1000 * MS;
+            assert!(!wants(&mut placement, now, shard(1), long), "after {batch} batches");
+            placement.answered(now, &[shard(1)], 40 * MS);
         }
         let now = start + 4000 * MS;
-        // What it would replace was used since the first of those passes.
+        // What it would replace was used since the first of those batches.
         let mut other = measured(start, 40 * MS);
-        (0..3).for_each(|_| other.passed(start, &[shard(1)], 40 * MS));
+        (0..3).for_each(|_| other.answered(start, &[shard(1)], 40 * MS));
         assert!(!wants(&mut other, now, shard(1), in_place(3900 * MS)));
         assert!(!wants(&mut other, now, shard(1), long), "and so they are forgotten");
         assert!(!wants(&mut placement, now, shard(1), Residency::Never));
@@ -444,14 +444,14 @@ mod tests {
     fn costs_follow_what_was_measured_lately() {
         let start = Instant::now();
         let mut placement = measured(start, 10 * MS);
-        assert_eq!(placement.pass_cost.of(2 * BYTES), Some(20 * MS));
-        // A pass over two shards at once costs each its share.
-        placement.passed(start, &[shard(1), ShardDemand { shard: 2, bytes: 3 * BYTES }], 40 * MS);
-        assert_eq!(placement.pass_cost.of(BYTES), Some(10 * MS));
+        assert_eq!(placement.batch_cost.of(2 * BYTES), Some(20 * MS));
+        // Batches of two shards at once cost each its share.
+        placement.answered(start, &[shard(1), ShardDemand { shard: 2, bytes: 3 * BYTES }], 40 * MS);
+        assert_eq!(placement.batch_cost.of(BYTES), Some(10 * MS));
         let spent = [1, 2].map(|shard| placement.debts[&shard].spent);
         assert_eq!(spent, [10 * MS, 30 * MS]);
-        (0..50).for_each(|_| placement.passed(start, &[shard(1)], 30 * MS));
-        let cost = placement.pass_cost.of(BYTES).unwrap();
+        (0..50).for_each(|_| placement.answered(start, &[shard(1)], 30 * MS));
+        let cost = placement.batch_cost.of(BYTES).unwrap();
         assert!(cost > 29 * MS && cost < 30 * MS, "{cost:?}");
     }
 
@@ -483,7 +483,7 @@ mod tests {
     fn nothing_is_remembered_of_a_shard_that_is_gone() {
         let start = Instant::now();
         let mut placement = measured(start, 40 * MS);
-        placement.passed(start, &[shard(1), shard(2)], 80 * MS);
+        placement.answered(start, &[shard(1), shard(2)], 80 * MS);
         for number in [3, 4] {
             assert!(wants(&mut placement, start, shard(number), Residency::Room));
             assert_eq!(placement.begin_upload(start, 0), Some(number));

@@ -386,7 +386,7 @@ fn ask_queue(queue: &Queue, shards: &Shards) -> u64 {
         let item = Job { query, index, outcomes: outcomes.clone() };
         let (connection, shard, deadline) = (ConnectionId(1), shard as u32, now + PATIENCE);
         let front_end = FrontEnd { number: 1, share: 1 };
-        let admitted = queue.admit(
+        let admitted = queue.submit(
             now,
             Arrival { connection, front_end, shard, scan_bytes: 1, bytes, deadline, item },
         );

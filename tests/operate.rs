@@ -294,7 +294,7 @@ fn doctor_fails_what_would_keep_a_server_from_serving() {
         assert!(findings.get(check, "found").contains(found), "{:?}", findings.0);
         assert_ne!(findings.get(check, "advice"), "");
     };
-    fails(&["--memory", "1"], "memory", "do not hold one full batch");
+    fails(&["--memory", "1"], "memory", "do not hold one full frame");
     fails(&["--allow", "x"], "options", "allow needs client-ca");
     fails(&["--client-ca", &made.text("records.csv")], "callers", "no authority's certificate");
     fails(&["--gpu", "no-such"], "engines", "a GPU was asked for");

@@ -187,7 +187,7 @@ fn read_request(frame: Bytes) -> Result<(), String> {
         RequestKind::Parameters => {
             decode_parameters(body, &shape).map(drop).map_err(|(_, error)| error.to_string())
         }
-        RequestKind::Batch => match ValidBatch::decode(body, &shape) {
+        RequestKind::Queries => match ValidQueries::decode(body, &shape) {
             Ok(batch) if batch.malformed.is_empty() => Ok(()),
             Ok(batch) => Err(batch.malformed[0].1.to_string()),
             Err(error) => Err(error.to_string()),
@@ -247,7 +247,7 @@ fn requests_cut_off_at_any_byte_are_refused() {
                 let body = frame.slice(head.body_at.min(length)..length);
                 let _ = decode_parameters(body.clone(), &shape());
                 let _ = decode_hints(body.clone());
-                let _ = ValidBatch::decode(body, &shape());
+                let _ = ValidQueries::decode(body, &shape());
             }
         }
     }
@@ -334,7 +334,7 @@ fn claim(tag: u8, body: u64) -> Vec<u8> {
 fn lengths_are_refused_before_anything_is_kept() {
     let shape = shape();
     let kinds =
-        [(0x0a, RequestKind::Parameters), (0x12, RequestKind::Batch), (0x1a, RequestKind::Hints)];
+        [(0x0a, RequestKind::Parameters), (0x12, RequestKind::Queries), (0x1a, RequestKind::Hints)];
     for (tag, kind) in kinds {
         let max = kind.bytes_max(&shape);
         // The largest body whose frame is within the bound, found from the bound down.
@@ -411,7 +411,7 @@ fn heads_that_are_none_are_refused_by_type() {
     }
 }
 
-/// The fields that [`ValidBatch`] refuses one query for, while the others go on.
+/// The fields that [`ValidQueries`] refuses one query for, while the others go on.
 #[test]
 fn each_malformed_query_has_its_own_reply() {
     type Change = fn(&mut PirRequest);
@@ -440,7 +440,7 @@ fn each_malformed_query_has_its_own_reply() {
         let nonce: String = batch.requests[1].nonce.chars().take(32).collect();
         let frame = frame_of(RequestBody::Batch(batch));
         let head = request_head(&frame, &shape()).unwrap().unwrap();
-        let decoded = ValidBatch::decode(head.body(frame).unwrap(), &shape()).unwrap();
+        let decoded = ValidQueries::decode(head.body(frame).unwrap(), &shape()).unwrap();
         let good: Vec<&str> = decoded.requests.iter().map(|query| query.nonce.as_str()).collect();
         assert_eq!(good, ["0", "2"]);
         let [(found_nonce, malformed)] = decoded.malformed.as_slice() else { panic!("{expected}") };
@@ -452,7 +452,7 @@ fn each_malformed_query_has_its_own_reply() {
 #[test]
 fn a_batch_that_cannot_be_told_apart_is_refused_whole() {
     let refuse = |body: Vec<u8>, expected: &str| {
-        let found = ValidBatch::decode(body.into(), &shape()).err().unwrap().to_string();
+        let found = ValidQueries::decode(body.into(), &shape()).err().unwrap().to_string();
         assert!(found.contains(expected), "{found} for {expected}");
     };
     refuse(vec![], "requests is empty");
@@ -476,7 +476,7 @@ fn deadlines_are_bounded() {
     batch.requests[2].deadline_ms = u32::MAX;
     let frame = frame_of(RequestBody::Batch(batch));
     let head = request_head(&frame, &shape()).unwrap().unwrap();
-    let decoded = ValidBatch::decode(head.body(frame).unwrap(), &shape()).unwrap();
+    let decoded = ValidQueries::decode(head.body(frame).unwrap(), &shape()).unwrap();
     let deadlines: Vec<_> = decoded.requests.iter().map(|query| query.deadline).collect();
     let asked = std::time::Duration::from_millis(2500);
     assert_eq!(deadlines, [limits::DEADLINE_DEFAULT, asked, limits::DEADLINE_MAX]);
@@ -637,7 +637,7 @@ fn the_largest_honest_messages_fit_their_bounds() {
             pack: u32::MAX,
             ..query(&shape, 0)
         };
-        let requests = vec![query; limits::QUERIES_PER_BATCH_MAX as usize];
+        let requests = vec![query; limits::QUERIES_PER_FRAME_MAX as usize];
         let frame = frame_of(RequestBody::Batch(PirBatch { requests }));
         assert_eq!(request_head(&frame, &shape).unwrap().unwrap().frame_bytes, frame.len());
         let parameters = PirParameterRequest {
@@ -690,7 +690,7 @@ fn numbers_above_32_bits_are_no_other_numbers() {
     let query = &frame[varint(frame.len() as u64).len()..];
     let malformed = |tag: u64, value: u64| {
         let body = wrapped(0x0a, &and_number(query, tag, value));
-        let batch = ValidBatch::decode(body.into(), &shape()).unwrap();
+        let batch = ValidQueries::decode(body.into(), &shape()).unwrap();
         batch.malformed.into_iter().next().map(|(nonce, malformed)| (nonce, malformed.field))
     };
     for (tag, field) in [(1, "protocol_version"), (4, "pir_scheme"), (5, "shard")] {

@@ -2,7 +2,7 @@
 //!
 //! A round sends what is ready, collects what comes back undecoded, and asks [`super::retry`]
 //! (through [`Call::settle`]) about every look-up that got no answer. Nothing here sees a secret
-//! or a decoded value. Queries go out in [`super::batches`]. Read next: [`super::call`].
+//! or a decoded value. Queries go out in [`super::sending`]. Read next: [`super::call`].
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,7 +12,6 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
 use super::Client;
-use super::batches::Hints;
 use super::call::{Attempt, Call, PreparedQuery, View, Wishes};
 use super::error::{ClientError, LookupError, ParameterError};
 use super::link::{Link, Traffic, bundle_frame};
@@ -20,6 +19,7 @@ use super::net::{End, Exchange, ask};
 use super::outage::Unreachable;
 use super::report::SentQuery;
 use super::retry::{Action, Event, Failure, RequestKind, Via, action, backoff};
+use super::sending::Hints;
 use crate::limits;
 use crate::wire::message::{
     Hint, HintRequest, Limits, PirParameterRequest, PirParameterResponse, PirRequest, ReplyBody,
@@ -46,15 +46,15 @@ impl Allowance {
         };
         let of = |field: fn(&Limits) -> u32| limits.map(field);
         Self {
-            queries_per_batch: within(of(|l| l.queries_per_batch), limits::QUERIES_PER_BATCH_MAX),
-            in_flight: within(of(|l| l.batches_in_flight), limits::BATCHES_IN_FLIGHT_WANTED),
+            queries_per_batch: within(of(|l| l.queries_per_batch), limits::QUERIES_PER_FRAME_MAX),
+            in_flight: within(of(|l| l.batches_in_flight), limits::FRAMES_IN_FLIGHT_WANTED),
             bundles: within(of(|l| l.bundles_per_connection), limits::BUNDLES_PER_CONNECTION),
         }
     }
 
-    pub(super) fn batch_queries(&self, waiting: usize, query_bytes: usize) -> usize {
-        let spread = waiting.div_ceil(self.in_flight).max(limits::BATCH_QUERIES_WANTED);
-        let fitting = (limits::BATCH_BYTES_WANTED / query_bytes.max(1)).max(1);
+    pub(super) fn frame_queries(&self, waiting: usize, query_bytes: usize) -> usize {
+        let spread = waiting.div_ceil(self.in_flight).max(limits::FRAME_QUERIES_WANTED);
+        let fitting = (limits::FRAME_BYTES_WANTED / query_bytes.max(1)).max(1);
         spread.min(fitting).min(self.queries_per_batch)
     }
 }
@@ -352,7 +352,7 @@ impl Client {
             let other = spare.get().filter(|spare| spare.replica != link.replica);
             self.link = other.filter(|spare| spare.is_open()).cloned();
         }
-        // Not while a batch that was hedged is left to its end on it.
+        // Not while a frame that was hedged is left to its end on it.
         if Arc::strong_count(&link) == 1 {
             link.close();
         }

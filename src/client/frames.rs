@@ -122,7 +122,7 @@ impl FrameSender {
         call::check_answer(&self.view, shard, answer)
     }
 
-    /// A batch of queries. The nonce of each is its position in the batch, in decimal digits.
+    /// A frame of queries. The nonce of each is its position in the frame, in decimal digits.
     pub fn query_frame(&self, queries: impl Iterator<Item = PreparedQuery>) -> Bytes {
         let queries = queries.enumerate().map(|(nonce, q)| query(nonce, q, self.deadline_ms));
         frame(RequestBody::Batch(PirBatch { requests: queries.collect() }))

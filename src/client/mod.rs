@@ -26,7 +26,7 @@
 //! - A call ends by [`Options::call_timeout`], decoding aside; what was answered by then is
 //!   decoded.
 //! - With several replicas, a server that is silent for about three keep-alives is left for the
-//!   next one, and a batch that is slow is sent to another one too. That is the identical bytes,
+//!   next one, and a frame that is slow is sent to another one too. That is the identical bytes,
 //!   and depends on time and connections only.
 //! - [`Pins`] are everything a client knows of a database. A client takes them and gives them back
 //!   ([`Client::pins`], [`Client::close`]): store them after connecting and at the end, and begin
@@ -34,7 +34,7 @@
 //! - Parameters have an end ([`crate::wire::Lifetime`]): a client that goes on past it fetches new
 //!   ones at its next call, and refuses to look up if there are none.
 //!
-//! What this module does not do: dummies and padding of batches (the front-end's, see
+//! What this module does not do: dummies and padding of frames (the front-end's, see
 //! docs/scheme.md, "What an observer learns"), keeping values, looking up on its own schedule.
 //!
 //! ```no_run
@@ -68,7 +68,6 @@
 //! Read next: `retry.rs` (docs/wire.md, "Retries", as a function), then `call.rs`, then
 //! `exchange.rs`.
 
-mod batches;
 mod call;
 mod error;
 mod exchange;
@@ -80,6 +79,7 @@ mod options;
 mod outage;
 mod report;
 mod retry;
+mod sending;
 mod trust;
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -98,13 +98,13 @@ pub use trust::{OperatorKey, Pins};
 
 use crate::limits;
 use crate::wire::PublicParameters;
-use batches::Spare;
 use call::{Call, Cancelled, View};
 use exchange::Allowance;
 use hints::HintCache;
 use link::Link;
 use net::Dialer;
 use outage::Outage;
+use sending::Spare;
 use trust::Rules;
 
 /// A connection to a database, with what is known of it. See the [module](self).
@@ -112,9 +112,9 @@ pub struct Client {
     dialer: Arc<Dialer>,
     link: Option<Arc<Link>>,
     spare: Spare,
-    /// Whether slow batches of this call may be sent to another replica too.
+    /// Whether slow frames of this call may be sent to another replica too.
     hedging: bool,
-    /// Batches that found their answers elsewhere.
+    /// Frames that found their answers elsewhere.
     left: JoinSet<()>,
     rules: Rules,
     clock: fn() -> SystemTime,
@@ -293,7 +293,7 @@ impl Client {
         self.rules.pins
     }
 
-    /// After this long without a reply a batch is sent to another replica too.
+    /// After this long without a reply a frame is sent to another replica too.
     fn hedge_after(&self) -> Duration {
         self.answer_timeout / limits::HEDGE_AFTER_PART
     }

@@ -64,7 +64,7 @@ impl Dialer {
         transport.keep_alive_interval(Some(limits::KEEP_ALIVE_INTERVAL));
         transport.initial_rtt(limits::FIRST_RTT);
         transport.max_concurrent_bidi_streams(0u32.into()).max_concurrent_uni_streams(0u32.into());
-        // One batch after the other: the server times each from its first byte to its last.
+        // One frame after the other: the server times each from its first byte to its last.
         transport.send_fairness(false);
         let mut config = quinn::ClientConfig::new(Arc::new(tls));
         config.transport_config(Arc::new(transport));

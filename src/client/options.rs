@@ -63,7 +63,7 @@ pub struct Options {
     pub connect_timeout: Duration,
     /// How long a call goes on without reaching any server; from when the loss was noticed.
     pub unreachable_max: Duration,
-    /// How long the next reply on a stream may take. With another replica, a batch of queries that
+    /// How long the next reply on a stream may take. With another replica, a frame of queries that
     /// brings nothing for a quarter of it is sent there too.
     pub answer_timeout: Duration,
     /// How long a call may take, decoding aside; one of more than [`limits::KEYS_PER_PART_MAX`]

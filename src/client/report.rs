@@ -25,7 +25,7 @@ pub struct CallReport {
     pub queries: Vec<SentQuery>,
     /// Times the client sent something, looked at what came back and went on.
     pub rounds: u32,
-    /// Batches that brought nothing for a quarter of the time-out and were sent to another replica
+    /// Frames that brought nothing for a quarter of the time-out and were sent to another replica
     /// too, the identical bytes.
     pub hedges: u32,
     /// Queries in these.

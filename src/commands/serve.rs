@@ -452,7 +452,7 @@ pub(super) fn bounds(mib: Option<u32>, shape: &Shape) -> Result<ServerBounds, St
     let bytes = asked.or(machine.map(|machine| machine / limits::MEMORY_SHARE_MAX));
     ServerBounds::within(bytes.unwrap_or(u64::MAX), shape).map_err(|least| {
         format!(
-            "memory: {} MiB for connections and queues do not hold one full batch of this \
+            "memory: {} MiB for connections and queues do not hold one full frame of this \
              database, {} MiB do: give it so much (--memory)",
             bytes.unwrap_or(u64::MAX) >> 20,
             least.div_ceil(1 << 20)

@@ -79,8 +79,8 @@ pub struct Counters {
     pub bundles: Counter,
     /// Key bundles that had to make room for others.
     pub bundles_evicted: Counter,
-    /// Batches that could not be read at all, or for which there was no room while they arrived.
-    pub batches_refused: ByStatus,
+    /// Frames of queries that could not be read, or for which there was no room as they arrived.
+    pub frames_refused: ByStatus,
     /// Queries taken into the schedule.
     pub queries_admitted: Counter,
     /// Queries refused as OVERLOADED because the queue had no room for anyone's.

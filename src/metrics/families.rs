@@ -34,8 +34,9 @@ impl Families {
         self.outcomes("queries", "Replies to queries", &counters.queries);
         self.outcomes("parameter_requests", "Replies to parameter requests", &counters.parameters);
         self.outcomes("hints", "Replies to hint requests, one a shard", &counters.hints);
-        let help = "Batches answered as a whole: unreadable, or no room while they arrived";
-        self.outcomes("batches_refused", help, &counters.batches_refused);
+        let help =
+            "Frames of queries answered as a whole: unreadable, or no room while they arrived";
+        self.outcomes("batches_refused", help, &counters.frames_refused);
         let help = "Queries taken into the queue";
         self.counter("queries_admitted", help, &counters.queries_admitted);
         let help = "Queries taken out of the queue because their stream ended";
@@ -120,7 +121,7 @@ impl Families {
         self.histogram("pack_seconds", help, work.pack_time.read());
         let help = "Bringing one shard up to a device";
         self.histogram("upload_seconds", help, work.upload_time.read());
-        let help = "Queries that shared a pass over a shard";
+        let help = "Queries of one shard that an engine answered together";
         self.histogram("batch_queries", help, work.batch_queries.read());
     }
 

@@ -1,14 +1,14 @@
 //! Whose turn it is: front-ends share what engines scan, each by its weight.
 //!
 //! Deficit round robin with the smallest quantum there is: the next turn is that of the front-end
-//! who has had least for its share, one pass a turn, so that no front-end's burst of turns is as
+//! who has had least for its share, one batch a turn, so that no front-end's burst of turns is as
 //! long as its share is large.
 //!
-//! The measure is bytes scanned. A pass reads its shard once, and each of its queries takes as long
-//! as reading a part of it ([`QUERIES_LIKE_A_SCAN`]). Who rides along pays as in a full pass: for
-//! its queries, and for as many of the pass's places; whoever's turn it is pays for those left
-//! empty. Else riders would pay more for small passes of others than for full ones of their own,
-//! and have nothing left for those. `simulation.rs` shows what all of this comes to.
+//! The measure is bytes scanned. A batch reads its shard once, and each of its queries takes as
+//! long as reading a part of it ([`QUERIES_LIKE_A_SCAN`]). Who rides along pays as in a full batch:
+//! for its queries, and for as many of the batch's places; whoever's turn it is pays for the empty
+//! ones. Otherwise riders would pay more for small batches of others than for full ones of their
+//! own, and have nothing left for those. `simulation.rs` shows what all of this comes to.
 //!
 //! A front-end alone has every turn, at no later cost: who comes begins where those who
 //! wait are. Who was away saves nothing up, and leaving pays no debt.
@@ -26,11 +26,11 @@ type Spent = u128;
 /// Above the largest share, so that a byte counts for every front-end.
 const UNIT: Spent = 1 << 32;
 
-/// Passes over shards of one size, and what they answer.
+/// Batches of shards of one size, and their queries.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Load {
     /// Readings of a shard.
-    pub(super) passes: usize,
+    pub(super) batches: usize,
     /// Queries answered by them.
     pub(super) queries: usize,
 }
@@ -38,21 +38,21 @@ pub(super) struct Load {
 impl Load {
     /// Takes note that a line, which had `before` queries, has `after`.
     pub(super) fn change(&mut self, before: usize, after: usize) {
-        let passes = |queries: usize| queries.div_ceil(BATCH_QUERIES_PER_SCAN_MAX);
-        self.passes = self.passes + passes(after) - passes(before);
+        let batches = |queries: usize| queries.div_ceil(BATCH_QUERIES_PER_SCAN_MAX);
+        self.batches = self.batches + batches(after) - batches(before);
         self.queries = self.queries + after - before;
     }
 
-    /// All of it as a number of passes that answer nothing.
-    pub(super) fn passes(self) -> f64 {
-        self.passes as f64 + self.queries as f64 / QUERIES_LIKE_A_SCAN as f64
+    /// All of it in scans that answer nothing.
+    pub(super) fn in_scans(self) -> f64 {
+        self.batches as f64 + self.queries as f64 / QUERIES_LIKE_A_SCAN as f64
     }
 }
 
-/// A part of a pass.
+/// A part of a batch.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Part {
-    /// What the whole pass reads.
+    /// What the whole batch reads.
     pub(super) scan_bytes: u64,
     /// Places in it, taken or empty.
     pub(super) places: usize,
@@ -167,8 +167,8 @@ impl Turns {
         self.level = self.level.max(self.accounts[&front_end].spent);
     }
 
-    /// Those of the others who may ride along, whoever has had least first. Not who is a full pass
-    /// ahead: it would make everybody's pass as long as can be, and fall ever further behind in
+    /// Those of the others who may ride along, whoever has had least first. Not who is a full batch
+    /// ahead: it would make everybody's batch as long as can be, and fall ever further behind in
     /// what it owes.
     pub(super) fn riders(
         &self,
@@ -189,7 +189,7 @@ impl Turns {
         riders.into_iter().map(|(_, other)| other).collect()
     }
 
-    /// A front-end had a part of a pass.
+    /// A front-end had a part of a batch.
     pub(super) fn charge(&mut self, front_end: u64, part: Part) {
         let account = self.accounts.get_mut(&front_end);
         let account = account.expect("this is a bug: a front-end without account is charged");

@@ -25,8 +25,8 @@ pub(super) enum Rule {
 /// A line's place among others; the least goes first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Rank {
-    /// Queries that a full pass has more; 0 where only age counts. Further ones do not count:
-    /// they wait for another pass.
+    /// Queries that a full batch has more; 0 where only age counts. Further ones do not count:
+    /// they wait for another batch.
     missing: usize,
     /// Of its oldest query.
     number: u64,

@@ -4,15 +4,15 @@
 //! clock: `now` is an argument, so its tests run in simulated time.
 //!
 //! An engine that is free gets work at once, so queries for one shard are batched while engines
-//! are busy. Work goes out a pass at a time. The turn is that of the front-end who has had least
+//! are busy. Work goes out a batch at a time. The turn is that of the front-end who has had least
 //! for its share (`fair`). It picks among the shards that the engine may take: while none of its
 //! queries has waited for half of the latency target, the one for which it has the most queries
-//! (a pass costs about the same for each: the shards of a database have one shape); then the one
+//! (a batch costs about the same for each: the shards of a database have one shape); then the one
 //! with the oldest. Queries of others for this shard ride along, unless these others are ahead of
-//! their share, and pay for their places in the pass. Deadlines end waiting, they do not order it.
+//! their share, and pay for their places in the batch. Deadlines end waiting, they do not order it.
 //!
 //! Who has queries waiting is refused more of them when the new one's answer would come after the
-//! latency target or its deadline, as fast as work goes out (`pace`). Two full passes may wait in
+//! latency target or its deadline, as fast as work goes out (`pace`). Two full batches may wait in
 //! any case: without batching no engine is fast. A front-end may have waiting what its share of the
 //! engines does in that time, or, where all together wait for less, twice as much as is left:
 //! one alone gets most of the time, and however many flood, there is room for one more.
@@ -44,7 +44,7 @@ use crate::limits;
 /// The part of the latency target within which an answer is expected when its query is taken in:
 /// engines are not always as fast as they were.
 pub const TIMELY_SHARE: f64 = 0.6;
-/// So many queries may wait however long they take: two full passes.
+/// So many queries may wait however long they take: two full batches.
 const TIMELY_QUERIES: usize = 2 * limits::BATCH_QUERIES_PER_SCAN_MAX;
 
 /// What a schedule may hold, and how long it lets queries wait to be batched.
@@ -92,7 +92,7 @@ pub struct Arrival<T> {
     pub front_end: FrontEnd,
     /// The shard asked.
     pub shard: u32,
-    /// What a pass over the shard reads.
+    /// What a batch of the shard reads.
     pub scan_bytes: u64,
     /// Memory it may take while it waits.
     pub bytes: usize,
@@ -182,7 +182,7 @@ pub struct Admitted<T> {
 pub struct ShardWork<T> {
     /// The shard.
     pub shard: u32,
-    /// Its queries, all of one route: pass by pass, those of whoever's turn it was before others.
+    /// Its queries, all of one route: batch by batch, those of whoever's turn it was before others.
     pub queries: Vec<Admitted<T>>,
 }
 
@@ -209,7 +209,7 @@ pub struct Schedule<T> {
     front_ends: HashMap<u64, Lines<T>>,
     /// Who has queries in a line; no empty line stays.
     lines: HashMap<Line, Shared>,
-    /// Passes and queries that all of them are.
+    /// Batches and queries that all of them are.
     load: Load,
     turns: Turns,
     pace: Pace,
@@ -281,7 +281,7 @@ impl<T> Schedule<T> {
         Some(query.item)
     }
 
-    /// What to compute next: as much as one call is worth, in turns of one pass. What the peer may
+    /// What to compute next: as much as one call is worth, in turns of one batch. What the peer may
     /// not take stays where it is.
     pub fn next(
         &mut self,
@@ -302,7 +302,7 @@ impl<T> Schedule<T> {
             let Some((front_end, line)) = self.turn(now, &mut searches, &mut may_take) else {
                 break;
             };
-            let queries = self.pass(front_end, line, room);
+            let queries = self.take_batch(front_end, line, room);
             room -= queries.len();
             taken.change(0, queries.len());
             let place = *places.entry(line).or_insert(shards.len());
@@ -446,9 +446,9 @@ impl<T> Schedule<T> {
         None
     }
 
-    /// Takes one pass out of a line, the oldest queries of whoever's turn it is first, then those
+    /// Takes one batch out of a line, the oldest queries of whoever's turn it is first, then those
     /// of others, and charges all of them.
-    fn pass(&mut self, front_end: u64, line: Line, room: usize) -> Vec<Admitted<T>> {
+    fn take_batch(&mut self, front_end: u64, line: Line, room: usize) -> Vec<Admitted<T>> {
         let most = room.min(limits::BATCH_QUERIES_PER_SCAN_MAX);
         let mut queries = self.take(front_end, line, most);
         let (own, scan_bytes) = (queries.len(), queries[0].scan_bytes);

@@ -21,7 +21,7 @@ pub(super) struct Pace {
     /// What was handed out last.
     last: Option<HandedOut>,
     /// Work measured, and the seconds it took; the older the less.
-    passes: f64,
+    scans: f64,
     seconds: f64,
     measured: Option<Instant>,
 }
@@ -29,7 +29,7 @@ pub(super) struct Pace {
 #[derive(Debug, Clone, Copy)]
 struct HandedOut {
     at: Instant,
-    passes: f64,
+    scans: f64,
     /// Whether something has waited ever since.
     others_wait: bool,
 }
@@ -40,11 +40,11 @@ impl Pace {
         if let Some(last) = self.last.filter(|last| last.others_wait) {
             let taken = now.saturating_duration_since(last.at).as_secs_f64();
             let kept = (-taken / MEMORY.as_secs_f64()).exp();
-            self.passes = self.passes * kept + last.passes;
+            self.scans = self.scans * kept + last.scans;
             self.seconds = self.seconds * kept + taken;
             self.measured = Some(now);
         }
-        self.last = Some(HandedOut { at: now, passes: load.passes(), others_wait });
+        self.last = Some(HandedOut { at: now, scans: load.in_scans(), others_wait });
     }
 
     /// Nothing waits any more, and nothing was handed out for it.
@@ -57,15 +57,15 @@ impl Pace {
     /// How long it takes until so much work is done, and before it the rest of what was handed out
     /// last; `None` where that is not known.
     pub(super) fn time_for(&self, now: Instant, load: Load) -> Option<Duration> {
-        let measured = self.measured.filter(|_| self.passes > 0.0)?;
+        let measured = self.measured.filter(|_| self.scans > 0.0)?;
         let last = self.last?;
         if now.saturating_duration_since(measured.max(last.at)) > FORGOTTEN_AFTER {
             return None;
         }
-        let seconds_a_pass = self.seconds / self.passes;
+        let seconds_a_scan = self.seconds / self.scans;
         let elapsed = now.saturating_duration_since(last.at).as_secs_f64();
-        let under_way = (last.passes * seconds_a_pass - elapsed).max(0.0);
-        Duration::try_from_secs_f64(under_way + load.passes() * seconds_a_pass).ok()
+        let under_way = (last.scans * seconds_a_scan - elapsed).max(0.0);
+        Duration::try_from_secs_f64(under_way + load.in_scans() * seconds_a_scan).ok()
     }
 }
 
@@ -75,9 +75,9 @@ mod tests {
 
     const MS: Duration = Duration::from_millis(1);
 
-    /// So many passes and no query.
-    fn load(passes: usize) -> Load {
-        Load { passes, queries: 0 }
+    /// So many batches and no query.
+    fn load(batches: usize) -> Load {
+        Load { batches, queries: 0 }
     }
 
     #[test]
@@ -89,11 +89,11 @@ mod tests {
         assert_eq!(pace.time_for(start, load(1)), None, "not yet measured");
         pace.handed_out(start + 10 * MS, load(2), true);
         pace.handed_out(start + 30 * MS, load(1), false);
-        let ms = |at: u32, passes| {
-            let time = pace.time_for(start + at * MS, load(passes)).unwrap();
+        let ms = |at: u32, batches| {
+            let time = pace.time_for(start + at * MS, load(batches)).unwrap();
             (time.as_secs_f64() * 1e3).round() as u32
         };
-        // Ten milliseconds a pass, and those of the pass under way.
+        // Ten milliseconds a batch, and those of the batch under way.
         assert_eq!([ms(30, 0), ms(30, 5), ms(34, 5), ms(99, 5)], [10, 60, 56, 50]);
     }
 

@@ -1,21 +1,21 @@
-//! The schedule under load in simulated time: one engine whose pass takes a time for the shard and
+//! The schedule under load in simulated time: one engine whose batch takes a time for the shard and
 //! a time for each query, front-ends that ask at random times, some of them far too often.
 //!
-//! The engine's numbers are a core's with AMX at the standard shape (bench/record): 13 ms a pass
-//! and 1 ms a query, so 711 queries a second in full passes.
+//! The engine's numbers are a core's with AMX at the standard shape (bench/record): 13 ms a batch
+//! and 1 ms a query, so 711 queries a second in full batches.
 
 use super::*;
 use crate::limits::BATCH_QUERIES_PER_SCAN_MAX;
 
-const PASS: Duration = Duration::from_millis(13);
-const QUERY: Duration = Duration::from_millis(1);
+const SHARD_TIME: Duration = Duration::from_millis(13);
+const QUERY_TIME: Duration = Duration::from_millis(1);
 const SHARDS: u64 = 8;
 const CALL: CallBounds = CallBounds { shards_max: 1, queries_max: BATCH_QUERIES_PER_SCAN_MAX };
 
-/// Queries a second when every pass is full.
+/// Queries a second when every batch is full.
 fn capacity() -> f64 {
     let full = BATCH_QUERIES_PER_SCAN_MAX as u32;
-    f64::from(full) / (PASS + QUERY * full).as_secs_f64()
+    f64::from(full) / (SHARD_TIME + QUERY_TIME * full).as_secs_f64()
 }
 
 /// What one front-end does.
@@ -120,7 +120,8 @@ fn simulate_over(shards: u64, loads: &[Load], seconds: u64) -> Vec<Seen> {
             let mut work = schedule.next(now, CALL, |_, _| true);
             work.expired.drain(..).for_each(|(front_end, _)| seen[front_end].expired += 1);
             let queries = work.shards.pop().map(|work| work.queries);
-            busy = queries.map(|queries| (now + PASS + QUERY * queries.len() as u32, queries));
+            busy = queries
+                .map(|queries| (now + SHARD_TIME + QUERY_TIME * queries.len() as u32, queries));
         }
     }
     seen

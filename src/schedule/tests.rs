@@ -87,7 +87,7 @@ fn what_failed_waits_for_the_processor_as_old_as_it_is() {
     let elsewhere = |_, route| route == Route::Any;
     assert_eq!(items(&schedule.next(start, up_to(1), elsewhere)), [(2, vec![2])]);
     let work = schedule.next(start, up_to(9), any);
-    // Who had nothing yet goes before who rode along in a pass, and that one before whose it was.
+    // Who had nothing yet goes before who rode along in a batch, and that one before whose it was.
     assert_eq!(items(&work), [(1, vec![4]), (1, vec![3, 0])]);
     let routes = work.shards.iter().map(|work| work.queries[0].route);
     assert_eq!(routes.collect::<Vec<_>>(), [Route::Any, Route::Processor]);
@@ -158,7 +158,7 @@ fn one_owner_cannot_have_more_than_its_bound_waiting_or_computed() {
     schedule.admit(start, arrival(1, 3, late, 5)).unwrap();
 }
 
-const ONE_PASS: CallBounds = CallBounds { shards_max: 1, queries_max: BATCH_QUERIES_PER_SCAN_MAX };
+const ONE_BATCH: CallBounds = CallBounds { shards_max: 1, queries_max: BATCH_QUERIES_PER_SCAN_MAX };
 
 /// Admits queries of one front-end for this shard, a number of them.
 fn admit_all(
@@ -179,7 +179,7 @@ fn admit_all(
 /// The shards of so many turns, and of each how many queries it had.
 fn turns(schedule: &mut Schedule<u32>, now: Instant, count: usize) -> Vec<(u32, usize)> {
     let mut turn = || {
-        let work = schedule.next(now, ONE_PASS, any).shards.pop()?;
+        let work = schedule.next(now, ONE_BATCH, any).shards.pop()?;
         let turn = (work.shard, work.queries.len());
         work.queries.into_iter().for_each(|query| _ = schedule.finished(query));
         Some(turn)
@@ -204,7 +204,7 @@ fn most_company_first_until_one_has_waited_for_half_of_the_target() {
         }
         schedule
     };
-    // More than a full pass is batched no better than a full pass.
+    // More than a full batch is no better than a full batch.
     let by_count = [(3, 32), (5, 32), (3, 8), (2, 3), (4, 3), (1, 1), (5, 1)];
     let just_before = start + TARGET / 2 - Duration::from_millis(1);
     assert_eq!(turns(&mut filled(), just_before, 9), by_count);
@@ -213,7 +213,7 @@ fn most_company_first_until_one_has_waited_for_half_of_the_target() {
 }
 
 #[test]
-fn one_pass_a_turn_and_others_ride_along_unless_they_are_ahead() {
+fn one_batch_a_turn_and_others_ride_along_unless_they_are_ahead() {
     let start = Instant::now();
     let mut schedule = Schedule::new(WIDE);
     admit_all(&mut schedule, start, (1, 1), (7, 120));
@@ -221,18 +221,18 @@ fn one_pass_a_turn_and_others_ride_along_unless_they_are_ahead() {
     admit_all(&mut schedule, start, (0, 1), (8, 2));
     admit_all(&mut schedule, start, (2, 1), (7, 1));
     let mut turn = || {
-        let work = schedule.next(start, ONE_PASS, any).shards.remove(0);
+        let work = schedule.next(start, ONE_BATCH, any).shards.remove(0);
         let queries = work.queries.iter().map(|query| (query.front_end.number, query.item));
         (work.shard, queries.collect::<Vec<_>>())
     };
     let of = |front_end, items: std::ops::Range<u32>| items.map(move |item| (front_end, item));
     // All begin level: the lowest number has the first turn, then the others' come in their order.
     assert_eq!(turn(), (7, of(0, 0..4).chain(of(1, 0..28)).collect()));
-    // The front-end of number 2 has had nothing yet. The other has not had a full pass more.
+    // The front-end of number 2 has had nothing yet. The other has not had a full batch more.
     assert_eq!(turn(), (7, of(2, 0..1).chain(of(1, 28..59)).collect()));
     // That of number 0 paid for its four and no empty places.
     assert_eq!(turn(), (8, of(0, 0..2).collect()));
-    // By now the flooding one is ahead by more than a full pass, and waits for turns of its own.
+    // By now the flooding one is ahead by more than a full batch, and waits for turns of its own.
     admit_all(&mut schedule, start, (0, 1), (7, 1));
     assert_eq!(turns(&mut schedule, start, 4), [(7, 1), (7, 32), (7, 29)]);
 }
@@ -320,7 +320,7 @@ fn a_caller_that_is_full_is_told_how_long_its_own_waited() {
     assert_eq!((refused.full, refused.retry_after), (Full::FrontEnd, Duration::from_millis(600)));
 }
 
-/// A schedule whose engine has shown to take a second for each pass of 32 queries over shard 1.
+/// A schedule whose engine has shown to take a second for each batch of 32 queries over shard 1.
 fn paced(start: Instant) -> (Schedule<u32>, Instant) {
     let mut schedule = Schedule::new(WIDE);
     admit_all(&mut schedule, start, (9, 1), (1, 99));
@@ -388,7 +388,7 @@ fn what_is_not_known_to_be_late_is_taken_in() {
     let (mut schedule, now) = paced(start);
     let (now, soon) = (now + Duration::from_secs(2), now + Duration::from_secs(3));
     (0..500).for_each(|item| _ = schedule.admit(now, arrival(1, 1, soon, item)).unwrap());
-    // Two passes are no queue.
+    // Two batches are no queue.
     let (mut schedule, now) = paced(start);
     (0..61).for_each(|item| _ = schedule.admit(now, arrival(1, 1, now, item)).unwrap());
     assert!(schedule.admit(now, arrival(1, 1, now, 61)).is_err());
@@ -443,7 +443,7 @@ struct Plain {
     deadline: Instant,
 }
 
-/// What a part of a pass costs.
+/// What a part of a batch costs.
 fn cost(places: usize, queries: usize) -> u128 {
     let scan = u128::from(SCAN_BYTES) << 32;
     scan * places as u128 / 32 + scan * queries as u128 / 12
@@ -495,8 +495,8 @@ impl Model {
         lines.first().map(|&(.., line)| line)
     }
 
-    /// Takes one pass: the front-end's own and others'.
-    fn pass(&mut self, front_end: u64, line: Line, room: usize) -> (Vec<Plain>, Vec<Plain>) {
+    /// Takes one batch: the front-end's own and others'.
+    fn take_batch(&mut self, front_end: u64, line: Line, room: usize) -> (Vec<Plain>, Vec<Plain>) {
         let places = room.min(32);
         let in_line = |query: &&Plain| (query.shard, query.route) == line;
         let in_line = self.waiting.iter().filter(in_line).copied();
@@ -546,10 +546,10 @@ impl Model {
                 Some((front_end, self.pick(front_end, rule, &may_take)?))
             });
             let Some((front_end, line)) = picked else { break };
-            let (own, riders) = self.pass(front_end, line, room);
+            let (own, riders) = self.take_batch(front_end, line, room);
             room -= own.len() + riders.len();
-            let pass = own.iter().chain(&riders);
-            let numbers = pass.map(|query| query.number);
+            let batch = own.iter().chain(&riders);
+            let numbers = batch.map(|query| query.number);
             match out.iter_mut().find(|(other, _)| *other == line) {
                 Some((_, taken)) => taken.extend(numbers),
                 None => out.push((line, numbers.collect())),

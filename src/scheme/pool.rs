@@ -1,4 +1,4 @@
-//! The secrets of one batch of look-ups, in two phases: first everything is encrypted, then
+//! The secrets of one call of a client, in two phases: first everything is encrypted, then
 //! everything is decoded. [`SecretPool`] encrypts and cannot decode; [`SecretPool::seal`] turns it
 //! into a [`Decoder`], which decodes and cannot encrypt: so nothing that is sent can depend on
 //! anything that was decoded.
@@ -35,7 +35,7 @@ pub enum Sharing {
     Apart,
 }
 
-/// The secrets of one batch of look-ups, bound to one database seed. Neither Clone nor Debug; wiped
+/// The secrets of one call of a client, bound to one database seed. Neither Clone nor Debug; wiped
 /// when dropped.
 pub struct SecretPool {
     isa: Isa,

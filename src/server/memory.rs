@@ -117,15 +117,15 @@ impl ServerBounds {
     /// what each may have on the way smaller, it takes no places.
     fn least(shape: &Shape) -> Self {
         let full = Self::default();
-        let queries = limits::QUERIES_PER_BATCH_MAX as usize;
+        let queries = limits::QUERIES_PER_FRAME_MAX as usize;
         let frame = queries * (shape.query_bytes() + limits::FRAME_OVERHEAD_BYTES);
         let answers =
-            queries * (shape.packs() * shape.response_bytes() + limits::BATCH_QUERY_STATE_BYTES);
+            queries * (shape.packs() * shape.response_bytes() + limits::QUERY_STATE_BYTES);
         let bundles = limits::BUNDLES_PER_CONNECTION as usize * shape.bundle_bytes();
         Self {
             windows_part: 0.0,
             streams_max: limits::STREAMS_LEAST,
-            // One caller has half: enough for a full batch.
+            // One caller has half: enough for a full frame.
             read_bytes_max: (2 * frame).min(full.read_bytes_max),
             bundle_cache_bytes: bundles.min(full.bundle_cache_bytes),
             answer_bytes_max: (2 * answers).min(full.answer_bytes_max),
@@ -323,7 +323,7 @@ mod tests {
                     [bounds.connections_max, bounds.handshakes_max, per_front_end]
                 };
                 assert_eq!(places(&bounds), places(&all));
-                let frame = limits::QUERIES_PER_BATCH_MAX as usize * shape.query_bytes();
+                let frame = limits::QUERIES_PER_FRAME_MAX as usize * shape.query_bytes();
                 assert!(bounds.read_bytes_max >= frame && bounds.connections_max > 0);
                 assert!(bounds.schedule.queued_bytes_max / 2 >= frame);
             }

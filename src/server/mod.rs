@@ -446,11 +446,11 @@ impl Service {
         let (shape, epoch) = (*epochs.database().shape(), epochs.epoch());
         let bundles = bounds.bundle_cache_bytes / shape.bundle_bytes();
         let bundles = NonZeroUsize::new(bundles).unwrap_or(NonZeroUsize::MIN);
-        // Whatever others hold, everyone can ask a small batch, and for the hint of a shard.
+        // Whatever others hold, everyone can ask a small frame, and for the hint of a shard.
         let room = |all, wanted| Room::new(all, bounds.connections_max, wanted);
-        let small_batch = limits::BATCH_QUERIES_WANTED;
+        let small_frame = limits::FRAME_QUERIES_WANTED;
         let query_bytes = shape.query_bytes() + limits::FRAME_OVERHEAD_BYTES;
-        let answer_bytes = shape.packs() * shape.response_bytes() + limits::BATCH_QUERY_STATE_BYTES;
+        let answer_bytes = shape.packs() * shape.response_bytes() + limits::QUERY_STATE_BYTES;
         let hint_bytes = shape.packs() * shape.hint_bytes();
         Self {
             epochs,
@@ -475,9 +475,9 @@ impl Service {
                 bounds.connections_per_front_end_max,
             ),
             handshakes: Handshakes::new(bounds.handshakes_max),
-            open: room(bounds.streams_max, limits::BATCHES_IN_FLIGHT_WANTED as usize),
-            reading: room(bounds.read_bytes_max, small_batch * query_bytes),
-            answers: room(bounds.answer_bytes_max, hint_bytes.max(small_batch * answer_bytes)),
+            open: room(bounds.streams_max, limits::FRAMES_IN_FLIGHT_WANTED as usize),
+            reading: room(bounds.read_bytes_max, small_frame * query_bytes),
+            answers: room(bounds.answer_bytes_max, hint_bytes.max(small_frame * answer_bytes)),
             streams: watch::Sender::new(0),
             numbers: AtomicU64::new(0),
             certificate_expires: Mutex::default(),

@@ -23,7 +23,7 @@ use crate::shard::Shard;
 use crate::wire::message::{Hint, Limits, PirParameterResponse, PirResponse, ReplyBody};
 use crate::wire::{
     Bytes, Malformed, PIR_SCHEME_SOTTO_2, PROTOCOL_VERSION, RequestKind, Status, StreamCode, Uid,
-    ValidBatch, ValidQuery, decode_hints, decode_parameters,
+    ValidQueries, ValidQuery, decode_hints, decode_parameters,
 };
 use crate::worker::{Job, Outcome, Queue};
 
@@ -42,7 +42,7 @@ pub(super) async fn answer(
             let reply = parameters(service, peer, request).await;
             replies.send(ReplyBody::Parameters(reply)).await
         }
-        RequestKind::Batch => batch(service, peer, request, replies).await,
+        RequestKind::Queries => queries(service, peer, request, replies).await,
         RequestKind::Hints => hints(service, peer, request, replies).await,
     }
 }
@@ -63,9 +63,9 @@ pub(super) async fn no_room(
                 ..parameters_reply(String::new(), status)
             })
         }
-        RequestKind::Batch => {
-            service.counters.batches_refused.add(status);
-            let whole = PirResponse { retry_after_ms, ..whole_batch_reply(service, status) };
+        RequestKind::Queries => {
+            service.counters.frames_refused.add(status);
+            let whole = PirResponse { retry_after_ms, ..whole_frame_reply(service, status) };
             ReplyBody::Answer(whole)
         }
         RequestKind::Hints => ReplyBody::Hint(hint_reply(service, 0, status)),
@@ -139,8 +139,8 @@ async fn decide_parameters(service: &Service, peer: &Peer, body: Bytes) -> PirPa
 
 fn limits_message() -> Limits {
     Limits {
-        queries_per_batch: limits::QUERIES_PER_BATCH_MAX,
-        batches_in_flight: limits::BATCHES_IN_FLIGHT_MAX,
+        queries_per_batch: limits::QUERIES_PER_FRAME_MAX,
+        batches_in_flight: limits::FRAMES_IN_FLIGHT_MAX,
         bundles_per_connection: limits::BUNDLES_PER_CONNECTION,
         deadline_ms: limits::DEADLINE_DEFAULT.as_millis() as u32,
     }
@@ -161,14 +161,14 @@ struct Pending {
 }
 
 /// The queries of a stream that are in the queue; those left when the stream ends are taken out.
-struct Admitted<'a> {
+struct CancelOnDrop<'a> {
     service: &'a Service,
     queue: Queue,
     tickets: Vec<Ticket>,
     waiting: usize,
 }
 
-impl Drop for Admitted<'_> {
+impl Drop for CancelOnDrop<'_> {
     fn drop(&mut self) {
         if self.waiting > 0 {
             let cancelled = self.queue.cancel(&self.tickets);
@@ -179,40 +179,39 @@ impl Drop for Admitted<'_> {
     }
 }
 
-async fn batch(
+async fn queries(
     service: &Service,
     peer: &Peer,
     request: Request,
     replies: &mut Replies,
 ) -> Result<(), StreamEnd> {
     let now = Instant::now();
-    let batch = match ValidBatch::decode(request.body, &service.shape) {
-        Ok(batch) => batch,
+    let frame = match ValidQueries::decode(request.body, &service.shape) {
+        Ok(frame) => frame,
         Err(malformed) => {
-            service.counters.batches_refused.add(Status::Malformed);
+            service.counters.frames_refused.add(Status::Malformed);
             let detail = malformed.to_string();
-            let whole = whole_batch_reply(service, Status::Malformed);
+            let whole = whole_frame_reply(service, Status::Malformed);
             return replies.send(ReplyBody::Answer(PirResponse { detail, ..whole })).await;
         }
     };
     let _answering = peer.activity.asked();
-    let state_bytes =
-        (batch.requests.len() + batch.malformed.len()) * limits::BATCH_QUERY_STATE_BYTES;
+    let state_bytes = (frame.requests.len() + frame.malformed.len()) * limits::QUERY_STATE_BYTES;
     let Some(_state) = service.answers.take(peer.front_end, state_bytes) else {
-        // The peer may be slow to read the refusal: nothing of the batch is kept until then.
-        drop((batch, request.reading));
-        return no_room(service, RequestKind::Batch, replies).await;
+        // The peer may be slow to read the refusal: nothing of the frame is kept until then.
+        drop((frame, request.reading));
+        return no_room(service, RequestKind::Queries, replies).await;
     };
     let (outcomes, mut computed) = unbounded_channel();
     let queue = service.queue.clone();
-    let mut admitted = Admitted { service, queue, tickets: Vec::new(), waiting: 0 };
+    let mut admitted = CancelOnDrop { service, queue, tickets: Vec::new(), waiting: 0 };
     let mut pending: Vec<Option<Pending>> = Vec::new();
     let mut refused: Vec<PirResponse> = Vec::new();
-    for (nonce, malformed) in batch.malformed {
+    for (nonce, malformed) in frame.malformed {
         refused.push(malformed_reply(service, nonce, &malformed));
     }
-    for query in batch.requests {
-        match admit(service, peer, now, query, pending.len(), &outcomes) {
+    for query in frame.requests {
+        match refuse_or_submit(service, peer, now, query, pending.len(), &outcomes) {
             Ok((ticket, waiting)) => {
                 admitted.tickets.push(ticket);
                 admitted.waiting += 1;
@@ -254,7 +253,7 @@ async fn send_answer(
 }
 
 /// Admits a query, or says in the reply why not.
-fn admit(
+fn refuse_or_submit(
     service: &Service,
     peer: &Peer,
     now: Instant,
@@ -299,7 +298,7 @@ fn admit(
         deadline: now + query.deadline,
         item: Job { query: encrypted, index, outcomes: outcomes.clone() },
     };
-    match service.queue.admit(now, arrival) {
+    match service.queue.submit(now, arrival) {
         Ok(ticket) => {
             service.counters.queries_admitted.add(1);
             if hint_bytes > 0 {
@@ -328,12 +327,12 @@ fn query_reply(service: &Service, nonce: &str, uid: Uid, status: Status) -> PirR
     PirResponse {
         nonce: nonce.to_owned(),
         uid: uid.to_string(),
-        ..whole_batch_reply(service, status)
+        ..whole_frame_reply(service, status)
     }
 }
 
-/// A reply with an empty nonce, to a batch of which no query was read.
-fn whole_batch_reply(service: &Service, status: Status) -> PirResponse {
+/// A reply with an empty nonce, to a frame of which no query was read.
+fn whole_frame_reply(service: &Service, status: Status) -> PirResponse {
     PirResponse {
         protocol_version: PROTOCOL_VERSION,
         response_status: status.code(),
@@ -344,7 +343,7 @@ fn whole_batch_reply(service: &Service, status: Status) -> PirResponse {
 
 fn malformed_reply(service: &Service, nonce: String, malformed: &Malformed) -> PirResponse {
     let detail = malformed.to_string();
-    PirResponse { nonce, detail, ..whole_batch_reply(service, Status::Malformed) }
+    PirResponse { nonce, detail, ..whole_frame_reply(service, Status::Malformed) }
 }
 
 async fn outcome_reply(service: &Service, pending: &Pending, outcome: Outcome) -> PirResponse {

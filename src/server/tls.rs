@@ -277,7 +277,7 @@ fn transport(bounds: &ServerBounds, windows: Windows) -> TransportConfig {
     let mut transport = TransportConfig::default();
     let idle = bounds.idle_timeout.try_into();
     transport
-        .max_concurrent_bidi_streams(limits::BATCHES_IN_FLIGHT_MAX.into())
+        .max_concurrent_bidi_streams(limits::FRAMES_IN_FLIGHT_MAX.into())
         .max_concurrent_uni_streams(VarInt::from_u32(0))
         .stream_receive_window(windows.stream.into())
         .receive_window(windows.receive.into())

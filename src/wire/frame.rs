@@ -90,7 +90,7 @@ pub enum RequestKind {
     /// Parameters, perhaps with a key bundle.
     Parameters,
     /// Queries.
-    Batch,
+    Queries,
     /// Hints.
     Hints,
 }
@@ -134,8 +134,8 @@ impl RequestKind {
         let overhead = limits::FRAME_OVERHEAD_BYTES;
         match self {
             RequestKind::Parameters => shape.bundle_bytes() + overhead,
-            RequestKind::Batch => {
-                limits::QUERIES_PER_BATCH_MAX as usize * (shape.query_bytes() + overhead)
+            RequestKind::Queries => {
+                limits::QUERIES_PER_FRAME_MAX as usize * (shape.query_bytes() + overhead)
             }
             RequestKind::Hints => {
                 limits::HINTS_PER_REQUEST_MAX as usize * LENGTH_VARINT_BYTES_MAX + overhead
@@ -146,7 +146,7 @@ impl RequestKind {
     fn of_tag(tag: u8) -> Option<(Self, &'static str)> {
         match tag {
             0x0a => Some((RequestKind::Parameters, "parameter request")),
-            0x12 => Some((RequestKind::Batch, "batch")),
+            0x12 => Some((RequestKind::Queries, "batch")),
             0x1a => Some((RequestKind::Hints, "hint request")),
             _ => None,
         }

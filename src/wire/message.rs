@@ -41,7 +41,7 @@ pub enum ReplyBody {
     /// To a parameter request.
     #[prost(message, tag = "1")]
     Parameters(PirParameterResponse),
-    /// To one query of a batch.
+    /// To one query of a frame.
     #[prost(message, tag = "2")]
     Answer(PirResponse),
     /// To one shard of a hint request.
@@ -175,7 +175,7 @@ pub struct PublicParameters {
 /// What a server lets one connection do.
 #[derive(Clone, Copy, PartialEq, prost::Message)]
 pub struct Limits {
-    /// Queries one batch may carry.
+    /// Queries one frame may carry.
     #[prost(uint32, tag = "1")]
     pub queries_per_batch: u32,
     /// Request streams open at once.
@@ -203,7 +203,7 @@ pub struct PirRequest {
     /// [`super::PROTOCOL_VERSION`].
     #[prost(uint32, tag = "1")]
     pub protocol_version: u32,
-    /// Chosen by the client, unique in its batch, 1 to 32 bytes.
+    /// Chosen by the client, unique in its frame, 1 to 32 bytes.
     #[prost(string, tag = "2")]
     pub nonce: String,
     /// Name of the key bundle the query is under.
@@ -239,7 +239,7 @@ pub struct PirResponse {
     /// [`super::PROTOCOL_VERSION`].
     #[prost(uint32, tag = "1")]
     pub protocol_version: u32,
-    /// The query's nonce; empty: this answers the whole batch, no query of it was read.
+    /// The query's nonce; empty: this answers the whole frame, no query of it was read.
     #[prost(string, tag = "2")]
     pub nonce: String,
     /// The query's uid.

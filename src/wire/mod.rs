@@ -23,7 +23,7 @@ pub use parameters::{
 };
 pub use prost::bytes::Bytes;
 pub use request::{
-    Malformed, Uid, ValidBatch, ValidHints, ValidParameters, ValidQuery, decode_hints,
+    Malformed, Uid, ValidHints, ValidParameters, ValidQueries, ValidQuery, decode_hints,
     decode_parameters,
 };
 

@@ -83,7 +83,7 @@ impl fmt::Debug for Uid {
 /// One query, ready to be computed but for the bundle its `uid` names.
 #[derive(Clone)]
 pub struct ValidQuery {
-    /// 1 to 32 bytes, unique in its batch.
+    /// 1 to 32 bytes, unique in its frame.
     pub nonce: String,
     /// The key bundle it is under.
     pub uid: Uid,
@@ -100,26 +100,26 @@ pub struct ValidQuery {
 }
 
 /// The queries of one frame: those that are valid, and a reply for each that is not.
-pub struct ValidBatch {
+pub struct ValidQueries {
     /// To be computed.
     pub requests: Vec<ValidQuery>,
     /// To be answered MALFORMED, each by its nonce.
     pub malformed: Vec<(String, Malformed)>,
 }
 
-impl ValidBatch {
-    /// Decodes the body of a batch frame.
+impl ValidQueries {
+    /// Decodes the body of a frame of queries.
     ///
     /// # Errors
-    /// The batch cannot be read at all: no query of it can be told by its nonce. The answer is one
+    /// The frame cannot be read at all: no query of it can be told by its nonce. The answer is one
     /// MALFORMED with an empty nonce.
     pub fn decode(body: Bytes, shape: &Shape) -> Result<Self, Malformed> {
-        let requests = split_batch(body, shape.query_bytes() + limits::FRAME_OVERHEAD_BYTES)?;
+        let requests = split_frame(body, shape.query_bytes() + limits::FRAME_OVERHEAD_BYTES)?;
         if requests.is_empty() {
             return Err(Malformed::new("requests", "empty", "at least one query"));
         }
         let mut nonces = HashSet::with_capacity(requests.len());
-        let mut batch = Self { requests: Vec::with_capacity(requests.len()), malformed: vec![] };
+        let mut queries = Self { requests: Vec::with_capacity(requests.len()), malformed: vec![] };
         for bytes in requests {
             let request = PirRequest::decode(bytes.clone())
                 .map_err(|error| Malformed::unreadable("requests", &error))?;
@@ -128,22 +128,22 @@ impl ValidBatch {
             }
             let mut nonce = request.nonce.clone();
             match valid_query(&bytes, request, shape, &mut nonces) {
-                Ok(query) => batch.requests.push(query),
+                Ok(query) => queries.requests.push(query),
                 Err(malformed) => {
                     nonce.truncate(nonce.floor_char_boundary(limits::NONCE_BYTES_MAX));
-                    batch.malformed.push((nonce, malformed));
+                    queries.malformed.push((nonce, malformed));
                 }
             }
         }
-        Ok(batch)
+        Ok(queries)
     }
 }
 
-/// The queries of a batch as slices of it, counted and bounded before one is decoded: a frame of
+/// The queries of a frame as slices of it, counted and bounded before one is decoded: a frame of
 /// empty queries must not grow into structs many times its size.
-fn split_batch(mut body: Bytes, query_bytes_max: usize) -> Result<Vec<Bytes>, Malformed> {
+fn split_frame(mut body: Bytes, query_bytes_max: usize) -> Result<Vec<Bytes>, Malformed> {
     let unreadable = |error: prost::DecodeError| Malformed::unreadable("batch", &error);
-    let most = limits::QUERIES_PER_BATCH_MAX as usize;
+    let most = limits::QUERIES_PER_FRAME_MAX as usize;
     let mut requests = Vec::new();
     while body.has_remaining() {
         let (tag, wire_type) = decode_key(&mut body).map_err(unreadable)?;
@@ -172,7 +172,7 @@ fn split_batch(mut body: Bytes, query_bytes_max: usize) -> Result<Vec<Bytes>, Ma
 }
 
 fn nonce_expected() -> String {
-    format!("1 to {} bytes, unique in its batch", limits::NONCE_BYTES_MAX)
+    format!("1 to {} bytes, unique in its queries", limits::NONCE_BYTES_MAX)
 }
 
 fn check_version(version: u32) -> Result<(), Malformed> {

@@ -47,7 +47,7 @@ const TIME_BOUNDS_NS: [u64; 16] = {
         10 * S,
     ]
 };
-/// Upper bounds of how many queries share a pass.
+/// Upper bounds of how many queries share a batch.
 const SIZE_BOUNDS: [u64; 7] = [1, 2, 4, 8, 16, 24, 32];
 
 /// How many of the numbers that came were at most each of some bounds, and the sum of all.
@@ -135,7 +135,7 @@ impl Times {
     }
 }
 
-/// How many queries shared a pass over a shard, in buckets from 1 to 32.
+/// How many queries shared a batch of a shard, in buckets from 1 to 32.
 #[derive(Debug)]
 pub struct Sizes(Histogram<{ SIZE_BOUNDS.len() }>);
 
@@ -146,7 +146,7 @@ impl Default for Sizes {
 }
 
 impl Sizes {
-    /// Takes note of one more pass.
+    /// Takes note of one more batch.
     pub fn add(&self, queries: usize) {
         self.0.add(queries as u64);
     }
@@ -188,7 +188,7 @@ pub struct WorkCounters {
     pub pack_time: Times,
     /// Bringing one shard up to a device.
     pub upload_time: Times,
-    /// Queries that shared a pass.
+    /// Queries that shared a batch.
     pub batch_queries: Sizes,
 }
 

@@ -211,7 +211,7 @@ impl Worker {
                 self.pause = Duration::ZERO;
                 if taker == Taker::Processor {
                     let now = Instant::now();
-                    shared.lock().placement.passed(now, &demands, now - begun);
+                    shared.lock().placement.answered(now, &demands, now - begun);
                 }
                 Ok(())
             }

@@ -167,7 +167,7 @@ pub struct Queue {
 
 impl Queue {
     /// Admits a query; its outcome comes on its channel unless it is cancelled.
-    pub fn admit(&self, now: Instant, arrival: Arrival<Job>) -> Result<Ticket, Overloaded<Job>> {
+    pub fn submit(&self, now: Instant, arrival: Arrival<Job>) -> Result<Ticket, Overloaded<Job>> {
         let mut state = self.shared.lock();
         let QueueState { schedule, placement, .. } = &mut *state;
         let mut first = None;

@@ -283,7 +283,7 @@ impl Bench {
         let deadline = now + wait;
         let arrival =
             Arrival { connection, front_end, shard, scan_bytes: 1, bytes: 1, deadline, item };
-        self.workers.queue().admit(now, arrival).map_err(|_| "overloaded").unwrap()
+        self.workers.queue().submit(now, arrival).map_err(|_| "overloaded").unwrap()
     }
 
     fn ask(&self, index: usize, shard: u32) {
@@ -418,9 +418,9 @@ fn a_shard_is_brought_up_while_the_processor_answers_and_then_stays() {
 }
 
 #[test]
-fn queries_wait_for_an_upload_that_is_sooner_done_than_a_pass() {
+fn queries_wait_for_an_upload_that_is_sooner_done_than_a_batch() {
     let (mut bench, controls, stores) = bench(1, 1);
-    // On a small shard: a pass over a large one will take minutes.
+    // On a small shard: a batch of a large one will take minutes.
     bench.measure_processor(&controls[0], 1);
     bench.ask(0, LARGE);
     bench.ask(1, LARGE);
@@ -439,7 +439,7 @@ fn queries_wait_for_an_upload_that_is_sooner_done_than_a_pass() {
 #[test]
 fn the_processor_takes_what_it_has_done_before_an_upload_is() {
     let (mut bench, controls, stores) = bench(1, 1);
-    // On a large shard: a pass over a small one takes no time.
+    // On a large shard: a batch of a small one takes no time.
     bench.measure_processor(&controls[0], LARGE);
     bench.ask(0, 1);
     stores[0].is_at(Step::Upload(1));

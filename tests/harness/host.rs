@@ -130,7 +130,7 @@ impl Engine for Gated {
 pub(crate) fn room_for_one_answer() -> usize {
     let answer = shape().packs() * shape().response_bytes();
     // One caller has half of it.
-    2 * (2 * limits::BATCH_QUERY_STATE_BYTES + 2 * answer) - 1
+    2 * (2 * limits::QUERY_STATE_BYTES + 2 * answer) - 1
 }
 
 /// A server of a database of noise, in this process.
@@ -267,11 +267,11 @@ impl Peer {
         }
     }
 
-    pub(crate) async fn ask_batch(&self, requests: Vec<PirRequest>) -> Vec<PirResponse> {
-        answers(self.send_batch(requests).await).await
+    pub(crate) async fn ask_queries(&self, requests: Vec<PirRequest>) -> Vec<PirResponse> {
+        answers(self.send_queries(requests).await).await
     }
 
-    pub(crate) async fn send_batch(&self, requests: Vec<PirRequest>) -> RecvStream {
+    pub(crate) async fn send_queries(&self, requests: Vec<PirRequest>) -> RecvStream {
         self.send_request(RequestBody::Batch(PirBatch { requests })).await
     }
 

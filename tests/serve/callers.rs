@@ -68,7 +68,7 @@ async fn a_front_end_that_asks_beyond_its_quota_is_told_to_wait() {
     for peer in [&first, &second] {
         // More than a MiB of scans by far, on whichever of its connections.
         let batch = (0..100).map(|i| query(&format!("{i:02}"), &key, 0, i)).collect();
-        let found = peer.ask_batch(batch).await;
+        let found = peer.ask_queries(batch).await;
         let refused: Vec<_> =
             found.iter().filter(|a| a.response_status == Status::Quota.code()).collect();
         assert!(!refused.is_empty(), "all were answered");
@@ -79,7 +79,7 @@ async fn a_front_end_that_asks_beyond_its_quota_is_told_to_wait() {
     assert_eq!(host.counters.queries_admitted.get(), 200 - asked, "refused before any work");
     // In the end there is enough again.
     let answered = async {
-        let ask = || first.ask_batch(vec![query("0", &key, 0, 0)]);
+        let ask = || first.ask_queries(vec![query("0", &key, 0, 0)]);
         while ask().await[0].response_status != Status::ResponseSuccess.code() {}
     };
     tokio::time::timeout(std::time::Duration::from_secs(60), answered).await.unwrap();

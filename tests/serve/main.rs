@@ -59,7 +59,7 @@ async fn answers_are_those_of_the_reference() {
         batch.push(query(&index.to_string(), key, index as u32 % SHARDS, index as u8));
     }
     batch[1].want_hint = true;
-    let answers = peer.ask_batch(batch.clone()).await;
+    let answers = peer.ask_queries(batch.clone()).await;
     assert_eq!(answers.len(), batch.len());
     let (shape, database) = (shape(), &host.database);
     for (query, answer) in batch.iter().zip(&answers) {
@@ -118,7 +118,7 @@ async fn what_is_wrong_with_one_query_is_said_of_it_alone() {
         PirRequest { protocol_version: 9, ..good("f malformed") },
         good("g good too"),
     ];
-    let answers = peer.ask_batch(batch).await;
+    let answers = peer.ask_queries(batch).await;
     let expected = [
         ("a good one", Status::ResponseSuccess),
         ("b stale", Status::EpochGone),
@@ -162,12 +162,12 @@ async fn malformed_bundles_and_other_schemes_are_answered() {
 async fn an_unreadable_batch_has_one_answer() {
     let host = host();
     let peer = host.connect().await;
-    let nothing = peer.ask_batch(vec![]).await;
+    let nothing = peer.ask_queries(vec![]).await;
     assert_eq!(statuses(&nothing), [("", Status::Malformed)]);
     let noise = answers(peer.send(&[5, 0x12, 3, 0x0a, 9, 9]).await).await;
     assert_eq!(statuses(&noise), [("", Status::Malformed)]);
     assert!(noise[0].detail.contains("cut off"), "{}", noise[0].detail);
-    assert_eq!(host.counters.batches_refused.get(Status::Malformed), 2);
+    assert_eq!(host.counters.frames_refused.get(Status::Malformed), 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -250,7 +250,7 @@ async fn a_connection_that_is_kept_alive_and_asks_nothing_is_ended() {
     let host = Host::start(engine, ServerBounds { idle_timeout, ..Default::default() });
     let (idle, busy, key) = (host.connect().await, host.connect().await, bundle(1));
     busy.bring(key.clone()).await;
-    let asked = busy.send_batch(vec![query("0", &key, 0, 0)]).await;
+    let asked = busy.send_queries(vec![query("0", &key, 0, 0)]).await;
     let ended = tokio::time::timeout(PATIENCE, idle.connection.closed()).await.unwrap();
     assert!(matches!(ended, quinn::ConnectionError::ApplicationClosed(_)), "{ended}");
     // Who waits for an answer asks something.
@@ -299,10 +299,10 @@ async fn the_least_recently_used_bundle_goes_first() {
     peer.bring(bundles[0].clone()).await;
     peer.bring(bundles[1].clone()).await;
     peer.bring(bundles[1].clone()).await; // again: no one has to go
-    peer.ask_batch(vec![query("0", &bundles[0], 0, 0)]).await;
+    peer.ask_queries(vec![query("0", &bundles[0], 0, 0)]).await;
     peer.bring(bundles[2].clone()).await;
     let ask = |index: usize| query(&index.to_string(), &bundles[index], 0, 0);
-    let answers = peer.ask_batch((0..3).map(ask).collect()).await;
+    let answers = peer.ask_queries((0..3).map(ask).collect()).await;
     let (known, missing) = (Status::ResponseSuccess, Status::KeyMissing);
     assert_eq!(statuses(&answers), [("0", known), ("1", missing), ("2", known)]);
     assert_eq!((host.counters.bundles.get(), host.counters.bundles_evicted.get()), (4, 1));
@@ -319,7 +319,7 @@ async fn who_brings_many_bundles_pushes_out_its_own() {
         greedy.bring(bundle(index)).await;
     }
     let ask = |index: u8| query(&format!("{index:02}"), &bundle(index), 0, 0);
-    let found = modest.ask_batch([1, 2, 17, 18, 19].map(ask).to_vec()).await;
+    let found = modest.ask_queries([1, 2, 17, 18, 19].map(ask).to_vec()).await;
     let (known, missing) = (Status::ResponseSuccess, Status::KeyMissing);
     let expected = [("01", known), ("02", known), ("17", missing), ("18", known), ("19", known)];
     assert_eq!(statuses(&found), expected);
@@ -334,18 +334,18 @@ async fn what_does_not_fit_the_queue_is_overloaded() {
     let (host, mut gate, first, key) =
         gated_host(ServerBounds { schedule, ..Default::default() }).await;
     let others = [host.connect().await, host.connect().await, host.connect().await];
-    let computed = first.send_batch(vec![query("x", &key, 0, 0)]).await;
+    let computed = first.send_queries(vec![query("x", &key, 0, 0)]).await;
     assert_eq!(gate.began().await, 1);
     // Each takes as much as is left for others: two of four, one of two, and the last.
     let waiting = |count| (0..count).map(|i| query(&i.to_string(), &key, 1, i)).collect();
-    let mut found = vec![first.send_batch(waiting(3)).await];
+    let mut found = vec![first.send_queries(waiting(3)).await];
     let counters = &host.counters;
     until("its half is full", || counters.refused_front_end_full.get() == 1).await;
-    found.push(others[0].send_batch(waiting(2)).await);
+    found.push(others[0].send_queries(waiting(2)).await);
     until("its part is full", || counters.refused_front_end_full.get() == 2).await;
-    found.push(others[1].send_batch(waiting(1)).await);
+    found.push(others[1].send_queries(waiting(1)).await);
     until("the queue is full", || counters.queries_admitted.get() == 5).await;
-    found.push(others[2].send_batch(waiting(1)).await);
+    found.push(others[2].send_queries(waiting(1)).await);
     until("the queue is full for all", || counters.refused_queue_full.get() == 1).await;
     gate.go_on();
     assert_eq!(gate.began().await, 4);
@@ -375,7 +375,7 @@ async fn answers_that_are_not_sent_leave_no_room_for_more() {
     let (_host, gate, peer, key) = gated_host(bounds).await;
     for _ in 0..3 {
         let batch = (0..2).map(|i| query(&i.to_string(), &key, 0, i)).collect();
-        let receive = peer.send_batch(batch).await;
+        let receive = peer.send_queries(batch).await;
         gate.go_on();
         let found = answers(receive).await;
         let expected = [("0", Status::ResponseSuccess), ("1", Status::Overloaded)];
@@ -392,9 +392,9 @@ async fn one_connection_cannot_fill_the_queue_for_others() {
     let (greedy, other, key) = (host.connect().await, host.connect().await, bundle(1));
     other.bring(key.clone()).await;
     let batch = vec![query("0", &key, 0, 0), query("1", &key, 0, 1)];
-    let greedy_answers = greedy.send_batch(batch).await;
+    let greedy_answers = greedy.send_queries(batch).await;
     until("one is refused", || host.counters.refused_connection_full.get() == 1).await;
-    let other_answers = other.send_batch(vec![query("0", &key, 0, 0)]).await;
+    let other_answers = other.send_queries(vec![query("0", &key, 0, 0)]).await;
     until("another's is admitted", || host.counters.queries_admitted.get() == 2).await;
     gate.go_on();
     gate.go_on();
@@ -403,7 +403,7 @@ async fn one_connection_cannot_fill_the_queue_for_others() {
     assert_eq!(statuses(&answers(other_answers).await), expected[..1]);
     // What was answered is not in the way any more.
     gate.go_on();
-    let again = greedy.ask_batch(vec![query("0", &key, 0, 0)]).await;
+    let again = greedy.ask_queries(vec![query("0", &key, 0, 0)]).await;
     assert_eq!(statuses(&again), expected[..1]);
 }
 
@@ -412,7 +412,7 @@ async fn what_does_not_fit_while_it_arrives_is_overloaded() {
     // One caller has half of it.
     let host = Host::start(Reference, ServerBounds { read_bytes_max: 40, ..Default::default() });
     let (peer, key) = (host.connect().await, bundle(1));
-    let refused = peer.ask_batch(vec![query("0", &key, 0, 0)]).await;
+    let refused = peer.ask_queries(vec![query("0", &key, 0, 0)]).await;
     assert_eq!(statuses(&refused), [("", Status::Overloaded)]);
     assert!(refused[0].retry_after_ms > 0);
     let refused = peer.ask_parameters(bundle_request(key)).await;
@@ -420,7 +420,7 @@ async fn what_does_not_fit_while_it_arrives_is_overloaded() {
     assert!(refused.retry_after_ms > 0);
     let refused = peer.ask_hints(EPOCH, (0..100).collect()).await;
     assert_eq!(refused[0].response_status, Status::Overloaded.code());
-    assert_eq!(host.counters.batches_refused.get(Status::Overloaded), 1);
+    assert_eq!(host.counters.frames_refused.get(Status::Overloaded), 1);
     assert_eq!(host.counters.parameters.get(Status::Overloaded), 1);
     assert_eq!(host.counters.hints.get(Status::Overloaded), 1);
     // What was refused gives its room back.
@@ -430,10 +430,10 @@ async fn what_does_not_fit_while_it_arrives_is_overloaded() {
 #[tokio::test(flavor = "multi_thread")]
 async fn late_queries_are_answered_and_not_computed() {
     let (host, mut gate, peer, key) = gated_host(ServerBounds::default()).await;
-    let computed = peer.send_batch(vec![query("x", &key, 0, 0)]).await;
+    let computed = peer.send_queries(vec![query("x", &key, 0, 0)]).await;
     assert_eq!(gate.began().await, 1);
     let late = PirRequest { deadline_ms: 1, ..query("late", &key, 0, 1) };
-    let batch = peer.send_batch(vec![late, query("not late", &key, 0, 2)]).await;
+    let batch = peer.send_queries(vec![late, query("not late", &key, 0, 2)]).await;
     until("both wait", || host.counters.queries_admitted.get() == 3).await;
     let admitted = Instant::now();
     until("one is late", || admitted.elapsed() > Duration::from_millis(1)).await;
@@ -452,12 +452,12 @@ async fn queries_nobody_waits_for_are_not_computed() {
     let host = Host::start(engine, ServerBounds::default());
     let (peer, leaving, key) = (host.connect().await, host.connect().await, bundle(1));
     peer.bring(key.clone()).await;
-    let computed = peer.send_batch(vec![query("x", &key, 0, 0)]).await;
+    let computed = peer.send_queries(vec![query("x", &key, 0, 0)]).await;
     assert_eq!(gate.began().await, 1);
     let pair = || vec![query("0", &key, 1, 0), query("1", &key, 2, 1)];
-    let mut stopped = peer.send_batch(pair()).await;
-    let _lost = leaving.send_batch(pair()).await;
-    let kept = peer.send_batch(vec![query("kept", &key, 1, 7)]).await;
+    let mut stopped = peer.send_queries(pair()).await;
+    let _lost = leaving.send_queries(pair()).await;
+    let kept = peer.send_queries(vec![query("kept", &key, 1, 7)]).await;
     until("all wait", || host.counters.queries_admitted.get() == 6).await;
     stopped.stop(StreamCode::Cancelled.code().into()).unwrap();
     until("a stopped stream's are gone", || host.counters.queries_cancelled.get() == 2).await;
@@ -479,7 +479,7 @@ async fn a_failing_engine_is_answered_as_a_device() {
     let (host, gate, peer, key) = gated_host(ServerBounds::default()).await;
     drop(gate);
     for _ in 0..2 {
-        let answers = peer.ask_batch(vec![query("0", &key, 0, 0)]).await;
+        let answers = peer.ask_queries(vec![query("0", &key, 0, 0)]).await;
         assert_eq!(statuses(&answers), [("0", Status::Device)]);
     }
     assert_eq!(host.counters.queries.get(Status::Device), 2);
@@ -488,7 +488,7 @@ async fn a_failing_engine_is_answered_as_a_device() {
 #[tokio::test(flavor = "multi_thread")]
 async fn leaving_finishes_what_is_in_flight() {
     let (mut host, mut gate, peer, key) = gated_host(ServerBounds::default()).await;
-    let computed = peer.send_batch(vec![query("x", &key, 0, 0)]).await;
+    let computed = peer.send_queries(vec![query("x", &key, 0, 0)]).await;
     assert_eq!(gate.began().await, 1);
     host.leave();
     let mut status = 0;
@@ -496,7 +496,7 @@ async fn leaving_finishes_what_is_in_flight() {
         status = peer.ask_parameters(parameter_request()).await.response_status;
     }
     assert_eq!(status, Status::Draining.code());
-    let refused = peer.ask_batch(vec![query("0", &key, 0, 0), query("1", &key, 9, 0)]).await;
+    let refused = peer.ask_queries(vec![query("0", &key, 0, 0), query("1", &key, 9, 0)]).await;
     assert_eq!(statuses(&refused), [("0", Status::Draining), ("1", Status::Draining)]);
     let refused = peer.ask_hints(EPOCH, vec![1, 0]).await;
     assert_eq!(refused[1].response_status, Status::Draining.code());
@@ -519,7 +519,7 @@ async fn leaving_does_not_wait_for_ever() {
     let drain_timeout = Duration::from_millis(50);
     let (mut host, mut gate, peer, key) =
         gated_host(ServerBounds { drain_timeout, ..Default::default() }).await;
-    let _computed = peer.send_batch(vec![query("x", &key, 0, 0)]).await;
+    let _computed = peer.send_queries(vec![query("x", &key, 0, 0)]).await;
     assert_eq!(gate.began().await, 1);
     host.leave();
     peer.connection.closed().await;
@@ -604,7 +604,7 @@ fn the_program_says_why_it_does_not_serve() {
     make_certificates(folder);
     refuses(folder, &[], "db is not a finished database");
     write_database(&folder.join("db"));
-    refuses(folder, &["--memory", "1"], "do not hold one full batch");
+    refuses(folder, &["--memory", "1"], "do not hold one full frame");
     refuses(folder, &["--memory", "4294967295"], "this machine or its control group has");
     std::fs::write(folder.join("server.key"), "no key").unwrap();
     refuses(folder, &[], "no private key in server.key");

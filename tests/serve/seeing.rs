@@ -166,7 +166,7 @@ async fn metrics_have_the_names_and_labels_that_others_rely_on() {
     let host = processor();
     let (admin, peer, key) = (admin(&host.admin_state).await, host.connect().await, bundle(1));
     peer.bring(key.clone()).await;
-    peer.ask_batch((0..3).map(|i| query(&i.to_string(), &key, i, 0)).collect()).await;
+    peer.ask_queries((0..3).map(|i| query(&i.to_string(), &key, i, 0)).collect()).await;
     let seen = get(admin, "/metrics").await;
     assert!(seen.head.contains("content-type: text/plain; version=0.0.4"), "{}", seen.head);
     let (found, values) = families(&seen.body);
@@ -205,7 +205,7 @@ async fn metrics_move_with_what_is_asked() {
     peer.bring(key.clone()).await;
     let batch = (0..5).map(|i| query(&i.to_string(), &key, i % SHARDS, 0));
     let unknown = query("u", &key, SHARDS, 0);
-    peer.ask_batch(batch.chain([unknown]).collect()).await;
+    peer.ask_queries(batch.chain([unknown]).collect()).await;
     peer.ask_hints(EPOCH, vec![0, 1]).await;
     // The time of a call is known once it has ended, after its answers.
     let mut after = metrics(admin).await;
@@ -276,9 +276,9 @@ async fn refusals_say_why() {
     let host = Host::start(engine, ServerBounds { answer_bytes_max, ..Default::default() });
     let (admin, peer, key) = (admin(&host.admin_state).await, host.connect().await, bundle(1));
     peer.bring(key.clone()).await;
-    let first = peer.send_batch(vec![query("0", &key, 0, 0)]).await;
+    let first = peer.send_queries(vec![query("0", &key, 0, 0)]).await;
     assert_eq!(gate.began().await, 1);
-    let second = peer.ask_batch(vec![query("1", &key, 0, 0)]).await;
+    let second = peer.ask_queries(vec![query("1", &key, 0, 0)]).await;
     assert_eq!(statuses(&second), [("1", Status::Overloaded)]);
     let now = metrics(admin).await;
     assert_eq!(now["sotto_refusals_total{reason=\"no_answer_room\"}"], 1.0);
@@ -312,7 +312,7 @@ async fn a_server_is_ready_once_its_engine_was_right() {
     peer.bring(key.clone()).await;
     gate.go_on();
     // Answers of its own show that it lives, not that it is right.
-    let answers = peer.ask_batch(vec![query("0", &key, 0, 0)]).await;
+    let answers = peer.ask_queries(vec![query("0", &key, 0, 0)]).await;
     assert_eq!(statuses(&answers), [("0", Status::ResponseSuccess)]);
     let seen = get(address, "/readyz").await;
     assert_eq!((seen.status, &*seen.body), (503, missing));
@@ -511,7 +511,7 @@ async fn the_page_names_front_ends_and_no_address() {
     let key = bundle(1);
     peer.bring(key.clone()).await;
     let asked = [query("0", &key, 0, 0), query("1", &key, SHARDS, 0)];
-    peer.ask_batch(asked.to_vec()).await;
+    peer.ask_queries(asked.to_vec()).await;
     until_status(address, "/readyz", 200).await;
     let page = get(address, "/status").await;
     assert!(page.head.contains("content-type: text/html; charset=utf-8"), "{}", page.head);

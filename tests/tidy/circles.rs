@@ -22,7 +22,7 @@ const ALLOWED: [&str; 24] = [
     "src/arith: exact mod ntt",
     "src/builder: check choose count csv directory input keys make mod plan renew rollback run \
      source work",
-    "src/client: batches exchange link mod net",
+    "src/client: exchange link mod net sending",
     "src/commands: build cert config demo devices doctor folder inspect log lookup mod out \
      renew rollback sample serve verify",
     "src/commands/doctor: files machine mod",

@@ -76,7 +76,7 @@ impl Loader {
             deadline: now + limits::DEADLINE_MAX,
             item: Job { query, index: number, outcomes: self.sender.clone() },
         };
-        self.queue.admit(now, arrival).map_err(|_| "the schedule refused a query: too many")?;
+        self.queue.submit(now, arrival).map_err(|_| "the schedule refused a query: too many")?;
         Ok(())
     }
 

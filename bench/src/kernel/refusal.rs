@@ -89,5 +89,5 @@ fn admit(
         deadline: now + limits::DEADLINE_MAX,
         item: Job { query: query.clone(), index: 0, outcomes: unbounded_channel().0 },
     };
-    queue.admit(now, arrival).map(|_| ())
+    queue.submit(now, arrival).map(|_| ())
 }

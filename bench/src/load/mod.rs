@@ -119,7 +119,7 @@ impl LoadOptions {
             true => Ok(()),
             false => Err(LoadError::Option { what, found, least, most }),
         };
-        let (batch, bundle) = (limits::QUERIES_PER_BATCH_MAX, limits::QUERIES_PER_SECRET_MAX);
+        let (batch, bundle) = (limits::QUERIES_PER_FRAME_MAX, limits::QUERIES_PER_SECRET_MAX);
         within("front-ends", self.front_ends as f64, 1.0, limits::CONNECTIONS_MAX as f64)?;
         within("batch", self.batch as f64, 1.0, batch.into())?;
         within("bundle-queries", self.bundle_queries as f64, 1.0, bundle as f64)?;

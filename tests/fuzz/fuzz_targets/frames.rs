@@ -4,7 +4,7 @@
 use libfuzzer_sys::fuzz_target;
 use prost::bytes::Bytes;
 use sotto::params::Shape;
-use sotto::wire::{self, PublicParameters, RequestKind, ValidBatch};
+use sotto::wire::{self, PublicParameters, RequestKind, ValidQueries};
 
 fuzz_target!(|data: &[u8]| {
     let shape = Shape::new(24, 128, 1, 192).expect("a small shape");
@@ -14,8 +14,8 @@ fuzz_target!(|data: &[u8]| {
             let body = Bytes::copy_from_slice(&frame[head.body_at..]);
             match head.kind {
                 RequestKind::Parameters => drop(wire::decode_parameters(body, &shape)),
-                RequestKind::Batch => {
-                    if let Ok(batch) = ValidBatch::decode(body, &shape) {
+                RequestKind::Queries => {
+                    if let Ok(batch) = ValidQueries::decode(body, &shape) {
                         for query in &batch.requests {
                             assert_eq!(query.vector.len(), shape.query_bytes());
                         }

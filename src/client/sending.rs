@@ -1,10 +1,10 @@
-//! Sends the queries of a round in batches, and a slow batch a second time to another replica
+//! Sends the queries of a round in frames, and a slow frame a second time to another replica
 //! (docs/wire.md, "Hedging and lost servers").
 //!
 //! A hedge is the identical encrypted vectors under the identical bundles; only the nonces are
 //! other ones. Whether there is one depends on time and on the state of connections, never on
-//! anything decoded: nothing is decoded before the call ends. A batch that arrived whole and brings
-//! nothing for a quarter of the answer time-out is hedged once, a few batches at a time
+//! anything decoded: nothing is decoded before the call ends. A frame that arrived whole and brings
+//! nothing for a quarter of the answer time-out is hedged once, a few frames at a time
 //! ([`limits::HEDGES_IN_FLIGHT_MAX`]); a replica that refuses a hedge gets no more in this call, so
 //! that hedges do not add to an overload. The first answer to a query counts. The other stream is
 //! left to its end, for to reset it would say that an answer came. Read next: [`super::retry`].
@@ -34,13 +34,13 @@ pub(super) type Hints = HashMap<u32, Arc<[u8]>>;
 /// A connection to another replica, made when the first hedge needs it.
 pub(super) type Spare = Arc<OnceCell<Arc<Link>>>;
 
-/// Where a batch goes.
+/// Where a frame goes.
 enum Way {
     Over(Arc<Link>),
     Spare { link: Spare, dialer: Arc<Dialer>, not: usize },
 }
 
-/// What a batch says of itself.
+/// What a frame says of itself.
 enum Said {
     /// It goes out over this link.
     Over(Arc<Link>),
@@ -53,7 +53,7 @@ enum Said {
     Ended(Attempt),
 }
 
-struct Batch {
+struct SentFrame {
     /// Look-ups without a reply, by nonce.
     unheard: HashMap<String, usize>,
     link: Option<Arc<Link>>,
@@ -62,21 +62,21 @@ struct Batch {
     ended: bool,
     /// Since when it arrived, or brought its last reply.
     quiet_since: Option<Instant>,
-    /// What the server said of the batch as a whole.
+    /// What the server said of the frame as a whole.
     whole: Option<Attempt>,
 }
 
 /// A look-up that is asked for and has no answer.
 #[derive(Default)]
 struct Open {
-    /// Batches that may still bring one.
-    batches: usize,
-    /// What a batch brought instead.
+    /// Frames that may still bring one.
+    frames: usize,
+    /// What a frame brought instead.
     refused: Option<Attempt>,
 }
 
-struct Batches {
-    all: Vec<Batch>,
+struct SentFrames {
+    all: Vec<SentFrame>,
     open: HashMap<usize, Open>,
     running: JoinSet<()>,
     say: mpsc::UnboundedSender<(usize, Said)>,
@@ -86,44 +86,44 @@ struct Batches {
     lost: Option<String>,
 }
 
-impl Batches {
+impl SentFrames {
     fn new() -> Self {
         let (say, said) = mpsc::unbounded_channel(); // as much as was asked for
         let (all, open, running) = (Vec::new(), HashMap::new(), JoinSet::new());
         Self { all, open, running, say, said, heard: false, lost: None }
     }
 
-    fn running(&self) -> impl Iterator<Item = &Batch> {
-        self.all.iter().filter(|batch| !batch.ended)
+    fn running(&self) -> impl Iterator<Item = &SentFrame> {
+        self.all.iter().filter(|frame| !frame.ended)
     }
 
-    /// Whether every look-up has an answer or none to wait for. A batch whose replies are all there
+    /// Whether every look-up has an answer or none to wait for. A frame whose replies are all there
     /// is waited for, so that its stream ends as it should.
     fn are_over(&self) -> bool {
-        let whole = |batch: &Batch| batch.unheard.is_empty();
+        let whole = |frame: &SentFrame| frame.unheard.is_empty();
         let mut running = self.running().peekable();
         running.peek().is_none() || (self.open.is_empty() && !running.any(whole))
     }
 
     fn over(&self, link: &Arc<Link>) -> usize {
-        let over = |batch: &&Batch| batch.link.as_ref().is_some_and(|l| Arc::ptr_eq(l, link));
+        let over = |frame: &&SentFrame| frame.link.as_ref().is_some_and(|l| Arc::ptr_eq(l, link));
         self.running().filter(over).count()
     }
 
-    /// The batches that are to be hedged at a time, the longest quiet first.
+    /// The frames that are to be hedged at a time, the longest quiet first.
     fn next_hedge(&self, after: Duration) -> Option<(Instant, usize)> {
-        if self.running().filter(|batch| batch.is_hedge).count() >= limits::HEDGES_IN_FLIGHT_MAX {
+        if self.running().filter(|frame| frame.is_hedge).count() >= limits::HEDGES_IN_FLIGHT_MAX {
             return None;
         }
-        let open = |batch: &Batch| batch.unheard.values().any(|at| self.open.contains_key(at));
-        let quiet = self.all.iter().enumerate().filter_map(|(number, batch)| {
-            let waits = !(batch.ended || batch.is_hedge || batch.hedged) && open(batch);
-            Some((batch.quiet_since.filter(|_| waits)? + after, number))
+        let open = |frame: &SentFrame| frame.unheard.values().any(|at| self.open.contains_key(at));
+        let quiet = self.all.iter().enumerate().filter_map(|(number, frame)| {
+            let waits = !(frame.ended || frame.is_hedge || frame.hedged) && open(frame);
+            Some((frame.quiet_since.filter(|_| waits)? + after, number))
         });
         quiet.min()
     }
 
-    /// A batch brought something else than an answer. It counts once no other may bring one; what
+    /// A frame brought something else than an answer. It counts once no other may bring one; what
     /// came of a hedge then counts least.
     fn refuse(
         &mut self,
@@ -137,8 +137,8 @@ impl Batches {
             Some(before) if is_hedge => before,
             _ => attempt,
         };
-        open.batches -= 1;
-        if open.batches == 0 {
+        open.frames -= 1;
+        if open.frames == 0 {
             self.open.remove(&lookup);
             unanswered.push((lookup, refused));
         } else {
@@ -157,39 +157,39 @@ impl Client {
         unanswered: &mut Unanswered,
     ) {
         let query_bytes = call.view().parameters.shape().query_bytes();
-        let size = self.allowance.batch_queries(ready.len(), query_bytes);
+        let size = self.allowance.frame_queries(ready.len(), query_bytes);
         let mut waiting: VecDeque<&[usize]> = ready.chunks(size).collect();
-        let mut batches = Batches::new();
+        let mut frames = SentFrames::new();
         loop {
-            self.send_waiting(&mut batches, &mut waiting, call);
-            if batches.are_over() {
+            self.send_waiting(&mut frames, &mut waiting, call);
+            if frames.are_over() {
                 break;
             }
             let hedge = match self.hedging && self.dialer.replica_count() > 1 {
-                true => batches.next_hedge(self.hedge_after()),
+                true => frames.next_hedge(self.hedge_after()),
                 false => None,
             };
             let hedge_at = hedge.map_or_else(Instant::now, |(at, _)| at);
             tokio::select! {
                 biased;
-                Some((number, said)) = batches.said.recv() => {
-                    self.hear(&mut batches, number, said, call, hints, unanswered);
+                Some((number, said)) = frames.said.recv() => {
+                    self.hear(&mut frames, number, said, call, hints, unanswered);
                 }
                 () = sleep_until(hedge_at), if hedge.is_some() => {
-                    let (_, number) = hedge.expect("this is a bug: no batch to hedge");
-                    self.hedge(&mut batches, number, call);
+                    let (_, number) = hedge.expect("this is a bug: no frame to hedge");
+                    self.hedge(&mut frames, number, call);
                 }
             }
         }
-        match batches.lost {
-            _ if batches.heard => self.outage.heard(),
+        match frames.lost {
+            _ if frames.heard => self.outage.heard(),
             Some(reason) => self.outage.silent(&reason, Instant::now()),
             None => {}
         }
-        self.leave(batches.running);
+        self.leave(frames.running);
     }
 
-    /// Batches that found their answers elsewhere go on to their ends, but not for ever.
+    /// Frames that found their answers elsewhere go on to their ends, but not for ever.
     fn leave(&mut self, mut running: JoinSet<()>) {
         while self.left.try_join_next().is_some() {}
         while running.try_join_next().is_some() {}
@@ -202,19 +202,19 @@ impl Client {
         }
     }
 
-    /// As many batches as the server lets us have in flight. When the connection seems lost, what
+    /// As many frames as the server lets us have in flight. When the connection seems lost, what
     /// was not asked yet is not asked over it: it waits for the next round.
-    fn send_waiting(&self, batches: &mut Batches, waiting: &mut VecDeque<&[usize]>, call: &Call) {
+    fn send_waiting(&self, frames: &mut SentFrames, waiting: &mut VecDeque<&[usize]>, call: &Call) {
         let Some(link) = &self.link else { return };
-        while batches.lost.is_none() && batches.over(link) < self.allowance.in_flight {
+        while frames.lost.is_none() && frames.over(link) < self.allowance.in_flight {
             let Some(lookups) = waiting.pop_front() else { break };
-            self.send(batches, lookups, Way::Over(link.clone()), false, call);
+            self.send(frames, lookups, Way::Over(link.clone()), false, call);
         }
     }
 
     fn send(
         &self,
-        batches: &mut Batches,
+        frames: &mut SentFrames,
         lookups: &[usize],
         way: Way,
         is_hedge: bool,
@@ -227,22 +227,22 @@ impl Client {
             let (Some(sending), Some(bundle)) = (call.sending(lookup), call.bundle(lookup)) else {
                 continue;
             };
-            batches.open.entry(lookup).or_default().batches += 1;
+            frames.open.entry(lookup).or_default().frames += 1;
             unheard.insert(nonce.to_string(), lookup);
             bundles.insert(sending.uid.clone(), bundle);
             requests.push(query(nonce, sending, deadline_ms));
         }
-        let (number, say, wait) = (batches.all.len(), batches.say.clone(), self.answer_timeout);
+        let (number, say, wait) = (frames.all.len(), frames.say.clone(), self.answer_timeout);
         let link = match &way {
             Way::Over(link) => Some(link.clone()),
             Way::Spare { .. } => None,
         };
         let (hedged, ended, quiet_since, whole) = (false, false, None, None);
-        let batch = Batch { unheard, link, is_hedge, hedged, ended, quiet_since, whole };
-        batches.all.push(batch);
+        let frame = SentFrame { unheard, link, is_hedge, hedged, ended, quiet_since, whole };
+        frames.all.push(frame);
         let shape = *call.view().parameters.shape();
         let request = Request::from(RequestBody::Batch(PirBatch { requests }));
-        batches.running.spawn(async move {
+        frames.running.spawn(async move {
             // Nobody listens once every look-up has its answer.
             let tell = |said| drop(say.send((number, said)));
             let bundles = bundles.into_iter().collect();
@@ -250,13 +250,13 @@ impl Client {
         });
     }
 
-    /// Sends what a batch has no replies to once more, to another replica.
-    fn hedge(&mut self, batches: &mut Batches, number: usize, call: &Call) {
-        let batch = &mut batches.all[number];
-        batch.hedged = true;
-        let Some(slow) = batch.link.clone() else { return };
-        let mut lookups: Vec<usize> = batch.unheard.values().copied().collect();
-        lookups.retain(|lookup| batches.open.contains_key(lookup));
+    /// Sends what a frame has no replies to once more, to another replica.
+    fn hedge(&mut self, frames: &mut SentFrames, number: usize, call: &Call) {
+        let frame = &mut frames.all[number];
+        frame.hedged = true;
+        let Some(slow) = frame.link.clone() else { return };
+        let mut lookups: Vec<usize> = frame.unheard.values().copied().collect();
+        lookups.retain(|lookup| frames.open.contains_key(lookup));
         lookups.sort_unstable(); // an order that is random already, and not a map's
         let usable = |link: &&Arc<Link>| link.is_open() && link.replica != slow.replica;
         let links = [self.link.as_ref(), self.spare.get()];
@@ -274,44 +274,44 @@ impl Client {
         };
         self.report.hedges += 1;
         self.report.hedged_queries += lookups.len() as u32;
-        tracing::debug!(queries = lookups.len(), "a slow batch is sent to another replica too");
-        self.send(batches, &lookups, way, true, call);
+        tracing::debug!(queries = lookups.len(), "a slow frame is sent to another replica too");
+        self.send(frames, &lookups, way, true, call);
     }
 
     fn hear(
         &mut self,
-        batches: &mut Batches,
+        frames: &mut SentFrames,
         number: usize,
         said: Said,
         call: &mut Call,
         hints: &Hints,
         unanswered: &mut Unanswered,
     ) {
-        let batch = &mut batches.all[number];
+        let frame = &mut frames.all[number];
         match said {
-            Said::Over(link) => batch.link = Some(link),
-            Said::Arrived => batch.quiet_since = Some(Instant::now()),
+            Said::Over(link) => frame.link = Some(link),
+            Said::Arrived => frame.quiet_since = Some(Instant::now()),
             Said::Reply(reply) => {
-                batch.quiet_since = Some(Instant::now());
-                batches.heard = true;
+                frame.quiet_since = Some(Instant::now());
+                frames.heard = true;
                 if let ReplyBody::Answer(answer) = *reply {
-                    self.take_answer(batches, number, answer, call, hints, unanswered);
+                    self.take_answer(frames, number, answer, call, hints, unanswered);
                 }
             }
             Said::Traffic(traffic) => self.count(traffic),
             Said::Ended(attempt) => {
-                batch.ended = true;
-                let in_use = self.link.as_ref().zip(batch.link.as_ref());
+                frame.ended = true;
+                let in_use = self.link.as_ref().zip(frame.link.as_ref());
                 let in_use = in_use.is_some_and(|(link, over)| Arc::ptr_eq(link, over));
-                batches.heard |= attempt.event == Event::NotAllowed;
+                frames.heard |= attempt.event == Event::NotAllowed;
                 if in_use && attempt.event != Event::StreamLost {
-                    batches.lost.get_or_insert_with(|| attempt.detail.clone());
+                    frames.lost.get_or_insert_with(|| attempt.detail.clone());
                 }
                 // A replica that leaves a hedge without answers gets no more of them.
-                self.hedging &= !batch.is_hedge || batch.unheard.is_empty();
-                let (attempt, is_hedge) = (batch.whole.take().unwrap_or(attempt), batch.is_hedge);
-                for lookup in std::mem::take(&mut batch.unheard).into_values() {
-                    batches.refuse(lookup, attempt.clone(), is_hedge, unanswered);
+                self.hedging &= !frame.is_hedge || frame.unheard.is_empty();
+                let (attempt, is_hedge) = (frame.whole.take().unwrap_or(attempt), frame.is_hedge);
+                for lookup in std::mem::take(&mut frame.unheard).into_values() {
+                    frames.refuse(lookup, attempt.clone(), is_hedge, unanswered);
                 }
             }
         }
@@ -319,31 +319,31 @@ impl Client {
 
     fn take_answer(
         &mut self,
-        batches: &mut Batches,
+        frames: &mut SentFrames,
         number: usize,
         answer: PirResponse,
         call: &mut Call,
         hints: &Hints,
         unanswered: &mut Unanswered,
     ) {
-        let batch = &mut batches.all[number];
+        let frame = &mut frames.all[number];
         let event = answered(answer.response_status, answer.retry_after_ms);
         let attempt = lost(event, &describe(answer.response_status, &answer.detail));
         if answer.nonce.is_empty() {
-            batch.whole = Some(attempt);
+            frame.whole = Some(attempt);
             return;
         }
-        let Some(lookup) = batch.unheard.remove(&answer.nonce) else { return };
-        let (is_hedge, link) = (batch.is_hedge, batch.link.clone());
+        let Some(lookup) = frame.unheard.remove(&answer.nonce) else { return };
+        let (is_hedge, link) = (frame.is_hedge, frame.link.clone());
         let Some(sending) = call.sending(lookup) else { return }; // answered by the other one
         let wanted = action(RequestKind::Answer, event, 1, 1);
         if let (Action::Keep, Some(hint)) = (wanted, hints.get(&sending.shard)) {
-            batches.open.remove(&lookup);
+            frames.open.remove(&lookup);
             let response_bytes = answer.encrypted_response.iter().map(Vec::len).sum();
             self.sent.push((call.place(lookup), sent_query(&sending, response_bytes)));
             call.keep(lookup, answer, hint.clone());
             if is_hedge && self.turn_to(link.as_ref()) {
-                batches.lost = None;
+                frames.lost = None;
             }
             return;
         }
@@ -351,7 +351,7 @@ impl Client {
             link.forget(&sending.uid);
         }
         self.hedging &= !is_hedge;
-        batches.refuse(lookup, attempt, is_hedge, unanswered);
+        frames.refuse(lookup, attempt, is_hedge, unanswered);
     }
 
     /// The replica that answered a hedge is asked from now on, and the slow one is the spare.
@@ -375,7 +375,7 @@ impl Client {
     }
 }
 
-/// Takes one batch to a server, its bundles first where the server has not seen them. Back comes
+/// Takes one frame to a server, its bundles first where the server has not seen them. Back comes
 /// how it ended for queries without a reply.
 async fn carry(
     way: Way,
@@ -402,7 +402,7 @@ async fn carry(
         return attempt;
     }
     let replies_max = match &request.body {
-        Some(RequestBody::Batch(batch)) => batch.requests.len(),
+        Some(RequestBody::Batch(frame)) => frame.requests.len(),
         _ => 0,
     };
     let frame = Bytes::from(encode_frame(&request));
