@@ -1,12 +1,65 @@
-//! Text files as editors write them: with a byte order mark or without, with lines that end in LF,
-//! CRLF or CR.
+//! Text for people and from people: numbers as people read them, and small files as editors write
+//! them.
 //!
-//! Every small file that a person writes is read through here, so that the same file means the same
-//! to every option: configuration, lists, keys, certificates. The builder's input does not fit
-//! memory and has a reader of its own (`builder::input`).
+//! Files may begin with a byte order mark, and their lines may end in LF, CRLF or CR. Every small
+//! file that a person writes is read through here: configuration, lists, keys, certificates. The
+//! builder's input does not fit memory and has a reader of its own (`builder::input`).
 
 use std::io;
 use std::path::Path;
+use std::time::Duration;
+
+/// A number in groups of three digits: "1,048,576".
+pub fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let groups = digits.as_bytes().rchunks(3).rev().map(String::from_utf8_lossy);
+    groups.collect::<Vec<_>>().join(",")
+}
+
+/// A number and its noun: "1 shard", "2 shards".
+pub fn counted(number: u64, noun: &str) -> String {
+    format!("{} {noun}{}", grouped(number), if number == 1 { "" } else { "s" })
+}
+
+/// Bytes in decimal units: "999 B", "242.2 MB".
+pub fn bytes(bytes: u64) -> String {
+    let (mut amount, mut unit) = (bytes as f64, "B");
+    for larger in ["kB", "MB", "GB", "TB", "PB"] {
+        // What would be rounded to a thousand is in the larger unit.
+        if amount < 999.95 {
+            break;
+        }
+        (amount, unit) = (amount / 1e3, larger);
+    }
+    let digits = usize::from(unit != "B");
+    format!("{amount:.digits$} {unit}")
+}
+
+/// How often something happens: "0.04/s", "123/s".
+pub fn rate(per_second: f64) -> String {
+    match per_second {
+        0.0 => "0/s".into(),
+        ..1.0 => format!("{per_second:.2}/s"),
+        ..10.0 => format!("{per_second:.1}/s"),
+        _ => grouped(per_second.round() as u64) + "/s",
+    }
+}
+
+/// A duration in the unit that suits it, from milliseconds to whole days.
+pub fn duration(duration: Duration) -> String {
+    const DAY: f64 = 86_400.0;
+    let seconds = duration.as_secs_f64();
+    let (amount, digits, unit) = match seconds {
+        ..0.01 => (seconds * 1e3, 2, "ms"),
+        ..1.0 => (seconds * 1e3, 0, "ms"),
+        ..120.0 => (seconds, 1, "s"),
+        ..7_200.0 => (seconds / 60.0, 1, "min"),
+        ..172_800.0 => (seconds / 3_600.0, 1, "h"),
+        _ => ((seconds / DAY).floor(), 0, "days"),
+    };
+    let amount = format!("{amount:.digits$}");
+    format!("{} {unit}", amount.strip_suffix(".0").unwrap_or(&amount))
+}
 
 /// Some editors write it before UTF-8 text.
 pub const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
@@ -74,6 +127,33 @@ pub fn is_utf16(head: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn numbers_read_well() {
+        let numbers = [(0, "0"), (999, "999"), (1_000, "1,000"), (1_048_576, "1,048,576")];
+        for (number, text) in numbers {
+            assert_eq!(grouped(number), text);
+        }
+        assert_eq!([0, 1, 2000].map(|n| counted(n, "row")), ["0 rows", "1 row", "2,000 rows"]);
+        let sizes = [(0, "0 B"), (999, "999 B"), (51_840, "51.8 kB"), (999_960, "1.0 MB")];
+        for (amount, text) in sizes.into_iter().chain([(u64::MAX, "18446.7 PB")]) {
+            assert_eq!(bytes(amount), text);
+        }
+        assert_eq!([0.0, 0.04, 9.96, 1234.4].map(rate), ["0/s", "0.04/s", "10.0/s", "1,234/s"]);
+        let times = [
+            (0, "0.00 ms"),
+            (1_234, "1.23 ms"),
+            (123_400, "123 ms"),
+            (90_000_000, "90 s"),
+            (12_340_000, "12.3 s"),
+            (150_000_000, "2.5 min"),
+            (7_200_000_000, "2 h"),
+            (20 * 86_400_000_000 - 1, "19 days"),
+        ];
+        for (micros, text) in times {
+            assert_eq!(duration(Duration::from_micros(micros)), text);
+        }
+    }
 
     #[test]
     fn marks_go_and_every_line_ends_alike() {

@@ -13,9 +13,9 @@ use base64::engine::general_purpose::STANDARD;
 
 use super::csv::{self, Csv, Wrong};
 use super::lines::Lines;
-use super::{progress, suspect};
+use super::suspect;
 use crate::limits;
-use crate::text::BYTE_ORDER_MARK;
+use crate::text::{self, BYTE_ORDER_MARK};
 
 /// How many wrong lines a message names.
 pub const ERRORS_SHOWN: usize = 10;
@@ -235,7 +235,7 @@ fn read_csv<E>(reader: impl BufRead, sink: &mut Sink<'_, E>) -> Result<bool, Rea
             }
             Ok(line) if csv.len() == 2 => sink.entry(line, csv.field(0), csv.field(1))?,
             Ok(line) => {
-                let fields = progress::counted(csv.len() as u64, "field");
+                let fields = text::counted(csv.len() as u64, "field");
                 sink.errors.add(line, format!("{fields}, expected 2 (sii,value)"));
             }
         }

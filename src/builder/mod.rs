@@ -12,6 +12,7 @@ use crate::limits;
 use crate::params::{ShapeError, ShapeWishes};
 use crate::scheme::{Seed, random_bytes};
 use crate::shard::OpenError;
+use crate::text;
 use crate::wire::parameters::ParametersError;
 
 pub mod check;
@@ -270,7 +271,7 @@ pub enum BuildError {
     /// Not enough room.
     #[error(
         "not enough room in {}: {} needed, {} free. Make room, or choose another --out",
-        .path.display(), progress::bytes(*.needed), progress::bytes(*.found)
+        .path.display(), text::bytes(*.needed), text::bytes(*.found)
     )]
     DiskSpace {
         /// Where.

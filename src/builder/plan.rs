@@ -7,12 +7,13 @@ use std::time::{Duration, Instant};
 
 use super::choose::{self, Choice};
 use super::count::{self, Count, Counted};
-use super::progress::{Progress, bytes, duration};
+use super::progress::Progress;
 use super::run::free_bytes;
 use super::{BuildError, BuildOptions, directory};
 use crate::limits;
 use crate::params::{Shape, ShapeFields};
 use crate::shard::header::file_bytes;
+use crate::text::{bytes, duration};
 
 /// Contacts of the sync that bundles are counted for.
 const SYNC_CONTACTS: usize = 500;

@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use crate::text::{bytes, duration};
+
 const LINE_INTERVAL: Duration = Duration::from_secs(5);
 
 /// The parts of a build or a verification, each with its own unit.
@@ -156,53 +158,4 @@ fn line(state: &ProgressState) -> String {
     }
     let left = state.begun.elapsed().mul_f64((total.saturating_sub(done)) as f64 / done as f64);
     format!("{label}: {} of {}, about {} left", amount(done), amount(total), duration(left))
-}
-
-/// A number and its noun: "1 shard", "2 shards".
-pub fn counted(count: u64, noun: &str) -> String {
-    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
-}
-
-/// Bytes for people, decimal units.
-pub fn bytes(bytes: u64) -> String {
-    const UNITS: [&str; 5] = ["kB", "MB", "GB", "TB", "PB"];
-    if bytes < 1000 {
-        return format!("{bytes} B");
-    }
-    let mut amount = bytes as f64 / 1000.0;
-    let mut unit = 0;
-    while amount >= 999.95 && unit + 1 < UNITS.len() {
-        amount /= 1000.0;
-        unit += 1;
-    }
-    format!("{amount:.1} {}", UNITS[unit])
-}
-
-/// A duration for people.
-pub fn duration(duration: Duration) -> String {
-    match duration.as_secs() {
-        seconds if seconds >= 7200 => format!("{:.1} hours", duration.as_secs_f64() / 3600.0),
-        seconds if seconds >= 120 => format!("{:.1} minutes", duration.as_secs_f64() / 60.0),
-        _ => format!("{:.1} seconds", duration.as_secs_f64()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn amounts_read_well() {
-        for (amount, text) in [
-            (0, "0 B"),
-            (999, "999 B"),
-            (1000, "1.0 kB"),
-            (999_960, "1.0 MB"),
-            (242_190_000, "242.2 MB"),
-        ] {
-            assert_eq!(bytes(amount), text);
-        }
-        assert_eq!(duration(Duration::from_secs(90)), "90.0 seconds");
-        assert_eq!(duration(Duration::from_secs(7200)), "2.0 hours");
-    }
 }

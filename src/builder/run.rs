@@ -28,6 +28,7 @@ use crate::shard::header::{self, file_bytes};
 use crate::shard::manifest::{MANIFEST_NAME, MANIFEST_PREVIOUS_NAME};
 use crate::shard::write::{self, write_shard};
 use crate::shard::{Manifest, ManifestHead, ShardEntry};
+use crate::text;
 use crate::wire::{Lifetime, SigningKey, hex};
 
 /// What a build ended in.
@@ -669,13 +670,13 @@ fn describe(choice: &Choice, records: u64) -> String {
     let shape = &choice.shape;
     format!(
         "{} of about {} records, each {} rows ({} of {}) by {} columns, {}.",
-        progress::counted(choice.shard_count.into(), "shard"),
+        text::counted(choice.shard_count.into(), "shard"),
         records / u64::from(choice.shard_count),
         shape.rows(),
-        progress::counted(shape.packs() as u64, "pack"),
+        text::counted(shape.packs() as u64, "pack"),
         shape.pack_rows(),
         shape.columns(),
-        progress::bytes(file_bytes(shape))
+        text::bytes(file_bytes(shape))
     )
 }
 

@@ -4,13 +4,13 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::value_parser;
-use sotto::builder::progress::{bytes, duration};
 use sotto::builder::{
     self, BuildOptions, Console, Existing, Input, Interrupted, Progress, SHRINK_PERCENT_DEFAULT,
     Shrinking, Silent,
 };
 use sotto::limits;
 use sotto::params::{D, PACK_ROWS_MIN, ShapeWishes};
+use sotto::text::{bytes, duration};
 use sotto::wire::hex;
 
 use super::{Ended, out};

@@ -4,10 +4,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use serde_json::json;
-use sotto::builder::progress::{bytes, counted};
 use sotto::params::Shape;
 use sotto::shard::Database;
 use sotto::shard::header::file_bytes;
+use sotto::text::{bytes, counted};
 use sotto::wire::hex;
 
 use super::{Ended, out};

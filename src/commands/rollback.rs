@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use sotto::builder::progress::counted;
 use sotto::builder::{Console, rollback};
 use sotto::limits;
+use sotto::text::counted;
 
 use super::{Ended, out};
 

@@ -4,10 +4,11 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 
-use sotto::builder::progress::{Stage, bytes, counted, duration};
+use sotto::builder::progress::Stage;
 use sotto::builder::{Console, Progress, Silent};
 use sotto::shard::Database;
 use sotto::shard::verify::{unnamed_files, verify, verify_bytes};
+use sotto::text::{bytes, counted, duration};
 
 use super::{Ended, out};
 

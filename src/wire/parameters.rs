@@ -4,6 +4,8 @@
 //! Pinning of the operator's key and of the seed is the client's; making and keeping the key is
 //! the builder's. Read next: [`crate::params::Shape`], which refuses noisy shapes.
 
+use std::time::Duration;
+
 use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
 use prost::Message;
 
@@ -12,6 +14,7 @@ use super::{message, numbers};
 use crate::limits;
 use crate::params::{Shape, ShapeError, ShapeFields};
 use crate::scheme::Seed;
+use crate::text::duration;
 
 /// Ribbon seeds a shard may be solved with (docs/scheme.md, "Keyword layer").
 pub const RIBBON_SEEDS: u32 = 64;
@@ -62,7 +65,7 @@ pub enum LifetimeError {
     #[error(
         "expired {} ago by this machine's clock: check the clock; if it is right, the operator \
          has to sign the database again (`sotto renew`, or `sotto build` of newer records)",
-        span(*.seconds)
+        duration(Duration::from_secs(*.seconds))
     )]
     Expired {
         /// Since when.
@@ -71,22 +74,12 @@ pub enum LifetimeError {
     /// They are not yet made.
     #[error(
         "has a date {} after this machine's clock, expected at most {} after: check both clocks",
-        span(*.seconds), span(limits::CLOCK_DIFFERENCE_MAX.as_secs())
+        duration(Duration::from_secs(*.seconds)), duration(limits::CLOCK_DIFFERENCE_MAX)
     )]
     Future {
         /// How far ahead.
         seconds: u64,
     },
-}
-
-/// Seconds in the largest unit that is not larger.
-fn span(seconds: u64) -> String {
-    match seconds {
-        0..120 => format!("{seconds} s"),
-        120..7_200 => format!("{} min", seconds / 60),
-        7_200..172_800 => format!("{} h", seconds / 3_600),
-        _ => format!("{} days", seconds / 86_400),
-    }
 }
 
 impl Lifetime {

@@ -9,8 +9,8 @@ use crate::numbers::{self, Number};
 use crate::operations::{OperationError, OperationOptions};
 use crate::record::{Content, Head};
 use clap::value_parser;
-use sotto::builder::progress::{bytes, counted};
 use sotto::limits;
+use sotto::text::{bytes, counted};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::{claim, large_folder, report};

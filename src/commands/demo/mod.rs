@@ -20,6 +20,7 @@ use sotto::engine::select_with;
 use sotto::limits;
 use sotto::server::{Callers, Identity, Server, ServerBounds, ServerOptions, certificates};
 use sotto::shard::Database;
+use sotto::text::{bytes, counted, duration, grouped};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 
@@ -28,7 +29,7 @@ use super::engine::EngineArgs;
 use super::folder::{Folder, write_private};
 use super::out::Lost;
 
-use text::{counted, grouped, ms, paragraph, say, size};
+use text::{paragraph, say};
 
 /// Value field of the sample: with it, 2^20 records in one shard take the standard shape.
 const VALUE_BYTES: u32 = 120;
@@ -195,10 +196,10 @@ async fn make_database(args: &Args, folder: &Path) -> Result<BuildReport, Error>
     let packs = counted(shape.packs() as u64, "pack");
     let columns = grouped(shape.columns() as u64);
     row("shape of a shard", &format!("{packs} of {} rows, {columns} columns", shape.pack_rows()))?;
-    row("on disk", &size(report.bytes))?;
+    row("on disk", &bytes(report.bytes))?;
     let odds = -shape.log2_failure();
     row("a record fails", &format!("at most once in 2^{odds:.0} look-ups"))?;
-    row("built and checked in", &format!("{:.1} s", report.elapsed.as_secs_f64()))?;
+    row("built and checked in", &duration(report.elapsed))?;
     Ok(report)
 }
 
@@ -283,7 +284,7 @@ async fn serve(
     say("\n3. The server\n")?;
     row("listens on", &format!("{address} (QUIC, TLS 1.3)"))?;
     names.iter().try_for_each(|name| row("answers with", name))?;
-    row("database opened in", &ms(opened))?;
+    row("database opened in", &duration(opened))?;
     Ok((address, made.ca_pem, Running { stop, task }))
 }
 
@@ -376,23 +377,23 @@ fn uneven(queries: &[SentQuery]) -> usize {
 
 fn traffic(call: &CallReport) -> Result<(), Lost> {
     let queries = call.queries.len();
-    let query_bytes = size(call.bytes_up - call.bundle_bytes);
+    let query_bytes = bytes(call.bytes_up - call.bundle_bytes);
     let bundles = counted(call.bundles.into(), "key bundle");
-    let bundles = format!("{bundles} {}", size(call.bundle_bytes));
+    let bundles = format!("{bundles} {}", bytes(call.bundle_bytes));
     row("up", &format!("{queries} queries {query_bytes}, {bundles}"))?;
     let hints = match call.hints {
         0 => "the hints were here already".to_owned(),
-        n => format!("{} {}, kept for later", counted(n.into(), "hint"), size(call.hint_bytes)),
+        n => format!("{} {}, kept for later", counted(n.into(), "hint"), bytes(call.hint_bytes)),
     };
-    let answer_bytes = size(call.bytes_down - call.hint_bytes);
+    let answer_bytes = bytes(call.bytes_down - call.hint_bytes);
     row("down", &format!("{queries} answers {answer_bytes}, {hints}"))?;
-    row("drawing, encrypting", &ms(call.encrypt_time))?;
+    row("drawing, encrypting", &duration(call.encrypt_time))?;
     if call.hints > 0 {
-        row("fetching hints", &ms(call.hint_time))?;
+        row("fetching hints", &duration(call.hint_time))?;
     }
-    row("sending bundles", &ms(call.bundle_time))?;
-    row("queries to answers", &ms(call.answer_time))?;
-    row("decoding", &ms(call.decode_time))
+    row("sending bundles", &duration(call.bundle_time))?;
+    row("queries to answers", &duration(call.answer_time))?;
+    row("decoding", &duration(call.decode_time))
 }
 
 async fn show_many(
@@ -407,10 +408,10 @@ async fn show_many(
     say(format_args!("\n5. {} look-ups in one call\n", asked.len()))?;
     traffic(call)?;
     let rate = asked.len() as f64 / elapsed.as_secs_f64();
-    let each = ms(elapsed / asked.len() as u32);
-    row("in all", &format!("{}: {rate:.0} look-ups a second, {each} each", ms(elapsed)))?;
+    let each = duration(elapsed / asked.len() as u32);
+    row("in all", &format!("{}: {rate:.0} look-ups a second, {each} each", duration(elapsed)))?;
     let rate = asked.len() as f64 / call.answer_time.as_secs_f64();
-    let each = ms(call.answer_time / asked.len() as u32);
+    let each = duration(call.answer_time / asked.len() as u32);
     row("answering alone", &format!("{rate:.0} queries a second, {each} each"))?;
     say("")?;
     let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
@@ -419,7 +420,7 @@ async fn show_many(
          all {} of its shard, for to skip a part would be to know that it does not matter; \
          queries to one shard share a pass over it.",
         counted(cores as u64, "core"),
-        size(
+        bytes(
             (report.shape.matrix_bytes() + report.shape.packs() * report.shape.table_bytes())
                 as u64
         ),

@@ -1,7 +1,5 @@
 //! Plain text for a person at 80 columns.
 
-use std::time::Duration;
-
 use crate::commands::out::Lost;
 pub(super) use crate::commands::out::say;
 
@@ -26,64 +24,9 @@ fn wrapped(text: &str) -> Vec<String> {
     lines
 }
 
-/// So many of something.
-pub(super) fn counted(number: u64, name: &str) -> String {
-    let plural = if number == 1 { "" } else { "s" };
-    format!("{} {name}{plural}", grouped(number))
-}
-
-/// A number in groups of three digits.
-pub(super) fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut out = String::new();
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(digit);
-    }
-    out
-}
-
-/// Bytes in decimal units.
-pub(super) fn size(bytes: u64) -> String {
-    match bytes {
-        0..1_000 => format!("{bytes} B"),
-        1_000..1_000_000 => format!("{:.1} kB", bytes as f64 / 1e3),
-        1_000_000..1_000_000_000 => format!("{:.1} MB", bytes as f64 / 1e6),
-        _ => format!("{:.1} GB", bytes as f64 / 1e9),
-    }
-}
-
-/// A duration in milliseconds, or in seconds from ten of them on.
-pub(super) fn ms(duration: Duration) -> String {
-    let ms = duration.as_secs_f64() * 1e3;
-    match ms {
-        ms if ms < 10.0 => format!("{ms:.2} ms"),
-        ms if ms < 10_000.0 => format!("{ms:.0} ms"),
-        ms => format!("{:.1} s", ms / 1e3),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn numbers_read_well() {
-        let numbers = [(0, "0"), (999, "999"), (1_000, "1,000"), (1_048_576, "1,048,576")];
-        for (number, text) in numbers {
-            assert_eq!(grouped(number), text);
-        }
-        let sizes = [(999, "999 B"), (51_840, "51.8 kB"), (242_000_000, "242.0 MB")];
-        for (bytes, text) in sizes {
-            assert_eq!(size(bytes), text);
-        }
-        let times = [(1_234, "1.23 ms"), (123_400, "123 ms"), (12_340_000, "12.3 s")];
-        for (us, text) in times {
-            assert_eq!(ms(Duration::from_micros(us)), text);
-        }
-    }
 
     #[test]
     fn paragraphs_stay_in_their_columns_and_lose_no_word() {

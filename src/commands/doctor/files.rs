@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
 use rustix::fs::OFlags;
-use sotto::builder::progress::{bytes, counted};
 use sotto::server::{Identity, KnownCallers, Validity};
 use sotto::shard::Database;
 use sotto::shard::header::file_bytes;
 use sotto::shard::manifest::SHARDS_DIR;
 use sotto::shard::verify::verify_shard;
+use sotto::text::{bytes, counted};
 use sotto::wire::Lifetime;
 
 use super::machine::now;

@@ -8,12 +8,12 @@ use std::time::SystemTime;
 
 use rustix::process::{Resource, getrlimit};
 use sotto::arith::{Isa, IsaName};
-use sotto::builder::progress::bytes;
 use sotto::engine::{GpuInfo, GpuKind, gpus};
 use sotto::limits::SOCKET_BYTES;
 use sotto::server::{machine_bytes, udp_socket};
 use sotto::shard::Database;
 use sotto::shard::header::file_bytes;
+use sotto::text::bytes;
 
 use super::{Finding, serve};
 use crate::commands::devices;
