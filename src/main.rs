@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    sotto::commands::main()
+    sotto::commands::run(&std::env::args_os().collect::<Vec<_>>())
 }

@@ -365,7 +365,7 @@ fn verify_and_inspect_say_it_on_the_command_line() {
     let (code, text) = sotto(&["verify"]);
     assert!(code == Some(0) && text.contains("3 shards"), "{text}");
     let (code, text) = sotto(&["inspect"]);
-    assert!(code == Some(0) && text.contains("epoch         1"), "{text}");
+    assert!(code == Some(0) && text.contains("epoch                     1\n"), "{text}");
     let (code, text) = sotto(&["inspect", "--json"]);
     let json: serde_json::Value = serde_json::from_str(&text).unwrap();
     assert_eq!((code, json["records"].as_u64()), (Some(0), Some(600)));

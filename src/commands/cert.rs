@@ -1,16 +1,14 @@
 //! `sotto cert`: certificates for localhost, for trying things out.
 //!
-//! Not a certificate authority: the key that signed is thrown away, and the names are this
-//! machine's only. Who serves others brings certificates of their own.
+//! This is not a certificate authority: the key that signs is thrown away, and the names are those
+//! of this machine only. A server for others needs certificates of another source.
 
-use std::fs::OpenOptions;
-use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use sotto::server::certificates;
 
+use super::folder::write_new;
 use super::{Ended, out};
 
 /// Makes test certificates for localhost: ca.pem, server.pem, server.key, client.pem, client.key.
@@ -21,52 +19,34 @@ pub(crate) struct Args {
     out: PathBuf,
 }
 
-struct File {
-    name: &'static str,
-    mode: u32,
-    content: String,
-}
-
+/// Runs the command.
 pub(crate) fn run(args: Args) -> Ended {
     let made = certificates::localhost()?;
     let files = [
-        File { name: "ca.pem", mode: 0o644, content: made.ca_pem },
-        File { name: "server.pem", mode: 0o644, content: made.server_pem },
-        File { name: "server.key", mode: 0o600, content: made.server_key },
-        File { name: "client.pem", mode: 0o644, content: made.client_pem },
-        File { name: "client.key", mode: 0o600, content: made.client_key },
+        ("ca.pem", made.ca_pem, 0o644),
+        ("server.pem", made.server_pem, 0o644),
+        ("server.key", made.server_key, 0o600),
+        ("client.pem", made.client_pem, 0o644),
+        ("client.key", made.client_key, 0o600),
     ];
+    let folder = args.out.display();
     std::fs::create_dir_all(&args.out)
-        .map_err(|error| format!("cannot make the folder {}: {error}", args.out.display()))?;
-    if let Some(file) = files.iter().find(|file| args.out.join(file.name).exists()) {
-        let path = args.out.join(file.name);
-        return Err(format!(
-            "{} exists and is not overwritten: remove it, or name another folder",
-            path.display()
-        )
-        .into());
+        .map_err(|error| format!("cannot make the folder {folder}: {error}"))?;
+    let paths = files.each_ref().map(|(name, ..)| args.out.join(name));
+    if let Some(path) = paths.iter().find(|path| path.exists()) {
+        let path = path.display();
+        let advice = "remove it, or name another folder";
+        return Err(format!("{path} exists and is not overwritten: {advice}").into());
     }
-    for (done, file) in files.iter().enumerate() {
-        if let Err(error) = write_new(&args.out, file) {
-            // All or none: half of them would only be in the way of the next try.
-            for file in &files[..=done] {
-                let _ = std::fs::remove_file(args.out.join(file.name));
+    for (done, (path, (_, content, mode))) in paths.iter().zip(&files).enumerate() {
+        if let Err(error) = write_new(path, content, *mode) {
+            // All or none: some of them would be in the way of the next attempt.
+            for path in &paths[..=done] {
+                let _ = std::fs::remove_file(path);
             }
             return Err(error.into());
         }
     }
-    let folder = args.out.display();
     out::report(format_args!("{folder}: ca.pem, server.pem, server.key, client.pem, client.key"));
     Ok(ExitCode::SUCCESS)
-}
-
-fn write_new(out: &Path, file: &File) -> Result<(), String> {
-    let path = out.join(file.name);
-    OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(file.mode)
-        .open(&path)
-        .and_then(|mut opened| opened.write_all(file.content.as_bytes()))
-        .map_err(|error| format!("cannot write {}: {error}", path.display()))
 }

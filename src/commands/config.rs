@@ -1,12 +1,14 @@
 //! Where the options of `sotto serve` come from: a flag, else the environment, else a file, else
-//! the default; and `sotto config`, which prints what holds and where each value came from.
+//! the default; and `sotto config`, which prints each value with its origin.
 //!
-//! An option is defined once, in [`serve::Args`], and that is all it takes: its variable is
-//! `SOTTO_` and the flag's name, its key in the file is the flag's name. What a file says becomes
-//! clap's default, so that one parser reads all layers and clap knows which one a value is of. For
-//! clap a default is nothing said, so what options want of each other is [`serve::Args::check`]'s.
+//! An option is defined once, in [`serve::Args`]. Its variable is `SOTTO_` and the flag's name, its
+//! key in the file is the flag's name. What environment and file say becomes clap's default, so
+//! that one parser checks all layers; [`serve::Args::check`] compares options with each other. The
+//! crates `figment` and `config` read values through serde: the ranges, lists and names that clap
+//! checks would have to be declared a second time for them.
 
 use std::collections::BTreeMap;
+use std::env;
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -32,112 +34,92 @@ pub(crate) struct Args {
 const COMMANDS: [&str; 3] = ["serve", "config", "doctor"];
 /// The option that names the file; it cannot stand in one.
 const FILE_OPTION: &str = "config";
-/// How alike a known key is to an unknown one that may have meant it, of 1: clap's own measure.
-const ALIKE_MIN: f64 = 0.7;
-/// What options' variables begin with.
+/// The prefix of the options' variables.
 const PREFIX: &str = "SOTTO_";
-/// Variables of the program's that are no options.
-const OTHER_VARIABLES: [&str; 1] = ["SOTTO_LOG"];
-/// How alike variables are without their prefix, of 1, before one may have meant the other.
-const VARIABLES_ALIKE_MIN: f64 = 0.8;
-/// Letters that may be wrong in a variable with another prefix.
-const PREFIX_SLIPS_MAX: usize = 2;
+/// A variable of the program that is no option.
+const LOG_VARIABLE: &str = "SOTTO_LOG";
+/// How similar an unknown name is to a known one that may have been meant, from 0 to 1.
+const SIMILARITY_MIN: f64 = 0.8;
 
 /// Where the options of a command came from.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Sources {
     matches: ArgMatches,
-    file: File,
-    /// Variables that almost read like an option's, a sentence each.
+    layers: Layers,
+    /// A sentence for each variable whose name is similar to that of an option.
     pub(crate) near_misses: Vec<String>,
 }
 
-/// What a file says, as it would stand on a command line; checked.
-#[derive(Debug, Default)]
-struct File {
-    path: PathBuf,
-    values: BTreeMap<String, Vec<String>>,
-}
+/// For each key that is set below the flags: its values as a command line has them, and its origin.
+type Layers = BTreeMap<String, (Vec<OsString>, String)>;
 
-/// Reads the command line, and for the commands that serve or speak of it the other layers too.
+/// Reads the command line, and for commands that take the server's options the other layers too.
 ///
 /// # Errors
-/// Also for `--help`: the error's `exit` prints it and ends well.
+/// Also for `--help`: [`out::parsed`] prints it and ends well.
 pub(crate) fn parse<C: clap::Parser>(arguments: &[OsString]) -> Result<(C, Sources), clap::Error> {
     let options = options();
-    let read = |file: &File| {
-        let layered = |command: Command| command.mut_args(|arg| with_layers(arg, &options, file));
+    let read = |layers: &Layers| {
+        let layered = |command: Command| command.mut_args(|arg| with_layers(arg, &options, layers));
         let add = |command: Command, name| command.mut_subcommand(name, layered);
         COMMANDS.iter().fold(C::command(), add).try_get_matches_from(arguments)
     };
     let mut sources = Sources::default();
-    let read = |file: &File| read(file).map_err(|error| by_variable(&options, arguments, error));
-    let mut matches = read(&sources.file)?;
-    if let Some(path) = of_server(&matches).and_then(|inner| inner.get_one::<PathBuf>(FILE_OPTION))
-    {
+    let mut matches = read(&sources.layers)?;
+    if let Some(flags) = of_server(&matches) {
         let refuse = |message| clap::Error::raw(ErrorKind::ValueValidation, message + "\n");
-        sources.file = File::read(path).map_err(refuse)?;
-        matches = read(&sources.file)?;
-    }
-    if let Some(inner) = of_server(&matches) {
-        sources.matches = inner.clone();
-        let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+        sources.layers = layers(&options, flags).map_err(refuse)?;
+        matches = read(&sources.layers)?;
+        sources.matches = of_server(&matches).cloned().unwrap_or_default();
+        let names = env::vars_os().filter_map(|(name, _)| name.into_string().ok());
         sources.near_misses = names.filter_map(|name| near_miss(&options, &name)).collect();
     }
     Ok((C::from_arg_matches(&matches)?, sources))
 }
 
-/// What was said to a command that takes the server's options.
+/// The arguments of a command that takes the server's options.
 fn of_server(matches: &ArgMatches) -> Option<&ArgMatches> {
     let (name, inner) = matches.subcommand()?;
     COMMANDS.contains(&name).then_some(inner)
 }
 
-/// The same error, or, where it is a variable's value that is wrong, one that names the variable.
-fn by_variable(options: &Command, arguments: &[OsString], error: clap::Error) -> clap::Error {
-    let command = arguments.get(1).and_then(|command| command.to_str());
-    if !command.is_some_and(|command| COMMANDS.contains(&command)) || !error.use_stderr() {
-        return error;
-    }
-    let wrong = |arg: &Arg| {
-        let key = arg.get_long()?;
-        let flag = format!("--{key}");
-        let is_flag = |argument: &OsString| {
-            let name = argument.to_str().and_then(|text| text.split('=').next());
-            name == Some(&*flag)
-        };
-        if arguments.iter().any(is_flag) {
-            return None; // the variable was not looked at
-        }
+/// What environment and file say. A variable whose flag is given is not looked at.
+fn layers(options: &Command, flags: &ArgMatches) -> Result<Layers, String> {
+    let mut layers = Layers::new();
+    for arg in options.get_arguments() {
+        let Some(key) = arg.get_long() else { continue };
         let name = variable(key);
-        let text = std::env::var(&name).ok()?;
-        let texts = match arg.get_action() {
-            ArgAction::Append => text.split(',').map(ToOwned::to_owned).collect(),
-            _ => vec![text],
-        };
-        let detail = check(options, key, texts).err()?;
-        Some(format!("{name}: {detail}; unset it if it is not meant\n"))
-    };
-    let message = options.get_arguments().find_map(wrong);
-    message.map_or(error, |message| clap::Error::raw(ErrorKind::ValueValidation, message))
+        let is_flag = flags.value_source(arg.get_id().as_str()) == Some(ValueSource::CommandLine);
+        if let Some(text) = env::var_os(&name).filter(|_| !is_flag) {
+            let values = check(options, key, vec![text])
+                .map_err(|detail| format!("{name}: {detail}; unset it if it is not meant"))?;
+            layers.insert(key.to_owned(), (values, format!("environment {name}")));
+        }
+    }
+    let of_variable = layers.get(FILE_OPTION).map(|(values, _)| PathBuf::from(&values[0]));
+    let path = flags.get_one(FILE_OPTION).cloned().or(of_variable);
+    if let Some(path) = path {
+        for (key, values) in read_file(options, &path)? {
+            layers.entry(key).or_insert((values, format!("file {}", path.display())));
+        }
+    }
+    Ok(layers)
 }
 
-/// A variable that is none of an option's but almost reads like one, as a sentence.
+/// A variable that is no option's but is similar to one, as a sentence.
 fn near_miss(options: &Command, name: &str) -> Option<String> {
-    let keys = options.get_arguments().filter_map(Arg::get_long);
-    let known: Vec<String> = keys.map(variable).collect();
-    if known.iter().any(|known| known == name) || OTHER_VARIABLES.contains(&name) {
-        return None;
-    }
-    let upper = name.to_uppercase().replace(['-', '.'], "_");
-    let meant = known.iter().map(|known| (strsim::jaro(&upper, known), known));
-    let (_, meant) = meant.max_by(|a, b| a.0.total_cmp(&b.0))?;
-    let alike = match (upper.strip_prefix(PREFIX), meant.strip_prefix(PREFIX)) {
-        (Some(name), Some(meant)) => strsim::jaro(name, meant) > VARIABLES_ALIKE_MIN,
-        // The prefix itself is mistyped.
-        _ => strsim::osa_distance(&upper, meant) <= PREFIX_SLIPS_MAX,
-    };
-    alike.then(|| format!("the variable {name} is no option's and has no effect: {meant} is one"))
+    let key = name.to_lowercase().replace(['_', '.'], "-");
+    let meant = variable(similar(options, key.strip_prefix("sotto-")?)?);
+    (meant != name && name != LOG_VARIABLE)
+        .then(|| format!("the variable {name} is not an option and has no effect: {meant} is one"))
+}
+
+/// The key that is most similar to a name.
+fn similar<'a>(options: &'a Command, name: &str) -> Option<&'a str> {
+    let known = options.get_arguments().filter_map(Arg::get_long);
+    let known = known.map(|known| (strsim::jaro(name, known), known));
+    let (similarity, known) = known.max_by(|a, b| a.0.total_cmp(&b.0))?;
+    (similarity > SIMILARITY_MIN).then_some(known)
 }
 
 /// The server's options, in their order, without their layers.
@@ -145,7 +127,7 @@ fn options() -> Command {
     serve::Args::augment_args(Command::new("serve")).no_binary_name(true)
 }
 
-/// The option of the server's with this long name.
+/// The option of the server with this long name.
 fn option<'a>(options: &'a Command, key: &str) -> Option<&'a Arg> {
     options.get_arguments().find(|arg| arg.get_long() == Some(key))
 }
@@ -154,18 +136,18 @@ fn variable(key: &str) -> String {
     format!("{PREFIX}{}", key.replace('-', "_").to_uppercase())
 }
 
-/// An option of the server's with environment and file below its flag; others as they are.
-fn with_layers(arg: Arg, options: &Command, file: &File) -> Arg {
-    let key = arg.get_long().and_then(|key| option(options, key)?.get_long());
-    let Some(key) = key else { return arg };
-    let arg = every_way(arg).env(variable(key)).hide_env(true);
-    match file.values.get(key) {
-        Some(values) => arg.default_values(values),
-        None => arg,
+/// An option of the server with environment and file below its flag; others as they are.
+fn with_layers(arg: Arg, options: &Command, layers: &Layers) -> Arg {
+    let Some(key) = arg.get_long().and_then(|key| option(options, key)?.get_long()) else {
+        return arg;
+    };
+    match layers.get(key) {
+        Some((values, _)) => every_way(arg).default_values(values),
+        None => every_way(arg),
     }
 }
 
-/// Switches may be said to be off, above a layer that has them on; one text may hold a list.
+/// A switch may be turned off, above a layer that turns it on; one text may hold a list.
 fn every_way(arg: Arg) -> Arg {
     match arg.get_action() {
         ArgAction::SetTrue => arg
@@ -182,55 +164,46 @@ fn every_way(arg: Arg) -> Arg {
     }
 }
 
-impl File {
-    fn read(path: &Path) -> Result<Self, String> {
-        let text = text::read(path).map_err(|error| {
-            format!("cannot read the configuration {}: {error}", path.display())
-        })?;
-        let values = parse_file(&text).map_err(|error| format!("{}{error}", path.display()))?;
-        Ok(Self { path: path.to_owned(), values })
-    }
+/// The keys of a file with their values as flags would have them.
+fn read_file(options: &Command, path: &Path) -> Result<Vec<(String, Vec<OsString>)>, String> {
+    let text = text::read(path)
+        .map_err(|error| format!("cannot read the configuration {}: {error}", path.display()))?;
+    parse_file(options, &text).map_err(|error| format!("{}{error}", path.display()))
 }
 
-/// Keys with their values as flags would have them; errors continue a path.
-fn parse_file(text: &str) -> Result<BTreeMap<String, Vec<String>>, String> {
+/// The same of its text; errors continue a path.
+fn parse_file(options: &Command, text: &str) -> Result<Vec<(String, Vec<OsString>)>, String> {
     let table: toml::Table = text.parse().map_err(|error: toml::de::Error| {
         let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
         format!(", line {}: {}", before.matches('\n').count() + 1, error.message())
     })?;
-    let options = options();
     let checked = |(key, value): (String, Value)| {
-        let known = option(&options, &key).filter(|_| key != FILE_OPTION);
-        let arg = known.ok_or_else(|| format!(": {}", unknown(&options, &key)))?;
-        let texts = texts(arg, &value).and_then(|texts| check(&options, &key, texts));
-        let texts = texts.map_err(|detail| format!(": {key}: {detail}"))?;
-        Ok((key, texts))
+        let known = option(options, &key).filter(|_| key != FILE_OPTION);
+        let arg = known.ok_or_else(|| {
+            let hint = match similar(options, &key).filter(|&known| known != FILE_OPTION) {
+                Some(known) => format!("did you mean `{known}`?"),
+                None => "keys are the options of `sotto serve --help`".to_owned(),
+            };
+            format!(": unknown key `{key}`: {hint}")
+        })?;
+        let values = texts(arg, &value).and_then(|texts| check(options, &key, texts));
+        let values = values.map_err(|detail| format!(": {key}: {detail}"))?;
+        Ok((key, values))
     };
     table.into_iter().map(checked).collect()
 }
 
-fn unknown(options: &Command, key: &str) -> String {
-    let known = options.get_arguments().filter_map(Arg::get_long);
-    let mut near: Vec<(f64, &str)> = known
-        .filter(|&known| known != FILE_OPTION)
-        .map(|known| (strsim::jaro(key, known), known))
-        .filter(|&(alike, _)| alike > ALIKE_MIN)
-        .collect();
-    near.sort_by(|a, b| b.0.total_cmp(&a.0));
-    let near: Vec<String> = near.iter().take(3).map(|(_, key)| format!("`{key}`")).collect();
-    let hint = match near.is_empty() {
-        true => "keys are the options of `sotto serve --help`".to_owned(),
-        false => format!("did you mean {}?", near.join(" or ")),
-    };
-    format!("unknown key `{key}`: {hint}")
-}
-
 /// A value as a command line would have it.
-fn texts(arg: &Arg, value: &Value) -> Result<Vec<String>, String> {
+fn texts(arg: &Arg, value: &Value) -> Result<Vec<OsString>, String> {
     let found =
         |expected: &str| format!("found {} ({value}), expected {expected}", value.type_str());
+    let text = |value: &Value| match value {
+        Value::String(text) => Some(text.into()),
+        Value::Integer(_) | Value::Float(_) => Some(value.to_string().into()),
+        _ => None,
+    };
     match (arg.get_action(), value) {
-        (ArgAction::SetTrue, Value::Boolean(_)) => Ok(vec![value.to_string()]),
+        (ArgAction::SetTrue, Value::Boolean(_)) => Ok(vec![value.to_string().into()]),
         (ArgAction::SetTrue, _) => Err(found("true or false")),
         (ArgAction::Append, Value::Array(many)) => {
             let one = |value| text(value).ok_or_else(|| found("a list of texts or numbers"));
@@ -240,26 +213,19 @@ fn texts(arg: &Arg, value: &Value) -> Result<Vec<String>, String> {
     }
 }
 
-fn text(value: &Value) -> Option<String> {
-    match value {
-        Value::String(text) => Some(text.clone()),
-        Value::Integer(_) | Value::Float(_) => Some(value.to_string()),
-        _ => None,
-    }
-}
-
-/// Has the option's own parser read what a file says.
-fn check(options: &Command, key: &str, texts: Vec<String>) -> Result<Vec<String>, String> {
-    let flags = texts.iter().map(|text| format!("--{key}={text}"));
-    let read = options.clone().mut_args(every_way).try_get_matches_from(flags);
-    let said = read.err().map(|error| error.to_string());
-    match said.as_deref().and_then(|said| said.split("\n\n").next()) {
-        None => Ok(texts),
-        Some(said) => {
-            let words: Vec<&str> = said.trim_start_matches("error: ").split_whitespace().collect();
-            Err(words.join(" "))
-        }
-    }
+/// Has the option's own parser read what another layer says.
+fn check(options: &Command, key: &str, values: Vec<OsString>) -> Result<Vec<OsString>, String> {
+    let flags = values.iter().map(|value| {
+        let mut flag = OsString::from(format!("--{key}="));
+        flag.push(value);
+        flag
+    });
+    let Err(error) = options.clone().mut_args(every_way).try_get_matches_from(flags) else {
+        return Ok(values);
+    };
+    let said = error.to_string();
+    let said = said.split("\n\n").next().unwrap_or_default().trim_start_matches("error: ");
+    Err(said.split_whitespace().collect::<Vec<_>>().join(" "))
 }
 
 /// Runs the command.
@@ -277,29 +243,30 @@ pub(crate) fn run(args: Args, sources: &Sources) -> Ended {
 }
 
 impl Sources {
-    /// An option as a line of a file, and which layer it is of.
+    /// An option as a line of a file, and its origin.
     fn line(&self, arg: &Arg, key: &str) -> Result<(String, String), String> {
         let id = arg.get_id().as_str();
-        let source = match self.matches.value_source(id) {
-            Some(ValueSource::CommandLine) => "flag".to_owned(),
-            Some(ValueSource::EnvVariable) => format!("environment {}", variable(key)),
-            Some(_) if self.file.values.contains_key(key) => {
-                format!("file {}", self.file.path.display())
-            }
-            _ => "default".to_owned(),
+        let source = match (self.matches.value_source(id), self.layers.get(key)) {
+            (Some(ValueSource::CommandLine), _) => "flag",
+            (_, Some((_, origin))) => origin,
+            _ => "default",
         };
         let raw = self.matches.get_raw(id).into_iter().flatten();
-        let values: Result<Vec<Value>, String> = raw.map(|text| value(arg, key, text)).collect();
-        let line = match (arg.get_action(), &values?[..]) {
-            (_, []) => return Ok((format!("# {key} ="), "not set".to_owned())),
-            (ArgAction::Append, many) => format!("{key} = {}", Value::Array(many.to_vec())),
-            (_, many) => format!("{key} = {}", many[many.len() - 1]),
+        let mut values: Vec<Value> =
+            raw.map(|text| value(arg, key, text)).collect::<Result<_, _>>()?;
+        let line = match (arg.get_action(), values.pop()) {
+            (_, None) => return Ok((format!("# {key} ="), "not set".to_owned())),
+            (ArgAction::Append, Some(last)) => {
+                values.push(last);
+                format!("{key} = {}", Value::Array(values))
+            }
+            (_, Some(last)) => format!("{key} = {last}"),
         };
-        Ok((line, source))
+        Ok((line, source.to_owned()))
     }
 }
 
-/// A flag's text as a file would have it.
+/// The text of a flag as a file would have it.
 fn value(arg: &Arg, key: &str, text: &OsStr) -> Result<Value, String> {
     let text = text.to_str().ok_or_else(|| {
         format!("--{key} {}: not UTF-8, which a configuration has to be", text.display())
@@ -314,38 +281,23 @@ fn value(arg: &Arg, key: &str, text: &OsStr) -> Result<Value, String> {
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
-
     use super::*;
-
-    #[derive(Parser)]
-    #[allow(dead_code)]
-    enum Program {
-        Serve(serve::Args),
-        Config(serve::Args),
-        Doctor(serve::Args),
-    }
 
     #[test]
     fn values_are_what_a_flag_would_have() {
-        let parsed = parse_file(
-            "db = '/a b'\nlisten = \"[::1]:4433\"\ntarget-ms = 250\nanyone-may-ask = true\n\
-             gpu = [0, \"h200\"]\nisa = 'avx2'\n",
-        );
-        let list = |values: &[&str]| values.iter().map(ToString::to_string).collect::<Vec<_>>();
-        let expected = [
-            ("db", list(&["/a b"])),
-            ("listen", list(&["[::1]:4433"])),
-            ("target-ms", list(&["250"])),
-            ("anyone-may-ask", list(&["true"])),
-            ("gpu", list(&["0", "h200"])),
-            ("isa", list(&["avx2"])),
-        ];
-        let expected = expected.map(|(key, values)| (key.to_owned(), values));
-        assert_eq!(parsed, Ok(BTreeMap::from(expected)));
-        // One of a list needs no brackets.
-        assert_eq!(parse_file("gpu = 1").unwrap()["gpu"], ["1"]);
-        assert_eq!(parse_file("gpu = []").unwrap()["gpu"], [""; 0]);
+        let parsed = |text: &str| parse_file(&options(), text).unwrap();
+        let list = |values: &[&str]| values.iter().map(OsString::from).collect::<Vec<_>>();
+        for (text, key, values) in [
+            ("db = '/a b'", "db", list(&["/a b"])),
+            ("listen = \"[::1]:4433\"", "listen", list(&["[::1]:4433"])),
+            ("target-ms = 250", "target-ms", list(&["250"])),
+            ("anyone-may-ask = true", "anyone-may-ask", list(&["true"])),
+            ("gpu = [0, \"h200\"]", "gpu", list(&["0", "h200"])),
+            ("gpu = 1", "gpu", list(&["1"])),
+            ("gpu = []", "gpu", list(&[])),
+        ] {
+            assert_eq!(parsed(text), [(key.to_owned(), values)]);
+        }
     }
 
     #[test]
@@ -372,78 +324,16 @@ mod tests {
             ("anyone-may-ask = 'true'", ": anyone-may-ask: found string (\"true\"), expected true"),
             ("anyone-may-ask = 1", ": anyone-may-ask: found integer (1), expected true or false"),
         ] {
-            let error = parse_file(text).unwrap_err();
+            let error = parse_file(&options(), text).unwrap_err();
             assert!(error.starts_with(expected), "{text:?}: {error:?}");
             assert_eq!(error.lines().count(), 1, "{text:?}: {error:?}");
         }
     }
 
     #[test]
-    fn a_switch_is_a_switch_and_may_be_said_to_be_off() {
-        let parsed = |flags: &[&str]| {
-            let arguments: Vec<OsString> =
-                ["sotto", "config"].iter().chain(flags).map(OsString::from).collect();
-            let (_, sources) = parse::<Program>(&arguments)?;
-            Ok::<_, clap::Error>(*sources.matches.get_one::<bool>("anyone_may_ask").unwrap())
-        };
-        assert!(!parsed(&[]).unwrap());
-        assert!(parsed(&["--anyone-may-ask"]).unwrap());
-        assert!(parsed(&["--anyone-may-ask", "--db", "x"]).unwrap());
-        assert!(!parsed(&["--anyone-may-ask=false"]).unwrap());
-        assert!(parsed(&["--anyone-may-ask", "false"]).is_err());
-        assert!(parsed(&["--anyone-may-ask=yes"]).is_err());
-    }
-
-    #[test]
-    fn a_variable_that_almost_reads_like_an_options_is_named_with_it() {
-        let options = options();
-        for (name, meant) in [
-            ("SOTTO_TARGT_MS", "SOTTO_TARGET_MS"),
-            ("SOTTO_TARGETMS", "SOTTO_TARGET_MS"),
-            ("SOTTO_TARGET-MS", "SOTTO_TARGET_MS"),
-            ("sotto_target_ms", "SOTTO_TARGET_MS"),
-            ("SOTTO_LISTN", "SOTTO_LISTEN"),
-            ("SOTO_LISTEN", "SOTTO_LISTEN"),
-            ("SOTTOLISTEN", "SOTTO_LISTEN"),
-            ("SOTTO_CLIENTCA", "SOTTO_CLIENT_CA"),
-            ("SOTTO_THREAD", "SOTTO_THREADS"),
-        ] {
-            let said = near_miss(&options, name).unwrap_or_else(|| panic!("{name}"));
-            assert!(said.contains(name) && said.ends_with(&format!("{meant} is one")), "{said}");
+    fn every_option_has_a_key_and_none_the_variable_of_the_log() {
+        for arg in options().get_arguments() {
+            assert_ne!(variable(arg.get_long().unwrap()), LOG_VARIABLE);
         }
-        for name in [
-            "SOTTO_LISTEN",
-            "SOTTO_LOG",
-            "HOME",
-            "PATH",
-            "LISTEN_FDS",
-            // A cluster's, for a service named sotto.
-            "SOTTO_SERVICE_HOST",
-            "SOTTO_SERVICE_PORT",
-            "SOTTO_PORT",
-            "SOTTO_PORT_4433_UDP",
-            "SOTTO_PORT_4433_UDP_ADDR",
-            "SOTTO_PORT_4433_UDP_PROTO",
-            // The tests' own.
-            "SOTTO_TEST_GPU",
-            "SOTTO_TEST_SEED",
-            "SOTTO_SEED",
-            "SOTTO_COMMIT",
-        ] {
-            assert_eq!(near_miss(&options, name), None, "{name}");
-        }
-    }
-
-    #[test]
-    fn every_option_has_a_key_and_a_variable_of_its_own() {
-        let options = options();
-        let keys: Vec<&str> = options.get_arguments().filter_map(Arg::get_long).collect();
-        assert_eq!(keys.len(), options.get_arguments().count(), "an option without long name");
-        let mut variables: Vec<String> = keys.iter().map(|key| variable(key)).collect();
-        // What means something else already: the log's filter.
-        assert!(!variables.contains(&"SOTTO_LOG".to_owned()));
-        variables.sort();
-        variables.dedup();
-        assert_eq!(variables.len(), keys.len());
     }
 }

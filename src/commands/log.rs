@@ -1,124 +1,127 @@
-//! The log's way to standard error: whoever logs neither waits for it nor fails by it.
+//! The log on standard error. Whoever logs neither waits for it nor fails because of it.
 //!
-//! Lines wait, within a bound, for a thread that writes them. A disk that is full, a pipe whose
-//! reader is gone or does not read cost lines and nothing else; how many is said as soon as
-//! something can be said again. Whose lines there are is decided here too ([`may_be_written`]).
+//! Lines wait, within a bound in bytes, for a thread that writes them. A full disk, or a pipe whose
+//! reader is gone or does not read, costs lines and nothing else; the next line that is written
+//! comes with their number. The crate `tracing-appender` bounds the number of lines but not their
+//! bytes, and does not count lines that could not be written.
 
-use std::collections::VecDeque;
 use std::env::{self, VarError};
 use std::io::{IsTerminal as _, Write};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::mpsc::{Receiver, Sender, channel};
 
 use sotto::limits::{LOG_LEAVE_TIMEOUT, LOG_WAITING_BYTES_MAX};
-use tracing_subscriber::EnvFilter;
-use tracing_subscriber::filter::filter_fn;
-use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::filter::{Targets, filter_fn};
+use tracing_subscriber::fmt;
+use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
-
-use super::serve::LogFormat;
 
 /// The variable that says which lines are written.
 const VARIABLE: &str = "SOTTO_LOG";
-/// The crates that may write at all: this one, and those of GPUs, which know no peers. Crates of
-/// the network name peers' addresses, in warnings too.
+/// The crates that may write at all: these packages, and the crates of GPUs, which know no peers.
+/// Crates of the network name the addresses of peers, in warnings too.
 const WRITERS: [&str; 6] = ["sotto", "sotto_bench", "wgpu", "wgpu_core", "wgpu_hal", "naga"];
 
-/// Whether a line of this target (a path of modules) may be written, whatever the level.
+/// How the log is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum LogFormat {
+    /// Lines of text.
+    Human,
+    /// One JSON object in each line.
+    Json,
+}
+
+/// Whether a line of this target (a path of modules) may be written, whatever its level.
 fn may_be_written(target: &str) -> bool {
     WRITERS.contains(&target.split("::").next().unwrap_or(target))
 }
 
-/// Which lines are written: those that the environment asks for, or else these.
-///
-/// # Errors
-/// What the environment asks for cannot be understood.
-fn filter(otherwise: &str) -> Result<EnvFilter, String> {
-    let expected = "expected a level such as debug, or sotto::server=debug,info";
-    match env::var(VARIABLE) {
-        Ok(asked) if !asked.trim().is_empty() => EnvFilter::try_new(&asked)
-            .map_err(|error| format!("{VARIABLE} is {asked:?}: {error}; {expected}")),
-        Err(VarError::NotUnicode(asked)) => Err(format!("{VARIABLE} is {asked:?}; {expected}")),
-        _ => Ok(EnvFilter::new(otherwise)),
-    }
+/// Which lines are written: those that the environment asks for, or else those from a level on.
+fn wanted(level: &str) -> Result<Targets, String> {
+    let asked = match env::var(VARIABLE) {
+        Ok(asked) if !asked.trim().is_empty() => asked,
+        Err(VarError::NotUnicode(asked)) => asked.to_string_lossy().into_owned(),
+        // An error says what a GPU's driver found; the lines of its crates add nothing.
+        _ => format!("{level},wgpu_hal=off,wgpu_core=off,wgpu=off,naga=off"),
+    };
+    asked.parse::<Targets>().map_err(|error| {
+        format!(
+            "{VARIABLE} is {asked:?}: {error}; expected a level such as debug, or \
+             sotto::server=debug,info"
+        )
+    })
 }
 
-/// Starts the log on standard error, in lines for people, from level `info` on or what `SOTTO_LOG`
-/// says; [`Log::finish`] writes what still waits.
+/// Starts the log with the lines from `level` on, or those that `SOTTO_LOG` asks for.
 ///
 /// # Errors
-/// `SOTTO_LOG` cannot be understood, or the log's thread cannot be started.
-pub fn start_log() -> Result<Log, String> {
-    start("info", LogFormat::Human)
-}
-
-/// The same from another level on and in another form.
-pub(crate) fn start(level: &str, format: LogFormat) -> Result<Log, String> {
-    // What a GPU's driver says comes as an error, or as why there is none; its own lines are noise.
-    let filter = filter(&format!("{level},wgpu_hal=off,wgpu_core=off,wgpu=off,naga=off"))?;
+/// `SOTTO_LOG` cannot be understood, or the thread of the log cannot be started.
+pub fn start_log(level: &str, format: LogFormat) -> Result<Log, String> {
+    let wanted = wanted(level)?;
     let log = Log::start(std::io::stderr())
-        .map_err(|error| format!("cannot start the log's thread: {error}"))?;
+        .map_err(|error| format!("cannot start the thread of the log: {error}"))?;
     let lines = log.clone();
-    let written = tracing_subscriber::fmt()
-        .with_writer(move || lines.clone())
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_env_filter(filter);
+    let written =
+        fmt::layer().with_writer(move || lines.clone()).with_ansi(std::io::stderr().is_terminal());
+    let written = match format {
+        LogFormat::Human => written.boxed(),
+        LogFormat::Json => written.json().flatten_event(true).boxed(),
+    };
     let without_peers = filter_fn(|line| may_be_written(line.target()));
-    match format {
-        LogFormat::Human => written.finish().with(without_peers).init(),
-        LogFormat::Json => {
-            written.json().flatten_event(true).finish().with(without_peers).init();
-        }
-    }
+    tracing_subscriber::registry().with(written).with(wanted).with(without_peers).init();
     Ok(log)
+}
+
+enum Message {
+    Line(Vec<u8>),
+    /// Everything before this message is written: says so.
+    Finish(Sender<()>),
+}
+
+#[derive(Default)]
+struct Counts {
+    bytes_waiting: AtomicUsize,
+    /// Lines that were not written and are not in any note yet.
+    lost: AtomicU64,
 }
 
 /// A writer for `tracing`; cheap to clone.
 #[derive(Clone)]
-pub struct Log(Arc<Shared>);
-
-#[derive(Default)]
-struct Shared {
-    waiting: Mutex<Waiting>,
-    changed: Condvar,
-}
-
-#[derive(Default)]
-struct Waiting {
-    lines: VecDeque<Vec<u8>>,
-    bytes: usize,
-    /// Lines that were not written, and of which that is not said yet.
-    lost: u64,
-    /// Whether a line is being written.
-    writing: bool,
+pub struct Log {
+    messages: Sender<Message>,
+    counts: Arc<Counts>,
 }
 
 impl Log {
     /// Starts the thread that writes.
-    pub(crate) fn start(out: impl Write + Send + 'static) -> std::io::Result<Self> {
-        let shared = Arc::new(Shared::default());
-        let log = Self(shared.clone());
-        std::thread::Builder::new().name("sotto-log".into()).spawn(move || shared.write(out))?;
+    fn start(out: impl Write + Send + 'static) -> std::io::Result<Self> {
+        let (messages, received) = channel();
+        let counts = Arc::<Counts>::default();
+        let log = Self { messages, counts: counts.clone() };
+        let write = move || write(out, &received, &counts);
+        std::thread::Builder::new().name("sotto-log".into()).spawn(write)?;
         Ok(log)
     }
 
-    /// Waits until all lines are written, but not for a reader that does not read.
+    /// Waits until all lines are written, but not long for a reader that does not read.
     pub fn finish(&self) {
-        let waiting = self.0.lock();
-        let left = |waiting: &mut Waiting| waiting.writing || !waiting.lines.is_empty();
-        drop(self.0.changed.wait_timeout_while(waiting, LOG_LEAVE_TIMEOUT, left));
+        let (done, is_done) = channel();
+        if self.messages.send(Message::Finish(done)).is_ok() {
+            let _ = is_done.recv_timeout(LOG_LEAVE_TIMEOUT);
+        }
     }
 }
 
-/// A line a call: `tracing` hands over whole ones.
+/// One call for each line: `tracing` hands over whole lines.
 impl Write for Log {
     fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
-        let mut waiting = self.0.lock();
-        if waiting.bytes + line.len() > LOG_WAITING_BYTES_MAX {
-            waiting.lost += 1;
-        } else {
-            waiting.bytes += line.len();
-            waiting.lines.push_back(line.to_vec());
-            self.0.changed.notify_all();
+        let waiting = self.counts.bytes_waiting.fetch_add(line.len(), Relaxed);
+        if waiting + line.len() > LOG_WAITING_BYTES_MAX
+            || self.messages.send(Message::Line(line.to_vec())).is_err()
+        {
+            self.counts.bytes_waiting.fetch_sub(line.len(), Relaxed);
+            self.counts.lost.fetch_add(1, Relaxed);
         }
         Ok(line.len())
     }
@@ -128,37 +131,27 @@ impl Write for Log {
     }
 }
 
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, Waiting> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// For as long as the process lives.
-    fn write(&self, mut out: impl Write) {
-        let mut waiting = self.lock();
-        loop {
-            let Some(line) = waiting.lines.pop_front() else {
-                waiting = self.changed.wait(waiting).unwrap_or_else(PoisonError::into_inner);
+/// Writes lines for as long as the process lives.
+fn write(mut out: impl Write, messages: &Receiver<Message>, counts: &Counts) {
+    for message in messages {
+        let line = match message {
+            Message::Line(line) => line,
+            Message::Finish(done) => {
+                let _ = done.send(());
                 continue;
-            };
-            waiting.bytes -= line.len();
-            waiting.writing = true;
-            let lost = waiting.lost;
-            drop(waiting);
-            let noted = match lost {
-                0 => Ok(()),
-                // At one go, or what others write would come between.
-                lost => out.write_all(note(lost).as_bytes()),
-            };
-            let written = noted.and_then(|()| out.write_all(&line));
-            waiting = self.lock();
-            waiting.writing = false;
-            match written {
-                Ok(()) => waiting.lost -= lost,
-                Err(_) => waiting.lost += 1,
             }
-            self.changed.notify_all();
-        }
+        };
+        counts.bytes_waiting.fetch_sub(line.len(), Relaxed);
+        let lost = counts.lost.load(Relaxed);
+        let noted = match lost {
+            0 => Ok(()),
+            // In one call, or the output of others would come between.
+            lost => out.write_all(note(lost).as_bytes()),
+        };
+        match noted.and_then(|()| out.write_all(&line)) {
+            Ok(()) => counts.lost.fetch_sub(lost, Relaxed),
+            Err(_) => counts.lost.fetch_add(1, Relaxed),
+        };
     }
 }
 
@@ -168,8 +161,6 @@ fn note(lost: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::mpsc::{Receiver, Sender, channel};
-
     use super::*;
 
     /// Writes what and when the test lets it: a line for every answer, or its error.

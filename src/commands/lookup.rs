@@ -1,16 +1,17 @@
 //! `sotto lookup`: looks keys up privately and prints what it finds.
 //!
-//! All keys go in one call. Nothing is decoded to an outcome, let alone printed, before the last
-//! answer is there and the server was told that this client leaves: no byte that is sent and no
+//! All keys go in one call. No answer is decoded to an outcome, and none is printed, before the
+//! last one is there and the server was told that this client leaves: no byte that is sent and no
 //! time at which it is sent depends on what was found, nor on who reads what is printed. Exit code
 //! 0: all found; 1: some not found; 2: an error; 130: interrupted, and then nothing is printed.
 
-use std::io::Read;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use serde_json::json;
 use sotto::client::{
     Client, ClientError, LookupError, OperatorKey, Options, Outcome, Pins, Replica,
 };
@@ -79,9 +80,6 @@ pub struct ServerArgs {
     accept_shard_records: u64,
 }
 
-/// Exit code after Ctrl-C, as shells have it.
-const INTERRUPTED: u8 = 130;
-
 type Found = Result<Outcome, LookupError>;
 type Error = Box<dyn std::error::Error>;
 
@@ -102,7 +100,7 @@ pub(crate) fn run(args: Args) -> Ended {
             _ = tokio::signal::ctrl_c() => None,
         };
         let stored = store(&args, file.as_ref(), &client.close().await);
-        let Some(answers) = answers else { return Ok(ExitCode::from(INTERRUPTED)) };
+        let Some(answers) = answers else { return Ok(ExitCode::from(out::INTERRUPTED)) };
         let outcomes = answers?.open();
         out::unless_closed(print(&args, &keys, &outcomes))?;
         stored?;
@@ -147,11 +145,10 @@ fn keys(args: &Args) -> Result<Vec<Vec<u8>>, Error> {
         let mut bytes = Vec::new();
         if path == Path::new("-") {
             std::io::stdin().lock().read_to_end(&mut bytes)?;
+            bytes = text::plain(&bytes);
         } else {
             bytes = read(path, "--keys-from")?;
         }
-        // A byte order mark is an editor's, not the first key's.
-        let bytes = text::plain(&bytes);
         if text::is_utf16(&bytes) {
             return Err(format!("--keys-from {}: {}", path.display(), TextError::Utf16).into());
         }
@@ -164,6 +161,7 @@ fn keys(args: &Args) -> Result<Vec<Vec<u8>>, Error> {
     Ok(keys)
 }
 
+/// A file without the byte order mark that an editor may have put there.
 fn read(path: &Path, option: &str) -> Result<Vec<u8>, String> {
     std::fs::read(path)
         .map(|bytes| text::plain(&bytes))
@@ -190,11 +188,9 @@ impl ServerArgs {
     pub async fn options(&self) -> Result<Options, Error> {
         let mut replicas = Vec::new();
         for server in &self.server {
-            let mut replica = Replica::resolve(server).await?;
-            if let Some(name) = &self.server_name {
-                replica.server_name.clone_from(name);
-            }
-            replicas.push(replica);
+            let Replica { addresses, server_name } = Replica::resolve(server).await?;
+            let server_name = self.server_name.clone().unwrap_or(server_name);
+            replicas.push(Replica { addresses, server_name });
         }
         let mut pins = match &self.operator_key {
             None => Pins::first_use(),
@@ -237,8 +233,8 @@ fn problem(outcome: &Found) -> Option<String> {
     match outcome {
         Ok(Outcome::Invalid) => Some(
             "the answer cannot be believed: a stale or forged hint, a changed matrix or a broken \
-             server. Another look-up now would tell that server so: the next one comes when it \
-             would have come anyway"
+             server. Do not look this key up again at once, which would tell that server so: wait \
+             until you would have done so anyway"
                 .into(),
         ),
         Err(error) => Some(error.to_string()),
@@ -247,21 +243,22 @@ fn problem(outcome: &Found) -> Option<String> {
 }
 
 fn text_line(key: &[u8], outcome: &Found) -> String {
-    let result = match (outcome, problem(outcome)) {
-        (_, Some(problem)) => format!("error: {problem}"),
-        (Ok(Outcome::Found(value)), _) => shown(value),
+    let result = match (problem(outcome), outcome) {
+        (Some(problem), _) => format!("error: {problem}"),
+        (None, Ok(Outcome::Found(value))) => shown(value),
         _ => "not found".into(),
     };
     format!("{}\t{result}", shown(key))
 }
 
 fn json_line(key: &[u8], outcome: &Found) -> String {
-    let object = match (outcome, problem(outcome)) {
-        (_, Some(problem)) => serde_json::json!({ "key": shown(key), "error": problem }),
-        (Ok(Outcome::Found(value)), _) => {
-            serde_json::json!({ "key": shown(key), "found": true, "value": shown(value) })
+    let key = shown(key);
+    let object = match (problem(outcome), outcome) {
+        (Some(problem), _) => json!({ "key": key, "error": problem }),
+        (None, Ok(Outcome::Found(value))) => {
+            json!({ "key": key, "found": true, "value": shown(value) })
         }
-        _ => serde_json::json!({ "key": shown(key), "found": false }),
+        _ => json!({ "key": key, "found": false }),
     };
     object.to_string()
 }
@@ -296,19 +293,13 @@ mod tests {
     }
 
     #[test]
-    fn lines_and_exit_codes() {
-        let found = Ok(Outcome::Found(b"x \"y\"".to_vec()));
-        assert_eq!(text_line(b"k", &found), "k\tx \"y\"");
-        assert_eq!(json_line(b"k", &found), r#"{"found":true,"key":"k","value":"x \"y\""}"#);
-        assert_eq!(text_line(b"k", &Ok(Outcome::Absent)), "k\tnot found");
-        assert_eq!(json_line(b"k", &Ok(Outcome::Absent)), r#"{"found":false,"key":"k"}"#);
-        assert!(text_line(b"k", &Ok(Outcome::Invalid)).starts_with("k\terror: "));
+    fn what_is_no_answer_is_an_error_and_its_exit_code() {
+        let (found, invalid) = (Ok(Outcome::Found(b"x".to_vec())), Ok(Outcome::Invalid));
+        assert!(text_line(b"k", &invalid).starts_with("k\terror: "));
         assert!(json_line(b"k", &Err(LookupError::HintForged)).starts_with(r#"{"error":"#));
-        let code = |outcomes: Vec<Found>| format!("{:?}", exit_code(&outcomes));
-        let is = |code: u8| format!("{:?}", ExitCode::from(code));
-        assert_eq!(code(vec![found.clone()]), is(0));
-        assert_eq!(code(vec![found.clone(), Ok(Outcome::Absent)]), is(1));
-        assert_eq!(code(vec![found, Ok(Outcome::Absent), Ok(Outcome::Invalid)]), is(2));
-        assert_eq!(code(vec![Err(LookupError::ShardUnknown)]), is(2));
+        for last in [invalid, Err(LookupError::ShardUnknown)] {
+            let code = exit_code(&[found.clone(), Ok(Outcome::Absent), last]);
+            assert_eq!(format!("{code:?}"), format!("{:?}", ExitCode::from(2)));
+        }
     }
 }

@@ -10,10 +10,13 @@ use std::fmt::Display;
 use std::io::{self, ErrorKind, Write};
 use std::process::ExitCode;
 
-use super::Ended;
+/// How a command ends: an exit code of its own, or an error for `error: ...` and exit code 2.
+pub type Ended = Result<ExitCode, Box<dyn Error>>;
 
 /// Exit code of an error.
 const FAILED: u8 = 2;
+/// Exit code after Ctrl-C, as shells have it.
+pub(super) const INTERRUPTED: u8 = 130;
 
 /// Standard output takes nothing any more.
 #[derive(Debug, thiserror::Error)]
@@ -27,24 +30,10 @@ impl Lost {
     }
 }
 
-/// Standard output as a writer, for what is too long for one text. Its errors hold a [`Lost`].
-pub struct Output;
-
-impl Write for Output {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        io::stdout().lock().write(bytes).map_err(lost)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        io::stdout().lock().flush().map_err(lost)
-    }
-}
-
-fn lost(error: io::Error) -> io::Error {
-    match error.kind() {
-        ErrorKind::Interrupted => error,
-        kind => io::Error::new(kind, Lost(error)),
-    }
+/// Has standard output written by what makes a text that is too long to be held.
+pub(super) fn write(text: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(), Lost> {
+    let mut out = io::stdout().lock();
+    text(&mut out).and_then(|()| out.flush()).map_err(Lost)
 }
 
 /// Prints one or more lines, at once.
@@ -52,9 +41,7 @@ fn lost(error: io::Error) -> io::Error {
 /// # Errors
 /// The caller hands them on to [`ended`], after what must be done in any case.
 pub fn say(text: impl Display) -> Result<(), Lost> {
-    let text = format!("{text}\n");
-    let mut out = io::stdout().lock();
-    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(Lost)
+    write(|out| out.write_all(format!("{text}\n").as_bytes()))
 }
 
 /// Prints what was done. Where standard output cannot be written, standard error has it.
@@ -81,7 +68,7 @@ pub fn unless_closed(said: Result<(), Lost>) -> Result<(), Lost> {
 pub fn ended(ended: Ended) -> ExitCode {
     match ended {
         Ok(code) => code,
-        Err(error) if lost_in(&*error).is_some_and(Lost::is_closed) => ExitCode::SUCCESS,
+        Err(error) if error.downcast_ref().is_some_and(Lost::is_closed) => ExitCode::SUCCESS,
         Err(error) => failed(&error),
     }
 }
@@ -103,11 +90,6 @@ pub fn parsed(error: &clap::Error) -> ExitCode {
     }
 }
 
-fn lost_in<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a Lost> {
-    let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-    error.downcast_ref::<Lost>().or_else(|| inner.and_then(|inner| inner.downcast_ref::<Lost>()))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -115,23 +97,12 @@ mod tests {
     #[test]
     fn a_reader_who_is_gone_is_no_error_and_any_other_is() {
         let lost = |kind: ErrorKind| Lost(kind.into());
-        let closed: [Box<dyn Error>; 2] = [
-            Box::new(lost(ErrorKind::BrokenPipe)),
-            Box::new(super::lost(ErrorKind::BrokenPipe.into())),
-        ];
-        let others: [Box<dyn Error>; 3] = [
-            Box::new(lost(ErrorKind::StorageFull)),
-            Box::new(super::lost(ErrorKind::StorageFull.into())),
-            // Of another pipe than standard output.
-            Box::new(io::Error::from(ErrorKind::BrokenPipe)),
-        ];
-        let shown = |code: ExitCode| format!("{code:?}");
-        for error in closed {
-            assert_eq!(shown(ended(Err(error))), shown(ExitCode::SUCCESS));
-        }
-        for error in others {
-            assert_eq!(shown(ended(Err(error))), shown(ExitCode::from(FAILED)));
-        }
+        let code = |error: Box<dyn Error>| format!("{:?}", ended(Err(error)));
+        let [fine, failed] = [ExitCode::SUCCESS, ExitCode::from(FAILED)].map(|c| format!("{c:?}"));
+        assert_eq!(code(Box::new(lost(ErrorKind::BrokenPipe))), fine);
+        assert_eq!(code(Box::new(lost(ErrorKind::StorageFull))), failed);
+        // Of another pipe than standard output.
+        assert_eq!(code(Box::new(io::Error::from(ErrorKind::BrokenPipe))), failed);
         assert!(unless_closed(Err(lost(ErrorKind::BrokenPipe))).is_ok());
         assert!(unless_closed(Err(lost(ErrorKind::StorageFull))).is_err());
     }

@@ -16,13 +16,13 @@ use super::{Ended, out};
 pub(crate) struct Args {
     /// Directory of the database
     #[arg(long, value_name = "DIR")]
-    db: PathBuf,
+    pub(super) db: PathBuf,
     /// The operator's signing key, Ed25519 as PKCS#8 PEM [default: DIR.signing-key.pem]
     #[arg(long, value_name = "FILE")]
-    key: Option<PathBuf>,
+    pub(super) key: Option<PathBuf>,
     /// Days for which clients accept it
     #[arg(long, value_name = "DAYS", default_value_t = limits::EXPIRES_DAYS_DEFAULT)]
-    expires_days: u32,
+    pub(super) expires_days: u32,
 }
 
 /// Runs the command.

@@ -17,6 +17,6 @@ pub(crate) struct Args {
 
 /// Runs the command.
 pub(crate) fn run(args: Args) -> Ended {
-    sample::write(args.records, out::Output)?;
+    out::write(|out| sample::write(args.records, out))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -1,20 +1,20 @@
-//! `sotto serve`: opens a database, picks engines, answers until it is told to leave.
+//! `sotto serve`: opens a database, selects engines, and answers until it is told to leave.
 //!
 //! Standard output gets one line, `listening on ADDR:PORT`, when the server is ready; everything
-//! else is the log's. The admin endpoints answer before that, and say how far it is. Defaults are
-//! [`sotto::limits`]'.
+//! else goes to the log. The admin endpoints answer before that, and say how far the start is.
 
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use clap::value_parser;
+use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, geteuid, getrlimit, setrlimit};
-use sotto::engine::{Engine, Residency, Selected, select_with};
+use sotto::engine::{Residency, Selected, select_with};
 use sotto::limits;
 use sotto::params::Shape;
 use sotto::server::{
@@ -22,11 +22,12 @@ use sotto::server::{
     IdentityReloader, KnownCallers, Reloaded, Reloader, Server, ServerBounds, ServerOptions, Stage,
     machine_bytes,
 };
-use sotto::shard::{Database, OpenError, Opening};
+use sotto::shard::{Database, OpenError};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Mutex;
 
 use super::engine::EngineArgs;
+use super::log::LogFormat;
 use super::{Ended, out};
 
 /// Serves a database over QUIC.
@@ -34,7 +35,7 @@ use super::{Ended, out};
 /// Every option may also be given in the environment (`--target-ms` is SOTTO_TARGET_MS; commas
 /// separate several values) or in a TOML file (`target-ms = 1000`). A flag takes precedence over
 /// the environment, and the environment over the file. `sotto config` prints the result.
-// What one option wants of another stands in `check`, for clap looks past what a file says.
+// `check` compares options with each other: for clap, a value from a file is only a default.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// TOML file of options.
@@ -114,30 +115,14 @@ impl Args {
     }
 }
 
-/// An option that there is no serving without.
+/// The value of a required option.
 fn needed<T>(value: Option<T>, key: &str) -> Result<T, String> {
+    let variable = key.to_uppercase();
     value.ok_or_else(|| {
-        let variable = key.to_uppercase();
         format!(
             "{key} is not set: give --{key}, SOTTO_{variable}, or `{key} = ...` in a --config file"
         )
     })
-}
-
-impl Args {
-    /// How the log is written.
-    pub(crate) fn log_format(&self) -> LogFormat {
-        self.log_format
-    }
-}
-
-/// How the log is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum LogFormat {
-    /// Lines of text.
-    Human,
-    /// One JSON object in each line.
-    Json,
 }
 
 /// Where the operator's endpoints are.
@@ -151,19 +136,17 @@ impl FromStr for AdminAt {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        if text == "off" {
-            return Ok(Self::Off);
+        match (text, text.parse()) {
+            ("off", _) => Ok(Self::Off),
+            (_, Ok(address)) => Ok(Self::Address(address)),
+            _ => Err("expected an address with a port, such as 127.0.0.1:9464, or off".into()),
         }
-        let expected = || "expected an address with a port, such as 127.0.0.1:9464, or off".into();
-        text.parse().map(Self::Address).map_err(|_| expected())
     }
 }
 
-/// Where the endpoints are unless told otherwise: the port that exporters of telemetry use.
+/// The default: the port that exporters of telemetry use.
 const ADMIN_DEFAULT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9464);
 
-/// Maps a process has besides those of shards: code, stacks, heap.
-pub(super) const OTHER_MAPS: u64 = 1_000;
 /// Files a process has open besides those it opens and closes at start.
 pub(super) const OTHER_FILES: u64 = 1_024;
 
@@ -196,11 +179,11 @@ pub(crate) fn run(args: Args) -> Ended {
     let (folder, opening) = (directory.clone(), admin_state.clone());
     let opened = || u64::from(admin_state.opening().progress().0);
     let database = runtime.block_on(files.run_to_its_end("opening the database", opened, {
-        move || open(&folder, opening.opening())
+        move || Database::open_seen(&folder, opening.opening()).map_err(|error| explain(&error))
     }))??;
     admin_state.enter(Stage::Proving);
-    let Selected { engines, why_no_gpu } = select_with(&args.engine.options())?;
-    say_engines(&engines, why_no_gpu.as_deref(), &database);
+    let selected = select_with(&args.engine.options())?;
+    say_engines(&selected, &database);
     tracing::info!(
         shards = database.shard_count(),
         epoch = database.epoch(),
@@ -213,6 +196,7 @@ pub(crate) fn run(args: Args) -> Ended {
     bounds.scrub_mib_per_second = args.scrub_mib_per_second;
     bounds.prove_every = Some(limits::PROVE_EVERY);
     tracing::info!("memory is at most {}", bounds.memory(database.shape()));
+    let engines = selected.engines;
     let options = ServerOptions { listen, identity, callers, engines, bounds };
     let watch = Duration::from_secs(args.watch_seconds);
     let ended =
@@ -222,23 +206,21 @@ pub(crate) fn run(args: Args) -> Ended {
     ended
 }
 
-/// Says who will answer.
-fn say_engines(engines: &[Box<dyn Engine>], why_no_gpu: Option<&str>, database: &Database) {
-    if let Some(reason) = why_no_gpu {
-        tracing::info!("{reason}");
-    }
-    for engine in engines {
+/// Logs what will answer.
+fn say_engines(selected: &Selected, database: &Database) {
+    selected.why_no_gpu.iter().for_each(|reason| tracing::info!("{reason}"));
+    for engine in &selected.engines {
         tracing::info!("answers with {}", engine.name());
         let first = database.shard(0).map(|shard| shard.view());
         if let (Some(store), Some(first)) = (engine.store(), first)
             && store.residency(&first) == Residency::Never
         {
-            tracing::warn!("this GPU has not the memory for one shard: it answers nothing");
+            tracing::warn!("this GPU lacks the memory for one shard: it answers nothing");
         }
     }
 }
 
-/// Has the operator's endpoints answer from now on.
+/// Starts the operator's endpoints.
 async fn start_admin(
     at: Option<AdminAt>,
     callers: AdminCallers,
@@ -252,7 +234,7 @@ async fn start_admin(
     };
     let admin = match Admin::bind(address, callers, admin_state.clone()).await {
         Ok(admin) => admin,
-        // Nobody asked for this address: a second server on a machine serves all the same.
+        // Nobody asked for this address, and a second server on a machine has to serve too.
         Err(error) if at.is_none() => {
             tracing::warn!("there are no admin endpoints: {error}; give them an address (--admin)");
             return Ok(());
@@ -289,15 +271,14 @@ impl IdentityFiles {
         Ok((identity, callers))
     }
 
-    /// Whose certificate no client accepts does not start. But where that is for its time it does:
-    /// the clock may be wrong, and clients go by theirs.
+    /// A server whose certificate no client accepts does not start. It does where that is only
+    /// because of the time: the clock may be wrong, and clients go by theirs.
     async fn read_at_start(
         &self,
         files: &FileWork,
     ) -> Result<(Identity, Callers), Box<dyn std::error::Error>> {
-        let identity_files = self.clone();
-        let read =
-            files.run_to_its_end("reading certificates", || 0, move || identity_files.read());
+        let own = self.clone();
+        let read = files.run_to_its_end("reading certificates", || 0, move || own.read());
         let (identity, callers) = read.await??;
         match identity.check(SystemTime::now()) {
             Err(error) if error.is_about_time() => tracing::error!("{}", self.of_cert(&error)),
@@ -316,16 +297,15 @@ impl IdentityFiles {
         files: &FileWork,
         identity_reloader: &IdentityReloader,
     ) -> Result<(), String> {
-        let identity_files = self.clone();
+        let own = self.clone();
+        let what = "reading certificates and callers again";
         let read = files.run(
-            "reading certificates and callers again",
+            what,
             || 0,
             move || {
-                let (identity, callers) =
-                    identity_files.read().map_err(|error| error.to_string())?;
+                let (identity, callers) = own.read().map_err(|error| error.to_string())?;
                 let checked = identity.check(SystemTime::now());
-                checked.map_err(|error| identity_files.of_cert(&error))?;
-                Ok((identity, callers))
+                checked.map_err(|error| own.of_cert(&error)).map(|()| (identity, callers))
             },
         );
         let read = read.await.unwrap_or_else(|not_done| Err(not_done.to_string()));
@@ -341,40 +321,37 @@ impl IdentityFiles {
 }
 
 /// What is read again at every SIGHUP, and when the operator asks for it at the admin endpoints:
-/// certificates and callers, then the database; where one cannot be used, nothing of its kind
-/// changes.
+/// certificates and callers, and the database. Where one cannot be used, it stays as it was.
 struct Reloads {
     identity_files: IdentityFiles,
     identity_reloader: IdentityReloader,
     reloader: Reloader,
     files: FileWork,
-    /// Held by whoever reads certificates and callers, until they are taken or given up.
+    /// Held while certificates and callers are read, so that the newest are used in the end.
     one: Mutex<()>,
 }
 
 impl Reloads {
-    /// What came of it is in the log, too.
+    /// Reads all of it; the log has the result, too.
     async fn read(&self) -> Result<String, String> {
         let identity_files = async {
             let _one = self.one.lock().await;
             self.identity_files.reload(&self.files, &self.identity_reloader).await
         };
-        // Beside each other: their files may be of two file systems, of which one hangs.
+        // At the same time: their files may be on two file systems, of which one hangs.
         let (identity_files, database) = tokio::join!(identity_files, self.reloader.reload());
+        let are_read = identity_files.is_ok() && database.is_ok();
         let identity_files = match identity_files {
-            Ok(()) => Ok("certificates and callers were read again".to_owned()),
-            Err(error) => Err(format!("certificates and callers: {error}")),
+            Ok(()) => "certificates and callers were read again".to_owned(),
+            Err(error) => format!("certificates and callers: {error}"),
         };
         let database = match database {
-            Ok(Reloaded::Changed { epoch, .. }) => Ok(format!("epoch {epoch} is served now")),
-            Ok(Reloaded::Unchanged { epoch }) => Ok(format!("epoch {epoch} is served as before")),
-            Err(error) => Err(format!("the database: {error}")),
+            Ok(Reloaded::Changed { epoch, .. }) => format!("epoch {epoch} is served now"),
+            Ok(Reloaded::Unchanged { epoch }) => format!("epoch {epoch} is served as before"),
+            Err(error) => format!("the database: {error}"),
         };
-        let both_done = identity_files.is_ok() && database.is_ok();
-        let (Ok(identity_files) | Err(identity_files)) = identity_files;
-        let (Ok(database) | Err(database)) = database;
         let said = format!("{identity_files}; {database}");
-        if both_done { Ok(said) } else { Err(said) }
+        if are_read { Ok(said) } else { Err(said) }
     }
 
     fn watch(self, admin_state: &AdminState, mut hangup: Signal) {
@@ -386,7 +363,7 @@ impl Reloads {
         }));
         tokio::spawn(async move {
             while hangup.recv().await.is_some() {
-                // It has said what came of it.
+                // The log has the result.
                 let _ = reloads.read().await;
             }
         });
@@ -412,7 +389,7 @@ async fn serve(
     admin_state.watch(&server);
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
-    // Whoever waits for this line would wait for ever, unless it is gone.
+    // Without this line a reader would wait for ever, so that a failure to write it is an error.
     out::unless_closed(out::say(format_args!("listening on {}", server.local_addr())))?;
     let asked = admin_state.clone();
     let told_to_leave = async move {
@@ -437,74 +414,51 @@ async fn serve(
     Ok(ExitCode::SUCCESS)
 }
 
-/// Bounds that fit the memory asked for, which fits the machine.
-pub(super) fn bounds(mib: Option<u32>, shape: &Shape) -> Result<ServerBounds, String> {
-    let machine = machine_bytes();
-    let asked = mib.map(|mib| u64::from(mib) << 20);
-    if let (Some(asked), Some(machine)) = (asked, machine)
-        && asked > machine
-    {
-        let (asked, machine) = (asked >> 20, machine >> 20);
-        return Err(format!(
-            "--memory {asked}: this machine or its control group has {machine} MiB"
-        ));
-    }
-    let bytes = asked.or(machine.map(|machine| machine / limits::MEMORY_SHARE_MAX));
-    ServerBounds::within(bytes.unwrap_or(u64::MAX), shape).map_err(|least| {
+/// Bounds within the memory that was asked for, in MiB, or the default share of the machine's.
+pub(super) fn bounds(asked: Option<u32>, shape: &Shape) -> Result<ServerBounds, String> {
+    let machine = machine_bytes().unwrap_or(u64::MAX);
+    let bytes = match asked.map(|mib| u64::from(mib) << 20) {
+        Some(bytes) if bytes > machine => {
+            let (asked, machine) = (bytes >> 20, machine >> 20);
+            return Err(format!(
+                "--memory {asked}: this machine or its control group has {machine} MiB"
+            ));
+        }
+        Some(bytes) => bytes,
+        None => machine / limits::MEMORY_SHARE_MAX,
+    };
+    ServerBounds::within(bytes, shape).map_err(|least| {
         format!(
             "memory: {} MiB for connections and queues do not hold one full frame of this \
              database, {} MiB do: give it so much (--memory)",
-            bytes.unwrap_or(u64::MAX) >> 20,
+            bytes >> 20,
             least.div_ceil(1 << 20)
         )
     })
 }
 
-/// Opens the database; where the system's bounds are why it cannot, says which and how to raise it.
-fn open(directory: &Path, opening: &Opening) -> Result<Database, String> {
-    let database = Database::open_seen(directory, opening).map_err(|error| explain(&error))?;
-    let needed = u64::from(database.shard_count()) + OTHER_MAPS;
-    if let Some(maps_max) = maps_max().filter(|&maps_max| maps_max < needed) {
-        tracing::warn!(
-            "vm.max_map_count is {maps_max}, {needed} are needed: raise it with `sysctl -w \
-             vm.max_map_count={}`",
-            2 * needed
-        );
-    }
-    Ok(database)
-}
-
+/// The error, and for a bound of the system which one it is and how to raise it.
 pub(super) fn explain(error: &OpenError) -> String {
     let OpenError::Io { source, .. } = error else { return error.to_string() };
-    if source.kind() == ErrorKind::PermissionDenied {
-        let user = geteuid().as_raw();
-        return format!(
-            "{error}: this process runs as user {user}, which has to be able to read the database \
-             and to enter the folders above it"
-        );
+    match (source.kind(), Errno::from_io_error(source)) {
+        (ErrorKind::PermissionDenied, _) => format!(
+            "{error}: this process runs as user {}, which has to be able to read the database and \
+             to enter the folders above it",
+            geteuid().as_raw()
+        ),
+        (_, Some(Errno::MFILE)) => {
+            let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+            format!("{error}: this process may have {limit} files open: raise it (ulimit -n)")
+        }
+        _ => error.to_string(),
     }
-    if source.raw_os_error() != Some(rustix::io::Errno::MFILE.raw_os_error()) {
-        return error.to_string();
-    }
-    let limit = getrlimit(Resource::Nofile).current;
-    let limit = limit.map_or("any number of".into(), |limit| limit.to_string());
-    format!("{error}: this process may have {limit} files open: raise it (ulimit -n)")
-}
-
-/// Maps one process may have; `None` where the system does not say.
-pub(super) fn maps_max() -> Option<u64> {
-    std::fs::read_to_string("/proc/sys/vm/max_map_count").ok()?.trim().parse().ok()
 }
 
 /// Raises the limit on open files as far as this process may.
 fn raise_file_limit() {
-    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
-    // None is no limit.
-    let (Some(soft), hard) = (current, maximum) else { return };
-    if hard.is_none_or(|hard| hard > soft)
-        && let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: hard, maximum: hard })
-    {
-        tracing::warn!("the limit on open files stays at {soft}: {error}");
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
+        tracing::warn!("the limit on open files cannot be raised: {error}");
     }
     let reached = getrlimit(Resource::Nofile).current;
     if let Some(files) = reached.filter(|&files| files < OTHER_FILES) {

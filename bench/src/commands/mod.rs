@@ -18,8 +18,8 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 use serde::Serialize;
-use sotto::commands::Ended;
 use sotto::commands::out::{self, report, say};
+use sotto::commands::{Ended, LogFormat, start_log};
 
 use crate::operations::AS_SOTTO;
 use crate::record::Head;
@@ -56,7 +56,7 @@ pub fn main() -> ExitCode {
         Ok(cli) => cli.command,
         Err(error) => return out::parsed(&error),
     };
-    let log = match sotto::commands::start_log() {
+    let log = match start_log("info", LogFormat::Human) {
         Ok(log) => log,
         Err(error) => return out::failed(&error),
     };

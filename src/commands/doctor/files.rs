@@ -15,8 +15,9 @@ use sotto::shard::verify::verify_shard;
 use sotto::text::{bytes, counted};
 use sotto::wire::Lifetime;
 
+use super::finding::Finding;
 use super::machine::now;
-use super::{Finding, serve};
+use crate::commands::serve;
 
 /// How long a disk is read, and how much at most.
 const DISK_TIME: Duration = Duration::from_secs(1);
@@ -64,22 +65,16 @@ fn digests(database: &Database) -> Finding {
         bad.extend(verify_shard(database, index).err());
         read += 1;
     }
-    match bad.first() {
-        Some(first) => {
-            let found = match bad.len() {
-                1 => first.to_string(),
-                more => format!("{first}; and {} more like it", more - 1),
-            };
-            Finding::new("digests", found, expected)
-                .fail("copy the file again, or build again (`sotto verify` reads everything)")
-        }
-        None if read == count => Finding::new("digests", "every byte matches", expected),
-        None => {
-            let found =
-                format!("{read} of {count} shards match (`sotto verify` reads all of them)");
-            Finding::new("digests", found, expected)
-        }
-    }
+    let found = match bad.first() {
+        Some(first) if bad.len() == 1 => first.to_string(),
+        Some(first) => format!("{first}; and {} more like it", bad.len() - 1),
+        None if read == count => "every byte matches".to_owned(),
+        None => format!("{read} of {count} shards match (`sotto verify` reads all of them)"),
+    };
+    Finding::new("digests", found, expected).fail_if(
+        !bad.is_empty(),
+        "copy the file again, or build again (`sotto verify` reads everything)",
+    )
 }
 
 /// Whether clients accept the database at `now` (unix seconds), and for some time.
@@ -90,11 +85,10 @@ pub(super) fn lifetime(lifetime: Lifetime, now: u64) -> Finding {
             .fail("a server does not start with it: sotto renew, or set the clock");
     }
     let days = counted(lifetime.left(now) / DAY_SECONDS.unsigned_abs(), "day");
-    let finding = Finding::new("signature", format!("good for {days}"), expected);
-    match lifetime.is_ending(now) {
-        true => finding.warn("sign it again: sotto renew, or sotto build of newer records"),
-        false => finding,
-    }
+    Finding::new("signature", format!("good for {days}"), expected).warn_if(
+        lifetime.is_ending(now),
+        "sign it again: sotto renew, or sotto build of newer records",
+    )
 }
 
 /// Whether a shard that is not in memory comes from the disk within half of the target, which is
@@ -107,21 +101,18 @@ fn disk(database: &Database, target: Duration) -> Finding {
     let paths = database.manifest().shards.iter().map(|entry| folder.join(&entry.file));
     match read_past_cache(paths) {
         Err(error) => Finding::new("disk", format!("not measured: {error}"), expected)
-            .warn("lay the database on a disk of this machine, with ext4 or xfs"),
+            .warn("put the database on a disk of this machine, with ext4 or xfs"),
         Ok((read, _)) if read < DISK_BYTES_MIN => {
             let found = format!("not measured: {} tell nothing of a disk", bytes(read));
             Finding::new("disk", found, expected)
         }
         Ok((read, elapsed)) => {
             let speed = (read as f64 / elapsed.as_secs_f64()) as u64;
-            let finding = Finding::new("disk", format!("{}/s", bytes(speed)), expected);
-            match speed < wanted {
-                true => finding.warn(
-                    "lay the database on a faster disk, have memory for all of it, or build more \
-                     and smaller shards (sotto build --shards)",
-                ),
-                false => finding,
-            }
+            Finding::new("disk", format!("{}/s", bytes(speed)), expected).warn_if(
+                speed < wanted,
+                "put the database on a faster disk, have memory for all of it, or build more and \
+                 smaller shards (sotto build --shards)",
+            )
         }
     }
 }
@@ -173,9 +164,8 @@ fn callers(authority: &Path, allow: Option<&Path>) -> Finding {
         Ok(known) => match known.validity() {
             Some(validity) if validity.not_after < now() => {
                 let found = format!("ended {} ago", days(now() - validity.not_after));
-                let finding = Finding::new("callers", found, expected);
-                finding
-                    .warn("have it renewed, or take it out of the file where it was (--client-ca)")
+                Finding::new("callers", found, expected)
+                    .warn("have it renewed, or remove it from its file (--client-ca)")
             }
             validity => ends("callers", validity, expected),
         },
@@ -188,10 +178,10 @@ fn identity(certificate: &Path, key: &Path) -> Finding {
     let read = Identity::from_pem_files(certificate, key);
     let checked = read.and_then(|identity| {
         identity.check(SystemTime::now())?;
-        Ok(identity)
+        Ok(identity.validity())
     });
     match checked {
-        Ok(identity) => ends("certificate", identity.validity(), expected),
+        Ok(validity) => ends("certificate", validity, expected),
         Err(error) => {
             let advice = match error.is_about_time() {
                 true => "renew it, or set the clock; `kill -HUP` has the server read it",
@@ -215,11 +205,8 @@ fn ends(check: &'static str, validity: Option<Validity>, expected: &str) -> Find
         return Finding::new(check, found, expected).warn("renew it with another tool");
     };
     let left = not_after - now();
-    let finding = Finding::new(check, format!("good for {}", days(left)), expected);
-    match left < RENEW_BEFORE_SECONDS {
-        true => finding.warn("renew it; `kill -HUP` has the server read it"),
-        false => finding,
-    }
+    Finding::new(check, format!("good for {}", days(left)), expected)
+        .warn_if(left < RENEW_BEFORE_SECONDS, "renew it; `kill -HUP` has the server read it")
 }
 
 /// Whether the key is the server's alone.
@@ -227,38 +214,35 @@ fn secrecy(key: &Path) -> Finding {
     const ANYONE: u32 = 0o007;
     let expected = "no access for others";
     match std::fs::metadata(key).map(|found| found.permissions().mode() & 0o777) {
-        Ok(mode) if mode & ANYONE != 0 => Finding::new("key", format!("mode {mode:03o}"), expected)
-            .warn(format!("chmod o= {}", key.display())),
-        Ok(mode) => Finding::new("key", format!("mode {mode:03o}"), expected),
+        Ok(mode) => Finding::new("key", format!("mode {mode:03o}"), expected)
+            .warn_if(mode & ANYONE != 0, format!("chmod o= {}", key.display())),
         Err(error) => Finding::new("key", error.to_string(), expected).fail("give a file (--key)"),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::Status;
+    use super::super::finding::Status;
     use super::*;
 
     #[test]
-    fn certificates_that_end_soon_are_to_be_renewed() {
-        let status = |after: i64| {
-            let (not_before, not_after) = (now() - 10, now() + after);
-            ends("certificate", Some(Validity { not_before, not_after }), "").status
-        };
-        assert_eq!(status(100 * DAY_SECONDS), Status::Ok);
-        assert_eq!(status(10 * DAY_SECONDS), Status::Warn);
+    fn certificates_and_databases_that_end_soon_are_to_be_renewed() {
+        for (days, expected) in [(100, Status::Ok), (10, Status::Warn)] {
+            let validity = Validity { not_before: 0, not_after: now() + days * DAY_SECONDS };
+            assert_eq!(ends("certificate", Some(validity), "").status, expected);
+        }
         assert_eq!(ends("certificate", None, "").status, Status::Warn);
-    }
-
-    #[test]
-    fn a_database_is_in_time_or_not() {
-        let status = |now| lifetime(Lifetime { created: 10_000, expires: 50_000 }, now).status;
-        assert_eq!(status(10_000), Status::Ok);
-        assert_eq!(status(39_999), Status::Ok);
-        assert_eq!(status(40_000), Status::Warn);
-        assert_eq!(status(50_000), Status::Warn);
-        assert_eq!(status(50_001), Status::Fail);
-        assert_eq!(status(9_699), Status::Fail);
+        for (now, expected) in [
+            (9_699, Status::Fail),
+            (10_000, Status::Ok),
+            (39_999, Status::Ok),
+            (40_000, Status::Warn),
+            (50_000, Status::Warn),
+            (50_001, Status::Fail),
+        ] {
+            let found = lifetime(Lifetime { created: 10_000, expires: 50_000 }, now);
+            assert_eq!(found.status, expected, "{now}");
+        }
     }
 
     #[test]

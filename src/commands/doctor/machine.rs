@@ -2,7 +2,7 @@
 
 use std::fs::read_to_string;
 use std::io::ErrorKind;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::time::SystemTime;
 
@@ -15,18 +15,13 @@ use sotto::shard::Database;
 use sotto::shard::header::file_bytes;
 use sotto::text::bytes;
 
-use super::{Finding, serve};
-use crate::commands::devices;
+use super::finding::Finding;
+use crate::commands::{devices, serve};
 
 /// What is there where a driver for a GPU is, whatever Vulkan finds.
 const GPU_FILES: [&str; 3] = ["/dev/dri/renderD128", "/dev/nvidia0", "/dev/nvidiactl"];
-/// What tells that something sets the clock.
-const CLOCK_FILES: [(&str, &str); 4] = [
-    ("/run/systemd/timesync/synchronized", "systemd-timesyncd has set it"),
-    ("/run/chrony/chronyd.pid", "chronyd runs"),
-    ("/run/ntpd.pid", "ntpd runs"),
-    ("/run/ntpsec/ntpd.pid", "ntpd runs"),
-];
+/// Maps a process has besides those of shards: code, stacks, heap.
+const OTHER_MAPS: u64 = 1_000;
 /// Memory to serve anything at all.
 const MEMORY_BYTES_MIN: u64 = 1 << 30;
 
@@ -39,39 +34,33 @@ pub(super) fn engines(args: &serve::Args) -> [Finding; 3] {
         Err(error) => Finding::new("engines", error.to_string(), expected)
             .fail("ask for what is there (--engine, --gpu, --isa), or for nothing"),
         Ok((names, why_no_gpu)) => {
-            let finding = Finding::new("engines", names.join("; "), expected);
-            let usable = found.iter().any(|gpu| gpu.kind == GpuKind::Real);
-            match why_no_gpu.filter(|_| usable) {
-                Some(why) => finding.warn(format!("{why}; update its driver")),
-                None => finding,
-            }
+            let is_usable = found.iter().any(|gpu| gpu.kind == GpuKind::Real);
+            let is_wrong = is_usable && why_no_gpu.is_some();
+            Finding::new("engines", names.join("; "), expected)
+                .warn_if(is_wrong, why_no_gpu.unwrap_or_default() + "; update its driver")
         }
     };
     [processor(Isa::detect().name()), devices_found(&found), taken]
 }
 
 fn processor(best: IsaName) -> Finding {
-    let lacks = |name: &IsaName| name.lacks().filter(|lacks| !lacks.is_empty());
     let faster = IsaName::ALL.iter().rev().take_while(|&&name| name != best);
-    let missing: Vec<String> = faster
-        .filter_map(|name| Some(format!("{} lacks {}", name.name(), lacks(name)?.join(", "))))
-        .collect();
-    let found = match missing.is_empty() {
-        true => best.name().to_owned(),
-        false => format!("{} ({})", best.name(), missing.join("; ")),
-    };
+    let lacks = faster.filter_map(|name| {
+        let lacks = name.lacks().filter(|lacks| !lacks.is_empty())?;
+        Some(format!("; {} lacks {}", name.name(), lacks.join(", ")))
+    });
+    let found = best.name().to_owned() + &lacks.collect::<String>();
     let finding = Finding::new("processor", found, "amx, avx512 or neon");
-    match best {
-        IsaName::Amx | IsaName::Avx512 | IsaName::Neon => finding,
-        IsaName::Avx512Bw | IsaName::Avx2 => finding.warn(
-            "a newer processor (Ice Lake, Zen 4 or later) answers about twice as many; in a \
-             virtual machine, have the host pass its features on",
-        ),
-        IsaName::Portable => finding.warn(
-            "this is many times slower than a processor with AVX2, or AArch64 with asimddp; in a \
-             virtual machine, have the host pass its features on",
-        ),
-    }
+    let advice = match best {
+        IsaName::Amx | IsaName::Avx512 | IsaName::Neon => return finding,
+        IsaName::Avx512Bw | IsaName::Avx2 => {
+            "a newer processor (Ice Lake, Zen 4 or later) answers about twice as many"
+        }
+        IsaName::Portable => {
+            "this is many times slower than a processor with AVX2, or AArch64 with asimddp"
+        }
+    };
+    finding.warn(format!("{advice}; in a virtual machine, let the host pass its features on"))
 }
 
 fn devices_found(found: &[GpuInfo]) -> Finding {
@@ -93,11 +82,9 @@ fn devices_found(found: &[GpuInfo]) -> Finding {
         (None, GpuKind::Software) => format!("{} (software, taken when named)", gpu.name),
         (None, GpuKind::Real) => format!("{} (driver {})", gpu.name, gpu.driver),
     });
-    let finding = Finding::new("gpu", names.collect::<Vec<_>>().join("; "), expected);
-    match found.iter().any(|gpu| gpu.kind == GpuKind::Real && gpu.lacks.is_some()) {
-        true => finding.warn("update the driver; `sotto devices` says more"),
-        false => finding,
-    }
+    let is_lacking = found.iter().any(|gpu| gpu.kind == GpuKind::Real && gpu.lacks.is_some());
+    Finding::new("gpu", names.collect::<Vec<_>>().join("; "), expected)
+        .warn_if(is_lacking, "update the driver; `sotto devices` says more")
 }
 
 /// Whether shards and the budget of connections and queues fit together.
@@ -108,8 +95,8 @@ pub(super) fn memory(database: Option<&Database>, args: &serve::Args) -> Finding
     };
     let Some(database) = database else {
         let expected = format!("{} or more", bytes(MEMORY_BYTES_MIN));
-        let finding = Finding::new("memory", bytes(machine), expected);
-        return if machine < MEMORY_BYTES_MIN { finding.fail("have more") } else { finding };
+        return Finding::new("memory", bytes(machine), expected)
+            .fail_if(machine < MEMORY_BYTES_MIN, "have more");
     };
     let bounds = match serve::bounds(args.memory, database.shape()) {
         Ok(bounds) => bounds,
@@ -126,45 +113,39 @@ pub(super) fn memory(database: Option<&Database>, args: &serve::Args) -> Finding
         bytes(shards),
         bytes(budget)
     );
-    let finding = Finding::new("memory", bytes(machine), expected);
-    match shards + budget > machine {
-        true => finding.warn(
-            "shards that are not in memory are read from the disk at each pass: have more, give \
-             queues less (--memory), or serve fewer records here",
-        ),
-        false => finding,
-    }
+    Finding::new("memory", bytes(machine), expected).warn_if(
+        shards + budget > machine,
+        "shards that are not in memory are read from the disk for each batch: have more, give \
+         queues less (--memory), or serve fewer records here",
+    )
 }
 
 /// Files and maps a process may have.
 pub(super) fn limits(database: Option<&Database>) -> [Finding; 2] {
-    let hard = getrlimit(Resource::Nofile).maximum;
+    let (hard, least) = (getrlimit(Resource::Nofile).maximum, serve::OTHER_FILES);
     let found = hard.map_or("any number".to_owned(), |hard| hard.to_string());
-    let files = Finding::new("files", found, format!("{} or more", serve::OTHER_FILES));
-    let files = match hard.is_some_and(|hard| hard < serve::OTHER_FILES) {
-        true => files.fail(format!(
-            "raise the hard limit: `ulimit -Hn {0}` as root, LimitNOFILE={0} in the unit",
-            serve::OTHER_FILES
-        )),
-        false => files,
-    };
-    [files, maps(database.map_or(0, |database| database.shard_count().into()), serve::maps_max())]
+    let files = Finding::new("files", found, format!("{least} or more")).fail_if(
+        hard.is_some_and(|hard| hard < least),
+        format!(
+            "raise the hard limit: `ulimit -Hn {least}` as root, LimitNOFILE={least} in the unit"
+        ),
+    );
+    let maps_max = read_to_string("/proc/sys/vm/max_map_count").ok();
+    let maps_max = maps_max.and_then(|text| text.trim().parse().ok());
+    [files, maps(database.map_or(0, |database| database.shard_count().into()), maps_max)]
 }
 
 /// A shard is a map; while a new epoch comes in, those of both are there.
 fn maps(shards: u64, maps_max: Option<u64>) -> Finding {
-    let (least, wanted) = (shards + serve::OTHER_MAPS, 2 * shards + serve::OTHER_MAPS);
+    let (least, wanted) = (shards + OTHER_MAPS, 2 * shards + OTHER_MAPS);
     let expected = format!("vm.max_map_count of {wanted} or more: two a shard, and some");
     let Some(maps_max) = maps_max else {
         return Finding::new("maps", "the system does not say", expected).warn("mount /proc");
     };
-    let finding = Finding::new("maps", maps_max.to_string(), expected);
     let advice = format!("sysctl -w vm.max_map_count={wanted} (deploy/90-sotto.conf)");
-    match maps_max {
-        _ if maps_max < least => finding.fail(advice),
-        _ if maps_max < wanted => finding.warn(advice),
-        _ => finding,
-    }
+    Finding::new("maps", maps_max.to_string(), expected)
+        .warn_if(maps_max < wanted, &advice)
+        .fail_if(maps_max < least, &advice)
 }
 
 /// The address, and how much the system keeps of a socket.
@@ -183,8 +164,7 @@ pub(super) fn sockets(listen: Option<SocketAddr>) -> Vec<Finding> {
                 .fail("take an address of this machine (--listen)"),
         });
     }
-    let any = SocketAddr::from((IpAddr::V4(Ipv4Addr::LOCALHOST), 0));
-    match udp_socket(any) {
+    match udp_socket((Ipv4Addr::LOCALHOST, 0).into()) {
         Ok((_, room)) => {
             findings.push(buffer("receive buffer", "rmem_max", room.receive));
             findings.push(buffer("send buffer", "wmem_max", room.send));
@@ -203,13 +183,12 @@ fn buffer(check: &'static str, setting: &str, room: usize) -> Finding {
     let bound = read_to_string(path).map(|text| format!("{setting} is {}", text.trim()));
     let bound = bound.unwrap_or_else(|_| format!("{setting} is not shown here"));
     let found = format!("a socket gets {} ({bound})", bytes(room as u64));
-    let finding = Finding::new(check, found, format!("{} or more", bytes(SOCKET_BYTES as u64)));
-    match room < SOCKET_BYTES {
-        true => finding.warn(format!(
+    Finding::new(check, found, format!("{} or more", bytes(SOCKET_BYTES as u64))).warn_if(
+        room < SOCKET_BYTES,
+        format!(
             "packets are lost in bursts: sysctl -w {setting}={SOCKET_BYTES} (deploy/90-sotto.conf)"
-        )),
-        false => finding,
-    }
+        ),
+    )
 }
 
 /// Whether maps of shards may have large pages.
@@ -221,12 +200,10 @@ pub(super) fn large_pages() -> Finding {
             .warn(format!("look at {SETTING} on the host")),
         Ok(text) => {
             let chosen = text.split(['[', ']']).nth(1).unwrap_or("unknown");
-            let finding = Finding::new("large pages", chosen, expected);
-            match chosen {
-                "always" | "madvise" => finding,
-                _ => finding
-                    .warn(format!("a pass over a shard takes longer: echo madvise > {SETTING}")),
-            }
+            Finding::new("large pages", chosen, expected).warn_if(
+                !["always", "madvise"].contains(&chosen),
+                format!("each batch takes longer: echo madvise > {SETTING}"),
+            )
         }
     }
 }
@@ -237,57 +214,51 @@ pub(super) fn now() -> i64 {
     since.map_or(0, |since| since.as_secs() as i64)
 }
 
-/// Whether it is not before the database was made, and whether something sets it.
+/// Whether it is not before the database was made, at this unix second.
 pub(super) fn clock(created: Option<u64>) -> Finding {
-    let expected = "a clock that is set over the network; certificates are checked by it";
     let created = i64::try_from(created.unwrap_or(0)).unwrap_or(i64::MAX);
     let behind = created.saturating_sub(now());
-    if behind > 0 {
-        return Finding::new("clock", format!("{behind} s before the database was made"), expected)
-            .fail("set it: `timedatectl set-ntp true`");
-    }
-    match CLOCK_FILES.iter().find(|(file, _)| Path::new(file).exists()) {
-        Some((_, sign)) => Finding::new("clock", *sign, expected),
-        None => Finding::new("clock", "no sign here that something sets it", expected)
-            .warn("`timedatectl set-ntp true`; in a container the host's is what counts"),
-    }
+    let found = match behind {
+        1.. => format!("{behind} s before the database was made"),
+        _ => "not before the database was made".to_owned(),
+    };
+    Finding::new("clock", found, "a clock that is set over the network; certificates need it")
+        .fail_if(behind > 0, "set it: `timedatectl set-ntp true`")
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::Status;
+    use super::super::finding::Status;
     use super::*;
 
     #[test]
     fn maps_are_enough_for_one_epoch_or_for_two() {
-        let status = |shards, maps_max| maps(shards, maps_max).status;
-        assert_eq!(status(10_000, Some(65_530)), Status::Ok);
-        assert_eq!(status(40_000, Some(65_530)), Status::Warn);
-        assert_eq!(status(65_000, Some(65_530)), Status::Fail);
-        assert_eq!(status(0, None), Status::Warn);
+        for (shards, maps_max, expected) in [
+            (10_000, Some(65_530), Status::Ok),
+            (40_000, Some(65_530), Status::Warn),
+            (65_000, Some(65_530), Status::Fail),
+            (0, None, Status::Warn),
+        ] {
+            assert_eq!(maps(shards, maps_max).status, expected, "{shards}");
+        }
         assert!(maps(65_000, Some(65_530)).advice.contains("vm.max_map_count=131000"));
     }
 
     #[test]
-    fn a_processor_says_what_a_faster_one_has() {
-        let slow = processor(IsaName::Portable);
-        assert_eq!(slow.status, Status::Warn);
+    fn a_processor_is_named_and_a_slow_one_is_a_warning() {
+        assert_eq!(processor(IsaName::Portable).status, Status::Warn);
         let here = Isa::detect().name();
-        let finding = processor(here);
-        assert!(finding.found.starts_with(here.name()), "{finding:?}");
-        // What this one lacks of the next, it says; of another kind of processor it says nothing.
-        let other = if cfg!(target_arch = "x86_64") { "neon" } else { "avx" };
-        assert!(!processor(IsaName::Portable).found.contains(other));
+        assert!(processor(here).found.starts_with(here.name()));
     }
 
     #[test]
     fn a_clock_before_the_database_fails() {
-        assert_ne!(clock(None).status, Status::Fail);
         assert_ne!(clock(Some(now() as u64)).status, Status::Fail);
-        let ahead = clock(Some(now() as u64 + 1_000));
-        assert_eq!(ahead.status, Status::Fail);
-        assert!(ahead.found.ends_with("s before the database was made"), "{ahead:?}");
-        assert_eq!(clock(Some(u64::MAX)).status, Status::Fail);
+        for ahead in [now() as u64 + 1_000, u64::MAX] {
+            let finding = clock(Some(ahead));
+            assert_eq!(finding.status, Status::Fail);
+            assert!(finding.found.ends_with("s before the database was made"), "{finding:?}");
+        }
     }
 
     #[test]

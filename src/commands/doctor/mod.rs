@@ -1,17 +1,16 @@
 //! `sotto doctor`: whether this machine and these options make a good server, and what to change.
 //!
-//! One line a check. What would keep the server from starting or from serving whom it should fails;
-//! what makes it slow or fragile is a warning. Nothing is changed, a running server is left alone
-//! (little memory, some seconds of one disk), and what was not given is not checked.
+//! Each check prints one line. It fails where the server would not start or would not serve whom
+//! it should; it warns of what makes the server slow or fragile. The checks change nothing, take
+//! little memory and some seconds of one disk, and leave out what was not given.
 
 mod files;
+mod finding;
 mod machine;
 
-use std::net::SocketAddr;
 use std::process::ExitCode;
 
-use serde::Serialize;
-
+use self::finding::{Finding, Status};
 use super::{Ended, out, serve};
 
 /// Checks this machine and the server's options. Exit code 1 means that the server would fail.
@@ -24,41 +23,6 @@ pub(crate) struct Args {
     /// fail.
     #[arg(long)]
     json: bool,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-enum Status {
-    Ok,
-    Warn,
-    Fail,
-}
-
-/// What one check found.
-#[derive(Debug, Serialize)]
-struct Finding {
-    check: &'static str,
-    status: Status,
-    found: String,
-    expected: String,
-    /// What to do; empty where all is well.
-    advice: String,
-}
-
-impl Finding {
-    /// All is well, until said otherwise.
-    fn new(check: &'static str, found: impl Into<String>, expected: impl Into<String>) -> Self {
-        let (found, expected) = (found.into(), expected.into());
-        Self { check, status: Status::Ok, found, expected, advice: String::new() }
-    }
-
-    fn warn(self, advice: impl Into<String>) -> Self {
-        Self { status: Status::Warn, advice: advice.into(), ..self }
-    }
-
-    fn fail(self, advice: impl Into<String>) -> Self {
-        Self { status: Status::Fail, advice: advice.into(), ..self }
-    }
 }
 
 /// Runs the command.
@@ -84,8 +48,8 @@ pub(crate) fn run(args: Args) -> Ended {
     findings.push(machine::large_pages());
     let lifetime = opened.map(|database| database.manifest().lifetime());
     findings.push(machine::clock(lifetime.map(|lifetime| lifetime.created)));
-    findings
-        .extend(lifetime.map(|lifetime| files::lifetime(lifetime, machine::now().unsigned_abs())));
+    let now = machine::now().unsigned_abs();
+    findings.extend(lifetime.map(|lifetime| files::lifetime(lifetime, now)));
     let missing = not_checked(&serve);
     let said =
         if json { serde_json::to_string_pretty(&findings)? } else { text(&findings, &missing) };
@@ -113,23 +77,21 @@ fn text(findings: &[Finding], missing: &[&str]) -> String {
 
 /// What options want of each other.
 fn options(args: &serve::Args) -> Finding {
-    let wrong = args.check().err().or_else(|| strangers(args));
-    match wrong {
-        None => Finding::new("options", "agree with each other", "that they do"),
-        Some(wrong) => Finding::new("options", wrong, "options that agree with each other")
-            .fail("change one of them; `sotto config` says where each comes from"),
-    }
-}
-
-/// Why the server would refuse to listen, though each option is right.
-fn strangers(args: &serve::Args) -> Option<String> {
-    let address: SocketAddr = args.listen?;
-    let known = args.client_ca.is_some() || args.anyone_may_ask || address.ip().is_loopback();
-    (!known).then(|| {
-        format!(
-            "{address} is not a loopback address, and neither client-ca nor anyone-may-ask is set"
-        )
-    })
+    let reachable = args.listen.filter(|address| !address.ip().is_loopback());
+    let wrong = match (args.check(), reachable) {
+        (Err(wrong), _) => Some(wrong),
+        (Ok(()), Some(address)) if args.client_ca.is_none() && !args.anyone_may_ask => {
+            Some(format!(
+                "{address} is not a loopback address, and neither client-ca nor anyone-may-ask is \
+                 set"
+            ))
+        }
+        _ => None,
+    };
+    let is_wrong = wrong.is_some();
+    let found = wrong.unwrap_or_else(|| "agree with each other".to_owned());
+    Finding::new("options", found, "options that agree with each other")
+        .fail_if(is_wrong, "change one of them; `sotto config` says where each comes from")
 }
 
 fn not_checked(args: &serve::Args) -> Vec<&'static str> {

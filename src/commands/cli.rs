@@ -1,0 +1,73 @@
+//! Reads the command line and runs one command.
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use super::log::{LogFormat, start_log};
+use super::{
+    build, cert, config, demo, devices, doctor, inspect, lookup, out, renew, rollback, sample,
+    serve, verify,
+};
+
+/// Private look-ups: a server that answers without learning for whom.
+#[derive(Parser)]
+#[command(version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(clap::Subcommand)]
+enum Command {
+    Build(build::Args),
+    Sample(sample::Args),
+    Verify(verify::Args),
+    Inspect(inspect::Args),
+    Renew(renew::Args),
+    Rollback(rollback::Args),
+    Cert(cert::Args),
+    Serve(serve::Args),
+    Config(config::Args),
+    Doctor(doctor::Args),
+    Lookup(lookup::Args),
+    Demo(demo::Args),
+    Devices(devices::Args),
+}
+
+/// Runs the command of these arguments, of which the first is the program's name.
+pub fn run(arguments: &[OsString]) -> ExitCode {
+    let (cli, sources) = match config::parse::<Cli>(arguments) {
+        Ok(parsed) => parsed,
+        Err(error) => return out::parsed(&error),
+    };
+    let (level, format) = match &cli.command {
+        Command::Serve(args) => ("info", args.log_format),
+        // The log of the demo's server would interrupt what the demo prints.
+        Command::Demo(_) => ("error", LogFormat::Human),
+        _ => ("info", LogFormat::Human),
+    };
+    let log = match start_log(level, format) {
+        Ok(log) => log,
+        Err(error) => return out::failed(&error),
+    };
+    sources.near_misses.iter().for_each(|sentence| tracing::warn!("{sentence}"));
+    let ended = match cli.command {
+        Command::Build(args) => build::run(args),
+        Command::Sample(args) => sample::run(args),
+        Command::Verify(args) => verify::run(args),
+        Command::Inspect(args) => inspect::run(args),
+        Command::Renew(args) => renew::run(args),
+        Command::Rollback(args) => rollback::run(args),
+        Command::Cert(args) => cert::run(args),
+        Command::Serve(args) => serve::run(args),
+        Command::Config(args) => config::run(args, &sources),
+        Command::Doctor(args) => doctor::run(args),
+        Command::Lookup(args) => lookup::run(args),
+        Command::Demo(args) => demo::run(args),
+        Command::Devices(args) => devices::run(args),
+    };
+    log.finish();
+    out::ended(ended)
+}
