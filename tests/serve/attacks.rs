@@ -2,13 +2,10 @@
 //! them at once, for as long as one likes, in `tests/hostile`.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use quinn::{ConnectionError, VarInt};
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, date_time_ymd};
-use rustls::client::{ClientSessionMemoryCache, ClientSessionStore, Tls13ClientSessionValue};
-use rustls::pki_types::ServerName;
+use rustls::client::{ClientSessionMemoryCache, ClientSessionStore as _};
 use sotto::limits;
 use sotto::server::ServerBounds;
 use sotto::server::certificates::{self, LocalCertificates};
@@ -47,42 +44,13 @@ async fn a_silent_first_packet_draws_less_than_it_has() {
     assert_eq!(host.counters.handshakes_failed.get(), 0, "nothing was begun");
 }
 
-/// Counts the tickets that a server sends.
-#[derive(Debug)]
-struct Tickets(AtomicUsize, ClientSessionMemoryCache);
-
-impl ClientSessionStore for Tickets {
-    fn set_kx_hint(&self, name: ServerName<'static>, group: rustls::NamedGroup) {
-        self.1.set_kx_hint(name, group);
-    }
-    fn kx_hint(&self, name: &ServerName<'_>) -> Option<rustls::NamedGroup> {
-        self.1.kx_hint(name)
-    }
-    fn set_tls12_session(
-        &self,
-        _: ServerName<'static>,
-        _: rustls::client::Tls12ClientSessionValue,
-    ) {
-    }
-    fn tls12_session(&self, _: &ServerName<'_>) -> Option<rustls::client::Tls12ClientSessionValue> {
-        None
-    }
-    fn remove_tls12_session(&self, _: &ServerName<'static>) {}
-    fn insert_tls13_ticket(&self, _: ServerName<'static>, _: Tls13ClientSessionValue) {
-        self.0.fetch_add(1, Ordering::SeqCst);
-    }
-    fn take_tls13_ticket(&self, _: &ServerName<'static>) -> Option<Tls13ClientSessionValue> {
-        None
-    }
-}
-
 /// Who resumes a session shows no certificate: one that has expired would be good for ever.
 #[tokio::test(flavor = "multi_thread")]
 async fn nobody_is_given_a_ticket_to_resume_a_session_with() {
     let ours = certificates::localhost().unwrap();
     let callers = known(&ours.ca_pem, Some("client.localhost 1"));
     let host = Host::start_for(callers, ours, Reference, ServerBounds::default());
-    let tickets = Arc::new(Tickets(AtomicUsize::new(0), ClientSessionMemoryCache::new(8)));
+    let tickets = Arc::new(ClientSessionMemoryCache::new(8));
     let store = tickets.clone();
     let config = host.client_config_with(Some(&host.certificates), |tls| {
         tls.resumption = rustls::client::Resumption::store(store);
@@ -90,22 +58,7 @@ async fn nobody_is_given_a_ticket_to_resume_a_session_with() {
     let peer = connect(host.address, config).await.unwrap();
     // Tickets would come before the reply.
     assert_eq!(peer.ask_parameters(parameter_request()).await.response_status, 0);
-    assert_eq!(tickets.0.load(Ordering::SeqCst), 0);
-}
-
-/// Certificates like [`certificates::localhost`]'s, the client's good for so long.
-fn expiring(after: Duration) -> LocalCertificates {
-    let mut ca = CertificateParams::new(Vec::new()).unwrap();
-    ca.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-    let ca_key = KeyPair::generate().unwrap();
-    let ca_pem = ca.self_signed(&ca_key).unwrap().pem();
-    let issuer = Issuer::new(ca, ca_key);
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
-    let mut client = CertificateParams::new(vec!["client.localhost".into()]).unwrap();
-    client.not_after = date_time_ymd(1970, 1, 1) + (now + after);
-    let key = KeyPair::generate().unwrap();
-    let client_pem = client.signed_by(&key, &issuer).unwrap().pem();
-    LocalCertificates { ca_pem, client_pem, client_key: key.serialize_pem(), ..localhost() }
+    assert!(tickets.take_tls13_ticket(&"localhost".try_into().unwrap()).is_none());
 }
 
 fn localhost() -> LocalCertificates {
@@ -114,7 +67,8 @@ fn localhost() -> LocalCertificates {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_certificate_that_expires_ends_its_connection() {
-    let short = expiring(Duration::from_secs(3));
+    let now = SystemTime::now();
+    let short = certificates::localhost_between(now, now + Duration::from_secs(3)).unwrap();
     let callers = known(&short.ca_pem, Some("client.localhost 1"));
     let certificate_check_time = Duration::from_millis(20);
     let bounds = ServerBounds { certificate_check_time, ..Default::default() };
