@@ -67,14 +67,7 @@ pub enum ShapeError {
 
 /// The sizes all shards of a database share. Valid by construction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Shape {
-    value_len: u32,
-    pack_rows: u32,
-    packs: u32,
-    columns: u32,
-    response_bits: u32,
-    hint_bits: u32,
-}
+pub struct Shape(ShapeFields);
 
 /// A shape as written in a file or a message, not yet believed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -101,6 +94,12 @@ pub struct ShapeWishes {
     pub pack_rows: Option<u32>,
     /// Packs a shard.
     pub packs: Option<u32>,
+}
+
+fn check(is_so: bool, what: &'static str, found: u32, expected: &str) -> Result<(), ShapeError> {
+    let refused =
+        || ShapeError::OutOfRange { what, found: found.into(), expected: expected.into() };
+    if is_so { Ok(()) } else { Err(refused()) }
 }
 
 fn in_range(what: &'static str, found: u64, low: u64, high: u64) -> Result<(), ShapeError> {
@@ -135,35 +134,16 @@ impl Shape {
         let ShapeFields { value_len, pack_rows, packs, columns, response_bits, hint_bits } = fields;
         in_range("value field bytes", value_len.into(), 1, limits::VALUE_BYTES_MAX.into())?;
         in_range("pack rows", pack_rows.into(), PACK_ROWS_MIN.into(), D as u64)?;
-        if !pack_rows.is_power_of_two() {
-            return Err(ShapeError::OutOfRange {
-                what: "pack rows",
-                found: pack_rows.into(),
-                expected: "a power of two".into(),
-            });
-        }
+        check(pack_rows.is_power_of_two(), "pack rows", pack_rows, "a power of two")?;
         in_range("packs", packs.into(), 1, limits::PACKS_MAX.into())?;
-        in_range(
-            "columns",
-            columns.into(),
-            limits::COLUMNS_MIN.into(),
-            limits::COLUMNS_MAX.into(),
-        )?;
-        if !columns.is_multiple_of(limits::COLUMNS_STEP) {
-            return Err(ShapeError::OutOfRange {
-                what: "columns",
-                found: columns.into(),
-                expected: format!("a multiple of {}", limits::COLUMNS_STEP),
-            });
-        }
-        if !BITS_CHOICES.contains(&(response_bits, hint_bits)) {
-            return Err(ShapeError::OutOfRange {
-                what: "response bits",
-                found: response_bits.into(),
-                expected: format!("a (response, hint) pair of {BITS_CHOICES:?}"),
-            });
-        }
-        let shape = Self { value_len, pack_rows, packs, columns, response_bits, hint_bits };
+        let (least, most) = (limits::COLUMNS_MIN, limits::COLUMNS_MAX);
+        in_range("columns", columns.into(), least.into(), most.into())?;
+        let step = limits::COLUMNS_STEP;
+        check(columns.is_multiple_of(step), "columns", columns, &format!("a multiple of {step}"))?;
+        let expected = format!("a (response, hint) pair of {BITS_CHOICES:?}");
+        let is_so = BITS_CHOICES.contains(&(response_bits, hint_bits));
+        check(is_so, "response bits", response_bits, &expected)?;
+        let shape = Self(fields);
         let record_bytes = shape.record_bytes() as u64;
         in_range("record bytes (value field and tag)", record_bytes, 1, shape.rows() as u64)?;
         let log2_failure = shape.log2_failure();
@@ -182,30 +162,23 @@ impl Shape {
     ) -> Result<Self, ShapeError> {
         in_range("value field bytes", value_len.into(), 1, limits::VALUE_BYTES_MAX.into())?;
         let record_bytes = u64::from(value_len) + TAG_BYTES as u64;
-        let fixed_rows = match wishes {
-            ShapeWishes { pack_rows: Some(pack_rows), packs: Some(packs) } => {
-                Some(u64::from(pack_rows) * u64::from(packs))
+        let wanted = Self::rows_for(records, record_bytes);
+        let pack_rows = match wishes {
+            ShapeWishes { pack_rows: Some(pack_rows), .. } => pack_rows,
+            ShapeWishes { packs: None, .. } => wanted.min(D as u64) as u32,
+            ShapeWishes { packs: Some(packs), .. } => {
+                let packs = u64::from(packs.max(1));
+                let balanced = (wanted / packs).next_power_of_two();
+                let smallest = record_bytes.div_ceil(packs).next_power_of_two();
+                balanced.max(smallest).clamp(PACK_ROWS_MIN.into(), D as u64) as u32
             }
-            ShapeWishes { pack_rows: None, packs: Some(packs) } => {
-                let wanted = Self::rows_for(records, record_bytes);
-                let pack_rows = (wanted / u64::from(packs.max(1))).next_power_of_two();
-                let smallest = (record_bytes.div_ceil(packs.max(1).into())).next_power_of_two();
-                let pack_rows = pack_rows.max(smallest).clamp(PACK_ROWS_MIN.into(), D as u64);
-                Some(pack_rows * u64::from(packs))
-            }
-            _ => None,
-        };
-        let rows = fixed_rows.unwrap_or_else(|| Self::rows_for(records, record_bytes));
-        let pack_rows = match (wishes.pack_rows, wishes.packs) {
-            (Some(pack_rows), _) => pack_rows,
-            (None, Some(packs)) => (rows / u64::from(packs.max(1))) as u32,
-            (None, None) => rows.min(D as u64) as u32,
         };
         in_range("pack rows", pack_rows.into(), PACK_ROWS_MIN.into(), D as u64)?;
-        let packs = wishes.packs.unwrap_or((rows.div_ceil(pack_rows.into())) as u32);
-        let groups = u64::from(packs) * u64::from(pack_rows) / record_bytes;
+        let packs = wishes.packs.unwrap_or(wanted.div_ceil(pack_rows.into()) as u32);
+        let rows = u64::from(packs) * u64::from(pack_rows);
         in_range("record bytes (value field and tag)", record_bytes, 1, rows.max(1))?;
-        let columns = columns_for(records as f64 / groups.max(1) as f64);
+        let groups = rows / record_bytes;
+        let columns = columns_for(records as f64 / groups as f64);
         in_range("columns", columns, limits::COLUMNS_MIN.into(), limits::COLUMNS_MAX.into())?;
         Self::new(value_len, pack_rows, packs, columns as u32)
     }
@@ -224,53 +197,47 @@ impl Shape {
 
     /// One step of 64 columns wider, for a shard that found no ribbon seed.
     pub fn widened(&self) -> Result<Self, ShapeError> {
-        let columns = self.columns + limits::COLUMNS_STEP;
-        Self::new(self.value_len, self.pack_rows, self.packs, columns)
+        let ShapeFields { value_len, pack_rows, packs, columns, .. } = self.0;
+        Self::new(value_len, pack_rows, packs, columns + limits::COLUMNS_STEP)
     }
 
     /// The same shape with the next larger response and hint, for a matrix whose largest row
     /// is noisier than a uniform one.
     pub fn with_more_bits(&self) -> Option<Self> {
-        let at = BITS_CHOICES.iter().position(|&bits| bits == (self.response_bits, self.hint_bits));
+        let bits = (self.0.response_bits, self.0.hint_bits);
+        let at = BITS_CHOICES.iter().position(|&choice| choice == bits);
         let (response_bits, hint_bits) = *BITS_CHOICES.get(at? + 1)?;
-        Self::from_fields(ShapeFields { response_bits, hint_bits, ..self.fields() }).ok()
+        Self::from_fields(ShapeFields { response_bits, hint_bits, ..self.0 }).ok()
     }
 
     /// The sizes, to be written down.
     pub fn fields(&self) -> ShapeFields {
-        ShapeFields {
-            value_len: self.value_len,
-            pack_rows: self.pack_rows,
-            packs: self.packs,
-            columns: self.columns,
-            response_bits: self.response_bits,
-            hint_bits: self.hint_bits,
-        }
+        self.0
     }
 
     /// Bytes of the value field: the longest value is one byte shorter.
     pub fn value_len(&self) -> usize {
-        self.value_len as usize
+        self.0.value_len as usize
     }
     /// Rows one pack sums up: a power of two, 128 to 2048.
     pub fn pack_rows(&self) -> usize {
-        self.pack_rows as usize
+        self.0.pack_rows as usize
     }
     /// Packs a shard.
     pub fn packs(&self) -> usize {
-        self.packs as usize
+        self.0.packs as usize
     }
     /// Matrix columns: the length of a query, a multiple of 64.
     pub fn columns(&self) -> usize {
-        self.columns as usize
+        self.0.columns as usize
     }
     /// Bits a response coefficient.
     pub fn response_bits(&self) -> u32 {
-        self.response_bits
+        self.0.response_bits
     }
     /// Bits a hint coefficient.
     pub fn hint_bits(&self) -> u32 {
-        self.hint_bits
+        self.0.hint_bits
     }
     /// Matrix rows: `packs * pack_rows`.
     pub fn rows(&self) -> usize {
@@ -306,11 +273,11 @@ impl Shape {
     }
     /// Bytes of one pack's hint.
     pub fn hint_bytes(&self) -> usize {
-        D * self.hint_bits as usize / 8
+        D * self.0.hint_bits as usize / 8
     }
     /// Bytes of one pack's response.
     pub fn response_bytes(&self) -> usize {
-        self.pack_rows() * self.response_bits as usize / 8
+        self.pack_rows() * self.0.response_bits as usize / 8
     }
     /// Bytes of a key bundle on the wire.
     pub fn bundle_bytes(&self) -> usize {
@@ -322,7 +289,7 @@ impl Shape {
     }
     /// Records the shape is meant for: the load whose columns by the rule are these.
     pub fn records_expected(&self) -> u64 {
-        let columns = f64::from(self.columns) / 1.02;
+        let columns = f64::from(self.0.columns) / 1.02;
         let load = ((columns + 4.0).sqrt() - 2.0).powi(2); // m + 4 sqrt m = columns / 1.02
         (load * self.groups() as f64) as u64
     }
@@ -330,7 +297,7 @@ impl Shape {
     /// Standard deviation of a response coefficient's noise, modulo Q, for uniform entries
     /// (docs/scheme.md, "Noise rule").
     pub fn noise_std(&self) -> f64 {
-        self.noise_std_for(f64::from(self.columns) * ENTRY_MEAN_SQUARE)
+        self.noise_std_for(f64::from(self.0.columns) * ENTRY_MEAN_SQUARE)
     }
 
     /// The same for a row whose entries' squares add up to `row_square_sum`.
@@ -338,10 +305,10 @@ impl Shape {
         let (q, p, d) = (f64::from(Q), f64::from(P), D as f64);
         let scan = row_square_sum
             * ((q / 24f64.exp2()).powi(2) / 12.0 + ERROR_VARIANCE * (q / 32f64.exp2()).powi(2));
-        let switches = f64::from(self.pack_rows - 1)
+        let switches = f64::from(self.0.pack_rows - 1)
             * (d * q * q / 12.0 * ERROR_VARIANCE / (p * p) + d * SECRET_VARIANCE / 12.0);
-        let response = (q / f64::from(self.response_bits).exp2()).powi(2) / 12.0;
-        let hint = d * SECRET_VARIANCE * (q / f64::from(self.hint_bits).exp2()).powi(2) / 12.0;
+        let response = (q / f64::from(self.0.response_bits).exp2()).powi(2) / 12.0;
+        let hint = d * SECRET_VARIANCE * (q / f64::from(self.0.hint_bits).exp2()).powi(2) / 12.0;
         (scan + switches + response + hint).sqrt()
     }
 
@@ -356,7 +323,7 @@ impl Shape {
     /// Logarithm (base 2) of the probability that a record fails, uniform entries: that the noise
     /// of one of its rows is larger than half a step, so that a byte of it is decoded wrongly.
     pub fn log2_failure(&self) -> f64 {
-        self.log2_failure_for(f64::from(self.columns) * ENTRY_MEAN_SQUARE)
+        self.log2_failure_for(f64::from(self.0.columns) * ENTRY_MEAN_SQUARE)
     }
 
     /// The same when every row is as heavy as one with this sum of squares.

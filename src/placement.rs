@@ -1,16 +1,14 @@
-//! Where queries are computed: by the processor or by the device that keeps their shard, and which
-//! shards are uploaded.
+//! Decides whether the processor or a device answers for a shard, and which shards are uploaded.
 //!
-//! Every shard has a home among the devices that are up. A shard that is there is answered by its
-//! home alone; of one that is not, its queries wait for its upload or the processor takes them,
-//! whichever is sooner by times measured lately. Where there is room, a shard is uploaded when it
-//! is asked for; in place of another only once the processor has spent as much on it as the upload
-//! costs (ski rental: never more than twice the cost of knowing beforehand), all of it since the
-//! other was last used.
+//! Every shard has a home among the devices that are up. A shard that its home has is answered
+//! there. Otherwise its queries wait for the upload, or the processor takes them, whichever is
+//! sooner by times measured lately. Where there is room, a shard is uploaded when it is asked for.
+//! It takes the place of another only once the processor has spent on it, since the other was last
+//! used, what the upload costs (ski rental: at most twice the cost of the best choice).
 //!
-//! A [`Placement`] decides and remembers, no more: it starts no thread and reads no clock (`now` is
-//! an argument), knows nothing of queries but their shard, and asks a device's store only through
-//! the [`Residency`] it is given. Read next: [`crate::worker`], which acts on it.
+//! A [`Placement`] starts no thread and reads no clock (`now` is an argument). It knows nothing of
+//! queries but their shard, and of a device's store only the [`Residency`] it is given. Read next:
+//! [`crate::worker`], which acts on it.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -64,18 +62,12 @@ impl Cost {
 /// A device with a store.
 #[derive(Debug)]
 struct Device {
-    state: DeviceState,
+    is_up: bool,
     upload_cost: Cost,
     /// The upload under way, and since when.
     uploading: Option<(ShardDemand, Instant)>,
     /// Those to come.
     waiting: VecDeque<ShardDemand>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum DeviceState {
-    Up,
-    Down,
 }
 
 impl Device {
@@ -125,7 +117,7 @@ impl Placement {
     /// For so many devices with stores, all up, and so many engines of the processor.
     pub fn new(devices: usize, processors: usize) -> Self {
         let device = || Device {
-            state: DeviceState::Up,
+            is_up: true,
             upload_cost: Cost::default(),
             uploading: None,
             waiting: VecDeque::new(),
@@ -146,7 +138,7 @@ impl Placement {
 
     /// Whether a device takes queries.
     pub fn is_up(&self, device: usize) -> bool {
-        self.devices[device].state == DeviceState::Up
+        self.devices[device].is_up
     }
 
     /// The device that answers a shard, if any is up.
@@ -154,7 +146,7 @@ impl Placement {
         let count = self.devices.len();
         let from = shard as usize % count.max(1);
         let mut order = (from..count).chain(0..from);
-        order.find(|&device| self.devices[device].state == DeviceState::Up)
+        order.find(|&device| self.devices[device].is_up)
     }
 
     /// A shard is asked for: which device it is to be uploaded to, if any; note was taken of it.
@@ -276,13 +268,13 @@ impl Placement {
     /// A device failed: until it is up again others take its shards, and what it had is gone.
     pub fn down(&mut self, device: usize) {
         let device = &mut self.devices[device];
-        device.state = DeviceState::Down;
+        device.is_up = false;
         device.waiting.clear();
     }
 
     /// A device was recreated. What failed before says nothing of it.
     pub fn up(&mut self, device: usize) {
-        self.devices[device].state = DeviceState::Up;
+        self.devices[device].is_up = true;
         self.refused.clear();
     }
 }
@@ -355,7 +347,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_processor_the_home_takes_all_but_what_is_being_brought_up() {
+    fn without_a_processor_the_home_takes_all_but_what_is_being_uploaded() {
         let now = Instant::now();
         let mut placement = Placement::new(1, 0);
         let taker = |placement: &Placement| placement.taker(now, shard(3), Residency::Room);
@@ -396,24 +388,19 @@ mod tests {
     }
 
     #[test]
-    fn a_processor_that_is_slower_than_an_upload_leaves_it_to_the_device() {
-        let start = Instant::now();
-        let mut placement = measured(start, 150 * MS);
-        assert!(wants(&mut placement, start, shard(1), Residency::Room));
-        assert!(wants(&mut placement, start, shard(2), Residency::Room));
-        assert_eq!(placement.taker(start, shard(1), Residency::Room), None);
-        // Two uploads take longer than one batch.
-        assert_eq!(placement.taker(start, shard(2), Residency::Room), Some(Taker::Processor));
-    }
-
-    #[test]
-    fn a_processor_that_was_never_measured_takes_queries_and_is() {
+    fn a_slow_processor_leaves_queries_to_the_upload_once_it_was_measured() {
         let start = Instant::now();
         let mut placement = Placement::new(1, 1);
+        let taker =
+            |placement: &Placement, number| placement.taker(start, shard(number), Residency::Room);
         assert!(wants(&mut placement, start, shard(1), Residency::Room));
-        assert_eq!(placement.taker(start, shard(1), Residency::Room), Some(Taker::Processor));
+        assert_eq!(taker(&placement, 1), Some(Taker::Processor), "never measured");
         placement.answered(start, &[shard(1)], 10 * MS);
-        assert_eq!(placement.taker(start, shard(1), Residency::Room), None);
+        assert_eq!(taker(&placement, 1), None);
+        let mut placement = measured(start, 150 * MS);
+        assert!([1, 2].iter().all(|&n| wants(&mut placement, start, shard(n), Residency::Room)));
+        // Two uploads take longer than one batch.
+        assert_eq!([1, 2].map(|n| taker(&placement, n)), [None, Some(Taker::Processor)]);
     }
 
     #[test]

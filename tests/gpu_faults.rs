@@ -410,7 +410,7 @@ fn the_processor_answers_what_a_gpu_fails_at_and_the_gpu_comes_back() {
     let processor = select(EngineChoice::Cpu, IsaChoice::Auto, None).unwrap();
     let engines = vec![processor, Box::new(engine) as Box<dyn Engine>];
     let all = Arc::new(All(shards.clone()));
-    let workers = Workers::start(engines, all, ScheduleBounds::default()).unwrap();
+    let workers = Workers::start(engines, all, ScheduleBounds::default(), None).unwrap();
     let (queue, counters) = (workers.queue(), workers.counters());
     let mut asked = 0;
     let mut ask_until = |what: &str, done: &dyn Fn(&WorkCounters) -> bool| {

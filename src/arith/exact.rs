@@ -4,13 +4,11 @@
 //! coefficients below 2^53, far inside the product of the primes: the Chinese remainder is the
 //! integer itself, and its low 32 bits are the answer.
 
-use super::{Poly, Rings, from_signed, inverse, mul, sub};
+use super::residue::{
+    BIG0, BIG1, Poly, from_signed, inverse, mul, reduce, reduce_once, sub, zero_poly,
+};
+use super::rings::Rings;
 use crate::params::D;
-
-/// The larger prime: 1 modulo 4096, below 2^31.
-pub const BIG0: u32 = 2_147_389_441;
-/// The smaller prime: 1 modulo 4096, below 2^31.
-pub const BIG1: u32 = 2_147_377_153;
 
 /// A polynomial transformed modulo both primes.
 #[derive(Clone, zeroize::Zeroize)]
@@ -22,7 +20,7 @@ pub struct Pair {
 impl Pair {
     #[inline(always)]
     fn of(rings: &Rings, values: impl Iterator<Item = i32> + Clone) -> Self {
-        let mut pair = Self { big0: super::zero_poly(), big1: super::zero_poly() };
+        let mut pair = Self { big0: zero_poly(), big1: zero_poly() };
         for (to, from) in pair.big0.iter_mut().zip(values.clone()) {
             *to = from_signed::<BIG0>(from);
         }
@@ -38,7 +36,7 @@ impl Pair {
     ///
     /// The primes lie a little below 2^31, so a value is first brought within one prime of zero.
     pub fn of_u32(rings: &Rings, values: &[u32]) -> Self {
-        let mut pair = Self { big0: super::zero_poly(), big1: super::zero_poly() };
+        let mut pair = Self { big0: zero_poly(), big1: zero_poly() };
         for (to, &from) in pair.big0.iter_mut().zip(values) {
             *to = (from as i32).rem_euclid(BIG0 as i32) as u32;
         }
@@ -95,12 +93,12 @@ impl Sum {
     /// The sum's coefficients modulo 2^32; the sum is zero again after.
     #[inline(always)]
     pub fn take(&mut self, rings: &Rings, out: &mut Poly) {
-        let mut r1 = super::zero_poly();
+        let mut r1 = zero_poly();
         for (to, from) in out.iter_mut().zip(self.big0.iter_mut()) {
-            *to = super::reduce::<BIG0>(std::mem::take(from));
+            *to = reduce::<BIG0>(std::mem::take(from));
         }
         for (to, from) in r1.iter_mut().zip(self.big1.iter_mut()) {
-            *to = super::reduce::<BIG1>(std::mem::take(from));
+            *to = reduce::<BIG1>(std::mem::take(from));
         }
         rings.big0.inverse(out);
         rings.big1.inverse(&mut r1);
@@ -109,7 +107,7 @@ impl Sum {
         for (x, &r1) in out.iter_mut().zip(r1.iter()) {
             let r0 = *x;
             // r0 < BIG0 < 2 * BIG1, and both primes differ by little.
-            let t = mul::<BIG1>(sub::<BIG1>(r1, super::reduce_once::<BIG1>(r0)), BIG0_INVERSE);
+            let t = mul::<BIG1>(sub::<BIG1>(r1, reduce_once::<BIG1>(r0)), BIG0_INVERSE);
             let negative = (((BIG1 / 2).wrapping_sub(t) as i32) >> 31) as u32;
             *x = r0.wrapping_add(BIG0.wrapping_mul(t)).wrapping_sub(WRAP & negative);
         }

@@ -15,7 +15,9 @@
 
 use std::sync::OnceLock;
 
-use super::{Isa, Loops, Poly, add, inverse, pow, reduce_once, sub};
+use super::isa::Isa;
+use super::residue::{Poly, add, inverse, pow, reduce_once, sub};
+use super::wide::Loops;
 use crate::params::{D, HALF};
 
 const LOG: usize = D.trailing_zeros() as usize;
@@ -333,13 +335,13 @@ fn backward<const M: u32>(tables: &Tables<M>, poly: &mut Poly) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Rings, mul};
+    use super::super::residue::{BIG0, BIG1, mul, zero_poly};
+    use super::super::rings::Rings;
     use super::*;
-    use crate::arith::exact::{BIG0, BIG1};
     use crate::params::{P, Q};
 
     fn random(seed: u64, m: u32) -> Box<Poly> {
-        let mut poly = super::super::zero_poly();
+        let mut poly = zero_poly();
         let mut xof = blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof();
         for value in poly.iter_mut() {
             let mut raw = [0; 4];
@@ -351,7 +353,7 @@ mod tests {
 
     /// Slots are the values at the powers of psi that slot order names; back again is identity.
     fn check<const M: u32>(ntt: Ntt<M>) {
-        let mut edges = super::super::zero_poly();
+        let mut edges = zero_poly();
         edges.fill(M - 1);
         for poly in [random(1, M), random(2, M), edges] {
             let mut slots = poly.clone();
@@ -377,7 +379,7 @@ mod tests {
             let mut slots = all.clone();
             ntt.forward_blocks(&mut slots, length);
             for (block, short) in all.chunks_exact(length).enumerate() {
-                let mut alone = super::super::zero_poly();
+                let mut alone = zero_poly();
                 alone[..length].copy_from_slice(short);
                 ntt.forward(&mut alone);
                 let of_block = (0..D).filter(|&slot| ntt.block_of(slot, length) == block);

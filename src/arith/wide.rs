@@ -1,8 +1,8 @@
 //! Ordinary loops, compiled for the instruction set at hand.
 
-use super::Isa;
+use super::isa::Isa;
 #[cfg(target_arch = "x86_64")]
-use super::IsaName;
+use super::isa::IsaName;
 
 /// Loops that the compiler makes vectors of. `run` and all that it calls have to be
 /// `inline(always)`: what is not is compiled once, for every processor.

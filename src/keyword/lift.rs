@@ -1,19 +1,18 @@
-//! From an eliminated group to its part of the matrix, bit by bit.
+//! From an eliminated group to its part of the matrix, bit by bit from the lowest.
 //!
-//! The rows of a group's matrix do not know of each other: [`LANES`] of them are solved at once.
-//! Plan, a bit at a time from the lowest. Modulo 2 the lanes of a column are one word, so the way
-//! through the elimination is one `xor` a step, and substituting back 128 masked ones. Only the
-//! residuals, "sum minus what the bits found so far sum to", are bytes. Their sums over a band go
-//! by blocks of four columns (the method of four Russians): of each block all 16 sums are made,
-//! and a row, of some 64 columns in 33 blocks, takes 33 of them. Rows are sorted by where their
-//! band starts, so that few blocks are alive at once. What a system is, is [`super::solve`]'s.
+//! The rows of a group's matrix are independent: [`LANES`] of them are solved at once. Modulo 2 the
+//! lanes of a column are one word, so each step of the elimination is one `xor`, and substituting
+//! back is 128 masked ones. Only the residuals, "sum minus what the bits found so far sum to", are
+//! bytes. Their sums over a band go by blocks of four columns (the method of four Russians): all 16
+//! sums of a block are made once, and a row, of some 64 columns in 33 blocks, adds 33 of them. Rows
+//! are sorted by where their band starts, so that few blocks are alive at once.
 
-use super::solve::Echelon;
-use crate::arith::Loops;
-use crate::params::BAND;
+use super::echelon::Echelon;
+use crate::arith::{Isa, Loops};
+use crate::params::{BAND, Shape};
 
 /// Matrix rows solved at once: the bits of a word.
-pub(super) const LANES: usize = u128::BITS as usize;
+const LANES: usize = u128::BITS as usize;
 /// A byte a lane.
 type Bytes = [u8; LANES];
 
@@ -23,16 +22,27 @@ const BLOCK: usize = 4;
 const ALIVE: usize = (BAND / BLOCK + 1).next_power_of_two();
 const _: () = assert!(BAND == u128::BITS as usize);
 
+/// Writes the solution over the fill in `rows`, the group's part of the matrix (record_bytes
+/// x columns, row-major).
+pub(super) fn solve_into(echelon: &Echelon<'_>, isa: Isa, rows: &mut [u8], shape: &Shape) {
+    let mut from_right: Vec<usize> = (0..echelon.rows.len()).collect();
+    from_right.sort_by_key(|&i| std::cmp::Reverse(echelon.rows[i].pivot));
+    let (from_right, columns) = (&from_right[..], shape.columns());
+    for (part, rows) in rows.chunks_mut(LANES * columns).enumerate() {
+        isa.run(Lift { echelon, from_right, first: part * LANES, rows, columns });
+    }
+}
+
 /// Up to [`LANES`] rows of a group, with their fill, to be solved.
-pub(super) struct Lift<'a> {
-    pub(super) echelon: &'a Echelon<'a>,
+struct Lift<'a> {
+    echelon: &'a Echelon<'a>,
     /// Indices of the system's rows, by pivot, the rightmost first.
-    pub(super) from_right: &'a [usize],
+    from_right: &'a [usize],
     /// The byte of a record that the first of `rows` holds.
-    pub(super) first: usize,
+    first: usize,
     /// Part of the group's matrix, row-major.
-    pub(super) rows: &'a mut [u8],
-    pub(super) columns: usize,
+    rows: &'a mut [u8],
+    columns: usize,
 }
 
 impl Loops for Lift<'_> {
@@ -42,7 +52,7 @@ impl Loops for Lift<'_> {
     fn run(self) {
         let Self { echelon, from_right, first, rows, columns } = self;
         let mut residuals: Vec<Bytes> =
-            (0..echelon.rows.len()).map(|i| echelon.sum(i, first, rows.len() / columns)).collect();
+            (0..echelon.rows.len()).map(|i| sum(echelon, i, first, rows.len() / columns)).collect();
         // Undetermined columns hold their fill, whole; a determined one the bits found so far.
         let mut solution = vec![[0; LANES]; columns];
         transpose(rows, columns, &mut solution);
@@ -71,6 +81,16 @@ impl Loops for Lift<'_> {
         }
         transpose_back(&solution, columns, rows);
     }
+}
+
+/// `lanes` bytes from `first` of what row `i` sums to; zeros after them.
+#[inline(always)]
+fn sum(echelon: &Echelon<'_>, i: usize, first: usize, lanes: usize) -> Bytes {
+    let record_bytes = echelon.sealed.len() / echelon.rows.len();
+    let mut out = [0; LANES];
+    let at = echelon.rows[i].record as usize * record_bytes + first;
+    out[..lanes].copy_from_slice(&echelon.sealed[at..at + lanes]);
+    out
 }
 
 /// Bit `bit` of all residuals, through the same elimination as their coefficients.
@@ -189,7 +209,7 @@ fn set_bits(lanes: &mut Bytes, word: u128, bit: u32) {
 
 /// Row-major `rows` to columns one after the other, in tiles of a cache line.
 #[inline(always)]
-pub(super) fn transpose(rows: &[u8], columns: usize, out: &mut [Bytes]) {
+fn transpose(rows: &[u8], columns: usize, out: &mut [Bytes]) {
     for (tile, out) in out.chunks_mut(64).enumerate() {
         for (lane, row) in rows.chunks_exact(columns).enumerate() {
             for (out, &byte) in out.iter_mut().zip(&row[tile * 64..]) {

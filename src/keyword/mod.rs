@@ -7,6 +7,8 @@
 //! done in constant time. Making a matrix out of records is [`solve`]'s.
 
 #[cfg(feature = "server")]
+mod echelon;
+#[cfg(feature = "server")]
 mod lift;
 #[cfg(feature = "server")]
 pub mod solve;

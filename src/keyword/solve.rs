@@ -1,17 +1,18 @@
 //! Makes a shard's matrix: solves, for every group, "the band of each record sums to its tag and
 //! field plus keystream, modulo 256" (docs/scheme.md, "Keyword layer").
 //!
-//! Modulo 256 is no field, so the system is solved modulo 2 once (a ribbon: each row goes to its
-//! first free leading column) and lifted bit by bit: eight right-hand sides through the same
-//! elimination, each the residual of the ones before. Columns that nothing determines take the
-//! fill. The solution is unique whatever the order of records, so they are sorted by band start,
-//! which keeps eliminations short. Groups are solved in parallel on the current rayon pool.
+//! The integers modulo 256 are no field, so the system is eliminated modulo 2 once (a ribbon: each
+//! row goes to its first free leading column) and lifted bit by bit: eight right-hand sides through
+//! the same elimination, each the residual of those before. Columns that nothing determines take
+//! the fill. The solution does not depend on the order of records, so they are sorted by band
+//! start, which keeps eliminations short. Groups are solved in parallel on the current rayon pool.
 //! Read next: [`super::lift`], the arithmetic on bytes.
 
 use rayon::prelude::*;
 
-use super::lift::{LANES, Lift};
-use super::{BAND_BYTES, draw, place_of_band, seal};
+pub use super::echelon::Record;
+use super::echelon::{Echelon, Group};
+use super::lift::solve_into;
 use crate::arith::Isa;
 use crate::limits::COLUMNS_MAX;
 use crate::params::Shape;
@@ -19,17 +20,6 @@ use crate::scheme::Seed;
 
 /// How many ribbon seeds a shard tries before its shape is too narrow.
 pub const RIBBON_SEEDS: u32 = 64;
-
-/// One record as the solver takes it.
-#[derive(Clone)]
-pub struct Record {
-    /// Group within the shard.
-    pub group: u32,
-    /// Identity of the key.
-    pub identity: [u8; 32],
-    /// Value: at most value_len - 1 bytes.
-    pub value: Vec<u8>,
-}
 
 /// A solved shard.
 pub struct Solved {
@@ -78,7 +68,7 @@ fn try_seed(
     matrix
         .par_chunks_mut(group_bytes)
         .zip(&echelons)
-        .for_each(|(rows, echelon)| echelon.solve_into(isa, rows, shape));
+        .for_each(|(rows, echelon)| solve_into(echelon, isa, rows, shape));
     let row_square_sum_max = matrix.par_chunks(shape.columns()).map(square_sum).max().unwrap_or(0);
     Some(Solved { ribbon_seed, matrix, row_square_sum_max })
 }
@@ -104,122 +94,11 @@ fn square_sum(row: &[u8]) -> u64 {
     row.iter().map(|&entry| u32::from((entry as i8).unsigned_abs()).pow(2)).sum::<u32>().into()
 }
 
-/// The records of one group, with what their bands have to sum to under any ribbon seed.
-struct Group<'a> {
-    records: Vec<&'a Record>,
-    /// Each record as [`seal`] stores it, `record_bytes` each.
-    sealed: Vec<u8>,
-}
-
-impl<'a> Group<'a> {
-    fn seal(shape: &Shape, records: Vec<&'a Record>) -> Self {
-        let mut sealed = vec![0; records.len() * shape.record_bytes()];
-        for (record, out) in records.iter().zip(sealed.chunks_exact_mut(shape.record_bytes())) {
-            seal(&record.identity, &record.value, out);
-        }
-        Self { records, sealed }
-    }
-
-    /// Start, coefficients and index of each record's band, by start: as [`super::band`] draws
-    /// one, without wiping, for who builds knows all keys.
-    fn bands(&self, shape: &Shape, ribbon_seed: u32) -> Vec<(u32, u128, u32)> {
-        let mut raw = [0; BAND_BYTES];
-        let band = |(record, index): (&&Record, u32)| {
-            let mut keyed = blake3::Hasher::new_keyed(&record.identity);
-            draw(&mut keyed, b'r', &ribbon_seed.to_le_bytes(), &mut raw);
-            let (start, coeffs) = place_of_band(&raw, shape);
-            (start, coeffs, index)
-        };
-        let mut bands: Vec<_> = self.records.iter().zip(0..).map(band).collect();
-        bands.sort_unstable_by_key(|&(start, _, index)| (start, index));
-        bands
-    }
-}
-
-/// A band of the system modulo 2, before and after elimination.
-pub(super) struct Row {
-    /// Coefficients of the record's own band, before elimination.
-    pub(super) start: u32,
-    pub(super) coeffs: u128,
-    /// Leading column after elimination, and the coefficients from there on.
-    pub(super) pivot: u32,
-    pub(super) reduced: u128,
-    /// The record's index in its group.
-    record: u32,
-}
-
-/// One group's system in echelon form modulo 2, with the way there.
-pub(super) struct Echelon<'a> {
-    /// By band start.
-    pub(super) rows: Vec<Row>,
-    /// What the rows sum to, by record.
-    sealed: &'a [u8],
-    /// Rows added to each row on its way, by index: those of row i end at `path_ends[i]`.
-    pub(super) path: Vec<u32>,
-    pub(super) path_ends: Vec<u32>,
-}
-
-const NONE: u32 = u32::MAX;
-
-impl<'a> Echelon<'a> {
-    /// Eliminates; `None` when rows are dependent modulo 2.
-    fn new(shape: &Shape, ribbon_seed: u32, group: &'a Group<'_>) -> Option<Self> {
-        let bands = group.bands(shape, ribbon_seed);
-        let mut row_of_pivot = vec![NONE; shape.columns()];
-        let mut rows: Vec<Row> = Vec::with_capacity(bands.len());
-        let (mut path, mut path_ends) = (Vec::new(), Vec::with_capacity(bands.len()));
-        for (start, coeffs, record) in bands {
-            let (mut pivot, mut reduced) = (start, coeffs);
-            while row_of_pivot[pivot as usize] != NONE {
-                let by = row_of_pivot[pivot as usize];
-                path.push(by);
-                reduced ^= rows[by as usize].reduced;
-                if reduced == 0 {
-                    return None;
-                }
-                pivot += reduced.trailing_zeros();
-                reduced >>= reduced.trailing_zeros();
-            }
-            row_of_pivot[pivot as usize] = rows.len() as u32;
-            path_ends.push(path.len() as u32);
-            rows.push(Row { start, coeffs, pivot, reduced, record });
-        }
-        Some(Self { rows, sealed: &group.sealed, path, path_ends })
-    }
-
-    /// Writes the solution over the fill in `rows`, the group's part of the matrix (record_bytes
-    /// x columns, row-major).
-    fn solve_into(&self, isa: Isa, rows: &mut [u8], shape: &Shape) {
-        let mut from_right: Vec<usize> = (0..self.rows.len()).collect();
-        from_right.sort_by_key(|&i| std::cmp::Reverse(self.rows[i].pivot));
-        for (part, rows) in rows.chunks_mut(LANES * shape.columns()).enumerate() {
-            isa.run(Lift {
-                echelon: self,
-                from_right: &from_right,
-                first: part * LANES,
-                rows,
-                columns: shape.columns(),
-            });
-        }
-    }
-
-    /// `lanes` bytes from `first` of what row `i` sums to; zeros after them.
-    #[inline(always)]
-    pub(super) fn sum(&self, i: usize, first: usize, lanes: usize) -> [u8; LANES] {
-        let record_bytes = self.sealed.len() / self.rows.len();
-        let mut out = [0; LANES];
-        let at = self.rows[i].record as usize * record_bytes + first;
-        out[..lanes].copy_from_slice(&self.sealed[at..at + lanes]);
-        out
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::super::{band, extract, locate, locate_known};
+    use super::super::{band, locate, locate_known};
     use super::*;
-    use crate::params::ShapeWishes;
-    use crate::scheme::{KeyBundle, SecretPool, Selection, ShardMasks, Sharing, reference};
+    use crate::scheme::Selection;
 
     fn seed() -> Seed {
         std::array::from_fn(|i| i as u8)
@@ -282,7 +161,7 @@ mod tests {
             let echelon = Echelon::new(&shape, 3, &group).unwrap();
             for isa in Isa::all() {
                 let mut matrix = vec![0; shape.record_bytes() * shape.columns()];
-                echelon.solve_into(isa, &mut matrix, &shape);
+                solve_into(&echelon, isa, &mut matrix, &shape);
                 let solution = by_column(&matrix, shape.columns());
                 let digest = blake3::hash(&solution).to_hex().to_string();
                 assert_eq!(v["solution_bytes_digest"], digest);
@@ -361,43 +240,4 @@ mod tests {
             .collect();
         assert!(solve(Isa::PORTABLE, &seed(), 0, &shape, &records).is_none());
     }
-
-    #[test]
-    fn every_value_length_comes_back_through_the_scheme() {
-        let shape = Shape::for_records(60, 12, ShapeWishes::default()).unwrap();
-        let groups = shape.groups() as u32;
-        let key = |i: u32| format!("key {i}");
-        let value = |i: u32| vec![[0u8, 0x80, 7][i as usize % 3]; i as usize % 12];
-        let records: Vec<Record> = (0..60)
-            .map(|i| {
-                let place = locate(&seed(), key(i).as_bytes(), 1, groups);
-                let (group, identity) = (place.group, place.identity);
-                Record { group, identity, value: value(i) }
-            })
-            .collect();
-        let solved = solve(Isa::detect(), &seed(), 0, &shape, &records).unwrap();
-        let (mut table, mut hint) = (vec![0; shape.table_bytes()], vec![0; shape.hint_bytes()]);
-        let isa = Isa::detect();
-        let masks = ShardMasks::new(isa, &seed(), 0, &shape);
-        masks.build_pack(&solved.matrix, &mut table, &mut hint);
-        for i in 0..70 {
-            let place = locate(&seed(), key(i).as_bytes(), 1, groups);
-            let band = band(&place.identity, solved.ribbon_seed, &shape);
-            let mut pool = SecretPool::new(seed(), shape);
-            let query = pool.encrypt(&[(0, band)], Sharing::Shared).unwrap()[0];
-            let bundle = KeyBundle::decode(&pool.bundle(query).unwrap().1, &shape).unwrap();
-            let vector = pool.vector(query).unwrap();
-            let response = reference::answer(&shape, &solved.matrix, &table, &vector, &bundle);
-            let decoder = pool.seal();
-            let decoded = decoder.decode(query, &shape, &response, &hint).unwrap();
-            let outcome = extract(&decoded, &place, &shape).outcome();
-            let expected = if i < 60 { Outcome::Found(value(i)) } else { Outcome::Absent };
-            assert!(outcome == expected, "key {i}");
-            let forged = decoder.decode(query, &shape, &response, &vec![0x55; hint.len()]);
-            let invalid = extract(&forged.unwrap(), &place, &shape).outcome();
-            assert!(invalid == Outcome::Invalid);
-        }
-    }
-
-    use super::super::Outcome;
 }

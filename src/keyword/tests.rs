@@ -5,6 +5,8 @@
 
 #![allow(clippy::unwrap_used)]
 
+use std::sync::LazyLock;
+
 use super::solve::{Record, Solved, solve};
 use super::*;
 use crate::arith::Isa;
@@ -16,6 +18,8 @@ const SEED: Seed = [5; 32];
 const PRESENT: u32 = 200;
 
 type Response = Vec<Vec<u8>>;
+
+static SERVER: LazyLock<Server> = LazyLock::new(Server::new);
 
 /// A shard of two packs and five groups, one of which has rows in both packs.
 struct Server {
@@ -29,9 +33,17 @@ fn key(i: u32) -> String {
     format!("key {i}")
 }
 
-/// Of every length that fits.
+/// Of every length that fits, with bytes that could be taken for the end of a value.
 fn value(i: u32) -> Vec<u8> {
-    vec![i as u8; i as usize % 40]
+    vec![[0, END_OF_VALUE, 7][i as usize % 3]; i as usize % 40]
+}
+
+/// Start and coefficients of a key's band.
+fn raw_band(place: &Location, server: &Server) -> (u32, u128) {
+    let mut raw = [0; BAND_BYTES];
+    let mut keyed = blake3::Hasher::new_keyed(&place.identity);
+    draw(&mut keyed, b'r', &server.solved.ribbon_seed.to_le_bytes(), &mut raw);
+    place_of_band(&raw, &server.shape)
 }
 
 impl Server {
@@ -57,7 +69,7 @@ impl Server {
     }
 
     /// A look-up of a key, answered as an honest server does.
-    fn look_up(&self, i: u32) -> LookUp<'_> {
+    fn look_up(&'static self, i: u32) -> LookUp {
         let shape = &self.shape;
         let place = locate(&SEED, key(i).as_bytes(), 1, shape.groups() as u32);
         let mut pool = SecretPool::new(SEED, *shape);
@@ -83,8 +95,8 @@ impl Server {
     }
 }
 
-struct LookUp<'a> {
-    server: &'a Server,
+struct LookUp {
+    server: &'static Server,
     place: Location,
     decoder: Decoder,
     query: QueryId,
@@ -92,7 +104,7 @@ struct LookUp<'a> {
     truth: Outcome,
 }
 
-impl LookUp<'_> {
+impl LookUp {
     fn read(&self, response: &Response) -> Outcome {
         let (shape, hints) = (&self.server.shape, &self.server.hints);
         let decoded = self.decoder.decode(self.query, shape, response, hints).unwrap();
@@ -142,7 +154,7 @@ fn random() -> impl FnMut() -> u8 {
 }
 
 /// Look-ups of present and absent keys, among them some of every group.
-fn look_ups(server: &Server) -> Vec<LookUp<'_>> {
+fn look_ups(server: &'static Server) -> Vec<LookUp> {
     let look_ups: Vec<_> = (0..12).chain(PRESENT..PRESENT + 8).map(|i| server.look_up(i)).collect();
     for group in 0..server.shape.groups() as u32 {
         let of_group = look_ups.iter().filter(|look_up| look_up.place.group == group);
@@ -152,16 +164,26 @@ fn look_ups(server: &Server) -> Vec<LookUp<'_>> {
 }
 
 #[test]
-fn every_byte_shifted_by_whole_steps_is_refused() {
-    let server = Server::new();
-    let record_bytes = server.shape.record_bytes();
+fn values_of_every_length_are_found_and_a_forged_hint_is_invalid() {
+    for i in (0..40).chain(PRESENT..PRESENT + 8) {
+        let look_up = SERVER.look_up(i);
+        assert!(look_up.read(&look_up.response) == look_up.truth, "key {i}");
+        let (shape, forged) = (&SERVER.shape, vec![0x55; SERVER.hints.len()]);
+        let decoded = look_up.decoder.decode(look_up.query, shape, &look_up.response, &forged);
+        let outcome = extract(&decoded.unwrap(), &look_up.place, shape).outcome();
+        assert!(outcome == Outcome::Invalid, "key {i}");
+    }
+}
+
+#[test]
+fn every_byte_shifted_by_whole_steps_is_refused_and_any_amount_gives_no_other_value() {
+    let record_bytes = SERVER.shape.record_bytes();
     let mut random = random();
-    for look_up in look_ups(&server) {
-        assert!(look_up.read(&look_up.response) == look_up.truth);
+    for look_up in look_ups(&SERVER) {
         let group = look_up.place.group as usize;
         for byte in 0..record_bytes {
+            let at = |row: usize| row % record_bytes == byte;
             for amount in [1, 128, 255, random() | 1, random() & 0xfe | 2] {
-                let at = |row: usize| row % record_bytes == byte;
                 let in_all = look_up.shifted(|row| if at(row) { amount } else { 0 });
                 look_up.refuses(in_all, &format!("byte {byte} by {amount} in all groups"));
                 let in_one = |one: usize| {
@@ -170,19 +192,16 @@ fn every_byte_shifted_by_whole_steps_is_refused() {
                 };
                 look_up.refuses(in_one(group), &format!("byte {byte} by {amount} in its group"));
                 // What is done to other groups changes nothing of this record.
-                let other = (group + 1) % server.shape.groups();
+                let other = (group + 1) % SERVER.shape.groups();
                 assert!(in_one(other) == look_up.truth, "byte {byte} of another group");
             }
+            // Amounts that are no whole steps either round to some, or are INVALID.
+            let amount = u32::from(random()) << 8 | u32::from(random());
+            let changed = look_up.changed(|row| if at(row) { amount } else { 0 });
+            if changed != look_up.truth {
+                look_up.refuses(changed, &format!("byte {byte} by {amount} of its coefficient"));
+            }
         }
-    }
-}
-
-#[test]
-fn many_bytes_shifted_together_are_refused() {
-    let server = Server::new();
-    let record_bytes = server.shape.record_bytes();
-    let mut random = random();
-    for look_up in look_ups(&server) {
         for amount in 1..=255 {
             look_up.refuses(look_up.shifted(|_| amount), &format!("all bytes by {amount}"));
         }
@@ -199,39 +218,18 @@ fn many_bytes_shifted_together_are_refused() {
     }
 }
 
-/// Amounts that are no whole steps either round to some, or are INVALID.
-#[test]
-fn coefficients_changed_by_any_amount_give_no_other_value() {
-    let server = Server::new();
-    let record_bytes = server.shape.record_bytes();
-    let mut random = random();
-    for look_up in look_ups(&server) {
-        for byte in 0..record_bytes {
-            let amount = u32::from(random()) << 8 | u32::from(random());
-            let changed =
-                look_up.changed(|row| if row % record_bytes == byte { amount } else { 0 });
-            if changed != look_up.truth {
-                look_up.refuses(changed, &format!("byte {byte} by {amount} of its coefficient"));
-            }
-        }
-    }
-}
-
 /// What a server has that knows the matrix and not whom it answers: sums of its bands.
 #[test]
 fn records_added_from_the_matrix_are_refused() {
-    let server = Server::new();
+    let server = &*SERVER;
     let (shape, record_bytes) = (&server.shape, server.shape.record_bytes());
     let bands: Vec<(u32, u128)> = (0..40)
         .map(|i| {
             let place = locate(&SEED, key(i).as_bytes(), 1, shape.groups() as u32);
-            let mut raw = [0; BAND_BYTES];
-            let mut keyed = blake3::Hasher::new_keyed(&place.identity);
-            draw(&mut keyed, b'r', &server.solved.ribbon_seed.to_le_bytes(), &mut raw);
-            place_of_band(&raw, shape)
+            raw_band(&place, server)
         })
         .collect();
-    for look_up in look_ups(&server) {
+    for look_up in look_ups(server) {
         for pair in bands.windows(2) {
             let [one, other] = [pair[0], pair[1]].map(|band| -> Vec<u8> {
                 (0..shape.groups()).flat_map(|group| server.sum(group, band)).collect()
@@ -251,15 +249,12 @@ fn records_added_from_the_matrix_are_refused() {
 /// reads the record out of its matrix, and seals any value in its place.
 #[test]
 fn a_server_that_guesses_the_identifier_can_forge_this_record_alone() {
-    let server = Server::new();
+    let server = &*SERVER;
     let (shape, record_bytes) = (&server.shape, server.shape.record_bytes());
     let guessed = 3;
     let place = locate(&SEED, key(guessed).as_bytes(), 1, shape.groups() as u32);
-    let mut raw = [0; BAND_BYTES];
-    let mut keyed = blake3::Hasher::new_keyed(&place.identity);
-    draw(&mut keyed, b'r', &server.solved.ribbon_seed.to_le_bytes(), &mut raw);
     let group = place.group as usize;
-    let stored = server.sum(group, place_of_band(&raw, shape));
+    let stored = server.sum(group, raw_band(&place, server));
     let mut forged = vec![0; record_bytes];
     seal(&place.identity, b"forged", &mut forged);
     let steps = |row: usize| match row.checked_sub(group * record_bytes) {
@@ -267,7 +262,7 @@ fn a_server_that_guesses_the_identifier_can_forge_this_record_alone() {
         _ => 0,
     };
     assert!(server.look_up(guessed).shifted(steps) == Outcome::Found(b"forged".to_vec()));
-    for look_up in look_ups(&server).iter().filter(|look_up| look_up.place.group == place.group) {
+    for look_up in look_ups(server).iter().filter(|look_up| look_up.place.group == place.group) {
         if look_up.place.identity != place.identity {
             look_up.refuses(look_up.shifted(steps), "forged for another key");
         }

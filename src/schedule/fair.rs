@@ -1,23 +1,21 @@
 //! Whose turn it is: front-ends share what engines scan, each by its weight.
 //!
-//! Deficit round robin with the smallest quantum there is: the next turn is that of the front-end
-//! who has had least for its share, one batch a turn, so that no front-end's burst of turns is as
-//! long as its share is large.
+//! Deficit round robin with the smallest possible quantum: the next turn is that of the front-end
+//! who has had least for its share, and a turn is one batch. So a large share does not mean a long
+//! burst of turns.
 //!
 //! The measure is bytes scanned. A batch reads its shard once, and each of its queries takes as
 //! long as reading a part of it ([`QUERIES_LIKE_A_SCAN`]). Who rides along pays as in a full batch:
 //! for its queries, and for as many of the batch's places; whoever's turn it is pays for the empty
 //! ones. Otherwise riders would pay more for small batches of others than for full ones of their
-//! own, and have nothing left for those. `simulation.rs` shows what all of this comes to.
+//! own, and have nothing left for those. `simulation.rs` shows the result.
 //!
-//! A front-end alone has every turn, at no later cost: who comes begins where those who
-//! wait are. Who was away saves nothing up, and leaving pays no debt.
-//!
-//! Numbers only: which shard a turn goes to is `lines`', what rides along `mod.rs`'s to say.
+//! A front-end alone has every turn, at no later cost: a new one begins where those who wait are.
+//! Nobody saves up turns by being away, and leaving pays no debt.
 
 use std::collections::{BTreeSet, HashMap};
 
-use super::FrontEnd;
+use super::query::FrontEnd;
 use crate::limits::{BATCH_QUERIES_PER_SCAN_MAX, FRONT_ENDS_REMEMBERED_MAX, QUERIES_LIKE_A_SCAN};
 
 /// What a front-end has had, in bytes times [`UNIT`] for each of its share.
@@ -72,13 +70,8 @@ impl Part {
 struct Account {
     share: u32,
     spent: Spent,
-    waits: Waits,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Waits {
-    Yes,
-    No,
+    /// Whether it has queries waiting.
+    waits: bool,
 }
 
 /// The accounts of all front-ends.
@@ -87,8 +80,7 @@ pub(super) struct Turns {
     accounts: HashMap<u64, Account>,
     /// Those who wait, least spent first.
     order: BTreeSet<(Spent, u64)>,
-    /// What whoever had the last turn had spent before it: nobody who can take what others can has
-    /// had less. Only grows.
+    /// What the front-end of the last turn had spent before it. It only grows.
     level: Spent,
     /// Of those who wait, added up.
     shares: u64,
@@ -105,13 +97,13 @@ impl Turns {
         let FrontEnd { number, share } = front_end;
         let (level, mut shares) = (self.level, self.shares);
         let account = self.account(front_end);
-        if account.waits == Waits::Yes {
+        if account.waits {
             shares -= u64::from(account.share);
         }
         account.share = share.max(1);
         shares += u64::from(account.share);
-        if account.waits == Waits::No {
-            account.waits = Waits::Yes;
+        if !account.waits {
+            account.waits = true;
             account.spent = account.spent.max(level);
             let place = (account.spent, number);
             self.order.insert(place);
@@ -123,14 +115,13 @@ impl Turns {
     fn account(&mut self, front_end: FrontEnd) -> &mut Account {
         let FrontEnd { number, share } = front_end;
         if !self.accounts.contains_key(&number) {
-            // Whoever is level begins as if it had never been here; so do all who are away once
-            // there are too many of them.
+            // Who owes nothing begins as if it were new; once there are too many, so do all who
+            // are away.
             let level = self.level;
             let debts = self.accounts.len() < FRONT_ENDS_REMEMBERED_MAX;
-            self.accounts
-                .retain(|_, other| other.waits == Waits::Yes || (debts && other.spent > level));
+            self.accounts.retain(|_, other| other.waits || (debts && other.spent > level));
         }
-        let new = Account { share: share.max(1), spent: 0, waits: Waits::No };
+        let new = Account { share: share.max(1), spent: 0, waits: false };
         self.accounts.entry(number).or_insert(new)
     }
 
@@ -151,13 +142,12 @@ impl Turns {
     pub(super) fn leave(&mut self, front_end: u64) {
         let account = self.accounts.get_mut(&front_end);
         let account = account.expect("this is a bug: a front-end without account leaves");
-        account.waits = Waits::No;
+        account.waits = false;
         self.shares -= u64::from(account.share);
         self.order.remove(&(account.spent, front_end));
     }
 
-    /// What part of the engines a front-end that waits has beside the others who do: one in so
-    /// many.
+    /// A front-end that waits has one part in so many of the engines, beside the others who wait.
     pub(super) fn one_in(&self, front_end: u64) -> f64 {
         self.shares as f64 / f64::from(self.accounts[&front_end].share)
     }
@@ -167,9 +157,8 @@ impl Turns {
         self.level = self.level.max(self.accounts[&front_end].spent);
     }
 
-    /// Those of the others who may ride along, whoever has had least first. Not who is a full batch
-    /// ahead: it would make everybody's batch as long as can be, and fall ever further behind in
-    /// what it owes.
+    /// Those of the others who may ride along, whoever has had least first. Who is a full batch
+    /// ahead may not: it would make everybody's batch full, and owe ever more.
     pub(super) fn riders(
         &self,
         turn_of: u64,

@@ -1,17 +1,12 @@
 //! The waiting queries of one front-end, a line of them for each shard and route, and which of its
 //! lines goes next.
-//!
-//! Not here: whose turn it is (`fair`), what may be held (`mod.rs`).
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::ops::Bound;
 
 use super::fair::Load;
-use super::{Admitted, Route};
+use super::query::{Admitted, Line};
 use crate::limits::BATCH_QUERIES_PER_SCAN_MAX;
-
-/// Names a line: queries for this shard that go this way.
-pub(super) type Line = (u32, Route);
 
 /// Which line goes first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,16 +20,15 @@ pub(super) enum Rule {
 /// A line's place among others; the least goes first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Rank {
-    /// Queries that a full batch has more; 0 where only age counts. Further ones do not count:
-    /// they wait for another batch.
+    /// Queries that it lacks to a full batch; 0 where only age counts.
     missing: usize,
     /// Of its oldest query.
     number: u64,
     line: Line,
 }
 
-/// How far a front-end's lines were looked through. Taking queries only moves a line further back,
-/// so who takes while looking looks at each line once, and again where something is left.
+/// How far a front-end's lines were looked through. Taking queries moves a line further back, so
+/// that it is looked at again only where something is left.
 pub(super) struct Search {
     rule: Rule,
     after: Bound<Rank>,
@@ -109,28 +103,28 @@ impl<T> Lines<T> {
     }
 
     /// Puts a query into its line, by age.
-    pub(super) fn insert(&mut self, line: Line, query: Admitted<T>) {
-        self.bytes += query.bytes;
-        self.change(line, |queue| {
-            let at = queue.partition_point(|other| other.number < query.number);
-            queue.insert(at, query);
+    pub(super) fn insert(&mut self, admitted: Admitted<T>) {
+        self.bytes += admitted.query.bytes;
+        self.change(admitted.line(), |queue| {
+            let at = queue.partition_point(|other| other.number < admitted.number);
+            queue.insert(at, admitted);
         });
     }
 
     /// Takes the query of this number out of a line.
     pub(super) fn remove(&mut self, line: Line, number: u64) -> Option<Admitted<T>> {
         let queue = self.queues.get(&line)?;
-        let at = queue.binary_search_by_key(&number, |query| query.number).ok()?;
-        let query = self.change(line, |queue| queue.remove(at))?;
-        self.bytes -= query.bytes;
-        Some(query)
+        let at = queue.binary_search_by_key(&number, |admitted| admitted.number).ok()?;
+        let removed = self.change(line, |queue| queue.remove(at))?;
+        self.bytes -= removed.query.bytes;
+        Some(removed)
     }
 
     /// Takes the oldest queries of a line, at most so many.
     pub(super) fn take(&mut self, line: Line, most: usize) -> Vec<Admitted<T>> {
         let taken: Vec<_> =
             self.change(line, |queue| queue.drain(..most.min(queue.len())).collect());
-        self.bytes -= taken.iter().map(|query| query.bytes).sum::<usize>();
+        self.bytes -= taken.iter().map(|admitted| admitted.query.bytes).sum::<usize>();
         taken
     }
 

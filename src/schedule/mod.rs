@@ -1,43 +1,47 @@
 //! Which queries are computed next: admission, batching, fair shares, deadlines.
 //!
-//! A [`Schedule`] holds what waits for an engine. It does no IO, starts no thread and reads no
-//! clock: `now` is an argument, so its tests run in simulated time.
+//! A [`Schedule`] holds the queries that wait for an engine. It does no IO, starts no thread and
+//! reads no clock: `now` is an argument, so that its tests run in simulated time.
 //!
-//! An engine that is free gets work at once, so queries for one shard are batched while engines
-//! are busy. Work goes out a batch at a time. The turn is that of the front-end who has had least
-//! for its share (`fair`). It picks among the shards that the engine may take: while none of its
-//! queries has waited for half of the latency target, the one for which it has the most queries
-//! (a batch costs about the same for each: the shards of a database have one shape); then the one
-//! with the oldest. Queries of others for this shard ride along, unless these others are ahead of
-//! their share, and pay for their places in the batch. Deadlines end waiting, they do not order it.
+//! A free engine gets work at once; while engines are busy, queries for one shard collect and are
+//! answered as one batch. The next turn is that of the front-end who has had least for its share
+//! (`fair`), and a turn is one batch. While none of the front-end's queries has waited for half of
+//! the latency target, it picks the shard for which it has the most queries (a batch costs about
+//! the same for each shard, since all have one shape); after that, the shard with the oldest one.
+//! Queries of others for this shard ride along, unless these others are ahead of their share, and
+//! pay for their places in the batch. Deadlines end waiting, they do not order it.
 //!
-//! Who has queries waiting is refused more of them when the new one's answer would come after the
-//! latency target or its deadline, as fast as work goes out (`pace`). Two full batches may wait in
-//! any case: without batching no engine is fast. A front-end may have waiting what its share of the
-//! engines does in that time, or, where all together wait for less, twice as much as is left:
-//! one alone gets most of the time, and however many flood, there is room for one more.
+//! A front-end that has queries waiting is refused another one whose answer would come after the
+//! latency target or its deadline, at the present pace (`pace`). Two full batches may always wait,
+//! because no engine is fast without batches. What a front-end may have waiting is what its share
+//! of the engines does in that time, or, where all together wait for less, twice what is left: one
+//! alone gets most of the time, and however many flood, there is room for one more.
 //!
-//! The pack part of answers is not computed ahead, though it depends only on bundle and shard: what
-//! an idle engine may take it takes whole, at once, so there is nothing ahead of which to compute.
+//! The pack part of answers is not computed ahead, though it depends on bundle and shard alone: an
+//! idle engine takes what it may at once, so there is nothing ahead of which to compute.
 //!
-//! Not here: which device takes what (whoever asks says what it may take), quotas. What is held
-//! besides front-end, connection, shard, sizes and deadline (`item`) is never looked into. Read
-//! next: `lines.rs`, `fair.rs`, `pace.rs`, then [`crate::placement`], [`crate::worker`].
+//! The schedule does not decide which device takes what (whoever asks says what it may take), nor
+//! quotas, and it never looks into a query's `item`. Read next: `lines.rs`, `fair.rs`, `pace.rs`,
+//! then [`crate::placement`], [`crate::worker`].
 
 mod fair;
 mod lines;
 mod pace;
+mod query;
 #[cfg(test)]
 mod simulation;
 #[cfg(test)]
 mod tests;
 
+pub use query::{Admitted, Arrival, ConnectionId, FrontEnd, Full, Overloaded, Route, Ticket};
+
 use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
 use self::fair::{Load, Part, Turns};
-use self::lines::{Line, Lines, Rule, Search};
+use self::lines::{Lines, Rule, Search};
 use self::pace::Pace;
+use self::query::Line;
 use crate::engine::CallBounds;
 use crate::limits;
 
@@ -54,7 +58,7 @@ pub struct ScheduleBounds {
     /// half, and however many flood there is room for one more.
     pub queued_bytes_max: usize,
     /// Queries of one connection, waiting or being computed.
-    pub queries_per_owner_max: usize,
+    pub queries_per_connection_max: usize,
     /// How long answers should take at most. A front-end whose oldest query has waited for half of
     /// it is served by age; a query whose answer would come later is refused.
     pub latency_target: Duration,
@@ -64,121 +68,14 @@ impl Default for ScheduleBounds {
     fn default() -> Self {
         Self {
             queued_bytes_max: limits::QUEUED_QUERY_BYTES_MAX,
-            queries_per_owner_max: limits::QUERIES_PER_CONNECTION_MAX,
+            queries_per_connection_max: limits::QUERIES_PER_CONNECTION_MAX,
             latency_target: limits::LATENCY_TARGET,
         }
     }
 }
 
-/// Whose query it is: one number a connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ConnectionId(pub u64);
-
-/// On whose account it is: a front-end, or a connection where front-ends are not known.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct FrontEnd {
-    /// One number a front-end.
-    pub number: u64,
-    /// Its weight beside others.
-    pub share: u32,
-}
-
-/// A query on its way in.
-#[derive(Debug)]
-pub struct Arrival<T> {
-    /// Whose it is.
-    pub connection: ConnectionId,
-    /// On whose account.
-    pub front_end: FrontEnd,
-    /// The shard asked.
-    pub shard: u32,
-    /// What a batch of the shard reads.
-    pub scan_bytes: u64,
-    /// Memory it may take while it waits.
-    pub bytes: usize,
-    /// From here on it is not computed any more.
-    pub deadline: Instant,
-    /// The query itself, and where its answer goes.
-    pub item: T,
-}
-
-impl<T> Arrival<T> {
-    /// The same with another item.
-    pub fn map<U>(self, change: impl FnOnce(T) -> U) -> Arrival<U> {
-        let Self { connection, front_end, shard, scan_bytes, bytes, deadline, item } = self;
-        Arrival { connection, front_end, shard, scan_bytes, bytes, deadline, item: change(item) }
-    }
-}
-
-/// Names a query that was admitted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Ticket {
-    number: u64,
-    shard: u32,
-    front_end: u64,
-}
-
-/// Who may take a query.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Route {
-    /// Any engine.
-    Any,
-    /// Only the processor's: a device failed at it.
-    Processor,
-}
-
-/// What there is too much of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Full {
-    /// Queries of all front-ends.
-    Queue,
-    /// Queries of this front-end: others need room.
-    FrontEnd,
-    /// Queries of this connection.
-    Connection,
-    /// Queries before it: its answer would come after the latency target or its deadline.
-    Time,
-}
-
-/// No room: what was not admitted comes back.
-#[derive(Debug)]
-pub struct Overloaded<T> {
-    /// The query's item.
-    pub item: T,
-    /// Why.
-    pub full: Full,
-    /// When there may be room again.
-    pub retry_after: Duration,
-}
-
-impl<T> Overloaded<T> {
-    /// The same with another item.
-    pub fn map<U>(self, change: impl FnOnce(T) -> U) -> Overloaded<U> {
-        let Self { item, full, retry_after } = self;
-        Overloaded { item: change(item), full, retry_after }
-    }
-}
-
-/// An admitted query. Whoever has it from [`Schedule::next`] gives it to [`Schedule::finished`] or
-/// to [`Schedule::put_back`].
-#[derive(Debug, PartialEq, Eq)]
-pub struct Admitted<T> {
-    number: u64,
-    connection: ConnectionId,
-    front_end: FrontEnd,
-    bytes: usize,
-    scan_bytes: u64,
-    deadline: Instant,
-    /// When it was admitted.
-    pub arrived: Instant,
-    /// Who may take it.
-    pub route: Route,
-    /// What was admitted.
-    pub item: T,
-}
-
 /// Queries of one shard, for one engine.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct ShardWork<T> {
     /// The shard.
     pub shard: u32,
@@ -187,7 +84,7 @@ pub struct ShardWork<T> {
 }
 
 /// What to do next.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Work<T> {
     /// To be computed; a shard comes at most once a route.
     pub shards: Vec<ShardWork<T>>,
@@ -209,7 +106,7 @@ pub struct Schedule<T> {
     front_ends: HashMap<u64, Lines<T>>,
     /// Who has queries in a line; no empty line stays.
     lines: HashMap<Line, Shared>,
-    /// Batches and queries that all of them are.
+    /// All of them.
     load: Load,
     turns: Turns,
     pace: Pace,
@@ -217,7 +114,6 @@ pub struct Schedule<T> {
     /// Queries of each connection, waiting or being computed.
     connections: HashMap<ConnectionId, usize>,
     queued_bytes: usize,
-    queued: usize,
     next_number: u64,
 }
 
@@ -234,51 +130,36 @@ impl<T> Schedule<T> {
             deadlines: BTreeSet::new(),
             connections: HashMap::new(),
             queued_bytes: 0,
-            queued: 0,
             next_number: 0,
         }
     }
 
-    /// Takes a query in, or hands it back when its connection, its front-end or all together have
-    /// too many waiting.
-    pub fn admit(&mut self, now: Instant, arrival: Arrival<T>) -> Result<Ticket, Overloaded<T>> {
-        let Arrival { connection, front_end, shard, scan_bytes, bytes, deadline, item } = arrival;
-        let owned = self.connections.get(&connection).copied().unwrap_or(0);
-        if let Some(full) = self.full(front_end, bytes, owned) {
-            return Err(Overloaded { item, full, retry_after: self.retry_after(now, front_end) });
+    /// Takes a query in, unless its connection, its front-end or all together have too many
+    /// waiting.
+    pub fn admit(&mut self, now: Instant, query: Arrival<T>) -> Result<Ticket, Overloaded> {
+        if let Some(full) = self.full(&query) {
+            return Err(Overloaded { full, retry_after: self.retry_after(now, query.front_end) });
         }
-        if let Some(retry_after) = self.too_late(now, front_end, shard, deadline) {
-            return Err(Overloaded { item, full: Full::Time, retry_after });
+        if let Some(retry_after) = self.too_late(now, &query) {
+            return Err(Overloaded { full: Full::Time, retry_after });
         }
         let number = self.next_number;
         self.next_number += 1;
-        self.connections.insert(connection, owned + 1);
-        let (arrived, route) = (now, Route::Any);
-        let query = Admitted {
-            number,
-            connection,
-            front_end,
-            bytes,
-            scan_bytes,
-            arrived,
-            deadline,
-            route,
-            item,
-        };
-        let ticket = query.ticket(shard);
-        self.insert(shard, query);
+        *self.connections.entry(query.connection).or_default() += 1;
+        let admitted = Admitted { number, arrived: now, route: Route::Any, query };
+        let ticket = admitted.ticket();
+        self.insert(admitted);
         Ok(ticket)
     }
 
     /// Takes a query out that nobody waits for any more; `None` when it is being computed, was
     /// answered or was cancelled before.
     pub fn cancel(&mut self, ticket: Ticket) -> Option<T> {
-        let query = self.remove(ticket)?;
-        self.leave_connection(query.connection);
-        if self.queued == 0 {
+        let admitted = self.remove(ticket)?;
+        if self.queued() == 0 {
             self.pace.nothing_waits();
         }
-        Some(query.item)
+        Some(self.finished(admitted))
     }
 
     /// What to compute next: as much as one call is worth, in turns of one batch. What the peer may
@@ -290,7 +171,7 @@ impl<T> Schedule<T> {
         mut may_take: impl FnMut(u32, Route) -> bool,
     ) -> Work<T> {
         let expired = self.expire(now);
-        if self.queued == 0 {
+        if self.queued() == 0 {
             self.pace.nothing_waits();
         }
         let mut room = bounds.queries_max;
@@ -312,21 +193,27 @@ impl<T> Schedule<T> {
             }
         }
         if !shards.is_empty() {
-            self.pace.handed_out(now, taken, self.queued > 0);
+            self.pace.handed_out(now, taken, self.queued() > 0);
         }
         Work { shards, expired }
     }
 
     /// A query handed out by [`Schedule::next`] is done with, computed or not.
-    pub fn finished(&mut self, query: Admitted<T>) -> T {
-        self.leave_connection(query.connection);
-        query.item
+    pub fn finished(&mut self, admitted: Admitted<T>) -> T {
+        let connection = admitted.query.connection;
+        let owned = self.connections.get_mut(&connection);
+        let owned = owned.expect("this is a bug: a connection without queries");
+        *owned -= 1;
+        if *owned == 0 {
+            self.connections.remove(&connection);
+        }
+        admitted.query.item
     }
 
-    /// A query handed out by [`Schedule::next`] for this shard was not computed: it waits again, in
-    /// its old place, for the processor alone. There is always room: it was admitted before.
-    pub fn put_back(&mut self, shard: u32, query: Admitted<T>) {
-        self.insert(shard, Admitted { route: Route::Processor, ..query });
+    /// A query handed out by [`Schedule::next`] was not computed: it waits again, in its old place,
+    /// for the processor alone. There is always room: it was admitted before.
+    pub fn put_back(&mut self, admitted: Admitted<T>) {
+        self.insert(Admitted { route: Route::Processor, ..admitted });
     }
 
     /// A front-end was sent or brought so many bytes besides its queries and their answers: its
@@ -337,7 +224,7 @@ impl<T> Schedule<T> {
 
     /// Queries waiting.
     pub fn queued(&self) -> usize {
-        self.queued
+        self.load.queries
     }
 
     /// Bytes of the queries waiting.
@@ -346,10 +233,12 @@ impl<T> Schedule<T> {
     }
 
     /// What keeps a query out, if anything does.
-    fn full(&self, front_end: FrontEnd, bytes: usize, owned: usize) -> Option<Full> {
+    fn full(&self, query: &Arrival<T>) -> Option<Full> {
+        let Arrival { connection, front_end, bytes, .. } = *query;
+        let owned = self.connections.get(&connection).copied().unwrap_or(0);
         let free = self.bounds.queued_bytes_max.saturating_sub(self.queued_bytes);
         let held = self.front_ends.get(&front_end.number).map_or(0, Lines::bytes);
-        if owned >= self.bounds.queries_per_owner_max {
+        if owned >= self.bounds.queries_per_connection_max {
             Some(Full::Connection)
         } else if bytes > free {
             Some(Full::Queue)
@@ -362,15 +251,10 @@ impl<T> Schedule<T> {
 
     /// Whether a query would be answered too late; if so, how long until the time for what waits
     /// now has passed. Never where its front-end has none waiting: every front-end gets on.
-    fn too_late(
-        &self,
-        now: Instant,
-        front_end: FrontEnd,
-        shard: u32,
-        deadline: Instant,
-    ) -> Option<Duration> {
+    fn too_late(&self, now: Instant, query: &Arrival<T>) -> Option<Duration> {
+        let Arrival { front_end, shard, deadline, .. } = *query;
         let lines = self.front_ends.get(&front_end.number)?;
-        if self.queued < TIMELY_QUERIES {
+        if self.queued() < TIMELY_QUERIES {
             return None;
         }
         let line = (shard, Route::Any);
@@ -404,21 +288,9 @@ impl<T> Schedule<T> {
             && deadline <= now
         {
             let late = self.remove(ticket).expect("this is a bug: a deadline without its query");
-            self.leave_connection(late.connection);
-            expired.push(late.item);
+            expired.push(self.finished(late));
         }
         expired
-    }
-
-    fn leave_connection(&mut self, connection: ConnectionId) {
-        let owned = self
-            .connections
-            .get_mut(&connection)
-            .expect("this is a bug: a connection without queries");
-        *owned -= 1;
-        if *owned == 0 {
-            self.connections.remove(&connection);
-        }
     }
 
     /// Whose turn it is, and the line it picks. Each front-end's lines are looked through once a
@@ -450,69 +322,60 @@ impl<T> Schedule<T> {
     /// of others, and charges all of them.
     fn take_batch(&mut self, front_end: u64, line: Line, room: usize) -> Vec<Admitted<T>> {
         let most = room.min(limits::BATCH_QUERIES_PER_SCAN_MAX);
-        let mut queries = self.take(front_end, line, most);
-        let (own, scan_bytes) = (queries.len(), queries[0].scan_bytes);
+        let mut batch = self.take(front_end, line, most);
+        let (own, scan_bytes) = (batch.len(), batch[0].query.scan_bytes);
         self.turns.begin(front_end);
         let others =
             self.lines.get(&line).into_iter().flat_map(|shared| &shared.front_ends).copied();
         for other in self.turns.riders(front_end, scan_bytes, others) {
-            queries.append(&mut self.take(other, line, most - queries.len()));
+            batch.append(&mut self.take(other, line, most - batch.len()));
         }
         // What failed on a device was paid for when it went there.
         if line.1 == Route::Any {
-            let riders = queries.len() - own;
-            let places = limits::BATCH_QUERIES_PER_SCAN_MAX - riders;
+            let places = limits::BATCH_QUERIES_PER_SCAN_MAX - (batch.len() - own);
             self.turns.charge(front_end, Part { scan_bytes, places, queries: own });
-            for rider in &queries[own..] {
-                self.turns
-                    .charge(rider.front_end.number, Part { scan_bytes, places: 1, queries: 1 });
+            for rider in &batch[own..] {
+                let part = Part { scan_bytes, places: 1, queries: 1 };
+                self.turns.charge(rider.query.front_end.number, part);
             }
         }
-        queries
+        batch
     }
 
     /// Puts a query into its line.
-    fn insert(&mut self, shard: u32, query: Admitted<T>) {
-        let (front_end, line) = (query.front_end, (shard, query.route));
-        self.queued += 1;
-        self.queued_bytes += query.bytes;
-        self.deadlines.insert((query.deadline, query.ticket(shard)));
+    fn insert(&mut self, admitted: Admitted<T>) {
+        let (front_end, line) = (admitted.query.front_end, admitted.line());
+        self.queued_bytes += admitted.query.bytes;
+        self.deadlines.insert((admitted.query.deadline, admitted.ticket()));
         let shared = self.lines.entry(line).or_default();
         shared.front_ends.insert(front_end.number);
         self.load.change(shared.queries, shared.queries + 1);
         shared.queries += 1;
         self.turns.enter(front_end);
-        self.front_ends.entry(front_end.number).or_default().insert(line, query);
+        self.front_ends.entry(front_end.number).or_default().insert(admitted);
     }
 
     fn remove(&mut self, ticket: Ticket) -> Option<Admitted<T>> {
         let Ticket { number, shard, front_end } = ticket;
         let lines = self.front_ends.get_mut(&front_end)?;
         let mut routes = [Route::Any, Route::Processor].into_iter();
-        let (line, query) = routes.find_map(|route| {
-            let line = (shard, route);
-            Some((line, lines.remove(line, number)?))
-        })?;
-        self.removed(line, &query);
-        Some(query)
+        let admitted = routes.find_map(|route| lines.remove((shard, route), number))?;
+        self.removed(&admitted);
+        Some(admitted)
     }
 
     fn take(&mut self, front_end: u64, line: Line, most: usize) -> Vec<Admitted<T>> {
-        let lines = self
-            .front_ends
-            .get_mut(&front_end)
-            .expect("this is a bug: a front-end without queries");
-        let taken = lines.take(line, most);
-        taken.iter().for_each(|query| self.removed(line, query));
+        let lines = self.front_ends.get_mut(&front_end);
+        let taken = lines.expect("this is a bug: a front-end without queries").take(line, most);
+        taken.iter().for_each(|admitted| self.removed(admitted));
         taken
     }
 
     /// Takes note that a query left its line.
-    fn removed(&mut self, line: Line, query: &Admitted<T>) {
-        self.queued -= 1;
-        self.queued_bytes -= query.bytes;
-        self.deadlines.remove(&(query.deadline, query.ticket(line.0)));
-        let front_end = query.front_end.number;
+    fn removed(&mut self, admitted: &Admitted<T>) {
+        let (front_end, line) = (admitted.query.front_end.number, admitted.line());
+        self.queued_bytes -= admitted.query.bytes;
+        self.deadlines.remove(&(admitted.query.deadline, admitted.ticket()));
         let shared = self.lines.get_mut(&line).expect("this is a bug: a query without its line");
         self.load.change(shared.queries, shared.queries - 1);
         shared.queries -= 1;
@@ -527,11 +390,5 @@ impl<T> Schedule<T> {
             self.front_ends.remove(&front_end);
             self.turns.leave(front_end);
         }
-    }
-}
-
-impl<T> Admitted<T> {
-    fn ticket(&self, shard: u32) -> Ticket {
-        Ticket { number: self.number, shard, front_end: self.front_end.number }
     }
 }

@@ -1,10 +1,7 @@
-//! How fast queries go out while others wait, and how long what comes now would wait.
+//! How fast queries go out while others wait, and how long a new one would wait.
 //!
-//! The measure is work handed out while something was left waiting: what engines really got done,
-//! whatever they are and whatever each may take, in batches as they were. Nothing is known
-//! before the first such time, nor a while after the last: then nobody is refused for it.
-//!
-//! Whose work it is `fair` knows, what is done with the answer `mod.rs`.
+//! The measure is work handed out while something was left waiting: what engines really did. It is
+//! unknown before the first such time and a while after the last; then nobody is refused for it.
 
 use std::time::{Duration, Instant};
 

@@ -51,36 +51,30 @@ impl Seen {
 /// A query: whose, and since when.
 type Asked = Admitted<(usize, Instant)>;
 
-/// Exponential times between queries.
-struct Arrivals {
-    state: u64,
-}
+/// A linear congruential generator.
+pub(super) struct Random(pub(super) u64);
 
-impl Arrivals {
-    fn random(&mut self) -> u64 {
-        self.state = self.state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-        self.state >> 33
+impl Random {
+    pub(super) fn below(&mut self, end: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (self.0 >> 33) % end
     }
 
+    /// Exponential times between queries.
     fn wait(&mut self, queries_per_second: f64) -> Duration {
-        let uniform = (self.random() as f64 + 0.5) / (1u64 << 31) as f64;
+        let uniform = (self.below(1 << 31) as f64 + 0.5) / (1u64 << 31) as f64;
         Duration::from_secs_f64(-uniform.ln() / queries_per_second)
     }
 }
 
-/// Runs so many seconds of it after five of warming up.
-fn simulate(loads: &[Load], seconds: u64) -> Vec<Seen> {
-    simulate_over(SHARDS, loads, seconds)
-}
-
-/// The same over so many shards, each as popular as the others.
-fn simulate_over(shards: u64, loads: &[Load], seconds: u64) -> Vec<Seen> {
+/// Runs so many seconds of it, after five of warming up, over so many shards, each as popular as
+/// the others.
+fn simulate(shards: u64, loads: &[Load], seconds: u64) -> Vec<Seen> {
     let start = Instant::now();
     let (from, end) = (start + Duration::from_secs(5), start + Duration::from_secs(5 + seconds));
     let mut schedule = Schedule::new(ScheduleBounds::default());
     let mut seen: Vec<Seen> = loads.iter().map(|_| Seen::default()).collect();
-    let mut sources: Vec<Arrivals> =
-        (1..).take(loads.len()).map(|state| Arrivals { state }).collect();
+    let mut sources: Vec<Random> = (1..).take(loads.len()).map(Random).collect();
     let mut next: Vec<Instant> = loads.iter().map(|_| start).collect();
     // What the engine is busy with, and until when.
     let mut busy: Option<(Instant, Vec<Asked>)> = None;
@@ -106,7 +100,7 @@ fn simulate_over(shards: u64, loads: &[Load], seconds: u64) -> Vec<Seen> {
             let arrival = Arrival {
                 connection: ConnectionId(at as u64),
                 front_end: FrontEnd { number: at as u64, share: loads[at].share },
-                shard: (source.random() % shards) as u32,
+                shard: source.below(shards) as u32,
                 scan_bytes: 170 << 20,
                 bytes: 80_000,
                 deadline: now + limits::DEADLINE_DEFAULT,
@@ -142,15 +136,12 @@ fn a_flood_hardly_changes_what_others_wait() {
         let beside = |flood: f64| {
             let mut loads = vec![load(1, part * share); front_ends];
             loads[0] = load(1, flood * share);
-            let mut seen = simulate(&loads, 120);
+            let mut seen = simulate(SHARDS, &loads, 120);
             let flooding = seen.remove(0).answered as f64 / 120.0;
             assert!(flooding > 0.94 * capacity() * share, "it has its share, not {flooding}");
             assert!(seen.iter().all(|seen| (seen.refused, seen.expired) == (0, 0)));
             let latencies = seen.into_iter().flat_map(|seen| seen.latencies).collect();
             let p99 = Seen { latencies, ..Seen::default() }.p99();
-            println!(
-                "{front_ends}, {part} of a share beside {flood}: {p99:?}, {flooding:.0} a second"
-            );
             p99.as_secs_f64()
         };
         let (without, with) = (beside(1.0), beside(10.0));
@@ -160,16 +151,15 @@ fn a_flood_hardly_changes_what_others_wait() {
 
 #[test]
 fn shares_are_kept_under_overload() {
-    let seen = simulate(&[load(1, 10.0), load(3, 10.0)], 60);
+    let seen = simulate(SHARDS, &[load(1, 10.0), load(3, 10.0)], 60);
     let [one, three] = [0, 1].map(|at| seen[at].answered as f64 / 60.0);
-    println!("{one} {three} {}", capacity());
     assert!((three / one - 3.0).abs() < 0.1, "{one} and {three} queries a second");
     assert!(one + three > 0.98 * capacity(), "{one} and {three} of {}", capacity());
 }
 
 #[test]
 fn one_alone_has_everything() {
-    let seen = simulate(&[load(1, 10.0), load(1_000_000, 1e-6)], 60);
+    let seen = simulate(SHARDS, &[load(1, 10.0), load(1_000_000, 1e-6)], 60);
     let alone = seen[0].answered as f64 / 60.0;
     assert!(alone > 0.98 * capacity(), "{alone} of {}", capacity());
 }
@@ -179,16 +169,8 @@ fn under_overload_answers_still_come_in_time() {
     for (shards, front_ends) in [(1, 1), (1, 4), (8, 1), (8, 4), (64, 1), (64, 20)] {
         let goodput = |of_capacity: f64| {
             let loads = vec![load(1, of_capacity / front_ends as f64); front_ends];
-            let seen = simulate_over(shards, &loads, 60);
+            let seen = simulate(shards, &loads, 60);
             let good: usize = seen.iter().map(Seen::good).sum();
-            let answered: usize = seen.iter().map(|seen| seen.answered).sum();
-            let refused: usize = seen.iter().map(|seen| seen.refused).sum();
-            println!(
-                "{shards} shards, {front_ends} front-ends, {of_capacity}: {} good, {} answered, \
-                 {refused} refused",
-                good / 60,
-                answered / 60
-            );
             good as f64 / 60.0
         };
         let peak = [0.7, 0.8, 0.9, 1.0].map(goodput).into_iter().fold(0.0, f64::max);

@@ -1,11 +1,15 @@
 //! Which query goes when, one rule at a time, and all of them against a plain list.
 
+use super::simulation::Random;
 use super::*;
 use crate::limits::BATCH_QUERIES_PER_SCAN_MAX;
 
 const TARGET: Duration = Duration::from_secs(40);
-const BOUNDS: ScheduleBounds =
-    ScheduleBounds { queued_bytes_max: 1000, queries_per_owner_max: 8, latency_target: TARGET };
+const BOUNDS: ScheduleBounds = ScheduleBounds {
+    queued_bytes_max: 1000,
+    queries_per_connection_max: 8,
+    latency_target: TARGET,
+};
 
 const SCAN_BYTES: u64 = 18_000;
 
@@ -26,139 +30,13 @@ fn arrival(connection: u64, shard: u32, deadline: Instant, item: u32) -> Arrival
 }
 
 fn items(work: &Work<u32>) -> Vec<(u32, Vec<u32>)> {
-    let of = |shard: &ShardWork<u32>| shard.queries.iter().map(|query| query.item).collect();
+    let of =
+        |shard: &ShardWork<u32>| shard.queries.iter().map(|admitted| admitted.query.item).collect();
     work.shards.iter().map(|shard| (shard.shard, of(shard))).collect()
 }
 
-/// A schedule with items 0, 1, .. admitted for these shards, one front-end each, a second apart.
-fn filled(start: Instant, shards: &[u32]) -> (Schedule<u32>, Vec<Ticket>) {
-    let mut schedule = Schedule::new(BOUNDS);
-    let mut tickets = Vec::new();
-    for (item, &shard) in shards.iter().enumerate() {
-        let now = start + Duration::from_secs(item as u64);
-        let deadline = start + Duration::from_secs(100 - item as u64);
-        let arrival = arrival(item as u64, shard, deadline, item as u32);
-        tickets.push(schedule.admit(now, arrival).unwrap());
-    }
-    (schedule, tickets)
-}
-
-#[test]
-fn groups_by_shard() {
-    let start = Instant::now();
-    let (mut schedule, _) = filled(start, &[7, 5, 7, 9, 7, 7, 5]);
-    let work = schedule.next(start, up_to(5), any);
-    assert_eq!(items(&work), [(7, vec![0, 2, 4, 5]), (5, vec![1])]);
-    let work = schedule.next(start, up_to(5), any);
-    assert_eq!(items(&work), [(9, vec![3]), (5, vec![6])]);
-    assert_eq!((schedule.queued(), schedule.queued_bytes()), (0, 0));
-    assert_eq!(items(&schedule.next(start, up_to(5), any)), []);
-}
-
-#[test]
-fn a_shard_that_did_not_fit_keeps_its_place() {
-    let start = Instant::now();
-    let (mut schedule, _) = filled(start, &[1, 1, 1, 1, 2]);
-    assert_eq!(items(&schedule.next(start, up_to(3), any)), [(1, vec![0, 1, 2])]);
-    let one_shard = CallBounds { shards_max: 1, queries_max: 10 };
-    assert_eq!(items(&schedule.next(start, one_shard, any)), [(1, vec![3])]);
-    assert_eq!(items(&schedule.next(start, one_shard, any)), [(2, vec![4])]);
-}
-
-#[test]
-fn what_the_asker_may_not_take_stays_where_it_is() {
-    let start = Instant::now();
-    let (mut schedule, _) = filled(start, &[1, 2, 1, 3, 2]);
-    let but_one = |shard, _| shard != 1;
-    assert_eq!(items(&schedule.next(start, up_to(2), but_one)), [(2, vec![1, 4])]);
-    assert_eq!(items(&schedule.next(start, up_to(9), any)), [(1, vec![0, 2]), (3, vec![3])]);
-}
-
-#[test]
-fn what_failed_waits_for_the_processor_as_old_as_it_is() {
-    let start = Instant::now();
-    let (mut schedule, tickets) = filled(start, &[1, 1, 2, 1, 1]);
-    let mut failed = schedule.next(start, up_to(3), |shard, _| shard == 1).shards.remove(0);
-    assert_eq!(schedule.cancel(tickets[0]), None, "it is being computed");
-    for query in failed.queries.drain(..).rev() {
-        schedule.put_back(1, query);
-    }
-    assert_eq!(schedule.cancel(tickets[1]), Some(1));
-    let elsewhere = |_, route| route == Route::Any;
-    assert_eq!(items(&schedule.next(start, up_to(1), elsewhere)), [(2, vec![2])]);
-    let work = schedule.next(start, up_to(9), any);
-    // Who had nothing yet goes before who rode along in a batch, and that one before whose it was.
-    assert_eq!(items(&work), [(1, vec![4]), (1, vec![3, 0])]);
-    let routes = work.shards.iter().map(|work| work.queries[0].route);
-    assert_eq!(routes.collect::<Vec<_>>(), [Route::Any, Route::Processor]);
-    // Its deadline, of 100 s, is what it was.
-    let late = start + Duration::from_secs(100);
-    for query in work.shards.into_iter().flat_map(|work| work.queries) {
-        schedule.put_back(1, query);
-    }
-    let work = schedule.next(late, up_to(9), any);
-    assert_eq!((work.expired, work.shards.len()), (vec![4, 3, 0], 0));
-}
-
-#[test]
-fn what_is_too_late_is_never_handed_out() {
-    let start = Instant::now();
-    let (mut schedule, _) = filled(start, &[1, 1, 2]);
-    // Deadlines: item 2 at 98 s, item 1 at 99 s, item 0 at 100 s.
-    let work = schedule.next(start + Duration::from_secs(99), up_to(10), any);
-    assert_eq!(work.expired, [2, 1]);
-    assert_eq!(items(&work), [(1, vec![0])]);
-    assert_eq!(schedule.queued_bytes(), 0);
-}
-
-#[test]
-fn cancelled_queries_are_taken_out() {
-    let start = Instant::now();
-    let (mut schedule, tickets) = filled(start, &[1, 1, 1, 2]);
-    assert_eq!(schedule.cancel(tickets[0]), Some(0));
-    assert_eq!(schedule.cancel(tickets[0]), None);
-    assert_eq!(schedule.cancel(tickets[2]), Some(2));
-    assert_eq!(schedule.cancel(tickets[3]), Some(3));
-    assert_eq!(items(&schedule.next(start, up_to(10), any)), [(1, vec![1])]);
-    assert_eq!(schedule.cancel(tickets[1]), None);
-    assert_eq!((schedule.queued(), schedule.queued_bytes()), (0, 0));
-}
-
-#[test]
-fn too_many_bytes_are_refused_with_a_time_to_come_again() {
-    let start = Instant::now();
-    let (mut schedule, tickets) = filled(start, &[1, 2, 3, 4, 5, 6, 7, 8, 9, 10]);
-    let late = start + Duration::from_secs(50);
-    let refused = schedule.admit(start, arrival(99, 1, late, 77)).unwrap_err();
-    assert_eq!((refused.item, refused.retry_after), (77, limits::RETRY_AFTER_MIN));
-    assert_eq!(refused.full, Full::Queue);
-    let later = start + Duration::from_millis(700);
-    let refused = schedule.admit(later, arrival(99, 1, late, 77)).unwrap_err();
-    assert_eq!(refused.retry_after, Duration::from_millis(700));
-    let much_later = start + Duration::from_secs(49);
-    let refused = schedule.admit(much_later, arrival(99, 1, late, 77)).unwrap_err();
-    assert_eq!(refused.retry_after, limits::RETRY_AFTER_MAX);
-    schedule.cancel(tickets[4]).unwrap();
-    schedule.admit(start, arrival(99, 1, late, 77)).unwrap();
-}
-
-#[test]
-fn one_owner_cannot_have_more_than_its_bound_waiting_or_computed() {
-    let start = Instant::now();
-    let late = start + Duration::from_secs(50);
-    let mut schedule = Schedule::new(ScheduleBounds { queries_per_owner_max: 2, ..BOUNDS });
-    schedule.admit(start, arrival(1, 1, late, 0)).unwrap();
-    schedule.admit(start, arrival(1, 2, late, 1)).unwrap();
-    assert_eq!(schedule.admit(start, arrival(1, 3, late, 2)).unwrap_err().full, Full::Connection);
-    schedule.admit(start, arrival(2, 3, late, 3)).unwrap();
-    let mut work = schedule.next(start, up_to(10), any);
-    assert_eq!(work.shards.len(), 3);
-    assert!(schedule.admit(start, arrival(1, 3, late, 4)).is_err());
-    schedule.finished(work.shards[0].queries.remove(0));
-    schedule.admit(start, arrival(1, 3, late, 5)).unwrap();
-}
-
-const ONE_BATCH: CallBounds = CallBounds { shards_max: 1, queries_max: BATCH_QUERIES_PER_SCAN_MAX };
+/// Room for more than a batch, which is all that is taken of one shard.
+const ONE_BATCH: CallBounds = CallBounds { shards_max: 1, queries_max: 64 };
 
 /// Admits queries of one front-end for this shard, a number of them.
 fn admit_all(
@@ -190,12 +68,12 @@ fn turns(schedule: &mut Schedule<u32>, now: Instant, count: usize) -> Vec<(u32, 
 /// Room for everything.
 const WIDE: ScheduleBounds = ScheduleBounds {
     queued_bytes_max: 1 << 30,
-    queries_per_owner_max: usize::MAX,
+    queries_per_connection_max: usize::MAX,
     latency_target: TARGET,
 };
 
 #[test]
-fn most_company_first_until_one_has_waited_for_half_of_the_target() {
+fn most_queries_first_until_one_has_waited_for_half_of_the_target() {
     let start = Instant::now();
     let filled = || {
         let mut schedule = Schedule::new(WIDE);
@@ -213,111 +91,36 @@ fn most_company_first_until_one_has_waited_for_half_of_the_target() {
 }
 
 #[test]
-fn one_batch_a_turn_and_others_ride_along_unless_they_are_ahead() {
-    let start = Instant::now();
-    let mut schedule = Schedule::new(WIDE);
-    admit_all(&mut schedule, start, (1, 1), (7, 120));
-    admit_all(&mut schedule, start, (0, 1), (7, 4));
-    admit_all(&mut schedule, start, (0, 1), (8, 2));
-    admit_all(&mut schedule, start, (2, 1), (7, 1));
-    let mut turn = || {
-        let work = schedule.next(start, ONE_BATCH, any).shards.remove(0);
-        let queries = work.queries.iter().map(|query| (query.front_end.number, query.item));
-        (work.shard, queries.collect::<Vec<_>>())
-    };
-    let of = |front_end, items: std::ops::Range<u32>| items.map(move |item| (front_end, item));
-    // All begin level: the lowest number has the first turn, then the others' come in their order.
-    assert_eq!(turn(), (7, of(0, 0..4).chain(of(1, 0..28)).collect()));
-    // The front-end of number 2 has had nothing yet. The other has not had a full batch more.
-    assert_eq!(turn(), (7, of(2, 0..1).chain(of(1, 28..59)).collect()));
-    // That of number 0 paid for its four and no empty places.
-    assert_eq!(turn(), (8, of(0, 0..2).collect()));
-    // By now the flooding one is ahead by more than a full batch, and waits for turns of its own.
-    admit_all(&mut schedule, start, (0, 1), (7, 1));
-    assert_eq!(turns(&mut schedule, start, 4), [(7, 1), (7, 32), (7, 29)]);
-}
-
-#[test]
 fn turns_go_by_share_and_who_was_away_saves_nothing_up() {
     let start = Instant::now();
     let mut schedule = Schedule::new(WIDE);
     admit_all(&mut schedule, start, (1, 1), (1, 3200));
     assert_eq!(turns(&mut schedule, start, 50).len(), 50, "alone it has every turn");
-    // Who comes is not owed for that time.
     admit_all(&mut schedule, start, (3, 3), (3, 3200));
-    let of = |turns: &[(u32, usize)], shard| turns.iter().filter(|turn| turn.0 == shard).count();
     for _ in 0..10 {
         let taken = turns(&mut schedule, start, 4);
-        assert_eq!((of(&taken, 1), of(&taken, 3)), (1, 3));
+        let of = |shard| taken.iter().filter(|turn| turn.0 == shard).count();
+        assert_eq!((of(1), of(3)), (1, 3));
     }
-    // Nor does leaving pay what it has had.
-    admit_all(&mut schedule, start, (2, 1), (2, 32));
-    assert_eq!(turns(&mut schedule, start, 1), [(2, 32)]);
-    admit_all(&mut schedule, start, (2, 1), (2, 32));
-    let taken = turns(&mut schedule, start, 5);
-    assert_eq!((of(&taken, 1), of(&taken, 2), of(&taken, 3)), (1, 1, 3), "{taken:?}");
-    assert_eq!(taken[4].0, 2, "after all others had theirs");
 }
 
 #[test]
-fn what_is_cancelled_or_late_or_failed_is_not_charged() {
+fn who_is_refused_is_told_how_long_its_own_or_all_waited() {
     let start = Instant::now();
-    let first_of = |schedule: &mut Schedule<u32>, now| {
-        admit_all(schedule, now, (1, 1), (1, 32));
-        admit_all(schedule, now, (2, 1), (2, 32));
-        turns(schedule, now, 2)
-    };
-    let mut schedule = Schedule::new(WIDE);
-    for ticket in admit_all(&mut schedule, start, (1, 1), (9, 64)) {
-        schedule.cancel(ticket).unwrap();
-    }
-    assert_eq!(first_of(&mut schedule, start), [(1, 32), (2, 32)]);
-    admit_all(&mut schedule, start, (1, 1), (9, 64));
-    let late = start + Duration::from_secs(1000);
-    assert_eq!(schedule.next(late, up_to(99), any).expired.len(), 64);
-    assert_eq!(first_of(&mut schedule, late), [(1, 32), (2, 32)]);
-    // One that failed is charged once: the front-end of number 1 has had as much as the other.
-    admit_all(&mut schedule, late, (1, 1), (9, 32));
-    let failed = schedule.next(late, up_to(32), any).shards.remove(0);
-    failed.queries.into_iter().for_each(|query| schedule.put_back(9, query));
-    admit_all(&mut schedule, late, (2, 1), (2, 32));
-    assert_eq!(turns(&mut schedule, late, 2), [(2, 32), (9, 32)]);
-    assert_eq!(first_of(&mut schedule, late), [(1, 32), (2, 32)]);
-}
-
-#[test]
-fn a_caller_may_fill_as_much_as_is_free() {
-    let start = Instant::now();
-    let mut schedule = Schedule::new(BOUNDS);
-    let late = start + Duration::from_secs(50);
-    let mut fill = |front_end: u64| {
-        // Each query on another connection.
-        let of = |item| Arrival {
-            connection: ConnectionId(front_end * 100 + item),
-            ..arrival(front_end, 1, late, 0)
-        };
-        let mut admitted = (0..).map(|item| schedule.admit(start, of(item)));
-        let full = admitted.find_map(Result::err).unwrap().full;
-        (schedule.queued(), full)
-    };
-    // Of ten places five, of five three, of two one; the last is one's who has none.
-    assert_eq!(fill(1), (5, Full::FrontEnd));
-    assert_eq!(fill(2), (8, Full::FrontEnd));
-    assert_eq!(fill(3), (9, Full::FrontEnd));
-    assert_eq!(fill(4), (10, Full::Queue));
-    assert_eq!(fill(1), (10, Full::Queue));
-}
-
-#[test]
-fn a_caller_that_is_full_is_told_how_long_its_own_waited() {
-    let start = Instant::now();
-    let mut schedule = Schedule::new(BOUNDS);
     let at = |millis| start + Duration::from_millis(millis);
-    admit_all(&mut schedule, at(0), (1, 1), (1, 1));
-    admit_all(&mut schedule, at(300), (2, 1), (1, 5));
-    let refused = schedule.admit(at(900), arrival(2, 1, at(9000), 0)).map(|_| ());
-    let Err(refused) = refused else { panic!("it was admitted") };
-    assert_eq!((refused.full, refused.retry_after), (Full::FrontEnd, Duration::from_millis(600)));
+    let mut schedule = Schedule::new(BOUNDS);
+    admit_all(&mut schedule, at(0), (1, 1), (1, 5));
+    admit_all(&mut schedule, at(300), (2, 1), (1, 3));
+    let refused = |schedule: &mut Schedule<u32>, now, front_end| {
+        let refused = schedule.admit(now, arrival(front_end, 1, at(90_000), 0)).unwrap_err();
+        (refused.full, refused.retry_after)
+    };
+    assert_eq!(refused(&mut schedule, at(900), 2), (Full::FrontEnd, Duration::from_millis(600)));
+    assert_eq!(refused(&mut schedule, at(300), 2), (Full::FrontEnd, limits::RETRY_AFTER_MIN));
+    admit_all(&mut schedule, at(900), (3, 1), (1, 1));
+    admit_all(&mut schedule, at(900), (4, 1), (1, 1));
+    assert_eq!(refused(&mut schedule, at(900), 9), (Full::Queue, Duration::from_millis(900)));
+    assert_eq!(refused(&mut schedule, at(49_000), 9), (Full::Queue, limits::RETRY_AFTER_MAX));
 }
 
 /// A schedule whose engine has shown to take a second for each batch of 32 queries over shard 1.
@@ -358,6 +161,11 @@ fn what_would_be_answered_too_late_is_refused() {
     for front_end in 3..200 {
         assert!(admitted(&mut schedule, now, (front_end, 1), much_later).0 >= 1);
     }
+    // A large share may have more waiting.
+    let (mut schedule, now) = paced(start);
+    let [(small, ..), (large, ..)] =
+        [(1, 1), (2, 9)].map(|front_end| admitted(&mut schedule, now, front_end, much_later));
+    assert!(large > small, "{large}, {small}");
     // The deadline counts where it is sooner.
     let (mut schedule, now) = paced(start);
     let soon = now + Duration::from_secs(5);
@@ -365,16 +173,6 @@ fn what_would_be_answered_too_late_is_refused() {
     assert_eq!(full, Full::Time);
     assert!((64..=4 * 32).contains(&count), "{count}");
     assert!(after > Duration::from_secs(4), "{after:?}");
-}
-
-#[test]
-fn a_large_share_may_have_more_waiting() {
-    let start = Instant::now();
-    let much_later = start + Duration::from_secs(1000);
-    let (mut schedule, now) = paced(start);
-    let small = admitted(&mut schedule, now, (1, 1), much_later).0;
-    let large = admitted(&mut schedule, now, (2, 9), much_later).0;
-    assert!(large > small, "{large}, {small}");
 }
 
 #[test]
@@ -559,15 +357,6 @@ impl Model {
     }
 }
 
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, end: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-        (self.0 >> 33) % end
-    }
-}
-
 /// The schedule and the list, of which the same is asked.
 struct Both {
     schedule: Schedule<u32>,
@@ -586,28 +375,30 @@ impl Both {
         let owned =
             waiting.iter().chain(computed).filter(|query| query.connection == connection).count();
         let held = waiting.iter().filter(|query| query.front_end == front_end).count();
-        let fits = held + waiting.len() < 200 && owned < 70;
-        let caller_of = FrontEnd { number: front_end, share: front_end as u32 + 1 };
-        let arrival =
-            Arrival { front_end: caller_of, ..arrival(connection, shard, deadline, number) };
-        let admitted = self.schedule.admit(now, arrival);
-        if let Err(Overloaded { full: Full::Time, .. }) = admitted {
-            assert!(fits && held > 0 && waiting.len() >= TIMELY_QUERIES);
-            return;
-        }
-        assert_eq!(admitted.is_ok(), fits, "{owned} owned, {held} held");
-        if let Ok(ticket) = admitted {
-            self.tickets.insert(number, ticket);
-            let (route, arrived) = (Route::Any, now);
-            self.model.insert(Plain {
-                number,
-                connection,
-                front_end,
-                shard,
-                route,
-                arrived,
-                deadline,
-            });
+        let full = match 200 - waiting.len() {
+            _ if owned >= 30 => Some(Full::Connection),
+            0 => Some(Full::Queue),
+            free if held >= free => Some(Full::FrontEnd),
+            _ => None,
+        };
+        let share = front_end as u32 + 1;
+        let arrival = Arrival {
+            front_end: FrontEnd { number: front_end, share },
+            ..arrival(connection, shard, deadline, number)
+        };
+        match self.schedule.admit(now, arrival) {
+            Err(Overloaded { full: Full::Time, .. }) => {
+                assert!(full.is_none() && held > 0 && waiting.len() >= TIMELY_QUERIES);
+            }
+            Err(refused) => assert_eq!(Some(refused.full), full, "{owned} owned, {held} held"),
+            Ok(ticket) => {
+                assert_eq!(full, None);
+                self.tickets.insert(number, ticket);
+                let (route, arrived) = (Route::Any, now);
+                let plain =
+                    Plain { number, connection, front_end, shard, route, arrived, deadline };
+                self.model.insert(plain);
+            }
         }
     }
 
@@ -624,7 +415,7 @@ impl Both {
         if random.below(4) > 0 {
             assert_eq!(self.schedule.finished(admitted), query.number);
         } else {
-            self.schedule.put_back(query.shard, admitted);
+            self.schedule.put_back(admitted);
             self.model.insert(Plain { route: Route::Processor, ..query });
         }
     }
@@ -644,13 +435,14 @@ impl Both {
         assert_eq!(work.expired, late);
         self.model.waiting.retain(|query| query.deadline > now);
         assert_eq!(items(&work), self.model.next(now, bounds, may_take));
-        for query in work.shards.into_iter().flat_map(|work| work.queries) {
-            let plain = before.iter().find(|plain| plain.number == query.item);
+        for admitted in work.shards.into_iter().flat_map(|work| work.queries) {
+            let plain = before.iter().find(|plain| plain.number == admitted.query.item).unwrap();
+            assert_eq!((admitted.route, admitted.arrived), (plain.route, plain.arrived));
             // Most are done at once.
             if random.below(8) > 0 {
-                self.schedule.finished(query);
+                self.schedule.finished(admitted);
             } else {
-                self.computed.push((*plain.unwrap(), query));
+                self.computed.push((*plain, admitted));
             }
         }
     }
@@ -663,7 +455,8 @@ fn agrees_with_a_plain_list() {
     println!("seed {seed}");
     let mut random = Random(u64::from(seed) | 1);
     let mut now = Instant::now();
-    let bounds = ScheduleBounds { queued_bytes_max: 20_000, queries_per_owner_max: 70, ..BOUNDS };
+    let bounds =
+        ScheduleBounds { queued_bytes_max: 20_000, queries_per_connection_max: 30, ..BOUNDS };
     let (schedule, model) = (Schedule::new(bounds), Model::default());
     let mut both = Both { schedule, model, tickets: HashMap::new(), computed: Vec::new() };
     for number in 0..20_000 {
@@ -680,23 +473,30 @@ fn agrees_with_a_plain_list() {
 }
 
 #[test]
-fn what_else_a_caller_draws_counts_like_what_is_scanned_for_it() {
+fn other_bytes_of_a_front_end_count_like_those_scanned_for_it() {
     let start = Instant::now();
-    let first_of = |charged: &[(u64, u64)]| {
-        let (mut schedule, _) = filled(start, &[1, 2]);
-        for &(number, bytes) in charged {
-            schedule.charge(FrontEnd { number, share: 1 }, bytes);
+    // Also those of a front-end that has nothing waiting yet.
+    let first_of = |charged: &[(u64, u64)], charged_first: bool| {
+        let mut schedule = Schedule::new(BOUNDS);
+        let charge = |schedule: &mut Schedule<u32>| {
+            for &(number, bytes) in charged {
+                schedule.charge(FrontEnd { number, share: 1 }, bytes);
+            }
+        };
+        if charged_first {
+            charge(&mut schedule);
         }
-        items(&schedule.next(start, up_to(1), any))[0].1[0]
+        for number in 0..2 {
+            admit_all(&mut schedule, start, (number, 1), (number as u32, 1));
+        }
+        if !charged_first {
+            charge(&mut schedule);
+        }
+        turns(&mut schedule, start, 1)[0].0
     };
-    assert_eq!(first_of(&[]), 0);
-    assert_eq!(first_of(&[(0, 1)]), 1, "a byte more");
-    assert_eq!(first_of(&[(0, 10), (1, 11)]), 0);
-    // Also of who has nothing waiting: it is remembered until it comes.
-    let mut schedule = Schedule::new(BOUNDS);
-    let late = start + Duration::from_secs(100);
-    schedule.charge(FrontEnd { number: 0, share: 1 }, 5 * SCAN_BYTES);
-    schedule.admit(start, arrival(0, 1, late, 0)).unwrap();
-    schedule.admit(start, arrival(1, 2, late, 1)).unwrap();
-    assert_eq!(items(&schedule.next(start, up_to(1), any)), [(2, vec![1])]);
+    for charged_first in [false, true] {
+        assert_eq!(first_of(&[], charged_first), 0);
+        assert_eq!(first_of(&[(0, 1)], charged_first), 1, "a byte more");
+        assert_eq!(first_of(&[(0, 10), (1, 11)], charged_first), 0);
+    }
 }

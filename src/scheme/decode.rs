@@ -3,8 +3,8 @@
 
 use zeroize::Zeroizing;
 
-use super::SecretError;
 use super::coding::{lift_from_bits, unpack_bits};
+use super::secret::{SecretError, wipe_stack};
 use crate::arith::{Isa, Poly, Rings, SecretPoly, centered, mul, reduce, secret_poly, sub};
 use crate::params::{Q, Shape, TRUSTED_PART};
 
@@ -60,7 +60,7 @@ pub(super) fn decode_rows(
             worst = worst.max(off.abs());
         }
     }
-    super::secret::wipe_stack();
+    wipe_stack();
     let trusted = ((worst - TRUSTED_MAX - 1) >> 31) as u32;
     Ok(Decoded { bytes, trusted })
 }

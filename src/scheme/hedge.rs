@@ -2,31 +2,23 @@
 //! encrypt.
 //!
 //! A virtual machine that is started twice from one snapshot may get the same bytes from the
-//! system's generator both times. Were a secret a function of these bytes alone, it would encrypt
-//! one selection for a shard the first time and another one the second time: the rule that
-//! [`super`] names would be broken. So the keys of all secrets of a step come from a hash, keyed
-//! with the fresh randomness, over database, shape, and every query in order with the secret it
-//! falls to (hedging; Bellare, Brakerski, Naor, Ristenpart, Segev, Shacham, Yilek, ASIACRYPT 2009;
-//! docs/scheme.md, "Secrets"). Where anything differs, all secrets differ; where nothing does, all
-//! bytes are the same, and sending these again is safe. A later step of a pool takes in all steps
-//! before it. This guards against randomness that repeats. It is no help against randomness that
-//! somebody knows.
+//! system's generator both times. If a secret were a function of these bytes alone, it would
+//! encrypt one selection for a shard the first time and another one the second time, against the
+//! rule of [`super`]. So the keys of all secrets of a step come from a hash, keyed with the fresh
+//! randomness, over database, shape, and every query in order with its secret (hedging; Bellare,
+//! Brakerski, Naor, Ristenpart, Segev, Shacham, Yilek, ASIACRYPT 2009; docs/scheme.md, "Secrets").
+//! If anything differs, all secrets differ; if nothing does, all bytes are the same, and sending
+//! these again is safe. A later step of a pool takes in all steps before it. This guards against
+//! randomness that repeats, not against randomness that somebody knows.
 //!
 //! Constant time: a selection is hashed as 20 bytes, whatever it is.
 
 use zeroize::Zeroizing;
 
-use super::secret::{PrfKey, prf};
-use super::{SecretError, Seed, Selection, fill_random};
+use super::mask::Seed;
+use super::random::fill_random;
+use super::secret::{Planned, PrfKey, SecretError, prf};
 use crate::params::Shape;
-
-/// A query, and which secret of its step it falls to.
-#[derive(Clone, Copy)]
-pub(super) struct Planned<'a> {
-    pub(super) secret: usize,
-    pub(super) shard: u32,
-    pub(super) selection: &'a Selection,
-}
 
 /// What the steps of a pool so far left behind. Wiped when dropped.
 #[derive(Default)]

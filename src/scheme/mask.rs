@@ -2,9 +2,12 @@
 //! extendable-output mode; labels are one ASCII letter, then u32 little-endian numbers
 //! (docs/scheme.md, "Masks").
 
-use super::{KeyName, Seed};
+use super::terms::KeyName;
 use crate::arith::{Poly, zero_poly};
 use crate::params::D;
+
+/// The database seed: public, 32 bytes, for the life of the database.
+pub type Seed = [u8; 32];
 
 /// The stream of one label.
 pub(super) fn xof(key: &[u8; 32], label: &[u8]) -> blake3::OutputReader {

@@ -11,10 +11,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::decode::{Decoded, decode_rows};
-use super::hedge::{Hedge, Planned};
+use super::hedge::Hedge;
+use super::mask::Seed;
 use super::process::Process;
-use super::secret::{Secret, UsedSecret, wipe_stack};
-use super::{SecretError, Seed, Selection};
+use super::secret::{Planned, Secret, SecretError, Selection, UsedSecret, wipe_stack};
 use crate::arith::Isa;
 use crate::limits::QUERIES_PER_SECRET_MAX;
 use crate::params::Shape;

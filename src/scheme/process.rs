@@ -1,12 +1,12 @@
 //! Which process this is, so that no secret is used in a forked child.
 //!
-//! A process number does not tell: a child that is the first process of its own PID namespace has
-//! the number 1, and so may have its parent. Linux gives a child zeros in place of a page that is
-//! marked for it (`madvise(2)`, MADV_WIPEONFORK, since 4.14), however the child was made: by `fork`
-//! or by a bare `clone`, which no handler of the C library sees. Where the system refuses that, and
-//! elsewhere than on Linux, the process number alone is compared.
+//! A process number is not enough: in a PID namespace of its own a child has the number 1, as its
+//! parent may have. Linux gives a child zeros in place of a page that is marked for it
+//! (`madvise(2)`, MADV_WIPEONFORK, since 4.14), whether it was made by `fork` or by a bare `clone`,
+//! which no handler of the C library sees. Where the system refuses that, and on other systems,
+//! the process number alone is compared.
 
-use super::SecretError;
+use super::secret::SecretError;
 
 /// A process, told from its parent and from its forked children.
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -3,8 +3,9 @@
 //! Written to be read, not to be fast: every engine equals it on every bit, and the builder asks
 //! it for some records of each shard it makes. Symbols as on the page.
 
+use super::bundle::KeyBundle;
 use super::coding::{pack_bits, read_residue, round_to_bits};
-use super::{KeyBundle, terms};
+use super::terms::terms;
 use crate::arith::{Isa, Poly, Rings, reduce, sub, zero_poly};
 use crate::params::{D, P, Q, Shape};
 

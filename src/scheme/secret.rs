@@ -13,10 +13,10 @@ use std::sync::Arc;
 
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
+use super::bundle::bundle_uid;
 use super::coding::write_residue;
-use super::hedge::Planned;
-use super::mask::{key_mask, query_mask};
-use super::{Chains, KeyName, Seed, bundle_uid};
+use super::mask::{Seed, key_mask, query_mask};
+use super::terms::{Chains, KeyName};
 use crate::arith::exact::{Pair, Sum};
 use crate::arith::{
     Automorphism, Halves, Isa, Rings, SecretPoly, add, from_signed, mul, reduce, secret_poly,
@@ -75,6 +75,14 @@ impl Selection {
     pub(crate) fn equals(&self, other: &Self) -> bool {
         (self.band.start, self.band.coeffs) == (other.band.start, other.band.coeffs)
     }
+}
+
+/// A query, and which secret of its step it falls to.
+#[derive(Clone, Copy)]
+pub(super) struct Planned<'a> {
+    pub(super) secret: usize,
+    pub(super) shard: u32,
+    pub(super) selection: &'a Selection,
 }
 
 /// Why a query is not encrypted, or an answer not decoded.

@@ -9,8 +9,8 @@
 use rayon::prelude::*;
 
 use super::coding::{pack_bits, round_to_bits, write_residue};
-use super::mask::{key_mask, query_mask};
-use super::{Chains, KeyName, Seed};
+use super::mask::{Seed, key_mask, query_mask};
+use super::terms::{Chains, KeyName};
 use crate::arith::exact::{Pair, Sum};
 use crate::arith::{
     Automorphism, Halves, Isa, Loops, Poly, Rings, inverse, mul, reduce, sub, zero_poly,
@@ -20,16 +20,14 @@ use crate::params::{D, HALF, P, Q, Shape};
 /// Rows of a cache line of residues: how many columns of the grid are transformed together.
 const STRIP: usize = 16;
 
-/// A key's mask modulo both primes, in slots.
-struct KeyMask {
+/// A polynomial modulo both primes, in slots.
+struct InSlots {
     q: Box<Poly>,
     p: Box<Poly>,
 }
 
-impl KeyMask {
-    fn new(seed: &Seed, key: KeyName, pack_rows: usize) -> Self {
-        Self { q: key_mask::<Q>(seed, key, pack_rows), p: key_mask::<P>(seed, key, pack_rows) }
-    }
+fn mask_of(seed: &Seed, key: KeyName, pack_rows: usize) -> InSlots {
+    InSlots { q: key_mask::<Q>(seed, key, pack_rows), p: key_mask::<P>(seed, key, pack_rows) }
 }
 
 /// The masks of one shard, transformed: what building its tables needs.
@@ -37,14 +35,8 @@ pub struct ShardMasks {
     rings: Rings,
     shape: Shape,
     blocks: Vec<Pair>,
-    g: KeyMask,
-    h: Option<KeyMask>,
-}
-
-/// One step of the collapse: a switched polynomial and its lift, in slots.
-struct Switched {
-    q: Box<Poly>,
-    p: Box<Poly>,
+    g: InSlots,
+    h: Option<InSlots>,
 }
 
 impl ShardMasks {
@@ -55,8 +47,8 @@ impl ShardMasks {
             .map(|block| Pair::of_u32(&rings, &query_mask(seed, shard, block)))
             .collect();
         let size = shape.pack_rows();
-        let h = (size == D).then(|| KeyMask::new(seed, KeyName::H, size));
-        Self { rings, shape: *shape, blocks, g: KeyMask::new(seed, KeyName::G, size), h }
+        let h = (size == D).then(|| mask_of(seed, KeyName::H, size));
+        Self { rings, shape: *shape, blocks, g: mask_of(seed, KeyName::G, size), h }
     }
 
     /// Builds one pack. `rows` is pack_rows x columns signed bytes, row-major; fills `table`
@@ -67,7 +59,7 @@ impl ShardMasks {
         assert_eq!(hint.len(), self.shape.hint_bytes());
         let grid = self.grid(&self.row_masks(rows));
         let chains = self.chains();
-        let halves: Vec<(Vec<Switched>, Box<Poly>)> = chains
+        let halves: Vec<(Vec<InSlots>, Box<Poly>)> = chains
             .conjugates()
             .par_iter()
             .map(|&conjugate| {
@@ -85,7 +77,7 @@ impl ShardMasks {
             self.rings.lift_to_p(&rest, &mut lifted);
             let spill = self.spill(&rest, &lifted, mask, Automorphism::rotation(0));
             subtract(&mut ends[0], &spill);
-            walked.push(Switched { q: rest, p: lifted });
+            walked.push(InSlots { q: rest, p: lifted });
         }
         store(&walked, table);
         let last = &mut ends[0];
@@ -138,7 +130,7 @@ impl ShardMasks {
 
     /// round(current * tau(w) / P) in slots modulo Q.
     #[inline(always)]
-    fn spill(&self, q: &Poly, p: &Poly, mask: &KeyMask, tau: Automorphism) -> Box<Poly> {
+    fn spill(&self, q: &Poly, p: &Poly, mask: &InSlots, tau: Automorphism) -> Box<Poly> {
         let (mut spill_q, mut spill_p) = (zero_poly(), zero_poly());
         tau.apply(&mask.q[..], &mut spill_q[..]);
         tau.apply(&mask.p[..], &mut spill_p[..]);
@@ -218,8 +210,8 @@ impl Collapse<'_> {
 }
 
 impl Loops for Collapse<'_> {
-    /// What was switched, ascending by rotation, and what is left.
-    type Output = (Vec<Switched>, Box<Poly>);
+    /// Each switched polynomial with its lift, ascending by rotation, and what is left.
+    type Output = (Vec<InSlots>, Box<Poly>);
 
     #[inline(always)]
     fn run(self) -> Self::Output {
@@ -232,7 +224,7 @@ impl Loops for Collapse<'_> {
             let spill = masks.spill(&current, &lifted, &masks.g, self.automorphism(step));
             let mut next = self.alpha(step);
             subtract(&mut next, &spill);
-            walk.push(Switched { q: std::mem::replace(&mut current, next), p: lifted });
+            walk.push(InSlots { q: std::mem::replace(&mut current, next), p: lifted });
         }
         walk.reverse();
         (walk, current)
@@ -240,10 +232,10 @@ impl Loops for Collapse<'_> {
 }
 
 /// Table order: [prime Q, P][slot / 32][term][slot % 32], three bytes little-endian each.
-fn store(walked: &[Switched], table: &mut [u8]) {
+fn store(walked: &[InSlots], table: &mut [u8]) {
     let (by_q, by_p) = table.split_at_mut(table.len() / 2);
     let block_bytes = walked.len() * 32 * 3;
-    let fill = |half: &mut [u8], poly: fn(&Switched) -> &Poly| {
+    let fill = |half: &mut [u8], poly: fn(&InSlots) -> &Poly| {
         half.par_chunks_mut(block_bytes).enumerate().for_each(|(block, out)| {
             for (term, out) in walked.iter().zip(out.as_chunks_mut::<96>().0) {
                 let (slots, last) = poly(term)[block * 32..][..32].split_at(31);

@@ -234,8 +234,8 @@ impl Server {
         let endpoint = endpoint.map_err(refused)?;
         let epochs = Arc::new(Epochs::new(database, bounds.old_epoch_time));
         let (shards, every) = (epochs.clone(), bounds.prove_every);
-        let workers = Workers::start_proving(engines, shards, bounds.schedule, every)
-            .map_err(ServerError::Thread)?;
+        let workers =
+            Workers::start(engines, shards, bounds.schedule, every).map_err(ServerError::Thread)?;
         let service = Arc::new(Service::new(epochs, workers.queue(), callers, bounds));
         service.certificate_expires(expires);
         let scrubber = Scrubber::start(&service).map_err(ServerError::Thread)?;

@@ -23,37 +23,20 @@ impl Counter {
     }
 }
 
-/// Upper bounds of times, in nanoseconds: 100 us to 10 s, three a decade.
-const TIME_BOUNDS_NS: [u64; 16] = {
-    const US: u64 = 1_000;
-    const MS: u64 = 1_000 * US;
-    const S: u64 = 1_000 * MS;
-    [
-        100 * US,
-        250 * US,
-        500 * US,
-        MS,
-        5 * MS / 2,
-        5 * MS,
-        10 * MS,
-        25 * MS,
-        50 * MS,
-        100 * MS,
-        250 * MS,
-        500 * MS,
-        S,
-        5 * S / 2,
-        5 * S,
-        10 * S,
-    ]
-};
-/// Upper bounds of how many queries share a batch.
+/// Upper bounds of times in microseconds, three for each power of ten.
+const TIME_BOUNDS_US: [u64; 16] = [
+    100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000,
+    1_000_000, 2_500_000, 5_000_000, 10_000_000,
+];
+/// Upper bounds of how many queries a batch has.
 const SIZE_BOUNDS: [u64; 7] = [1, 2, 4, 8, 16, 24, 32];
 
 /// How many of the numbers that came were at most each of some bounds, and the sum of all.
 #[derive(Debug)]
 struct Histogram<const BOUNDS: usize> {
     bounds: &'static [u64; BOUNDS],
+    /// So many of the numbers are one of the bounds' unit.
+    scale: u64,
     /// At most the bound of the same place, more than the one before it.
     within: [Counter; BOUNDS],
     beyond: Counter,
@@ -61,13 +44,13 @@ struct Histogram<const BOUNDS: usize> {
 }
 
 impl<const BOUNDS: usize> Histogram<BOUNDS> {
-    fn new(bounds: &'static [u64; BOUNDS]) -> Self {
+    fn new(bounds: &'static [u64; BOUNDS], scale: u64) -> Self {
         let within = std::array::from_fn(|_| Counter::default());
-        Self { bounds, within, beyond: Counter::default(), sum: Counter::default() }
+        Self { bounds, scale, within, beyond: Counter::default(), sum: Counter::default() }
     }
 
     fn add(&self, number: u64) {
-        let at = self.bounds.partition_point(|&bound| bound < number);
+        let at = self.bounds.partition_point(|&bound| bound * self.scale < number);
         self.within.get(at).unwrap_or(&self.beyond).add(1);
         self.sum.add(number);
     }
@@ -77,14 +60,11 @@ impl<const BOUNDS: usize> Histogram<BOUNDS> {
         let mut count = 0;
         let bucket = |(&bound, within): (&u64, &Counter)| {
             count += within.get();
-            (bound as f64 / unit, count)
+            ((bound * self.scale) as f64 / unit, count)
         };
         let at_most = self.bounds.iter().zip(&self.within).map(bucket).collect();
-        Distribution {
-            at_most,
-            count: count + self.beyond.get(),
-            sum: self.sum.get() as f64 / unit,
-        }
+        let count = count + self.beyond.get();
+        Distribution { at_most, count, sum: self.sum.get() as f64 / unit }
     }
 }
 
@@ -115,11 +95,11 @@ impl Distribution {
 
 /// Times, in buckets from 100 us to 10 s.
 #[derive(Debug)]
-pub struct Times(Histogram<{ TIME_BOUNDS_NS.len() }>);
+pub struct Times(Histogram<{ TIME_BOUNDS_US.len() }>);
 
 impl Default for Times {
     fn default() -> Self {
-        Self(Histogram::new(&TIME_BOUNDS_NS))
+        Self(Histogram::new(&TIME_BOUNDS_US, 1_000))
     }
 }
 
@@ -135,13 +115,13 @@ impl Times {
     }
 }
 
-/// How many queries shared a batch of a shard, in buckets from 1 to 32.
+/// How many queries batches have, in buckets from 1 to 32.
 #[derive(Debug)]
 pub struct Sizes(Histogram<{ SIZE_BOUNDS.len() }>);
 
 impl Default for Sizes {
     fn default() -> Self {
-        Self(Histogram::new(&SIZE_BOUNDS))
+        Self(Histogram::new(&SIZE_BOUNDS, 1))
     }
 }
 
@@ -181,14 +161,14 @@ pub struct WorkCounters {
     pub renewals_failed: Counter,
     /// From when a query was admitted until an engine took it, the first time.
     pub queue_time: Times,
-    /// Scan of one call of an engine, added up over its threads: [`crate::engine::StageTimes`].
-    /// Nothing of engines that keep no time.
+    /// Scan of one call of an engine, added up over its threads ([`crate::engine::StageTimes`]);
+    /// empty for engines that keep no time.
     pub scan_time: Times,
     /// Pack of one call, added up and kept in the same way.
     pub pack_time: Times,
-    /// Bringing one shard up to a device.
+    /// Uploading one shard to a device.
     pub upload_time: Times,
-    /// Queries that shared a batch.
+    /// Queries of each batch.
     pub batch_queries: Sizes,
 }
 

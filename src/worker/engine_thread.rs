@@ -6,17 +6,18 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::job::{Content, Outcome, catch_panics};
 use super::queue::{QueueState, Shared, Waiting};
-use super::{Content, Outcome, catch_panics};
+
 use crate::engine::{Answer, Batch, EncryptedQuery, Engine, StageTimes};
 use crate::limits;
 use crate::placement::{ShardDemand, Taker};
 use crate::schedule::{Admitted, Route, ShardWork, Work};
 
-/// A call that failed: what to say of it, and which queries of which shard have no answer.
+/// A call that failed: what to say of it, and which queries have no answer.
 struct Failed {
     why: String,
-    unanswered: Vec<(u32, Admitted<Waiting>)>,
+    unanswered: Vec<Admitted<Waiting>>,
 }
 
 /// What a worker does next.
@@ -89,7 +90,7 @@ impl Worker {
     fn next(&self) -> Task {
         let (shared, taker) = (&*self.shared, self.taker());
         let bounds = self.engine.call_bounds();
-        shared.lock().health[self.index].rests();
+        shared.lock().health[self.index].busy_since = None;
         loop {
             if shared.is_closed() {
                 return Task::Leave;
@@ -101,12 +102,12 @@ impl Worker {
             if let Taker::Device(device) = taker
                 && std::mem::take(&mut suspects[device])
             {
-                health.begins(now);
+                health.busy_since = Some(now);
                 return Task::Check;
             }
             let due = shared.proving.as_ref().map(|&(_, every)| health.due(now, every));
             if due.is_some_and(|due| due <= now) {
-                health.begins(now);
+                health.busy_since = Some(now);
                 return Task::Prove;
             }
             let work = schedule.next(now, bounds, |shard, route| match route {
@@ -114,7 +115,7 @@ impl Worker {
                 Route::Processor => taker == Taker::Processor,
             });
             if !work.shards.is_empty() || !work.expired.is_empty() {
-                health.begins(now);
+                health.busy_since = Some(now);
                 return Task::Compute(work);
             }
             let until_due = due.map(|due| due - now);
@@ -145,13 +146,12 @@ impl Worker {
         let answered = catch_panics(|| probe.ask(self.engine.as_mut()));
         let mut state = shared.lock();
         let health = &mut state.health[index];
-        health.asked(Instant::now());
+        health.asked = Some(Instant::now());
         let Err(why) = answered else {
-            health.proven(Instant::now());
+            health.proven = health.asked;
             return Ok(());
         };
-        let news = health.was_proven();
-        health.not_proven();
+        let news = health.proven.take().is_some();
         drop(state);
         if self.taker() != Taker::Processor {
             return Err(Failed { why, unanswered: Vec::new() });
@@ -177,7 +177,7 @@ impl Worker {
             };
             taken.iter().for_each(|query| shared.handed_out(now, query));
             let demand = ShardDemand::of(shard, &content.view());
-            let queries = taken.iter().map(|query| query.item.job.query.clone()).collect();
+            let queries = taken.iter().map(|taken| taken.query.item.job.query.clone()).collect();
             let open = RefCell::new(taken.into_iter().map(Some).collect());
             Some(ShardBatch { demand, content, queries, open })
         };
@@ -202,25 +202,21 @@ impl Worker {
         let called = self.call(&batches, &mut done);
         self.took(&shards, begun.elapsed(), before);
         let demands: Vec<ShardDemand> = shards.iter().map(|shard| shard.demand).collect();
-        let unanswered = shards.into_iter().flat_map(|ShardBatch { demand, open, .. }| {
-            open.into_inner().into_iter().flatten().map(move |query| (demand.shard, query))
-        });
-        let unanswered: Vec<_> = unanswered.collect();
-        match called {
-            Ok(()) if unanswered.is_empty() => {
-                self.pause = Duration::ZERO;
-                if taker == Taker::Processor {
-                    let now = Instant::now();
-                    shared.lock().placement.answered(now, &demands, now - begun);
-                }
-                Ok(())
-            }
-            Ok(()) => {
-                let why = "it left queries unanswered: this is a bug".into();
-                Err(Failed { why, unanswered })
-            }
-            Err(why) => Err(Failed { why, unanswered }),
+        let unanswered: Vec<_> =
+            shards.into_iter().flat_map(|shard| shard.open.into_inner()).flatten().collect();
+        if let Err(why) = called {
+            return Err(Failed { why, unanswered });
         }
+        if !unanswered.is_empty() {
+            let why = "it left queries unanswered: this is a bug".into();
+            return Err(Failed { why, unanswered });
+        }
+        self.pause = Duration::ZERO;
+        if taker == Taker::Processor {
+            let now = Instant::now();
+            shared.lock().placement.answered(now, &demands, now - begun);
+        }
+        Ok(())
     }
 
     /// Takes note of where a call's time went.
@@ -247,15 +243,15 @@ impl Worker {
         let elsewhere = taker != Taker::Processor && state.placement.has_processor();
         if let Taker::Device(device) = taker {
             state.placement.down(device);
-            state.health[self.index].not_proven();
+            state.health[self.index].proven = None;
             shared.counters.device_failures.add(1);
         }
         let mut ended = Vec::new();
-        for (shard, query) in unanswered {
-            if elsewhere && !query.item.job.outcomes.is_closed() {
-                state.schedule.put_back(shard, query);
+        for admitted in unanswered {
+            if elsewhere && !admitted.query.item.job.outcomes.is_closed() {
+                state.schedule.put_back(admitted);
             } else {
-                ended.push(state.schedule.finished(query));
+                ended.push(state.schedule.finished(admitted));
             }
         }
         drop(state);
@@ -281,7 +277,7 @@ impl Worker {
             }
             let longer = (self.pause * 2).max(limits::RENEW_PAUSE_MIN);
             self.pause = longer.min(limits::RENEW_PAUSE_MAX);
-            shared.lock().health[self.index].begins(Instant::now());
+            shared.lock().health[self.index].busy_since = Some(Instant::now());
             let Err(why) = catch_panics(|| self.engine.renew()) else { break };
             shared.counters.renewals_failed.add(1);
             let (engine, pause) = (self.engine.name(), self.pause);
@@ -292,7 +288,7 @@ impl Worker {
             state.placement.up(device);
             state.suspects[device] = false;
             // It has just proven itself on more than the known-answer test.
-            state.health[self.index].proven(Instant::now());
+            state.health[self.index].proven = Some(Instant::now());
             shared.counters.renewals.add(1);
             drop(state);
             tracing::info!(engine = self.engine.name(), "the device was recreated and answers");

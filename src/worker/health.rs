@@ -1,8 +1,6 @@
-//! How each engine fares: whether it takes work, since when it is at something, when it last gave
-//! the right answer to its known-answer test.
-//!
-//! An engine that has answered queries lately is alive; only one that has passed the known-answer
-//! test is known to be right. So it is asked whether it is idle or busy, between two calls.
+//! How each engine fares: whether it takes work, since when it is busy, and when it last passed its
+//! known-answer test. That test is asked between two calls, however busy the engine is, because
+//! answers to queries show that an engine responds and not that it is right.
 
 use std::time::{Duration, Instant};
 
@@ -12,41 +10,17 @@ use crate::engine::StoreUse;
 #[derive(Debug, Default)]
 pub(super) struct Health {
     /// Since when it is at what it does; none while it waits for work.
-    busy_since: Option<Instant>,
+    pub(super) busy_since: Option<Instant>,
     /// When it was last given its known-answer test.
-    asked: Option<Instant>,
+    pub(super) asked: Option<Instant>,
     /// When it last answered it, and right; none after a wrong answer or none.
-    proven: Option<Instant>,
+    pub(super) proven: Option<Instant>,
 }
 
 impl Health {
-    pub(super) fn begins(&mut self, now: Instant) {
-        self.busy_since = Some(now);
-    }
-
-    pub(super) fn rests(&mut self) {
-        self.busy_since = None;
-    }
-
     /// When it is to be given its known-answer test.
     pub(super) fn due(&self, now: Instant, every: Duration) -> Instant {
         self.asked.map_or(now, |asked| asked + every)
-    }
-
-    pub(super) fn asked(&mut self, now: Instant) {
-        self.asked = Some(now);
-    }
-
-    pub(super) fn proven(&mut self, now: Instant) {
-        self.proven = Some(now);
-    }
-
-    pub(super) fn not_proven(&mut self) {
-        self.proven = None;
-    }
-
-    pub(super) fn was_proven(&self) -> bool {
-        self.proven.is_some()
     }
 
     /// As others see it.

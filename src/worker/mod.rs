@@ -1,108 +1,42 @@
-//! The threads that compute: one an engine, each takes work from the one schedule, and beside each
-//! device with a store one more that uploads shards while the engine answers.
+//! The threads that compute: one for each engine, which takes work from the one schedule, and one
+//! more for each device with a store, which uploads shards while the engine answers.
 //!
-//! Async code admits queries and gets outcomes on a channel; it never computes and a worker never
-//! waits for it. A worker answers each query as soon as its answer exists. What a device fails at,
-//! by error or by panic, goes back for the processor to answer, and the device is recreated before
-//! it takes work again; what the processor fails at is answered as a failed device. Between calls
-//! each engine runs its known-answer test now and then (`health`). Which work comes next is
-//! [`crate::schedule`]'s to decide, who takes it [`crate::placement`]'s, how it is computed
-//! [`crate::engine`]'s.
+//! Async code admits queries and gets outcomes on a channel; it never computes, and a worker never
+//! waits for it. A worker sends each answer as soon as it exists. What a device fails at, by error
+//! or by panic, goes back for the processor to answer, and the device is recreated before it takes
+//! work again; what the processor fails at is answered as a failed device. Between calls each
+//! engine runs its known-answer test now and then (`health`). [`crate::schedule`] decides which
+//! work comes next, [`crate::placement`] who takes it, [`crate::engine`] computes it.
 
 mod counters;
 mod engine_thread;
 mod health;
+mod job;
 mod queue;
 #[cfg(test)]
 mod tests;
 mod upload_thread;
 
 use std::convert::Infallible;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crossbeam::channel::{Sender, bounded};
-use tokio::sync::mpsc::UnboundedSender;
 
-use crate::engine::{Answer, EncryptedQuery, Engine, EngineError, Probe, ShardView};
+use crate::engine::{Engine, Probe};
 use crate::placement::{Placement, Taker};
 use crate::schedule::{Schedule, ScheduleBounds};
-use crate::shard::{Database, Shard};
 
 pub use counters::{Counter, Distribution, Sizes, Times, WorkCounters};
 pub use health::{EngineKind, EngineReport, EngineState};
+pub use job::{Content, Job, Outcome, Shards};
 pub use queue::Queue;
 pub(crate) use queue::closed_within;
 
 use self::engine_thread::Worker;
 use self::health::Health;
 use self::queue::{QueueState, Shared, Wake};
-
-/// Where workers find the content of shards.
-pub trait Shards: Send + Sync {
-    /// What this shard contains, for as long as whoever asks needs it; `None` where there is none.
-    fn content(&self, shard: u32) -> Option<Arc<dyn Content>>;
-}
-
-/// The content of one shard.
-pub trait Content: Send + Sync {
-    /// What an engine reads of it.
-    fn view(&self) -> ShardView<'_>;
-
-    /// Whether nothing that was read of it so far was lost: asked before an answer goes out.
-    fn is_whole(&self) -> bool {
-        true
-    }
-}
-
-impl Shards for Database {
-    fn content(&self, shard: u32) -> Option<Arc<dyn Content>> {
-        self.shard(shard).map(|shard| shard.clone() as Arc<dyn Content>)
-    }
-}
-
-impl Content for Shard {
-    fn view(&self) -> ShardView<'_> {
-        self.view()
-    }
-
-    fn is_whole(&self) -> bool {
-        self.is_whole()
-    }
-}
-
-/// What became of one query.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Outcome {
-    /// One response a pack.
-    Answered(Answer),
-    /// Its deadline passed before it was computed.
-    Deadline,
-    /// No engine gave an answer.
-    Device,
-    /// Its shard is gone, or has lost what it contained.
-    Quarantined,
-}
-
-/// One query as workers take it.
-pub struct Job {
-    /// What to compute.
-    pub query: EncryptedQuery,
-    /// The sender's number for it, given back with the outcome.
-    pub index: usize,
-    /// Where the outcome goes. Unbounded, so that a slow reader cannot hold up a worker: whoever
-    /// admits bounds how many outcomes there can be.
-    pub outcomes: UnboundedSender<(usize, Outcome)>,
-}
-
-impl Job {
-    fn end(self, outcome: Outcome) {
-        // The receiver is gone when its stream is: then nobody waits for this.
-        let _ = self.outcomes.send((self.index, outcome));
-    }
-}
 
 /// The running threads. Dropping this closes the queue and waits for the call each is in.
 pub struct Workers {
@@ -113,25 +47,13 @@ pub struct Workers {
 }
 
 impl Workers {
-    /// Starts one thread an engine, and one for each that has a store. An engine with a store is a
-    /// device, any other the processor.
+    /// Starts a thread for each engine, and one more for each that has a store. An engine with a
+    /// store is a device, any other the processor. With `prove_every`, each engine runs its
+    /// known-answer test at once and then again after each such time.
     ///
     /// # Errors
     /// The operating system starts no thread.
     pub fn start(
-        engines: Vec<Box<dyn Engine>>,
-        shards: Arc<dyn Shards>,
-        bounds: ScheduleBounds,
-    ) -> std::io::Result<Self> {
-        Self::start_proving(engines, shards, bounds, None)
-    }
-
-    /// The same, and runs the known-answer test of each engine at once, and after so long again and
-    /// again.
-    ///
-    /// # Errors
-    /// The operating system starts no thread.
-    pub fn start_proving(
         engines: Vec<Box<dyn Engine>>,
         shards: Arc<dyn Shards>,
         bounds: ScheduleBounds,
@@ -202,13 +124,5 @@ impl Drop for Workers {
                 tracing::error!("an engine's thread had panicked: this is a bug");
             }
         }
-    }
-}
-
-/// Runs what may fail or panic; what to say of either.
-fn catch_panics<T>(run: impl FnOnce() -> Result<T, EngineError>) -> Result<T, String> {
-    match catch_unwind(AssertUnwindSafe(run)) {
-        Ok(ended) => ended.map_err(|error| error.to_string()),
-        Err(_) => Err("it panicked: this is a bug".into()),
     }
 }

@@ -10,8 +10,9 @@ use std::time::{Duration, Instant};
 
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, after, bounded, never, select};
 
-use super::health::Health;
-use super::{EngineKind, EngineReport, EngineState, Job, Outcome, Shards, WorkCounters};
+use super::counters::WorkCounters;
+use super::health::{EngineKind, EngineReport, EngineState, Health};
+use super::job::{Job, Outcome, Shards};
 use crate::engine::{Answer, Probe, Residency, ShardStore};
 use crate::placement::{Placement, ShardDemand, Taker};
 use crate::schedule::{Admitted, Arrival, FrontEnd, Overloaded, Route, Schedule, Ticket};
@@ -131,22 +132,22 @@ impl Shared {
 
     /// Ends queries that were handed out. Their place is free before their connection can know of
     /// the outcome, so that who asks again on it is not refused.
-    pub(super) fn end(&self, query: Admitted<Waiting>, outcome: Outcome) {
-        let waiting = self.lock().schedule.finished(query);
+    pub(super) fn end(&self, admitted: Admitted<Waiting>, outcome: Outcome) {
+        let waiting = self.lock().schedule.finished(admitted);
         waiting.job.end(outcome);
     }
 
     /// Takes note of how long a query waited, the first time it is handed out.
-    pub(super) fn handed_out(&self, now: Instant, query: &Admitted<Waiting>) {
-        if query.route == Route::Any {
-            let waited = now.saturating_duration_since(query.arrived);
+    pub(super) fn handed_out(&self, now: Instant, admitted: &Admitted<Waiting>) {
+        if admitted.route == Route::Any {
+            let waited = now.saturating_duration_since(admitted.arrived);
             self.counters.queue_time.add(waited);
         }
     }
 
-    pub(super) fn answered(&self, taker: Taker, query: Admitted<Waiting>, answer: Answer) {
+    pub(super) fn answered(&self, taker: Taker, admitted: Admitted<Waiting>, answer: Answer) {
         let counters = &self.counters;
-        let counter = match (taker, query.route, query.item.first) {
+        let counter = match (taker, admitted.route, admitted.query.item.first) {
             (Taker::Device(_), _, Some(Taker::Device(_))) => &counters.answered_by_device,
             (Taker::Device(_), ..) => &counters.answered_by_device_after_upload,
             (Taker::Processor, Route::Any, _) => &counters.answered_by_processor,
@@ -155,7 +156,7 @@ impl Shared {
             }
         };
         counter.add(1);
-        self.end(query, Outcome::Answered(answer));
+        self.end(admitted, Outcome::Answered(answer));
     }
 }
 
@@ -167,7 +168,7 @@ pub struct Queue {
 
 impl Queue {
     /// Admits a query; its outcome comes on its channel unless it is cancelled.
-    pub fn submit(&self, now: Instant, arrival: Arrival<Job>) -> Result<Ticket, Overloaded<Job>> {
+    pub fn submit(&self, now: Instant, arrival: Arrival<Job>) -> Result<Ticket, Overloaded> {
         let mut state = self.shared.lock();
         let QueueState { schedule, placement, .. } = &mut *state;
         let mut first = None;
@@ -181,7 +182,7 @@ impl Queue {
         let admitted = schedule.admit(now, arrival.map(|job| Waiting { job, first }));
         drop(state);
         self.shared.wake(|taker| nobody_looks || first == Some(taker));
-        admitted.map_err(|overloaded| overloaded.map(|waiting| waiting.job))
+        admitted
     }
 
     /// Takes queries out that nobody waits for; says how many were still waiting.

@@ -5,10 +5,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Instant;
 
-use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use super::*;
-use crate::engine::{Batch, ContentId, Residency, ShardStore, StoreUse};
+use crate::engine::{
+    Answer, Batch, ContentId, EncryptedQuery, EngineError, Residency, ShardStore, ShardView,
+    StoreUse,
+};
 use crate::params::Shape;
 use crate::schedule::{Arrival, ConnectionId, FrontEnd, Ticket};
 use crate::scheme::KeyBundle;
@@ -79,19 +82,28 @@ enum Verdict {
 
 use Verdict::{Fail, Go, Leave, Panic};
 
+impl Verdict {
+    /// What a step that has answered its queries returns.
+    fn end(self) -> Result<(), EngineError> {
+        match self {
+            Go | Leave(_) => Ok(()),
+            Fail(_) => Err(EngineError::Device("scripted".into())),
+            Panic(_) => panic!("scripted"),
+        }
+    }
+}
+
 /// Where an engine or a store asks; without a test that listens it always goes on.
 struct Gate {
     steps: Sender<Step>,
     verdicts: Mutex<Receiver<Verdict>>,
-    otherwise: Verdict,
 }
 
 impl Gate {
     fn pass(&self, step: Step) -> Verdict {
-        if self.steps.send(step).is_err() {
-            return self.otherwise;
-        }
-        self.verdicts.lock().unwrap().recv().unwrap_or(self.otherwise)
+        let asked = self.steps.send(step).is_ok();
+        let verdict = asked.then(|| self.verdicts.lock().unwrap().recv().ok());
+        verdict.flatten().unwrap_or(Go)
     }
 }
 
@@ -121,13 +133,9 @@ impl GateControl {
     }
 }
 
-fn gate(otherwise: Verdict) -> (Gate, GateControl) {
+fn gate() -> (Gate, GateControl) {
     let ((steps, at), (verdicts, verdict)) = (channel(), channel());
-    (Gate { steps, verdicts: Mutex::new(verdict), otherwise }, GateControl { steps: at, verdicts })
-}
-
-fn failure() -> Result<(), EngineError> {
-    Err(EngineError::Device("scripted".into()))
+    (Gate { steps, verdicts: Mutex::new(verdict) }, GateControl { steps: at, verdicts })
 }
 
 struct Store {
@@ -135,6 +143,12 @@ struct Store {
     here: Mutex<HashSet<ContentId>>,
     /// Of what is not here.
     residency: Mutex<Residency>,
+}
+
+impl Store {
+    fn set(&self, residency: Residency) {
+        *self.residency.lock().unwrap() = residency;
+    }
 }
 
 impl ShardStore for Store {
@@ -150,18 +164,13 @@ impl ShardStore for Store {
 
     fn upload(&self, shard: &ShardView<'_>) -> Result<(), EngineError> {
         let name = shard.content.unwrap();
-        match self.gate.pass(Step::Upload(name.0[0])) {
-            Go => {
-                let mut here = self.here.lock().unwrap();
-                if matches!(*self.residency.lock().unwrap(), Residency::InPlace { .. }) {
-                    let other = here.iter().next().copied();
-                    other.map(|other| here.remove(&other));
-                }
-                assert!(here.insert(name), "uploaded twice");
-            }
-            Panic(_) => panic!("scripted"),
-            Fail(_) | Leave(_) => failure()?,
+        self.gate.pass(Step::Upload(name.0[0])).end()?;
+        let mut here = self.here.lock().unwrap();
+        if matches!(*self.residency.lock().unwrap(), Residency::InPlace { .. }) {
+            let other = here.iter().next().copied();
+            other.map(|other| here.remove(&other));
         }
+        assert!(here.insert(name), "uploaded twice");
         Ok(())
     }
 }
@@ -202,19 +211,11 @@ impl Engine for Scripted {
         for (at, index, query) in queries.take(count) {
             done(at, index, vec![vec![query.vector[0], self.number]]);
         }
-        match verdict {
-            Go | Leave(_) => Ok(()),
-            Fail(_) => failure(),
-            Panic(_) => panic!("scripted"),
-        }
+        verdict.end()
     }
 
     fn renew(&mut self) -> Result<(), EngineError> {
-        match self.gate.pass(Step::Renew) {
-            Go => Ok(()),
-            Fail(_) | Leave(_) => failure(),
-            Panic(_) => panic!("scripted"),
-        }
+        self.gate.pass(Step::Renew).end()
     }
 }
 
@@ -245,21 +246,20 @@ fn bench_proving(
     let (mut controls, mut store_controls) = (Vec::new(), Vec::new());
     for number in 1 - processors..=devices {
         let store = (number > 0).then(|| {
-            let (gate, control) = gate(Go);
+            let (gate, control) = gate();
             store_controls.push(control);
             let (here, residency) = (Mutex::default(), Mutex::new(Residency::Room));
             Arc::new(Store { gate, here, residency })
         });
         stores.extend(store.clone());
-        let (gate, control) = gate(Go);
+        let (gate, control) = gate();
         controls.push(control);
         engines.push(Box::new(Scripted { number, gate, store }));
     }
     let lost = Arc::<AtomicBool>::default();
     let (small, large) = (Arc::from([0; 1]), Arc::from(vec![0; LARGE_BYTES]));
     let shards = Arc::new(Contents { shape, small, large, lost: lost.clone() });
-    let workers =
-        Workers::start_proving(engines, shards, ScheduleBounds::default(), every).unwrap();
+    let workers = Workers::start(engines, shards, ScheduleBounds::default(), every).unwrap();
     let zeros = vec![0; shape.bundle_bytes()];
     let bundle = Arc::new(KeyBundle::decode(&zeros, &shape).unwrap());
     let (sender, outcomes) = unbounded_channel();
@@ -283,7 +283,7 @@ impl Bench {
         let deadline = now + wait;
         let arrival =
             Arrival { connection, front_end, shard, scan_bytes: 1, bytes: 1, deadline, item };
-        self.workers.queue().submit(now, arrival).map_err(|_| "overloaded").unwrap()
+        self.workers.queue().submit(now, arrival).unwrap()
     }
 
     fn ask(&self, index: usize, shard: u32) {
@@ -298,6 +298,13 @@ impl Bench {
     fn is_answered(&mut self, index: usize, number: u8) {
         let answer = vec![vec![index as u8, number]];
         assert_eq!(self.outcome(), (index, Outcome::Answered(answer)));
+    }
+
+    /// Asks a query, which the engine of this number answers.
+    fn is_answered_by(&mut self, index: usize, shard: u32, engine: &GateControl, number: u8) {
+        self.ask(index, shard);
+        engine.let_on(Step::Call(1), Go);
+        self.is_answered(index, number);
     }
 
     fn put_here(&self, device: usize, shard: u32) {
@@ -317,12 +324,9 @@ impl Bench {
 
     /// Has the processor measured on a shard, by a query that no device is to have.
     fn measure_processor(&mut self, processor: &GateControl, shard: u32) {
-        let store = &self.stores[0];
-        let before = std::mem::replace(&mut *store.residency.lock().unwrap(), Residency::Never);
-        self.ask(255, shard);
-        processor.let_on(Step::Call(1), Go);
-        *self.stores[0].residency.lock().unwrap() = before;
-        self.is_answered(255, 0);
+        self.stores[0].set(Residency::Never);
+        self.is_answered_by(255, shard, processor, 0);
+        self.stores[0].set(Residency::Room);
     }
 }
 
@@ -360,7 +364,7 @@ fn answers_come_back_and_a_failed_engine_fails_only_what_it_did_not_answer() {
 fn what_was_computed_of_a_shard_that_lost_its_content_is_not_sent() {
     let (mut bench, controls, store_controls) = bench(1, 1);
     // While the processor reads it, and before it would.
-    *bench.stores[0].residency.lock().unwrap() = Residency::Never;
+    bench.stores[0].set(Residency::Never);
     bench.ask(0, LOST);
     controls[0].is_at(Step::Call(1));
     bench.ask(1, LOST);
@@ -370,7 +374,7 @@ fn what_was_computed_of_a_shard_that_lost_its_content_is_not_sent() {
     assert_eq!(bench.outcome(), (1, Outcome::Quarantined));
     // While it is uploaded: the device is not to blame, and what it has is not used.
     bench.lost.store(false, Ordering::Relaxed);
-    *bench.stores[0].residency.lock().unwrap() = Residency::Room;
+    bench.stores[0].set(Residency::Room);
     bench.ask(2, LOST);
     store_controls[0].is_at(Step::Upload(LOST as u8));
     bench.lost.store(true, Ordering::Relaxed);
@@ -399,7 +403,7 @@ fn late_and_cancelled_queries_are_not_computed() {
 }
 
 #[test]
-fn a_shard_is_brought_up_while_the_processor_answers_and_then_stays() {
+fn a_shard_is_uploaded_while_the_processor_answers_and_then_stays() {
     let (mut bench, controls, stores) = bench(1, 1);
     bench.ask(0, 7);
     stores[0].is_at(Step::Upload(7));
@@ -409,9 +413,7 @@ fn a_shard_is_brought_up_while_the_processor_answers_and_then_stays() {
     // Counted before it is known to be there.
     until(|| bench.workers.counters().uploads.get() == 1);
     for index in 1..3 {
-        bench.ask(index, 7);
-        controls[1].let_on(Step::Call(1), Go);
-        bench.is_answered(index, 1);
+        bench.is_answered_by(index, 7, &controls[1], 1);
     }
     assert_eq!(bench.answered(), [2, 0, 1, 0]);
     assert!(stores[0].is_quiet());
@@ -437,42 +439,13 @@ fn queries_wait_for_an_upload_that_is_sooner_done_than_a_batch() {
 }
 
 #[test]
-fn the_processor_takes_what_it_has_done_before_an_upload_is() {
+fn another_shard_makes_room_for_what_the_processor_has_spent_enough_on() {
     let (mut bench, controls, stores) = bench(1, 1);
-    // On a large shard: a batch of a small one takes no time.
-    bench.measure_processor(&controls[0], LARGE);
-    bench.ask(0, 1);
-    stores[0].is_at(Step::Upload(1));
-    controls[0].let_on(Step::Call(1), Go);
-    bench.is_answered(0, 0);
-    stores[0].answer(Go);
-    assert_eq!(bench.answered(), [0, 0, 2, 0]);
-}
-
-#[test]
-fn another_shard_makes_room_only_for_what_the_processor_has_spent_enough_on() {
-    let (mut bench, controls, stores) = bench(1, 1);
-    // An upload is measured on a small shard, then to take the place of another costs minutes.
-    bench.ask(0, 1);
-    stores[0].is_at(Step::Upload(1));
-    controls[0].let_on(Step::Call(1), Go);
-    bench.is_answered(0, 0);
-    stores[0].answer(Go);
-    until(|| bench.workers.counters().uploads.get() == 1);
-    *bench.stores[0].residency.lock().unwrap() = Residency::InPlace { unused: LONG };
-    for index in 1..4 {
-        bench.ask(index, LARGE);
-        controls[0].let_on(Step::Call(1), Go);
-        bench.is_answered(index, 0);
-    }
-    assert!(stores[0].is_quiet());
-    // What was measured on large ones is soon spent.
-    let (mut bench, controls, stores) = self::bench(1, 1);
     drop((controls, stores));
     bench.ask(0, LARGE);
     bench.outcome();
     until(|| bench.workers.counters().uploads.get() == 1);
-    *bench.stores[0].residency.lock().unwrap() = Residency::InPlace { unused: LONG };
+    bench.stores[0].set(Residency::InPlace { unused: LONG });
     while bench.workers.counters().uploads.get() < 2 {
         bench.ask(1, LARGE + 1);
         bench.outcome();
@@ -480,7 +453,7 @@ fn another_shard_makes_room_only_for_what_the_processor_has_spent_enough_on() {
 }
 
 #[test]
-fn a_device_that_fails_loses_nothing_and_is_made_anew_before_it_answers() {
+fn a_device_that_fails_loses_nothing_and_is_recreated_before_it_answers() {
     let (mut bench, controls, stores) = bench(1, 1);
     let (processor, device) = (&controls[0], &controls[1]);
     (1..4).for_each(|shard| bench.put_here(0, shard));
@@ -500,9 +473,7 @@ fn a_device_that_fails_loses_nothing_and_is_made_anew_before_it_answers() {
     for verdict in [Fail(0), Panic(0)] {
         device.is_at(Step::Renew);
         for (index, shard) in [(5, 2), (6, 9)] {
-            bench.ask(index, shard);
-            processor.let_on(Step::Call(1), Go);
-            bench.is_answered(index, 0);
+            bench.is_answered_by(index, shard, processor, 0);
         }
         device.answer(verdict);
     }
@@ -518,9 +489,7 @@ fn a_device_that_fails_loses_nothing_and_is_made_anew_before_it_answers() {
         device.let_on(Step::Renew, Go);
         until(|| bench.workers.counters().renewals.get() == index as u64 - 5);
     }
-    bench.ask(9, 3);
-    device.let_on(Step::Call(1), Go);
-    bench.is_answered(9, 1);
+    bench.is_answered_by(9, 3, device, 1);
     let counters = bench.workers.counters();
     assert_eq!(counters.device_failures.get(), 3);
     assert_eq!((counters.renewals.get(), counters.renewals_failed.get()), (3, 2));
@@ -542,11 +511,9 @@ fn what_the_processor_fails_at_after_a_device_ends() {
 #[test]
 fn a_device_alone_answers_what_is_not_there_and_fails_what_it_fails_at() {
     let (mut bench, controls, stores) = bench(0, 1);
-    *bench.stores[0].residency.lock().unwrap() = Residency::Never;
-    bench.ask(0, 1);
-    controls[0].let_on(Step::Call(1), Go);
-    bench.is_answered(0, 1);
-    *bench.stores[0].residency.lock().unwrap() = Residency::Room;
+    bench.stores[0].set(Residency::Never);
+    bench.is_answered_by(0, 1, &controls[0], 1);
+    bench.stores[0].set(Residency::Room);
     bench.ask(1, 1);
     stores[0].let_on(Step::Upload(1), Go);
     controls[0].let_on(Step::Call(1), Fail(0));
@@ -560,7 +527,7 @@ fn a_device_alone_answers_what_is_not_there_and_fails_what_it_fails_at() {
 }
 
 #[test]
-fn a_shard_that_cannot_be_brought_up_is_left_to_the_processor_and_the_device_asked() {
+fn a_shard_that_cannot_be_uploaded_is_left_to_the_processor_and_the_device_asked() {
     let (mut bench, controls, stores) = bench(1, 1);
     bench.measure_processor(&controls[0], 1);
     for (index, verdict) in [Fail(0), Panic(0)].into_iter().enumerate() {
@@ -572,9 +539,7 @@ fn a_shard_that_cannot_be_brought_up_is_left_to_the_processor_and_the_device_ask
         // It is alive.
         controls[1].let_on(Step::Call(0), Go);
         // Asked again: not tried again.
-        bench.ask(index, shard);
-        controls[0].let_on(Step::Call(1), Go);
-        bench.is_answered(index, 0);
+        bench.is_answered_by(index, shard, &controls[0], 0);
     }
     bench.ask(2, LARGE + 2);
     stores[0].let_on(Step::Upload(LARGE as u8 + 2), Fail(0));
@@ -605,43 +570,30 @@ fn leaving_does_not_wait_for_a_device_to_come_back() {
 #[test]
 fn shards_are_spread_over_devices_and_over_the_rest_when_one_is_down() {
     let (mut bench, controls, stores) = bench(1, 2);
-    (0..4).for_each(|shard| bench.put_here(shard as usize % 2, shard));
-    for (index, number) in [(0, 1), (1, 2), (2, 1), (3, 2)] {
-        bench.ask(index, index as u32);
-        controls[usize::from(number)].let_on(Step::Call(1), Go);
-        bench.is_answered(index, number);
+    (0..2).for_each(|shard| bench.put_here(shard as usize, shard));
+    for (index, number) in [(0, 1), (1, 2)] {
+        bench.is_answered_by(index, index as u32, &controls[usize::from(number)], number);
     }
-    bench.ask(4, 0);
+    bench.ask(2, 0);
     controls[1].let_on(Step::Call(1), Fail(0));
     controls[0].let_on(Step::Call(1), Go);
-    bench.is_answered(4, 0);
+    bench.is_answered(2, 0);
     controls[1].is_at(Step::Renew);
     // The other one takes its shards: those it has at once, others when they are uploaded.
     bench.put_here(1, 2);
-    bench.ask(5, 2);
+    bench.is_answered_by(3, 2, &controls[2], 2);
+    bench.ask(4, LARGE);
+    stores[1].let_on(Step::Upload(LARGE as u8), Go);
     controls[2].let_on(Step::Call(1), Go);
-    bench.is_answered(5, 2);
-    bench.ask(6, LARGE);
-    stores[1].is_at(Step::Upload(LARGE as u8));
-    bench.stores[0].here.lock().unwrap().clear();
-    stores[1].answer(Go);
-    controls[2].let_on(Step::Call(1), Go);
-    bench.is_answered(6, 2);
-    // Without any the processor is left.
-    bench.ask(7, 1);
-    controls[2].let_on(Step::Call(1), Fail(0));
-    controls[0].let_on(Step::Call(1), Go);
-    bench.is_answered(7, 0);
-    bench.ask(8, 2);
-    controls[0].let_on(Step::Call(1), Go);
-    bench.is_answered(8, 0);
+    bench.is_answered(4, 2);
     // Back without anything on it: uploaded again.
+    bench.stores[0].here.lock().unwrap().clear();
     controls[1].answer(Go);
     until(|| bench.workers.counters().renewals.get() == 1);
-    bench.ask(9, 2);
+    bench.ask(5, 2);
     stores[0].is_at(Step::Upload(2));
     drop((controls, stores));
-    assert!(matches!(bench.outcome(), (9, Outcome::Answered(_))));
+    assert!(matches!(bench.outcome(), (5, Outcome::Answered(_))));
 }
 
 /// Two devices that fail at random at everything they do.
@@ -677,7 +629,7 @@ fn every_query_is_answered_once_whatever_fails() {
             1 => Residency::InPlace { unused: LONG },
             _ => Residency::Never,
         };
-        *bench.stores[random(2) as usize].residency.lock().unwrap() = residency;
+        bench.stores[random(2) as usize].set(residency);
         bench.ask(index, if index == 0 { 1 } else { random(12) as u32 });
         if index % 40 == 39 {
             for _ in 0..30 {
@@ -715,9 +667,7 @@ fn engines_are_asked_a_known_query_beside_others() {
     device.answer(Go);
     device.is_at(Step::Renew);
     assert_eq!([of(0), of(1)], [(EngineState::Up, false), (EngineState::Down, false)]);
-    bench.ask(0, 1);
-    processor.let_on(Step::Call(1), Go);
-    bench.is_answered(0, 0);
+    bench.is_answered_by(0, 1, processor, 0);
     assert_eq!(of(0), (EngineState::Up, false));
     device.answer(Go);
     until(|| of(1) == (EngineState::Up, true));

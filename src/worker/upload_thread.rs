@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::catch_panics;
+use super::job::catch_panics;
 use super::queue::Shared;
 
 /// Uploads one shard after the other, until the queue is closed.

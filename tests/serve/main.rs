@@ -387,7 +387,7 @@ async fn answers_that_are_not_sent_leave_no_room_for_more() {
 #[tokio::test(flavor = "multi_thread")]
 async fn one_connection_cannot_fill_the_queue_for_others() {
     let (engine, gate) = gated();
-    let schedule = ScheduleBounds { queries_per_owner_max: 1, ..Default::default() };
+    let schedule = ScheduleBounds { queries_per_connection_max: 1, ..Default::default() };
     let host = Host::start(engine, ServerBounds { schedule, ..Default::default() });
     let (greedy, other, key) = (host.connect().await, host.connect().await, bundle(1));
     other.bring(key.clone()).await;

@@ -19,21 +19,16 @@ const ALLOWED: &[&str] = &[
     "bench/src/plan: basis day figure gpu hosts measured mod scenario sizing",
     "bench/src/record: kernel mod operations",
     "bench/src/summary: judged mod",
-    "src/arith: exact mod ntt",
     "src/builder: check choose count csv directory input keys make mod plan renew rollback run \
      source work",
     "src/client: exchange link mod net sending",
     "src/engine: amx avx avx512 cpu gpu kernel mod neon portable select words",
     "src/engine/gpu: device kernels mod round",
-    "src/keyword: lift solve",
     "src/metrics: families mod",
-    "src/schedule: fair lines mod pace",
-    "src/scheme: hedge mask mod secret",
     "src/server: callers connection memory mod query reload scrub tls",
     "src/server/admin: gate mod page seats state",
     "src/shard: database header manifest verify",
     "src/wire: mod numbers request",
-    "src/worker: engine_thread mod queue upload_thread",
 ];
 
 /// The names on the way to a module or an item, such as `["engine", "gpu", "round"]`.

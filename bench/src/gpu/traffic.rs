@@ -39,7 +39,7 @@ pub(super) fn measure(
     plan: &Plan,
 ) -> Result<GpuTraffic, Box<dyn Error>> {
     let (windows, bounds) = (Arc::new(Windows(pool.clone())), ScheduleBounds::default());
-    let workers = Workers::start(vec![Box::new(engine)], windows, bounds)?;
+    let workers = Workers::start(vec![Box::new(engine)], windows, bounds, None)?;
     let (sender, outcomes) = unbounded_channel();
     let queue = workers.queue();
     let sent = Vec::new();

@@ -33,7 +33,7 @@ pub(super) fn measure(
     query: &EncryptedQuery,
     refusals: usize,
 ) -> Result<Refusal, Box<dyn Error>> {
-    let workers = Workers::start(Vec::new(), database, ScheduleBounds::default())?;
+    let workers = Workers::start(Vec::new(), database, ScheduleBounds::default(), None)?;
     let queue = workers.queue();
     for front_end in 0..limits::CONNECTIONS_MAX as u64 {
         admit(&queue, query, front_end, 0).map_err(|_| "the queue is full too soon")?;
@@ -78,7 +78,7 @@ fn admit(
     query: &EncryptedQuery,
     front_end: u64,
     shard: u32,
-) -> Result<(), Overloaded<Job>> {
+) -> Result<(), Overloaded> {
     let now = Instant::now();
     let arrival = Arrival {
         connection: ConnectionId(front_end),
