@@ -264,7 +264,7 @@ fn memory_that_is_short_for_a_while_at_renewal_leaves_room_for_shards() {
 fn a_known_query_is_answered_and_its_shard_stays_beside_others() {
     let shards = Shards::new(2);
     let Some((mut engine, faults)) = shards.engine(3) else { return };
-    let (probe, store) = (Probe::new(), store(&engine));
+    let (probe, store) = (Probe::default(), store(&engine));
     probe.ask(&mut engine).unwrap();
     let known = store.held();
     assert_eq!((known.shards, known.bytes_max), (0, 3 * shards.bytes()));
@@ -286,7 +286,7 @@ fn a_device_without_memory_for_a_shard_is_not_asked() {
     let shards = Shards::new(1);
     let Some((mut engine, faults)) = shards.engine(0) else { return };
     faults.arm(Fault::LostAtSubmission, 1);
-    Probe::new().ask(&mut engine).unwrap();
+    Probe::default().ask(&mut engine).unwrap();
     assert_eq!(faults.left(Fault::LostAtSubmission), 1);
 }
 

@@ -3,8 +3,8 @@
 //! One `tdpbsud` is 256 `vpdpbusd` and takes 16 cycles: eight times their rate. Floor at the
 //! standard shape: 26 k of them a query, 0.12 ms, and reading the matrix, 7 ms a batch where memory
 //! gives 20 GB/s: this scan waits for memory, and beyond some 8 queries for the second cache too.
-//! So the plan is the simplest that keeps memory busy: blocks of columns whose planes stay in the
-//! second cache for all rows of a job; in those 16 rows at a time times 48 planes of 16 queries,
+//! So the plan is the simplest that keeps memory busy: blocks of columns whose digits stay in the
+//! second cache for all rows of a job; in those 16 rows at a time times 48 digits of 16 queries,
 //! three sums of 16 x 16; the rows that come next are prefetched meanwhile.
 //!
 //! Everything but the scan is [`super::avx512`]'s. Assembly, because the intrinsics are not stable
@@ -14,25 +14,25 @@ use std::arch::asm;
 use std::ops::Range;
 
 use super::EncryptedQuery;
-use super::avx512::{Avx512, PlanePlaces};
-use super::kernel::{JOB_ROWS, Kernels, Line, PLANES, PackJob, Round, ScanJob};
+use super::avx512::{Avx512, DigitPlaces};
+use super::kernel::{DIGITS, JOB_ROWS, Kernels, Line, PackJob, Rounding, ScanJob};
 use crate::arith::{Isa, IsaName};
 use crate::limits::BATCH_QUERIES_PER_SCAN_MAX;
 
-/// Rows and planes of a tile; also its rows of 4 columns.
+/// Rows and digits of a tile; also its rows of 4 columns.
 const SIDE: usize = 16;
-/// Tiles of planes that a pass over some rows multiplies with.
-const PASS_TILES: usize = 3;
-/// Queries of a pass: their planes fill its tiles.
-const PASS_QUERIES: usize = PASS_TILES * SIDE / PLANES;
-/// Passes of the largest batch.
-const PASSES_MAX: usize = BATCH_QUERIES_PER_SCAN_MAX.div_ceil(PASS_QUERIES);
-/// Columns whose planes stay in the second cache: 576 KB of 32 queries.
+/// Tiles of digits that some rows are multiplied with at once.
+const GROUP_TILES: usize = 3;
+/// Queries whose digits fill these tiles: a group of queries.
+const GROUP_QUERIES: usize = GROUP_TILES * SIDE / DIGITS;
+/// Groups of the largest batch.
+const GROUPS_MAX: usize = BATCH_QUERIES_PER_SCAN_MAX.div_ceil(GROUP_QUERIES);
+/// Columns whose digits stay in the second cache: 576 KB of 32 queries.
 const BLOCK_COLUMNS: usize = 96 * 64;
 
-/// Tiles that the planes of a batch fill, 64 columns of them.
-fn plane_tiles(queries: usize) -> usize {
-    (queries * PLANES).div_ceil(SIDE)
+/// Tiles that the digits of a batch fill, 64 columns of them.
+fn digit_tiles(queries: usize) -> usize {
+    (queries * DIGITS).div_ceil(SIDE)
 }
 
 /// Proof that the processor has what these kernels use, and that the system lets it.
@@ -51,7 +51,7 @@ impl Kernels for Amx {
     }
 
     fn digit_lines(&self, queries: usize) -> usize {
-        plane_tiles(queries) * SIDE
+        digit_tiles(queries) * SIDE
     }
 
     fn digit_block(&self, _columns: usize) -> usize {
@@ -60,7 +60,7 @@ impl Kernels for Amx {
 
     fn split_digits(&self, queries: &[EncryptedQuery], columns: Range<usize>, digits: &mut [Line]) {
         // SAFETY: `self` exists only where the processor has these instructions.
-        unsafe { split_tiles(queries, columns, digits) }
+        unsafe { split_digits(queries, columns, digits) }
     }
 
     fn scan(&self, job: &ScanJob<'_>, out: &mut [u32]) {
@@ -74,26 +74,26 @@ impl Kernels for Amx {
         self.0.pack(job, out);
     }
 
-    fn round(&self, round: &Round<'_>, out: &mut [u32]) {
-        self.0.round(round, out);
+    fn round(&self, rounding: &Rounding<'_>, out: &mut [u32]) {
+        self.0.round(rounding, out);
     }
 }
 
-/// Planes to tiles, `[column / 64][tile][column / 4 % 16][plane of the tile][column % 4]`; plane p
-/// of query q is the 3q + p-th. What no plane fills is zero.
+/// Planes to tiles, `[column / 64][tile][column / 4 % 16][digit of the tile][column % 4]`; digit p
+/// of query q is the 3q + p-th. What no digit fills is zero.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512ifma,avx512vbmi")]
-fn split_tiles(queries: &[EncryptedQuery], columns: Range<usize>, digits: &mut [Line]) {
-    let places = PlanePlaces::new();
+fn split_digits(queries: &[EncryptedQuery], columns: Range<usize>, digits: &mut [Line]) {
+    let places = DigitPlaces::new();
     digits.fill(Line([0; 64]));
-    let step_lines = plane_tiles(queries.len()) * SIDE;
+    let step_lines = digit_tiles(queries.len()) * SIDE;
     for (lines, column) in digits.chunks_exact_mut(step_lines).zip(columns.step_by(64)) {
         for (index, query) in queries.iter().enumerate() {
-            let mut planes = [Line([0; 64]); PLANES];
-            places.split(&query.vector[column * 3..][..64 * PLANES], &mut planes);
-            for (plane, line) in (index * PLANES..).zip(&planes) {
-                let tile = &mut lines[plane / SIDE * SIDE..][..SIDE];
+            let mut split = [Line([0; 64]); DIGITS];
+            places.split_digits(&query.vector[column * 3..][..64 * DIGITS], &mut split);
+            for (digit, line) in (index * DIGITS..).zip(&split) {
+                let tile = &mut lines[digit / SIDE * SIDE..][..SIDE];
                 for (to, from) in tile.iter_mut().zip(line.0.as_chunks::<4>().0) {
-                    to.0.as_chunks_mut::<4>().0[plane % SIDE] = *from;
+                    to.0.as_chunks_mut::<4>().0[digit % SIDE] = *from;
                 }
             }
         }
@@ -118,17 +118,17 @@ impl TileConfig {
     };
 }
 
-/// Sums of 16 rows and the planes of one pass, `[tile][row][plane of the tile]`.
+/// Sums of 16 rows and the digits of a group of queries, `[tile][row][digit of the tile]`.
 #[repr(C, align(64))]
-struct Sums([[[u32; SIDE]; SIDE]; PASS_TILES]);
+struct Sums([[[u32; SIDE]; SIDE]; GROUP_TILES]);
 
 /// # Safety
 /// AMX may be used; `job` is checked.
 unsafe fn scan(job: &ScanJob<'_>, out: &mut [u32]) {
     assert!(job.rows.is_multiple_of(SIDE), "this is a bug: rows of a scan job");
-    let tiles = plane_tiles(job.queries);
+    let tiles = digit_tiles(job.queries);
     let mut sums =
-        [const { [const { Sums([[[0; SIDE]; SIDE]; PASS_TILES]) }; PASSES_MAX] }; JOB_ROWS / SIDE];
+        [const { [const { Sums([[[0; SIDE]; SIDE]; GROUP_TILES]) }; GROUPS_MAX] }; JOB_ROWS / SIDE];
     let place = |row: usize, column: usize| {
         job.matrix.as_ptr().wrapping_add((job.first_row + row) * job.columns + column)
     };
@@ -141,13 +141,13 @@ unsafe fn scan(job: &ScanJob<'_>, out: &mut [u32]) {
                 (false, true) => place(0, end),
                 (false, false) => place(job.rows, 0),
             };
-            for (pass, (first, sums)) in (0..tiles).step_by(PASS_TILES).zip(sums).enumerate() {
+            for (queries, (first, sums)) in (0..tiles).step_by(GROUP_TILES).zip(sums).enumerate() {
                 let rows = Rows {
                     matrix: place(row, column),
                     stride: job.columns,
-                    next: if pass == 0 { next } else { place(row, column) },
+                    next: if queries == 0 { next } else { place(row, column) },
                     steps: (end - column) / 64,
-                    planes: job.digits[(column / 64 * tiles + first) * SIDE..].as_ptr(),
+                    digits: job.digits[(column / 64 * tiles + first) * SIDE..].as_ptr(),
                     step_bytes: tiles * SIDE * 64,
                 };
                 // SAFETY: `ScanJob::check`: 16 rows from `row` lie in the matrix, `tiles` tiles
@@ -165,23 +165,23 @@ unsafe fn scan(job: &ScanJob<'_>, out: &mut [u32]) {
     for query in 0..job.queries {
         for (group, sums) in sums[..job.rows / SIDE].iter().enumerate() {
             let out = &mut out[query * job.rows + group * SIDE..][..SIDE];
-            add_planes(&sums[query / PASS_QUERIES], query % PASS_QUERIES, out);
+            add_digits(&sums[query / GROUP_QUERIES], query % GROUP_QUERIES, out);
         }
     }
 }
 
-/// What the planes of query `query` of a pass add up to, modulo 2^24.
-fn add_planes(sums: &Sums, query: usize, out: &mut [u32]) {
+/// What the digits of query `query` of a group add up to, modulo 2^24.
+fn add_digits(sums: &Sums, query: usize, out: &mut [u32]) {
     for (row, out) in out.iter_mut().enumerate() {
-        let [low, mid, high] = std::array::from_fn(|plane| {
-            let plane = query * PLANES + plane;
-            sums.0[plane / SIDE][row][plane % SIDE]
+        let [low, mid, high] = std::array::from_fn(|digit| {
+            let digit = query * DIGITS + digit;
+            sums.0[digit / SIDE][row][digit % SIDE]
         });
         *out = low.wrapping_add(mid << 8).wrapping_add(high << 16) & 0x00ff_ffff;
     }
 }
 
-/// 16 rows, some columns of them, and the planes of a pass.
+/// 16 rows, some columns of them, and the digits of a group of queries.
 struct Rows {
     matrix: *const u8,
     stride: usize,
@@ -190,18 +190,18 @@ struct Rows {
     /// Of 64 columns.
     steps: usize,
     /// The first tile of the first step.
-    planes: *const Line,
+    digits: *const Line,
     /// From step to step.
     step_bytes: usize,
 }
 
-/// Defines a product with a constant number of tiles of planes: a sum, a register and a place each.
+/// Defines a product with a constant number of tiles of digits: a sum, a register and a place each.
 macro_rules! times {
     ($name:ident: $($sum:literal $tile:literal $at:literal),*) => {
-        /// Adds rows times planes to `sums`.
+        /// Adds rows times digits to `sums`.
         ///
         /// # Safety
-        /// AMX may be used; rows and planes are readable.
+        /// AMX may be used; rows and digits are readable.
         #[inline(never)]
         unsafe fn $name(&self, sums: &mut Sums) {
             // SAFETY: the caller's promise; a prefetch of any address is harmless; the sums that
@@ -213,7 +213,7 @@ macro_rules! times {
                     "2:",
                     "tileloadd tmm3, [{matrix} + {stride}]",
                     $(
-                        concat!("tileloadd ", $tile, ", [{planes} + {line} + ", $at, "]"),
+                        concat!("tileloadd ", $tile, ", [{digits} + {line} + ", $at, "]"),
                         concat!("tdpbsud ", $sum, ", tmm3, ", $tile),
                     )*
                     "mov {row}, {next}",
@@ -230,7 +230,7 @@ macro_rules! times {
                     "jnz 3b",
                     "add {matrix}, 64",
                     "add {next}, 64",
-                    "add {planes}, {step_bytes}",
+                    "add {digits}, {step_bytes}",
                     "dec {steps}",
                     "jnz 2b",
                     $(concat!("tilestored [{sums} + {line} + ", $at, "], ", $sum),)*
@@ -238,7 +238,7 @@ macro_rules! times {
                     matrix = inout(reg) self.matrix => _,
                     stride = in(reg) self.stride,
                     next = inout(reg) self.next => _,
-                    planes = inout(reg) self.planes => _,
+                    digits = inout(reg) self.digits => _,
                     step_bytes = in(reg) self.step_bytes,
                     steps = inout(reg) self.steps => _,
                     line = in(reg) 64usize,

@@ -18,8 +18,8 @@ use std::ops::Range;
 
 use super::EncryptedQuery;
 use super::kernel::{
-    BLOCK_SLOTS, Kernels, Line, PackJob, Round, ScanJob, TERM_BYTES, reduce_sums,
-    round_coefficients,
+    BLOCK_SLOTS, CHUNK_TERMS, Chunk, Kernels, Line, PackJob, PackSums, Rounding, ScanJob,
+    TERM_BYTES, pack_by_chunks, reduce_sums, round,
 };
 use super::words::{self, LINES, LOW_LINES, WordLine};
 use crate::arith::{Isa, IsaName};
@@ -45,7 +45,7 @@ impl<V: Vector> Kernels for Avx<V> {
     }
 
     fn split_digits(&self, queries: &[EncryptedQuery], columns: Range<usize>, digits: &mut [Line]) {
-        words::split(queries, columns, digits);
+        words::split_digits(queries, columns, digits);
     }
 
     fn scan(&self, job: &ScanJob<'_>, out: &mut [u32]) {
@@ -61,9 +61,9 @@ impl<V: Vector> Kernels for Avx<V> {
         unsafe { V::pack(job, out) }
     }
 
-    fn round(&self, round: &Round<'_>, out: &mut [u32]) {
+    fn round(&self, rounding: &Rounding<'_>, out: &mut [u32]) {
         // SAFETY: `self` exists only where the processor has these instructions.
-        unsafe { V::round(round, out) }
+        unsafe { V::round(rounding, out) }
     }
 }
 
@@ -103,52 +103,78 @@ pub(super) trait Vector: Copy + Send + Sync {
 
     unsafe fn scan(job: &ScanJob<'_>, out: &mut [u32]);
     unsafe fn pack(job: &PackJob<'_>, out: &mut [u32]);
-    unsafe fn round(round: &Round<'_>, out: &mut [u32]);
+    unsafe fn round(rounding: &Rounding<'_>, out: &mut [u32]);
     unsafe fn scan_tile<const QUERIES: usize>(tile: &ScanTile);
     unsafe fn pack_tile<const PACKS: usize, const QUERIES: usize>(tile: &PackTile<Self>);
 }
 
-/// One instruction each.
-macro_rules! operations {
-    ($($name:ident($($this:ident)? $(, $other:ident)?) = $intrinsic:expr;)*) => {$(
-        #[inline(always)]
-        unsafe fn $name($($this)? $(, $other: Self)?) -> Self {
-            // SAFETY: the caller's promise.
-            unsafe { $intrinsic($($this)? $(, $other)?) }
-        }
-    )*};
-}
+/// A register's operations, and the kernels compiled for its instruction set.
+macro_rules! vector {
+    ($register:ty, $isa:ident, $features:literal, $slots:literal slots,
+     scan tiles of $rows:literal rows, $load:ident, $store:ident,
+     $($name:ident($($this:ident)? $(, $other:ident)?) = $intrinsic:expr,)* {$($unpack:tt)*}) => {
+        impl Vector for $register {
+            const ISA: IsaName = IsaName::$isa;
+            const BYTES: usize = size_of::<$register>();
+            const SLOTS: usize = $slots;
 
-/// The kernels compiled for one instruction set.
-macro_rules! compiled {
-    ($features:literal, scan tiles of $rows:literal rows, $vectors:literal registers of slots) => {
-        #[target_feature(enable = $features)]
-        unsafe fn scan(job: &ScanJob<'_>, out: &mut [u32]) {
-            // SAFETY: the caller's promise, here and below.
-            unsafe { scan::<Self>(job, out, $rows) }
-        }
+            $(
+                #[inline(always)]
+                unsafe fn $name($($this)? $(, $other: Self)?) -> Self {
+                    // SAFETY: the caller's promise, here and below.
+                    unsafe { $intrinsic($($this)? $(, $other)?) }
+                }
+            )*
 
-        #[target_feature(enable = $features)]
-        unsafe fn pack(job: &PackJob<'_>, out: &mut [u32]) {
-            // SAFETY: as above.
-            unsafe { pack::<Self>(job, out) }
-        }
+            #[inline(always)]
+            unsafe fn load(from: *const u8) -> Self {
+                // SAFETY: as above.
+                unsafe { $load(from.cast()) }
+            }
 
-        #[target_feature(enable = $features)]
-        unsafe fn round(round: &Round<'_>, out: &mut [u32]) {
-            round_coefficients(round, out);
-        }
+            #[inline(always)]
+            unsafe fn store(self, to: *mut u8) {
+                // SAFETY: as above.
+                unsafe { $store(to.cast(), self) }
+            }
 
-        #[target_feature(enable = $features)]
-        unsafe fn scan_tile<const QUERIES: usize>(tile: &ScanTile) {
-            // SAFETY: as above.
-            unsafe { tile.run::<Self, $rows, QUERIES>() }
-        }
+            $($unpack)*
 
-        #[target_feature(enable = $features)]
-        unsafe fn pack_tile<const PACKS: usize, const QUERIES: usize>(tile: &PackTile<Self>) {
-            // SAFETY: as above.
-            unsafe { tile.run::<PACKS, QUERIES, $vectors>() }
+            #[target_feature(enable = $features)]
+            unsafe fn scan(job: &ScanJob<'_>, out: &mut [u32]) {
+                // SAFETY: as above.
+                unsafe { scan::<Self>(job, out, $rows) }
+            }
+
+            #[target_feature(enable = $features)]
+            unsafe fn pack(job: &PackJob<'_>, out: &mut [u32]) {
+                // SAFETY: as above.
+                let indices = unsafe { [0, Self::SLOTS].map(|slot| Self::unpack_index(slot)) };
+                // SAFETY: as above; `pack_by_chunks` says where a chunk's terms and windows lie.
+                let add = |chunk: &Chunk, sums: &mut Sums| unsafe {
+                    add_chunk(job, chunk, &indices, sums);
+                };
+                pack_by_chunks::<PACKS_MAX, CHUNK_TERMS>(job, out, add, |sums, out| {
+                    reduce_sums(sums, job.prime, out);
+                });
+            }
+
+            #[target_feature(enable = $features)]
+            unsafe fn round(rounding: &Rounding<'_>, out: &mut [u32]) {
+                round(rounding, out);
+            }
+
+            #[target_feature(enable = $features)]
+            unsafe fn scan_tile<const QUERIES: usize>(tile: &ScanTile) {
+                // SAFETY: as above.
+                unsafe { tile.run::<Self, $rows, QUERIES>() }
+            }
+
+            #[target_feature(enable = $features)]
+            unsafe fn pack_tile<const PACKS: usize, const QUERIES: usize>(tile: &PackTile<Self>) {
+                // SAFETY: as above.
+                unsafe { tile.run::<PACKS, QUERIES, { $slots * 8 / size_of::<Self>() }>() }
+            }
         }
     };
 }
@@ -181,32 +207,16 @@ fn query_tiles(queries: usize) -> impl Iterator<Item = (usize, usize)> {
     })
 }
 
-impl Vector for __m256i {
-    const ISA: IsaName = IsaName::Avx2;
-    const BYTES: usize = 32;
-    const SLOTS: usize = 4;
-
-    operations! {
-        zero() = _mm256_setzero_si256;
-        add_32(self, other) = _mm256_add_epi32;
-        times_256(self) = _mm256_slli_epi32::<8>;
-        add_64(self, other) = _mm256_add_epi64;
-        multiply_words(self, other) = _mm256_madd_epi16;
-        multiply_low(self, other) = _mm256_mul_epu32;
-    }
-
-    #[inline(always)]
-    unsafe fn load(from: *const u8) -> Self {
-        // SAFETY: the caller's promise.
-        unsafe { _mm256_loadu_si256(from.cast()) }
-    }
-
-    #[inline(always)]
-    unsafe fn store(self, to: *mut u8) {
-        // SAFETY: the caller's promise.
-        unsafe { _mm256_storeu_si256(to.cast(), self) }
-    }
-
+vector! {
+    __m256i, Avx2, "avx2", 4 slots, scan tiles of 2 rows,
+    _mm256_loadu_si256, _mm256_storeu_si256,
+    zero() = _mm256_setzero_si256,
+    add_32(self, other) = _mm256_add_epi32,
+    times_256(self) = _mm256_slli_epi32::<8>,
+    add_64(self, other) = _mm256_add_epi64,
+    multiply_words(self, other) = _mm256_madd_epi16,
+    multiply_low(self, other) = _mm256_mul_epu32,
+    {
     /// Both halves hold the same 16 bytes and take two residues each. Of 8 slots (24 bytes) the
     /// upper four are taken from the last 16 bytes, so that no load ends after the term.
     #[inline(always)]
@@ -229,36 +239,19 @@ impl Vector for __m256i {
             out[0] = _mm256_shuffle_epi8(bytes, index[0]);
         }
     }
-
-    compiled!("avx2", scan tiles of 2 rows, 1 registers of slots);
+    }
 }
 
-impl Vector for __m512i {
-    const ISA: IsaName = IsaName::Avx512Bw;
-    const BYTES: usize = 64;
-    const SLOTS: usize = 16;
-
-    operations! {
-        zero() = _mm512_setzero_si512;
-        add_32(self, other) = _mm512_add_epi32;
-        times_256(self) = _mm512_slli_epi32::<8>;
-        add_64(self, other) = _mm512_add_epi64;
-        multiply_words(self, other) = _mm512_madd_epi16;
-        multiply_low(self, other) = _mm512_mul_epu32;
-    }
-
-    #[inline(always)]
-    unsafe fn load(from: *const u8) -> Self {
-        // SAFETY: the caller's promise.
-        unsafe { _mm512_loadu_si512(from.cast()) }
-    }
-
-    #[inline(always)]
-    unsafe fn store(self, to: *mut u8) {
-        // SAFETY: the caller's promise.
-        unsafe { _mm512_storeu_si512(to.cast(), self) }
-    }
-
+vector! {
+    __m512i, Avx512Bw, "avx512f,avx512bw,avx512dq,avx512vl", 16 slots, scan tiles of 4 rows,
+    _mm512_loadu_si512, _mm512_storeu_si512,
+    zero() = _mm512_setzero_si512,
+    add_32(self, other) = _mm512_add_epi32,
+    times_256(self) = _mm512_slli_epi32::<8>,
+    add_64(self, other) = _mm512_add_epi64,
+    multiply_words(self, other) = _mm512_madd_epi16,
+    multiply_low(self, other) = _mm512_mul_epu32,
+    {
     /// Two permutations for 16 residues: quarter i of the register gets the pairs of doublewords
     /// in which residues 2i, 2i + 1 and 8 + 2i, 9 + 2i begin, then their bytes; the first eight
     /// become low halves, the last eight upper halves. Slots 16.. are the last 48 of the 64 bytes
@@ -292,8 +285,7 @@ impl Vector for __m512i {
             out[1] = _mm512_srli_epi64::<32>(out[0]);
         }
     }
-
-    compiled!("avx512f,avx512bw,avx512dq,avx512vl", scan tiles of 4 rows, 2 registers of slots);
+    }
 }
 
 // ---- scan --------------------------------------------------------------------------------------
@@ -450,76 +442,24 @@ impl ScanTile {
 
 // ---- pack --------------------------------------------------------------------------------------
 
-/// Terms before a tile of sums is put down: tables of two packs (12 KB) and the key windows of six
-/// queries (5 KB) stay in the first cache meanwhile.
-const CHUNK_TERMS: usize = 64;
-/// Packs of a tile, at most.
+/// Packs of a tile, at most. On 256 bits a tile is 6 queries x 2 packs x 4 slots, 12 sums, fed by 2
+/// `vpshufb` and 8 loads for 12 `vpmuludq`; on 512 bits 16 slots, 24 sums, 6 instructions that
+/// unpack and 14 loads for 24.
 const PACKS_MAX: usize = 2;
 
-/// Sums of one block of slots of one query, `[pack of the tile][slot]`.
-type Sums = [[u64; BLOCK_SLOTS]; PACKS_MAX];
+/// All sums of a job's block of slots.
+type Sums = PackSums<PACKS_MAX>;
 
-/// Plan: packs in twos; within those, chunks of 64 terms; within a chunk tiles of queries x packs x
-/// slots. On 256 bits: 6 queries x 2 packs x 4 slots, 12 sums, fed by 2 `vpshufb` and 8 loads for
-/// 12 `vpmuludq`; on 512 bits: 16 slots, 24 sums, 6 instructions that unpack and 14 loads for 24.
-///
-/// # Safety
-/// [`Vector::ISA`]; `job` is checked.
-#[inline(always)]
-unsafe fn pack<V: Vector>(job: &PackJob<'_>, out: &mut [u32]) {
-    assert!(job.queries <= BATCH_QUERIES_PER_SCAN_MAX, "this is a bug: batch");
-    // SAFETY: the caller's promise.
-    let indices = unsafe { [V::unpack_index(0), V::unpack_index(V::SLOTS)] };
-    let mut sums = [[[0; BLOCK_SLOTS]; PACKS_MAX]; BATCH_QUERIES_PER_SCAN_MAX];
-    for first in (0..job.packs).step_by(PACKS_MAX) {
-        let packs = PACKS_MAX.min(job.packs - first);
-        sums[..job.queries].fill([[0; BLOCK_SLOTS]; PACKS_MAX]);
-        let mut table = job.block_at + first * job.table_bytes;
-        for run in job.segments {
-            for begin in (0..run.terms).step_by(CHUNK_TERMS) {
-                let chunk = Chunk {
-                    packs,
-                    table,
-                    terms: CHUNK_TERMS.min(run.terms - begin),
-                    key: run.start + begin * run.step,
-                    key_step: run.step,
-                };
-                // SAFETY: `PackJob::check`: the chunk's terms lie within the block of each of
-                // `packs` tables, its windows within each query's key words.
-                unsafe { pack_chunk::<V>(job, &chunk, &indices, &mut sums) }
-                table += chunk.terms * TERM_BYTES;
-            }
-        }
-        for (query, sums) in sums[..job.queries].iter().enumerate() {
-            for (pack, sums) in sums[..packs].iter().enumerate() {
-                let at = (query * job.packs + first + pack) * BLOCK_SLOTS;
-                reduce_sums(sums, job.prime, &mut out[at..at + BLOCK_SLOTS]);
-            }
-        }
-    }
-}
-
-/// Some terms of one or two packs.
-struct Chunk {
-    packs: usize,
-    /// Where the first pack's begin, in the tables.
-    table: usize,
-    terms: usize,
-    /// Where their key windows begin, in the words of a query's keys.
-    key: usize,
-    key_step: usize,
-}
-
-/// The tiles of a chunk, all queries.
+/// Adds the products of a chunk, all queries, tile by tile.
 ///
 /// # Safety
 /// [`Vector::ISA`]; the chunk's tables and windows are there.
 #[inline(always)]
-unsafe fn pack_chunk<V: Vector>(
+unsafe fn add_chunk<V: Vector>(
     job: &PackJob<'_>,
     chunk: &Chunk,
     indices: &[[V; 2]; 2],
-    sums: &mut [Sums],
+    sums: &mut Sums,
 ) {
     let part_bytes = TERM_BYTES * V::SLOTS / BLOCK_SLOTS;
     let next = chunk.table + chunk.terms * TERM_BYTES;
@@ -536,7 +476,7 @@ unsafe fn pack_chunk<V: Vector>(
                 key_words: job.key_words,
                 key_step: chunk.key_step,
                 next: job.tables.as_ptr().wrapping_add(next + part * chunk.terms * part_bytes),
-                sums: sums[query..query + queries].as_mut_ptr(),
+                sums: sums.0[query..query + queries].as_mut_ptr(),
             };
             // SAFETY: the caller's promise.
             unsafe {
@@ -568,7 +508,7 @@ pub(super) struct PackTile<V> {
     /// This tile's share of the first pack's next chunk: for prefetching only.
     next: *const u8,
     /// The first query's.
-    sums: *mut Sums,
+    sums: *mut [[u64; BLOCK_SLOTS]; PACKS_MAX],
 }
 
 impl<V: Vector> PackTile<V> {

@@ -14,7 +14,8 @@ use std::ops::Range;
 
 use super::EncryptedQuery;
 use super::kernel::{
-    BLOCK_SLOTS, Kernels, Line, PLANES, PackJob, Round, ScanJob, TERM_BYTES, round_coefficients,
+    BLOCK_SLOTS, CHUNK_PACKS, CHUNK_TERMS, Chunk, DIGITS, Kernels, Line, PackJob, PackSums,
+    Rounding, ScanJob, TERM_BYTES, pack_by_chunks, round,
 };
 use crate::arith::Isa;
 use crate::limits;
@@ -40,7 +41,7 @@ impl Kernels for Avx512 {
 
     fn split_digits(&self, queries: &[EncryptedQuery], columns: Range<usize>, digits: &mut [Line]) {
         // SAFETY: `self` exists only where the processor has these instructions.
-        unsafe { split_planes(queries, columns, digits) }
+        unsafe { split_digits(queries, columns, digits) }
     }
 
     fn scan(&self, job: &ScanJob<'_>, out: &mut [u32]) {
@@ -56,68 +57,68 @@ impl Kernels for Avx512 {
         unsafe { pack(job, out) }
     }
 
-    fn round(&self, round: &Round<'_>, out: &mut [u32]) {
+    fn round(&self, rounding: &Rounding<'_>, out: &mut [u32]) {
         // SAFETY: `self` exists only where the processor has these instructions.
-        unsafe { round_wide(round, out) }
+        unsafe { round_wide(rounding, out) }
     }
 }
 
 /// The shared text, compiled for wide registers: 2048 coefficients are few, no tuning.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512ifma,avx512vbmi")]
-fn round_wide(round: &Round<'_>, out: &mut [u32]) {
-    round_coefficients(round, out);
+fn round_wide(rounding: &Rounding<'_>, out: &mut [u32]) {
+    round(rounding, out);
 }
 
-// ---- query planes ------------------------------------------------------------------------------
+// ---- query digits ------------------------------------------------------------------------------
 
-/// `[pair of queries][column / 64][query of the pair][plane]`
+/// `[pair of queries][column / 64][query of the pair][digit]`
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512ifma,avx512vbmi")]
-fn split_planes(queries: &[EncryptedQuery], columns: Range<usize>, lines: &mut [Line]) {
-    let places = PlanePlaces::new();
+fn split_digits(queries: &[EncryptedQuery], columns: Range<usize>, lines: &mut [Line]) {
+    let places = DigitPlaces::new();
     let (mut steps, _) = lines.as_chunks_mut();
     for pair in queries.chunks(2) {
         for column in columns.clone().step_by(64) {
             for query in pair {
                 let Some(step) = steps.split_off_first_mut() else { return };
-                places.split(&query.vector[column * 3..][..192], step);
+                places.split_digits(&query.vector[column * 3..][..192], step);
             }
         }
     }
 }
 
-/// Which bytes of 64 columns go to which plane.
-pub(super) struct PlanePlaces {
-    index: [[u8; 64]; PLANES],
+/// Which bytes of 64 columns go to which digit.
+pub(super) struct DigitPlaces {
+    index: [[u8; 64]; DIGITS],
     /// Those that come from the last 64 of the 192 bytes.
-    last: [u64; PLANES],
+    last: [u64; DIGITS],
 }
 
-impl PlanePlaces {
+impl DigitPlaces {
     pub(super) fn new() -> Self {
-        let mut places = Self { index: [[0; 64]; PLANES], last: [0; PLANES] };
-        for plane in 0..PLANES {
-            for (column, place) in places.index[plane].iter_mut().enumerate() {
-                let byte = 3 * column + plane;
+        let mut places = Self { index: [[0; 64]; DIGITS], last: [0; DIGITS] };
+        for digit in 0..DIGITS {
+            for (column, place) in places.index[digit].iter_mut().enumerate() {
+                let byte = 3 * column + digit;
                 *place = (byte % 128) as u8;
-                places.last[plane] |= u64::from(byte >= 128) << column;
+                places.last[digit] |= u64::from(byte >= 128) << column;
             }
         }
         places
     }
 
-    /// 192 bytes of 64 columns to a line a plane. A few cycles, 1% of a scan: no tuning.
+    /// 192 bytes of 64 columns to a line a digit. A few cycles, 1% of a scan: no tuning.
     #[target_feature(
         enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512ifma,avx512vbmi"
     )]
-    pub(super) fn split(&self, bytes: &[u8], lines: &mut [Line; PLANES]) {
-        assert_eq!(bytes.len(), 64 * PLANES, "this is a bug: bytes of 64 columns");
+    pub(super) fn split_digits(&self, bytes: &[u8], lines: &mut [Line; DIGITS]) {
+        assert_eq!(bytes.len(), 64 * DIGITS, "this is a bug: bytes of 64 columns");
         // SAFETY: 192 bytes are three unaligned loads of 64, a line is one aligned store.
         unsafe {
             let [a, b, c] = [0, 64, 128].map(|at| _mm512_loadu_epi8(bytes.as_ptr().add(at).cast()));
-            for (plane, line) in lines.iter_mut().enumerate() {
-                let places = _mm512_loadu_epi8(self.index[plane].as_ptr().cast());
+            for (digit, line) in lines.iter_mut().enumerate() {
+                let places = _mm512_loadu_epi8(self.index[digit].as_ptr().cast());
                 let front = _mm512_permutex2var_epi8(a, places, b);
-                let all = _mm512_mask_permutexvar_epi8(front, self.last[plane], places, c);
+                let all = _mm512_mask_permutexvar_epi8(front, self.last[digit], places, c);
                 _mm512_store_si512(line.0.as_mut_ptr().cast(), all);
             }
         }
@@ -126,29 +127,29 @@ impl PlanePlaces {
 
 // ---- scan --------------------------------------------------------------------------------------
 
-/// Rows that share one stay of the query planes in the first cache.
+/// Rows that share one stay of the query digits in the first cache.
 const GROUP_ROWS: usize = 16;
-/// Steps of 64 columns before a tile of accumulators is put down: 16 rows and the planes of two
+/// Steps of 64 columns before a tile of accumulators is put down: 16 rows and the digits of two
 /// queries over 18 steps are 25 KB, within the first cache of every processor that has these
 /// instructions. Even: a tile takes steps in twos.
 const BLOCK_STEPS: usize = 18;
 
 /// Lines that each of the two tiles of a lone query prefetches in two steps: half of the next
-/// block, straight to the first cache, where there is room beside the planes of one query.
+/// block, straight to the first cache, where there is room beside the digits of one query.
 const LONE_AHEAD: usize = 16;
 
 /// Accumulators of one group of rows: 16 lanes for each query and row.
 #[repr(C, align(64))]
-struct Sums([[[u32; 16]; GROUP_ROWS]; limits::BATCH_QUERIES_PER_SCAN_MAX]);
+struct ScanSums([[[u32; 16]; GROUP_ROWS]; limits::BATCH_QUERIES_PER_SCAN_MAX]);
 
 /// Plan: groups of 16 rows; within a group blocks of columns; within a block the queries in pairs,
-/// each pair against tiles of 4 rows. A tile is 4 rows x 2 queries x 3 planes = 24 accumulators,
+/// each pair against tiles of 4 rows. A tile is 4 rows x 2 queries x 3 digits = 24 accumulators,
 /// fed by 10 loads for 24 `vpdpbusd`. A lone query takes tiles of 8 rows.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512ifma,avx512vbmi")]
 fn scan(job: &ScanJob<'_>, out: &mut [u32]) {
     assert!(job.rows.is_multiple_of(GROUP_ROWS), "this is a bug: rows of a scan job");
     let steps = job.columns / 64;
-    let mut sums = Sums([[[0; 16]; GROUP_ROWS]; limits::BATCH_QUERIES_PER_SCAN_MAX]);
+    let mut sums = ScanSums([[[0; 16]; GROUP_ROWS]; limits::BATCH_QUERIES_PER_SCAN_MAX]);
     for group in (0..job.rows).step_by(GROUP_ROWS) {
         sums.0[..job.queries].fill([[0; 16]; GROUP_ROWS]);
         for first in (0..steps).step_by(BLOCK_STEPS) {
@@ -191,20 +192,20 @@ fn sum_lanes(sums: &[[u32; 16]; GROUP_ROWS], out: &mut [u32]) {
 /// group is prefetched from memory, evenly over the tiles: the same few buffers bring lines from
 /// memory and from the second cache, and a burst would hold up the loads of the tiles.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512ifma,avx512vbmi")]
-fn scan_block(job: &ScanJob<'_>, row: usize, first: usize, count: usize, sums: &mut Sums) {
+fn scan_block(job: &ScanJob<'_>, row: usize, first: usize, count: usize, sums: &mut ScanSums) {
     let matrix = job.matrix[row * job.columns + first * 64..].as_ptr();
     let block = Block { matrix, stride: job.columns, count };
-    let mut lines = job.digits[first * job.queries * PLANES..].as_ptr();
+    let mut lines = job.digits[first * job.queries * DIGITS..].as_ptr();
     let pairs = job.queries / 2;
     let tiles = pairs * (GROUP_ROWS / 4);
     let sharing = 1 << tiles.max(1).ilog2(); // the tiles that prefetch, a power of two
     for tile in 0..tiles {
         let (query, row) = (tile / 4 * 2, tile % 4 * 4);
-        let near = lines.wrapping_add((8 + tile % 4) * count / 2 * PLANES);
+        let near = lines.wrapping_add((8 + tile % 4) * count / 2 * DIGITS);
         let ahead = block.ahead(tile, sharing, near);
         let sums = &mut sums.0[query..query + 2];
         // SAFETY: `ScanJob::check`: GROUP_ROWS rows from `row` lie in the matrix, `count` steps
-        // from `first` end with the row, and every query has planes for them.
+        // from `first` end with the row, and every query has digits for them.
         unsafe {
             match sharing {
                 _ if tile >= sharing => block.tile::<4, 2, 0>(lines, row, ahead, sums),
@@ -215,7 +216,7 @@ fn scan_block(job: &ScanJob<'_>, row: usize, first: usize, count: usize, sums: &
             }
         }
         if tile % 4 == 3 {
-            lines = lines.wrapping_add(2 * count * PLANES);
+            lines = lines.wrapping_add(2 * count * DIGITS);
         }
     }
     if !job.queries.is_multiple_of(2) {
@@ -241,29 +242,29 @@ struct Block {
 }
 
 /// What a tile prefetches in two steps: of the next group of rows, from memory to the second
-/// cache, and of the planes that come next, from there to the first.
+/// cache, and of the digits that come next, from there to the first.
 struct Ahead {
     rows: *const u8,
     advance: usize,
-    planes: *const Line,
+    digits: *const Line,
 }
 
 impl Block {
     /// Share `tile` of `sharing` of the same block of the next group: whole rows, or an equal part
     /// of one.
-    fn ahead(&self, tile: usize, sharing: usize, planes: *const Line) -> Ahead {
+    fn ahead(&self, tile: usize, sharing: usize, digits: *const Line) -> Ahead {
         let parts = (sharing / GROUP_ROWS).max(1);
         let row = GROUP_ROWS + tile * GROUP_ROWS / sharing;
         let begin = tile % parts * (self.count * 64 / parts);
         let rows = self.matrix.wrapping_add(row * self.stride + begin);
-        Ahead { rows, advance: 128 / parts, planes }
+        Ahead { rows, advance: 128 / parts, digits }
     }
 
     /// ROWS rows from `row` times QUERIES queries, added to `sums`; prefetches AHEAD lines of rows
     /// in two steps. Not inlined: the loop needs the registers to itself.
     ///
     /// # Safety
-    /// The block's rows, and PLANES * QUERIES * `count` lines, are readable.
+    /// The block's rows, and DIGITS * QUERIES * `count` lines, are readable.
     #[inline(never)]
     #[target_feature(
         enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512ifma,avx512vbmi"
@@ -276,18 +277,18 @@ impl Block {
         sums: &mut [[[u32; 16]; GROUP_ROWS]],
     ) {
         let matrix = self.matrix.wrapping_add(row * self.stride);
-        let Ahead { mut rows, advance, mut planes } = ahead;
-        let mut acc = [[[_mm512_setzero_si512(); PLANES]; ROWS]; QUERIES];
+        let Ahead { mut rows, advance, mut digits } = ahead;
+        let mut acc = [[[_mm512_setzero_si512(); DIGITS]; ROWS]; QUERIES];
         // SAFETY: the caller's promise, for steps below `count`.
         let mut step = |step: usize| unsafe {
             let load = |row: usize| matrix.add(row * self.stride + step * 64);
             let entries: [_; ROWS] = std::array::from_fn(|row| _mm512_loadu_epi8(load(row).cast()));
             for query in 0..QUERIES {
-                for plane in 0..PLANES {
-                    let line = lines.add((step * QUERIES + query) * PLANES + plane);
+                for digit in 0..DIGITS {
+                    let line = lines.add((step * QUERIES + query) * DIGITS + digit);
                     let line = _mm512_load_si512(line.cast());
                     for row in 0..ROWS {
-                        let sum = &mut acc[query][row][plane];
+                        let sum = &mut acc[query][row][digit];
                         *sum = _mm512_dpbusd_epi32(*sum, line, entries[row]);
                     }
                 }
@@ -303,10 +304,10 @@ impl Block {
             }
             rows = rows.wrapping_add(advance);
             if QUERIES == 2 {
-                for line in 0..PLANES {
-                    _mm_prefetch::<_MM_HINT_T0>(planes.wrapping_add(line).cast());
+                for line in 0..DIGITS {
+                    _mm_prefetch::<_MM_HINT_T0>(digits.wrapping_add(line).cast());
                 }
-                planes = planes.wrapping_add(PLANES);
+                digits = digits.wrapping_add(DIGITS);
             }
             step(2 * two);
             step(2 * two + 1);
@@ -330,72 +331,37 @@ impl Block {
 
 // ---- pack --------------------------------------------------------------------------------------
 
-/// Terms before a tile of accumulators is put down: tables of four packs (24 KB) and the key
-/// windows of all queries stay in the first cache meanwhile.
-const CHUNK_TERMS: usize = 64;
 /// How far ahead a tile that is alone with its chunk prefetches: found by trying.
 const STREAM_BYTES: usize = 2048;
 /// Registers of a block of slots, 8 words each.
 const VECTORS: usize = BLOCK_SLOTS / 8;
 
-/// Accumulators of one block of slots, `[query][pack of the tile][vector]`.
-#[repr(C, align(64))]
-struct Words([[[[u64; 8]; VECTORS]; 4]; limits::BATCH_QUERIES_PER_SCAN_MAX]);
+/// All sums of a job's block of slots.
+type Sums = PackSums<CHUNK_PACKS>;
 
-/// Plan: packs in fours (then two, then one); within those, chunks of 64 terms; within a chunk
-/// tiles of queries x packs x vectors of 8 slots, at most 24 accumulators: 6 queries x 4 packs x 1
-/// vector take 4 `vpermb` and 10 loads for 24 `vpmadd52luq`.
+/// Within a chunk tiles of queries x packs x vectors of 8 slots, at most 24 accumulators: 6 queries
+/// x 4 packs x 1 vector take 4 `vpermb` and 10 loads for 24 `vpmadd52luq`.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512ifma,avx512vbmi")]
 fn pack(job: &PackJob<'_>, out: &mut [u32]) {
-    assert!(job.queries <= limits::BATCH_QUERIES_PER_SCAN_MAX, "this is a bug: batch");
-    let mut words = Words([[[[0; 8]; VECTORS]; 4]; limits::BATCH_QUERIES_PER_SCAN_MAX]);
-    let mut first = 0;
-    while first < job.packs {
-        let packs = match job.packs - first {
-            4.. => 4,
-            2.. => 2,
-            _ => 1,
-        };
-        words.0[..job.queries].fill([[[0; 8]; VECTORS]; 4]);
-        let mut table = job.block_at + first * job.table_bytes;
-        for run in job.segments {
-            for begin in (0..run.terms).step_by(CHUNK_TERMS) {
-                let chunk = Chunk {
-                    table: job.tables[table..].as_ptr(),
-                    table_bytes: job.table_bytes,
-                    key: run.start + begin * run.step,
-                    key_step: run.step,
-                    terms: CHUNK_TERMS.min(run.terms - begin),
-                };
-                // SAFETY: `PackJob::check`: the chunk's terms lie within the block of each of
-                // `packs` tables, its windows within each query's key words.
-                unsafe {
-                    match packs {
-                        4 => chunk.four_packs(job, &mut words),
-                        2 => chunk.two_packs(job, &mut words),
-                        _ => chunk.one_pack(job, &mut words),
-                    }
-                }
-                table += chunk.terms * TERM_BYTES;
-            }
+    // SAFETY: `pack_by_chunks` says where a chunk's terms and windows lie.
+    let add = |chunk: &Chunk, sums: &mut Sums| unsafe {
+        let tiles = ChunkTiles { job, chunk, table: job.tables[chunk.table..].as_ptr() };
+        match chunk.packs {
+            4 => tiles.four_packs(sums),
+            2 => tiles.two_packs(sums),
+            _ => tiles.one_pack(sums),
         }
-        for (query, words) in words.0[..job.queries].iter().enumerate() {
-            for (pack, words) in words[..packs].iter().enumerate() {
-                let at = (query * job.packs + first + pack) * BLOCK_SLOTS;
-                reduce(words, job.prime, &mut out[at..at + BLOCK_SLOTS]);
-            }
-        }
-        first += packs;
-    }
+    };
+    pack_by_chunks::<CHUNK_PACKS, CHUNK_TERMS>(job, out, add, |sums, out| {
+        reduce(sums, job.prime, out);
+    });
 }
 
-/// A chunk of terms of some packs' tables.
-struct Chunk {
+/// The tiles of a chunk.
+struct ChunkTiles<'a> {
+    job: &'a PackJob<'a>,
+    chunk: &'a Chunk,
     table: *const u8,
-    table_bytes: usize,
-    key: usize,
-    key_step: usize,
-    terms: usize,
 }
 
 /// What a tile prefetches of the chunk after its own, or of what follows its terms: tables from
@@ -406,23 +372,24 @@ struct NextChunk {
     step: usize,
 }
 
-/// Calls `$chunk.tile` for all queries, `$most` at a time or a little fewer, $vectors of slots at a
+/// Calls `$tiles.tile` for all queries, `$most` at a time or a little fewer, $vectors of slots at a
 /// time, with constant numbers. `$ahead`: tables that a tile prefetches.
 macro_rules! tiles {
-    ($chunk:ident, $job:ident, $words:ident, packs $packs:literal, vectors $vectors:literal,
+    ($tiles:ident, $sums:ident, packs $packs:literal, vectors $vectors:literal,
      ahead $ahead:literal, most $most:literal: $($count:literal)*) => {{
-        let tiles = $job.queries.div_ceil($most);
+        let queries = $tiles.job.queries;
+        let tiles = queries.div_ceil($most);
         let mut query = 0;
         for tile in 0..tiles {
-            let count = ($job.queries - query).div_ceil(tiles - tile);
+            let count = (queries - query).div_ceil(tiles - tile);
             for vector in (0..VECTORS).step_by($vectors) {
                 let share = (tile * VECTORS + vector) / $vectors;
-                let next = $chunk.next($packs, $ahead, share, tiles * VECTORS / $vectors);
+                let next = $tiles.next($packs, $ahead, share, tiles * VECTORS / $vectors);
                 // SAFETY: the caller's promise.
                 unsafe {
                     match count {
-                        $($count => $chunk.tile::<$packs, $count, $vectors, $ahead>(
-                            $job, query, vector, &next, $words,
+                        $($count => $tiles.tile::<$packs, $count, $vectors, $ahead>(
+                            query, vector, &next, $sums,
                         ),)*
                         _ => unreachable!("this is a bug: queries of a tile"),
                     }
@@ -433,17 +400,17 @@ macro_rules! tiles {
     }};
 }
 
-impl Chunk {
+impl ChunkTiles<'_> {
     /// # Safety
     /// Four packs' tables and every query's windows are readable over the chunk.
     #[target_feature(
         enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512ifma,avx512vbmi"
     )]
-    unsafe fn four_packs(&self, job: &PackJob<'_>, words: &mut Words) {
-        match job.queries {
-            1 => tiles!(self, job, words, packs 4, vectors 4, ahead 4, most 1: 1),
-            2..=3 => tiles!(self, job, words, packs 4, vectors 2, ahead 2, most 3: 2 3),
-            _ => tiles!(self, job, words, packs 4, vectors 1, ahead 1, most 6: 2 3 4 5 6),
+    unsafe fn four_packs(&self, sums: &mut Sums) {
+        match self.job.queries {
+            1 => tiles!(self, sums, packs 4, vectors 4, ahead 4, most 1: 1),
+            2..=3 => tiles!(self, sums, packs 4, vectors 2, ahead 2, most 3: 2 3),
+            _ => tiles!(self, sums, packs 4, vectors 1, ahead 1, most 6: 2 3 4 5 6),
         }
     }
 
@@ -452,10 +419,10 @@ impl Chunk {
     #[target_feature(
         enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512ifma,avx512vbmi"
     )]
-    unsafe fn two_packs(&self, job: &PackJob<'_>, words: &mut Words) {
-        match job.queries {
-            1..=3 => tiles!(self, job, words, packs 2, vectors 4, ahead 2, most 3: 1 2 3),
-            _ => tiles!(self, job, words, packs 2, vectors 4, ahead 1, most 3: 2 3),
+    unsafe fn two_packs(&self, sums: &mut Sums) {
+        match self.job.queries {
+            1..=3 => tiles!(self, sums, packs 2, vectors 4, ahead 2, most 3: 1 2 3),
+            _ => tiles!(self, sums, packs 2, vectors 4, ahead 1, most 3: 2 3),
         }
     }
 
@@ -464,8 +431,8 @@ impl Chunk {
     #[target_feature(
         enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512ifma,avx512vbmi"
     )]
-    unsafe fn one_pack(&self, job: &PackJob<'_>, words: &mut Words) {
-        tiles!(self, job, words, packs 1, vectors 4, ahead 1, most 6: 1 2 3 4 5 6);
+    unsafe fn one_pack(&self, sums: &mut Sums) {
+        tiles!(self, sums, packs 1, vectors 4, ahead 1, most 6: 1 2 3 4 5 6);
     }
 
     /// Share `share` of `shares` of the next chunk's tables: `ahead` tables of `packs` where that
@@ -476,11 +443,11 @@ impl Chunk {
         let step = TERM_BYTES / parts;
         // A tile alone with its chunk waits for memory: what it prefetches comes soon.
         let distance = if shares == 1 { STREAM_BYTES } else { CHUNK_TERMS * TERM_BYTES };
-        NextChunk { table, begin: distance + part * step * self.terms, step }
+        NextChunk { table, begin: distance + part * step * self.chunk.terms, step }
     }
 
     /// QUERIES queries from `query`, PACKS packs, VECS vectors of slots from `vector`, added to
-    /// `words`; prefetches AHEAD tables. Not inlined: the loop needs the registers to itself.
+    /// `sums`; prefetches AHEAD tables. Not inlined: the loop needs the registers to itself.
     ///
     /// # Safety
     /// PACKS packs' tables and the windows of these queries are readable over the chunk.
@@ -495,23 +462,23 @@ impl Chunk {
         const AHEAD: usize,
     >(
         &self,
-        job: &PackJob<'_>,
         query: usize,
         vector: usize,
         next: &NextChunk,
-        words: &mut Words,
+        sums: &mut Sums,
     ) {
-        let key = job.keys[query * job.key_words + self.key + vector * 8..].as_ptr();
+        let Self { job, chunk, table } = *self;
+        let (table_bytes, key_words) = (job.table_bytes, job.key_words);
+        let key = job.keys[query * key_words + chunk.key + vector * 8..].as_ptr();
         let index: [_; VECS] = std::array::from_fn(|v| word_index(vector + v));
         // A mask the compiler knows becomes an `and` of its own beside every `vpermb`.
         let word_bytes = std::hint::black_box(WORD_BYTES);
-        let ahead = next.table * self.table_bytes + next.begin;
-        let ahead = self.table.wrapping_add(ahead);
+        let ahead = table.wrapping_add(next.table * table_bytes + next.begin);
         let mut acc = [[[_mm512_setzero_si512(); VECS]; PACKS]; QUERIES];
-        for term in 0..self.terms {
-            let bytes = self.table.wrapping_add(term * TERM_BYTES);
+        for term in 0..chunk.terms {
+            let bytes = table.wrapping_add(term * TERM_BYTES);
             for pack in 0..AHEAD {
-                let line = ahead.wrapping_add(pack * self.table_bytes + term * next.step);
+                let line = ahead.wrapping_add(pack * table_bytes + term * next.step);
                 for line in [line, line.wrapping_add(TERM_BYTES / 2)] {
                     match AHEAD == PACKS {
                         true => _mm_prefetch::<_MM_HINT_T0>(line.cast()),
@@ -524,14 +491,14 @@ impl Chunk {
                 let mut tables = [[_mm512_setzero_si512(); VECS]; PACKS];
                 for pack in 0..PACKS {
                     for v in 0..VECS {
-                        let from = bytes.add(pack * self.table_bytes + (vector + v) / 2 * 32);
+                        let from = bytes.add(pack * table_bytes + (vector + v) / 2 * 32);
                         let load = _mm512_loadu_epi8(from.cast());
                         tables[pack][v] = _mm512_maskz_permutexvar_epi8(word_bytes, index[v], load);
                     }
                 }
                 for query in 0..QUERIES {
                     for v in 0..VECS {
-                        let from = key.add(query * job.key_words + term * self.key_step + v * 8);
+                        let from = key.add(query * key_words + term * chunk.key_step + v * 8);
                         let key = _mm512_loadu_epi64(from.cast());
                         for pack in 0..PACKS {
                             let sum = &mut acc[query][pack][v];
@@ -541,14 +508,13 @@ impl Chunk {
                 }
             }
         }
-        for (acc, words) in acc.iter().zip(&mut words.0[query..query + QUERIES]) {
-            for (acc, words) in acc.iter().zip(words) {
-                for (&acc, words) in acc.iter().zip(&mut words[vector..vector + VECS]) {
+        for (acc, sums) in acc.iter().zip(&mut sums.0[query..query + QUERIES]) {
+            for (acc, sums) in acc.iter().zip(sums) {
+                for (&acc, sums) in acc.iter().zip(sums[vector * 8..].chunks_exact_mut(8)) {
                     // SAFETY: 8 words of 8 bytes are a register.
                     unsafe {
-                        let words = words.as_mut_ptr().cast();
-                        let sum = _mm512_add_epi64(acc, _mm512_loadu_epi64(words));
-                        _mm512_storeu_epi64(words, sum);
+                        let sums = sums.as_mut_ptr().cast();
+                        _mm512_storeu_epi64(sums, _mm512_add_epi64(acc, _mm512_loadu_epi64(sums)));
                     }
                 }
             }
@@ -571,12 +537,12 @@ fn word_index(vector: usize) -> __m512i {
 
 /// Sums below 2^59 to residues: 2^32 folded once, then Barrett with a 52-bit product.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512ifma,avx512vbmi")]
-fn reduce(words: &[[u64; 8]; VECTORS], prime: u32, out: &mut [u32]) {
+fn reduce(sums: &[u64; BLOCK_SLOTS], prime: u32, out: &mut [u32]) {
     let modulus = _mm512_set1_epi64(prime.into());
     let fold = _mm512_set1_epi64((1i64 << 32) % i64::from(prime));
     let inverse = _mm512_set1_epi64((1i64 << 52) / i64::from(prime));
     let zero = _mm512_setzero_si512();
-    for (words, out) in words.iter().zip(out.chunks_exact_mut(8)) {
+    for (words, out) in sums.chunks_exact(8).zip(out.chunks_exact_mut(8)) {
         // SAFETY: 8 words are a register, 8 residues are half of one.
         unsafe {
             let sum = _mm512_loadu_epi64(words.as_ptr().cast());

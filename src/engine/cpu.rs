@@ -1,15 +1,12 @@
-//! The driver of the CPU engine: cuts a batch into jobs for the kernels, over threads of its own.
+//! The CPU engine: cuts a batch into jobs for the kernels, over threads of its own.
 //!
-//! One pass over a shard: queries to digits and keys to sliding windows (once a batch); then the
-//! scan, cut by rows, and the pack, cut by (prime, block of 32 slots) with all packs of the shard
-//! in one job so that a rotated key word is loaded once for all; then the finish, cut by (query,
-//! pack), whose answers go out as they come. Within a thread, matrix and tables are read in the
-//! order in which they are stored, each byte once a pass. A shard that is not in memory is read
-//! ahead from front to back: the scan follows the matrix as it comes, the pack waits for the last
-//! of the tables. Scratch is taken at start, for the largest shape that `limits` allows, and only
-//! touched as far as a shape needs it.
-//!
-//! It knows no instruction set: see [`super::kernel`]. Nor which one to take: `select.rs`.
+//! First queries become digits and keys sliding windows. Then come the scan, cut by rows, and the
+//! pack, cut by (prime, block of 32 slots) with all packs of the shard in one job, so that a key
+//! word is loaded once for all; then the finish, cut by (query, pack), whose answers are handed
+//! out as they come. A thread reads matrix and tables in the order in which they are stored, and
+//! each byte is read once a batch. A shard that is not in memory is read ahead from front to back:
+//! the scan follows the matrix as it comes, the pack waits for the last of the tables. Scratch is
+//! taken at start for the largest shape that `limits` allows.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
@@ -18,10 +15,12 @@ use std::time::{Duration, Instant};
 use rayon::prelude::*;
 
 use super::kernel::{
-    BLOCK_SLOTS, BLOCKS, JOB_ROWS, Kernels, KeyLayout, Line, PLANES, PRIMES, PackJob, Round,
+    BLOCK_SLOTS, BLOCKS, DIGITS, JOB_ROWS, Kernels, KeyLayout, Line, PRIMES, PackJob, Rounding,
     ScanJob, TERM_BYTES,
 };
-use super::{Answer, Batch, EncryptedQuery, Engine, EngineError, ShardView, StageTimes};
+use super::{
+    Answer, Batch, EncryptedQuery, Engine, EngineError, ShardView, StageTimes, check_sizes,
+};
 use crate::arith::{Isa, Rings};
 use crate::limits::{self, BATCH_QUERIES_PER_SCAN_MAX};
 use crate::params::{D, Shape};
@@ -32,7 +31,7 @@ const PIECE_ROWS: usize = 2 * JOB_ROWS;
 
 /// Key words of one query under one prime, at most: see [`KeyLayout`].
 const KEY_WORDS_MAX: usize = 3 * D;
-const DIGIT_LINES: usize = BATCH_QUERIES_PER_SCAN_MAX * limits::COLUMNS_MAX as usize / 64 * PLANES;
+const DIGIT_LINES: usize = BATCH_QUERIES_PER_SCAN_MAX * limits::COLUMNS_MAX as usize / 64 * DIGITS;
 const KEY_WORDS: usize = 2 * BATCH_QUERIES_PER_SCAN_MAX * KEY_WORDS_MAX;
 const SCANNED_WORDS: usize = BATCH_QUERIES_PER_SCAN_MAX * limits::PACKS_MAX as usize * D;
 const SUM_WORDS: usize = 2 * SCANNED_WORDS;
@@ -40,30 +39,26 @@ const SUM_WORDS: usize = 2 * SCANNED_WORDS;
 const _: () =
     assert!(DIGIT_LINES * 64 + KEY_WORDS * 8 + (SCANNED_WORDS + SUM_WORDS) * 4 < 64 << 20);
 
-/// Nanoseconds of one stage, added up over threads.
-#[derive(Default)]
-struct Clock(AtomicU64);
+#[derive(Clone, Copy)]
+enum Stage {
+    Prepare,
+    Scan,
+    Pack,
+    Finish,
+}
 
-impl Clock {
-    fn time<T>(&self, work: impl FnOnce() -> T) -> T {
+/// Nanoseconds of each [`Stage`], added up over threads.
+#[derive(Default)]
+struct Clocks([AtomicU64; 4]);
+
+impl Clocks {
+    fn time<T>(&self, stage: Stage, work: impl FnOnce() -> T) -> T {
         let start = Instant::now();
         let done = work();
         let nanos = u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        self.0.fetch_add(nanos, Ordering::Relaxed);
+        self.0[stage as usize].fetch_add(nanos, Ordering::Relaxed);
         done
     }
-
-    fn read(&self) -> Duration {
-        Duration::from_nanos(self.0.load(Ordering::Relaxed))
-    }
-}
-
-#[derive(Default)]
-struct Clocks {
-    prepare: Clock,
-    scan: Clock,
-    pack: Clock,
-    finish: Clock,
 }
 
 /// Answers on the processor's cores.
@@ -107,14 +102,14 @@ impl CpuEngine {
         Ok(Self { clocks: Clocks::default(), kernels, rings: Rings::get(isa), pool, scratch })
     }
 
-    /// One pass over a shard for at most [`BATCH_QUERIES_PER_SCAN_MAX`] queries.
-    fn pass(
+    /// Answers at most [`BATCH_QUERIES_PER_SCAN_MAX`] queries for a shard.
+    fn answer_batch(
         &mut self,
         shard: &ShardView<'_>,
         queries: &[EncryptedQuery],
         done: &mut dyn FnMut(usize, Answer),
     ) {
-        let pass = Pass {
+        let batch = Running {
             shard,
             queries,
             kernels: self.kernels.as_ref(),
@@ -123,15 +118,15 @@ impl CpuEngine {
             layout: KeyLayout::new(shard.shape),
         };
         let scratch = &mut self.scratch;
-        self.pool.install(|| pass.multiply(scratch));
+        self.pool.install(|| batch.multiply(scratch));
         let (sender, answers) = mpsc::channel();
         self.pool.in_place_scope(|scope| {
-            let (pass, scratch) = (&pass, &*scratch);
+            let (batch, scratch) = (&batch, &*scratch);
             scope.spawn(move |_| {
-                let queries = (0..pass.queries.len()).into_par_iter();
+                let queries = (0..batch.queries.len()).into_par_iter();
                 queries.for_each_with(sender, |sender, query| {
                     // The receiver below outlives every sender.
-                    let _ = sender.send((query, pass.finish(scratch, query)));
+                    let _ = sender.send((query, batch.finish(scratch, query)));
                 });
             });
             answers.into_iter().for_each(|(query, answer)| done(query, answer));
@@ -147,13 +142,9 @@ impl Engine for CpuEngine {
     }
 
     fn stage_times(&self) -> StageTimes {
-        let Clocks { prepare, scan, pack, finish } = &self.clocks;
-        StageTimes {
-            prepare: prepare.read(),
-            scan: scan.read(),
-            pack: pack.read(),
-            finish: finish.read(),
-        }
+        let read = |clock: &AtomicU64| Duration::from_nanos(clock.load(Ordering::Relaxed));
+        let [prepare, scan, pack, finish] = self.clocks.0.each_ref().map(read);
+        StageTimes { prepare, scan, pack, finish }
     }
 
     fn answer(
@@ -165,7 +156,7 @@ impl Engine for CpuEngine {
         for (index, batch) in batches.iter().enumerate() {
             for (cut, queries) in batch.queries.chunks(BATCH_QUERIES_PER_SCAN_MAX).enumerate() {
                 let first = cut * BATCH_QUERIES_PER_SCAN_MAX;
-                self.pass(&batch.shard, queries, &mut |query, answer| {
+                self.answer_batch(&batch.shard, queries, &mut |query, answer| {
                     done(index, first + query, answer);
                 });
             }
@@ -174,28 +165,8 @@ impl Engine for CpuEngine {
     }
 }
 
-/// Every slice of a call against its shard's shape, before any work.
-pub(super) fn check_sizes(batches: &[Batch<'_>]) -> Result<(), EngineError> {
-    for (batch, work) in batches.iter().enumerate() {
-        let ShardView { shape, matrix, tables, .. } = work.shard;
-        let check = |what, found, expected| {
-            if found == expected {
-                return Ok(());
-            }
-            Err(EngineError::Size { batch, what, found, expected })
-        };
-        check("the matrix", matrix.len(), shape.matrix_bytes())?;
-        check("the pack tables", tables.len(), shape.packs() * shape.table_bytes())?;
-        for query in work.queries {
-            check("a query's vector", query.vector.len(), shape.query_bytes())?;
-            check("a query's key bundle", query.bundle.keys() * 2 * D * 3, shape.bundle_bytes())?;
-        }
-    }
-    Ok(())
-}
-
-/// One pass over one shard.
-struct Pass<'a> {
+/// A batch that is being answered.
+struct Running<'a> {
     shard: &'a ShardView<'a>,
     queries: &'a [EncryptedQuery],
     kernels: &'a dyn Kernels,
@@ -204,7 +175,7 @@ struct Pass<'a> {
     layout: KeyLayout,
 }
 
-impl Pass<'_> {
+impl Running<'_> {
     fn shape(&self) -> &Shape {
         self.shard.shape
     }
@@ -245,14 +216,14 @@ impl Pass<'_> {
                 digits.par_chunks_mut(lines).enumerate().for_each(|(at, digits)| {
                     let columns = at * block..((at + 1) * block).min(columns);
                     let split = || self.kernels.split_digits(queries, columns, digits);
-                    self.clocks.prepare.time(split);
+                    self.clocks.time(Stage::Prepare, split);
                 });
             },
             || {
                 keys.par_chunks_exact_mut(words).enumerate().for_each(|(at, out)| {
                     let (prime, query) = (at / queries.len(), at % queries.len());
                     let key = |key| queries[query].bundle.half(key, prime);
-                    self.clocks.prepare.time(|| self.layout.write(key, out));
+                    self.clocks.time(Stage::Prepare, || self.layout.write(key, out));
                 });
             },
         );
@@ -270,7 +241,7 @@ impl Pass<'_> {
                 digits,
                 queries: self.queries.len(),
             };
-            self.clocks.scan.time(|| self.kernels.scan(&job, out));
+            self.clocks.time(Stage::Scan, || self.kernels.scan(&job, out));
         });
     }
 
@@ -290,14 +261,15 @@ impl Pass<'_> {
                 queries,
                 prime: PRIMES[prime],
             };
-            self.clocks.pack.time(|| self.kernels.pack(&job, out));
+            self.clocks.time(Stage::Pack, || self.kernels.pack(&job, out));
         });
     }
 
     /// The answer to one query, pack by pack.
     fn finish(&self, scratch: &Scratch, query: usize) -> Answer {
         let packs = (0..self.shape().packs()).into_par_iter();
-        let finish = |pack| self.clocks.finish.time(|| self.finish_pack(scratch, query, pack));
+        let finish =
+            |pack| self.clocks.time(Stage::Finish, || self.finish_pack(scratch, query, pack));
         packs.map(finish).collect()
     }
 
@@ -320,14 +292,14 @@ impl Pass<'_> {
         for (values, job) in scanned[..rows].chunks_exact_mut(JOB_ROWS).zip(jobs) {
             values.copy_from_slice(&job[query * JOB_ROWS..][..JOB_ROWS]);
         }
-        let round = Round {
+        let rounding = Rounding {
             scanned: &scanned[..rows],
             mask_q: &masks[0][..rows],
             mask_p: &masks[1][..rows],
             response_bits: shape.response_bits(),
         };
         let mut coefficients = [0u32; D];
-        self.kernels.round(&round, &mut coefficients[..rows]);
+        self.kernels.round(&rounding, &mut coefficients[..rows]);
         let mut response = vec![0; shape.response_bytes()];
         pack_bits(coefficients[..rows].iter().copied(), shape.response_bits(), &mut response);
         response

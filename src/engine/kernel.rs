@@ -1,14 +1,14 @@
-//! The seam between the driver and its kernels: what one instruction set has to provide.
+//! What an instruction set provides ([`Kernels`]), and what its kernels share.
 //!
-//! Two products, a change of layout and a rounding, over slices that the driver cuts; no threads,
-//! no choice of batch or order beyond one job. Every implementation gives the same
-//! numbers on every bit. Implementations: [`super::portable`], `avx512.rs`, `amx.rs`, `avx.rs`,
-//! `neon.rs`; caller: [`super::cpu`].
+//! A kernel works on slices that its caller, [`super::cpu`], cuts. It has no threads and does not
+//! choose the batch. Implementations: [`super::portable`], `avx512.rs`, `amx.rs`, `avx.rs`,
+//! `neon.rs`. All give the same numbers on every bit.
 
 use std::ops::Range;
 
 use super::EncryptedQuery;
 use crate::arith::{Automorphism, Halves, P_INVERSE, centered, from_signed, mul, reduce, sub};
+use crate::limits::BATCH_QUERIES_PER_SCAN_MAX;
 use crate::params::{D, HALF, P, PACK_ROWS_MIN, Q, Shape};
 use crate::scheme::{KeyName, Term, terms};
 
@@ -23,8 +23,8 @@ pub(super) const TERM_BYTES: usize = BLOCK_SLOTS * 3;
 /// handing to a thread, and every pack size is a multiple.
 pub(super) const JOB_ROWS: usize = 128;
 const _: () = assert!((PACK_ROWS_MIN as usize).is_multiple_of(JOB_ROWS));
-/// Lines that 64 columns of a query take as unsigned bytes, the digits most kernels multiply with.
-pub(super) const PLANES: usize = 3;
+/// Digits of a column, a byte each: 64 columns of a query are a line for each digit.
+pub(super) const DIGITS: usize = 3;
 /// The two primes, in table order.
 pub(super) const PRIMES: [u32; 2] = [Q, P];
 
@@ -50,8 +50,8 @@ pub(super) struct ScanJob<'a> {
 }
 
 impl ScanJob<'_> {
-    /// Panics unless all slices have the sizes the numbers say, with so many lines of digits for 64
-    /// columns ([`Kernels::digit_lines`]); kernels rely on it.
+    /// Panics unless the slices have the sizes that the numbers say, with `digit_lines`
+    /// ([`Kernels::digit_lines`]) for 64 columns. Kernels rely on it.
     pub(super) fn check(&self, digit_lines: usize, out: &[u32]) {
         let lines = self.columns / 64 * digit_lines;
         assert!(self.columns.is_multiple_of(64), "this is a bug: columns");
@@ -101,7 +101,7 @@ impl PackJob<'_> {
         self.segments.iter().map(|segment| segment.terms).sum()
     }
 
-    /// Panics unless all slices have the sizes the numbers say; kernels rely on it.
+    /// Panics unless the slices have the sizes that the numbers say. Kernels rely on it.
     pub(super) fn check(&self, out: &[u32]) {
         let end = self.block_at + self.terms() * TERM_BYTES;
         assert!(self.packs > 0 && end <= self.table_bytes, "this is a bug: block of a table");
@@ -122,9 +122,9 @@ pub(super) trait Kernels: Send + Sync {
     /// "portable", "avx512", ...: for the engine's name.
     fn name(&self) -> &'static str;
 
-    /// Lines that 64 columns of so many queries take; for a full batch [`PLANES`] a query.
+    /// Lines that 64 columns of so many queries take: [`DIGITS`] a query for a full batch.
     fn digit_lines(&self, queries: usize) -> usize {
-        queries * PLANES
+        queries * DIGITS
     }
 
     /// Columns of a row whose digits lie together, all queries of them: a multiple of 64.
@@ -132,8 +132,8 @@ pub(super) trait Kernels: Send + Sync {
         columns
     }
 
-    /// The queries' bytes (3 a column, little-endian) of one block of columns to the digits that
-    /// `scan` multiplies with, in an order for no other eyes.
+    /// Splits the queries' columns (3 bytes each, little-endian) of one block into the digits that
+    /// `scan` multiplies with. Only `scan` knows their order.
     fn split_digits(&self, queries: &[EncryptedQuery], columns: Range<usize>, digits: &mut [Line]);
 
     /// `out[query][row]` = row times query modulo 2^24.
@@ -142,12 +142,12 @@ pub(super) trait Kernels: Send + Sync {
     /// `out[query][pack][slot]` = sum over terms of table times key, modulo the prime.
     fn pack(&self, job: &PackJob<'_>, out: &mut [u32]);
 
-    /// The coefficients of one response, as [`round_coefficients`] defines them.
-    fn round(&self, round: &Round<'_>, out: &mut [u32]);
+    /// The coefficients of one response, as the function [`round`] computes them.
+    fn round(&self, rounding: &Rounding<'_>, out: &mut [u32]);
 }
 
 /// What the coefficients of one response are made of; three slices of equal length.
-pub(super) struct Round<'a> {
+pub(super) struct Rounding<'a> {
     /// Scanned values modulo 2^24.
     pub(super) scanned: &'a [u32],
     /// What the key switch left modulo Q, as coefficients.
@@ -163,11 +163,11 @@ pub(super) struct Round<'a> {
 /// Q). The transform is linear, so dividing by P needs none of its own: with e the centred P
 /// residue, mask = (mask_q - e) / P modulo Q, coefficient by coefficient.
 ///
-/// No division, so that this text compiled for a wider instruction set becomes its vectors.
+/// There is no division, so that the compiler makes vectors of it for every instruction set.
 #[inline(always)]
-pub(super) fn round_coefficients(round: &Round<'_>, out: &mut [u32]) {
-    let (q, bits) = (u64::from(Q), round.response_bits);
-    let inputs = round.mask_q.iter().zip(round.mask_p).zip(round.scanned);
+pub(super) fn round(rounding: &Rounding<'_>, out: &mut [u32]) {
+    let (q, bits) = (u64::from(Q), rounding.response_bits);
+    let inputs = rounding.mask_q.iter().zip(rounding.mask_p).zip(rounding.scanned);
     for (out, ((&mask_q, &mask_p), &scanned)) in out.iter_mut().zip(inputs) {
         let e = from_signed::<Q>(centered::<P>(mask_p));
         let mask = mul::<Q>(sub::<Q>(mask_q, e), P_INVERSE);
@@ -177,7 +177,65 @@ pub(super) fn round_coefficients(round: &Round<'_>, out: &mut [u32]) {
     }
 }
 
-/// Sums of a pack job modulo its prime, without division, for compiling to vectors too.
+/// Packs of a chunk and terms of a chunk in most kernels: the tables of four packs (24 KB) and the
+/// key windows of a tile's queries stay in the first cache while the chunk is multiplied.
+pub(super) const CHUNK_PACKS: usize = 4;
+pub(super) const CHUNK_TERMS: usize = 64;
+
+/// Sums of one block of slots, `[query][pack of the chunk][slot]`.
+#[repr(C, align(64))]
+pub(super) struct PackSums<const PACKS: usize>(
+    pub(super) [[[u64; BLOCK_SLOTS]; PACKS]; BATCH_QUERIES_PER_SCAN_MAX],
+);
+
+/// Some terms of some packs' tables, whose key words are one sliding window.
+pub(super) struct Chunk {
+    /// A power of two.
+    pub(super) packs: usize,
+    /// Where the first pack's terms begin, in the tables.
+    pub(super) table: usize,
+    pub(super) terms: usize,
+    /// Where the first term's window begins, in the words of a query's keys.
+    pub(super) key: usize,
+    /// Words the window moves from one term to the next.
+    pub(super) key_step: usize,
+}
+
+/// A whole pack job: packs PACKS at a time (then fewer, a power of two), within those chunks of
+/// TERMS terms. `add` adds the products of a chunk for all queries to the sums; `reduce` takes a
+/// block's sums modulo the prime. [`PackJob::check`] has passed, so a chunk's terms lie within its
+/// packs' tables and its windows within each query's key words.
+#[inline(always)]
+pub(super) fn pack_by_chunks<const PACKS: usize, const TERMS: usize>(
+    job: &PackJob<'_>,
+    out: &mut [u32],
+    add: impl Fn(&Chunk, &mut PackSums<PACKS>),
+    reduce: impl Fn(&[u64; BLOCK_SLOTS], &mut [u32]),
+) {
+    let mut sums = PackSums([[[0; BLOCK_SLOTS]; PACKS]; BATCH_QUERIES_PER_SCAN_MAX]);
+    let mut first = 0;
+    while first < job.packs {
+        let packs = 1 << PACKS.min(job.packs - first).ilog2();
+        sums.0[..job.queries].fill([[0; BLOCK_SLOTS]; PACKS]);
+        let mut table = job.block_at + first * job.table_bytes;
+        for run in job.segments {
+            for begin in (0..run.terms).step_by(TERMS) {
+                let (terms, key) = (TERMS.min(run.terms - begin), run.start + begin * run.step);
+                add(&Chunk { packs, table, terms, key, key_step: run.step }, &mut sums);
+                table += terms * TERM_BYTES;
+            }
+        }
+        for (query, sums) in sums.0[..job.queries].iter().enumerate() {
+            for (pack, sums) in sums[..packs].iter().enumerate() {
+                let at = (query * job.packs + first + pack) * BLOCK_SLOTS;
+                reduce(sums, &mut out[at..at + BLOCK_SLOTS]);
+            }
+        }
+        first += packs;
+    }
+}
+
+/// Sums of a pack job modulo its prime. There is no division, as in [`round`].
 #[inline(always)]
 pub(super) fn reduce_sums(sums: &[u64], prime: u32, out: &mut [u32]) {
     let pairs = out.iter_mut().zip(sums);

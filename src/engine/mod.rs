@@ -1,18 +1,20 @@
-//! Engines answer batches of encrypted queries: scan, pack, round (docs/scheme.md, "Answer").
+//! Engines answer batches of encrypted queries: scan, pack, finish (docs/scheme.md, "Answer").
 //!
 //! An [`Engine`] owns its threads or its device and is owned by one worker thread. It knows
 //! nothing of connections, epochs, queues or deadlines, keeps nothing from one call to the next
 //! but scratch memory, and does the same work for every query of a shard's shape. Integers leave
 //! no tolerance: every engine equals [`crate::scheme::reference`] on every bit.
 //!
-//! Read next: [`cpu`](self) `cpu.rs` (how a batch is cut), then `kernel.rs` (what an instruction
-//! set provides), `portable.rs` and the kernels named by their instructions; `gpu`; `select.rs`
-//! picks one at start.
+//! Read next: `cpu.rs` (how a batch is cut), `kernel.rs` (what an instruction set provides),
+//! `portable.rs` and the kernels named by their instructions; `gpu`; `select.rs`, which picks the
+//! engines at start.
 
+mod choice;
 mod cpu;
 #[cfg(feature = "gpu")]
 mod gpu;
 mod kernel;
+mod known_answer;
 mod portable;
 mod select;
 mod words;
@@ -30,30 +32,32 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::limits;
+use crate::params::D;
 use crate::scheme::KeyBundle;
 
 pub use crate::shard::{ContentId, ShardView};
+pub use choice::{
+    EngineChoice, EngineOptions, GpuChoice, GpuInfo, GpuKind, Integers, IsaChoice, UnknownChoice,
+};
 #[cfg(feature = "gpu")]
 pub use gpu::{Fault, Faults, GpuEngine, GpuOptions};
-pub use select::{
-    EngineChoice, EngineOptions, GpuChoice, GpuInfo, GpuKind, Integers, IsaChoice, Probe,
-    SelectError, Selected, UnknownChoice, gpus, select, select_with,
-};
+pub use known_answer::Probe;
+pub use select::{SelectError, Selected, gpus, select, select_with};
 
-/// One encrypted query: its vector (3 bytes a column, exact length) and its checked key bundle.
+/// One encrypted query: its vector and its checked key bundle.
 #[derive(Clone)]
 pub struct EncryptedQuery {
     /// 3 bytes a column, little-endian.
     pub vector: Arc<[u8]>,
-    /// The bundle its uid names, decoded for the shard's shape.
+    /// The bundle that its uid names, decoded for the shard's shape.
     pub bundle: Arc<KeyBundle>,
 }
 
 /// One response a pack, coefficients packed by bit.
 pub type Answer = Vec<Vec<u8>>;
 
-/// Queries for one shard: one pass over its matrix and tables answers them all (a pass for every
-/// [`crate::limits::BATCH_QUERIES_PER_SCAN_MAX`] of them).
+/// Queries for one shard. Each [`limits::BATCH_QUERIES_PER_SCAN_MAX`] of them are answered by
+/// reading its matrix and tables once.
 pub struct Batch<'a> {
     /// The shard.
     pub shard: ShardView<'a>,
@@ -80,10 +84,18 @@ pub enum EngineError {
     /// The device failed; queries without an answer may be asked again, here or elsewhere.
     #[error("the device failed: {0}")]
     Device(String),
+    /// The engine computed something else than the reference.
+    #[error(
+        "engine {engine} failed its known-answer test: do not serve with it; another \
+         instruction set or device may work (--isa portable, --engine cpu)"
+    )]
+    WrongAnswer {
+        /// Its name.
+        engine: String,
+    },
 }
 
-/// Time an engine has spent since it was made, added up over its threads: plain counters for
-/// metrics and benchmarks.
+/// Time that an engine has spent since it was made, added up over its threads.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct StageTimes {
     /// Turning queries and key bundles into what the kernels read.
@@ -105,18 +117,18 @@ pub struct CallBounds {
     pub queries_max: usize,
 }
 
-/// A device that answers batches. Owned by one worker thread.
+/// A processor or device that answers batches. Owned by one worker thread.
 pub trait Engine: Send {
     /// For the log and the records, such as "cpu avx512, 2 threads".
     fn name(&self) -> String;
 
-    /// What its work has taken so far, stage by stage; nothing for an engine that keeps no time.
+    /// What its work has taken so far; zeros for an engine that does not measure it.
     fn stage_times(&self) -> StageTimes {
         StageTimes::default()
     }
 
-    /// What to give it in one call. The default is the processor's: one shard, one pass, so that
-    /// those that come meanwhile are batched.
+    /// What to give it in one call. The default is the processor's: one batch for one shard, so
+    /// that queries which come meanwhile are batched.
     fn call_bounds(&self) -> CallBounds {
         CallBounds { shards_max: 1, queries_max: limits::BATCH_QUERIES_PER_SCAN_MAX }
     }
@@ -143,11 +155,28 @@ pub trait Engine: Send {
     }
 }
 
+/// Compares every slice of a call with its shard's shape, before any work.
+fn check_sizes(batches: &[Batch<'_>]) -> Result<(), EngineError> {
+    for (batch, work) in batches.iter().enumerate() {
+        let ShardView { shape, matrix, tables, .. } = work.shard;
+        let check = |what, found, expected| match found == expected {
+            true => Ok(()),
+            false => Err(EngineError::Size { batch, what, found, expected }),
+        };
+        check("the matrix", matrix.len(), shape.matrix_bytes())?;
+        check("the pack tables", tables.len(), shape.packs() * shape.table_bytes())?;
+        for query in work.queries {
+            check("a query's vector", query.vector.len(), shape.query_bytes())?;
+            check("a query's key bundle", query.bundle.keys() * 2 * D * 3, shape.bundle_bytes())?;
+        }
+    }
+    Ok(())
+}
+
 /// The memory of a device that keeps whole shards, named by [`ShardView::content`]. Another thread
-/// than the engine's brings shards up, while the engine answers; the store outlives the device.
+/// than the engine's uploads shards while the engine answers. The store outlives the device.
 pub trait ShardStore: Send + Sync {
-    /// Whether a shard is there, or what bringing it up would cost others; at once, whatever is
-    /// under way.
+    /// Whether a shard is there, or what uploading it would cost others. Never waits.
     fn residency(&self, shard: &ShardView<'_>) -> Residency;
 
     /// What is there now.
@@ -163,7 +192,7 @@ pub trait ShardStore: Send + Sync {
 pub struct StoreUse {
     /// Shards that can be answered from.
     pub shards: usize,
-    /// Memory they take and those that are coming, in bytes.
+    /// Memory they take and those that are being uploaded, in bytes.
     pub bytes: u64,
     /// Memory they may take; nothing while there is no device.
     pub bytes_max: u64,

@@ -17,11 +17,10 @@ use std::ops::Range;
 
 use super::EncryptedQuery;
 use super::kernel::{
-    BLOCK_SLOTS, Kernels, Line, PLANES, PackJob, Round, ScanJob, TERM_BYTES, reduce_sums,
-    round_coefficients,
+    BLOCK_SLOTS, CHUNK_PACKS, CHUNK_TERMS, Chunk, DIGITS, Kernels, Line, PackJob, PackSums,
+    Rounding, ScanJob, TERM_BYTES, pack_by_chunks, reduce_sums, round,
 };
 use crate::arith::{Isa, IsaName};
-use crate::limits::BATCH_QUERIES_PER_SCAN_MAX;
 
 /// Proof that the processor has what these kernels use.
 pub(super) struct Neon(());
@@ -39,7 +38,7 @@ impl Kernels for Neon {
     }
 
     fn split_digits(&self, queries: &[EncryptedQuery], columns: Range<usize>, digits: &mut [Line]) {
-        let lines = columns.len() / 64 * PLANES;
+        let lines = columns.len() / 64 * DIGITS;
         for (query, digits) in queries.iter().zip(digits.chunks_exact_mut(lines)) {
             let vector = &query.vector[columns.start * 3..columns.end * 3];
             assert_eq!(vector.len(), digits.len() * 64, "this is a bug: query length");
@@ -62,8 +61,8 @@ impl Kernels for Neon {
     }
 
     /// The shared text: every AArch64 compiler makes NEON of it.
-    fn round(&self, round: &Round<'_>, out: &mut [u32]) {
-        round_coefficients(round, out);
+    fn round(&self, rounding: &Rounding<'_>, out: &mut [u32]) {
+        round(rounding, out);
     }
 }
 
@@ -86,7 +85,7 @@ const COLUMNS: usize = 16;
 /// carry is a multiple of 2^24. Layout: `[column / 16][digit][16 columns]`.
 #[target_feature(enable = "neon,dotprod")]
 fn split_digits(vector: &[u8], digits: &mut [Line]) {
-    const BYTES: usize = COLUMNS * PLANES;
+    const BYTES: usize = COLUMNS * DIGITS;
     let lines = digits.as_mut_ptr().cast::<u8>();
     for (index, bytes) in vector.chunks_exact(BYTES).enumerate() {
         // SAFETY: 48 bytes are three registers, and there are as many bytes of digits as of query.
@@ -134,7 +133,7 @@ fn scan(job: &ScanJob<'_>, out: &mut [u32]) {
 fn scan_block(job: &ScanJob<'_>, group: usize, first: usize, count: usize, out: &mut [u32]) {
     let steps = job.columns / 64;
     let matrix = job.matrix[(job.first_row + group) * job.columns + first * 64..].as_ptr();
-    let digits = |query: usize| job.digits[(query * steps + first) * PLANES..].as_ptr().cast();
+    let digits = |query: usize| job.digits[(query * steps + first) * DIGITS..].as_ptr().cast();
     let ahead_shift = job.queries.div_ceil(2).ilog2();
     let parts = 1 << ahead_shift;
     for query in (0..job.queries).step_by(2) {
@@ -181,7 +180,7 @@ impl Block {
     /// registers to itself.
     ///
     /// # Safety
-    /// The block's rows, and PLANES * `count` lines of each query, are readable.
+    /// The block's rows, and DIGITS * `count` lines of each query, are readable.
     #[inline(never)]
     #[target_feature(enable = "neon,dotprod")]
     unsafe fn tile<const ROWS: usize, const QUERIES: usize>(
@@ -191,7 +190,7 @@ impl Block {
     ) -> [[u32; ROWS]; QUERIES] {
         let matrix = self.matrix.wrapping_add(row * self.stride).cast::<i8>();
         let ahead = self.ahead.wrapping_add(row * self.stride);
-        let mut acc = [[[vdupq_n_s32(0); PLANES]; ROWS]; QUERIES];
+        let mut acc = [[[vdupq_n_s32(0); DIGITS]; ROWS]; QUERIES];
         for step in 0..self.count {
             for row in 0..ROWS {
                 let line = row * self.stride + (step >> self.ahead_shift) * 64;
@@ -201,17 +200,17 @@ impl Block {
                 let column = step * 64 + part * COLUMNS;
                 // SAFETY: the caller's promise.
                 unsafe {
-                    let mut factors = [[vdupq_n_s8(0); PLANES]; QUERIES];
+                    let mut factors = [[vdupq_n_s8(0); DIGITS]; QUERIES];
                     for query in 0..QUERIES {
-                        for digit in 0..PLANES {
-                            let at = column * PLANES + digit * COLUMNS;
+                        for digit in 0..DIGITS {
+                            let at = column * DIGITS + digit * COLUMNS;
                             factors[query][digit] = vld1q_s8(digits[query].add(at));
                         }
                     }
                     for row in 0..ROWS {
                         let entries = vld1q_s8(matrix.add(row * self.stride + column));
                         for query in 0..QUERIES {
-                            for digit in 0..PLANES {
+                            for digit in 0..DIGITS {
                                 let sum = &mut acc[query][row][digit];
                                 *sum = dot(*sum, entries, factors[query][digit]);
                             }
@@ -248,69 +247,35 @@ fn dot(mut sum: int32x4_t, a: int8x16_t, b: int8x16_t) -> int32x4_t {
 
 // ---- pack --------------------------------------------------------------------------------------
 
-/// Terms before a tile of accumulators is put down: tables of four packs (24 KB) and the key
-/// windows of two queries (9 KB at most) stay in the first cache meanwhile.
-const CHUNK_TERMS: usize = 64;
 /// Slots of a register.
 const SLOTS: usize = 4;
-/// Sums of one block of slots, `[query][pack of the tile][slot]`.
-struct Sums([[[u64; BLOCK_SLOTS]; 4]; BATCH_QUERIES_PER_SCAN_MAX]);
+/// All sums of a job's block of slots.
+type Sums = PackSums<CHUNK_PACKS>;
 
-/// Plan: packs in fours (then two, then one); within those, chunks of 64 terms; within a chunk
-/// tiles of 2 queries x 4 packs x 4 slots = 16 accumulators: 4 loads and `tbl` of tables, 4 loads
-/// and 2 `uzp1` of keys for 16 `umlal`, which then bind: they have half as many units as the rest.
-/// Fewer packs take more slots instead.
+/// Within a chunk tiles of 2 queries x 4 packs x 4 slots = 16 accumulators: 4 loads and `tbl` of
+/// tables, 4 loads and 2 `uzp1` of keys for 16 `umlal`, which then bind: they have half as many
+/// units as the rest. Fewer packs take more slots instead.
 #[target_feature(enable = "neon,dotprod")]
 fn pack(job: &PackJob<'_>, out: &mut [u32]) {
-    assert!(job.queries <= BATCH_QUERIES_PER_SCAN_MAX, "this is a bug: batch");
-    let mut sums = Sums([[[0; BLOCK_SLOTS]; 4]; BATCH_QUERIES_PER_SCAN_MAX]);
-    let mut first = 0;
-    while first < job.packs {
-        let packs = match job.packs - first {
-            4.. => 4,
-            2.. => 2,
-            _ => 1,
-        };
-        sums.0[..job.queries].fill([[0; BLOCK_SLOTS]; 4]);
-        let mut table = job.block_at + first * job.table_bytes;
-        for run in job.segments {
-            for begin in (0..run.terms).step_by(CHUNK_TERMS) {
-                let chunk = Chunk {
-                    table: job.tables[table..].as_ptr(),
-                    table_bytes: job.table_bytes,
-                    key: run.start + begin * run.step,
-                    key_step: run.step,
-                    terms: CHUNK_TERMS.min(run.terms - begin),
-                };
-                // SAFETY: `PackJob::check`: the chunk's terms lie within the block of each of
-                // `packs` tables, its windows within each query's key words.
-                unsafe {
-                    match packs {
-                        4 => chunk.tiles::<4, 1>(job, &mut sums),
-                        2 => chunk.tiles::<2, 2>(job, &mut sums),
-                        _ => chunk.tiles::<1, 4>(job, &mut sums),
-                    }
-                }
-                table += chunk.terms * TERM_BYTES;
-            }
+    // SAFETY: `pack_by_chunks` says where a chunk's terms and windows lie.
+    let add = |chunk: &Chunk, sums: &mut Sums| unsafe {
+        let tiles = ChunkTiles { job, chunk, table: job.tables[chunk.table..].as_ptr() };
+        match chunk.packs {
+            4 => tiles.all::<4, 1>(sums),
+            2 => tiles.all::<2, 2>(sums),
+            _ => tiles.all::<1, 4>(sums),
         }
-        for (query, sums) in sums.0[..job.queries].iter().enumerate() {
-            for (pack, sums) in sums[..packs].iter().enumerate() {
-                let at = (query * job.packs + first + pack) * BLOCK_SLOTS;
-                reduce_sums(sums, job.prime, &mut out[at..at + BLOCK_SLOTS]);
-            }
-        }
-        first += packs;
-    }
+    };
+    pack_by_chunks::<CHUNK_PACKS, CHUNK_TERMS>(job, out, add, |sums, out| {
+        reduce_sums(sums, job.prime, out);
+    });
 }
 
-/// A chunk of terms of some packs' tables.
-struct Chunk {
+/// The tiles of a chunk.
+struct ChunkTiles<'a> {
+    job: &'a PackJob<'a>,
+    chunk: &'a Chunk,
     table: *const u8,
-    table_bytes: usize,
-    key: usize,
-    key_step: usize,
-    terms: usize,
 }
 
 /// What a tile prefetches: from `line`, `step` bytes a term.
@@ -319,31 +284,28 @@ struct Ahead {
     step: usize,
 }
 
-impl Chunk {
+impl ChunkTiles<'_> {
     /// All queries and slots, PACKS packs and VECS registers of slots at a time, PACKS * VECS = 4.
     /// Each tile prefetches its share of the next chunk's tables.
     ///
     /// # Safety
     /// PACKS packs' tables and every query's windows are readable over the chunk.
     #[target_feature(enable = "neon,dotprod")]
-    unsafe fn tiles<const PACKS: usize, const VECS: usize>(
-        &self,
-        job: &PackJob<'_>,
-        sums: &mut Sums,
-    ) {
+    unsafe fn all<const PACKS: usize, const VECS: usize>(&self, sums: &mut Sums) {
         const { assert!(PACKS * VECS == 4) };
+        let Self { job, chunk, table } = *self;
         let step = TERM_BYTES.div_ceil(2 * job.queries.div_ceil(2));
         for query in (0..job.queries).step_by(2) {
             for slot in (0..BLOCK_SLOTS).step_by(VECS * SLOTS) {
                 let half = slot / (VECS * SLOTS); // each pack's table in two halves
-                let table = self.terms * TERM_BYTES + half / 2 * self.table_bytes;
-                let begin = (half % 2 * (TERM_BYTES / 2) + query / 2 * step) * self.terms;
-                let ahead = Ahead { line: self.table.wrapping_add(table + begin), step };
+                let next = chunk.terms * TERM_BYTES + half / 2 * job.table_bytes;
+                let begin = (half % 2 * (TERM_BYTES / 2) + query / 2 * step) * chunk.terms;
+                let ahead = Ahead { line: table.wrapping_add(next + begin), step };
                 // SAFETY: the caller's promise.
                 unsafe {
                     match job.queries - query {
-                        1 => self.tile::<PACKS, 1, VECS>(job, query, slot, &ahead, sums),
-                        _ => self.tile::<PACKS, 2, VECS>(job, query, slot, &ahead, sums),
+                        1 => self.tile::<PACKS, 1, VECS>(query, slot, &ahead, sums),
+                        _ => self.tile::<PACKS, 2, VECS>(query, slot, &ahead, sums),
                     }
                 }
             }
@@ -359,29 +321,29 @@ impl Chunk {
     #[target_feature(enable = "neon,dotprod")]
     unsafe fn tile<const PACKS: usize, const QUERIES: usize, const VECS: usize>(
         &self,
-        job: &PackJob<'_>,
         query: usize,
         slot: usize,
         ahead: &Ahead,
         sums: &mut Sums,
     ) {
-        let keys = job.keys[query * job.key_words + self.key + slot..].as_ptr();
+        let Self { job, chunk, table } = *self;
+        let keys = job.keys[query * job.key_words + chunk.key + slot..].as_ptr();
         let places: [_; VECS] = std::array::from_fn(|v| places(slot + v * SLOTS));
         let mut acc = [[[[vdupq_n_u64(0); 2]; VECS]; PACKS]; QUERIES];
-        for term in 0..self.terms {
+        for term in 0..chunk.terms {
             prefetch(ahead.line.wrapping_add(term * ahead.step));
-            let bytes = self.table.wrapping_add(term * TERM_BYTES);
+            let bytes = table.wrapping_add(term * TERM_BYTES);
             for v in 0..VECS {
                 // SAFETY: the caller's promise; `load_at` stays 16 bytes below the term's end.
                 unsafe {
                     let from = bytes.add(load_at(slot + v * SLOTS));
                     let mut words = [vdupq_n_u32(0); PACKS];
                     for pack in 0..PACKS {
-                        let load = vld1q_u8(from.add(pack * self.table_bytes));
+                        let load = vld1q_u8(from.add(pack * job.table_bytes));
                         words[pack] = vreinterpretq_u32_u8(vqtbl1q_u8(load, places[v]));
                     }
                     for query in 0..QUERIES {
-                        let at = query * job.key_words + term * self.key_step + v * SLOTS;
+                        let at = query * job.key_words + term * chunk.key_step + v * SLOTS;
                         let key: *const u32 = keys.add(at).cast();
                         let key = vuzp1q_u32(vld1q_u32(key), vld1q_u32(key.add(4)));
                         for pack in 0..PACKS {

@@ -8,8 +8,8 @@ use std::ops::Range;
 
 use super::EncryptedQuery;
 use super::kernel::{
-    BLOCK_SLOTS, Kernels, Line, PackJob, Round, ScanJob, TERM_BYTES, reduce_sums,
-    round_coefficients,
+    BLOCK_SLOTS, Chunk, Kernels, Line, PackJob, PackSums, Rounding, ScanJob, TERM_BYTES,
+    pack_by_chunks, reduce_sums, round,
 };
 use super::words::{self, LINES, LOW_LINES, WordLine};
 
@@ -35,7 +35,7 @@ impl Kernels for Portable {
     }
 
     fn split_digits(&self, queries: &[EncryptedQuery], columns: Range<usize>, digits: &mut [Line]) {
-        words::split(queries, columns, digits);
+        words::split_digits(queries, columns, digits);
     }
 
     /// A block of the matrix is turned into words, then multiplied with all queries.
@@ -70,33 +70,23 @@ impl Kernels for Portable {
     /// A few terms of one pack are turned into words, then multiplied with all queries' keys.
     fn pack(&self, job: &PackJob<'_>, out: &mut [u32]) {
         job.check(out);
-        let mut sums = vec![[0u64; BLOCK_SLOTS]; job.queries];
-        let mut chunk = [[0; BLOCK_SLOTS]; CHUNK_TERMS];
-        for pack in 0..job.packs {
-            sums.fill([0; BLOCK_SLOTS]);
-            let mut table = &job.tables[pack * job.table_bytes + job.block_at..];
-            for run in job.segments {
-                for begin in (0..run.terms).step_by(CHUNK_TERMS) {
-                    let count = CHUNK_TERMS.min(run.terms - begin);
-                    let (bytes, rest) = table.split_at(count * TERM_BYTES);
-                    table = rest;
-                    let (terms, _) = bytes.as_chunks();
-                    chunk.iter_mut().zip(terms).for_each(|(words, term)| *words = unpack(term));
-                    let window = run.start + begin * run.step;
-                    for (sums, keys) in sums.iter_mut().zip(job.keys.chunks_exact(job.key_words)) {
-                        add_products(sums, &chunk[..count], &keys[window..], run.step);
-                    }
-                }
+        let add = |chunk: &Chunk, sums: &mut PackSums<1>| {
+            let (bytes, _) = job.tables[chunk.table..].as_chunks();
+            let mut words = [[0; BLOCK_SLOTS]; CHUNK_TERMS];
+            let words = &mut words[..chunk.terms];
+            words.iter_mut().zip(bytes).for_each(|(words, term)| *words = unpack(term));
+            let keys = job.keys.chunks_exact(job.key_words);
+            for (sums, keys) in sums.0.as_flattened_mut().iter_mut().zip(keys) {
+                add_products(sums, words, &keys[chunk.key..], chunk.key_step);
             }
-            for (query, sums) in sums.iter().enumerate() {
-                let at = (query * job.packs + pack) * BLOCK_SLOTS;
-                reduce_sums(sums, job.prime, &mut out[at..at + BLOCK_SLOTS]);
-            }
-        }
+        };
+        pack_by_chunks::<1, CHUNK_TERMS>(job, out, add, |sums, out| {
+            reduce_sums(sums, job.prime, out);
+        });
     }
 
-    fn round(&self, round: &Round<'_>, out: &mut [u32]) {
-        round_coefficients(round, out);
+    fn round(&self, rounding: &Rounding<'_>, out: &mut [u32]) {
+        round(rounding, out);
     }
 }
 

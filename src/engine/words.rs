@@ -33,17 +33,17 @@ impl WordLine {
     pub(super) const ZERO: Self = Self([0; 32]);
 }
 
-/// The queries' bytes of a block of columns to lines, `[query][low lines, high lines]`.
+/// Splits the queries' columns of a block into lines, `[query][low lines, high lines]`.
 #[inline(always)]
-pub(super) fn split(queries: &[EncryptedQuery], columns: Range<usize>, digits: &mut [Line]) {
+pub(super) fn split_digits(queries: &[EncryptedQuery], columns: Range<usize>, digits: &mut [Line]) {
     let lines = columns.len() / 64 * LINES;
     for (query, digits) in queries.iter().zip(digits.chunks_exact_mut(lines)) {
-        split_query(&query.vector[columns.start * 3..columns.end * 3], digits);
+        split_query_digits(&query.vector[columns.start * 3..columns.end * 3], digits);
     }
 }
 
 #[inline(always)]
-fn split_query(vector: &[u8], digits: &mut [Line]) {
+fn split_query_digits(vector: &[u8], digits: &mut [Line]) {
     let (low, high) = digits.split_at_mut(digits.len() / LINES * LOW_LINES);
     let lines = low.as_chunks_mut().0.iter_mut().zip(high);
     for (bytes, ([xs, ys], highs)) in vector.chunks_exact(64 * 3).zip(lines) {
@@ -98,7 +98,7 @@ mod tests {
                 let (mut lines, mut digits) = ([WordLine::ZERO; LINES], [Line([0; 64]); LINES]);
                 let (low, high) = lines.split_at_mut(LOW_LINES);
                 spread(&row, low, high);
-                split_query(&vector, &mut digits);
+                split_query_digits(&vector, &mut digits);
                 let [low_a, low_b, high] = std::array::from_fn(|i| product(&lines[i], &digits[i]));
                 let sum = low_a.wrapping_add(low_b).wrapping_add(high << 8) & 0xff_ffff;
                 let expected = i64::from(a) * i64::from(x) + i64::from(b) * i64::from(y);

@@ -83,7 +83,7 @@ impl Workers {
             stores,
             workers,
             names: engines.iter().map(|engine| engine.name()).collect(),
-            proving: prove_every.map(|every| (Probe::new(), every)),
+            proving: prove_every.map(|every| (Probe::default(), every)),
             counters: Arc::default(),
         });
         let queue = Queue { shared: shared.clone() };

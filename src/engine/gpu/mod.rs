@@ -33,8 +33,9 @@ use self::resident::{Held, Open, ShardKey, Store};
 use self::round::{ROUNDS, Round, Work};
 use self::staging::Staging;
 pub use self::start::{GpuEngine, GpuOptions};
-use super::cpu::check_sizes;
-use super::{Answer, Batch, EncryptedQuery, EngineError, GpuInfo, ShardView, StageTimes};
+use super::{
+    Answer, Batch, EncryptedQuery, EngineError, GpuInfo, ShardView, StageTimes, check_sizes,
+};
 use crate::limits::BATCH_QUERIES_PER_SCAN_MAX;
 
 /// Every adapter there is.

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use wgpu::{BindGroup, BindGroupLayout, Buffer, BufferDescriptor, BufferUsages};
 
-use super::super::select::PROBE_CONTENT;
+use super::super::known_answer::PROBE_CONTENT;
 use super::super::{EngineError, Residency, ShardStore, ShardView};
 use super::device::{Gpu, WAIT_TIME, WAITS};
 use super::kernels::{BINDING_BYTES_MIN, bind};

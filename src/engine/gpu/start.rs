@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use wgpu::{Adapter, BindGroup, BufferDescriptor, BufferUsages, ComputePassDescriptor};
 
-use super::super::select::prove;
+use super::super::known_answer::{KNOWN_TO_GPUS, KNOWN_TO_SOFTWARE, prove};
 use super::super::{
     Answer, Batch, CallBounds, EncryptedQuery, Engine, EngineError, GpuInfo, GpuKind, Integers,
     ShardStore, ShardView, StageTimes,
@@ -92,6 +92,14 @@ impl GpuEngine {
         opened.time_stages(shard, queries)
     }
 
+    /// Has the device prove itself: a real one with every kernel.
+    pub(in crate::engine) fn prove(&mut self) -> Result<(), EngineError> {
+        match self.info.kind {
+            GpuKind::Real => prove(self, &KNOWN_TO_GPUS),
+            GpuKind::Software => prove(self, &KNOWN_TO_SOFTWARE),
+        }
+    }
+
     /// Key bundles that went to the device since it was opened.
     pub fn bundles_uploaded(&self) -> u64 {
         self.opened.as_ref().map_or(0, |opened| opened.bundles.uploaded())
@@ -142,8 +150,7 @@ impl GpuEngine {
         let opened = Opened::new(&adapter, info, &self.options, &self.store)?;
         let budget = opened.budget;
         self.opened = Some(opened);
-        let kind = self.info.kind;
-        prove(self, kind).map_err(|error| EngineError::Device(error.to_string()))?;
+        self.prove()?;
         self.store.prove(budget);
         Ok(())
     }

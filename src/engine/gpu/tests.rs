@@ -7,7 +7,7 @@ use naga::valid::{Capabilities, ValidationFlags, Validator};
 use naga::{Module, TypeInner};
 
 use super::super::Integers;
-use super::super::select::KNOWN;
+use super::super::known_answer::KNOWN_TO_GPUS;
 use super::kernels::{FINISH_THREADS, Job, Kernel, THREADS, WORKGROUP_BYTES_MAX};
 use super::lane::scan_counts;
 
@@ -142,7 +142,7 @@ fn known_answers_use_every_kernel() {
     for integers in [Integers::Wide, Integers::Halves] {
         let all = Kernel::all(&[integers]);
         let mut used = vec![Kernel::Split, Kernel::Finish];
-        for known in &KNOWN {
+        for known in &KNOWN_TO_GPUS {
             for count in known.batches.iter().map(|&count| count as u32) {
                 let scans = scan_counts(count).into_iter().filter(|&queries| queries > 0);
                 used.extend(scans.map(|queries| Kernel::scan(all.iter().copied(), queries)));

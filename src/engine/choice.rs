@@ -1,0 +1,150 @@
+//! What an operator may choose, and the GPUs there are to choose from.
+
+use std::num::NonZeroUsize;
+use std::str::FromStr;
+
+use crate::arith::IsaName;
+
+/// Which device answers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum EngineChoice {
+    /// Every real GPU that proves itself, or else the processor alone.
+    #[default]
+    Auto,
+    /// GPUs, or an error.
+    Gpu,
+    /// The processor's cores.
+    Cpu,
+}
+
+/// Which GPU, of those that [`super::gpus`] lists.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum GpuChoice {
+    /// The one with this number.
+    Index(usize),
+    /// One whose name has this in it, in upper or lower case; given again, the next such one.
+    Name(String),
+}
+
+/// Everything there is to choose.
+#[derive(Debug, Clone, Default)]
+pub struct EngineOptions {
+    /// Which device.
+    pub engine: EngineChoice,
+    /// Which GPUs; one that is named is taken or refused, and may be a software one. A number given
+    /// twice, or a name more often than there are such GPUs, opens one twice.
+    pub gpus: Vec<GpuChoice>,
+    /// Memory of each GPU that shards may take, in bytes; when absent nearly all it has, or
+    /// 4 GiB of the host's.
+    pub gpu_bytes: Option<u64>,
+    /// Which instruction set of the processor.
+    pub isa: IsaChoice,
+    /// Threads of the processor; as many as there are cores when absent.
+    pub threads: Option<NonZeroUsize>,
+}
+
+/// A GPU as `sotto devices` lists it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GpuInfo {
+    /// Its place in the list, which names it.
+    pub index: usize,
+    /// What the driver calls it.
+    pub name: String,
+    /// Where it is plugged in (PCI); empty where the driver does not say.
+    pub bus: String,
+    /// The driver and its version.
+    pub driver: String,
+    /// Whether a processor plays the device.
+    pub kind: GpuKind,
+    /// Largest piece of a shard that one kernel sees, in bytes.
+    pub binding_bytes_max: u64,
+    /// Workgroup memory, in bytes.
+    pub workgroup_bytes_max: u32,
+    /// How its kernels multiply.
+    pub integers: Integers,
+    /// What it lacks to run the kernels; nothing if it can.
+    pub lacks: Option<String>,
+}
+
+/// Whether a GPU is hardware.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GpuKind {
+    /// Hardware.
+    Real,
+    /// A processor that plays a GPU: for tests.
+    Software,
+}
+
+/// How a GPU multiplies and adds up numbers of 24 bits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Integers {
+    /// In 64 bits.
+    Wide,
+    /// In two halves of 12 bits.
+    Halves,
+}
+
+/// Which instruction set the CPU engine uses.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum IsaChoice {
+    /// The fastest one this processor has.
+    #[default]
+    Auto,
+    /// This one, or an error.
+    Only(IsaName),
+}
+
+/// An option's value that names nothing.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("found {found:?}, expected {expected}")]
+pub struct UnknownChoice {
+    found: String,
+    expected: &'static str,
+}
+
+impl FromStr for EngineChoice {
+    type Err = UnknownChoice;
+
+    fn from_str(text: &str) -> Result<Self, UnknownChoice> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "gpu" => Ok(Self::Gpu),
+            "cpu" => Ok(Self::Cpu),
+            _ => Err(UnknownChoice { found: text.into(), expected: "auto, gpu or cpu" }),
+        }
+    }
+}
+
+impl FromStr for GpuChoice {
+    type Err = UnknownChoice;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text.trim().is_empty() {
+            let expected = "a number or part of a name that `sotto devices` lists";
+            return Err(UnknownChoice { found: text.into(), expected });
+        }
+        Ok(text.parse().map_or_else(|_| Self::Name(text.to_lowercase()), Self::Index))
+    }
+}
+
+impl std::fmt::Display for GpuChoice {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Index(index) => write!(f, "{index}"),
+            Self::Name(name) => f.write_str(name),
+        }
+    }
+}
+
+impl FromStr for IsaChoice {
+    type Err = UnknownChoice;
+
+    fn from_str(text: &str) -> Result<Self, UnknownChoice> {
+        if text == "auto" {
+            return Ok(Self::Auto);
+        }
+        let named = IsaName::ALL.into_iter().find(|isa| isa.name() == text);
+        let expected = "auto, portable, avx2, avx512bw, avx512, amx or neon";
+        named.map(Self::Only).ok_or_else(|| UnknownChoice { found: text.into(), expected })
+    }
+}
