@@ -1,5 +1,5 @@
 // From scanned values and key switch sums to the bits of a response: docs/scheme.md, "Answer". CPU
-// twins: `round_coefficients` in src/engine/kernel.rs (the transform is linear, so dividing by P
+// twins: `round` in src/engine/kernel.rs (the transform is linear, so dividing by P
 // needs none of its own), `backward` in src/arith/ntt.rs, `pack_bits` in src/scheme/coding.rs.
 //
 // One workgroup a query and pack. Both primes' sums are transformed in workgroup memory, eleven

@@ -1,11 +1,10 @@
 // What all kernels share: the numbers of one dispatch, and arithmetic modulo the two primes
-// without 64-bit integers. Every kernel's text follows this one; constants in capitals that are
-// declared nowhere (Q, P, P_INVERSE, D, QUERIES_MAX, tile sizes) stand before it, written by
-// src/engine/gpu/kernels.rs.
+// without 64-bit integers. src/engine/gpu/kernels.rs puts this text before every kernel's, and
+// before it the constants that no text declares (Q, P, P_INVERSE, D, QUERIES_MAX, tile sizes).
 
 // The numbers of one dispatch: `Job` of src/engine/gpu/kernels.rs, field by field.
 struct Job {
-    // Rows, packs and queries of the whole lane; what buffers are laid out by.
+    // Rows, packs and queries of the whole batch; what buffers are laid out by.
     rows: u32,
     packs: u32,
     queries: u32,

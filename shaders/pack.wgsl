@@ -1,7 +1,6 @@
 // Table times rotated keys, per slot and prime: the sums of docs/scheme.md, "Answer". CPU twins:
-// `pack` in src/engine/avx512.rs and portable.rs. How two numbers are multiplied and added stands
-// before this text: pack_wide.wgsl or pack_halves.wgsl. Shards of several packs of 1024 or more
-// rows have a kernel of their own: pack_long.wgsl.
+// `pack` in src/engine/avx512.rs and portable.rs. Shards of several packs of 1024 or more rows have
+// a kernel of their own: pack_long.wgsl.
 //
 // A workgroup has one block of 32 slots under one prime, up to SPLIT_TERMS terms, PACKS packs and
 // QUERIES x QUERY_GROUPS queries, and goes CHUNK terms at a time. Each byte of the table (96 a term
@@ -9,46 +8,21 @@
 // slots of each pack with the same four words of a key, of every CHUNK / TERM_LANES-th term. With
 // one query group the words a thread reads are its own: bound by reading the table. With more the
 // table goes through workgroup memory, the next chunk on its way while this one is multiplied:
-// bound by the products, 4 words of a key and PACKS vectors of table for 4 x PACKS of them a query.
-// Terms are split so that one query fills a device; the finish adds the splits up.
+// bound by the products. Terms are split so that one query fills a device; the finish adds the
+// splits up. A thread multiplies only for queries that there are; a query group is one or more
+// whole rows of 32 threads, so that none waits for another's.
 //
 // Floors at the standard shape: the tables read once, 100.6 MB, and 33.5 M products a query. On an
-// H200 they meet near four queries (21 us). Keys lie in a pool, each bundle once, so that queries
-// of one secret read the same words. A thread whose tile has fewer queries than room multiplies
-// only for those there are; a query group is one or more whole rows of 32 threads, so that none
-// waits for another's.
+// H200 they meet near four queries (21 us).
 
 // [pack][prime][slot / 32][term][slot % 32], three bytes each
 @group(0) @binding(0) var<storage, read> table: array<u32>;
 // [slot of the pool][prime][word]: [g first half twice][g second half twice][h], so that no window
 // wraps
 @group(1) @binding(0) var<storage, read> keys: array<u32>;
-// [split][query][pack][prime][slot / 4], each number below 2^28
-@group(1) @binding(1) var<storage, read_write> sums: array<vec4<u32>>;
 
-const HALF: u32 = D / 2u;
-const BLOCK_SLOTS: u32 = 32u;
-const BLOCKS: u32 = D / BLOCK_SLOTS;
-// Threads side by side in a block, four slots each.
-const QUADS: u32 = 8u;
 // Words of table one term takes in a block.
 const TERM_WORDS: u32 = 24u;
-
-// Four slots of each pack.
-struct Words {
-    a: vec4<u32>,
-    b: vec4<u32>,
-    c: vec4<u32>,
-    d: vec4<u32>,
-}
-
-// Their sums with one query.
-struct PackSums {
-    a: Sum,
-    b: Sum,
-    c: Sum,
-    d: Sum,
-}
 
 // Threads of a query group: [term lane][quad].
 const GROUP_THREADS: u32 = TERM_LANES * QUADS;
@@ -102,11 +76,6 @@ fn fetch(first_pack: u32, unit: u32, term: u32, end: u32, quad: u32) -> Words {
     return words;
 }
 
-// Where the window of a slot without rotation begins in key g.
-fn window(slot: u32) -> u32 {
-    return slot / HALF * D + slot % HALF;
-}
-
 // Where the key word of a term and slot is: the plain rotations, the conjugated, then key h.
 fn key_at(term: u32, slot: u32) -> u32 {
     let run = min(job.pack_rows, HALF) - 1u;
@@ -119,27 +88,8 @@ fn key_at(term: u32, slot: u32) -> u32 {
     return 2u * D + slot;
 }
 
-// Where a query's keys under a prime begin. Queries past the last are the last again; they are not
-// multiplied.
-fn keys_of(query: u32, prime: u32) -> u32 {
-    let own = min(query, job.queries - 1u);
-    let slot = (job.key_slots[own / 2u] >> (own % 2u * 16u)) & 0xffffu;
-    return slot * SLOT_WORDS + prime * select(2u * D, 3u * D, job.pack_rows == D);
-}
-
 fn key_words(at: u32) -> vec4<u32> {
     return vec4(keys[at], keys[at + 1u], keys[at + 2u], keys[at + 3u]);
-}
-
-fn add_query(sums: PackSums, words: Words, key: vec4<u32>) -> PackSums {
-    var out = sums;
-    out.a = add_product(sums.a, words.a, key);
-    if PACKS > 1u {
-        out.b = add_product(sums.b, words.b, key);
-        out.c = add_product(sums.c, words.c, key);
-        out.d = add_product(sums.d, words.d, key);
-    }
-    return out;
 }
 
 // Adds up the workgroup's sums of one query of each group and writes them.

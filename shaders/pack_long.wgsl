@@ -1,5 +1,5 @@
 // Table times rotated keys, as pack.wgsl, for packs of 1024 or 2048 rows where a shard has several:
-// there a key moves by one slot from one term to the next. CPU twins and products: as there.
+// there a key moves by one slot from one term to the next. CPU twins: as there.
 //
 // A workgroup has one block of 32 slots under one prime, SPLIT_CHUNKS chunks of 16 terms, four
 // packs and QUERIES x QUERY_GROUPS queries. Each byte of the table is read once, 16 bytes a load,
@@ -17,15 +17,7 @@
 // [slot of the pool][prime][word]: [g first half twice][g second half twice][h], so that no window
 // wraps
 @group(1) @binding(0) var<storage, read> keys: array<vec4<u32>>;
-// [split][query][pack][prime][slot / 4], each number below 2^28
-@group(1) @binding(1) var<storage, read_write> sums: array<vec4<u32>>;
 
-const HALF: u32 = D / 2u;
-const BLOCK_SLOTS: u32 = 32u;
-const BLOCKS: u32 = D / BLOCK_SLOTS;
-const PACKS: u32 = 4u;
-// Threads side by side in a block, four slots each.
-const QUADS: u32 = 8u;
 // 16-byte vectors of table one term takes in a block.
 const TERM_VECTORS: u32 = 6u;
 // Threads of a query group: [term lane][quad]. A term lane has LANE_TERMS terms of each chunk that
@@ -37,22 +29,6 @@ const LANE_TERMS: u32 = CHUNK / TERM_LANES;
 const_assert QUERIES <= 2u;
 const_assert CHUNK == 16u && THREADS == 128u; // every thread fetches half a term of one pack
 const_assert LANE_TERMS % 4u == 0u;
-
-// Four slots of each pack.
-struct Words {
-    a: vec4<u32>,
-    b: vec4<u32>,
-    c: vec4<u32>,
-    d: vec4<u32>,
-}
-
-// Their sums with one query.
-struct PackSums {
-    a: Sum,
-    b: Sum,
-    c: Sum,
-    d: Sum,
-}
 
 // Sixteen slots of one term and pack, as they lie in the table.
 struct Packed {
@@ -72,11 +48,6 @@ struct Chunk {
 // [pack][term][quad] of a chunk; at the end [pack][thread], one query's sums.
 const STAGE_PACK: u32 = CHUNK * QUADS;
 var<workgroup> stage: array<vec4<u32>, PACKS * STAGE_PACK>;
-
-// Where the window of a slot without rotation begins in key g.
-fn window(slot: u32) -> u32 {
-    return slot / HALF * D + slot % HALF;
-}
 
 // Chunks are counted run by run: the plain rotations, the conjugated, then key h.
 fn chunk_at(index: u32, slot: u32) -> Chunk {
@@ -121,23 +92,6 @@ fn from_stage(at: u32) -> Words {
         stage[STAGE_PACK + at],
         stage[2u * STAGE_PACK + at],
         stage[3u * STAGE_PACK + at],
-    );
-}
-
-// Where a query's keys under a prime begin. Queries past the last are the last again; they are not
-// written.
-fn keys_of(query: u32, prime: u32) -> u32 {
-    let own = min(query, job.queries - 1u);
-    let slot = (job.key_slots[own / 2u] >> (own % 2u * 16u)) & 0xffffu;
-    return slot * SLOT_WORDS + prime * select(2u * D, 3u * D, job.pack_rows == D);
-}
-
-fn add_term(sums: PackSums, words: Words, key: vec4<u32>) -> PackSums {
-    return PackSums(
-        add_product(sums.a, words.a, key),
-        add_product(sums.b, words.b, key),
-        add_product(sums.c, words.c, key),
-        add_product(sums.d, words.d, key),
     );
 }
 
@@ -218,18 +172,18 @@ fn pack_long(
             let b_high = keys[at_b + 1u];
             let at = term * QUADS + quad;
             let first = from_stage(at);
-            a = add_term(a, first, a_low);
+            a = add_query(a, first, a_low);
             let second = from_stage(at + QUADS);
-            a = add_term(a, second, vec4(a_low.yzw, a_high.x));
+            a = add_query(a, second, vec4(a_low.yzw, a_high.x));
             let third = from_stage(at + 2u * QUADS);
-            a = add_term(a, third, vec4(a_low.zw, a_high.xy));
+            a = add_query(a, third, vec4(a_low.zw, a_high.xy));
             let fourth = from_stage(at + 3u * QUADS);
-            a = add_term(a, fourth, vec4(a_low.w, a_high.xyz));
+            a = add_query(a, fourth, vec4(a_low.w, a_high.xyz));
             if QUERIES > 1u {
-                b = add_term(b, first, b_low);
-                b = add_term(b, second, vec4(b_low.yzw, b_high.x));
-                b = add_term(b, third, vec4(b_low.zw, b_high.xy));
-                b = add_term(b, fourth, vec4(b_low.w, b_high.xyz));
+                b = add_query(b, first, b_low);
+                b = add_query(b, second, vec4(b_low.yzw, b_high.x));
+                b = add_query(b, third, vec4(b_low.zw, b_high.xy));
+                b = add_query(b, fourth, vec4(b_low.w, b_high.xyz));
             }
         }
     }

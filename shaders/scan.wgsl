@@ -9,12 +9,9 @@
 // of its bytes and queries. On an H200 (4.8 TB/s, 64 dot products a clock on each of 132
 // multiprocessors) they meet at four queries: 30 us each.
 //
-// scan_narrow, up to four queries: bound by reading the matrix. Threads lie along the columns, so
-// that a workgroup reads whole runs of a row, 16 bytes a thread and eight rows at once; digits are
-// in the first cache (three quarters of a matrix byte read there for each two queries).
-// scan_wide, queries by eights: bound by dot products. A tile of rows and of digits, 64 columns
-// deep, goes through workgroup memory; a thread multiplies 8 rows by 6 digits: 14 loads of 16
-// bytes for 192 instructions.
+// scan_narrow, up to four queries, is bound by reading the matrix: threads lie along the columns,
+// so that a workgroup reads whole runs of a row, 16 bytes a thread and eight rows at once, and
+// digits stay in the first cache. scan_wide, queries by eights, is bound by dot products.
 //
 // The eight rows are written out: what stands in arrays would have to be found again in registers.
 // An index that the translator cannot prove is limited by it before each use: loops use constants
@@ -73,6 +70,13 @@ fn dots(sums: Sums, tile: Tile, digit: vec4<u32>) -> Sums {
     return Sums(low, high);
 }
 
+// Sums of eight rows for one query.
+struct QuerySums {
+    d0: Sums,
+    d1: Sums,
+    d2: Sums,
+}
+
 // The value of four rows out of the sums of their digits.
 fn join(d0: vec4<i32>, d1: vec4<i32>, d2: vec4<i32>) -> vec4<u32> {
     return bitcast<vec4<u32>>(d0 + (d1 << vec4(8u)) + (d2 << vec4(16u)));
@@ -89,11 +93,9 @@ var<workgroup> by_part: array<u32, THREADS>;
 const PARTS: u32 = THREADS / ROWS;
 
 // Adds up the workgroup's values of eight rows for one query and writes them.
-fn write_query(
-    s0: Sums, s1: Sums, s2: Sums, split: u32, query: u32, first_row: u32, thread: u32,
-) {
-    let low = join(s0.low, s1.low, s2.low);
-    let high = join(s0.high, s1.high, s2.high);
+fn write_query(own: QuerySums, split: u32, query: u32, first_row: u32, thread: u32) {
+    let low = join(own.d0.low, own.d1.low, own.d2.low);
+    let high = join(own.d0.high, own.d1.high, own.d2.high);
     by_thread[0][thread] = low.x;
     by_thread[1][thread] = low.y;
     by_thread[2][thread] = low.z;
@@ -119,6 +121,16 @@ fn write_query(
     workgroupBarrier();
 }
 
+// Adds the products of 16 columns and the digits of one query, the first of them at `at`.
+fn add_query(sums: QuerySums, tile: Tile, at: u32) -> QuerySums {
+    let plane = job.row_groups;
+    return QuerySums(
+        dots(sums.d0, tile, digits[at]),
+        dots(sums.d1, tile, digits[at + plane]),
+        dots(sums.d2, tile, digits[at + 2u * plane]),
+    );
+}
+
 @compute @workgroup_size(THREADS)
 fn scan_narrow(
     @builtin(workgroup_id) group: vec3<u32>,
@@ -128,21 +140,12 @@ fn scan_narrow(
     let begin = group.y * job.split_groups;
     let end = min(begin + job.split_groups, job.row_groups);
     let row = job.row_groups;
-    let plane = job.row_groups;
-    let first_plane = job.first_query * DIGITS * plane;
+    let query_groups = DIGITS * row;
     let fourth = job.scan_queries > 3u;
-    var a0: Sums;
-    var a1: Sums;
-    var a2: Sums;
-    var b0: Sums;
-    var b1: Sums;
-    var b2: Sums;
-    var c0: Sums;
-    var c1: Sums;
-    var c2: Sums;
-    var d0: Sums;
-    var d1: Sums;
-    var d2: Sums;
+    var a: QuerySums;
+    var b: QuerySums;
+    var c: QuerySums;
+    var d: QuerySums;
     for (var at = begin + thread; at < end; at += THREADS) {
         let base = first_row * row + at;
         let tile = Tile(
@@ -155,35 +158,26 @@ fn scan_narrow(
             matrix[base + 6u * row],
             matrix[base + 7u * row],
         );
-        let digit = first_plane + at;
-        a0 = dots(a0, tile, digits[digit]);
-        a1 = dots(a1, tile, digits[digit + plane]);
-        a2 = dots(a2, tile, digits[digit + 2u * plane]);
+        let digit = job.first_query * query_groups + at;
+        a = add_query(a, tile, digit);
         if QUERIES > 1u {
-            b0 = dots(b0, tile, digits[digit + 3u * plane]);
-            b1 = dots(b1, tile, digits[digit + 4u * plane]);
-            b2 = dots(b2, tile, digits[digit + 5u * plane]);
+            b = add_query(b, tile, digit + query_groups);
         }
         if QUERIES > 2u {
-            c0 = dots(c0, tile, digits[digit + 6u * plane]);
-            c1 = dots(c1, tile, digits[digit + 7u * plane]);
-            c2 = dots(c2, tile, digits[digit + 8u * plane]);
+            c = add_query(c, tile, digit + 2u * query_groups);
             if fourth {
-                d0 = dots(d0, tile, digits[digit + 9u * plane]);
-                d1 = dots(d1, tile, digits[digit + 10u * plane]);
-                d2 = dots(d2, tile, digits[digit + 11u * plane]);
+                d = add_query(d, tile, digit + 3u * query_groups);
             }
         }
     }
-    let split = group.y;
-    write_query(a0, a1, a2, split, 0u, first_row, thread);
+    write_query(a, group.y, 0u, first_row, thread);
     if QUERIES > 1u {
-        write_query(b0, b1, b2, split, 1u, first_row, thread);
+        write_query(b, group.y, 1u, first_row, thread);
     }
     if QUERIES > 2u {
-        write_query(c0, c1, c2, split, 2u, first_row, thread);
+        write_query(c, group.y, 2u, first_row, thread);
         if fourth {
-            write_query(d0, d1, d2, split, 3u, first_row, thread);
+            write_query(d, group.y, 3u, first_row, thread);
         }
     }
 }

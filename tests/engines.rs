@@ -6,23 +6,20 @@
 mod harness;
 
 use std::num::NonZeroUsize;
-use std::sync::Arc;
 #[cfg(feature = "gpu")]
 use std::sync::{Mutex, OnceLock};
 
 #[cfg(feature = "gpu")]
 use rayon::prelude::*;
-use sotto::arith::ntt::Ntt;
-use sotto::arith::{Automorphism, Halves, Isa, IsaName, Rings, zero_poly};
+use sotto::arith::{Isa, IsaName};
 use sotto::engine::{
     Answer, Batch, EncryptedQuery, Engine, EngineChoice, EngineError, EngineOptions, GpuChoice,
     GpuKind, IsaChoice, SelectError, Selected, ShardView, gpus, select, select_with,
 };
 #[cfg(feature = "gpu")]
-use sotto::engine::{ContentId, GpuEngine, GpuOptions, Integers};
+use sotto::engine::{ContentId, GpuEngine, GpuOptions};
 use sotto::limits::{BATCH_QUERIES_PER_SCAN_MAX, COLUMNS_MAX};
-use sotto::params::{D, P, Shape, ShapeFields};
-use sotto::scheme::{KeyBundle, KeyName, ShardMasks, unpack_bits};
+use sotto::params::Shape;
 
 #[cfg(feature = "gpu")]
 use harness::cases::gpu_engine;
@@ -144,29 +141,27 @@ fn gpu_engines() -> Vec<Box<dyn Engine>> {
     Vec::new()
 }
 
-/// The GPU engine, both ways of multiplying, one of them with shards and work cut small. The tests
-/// share them: compiling the kernels takes a software GPU seconds.
+/// The GPU engine twice, the second with shards and work cut small. The tests share them: compiling
+/// the kernels takes a software GPU seconds.
 #[cfg(feature = "gpu")]
 fn gpu_engines() -> Vec<Box<dyn Engine>> {
-    static ENGINES: OnceLock<Vec<Arc<Mutex<GpuEngine>>>> = OnceLock::new();
+    static ENGINES: OnceLock<Vec<Mutex<GpuEngine>>> = OnceLock::new();
     let engines = ENGINES.get_or_init(|| {
         let options = GpuOptions {
             binding_bytes: Some(1 << 20),
-            integers: Some(Integers::Halves),
-            dispatch_time: Some(std::time::Duration::from_micros(1)),
+            dispatch_products: Some(1),
             bundle_slots: Some(1),
             ..GpuOptions::default()
         };
-        let wide = GpuOptions { integers: Some(Integers::Wide), ..GpuOptions::default() };
-        let all = [wide, options];
-        all.iter().flat_map(gpu_engine).map(Mutex::new).map(Arc::new).collect()
+        let all = [GpuOptions::default(), options];
+        all.iter().flat_map(gpu_engine).map(Mutex::new).collect()
     });
-    engines.iter().map(|engine| Box::new(Shared(engine.clone())) as Box<dyn Engine>).collect()
+    engines.iter().map(|engine| Box::new(Shared(engine)) as Box<dyn Engine>).collect()
 }
 
 /// An engine that several tests have.
 #[cfg(feature = "gpu")]
-struct Shared(Arc<Mutex<GpuEngine>>);
+struct Shared(&'static Mutex<GpuEngine>);
 
 #[cfg(feature = "gpu")]
 impl Engine for Shared {
@@ -180,126 +175,6 @@ impl Engine for Shared {
         done: &mut dyn FnMut(usize, usize, Answer),
     ) -> Result<(), EngineError> {
         self.0.lock().unwrap().answer(batches, done)
-    }
-}
-
-/// A keyed stream, as the recipe of the vectors draws everything (docs/scheme.md, "Test vectors").
-fn stream(label: &[u8], count: usize) -> Vec<u8> {
-    let seed: [u8; 32] = std::array::from_fn(|i| i as u8);
-    let mut bytes = vec![0; count];
-    blake3::Hasher::new_keyed(&seed).update(label).finalize_xof().fill(&mut bytes);
-    bytes
-}
-
-fn small(label: &str, count: usize, modulus: u8, shift: i32) -> Vec<i32> {
-    let bytes = stream(label.as_bytes(), count);
-    bytes.iter().map(|b| i32::from(b % modulus) - shift).collect()
-}
-
-fn transformed<const M: u32>(ring: Ntt<M>, values: &[i32]) -> Vec<u64> {
-    let mut poly = zero_poly();
-    poly.iter_mut().zip(values).for_each(|(to, &v)| *to = v.rem_euclid(M as i32) as u32);
-    ring.forward(&mut poly);
-    poly.iter().map(|&slot| slot.into()).collect()
-}
-
-/// One key of the vectors' bundle modulo one prime: mask * s + e + P * target (docs/scheme.md, "Key
-/// bundle and query").
-fn key_half<const M: u32>(ring: Ntt<M>, pack_rows: usize, key: KeyName, errors: &[i32]) -> Vec<u8> {
-    let name = if key == KeyName::G { b"wg" } else { b"wh" };
-    let numbers = [pack_rows as u32, M].map(u32::to_le_bytes).concat();
-    let draws = stream(&[&name[..], &numbers].concat(), 8 * D);
-    let draws = draws.as_chunks::<4>().0.iter().map(|d| u32::from_le_bytes(*d) & 0xff_ffff);
-    let s = transformed(ring, &small("test secret", D, 3, 1));
-    let e = transformed(ring, errors);
-    let target = match key {
-        KeyName::G => Automorphism::rotation((1024 / pack_rows).max(1)),
-        KeyName::H => Automorphism { rotation: 0, conjugate: Halves::Swapped },
-    };
-    let masks = draws.filter(|&draw| draw < M).take(D);
-    let slots = masks.enumerate().map(|(slot, mask)| {
-        let moved = s[target.source(slot)] * u64::from(P % M) % u64::from(M);
-        (u64::from(mask) * s[slot] + e[slot] + moved) % u64::from(M)
-    });
-    slots.flat_map(|slot| slot.to_le_bytes()[..3].to_vec()).collect()
-}
-
-/// The vectors' query: a * s + e + u 2^24 modulo 2^32, rounded to 24 bits.
-fn vectors_query(columns: usize, start: usize, coeffs: u128, label: &str) -> Vec<u8> {
-    let s = small("test secret", D, 3, 1);
-    let errors = small(label, columns, 7, 3);
-    let mask = |block: u32| {
-        let numbers = [5, block].map(u32::to_le_bytes).concat(); // shard, block
-        stream(&[b"a", &numbers[..]].concat(), 4 * D)
-    };
-    let masks: Vec<Vec<u8>> = (0..columns.div_ceil(D) as u32).map(mask).collect();
-    let columns = (0..columns).map(|column| {
-        let i = column % D;
-        let mask = masks[column / D].as_chunks::<4>().0;
-        let product = (0..D).fold(0u32, |sum, j| {
-            let a = u32::from_le_bytes(mask[j]);
-            let s = if j <= i { s[i - j] } else { -s[D + i - j] };
-            sum.wrapping_add(a.wrapping_mul(s as u32))
-        });
-        let selected = column.checked_sub(start).filter(|&bit| bit < 128);
-        let selected = selected.map_or(0, |bit| (coeffs >> bit) as u32 & 1);
-        let b = product.wrapping_add(errors[column] as u32).wrapping_add(selected << 24);
-        b.wrapping_add(128) >> 8
-    });
-    columns.flat_map(|b| b.to_le_bytes()[..3].to_vec()).collect()
-}
-
-#[test]
-fn engines_give_the_responses_of_the_vectors() {
-    let v: serde_json::Value = serde_json::from_str(include_str!("vectors/vectors.json")).unwrap();
-    let start = v["keyword"]["start"].as_u64().unwrap() as usize;
-    let hex = u128::from_str_radix(v["keyword"]["coeffs"].as_str().unwrap(), 16).unwrap();
-    let coeffs = hex.swap_bytes();
-    let (small_1, small_2) = (&v["packs"][0], &v["packs"][1]);
-    let cases = [
-        (2048, 320, (12, 17), "test key noise ", "test query noise 1", start, &v),
-        (256, 320, (12, 17), "test small key noise ", "test query noise 1", start, &v["pack_256"]),
-        (128, 2112, (12, 18), "test key noise 128 ", "test query noise 128 1", 1984, small_1),
-        (1024, 2112, (11, 17), "test key noise 1024 ", "test query noise 1024 1", 1984, small_2),
-    ];
-    let (rings, mut engines) = (Rings::get(Isa::PORTABLE), engines());
-    let digest = |bytes: &[u8]| blake3::hash(bytes).to_hex().to_string();
-    for (pack_rows, columns, (response_bits, hint_bits), keys, noise, start, expected) in cases {
-        let fields =
-            ShapeFields { value_len: 24, pack_rows, packs: 1, columns, response_bits, hint_bits };
-        let shape = Shape::from_fields(fields).unwrap();
-        let matrix = stream(b"test rows", shape.matrix_bytes());
-        let (mut tables, mut hint) = (vec![0; shape.table_bytes()], vec![0; shape.hint_bytes()]);
-        let seed = std::array::from_fn(|i| i as u8);
-        ShardMasks::new(Isa::detect(), &seed, 5, &shape).build_pack(
-            &matrix,
-            &mut tables,
-            &mut hint,
-        );
-        let mut bundle = Vec::new();
-        for key in [KeyName::G, KeyName::H].into_iter().take(shape.keys()) {
-            let errors = small(&format!("{keys}{}", key.index() + 1), D, 7, 3);
-            bundle.extend(key_half(rings.q, pack_rows as usize, key, &errors));
-            bundle.extend(key_half(rings.p, pack_rows as usize, key, &errors));
-        }
-        assert_eq!(digest(&bundle), expected["key_bundle_digest"], "{pack_rows}");
-        let vector = vectors_query(columns as usize, start, coeffs, noise);
-        if let Some(known) = expected["query_digest"].as_str() {
-            assert_eq!(digest(&vector), known, "{pack_rows}");
-        }
-        let bundle = Arc::new(KeyBundle::decode(&bundle, &shape).unwrap());
-        let query = EncryptedQuery { vector: vector.into(), bundle };
-        let shard = ShardView { shape: &shape, matrix: &matrix, tables: &tables, content: None };
-        for engine in &mut engines {
-            let mut answers = Vec::new();
-            let batch = Batch { shard, queries: std::slice::from_ref(&query) };
-            engine.answer(&[batch], &mut |_, _, answer| answers.push(answer)).unwrap();
-            let [answer] = &answers[..] else { panic!("{} answers", answers.len()) };
-            let response = unpack_bits(&answer[0], response_bits);
-            let bytes: Vec<u8> = response.flat_map(u32::to_le_bytes).collect();
-            let name = engine.name();
-            assert_eq!(digest(&bytes), expected["response_digest"], "{name} {pack_rows}");
-        }
     }
 }
 

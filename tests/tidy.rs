@@ -72,7 +72,7 @@ const OWNERS: [(&str, &[&str]); 28] = [
     ("rcgen", &["server"]),
     ("webpki", &["server"]),
     ("x509_parser", &["server"]),
-    ("lru", &["server"]),
+    ("lru", &["engine", "server"]),
     ("governor", &["server"]),
     ("axum", &["server"]),
     ("hyper", &["server"]),

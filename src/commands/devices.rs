@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use sotto::engine::{EngineOptions, GpuKind, Integers, SelectError, Selected, gpus, select_with};
+use sotto::engine::{EngineOptions, GpuKind, SelectError, Selected, gpus, select_with};
 
 use super::{Ended, out};
 
@@ -37,16 +37,10 @@ pub(crate) fn run(Args {}: Args) -> Ended {
             GpuKind::Real => "hardware",
             GpuKind::Software => "a processor that plays a GPU; taken only when named",
         };
-        let integers = match info.integers {
-            Integers::Wide => "64",
-            Integers::Halves => "32",
-        };
         let (binding, workgroup) = (info.binding_bytes_max >> 20, info.workgroup_bytes_max >> 10);
         out::say(format_args!("   {kind}"))?;
         out::say(format_args!("   driver {}", info.driver))?;
-        out::say(format_args!(
-            "   {binding} MiB a binding, {workgroup} KiB a workgroup, {integers}-bit integers"
-        ))?;
+        out::say(format_args!("   {binding} MiB a binding, {workgroup} KiB a workgroup"))?;
         if let Some(lacks) = info.lacks {
             out::say(format_args!("   cannot be used: it has too few {lacks}"))?;
         }

@@ -6,9 +6,6 @@
 //! The machine they were written on (Intel, 3.9 GHz) has three vector units of 256 bits, or two of
 //! 512: 5.9 G and 3.9 G such pairs a second, so scan 2.3 and 1.7 ms, pack 1.4 and 1.1 ms. Reading
 //! matrix and tables is 16 ms a batch, so tiles prefetch what comes next.
-//!
-//! No threads and no choice of order here: see [`super::cpu`]. The same numbers as
-//! [`super::portable`], on every bit. Where VNNI, IFMA and VBMI are present: `avx512.rs`.
 
 #![expect(clippy::needless_range_loop, reason = "indices name the registers of a tile")]
 
@@ -75,9 +72,7 @@ impl<V: Vector> Kernels for Avx<V> {
 /// The processor has the instruction set [`Vector::ISA`]. Pointers: a register's bytes are
 /// readable, or writable, there, without alignment.
 pub(super) trait Vector: Copy + Send + Sync {
-    /// What the processor has to have.
     const ISA: IsaName;
-    /// Bytes of a register.
     const BYTES: usize;
     /// Slots of a pack tile: one or two registers of 64-bit lanes.
     const SLOTS: usize;
@@ -493,7 +488,6 @@ unsafe fn add_chunk<V: Vector>(
 pub(super) struct PackTile<V> {
     /// First slot, in the block.
     slot: usize,
-    /// For this slot.
     index: [V; 2],
     terms: usize,
     /// The first pack's.
@@ -501,9 +495,7 @@ pub(super) struct PackTile<V> {
     table_bytes: usize,
     /// The first query's, at the first slot.
     keys: *const u64,
-    /// From query to query.
     key_words: usize,
-    /// From term to term.
     key_step: usize,
     /// This tile's share of the first pack's next chunk: for prefetching only.
     next: *const u8,

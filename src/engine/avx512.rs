@@ -4,8 +4,7 @@
 //! a second; memory 15 GB/s), standard shape, per query: scan 6.6 M `vpdpbusd`, 0.89 ms; pack 4.2 M
 //! `vpmadd52luq`, 0.56 ms; reading matrix and tables 16 ms a batch. So one query is bound by memory
 //! and sixteen by arithmetic, and the kernels must keep both going at once: each prefetches what
-//! the next job reads while it multiplies. No threads and no choice of order here: see
-//! [`super::cpu`]. The same numbers as [`super::portable`], on every bit.
+//! the next job reads while it multiplies.
 
 #![expect(clippy::needless_range_loop, reason = "indices name the registers of a tile")]
 
@@ -63,7 +62,7 @@ impl Kernels for Avx512 {
     }
 }
 
-/// The shared text, compiled for wide registers: 2048 coefficients are few, no tuning.
+/// The shared function, compiled for wide registers.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512ifma,avx512vbmi")]
 fn round_wide(rounding: &Rounding<'_>, out: &mut [u32]) {
     round(rounding, out);
@@ -106,7 +105,7 @@ impl DigitPlaces {
         places
     }
 
-    /// 192 bytes of 64 columns to a line a digit. A few cycles, 1% of a scan: no tuning.
+    /// Splits 192 bytes, 64 columns, into a line for each digit. It takes 1% of a scan.
     #[target_feature(
         enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512ifma,avx512vbmi"
     )]
@@ -345,12 +344,7 @@ type Sums = PackSums<CHUNK_PACKS>;
 fn pack(job: &PackJob<'_>, out: &mut [u32]) {
     // SAFETY: `pack_by_chunks` says where a chunk's terms and windows lie.
     let add = |chunk: &Chunk, sums: &mut Sums| unsafe {
-        let tiles = ChunkTiles { job, chunk, table: job.tables[chunk.table..].as_ptr() };
-        match chunk.packs {
-            4 => tiles.four_packs(sums),
-            2 => tiles.two_packs(sums),
-            _ => tiles.one_pack(sums),
-        }
+        ChunkTiles { job, chunk, table: job.tables[chunk.table..].as_ptr() }.add(sums);
     };
     pack_by_chunks::<CHUNK_PACKS, CHUNK_TERMS>(job, out, add, |sums, out| {
         reduce(sums, job.prime, out);
@@ -402,37 +396,19 @@ macro_rules! tiles {
 
 impl ChunkTiles<'_> {
     /// # Safety
-    /// Four packs' tables and every query's windows are readable over the chunk.
+    /// The chunk's tables and every query's windows are readable over the chunk.
     #[target_feature(
         enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512ifma,avx512vbmi"
     )]
-    unsafe fn four_packs(&self, sums: &mut Sums) {
-        match self.job.queries {
-            1 => tiles!(self, sums, packs 4, vectors 4, ahead 4, most 1: 1),
-            2..=3 => tiles!(self, sums, packs 4, vectors 2, ahead 2, most 3: 2 3),
-            _ => tiles!(self, sums, packs 4, vectors 1, ahead 1, most 6: 2 3 4 5 6),
+    unsafe fn add(&self, sums: &mut Sums) {
+        match (self.chunk.packs, self.job.queries) {
+            (4, 1) => tiles!(self, sums, packs 4, vectors 4, ahead 4, most 1: 1),
+            (4, 2..=3) => tiles!(self, sums, packs 4, vectors 2, ahead 2, most 3: 2 3),
+            (4, _) => tiles!(self, sums, packs 4, vectors 1, ahead 1, most 6: 2 3 4 5 6),
+            (2, 1..=3) => tiles!(self, sums, packs 2, vectors 4, ahead 2, most 3: 1 2 3),
+            (2, _) => tiles!(self, sums, packs 2, vectors 4, ahead 1, most 3: 2 3),
+            _ => tiles!(self, sums, packs 1, vectors 4, ahead 1, most 6: 1 2 3 4 5 6),
         }
-    }
-
-    /// # Safety
-    /// Two packs' tables and every query's windows are readable over the chunk.
-    #[target_feature(
-        enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512ifma,avx512vbmi"
-    )]
-    unsafe fn two_packs(&self, sums: &mut Sums) {
-        match self.job.queries {
-            1..=3 => tiles!(self, sums, packs 2, vectors 4, ahead 2, most 3: 1 2 3),
-            _ => tiles!(self, sums, packs 2, vectors 4, ahead 1, most 3: 2 3),
-        }
-    }
-
-    /// # Safety
-    /// One pack's table and every query's windows are readable over the chunk.
-    #[target_feature(
-        enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512ifma,avx512vbmi"
-    )]
-    unsafe fn one_pack(&self, sums: &mut Sums) {
-        tiles!(self, sums, packs 1, vectors 4, ahead 1, most 6: 1 2 3 4 5 6);
     }
 
     /// Share `share` of `shares` of the next chunk's tables: `ahead` tables of `packs` where that

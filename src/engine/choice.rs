@@ -60,8 +60,6 @@ pub struct GpuInfo {
     pub binding_bytes_max: u64,
     /// Workgroup memory, in bytes.
     pub workgroup_bytes_max: u32,
-    /// How its kernels multiply.
-    pub integers: Integers,
     /// What it lacks to run the kernels; nothing if it can.
     pub lacks: Option<String>,
 }
@@ -75,15 +73,6 @@ pub enum GpuKind {
     Software,
 }
 
-/// How a GPU multiplies and adds up numbers of 24 bits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Integers {
-    /// In 64 bits.
-    Wide,
-    /// In two halves of 12 bits.
-    Halves,
-}
-
 /// Which instruction set the CPU engine uses.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum IsaChoice {
@@ -95,33 +84,29 @@ pub enum IsaChoice {
 }
 
 /// An option's value that names nothing.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("found {found:?}, expected {expected}")]
-pub struct UnknownChoice {
-    found: String,
-    expected: &'static str,
+fn unknown(found: &str, expected: &str) -> String {
+    format!("found {found:?}, expected {expected}")
 }
 
 impl FromStr for EngineChoice {
-    type Err = UnknownChoice;
+    type Err = String;
 
-    fn from_str(text: &str) -> Result<Self, UnknownChoice> {
+    fn from_str(text: &str) -> Result<Self, String> {
         match text {
             "auto" => Ok(Self::Auto),
             "gpu" => Ok(Self::Gpu),
             "cpu" => Ok(Self::Cpu),
-            _ => Err(UnknownChoice { found: text.into(), expected: "auto, gpu or cpu" }),
+            _ => Err(unknown(text, "auto, gpu or cpu")),
         }
     }
 }
 
 impl FromStr for GpuChoice {
-    type Err = UnknownChoice;
+    type Err = String;
 
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
+    fn from_str(text: &str) -> Result<Self, String> {
         if text.trim().is_empty() {
-            let expected = "a number or part of a name that `sotto devices` lists";
-            return Err(UnknownChoice { found: text.into(), expected });
+            return Err(unknown(text, "a number or part of a name that `sotto devices` lists"));
         }
         Ok(text.parse().map_or_else(|_| Self::Name(text.to_lowercase()), Self::Index))
     }
@@ -137,14 +122,14 @@ impl std::fmt::Display for GpuChoice {
 }
 
 impl FromStr for IsaChoice {
-    type Err = UnknownChoice;
+    type Err = String;
 
-    fn from_str(text: &str) -> Result<Self, UnknownChoice> {
+    fn from_str(text: &str) -> Result<Self, String> {
         if text == "auto" {
             return Ok(Self::Auto);
         }
         let named = IsaName::ALL.into_iter().find(|isa| isa.name() == text);
         let expected = "auto, portable, avx2, avx512bw, avx512, amx or neon";
-        named.map(Self::Only).ok_or_else(|| UnknownChoice { found: text.into(), expected })
+        named.map(Self::Only).ok_or_else(|| unknown(text, expected))
     }
 }

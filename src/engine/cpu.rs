@@ -83,7 +83,6 @@ struct Scratch {
 }
 
 impl CpuEngine {
-    /// An engine with `threads` threads of its own.
     pub(super) fn new(
         kernels: Box<dyn Kernels>,
         isa: Isa,

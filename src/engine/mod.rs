@@ -6,8 +6,8 @@
 //! no tolerance: every engine equals [`crate::scheme::reference`] on every bit.
 //!
 //! Read next: `cpu.rs` (how a batch is cut), `kernel.rs` (what an instruction set provides),
-//! `portable.rs` and the kernels named by their instructions; `gpu`; `select.rs`, which picks the
-//! engines at start.
+//! `portable.rs` and the kernels named by their instructions; `gpu`; `selection.rs`, which picks
+//! the engines at start.
 
 mod choice;
 mod cpu;
@@ -16,7 +16,7 @@ mod gpu;
 mod kernel;
 mod known_answer;
 mod portable;
-mod select;
+mod selection;
 mod words;
 
 #[cfg(target_arch = "x86_64")]
@@ -36,13 +36,11 @@ use crate::params::D;
 use crate::scheme::KeyBundle;
 
 pub use crate::shard::{ContentId, ShardView};
-pub use choice::{
-    EngineChoice, EngineOptions, GpuChoice, GpuInfo, GpuKind, Integers, IsaChoice, UnknownChoice,
-};
+pub use choice::{EngineChoice, EngineOptions, GpuChoice, GpuInfo, GpuKind, IsaChoice};
 #[cfg(feature = "gpu")]
 pub use gpu::{Fault, Faults, GpuEngine, GpuOptions};
 pub use known_answer::Probe;
-pub use select::{SelectError, Selected, gpus, select, select_with};
+pub use selection::{SelectError, Selected, gpus, select, select_with};
 
 /// One encrypted query: its vector and its checked key bundle.
 #[derive(Clone)]

@@ -6,8 +6,7 @@
 //! on Neoverse N2 (LLVM's AArch64SchedNeoverseN2.td): 15.0 M clocks a query, or 30.1 M.
 //!
 //! Written and tested under emulation, never timed: there was no such machine. Sizes are for the
-//! 64 KB first cache of these processors. No threads and no choice of order here: see
-//! [`super::cpu`]. The same numbers as [`super::portable`], on every bit.
+//! 64 KB first cache of these processors, and prefetching is left to them.
 
 #![expect(clippy::needless_range_loop, reason = "indices name the registers of a tile")]
 
@@ -66,15 +65,6 @@ impl Kernels for Neon {
     }
 }
 
-/// Asks for a line in the second cache. Any address will do: a prefetch never faults.
-#[inline(always)]
-fn prefetch(line: *const u8) {
-    // SAFETY: changes nothing that the program can see.
-    unsafe {
-        asm!("prfm pldl2keep, [{}]", in(reg) line, options(readonly, nostack, preserves_flags));
-    }
-}
-
 // ---- query digits ------------------------------------------------------------------------------
 
 /// Columns of a register.
@@ -126,20 +116,14 @@ fn scan(job: &ScanJob<'_>, out: &mut [u32]) {
     out.iter_mut().for_each(|sum| *sum &= 0x00ff_ffff);
 }
 
-/// One block of columns of one group of rows, all queries. Meanwhile the same block of the next
-/// group is prefetched, a part of its columns in each pass: a burst would hold up the loads of the
-/// tiles.
+/// One block of columns of one group of rows, all queries.
 #[target_feature(enable = "neon,dotprod")]
 fn scan_block(job: &ScanJob<'_>, group: usize, first: usize, count: usize, out: &mut [u32]) {
     let steps = job.columns / 64;
     let matrix = job.matrix[(job.first_row + group) * job.columns + first * 64..].as_ptr();
+    let block = Block { matrix, stride: job.columns, count };
     let digits = |query: usize| job.digits[(query * steps + first) * DIGITS..].as_ptr().cast();
-    let ahead_shift = job.queries.div_ceil(2).ilog2();
-    let parts = 1 << ahead_shift;
     for query in (0..job.queries).step_by(2) {
-        let part = query / 2 % parts * count.div_ceil(parts) * 64;
-        let ahead = matrix.wrapping_add(GROUP_ROWS * job.columns + part);
-        let block = Block { matrix, stride: job.columns, count, ahead, ahead_shift };
         let at = query * job.rows + group;
         // SAFETY: `ScanJob::check`: GROUP_ROWS rows lie in the matrix from `first_row + group`,
         // `count` steps from `first` end with the row, and every query has digits for them.
@@ -164,15 +148,11 @@ fn add(out: &mut [u32], sums: &[u32]) {
     out.iter_mut().zip(sums).for_each(|(out, &sum)| *out = out.wrapping_add(sum));
 }
 
-/// `count` steps of 64 columns of a group of rows, and what a tile prefetches: the same rows of
-/// the next group from `ahead`, a line every 2^`ahead_shift` steps (asking again for the same line
-/// costs less than a branch).
+/// `count` steps of 64 columns of a group of rows.
 struct Block {
     matrix: *const u8,
     stride: usize,
     count: usize,
-    ahead: *const u8,
-    ahead_shift: u32,
 }
 
 impl Block {
@@ -189,13 +169,8 @@ impl Block {
         row: usize,
     ) -> [[u32; ROWS]; QUERIES] {
         let matrix = self.matrix.wrapping_add(row * self.stride).cast::<i8>();
-        let ahead = self.ahead.wrapping_add(row * self.stride);
         let mut acc = [[[vdupq_n_s32(0); DIGITS]; ROWS]; QUERIES];
         for step in 0..self.count {
-            for row in 0..ROWS {
-                let line = row * self.stride + (step >> self.ahead_shift) * 64;
-                prefetch(ahead.wrapping_add(line));
-            }
             for part in 0..64 / COLUMNS {
                 let column = step * 64 + part * COLUMNS;
                 // SAFETY: the caller's promise.
@@ -278,34 +253,21 @@ struct ChunkTiles<'a> {
     table: *const u8,
 }
 
-/// What a tile prefetches: from `line`, `step` bytes a term.
-struct Ahead {
-    line: *const u8,
-    step: usize,
-}
-
 impl ChunkTiles<'_> {
     /// All queries and slots, PACKS packs and VECS registers of slots at a time, PACKS * VECS = 4.
-    /// Each tile prefetches its share of the next chunk's tables.
     ///
     /// # Safety
     /// PACKS packs' tables and every query's windows are readable over the chunk.
     #[target_feature(enable = "neon,dotprod")]
     unsafe fn all<const PACKS: usize, const VECS: usize>(&self, sums: &mut Sums) {
         const { assert!(PACKS * VECS == 4) };
-        let Self { job, chunk, table } = *self;
-        let step = TERM_BYTES.div_ceil(2 * job.queries.div_ceil(2));
-        for query in (0..job.queries).step_by(2) {
+        for query in (0..self.job.queries).step_by(2) {
             for slot in (0..BLOCK_SLOTS).step_by(VECS * SLOTS) {
-                let half = slot / (VECS * SLOTS); // each pack's table in two halves
-                let next = chunk.terms * TERM_BYTES + half / 2 * job.table_bytes;
-                let begin = (half % 2 * (TERM_BYTES / 2) + query / 2 * step) * chunk.terms;
-                let ahead = Ahead { line: table.wrapping_add(next + begin), step };
                 // SAFETY: the caller's promise.
                 unsafe {
-                    match job.queries - query {
-                        1 => self.tile::<PACKS, 1, VECS>(query, slot, &ahead, sums),
-                        _ => self.tile::<PACKS, 2, VECS>(query, slot, &ahead, sums),
+                    match self.job.queries - query {
+                        1 => self.tile::<PACKS, 1, VECS>(query, slot, sums),
+                        _ => self.tile::<PACKS, 2, VECS>(query, slot, sums),
                     }
                 }
             }
@@ -323,7 +285,6 @@ impl ChunkTiles<'_> {
         &self,
         query: usize,
         slot: usize,
-        ahead: &Ahead,
         sums: &mut Sums,
     ) {
         let Self { job, chunk, table } = *self;
@@ -331,7 +292,6 @@ impl ChunkTiles<'_> {
         let places: [_; VECS] = std::array::from_fn(|v| places(slot + v * SLOTS));
         let mut acc = [[[[vdupq_n_u64(0); 2]; VECS]; PACKS]; QUERIES];
         for term in 0..chunk.terms {
-            prefetch(ahead.line.wrapping_add(term * ahead.step));
             let bytes = table.wrapping_add(term * TERM_BYTES);
             for v in 0..VECS {
                 // SAFETY: the caller's promise; `load_at` stays 16 bytes below the term's end.

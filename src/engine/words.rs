@@ -73,37 +73,3 @@ pub(super) fn spread(row: &[u8], low: &mut [WordLine], high: &mut [WordLine]) {
         }
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn product(entries: &WordLine, digits: &Line) -> u32 {
-        let words = digits.0.as_chunks::<2>().0.iter().map(|&word| i16::from_ne_bytes(word));
-        let products = entries.0.iter().zip(words).map(|(&e, w)| i32::from(e) * i32::from(w));
-        products.fold(0, |sum, product| sum.wrapping_add(product as u32))
-    }
-
-    #[test]
-    fn every_carry_comes_out_right() {
-        let mut edges = vec![0, 1, 0x7f, 0x80, 0xff, 0x100, 0x7fff, 0x8000, 0x80ff, 0xff00, 0xffff];
-        edges.extend(edges.clone().into_iter().map(|edge| (edge << 8 | 0x7f) & 0xff_ffff));
-        edges.extend(edges.clone().into_iter().map(|edge| edge ^ 0xff_ffff));
-        for (x, y) in edges.iter().flat_map(|&x| edges.iter().map(move |&y| (x, y))) {
-            for (a, b) in [(-128, -128), (127, -128), (-1, 127), (1, 0), (0, 1), (-128, 127i8)] {
-                let (mut row, mut vector) = ([0; 64], [0; 192]);
-                (row[62], row[63]) = (a as u8, b as u8);
-                vector[186..189].copy_from_slice(&u32::to_le_bytes(x)[..3]);
-                vector[189..192].copy_from_slice(&u32::to_le_bytes(y)[..3]);
-                let (mut lines, mut digits) = ([WordLine::ZERO; LINES], [Line([0; 64]); LINES]);
-                let (low, high) = lines.split_at_mut(LOW_LINES);
-                spread(&row, low, high);
-                split_query_digits(&vector, &mut digits);
-                let [low_a, low_b, high] = std::array::from_fn(|i| product(&lines[i], &digits[i]));
-                let sum = low_a.wrapping_add(low_b).wrapping_add(high << 8) & 0xff_ffff;
-                let expected = i64::from(a) * i64::from(x) + i64::from(b) * i64::from(y);
-                assert_eq!(i64::from(sum), expected & 0xff_ffff, "{a} {b} times {x:x} {y:x}");
-            }
-        }
-    }
-}

@@ -22,8 +22,6 @@ const ALLOWED: &[&str] = &[
     "src/builder: check choose count csv directory input keys make mod plan renew rollback run \
      source work",
     "src/client: exchange link mod net sending",
-    "src/engine: amx avx avx512 cpu gpu kernel mod neon portable select words",
-    "src/engine/gpu: device kernels mod round",
     "src/metrics: families mod",
     "src/server: callers connection memory mod query reload scrub tls",
     "src/server/admin: gate mod page seats state",

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use crate::record::{GpuAnswer, GpuDevice, GpuFloors, Target};
-use sotto::engine::{GpuInfo, GpuKind, Integers};
+use sotto::engine::{GpuInfo, GpuKind};
 use sotto::params::Shape;
 
 use super::answers::Answers;
@@ -25,7 +25,7 @@ pub(super) fn device(info: &GpuInfo, probe: &Probe) -> GpuDevice {
         workgroup_bytes_max: limits.max_compute_workgroup_storage_size,
         workgroup_threads_max: limits.max_compute_invocations_per_workgroup,
         subgroup_sizes: probe.subgroup_sizes,
-        integers_64_bits: info.integers == Integers::Wide,
+        integers_64_bits: true, // or it would not be used
         features: format!("{:?}", probe.features),
     }
 }

@@ -1,8 +1,7 @@
 //! The device: finding adapters, opening one, catching its errors.
 //!
 //! Every error of the device becomes [`EngineError::Device`]; none reaches wgpu's default handler,
-//! which panics. Scopes of errors are a thread's own, so that two threads can use the device. Which
-//! adapter is worth taking is `select.rs`'s to say.
+//! which panics. Scopes of errors are a thread's own, so that two threads can use the device.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,14 +15,14 @@ use wgpu::{
     SubmissionIndex,
 };
 
-use super::super::{EngineError, GpuInfo, GpuKind, Integers};
-use super::faults::{Fault, Faults};
+use super::super::{EngineError, GpuInfo, GpuKind};
 use super::kernels;
+use super::options::{Fault, Faults};
 
-/// How long one submission may take: so many waits of so long. Several, so that a machine that
-/// stood still during one of them is not taken for a device that hangs. A hundred dispatches of the
-/// longest that are planned; what waits on a device that hangs is still answered by the processor
-/// before its deadline. A processor that plays a GPU may be busy with more.
+/// How long one submission may take: so many waits of so long. There are several, so that a machine
+/// that stood still during one of them is not taken for a device that hangs. What waits on a device
+/// that hangs is still answered by the processor before its deadline. A processor that plays a GPU
+/// may be busy with other work.
 pub(super) const WAITS: u32 = 3;
 const WAIT_TIME_REAL: Duration = Duration::from_secs(2);
 /// The longest of these.
@@ -38,7 +37,7 @@ const SHARED_ALLOCATION_BYTES: u64 = 8 << 20;
 /// Memory is looked for in pieces of this size, at most so many.
 const PIECE_BYTES: u64 = 1 << 30;
 const PIECES_MAX: usize = 1 << 10;
-/// Left for lanes and staging of what there is, or a quarter where that is less.
+/// Left for batches, keys and staging of what there is, or a quarter where that is less.
 pub(super) const WORK_BYTES: u64 = 1 << 30;
 /// Memory for shards on a device that uses the host's, where they are in the page cache already.
 const HOST_BUDGET_BYTES: u64 = 4 << 30;
@@ -75,11 +74,14 @@ pub(super) fn adapters() -> Vec<(Adapter, GpuInfo)> {
     described.collect()
 }
 
+pub(in crate::engine) fn infos() -> Vec<GpuInfo> {
+    adapters().into_iter().map(|(_, info)| info).collect()
+}
+
 fn describe(index: usize, adapter: &Adapter) -> GpuInfo {
     let AdapterInfo { name, driver, driver_info, device_type, device_pci_bus_id, .. } =
         adapter.get_info();
     let limits = adapter.limits();
-    let wide = adapter.features().contains(Features::SHADER_INT64);
     let software = device_type == DeviceType::Cpu;
     GpuInfo {
         index,
@@ -89,7 +91,6 @@ fn describe(index: usize, adapter: &Adapter) -> GpuInfo {
         kind: if software { GpuKind::Software } else { GpuKind::Real },
         binding_bytes_max: binding_bytes(&limits),
         workgroup_bytes_max: limits.max_compute_workgroup_storage_size,
-        integers: if wide { Integers::Wide } else { Integers::Halves },
         lacks: lacks(adapter),
     }
 }
@@ -103,6 +104,9 @@ fn lacks(adapter: &Adapter) -> Option<String> {
     let limits = adapter.limits();
     if !adapter.features().contains(Features::IMMEDIATES) {
         return Some("numbers given with a dispatch (push constants)".into());
+    }
+    if !adapter.features().contains(Features::SHADER_INT64) {
+        return Some("64-bit integers (shaderInt64)".into());
     }
     let wanted: [(&str, u64, u64); 3] = [
         (
@@ -124,6 +128,10 @@ fn lacks(adapter: &Adapter) -> Option<String> {
 /// What shards may have of so many bytes, for the rest of the work to have some as well.
 pub(super) fn beside_work(bytes: u64) -> u64 {
     bytes - WORK_BYTES.min(bytes / 4)
+}
+
+fn say_lost(lost: &Mutex<Option<String>>, why: impl FnOnce() -> String) {
+    lost.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(why);
 }
 
 /// An open device. Clones are the same device.
@@ -167,19 +175,16 @@ impl Gpu {
         let lost = Arc::new(Mutex::new(None));
         let said = Arc::clone(&lost);
         device.set_device_lost_callback(move |reason, message| {
-            let mut said = said.lock().unwrap_or_else(PoisonError::into_inner);
-            said.get_or_insert(format!("lost ({reason:?}): {message}"));
+            say_lost(&said, || format!("lost ({reason:?}): {message}"));
         });
+        // What no scope catches: a device that is going away.
+        let said = Arc::clone(&lost);
+        device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
+            say_lost(&said, || error.to_string());
+        }));
         let (device_type, faults) = (adapter.get_info().device_type, faults.clone());
         let full = Arc::default();
-        let gpu = Self { device, queue, info, device_type, lost, full, faults };
-        // What no scope catches: a device that is going away.
-        let said = Arc::clone(&gpu.lost);
-        gpu.device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
-            let mut said = said.lock().unwrap_or_else(PoisonError::into_inner);
-            said.get_or_insert(error.to_string());
-        }));
-        Ok(gpu)
+        Ok(Self { device, queue, info, device_type, lost, full, faults })
     }
 
     /// Does something with the device; an error it meets on the way is returned.
@@ -265,14 +270,9 @@ impl Gpu {
     /// For tests: the device goes away if this fault was armed.
     pub(super) fn lose_at(&self, fault: Fault) {
         if self.faults.happens(fault) {
-            self.say_lost("given up for a test");
+            say_lost(&self.lost, || "given up for a test".into());
             self.device.destroy();
         }
-    }
-
-    fn say_lost(&self, why: &str) {
-        let mut said = self.lost.lock().unwrap_or_else(PoisonError::into_inner);
-        said.get_or_insert_with(|| why.into());
     }
 
     /// Waits until a submission is done and what was mapped after it is mapped.

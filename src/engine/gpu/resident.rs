@@ -1,27 +1,25 @@
 //! Shards on the device: uploaded when asked for, kept while they fit, by recent use.
 //!
 //! A [`Store`] outlives the devices it is opened on, and is used by two threads: the engine's,
-//! which answers, and one that brings shards up meanwhile. No lock that the engine takes is held
+//! which answers, and one that uploads shards meanwhile. No lock that the engine takes is held
 //! while a shard is read or copied. A shard is cut into parts that fit one binding, the matrix by
-//! rows and the tables by packs. Buffers of a shard that makes room are taken over by the next one
-//! of the same shape: what is submitted first is done first, and nobody is about to submit for a
-//! shard that makes room.
+//! rows and the tables by packs. A shard that makes room leaves its buffers to the next one of the
+//! same shape: submissions are done in order, and none is about to be made for that shard.
 
-use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use lru::LruCache;
 use wgpu::{BindGroup, BindGroupLayout, Buffer, BufferDescriptor, BufferUsages};
 
 use super::super::known_answer::PROBE_CONTENT;
-use super::super::{EngineError, Residency, ShardStore, ShardView};
+use super::super::{ContentId, EngineError, Residency, ShardStore, ShardView, StoreUse};
 use super::device::{Gpu, WAIT_TIME, WAITS};
-use super::kernels::{BINDING_BYTES_MIN, bind};
+use super::kernels::BINDING_BYTES_MIN;
+use super::pipelines::bind;
 use super::staging::{STAGING_BYTES, Staging};
-use crate::engine;
 use crate::limits::COLUMNS_MAX;
 use crate::params::{D, PACK_ROWS_MIN, Shape};
-use crate::shard::ContentId;
 
 /// How long a thread waits for another, which reads a shard from its file at most, or waits for
 /// the device.
@@ -58,31 +56,36 @@ pub(super) struct Open {
     gpu: Gpu,
     layout: BindGroupLayout,
     binding_bytes_max: u64,
-    /// The way up for [`ShardStore::upload`]; none before the first, and while one is under way.
+    /// For [`ShardStore::upload`]; none before the first, and while one is under way.
     staging: Mutex<Option<Staging>>,
 }
 
-/// All shards on the device.
+/// All shards on the device; without a device at first.
+#[derive(Default)]
 pub(super) struct Store {
     state: Mutex<StoreState>,
-    /// A shard came up or did not, was used, or the device is gone.
+    /// A shard was uploaded or was not, was used, or the device is gone.
     changed: Condvar,
 }
 
-#[derive(Default)]
 struct StoreState {
     open: Option<Arc<Open>>,
     /// It has proven itself: others than the engine may see it.
     proven: bool,
-    shards: HashMap<ShardKey, Slot>,
-    /// Those that are here, the one used longest ago first.
-    by_use: BTreeMap<u64, ShardKey>,
-    /// Counts uses, and names shards without a name.
-    clock: u64,
+    shards: LruCache<ShardKey, Slot>,
+    /// Shards without a name so far.
+    unnamed: u64,
     budget: u64,
     /// Of all slots.
     bytes: u64,
     uploads: u64,
+}
+
+impl Default for StoreState {
+    fn default() -> Self {
+        let shards = LruCache::unbounded();
+        Self { open: None, proven: false, shards, unnamed: 0, budget: 0, bytes: 0, uploads: 0 }
+    }
 }
 
 /// A shard that is here or being uploaded.
@@ -95,21 +98,9 @@ struct Here {
     /// The other clones are those of [`Held`].
     resident: Arc<Resident>,
     used: Instant,
-    clock: u64,
-}
-
-/// What was on a device.
-pub(super) struct Closed {
-    _open: Option<Arc<Open>>,
-    _shards: HashMap<ShardKey, Slot>,
 }
 
 impl Store {
-    /// A store without a device.
-    pub(super) fn new() -> Self {
-        Self { state: Mutex::default(), changed: Condvar::new() }
-    }
-
     /// Keeps shards on a device from now on, in parts of at most so many bytes. Only the engine
     /// sees them, and there is no budget, until [`Store::prove`].
     pub(super) fn open(
@@ -133,36 +124,35 @@ impl Store {
     }
 
     /// Keeps nothing any more. What was there is for the caller to drop, which may take time.
-    pub(super) fn close(&self) -> Closed {
-        let mut state = self.lock();
-        let (clock, uploads) = (state.clock, state.uploads);
-        let old =
-            std::mem::replace(&mut *state, StoreState { clock, uploads, ..StoreState::default() });
-        self.changed.notify_all();
-        Closed { _open: old.open, _shards: old.shards }
+    pub(super) fn close(&self) -> impl Send + use<> {
+        self.release(|state| {
+            let (unnamed, uploads) = (state.unnamed, state.uploads);
+            std::mem::replace(state, StoreState { unnamed, uploads, ..StoreState::default() })
+        })
     }
 
     /// The name under which a shard is kept.
     pub(super) fn key(&self, shard: &ShardView<'_>) -> ShardKey {
-        shard.content.map_or_else(|| ShardKey::Once(self.lock().tick()), ShardKey::Content)
+        let once = || {
+            let mut state = self.lock();
+            state.unnamed += 1;
+            ShardKey::Once(state.unnamed)
+        };
+        shard.content.map_or_else(once, ShardKey::Content)
     }
 
-    /// Shards uploaded so far.
     pub(super) fn uploads(&self) -> u64 {
         self.lock().uploads
     }
 
-    /// Memory that shards take, in bytes.
     pub(super) fn bytes(&self) -> u64 {
         self.lock().bytes
     }
 
-    /// Bytes of the largest of them.
     pub(super) fn largest(&self) -> u64 {
-        self.lock().shards.values().map(|slot| slot.bytes).max().unwrap_or_default()
+        self.lock().shards.iter().map(|(_, slot)| slot.bytes).max().unwrap_or_default()
     }
 
-    /// Memory for shards, in bytes.
     pub(super) fn budget(&self) -> u64 {
         self.lock().budget
     }
@@ -225,7 +215,7 @@ impl Store {
             if let Some(resident) = state.touch(key) {
                 return Ok(Reserved::Here(resident));
             }
-            let waits_for = if state.shards.contains_key(&key) {
+            let waits_for = if state.shards.contains(&key) {
                 "the shard that another thread uploads"
             } else if held_bytes + bytes > state.budget {
                 let message = format!("a shard has {bytes} bytes, the budget {}", state.budget);
@@ -243,7 +233,7 @@ impl Store {
             (state, _) = woken.unwrap_or_else(PoisonError::into_inner);
         }
         state.bytes += bytes;
-        state.shards.insert(key, Slot { bytes, here: None });
+        state.shards.put(key, Slot { bytes, here: None });
         drop(state);
         let coming = Coming { store: self, open: Arc::clone(open), key, bytes };
         let none_dropped = dropped.is_empty();
@@ -261,27 +251,26 @@ impl ShardStore for Store {
         let state = self.lock();
         let Some(content) = shard.content.filter(|_| state.proven) else { return Residency::Never };
         let bytes = shard_bytes(shard.shape);
-        match state.shards.get(&ShardKey::Content(content)) {
+        match state.shards.peek(&ShardKey::Content(content)) {
             Some(Slot { here: Some(_), .. }) => Residency::Here,
             Some(Slot { here: None, .. }) => Residency::Room,
             None if bytes > state.budget => Residency::Never,
             None if state.bytes + bytes <= state.budget => Residency::Room,
             None => {
-                let oldest = state.oldest().and_then(|key| state.shards[&key].here.as_ref());
-                let unused = oldest.map_or(Duration::ZERO, |here| here.used.elapsed());
+                let unused = state.oldest().map_or(Duration::ZERO, |(_, here)| here.used.elapsed());
                 Residency::InPlace { unused }
             }
         }
     }
 
-    fn held(&self) -> engine::StoreUse {
+    fn held(&self) -> StoreUse {
         let state = self.lock();
         let ours = |(key, slot): &(&ShardKey, &Slot)| {
             slot.here.is_some() && **key != ShardKey::Content(PROBE_CONTENT)
         };
         let bytes_max = if state.proven { state.budget } else { 0 };
         let shards = state.shards.iter().filter(ours).count();
-        engine::StoreUse { shards, bytes: state.bytes, bytes_max }
+        StoreUse { shards, bytes: state.bytes, bytes_max }
     }
 
     fn upload(&self, shard: &ShardView<'_>) -> Result<(), EngineError> {
@@ -301,11 +290,6 @@ impl ShardStore for Store {
 }
 
 impl StoreState {
-    fn tick(&mut self) -> u64 {
-        self.clock += 1;
-        self.clock
-    }
-
     fn is_open(&self, open: &Arc<Open>) -> Result<(), EngineError> {
         match &self.open {
             Some(now) if Arc::ptr_eq(now, open) => Ok(()),
@@ -315,27 +299,22 @@ impl StoreState {
 
     /// A shard that is here, and is being used.
     fn touch(&mut self, key: ShardKey) -> Option<Arc<Resident>> {
-        let now = self.tick();
         let here = self.shards.get_mut(&key)?.here.as_mut()?;
-        self.by_use.remove(&here.clock);
-        self.by_use.insert(now, key);
-        (here.clock, here.used) = (now, Instant::now());
+        here.used = Instant::now();
         Some(Arc::clone(&here.resident))
     }
 
     /// The shard used longest ago of those that nobody holds.
-    fn oldest(&self) -> Option<ShardKey> {
-        let held = |key: &&ShardKey| {
-            let here = self.shards[*key].here.as_ref();
-            here.is_some_and(|here| Arc::strong_count(&here.resident) > 1)
-        };
-        self.by_use.values().find(|key| !held(key)).copied()
+    fn oldest(&self) -> Option<(ShardKey, &Here)> {
+        let mut here =
+            self.shards.iter().rev().filter_map(|(key, slot)| Some((*key, slot.here.as_ref()?)));
+        here.find(|(_, here)| Arc::strong_count(&here.resident) == 1)
     }
 
     /// Drops the shards used longest ago until there is room; whether there is.
     fn make_room(&mut self, bytes: u64, dropped: &mut Vec<Resident>) -> bool {
         while self.bytes + bytes > self.budget {
-            let Some(oldest) = self.oldest() else { return false };
+            let Some((oldest, _)) = self.oldest() else { return false };
             dropped.extend(self.remove(oldest));
         }
         true
@@ -343,11 +322,9 @@ impl StoreState {
 
     /// Takes a shard out; returns it if it was here and nobody holds it.
     fn remove(&mut self, key: ShardKey) -> Option<Resident> {
-        let slot = self.shards.remove(&key)?;
+        let slot = self.shards.pop(&key)?;
         self.bytes -= slot.bytes;
-        let here = slot.here?;
-        self.by_use.remove(&here.clock);
-        Arc::into_inner(here.resident)
+        Arc::into_inner(slot.here?.resident)
     }
 }
 
@@ -358,7 +335,7 @@ enum Reserved<'a> {
     Coming(Coming<'a>, Option<Resident>),
 }
 
-/// A shard that this thread is bringing up. Dropped before it arrived, it does not come.
+/// A shard that this thread is uploading. Dropped before it arrived, it does not come.
 struct Coming<'a> {
     store: &'a Store,
     open: Arc<Open>,
@@ -371,12 +348,10 @@ impl Coming<'_> {
     fn arrived(self, resident: Resident) -> Result<Arc<Resident>, EngineError> {
         let mut state = self.store.lock();
         state.is_open(&self.open)?;
-        let (clock, used) = (state.tick(), Instant::now());
         let resident = Arc::new(resident);
-        let here = Here { resident: Arc::clone(&resident), used, clock };
+        let here = Here { resident: Arc::clone(&resident), used: Instant::now() };
         let slot = Slot { bytes: self.bytes, here: Some(here) };
-        state.shards.insert(self.key, slot);
-        state.by_use.insert(clock, self.key);
+        state.shards.put(self.key, slot);
         state.uploads += 1;
         Ok(resident)
     }
@@ -397,7 +372,7 @@ impl Coming<'_> {
 impl Drop for Coming<'_> {
     fn drop(&mut self) {
         self.store.release(|state| {
-            let coming = state.shards.get(&self.key).is_some_and(|slot| slot.here.is_none());
+            let coming = state.shards.peek(&self.key).is_some_and(|slot| slot.here.is_none());
             if coming && state.is_open(&self.open).is_ok() {
                 state.remove(self.key);
             }
@@ -415,7 +390,6 @@ pub(super) struct Held {
 }
 
 impl Held {
-    /// None yet.
     pub(super) fn new(store: &Arc<Store>, open: &Arc<Open>) -> Self {
         let (store, open) = (Arc::clone(store), Arc::clone(open));
         Self { store, open, shards: Vec::new(), bytes: 0 }
@@ -443,7 +417,6 @@ impl Held {
         Ok(())
     }
 
-    /// One of them.
     pub(super) fn get(&self, key: ShardKey) -> &Resident {
         let found = self.shards.iter().find(|(held, _)| *held == key);
         &found.expect("this is a bug: a shard is used that is not held").1
@@ -516,7 +489,7 @@ impl Open {
                 self.send(staging, bytes, &part.buffer)?;
             }
         }
-        staging.finish(&self.gpu)
+        staging.wait(&self.gpu)
     }
 
     /// Copies bytes into a buffer, a staging buffer at a time.

@@ -10,12 +10,11 @@ use wgpu::{Buffer, BufferDescriptor, BufferUsages, CommandEncoder, MapMode, Subm
 
 use super::super::EngineError;
 use super::device::{Gpu, WAIT_TIME};
-use super::faults::Fault;
+use super::options::Fault;
 use crate::limits::{BATCH_QUERIES_PER_SCAN_MAX, COLUMNS_MAX};
 use crate::params::D;
 
-/// Bytes of one staging buffer: the inputs of a round with its largest lane (`round.rs`), or a
-/// piece of a shard.
+/// Bytes of one staging buffer: the input of a submission, or a piece of a shard.
 pub(super) const STAGING_BYTES: u64 = 16 << 20;
 const _: () = assert!(
     (BATCH_QUERIES_PER_SCAN_MAX * (COLUMNS_MAX as usize * 3 + 2 * 3 * D * 4)) as u64
@@ -47,7 +46,6 @@ impl Shared {
         });
     }
 
-    /// Waits until it is mapped.
     fn wait(&mut self, gpu: &Gpu) -> Result<(), EngineError> {
         let Some(submission) = self.submission.take() else { return Ok(()) };
         let mapped = self.mapped.try_recv().or_else(|_| {
@@ -114,7 +112,7 @@ impl Staging {
     }
 
     /// Waits until all that was sent is on the device.
-    pub(super) fn finish(&mut self, gpu: &Gpu) -> Result<(), EngineError> {
+    pub(super) fn wait(&mut self, gpu: &Gpu) -> Result<(), EngineError> {
         self.ring.iter_mut().try_for_each(|shared| shared.wait(gpu))
     }
 }

@@ -1,11 +1,9 @@
-// A query's columns (3 bytes each) to three planes of balanced digits, four columns a word: what
-// the scans read. CPU twin: `split_digits` in src/engine/gpu/lane.rs.
+// Splits a query's columns (3 bytes each) into three planes of balanced digits, four columns a
+// word: what the scans read.
 //
 // x = d0 + 2^8 d1 + 2^16 d2 modulo 2^24, each digit a signed byte. Half a base added to the lower
-// two digits makes the carries; taken away again without carry it leaves signed bytes.
-//
-// Floor: reading and writing 3 bytes a column, nothing beside the scan. Four columns a thread:
-// three words in, a word of each plane out, neighbours side by side.
+// two digits makes the carries; taken away again without carry it leaves signed bytes. A thread
+// takes four columns: three words in, a word of each plane out, beside its neighbours'.
 
 // [query][word]
 @group(0) @binding(0) var<storage, read> vectors: array<u32>;
@@ -18,7 +16,7 @@ fn plane_word(balanced: vec4<u32>, shift: u32) -> u32 {
 }
 
 @compute @workgroup_size(THREADS)
-fn split(
+fn split_digits(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(local_invocation_index) thread: u32,
 ) {

@@ -1,10 +1,23 @@
-//! Failures on order, for tests: what a device does only when it is broken or full.
-//!
-//! None happens unless it was armed, each once an arming. As little as possible is pretended: the
-//! device is really destroyed, and buffers that were refused are really none.
+//! How a GPU is used, and failures that tests order.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+
+/// How a GPU is used; the defaults are what its limits allow.
+#[derive(Debug, Clone, Default)]
+pub struct GpuOptions {
+    /// Device memory for shards, in bytes. By default nearly all on a device with memory of its
+    /// own.
+    pub shard_bytes: Option<u64>,
+    /// Largest piece of a shard in one binding, in bytes: for tests of how shards are cut.
+    pub binding_bytes: Option<u64>,
+    /// Products of one dispatch, about: for tests of how work is cut.
+    pub dispatch_products: Option<u64>,
+    /// Key bundles that the device keeps: for tests of how they make room.
+    pub bundle_slots: Option<usize>,
+    /// What goes wrong: for tests of failures.
+    pub faults: Faults,
+}
 
 /// What may go wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,12 +32,13 @@ pub enum Fault {
     NotRenewed,
 }
 
-/// Which failures are to come; clones are the same. For tests.
+/// Failures on order, for tests; clones are the same. None happens unless it was armed. As little
+/// as possible is pretended: the device is really destroyed, and a buffer is really refused.
 #[derive(Debug, Clone, Default)]
 pub struct Faults(Arc<[AtomicU64; 4]>);
 
 impl Faults {
-    /// Has a fault happen at the `count`-th occasion from now, of which the next is 1;
+    /// Has a fault happen once, at the `count`-th occasion from now, of which the next is 1;
     /// [`Fault::NotRenewed`] at each of the next `count`. With 0 it does not happen.
     pub fn arm(&self, fault: Fault, count: u64) {
         self.0[fault as usize].store(count, Ordering::SeqCst);

@@ -159,17 +159,13 @@ const NONE_FOUND: &str = "the Vulkan loader finds no GPU (no loader, no driver, 
 #[cfg(not(feature = "gpu"))]
 const NONE_FOUND: &str = "this program was built without the feature gpu";
 
-/// Opens a GPU and has it prove itself. A driver that panics is one that does not.
+/// Opens a GPU, which proves itself. A driver that panics is one that does not.
 #[cfg(feature = "gpu")]
 fn take(info: &GpuInfo, shard_bytes: Option<u64>) -> Result<Box<dyn Engine>, String> {
     let options = super::gpu::GpuOptions { shard_bytes, ..Default::default() };
-    let taken = std::panic::catch_unwind(|| {
-        let mut engine = super::gpu::GpuEngine::new(info.index, &options)?;
-        engine.prove()?;
-        Ok::<_, EngineError>(Box::new(engine) as Box<dyn Engine>)
-    });
-    let why = match taken {
-        Ok(Ok(engine)) => return Ok(engine),
+    let opened = std::panic::catch_unwind(|| super::gpu::GpuEngine::new(info.index, &options));
+    let why = match opened {
+        Ok(Ok(engine)) => return Ok(Box::new(engine)),
         Ok(Err(error)) => error.to_string(),
         Err(_) => "its driver or our use of it panicked".into(),
     };
