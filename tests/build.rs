@@ -13,8 +13,8 @@ use std::process::{Child, Command, Output, Stdio};
 
 use harness::program::sotto;
 use sotto::builder::{
-    BuildError, BuildOptions, BuildReport, DATABASE_NAME_DEFAULT, Existing, Input, Silent, keys,
-    renew, rollback, run, sample,
+    BuildError, BuildOptions, BuildReport, DATABASE_NAME_DEFAULT, Input, Silent, keys, renew,
+    rollback, run, sample,
 };
 use sotto::keyword::{Outcome, band, extract, locate};
 use sotto::scheme::{KeyBundle, SecretPool, Sharing, reference};
@@ -84,6 +84,33 @@ impl Bench {
         command
     }
 
+    fn error(&self, options: &BuildOptions) -> BuildError {
+        run(options, &Silent).unwrap_err()
+    }
+
+    /// The build fails with such a message.
+    fn refuses(&self, options: &BuildOptions, parts: &[&str]) {
+        let error = self.error(options).to_string();
+        assert!(parts.iter().all(|part| error.contains(part)), "{parts:?}: {error}");
+    }
+
+    /// Replaces the value of a record, and returns its key.
+    fn change(&self, line: usize, value: &str) -> String {
+        let mut lines = self.lines();
+        let key = lines[line].split_once(',').unwrap().0.to_owned();
+        lines[line] = format!("{key},{value}");
+        self.write_input(&lines);
+        key
+    }
+
+    /// Starts a build on one thread and kills it once so many shards are finished.
+    fn kill_after(&self, shards: usize) -> PathBuf {
+        let out = self.path("db");
+        let child = self.command("db").args(["--jobs", "1"]).spawn();
+        kill_once(child, || finished(&out) >= shards);
+        out
+    }
+
     /// Nothing is left of a database or of work on one.
     fn assert_nothing_left(&self, out: &str) {
         assert!(!self.path(out).exists(), "{:?}", contents(&self.path(out)));
@@ -136,15 +163,15 @@ fn look_up(database: &Database, keys: &[&str]) -> Vec<Outcome> {
         queries.push((query, pool.vector(query).unwrap(), bundle, place, shard));
     }
     let decoder = pool.seal();
-    let answer = |(query, vector, bundle, place, shard): (_, _, _, _, &_)| {
-        let shard: &std::sync::Arc<sotto::shard::Shard> = shard;
-        let view = shard.view();
-        let vector: std::sync::Arc<[u8]> = vector;
-        let response = reference::answer(shape, view.matrix, view.tables, &vector, &bundle);
-        let decoded = decoder.decode(query, shape, &response, shard.hints()).unwrap();
-        extract(&decoded, &place, shape).outcome()
-    };
-    queries.into_iter().map(answer).collect()
+    queries
+        .into_iter()
+        .map(|(query, vector, bundle, place, shard)| {
+            let view = shard.view();
+            let response = reference::answer(shape, view.matrix, view.tables, &vector, &bundle);
+            let decoded = decoder.decode(query, shape, &response, shard.hints()).unwrap();
+            extract(&decoded, &place, shape).outcome()
+        })
+        .collect()
 }
 
 fn text(output: &Output) -> String {
@@ -168,28 +195,25 @@ fn records_come_back_and_absent_keys_do_not() {
         assert!(found[0] == expected && found[2] == expected, "{key}");
         assert!(found[1] == Outcome::Absent);
     }
-    let mut names: Vec<_> = fs::read_dir(bench.path("db")).unwrap().collect();
-    assert_eq!(names.len(), 3, "{names:?}");
-    names.clear();
+    assert_eq!(fs::read_dir(bench.path("db")).unwrap().count(), 3);
     assert_eq!(fs::read_dir(bench.path("db/shards")).unwrap().count(), 4);
 }
 
 #[test]
 fn values_of_bytes_and_empty_values_come_back() {
     let bench = Bench::new(0);
-    let mut lines: Vec<String> = vec!["{\"sii\":\"é\",\"value\":\"base64:/wCA\"}".into()];
+    let mut lines: Vec<String> =
+        (0..200).map(|i| format!("{{\"sii\":\"k{i}\",\"value\":\"{i}\"}}")).collect();
+    lines.push("{\"sii\":\"é\",\"value\":\"base64:/wCA\"}".into());
     lines.push("{\"sii\":\"empty\",\"value\":\"\"}".into());
-    lines.extend((0..200).map(|i| format!("{{\"sii\":\"k{i}\",\"value\":\"{i}\"}}")));
     bench.write_input(&lines);
     fs::rename(bench.path("in.csv"), bench.path("in.jsonl")).unwrap();
     let input = Input::File(bench.path("in.jsonl"));
     run(&BuildOptions { input, shards: Some(1), ..bench.options("db") }, &Silent).unwrap();
     let database = Database::open(&bench.path("db")).unwrap();
     let found = look_up(&database, &["é", "empty", "k7", "k200"]);
-    assert!(found[0] == Outcome::Found(vec![255, 0, 128]));
-    assert!(found[1] == Outcome::Found(vec![]));
-    assert!(found[2] == Outcome::Found(b"7".to_vec()));
-    assert!(found[3] == Outcome::Absent);
+    let there = |value: &[u8]| Outcome::Found(value.to_vec());
+    assert!(found == [there(&[255, 0, 128]), there(b""), there(b"7"), Outcome::Absent]);
 }
 
 #[test]
@@ -219,10 +243,7 @@ fn a_rebuild_builds_what_changed_and_raises_the_epoch() {
     assert_eq!((report.built, report.reused, report.epoch), (0, 4, 1));
     assert!(contents(&bench.path("db")) == before);
 
-    let mut lines = bench.lines();
-    let key = lines[5].split_once(',').unwrap().0.to_owned();
-    lines[5] = format!("{key},im:moved@provider.example");
-    bench.write_input(&lines);
+    let key = bench.change(5, "im:moved@provider.example");
     let old = Database::open(&bench.path("db")).unwrap(); // as a running server has it
     let report = run(&unchanged, &Silent).unwrap();
     assert_eq!((report.built, report.reused, report.epoch), (1, 3, 2));
@@ -235,56 +256,50 @@ fn a_rebuild_builds_what_changed_and_raises_the_epoch() {
     );
     // The file of the epoch before is kept, and goes with the epoch after.
     assert_eq!(fs::read_dir(bench.path("db/shards")).unwrap().count(), 5);
-    lines[5] = format!("{key},im:again@provider.example");
-    bench.write_input(&lines);
+    bench.change(5, "im:again@provider.example");
     assert_eq!(run(&unchanged, &Silent).unwrap().epoch, 3);
     assert_eq!(fs::read_dir(bench.path("db/shards")).unwrap().count(), 5);
     assert!(look_up(&old, &[&key])[0] != Outcome::Invalid, "an unlinked file is still mapped");
+    // The records of the epoch before need no new file.
+    bench.change(5, "im:moved@provider.example");
+    let report = run(&unchanged, &Silent).unwrap();
+    assert_eq!((report.built, report.resumed, report.reused, report.epoch), (0, 1, 3, 4));
 }
 
 #[test]
 fn unchanged_records_are_signed_again_once_half_of_their_time_is_over() {
     const DAY: u64 = 86_400;
     let bench = Bench::new(1_000);
-    let out = bench.path("db");
+    let (out, key) = (bench.path("db"), bench.path("key.pem"));
     let at = |day: u64, seconds: u64| BuildOptions {
         created: Some(1_700_000_000 + day * DAY + seconds),
         expires_days: 20,
         ..bench.options("db")
     };
+    let manifest = || Manifest::read(&out.join(MANIFEST_NAME)).unwrap();
+    let previous = || Manifest::read(&out.join(MANIFEST_PREVIOUS_NAME)).ok().map(|m| m.epoch);
     let epoch = |options: BuildOptions| {
         let report = run(&options, &Silent).unwrap();
-        let manifest = Manifest::read(&out.join(MANIFEST_NAME)).unwrap();
-        assert_eq!(
-            (manifest.epoch, report.built),
-            (report.epoch, report.shard_count - report.reused)
-        );
+        assert_eq!(report.built, report.shard_count - report.reused);
+        assert_eq!(manifest().epoch, report.epoch);
         (report.epoch, report.renewed)
     };
-    let previous = || Manifest::read(&out.join(MANIFEST_PREVIOUS_NAME)).ok().map(|m| m.epoch);
-    let manifest = || Manifest::read(&out.join(MANIFEST_NAME)).unwrap();
     assert_eq!(epoch(at(0, 0)), (1, false));
     let first = manifest();
     assert_eq!((first.created, first.expires), (1_700_000_000, 1_700_000_000 + 20 * DAY));
-    assert_eq!(epoch(at(9, DAY - 1)), (1, false));
-    assert_eq!(manifest(), first);
+    assert_eq!((epoch(at(9, DAY - 1)), manifest()), ((1, false), first.clone()));
     assert_eq!(epoch(at(10, 0)), (2, true));
     let second = manifest();
     assert_eq!((&second.shards, &second.database), (&first.shards, &first.database));
-    assert_eq!(
-        (second.created, second.expires),
-        (first.created + 10 * DAY, first.expires + 10 * DAY)
-    );
+    let (created, expires) = (first.created + 10 * DAY, first.expires + 10 * DAY);
+    assert_eq!((second.created, second.expires), (created, expires));
     Database::open(&out).unwrap();
     // What a rollback goes back to is other content, not an older signature.
     assert_eq!(previous(), None);
-    let mut lines = bench.lines();
-    lines[5] = format!("{},im:moved@provider.example", lines[5].split_once(',').unwrap().0);
-    bench.write_input(&lines);
+    bench.change(5, "im:moved@provider.example");
     assert_eq!((epoch(at(11, 0)), previous()), ((3, false), Some(2)));
     // Also long after it has expired.
     assert_eq!((epoch(at(100, 0)), previous()), ((4, true), Some(2)));
-    let key = bench.path("key.pem");
     let rolled = rollback(&out, Some(&key), 5, &Silent).unwrap();
     assert_eq!((rolled.content_of, rolled.epoch, previous()), (2, 5, Some(4)));
     let fifth = manifest();
@@ -292,13 +307,13 @@ fn unchanged_records_are_signed_again_once_half_of_their_time_is_over() {
     // And without the records.
     let renewed = renew(&out, Some(&key), 7).unwrap();
     let sixth = manifest();
-    assert_eq!((renewed.epoch, renewed.lifetime, previous()), (6, sixth.lifetime(), Some(4)));
+    assert_eq!((renewed.epoch, renewed.lifetime(), previous()), (6, sixth.lifetime(), Some(4)));
     assert_eq!((&sixth.shards, sixth.expires), (&second.shards, sixth.created + 7 * DAY));
     for days in [0, 367] {
         for error in [
             renew(&out, Some(&key), days).unwrap_err(),
             rollback(&out, Some(&key), days, &Silent).unwrap_err(),
-            run(&BuildOptions { expires_days: days, ..at(200, 0) }, &Silent).unwrap_err(),
+            bench.error(&BuildOptions { expires_days: days, ..at(200, 0) }),
         ] {
             assert!(error.to_string().contains("expected 1 to 366"), "{error}");
         }
@@ -309,7 +324,7 @@ fn unchanged_records_are_signed_again_once_half_of_their_time_is_over() {
     assert!(matches!(error, BuildError::OtherOperator { .. }), "{error}");
     fs::remove_file(out.join("shards").join(&sixth.shards[1].file)).unwrap();
     let error = renew(&out, Some(&key), 7).unwrap_err();
-    assert!(matches!(error, BuildError::NoRenewal { .. }), "{error}");
+    assert!(matches!(error, BuildError::NotResigned { .. }), "{error}");
     assert_eq!(manifest(), sixth);
 }
 
@@ -318,27 +333,22 @@ fn a_database_keeps_its_name() {
     let bench = Bench::new(500);
     let named = |name: &str| BuildOptions { database: Some(name.into()), ..bench.options("db") };
     for bad in ["", "a b", "-x", "a/b", &"x".repeat(65)] {
-        let error = run(&named(bad), &Silent).unwrap_err().to_string();
-        assert!(error.contains("--database is"), "{error}");
+        bench.refuses(&named(bad), &["--database is"]);
         bench.assert_nothing_left("db");
     }
-    let name = || Database::open(&bench.path("db")).unwrap().manifest().database.clone();
+    let name = |out| Database::open(&bench.path(out)).unwrap().manifest().database.clone();
     run(&named("phones"), &Silent).unwrap();
-    assert_eq!(name(), "phones");
+    assert_eq!(name("db"), "phones");
     let before = contents(&bench.path("db"));
-    for existing in [Existing::Keep, Existing::Reshape] {
-        let error = run(&BuildOptions { existing, ..named("mails") }, &Silent).unwrap_err();
-        assert!(error.to_string().contains("called phones"), "{error}");
+    for reshape in [false, true] {
+        bench.refuses(&BuildOptions { reshape, ..named("mails") }, &["name is phones"]);
         assert!(contents(&bench.path("db")) == before);
     }
     // It need not be told again.
-    let mut lines = bench.lines();
-    lines[5] = format!("{},im:moved@provider.example", lines[5].split_once(',').unwrap().0);
-    bench.write_input(&lines);
-    assert_eq!((bench.build("db").epoch, name()), (2, "phones".into()));
+    bench.change(5, "im:moved@provider.example");
+    assert_eq!((bench.build("db").epoch, name("db")), (2, "phones".into()));
     bench.build("unnamed");
-    let unnamed = Database::open(&bench.path("unnamed")).unwrap();
-    assert_eq!(unnamed.manifest().database, DATABASE_NAME_DEFAULT);
+    assert_eq!(name("unnamed"), DATABASE_NAME_DEFAULT);
 }
 
 #[test]
@@ -346,30 +356,24 @@ fn a_rebuild_keeps_seed_and_shape_unless_told_to_reshape() {
     let bench = Bench::new(1_000);
     bench.build("db");
     let base = BuildOptions { shards: None, seed: None, ..bench.options("db") };
-    let refused = [
+    let before = contents(&bench.path("db"));
+    for (options, reason) in [
         (BuildOptions { shards: Some(5), ..base.clone() }, "--shards asks for 5"),
         (BuildOptions { records_per_shard: Some(100), ..base.clone() }, "--records-per-shard"),
         (BuildOptions { seed: Some([1; 32]), ..base.clone() }, "--seed asks for 0101"),
         (BuildOptions { value_bytes: Some(200), ..base.clone() }, "--value-bytes asks for 200"),
-    ];
-    let before = contents(&bench.path("db"));
-    for (options, reason) in refused {
-        let error = run(&options, &Silent).unwrap_err().to_string();
-        assert!(error.contains(reason) && error.contains("--reshape"), "{error}");
+    ] {
+        bench.refuses(&options, &[reason, "--reshape"]);
     }
     let other = BuildOptions { signing_key: Some(bench.path("other.pem")), ..base.clone() };
-    let error = run(&other, &Silent).unwrap_err();
-    assert!(matches!(error, BuildError::OtherOperator { .. }), "{error}");
+    assert!(matches!(bench.error(&other), BuildError::OtherOperator { .. }));
     // Ten times the records do not fit the shape.
     sample::write(10_000, fs::File::create(bench.path("in.csv")).unwrap()).unwrap();
-    let error = run(&base, &Silent).unwrap_err();
-    assert!(matches!(error, BuildError::Outgrown { .. }), "{error}");
-    assert!(error.to_string().contains("--reshape"), "{error}");
-    assert!(contents(&bench.path("db")) == before);
-    let reshape = BuildOptions { existing: Existing::Reshape, shards: Some(8), ..base };
+    assert!(matches!(bench.error(&base), BuildError::Outgrown { .. }));
+    bench.refuses(&base, &["--reshape"]);
+    let reshape = BuildOptions { reshape: true, shards: Some(8), ..base };
     let other = BuildOptions { seed: Some([1; 32]), ..reshape.clone() };
-    let error = run(&other, &Silent).unwrap_err().to_string();
-    assert!(error.contains("keeps its seed for life"), "{error}");
+    bench.refuses(&other, &["keeps its seed for life"]);
     assert!(contents(&bench.path("db")) == before);
     let report = run(&reshape, &Silent).unwrap();
     assert_eq!((report.shard_count, report.built, report.epoch), (8, 8, 2));
@@ -379,73 +383,41 @@ fn a_rebuild_keeps_seed_and_shape_unless_told_to_reshape() {
 #[test]
 fn wrong_lines_and_repeated_keys_are_named_and_nothing_is_left() {
     let bench = Bench::new(500);
-    let good = bench.lines();
+    let (good, options) = (bench.lines(), bench.options("db"));
     let mut lines = good.clone();
-    for at in (10..40).step_by(2) {
-        lines[at] = "only one field".into();
-    }
+    (10..40).step_by(2).for_each(|at| lines[at] = "only one field".into());
     bench.write_input(&lines);
-    let error = run(&bench.options("db"), &Silent).unwrap_err().to_string();
-    for part in ["15 lines", "line 11:", "line 29:", "and 5 more"] {
-        assert!(error.contains(part), "{part}: {error}");
-    }
-    assert!(!error.contains("line 31:"), "{error}");
+    bench.refuses(&options, &["15 lines", "line 11:", "line 29:", "and 5 more"]);
     bench.assert_nothing_left("db");
-
-    let mut lines = good.clone();
-    for at in 0..12 {
-        lines.push(good[at + 1].clone());
-    }
-    bench.write_input(&lines);
-    let error = run(&bench.options("db"), &Silent).unwrap_err().to_string();
-    for part in ["12 lines", "line 502: the key of line 2", "and 2 more"] {
-        assert!(error.contains(part), "{part}: {error}");
-    }
+    assert!(!bench.error(&options).to_string().contains("line 31:"));
+    bench.write_input(&[&good[..], &good[1..13]].concat());
+    bench.refuses(&options, &["12 lines", "line 502: the key of line 2", "and 2 more"]);
     bench.assert_nothing_left("db");
-
     bench.write_input(&[good[0].clone(), format!("long,{}", "v".repeat(41))]);
-    let short = BuildOptions { value_bytes: Some(41), ..bench.options("db") };
-    let error = run(&short, &Silent).unwrap_err().to_string();
-    assert!(error.contains("line 2: the value has 41 bytes, expected at most 40"), "{error}");
+    let short = BuildOptions { value_bytes: Some(41), ..options.clone() };
+    bench.refuses(&short, &["line 2: the value has 41 bytes, expected at most 40"]);
     bench.write_input(&good[..1]);
-    let error = run(&bench.options("db"), &Silent).unwrap_err();
-    assert!(matches!(error, BuildError::NoRecords { .. }), "{error}");
+    assert!(matches!(bench.error(&options), BuildError::NoRecords { .. }));
     bench.assert_nothing_left("db");
     assert!(!bench.path("key.pem").exists(), "a key for nothing");
+    // A database that is there stays as it is.
+    bench.write_input(&good);
+    bench.build("db");
+    let before = contents(&bench.path("db"));
+    bench.write_input(&[&good[..], &good[1..2]].concat());
+    assert!(matches!(bench.error(&options), BuildError::Duplicates { .. }));
+    assert!(contents(&bench.path("db")) == before);
 }
 
 #[test]
 fn options_that_cannot_work_are_refused_before_the_input_is_read() {
     let bench = Bench::new(500);
-    let build = |change: &dyn Fn(&mut Command)| {
-        let mut command = bench.command("db");
-        change(&mut command);
-        let output = command.output().unwrap();
-        assert_eq!(output.status.code(), Some(2), "{}", text(&output));
-        bench.assert_nothing_left("db");
-        text(&output)
-    };
-    let date = build(&|command| {
-        command.env("SOURCE_DATE_EPOCH", "yesterday");
-    });
-    assert!(date.contains("SOURCE_DATE_EPOCH is \"yesterday\""), "{date}");
-    let mut options = bench.options("db");
-    options.signing_key = Some(bench.path("no-such-folder/key.pem"));
-    let error = run(&options, &Silent).unwrap_err().to_string();
-    assert!(error.contains("no-such-folder"), "{error}");
+    let output = bench.command("db").env("SOURCE_DATE_EPOCH", "yesterday").output().unwrap();
+    assert_eq!(output.status.code(), Some(2), "{}", text(&output));
+    assert!(text(&output).contains("SOURCE_DATE_EPOCH is \"yesterday\""), "{}", text(&output));
+    let signing_key = Some(bench.path("no-such-folder/key.pem"));
+    bench.refuses(&BuildOptions { signing_key, ..bench.options("db") }, &["no-such-folder"]);
     bench.assert_nothing_left("db");
-}
-
-#[test]
-fn a_wrong_input_leaves_a_database_that_is_there_as_it_is() {
-    let bench = Bench::new(500);
-    bench.build("db");
-    let before = contents(&bench.path("db"));
-    let mut lines = bench.lines();
-    lines.push(lines[1].clone());
-    bench.write_input(&lines);
-    assert!(run(&bench.options("db"), &Silent).is_err());
-    assert!(contents(&bench.path("db")) == before);
 }
 
 /// Kills a real build at its n-th line of output, for several n, then lets it finish.
@@ -459,8 +431,8 @@ fn a_build_killed_at_any_moment_goes_on_to_the_same_bytes() {
         ("begun", |out| out.join("work").exists()),
         ("counted", |out| out.join("work/work.json").exists()),
         ("partitioned", |out| out.join("work/partitions/00015").exists()),
-        ("one shard", |out| journal_lines(out) >= 1),
-        ("five shards", |out| journal_lines(out) >= 5),
+        ("one shard", |out| finished(out) >= 1),
+        ("five shards", |out| finished(out) >= 5),
     ];
     for (name, reached) in moments {
         let out = bench.path(name);
@@ -487,16 +459,18 @@ fn kill_once(child: std::io::Result<Child>, reached: impl Fn() -> bool) {
     child.wait().unwrap();
 }
 
-fn journal_lines(out: &Path) -> usize {
-    fs::read_to_string(out.join("work/journal.jsonl")).map_or(0, |text| text.lines().count())
+/// Shards that are finished.
+fn finished(out: &Path) -> usize {
+    let files = fs::read_dir(out.join("shards")).into_iter().flatten().flatten();
+    files.filter(|file| file.path().extension().is_some_and(|end| end == "shard")).count()
 }
 
 /// Killed between the manifest's rename and the end: the work folder is still there.
 #[test]
 fn work_left_beside_a_finished_database_is_cleared_away() {
     let bench = Bench::to_be_killed();
-    let (out, aside, again) = (bench.path("db"), bench.path("aside"), bench.path("again"));
-    kill_once(bench.command("db").args(["--jobs", "1"]).spawn(), || journal_lines(&out) >= 1);
+    let (aside, again) = (bench.path("aside"), bench.path("again"));
+    let out = bench.kill_after(1);
     for copy in [&aside, &again] {
         let copied = Command::new("cp").arg("-r").arg(out.join("work")).arg(copy).status();
         assert!(copied.unwrap().success());
@@ -520,24 +494,20 @@ fn work_left_beside_a_finished_database_is_cleared_away() {
 #[test]
 fn finished_shards_are_not_built_again() {
     let bench = Bench::to_be_killed();
-    let out = bench.path("db");
-    kill_once(bench.command("db").args(["--jobs", "1"]).spawn(), || journal_lines(&out) >= 2);
+    let out = bench.kill_after(2);
     assert!(!out.join("manifest.json").exists(), "too fast for this test");
-    let finished = journal_lines(&out) as u32;
+    let before = finished(&out) as u32;
     let report = bench.build("db");
-    assert!(finished >= 2 && report.resumed == finished, "{finished} {report:?}");
-    assert_eq!(report.built, 16 - finished);
+    assert!(before >= 2 && report.resumed == before, "{before} {report:?}");
+    assert_eq!(report.built, 16 - before);
 }
 
 #[test]
 fn an_interrupted_build_refuses_other_arguments_and_another_input() {
     let bench = Bench::to_be_killed();
-    let out = bench.path("db");
-    kill_once(bench.command("db").args(["--jobs", "1"]).spawn(), || journal_lines(&out) >= 1);
+    let out = bench.kill_after(1);
     let other = BuildOptions { value_bytes: Some(56), ..bench.options("db") };
-    let error = run(&other, &Silent).unwrap_err().to_string();
-    let parts = ["--value-bytes was not given, is 56", "--restart", "same arguments"];
-    assert!(parts.iter().all(|part| error.contains(part)), "{error}");
+    bench.refuses(&other, &["--value-bytes was not given, is 56", "--restart", "same arguments"]);
     let lines = bench.lines();
     // Of the same size and time: a value is another.
     let input = bench.path("in.csv");
@@ -545,10 +515,10 @@ fn an_interrupted_build_refuses_other_arguments_and_another_input() {
     let other_text = fs::read_to_string(&input).unwrap().replacen("im:u7@", "im:v7@", 1);
     fs::write(&input, other_text).unwrap();
     fs::File::options().write(true).open(&input).unwrap().set_modified(modified).unwrap();
-    let error = run(&bench.options("db"), &Silent).unwrap_err();
+    let error = bench.error(&bench.options("db"));
     assert!(matches!(error, BuildError::InputChanged { .. }), "{error}");
     bench.write_input(&lines[..lines.len() - 1]);
-    let error = run(&bench.options("db"), &Silent).unwrap_err();
+    let error = bench.error(&bench.options("db"));
     assert!(matches!(error, BuildError::InputChanged { .. }), "{error}");
     let output = bench.command("db").arg("--restart").output().unwrap();
     assert!(output.status.success(), "{}", text(&output));
@@ -561,7 +531,7 @@ fn one_builder_at_a_time() {
     fs::create_dir(bench.path("db")).unwrap();
     let lock = fs::File::open(bench.path("db")).unwrap();
     lock.lock().unwrap();
-    let error = run(&bench.options("db"), &Silent).unwrap_err();
+    let error = bench.error(&bench.options("db"));
     assert!(matches!(error, BuildError::Locked { .. }), "{error}");
     lock.unlock().unwrap();
     bench.build("db");
@@ -577,7 +547,7 @@ fn standard_input_is_read_and_kept_over_a_kill() {
     let mut child = bench.command_from(stdin, "db");
     let mut child = child.args(["--jobs", "1"]).stdin(Stdio::piped()).spawn().unwrap();
     child.stdin.take().unwrap().write_all(&input).unwrap();
-    kill_once(Ok(child), || journal_lines(&out) >= 1);
+    kill_once(Ok(child), || finished(&out) >= 1);
     let output = bench.command_from(stdin, "db").output().unwrap();
     assert!(output.status.success(), "{}", text(&output));
     assert!(text(&output).contains("copy it kept of standard input"), "{}", text(&output));
@@ -585,37 +555,25 @@ fn standard_input_is_read_and_kept_over_a_kill() {
 }
 
 #[test]
-fn a_plan_says_everything_and_writes_nothing() {
+fn a_plan_says_everything_and_writes_nothing_and_quiet_is_quiet() {
     let bench = Bench::new(3_000);
     let output = bench.command("db").arg("--plan").output().unwrap();
-    assert!(output.status.success(), "{}", text(&output));
-    let expected = [
-        "4 of about 750",
-        "128 rows",
-        "on disk",
-        "a query",
-        "a sync of 500",
-        "once in 2^",
-        "expected time",
-        "WARNING",
-    ];
-    for part in expected {
-        assert!(text(&output).contains(part), "{part}: {}", text(&output));
+    let said = text(&output);
+    assert!(output.status.success(), "{said}");
+    for part in ["4 of about 750", "128 rows", "on disk", "a query", "once in 2^", "WARNING"] {
+        assert!(said.contains(part), "{part}: {said}");
     }
+    assert!(said.contains("a sync of 500") && said.contains("expected time"), "{said}");
     bench.assert_nothing_left("db");
     assert!(!bench.path("key.pem").exists());
-}
-
-#[test]
-fn progress_without_a_terminal_is_lines_and_quiet_is_quiet() {
-    let bench = Bench::new(500);
     let output = bench.command("db").arg("--quiet").output().unwrap();
     assert!(output.status.success() && text(&output).is_empty(), "{}", text(&output));
+    // Without a terminal progress is lines.
     let output = bench.command("loud").output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(said.lines().any(|line| line.starts_with("500 records in")), "{said}");
+    assert!(said.lines().any(|line| line.starts_with("3000 records in")), "{said}");
     assert!(!output.stderr.contains(&0x1b), "escape sequences for no terminal");
-    assert!(String::from_utf8_lossy(&output.stdout).contains("epoch 1, 500 records in 4 shards"));
+    assert!(String::from_utf8_lossy(&output.stdout).contains("epoch 1, 3000 records in 4 shards"));
 }
 
 /// A small file system of its own where this process may mount one; else `None`.
@@ -652,7 +610,7 @@ fn too_little_room_is_found_before_anything_is_written() {
         harness::skip("this process may not mount a file system");
         return;
     };
-    let error = run(&bench.options("disk/db"), &Silent).unwrap_err();
+    let error = bench.error(&bench.options("disk/db"));
     assert!(matches!(error, BuildError::DiskSpace { .. }), "{error}");
     assert!(error.to_string().contains("needed, 2.1 MB free"), "{error}");
     bench.assert_nothing_left("disk/db");
@@ -663,10 +621,8 @@ fn too_little_room_is_found_before_anything_is_written() {
     disk.remount("remount,ro");
     let before = contents(&bench.path("disk/db"));
     sample::write(2_000, fs::File::create(bench.path("in.csv")).unwrap()).unwrap();
-    let error = run(&bench.options("disk/db"), &Silent).unwrap_err().to_string();
-    assert!(error.contains("Read-only") && error.contains("--out"), "{error}");
-    let error = run(&bench.options("disk/db2"), &Silent).unwrap_err().to_string();
-    assert!(error.contains("Read-only"), "{error}");
+    bench.refuses(&bench.options("disk/db"), &["Read-only", "--out"]);
+    bench.refuses(&bench.options("disk/db2"), &["Read-only"]);
     assert!(contents(&bench.path("disk/db")) == before);
 }
 
@@ -744,7 +700,7 @@ fn a_shard_that_is_too_full_widens_the_shape_of_all() {
     let bench = Bench { shards: 3, ..Bench::new(0) };
     bench.write_input(&lines_with_loads(&[1_400, 0, 0]));
     let options = BuildOptions { value_bytes: Some(120), ..bench.options("db") };
-    let error = run(&options, &Silent).unwrap_err();
+    let error = bench.error(&options);
     assert!(matches!(error, BuildError::Unsolvable { shard: 0, columns: 1088 }), "{error}");
     bench.assert_nothing_left("db");
 }

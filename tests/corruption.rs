@@ -14,13 +14,12 @@ use sotto::builder::{BuildOptions, Silent, run};
 use sotto::keyword::{Outcome, band, extract, locate};
 use sotto::params::{Shape, ShapeFields};
 use sotto::scheme::{KeyBundle, SecretPool, Sharing, reference};
-use sotto::shard::header::{HEADER_BYTES, SECTION_NAMES, file_name};
+use sotto::shard::header::{HEADER_BYTES, SECTION_NAMES};
 use sotto::shard::manifest::{MANIFEST_NAME, SHARDS_DIR};
 use sotto::shard::verify::verify;
 use sotto::shard::write::entry;
 use sotto::shard::{Database, Header, Manifest, ManifestHead};
 use sotto::wire::SigningKey;
-use sotto::wire::hex::Hex;
 
 const SHARDS: u32 = 3;
 
@@ -41,6 +40,16 @@ impl Built {
     fn problems(&self) -> Vec<String> {
         let database = Database::open(&self.db()).unwrap();
         verify(&database, &|_| ()).problems.iter().map(ToString::to_string).collect()
+    }
+
+    /// With this file in place of shard 1's the database does not open: the error names the file
+    /// and has these words.
+    fn refuses(&self, bytes: &[u8], words: &[&str]) {
+        self.with_shard(bytes, |name| {
+            let error = self.open_error();
+            let is_said = |word: &&str| error.contains(*word);
+            assert!([name].iter().chain(words).all(is_said), "{words:?}: {error}");
+        });
     }
 
     /// Puts a changed file in place of shard 1's for as long as `check` runs.
@@ -64,26 +73,6 @@ fn header_of(bytes: &[u8]) -> Header {
     Header::decode(bytes[..HEADER_BYTES].try_into().unwrap()).unwrap()
 }
 
-#[test]
-fn a_changed_byte_of_the_header_is_refused_at_open() {
-    let built = built(1);
-    let good = fs::read(built.shard_path(1)).unwrap();
-    // One byte of each field of the table, of the zeros, and of the digest.
-    let fields = [
-        0, 8, 12, 16, 48, 52, 56, 60, 64, 68, 72, 76, 80, 84, 88, 96, 104, 136, 144, 152, 184, 192,
-        200, 232, 240, 248, 280, 4063, 4064, 4095,
-    ];
-    for at in fields {
-        let mut changed = good.clone();
-        changed[at] ^= 1;
-        built.with_shard(&changed, |name| {
-            let error = built.open_error();
-            assert!(error.contains(name), "byte {at}: {error}");
-        });
-    }
-    Database::open(&built.db()).unwrap();
-}
-
 /// Headers whose own digest is right, but which are not what the manifest names.
 #[test]
 fn a_rewritten_header_is_refused_at_open() {
@@ -92,10 +81,11 @@ fn a_rewritten_header_is_refused_at_open() {
     let base = header_of(&good);
     let fields = base.shape.fields();
     let bits = Shape::from_fields(ShapeFields { response_bits: 12, ..fields }).unwrap();
-    let mut digests = base.section_digests;
-    digests[2][0] ^= 1;
-    let mut matrix = base.section_digests;
-    matrix[0][31] ^= 1;
+    let digests = |section: usize| {
+        let mut digests = base.section_digests;
+        digests[section][0] ^= 1;
+        digests
+    };
     let changes = [
         ("seed", Header { seed: [9; 32], ..base.clone() }),
         ("shard number", Header { shard_index: 2, ..base.clone() }),
@@ -104,35 +94,25 @@ fn a_rewritten_header_is_refused_at_open() {
         ("ribbon seed", Header { ribbon_seed: base.ribbon_seed ^ 1, ..base.clone() }),
         ("record count", Header { records: base.records + 1, ..base.clone() }),
         ("records digest", Header { records_digest: [0; 32], ..base.clone() }),
-        ("hint digest", Header { section_digests: digests, ..base.clone() }),
-        ("header digest", Header { section_digests: matrix, ..base.clone() }),
+        ("hint digest", Header { section_digests: digests(2), ..base.clone() }),
+        ("header digest", Header { section_digests: digests(0), ..base.clone() }),
         ("matrix row", Header { row_square_sum_max: 1 << 40, ..base.clone() }),
     ];
     for (reason, header) in changes {
         let mut changed = good.clone();
         changed[..HEADER_BYTES].copy_from_slice(&header.encode());
-        built.with_shard(&changed, |name| {
-            let error = built.open_error();
-            assert!(error.contains(name) && error.contains(reason), "{reason}: {error}");
-        });
+        built.refuses(&changed, &[reason]);
     }
 }
 
 #[test]
 fn format_1_is_refused_with_the_reason_and_the_way() {
     let built = built(1);
-    let refused = |error: &str| {
-        for said in ["format 1, expected 2", "does not bind a value", "in another directory"] {
-            assert!(error.contains(said), "{said}: {error}");
-        }
-    };
+    let words = ["format 1, expected 2", "does not bind a value", "in another directory"];
+    let refused = |error: &str| assert!(words.iter().all(|word| error.contains(word)), "{error}");
     let mut shard = fs::read(built.shard_path(1)).unwrap();
     shard[8] = 1;
-    built.with_shard(&shard, |name| {
-        let error = built.open_error();
-        refused(&error);
-        assert!(error.contains(name), "{error}");
-    });
+    built.refuses(&shard, &words);
     let path = built.db().join(MANIFEST_NAME);
     let text = fs::read_to_string(&path).unwrap();
     let older = text.replacen("\"format\": 2", "\"format\": 1", 1);
@@ -189,11 +169,7 @@ fn truncated_and_longer_files_are_refused_at_open() {
     let mut longer = good.clone();
     longer.push(0);
     for bytes in [&good[..good.len() - 1], &good[..HEADER_BYTES], &good[..100], &[], &longer] {
-        built.with_shard(bytes, |name| {
-            let error = built.open_error();
-            let found = format!("has {} bytes, expected {}", bytes.len(), good.len());
-            assert!(error.contains(name) && error.contains(&found), "{error}");
-        });
+        built.refuses(bytes, &[&format!("has {} bytes, expected {}", bytes.len(), good.len())]);
     }
     fs::remove_file(built.shard_path(2)).unwrap();
     let error = built.open_error();
@@ -201,84 +177,27 @@ fn truncated_and_longer_files_are_refused_at_open() {
 }
 
 #[test]
-fn swapped_files_are_refused_at_open() {
-    let built = built(1);
-    let (one, two) = (built.shard_path(1), built.shard_path(2));
-    let (first, second) = (fs::read(&one).unwrap(), fs::read(&two).unwrap());
-    replace(&one, &second);
-    replace(&two, &first);
-    let error = built.open_error();
-    let name = one.file_name().unwrap().to_str().unwrap();
-    assert!(error.contains(name) && error.contains("another shard's file"), "{error}");
-    assert!(error.contains("shard number 2, the manifest says 1"), "{error}");
-}
-
-#[test]
-fn a_foreign_manifest_is_refused_at_open() {
-    let (built, other) = (built(1), built(2));
-    let path = built.db().join(MANIFEST_NAME);
-    let own = fs::read(&path).unwrap();
-    fs::copy(other.db().join(MANIFEST_NAME), &path).unwrap();
-    assert!(built.open_error().contains(".shard"), "{}", built.open_error());
-    // Its files too, but one of ours under the name of one of its.
-    for index in 0..SHARDS {
-        fs::copy(other.shard_path(index), built.shard_path(index)).unwrap();
-    }
-    Database::open(&built.db()).unwrap();
-    let theirs = built.shard_path(0);
-    fs::write(&path, own).unwrap();
-    let ours = fs::read(built.shard_path(0)).unwrap();
-    fs::copy(other.db().join(MANIFEST_NAME), &path).unwrap();
-    replace(&theirs, &ours);
-    let error = built.open_error();
-    assert!(error.contains("has seed 0101") && error.contains("manifest says 0202"), "{error}");
-}
-
-#[test]
 fn a_changed_manifest_is_refused_at_open() {
     let built = built(1);
     let path = built.db().join(MANIFEST_NAME);
     let good = fs::read(&path).unwrap();
-    type Change = fn(&mut Manifest);
-    let changes: [(&str, Change); 9] = [
-        ("epoch is 2", |m| m.epoch = 2),
-        ("created", |m| m.created = 2),
-        ("seed", |m| m.seed.0[0] ^= 1),
-        ("shape", |m| m.shape.columns += 64),
-        ("records", |m| m.records += 1),
-        ("changed after it was signed", |m| m.signature.0[5] ^= 1),
-        ("changed after it was signed", |m| m.parameters.0[60] ^= 1),
-        ("hint digests", |m| m.shards.swap(0, 1)),
-        ("file of shard 0", |m| m.shards[0].file = "../../etc/passwd".into()),
-    ];
-    for (reason, change) in changes {
-        let mut manifest = Manifest::parse(&good).unwrap();
-        change(&mut manifest);
-        fs::write(&path, manifest.to_json()).unwrap();
-        let error = built.open_error();
-        assert!(error.contains(MANIFEST_NAME) && error.contains(reason), "{reason}: {error}");
-    }
+    let mut manifest = Manifest::parse(&good).unwrap();
+    manifest.shards[0].file = "../../etc/passwd".into();
+    fs::write(&path, manifest.to_json()).unwrap();
+    let error = built.open_error();
+    assert!(error.contains(MANIFEST_NAME) && error.contains("file of shard 0"), "{error}");
     // Signed by another operator, with that operator's key in it: it opens, for which operator to
     // trust is the client's to say, but the key is the other one.
     let parsed = Manifest::parse(&good).unwrap();
-    let head = ManifestHead {
-        seed: parsed.seed.0,
-        epoch: 1,
-        lifetime: parsed.lifetime(),
-        database: parsed.database.clone(),
-        shape: parsed.shape(),
-    };
     let key = SigningKey::from_bytes(&[8; 32]);
-    let mut forged = Manifest::sign(&head, parsed.shards.clone(), &key).unwrap();
+    let mut forged = Manifest::sign(&parsed.head(), parsed.shards.clone(), &key).unwrap();
     fs::write(&path, forged.to_json()).unwrap();
     assert_ne!(Database::open(&built.db()).unwrap().operator_key(), &parsed.operator_key.0);
     forged.operator_key = parsed.operator_key;
     fs::write(&path, forged.to_json()).unwrap();
     assert!(built.open_error().contains("changed after it was signed"), "{}", built.open_error());
-    for end in [0, 1, good.len() / 2, good.len() - 3] {
-        fs::write(&path, &good[..end]).unwrap();
-        assert!(built.open_error().contains("is not a manifest"), "{end}");
-    }
+    fs::write(&path, &good[..good.len() / 2]).unwrap();
+    assert!(built.open_error().contains("is not a manifest"), "{}", built.open_error());
 }
 
 /// What the owner of a database's directory can make of it who lacks the operator's key: another
@@ -313,13 +232,7 @@ fn a_zeroed_matrix_is_refused_however_well_the_rest_fits() {
     let serve = ["serve", "--listen", "127.0.0.1:0", "--cert", &cert, "--key", &key, "--db"];
     refused(&serve, 2);
     // The comparison can fail: signed by the operator it is another database, and opens.
-    let head = ManifestHead {
-        seed: manifest.seed.0,
-        epoch: 2,
-        lifetime: manifest.lifetime(),
-        database: manifest.database.clone(),
-        shape: manifest.shape(),
-    };
+    let head = ManifestHead { epoch: 2, ..manifest.head() };
     let key = SigningKey::from_bytes(&[8; 32]);
     let signed = Manifest::sign(&head, manifest.shards.clone(), &key).unwrap();
     fs::write(&path, signed.to_json()).unwrap();
@@ -383,14 +296,4 @@ fn verify_and_inspect_say_it_on_the_command_line() {
         let (code, text) = sotto(&["inspect"]);
         assert!(code == Some(2) && text.contains(name), "{text}");
     });
-}
-
-#[test]
-fn entries_name_files_by_their_header() {
-    let built = built(1);
-    let header = header_of(&fs::read(built.shard_path(0)).unwrap());
-    let manifest = built.manifest();
-    assert_eq!(manifest.shards[0], entry(&header));
-    assert_eq!(manifest.shards[0].file, file_name(&header.digest()));
-    assert_eq!(manifest.shards[0].header_digest, Hex(header.digest()));
 }

@@ -206,9 +206,9 @@ async fn an_old_epoch_is_answered_until_its_time_and_then_gone() {
 fn only_what_changed_is_opened() {
     let db = Db::new();
     let first = Database::open(&db.db()).unwrap();
-    assert!(first.follow(db.manifest()).unwrap().is_none());
+    assert!(first.follow(db.manifest(), &|_| ()).unwrap().is_none());
     db.build(2);
-    let second = first.follow(db.manifest()).unwrap().unwrap();
+    let second = first.follow(db.manifest(), &|_| ()).unwrap().unwrap();
     let changed = db.shard_of(CHANGING) as usize;
     for (shard, (old, new)) in first.shards().iter().zip(second.shards()).enumerate() {
         assert_eq!(Arc::ptr_eq(old, new), shard != changed, "shard {shard}");

@@ -58,13 +58,29 @@ impl Place {
         (code, err + &out)
     }
 
-    fn manifest(&self, out: &str) -> Manifest {
-        Manifest::read(&Path::new(&self.text(out)).join("manifest.json")).unwrap()
+    /// The build is refused with these words, and leaves nothing.
+    fn refuses(&self, input: &str, expected: &str) -> String {
+        let (code, said) = self.build(input, "none", &[]);
+        assert!(code == 2 && said.contains(expected), "{expected}: {said}");
+        assert!(!self.exists("none"), "{expected}");
+        said
+    }
+
+    /// The same of standard input.
+    fn refuses_piped(&self, input: impl Into<Stdio>, expected: &str) {
+        let (code, _, said) = run(self.command("-", "none", &[]).stdin(input));
+        assert!(code == 2 && said.contains(expected), "piped, {expected}: {said}");
+        assert!(!self.exists("none"), "piped, {expected}");
+    }
+
+    fn exists(&self, name: &str) -> bool {
+        self.0.path().join(name).exists()
     }
 
     /// What makes a database's content.
     fn content(&self, out: &str) -> String {
-        let manifest = self.manifest(out);
+        let manifest = self.0.path().join(out).join("manifest.json");
+        let manifest = Manifest::read(&manifest).unwrap();
         assert_eq!(manifest.records, RECORDS, "{out}");
         manifest.shards[0].file.clone()
     }
@@ -88,16 +104,14 @@ fn files_and_streams_plain_and_compressed_make_the_same_database() {
         place.write("mac.csv", text.replace('\n', "\r")),
     ];
     for (n, file) in files.iter().enumerate() {
-        let out = format!("file{n}");
-        let (code, said) = place.build(file, &out, &[]);
+        let (named, piped) = (format!("file{n}"), format!("stdin{n}"));
+        let (code, said) = place.build(file, &named, &[]);
         assert_eq!(code, 0, "{file}: {said}");
-        assert_eq!(place.content(&out), expected, "{file}");
         // By all the ways in which a shell hands over what can be read once.
-        let out = format!("stdin{n}");
-        let mut command = place.command("/dev/stdin", &out, &[]);
+        let mut command = place.command("/dev/stdin", &piped, &[]);
         let (code, _, said) = run(command.stdin(File::open(file).unwrap()));
         assert_eq!(code, 0, "{file}: {said}");
-        assert_eq!(place.content(&out), expected, "{file}");
+        assert_eq!([place.content(&named), place.content(&piped)], [&*expected; 2], "{file}");
     }
     let gz = &files[0];
     let sotto = program();
@@ -121,7 +135,7 @@ fn files_and_streams_plain_and_compressed_make_the_same_database() {
         let (code, _, said) = run(bash.args(["-c", &script]).current_dir(place.0.path()));
         assert_eq!(code, 0, "{script}: {said}");
         match script.contains("--plan") {
-            true => assert!(!Path::new(&place.text(&out)).exists()),
+            true => assert!(!place.exists(&out)),
             false => assert_eq!(place.content(&out), expected, "{script}"),
         }
     }
@@ -152,13 +166,8 @@ fn what_was_cut_is_refused_and_leaves_nothing() {
     ];
     for (name, bytes, expected) in cases {
         let file = place.write(name, &bytes);
-        let (code, said) = place.build(&file, "db", &[]);
-        assert!(code == 2 && said.contains(expected), "{name}: {said}");
-        assert!(!Path::new(&place.text("db")).exists(), "{name}");
-        let mut piped = place.command("-", "db", &[]);
-        let (code, _, said) = run(piped.stdin(File::open(&file).unwrap()));
-        assert!(code == 2 && said.contains(expected), "{name} piped: {said}");
-        assert!(!Path::new(&place.text("db")).exists(), "{name} piped");
+        place.refuses(&file, expected);
+        place.refuses_piped(File::open(&file).unwrap(), expected);
     }
 }
 
@@ -166,25 +175,18 @@ fn what_was_cut_is_refused_and_leaves_nothing() {
 #[test]
 fn a_stream_without_end_is_refused_within_bounds() {
     let place = Place::new();
-    for (first, expected) in [
-        ("sii,value\na,b\n\"c,", "line 3: a line of more than"),
-        ("sii,value\na,b\nc,\"\n\n", "line 3: the quote that begins here"),
-        ("sii,value\nc", "line 2: a line of more than"),
+    let endless = "tr '\\0' x < /dev/zero";
+    for (first, rest, expected) in [
+        ("sii,value\na,b\n\"c,", endless, "line 3: a line of more than"),
+        ("sii,value\na,b\nc,\"\n\n", "yes", "line 3: the quote that begins here"),
+        ("sii,value\nc", endless, "line 2: a line of more than"),
     ] {
-        let script = format!("(printf '{first}'; tr '\\0' x < /dev/zero) 2> /dev/null");
-        let script = match first.ends_with("\n\n") {
-            true => format!("(printf '{first}'; yes) 2> /dev/null"),
-            false => script,
-        };
+        let script = format!("(printf '{first}'; {rest}) 2> /dev/null");
         let mut endless = Command::new("bash");
-        let endless = endless.args(["-c", &script]).stdout(Stdio::piped()).spawn();
-        let mut endless = endless.unwrap();
-        let mut build = place.command("-", "db", &[]);
-        let (code, _, said) = run(build.stdin(endless.stdout.take().unwrap()));
+        let mut endless = endless.args(["-c", &script]).stdout(Stdio::piped()).spawn().unwrap();
+        place.refuses_piped(endless.stdout.take().unwrap(), expected);
         let _ = endless.kill();
         let _ = endless.wait();
-        assert!(code == 2 && said.contains(expected), "{first:?}: {said}");
-        assert!(!Path::new(&place.text("db")).exists());
     }
 }
 
@@ -192,9 +194,15 @@ fn a_stream_without_end_is_refused_within_bounds() {
 fn a_first_line_that_is_none_is_named_for_what_it_is() {
     let place = Place::new();
     let utf16: Vec<u8> = records().encode_utf16().flat_map(u16::to_le_bytes).collect();
-    let cases: [(&[u8], &str); 12] = [
+    let cases: [(&[u8], &str); 18] = [
         (b"sii\tvalue\na\tb\n", "tabs"),
         (b"sii;value\na;b\n", "semicolons"),
+        (b"+12015550100;im:a\n", "semicolons"),
+        (b"sii|value\n", "vertical bars"),
+        (b"value,sii\n", "other order"),
+        (b"sii\n", "one column"),
+        (b"phone,address\n", "other names"),
+        (b"sep=;\n", "`sep=`"),
         (b"SII,VALUE\na,b\n", "capitals"),
         (b"sii, value\na,b\n", "spaces"),
         (b"sii,value,seen\na,b,c\n", "3 columns"),
@@ -207,10 +215,8 @@ fn a_first_line_that_is_none_is_named_for_what_it_is() {
         (&utf16, "UTF-16"),
     ];
     for (bytes, expected) in cases {
-        let (code, said) = place.build(&place.write("x.csv", bytes), "db", &[]);
-        assert!(code == 2 && said.contains(expected), "{expected}: {said}");
-        assert!(said.contains("x.csv, line 1: "), "{said}");
-        assert!(!said.contains("12015550100"), "{said}");
+        let said = place.refuses(&place.write("x.csv", bytes), expected);
+        assert!(said.contains("x.csv, line 1: ") && !said.contains("12015550100"), "{said}");
     }
 }
 
@@ -219,7 +225,8 @@ fn an_input_that_lacks_records_is_refused_unless_that_is_meant() {
     let place = Place::new();
     let whole = place.write("whole.csv", records());
     assert_eq!(place.build(&whole, "db", &[]).0, 0);
-    let before = fs::read(Path::new(&place.text("db")).join("manifest.json")).unwrap();
+    let manifest = || fs::read(place.text("db/manifest.json")).unwrap();
+    let before = manifest();
     let first =
         |lines: u64| records().lines().take(lines as usize + 1).collect::<Vec<_>>().join("\n");
     let fewer = place.write("fewer.csv", first(RECORDS * 95 / 100 - 1));
@@ -227,9 +234,7 @@ fn an_input_that_lacks_records_is_refused_unless_that_is_meant() {
         let (code, said) = place.build(&fewer, "db", more);
         assert!(code == 2 && said.contains("has 284 records"), "{more:?}: {said}");
         assert!(said.contains("has 300") && said.contains("--allow-shrink"), "{said}");
-        let now = fs::read(Path::new(&place.text("db")).join("manifest.json")).unwrap();
-        assert!(now == before, "{more:?}");
-        assert!(!Path::new(&place.text("db")).join("work").exists());
+        assert!(manifest() == before && !place.exists("db/work"), "{more:?}");
     }
     let (code, said) = place.build(&fewer, "db", &["--shrink-percent", "6"]);
     assert!(code == 0 && said.contains("284 records (before: 300)"), "{said}");
@@ -255,10 +260,8 @@ fn advice_names_the_option_that_helps() {
     assert!(said.contains("--reshape"), "{said}");
     let missing = place.text("missing.csv");
     for (input, expected) in [(&*missing, "No such file"), ("/", "Is a directory")] {
-        let (code, said) = place.build(input, "new", &[]);
-        assert!(code == 2 && said.contains(expected), "{said}");
+        let said = place.refuses(input, expected);
         assert!(said.contains("cannot read") && !said.contains("--out"), "{said}");
-        assert!(!Path::new(&place.text("new")).exists());
     }
     let odd = "sii,value\n+1,a\n\u{200e}+2,b\n=3,c\n1.2E+11,d\n";
     let (code, said) = place.build(&place.write("odd.csv", odd), "odd", &[]);

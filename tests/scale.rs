@@ -5,11 +5,8 @@
 
 mod harness;
 
-use std::io::Write as _;
-
-use harness::{Draw, seed, serve};
-use sotto::builder::{self, BuildOptions, Input, Silent};
-use sotto::client::{Client, OperatorKey, Options, Outcome, Pins};
+use harness::{Built, Draw, seed, serve};
+use sotto::client::{Client, Options, Outcome};
 use sotto::params::ShapeWishes;
 
 const SHARDS: u32 = 1_000;
@@ -18,20 +15,12 @@ const CONNECTIONS: u64 = 4;
 const CALLS: u64 = 3;
 const KEYS_PER_CALL: u64 = 300;
 
-fn build(folder: &std::path::Path) {
-    let input = folder.join("records.csv");
-    let mut file = std::io::BufWriter::new(std::fs::File::create(&input).unwrap());
-    writeln!(file, "sii,value").unwrap();
-    for n in 0..RECORDS {
-        writeln!(file, "key-{n},value {n}").unwrap();
-    }
-    file.into_inner().unwrap();
-    let mut options = BuildOptions::new(Input::File(input), folder.join("db"));
-    options.shards = Some(SHARDS);
-    options.value_bytes = Some(24);
-    options.wishes = ShapeWishes { pack_rows: Some(128), packs: Some(1) };
-    let report = builder::run(&options, &Silent).unwrap_or_else(|error| panic!("{error}"));
-    assert_eq!((report.shard_count, report.records), (SHARDS, RECORDS));
+fn build() -> Built {
+    let record = |n| (format!("key-{n}"), format!("value {n}").into_bytes());
+    let records: Vec<_> = (0..RECORDS).map(record).collect();
+    Built::with(&records, SHARDS, |options| {
+        options.wishes = ShapeWishes { pack_rows: Some(128), packs: Some(1) };
+    })
 }
 
 /// Random keys: three in four are there.
@@ -66,14 +55,10 @@ async fn connection(options: Options, seed: u64, number: u64) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_thousand_shards_answer_four_connections_at_once() {
     let seed = seed();
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().to_owned();
-    tokio::task::spawn_blocking(move || build(&path)).await.unwrap();
-
-    let mut serving = serve(&folder.path().join("db"));
+    let built = tokio::task::spawn_blocking(build).await.unwrap();
+    let mut serving = serve(&built.db());
     assert_eq!(serving.database.shard_count(), SHARDS);
-    let pins = Pins::operator(OperatorKey(serving.database.manifest().operator_key.0));
-    let options = Options { records_per_shard_min: 50, ..serving.options(pins) };
+    let options = Options { records_per_shard_min: 50, ..serving.options(built.pins()) };
     let mut clients = tokio::task::JoinSet::new();
     for number in 0..CONNECTIONS {
         clients.spawn(connection(options.clone(), seed, number));

@@ -1,35 +1,36 @@
 //! Seed, shard count and shape of a build: from the options, an existing database, or the rule.
 
+use std::fmt::Display;
+
 use super::count::Count;
+use super::errors::BuildError;
 use super::input::ValueBound;
-use super::{BuildError, BuildOptions, Existing, Shrinking, random};
+use super::options::BuildOptions;
 use crate::limits;
 use crate::params::{Shape, TAG_BYTES};
+use crate::scheme::random_bytes;
 use crate::shard::manifest::Manifest;
-use crate::wire::hex;
+use crate::wire::hex::Hex;
 use crate::wire::parameters::check_database_name;
 
 /// Records a shard when no option says how many.
-pub const RECORDS_PER_SHARD_DEFAULT: u64 = 1 << 20;
+pub(super) const RECORDS_PER_SHARD_DEFAULT: u64 = 1 << 20;
 
 /// What all shards of a database share.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Choice {
-    /// Database seed.
-    pub seed: [u8; 32],
-    /// Shards.
-    pub shard_count: u32,
-    /// Sizes of every shard.
-    pub shape: Shape,
+pub(super) struct Choice {
+    pub(super) seed: [u8; 32],
+    pub(super) shard_count: u32,
+    pub(super) shape: Shape,
 }
 
 /// Whether an existing database decides.
 fn kept<'a>(options: &BuildOptions, existing: Option<&'a Manifest>) -> Option<&'a Manifest> {
-    existing.filter(|_| options.existing == Existing::Keep)
+    existing.filter(|_| !options.reshape)
 }
 
 /// The longest value a line may have, before anything is known about the others.
-pub fn value_bound(options: &BuildOptions, existing: Option<&Manifest>) -> ValueBound {
+pub(super) fn value_bound(options: &BuildOptions, existing: Option<&Manifest>) -> ValueBound {
     let kept = kept(options, existing).map(|manifest| manifest.shape.value_len);
     let (field, why) = match (kept, options.value_bytes) {
         (Some(kept), _) => (kept, ", the database's own bound (--reshape chooses another)"),
@@ -41,12 +42,12 @@ pub fn value_bound(options: &BuildOptions, existing: Option<&Manifest>) -> Value
 
 /// Refuses an input that has much fewer records than the database: the export may be cut, and
 /// whoever is not in it is not found any more.
-pub fn refuse_loss(
+pub(super) fn refuse_loss(
     options: &BuildOptions,
     existing: Option<&Manifest>,
     count: &Count,
 ) -> Result<(), BuildError> {
-    let Shrinking::AtMostPercent(percent) = options.shrinking else { return Ok(()) };
+    let percent = options.shrink_percent;
     let (before, after) = (existing.map_or(0, |manifest| manifest.records), count.records);
     let kept_min = u128::from(before) * u128::from(100 - percent.min(100));
     if u128::from(after) * 100 >= kept_min {
@@ -56,13 +57,15 @@ pub fn refuse_loss(
 }
 
 /// Decides. A database that exists is kept as it is; options that say otherwise are an error.
-pub fn choose(
+pub(super) fn choose(
     options: &BuildOptions,
     existing: Option<&Manifest>,
     count: &Count,
 ) -> Result<Choice, BuildError> {
     let shard_count = wished_shards(options, count)?;
-    refuse_other_name(options, existing)?;
+    check_name(options)?;
+    let name = existing.map(|manifest| &manifest.database);
+    refuse_other(("--database", "name"), options.database.as_ref(), name)?;
     if let Some(manifest) = kept(options, existing) {
         refuse_conflicts(options, manifest, shard_count)?;
         return Ok(Choice {
@@ -71,7 +74,8 @@ pub fn choose(
             shape: manifest.shape(),
         });
     }
-    refuse_other_seed(options, existing)?;
+    let seed = existing.map(|manifest| manifest.seed);
+    refuse_other(("--seed", "seed"), options.seed.map(Hex), seed)?;
     let shard_count = match shard_count {
         Some(shard_count) => shard_count,
         None => bounded_shards(count.records.div_ceil(RECORDS_PER_SHARD_DEFAULT))?,
@@ -79,9 +83,9 @@ pub fn choose(
     let records_per_shard = count.records.div_ceil(shard_count.into());
     let value_len = options.value_bytes.unwrap_or(fitting_value_len(count.value_bytes_longest));
     let shape = Shape::for_records(records_per_shard, value_len, options.wishes)?;
-    let seed = match options.seed.or(existing.map(|manifest| manifest.seed.0)) {
+    let seed = match options.seed.or(seed.map(|seed| seed.0)) {
         Some(seed) => seed,
-        None => random()?,
+        None => random_bytes()?,
     };
     Ok(Choice { seed, shard_count, shape })
 }
@@ -93,69 +97,48 @@ fn fitting_value_len(value_bytes_longest: usize) -> u32 {
 }
 
 fn wished_shards(options: &BuildOptions, count: &Count) -> Result<Option<u32>, BuildError> {
-    match (options.shards, options.records_per_shard) {
-        (Some(_), Some(_)) => Err(BuildError::Option {
-            problem: "--shards and --records-per-shard exclude each other".into(),
-        }),
-        (Some(shards), None) => bounded_shards(shards.into()).map(Some),
-        (None, Some(0)) => Err(BuildError::Option {
-            problem: "--records-per-shard is 0, expected at least 1 (default 1048576)".into(),
-        }),
-        (None, Some(records)) => bounded_shards(count.records.div_ceil(records)).map(Some),
-        (None, None) => Ok(None),
-    }
+    let shards = match (options.shards, options.records_per_shard) {
+        (Some(_), Some(_)) => return refuse("--shards and --records-per-shard exclude each other"),
+        (None, Some(0)) => {
+            return refuse("--records-per-shard is 0, expected at least 1 (default 1048576)");
+        }
+        (Some(shards), None) => shards.into(),
+        (None, Some(records)) => count.records.div_ceil(records),
+        (None, None) => return Ok(None),
+    };
+    bounded_shards(shards).map(Some)
 }
 
 fn bounded_shards(shards: u64) -> Result<u32, BuildError> {
     match u32::try_from(shards) {
         Ok(shards) if (1..=limits::SHARDS_MAX).contains(&shards) => Ok(shards),
-        _ => Err(BuildError::Option {
-            problem: format!("{shards} shards, expected 1 to {}", limits::SHARDS_MAX),
-        }),
+        _ => refuse(format!("{shards} shards, expected 1 to {}", limits::SHARDS_MAX)),
     }
 }
 
-/// A name that is none, or another one than that of the database that is there.
-fn refuse_other_name(
-    options: &BuildOptions,
-    existing: Option<&Manifest>,
-) -> Result<(), BuildError> {
-    check_name(options)?;
-    match (&options.database, existing) {
-        (Some(wished), Some(manifest)) if manifest.database != *wished => {
-            let problem = format!(
-                "--database asks for {wished}, the database is called {}: it keeps its name for \
-                 life, and its clients refuse another. Leave the option out, or build in another \
-                 directory",
-                manifest.database
-            );
-            Err(BuildError::Option { problem })
-        }
-        _ => Ok(()),
-    }
+fn refuse<T>(problem: impl Into<String>) -> Result<T, BuildError> {
+    Err(BuildError::Option(problem.into()))
 }
 
 /// Refuses a wished name that no database can have.
 pub(super) fn check_name(options: &BuildOptions) -> Result<(), BuildError> {
-    options.database.as_deref().map_or(Ok(()), check_database_name).map_err(|error| {
-        let problem = format!("--database is {}, expected {}", error.found, error.expected);
-        BuildError::Option { problem }
+    options.database.as_deref().map_or(Ok(()), check_database_name).or_else(|error| {
+        refuse(format!("--database is {}, expected {}", error.found, error.expected))
     })
 }
 
-fn refuse_other_seed(
-    options: &BuildOptions,
-    existing: Option<&Manifest>,
+/// Refuses another value of what a database keeps for its life.
+fn refuse_other<T: PartialEq + Display>(
+    (flag, name): (&str, &str),
+    wished: Option<T>,
+    kept: Option<T>,
 ) -> Result<(), BuildError> {
-    match (options.seed, existing) {
-        (Some(wished), Some(manifest)) if wished != manifest.seed.0 => Err(BuildError::Option {
-            problem: format!(
-                "--seed asks for {}, the database has {}: a database keeps its seed for life, and \
-                 its clients refuse another. Build in another directory",
-                hex::encode(&wished),
-                hex::encode(&manifest.seed.0)
-            ),
-        }),
+    match (wished, kept) {
+        (Some(wished), Some(kept)) if wished != kept => refuse(format!(
+            "{flag} asks for {wished}, the database's {name} is {kept}: it keeps its {name} for \
+             life, and its clients refuse another. Leave the option out, or build in another \
+             directory"
+        )),
         _ => Ok(()),
     }
 }
@@ -178,8 +161,8 @@ fn refuse_conflicts(
     compare("--pack-rows", options.wishes.pack_rows, manifest.shape.pack_rows);
     compare("--packs", options.wishes.packs, manifest.shape.packs);
     if let Some(seed) = options.seed.filter(|seed| *seed != manifest.seed.0) {
-        let kept = hex::encode(&manifest.seed.0);
-        conflicts.push(format!("--seed asks for {}, the database has {kept}", hex::encode(&seed)));
+        let (wished, kept) = (Hex(seed), manifest.seed);
+        conflicts.push(format!("--seed asks for {wished}, the database has {kept}"));
     }
     if conflicts.is_empty() {
         return Ok(());
@@ -190,7 +173,7 @@ fn refuse_conflicts(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::builder::Input;
+    use crate::builder::{Input, InputFormat};
 
     #[test]
     fn value_fields_are_the_smallest_that_fit() {
@@ -204,7 +187,13 @@ mod tests {
     #[test]
     fn shard_counts_follow_the_options() {
         let base = BuildOptions::new(Input::Stdin, "x".into());
-        let count = Count { records: 3_000_000, value_bytes_longest: 20, entry_bytes: 1 };
+        let count = Count {
+            format: InputFormat::Csv,
+            records: 3_000_000,
+            value_bytes_longest: 20,
+            entry_bytes: 1,
+            warning: None,
+        };
         let shards = |options: &BuildOptions| choose(options, None, &count).unwrap().shard_count;
         assert_eq!(shards(&base), 3);
         assert_eq!(shards(&BuildOptions { shards: Some(7), ..base.clone() }), 7);

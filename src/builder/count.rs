@@ -3,95 +3,61 @@
 //! What can be read only once (standard input, a pipe) is copied to the work folder, as it is,
 //! while it is counted.
 
+use std::cell::Cell;
+use std::convert::Infallible;
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Write as _};
 use std::path::Path;
 
-use super::input::{self, Entry, Input, InputFormat, ReadError, ValueBound};
+use super::errors::{BuildError, IoContext as _};
+use super::input::{Entry, Input, InputFormat, ReadError, ValueBound, read as read_records};
+use super::partition;
 use super::progress::{Progress, Stage};
 use super::source::{self, Source};
-use super::{BuildError, IoContext as _, partition};
 
-/// What the first pass found.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Count {
-    /// Records.
-    pub records: u64,
-    /// Bytes of the longest value.
-    pub value_bytes_longest: usize,
-    /// Bytes that the partition files will take.
-    pub entry_bytes: u64,
-}
-
-/// A first pass without errors.
+/// What a first pass without errors found.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Counted {
-    /// How records are written.
-    pub format: InputFormat,
-    /// How many there are, and how long.
-    pub count: Count,
+pub(super) struct Count {
+    pub(super) format: InputFormat,
+    pub(super) records: u64,
+    pub(super) value_bytes_longest: usize,
+    /// Bytes that the partition files will take.
+    pub(super) entry_bytes: u64,
     /// What a person should read, though it is no error.
-    pub warning: Option<String>,
+    pub(super) warning: Option<String>,
 }
 
-/// Reads from one place and writes what it read to another.
-struct Tee<R, W> {
-    from: R,
-    to: W,
-}
-
-impl<R: Read, W: Write> Read for Tee<R, W> {
-    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        let bytes = self.from.read(out)?;
-        self.to.write_all(&out[..bytes]).map_err(|error| io::Error::other(SpoolFailed(error)))?;
-        Ok(bytes)
-    }
-}
-
-/// Tells a full disk under the copy of a stream from a broken input.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-struct SpoolFailed(io::Error);
-
-struct CountedBytes<'a, R> {
-    inner: R,
+/// Tells how much is read of an input, and copies it where it can be read only once.
+struct Counting<'a, R> {
+    input: R,
+    copy: Option<&'a File>,
+    /// Why the copy could not be written: that is not the input's error.
+    copy_failed: &'a Cell<Option<io::Error>>,
     progress: &'a dyn Progress,
 }
 
-impl<R: Read> Read for CountedBytes<'_, R> {
+impl<R: Read> Read for Counting<'_, R> {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        let bytes = self.inner.read(out)?;
+        let bytes = self.input.read(out)?;
         self.progress.advance(bytes as u64);
+        if let Some(copy) = &mut self.copy
+            && let Err(error) = copy.write_all(&out[..bytes])
+        {
+            self.copy_failed.set(Some(error));
+            return Err(io::Error::other("the input cannot be copied"));
+        }
         Ok(bytes)
     }
 }
 
-/// Whether this error is of the copy that is kept, not of the input.
-pub(super) fn is_of_copy(error: &io::Error) -> bool {
-    error.get_ref().is_some_and(|inner| inner.is::<SpoolFailed>())
-}
-
-/// The name of an input for messages.
-pub fn name(input: &Input) -> String {
-    match input {
-        Input::File(path) => path.display().to_string(),
-        Input::Stdin => "standard input".into(),
-    }
-}
-
-/// The error of an input that cannot be read.
-pub(super) fn unreadable(input: &Input, source: io::Error) -> BuildError {
-    BuildError::Read { name: name(input), source }
-}
-
 /// Counts the input, and copies it to `spool` where one is given and it can be read only once.
-pub fn count(
+pub(super) fn count(
     input: &Input,
     spool: Option<&Path>,
     bound: ValueBound,
     progress: &dyn Progress,
-) -> Result<Counted, BuildError> {
-    let failed = |source| unreadable(input, source);
+) -> Result<Count, BuildError> {
+    let failed = |source| input.unreadable(source);
     let is_stream = source::is_stream(input).map_err(failed)?;
     let (raw, bytes): (Box<dyn Read>, u64) = match input {
         Input::Stdin => (Box::new(io::stdin().lock()), 0),
@@ -102,59 +68,46 @@ pub fn count(
         }
     };
     progress.begin(Stage::Counting, bytes);
-    let reader = CountedBytes { inner: raw, progress };
+    let copy_failed = Cell::new(None);
+    let reading = |copy| Counting { input: raw, copy, copy_failed: &copy_failed, progress };
     let Some(spool) = spool.filter(|_| is_stream) else {
-        return count_reader(input, reader, bound);
+        return count_reader(input, reading(None), bound);
     };
     let copy = File::create(spool).context("create", spool)?;
-    let counted = count_reader(input, Tee { from: reader, to: &copy }, bound);
-    let counted = counted.map_err(|error| spool_error(error, spool))?;
+    let counted = count_reader(input, reading(Some(&copy)), bound);
+    copy_failed.take().map_or(Ok(()), Err).context("write", spool)?;
     copy.sync_all().context("write", spool)?;
-    Ok(counted)
+    counted
 }
 
-fn spool_error(error: BuildError, spool: &Path) -> BuildError {
-    match error {
-        BuildError::Read { name, source } if is_of_copy(&source) => {
-            let inner = source.into_inner().and_then(|e| e.downcast::<SpoolFailed>().ok());
-            match inner {
-                Some(failed) => {
-                    BuildError::Io { doing: "write", path: spool.to_owned(), source: failed.0 }
-                }
-                None => BuildError::Read { name, source: io::Error::other("lost") },
-            }
-        }
-        other => other,
-    }
-}
-
-fn count_reader(input: &Input, raw: impl Read, bound: ValueBound) -> Result<Counted, BuildError> {
-    let name = name(input);
+fn count_reader(input: &Input, raw: impl Read, bound: ValueBound) -> Result<Count, BuildError> {
     let path = match input {
         Input::File(path) => Some(&**path),
         Input::Stdin => None,
     };
-    let mut count = Count::default();
+    let (mut records, mut value_bytes_longest, mut entry_bytes) = (0, 0, 0);
     let mut each = |entry: Entry<'_>| {
-        count.records += 1;
-        count.value_bytes_longest = count.value_bytes_longest.max(entry.value.len());
-        count.entry_bytes += partition::record_bytes(entry.key.len(), entry.value.len()) as u64;
-        Ok::<(), std::convert::Infallible>(())
+        records += 1;
+        value_bytes_longest = entry.value.len().max(value_bytes_longest);
+        entry_bytes += partition::record_bytes(entry.key.len(), entry.value.len()) as u64;
+        Ok::<(), Infallible>(())
     };
     let read = Source::of(raw, path).and_then(|source| {
-        Ok((source.format, input::read(source.reader, source.format, bound, &mut each)?))
+        Ok((source.format, read_records(source.reader, source.format, bound, &mut each)?))
     });
-    let (format, found) = match read {
-        Ok(read) => read,
-        Err(ReadError::Io(source)) => return Err(BuildError::Read { name, source }),
-        Err(ReadError::Unreadable { line, problem }) => {
-            return Err(BuildError::Unreadable { name, line, problem });
+    let (format, found) = read.map_err(|error| match error {
+        ReadError::Io(source) => input.unreadable(source),
+        ReadError::Unreadable { line, problem } => {
+            BuildError::Unreadable { name: input.name(), line, problem }
         }
-        Err(ReadError::Entry(never)) => match never {},
-    };
-    match (found.errors.count, count.records) {
-        (0, 0) => Err(BuildError::NoRecords { name }),
-        (0, _) => Ok(Counted { format, count, warning: found.warning() }),
-        _ => Err(BuildError::Lines { name, errors: found.errors }),
+        ReadError::Entry(never) => match never {},
+    })?;
+    if found.errors.count > 0 {
+        return Err(BuildError::Lines { name: input.name(), errors: found.errors });
     }
+    if records == 0 {
+        return Err(BuildError::NoRecords { name: input.name() });
+    }
+    let warning = found.warning();
+    Ok(Count { format, records, value_bytes_longest, entry_bytes, warning })
 }

@@ -1,14 +1,15 @@
 //! The directory a build works in: locked against other builders, and cleaned up after.
 //!
-//! Which files go is decided by the manifests alone. What is built there is [`super::run`]'s.
+//! Which files go is decided by the manifests alone. What is built there is [`super::shards`]'s.
 
 use std::collections::HashSet;
 use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::errors::{BuildError, IoContext as _};
+use super::options::BuildOptions;
 use super::work::WorkDir;
-use super::{BuildError, BuildOptions, Interrupted, IoContext as _};
 use crate::shard::files::TEMPORARY_SUFFIX;
 use crate::shard::manifest::{MANIFEST_NAME, MANIFEST_PREVIOUS_NAME, SHARDS_DIR};
 use crate::shard::{Manifest, OpenError, ShardEntry};
@@ -33,6 +34,12 @@ pub(super) fn existing(out: &Path) -> Result<Option<Manifest>, BuildError> {
     }
 }
 
+/// Bytes that an ordinary user may still write below a path.
+pub(super) fn free_bytes(path: &Path) -> io::Result<u64> {
+    let space = rustix::fs::statvfs(path)?;
+    Ok(space.f_bavail.saturating_mul(space.f_frsize))
+}
+
 /// The database directory, locked against other builders.
 pub(super) struct Directory {
     pub(super) out: PathBuf,
@@ -50,7 +57,7 @@ impl Directory {
         fs::create_dir_all(&out).context("create", &out)?;
         let lock = lock(&out)?;
         let work = WorkDir::of(&out);
-        if options.interrupted == Interrupted::Restart {
+        if options.restart {
             work.remove()?;
         }
         let resumed = work.load()?.is_some();
@@ -82,15 +89,28 @@ impl Directory {
     /// Removes what this build made. Best effort: there is an error to be shown already.
     pub(super) fn discard(&self) {
         let _ = self.work.remove();
-        let _ = self.remove_unnamed(None);
+        let _ = self.remove_unnamed(&[]);
         if self.created {
             let _ = fs::remove_dir(self.shards());
             let _ = fs::remove_dir(&self.out);
         }
     }
 
+    /// An error unless so many bytes are free.
+    pub(super) fn room_for(&self, needed: u64) -> Result<(), BuildError> {
+        let found = free_bytes(&self.out).context("look for room in", &self.out)?;
+        if found >= needed {
+            return Ok(());
+        }
+        Err(BuildError::DiskSpace { path: self.out.clone(), found, needed })
+    }
+
     /// Removes shard files that are named neither by the manifests here nor by `kept`.
-    pub(super) fn remove_unnamed(&self, kept: Option<&[Option<ShardEntry>]>) -> io::Result<()> {
+    pub(super) fn clean_up(&self, kept: &[Option<ShardEntry>]) -> Result<(), BuildError> {
+        self.remove_unnamed(kept).context("clean up", &self.shards())
+    }
+
+    fn remove_unnamed(&self, kept: &[Option<ShardEntry>]) -> io::Result<()> {
         let mut named = HashSet::new();
         for name in [MANIFEST_NAME, MANIFEST_PREVIOUS_NAME] {
             match Manifest::read(&self.out.join(name)) {
@@ -102,7 +122,7 @@ impl Directory {
                 Err(error) => return Err(io::Error::other(error)),
             }
         }
-        named.extend(kept.into_iter().flatten().flatten().map(|entry| entry.file.clone()));
+        named.extend(kept.iter().flatten().map(|entry| entry.file.clone()));
         for file in fs::read_dir(self.shards())? {
             let file = file?;
             let name = file.file_name();
@@ -130,12 +150,9 @@ mod tests {
         let shard = entered.shards().join("00.shard");
         fs::write(&shard, "content").unwrap();
         fs::write(directory.path().join(MANIFEST_NAME), "unreadable").unwrap();
-        assert!(entered.remove_unnamed(None).is_err() && shard.exists());
-        fs::rename(
-            directory.path().join(MANIFEST_NAME),
-            directory.path().join(MANIFEST_PREVIOUS_NAME),
-        )
-        .unwrap();
-        assert!(entered.remove_unnamed(None).is_ok() && !shard.exists());
+        assert!(entered.remove_unnamed(&[]).is_err() && shard.exists());
+        let path = |name: &str| directory.path().join(name);
+        fs::rename(path(MANIFEST_NAME), path(MANIFEST_PREVIOUS_NAME)).unwrap();
+        assert!(entered.remove_unnamed(&[]).is_ok() && !shard.exists());
     }
 }

@@ -10,7 +10,9 @@ use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
-use super::{BuildError, IoContext as _, random};
+use super::errors::{BuildError, IoContext as _};
+use crate::scheme::random_bytes;
+use crate::shard::Manifest;
 use crate::shard::files::{read_bounded, sync_parent};
 use crate::text;
 use crate::wire::SigningKey;
@@ -60,9 +62,21 @@ pub fn load(path: &Path) -> Result<Option<SigningKey>, BuildError> {
     SigningKey::from_pkcs8_pem(text).map(Some).map_err(|error| wrong(error.to_string()))
 }
 
+/// Refuses a key that did not sign this manifest.
+pub(super) fn check_operator(
+    key: &SigningKey,
+    path: &Path,
+    manifest: &Manifest,
+) -> Result<(), BuildError> {
+    match key.verifying_key().to_bytes() == manifest.operator_key.0 {
+        true => Ok(()),
+        false => Err(BuildError::OtherOperator { path: path.to_owned() }),
+    }
+}
+
 /// Makes a key and writes it, with mode 0600. Never replaces a file.
 pub fn create(path: &Path) -> Result<SigningKey, BuildError> {
-    let key = SigningKey::from_bytes(&Zeroizing::new(random()?));
+    let key = SigningKey::from_bytes(&Zeroizing::new(random_bytes()?));
     // Without the public key in it: the first version of PKCS#8, which every openssl reads.
     let pair = KeypairBytes { secret_key: key.to_bytes(), public_key: None };
     let pem = pair.to_pkcs8_pem(LineEnding::LF).expect("this is a bug: a key that is not PKCS#8");
@@ -86,7 +100,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_key_is_never_inside_the_database() {
+    fn a_key_is_never_inside_the_database_and_has_a_folder() {
         let directory = tempfile::tempdir().unwrap();
         let (out, below) = (directory.path().join("db"), directory.path().join("db/below"));
         std::fs::create_dir_all(&below).unwrap();
@@ -95,13 +109,6 @@ mod tests {
             assert!(!key.parent().unwrap().canonicalize().unwrap().starts_with(&out), "{key:?}");
             assert!(key.ends_with("db.signing-key.pem"), "{key:?}");
         }
-    }
-
-    #[test]
-    fn a_named_key_is_not_inside_the_database_and_has_a_folder() {
-        let directory = tempfile::tempdir().unwrap();
-        let out = directory.path().join("db");
-        std::fs::create_dir(&out).unwrap();
         assert!(check_place(&directory.path().join("key.pem"), &out).is_ok());
         let inside = check_place(&out.join("key.pem"), &out).unwrap_err().to_string();
         assert!(inside.contains("inside the database"), "{inside}");
@@ -112,7 +119,6 @@ mod tests {
     fn a_key_is_made_once_and_read_again() {
         let directory = tempfile::tempdir().unwrap();
         let path = default_path(&directory.path().join("db"));
-        assert!(path.ends_with("db.signing-key.pem"), "{}", path.display());
         assert!(load(&path).unwrap().is_none());
         let key = create(&path).unwrap();
         assert_eq!(load(&path).unwrap().unwrap().to_bytes(), key.to_bytes());

@@ -6,6 +6,31 @@ use std::io::{self, BufRead};
 use crate::limits;
 use crate::text::BYTE_ORDER_MARK;
 
+/// Why reading stopped before the end of the input.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError<E> {
+    /// The input cannot be read.
+    #[error("cannot read the input: {0}")]
+    Io(#[from] io::Error),
+    /// A header, a quote or a line without end that makes the rest unreadable.
+    #[error("line {line}: {problem}")]
+    Unreadable {
+        /// The line.
+        line: u64,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// What was to be done with an entry failed.
+    #[error("{0}")]
+    Entry(E),
+}
+
+/// The error of a line that is too long, with a question that may explain it.
+pub(super) fn too_long<E>(line: u64, question: &str) -> ReadError<E> {
+    let most = limits::INPUT_RECORD_BYTES_MAX;
+    ReadError::Unreadable { line, problem: format!("a line of more than {most} bytes: {question}") }
+}
+
 /// Reads lines.
 pub(super) struct Lines<R> {
     inner: R,
@@ -31,7 +56,7 @@ impl<R: BufRead> Lines<R> {
     /// Appends the next line and what ends it, and returns the bytes of the latter; nothing at the
     /// end of the stream. A line that makes the text longer than
     /// [`limits::INPUT_RECORD_BYTES_MAX`] is left one byte after that, without its end: it may
-    /// have none. [`Lines::skip`] goes on behind it.
+    /// have none.
     pub(super) fn read(&mut self, text: &mut Vec<u8>) -> io::Result<Option<usize>> {
         let begin = text.len();
         let mut begun = false;
@@ -70,38 +95,15 @@ impl<R: BufRead> Lines<R> {
         Ok(Some(end))
     }
 
-    /// Reads what is left of a line that was too long, and drops it.
-    pub(super) fn skip(&mut self) -> io::Result<()> {
-        loop {
-            let buffer = match self.inner.fill_buf() {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                read => read?,
-            };
-            if buffer.is_empty() {
-                return Ok(());
-            }
-            let length = line_length(buffer);
-            let end = buffer.get(length).copied();
-            self.inner.consume(length + usize::from(end.is_some()));
-            match end {
-                None => {}
-                Some(b'\r') => return self.take_newline().map(drop),
-                Some(_) => return Ok(()),
-            }
-        }
-    }
-
     fn take_newline(&mut self) -> io::Result<bool> {
-        loop {
+        let is_newline = loop {
             match self.inner.fill_buf() {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                read => {
-                    let is_newline = read?.first() == Some(&b'\n');
-                    self.inner.consume(usize::from(is_newline));
-                    return Ok(is_newline);
-                }
+                read => break read?.first() == Some(&b'\n'),
             }
-        }
+        };
+        self.inner.consume(usize::from(is_newline));
+        Ok(is_newline)
     }
 }
 
@@ -163,25 +165,5 @@ mod tests {
             assert!(unended);
         }
         assert_eq!(all(b"", 8), (vec![], false));
-    }
-
-    #[test]
-    fn a_long_line_is_left_before_its_end_and_the_next_one_is_whole() {
-        let most = limits::INPUT_RECORD_BYTES_MAX;
-        for end in [&b"\n"[..], b"\r\n", b"\r"] {
-            let text = [&vec![b'x'; 3 * most][..], end, b"short\n"].concat();
-            let mut lines = Lines::new(io::BufReader::with_capacity(1 << 16, &text[..]));
-            let mut found = Vec::new();
-            assert_eq!(lines.read(&mut found).unwrap(), Some(0));
-            assert_eq!((found.len(), lines.number()), (most + 1, 1));
-            lines.skip().unwrap();
-            found.clear();
-            assert_eq!(lines.read(&mut found).unwrap(), Some(1));
-            assert_eq!((&found[..], lines.number()), (&b"short\n"[..], 2));
-        }
-        // One of the longest length is whole.
-        let text = [&vec![b'x'; most][..], b"\nshort"].concat();
-        let (found, _) = all(&text, 1 << 16);
-        assert_eq!((found[0].1.len(), found.len()), (most + 1, 2));
     }
 }

@@ -5,27 +5,21 @@
 
 use rayon::prelude::*;
 
+use super::choose::Choice;
+use super::errors::BuildError;
 use super::partition::Partition;
-use super::{BuildError, random};
 use crate::arith::Isa;
 use crate::keyword::solve::{self, Record, Solved};
 use crate::keyword::{Outcome, band, extract, locate, locate_known};
 use crate::params::{FAILURE_LOG2_MAX, Shape};
-use crate::scheme::{KeyBundle, SecretError, SecretPool, Seed, ShardMasks, Sharing, reference};
+use crate::scheme::{
+    KeyBundle, SecretError, SecretPool, ShardMasks, Sharing, random_bytes, reference,
+};
 use crate::shard::Header;
 use crate::shard::write::Sections;
 
 /// How many of a shard's records are queried before it counts as built.
 const CHECKED_RECORDS: usize = 2;
-
-/// What all shards of a build share.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Spec {
-    pub(super) seed: Seed,
-    pub(super) shard_count: u32,
-    pub(super) shape: Shape,
-    pub(super) isa: Isa,
-}
 
 /// A shard that is ready to be written.
 pub(super) struct Made {
@@ -58,60 +52,57 @@ impl Made {
     }
 }
 
-/// A record kept aside, to be queried once the shard is there.
-struct Sample {
-    key: Vec<u8>,
-    value: Vec<u8>,
-}
+/// The key and value of a record kept aside, to be queried once the shard is there.
+type Sample = (Vec<u8>, Vec<u8>);
 
 /// Makes one shard. Runs on the current rayon pool.
 pub(super) fn make(
-    spec: &Spec,
+    choice: &Choice,
     shard: u32,
     rows: Partition,
     records_digest: [u8; 32],
 ) -> Result<Made, MakeError> {
     let samples = samples(&rows)?;
-    let records = located(spec, &rows);
+    let records = located(choice, &rows);
     drop(rows);
     let count = records.len() as u64;
-    let solved = solve::solve(spec.isa, &spec.seed, shard, &spec.shape, &records);
+    let solved = solve::solve(Isa::detect(), &choice.seed, shard, &choice.shape, &records);
     drop(records);
     let Solved { ribbon_seed, matrix, row_square_sum_max } =
         solved.ok_or(MakeError::NoRibbonSeed)?;
-    if spec.shape.log2_failure_for(row_square_sum_max as f64) > FAILURE_LOG2_MAX {
+    if choice.shape.log2_failure_for(row_square_sum_max as f64) > FAILURE_LOG2_MAX {
         return Err(MakeError::TooNoisy);
     }
-    let (tables, hints) = build_packs(spec, shard, &matrix);
+    let (tables, hints) = build_packs(choice, shard, &matrix);
     let sections = Sections { matrix: &matrix, tables: &tables, hints: &hints };
-    self_check(spec, shard, ribbon_seed, &sections, &samples)?;
+    self_check(choice, shard, ribbon_seed, &sections, &samples)?;
     let header = Header {
-        seed: spec.seed,
+        seed: choice.seed,
         shard_index: shard,
-        shard_count: spec.shard_count,
-        shape: spec.shape,
+        shard_count: choice.shard_count,
+        shape: choice.shape,
         ribbon_seed,
         records: count,
         row_square_sum_max,
         records_digest,
-        section_digests: sections.digests(&spec.shape),
+        section_digests: sections.digests(&choice.shape),
     };
     Ok(Made { header, matrix, tables, hints })
 }
 
-fn located(spec: &Spec, rows: &Partition) -> Vec<Record> {
-    let groups = spec.shape.groups() as u32;
+fn located(choice: &Choice, rows: &Partition) -> Vec<Record> {
+    let groups = choice.shape.groups() as u32;
     let record = |index| {
         let row = rows.row(index);
-        let place = locate_known(&spec.seed, row.key, spec.shard_count, groups);
+        let place = locate_known(&choice.seed, row.key, choice.shard_count, groups);
         Record { group: place.group, identity: place.identity, value: row.value.to_vec() }
     };
     (0..rows.len()).into_par_iter().map(record).collect()
 }
 
-fn build_packs(spec: &Spec, shard: u32, matrix: &[u8]) -> (Vec<u8>, Vec<u8>) {
-    let shape = &spec.shape;
-    let masks = ShardMasks::new(spec.isa, &spec.seed, shard, shape);
+fn build_packs(choice: &Choice, shard: u32, matrix: &[u8]) -> (Vec<u8>, Vec<u8>) {
+    let shape = &choice.shape;
+    let masks = ShardMasks::new(Isa::detect(), &choice.seed, shard, shape);
     let mut tables = vec![0; shape.packs() * shape.table_bytes()];
     let mut hints = vec![0; shape.packs() * shape.hint_bytes()];
     matrix
@@ -126,34 +117,34 @@ fn samples(rows: &Partition) -> Result<Vec<Sample>, BuildError> {
     if rows.is_empty() {
         return Ok(Vec::new());
     }
-    let random = random()?;
+    let random = random_bytes()?;
     let (draws, _) = random.as_chunks::<8>();
     let sample = |draw: &[u8; 8]| {
         let row = rows.row((u64::from_le_bytes(*draw) % rows.len() as u64) as usize);
-        Sample { key: row.key.to_vec(), value: row.value.to_vec() }
+        (row.key.to_vec(), row.value.to_vec())
     };
     Ok(draws.iter().take(CHECKED_RECORDS).map(sample).collect())
 }
 
 /// Queries the samples and one key that is not there, as a client would, and compares.
 fn self_check(
-    spec: &Spec,
+    choice: &Choice,
     shard: u32,
     ribbon_seed: u32,
     sections: &Sections<'_>,
     samples: &[Sample],
 ) -> Result<(), BuildError> {
     // Keys are UTF-8, so one that begins with 0xff is in no database.
-    let absent = [&[0xff][..], &random()?[..]].concat();
+    let absent = [&[0xff][..], &random_bytes()?[..]].concat();
     let mut wanted: Vec<(&[u8], Outcome)> =
-        samples.iter().map(|s| (&s.key[..], Outcome::Found(s.value.clone()))).collect();
+        samples.iter().map(|(key, value)| (&key[..], Outcome::Found(value.clone()))).collect();
     wanted.push((&absent, Outcome::Absent));
     let failed = |problem: &str| BuildError::SelfCheck { shard, problem: problem.to_owned() };
     let secret = |error: SecretError| failed(&error.to_string());
-    let shape = &spec.shape;
-    let mut pool = SecretPool::new(spec.seed, *shape);
+    let shape = &choice.shape;
+    let mut pool = SecretPool::new(choice.seed, *shape);
     let aim = |(key, outcome)| {
-        let place = locate(&spec.seed, key, spec.shard_count, shape.groups() as u32);
+        let place = locate(&choice.seed, key, choice.shard_count, shape.groups() as u32);
         let band = band(&place.identity, ribbon_seed, shape);
         ((place, outcome), (shard, band))
     };
@@ -180,16 +171,16 @@ fn self_check(
 
 /// Does the work of one shard of so many records, for measuring this machine.
 pub(super) fn calibrate(shape: &Shape, records: u64) {
-    let spec = Spec { seed: [0; 32], shard_count: 1, shape: *shape, isa: Isa::detect() };
+    let choice = Choice { seed: [0; 32], shard_count: 1, shape: *shape };
     let groups = shape.groups() as u32;
     let record = |index: u64| {
-        let place = locate_known(&spec.seed, &index.to_le_bytes(), 1, groups);
+        let place = locate_known(&choice.seed, &index.to_le_bytes(), 1, groups);
         let value = vec![0; shape.value_len() - 1];
         Record { group: place.group, identity: place.identity, value }
     };
     let records: Vec<Record> = (0..records).into_par_iter().map(record).collect();
-    if let Some(solved) = solve::solve(spec.isa, &spec.seed, 0, shape, &records) {
-        build_packs(&spec, 0, &solved.matrix);
+    if let Some(solved) = solve::solve(Isa::detect(), &choice.seed, 0, shape, &records) {
+        build_packs(&choice, 0, &solved.matrix);
     }
 }
 
@@ -198,11 +189,9 @@ mod tests {
     use super::super::partition::PartitionWriter;
     use super::*;
 
-    const SEED: Seed = [4; 32];
-
-    fn spec() -> Spec {
+    fn choice() -> Choice {
         let shape = Shape::new(40, 128, 1, 256).unwrap();
-        Spec { seed: SEED, shard_count: 1, shape, isa: Isa::detect() }
+        Choice { seed: [4; 32], shard_count: 1, shape }
     }
 
     fn rows(records: u64) -> Partition {
@@ -218,28 +207,27 @@ mod tests {
 
     #[test]
     fn the_check_finds_any_part_that_does_not_belong() {
-        let spec = spec();
+        let choice = choice();
         let samples = samples(&rows(300)).unwrap();
-        let made = make(&spec, 0, rows(300), [0; 32]).map_err(|error| format!("{error:?}"));
+        let made = make(&choice, 0, rows(300), [0; 32]).map_err(|error| format!("{error:?}"));
         let made = made.unwrap();
-        let other = make(&spec, 0, rows(299), [0; 32]).map_err(|error| format!("{error:?}"));
+        let other = make(&choice, 0, rows(299), [0; 32]).map_err(|error| format!("{error:?}"));
         let other = other.unwrap();
         let seed = made.header.ribbon_seed;
-        let check = |seed, sections| self_check(&spec, 0, seed, &sections, &samples);
+        let check = |seed, sections| self_check(&choice, 0, seed, &sections, &samples);
         let (good, bad) = (made.sections(), other.sections());
         check(seed, good).unwrap();
         assert!(check(seed, Sections { matrix: bad.matrix, ..good }).is_err());
         assert!(check(seed, Sections { tables: bad.tables, ..good }).is_err());
         assert!(check(seed, Sections { hints: bad.hints, ..good }).is_err());
         assert!(check(seed + 1, good).is_err());
-        let value = b"another".to_vec();
-        let wrong = [Sample { key: samples[0].key.clone(), value }];
-        assert!(self_check(&spec, 0, seed, &good, &wrong).is_err());
+        let wrong = [(samples[0].0.clone(), b"another".to_vec())];
+        assert!(self_check(&choice, 0, seed, &good, &wrong).is_err());
     }
 
     #[test]
     fn more_records_than_columns_find_no_ribbon_seed() {
-        let outcome = make(&spec(), 0, rows(600), [0; 32]);
+        let outcome = make(&choice(), 0, rows(600), [0; 32]);
         assert!(matches!(outcome, Err(MakeError::NoRibbonSeed)));
     }
 
@@ -249,9 +237,9 @@ mod tests {
         let eleven =
             |columns: &u32| Shape::new(40, 128, 1, *columns).unwrap().response_bits() == 11;
         let columns = (192..).step_by(64).take_while(eleven).last().unwrap();
-        let narrow = Spec { shape: Shape::new(40, 128, 1, columns).unwrap(), ..spec() };
+        let narrow = Choice { shape: Shape::new(40, 128, 1, columns).unwrap(), ..choice() };
         assert!(matches!(make(&narrow, 0, rows(50), [0; 32]), Err(MakeError::TooNoisy)));
-        let wide = Spec { shape: narrow.shape.with_more_bits().unwrap(), ..narrow };
+        let wide = Choice { shape: narrow.shape.with_more_bits().unwrap(), ..narrow };
         assert!(make(&wide, 0, rows(50), [0; 32]).is_ok());
     }
 }

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
+use super::errors::gone;
 use crate::limits;
 
 const HEAD_BYTES: usize = 12;
@@ -17,29 +18,27 @@ const BUFFER_BYTES_MIN: usize = 4 << 10;
 const BUFFER_BYTES_MAX: usize = 1 << 20;
 
 /// Writes records to the files of their shards.
-pub struct PartitionWriter {
+pub(super) struct PartitionWriter {
     folder: PathBuf,
     buffers: Vec<Vec<u8>>,
     buffer_bytes: usize,
 }
 
 /// Bytes a record takes in its partition file.
-pub fn record_bytes(key_bytes: usize, value_bytes: usize) -> usize {
+pub(super) fn record_bytes(key_bytes: usize, value_bytes: usize) -> usize {
     HEAD_BYTES + key_bytes + value_bytes
 }
 
 /// The partition file of a shard.
-pub fn path(folder: &Path, shard: u32) -> PathBuf {
+pub(super) fn path(folder: &Path, shard: u32) -> PathBuf {
     folder.join(format!("{shard:05}"))
 }
 
 impl PartitionWriter {
     /// Starts again: an existing folder is emptied.
-    pub fn create(folder: &Path, shard_count: u32) -> io::Result<Self> {
-        match fs::remove_dir_all(folder) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => fs::create_dir(folder)?,
-        }
+    pub(super) fn create(folder: &Path, shard_count: u32) -> io::Result<Self> {
+        gone(fs::remove_dir_all(folder))?;
+        fs::create_dir(folder)?;
         let share = limits::PARTITION_BUFFER_BYTES / shard_count as usize;
         let buffer_bytes = share.clamp(BUFFER_BYTES_MIN, BUFFER_BYTES_MAX);
         let buffers = vec![Vec::new(); shard_count as usize];
@@ -47,7 +46,13 @@ impl PartitionWriter {
     }
 
     /// Adds a record. Key and value are within the bounds that reading the input checks.
-    pub fn push(&mut self, shard: u32, line: u64, key: &[u8], value: &[u8]) -> io::Result<()> {
+    pub(super) fn push(
+        &mut self,
+        shard: u32,
+        line: u64,
+        key: &[u8],
+        value: &[u8],
+    ) -> io::Result<()> {
         let buffer = &mut self.buffers[shard as usize];
         if buffer.len() + record_bytes(key.len(), value.len()) > self.buffer_bytes {
             append(&path(&self.folder, shard), buffer)?;
@@ -62,7 +67,7 @@ impl PartitionWriter {
 
     /// Writes what is left and waits until all of it is on the disk, for what is noted next is that
     /// it is. Every shard has a file then, an empty one too.
-    pub fn finish(mut self) -> io::Result<()> {
+    pub(super) fn finish(mut self) -> io::Result<()> {
         for (shard, buffer) in self.buffers.iter_mut().enumerate() {
             append(&path(&self.folder, shard as u32), buffer)?;
             *buffer = Vec::new();
@@ -92,25 +97,22 @@ fn append(path: &Path, buffer: &mut Vec<u8>) -> io::Result<()> {
 }
 
 /// The records of one shard, in memory, sorted by key.
-pub struct Partition {
+pub(super) struct Partition {
     bytes: Vec<u8>,
     starts: Vec<u64>,
 }
 
 /// One record of a partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Row<'a> {
-    /// Line of the input.
-    pub line: u64,
-    /// Look-up key.
-    pub key: &'a [u8],
-    /// Value.
-    pub value: &'a [u8],
+pub(super) struct Row<'a> {
+    pub(super) line: u64,
+    pub(super) key: &'a [u8],
+    pub(super) value: &'a [u8],
 }
 
 impl Partition {
     /// Reads and sorts a shard's records, by key, then by line, on the current rayon pool.
-    pub fn read(path: &Path) -> io::Result<Self> {
+    pub(super) fn read(path: &Path) -> io::Result<Self> {
         let bytes = fs::read(path)?;
         let mut starts = Vec::new();
         let mut at = 0;
@@ -131,20 +133,18 @@ impl Partition {
         Ok(partition)
     }
 
-    /// How many records there are.
-    pub fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.starts.len()
     }
-    /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.starts.is_empty()
     }
     /// The i-th record by key.
-    pub fn row(&self, index: usize) -> Row<'_> {
+    pub(super) fn row(&self, index: usize) -> Row<'_> {
         self.row_from(self.starts[index])
     }
     /// All records by key.
-    pub fn rows(&self) -> impl Iterator<Item = Row<'_>> {
+    pub(super) fn rows(&self) -> impl Iterator<Item = Row<'_>> {
         self.starts.iter().map(|&at| self.row_from(at))
     }
 
@@ -153,7 +153,7 @@ impl Partition {
     }
 
     /// BLAKE3 over the sorted records: key length (4), key, value length (4), value of each.
-    pub fn digest(&self) -> [u8; 32] {
+    pub(super) fn digest(&self) -> [u8; 32] {
         let mut hasher = blake3::Hasher::new();
         let mut buffer = Vec::with_capacity(BUFFER_BYTES_MAX);
         for row in self.rows() {

@@ -1,6 +1,6 @@
 //! Telling a person how far a build is: a bar on a terminal, lines every few seconds elsewhere.
 
-use std::io::{IsTerminal as _, Write as _};
+use std::io::Write as _;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
@@ -26,18 +26,15 @@ pub enum Stage {
 }
 
 impl Stage {
-    fn label(self) -> &'static str {
+    /// Its name, and whether its unit is bytes.
+    fn label(self) -> (&'static str, bool) {
         match self {
-            Self::Counting => "counting records",
-            Self::Partitioning => "sorting records into shards",
-            Self::Checking => "checking records",
-            Self::Building => "building shards",
-            Self::Verifying => "verifying",
+            Self::Counting => ("counting records", true),
+            Self::Partitioning => ("sorting records into shards", false),
+            Self::Checking => ("checking records", false),
+            Self::Building => ("building shards", false),
+            Self::Verifying => ("verifying", true),
         }
-    }
-
-    fn is_bytes(self) -> bool {
-        matches!(self, Self::Counting | Self::Verifying)
     }
 }
 
@@ -72,11 +69,9 @@ pub struct Console {
 
 struct ProgressState {
     stage: Stage,
-    total: u64,
-    done: u64,
-    begun: Instant,
+    /// Hidden where standard error is no terminal: it counts there too.
+    bar: ProgressBar,
     line_at: Instant,
-    bar: Option<ProgressBar>,
 }
 
 impl Console {
@@ -93,35 +88,29 @@ impl Console {
 impl Progress for Console {
     fn say(&self, line: &str) {
         match &*self.state() {
-            Some(ProgressState { bar: Some(bar), .. }) => bar.suspend(|| print(line)),
-            _ => print(line),
+            Some(ProgressState { bar, .. }) => bar.suspend(|| print(line)),
+            None => print(line),
         }
     }
 
     fn begin(&self, stage: Stage, total: u64) {
         self.end();
-        let bar = std::io::stderr().is_terminal().then(|| bar(stage, total));
-        let now = Instant::now();
-        *self.state() =
-            Some(ProgressState { stage, total, done: 0, begun: now, line_at: now, bar });
+        let (bar, line_at) = (bar(stage, total), Instant::now());
+        *self.state() = Some(ProgressState { stage, bar, line_at });
     }
 
     fn advance(&self, units: u64) {
         let mut state = self.state();
         let Some(state) = &mut *state else { return };
-        state.done += units;
-        match &state.bar {
-            Some(bar) => bar.inc(units),
-            None if state.line_at.elapsed() >= LINE_INTERVAL => {
-                state.line_at = Instant::now();
-                print(&line(state));
-            }
-            None => {}
+        state.bar.inc(units);
+        if state.bar.is_hidden() && state.line_at.elapsed() >= LINE_INTERVAL {
+            state.line_at = Instant::now();
+            print(&line(state));
         }
     }
 
     fn end(&self) {
-        if let Some(ProgressState { bar: Some(bar), .. }) = self.state().take() {
+        if let Some(ProgressState { bar, .. }) = self.state().take() {
             bar.finish_and_clear();
         }
     }
@@ -133,7 +122,8 @@ fn print(line: &str) {
 }
 
 fn bar(stage: Stage, total: u64) -> ProgressBar {
-    let template = match (stage.is_bytes(), total) {
+    let (label, is_bytes) = stage.label();
+    let template = match (is_bytes, total) {
         (true, 0) => "{msg} {bytes} ({bytes_per_sec})",
         (true, _) => "{msg} {wide_bar} {bytes} of {total_bytes}, {eta} left",
         (false, _) => "{msg} {wide_bar} {human_pos} of {human_len}, {eta} left",
@@ -143,19 +133,19 @@ fn bar(stage: Stage, total: u64) -> ProgressBar {
     if let Ok(style) = ProgressStyle::with_template(template) {
         bar.set_style(style);
     }
-    bar.set_message(stage.label());
+    bar.set_message(label);
     bar
 }
 
 fn line(state: &ProgressState) -> String {
-    let (label, done, total) = (state.stage.label(), state.done, state.total);
-    let amount = |units: u64| match state.stage.is_bytes() {
-        true => bytes(units),
-        false => units.to_string(),
-    };
-    if total == 0 || done == 0 {
-        return format!("{label}: {}", amount(done));
+    let ((label, is_bytes), done) = (state.stage.label(), state.bar.position());
+    let amount = |units: u64| if is_bytes { bytes(units) } else { units.to_string() };
+    match state.bar.length() {
+        Some(total) if done > 0 => {
+            let times = total.saturating_sub(done) as f64 / done as f64;
+            let left = duration(state.bar.elapsed().mul_f64(times));
+            format!("{label}: {} of {}, about {left} left", amount(done), amount(total))
+        }
+        _ => format!("{label}: {}", amount(done)),
     }
-    let left = state.begun.elapsed().mul_f64((total.saturating_sub(done)) as f64 / done as f64);
-    format!("{label}: {} of {}, about {} left", amount(done), amount(total), duration(left))
 }

@@ -8,7 +8,6 @@ use std::fs;
 use std::io::{self, BufReader, Cursor, ErrorKind, Read};
 use std::path::Path;
 
-use super::count;
 use super::input::{Input, InputFormat, ReadError};
 use crate::text;
 
@@ -21,26 +20,17 @@ const GZIP: &[u8] = b"\x1f\x8b";
 const ZSTD: &[u8] = b"\x28\xb5\x2f\xfd";
 
 /// Beginnings of files that are no text, with what they are and what to do.
-const OTHERS: [(&[u8], &str); 19] = [
+const OTHERS: [(&[u8], &str); 10] = [
     (b"BZh", "bzip2: give what `bzip2 -dc` prints, by a pipe"),
     (b"\xfd7zXZ\0", "xz: give what `xz -dc` prints, by a pipe"),
-    (b"\x5d\0\0", "lzma: give what `xz -dc` prints, by a pipe"),
-    (b"LZIP", "lzip: give what `lzip -dc` prints, by a pipe"),
     (b"\x04\"M\x18", "lz4: give what `lz4 -dc` prints, by a pipe"),
-    (b"\x1f\x9d", "compress (.Z): give what `gzip -dc` prints, by a pipe"),
-    (b"\x1f\xa0", "compress (.Z): give what `gzip -dc` prints, by a pipe"),
-    (b"\xff\x06\0\0sNaPpY", "snappy: decompress it"),
     (b"PK\x03\x04", "a ZIP file or a spreadsheet (.xlsx, .ods): unpack it, or export it as CSV"),
-    (b"PK\x05\x06", "an empty ZIP file"),
     (b"7z\xbc\xaf\x27\x1c", "7z: give what `7z x -so` prints, by a pipe"),
     (b"Rar!", "RAR: unpack it"),
     (b"PAR1", "Parquet: export it as CSV"),
-    (b"ORC", "ORC: export it as CSV"),
-    (b"Obj\x01", "Avro: export it as CSV"),
     (b"SQLite format 3\0", "an SQLite database: export it as CSV"),
     (b"\xd0\xcf\x11\xe0", "an Office file (.xls): export it as CSV"),
     (b"%PDF", "PDF: export the records as CSV"),
-    (b"\x7fELF", "a program"),
 ];
 
 /// An input's text, and how records are written in it.
@@ -59,19 +49,15 @@ impl<'a> Source<'a> {
     /// It cannot be read, or is no text.
     pub fn of<E>(raw: impl Read + 'a, path: Option<&Path>) -> Result<Self, ReadError<E>> {
         let (mut head, mut reader) = behead(Box::new(raw))?;
-        let within = match compression(&head) {
-            None => "",
-            Some(Compression::Gzip) => {
-                let inner = flate2::bufread::MultiGzDecoder::new(buffered(reader));
-                (head, reader) = behead(Box::new(Decompressed { inner, what: "gzip" }))?;
-                " within gzip"
-            }
-            Some(Compression::Zstd) => {
-                let inner = zstd::stream::read::Decoder::with_buffer(buffered(reader))?;
-                (head, reader) = behead(Box::new(Decompressed { inner, what: "zstd" }))?;
-                " within zstd"
-            }
-        };
+        let mut within = String::new();
+        if let Some(what) = compression(&head) {
+            let inner: Boxed<'a> = match what {
+                "gzip" => Box::new(flate2::bufread::MultiGzDecoder::new(buffered(reader))),
+                _ => Box::new(zstd::stream::read::Decoder::with_buffer(buffered(reader))?),
+            };
+            (head, reader) = behead(Box::new(Decompressed { inner, what }))?;
+            within = format!(" within {what}");
+        }
         if let Some(what) = no_text(&head) {
             let problem = format!("expected text, found{within} {what}");
             return Err(ReadError::Unreadable { line: 1, problem });
@@ -115,28 +101,23 @@ fn behead(mut reader: Boxed<'_>) -> io::Result<(Vec<u8>, Boxed<'_>)> {
     Ok((head.clone(), Box::new(Cursor::new(head).chain(reader))))
 }
 
-enum Compression {
-    Gzip,
-    Zstd,
-}
-
-fn compression(head: &[u8]) -> Option<Compression> {
+fn compression(head: &[u8]) -> Option<&'static str> {
     match head {
-        _ if head.starts_with(GZIP) => Some(Compression::Gzip),
-        _ if head.starts_with(ZSTD) => Some(Compression::Zstd),
+        _ if head.starts_with(GZIP) => Some("gzip"),
+        _ if head.starts_with(ZSTD) => Some("zstd"),
         // A frame that may be skipped before the first one, as `pzstd` writes.
-        [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Some(Compression::Zstd),
+        [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Some("zstd"),
         _ => None,
     }
 }
 
 /// Says of an error whether compressed data end too early or are damaged.
-struct Decompressed<R> {
-    inner: R,
+struct Decompressed<'a> {
+    inner: Boxed<'a>,
     what: &'static str,
 }
 
-impl<R: Read> Read for Decompressed<R> {
+impl Read for Decompressed<'_> {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
         let what = self.what;
         self.inner.read(out).map_err(|error| match error.kind() {
@@ -145,7 +126,7 @@ impl<R: Read> Read for Decompressed<R> {
                 io::Error::new(ErrorKind::UnexpectedEof, said)
             }
             // What the system says below is of other kinds, or has its own error within.
-            _ if error.raw_os_error().is_some() || count::is_of_copy(&error) => error,
+            _ if error.raw_os_error().is_some() => error,
             ErrorKind::InvalidData | ErrorKind::InvalidInput | ErrorKind::Other => io::Error::new(
                 ErrorKind::InvalidData,
                 format!("the {what} data are damaged ({error})"),
@@ -158,21 +139,20 @@ impl<R: Read> Read for Decompressed<R> {
 /// What the beginning is of, when it is not UTF-8 text.
 fn no_text(head: &[u8]) -> Option<&'static str> {
     let other = OTHERS.iter().find(|(begin, _)| head.starts_with(begin));
-    match other {
-        Some((_, what)) => Some(what),
-        None if compression(head).is_some() => Some("compressed data: decompress them once"),
-        None if head.get(257..262) == Some(b"ustar") => {
-            Some("a tar archive: give what `tar -xO` prints, by a pipe")
-        }
-        None if head.starts_with(b"\xff\xfe\0\0") || head.starts_with(b"\0\0\xfe\xff") => {
-            Some("UTF-32: convert it to UTF-8 (`iconv -f UTF-32 -t UTF-8`)")
-        }
-        None if text::is_utf16(head) => {
-            Some("UTF-16: save it as UTF-8, or convert it (`iconv -f UTF-16 -t UTF-8`)")
-        }
-        None if head.contains(&0) => Some("bytes of another kind (with zeros in them)"),
-        None => None,
-    }
+    let by_content = [
+        (compression(head).is_some(), "compressed data: decompress them once"),
+        (
+            head.get(257..262) == Some(b"ustar"),
+            "a tar archive: give what `tar -xO` prints, by a pipe",
+        ),
+        (
+            text::is_utf16(head),
+            "UTF-16: save it as UTF-8, or convert it (`iconv -f UTF-16 -t UTF-8`)",
+        ),
+        (head.contains(&0), "bytes of another kind (with zeros in them)"),
+    ];
+    let by_content = by_content.iter().find(|(is_so, _)| *is_so);
+    other.map(|(_, what)| *what).or(by_content.map(|(_, what)| *what))
 }
 
 /// By the end of the file's name, else by the first byte: a brace begins JSON Lines.
@@ -232,25 +212,20 @@ mod tests {
     }
 
     #[test]
-    fn plain_and_compressed_text_is_read_by_its_bytes_not_its_name() {
+    fn text_is_decompressed_by_its_bytes_and_its_format_is_the_names_or_the_first_bytes() {
         let text = format!("sii,value\n{}", "a,b\n".repeat(2_000));
         let skippable = [b"\x50\x2a\x4d\x18\x01\0\0\0x".to_vec(), zstd(text.as_bytes())].concat();
         let halves = text.split_at(5_000);
         let members = [gzip(halves.0.as_bytes()), gzip(halves.1.as_bytes())].concat();
-        let plain = text.clone().into_bytes();
-        for bytes in [plain, gzip(text.as_bytes()), members, zstd(text.as_bytes()), skippable] {
+        for bytes in [gzip(text.as_bytes()), members, zstd(text.as_bytes()), skippable] {
             for name in ["x.csv", "x.csv.gz", "x.zst", "63"] {
                 let (format, read) = all(&bytes, name).unwrap();
                 assert!((format, &read) == (InputFormat::Csv, &text), "{name}");
             }
         }
-        assert_eq!(all(b"", "x").unwrap(), (InputFormat::Csv, String::new()));
-    }
-
-    #[test]
-    fn the_format_is_the_names_or_the_first_bytes() {
         for (bytes, name, format) in [
-            (&b"{}"[..], "x.csv", InputFormat::Csv),
+            (&b""[..], "x", InputFormat::Csv),
+            (b"{}", "x.csv", InputFormat::Csv),
             (b"{}", "x.CSV.GZ", InputFormat::Csv),
             (b"x", "x.jsonl.zst", InputFormat::JsonLines),
             (b"x", "x.ndjson", InputFormat::JsonLines),
@@ -258,7 +233,8 @@ mod tests {
             (b"\xef\xbb\xbf{}", "x.gz", InputFormat::JsonLines),
             (b"a", "x.txt", InputFormat::Csv),
         ] {
-            assert_eq!(all(bytes, name).unwrap().0, format, "{name}");
+            let text = String::from_utf8(bytes.to_vec()).unwrap();
+            assert_eq!(all(bytes, name).unwrap(), (format, text), "{name}");
         }
     }
 
@@ -281,20 +257,15 @@ mod tests {
 
     #[test]
     fn what_is_no_text_is_named() {
-        let utf16 =
-            |text: &str| -> Vec<u8> { text.encode_utf16().flat_map(u16::to_le_bytes).collect() };
-        let cases: [(Vec<u8>, &str); 9] = [
-            (b"BZh91AY&SY".to_vec(), "found bzip2"),
+        let utf16 = "sii,value\n".encode_utf16().flat_map(u16::to_le_bytes);
+        for (bytes, expected) in [
             (b"\xfd7zXZ\0\0".to_vec(), "found xz"),
-            (b"PK\x03\x04".to_vec(), "spreadsheet"),
             (b"PAR1".to_vec(), "Parquet"),
             (gzip(b"BZh91AY&SY"), "found within gzip bzip2"),
             (gzip(&gzip(b"sii,value\n")), "found within gzip compressed data"),
-            (utf16("sii,value\n"), "UTF-16"),
-            ([b"\xff\xfe".to_vec(), utf16("a")].concat(), "UTF-16"),
+            ([b"\xff\xfe".to_vec(), utf16.collect()].concat(), "UTF-16"),
             (b"sii,value\n\0\0\0".to_vec(), "zeros"),
-        ];
-        for (bytes, expected) in cases {
+        ] {
             let error = all(&bytes, "x.csv").unwrap_err().to_string();
             assert!(error.contains(expected), "{expected}: {error}");
         }

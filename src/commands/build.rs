@@ -5,8 +5,7 @@ use std::process::ExitCode;
 
 use clap::value_parser;
 use sotto::builder::{
-    self, BuildOptions, Console, Existing, Input, Interrupted, Progress, SHRINK_PERCENT_DEFAULT,
-    Shrinking, Silent,
+    self, BuildOptions, Console, Input, Progress, SHRINK_PERCENT_DEFAULT, Silent,
 };
 use sotto::limits;
 use sotto::params::{D, PACK_ROWS_MIN, ShapeWishes};
@@ -114,12 +113,9 @@ impl Args {
             expires_days: self.expires_days,
             signing_key: self.signing_key,
             jobs: self.jobs.map(usize::from),
-            existing: if self.reshape { Existing::Reshape } else { Existing::Keep },
-            interrupted: if self.restart { Interrupted::Restart } else { Interrupted::Continue },
-            shrinking: match self.allow_shrink {
-                true => Shrinking::Allowed,
-                false => Shrinking::AtMostPercent(self.shrink_percent),
-            },
+            reshape: self.reshape,
+            restart: self.restart,
+            shrink_percent: if self.allow_shrink { 100 } else { self.shrink_percent },
             ..BuildOptions::new(input, self.out)
         }
     }
@@ -155,10 +151,7 @@ pub(crate) fn run(args: Args) -> Ended {
     if report.renewed {
         out::report("The records are as they were: the same content was signed for longer.");
     }
-    if let Some(warning) =
-        builder::plan::few_records_warning(report.shard_records_min, report.shard_count)
-    {
-        out::report(warning);
-    }
+    let few = builder::few_records_warning(report.shard_records_min, report.shard_count);
+    few.into_iter().for_each(out::report);
     Ok(ExitCode::SUCCESS)
 }

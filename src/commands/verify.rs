@@ -7,7 +7,7 @@ use std::time::Instant;
 use sotto::builder::progress::Stage;
 use sotto::builder::{Console, Progress, Silent};
 use sotto::shard::Database;
-use sotto::shard::verify::{unnamed_files, verify, verify_bytes};
+use sotto::shard::verify::{verify, verify_bytes};
 use sotto::text::{bytes, counted, duration};
 
 use super::{Ended, out};
@@ -52,13 +52,6 @@ pub(crate) fn run(args: Args) -> Ended {
             bytes(report.bytes),
             duration(begun.elapsed())
         ));
-        match unnamed_files(&database)?.len() {
-            0 => {}
-            more => {
-                let files = counted(more as u64, "file");
-                out::report(format_args!("also here, of the epoch before: {files}"));
-            }
-        }
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -251,7 +251,7 @@ mod tests {
         fn serve(&self, second: u32, epoch: u64, labels: &[u8]) {
             noise::write(self.folder.path(), epoch, labels);
             let manifest = Database::read_manifest(self.folder.path()).unwrap();
-            let next = self.epochs.database().follow(manifest).unwrap().unwrap();
+            let next = self.epochs.database().follow(manifest, &|_| ()).unwrap().unwrap();
             self.epochs.swap(self.start + second * SECOND, Arc::new(next));
         }
 

@@ -202,7 +202,7 @@ fn find(service: &Service, read: &AtomicU64, now: u64) -> Result<Followed, Reloa
     let count = |bytes| {
         read.fetch_add(bytes, Ordering::Relaxed);
     };
-    let next = served.follow_seen(manifest, &count).map_err(refused)?;
+    let next = served.follow(manifest, &count).map_err(refused)?;
     Ok(next.map_or(Followed::Unchanged { epoch }, |next| Followed::Next(Arc::new(next))))
 }
 

@@ -13,106 +13,15 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use memmap2::Mmap;
 use rayon::prelude::*;
 
+use super::errors::{Mismatch, OpenError, same};
 use super::files::open_regular;
 use super::guard::{Guarded, quarantined_total};
-use super::header::{Header, HeaderError, Section, file_name, read_from};
-use super::manifest::{MANIFEST_NAME, Manifest, ManifestError, SHARDS_DIR, ShardEntry};
-use super::verify::verify_file;
-use super::{ContentId, ShardView};
+use super::header::{Header, SECTION_NAMES, Section, file_name, read_from};
+use super::manifest::{MANIFEST_NAME, Manifest, SHARDS_DIR, ShardEntry};
+use super::sections::verify_sections;
+use super::view::{ContentId, ShardView};
 use crate::params::Shape;
-use crate::wire::hex;
-
-/// Why a database does not open.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum OpenError {
-    /// There is no manifest.
-    #[error(
-        "{} is not a finished database: it has no {MANIFEST_NAME}. If its build was interrupted, \
-         run the same `sotto build` again", .directory.display()
-    )]
-    NoManifest {
-        /// The directory.
-        directory: PathBuf,
-    },
-    /// A file cannot be read.
-    #[error("cannot read {}: {source}", .path.display())]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        source: std::io::Error,
-    },
-    /// A file cannot be mapped.
-    #[error(
-        "cannot map {}: {source}. A process may have vm.max_map_count maps (65530 unless raised), \
-         and a database takes one a shard", .path.display()
-    )]
-    Map {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        source: std::io::Error,
-    },
-    /// The manifest is refused.
-    #[error("{} {source}", .path.display())]
-    Manifest {
-        /// The manifest's path.
-        path: PathBuf,
-        /// Why.
-        source: ManifestError,
-    },
-    /// A shard file is refused.
-    #[error("shard file {} {source}", .path.display())]
-    Shard {
-        /// The file's path.
-        path: PathBuf,
-        /// Why.
-        source: ShardError,
-    },
-}
-
-/// Why a shard file is refused.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ShardError {
-    /// The file is shorter or longer than its shape says.
-    #[error("has {found} bytes, expected {expected}: it is truncated or not this file")]
-    Length {
-        /// Bytes found.
-        found: u64,
-        /// Bytes of a shard of this shape.
-        expected: u64,
-    },
-    /// The header is refused.
-    #[error("{0}")]
-    Header(#[from] HeaderError),
-    /// The file is a good one, but not the one the manifest names.
-    #[error("has {what} {found}, the manifest says {expected}: it is another shard's file")]
-    Swapped {
-        /// Which field.
-        what: &'static str,
-        /// What the file says.
-        found: String,
-        /// What the manifest says.
-        expected: String,
-    },
-    /// A section does not match its digest.
-    #[error(
-        "has a {section} section that does not match its digest: \
-         it is damaged. Copy it again, or delete it where the database is built and build again"
-    )]
-    Section {
-        /// Which section.
-        section: &'static str,
-    },
-    /// Bytes between sections are not zero.
-    #[error("has something after its {section} section in bytes that have to be zero")]
-    Fill {
-        /// The section before.
-        section: &'static str,
-    },
-}
+use crate::wire::hex::Hex;
 
 /// One shard of an open database.
 pub struct Shard {
@@ -133,12 +42,10 @@ impl std::fmt::Debug for Shard {
 impl Shard {
     /// Opens and checks one file against what the manifest says of it.
     fn open(path: &Path, manifest: &Manifest, index: u32) -> Result<Self, OpenError> {
-        let io = |source| OpenError::Io { path: path.to_owned(), source };
-        let refuse = |source| OpenError::Shard { path: path.to_owned(), source };
         let no_map = |source| OpenError::Map { path: path.to_owned(), source };
-        let file = open_regular(path).map_err(io)?;
+        let file = open_regular(path).map_err(OpenError::io(path))?;
         let header = read_from(&file, path, &manifest.shape())?;
-        compare(&header, manifest, index).map_err(refuse)?;
+        compare(&header, manifest, index).map_err(OpenError::shard(path))?;
         // SAFETY: shard files are named after their content and never modified in place: builders
         // write new files and unlink old ones, which leaves maps as they are. Where a file is
         // truncated by hand its guard puts zeros in its place; no Rust value but bytes is read from
@@ -156,18 +63,6 @@ impl Shard {
         let map = Guarded::new(map).map_err(no_map)?;
         let content = ContentId::of(&header.digest(), quarantined_total());
         Ok(Self { header, sections, content, map, reported: AtomicBool::new(false) })
-    }
-
-    /// Opens a file and reads every byte of it.
-    fn open_verified(
-        path: &Path,
-        manifest: &Manifest,
-        index: u32,
-        read: &(dyn Fn(u64) + Sync),
-    ) -> Result<Self, OpenError> {
-        let shard = Self::open(path, manifest, index)?;
-        verify_file(path, shard.header(), read)?;
-        Ok(shard)
     }
 
     /// What an engine reads.
@@ -228,38 +123,20 @@ impl Shard {
     }
 }
 
-fn compare(header: &Header, manifest: &Manifest, index: u32) -> Result<(), ShardError> {
+fn compare(header: &Header, manifest: &Manifest, index: u32) -> Result<(), Mismatch> {
     let entry = &manifest.shards[index as usize];
-    let same = |what, found: String, expected: String| {
-        if found == expected {
-            return Ok(());
-        }
-        Err(ShardError::Swapped { what, found, expected })
-    };
-    let number = |what, found: u64, expected: u64| {
-        if found == expected {
-            return Ok(());
-        }
-        same(what, found.to_string(), expected.to_string())
-    };
-    let digest = |what, found: &[u8], expected: &[u8]| {
-        if found == expected {
-            return Ok(());
-        }
-        same(what, hex::encode(found), hex::encode(expected))
-    };
-    digest("seed", &header.seed, &manifest.seed.0)?;
-    number("shard number", header.shard_index.into(), index.into())?;
-    number("shard count", header.shard_count.into(), manifest.shard_count.into())?;
-    if header.shape.fields() != manifest.shape {
-        let (found, expected) = (header.shape.fields(), manifest.shape);
-        same("shape", format!("{found:?}"), format!("{expected:?}"))?;
+    same("seed", Hex(header.seed), manifest.seed)?;
+    same("shard number", header.shard_index, index)?;
+    same("shard count", header.shard_count, manifest.shard_count)?;
+    let shape = header.shape.fields();
+    if shape != manifest.shape {
+        same("shape", format!("{shape:?}"), format!("{:?}", manifest.shape))?;
     }
-    number("ribbon seed", header.ribbon_seed.into(), entry.ribbon_seed.into())?;
-    number("record count", header.records, entry.records)?;
-    digest("records digest", &header.records_digest, &entry.records_digest.0)?;
-    digest("hint digest", &header.hint_digest(), &entry.hint_digest.0)?;
-    digest("header digest", &header.digest(), &entry.header_digest.0)
+    same("ribbon seed", header.ribbon_seed, entry.ribbon_seed)?;
+    same("record count", header.records, entry.records)?;
+    same("records digest", Hex(header.records_digest), entry.records_digest)?;
+    same("hint digest", Hex(header.hint_digest()), entry.hint_digest)?;
+    same("header digest", Hex(header.digest()), entry.header_digest)
 }
 
 /// How far opening a database has come: read by others meanwhile.
@@ -294,7 +171,7 @@ impl Database {
 
     /// The same, for others to see how far it has come.
     pub fn open_seen(directory: &Path, opening: &Opening) -> Result<Self, OpenError> {
-        Self::open_manifest(directory, Self::read_manifest(directory)?, opening)
+        Self::open_named(directory, Self::read_manifest(directory)?, opening)
     }
 
     /// The manifest of a database directory.
@@ -309,11 +186,7 @@ impl Database {
     }
 
     /// Opens what this manifest names of a database directory.
-    pub fn open_named(directory: &Path, manifest: Manifest) -> Result<Self, OpenError> {
-        Self::open_manifest(directory, manifest, &Opening::default())
-    }
-
-    fn open_manifest(
+    pub fn open_named(
         directory: &Path,
         manifest: Manifest,
         opening: &Opening,
@@ -332,28 +205,19 @@ impl Database {
 
     /// Opens what this manifest names, to be served after this database; `None` where that is this
     /// database and no shard of it is quarantined. Shards that did not change are shared; of others
-    /// every byte is read, one after the other: those who serve need the processors. A quarantined
-    /// shard is opened again; where it is still bad it stays quarantined, and that alone is no
-    /// reason to refuse a manifest.
+    /// every byte is read, one after the other: those who serve need the processors. `read` is told
+    /// how many bytes more were read. A quarantined shard is opened again; where it is still bad it
+    /// stays quarantined, and that alone is no reason to refuse a manifest.
     ///
     /// # Errors
     /// The manifest may not follow this one's, a file is refused, or nothing is better than it was.
-    pub fn follow(&self, manifest: Manifest) -> Result<Option<Self>, OpenError> {
-        self.follow_seen(manifest, &|_| ())
-    }
-
-    /// The same; `read` is told how many bytes more were read.
-    ///
-    /// # Errors
-    /// As above.
-    pub fn follow_seen(
+    pub fn follow(
         &self,
         manifest: Manifest,
         read: &(dyn Fn(u64) + Sync),
     ) -> Result<Option<Self>, OpenError> {
         let path = self.directory.join(MANIFEST_NAME);
-        let may = manifest.may_follow(&self.manifest);
-        may.map_err(|source| OpenError::Manifest { path, source })?;
+        manifest.may_follow(&self.manifest).map_err(OpenError::manifest(&path))?;
         let mut changed = manifest != self.manifest;
         if !changed && !self.shards.iter().any(|shard| shard.is_quarantined()) {
             return Ok(None);
@@ -367,7 +231,11 @@ impl Database {
                 continue;
             }
             let path = folder.join(&entry.file);
-            match Shard::open_verified(&path, &manifest, index as u32, read) {
+            let opened = Shard::open(&path, &manifest, index as u32).and_then(|shard| {
+                verify_sections(&path, shard.header(), 0..SECTION_NAMES.len(), read)?;
+                Ok(shard)
+            });
+            match opened {
                 Ok(shard) => {
                     changed = true;
                     shards.push(Arc::new(shard));
@@ -419,6 +287,9 @@ impl Database {
     pub fn epoch(&self) -> u64 {
         self.manifest.epoch
     }
+    pub(super) fn shard_path(&self, index: usize) -> PathBuf {
+        self.directory.join(SHARDS_DIR).join(&self.manifest.shards[index].file)
+    }
     /// All shards, in order.
     pub fn shards(&self) -> &[Arc<Shard>] {
         &self.shards
@@ -460,17 +331,16 @@ mod tests {
         let database = Database::open_seen(directory.path(), &opening).unwrap();
         assert_eq!((database.shard_count(), database.epoch()), (3, 1));
         assert_eq!(opening.progress(), (3, 3));
-        let shard = database.shard(2).unwrap();
+        let (shard, shape) = (database.shard(2).unwrap(), database.shape());
         assert!(database.shard(3).is_none());
-        assert_eq!(shard.view().matrix.len(), database.shape().matrix_bytes());
-        assert_eq!(shard.view().tables.len(), database.shape().table_bytes());
-        assert_eq!(shard.hints().len(), database.shape().hint_bytes());
-        let packs = shard.hints().chunks(database.shape().hint_bytes());
+        let lengths = [shard.view().matrix.len(), shard.view().tables.len(), shard.hints().len()];
+        assert_eq!(lengths, [shape.matrix_bytes(), shape.table_bytes(), shape.hint_bytes()]);
+        let packs = shard.hints().chunks(shape.hint_bytes());
         assert_eq!(shard.hint_digest(), hint_digest(packs));
         assert_eq!(database.hint_digests()[32..48], shard.hint_digest());
         let read = std::sync::atomic::AtomicU64::new(0);
         let report = verify(&database, &|bytes| {
-            read.fetch_add(bytes, std::sync::atomic::Ordering::Relaxed);
+            read.fetch_add(bytes, Ordering::Relaxed);
         });
         assert!(report.problems.is_empty(), "{:?}", report.problems);
         assert_eq!(read.into_inner(), report.bytes);
@@ -479,28 +349,22 @@ mod tests {
     #[test]
     fn a_directory_without_manifest_does_not_open() {
         let directory = tempfile::tempdir().unwrap();
-        let error = Database::open(directory.path()).unwrap_err();
-        assert!(matches!(error, OpenError::NoManifest { .. }), "{error}");
-        let error = Database::open(&directory.path().join("none")).unwrap_err();
-        assert!(matches!(error, OpenError::NoManifest { .. }), "{error}");
+        for path in [directory.path(), &directory.path().join("none")] {
+            let error = Database::open(path).unwrap_err();
+            assert!(matches!(error, OpenError::NoManifest { .. }), "{error}");
+        }
     }
 
     #[test]
     fn what_cannot_be_read_is_not_called_unfinished() {
+        use rustix::fs::{CWD, FileType, Mode, mknodat};
         let directory = tempfile::tempdir().unwrap();
         noise::write(directory.path(), 1, &[0]);
         let database = Database::open(directory.path()).unwrap();
-        let (shard, folder) = (database.shard(0).unwrap(), directory.path().join(SHARDS_DIR));
-        for path in [directory.path().join(MANIFEST_NAME), folder.join(shard.file_name())] {
-            let (aside, name) = (path.with_extension("aside"), path.file_name().unwrap());
+        for path in [directory.path().join(MANIFEST_NAME), database.shard_path(0)] {
+            let aside = path.with_extension("aside");
             std::fs::rename(&path, &aside).unwrap();
-            // Whatever the system says of it: here that the name leads in a circle, then a pipe.
-            std::os::unix::fs::symlink(name, &path).unwrap();
-            let error = Database::open(directory.path()).unwrap_err();
-            assert!(matches!(error, OpenError::Io { .. }), "{error}");
-            std::fs::remove_file(&path).unwrap();
-            let (kind, mode) = (rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR);
-            rustix::fs::mknodat(rustix::fs::CWD, &path, kind, mode, 0).unwrap();
+            mknodat(CWD, &path, FileType::Fifo, Mode::RUSR, 0).unwrap();
             let error = Database::open(directory.path()).unwrap_err();
             assert!(matches!(error, OpenError::Io { .. }), "{error}");
             assert!(error.to_string().contains("it is a pipe (FIFO)"), "{error}");

@@ -1,10 +1,9 @@
-//! Files that appear whole or not at all: written beside, flushed, renamed, the folder flushed. And
-//! files that are opened without waiting for anybody: regular ones only.
+//! Files that appear whole or not at all, and files that are opened without waiting for anybody.
 
 use std::fs::{self, File, FileType, OpenOptions};
-use std::io::{self, Read as _, Write};
+use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rustix::fs::OFlags;
 use rustix::io::Errno;
@@ -12,57 +11,27 @@ use rustix::io::Errno;
 /// Ends the name of a file that is still being written.
 pub const TEMPORARY_SUFFIX: &str = ".tmp";
 
-/// A file being written under a temporary name. Dropped before [`NewFile::publish`], it is removed.
-pub struct NewFile {
-    file: Option<File>,
-    temporary: PathBuf,
-}
-
-impl NewFile {
-    /// Creates `<path>.tmp`, replacing what an interrupted run may have left there.
-    pub fn create(path: &Path) -> io::Result<Self> {
-        let mut name = path.as_os_str().to_owned();
-        name.push(TEMPORARY_SUFFIX);
-        let temporary = PathBuf::from(name);
-        let file = OpenOptions::new().write(true).create(true).truncate(true).open(&temporary)?;
-        Ok(Self { file: Some(file), temporary })
-    }
-
-    /// Flushes the file, gives it its name, flushes the folder.
-    pub fn publish(mut self, path: &Path) -> io::Result<()> {
-        let file = self.file.take().expect("this is a bug: a file published twice");
-        let outcome = file.sync_all().and_then(|()| fs::rename(&self.temporary, path));
-        if outcome.is_err() {
-            let _ = fs::remove_file(&self.temporary);
-        }
-        outcome?;
+/// Writes a file that appears whole or not at all: beside, as `<path>.tmp`, flushed, then renamed
+/// and the folder flushed.
+pub fn write_file(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
+    let mut temporary = path.as_os_str().to_owned();
+    temporary.push(TEMPORARY_SUFFIX);
+    let written = File::create(&temporary).and_then(|mut file| {
+        write(&mut file)?;
+        file.sync_all()?;
+        fs::rename(&temporary, path)?;
         sync_parent(path)
+    });
+    if written.is_err() {
+        // Best effort: the next run replaces or removes it.
+        let _ = fs::remove_file(&temporary);
     }
+    written
 }
 
-impl Write for NewFile {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.file.as_mut().expect("this is a bug: a file written after publishing").write(bytes)
-    }
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl Drop for NewFile {
-    fn drop(&mut self) {
-        if self.file.is_some() {
-            // Best effort: the next run replaces or removes it.
-            let _ = fs::remove_file(&self.temporary);
-        }
-    }
-}
-
-/// Writes a whole small file.
+/// The same of a small file.
 pub fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut file = NewFile::create(path)?;
-    file.write_all(bytes)?;
-    file.publish(path)
+    write_file(path, |file| file.write_all(bytes))
 }
 
 /// Makes names that were created in or renamed into the folder of `path` last through a crash.

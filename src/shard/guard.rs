@@ -2,15 +2,14 @@
 //!
 //! Whoever reads a page of a map that its file does not have any more, or that the disk does not
 //! give, is sent SIGBUS, which ends the process and with it every other shard. So a [`Guarded`] map
-//! stands in a table, and a handler for the whole process looks a fault up in it: the map's pages
-//! become zeros, the map is *quarantined*, and whoever read it goes on. What it then has computed
+//! is registered in a table, and a handler for the whole process looks a fault up in it: the map's
+//! pages become zeros, the map is *quarantined*, and the reader goes on. What it computed from them
 //! is worth nothing, which [`Guarded::is_whole`] tells it. A fault anywhere else is handed to
 //! whoever handled it before. A SIGBUS that a process sent (`kill -BUS`) is no fault: it ends this
-//! process, as it does one without a handler, for it may not go on with its maps unguarded.
+//! process, which may not go on with its maps unguarded.
 //!
-//! The alternative, serving from private copies, was measured and left: SECURITY.md has the
-//! numbers, and what the deployer must still see to. A handler cannot see bytes that are
-//! overwritten in place.
+//! SECURITY.md compares this with serving from private copies and says what the deployer must see
+//! to. A handler cannot see bytes that are overwritten in place.
 
 use std::hint::black_box;
 use std::io;
@@ -275,51 +274,50 @@ mod tests {
         assert!(!map.is_whole() && map.is_quarantined());
     }
 
-    /// Runs this test in another process; what it ended with.
-    fn ended_by(test: &str, variable: &str) -> Option<i32> {
+    /// Runs a test in another process, where `MISBEHAVE` is set, and returns the signal that ended
+    /// it.
+    fn ended_by(test: &str) -> Option<i32> {
         let mut child = std::process::Command::new(std::env::current_exe().unwrap());
         child.args(["--exact", &format!("shard::guard::tests::{test}")]);
-        let ended = child.env(variable, "1").output().unwrap();
+        let ended = child.env(MISBEHAVE, "1").output().unwrap();
         std::os::unix::process::ExitStatusExt::signal(&ended.status)
     }
 
+    const MISBEHAVE: &str = "SOTTO_TEST_MISBEHAVE";
+
     #[test]
     fn a_signal_that_is_sent_ends_the_process_wherever_it_arrives() {
-        const CHILD: &str = "SOTTO_TEST_SENT";
-        if std::env::var_os(CHILD).is_some() {
-            let (_file, map) = guarded(1 << 12);
-            let process = rustix::process::getpid();
-            rustix::process::kill_process(process, rustix::process::Signal::BUS).unwrap();
-            // Another thread may have it, a moment later.
-            let begun = std::time::Instant::now();
-            while map.is_whole() && begun.elapsed().as_secs() < 60 {
-                std::thread::yield_now();
-            }
+        if std::env::var_os(MISBEHAVE).is_none() {
+            let test = "a_signal_that_is_sent_ends_the_process_wherever_it_arrives";
+            assert_eq!(ended_by(test), Some(libc::SIGBUS));
             return;
         }
-        let ended = ended_by("a_signal_that_is_sent_ends_the_process_wherever_it_arrives", CHILD);
-        assert_eq!(ended, Some(libc::SIGBUS));
+        let (_file, map) = guarded(1 << 12);
+        let process = rustix::process::getpid();
+        rustix::process::kill_process(process, rustix::process::Signal::BUS).unwrap();
+        // Another thread may have it, a moment later.
+        let begun = std::time::Instant::now();
+        while map.is_whole() && begun.elapsed().as_secs() < 60 {
+            std::thread::yield_now();
+        }
     }
 
-    /// Itself in another process, which reads a map that is under no guard.
+    /// The map that is read in another process is under no guard.
     #[test]
     fn a_fault_elsewhere_ends_the_process_as_ever() {
-        const CHILD: &str = "SOTTO_TEST_FAULT";
         let (_file, map) = guarded(1 << 12);
         let start = map.as_ptr() as usize;
-        assert!(
-            GuardEntry::find(start).is_some() && GuardEntry::find(start + (1 << 12) - 1).is_some()
-        );
-        if std::env::var_os(CHILD).is_some() {
-            let file = tempfile::tempfile().unwrap();
-            file.set_len(1 << 12).unwrap();
-            // SAFETY: what becomes of the file's bytes is what is tested.
-            let bare = unsafe { Mmap::map(&file) }.unwrap();
-            file.set_len(0).unwrap();
-            black_box(bare[black_box(0)]);
+        assert!(GuardEntry::find(start).is_some() && GuardEntry::find(start + 4095).is_some());
+        if std::env::var_os(MISBEHAVE).is_none() {
+            let test = "a_fault_elsewhere_ends_the_process_as_ever";
+            assert_eq!(ended_by(test), Some(libc::SIGBUS));
             return;
         }
-        let ended = ended_by("a_fault_elsewhere_ends_the_process_as_ever", CHILD);
-        assert_eq!(ended, Some(libc::SIGBUS));
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(1 << 12).unwrap();
+        // SAFETY: what becomes of the file's bytes is what is tested.
+        let bare = unsafe { Mmap::map(&file) }.unwrap();
+        file.set_len(0).unwrap();
+        black_box(bare[black_box(0)]);
     }
 }

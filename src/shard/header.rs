@@ -1,41 +1,17 @@
 //! The first page of a shard file: a byte table, little-endian, the same on every machine.
-//!
-//! | offset | bytes | field |
-//! |---|---|---|
-//! | 0 | 8 | magic `sottoshd` |
-//! | 8 | 4 | format version, 2 |
-//! | 12 | 4 | bytes of this header, 4096 |
-//! | 16 | 32 | database seed |
-//! | 48 | 4 | shard number |
-//! | 52 | 4 | shards of the database |
-//! | 56 | 4 | value field bytes |
-//! | 60 | 4 | rows a pack |
-//! | 64 | 4 | packs |
-//! | 68 | 4 | columns |
-//! | 72 | 4 | response bits |
-//! | 76 | 4 | hint bits |
-//! | 80 | 4 | ribbon seed |
-//! | 84 | 4 | zero |
-//! | 88 | 8 | records |
-//! | 96 | 8 | largest sum of squares over the matrix rows |
-//! | 104 | 32 | records digest: BLAKE3 over the sorted records |
-//! | 136 | 48 | matrix: offset (8), bytes (8), BLAKE3 over its bytes (32) |
-//! | 184 | 48 | tables: the same |
-//! | 232 | 48 | hints: offset (8), bytes (8), BLAKE3 over the digests of its packs (32) |
-//! | 280 | 3784 | zeros |
-//! | 4064 | 32 | BLAKE3 over bytes 0 to 4063: the header digest |
+//! `shards/README.md` has the table.
 //!
 //! The header digest commits to everything, for it covers the digests of the sections; the file is
-//! named after it. Not done here: reading the sections ([`super::database`], [`super::verify`]).
+//! named after it. What this module does not do: read the sections ([`super::sections`]).
 
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
-use super::database::{OpenError, ShardError};
+use super::errors::{HeaderError, OpenError, ShardError, same};
 use super::files::open_regular;
 use crate::limits;
-use crate::params::{FAILURE_LOG2_MAX, Shape, ShapeError, ShapeFields};
+use crate::params::{FAILURE_LOG2_MAX, Shape, ShapeFields};
 use crate::wire::parameters::RIBBON_SEEDS;
 
 /// Bytes of a header, and the alignment of sections.
@@ -83,67 +59,6 @@ pub struct Header {
     pub section_digests: [[u8; 32]; 3],
 }
 
-/// Why a header is refused.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum HeaderError {
-    /// The first bytes are those of another kind of file.
-    #[error("is not a shard file: it begins with {found:02x?}, expected {MAGIC:02x?}")]
-    Magic {
-        /// The first eight bytes.
-        found: [u8; 8],
-    },
-    /// Written by another version of the program.
-    #[error("has {}", other_format(*found))]
-    Version {
-        /// The version found.
-        found: u32,
-    },
-    /// The header was changed or damaged.
-    #[error(
-        "has a header that does not match its digest: \
-         the file is damaged. Copy it again, or build again where the database is built"
-    )]
-    Digest,
-    /// A number is not what it has to be.
-    #[error("has {what} {found} in its header, expected {expected}")]
-    Field {
-        /// Which field.
-        what: &'static str,
-        /// The value found.
-        found: u64,
-        /// The value expected.
-        expected: u64,
-    },
-    /// Bytes that have to be zero are not.
-    #[error("has a header with something in bytes that have to be zero")]
-    Zeros,
-    /// The shape is outside its bounds or too noisy.
-    #[error("has a shape that is refused: {0}")]
-    Shape(#[from] ShapeError),
-    /// The largest row is too noisy.
-    #[error(
-        "has a matrix row that fails once in 2^{:.1} records, expected at most once in 2^40: \
-         build the database again", -log2_failure
-    )]
-    Noise {
-        /// Logarithm (base 2) of the failure probability.
-        log2_failure: f64,
-    },
-}
-
-/// Why a file of another format is refused, and the way on.
-pub(super) fn other_format(found: u32) -> String {
-    let why = match found {
-        1 => "format 1 does not bind a value to its tag, so that a server can change it unnoticed",
-        _ => "it was written by another version of the program",
-    };
-    format!(
-        "format {found}, expected {FORMAT_VERSION}: {why}. Build the database again, in another \
-         directory: --seed and --signing-key keep what its clients know it by"
-    )
-}
-
 /// Bytes up to the next page.
 pub fn page_aligned(bytes: u64) -> u64 {
     bytes.next_multiple_of(HEADER_BYTES as u64)
@@ -151,17 +66,12 @@ pub fn page_aligned(bytes: u64) -> u64 {
 
 /// Exact bytes of a shard file of this shape.
 pub fn file_bytes(shape: &Shape) -> u64 {
-    let [matrix, tables, hints] = section_bytes(shape);
-    HEADER_BYTES as u64 + page_aligned(matrix) + page_aligned(tables) + page_aligned(hints)
+    HEADER_BYTES as u64 + section_bytes(shape).map(page_aligned).iter().sum::<u64>()
 }
 
 fn section_bytes(shape: &Shape) -> [u64; 3] {
-    let packs = shape.packs();
-    [
-        shape.matrix_bytes() as u64,
-        (packs * shape.table_bytes()) as u64,
-        (packs * shape.hint_bytes()) as u64,
-    ]
+    let (packs, matrix) = (shape.packs(), shape.matrix_bytes());
+    [matrix, packs * shape.table_bytes(), packs * shape.hint_bytes()].map(|bytes| bytes as u64)
 }
 
 fn u32_at(bytes: &[u8; HEADER_BYTES], at: usize) -> u32 {
@@ -173,16 +83,7 @@ fn u64_at(bytes: &[u8; HEADER_BYTES], at: usize) -> u64 {
 }
 
 fn array_at<const N: usize>(bytes: &[u8; HEADER_BYTES], at: usize) -> [u8; N] {
-    let mut out = [0; N];
-    out.copy_from_slice(&bytes[at..at + N]);
-    out
-}
-
-fn expect(what: &'static str, found: u64, expected: u64) -> Result<(), HeaderError> {
-    if found == expected {
-        return Ok(());
-    }
-    Err(HeaderError::Field { what, found, expected })
+    *bytes[at..].first_chunk().expect("this is a bug: a field outside the header")
 }
 
 impl Header {
@@ -199,9 +100,7 @@ impl Header {
 
     /// The hint digest that clients check: the first half of the hint section's digest.
     pub fn hint_digest(&self) -> [u8; 16] {
-        let mut out = [0; 16];
-        out.copy_from_slice(&self.section_digests[2][..16]);
-        out
+        *self.section_digests[2].first_chunk().expect("16 bytes are half of 32")
     }
 
     /// The page as it is written.
@@ -247,16 +146,17 @@ impl Header {
 
     /// Checks a page and reads it. Every byte of it counts.
     pub fn decode(page: &[u8; HEADER_BYTES]) -> Result<Self, HeaderError> {
-        if page[..8] != MAGIC {
-            return Err(HeaderError::Magic { found: array_at(page, 0) });
+        let (magic, version) = (array_at(page, 0), u32_at(page, 8));
+        if magic != MAGIC {
+            return Err(HeaderError::Magic { found: magic, expected: MAGIC });
         }
-        if u32_at(page, 8) != FORMAT_VERSION {
-            return Err(HeaderError::Version { found: u32_at(page, 8) });
+        if version != FORMAT_VERSION {
+            return Err(HeaderError::Version { found: version, expected: FORMAT_VERSION });
         }
         if blake3::hash(&page[..DIGEST_AT]) != array_at::<32>(page, DIGEST_AT) {
             return Err(HeaderError::Digest);
         }
-        expect("header bytes", u32_at(page, 12).into(), HEADER_BYTES as u64)?;
+        same("header bytes", u32_at(page, 12), HEADER_BYTES as u32)?;
         let shape = Shape::from_fields(ShapeFields {
             value_len: u32_at(page, 56),
             pack_rows: u32_at(page, 60),
@@ -281,21 +181,13 @@ impl Header {
     }
 
     fn check(&self, page: &[u8; HEADER_BYTES]) -> Result<(), HeaderError> {
-        if self.shard_count == 0 || self.shard_count > limits::SHARDS_MAX {
-            let (found, expected) = (self.shard_count.into(), limits::SHARDS_MAX.into());
-            return Err(HeaderError::Field { what: "shard count", found, expected });
-        }
-        if self.shard_index >= self.shard_count {
-            let (found, expected) = (self.shard_index.into(), (self.shard_count - 1).into());
-            return Err(HeaderError::Field { what: "shard number", found, expected });
-        }
-        if self.ribbon_seed >= RIBBON_SEEDS {
-            let (found, expected) = (self.ribbon_seed.into(), (RIBBON_SEEDS - 1).into());
-            return Err(HeaderError::Field { what: "ribbon seed", found, expected });
-        }
+        let count = self.shard_count;
+        same("shard count", count, count.clamp(1, limits::SHARDS_MAX))?;
+        same("shard number", self.shard_index, self.shard_index.min(count - 1))?;
+        same("ribbon seed", self.ribbon_seed, self.ribbon_seed.min(RIBBON_SEEDS - 1))?;
         for (i, section) in self.sections().iter().enumerate() {
-            expect("section offset", u64_at(page, 136 + 48 * i), section.offset)?;
-            expect("section bytes", u64_at(page, 144 + 48 * i), section.bytes)?;
+            same("section offset", u64_at(page, 136 + 48 * i), section.offset)?;
+            same("section bytes", u64_at(page, 144 + 48 * i), section.bytes)?;
         }
         let log2_failure = self.shape.log2_failure_for(self.row_square_sum_max as f64);
         if log2_failure > FAILURE_LOG2_MAX {
@@ -313,24 +205,28 @@ impl Header {
     }
 }
 
-/// Reads and checks the header of a shard file that has to be of this shape.
-pub fn read(path: &Path, shape: &Shape) -> Result<Header, OpenError> {
-    let io = |source| OpenError::Io { path: path.to_owned(), source };
-    let file = open_regular(path).map_err(io)?;
-    read_from(&file, path, shape)
+/// Reads and checks the header of a shard file that has to be of this shape; `path` is for
+/// messages.
+pub(super) fn read_from(file: &File, path: &Path, shape: &Shape) -> Result<Header, OpenError> {
+    check_length(file, path, shape)?;
+    let mut page = [0; HEADER_BYTES];
+    file.read_exact_at(&mut page, 0).map_err(OpenError::io(path))?;
+    Header::decode(&page).map_err(OpenError::shard(path))
 }
 
-/// The same of an open file; `path` is for messages.
-pub(super) fn read_from(file: &File, path: &Path, shape: &Shape) -> Result<Header, OpenError> {
-    let io = |source| OpenError::Io { path: path.to_owned(), source };
-    let refuse = |source| OpenError::Shard { path: path.to_owned(), source };
-    let (found, expected) = (file.metadata().map_err(io)?.len(), file_bytes(shape));
+/// The same of a file that is not open.
+pub fn read(path: &Path, shape: &Shape) -> Result<Header, OpenError> {
+    read_from(&open_regular(path).map_err(OpenError::io(path))?, path, shape)
+}
+
+/// Refuses a file that is longer or shorter than a shard of this shape.
+pub(super) fn check_length(file: &File, path: &Path, shape: &Shape) -> Result<(), OpenError> {
+    let found = file.metadata().map_err(OpenError::io(path))?.len();
+    let expected = file_bytes(shape);
     if found != expected {
-        return Err(refuse(ShardError::Length { found, expected }));
+        return Err(OpenError::shard(path)(ShardError::Length { found, expected }));
     }
-    let mut page = [0; HEADER_BYTES];
-    file.read_exact_at(&mut page, 0).map_err(io)?;
-    Header::decode(&page).map_err(|error| refuse(error.into()))
+    Ok(())
 }
 
 /// The content-addressed name of the file with this header digest.
@@ -362,17 +258,6 @@ mod tests {
         assert_eq!(Header::decode(&page).unwrap(), header());
         assert_eq!(header().digest()[..], page[DIGEST_AT..]);
         assert_eq!(file_name(&header().digest()).len(), 32 + 6);
-    }
-
-    #[test]
-    fn other_formats_are_refused_with_the_reason_and_the_way() {
-        for (format, reason) in [(1, "does not bind a value to its tag"), (3, "another version")] {
-            let mut page = header().encode();
-            page[8] = format;
-            let error = Header::decode(&page).unwrap_err().to_string();
-            assert!(error.contains(&format!("has format {format}, expected 2")), "{error}");
-            assert!(error.contains(reason) && error.contains("in another directory"), "{error}");
-        }
     }
 
     #[test]

@@ -8,16 +8,16 @@
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
+use serde_json::ser::PrettyFormatter;
 
-use super::header;
+use super::errors::{ManifestError, OpenError, same};
+use super::{files, header};
 use crate::limits;
-use crate::params::{Shape, ShapeError, ShapeFields};
+use crate::params::{Shape, ShapeFields};
 use crate::text;
+use crate::wire;
 use crate::wire::hex::{Hex, HexBytes};
-use crate::wire::parameters::{
-    Lifetime, LifetimeError, ParameterFields, ParametersError, PublicParameters, SignatureError,
-};
-use crate::wire::{self, hex};
+use crate::wire::parameters::{Lifetime, ParameterFields, ParametersError, PublicParameters};
 
 /// The manifest's name in a database directory.
 pub const MANIFEST_NAME: &str = "manifest.json";
@@ -76,73 +76,6 @@ pub struct Manifest {
     pub shards: Vec<ShardEntry>,
 }
 
-/// Why a manifest is refused.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ManifestError {
-    /// Larger than any manifest can be.
-    #[error("is larger than {} bytes, which no manifest is", limits::MANIFEST_BYTES_MAX)]
-    TooLarge,
-    /// Not the JSON of a manifest.
-    #[error("is not a manifest: {0}")]
-    Json(#[from] serde_json::Error),
-    /// Another version of the format.
-    #[error("has {}", header::other_format(*found))]
-    Version {
-        /// The version found.
-        found: u32,
-    },
-    /// A shape outside the bounds or too noisy.
-    #[error("has a shape that is refused: {0}")]
-    Shape(#[from] ShapeError),
-    /// Its time is over or has not begun.
-    #[error("{0}")]
-    Lifetime(#[from] LifetimeError),
-    /// The operator key is none.
-    #[error("has an operator_key that is not an Ed25519 public key")]
-    OperatorKey,
-    /// The signature is not the operator's.
-    #[error("was changed after it was signed: {0}")]
-    Signature(#[from] SignatureError),
-    /// The signed parameters cannot be read.
-    #[error("cannot be believed: {0}")]
-    Parameters(#[from] ParametersError),
-    /// A field says something else than the signed parameters or than its neighbours.
-    #[error("disagrees with itself: {what} is {found}, expected {expected}")]
-    Disagrees {
-        /// Which field.
-        what: String,
-        /// What it says.
-        found: String,
-        /// What it has to say.
-        expected: String,
-    },
-    /// Of another database than the one that is served.
-    #[error(
-        "has {what} {found}, the database that is served has {expected}: it is another database. \
-         To serve it, start the server again"
-    )]
-    Other {
-        /// Which field.
-        what: &'static str,
-        /// What it says.
-        found: String,
-        /// What the database that is served says.
-        expected: String,
-    },
-    /// Not newer than the one that is served, and another one.
-    #[error(
-        "has epoch {found} and is not the manifest that is served with epoch {served}, expected a \
-         later epoch: clients refuse an older one. `sotto rollback` makes old content a new epoch"
-    )]
-    NotNewer {
-        /// Its epoch.
-        found: u64,
-        /// The epoch that is served.
-        served: u64,
-    },
-}
-
 /// What the builder decides about a manifest; the rest follows.
 #[derive(Debug, Clone)]
 pub struct ManifestHead {
@@ -162,14 +95,6 @@ pub struct ManifestHead {
 #[derive(Deserialize)]
 struct Format {
     format: u32,
-}
-
-fn agree<T: PartialEq + ToString>(what: &str, found: T, expected: T) -> Result<(), ManifestError> {
-    if found == expected {
-        return Ok(());
-    }
-    let (found, expected) = (found.to_string(), expected.to_string());
-    Err(ManifestError::Disagrees { what: what.to_owned(), found, expected })
 }
 
 impl Manifest {
@@ -196,7 +121,7 @@ impl Manifest {
             content: content(&shards),
         })?
         .encode();
-        let manifest = Self {
+        Ok(Self {
             format: header::FORMAT_VERSION,
             seed: Hex(head.seed),
             epoch: head.epoch,
@@ -210,8 +135,18 @@ impl Manifest {
             parameters: HexBytes(parameters),
             operator_key: Hex(key.verifying_key().to_bytes()),
             shards,
-        };
-        Ok(manifest)
+        })
+    }
+
+    /// What it was made from, for the next epoch to differ in some of it.
+    pub fn head(&self) -> ManifestHead {
+        ManifestHead {
+            seed: self.seed.0,
+            epoch: self.epoch,
+            lifetime: self.lifetime(),
+            database: self.database.clone(),
+            shape: self.shape(),
+        }
     }
 
     /// Reads a manifest and checks that all of it agrees and that its operator signed it.
@@ -223,7 +158,7 @@ impl Manifest {
         // First of all the version: another one may have other fields.
         let Format { format } = serde_json::from_slice(bytes)?;
         if format != header::FORMAT_VERSION {
-            return Err(ManifestError::Version { found: format });
+            return Err(ManifestError::Version { found: format, expected: header::FORMAT_VERSION });
         }
         let manifest: Self = serde_json::from_slice(bytes)?;
         manifest.check()?;
@@ -236,42 +171,31 @@ impl Manifest {
             .map_err(|_| ManifestError::OperatorKey)?;
         wire::verify(&key, &self.parameters.0, &self.signature.0)?;
         let signed = PublicParameters::decode(&self.parameters.0)?;
-        agree("shard_count", self.shard_count, signed.shard_count())?;
-        agree("the number of shards listed", self.shards.len(), signed.shard_count() as usize)?;
-        agree("seed", hex::encode(&self.seed.0), hex::encode(signed.seed()))?;
-        agree("epoch", self.epoch, signed.epoch())?;
-        agree("created", self.created, signed.lifetime().created)?;
-        agree("expires", self.expires, signed.lifetime().expires)?;
-        agree("database", &*self.database, signed.database())?;
-        agree("shape", format!("{shape:?}"), format!("{:?}", signed.shape()))?;
-        agree("records", self.records, signed.record_count())?;
-        self.check_shards(&signed)
-    }
-
-    /// Whether the shards listed are those of the signed parameters.
-    fn check_shards(&self, signed: &PublicParameters) -> Result<(), ManifestError> {
-        let hash = |digest: &[u8]| hex::encode(digest);
-        let digests_hash = blake3::hash(&hint_digests(&self.shards));
-        let signed_hash = hash(signed.hint_digests_hash());
-        agree("the hash of the hint digests", hash(digests_hash.as_bytes()), signed_hash)?;
-        let mut records = 0u64;
+        same("shard_count", self.shard_count, signed.shard_count())?;
+        same("the number of shards listed", self.shards.len(), signed.shard_count() as usize)?;
+        same("seed", self.seed, Hex(*signed.seed()))?;
+        same("epoch", self.epoch, signed.epoch())?;
+        same("created", self.created, signed.lifetime().created)?;
+        same("expires", self.expires, signed.lifetime().expires)?;
+        same("database", &*self.database, signed.database())?;
+        same("shape", format!("{shape:?}"), format!("{:?}", signed.shape()))?;
+        same("records", self.records, signed.record_count())?;
+        let hints = Hex(*blake3::hash(&self.hint_digests()).as_bytes());
+        same("the hash of the hint digests", hints, Hex(*signed.hint_digests_hash()))?;
         for (index, entry) in self.shards.iter().enumerate() {
-            let seed = signed.ribbon_seed(index as u32);
-            if seed != Some(entry.ribbon_seed) {
-                let (what, seed) = (format!("ribbon_seed of shard {index}"), seed.unwrap_or(0));
-                agree(&what, entry.ribbon_seed, seed)?;
-            }
+            let seed = signed.ribbon_seed(index as u32).unwrap_or(0);
+            same(format_args!("ribbon_seed of shard {index}"), entry.ribbon_seed, seed)?;
             let name = header::file_name(&entry.header_digest.0);
-            if entry.file != name {
-                agree(&format!("file of shard {index}"), &entry.file, &name)?;
-            }
-            records = records.saturating_add(entry.records);
+            same(format_args!("file of shard {index}"), &entry.file, &name)?;
         }
         let what = "the hash of the header digests (content)";
-        agree(what, hash(&content(&self.shards)), hash(signed.content()))?;
-        agree("the sum of the shards' records", records, signed.record_count())?;
-        let least = shard_records_min(&self.shards);
-        agree("the smallest number of records of a shard", least, signed.shard_records_min())
+        same(what, Hex(content(&self.shards)), Hex(*signed.content()))?;
+        let records =
+            self.shards.iter().fold(0, |sum: u64, entry| sum.saturating_add(entry.records));
+        same("the sum of the shards' records", records, signed.record_count())?;
+        let least = self.shard_records_min();
+        same("the smallest number of records of a shard", least, signed.shard_records_min())?;
+        Ok(())
     }
 
     /// From when until when clients accept it.
@@ -281,29 +205,21 @@ impl Manifest {
 
     /// An error, naming the manifest of `directory`, unless clients accept it at `now` (unix
     /// seconds).
-    pub fn check_time(&self, directory: &Path, now: u64) -> Result<(), super::OpenError> {
+    pub fn check_time(&self, directory: &Path, now: u64) -> Result<(), OpenError> {
         let path = directory.join(MANIFEST_NAME);
-        let checked = self.lifetime().check(now);
-        checked.map_err(|error| super::OpenError::Manifest { path, source: error.into() })
+        self.lifetime().check(now).map_err(OpenError::manifest(&path))
     }
 
     /// Whether clients and engines of a database that is served can go on with this manifest: of
     /// the same operator, seed, number and shape of shards, and of a later epoch; or the same.
     pub(super) fn may_follow(&self, served: &Self) -> Result<(), ManifestError> {
-        let same = |what, found: String, expected: String| {
-            if found == expected {
-                return Ok(());
-            }
-            Err(ManifestError::Other { what, found, expected })
-        };
-        let digits = |bytes: &[u8; 32]| hex::encode(bytes);
-        same("operator key", digits(&self.operator_key.0), digits(&served.operator_key.0))?;
-        same("seed", digits(&self.seed.0), digits(&served.seed.0))?;
-        same("database name", self.database.clone(), served.database.clone())?;
-        let count = |manifest: &Self| manifest.shard_count.to_string();
-        same("shard count", count(self), count(served))?;
         let shape = |manifest: &Self| format!("{:?}", manifest.shape);
-        same("shape", shape(self), shape(served))?;
+        same("operator key", self.operator_key, served.operator_key)
+            .and_then(|()| same("seed", self.seed, served.seed))
+            .and_then(|()| same("database name", &self.database, &served.database))
+            .and_then(|()| same("shard count", self.shard_count, served.shard_count))
+            .and_then(|()| same("shape", shape(self), shape(served)))
+            .map_err(ManifestError::Other)?;
         if self.epoch <= served.epoch && self != served {
             let (found, served) = (self.epoch, served.epoch);
             return Err(ManifestError::NotNewer { found, served });
@@ -328,20 +244,20 @@ impl Manifest {
 
     /// JSON for people too: one field a line, one shard a line.
     pub fn to_json(&self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(2048 + 400 * self.shards.len());
-        let formatter = TwoLevels { depth: 0 };
+        let mut out = Vec::new();
+        let formatter = PrettyFormatter::with_indent(b" ");
         let mut serializer = serde_json::Serializer::with_formatter(&mut out, formatter);
         self.serialize(&mut serializer).expect("this is a bug: a manifest is not JSON");
-        out.push(b'\n');
-        out
+        let text = String::from_utf8(out).expect("this is a bug: JSON is not UTF-8");
+        // The lines of a shard become one. No line ends within a string: JSON escapes them there.
+        let text = text.replace("{\n   ", "{").replace(",\n   ", ", ").replace("\n  }", "}");
+        (text + "\n").into_bytes()
     }
 
     /// Reads and checks the manifest of a file; at most the bytes a manifest may have.
-    pub fn read(path: &Path) -> Result<Self, super::OpenError> {
-        let bytes = super::files::read_regular(path, limits::MANIFEST_BYTES_MAX + 1)
-            .map_err(|source| super::OpenError::Io { path: path.to_owned(), source })?;
-        Self::parse(&bytes)
-            .map_err(|source| super::OpenError::Manifest { path: path.to_owned(), source })
+    pub fn read(path: &Path) -> Result<Self, OpenError> {
+        let bytes = files::read_regular(path, limits::MANIFEST_BYTES_MAX + 1);
+        Self::parse(&bytes.map_err(OpenError::io(path))?).map_err(OpenError::manifest(path))
     }
 }
 
@@ -363,80 +279,6 @@ fn shard_records_min(shards: &[ShardEntry]) -> u32 {
 
 fn hint_digests(shards: &[ShardEntry]) -> Vec<u8> {
     shards.iter().flat_map(|entry| entry.hint_digest.0).collect()
-}
-
-/// Breaks lines in the outer object and in the lists directly within it, and nowhere else.
-struct TwoLevels {
-    depth: usize,
-}
-
-impl TwoLevels {
-    fn begin_item<W: ?Sized + std::io::Write>(
-        &self,
-        out: &mut W,
-        first: bool,
-    ) -> std::io::Result<()> {
-        if !first {
-            out.write_all(b",")?;
-        }
-        match self.depth {
-            1 => out.write_all(b"\n "),
-            2 => out.write_all(b"\n  "),
-            _ if first => Ok(()),
-            _ => out.write_all(b" "),
-        }
-    }
-
-    fn end<W: ?Sized + std::io::Write>(
-        &mut self,
-        out: &mut W,
-        close: &[u8],
-    ) -> std::io::Result<()> {
-        self.depth -= 1;
-        match self.depth {
-            0 => out.write_all(b"\n")?,
-            1 => out.write_all(b"\n ")?,
-            _ => {}
-        }
-        out.write_all(close)
-    }
-}
-
-impl serde_json::ser::Formatter for TwoLevels {
-    fn begin_array<W: ?Sized + std::io::Write>(&mut self, out: &mut W) -> std::io::Result<()> {
-        self.depth += 1;
-        out.write_all(b"[")
-    }
-    fn end_array<W: ?Sized + std::io::Write>(&mut self, out: &mut W) -> std::io::Result<()> {
-        self.end(out, b"]")
-    }
-    fn begin_array_value<W: ?Sized + std::io::Write>(
-        &mut self,
-        out: &mut W,
-        first: bool,
-    ) -> std::io::Result<()> {
-        self.begin_item(out, first)
-    }
-    fn begin_object<W: ?Sized + std::io::Write>(&mut self, out: &mut W) -> std::io::Result<()> {
-        self.depth += 1;
-        out.write_all(b"{")
-    }
-    fn end_object<W: ?Sized + std::io::Write>(&mut self, out: &mut W) -> std::io::Result<()> {
-        self.end(out, b"}")
-    }
-    fn begin_object_key<W: ?Sized + std::io::Write>(
-        &mut self,
-        out: &mut W,
-        first: bool,
-    ) -> std::io::Result<()> {
-        self.begin_item(out, first)
-    }
-    fn begin_object_value<W: ?Sized + std::io::Write>(
-        &mut self,
-        out: &mut W,
-    ) -> std::io::Result<()> {
-        out.write_all(b": ")
-    }
 }
 
 #[cfg(test)]
@@ -521,11 +363,8 @@ mod tests {
     fn a_manifest_of_another_version_is_named_as_such_whatever_its_fields() {
         for version in [0, 1, header::FORMAT_VERSION + 1] {
             let other = format!("{{\"format\": {version}, \"ribbons\": []}}");
-            let error = Manifest::parse(other.as_bytes()).unwrap_err();
-            assert!(
-                matches!(error, ManifestError::Version { found } if found == version),
-                "{error}"
-            );
+            let error = Manifest::parse(other.as_bytes()).unwrap_err().to_string();
+            assert!(error.contains(&format!("has format {version}, expected 2")), "{error}");
         }
     }
 

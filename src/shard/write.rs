@@ -3,7 +3,7 @@
 use std::io::{self, Write as _};
 use std::path::Path;
 
-use super::files::NewFile;
+use super::files::write_file;
 use super::header::{Header, file_name, page_aligned};
 use super::manifest::ShardEntry;
 use crate::params::Shape;
@@ -43,21 +43,20 @@ pub fn entry(header: &Header) -> ShardEntry {
     }
 }
 
-/// Writes the file below `folder` under its content's name: beside, flushed, renamed.
+/// Writes the file below `folder` under its content's name.
 pub fn write_shard(
     folder: &Path,
     header: &Header,
     sections: &Sections<'_>,
 ) -> io::Result<ShardEntry> {
     let entry = entry(header);
-    let path = folder.join(&entry.file);
-    let mut file = NewFile::create(&path)?;
-    file.write_all(&header.encode())?;
-    for bytes in [sections.matrix, sections.tables, sections.hints] {
-        let fill = page_aligned(bytes.len() as u64) as usize - bytes.len();
-        file.write_all(bytes)?;
-        file.write_all(&vec![0; fill])?;
-    }
-    file.publish(&path)?;
+    write_file(&folder.join(&entry.file), |file| {
+        file.write_all(&header.encode())?;
+        [sections.matrix, sections.tables, sections.hints].into_iter().try_for_each(|bytes| {
+            let fill = page_aligned(bytes.len() as u64) as usize - bytes.len();
+            file.write_all(bytes)?;
+            file.write_all(&vec![0; fill])
+        })
+    })?;
     Ok(entry)
 }

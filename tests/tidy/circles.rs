@@ -19,13 +19,10 @@ const ALLOWED: &[&str] = &[
     "bench/src/plan: basis day figure gpu hosts measured mod scenario sizing",
     "bench/src/record: kernel mod operations",
     "bench/src/summary: judged mod",
-    "src/builder: check choose count csv directory input keys make mod plan renew rollback run \
-     source work",
     "src/client: exchange link mod net sending",
     "src/metrics: families mod",
     "src/server: callers connection memory mod query reload scrub tls",
     "src/server/admin: gate mod page seats state",
-    "src/shard: database header manifest verify",
     "src/wire: mod numbers request",
 ];
 

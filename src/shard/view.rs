@@ -1,4 +1,4 @@
-//! Shards that are not in memory: noticing it, and bringing one in, in the order it is stored.
+//! What an engine reads of a shard, and bringing it in from the disk.
 //!
 //! Opening reads no section, and memory may be too small for all shards. Kernels that meet missing
 //! pages read their file in jumps, from several threads; a disk is fastest when one reader goes
@@ -10,7 +10,7 @@
 use std::hint::black_box;
 use std::sync::mpsc;
 
-use super::ShardView;
+use crate::params::Shape;
 
 /// One page of so many bytes is looked at: some 10 us in 13 ms at the standard shape. Less may be
 /// missing unseen; the system brings it in as it always does.
@@ -25,6 +25,35 @@ const PAGE_BYTES: usize = 4096;
 const THIS_THREAD: libc::c_int = libc::RUSAGE_THREAD;
 #[cfg(not(target_os = "linux"))]
 const THIS_THREAD: libc::c_int = libc::RUSAGE_SELF;
+
+/// Names what a shard contains: views with equal names have equal bytes. Half of the header digest
+/// (which commits to the whole file), so that a shard that a new epoch left as it was keeps its
+/// name, and an engine what it holds of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ContentId(pub [u8; 16]);
+
+impl ContentId {
+    /// Of the file with this header digest, opened when so many shards had been quarantined. What
+    /// an engine holds of a quarantined one may be wrong: what is opened later has another name.
+    pub(super) fn of(header_digest: &[u8; 32], quarantined: u64) -> Self {
+        let mut name = *header_digest.first_chunk::<16>().expect("16 bytes are half of 32");
+        name.iter_mut().zip(quarantined.to_le_bytes()).for_each(|(byte, more)| *byte ^= more);
+        Self(name)
+    }
+}
+
+/// What an engine reads of a shard.
+#[derive(Debug, Clone, Copy)]
+pub struct ShardView<'a> {
+    /// Sizes.
+    pub shape: &'a Shape,
+    /// rows x columns signed bytes, row-major.
+    pub matrix: &'a [u8],
+    /// packs x table_bytes, one pack table after the other.
+    pub tables: &'a [u8],
+    /// Names the above; of a view without name an engine holds nothing after the call.
+    pub content: Option<ContentId>,
+}
 
 impl ShardView<'_> {
     /// Whether all of some pages, spread over matrix and tables, are in memory.
@@ -84,4 +113,18 @@ fn pages_from_disk() -> libc::c_long {
     // zero, and pages count as there.
     unsafe { libc::getrusage(THIS_THREAD, &mut usage) };
     usage.ru_majflt
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_opened_after_a_shard_was_quarantined_has_a_name_of_its_own() {
+        let of = |digest: u8, quarantined| ContentId::of(&[digest; 32], quarantined);
+        assert_eq!(of(7, 0), ContentId([7; 16]));
+        let names = [of(7, 0), of(7, 1), of(7, 256), of(8, 0), of(8, 1)];
+        let distinct: std::collections::HashSet<_> = names.into_iter().collect();
+        assert_eq!(distinct.len(), names.len());
+    }
 }

@@ -1,0 +1,77 @@
+//! What a build is told.
+
+use std::path::PathBuf;
+
+use super::input::Input;
+use crate::limits;
+use crate::params::ShapeWishes;
+use crate::scheme::Seed;
+
+/// The name of a database that is given none: the same on every machine, so that the same records
+/// give the same bytes. An operator who signs several databases with one key names each.
+pub const DATABASE_NAME_DEFAULT: &str = "main";
+
+/// Percent of the records that may be missing when no option says how many.
+pub const SHRINK_PERCENT_DEFAULT: u8 = 5;
+
+/// Everything a build is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BuildOptions {
+    /// Where the records are.
+    pub input: Input,
+    /// The database directory.
+    pub out: PathBuf,
+    /// Shards of the database.
+    pub shards: Option<u32>,
+    /// Records a shard, in place of a number of shards.
+    pub records_per_shard: Option<u64>,
+    /// Bytes of the value field; the longest value is one byte shorter.
+    pub value_bytes: Option<u32>,
+    /// Pack rows and packs.
+    pub wishes: ShapeWishes,
+    /// The database seed.
+    pub seed: Option<Seed>,
+    /// The database's name; that of the database that is there, or [`DATABASE_NAME_DEFAULT`].
+    pub database: Option<String>,
+    /// For how many days clients are to accept what is signed: 1 to
+    /// [`limits::EXPIRES_DAYS_MAX`].
+    pub expires_days: u32,
+    /// File of the operator's key; [`super::keys::default_path`] when `None`.
+    pub signing_key: Option<PathBuf>,
+    /// Threads; all cores when `None`.
+    pub jobs: Option<usize>,
+    /// Whether a database that is there keeps only its seed and name, and shard count and shape
+    /// are chosen again. Otherwise it keeps all, and its shards whose records did not change.
+    pub reshape: bool,
+    /// Whether a build that was interrupted is thrown away. Otherwise it goes on, if the arguments
+    /// and the input are the same.
+    pub restart: bool,
+    /// How many percent of the records of a database that is there may be missing in the input: 0
+    /// to 100.
+    pub shrink_percent: u8,
+    /// Unix seconds to write down; the environment's SOURCE_DATE_EPOCH or the clock when `None`.
+    pub created: Option<u64>,
+}
+
+impl BuildOptions {
+    /// Everything by rule.
+    pub fn new(input: Input, out: PathBuf) -> Self {
+        Self {
+            input,
+            out,
+            shards: None,
+            records_per_shard: None,
+            value_bytes: None,
+            wishes: ShapeWishes::default(),
+            seed: None,
+            database: None,
+            expires_days: limits::EXPIRES_DAYS_DEFAULT,
+            signing_key: None,
+            jobs: None,
+            reshape: false,
+            restart: false,
+            shrink_percent: SHRINK_PERCENT_DEFAULT,
+            created: None,
+        }
+    }
+}
