@@ -1,4 +1,4 @@
-//! `sotto devices`: what could answer here, and what `sotto serve` would take by itself.
+//! `sotto devices`: the GPUs of this machine, and the engines that `sotto serve` would use.
 
 use std::process::ExitCode;
 
@@ -10,11 +10,11 @@ use super::{Ended, out};
 #[derive(clap::Args)]
 pub(crate) struct Args {}
 
-/// Memory for shards while a GPU proves itself, in bytes.
+/// Memory for shards during the known-answer test of a GPU, in bytes.
 const TRIED_BYTES: u64 = 256 << 20;
 
-/// The engines these options take, by name, and why a GPU is not among them. Each proves itself,
-/// with little memory: none is looked for beside a server that needs it.
+/// The names of the engines that these options select, and why there is no GPU among them. Each
+/// passes its known-answer test with little memory, because a server beside it may need the rest.
 pub(super) fn tried(options: EngineOptions) -> Result<(Vec<String>, Option<String>), SelectError> {
     let options = EngineOptions { gpu_bytes: Some(TRIED_BYTES), ..options };
     let Selected { engines, why_no_gpu } = select_with(&options)?;
@@ -35,7 +35,7 @@ pub(crate) fn run(Args {}: Args) -> Ended {
         out::say(format_args!("{}: {}", info.index, info.name))?;
         let kind = match info.kind {
             GpuKind::Real => "hardware",
-            GpuKind::Software => "a processor that plays a GPU; taken only when named",
+            GpuKind::Software => "emulated by the processor; used only when --gpu names it",
         };
         let (binding, workgroup) = (info.binding_bytes_max >> 20, info.workgroup_bytes_max >> 10);
         out::say(format_args!("   {kind}"))?;
@@ -47,11 +47,11 @@ pub(crate) fn run(Args {}: Args) -> Ended {
     }
     let (names, why_no_gpu) = tried(EngineOptions::default())?;
     for name in names {
-        out::say(format_args!("auto takes: {name}"))?;
+        out::say(format_args!("used by default: {name}"))?;
     }
     if let Some(reason) = why_no_gpu {
         out::say(reason)?;
     }
-    out::say("how much memory a GPU has for shards is found when a server starts")?;
+    out::say("a server finds at its start how much memory a GPU has for shards")?;
     Ok(ExitCode::SUCCESS)
 }

@@ -49,7 +49,7 @@ pub(crate) struct Args {
     keys: Vec<String>,
 }
 
-/// Which database to ask, and whom to believe about it.
+/// The servers of a database, and what identifies it.
 #[derive(clap::Args)]
 pub struct ServerArgs {
     /// Server. Give it several times for replicas of one database; the first is used until it
@@ -75,7 +75,7 @@ pub struct ServerArgs {
     /// Name of the database, if the operator signs several with one key.
     #[arg(long, value_name = "NAME")]
     database: Option<String>,
-    /// The fewest records of a shard that are accepted. A look-up hides among them.
+    /// The least number of records in a shard that is accepted. A look-up hides among them.
     #[arg(long, value_name = "N", default_value_t = limits::RECORDS_PER_SHARD_ACCEPTED_MIN)]
     accept_shard_records: u64,
 }
@@ -93,7 +93,7 @@ pub(crate) fn run(args: Args) -> Ended {
             options.pins = file.read(options.pins)?;
         }
         let mut client = connect(&args, options).await?;
-        // Before anything is looked up: what this run has seen counts, however it ends.
+        // Before anything is looked up, so that what this run saw is kept however it ends.
         store(&args, file.as_ref(), client.pins())?;
         let answers = tokio::select! {
             answers = client.ask(&keys) => Some(answers),
@@ -116,7 +116,7 @@ fn pins_file(args: &Args, sought: &Pins) -> Option<PinsFile> {
     }
 }
 
-/// Where the user named no file, one that cannot be written is no reason not to look up.
+/// A default file that cannot be written is a warning only.
 fn store(args: &Args, file: Option<&PinsFile>, pins: &Pins) -> Result<(), PinsFileError> {
     match file.map_or(Ok(()), |file| file.write(pins)) {
         Err(error @ PinsFileError::Unwritable { .. }) if args.pins.is_none() => {
@@ -177,14 +177,13 @@ async fn connect(args: &Args, options: Options) -> Result<Client, Error> {
         error => Error::from(error),
     })?;
     if is_first_use {
-        // The library's warning has said why.
         tracing::info!("to pin this key: --operator-key {}", client.operator_key());
     }
     Ok(client)
 }
 
 impl ServerArgs {
-    /// What a client needs to know of it.
+    /// The options of a client.
     pub async fn options(&self) -> Result<Options, Error> {
         let mut replicas = Vec::new();
         for server in &self.server {
@@ -221,7 +220,7 @@ fn operator_key(given: &Path) -> Result<OperatorKey, Error> {
     key.map_err(|error| format!("{}: {error}", given.display()).into())
 }
 
-/// As text where a person can read it in one line, else in base64.
+/// Text where a person can read it in one line, else base64.
 fn shown(bytes: &[u8]) -> String {
     match std::str::from_utf8(bytes) {
         Ok(text) if !text.chars().any(char::is_control) && !text.starts_with(BASE64) => text.into(),

@@ -1,9 +1,10 @@
-//! Where `sotto lookup` keeps a database's pins between runs: one file, readable by its owner only.
+//! Where `sotto lookup` keeps the pins of a database ([`sotto::client::Pins`]) between runs: a file
+//! that only its owner can read.
 //!
-//! The default file is named after what the user is sure of. Where that is the operator's key, all
-//! servers of that operator share one file (one for each database that `--database` names): it is
-//! the operator who could move a key to another shard, through whichever server. Without a key it
-//! is the server's address, as in `ssh`. What pins mean is in [`sotto::client::Pins`].
+//! The default file is named after the operator's key if the user gave one, and after the database
+//! if `--database` names one: all servers of an operator share a file, because the operator could
+//! move a key to another shard through any of them. Without a key it is named after the server's
+//! address, as in `ssh`.
 
 use std::env;
 use std::fs::{DirBuilder, File};
@@ -29,16 +30,13 @@ pub(crate) struct PinsFile {
 /// Why a file of pins cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum PinsFileError {
-    /// What is stored cannot be used, or contradicts what is known.
     #[error(
         "the pins in {} cannot be used: {why}. They say what must not change about a database; to \
          forget it on purpose, remove the file, or use another (--pins FILE)", .path.display()
     )]
     Refused { path: PathBuf, why: String },
-    /// The system does not let us read it.
     #[error("cannot read pins from {}: {why}; {INSTEAD}", .path.display())]
     Unreadable { path: PathBuf, why: io::Error },
-    /// The system does not let us write it.
     #[error("cannot write pins to {}: {why}; {INSTEAD}", .path.display())]
     Unwritable { path: PathBuf, why: io::Error },
 }
@@ -49,13 +47,13 @@ impl PinsFile {
         Self { path: path.to_owned() }
     }
 
-    /// The user's own for what is sought, at this server; none where there is no state folder.
+    /// The default file for a database at this server; none where there is no state folder.
     pub(crate) fn of_user(sought: &Pins, server: &str) -> Option<Self> {
         let state = state_folder(|name| env::var_os(name).map(PathBuf::from))?;
         Some(Self { path: state.join(FOLDER).join(default_name(sought, server)) })
     }
 
-    /// What is known of the sought database: what the user said, and what was stored.
+    /// What the user said of the database, joined with what is stored.
     pub(crate) fn read(&self, sought: Pins) -> Result<Pins, PinsFileError> {
         match self.stored()? {
             None => Ok(sought),
@@ -63,8 +61,8 @@ impl PinsFile {
         }
     }
 
-    /// Stores what is known now, together with what other runs stored since this one read: one
-    /// writer at a time, and a file that is there whole or not at all.
+    /// Stores what is known now, joined with what other runs stored meanwhile. There is one writer
+    /// at a time, and the file is replaced as a whole.
     pub(crate) fn write(&self, pins: &Pins) -> Result<(), PinsFileError> {
         let failed = |why: io::Error| PinsFileError::Unwritable { path: self.path.clone(), why };
         let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty());

@@ -104,7 +104,7 @@ pub(crate) struct Args {
 }
 
 impl Args {
-    /// What options want of each other, whichever layers they come from.
+    /// Refuses options that contradict each other, whatever layers they come from.
     pub(super) fn check(&self) -> Result<(), String> {
         let wrong = match (&self.client_ca, &self.allow, self.anyone_may_ask) {
             (Some(_), _, true) => "anyone-may-ask and client-ca contradict each other",
@@ -201,7 +201,7 @@ pub(crate) fn run(args: Args) -> Ended {
     let watch = Duration::from_secs(args.watch_seconds);
     let ended =
         runtime.block_on(serve(options, Arc::new(database), identity_files, admin_state, watch));
-    // Does not wait for what was left behind.
+    // This does not wait for file work that hangs.
     runtime.shutdown_background();
     ended
 }
@@ -430,7 +430,7 @@ pub(super) fn bounds(asked: Option<u32>, shape: &Shape) -> Result<ServerBounds, 
     ServerBounds::within(bytes, shape).map_err(|least| {
         format!(
             "memory: {} MiB for connections and queues do not hold one full frame of this \
-             database, {} MiB do: give it so much (--memory)",
+             database, {} MiB do: set --memory to at least that",
             bytes >> 20,
             least.div_ceil(1 << 20)
         )

@@ -96,13 +96,13 @@ pub(super) fn memory(database: Option<&Database>, args: &serve::Args) -> Finding
     let Some(database) = database else {
         let expected = format!("{} or more", bytes(MEMORY_BYTES_MIN));
         return Finding::new("memory", bytes(machine), expected)
-            .fail_if(machine < MEMORY_BYTES_MIN, "have more");
+            .fail_if(machine < MEMORY_BYTES_MIN, "add memory");
     };
     let bounds = match serve::bounds(args.memory, database.shape()) {
         Ok(bounds) => bounds,
         Err(error) => {
             return Finding::new("memory", error, "a budget that fits the machine")
-                .fail("change --memory, or have more");
+                .fail("lower --memory, or add memory");
         }
     };
     let budget = bounds.memory(database.shape()).total();
@@ -115,8 +115,8 @@ pub(super) fn memory(database: Option<&Database>, args: &serve::Args) -> Finding
     );
     Finding::new("memory", bytes(machine), expected).warn_if(
         shards + budget > machine,
-        "shards that are not in memory are read from the disk for each batch: have more, give \
-         queues less (--memory), or serve fewer records here",
+        "shards that are not in memory are read from the disk for each batch: add memory, \
+         lower --memory, or serve fewer records here",
     )
 }
 

@@ -75,7 +75,7 @@ fn text(findings: &[Finding], missing: &[&str]) -> String {
     lines.join("\n")
 }
 
-/// What options want of each other.
+/// Whether options agree with each other.
 fn options(args: &serve::Args) -> Finding {
     let reachable = args.listen.filter(|address| !address.ip().is_loopback());
     let wrong = match (args.check(), reachable) {
