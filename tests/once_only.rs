@@ -19,7 +19,7 @@ use sotto::arith::{Isa, Rings, sub};
 use sotto::client::{
     Client, ClientError, LookupError, OperatorKey, Options, Outcome, ParameterError, Pins,
 };
-use sotto::keyword::{band, locate};
+use sotto::keyword::locate;
 use sotto::limits;
 use sotto::params::{Q, Shape};
 use sotto::scheme::{KeyBundle, SecretPool, Selection, Sharing};
@@ -61,12 +61,35 @@ fn expected(key: &str) -> Outcome {
 
 /// Looks all up and expects the truth.
 async fn look_up(client: &mut Client, keys: &[String]) {
-    let outcomes = client.lookup(keys).await.unwrap();
-    assert_eq!(outcomes.len(), keys.len());
-    for (key, outcome) in keys.iter().zip(outcomes) {
-        let found = outcome.unwrap_or_else(|error| panic!("{key}: {error}"));
-        assert!(found == expected(key), "{key}: another outcome");
+    assert_eq!(answered(client, keys, |error| panic!("{error}")).await, keys.len());
+}
+
+/// Looks all up, expects the truth, and checks what was sent for it.
+async fn look_up_once_only(fake: &Fake, client: &mut Client, keys: &[String]) -> Log {
+    look_up(client, keys).await;
+    checked_log(fake)
+}
+
+/// Looks all up and counts those that are answered, each with the truth. The others are `failed`.
+async fn answered(client: &mut Client, keys: &[String], failed: impl Fn(LookupError)) -> usize {
+    let mut answered = 0;
+    for (key, outcome) in keys.iter().zip(client.lookup(keys).await.unwrap()) {
+        match outcome {
+            Ok(outcome) => {
+                assert!(outcome == expected(key), "{key}");
+                answered += 1;
+            }
+            Err(error) => failed(error),
+        }
     }
+    answered
+}
+
+/// What came so far, checked.
+fn checked_log(fake: &Fake) -> Log {
+    let log = fake.take_log();
+    check_once_only(&log);
+    log
 }
 
 /// The rule, on everything a server was sent.
@@ -144,52 +167,17 @@ fn the_checks_can_fail() {
     assert!(same_secret(&a, &b));
     let (c, other) = one();
     assert!(!same_secret(&a, &c));
+    // The keys of these tests need more than one secret.
+    let place = |key: &String| locate(&SEED, key.as_bytes(), SHARDS, shape.groups() as u32).shard;
+    let shards: BTreeSet<u32> = keys(60).iter().map(place).collect();
+    assert!(shards.len() > limits::QUERIES_PER_SECRET_MAX);
     assert!(same_bundle_secret(&bundle, &bundle) && !same_bundle_secret(&bundle, &other));
-}
-
-/// Every query to a shard already asked is under another secret, whatever is selected, however it
-/// is asked for; and the bytes of a query never change.
-#[test]
-fn the_pool_gives_no_second_ciphertext() {
-    let shape = shape();
-    let mut pool = SecretPool::new(SEED, shape);
-    let mut made = Vec::new();
-    for round in 0..4u32 {
-        let mut queries = Vec::new();
-        for shard in 0..SHARDS {
-            queries.push((shard, Selection::new(1, 5)));
-            queries.push((shard, Selection::new(1, 5 + u128::from(round) * 2)));
-        }
-        let before = pool.secret_count();
-        made.extend(pool.encrypt(&queries, Sharing::Shared).unwrap());
-        // Two secrets a shard, 16 shards a secret.
-        assert_eq!(pool.secret_count() - before, 2 * SHARDS.div_ceil(16) as usize);
-        let apart: Vec<_> = (0..SHARDS).map(|shard| (shard, Selection::new(2, 9))).collect();
-        made.extend(pool.encrypt(&apart, Sharing::Apart).unwrap());
-        pool.set_shape(if round == 1 { shape.widened().unwrap() } else { shape });
-    }
-    let bytes = |pool: &SecretPool| -> Vec<_> {
-        let bundle = |&query| {
-            let (uid, bytes) = pool.bundle(query).unwrap();
-            (uid.to_owned(), bytes)
-        };
-        made.iter().map(|query| (pool.vector(*query).unwrap(), bundle(query))).collect()
-    };
-    let (once, twice) = (bytes(&pool), bytes(&pool));
-    assert!(once == twice);
-    let names: BTreeSet<_> = made.iter().map(|query| pool.bundle(*query).unwrap().0).collect();
-    assert_eq!(names.len(), pool.secret_count());
-    assert_eq!(BTreeSet::from_iter(&made).len(), made.len());
-    let vectors: BTreeSet<_> = once.iter().map(|(vector, _)| vector).collect();
-    assert_eq!(vectors.len(), made.len());
 }
 
 #[tokio::test]
 async fn an_undisturbed_call_sends_everything_once() {
     let (fake, mut client) = connected().await;
-    look_up(&mut client, &keys(60)).await;
-    let log = fake.take_log();
-    check_once_only(&log);
+    let log = look_up_once_only(&fake, &mut client, &keys(60)).await;
     assert_eq!(log.queries.len(), 60);
     assert!(sendings(&log).values().all(|&times| times == 1));
     assert_eq!(log.bundles.len(), uids(&log).len());
@@ -221,9 +209,7 @@ async fn every_status_that_passes_brings_identical_bytes() {
     for status in statuses {
         let mut client = Client::connect(fake.options(2)).await.unwrap();
         fake.script(|script| script.queries = [Trick::Say(status); 7].into());
-        look_up(&mut client, &keys).await;
-        let log = fake.take_log();
-        check_once_only(&log);
+        let log = look_up_once_only(&fake, &mut client, &keys).await;
         // 7 went out twice, none three times: 24 look-ups, 31 queries.
         assert_eq!((sendings(&log).len(), log.queries.len()), (24, 31), "{status:?}");
     }
@@ -233,9 +219,7 @@ async fn every_status_that_passes_brings_identical_bytes() {
             script.bundles.push_back(Trick::Say(status));
             script.hints.push_back(Trick::Say(status));
         });
-        look_up(&mut client, &keys).await;
-        let log = fake.take_log();
-        check_once_only(&log);
+        let log = look_up_once_only(&fake, &mut client, &keys).await;
         assert_eq!(log.queries.len(), 24, "{status:?}");
         assert!(log.bundles.len() > uids(&log).len(), "{status:?}");
     }
@@ -272,9 +256,7 @@ async fn lost_streams_lost_connections_and_silence_bring_identical_bytes() {
                 script.bundles.extend([Trick::Answer, trick]);
                 script.queries.extend([Trick::Answer, trick, Trick::Answer, Trick::Answer, trick]);
             });
-            look_up(&mut client, &keys).await;
-            let log = fake.take_log();
-            check_once_only(&log);
+            let log = look_up_once_only(&fake, &mut client, &keys).await;
             assert_eq!(sendings(&log).len(), 40, "{trick:?}");
             assert!(sendings(&log).values().any(|&times| times > 1), "{trick:?}");
         }
@@ -285,9 +267,7 @@ async fn lost_streams_lost_connections_and_silence_bring_identical_bytes() {
 async fn a_new_epoch_keeps_the_bytes() {
     let (fake, mut client) = connected().await;
     fake.script(|script| script.queries.extend([Trick::Answer, Trick::Publish(Change::Epoch)]));
-    look_up(&mut client, &keys(40)).await;
-    let log = fake.take_log();
-    check_once_only(&log);
+    let log = look_up_once_only(&fake, &mut client, &keys(40)).await;
     assert_eq!(sendings(&log).len(), 40);
     let epochs: BTreeSet<u64> = log.queries.iter().map(|query| query.epoch).collect();
     assert_eq!(epochs, BTreeSet::from([1, 2]));
@@ -321,8 +301,7 @@ async fn a_new_ribbon_seed_draws_a_new_secret_for_that_shard_alone() {
         let expected = if moved { Outcome::Absent } else { expected(key) };
         assert!(outcome.unwrap() == expected, "{key}");
     }
-    let log = fake.take_log();
-    check_once_only(&log);
+    let log = checked_log(&fake);
     assert_eq!(fresh(&log), HashMap::from([(shard, there)]));
     // A bundle of its own for each.
     let bundles: BTreeSet<_> = log.bundles.iter().map(|(uid, _)| uid).collect();
@@ -338,8 +317,7 @@ async fn a_new_shape_or_shard_count_draws_new_secrets_for_all() {
         let keys = keys(40);
         fake.script(|script| script.queries.push_back(Trick::Publish(change)));
         client.lookup(&keys).await.unwrap();
-        let log = fake.take_log();
-        check_once_only(&log);
+        let log = checked_log(&fake);
         assert_eq!(fresh(&log).values().sum::<usize>(), 40, "{change:?}");
         let count = if change == Change::Doubled { 2 * SHARDS } else { SHARDS };
         assert_eq!(client.pins().shard_count(), count);
@@ -361,8 +339,7 @@ async fn parameters_that_would_single_out_end_the_call_undecoded() {
             }
             (_, other) => panic!("{change:?}: {other}"),
         }
-        let log = fake.take_log();
-        check_once_only(&log);
+        let log = checked_log(&fake);
         assert!(log.queries.iter().all(|query| query.epoch == log.queries[0].epoch));
         fake.publish(Change::Epoch); // as it was, for the next one
     }
@@ -376,18 +353,32 @@ async fn a_server_of_the_first_scheme_is_told_by_its_number() {
     assert!(error.contains("pir_scheme 16, this client 17"), "{error}");
 }
 
+/// One look-up of many is called malformed or cannot be decoded. Neither is tried again.
 #[tokio::test]
-async fn malformed_is_not_tried_again() {
+async fn malformed_and_invalid_are_not_tried_again() {
     let (fake, mut client) = connected().await;
     let keys = keys(16);
-    fake.script(|script| script.queries.push_back(Trick::Say(Status::Malformed)));
-    let outcomes = client.lookup(&keys).await.unwrap();
-    let failed: Vec<_> = outcomes.iter().filter_map(|outcome| outcome.as_ref().err()).collect();
-    let [LookupError::Malformed { detail }] = &failed[..] else { panic!("{failed:?}") };
-    assert!(detail.contains("the script says so"), "{detail}");
-    let log = fake.take_log();
-    check_once_only(&log);
-    assert!(sendings(&log).values().all(|&times| times == 1));
+    for trick in [Trick::Say(Status::Malformed), Trick::Scramble] {
+        fake.script(|script| script.queries.push_back(trick));
+        let outcomes = client.lookup(&keys).await.unwrap();
+        let wrong: Vec<_> = keys
+            .iter()
+            .zip(outcomes)
+            .filter_map(|(key, outcome)| match outcome {
+                Ok(outcome) if outcome == expected(key) => None,
+                wrong => Some(wrong),
+            })
+            .collect();
+        match &wrong[..] {
+            [Ok(Outcome::Invalid)] => assert_eq!(trick, Trick::Scramble),
+            [Err(LookupError::Malformed { detail })] => {
+                assert!(detail.contains("the script says so"), "{detail}");
+            }
+            wrong => panic!("{} wrong outcomes", wrong.len()),
+        }
+        let log = checked_log(&fake);
+        assert!(sendings(&log).values().all(|&times| times == 1));
+    }
 }
 
 #[tokio::test]
@@ -396,8 +387,7 @@ async fn a_forged_hint_stops_its_look_ups_before_a_query_is_sent() {
     let keys = keys(40);
     fake.script(|script| script.hints.push_back(Trick::Scramble));
     let outcomes = client.lookup(&keys).await.unwrap();
-    let log = fake.take_log();
-    check_once_only(&log);
+    let log = checked_log(&fake);
     let forged = log.hints[0].shards[0];
     for (key, outcome) in keys.iter().zip(outcomes) {
         match (fake.database.shard_of(key) == forged, outcome) {
@@ -409,21 +399,6 @@ async fn a_forged_hint_stops_its_look_ups_before_a_query_is_sent() {
     assert!(log.queries.iter().all(|query| query.shard != forged));
     // The true hint is believed the next time.
     look_up(&mut client, &keys).await;
-}
-
-#[tokio::test]
-async fn an_invalid_answer_is_an_outcome_and_not_tried_again() {
-    let (fake, mut client) = connected().await;
-    let keys = keys(16);
-    fake.script(|script| script.queries.push_back(Trick::Scramble));
-    let outcomes = client.lookup(&keys).await.unwrap();
-    let invalid = outcomes.iter().filter(|o| matches!(o, Ok(Outcome::Invalid))).count();
-    let right =
-        keys.iter().zip(&outcomes).filter(|(key, o)| o.as_ref().ok() == Some(&expected(key)));
-    assert_eq!((invalid, right.count()), (1, 15));
-    let log = fake.take_log();
-    check_once_only(&log);
-    assert!(sendings(&log).values().all(|&times| times == 1));
 }
 
 /// What a server can compare of everything it was sent: all but ciphertexts and names of bundles,
@@ -570,8 +545,7 @@ async fn attempts_end_with_identical_bytes_to_the_last() {
         assert_eq!(attempts, limits::ATTEMPTS_MAX);
         assert!(last.contains("QUOTA"), "{last}");
     }
-    let log = fake.take_log();
-    check_once_only(&log);
+    let log = checked_log(&fake);
     let times: Vec<usize> = sendings(&log).into_values().collect();
     assert_eq!(times, [limits::ATTEMPTS_MAX as usize; 2]);
 }
@@ -579,19 +553,11 @@ async fn attempts_end_with_identical_bytes_to_the_last() {
 #[tokio::test]
 async fn many_look_ups_of_one_shard_go_in_waves_of_known_bundles() {
     let fake = started().await;
-    fake.limit(|limits| {
-        limits.bundles_per_connection = 3;
-        limits.batches_in_flight = 2;
-        limits.queries_per_batch = 2;
-    });
-    let mut client = fake.connect().await.unwrap();
-    let all = (0..RECORDS).map(|n| format!("key-{n}"));
-    let keys: Vec<_> = all.filter(|key| fake.database.shard_of(key) == 5).take(10).collect();
+    let (mut client, keys) = in_waves(&fake, fake.options(1)).await;
     assert_eq!(keys.len(), 10);
     look_up(&mut client, &keys).await;
     assert_eq!(client.last_call().rounds, 4);
-    let log = fake.take_log();
-    check_once_only(&log);
+    let log = checked_log(&fake);
     assert_eq!((uids(&log).len(), log.queries.len()), (10, 10));
 }
 
@@ -620,22 +586,14 @@ async fn a_server_that_dies_ends_the_call_and_what_was_answered_is_decoded() {
         script.queries = [Trick::Answer; 3].into();
         script.queries.push_back(Trick::Vanish);
     });
-    let outcomes = client.lookup(&keys).await.unwrap();
-    let mut answered = 0;
-    for (key, outcome) in keys.iter().zip(outcomes) {
-        match outcome {
-            Ok(outcome) => {
-                assert!(outcome == expected(key), "{key}");
-                answered += 1;
-            }
-            Err(LookupError::Unreachable { tried, last }) => {
-                assert_eq!(tried, Duration::from_millis(300));
-                assert!(!last.is_empty());
-            }
-            Err(other) => panic!("{other}"),
+    let answered = answered(&mut client, &keys, |error| match error {
+        LookupError::Unreachable { tried, last } => {
+            assert_eq!(tried, Duration::from_millis(300));
+            assert!(!last.is_empty());
         }
-    }
-    assert_eq!(answered, 3);
+        other => panic!("{other}"),
+    });
+    assert_eq!(answered.await, 3);
     // The third and fourth wave did not wait for themselves.
     assert_eq!(client.last_call().rounds, 2);
     check_once_only(&fake.take_log());
@@ -675,17 +633,14 @@ async fn queries_go_out_in_another_order_than_the_callers() {
         let log = fake.take_log();
         assert_eq!(client.last_call().rounds, 1);
         let order: Vec<u32> = log.queries.iter().map(|query| query.shard).collect();
-        assert_eq!(sorted(&order), sorted(&asked));
+        let [mut same, mut sorted] = [&order, &asked].map(Vec::clone);
+        same.sort_unstable();
+        sorted.sort_unstable();
+        assert_eq!(same, sorted);
         assert!(seen.insert(order), "an order seen before, or the caller's");
         let report: Vec<u32> = client.last_call().queries.iter().map(|query| query.shard).collect();
         assert_eq!(report, asked);
     }
-}
-
-fn sorted(shards: &[u32]) -> Vec<u32> {
-    let mut shards = shards.to_vec();
-    shards.sort_unstable();
-    shards
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -734,8 +689,7 @@ async fn a_cancelled_call_takes_its_secrets_along() {
     }
     look_up(&mut client, &keys).await;
     // Every secret served one of the two calls: all names of a query's shard differ.
-    let log = fake.take_log();
-    check_once_only(&log);
+    let log = checked_log(&fake);
     let distinct: BTreeSet<_> = log.queries.iter().map(|q| (&q.uid, q.shard)).collect();
     assert_eq!(distinct.len(), log.queries.len());
 }
@@ -770,15 +724,4 @@ async fn whatever_happens_in_whatever_order() {
         look_up(&mut client, &keys).await;
         check_once_only(&fake.take_log());
     }
-}
-
-#[test]
-fn keys_of_the_tests_reach_every_shard() {
-    // Otherwise "at most sixteen shards a secret" would hold by accident.
-    let shape = shape();
-    let place = |key: &String| locate(&SEED, key.as_bytes(), SHARDS, shape.groups() as u32);
-    let shards: BTreeSet<u32> = keys(60).iter().map(|key| place(key).shard).collect();
-    assert!(shards.len() > limits::QUERIES_PER_SECRET_MAX);
-    let place = place(&keys(1)[0]);
-    let _ = band(&place.identity, 0, &shape);
 }

@@ -1,11 +1,11 @@
 //! One call of many look-ups: everything is encrypted here, everything is decoded here, and
 //! nothing is decoded before every look-up of the call has its answer or is given up.
 //!
-//! No IO and no clock: [`super::exchange`] moves the bytes. The secrets of a call live in its
+//! No IO and no clock: [`super::round`] moves the bytes. The secrets of a call live in its
 //! [`SecretPool`] and go with the call, also when its future is dropped half-way. The once-only
 //! rule is the pool's: this module can ask it for the stored bytes of a query any number of times,
 //! and for a query under a new secret, and for nothing else. Encrypting ends by type when
-//! [`Call::finish`] seals the pool. Read next: [`super::retry`], then [`crate::scheme`].
+//! [`Call::finish`] seals the pool.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -16,12 +16,27 @@ use zeroize::Zeroizing;
 
 use super::error::LookupError;
 use super::hints::HintDigest;
-use super::retry::{self, Action, Event, Failure, Footing, RequestKind, Reuse, Via};
+use super::retry::{Action, FailedAttempt, Via, action};
 use crate::keyword::{Extracted, Location, band, extract, locate};
 use crate::limits;
-use crate::scheme::{QueryId, SecretError, SecretPool, Selection, Sharing, random_permutation};
+use crate::params::Shape;
+use crate::scheme::{
+    QueryId, SecretError, SecretPool, Seed, Selection, Sharing, random_permutation,
+};
 use crate::wire::message::PirResponse;
 use crate::wire::{Bytes, HINT_DIGEST_BYTES, PublicParameters};
+
+/// What a ciphertext was made for. While all of it stays, the same bytes ask the same question.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Footing {
+    seed: Seed,
+    /// With the key, gives the shard.
+    shard_count: u32,
+    /// Columns above all; packs and rows decide what an answer looks like.
+    shape: Shape,
+    /// With the key, gives the band. None where the shard is gone.
+    ribbon_seed: Option<u32>,
+}
 
 /// Accepted parameters of one epoch, with the signed hint digests.
 pub(super) struct View {
@@ -38,17 +53,12 @@ impl View {
             .expect("this is a bug: the list of digests was checked")
     }
 
-    fn ribbon_seed(&self, shard: u32) -> u32 {
-        self.parameters.ribbon_seed(shard).expect("this is a bug: located beyond the last shard")
-    }
-
     fn footing(&self, shard: u32) -> Footing {
         Footing {
             seed: *self.parameters.seed(),
             shard_count: self.parameters.shard_count(),
             shape: *self.parameters.shape(),
-            // A shard that is gone has no ribbon seed; then the count of shards differs too.
-            ribbon_seed: self.parameters.ribbon_seed(shard).unwrap_or(u32::MAX),
+            ribbon_seed: self.parameters.ribbon_seed(shard),
         }
     }
 }
@@ -68,23 +78,12 @@ struct Target {
     query: QueryId,
 }
 
-impl Target {
-    fn shard(&self) -> u32 {
-        self.place.shard
-    }
-}
-
-/// An answer as it came, undecoded, with the hint it was computed under.
-struct Answer {
-    response: Vec<Vec<u8>>,
-    hints: Arc<[u8]>,
-}
-
 enum LookupState {
     /// Not encrypted yet: until all of the call are aimed.
     Aimed,
     Waiting(Target),
-    Answered(Target, Answer),
+    /// With the answer as it came, undecoded, and the hint it was computed under.
+    Answered(Target, Vec<Vec<u8>>, Arc<[u8]>),
     Failed(LookupError),
 }
 
@@ -110,21 +109,11 @@ pub struct PreparedQuery {
     pub vector: Arc<[u8]>,
 }
 
-/// What came of one attempt.
-#[derive(Clone)]
-pub(super) struct Attempt {
-    pub(super) asked: RequestKind,
-    pub(super) event: Event,
-    /// In words, for the error if this was the last attempt.
-    pub(super) detail: String,
-}
-
-/// What the rest of the client has to do before the next attempts.
+/// What failed attempts ask for before the next ones.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Wishes {
     /// New parameters.
     pub(super) refresh: bool,
-    /// Another connection, perhaps.
     pub(super) via: Via,
 }
 
@@ -194,7 +183,9 @@ impl Call {
         let shape = parameters.shape();
         let groups = shape.groups() as u32;
         let place = locate(parameters.seed(), key, parameters.shard_count(), groups);
-        let band = band(&place.identity, self.view.ribbon_seed(place.shard), shape);
+        let ribbon_seed = parameters.ribbon_seed(place.shard);
+        let ribbon_seed = ribbon_seed.expect("this is a bug: located beyond the last shard");
+        let band = band(&place.identity, ribbon_seed, shape);
         aims.selections.push((place.shard, band));
         aims.places.push((index, Box::new(place)));
     }
@@ -232,10 +223,11 @@ impl Call {
             }
             let lookup = &mut self.lookups[index];
             let LookupState::Waiting(target) = &mut lookup.state else { continue };
-            let shard = target.shard();
-            match retry::reuse(&target.view.footing(shard), &self.view.footing(shard)) {
-                Reuse::Identical => target.view = self.view.clone(),
-                Reuse::Fresh => self.aim(index, &self.lookups[index].key, &mut aims),
+            let shard = target.place.shard;
+            if target.view.footing(shard) == self.view.footing(shard) {
+                target.view = self.view.clone();
+            } else {
+                self.aim(index, &self.lookups[index].key, &mut aims);
             }
         }
         self.encrypt_aimed(aims, Sharing::Apart, cancelled)
@@ -250,10 +242,8 @@ impl Call {
     /// `bundles_max` secrets. None when nothing waits.
     pub(super) fn wave(&self, bundles_max: usize, now: Instant) -> Option<(Instant, Vec<usize>)> {
         let waiting = || {
-            self.lookups.iter().enumerate().filter_map(|(index, lookup)| match &lookup.state {
-                LookupState::Waiting(target) => Some((index, lookup, target)),
-                _ => None,
-            })
+            let lookups = self.lookups.iter().enumerate();
+            lookups.filter_map(|(index, lookup)| Some((index, lookup, self.waiting(index)?)))
         };
         let first = waiting().map(|(_, lookup, _)| lookup.ready_at).min()?.max(now);
         let mut bundles = HashSet::new();
@@ -270,11 +260,11 @@ impl Call {
     }
 
     /// What goes out for a look-up that waits.
-    pub(super) fn sending(&self, index: usize) -> Option<PreparedQuery> {
-        let LookupState::Waiting(target) = &self.lookups[index].state else { return None };
+    pub(super) fn query(&self, index: usize) -> Option<PreparedQuery> {
+        let target = self.waiting(index)?;
         let vector = self.secrets.vector(target.query);
         Some(PreparedQuery {
-            shard: target.shard(),
+            shard: target.place.shard,
             uid: self.bundle_of(target).0.to_owned(),
             epoch: target.view.parameters.epoch(),
             vector: vector.expect("this is a bug: a query of another pool"),
@@ -286,10 +276,21 @@ impl Call {
         self.lookups[index].place
     }
 
-    /// The bundle a look-up's query is under.
-    pub(super) fn bundle(&self, index: usize) -> Option<Arc<[u8]>> {
-        let LookupState::Waiting(target) = &self.lookups[index].state else { return None };
-        Some(self.bundle_of(target).1)
+    /// The shard of a look-up that waits.
+    pub(super) fn shard(&self, index: usize) -> Option<u32> {
+        self.waiting(index).map(|target| target.place.shard)
+    }
+
+    /// Name and bytes of the bundle of a look-up that waits.
+    pub(super) fn bundle(&self, index: usize) -> Option<(&str, Arc<[u8]>)> {
+        self.waiting(index).map(|target| self.bundle_of(target))
+    }
+
+    fn waiting(&self, index: usize) -> Option<&Target> {
+        match &self.lookups[index].state {
+            LookupState::Waiting(target) => Some(target),
+            _ => None,
+        }
     }
 
     fn bundle_of(&self, target: &Target) -> (&str, Arc<[u8]>) {
@@ -302,11 +303,8 @@ impl Call {
         let placeholder = LookupState::Failed(LookupError::ShardUnknown);
         lookup.state = match std::mem::replace(&mut lookup.state, placeholder) {
             LookupState::Waiting(target) => {
-                match check_answer(&target.view, target.shard(), &answer) {
-                    Ok(()) => LookupState::Answered(
-                        target,
-                        Answer { response: answer.encrypted_response, hints },
-                    ),
+                match check_answer(&target.view, target.place.shard, &answer) {
+                    Ok(()) => LookupState::Answered(target, answer.encrypted_response, hints),
                     Err(error) => LookupState::Failed(error),
                 }
             }
@@ -323,37 +321,28 @@ impl Call {
     pub(super) fn settle(
         &mut self,
         index: usize,
-        attempt: &Attempt,
+        failed: &FailedAttempt,
         replicas: usize,
         now: Instant,
-    ) -> Wishes {
+        wishes: &mut Wishes,
+    ) {
         let lookup = &mut self.lookups[index];
         lookup.attempts += 1;
-        let mut wishes = Wishes::default();
-        let wait = match retry::action(attempt.asked, attempt.event, lookup.attempts, replicas) {
-            // A reply that succeeds is kept by `keep`; one that comes here brought something else.
-            Action::Keep => {
-                let detail = attempt.detail.clone();
-                lookup.state = LookupState::Failed(LookupError::Refused { status: detail });
-                return wishes;
-            }
+        let wait = match action(failed, lookup.attempts, replicas) {
             Action::Resend { via, wait } => {
-                wishes.via = via;
+                wishes.via = wishes.via.max(via);
                 wait
             }
-            Action::ResendBundle { wait } => wait,
             Action::Refresh { wait } => {
                 wishes.refresh = true;
                 wait
             }
-            Action::Fail(failure) => {
-                let error = failed(failure, lookup.attempts, &attempt.detail);
+            Action::Fail(error) => {
                 lookup.state = LookupState::Failed(error);
-                return wishes;
+                return;
             }
         };
         lookup.ready_at = now + wait;
-        wishes
     }
 
     /// Gives up all that waits, for a reason that may name how often it went out.
@@ -375,25 +364,13 @@ impl Call {
                 panic!("this is a bug: a call ended with a look-up waiting")
             }
             LookupState::Failed(error) => Err(error),
-            LookupState::Answered(target, answer) => {
+            LookupState::Answered(target, response, hints) => {
                 let shape = target.view.parameters.shape();
-                let decoded =
-                    decoder.decode(target.query, shape, &answer.response, &answer.hints)?;
+                let decoded = decoder.decode(target.query, shape, &response, &hints)?;
                 Ok(extract(&decoded, &target.place, shape))
             }
         };
         self.lookups.into_iter().take_while(|_| !cancelled.is_set()).map(outcome).collect()
-    }
-}
-
-fn failed(failure: Failure, attempts: u32, detail: &str) -> LookupError {
-    let detail = detail.to_owned();
-    match failure {
-        Failure::Malformed => LookupError::Malformed { detail },
-        Failure::ShardUnknown => LookupError::ShardUnknown,
-        Failure::NotAllowed => LookupError::NotAllowed { reason: detail },
-        Failure::Refused(_) => LookupError::Refused { status: detail },
-        Failure::Exhausted => LookupError::Exhausted { attempts, last: detail },
     }
 }
 
@@ -433,7 +410,6 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::params::Shape;
     use crate::scheme::frozen::while_frozen;
     use crate::wire::{Lifetime, ParameterFields};
 
@@ -476,8 +452,8 @@ mod tests {
     /// Shard, bundle and vector that go out for each key.
     fn sent(call: &Call) -> BTreeMap<usize, (u32, String, Arc<[u8]>)> {
         let of = |index| {
-            let sending = call.sending(index).unwrap();
-            (call.place(index), (sending.shard, sending.uid, sending.vector))
+            let query = call.query(index).unwrap();
+            (call.place(index), (query.shard, query.uid, query.vector))
         };
         (0..call.lookups.len()).map(of).collect()
     }
@@ -487,12 +463,8 @@ mod tests {
     }
 
     #[test]
-    fn the_identical_call_sends_the_identical_bytes() {
+    fn the_identical_call_sends_the_identical_bytes_and_another_shares_no_secret() {
         assert!(sent(&call(keys())) == sent(&call(keys())));
-    }
-
-    #[test]
-    fn a_call_that_differs_in_one_key_shares_no_secret() {
         let first = uids(&call(keys()));
         for at in [0, 7, KEYS - 1] {
             let mut other = keys();
@@ -504,6 +476,21 @@ mod tests {
             let mut swapped = keys();
             swapped.swap(at, 3);
             assert!(uids(&call(swapped)).is_disjoint(&first), "keys {at} and 3 swapped");
+        }
+    }
+
+    #[test]
+    fn bytes_stay_only_on_the_same_footing() {
+        let was = view(1, [0; SHARDS], 192).footing(0);
+        assert_eq!(was, view(2, [0, 1, 1], 192).footing(0), "another epoch alone");
+        let moved = [
+            Footing { seed: [8; 32], ..was },
+            Footing { shard_count: 32, ..was },
+            Footing { shape: was.shape.widened().unwrap(), ..was },
+            Footing { ribbon_seed: Some(4), ..was },
+        ];
+        for now in moved {
+            assert_ne!(was, now);
         }
     }
 
@@ -526,9 +513,10 @@ mod tests {
             for (place, now) in &after {
                 let shard = now.0;
                 let footing = call(keys()).view.footing(shard);
-                match retry::reuse(&footing, &view.footing(shard)) {
-                    Reuse::Identical => assert!(before[place] == *now, "move {number}"),
-                    Reuse::Fresh => assert!(fresh.insert(now.1.clone()), "one secret a look-up"),
+                if footing == view.footing(shard) {
+                    assert!(before[place] == *now, "move {number}");
+                } else {
+                    assert!(fresh.insert(now.1.clone()), "one secret a look-up");
                 }
             }
             assert!(!fresh.is_empty() && fresh.is_disjoint(&seen), "move {number}");

@@ -18,19 +18,17 @@ use std::time::Duration;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-use super::Client;
 pub use super::call::PreparedQuery;
-use super::call::{self, Attempt, View};
+use super::call::{self, View};
+use super::connection::Client;
 use super::error::{ClientError, LookupError};
-use super::exchange::query;
-use super::link::{Link, bundle_frame};
-use super::net::{Dialer, exchange};
-pub use super::net::{End, Heard};
-use super::retry::Event;
+pub use super::exchange::{End, Heard};
+use super::exchange::{exchange, frame, parameter_request, query};
+use super::link::{Dialer, Link};
+use super::retry::{Event, FailedAttempt};
 use crate::limits;
-
-use crate::wire::message::{HintRequest, PirBatch, PirResponse, Request, RequestBody};
-use crate::wire::{Bytes, HINT_DIGEST_BYTES, PublicParameters, encode_frame};
+use crate::wire::message::{HintRequest, PirBatch, PirResponse, RequestBody};
+use crate::wire::{Bytes, HINT_DIGEST_BYTES, PublicParameters};
 
 /// A key bundle's name, and the frame that asks a server to keep it.
 pub type BundleFrame = (String, Bytes);
@@ -39,52 +37,18 @@ pub type BundleFrame = (String, Bytes);
 /// replica. Cheap to clone; clones share the connection.
 #[derive(Clone)]
 pub struct FrameSender {
-    route: Arc<Route>,
+    dialer: Arc<Dialer>,
+    in_use: Arc<Mutex<InUse>>,
     view: Arc<View>,
     wait: Duration,
     deadline_ms: u32,
 }
 
-/// All frames of a sender and its clones go over one link at a time.
-struct Route {
-    dialer: Arc<Dialer>,
-    state: Mutex<State>,
-}
-
-struct State {
+/// The link of a sender and its clones.
+struct InUse {
     link: Arc<Link>,
     /// When no replica answered, and what was said of it.
     refused: Option<(Instant, String)>,
-}
-
-impl Route {
-    /// The link in use; where its server is gone, one to the next replica that answers.
-    async fn link(&self) -> Result<Arc<Link>, String> {
-        let mut state = self.state.lock().await;
-        if state.link.is_open() {
-            return Ok(state.link.clone());
-        }
-        // All that waited for the same connection are told the same.
-        if let Some((at, reason)) = &state.refused
-            && at.elapsed() < limits::CONNECT_STAGGER
-        {
-            return Err(reason.clone());
-        }
-        self.dialer.begin_with(state.link.replica + 1);
-        match self.dialer.dial().await {
-            Ok(link) => state.link = Arc::new(link),
-            Err(error) => {
-                let reason = error.to_string();
-                state.refused = Some((Instant::now(), reason.clone()));
-                return Err(reason);
-            }
-        }
-        Ok(state.link.clone())
-    }
-
-    fn has_others(&self) -> bool {
-        self.dialer.replica_count() > 1
-    }
 }
 
 impl Client {
@@ -93,10 +57,14 @@ impl Client {
     /// # Errors
     /// The connection is gone and no replica can be reached.
     pub async fn frame_sender(&mut self) -> Result<FrameSender, ClientError> {
-        let state = Mutex::new(State { link: self.link().await?, refused: None });
-        let route = Arc::new(Route { dialer: self.dialer.clone(), state });
-        let deadline_ms = self.deadline.as_millis() as u32;
-        Ok(FrameSender { route, view: self.view().clone(), wait: self.answer_timeout, deadline_ms })
+        let in_use = InUse { link: self.link().await?, refused: None };
+        Ok(FrameSender {
+            dialer: self.dialer.clone(),
+            in_use: Arc::new(Mutex::new(in_use)),
+            view: self.view().clone(),
+            wait: self.options.answer_timeout,
+            deadline_ms: self.options.deadline.as_millis() as u32,
+        })
     }
 }
 
@@ -130,12 +98,36 @@ impl FrameSender {
 
     /// A request that the server keep a key bundle.
     pub fn bundle_frame(&self, uid: &str, bundle: Arc<[u8]>) -> BundleFrame {
-        (uid.to_owned(), bundle_frame(uid, bundle))
+        (uid.to_owned(), parameter_request(Some((uid, bundle))))
     }
 
     /// A request for the hints of these shards.
     pub fn hint_frame(&self, shards: Vec<u32>) -> Bytes {
         frame(RequestBody::Hints(HintRequest { epoch: self.view.parameters.epoch(), shards }))
+    }
+
+    /// The link in use; where its server is gone, one to the next replica that answers.
+    async fn link(&self) -> Result<Arc<Link>, String> {
+        let mut in_use = self.in_use.lock().await;
+        if in_use.link.is_open() {
+            return Ok(in_use.link.clone());
+        }
+        // All that waited for the same connection are told the same.
+        if let Some((at, reason)) = &in_use.refused
+            && at.elapsed() < limits::CONNECT_STAGGER
+        {
+            return Err(reason.clone());
+        }
+        self.dialer.begin_with(in_use.link.replica + 1);
+        match self.dialer.dial().await {
+            Ok(link) => in_use.link = Arc::new(link),
+            Err(error) => {
+                let reason = error.to_string();
+                in_use.refused = Some((Instant::now(), reason.clone()));
+                return Err(reason);
+            }
+        }
+        Ok(in_use.link.clone())
     }
 
     /// Uploads a key bundle to the server in use, unless it has it.
@@ -145,18 +137,22 @@ impl FrameSender {
     pub async fn upload(&self, bundle: &BundleFrame) -> Result<(), String> {
         let mut refused = Err(String::new());
         for _ in 0..limits::ATTEMPTS_MAX {
-            let link = self.route.link().await?;
-            refused = self.bring_over(&link, bundle).await.map_err(|attempt| describe(&attempt));
-            if refused.is_ok() || link.is_open() || !self.route.has_others() {
+            let link = self.link().await?;
+            refused = self.bring_over(&link, bundle).await.map_err(describe);
+            if refused.is_ok() || link.is_open() || self.dialer.replica_count() == 1 {
                 break;
             }
         }
         refused
     }
 
-    async fn bring_over(&self, link: &Link, (uid, frame): &BundleFrame) -> Result<(), Attempt> {
+    async fn bring_over(
+        &self,
+        link: &Link,
+        (uid, frame): &BundleFrame,
+    ) -> Result<(), FailedAttempt> {
         let shape = *self.view.parameters.shape();
-        link.bring(uid, || frame.clone(), shape, self.wait).await.0
+        link.bring(uid, frame.clone(), shape, self.wait, |_, _| ()).await
     }
 
     /// Sends a frame as soon as the server grants a stream, and calls `hear` at each event of the
@@ -171,12 +167,12 @@ impl FrameSender {
     ) -> End {
         let mut end = End::Finished;
         for _ in 0..limits::ATTEMPTS_MAX {
-            let link = match self.route.link().await {
+            let link = match self.link().await {
                 Ok(link) => link,
                 Err(reason) => return End::ConnectionLost(reason),
             };
             end = self.send_over(&link, frame.clone(), bundles, replies_max, hear).await;
-            if !matches!(end, End::ConnectionLost(_)) || !self.route.has_others() {
+            if !matches!(end, End::ConnectionLost(_)) || self.dialer.replica_count() == 1 {
                 break;
             }
         }
@@ -192,8 +188,8 @@ impl FrameSender {
         hear: &mut (dyn FnMut(Heard) + Send),
     ) -> End {
         for bundle in bundles {
-            if let Err(attempt) = self.bring_over(link, bundle).await {
-                let reason = format!("bundle: {}", describe(&attempt));
+            if let Err(failed) = self.bring_over(link, bundle).await {
+                let reason = format!("bundle: {}", describe(failed));
                 return match link.is_open() {
                     true => End::StreamLost(reason),
                     false => End::ConnectionLost(reason),
@@ -206,13 +202,9 @@ impl FrameSender {
 }
 
 /// The name of a status, or how it ended without one.
-fn describe(attempt: &Attempt) -> String {
-    match attempt.event {
-        Event::Answered { status, .. } => status.name().to_owned(),
-        _ => attempt.detail.clone(),
+fn describe(failed: FailedAttempt) -> String {
+    match failed.event {
+        Event::Refused { status, .. } => status.name().to_owned(),
+        _ => failed.detail,
     }
-}
-
-fn frame(body: RequestBody) -> Bytes {
-    encode_frame(&Request::from(body)).into()
 }

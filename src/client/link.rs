@@ -1,5 +1,5 @@
-//! A connection to one replica: which key bundles went over it, and whether its server is there
-//! (docs/wire.md, "Hedging and lost servers").
+//! Connections to replicas: which key bundles went over one, whether its server is there, and how
+//! the next one is made (docs/wire.md, "Hedging and lost servers").
 //!
 //! A server that dies says nothing, so a link counts what comes: a client that hears nothing asks
 //! after [`limits::KEEP_ALIVE_INTERVAL`] whether the server is there, and a link over which nothing
@@ -7,23 +7,25 @@
 //! at once, and the identical bytes go to the next replica. Silence is counted in looks at what
 //! came, so a client that did not run for a while does not take its own pause for the server's.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use quinn::{Connection, ConnectionError, VarInt};
+use quinn::crypto::rustls::QuicClientConfig;
+use quinn::{Connection, ConnectionError, Endpoint, TransportConfig, VarInt};
 use tokio::sync::OnceCell;
 use tokio::task::{AbortHandle, JoinSet};
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
-use super::call::Attempt;
-use super::exchange::{bundle_reply, parameter_request};
-use super::net::{Exchange, ask};
-use super::retry::{Action, RequestKind, action};
+use super::error::ClientError;
+use super::exchange::{ask, parameter_reply, parameter_request};
+use super::options::{Options, Replica};
+use super::retry::FailedAttempt;
 use crate::limits;
 use crate::params::Shape;
-use crate::wire::message::{Request, RequestBody};
-use crate::wire::{Bytes, StreamCode, encode_frame};
+use crate::wire::{ALPN, Bytes, StreamCode};
 
 /// How often within a keep-alive interval a link looks at what came.
 const LOOKS: u32 = 4;
@@ -31,34 +33,8 @@ const LOOKS: u32 = 4;
 /// A bundle's name and its bytes.
 pub(super) type Bundle = (String, Arc<[u8]>);
 
-/// Bytes and bundles that went over a link.
-#[derive(Debug, Default, Clone, Copy)]
-pub(super) struct Traffic {
-    pub(super) bytes_up: u64,
-    pub(super) bytes_down: u64,
-    pub(super) bundles: u32,
-    pub(super) bundle_bytes: u64,
-}
-
-impl Traffic {
-    pub(super) fn bundle(exchange: &Exchange) -> Self {
-        Self {
-            bytes_up: exchange.bytes_up,
-            bytes_down: exchange.bytes_down,
-            bundles: 1,
-            bundle_bytes: exchange.bytes_up,
-        }
-    }
-}
-
-impl std::ops::AddAssign for Traffic {
-    fn add_assign(&mut self, other: Self) {
-        self.bytes_up += other.bytes_up;
-        self.bytes_down += other.bytes_down;
-        self.bundles += other.bundles;
-        self.bundle_bytes += other.bundle_bytes;
-    }
-}
+/// A connection to another replica than the one in use, made when a hedge first needs it.
+pub(super) type Spare = Arc<OnceCell<Arc<Link>>>;
 
 /// A connection to one replica.
 pub(super) struct Link {
@@ -98,7 +74,7 @@ impl Link {
     }
 
     fn bundles(&self) -> MutexGuard<'_, HashMap<String, Arc<OnceCell<()>>>> {
-        self.bundles.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.bundles)
     }
 
     /// Whether the server has said that it keeps this bundle.
@@ -106,12 +82,12 @@ impl Link {
         self.bundles().get(uid).is_some_and(|known| known.initialized())
     }
 
-    /// The server says that it keeps it.
+    /// The server has said that it keeps this bundle.
     pub(super) fn keeps(&self, uid: &str) {
         let _ = self.entry(uid).set(()); // set already where a hedge brought it meanwhile
     }
 
-    /// The server says that it does not have it.
+    /// The server has said that it does not have this bundle.
     pub(super) fn forget(&self, uid: &str) {
         self.bundles().remove(uid);
     }
@@ -125,28 +101,24 @@ impl Link {
         bundles.entry(uid.to_owned()).or_default().clone()
     }
 
-    /// Sees to it that the server has a bundle. Its bytes go out once over a link however many
-    /// wait for it, unless the server forgets it: then the identical bytes again.
+    /// Sends a bundle in its frame, unless the server has it. Its bytes go out once over a link
+    /// however many wait for it, unless the server forgets it: then the identical bytes again.
+    /// `count` is told the bytes of the request and of the reply.
     pub(super) async fn bring(
         &self,
         uid: &str,
-        frame: impl FnOnce() -> Bytes,
+        frame: Bytes,
         shape: Shape,
         wait: Duration,
-    ) -> (Result<(), Attempt>, Traffic) {
-        let mut traffic = Traffic::default();
-        let brought = self.entry(uid);
-        let kept = brought.get_or_try_init(|| async {
-            let exchange = ask(&self.connection, frame(), Some(shape), 1, wait).await;
-            traffic = Traffic::bundle(&exchange);
-            let attempt = bundle_reply(exchange);
-            match action(RequestKind::Parameters, attempt.event, 1, 1) {
-                Action::Keep => Ok(()),
-                _ => Err(attempt),
-            }
+        count: impl FnOnce(u64, u64),
+    ) -> Result<(), FailedAttempt> {
+        let entry = self.entry(uid);
+        let kept = entry.get_or_try_init(|| async {
+            let exchange = ask(&self.connection, frame, Some(shape), 1, wait).await;
+            count(exchange.bytes_up, exchange.bytes_down);
+            parameter_reply(exchange).map(drop)
         });
-        let kept = kept.await.map(|_| ());
-        (kept, traffic)
+        kept.await.copied()
     }
 
     /// [`Link::bring`] for several at once; the first that fails ends it.
@@ -155,31 +127,21 @@ impl Link {
         bundles: Vec<Bundle>,
         shape: Shape,
         wait: Duration,
-    ) -> (Result<(), Attempt>, Traffic) {
+        count: impl Fn(u64, u64) + Clone + Send + 'static,
+    ) -> Result<(), FailedAttempt> {
         let mut bringing = JoinSet::new();
         for (uid, bytes) in bundles {
             if !self.has(&uid) {
-                let link = self.clone();
-                let frame = bundle_frame(&uid, bytes);
-                bringing.spawn(async move { link.bring(&uid, || frame, shape, wait).await });
+                let (link, count) = (self.clone(), count.clone());
+                let frame = parameter_request(Some((&uid, bytes)));
+                bringing.spawn(async move { link.bring(&uid, frame, shape, wait, count).await });
             }
         }
-        let mut all = Traffic::default();
         while let Some(brought) = bringing.join_next().await {
-            let (kept, traffic) = brought.expect("this is a bug: sending a bundle panicked");
-            all += traffic;
-            if kept.is_err() {
-                return (kept, all);
-            }
+            brought.expect("this is a bug: sending a bundle panicked")?;
         }
-        (Ok(()), all)
+        Ok(())
     }
-}
-
-/// The frame that asks a server to keep a bundle.
-pub(super) fn bundle_frame(uid: &str, bytes: Arc<[u8]>) -> Bytes {
-    let body = RequestBody::Parameters(parameter_request(Some((uid, bytes))));
-    encode_frame(&Request::from(body)).into()
 }
 
 /// Closes a connection over which nothing comes any more.
@@ -198,4 +160,136 @@ async fn watch(connection: Connection) {
             connection.close(code, b"nothing was heard");
         }
     }
+}
+
+/// Connects to the first replica that answers, beginning with the current one.
+pub(super) struct Dialer {
+    replicas: Vec<Replica>,
+    current: AtomicUsize,
+    config: quinn::ClientConfig,
+    timeout: Duration,
+    /// For IPv4 and IPv6, each made when it is first needed.
+    endpoints: [Mutex<Option<Endpoint>>; 2],
+}
+
+impl Dialer {
+    pub(super) fn new(options: &Options) -> Result<Self, ClientError> {
+        let tls = QuicClientConfig::try_from(options.tls(ALPN)?)
+            .expect("this is a bug: TLS 1.3 without the suite QUIC starts with");
+        let mut transport = TransportConfig::default();
+        let idle = limits::IDLE_TIMEOUT.try_into();
+        transport.max_idle_timeout(Some(idle.expect("this is a bug: idle time-out too long")));
+        transport.keep_alive_interval(Some(limits::KEEP_ALIVE_INTERVAL));
+        transport.initial_rtt(limits::FIRST_RTT);
+        transport.max_concurrent_bidi_streams(0u32.into()).max_concurrent_uni_streams(0u32.into());
+        // One frame after the other: the server times each from its first byte to its last.
+        transport.send_fairness(false);
+        let mut config = quinn::ClientConfig::new(Arc::new(tls));
+        config.transport_config(Arc::new(transport));
+        Ok(Self {
+            replicas: options.replicas.clone(),
+            current: AtomicUsize::new(0),
+            config,
+            timeout: options.connect_timeout,
+            endpoints: Default::default(),
+        })
+    }
+
+    pub(super) fn replica_count(&self) -> usize {
+        self.replicas.len()
+    }
+
+    /// The next [`Dialer::dial`] begins with this replica, counted around.
+    pub(super) fn begin_with(&self, replica: usize) {
+        self.current.store(replica % self.replicas.len(), Ordering::Relaxed);
+    }
+
+    /// Waits until the peers of closed connections know, but not long.
+    pub(super) async fn close(&self) {
+        let idle = async |endpoint: Option<Endpoint>| {
+            if let Some(endpoint) = endpoint {
+                let _ = timeout(limits::CLOSE_TIMEOUT, endpoint.wait_idle()).await;
+            }
+        };
+        let [v4, v6] = self.endpoints.each_ref().map(|endpoint| lock(endpoint).clone());
+        tokio::join!(idle(v4), idle(v6));
+    }
+
+    /// A connection to the current replica, or else to the next one that answers.
+    pub(super) async fn dial(&self) -> Result<Link, ClientError> {
+        let (first, count) = (self.current.load(Ordering::Relaxed), self.replicas.len());
+        let link = self.dial_first_of((first..first + count).map(|at| at % count)).await?;
+        self.begin_with(link.replica);
+        Ok(link)
+    }
+
+    /// A connection to the next replica after this one that answers.
+    pub(super) async fn dial_other_than(&self, replica: usize) -> Result<Link, ClientError> {
+        let count = self.replicas.len();
+        self.dial_first_of((replica + 1..replica + count).map(|at| at % count)).await
+    }
+
+    /// Tries every address in turn: the next one as soon as the one before it refused, or has kept
+    /// us waiting for [`limits::CONNECT_STAGGER`]. The first connection is taken.
+    async fn dial_first_of(
+        &self,
+        replicas: impl Iterator<Item = usize>,
+    ) -> Result<Link, ClientError> {
+        let addresses = |replica: usize| {
+            self.replicas[replica].addresses.iter().map(move |&address| (replica, address))
+        };
+        let mut addresses = replicas.flat_map(addresses).collect::<VecDeque<_>>();
+        let mut dialing = JoinSet::new(); // gives up those that are not needed
+        let mut refused = None;
+        loop {
+            if let Some((replica, address)) = addresses.pop_front() {
+                let name = &self.replicas[replica].server_name;
+                match self.endpoint(address)?.connect_with(self.config.clone(), address, name) {
+                    Ok(connecting) => {
+                        let connected = timeout(self.timeout, connecting);
+                        dialing.spawn(async move { (replica, address, connected.await) });
+                    }
+                    Err(error) => refused = Some(refusal(address, error.to_string())),
+                }
+            }
+            let next = sleep(limits::CONNECT_STAGGER);
+            tokio::select! {
+                Some(dialed) = dialing.join_next() => {
+                    let (replica, address, connected) =
+                        dialed.expect("this is a bug: connecting panicked");
+                    refused = Some(match connected {
+                        Ok(Ok(connection)) => return Ok(Link::new(connection, replica)),
+                        Ok(Err(error)) => refusal(address, error.to_string()),
+                        Err(_) => refusal(address, format!("no answer within {:?}", self.timeout)),
+                    });
+                }
+                () = next, if !addresses.is_empty() && !dialing.is_empty() => {}
+                else => {}
+            }
+            if addresses.is_empty() && dialing.is_empty() {
+                return Err(refused.expect("this is a bug: no address was tried"));
+            }
+        }
+    }
+
+    fn endpoint(&self, to: SocketAddr) -> Result<Endpoint, ClientError> {
+        let any = match to {
+            SocketAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            SocketAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        };
+        let mut held = lock(&self.endpoints[usize::from(to.is_ipv6())]);
+        if let Some(endpoint) = &*held {
+            return Ok(endpoint.clone());
+        }
+        let endpoint = Endpoint::client((any, 0).into()).map_err(ClientError::Socket)?;
+        Ok(held.insert(endpoint).clone())
+    }
+}
+
+fn lock<T>(held: &Mutex<T>) -> MutexGuard<'_, T> {
+    held.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn refusal(address: SocketAddr, reason: String) -> ClientError {
+    ClientError::Connect { address, reason }
 }

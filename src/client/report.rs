@@ -3,16 +3,21 @@
 
 use std::time::Duration;
 
+use super::call::PreparedQuery;
+
+/// Bytes of a vector that a report shows.
+const HEAD_BYTES: usize = 16;
+
 /// One query as the server saw it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SentQuery {
-    /// The shard asked.
+    /// The shard that was asked.
     pub shard: u32,
-    /// Name of the key bundle it was under.
+    /// Name of the key bundle that the query was under.
     pub uid: String,
     /// Bytes of the encrypted vector.
     pub vector_bytes: usize,
-    /// Its first bytes.
+    /// The first bytes of the encrypted vector.
     pub vector_head: Vec<u8>,
     /// Bytes of the answer.
     pub response_bytes: usize,
@@ -21,14 +26,13 @@ pub struct SentQuery {
 /// What the last call did.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct CallReport {
-    /// Queries answered, in the order of the keys.
+    /// Queries that were answered, in the order of the keys.
     pub queries: Vec<SentQuery>,
     /// Times the client sent something, looked at what came back and went on.
     pub rounds: u32,
-    /// Frames that brought nothing for a quarter of the time-out and were sent to another replica
-    /// too, the identical bytes.
+    /// Slow frames that were sent to another replica too.
     pub hedges: u32,
-    /// Queries in these.
+    /// Queries in these frames.
     pub hedged_queries: u32,
     /// Key bundles sent, each time counted.
     pub bundles: u32,
@@ -42,14 +46,32 @@ pub struct CallReport {
     pub bundle_bytes: u64,
     /// Bytes of hint frames, part of `bytes_down`.
     pub hint_bytes: u64,
-    /// Drawing secrets and encrypting every query.
+    /// Time for drawing secrets and encrypting all queries.
     pub encrypt_time: Duration,
-    /// Fetching hints that were not held.
+    /// Time for fetching the hints that were not held.
     pub hint_time: Duration,
-    /// Sending key bundles.
+    /// Time for sending key bundles.
     pub bundle_time: Duration,
-    /// From the first query sent to the last answer, without the two above.
+    /// Time from the first query sent to the last answer, without the two above.
     pub answer_time: Duration,
-    /// Decoding all answers.
+    /// Time for decoding all answers.
     pub decode_time: Duration,
+}
+
+impl SentQuery {
+    pub(super) fn new(query: PreparedQuery, response_bytes: usize) -> Self {
+        let vector_head = query.vector.iter().copied().take(HEAD_BYTES).collect();
+        let PreparedQuery { shard, uid, vector, .. } = query;
+        Self { shard, uid, vector_bytes: vector.len(), vector_head, response_bytes }
+    }
+}
+
+impl CallReport {
+    /// A key bundle was sent: bytes of the request and of the reply.
+    pub(super) fn count_bundle(&mut self, bytes_up: u64, bytes_down: u64) {
+        self.bytes_up += bytes_up;
+        self.bytes_down += bytes_down;
+        self.bundles += 1;
+        self.bundle_bytes += bytes_up;
+    }
 }

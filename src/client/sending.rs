@@ -7,7 +7,7 @@
 //! nothing for a quarter of the answer time-out is hedged once, a few frames at a time
 //! ([`limits::HEDGES_IN_FLIGHT_MAX`]); a replica that refuses a hedge gets no more in this call, so
 //! that hedges do not add to an overload. The first answer to a query counts. The other stream is
-//! left to its end, for to reset it would say that an answer came. Read next: [`super::retry`].
+//! left to its end, because to reset it would say that an answer came.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -17,22 +17,22 @@ use tokio::sync::{OnceCell, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::Client;
-use super::call::{Attempt, Call};
-use super::exchange::{Unanswered, answered, describe, ended, lost, query, sent_query};
-use super::link::{Bundle, Link, Traffic};
-use super::net::{Dialer, Heard, exchange};
-use super::retry::{Action, Event, RequestKind, action};
+use super::call::Call;
+use super::connection::Client;
+use super::exchange::{Heard, exchange, frame, query, refused};
+use super::link::{Bundle, Dialer, Link, Spare};
+use super::report::SentQuery;
+use super::retry::{Event, FailedAttempt};
 use crate::limits;
 use crate::params::Shape;
-use crate::wire::message::{PirBatch, PirResponse, ReplyBody, Request, RequestBody};
-use crate::wire::{Bytes, encode_frame};
+use crate::wire::Status;
+use crate::wire::message::{PirBatch, PirRequest, PirResponse, ReplyBody, RequestBody};
 
 /// Hints of a round by shard.
 pub(super) type Hints = HashMap<u32, Arc<[u8]>>;
 
-/// A connection to another replica, made when the first hedge needs it.
-pub(super) type Spare = Arc<OnceCell<Arc<Link>>>;
+/// The look-ups of a round that got no answer.
+pub(super) type Unanswered = Vec<(usize, FailedAttempt)>;
 
 /// Where a frame goes.
 enum Way {
@@ -40,19 +40,23 @@ enum Way {
     Spare { link: Spare, dialer: Arc<Dialer>, not: usize },
 }
 
-/// What a frame says of itself.
-enum Said {
+/// What happens to a frame.
+enum News {
     /// It goes out over this link.
     Over(Arc<Link>),
+    /// A bundle went before it: bytes of the request and of the reply.
+    Bundle(u64, u64),
+    /// Its frame of so many bytes goes out.
+    Sent(u64),
     /// The server has all of it.
     Arrived,
-    Reply(Box<ReplyBody>),
-    /// What went over the link since it last said so.
-    Traffic(Traffic),
-    /// How it ended for queries without a reply.
-    Ended(Attempt),
+    /// A reply, and the bytes of its frame.
+    Reply(Box<ReplyBody>, u64),
+    /// It ended. For queries without a reply the attempt failed like this.
+    Ended(FailedAttempt),
 }
 
+#[derive(Default)]
 struct SentFrame {
     /// Look-ups without a reply, by nonce.
     unheard: HashMap<String, usize>,
@@ -63,7 +67,7 @@ struct SentFrame {
     /// Since when it arrived, or brought its last reply.
     quiet_since: Option<Instant>,
     /// What the server said of the frame as a whole.
-    whole: Option<Attempt>,
+    whole: Option<FailedAttempt>,
 }
 
 /// A look-up that is asked for and has no answer.
@@ -71,26 +75,31 @@ struct SentFrame {
 struct Open {
     /// Frames that may still bring one.
     frames: usize,
-    /// What a frame brought instead.
-    refused: Option<Attempt>,
+    /// How one that brought none failed.
+    failed: Option<FailedAttempt>,
 }
 
-struct SentFrames {
+/// The frames of a round.
+struct SentFrames<'a> {
+    call: &'a mut Call,
+    hints: &'a Hints,
+    unanswered: &'a mut Unanswered,
     all: Vec<SentFrame>,
     open: HashMap<usize, Open>,
     running: JoinSet<()>,
-    say: mpsc::UnboundedSender<(usize, Said)>,
-    said: mpsc::UnboundedReceiver<(usize, Said)>,
+    sender: mpsc::UnboundedSender<(usize, News)>,
+    news: mpsc::UnboundedReceiver<(usize, News)>,
     heard: bool,
     /// Why the link in use seems lost: nothing more is asked over it.
     lost: Option<String>,
 }
 
-impl SentFrames {
-    fn new() -> Self {
-        let (say, said) = mpsc::unbounded_channel(); // as much as was asked for
+impl<'a> SentFrames<'a> {
+    fn new(call: &'a mut Call, hints: &'a Hints, unanswered: &'a mut Unanswered) -> Self {
+        let (sender, news) = mpsc::unbounded_channel(); // bounded by what was asked for
         let (all, open, running) = (Vec::new(), HashMap::new(), JoinSet::new());
-        Self { all, open, running, say, said, heard: false, lost: None }
+        let (heard, lost) = (false, None);
+        Self { call, hints, unanswered, all, open, running, sender, news, heard, lost }
     }
 
     fn running(&self) -> impl Iterator<Item = &SentFrame> {
@@ -123,26 +132,17 @@ impl SentFrames {
         quiet.min()
     }
 
-    /// A frame brought something else than an answer. It counts once no other may bring one; what
-    /// came of a hedge then counts least.
-    fn refuse(
-        &mut self,
-        lookup: usize,
-        attempt: Attempt,
-        is_hedge: bool,
-        unanswered: &mut Unanswered,
-    ) {
+    /// A frame brought no answer to a look-up. That counts once no other frame may bring one; what
+    /// came of a hedge counts least.
+    fn fail(&mut self, lookup: usize, failed: FailedAttempt, is_hedge: bool) {
         let Some(open) = self.open.get_mut(&lookup) else { return };
-        let refused = match open.refused.take() {
-            Some(before) if is_hedge => before,
-            _ => attempt,
-        };
+        let failed = open.failed.take().filter(|_| is_hedge).unwrap_or(failed);
         open.frames -= 1;
         if open.frames == 0 {
             self.open.remove(&lookup);
-            unanswered.push((lookup, refused));
+            self.unanswered.push((lookup, failed));
         } else {
-            open.refused = Some(refused);
+            open.failed = Some(failed);
         }
     }
 }
@@ -159,26 +159,26 @@ impl Client {
         let query_bytes = call.view().parameters.shape().query_bytes();
         let size = self.allowance.frame_queries(ready.len(), query_bytes);
         let mut waiting: VecDeque<&[usize]> = ready.chunks(size).collect();
-        let mut frames = SentFrames::new();
+        let mut frames = SentFrames::new(call, hints, unanswered);
         loop {
-            self.send_waiting(&mut frames, &mut waiting, call);
+            self.send_waiting(&mut frames, &mut waiting);
             if frames.are_over() {
                 break;
             }
-            let hedge = match self.hedging && self.dialer.replica_count() > 1 {
-                true => frames.next_hedge(self.hedge_after()),
-                false => None,
+            let hedges = self.hedging && self.dialer.replica_count() > 1;
+            let after = self.options.answer_timeout / limits::HEDGE_AFTER_PART;
+            let hedge = frames.next_hedge(after).filter(|_| hedges);
+            let hedging = async {
+                let Some((at, number)) = hedge else { return std::future::pending().await };
+                sleep_until(at).await;
+                number
             };
-            let hedge_at = hedge.map_or_else(Instant::now, |(at, _)| at);
             tokio::select! {
                 biased;
-                Some((number, said)) = frames.said.recv() => {
-                    self.hear(&mut frames, number, said, call, hints, unanswered);
+                Some((number, news)) = frames.news.recv() => {
+                    self.hear(&mut frames, number, news);
                 }
-                () = sleep_until(hedge_at), if hedge.is_some() => {
-                    let (_, number) = hedge.expect("this is a bug: no frame to hedge");
-                    self.hedge(&mut frames, number, call);
-                }
+                number = hedging => self.hedge(&mut frames, number),
             }
         }
         match frames.lost {
@@ -194,7 +194,7 @@ impl Client {
         while self.left.try_join_next().is_some() {}
         while running.try_join_next().is_some() {}
         if !running.is_empty() {
-            let longest = self.answer_timeout;
+            let longest = self.options.answer_timeout;
             self.left.spawn(async move {
                 let ends = async { while running.join_next().await.is_some() {} };
                 let _ = timeout(longest, ends).await;
@@ -204,54 +204,47 @@ impl Client {
 
     /// As many frames as the server lets us have in flight. When the connection seems lost, what
     /// was not asked yet is not asked over it: it waits for the next round.
-    fn send_waiting(&self, frames: &mut SentFrames, waiting: &mut VecDeque<&[usize]>, call: &Call) {
+    fn send_waiting(&self, frames: &mut SentFrames<'_>, waiting: &mut VecDeque<&[usize]>) {
         let Some(link) = &self.link else { return };
         while frames.lost.is_none() && frames.over(link) < self.allowance.in_flight {
             let Some(lookups) = waiting.pop_front() else { break };
-            self.send(frames, lookups, Way::Over(link.clone()), false, call);
+            self.send(frames, lookups, Way::Over(link.clone()), false);
         }
     }
 
-    fn send(
-        &self,
-        frames: &mut SentFrames,
-        lookups: &[usize],
-        way: Way,
-        is_hedge: bool,
-        call: &Call,
-    ) {
+    fn send(&self, frames: &mut SentFrames<'_>, lookups: &[usize], way: Way, is_hedge: bool) {
+        let call = &*frames.call;
         let (mut unheard, mut requests) = (HashMap::new(), Vec::new());
         let mut bundles: HashMap<String, Arc<[u8]>> = HashMap::new();
-        let deadline_ms = self.deadline.as_millis() as u32;
+        let deadline_ms = self.options.deadline.as_millis() as u32;
         for (nonce, &lookup) in lookups.iter().enumerate() {
-            let (Some(sending), Some(bundle)) = (call.sending(lookup), call.bundle(lookup)) else {
+            let (Some(prepared), Some((uid, bundle))) = (call.query(lookup), call.bundle(lookup))
+            else {
                 continue;
             };
             frames.open.entry(lookup).or_default().frames += 1;
             unheard.insert(nonce.to_string(), lookup);
-            bundles.insert(sending.uid.clone(), bundle);
-            requests.push(query(nonce, sending, deadline_ms));
+            bundles.insert(uid.to_owned(), bundle);
+            requests.push(query(nonce, prepared, deadline_ms));
         }
-        let (number, say, wait) = (frames.all.len(), frames.say.clone(), self.answer_timeout);
         let link = match &way {
             Way::Over(link) => Some(link.clone()),
             Way::Spare { .. } => None,
         };
-        let (hedged, ended, quiet_since, whole) = (false, false, None, None);
-        let frame = SentFrame { unheard, link, is_hedge, hedged, ended, quiet_since, whole };
-        frames.all.push(frame);
-        let shape = *call.view().parameters.shape();
-        let request = Request::from(RequestBody::Batch(PirBatch { requests }));
+        let (number, sender) = (frames.all.len(), frames.sender.clone());
+        frames.all.push(SentFrame { unheard, link, is_hedge, ..SentFrame::default() });
+        let (shape, wait) = (*frames.call.view().parameters.shape(), self.options.answer_timeout);
         frames.running.spawn(async move {
             // Nobody listens once every look-up has its answer.
-            let tell = |said| drop(say.send((number, said)));
+            let tell = move |news| drop(sender.send((number, news)));
             let bundles = bundles.into_iter().collect();
-            tell(Said::Ended(carry(way, bundles, request, shape, wait, &tell).await));
+            let ended = carry(way, bundles, requests, shape, wait, tell.clone()).await;
+            tell(News::Ended(ended));
         });
     }
 
     /// Sends what a frame has no replies to once more, to another replica.
-    fn hedge(&mut self, frames: &mut SentFrames, number: usize, call: &Call) {
+    fn hedge(&mut self, frames: &mut SentFrames<'_>, number: usize) {
         let frame = &mut frames.all[number];
         frame.hedged = true;
         let Some(slow) = frame.link.clone() else { return };
@@ -260,98 +253,82 @@ impl Client {
         lookups.sort_unstable(); // an order that is random already, and not a map's
         let usable = |link: &&Arc<Link>| link.is_open() && link.replica != slow.replica;
         let links = [self.link.as_ref(), self.spare.get()];
-        let other = links.into_iter().flatten().find(usable).cloned();
-        let way = match other {
-            Some(link) => Way::Over(link),
-            None => {
-                // Unless it is on its way to be one.
-                if self.spare.initialized() {
-                    self.spare = Spare::default();
-                }
-                let (link, dialer) = (self.spare.clone(), self.dialer.clone());
-                Way::Spare { link, dialer, not: slow.replica }
+        let way = if let Some(link) = links.into_iter().flatten().find(usable) {
+            Way::Over(link.clone())
+        } else {
+            // One that is being made is kept.
+            if self.spare.initialized() {
+                self.spare = Spare::default();
             }
+            let (link, dialer) = (self.spare.clone(), self.dialer.clone());
+            Way::Spare { link, dialer, not: slow.replica }
         };
         self.report.hedges += 1;
         self.report.hedged_queries += lookups.len() as u32;
         tracing::debug!(queries = lookups.len(), "a slow frame is sent to another replica too");
-        self.send(frames, &lookups, way, true, call);
+        self.send(frames, &lookups, way, true);
     }
 
-    fn hear(
-        &mut self,
-        frames: &mut SentFrames,
-        number: usize,
-        said: Said,
-        call: &mut Call,
-        hints: &Hints,
-        unanswered: &mut Unanswered,
-    ) {
+    fn hear(&mut self, frames: &mut SentFrames<'_>, number: usize, news: News) {
         let frame = &mut frames.all[number];
-        match said {
-            Said::Over(link) => frame.link = Some(link),
-            Said::Arrived => frame.quiet_since = Some(Instant::now()),
-            Said::Reply(reply) => {
+        match news {
+            News::Over(link) => frame.link = Some(link),
+            News::Bundle(bytes_up, bytes_down) => self.report.count_bundle(bytes_up, bytes_down),
+            News::Sent(bytes) => self.report.bytes_up += bytes,
+            News::Arrived => frame.quiet_since = Some(Instant::now()),
+            News::Reply(reply, bytes) => {
                 frame.quiet_since = Some(Instant::now());
                 frames.heard = true;
+                self.report.bytes_down += bytes;
                 if let ReplyBody::Answer(answer) = *reply {
-                    self.take_answer(frames, number, answer, call, hints, unanswered);
+                    self.take_answer(frames, number, answer);
                 }
             }
-            Said::Traffic(traffic) => self.count(traffic),
-            Said::Ended(attempt) => {
+            News::Ended(failed) => {
                 frame.ended = true;
                 let in_use = self.link.as_ref().zip(frame.link.as_ref());
                 let in_use = in_use.is_some_and(|(link, over)| Arc::ptr_eq(link, over));
-                frames.heard |= attempt.event == Event::NotAllowed;
-                if in_use && attempt.event != Event::StreamLost {
-                    frames.lost.get_or_insert_with(|| attempt.detail.clone());
+                frames.heard |= failed.event == Event::NotAllowed;
+                if in_use && failed.event != Event::StreamLost {
+                    frames.lost.get_or_insert_with(|| failed.detail.clone());
                 }
                 // A replica that leaves a hedge without answers gets no more of them.
                 self.hedging &= !frame.is_hedge || frame.unheard.is_empty();
-                let (attempt, is_hedge) = (frame.whole.take().unwrap_or(attempt), frame.is_hedge);
+                let (failed, is_hedge) = (frame.whole.take().unwrap_or(failed), frame.is_hedge);
                 for lookup in std::mem::take(&mut frame.unheard).into_values() {
-                    frames.refuse(lookup, attempt.clone(), is_hedge, unanswered);
+                    frames.fail(lookup, failed.clone(), is_hedge);
                 }
             }
         }
     }
 
-    fn take_answer(
-        &mut self,
-        frames: &mut SentFrames,
-        number: usize,
-        answer: PirResponse,
-        call: &mut Call,
-        hints: &Hints,
-        unanswered: &mut Unanswered,
-    ) {
+    fn take_answer(&mut self, frames: &mut SentFrames<'_>, number: usize, answer: PirResponse) {
         let frame = &mut frames.all[number];
-        let event = answered(answer.response_status, answer.retry_after_ms);
-        let attempt = lost(event, &describe(answer.response_status, &answer.detail));
+        let status = answer.response_status;
         if answer.nonce.is_empty() {
-            frame.whole = Some(attempt);
+            frame.whole = Some(refused(status, answer.retry_after_ms, &answer.detail));
             return;
         }
         let Some(lookup) = frame.unheard.remove(&answer.nonce) else { return };
         let (is_hedge, link) = (frame.is_hedge, frame.link.clone());
-        let Some(sending) = call.sending(lookup) else { return }; // answered by the other one
-        let wanted = action(RequestKind::Answer, event, 1, 1);
-        if let (Action::Keep, Some(hint)) = (wanted, hints.get(&sending.shard)) {
+        let Some(query) = frames.call.query(lookup) else { return }; // answered by the other one
+        let succeeds = status == Status::ResponseSuccess.code();
+        if let Some(hint) = frames.hints.get(&query.shard).filter(|_| succeeds) {
             frames.open.remove(&lookup);
             let response_bytes = answer.encrypted_response.iter().map(Vec::len).sum();
-            self.sent.push((call.place(lookup), sent_query(&sending, response_bytes)));
-            call.keep(lookup, answer, hint.clone());
+            self.sent.push((frames.call.place(lookup), SentQuery::new(query, response_bytes)));
+            frames.call.keep(lookup, answer, hint.clone());
             if is_hedge && self.turn_to(link.as_ref()) {
                 frames.lost = None;
             }
             return;
         }
-        if let (Action::ResendBundle { .. }, Some(link)) = (wanted, link) {
-            link.forget(&sending.uid);
+        if let (true, Some(link)) = (status == Status::KeyMissing.code(), link) {
+            link.forget(&query.uid);
         }
         self.hedging &= !is_hedge;
-        frames.refuse(lookup, attempt, is_hedge, unanswered);
+        let failed = refused(status, answer.retry_after_ms, &answer.detail);
+        frames.fail(lookup, failed, is_hedge);
     }
 
     /// The replica that answered a hedge is asked from now on, and the slow one is the spare.
@@ -366,58 +343,41 @@ impl Client {
             _ => false,
         }
     }
-
-    pub(super) fn count(&mut self, traffic: Traffic) {
-        self.report.bytes_up += traffic.bytes_up;
-        self.report.bytes_down += traffic.bytes_down;
-        self.report.bundles += traffic.bundles;
-        self.report.bundle_bytes += traffic.bundle_bytes;
-    }
 }
 
 /// Takes one frame to a server, its bundles first where the server has not seen them. Back comes
-/// how it ended for queries without a reply.
+/// how the attempt failed for queries without a reply.
 async fn carry(
     way: Way,
     bundles: Vec<Bundle>,
-    request: Request,
+    requests: Vec<PirRequest>,
     shape: Shape,
     wait: Duration,
-    tell: &(impl Fn(Said) + Sync),
-) -> Attempt {
+    tell: impl Fn(News) + Clone + Send + Sync + 'static,
+) -> FailedAttempt {
     let link = match way {
         Way::Over(link) => link,
         Way::Spare { link, dialer, not } => {
             let dial = async || dialer.dial_other_than(not).await.map(Arc::new);
             match link.get_or_try_init(dial).await {
                 Ok(link) => link.clone(),
-                Err(error) => return lost(Event::ConnectionLost, &error),
+                Err(error) => return error.into(),
             }
         }
     };
-    tell(Said::Over(link.clone()));
-    let (brought, traffic) = link.bring_all(bundles, shape, wait).await;
-    tell(Said::Traffic(traffic));
-    if let Err(attempt) = brought {
-        return attempt;
+    tell(News::Over(link.clone()));
+    let told = tell.clone();
+    let count = move |bytes_up, bytes_down| told(News::Bundle(bytes_up, bytes_down));
+    if let Err(failed) = link.bring_all(bundles, shape, wait, count).await {
+        return failed;
     }
-    let replies_max = match &request.body {
-        Some(RequestBody::Batch(frame)) => frame.requests.len(),
-        _ => 0,
-    };
-    let frame = Bytes::from(encode_frame(&request));
-    drop(request);
-    tell(Said::Traffic(Traffic { bytes_up: frame.len() as u64, ..Traffic::default() }));
+    let replies_max = requests.len();
+    let frame = frame(RequestBody::Batch(PirBatch { requests }));
+    tell(News::Sent(frame.len() as u64));
     let mut hear = |heard| match heard {
         Heard::Opened => {}
-        Heard::Arrived => tell(Said::Arrived),
-        Heard::Reply(reply, bytes) => {
-            tell(Said::Traffic(Traffic { bytes_down: bytes as u64, ..Traffic::default() }));
-            tell(Said::Reply(Box::new(reply)));
-        }
+        Heard::Arrived => tell(News::Arrived),
+        Heard::Reply(reply, bytes) => tell(News::Reply(Box::new(reply), bytes as u64)),
     };
-    let shape = Some(shape);
-    let end = exchange(&link.connection, frame, shape, replies_max, wait, &mut hear).await;
-    let (event, detail) = ended(&end);
-    lost(event, &detail)
+    exchange(&link.connection, frame, Some(shape), replies_max, wait, &mut hear).await.into()
 }

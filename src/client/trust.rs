@@ -2,14 +2,14 @@
 //!
 //! The operator signs a database's parameters; a client that knows the operator's key checks the
 //! signature, and from then on holds on to what must not change ([`Pins`]): another seed, an older
-//! epoch, or another number of shards would single out what it looks for (docs/wire.md, "Pins"). No
-//! IO and no clock here: `now` is an argument. Read next: [`super::call`].
+//! epoch, or another number of shards would single out what it looks for (docs/wire.md, "Pins").
+//! There is no IO and no clock here: `now` is an argument.
 
 use std::fmt;
 
 use rustls::pki_types::SubjectPublicKeyInfoDer;
 use rustls::pki_types::pem::PemObject;
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
 use super::error::{ClientError, ParameterError, PinsError};
 use crate::limits;
@@ -24,26 +24,24 @@ const ED25519_SPKI_PREFIX: [u8; 12] =
     [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
 
 /// The Ed25519 public key with which an operator signs a database's parameters.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(from = "Hex<32>", into = "Hex<32>")]
 pub struct OperatorKey(pub [u8; 32]);
 
 impl OperatorKey {
     /// Reads what `sotto build` writes to `operator.pub` (a PEM file, RFC 8410), or 64 hex digits.
     pub fn from_text(text: &str) -> Result<Self, ClientError> {
+        let none = |found| ClientError::OperatorKey { found };
         let plain = crate::text::plain(text.as_bytes());
         let text = std::str::from_utf8(&plain).unwrap_or(text).trim();
         if text.len() == 64 && text.is_ascii() {
-            return hex::decode_array(text)
-                .map(Self)
-                .ok_or(ClientError::OperatorKey { found: "64 other characters" });
+            return hex::decode_array(text).map(Self).ok_or(none("64 other characters"));
         }
         let der = SubjectPublicKeyInfoDer::from_pem_slice(text.as_bytes())
-            .map_err(|_| ClientError::OperatorKey { found: "neither of the two" })?;
-        der.as_ref()
-            .strip_prefix(&ED25519_SPKI_PREFIX)
-            .and_then(|key| key.try_into().ok())
-            .map(Self)
-            .ok_or(ClientError::OperatorKey { found: "a PEM file with a key of another kind" })
+            .map_err(|_| none("neither of the two"))?;
+        let key = der.as_ref().strip_prefix(&ED25519_SPKI_PREFIX);
+        let key = key.and_then(|key| key.try_into().ok());
+        key.map(Self).ok_or(none("a PEM file with a key of another kind"))
     }
 
     /// 16 hex digits to compare by eye: the start of BLAKE3 over the key, in groups of four.
@@ -61,21 +59,15 @@ impl fmt::Display for OperatorKey {
     }
 }
 
-impl fmt::Debug for OperatorKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "OperatorKey({self})")
+impl From<Hex<32>> for OperatorKey {
+    fn from(key: Hex<32>) -> Self {
+        Self(key.0)
     }
 }
 
-impl Serialize for OperatorKey {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        Hex(self.0).serialize(serializer)
-    }
-}
-
-impl<'de> Deserialize<'de> for OperatorKey {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Hex::deserialize(deserializer).map(|key| Self(key.0))
+impl From<OperatorKey> for Hex<32> {
+    fn from(key: OperatorKey) -> Self {
+        Self(key.0)
     }
 }
 
@@ -97,17 +89,18 @@ pub struct Pins {
 }
 
 /// What parameters that were accepted leave behind.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Seen {
     /// The database's seed, for its whole life.
-    seed: Seed,
+    seed: Hex<32>,
     /// The newest epoch.
     epoch: u64,
     /// BLAKE3 of the parameters of that epoch: every client of an epoch gets the same.
-    parameters_hash: [u8; 32],
-    /// The number of shards.
+    parameters_hash: Hex<32>,
     shard_count: u32,
     /// Unix seconds: when that number was last seen to double.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     doubled: Option<u64>,
 }
 
@@ -150,13 +143,9 @@ impl Pins {
     pub fn database(&self) -> Option<&str> {
         self.database.as_deref()
     }
-    /// Whether a database was seen, so that there is something that must not change.
-    pub fn has_seen(&self) -> bool {
-        self.seen.is_some()
-    }
     /// The database's seed, where one was seen.
     pub fn seed(&self) -> Option<&Seed> {
-        self.seen.as_ref().map(|seen| &seen.seed)
+        self.seen.as_ref().map(|seen| &seen.seed.0)
     }
     /// The newest epoch seen; 0 before.
     pub fn epoch(&self) -> u64 {
@@ -211,42 +200,21 @@ impl Seen {
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Stored {
-    /// Of this list of fields.
     version: u32,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     operator_key: Option<OperatorKey>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     database: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    seen: Option<StoredSeen>,
+    seen: Option<Seen>,
 }
 
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct StoredSeen {
-    seed: Hex<32>,
-    epoch: u64,
-    parameters_hash: Hex<32>,
-    shard_count: u32,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    doubled: Option<u64>,
-}
-
-/// Of [`Stored`].
 const STORED_VERSION: u32 = 1;
 
 impl From<Pins> for Stored {
     fn from(pins: Pins) -> Self {
-        let seen = |seen: Seen| StoredSeen {
-            seed: Hex(seen.seed),
-            epoch: seen.epoch,
-            parameters_hash: Hex(seen.parameters_hash),
-            shard_count: seen.shard_count,
-            doubled: seen.doubled,
-        };
-        let Pins { operator_key, database, .. } = pins;
-        let (version, seen) = (STORED_VERSION, pins.seen.map(seen));
-        Self { version, operator_key, database, seen }
+        let Pins { operator_key, database, seen } = pins;
+        Self { version: STORED_VERSION, operator_key, database, seen }
     }
 }
 
@@ -264,34 +232,27 @@ impl TryFrom<Stored> for Pins {
         if seen.is_some() && (operator_key.is_none() || database.is_none()) {
             return Err(PinsError::Incomplete);
         }
-        let seen = seen.map(|seen| Seen {
-            seed: seen.seed.0,
-            epoch: seen.epoch,
-            parameters_hash: seen.parameters_hash.0,
-            shard_count: seen.shard_count,
-            doubled: seen.doubled,
-        });
         Ok(Self { operator_key, database, seen })
     }
 }
 
-/// What a client holds parameters against.
+/// What a client compares parameters with.
 #[derive(Debug, Clone)]
-pub(crate) struct Rules {
-    pub(crate) pins: Pins,
-    pub(crate) records_per_shard_min: u64,
+pub(super) struct Rules {
+    pub(super) pins: Pins,
+    records_per_shard_min: u64,
     /// The number of shards doubled in this session.
-    pub(crate) doubled_now: bool,
+    doubled_now: bool,
 }
 
 impl Rules {
-    pub(crate) fn new(pins: Pins, records_per_shard_min: u64) -> Self {
+    pub(super) fn new(pins: Pins, records_per_shard_min: u64) -> Self {
         Self { pins, records_per_shard_min, doubled_now: false }
     }
 
     /// Checks a parameter reply that succeeded, from its signature to the last pin, and holds on to
     /// what it pins. What comes back may be used. `now` is in unix seconds.
-    pub(crate) fn accept(
+    pub(super) fn accept(
         &mut self,
         reply: &PirParameterResponse,
         now: u64,
@@ -308,9 +269,9 @@ impl Rules {
             return Err(ParameterError::DatabaseChanged { found, expected });
         }
         let mut seen = Seen {
-            seed: *parameters.seed(),
+            seed: Hex(*parameters.seed()),
             epoch: parameters.epoch(),
-            parameters_hash: *blake3::hash(&reply.parameters).as_bytes(),
+            parameters_hash: Hex(*blake3::hash(&reply.parameters).as_bytes()),
             shard_count: parameters.shard_count(),
             doubled: None,
         };
@@ -318,7 +279,10 @@ impl Rules {
             seen.doubled = check_change(held, &seen, now, self.doubled_now)?;
         }
         parameters.lifetime().check(now)?;
-        self.check_crowd(&parameters)?;
+        let (found, expected) = (parameters.shard_records_min().into(), self.records_per_shard_min);
+        if found < expected {
+            return Err(ParameterError::TooFewRecords { found, expected });
+        }
         if !parameters.matches_hint_digests(&reply.hint_digests) {
             let expected = parameters.shard_count() as usize * HINT_DIGEST_BYTES;
             let found = format!("{} bytes of another list", reply.hint_digests.len());
@@ -343,15 +307,6 @@ impl Rules {
             (None, Some(shown)) => Ok(shown),
             (None, None) => Err(ParameterError::NoKey),
         }
-    }
-
-    fn check_crowd(&self, parameters: &PublicParameters) -> Result<(), ParameterError> {
-        let found = u64::from(parameters.shard_records_min());
-        if found < self.records_per_shard_min {
-            let expected = self.records_per_shard_min;
-            return Err(ParameterError::TooFewRecords { found, expected });
-        }
-        Ok(())
     }
 }
 
@@ -452,6 +407,13 @@ mod tests {
         PublicParameters::new(fields(seed, epoch, shards)).unwrap()
     }
 
+    /// Epoch 6 of a database of 12 shards, changed.
+    fn changed(change: impl FnOnce(&mut ParameterFields)) -> PublicParameters {
+        let mut fields = fields(1, 6, 12);
+        change(&mut fields);
+        PublicParameters::new(fields).unwrap()
+    }
+
     fn reply(parameters: &PublicParameters) -> PirParameterResponse {
         let bytes = parameters.encode();
         PirParameterResponse {
@@ -491,7 +453,7 @@ mod tests {
     }
 
     #[test]
-    fn what_changes_as_it_may_is_accepted() {
+    fn what_may_change_is_accepted_and_what_would_single_out_a_key_is_refused() {
         let held = rules().after(&parameters(1, 5, 12));
         let pins = &held.pins;
         assert_eq!((pins.seed(), pins.epoch(), pins.shard_count()), (Some(&[1; 32]), 5, 12));
@@ -500,12 +462,7 @@ mod tests {
             held.clone().after(&allowed);
             held.next_session().after(&allowed);
         }
-    }
-
-    #[test]
-    fn what_would_single_out_a_key_is_refused() {
-        let again = rules().after(&parameters(1, 5, 12));
-        let refuse = |parameters| refusal(&again, &parameters, NOW);
+        let refuse = |parameters| refusal(&held, &parameters, NOW);
         assert!(matches!(refuse(parameters(2, 6, 12)), ParameterError::SeedChanged));
         let older = refuse(parameters(1, 4, 12));
         assert!(matches!(older, ParameterError::EpochOlder { found: 4, expected: 5 }));
@@ -514,13 +471,12 @@ mod tests {
             let error = refuse(parameters(1, 6, shards));
             assert!(matches!(error, ParameterError::ShardCountChanged { .. }), "{shards}");
         }
-        let other = ParameterFields { database: "mails".into(), ..fields(1, 6, 12) };
-        let error = refuse(PublicParameters::new(other.clone()).unwrap());
-        assert!(matches!(error, ParameterError::DatabaseChanged { .. }), "{error}");
-        // Also where nothing but the name was known.
-        let named = Pins { seen: None, ..again.pins.clone() };
-        let error = refusal(&Rules::new(named, 1), &PublicParameters::new(other).unwrap(), NOW);
-        assert!(matches!(error, ParameterError::DatabaseChanged { .. }), "{error}");
+        // Another name, also where nothing but the name was known.
+        let named = Rules::new(Pins { seen: None, ..held.pins.clone() }, 1);
+        for rules in [held, named] {
+            let error = refusal(&rules, &changed(|f| f.database = "mails".into()), NOW);
+            assert!(matches!(error, ParameterError::DatabaseChanged { .. }), "{error}");
+        }
     }
 
     #[test]
@@ -553,38 +509,37 @@ mod tests {
 
     #[test]
     fn parameters_hold_from_when_they_were_made_until_they_expire() {
-        let lifetime = Lifetime { created: NOW, expires: NOW + 30 * DAY };
-        let fields = ParameterFields { lifetime, ..fields(1, 5, 12) };
-        let parameters = PublicParameters::new(fields).unwrap();
+        let parameters = changed(|f| f.lifetime.expires = NOW + 30 * DAY);
         for good in [NOW - 300, NOW, NOW + 30 * DAY] {
             rules().accept(&reply(&parameters), good).unwrap();
         }
         // Whether or not the database is known.
         for rules in [rules(), rules().after(&parameters)] {
-            let early = refusal(&rules, &parameters, NOW - 301);
-            let ParameterError::Lifetime(LifetimeError::Future { seconds: 301 }) = early else {
-                panic!("{early}");
-            };
-            let late = refusal(&rules, &parameters, NOW + 30 * DAY + 1);
-            let ParameterError::Lifetime(LifetimeError::Expired { seconds: 1 }) = late else {
-                panic!("{late}");
-            };
+            let early = LifetimeError::Future { seconds: 301 };
+            let late = LifetimeError::Expired { seconds: 1 };
+            for (now, expected) in [(NOW - 301, early), (NOW + 30 * DAY + 1, late)] {
+                let error = refusal(&rules, &parameters, now);
+                assert!(
+                    matches!(error, ParameterError::Lifetime(found) if found == expected),
+                    "{error}"
+                );
+            }
         }
     }
 
     #[test]
     fn the_crowd_is_what_was_signed_of_the_emptiest_shard() {
-        let of = |shard_records_min| {
-            let fields = ParameterFields { shard_records_min, ..fields(1, 5, 12) };
-            PublicParameters::new(fields).unwrap()
-        };
+        let of = |records| changed(|f| f.shard_records_min = records);
         rules().after(&of(RECORDS));
-        let error = refusal(&rules(), &of(RECORDS - 1), NOW);
-        let ParameterError::TooFewRecords { found, expected } = error else { panic!("{error}") };
-        assert_eq!((found, expected), (63_999, 64_000));
         let told = Rules { records_per_shard_min: 100, ..rules() };
         told.clone().after(&of(100));
-        assert!(matches!(refusal(&told, &of(99), NOW), ParameterError::TooFewRecords { .. }));
+        for (rules, least) in [(rules(), RECORDS), (told, 100)] {
+            let error = refusal(&rules, &of(least - 1), NOW);
+            let ParameterError::TooFewRecords { found, expected } = error else {
+                panic!("{error}")
+            };
+            assert_eq!((found, expected), (u64::from(least) - 1, u64::from(least)));
+        }
     }
 
     #[test]
@@ -592,17 +547,19 @@ mod tests {
         let good = reply(&parameters(1, 5, 12));
         let mut changed = good.parameters.to_vec();
         changed[40] ^= 1;
-        let refuse = |reply| rules().accept(&reply, NOW).unwrap_err();
-        let bytes = refuse(PirParameterResponse { parameters: changed.into(), ..good.clone() });
+        let refuse = |change: &dyn Fn(&mut PirParameterResponse)| {
+            let mut reply = good.clone();
+            change(&mut reply);
+            rules().accept(&reply, NOW).unwrap_err()
+        };
+        let bytes = refuse(&|reply| reply.parameters = changed.clone().into());
         assert!(matches!(bytes, ParameterError::Signature { .. }), "{bytes}");
-        let none = refuse(PirParameterResponse { signature: Default::default(), ..good.clone() });
+        let none = refuse(&|reply| reply.signature.clear());
         assert!(matches!(none, ParameterError::Signature { .. }), "{none}");
-        let other =
-            refuse(PirParameterResponse { operator_key: vec![7; 32].into(), ..good.clone() });
+        let other = refuse(&|reply| reply.operator_key = vec![7; 32].into());
         assert!(matches!(other, ParameterError::OtherKey { .. }), "{other}");
-        let unsigned_list = digests(13)[16..].to_vec();
-        for list in [Vec::new(), digests(11), digests(13), unsigned_list] {
-            let error = refuse(PirParameterResponse { hint_digests: list.into(), ..good.clone() });
+        for list in [Vec::new(), digests(11), digests(13), digests(13)[16..].to_vec()] {
+            let error = refuse(&|reply| reply.hint_digests = list.clone().into());
             assert!(matches!(error, ParameterError::HintDigests { .. }), "{error}");
         }
     }
@@ -641,14 +598,12 @@ mod tests {
         let joined = two.clone().join(newer).unwrap();
         assert_eq!((joined.epoch(), joined.seen.unwrap().doubled), (7, Some(NOW)));
         // What is of different databases does not join.
-        let forked = ParameterFields { content: [4; 32], ..fields(1, 5, 12) };
-        let forked = rules().after(&PublicParameters::new(forked).unwrap()).pins;
-        let other = ParameterFields { database: "mails".into(), ..fields(1, 5, 12) };
-        let other = rules().after(&PublicParameters::new(other).unwrap()).pins;
+        let of = |parameters: PublicParameters| rules().after(&parameters).pins;
+        let named = PinsError::Database { found: "phones".into(), expected: "mails".into() };
         let contradictions = [
-            (forked, PinsError::Forked { epoch: 5 }),
-            (rules().after(&parameters(2, 9, 12)).pins, PinsError::Seed),
-            (other, PinsError::Database { found: "phones".into(), expected: "mails".into() }),
+            (of(changed(|f| (f.epoch, f.content) = (5, [4; 32]))), PinsError::Forked { epoch: 5 }),
+            (of(parameters(2, 9, 12)), PinsError::Seed),
+            (of(changed(|f| f.database = "mails".into())), named),
         ];
         for (other, error) in contradictions {
             assert_eq!(one.clone().join(other), Err(error));

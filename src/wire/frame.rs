@@ -13,8 +13,9 @@ use prost::encoding::{
     encoded_len_varint, skip_field,
 };
 
+use super::codes::StreamCode;
 use super::message::{Hint, PirParameterResponse, PirResponse, Reply, ReplyBody};
-use super::{StreamCode, numbers};
+use super::numbers;
 use crate::limits;
 use crate::params::Shape;
 
@@ -26,52 +27,20 @@ const LENGTH_VARINT_BYTES_MAX: usize = 5;
 /// Why a frame is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
+#[expect(missing_docs, reason = "the messages say what the fields are")]
 pub enum FrameError {
-    /// The length in front is no length.
     #[error("the frame does not begin with a length below 2^32")]
     Length,
-    /// The frame's first field is none of the kinds.
     #[error("the frame begins with field tag {found:#04x}, expected 0x0a, 0x12 or 0x1a")]
-    Kind {
-        /// Tag byte found.
-        found: u8,
-    },
-    /// More or less than one message in the frame.
+    Kind { found: u8 },
     #[error("the frame has {found} bytes, expected {expected} for the one message it holds")]
-    NotOneMessage {
-        /// Bytes the frame says it has.
-        found: usize,
-        /// Bytes of its one message with tag and length.
-        expected: usize,
-    },
-    /// Longer than its kind may be.
+    NotOneMessage { found: usize, expected: usize },
     #[error("the {kind} frame has {found} bytes, expected at most {max}")]
-    TooLong {
-        /// Kind of message.
-        kind: &'static str,
-        /// Bytes the frame says it has.
-        found: usize,
-        /// Bytes it may have.
-        max: usize,
-    },
-    /// A repeated field with more elements than a shard has packs.
+    TooLong { kind: &'static str, found: usize, max: usize },
     #[error("the {kind} message has more than {max} elements in field {field}, one a pack")]
-    TooManyElements {
-        /// Kind of message.
-        kind: &'static str,
-        /// Number of the field.
-        field: u32,
-        /// Elements it may have.
-        max: usize,
-    },
-    /// The message itself cannot be read.
+    TooManyElements { kind: &'static str, field: u32, max: usize },
     #[error("the {kind} message cannot be read: {detail}")]
-    Unreadable {
-        /// Kind of message.
-        kind: &'static str,
-        /// What the protobuf decoder says.
-        detail: String,
-    },
+    Unreadable { kind: &'static str, detail: String },
 }
 
 impl FrameError {
@@ -87,11 +56,11 @@ impl FrameError {
 /// The requests a stream may bring.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum RequestKind {
-    /// Parameters, perhaps with a key bundle.
+    /// For parameters, perhaps with a key bundle.
     Parameters,
     /// Queries.
     Queries,
-    /// Hints.
+    /// For hints.
     Hints,
 }
 
@@ -105,6 +74,20 @@ pub enum ReplyKind {
     /// To one shard of a hint request.
     Hint,
 }
+
+/// Kinds of frame, each with the tag of its message and its name in errors.
+type Kinds<Kind> = [(u8, Kind, &'static str); 3];
+
+const REQUESTS: Kinds<RequestKind> = [
+    (0x0a, RequestKind::Parameters, "parameter request"),
+    (0x12, RequestKind::Queries, "batch"),
+    (0x1a, RequestKind::Hints, "hint request"),
+];
+const REPLIES: Kinds<ReplyKind> = [
+    (0x0a, ReplyKind::Parameters, "parameter reply"),
+    (0x12, ReplyKind::Answer, "answer"),
+    (0x1a, ReplyKind::Hint, "hint"),
+];
 
 /// What the first bytes of a frame say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -142,15 +125,6 @@ impl RequestKind {
             }
         }
     }
-
-    fn of_tag(tag: u8) -> Option<(Self, &'static str)> {
-        match tag {
-            0x0a => Some((RequestKind::Parameters, "parameter request")),
-            0x12 => Some((RequestKind::Queries, "batch")),
-            0x1a => Some((RequestKind::Hints, "hint request")),
-            _ => None,
-        }
-    }
 }
 
 impl ReplyKind {
@@ -168,15 +142,6 @@ impl ReplyKind {
             (ReplyKind::Hint, Some(shape)) => shape.packs() * (shape.hint_bytes() + 8) + fixed,
         }
     }
-
-    fn of_tag(tag: u8) -> Option<(Self, &'static str)> {
-        match tag {
-            0x0a => Some((ReplyKind::Parameters, "parameter reply")),
-            0x12 => Some((ReplyKind::Answer, "answer")),
-            0x1a => Some((ReplyKind::Hint, "hint")),
-            _ => None,
-        }
-    }
 }
 
 /// Kind and length of the request whose first bytes these are; `None` when there are too few of
@@ -186,7 +151,7 @@ pub fn request_head(
     first: &[u8],
     shape: &Shape,
 ) -> Result<Option<FrameHead<RequestKind>>, FrameError> {
-    head(first, RequestKind::of_tag, |kind| kind.bytes_max(shape))
+    head(first, &REQUESTS, |kind| kind.bytes_max(shape))
 }
 
 /// The same for a reply.
@@ -194,12 +159,12 @@ pub fn reply_head(
     first: &[u8],
     shape: Option<&Shape>,
 ) -> Result<Option<FrameHead<ReplyKind>>, FrameError> {
-    head(first, ReplyKind::of_tag, |kind| kind.bytes_max(shape))
+    head(first, &REPLIES, |kind| kind.bytes_max(shape))
 }
 
 fn head<Kind: Copy>(
     first: &[u8],
-    of_tag: impl Fn(u8) -> Option<(Kind, &'static str)>,
+    kinds: &Kinds<Kind>,
     bytes_max: impl Fn(Kind) -> usize,
 ) -> Result<Option<FrameHead<Kind>>, FrameError> {
     let Some((length, rest)) = length_varint(first)? else { return Ok(None) };
@@ -208,7 +173,8 @@ fn head<Kind: Copy>(
     }
     let prefix = first.len() - rest.len();
     let Some((&tag, rest)) = rest.split_first() else { return Ok(None) };
-    let (kind, name) = of_tag(tag).ok_or(FrameError::Kind { found: tag })?;
+    let known = kinds.iter().find(|(known, ..)| *known == tag);
+    let &(_, kind, name) = known.ok_or(FrameError::Kind { found: tag })?;
     let (found, max) = (prefix + length, bytes_max(kind));
     if found > max {
         return Err(FrameError::TooLong { kind: name, found, max });
@@ -308,29 +274,20 @@ pub fn decode_reply(
     shape: Option<&Shape>,
 ) -> Result<Reply, FrameError> {
     let body = head.body(frame)?;
-    let packs = shape.map_or(0, Shape::packs);
-    match head.kind {
-        ReplyKind::Parameters => {}
-        ReplyKind::Answer => check_elements("answer", body.clone(), [5, 16], packs)?,
-        ReplyKind::Hint => check_elements("hint", body.clone(), [3, 3], packs)?,
-    }
-    let (kind, fields) = match head.kind {
-        ReplyKind::Parameters => ("parameter reply", numbers::PIR_PARAMETER_RESPONSE),
-        ReplyKind::Answer => ("answer", numbers::PIR_RESPONSE),
-        ReplyKind::Hint => ("hint", numbers::HINT),
+    let (kind, repeated, fields) = match head.kind {
+        ReplyKind::Parameters => ("parameter reply", &[][..], PirParameterResponse::FIELDS),
+        ReplyKind::Answer => ("answer", &[5, 16][..], PirResponse::FIELDS),
+        ReplyKind::Hint => ("hint", &[3][..], Hint::FIELDS),
     };
+    check_elements(kind, body.clone(), repeated, shape.map_or(0, Shape::packs))?;
     numbers::check(kind, &body, fields)
         .map_err(|malformed| FrameError::Unreadable { kind, detail: malformed.to_string() })?;
     let body = match head.kind {
-        ReplyKind::Parameters => ReplyBody::Parameters(
-            PirParameterResponse::decode(body).map_err(unreadable("parameter reply"))?,
-        ),
-        ReplyKind::Answer => {
-            ReplyBody::Answer(PirResponse::decode(body).map_err(unreadable("answer"))?)
-        }
-        ReplyKind::Hint => ReplyBody::Hint(Hint::decode(body).map_err(unreadable("hint"))?),
+        ReplyKind::Parameters => PirParameterResponse::decode(body).map(ReplyBody::Parameters),
+        ReplyKind::Answer => PirResponse::decode(body).map(ReplyBody::Answer),
+        ReplyKind::Hint => Hint::decode(body).map(ReplyBody::Hint),
     };
-    Ok(Reply::from(body))
+    body.map(Reply::from).map_err(unreadable(kind))
 }
 
 /// Counts the elements of repeated fields before one is decoded: two bytes of a frame, an empty
@@ -338,7 +295,7 @@ pub fn decode_reply(
 fn check_elements(
     kind: &'static str,
     mut body: Bytes,
-    repeated: [u32; 2],
+    repeated: &[u32],
     max: usize,
 ) -> Result<(), FrameError> {
     let mut found = [0; 2];

@@ -9,7 +9,8 @@ use std::time::Duration;
 use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
 use prost::Message;
 
-use super::request::Malformed;
+use super::codes::HINT_DIGEST_BYTES;
+use super::malformed::Malformed;
 use super::{message, numbers};
 use crate::limits;
 use crate::params::{Shape, ShapeError, ShapeFields};
@@ -60,26 +61,19 @@ pub struct Lifetime {
 /// Why parameters are refused at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
+#[expect(missing_docs, reason = "the messages say what the fields are")]
 pub enum LifetimeError {
-    /// Their time is over.
     #[error(
         "expired {} ago by this machine's clock: check the clock; if it is right, the operator \
          has to sign the database again (`sotto renew`, or `sotto build` of newer records)",
         duration(Duration::from_secs(*.seconds))
     )]
-    Expired {
-        /// Since when.
-        seconds: u64,
-    },
-    /// They are not yet made.
+    Expired { seconds: u64 },
     #[error(
         "has a date {} after this machine's clock, expected at most {} after: check both clocks",
         duration(Duration::from_secs(*.seconds)), duration(limits::CLOCK_DIFFERENCE_MAX)
     )]
-    Future {
-        /// How far ahead.
-        seconds: u64,
-    },
+    Future { seconds: u64 },
 }
 
 impl Lifetime {
@@ -135,6 +129,7 @@ fn exact<const N: usize>(field: &'static str, bytes: &[u8]) -> Result<[u8; N], M
     bytes.try_into().map_err(|_| Malformed::bytes(field, bytes.len(), N))
 }
 
+#[expect(missing_docs, reason = "the getters are named as the fields of ParameterFields")]
 impl PublicParameters {
     /// Parameters of `ribbon_seeds.len()` shards.
     ///
@@ -157,7 +152,7 @@ impl PublicParameters {
     pub fn decode(bytes: &[u8]) -> Result<Self, ParametersError> {
         let found = message::PublicParameters::decode(bytes)
             .map_err(|error| ParametersError::Unreadable(error.to_string()))?;
-        numbers::check("public parameters", bytes, numbers::PUBLIC_PARAMETERS)?;
+        numbers::check("public parameters", bytes, message::PublicParameters::FIELDS)?;
         // Seeds are below 64, so their varints are one byte each and a longer one shows as >= 128.
         let ribbon_seeds: Vec<u32> = found.ribbon_seeds.iter().map(|&seed| seed.into()).collect();
         check_shards(found.shard_count.into(), &ribbon_seeds)?;
@@ -208,58 +203,48 @@ impl PublicParameters {
         .encode_to_vec()
     }
 
-    /// All that they say.
     pub fn fields(&self) -> &ParameterFields {
         &self.0
     }
-    /// The database seed: public, pinned by clients.
     pub fn seed(&self) -> &Seed {
         &self.0.seed
     }
-    /// Content version.
     pub fn epoch(&self) -> u64 {
         self.0.epoch
     }
-    /// Shards of the database: 1 to [`limits::SHARDS_MAX`].
+    /// 1 to [`limits::SHARDS_MAX`].
     pub fn shard_count(&self) -> u32 {
         self.0.ribbon_seeds.len() as u32
     }
-    /// The shape all shards share.
     pub fn shape(&self) -> &Shape {
         &self.0.shape
     }
-    /// The ribbon seed `shard` was solved with; `None` where there is no such shard.
+    /// `None` where there is no such shard.
     pub fn ribbon_seed(&self, shard: u32) -> Option<u32> {
         self.0.ribbon_seeds.get(shard as usize).copied()
     }
-    /// BLAKE3 over all hint digests in shard order.
     pub fn hint_digests_hash(&self) -> &[u8; 32] {
         &self.0.hint_digests_hash
     }
-    /// From when until when they hold.
     pub fn lifetime(&self) -> Lifetime {
         self.0.lifetime
     }
-    /// The database's name.
     pub fn database(&self) -> &str {
         &self.0.database
     }
-    /// Records of all shards.
     pub fn record_count(&self) -> u64 {
         self.0.record_count
     }
-    /// Records of the emptiest shard.
     pub fn shard_records_min(&self) -> u32 {
         self.0.shard_records_min
     }
-    /// BLAKE3 over the header digests of all shards in order.
     pub fn content(&self) -> &[u8; 32] {
         &self.0.content
     }
 
     /// Whether `digests` (16 bytes a shard, in shard order) is the list that was signed.
     pub fn matches_hint_digests(&self, digests: &[u8]) -> bool {
-        digests.len() == self.0.ribbon_seeds.len() * super::HINT_DIGEST_BYTES
+        digests.len() == self.0.ribbon_seeds.len() * HINT_DIGEST_BYTES
             && *blake3::hash(digests).as_bytes() == self.0.hint_digests_hash
     }
 }

@@ -13,42 +13,16 @@ use prost::Message;
 use prost::bytes::{Buf, Bytes};
 use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
 
+use super::codes::{PIR_SCHEME_SOTTO_2, PROTOCOL_VERSION};
+use super::malformed::Malformed;
 use super::message::{HintRequest, PirParameterRequest, PirRequest};
-use super::{PIR_SCHEME_SOTTO_2, PROTOCOL_VERSION, hex, numbers};
+use super::{hex, numbers};
 use crate::limits;
 use crate::params::Shape;
 use crate::scheme::{KeyBundle, bundle_uid};
 
-/// A field that is not what docs/wire.md says: `detail` of a MALFORMED reply.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{field} is {found}, expected {expected}")]
-pub struct Malformed {
-    /// The field, by its name in docs/wire.md.
-    pub field: &'static str,
-    /// What was there, never a query's content.
-    pub found: String,
-    /// What would have been right.
-    pub expected: String,
-}
-
-impl Malformed {
-    /// A field with something else in it than expected.
-    pub fn new(field: &'static str, found: impl fmt::Display, expected: impl Into<String>) -> Self {
-        Self { field, found: found.to_string(), expected: expected.into() }
-    }
-
-    /// A field of the wrong length.
-    pub fn bytes(field: &'static str, found: usize, expected: usize) -> Self {
-        Self::new(field, format_args!("{found} bytes"), format!("{expected} bytes"))
-    }
-
-    pub(super) fn unreadable(field: &'static str, error: &prost::DecodeError) -> Self {
-        Self::new(field, format_args!("unreadable ({error})"), "a protobuf message of docs/wire.md")
-    }
-}
-
 /// The name of a key bundle: the first 16 bytes of BLAKE3 over its bytes.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Uid([u8; 16]);
 
 impl Uid {
@@ -59,24 +33,17 @@ impl Uid {
 
     /// Reads 32 lower-case hex digits.
     pub fn parse(text: &str) -> Result<Self, Malformed> {
-        let wrong = || {
-            let found = format!("{} bytes of text", text.len());
-            Malformed::new("uid", found, "32 lower-case hex digits")
-        };
         let uid = hex::decode_array(text).filter(|uid| hex::encode(uid) == text);
-        uid.map(Self).ok_or_else(wrong)
+        uid.map(Self).ok_or_else(|| {
+            let found = format_args!("{} bytes of text", text.len());
+            Malformed::new("uid", found, "32 lower-case hex digits")
+        })
     }
 }
 
 impl fmt::Display for Uid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&hex::encode(&self.0))
-    }
-}
-
-impl fmt::Debug for Uid {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Uid({self})")
     }
 }
 
@@ -172,7 +139,7 @@ fn split_frame(mut body: Bytes, query_bytes_max: usize) -> Result<Vec<Bytes>, Ma
 }
 
 fn nonce_expected() -> String {
-    format!("1 to {} bytes, unique in its queries", limits::NONCE_BYTES_MAX)
+    format!("1 to {} bytes, unique in its frame", limits::NONCE_BYTES_MAX)
 }
 
 fn check_version(version: u32) -> Result<(), Malformed> {
@@ -195,7 +162,7 @@ fn valid_query(
     shape: &Shape,
     nonces: &mut HashSet<String>,
 ) -> Result<ValidQuery, Malformed> {
-    numbers::check("requests", bytes, numbers::PIR_REQUEST)?;
+    numbers::check("requests", bytes, PirRequest::FIELDS)?;
     check_version(request.protocol_version)?;
     check_nonce(&request.nonce)?;
     if !nonces.insert(request.nonce.clone()) {
@@ -255,7 +222,7 @@ pub fn decode_parameters(
     let request = PirParameterRequest::decode(body.clone())
         .map_err(|error| (String::new(), Malformed::unreadable("parameter request", &error)))?;
     let mut nonce = request.nonce.clone();
-    let fits = numbers::check("parameter request", &body, numbers::PIR_PARAMETER_REQUEST);
+    let fits = numbers::check("parameter request", &body, PirParameterRequest::FIELDS);
     fits.and_then(|()| valid_parameters(request, shape)).map_err(|malformed| {
         nonce.truncate(nonce.floor_char_boundary(limits::NONCE_BYTES_MAX));
         (nonce, malformed)
@@ -293,21 +260,13 @@ fn valid_bundle(uid: &str, bytes: &[u8], shape: &Shape) -> Result<(Uid, KeyBundl
     Ok((named, bundle))
 }
 
-/// A hint request.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ValidHints {
-    /// The epoch asked; perhaps gone.
-    pub epoch: u64,
-    /// The shards, none twice, at least one; perhaps unknown.
-    pub shards: Vec<u32>,
-}
-
-/// Decodes the body of a hint request.
-pub fn decode_hints(body: Bytes) -> Result<ValidHints, Malformed> {
+/// Decodes the body of a hint request. The epoch and the shards may be unknown; there is at least
+/// one shard, and none twice.
+pub fn decode_hints(body: Bytes) -> Result<HintRequest, Malformed> {
     let kind = "hint request";
     let request =
         HintRequest::decode(body.clone()).map_err(|error| Malformed::unreadable(kind, &error))?;
-    numbers::check(kind, &body, numbers::HINT_REQUEST)?;
+    numbers::check(kind, &body, HintRequest::FIELDS)?;
     let most = limits::HINTS_PER_REQUEST_MAX as usize;
     if !(1..=most).contains(&request.shards.len()) {
         let found = format_args!("{} shards", request.shards.len());
@@ -317,5 +276,5 @@ pub fn decode_hints(body: Bytes) -> Result<ValidHints, Malformed> {
     if !request.shards.iter().all(|shard| seen.insert(shard)) {
         return Err(Malformed::new("shards", "a list with repeats", "each shard once"));
     }
-    Ok(ValidHints { epoch: request.epoch, shards: request.shards })
+    Ok(request)
 }

@@ -50,6 +50,20 @@ impl Served {
     }
 }
 
+/// Runs a command that fails, prints nothing and says why.
+async fn fails(command: Command, said: &str) {
+    let (code, out, err) = run_beside(command).await;
+    assert_eq!((code, &*out), (2, ""), "{said}: {err}");
+    assert!(err.contains("error: ") && err.contains(said), "{said}: {err}");
+}
+
+/// Runs a command that succeeds and says nothing.
+async fn succeeds(command: Command) -> String {
+    let (code, out, err) = run_beside(command).await;
+    assert_eq!((code, &*err), (0, ""), "{out}");
+    out
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn lookup_prints_what_it_finds_and_says_it_by_its_exit_code() {
     let served = served();
@@ -91,12 +105,9 @@ async fn lookup_says_whom_it_believes() {
     // What it says to pin can be pinned.
     let pinned = served.built.path("pinned");
     std::fs::write(&pinned, key.to_string()).unwrap();
-    let pin = ["--operator-key", pinned.to_str().unwrap(), "empty"];
-    let (code, _, err) = run_beside(served.lookup_unpinned(&pin)).await;
-    assert_eq!((code, &*err), (0, ""));
-    let pin = ["--operator-key", &key.to_string(), "empty"];
-    let (code, _, err) = run_beside(served.lookup_unpinned(&pin)).await;
-    assert_eq!((code, &*err), (0, ""));
+    for pin in [pinned.to_str().unwrap(), &key.to_string()] {
+        succeeds(served.lookup_unpinned(&["--operator-key", pin, "empty"])).await;
+    }
 }
 
 /// The value of a field of a file of pins.
@@ -117,22 +128,19 @@ async fn lookup_keeps_pins_between_runs_and_refuses_what_goes_back() {
     // By operator, by server, not at all, or where the user says.
     let (code, _, err) = run_beside(with_state(served.lookup(&["--no-pins", "empty"]))).await;
     assert!(code == 0 && !state.exists(), "{err}");
-    let (code, _, err) = run_beside(with_state(served.lookup(&["empty"]))).await;
-    assert_eq!((code, &*err), (0, ""));
+    succeeds(with_state(served.lookup(&["empty"]))).await;
     let by_operator = format!("operator-{}.json", served.built.operator_key());
     let by_server = format!("server-{}.json", served.server.replace(':', "_"));
     let (code, _, err) = run_beside(with_state(served.lookup_unpinned(&["empty"]))).await;
     assert!(code == 0 && err.contains("believed on first use"), "{err}");
-    let (code, _, err) = run_beside(with_state(served.lookup_unpinned(&["empty"]))).await;
-    assert_eq!((code, &*err), (0, ""), "the second use is no first one");
+    succeeds(with_state(served.lookup_unpinned(&["empty"]))).await; // the second use is no first
     for name in [by_operator, by_server] {
         let file = state.join("sotto/pins").join(&name);
         assert_eq!(pinned(&file, "/seen/epoch"), 1, "{name}");
     }
     let file = folder.join("pins.json");
     let pins = ["--pins", file.to_str().unwrap(), "empty"];
-    let (code, _, err) = run_beside(served.lookup(&pins)).await;
-    assert_eq!((code, &*err), (0, ""));
+    succeeds(served.lookup(&pins)).await;
     let expected = Database::open(&served.built.db()).unwrap();
     assert_eq!(pinned(&file, "/database"), expected.manifest().database);
     assert_eq!(pinned(&file, "/seen/shard_count"), 3);
@@ -151,25 +159,21 @@ async fn lookup_keeps_pins_between_runs_and_refuses_what_goes_back() {
         let changed = good.replacen(what, with, 1);
         assert_ne!(changed, good);
         std::fs::write(&file, &changed).unwrap();
-        let (code, out, err) = run_beside(served.lookup(&pins)).await;
-        assert_eq!((code, &*out), (2, ""), "{said}: {err}");
-        assert!(err.contains(said), "{said}: {err}");
+        fails(served.lookup(&pins), said).await;
         assert_eq!(std::fs::read_to_string(&file).unwrap(), changed, "{said}");
     }
     // Where it cannot be written the user hears of it, and is served if the file was not named.
     let missing = folder.join("pins.json/below");
     let pins = ["--pins", missing.to_str().unwrap(), "empty"];
-    let (code, _, err) = run_beside(served.lookup(&pins)).await;
-    assert!(code == 2 && err.contains("--no-pins"), "{err}");
+    fails(served.lookup(&pins), "--no-pins").await;
     let mut command = served.lookup(&["empty"]);
     command.env("XDG_STATE_HOME", "/proc/sotto");
     let (code, _, err) = run_beside(command).await;
     assert!(code == 0 && err.contains("cannot write pins to /proc/sotto"), "{err}");
     // A name that the user gave is the one that counts.
-    let (code, _, err) = run_beside(served.lookup(&["--database", "mails", "empty"])).await;
-    assert!(code == 2 && err.contains("called main, expected mails"), "{err}");
-    let (code, _, err) = run_beside(served.lookup(&["--database", "main", "empty"])).await;
-    assert_eq!((code, &*err), (0, ""));
+    let mails = served.lookup(&["--database", "mails", "empty"]);
+    fails(mails, "called main, expected mails").await;
+    succeeds(served.lookup(&["--database", "main", "empty"])).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -191,9 +195,7 @@ async fn lookup_explains_what_is_wrong_and_ends_with_2() {
         (served.lookup(&["--server-name", "elsewhere", "k"]), "no connection to"),
     ];
     for (command, said) in cases {
-        let (code, out, err) = run_beside(command).await;
-        assert_eq!((code, &*out), (2, ""), "{err}");
-        assert!(err.contains("error: ") && err.contains(said), "{said}: {err}");
+        fails(command, said).await;
     }
     let stranger = localhost().unwrap().ca_pem;
     for wrong in ["", &stranger] {
@@ -201,14 +203,11 @@ async fn lookup_explains_what_is_wrong_and_ends_with_2() {
         std::fs::write(&file, wrong).unwrap();
         let mut command = sotto(&["lookup", "--server", &served.server, "k", "--ca"]);
         command.arg(&file);
-        let (code, _, err) = run_beside(command).await;
-        assert_eq!(code, 2);
-        assert!(err.contains(file.to_str().unwrap()), "{err}");
+        fails(command, file.to_str().unwrap()).await;
     }
-    let crowd = sotto(&["lookup", "--server", &served.server, "--ca", ca, "k"]);
-    let (code, _, err) = run_beside(crowd).await;
-    assert_eq!(code, 2);
-    assert!(err.contains("--accept-shard-records") && err.contains("64000"), "{err}");
+    for said in ["--accept-shard-records", "64000"] {
+        fails(sotto(&["lookup", "--server", &served.server, "--ca", ca, "k"]), said).await;
+    }
 }
 
 const SMALL: [&str; 4] = ["--records", "2000", "--shards", "4"];
@@ -228,8 +227,7 @@ fn is_empty(folder: &Path) -> bool {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_demo_checks_every_answer_and_leaves_nothing() {
     let temporary = tempfile::tempdir().unwrap();
-    let (code, out, err) = run_beside(demo(temporary.path(), &SMALL)).await;
-    assert_eq!((code, &*err), (0, ""), "{out}");
+    let out = succeeds(demo(temporary.path(), &SMALL)).await;
     assert!(out.contains("every one is right"), "{out}");
     assert!(out.lines().all(|line| line.chars().count() <= 80), "{out}");
     assert!(is_empty(temporary.path()));
@@ -277,8 +275,6 @@ async fn lookup_shows_who_it_is_where_that_is_asked() {
     assert_eq!((code, &*out), (0, "+15550100007\tvalue 7\n"), "{error}");
     let mut command = served.lookup(&["+15550100007"]);
     command.arg("--client-cert").arg(own("client.pem"));
-    let (code, _, error) = run_beside(command).await;
-    assert!(code == 2 && error.contains("--client-key"), "{error}");
-    let (code, _, error) = run_beside(served.lookup(&["+15550100007"])).await;
-    assert!(code == 2 && error.contains("certificate"), "{error}");
+    fails(command, "--client-key").await;
+    fails(served.lookup(&["+15550100007"]), "certificate").await;
 }

@@ -92,19 +92,14 @@ async fn a_slow_batch_goes_to_a_replica_in_identical_bytes() {
 }
 
 #[tokio::test]
-async fn an_undisturbed_call_is_not_hedged() {
+async fn an_undisturbed_or_refused_call_is_not_hedged() {
     let (pair, mut client) = Pair::connected().await;
     look_up(&mut client, &keys(24)).await;
-    assert_eq!(hedges(client.last_call()), (0, 0));
+    assert_eq!(hedges(client.last_call()), (0, 0), "undisturbed");
     let (_, second) = pair.take_logs();
     assert!(second.queries.is_empty() && second.bundles.is_empty());
-}
-
-#[tokio::test]
-async fn a_server_that_refuses_is_asked_again_and_not_hedged() {
     for status in [Status::Overloaded, Status::Quota, Status::Deadline, Status::Device] {
-        let pair = Pair::start().await;
-        let mut client = Client::connect(pair.options()).await.unwrap();
+        let (pair, mut client) = Pair::connected().await;
         pair.first.script(|script| script.queries = [Trick::Say(status); 5].into());
         look_up(&mut client, &keys(30)).await;
         assert_eq!(hedges(client.last_call()), (0, 0), "{status:?}");
@@ -124,33 +119,25 @@ async fn all_slow(pair: &Pair, call_timeout: Duration) -> (Client, Vec<String>) 
 }
 
 #[tokio::test]
-async fn hedges_are_bounded_where_all_is_slow() {
-    let pair = Pair::start().await;
-    // Over before the first server's batches are.
-    let (mut client, keys) = all_slow(&pair, ANSWER_TIMEOUT * 3 / 4).await;
-    pair.second.script(|script| script.queries = [Trick::Silence; 80].into());
-    for outcome in client.lookup(&keys).await.unwrap() {
-        assert!(matches!(outcome, Err(LookupError::CallTimeout { .. })));
+async fn hedges_are_bounded_where_all_is_slow_or_full() {
+    for second_does in [Trick::Silence, Trick::Say(Status::Overloaded)] {
+        let pair = Pair::start().await;
+        // Over before the first server's batches are.
+        let (mut client, keys) = all_slow(&pair, ANSWER_TIMEOUT * 3 / 4).await;
+        pair.second.script(|script| script.queries = [second_does; 80].into());
+        for outcome in client.lookup(&keys).await.unwrap() {
+            assert!(matches!(outcome, Err(LookupError::CallTimeout { .. })));
+        }
+        let (count, queries) = hedges(client.last_call());
+        let (first, second) = pair.take_logs();
+        let most = limits::HEDGES_IN_FLIGHT_MAX;
+        assert!((1..=most).contains(&(count as usize)), "{count}");
+        if second_does == Trick::Silence {
+            assert_eq!((count as usize, queries as usize), (most, 10 * most));
+            // One query each was read of a batch before the server fell silent.
+            assert_eq!((first.queries.len(), second.queries.len()), (8, most));
+        }
     }
-    let (count, queries) = hedges(client.last_call());
-    assert_eq!(count as usize, limits::HEDGES_IN_FLIGHT_MAX);
-    assert_eq!(queries as usize, 10 * limits::HEDGES_IN_FLIGHT_MAX);
-    // One query each was read of a batch before the server fell silent.
-    let (first, second) = pair.take_logs();
-    assert_eq!((first.queries.len(), second.queries.len()), (8, limits::HEDGES_IN_FLIGHT_MAX));
-}
-
-#[tokio::test]
-async fn a_replica_that_is_full_gets_no_more_hedges() {
-    let pair = Pair::start().await;
-    let (mut client, keys) = all_slow(&pair, ANSWER_TIMEOUT * 3 / 4).await;
-    pair.second.script(|script| script.queries = [Trick::Say(Status::Overloaded); 80].into());
-    for outcome in client.lookup(&keys).await.unwrap() {
-        assert!(matches!(outcome, Err(LookupError::CallTimeout { .. })));
-    }
-    let hedges = client.last_call().hedges as usize;
-    assert!((1..=limits::HEDGES_IN_FLIGHT_MAX).contains(&hedges), "{hedges}");
-    pair.take_logs();
 }
 
 #[tokio::test]
@@ -232,22 +219,11 @@ async fn a_server_that_trickles_ends_with_the_call_and_what_was_answered_is_deco
     look_up(&mut client, &keys).await; // hints are there
     fake.script(|script| script.trickle = Some(Duration::from_secs(1)));
     let begun = Instant::now();
-    let outcomes = client.lookup(&keys).await.unwrap();
+    let in_time = LookupError::CallTimeout { after: call_timeout };
+    let answered = answered(&mut client, &keys, |error| assert_eq!(error, in_time)).await;
     let took = begun.elapsed();
     assert!(took >= call_timeout && took < 3 * call_timeout, "{took:?}");
-    let mut answered = 0;
-    for (key, outcome) in keys.iter().zip(outcomes) {
-        match outcome {
-            Ok(outcome) => {
-                assert!(outcome == expected(key), "{key}");
-                answered += 1;
-            }
-            Err(LookupError::CallTimeout { after }) => assert_eq!(after, call_timeout),
-            Err(other) => panic!("{key}: {other}"),
-        }
-    }
     assert!((1..30).contains(&answered), "{answered}");
     fake.script(|script| script.trickle = None);
-    look_up(&mut client, &keys).await;
-    check_once_only(&fake.take_log());
+    look_up_once_only(&fake, &mut client, &keys).await;
 }

@@ -1,0 +1,264 @@
+//! A connection to a database: which server is asked, what is known of the database, and how
+//! parameters are fetched. Look-ups begin in [`super::ask`].
+
+use std::sync::Arc;
+use std::time::UNIX_EPOCH;
+
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::call::View;
+use super::error::{ClientError, LookupError, ParameterError};
+use super::exchange::{End, ask, parameter_reply, parameter_request};
+use super::hints::HintCache;
+use super::link::{Dialer, Link, Spare};
+use super::options::Options;
+use super::report::{CallReport, SentQuery};
+use super::retry::{Action, FailedAttempt, Outage, Via, action, backoff};
+use super::trust::{OperatorKey, Pins, Rules};
+use crate::limits;
+use crate::wire::PublicParameters;
+use crate::wire::message::{Limits, PirParameterResponse};
+
+/// A connection to a database, with what is known of it. See the [module](super).
+pub struct Client {
+    pub(super) options: Options,
+    pub(super) dialer: Arc<Dialer>,
+    pub(super) link: Option<Arc<Link>>,
+    pub(super) spare: Spare,
+    /// Whether slow frames of this call may be sent to another replica too.
+    pub(super) hedging: bool,
+    /// Frames whose queries were answered elsewhere.
+    pub(super) left: JoinSet<()>,
+    rules: Rules,
+    view: Option<Arc<View>>,
+    pub(super) allowance: Allowance,
+    pub(super) outage: Outage,
+    pub(super) hints: HintCache,
+    pub(super) report: CallReport,
+    /// Answered queries of this part of a call, with the places of their keys.
+    pub(super) sent: Vec<(usize, SentQuery)>,
+}
+
+/// What the server lets one connection do, within our own bounds.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Allowance {
+    queries_per_batch: usize,
+    pub(super) in_flight: usize,
+    pub(super) bundles: usize,
+}
+
+impl Allowance {
+    fn new(limits: Option<&Limits>) -> Self {
+        let within = |found: Option<u32>, max: u32| match found {
+            None | Some(0) => 1,
+            Some(found) => found.min(max) as usize,
+        };
+        let of = |field: fn(&Limits) -> u32| limits.map(field);
+        Self {
+            queries_per_batch: within(of(|l| l.queries_per_batch), limits::QUERIES_PER_FRAME_MAX),
+            in_flight: within(of(|l| l.batches_in_flight), limits::FRAMES_IN_FLIGHT_WANTED),
+            bundles: within(of(|l| l.bundles_per_connection), limits::BUNDLES_PER_CONNECTION),
+        }
+    }
+
+    pub(super) fn frame_queries(&self, waiting: usize, query_bytes: usize) -> usize {
+        let spread = waiting.div_ceil(self.in_flight).max(limits::FRAME_QUERIES_WANTED);
+        let fitting = (limits::FRAME_BYTES_WANTED / query_bytes.max(1)).max(1);
+        spread.min(fitting).min(self.queries_per_batch)
+    }
+}
+
+impl Client {
+    /// Connects, fetches the database's parameters and checks them: the operator's signature, the
+    /// pinned seed, the epoch, the number of shards, and the number of records in each.
+    ///
+    /// # Errors
+    /// [`ClientError::Parameters`] when the database must not be used; the others when it cannot be
+    /// reached.
+    pub async fn connect(options: Options) -> Result<Self, ClientError> {
+        options.check()?;
+        let mut client = Self {
+            dialer: Arc::new(Dialer::new(&options)?),
+            link: None,
+            spare: Spare::default(),
+            hedging: true,
+            left: JoinSet::new(),
+            rules: Rules::new(options.pins.clone(), options.records_per_shard_min),
+            view: None,
+            allowance: Allowance::new(None),
+            outage: Outage::new(options.unreachable_max),
+            hints: HintCache::new(limits::HINT_CACHE_BYTES),
+            report: CallReport::default(),
+            sent: Vec::new(),
+            options: Options { identity_pem: None, ..options }, // the dialer has the private key
+        };
+        let longest = client.options.call_timeout;
+        let begin = async {
+            client.link().await?; // without retries: a missing server is reported at once
+            client.refresh().await
+        };
+        let begun = timeout(longest, begin).await.unwrap_or_else(|_| {
+            let reason = format!("none within {longest:?}");
+            Err(ClientError::NoParameters { reason })
+        });
+        if let Err(error) = begun {
+            drop(client.close().await);
+            return Err(error);
+        }
+        if client.options.pins.operator_key().is_none() {
+            let key = client.operator_key();
+            tracing::warn!(
+                fingerprint = key.fingerprint(),
+                "the operator's key is believed on first use: compare it with what the operator \
+                 publishes, then pin it"
+            );
+        }
+        Ok(client)
+    }
+
+    /// Says good-bye, so that the server need not wait for the connection to fall silent, and gives
+    /// the pins back for the next session. A client that is merely dropped is also safe, but a
+    /// program that then ends at once leaves the server with a connection that it holds for alive.
+    /// When it is said must not depend on an outcome.
+    pub async fn close(mut self) -> Pins {
+        self.left.shutdown().await;
+        for link in self.spare.get().into_iter().chain(&self.link) {
+            link.close();
+        }
+        self.dialer.close().await;
+        self.rules.pins
+    }
+
+    /// What is known of this database by now, for the next session.
+    pub fn pins(&self) -> &Pins {
+        &self.rules.pins
+    }
+
+    /// The key the parameters are signed with: the pinned one, or on first use the one shown.
+    pub fn operator_key(&self) -> OperatorKey {
+        self.pins().operator_key().expect("this is a bug: connected without an operator's key")
+    }
+
+    /// The database's parameters as last fetched.
+    pub fn parameters(&self) -> &PublicParameters {
+        &self.view().parameters
+    }
+
+    /// What the last call sent and took.
+    pub fn last_call(&self) -> &CallReport {
+        &self.report
+    }
+
+    pub(super) fn view(&self) -> &Arc<View> {
+        self.view.as_ref().expect("this is a bug: connected without parameters")
+    }
+
+    /// Unix seconds.
+    pub(super) fn now(&self) -> u64 {
+        (self.options.clock)().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+    }
+
+    /// Sees to it that there is a connection, and tries again until there is one or the outage has
+    /// lasted too long. A try that finds no server is no attempt of a look-up: nothing went out.
+    pub(super) async fn reach(&mut self) -> Result<(), ClientError> {
+        let mut tries = 0;
+        loop {
+            let left = self.outage.left(Instant::now())?;
+            let failed = match timeout(left, self.link()).await {
+                Ok(Ok(_)) => return Ok(()),
+                Ok(Err(error)) => error.to_string(),
+                Err(_) => "no address answered".to_owned(),
+            };
+            let now = Instant::now();
+            self.outage.silent(&failed, now);
+            tries += 1;
+            sleep(backoff(tries).min(self.outage.left(now)?)).await;
+        }
+    }
+
+    /// The connection in use; a new one where there is none.
+    pub(super) async fn link(&mut self) -> Result<Arc<Link>, ClientError> {
+        if let Some(link) = self.link.as_ref().filter(|link| link.is_open()) {
+            return Ok(link.clone());
+        }
+        if let Some(silent) = self.link.take_if(|link| link.fell_silent()) {
+            self.dialer.begin_with(silent.replica + 1);
+        }
+        let link = Arc::new(self.dialer.dial().await?);
+        self.link = Some(link.clone());
+        Ok(link)
+    }
+
+    /// Gives the connection up, unless the next bytes go over it too.
+    pub(super) fn go(&mut self, via: Via) {
+        let Some(link) = self.link.take_if(|_| via != Via::Same) else { return };
+        self.dialer.begin_with(link.replica + usize::from(via == Via::Replica));
+        if via == Via::Replica {
+            let spare = std::mem::take(&mut self.spare);
+            let other = spare.get().filter(|spare| spare.replica != link.replica);
+            self.link = other.filter(|spare| spare.is_open()).cloned();
+        }
+        // Not while a frame that was hedged is left to its end on it.
+        if Arc::strong_count(&link) == 1 {
+            link.close();
+        }
+    }
+
+    /// Fetches and checks parameters, with retries, and remembers what they pin.
+    pub(super) async fn refresh(&mut self) -> Result<(), ClientError> {
+        let mut attempts = 0;
+        loop {
+            attempts += 1;
+            self.reach().await?;
+            let replicas = self.dialer.replica_count();
+            let lagging = match self.ask_parameters().await {
+                Ok(reply) => match self.accept(&reply) {
+                    // This replica lags behind the others: the next one may not.
+                    Err(error) if replicas > 1 && error.is_of_one_replica() => error.to_string(),
+                    decided => return Ok(decided?),
+                },
+                Err(failed) => match action(&failed, attempts, replicas) {
+                    Action::Resend { via, wait } => {
+                        self.go(via);
+                        sleep(wait).await;
+                        continue;
+                    }
+                    Action::Fail(LookupError::NotAllowed { reason }) => {
+                        return Err(ClientError::NotAllowed { reason });
+                    }
+                    _ => return Err(ClientError::NoParameters { reason: failed.detail }),
+                },
+            };
+            if attempts >= limits::ATTEMPTS_MAX {
+                return Err(ClientError::NoParameters { reason: lagging });
+            }
+            self.go(Via::Replica);
+            sleep(limits::RETRY_WAIT_MIN).await;
+        }
+    }
+
+    async fn ask_parameters(&mut self) -> Result<PirParameterResponse, FailedAttempt> {
+        let link = self.link().await?;
+        let wait = self.options.answer_timeout;
+        let exchange = ask(&link.connection, parameter_request(None), None, 1, wait).await;
+        self.report.bytes_up += exchange.bytes_up;
+        self.report.bytes_down += exchange.bytes_down;
+        match &exchange.end {
+            _ if !exchange.replies.is_empty() => self.outage.heard(),
+            End::NotAllowed(_) => self.outage.heard(),
+            end @ (End::TimedOut | End::ConnectionLost(_)) => {
+                self.outage.silent(&FailedAttempt::from(end.clone()).detail, Instant::now());
+            }
+            _ => {}
+        }
+        parameter_reply(exchange)
+    }
+
+    fn accept(&mut self, reply: &PirParameterResponse) -> Result<(), ParameterError> {
+        let parameters = self.rules.accept(reply, self.now())?;
+        self.allowance = Allowance::new(reply.limits.as_ref());
+        self.view = Some(Arc::new(View { parameters, digests: reply.hint_digests.clone() }));
+        Ok(())
+    }
+}
