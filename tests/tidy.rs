@@ -56,7 +56,7 @@ const BENCH_ORDER: [&str; 16] = [
 ];
 
 /// Outside crates that live in some modules only.
-const OWNERS: [(&str, &[&str]); 28] = [
+const OWNERS: [(&str, &[&str]); 29] = [
     ("wgpu", &["engine"]),
     ("bytemuck", &["engine"]),
     ("pollster", &["engine"]),
@@ -75,6 +75,7 @@ const OWNERS: [(&str, &[&str]); 28] = [
     ("lru", &["engine", "server"]),
     ("governor", &["server"]),
     ("axum", &["server"]),
+    ("maud", &["server"]),
     ("hyper", &["server"]),
     ("hyper_util", &["server"]),
     ("prometheus", &["metrics"]),
@@ -255,7 +256,7 @@ fn unsafe_is_rare_and_says_why() {
     // in the benchmark loops of one instruction, and reading as fast as possible.
     let allowed_files = [
         "src/scheme/process.rs",
-        "src/server/memory.rs",
+        "src/server/machine.rs",
         "bench/src/kernel/peaks.rs",
         "bench/src/kernel/floors.rs",
     ];

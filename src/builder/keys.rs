@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
 
 use super::errors::{BuildError, IoContext as _};
+use crate::limits;
 use crate::scheme::random_bytes;
 use crate::shard::Manifest;
 use crate::shard::files::{read_bounded, sync_parent};
@@ -20,8 +21,6 @@ use crate::wire::pkcs8::spki::EncodePublicKey as _;
 use crate::wire::pkcs8::{
     DecodePrivateKey as _, EncodePrivateKey as _, KeypairBytes, spki::der::pem::LineEnding,
 };
-
-const KEY_FILE_BYTES_MAX: u64 = 64 << 10;
 
 /// Where the key is when no option says so: `<OUT>.signing-key.pem`.
 pub fn default_path(out: &Path) -> PathBuf {
@@ -51,7 +50,7 @@ pub fn check_place(path: &Path, out: &Path) -> Result<(), BuildError> {
 
 /// Reads the key; `None` where there is no file.
 pub fn load(path: &Path) -> Result<Option<SigningKey>, BuildError> {
-    let bytes = match read_bounded(path, KEY_FILE_BYTES_MAX) {
+    let bytes = match read_bounded(path, limits::SIGNING_KEY_BYTES_MAX) {
         Ok(bytes) => Zeroizing::new(bytes),
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error).context("read", path),

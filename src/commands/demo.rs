@@ -30,8 +30,6 @@ use super::out::{self, Ended, Lost, say};
 
 /// Value field of the sample: with it, 2^20 records in one shard take the standard shape.
 const VALUE_BYTES: u32 = 120;
-/// Most records of a sample: they take gigabytes of text, and minutes.
-const RECORDS_MAX: u64 = 100_000_000;
 /// Keys that are looked up, every second one absent; the first one is looked up once more.
 const KEYS: usize = 260;
 /// Look-ups that are shown: some, and the second one of the first key.
@@ -48,7 +46,7 @@ const GPU_BYTES: u64 = 1 << 30;
 pub(crate) struct Args {
     /// Number of sample records.
     #[arg(long, value_name = "N", default_value_t = 20_000,
-          value_parser = clap::value_parser!(u64).range(1..=RECORDS_MAX))]
+          value_parser = clap::value_parser!(u64).range(1..=limits::SAMPLE_RECORDS_MAX))]
     records: u64,
     /// Number of shards.
     #[arg(long, value_name = "N", default_value_t = 16,

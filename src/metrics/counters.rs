@@ -1,4 +1,4 @@
-//! What a server counts: plain numbers that only grow.
+//! What a server counts, and what it is like at a moment.
 //!
 //! Nothing here is by shard, by query or by peer: a counter must not tell who asked for what.
 
@@ -122,4 +122,59 @@ pub struct Counters {
     pub scrub_bytes: Counter,
     /// Shards that were taken out, whoever found it.
     pub scrub_problems: Counter,
+}
+
+/// What a server is like at a moment.
+#[derive(Debug, Clone, Default)]
+pub struct Gauges {
+    /// Connections that are served.
+    pub connections: usize,
+    /// Request streams open.
+    pub streams: usize,
+    /// Key bundles kept.
+    pub bundles: usize,
+    /// Queries that wait for an engine.
+    pub queued_queries: usize,
+    /// Memory they may take.
+    pub queued_bytes: usize,
+    /// Shards of the database.
+    pub shards: u32,
+    /// Of these, on devices; one that two devices have counts twice.
+    pub resident_shards: usize,
+    /// Memory of devices they take.
+    pub resident_bytes: u64,
+    /// Devices that take queries.
+    pub devices_up: usize,
+    /// Devices that failed and are not yet recreated.
+    pub devices_down: usize,
+    /// The epoch that queries are answered from.
+    pub served_epoch: u64,
+    /// The epoch on disk, as far as it was looked at.
+    pub expected_epoch: u64,
+    /// When the served epoch was signed, in seconds since 1970.
+    pub database_created_timestamp_seconds: u64,
+    /// When clients refuse it, in seconds since 1970.
+    pub database_expiry_timestamp_seconds: u64,
+    /// Shards that are not served: their files are damaged.
+    pub quarantined_shards: usize,
+    /// Seconds since every byte was last found undamaged, or since the server was started.
+    pub scrub_age_seconds: f64,
+    /// When the served certificate expires, in seconds since 1970; none where it does not say.
+    pub certificate_expiry_timestamp_seconds: Option<i64>,
+    /// The bounds of memory, by part.
+    pub memory_budget_bytes: Vec<(&'static str, u64)>,
+    /// What is taken of it, by part.
+    pub memory_used_bytes: Vec<(&'static str, u64)>,
+    /// Memory that the process may have, by machine and control group; none where nobody says.
+    pub machine_memory_bytes: Option<u64>,
+    /// Whether it is leaving.
+    pub draining: bool,
+    /// Whether it should be sent queries.
+    pub ready: bool,
+    /// When it was started, in seconds since 1970.
+    pub start_time_seconds: f64,
+    /// Processor time of the process so far, of all its threads, in user and system.
+    pub process_cpu_seconds: f64,
+    /// Memory of the process, shards in the page cache that it looks at included.
+    pub process_resident_memory_bytes: u64,
 }

@@ -5,16 +5,25 @@ use prometheus::proto::{
     Metric, MetricFamily, MetricType,
 };
 
-use super::counters::{ByStatus, Counters};
-use super::{Epochs, Gauges};
+use super::counters::{ByStatus, Counters, Gauges};
 use crate::wire::{Status, StreamCode};
 use crate::worker::{Counter, Distribution, WorkCounters};
 
-/// The commit this program was built from, where whoever built it said so.
+/// The commit that this program was built from, where the build knew it.
 const COMMIT: &str = match option_env!("SOTTO_COMMIT") {
     Some(commit) => commit,
     None => "unknown",
 };
+
+/// A table of metrics without labels that have the names of the fields they are read from.
+macro_rules! table {
+    ($families:ident.$kind:ident: $of:ident { $($field:ident $help:literal)* }) => {
+        $($families.$kind(stringify!($field), $help, table!(@$kind $of $field));)*
+    };
+    (@counter $of:ident $field:ident) => { &$of.$field };
+    (@gauge $of:ident $field:ident) => { $of.$field as f64 };
+    (@histogram $of:ident $field:ident) => { $of.$field.read() };
+}
 
 /// All of them.
 pub(super) fn all(counters: &Counters, work: &WorkCounters, gauges: &Gauges) -> Vec<MetricFamily> {
@@ -22,7 +31,7 @@ pub(super) fn all(counters: &Counters, work: &WorkCounters, gauges: &Gauges) -> 
     families.of_queries(counters);
     families.of_connections(counters);
     families.of_work(work);
-    families.of_epochs(counters, &gauges.epochs);
+    families.of_epochs(counters, gauges);
     families.of_state(gauges);
     families.0
 }
@@ -37,12 +46,11 @@ impl Families {
         let help =
             "Frames of queries answered as a whole: unreadable, or no room while they arrived";
         self.outcomes("batches_refused", help, &counters.frames_refused);
-        let help = "Queries taken into the queue";
-        self.counter("queries_admitted", help, &counters.queries_admitted);
-        let help = "Queries taken out of the queue because their stream ended";
-        self.counter("queries_cancelled", help, &counters.queries_cancelled);
-        let help = "Queries whose stream ended while an engine had them";
-        self.counter("queries_unclaimed", help, &counters.queries_unclaimed);
+        table!(self.counter: counters {
+            queries_admitted "Queries taken into the queue"
+            queries_cancelled "Queries taken out of the queue because their stream ended"
+            queries_unclaimed "Queries whose stream ended while an engine had them"
+        });
         let reasons = [
             ("queue_full", &counters.refused_queue_full),
             ("front_end_full", &counters.refused_front_end_full),
@@ -59,8 +67,19 @@ impl Families {
     }
 
     fn of_connections(&mut self, counters: &Counters) {
-        let help = "Connections whose handshake succeeded";
-        self.counter("connections", help, &counters.connections);
+        table!(self.counter: counters {
+            connections "Connections whose handshake succeeded"
+            handshakes_failed "Handshakes that did not succeed"
+            handshakes_displaced "Handshakes that made room for others"
+            handshakes_ignored "Handshakes left unanswered because many were given up lately"
+            addresses_asked "Handshakes begun again to see that the peer's address is its own"
+            streams "Request streams opened"
+            streams_abandoned "Streams that the peer gave up"
+            bundles "Key bundles received"
+            bundles_evicted "Key bundles that made room for others"
+            received_bytes "Bytes of requests taken from streams"
+            sent_bytes "Bytes of replies given to streams"
+        });
         let reasons = [
             ("full", &counters.connections_refused),
             ("front_end_full", &counters.front_end_connections_refused),
@@ -68,12 +87,6 @@ impl Families {
         ];
         let help = "Connections that were not served, and why";
         self.counters("connections_refused", help, "reason", reasons);
-        let help = "Handshakes that did not succeed";
-        self.counter("handshakes_failed", help, &counters.handshakes_failed);
-        let help = "Handshakes that made room for others";
-        self.counter("handshakes_displaced", help, &counters.handshakes_displaced);
-        let help = "Handshakes left unanswered because many were given up lately";
-        self.counter("handshakes_ignored", help, &counters.handshakes_ignored);
         let reasons = [
             ("displaced", &counters.connections_displaced),
             ("idle", &counters.connections_idle),
@@ -81,20 +94,9 @@ impl Families {
         ];
         let help = "Connections that the server ended, and why";
         self.counters("connections_ended", help, "reason", reasons);
-        let help = "Handshakes begun again to see that the peer's address is its own";
-        self.counter("addresses_asked", help, &counters.addresses_asked);
-        self.counter("streams", "Request streams opened", &counters.streams);
         let codes =
             StreamCode::ALL.map(|code| (code.name(), counters.streams_reset.get(code) as f64));
         self.labelled(MetricType::COUNTER, "streams_reset_total", "Streams reset", "code", codes);
-        let help = "Streams that the peer gave up";
-        self.counter("streams_abandoned", help, &counters.streams_abandoned);
-        self.counter("bundles", "Key bundles received", &counters.bundles);
-        let help = "Key bundles that made room for others";
-        self.counter("bundles_evicted", help, &counters.bundles_evicted);
-        let help = "Bytes of requests taken from streams";
-        self.counter("received_bytes", help, &counters.received_bytes);
-        self.counter("sent_bytes", "Bytes of replies given to streams", &counters.sent_bytes);
     }
 
     fn of_work(&mut self, work: &WorkCounters) {
@@ -105,27 +107,30 @@ impl Families {
             ("device_after_upload", &work.answered_by_device_after_upload),
         ];
         self.counters("answers", "Queries answered, and by whom", "by", by);
-        let help = "Calls at which a device failed";
-        self.counter("device_failures", help, &work.device_failures);
         self.counter("device_renewals", "Devices recreated", &work.renewals);
         let help = "Attempts to recreate a device that failed";
         self.counter("device_renewals_failed", help, &work.renewals_failed);
-        self.counter("uploads", "Shards uploaded to devices", &work.uploads);
-        let help = "Shards that could not be uploaded";
-        self.counter("uploads_failed", help, &work.uploads_failed);
+        table!(self.counter: work {
+            device_failures "Calls at which a device failed"
+            uploads "Shards uploaded to devices"
+            uploads_failed "Shards that could not be uploaded"
+        });
         let help = "From a query's admission until an engine took it";
         self.histogram("queue_seconds", help, work.queue_time.read());
         let help = "Scan of one call of the processor's engine, added up over its threads";
         self.histogram("scan_seconds", help, work.scan_time.read());
         let help = "Pack of one call of the processor's engine, added up over its threads";
         self.histogram("pack_seconds", help, work.pack_time.read());
-        let help = "Bringing one shard up to a device";
-        self.histogram("upload_seconds", help, work.upload_time.read());
+        self.histogram(
+            "upload_seconds",
+            "Upload of one shard to a device",
+            work.upload_time.read(),
+        );
         let help = "Queries of one shard that an engine answered together";
         self.histogram("batch_queries", help, work.batch_queries.read());
     }
 
-    fn of_epochs(&mut self, counters: &Counters, epochs: &Epochs) {
+    fn of_epochs(&mut self, counters: &Counters, gauges: &Gauges) {
         let results = [
             ("changed", &counters.reloads_changed),
             ("unchanged", &counters.reloads_unchanged),
@@ -133,74 +138,68 @@ impl Families {
         ];
         let help = "Times the database was read again, and what came of it";
         self.counters("reloads", help, "result", results);
-        let help = "Bytes of shards read to see that they are undamaged";
-        self.counter("scrub_bytes", help, &counters.scrub_bytes);
-        self.counter("scrub_problems", "Damages found thereby", &counters.scrub_problems);
-        self.gauge("served_epoch", "Epoch that is answered from", epochs.served as f64);
-        self.gauge("expected_epoch", "Epoch on disk", epochs.expected as f64);
-        let help = "When the served epoch was signed, seconds since 1970";
-        let created = epochs.created_timestamp_seconds as f64;
-        self.gauge("database_created_timestamp_seconds", help, created);
-        let help = "When clients refuse the served epoch, seconds since 1970";
-        let expiry = epochs.expiry_timestamp_seconds as f64;
-        self.gauge("database_expiry_timestamp_seconds", help, expiry);
-        let help = "Shards not served because their files are damaged";
-        self.gauge("quarantined_shards", help, epochs.quarantined_shards as f64);
-        let help = "Time since every byte was last found undamaged, or since the start";
-        self.gauge("scrub_age_seconds", help, epochs.scrub_age_seconds);
+        table!(self.counter: counters {
+            scrub_bytes "Bytes of shards read to see that they are undamaged"
+            scrub_problems "Damages found thereby"
+        });
+        table!(self.gauge: gauges {
+            served_epoch "Epoch that is answered from"
+            expected_epoch "Epoch on disk"
+            database_created_timestamp_seconds "When the served epoch was signed, since 1970"
+            database_expiry_timestamp_seconds "When clients refuse it, since 1970"
+            quarantined_shards "Shards not served because their files are damaged"
+            scrub_age_seconds "Time since every byte was last found undamaged, or since the start"
+        });
     }
 
     fn of_state(&mut self, gauges: &Gauges) {
-        self.gauge("connections", "Connections served now", gauges.connections as f64);
-        self.gauge("streams", "Request streams open now", gauges.streams as f64);
-        self.gauge("bundles", "Key bundles kept now", gauges.bundles as f64);
-        let help = "Queries that wait for an engine";
-        self.gauge("queued_queries", help, gauges.queued_queries as f64);
-        self.gauge("queued_bytes", "Memory they may take", gauges.queued_bytes as f64);
-        self.gauge("shards", "Shards of the database", f64::from(gauges.shards));
-        let help = "Shards on devices, each device's";
-        self.gauge("resident_shards", help, gauges.resident_shards as f64);
-        let help = "Memory of devices that shards take";
-        self.gauge("resident_bytes", help, gauges.resident_bytes as f64);
+        table!(self.gauge: gauges {
+            connections "Connections served now"
+            streams "Request streams open now"
+            bundles "Key bundles kept now"
+            queued_queries "Queries that wait for an engine"
+            queued_bytes "Memory they may take"
+            shards "Shards of the database"
+            resident_shards "Shards on devices, each device's"
+            resident_bytes "Memory of devices that shards take"
+            start_time_seconds "When the server was started, seconds since 1970"
+        });
         let states = [("up", gauges.devices_up as f64), ("down", gauges.devices_down as f64)];
         self.labelled(MetricType::GAUGE, "devices", "Devices such as GPUs", "state", states);
-        let expiry = gauges.certificate_expiry_timestamp_seconds;
         let help = "When the served certificate expires, seconds since 1970";
+        let expiry = gauges.certificate_expiry_timestamp_seconds;
         let expiry = expiry.map_or(f64::NAN, |seconds| seconds as f64);
         self.gauge("certificate_expiry_timestamp_seconds", help, expiry);
-        let budget = gauges.memory_budget_bytes.iter().map(|&(part, bytes)| (part, bytes as f64));
-        let help = "Most memory that connections and queues may take, by part";
-        self.labelled(MetricType::GAUGE, "memory_budget_bytes", help, "part", budget);
-        let used = gauges.memory_used_bytes.iter().map(|&(part, bytes)| (part, bytes as f64));
-        let help = "Memory of it that is taken, by part";
-        self.labelled(MetricType::GAUGE, "memory_used_bytes", help, "part", used);
         let help = "Memory that the process may have: the machine's or its control group's";
         let machine = gauges.machine_memory_bytes.map_or(f64::NAN, |bytes| bytes as f64);
         self.gauge("machine_memory_bytes", help, machine);
+        let parts = |parts: &[(&'static str, u64)]| -> Vec<(&'static str, f64)> {
+            parts.iter().map(|&(part, bytes)| (part, bytes as f64)).collect()
+        };
+        let help = "Most memory that connections and queues may take, by part";
+        let budget = parts(&gauges.memory_budget_bytes);
+        self.labelled(MetricType::GAUGE, "memory_budget_bytes", help, "part", budget);
+        let help = "Memory of it that is taken, by part";
+        let used = parts(&gauges.memory_used_bytes);
+        self.labelled(MetricType::GAUGE, "memory_used_bytes", help, "part", used);
         let help = "Whether the server is leaving";
-        self.gauge("draining", help, f64::from(u8::from(gauges.draining)));
+        self.gauge("draining", help, f64::from(gauges.draining));
         let help = "Whether the server should be sent queries";
-        self.gauge("ready", help, f64::from(u8::from(gauges.ready)));
-        let help = "When the server was started, seconds since 1970";
-        self.gauge("start_time_seconds", help, gauges.start_time_seconds);
+        self.gauge("ready", help, f64::from(gauges.ready));
+        self.process(gauges);
+    }
+
+    fn process(&mut self, gauges: &Gauges) {
         let help = "Processor time of the process, of all its threads";
         let counter = metric(MetricType::COUNTER, Vec::new(), gauges.process_cpu_seconds);
         self.named(MetricType::COUNTER, "process_cpu_seconds_total", help, vec![counter]);
         let help = "Memory of the process, with the pages of shards it looks at";
         let bytes = gauges.process_resident_memory_bytes as f64;
-        self.named(
-            MetricType::GAUGE,
-            "process_resident_memory_bytes",
-            help,
-            vec![metric(MetricType::GAUGE, Vec::new(), bytes)],
-        );
+        let bytes = metric(MetricType::GAUGE, Vec::new(), bytes);
+        self.named(MetricType::GAUGE, "process_resident_memory_bytes", help, vec![bytes]);
         let labels = vec![label("version", env!("CARGO_PKG_VERSION")), label("commit", COMMIT)];
-        self.named(
-            MetricType::GAUGE,
-            "sotto_build_info",
-            "Which program this is",
-            vec![metric(MetricType::GAUGE, labels, 1.0)],
-        );
+        let program = metric(MetricType::GAUGE, labels, 1.0);
+        self.named(MetricType::GAUGE, "sotto_build_info", "Which program this is", vec![program]);
     }
 
     /// The set of outcomes is closed: docs/wire.md, "Status codes".

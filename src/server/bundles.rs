@@ -1,10 +1,10 @@
 //! The key bundles that a server keeps. Every connection finds all of them by name (docs/wire.md,
-//! "Names and digests"); when there is no room for another, who has brought the most loses the one
-//! used longest ago.
+//! "Names and digests"). When there is no room for another, the connection that brought the most
+//! loses its least recently used one.
 //!
-//! So a connection that keeps no more than its part of the room loses none to others, however many
-//! they bring: the promise of `limits::BUNDLES_PER_CONNECTION`. Those of connections that are gone
-//! go first; until then whoever asks under one takes it over.
+//! So a connection that keeps no more than its part of the room loses none to others: the promise
+//! of `limits::BUNDLES_PER_CONNECTION`. Bundles of connections that have ended are removed first.
+//! Until then a connection that asks under such a bundle takes it over.
 
 use std::collections::HashMap;
 use std::num::NonZeroUsize;
@@ -12,20 +12,12 @@ use std::sync::Arc;
 
 use lru::LruCache;
 
-use crate::limits;
 use crate::schedule::ConnectionId;
 use crate::scheme::KeyBundle;
 use crate::wire::Uid;
 
 /// Keeps what connections left behind. Connections are numbered from 0.
 const NOBODY: ConnectionId = ConnectionId(u64::MAX);
-
-/// The largest bundle, for two keys, as received.
-const BUNDLE_BYTES_MAX: usize = 24 << 10;
-const _: () = assert!(
-    limits::BUNDLE_CACHE_BYTES / BUNDLE_BYTES_MAX / limits::CONNECTIONS_MAX
-        >= limits::BUNDLES_PER_CONNECTION as usize
-);
 
 type Kept = LruCache<Uid, Arc<KeyBundle>>;
 

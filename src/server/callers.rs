@@ -1,8 +1,8 @@
-//! Who may call: front-ends known by the names in their certificates, and how much of the server
-//! each may have.
+//! Who may call: front-ends are known by the names in their certificates, and have shares and
+//! quotas.
 //!
-//! TLS has checked by then that a certificate is signed by the operator's authority (`tls`); here
-//! its names are looked up in the operator's list. What a share buys is the schedule's to say.
+//! TLS has checked that a certificate is signed by the operator's authority (`tls`). Here its names
+//! are looked up in the operator's list. The schedule gives each front-end its share.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -34,7 +34,7 @@ pub struct ListedFrontEnd {
     pub name: Arc<str>,
     /// Its weight beside other front-ends.
     pub share: u32,
-    /// How much may be scanned for it in a second, whoever else asks.
+    /// How much may be scanned for it in a second.
     pub quota_mib_per_second: Option<NonZeroU32>,
 }
 
@@ -54,7 +54,7 @@ pub enum Callers {
 #[derive(Debug, Clone)]
 pub struct KnownCallers {
     /// Says whether a certificate is one of their authorities', and valid.
-    pub(super) verifier: Arc<dyn ClientCertVerifier>,
+    verifier: Arc<dyn ClientCertVerifier>,
     validity: Option<Validity>,
     allowed: Option<AllowList>,
 }
@@ -113,6 +113,14 @@ impl KnownCallers {
 }
 
 impl Callers {
+    /// What checks the certificates of callers in a handshake.
+    pub(super) fn verifier(&self) -> Arc<dyn ClientCertVerifier> {
+        match self {
+            Self::Loopback | Self::Anyone => WebPkiClientVerifier::no_client_auth(),
+            Self::Known(known) => known.verifier.clone(),
+        }
+    }
+
     /// The front-end at the other end; nothing where certificates are not asked for.
     pub(super) fn front_end(
         &self,
@@ -298,7 +306,7 @@ pub(super) struct FrontEndConnection {
 
 impl Connected {
     /// A place for one more connection of this front-end, unless it has as many as it may. To the
-    /// schedule it is this new number, unless it has one; its quota counts passes of so many bytes.
+    /// schedule it is this new number, unless it has one; its quota counts scans of so many bytes.
     pub(super) fn enter(
         self: &Arc<Self>,
         front_end: &ListedFrontEnd,

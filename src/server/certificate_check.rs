@@ -1,9 +1,10 @@
-//! Whether clients would accept a certificate chain: their own check, made before it is served.
+//! Whether clients would accept a certificate chain: their own check, before it is served.
 //!
-//! Clients verify with webpki, by way of rustls; so does [`check`]. What it cannot know is which
-//! authorities a client trusts and which name it asks for: a chain that leads to no certificate of
-//! its own is accepted. What webpki says in codes is said here in words ([`CertificateProblem`]).
-//! The same for start, reload and `sotto doctor`, by way of [`super::Identity::check`].
+//! Clients verify with webpki through rustls, and so does [`check`]. webpki reports codes and takes
+//! no unsupported key or signature apart, so x509-parser finds what an operator has to change, in
+//! words ([`CertificateProblem`]). The check cannot know which authorities a client trusts and
+//! which name it asks for: a chain that does not contain its authority is accepted. Start, reload
+//! and `sotto doctor` use it through [`super::Identity::check`].
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -14,6 +15,8 @@ use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 use x509_parser::public_key::PublicKey;
 use x509_parser::x509::{SubjectPublicKeyInfo, X509Version};
+
+use crate::text::duration;
 
 /// Bits of an RSA key that TLS works with here, from and to.
 const RSA_BITS: (usize, usize) = (2048, 4096);
@@ -26,7 +29,7 @@ pub enum CertificateProblem {
     /// Its time is over.
     #[error(
         "the certificate expired {} ago: every client refuses it, have it renewed; if it has not, \
-         this machine's clock is wrong", days(*.ago)
+         this machine's clock is wrong", duration(*.ago)
     )]
     Expired {
         /// For how long, by this machine's clock.
@@ -35,7 +38,7 @@ pub enum CertificateProblem {
     /// Its time has not come.
     #[error(
         "the certificate is not valid yet, but in {}: every client refuses it until then; if it is \
-         valid, this machine's clock is wrong", days(*.within)
+         valid, this machine's clock is wrong", duration(*.within)
     )]
     NotYet {
         /// When it is, by this machine's clock.
@@ -98,14 +101,6 @@ impl CertificateProblem {
     /// Whether another time, or another clock, would make it good.
     pub fn is_about_time(&self) -> bool {
         matches!(self, Self::Expired { .. } | Self::NotYet { .. })
-    }
-}
-
-fn days(time: Duration) -> String {
-    match time.as_secs() / 86_400 {
-        0 => "less than a day".into(),
-        1 => "1 day".into(),
-        days => format!("{days} days"),
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, date_time_ymd,
+    KeyUsagePurpose,
 };
 
 /// The names a server certificate is good for.
@@ -42,15 +42,8 @@ pub fn localhost() -> Result<LocalCertificates, rcgen::Error> {
     localhost_between(now - VALID_SINCE, now + VALID_DAYS * DAY)
 }
 
-/// The same, valid until a year begins: a past one shows what happens when certificates expire.
-///
-/// # Errors
-/// As above.
-pub fn localhost_until(year: i32) -> Result<LocalCertificates, rcgen::Error> {
-    make(&|params| params.not_after = date_time_ymd(year, 1, 1))
-}
-
-/// The same, valid from one moment to another, to the second.
+/// The same, valid from one moment to another, to the second: one in the past shows what happens
+/// when certificates expire.
 ///
 /// # Errors
 /// As above.
@@ -58,11 +51,9 @@ pub fn localhost_between(
     from: SystemTime,
     until: SystemTime,
 ) -> Result<LocalCertificates, rcgen::Error> {
-    make(&|params| (params.not_before, params.not_after) = (from.into(), until.into()))
-}
-
-/// Makes a set whose certificates are valid when `date` says.
-fn make(date: &dyn Fn(&mut CertificateParams)) -> Result<LocalCertificates, rcgen::Error> {
+    let date = |params: &mut CertificateParams| {
+        (params.not_before, params.not_after) = (from.into(), until.into());
+    };
     let mut ca = named("sotto local authority", &[])?;
     date(&mut ca);
     ca.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
@@ -72,8 +63,8 @@ fn make(date: &dyn Fn(&mut CertificateParams)) -> Result<LocalCertificates, rcge
     let issuer = Issuer::new(ca, ca_key);
     let server = (ExtendedKeyUsagePurpose::ServerAuth, &SERVER_NAMES[..]);
     let client = (ExtendedKeyUsagePurpose::ClientAuth, &["client.localhost"][..]);
-    let (server_pem, server_key) = leaf("sotto server", server, date, &issuer)?;
-    let (client_pem, client_key) = leaf("sotto client", client, date, &issuer)?;
+    let (server_pem, server_key) = leaf("sotto server", server, &date, &issuer)?;
+    let (client_pem, client_key) = leaf("sotto client", client, &date, &issuer)?;
     Ok(LocalCertificates { ca_pem, server_pem, server_key, client_pem, client_key })
 }
 

@@ -1,12 +1,10 @@
-//! What is served: a database, and those before it, each until its time.
+//! The databases that are served: the newest, and older ones until their time is up.
 //!
-//! A query names its epoch and is answered from that epoch's shard. The schedule, the placement and
-//! the workers know neither epochs nor shard numbers: to them a shard is a *slot*, a number for
-//! what one opened file contains. A shard that a new epoch left as it was keeps its slot, so
-//! queries of both epochs are batched together and devices keep what they have. A slot is never
-//! given twice while anything remembers it. Reads no clock: `now` is an argument. Read next:
-//! `reload`, which brings the databases, and `scrub`, which quarantines shards and has old epochs
-//! forgotten.
+//! A query names its epoch and is answered from that epoch's shard. Schedule, placement and workers
+//! know neither epochs nor shard numbers: they know a shard by its *slot*, a number for the content
+//! of one opened file. A shard that a new epoch left unchanged keeps its slot, so queries of both
+//! epochs are batched together and devices keep their copy. A slot is never given twice while
+//! anything remembers it. This module reads no clock: `now` is an argument.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};

@@ -1,10 +1,10 @@
-//! Work on files that may never end, kept from harming anybody else.
+//! Work on files that may never end, kept from delaying anything else.
 //!
-//! A file system that hangs (a file server that is gone, a failing disk) holds whoever reads it in
-//! the system, where nothing can be cancelled. So such work runs on blocking threads, no task that
-//! moves bytes waits for it, and it is given up once nothing of it goes on: said in the log, its
-//! place kept until it ends, its result dropped. What must not wait for a pipe is no matter of
-//! this: [`crate::shard::files::open_regular`].
+//! A read from a file system that hangs (an unreachable file server, a failing disk) cannot be
+//! cancelled. So such work runs on blocking threads, no task that moves bytes waits for it, and it
+//! is given up when it makes no progress: the log says so, its place stays taken until it ends, and
+//! its result is dropped. Pipes are no matter of this module:
+//! [`crate::shard::files::open_regular`].
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -74,21 +74,7 @@ impl FileWork {
         progress: impl Fn() -> u64,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, NotDone> {
-        let given_up = Arc::new(AtomicBool::new(false));
-        let mut running = self.begin(what, given_up.clone(), work)?;
-        let mut seen = progress();
-        loop {
-            if let Ok(ended) = timeout(self.patience, &mut running).await {
-                return ended.map_err(|_| NotDone::Panicked);
-            }
-            let now = progress();
-            if std::mem::replace(&mut seen, now) == now {
-                given_up.store(true, Ordering::Relaxed);
-                let stalled = NotDone::Stalled { what, patience: self.patience };
-                tracing::error!("{stalled}");
-                return Err(stalled);
-            }
-        }
+        self.wait(true, what, progress, work).await
     }
 
     /// The same, but waits for as long as it takes, and says in the log that nothing goes on.
@@ -101,17 +87,35 @@ impl FileWork {
         progress: impl Fn() -> u64,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, NotDone> {
-        let mut running = self.begin(what, Arc::default(), work)?;
+        self.wait(false, what, progress, work).await
+    }
+
+    async fn wait<T: Send + 'static>(
+        &self,
+        gives_up: bool,
+        what: &'static str,
+        progress: impl Fn() -> u64,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, NotDone> {
+        let given_up = Arc::new(AtomicBool::new(false));
+        let mut running = self.begin(what, given_up.clone(), work)?;
         let (begun, mut seen) = (Instant::now(), progress());
         loop {
             if let Ok(ended) = timeout(self.patience, &mut running).await {
                 return ended.map_err(|_| NotDone::Panicked);
             }
             let now = progress();
-            if std::mem::replace(&mut seen, now) == now {
-                let seconds = begun.elapsed().as_secs();
-                tracing::warn!("{what} takes {seconds} s: does the file system hang?");
+            if std::mem::replace(&mut seen, now) != now {
+                continue;
             }
+            if gives_up {
+                given_up.store(true, Ordering::Relaxed);
+                let stalled = NotDone::Stalled { what, patience: self.patience };
+                tracing::error!("{stalled}");
+                return Err(stalled);
+            }
+            let seconds = begun.elapsed().as_secs();
+            tracing::warn!("{what} takes {seconds} s: does the file system hang?");
         }
     }
 

@@ -1,15 +1,15 @@
-//! The answer server: QUIC listener, connections, sessions, shutdown.
+//! The answer server: it listens on QUIC, serves connections, and shuts down.
 //!
-//! One task a connection, one a request stream; they move bytes and never compute. The way of a
-//! query: `connection` reads a frame within its bounds, `query` decodes it once, decides whether
-//! it may be computed and admits it to the schedule, [`crate::worker`] computes it, and `query`
-//! sends each answer as soon as it exists. What is refused is refused by a typed reply
-//! (docs/wire.md, "Status codes") or by a stream error, and counted ([`Counters`]). Who may call is
-//! `callers`' to say. What one of them may ask in a second is `quota`'s. Which database is served,
-//! and which beside it, is `epochs`'; new ones come by `reload`, and `scrub` looks after them. What
-//! it is like now (`status`) is shown to the operator by `admin`, over HTTP.
+//! Each connection and each request stream has a task, which moves bytes and computes nothing.
+//! `stream` reads a frame within its bounds. `query` decodes it, refuses a query or submits it to
+//! the schedule, and sends each answer as soon as [`crate::worker`] has computed it. A refusal is a
+//! typed reply (docs/wire.md, "Status codes") or a stream error, and is counted ([`Counters`]).
+//! `callers` decides who may call, and `quota` how much a caller may have in a second. `epochs`
+//! holds the databases that are served; `reload` brings new ones, and `scrub` reads them again.
+//! `admin` shows the state (`status`) to the operator over HTTP.
 
 mod admin;
+mod bounds;
 mod bundles;
 mod callers;
 mod certificate_check;
@@ -17,7 +17,7 @@ pub mod certificates;
 mod connection;
 mod epochs;
 mod file_work;
-mod memory;
+mod machine;
 mod places;
 mod query;
 mod quota;
@@ -25,122 +25,43 @@ mod reload;
 mod reset;
 mod room;
 mod scrub;
+mod service;
 mod socket;
 mod status;
+mod stream;
 mod tls;
 
 use std::net::SocketAddr;
-use std::num::NonZeroUsize;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
-use std::time::{Duration, Instant, SystemTime};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
+use std::time::Instant;
 
 use quinn::{Endpoint, Incoming, TokioRuntime, VarInt};
-use tokio::sync::{Semaphore, watch};
 use tokio::time::{interval, timeout};
 
 pub use crate::metrics::{ByCode, ByStatus, Counters};
 pub use crate::worker::{Counter, WorkCounters};
 pub use admin::{Admin, AdminCallers, AdminError, AdminState, Reading, Reload, Stage};
+pub use bounds::{MemoryBudget, ServerBounds};
 pub use callers::{AllowList, Callers, KnownCallers, ListedFrontEnd, NotAllowed};
 pub use certificate_check::{CertificateProblem, Validity};
 pub use file_work::{FileWork, NotDone};
-pub use memory::kib_of;
-pub use memory::{MemoryBudget, machine_bytes};
+pub use machine::{kib_of, machine_bytes};
 pub use reload::{EpochState, ReloadError, Reloaded, Reloader};
 pub use socket::{SocketRoom, udp_socket};
 pub use tls::{Identity, IdentityError};
 
-use self::bundles::{Bundles, MadeRoom};
-use self::callers::Connected;
+use self::bounds::Windows;
 use self::epochs::Epochs;
-use self::memory::Windows;
-use self::places::{Connections, Handshakes};
-use self::room::Room;
-use self::scrub::{Scrubbed, Scrubber};
+use self::places::Network;
+use self::scrub::Scrubber;
+use self::service::{Service, unix_now};
 use crate::engine::Engine;
 use crate::limits;
-use crate::params::Shape;
-use crate::schedule::{ConnectionId, ScheduleBounds};
-use crate::scheme::KeyBundle;
-use crate::shard::guard::quarantined_total;
+use crate::scheme::SecretError;
 use crate::shard::{Database, OpenError};
-use crate::wire::{StreamCode, Uid};
-use crate::worker::{Queue, Workers};
-
-/// The bounds one server runs under. The defaults are [`limits`]; tests make them small.
-#[derive(Debug, Clone)]
-pub struct ServerBounds {
-    /// Most connections at once.
-    pub connections_max: usize,
-    /// Most handshakes at once.
-    pub handshakes_max: usize,
-    /// Most connections of one known front-end at once, or of one network where none is known.
-    pub connections_per_front_end_max: usize,
-    /// Most request streams at once, all connections together.
-    pub streams_max: usize,
-    /// How much of the windows that a shape asks for a connection has: 0 the least, 1 all.
-    pub windows_part: f64,
-    /// Bytes of requests being read, all connections together.
-    pub read_bytes_max: usize,
-    /// Bytes of key bundles kept, as received.
-    pub bundle_cache_bytes: usize,
-    /// What waits for an engine.
-    pub schedule: ScheduleBounds,
-    /// Bytes of answers, from when their queries are taken in until they are sent, and of other
-    /// replies that wait to be sent.
-    pub answer_bytes_max: usize,
-    /// How long a request may take to arrive.
-    pub stream_read_timeout: Duration,
-    /// How long a peer may leave one reply unread.
-    pub stream_write_timeout: Duration,
-    /// How long a peer may hold up the replies of one stream, all waits together.
-    pub stream_send_time_max: Duration,
-    /// How long a handshake may take.
-    pub handshake_timeout: Duration,
-    /// How often the certificates of open connections are checked again.
-    pub certificate_check_time: Duration,
-    /// How long a connection may be silent.
-    pub idle_timeout: Duration,
-    /// How long shutdown waits for what is in flight.
-    pub drain_timeout: Duration,
-    /// How often each engine runs its known-answer test; never when absent, and whether it is right
-    /// is then not known.
-    pub prove_every: Option<Duration>,
-    /// How long queries of an epoch are answered after the next one came.
-    pub old_epoch_time: Duration,
-    /// How fast shards are read again and compared with their digests; 0 is not at all.
-    pub scrub_mib_per_second: u32,
-    /// How long a file system may hang before what is read from it is given up.
-    pub file_patience: Duration,
-}
-
-impl Default for ServerBounds {
-    fn default() -> Self {
-        Self {
-            connections_max: limits::CONNECTIONS_MAX,
-            handshakes_max: limits::HANDSHAKES_MAX,
-            connections_per_front_end_max: limits::CONNECTIONS_PER_FRONT_END_MAX,
-            streams_max: limits::STREAMS_MAX,
-            windows_part: 1.0,
-            read_bytes_max: limits::READ_BYTES_MAX,
-            bundle_cache_bytes: limits::BUNDLE_CACHE_BYTES,
-            schedule: ScheduleBounds::default(),
-            answer_bytes_max: limits::ANSWER_BYTES_MAX,
-            stream_read_timeout: limits::STREAM_READ_TIMEOUT,
-            stream_write_timeout: limits::STREAM_WRITE_TIMEOUT,
-            stream_send_time_max: limits::STREAM_SEND_TIME_MAX,
-            handshake_timeout: limits::HANDSHAKE_TIMEOUT,
-            certificate_check_time: limits::CERTIFICATE_CHECK_TIME,
-            idle_timeout: limits::IDLE_TIMEOUT,
-            drain_timeout: limits::DRAIN_TIMEOUT,
-            prove_every: None,
-            old_epoch_time: limits::OLD_EPOCH_TIME,
-            scrub_mib_per_second: limits::SCRUB_MIB_PER_SECOND,
-            file_patience: limits::FILE_PATIENCE,
-        }
-    }
-}
+use crate::wire::StreamCode;
+use crate::worker::Workers;
 
 /// What a server is started with.
 pub struct ServerOptions {
@@ -183,14 +104,12 @@ pub enum ServerError {
     /// The database must not be served.
     #[error(transparent)]
     Database(#[from] OpenError),
+    /// The operating system gives no random bytes.
+    #[error(transparent)]
+    Random(#[from] SecretError),
     /// No thread could be started.
     #[error("cannot start a thread: {0}")]
     Thread(std::io::Error),
-}
-
-/// Seconds since 1970 by this machine's clock: what a database's dates are compared with.
-fn unix_now() -> u64 {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
 /// A server that listens. It answers once [`Server::run`] runs.
@@ -226,9 +145,9 @@ impl Server {
                 limits::SOCKET_BYTES >> 10
             );
         }
-        let own = reset::endpoint(identity.secret(), address);
+        let own = reset::endpoint(identity.secret(), address)?;
         let windows = Windows::new(database.shape(), bounds.windows_part);
-        let config = identity.quic(&callers, &bounds, windows)?;
+        let config = identity.quic(callers.verifier(), &bounds, windows)?;
         let with = Some(config.clone());
         let endpoint = Endpoint::new(own, with, socket, Arc::new(TokioRuntime));
         let endpoint = endpoint.map_err(refused)?;
@@ -308,7 +227,7 @@ impl Server {
             counters.handshakes_ignored.add(1);
             return incoming.ignore();
         }
-        let place = handshakes.enter(incoming.remote_address().ip());
+        let place = handshakes.enter(Network::of(incoming.remote_address().ip()));
         tokio::spawn(connection::serve(self.service.clone(), incoming, place));
     }
 
@@ -364,7 +283,7 @@ async fn give_back_memory(service: Arc<Service>) {
         if peak.saturating_sub(taken) as u64 + windows >= limits::GIVE_BACK_BYTES as u64 {
             ended_before = ended;
             // It looks at all free memory, some milliseconds a gigabyte.
-            let _ = tokio::task::spawn_blocking(memory::give_back).await;
+            let _ = tokio::task::spawn_blocking(machine::give_back).await;
         }
     }
 }
@@ -386,160 +305,10 @@ impl IdentityReloader {
         let expires = identity.validity().map(|validity| validity.not_after);
         let windows = Windows::new(&self.service.shape, self.service.bounds.windows_part);
         let mut config = self.config.clone();
-        config.crypto = identity.quic(&callers, &self.service.bounds, windows)?.crypto;
+        config.crypto = identity.quic(callers.verifier(), &self.service.bounds, windows)?.crypto;
         *self.service.callers.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(callers);
         self.endpoint.set_server_config(Some(config));
         self.service.certificate_expires(expires);
         Ok(())
-    }
-}
-
-/// What all connections share.
-struct Service {
-    epochs: Arc<Epochs>,
-    /// Of every epoch.
-    shape: Shape,
-    /// Held by whoever reloads.
-    reloading: tokio::sync::Mutex<()>,
-    /// Reads files that may hang.
-    files: FileWork,
-    /// Free places for reading hints, which may hang too.
-    hint_reads: Arc<Semaphore>,
-    /// The last one was not read in time.
-    hints_hang: AtomicBool,
-    /// Why the last reload changed nothing.
-    refused_reload: Mutex<Option<String>>,
-    /// Memory that the process may have.
-    machine_bytes: Option<u64>,
-    /// Of the manifest that was read last.
-    expected_epoch: AtomicU64,
-    scrubbed: Scrubbed,
-    /// Quarantined shards, when they were last reported.
-    quarantined_reported: AtomicU64,
-    queue: Queue,
-    bundles: Mutex<Bundles>,
-    counters: Arc<Counters>,
-    bounds: ServerBounds,
-    draining: AtomicBool,
-    callers: RwLock<Arc<Callers>>,
-    connected: Arc<Connected>,
-    /// Places for connections.
-    connections: Arc<Connections>,
-    /// Places for handshakes.
-    handshakes: Arc<Handshakes>,
-    /// Room for streams, one each.
-    open: Arc<Room>,
-    /// Room for requests being read.
-    reading: Arc<Room>,
-    /// Room for answers, and for other replies that wait to be sent.
-    answers: Arc<Room>,
-    /// Streams open now.
-    streams: watch::Sender<usize>,
-    numbers: AtomicU64,
-    /// When the served certificate expires, in seconds since 1970.
-    certificate_expires: Mutex<Option<i64>>,
-    started: (Instant, SystemTime),
-}
-
-impl Service {
-    fn new(epochs: Arc<Epochs>, queue: Queue, callers: Callers, bounds: ServerBounds) -> Self {
-        let (shape, epoch) = (*epochs.database().shape(), epochs.epoch());
-        let bundles = bounds.bundle_cache_bytes / shape.bundle_bytes();
-        let bundles = NonZeroUsize::new(bundles).unwrap_or(NonZeroUsize::MIN);
-        // Whatever others hold, everyone can ask a small frame, and for the hint of a shard.
-        let room = |all, wanted| Room::new(all, bounds.connections_max, wanted);
-        let small_frame = limits::FRAME_QUERIES_WANTED;
-        let query_bytes = shape.query_bytes() + limits::FRAME_OVERHEAD_BYTES;
-        let answer_bytes = shape.packs() * shape.response_bytes() + limits::QUERY_STATE_BYTES;
-        let hint_bytes = shape.packs() * shape.hint_bytes();
-        Self {
-            epochs,
-            shape,
-            reloading: tokio::sync::Mutex::default(),
-            files: FileWork::new(bounds.file_patience),
-            hint_reads: Arc::new(Semaphore::new(limits::HINT_READS_MAX)),
-            hints_hang: AtomicBool::new(false),
-            refused_reload: Mutex::default(),
-            machine_bytes: machine_bytes(),
-            expected_epoch: AtomicU64::new(epoch),
-            scrubbed: Scrubbed::new(),
-            quarantined_reported: AtomicU64::new(0),
-            queue,
-            bundles: Mutex::new(Bundles::new(bundles)),
-            counters: Arc::default(),
-            draining: AtomicBool::new(false),
-            callers: RwLock::new(Arc::new(callers)),
-            connected: Arc::default(),
-            connections: Connections::new(
-                bounds.connections_max,
-                bounds.connections_per_front_end_max,
-            ),
-            handshakes: Handshakes::new(bounds.handshakes_max),
-            open: room(bounds.streams_max, limits::FRAMES_IN_FLIGHT_WANTED as usize),
-            reading: room(bounds.read_bytes_max, small_frame * query_bytes),
-            answers: room(bounds.answer_bytes_max, hint_bytes.max(small_frame * answer_bytes)),
-            streams: watch::Sender::new(0),
-            numbers: AtomicU64::new(0),
-            certificate_expires: Mutex::default(),
-            started: (Instant::now(), SystemTime::now()),
-            bounds,
-        }
-    }
-
-    fn draining(&self) -> bool {
-        self.draining.load(Ordering::Acquire)
-    }
-
-    fn callers(&self) -> Arc<Callers> {
-        self.callers.read().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// A number for a connection or a front-end, once.
-    fn next_number(&self) -> u64 {
-        self.numbers.fetch_add(1, Ordering::Relaxed)
-    }
-
-    /// What a pass over a shard reads.
-    fn scan_bytes(&self) -> usize {
-        let shape = &self.shape;
-        shape.matrix_bytes() + shape.packs() * shape.table_bytes()
-    }
-
-    fn certificate_expires(&self, at: Option<i64>) {
-        *self.certificate_expires.lock().unwrap_or_else(PoisonError::into_inner) = at;
-    }
-
-    /// Says which shards were taken out since it was last asked. Not where it happens: a query may
-    /// have found it, and nothing of queries is logged.
-    fn report_quarantined(&self) {
-        let total = quarantined_total();
-        if self.quarantined_reported.swap(total, Ordering::Relaxed) == total {
-            return;
-        }
-        for file in self.epochs.newly_quarantined() {
-            self.counters.scrub_problems.add(1);
-            tracing::error!(
-                "shard file {file} is damaged, or was truncated while it was served: its queries \
-                 are refused. Put the right file in its place and reload"
-            );
-        }
-    }
-
-    /// Lets go of epochs whose time is up.
-    fn forget_epochs(&self, now: Instant) {
-        if self.epochs.forget(now) {
-            self.queue.forget_gone();
-        }
-    }
-
-    fn bundles(&self) -> MutexGuard<'_, Bundles> {
-        self.bundles.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn keep_bundle(&self, peer: ConnectionId, uid: Uid, bundle: KeyBundle) {
-        self.counters.bundles.add(1);
-        if self.bundles().keep(peer, uid, bundle) == MadeRoom::Yes {
-            self.counters.bundles_evicted.add(1);
-        }
     }
 }

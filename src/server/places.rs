@@ -1,11 +1,13 @@
-//! Places: how many handshakes and how many connections there are at once, and which of them goes
-//! when there are too many.
+//! How many handshakes and connections there are at once, and which are displaced when there are
+//! too many.
 //!
-//! Of handshakes the oldest goes: an honest one takes two round trips, whoever never ends one has
-//! most of the old ones. Of connections one that asks nothing goes, of whoever has the most. Whose
-//! a connection is says its front-end where front-ends are known, else the network it comes from.
+//! The oldest handshake is displaced: an honest one takes two round trips, so a peer that never
+//! ends its handshakes has most of the old ones. Of the connections one is displaced that asks
+//! nothing, of the holder that has the most. The holder of a connection is its front-end where
+//! front-ends are known, and otherwise its network.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
+use std::hash::Hash;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -33,89 +35,79 @@ impl Network {
     }
 }
 
-/// The handshakes that have begun and not ended.
-pub(super) struct Handshakes {
+/// Places for what has begun and not ended: handshakes, connections whose request is not here yet.
+/// When there are too many, the oldest is displaced.
+pub(super) struct Unfinished<K> {
     max: usize,
-    per_network_max: usize,
-    begun: Mutex<Begun>,
+    per_key_max: usize,
+    begun: Mutex<Begun<K>>,
 }
 
-#[derive(Default)]
-struct Begun {
+struct Begun<K> {
     next: u64,
-    /// The oldest first. Dropping the sender tells the handshake to go.
-    all: BTreeMap<u64, (Network, oneshot::Sender<()>)>,
-    by_network: HashMap<Network, BTreeSet<u64>>,
+    /// The oldest first. The sender tells it that it was displaced.
+    all: BTreeMap<u64, (K, oneshot::Sender<()>)>,
 }
 
-/// A handshake's place.
-pub(super) struct HandshakePlace {
-    handshakes: Arc<Handshakes>,
+/// The place of one of them, which is free again when this is dropped.
+pub(super) struct UnfinishedPlace<K> {
+    unfinished: Arc<Unfinished<K>>,
     number: u64,
-    displaced: oneshot::Receiver<()>,
 }
 
-impl Handshakes {
-    /// At least one, and of one network at most half of them.
-    pub(super) fn new(max: usize) -> Arc<Self> {
-        let (max, per_network_max) = (max.max(1), max.div_ceil(2).max(1));
-        Arc::new(Self { max, per_network_max, begun: Mutex::default() })
+impl<K: Copy + Eq + Hash> Unfinished<K> {
+    /// Places for so many, and so many of them for those with the same key.
+    pub(super) fn new(max: usize, per_key_max: usize) -> Arc<Self> {
+        let begun = Mutex::new(Begun { next: 0, all: BTreeMap::new() });
+        Arc::new(Self { max, per_key_max, begun })
     }
 
-    /// A place for one more. Where its network or all together have as many as they may, the oldest
-    /// goes: the network's own, or that of whoever has the most.
-    pub(super) fn enter(self: &Arc<Self>, from: IpAddr) -> HandshakePlace {
-        let network = Network::of(from);
-        let (stay, displaced) = oneshot::channel();
+    /// A place for one more, and what is ready when it was displaced. Where those with its key or
+    /// all together have as many as they may, the oldest is displaced: of this key, or of the key
+    /// that has the most.
+    pub(super) fn enter(self: &Arc<Self>, key: K) -> (UnfinishedPlace<K>, oneshot::Receiver<()>) {
+        let (displace, displaced) = oneshot::channel();
         let mut begun = self.lock();
-        let own = begun.by_network.get(&network).map_or(0, BTreeSet::len);
-        if own >= self.per_network_max {
-            begun.displace_of(network);
+        let keys = || begun.all.values().map(|(key, _)| *key);
+        let whose = if keys().filter(|&other| other == key).count() >= self.per_key_max {
+            Some(key)
         } else if begun.all.len() >= self.max {
-            let most = begun.by_network.iter().max_by_key(|(_, numbers)| numbers.len());
-            let most = most.map(|(&most, _)| most);
-            most.into_iter().for_each(|most| begun.displace_of(most));
+            let mut has: HashMap<K, usize> = HashMap::new();
+            keys().for_each(|key| *has.entry(key).or_default() += 1);
+            has.into_iter().max_by_key(|&(_, count)| count).map(|(key, _)| key)
+        } else {
+            None
+        };
+        let oldest = begun.all.iter().find(|(_, (key, _))| Some(*key) == whose);
+        if let Some(number) = oldest.map(|(&number, _)| number)
+            && let Some((_, displace)) = begun.all.remove(&number)
+        {
+            // Fails where it has just ended by itself.
+            let _ = displace.send(());
         }
         let number = begun.next;
         begun.next += 1;
-        begun.all.insert(number, (network, stay));
-        begun.by_network.entry(network).or_default().insert(number);
+        begun.all.insert(number, (key, displace));
         drop(begun);
-        HandshakePlace { handshakes: self.clone(), number, displaced }
+        (UnfinishedPlace { unfinished: self.clone(), number }, displaced)
     }
+}
 
-    fn lock(&self) -> MutexGuard<'_, Begun> {
+impl<K> Unfinished<K> {
+    fn lock(&self) -> MutexGuard<'_, Begun<K>> {
         self.begun.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
 
-impl Begun {
-    fn displace_of(&mut self, network: Network) {
-        let oldest = self.by_network.get(&network).and_then(|numbers| numbers.first().copied());
-        oldest.into_iter().for_each(|number| self.remove(number));
-    }
-
-    fn remove(&mut self, number: u64) {
-        let Some((network, _)) = self.all.remove(&number) else { return };
-        let numbers = self.by_network.get_mut(&network);
-        let numbers = numbers.expect("this is a bug: a handshake of no network");
-        numbers.remove(&number);
-        if numbers.is_empty() {
-            self.by_network.remove(&network);
-        }
+    /// How many there are.
+    #[cfg(test)]
+    pub(super) fn count(&self) -> usize {
+        self.lock().all.len()
     }
 }
 
-impl HandshakePlace {
-    /// Ready when another took this place.
-    pub(super) async fn displaced(&mut self) {
-        let _ = (&mut self.displaced).await;
-    }
-}
-
-impl Drop for HandshakePlace {
+impl<K> Drop for UnfinishedPlace<K> {
     fn drop(&mut self) {
-        self.handshakes.lock().remove(self.number);
+        self.unfinished.lock().all.remove(&self.number);
     }
 }
 
@@ -303,10 +295,6 @@ mod tests {
         text.parse().unwrap()
     }
 
-    fn gone(place: &mut HandshakePlace) -> bool {
-        matches!(place.displaced.try_recv(), Err(oneshot::error::TryRecvError::Closed))
-    }
-
     #[test]
     fn networks_are_those_of_one_operator() {
         let same = |a: &str, b: &str| Network::of(address(a)) == Network::of(address(b));
@@ -318,24 +306,24 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_handshake_goes_of_whoever_has_the_most() {
-        let handshakes = Handshakes::new(4);
-        let mut flood: Vec<_> = (0..2).map(|_| handshakes.enter(address("192.0.2.1"))).collect();
-        assert!(!flood.iter_mut().any(gone));
+    fn the_oldest_goes_of_whoever_has_the_most() {
+        let unfinished = Unfinished::new(4, 2);
+        let enter = |from| unfinished.enter(Network::of(address(from)));
+        let gone = |places: &mut [(_, oneshot::Receiver<()>)]| -> Vec<bool> {
+            places.iter_mut().map(|(_, displaced)| displaced.try_recv().is_ok()).collect()
+        };
+        let mut flood = vec![enter("192.0.2.1"), enter("192.0.2.1")];
+        assert_eq!(gone(&mut flood), [false, false]);
         // A network has half of the places.
-        flood.push(handshakes.enter(address("192.0.2.2")));
-        let went: Vec<_> = flood.iter_mut().map(gone).collect();
-        assert_eq!(went, [true, false, false]);
-        let mut others = [handshakes.enter(address("198.51.100.1"))];
-        let _more = handshakes.enter(address("203.0.113.1"));
+        flood.push(enter("192.0.2.2"));
+        assert_eq!(gone(&mut flood), [true, false, false]);
+        let mut others = vec![enter("198.51.100.1"), enter("203.0.113.1")];
         // All are taken.
-        let mut last = handshakes.enter(address("2001:db8::1"));
-        let went: Vec<_> = flood.iter_mut().map(gone).collect();
-        assert_eq!(went, [true, true, false]);
-        assert!(!others.iter_mut().any(gone) && !gone(&mut last));
-        drop((flood, others, _more, last));
-        let begun = handshakes.lock();
-        assert!(begun.all.is_empty() && begun.by_network.is_empty());
+        others.push(enter("2001:db8::1"));
+        assert_eq!(gone(&mut flood)[1..], [true, false]);
+        assert_eq!(gone(&mut others), [false; 3]);
+        drop((flood, others));
+        assert_eq!(unfinished.count(), 0);
     }
 
     /// A place asked for after so many seconds.

@@ -1,8 +1,9 @@
 //! What each request is answered with: docs/wire.md, "A look-up from start to end" and "Status
 //! codes".
 //!
-//! Decodes a request once, decides with what the server knows (epoch, shards, bundles, whether it
-//! is leaving), and sends typed replies. Work for a query depends on nothing but its shard's shape.
+//! A request is decoded once. Whether it is refused depends on its epoch, shard and bundle, on
+//! quotas, memory and the queue, and on whether the server shuts down. The work for a query depends
+//! only on the shape of its shard.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -12,10 +13,10 @@ use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
-use super::Service;
-use super::connection::{Peer, Replies, Request, StreamEnd};
 use super::epochs::{Absent, Found};
 use super::room::Reservation;
+use super::service::Service;
+use super::stream::{Peer, Replies, Request, StreamEnd};
 use crate::engine::{Answer, EncryptedQuery};
 use crate::limits;
 use crate::schedule::{Arrival, Full, Ticket};

@@ -1,8 +1,8 @@
-//! How much one front-end may have in a second, whoever else asks: a token bucket of bytes.
+//! How much one front-end may have in a second: a token bucket of bytes.
 //!
-//! A query counts as a whole pass over its shard, whoever rides along: what a front-end may ask
-//! must not depend on what others ask. Whatever else it is sent or brings (hints, parameters, hint
-//! digests, key bundles) counts as its bytes. Shares of a busy server are the schedule's, not this.
+//! A query counts as a whole scan of its shard, also when other queries share the scan: what a
+//! front-end may ask must not depend on what others ask. Hints, parameters, hint digests and key
+//! bundles count as their bytes. The schedule, not the quota, divides the time of a busy server.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -29,17 +29,17 @@ pub(super) struct Quota<C: Clock = MonotonicClock> {
 }
 
 impl Quota {
-    /// So many MiB a second, each query a pass of so many bytes.
-    pub(super) fn new(mib_per_second: NonZeroU32, pass_bytes: usize) -> Self {
-        Self::with_clock(mib_per_second, pass_bytes, MonotonicClock)
+    /// So many MiB a second, where a query counts as a scan of so many bytes.
+    pub(super) fn new(mib_per_second: NonZeroU32, scan_bytes: usize) -> Self {
+        Self::with_clock(mib_per_second, scan_bytes, MonotonicClock)
     }
 }
 
 impl<C: Clock + Clone> Quota<C> {
-    fn with_clock(mib_per_second: NonZeroU32, pass_bytes: usize, clock: C) -> Self {
+    fn with_clock(mib_per_second: NonZeroU32, scan_bytes: usize, clock: C) -> Self {
         let bytes_per_second = f64::from(mib_per_second.get()) * f64::from(1 << 20);
         let at_once = bytes_per_second * limits::QUOTA_BURST.as_secs_f64();
-        let burst = parts(at_once.max(pass_bytes as f64), bytes_per_second);
+        let burst = parts(at_once.max(scan_bytes as f64), bytes_per_second);
         let quota = governor::Quota::with_period(Duration::from_secs(1) / PARTS_PER_SECOND)
             .expect("this is a bug: a period of zero")
             .allow_burst(burst);
@@ -73,11 +73,11 @@ mod tests {
 
     fn quota(
         mib_per_second: u32,
-        pass_bytes: usize,
+        scan_bytes: usize,
     ) -> (Quota<FakeRelativeClock>, FakeRelativeClock) {
         let clock = FakeRelativeClock::default();
         let rate = NonZeroU32::new(mib_per_second).unwrap();
-        (Quota::with_clock(rate, pass_bytes, clock.clone()), clock)
+        (Quota::with_clock(rate, scan_bytes, clock.clone()), clock)
     }
 
     fn taken(quota: &Quota<FakeRelativeClock>, bytes: usize) -> usize {

@@ -1,9 +1,10 @@
-//! A new manifest while serving: checked whole, then served from one moment to the next.
+//! Loads a new manifest while serving: it is checked whole, and then replaces the served one in one
+//! step.
 //!
-//! Whatever is wrong with it or with a file it names changes nothing, and is said; a file system
-//! that hangs is given up (`file_work`). Told by a signal, by the admin endpoint, or by
-//! [`Reloader::watch`], which looks at the manifest's file. How epochs are served beside each other
-//! is `epochs`'.
+//! A manifest or file that is refused changes nothing and is reported; work in a file system that
+//! hangs is given up (`file_work`). A reload is started by a signal, by the admin endpoint, or by
+//! [`Reloader::watch`], which looks at the manifest's file. `epochs` serves the old epochs beside
+//! the new one.
 
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
@@ -11,7 +12,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::{NotDone, Service};
+use super::file_work::NotDone;
+use super::service::{Service, unix_now};
 use crate::limits;
 use crate::shard::manifest::MANIFEST_NAME;
 use crate::shard::{Database, OpenError};
@@ -101,7 +103,7 @@ impl Reloader {
         let found = service.files.run(
             what,
             || progress.load(Ordering::Relaxed),
-            move || find(&asked, &read, super::unix_now()),
+            move || find(&asked, &read, unix_now()),
         );
         let ended = match found.await {
             Err(not_done) => Err(self.not_done(not_done)),
@@ -166,7 +168,7 @@ impl Service {
             lifetime: database.manifest().lifetime(),
             shards: database.shard_count(),
             quarantined_shards: self.epochs.quarantined(),
-            scrub_age: self.scrubbed.age(Instant::now()),
+            scrub_age: self.scrub_age(),
         }
     }
 }

@@ -1,19 +1,22 @@
-//! What lets a server that was killed and started again say so to peers of the process before it.
+//! Stateless reset tokens that outlive the process, so that peers of a killed process learn of it
+//! at once.
 //!
-//! A peer that goes on sending to a process that is gone waits for its own time-out, unless the new
-//! process answers with the connection's stateless reset token (RFC 9000, section 10.3). So tokens
-//! come from a key that outlives the process: from the private key of the certificate and the
-//! address, nothing else. Servers that share both share tokens: whoever sees the packets of a
-//! connection to one can have another end it, as he could by holding them up; the client begins
-//! again with the same bytes.
+//! A peer that sends to a process that is gone waits for its own time-out, unless the new process
+//! answers with the connection's stateless reset token (RFC 9000, section 10.3). So the key of the
+//! tokens is derived from the private key of the certificate and the address, and from nothing
+//! else. Servers that share both share tokens: a person who sees the packets of a connection to one
+//! can have another end it, which they could also do by blocking them; the client begins again with
+//! the same bytes.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use quinn::crypto::{CryptoError, HmacKey};
 use quinn::{ConnectionId, ConnectionIdGenerator, EndpointConfig};
-use rustls::crypto::SecureRandom;
+
+use crate::scheme::{SecretError, random_bytes};
 
 const ID_BYTES: usize = 8;
 
@@ -35,15 +38,19 @@ impl HmacKey for TokenKey {
     }
 }
 
-/// Random connection IDs. quinn's own carry a mark of the process, by which a new one would drop
-/// what was meant for the one before it without a word.
-struct RandomIds(&'static dyn SecureRandom);
+/// Connection IDs that nobody can guess: hashes of a counter under a random key. quinn's own carry
+/// a mark of the process, by which a new process drops silently what was meant for the one before.
+/// Random bytes from the system for each ID could fail while the server runs.
+struct HashedIds {
+    key: [u8; 32],
+    next: Arc<AtomicU64>,
+}
 
-impl ConnectionIdGenerator for RandomIds {
+impl ConnectionIdGenerator for HashedIds {
     fn generate_cid(&mut self) -> ConnectionId {
-        let mut id = [0; ID_BYTES];
-        self.0.fill(&mut id).expect("the operating system gives no random bytes");
-        ConnectionId::new(&id)
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let hash = blake3::keyed_hash(&self.key, &number.to_le_bytes());
+        ConnectionId::new(&hash.as_bytes()[..ID_BYTES])
     }
 
     fn cid_len(&self) -> usize {
@@ -56,12 +63,15 @@ impl ConnectionIdGenerator for RandomIds {
 }
 
 /// The configuration of a listener at this address, whose certificate has this private key.
-pub(super) fn endpoint(secret: &[u8], address: SocketAddr) -> EndpointConfig {
+///
+/// # Errors
+/// The operating system gives no random bytes.
+pub(super) fn endpoint(secret: &[u8], address: SocketAddr) -> Result<EndpointConfig, SecretError> {
     let mut hasher = blake3::Hasher::new_derive_key("sotto 2026-11-28 stateless reset tokens");
     hasher.update(secret).update(address.to_string().as_bytes());
-    let key = TokenKey(*hasher.finalize().as_bytes());
-    let random = rustls::crypto::ring::default_provider().secure_random;
-    let mut config = EndpointConfig::new(Arc::new(key));
-    config.cid_generator(move || Box::new(RandomIds(random)));
-    config
+    let token_key = TokenKey(*hasher.finalize().as_bytes());
+    let mut config = EndpointConfig::new(Arc::new(token_key));
+    let (key, next) = (random_bytes()?, Arc::new(AtomicU64::new(0)));
+    config.cid_generator(move || Box::new(HashedIds { key, next: next.clone() }));
+    Ok(config)
 }

@@ -1,8 +1,7 @@
 //! Memory that all front-ends share, in bytes: requests that are read, answers, replies that wait.
 //!
-//! Every front-end has a small share of its own, which nobody else can take. Beyond it a front-end
-//! may have as much as is left for others: one alone gets half. Nothing here waits unless it is
-//! told to.
+//! Every front-end has a small share of its own that no other can take. Beyond it a front-end may
+//! have as much as is left for the others: one alone gets half.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

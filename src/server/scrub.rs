@@ -1,47 +1,22 @@
-//! The thread that looks after what is served: reads every byte again at a bounded rate, has old
-//! epochs forgotten, and reports what was taken out.
+//! The thread that reads every byte of the served shards again at a bounded rate, has old epochs
+//! forgotten, and reports quarantined shards.
 //!
-//! It reads the maps, not the files: what is compared with the digests is what queries are answered
-//! from, also of a file that was unlinked or whose name another has by now, and a failing disk or a
-//! shortened file ends in the map's guard as it would for a query. Pages that only this thread
-//! reads are the first that the system lets go.
+//! It reads the maps and not the files: what it compares with the digests is what queries are
+//! answered from, also when the file was unlinked or replaced. A failing disk or a shortened file
+//! ends in the guard of the map, as it does for a query. The system drops pages that only this
+//! thread reads first.
 
 use std::convert::Infallible;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crossbeam::channel::{Receiver, Sender, bounded};
 
-use super::Service;
+use super::service::Service;
 use crate::limits;
 use crate::shard::verify::verify_map;
 use crate::worker::closed_within;
-
-/// When every byte was last read.
-pub(super) struct Scrubbed {
-    started: Instant,
-    /// When the last whole round began, in microseconds after that.
-    round_us: AtomicU64,
-}
-
-impl Scrubbed {
-    pub(super) fn new() -> Self {
-        Self { started: Instant::now(), round_us: AtomicU64::new(0) }
-    }
-
-    /// Since the last whole round began, or since the start where there was none.
-    pub(super) fn age(&self, now: Instant) -> Duration {
-        let round = Duration::from_micros(self.round_us.load(Ordering::Relaxed));
-        now.saturating_duration_since(self.started).saturating_sub(round)
-    }
-
-    fn round(&self, begun: Instant) {
-        let since = begun.saturating_duration_since(self.started);
-        self.round_us.store(since.as_micros() as u64, Ordering::Relaxed);
-    }
-}
 
 /// The running thread. Dropping this ends it.
 pub(super) struct Scrubber {
@@ -94,7 +69,8 @@ impl Scrub {
     fn next_shard(&mut self) -> bool {
         let database = self.service.epochs.database();
         let Some(shard) = database.shards().get(self.next).cloned() else {
-            self.service.scrubbed.round(self.begun);
+            let begun = &self.service.scrub_begun;
+            *begun.lock().unwrap_or_else(PoisonError::into_inner) = self.begun;
             (self.next, self.begun) = (0, Instant::now());
             let owed = std::mem::take(&mut self.owed);
             return self.rest(owed.max(limits::SCRUB_PAUSE));
@@ -141,15 +117,6 @@ impl Scrub {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn age_is_that_of_the_last_whole_round_by_its_beginning() {
-        let scrubbed = Scrubbed::new();
-        let at = |second: u64| scrubbed.started + Duration::from_secs(second);
-        assert_eq!(scrubbed.age(at(10)), Duration::from_secs(10));
-        scrubbed.round(at(4));
-        assert_eq!(scrubbed.age(at(10)), Duration::from_secs(6));
-    }
 
     #[test]
     fn a_thread_that_waits_ends_at_once() {

@@ -1,4 +1,4 @@
-//! The server's UDP socket, with as much room in the system as it lets us have.
+//! The server's UDP socket, with as much room as the system allows.
 //!
 //! What arrives while nobody reads is dropped once the room is full, and costs its peer a round
 //! trip or more. The system's default, some 200 KiB, is full after two milliseconds at 1 Gbit/s.

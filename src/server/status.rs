@@ -1,20 +1,19 @@
-//! What a server is like now: whether it is alive and should be asked, and the numbers that go up
-//! and down. Read by `admin`; nothing here changes anything.
+//! What a server is like now: whether it is alive and ready, and its gauges. Read by `admin`.
 //!
-//! Alive is a server whose engines are not all stuck in one call. Ready is one that is not leaving,
-//! whose database clients accept by its dates, and whose every engine that takes queries has lately
-//! given the right answer to a known one. A device that failed and is being recreated takes none:
-//! it is named, and no reason to ask elsewhere while another engine answers.
+//! A server is alive unless all its engines hang in a call. It is ready unless it shuts down,
+//! clients refuse its database by the dates, or an engine that takes queries has not passed its
+//! known-answer test lately. A device that failed and is being recreated takes no queries: it is
+//! named, and does not make the server unready while another engine answers.
 
 use std::sync::PoisonError;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
-use rustix::time::{ClockId, clock_gettime};
-
-use super::memory::{MemoryBudget, resident_bytes};
-use super::{EpochState, Service, unix_now};
+use super::bounds::MemoryBudget;
+use super::machine::{cpu_time, resident_bytes};
+use super::reload::EpochState;
+use super::service::{Service, unix_now};
 use crate::limits;
-use crate::metrics::{self, Gauges};
+use crate::metrics::Gauges;
 use crate::wire::Lifetime;
 use crate::worker::{EngineKind, EngineReport, EngineState};
 
@@ -71,7 +70,7 @@ impl Service {
         readiness
     }
 
-    /// Why the last reload changed nothing; none where it did as it was told.
+    /// Why the last reload changed nothing; none where it succeeded.
     pub(super) fn refused_reload(&self) -> Option<String> {
         self.refused_reload.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -95,19 +94,6 @@ impl Service {
         is_alive(&self.queue.engines(Instant::now()))
     }
 
-    /// Which content is served.
-    pub(super) fn epoch_numbers(&self) -> metrics::Epochs {
-        let state = self.epoch_state();
-        metrics::Epochs {
-            served: state.served,
-            expected: state.expected,
-            created_timestamp_seconds: state.lifetime.created,
-            expiry_timestamp_seconds: state.lifetime.expires,
-            quarantined_shards: state.quarantined_shards,
-            scrub_age_seconds: state.scrub_age.as_secs_f64(),
-        }
-    }
-
     /// Connections that are served.
     pub(super) fn connected(&self) -> usize {
         self.connections.count()
@@ -128,6 +114,7 @@ impl Service {
             })
         };
         let in_state = |wanted| devices().filter(|&(state, _)| state == wanted).count();
+        let state = self.epoch_state();
         let started = self.started.1.duration_since(UNIX_EPOCH).unwrap_or_default();
         // Not below: there the locks would be held until all is read, and others lock them again.
         let (streams, bundles) = (*self.streams.borrow(), self.bundles().count());
@@ -137,12 +124,17 @@ impl Service {
             bundles,
             queued_queries: self.queue.queued(),
             queued_bytes: self.queue.queued_bytes(),
-            shards: self.epochs.database().shard_count(),
+            shards: state.shards,
             resident_shards: devices().map(|(_, held)| held.shards).sum(),
             resident_bytes: devices().map(|(_, held)| held.bytes).sum(),
             devices_up: in_state(EngineState::Up),
             devices_down: in_state(EngineState::Down),
-            epochs: self.epoch_numbers(),
+            served_epoch: state.served,
+            expected_epoch: state.expected,
+            database_created_timestamp_seconds: state.lifetime.created,
+            database_expiry_timestamp_seconds: state.lifetime.expires,
+            quarantined_shards: state.quarantined_shards,
+            scrub_age_seconds: state.scrub_age.as_secs_f64(),
             certificate_expiry_timestamp_seconds: self.certificate_expiry(),
             memory_budget_bytes: self.bounds.memory(&self.shape).parts().into(),
             memory_used_bytes: self.memory_used().parts().into(),
@@ -154,12 +146,6 @@ impl Service {
             process_resident_memory_bytes: resident_bytes().unwrap_or_default(),
         }
     }
-}
-
-/// Processor time of this process so far.
-fn cpu_time() -> Duration {
-    let time = clock_gettime(ClockId::ProcessCPUTime);
-    Duration::try_from(time).unwrap_or_default()
 }
 
 fn is_alive(engines: &[EngineReport]) -> bool {

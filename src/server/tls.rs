@@ -1,7 +1,7 @@
 //! Certificates from PEM files, and the QUIC side of a server: TLS 1.3, ALPN, windows, time-outs.
 //!
-//! Where callers have to be known, only who shows a certificate of the operator's authority gets
-//! through the handshake; whether its name may ask is `callers`' to say.
+//! Where callers have to be known, the handshake demands a certificate of the operator's authority;
+//! `callers` decides whether its name may call.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,13 +11,12 @@ use quinn::crypto::rustls::QuicServerConfig;
 use quinn::{TransportConfig, VarInt};
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
+use rustls::server::NoServerSessionStorage;
+use rustls::server::danger::ClientCertVerifier;
 use zeroize::Zeroizing;
 
-use super::ServerBounds;
-use super::callers::Callers;
+use super::bounds::{ServerBounds, Windows};
 use super::certificate_check::{self, CertificateProblem, Validity};
-use super::memory::Windows;
 use crate::limits;
 use crate::shard::files::read_regular;
 use crate::text;
@@ -179,15 +178,11 @@ impl Identity {
     /// The listener's configuration.
     pub(super) fn quic(
         self,
-        callers: &Callers,
+        verifier: Arc<dyn ClientCertVerifier>,
         bounds: &ServerBounds,
         windows: Windows,
     ) -> Result<quinn::ServerConfig, IdentityError> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let verifier = match callers {
-            Callers::Loopback | Callers::Anyone => WebPkiClientVerifier::no_client_auth(),
-            Callers::Known(known) => known.verifier.clone(),
-        };
         let mut tls = rustls::ServerConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&rustls::version::TLS13])?
             .with_client_cert_verifier(verifier)
@@ -293,6 +288,8 @@ fn transport(bounds: &ServerBounds, windows: Windows) -> TransportConfig {
 mod tests {
     use std::time::Duration;
 
+    use rustls::server::WebPkiClientVerifier;
+
     use super::super::certificates;
     use super::*;
 
@@ -317,7 +314,7 @@ mod tests {
         let late = other.check(now + Duration::from_secs(86_400 * 365)).unwrap_err();
         assert!(matches!(late, IdentityError::Unusable(_)), "{late}");
         assert!(matches!(
-            other.quic(&Callers::Anyone, &ServerBounds::default(), windows),
+            other.quic(WebPkiClientVerifier::no_client_auth(), &ServerBounds::default(), windows),
             Err(IdentityError::Unusable(_))
         ));
         let late = identity.check(now + Duration::from_secs(86_400 * 365)).unwrap_err();

@@ -4,9 +4,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use rustix::process::Signal;
 use sotto::client::{Client, Options};
-use sotto::server::certificates::{
-    LocalCertificates, localhost, localhost_between, localhost_until,
-};
+use sotto::server::certificates::{LocalCertificates, localhost, localhost_between};
 use sotto::server::{Callers, Identity};
 
 use super::harness::load::{self, Load, look_up, reach};
@@ -14,7 +12,12 @@ use super::harness::program::{Place, Program, any};
 use super::harness::{Setting, known, options, until};
 use super::{record, settled};
 
-const PAST: i32 = 2020;
+const DAY: Duration = Duration::from_secs(86_400);
+
+fn expired_certificates() -> LocalCertificates {
+    let now = SystemTime::now();
+    localhost_between(now - 3 * DAY, now - DAY).unwrap()
+}
 
 async fn refusal(options: Options) -> String {
     Client::connect(options).await.err().expect("a refusal").to_string()
@@ -23,7 +26,7 @@ async fn refusal(options: Options) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_whose_certificate_expired_is_refused_until_it_is_renewed() {
     let built = load::database();
-    let certificates = localhost_until(PAST).unwrap();
+    let certificates = expired_certificates();
     let serving = Setting { certificates, ..Setting::default() }.serve(&built.db());
     let error = refusal(reach(&built, &serving)).await;
     assert!(error.contains("certificate expired"), "{error}");
@@ -53,7 +56,7 @@ async fn a_front_end_whose_certificate_expired_is_refused_and_the_others_are_ser
     let certificates = localhost().unwrap();
     let callers = known(&certificates.ca_pem, None);
     let serving = Setting { certificates, callers, ..Setting::default() }.serve(&built.db());
-    let expired = localhost_until(PAST).unwrap();
+    let expired = expired_certificates();
     let server = &serving.certificates;
     let both = [&*server.ca_pem, &expired.ca_pem].concat();
     let identity = Identity::from_pem(&server.server_pem, &server.server_key).unwrap();
@@ -77,13 +80,13 @@ async fn the_program_keeps_what_it_has_when_the_new_certificate_has_expired() {
     let place = Place::new();
     let server = Program::start(place.command(&[], any()), None);
     let mut load = Load::start(&place.options(&server), 1).await;
-    let expired = localhost_until(PAST).unwrap();
+    let expired = expired_certificates();
     place.show(&expired);
     let said = server.told(Signal::HUP, "certificates and callers stay as they were").await;
     assert!(said.contains("the certificate expired"), "{said}");
     // Nor is anything taken that every client refuses for another reason.
-    let (day, now) = (Duration::from_secs(86_400), SystemTime::now());
-    let early = localhost_between(now + day, now + 2 * day).unwrap();
+    let now = SystemTime::now();
+    let early = localhost_between(now + DAY, now + 2 * DAY).unwrap();
     for (certificates, expected) in [
         (early, "the certificate is not valid yet"),
         (for_clients(), "extendedKeyUsage lacks serverAuth"),

@@ -22,7 +22,10 @@ const WALL_CLOCK: [(&str, &str); 11] = [
     ("server/certificate_check.rs", "in tests"),
     ("server/certificates.rs", "from when a certificate that is made is good"),
     ("server/connection.rs", "whether a caller's certificate is still good"),
-    ("server/mod.rs", "when it was started; whether a database has expired: one served goes on"),
+    (
+        "server/service.rs",
+        "when it was started; whether a database has expired: one served goes on",
+    ),
     ("server/tls.rs", "in tests"),
 ];
 

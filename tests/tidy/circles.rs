@@ -19,9 +19,6 @@ const ALLOWED: &[&str] = &[
     "bench/src/plan: basis day figure gpu hosts measured mod scenario sizing",
     "bench/src/record: kernel mod operations",
     "bench/src/summary: judged mod",
-    "src/metrics: families mod",
-    "src/server: callers connection memory mod query reload scrub tls",
-    "src/server/admin: gate mod page seats state",
 ];
 
 /// The names on the way to a module or an item, such as `["engine", "gpu", "round"]`.

@@ -1,10 +1,9 @@
-//! Who may ask the endpoints over HTTP: no page of a browser, whoever's it is, nor one that makes
-//! its own name lead here.
+//! Which HTTP requests are answered: none from a page in a browser, and none for a host name that
+//! another may own.
 //!
-//! A page on any name can have that name lead to this machine (DNS rebinding): its requests then
-//! carry that name as their host, so only hosts that cannot be another's are answered. A browser
-//! says of every POST where it comes from (`Origin`, `Sec-Fetch-Site`): pages have no business
-//! here.
+//! A page can have its own name lead to this machine (DNS rebinding). Its requests carry that name
+//! as their host, so only hosts that cannot be another's are answered. A browser adds to every POST
+//! where it comes from (`Origin`, `Sec-Fetch-Site`), and such a POST is refused.
 
 use std::net::IpAddr;
 
@@ -14,7 +13,7 @@ use axum::http::uri::Authority;
 use axum::http::{HeaderName, Method, Request, StatusCode, Version};
 use axum::response::Response;
 
-use super::{TEXT, reply};
+use super::replies::{TEXT, host_name, reply};
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
@@ -26,7 +25,7 @@ pub(super) struct Gate {
 impl Gate {
     /// `localhost`, this machine's name, and these.
     pub(super) fn new(names: Vec<String>) -> Self {
-        let known = ["localhost".to_owned(), super::host_name()];
+        let known = ["localhost".to_owned(), host_name()];
         let all = known.into_iter().chain(names);
         Self { names: all.map(|name| plain(&name)).collect() }
     }
@@ -97,7 +96,7 @@ mod tests {
     #[test]
     fn hosts_are_addresses_and_known_names() {
         let of = |host: &str| status(Request::get("/metrics").header(HOST, host));
-        let own = super::super::host_name();
+        let own = host_name();
         for host in [
             "localhost",
             "LOCALHOST:9464",

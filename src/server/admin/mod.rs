@@ -1,14 +1,15 @@
-//! The operator's endpoints, over HTTP: is it alive, ready, started; metrics; a page for people;
-//! reading again and leaving.
+//! The operator's endpoints over HTTP: liveness, readiness, start, metrics, a page for people,
+//! reload and drain.
 //!
-//! It answers from before the database is opened until the process ends, and never with a record,
-//! a query or a peer's address. GET looks, POST does. Who reaches the address may do both, so it is
-//! this machine's, or said to be anyone's; pages in browsers may not (`gate.rs`). Connections are
-//! few and short (`seats.rs`). What it knows is in `state.rs`, the page in `page.rs`.
+//! They answer from before the database is opened until the process ends, and never with a record,
+//! a query or a peer's address. GET requests change nothing. Who reaches the address may use all of
+//! them, so it is a loopback address unless the operator says otherwise; `gate.rs` refuses pages in
+//! browsers, and `seats.rs` bounds the connections.
 
 mod gate;
 mod page;
 mod rates;
+mod replies;
 mod seats;
 mod state;
 
@@ -18,18 +19,18 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::State;
 use axum::http::header::{
-    CACHE_CONTROL, CONNECTION, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName,
-    X_CONTENT_TYPE_OPTIONS,
+    CACHE_CONTROL, CONNECTION, CONTENT_SECURITY_POLICY, HeaderName, X_CONTENT_TYPE_OPTIONS,
 };
 use axum::http::{HeaderValue, StatusCode};
 use axum::middleware::map_response;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use axum::routing::{get, post};
 use tokio::net::TcpListener;
 
 pub use state::{AdminState, Reading, Reload, Stage};
 
 use self::gate::Gate;
+use self::replies::{TEXT, reply};
 use self::seats::{Endpoints, Patience};
 use crate::metrics::Metrics;
 
@@ -118,17 +119,6 @@ impl Admin {
         let endpoints = Endpoints { router, gate, seats, patience: Patience::default() };
         tokio::join!(admin_state.take_samples(), endpoints.run(listener));
     }
-}
-
-/// This machine's name, as the system knows it.
-fn host_name() -> String {
-    rustix::system::uname().nodename().to_string_lossy().into_owned()
-}
-
-const TEXT: &str = "text/plain; charset=utf-8";
-
-fn reply(status: StatusCode, content: &'static str, body: String) -> Response {
-    (status, [(CONTENT_TYPE, content)], body).into_response()
 }
 
 /// A reply is not kept, is what it says it is, is no part of another's page, and its connection

@@ -1,13 +1,11 @@
-//! Connections to the endpoints: few, none for long; whoever asks does not wait for those that do
-//! not.
+//! Connections to the endpoints: there are few, and none lasts long.
 //!
-//! A connection is silent until its request is here, and has ten seconds for it. Silent ones are
-//! bounded: when one more comes, the oldest goes. Requests are bounded too, but for probes, whose
-//! answers are short and always ready: whoever decides whether this server is restarted is not to
-//! be kept away by others.
+//! A connection is silent until its request is here, and has ten seconds for it. The number of
+//! silent ones is bounded: one more displaces the oldest. The number of requests is bounded too,
+//! except for probes, whose answers are short and always ready: other requests must not keep away
+//! the probe that decides whether this server is restarted.
 
-use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::serve::Listener;
@@ -23,8 +21,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 use tokio::time::sleep;
 
 use super::gate::Gate;
-use super::{TEXT, reply};
+use super::replies::{TEXT, reply};
 use crate::limits;
+use crate::server::places::{Unfinished, UnfinishedPlace};
 
 /// What probes ask.
 const PROBES: [&str; 3] = ["/livez", "/readyz", "/startupz"];
@@ -46,25 +45,18 @@ impl Default for Patience {
 
 /// The connections there are.
 pub(super) struct Seats {
-    silent: Mutex<Silent>,
+    /// Those whose request is not here yet.
+    silent: Arc<Unfinished<()>>,
     /// Free places for requests that are no probes.
     places: Arc<Semaphore>,
     /// Connections whose request is here.
     asked: watch::Sender<usize>,
 }
 
-/// Those whose request is not, the oldest first; the connection whose receiver is ready has to
-/// close.
-#[derive(Default)]
-struct Silent {
-    next: u64,
-    seats: VecDeque<(u64, oneshot::Sender<()>)>,
-}
-
 impl Default for Seats {
     fn default() -> Self {
         Self {
-            silent: Mutex::default(),
+            silent: Unfinished::new(limits::ADMIN_SILENT_MAX, limits::ADMIN_SILENT_MAX),
             places: Arc::new(Semaphore::new(limits::ADMIN_REQUESTS_MAX)),
             asked: watch::Sender::new(0),
         }
@@ -72,31 +64,11 @@ impl Default for Seats {
 }
 
 impl Seats {
-    fn silent(&self) -> MutexGuard<'_, Silent> {
-        self.silent.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// A seat for one more connection, and what tells it to go.
     fn take(self: &Arc<Self>) -> (Seat, oneshot::Receiver<()>) {
-        let (go, displaced) = oneshot::channel();
-        let mut silent = self.silent();
-        if silent.seats.len() >= limits::ADMIN_SILENT_MAX
-            && let Some((_, oldest)) = silent.seats.pop_front()
-        {
-            // Fails where it has just gone by itself.
-            let _ = oldest.send(());
-        }
-        let number = silent.next;
-        silent.next += 1;
-        silent.seats.push_back((number, go));
-        (Seat { seats: self.clone(), number, state: Mutex::new(SeatState::Silent) }, displaced)
-    }
-
-    /// Whether its request came from one that was still silent.
-    fn leave_silent(&self, number: u64) -> bool {
-        let mut silent = self.silent();
-        let at = silent.seats.iter().position(|&(other, _)| other == number);
-        at.is_some_and(|at| silent.seats.remove(at).is_some())
+        let (place, displaced) = self.silent.enter(());
+        let state = Mutex::new(SeatState::Silent { _place: place });
+        (Seat { seats: self.clone(), state }, displaced)
     }
 
     /// Ready when no request is being answered.
@@ -110,12 +82,13 @@ impl Seats {
 /// One connection's.
 struct Seat {
     seats: Arc<Seats>,
-    number: u64,
     state: Mutex<SeatState>,
 }
 
 enum SeatState {
-    Silent,
+    Silent {
+        _place: UnfinishedPlace<()>,
+    },
     /// With a place, unless it is a probe or there was none.
     Asked {
         _place: Option<OwnedSemaphorePermit>,
@@ -126,8 +99,7 @@ impl Seat {
     /// Its request is here; whether there is room to answer it.
     fn ask(&self, path: &str) -> bool {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if let SeatState::Silent = *state {
-            self.seats.leave_silent(self.number);
+        if let SeatState::Silent { .. } = *state {
             self.seats.asked.send_modify(|asked| *asked += 1);
         }
         let is_probe = PROBES.contains(&path);
@@ -140,9 +112,9 @@ impl Seat {
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        match self.state.get_mut().unwrap_or_else(PoisonError::into_inner) {
-            SeatState::Silent => drop(self.seats.leave_silent(self.number)),
-            SeatState::Asked { .. } => self.seats.asked.send_modify(|asked| *asked -= 1),
+        let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if let SeatState::Asked { .. } = state {
+            self.seats.asked.send_modify(|asked| *asked -= 1);
         }
     }
 }
@@ -265,7 +237,7 @@ mod tests {
             assert!(read(ask(address, "/livez").await).await.starts_with("HTTP/1.1 200"));
         }
         let all = limits::ADMIN_SILENT_MAX;
-        until("the oldest go", || seats.silent().seats.len() <= all).await;
+        until("the oldest go", || seats.silent.count() <= all).await;
         // It is the oldest who went.
         assert_eq!(read(silent.remove(0)).await, "");
         let mut newest = silent.pop().unwrap();
@@ -281,7 +253,7 @@ mod tests {
         for peer in peers {
             assert!(!read(peer).await.contains(" 200 "));
         }
-        until("their seats are free", || seats.silent().seats.is_empty()).await;
+        until("their seats are free", || seats.silent.count() == 0).await;
     }
 
     #[tokio::test]

@@ -1,7 +1,7 @@
-//! What the operator's endpoints know, and what they may set off.
+//! What the operator's endpoints know, and what they can start.
 //!
-//! There is a state before there is a server: it says how far starting has come, and gets to
-//! know the server when it listens ([`AdminState::watch`]).
+//! The state exists before the server: it says how far the start has come, and learns of the server
+//! when that listens ([`AdminState::watch`]).
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -10,8 +10,9 @@ use std::time::Instant;
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
+use super::super::Server;
+use super::super::service::Service;
 use super::super::status::Readiness;
-use super::super::{Server, Service};
 use super::rates::{SAMPLE_EVERY, Sample, Samples};
 use super::seats::Seats;
 use crate::limits;

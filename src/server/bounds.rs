@@ -1,0 +1,303 @@
+//! The bounds of a server, and the memory that they add up to.
+//!
+//! Every part has its bound in [`ServerBounds`]; here they are added up for a database's shape and
+//! made to fit what the machine has. Not in it: the engines' scratch, and the maps of shards, which
+//! are the system's to keep or drop.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::limits;
+use crate::params::Shape;
+use crate::schedule::ScheduleBounds;
+
+/// The bounds one server runs under. The defaults are [`limits`]; tests make them small.
+#[derive(Debug, Clone)]
+pub struct ServerBounds {
+    /// Most connections at once.
+    pub connections_max: usize,
+    /// Most handshakes at once.
+    pub handshakes_max: usize,
+    /// Most connections of one known front-end at once, or of one network where none is known.
+    pub connections_per_front_end_max: usize,
+    /// Most request streams at once, all connections together.
+    pub streams_max: usize,
+    /// How much of the windows that a shape asks for a connection has: 0 the least, 1 all.
+    pub windows_part: f64,
+    /// Bytes of requests being read, all connections together.
+    pub read_bytes_max: usize,
+    /// Bytes of key bundles kept, as received.
+    pub bundle_cache_bytes: usize,
+    /// What waits for an engine.
+    pub schedule: ScheduleBounds,
+    /// Bytes of answers, from when their queries are taken in until they are sent, and of other
+    /// replies that wait to be sent.
+    pub answer_bytes_max: usize,
+    /// How long a request may take to arrive.
+    pub stream_read_timeout: Duration,
+    /// How long a peer may leave one reply unread.
+    pub stream_write_timeout: Duration,
+    /// How long a peer may hold up the replies of one stream, all waits together.
+    pub stream_send_time_max: Duration,
+    /// How long a handshake may take.
+    pub handshake_timeout: Duration,
+    /// How often the certificates of open connections are checked again.
+    pub certificate_check_time: Duration,
+    /// How long a connection may be silent.
+    pub idle_timeout: Duration,
+    /// How long shutdown waits for what is in flight.
+    pub drain_timeout: Duration,
+    /// How often each engine runs its known-answer test; never when absent, and whether it is right
+    /// is then not known.
+    pub prove_every: Option<Duration>,
+    /// How long queries of an epoch are answered after the next one came.
+    pub old_epoch_time: Duration,
+    /// How fast shards are read again and compared with their digests; 0 is not at all.
+    pub scrub_mib_per_second: u32,
+    /// How long a file system may hang before what is read from it is given up.
+    pub file_patience: Duration,
+}
+
+impl Default for ServerBounds {
+    fn default() -> Self {
+        Self {
+            connections_max: limits::CONNECTIONS_MAX,
+            handshakes_max: limits::HANDSHAKES_MAX,
+            connections_per_front_end_max: limits::CONNECTIONS_PER_FRONT_END_MAX,
+            streams_max: limits::STREAMS_MAX,
+            windows_part: 1.0,
+            read_bytes_max: limits::READ_BYTES_MAX,
+            bundle_cache_bytes: limits::BUNDLE_CACHE_BYTES,
+            schedule: ScheduleBounds::default(),
+            answer_bytes_max: limits::ANSWER_BYTES_MAX,
+            stream_read_timeout: limits::STREAM_READ_TIMEOUT,
+            stream_write_timeout: limits::STREAM_WRITE_TIMEOUT,
+            stream_send_time_max: limits::STREAM_SEND_TIME_MAX,
+            handshake_timeout: limits::HANDSHAKE_TIMEOUT,
+            certificate_check_time: limits::CERTIFICATE_CHECK_TIME,
+            idle_timeout: limits::IDLE_TIMEOUT,
+            drain_timeout: limits::DRAIN_TIMEOUT,
+            prove_every: None,
+            old_epoch_time: limits::OLD_EPOCH_TIME,
+            scrub_mib_per_second: limits::SCRUB_MIB_PER_SECOND,
+            file_patience: limits::FILE_PATIENCE,
+        }
+    }
+}
+
+/// Memory a server's bounds add up to, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MemoryBudget {
+    /// What connections may have on the way, in both directions; handshakes, streams.
+    pub connections: u64,
+    /// Requests being read.
+    pub requests: u64,
+    /// Key bundles that are kept.
+    pub bundles: u64,
+    /// Queries that wait, each with its bundle.
+    pub queries: u64,
+    /// Answers that are computed, and replies of every kind that are not yet sent.
+    pub answers: u64,
+}
+
+impl MemoryBudget {
+    /// Each with its name.
+    pub fn parts(&self) -> [(&'static str, u64); 5] {
+        [
+            ("connections", self.connections),
+            ("requests", self.requests),
+            ("bundles", self.bundles),
+            ("queries", self.queries),
+            ("answers", self.answers),
+        ]
+    }
+
+    /// All together.
+    pub fn total(&self) -> u64 {
+        self.parts().iter().map(|(_, bytes)| bytes).sum()
+    }
+}
+
+impl fmt::Display for MemoryBudget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mib = |bytes: u64| bytes.div_ceil(1 << 20);
+        let parts = self.parts().map(|(part, bytes)| match part {
+            "bundles" => format!("key bundles {}", mib(bytes)),
+            part => format!("{part} {}", mib(bytes)),
+        });
+        write!(f, "{} MiB: {}", mib(self.total()), parts.join(", "))
+    }
+}
+
+/// What may be on the way between a peer and us, in bytes: enough for the queries and answers of
+/// some round trips, not more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Windows {
+    /// What one stream may send unread.
+    pub(super) stream: u32,
+    /// What all streams of a connection may.
+    pub(super) receive: u32,
+    /// What we may have sent that was not acknowledged.
+    pub(super) send: u32,
+}
+
+impl Windows {
+    /// For databases of this shape; with less memory so large a part of what is above the least.
+    pub(super) fn new(shape: &Shape, part: f64) -> Self {
+        let bytes = |queries: usize, each: usize| {
+            let wanted = u32::try_from(queries * each).unwrap_or(u32::MAX);
+            let wanted = wanted.clamp(limits::WINDOW_BYTES_MIN, limits::WINDOW_BYTES_MAX);
+            let least = limits::WINDOW_BYTES_LEAST;
+            least + (f64::from(wanted - least) * part) as u32
+        };
+        let answer_bytes = shape.packs() * shape.response_bytes();
+        Self {
+            stream: bytes(limits::WINDOW_QUERIES, shape.query_bytes()),
+            receive: bytes(2 * limits::WINDOW_QUERIES, shape.query_bytes()),
+            send: bytes(2 * limits::WINDOW_QUERIES, answer_bytes),
+        }
+    }
+}
+
+impl ServerBounds {
+    /// What they add up to for databases of this shape.
+    pub fn memory(&self, shape: &Shape) -> MemoryBudget {
+        // Of handshakes that ended, QUIC remembers some for seconds.
+        let handshakes = (self.handshakes_max + limits::CLOSING_MAX) as u64;
+        MemoryBudget {
+            connections: self.connection_bytes(shape, self.connections_max, self.streams_max)
+                + handshakes * limits::HANDSHAKE_STATE_BYTES
+                + limits::INCOMING_BYTES_MAX,
+            requests: self.read_bytes_max as u64,
+            // Three bytes as received are a word of four.
+            bundles: self.bundle_cache_bytes as u64 / 3 * 4,
+            queries: self.schedule.queued_bytes_max as u64,
+            answers: self.answer_bytes_max as u64,
+        }
+    }
+
+    /// The least that serves databases of this shape. As many may come as ever: less memory makes
+    /// what each may have on the way smaller, it takes no places.
+    fn least(shape: &Shape) -> Self {
+        let full = Self::default();
+        let queries = limits::QUERIES_PER_FRAME_MAX as usize;
+        let frame = queries * (shape.query_bytes() + limits::FRAME_OVERHEAD_BYTES);
+        let answers =
+            queries * (shape.packs() * shape.response_bytes() + limits::QUERY_STATE_BYTES);
+        let bundles = limits::BUNDLES_PER_CONNECTION as usize * shape.bundle_bytes();
+        Self {
+            windows_part: 0.0,
+            streams_max: limits::STREAMS_LEAST,
+            // One caller has half: enough for a full frame.
+            read_bytes_max: (2 * frame).min(full.read_bytes_max),
+            bundle_cache_bytes: bundles.min(full.bundle_cache_bytes),
+            answer_bytes_max: (2 * answers).min(full.answer_bytes_max),
+            schedule: ScheduleBounds {
+                queued_bytes_max: (2 * frame).min(full.schedule.queued_bytes_max),
+                ..full.schedule
+            },
+            ..full
+        }
+    }
+
+    /// What these many connections and streams may take together of it.
+    pub(super) fn connection_bytes(
+        &self,
+        shape: &Shape,
+        connections: usize,
+        streams: usize,
+    ) -> u64 {
+        let Windows { receive, send, .. } = Windows::new(shape, self.windows_part);
+        let one = u64::from(receive) + u64::from(send) + limits::CONNECTION_STATE_BYTES;
+        connections as u64 * one + streams as u64 * limits::STREAM_STATE_BYTES
+    }
+
+    /// The defaults, or so much less of each that all fit `bytes` together.
+    ///
+    /// # Errors
+    /// One full request would not fit: the fewest bytes that are enough.
+    pub fn within(bytes: u64, shape: &Shape) -> Result<Self, u64> {
+        let (full, least) = (Self::default(), Self::least(shape));
+        let (all, few) = (full.memory(shape).total(), least.memory(shape).total());
+        if bytes >= all {
+            return Ok(full);
+        }
+        if bytes < few {
+            return Err(few);
+        }
+        let part = (bytes - few) as f64 / (all - few) as f64;
+        let between = |few: usize, all: usize| few + ((all - few) as f64 * part) as usize;
+        Ok(Self {
+            windows_part: part,
+            streams_max: between(least.streams_max, full.streams_max),
+            read_bytes_max: between(least.read_bytes_max, full.read_bytes_max),
+            bundle_cache_bytes: between(least.bundle_cache_bytes, full.bundle_cache_bytes),
+            answer_bytes_max: between(least.answer_bytes_max, full.answer_bytes_max),
+            schedule: ScheduleBounds {
+                queued_bytes_max: between(
+                    least.schedule.queued_bytes_max,
+                    full.schedule.queued_bytes_max,
+                ),
+                ..full.schedule
+            },
+            ..full
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shapes() -> [Shape; 3] {
+        [(128, 2, 192), (2048, 4, 17_280), (2048, 64, limits::COLUMNS_MAX)]
+            .map(|(rows, packs, columns)| Shape::new(120, rows, packs, columns).unwrap())
+    }
+
+    #[test]
+    fn bounds_are_cut_to_what_there_is() {
+        for shape in shapes() {
+            let full = ServerBounds::default().memory(&shape).total();
+            let least = ServerBounds::within(0, &shape).unwrap_err();
+            assert!(least < full, "{least} {full}");
+            assert_eq!(ServerBounds::within(least - 1, &shape).unwrap_err(), least);
+            for bytes in [least, full / 2, full - 1, full, 2 * full] {
+                let Ok(bounds) = ServerBounds::within(bytes, &shape) else { continue };
+                let memory = bounds.memory(&shape);
+                assert!(memory.total() <= bytes.min(full), "{bytes}: {memory}");
+                assert!(memory.total() >= bytes.min(full) / 100 * 98, "{bytes}: {memory}");
+                // Places are what others could be kept out of: there are always as many.
+                let all = ServerBounds::default();
+                let places = |bounds: &ServerBounds| {
+                    let per_front_end = bounds.connections_per_front_end_max;
+                    [bounds.connections_max, bounds.handshakes_max, per_front_end]
+                };
+                assert_eq!(places(&bounds), places(&all));
+                let frame = limits::QUERIES_PER_FRAME_MAX as usize * shape.query_bytes();
+                assert!(bounds.read_bytes_max >= frame && bounds.connections_max > 0);
+                assert!(bounds.schedule.queued_bytes_max / 2 >= frame);
+            }
+        }
+    }
+
+    #[test]
+    fn little_memory_is_enough_for_a_shard_of_a_million() {
+        let standard = shapes()[1];
+        let least = ServerBounds::within(0, &standard).unwrap_err();
+        assert!(least <= 512 << 20, "{} MiB", least >> 20);
+    }
+
+    #[test]
+    fn windows_hold_some_queries_and_stay_small() {
+        let [small, standard, large] = shapes().map(|shape| Windows::new(&shape, 1.0));
+        assert_eq!(small.stream, limits::WINDOW_BYTES_MIN);
+        assert_eq!(standard.stream as usize, limits::WINDOW_QUERIES * 17_280 * 3);
+        assert_eq!(standard.receive, 2 * standard.stream);
+        assert!(
+            large.send <= limits::WINDOW_BYTES_MAX && large.receive <= limits::WINDOW_BYTES_MAX
+        );
+        let least = Windows::new(&shapes()[1], 0.0);
+        let bytes = limits::WINDOW_BYTES_LEAST;
+        assert_eq!(least, Windows { stream: bytes, receive: bytes, send: bytes });
+    }
+}
