@@ -13,48 +13,36 @@ use crate::schedule::ScheduleBounds;
 
 /// The bounds one server runs under. The defaults are [`limits`]; tests make them small.
 #[derive(Debug, Clone)]
+#[allow(missing_docs)] // Each is documented at the limit that is its default.
 pub struct ServerBounds {
-    /// Most connections at once.
     pub connections_max: usize,
-    /// Most handshakes at once.
     pub handshakes_max: usize,
     /// Most connections of one known front-end at once, or of one network where none is known.
     pub connections_per_front_end_max: usize,
-    /// Most request streams at once, all connections together.
     pub streams_max: usize,
     /// How much of the windows that a shape asks for a connection has: 0 the least, 1 all.
     pub windows_part: f64,
     /// Bytes of requests being read, all connections together.
     pub read_bytes_max: usize,
-    /// Bytes of key bundles kept, as received.
     pub bundle_cache_bytes: usize,
     /// What waits for an engine.
     pub schedule: ScheduleBounds,
     /// Bytes of answers, from when their queries are taken in until they are sent, and of other
     /// replies that wait to be sent.
     pub answer_bytes_max: usize,
-    /// How long a request may take to arrive.
     pub stream_read_timeout: Duration,
-    /// How long a peer may leave one reply unread.
     pub stream_write_timeout: Duration,
-    /// How long a peer may hold up the replies of one stream, all waits together.
     pub stream_send_time_max: Duration,
-    /// How long a handshake may take.
     pub handshake_timeout: Duration,
-    /// How often the certificates of open connections are checked again.
     pub certificate_check_time: Duration,
-    /// How long a connection may be silent.
     pub idle_timeout: Duration,
-    /// How long shutdown waits for what is in flight.
     pub drain_timeout: Duration,
     /// How often each engine runs its known-answer test; never when absent, and whether it is right
     /// is then not known.
     pub prove_every: Option<Duration>,
-    /// How long queries of an epoch are answered after the next one came.
     pub old_epoch_time: Duration,
     /// How fast shards are read again and compared with their digests; 0 is not at all.
     pub scrub_mib_per_second: u32,
-    /// How long a file system may hang before what is read from it is given up.
     pub file_patience: Duration,
 }
 

@@ -21,13 +21,6 @@ const NOBODY: ConnectionId = ConnectionId(u64::MAX);
 
 type Kept = LruCache<Uid, Arc<KeyBundle>>;
 
-/// Whether a bundle had to make room.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum MadeRoom {
-    Yes,
-    No,
-}
-
 pub(super) struct Bundles {
     most: NonZeroUsize,
     keepers: HashMap<Uid, ConnectionId>,
@@ -51,10 +44,10 @@ impl Bundles {
         self.kept.get_mut(&keeper)?.get(uid).cloned()
     }
 
-    /// Keeps a bundle that this connection brought.
-    pub(super) fn keep(&mut self, peer: ConnectionId, uid: Uid, bundle: KeyBundle) -> MadeRoom {
+    /// Keeps a bundle that this connection brought; whether another had to make room.
+    pub(super) fn keep(&mut self, peer: ConnectionId, uid: Uid, bundle: KeyBundle) -> bool {
         if self.get(peer, &uid).is_some() {
-            return MadeRoom::No;
+            return false;
         }
         let full = self.keepers.len() >= self.most.get();
         if full {
@@ -65,15 +58,13 @@ impl Bundles {
             from.and_then(|from| self.remove(from, Kept::pop_lru));
         }
         self.insert(peer, uid, Arc::new(bundle));
-        if full { MadeRoom::Yes } else { MadeRoom::No }
+        full
     }
 
-    /// How many are kept.
     pub(super) fn count(&self) -> usize {
         self.keepers.len()
     }
 
-    /// A connection is gone.
     pub(super) fn leave(&mut self, peer: ConnectionId) {
         let Some(mut left) = self.kept.remove(&peer) else { return };
         while let Some((uid, bundle)) = left.pop_lru() {
@@ -125,12 +116,11 @@ mod tests {
     fn who_brings_the_most_loses_its_oldest() {
         let mut bundles = Bundles::new(NonZeroUsize::new(6).unwrap());
         let [modest, greedy, late] = [1, 2, 3].map(ConnectionId);
-        (0..2).for_each(|number| {
-            assert_eq!(bundles.keep(modest, uid(number), bundle()), MadeRoom::No)
-        });
+        for number in 0..2 {
+            assert!(!bundles.keep(modest, uid(number), bundle()));
+        }
         for number in 10..50 {
-            let made_room = if number < 14 { MadeRoom::No } else { MadeRoom::Yes };
-            assert_eq!(bundles.keep(greedy, uid(number), bundle()), made_room);
+            assert_eq!(bundles.keep(greedy, uid(number), bundle()), number >= 14);
         }
         assert_eq!(there(&bundles), [0, 1, 46, 47, 48, 49]);
         // What was used lately stays, whoever used it.
@@ -138,7 +128,7 @@ mod tests {
         bundles.keep(late, uid(60), bundle());
         assert_eq!(there(&bundles), [0, 1, 46, 48, 49, 60]);
         // Once more is not another one.
-        assert_eq!(bundles.keep(late, uid(0), bundle()), MadeRoom::No);
+        assert!(!bundles.keep(late, uid(0), bundle()));
         assert_eq!(there(&bundles), [0, 1, 46, 48, 49, 60]);
     }
 

@@ -53,7 +53,6 @@ pub enum Callers {
 /// Front-ends with a certificate from some authorities.
 #[derive(Debug, Clone)]
 pub struct KnownCallers {
-    /// Says whether a certificate is one of their authorities', and valid.
     verifier: Arc<dyn ClientCertVerifier>,
     validity: Option<Validity>,
     allowed: Option<AllowList>,
@@ -171,24 +170,20 @@ fn recognise(
         let uris = certificate.valid_uri_names().filter(|name| name.contains(':'));
         hosts.filter(|name| !name.contains(':')).chain(uris.map(str::to_owned)).collect()
     });
-    let known = |name: &String| {
-        let all = Allowed { share: 1, quota_mib_per_second: None };
-        let allowed = allowed.map_or(Some(all), |list| list.0.get(name).copied())?;
-        let Allowed { share, quota_mib_per_second } = allowed;
-        Some(ListedFrontEnd { name: name.as_str().into(), share, quota_mib_per_second })
+    let known = |name: &String| match allowed {
+        Some(list) => list.0.get(name).cloned(),
+        None => Some(ListedFrontEnd {
+            name: name.as_str().into(),
+            share: 1,
+            quota_mib_per_second: None,
+        }),
     };
     names.iter().find_map(known).ok_or(NotAllowed(names))
 }
 
 /// Names that may call, each with its share and quota.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AllowList(HashMap<String, Allowed>);
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Allowed {
-    share: u32,
-    quota_mib_per_second: Option<NonZeroU32>,
-}
+pub struct AllowList(HashMap<String, ListedFrontEnd>);
 
 impl AllowList {
     /// Reads a file of lines `NAME SHARE [MIB_PER_SECOND]`: a host name or URI of the certificates,
@@ -230,7 +225,9 @@ impl AllowList {
             if let Some(more) = words.next() {
                 return Err(format!("line {number}: {more:?} follows name, share and quota"));
             }
-            if names.insert(name, Allowed { share, quota_mib_per_second }).is_some() {
+            let front_end =
+                ListedFrontEnd { name: name.as_str().into(), share, quota_mib_per_second };
+            if names.insert(name, front_end).is_some() {
                 return Err(format!("line {number}: the name was listed before"));
             }
         }
@@ -300,7 +297,6 @@ pub(super) struct FrontEndConnection {
     name: Arc<str>,
     /// Its front-end as the schedule knows it.
     pub(super) front_end: FrontEnd,
-    /// What its front-end may ask.
     pub(super) quota: Option<Arc<Quota>>,
 }
 
@@ -373,11 +369,12 @@ mod tests {
         let mut listed: Vec<&String> = marked.0.keys().collect();
         listed.sort();
         assert_eq!(listed, ["a.example", "b_1.example"]);
-        let share = |share| Allowed { share, quota_mib_per_second: None };
-        let quota = Allowed { quota_mib_per_second: NonZeroU32::new(250), ..share(1) };
-        let names = [("a.example", share(3)), ("spiffe://x/Y", quota)];
-        let expected = names.map(|(name, allowed)| (name.into(), allowed)).into();
-        assert_eq!(list, AllowList(expected));
+        let front_end = |name: &str, share, quota| {
+            let quota_mib_per_second = NonZeroU32::new(quota);
+            (name.to_owned(), ListedFrontEnd { name: name.into(), share, quota_mib_per_second })
+        };
+        let expected = [front_end("a.example", 3, 0), front_end("spiffe://x/Y", 1, 250)];
+        assert_eq!(list, AllowList(expected.into()));
         for (text, expected) in [
             ("", "names nobody"),
             ("# only this\n", "names nobody"),

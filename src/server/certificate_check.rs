@@ -25,74 +25,46 @@ const EXPECTED_KEYS: &str = "P-256, P-384, Ed25519, or RSA with 2048 to 4096 bit
 /// Why clients refuse a certificate.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
+#[allow(missing_docs)] // Names and messages say it.
 pub enum CertificateProblem {
-    /// Its time is over.
     #[error(
         "the certificate expired {} ago: every client refuses it, have it renewed; if it has not, \
          this machine's clock is wrong", duration(*.ago)
     )]
-    Expired {
-        /// For how long, by this machine's clock.
-        ago: Duration,
-    },
-    /// Its time has not come.
+    Expired { ago: Duration },
     #[error(
         "the certificate is not valid yet, but in {}: every client refuses it until then; if it is \
          valid, this machine's clock is wrong", duration(*.within)
     )]
-    NotYet {
-        /// When it is, by this machine's clock.
-        within: Duration,
-    },
-    /// An authority's, such as `openssl req -x509` makes unless told otherwise.
+    NotYet { within: Duration },
     #[error(
         "the certificate is an authority's (basicConstraints CA:TRUE), which clients accept from \
          no server; expected one with CA:FALSE, which an authority signed or which signs itself"
     )]
     Authority,
-    /// For other purposes than serving.
     #[error(
         "the certificate is not for servers: its extendedKeyUsage lacks serverAuth, which clients \
          expect"
     )]
     Purpose,
-    /// No name that a client could ask for.
     #[error(
         "the certificate names no host: clients look at its subjectAltName alone, expected one \
          with a DNS name or an IP address"
     )]
     Nameless,
-    /// An old version of X.509.
     #[error("the certificate is of X.509 version {found}, expected version 3")]
-    Version {
-        /// The version found, from 1.
-        found: u32,
-    },
-    /// A key that TLS does not work with here.
+    Version { found: u32 },
     #[error("the certificate has a key that is not supported, {found}; expected {EXPECTED_KEYS}")]
-    Key {
-        /// What kind of key.
-        found: String,
-    },
-    /// A signature that clients do not check.
+    Key { found: String },
     #[error(
         "the certificate is signed with {found}, which clients do not accept; expected SHA-256 or \
          SHA-384 with RSA or ECDSA, or Ed25519"
     )]
-    Signature {
-        /// By which algorithm.
-        found: String,
-    },
-    /// No certificate of X.509 at all.
+    Signature { found: String },
     #[error("the certificate cannot be read: {0}")]
     Unreadable(String),
-    /// A certificate of the chain that signs others and may not.
     #[error("certificate {index} of the chain is no authority's, and cannot have signed others")]
-    NoAuthority {
-        /// Which, from 1.
-        index: usize,
-    },
-    /// Anything else, in webpki's words.
+    NoAuthority { index: usize },
     #[error("clients refuse the certificate: {0}")]
     Other(String),
 }
@@ -198,7 +170,6 @@ fn parse<'a>(der: &'a CertificateDer<'_>) -> Result<X509Certificate<'a>, Certifi
     Ok(parsed)
 }
 
-/// What every certificate has to be, whoever signed it.
 fn check_one(certificate: &X509Certificate<'_>) -> Result<(), CertificateProblem> {
     let X509Version(version) = certificate.version();
     if certificate.version() != X509Version::V3 {
@@ -310,7 +281,6 @@ fn check_key(key: &SubjectPublicKeyInfo<'_>) -> Result<(), CertificateProblem> {
     }
 }
 
-/// What webpki says.
 fn in_words(error: &webpki::Error, now: i64) -> CertificateProblem {
     use webpki::Error;
     let from_now = |time: &UnixTime| Duration::from_secs(time.as_secs().abs_diff(now as u64));

@@ -10,7 +10,6 @@ use rcgen::{
     KeyUsagePurpose,
 };
 
-/// The names a server certificate is good for.
 const SERVER_NAMES: [&str; 3] = ["localhost", "127.0.0.1", "::1"];
 
 /// Certificates and keys, all PEM; server and client chain to `ca_pem`.

@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 use tokio::time::{timeout, timeout_at};
 
 use super::callers::{FrontEndConnection, Shown};
-use super::places::{Activity, ConnectionPlace, Entered, Holder, Network, UnfinishedPlace};
+use super::places::{Activity, ConnectionPlace, Holder, Network, UnfinishedPlace};
 use super::query;
 use super::service::Service;
 use super::stream::{Peer, Read, Replies, StreamEnd, read_request};
@@ -21,7 +21,6 @@ use crate::wire::StreamCode;
 /// The place of a handshake, and what is ready when it was displaced.
 type HandshakePlace = (UnfinishedPlace<Network>, oneshot::Receiver<()>);
 
-/// Serves one connection until it ends.
 pub(super) async fn serve(service: Arc<Service>, incoming: Incoming, place: HandshakePlace) {
     let (place, mut displaced) = place;
     let shaken = tokio::select! {
@@ -81,12 +80,11 @@ fn enter(
     };
     let (now, handle) = (Instant::now(), Some(connection.clone()));
     match service.connections.enter(now, holder, activity.clone(), handle) {
-        Entered::Yes(place) => Some(place),
-        Entered::MadeRoom(place) => {
-            service.counters.connections_displaced.add(1);
+        Some((place, made_room)) => {
+            service.counters.connections_displaced.add(u64::from(made_room));
             Some(place)
         }
-        Entered::No => {
+        None => {
             service.counters.connections_refused.add(1);
             let code = VarInt::from_u32(StreamCode::ExcessiveLoad.code());
             connection.close(code, b"too many connections");
@@ -100,11 +98,9 @@ fn enter(
 enum Ended {
     /// Its certificate expired, or its authority's did.
     Certificate,
-    /// It asks nothing.
     Idle,
 }
 
-/// Looks whether a connection may stay.
 struct Watch {
     /// The peer's certificate, and when it is checked next.
     shown: Option<(Shown, Instant)>,

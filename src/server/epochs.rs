@@ -28,7 +28,6 @@ pub(super) enum Absent {
     Epoch,
     /// The database has no such shard.
     Shard,
-    /// It was taken out.
     Quarantined,
 }
 
@@ -52,7 +51,6 @@ impl Published {
     }
 }
 
-/// The databases that are served.
 pub(super) struct Epochs {
     state: RwLock<EpochTable>,
     /// How long an epoch is answered after the next one came.
@@ -87,7 +85,6 @@ impl Epochs {
         Self { state: RwLock::new(state), keep }
     }
 
-    /// The newest one.
     pub(super) fn database(&self) -> Arc<Database> {
         self.read().newest.database.clone()
     }
@@ -97,12 +94,10 @@ impl Epochs {
         self.read().newest.published.clone()
     }
 
-    /// Its epoch.
     pub(super) fn epoch(&self) -> u64 {
         self.read().newest.database.epoch()
     }
 
-    /// A shard of an epoch that is answered.
     pub(super) fn find(&self, now: Instant, epoch: u64, index: u32) -> Result<Found, Absent> {
         let state = self.read();
         let served = state.served(now, epoch).ok_or(Absent::Epoch)?;

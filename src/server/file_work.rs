@@ -19,27 +19,15 @@ use crate::limits;
 /// Why some work on files was not done.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
+#[allow(missing_docs)] // Names and messages say it.
 pub enum NotDone {
-    /// Nothing of it went on.
     #[error(
         "{what} was given up, nothing of it went on for {} s: does the file system hang?",
         .patience.as_secs_f64()
     )]
-    Stalled {
-        /// What was to be done.
-        what: &'static str,
-        /// How long nothing went on.
-        patience: Duration,
-    },
-    /// Too much work that was given up has not ended.
+    Stalled { what: &'static str, patience: Duration },
     #[error("{what} was not begun, {count} tries before still hang in their file systems")]
-    Crowded {
-        /// What was to be done.
-        what: &'static str,
-        /// How many.
-        count: usize,
-    },
-    /// Its thread ended.
+    Crowded { what: &'static str, count: usize },
     #[error("it panicked: this is a bug")]
     Panicked,
 }

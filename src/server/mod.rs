@@ -80,34 +80,21 @@ pub struct ServerOptions {
 /// Why a server does not start.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
+#[allow(missing_docs)] // Names and messages say it.
 pub enum ServerError {
-    /// Certificate or key.
     #[error(transparent)]
     Identity(#[from] IdentityError),
-    /// An address that others reach, and nobody said who may call.
     #[error(
         "{address} is not a loopback address, and callers are not known: give the authority of \
          their certificates (--client-ca), or let anyone ask (--anyone-may-ask)"
     )]
-    NotLoopback {
-        /// The address.
-        address: SocketAddr,
-    },
-    /// The address cannot be listened on.
+    NotLoopback { address: SocketAddr },
     #[error("cannot listen on {address} (UDP): {source}")]
-    Listen {
-        /// The address.
-        address: SocketAddr,
-        /// What the system said.
-        source: std::io::Error,
-    },
-    /// The database must not be served.
+    Listen { address: SocketAddr, source: std::io::Error },
     #[error(transparent)]
     Database(#[from] OpenError),
-    /// The operating system gives no random bytes.
     #[error(transparent)]
     Random(#[from] SecretError),
-    /// No thread could be started.
     #[error("cannot start a thread: {0}")]
     Thread(std::io::Error),
 }

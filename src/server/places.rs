@@ -139,7 +139,6 @@ pub(super) struct Activity {
     answering: AtomicUsize,
 }
 
-/// A request that is being answered.
 pub(super) struct Answering<'a>(&'a Activity);
 
 impl Activity {
@@ -148,7 +147,6 @@ impl Activity {
         Arc::new(Self { begun: Instant::now(), asked_ms, answering })
     }
 
-    /// A request was read.
     pub(super) fn asked(&self) -> Answering<'_> {
         self.answering.fetch_add(1, Ordering::Relaxed);
         Answering(self)
@@ -169,7 +167,6 @@ impl Drop for Answering<'_> {
     }
 }
 
-/// The connections that are served.
 pub(super) struct Connections {
     max: usize,
     per_network_max: usize,
@@ -189,20 +186,9 @@ struct Entry {
     connection: Option<Connection>,
 }
 
-/// A connection's place.
 pub(super) struct ConnectionPlace {
     connections: Arc<Connections>,
     number: u64,
-}
-
-/// What came of asking for a place.
-pub(super) enum Entered {
-    /// There was room.
-    Yes(ConnectionPlace),
-    /// Another connection had to go.
-    MadeRoom(ConnectionPlace),
-    /// All are taken by connections that ask something.
-    No,
 }
 
 impl Connections {
@@ -210,7 +196,6 @@ impl Connections {
         Arc::new(Self { max, per_network_max, served: Mutex::default() })
     }
 
-    /// How many are served.
     pub(super) fn count(&self) -> usize {
         self.lock().all.len()
     }
@@ -221,14 +206,15 @@ impl Connections {
         served.all.len() < self.max || served.all.values().any(|entry| entry.quiet(now).is_some())
     }
 
-    /// A place for this connection.
+    /// A place for this connection, and whether another had to go for it; none where all are taken
+    /// by connections that ask something.
     pub(super) fn enter(
         self: &Arc<Self>,
         now: Instant,
         holder: Holder,
         activity: Arc<Activity>,
         connection: Option<Connection>,
-    ) -> Entered {
+    ) -> Option<(ConnectionPlace, bool)> {
         let mut served = self.lock();
         let own = served.all.values().filter(|entry| entry.holder == holder).count();
         let crowded = matches!(holder, Holder::Network(_)) && own >= self.per_network_max;
@@ -238,7 +224,7 @@ impl Connections {
                 // Nobody takes a place from who has fewer.
                 other == holder || (!crowded && has > own)
             };
-            let Some(number) = served.quietest(now, whose) else { return Entered::No };
+            let number = served.quietest(now, whose)?;
             let gone = served.all.remove(&number).and_then(|entry| entry.connection);
             if let Some(connection) = gone {
                 let code = VarInt::from_u32(StreamCode::ExcessiveLoad.code());
@@ -250,8 +236,7 @@ impl Connections {
         served.next += 1;
         served.all.insert(number, Entry { holder, activity, connection });
         drop(served);
-        let place = ConnectionPlace { connections: self.clone(), number };
-        if made_room { Entered::MadeRoom(place) } else { Entered::Yes(place) }
+        Some((ConnectionPlace { connections: self.clone(), number }, made_room))
     }
 
     fn lock(&self) -> MutexGuard<'_, Served> {
@@ -327,42 +312,38 @@ mod tests {
     }
 
     /// A place asked for after so many seconds.
-    fn enter(connections: &Arc<Connections>, second: u64, from: &str) -> (Entered, Arc<Activity>) {
+    fn enter(
+        connections: &Arc<Connections>,
+        second: u64,
+        from: &str,
+    ) -> (Option<(ConnectionPlace, bool)>, Arc<Activity>) {
         let activity = Activity::new();
         let at = activity.begun + Duration::from_secs(second);
         let holder = Holder::of(address(from));
         (connections.enter(at, holder, activity.clone(), None), activity)
     }
 
-    fn place((entered, _): (Entered, Arc<Activity>)) -> Option<(ConnectionPlace, bool)> {
-        match entered {
-            Entered::Yes(place) => Some((place, false)),
-            Entered::MadeRoom(place) => Some((place, true)),
-            Entered::No => None,
-        }
-    }
-
     #[test]
     fn who_asks_nothing_goes_and_nobody_takes_from_who_has_fewer() {
         let connections = Connections::new(3, 2);
         let (few, many) = ("192.0.2.1", "198.51.100.1");
-        let honest = place(enter(&connections, 0, few)).unwrap();
+        let honest = enter(&connections, 0, few).0.unwrap();
         let busy = enter(&connections, 0, many);
         let asked = busy.1.asked();
-        let quiet = place(enter(&connections, 0, many)).unwrap();
+        let quiet = enter(&connections, 0, many).0.unwrap();
         assert!(!honest.1 && !quiet.1);
         assert_eq!(connections.count(), 3);
         // Nobody has been quiet for long enough.
         let now = Instant::now();
         assert!(!connections.may_enter(now));
-        assert!(place(enter(&connections, 0, "203.0.113.1")).is_none());
+        assert!(enter(&connections, 0, "203.0.113.1").0.is_none());
         // Later the one that asks nothing goes, of those who have the most.
         assert!(connections.may_enter(now + limits::QUIET_TIME));
-        let (late, made_room) = place(enter(&connections, 9, "203.0.113.1")).unwrap();
+        let (late, made_room) = enter(&connections, 9, "203.0.113.1").0.unwrap();
         assert!(made_room && connections.count() == 3);
         assert!(connections.lock().all.contains_key(&honest.0.number));
         // Its own only, and it is answered: who has one takes none from who has one.
-        assert!(place(enter(&connections, 9, many)).is_none());
+        assert!(enter(&connections, 9, many).0.is_none());
         drop((late, quiet, honest, asked));
         assert_eq!(connections.count(), 1, "what is displaced leaves once");
     }
@@ -370,13 +351,13 @@ mod tests {
     #[test]
     fn a_network_has_its_part_and_this_machine_all() {
         let connections = Connections::new(8, 2);
-        let from = |from: &str| place(enter(&connections, 0, from));
+        let from = |from: &str| enter(&connections, 0, from).0;
         let _two = [from("192.0.2.1").unwrap(), from("192.0.2.2").unwrap()];
         assert!(from("192.0.2.3").is_none() && from("192.0.3.3").is_some());
         let here: Vec<_> = (0..5).map(|_| from("127.0.0.1").unwrap()).collect();
         assert_eq!(here.len(), 5);
         // One of its own makes room.
-        let (_third, made_room) = place(enter(&connections, 9, "192.0.2.3")).unwrap();
+        let (_third, made_room) = enter(&connections, 9, "192.0.2.3").0.unwrap();
         assert!(made_room && connections.count() == 7);
     }
 }

@@ -28,10 +28,8 @@ use crate::wire::{
 };
 use crate::worker::{Job, Outcome, Queue};
 
-/// What is said of a shard that was taken out.
 const QUARANTINED: &str = "this server's file of the shard is damaged: ask another";
 
-/// Answers one request with all its replies.
 pub(super) async fn answer(
     service: &Arc<Service>,
     peer: &Peer,
@@ -147,7 +145,6 @@ fn limits_message() -> Limits {
     }
 }
 
-/// What a reply needs of its query while the query is computed.
 struct Pending {
     nonce: String,
     uid: Uid,
@@ -155,7 +152,6 @@ struct Pending {
     /// Kept for as long as the query is in the schedule, which knows its slot only.
     shard: Arc<Shard>,
     want_hint: bool,
-    /// When its request was read.
     since: Instant,
     /// Gives the answer's bytes back to the server's bound once it is sent.
     _place: Reservation,

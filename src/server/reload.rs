@@ -39,23 +39,12 @@ pub enum Reloaded {
 /// Why a reload changed nothing.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
+#[allow(missing_docs)] // Names and messages say it.
 pub enum ReloadError {
-    /// The manifest or a file of a shard is refused.
     #[error("{source}. Epoch {served} is served as before")]
-    Refused {
-        /// What is wrong.
-        source: OpenError,
-        /// The epoch that is served.
-        served: u64,
-    },
-    /// It was given up, or its thread ended.
+    Refused { source: OpenError, served: u64 },
     #[error("{source}. Epoch {served} is served as before")]
-    NotDone {
-        /// Why.
-        source: NotDone,
-        /// The epoch that is served.
-        served: u64,
-    },
+    NotDone { source: NotDone, served: u64 },
 }
 
 /// How the databases of a server fare.
@@ -159,7 +148,6 @@ impl Reloader {
 }
 
 impl Service {
-    /// How the databases fare.
     pub(super) fn epoch_state(&self) -> EpochState {
         let database = self.epochs.database();
         EpochState {
@@ -181,9 +169,7 @@ fn identity(path: &Path) -> Option<[u64; 4]> {
 
 /// What a manifest leads to.
 enum Followed {
-    /// What is served.
     Unchanged { epoch: u64 },
-    /// Another database.
     Next(Arc<Database>),
 }
 

@@ -86,7 +86,6 @@ impl Room {
         timeout(patience, waiting).await.ok()
     }
 
-    /// Bytes that are taken.
     pub(super) fn taken(&self) -> usize {
         let state = self.lock();
         state.all - state.free

@@ -51,9 +51,7 @@ struct Scrub {
     service: Arc<Service>,
     /// Disconnected when the thread has to end.
     closed: Receiver<Infallible>,
-    /// The next shard of the round.
     next: usize,
-    /// When the round began.
     begun: Instant,
     /// Time to let pass for what was read.
     owed: Duration,

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::{Semaphore, watch};
 
 use super::bounds::ServerBounds;
-use super::bundles::{Bundles, MadeRoom};
+use super::bundles::Bundles;
 use super::callers::{Callers, Connected};
 use super::epochs::Epochs;
 use super::file_work::FileWork;
@@ -29,22 +29,18 @@ pub(super) fn unix_now() -> u64 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
-/// What all connections share.
 pub(super) struct Service {
     pub(super) epochs: Arc<Epochs>,
     /// Of every epoch.
     pub(super) shape: Shape,
     /// Held during a reload.
     pub(super) reloading: tokio::sync::Mutex<()>,
-    /// Reads files that may hang.
     pub(super) files: FileWork,
     /// Free places for reading hints, which may hang too.
     pub(super) hint_reads: Arc<Semaphore>,
     /// The last one was not read in time.
     pub(super) hints_hang: AtomicBool,
-    /// Why the last reload changed nothing.
     pub(super) refused_reload: Mutex<Option<String>>,
-    /// Memory that the process may have.
     pub(super) machine_bytes: Option<u64>,
     /// Of the manifest that was read last.
     pub(super) expected_epoch: AtomicU64,
@@ -59,9 +55,7 @@ pub(super) struct Service {
     pub(super) draining: AtomicBool,
     pub(super) callers: RwLock<Arc<Callers>>,
     pub(super) connected: Arc<Connected>,
-    /// Places for connections.
     pub(super) connections: Arc<Connections>,
-    /// Places for handshakes.
     pub(super) handshakes: Arc<Unfinished<Network>>,
     /// Room for streams, one each.
     pub(super) open: Arc<Room>,
@@ -69,7 +63,6 @@ pub(super) struct Service {
     pub(super) reading: Arc<Room>,
     /// Room for answers, and for other replies that wait to be sent.
     pub(super) answers: Arc<Room>,
-    /// Streams open now.
     pub(super) streams: watch::Sender<usize>,
     pub(super) numbers: AtomicU64,
     /// When the served certificate expires, in seconds since 1970.
@@ -185,7 +178,7 @@ impl Service {
 
     pub(super) fn keep_bundle(&self, peer: ConnectionId, uid: Uid, bundle: KeyBundle) {
         self.counters.bundles.add(1);
-        if self.bundles().keep(peer, uid, bundle) == MadeRoom::Yes {
+        if self.bundles().keep(peer, uid, bundle) {
             self.counters.bundles_evicted.add(1);
         }
     }

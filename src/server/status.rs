@@ -44,7 +44,6 @@ impl Readiness {
 }
 
 impl Service {
-    /// Whether queries should be sent here.
     pub(super) fn readiness(&self) -> Readiness {
         let mut readiness =
             of_engines(&self.queue.engines(Instant::now()), self.bounds.prove_every);
@@ -89,12 +88,10 @@ impl Service {
         }
     }
 
-    /// Whether any engine still gets done with what it does.
     pub(super) fn is_alive(&self) -> bool {
         is_alive(&self.queue.engines(Instant::now()))
     }
 
-    /// Connections that are served.
     pub(super) fn connected(&self) -> usize {
         self.connections.count()
     }
@@ -104,7 +101,6 @@ impl Service {
         *self.certificate_expires.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    /// All that goes up and down.
     pub(super) fn gauges(&self) -> Gauges {
         let engines = self.queue.engines(Instant::now());
         let devices = || {

@@ -67,7 +67,6 @@ impl Drop for Peer {
 pub(super) enum StreamEnd {
     /// The peer reset or stopped it, or its connection is gone.
     Abandoned,
-    /// We reset it.
     Reset(StreamCode),
 }
 
@@ -142,7 +141,6 @@ async fn read_chunk(
     }
 }
 
-/// The way back on one stream.
 pub(super) struct Replies {
     send: SendStream,
     service: Arc<Service>,

@@ -31,62 +31,27 @@ pub struct Identity {
 /// Why there is no identity.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
+#[allow(missing_docs)] // Names and messages say it.
 pub enum IdentityError {
-    /// A file cannot be read.
     #[error("cannot read the {what} file {}: {source}", .path.display())]
-    Io {
-        /// What it was to be.
-        what: &'static str,
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        source: std::io::Error,
-    },
-    /// Not PEM, or not of this kind.
+    Io { what: &'static str, path: PathBuf, source: std::io::Error },
     #[error(
         "no {what} in {origin} ({detail}): expected a PEM file, such as `sotto cert --out DIR` \
          makes for localhost"
     )]
-    Pem {
-        /// What was looked for.
-        what: &'static str,
-        /// Where it was looked for.
-        origin: String,
-        /// What the PEM reader said.
-        detail: String,
-    },
-    /// A list of front-ends that cannot be read.
+    Pem { what: &'static str, origin: String, detail: String },
     #[error("the list of front-ends {origin}: {detail}; expected lines of `NAME SHARE`")]
-    List {
-        /// Where it was looked for.
-        origin: String,
-        /// What is wrong with it.
-        detail: String,
-    },
-    /// A private key under a password.
+    List { origin: String, detail: String },
     #[error(
         "the private key in {origin} is encrypted, and a server has nobody to ask for the \
          password; expected a key in the clear, in a file that only the server's user may read: \
          `openssl pkey -in FILE -out NEW` makes one"
     )]
-    Encrypted {
-        /// Where it was looked for.
-        origin: String,
-    },
-    /// A certificate that every client refuses.
+    Encrypted { origin: String },
     #[error(transparent)]
     Certificate(#[from] CertificateProblem),
-    /// An authority's certificate that is of no use.
     #[error("certificate {index} of {origin}: {problem}")]
-    Authority {
-        /// Which of the file, from 1.
-        index: usize,
-        /// Where it was looked for.
-        origin: String,
-        /// What is wrong with it.
-        problem: CertificateProblem,
-    },
-    /// Certificate and key do not work together.
+    Authority { index: usize, origin: String, problem: CertificateProblem },
     #[error("the certificate and the key cannot be used for TLS 1.3: {0}")]
     Unusable(#[from] rustls::Error),
 }
@@ -165,7 +130,6 @@ impl Identity {
         Ok(accepted?)
     }
 
-    /// The private key.
     pub(super) fn secret(&self) -> &[u8] {
         self.key.secret_der()
     }
@@ -175,7 +139,6 @@ impl Identity {
         Validity::of_chain(&self.chain)
     }
 
-    /// The listener's configuration.
     pub(super) fn quic(
         self,
         verifier: Arc<dyn ClientCertVerifier>,

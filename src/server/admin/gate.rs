@@ -79,7 +79,6 @@ impl Gate {
     }
 }
 
-/// As names are compared.
 fn plain(name: &str) -> String {
     name.trim_end_matches('.').to_ascii_lowercase()
 }

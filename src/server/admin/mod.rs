@@ -46,24 +46,15 @@ pub enum AdminCallers {
 /// Why there are no endpoints.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
+#[allow(missing_docs)] // Names and messages say it.
 pub enum AdminError {
-    /// An address that others reach, and nobody said they may.
     #[error(
         "the admin address {address} is not a loopback address: whoever reaches it may read \
          metrics and have the server leave; use 127.0.0.1, or say that they may (--admin-anyone)"
     )]
-    NotLoopback {
-        /// The address.
-        address: SocketAddr,
-    },
-    /// The address cannot be listened on.
+    NotLoopback { address: SocketAddr },
     #[error("cannot listen on the admin address {address} (TCP): {source}")]
-    Listen {
-        /// The address.
-        address: SocketAddr,
-        /// What the system said.
-        source: std::io::Error,
-    },
+    Listen { address: SocketAddr, source: std::io::Error },
 }
 
 /// Endpoints that listen. They answer once [`Admin::run`] runs.

@@ -23,7 +23,9 @@ use crate::worker::{EngineKind, EngineReport, EngineState};
 const AGAIN_AFTER_S: u32 = 5;
 const SHORT: Duration = Duration::from_secs(10);
 
-/// The whole page.
+/// What a card says of a rate.
+type OfRate = fn(&Rate) -> String;
+
 pub(super) fn render(admin_state: &AdminState) -> String {
     let readiness = admin_state.readiness();
     let page = html! {
@@ -121,7 +123,7 @@ fn traffic(watched: &Watched, gauges: &Gauges) -> Markup {
     let samples = watched.samples.lock().unwrap_or_else(PoisonError::into_inner);
     let (short, minute) = (samples.rate(&now, SHORT), samples.rate(&now, MINUTE));
     drop(samples);
-    let rows: [(&str, fn(&Rate) -> String); 6] = [
+    let rows: [(&str, OfRate); 6] = [
         ("answered", |r| rate(r.answered_per_second)),
         ("not answered", |r| rate(r.refused_per_second)),
         ("half of the replies within", |r| at_most(r.seconds_median)),
@@ -129,7 +131,7 @@ fn traffic(watched: &Watched, gauges: &Gauges) -> Markup {
         ("received", |r| bytes(r.received_bytes_per_second as u64) + "/s"),
         ("sent", |r| bytes(r.sent_bytes_per_second as u64) + "/s"),
     ];
-    let text = |of: fn(&Rate) -> String, rate: &Option<Rate>| rate.as_ref().map_or("–".into(), of);
+    let text = |of: OfRate, rate: &Option<Rate>| rate.as_ref().map_or("–".into(), of);
     let queued = bytes(gauges.queued_bytes as u64);
     let bundles = format!("{} key bundles kept", grouped(gauges.bundles as u64));
     html! {

@@ -9,7 +9,6 @@ use crate::worker::Distribution;
 
 /// What the page's longest rate covers.
 pub(super) const MINUTE: Duration = Duration::from_secs(60);
-/// How often a sample is taken.
 pub(super) const SAMPLE_EVERY: Duration = Duration::from_secs(1);
 
 /// What was counted until some moment.

@@ -10,7 +10,6 @@ pub(super) fn reply(status: StatusCode, content: &'static str, body: String) -> 
     (status, [(CONTENT_TYPE, content)], body).into_response()
 }
 
-/// This machine's name, as the system knows it.
 pub(super) fn host_name() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }

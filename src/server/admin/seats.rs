@@ -25,15 +25,12 @@ use super::replies::{TEXT, reply};
 use crate::limits;
 use crate::server::places::{Unfinished, UnfinishedPlace};
 
-/// What probes ask.
 const PROBES: [&str; 3] = ["/livez", "/readyz", "/startupz"];
 
 /// How long connections may take.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Patience {
-    /// To send a request's head.
     pub(super) head: Duration,
-    /// For all.
     pub(super) all: Duration,
 }
 
@@ -43,7 +40,6 @@ impl Default for Patience {
     }
 }
 
-/// The connections there are.
 pub(super) struct Seats {
     /// Those whose request is not here yet.
     silent: Arc<Unfinished<()>>,
@@ -79,7 +75,6 @@ impl Seats {
     }
 }
 
-/// One connection's.
 struct Seat {
     seats: Arc<Seats>,
     state: Mutex<SeatState>,

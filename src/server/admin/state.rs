@@ -44,7 +44,6 @@ pub struct AdminState {
     pub(super) seats: Arc<Seats>,
 }
 
-/// A server that listens.
 pub(super) struct Watched {
     pub(super) service: Arc<Service>,
     pub(super) samples: Mutex<Samples>,
