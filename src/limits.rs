@@ -355,9 +355,6 @@ pub const LOAD_BYTES: u64 = 1 << 30;
 pub const LOAD_ANSWERS_UNVERIFIED_MAX: usize = 1_024;
 /// Most classes of errors in the report, so that a peer's words cannot fill it.
 pub const LOAD_ERROR_CLASSES_MAX: usize = 32;
-/// Largest file of times that is replayed: five million frames.
-pub const TRACE_BYTES_MAX: u64 = 64 << 20;
-
 // The builder.
 /// Most records of the demo's sample: gigabytes of text, and minutes.
 pub const SAMPLE_RECORDS_MAX: u64 = 100_000_000;

@@ -1,7 +1,7 @@
 //! `sotto-bench`: measures sotto and plans hosts from what was measured.
 //!
 //! [`load`] puts a server under load; `kernel` and `gpu` measure engines beside what the machine
-//! could do at best; [`operations`] measures building, starting and reloading. Each writes a
+//! could do at best; `operations` measures building, starting and reloading. Each writes a
 //! [`record`]; [`found`] reads records of every kind. [`plan`] makes a capacity plan of records and
 //! a scenario, [`html`] draws both as a page, [`compare`] compares two records. [`commands`] is
 //! the command line. bench/README.md explains every figure.
@@ -10,7 +10,7 @@ pub mod record;
 
 mod endpoint;
 pub mod load;
-pub mod operations;
+pub(crate) mod operations;
 
 pub mod found;
 pub(crate) mod numbers;
@@ -30,3 +30,6 @@ pub mod summary;
 pub mod commands;
 
 pub use endpoint::Endpoint;
+
+/// Why there is no record: what was found, what was expected and what to do.
+pub type Failed = Box<dyn std::error::Error + Send + Sync>;

@@ -9,7 +9,7 @@ mod harness;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use harness::program::{Made, run, sotto};
+use harness::program::run;
 use sotto_bench::found::Record;
 use sotto_bench::record::{Build, Content, Reload, Spread, Started, Startup};
 
@@ -92,22 +92,6 @@ fn starts_are_measured_warm_and_cold() {
         assert!(first_answer_ms.best > listening_ms.best && ready_ms.best > listening_ms.best);
         assert!(*own_memory_bytes > 1 << 16);
     }
-}
-
-#[test]
-fn a_database_that_is_there_is_started_from_and_left_as_it_was() {
-    let (made, outer) = (Made::new(), folder());
-    let db = made.text("db");
-    let arguments = ["startup", "--db", &db, "--runs=1"];
-    let ended = bench(outer.path(), &arguments);
-    if !ended.2.contains("keeps pages in memory") {
-        let Record::Startup(record) = record(ended) else { panic!() };
-        assert_eq!((record.content.records, record.content.shards), (300, 2));
-    }
-    let (code, out, _) = run(&mut sotto(&["verify", &db]));
-    assert!(code == 0 && out.contains("every byte matches"), "{out}");
-    let (code, _, err, _) = bench(outer.path(), &["startup", "--db", "/nowhere"]);
-    assert!(code == 2 && err.contains("/nowhere"), "{err}");
 }
 
 #[test]

@@ -6,13 +6,14 @@
 #[path = "../../tests/harness/mod.rs"]
 mod harness;
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use harness::program::Two;
 use harness::relay::{FINE, Relay};
 use harness::seed;
 use sotto::client::Options;
-use sotto_bench::load::{Arrivals, Goal, LoadOptions, Records, Trial, load};
+use sotto_bench::load::{Arrivals, Goal, LoadOptions, Trial, load};
 use tokio::time::sleep;
 
 /// How much longer a query may take when a server is lost.
@@ -24,7 +25,7 @@ fn record(line: &str) {
 }
 
 /// `sotto-bench load` with two servers, disturbed once.
-async fn bench(options: Options, records: Records, disturb: impl AsyncFnOnce()) -> Trial {
+async fn bench(client: Options, records: PathBuf, disturb: impl AsyncFnOnce()) -> Trial {
     const MS: Duration = Duration::from_millis(1);
     let options = LoadOptions {
         arrivals: Arrivals::Constant,
@@ -35,15 +36,14 @@ async fn bench(options: Options, records: Records, disturb: impl AsyncFnOnce()) 
         window: 500 * MS,
         time: 5_000 * MS,
         lag_max: Duration::MAX,
-        threads: 1,
-        ..LoadOptions::new(options)
+        ..LoadOptions::default()
     };
     let meanwhile = async {
         sleep(2_000 * MS).await;
         disturb().await;
     };
     let mut shown = |_: &Trial| {};
-    let running = load(options, Goal::Rate(60.0), &mut shown);
+    let running = load(client, options, Goal::Rate(60.0), &mut shown);
     let (report, ()) = tokio::join!(running, meanwhile);
     report.unwrap().trials.remove(0)
 }
@@ -61,13 +61,12 @@ fn check(trial: &Trial, what: &str) {
 async fn the_load_generator_turns_to_the_other_as_well() {
     let mut two = Two::start();
     let path = two.place.built.path("records.jsonl");
-    let records = || Records::read(&path).unwrap();
     let options = two.options(two.addresses);
-    let trial = bench(options, records(), async || two.kill(0)).await;
+    let trial = bench(options, path.clone(), async || two.kill(0)).await;
     check(&trial, "bench load, the first of two servers killed (-9)");
     two.start_again(0);
     let relay = Relay::start(two.addresses[0], FINE, seed()).await;
     let options = two.options([relay.address, two.addresses[1]]);
-    let trial = bench(options, records(), async || relay.cut(true)).await;
+    let trial = bench(options, path.clone(), async || relay.cut(true)).await;
     check(&trial, "bench load, the network to the first of two servers cut");
 }

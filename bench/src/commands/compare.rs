@@ -8,7 +8,8 @@ use std::process::ExitCode;
 use crate::compare::{CompareOptions, TOLERANCE, Verdict, compare};
 use crate::found::Found;
 
-use super::{Ended, report};
+use sotto::commands::Ended;
+use sotto::commands::out::report;
 
 /// Hold two records side by side: which numbers changed by more than noise. Exit code 1 where one
 /// is worse, 2 where the two cannot be compared.

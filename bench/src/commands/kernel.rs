@@ -14,11 +14,12 @@ use sotto::engine::IsaChoice;
 use sotto::limits;
 use sotto::params::{Shape, ShapeError, ShapeWishes};
 
-use super::{claim, keep, large_folder, report};
+use super::files::{claim, keep, large_folder};
 use crate::common::Effort;
 use crate::common::report::Told;
 use crate::kernel;
 use sotto::commands::Ended;
+use sotto::commands::out::report;
 use sotto::commands::pack_rows;
 
 /// Measure the engines that answer, and this machine's floors, without any server.

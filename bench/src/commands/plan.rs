@@ -11,7 +11,10 @@ use crate::html::html;
 use crate::plan::{Prices, Scenario, Shown, newest, plan};
 use crate::record::Machine;
 
-use super::{Ended, RECORDS, say, write};
+use sotto::commands::Ended;
+use sotto::commands::out::say;
+
+use super::files::{RECORDS, write};
 
 /// Plan hosts for a scenario from what was measured.
 ///

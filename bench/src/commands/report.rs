@@ -11,7 +11,10 @@ use crate::html::html;
 use crate::plan::{Plan, Scenario, plan};
 use crate::summary::{Summary, summary};
 
-use super::{Ended, RECORDS, report};
+use sotto::commands::Ended;
+use sotto::commands::out::report;
+
+use super::files::RECORDS;
 
 /// Draw what was measured, and what is planned from it, as one HTML file that needs nothing else.
 #[derive(clap::Args)]

@@ -1,5 +1,5 @@
-//! What both share: noise in the form of queries and shards, how much is measured, how numbers are
-//! written down.
+//! What measurements share: how much is measured, noise in the form of queries and shards, and
+//! numbers as they are written down.
 
 pub(crate) mod noise;
 pub(crate) mod report;

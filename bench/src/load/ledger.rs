@@ -1,8 +1,8 @@
-//! The books of one run: what was planned, what came of it and when, window by window.
+//! What was planned in one run, what came of it and when, window by window. No IO here.
 //!
 //! A query belongs to the window it was planned in, however late it goes out or is answered, and
 //! its latency counts from then: a server that stalls shows in all that was planned meanwhile. Only
-//! throughput goes by when answers come. No IO here. Next: [`super::report`].
+//! throughput goes by when answers come.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -41,6 +41,17 @@ pub(super) struct Measure {
     pub(super) lag_max: Duration,
 }
 
+/// What came of the answers that are decoded.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Counts {
+    /// Decoded, and as they must be.
+    pub right: u64,
+    /// Decoded to something else, or no answers to their queries.
+    pub wrong: u64,
+    /// Not decoded, because decoding could not keep up.
+    pub skipped: u64,
+}
+
 /// What became of the queries planned in one window.
 pub(super) struct Window {
     pub(super) planned: u64,
@@ -60,7 +71,6 @@ pub(super) struct Window {
     pub(super) came_good: u64,
 }
 
-/// An empty histogram of the books.
 fn histogram() -> Histogram<u64> {
     Histogram::new_with_bounds(1, LONGEST_US, 3).expect("this is a bug: bounds of a histogram")
 }
@@ -121,16 +131,21 @@ impl Window {
     }
 }
 
-/// The books. Times are from `begin` on.
+/// Counts all of a run. Times are from `begin` on.
 pub(super) struct Ledger {
     pub(super) begin: Instant,
     pub(super) measure: Measure,
     windows: Mutex<Vec<Window>>,
+    verified: Mutex<Counts>,
 }
 
 impl Ledger {
     pub(super) fn new(begin: Instant, measure: Measure) -> Self {
-        Self { begin, measure, windows: Mutex::default() }
+        Self { begin, measure, windows: Mutex::default(), verified: Mutex::default() }
+    }
+
+    pub(super) fn verified(&self) -> MutexGuard<'_, Counts> {
+        self.verified.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Window>> {

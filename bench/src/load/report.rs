@@ -1,21 +1,18 @@
-//! What a command found: a table for people, JSON, CSV and an HDR log; bench/README.md says what
-//! each field is.
+//! What a command found, as JSON and as a table for people.
 
 #![allow(missing_docs, reason = "bench/README.md says what each field is; a test compares")]
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::{self, Write};
-use std::time::{Duration, SystemTime};
 
 use hdrhistogram::Histogram;
-use hdrhistogram::serialization::V2DeflateSerializer;
-use hdrhistogram::serialization::interval_log::{IntervalLogWriterBuilder, Tag};
 use serde::{Deserialize, Serialize};
 
-use super::ledger::{GOOD_SHARE_MIN, Intervals, LATE_SHARE_MAX, Measure, SILENT_SHARE_MAX, Window};
+use super::ledger::{
+    Counts, GOOD_SHARE_MIN, Intervals, LATE_SHARE_MAX, Measure, SILENT_SHARE_MAX, Window,
+};
 use super::search::{Limit, Verdict};
-use super::verify::Counts;
 use crate::record::{Head, ShapeFacts};
 use sotto::wire::PublicParameters;
 
@@ -103,8 +100,6 @@ pub struct Trial {
     pub prepared: Prepared,
     pub server: Option<ServerSide>,
     pub windows: Vec<Row>,
-    #[serde(skip)]
-    histograms: (Duration, Vec<Histogram<u64>>),
 }
 
 /// What a server's own metrics say of the time that was measured.
@@ -130,7 +125,7 @@ impl ServerSide {
         let cores = self.cpu_seconds / self.seconds.max(f64::MIN_POSITIVE);
         let cpu_ms = self.cpu_seconds * 1e3 / self.answers.max(1) as f64;
         format!(
-            "server: {batch_mean:.1} queries a pass; ms a query: {queue_ms:.1} in the queue, \
+            "server: {batch_mean:.1} queries a batch; ms a query: {queue_ms:.1} in the queue, \
              {scan_ms:.2} scan, {pack_ms:.2} pack, {send_ms:.2} sending, {answer_ms:.1} in all; \
              processor {cpu_ms:.2} ms an answer, {cores:.2} cores; {} MiB",
             self.resident_memory_bytes >> 20
@@ -155,9 +150,9 @@ pub(super) struct TrialEnd {
 }
 
 impl Trial {
-    pub(super) fn new(rate: f64, measure: Measure, windows: Vec<Window>, end: TrialEnd) -> Self {
+    pub(super) fn new(rate: f64, measure: Measure, windows: &[Window], end: TrialEnd) -> Self {
         let mut all = Window::new();
-        for window in &windows {
+        for window in windows {
             all.add(window);
         }
         let seconds = windows.len() as f64 * measure.window.as_secs_f64();
@@ -184,7 +179,6 @@ impl Trial {
             prepared: end.prepared,
             server: end.server,
             windows: windows.iter().enumerate().map(|(at, w)| row(at, w, measure)).collect(),
-            histograms: (measure.window, windows.into_iter().map(|w| w.latency).collect()),
         }
     }
 
@@ -294,48 +288,5 @@ impl Report {
     pub fn write_json(&self, mut out: impl Write) -> io::Result<()> {
         serde_json::to_writer_pretty(&mut out, self)?;
         writeln!(out)
-    }
-
-    /// The windows as CSV, one a line.
-    pub fn write_csv(&self, mut out: impl Write) -> io::Result<()> {
-        writeln!(
-            out,
-            "rate,begin_s,planned,answered,good,came,late,lag_max_ms,p50_ms,p90_ms,p99_ms,\
-             p999_ms,max_ms,from_send_p99_ms"
-        )?;
-        for trial in &self.trials {
-            for row in &trial.windows {
-                let Row { begin_s, planned, answered, good, came, late, lag_max_ms, .. } = row;
-                let Quantiles { p50, p90, p99, p999, max } = row.latency_ms;
-                writeln!(
-                    out,
-                    "{},{begin_s},{planned},{answered},{good},{came},{late},{lag_max_ms},{p50},\
-                     {p90},{p99},{p999},{max},{}",
-                    trial.rate, row.from_send_ms.p99
-                )?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Latencies from the planned time, in microseconds, as an HDR interval log: a histogram a
-    /// window, tagged with the run's number, from 0 on.
-    pub fn write_hdr(&self, out: &mut impl Write) -> io::Result<()> {
-        let mut serializer = V2DeflateSerializer::new();
-        let mut log = IntervalLogWriterBuilder::new()
-            .add_comment("[sotto-bench load: latency from the planned time, microseconds]")
-            .with_base_time(SystemTime::UNIX_EPOCH)
-            .begin_log_with(out, &mut serializer)?;
-        let mut begin = Duration::ZERO;
-        for (number, trial) in self.trials.iter().enumerate() {
-            let (window, histograms) = &trial.histograms;
-            let tag = number.to_string();
-            for histogram in histograms {
-                let written = log.write_histogram(histogram, begin, *window, Tag::new(&tag));
-                written.map_err(|error| io::Error::other(error.to_string()))?;
-                begin += *window;
-            }
-        }
-        Ok(())
     }
 }

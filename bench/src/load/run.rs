@@ -1,17 +1,17 @@
-//! One run: frames go out when they are due, whatever the server does, over a few connections.
+//! Runs: frames are sent when they are due, whatever the server does, over a few connections.
 //!
 //! A thread of its own keeps the time (an async runtime's clock is too coarse) and hands each
-//! frame over when it is due; its bundle went ahead by [`LEAD`]. What waits after that (for a
+//! frame over when it is due; its bundle was sent [`LEAD`] before. What waits after that (for a
 //! stream the server does not grant yet, for a bundle it has not acknowledged) counts as latency;
-//! what goes out late for the generator's own sake counts as lag and makes the run invalid. Nothing
-//! is tried again, except that what a dead server left unanswered goes to the next replica, where
-//! there is one, in the identical bytes; that time counts as latency too. Nothing that is sent
-//! depends on anything decoded. Next: [`super::ledger`].
+//! what the generator sends late counts as lag and makes the run invalid. Nothing is tried again,
+//! except that what a dead server left unanswered goes to the next replica, where there is one, in
+//! the identical bytes; that time counts as latency too. Nothing that is sent depends on anything
+//! decoded.
 
 use std::collections::VecDeque;
 use std::iter::Peekable;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -21,128 +21,150 @@ use tokio::task::JoinSet;
 
 use super::arrivals::Draws;
 use super::ledger::{CONNECTION_CLASS, Ledger, Measure, TIME_OUT_CLASS};
-use super::prepare::{Asked, Frame, Group, Maker, Mix, Preparing, Stock};
-use super::report::{Prepared, Trial, TrialEnd};
+use super::options::{Goal, LoadOptions};
+use super::prepare::{Asked, Frame, Group, Maker, Preparing, Stock};
+use super::report::{Prepared, Report, SCHEMA, ServerFacts, Trial, TrialEnd};
+use super::search::{self, BEYOND};
 use super::server_side::Look;
-use super::verify::{Counts, Verifier};
-use super::{LoadError, LoadOptions};
-use sotto::client::Client;
+use super::verify::{self, Hints, Job};
+use crate::Failed;
+use crate::record::Head;
 use sotto::client::frames::{BundleFrame, End, FrameSender, Heard};
+use sotto::client::{Client, Options};
+use sotto::wire::Status;
 use sotto::wire::message::{PirResponse, ReplyBody};
-use sotto::wire::{PublicParameters, Status};
 
 /// How long before its first query a bundle is sent.
-pub(super) const LEAD: Duration = Duration::from_millis(500);
-/// How soon the time-keeper asks again where no group was in stock.
-const GLANCE: Duration = Duration::from_millis(5);
-
+const LEAD: Duration = Duration::from_millis(500);
+/// How soon the pacer looks again where no group was in stock.
+const RETRY: Duration = Duration::from_millis(5);
 /// Most of a reason that becomes part of an error's class.
 const REASON_CHARS_MAX: usize = 100;
 
-/// Connections, queries in stock and whoever verifies: what all runs of a command share.
-pub(super) struct Rig {
+/// Runs a command, with front-ends that connect as `client` says; `shown` is called with each run
+/// as soon as it is over.
+///
+/// # Errors
+/// An option is out of bounds, a front-end cannot connect, or the hints or metrics cannot be had.
+pub async fn load(
+    client: Options,
+    options: LoadOptions,
+    goal: Goal,
+    shown: &mut dyn FnMut(&Trial),
+) -> Result<Report, Failed> {
+    options.check(goal)?;
+    let head = Head::new(SCHEMA);
+    let (seed, objective_ms) = (options.seed, options.objective.as_secs_f64() * 1e3);
+    let mut rig = Rig::connect(client, options).await?;
+    let server = ServerFacts::of(rig.senders[0].parameters());
+    let mut trials = Vec::new();
+    let mut run = async |rate: f64| {
+        let trial = rig.trial(rate).await?;
+        shown(&trial);
+        let verdict = trial.verdict();
+        trials.push(trial);
+        Ok::<_, Failed>(verdict)
+    };
+    let limit = match goal {
+        Goal::Limit(rate) => search::find(rate, &mut run).await?,
+        Goal::Rate(rate) => run(rate).await.map(|_| None)?,
+    };
+    for factor in limit.iter().flat_map(|limit| BEYOND.map(|factor| factor * limit.rate)) {
+        run(factor).await?;
+    }
+    rig.senders.clear();
+    for client in rig.clients {
+        drop(client.close().await);
+    }
+    Ok(Report { head, seed, server, objective_ms, trials, limit })
+}
+
+/// Connections, queries in stock and hints: what all runs of a command share.
+struct Rig {
     clients: Vec<Client>,
     senders: Vec<FrameSender>,
     maker: Arc<Maker>,
     preparing: Preparing,
-    verifier: Arc<Verifier>,
+    hints: Hints,
     options: LoadOptions,
     trials: u64,
 }
 
 impl Rig {
-    pub(super) async fn connect(mut options: LoadOptions) -> Result<Self, LoadError> {
+    async fn connect(mut client_options: Options, options: LoadOptions) -> Result<Self, Failed> {
         let (mut clients, mut senders) = (Vec::new(), Vec::new());
         for _ in 0..options.front_ends {
-            let mut client = Client::connect(options.client.clone()).await?;
+            let mut client = Client::connect(client_options.clone()).await?;
             // Later connections must find what the first one did.
-            options.client.pins = client.pins().clone();
+            client_options.pins = client.pins().clone();
             senders.push(client.frame_sender().await?);
             clients.push(client);
         }
-        let mix = Mix {
-            seed: options.seed,
-            popularity: options.popularity,
-            records: options.records.take(),
-            batch: options.batch,
-            bundle_queries: options.bundle_queries,
-            verify: options.verify,
+        let sender = &senders[0];
+        let maker = Arc::new(Maker::new(sender.clone(), &options)?);
+        let hints = match options.verify > 0.0 {
+            true => verify::fetch_hints(sender).await?,
+            false => Hints::default(),
         };
-        let maker = Arc::new(Maker::new(senders[0].clone(), mix));
-        let verifier = Verifier::start(&senders[0], maker.clone(), options.verify).await?;
-        let preparing = Preparing::start(&maker, options.threads, options.memory_bytes)?;
-        let verifier = Arc::new(verifier);
         if let Some(endpoint) = &options.metrics {
-            Look::at(endpoint).await?.check(senders[0].parameters())?;
+            Look::at(endpoint).await?.check(sender.parameters())?;
         }
-        Ok(Self { clients, senders, maker, preparing, verifier, options, trials: 0 })
-    }
-
-    pub(super) fn parameters(&self) -> &PublicParameters {
-        self.senders[0].parameters()
-    }
-
-    pub(super) async fn close(self) {
-        drop(self.senders);
-        for client in self.clients {
-            drop(client.close().await);
-        }
+        let preparing = Preparing::start(&maker, options.memory_bytes)?;
+        Ok(Self { clients, senders, maker, preparing, hints, options, trials: 0 })
     }
 
     /// Runs at `rate` queries a second until the intervals are narrow or the time is up.
-    pub(super) async fn trial(&mut self, rate: f64) -> Result<Trial, LoadError> {
-        let options = &self.options;
-        let measure = options.measure();
-        let warm_up = measure.window * measure.warm_up as u32;
-        let wanted = rate * (warm_up + options.time).as_secs_f64();
+    async fn trial(&mut self, rate: f64) -> Result<Trial, Failed> {
+        let LoadOptions { window, objective, lag_max, batch, time, .. } = self.options;
+        let warm_up = self.options.warm_up.max(LEAD).as_secs_f64() / window.as_secs_f64();
+        let warm_up = warm_up.ceil() as usize;
+        let measure = Measure { window, warm_up, objective, lag_max };
+        let warm_up = window * warm_up as u32;
+        let wanted = rate * (warm_up + time).as_secs_f64();
         let groups = (wanted / self.maker.group_queries() as f64).ceil() as u64;
         let groups = groups + self.senders.len() as u64;
         let (stock, begun) = (self.preparing.0.clone(), Instant::now());
-        let (ready, bytes) = blocking(move || stock.prepare(groups)).await??;
+        let (ready, bytes) = tokio::task::spawn_blocking(move || stock.prepare(groups)).await??;
         let queries = ready * self.maker.group_queries() as u64;
         let prepared = Prepared { queries, bytes, seconds: begun.elapsed().as_secs_f64() };
         for (sender, client) in self.senders.iter_mut().zip(&mut self.clients) {
             *sender = client.frame_sender().await?; // a new one where it was silent for too long
         }
 
-        let number = self.trials;
+        let draws = Draws::new(self.options.seed, "arrivals", self.trials);
         self.trials += 1;
-        let frames_per_second = rate / options.batch as f64;
-        let draws = Draws::new(options.seed, "arrivals", number);
-        let times = options.arrivals.times(frames_per_second, draws).peekable();
+        let times = self.options.arrivals.times(rate / batch as f64, draws);
         let ledger = Arc::new(Ledger::new(Instant::now(), measure));
+        let (jobs, verifying) =
+            verify::start(self.maker.clone(), self.hints.clone(), ledger.clone())?;
         let (running, mut finished) = mpsc::channel::<()>(1);
         let (stop, stopped) = sync_channel(0);
-        let admin_state =
-            Arc::new(AdminState { ledger: ledger.clone(), verifier: self.verifier.clone() });
         let pacer = Pacer {
-            times,
+            times: times.peekable(),
             stock: self.preparing.0.clone(),
             front_ends: self.senders.iter().cloned().map(FrontEnd::new).collect(),
             next: 0,
-            batch: options.batch as u64,
-            admin_state,
-            running,
+            batch: batch as u64,
+            exchanges: Arc::new(Exchanges { ledger: ledger.clone(), jobs, _running: running }),
             runtime: Handle::current(),
             staged: VecDeque::new(),
         };
         let pacer =
             thread::Builder::new().name("pacer".into()).spawn(move || pacer.run(&stopped))?;
         let first = self.look(ledger.begin + warm_up);
-        let (first, (ended, until)) = tokio::join!(first, wait(&ledger, options.time));
+        let (first, (ended, until)) = tokio::join!(first, wait(&ledger, time));
         let last = self.look(Instant::now()).await;
         drop(stop);
-        blocking(move || pacer.join()).await?.map_err(|_| LoadError::Thread)?;
-        finished.recv().await; // none: every exchange has dropped its sender
-        let verifier = self.verifier.clone();
-        let verified: Counts = blocking(move || verifier.take()).await?;
+        finished.recv().await; // none: pacer and exchanges have dropped their senders
+        let joined = tokio::task::spawn_blocking(move || pacer.join().and(verifying.join()));
+        joined.await?.map_err(|_| "this is a bug: a thread of the load generator panicked")?;
         let server = last?.zip(first?).map(|(last, first)| last.since(&first)).transpose()?;
-        let end = TrialEnd { ended, prepared, verified, server };
-        Ok(Trial::new(rate, measure, ledger.close(until), end))
+        let end = TrialEnd { ended, prepared, verified: *ledger.verified(), server };
+        Ok(Trial::new(rate, measure, &ledger.close(until), end))
     }
 
     /// Reads the server's metrics at a time, where it said them.
-    async fn look(&self, at: Instant) -> Result<Option<Look>, LoadError> {
+    async fn look(&self, at: Instant) -> Result<Option<Look>, Failed> {
         let Some(endpoint) = &self.options.metrics else { return Ok(None) };
         tokio::time::sleep_until(at.into()).await;
         Look::at(endpoint).await.map(Some)
@@ -164,12 +186,6 @@ async fn wait(ledger: &Ledger, time: Duration) -> (&'static str, Duration) {
             return ("time up", until);
         }
     }
-}
-
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> T + Send + 'static,
-) -> Result<T, LoadError> {
-    tokio::task::spawn_blocking(work).await.map_err(|_| LoadError::Thread)
 }
 
 /// Whether the server has a group's bundles: not yet, yes, or no and why.
@@ -200,37 +216,32 @@ struct Staged {
 }
 
 /// Keeps the time.
-struct Pacer {
-    times: Peekable<Box<dyn Iterator<Item = Duration> + Send>>,
+struct Pacer<T: Iterator<Item = Duration>> {
+    times: Peekable<T>,
     stock: Arc<Stock>,
     front_ends: Vec<FrontEnd>,
     /// Front-ends take turns.
     next: usize,
     batch: u64,
-    admin_state: Arc<AdminState>,
-    /// Dropped by the last exchange.
-    running: mpsc::Sender<()>,
+    exchanges: Arc<Exchanges>,
     runtime: Handle,
     staged: VecDeque<Staged>,
 }
 
-impl Pacer {
+impl<T: Iterator<Item = Duration>> Pacer<T> {
     /// Sends what is due until the other side of `stopped` is dropped.
     fn run(mut self, stopped: &Receiver<()>) {
-        let begin = self.admin_state.ledger.begin;
+        let begin = self.exchanges.ledger.begin;
         loop {
             let fetched = self.stage();
             while let Some(staged) = self.staged.pop_front_if(|staged| staged.at <= begin.elapsed())
             {
-                let (admin_state, running) = (self.admin_state.clone(), self.running.clone());
-                self.runtime.spawn(async move {
-                    admin_state.send(staged).await;
-                    drop(running);
-                });
+                let exchanges = self.exchanges.clone();
+                self.runtime.spawn(async move { exchanges.send(staged).await });
             }
             let mut next = self.times.peek().map_or(Duration::MAX, |&at| match fetched {
                 true => at, // staged when it is LEAD before its time: at begin + at
-                false => begin.elapsed() + GLANCE,
+                false => begin.elapsed() + RETRY,
             });
             if let Some(staged) = self.staged.front() {
                 next = next.min(staged.at);
@@ -240,37 +251,37 @@ impl Pacer {
                 break;
             }
         }
-        let end = begin.elapsed();
+        let (end, ledger) = (begin.elapsed(), &self.exchanges.ledger);
         for staged in self.staged.iter().take_while(|staged| staged.at <= end) {
-            self.admin_state.ledger.never_sent(staged.at, self.batch);
+            ledger.never_sent(staged.at, self.batch);
         }
         while let Some(at) = self.times.next_if(|&at| at + LEAD <= end) {
-            self.admin_state.ledger.planned(at + LEAD, self.batch);
-            self.admin_state.ledger.never_sent(at + LEAD, self.batch);
+            ledger.planned(at + LEAD, self.batch);
+            ledger.never_sent(at + LEAD, self.batch);
         }
     }
 
     /// Gives the frames of the next [`LEAD`] their time; false when none was there to be given
     /// one. The first frame is due LEAD after the beginning.
     fn stage(&mut self) -> bool {
-        let begin = self.admin_state.ledger.begin;
+        let begin = self.exchanges.ledger.begin;
         while self.times.peek().is_some_and(|&at| at <= begin.elapsed()) {
             let front_end = &mut self.front_ends[self.next];
             if front_end.frames.is_empty() {
                 let Some(group) = self.stock.take() else { return false };
-                let (tell, known) = watch::channel(None);
+                let (uploaded, known) = watch::channel(None);
                 let Group { bundles, frames } = group;
                 (front_end.frames, front_end.known) = (frames, known);
                 front_end.bundles = bundles.into();
                 let (sender, bundles) = (front_end.sender.clone(), front_end.bundles.clone());
                 self.runtime.spawn(async move {
-                    let _ = tell.send(Some(make_known(sender, &bundles).await));
+                    let _ = uploaded.send(Some(upload(sender, &bundles).await));
                 });
             }
             let at = self.times.next().expect("this is a bug: a time was peeked") + LEAD;
             let frame = front_end.frames.pop_front();
             let frame = frame.expect("this is a bug: a group without frames");
-            self.admin_state.ledger.planned(at, frame.queries.len() as u64);
+            self.exchanges.ledger.planned(at, frame.queries.len() as u64);
             let (sender, known) = (front_end.sender.clone(), front_end.known.clone());
             let bundles = front_end.bundles.clone();
             self.staged.push_back(Staged { at, sender, bundles, known, frame });
@@ -281,7 +292,7 @@ impl Pacer {
 }
 
 /// Sends bundles, and waits until the server has all of them.
-async fn make_known(sender: FrameSender, bundles: &[BundleFrame]) -> Result<(), String> {
+async fn upload(sender: FrameSender, bundles: &[BundleFrame]) -> Result<(), String> {
     let mut asking = JoinSet::new();
     for bundle in bundles {
         let (sender, bundle) = (sender.clone(), bundle.clone());
@@ -291,13 +302,14 @@ async fn make_known(sender: FrameSender, bundles: &[BundleFrame]) -> Result<(), 
     ended.map_err(|reason| format!("bundle: {}", plain(&reason)))
 }
 
-/// Where exchanges are written down.
-struct AdminState {
+/// What exchanges share; dropped by the last of them.
+struct Exchanges {
     ledger: Arc<Ledger>,
-    verifier: Arc<Verifier>,
+    jobs: SyncSender<Job>,
+    _running: mpsc::Sender<()>,
 }
 
-impl AdminState {
+impl Exchanges {
     async fn send(&self, staged: Staged) {
         let Staged { at, sender, bundles, mut known, frame } = staged;
         let queries = frame.queries.len();
@@ -347,13 +359,18 @@ impl AdminState {
             return;
         }
         if sender.check_answer(asked.shard, &answer).is_err() {
-            self.verifier.wrong();
+            self.ledger.verified().wrong += 1;
             self.ledger.failed(at, "not an answer to the query", 1);
             return;
         }
         self.ledger.answered(at, sent, now);
-        if let Some(check) = asked.check {
-            self.verifier.ask(check, asked.shard, answer.encrypted_response);
+        let Some(check) = asked.check else { return };
+        let job = Job { check, shard: asked.shard, response: answer.encrypted_response };
+        match self.jobs.try_send(job) {
+            Ok(()) => {}
+            Err(TrySendError::Full(_)) => self.ledger.verified().skipped += 1,
+            // The verifying thread panicked, which the end of the run reports.
+            Err(TrySendError::Disconnected(_)) => self.ledger.verified().wrong += 1,
         }
     }
 }

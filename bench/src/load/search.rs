@@ -1,5 +1,7 @@
 //! The walk to the highest rate within the objective: doubling, then bisecting. No IO, no clock.
 
+/// Rates measured after the limit was found, as multiples of it.
+pub(crate) const BEYOND: [f64; 2] = [1.2, 2.0];
 /// Rates are told apart down to this ratio.
 pub(crate) const RESOLUTION: f64 = 1.05;
 /// Below this nothing is looked for.

@@ -3,62 +3,57 @@
 use std::ffi::OsString;
 use std::fs;
 use std::io;
-use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
-
-use super::{
-    AS_SOTTO, IoContext as _, OperationError, OperationOptions, blocking, content, files, seed,
-    spread,
-};
-use crate::record::{BUILD_SCHEMA, Build, Head};
 use sotto::builder::keys;
-use sotto::shard::Database;
+use sotto::commands::out::report;
+
+use super::files::memory_bytes;
+use super::place::{AS_SOTTO, Place, cannot, seed, spread, this_program};
+use crate::Failed;
+use crate::record::{BUILD_SCHEMA, Build, Head};
 
 /// What a process took that built a database.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct Usage {
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Usage {
     /// Processor time of all its threads.
-    pub cpu_seconds: f64,
+    cpu_seconds: f64,
     /// The most memory it had.
-    pub peak_memory_bytes: u64,
+    peak_memory_bytes: u64,
 }
 
 /// What the process that [`build`] starts does: builds from the folder's input, and says what this
 /// process took until then.
-pub fn build_once(options: &OperationOptions, run: u32) -> Result<Usage, OperationError> {
-    options.build(&options.input(), seed(run))?;
+pub(crate) fn build_once(place: &Place, run: u32) -> Result<Usage, Failed> {
+    place.build(&place.input(), seed(run))?;
     let cpu = Duration::try_from(clock_gettime(ClockId::ProcessCPUTime)).unwrap_or_default();
-    let peak_memory_bytes = files::memory_bytes("self", "VmHWM:")?;
+    let peak_memory_bytes = memory_bytes("self", "VmHWM:")?;
     Ok(Usage { cpu_seconds: cpu.as_secs_f64(), peak_memory_bytes })
 }
 
-/// Measures building and verifying. `arguments` have the program do [`build_once`] with these
-/// options and print the [`Usage`] as JSON, for a run's number.
-pub async fn build(
-    options: &OperationOptions,
-    arguments: &dyn Fn(u32) -> Vec<OsString>,
-    shown: &mut dyn FnMut(&str),
-) -> Result<Build, OperationError> {
+/// Measures building and verifying. This process's own arguments with `--once FOLDER --run N` make
+/// a process call [`build_once`] and print the [`Usage`] as JSON.
+pub(crate) async fn build(place: Place) -> Result<Build, Failed> {
     let head = Head::new(BUILD_SCHEMA);
-    let own = options.clone();
-    blocking(move || own.write_input()).await?;
-    let input = options.input();
-    let input_bytes = input.metadata().context("read", &input)?.len();
+    place.blocking(Place::write_input).await?;
+    let input = place.input();
+    let input_bytes = input.metadata().map_err(cannot("read", &input))?.len();
     let (mut seconds, mut cpu, mut verify) = (Vec::new(), Vec::new(), Vec::new());
     let mut peak = 0;
-    for run in 0..options.runs {
-        remove_database(options)?;
+    for run in 0..place.options.runs {
+        remove_database(&place)?;
         let began = Instant::now();
-        let usage: Usage = said(options, "sotto-bench build", arguments(run)).await?;
+        let own = std::env::args_os().skip(1);
+        let once: [OsString; 4] =
+            ["--once".into(), place.folder.clone().into(), "--run".into(), run.to_string().into()];
+        let usage: Usage = serde_json::from_slice(&run_to_end(own.chain(once)).await?)?;
         let took = began.elapsed().as_secs_f64();
         let began = Instant::now();
-        let arguments = [AS_SOTTO.into(), "verify".into(), options.db().into(), "--quiet".into()];
-        run_to_end(options, "sotto verify", arguments).await?;
+        run_to_end([AS_SOTTO.into(), "verify".into(), place.db().into(), "--quiet".into()]).await?;
         let verified = began.elapsed().as_secs_f64();
-        shown(&format!(
+        report(format_args!(
             "built in {took:.2} s, {:.2} s of processor time, {} MiB; verified in {verified:.2} s",
             usage.cpu_seconds,
             usage.peak_memory_bytes >> 20
@@ -68,13 +63,11 @@ pub async fn build(
         verify.push(verified);
         peak = peak.max(usage.peak_memory_bytes);
     }
-    let db = options.db();
-    let content = blocking(move || Ok(content(&Database::open(&db)?))).await?;
     Ok(Build {
         head,
-        content,
+        content: place.blocking(Place::content).await?,
         input_bytes,
-        threads: options.threads(),
+        threads: place.threads(),
         seconds: spread(seconds),
         cpu_seconds: spread(cpu),
         peak_memory_bytes: peak,
@@ -83,43 +76,28 @@ pub async fn build(
 }
 
 /// With its key: the next run begins from nothing.
-fn remove_database(options: &OperationOptions) -> Result<(), OperationError> {
-    let db = options.db();
+fn remove_database(place: &Place) -> Result<(), Failed> {
+    let db = place.db();
     let key = keys::default_path(&db);
-    let gone = |removed: io::Result<()>| match removed {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    };
-    gone(fs::remove_dir_all(&db)).context("remove", &db)?;
-    gone(fs::remove_file(&key)).context("remove", &key)
-}
-
-/// What this program prints with these arguments, as JSON.
-async fn said<T: serde::de::DeserializeOwned>(
-    options: &OperationOptions,
-    what: &str,
-    arguments: Vec<OsString>,
-) -> Result<T, OperationError> {
-    let out = run_to_end(options, what, arguments).await?;
-    serde_json::from_slice(&out).map_err(|error| OperationError::Process {
-        what: what.into(),
-        said: format!("found {error} in what it printed, expected what it took"),
-    })
+    for (path, removed) in [(&db, fs::remove_dir_all(&db)), (&key, fs::remove_file(&key))] {
+        match removed {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(cannot("remove", path)(error));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// Runs this program to its end; what it printed.
-async fn run_to_end(
-    options: &OperationOptions,
-    what: &str,
-    arguments: impl IntoIterator<Item = OsString>,
-) -> Result<Vec<u8>, OperationError> {
-    let mut command = options.command(arguments);
-    let output = command.stdout(Stdio::piped()).stderr(Stdio::piped()).output().await;
-    let output = output.context("run", &options.program)?;
+async fn run_to_end(arguments: impl IntoIterator<Item = OsString>) -> Result<Vec<u8>, Failed> {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    let output = this_program(&arguments)?.output().await?;
     if output.status.success() {
         return Ok(output.stdout);
     }
     let log = String::from_utf8_lossy(&output.stderr);
-    let said = format!("{}: {}", output.status, log.lines().last().unwrap_or_default());
-    Err(OperationError::Process { what: what.into(), said })
+    let last = log.lines().last().unwrap_or_default();
+    Err(format!("{arguments:?} ended {}, expected success: {last}", output.status).into())
 }

@@ -3,29 +3,30 @@
 //!
 //! An epoch that changes so many shards is built once; after that epochs go there and back
 //! ([`rollback`]), each a new one to the server, which opens and verifies what changed as it always
-//! does. A changed shard has one record that is another.
+//! does. In a changed shard one record has another value.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, BufWriter, Write as _};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::{mpsc, watch};
-use tokio::task::JoinSet;
-
-use super::server::{Server, Site};
-use super::{
-    IoContext as _, OperationError, OperationOptions, blocking, content, ms, seed, spread,
-};
-use crate::record::{Change, Content, Head, RELOAD_SCHEMA, Reload};
 use sotto::builder::{Silent, rollback};
 use sotto::client::{Client, Outcome};
+use sotto::commands::out::report;
 use sotto::keyword::locate_known;
 use sotto::limits;
 use sotto::shard::Database;
 use sotto::shard::header::file_bytes;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+
+use super::place::{Place, cannot, ms, seed, spread};
+use super::server::{Server, Site};
+use crate::Failed;
+use crate::record::{Change, Head, RELOAD_SCHEMA, Reload};
 
 /// Clients that ask, each one look-up after the other.
 const CLIENTS: usize = 4;
@@ -37,40 +38,37 @@ const VALUE: &str = "im:u";
 const CHANGED_VALUE: &str = "im:v";
 
 /// Measures reloads that change one shard, a tenth of them, and all.
-pub async fn reload(
-    options: &OperationOptions,
-    shown: &mut dyn FnMut(&str),
-) -> Result<Reload, OperationError> {
+pub(crate) async fn reload(place: Place) -> Result<Reload, Failed> {
     let head = Head::new(RELOAD_SCHEMA);
-    let own = options.clone();
-    let bench = Arc::new(blocking(move || Bench::new(own)).await?);
-    let site = Site::new(options, &options.db())?;
-    let server = site.start().await?;
+    let bench = Arc::new(place.blocking(Bench::new).await?);
+    let server = Site::new(&place)?.start().await?;
     server.ready().await?;
     let mut clients = Vec::new();
     for _ in 0..CLIENTS {
         clients.push(Client::connect(server.options.clone()).await?);
     }
-    let mut sum = Sum::default();
-    let mut changes = Vec::new();
-    for shards in bench.numbers() {
+    let (mut lookups, mut lost, mut changes) = (0, 0, Vec::new());
+    let all = bench.firsts.len();
+    let mut numbers = vec![1, all / 10, all];
+    numbers.retain(|&number| number > 0);
+    numbers.dedup();
+    for shards in numbers {
         let (mut reloads, mut lookup_ms_max) = (Vec::new(), 0f64);
         // There and back: at the end it is as it was.
-        for run in 0..options.runs.next_multiple_of(2) {
-            let bench = bench.clone();
+        for run in 0..place.options.runs.next_multiple_of(2) {
             let next = bench.clone();
-            let epoch = blocking(move || next.next_epoch(shards, run)).await?;
-            let expected = bench.first(shards, run);
-            let seen = one(&server, &mut clients, &bench, epoch, &expected).await?;
-            shown(&format!(
+            let epoch = place.blocking(move |_| next.next_epoch(shards, run)).await?;
+            let seen = one(&server, &mut clients, &bench, epoch, (shards, run)).await?;
+            report(format_args!(
                 "epoch {epoch}, {shards} of {} shards changed: served after {:.1} ms; {} look-ups \
                  meanwhile, the slowest {:.1} ms",
-                options.shards,
+                place.options.shards,
                 ms(seen.reload),
                 seen.lookups,
                 ms(seen.slowest)
             ));
-            sum.add(&seen);
+            lookups += seen.lookups;
+            lost += seen.lost;
             reloads.push(ms(seen.reload));
             lookup_ms_max = lookup_ms_max.max(ms(seen.slowest));
         }
@@ -82,30 +80,18 @@ pub async fn reload(
         drop(client.close().await);
     }
     server.leave().await?;
-    let Sum { lookups, lost } = sum;
     if lost > 0 {
-        return Err(OperationError::Lost { lost, lookups });
+        return Err(format!(
+            "{lost} of {lookups} look-ups during reloads had no right answer, expected all of them"
+        )
+        .into());
     }
-    let (threads, content) = (options.threads(), bench.content);
-    Ok(Reload { head, content, threads, changes, lookups, lost })
-}
-
-/// Over all reloads.
-#[derive(Default)]
-struct Sum {
-    lookups: u64,
-    lost: u64,
-}
-
-impl Sum {
-    fn add(&mut self, seen: &Seen) {
-        self.lookups += seen.lookups;
-        self.lost += seen.lost;
-    }
+    let content = place.blocking(Place::content).await?;
+    Ok(Reload { head, content, threads: place.threads(), changes, lookups, lost })
 }
 
 /// A record that is asked for.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 struct Asked {
     key: String,
     value: String,
@@ -122,8 +108,7 @@ impl Asked {
 
 /// The database and its epochs.
 struct Bench {
-    options: OperationOptions,
-    content: Content,
+    place: Place,
     groups: u32,
     shard_bytes: u64,
     /// The first record of every shard that has one, by its number: what changes.
@@ -133,23 +118,25 @@ struct Bench {
 }
 
 impl Bench {
-    fn new(options: OperationOptions) -> Result<Self, OperationError> {
-        options.write_input()?;
-        options.build(&options.input(), seed(0))?;
-        let database = Database::open(&options.db())?;
-        let (content, shape) = (content(&database), database.shape());
-        let (groups, shard_bytes) = (shape.groups() as u32, file_bytes(shape));
-        let (firsts, asked) = (Vec::new(), Vec::new());
-        let mut bench = Self { options, content, groups, shard_bytes, firsts, asked };
-        let mut firsts = BTreeMap::new();
-        let step = (bench.options.records / ASKED_MAX).max(1);
-        let mut asked = Vec::new();
-        let mut number = 0;
+    fn new(place: &Place) -> Result<Self, Failed> {
+        place.write_input()?;
+        place.build(&place.input(), seed(0))?;
+        let database = Database::open(&place.db())?;
+        let shape = database.shape();
+        let records: u64 = database.shards().iter().map(|shard| shard.header().records).sum();
+        let mut bench = Self {
+            place: place.clone(),
+            groups: shape.groups() as u32,
+            shard_bytes: file_bytes(shape),
+            firsts: Vec::new(),
+            asked: Vec::new(),
+        };
+        let step = (records / ASKED_MAX).max(1);
+        let (mut firsts, mut asked, mut number) = (BTreeMap::new(), Vec::new(), 0);
         bench.each_record(&mut |shard, key, value| {
-            let (key, value) = (key.to_owned(), value.to_owned());
-            let mut record = Asked { key, value, changed: None };
-            if let std::collections::btree_map::Entry::Vacant(first) = firsts.entry(shard) {
-                record.changed = Some(changed(&record.value));
+            let mut record = Asked { key: key.into(), value: value.into(), changed: None };
+            if let Entry::Vacant(first) = firsts.entry(shard) {
+                record.changed = Some(changed(value));
                 first.insert(record.clone());
             }
             if number % step == 0 {
@@ -163,33 +150,15 @@ impl Bench {
         Ok(bench)
     }
 
-    /// How many shards reloads change.
-    fn numbers(&self) -> Vec<usize> {
-        let all = self.firsts.len();
-        let mut numbers = vec![1, all / 10, all];
-        numbers.retain(|&number| number > 0);
-        numbers.dedup();
-        numbers
-    }
-
-    /// The first record of the first shard, as it is in the epoch of a run.
-    fn first(&self, shards: usize, run: u32) -> Asked {
-        let (_, first) = &self.firsts[shards - 1];
-        let value = if run.is_multiple_of(2) { first.changed.clone() } else { None };
-        let value = value.unwrap_or_else(|| first.value.clone());
-        Asked { key: first.key.clone(), value, changed: None }
-    }
-
     /// Makes the next epoch: in even runs the first `shards` shards are changed, in odd ones as
     /// they were. Its number.
-    fn next_epoch(&self, shards: usize, run: u32) -> Result<u64, OperationError> {
+    fn next_epoch(&self, shards: usize, run: u32) -> Result<u64, Failed> {
         let (epoch, changed) = if run == 0 {
-            let input = self.write_changed(shards)?;
-            let report = self.options.build(&input, seed(0))?;
-            (report.epoch, report.built as usize)
+            let built = self.place.build(&self.write_changed(shards)?, seed(0))?;
+            (built.epoch, built.built as usize)
         } else {
             let days = limits::EXPIRES_DAYS_DEFAULT;
-            let rolled = rollback(&self.options.db(), None, days, &Silent)?;
+            let rolled = rollback(&self.place.db(), None, days, &Silent)?;
             (rolled.epoch, rolled.changed)
         };
         assert_eq!(changed, shards, "this is a bug: other shards were changed");
@@ -197,19 +166,18 @@ impl Bench {
     }
 
     /// The input with one record of each of the first `shards` shards changed.
-    fn write_changed(&self, shards: usize) -> Result<PathBuf, OperationError> {
-        let path = self.options.folder.join("changed.csv");
-        let file = File::create(&path).context("write", &path)?;
-        let mut out = BufWriter::with_capacity(1 << 18, file);
-        writeln!(out, "sii,value").context("write", &path)?;
+    fn write_changed(&self, shards: usize) -> Result<PathBuf, Failed> {
+        let path = self.place.folder.join("changed.csv");
+        let file = File::create(&path).map_err(cannot("write", &path))?;
+        let mut out = BufWriter::new(file);
+        writeln!(out, "sii,value").map_err(cannot("write", &path))?;
         let changes: BTreeMap<u32, &str> =
             self.firsts[..shards].iter().map(|(shard, first)| (*shard, &*first.key)).collect();
-        self.each_record(&mut |shard, key, value| {
-            let is_changed = changes.get(&shard).is_some_and(|&first| first == key);
-            let value = if is_changed { changed(value) } else { value.to_owned() };
-            writeln!(out, "{key},{value}")
+        self.each_record(&mut |shard, key, value| match changes.get(&shard) {
+            Some(&first) if first == key => writeln!(out, "{key},{}", changed(value)),
+            _ => writeln!(out, "{key},{value}"),
         })?;
-        out.flush().context("write", &path)?;
+        out.flush().map_err(cannot("write", &path))?;
         Ok(path)
     }
 
@@ -217,21 +185,19 @@ impl Bench {
     fn each_record(
         &self,
         take: &mut dyn FnMut(u32, &str, &str) -> io::Result<()>,
-    ) -> Result<(), OperationError> {
-        let input = self.options.input();
-        let file = File::open(&input).context("read", &input)?;
-        let mut lines = BufReader::with_capacity(1 << 18, file).lines().skip(1);
-        let (seed, shards) = (seed(0), self.options.shards);
-        let mut read = || {
-            lines.try_for_each(|line| {
-                let line = line?;
-                // The sample's own lines: no field needs quotes.
-                let Some((key, value)) = line.split_once(',') else { return Ok(()) };
-                let shard = locate_known(&seed, key.as_bytes(), shards, self.groups).shard;
-                take(shard, key, value)
-            })
-        };
-        read().context("read", &input)
+    ) -> Result<(), Failed> {
+        let input = self.place.input();
+        let file = File::open(&input).map_err(cannot("read", &input))?;
+        let mut lines = BufReader::new(file).lines().skip(1);
+        let (seed, shards) = (seed(0), self.place.options.shards);
+        let read = lines.try_for_each(|line| {
+            let line = line?;
+            // The sample's own lines: no field needs quotes.
+            let Some((key, value)) = line.split_once(',') else { return Ok(()) };
+            let shard = locate_known(&seed, key.as_bytes(), shards, self.groups).shard;
+            take(shard, key, value)
+        });
+        read.map_err(cannot("read", &input))
     }
 }
 
@@ -262,52 +228,52 @@ async fn one(
     clients: &mut Vec<Client>,
     bench: &Arc<Bench>,
     epoch: u64,
-    expected: &Asked,
-) -> Result<Seen, OperationError> {
+    (shards, run): (usize, u32),
+) -> Result<Seen, Failed> {
     let (stop, stopped) = watch::channel(false);
-    let (tell, mut told) = mpsc::unbounded_channel();
+    let (ended_one, mut ended_ones) = mpsc::unbounded_channel();
     let mut asking = JoinSet::new();
     for (number, client) in clients.drain(..).enumerate() {
-        asking.spawn(ask(client, number, bench.clone(), stopped.clone(), tell.clone()));
+        asking.spawn(ask(client, number, bench.clone(), stopped.clone(), ended_one.clone()));
     }
-    drop(tell);
+    drop(ended_one);
     let mut lookups = Vec::new();
-    since(&mut told, &mut lookups, None).await?;
+    since(&mut ended_ones, &mut lookups, None).await?;
     let begun = Instant::now();
     let said = server.reload().await?;
     let ended = Instant::now();
     if !said.contains(&format!("epoch {epoch} is served now")) {
-        let problem = format!("that of the reload is {:?}, expected epoch {epoch}", said.trim());
-        return Err(OperationError::Wrong(problem));
+        return Err(format!("the reload said {:?}, expected epoch {epoch}", said.trim()).into());
     }
-    since(&mut told, &mut lookups, Some(ended)).await?;
+    since(&mut ended_ones, &mut lookups, Some(ended)).await?;
     stop.send_replace(true);
-    while let Some(lookup) = told.recv().await {
+    while let Some(lookup) = ended_ones.recv().await {
         lookups.push(lookup);
     }
     clients.extend(asking.join_all().await);
     let mut new = Client::connect(server.options.clone()).await?;
-    let outcome = Outcome::Found(expected.value.clone().into_bytes());
-    Server::find(&mut new, &expected.key, &outcome).await?;
+    let (_, first) = &bench.firsts[shards - 1];
+    let in_epoch = if run.is_multiple_of(2) { first.changed.as_ref() } else { None };
+    Server::find(&mut new, &first.key, in_epoch.unwrap_or(&first.value)).await?;
     drop(new.close().await);
-    let meanwhile = || lookups.iter().filter(|lookup: &&LookUp| lookup.ended >= begun);
+    lookups.retain(|lookup| lookup.ended >= begun);
     Ok(Seen {
         reload: ended - begun,
-        lookups: meanwhile().count() as u64,
-        lost: meanwhile().filter(|lookup| !lookup.right).count() as u64,
-        slowest: meanwhile().map(|l| l.ended - l.begun).max().unwrap_or_default(),
+        lookups: lookups.len() as u64,
+        lost: lookups.iter().filter(|lookup| !lookup.right).count() as u64,
+        slowest: lookups.iter().map(|l| l.ended - l.begun).max().unwrap_or_default(),
     })
 }
 
 /// Takes look-ups until every client had one that was begun after a time, or any.
 async fn since(
-    told: &mut mpsc::UnboundedReceiver<LookUp>,
+    ended_ones: &mut mpsc::UnboundedReceiver<LookUp>,
     lookups: &mut Vec<LookUp>,
     time: Option<Instant>,
-) -> Result<(), OperationError> {
+) -> Result<(), Failed> {
     let mut waiting = [true; CLIENTS];
     while waiting.contains(&true) {
-        let lookup = told.recv().await.ok_or(OperationError::Thread)?;
+        let lookup = ended_ones.recv().await.ok_or("this is a bug: a client ended")?;
         if time.is_none_or(|time| lookup.begun >= time) {
             waiting[lookup.client] = false;
         }
@@ -316,16 +282,15 @@ async fn since(
     Ok(())
 }
 
-/// Looks one key up after the other until told to stop.
+/// Looks one key up after the other until it is stopped.
 async fn ask(
     mut client: Client,
     number: usize,
     bench: Arc<Bench>,
     stopped: watch::Receiver<bool>,
-    tell: mpsc::UnboundedSender<LookUp>,
+    ended_one: mpsc::UnboundedSender<LookUp>,
 ) -> Client {
-    let records = bench.asked.iter().cycle().skip(number).step_by(CLIENTS);
-    for record in records {
+    for record in bench.asked.iter().cycle().skip(number).step_by(CLIENTS) {
         if *stopped.borrow() {
             break;
         }
@@ -334,8 +299,8 @@ async fn ask(
         let ended = Instant::now();
         let outcome = outcomes.ok().and_then(|outcomes| outcomes.into_iter().next());
         let right = outcome.and_then(Result::ok).is_some_and(|found| record.is_right(&found));
-        // Whoever listens is there until all have stopped.
-        let _ = tell.send(LookUp { client: number, begun, ended, right });
+        // The receiver is there until all have stopped.
+        let _ = ended_one.send(LookUp { client: number, begun, ended, right });
     }
     client
 }

@@ -2,96 +2,80 @@
 
 use std::ffi::OsString;
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
+use sotto::client::{Client, OperatorKey, Options, Outcome, Pins, Replica};
+use sotto::limits;
+use sotto::server::certificates;
+use sotto::shard::Database;
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStderr, ChildStdout};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use super::{AS_SOTTO, IoContext as _, OperationError, OperationOptions, files};
+use super::files;
+use super::place::{AS_SOTTO, Place, cannot, this_program};
+use crate::Failed;
 use crate::endpoint::{Endpoint, Method, Reply};
-use sotto::client::{Client, OperatorKey, Options, Outcome, Pins, Replica};
-use sotto::limits;
-use sotto::server::certificates::{self, LocalCertificates};
-use sotto::shard::Database;
 
 /// How long a server may take to listen, to be ready, or to leave.
 const PATIENCE: Duration = Duration::from_secs(600);
 /// How soon it is asked again whether it is ready.
-const GLANCE: Duration = Duration::from_millis(1);
+const RETRY: Duration = Duration::from_millis(1);
 
 /// What servers are started with: a database, and certificates of this machine.
 pub(super) struct Site {
-    options: OperationOptions,
     db: PathBuf,
-    certificates: LocalCertificates,
-    /// Whom its clients believe about it.
-    operator_key: OperatorKey,
-    /// Records a shard that its clients accept.
-    crowd: u64,
+    folder: PathBuf,
+    threads: usize,
+    /// Its clients', but for the address.
+    options: Options,
 }
 
 impl Site {
-    pub(super) fn new(options: &OperationOptions, db: &Path) -> Result<Self, OperationError> {
-        let failed = |error: &dyn std::fmt::Display| OperationError::Process {
-            what: "certificates for localhost".into(),
-            said: error.to_string(),
-        };
-        let certificates = certificates::localhost().map_err(|error| failed(&error))?;
+    pub(super) fn new(place: &Place) -> Result<Self, Failed> {
+        let localhost = certificates::localhost().map_err(|error| error.to_string())?;
         for (name, pem) in
-            [("server.pem", &certificates.server_pem), ("server.key", &certificates.server_key)]
+            [("server.pem", &localhost.server_pem), ("server.key", &localhost.server_key)]
         {
-            let path = options.folder.join(name);
-            fs::write(&path, pem).context("write", &path)?;
+            let path = place.folder.join(name);
+            fs::write(&path, pem).map_err(cannot("write", &path))?;
         }
-        let database = Database::open(db)?;
-        Ok(Self {
-            options: options.clone(),
-            db: db.to_owned(),
-            certificates,
-            operator_key: OperatorKey(*database.operator_key()),
-            crowd: database.manifest().shard_records_min().into(),
-        })
+        let database = Database::open(&place.db())?;
+        let pins = Pins::operator(OperatorKey(*database.operator_key()));
+        let nowhere = Replica::new(([0; 4], 0).into(), "localhost");
+        let mut options = Options::new(nowhere, localhost.ca_pem.into_bytes(), pins);
+        let least = u64::from(database.manifest().shard_records_min());
+        options.records_per_shard_min = least.min(limits::RECORDS_PER_SHARD_ACCEPTED_MIN);
+        let (db, folder) = (place.db(), place.folder.clone());
+        Ok(Self { db, folder, threads: place.threads(), options })
     }
 
     /// Starts a server of it and waits until it says that it listens.
-    pub(super) async fn start(&self) -> Result<Server, OperationError> {
-        let file = |name| self.options.folder.join(name).into_os_string();
-        let arguments: [OsString; 19] = [
-            AS_SOTTO.into(),
-            "serve".into(),
-            "--db".into(),
-            self.db.clone().into(),
-            "--listen".into(),
-            "127.0.0.1:0".into(),
-            "--admin".into(),
-            "127.0.0.1:0".into(),
-            "--cert".into(),
-            file("server.pem"),
-            "--key".into(),
-            file("server.key"),
-            "--engine".into(),
-            "cpu".into(),
-            "--threads".into(),
-            self.options.threads().to_string().into(),
-            // Nothing reads or takes up files but what is measured.
-            "--scrub-mib-per-second=0".into(),
-            "--watch-seconds=0".into(),
-            "--log-format=human".into(),
+    pub(super) async fn start(&self) -> Result<Server, Failed> {
+        let file = |flag: &str, path: PathBuf| -> [OsString; 2] { [flag.into(), path.into()] };
+        let files = [
+            file("--db", self.db.clone()),
+            file("--cert", self.folder.join("server.pem")),
+            file("--key", self.folder.join("server.key")),
         ];
-        let mut command = self.options.command(arguments);
+        // Nothing reads files but what is measured.
+        let words = format!(
+            "{AS_SOTTO} serve --listen 127.0.0.1:0 --admin 127.0.0.1:0 --engine cpu --threads {} \
+             --scrub-mib-per-second=0 --watch-seconds=0 --log-format=human",
+            self.threads
+        );
+        let words = words.split(' ').map(OsString::from).chain(files.into_iter().flatten());
+        let mut command = this_program(words)?;
         let began = Instant::now();
-        let spawned = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
-        let mut child = spawned.context("run", &self.options.program)?;
+        let mut child = command.spawn()?;
         let log = Log::default();
-        let (tell, admin) = oneshot::channel();
+        let (found, admin) = oneshot::channel();
         let error = child.stderr.take().expect("this is a bug: standard error is a pipe");
-        let reading = tokio::spawn(log.clone().read(error, tell));
+        let reading = tokio::spawn(log.clone().read(error, found));
         let output = child.stdout.take().expect("this is a bug: standard output is a pipe");
         let mut output = BufReader::new(output).lines();
         let line = timeout(PATIENCE, output.next_line()).await;
@@ -101,16 +85,10 @@ impl Site {
         let (Some(address), Ok(admin)) = (address, admin.await) else {
             drop(child);
             let _ = reading.await;
-            let said = log.last();
-            return Err(OperationError::Process {
-                what: "sotto serve does not serve".into(),
-                said,
-            });
+            return Err(format!("sotto serve does not serve: {}", log.last()).into());
         };
-        let ca_pem = self.certificates.ca_pem.clone().into_bytes();
-        let pins = Pins::operator(self.operator_key);
-        let mut options = Options::new(Replica::new(address, "localhost"), ca_pem, pins);
-        options.records_per_shard_min = self.crowd.min(limits::RECORDS_PER_SHARD_ACCEPTED_MIN);
+        let mut options = self.options.clone();
+        options.replicas = vec![Replica::new(address, "localhost")];
         Ok(Server { child, began, listening, admin, options, log, _output: output })
     }
 }
@@ -131,63 +109,57 @@ pub(super) struct Server {
 
 impl Server {
     /// Waits until it says that it is ready.
-    pub(super) async fn ready(&self) -> Result<(), OperationError> {
+    pub(super) async fn ready(&self) -> Result<(), Failed> {
         let endpoint = self.admin.with_path("/readyz");
         let asked = timeout(PATIENCE, async {
-            while !matches!(
-                endpoint.ask(Method::Get, PATIENCE).await,
-                Ok(Reply { status: 200, .. })
-            ) {
-                tokio::time::sleep(GLANCE).await;
+            while !endpoint.ask(Method::Get, PATIENCE).await.is_ok_and(|reply| reply.status == 200)
+            {
+                tokio::time::sleep(RETRY).await;
             }
         });
-        asked.await.map_err(|_| self.failed("sotto serve is not ready"))
+        asked.await.map_err(|_| self.failed("is not ready"))
     }
 
     /// Has it read its database again; what it said.
-    pub(super) async fn reload(&self) -> Result<String, OperationError> {
+    pub(super) async fn reload(&self) -> Result<String, Failed> {
         let endpoint = self.admin.with_path("/reload");
         match endpoint.ask(Method::Post, PATIENCE).await {
             Ok(Reply { status: 200, body }) => Ok(body),
-            Ok(Reply { body, .. }) => Err(OperationError::Process {
-                what: "sotto serve refuses to reload".into(),
-                said: body.trim().to_owned(),
-            }),
-            Err(_) => Err(self.failed("sotto serve does not reload")),
+            Ok(Reply { body, .. }) => {
+                Err(format!("sotto serve refuses to reload: {}", body.trim()).into())
+            }
+            Err(_) => Err(self.failed("does not reload")),
         }
     }
 
-    /// Looks one key up on this connection; what it found must be this.
-    pub(super) async fn find(
-        client: &mut Client,
-        key: &str,
-        expected: &Outcome,
-    ) -> Result<(), OperationError> {
+    /// Looks one key up on this connection; its value must be this.
+    pub(super) async fn find(client: &mut Client, key: &str, value: &str) -> Result<(), Failed> {
         let mut outcomes = client.lookup(&[key]).await?;
         let outcome = outcomes.pop().expect("this is a bug: a key without an outcome")?;
-        match &outcome == expected {
-            true => Ok(()),
-            false => Err(OperationError::Wrong(format!("that for {key} is not its record"))),
+        if outcome == Outcome::Found(value.into()) {
+            return Ok(());
         }
+        let help = "This is a bug, or memory that fails; run again";
+        Err(format!("the answer for {key} is not its record. {help}").into())
     }
 
     /// Its own memory now, without files' pages.
-    pub(super) fn own_memory_bytes(&self) -> Result<u64, OperationError> {
+    pub(super) fn own_memory_bytes(&self) -> Result<u64, Failed> {
         files::memory_bytes(&self.process(), "RssAnon:")
     }
 
     /// Bytes that it had the disk read so far.
-    pub(super) fn disk_bytes(&self) -> Result<u64, OperationError> {
+    pub(super) fn disk_bytes(&self) -> Result<u64, Failed> {
         files::disk_bytes(&self.process())
     }
 
     /// Has it leave, and waits until it is gone.
-    pub(super) async fn leave(mut self) -> Result<(), OperationError> {
+    pub(super) async fn leave(mut self) -> Result<(), Failed> {
         let process = self.child.id().and_then(|id| Pid::from_raw(id as i32));
-        let told = process.map(|process| kill_process(process, Signal::TERM));
-        match (told, timeout(PATIENCE, self.child.wait()).await) {
+        let signalled = process.map(|process| kill_process(process, Signal::TERM));
+        match (signalled, timeout(PATIENCE, self.child.wait()).await) {
             (Some(Ok(())), Ok(Ok(status))) if status.success() => Ok(()),
-            _ => Err(self.failed("sotto serve does not leave as it should")),
+            _ => Err(self.failed("does not leave as it should")),
         }
     }
 
@@ -195,8 +167,8 @@ impl Server {
         self.child.id().map_or("gone".into(), |id| id.to_string())
     }
 
-    fn failed(&self, what: &str) -> OperationError {
-        OperationError::Process { what: what.into(), said: self.log.last() }
+    fn failed(&self, what: &str) -> Failed {
+        format!("sotto serve {what}: {}", self.log.last()).into()
     }
 }
 
@@ -209,23 +181,18 @@ impl Log {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Reads the log to its end, and tells where the admin endpoints are.
-    async fn read(self, log: ChildStderr, tell: oneshot::Sender<Endpoint>) {
-        let mut tell = Some(tell);
+    /// Reads the log to its end, and sends where the admin endpoints are.
+    async fn read(self, log: ChildStderr, found: oneshot::Sender<Endpoint>) {
+        let mut found = Some(found);
         let mut lines = BufReader::new(log).lines();
         while let Ok(Some(line)) = lines.next_line().await {
-            if let Some(endpoint) = admin_of(&line)
-                && let Some(tell) = tell.take()
+            let url = line.split_once("admin endpoints are at ");
+            if let Some(Ok(endpoint)) = url.map(|(_, url)| Endpoint::parse(url.trim()))
+                && let Some(found) = found.take()
             {
-                let _ = tell.send(endpoint);
+                let _ = found.send(endpoint);
             }
             *self.0.lock().unwrap_or_else(PoisonError::into_inner) = line;
         }
     }
-}
-
-/// The endpoints that a line of a server's log names.
-fn admin_of(line: &str) -> Option<Endpoint> {
-    let (_, url) = line.split_once("admin endpoints are at ")?;
-    Endpoint::parse(url.trim()).ok()
 }
