@@ -1,25 +1,27 @@
 #!/usr/bin/env bash
-# Attacks the program for an hour and writes a record: bench/hostile.sh [--seconds S]
+# Attacks the program for an hour and writes a record: bench/hostile.sh [--seconds S] [--quick]
 #
 # tests/hostile: mutated frames, half-open handshakes, noise, unread replies, idle connections and
 # slow admin sockets, all at once and on this machine alone, beside honest clients. Writes to
 # bench/record/<date>-<machine>-hostile/: what it printed (hostile.txt), machine.txt, and README.md
 # with what was seen. Exit code 1 where the server took too much memory, panicked, answered wrong or
-# failed honest clients.
+# failed honest clients. --quick takes seconds and
+# writes elsewhere, to show that it works.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . bench/common.sh
 
 seconds=3600
+out=$(record)-hostile
 while [ $# -gt 0 ]; do
     case $1 in
     --seconds) seconds=$2 && shift ;;
-    *) echo "found $1, expected --seconds" >&2 && exit 2 ;;
+    --quick) seconds=5 out=$(mktemp -d "${TMPDIR:-/tmp}/sotto-hostile-record.XXXXXX") ;;
+    *) echo "found $1, expected --seconds or --quick" >&2 && exit 2 ;;
     esac
     shift
 done
 
-out=$(record)-hostile
 mkdir -p "$out"
 machine >"$out/machine.txt"
 code=0

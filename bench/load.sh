@@ -8,16 +8,20 @@
 # first core and the server's network beside the generator on the second ("apart"), as a server with
 # more cores has it; so too two front-ends with equal shares, and what the one feels of it when the
 # other floods. Writes to bench/record/<date>-<machine>-load/: what was printed, JSON, the server's
-# log, machine.txt. Some 15 minutes; --quick takes small databases and short runs, to show that it works.
+# log, machine.txt. Some 15 minutes; --quick takes small databases, fixed
+# rates and short runs, to show that it works.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . bench/common.sh
 
-records=1048576 many_records=4194304 many_shards=64 seconds=10 accept=64000
-[ "${1:-}" = "--quick" ] && records=20000 many_records=40000 many_shards=8 seconds=3 accept=1000
-
+records=1048576 many_records=4194304 many_shards=64 accept=64000
+seconds=10 timing=(--warm-up 2s --window 2s) walk=(--find-limit --rate 200)
 out=$(record)-load
-[ "${1:-}" = "--quick" ] && out=$(mktemp -d "${TMPDIR:-/tmp}/sotto-load-record.XXXXXX")
+if [ "${1:-}" = "--quick" ]; then
+    records=20000 many_records=40000 many_shards=8 accept=1000
+    seconds=1 timing=(--warm-up 500ms --window 200ms) walk=(--rate 50)
+    out=$(mktemp -d "${TMPDIR:-/tmp}/sotto-load-record.XXXXXX")
+fi
 scratch load
 mkdir -p "$out"
 
@@ -32,40 +36,40 @@ apart() {
     done
 }
 
-# Waits until the server computes.
+# Waits until the server computes for this load, or the load is over: busy PROCESS
 busy() {
     local before=0 now=0
-    until [ $((now - before)) -gt 5 ]; do
+    until [ $((now - before)) -gt 5 ] || ! kill -0 "$1" 2>/dev/null; do
         before=$(cut -d' ' -f14 "/proc/$server/stat")
         sleep 0.5
         now=$(cut -d' ' -f14 "/proc/$server/stat")
     done
 }
 
-run() { # load FILE ARGUMENTS, for as long as here unless they say for how long
-    case " $* " in
-    *" --time "*) load "$@" --warm-up 2s --window 2s ;;
-    *) load "$@" --warm-up 2s --window 2s --time "${seconds}s" ;;
-    esac
+run() { # FILE SECONDS ARGUMENTS
+    local file=$1 time=$2
+    shift 2
+    load "$file" "$@" "${timing[@]}" --time "${time}s"
 }
 
 for database in "standard $records 1" "many $many_records $many_shards"; do
     read -r what count shards <<<"$database"
     build "$what" "$count" "$shards"
     serve "$what" --target-ms 500
-    run "$what" --find-limit --slo-p99 500ms --rate 200 --front-ends 16
+    run "$what" "$seconds" "${walk[@]}" --front-ends 16
     apart
-    run "$what-apart" --find-limit --slo-p99 500ms --rate 200 --front-ends 16
+    run "$what-apart" "$seconds" "${walk[@]}" --front-ends 16
     if [ "$what" = standard ]; then
-        half=$(($(limit standard-apart) * 2 / 5)) # each's, four fifths of the limit together
+        rate=$(limit standard-apart)
+        half=$((${rate:-50} * 2 / 5)) # each's, four fifths of the limit together
         echo "two front-ends, $half queries a second each" | tee "$out/flood.txt"
         for flood in 1 10; do
             # Three times as long: it has to go on for as long as the one is measured.
-            run "other-at-$flood" --rate $((half * flood)) --front-ends 1 --batch 64 \
-                --verify 0 --memory 6144 --time "$((3 * seconds))s" >/dev/null &
+            run "other-at-$flood" $((3 * seconds)) --rate $((half * flood)) --front-ends 1 \
+                --batch 64 --verify 0 --memory 6144 >/dev/null &
             other=$!
-            busy
-            run "one-beside-$flood" --rate "$half" --front-ends 1
+            busy "$other"
+            run "one-beside-$flood" "$seconds" --rate "$half" --front-ends 1
             wait "$other"
         done
     fi

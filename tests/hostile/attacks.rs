@@ -237,7 +237,12 @@ async fn unread(victim: &Victim, done: &mut Done, over: &AtomicBool) {
         held.push((peer, streams));
     }
     // As long as the server lets them.
-    for _ in 0..100 {
+    pause(100, over).await;
+}
+
+/// Waits for so many pauses, or until it is over.
+async fn pause(pauses: u32, over: &AtomicBool) {
+    for _ in 0..pauses {
         if over.load(Ordering::SeqCst) {
             return;
         }
@@ -274,12 +279,7 @@ async fn slow_admin(victim: &Victim, done: &mut Done, over: &AtomicBool) {
         held.push(stream);
         done.times += 1;
     }
-    for _ in 0..100 {
-        if over.load(Ordering::SeqCst) {
-            return;
-        }
-        sleep(PAUSE).await;
-    }
+    pause(100, over).await;
 }
 
 /// Puts a pipe in the place of the certificate, has it read, and puts the certificate back.
@@ -294,15 +294,9 @@ async fn fifos(victim: &Victim, done: &mut Done, over: &AtomicBool) {
     std::fs::rename(&beside, path).unwrap();
     read_again();
     done.times += 1;
-    for part in 0..40 {
-        if over.load(Ordering::SeqCst) || part == 20 {
-            std::fs::write(&beside, pem).unwrap();
-            std::fs::rename(&beside, path).unwrap();
-            read_again();
-        }
-        if over.load(Ordering::SeqCst) {
-            return;
-        }
-        sleep(PAUSE).await;
-    }
+    pause(20, over).await;
+    std::fs::write(&beside, pem).unwrap();
+    std::fs::rename(&beside, path).unwrap();
+    read_again();
+    pause(20, over).await;
 }

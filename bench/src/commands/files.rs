@@ -11,8 +11,8 @@ use crate::record::Head;
 /// Where records lie, below the top of a checkout.
 pub(super) const RECORDS: &str = "bench/record";
 
-/// Where a record goes that was told no other place: in a checkout to its machine's folder of the
-/// day, else to the current folder. Never where there is one already.
+/// The default place of a record: in a checkout its machine's folder of the day, else the current
+/// folder. It is never the place of a record that exists.
 fn record_path(kind: &str, head: &Head) -> PathBuf {
     record_path_in(Path::new(""), kind, head)
 }
@@ -33,10 +33,10 @@ fn record_path_in(folder: &Path, kind: &str, head: &Head) -> PathBuf {
     (1..).map(numbered).find(free).unwrap_or_else(|| numbered(1))
 }
 
-/// Where a record of this machine will go: `told`, or [`record_path`]. Makes the folder and an
-/// empty file for its table, so that what cannot be written is known before the work, not after.
-pub(super) fn claim(kind: &str, told: Option<PathBuf>) -> Result<PathBuf, String> {
-    let path = told.unwrap_or_else(|| record_path(kind, &Head::new("")));
+/// Where a record of this machine will be written: `asked`, or [`record_path`]. Makes the folder
+/// and an empty file for its table, so that a place that cannot be written fails before the work.
+pub(super) fn claim(kind: &str, asked: Option<PathBuf>) -> Result<PathBuf, String> {
+    let path = asked.unwrap_or_else(|| record_path(kind, &Head::new("")));
     if path.extension().is_some_and(|extension| extension == "txt") {
         let place = path.display();
         return Err(format!("{place}: found .txt, expected another end: the table goes there"));

@@ -16,7 +16,7 @@ use sotto::params::{Shape, ShapeError, ShapeWishes};
 
 use super::files::{claim, keep, large_folder};
 use crate::common::Effort;
-use crate::common::report::Told;
+use crate::common::report::Printed;
 use crate::kernel;
 use sotto::commands::Ended;
 use sotto::commands::out::report;
@@ -89,9 +89,9 @@ pub(super) fn run(Args { common: args, engine }: Args) -> Ended {
     let path = claim("kernel", args.json.clone())?;
     let folder = tempfile::Builder::new().prefix("sotto-bench-").tempdir_in(large_folder())?;
     remove_when_interrupted(folder.path())?;
-    let mut told = Told::default();
-    let record = kernel::measure(folder.path(), args.effort(), &engines, &shape?, &mut told)?;
-    keep(&path, &record, told.text())?;
+    let mut printed = Printed::default();
+    let record = kernel::measure(folder.path(), args.effort(), &engines, &shape?, &mut printed)?;
+    keep(&path, &record, printed.text())?;
     report(format_args!("\nrecord: {}", path.display()));
     Ok(ExitCode::SUCCESS)
 }
@@ -103,9 +103,9 @@ pub(super) fn run_gpu(GpuArgs { common: args, gpu: choice }: GpuArgs) -> Ended {
     let info = gpu::find(choice.as_ref())?;
     let shape = args.shape().unwrap_or_else(|| gpu::shape(args.effort()))?;
     let path = claim("gpu", args.json.clone())?;
-    let mut told = Told::default();
-    let record = gpu::measure(args.effort(), &info, &shape, &mut told)?;
-    keep(&path, &record, told.text())?;
+    let mut printed = Printed::default();
+    let record = gpu::measure(args.effort(), &info, &shape, &mut printed)?;
+    keep(&path, &record, printed.text())?;
     report(format_args!("\nrecord: {}", path.display()));
     Ok(ExitCode::SUCCESS)
 }

@@ -17,10 +17,15 @@ pub(crate) enum Effort {
 
 impl Effort {
     pub(crate) fn name(self) -> &'static str {
+        self.pick("full", "quick", "test")
+    }
+
+    /// How much of one thing is measured.
+    pub(crate) fn pick<T>(self, full: T, quick: T, test: T) -> T {
         match self {
-            Self::Full => "full",
-            Self::Quick => "quick",
-            Self::Test => "test",
+            Self::Full => full,
+            Self::Quick => quick,
+            Self::Test => test,
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What is told while measuring goes on, targets, and numbers as they are written down.
+//! What is printed while measuring, targets, and numbers as they are written down.
 
 use std::fmt::Display;
 use std::io::Write as _;
@@ -9,12 +9,11 @@ use crate::numbers::{self, Number};
 use crate::record::{Head, ShapeFacts, Spread, Target};
 use crate::table::Table;
 
-/// What was told so far: on standard output at once, and kept for the record.
+/// Prints to standard output at once, and keeps what was printed for the record.
 #[derive(Default)]
-pub(crate) struct Told(String);
+pub(crate) struct Printed(String);
 
-impl Told {
-    /// A line, or several.
+impl Printed {
     pub(crate) fn say(&mut self, text: impl Display) {
         let text = format!("{text}\n");
         let mut out = std::io::stdout().lock();
@@ -23,7 +22,6 @@ impl Told {
         self.0.push_str(&text);
     }
 
-    /// What was measured so far.
     pub(crate) fn numbers(&mut self, numbers: &[Number]) {
         self.say(format_args!("\n{}", numbers::table(numbers).text().trim_end()));
     }

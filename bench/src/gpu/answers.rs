@@ -5,13 +5,19 @@ use std::time::{Duration, Instant};
 
 use sotto::engine::{Batch, EncryptedQuery, Engine, EngineError, GpuEngine, StageTimes};
 
-use super::Plan;
 use super::shards::Pool;
+use crate::common::Effort;
 
 /// Queries of a call of many batches.
 const CALL_QUERIES: usize = 1024;
 /// Batches of one.
 const CALL_BATCHES: usize = 64;
+
+/// Sizes of batches, the largest last.
+pub(super) fn batches(effort: Effort) -> &'static [usize] {
+    const ALL: &[usize] = &[1, 2, 4, 8, 16, 32, 64];
+    effort.pick(ALL, ALL, &[1, 3])
+}
 
 /// Everything of one batch size.
 pub(super) struct Answers {
@@ -30,11 +36,11 @@ pub(super) fn measure(
     pool: &Pool,
     queries: &[EncryptedQuery],
     (batch, shards): (usize, usize),
-    plan: &Plan,
+    effort: Effort,
 ) -> Result<Answers, EngineError> {
     let one = &queries[..batch];
     let mut stages: Option<StageTimes> = None;
-    for _ in 0..plan.stage_tries {
+    for _ in 0..effort.pick(3, 1, 1) {
         let found = engine.time_stages(&pool.shard(0), one)?;
         let best = stages.unwrap_or(found);
         stages = Some(StageTimes {
@@ -44,10 +50,10 @@ pub(super) fn measure(
             finish: found.finish.min(best.finish),
         });
     }
-    let alone = repeat(plan, || call(engine, pool, one, &[0]))?;
-    let batches = (CALL_QUERIES / batch).min(CALL_BATCHES).min(plan.call_batches);
+    let alone = repeat(effort, || call(engine, pool, one, &[0]))?;
+    let batches = (CALL_QUERIES / batch).min(effort.pick(CALL_BATCHES, 4, 2));
     let asked: Vec<usize> = (0..batches).map(|at| at % shards).collect();
-    let streamed = repeat(plan, || Ok(call(engine, pool, one, &asked)? / batches as u32))?;
+    let streamed = repeat(effort, || Ok(call(engine, pool, one, &asked)? / batches as u32))?;
     Ok(Answers { batch, stages: stages.unwrap_or_default(), alone, streamed })
 }
 
@@ -56,22 +62,22 @@ pub(super) fn warm_up(
     engine: &mut GpuEngine,
     pool: &Pool,
     queries: &[EncryptedQuery],
-    plan: &Plan,
+    effort: Effort,
 ) -> Result<(), EngineError> {
-    let most = plan.batches.iter().max().copied().unwrap_or(1);
-    repeat(plan, || call(engine, pool, &queries[..most], &[0]))?;
+    let most = batches(effort).last().copied().unwrap_or(1);
+    repeat(effort, || call(engine, pool, &queries[..most], &[0]))?;
     Ok(())
 }
 
 /// Once to warm up, then for a while, three times at least.
 fn repeat(
-    plan: &Plan,
+    effort: Effort,
     mut once: impl FnMut() -> Result<Duration, EngineError>,
 ) -> Result<Vec<Duration>, EngineError> {
     once()?;
-    let begun = Instant::now();
+    let (least, begun) = (Duration::from_millis(effort.pick(500, 100, 0)), Instant::now());
     let mut times = Vec::new();
-    while times.len() < 3 || begun.elapsed() < plan.answers_time {
+    while times.len() < 3 || begun.elapsed() < least {
         times.push(once()?);
     }
     Ok(times)

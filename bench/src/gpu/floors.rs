@@ -8,8 +8,8 @@ use std::time::Duration;
 use crate::record::GpuFloors;
 use wgpu::{Buffer, Features};
 
-use super::Plan;
 use super::probe::Probe;
+use crate::common::Effort;
 use crate::common::report::rounded;
 
 /// Threads of a workgroup, in all of the texts.
@@ -22,11 +22,11 @@ const ROUNDS: u32 = 8;
 /// Largest piece of what is read.
 const PIECE_BYTES: u64 = 1 << 30;
 
-pub(super) fn measure(probe: &Probe, plan: &Plan) -> Result<GpuFloors, Box<dyn Error>> {
-    let (read_gb_per_s, read_bytes, read_how) = read(probe, plan)?;
+pub(super) fn measure(probe: &Probe, effort: Effort) -> Result<GpuFloors, Box<dyn Error>> {
+    let (read_gb_per_s, read_bytes, read_how) = read(probe, effort)?;
     let wide_g_per_s = if probe.features.contains(Features::SHADER_INT64) {
         let expected = |thread| chains(thread, u64::from, wide_step, |x| x as u32);
-        Some(multiply(probe, plan, include_str!("multiply_wide.wgsl"), expected)?)
+        Some(multiply(probe, effort, include_str!("multiply_wide.wgsl"), expected)?)
     } else {
         None
     };
@@ -36,19 +36,21 @@ pub(super) fn measure(probe: &Probe, plan: &Plan) -> Result<GpuFloors, Box<dyn E
         read_gb_per_s,
         read_bytes,
         read_how,
-        narrow_g_per_s: multiply(probe, plan, include_str!("multiply_narrow.wgsl"), narrow)?,
+        narrow_g_per_s: multiply(probe, effort, include_str!("multiply_narrow.wgsl"), narrow)?,
         wide_g_per_s,
-        dot_g_per_s: multiply(probe, plan, include_str!("multiply_dot.wgsl"), dot)?,
+        dot_g_per_s: multiply(probe, effort, include_str!("multiply_dot.wgsl"), dot)?,
     })
 }
 
 /// Bandwidth in 10^9 bytes a second, bytes, and how: the best of several ways to read.
-fn read(probe: &Probe, plan: &Plan) -> Result<(f64, u64, String), Box<dyn Error>> {
+fn read(probe: &Probe, effort: Effort) -> Result<(f64, u64, String), Box<dyn Error>> {
     let limits = &probe.limits;
     let binding = limits.max_storage_buffer_binding_size.min(limits.max_buffer_size);
-    let (mut bytes, mut found) = (plan.read_bytes, None);
+    // Far more than any cache.
+    let wanted = effort.pick(4 << 30, 64 << 20, 64 << 20);
+    let (mut bytes, mut found) = (wanted, None);
     let mut piece = 0;
-    while found.is_none() && bytes >= plan.read_bytes / 16 {
+    while found.is_none() && bytes >= wanted / 16 {
         // A power of two, so that every thread of every way has as many words.
         piece = bytes.min(PIECE_BYTES).min(1 << binding.ilog2());
         found = probe.buffers((bytes / piece) as usize, piece);
@@ -94,7 +96,7 @@ fn read(probe: &Probe, plan: &Plan) -> Result<(f64, u64, String), Box<dyn Error>
             let of_piece = (words * (words - 1) / 2) as u32;
             let expected = of_piece.wrapping_mul(FACTOR).wrapping_mul(pieces.len() as u32);
             equal(entry, probe.words(&total)?[0], expected)?;
-            let time = probe.best(plan.floor_time, plan.floor_tries, record)?;
+            let time = probe.best(effort, record)?;
             best = best.min((time, format!("{loads} loads a thread, {groups} workgroups")));
         }
     }
@@ -107,19 +109,20 @@ fn read(probe: &Probe, plan: &Plan) -> Result<(f64, u64, String), Box<dyn Error>
 /// Multiply-adds of one kind, 10^9 a second.
 fn multiply(
     probe: &Probe,
-    plan: &Plan,
+    effort: Effort,
     kind: &str,
     expected: impl Fn(u32) -> u32,
 ) -> Result<f64, Box<dyn Error>> {
     let source = [kind, include_str!("multiply.wgsl")].concat();
     let pipeline = probe.pipeline(&source, "multiply", &[("TURNS", TURNS.into())]);
-    let threads = u64::from(plan.floor_groups) * THREADS;
+    let groups = effort.pick(1 << 13, 1 << 4, 1 << 4);
+    let threads = u64::from(groups) * THREADS;
     let left = one(probe, 4 * threads)?;
     let bound = probe.bind(&pipeline, &[&left]);
-    let time = probe.best(plan.floor_time, plan.floor_tries, |pass| {
+    let time = probe.best(effort, |pass| {
         pass.set_pipeline(&pipeline);
         pass.set_bind_group(0, &bound, &[]);
-        pass.dispatch_workgroups(plan.floor_groups, 1, 1);
+        pass.dispatch_workgroups(groups, 1, 1);
     })?;
     let words = probe.words(&left)?;
     for thread in [0, 1, threads as u32 / 2, threads as u32 - 1] {

@@ -5,7 +5,7 @@
 //! queue, of which a thousand are compared with the processor's answers. A processor that plays a
 //! GPU is measured only when named, and not in full.
 //!
-//! Read next: `floors.rs`, `work.rs` (what a share is of), `answers.rs`, `traffic.rs`, `report.rs`.
+//! `work.rs` says what shares are of.
 
 mod answers;
 mod floors;
@@ -18,109 +18,19 @@ mod work;
 
 use std::error::Error;
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::numbers;
 use crate::record::{GPU_SCHEMA, Gpu, Head, ShapeFacts};
 use sotto::engine::{Engine as _, GpuChoice, GpuEngine, GpuInfo, GpuKind, GpuOptions, gpus};
-use sotto::params::{Shape, ShapeError, ShapeWishes};
+use sotto::params::Shape;
 
-use super::common::Effort;
-use super::common::noise::Noise;
-use super::common::report::{Told, heading};
+use crate::common::Effort;
+use crate::common::noise::Noise;
+use crate::common::report::{Printed, heading};
 use probe::Probe;
 use shards::Pool;
+pub(crate) use shards::shape;
 use uploads::PASSING;
-
-/// How much is run.
-struct Plan {
-    batches: &'static [usize],
-    /// Memory that is read for the floor: far more than any cache.
-    read_bytes: u64,
-    /// Workgroups that multiply.
-    floor_groups: u32,
-    /// A floor's kernels run so long at least, so many times.
-    floor_time: Duration,
-    floor_tries: usize,
-    stage_tries: usize,
-    /// Calls of one kind.
-    answers_time: Duration,
-    /// Batches of one call at most.
-    call_batches: usize,
-    /// Shards that stay on the device, if it holds so many.
-    shards: usize,
-    upload_time: Duration,
-    upload_batch: usize,
-    outstanding: &'static [usize],
-    traffic_time: Duration,
-    /// Answers compared with the processor's.
-    checked: usize,
-}
-
-const FULL: Plan = Plan {
-    batches: &[1, 2, 4, 8, 16, 32, 64],
-    read_bytes: 4 << 30,
-    floor_groups: 1 << 13,
-    floor_time: Duration::from_millis(20),
-    floor_tries: 8,
-    stage_tries: 3,
-    answers_time: Duration::from_millis(500),
-    call_batches: 64,
-    shards: 64,
-    upload_time: Duration::from_secs(2),
-    upload_batch: 8,
-    outstanding: &[1, 64, 512, 2048],
-    traffic_time: Duration::from_secs(4),
-    checked: 1000,
-};
-const QUICK: Plan = Plan {
-    read_bytes: 64 << 20,
-    floor_groups: 1 << 4,
-    floor_time: Duration::from_millis(5),
-    floor_tries: 2,
-    stage_tries: 1,
-    answers_time: Duration::from_millis(100),
-    call_batches: 4,
-    shards: 8,
-    upload_time: Duration::from_millis(200),
-    upload_batch: 2,
-    outstanding: &[1, 16, 64],
-    traffic_time: Duration::from_millis(500),
-    ..FULL
-};
-const TEST: Plan = Plan {
-    batches: &[1, 3],
-    floor_time: Duration::ZERO,
-    floor_tries: 1,
-    answers_time: Duration::ZERO,
-    call_batches: 2,
-    shards: 3,
-    upload_time: Duration::ZERO,
-    outstanding: &[4],
-    traffic_time: Duration::ZERO,
-    checked: 20,
-    ..QUICK
-};
-
-impl Plan {
-    fn of(effort: Effort) -> &'static Self {
-        match effort {
-            Effort::Full => &FULL,
-            Effort::Quick => &QUICK,
-            Effort::Test => &TEST,
-        }
-    }
-}
-
-/// The shards' shape where none is asked for: the standard one, or what a processor that plays a
-/// GPU gets done.
-pub(crate) fn shape(effort: Effort) -> Result<Shape, ShapeError> {
-    match effort {
-        Effort::Full => Shape::for_records(1 << 20, 120, ShapeWishes::default()),
-        Effort::Quick => Shape::new(120, 128, 4, 2048),
-        Effort::Test => Shape::new(120, 128, 1, 192),
-    }
-}
 
 /// The one that was named, or the first real one.
 pub(crate) fn find(choice: Option<&GpuChoice>) -> Result<GpuInfo, String> {
@@ -137,54 +47,58 @@ pub(crate) fn find(choice: Option<&GpuChoice>) -> Result<GpuInfo, String> {
     found.map(|at| all.swap_remove(at)).ok_or(missing)
 }
 
-/// Measures one thing after the other and tells each as soon as it is known.
+/// Measures one thing after the other, and prints each as soon as it is known.
 pub(crate) fn measure(
     effort: Effort,
     info: &GpuInfo,
     shape: &Shape,
-    told: &mut Told,
+    printed: &mut Printed,
 ) -> Result<Gpu, Box<dyn Error>> {
-    let (plan, facts) = (Plan::of(effort), ShapeFacts::of(shape));
+    let facts = ShapeFacts::of(shape);
     if info.kind == GpuKind::Software && effort == Effort::Full {
         return Err("a processor plays this GPU: full sizes would take hours, add --quick".into());
     }
     let head = Head::new(GPU_SCHEMA);
     let probe = Probe::open(info.index)?;
     let device = report::device(info, &probe);
-    told.say(report::device_text(&device));
-    told.say(heading(&head, &facts));
-    let floors = floors::measure(&probe, plan)?;
-    told.numbers(&numbers::gpu_floors(&floors));
+    printed.say(report::device_text(&device));
+    printed.say(heading(&head, &facts));
+    let floors = floors::measure(&probe, effort)?;
+    printed.numbers(&numbers::gpu_floors(&floors));
     drop(probe); // its memory is needed
 
     let mut noise = Noise::new();
     let pool = Arc::new(Pool::new(shape, &mut noise));
-    let most = plan.batches.iter().max().copied().unwrap_or(1);
-    let queries = shards::queries(shape, plan.checked.max(most), &mut noise);
-    let budget = (plan.shards + PASSING) as u64 * pool.shard_bytes();
+    // Answers compared with the processor's; more than the largest batch.
+    let checked = effort.pick(1000, 1000, 20);
+    let queries = shards::queries(shape, checked, &mut noise);
+    // Shards that stay on the device, if it holds so many.
+    let wanted = effort.pick(64, 8, 3);
+    let budget = (wanted + PASSING) as u64 * pool.shard_bytes();
     let options = GpuOptions { shard_bytes: Some(budget), ..GpuOptions::default() };
     let mut engine = GpuEngine::new(info.index, &options)?;
     let name = engine.name();
-    told.say(format_args!("engine {name}"));
+    printed.say(format_args!("engine {name}"));
     let store = engine.store().ok_or("this is a bug: a GPU without a store")?;
-    let filled = uploads::fill(store.as_ref(), &pool, plan.shards)?;
-    answers::warm_up(&mut engine, &pool, &queries, plan)?;
+    let filled = uploads::fill(store.as_ref(), &pool, wanted)?;
+    let batches = answers::batches(effort);
+    answers::warm_up(&mut engine, &pool, &queries, effort)?;
     let mut answers = Vec::new();
-    for &batch in plan.batches {
-        let found = answers::measure(&mut engine, &pool, &queries, (batch, filled.0), plan)?;
+    for &batch in batches {
+        let found = answers::measure(&mut engine, &pool, &queries, (batch, filled.0), effort)?;
         let answer = report::answer(&found, shape, &floors).ok_or("this is a bug: no calls")?;
-        told.numbers(&numbers::gpu_answer(&answer));
+        printed.numbers(&numbers::gpu_answer(&answer));
         answers.push(answer);
     }
-    let uploads = uploads::measure(&mut engine, &store, &pool, &queries, filled, plan)?;
-    told.say(format_args!("{} shards stay and {PASSING} pass", uploads.shards));
-    told.numbers(&numbers::gpu_uploads(&uploads));
+    let uploads = uploads::measure(&mut engine, &store, &pool, &queries, filled, effort)?;
+    printed.say(format_args!("{} shards stay, {PASSING} come and go", uploads.shards));
+    printed.numbers(&numbers::gpu_uploads(&uploads));
     drop(store);
-    let traffic = traffic::measure(engine, &pool, queries, (filled.0, noise), plan)?;
-    told.numbers(&numbers::gpu_traffic(&traffic));
-    told.say(format_args!("{} answers equal the processor's on every bit", traffic.checked));
+    let traffic = traffic::measure(engine, &pool, queries, (filled.0, noise), (effort, checked))?;
+    printed.numbers(&numbers::gpu_traffic(&traffic));
+    printed.say(format_args!("{} answers equal the processor's on every bit", traffic.checked));
     let targets = report::targets(effort, &device, shape, &answers);
-    told.say(report::targets_said(&targets));
+    printed.say(report::targets_said(&targets));
     let effort = effort.name().into();
     let (engine, shape) = (name, facts);
     Ok(Gpu { head, effort, shape, device, engine, floors, answers, uploads, traffic, targets })

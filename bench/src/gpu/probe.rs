@@ -14,6 +14,8 @@ use wgpu::{
     Queue, ShaderModuleDescriptor, ShaderSource,
 };
 
+use crate::common::Effort;
+
 /// An open device.
 pub(super) struct Probe {
     device: Device,
@@ -115,12 +117,11 @@ impl Probe {
         Ok(start.elapsed())
     }
 
-    /// What the pass takes at best of some tries, repeated within one submission until it takes at
-    /// least so long, so that submitting it does not count.
+    /// What the pass takes at best of some tries, repeated within one submission until it takes so
+    /// long that submitting it does not count.
     pub(super) fn best(
         &self,
-        least: Duration,
-        tries: usize,
+        effort: Effort,
         record: impl Fn(&mut ComputePass<'_>),
     ) -> Result<Duration, Box<dyn Error>> {
         let timed = |repeats: u32| {
@@ -129,6 +130,7 @@ impl Probe {
                 (0..repeats).for_each(|_| record(&mut pass));
             })
         };
+        let least = Duration::from_millis(effort.pick(20, 20, 0));
         let mut repeats = 1;
         timed(repeats)?; // drivers finish compiling when a kernel first runs
         let mut best = timed(repeats)?;
@@ -136,7 +138,7 @@ impl Probe {
             repeats *= 2;
             best = timed(repeats)?;
         }
-        for _ in 1..tries {
+        for _ in 1..effort.pick(8, 2, 1) {
             best = best.min(timed(repeats)?);
         }
         Ok(best / repeats)

@@ -10,8 +10,9 @@ use sotto::params::Shape;
 
 use super::answers::Answers;
 use super::probe::Probe;
+use super::shards::shape;
 use super::work::{Floor, StageFloors};
-use super::{Effort, shape};
+use crate::common::Effort;
 use crate::common::report::{median, rounded, spread, target, targets_text};
 
 pub(super) fn device(info: &GpuInfo, probe: &Probe) -> GpuDevice {

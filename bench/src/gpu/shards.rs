@@ -4,10 +4,11 @@
 use std::sync::Arc;
 
 use sotto::engine::{ContentId, EncryptedQuery, ShardView};
-use sotto::params::{P, Shape};
+use sotto::params::{P, Shape, ShapeError, ShapeWishes};
 use sotto::scheme::KeyBundle;
 use sotto::worker::{Content, Shards};
 
+use crate::common::Effort;
 use crate::common::noise::Noise;
 
 /// From one window to the next, in bytes of a matrix and of tables (whole residues).
@@ -17,6 +18,16 @@ const TABLES_STEP: usize = 3 * 4096;
 const WINDOWS: usize = 256;
 /// Queries that come from one secret, and so with one key bundle.
 const QUERIES_PER_BUNDLE: usize = 16;
+
+/// The shards' shape where none is asked for: the standard one, or what a processor that plays a
+/// GPU gets done.
+pub(crate) fn shape(effort: Effort) -> Result<Shape, ShapeError> {
+    match effort {
+        Effort::Full => Shape::for_records(1 << 20, 120, ShapeWishes::default()),
+        Effort::Quick => Shape::new(120, 128, 4, 2048),
+        Effort::Test => Shape::new(120, 128, 1, 192),
+    }
+}
 
 /// Shards 0, 1, .. of one shape.
 pub(super) struct Pool {

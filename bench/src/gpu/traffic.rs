@@ -13,8 +13,8 @@ use sotto::schedule::{Arrival, ConnectionId, FrontEnd, ScheduleBounds};
 use sotto::worker::{Job, Outcome, Queue, Workers};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
-use super::Plan;
 use super::shards::{Pool, Windows, renew_bundles};
+use crate::common::Effort;
 use crate::common::noise::Noise;
 use crate::common::report::{median, ms, rounded};
 
@@ -36,7 +36,7 @@ pub(super) fn measure(
     pool: &Arc<Pool>,
     queries: Vec<EncryptedQuery>,
     (shards, noise): (usize, Noise),
-    plan: &Plan,
+    (effort, checked): (Effort, usize),
 ) -> Result<GpuTraffic, Box<dyn Error>> {
     let (windows, bounds) = (Arc::new(Windows(pool.clone())), ScheduleBounds::default());
     let workers = Workers::start(vec![Box::new(engine)], windows, bounds, None)?;
@@ -45,10 +45,12 @@ pub(super) fn measure(
     let sent = Vec::new();
     let mut loader = Loader { queue, sender, outcomes, queries, shards, noise, sent };
     let mut loops = Vec::new();
-    for &outstanding in plan.outstanding {
-        loops.push(loader.run(outstanding, plan.traffic_time)?);
+    let time = Duration::from_millis(effort.pick(4000, 500, 0));
+    let outstanding: &[usize] = effort.pick(&[1, 64, 512, 2048], &[1, 16, 64], &[4]);
+    for &outstanding in outstanding {
+        loops.push(loader.run(outstanding, time)?);
     }
-    let answers = loader.collect(plan.checked)?;
+    let answers = loader.collect(checked)?;
     let waited_for_upload = workers.counters().answered_by_device_after_upload.get();
     drop(workers);
     let checked = check(pool, &loader, &answers)?;

@@ -4,21 +4,21 @@
 use std::error::Error;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::record::GpuUploads;
 use sotto::engine::{EncryptedQuery, GpuEngine, Residency, ShardStore};
 
-use super::Plan;
 use super::answers::call;
 use super::shards::Pool;
+use crate::common::Effort;
 use crate::common::report::rounded;
 
 /// Shards that come and go beside those that stay.
 pub(super) const PASSING: usize = 4;
 
-/// Brings up the shards that stay, as many as are wanted and fit beside those that pass; how many,
-/// and at which rate.
+/// Uploads the shards that stay, as many as are wanted and fit beside those that come and go.
+/// Returns how many, and the rate in 10^9 bytes a second.
 pub(super) fn fill(
     store: &dyn ShardStore,
     pool: &Pool,
@@ -45,9 +45,10 @@ pub(super) fn measure(
     pool: &Pool,
     queries: &[EncryptedQuery],
     (shards, into_free_memory_gb_per_s): (usize, f64),
-    plan: &Plan,
+    effort: Effort,
 ) -> Result<GpuUploads, Box<dyn Error>> {
-    let batch = plan.upload_batch;
+    let batch = effort.pick(8, 2, 2);
+    let time = Duration::from_millis(effort.pick(2000, 200, 0));
     let asked: Vec<usize> = (0..shards).collect();
     let mut answer = |until: &dyn Fn(Instant) -> bool| {
         let (start, mut answers) = (Instant::now(), 0);
@@ -57,7 +58,7 @@ pub(super) fn measure(
         }
         Ok::<_, Box<dyn Error>>(rounded(answers as f64 / start.elapsed().as_secs_f64()))
     };
-    let over = |start: Instant| start.elapsed() >= plan.upload_time;
+    let over = |start: Instant| start.elapsed() >= time;
     // Names that were never there.
     let mut next = shards + PASSING;
     let mut upload = || {
@@ -69,8 +70,8 @@ pub(super) fn measure(
         Ok::<_, sotto::engine::EngineError>(rate(pool, up, start))
     };
     let in_place_of_others_gb_per_s = upload()?;
-    // By now others are in the place of those that stay: one pass brings these back, and makes them
-    // the last used, so that further uploads take the places of those that pass.
+    // By now others are in the place of those that stay: one call uploads these again, and makes
+    // them the last used, so that further uploads take the places of those that come and go.
     answer(&|_| true)?;
     let answers_per_s = answer(&over)?;
     let ended = AtomicBool::new(false);

@@ -1,5 +1,6 @@
 //! Whole answers, timed: every instruction set here, by number of threads, batch by batch.
 
+use std::error::Error;
 use std::num::NonZeroUsize;
 use std::time::{Duration, Instant};
 
@@ -8,9 +9,21 @@ use sotto::engine::{
     Batch, EncryptedQuery, Engine, EngineChoice, EngineError, IsaChoice, SelectError, ShardView,
     select,
 };
+use sotto::server::kib_of;
 
-use super::Plan;
 use super::pin::Cores;
+use crate::common::Effort;
+
+/// Sizes of batches, the largest last.
+pub(super) fn batches(effort: Effort) -> &'static [usize] {
+    const ALL: &[usize] = &[1, 2, 4, 8, 16, 32];
+    effort.pick(ALL, ALL, &[1, 3])
+}
+
+/// At most so many rounds.
+pub(super) fn rounds_max(effort: Effort) -> usize {
+    effort.pick(40, 4, 1)
+}
 
 /// One engine.
 pub(super) struct Setting {
@@ -71,18 +84,19 @@ pub(super) fn time(
 impl Setting {
     /// Each engine with each number of threads.
     pub(super) fn all(
-        plan: &Plan,
+        effort: Effort,
         engines: &[IsaName],
         cores: &Cores,
     ) -> Result<Vec<Self>, SelectError> {
         let mut settings = Vec::new();
         for &isa in engines {
+            // Slow, and no target names it.
             let portable = isa == IsaName::Portable && engines.len() > 1;
-            let rounds = if portable { plan.portable_rounds } else { plan.rounds_max };
+            let rounds = if portable { effort.pick(1, 0, 1) } else { rounds_max(effort) };
             for threads in cores.counts() {
                 if rounds > 0 {
                     let engine = engine(isa, threads)?;
-                    let batches = plan.batches.iter();
+                    let batches = batches(effort).iter();
                     let series = batches.map(|&batch| Series { batch, runs: Vec::new() }).collect();
                     settings.push(Self { isa, threads, rounds, series, engine, next: 0 });
                 }
@@ -107,4 +121,27 @@ impl Setting {
         }
         Ok(())
     }
+}
+
+/// By how much the process grew at most, in bytes, between "no engine" and the end of a batch of
+/// all `queries`: its threads, scratch and answers. The shard and the queries are in memory before.
+/// None where the system does not say.
+pub(super) fn memory_growth(
+    isa: IsaName,
+    shard: ShardView<'_>,
+    queries: &[EncryptedQuery],
+    threads: usize,
+) -> Result<Option<u64>, Box<dyn Error>> {
+    let status = |name: &str| {
+        let text = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+        kib_of(&text, name)
+    };
+    let before = status("VmRSS:");
+    let mut engine = engine(isa, threads)?;
+    // Forgets the peak: what the engine's self-check took and gave back is not the batch's.
+    let forgotten = std::fs::write("/proc/self/clear_refs", "5").is_ok();
+    time(engine.as_mut(), shard, queries)?;
+    time(engine.as_mut(), shard, queries)?;
+    let peak = status("VmHWM:").filter(|_| forgotten);
+    Ok(before.zip(peak).map(|(before, peak)| peak.saturating_sub(before)))
 }

@@ -14,9 +14,9 @@ use rustix::fs::{Advice, fadvise};
 use sotto::arith::IsaName;
 use sotto::engine::EncryptedQuery;
 
+use super::answers;
 use super::inputs::Store;
-use super::pin::Cores;
-use super::{answers, pin};
+use super::pin::{Cores, pin_engines};
 
 /// All runs of one way to read the file.
 pub(super) struct Cold {
@@ -81,7 +81,7 @@ fn answer(
     cores: &Cores,
 ) -> Result<Timed, Box<dyn Error>> {
     let mut engine = answers::engine(isa, threads)?;
-    pin::pin_engines(&cores.cpus)?;
+    pin_engines(&cores.cpus)?;
     let database = store.open()?;
     let shard = database.shard(0).ok_or("the database has no shard")?;
     let (before, start) = (disk_bytes(), Instant::now());

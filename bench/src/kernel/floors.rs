@@ -135,31 +135,22 @@ fn wide_readers() -> Vec<(&'static str, Reader)> {
 #[cfg(target_arch = "x86_64")]
 fn wide_readers() -> Vec<(&'static str, Reader)> {
     use sotto::arith::Isa;
-    let avx2: [(&str, Reader); 2] = [
-        // SAFETY: listed only where the processor has AVX2, here and below.
-        ("avx2, 8 streams, 4 KB ahead", |b| unsafe { sum_avx2::<8, 4096>(b) }),
+    let readers: [(IsaName, &str, Reader); 4] = [
+        // SAFETY: called only where the processor has AVX2, here and below.
+        (IsaName::Avx2, "avx2, 8 streams, 4 KB ahead", |b| unsafe { sum_avx2::<8, 4096>(b) }),
+        // SAFETY: called only where the processor has AVX-512 F, here and below.
+        (IsaName::Avx512Bw, "avx512, 4 streams, 1 KB ahead", |b| unsafe {
+            sum_avx512::<4, 1024>(b)
+        }),
         // SAFETY: as above.
-        ("avx2, 16 streams, 16 KB ahead", |b| unsafe { sum_avx2::<16, 16384>(b) }),
+        (IsaName::Avx512Bw, "avx512, 8 streams", |b| unsafe { sum_avx512::<8, 0>(b) }),
+        // SAFETY: as above.
+        (IsaName::Avx512Bw, "avx512, 16 streams, 16 KB ahead", |b| unsafe {
+            sum_avx512::<16, 16384>(b)
+        }),
     ];
-    let avx512: [(&str, Reader); 7] = [
-        // SAFETY: listed only where the processor has AVX-512 F, here and below.
-        ("avx512, 1 stream, 128 KB ahead", |b| unsafe { sum_avx512::<1, 131072>(b) }),
-        // SAFETY: as above.
-        ("avx512, 4 streams, 1 KB ahead", |b| unsafe { sum_avx512::<4, 1024>(b) }),
-        // SAFETY: as above.
-        ("avx512, 8 streams", |b| unsafe { sum_avx512::<8, 0>(b) }),
-        // SAFETY: as above.
-        ("avx512, 8 streams, 4 KB ahead", |b| unsafe { sum_avx512::<8, 4096>(b) }),
-        // SAFETY: as above.
-        ("avx512, 8 streams, 16 KB ahead", |b| unsafe { sum_avx512::<8, 16384>(b) }),
-        // SAFETY: as above.
-        ("avx512, 16 streams, 1 KB ahead", |b| unsafe { sum_avx512::<16, 1024>(b) }),
-        // SAFETY: as above.
-        ("avx512, 16 streams, 16 KB ahead", |b| unsafe { sum_avx512::<16, 16384>(b) }),
-    ];
-    let has = |isa| Isa::new(isa).is_some();
-    let avx2 = avx2.into_iter().filter(|_| has(IsaName::Avx2));
-    avx2.chain(avx512.into_iter().filter(|_| has(IsaName::Avx512Bw))).collect()
+    let present = readers.into_iter().filter(|(isa, ..)| Isa::new(*isa).is_some());
+    present.map(|(_, name, reader)| (name, reader)).collect()
 }
 
 #[cfg(target_arch = "x86_64")]

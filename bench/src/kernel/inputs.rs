@@ -10,6 +10,7 @@ use sotto::shard::write::{Sections, write_shard};
 use sotto::shard::{Database, Header, Manifest, ManifestHead};
 use sotto::wire::{Lifetime, SigningKey};
 
+use crate::common::Effort;
 use crate::common::noise::Noise;
 
 /// A database of noise in an empty folder.
@@ -19,13 +20,13 @@ pub(super) struct Store {
 }
 
 impl Store {
-    /// Writes as many shards as have so many bytes, at least one, and has the disk have them. All
-    /// have the same noise, each in a file, and so in memory, of its own.
+    /// Writes as many shards as exceed the caches of a core, at least one, and has the disk have
+    /// them. All have the same noise, each in a file, and so in memory, of its own.
     pub(super) fn write(
         folder: &Path,
         shape: &Shape,
         noise: &mut Noise,
-        bytes: u64,
+        effort: Effort,
     ) -> Result<Self, Box<dyn Error>> {
         let shards = folder.join(SHARDS_DIR);
         std::fs::create_dir(&shards)?;
@@ -34,6 +35,7 @@ impl Store {
         let tables = noise.residues(residues, residues / shape.packs() / 2, [Q, P]);
         let hints = noise.bytes(shape.packs() * shape.hint_bytes());
         let sections = Sections { matrix: &matrix, tables: &tables, hints: &hints };
+        let bytes = effort.pick(256_000_000, 256_000_000, 1_000_000);
         let count = (bytes / (matrix.len() + tables.len()) as u64).clamp(1, SHARDS_MAX) as u32;
         let section_digests = sections.digests(shape);
         let mut entries = Vec::new();

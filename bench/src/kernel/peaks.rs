@@ -12,12 +12,6 @@ pub(super) struct Peak {
 pub(super) const DPBUSD: &str = "vpdpbusd";
 pub(super) const TDPBSUD: &str = "tdpbsud";
 pub(super) const MADD52: &str = "vpmadd52luq";
-/// The same two with the operands that a tile of the kernels loads for 24 of them: what a processor
-/// can do whose clock, ports and first cache serve the loads too. Floors are the plain ones.
-#[cfg(target_arch = "x86_64")]
-pub(super) const DPBUSD_FED: &str = "vpdpbusd_with_loads";
-#[cfg(target_arch = "x86_64")]
-pub(super) const MADD52_FED: &str = "vpmadd52luq_with_loads";
 pub(super) const MADDWD_512: &str = "vpmaddwd_vpaddd_512";
 pub(super) const MADDWD_256: &str = "vpmaddwd_vpaddd_256";
 pub(super) const MULUDQ_512: &str = "vpmuludq_vpaddq_512";
@@ -40,8 +34,6 @@ pub(super) fn present() -> Vec<Peak> {
     if Isa::new(IsaName::Avx512).is_some() {
         peaks.push(Peak { name: DPBUSD, per_loop: 24, run: x86::dpbusd });
         peaks.push(Peak { name: MADD52, per_loop: 24, run: x86::madd52 });
-        peaks.push(Peak { name: DPBUSD_FED, per_loop: 24, run: x86::dpbusd_fed });
-        peaks.push(Peak { name: MADD52_FED, per_loop: 24, run: x86::madd52_fed });
     }
     if Isa::new(IsaName::Amx).is_some() {
         peaks.push(Peak { name: TDPBSUD, per_loop: 6, run: x86::tdpbsud });
@@ -100,69 +92,6 @@ mod x86 {
             ),*);
         };
     }
-    /// As `peak!`, with a kilobyte in the first cache to read from.
-    macro_rules! fed {
-        ($name:ident: $($line:expr),*) => {
-            pub(super) fn $name(loops: u64) {
-                #[repr(C, align(64))]
-                struct Lines([u8; 1024]);
-                let lines = Lines([1; 1024]);
-                // SAFETY: as in `peak`; reads the kilobyte of `lines`.
-                unsafe {
-                    asm!(
-                        "2:", $($line,)* "dec rcx", "jnz 2b", "vzeroupper",
-                        in("rdx") &lines, inout("rcx") loops => _,
-                        clobber_abi("sysv64"), options(nostack, readonly),
-                    );
-                }
-            }
-        };
-    }
-    /// A line of six, times four others.
-    macro_rules! times_four {
-        ($mnemonic:literal $offset:literal: $a:literal $b:literal $c:literal $d:literal) => {
-            concat!(
-                "vmovdqu64 zmm28, [rdx + ",
-                $offset,
-                "]\n",
-                $mnemonic,
-                " zmm",
-                $a,
-                ", zmm28, zmm24\n",
-                $mnemonic,
-                " zmm",
-                $b,
-                ", zmm28, zmm25\n",
-                $mnemonic,
-                " zmm",
-                $c,
-                ", zmm28, zmm26\n",
-                $mnemonic,
-                " zmm",
-                $d,
-                ", zmm28, zmm27"
-            )
-        };
-    }
-    // Four rows, six lines of queries.
-    fed!(dpbusd_fed:
-        "vmovdqu64 zmm24, [rdx]", "vmovdqu64 zmm25, [rdx + 64]",
-        "vmovdqu64 zmm26, [rdx + 128]", "vmovdqu64 zmm27, [rdx + 192]",
-        times_four!("vpdpbusd" "256": 0 1 2 3), times_four!("vpdpbusd" "320": 4 5 6 7),
-        times_four!("vpdpbusd" "384": 8 9 10 11), times_four!("vpdpbusd" "448": 12 13 14 15),
-        times_four!("vpdpbusd" "512": 16 17 18 19), times_four!("vpdpbusd" "576": 20 21 22 23)
-    );
-    // Four tables, unpacked; six key windows that begin at a word, not at a line.
-    fed!(madd52_fed:
-        "vmovdqu64 zmm24, [rdx]", "vmovdqu64 zmm25, [rdx + 96]",
-        "vmovdqu64 zmm26, [rdx + 192]", "vmovdqu64 zmm27, [rdx + 288]",
-        "vpermb zmm24, zmm29, zmm24", "vpermb zmm25, zmm29, zmm25",
-        "vpermb zmm26, zmm29, zmm26", "vpermb zmm27, zmm29, zmm27",
-        times_four!("vpmadd52luq" "392": 0 1 2 3), times_four!("vpmadd52luq" "464": 4 5 6 7),
-        times_four!("vpmadd52luq" "536": 8 9 10 11), times_four!("vpmadd52luq" "608": 12 13 14 15),
-        times_four!("vpmadd52luq" "680": 16 17 18 19), times_four!("vpmadd52luq" "752": 20 21 22 23)
-    );
-
     /// Six sums of 16 rows of 64 bytes.
     pub(super) fn tdpbsud(loops: u64) {
         #[repr(C, align(64))]

@@ -8,14 +8,27 @@ use sotto::arith::IsaName;
 use sotto::params::{Shape, ShapeWishes};
 
 use super::answers::{Run, Series, Setting};
+use super::client::Client;
 use super::cold::Cold;
 use super::floors::{self, Floors};
 use super::pin::Cores;
 use super::refusal::Refusal;
-use super::{Effort, Measured};
+use crate::common::Effort;
 use crate::common::report::{median, ms, rounded, spread, target, targets_text};
 
 /// Everything a run found.
+pub(super) struct Measured {
+    pub(super) floors: Floors,
+    pub(super) settings: Vec<Setting>,
+    pub(super) client: Client,
+    pub(super) memory_bytes: Option<u64>,
+    pub(super) refusal: Refusal,
+    /// What counting one query takes.
+    pub(super) counting: Duration,
+    pub(super) cold: Vec<Cold>,
+}
+
+/// As it is written down.
 pub(super) fn record(
     head: Head,
     effort: Effort,

@@ -1,6 +1,6 @@
 //! What was planned in one run, what came of it and when, window by window. No IO here.
 //!
-//! A query belongs to the window it was planned in, however late it goes out or is answered, and
+//! A query belongs to the window it was planned in, however late it is sent or answered, and
 //! its latency counts from then: a server that stalls shows in all that was planned meanwhile. Only
 //! throughput goes by when answers come.
 
@@ -16,11 +16,11 @@ use sotto::limits;
 pub(super) const WINDOWS_MIN: usize = 5;
 /// Half of a 95% confidence interval, as a share of the mean, that ends a run.
 pub(super) const INTERVAL_WANTED: f64 = 0.05;
-/// Share of queries that may go out later than the bound before a run is invalid.
+/// Share of queries that may be sent later than the bound before a run is invalid.
 pub(super) const LATE_SHARE_MAX: f64 = 0.01;
-/// Share of queries that may get no word from a server before a run is invalid.
+/// Share of queries that a server may leave without any reply before a run is invalid.
 pub(super) const SILENT_SHARE_MAX: f64 = 0.01;
-/// How the classes of errors begin that are no server's answer: it is gone, or says nothing.
+/// How the classes of errors begin where the server is gone or says nothing.
 pub(super) const CONNECTION_CLASS: &str = "connection: ";
 pub(super) const TIME_OUT_CLASS: &str = "time-out: ";
 /// Share of queries that must be answered within the objective: the 99 of a p99.
@@ -161,7 +161,7 @@ impl Ledger {
         change(&mut windows[index]);
     }
 
-    /// Queries that are to go out at `at`.
+    /// Queries that are due at `at`.
     pub(super) fn planned(&self, at: Duration, queries: u64) {
         self.window(at, |window| window.planned += queries);
     }

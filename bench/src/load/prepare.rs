@@ -316,8 +316,8 @@ impl Stock {
         }
     }
 
-    /// Waits until so many groups are there, or as many as the memory allows. Back comes how many
-    /// are, and the bytes of all.
+    /// Waits until so many groups are there, or as many as the memory allows. Returns how many
+    /// there are, and the bytes of all.
     pub(super) fn prepare(&self, groups: u64) -> Result<(u64, u64), SecretError> {
         let mut state = self.lock();
         state.wanted = state.wanted.max(state.taken + groups);

@@ -253,7 +253,7 @@ fn invalid(all: &Window, measure: Measure, late_share: f64) -> Option<String> {
     }
     (late_share > LATE_SHARE_MAX).then(|| {
         format!(
-            "{:.1}% of the queries went out more than {:?} after their time (at most {:.0}% may), \
+            "{:.1}% of the queries were sent more than {:?} after their time (at most {:.0}% may), \
              {:.1} ms at worst: the generator does not keep up. Give it processors of its own \
              (--cpus), or, where queries were not prepared in time, more memory (--memory)",
             late_share * 1e2,

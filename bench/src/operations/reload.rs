@@ -20,7 +20,7 @@ use sotto::keyword::locate_known;
 use sotto::limits;
 use sotto::shard::Database;
 use sotto::shard::header::file_bytes;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::place::{Place, cannot, ms, seed, spread};
@@ -207,9 +207,7 @@ fn changed(value: &str) -> String {
 
 /// A look-up while a server reloads.
 struct LookUp {
-    client: usize,
-    begun: Instant,
-    ended: Instant,
+    took: Duration,
     right: bool,
 }
 
@@ -231,78 +229,56 @@ async fn one(
     (shards, run): (usize, u32),
 ) -> Result<Seen, Failed> {
     let (stop, stopped) = watch::channel(false);
-    let (ended_one, mut ended_ones) = mpsc::unbounded_channel();
     let mut asking = JoinSet::new();
     for (number, client) in clients.drain(..).enumerate() {
-        asking.spawn(ask(client, number, bench.clone(), stopped.clone(), ended_one.clone()));
+        asking.spawn(ask(client, number, bench.clone(), stopped.clone()));
     }
-    drop(ended_one);
-    let mut lookups = Vec::new();
-    since(&mut ended_ones, &mut lookups, None).await?;
     let begun = Instant::now();
     let said = server.reload().await?;
-    let ended = Instant::now();
+    let reload = begun.elapsed();
     if !said.contains(&format!("epoch {epoch} is served now")) {
         return Err(format!("the reload said {:?}, expected epoch {epoch}", said.trim()).into());
     }
-    since(&mut ended_ones, &mut lookups, Some(ended)).await?;
     stop.send_replace(true);
-    while let Some(lookup) = ended_ones.recv().await {
-        lookups.push(lookup);
+    let mut lookups = Vec::new();
+    for (client, ended) in asking.join_all().await {
+        clients.push(client);
+        lookups.extend(ended);
     }
-    clients.extend(asking.join_all().await);
     let mut new = Client::connect(server.options.clone()).await?;
     let (_, first) = &bench.firsts[shards - 1];
     let in_epoch = if run.is_multiple_of(2) { first.changed.as_ref() } else { None };
     Server::find(&mut new, &first.key, in_epoch.unwrap_or(&first.value)).await?;
     drop(new.close().await);
-    lookups.retain(|lookup| lookup.ended >= begun);
     Ok(Seen {
-        reload: ended - begun,
+        reload,
         lookups: lookups.len() as u64,
         lost: lookups.iter().filter(|lookup| !lookup.right).count() as u64,
-        slowest: lookups.iter().map(|l| l.ended - l.begun).max().unwrap_or_default(),
+        slowest: lookups.iter().map(|lookup| lookup.took).max().unwrap_or_default(),
     })
 }
 
-/// Takes look-ups until every client had one that was begun after a time, or any.
-async fn since(
-    ended_ones: &mut mpsc::UnboundedReceiver<LookUp>,
-    lookups: &mut Vec<LookUp>,
-    time: Option<Instant>,
-) -> Result<(), Failed> {
-    let mut waiting = [true; CLIENTS];
-    while waiting.contains(&true) {
-        let lookup = ended_ones.recv().await.ok_or("this is a bug: a client ended")?;
-        if time.is_none_or(|time| lookup.begun >= time) {
-            waiting[lookup.client] = false;
-        }
-        lookups.push(lookup);
-    }
-    Ok(())
-}
-
-/// Looks one key up after the other until it is stopped.
+/// Looks one key up after the other until it is stopped, the last one after that.
 async fn ask(
     mut client: Client,
     number: usize,
     bench: Arc<Bench>,
     stopped: watch::Receiver<bool>,
-    ended_one: mpsc::UnboundedSender<LookUp>,
-) -> Client {
+) -> (Client, Vec<LookUp>) {
+    let mut lookups = Vec::new();
     for record in bench.asked.iter().cycle().skip(number).step_by(CLIENTS) {
-        if *stopped.borrow() {
-            break;
-        }
+        let is_last = *stopped.borrow();
         let begun = Instant::now();
         let outcomes = client.lookup(&[&record.key]).await;
-        let ended = Instant::now();
+        let took = begun.elapsed();
         let outcome = outcomes.ok().and_then(|outcomes| outcomes.into_iter().next());
         let right = outcome.and_then(Result::ok).is_some_and(|found| record.is_right(&found));
-        // The receiver is there until all have stopped.
-        let _ = ended_one.send(LookUp { client: number, begun, ended, right });
+        lookups.push(LookUp { took, right });
+        if is_last {
+            break;
+        }
     }
-    client
+    (client, lookups)
 }
 
 #[cfg(test)]
