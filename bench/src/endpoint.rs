@@ -1,5 +1,4 @@
-//! Asking a server's operator's endpoints: as much HTTP as replies need that end with their
-//! connection.
+//! Requests to a server's endpoints for the operator: as much HTTP as they need.
 
 use std::io;
 use std::time::Duration;
@@ -17,14 +16,7 @@ pub struct Endpoint {
     path: String,
 }
 
-/// How to ask.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Method {
-    Get,
-    Post,
-}
-
-/// What came back.
+/// The server's reply.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Reply {
     pub(super) status: u16,
@@ -53,23 +45,19 @@ impl Endpoint {
         Self { path: path.into(), ..self.clone() }
     }
 
-    /// Asks, and waits so long for the whole reply.
-    pub(super) async fn ask(&self, method: Method, patience: Duration) -> io::Result<Reply> {
+    /// Asks with a method such as GET, and waits so long for the whole reply.
+    pub(super) async fn ask(&self, method: &str, patience: Duration) -> io::Result<Reply> {
         tokio::time::timeout(patience, self.exchange(method)).await.unwrap_or_else(|_| {
             let waited = format!("no whole reply within {patience:?}");
             Err(io::Error::new(io::ErrorKind::TimedOut, waited))
         })
     }
 
-    async fn exchange(&self, method: Method) -> io::Result<Reply> {
+    async fn exchange(&self, method: &str) -> io::Result<Reply> {
         let Self { authority, path } = self;
-        // Version 1.0 has no replies in pieces.
-        let request = match method {
-            Method::Get => format!("GET {path} HTTP/1.0\r\nHost: {authority}\r\n\r\n"),
-            Method::Post => {
-                format!("POST {path} HTTP/1.0\r\nHost: {authority}\r\nContent-Length: 0\r\n\r\n")
-            }
-        };
+        // In version 1.0 a reply ends with its connection.
+        let request =
+            format!("{method} {path} HTTP/1.0\r\nHost: {authority}\r\nContent-Length: 0\r\n\r\n");
         let mut stream = TcpStream::connect(authority).await?;
         stream.write_all(request.as_bytes()).await?;
         let mut bytes = Vec::new();

@@ -85,7 +85,7 @@ impl Victim {
             target: Target::new(served.program.address, &certificates.ca_pem, &db),
             admin: served.admin,
             certificate: (served.place.built.path("server.pem"), certificates.server_pem.clone()),
-            pid: served.pid(),
+            pid: served.program.pid(),
         }
     }
 

@@ -1,15 +1,15 @@
 //! Clients that look up keys all the time, check every outcome, and reconnect again and again.
 
 use std::fmt;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use sotto::client::{Client, Options, Outcome};
 use tokio::task::JoinSet;
 
 use super::harness::record;
-use super::operator::{RECORDS, Served};
+use super::operator::RECORDS;
 
 /// Keys of one call.
 const KEYS: u64 = 4;
@@ -40,101 +40,85 @@ impl fmt::Display for Seen {
     }
 }
 
-#[derive(Default)]
-struct Counts {
-    asked: AtomicU64,
-    failed: AtomicU64,
-    wrong: AtomicU64,
-    connected: AtomicU64,
-    refused: AtomicU64,
-    longest_ms: AtomicU64,
-}
-
 pub(crate) struct Honest {
-    leave: Arc<AtomicBool>,
-    counts: Arc<Counts>,
+    seen: Arc<Mutex<Seen>>,
     clients: JoinSet<()>,
 }
 
 impl Honest {
-    pub(crate) async fn start(program: &Served, clients: u64) -> Self {
-        let mut honest =
-            Self { leave: Arc::default(), counts: Arc::default(), clients: JoinSet::new() };
+    /// Starts clients that come and go until `leave` is set.
+    pub(crate) fn start(options: &Options, clients: u64, leave: &Arc<AtomicBool>) -> Self {
+        let mut honest = Self { seen: Arc::default(), clients: JoinSet::new() };
         for number in 0..clients {
-            let (options, leave, counts) =
-                (program.options(), honest.leave.clone(), honest.counts.clone());
+            let (options, leave, seen) = (options.clone(), leave.clone(), honest.seen.clone());
             honest.clients.spawn(async move {
                 let mut turn = number;
                 while !leave.load(Ordering::SeqCst) {
-                    come(&options, &counts, &mut turn).await;
+                    come(&options, &seen, &mut turn).await;
                 }
             });
         }
         honest
     }
 
-    pub(crate) async fn stop(mut self) -> Seen {
-        self.leave.store(true, Ordering::SeqCst);
+    pub(crate) async fn left(mut self) -> Seen {
         while let Some(ended) = self.clients.join_next().await {
             ended.unwrap();
         }
-        let of = |count: &AtomicU64| count.load(Ordering::SeqCst);
-        Seen {
-            asked: of(&self.counts.asked),
-            failed: of(&self.counts.failed),
-            wrong: of(&self.counts.wrong),
-            connected: of(&self.counts.connected),
-            refused: of(&self.counts.refused),
-            longest_ms: of(&self.counts.longest_ms),
-        }
+        std::mem::take(&mut *self.seen.lock().unwrap())
     }
 }
 
 /// One client, from its coming to its leaving.
-async fn come(options: &Options, counts: &Counts, turn: &mut u64) {
+async fn come(options: &Options, seen: &Mutex<Seen>, turn: &mut u64) {
     let mut client = match Client::connect(options.clone()).await {
         Ok(client) => client,
         Err(error) => {
             println!("refused: {error}");
-            counts.refused.fetch_add(1, Ordering::SeqCst);
+            seen.lock().unwrap().refused += 1;
             return;
         }
     };
-    counts.connected.fetch_add(1, Ordering::SeqCst);
+    seen.lock().unwrap().connected += 1;
     for _ in 0..CALLS {
         *turn += 1;
         let begun = Instant::now();
-        look_up(&mut client, counts, *turn).await;
-        counts.longest_ms.fetch_max(begun.elapsed().as_millis() as u64, Ordering::SeqCst);
+        let [failed, wrong] = look_up(&mut client, *turn).await;
+        let took_ms = begun.elapsed().as_millis() as u64;
+        {
+            let mut seen = seen.lock().unwrap();
+            seen.asked += KEYS;
+            seen.failed += failed;
+            seen.wrong += wrong;
+            seen.longest_ms = seen.longest_ms.max(took_ms);
+        }
         tokio::time::sleep(PAUSE).await;
     }
     drop(client.close().await);
 }
 
-/// Looks up a few keys, of which the last is absent.
-async fn look_up(client: &mut Client, counts: &Counts, turn: u64) {
+/// Looks up a few keys, of which the last is absent; how many failed, and how many were wrong.
+async fn look_up(client: &mut Client, turn: u64) -> [u64; 2] {
     let wanted: Vec<u64> = (1..KEYS).map(|key| (turn * 7 + key * 251) % RECORDS).collect();
     let mut keys: Vec<String> = wanted.iter().map(|&n| record(n).0).collect();
     keys.push(format!("nobody-{turn}"));
-    counts.asked.fetch_add(KEYS, Ordering::SeqCst);
     let outcomes = match client.lookup(&keys).await {
         Ok(outcomes) => outcomes,
         Err(error) => {
             println!("failed: {error}");
-            counts.failed.fetch_add(KEYS, Ordering::SeqCst);
-            return;
+            return [KEYS, 0];
         }
     };
+    let (mut failed, mut wrong) = (0, 0);
     for (at, outcome) in outcomes.into_iter().enumerate() {
-        let expected =
-            wanted.get(at).map_or(Outcome::Absent, |&n| Outcome::Found(record(n).1.clone()));
+        let expected = wanted.get(at).map_or(Outcome::Absent, |&n| Outcome::Found(record(n).1));
         match outcome {
-            Ok(outcome) if outcome == expected => {}
-            Ok(_) => drop(counts.wrong.fetch_add(1, Ordering::SeqCst)),
+            Ok(outcome) => wrong += u64::from(outcome != expected),
             Err(error) => {
                 println!("failed: {error}");
-                counts.failed.fetch_add(1, Ordering::SeqCst);
+                failed += 1;
             }
         }
     }
+    [failed, wrong]
 }

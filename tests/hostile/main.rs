@@ -55,16 +55,17 @@ async fn attacks_take_nothing_from_others() {
     let (seconds, seed) = (seconds(), seed());
     let program = Served::start(MEMORY_MIB).await;
     let target = Arc::new(Victim::of(&program));
-    let before = operator::anonymous_mib(program.pid());
+    let pid = program.program.pid();
+    let before = operator::anonymous_mib(pid);
     let leave = Arc::new(AtomicBool::new(false));
-    let watching = tokio::spawn(watch(program.pid(), leave.clone()));
-    let honest = Honest::start(&program, 2).await;
+    let watching = tokio::spawn(watch(pid, leave.clone()));
+    let honest = Honest::start(&program.place.options(&program.program), 2, &leave);
     let begun = Instant::now();
     let attacks: Vec<_> = attacks::ALL
         .into_iter()
         .map(|attack| (attack, tokio::spawn(attack.run(target.clone(), seed, leave.clone()))))
         .collect();
-    let probes = operator::Probes::start(&program, leave.clone());
+    let probing = tokio::spawn(operator::probe(program.admin, leave.clone()));
     while begun.elapsed() < Duration::from_secs(seconds) {
         tokio::time::sleep(Duration::from_millis(100)).await;
         program.assert_runs();
@@ -75,25 +76,24 @@ async fn attacks_take_nothing_from_others() {
         record(&format!("{attack:?}: {done}"));
         assert!(done.times > 0, "{attack:?} was never done");
     }
-    let seen = honest.stop().await;
+    let seen = honest.left().await;
     record(&format!("honest clients beside them: {seen}"));
     for line in operator::refusals(program.admin).await {
         record(&line);
     }
-    let probed = probes.stop().await;
+    let probed = probing.await.unwrap();
     record(&format!("probes beside them: {probed}"));
     let most = watching.await.unwrap();
-    let pid = program.pid();
     let given_back = || operator::anonymous_mib(pid) <= before + BESIDES_MIB;
     until("the memory is given back", given_back).await;
     let after = operator::anonymous_mib(pid);
     record(&format!("{seconds} s; memory: {before} MiB before, at most {most} MiB, {after} after"));
-    program.leave().await;
+    program.program.leave().await;
     assert!(most <= MEMORY_MIB + BESIDES_MIB, "{most} MiB");
     assert_eq!(seen.wrong, 0, "{seen}");
     assert!(seen.asked > 0 && seen.failed * 100 <= seen.asked * FAILED_PERCENT_MAX, "{seen}");
     // A minute sees ten connections or so: one that is too late says nothing of how many are.
     let refused_max = ((seen.connected + seen.refused) * FAILED_PERCENT_MAX / 100).max(1);
     assert!(seen.refused <= refused_max, "{seen}");
-    assert!(probed.right(), "{probed}");
+    assert!(probed.asked > 0 && probed.failed == 0, "{probed}");
 }

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use sotto::client::Options;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -47,22 +46,10 @@ impl Served {
         Self { place, program, admin }
     }
 
-    pub(crate) fn options(&self) -> Options {
-        self.place.options(&self.program)
-    }
-
-    pub(crate) fn pid(&self) -> u32 {
-        self.program.pid()
-    }
-
     /// It is there, and has not panicked.
     pub(crate) fn assert_runs(&self) {
-        let (status, said) = (format!("/proc/{}/status", self.pid()), self.program.said());
+        let (status, said) = (format!("/proc/{}/status", self.program.pid()), self.program.said());
         assert!(Path::new(&status).exists() && !said.contains("panicked"), "{said}");
-    }
-
-    pub(crate) async fn leave(self) {
-        self.program.leave().await;
     }
 }
 
@@ -82,15 +69,9 @@ pub(crate) fn anonymous_mib(pid: u32) -> u64 {
 /// What probes of the admin endpoints came to.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Probed {
-    asked: u64,
-    failed: u64,
+    pub(crate) asked: u64,
+    pub(crate) failed: u64,
     longest_ms: u64,
-}
-
-impl Probed {
-    pub(crate) fn right(&self) -> bool {
-        self.asked > 0 && self.failed == 0
-    }
 }
 
 impl fmt::Display for Probed {
@@ -100,29 +81,18 @@ impl fmt::Display for Probed {
     }
 }
 
-/// Probes once a second.
-pub(crate) struct Probes(tokio::task::JoinHandle<Probed>);
-
-impl Probes {
-    pub(crate) fn start(program: &Served, leave: Arc<AtomicBool>) -> Self {
-        let admin = program.admin;
-        Self(tokio::spawn(async move {
-            let mut probed = Probed::default();
-            while !leave.load(Ordering::SeqCst) {
-                let begun = Instant::now();
-                probed.asked += 1;
-                let alive = timeout(PROBE_TIME, livez(admin)).await.unwrap_or(false);
-                probed.failed += u64::from(!alive);
-                probed.longest_ms = probed.longest_ms.max(begun.elapsed().as_millis() as u64);
-                tokio::time::sleep(Duration::from_secs(1)).await;
-            }
-            probed
-        }))
+/// Probes once a second until `leave` is set.
+pub(crate) async fn probe(admin: SocketAddr, leave: Arc<AtomicBool>) -> Probed {
+    let mut probed = Probed::default();
+    while !leave.load(Ordering::SeqCst) {
+        let begun = Instant::now();
+        probed.asked += 1;
+        let alive = timeout(PROBE_TIME, livez(admin)).await.unwrap_or(false);
+        probed.failed += u64::from(!alive);
+        probed.longest_ms = probed.longest_ms.max(begun.elapsed().as_millis() as u64);
+        tokio::time::sleep(Duration::from_secs(1)).await;
     }
-
-    pub(crate) async fn stop(self) -> Probed {
-        self.0.await.unwrap()
-    }
+    probed
 }
 
 /// What the server counted of refusals, resets and displacements, a line each.

@@ -1,5 +1,4 @@
-//! `sotto-bench kernel` and `gpu`: engines beside what the processor or a GPU could do at best. The
-//! work is [`crate::kernel`]'s and `gpu`'s.
+//! `sotto-bench kernel` and `gpu`: engines beside what the processor or a GPU can do at best.
 
 use std::fs;
 use std::io;
@@ -81,11 +80,9 @@ const TINY_RECORDS: u64 = 1 << 10;
 
 pub(super) fn run(Args { common: args, engine }: Args) -> Ended {
     let engines = engines(engine)?;
-    let shape = match args.shape() {
-        None if args.tiny => Shape::for_records(TINY_RECORDS, STANDARD.1, ShapeWishes::default()),
-        None => Shape::for_records(STANDARD.0, STANDARD.1, ShapeWishes::default()),
-        Some(shape) => shape,
-    };
+    let records = if args.tiny { TINY_RECORDS } else { STANDARD.0 };
+    let default = || Shape::for_records(records, STANDARD.1, ShapeWishes::default());
+    let shape = args.shape().unwrap_or_else(default);
     let path = claim("kernel", args.json.clone())?;
     let folder = tempfile::Builder::new().prefix("sotto-bench-").tempdir_in(large_folder())?;
     remove_when_interrupted(folder.path())?;
@@ -127,9 +124,9 @@ fn remove_when_interrupted(folder: &Path) -> io::Result<()> {
 
 impl MeasureArgs {
     fn effort(&self) -> Effort {
-        match self {
-            Self { tiny: true, .. } => Effort::Test,
-            Self { quick: true, .. } => Effort::Quick,
+        match (self.tiny, self.quick) {
+            (true, _) => Effort::Test,
+            (_, true) => Effort::Quick,
             _ => Effort::Full,
         }
     }

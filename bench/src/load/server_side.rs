@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::report::ServerSide;
 use crate::Failed;
-use crate::endpoint::{Endpoint, Method, Reply};
+use crate::endpoint::{Endpoint, Reply};
 use sotto::wire::PublicParameters;
 
 /// How long a server may take to say its numbers.
@@ -20,7 +20,7 @@ pub(super) struct Look {
 impl Look {
     /// Reads them now.
     pub(super) async fn at(endpoint: &Endpoint) -> Result<Self, Failed> {
-        let asked = endpoint.ask(Method::Get, PATIENCE).await;
+        let asked = endpoint.ask("GET", PATIENCE).await;
         let Reply { status, body } =
             asked.map_err(|error| failed(format!("{error}; is it the server's admin address?")))?;
         if status != 200 {

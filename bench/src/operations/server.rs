@@ -19,7 +19,7 @@ use tokio::time::timeout;
 use super::files;
 use super::place::{AS_SOTTO, Place, cannot, this_program};
 use crate::Failed;
-use crate::endpoint::{Endpoint, Method, Reply};
+use crate::endpoint::{Endpoint, Reply};
 
 /// How long a server may take to listen, to be ready, or to leave.
 const PATIENCE: Duration = Duration::from_secs(600);
@@ -112,8 +112,7 @@ impl Server {
     pub(super) async fn ready(&self) -> Result<(), Failed> {
         let endpoint = self.admin.with_path("/readyz");
         let asked = timeout(PATIENCE, async {
-            while !endpoint.ask(Method::Get, PATIENCE).await.is_ok_and(|reply| reply.status == 200)
-            {
+            while !endpoint.ask("GET", PATIENCE).await.is_ok_and(|reply| reply.status == 200) {
                 tokio::time::sleep(RETRY).await;
             }
         });
@@ -123,7 +122,7 @@ impl Server {
     /// Has it read its database again; what it said.
     pub(super) async fn reload(&self) -> Result<String, Failed> {
         let endpoint = self.admin.with_path("/reload");
-        match endpoint.ask(Method::Post, PATIENCE).await {
+        match endpoint.ask("POST", PATIENCE).await {
             Ok(Reply { status: 200, body }) => Ok(body),
             Ok(Reply { body, .. }) => {
                 Err(format!("sotto serve refuses to reload: {}", body.trim()).into())
