@@ -5,6 +5,7 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use crate::common::report::origin;
 use crate::compare::{CompareOptions, TOLERANCE, Verdict, compare};
 use crate::found::Found;
 
@@ -64,27 +65,13 @@ pub(super) fn run(args: &Args) -> Ended {
     }
     let mut worse = 0;
     for (old, new) in &pairs {
-        report(head("before", old));
-        report(head("after ", new));
+        report(format_args!("before {}: {}", old.path.display(), origin(old.record.head())));
+        report(format_args!("after  {}: {}", new.path.display(), origin(new.record.head())));
         let compared = compare(&old.record, &new.record, options)?;
         report(compared.table(args.changed));
         worse += compared.count(Verdict::Worse);
     }
     Ok(if worse == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-}
-
-fn head(which: &str, found: &Found) -> String {
-    let head = found.record.head();
-    let known = |text: &Option<String>| text.clone().unwrap_or("unknown".into());
-    format!(
-        "{which} {}: {}, commit {}, {}, {} of {} cores",
-        found.path.display(),
-        known(&head.date),
-        known(&head.commit),
-        known(&head.machine.cpu),
-        head.machine.cpus,
-        head.machine.logical_cpus,
-    )
 }
 
 /// `3%` or `0.03`.

@@ -14,6 +14,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::files::{claim, keep, large_folder};
 use crate::Failed;
+use crate::common::report::origin;
 use crate::numbers::{self, Number};
 use crate::operations::{self, OperationOptions, Place};
 use crate::record::{Content, Head};
@@ -103,15 +104,11 @@ fn measure<R: Serialize, W: Future<Output = Result<R, Failed>>>(
 
 /// What was measured, for people: where, of what, and the numbers.
 fn table(head: &Head, content: &Content, threads: usize, numbers: &[Number]) -> String {
-    let (machine, shape) = (&head.machine, &content.shape);
+    let shape = &content.shape;
     format!(
-        "{}, {} of {} processors; commit {}, {}\n{} records in {} of {} rows ({}) by {} columns, \
+        "{}\n{} records in {} of {} rows ({}) by {} columns, \
          {}; {}\n\n{}",
-        machine.cpu.as_deref().unwrap_or("an unknown processor"),
-        machine.cpus,
-        machine.logical_cpus,
-        head.commit.as_deref().unwrap_or("unknown"),
-        head.date.as_deref().unwrap_or("undated"),
+        origin(head),
         content.records,
         counted(content.shards.into(), "shard"),
         shape.pack_rows * shape.packs,

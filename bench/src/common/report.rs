@@ -31,17 +31,26 @@ impl Printed {
     }
 }
 
-/// Which program on which machine, and what it reads.
-pub(crate) fn heading(head: &Head, shape: &ShapeFacts) -> String {
-    let or_unknown = |text: &Option<String>| text.clone().unwrap_or("unknown".into());
+/// Where and when a record was measured.
+pub(crate) fn origin(head: &Head) -> String {
+    let known = |text: &Option<String>| text.clone().unwrap_or("unknown".into());
     let machine = &head.machine;
     format!(
-        "commit {}, {}, {}, {} processors, load {}\n{} x {} matrix, {} packs of {} rows: {:.1} MB",
-        or_unknown(&head.commit),
-        or_unknown(&head.date),
-        or_unknown(&machine.cpu),
+        "{}, {} of {} processors, load {}; commit {}, {}",
+        known(&machine.cpu),
         machine.cpus,
-        or_unknown(&machine.load),
+        machine.logical_cpus,
+        known(&machine.load),
+        known(&head.commit),
+        known(&head.date),
+    )
+}
+
+/// The same, and what an engine reads.
+pub(crate) fn heading(head: &Head, shape: &ShapeFacts) -> String {
+    format!(
+        "{}\n{} x {} matrix, {} packs of {} rows: {:.1} MB",
+        origin(head),
         shape.packs * shape.pack_rows,
         shape.columns,
         shape.packs,
