@@ -11,75 +11,52 @@ use crate::record::{BUILD_SCHEMA, Build, RELOAD_SCHEMA, Reload, STARTUP_SCHEMA, 
 use crate::record::{GPU_SCHEMA, Gpu, KERNEL_SCHEMA, Kernel};
 use crate::record::{Head, Machine};
 
-/// One of all kinds of records.
+/// One of all kinds of records, each named as the command that writes it.
 #[derive(Debug)]
+#[allow(missing_docs, reason = "the names say it")]
 pub enum Record {
-    /// `sotto-bench load`.
     Load(Box<Report>),
-    /// `sotto-bench kernel`.
     Kernel(Box<Kernel>),
-    /// `sotto-bench gpu`.
     Gpu(Box<Gpu>),
-    /// `sotto-bench build`.
     Build(Box<Build>),
-    /// `sotto-bench startup`.
     Startup(Box<Startup>),
-    /// `sotto-bench reload`.
     Reload(Box<Reload>),
 }
 
 /// Why there is no record.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
+#[allow(missing_docs, reason = "the messages say it")]
 pub enum RecordError {
-    /// A file cannot be read.
     #[error("{}: {source}", path.display())]
-    Io {
-        /// Which.
-        path: PathBuf,
-        /// Why not.
-        source: io::Error,
-    },
-    /// It is none of ours.
+    Io { path: PathBuf, source: io::Error },
     #[error(
         "{}: found {found}, expected a record of this program's `bench` ({KERNEL_SCHEMA}, \
          {GPU_SCHEMA}, {LOAD_SCHEMA}, {BUILD_SCHEMA}, {STARTUP_SCHEMA} or {RELOAD_SCHEMA}): \
          measure again with this version", path.display()
     )]
-    Schema {
-        /// Which.
-        path: PathBuf,
-        /// What it says it is.
-        found: String,
-    },
-    /// It is not what its name promises.
+    Schema { path: PathBuf, found: String },
     #[error("{}: found {source}, expected a whole record as it was written", path.display())]
-    Content {
-        /// Which.
-        path: PathBuf,
-        /// Where it ends being one.
-        source: serde_json::Error,
-    },
+    Content { path: PathBuf, source: serde_json::Error },
 }
 
-/// A record and where it lies.
+/// A record and the file that holds it.
 #[derive(Debug)]
+#[allow(missing_docs, reason = "the names say it")]
 pub struct Found {
-    /// Its file.
     pub path: PathBuf,
-    /// What it says.
     pub record: Record,
 }
 
 impl Record {
     /// Reads one.
     pub fn read(path: &Path) -> Result<Self, RecordError> {
-        let read = sotto::text::read(path);
-        let text = read.map_err(|source| RecordError::Io { path: path.into(), source })?;
         #[derive(serde::Deserialize)]
         struct Named {
             schema: Option<String>,
         }
+        let read = sotto::text::read(path);
+        let text = read.map_err(|source| RecordError::Io { path: path.into(), source })?;
         let named: Named = parse(path, &text)?;
         Ok(match named.schema.as_deref() {
             Some(LOAD_SCHEMA) => Self::Load(parse(path, &text)?),
@@ -95,16 +72,11 @@ impl Record {
         })
     }
 
-    /// Which of these, in one word: the name of its form without program and version.
-    pub fn kind(&self) -> &'static str {
-        match self {
-            Self::Load(_) => "load",
-            Self::Kernel(_) => "kernel",
-            Self::Gpu(_) => "gpu",
-            Self::Build(_) => "build",
-            Self::Startup(_) => "startup",
-            Self::Reload(_) => "reload",
-        }
+    /// Which of these, in one word: the name of its schema without program and version.
+    pub fn kind(&self) -> &str {
+        let schema = &*self.head().schema;
+        let kind = schema.strip_prefix("sotto-bench-").unwrap_or(schema);
+        kind.split('/').next().unwrap_or(kind)
     }
 
     /// What it begins with.
@@ -159,10 +131,48 @@ impl Found {
         }
         Ok(())
     }
+
+    /// Of all that have kind, file name and machine in common, the one that was measured last; in
+    /// the order in which they were found.
+    pub fn newest(records: Vec<Self>) -> Vec<Self> {
+        let mut kept: Vec<Self> = Vec::new();
+        for found in records {
+            let head = found.record.head();
+            let is_like = |other: &&mut Self| {
+                let other_head = other.record.head();
+                (&other_head.schema, other.path.file_name(), other_head.machine.name())
+                    == (&head.schema, found.path.file_name(), head.machine.name())
+            };
+            match kept.iter_mut().find(is_like) {
+                Some(other) if other.record.head().date > head.date => {}
+                Some(other) => *other = found,
+                None => kept.push(found),
+            }
+        }
+        kept
+    }
 }
 
 fn parse<T: DeserializeOwned>(path: &Path, text: &str) -> Result<T, RecordError> {
     serde_json::from_str(text).map_err(|source| RecordError::Content { path: path.into(), source })
+}
+
+#[cfg(test)]
+impl Record {
+    /// One of bench/record, by the name of its variant.
+    pub(crate) fn sample(kind: &str) -> Self {
+        let file = match kind {
+            "Load" => "2026-11-28-amd-epyc-2-cores/load-standard",
+            "Kernel" => "2026-11-28-amd-epyc-2-cores/kernel",
+            "Gpu" => "2026-11-29-nvidia-h200-gpu/gpu",
+            "Build" => "2026-11-28-amd-epyc-2-cores/build-standard",
+            "Startup" => "2026-11-28-amd-epyc-2-cores/startup-standard",
+            "Reload" => "2026-11-28-amd-epyc-2-cores/reload-standard",
+            other => panic!("no sample of {other}"),
+        };
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("record");
+        Self::read(&folder.join(file).with_extension("json")).unwrap()
+    }
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ pub(crate) mod operations;
 pub mod found;
 pub(crate) mod numbers;
 pub(crate) mod table;
+pub(crate) mod units;
 
 pub mod plan;
 

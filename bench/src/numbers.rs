@@ -5,7 +5,7 @@
 
 use crate::found::Record;
 use crate::load::ledger::half_interval;
-use crate::load::report::{Quantiles, Report, Row, ServerSide, Trial};
+use crate::load::report::{Quantiles, Report, Row, Trial};
 use crate::load::search::{Limit, RESOLUTION};
 use crate::record::*;
 use crate::table::Table;
@@ -35,13 +35,6 @@ pub(crate) enum Noise {
     Step(f64),
     /// Measured once.
     Unknown,
-}
-
-impl Noise {
-    /// Whether it is a matter of chance, and how much of one is known.
-    pub(crate) fn is_known(self) -> bool {
-        matches!(self, Self::Notch(_) | Self::Interval(_))
-    }
 }
 
 /// Which way is better.
@@ -92,10 +85,6 @@ impl Number {
 
     fn above(self, floor: Option<f64>) -> Self {
         Self { floor, ..self }
-    }
-
-    pub(crate) fn is_judged(&self) -> bool {
-        self.sense != Context
     }
 }
 
@@ -211,15 +200,31 @@ fn counted(count: usize, what: &str) -> String {
 
 const MS: &str = "ms";
 const MS_A_QUERY: &str = "ms/query";
-const US_A_QUERY: &str = "us/query";
-const A_SECOND: &str = "1/s";
-const GB_PER_S: &str = "GB/s";
-const G_PER_S: &str = "10^9/s";
+const A_SECOND: &str = "a second";
 const MB: &str = "MB";
-const SECONDS: &str = "s";
 
 fn mb(bytes: u64) -> f64 {
     bytes as f64 / 1e6
+}
+
+/// Measured once each: what of it, the value, its unit and which way is better.
+fn once<const N: usize>(of: &str, all: [(&str, f64, &'static str, Sense); N]) -> Vec<Number> {
+    let number =
+        |(part, value, unit, sense)| Number::once(format!("{of}{part}"), value, unit, sense);
+    all.map(number).into()
+}
+
+/// Stages of an answer, each with its share of what could be at best.
+fn stages<const N: usize>(
+    of: &str,
+    unit: &'static str,
+    all: [(&str, f64, Option<f64>); N],
+) -> Vec<Number> {
+    let stage = |(part, time, share): (_, f64, Option<f64>)| {
+        let floor = share.map(|share| share * time);
+        Number::once(format!("{of}: {part}"), time, unit, Context).above(floor)
+    };
+    all.map(stage).into()
 }
 
 pub(crate) fn kernel(record: &Kernel) -> Vec<Number> {
@@ -229,7 +234,7 @@ pub(crate) fn kernel(record: &Kernel) -> Vec<Number> {
         all.push(Number::once(what, read.ms, MS, Context));
     }
     for (name, &peak) in &record.floors.peaks_g_per_s {
-        all.push(Number::once(format!("floor: {name}"), peak, G_PER_S, Context));
+        all.push(Number::once(format!("floor: {name}"), peak, "10^9 a second", Context));
     }
     for answer in &record.answers {
         let reads = record.floors.read.iter().find(|read| read.threads == answer.threads);
@@ -245,31 +250,28 @@ pub(crate) fn kernel(record: &Kernel) -> Vec<Number> {
             ("finish", answer.finish_ms, None),
             ("other", answer.other_ms, None),
         ];
-        let part = |(part, ms, share): (_, f64, Option<f64>)| {
-            let floor = share.map(|share| share * ms);
-            Number::once(format!("{what}: {part}"), ms, MS_A_QUERY, Context).above(floor)
-        };
-        all.extend(parts.map(part));
+        all.extend(stages(&what, MS_A_QUERY, parts));
     }
-    let client = &record.client;
-    let client = [
-        ("client: secret and key bundle", client.key_bundle_ms),
-        ("client: encrypting a query", client.encrypt_ms),
-        ("client: decoding a record", client.decode_ms),
-    ];
-    all.extend(client.map(|(what, ms)| Number::once(what, ms, MS, LessIsBetter)));
-    if let Some(bytes) = record.batch_memory_bytes {
-        all.push(Number::once("memory of the largest batch", mb(bytes), MB, LessIsBetter));
-    }
-    let refusal = &record.refusal;
-    all.push(Number::once("refusing: median", 1e3 * refusal.ms_median, "us", LessIsBetter));
-    all.push(Number::once("refusing: worst", 1e3 * refusal.ms_worst, "us", Context));
-    all.push(Number::once("counting", record.counting_ns_per_query, "ns/query", LessIsBetter));
+    let (client, refusal) = (&record.client, &record.refusal);
+    let memory = record
+        .batch_memory_bytes
+        .map(|bytes| Number::once("memory of the largest batch", mb(bytes), MB, LessIsBetter));
+    all.extend(memory);
+    all.extend(once(
+        "",
+        [
+            ("client: secret and key bundle", client.key_bundle_ms, MS, LessIsBetter),
+            ("client: encrypting a query", client.encrypt_ms, MS, LessIsBetter),
+            ("client: decoding a record", client.decode_ms, MS, LessIsBetter),
+            ("refusing: median", 1e3 * refusal.ms_median, "us", LessIsBetter),
+            ("refusing: worst", 1e3 * refusal.ms_worst, "us", Context),
+            ("counting", record.counting_ns_per_query, "ns/query", LessIsBetter),
+        ],
+    ));
     let is_read = |cold: &&Cold| cold.engine.is_none();
     let plain = record.cold.iter().find(is_read).map(|read| read.ms.median);
-    for cold in &record.cold {
-        let answer = cold.engine.as_deref().zip(cold.threads).zip(cold.batch);
-        all.push(match answer {
+    all.extend(record.cold.iter().map(|cold| {
+        match cold.engine.as_deref().zip(cold.threads).zip(cold.batch) {
             None => Number {
                 sense: Context,
                 ..Number::time(format!("floor, not cached: {}", cold.what), cold.ms, MS)
@@ -279,8 +281,8 @@ pub(crate) fn kernel(record: &Kernel) -> Vec<Number> {
                 let what = format!("not cached: {engine}, {threads}, batch {batch}");
                 Number::time(what, cold.ms, MS).above(plain)
             }
-        });
-    }
+        }
+    }));
     all
 }
 
@@ -291,56 +293,62 @@ pub(crate) fn gpu(record: &Gpu) -> Vec<Number> {
 }
 
 pub(crate) fn gpu_floors(floors: &GpuFloors) -> Vec<Number> {
-    let peak = |what, value, unit| Number::once(what, value, unit, Context);
-    let mut all = vec![
-        peak("floor: reading memory", floors.read_gb_per_s, GB_PER_S),
-        peak("floor: u32 multiply-adds", floors.narrow_g_per_s, G_PER_S),
-        peak("floor: dot4I8Packed", floors.dot_g_per_s, G_PER_S),
-    ];
+    let mut all = once(
+        "floor: ",
+        [
+            ("reading memory", floors.read_gb_per_s, "GB/s", Context),
+            ("u32 multiply-adds", floors.narrow_g_per_s, "10^9 a second", Context),
+            ("dot4I8Packed", floors.dot_g_per_s, "10^9 a second", Context),
+        ],
+    );
     let wide = floors.wide_g_per_s;
-    all.extend(wide.map(|value| peak("floor: u64 multiply-adds", value, G_PER_S)));
+    all.extend(
+        wide.map(|wide| Number::once("floor: u64 multiply-adds", wide, "10^9 a second", Context)),
+    );
     all
 }
 
 pub(crate) fn gpu_answer(answer: &GpuAnswer) -> Vec<Number> {
-    let what = |part: &str| format!("batch {}, {part}", answer.batch);
-    let time =
-        |part, spread| Number::time(what(part), spread, US_A_QUERY).above(Some(answer.floor_us));
-    let parts = [
-        ("device: prepare", answer.prepare_us, answer.prepare_share),
-        ("device: scan", answer.scan_us, answer.scan_share),
-        ("device: pack", answer.pack_us, answer.pack_share),
-        ("device: finish", answer.finish_us, answer.finish_share),
-    ];
-    let part = |(part, us, share): (_, f64, Option<f64>)| {
-        let floor = share.map(|share| share * us);
-        Number::once(what(part), us, US_A_QUERY, Context).above(floor)
+    let unit = "us/query";
+    let time = |part, spread| {
+        let what = format!("batch {}, {part}", answer.batch);
+        Number::time(what, spread, unit).above(Some(answer.floor_us))
     };
-    let whole = [time("alone", answer.alone_us), time("streamed", answer.streamed_us)];
-    whole.into_iter().chain(parts.map(part)).collect()
+    let parts = [
+        ("prepare", answer.prepare_us, answer.prepare_share),
+        ("scan", answer.scan_us, answer.scan_share),
+        ("pack", answer.pack_us, answer.pack_share),
+        ("finish", answer.finish_us, answer.finish_share),
+    ];
+    let mut all = vec![time("alone", answer.alone_us), time("streamed", answer.streamed_us)];
+    all.extend(stages(&format!("batch {}, device", answer.batch), unit, parts));
+    all
 }
 
 pub(crate) fn gpu_uploads(up: &GpuUploads) -> Vec<Number> {
-    let uploads = [
-        ("upload into free memory", up.into_free_memory_gb_per_s, GB_PER_S),
-        ("upload in place of others", up.in_place_of_others_gb_per_s, GB_PER_S),
-        ("upload while answering", up.while_answering_gb_per_s, GB_PER_S),
-        ("answers beside no uploads", up.answers_per_s, A_SECOND),
-        ("answers beside uploads", up.answers_per_s_while_uploading, A_SECOND),
-    ];
-    let number = |(what, value, unit)| Number::once(what, value, unit, MoreIsBetter);
-    uploads.map(number).into()
+    let beside = up.answers_per_s_while_uploading;
+    once(
+        "",
+        [
+            ("upload into free memory", up.into_free_memory_gb_per_s, "GB/s", MoreIsBetter),
+            ("upload in place of others", up.in_place_of_others_gb_per_s, "GB/s", MoreIsBetter),
+            ("upload while answering", up.while_answering_gb_per_s, "GB/s", MoreIsBetter),
+            ("answers beside no uploads", up.answers_per_s, A_SECOND, MoreIsBetter),
+            ("answers beside uploads", beside, A_SECOND, MoreIsBetter),
+        ],
+    )
 }
 
 pub(crate) fn gpu_traffic(traffic: &GpuTraffic) -> Vec<Number> {
     let of = |traffic: &GpuLoop| {
-        let what = |part: &str| format!("{} outstanding, {part}", traffic.outstanding);
-        let rate = traffic.queries_per_s;
-        [
-            Number::once(what("answered"), rate, A_SECOND, MoreIsBetter),
-            Number::once(what("median"), traffic.median_ms, MS, LessIsBetter),
-            Number::once(what("99%"), traffic.p99_ms, MS, LessIsBetter),
-        ]
+        once(
+            &format!("{} outstanding, ", traffic.outstanding),
+            [
+                ("answered", traffic.queries_per_s, A_SECOND, MoreIsBetter),
+                ("median", traffic.median_ms, MS, LessIsBetter),
+                ("99%", traffic.p99_ms, MS, LessIsBetter),
+            ],
+        )
     };
     traffic.loops.iter().flat_map(of).collect()
 }
@@ -348,9 +356,9 @@ pub(crate) fn gpu_traffic(traffic: &GpuTraffic) -> Vec<Number> {
 pub(crate) fn build(record: &Build) -> Vec<Number> {
     let (database, peak) = (record.content.database_bytes, record.peak_memory_bytes);
     vec![
-        Number::time("building", record.seconds, SECONDS),
-        Number::time("building: processor time", record.cpu_seconds, SECONDS),
-        Number::time("verifying", record.verify_seconds, SECONDS),
+        Number::time("building", record.seconds, "s"),
+        Number::time("building: processor time", record.cpu_seconds, "s"),
+        Number::time("verifying", record.verify_seconds, "s"),
         Number::once("most memory", mb(peak), MB, LessIsBetter),
         Number::exact("database", mb(database), MB, LessIsBetter),
         Number::exact("input", mb(record.input_bytes), MB, Context),
@@ -358,18 +366,16 @@ pub(crate) fn build(record: &Build) -> Vec<Number> {
 }
 
 pub(crate) fn startup(record: &Startup) -> Vec<Number> {
-    let mut all = Vec::new();
-    for (name, started) in [("cached", &record.warm), ("not cached", &record.cold)] {
-        let times = [
-            ("listening", started.listening_ms),
-            ("ready", started.ready_ms),
-            ("first answer", started.first_answer_ms),
-        ];
-        all.extend(times.map(|(until, time)| Number::time(format!("{name}: {until}"), time, MS)));
-        let (what, own) = (format!("{name}: own memory"), started.own_memory_bytes);
-        all.push(Number::once(what, mb(own), MB, LessIsBetter));
-    }
-    all
+    let of = |(name, started): (&str, &Started)| {
+        let memory = mb(started.own_memory_bytes);
+        [
+            Number::time(format!("{name}: listening"), started.listening_ms, MS),
+            Number::time(format!("{name}: ready"), started.ready_ms, MS),
+            Number::time(format!("{name}: first answer"), started.first_answer_ms, MS),
+            Number::once(format!("{name}: own memory"), memory, MB, LessIsBetter),
+        ]
+    };
+    [("cached", &record.warm), ("not cached", &record.cold)].into_iter().flat_map(of).collect()
 }
 
 pub(crate) fn reload(record: &Reload) -> Vec<Number> {
@@ -416,39 +422,31 @@ fn beside(limit: Limit, rate: f64) -> Option<String> {
 
 /// Limits differ, so that only what a server makes of one is told by comparing two.
 fn at_limit(trial: &Trial, place: &str) -> Vec<Number> {
+    let of = format!("at {place}: ");
     let goodput = over(trial, |row| row.good as f64);
-    let what = |part: &str| format!("at {place}: {part}");
-    let Trial { latency_ms: Quantiles { p50, p99, .. }, .. } = *trial;
-    let mut all = vec![
-        Number::mean(what("good"), trial.goodput, goodput, A_SECOND, MoreIsBetter),
-        Number::once(what("p50"), p50, MS, Context),
-        Number::once(what("p99"), p99, MS, Context),
-    ];
-    all.extend(trial.server.iter().flat_map(|server| server_side(server, place)));
-    all
+    let good = Number::mean(format!("{of}good"), trial.goodput, goodput, A_SECOND, MoreIsBetter);
+    let Quantiles { p50, p99, .. } = trial.latency_ms;
+    let latency = once(&of, [("p50", p50, MS, Context), ("p99", p99, MS, Context)]);
+    [good].into_iter().chain(latency).chain(server_side(trial, place)).collect()
 }
 
 fn at_rate(trial: &Trial, place: &str) -> Vec<Number> {
-    let what = |part: &str| format!("at {place}: {part}");
-    let rate = |part, value, share| Number::mean(what(part), value, share, A_SECOND, MoreIsBetter);
-    let came = trial.intervals.throughput;
-    let mut all = vec![
-        rate("answered", trial.throughput, came),
-        rate("good", trial.goodput, over(trial, |row| row.good as f64)),
+    let (latency, sent) = (&trial.latency_ms, &trial.from_send_ms);
+    let means = [
+        ("answered", trial.throughput, trial.intervals.throughput, A_SECOND, MoreIsBetter),
+        ("good", trial.goodput, over(trial, |row| row.good as f64), A_SECOND, MoreIsBetter),
+        ("p50", latency.p50, over(trial, |row| row.latency_ms.p50), MS, LessIsBetter),
+        ("p90", latency.p90, over(trial, |row| row.latency_ms.p90), MS, LessIsBetter),
+        ("p99", latency.p99, trial.intervals.p99, MS, LessIsBetter),
+        ("p50 from send", sent.p50, over(trial, |row| row.from_send_ms.p50), MS, LessIsBetter),
+        ("p99 from send", sent.p99, over(trial, |row| row.from_send_ms.p99), MS, LessIsBetter),
     ];
-    let latency = [
-        ("p50", trial.latency_ms.p50, over(trial, |row| row.latency_ms.p50)),
-        ("p90", trial.latency_ms.p90, over(trial, |row| row.latency_ms.p90)),
-        ("p99", trial.latency_ms.p99, trial.intervals.p99),
-        ("p50 from send", trial.from_send_ms.p50, over(trial, |row| row.from_send_ms.p50)),
-        ("p99 from send", trial.from_send_ms.p99, over(trial, |row| row.from_send_ms.p99)),
-    ];
-    let time = |(part, ms, share)| Number::mean(what(part), ms, share, MS, LessIsBetter);
-    all.extend(latency.map(time));
-    all.push(Number::once(what("p99.9"), trial.latency_ms.p999, MS, Context));
-    all.push(Number::once(what("slowest"), trial.latency_ms.max, MS, Context));
-    all.extend(trial.server.iter().flat_map(|server| server_side(server, place)));
-    all
+    let of = format!("at {place}: ");
+    let mean = |(part, value, share, unit, sense): (&str, _, _, _, _)| {
+        Number::mean(format!("{of}{part}"), value, share, unit, sense)
+    };
+    let slow = [("p99.9", latency.p999, MS, Context), ("slowest", latency.max, MS, Context)];
+    means.map(mean).into_iter().chain(once(&of, slow)).chain(server_side(trial, place)).collect()
 }
 
 /// Half of the interval over the windows.
@@ -456,22 +454,20 @@ fn over(trial: &Trial, value: fn(&Row) -> f64) -> Option<f64> {
     half_interval(&trial.windows.iter().map(value).collect::<Vec<_>>())
 }
 
-fn server_side(server: &ServerSide, place: &str) -> Vec<Number> {
-    let what = |part: &str| format!("at {place}, server: {part}");
+fn server_side(trial: &Trial, place: &str) -> Vec<Number> {
+    let Some(server) = &trial.server else { return Vec::new() };
     let cpu = 1e3 * server.cpu_seconds / server.answers.max(1) as f64;
-    let memory = mb(server.resident_memory_bytes);
-    let parts = [
-        ("queue", server.queue_ms),
-        ("scan", server.scan_ms),
-        ("pack", server.pack_ms),
-        ("send", server.send_ms),
-        ("whole", server.answer_ms),
-    ];
-    let mut all = vec![
-        Number::once(what("processor time"), cpu, MS_A_QUERY, LessIsBetter),
-        Number::once(what("memory"), memory, MB, LessIsBetter),
-        Number::once(what("queries a pass"), server.batch_mean, "", Context),
-    ];
-    all.extend(parts.map(|(part, ms)| Number::once(what(part), ms, MS_A_QUERY, Context)));
-    all
+    once(
+        &format!("at {place}, server: "),
+        [
+            ("processor time", cpu, MS_A_QUERY, LessIsBetter),
+            ("memory", mb(server.resident_memory_bytes), MB, LessIsBetter),
+            ("queries a batch", server.batch_mean, "", Context),
+            ("queue", server.queue_ms, MS_A_QUERY, Context),
+            ("scan", server.scan_ms, MS_A_QUERY, Context),
+            ("pack", server.pack_ms, MS_A_QUERY, Context),
+            ("send", server.send_ms, MS_A_QUERY, Context),
+            ("whole", server.answer_ms, MS_A_QUERY, Context),
+        ],
+    )
 }

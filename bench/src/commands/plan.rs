@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use crate::found::Found;
 use crate::html::html;
-use crate::plan::{Prices, Scenario, Shown, newest, plan};
+use crate::plan::{PlanError, Prices, Scenario, plan};
 use crate::record::Machine;
 
 use sotto::commands::Ended;
@@ -19,7 +19,7 @@ use super::files::{RECORDS, write};
 /// Plan hosts for a scenario from what was measured.
 ///
 /// Without --record it takes what was measured on this machine: of the records in bench/record the
-/// newest of each kind and shape.
+/// newest of each kind and file name.
 #[derive(clap::Args)]
 pub(super) struct Args {
     /// What is wanted, such as bench/scenarios/mimi.toml.
@@ -57,12 +57,12 @@ pub(super) fn run(args: Args) -> Ended {
     write(args.html.as_deref(), |out| {
         out.write_all(html(&records, std::slice::from_ref(&plan)).as_bytes())
     })?;
-    say(plan.text(if args.all { Shown::Every } else { Shown::First }).trim_end())?;
+    say(plan.text(args.all).trim_end())?;
     Ok(ExitCode::SUCCESS)
 }
 
 /// Those of a file; where none is named, this checkout's or those that were shipped.
-pub(super) fn prices(named: Option<&Path>) -> Result<Prices, crate::plan::FileError> {
+pub(super) fn prices(named: Option<&Path>) -> Result<Prices, PlanError> {
     match named {
         Some(path) => Prices::read(path),
         None if fs::exists(PRICES).unwrap_or(false) => Prices::read(Path::new(PRICES)),
@@ -76,11 +76,11 @@ pub(super) fn records(named: &[PathBuf]) -> Result<Vec<Found>, Box<dyn std::erro
         return Ok(Found::all(named)?);
     }
     let here = Machine::here();
-    let all = match fs::exists(RECORDS) {
-        Ok(true) => Found::all(&[PathBuf::from(RECORDS)])?,
+    let mut found = match fs::exists(RECORDS) {
+        Ok(true) => Found::newest(Found::all(&[PathBuf::from(RECORDS)])?),
         _ => Vec::new(),
     };
-    let found = newest(all, &here);
+    found.retain(|found| found.record.machine().name() == here.name());
     if found.is_empty() {
         let slug = here.slug();
         return Err(format!(

@@ -1,7 +1,6 @@
 //! `sotto-bench report`: records and plans as one page to look at. The page is
 //! [`crate::html`]'s.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -44,7 +43,7 @@ pub(super) fn run(args: Args) -> Ended {
         return summarise(folder);
     }
     let records = match args.records.as_slice() {
-        [] => newest(Found::all(&[PathBuf::from(RECORDS)])?),
+        [] => Found::newest(Found::all(&[PathBuf::from(RECORDS)])?),
         named => Found::all(named)?,
     };
     if records.is_empty() {
@@ -84,21 +83,4 @@ fn plans(args: &Args, records: &[Found]) -> Result<Vec<Plan>, Box<dyn std::error
     };
     let plan = |path: &PathBuf| Ok(plan(&Scenario::read(path)?, &prices, records)?);
     args.scenarios.iter().map(plan).collect()
-}
-
-/// Of all that have kind, file name and machine in common, the one that was measured last; in the
-/// order in which they were found.
-fn newest(records: Vec<Found>) -> Vec<Found> {
-    let mut last: BTreeMap<_, (Option<String>, usize)> = BTreeMap::new();
-    for (place, found) in records.iter().enumerate() {
-        let head = found.record.head();
-        let name = found.path.file_name().map(ToOwned::to_owned);
-        let key = (found.record.kind(), name, head.machine.slug());
-        let this = (head.date.clone(), place);
-        let kept = last.entry(key).or_insert_with(|| this.clone());
-        *kept = this.max(kept.clone());
-    }
-    let kept = |place: usize| last.values().any(|(_, last)| *last == place);
-    let numbered = records.into_iter().enumerate();
-    numbered.filter(|(place, _)| kept(*place)).map(|(_, found)| found).collect()
 }

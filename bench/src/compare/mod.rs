@@ -12,8 +12,6 @@
 //! to day beyond what the floors tell. Read next: [`crate::numbers`], what a record of each kind
 //! measured.
 
-use std::fmt;
-
 use crate::found::Record;
 use crate::numbers::{self, Noise, Number, Sense, digits};
 use crate::record::Head;
@@ -85,28 +83,14 @@ pub enum Verdict {
 /// Why two records cannot be compared.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
+#[allow(missing_docs, reason = "the messages say it")]
 pub enum CompareError {
-    /// Two that measured different things.
     #[error("found a record of {before} and one of {after}, expected two of one kind")]
-    Kind {
-        /// The first's form.
-        before: String,
-        /// The second's.
-        after: String,
-    },
-    /// Two that measured under different conditions.
+    Kind { before: String, after: String },
     #[error(
         "{what}: found {before} and {after}, expected the same; --across compares all the same"
     )]
-    Differs {
-        /// In what.
-        what: &'static str,
-        /// The first's.
-        before: String,
-        /// The second's.
-        after: String,
-    },
-    /// Nothing that both measured.
+    Differs { what: &'static str, before: String, after: String },
     #[error("found no number that both records have, expected some: measure with the same options")]
     Nothing,
 }
@@ -146,8 +130,11 @@ pub fn compare(
     if pairs.is_empty() {
         return Err(CompareError::Nothing);
     }
-    let judged = pairs.iter().filter(|(old, _)| old.is_judged() && old.noise.is_known()).count();
-    let wider = widening(judged);
+    let by_chance = |(old, _): &&(Number, Number)| {
+        let is_known = matches!(old.noise, Noise::Notch(_) | Noise::Interval(_));
+        is_known && old.sense != Sense::Context
+    };
+    let wider = widening(pairs.iter().filter(by_chance).count());
     let rows = pairs.iter().map(|(old, new)| Row::of(old, new, options.tolerance, wider)).collect();
     let only_after = new.into_iter().map(|number| number.what).collect();
     Ok(Comparison { notes, rows, only_before, only_after })
@@ -280,7 +267,7 @@ impl Comparison {
         ]);
         for row in self.rows.iter().filter(|row| !changed_only || shown(row)) {
             let share = |share: Option<f64>| share.map_or("-".into(), percent);
-            let verdict = row.verdict.map_or("-".into(), |verdict| verdict.to_string());
+            let verdict = row.verdict.map_or("-", Verdict::name);
             let note = row.note.map_or(String::new(), |note| format!(" ({note})"));
             table.row([
                 row.what.clone(),
@@ -291,7 +278,7 @@ impl Comparison {
                 row.noise.map_or("?".into(), |noise| format!("{:.1}%", noise * 1e2)),
                 share(row.best),
                 share(row.floor),
-                verdict + &note,
+                format!("{verdict}{note}"),
             ]);
         }
         if !table.is_empty() {
@@ -304,20 +291,20 @@ impl Comparison {
             }
         }
         let all = [Verdict::Better, Verdict::Same, Verdict::Worse, Verdict::Unclear];
-        let counts = all.map(|verdict| format!("{} {verdict}", self.count(verdict)));
+        let counts = all.map(|verdict| format!("{} {}", self.count(verdict), verdict.name()));
         line(counts.join(", "));
         text
     }
 }
 
-impl fmt::Display for Verdict {
-    fn fmt(&self, out: &mut fmt::Formatter) -> fmt::Result {
-        out.write_str(match self {
+impl Verdict {
+    fn name(self) -> &'static str {
+        match self {
             Self::Better => "better",
             Self::Same => "same",
             Self::Worse => "WORSE",
             Self::Unclear => "unclear",
-        })
+        }
     }
 }
 

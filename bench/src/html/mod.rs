@@ -3,45 +3,21 @@
 //! first line forbids it to ask for anything else.
 //!
 //! Strings of records and scenarios are input: they get into the page as text through maud, which
-//! escapes them, or through JSON without `<` ([`page`]), and into charts as text nodes. Here: the
-//! order of sections. [`chart`] is what a chart is, a module a kind of record what is drawn of it.
-//! The page is looked at by a browser in `bench/tests/report`.
+//! escapes them, or through JSON without `<`, and into charts as text nodes. [`plan`] and
+//! [`records`] say what is drawn; [`page`] is the template of all sections. `bench/tests/report`
+//! looks at the page in a browser.
 
 mod chart;
-mod load;
-mod number;
-mod operations;
 mod page;
 mod plan;
-mod processor;
+mod records;
 
-use maud::html;
-
-use crate::found::{Found, Record};
+use crate::found::Found;
 use crate::plan::Plan;
-use page::Page;
 
 /// A page of its own about all of it.
 pub fn html(records: &[Found], plans: &[Plan]) -> String {
-    let mut page = Page::default();
-    let loads: Vec<_> = records
-        .iter()
-        .filter_map(|found| match &found.record {
-            Record::Load(report) => Some((found, &**report)),
-            _ => None,
-        })
-        .collect();
-    let sections = html! {
-        @for plan in plans { (plan::section(&mut page, plan, &loads)) }
-        (load::section(&mut page, &loads))
-        @for found in records {
-            @match &found.record {
-                Record::Kernel(kernel) => (processor::kernel(&mut page, found, kernel)),
-                Record::Gpu(gpu) => (processor::gpu(&mut page, found, gpu)),
-                _ => {}
-            }
-        }
-        (operations::section(&mut page, records))
-    };
-    page.finish(&sections, records, plans)
+    let mut sections: Vec<_> = plans.iter().filter_map(|one| plan::section(one, records)).collect();
+    sections.extend(records::sections(records));
+    page::page(&sections, records, plans)
 }

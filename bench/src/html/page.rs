@@ -1,27 +1,42 @@
-//! The page around the sections: head, what it may load (nothing), where its numbers come from.
+//! The template of the page: sections of articles, each with headlines, charts and tables; what the
+//! page may load (nothing) and where its numbers come from.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 use sha2::{Digest, Sha256};
 
-use super::chart::Chart;
-use crate::found::{Found, Record};
+use super::chart::{Cells, Chart};
+use crate::found::Found;
 use crate::plan::Plan;
-use crate::record::{Machine, ShapeFacts};
+use crate::record::ShapeFacts;
+use crate::units::Unit;
 
-use super::number::Unit;
-
-/// The plotting library and what it stands on, as released; bench/report/README.md.
-const D3: &str = include_str!("../../report/d3.min.js");
-const PLOT: &str = include_str!("../../report/plot.min.js");
-const SCRIPT: &str = include_str!("report.js");
+/// The plotting library and what it stands on, as released (bench/report/README.md), and our own.
+const SCRIPTS: [&str; 3] = [
+    include_str!("../../report/d3.min.js"),
+    include_str!("../../report/plot.min.js"),
+    include_str!("report.js"),
+];
 const STYLE: &str = include_str!("report.css");
 
-/// What is gathered on the way through the sections.
+/// A section of the page.
+pub(super) struct Section {
+    pub(super) title: String,
+    pub(super) lead: String,
+    pub(super) articles: Vec<Article>,
+}
+
+/// What belongs together: of one record, or of one machine.
 #[derive(Default)]
-pub(super) struct Page {
-    charts: Vec<Chart>,
+pub(super) struct Article {
+    pub(super) title: String,
+    pub(super) from: String,
+    pub(super) headlines: Vec<Headline>,
+    pub(super) charts: Vec<Chart>,
+    pub(super) notes: Vec<String>,
+    /// Every figure, its formula and where its numbers came from.
+    pub(super) text: Option<String>,
 }
 
 /// A number that says most, and what it is.
@@ -38,28 +53,8 @@ impl Headline {
     }
 }
 
-pub(super) fn headlines(all: &[Headline]) -> Markup {
-    html! {
-        dl.headlines {
-            @for Headline { value, what, guess } in all {
-                div {
-                    dt { (what) @if guess.is_some() { " " (mark(guess.as_deref())) } }
-                    dd { (value) }
-                }
-            }
-        }
-    }
-}
-
-/// Beside a number that is extrapolated.
-pub(super) fn mark(why: Option<&str>) -> Markup {
-    html! {
-        @if let Some(why) = why { span.guess title=(why.replace('`', "")) { "extrapolated" } }
-    }
-}
-
 /// A sentence whose words in backticks are code.
-pub(super) fn prose(text: &str) -> Markup {
+fn prose(text: &str) -> Markup {
     html! {
         @for (place, part) in text.split('`').enumerate() {
             @if place % 2 == 1 { code { (part) } } @else { (part) }
@@ -67,80 +62,135 @@ pub(super) fn prose(text: &str) -> Markup {
     }
 }
 
-impl Page {
-    /// A place for a chart, with its numbers below; nothing where it would show nothing.
-    pub(super) fn figure(&mut self, chart: Chart) -> Markup {
-        if chart.is_empty() {
-            return html! {};
-        }
-        let place = self.charts.len();
-        let markup = html! {
-            figure #{ "chart-" (place) } {
-                figcaption {
-                    strong { (chart.title()) }
-                    @if !chart.note().is_empty() { span { (chart.note()) } }
-                }
-                (chart.legend())
-                div.plot {}
-                details {
-                    summary { "Numbers" }
-                    div.scroll tabindex="0" role="region" aria-label=(chart.title()) {
-                        (chart.table())
+fn table(caption: &str, (head, rows): &Cells) -> Markup {
+    html! {
+        div.scroll tabindex="0" role="region" aria-label=(caption) {
+            table {
+                caption { (prose(caption)) }
+                thead { tr { @for name in head { th scope="col" { (name) } } } }
+                tbody {
+                    @for row in rows {
+                        tr {
+                            @for (place, cell) in row.iter().enumerate() {
+                                @if place == 0 { th scope="row" { (prose(cell)) } }
+                                @else { td { (prose(cell)) } }
+                            }
+                        }
                     }
                 }
             }
-        };
-        self.charts.push(chart.in_words());
-        markup
-    }
-
-    pub(super) fn finish(&self, sections: &Markup, records: &[Found], plans: &[Plan]) -> String {
-        let scripts = [D3, PLOT, SCRIPT];
-        let hash = |script: &str| STANDARD.encode(Sha256::digest(script.as_bytes()));
-        let hashes = scripts.map(|script| format!("'sha256-{}'", hash(script))).join(" ");
-        // Plot styles what it draws in place.
-        let policy = format!(
-            "default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; base-uri 'none'; \
-             form-action 'none'"
-        );
-        let page = html! {
-            (DOCTYPE)
-            html lang="en" {
-                head {
-                    meta charset="utf-8";
-                    meta http-equiv="Content-Security-Policy" content=(policy);
-                    meta name="viewport" content="width=device-width, initial-scale=1";
-                    meta name="color-scheme" content="light dark";
-                    title { "sotto: measured" }
-                    style { (PreEscaped(STYLE)) }
-                }
-                body {
-                    header {
-                        h1 { "sotto" }
-                        p { (subject(records, plans)) }
-                    }
-                    main { (sections) }
-                    (sources(records))
-                    script #data type="application/json" { (PreEscaped(self.data())) }
-                    @for script in scripts { script { (PreEscaped(script)) } }
-                }
-            }
-        };
-        page.into_string()
-    }
-
-    /// The charts as JSON that no text in it can end: `<` begins nothing.
-    fn data(&self) -> String {
-        match serde_json::to_string(&self.charts) {
-            Ok(text) => text.replace('<', "\\u003c"),
-            Err(error) => panic!("this is a bug: charts are plain data: {error}"),
         }
     }
 }
 
+/// A place for a chart, with its numbers below.
+fn figure(chart: &Chart, place: usize) -> Markup {
+    html! {
+        figure #{ "chart-" (place) } {
+            figcaption { strong { (chart.title) } span { (chart.note) } }
+            @if chart.series.len() > 1 {
+                ul.legend {
+                    @for one in &chart.series { li class=(one.tone.class()) { (one.name) } }
+                }
+            }
+            div.plot {}
+            details { summary { "Numbers" } (table(&chart.title, &chart.cells())) }
+        }
+    }
+}
+
+fn article<'a>(article: &'a Article, data: &mut Vec<&'a Chart>) -> Markup {
+    let begin = data.len();
+    data.extend(article.charts.iter().filter(|chart| !chart.is_empty()));
+    html! {
+        article {
+            @if !article.title.is_empty() { h3 { (article.title) } }
+            p.from { (article.from) }
+            dl.headlines {
+                @for Headline { value, what, guess } in &article.headlines {
+                    div {
+                        dt {
+                            (what) " "
+                            @if let Some(why) = guess {
+                                span.guess title=(why.replace('`', "")) { "extrapolated" }
+                            }
+                        }
+                        dd { (value) }
+                    }
+                }
+            }
+            div.charts {
+                @for (at, chart) in data.iter().enumerate().skip(begin) { (figure(chart, at)) }
+            }
+            @for note in &article.notes { p.from { (prose(note)) } }
+            @if let Some(text) = &article.text {
+                details {
+                    summary { "Every figure, its formula and where its numbers came from" }
+                    div.scroll tabindex="0" role="region" aria-label="Figures" { pre { (text) } }
+                }
+            }
+        }
+    }
+}
+
+/// The whole page.
+pub(super) fn page(sections: &[Section], records: &[Found], plans: &[Plan]) -> String {
+    let mut data: Vec<&Chart> = Vec::new();
+    let hash = |script: &str| STANDARD.encode(Sha256::digest(script.as_bytes()));
+    let hashes = SCRIPTS.map(|script| format!("'sha256-{}'", hash(script))).join(" ");
+    // Plot styles what it draws in place.
+    let policy = format!(
+        "default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; base-uri 'none'; \
+         form-action 'none'"
+    );
+    let body = html! {
+        @for Section { title, lead, articles } in sections {
+            section {
+                h2 { (title) }
+                p.lead { (prose(lead)) }
+                @for one in articles { (article(one, &mut data)) }
+            }
+        }
+    };
+    // No text in it ends it: `<` begins nothing.
+    let data = match serde_json::to_string(&data) {
+        Ok(text) => text.replace('<', "\\u003c"),
+        Err(error) => panic!("this is a bug: charts are plain data: {error}"),
+    };
+    let page = html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                meta http-equiv="Content-Security-Policy" content=(policy);
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                meta name="color-scheme" content="light dark";
+                title { "sotto: measured" }
+                style { (PreEscaped(STYLE)) }
+            }
+            body {
+                header { h1 { "sotto" } p { (subject(records, plans)) } }
+                main { (body) }
+                footer {
+                    details {
+                        summary { "Where it comes from" }
+                        (table("Records", &sources(records)))
+                    }
+                    p {
+                        "Charts: Observable Plot and D3 (ISC licence). bench/README.md says what "
+                        "each number is and how to measure it again."
+                    }
+                }
+                script #data type="application/json" { (PreEscaped(data)) }
+                @for script in SCRIPTS { script { (PreEscaped(script)) } }
+            }
+        }
+    };
+    page.into_string()
+}
+
 fn subject(records: &[Found], plans: &[Plan]) -> String {
-    let mut machines: Vec<String> =
-        records.iter().map(|found| machine(found.record.machine())).collect();
+    let mut machines: Vec<_> = records.iter().map(|found| found.record.machine().name()).collect();
     machines.sort();
     machines.dedup();
     let measured = match machines.as_slice() {
@@ -154,19 +204,33 @@ fn subject(records: &[Found], plans: &[Plan]) -> String {
     }
 }
 
-/// A machine in a few words.
-pub(super) fn machine(machine: &Machine) -> String {
-    let cpu = machine.cpu.as_deref().unwrap_or("an unknown processor");
-    let cores = if machine.logical_cpus == 1 { "core" } else { "cores" };
-    format!("{cpu}, {} {cores}", machine.logical_cpus)
+fn sources(records: &[Found]) -> Cells {
+    let row = |found: &Found| {
+        let head = found.record.head();
+        let commit = head.commit.as_deref().unwrap_or("unknown");
+        vec![
+            found.path.display().to_string(),
+            found.record.kind().into(),
+            measured(found),
+            commit.into(),
+            head.command.clone(),
+        ]
+    };
+    let head = ["record", "of", "machine, day", "commit", "command"].map(str::to_owned);
+    (head.into(), records.iter().map(row).collect())
 }
 
 /// A record's machine and day.
-pub(super) fn measured(found: &Found) -> String {
+fn measured(found: &Found) -> String {
     let head = found.record.head();
-    let day = head.date.as_deref().and_then(|date| date.get(..10));
-    let on = day.map(|day| format!(", {day}")).unwrap_or_default();
-    format!("{}{on}", machine(&head.machine))
+    let day = head.date.as_deref().and_then(|date| date.get(..10)).unwrap_or("undated");
+    format!("{}, {day}", head.machine.name())
+}
+
+/// A record's name, machine and day.
+pub(super) fn from(found: &Found) -> String {
+    let name = found.path.file_stem().unwrap_or_default().to_string_lossy();
+    format!("{name} · {}", measured(found))
 }
 
 /// Shards in a few words.
@@ -175,58 +239,5 @@ pub(super) fn shards(count: u64, shape: &ShapeFacts) -> String {
     match count {
         1 => format!("One shard of {records} records"),
         _ => format!("{} shards of {records} records", Unit::Count.show(count as f64)),
-    }
-}
-
-/// A file's name without its extension.
-pub(super) fn stem(found: &Found) -> String {
-    found.path.file_stem().unwrap_or_default().to_string_lossy().into_owned()
-}
-
-fn kind(record: &Record) -> &'static str {
-    match record {
-        Record::Load(_) => "load",
-        Record::Kernel(_) => "processor",
-        Record::Gpu(_) => "GPU",
-        Record::Build(_) => "build",
-        Record::Startup(_) => "start",
-        Record::Reload(_) => "reload",
-    }
-}
-
-fn sources(records: &[Found]) -> Markup {
-    html! {
-        footer {
-            details {
-                summary { "Where it comes from" }
-                div.scroll tabindex="0" role="region" aria-label="Records" {
-                    table {
-                        thead {
-                            tr {
-                                @for name in ["record", "of", "machine, day", "commit", "command"] {
-                                    th scope="col" { (name) }
-                                }
-                            }
-                        }
-                        tbody {
-                            @for found in records {
-                                @let head = found.record.head();
-                                tr {
-                                    th scope="row" { (found.path.display()) }
-                                    td { (kind(&found.record)) }
-                                    td { (measured(found)) }
-                                    td { (head.commit.as_deref().unwrap_or("unknown")) }
-                                    td { code { (head.command) } }
-                                }
-                            }
-                        }
-                    }
-                }
-            }
-            p {
-                "Charts: Observable Plot and D3 (ISC licence). bench/README.md says what each "
-                "number is and how to measure it again."
-            }
-        }
     }
 }

@@ -1,93 +1,59 @@
 //! What a plan says: hosts, money and what binds, by shape of shards; each figure with its formula.
 
-use maud::{Markup, html};
+use super::chart::{Chart, Kind, Point, Series, Stroke, Tone};
+use super::page::{Article, Headline, Section, shards};
+use super::records::valid;
+use crate::found::{Found, Record};
+use crate::load::Trial;
+use crate::plan::{Figure, GpuPlan, HostPlan, Plan, ShapePlan};
+use crate::units::Unit;
 
-use super::chart::{Axis, Bars, Chart, Lines, Point, Series, Stroke, Tone};
-use super::load::valid;
-use super::number::Unit;
-use super::page::{Headline, Page, headlines, mark, prose, shards};
-use crate::found::Found;
-use crate::load::Report;
-use crate::plan::{Figure, GpuPlan, Group, HostPlan, Plan, Resource, ShapePlan};
-
-pub(super) fn section(page: &mut Page, plan: &Plan, loads: &[(&Found, &Report)]) -> Markup {
-    let Some(first) = plan.shapes.first() else { return html! {} };
+pub(super) fn section(plan: &Plan, records: &[Found]) -> Option<Section> {
+    let first = plan.shapes.first()?;
     let money = Unit::Money(plan.prices.currency.clone());
-    let charts = [cost(plan, &money), needs(plan), batches(first, loads), moved(plan)];
-    html! {
-        section {
-            h2 { "What it takes: " (plan.scenario.name) }
-            p.lead { (prose(&plan.scenario.about)) }
-            article {
-                h3 { (shards(first.shards, &first.shape)) }
-                p.from {
-                    "the shape that the scenario names first, on hosts of the kind "
-                    (first.cpu.host)
-                }
-                (headlines(&figures(plan, &first.cpu, &money)))
-                div.charts { @for chart in charts { (page.figure(chart)) } }
-                (gpu(first))
-                (warnings(plan.warnings.iter().chain(&first.warnings)))
-                p.from { "Prices: " (prose(&plan.prices.about)) }
-                (all(plan))
-            }
-        }
+    let mut notes: Vec<String> = plan.warnings.iter().chain(&first.warnings).cloned().collect();
+    if let GpuPlan::NotMeasured { why } = &first.gpu {
+        notes.push(format!("With GPUs: {why}"));
     }
-}
-
-/// With its unit.
-fn show(figure: &Figure) -> String {
-    match (bytes(figure), figure.unit.as_str()) {
-        (Some(bytes), _) => Unit::Bytes.show(bytes),
-        (None, "") => Unit::Count.show(figure.value),
-        (None, "ms") => Unit::Ms.show(figure.value),
-        (None, "s") => Unit::Ms.show(figure.value * 1e3),
-        (None, unit) if figure.value == 1.0 && unit.len() > 3 => {
-            format!("1 {}", unit.strip_suffix('s').unwrap_or(unit))
-        }
-        (None, _) => format!("{} {}", Unit::Count.show(figure.value), figure.unit_in_words()),
-    }
-}
-
-/// Of a figure of bytes.
-fn bytes(figure: &Figure) -> Option<f64> {
-    (figure.unit == "bytes").then_some(figure.value)
-}
-
-fn headline(figure: &Figure, value: String, what: impl Into<String>) -> Headline {
-    Headline { value, what: what.into(), guess: figure.extrapolated.clone() }
-}
-
-fn figures(plan: &Plan, host: &HostPlan, money: &Unit) -> Vec<Headline> {
-    let count = |figure: &Figure| Unit::Count.show(figure.value);
-    let hosts = if host.hosts.value == 1.0 { "host" } else { "hosts" };
-    // The peak stands last.
-    let peak = plan.demand.last().map(|peak| headline(peak, count(peak), peak.name.as_str()));
-    let rest = [
-        headline(
-            &host.hosts,
-            count(&host.hosts),
-            format!(
-                "{hosts}, {} {}{}; bound by {}",
-                count(&host.units),
-                host.units.name,
-                reserve(host),
-                host.binds.name()
-            ),
+    notes.push(format!("Prices: {}", plan.prices.about));
+    let article = Article {
+        title: shards(first.shards, &first.shape),
+        from: format!(
+            "the shape that the scenario names first, on hosts of the kind {}",
+            first.cpu.host
         ),
-        headline(&host.cost_million, money.show(host.cost_million.value), "for a million look-ups"),
-        headline(&host.cost_month, money.show(host.cost_month.value), "a month"),
+        headlines: headlines(plan, &first.cpu, &money),
+        charts: vec![cost(plan, money), needs(plan), batches(first, records), moved(plan)],
+        notes,
+        text: Some(plan.text(true)),
+    };
+    Some(Section {
+        title: format!("What it takes: {}", plan.scenario.name),
+        lead: plan.scenario.about.clone(),
+        articles: vec![article],
+    })
+}
+
+fn headlines(plan: &Plan, host: &HostPlan, money: &Unit) -> Vec<Headline> {
+    let one = |figure: &Figure, unit: &Unit, what: String| Headline {
+        guess: figure.extrapolated.clone(),
+        ..Headline::new(unit.show(figure.value), what)
+    };
+    let hosts = format!(
+        "hosts, {} of them in reserve; {} {}; bound by {}",
+        host.reserve,
+        Unit::Count.show(host.units.value),
+        host.units.name,
+        host.binds.name()
+    );
+    // The peak stands last.
+    let peak = plan.demand.last().map(|peak| one(peak, &Unit::Count, peak.name.clone()));
+    let rest = [
+        one(&host.hosts, &Unit::Count, hosts),
+        one(&host.cost_million, money, "for a million look-ups".into()),
+        one(&host.cost_month, money, "a month".into()),
     ];
     peak.into_iter().chain(rest).collect()
-}
-
-/// How many of the hosts are in reserve, where any are.
-fn reserve(host: &HostPlan) -> String {
-    match host.reserve {
-        0 => String::new(),
-        1 => ", 1 host of them in reserve".into(),
-        count => format!(", {count} hosts of them in reserve"),
-    }
 }
 
 /// A shape among the others of its plan.
@@ -107,201 +73,97 @@ fn hosts(plan: &Plan) -> Vec<(String, &HostPlan)> {
     hosts
 }
 
-fn cost(plan: &Plan, money: &Unit) -> Chart {
-    let hosts = hosts(plan);
-    let mut parts: Vec<&str> = Vec::new();
-    for figure in hosts.iter().flat_map(|(_, host)| &host.costs) {
-        if !parts.contains(&figure.name.as_str()) {
-            parts.push(&figure.name);
+/// Named values in rows: names and tones of all that occur, and the rows with a value for each.
+type Parts<'a> = (Vec<(&'a str, Tone)>, Vec<(String, Vec<f64>)>);
+
+fn parts<'a>(rows: Vec<(String, Vec<(&'a str, f64)>)>) -> Parts<'a> {
+    let mut names: Vec<&str> = Vec::new();
+    for (name, _) in rows.iter().flat_map(|(_, values)| values) {
+        if !names.contains(name) {
+            names.push(name);
         }
     }
-    let row = |(name, host): &(String, &HostPlan)| {
-        let month = host.cost_month.value;
-        // Of a month's cost, to a million look-ups' part of it.
-        let scale = if month > 0.0 { host.cost_million.value / month } else { 0.0 };
-        let of = |part: &&str| {
-            let found = host.costs.iter().filter(|figure| figure.name == **part);
-            found.map(|figure| figure.value * scale).sum()
-        };
-        (name.clone(), parts.iter().map(of).collect())
+    let row = |(row, values): (String, Vec<(&str, f64)>)| {
+        let of =
+            |name| values.iter().filter(|(other, _)| other == name).map(|(_, value)| value).sum();
+        (row, names.iter().map(of).collect())
     };
-    let rows = hosts.iter().map(row).collect();
-    let parts = toned(parts.iter().copied());
-    let note = "smaller shards hide a look-up in a smaller crowd";
-    let x = ("for a million look-ups", money.clone());
-    Chart::Bars(Bars::stacked("Cost by shape", note, x, parts, rows))
+    let rows = rows.into_iter().map(row).collect();
+    (names.into_iter().enumerate().map(|(at, name)| (name, Tone::at(at))).collect(), rows)
+}
+
+fn cost(plan: &Plan, money: Unit) -> Chart {
+    let rows = hosts(plan).into_iter().map(|(name, host)| {
+        // Of a month's cost, to a million look-ups' part of it.
+        let scale = host.cost_million.value / host.cost_month.value.max(f64::MIN_POSITIVE);
+        let costs = host.costs.iter();
+        (name, costs.map(|cost| (&*cost.name, cost.value * scale)).collect())
+    });
+    let (parts, rows) = parts(rows.collect());
+    let title = ("Cost by shape", "smaller shards hide a look-up in a smaller crowd");
+    Chart::rows(Kind::Stack, title, ("for a million look-ups", money), &parts, rows)
 }
 
 fn needs(plan: &Plan) -> Chart {
-    let hosts = hosts(plan);
-    let mut resources: Vec<Resource> =
-        hosts.iter().flat_map(|(_, host)| host.needs.iter().map(|need| need.resource)).collect();
-    resources.sort();
-    resources.dedup();
-    let of = |host: &HostPlan, resource: &Resource| {
-        let found = host.needs.iter().filter(|need| need.resource == *resource);
-        found.map(|need| need.hosts.value).fold(0.0, f64::max)
-    };
     // The last dot is the number of the plan, as its headline has it.
-    let row = |(name, host): &(String, &HostPlan)| {
-        let needs = resources.iter().map(|resource| of(host, resource));
-        (name.clone(), needs.chain([host.hosts.value]).collect())
-    };
-    let rows = hosts.iter().map(row).collect();
-    let mut parts = toned(resources.iter().map(|resource| resource.name()));
-    parts.push(("planned".into(), Tone::Ink));
+    let rows = hosts(plan).into_iter().map(|(name, host)| {
+        let mut needs: Vec<_> = host.needs.iter().collect();
+        needs.sort_by_key(|need| need.resource);
+        let needs = needs.into_iter().map(|need| (need.resource.name(), need.hosts.value));
+        let name = format!("{name}: {} planned", Unit::Count.show(host.hosts.value));
+        (name, needs.chain([("planned", host.hosts.value)]).collect())
+    });
+    let (mut parts, rows) = parts(rows.collect());
+    parts.iter_mut().filter(|(name, _)| *name == "planned").for_each(|part| part.1 = Tone::Ink);
     let note = "hosts that each resource alone would take; the most decides, and the plan adds \
                 whole hosts and those in reserve";
-    Chart::Bars(Bars::dots("What binds", note, ("hosts", Unit::Count), parts, rows))
+    Chart::rows(Kind::Dots, ("What binds", note), ("hosts", Unit::Count), &parts, rows)
 }
 
-/// Each with a tone of its own.
-fn toned<'a>(names: impl Iterator<Item = &'a str>) -> Vec<(String, Tone)> {
-    names.enumerate().map(|(place, name)| (name.to_owned(), Tone::at(place))).collect()
-}
-
-/// The model's queries a pass, and what a server of like shards had.
-fn batches(plan: &ShapePlan, loads: &[(&Found, &Report)]) -> Chart {
-    let curve = &plan.cpu.curve;
-    let model = curve.iter().map(|point| Point::new(point.utilisation, point.batch)).collect();
+/// The model's queries a batch, and what servers of like shards had.
+fn batches(plan: &ShapePlan, records: &[Found]) -> Chart {
+    let curve = plan.cpu.curve.iter();
+    let model = curve.map(|point| Point::new(point.utilisation, point.batch)).collect();
     let mut series = vec![Series::new("planned", Tone::Blue, model).drawn(Stroke::Dashed)];
-    // Nearly this shard, whatever the cores: each over the share of its own limit.
-    let like = |report: &Report| {
+    for found in records {
+        let Record::Load(report) = &found.record else { continue };
+        // Nearly this shard, whatever the cores: each over the share of its own limit.
         let (ours, theirs) = (&plan.shape, &report.server.shape);
         let columns = f64::from(ours.columns) / f64::from(theirs.columns);
-        (ours.pack_rows, ours.packs, plan.shards)
-            == (theirs.pack_rows, theirs.packs, report.server.shards.into())
-            && (0.9..1.1).contains(&columns)
-    };
-    for (_, report) in loads.iter().filter(|(_, report)| like(report)) {
+        if (ours.pack_rows, ours.packs) != (theirs.pack_rows, theirs.packs)
+            || plan.shards != u64::from(report.server.shards)
+            || !(0.9..1.1).contains(&columns)
+        {
+            continue;
+        }
         let Some(limit) = &report.limit else { continue };
-        let point = |trial: &&crate::load::Trial| {
+        let point = |trial: &&Trial| {
             let server = trial.server.filter(|_| trial.rate <= limit.rate * 1.001)?;
             Some(Point::new(trial.throughput / limit.rate, server.batch_mean))
         };
         let points: Vec<Point> = valid(report).iter().filter_map(point).collect();
         if !points.is_empty() {
-            let measured = Series::new("measured", Tone::Orange, points);
-            series.push(measured.drawn(Stroke::Points));
+            series.push(Series::new("measured", Tone::Orange, points).drawn(Stroke::Points));
         }
     }
-    let note = match series.len() {
-        1 => "queries that one reading of a shard answers, on one host",
-        _ => "queries that one reading answers, on one host; dots: a server of like shards",
-    };
-    let points = || series.iter().flat_map(|series| &series.points);
-    let x = Axis::linear(
-        "of the rate at which the objective is just met",
-        Unit::Share,
-        points().map(|point| point.x).fold(0.0, f64::max),
-    );
-    let y = Axis::of("queries a pass", Unit::Count, points().map(|point| point.y));
-    Chart::Lines(Lines {
-        title: "Batch size".into(),
-        note: note.into(),
-        x,
-        y,
-        series,
-        levels: Vec::new(),
-    })
+    let note = "queries that one reading of a shard answers, on one host; dots: measured servers \
+                of like shards";
+    let x = ("of the rate at which the objective is just met", Unit::Share);
+    Chart::lines(("Batch size", note), x, ("queries a batch", Unit::Count), series)
 }
 
 /// What a device sends and receives a day.
 fn moved(plan: &Plan) -> Chart {
-    let mut names: Vec<&str> = Vec::new();
-    let shapes = plan.by_size();
-    for figure in shapes.iter().flat_map(|shape| &shape.device) {
-        if bytes(figure).is_some() && !names.contains(&figure.name.as_str()) {
-            names.push(&figure.name);
-        }
-    }
-    let value = |shape: &ShapePlan, name: &str| {
-        let mut found = shape.device.iter().filter(|figure| figure.name == name);
-        found.find_map(bytes).unwrap_or(0.0)
-    };
-    let row =
-        |shape: &ShapePlan| (name(shape), names.iter().map(|name| value(shape, name)).collect());
-    let rows = shapes.into_iter().map(row).collect();
-    let parts = toned(names.iter().copied());
-    let x = ("a device, a day", Unit::Bytes);
-    Chart::Bars(Bars::stacked("What a device moves", "", x, parts, rows))
-}
-
-/// GPUs beside it, or what can be said without a measured one.
-fn gpu(shape: &ShapePlan) -> Markup {
-    html! {
-        @match &shape.gpu {
-            GpuPlan::Measured(_) => {}
-            GpuPlan::NotMeasured { why, figures } => {
-                div.aside {
-                    h4 { "With GPUs: not measured" }
-                    p { (prose(why)) }
-                    dl {
-                        @for figure in figures {
-                            div {
-                                dt { (figure.name) " " (mark(figure.extrapolated.as_deref())) }
-                                dd { (show(figure)) }
-                            }
-                        }
-                    }
-                }
-            }
-        }
-    }
-}
-
-fn warnings<'a>(warnings: impl Iterator<Item = &'a String>) -> Markup {
-    let mut warnings = warnings.peekable();
-    html! {
-        @if warnings.peek().is_some() {
-            ul.warnings { @for warning in warnings { li { (prose(warning)) } } }
-        }
-    }
-}
-
-/// Every figure with its formula and sources.
-fn all(plan: &Plan) -> Markup {
-    html! {
-        details {
-            summary { "Every figure, its formula and where its numbers came from" }
-            (table("Demand", &plan.demand.iter().collect::<Vec<_>>()))
-            @for shape in plan.by_size() {
-                h4 { (shards(shape.shards, &shape.shape)) }
-                (warnings(shape.warnings.iter()))
-                @for Group { title, figures } in shape.groups() { (table(&title, &figures)) }
-            }
-        }
-    }
-}
-
-fn table(caption: &str, figures: &[&Figure]) -> Markup {
-    html! {
-        div.scroll tabindex="0" role="region" aria-label=(caption) {
-            table.figures {
-                caption { (caption) }
-                thead {
-                    tr {
-                        @for name in ["figure", "value", "formula", "from"] {
-                            th scope="col" { (name) }
-                        }
-                    }
-                }
-                tbody {
-                    @for figure in figures {
-                        tr {
-                            th scope="row" {
-                                (figure.name) " " (mark(figure.extrapolated.as_deref()))
-                            }
-                            td { (show(figure)) }
-                            td { (figure.formula) }
-                            td {
-                                (prose(&figure.sources.join("; ")))
-                                @if let Some(why) = &figure.extrapolated { " (" (prose(why)) ")" }
-                            }
-                        }
-                    }
-                }
-            }
-        }
-    }
+    let rows = plan.by_size().into_iter().map(|shape| {
+        let bytes = shape.device.iter().filter(|figure| figure.unit == "bytes");
+        (name(shape), bytes.map(|figure| (&*figure.name, figure.value)).collect())
+    });
+    let (parts, rows) = parts(rows.collect());
+    Chart::rows(
+        Kind::Stack,
+        ("What a device moves", ""),
+        ("a device, a day", Unit::Bytes),
+        &parts,
+        rows,
+    )
 }

@@ -1,42 +1,80 @@
-//! A day of a device and of the provider: bundles, bytes, epochs.
+//! A day of a device and of the provider: key bundles, bytes, epochs.
 
-use super::basis::{Basis, formula};
-use super::bundles::{distinct, per_sync};
-use super::{Figure, Hints, Scenario};
-use crate::record::ShapeFacts;
 use sotto::limits::QUERIES_PER_SECRET_MAX;
 
+use super::figure::{Basis, Figure, formula};
+use super::scenario::{Hints, Scenario};
+use crate::record::ShapeFacts;
+
+/// Mean number of shards that at least one of `lookups` goes to, of so many equally popular ones.
+pub(super) fn distinct(lookups: f64, shards: f64) -> f64 {
+    shards * -(lookups * (-1.0 / shards).ln_1p()).exp_m1()
+}
+
+/// About the mean of the most look-ups that one shard gets of so many.
+///
+/// The mean number of shards with at least i of them is `S P(X >= i)`, X binomial; where that is
+/// less than one it is about the chance that there is such a shard. So the sum of the smaller of
+/// both over i is the mean of the most.
+fn most_to_one(lookups: f64, shards: f64) -> f64 {
+    if shards <= 1.0 {
+        return lookups;
+    }
+    let (trials, odds) = (lookups.round(), -(shards - 1.0).ln());
+    // Logarithms: with many look-ups over few shards the first terms are smaller than any number.
+    let mut ln_term = trials * (-1.0 / shards).ln_1p();
+    let (mut below, mut most) = (0.0, 0.0);
+    for i in 0..trials as u64 {
+        below += ln_term.exp();
+        let at_least = shards * (1.0 - below).max(0.0);
+        if i as f64 > trials / shards && at_least < 1e-9 {
+            break;
+        }
+        most += at_least.min(1.0);
+        let i = i as f64;
+        ln_term += ((trials - i) / (i + 1.0)).ln() + odds;
+    }
+    most.max(1.0)
+}
+
+/// Bundles for so many look-ups made at once: a secret encrypts at most 16 queries, and one for
+/// each shard. So it takes all of them over 16, or as many as one shard gets, whichever is more.
+fn per_sync(lookups: f64, shards: f64) -> f64 {
+    let full = (lookups / QUERIES_PER_SECRET_MAX as f64).ceil();
+    full.max(most_to_one(lookups, shards))
+}
+
 /// What a device does in a day, with one shape.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Day {
-    pub(super) syncs: f64,
-    pub(super) bundles_a_sync: f64,
+    bundles: f64,
+    bundles_a_sync: f64,
     pub(super) queries_a_bundle: f64,
-    pub(super) up: f64,
+    /// Bytes.
+    up: f64,
     pub(super) down: f64,
+    /// Hints fetched, also where a front-end serves them.
     pub(super) hints: f64,
 }
 
 impl Day {
     pub(super) fn new(scenario: &Scenario, shape: &ShapeFacts, shards: f64) -> Self {
         let lookups = scenario.lookups_per_user_day;
-        let syncs = lookups / scenario.lookups_per_sync;
         let bundles_a_sync = per_sync(scenario.lookups_per_sync, shards);
+        let bundles = lookups / scenario.lookups_per_sync * bundles_a_sync;
         let epochs = 24.0 / scenario.epoch_hours;
-        let asked = distinct(lookups / epochs, shards);
-        let hints = asked * scenario.changed_share * epochs;
-        let bundles = syncs * bundles_a_sync * shape.bundle_bytes as f64;
+        let hints = distinct(lookups / epochs, shards) * scenario.changed_share * epochs;
         Self {
-            syncs,
+            bundles,
             bundles_a_sync,
             queries_a_bundle: scenario.lookups_per_sync / bundles_a_sync,
-            up: lookups * shape.query_bytes as f64 + bundles,
+            up: lookups * shape.query_bytes as f64 + bundles * shape.bundle_bytes as f64,
             down: lookups * shape.answer_bytes as f64 + hints * shape.hints_bytes as f64,
             hints,
         }
     }
 
-    /// Of one device.
+    /// Figures of one device.
     pub(super) fn device(
         &self,
         scenario: &Scenario,
@@ -48,42 +86,25 @@ impl Day {
             "shape: query_bytes, bundle_bytes, answer_bytes, hints_bytes",
         ]);
         let (lookups, sync) = (scenario.lookups_per_user_day, scenario.lookups_per_sync);
-        let bundles = self.syncs * self.bundles_a_sync;
         let epochs = 24.0 / scenario.epoch_hours;
-        let bytes = |count: f64, each: usize| formula!("{} * {} bytes", count, each as f64);
-        let hint_basis = basis.and(&Basis::of(["scenario: epoch_hours, changed_share"]));
+        let bytes = |name, count: f64, each: usize| {
+            let each = each as f64;
+            basis.figure(name, count * each, "bytes", formula!("{} * {} bytes", count, each))
+        };
+        let name = formula!("key bundles of a sync of {}", sync);
+        let why = why_so_many(sync, shards, self.bundles_a_sync);
         vec![
-            basis.figure(
-                formula!("key bundles of a sync of {}", sync),
-                self.bundles_a_sync,
-                "",
-                why_so_many(sync, shards, self.bundles_a_sync),
-            ),
+            basis.figure(name, self.bundles_a_sync, "", why),
             basis.figure(
                 "bundles a day",
-                bundles,
+                self.bundles,
                 "",
                 formula!("{} look-ups / {} a sync * {}", lookups, sync, self.bundles_a_sync),
             ),
-            basis.figure(
-                "up a day: queries",
-                lookups * shape.query_bytes as f64,
-                "bytes",
-                bytes(lookups, shape.query_bytes),
-            ),
-            basis.figure(
-                "up a day: bundles",
-                bundles * shape.bundle_bytes as f64,
-                "bytes",
-                bytes(bundles, shape.bundle_bytes),
-            ),
-            basis.figure(
-                "down a day: answers",
-                lookups * shape.answer_bytes as f64,
-                "bytes",
-                bytes(lookups, shape.answer_bytes),
-            ),
-            hint_basis.figure(
+            bytes("up a day: queries", lookups, shape.query_bytes),
+            bytes("up a day: bundles", self.bundles, shape.bundle_bytes),
+            bytes("down a day: answers", lookups, shape.answer_bytes),
+            basis.with(["scenario: epoch_hours, changed_share"]).figure(
                 "down a day: hints",
                 self.hints * shape.hints_bytes as f64,
                 "bytes",
@@ -98,7 +119,7 @@ impl Day {
         ]
     }
 
-    /// Of all devices together, and the database.
+    /// Figures of all devices together, and of the database.
     pub(super) fn provider(
         &self,
         scenario: &Scenario,
@@ -107,19 +128,13 @@ impl Day {
     ) -> Vec<Figure> {
         let basis = Basis::of(["scenario: users, lookups_per_user_day", "shape"]);
         let users = scenario.users;
-        let all = |what: &str, of_one: f64| {
-            basis.figure(
-                format!("{what} a day"),
-                users * of_one,
-                "bytes",
-                formula!("{} devices * {} MB", users, of_one / 1e6),
-            )
+        let all = |name, of_one: f64| {
+            let formula = formula!("{} devices * {} MB", users, of_one / 1e6);
+            basis.figure(name, users * of_one, "bytes", formula)
         };
         let shard = shape.shard_bytes() as f64;
-        let records = Basis::of(["scenario: records, records_per_shard", "shape"]);
-        let bundles = self.syncs * self.bundles_a_sync;
         let mut figures = vec![
-            records.figure(
+            Basis::of(["scenario: records, records_per_shard", "shape"]).figure(
                 "database",
                 shards * shard,
                 "bytes",
@@ -127,30 +142,30 @@ impl Day {
             ),
             basis.figure(
                 "bundles a day",
-                users * bundles,
+                users * self.bundles,
                 "",
-                formula!("{} devices * {}", users, bundles),
+                formula!("{} devices * {}", users, self.bundles),
             ),
-            all("from devices", self.up),
-            all("to devices", self.down),
+            all("from devices a day", self.up),
+            all("to devices a day", self.down),
         ];
         if scenario.hints == Hints::FrontEnd {
             let epochs = 24.0 / scenario.epoch_hours;
             let changed = shards * scenario.changed_share;
-            figures.push(
-                Basis::of(["scenario: front_ends, epoch_hours, changed_share", "shape"]).figure(
-                    "hints to front-ends a day",
-                    scenario.front_ends * epochs * changed * shape.hints_bytes as f64,
-                    "bytes",
-                    formula!(
-                        "{} front-ends * {} epochs * {} changed shards * {} bytes",
-                        scenario.front_ends,
-                        epochs,
-                        changed,
-                        shape.hints_bytes as f64
-                    ),
+            let hint = shape.hints_bytes as f64;
+            let keys = ["scenario: front_ends, epoch_hours, changed_share", "shape"];
+            figures.push(Basis::of(keys).figure(
+                "hints to front-ends a day",
+                scenario.front_ends * epochs * changed * hint,
+                "bytes",
+                formula!(
+                    "{} front-ends * {} epochs * {} changed shards * {} bytes",
+                    scenario.front_ends,
+                    epochs,
+                    changed,
+                    hint
                 ),
-            );
+            ));
         }
         figures
     }
@@ -175,4 +190,58 @@ fn why_so_many(lookups: f64, shards: f64, bundles: f64) -> String {
         lookups,
         shards
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_numbers_of_the_design() {
+        assert_eq!(per_sync(500.0, 10_000.0), 32.0);
+        assert_eq!(per_sync(500.0, 1.0), 500.0);
+        assert_eq!(per_sync(1.0, 10_000.0), 1.0);
+        assert!((per_sync(16.0, 1e9) - 1.0).abs() < 1e-6);
+        assert_eq!(distinct(1.0, 7.0), 1.0);
+        assert!((distinct(500.0, 10_000.0) - 487.73).abs() < 0.01);
+        assert!((distinct(1e6, 10.0) - 10.0).abs() < 1e-9);
+    }
+
+    /// The rule of [`sotto::scheme::SecretPool`]: the first secret that has not seen the shard and
+    /// is not full.
+    fn drawn(lookups: usize, shards: u64, random: &mut impl FnMut() -> u64) -> usize {
+        let mut secrets: Vec<Vec<u64>> = Vec::new();
+        for _ in 0..lookups {
+            let shard = random() % shards;
+            let fits = |seen: &&mut Vec<u64>| {
+                seen.len() < QUERIES_PER_SECRET_MAX && !seen.contains(&shard)
+            };
+            match secrets.iter_mut().find(fits) {
+                Some(seen) => seen.push(shard),
+                None => secrets.push(vec![shard]),
+            }
+        }
+        secrets.len()
+    }
+
+    #[test]
+    fn bundles_are_as_many_as_the_pool_draws_and_no_more_for_more_shards() {
+        let mut state = 7u64;
+        let mut random = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            state >> 33
+        };
+        for lookups in [1, 16, 50, 256, 500] {
+            let mut before = f64::INFINITY;
+            for shards in [1, 2, 10, 30, 64, 300, 10_000] {
+                let drawn: usize = (0..200).map(|_| drawn(lookups, shards, &mut random)).sum();
+                let drawn = drawn as f64 / 200.0;
+                let said = per_sync(lookups as f64, shards as f64);
+                let off = said / drawn - 1.0;
+                assert!(off.abs() < 0.12, "{lookups} over {shards}: {said}, drawn {drawn}");
+                assert!(said <= before, "{lookups} over {shards}");
+                before = said;
+            }
+        }
+    }
 }

@@ -1,24 +1,22 @@
-//! Hosts of one kind as figures: what binds, batches, epochs, money, and what a wrong assumption
-//! costs.
+//! Hosts of one kind as figures: what binds, batches, epochs, money.
 
-use super::basis::{Basis, formula, number};
 use super::batch::State;
-use super::bundles::distinct;
 use super::day::Day;
-use super::figure::A_SECOND;
-use super::measured::{Cost, Measured, Outside};
+use super::figure::{A_SECOND, Basis, Figure, formula};
+use super::measured::{Cost, Known, Measured};
+use super::outcome::{HostPlan, Need, Point, Resource};
+use super::scenario::{Prices, Scenario};
 use super::sizing::{Fleet, Sizing};
-use super::{Figure, HostPlan, Need, Point, Prices, Resource, Scenario};
+use crate::units::number;
 
-/// Hours of a month.
+/// Hours and days of a month.
 const MONTH_HOURS: f64 = 730.0;
-/// Days of a month.
 const MONTH_DAYS: f64 = MONTH_HOURS / 24.0;
 /// Points of a curve.
 const POINTS: u32 = 24;
 
 /// Hosts that are enough, with all that their figures stand on.
-pub(super) struct Plans<'a> {
+pub(super) struct Hosts<'a> {
     pub(super) scenario: &'a Scenario,
     pub(super) prices: &'a Prices,
     pub(super) measured: &'a Measured<'a>,
@@ -26,71 +24,66 @@ pub(super) struct Plans<'a> {
     pub(super) cost: &'a Cost,
     /// How fast a shard can be read.
     pub(super) reading: Basis,
-    /// Time of queries beside their passes.
-    pub(super) outside: Option<Outside>,
+    /// Time of queries beside their batches.
+    pub(super) outside: Option<Known>,
     pub(super) day: Day,
 }
 
-impl Plans<'_> {
+impl Hosts<'_> {
     /// The plan; none when no number of such hosts is enough.
     pub(super) fn plan(&self) -> Option<HostPlan> {
         let least = self.sizing.least()?;
-        let (host, scenario) = (self.sizing.host, self.scenario);
         let fleet = self.sizing.fleet(least as f64)?;
+        let (host, scenario) = (self.sizing.host, self.scenario);
         let hosts = least + u64::from(scenario.failed_hosts);
         // What the hosts do when none has failed.
         let whole = self.sizing.fleet(hosts as f64)?;
         let needs = self.needs(&fleet);
-        let binds = needs.first()?.resource;
-        // What might bind in place of it, were it half as much again as told.
-        let near = needs.iter().filter(|need| 2.0 * need.hosts.value >= needs[0].hosts.value);
-        let basis =
-            near.fold(Basis::default(), |all, need| all.and(&self.needs_basis(need.resource)));
-        let hosts_figure = basis.figure(
-            "hosts",
-            hosts as f64,
-            "",
-            format!(
-                "{least} for {} + {} in reserve, for those that may fail",
-                binds.name(),
-                scenario.failed_hosts
-            ),
-        );
-        let units = if host.gpus > 0 { host.gpus } else { host.cores };
-        let units_figure = basis.figure(
-            if host.gpus > 0 { "GPUs" } else { "cores" },
-            hosts as f64 * f64::from(units),
-            "",
-            format!("{hosts} hosts * {units}"),
-        );
+        let (Need { resource: binds, hosts: first }, _) = needs.first()?;
+        let (binds, most) = (*binds, first.value);
+        // What might bind in place of it, were it twice what is told.
+        let near = needs.iter().filter(|(need, _)| 2.0 * need.hosts.value >= most);
+        let basis = near.fold(Basis::default(), |all, (_, basis)| all.and(basis));
+        let failed = scenario.failed_hosts;
+        let how =
+            format!("{least} for {} + {failed} in reserve, for those that may fail", binds.name());
+        let (units, name) = if host.gpus > 0 { (host.gpus, "GPUs") } else { (host.cores, "cores") };
         let costs = self.costs(&basis, hosts as f64);
         let total: f64 = costs.iter().map(|cost| cost.value).sum();
         let sum: Vec<String> = costs.iter().map(|cost| number(cost.value)).collect();
-        let priced =
-            costs.iter().fold(basis.clone(), |all, cost| all.and(&Basis::of(&cost.sources)));
+        let sources = costs.iter().map(|cost| Basis::of(&cost.sources));
+        let priced = sources.fold(basis.clone(), |all, of_one| all.and(&of_one));
         let currency = &*self.prices.currency;
-        let cost_month = priced.figure("cost a month", total, currency, sum.join(" + "));
         let millions = scenario.users * scenario.lookups_per_user_day * MONTH_DAYS / 1e6;
-        let cost_million = priced.figure(
-            "cost of a million look-ups",
-            total / millions,
-            currency,
-            formula!("{} / {} million look-ups a month", total, millions),
-        );
+        let curve = (1..=POINTS).map(|at| {
+            let utilisation = f64::from(at) / f64::from(POINTS);
+            let State { rate, batch, latency } = whole.at(whole.capacity.rate * utilisation);
+            Point { rate, batch, latency_ms: latency * 1e3, utilisation }
+        });
         Some(HostPlan {
             host: host.name.clone(),
-            hosts: hosts_figure,
-            units: units_figure,
-            reserve: u64::from(scenario.failed_hosts),
+            hosts: basis.figure("hosts", hosts as f64, "", how),
+            units: basis.figure(
+                name,
+                hosts as f64 * f64::from(units),
+                "",
+                format!("{hosts} hosts * {units}"),
+            ),
+            reserve: failed.into(),
             binds,
-            batch: self.batch("queries a pass at the peak", &whole, whole.rate),
+            batch: self.batch(&whole),
             capacity: self.capacity(&whole),
-            needs,
-            cost_month,
-            cost_million,
+            needs: needs.into_iter().map(|(need, _)| need).collect(),
+            cost_month: priced.figure("cost a month", total, currency, sum.join(" + ")),
+            cost_million: priced.figure(
+                "cost of a million look-ups",
+                total / millions,
+                currency,
+                formula!("{} / {} million look-ups a month", total, millions),
+            ),
             costs,
-            figures: self.figures(&whole, least),
-            curve: self.curve(&whole),
+            figures: self.figures(&whole),
+            curve: curve.collect(),
         })
     }
 
@@ -102,181 +95,169 @@ impl Plans<'_> {
         match &self.outside {
             Some(outside) => all.and(&outside.basis),
             None => all.guess(
-                "no record of a server under load with --metrics: time beside passes (network, \
+                "no record of a server under load with --metrics: time beside batches (network, \
                  decrypting) counts as none",
             ),
         }
     }
 
-    fn needs_basis(&self, resource: Resource) -> Basis {
-        let key = |key: &str| Basis::of([format!("scenario: {key}")]);
-        let price = |key: &str| Basis::of([format!("prices: hosts.{key}")]);
-        match resource {
-            Resource::Memory => key("replication, epochs_in_memory, changed_share")
-                .and(&price(if self.sizing.host.gpus > 0 {
-                    "gpu_memory_gib, gpu_reserved_memory_gib, gpus"
-                } else {
-                    "memory_gib, reserved_memory_gib"
-                }))
-                .and(&Basis::of(["shape: matrix_bytes, tables_bytes"])),
-            Resource::Arithmetic => self.basis().and(&key("utilisation_max")).and(&price("cores")),
-            Resource::Bandwidth => self.basis().and(&self.reading).and(&key("utilisation_max")),
-            Resource::Network => key("utilisation_max")
-                .and(&price("network_gbit_per_s"))
-                .and(&Basis::of(["shape: query_bytes, bundle_bytes, answer_bytes"])),
-            Resource::Disk => key("replication, changed_share").and(&price("disk_gb")),
-            Resource::Copies => key("replication"),
-        }
-    }
-
-    fn needs(&self, fleet: &Fleet) -> Vec<Need> {
-        let (scenario, host) = (self.scenario, self.sizing.host);
-        let (copies, shards) = (f64::from(scenario.replication), self.sizing.shards);
-        let most = number(scenario.utilisation_max);
-        let pass = fleet.engine.pass_time(fleet.capacity.batch);
-        let busy = formula!(
-            "{} a second at the peak / {} a second a host / {most}",
-            self.sizing.peak,
-            fleet.capacity.rate
-        );
-        let bytes = |bytes: f64| number(bytes / 1e6);
-        let formula = |resource: Resource| match resource {
-            Resource::Memory => format!(
-                "{} shards * {} copies * {} MB (epochs in memory: {}) / {} GB a host",
-                number(shards),
-                number(copies),
-                bytes(self.sizing.memory_a_shard()),
-                number(scenario.epochs_in_memory),
-                number(self.sizing.shard_memory / 1e9)
-            ),
-            Resource::Arithmetic => formula!(
-                "{busy} * {} ms of cores / {} ms a pass",
-                fleet.engine.core_time(fleet.capacity.batch) * 1e3,
-                pass * 1e3
-            ),
-            Resource::Bandwidth => formula!(
-                "{busy} * {} ms to read a shard / {} ms a pass",
-                fleet.engine.reading * 1e3,
-                pass * 1e3
-            ),
-            Resource::Network => formula!(
-                "{} a second * 8 * {} bytes / {} Gbit a second / {most}",
-                self.sizing.peak,
-                fleet.bytes_in.max(fleet.bytes_out),
-                host.network_gbit_per_s
-            ),
-            Resource::Disk => format!(
-                "{} shards * {} copies * {} MB (two epochs) / {} GB a host",
-                number(shards),
-                number(copies),
-                bytes(self.sizing.disk_a_shard()),
-                number(host.disk_gb)
-            ),
-            Resource::Copies => formula!("{} copies, each on another host", copies),
+    /// Hosts that each resource would take, the most first, with what that stands on.
+    fn needs(&self, fleet: &Fleet) -> Vec<(Need, Basis)> {
+        let uses = self.sizing.uses(fleet).into_iter();
+        let need = |(resource, share): (Resource, f64)| {
+            let (basis, formula) = self.need(fleet, resource);
+            let hosts = basis.figure(resource.name(), share * fleet.hosts, "hosts", formula);
+            (Need { resource, hosts }, basis)
         };
-        let mut needs: Vec<Need> = self
-            .sizing
-            .uses(fleet)
-            .into_iter()
-            .map(|(resource, share)| Need {
-                resource,
-                hosts: self.needs_basis(resource).figure(
-                    resource.name(),
-                    share * fleet.hosts,
-                    "hosts",
-                    formula(resource),
-                ),
-            })
-            .collect();
-        needs.sort_by(|a, b| b.hosts.value.total_cmp(&a.hosts.value));
+        let mut needs: Vec<_> = uses.map(need).collect();
+        needs.sort_by(|(a, _), (b, _)| b.hosts.value.total_cmp(&a.hosts.value));
         needs
     }
 
-    fn batch(&self, name: &str, fleet: &Fleet, rate: f64) -> Figure {
-        let state = self.sizing.at(fleet, rate);
-        let (rate, pass) = (rate / fleet.engines, fleet.engine.pass_time(state.batch) * 1e3);
+    fn need(&self, fleet: &Fleet, resource: Resource) -> (Basis, String) {
+        let (scenario, host, sizing) = (self.scenario, self.sizing.host, &self.sizing);
+        let (copies, most) = (f64::from(scenario.replication), scenario.utilisation_max);
+        let State { rate, batch, .. } = fleet.capacity;
+        let (peak, time) = (sizing.peak, fleet.engine.time(batch) * 1e3);
+        let busy = formula!("{} a second at the peak / {} a second a host / {}", peak, rate, most);
+        let basis = self.basis().with(["scenario: utilisation_max"]);
+        match resource {
+            Resource::Memory => (
+                Basis::of([
+                    "scenario: replication, epochs_in_memory, changed_share",
+                    if host.gpus > 0 {
+                        "prices: hosts.gpu_memory_gib, gpu_reserved_memory_gib, gpus"
+                    } else {
+                        "prices: hosts.memory_gib, reserved_memory_gib"
+                    },
+                    "shape: matrix_bytes, tables_bytes",
+                ]),
+                formula!(
+                    "{} shards * {} copies * {} MB (epochs in memory: {}) / {} GB a host",
+                    sizing.shards,
+                    copies,
+                    sizing.memory_a_shard() / 1e6,
+                    scenario.epochs_in_memory,
+                    host.shard_memory() / 1e9
+                ),
+            ),
+            Resource::Arithmetic => {
+                let cores = fleet.engine.core_time(batch) * 1e3;
+                let formula = formula!("{busy} * {} ms of cores / {} ms a batch", cores, time);
+                (basis.with(["prices: hosts.cores"]), formula)
+            }
+            Resource::Bandwidth => {
+                let reading = fleet.engine.reading * 1e3;
+                let how = formula!("{busy} * {} ms to read a shard / {} ms a batch", reading, time);
+                (basis.and(&self.reading), how)
+            }
+            Resource::Network => (
+                Basis::of([
+                    "scenario: utilisation_max",
+                    "prices: hosts.network_gbit_per_s",
+                    "shape: query_bytes, bundle_bytes, answer_bytes",
+                ]),
+                formula!(
+                    "{} a second * 8 * {} bytes / {} Gbit a second / {}",
+                    peak,
+                    fleet.bytes_in.max(fleet.bytes_out),
+                    host.network_gbit_per_s,
+                    most
+                ),
+            ),
+            Resource::Disk => (
+                Basis::of(["scenario: replication, changed_share", "prices: hosts.disk_gb"]),
+                formula!(
+                    "{} shards * {} copies * {} MB (two epochs) / {} GB a host",
+                    sizing.shards,
+                    copies,
+                    sizing.disk_a_shard() / 1e6,
+                    host.disk_gb
+                ),
+            ),
+            Resource::Copies => (
+                Basis::of(["scenario: replication"]),
+                formula!("{} copies, each on another host", copies),
+            ),
+        }
+    }
+
+    fn batch(&self, fleet: &Fleet) -> Figure {
+        let batch = fleet.at(fleet.rate).batch;
         let comes = formula!(
-            "{} a second * {} ms a pass over one of {} shards",
-            rate,
-            pass,
+            "{} a second * {} ms a batch for one of {} shards",
+            fleet.rate / fleet.engines,
+            fleet.engine.time(batch) * 1e3,
             fleet.resident
         );
-        let formula = if state.batch > 1.0 {
-            format!("as many as come while so many are computed: {comes}")
-        } else {
-            format!("one, for less than one comes while it is computed: {comes}")
+        let why = match batch > 1.0 {
+            true => "as many as come while so many are computed",
+            false => "one, for less than one comes while it is computed",
         };
-        self.basis().figure(name, state.batch, "", formula)
+        self.basis().figure("queries a batch at the peak", batch, "", format!("{why}: {comes}"))
     }
 
     fn capacity(&self, fleet: &Fleet) -> Figure {
         let State { rate, batch, latency } = fleet.capacity;
-        let engines = if fleet.engines > 1.0 {
-            formula!("{} engines * ", fleet.engines)
-        } else {
-            String::new()
+        let time = fleet.engine.time(batch);
+        let engines = match fleet.engines > 1.0 {
+            true => formula!("{} engines * ", fleet.engines),
+            false => String::new(),
         };
-        self.basis().figure(
-            "look-ups a second that a host can do",
-            rate,
-            A_SECOND,
-            format!(
-                "{engines}{} a pass / {} ms ({}); the oldest waits {} ms and its pass",
-                number(batch),
-                number(fleet.engine.pass_time(batch) * 1e3),
-                self.cost.how,
-                number((latency - fleet.engine.pass_time(batch)) * 1e3)
-            ),
-        )
+        let how = &self.cost.how;
+        let formula = formula!(
+            "{engines}{} a batch / {} ms ({how}); the oldest waits {} ms and its batch",
+            batch,
+            time * 1e3,
+            (latency - time) * 1e3
+        );
+        self.basis().figure("look-ups a second that a host can do", rate, A_SECOND, formula)
     }
 
+    /// Of a month.
     fn costs(&self, basis: &Basis, hosts: f64) -> Vec<Figure> {
         let (host, prices, scenario) = (self.sizing.host, self.prices, self.scenario);
         let currency = &*prices.currency;
         let hourly = |name: &str, key: &str, units: u32, price: f64| {
-            basis.and(&Basis::of([format!("prices: hosts.{key}")])).figure(
-                name,
-                hosts * f64::from(units) * price * MONTH_HOURS,
-                currency,
-                formula!("{} hosts * {units} * {price} an hour * {MONTH_HOURS} h", hosts),
-            )
+            let formula = formula!("{} hosts * {units} * {price} an hour * {MONTH_HOURS} h", hosts);
+            let cost = hosts * f64::from(units) * price * MONTH_HOURS;
+            basis.with([key]).figure(name, cost, currency, formula)
         };
-        let mut costs = vec![hourly("cores", "core_hour", host.cores, host.core_hour)];
+        let mut costs =
+            vec![hourly("cores", "prices: hosts.core_hour", host.cores, host.core_hour)];
         if host.gpus > 0 {
-            costs.push(hourly("GPUs", "gpu_hour", host.gpus, host.gpu_hour));
+            costs.push(hourly("GPUs", "prices: hosts.gpu_hour", host.gpus, host.gpu_hour));
         }
         let egress = scenario.users * self.day.down * MONTH_DAYS / 1e9;
-        let egress_basis = Basis::of(["scenario: users, lookups_per_user_day", "shape"])
-            .and(&Basis::of(["prices: egress_gb"]));
-        costs.push(egress_basis.figure(
+        let keys = ["scenario: users, lookups_per_user_day", "shape", "prices: egress_gb"];
+        costs.push(Basis::of(keys).figure(
             "sent to devices",
             egress * prices.egress_gb,
             currency,
-            format!("{} GB a month * {}", number(egress), prices.egress_gb),
+            formula!("{} GB a month * {}", egress, prices.egress_gb),
         ));
         let copies = f64::from(scenario.replication).max(hosts / self.sizing.shards);
         let stored = self.sizing.shards * copies * self.sizing.disk_a_shard() / 1e9;
-        costs.push(basis.and(&Basis::of(["prices: stored_gb_month"])).figure(
+        costs.push(basis.with(["prices: stored_gb_month"]).figure(
             "stored",
             stored * prices.stored_gb_month,
             currency,
-            format!("{} GB * {}", number(stored), prices.stored_gb_month),
+            formula!("{} GB * {}", stored, prices.stored_gb_month),
         ));
         if let Some(build) = self.measured.build(self.sizing.shape) {
             let changed = self.sizing.shards * scenario.changed_share;
             let epochs = MONTH_HOURS / scenario.epoch_hours;
             let hours = changed * build.value / 3600.0 * epochs;
-            let keys =
-                Basis::of(["scenario: epoch_hours, changed_share", "prices: hosts.core_hour"]);
-            costs.push(build.basis.and(&keys).figure(
+            let keys = ["scenario: epoch_hours, changed_share", "prices: hosts.core_hour"];
+            costs.push(build.basis.with(keys).figure(
                 "building epochs",
                 hours * host.core_hour,
                 currency,
-                format!(
+                formula!(
                     "{} shards * {} core-seconds * {} epochs a month / 3600 * {} an hour",
-                    number(changed),
-                    number(build.value),
-                    number(epochs),
+                    changed,
+                    build.value,
+                    epochs,
                     host.core_hour
                 ),
             ));
@@ -284,39 +265,19 @@ impl Plans<'_> {
         costs
     }
 
-    fn figures(&self, fleet: &Fleet, least: u64) -> Vec<Figure> {
-        let peak = self.sizing.at(fleet, fleet.rate);
-        let basis = self.basis();
+    fn figures(&self, fleet: &Fleet) -> Vec<Figure> {
+        let (scenario, shape) = (self.scenario, self.sizing.shape);
+        let peak = fleet.at(fleet.rate);
+        let (basis, time) = (self.basis(), fleet.engine.time(peak.batch));
         let mut figures = vec![
-            self.batch(
-                "queries a pass at the mean rate",
-                fleet,
-                fleet.rate / self.scenario.peak_over_mean,
-            ),
-            basis.figure(
-                "of what hosts can do, at the peak",
-                fleet.rate / fleet.capacity.rate,
-                "",
-                formula!("{} a second / {}", fleet.rate, fleet.capacity.rate),
-            ),
             basis.figure(
                 "latency at the peak, about the median",
                 peak.latency * 1e3,
                 "ms",
                 formula!(
-                    "{} ms of waiting + {} ms a pass",
-                    (peak.latency - fleet.engine.pass_time(peak.batch)) * 1e3,
-                    fleet.engine.pass_time(peak.batch) * 1e3
-                ),
-            ),
-            basis.and(&self.reading).figure(
-                "a pass over reading its shard once, at the peak",
-                fleet.engine.pass_time(peak.batch) / fleet.engine.reading,
-                "",
-                formula!(
-                    "{} ms / {} ms",
-                    fleet.engine.pass_time(peak.batch) * 1e3,
-                    fleet.engine.reading * 1e3
+                    "{} ms of waiting + {} ms a batch",
+                    (peak.latency - time) * 1e3,
+                    time * 1e3
                 ),
             ),
             Basis::of(["scenario: replication, records"]).figure(
@@ -330,150 +291,27 @@ impl Plans<'_> {
                     fleet.hosts
                 ),
             ),
-            Basis::of(["shape", "scenario: lookups_per_sync"]).figure(
-                "bytes a look-up brings to a host",
-                fleet.bytes_in,
-                "bytes",
-                format!(
-                    "{} a query + {} a bundle * {} hosts that its {} queries go to / {}",
-                    self.sizing.shape.query_bytes,
-                    self.sizing.shape.bundle_bytes,
-                    number(distinct(self.sizing.queries_a_bundle, fleet.hosts)),
-                    number(self.sizing.queries_a_bundle),
-                    number(self.sizing.queries_a_bundle)
-                ),
-            ),
         ];
         if let Some(outside) = &self.outside {
+            let how = &outside.formula;
             figures.push(outside.basis.figure(
-                "time of a look-up beside its pass",
+                "time of a look-up beside its batch",
                 fleet.outside * 1e3,
                 "core-ms",
-                format!("{} * {} bytes in", outside.formula, number(fleet.bytes_in)),
+                formula!("{how} * {} bytes in", fleet.bytes_in),
             ));
         }
-        figures.extend(self.epochs(fleet));
-        figures.extend(self.what_if(least));
-        figures
-    }
-
-    /// New epochs and hosts that come back.
-    fn epochs(&self, fleet: &Fleet) -> Vec<Figure> {
-        let (scenario, host, shape) = (self.scenario, self.sizing.host, self.sizing.shape);
-        let shard = shape.shard_bytes() as f64;
-        let changed = fleet.resident * scenario.changed_share;
-        let mut figures = vec![
-            Basis::of(["scenario: changed_share", "prices: hosts.network_gbit_per_s", "shape"])
-                .figure(
-                    "bringing an epoch to a host, its network all for it",
-                    changed * shard * 8.0 / (host.network_gbit_per_s * 1e9),
-                    "s",
-                    format!(
-                        "{} shards * {} MB * 8 / {} Gbit a second",
-                        number(changed),
-                        number(shard / 1e6),
-                        host.network_gbit_per_s
-                    ),
-                ),
-        ];
         if let Some(build) = self.measured.build(shape) {
             let all = self.sizing.shards * scenario.changed_share;
-            let hours = all * build.value / 3600.0;
-            let keys = Basis::of(["scenario: changed_share, epoch_hours"]);
-            figures.push(build.basis.and(&keys).figure(
-                "building an epoch",
-                hours,
-                "core-hours",
-                format!("{} shards * ({}) / 3600", number(all), build.formula),
-            ));
-            figures.push(build.basis.and(&keys).figure(
+            let cores = all * build.value / 3600.0 / scenario.epoch_hours;
+            let how = &build.formula;
+            figures.push(build.basis.with(["scenario: changed_share, epoch_hours"]).figure(
                 "cores that build, to be done within an epoch",
-                hours / scenario.epoch_hours,
+                cores,
                 "",
-                format!("{} core-hours / {} h", number(hours), scenario.epoch_hours),
-            ));
-        }
-        if let Some((reload, slowest)) = self.measured.reload(changed) {
-            figures.push(reload.basis.figure(
-                "taking up an epoch on a host",
-                reload.value,
-                "s",
-                format!(
-                    "{}; the slowest look-up meanwhile took {} ms",
-                    reload.formula,
-                    number(slowest)
-                ),
-            ));
-        }
-        if let (Some(first), Some(disk)) = (self.measured.first_answer(), self.measured.disk(shape))
-        {
-            let resident = fleet.resident * shape.pass_bytes() as f64;
-            figures.push(first.basis.and(&disk.basis).figure(
-                "a host that starts cold: until all its shards are in memory",
-                first.value + resident / disk.value,
-                "s",
-                format!(
-                    "{} until the first answer + {} GB / ({})",
-                    first.formula,
-                    number(resident / 1e9),
-                    disk.formula
-                ),
+                formula!("{} shards * ({how}) / 3600 / {} h", all, scenario.epoch_hours),
             ));
         }
         figures
-    }
-
-    /// Hosts when something is not as assumed.
-    fn what_if(&self, least: u64) -> Vec<Figure> {
-        let failed = u64::from(self.scenario.failed_hosts);
-        let mut figures = Vec::new();
-        let mut say = |name: String, sizing: &Sizing, how: String| {
-            if let Some(other) = sizing.least() {
-                let basis = self.basis();
-                let how = format!("{how}; {} as planned", least + failed);
-                figures.push(basis.figure(name, (other + failed) as f64, "hosts", how));
-            }
-        };
-        let mut twice = self.sizing.clone();
-        twice.peak *= 2.0;
-        say("if the peak is twice as high".into(), &twice, "peak_over_mean * 2".into());
-        let mut slow = self.sizing.clone();
-        slow.engine.cores /= 1.2;
-        say("if passes take 20% longer".into(), &slow, "core time * 1.2".into());
-        let cores = f64::from(self.sizing.host.cores);
-        if let Some(loss) = self.cost.doubling.filter(|_| cores > self.cost.cores) {
-            let times = loss.max(1.0).powf((cores / self.cost.cores).log2());
-            let mut lossy = self.sizing.clone();
-            lossy.engine.cores /= times;
-            let how = format!(
-                "core time * {} for each doubling from {} to {cores} cores",
-                number(loss.max(1.0)),
-                self.cost.cores
-            );
-            say("if each doubling of cores costs what the last did".into(), &lossy, how);
-        }
-        let mut scenario = self.scenario.clone();
-        scenario.latency_ms /= 2.0;
-        let hasty = Sizing { scenario: &scenario, ..self.sizing.clone() };
-        say("if answers must come in half the time".into(), &hasty, "latency_ms / 2".into());
-        let mut scenario = self.scenario.clone();
-        scenario.epochs_in_memory = 3.0 - scenario.epochs_in_memory;
-        let epochs = Sizing { scenario: &scenario, ..self.sizing.clone() };
-        let how = format!("epochs_in_memory = {}", scenario.epochs_in_memory);
-        say(format!("if epochs in memory are {}", scenario.epochs_in_memory), &epochs, how);
-        let mut starved = self.sizing.clone();
-        starved.engine.reading *= 2.0;
-        say("if memory gives half the bytes a second".into(), &starved, "reading * 2".into());
-        figures
-    }
-
-    fn curve(&self, fleet: &Fleet) -> Vec<Point> {
-        let point = |at: u32| {
-            let utilisation = f64::from(at) / f64::from(POINTS);
-            let state = self.sizing.at(fleet, fleet.capacity.rate * utilisation);
-            let latency_ms = state.latency * 1e3;
-            Point { rate: state.rate, batch: state.batch, latency_ms, utilisation }
-        };
-        (1..=POINTS).map(point).collect()
     }
 }

@@ -1,18 +1,43 @@
 //! What a plan is made from besides records: what is wanted ([`Scenario`]), and what things cost
-//! ([`Prices`]). Both are TOML files; bench/scenarios and deploy/prices.toml explain each key.
+//! ([`Prices`]). Both are TOML files.
 
 #![allow(
     missing_docs,
     reason = "bench/scenarios/mimi.toml and deploy/prices.toml say what each key is"
 )]
 
-use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use sotto::params::ShapeError;
 
-use super::PlanError;
+/// Why there is no plan.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PlanError {
+    #[error(
+        "found no record of an engine among {records} records: run `sotto-bench kernel` here, or \
+         give what others measured (--record bench/record/...)"
+    )]
+    NoKernel { records: usize },
+    #[error(
+        "found a record of an engine without answers, or without the time to read a shard, \
+         expected both: measure again (`sotto-bench kernel`)"
+    )]
+    NoAnswers,
+    #[error("scenario: {key}: found {found:?}, expected one of the prices' hosts: {known}")]
+    NoHost { key: &'static str, found: String, known: String },
+    #[error("{key}: found {found}, expected {least} to {most}")]
+    Value { key: String, found: f64, least: f64, most: f64 },
+    #[error("scenario: records_per_shard: {records}: {source}")]
+    Shape { records: u64, source: ShapeError },
+    #[error("no shape can be served:\n{}", reasons.join("\n"))]
+    Nothing { reasons: Vec<String> },
+    /// A file cannot be read, or is not what it should be.
+    #[error("{}: {why}", path.display())]
+    File { path: PathBuf, why: String },
+}
 
 /// Who fetches hints from the servers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -79,31 +104,8 @@ pub struct Prices {
     pub hosts: Vec<Host>,
 }
 
-/// Why there is no scenario or no prices.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum FileError {
-    /// The file cannot be read.
-    #[error("{}: {source}", path.display())]
-    Io {
-        /// Which.
-        path: PathBuf,
-        /// Why not.
-        source: io::Error,
-    },
-    /// It is not what it should be.
-    #[error("{}: {source}", path.display())]
-    Content {
-        /// Which.
-        path: PathBuf,
-        /// Where not.
-        source: Box<toml::de::Error>,
-    },
-}
-
 impl Scenario {
-    /// Reads one.
-    pub fn read(path: &Path) -> Result<Self, FileError> {
+    pub fn read(path: &Path) -> Result<Self, PlanError> {
         read(path)
     }
 
@@ -113,42 +115,36 @@ impl Scenario {
     }
 
     pub(super) fn check(&self) -> Result<(), PlanError> {
-        let within = |key: &str, found: f64, least: f64, most: f64| {
-            check(format!("scenario: {key}"), found, least, most)
-        };
-        within("users", self.users, 1.0, 1e11)?;
-        within("lookups_per_user_day", self.lookups_per_user_day, 1e-6, 1e7)?;
-        within("lookups_per_sync", self.lookups_per_sync, 1.0, 16_384.0)?;
-        within("peak_over_mean", self.peak_over_mean, 1.0, 1e4)?;
-        within("records", self.records, 1.0, 1e13)?;
-        for &records in &self.records_per_shard {
-            within("records_per_shard", records as f64, 1.0, 1e10)?;
-        }
-        let shapes = self.records_per_shard.len() as f64;
-        within("records_per_shard: shapes", shapes, 1.0, 100.0)?;
-        within("latency_ms", self.latency_ms, 1.0, 60_000.0)?;
-        within("replication", self.replication.into(), 1.0, 100.0)?;
-        within("failed_hosts", self.failed_hosts.into(), 0.0, 1e6)?;
-        within("utilisation_max", self.utilisation_max, 0.01, 1.0)?;
-        within("epoch_hours", self.epoch_hours, 0.01, 24.0 * 366.0)?;
-        within("changed_share", self.changed_share, 0.0, 1.0)?;
-        within("epochs_in_memory", self.epochs_in_memory, 1.0, 2.0)?;
-        within("front_ends", self.front_ends, 0.0, 1e9)
+        let records = self.records_per_shard.iter();
+        let records = records.map(|&records| ("records_per_shard", records as f64, 1.0, 1e10));
+        let others = [
+            ("users", self.users, 1.0, 1e11),
+            ("lookups_per_user_day", self.lookups_per_user_day, 1e-6, 1e7),
+            ("lookups_per_sync", self.lookups_per_sync, 1.0, 16_384.0),
+            ("peak_over_mean", self.peak_over_mean, 1.0, 1e4),
+            ("records", self.records, 1.0, 1e13),
+            ("records_per_shard: shapes", self.records_per_shard.len() as f64, 1.0, 100.0),
+            ("latency_ms", self.latency_ms, 1.0, 60_000.0),
+            ("replication", self.replication.into(), 1.0, 100.0),
+            ("failed_hosts", self.failed_hosts.into(), 0.0, 1e6),
+            ("utilisation_max", self.utilisation_max, 0.01, 1.0),
+            ("epoch_hours", self.epoch_hours, 0.01, 24.0 * 366.0),
+            ("changed_share", self.changed_share, 0.0, 1.0),
+            ("epochs_in_memory", self.epochs_in_memory, 1.0, 2.0),
+            ("front_ends", self.front_ends, 0.0, 1e9),
+        ];
+        check("scenario", records.chain(others))
     }
 }
 
-/// The prices that come with the program.
-const SHIPPED: &str = include_str!("../../../deploy/prices.toml");
-
 impl Prices {
-    /// Reads them.
-    pub fn read(path: &Path) -> Result<Self, FileError> {
+    pub fn read(path: &Path) -> Result<Self, PlanError> {
         read(path)
     }
 
     /// Those that come with the program: deploy/prices.toml.
-    pub fn shipped() -> Result<Self, FileError> {
-        parse(Path::new("deploy/prices.toml, as shipped"), SHIPPED)
+    pub fn shipped() -> Result<Self, PlanError> {
+        parse(Path::new("deploy/prices.toml"), include_str!("../../../deploy/prices.toml"))
     }
 
     pub(super) fn host(&self, key: &'static str, name: &str) -> Result<&Host, PlanError> {
@@ -161,8 +157,11 @@ impl Prices {
     }
 
     pub(super) fn check(&self) -> Result<(), PlanError> {
-        check("prices: egress_gb".into(), self.egress_gb, 0.0, 1e6)?;
-        check("prices: stored_gb_month".into(), self.stored_gb_month, 0.0, 1e6)?;
+        let own = [
+            ("egress_gb", self.egress_gb, 0.0, 1e6),
+            ("stored_gb_month", self.stored_gb_month, 0.0, 1e6),
+        ];
+        check("prices", own)?;
         self.hosts.iter().try_for_each(Host::check)
     }
 }
@@ -178,37 +177,42 @@ impl Host {
     }
 
     fn check(&self) -> Result<(), PlanError> {
-        let within = |key: &str, found: f64, least: f64, most: f64| {
-            check(format!("prices: hosts: {}: {key}", self.name), found, least, most)
-        };
-        within("cores", self.cores.into(), 1.0, 4096.0)?;
-        within("memory_gib", self.memory_gib, 0.1, 1e6)?;
-        within("reserved_memory_gib", self.reserved_memory_gib, 0.0, self.memory_gib)?;
-        within("memory_gb_per_s", self.memory_gb_per_s.unwrap_or(1.0), 0.1, 1e6)?;
-        within("network_gbit_per_s", self.network_gbit_per_s, 1e-3, 1e6)?;
-        within("disk_gb", self.disk_gb, 0.1, 1e9)?;
-        within("core_hour", self.core_hour, 0.0, 1e6)?;
-        within("gpus", self.gpus.into(), 0.0, 64.0)?;
-        within("gpu_memory_gib", self.gpu_memory_gib, 0.0, 1e5)?;
-        let reserved = self.gpu_reserved_memory_gib;
-        within("gpu_reserved_memory_gib", reserved, 0.0, self.gpu_memory_gib)?;
-        within("gpu_hour", self.gpu_hour, 0.0, 1e6)
+        let all = [
+            ("cores", self.cores.into(), 1.0, 4096.0),
+            ("memory_gib", self.memory_gib, 0.1, 1e6),
+            ("reserved_memory_gib", self.reserved_memory_gib, 0.0, self.memory_gib),
+            ("memory_gb_per_s", self.memory_gb_per_s.unwrap_or(1.0), 0.1, 1e6),
+            ("network_gbit_per_s", self.network_gbit_per_s, 1e-3, 1e6),
+            ("disk_gb", self.disk_gb, 0.1, 1e9),
+            ("core_hour", self.core_hour, 0.0, 1e6),
+            ("gpus", self.gpus.into(), 0.0, 64.0),
+            ("gpu_memory_gib", self.gpu_memory_gib, 0.0, 1e5),
+            ("gpu_reserved_memory_gib", self.gpu_reserved_memory_gib, 0.0, self.gpu_memory_gib),
+            ("gpu_hour", self.gpu_hour, 0.0, 1e6),
+        ];
+        check(&format!("prices: hosts: {}", self.name), all)
     }
 }
 
-fn check(key: String, found: f64, least: f64, most: f64) -> Result<(), PlanError> {
-    if (least..=most).contains(&found) {
-        return Ok(());
+/// Each key with what was found, the least and the most that it may be.
+fn check<'a>(
+    of: &str,
+    all: impl IntoIterator<Item = (&'a str, f64, f64, f64)>,
+) -> Result<(), PlanError> {
+    let wrong = |entry: &(&str, f64, f64, f64)| !(entry.2..=entry.3).contains(&entry.1);
+    match all.into_iter().find(wrong) {
+        None => Ok(()),
+        Some((key, found, least, most)) => {
+            Err(PlanError::Value { key: format!("{of}: {key}"), found, least, most })
+        }
     }
-    Err(PlanError::Value { key, found, expected: format!("{least} to {most}") })
 }
 
-fn read<T: DeserializeOwned>(path: &Path) -> Result<T, FileError> {
-    let text = sotto::text::read(path);
-    parse(path, &text.map_err(|source| FileError::Io { path: path.into(), source })?)
+fn read<T: DeserializeOwned>(path: &Path) -> Result<T, PlanError> {
+    let failed = |why: std::io::Error| PlanError::File { path: path.into(), why: why.to_string() };
+    parse(path, &sotto::text::read(path).map_err(failed)?)
 }
 
-fn parse<T: DeserializeOwned>(path: &Path, text: &str) -> Result<T, FileError> {
-    toml::from_str(text)
-        .map_err(|source| FileError::Content { path: path.into(), source: Box::new(source) })
+fn parse<T: DeserializeOwned>(path: &Path, text: &str) -> Result<T, PlanError> {
+    toml::from_str(text).map_err(|why| PlanError::File { path: path.into(), why: why.to_string() })
 }

@@ -67,7 +67,7 @@ fn simulate(engine: &Engine, shards: u64, objective: f64, rate: f64, queries: us
         if busy.is_none() {
             let queries = schedule.next(now, calls, |_, _| true).shards.pop();
             busy = queries.map(|work| {
-                let time = engine.pass_time(work.queries.len() as f64);
+                let time = engine.time(work.queries.len() as f64);
                 (now + Duration::from_secs_f64(time), work.queries)
             });
         }
@@ -98,7 +98,7 @@ fn batches_and_limits_are_those_of_the_schedule() {
     ];
     for (pass, query, shards, objective) in cases {
         let curve = Curve::of([(1.0, pass + query), (32.0, pass + 32.0 * query)]).unwrap();
-        let engine = Engine { pass: curve, cores: 1.0, outside: 0.0, reading: 0.0 };
+        let engine = Engine { batch: curve, cores: 1.0, outside: 0.0, reading: 0.0 };
         let most = engine.capacity(shards as f64, objective).unwrap();
         for of_it in [0.5, 0.7, 1.4] {
             let rate = of_it * most.rate;

@@ -2,19 +2,12 @@
 //! and why some are extrapolated, stands below in a list each.
 
 use std::fmt::Write as _;
+use std::mem::take;
 
-use super::basis::number;
-use super::{Figure, GpuPlan, Group, HostPlan, Plan, ShapePlan};
+use super::figure::Figure;
+use super::outcome::{GpuPlan, HostPlan, Plan, ShapePlan};
 use crate::table::Table;
-
-/// Of which shapes all figures are shown.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Shown {
-    /// The scenario's first.
-    First,
-    /// All.
-    Every,
-}
+use crate::units::number;
 
 /// What is written, and the notes that it refers to.
 #[derive(Default)]
@@ -25,17 +18,15 @@ struct Page {
 }
 
 impl Plan {
-    /// The plan as text: all shapes side by side, then figures.
-    pub fn text(&self, shown: Shown) -> String {
+    /// The plan as text: the shapes side by side, then the figures of all or of the first.
+    pub fn text(&self, all: bool) -> String {
         let mut page = Page::default();
-        page.line(&format!("{}: {}\n", self.scenario.name, self.scenario.about));
+        page.line(format!("{}: {}\n", self.scenario.name, self.scenario.about));
         page.figures("asked for", &self.demand.iter().collect::<Vec<_>>());
-        page.line(&self.table());
+        page.line(self.table());
         page.line("Smaller shards cost less, and are a smaller crowd for a look-up to hide in.\n");
-        let count = if shown == Shown::Every { self.shapes.len() } else { 1 };
-        for shape in &self.shapes[..count.min(self.shapes.len())] {
-            page.shape(shape);
-        }
+        let count = if all { self.shapes.len() } else { 1 };
+        self.shapes.iter().take(count).for_each(|shape| page.shape(shape));
         if count < self.shapes.len() {
             page.line(
                 "These are the figures of the shape that the scenario names first; --all has every \
@@ -43,29 +34,30 @@ impl Plan {
             );
         }
         for shape in self.by_size() {
+            if let GpuPlan::NotMeasured { why } = &shape.gpu {
+                page.line(format!("! {} records a shard, with GPUs: {why}", records(shape)));
+            }
             for warning in &shape.warnings {
-                page.line(&format!("! {} records a shard: {warning}", records(shape)));
+                page.line(format!("! {} records a shard: {warning}", records(shape)));
             }
         }
-        self.warnings.iter().for_each(|warning| page.line(&format!("! {warning}")));
-        page.line(&format!("! prices in {}: {}\n", self.prices.currency, self.prices.about));
-        page.notes();
+        self.warnings.iter().for_each(|warning| page.line(format!("! {warning}")));
+        page.line(format!("! prices in {}: {}\n", self.prices.currency, self.prices.about));
+        let (sources, guesses) = (take(&mut page.sources), take(&mut page.guesses));
+        page.notes("from", "", &sources);
+        page.notes("~ extrapolated: no measurement says it", "~", &guesses);
         page.line("records");
         for used in &self.records {
-            page.line(&format!(
-                "  {}: {}, {}, {}, commit {}",
-                used.path,
-                used.kind,
-                used.machine,
-                used.date.as_deref().unwrap_or("undated"),
-                used.commit.as_deref().unwrap_or("unknown")
-            ));
+            let date = used.date.as_deref().unwrap_or("undated");
+            let commit = used.commit.as_deref().unwrap_or("unknown");
+            let (path, kind, machine) = (&used.path, &used.kind, &used.machine);
+            page.line(format!("  {path}: {kind}, {machine}, {date}, commit {commit}"));
         }
         page.text
     }
 
     fn table(&self) -> String {
-        const HEADINGS: [&str; 11] = [
+        let mut table = Table::new([
             "records a shard",
             "shards",
             "MB a shard",
@@ -77,8 +69,7 @@ impl Plan {
             "a host, a second",
             "a month",
             "a million",
-        ];
-        let mut table = Table::new(HEADINGS);
+        ]);
         for shape in self.by_size() {
             let bytes = shape.shape.pass_bytes() as f64;
             let row = [records(shape), number(shape.shards as f64), number((bytes / 1e6).round())];
@@ -97,22 +88,12 @@ fn records(shape: &ShapePlan) -> String {
     number(shape.shape.records_per_shard as f64)
 }
 
-fn marked(figure: &Figure) -> String {
-    let mark = if figure.extrapolated.is_some() { "~" } else { "" };
-    format!("{mark}{}", number(figure.value))
-}
-
-/// Bytes by the largest unit that they fill.
-fn with_unit(figure: &Figure) -> String {
-    const UNITS: [(f64, &str); 5] =
-        [(1e15, "PB"), (1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "KB")];
-    let of = UNITS.iter().find(|of| figure.unit == "bytes" && figure.value >= of.0);
-    let (size, unit) = of.copied().unwrap_or((1.0, figure.unit_in_words()));
-    let scaled = Figure { value: figure.value / size, ..figure.clone() };
-    format!("{} {unit}", marked(&scaled)).trim_end().to_owned()
+fn mark(figure: &Figure) -> &'static str {
+    if figure.extrapolated.is_some() { "~" } else { "" }
 }
 
 fn cells(kind: &str, plan: &HostPlan) -> Vec<String> {
+    let marked = |figure: &Figure| format!("{}{}", mark(figure), number(figure.value));
     vec![
         kind.to_owned(),
         marked(&plan.hosts),
@@ -135,54 +116,41 @@ fn note(notes: &mut Vec<String>, text: &str) -> usize {
 }
 
 impl Page {
-    fn line(&mut self, text: &str) {
-        self.text.push_str(text);
+    fn line(&mut self, text: impl AsRef<str>) {
+        self.text += text.as_ref();
         self.text.push('\n');
     }
 
     fn shape(&mut self, shape: &ShapePlan) {
-        self.line(&format!(
-            "== {} records a shard: {} shards, {} packs of {} rows, {} columns\n",
-            records(shape),
-            number(shape.shards as f64),
-            shape.shape.packs,
-            shape.shape.pack_rows,
-            number(shape.shape.columns.into())
-        ));
-        for Group { title, figures } in shape.groups() {
+        let records = records(shape);
+        let count = number(shape.shards as f64);
+        self.line(format!("== {records} records a shard: {count} shards\n"));
+        for (title, figures) in shape.groups() {
             self.figures(&title, &figures);
         }
     }
 
     fn figures(&mut self, title: &str, figures: &[&Figure]) {
-        self.line(title);
-        let width = figures.iter().map(|figure| figure.name.chars().count()).max().unwrap_or(0);
+        let mut table = Table::new(["", "", ""]);
         for figure in figures {
-            let Figure { name, formula, sources, extrapolated, .. } = figure;
-            let value = with_unit(figure);
-            let notes: Vec<String> =
-                sources.iter().map(|source| note(&mut self.sources, source).to_string()).collect();
-            let mut line =
-                format!("  {name:width$}  {value:<14} = {formula} [{}]", notes.join(" "));
-            for why in extrapolated.iter().flat_map(|why| why.split("; ")) {
-                let _ = write!(line, " ~{}", note(&mut self.guesses, why));
+            let sources = figure.sources.iter();
+            let sources: Vec<String> =
+                sources.map(|source| note(&mut self.sources, source).to_string()).collect();
+            let mut how = format!("= {} [{}]", figure.formula, sources.join(" "));
+            for why in figure.extrapolated.iter().flat_map(|why| why.split("; ")) {
+                let _ = write!(how, " ~{}", note(&mut self.guesses, why));
             }
-            self.line(&line);
+            let value = format!("{}{}", mark(figure), figure.in_words());
+            table.row([format!("  {}", figure.name), value, how]);
         }
-        self.text.push('\n');
+        self.line(format!("{title}{}", table.text()));
     }
 
-    fn notes(&mut self) {
-        let notes = [
-            ("from", "", std::mem::take(&mut self.sources)),
-            ("~ extrapolated: no measurement says it", "~", std::mem::take(&mut self.guesses)),
-        ];
-        for (title, mark, list) in notes {
-            self.line(title);
-            for (at, text) in list.iter().enumerate() {
-                self.line(&format!("  {mark}{}  {text}", at + 1));
-            }
-            self.text.push('\n');
+    fn notes(&mut self, title: &str, mark: &str, notes: &[String]) {
+        self.line(title);
+        for (at, text) in notes.iter().enumerate() {
+            self.line(format!("  {mark}{}  {text}", at + 1));
         }
+        self.text.push('\n');
     }
 }

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Head, ShapeFacts, Spread};
+use super::head::{Head, ShapeFacts, Spread};
 
 /// Name and version of [`Kernel`]'s form.
 pub const KERNEL_SCHEMA: &str = "sotto-bench-kernel/1";

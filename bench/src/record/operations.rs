@@ -4,7 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Head, ShapeFacts, Spread};
+use super::head::{Head, ShapeFacts, Spread};
 
 /// Name and version of [`Build`]'s form.
 pub const BUILD_SCHEMA: &str = "sotto-bench-build/1";

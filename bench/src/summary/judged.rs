@@ -5,10 +5,12 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use super::{Summary, read};
 use crate::found::{Found, Record};
 use crate::load::Trial;
 use crate::table::Table;
+
+/// A judgement as Markdown, and whether all that has to be so is so.
+pub(super) type Judgement = (String, bool);
 
 /// Growth of a median from an earlier quarter of a phase to its last that still is flat: memory, as
 /// a share and in KiB, whichever is more; open files.
@@ -18,118 +20,94 @@ const FILES_MAX: f64 = 2.0;
 /// What the server may answer beyond its capacity, and what the generator then does not send.
 const REFUSALS: [&str; 3] = ["OVERLOADED", "DEADLINE", "not sent"];
 
-pub(super) fn judge(folder: &Path, records: &[Found]) -> io::Result<Summary> {
-    let mut all = Summary { text: String::new(), passed: true };
-    for part in [long_run(folder, records)?, failures(folder)?].into_iter().flatten() {
-        all.text += &part.text;
-        all.passed &= part.passed;
-    }
-    Ok(all)
-}
-
-/// Judgements, a row each.
-struct Judged {
-    table: Table,
-    passed: bool,
-}
-
-impl Judged {
-    fn new() -> Self {
-        Self { table: Table::new(["what has to be so", "what was seen", "is it"]), passed: true }
-    }
-
-    fn say(&mut self, what: String, is_so: bool, seen: String) {
-        self.passed &= is_so;
-        self.table.row([what, seen, if is_so { "yes" } else { "**NO**" }.into()]);
+/// A file's text; empty where there is none.
+pub(super) fn read(folder: &Path, name: &str) -> io::Result<String> {
+    match fs::read(folder.join(name)) {
+        Ok(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
+        Err(error) => Err(error),
     }
 }
+
+/// Judgements, a row each: what has to be so, what was seen, whether it is so.
+type Rows = Vec<(String, String, bool)>;
 
 /// Samples of a server's process: the columns, then a line each.
-struct Samples {
-    columns: Vec<String>,
-    rows: Vec<Vec<String>>,
-}
+struct Samples<'a>(Vec<Vec<&'a str>>);
 
-impl Samples {
-    fn of(text: &str) -> Self {
-        let mut lines = text.lines().map(|line| line.split(',').map(str::to_owned).collect());
-        Self { columns: lines.next().unwrap_or_default(), rows: lines.collect() }
-    }
-
-    fn values(&self, phase: &str, column: &str) -> Vec<f64> {
-        let place = |name: &str| self.columns.iter().position(|column| column == name);
-        let (Some(phases), Some(at)) = (place("phase"), place(column)) else { return Vec::new() };
-        let of_phase = self.rows.iter().filter(|row| row.get(phases).is_some_and(|p| p == phase));
-        of_phase.filter_map(|row| row.get(at)?.parse().ok()).collect()
+impl<'a> Samples<'a> {
+    fn of(text: &'a str) -> Self {
+        Self(text.lines().map(|line| line.split(',').collect()).collect())
     }
 
     /// The median over a quarter of a phase, the first being 0.
     fn quarter(&self, phase: &str, number: usize, column: &str) -> Option<f64> {
-        let values = self.values(phase, column);
-        let part = values.len() * number / 4..values.len() * (number + 1) / 4;
-        let mut part = values[part].to_vec();
+        let place = |name| self.0.first()?.iter().position(|column| *column == name);
+        let (phases, at) = (place("phase")?, place(column)?);
+        let of_phase = self.0.iter().filter(|row| row.get(phases) == Some(&phase));
+        let values: Vec<f64> = of_phase.filter_map(|row| row.get(at)?.parse().ok()).collect();
+        let mut part = values[values.len() * number / 4..values.len() * (number + 1) / 4].to_vec();
         part.sort_by(f64::total_cmp);
         let upper = *part.get(part.len() / 2)?;
-        let lower = part[(part.len() - 1) / 2];
-        Some((lower + upper) / 2.0)
+        Some((part[(part.len() - 1) / 2] + upper) / 2.0)
+    }
+
+    /// Whether memory, threads and files are flat from a quarter of a phase to its last.
+    fn flat(&self, phase: &str, early: usize) -> Rows {
+        let judge = |column, allowed: fn(f64) -> f64| {
+            let what = format!("{phase}: {column} flat from quarter {} to 4", early + 1);
+            match self.quarter(phase, early, column).zip(self.quarter(phase, 3, column)) {
+                None => (what, "too few samples".to_owned(), false),
+                Some((first, last)) => {
+                    (what, format!("{first} to {last}"), last - first <= allowed(first))
+                }
+            }
+        };
+        vec![
+            judge("anon_kib", |first| MEMORY_KIB_MAX.max(MEMORY_SHARE_MAX * first)),
+            judge("threads", |_| 0.0),
+            judge("files", |_| FILES_MAX),
+        ]
     }
 }
 
 /// Memory, threads and files flat, no answer wrong, no query lost at 80%, no panic, a server that
-/// leaves when told.
-fn long_run(folder: &Path, records: &[Found]) -> io::Result<Option<Summary>> {
+/// leaves when told; none where there are no samples.
+pub(super) fn long_run(folder: &Path, records: &[Found]) -> io::Result<Option<Judgement>> {
     let text = read(folder, "samples.csv")?;
     if text.is_empty() {
         return Ok(None);
     }
     let samples = Samples::of(&text);
-    let mut judged = Judged::new();
     // From a quarter in which what is filled once is full.
-    for (phase, early) in [("steady", 0), ("flood", 1)] {
-        let memory = |first: f64| MEMORY_KIB_MAX.max(MEMORY_SHARE_MAX * first);
-        flat(&mut judged, &samples, (phase, early), "anon_kib", memory);
-        flat(&mut judged, &samples, (phase, early), "threads", |_| 0.0);
-        flat(&mut judged, &samples, (phase, early), "files", |_| FILES_MAX);
-    }
-    answers(&mut judged, records, "steady", &[]);
-    answers(&mut judged, records, "flood", &REFUSALS);
+    let mut rows = samples.flat("steady", 0);
+    rows.extend(samples.flat("flood", 1));
+    rows.extend(answers(records, "steady", &[]));
+    rows.extend(answers(records, "flood", &REFUSALS));
     let log = read(folder, "soak-server.txt")?;
     let lines = |mark: &str| log.lines().filter(|line| line.contains(mark)).count();
     let (panics, errors) = (lines("panicked"), lines(" ERROR "));
-    judged.say("no panic".into(), panics == 0, format!("{panics} in the log"));
-    judged.say("no error in the log".into(), errors == 0, format!("{errors} lines"));
     let code = read(folder, "exit-code.txt")?;
     let code = code.trim();
-    judged.say("the server leaves when told".into(), code == "0", format!("exit code {code}"));
+    rows.push(("no panic".into(), format!("{panics} in the log"), panics == 0));
+    rows.push(("no error in the log".into(), format!("{errors} lines"), errors == 0));
+    rows.push(("the server leaves when told".into(), format!("exit code {code}"), code == "0"));
+    let passed = rows.iter().all(|(_, _, is_so)| *is_so);
+    let mut table = Table::new(["what has to be so", "what was seen", "is it"]);
+    for (what, seen, is_so) in rows {
+        table.row([what, seen, if is_so { "yes" } else { "**NO**" }.into()]);
+    }
     let text = format!(
         "\n## A long run: {}\n\n80% of the capacity is `steady`, 200% is `flood`. Memory, threads \
          and files are medians over a quarter of a phase (`samples.csv`: {} samples).\n\n{}",
         read(folder, "capacity.txt")?.trim(),
-        samples.rows.len(),
-        judged.table.markdown()
+        samples.0.len() - 1,
+        table.markdown()
     );
-    Ok(Some(Summary { text, passed: judged.passed }))
+    Ok(Some((text, passed)))
 }
 
-/// From a quarter of a phase, the first being 0, to its last.
-fn flat(
-    judged: &mut Judged,
-    samples: &Samples,
-    (phase, early): (&str, usize),
-    column: &str,
-    allowed: impl Fn(f64) -> f64,
-) {
-    let what = format!("{phase}: {column} flat from quarter {} to 4", early + 1);
-    let quarter = |number| samples.quarter(phase, number, column);
-    match quarter(early).zip(quarter(3)) {
-        None => judged.say(what, false, "too few samples".into()),
-        Some((first, last)) => {
-            judged.say(what, last - first <= allowed(first), format!("{first} to {last}"));
-        }
-    }
-}
-
-fn answers(judged: &mut Judged, records: &[Found], phase: &str, allowed: &[&str]) {
+fn answers(records: &[Found], phase: &str, allowed: &[&str]) -> Rows {
     let report = records.iter().find_map(|found| match &found.record {
         Record::Load(report) if found.path.file_stem().is_some_and(|stem| stem == phase) => {
             Some(report)
@@ -137,26 +115,24 @@ fn answers(judged: &mut Judged, records: &[Found], phase: &str, allowed: &[&str]
         _ => None,
     });
     let Some(report) = report else {
-        return judged.say(
-            format!("{phase}: the generator ran"),
-            false,
-            format!("there is no `{phase}.json`: see `{phase}.txt`"),
-        );
+        let seen = format!("there is no `{phase}.json`: see `{phase}.txt`");
+        return vec![(format!("{phase}: the generator ran"), seen, false)];
     };
+    let mut rows = Vec::new();
     for Trial { verified, errors, .. } in &report.trials {
         let (right, wrong) = (verified.right, verified.wrong);
         let seen = format!("{right} right, {wrong} wrong");
-        judged.say(format!("{phase}: no answer wrong"), wrong == 0 && right > 0, seen);
-        let is_allowed = |what: &str| allowed.iter().any(|allowed| what.starts_with(allowed));
-        let lost = errors.keys().filter(|what| !is_allowed(what)).count();
+        rows.push((format!("{phase}: no answer wrong"), seen, wrong == 0 && right > 0));
+        let is_allowed = |what: &String| allowed.iter().any(|allowed| what.starts_with(allowed));
         let without: u64 = errors.values().sum();
         let seen = format!("{without} without an answer: {errors:?}");
-        judged.say(format!("{phase}: no query lost"), lost == 0, seen);
+        rows.push((format!("{phase}: no query lost"), seen, errors.keys().all(is_allowed)));
     }
+    rows
 }
 
 /// Files that end with `ended: CODE`, one a test.
-fn failures(folder: &Path) -> io::Result<Option<Summary>> {
+pub(super) fn failures(folder: &Path) -> io::Result<Option<Judgement>> {
     let mut files: Vec<_> =
         fs::read_dir(folder)?.map(|entry| Ok(entry?.path())).collect::<io::Result<_>>()?;
     files.retain(|path| path.extension().is_some_and(|extension| extension == "txt"));
@@ -196,53 +172,43 @@ fn failures(folder: &Path) -> io::Result<Option<Summary>> {
          admitted query was accounted for, or the test had failed.\n\n{}\nFailed: {names}.\n",
         table.markdown()
     );
-    Ok(Some(Summary { text, passed: failed.is_empty() }))
+    Ok(Some((text, failed.is_empty())))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn samples(growth: f64) -> String {
-        let mut text = "seconds,phase,rss_kib,anon_kib,file_kib,threads,files\n".to_owned();
-        for (phase, at) in ["steady", "flood"].iter().flat_map(|p| (0..40).map(move |at| (p, at))) {
-            let memory = 100_000.0 + growth * f64::from(at);
-            text += &format!("{at},{phase},0,{memory},0,4,20\n");
-        }
-        text
-    }
-
     #[test]
     fn memory_that_grows_is_not_flat() {
-        let rows = |growth| {
-            let (mut judged, samples) = (Judged::new(), Samples::of(&samples(growth)));
-            let memory = |first: f64| MEMORY_KIB_MAX.max(MEMORY_SHARE_MAX * first);
-            flat(&mut judged, &samples, ("steady", 0), "anon_kib", memory);
-            flat(&mut judged, &samples, ("flood", 1), "threads", |_| 0.0);
-            judged
+        let passed = |growth: f64| {
+            let mut text = "seconds,phase,rss_kib,anon_kib,file_kib,threads,files\n".to_owned();
+            for at in 0..40 {
+                let memory = 100_000.0 + growth * f64::from(at);
+                text += &format!("{at},steady,0,{memory},0,4,20\n");
+            }
+            let rows = Samples::of(&text).flat("steady", 0);
+            rows.into_iter().map(|(_, _, is_so)| is_so).collect::<Vec<_>>()
         };
-        assert!(rows(10.0).passed);
-        let grown = rows(1_000.0);
-        assert!(!grown.passed && grown.table.markdown().contains("**NO**"));
-        let (mut judged, none) = (Judged::new(), Samples::of("seconds,phase,anon_kib\n"));
-        flat(&mut judged, &none, ("steady", 0), "anon_kib", |_| 0.0);
-        assert!(!judged.passed, "too few samples");
+        assert_eq!(passed(10.0), [true; 3]);
+        assert_eq!(passed(1_000.0), [false, true, true]);
+        let none = Samples::of("seconds,phase,anon_kib\n").flat("steady", 0);
+        assert!(none.iter().all(|(_, _, is_so)| !is_so), "too few samples");
     }
 
     #[test]
     fn a_test_that_failed_is_named() {
         let folder = tempfile::tempdir().unwrap();
         let write = |name: &str, text: &str| fs::write(folder.path().join(name), text).unwrap();
+        assert!(failures(folder.path()).unwrap().is_none());
         write("a.txt", "record: 3 ms\nended: 0\n");
         write("b.txt", "skipped: no clock\nended: 0\n");
         write("machine.txt", "commit 1\n");
-        let summary = failures(folder.path()).unwrap().unwrap();
-        assert!(summary.passed && summary.text.contains("| `a` | 3 ms | 0 | yes |"));
-        assert!(summary.text.contains("| `b` | skipped: no clock | 0 | skipped |"));
+        let (text, passed) = failures(folder.path()).unwrap().unwrap();
+        assert!(passed && text.contains("| `a` | 3 ms | 0 | yes |"));
+        assert!(text.contains("| `b` | skipped: no clock | 0 | skipped |"));
         write("c.txt", "thread 'x' panicked at y\nended: 101\n");
-        let summary = failures(folder.path()).unwrap().unwrap();
-        assert!(!summary.passed && summary.text.contains("Failed: c."), "{}", summary.text);
-        let none = tempfile::tempdir().unwrap();
-        assert!(failures(none.path()).unwrap().is_none());
+        let (text, passed) = failures(folder.path()).unwrap().unwrap();
+        assert!(!passed && text.contains("Failed: c."), "{text}");
     }
 }

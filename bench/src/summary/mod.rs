@@ -7,9 +7,10 @@
 
 mod judged;
 
-use std::fs;
 use std::io;
 use std::path::Path;
+
+use judged::read;
 
 use crate::common::report::{target, targets_table};
 use crate::found::{Found, Record};
@@ -33,12 +34,17 @@ pub fn summary(folder: &Path, records: &[Found]) -> io::Result<Summary> {
     let machine = read(folder, "machine.txt")?;
     let name = folder.file_name().unwrap_or_default().to_string_lossy();
     let mut text = format!("# {name}\n\n");
-    let commit = line_after(&machine, "commit").unwrap_or("unknown");
+    let commit = machine.lines().find_map(|line| line.strip_prefix("commit")).unwrap_or("").trim();
+    let commit = if commit.is_empty() { "unknown" } else { commit };
     text += &format!("Commit {commit}. The machine and its load: `machine.txt`.\n");
-    for step in machine.lines().filter_map(Step::read).filter(|step| step.code != "0") {
-        let Step { name, code, seconds } = step;
-        text += &format!("**{name} failed** (exit {code}) after {seconds} s: `{name}.txt`.\n");
-    }
+    // Lines such as `parity ended 0 after 12 s`.
+    let step = |line: &'_ str| {
+        let (name, rest) = line.split_once(" ended ")?;
+        let (code, time) = rest.split_once(" after ")?;
+        let failed = format!("**{name} failed** (exit {code}) after {time}: `{name}.txt`.\n");
+        (code != "0").then_some(failed)
+    };
+    text.extend(machine.lines().filter_map(step));
     if records.iter().any(|found| matches!(&found.record, Record::Gpu(gpu) if gpu.device.software))
     {
         text += "**Not measured on a GPU**: a processor plays this one. The numbers show that the \
@@ -59,37 +65,13 @@ pub fn summary(folder: &Path, records: &[Found]) -> io::Result<Summary> {
         text += &format!("\n## `{file}`\n\n");
         text += &numbers::table(&numbers::of(&found.record)).markdown();
     }
-    let judged = judged::judge(folder, records)?;
-    Ok(Summary { text: text + &judged.text, passed: judged.passed })
-}
-
-/// A file's text; empty where there is none.
-fn read(folder: &Path, name: &str) -> io::Result<String> {
-    match fs::read(folder.join(name)) {
-        Ok(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
-        Err(error) => Err(error),
+    let mut passed = true;
+    let judged = [judged::long_run(folder, records)?, judged::failures(folder)?];
+    for (part, is_so) in judged.into_iter().flatten() {
+        text += &part;
+        passed &= is_so;
     }
-}
-
-fn line_after<'a>(text: &'a str, word: &str) -> Option<&'a str> {
-    let rest = text.lines().find_map(|line| line.strip_prefix(word));
-    rest.map(str::trim).filter(|rest| !rest.is_empty())
-}
-
-/// A line such as `parity ended 0 after 12 s`.
-struct Step<'a> {
-    name: &'a str,
-    code: &'a str,
-    seconds: &'a str,
-}
-
-impl<'a> Step<'a> {
-    fn read(line: &'a str) -> Option<Self> {
-        let (name, rest) = line.split_once(" ended ")?;
-        let (code, rest) = rest.split_once(" after ")?;
-        Some(Self { name, code, seconds: rest.strip_suffix(" s")? })
-    }
+    Ok(Summary { text, passed })
 }
 
 /// Those of docs/design.md, "Targets".
