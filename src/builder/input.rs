@@ -384,7 +384,7 @@ mod tests {
         let lines: Vec<u64> = errors.first.iter().map(|error| error.0).collect();
         assert_eq!(lines, [1, 2, 3, 4, 5]);
         let most = limits::INPUT_RECORD_BYTES_MAX;
-        let longest = [&text[..], &vec![b' '; most], b"\n"].concat();
+        let longest = [&text[..], &vec![b' '; most][..], b"\n"].concat();
         assert_eq!(all(InputFormat::JsonLines, &longest).unwrap().0.len(), 1);
         text.extend(vec![b'x'; 3 * most]);
         let error = all(InputFormat::JsonLines, &text).unwrap_err().to_string();

@@ -10,8 +10,7 @@ use std::path::Path;
 use super::{code, is_test_file, rust_files, without_tests};
 
 /// Circles that are still there, each as a folder and the files in it. The list has to get empty.
-const ALLOWED: &[&str] = &[
-];
+const ALLOWED: &[&str] = &[];
 
 /// The names on the way to a module or an item, such as `["engine", "gpu", "round"]`.
 type Names = Vec<String>;
