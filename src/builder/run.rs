@@ -103,8 +103,9 @@ impl Session<'_> {
         let key = self.signing_key(&signing_key)?;
         let finished = self.finished(&work, &checks)?;
         let is_whole = finished.iter().all(Option::is_some);
+        let mut reused = self.reused(finished.iter().flatten());
         let purpose = match existing {
-            Some(old) if is_whole && self.reused(finished.iter().flatten()) == old.shards.len() => {
+            Some(old) if is_whole && reused as usize == old.shards.len() => {
                 match old.lifetime().is_to_be_renewed(self.lifetime.created) {
                     true => Purpose::Renewal,
                     false => Purpose::Nothing,
@@ -112,7 +113,7 @@ impl Session<'_> {
             }
             _ => Purpose::Change,
         };
-        let (mut built, mut reused) = (0, work.shard_count);
+        let mut built = 0;
         if purpose == Purpose::Nothing {
             self.say("Nothing changed: the database is kept as it is.");
             self.directory.work.remove()?;
@@ -127,7 +128,8 @@ impl Session<'_> {
             }
             let entries;
             (entries, built) = self.build(&mut work, &checks, finished)?;
-            reused = self.reused(&entries) as u32;
+            // Fewer, where a shard did not fit the shape and all were built once more.
+            reused = reused.min(work.shard_count - built);
             self.publish(&work, entries, &key, purpose)?;
         }
         let shape = work.choice().shape;
@@ -148,10 +150,10 @@ impl Session<'_> {
     }
 
     /// How many of these shards the database that is there has too.
-    fn reused<'a>(&self, entries: impl IntoIterator<Item = &'a ShardEntry>) -> usize {
+    fn reused<'a>(&self, entries: impl Iterator<Item = &'a ShardEntry>) -> u32 {
         let Some(old) = self.existing() else { return 0 };
         let old: HashSet<_> = old.shards.iter().map(|entry| entry.header_digest.0).collect();
-        entries.into_iter().filter(|entry| old.contains(&entry.header_digest.0)).count()
+        entries.filter(|entry| old.contains(&entry.header_digest.0)).count() as u32
     }
 
     /// The second pass: every record to its shard's partition file.

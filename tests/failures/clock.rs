@@ -12,12 +12,11 @@ use super::harness::skip;
 use super::{Took, record, times};
 
 /// Files that read the wall clock, and what for.
-const WALL_CLOCK: [(&str, &str); 11] = [
+const WALL_CLOCK: [(&str, &str); 10] = [
     ("builder/run.rs", "when a database was signed, and whether to sign it again"),
     ("client/options.rs", "whether parameters are fresh: one that lags is asked again later"),
     ("commands/doctor/files.rs", "whether a certificate has expired"),
     ("commands/doctor/machine.rs", "whether it is right"),
-    ("commands/folder.rs", "the name of a folder"),
     ("commands/serve.rs", "whether a certificate has expired"),
     ("server/certificate_check.rs", "in tests"),
     ("server/certificates.rs", "from when a certificate that is made is good"),
