@@ -292,7 +292,7 @@ fn doctor_fails_what_would_keep_a_server_from_serving() {
     let wrong = made.write("allow", "a_b.example 1\n10.0.0.1 1\n");
     let no_authority = made.text("records.csv");
     let cases: [(&[&str], &str, &str); 5] = [
-        (&["--memory", "1"], "memory", "do not hold one full batch"),
+        (&["--memory", "1"], "memory", "do not hold one full frame"),
         (&["--allow", "x"], "options", "allow needs client-ca"),
         (&["--client-ca", &no_authority], "callers", "no authority's certificate"),
         (&["--client-ca", &ca, "--allow", &wrong], "callers", "not by addresses"),

@@ -139,8 +139,8 @@ fn make_sample(records: u64, folder: &Path) -> Result<Vec<Asked>, Error> {
     say(format_args!(
         "\n1. The sample\n\n  \
          {} records; the first says that {} is reachable at\n  \
-         {}. Numbers and addresses are from ranges reserved for fiction\n  \
-         and for examples.",
+         {}.\n  \
+         All numbers and addresses are from ranges reserved for fiction and examples.",
         grouped(records),
         asked[0].key,
         asked[0].value.as_deref().unwrap_or_default(),
@@ -277,16 +277,16 @@ async fn look_up(
     traffic(call)?;
     for (name, time) in [("in all", elapsed), ("answering alone", call.answer_time)] {
         let looked_up = rate(asked.len() as f64 / time.as_secs_f64());
-        row(name, &format!("{}: {looked_up} look-ups", duration(time)))?;
+        row(name, &format!("{}, look-ups: {looked_up}", duration(time)))?;
     }
     let shape = &report.shape;
     let scanned = shape.matrix_bytes() + shape.packs() * shape.table_bytes();
     let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
     say(format_args!(
         "\n  \
-         Client and server share this machine ({}). The server computed every query\n  \
-         over all {} of its shard: if it skipped a part, it would know that this part\n  \
-         does not matter. Queries for one shard are answered in batches.",
+         Client and server share this machine ({}). The server computed every\n  \
+         query over all {} of its shard: if it skipped a part, it would know\n  \
+         that this part does not matter. Queries for one shard are answered in batches.",
         counted(cores as u64, "core"),
         bytes(scanned as u64),
     ))?;

@@ -155,7 +155,8 @@ impl Bench {
     fn next_epoch(&self, shards: usize, run: u32) -> Result<u64, Failed> {
         let (epoch, changed) = if run == 0 {
             let built = self.place.build(&self.write_changed(shards)?, seed(0))?;
-            (built.epoch, built.built as usize)
+            // A shard changed as in an epoch before is not built again, but changes.
+            (built.epoch, (built.shard_count - built.reused) as usize)
         } else {
             let days = limits::EXPIRES_DAYS_DEFAULT;
             let rolled = rollback(&self.place.db(), None, days, &Silent)?;

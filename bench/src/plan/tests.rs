@@ -16,7 +16,14 @@ fn epyc() -> Found {
 
 /// A server on one core that holds 541.7 queries a second to one standard shard.
 fn load() -> Found {
-    found("load.json", Record::sample("Load"))
+    let Record::Load(mut load) = Record::sample("Load") else { panic!("it is one") };
+    load.trials.truncate(1);
+    let trial = &mut load.trials[0];
+    (trial.rate, trial.throughput, trial.goodput, trial.within) = (541.7, 541.7, 541.7, true);
+    let server = trial.server.as_mut().unwrap();
+    (server.seconds, server.cpu_seconds, server.answers) = (10.0, 10.0, 5_417);
+    (server.batch_mean, server.scan_ms, server.pack_ms) = (31.9, 0.908, 0.688);
+    found("load.json", Record::Load(load))
 }
 
 fn gpu(software: bool) -> Found {
@@ -215,7 +222,7 @@ fn as_measured() {
     assert!((apart / 591.0 - 1.0).abs() < 0.05, "{apart}");
     // Everything on that core: what was found, which says what a query takes beside its batch.
     let whole = of(&one, &[epyc(), load()]);
-    assert!((whole / 541.7 - 1.0).abs() < 0.1, "{whole}");
+    assert!((whole / 541.7 - 1.0).abs() < 0.02, "{whole}");
     // With that, another shape: 64 shards of 2^16, 3200 to 3340 found, one host and 16 queries a
     // bundle.
     let mut many = one;
