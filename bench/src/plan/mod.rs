@@ -33,12 +33,13 @@
 //! several shards, up to 50% only, and the plan warns. So a `utilisation_max` of 0.7 is meant to
 //! be kept.
 //!
-//! Beside what was measured (bench/record/2026-11-28-amd-epyc-2-cores and the record of its load,
-//! one core; the test `as_measured` repeats it): for a standard shard whose engine has a core to
-//! itself the model says about 600 a second; 591 were found within the objective, and 624 answered
-//! at twice that rate. With everything on that core it says 591; 542 were found. For 64 shards of
-//! 2^16, each a sixteenth of the one measured, it says 3000 to 3700; 3200 to 3340 were found. The
-//! latency it tells is about the median; the 99th percentile was two to three times that.
+//! Beside what was measured (bench/record/2026-11-28-amd-epyc-2-cores-load, one core; the test
+//! `as_measured` repeats it): for a standard shard whose engine has a core to itself the model
+//! says 601 a second; 591 were found within the objective, and 624 answered at twice that rate.
+//! With everything on that core 542 were found, which tells 0.19 ms beside the batch; with that
+//! the model says 3150 a second for 64 shards of 2^16, each a sixteenth of the one measured; 3200
+//! to 3340 were found. The latency it tells is about the median; the 99th percentile was two to
+//! three times that.
 //!
 //! # What it does not know
 //!
