@@ -6,9 +6,10 @@
 //! It takes the place of another only once the processor has spent on it, since the other was last
 //! used, what the upload costs (ski rental: at most twice the cost of the best choice).
 //!
-//! A [`Placement`] starts no thread and reads no clock (`now` is an argument). It knows nothing of
-//! queries but their shard, and of a device's store only the [`Residency`] it is given. Read next:
-//! [`crate::worker`], which acts on it.
+//! A [`Placement`] starts no thread and reads no clock (`now` is an argument). Of a device's store
+//! it knows only the [`Residency`] it is given. [`crate::worker`] acts on its decisions.
+
+#![allow(missing_docs, reason = "most names say it")]
 
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -16,19 +17,14 @@ use std::time::{Duration, Instant};
 use crate::engine::{Residency, ShardView};
 use crate::limits;
 
-/// Who takes a query.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Taker {
-    /// The processor.
     Processor,
-    /// The device of this number.
     Device(usize),
 }
 
-/// A shard as this module sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ShardDemand {
-    /// Its number.
     pub shard: u32,
     /// What a batch reads and an upload copies.
     pub bytes: u64,
@@ -59,14 +55,12 @@ impl Cost {
     }
 }
 
-/// A device with a store.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Device {
     is_up: bool,
     upload_cost: Cost,
     /// The upload under way, and since when.
     uploading: Option<(ShardDemand, Instant)>,
-    /// Those to come.
     waiting: VecDeque<ShardDemand>,
 }
 
@@ -101,7 +95,7 @@ struct Debt {
 }
 
 /// Where queries go and what is uploaded; one a server.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Placement {
     devices: Vec<Device>,
     /// The processor's engines: one, but in tests.
@@ -116,19 +110,9 @@ pub struct Placement {
 impl Placement {
     /// For so many devices with stores, all up, and so many engines of the processor.
     pub fn new(devices: usize, processors: usize) -> Self {
-        let device = || Device {
-            is_up: true,
-            upload_cost: Cost::default(),
-            uploading: None,
-            waiting: VecDeque::new(),
-        };
-        Self {
-            devices: std::iter::repeat_with(device).take(devices).collect(),
-            processors,
-            batch_cost: Cost::default(),
-            debts: HashMap::new(),
-            refused: HashMap::new(),
-        }
+        let device = || Device { is_up: true, ..Device::default() };
+        let devices = std::iter::repeat_with(device).take(devices).collect();
+        Self { devices, processors, ..Self::default() }
     }
 
     /// Whether the processor can answer what a device does not.
@@ -136,7 +120,6 @@ impl Placement {
         self.processors > 0
     }
 
-    /// Whether a device takes queries.
     pub fn is_up(&self, device: usize) -> bool {
         self.devices[device].is_up
     }
@@ -149,8 +132,7 @@ impl Placement {
         order.find(|&device| self.devices[device].is_up)
     }
 
-    /// A shard is asked for: which device it is to be uploaded to, if any; note was taken of it.
-    /// Its home says by `residency` whether it is there.
+    /// A shard is asked for: the device that has to upload it, if any. `residency` is the home's.
     pub fn wants_upload(
         &mut self,
         now: Instant,
@@ -197,7 +179,7 @@ impl Placement {
     }
 
     /// Who takes queries for a shard now; `None`: they wait for its upload, or for any device where
-    /// there is no processor. Its home says by `residency` whether it is there.
+    /// there is no processor. `residency` is the home's.
     pub fn taker(&self, now: Instant, asked: ShardDemand, residency: Residency) -> Option<Taker> {
         let processor = self.has_processor().then_some(Taker::Processor);
         let Some(home) = self.home(asked.shard) else { return processor };
@@ -238,7 +220,6 @@ impl Placement {
         Some(asked.shard)
     }
 
-    /// The upload that was begun is done.
     pub fn uploaded(&mut self, now: Instant, device: usize) {
         let device = &mut self.devices[device];
         let ended = device.uploading.take();
@@ -259,7 +240,6 @@ impl Placement {
         self.devices[device].uploading = None;
     }
 
-    /// Nothing is remembered of shards that are gone.
     pub fn forget(&mut self, gone: impl Fn(u32) -> bool) {
         self.debts.retain(|&shard, _| !gone(shard));
         self.refused.retain(|&shard, _| !gone(shard));
@@ -294,22 +274,26 @@ mod tests {
         Residency::InPlace { unused }
     }
 
-    fn wants(
-        placement: &mut Placement,
-        now: Instant,
-        asked: ShardDemand,
-        residency: Residency,
-    ) -> bool {
-        let wanted = placement.wants_upload(now, asked, residency);
-        assert!(wanted.is_none() || wanted == placement.home(asked.shard));
+    fn wants(placement: &mut Placement, now: Instant, number: u32, residency: Residency) -> bool {
+        let wanted = placement.wants_upload(now, shard(number), residency);
+        assert!(wanted.is_none() || wanted == placement.home(number));
         wanted.is_some()
+    }
+
+    /// Uploads a shard that there is room for, and begins at once.
+    fn begin(placement: &mut Placement, now: Instant, number: u32) {
+        assert!(wants(placement, now, number, Residency::Room));
+        assert_eq!(placement.begin_upload(now, 0), Some(number));
+    }
+
+    fn taker(placement: &Placement, now: Instant, number: u32) -> Option<Taker> {
+        placement.taker(now, shard(number), Residency::Room)
     }
 
     /// One device whose uploads take 100 ms, and a processor that takes so long for a batch.
     fn measured(start: Instant, batch: Duration) -> Placement {
         let mut placement = Placement::new(1, 1);
-        assert!(wants(&mut placement, start, shard(99), Residency::Room));
-        assert_eq!(placement.begin_upload(start, 0), Some(99));
+        begin(&mut placement, start, 99);
         placement.uploaded(start + 100 * MS, 0);
         placement.answered(start, &[shard(98)], batch);
         placement
@@ -343,33 +327,30 @@ mod tests {
         assert_eq!(taker(&placement, Residency::Here), Some(Taker::Device(0)));
         placement.down(0);
         assert_eq!(taker(&placement, Residency::Never), Some(Taker::Processor));
-        assert!(!wants(&mut placement, now, shard(3), Residency::Room));
+        assert!(!wants(&mut placement, now, 3, Residency::Room));
     }
 
     #[test]
     fn without_a_processor_the_home_takes_all_but_what_is_being_uploaded() {
         let now = Instant::now();
         let mut placement = Placement::new(1, 0);
-        let taker = |placement: &Placement| placement.taker(now, shard(3), Residency::Room);
-        assert_eq!(taker(&placement), Some(Taker::Device(0)));
-        assert!(wants(&mut placement, now, shard(3), Residency::Room));
-        assert_eq!(taker(&placement), None);
-        placement.begin_upload(now, 0).unwrap();
+        assert_eq!(taker(&placement, now, 3), Some(Taker::Device(0)));
+        begin(&mut placement, now, 3);
+        assert_eq!(taker(&placement, now, 3), None);
         placement.upload_failed(now, 0);
-        assert_eq!(taker(&placement), Some(Taker::Device(0)));
+        assert_eq!(taker(&placement, now, 3), Some(Taker::Device(0)));
         placement.down(0);
-        assert_eq!(taker(&placement), None);
+        assert_eq!(taker(&placement, now, 3), None);
     }
 
     #[test]
     fn the_processor_takes_what_it_would_answer_before_the_upload_is_done() {
         let start = Instant::now();
         let mut placement = measured(start, 60 * MS);
-        let taker = |placement: &Placement, at: u32, number| {
-            placement.taker(start + at * MS, shard(number), Residency::Room)
-        };
-        assert!(wants(&mut placement, start, shard(1), Residency::Room));
-        assert!(!wants(&mut placement, start, shard(1), Residency::Room), "it is under way");
+        let taker =
+            |placement: &Placement, at: u32, number| taker(placement, start + at * MS, number);
+        assert!(wants(&mut placement, start, 1, Residency::Room));
+        assert!(!wants(&mut placement, start, 1, Residency::Room), "it is under way");
         // 100 ms until it is there, not yet begun.
         assert_eq!(taker(&placement, 0, 1), Some(Taker::Processor));
         assert_eq!(placement.begin_upload(start, 0), Some(1));
@@ -379,7 +360,7 @@ mod tests {
         assert_eq!(taker(&placement, 99, 1), None);
         assert_eq!(taker(&placement, 101, 1), Some(Taker::Processor));
         // Behind it another: what remains of the first is added.
-        assert!(wants(&mut placement, start, shard(2), Residency::Room));
+        assert!(wants(&mut placement, start, 2, Residency::Room));
         assert_eq!(taker(&placement, 90, 2), Some(Taker::Processor));
         placement.uploaded(start + 100 * MS, 0);
         assert_eq!(placement.begin_upload(start + 100 * MS, 0), Some(2));
@@ -391,16 +372,14 @@ mod tests {
     fn a_slow_processor_leaves_queries_to_the_upload_once_it_was_measured() {
         let start = Instant::now();
         let mut placement = Placement::new(1, 1);
-        let taker =
-            |placement: &Placement, number| placement.taker(start, shard(number), Residency::Room);
-        assert!(wants(&mut placement, start, shard(1), Residency::Room));
-        assert_eq!(taker(&placement, 1), Some(Taker::Processor), "never measured");
+        assert!(wants(&mut placement, start, 1, Residency::Room));
+        assert_eq!(taker(&placement, start, 1), Some(Taker::Processor), "never measured");
         placement.answered(start, &[shard(1)], 10 * MS);
-        assert_eq!(taker(&placement, 1), None);
+        assert_eq!(taker(&placement, start, 1), None);
         let mut placement = measured(start, 150 * MS);
-        assert!([1, 2].iter().all(|&n| wants(&mut placement, start, shard(n), Residency::Room)));
+        assert!([1, 2].iter().all(|&n| wants(&mut placement, start, n, Residency::Room)));
         // Two uploads take longer than one batch.
-        assert_eq!([1, 2].map(|n| taker(&placement, n)), [None, Some(Taker::Processor)]);
+        assert_eq!([1, 2].map(|n| taker(&placement, start, n)), [None, Some(Taker::Processor)]);
     }
 
     #[test]
@@ -410,21 +389,21 @@ mod tests {
         let long = in_place(Duration::from_secs(10));
         for batch in 0..3 {
             let now = start + batch * 1000 * MS;
-            assert!(!wants(&mut placement, now, shard(1), long), "after {batch} batches");
+            assert!(!wants(&mut placement, now, 1, long), "after {batch} batches");
             placement.answered(now, &[shard(1)], 40 * MS);
         }
         let now = start + 4000 * MS;
         // What it would replace was used since the first of those batches.
         let mut other = measured(start, 40 * MS);
         (0..3).for_each(|_| other.answered(start, &[shard(1)], 40 * MS));
-        assert!(!wants(&mut other, now, shard(1), in_place(3900 * MS)));
-        assert!(!wants(&mut other, now, shard(1), long), "and so they are forgotten");
-        assert!(!wants(&mut placement, now, shard(1), Residency::Never));
-        assert!(wants(&mut placement, now, shard(1), long));
+        assert!(!wants(&mut other, now, 1, in_place(3900 * MS)));
+        assert!(!wants(&mut other, now, 1, long), "and so they are forgotten");
+        assert!(!wants(&mut placement, now, 1, Residency::Never));
+        assert!(wants(&mut placement, now, 1, long));
         // Once it was uploaded it owes nothing.
         placement.begin_upload(now, 0).unwrap();
         placement.uploaded(now + 100 * MS, 0);
-        assert!(!wants(&mut placement, now + 100 * MS, shard(1), long));
+        assert!(!wants(&mut placement, now + 100 * MS, 1, long));
     }
 
     #[test]
@@ -448,22 +427,22 @@ mod tests {
         let mut placement = measured(start, 10 * MS);
         let room = Residency::Room;
         let most = limits::UPLOADS_WAITING_MAX as u32;
-        let taken = (0..most + 3).filter(|&n| wants(&mut placement, start, shard(n), room));
+        let taken = (0..most + 3).filter(|&n| wants(&mut placement, start, n, room));
         assert_eq!(taken.count(), most as usize);
         assert_eq!(placement.begin_upload(start, 0), Some(0));
         placement.upload_failed(start, 0);
-        assert_eq!(placement.taker(start, shard(0), room), Some(Taker::Processor));
-        assert!(!wants(&mut placement, start, shard(0), room));
-        assert!(wants(&mut placement, start, shard(most), room));
+        assert_eq!(taker(&placement, start, 0), Some(Taker::Processor));
+        assert!(!wants(&mut placement, start, 0, room));
+        assert!(wants(&mut placement, start, most, room));
         placement.begin_upload(start, 0);
         let later = start + limits::UPLOAD_AGAIN_AFTER;
-        assert!(wants(&mut placement, later, shard(0), room));
+        assert!(wants(&mut placement, later, 0, room));
         // A device that fails forgets what was to come; one recreated may try everything.
         placement.down(0);
         placement.upload_failed(start, 0);
         assert_eq!(placement.begin_upload(start, 0), None);
         placement.up(0);
-        assert!(wants(&mut placement, start, shard(1), room));
+        assert!(wants(&mut placement, start, 1, room));
     }
 
     #[test]
@@ -472,8 +451,7 @@ mod tests {
         let mut placement = measured(start, 40 * MS);
         placement.answered(start, &[shard(1), shard(2)], 80 * MS);
         for number in [3, 4] {
-            assert!(wants(&mut placement, start, shard(number), Residency::Room));
-            assert_eq!(placement.begin_upload(start, 0), Some(number));
+            begin(&mut placement, start, number);
             placement.upload_failed(start, 0);
         }
         placement.forget(|shard| shard == 1 || shard == 3 || shard == 98);
@@ -482,10 +460,9 @@ mod tests {
         remembered.sort_unstable();
         assert_eq!(remembered, [2, 4]);
         // An upload of one that is gone leaves nothing behind, and says nothing of the device.
-        assert!(wants(&mut placement, start, shard(5), Residency::Room));
-        assert_eq!(placement.begin_upload(start, 0), Some(5));
+        begin(&mut placement, start, 5);
         placement.upload_dropped(0);
         assert_eq!(placement.devices[0].upload_time(BYTES), 100 * MS);
-        assert!(wants(&mut placement, start, shard(5), Residency::Room));
+        assert!(wants(&mut placement, start, 5, Residency::Room));
     }
 }

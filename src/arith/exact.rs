@@ -10,7 +10,6 @@ use super::residue::{
 use super::rings::Rings;
 use crate::params::D;
 
-/// A polynomial transformed modulo both primes.
 #[derive(Clone, zeroize::Zeroize)]
 pub struct Pair {
     big0: Box<Poly>,
@@ -169,18 +168,5 @@ mod tests {
                 }
             }
         }
-    }
-
-    #[test]
-    fn reversed_is_the_sum_over_negative_powers() {
-        let rings = Rings::get(Isa::PORTABLE);
-        let values: Vec<u8> = (0..100).map(|i| (i * 7) as u8).collect();
-        let mut by_hand = vec![0i8; D];
-        by_hand[0] = values[0] as i8;
-        for i in 1..100 {
-            by_hand[D - i] = -(values[i] as i8);
-        }
-        let (a, b) = (Pair::of_small_reversed(&rings, &values), Pair::of_small(&rings, &by_hand));
-        assert!(a.big0 == b.big0 && a.big1 == b.big1);
     }
 }

@@ -1,4 +1,4 @@
-//! Which instruction sets this processor has.
+//! Which instruction sets this processor has, and loops that are compiled for each.
 
 /// The instruction sets there is code for, slowest first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -153,18 +153,37 @@ impl Isa {
     pub const fn has_avx512(self) -> bool {
         matches!(self.0, IsaName::Avx512 | IsaName::Amx)
     }
+
+    /// Runs `loops`, compiled for this instruction set.
+    pub fn run<L: Loops>(self, loops: L) -> L::Output {
+        match self.name() {
+            // SAFETY: this Isa exists only where the processor has these instructions.
+            #[cfg(target_arch = "x86_64")]
+            IsaName::Avx2 => unsafe { run_avx2(loops) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            IsaName::Avx512Bw | IsaName::Avx512 | IsaName::Amx => unsafe { run_avx512(loops) },
+            // Elsewhere the text as it stands is compiled to all that the processor has.
+            _ => loops.run(),
+        }
+    }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// Loops that the compiler makes vectors of. `run` and all that it calls have to be
+/// `inline(always)`: what is not is compiled once, for every processor.
+pub trait Loops {
+    type Output;
+    fn run(self) -> Self::Output;
+}
 
-    #[test]
-    fn what_is_here_lacks_nothing_and_the_rest_says_what() {
-        for name in IsaName::ALL {
-            let lacks = name.lacks();
-            assert_eq!(Isa::new(name).is_some(), lacks == Some(Vec::new()), "{name:?}: {lacks:?}");
-        }
-        assert_eq!(IsaName::Portable.lacks(), Some(Vec::new()));
-    }
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+fn run_avx512<L: Loops>(loops: L) -> L::Output {
+    loops.run()
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+fn run_avx2<L: Loops>(loops: L) -> L::Output {
+    loops.run()
 }

@@ -7,19 +7,19 @@
 //! exact products modulo 2^32 ([`exact`]). It does not know what a query or a shard is.
 //! Read next: [`ntt`], then [`crate::scheme`].
 
+#![allow(missing_docs, reason = "most names say it")]
+
 mod automorphism;
 pub mod exact;
 mod isa;
 pub mod ntt;
 mod residue;
 mod rings;
-mod wide;
 
 pub use automorphism::{Automorphism, Halves};
-pub use isa::{Isa, IsaName};
+pub use isa::{Isa, IsaName, Loops};
 pub use residue::{
     Poly, SecretPoly, add, centered, from_signed, inverse, mul, pow, reduce, reduce_once,
     secret_poly, sub, zero_poly,
 };
 pub use rings::{P_INVERSE, Rings};
-pub use wide::Loops;

@@ -15,9 +15,8 @@
 
 use std::sync::OnceLock;
 
-use super::isa::Isa;
+use super::isa::{Isa, Loops};
 use super::residue::{Poly, add, inverse, pow, reduce_once, sub};
-use super::wide::Loops;
 use crate::params::{D, HALF};
 
 const LOG: usize = D.trailing_zeros() as usize;
@@ -151,7 +150,6 @@ impl<const M: u32> Ntt<M> {
         self.tables.psi
     }
 
-    /// Coefficients to slots, in place.
     pub fn forward(&self, poly: &mut Poly) {
         self.forward_blocks(poly, D);
     }
@@ -372,30 +370,11 @@ mod tests {
         }
     }
 
-    /// Blocks of short polynomials become what each would alone.
-    fn check_blocks<const M: u32>(ntt: Ntt<M>) {
-        let all = random(3, M);
-        for length in (LOG - 7..=LOG).map(|log| 1 << log) {
-            let mut slots = all.clone();
-            ntt.forward_blocks(&mut slots, length);
-            for (block, short) in all.chunks_exact(length).enumerate() {
-                let mut alone = zero_poly();
-                alone[..length].copy_from_slice(short);
-                ntt.forward(&mut alone);
-                let of_block = (0..D).filter(|&slot| ntt.block_of(slot, length) == block);
-                let of_block: Vec<usize> = of_block.collect();
-                assert_eq!(of_block.len(), length);
-                assert!(of_block.iter().all(|&slot| slots[slot] == alone[slot]), "{length} of {M}");
-            }
-        }
-    }
-
     #[test]
     fn slots_are_values_in_slot_order_on_every_path() {
         for isa in Isa::all() {
             let rings = Rings::get(isa);
             check::<Q>(rings.q);
-            check_blocks::<Q>(rings.q);
             check::<P>(rings.p);
             check::<BIG0>(rings.big0);
             check::<BIG1>(rings.big1);

@@ -13,15 +13,10 @@ pub const P_INVERSE: u32 = inverse::<Q>(P % Q);
 /// The transforms of all primes in use, on one instruction set. Copies are cheap.
 #[derive(Clone, Copy)]
 pub struct Rings {
-    /// The instruction set.
     pub isa: Isa,
-    /// Modulo [`Q`].
     pub q: Ntt<Q>,
-    /// Modulo [`P`].
     pub p: Ntt<P>,
-    /// Modulo [`BIG0`].
     pub big0: Ntt<BIG0>,
-    /// Modulo [`BIG1`].
     pub big1: Ntt<BIG1>,
 }
 

@@ -3,12 +3,9 @@
 use super::{BAND_BYTES, draw, place_of_band, seal};
 use crate::params::Shape;
 
-/// One record as the solver takes it.
 #[derive(Clone)]
 pub struct Record {
-    /// Group within the shard.
     pub group: u32,
-    /// Identity of the key.
     pub identity: [u8; 32],
     /// Value: at most value_len - 1 bytes.
     pub value: Vec<u8>,

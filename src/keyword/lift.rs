@@ -1,11 +1,11 @@
 //! From an eliminated group to its part of the matrix, bit by bit from the lowest.
 //!
 //! The rows of a group's matrix are independent: [`LANES`] of them are solved at once. Modulo 2 the
-//! lanes of a column are one word, so each step of the elimination is one `xor`, and substituting
-//! back is 128 masked ones. Only the residuals, "sum minus what the bits found so far sum to", are
-//! bytes. Their sums over a band go by blocks of four columns (the method of four Russians): all 16
-//! sums of a block are made once, and a row, of some 64 columns in 33 blocks, adds 33 of them. Rows
-//! are sorted by where their band starts, so that few blocks are alive at once.
+//! lanes of a column are one word, so each step of the elimination is one `xor`. Only the
+//! residuals, "sum minus what the bits found so far sum to", are bytes. Their sums over a band go
+//! by blocks of four columns (the method of four Russians): all 16 sums of a block are made once,
+//! and a row adds one of each block. Rows are sorted by where their band starts, so that few blocks
+//! are alive.
 
 use super::echelon::Echelon;
 use crate::arith::{Isa, Loops};

@@ -6,6 +6,8 @@
 //! SEA 2022); docs/scheme.md, "Keyword layer" and "The record tag". What depends on the key here is
 //! done in constant time. Making a matrix out of records is [`solve`]'s.
 
+#![allow(missing_docs, reason = "most names say it")]
+
 #[cfg(feature = "server")]
 mod echelon;
 #[cfg(feature = "server")]
@@ -23,14 +25,12 @@ use crate::scheme::{Decoded, Seed, Selection};
 /// Ends a value in its field; zeros follow.
 const END_OF_VALUE: u8 = 0x80;
 
-/// The fixed place of a key in a database. Wiped when dropped: the identity tells the key.
+/// The fixed place of a key in a database. The server sees the shard; group and identity are secret
+/// and wiped when dropped.
 #[derive(Zeroize, ZeroizeOnDrop)]
 pub struct Location {
-    /// Shard number: what the server sees.
     pub shard: u32,
-    /// Group within the shard: secret.
     pub group: u32,
-    /// What tells this key from others of the shard: secret.
     pub identity: [u8; 32],
 }
 
@@ -115,11 +115,10 @@ fn seal(identity: &[u8; 32], value: &[u8], out: &mut [u8]) {
 
 /// What a look-up ends in. No Debug: the value is somebody's contact.
 ///
-/// Nothing that is sent later, and no time at which it is sent, may depend on which of the three
-/// it is. A server that adds whole steps to the rows of one group makes exactly the records of
-/// that group absent, without any noise; a client that then asks again, asks for something else
-/// or answers later has told the server the group of its key, and whether the key exists. So an
-/// outcome causes no further try: the next look-up of a key comes when it would have come anyway.
+/// Nothing that is sent later, and no time at which it is sent, may depend on which of the three it
+/// is. A server that adds whole steps to the rows of one group makes exactly the records of that
+/// group absent, without any noise; a client that then asks again, asks for something else or
+/// answers later has told the server the group of its key, and whether the key exists.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Outcome {
     /// The key is there, with this value.

@@ -21,9 +21,7 @@ use crate::scheme::Seed;
 /// How many ribbon seeds a shard tries before its shape is too narrow.
 pub const RIBBON_SEEDS: u32 = 64;
 
-/// A solved shard.
 pub struct Solved {
-    /// The ribbon seed that worked.
     pub ribbon_seed: u32,
     /// rows x columns signed bytes, row-major.
     pub matrix: Vec<u8>,
@@ -96,7 +94,9 @@ fn square_sum(row: &[u8]) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{band, locate, locate_known};
+    use serde_json::Value;
+
+    use super::super::{Location, band, locate, locate_known};
     use super::*;
     use crate::scheme::Selection;
 
@@ -104,7 +104,7 @@ mod tests {
         std::array::from_fn(|i| i as u8)
     }
 
-    fn vectors() -> serde_json::Value {
+    fn vectors() -> Value {
         serde_json::from_str(include_str!("../../tests/vectors/vectors.json")).unwrap()
     }
 
@@ -112,10 +112,8 @@ mod tests {
         bytes.iter().map(|b| format!("{b:02x}")).collect()
     }
 
-    /// The columns of one group, one after the other, from its rows.
-    fn by_column(rows: &[u8], columns: usize) -> Vec<u8> {
-        let column = |column| rows.iter().skip(column).step_by(columns).copied();
-        (0..columns).flat_map(column).collect()
+    fn record(place: &Location, value: impl Into<Vec<u8>>) -> Record {
+        Record { group: place.group, identity: place.identity, value: value.into() }
     }
 
     #[test]
@@ -130,8 +128,7 @@ mod tests {
         assert_eq!((known.shard, known.group), (place.shard, place.group));
         assert_eq!(known.identity, place.identity);
         let shape = Shape::new(24, 2048, 1, 320).unwrap();
-        let value = v["value"].as_str().unwrap().as_bytes().to_vec();
-        let record = Record { group: place.group, identity: place.identity, value };
+        let record = record(&place, v["value"].as_str().unwrap());
         let group = Group::seal(&shape, vec![&record]);
         let (start, coeffs, _) = group.bands(&shape, 0)[0];
         assert_eq!(v["start"], start);
@@ -147,13 +144,8 @@ mod tests {
         let v = &vectors()["ribbon"];
         let shape = Shape::new(8, 128, 1, 192).unwrap();
         for reversed in [false, true] {
-            let mut records: Vec<Record> = (0..40)
-                .map(|i| {
-                    let place = locate(&seed(), format!("ribbon {i}").as_bytes(), 1, 1);
-                    let value = format!("v{i}").into_bytes();
-                    Record { group: 0, identity: place.identity, value }
-                })
-                .collect();
+            let place = |i| locate(&seed(), format!("ribbon {i}").as_bytes(), 1, 1);
+            let mut records: Vec<_> = (0..40).map(|i| record(&place(i), format!("v{i}"))).collect();
             if reversed {
                 records.reverse();
             }
@@ -162,11 +154,12 @@ mod tests {
             for isa in Isa::all() {
                 let mut matrix = vec![0; shape.record_bytes() * shape.columns()];
                 solve_into(&echelon, isa, &mut matrix, &shape);
-                let solution = by_column(&matrix, shape.columns());
+                let columns = shape.columns();
+                let column = |column| matrix.iter().skip(column).step_by(columns).copied();
+                let solution: Vec<u8> = (0..columns).flat_map(column).collect();
                 let digest = blake3::hash(&solution).to_hex().to_string();
                 assert_eq!(v["solution_bytes_digest"], digest);
-                let first: Vec<u8> = solution[..6].to_vec();
-                assert_eq!(v["solution"], first.into_iter().collect::<serde_json::Value>());
+                assert_eq!(v["solution"], solution[..6].iter().copied().collect::<Value>());
             }
         }
     }
@@ -175,15 +168,10 @@ mod tests {
     fn the_shard_of_the_vectors_is_built() {
         let v = &vectors()["build"];
         let shape = Shape::new(40, 128, 2, 192).unwrap();
-        let mut records = Vec::new();
-        for i in 0..300 {
-            let place = locate(&seed(), format!("+1555020{i:04}").as_bytes(), 3, 5);
-            if place.shard == 2 {
-                let value = format!("im:u{i}@x.example").into_bytes();
-                let (group, identity) = (place.group, place.identity);
-                records.push(Record { group, identity, value });
-            }
-        }
+        let place = |i| locate(&seed(), format!("+1555020{i:04}").as_bytes(), 3, 5);
+        let records = (0..300).map(|i| (i, place(i))).filter(|(_, place)| place.shard == 2);
+        let records = records.map(|(i, place)| record(&place, format!("im:u{i}@x.example")));
+        let records: Vec<_> = records.collect();
         assert_eq!(v["count"], records.len());
         for isa in Isa::all() {
             let solved = solve(isa, &seed(), 2, &shape, &records).unwrap();
@@ -231,13 +219,8 @@ mod tests {
     #[test]
     fn too_many_records_find_no_seed() {
         let shape = Shape::new(40, 128, 1, 192).unwrap();
-        let records: Vec<Record> = (0..2 * 192u32)
-            .map(|i| {
-                let place = locate(&seed(), &i.to_le_bytes(), 1, shape.groups() as u32);
-                let (group, identity) = (place.group, place.identity);
-                Record { group: group % 2, identity, value: vec![1, 2] }
-            })
-            .collect();
+        let place = |i: u32| locate(&seed(), &i.to_le_bytes(), 1, shape.groups() as u32);
+        let records: Vec<_> = (0..2 * 192).map(|i| record(&place(i), [1, 2])).collect();
         assert!(solve(Isa::PORTABLE, &seed(), 0, &shape, &records).is_none());
     }
 }

@@ -29,8 +29,9 @@ struct Server {
     hints: Vec<u8>,
 }
 
-fn key(i: u32) -> String {
-    format!("key {i}")
+/// Of key number `i`.
+fn place(i: u32, shape: &Shape) -> Location {
+    locate(&SEED, format!("key {i}").as_bytes(), 1, shape.groups() as u32)
 }
 
 /// Of every length that fits, with bytes that could be taken for the end of a value.
@@ -38,19 +39,11 @@ fn value(i: u32) -> Vec<u8> {
     vec![[0, END_OF_VALUE, 7][i as usize % 3]; i as usize % 40]
 }
 
-/// Start and coefficients of a key's band.
-fn raw_band(place: &Location, server: &Server) -> (u32, u128) {
-    let mut raw = [0; BAND_BYTES];
-    let mut keyed = blake3::Hasher::new_keyed(&place.identity);
-    draw(&mut keyed, b'r', &server.solved.ribbon_seed.to_le_bytes(), &mut raw);
-    place_of_band(&raw, &server.shape)
-}
-
 impl Server {
     fn new() -> Self {
         let shape = Shape::new(40, 128, 2, 256).unwrap();
         let record = |i| {
-            let place = locate(&SEED, key(i).as_bytes(), 1, shape.groups() as u32);
+            let place = place(i, &shape);
             Record { group: place.group, identity: place.identity, value: value(i) }
         };
         let records: Vec<Record> = (0..PRESENT).map(record).collect();
@@ -59,19 +52,26 @@ impl Server {
         let mut tables = vec![0; shape.packs() * shape.table_bytes()];
         let mut hints = vec![0; shape.packs() * shape.hint_bytes()];
         let masks = ShardMasks::new(isa, &SEED, 0, &shape);
-        let rows = solved.matrix.chunks_exact(shape.pack_rows() * shape.columns());
-        let tables_of_packs = tables.chunks_exact_mut(shape.table_bytes());
-        let hints_of_packs = hints.chunks_exact_mut(shape.hint_bytes());
-        for ((rows, table), hint) in rows.zip(tables_of_packs).zip(hints_of_packs) {
+        let packs = solved.matrix.chunks_exact(shape.pack_rows() * shape.columns());
+        let packs = packs.zip(tables.chunks_exact_mut(shape.table_bytes()));
+        for ((rows, table), hint) in packs.zip(hints.chunks_exact_mut(shape.hint_bytes())) {
             masks.build_pack(rows, table, hint);
         }
         Self { shape, solved, tables, hints }
     }
 
+    /// Start and coefficients of a key's band.
+    fn raw_band(&self, place: &Location) -> (u32, u128) {
+        let mut raw = [0; BAND_BYTES];
+        let mut keyed = blake3::Hasher::new_keyed(&place.identity);
+        draw(&mut keyed, b'r', &self.solved.ribbon_seed.to_le_bytes(), &mut raw);
+        place_of_band(&raw, &self.shape)
+    }
+
     /// A look-up of a key, answered as an honest server does.
     fn look_up(&'static self, i: u32) -> LookUp {
         let shape = &self.shape;
-        let place = locate(&SEED, key(i).as_bytes(), 1, shape.groups() as u32);
+        let place = place(i, shape);
         let mut pool = SecretPool::new(SEED, *shape);
         let band = band(&place.identity, self.solved.ribbon_seed, shape);
         let query = pool.encrypt(&[(0, band)], Sharing::Shared).unwrap()[0];
@@ -222,24 +222,17 @@ fn every_byte_shifted_by_whole_steps_is_refused_and_any_amount_gives_no_other_va
 #[test]
 fn records_added_from_the_matrix_are_refused() {
     let server = &*SERVER;
-    let (shape, record_bytes) = (&server.shape, server.shape.record_bytes());
-    let bands: Vec<(u32, u128)> = (0..40)
-        .map(|i| {
-            let place = locate(&SEED, key(i).as_bytes(), 1, shape.groups() as u32);
-            raw_band(&place, server)
-        })
-        .collect();
+    let (shape, rows) = (&server.shape, server.shape.groups() * server.shape.record_bytes());
+    let bands: Vec<_> = (0..40).map(|i| server.raw_band(&place(i, shape))).collect();
     for look_up in look_ups(server) {
         for pair in bands.windows(2) {
             let [one, other] = [pair[0], pair[1]].map(|band| -> Vec<u8> {
                 (0..shape.groups()).flat_map(|group| server.sum(group, band)).collect()
             });
-            let rows = 0..shape.groups() * record_bytes;
-            let more = |row: usize| if rows.contains(&row) { one[row] } else { 0 };
+            let more = |row: usize| if row < rows { one[row] } else { 0 };
             look_up.refuses(look_up.shifted(more), "another record on top");
-            let swapped = |row: usize| {
-                if rows.contains(&row) { other[row].wrapping_sub(one[row]) } else { 0 }
-            };
+            let difference = |row: usize| other[row].wrapping_sub(one[row]);
+            let swapped = |row| if row < rows { difference(row) } else { 0 };
             look_up.refuses(look_up.shifted(swapped), "the difference of two records");
         }
     }
@@ -252,9 +245,9 @@ fn a_server_that_guesses_the_identifier_can_forge_this_record_alone() {
     let server = &*SERVER;
     let (shape, record_bytes) = (&server.shape, server.shape.record_bytes());
     let guessed = 3;
-    let place = locate(&SEED, key(guessed).as_bytes(), 1, shape.groups() as u32);
+    let place = place(guessed, shape);
     let group = place.group as usize;
-    let stored = server.sum(group, raw_band(&place, server));
+    let stored = server.sum(group, server.raw_band(&place));
     let mut forged = vec![0; record_bytes];
     seal(&place.identity, b"forged", &mut forged);
     let steps = |row: usize| match row.checked_sub(group * record_bytes) {

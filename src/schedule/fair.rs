@@ -1,14 +1,13 @@
 //! Whose turn it is: front-ends share what engines scan, each by its weight.
 //!
-//! Deficit round robin with the smallest possible quantum: the next turn is that of the front-end
-//! who has had least for its share, and a turn is one batch. So a large share does not mean a long
-//! burst of turns.
+//! This is deficit round robin with the smallest possible quantum, so that a large share does not
+//! mean a long burst of turns.
 //!
 //! The measure is bytes scanned. A batch reads its shard once, and each of its queries takes as
 //! long as reading a part of it ([`QUERIES_LIKE_A_SCAN`]). Who rides along pays as in a full batch:
 //! for its queries, and for as many of the batch's places; whoever's turn it is pays for the empty
 //! ones. Otherwise riders would pay more for small batches of others than for full ones of their
-//! own, and have nothing left for those. `simulation.rs` shows the result.
+//! own.
 //!
 //! A front-end alone has every turn, at no later cost: a new one begins where those who wait are.
 //! Nobody saves up turns by being away, and leaving pays no debt.
@@ -19,7 +18,7 @@ use super::query::FrontEnd;
 use crate::limits::{BATCH_QUERIES_PER_SCAN_MAX, FRONT_ENDS_REMEMBERED_MAX, QUERIES_LIKE_A_SCAN};
 
 /// What a front-end has had, in bytes times [`UNIT`] for each of its share.
-type Spent = u128;
+pub(super) type Spent = u128;
 
 /// Above the largest share, so that a byte counts for every front-end.
 const UNIT: Spent = 1 << 32;
@@ -27,9 +26,7 @@ const UNIT: Spent = 1 << 32;
 /// Batches of shards of one size, and their queries.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Load {
-    /// Readings of a shard.
     pub(super) batches: usize,
-    /// Queries answered by them.
     pub(super) queries: usize,
 }
 
@@ -47,19 +44,17 @@ impl Load {
     }
 }
 
-/// A part of a batch.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Part {
     /// What the whole batch reads.
     pub(super) scan_bytes: u64,
     /// Places in it, taken or empty.
     pub(super) places: usize,
-    /// Queries.
     pub(super) queries: usize,
 }
 
 impl Part {
-    fn cost(self) -> Spent {
+    pub(super) fn cost(self) -> Spent {
         let scan = u128::from(self.scan_bytes) * UNIT;
         let places = scan * self.places as u128 / BATCH_QUERIES_PER_SCAN_MAX as u128;
         places + scan * self.queries as u128 / QUERIES_LIKE_A_SCAN as u128
@@ -70,11 +65,9 @@ impl Part {
 struct Account {
     share: u32,
     spent: Spent,
-    /// Whether it has queries waiting.
     waits: bool,
 }
 
-/// The accounts of all front-ends.
 #[derive(Debug, Default)]
 pub(super) struct Turns {
     accounts: HashMap<u64, Account>,
@@ -127,18 +120,10 @@ impl Turns {
 
     /// A front-end, whether it waits or not, was sent or brought so many bytes that are no query's.
     pub(super) fn charge_bytes(&mut self, front_end: FrontEnd, bytes: u64) {
-        let level = self.level;
-        let account = self.account(front_end);
-        let before = account.spent;
-        let cost = Spent::from(bytes) * UNIT / Spent::from(account.share);
-        account.spent = before.max(level) + cost;
-        let after = account.spent;
-        if self.order.remove(&(before, front_end.number)) {
-            self.order.insert((after, front_end.number));
-        }
+        self.account(front_end);
+        self.charge(front_end.number, Spent::from(bytes) * UNIT);
     }
 
-    /// A front-end has no more queries waiting.
     pub(super) fn leave(&mut self, front_end: u64) {
         let account = self.accounts.get_mut(&front_end);
         let account = account.expect("this is a bug: a front-end without account leaves");
@@ -152,7 +137,6 @@ impl Turns {
         self.shares as f64 / f64::from(self.accounts[&front_end].share)
     }
 
-    /// It is a front-end's turn.
     pub(super) fn begin(&mut self, front_end: u64) {
         self.level = self.level.max(self.accounts[&front_end].spent);
     }
@@ -178,19 +162,18 @@ impl Turns {
         riders.into_iter().map(|(_, other)| other).collect()
     }
 
-    /// A front-end had a part of a batch.
-    pub(super) fn charge(&mut self, front_end: u64, part: Part) {
+    /// A front-end with an account had a part of a batch, or other bytes.
+    pub(super) fn charge(&mut self, front_end: u64, cost: Spent) {
         let account = self.accounts.get_mut(&front_end);
         let account = account.expect("this is a bug: a front-end without account is charged");
         let before = account.spent;
         // Where engines differ in what they may take, one who could not take is not owed for it.
-        account.spent = before.max(self.level) + part.cost() / Spent::from(account.share);
+        account.spent = before.max(self.level) + cost / Spent::from(account.share);
         if self.order.remove(&(before, front_end)) {
             self.order.insert((account.spent, front_end));
         }
     }
 
-    /// Front-ends it knows.
     #[cfg(test)]
     pub(super) fn remembered(&self) -> usize {
         self.accounts.len()

@@ -8,12 +8,10 @@ use super::fair::Load;
 use super::query::{Admitted, Line};
 use crate::limits::BATCH_QUERIES_PER_SCAN_MAX;
 
-/// Which line goes first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Rule {
     /// The one with the most queries, then the one with the oldest.
     Fullest,
-    /// The one with the oldest query.
     Age,
 }
 
@@ -40,7 +38,6 @@ impl Search {
     }
 }
 
-/// The queries of one front-end.
 pub(super) struct Lines<T> {
     /// Oldest first; no empty queue stays.
     queues: HashMap<Line, VecDeque<Admitted<T>>>,
@@ -52,7 +49,7 @@ pub(super) struct Lines<T> {
 
 impl<T> Default for Lines<T> {
     fn default() -> Self {
-        let (by_count, by_age) = (BTreeSet::new(), BTreeSet::new());
+        let (by_count, by_age) = Default::default();
         Self { queues: HashMap::new(), by_count, by_age, bytes: 0, load: Load::default() }
     }
 }
@@ -62,7 +59,6 @@ impl<T> Lines<T> {
         self.queues.is_empty()
     }
 
-    /// Bytes of all its queries.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
@@ -76,22 +72,18 @@ impl<T> Lines<T> {
         self.queues.contains_key(&line)
     }
 
-    /// How many queries a line has.
     pub(super) fn queries(&self, line: Line) -> usize {
         self.queues.get(&line).map_or(0, VecDeque::len)
     }
 
-    /// The oldest query of a line.
     pub(super) fn first(&self, line: Line) -> Option<&Admitted<T>> {
         self.queues.get(&line)?.front()
     }
 
-    /// The oldest query of all.
     pub(super) fn oldest(&self) -> Option<&Admitted<T>> {
         self.first(self.by_age.first()?.line)
     }
 
-    /// The next line to look at.
     pub(super) fn next(&self, search: &mut Search) -> Option<Line> {
         let order = match search.rule {
             Rule::Fullest => &self.by_count,
@@ -102,7 +94,6 @@ impl<T> Lines<T> {
         Some(rank.line)
     }
 
-    /// Puts a query into its line, by age.
     pub(super) fn insert(&mut self, admitted: Admitted<T>) {
         self.bytes += admitted.query.bytes;
         self.change(admitted.line(), |queue| {
@@ -111,7 +102,6 @@ impl<T> Lines<T> {
         });
     }
 
-    /// Takes the query of this number out of a line.
     pub(super) fn remove(&mut self, line: Line, number: u64) -> Option<Admitted<T>> {
         let queue = self.queues.get(&line)?;
         let at = queue.binary_search_by_key(&number, |admitted| admitted.number).ok()?;
@@ -120,7 +110,6 @@ impl<T> Lines<T> {
         Some(removed)
     }
 
-    /// Takes the oldest queries of a line, at most so many.
     pub(super) fn take(&mut self, line: Line, most: usize) -> Vec<Admitted<T>> {
         let taken: Vec<_> =
             self.change(line, |queue| queue.drain(..most.min(queue.len())).collect());

@@ -4,25 +4,22 @@
 //! reads no clock: `now` is an argument, so that its tests run in simulated time.
 //!
 //! A free engine gets work at once; while engines are busy, queries for one shard collect and are
-//! answered as one batch. The next turn is that of the front-end who has had least for its share
-//! (`fair`), and a turn is one batch. While none of the front-end's queries has waited for half of
-//! the latency target, it picks the shard for which it has the most queries (a batch costs about
-//! the same for each shard, since all have one shape); after that, the shard with the oldest one.
-//! Queries of others for this shard ride along, unless these others are ahead of their share, and
-//! pay for their places in the batch. Deadlines end waiting, they do not order it.
+//! answered as one batch. A turn is one batch, and the next turn is that of the front-end that has
+//! had least for its share (`fair`). It picks the shard for which it has the most queries (a batch
+//! costs about the same for each shard), or, once a query of it has waited for half of the latency
+//! target, the shard with the oldest. Queries of other front-ends for this shard ride along and pay
+//! for their places, unless these front-ends are ahead of their share.
 //!
 //! A front-end that has queries waiting is refused another one whose answer would come after the
 //! latency target or its deadline, at the present pace (`pace`). Two full batches may always wait,
-//! because no engine is fast without batches. What a front-end may have waiting is what its share
-//! of the engines does in that time, or, where all together wait for less, twice what is left: one
-//! alone gets most of the time, and however many flood, there is room for one more.
-//!
-//! The pack part of answers is not computed ahead, though it depends on bundle and shard alone: an
-//! idle engine takes what it may at once, so there is nothing ahead of which to compute.
+//! because no engine is fast without batches. A front-end may have as much waiting as its share of
+//! the engines does in that time, or, where all together wait for less, twice what is left.
 //!
 //! The schedule does not decide which device takes what (whoever asks says what it may take), nor
 //! quotas, and it never looks into a query's `item`. Read next: `lines.rs`, `fair.rs`, `pace.rs`,
 //! then [`crate::placement`], [`crate::worker`].
+
+#![allow(missing_docs, reason = "most names say it")]
 
 mod fair;
 mod lines;
@@ -54,8 +51,7 @@ const TIMELY_QUERIES: usize = 2 * limits::BATCH_QUERIES_PER_SCAN_MAX;
 /// What a schedule may hold, and how long it lets queries wait to be batched.
 #[derive(Debug, Clone, Copy)]
 pub struct ScheduleBounds {
-    /// Bytes of queries waiting. A front-end may have as much of it as is free: one alone gets
-    /// half, and however many flood there is room for one more.
+    /// Bytes of queries waiting. A front-end may have as much of it as is free: one alone half.
     pub queued_bytes_max: usize,
     /// Queries of one connection, waiting or being computed.
     pub queries_per_connection_max: usize,
@@ -74,16 +70,13 @@ impl Default for ScheduleBounds {
     }
 }
 
-/// Queries of one shard, for one engine.
 #[derive(Debug)]
 pub struct ShardWork<T> {
-    /// The shard.
     pub shard: u32,
     /// Its queries, all of one route: batch by batch, those of whoever's turn it was before others.
     pub queries: Vec<Admitted<T>>,
 }
 
-/// What to do next.
 #[derive(Debug)]
 pub struct Work<T> {
     /// To be computed; a shard comes at most once a route.
@@ -99,14 +92,12 @@ struct Shared {
     queries: usize,
 }
 
-/// The queries that wait for an engine.
 pub struct Schedule<T> {
     bounds: ScheduleBounds,
     /// By front-end; none without queries stays.
     front_ends: HashMap<u64, Lines<T>>,
     /// Who has queries in a line; no empty line stays.
     lines: HashMap<Line, Shared>,
-    /// All of them.
     load: Load,
     turns: Turns,
     pace: Pace,
@@ -118,7 +109,6 @@ pub struct Schedule<T> {
 }
 
 impl<T> Schedule<T> {
-    /// An empty one.
     pub fn new(bounds: ScheduleBounds) -> Self {
         Self {
             bounds,
@@ -222,17 +212,14 @@ impl<T> Schedule<T> {
         self.turns.charge_bytes(front_end, bytes);
     }
 
-    /// Queries waiting.
     pub fn queued(&self) -> usize {
         self.load.queries
     }
 
-    /// Bytes of the queries waiting.
     pub fn queued_bytes(&self) -> usize {
         self.queued_bytes
     }
 
-    /// What keeps a query out, if anything does.
     fn full(&self, query: &Arrival<T>) -> Option<Full> {
         let Arrival { connection, front_end, bytes, .. } = *query;
         let owned = self.connections.get(&connection).copied().unwrap_or(0);
@@ -304,9 +291,9 @@ impl<T> Schedule<T> {
         for front_end in self.turns.order() {
             let lines = &self.front_ends[&front_end];
             let search = searches.entry(front_end).or_insert_with(|| {
-                let waited =
-                    lines.oldest().map(|query| now.saturating_duration_since(query.arrived));
-                let long = waited.is_some_and(|waited| waited >= self.bounds.latency_target / 2);
+                let half = self.bounds.latency_target / 2;
+                let waited = |query: &Admitted<T>| now.saturating_duration_since(query.arrived);
+                let long = lines.oldest().is_some_and(|query| waited(query) >= half);
                 Search::new(if long { Rule::Age } else { Rule::Fullest })
             });
             while let Some(line) = lines.next(search) {
@@ -333,16 +320,15 @@ impl<T> Schedule<T> {
         // What failed on a device was paid for when it went there.
         if line.1 == Route::Any {
             let places = limits::BATCH_QUERIES_PER_SCAN_MAX - (batch.len() - own);
-            self.turns.charge(front_end, Part { scan_bytes, places, queries: own });
+            self.turns.charge(front_end, Part { scan_bytes, places, queries: own }.cost());
             for rider in &batch[own..] {
                 let part = Part { scan_bytes, places: 1, queries: 1 };
-                self.turns.charge(rider.query.front_end.number, part);
+                self.turns.charge(rider.query.front_end.number, part.cost());
             }
         }
         batch
     }
 
-    /// Puts a query into its line.
     fn insert(&mut self, admitted: Admitted<T>) {
         let (front_end, line) = (admitted.query.front_end, admitted.line());
         self.queued_bytes += admitted.query.bytes;

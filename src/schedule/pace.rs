@@ -12,10 +12,8 @@ const MEMORY: Duration = Duration::from_secs(1);
 /// After so long without anything measured nothing is known.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(1);
 
-/// Work over time.
 #[derive(Debug, Default)]
 pub(super) struct Pace {
-    /// What was handed out last.
     last: Option<HandedOut>,
     /// Work measured, and the seconds it took; the older the less.
     scans: f64,
@@ -108,21 +106,17 @@ mod tests {
 
     #[test]
     fn a_new_pace_is_soon_known_and_an_old_one_forgotten() {
-        let start = Instant::now();
         let mut pace = Pace::default();
-        let mut now = start;
-        let mut run = |pace: &mut Pace, step: u32, count: u32| {
-            for _ in 0..count {
+        let mut now = Instant::now();
+        for (step, expected) in [(10, 10..=10), (40, 35..=40)] {
+            for _ in 0..100 {
                 pace.handed_out(now, load(1), true);
                 now += step * MS;
             }
             pace.handed_out(now, load(1), true);
-            let time = pace.time_for(now + step * MS, load(1));
-            (now, time.map(|time| time.as_millis()))
-        };
-        assert_eq!(run(&mut pace, 10, 100).1, Some(10));
-        let (then, time) = run(&mut pace, 40, 100);
-        assert!((35..=40).contains(&time.unwrap()), "{time:?}");
-        assert_eq!(pace.time_for(then + FORGOTTEN_AFTER + MS, load(1)), None);
+            let time = pace.time_for(now + step * MS, load(1)).unwrap().as_millis();
+            assert!(expected.contains(&time), "{time}");
+        }
+        assert_eq!(pace.time_for(now + FORGOTTEN_AFTER + MS, load(1)), None);
     }
 }

@@ -2,27 +2,21 @@
 
 use std::time::{Duration, Instant};
 
-/// One number for each connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ConnectionId(pub u64);
 
 /// Who pays for a query: a front-end, or a connection where front-ends are not known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FrontEnd {
-    /// One number for each front-end.
     pub number: u64,
     /// Its weight relative to others.
     pub share: u32,
 }
 
-/// A query on its way in.
 #[derive(Debug)]
 pub struct Arrival<T> {
-    /// The connection that it came on.
     pub connection: ConnectionId,
-    /// The front-end that pays for it.
     pub front_end: FrontEnd,
-    /// The shard asked.
     pub shard: u32,
     /// Bytes that a scan of the shard reads.
     pub scan_bytes: u64,
@@ -35,14 +29,12 @@ pub struct Arrival<T> {
 }
 
 impl<T> Arrival<T> {
-    /// The same with another item.
     pub fn map<U>(self, change: impl FnOnce(T) -> U) -> Arrival<U> {
         let Self { connection, front_end, shard, scan_bytes, bytes, deadline, item } = self;
         Arrival { connection, front_end, shard, scan_bytes, bytes, deadline, item: change(item) }
     }
 }
 
-/// Names a query that was admitted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Ticket {
     pub(super) number: u64,
@@ -53,7 +45,6 @@ pub struct Ticket {
 /// Who may take a query.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Route {
-    /// Any engine.
     Any,
     /// Only the processor's, because a device failed at it.
     Processor,
@@ -62,20 +53,16 @@ pub enum Route {
 /// What there is too much of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Full {
-    /// Queries of all front-ends.
     Queue,
     /// Queries of this front-end: others need room.
     FrontEnd,
-    /// Queries of this connection.
     Connection,
     /// Work before it: its answer would come after the latency target or its deadline.
     Time,
 }
 
-/// A query was not admitted.
 #[derive(Debug)]
 pub struct Overloaded {
-    /// Why.
     pub full: Full,
     /// When there may be room again.
     pub retry_after: Duration,
@@ -88,11 +75,8 @@ pub struct Overloaded {
 pub struct Admitted<T> {
     /// Lower than that of queries admitted later.
     pub(super) number: u64,
-    /// When it was admitted.
     pub arrived: Instant,
-    /// Who may take it.
     pub route: Route,
-    /// What was admitted.
     pub query: Arrival<T>,
 }
 

@@ -91,20 +91,6 @@ fn most_queries_first_until_one_has_waited_for_half_of_the_target() {
 }
 
 #[test]
-fn turns_go_by_share_and_who_was_away_saves_nothing_up() {
-    let start = Instant::now();
-    let mut schedule = Schedule::new(WIDE);
-    admit_all(&mut schedule, start, (1, 1), (1, 3200));
-    assert_eq!(turns(&mut schedule, start, 50).len(), 50, "alone it has every turn");
-    admit_all(&mut schedule, start, (3, 3), (3, 3200));
-    for _ in 0..10 {
-        let taken = turns(&mut schedule, start, 4);
-        let of = |shard| taken.iter().filter(|turn| turn.0 == shard).count();
-        assert_eq!((of(1), of(3)), (1, 3));
-    }
-}
-
-#[test]
 fn who_is_refused_is_told_how_long_its_own_or_all_waited() {
     let start = Instant::now();
     let at = |millis| start + Duration::from_millis(millis);
@@ -190,6 +176,19 @@ fn what_is_not_known_to_be_late_is_taken_in() {
     let (mut schedule, now) = paced(start);
     (0..61).for_each(|item| _ = schedule.admit(now, arrival(1, 1, now, item)).unwrap());
     assert!(schedule.admit(now, arrival(1, 1, now, 61)).is_err());
+}
+
+#[test]
+fn time_after_everything_that_waited_has_expired_does_not_slow_the_pace() {
+    let start = Instant::now();
+    let (mut schedule, _) = paced(start);
+    let later = |seconds| start + Duration::from_secs(seconds);
+    assert_eq!(schedule.next(later(1000), ONE_BATCH, any).expired.len(), 3);
+    admit_all(&mut schedule, later(2000), (9, 1), (1, 64));
+    assert_eq!(turns(&mut schedule, later(2000), 1), [(1, 32)]);
+    // Still a second a batch: a target of 24 s, two thirds of it for one.
+    let (count, ..) = admitted(&mut schedule, later(2000), (1, 1), later(3000));
+    assert!(count > 10 * 32, "{count}");
 }
 
 #[test]

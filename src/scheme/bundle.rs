@@ -11,24 +11,13 @@ pub struct KeyBundle {
     words: Vec<u32>,
 }
 
-/// Why a key bundle is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum BundleError {
-    /// Wrong length.
     #[error("key bundle has {found} bytes, expected {expected} for this database's packs")]
-    Length {
-        /// Bytes received.
-        found: usize,
-        /// Bytes for the shape.
-        expected: usize,
-    },
-    /// A residue at or above its prime.
+    Length { found: usize, expected: usize },
     #[error("key bundle residue {index} is not below its prime, expected slots of Q, then of P")]
-    Residue {
-        /// Which residue.
-        index: usize,
-    },
+    Residue { index: usize },
 }
 
 impl KeyBundle {

@@ -1,15 +1,13 @@
 //! What secrets are drawn from: the system's randomness together with everything that they will
 //! encrypt.
 //!
-//! A virtual machine that is started twice from one snapshot may get the same bytes from the
-//! system's generator both times. If a secret were a function of these bytes alone, it would
-//! encrypt one selection for a shard the first time and another one the second time, against the
-//! rule of [`super`]. So the keys of all secrets of a step come from a hash, keyed with the fresh
-//! randomness, over database, shape, and every query in order with its secret (hedging; Bellare,
-//! Brakerski, Naor, Ristenpart, Segev, Shacham, Yilek, ASIACRYPT 2009; docs/scheme.md, "Secrets").
-//! If anything differs, all secrets differ; if nothing does, all bytes are the same, and sending
-//! these again is safe. A later step of a pool takes in all steps before it. This guards against
-//! randomness that repeats, not against randomness that somebody knows.
+//! A virtual machine that is started twice from one snapshot may get the same random bytes both
+//! times, and a secret drawn from these alone would encrypt two selections for a shard. So the keys
+//! of all secrets of a step come from a hash, keyed with the fresh randomness, over database,
+//! shape, earlier steps, and every query in order with its secret (hedging; Bellare, Brakerski,
+//! Naor, Ristenpart, Segev, Shacham, Yilek, ASIACRYPT 2009; docs/scheme.md, "Secrets"). If anything
+//! differs, all secrets differ; if nothing does, all bytes are the same, and sending these again is
+//! safe. This guards against randomness that repeats, not against randomness that somebody knows.
 //!
 //! Constant time: a selection is hashed as 20 bytes, whatever it is.
 
@@ -27,7 +25,6 @@ pub(super) struct Hedge {
 }
 
 impl Hedge {
-    /// The key that all secrets of a step come from.
     pub(super) fn draw(
         &mut self,
         seed: &Seed,

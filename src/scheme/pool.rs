@@ -47,7 +47,6 @@ pub struct SecretPool {
 }
 
 impl SecretPool {
-    /// An empty pool for one database.
     pub fn new(seed: Seed, shape: Shape) -> Self {
         Self::on(Isa::detect(), seed, shape)
     }
@@ -130,7 +129,6 @@ impl SecretPool {
         Ok((&secret.uid, secret.bundle.clone()))
     }
 
-    /// How many secrets were drawn, each with one key bundle.
     pub fn secret_count(&self) -> usize {
         self.secrets.len()
     }

@@ -51,7 +51,6 @@ impl Selection {
         Self { band: Box::new(Selected { start, coeffs }), columns_min: columns }
     }
 
-    /// Whether it lies inside the columns of the shape.
     pub(super) fn fits(&self, shape: &Shape) -> Result<(), SecretError> {
         let columns = shape.columns();
         if self.columns_min <= columns { Ok(()) } else { Err(SecretError::Selection { columns }) }
@@ -85,38 +84,21 @@ pub(super) struct Planned<'a> {
     pub(super) selection: &'a Selection,
 }
 
-/// Why a query is not encrypted, or an answer not decoded.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SecretError {
-    /// The process forked after the secrets were drawn.
     #[error("these secrets are another process's, from before a fork: look up again from here")]
     Forked,
-    /// The selection does not lie inside the columns.
     #[error("the selection does not fit {columns} columns")]
-    Selection {
-        /// Columns of the shape.
-        columns: usize,
-    },
-    /// The query or shape is not of this pool.
+    Selection { columns: usize },
     #[error("the query was not made by this pool")]
     Unknown,
-    /// Whoever waited for the queries does not any more.
     #[error("encrypting was stopped: nobody waits for it")]
     Stopped,
-    /// The operating system gave no random bytes.
     #[error("the operating system gave no random bytes: {0}")]
     NoRandomness(String),
-    /// A response or hint has the wrong length.
     #[error("{what} has {found} bytes, expected {expected}")]
-    Length {
-        /// Which of the two.
-        what: &'static str,
-        /// Bytes found.
-        found: usize,
-        /// Bytes expected.
-        expected: usize,
-    },
+    Length { what: &'static str, found: usize, expected: usize },
 }
 
 /// What a secret and all its errors are drawn from. Boxed: whoever moves a secret (a growing list
@@ -189,7 +171,6 @@ impl Secret {
         UsedSecret { slots_q: self.slots_q, uid: bundle_uid(&bundle), bundle, vectors }
     }
 
-    /// The errors of the one query to a shard.
     pub(super) fn query_errors(&self, shard: u32, columns: usize) -> Zeroizing<Vec<i8>> {
         let label = [&b"q"[..], &self.seed, &shard.to_le_bytes()].concat();
         binomial(&self.prf_key, &label, columns)

@@ -13,7 +13,6 @@ pub enum KeyName {
 }
 
 impl KeyName {
-    /// Place of the key in a bundle.
     pub fn index(self) -> usize {
         match self {
             KeyName::G => 0,
@@ -31,9 +30,7 @@ impl KeyName {
 /// One term of a pack: a slot of the table times the key's slot that the automorphism brings there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Term {
-    /// The key.
     pub key: KeyName,
-    /// How the key is rotated.
     pub automorphism: Automorphism,
 }
 

@@ -11,16 +11,12 @@ use super::secret::{Secret, round_to_wire};
 use super::terms::Chains;
 use super::*;
 use crate::arith::{Isa, Rings, zero_poly};
-use crate::params::{D, P, Q, Shape};
+use crate::params::{D, P, Q, Shape, ShapeFields};
 
-const SEED: Seed = {
-    let (mut seed, mut i) = ([0; 32], 0);
-    while i < 32 {
-        seed[i] = i as u8;
-        i += 1;
-    }
-    seed
-};
+const SEED: Seed = [
+    0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25,
+    26, 27, 28, 29, 30, 31,
+];
 
 fn vectors() -> Value {
     serde_json::from_str(include_str!("../../tests/vectors/vectors.json")).unwrap()
@@ -81,37 +77,22 @@ fn fixed_bundle(secret: &Secret, pack_rows: usize, label: &str) -> Vec<u8> {
     bytes
 }
 
-struct Built {
-    table: Vec<u8>,
-    hint: Vec<u8>,
-}
-
-fn build(isa: Isa, shape: &Shape, rows: &[u8]) -> Built {
-    let mut built =
-        Built { table: vec![0; shape.table_bytes()], hint: vec![0; shape.hint_bytes()] };
-    ShardMasks::new(isa, &SEED, 5, shape).build_pack(rows, &mut built.table, &mut built.hint);
-    built
+/// Table and hint of a pack.
+fn build(isa: Isa, shape: &Shape, rows: &[u8]) -> (Vec<u8>, Vec<u8>) {
+    let (mut table, mut hint) = (vec![0; shape.table_bytes()], vec![0; shape.hint_bytes()]);
+    ShardMasks::new(isa, &SEED, 5, shape).build_pack(rows, &mut table, &mut hint);
+    (table, hint)
 }
 
 fn shape(pack_rows: u32, columns: u32, response_bits: u32, hint_bits: u32) -> Shape {
-    let fields = crate::params::ShapeFields {
-        value_len: 24,
-        pack_rows,
-        packs: 1,
-        columns,
-        response_bits,
-        hint_bits,
-    };
+    let (value_len, packs) = (24, 1);
+    let fields = ShapeFields { value_len, pack_rows, packs, columns, response_bits, hint_bits };
     Shape::from_fields(fields).unwrap()
 }
 
 fn vectors_selection(vectors: &Value, start: u32) -> Selection {
-    let mut coeffs = [0; 16];
     let hex = vectors["keyword"]["coeffs"].as_str().unwrap();
-    for (i, byte) in coeffs.iter_mut().enumerate() {
-        *byte = u8::from_str_radix(&hex[2 * i..2 * i + 2], 16).unwrap();
-    }
-    Selection::new(start, u128::from_le_bytes(coeffs))
+    Selection::new(start, u128::from_str_radix(hex, 16).unwrap().swap_bytes())
 }
 
 #[test]
@@ -126,14 +107,12 @@ fn masks_and_transforms_are_those_of_the_vectors() {
         let rings = Rings::get(isa);
         assert_eq!(v["psi"]["Q"], rings.q.psi());
         assert_eq!(v["psi"]["P"], rings.p.psi());
-        let mut x = zero_poly();
-        x[1] = 1;
-        rings.q.forward(&mut x);
-        assert_eq!(first(&x[..]), v["ntt_of_x"]["Q"]);
-        let mut x = zero_poly();
-        x[1] = 1;
-        rings.p.forward(&mut x);
-        assert_eq!(first(&x[..]), v["ntt_of_x"]["P"]);
+        let mut x = [zero_poly(), zero_poly()];
+        x.iter_mut().for_each(|x| x[1] = 1);
+        rings.q.forward(&mut x[0]);
+        rings.p.forward(&mut x[1]);
+        assert_eq!(first(&x[0][..]), v["ntt_of_x"]["Q"]);
+        assert_eq!(first(&x[1][..]), v["ntt_of_x"]["P"]);
     }
 }
 
@@ -148,17 +127,17 @@ fn check_pack(
 ) -> usize {
     let secret = fixed_secret();
     let rows = rows(shape.matrix_bytes());
-    let built = build(isa, shape, &rows);
+    let (table, hint) = build(isa, shape, &rows);
     let bundle = fixed_bundle(&secret, shape.pack_rows(), key_noise);
     let errors = stream(query_noise, shape.columns(), 7, 3);
     let query = secret.encrypt(5, &vectors_selection(&vectors(), start), &errors);
     let query = round_to_wire(&query);
     let scanned = reference::scan(shape, &rows, &residues(&query));
     let checked = KeyBundle::decode(&bundle, shape).unwrap();
-    let response = reference::answer(shape, &rows, &built.table, &query, &checked);
-    let decoded = decode_rows(isa, secret.slots_q(), shape, &response, &built.hint).unwrap();
+    let response = reference::answer(shape, &rows, &table, &query, &checked);
+    let decoded = decode_rows(isa, secret.slots_q(), shape, &response, &hint).unwrap();
     assert_eq!(decoded.trusted_mask(), u32::MAX);
-    let hint: Vec<u32> = unpack_bits(&built.hint, shape.hint_bits()).collect();
+    let hint: Vec<u32> = unpack_bits(&hint, shape.hint_bits()).collect();
     let response: Vec<u32> = unpack_bits(&response[0], shape.response_bits()).collect();
     let made = [
         ("rows_bytes_digest", hex(&rows).into()),
@@ -168,8 +147,8 @@ fn check_pack(
         ("query_digest", hex(&query).into()),
         ("hint", first(&hint)),
         ("hint_digest", digest_words(hint).into()),
-        ("table", first(&residues(&built.table))),
-        ("table_digest", hex(&built.table).into()),
+        ("table", first(&residues(&table))),
+        ("table_digest", hex(&table).into()),
         ("scanned", first(&scanned)),
         ("scanned_digest", digest_words(scanned).into()),
         ("response", first(&response)),
@@ -263,7 +242,7 @@ fn the_pool_spreads_a_shards_queries_over_secrets() {
 #[test]
 fn a_pool_makes_and_decodes_the_same_bytes_on_every_path() {
     let shape = shape(256, 2112, 12, 17);
-    let built = build(Isa::detect(), &shape, &rows(256 * 2112));
+    let (table, hint) = build(Isa::detect(), &shape, &rows(256 * 2112));
     let made = Isa::all().into_iter().map(|isa| {
         let mut pool = SecretPool::on(isa, SEED, shape);
         let queries = [(5, Selection::new(700, 0b1011))];
@@ -271,8 +250,8 @@ fn a_pool_makes_and_decodes_the_same_bytes_on_every_path() {
         let (vector, bundle) = (pool.vector(query).unwrap(), pool.bundle(query).unwrap().1);
         let checked = KeyBundle::decode(&bundle, &shape).unwrap();
         let rows = rows(256 * 2112);
-        let response = reference::answer(&shape, &rows, &built.table, &vector, &checked);
-        let decoded = pool.seal().decode(query, &shape, &response, &built.hint).unwrap();
+        let response = reference::answer(&shape, &rows, &table, &vector, &checked);
+        let decoded = pool.seal().decode(query, &shape, &response, &hint).unwrap();
         (vector, bundle, decoded.bytes().to_vec())
     });
     let made: Vec<_> = made.collect();
@@ -369,7 +348,7 @@ fn noise_of_answers_is_within_the_budget() {
     {
         let shape = shape(pack_rows, columns, bits.0, bits.1);
         let rows = rows((pack_rows * columns) as usize);
-        let built = build(Isa::detect(), &shape, &rows);
+        let (table, hint) = build(Isa::detect(), &shape, &rows);
         let tries = (4096 / pack_rows).max(3);
         let mut noise = Vec::new();
         for round in 0..tries {
@@ -378,12 +357,11 @@ fn noise_of_answers_is_within_the_budget() {
             let planned = [secret::Planned { secret: 0, shard: 5, selection }];
             let used = some_secret().encrypt_all(&shape, &planned);
             let bundle = KeyBundle::decode(&used.bundle, &shape).unwrap();
-            let response =
-                reference::answer(&shape, &rows, &built.table, &used.vectors[&5], &bundle);
+            let response = reference::answer(&shape, &rows, &table, &used.vectors[&5], &bundle);
             let (isa, slots) = (Isa::detect(), &used.slots_q);
-            let decoded = decode_rows(isa, slots, &shape, &response, &built.hint).unwrap();
+            let decoded = decode_rows(isa, slots, &shape, &response, &hint).unwrap();
             assert_eq!(decoded.trusted_mask(), u32::MAX);
-            let phase = decode::phase(isa, slots, &shape, &response[0], &built.hint);
+            let phase = decode::phase(isa, slots, &shape, &response[0], &hint);
             for (row, &value) in phase[..pack_rows as usize].iter().enumerate() {
                 let selected = rows[row * columns as usize + start as usize..].iter().take(128);
                 let sum = selected.enumerate().fold(0u8, |sum, (j, &m)| {
@@ -397,10 +375,6 @@ fn noise_of_answers_is_within_the_budget() {
         }
         let found = variance(&noise).sqrt();
         let allowed = shape.noise_std() * 1.03 + 6.0 * found / (2.0 * noise.len() as f64).sqrt();
-        println!(
-            "{pack_rows} rows, {columns} columns: {found:.0}, formula {:.0}",
-            shape.noise_std()
-        );
         assert!(found <= allowed, "{found} against {} by the formula", shape.noise_std());
         assert!(found >= shape.noise_std() * 0.9, "the formula is far too wide: {found}");
     }
@@ -410,25 +384,25 @@ fn noise_of_answers_is_within_the_budget() {
 fn a_changed_hint_or_matrix_is_not_trusted() {
     let shape = shape(256, 192, 11, 17);
     let mut rows = rows(256 * 192);
-    let built = build(Isa::detect(), &shape, &rows);
+    let (table, hint) = build(Isa::detect(), &shape, &rows);
     let (pool, query) = one_query(&shape, 5, Selection::new(9, 0b1011));
     let bundle = KeyBundle::decode(&pool.bundle(query).unwrap().1, &shape).unwrap();
     let vector = pool.vector(query).unwrap();
     let decoder = pool.seal();
     let trusted = |rows: &[u8], hint: &[u8]| {
-        let response = reference::answer(&shape, rows, &built.table, &vector, &bundle);
+        let response = reference::answer(&shape, rows, &table, &vector, &bundle);
         decoder.decode(query, &shape, &response, hint).unwrap().trusted_mask()
     };
-    assert_eq!(trusted(&rows, &built.hint), u32::MAX);
+    assert_eq!(trusted(&rows, &hint), u32::MAX);
     // One entry of each row, each in a column of its own: a changed row goes unseen with
     // probability 0.85, all of them with less than 0.85^100.
     rows.iter_mut().skip(30).step_by(193).for_each(|entry| *entry ^= 1);
-    let stale = build(Isa::detect(), &shape, &rows).hint;
-    assert_eq!(trusted(&rows, &built.hint), 0, "a changed matrix");
+    let stale = build(Isa::detect(), &shape, &rows).1;
+    assert_eq!(trusted(&rows, &hint), 0, "a changed matrix");
     rows.iter_mut().skip(30).step_by(193).for_each(|entry| *entry ^= 1);
     assert_eq!(trusted(&rows, &stale), 0, "a hint of another matrix");
-    assert_eq!(trusted(&rows, &built.hint), u32::MAX);
-    let short = decoder.decode(query, &shape, &[vec![]], &built.hint);
+    assert_eq!(trusted(&rows, &hint), u32::MAX);
+    let short = decoder.decode(query, &shape, &[vec![]], &hint);
     assert!(matches!(short, Err(SecretError::Length { .. })));
 }
 

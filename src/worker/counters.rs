@@ -12,21 +12,33 @@ use std::time::Duration;
 pub struct Counter(AtomicU64);
 
 impl Counter {
-    /// Its value now.
     pub fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 
-    /// Counts so many more.
     pub fn add(&self, more: u64) {
         self.0.fetch_add(more, Ordering::Relaxed);
     }
 }
 
-/// Upper bounds of times in microseconds, three for each power of ten.
-const TIME_BOUNDS_US: [u64; 16] = [
-    100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000,
-    1_000_000, 2_500_000, 5_000_000, 10_000_000,
+/// Upper bounds of times in nanoseconds, from 100 us to 10 s.
+const TIME_BOUNDS: [u64; 16] = [
+    100_000,
+    250_000,
+    500_000,
+    1_000_000,
+    2_500_000,
+    5_000_000,
+    10_000_000,
+    25_000_000,
+    50_000_000,
+    100_000_000,
+    250_000_000,
+    500_000_000,
+    1_000_000_000,
+    2_500_000_000,
+    5_000_000_000,
+    10_000_000_000,
 ];
 /// Upper bounds of how many queries a batch has.
 const SIZE_BOUNDS: [u64; 7] = [1, 2, 4, 8, 16, 24, 32];
@@ -35,8 +47,8 @@ const SIZE_BOUNDS: [u64; 7] = [1, 2, 4, 8, 16, 24, 32];
 #[derive(Debug)]
 struct Histogram<const BOUNDS: usize> {
     bounds: &'static [u64; BOUNDS],
-    /// So many of the numbers are one of the bounds' unit.
-    scale: u64,
+    /// So many are one of what is read.
+    unit: f64,
     /// At most the bound of the same place, more than the one before it.
     within: [Counter; BOUNDS],
     beyond: Counter,
@@ -44,38 +56,36 @@ struct Histogram<const BOUNDS: usize> {
 }
 
 impl<const BOUNDS: usize> Histogram<BOUNDS> {
-    fn new(bounds: &'static [u64; BOUNDS], scale: u64) -> Self {
+    fn new(bounds: &'static [u64; BOUNDS], unit: f64) -> Self {
         let within = std::array::from_fn(|_| Counter::default());
-        Self { bounds, scale, within, beyond: Counter::default(), sum: Counter::default() }
+        Self { bounds, unit, within, beyond: Counter::default(), sum: Counter::default() }
     }
 
     fn add(&self, number: u64) {
-        let at = self.bounds.partition_point(|&bound| bound * self.scale < number);
+        let at = self.bounds.partition_point(|&bound| bound < number);
         self.within.get(at).unwrap_or(&self.beyond).add(1);
         self.sum.add(number);
     }
 
-    /// What has come so far; `unit` of these numbers are one of what is read.
-    fn read(&self, unit: f64) -> Distribution {
+    /// What has come so far.
+    fn read(&self) -> Distribution {
         let mut count = 0;
         let bucket = |(&bound, within): (&u64, &Counter)| {
             count += within.get();
-            ((bound * self.scale) as f64 / unit, count)
+            (bound as f64 / self.unit, count)
         };
         let at_most = self.bounds.iter().zip(&self.within).map(bucket).collect();
         let count = count + self.beyond.get();
-        Distribution { at_most, count, sum: self.sum.get() as f64 / unit }
+        Distribution { at_most, count, sum: self.sum.get() as f64 / self.unit }
     }
 }
 
-/// What a histogram has seen.
+/// What a histogram has seen: each bound with how many were at most that, how many there were, and
+/// their sum.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Distribution {
-    /// Each bound, and how many were at most that.
     pub at_most: Vec<(f64, u64)>,
-    /// How many there were.
     pub count: u64,
-    /// All of them together.
     pub sum: f64,
 }
 
@@ -93,82 +103,68 @@ impl Distribution {
     }
 }
 
-/// Times, in buckets from 100 us to 10 s.
+/// Times; they are read in seconds.
 #[derive(Debug)]
-pub struct Times(Histogram<{ TIME_BOUNDS_US.len() }>);
+pub struct Times(Histogram<{ TIME_BOUNDS.len() }>);
 
 impl Default for Times {
     fn default() -> Self {
-        Self(Histogram::new(&TIME_BOUNDS_US, 1_000))
+        Self(Histogram::new(&TIME_BOUNDS, 1e9))
     }
 }
 
 impl Times {
-    /// Takes note of one more.
     pub fn add(&self, time: Duration) {
         self.0.add(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
     }
 
-    /// All so far, in seconds.
     pub fn read(&self) -> Distribution {
-        self.0.read(1e9)
+        self.0.read()
     }
 }
 
-/// How many queries batches have, in buckets from 1 to 32.
+/// How many queries batches have.
 #[derive(Debug)]
 pub struct Sizes(Histogram<{ SIZE_BOUNDS.len() }>);
 
 impl Default for Sizes {
     fn default() -> Self {
-        Self(Histogram::new(&SIZE_BOUNDS, 1))
+        Self(Histogram::new(&SIZE_BOUNDS, 1.0))
     }
 }
 
 impl Sizes {
-    /// Takes note of one more batch.
     pub fn add(&self, queries: usize) {
         self.0.add(queries as u64);
     }
 
-    /// All so far.
     pub fn read(&self) -> Distribution {
-        self.0.read(1.0)
+        self.0.read()
     }
 }
 
 /// Everything workers count. A device is an engine with a store, such as a GPU.
 #[derive(Debug, Default)]
 pub struct WorkCounters {
-    /// Queries answered by the device that had their shard when they came.
     pub answered_by_device: Counter,
-    /// Queries answered by a device whose shard was not there yet when they came.
+    /// The shard was not there yet when they came.
     pub answered_by_device_after_upload: Counter,
-    /// Queries answered by the processor because their shard was on no device that is up, or
-    /// because it was sooner done than the upload.
+    /// The shard was on no device that is up, or the processor was sooner done than the upload.
     pub answered_by_processor: Counter,
-    /// Queries answered by the processor because a device failed at them.
     pub answered_by_processor_after_failure: Counter,
-    /// Shards uploaded to devices.
     pub uploads: Counter,
-    /// Shards that could not be uploaded.
     pub uploads_failed: Counter,
     /// Calls at which a device failed.
     pub device_failures: Counter,
-    /// Devices recreated.
     pub renewals: Counter,
-    /// Attempts to recreate a device that failed.
     pub renewals_failed: Counter,
     /// From when a query was admitted until an engine took it, the first time.
     pub queue_time: Times,
-    /// Scan of one call of an engine, added up over its threads ([`crate::engine::StageTimes`]);
-    /// empty for engines that keep no time.
+    /// Of one call, added up over the engine's threads ([`crate::engine::StageTimes`]), like
+    /// `pack_time`; empty for engines that keep no time.
     pub scan_time: Times,
-    /// Pack of one call, added up and kept in the same way.
     pub pack_time: Times,
-    /// Uploading one shard to a device.
     pub upload_time: Times,
-    /// Queries of each batch.
     pub batch_queries: Sizes,
 }
 
@@ -182,10 +178,8 @@ mod tests {
         let us = [0, 100, 101, 250, 1_000, 1_001, 10_000_000, 10_000_001, u64::MAX / 1_000];
         us.iter().for_each(|&us| times.add(Duration::from_micros(us)));
         let read = times.read();
-        assert_eq!(read.at_most.len(), 16);
         assert_eq!(read.at_most[..5], [(1e-4, 2), (2.5e-4, 4), (5e-4, 4), (1e-3, 5), (2.5e-3, 6)]);
-        assert_eq!(read.at_most[15], (10.0, 7));
-        assert_eq!(read.count, 9);
+        assert_eq!((read.at_most.len(), read.at_most[15], read.count), (16, (10.0, 7), 9));
         assert!(read.at_most.is_sorted_by(|a, b| a.0 < b.0 && a.1 <= b.1), "{read:?}");
         let sizes = Sizes::default();
         (1..=33).for_each(|queries| sizes.add(queries));

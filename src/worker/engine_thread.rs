@@ -7,8 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::job::{Content, Outcome, catch_panics};
-use super::queue::{QueueState, Shared, Waiting};
-
+use super::queue::{QueueState, Shared, Waiting, closed_within};
 use crate::engine::{Answer, Batch, EncryptedQuery, Engine, StageTimes};
 use crate::limits;
 use crate::placement::{ShardDemand, Taker};
@@ -20,7 +19,6 @@ struct Failed {
     unanswered: Vec<Admitted<Waiting>>,
 }
 
-/// What a worker does next.
 enum Task {
     Compute(Work<Waiting>),
     /// Find out whether the device is alive.
@@ -48,13 +46,6 @@ struct ShardBatch {
     open: RefCell<Vec<Option<Admitted<Waiting>>>>,
 }
 
-impl ShardBatch {
-    /// What the engine computes of it.
-    fn batch(&self) -> Batch<'_> {
-        Batch { shard: self.content.view(), queries: &self.queries }
-    }
-}
-
 impl Worker {
     pub(super) fn new(engine: Box<dyn Engine>, index: usize, shared: Arc<Shared>) -> Self {
         Self { engine, index, shared, pause: Duration::ZERO }
@@ -72,8 +63,7 @@ impl Worker {
                     work.expired.into_iter().for_each(|late| late.job.end(Outcome::Deadline));
                     self.compute(work.shards)
                 }
-                Task::Check => self
-                    .call(&[], &mut |_, _, _| {})
+                Task::Check => catch_panics(|| self.engine.answer(&[], &mut |_, _, _| {}))
                     .map_err(|why| Failed { why, unanswered: Vec::new() }),
                 Task::Prove => self.prove(),
                 Task::Leave => return,
@@ -105,7 +95,8 @@ impl Worker {
                 health.busy_since = Some(now);
                 return Task::Check;
             }
-            let due = shared.proving.as_ref().map(|&(_, every)| health.due(now, every));
+            let due = |every| health.asked.map_or(now, |asked| asked + every);
+            let due = shared.proving.as_ref().map(|&(_, every)| due(every));
             if due.is_some_and(|due| due <= now) {
                 health.busy_since = Some(now);
                 return Task::Prove;
@@ -118,23 +109,11 @@ impl Worker {
                 health.busy_since = Some(now);
                 return Task::Compute(work);
             }
-            let until_due = due.map(|due| due - now);
-            let patience = match schedule.queued() {
-                0 => until_due,
-                _ => until_due.or(Some(limits::LOOK_AGAIN_TIME)).min(Some(limits::LOOK_AGAIN_TIME)),
-            };
+            let look_again = (schedule.queued() > 0).then_some(limits::LOOK_AGAIN_TIME);
+            let patience = due.map(|due| due - now).into_iter().chain(look_again).min();
             drop(state);
             shared.wait(&shared.workers[self.index].1, patience);
         }
-    }
-
-    /// Calls the engine; an error or a panic as what to say of it.
-    fn call(
-        &mut self,
-        batches: &[Batch<'_>],
-        done: &mut dyn FnMut(usize, usize, Answer),
-    ) -> Result<(), String> {
-        catch_panics(|| self.engine.answer(batches, done))
     }
 
     /// Runs the known-answer test of the engine. A device that fails at it is recreated; the
@@ -166,7 +145,6 @@ impl Worker {
         Ok(())
     }
 
-    /// Computes one call's work and sends every answer.
     fn compute(&mut self, work: Vec<ShardWork<Waiting>>) -> Result<(), Failed> {
         let (shared, taker, now) = (self.shared.clone(), self.taker(), Instant::now());
         let shard_batch = |ShardWork { shard, queries: taken }| {
@@ -189,7 +167,10 @@ impl Worker {
             let scans = shard.queries.chunks(limits::BATCH_QUERIES_PER_SCAN_MAX);
             scans.for_each(|scan| shared.counters.batch_queries.add(scan.len()));
         }
-        let batches: Vec<_> = shards.iter().map(ShardBatch::batch).collect();
+        let batches: Vec<_> = shards
+            .iter()
+            .map(|shard| Batch { shard: shard.content.view(), queries: &shard.queries })
+            .collect();
         let mut done = |batch: usize, query: usize, answer: Answer| {
             let ShardBatch { content, open, .. } = &shards[batch];
             let Some(query) = open.borrow_mut()[query].take() else { return };
@@ -199,7 +180,7 @@ impl Worker {
             }
         };
         let (begun, before) = (Instant::now(), self.engine.stage_times());
-        let called = self.call(&batches, &mut done);
+        let called = catch_panics(|| self.engine.answer(&batches, &mut done));
         self.took(&shards, begun.elapsed(), before);
         let demands: Vec<ShardDemand> = shards.iter().map(|shard| shard.demand).collect();
         let unanswered: Vec<_> =
@@ -219,7 +200,6 @@ impl Worker {
         Ok(())
     }
 
-    /// Takes note of where a call's time went.
     fn took(&self, shards: &[ShardBatch], time: Duration, before: StageTimes) {
         let (counters, after) = (&self.shared.counters, self.engine.stage_times());
         if after != before {
@@ -272,7 +252,7 @@ impl Worker {
             self.pause = Duration::ZERO;
         }
         loop {
-            if shared.closed_within(self.pause) {
+            if closed_within(&shared.closed, self.pause) {
                 return ControlFlow::Break(());
             }
             let longer = (self.pause * 2).max(limits::RENEW_PAUSE_MIN);

@@ -17,34 +17,10 @@ pub(super) struct Health {
     pub(super) proven: Option<Instant>,
 }
 
-impl Health {
-    /// When it is to be given its known-answer test.
-    pub(super) fn due(&self, now: Instant, every: Duration) -> Instant {
-        self.asked.map_or(now, |asked| asked + every)
-    }
-
-    /// As others see it.
-    pub(super) fn report(
-        &self,
-        now: Instant,
-        name: String,
-        kind: EngineKind,
-        state: EngineState,
-    ) -> EngineReport {
-        let since = |then: Option<Instant>| then.map(|then| now.saturating_duration_since(then));
-        let (busy, proven) = (since(self.busy_since), since(self.proven));
-        EngineReport { name, kind, state, busy, proven }
-    }
-}
-
-/// How one engine fares.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EngineReport {
-    /// Its name.
     pub name: String,
-    /// What it is.
     pub kind: EngineKind,
-    /// Whether it takes queries.
     pub state: EngineState,
     /// For how long it has been at what it does; none while it waits for work.
     pub busy: Option<Duration>,
@@ -53,19 +29,14 @@ pub struct EngineReport {
     pub proven: Option<Duration>,
 }
 
-/// What an engine is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EngineKind {
-    /// The processor's.
     Processor,
-    /// A device's, with what its store has.
     Device(StoreUse),
 }
 
-/// Whether an engine takes queries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EngineState {
-    /// It does.
     Up,
     /// It failed, and is being recreated.
     Down,

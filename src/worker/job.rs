@@ -8,15 +8,12 @@ use tokio::sync::mpsc::UnboundedSender;
 use crate::engine::{Answer, EncryptedQuery, EngineError, ShardView};
 use crate::shard::{Database, Shard};
 
-/// Where workers find the content of shards.
 pub trait Shards: Send + Sync {
     /// What this shard contains, for as long as whoever asks needs it; `None` where there is none.
     fn content(&self, shard: u32) -> Option<Arc<dyn Content>>;
 }
 
-/// The content of one shard.
 pub trait Content: Send + Sync {
-    /// What an engine reads of it.
     fn view(&self) -> ShardView<'_>;
 
     /// Whether nothing that was read of it so far was lost: asked before an answer goes out.
@@ -41,22 +38,16 @@ impl Content for Shard {
     }
 }
 
-/// What became of one query.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
-    /// One response a pack.
     Answered(Answer),
-    /// Its deadline passed before it was computed.
     Deadline,
-    /// No engine gave an answer.
     Device,
     /// Its shard is gone, or has lost what it contained.
     Quarantined,
 }
 
-/// One query as workers take it.
 pub struct Job {
-    /// What to compute.
     pub query: EncryptedQuery,
     /// The sender's number for it, given back with the outcome.
     pub index: usize,

@@ -8,6 +8,8 @@
 //! engine runs its known-answer test now and then (`health`). [`crate::schedule`] decides which
 //! work comes next, [`crate::placement`] who takes it, [`crate::engine`] computes it.
 
+#![allow(missing_docs, reason = "most names say it")]
+
 mod counters;
 mod engine_thread;
 mod health;
@@ -60,14 +62,14 @@ impl Workers {
         prove_every: Option<Duration>,
     ) -> std::io::Result<Self> {
         let mut stores = Vec::new();
-        let workers = engines.iter().map(|engine| {
+        let mut workers = Vec::new();
+        for engine in &engines {
             let taker = engine.store().map_or(Taker::Processor, |store| {
                 stores.push(store);
                 Taker::Device(stores.len() - 1)
             });
-            (taker, Wake::new())
-        });
-        let workers: Vec<_> = workers.collect();
+            workers.push((taker, Wake::new()));
+        }
         let state = QueueState {
             schedule: Schedule::new(bounds),
             placement: Placement::new(stores.len(), workers.len() - stores.len()),
@@ -105,14 +107,14 @@ impl Workers {
         Ok(())
     }
 
-    /// The way in.
+    /// Where queries are admitted.
     pub fn queue(&self) -> Queue {
         self.queue.clone()
     }
 
     /// What the workers count; stays readable after they are gone.
     pub fn counters(&self) -> Arc<WorkCounters> {
-        self.queue.counters()
+        self.queue.shared.counters.clone()
     }
 }
 

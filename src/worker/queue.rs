@@ -27,7 +27,7 @@ pub(super) struct Waiting {
 pub(super) struct QueueState {
     pub(super) schedule: Schedule<Waiting>,
     pub(super) placement: Placement,
-    /// By device: whether its worker is to find out if it is alive.
+    /// By device: whether its worker has to find out if it is alive.
     pub(super) suspects: Vec<bool>,
     /// By engine.
     pub(super) health: Vec<Health>,
@@ -61,9 +61,7 @@ pub(super) struct Shared {
     pub(super) workers: Vec<(Taker, Wake)>,
     /// By engine.
     pub(super) names: Vec<String>,
-    /// What engines are asked now and then, and how often.
     pub(super) proving: Option<(Probe, Duration)>,
-    /// By device: what wakes its uploading thread.
     pub(super) uploaders: Vec<Wake>,
     pub(super) counters: Arc<WorkCounters>,
 }
@@ -75,14 +73,8 @@ pub(crate) fn closed_within(closed: &Receiver<Infallible>, time: Duration) -> bo
 }
 
 impl Shared {
-    /// Whether all threads have to end.
     pub(super) fn is_closed(&self) -> bool {
-        self.closed_within(Duration::ZERO)
-    }
-
-    /// Waits for a time; whether all threads have to end, in which case it returns at once.
-    pub(super) fn closed_within(&self, time: Duration) -> bool {
-        closed_within(&self.closed, time)
+        closed_within(&self.closed, Duration::ZERO)
     }
 
     /// Waits until the thread is woken, until all have to end, or for a time at most.
@@ -150,10 +142,8 @@ impl Shared {
         let counter = match (taker, admitted.route, admitted.query.item.first) {
             (Taker::Device(_), _, Some(Taker::Device(_))) => &counters.answered_by_device,
             (Taker::Device(_), ..) => &counters.answered_by_device_after_upload,
-            (Taker::Processor, Route::Any, _) => &counters.answered_by_processor,
-            (Taker::Processor, Route::Processor, _) => {
-                &counters.answered_by_processor_after_failure
-            }
+            (_, Route::Any, _) => &counters.answered_by_processor,
+            (_, Route::Processor, _) => &counters.answered_by_processor_after_failure,
         };
         counter.add(1);
         self.end(admitted, Outcome::Answered(answer));
@@ -196,17 +186,14 @@ impl Queue {
         self.shared.lock().schedule.charge(front_end, bytes);
     }
 
-    /// Queries waiting.
     pub fn queued(&self) -> usize {
         self.shared.lock().schedule.queued()
     }
 
-    /// Memory they may take, in bytes.
     pub fn queued_bytes(&self) -> usize {
         self.shared.lock().schedule.queued_bytes()
     }
 
-    /// How the engines fare.
     pub fn engines(&self, now: Instant) -> Vec<EngineReport> {
         let shared = &*self.shared;
         let held: Vec<_> = shared.stores.iter().map(|store| store.held()).collect();
@@ -220,14 +207,11 @@ impl Queue {
                 }
             };
             let state = if up { EngineState::Up } else { EngineState::Down };
-            health.report(now, name.clone(), kind, state)
+            let [busy, proven] = [health.busy_since, health.proven]
+                .map(|then| then.map(|then| now.saturating_duration_since(then)));
+            EngineReport { name: name.clone(), kind, state, busy, proven }
         };
         engines.map(report).collect()
-    }
-
-    /// What the workers count; stays readable after they are gone.
-    pub fn counters(&self) -> Arc<WorkCounters> {
-        self.shared.counters.clone()
     }
 
     /// Some shards may be gone: nothing is remembered of those.
