@@ -18,7 +18,6 @@ pub enum IsaName {
 }
 
 impl IsaName {
-    /// Every one, slowest first.
     pub const ALL: [IsaName; 6] =
         [Self::Portable, Self::Avx2, Self::Avx512Bw, Self::Avx512, Self::Amx, Self::Neon];
 
@@ -126,7 +125,6 @@ fn amx_granted() -> bool {
 pub struct Isa(IsaName);
 
 impl Isa {
-    /// Plain Rust, every processor.
     pub const PORTABLE: Isa = Isa(IsaName::Portable);
 
     /// The one of this name, where the processor has all of it.
@@ -134,7 +132,6 @@ impl Isa {
         name.detected().then_some(Isa(name))
     }
 
-    /// The fastest one here.
     pub fn detect() -> Isa {
         Self::all().pop().unwrap_or(Self::PORTABLE)
     }
@@ -144,7 +141,6 @@ impl Isa {
         IsaName::ALL.into_iter().filter_map(Self::new).collect()
     }
 
-    /// Which one it is.
     pub const fn name(self) -> IsaName {
         self.0
     }

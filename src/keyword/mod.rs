@@ -84,7 +84,6 @@ fn draw(keyed: &mut blake3::Hasher, label: u8, data: &[u8], out: &mut [u8]) {
     Zeroizing::new(keyed.finalize_xof()).fill(out);
 }
 
-/// Bytes drawn for a band.
 const BAND_BYTES: usize = 8 + BAND / 8;
 
 /// Start and coefficients of a band from the bytes drawn for it.

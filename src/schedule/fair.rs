@@ -85,7 +85,6 @@ impl Turns {
         self.order.iter().map(|&(_, front_end)| front_end)
     }
 
-    /// A front-end has queries waiting.
     pub(super) fn enter(&mut self, front_end: FrontEnd) {
         let FrontEnd { number, share } = front_end;
         let (level, mut shares) = (self.level, self.shares);

@@ -43,8 +43,10 @@ pub(super) struct Lines<T> {
     queues: HashMap<Line, VecDeque<Admitted<T>>>,
     by_count: BTreeSet<Rank>,
     by_age: BTreeSet<Rank>,
-    bytes: usize,
-    load: Load,
+    /// Of all its queries.
+    pub(super) bytes: usize,
+    /// What they take if nobody else's ride along.
+    pub(super) load: Load,
 }
 
 impl<T> Default for Lines<T> {
@@ -59,29 +61,12 @@ impl<T> Lines<T> {
         self.queues.is_empty()
     }
 
-    pub(super) fn bytes(&self) -> usize {
-        self.bytes
-    }
-
-    /// What they take if nobody else's ride along.
-    pub(super) fn load(&self) -> Load {
-        self.load
-    }
-
-    pub(super) fn contains(&self, line: Line) -> bool {
-        self.queues.contains_key(&line)
-    }
-
     pub(super) fn queries(&self, line: Line) -> usize {
         self.queues.get(&line).map_or(0, VecDeque::len)
     }
 
-    pub(super) fn first(&self, line: Line) -> Option<&Admitted<T>> {
-        self.queues.get(&line)?.front()
-    }
-
     pub(super) fn oldest(&self) -> Option<&Admitted<T>> {
-        self.first(self.by_age.first()?.line)
+        self.queues.get(&self.by_age.first()?.line)?.front()
     }
 
     pub(super) fn next(&self, search: &mut Search) -> Option<Line> {

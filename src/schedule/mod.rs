@@ -124,8 +124,7 @@ impl<T> Schedule<T> {
         }
     }
 
-    /// Takes a query in, unless its connection, its front-end or all together have too many
-    /// waiting.
+    /// Takes a query in, or says why there is no room or no time for it.
     pub fn admit(&mut self, now: Instant, query: Arrival<T>) -> Result<Ticket, Overloaded> {
         if let Some(full) = self.full(&query) {
             return Err(Overloaded { full, retry_after: self.retry_after(now, query.front_end) });
@@ -224,7 +223,7 @@ impl<T> Schedule<T> {
         let Arrival { connection, front_end, bytes, .. } = *query;
         let owned = self.connections.get(&connection).copied().unwrap_or(0);
         let free = self.bounds.queued_bytes_max.saturating_sub(self.queued_bytes);
-        let held = self.front_ends.get(&front_end.number).map_or(0, Lines::bytes);
+        let held = self.front_ends.get(&front_end.number).map_or(0, |lines| lines.bytes);
         if owned >= self.bounds.queries_per_connection_max {
             Some(Full::Connection)
         } else if bytes > free {
@@ -245,7 +244,7 @@ impl<T> Schedule<T> {
             return None;
         }
         let line = (shard, Route::Any);
-        let [mut own, mut all] = [lines.load(), self.load];
+        let [mut own, mut all] = [lines.load, self.load];
         let waiting = lines.queries(line);
         own.change(waiting, waiting + 1);
         let waiting = self.lines.get(&line).map_or(0, |shared| shared.queries);
@@ -357,7 +356,6 @@ impl<T> Schedule<T> {
         taken
     }
 
-    /// Takes note that a query left its line.
     fn removed(&mut self, admitted: &Admitted<T>) {
         let (front_end, line) = (admitted.query.front_end.number, admitted.line());
         self.queued_bytes -= admitted.query.bytes;
@@ -366,7 +364,7 @@ impl<T> Schedule<T> {
         self.load.change(shared.queries, shared.queries - 1);
         shared.queries -= 1;
         let Some(lines) = self.front_ends.get(&front_end) else { return };
-        if !lines.contains(line) {
+        if lines.queries(line) == 0 {
             shared.front_ends.remove(&front_end);
         }
         if shared.queries == 0 {

@@ -4,8 +4,7 @@ use super::coding::read_residue;
 use crate::params::{D, P, Q, Shape};
 
 /// A key bundle, checked: for each key in the order g, h: y modulo Q, then y modulo P, D slots
-/// each.
-/// No Debug: bundles are query content and never printed.
+/// each. No Debug: bundles are query content and never printed.
 #[derive(Clone, PartialEq, Eq)]
 pub struct KeyBundle {
     words: Vec<u32>,

@@ -59,7 +59,6 @@ impl Hedge {
 pub(super) struct StepKey(PrfKey);
 
 impl StepKey {
-    /// The key of the secret at `place` in its pool.
     pub(super) fn secret(&self, place: usize) -> PrfKey {
         let mut key = PrfKey::default();
         let label = [&b"p"[..], &(place as u64).to_le_bytes()].concat();

@@ -9,7 +9,6 @@ use crate::params::D;
 /// The database seed: public, 32 bytes, for the life of the database.
 pub type Seed = [u8; 32];
 
-/// The stream of one label.
 pub(super) fn xof(key: &[u8; 32], label: &[u8]) -> blake3::OutputReader {
     blake3::Hasher::new_keyed(key).update(label).finalize_xof()
 }

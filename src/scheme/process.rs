@@ -16,12 +16,10 @@ pub(super) struct Process {
 }
 
 impl Process {
-    /// The process that calls.
     pub(super) fn this() -> Self {
         Self { number: std::process::id(), generation: generation() }
     }
 
-    /// Refuses in any other process.
     pub(super) fn check(self) -> Result<(), SecretError> {
         if self == Self::this() { Ok(()) } else { Err(SecretError::Forked) }
     }

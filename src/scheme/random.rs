@@ -2,14 +2,12 @@
 
 use super::secret::SecretError;
 
-/// 32 bytes from the operating system's generator.
 pub fn random_bytes() -> Result<[u8; 32], SecretError> {
     let mut bytes = [0; 32];
     fill_random(&mut bytes)?;
     Ok(bytes)
 }
 
-/// Fills bytes in place from the operating system's generator.
 pub(super) fn fill_random(bytes: &mut [u8]) -> Result<(), SecretError> {
     #[cfg(test)]
     if frozen::fill(bytes) {

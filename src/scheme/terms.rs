@@ -14,11 +14,9 @@ pub enum KeyName {
 
 impl KeyName {
     pub fn index(self) -> usize {
-        match self {
-            KeyName::G => 0,
-            KeyName::H => 1,
-        }
+        self as usize
     }
+
     pub(super) fn label(self) -> u8 {
         match self {
             KeyName::G => b'g',

@@ -28,7 +28,6 @@ enum Task {
     Leave,
 }
 
-/// The thread of one engine.
 pub(super) struct Worker {
     engine: Box<dyn Engine>,
     index: usize,

@@ -17,7 +17,6 @@ use crate::engine::{Answer, Probe, Residency, ShardStore};
 use crate::placement::{Placement, ShardDemand, Taker};
 use crate::schedule::{Admitted, Arrival, FrontEnd, Overloaded, Route, Schedule, Ticket};
 
-/// A job in the schedule.
 pub(super) struct Waiting {
     pub(super) job: Job,
     /// Who would have taken it when it came.
