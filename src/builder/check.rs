@@ -10,7 +10,6 @@ use super::input::LineErrors;
 use super::partition::{self, Partition};
 use crate::keyword::locate_known;
 
-/// What is known of a shard's records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct ShardCheck {
     pub(super) records: u64,

@@ -13,7 +13,6 @@ use crate::shard::manifest::Manifest;
 use crate::wire::hex::Hex;
 use crate::wire::parameters::check_database_name;
 
-/// Records a shard when no option says how many.
 pub(super) const RECORDS_PER_SHARD_DEFAULT: u64 = 1 << 20;
 
 /// What all shards of a database share.
@@ -120,7 +119,6 @@ fn refuse<T>(problem: impl Into<String>) -> Result<T, BuildError> {
     Err(BuildError::Option(problem.into()))
 }
 
-/// Refuses a wished name that no database can have.
 pub(super) fn check_name(options: &BuildOptions) -> Result<(), BuildError> {
     options.database.as_deref().map_or(Ok(()), check_database_name).or_else(|error| {
         refuse(format!("--database is {}, expected {}", error.found, error.expected))

@@ -15,7 +15,6 @@ use super::partition;
 use super::progress::{Progress, Stage};
 use super::source::{self, Source};
 
-/// What a first pass without errors found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Count {
     pub(super) format: InputFormat,
@@ -23,7 +22,6 @@ pub(super) struct Count {
     pub(super) value_bytes_longest: usize,
     /// Bytes that the partition files will take.
     pub(super) entry_bytes: u64,
-    /// What a person should read, though it is no error.
     pub(super) warning: Option<String>,
 }
 

@@ -10,10 +10,8 @@ use std::io::BufRead;
 use super::lines::{Lines, ReadError, too_long};
 use crate::limits;
 
-/// Reads records.
 pub(super) struct Csv<R> {
     lines: Lines<R>,
-    /// The line that was read last.
     text: Vec<u8>,
     /// The fields of the record, one after the other, and where each ends.
     fields: Vec<u8>,
@@ -26,7 +24,6 @@ pub(super) struct Wrong {
     pub(super) problem: String,
 }
 
-/// Where within a field.
 #[derive(Clone, Copy, PartialEq)]
 enum At {
     Start,
@@ -58,23 +55,19 @@ impl<R: BufRead> Csv<R> {
         }
     }
 
-    /// How many fields the record has.
     pub(super) fn len(&self) -> usize {
         self.ends.len()
     }
 
-    /// A field of the record.
     pub(super) fn field(&self, index: usize) -> &[u8] {
         let start = if index == 0 { 0 } else { self.ends[index - 1] };
         &self.fields[start..self.ends[index]]
     }
 
-    /// The line that was read last, as it stands there.
     pub(super) fn text(&self) -> &[u8] {
         &self.text
     }
 
-    /// Whether the last line of the file has no line end.
     pub(super) fn is_unended(&self) -> bool {
         self.lines.is_unended()
     }

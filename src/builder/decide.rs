@@ -15,7 +15,6 @@ use crate::text::{bytes, counted};
 use crate::wire::hex::{self, Hex};
 
 impl Session<'_> {
-    /// What this build is to do.
     pub(super) fn decide(&self) -> Result<WorkFile, BuildError> {
         let arguments = arguments(self);
         match self.directory.work.load()? {

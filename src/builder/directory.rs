@@ -24,7 +24,6 @@ pub(super) fn lock(out: &Path) -> Result<File, BuildError> {
     }
 }
 
-/// The manifest of a database that is there.
 pub(super) fn existing(out: &Path) -> Result<Option<Manifest>, BuildError> {
     match Manifest::read(&out.join(MANIFEST_NAME)) {
         Ok(manifest) => Ok(Some(manifest)),
@@ -40,7 +39,6 @@ pub(super) fn free_bytes(path: &Path) -> io::Result<u64> {
     Ok(space.f_bavail.saturating_mul(space.f_frsize))
 }
 
-/// The database directory, locked against other builders.
 pub(super) struct Directory {
     pub(super) out: PathBuf,
     pub(super) work: WorkDir,

@@ -1,7 +1,5 @@
 //! Why there is no database. Each message says what was found, what was expected and what to do.
 
-#![allow(missing_docs, reason = "the message of each variant says what it is")]
-
 use std::io;
 use std::path::{Path, PathBuf};
 

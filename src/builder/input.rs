@@ -22,16 +22,13 @@ use crate::text::{BYTE_ORDER_MARK, counted};
 pub const ERRORS_SHOWN: usize = 10;
 const BASE64_PREFIX: &[u8] = b"base64:";
 
-/// Where records come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Input {
     /// A file, read twice; a pipe or another stream by this name is as standard input.
     File(PathBuf),
-    /// Standard input, kept in the work directory while it is counted.
     Stdin,
 }
 
-/// How records are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum InputFormat {
@@ -42,7 +39,6 @@ pub enum InputFormat {
 }
 
 impl Input {
-    /// Its name for messages.
     pub fn name(&self) -> String {
         match self {
             Self::File(path) => path.display().to_string(),
@@ -52,7 +48,6 @@ impl Input {
 }
 
 impl InputFormat {
-    /// Its name for people.
     pub fn name(self) -> &'static str {
         match self {
             Self::Csv => "CSV",
@@ -61,12 +56,10 @@ impl InputFormat {
     }
 }
 
-/// One record of the input.
 #[derive(Debug, Clone, Copy)]
 pub struct Entry<'a> {
     /// The look-up key: UTF-8, 1 to [`limits::KEY_BYTES_MAX`] bytes.
     pub key: &'a [u8],
-    /// The value, decoded.
     pub value: &'a [u8],
     /// The line it begins on, from 1.
     pub line: u64,
@@ -75,9 +68,7 @@ pub struct Entry<'a> {
 /// Lines that are wrong: how many, and the first ten.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LineErrors {
-    /// Line number and what is wrong with it.
     pub first: Vec<(u64, String)>,
-    /// How many lines are wrong.
     pub count: u64,
 }
 
@@ -115,16 +106,13 @@ impl std::fmt::Display for LineErrors {
 /// The longest value that a line may have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ValueBound {
-    /// In bytes.
     pub bytes: usize,
     /// Whose bound it is and what to do about it: ends a message.
     pub why: &'static str,
 }
 
-/// What was found besides the entries.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Found {
-    /// Lines that are wrong.
     pub errors: LineErrors,
     /// Lines that are used, and hardly meant as they are.
     pub warnings: LineErrors,

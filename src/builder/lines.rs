@@ -9,17 +9,11 @@ use crate::text::BYTE_ORDER_MARK;
 /// Why reading stopped before the end of the input.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError<E> {
-    /// The input cannot be read.
     #[error("cannot read the input: {0}")]
     Io(#[from] io::Error),
     /// A header, a quote or a line without end that makes the rest unreadable.
     #[error("line {line}: {problem}")]
-    Unreadable {
-        /// The line.
-        line: u64,
-        /// What is wrong with it.
-        problem: String,
-    },
+    Unreadable { line: u64, problem: String },
     /// What was to be done with an entry failed.
     #[error("{0}")]
     Entry(E),
@@ -31,7 +25,6 @@ pub(super) fn too_long<E>(line: u64, question: &str) -> ReadError<E> {
     ReadError::Unreadable { line, problem: format!("a line of more than {most} bytes: {question}") }
 }
 
-/// Reads lines.
 pub(super) struct Lines<R> {
     inner: R,
     number: u64,
@@ -43,12 +36,10 @@ impl<R: BufRead> Lines<R> {
         Self { inner, number: 0, unended: false }
     }
 
-    /// The number of the line that was read last, from 1.
     pub(super) fn number(&self) -> u64 {
         self.number
     }
 
-    /// Whether the last line of the stream had no line end.
     pub(super) fn is_unended(&self) -> bool {
         self.unended
     }

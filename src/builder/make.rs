@@ -21,7 +21,6 @@ use crate::shard::write::Sections;
 /// How many of a shard's records are queried before it counts as built.
 const CHECKED_RECORDS: usize = 2;
 
-/// A shard that is ready to be written.
 pub(super) struct Made {
     pub(super) header: Header,
     matrix: Vec<u8>,
@@ -29,14 +28,12 @@ pub(super) struct Made {
     hints: Vec<u8>,
 }
 
-/// Why a shard cannot be made.
 #[derive(Debug)]
 pub(super) enum MakeError {
     /// No ribbon seed solves it: more columns are needed.
     NoRibbonSeed,
     /// Its largest row is too noisy: more response bits are needed.
     TooNoisy,
-    /// Anything else.
     Build(BuildError),
 }
 

@@ -5,6 +5,8 @@
 //! [`run()`]. What this module does not do: know the command line (`commands/build.rs`) or the file
 //! format ([`crate::shard`]).
 
+#![allow(missing_docs, reason = "names and types say it; what they do not say has a comment")]
+
 mod check;
 mod choose;
 mod count;

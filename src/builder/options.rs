@@ -14,14 +14,10 @@ pub const DATABASE_NAME_DEFAULT: &str = "main";
 /// Percent of the records that may be missing when no option says how many.
 pub const SHRINK_PERCENT_DEFAULT: u8 = 5;
 
-/// Everything a build is told.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BuildOptions {
-    /// Where the records are.
     pub input: Input,
-    /// The database directory.
     pub out: PathBuf,
-    /// Shards of the database.
     pub shards: Option<u32>,
     /// Records a shard, in place of a number of shards.
     pub records_per_shard: Option<u64>,
@@ -29,7 +25,6 @@ pub struct BuildOptions {
     pub value_bytes: Option<u32>,
     /// Pack rows and packs.
     pub wishes: ShapeWishes,
-    /// The database seed.
     pub seed: Option<Seed>,
     /// The database's name; that of the database that is there, or [`DATABASE_NAME_DEFAULT`].
     pub database: Option<String>,
@@ -54,7 +49,6 @@ pub struct BuildOptions {
 }
 
 impl BuildOptions {
-    /// Everything by rule.
     pub fn new(input: Input, out: PathBuf) -> Self {
         Self {
             input,

@@ -17,7 +17,6 @@ const HEAD_BYTES: usize = 12;
 const BUFFER_BYTES_MIN: usize = 4 << 10;
 const BUFFER_BYTES_MAX: usize = 1 << 20;
 
-/// Writes records to the files of their shards.
 pub(super) struct PartitionWriter {
     folder: PathBuf,
     buffers: Vec<Vec<u8>>,
@@ -29,7 +28,6 @@ pub(super) fn record_bytes(key_bytes: usize, value_bytes: usize) -> usize {
     HEAD_BYTES + key_bytes + value_bytes
 }
 
-/// The partition file of a shard.
 pub(super) fn path(folder: &Path, shard: u32) -> PathBuf {
     folder.join(format!("{shard:05}"))
 }
@@ -102,7 +100,6 @@ pub(super) struct Partition {
     starts: Vec<u64>,
 }
 
-/// One record of a partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Row<'a> {
     pub(super) line: u64,
@@ -143,7 +140,6 @@ impl Partition {
     pub(super) fn row(&self, index: usize) -> Row<'_> {
         self.row_from(self.starts[index])
     }
-    /// All records by key.
     pub(super) fn rows(&self) -> impl Iterator<Item = Row<'_>> {
         self.starts.iter().map(|&at| self.row_from(at))
     }

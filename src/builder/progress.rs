@@ -13,15 +13,10 @@ const LINE_INTERVAL: Duration = Duration::from_secs(5);
 /// The parts of a build or a verification, each with its own unit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stage {
-    /// Counting the input, in bytes.
     Counting,
-    /// Sorting records into shards, in records.
     Partitioning,
-    /// Looking for duplicates, in shards.
     Checking,
-    /// Building, in shards.
     Building,
-    /// Reading every byte, in bytes.
     Verifying,
 }
 
@@ -40,17 +35,13 @@ impl Stage {
 
 /// Hears how far a build is. Called from many threads.
 pub trait Progress: Sync {
-    /// Something a person should read.
     fn say(&self, line: &str);
     /// A stage begins, of so many units; 0 when that is not known.
     fn begin(&self, stage: Stage, total: u64);
-    /// So many units more are done.
     fn advance(&self, units: u64);
-    /// The last stage is over.
     fn end(&self);
 }
 
-/// Says nothing.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Silent;
 
@@ -75,7 +66,6 @@ struct ProgressState {
 }
 
 impl Console {
-    /// Writes to standard error.
     pub fn new() -> Self {
         Self::default()
     }

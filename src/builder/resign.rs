@@ -15,12 +15,10 @@ use crate::shard::verify::{verify, verify_bytes};
 use crate::shard::{Database, Manifest, ManifestHead, OpenError, Opening};
 use crate::wire::Lifetime;
 
-/// What a rollback came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RolledBack {
     /// The epoch whose content it is.
     pub content_of: u64,
-    /// The epoch it has now.
     pub epoch: u64,
     /// Shards that are others than they were.
     pub changed: usize,

@@ -25,10 +25,8 @@ use crate::shard::manifest::{MANIFEST_NAME, MANIFEST_PREVIOUS_NAME};
 use crate::shard::{Manifest, ManifestHead, ShardEntry};
 use crate::wire::{Lifetime, SigningKey};
 
-/// What a build ended in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BuildReport {
-    /// Shards of the database.
     pub shard_count: u32,
     /// Shards that were built now.
     pub built: u32,
@@ -36,21 +34,15 @@ pub struct BuildReport {
     pub resumed: u32,
     /// Shards of the epoch before whose records did not change.
     pub reused: u32,
-    /// Records in the database.
     pub records: u64,
-    /// Records in the epoch before, if there was one.
     pub records_before: Option<u64>,
-    /// Sizes of every shard.
     pub shape: Shape,
     /// Records of the emptiest shard.
     pub shard_records_min: u64,
-    /// The epoch now.
     pub epoch: u64,
     /// Whether the same content was signed for longer.
     pub renewed: bool,
-    /// Bytes of the shard files.
     pub bytes: u64,
-    /// How long it took.
     pub elapsed: Duration,
 }
 

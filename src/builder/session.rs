@@ -28,7 +28,6 @@ impl Session<'_> {
         self.progress.say(line.as_ref());
     }
 
-    /// The manifest of the database that is there.
     pub(super) fn existing(&self) -> Option<&Manifest> {
         self.directory.existing.as_ref()
     }

@@ -33,11 +33,8 @@ const OTHERS: [(&[u8], &str); 10] = [
     (b"%PDF", "PDF: export the records as CSV"),
 ];
 
-/// An input's text, and how records are written in it.
 pub struct Source<'a> {
-    /// How records are written.
     pub format: InputFormat,
-    /// The text.
     pub reader: BufReader<Box<dyn Read + 'a>>,
 }
 
@@ -67,9 +64,6 @@ impl<'a> Source<'a> {
     }
 
     /// The same of a whole input.
-    ///
-    /// # Errors
-    /// As [`Source::of`].
     pub fn open<E>(input: &Input) -> Result<Self, ReadError<E>> {
         match input {
             Input::File(path) => Self::of(fs::File::open(path)?, Some(path)),

@@ -20,7 +20,6 @@ use crate::params::{Shape, ShapeFields};
 use crate::shard::files::{read_bounded, write_atomically};
 use crate::wire::hex::Hex;
 
-/// The version of `work.json`.
 pub(super) const WORK_VERSION: u32 = 2;
 const WORK_NAME: &str = "work.json";
 
@@ -65,7 +64,6 @@ impl WorkFile {
             && self.value_bytes_longest < limits::VALUE_BYTES_MAX as usize
     }
 
-    /// What all shards share.
     pub(super) fn choice(&self) -> Choice {
         let shape = Shape::from_fields(self.shape);
         let shape = shape.expect("this is a bug: work with an unchecked shape");
@@ -73,7 +71,6 @@ impl WorkFile {
     }
 }
 
-/// The work folder of a database directory.
 pub(super) struct WorkDir {
     pub(super) path: PathBuf,
 }
@@ -86,12 +83,10 @@ impl WorkDir {
     pub(super) fn spool(&self) -> PathBuf {
         self.path.join("input")
     }
-    /// Folder of the partition files.
     pub(super) fn partitions(&self) -> PathBuf {
         self.path.join("partitions")
     }
 
-    /// Removes the folder and all that is in it.
     pub(super) fn remove(&self) -> Result<(), BuildError> {
         // The work file goes first: what is left after an interruption is no work to continue.
         gone(fs::remove_file(self.path.join(WORK_NAME)))

@@ -5,31 +5,25 @@ use std::str::FromStr;
 
 use crate::arith::IsaName;
 
-/// Which device answers.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum EngineChoice {
     /// Every real GPU that proves itself, or else the processor alone.
     #[default]
     Auto,
-    /// GPUs, or an error.
     Gpu,
-    /// The processor's cores.
     Cpu,
 }
 
 /// Which GPU, of those that [`super::gpus`] lists.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum GpuChoice {
-    /// The one with this number.
     Index(usize),
     /// One whose name has this in it, in upper or lower case; given again, the next such one.
     Name(String),
 }
 
-/// Everything there is to choose.
 #[derive(Debug, Clone, Default)]
 pub struct EngineOptions {
-    /// Which device.
     pub engine: EngineChoice,
     /// Which GPUs; one that is named is taken or refused, and may be a software one. A number given
     /// twice, or a name more often than there are such GPUs, opens one twice.
@@ -37,7 +31,6 @@ pub struct EngineOptions {
     /// Memory of each GPU that shards may take, in bytes; when absent nearly all it has, or
     /// 4 GiB of the host's.
     pub gpu_bytes: Option<u64>,
-    /// Which instruction set of the processor.
     pub isa: IsaChoice,
     /// Threads of the processor; as many as there are cores when absent.
     pub threads: Option<NonZeroUsize>,
@@ -48,42 +41,33 @@ pub struct EngineOptions {
 pub struct GpuInfo {
     /// Its place in the list, which names it.
     pub index: usize,
-    /// What the driver calls it.
     pub name: String,
     /// Where it is plugged in (PCI); empty where the driver does not say.
     pub bus: String,
-    /// The driver and its version.
     pub driver: String,
-    /// Whether a processor plays the device.
     pub kind: GpuKind,
     /// Largest piece of a shard that one kernel sees, in bytes.
     pub binding_bytes_max: u64,
-    /// Workgroup memory, in bytes.
     pub workgroup_bytes_max: u32,
     /// What it lacks to run the kernels; nothing if it can.
     pub lacks: Option<String>,
 }
 
-/// Whether a GPU is hardware.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum GpuKind {
-    /// Hardware.
     Real,
     /// A processor that plays a GPU: for tests.
     Software,
 }
 
-/// Which instruction set the CPU engine uses.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum IsaChoice {
     /// The fastest one this processor has.
     #[default]
     Auto,
-    /// This one, or an error.
     Only(IsaName),
 }
 
-/// An option's value that names nothing.
 fn unknown(found: &str, expected: &str) -> String {
     format!("found {found:?}, expected {expected}")
 }

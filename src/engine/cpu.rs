@@ -61,7 +61,6 @@ impl Clocks {
     }
 }
 
-/// Answers on the processor's cores.
 pub(super) struct CpuEngine {
     clocks: Clocks,
     kernels: Box<dyn Kernels>,

@@ -9,6 +9,8 @@
 //! `portable.rs` and the kernels named by their instructions; `gpu`; `selection.rs`, which picks
 //! the engines at start.
 
+#![allow(missing_docs, reason = "names and types say it; what they do not say has a comment")]
+
 mod choice;
 mod cpu;
 #[cfg(feature = "gpu")]
@@ -57,9 +59,7 @@ pub type Answer = Vec<Vec<u8>>;
 /// Queries for one shard. Each [`limits::BATCH_QUERIES_PER_SCAN_MAX`] of them are answered by
 /// reading its matrix and tables once.
 pub struct Batch<'a> {
-    /// The shard.
     pub shard: ShardView<'a>,
-    /// Its queries.
     pub queries: &'a [EncryptedQuery],
 }
 
@@ -69,28 +69,15 @@ pub struct Batch<'a> {
 pub enum EngineError {
     /// A slice does not have the size its shard's shape says. Found before any work is done.
     #[error("batch {batch}: {what} has {found} bytes, the shard's shape says {expected}")]
-    Size {
-        /// Which batch of the call.
-        batch: usize,
-        /// Which slice.
-        what: &'static str,
-        /// Its bytes.
-        found: usize,
-        /// The bytes expected.
-        expected: usize,
-    },
+    Size { batch: usize, what: &'static str, found: usize, expected: usize },
     /// The device failed; queries without an answer may be asked again, here or elsewhere.
     #[error("the device failed: {0}")]
     Device(String),
-    /// The engine computed something else than the reference.
     #[error(
         "engine {engine} failed its known-answer test: do not serve with it; another \
          instruction set or device may work (--isa portable, --engine cpu)"
     )]
-    WrongAnswer {
-        /// Its name.
-        engine: String,
-    },
+    WrongAnswer { engine: String },
 }
 
 /// Time that an engine has spent since it was made, added up over its threads.
@@ -98,20 +85,15 @@ pub enum EngineError {
 pub struct StageTimes {
     /// Turning queries and key bundles into what the kernels read.
     pub prepare: Duration,
-    /// Matrix times queries.
     pub scan: Duration,
-    /// Pack tables times keys.
     pub pack: Duration,
-    /// Transforms and rounding.
     pub finish: Duration,
 }
 
 /// How much one call of an engine is worth: with more it gains nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CallBounds {
-    /// Different shards.
     pub shards_max: usize,
-    /// Queries, over all of them.
     pub queries_max: usize,
 }
 
@@ -177,7 +159,6 @@ pub trait ShardStore: Send + Sync {
     /// Whether a shard is there, or what uploading it would cost others. Never waits.
     fn residency(&self, shard: &ShardView<'_>) -> Residency;
 
-    /// What is there now.
     fn held(&self) -> StoreUse;
 
     /// Uploads a shard, in place of those used longest ago where there is no room; returns when
@@ -204,10 +185,7 @@ pub enum Residency {
     /// Not there, and there is free memory for it.
     Room,
     /// Not there; it would take the place of one that was last used so long ago.
-    InPlace {
-        /// Time since that one was used or uploaded.
-        unused: Duration,
-    },
+    InPlace { unused: Duration },
     /// It cannot be kept: it has no name or is larger than all the memory, or the device is gone.
     Never,
 }

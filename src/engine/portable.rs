@@ -13,7 +13,6 @@ use super::kernel::{
 };
 use super::words::{self, LINES, LOW_LINES, WordLine};
 
-/// Plain Rust.
 pub(super) struct Portable;
 
 /// Rows and steps of 64 columns that are words at a time: 12 KB, in the first cache.

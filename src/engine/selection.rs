@@ -14,7 +14,6 @@ use super::portable::Portable;
 use super::{Engine, EngineError};
 use crate::arith::Isa;
 
-/// The engines that were picked.
 pub struct Selected {
     /// The processor's, then those of GPUs, proven.
     pub engines: Vec<Box<dyn Engine>>,
@@ -22,36 +21,18 @@ pub struct Selected {
     pub why_no_gpu: Option<String>,
 }
 
-/// Why no engine was made.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SelectError {
-    /// A forced instruction set that the processor does not have.
     #[error(
         "the instruction set {wanted} was asked for, this processor does not have all of it: \
          use one of {present}, or auto"
     )]
-    IsaMissing {
-        /// What was asked for.
-        wanted: &'static str,
-        /// What is here.
-        present: String,
-    },
-    /// The system gave no threads.
+    IsaMissing { wanted: &'static str, present: String },
     #[error("could not start {threads} engine threads ({reason}): ask for fewer")]
-    Threads {
-        /// How many were asked for.
-        threads: usize,
-        /// What the system said.
-        reason: String,
-    },
-    /// There is no GPU to take.
+    Threads { threads: usize, reason: String },
     #[error("a GPU was asked for: {reason}; `sotto devices` lists what is here")]
-    Gpu {
-        /// Why not.
-        reason: String,
-    },
-    /// An engine failed, or its answers are wrong.
+    Gpu { reason: String },
     #[error(transparent)]
     Engine(#[from] EngineError),
 }

@@ -1,8 +1,6 @@
 //! Why a database, a manifest or a shard file is refused. Each message says what was found, what
 //! was expected and what to do.
 
-#![allow(missing_docs, reason = "the message of each variant says what it is")]
-
 use std::fmt::Display;
 use std::io;
 use std::path::{Path, PathBuf};

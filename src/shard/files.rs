@@ -81,9 +81,6 @@ fn kind_of(found: FileType) -> &'static str {
 }
 
 /// Reads a regular file, and at most `bytes_max` of it.
-///
-/// # Errors
-/// As [`open_regular`], or it cannot be read.
 pub fn read_regular(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     open_regular(path)?.take(bytes_max).read_to_end(&mut bytes)?;

@@ -83,12 +83,10 @@ impl Guarded {
         !self.is_quarantined()
     }
 
-    /// Whether nothing of it is to be used any more.
     pub(super) fn is_quarantined(&self) -> bool {
         self.place.quarantined.load(SeqCst)
     }
 
-    /// Has nothing of it used any more.
     pub(super) fn quarantine(&self) {
         self.place.quarantine();
     }
@@ -110,7 +108,6 @@ impl Drop for Guarded {
     }
 }
 
-/// Maps of this process that were ever quarantined.
 pub fn quarantined_total() -> u64 {
     QUARANTINED.load(SeqCst)
 }

@@ -39,17 +39,12 @@ pub struct Section {
 /// What a shard file says of itself. Decoded headers are valid: their sizes agree.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Header {
-    /// Database seed.
     pub seed: [u8; 32],
-    /// Shard number.
     pub shard_index: u32,
-    /// Shards of the database.
     pub shard_count: u32,
-    /// Sizes of the shard.
     pub shape: Shape,
     /// The ribbon seed that solved it.
     pub ribbon_seed: u32,
-    /// Records in it.
     pub records: u64,
     /// Largest sum of squares over the matrix rows.
     pub row_square_sum_max: u64,
@@ -103,7 +98,6 @@ impl Header {
         *self.section_digests[2].first_chunk().expect("16 bytes are half of 32")
     }
 
-    /// The page as it is written.
     pub fn encode(&self) -> [u8; HEADER_BYTES] {
         let mut out = [0; HEADER_BYTES];
         let mut at = 0;

@@ -19,11 +19,9 @@ use crate::wire;
 use crate::wire::hex::{Hex, HexBytes};
 use crate::wire::parameters::{Lifetime, ParameterFields, ParametersError, PublicParameters};
 
-/// The manifest's name in a database directory.
 pub const MANIFEST_NAME: &str = "manifest.json";
 /// The manifest of the epoch before, whose files are kept for running servers.
 pub const MANIFEST_PREVIOUS_NAME: &str = "manifest.previous.json";
-/// The folder of shard files in a database directory.
 pub const SHARDS_DIR: &str = "shards";
 
 /// What a manifest says of one shard.
@@ -36,7 +34,6 @@ pub struct ShardEntry {
     pub header_digest: Hex<32>,
     /// The ribbon seed that solved the shard.
     pub ribbon_seed: u32,
-    /// Records in the shard.
     pub records: u64,
     /// BLAKE3 over the sorted records: tells a rebuild whether they changed.
     pub records_digest: Hex<32>,
@@ -50,7 +47,6 @@ pub struct ShardEntry {
 pub struct Manifest {
     /// Format version, that of the shard files.
     pub format: u32,
-    /// Database seed.
     pub seed: Hex<32>,
     /// Raised by one by every rebuild that changed something.
     pub epoch: u64,
@@ -58,19 +54,14 @@ pub struct Manifest {
     pub created: u64,
     /// Unix seconds; clients refuse the epoch after.
     pub expires: u64,
-    /// The database's name, for its whole life.
     pub database: String,
-    /// Shards of the database.
     pub shard_count: u32,
-    /// Sizes of every shard.
     pub shape: ShapeFields,
-    /// Records of all shards.
     pub records: u64,
     /// A serialized [`PublicParameters`].
     pub parameters: HexBytes,
     /// Ed25519 over `parameters`.
     pub signature: Hex<64>,
-    /// The operator's public key.
     pub operator_key: Hex<32>,
     /// One entry a shard, in order.
     pub shards: Vec<ShardEntry>,
@@ -79,15 +70,11 @@ pub struct Manifest {
 /// What the builder decides about a manifest; the rest follows.
 #[derive(Debug, Clone)]
 pub struct ManifestHead {
-    /// Database seed.
     pub seed: [u8; 32],
-    /// Epoch of this content.
     pub epoch: u64,
     /// From when until when clients accept it.
     pub lifetime: Lifetime,
-    /// The database's name.
     pub database: String,
-    /// Sizes of every shard.
     pub shape: Shape,
 }
 
@@ -198,7 +185,6 @@ impl Manifest {
         Ok(())
     }
 
-    /// From when until when clients accept it.
     pub fn lifetime(&self) -> Lifetime {
         Lifetime { created: self.created, expires: self.expires }
     }
@@ -271,7 +257,6 @@ fn content(shards: &[ShardEntry]) -> [u8; 32] {
     *hasher.finalize().as_bytes()
 }
 
-/// Records of the emptiest shard.
 fn shard_records_min(shards: &[ShardEntry]) -> u32 {
     let least = shards.iter().map(|entry| entry.records).min().unwrap_or(0);
     u32::try_from(least).unwrap_or(u32::MAX)

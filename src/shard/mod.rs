@@ -5,6 +5,8 @@
 //! files; [`guard`] is about files that shrink. What this module does not do: make databases
 //! ([`crate::builder`]), answer queries ([`crate::engine`]).
 
+#![allow(missing_docs, reason = "names and types say it; what they do not say has a comment")]
+
 pub mod database;
 mod errors;
 pub mod files;

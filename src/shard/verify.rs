@@ -10,10 +10,8 @@ use super::errors::{OpenError, ShardError};
 use super::header::{SECTION_NAMES, file_bytes};
 use super::sections::{verify_mapped, verify_sections};
 
-/// What a verification found.
 #[derive(Debug)]
 pub struct VerifyReport {
-    /// Bytes read.
     pub bytes: u64,
     /// What is wrong, at most one problem a section, in the order of the shards.
     pub problems: Vec<OpenError>,
@@ -41,9 +39,6 @@ pub fn verify(database: &Database, read: &(dyn Fn(u64) + Sync)) -> VerifyReport 
 }
 
 /// Reads every byte of one shard of an open database, from its file.
-///
-/// # Errors
-/// It cannot be read, or is not what its digests say.
 pub fn verify_shard(database: &Database, index: u32) -> Result<(), OpenError> {
     let (path, shard) = (database.shard_path(index as usize), &database.shards()[index as usize]);
     verify_sections(&path, shard.header(), 0..SECTION_NAMES.len(), &|_| ())

@@ -45,7 +45,6 @@ impl ContentId {
 /// What an engine reads of a shard.
 #[derive(Debug, Clone, Copy)]
 pub struct ShardView<'a> {
-    /// Sizes.
     pub shape: &'a Shape,
     /// rows x columns signed bytes, row-major.
     pub matrix: &'a [u8],

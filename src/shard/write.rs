@@ -30,7 +30,6 @@ impl Sections<'_> {
     }
 }
 
-/// The manifest entry of a shard with this header.
 pub fn entry(header: &Header) -> ShardEntry {
     let digest = header.digest();
     ShardEntry {

@@ -235,7 +235,6 @@ impl Buffers {
         which.iter().map(move |&at| BufferTransition { buffer: &self.buffers[at], state })
     }
 
-    /// Vectors to digits.
     pub(super) fn split_digits(&self, recorder: &mut Recorder<'_, '_>, plan: &Plan) {
         recorder.pass.set_pipeline(recorder.pipelines.get(Kernel::SplitDigits));
         recorder.pass.set_bind_group(0, &self.split, &[]);
@@ -243,7 +242,6 @@ impl Buffers {
         recorder.dispatch(plan.job, None, [x, 1], 0..plan.job.queries, 0);
     }
 
-    /// Matrix times queries.
     pub(super) fn scan(&self, recorder: &mut Recorder<'_, '_>, plan: &Plan, shard: &Resident) {
         for (index, scan) in plan.scans() {
             let kernel = Kernel::scan(scan.count);
@@ -259,7 +257,6 @@ impl Buffers {
         }
     }
 
-    /// Tables times keys.
     pub(super) fn pack(&self, recorder: &mut Recorder<'_, '_>, plan: &Plan, shard: &Resident) {
         let kernel = Kernel::pack((plan.job.packs, plan.job.pack_rows), plan.job.queries);
         let x = plan.job.queries.div_ceil(kernel.tile_queries());
@@ -273,7 +270,6 @@ impl Buffers {
         }
     }
 
-    /// Transforms, rounding, bits.
     pub(super) fn finish(&self, recorder: &mut Recorder<'_, '_>, plan: &Plan, tables: &BindGroup) {
         recorder.pass.set_pipeline(recorder.pipelines.get(Kernel::Finish));
         recorder.pass.set_bind_group(0, tables, &[]);

@@ -260,7 +260,6 @@ impl Gpu {
         self.queue.submit([encoder.finish()])
     }
 
-    /// Whether it still works.
     pub(super) fn probe(&self) -> Result<(), EngineError> {
         let nothing = || self.device.create_command_encoder(&Default::default());
         let submission = self.checked(|| Ok(self.submit(nothing())))?;

@@ -16,7 +16,6 @@ use super::options::{Fault, GpuOptions};
 use super::resident::Store;
 use crate::limits::GPU_CALL_QUERIES_MAX;
 
-/// Answers on one GPU.
 pub struct GpuEngine {
     info: GpuInfo,
     options: GpuOptions,
@@ -57,7 +56,6 @@ impl GpuEngine {
         self.opened.as_ref().map_or(0, |opened| opened.bundles.uploaded())
     }
 
-    /// Shards uploaded so far.
     pub fn uploads(&self) -> u64 {
         self.store.uploads()
     }
@@ -81,7 +79,6 @@ impl GpuEngine {
         self.gone = Some(gone);
     }
 
-    /// Recreates the device.
     fn reopen(&mut self) -> Result<(), EngineError> {
         let failed = |why| EngineError::Device(format!("{}: {why}", self.info.name));
         if self.options.faults.happens(Fault::NotRenewed) {

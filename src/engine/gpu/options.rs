@@ -15,20 +15,16 @@ pub struct GpuOptions {
     pub dispatch_products: Option<u64>,
     /// Key bundles that the device keeps: for tests of how they make room.
     pub bundle_slots: Option<usize>,
-    /// What goes wrong: for tests of failures.
     pub faults: Faults,
 }
 
-/// What may go wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
     /// The device goes away before a submission.
     LostAtSubmission,
     /// The device goes away before answers are read back.
     LostAtReadBack,
-    /// There is no memory for a buffer.
     OutOfMemory,
-    /// The device cannot be recreated.
     NotRenewed,
 }
 

@@ -11,7 +11,6 @@ use super::super::EngineError;
 use super::device::Gpu;
 use super::kernels::{Job, Kernel};
 
-/// The compiled kernels of a device and how buffers are bound to them.
 pub(super) struct Pipelines {
     compiled: Vec<(Kernel, ComputePipeline)>,
     /// Group 0: a part of a shard, or the finish's tables.
@@ -23,7 +22,6 @@ pub(super) struct Pipelines {
 }
 
 impl Pipelines {
-    /// Compiles every kernel.
     pub(super) fn new(gpu: &Gpu) -> Result<Self, EngineError> {
         gpu.checked(|| {
             let part = layout(gpu, &[true]);
@@ -42,7 +40,6 @@ impl Pipelines {
         })
     }
 
-    /// A kernel, compiled.
     pub(super) fn get(&self, wanted: Kernel) -> &ComputePipeline {
         let found = self.compiled.iter().find(|(kernel, _)| *kernel == wanted);
         &found.expect("this is a bug: a kernel that was not compiled").1

@@ -25,7 +25,6 @@ use crate::params::{D, PACK_ROWS_MIN, Shape};
 /// the device.
 const PATIENCE: Duration = WAIT_TIME.saturating_mul(WAITS);
 
-/// Names a shard on the device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum ShardKey {
     /// What the file says it contains.
@@ -44,14 +43,12 @@ pub(super) struct Part {
     pub(super) count: u32,
 }
 
-/// A shard on the device.
 pub(super) struct Resident {
     shape: Shape,
     pub(super) matrix: Vec<Part>,
     pub(super) tables: Vec<Part>,
 }
 
-/// A device on which shards are kept.
 pub(super) struct Open {
     gpu: Gpu,
     layout: BindGroupLayout,
@@ -328,7 +325,6 @@ impl StoreState {
     }
 }
 
-/// What [`Store::reserve`] found.
 enum Reserved<'a> {
     Here(Arc<Resident>),
     /// With buffers to take over.
@@ -508,7 +504,6 @@ impl Open {
     }
 }
 
-/// Bytes of a shard that the device holds.
 fn shard_bytes(shape: &Shape) -> u64 {
     (shape.matrix_bytes() + shape.packs() * shape.table_bytes()) as u64
 }

@@ -57,7 +57,6 @@ impl Shared {
     }
 }
 
-/// The way to the device.
 pub(super) struct Staging {
     ring: Vec<Shared>,
     next: usize,
@@ -117,7 +116,6 @@ impl Staging {
     }
 }
 
-/// The way back.
 #[derive(Default)]
 pub(super) struct Readback {
     shared: Option<Shared>,
