@@ -11,8 +11,9 @@ use super::lines::{Lines, ReadError, too_long};
 use crate::limits;
 
 pub(super) struct Csv<R> {
-    lines: Lines<R>,
-    text: Vec<u8>,
+    pub(super) lines: Lines<R>,
+    /// The line that was read last, as it stands there.
+    pub(super) text: Vec<u8>,
     /// The fields of the record, one after the other, and where each ends.
     fields: Vec<u8>,
     ends: Vec<usize>,
@@ -47,7 +48,7 @@ impl<R: BufRead> Csv<R> {
             let Some(end) = self.lines.read(&mut self.text)? else { return Ok(None) };
             if self.text.len() - end > limits::INPUT_RECORD_BYTES_MAX {
                 let question = "is a quote not closed, or is it CSV?";
-                return Err(too_long(self.lines.number(), question));
+                return Err(too_long(self.lines.number, question));
             }
             if self.text.len() > end {
                 return self.record(end).map(Some);
@@ -64,26 +65,18 @@ impl<R: BufRead> Csv<R> {
         &self.fields[start..self.ends[index]]
     }
 
-    pub(super) fn text(&self) -> &[u8] {
-        &self.text
-    }
-
-    pub(super) fn is_unended(&self) -> bool {
-        self.lines.is_unended()
-    }
-
     /// Takes the record apart that begins with the line at hand; `end` bytes of that are its end.
     fn record<E>(&mut self, mut end: usize) -> Result<Result<u64, Wrong>, ReadError<E>> {
         self.fields.clear();
         self.ends.clear();
-        let first = self.lines.number();
+        let first = self.lines.number;
         if !self.text.contains(&b'"') {
             self.split_plain(end);
             return Ok(Ok(first));
         }
         let (mut at, mut opened) = (At::Start, first);
         loop {
-            let line = self.lines.number();
+            let line = self.lines.number;
             let wrong = |line, problem| Ok(Err(Wrong { line, problem }));
             for &byte in &self.text[..self.text.len() - end] {
                 at = match (at, byte) {
@@ -199,78 +192,5 @@ pub(super) fn instead_of_header(line: &[u8]) -> String {
             "no header, but what looks like a record of {count} fields: put the header before it"
         ),
         count => format!("{count} columns with other names: rename them"),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::convert::Infallible;
-
-    use super::*;
-
-    /// Records as their first lines and fields, and what is wrong, in order.
-    type Read = Result<Vec<Result<(u64, Vec<String>), (u64, String)>>, (u64, String)>;
-
-    fn all(text: &str) -> Read {
-        let mut csv = Csv::new(text.as_bytes());
-        let mut found = Vec::new();
-        loop {
-            match csv.next::<Infallible>() {
-                Ok(None) => return Ok(found),
-                Ok(Some(Err(Wrong { line, problem }))) => found.push(Err((line, problem))),
-                Ok(Some(Ok(line))) => {
-                    let field = |at| String::from_utf8(csv.field(at).to_vec()).unwrap();
-                    found.push(Ok((line, (0..csv.len()).map(field).collect())));
-                }
-                Err(ReadError::Unreadable { line, problem }) => return Err((line, problem)),
-                Err(error) => panic!("{error}"),
-            }
-        }
-    }
-
-    #[test]
-    fn fields_are_split_and_unquoted_with_any_line_end() {
-        for end in ["\n", "\r\n", "\r"] {
-            let text = ["a,b", "", "\"a,\"\"b\",", ",", "\"x", "y\",\"\"", "last"].join(end);
-            let fields = |line: u64, fields: &[&str]| {
-                Ok((line, fields.iter().map(ToString::to_string).collect::<Vec<_>>()))
-            };
-            let expected = vec![
-                fields(1, &["a", "b"]),
-                fields(3, &["a,\"b", ""]),
-                fields(4, &["", ""]),
-                fields(5, &[&format!("x{end}y"), ""]),
-                fields(7, &["last"]),
-            ];
-            assert_eq!(all(&text), Ok(expected), "{end:?}");
-        }
-    }
-
-    #[test]
-    fn quotes_that_are_wrong_name_the_line_where_they_begin() {
-        for (text, line) in [
-            ("+1,\"abc\n+2,d\n+3,e\n", 1),
-            ("a,b\n\"x\",\"", 2),
-            ("a,\"x\ny\",\"z\nw", 2),
-            ("a,\"b\"\"", 1),
-        ] {
-            let (found, problem) = all(text).unwrap_err();
-            assert_eq!(found, line, "{text:?}");
-            assert!(problem.contains("before the end of the file"), "{problem}");
-        }
-        let long = format!("a,b\n\"{}", "x\n".repeat(limits::INPUT_RECORD_BYTES_MAX));
-        let (line, problem) = all(&long).unwrap_err();
-        assert!(line == 2 && problem.contains("within 1048576 bytes"), "{problem}");
-        // After these, reading goes on.
-        for (text, problem) in [
-            ("a\"b,c\nd,e\n", "a quote within a field"),
-            ("\"a\" ,c\nd,e\n", "text after the quote"),
-            ("x,\"a\n+2,b\n+3,\"c\"\nd,e\n", "begins here ends on line 3"),
-        ] {
-            let found = all(text).unwrap();
-            let wrong = found[0].as_ref().unwrap_err();
-            assert!(wrong.0 == 1 && wrong.1.contains(problem), "{text:?}: {wrong:?}");
-            assert_eq!(found.last().unwrap().as_ref().unwrap().1, ["d", "e"], "{text:?}");
-        }
     }
 }

@@ -3,7 +3,7 @@
 //! Memory is bounded by [`limits::INPUT_RECORD_BYTES_MAX`], whatever the input. A line that is
 //! wrong is counted and the reading goes on, so that a person sees the first ten of a thousand
 //! mistakes at once. Messages name lines, never keys or values. What this module does not do:
-//! open and decompress files ([`super::source`]), look for duplicates ([`super::check`]).
+//! open and decompress files ([`super::source`]), look for duplicates ([`super::shards`]).
 
 use std::io::BufRead;
 use std::path::PathBuf;
@@ -142,19 +142,17 @@ pub fn read<E>(
     bound: ValueBound,
     each: &mut dyn FnMut(Entry<'_>) -> Result<(), E>,
 ) -> Result<Found, ReadError<E>> {
-    let (errors, warnings) = (LineErrors::default(), LineErrors::default());
-    let mut sink = Sink { bound, errors, warnings, decoded: vec![], each };
-    let unended = match format {
+    let mut sink = Sink { bound, found: Found::default(), decoded: vec![], each };
+    match format {
         InputFormat::Csv => read_csv(reader, &mut sink)?,
         InputFormat::JsonLines => read_json_lines(reader, &mut sink)?,
-    };
-    Ok(Found { errors: sink.errors, warnings: sink.warnings, unended })
+    }
+    Ok(sink.found)
 }
 
 struct Sink<'a, E> {
     bound: ValueBound,
-    errors: LineErrors,
-    warnings: LineErrors,
+    found: Found,
     decoded: Vec<u8>,
     each: &'a mut dyn FnMut(Entry<'_>) -> Result<(), E>,
 }
@@ -164,10 +162,11 @@ impl<E> Sink<'_, E> {
         let text = key_text(key);
         let decoded = decode(value, &mut self.decoded, self.bound);
         match text.and_then(|text| Ok((text, decoded?))) {
-            Err(problem) => self.errors.add(line, problem),
+            Err(problem) => self.found.errors.add(line, problem),
             Ok((text, decoded)) => {
                 let reasons = [suspect::value(value), suspect::key(text)];
-                reasons.into_iter().flatten().for_each(|reason| self.warnings.add(line, reason));
+                let warnings = &mut self.found.warnings;
+                reasons.into_iter().flatten().for_each(|reason| warnings.add(line, reason));
                 (self.each)(Entry { key, value: decoded, line }).map_err(ReadError::Entry)?;
             }
         }
@@ -209,29 +208,32 @@ fn decode<'a>(
     }
 }
 
-fn read_csv<E>(reader: impl BufRead, sink: &mut Sink<'_, E>) -> Result<bool, ReadError<E>> {
+fn read_csv<E>(reader: impl BufRead, sink: &mut Sink<'_, E>) -> Result<(), ReadError<E>> {
     let mut csv = Csv::new(reader);
     match csv.next()? {
         None => return Err(no_header(1, "an empty file")),
         Some(Ok(_)) if is_header(&csv) => {}
         Some(Ok(line) | Err(Wrong { line, .. })) => {
-            return Err(no_header(line, &csv::instead_of_header(csv.text())));
+            return Err(no_header(line, &csv::instead_of_header(&csv.text)));
         }
     }
     while let Some(record) = csv.next()? {
         match record {
-            Err(Wrong { line, problem }) => sink.errors.add(line, problem),
+            Err(Wrong { line, problem }) => sink.found.errors.add(line, problem),
             Ok(line) if is_header(&csv) => {
-                sink.errors.add(line, "the header once more: were files put one after the other?");
+                sink.found
+                    .errors
+                    .add(line, "the header once more: were files put one after the other?");
             }
             Ok(line) if csv.len() == 2 => sink.entry(line, csv.field(0), csv.field(1))?,
             Ok(line) => {
                 let fields = counted(csv.len() as u64, "field");
-                sink.errors.add(line, format!("{fields}, expected 2 (sii,value)"));
+                sink.found.errors.add(line, format!("{fields}, expected 2 (sii,value)"));
             }
         }
     }
-    Ok(csv.is_unended())
+    sink.found.unended = csv.lines.unended;
+    Ok(())
 }
 
 fn is_header<R: BufRead>(csv: &Csv<R>) -> bool {
@@ -253,11 +255,11 @@ struct JsonEntry<'a> {
     value: std::borrow::Cow<'a, str>,
 }
 
-fn read_json_lines<E>(reader: impl BufRead, sink: &mut Sink<'_, E>) -> Result<bool, ReadError<E>> {
+fn read_json_lines<E>(reader: impl BufRead, sink: &mut Sink<'_, E>) -> Result<(), ReadError<E>> {
     let mut lines = Lines::new(reader);
     let mut text = Vec::new();
     while let Some(end) = lines.read(&mut text)? {
-        let line = lines.number();
+        let line = lines.number;
         if text.len() - end > limits::INPUT_RECORD_BYTES_MAX {
             return Err(too_long(line, "is it JSON Lines?"));
         }
@@ -266,18 +268,19 @@ fn read_json_lines<E>(reader: impl BufRead, sink: &mut Sink<'_, E>) -> Result<bo
                 Ok(entry) => sink.entry(line, entry.sii.as_bytes(), entry.value.as_bytes())?,
                 Err(_) if text.trim_ascii_start().starts_with(b"[") => {
                     let what = "a list, expected one object a line (`jq -c '.[]'` makes them)";
-                    sink.errors.add(line, what);
+                    sink.found.errors.add(line, what);
                 }
                 Err(error) => {
                     let (what, column) = (json_problem(&error), error.column());
                     let expected = r#"expected {"sii": "..", "value": ".."}"#;
-                    sink.errors.add(line, format!("{what} at column {column}, {expected}"));
+                    sink.found.errors.add(line, format!("{what} at column {column}, {expected}"));
                 }
             }
         }
         text.clear();
     }
-    Ok(lines.is_unended())
+    sink.found.unended = lines.unended;
+    Ok(())
 }
 
 /// What is wrong, without serde_json's quotations of the line.
@@ -297,9 +300,9 @@ mod tests {
 
     const BOUND: ValueBound = ValueBound { bytes: 20, why: "" };
 
-    type Read1 = Result<(Vec<(String, Vec<u8>, u64)>, LineErrors), ReadError<Infallible>>;
+    type Read = Result<(Vec<(String, Vec<u8>, u64)>, LineErrors), ReadError<Infallible>>;
 
-    fn all(format: InputFormat, text: &[u8]) -> Read1 {
+    fn all(format: InputFormat, text: &[u8]) -> Read {
         let mut found = Vec::new();
         let Found { errors, .. } = read(text, format, BOUND, &mut |entry| {
             let key = String::from_utf8(entry.key.to_vec()).unwrap();
@@ -311,35 +314,57 @@ mod tests {
 
     #[test]
     fn records_are_read_with_their_lines() {
-        type Read<'a> = (InputFormat, &'a str, &'a [(&'a str, &'a [u8], u64)]);
-        let cases: [Read<'_>; 4] = [
-            (
-                InputFormat::Csv,
-                "sii,value\r\n+1,im:a@x\r\n\"a,\"\"b\",\"2\r\nlines\"\r\nc,base64:/wA=\r\nd,\r\n",
-                &[
-                    ("+1", b"im:a@x", 2),
-                    ("a,\"b", b"2\r\nlines", 3),
-                    ("c", b"\xff\0", 5),
-                    ("d", b"", 6),
-                ],
-            ),
-            (InputFormat::Csv, "\u{feff}sii,value\n\na,b", &[("a", b"b", 3)]),
-            (
-                InputFormat::JsonLines,
-                "\u{feff}{\"sii\":\"a\",\"value\":\"b\"}\n",
-                &[("a", b"b", 1)],
-            ),
-            (
-                InputFormat::JsonLines,
-                "{\"sii\":\"a\",\"value\":\"1\"}\n\n\
-                 {\"value\":\"base64:AA==\",\"sii\":\"\\u00e9\"}",
-                &[("a", b"1", 1), ("é", b"\0", 3)],
-            ),
-        ];
-        for (format, text, expected) in cases {
+        let check = |format, text: &str, expected: &[(&str, &[u8], u64)]| {
             let (found, errors) = all(format, text.as_bytes()).unwrap();
             let found: Vec<_> = found.iter().map(|(k, v, line)| (&**k, &**v, *line)).collect();
             assert_eq!((&*found, errors), (expected, LineErrors::default()), "{text}");
+        };
+        for end in ["\n", "\r\n", "\r"] {
+            let lines =
+                ["sii,value", "+1,im:a@x", "", "\"a,\"\"b\",\"2", "lines\"", "c,base64:/wA="];
+            let text = [&lines[..], &["d,", "e,\"\"", "last,x"]].concat().join(end);
+            let expected: [(&str, &[u8], u64); 6] = [
+                ("+1", b"im:a@x", 2),
+                ("a,\"b", &[b"2", end.as_bytes(), b"lines"].concat(), 4),
+                ("c", b"\xff\0", 6),
+                ("d", b"", 7),
+                ("e", b"", 8),
+                ("last", b"x", 9),
+            ];
+            check(InputFormat::Csv, &text, &expected);
+        }
+        check(InputFormat::Csv, "\u{feff}sii,value\n\na,b", &[("a", b"b", 3)]);
+        let json = "\u{feff}{\"sii\":\"a\",\"value\":\"1\"}\n\n\
+                    {\"value\":\"base64:AA==\",\"sii\":\"\\u00e9\"}";
+        check(InputFormat::JsonLines, json, &[("a", b"1", 1), ("é", b"\0", 3)]);
+    }
+
+    #[test]
+    fn wrong_quotes_name_the_line_where_they_begin() {
+        let all = |text: &str| all(InputFormat::Csv, format!("sii,value\n{text}").as_bytes());
+        let cut = "the quote that begins here is not closed before the end of the file";
+        for (text, line) in [
+            ("+1,\"abc\n+2,d\n+3,e\n", 2),
+            ("a,b\n\"x\",\"", 3),
+            ("a,\"x\ny\",\"z\nw", 3),
+            ("a,\"b\"\"", 2),
+        ] {
+            let error = all(text).unwrap_err().to_string();
+            assert!(error.starts_with(&format!("line {line}: {cut}")), "{text:?}: {error}");
+        }
+        let long = format!("a,b\n\"{}", "x\n".repeat(limits::INPUT_RECORD_BYTES_MAX));
+        let error = all(&long).unwrap_err().to_string();
+        assert!(error.starts_with("line 3: ") && error.contains("within 1048576 bytes"), "{error}");
+        // After these, reading goes on.
+        for (text, problem, line) in [
+            ("a\"b,c\nd,e\n", "a quote within a field", 3),
+            ("\"a\" ,c\nd,e\n", "text after the quote", 3),
+            ("x,\"a\n+2,b\n+3,\"c\"\nd,e\n", "begins here ends on line 4", 5),
+        ] {
+            let (found, errors) = all(text).unwrap();
+            assert_eq!((errors.count, errors.first[0].0), (1, 2), "{text:?}: {errors}");
+            assert!(errors.first[0].1.contains(problem), "{text:?}: {errors}");
+            assert_eq!(found, [("d".into(), b"e".to_vec(), line)], "{text:?}");
         }
     }
 

@@ -27,21 +27,15 @@ pub(super) fn too_long<E>(line: u64, question: &str) -> ReadError<E> {
 
 pub(super) struct Lines<R> {
     inner: R,
-    number: u64,
-    unended: bool,
+    /// Of the line that was read last, from 1.
+    pub(super) number: u64,
+    /// Whether the last line of the stream had no line end.
+    pub(super) unended: bool,
 }
 
 impl<R: BufRead> Lines<R> {
     pub(super) fn new(inner: R) -> Self {
         Self { inner, number: 0, unended: false }
-    }
-
-    pub(super) fn number(&self) -> u64 {
-        self.number
-    }
-
-    pub(super) fn is_unended(&self) -> bool {
-        self.unended
     }
 
     /// Appends the next line and what ends it, and returns the bytes of the latter; nothing at the
@@ -124,9 +118,9 @@ mod tests {
         let mut found = Vec::new();
         let mut text = Vec::new();
         while let Some(end) = lines.read(&mut text).unwrap() {
-            found.push((lines.number(), std::mem::take(&mut text), end));
+            found.push((lines.number, std::mem::take(&mut text), end));
         }
-        (found, lines.is_unended())
+        (found, lines.unended)
     }
 
     /// Lines of all lengths around sixteen, every kind of end, buffers of every size.

@@ -11,7 +11,7 @@ use super::partition::Partition;
 use crate::arith::Isa;
 use crate::keyword::solve::{self, Record, Solved};
 use crate::keyword::{Outcome, band, extract, locate, locate_known};
-use crate::params::{FAILURE_LOG2_MAX, Shape};
+use crate::params::FAILURE_LOG2_MAX;
 use crate::scheme::{
     KeyBundle, SecretError, SecretPool, ShardMasks, Sharing, random_bytes, reference,
 };
@@ -166,25 +166,11 @@ fn self_check(
     })
 }
 
-/// Does the work of one shard of so many records, for measuring this machine.
-pub(super) fn calibrate(shape: &Shape, records: u64) {
-    let choice = Choice { seed: [0; 32], shard_count: 1, shape: *shape };
-    let groups = shape.groups() as u32;
-    let record = |index: u64| {
-        let place = locate_known(&choice.seed, &index.to_le_bytes(), 1, groups);
-        let value = vec![0; shape.value_len() - 1];
-        Record { group: place.group, identity: place.identity, value }
-    };
-    let records: Vec<Record> = (0..records).into_par_iter().map(record).collect();
-    if let Some(solved) = solve::solve(Isa::detect(), &choice.seed, 0, shape, &records) {
-        build_packs(&choice, 0, &solved.matrix);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::partition::PartitionWriter;
     use super::*;
+    use crate::params::Shape;
 
     fn choice() -> Choice {
         let shape = Shape::new(40, 128, 1, 256).unwrap();
@@ -206,10 +192,10 @@ mod tests {
     fn the_check_finds_any_part_that_does_not_belong() {
         let choice = choice();
         let samples = samples(&rows(300)).unwrap();
-        let made = make(&choice, 0, rows(300), [0; 32]).map_err(|error| format!("{error:?}"));
-        let made = made.unwrap();
-        let other = make(&choice, 0, rows(299), [0; 32]).map_err(|error| format!("{error:?}"));
-        let other = other.unwrap();
+        let [made, other] = [300, 299].map(|records| {
+            let made = make(&choice, 0, rows(records), [0; 32]);
+            made.map_err(|error| format!("{error:?}")).unwrap()
+        });
         let seed = made.header.ribbon_seed;
         let check = |seed, sections| self_check(&choice, 0, seed, &sections, &samples);
         let (good, bad) = (made.sections(), other.sections());

@@ -7,7 +7,6 @@
 
 #![allow(missing_docs, reason = "names and types say it; what they do not say has a comment")]
 
-mod check;
 mod choose;
 mod count;
 mod csv;

@@ -1,28 +1,18 @@
 //! What a build would make, before it is made. Reads the input, writes nothing.
-//!
-//! The expected time comes from building one synthetic pack on this machine.
 
 use std::path::Path;
-use std::time::{Duration, Instant};
 
 use super::choose::{self, Choice};
-use super::count::{self, Count};
+use super::count;
 use super::directory::{self, free_bytes};
 use super::errors::BuildError;
-use super::make;
 use super::options::BuildOptions;
 use super::progress::Progress;
 use crate::limits;
-use crate::params::{Shape, ShapeFields};
 use crate::shard::header::file_bytes;
-use crate::text::{bytes, duration};
+use crate::text::bytes;
 
-/// Contacts of the sync that bundles are counted for.
-const SYNC_CONTACTS: u64 = 500;
-/// Records the calibration solves at most.
-const CALIBRATION_RECORDS_MAX: u64 = 1 << 18;
-
-/// Counts the input, decides as a build would, and measures this machine. Returns text for people.
+/// Counts the input and decides as a build would. Returns text for people.
 pub fn plan(options: &BuildOptions, progress: &dyn Progress) -> Result<String, BuildError> {
     let existing = directory::existing(&options.out)?;
     let existing = existing.as_ref();
@@ -32,8 +22,6 @@ pub fn plan(options: &BuildOptions, progress: &dyn Progress) -> Result<String, B
     let count = count?;
     choose::refuse_loss(options, existing, &count)?;
     let choice = choose::choose(options, existing, &count)?;
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(options.jobs.unwrap_or(0)).build()?;
-    let expected = duration(pool.install(|| expected(&choice, &count)));
     let Choice { shard_count, shape, .. } = choice;
     let (packs, file) = (shape.packs(), file_bytes(&shape));
     let per_shard = count.records / u64::from(shard_count);
@@ -45,7 +33,6 @@ pub fn plan(options: &BuildOptions, progress: &dyn Progress) -> Result<String, B
         format!("free            {}{short}\n", bytes(free))
     });
     let down = (packs * shape.response_bytes()) as u64;
-    let (bundles, bundle) = (bundles_per_sync(shard_count), shape.bundle_bytes());
     let text = format!(
         "records         {}{before}\n\
          shards          {shard_count} of about {per_shard} records\n\
@@ -53,9 +40,7 @@ pub fn plan(options: &BuildOptions, progress: &dyn Progress) -> Result<String, B
          {}/{} bits\n\
          on disk         {} ({} a shard), and {} while building\n{}\
          a query         {} up, {} down ({} with the hint)\n\
-         a sync of {SYNC_CONTACTS}   {bundles} key bundles of {} ({})\n\
-         failure         at most once in 2^{:.1} look-ups\n\
-         expected time   {expected} on {} threads",
+         failure         at most once in 2^{:.1} look-ups",
         count.records,
         shape.rows(),
         shape.pack_rows(),
@@ -70,10 +55,7 @@ pub fn plan(options: &BuildOptions, progress: &dyn Progress) -> Result<String, B
         bytes(shape.query_bytes() as u64),
         bytes(down),
         bytes(down + (packs * shape.hint_bytes()) as u64),
-        bytes(bundle as u64),
-        bytes((bundles * bundle) as u64),
-        -shape.log2_failure(),
-        pool.current_num_threads()
+        -shape.log2_failure()
     );
     let few = few_records_warning(emptiest_shard(per_shard, shard_count), shard_count);
     Ok([Some(text), count.warning, few].into_iter().flatten().collect::<Vec<_>>().join("\n"))
@@ -83,43 +65,6 @@ fn first_existing(path: &Path) -> Option<&Path> {
     let here = Path::new(".");
     let parents = path.ancestors().map(|p| if p.as_os_str().is_empty() { here } else { p });
     parents.into_iter().find(|path| path.exists())
-}
-
-/// Secrets that a sync takes when the i-th query to one shard uses the i-th secret that is not
-/// full, with contacts that fall on shards as a hash lets them fall.
-fn bundles_per_sync(shard_count: u32) -> usize {
-    let mut secrets: Vec<Vec<u32>> = Vec::new();
-    for contact in 0..SYNC_CONTACTS {
-        let hash = blake3::hash(&contact.to_le_bytes());
-        let [a, b, c, d, ..] = *hash.as_bytes();
-        let shard = u32::from_le_bytes([a, b, c, d]) % shard_count;
-        let has_room =
-            |s: &&mut Vec<u32>| s.len() < limits::QUERIES_PER_SECRET_MAX && !s.contains(&shard);
-        match secrets.iter_mut().find(has_room) {
-            Some(secret) => secret.push(shard),
-            None => secrets.push(vec![shard]),
-        }
-    }
-    secrets.len()
-}
-
-/// The time for all shards, from a synthetic one of as many packs as hold a record, with at most
-/// [`CALIBRATION_RECORDS_MAX`] records.
-fn expected(choice: &Choice, count: &Count) -> Duration {
-    let shape = choice.shape;
-    let packs = shape.record_bytes().div_ceil(shape.pack_rows()) as u32;
-    let fields = ShapeFields { packs, ..shape.fields() };
-    let Ok(one) = Shape::from_fields(fields) else { return Duration::ZERO };
-    let per_group = count.records / u64::from(choice.shard_count) / shape.groups() as u64;
-    let records = (per_group * one.groups() as u64).min(CALIBRATION_RECORDS_MAX);
-    let begun = Instant::now();
-    make::calibrate(&one, records);
-    let parts = shape.packs() as f64 / f64::from(packs);
-    let one_shard = begun.elapsed().mul_f64(parts);
-    // A pack runs on one thread; many packs, of one shard or of many, run on all.
-    let all_packs = (shape.packs() as f64 / f64::from(packs)) * f64::from(choice.shard_count);
-    let at_once = all_packs.min(rayon::current_num_threads() as f64);
-    one_shard.mul_f64(f64::from(choice.shard_count) / at_once)
 }
 
 /// About how many records the emptiest of so many shards has: they fall into shards by a hash, and
@@ -150,13 +95,6 @@ pub fn few_records_warning(shard_records_min: u64, shard_count: u32) -> Option<S
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn bundles_are_those_of_the_page() {
-        assert_eq!(bundles_per_sync(1), 500);
-        assert!((32..=33).contains(&bundles_per_sync(10_000)));
-        assert!((32..60).contains(&bundles_per_sync(16)));
-    }
 
     #[test]
     fn a_small_crowd_is_said() {

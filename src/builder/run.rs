@@ -5,7 +5,6 @@ use std::fs::{self, File};
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use super::check::{ShardCheck, check_shard};
 use super::directory::Directory;
 use super::errors::{BuildError, IoContext as _, gone};
 use super::input::{self, Entry, LineErrors, ReadError, ValueBound};
@@ -13,6 +12,7 @@ use super::options::{BuildOptions, DATABASE_NAME_DEFAULT};
 use super::partition::PartitionWriter;
 use super::progress::{Progress, Stage};
 use super::session::Session;
+use super::shards::{ShardCheck, check_shard};
 use super::source::{self, Source};
 use super::work::WorkFile;
 use super::{choose, keys};

@@ -81,7 +81,7 @@ impl Kernels for Amx {
 
 /// Planes to tiles, `[column / 64][tile][column / 4 % 16][digit of the tile][column % 4]`; digit p
 /// of query q is the 3q + p-th. What no digit fills is zero.
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512ifma,avx512vbmi")]
+#[target_feature(enable = "avx512dq,avx512vl,avx512vnni,avx512ifma,avx512vbmi")]
 fn split_digits(queries: &[EncryptedQuery], columns: Range<usize>, digits: &mut [Line]) {
     let places = DigitPlaces::new();
     digits.fill(Line([0; 64]));

@@ -63,7 +63,7 @@ impl Kernels for Avx512 {
 }
 
 /// The shared function, compiled for wide registers.
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512ifma,avx512vbmi")]
+#[target_feature(enable = "avx512dq,avx512vl,avx512vnni,avx512ifma,avx512vbmi")]
 fn round_wide(rounding: &Rounding<'_>, out: &mut [u32]) {
     round(rounding, out);
 }
@@ -71,7 +71,7 @@ fn round_wide(rounding: &Rounding<'_>, out: &mut [u32]) {
 // ---- query digits ------------------------------------------------------------------------------
 
 /// `[pair of queries][column / 64][query of the pair][digit]`
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512ifma,avx512vbmi")]
+#[target_feature(enable = "avx512dq,avx512vl,avx512vnni,avx512ifma,avx512vbmi")]
 fn split_digits(queries: &[EncryptedQuery], columns: Range<usize>, lines: &mut [Line]) {
     let places = DigitPlaces::new();
     let (mut steps, _) = lines.as_chunks_mut();
@@ -106,9 +106,7 @@ impl DigitPlaces {
     }
 
     /// Splits 192 bytes, 64 columns, into a line for each digit. It takes 1% of a scan.
-    #[target_feature(
-        enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512ifma,avx512vbmi"
-    )]
+    #[target_feature(enable = "avx512dq,avx512vl,avx512vnni,avx512ifma,avx512vbmi")]
     pub(super) fn split_digits(&self, bytes: &[u8], lines: &mut [Line; DIGITS]) {
         assert_eq!(bytes.len(), 64 * DIGITS, "this is a bug: bytes of 64 columns");
         // SAFETY: 192 bytes are three unaligned loads of 64, a line is one aligned store.
@@ -144,7 +142,7 @@ struct ScanSums([[[u32; 16]; GROUP_ROWS]; limits::BATCH_QUERIES_PER_SCAN_MAX]);
 /// Plan: groups of 16 rows; within a group blocks of columns; within a block the queries in pairs,
 /// each pair against tiles of 4 rows. A tile is 4 rows x 2 queries x 3 digits = 24 accumulators,
 /// fed by 10 loads for 24 `vpdpbusd`. A lone query takes tiles of 8 rows.
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512ifma,avx512vbmi")]
+#[target_feature(enable = "avx512dq,avx512vl,avx512vnni,avx512ifma,avx512vbmi")]
 fn scan(job: &ScanJob<'_>, out: &mut [u32]) {
     assert!(job.rows.is_multiple_of(GROUP_ROWS), "this is a bug: rows of a scan job");
     let steps = job.columns / 64;
@@ -163,7 +161,7 @@ fn scan(job: &ScanJob<'_>, out: &mut [u32]) {
 }
 
 /// The 16 lanes of each of 16 rows added up modulo 2^24: a transposition that adds as it goes.
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512ifma,avx512vbmi")]
+#[target_feature(enable = "avx512dq,avx512vl,avx512vnni,avx512ifma,avx512vbmi")]
 fn sum_lanes(sums: &[[u32; 16]; GROUP_ROWS], out: &mut [u32]) {
     // SAFETY: 16 lanes of 4 bytes are a register.
     let rows: [_; GROUP_ROWS] =
@@ -190,7 +188,7 @@ fn sum_lanes(sums: &[[u32; 16]; GROUP_ROWS], out: &mut [u32]) {
 /// One block of columns of one group of rows, all queries. Meanwhile the same block of the next
 /// group is prefetched from memory, evenly over the tiles: the same few buffers bring lines from
 /// memory and from the second cache, and a burst would hold up the loads of the tiles.
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512ifma,avx512vbmi")]
+#[target_feature(enable = "avx512dq,avx512vl,avx512vnni,avx512ifma,avx512vbmi")]
 fn scan_block(job: &ScanJob<'_>, row: usize, first: usize, count: usize, sums: &mut ScanSums) {
     let matrix = job.matrix[row * job.columns + first * 64..].as_ptr();
     let block = Block { matrix, stride: job.columns, count };
@@ -265,9 +263,7 @@ impl Block {
     /// # Safety
     /// The block's rows, and DIGITS * QUERIES * `count` lines, are readable.
     #[inline(never)]
-    #[target_feature(
-        enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512ifma,avx512vbmi"
-    )]
+    #[target_feature(enable = "avx512dq,avx512vl,avx512vnni,avx512ifma,avx512vbmi")]
     unsafe fn tile<const ROWS: usize, const QUERIES: usize, const AHEAD: usize>(
         &self,
         lines: *const Line,
@@ -340,7 +336,7 @@ type Sums = PackSums<CHUNK_PACKS>;
 
 /// Within a chunk tiles of queries x packs x vectors of 8 slots, at most 24 accumulators: 6 queries
 /// x 4 packs x 1 vector take 4 `vpermb` and 10 loads for 24 `vpmadd52luq`.
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512ifma,avx512vbmi")]
+#[target_feature(enable = "avx512dq,avx512vl,avx512vnni,avx512ifma,avx512vbmi")]
 fn pack(job: &PackJob<'_>, out: &mut [u32]) {
     // SAFETY: `pack_by_chunks` says where a chunk's terms and windows lie.
     let add = |chunk: &Chunk, sums: &mut Sums| unsafe {
@@ -397,9 +393,7 @@ macro_rules! tiles {
 impl ChunkTiles<'_> {
     /// # Safety
     /// The chunk's tables and every query's windows are readable over the chunk.
-    #[target_feature(
-        enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512ifma,avx512vbmi"
-    )]
+    #[target_feature(enable = "avx512dq,avx512vl,avx512vnni,avx512ifma,avx512vbmi")]
     unsafe fn add(&self, sums: &mut Sums) {
         match (self.chunk.packs, self.job.queries) {
             (4, 1) => tiles!(self, sums, packs 4, vectors 4, ahead 4, most 1: 1),
@@ -428,9 +422,7 @@ impl ChunkTiles<'_> {
     /// # Safety
     /// PACKS packs' tables and the windows of these queries are readable over the chunk.
     #[inline(never)]
-    #[target_feature(
-        enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512ifma,avx512vbmi"
-    )]
+    #[target_feature(enable = "avx512dq,avx512vl,avx512vnni,avx512ifma,avx512vbmi")]
     unsafe fn tile<
         const PACKS: usize,
         const QUERIES: usize,
@@ -503,7 +495,7 @@ const WORD_BYTES: __mmask64 = 0x0707_0707_0707_0707;
 
 /// Where the bytes of vector `vector` of a term's slots are in the 64 bytes from
 /// `vector / 2 * 32`.
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512ifma,avx512vbmi")]
+#[target_feature(enable = "avx512dq,avx512vl,avx512vnni,avx512ifma,avx512vbmi")]
 fn word_index(vector: usize) -> __m512i {
     let begin = vector * 24 - vector / 2 * 32;
     let index: [u8; 64] = std::array::from_fn(|byte| (begin + byte / 8 * 3 + byte % 8) as u8);
@@ -512,7 +504,7 @@ fn word_index(vector: usize) -> __m512i {
 }
 
 /// Sums below 2^59 to residues: 2^32 folded once, then Barrett with a 52-bit product.
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512ifma,avx512vbmi")]
+#[target_feature(enable = "avx512dq,avx512vl,avx512vnni,avx512ifma,avx512vbmi")]
 fn reduce(sums: &[u64; BLOCK_SLOTS], prime: u32, out: &mut [u32]) {
     let modulus = _mm512_set1_epi64(prime.into());
     let fold = _mm512_set1_epi64((1i64 << 32) % i64::from(prime));

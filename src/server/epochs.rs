@@ -43,8 +43,8 @@ pub(super) struct Published {
 impl Published {
     fn of(database: &Database) -> Self {
         Self {
-            parameters: Bytes::copy_from_slice(database.parameters_bytes()),
-            signature: Bytes::copy_from_slice(database.signature()),
+            parameters: Bytes::copy_from_slice(&database.manifest().parameters.0),
+            signature: Bytes::copy_from_slice(&database.manifest().signature.0),
             operator_key: Bytes::copy_from_slice(database.operator_key()),
             hint_digests: Bytes::copy_from_slice(database.hint_digests()),
         }

@@ -1,9 +1,7 @@
 //! Opening a database: the manifest, then the header page of every shard file, mapped.
 //!
-//! Opening reads one page a shard, in parallel, and keeps a map and no file descriptor; ten
-//! thousand shards cost their metadata. A database that follows one that is served shares the
-//! shards that did not change, and only of the others every byte is read. What opening does not do:
-//! read sections, which is [`super::verify`]'s work.
+//! Opening reads one page a shard, in parallel, and keeps a map and no file descriptor. Only
+//! [`super::verify`] and [`Database::follow`] read sections.
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -283,14 +281,6 @@ impl Database {
     }
     pub fn shard(&self, index: u32) -> Option<&Arc<Shard>> {
         self.shards.get(index as usize)
-    }
-    /// The serialized public parameters, as they were signed.
-    pub fn parameters_bytes(&self) -> &[u8] {
-        &self.manifest.parameters.0
-    }
-    /// The operator's signature over them: 64 bytes of Ed25519.
-    pub fn signature(&self) -> &[u8] {
-        &self.manifest.signature.0
     }
     pub fn operator_key(&self) -> &[u8; 32] {
         &self.manifest.operator_key.0

@@ -1,15 +1,12 @@
 //! Maps of files that may shrink or fail under them.
 //!
-//! Whoever reads a page of a map that its file does not have any more, or that the disk does not
-//! give, is sent SIGBUS, which ends the process and with it every other shard. So a [`Guarded`] map
-//! is registered in a table, and a handler for the whole process looks a fault up in it: the map's
-//! pages become zeros, the map is *quarantined*, and the reader goes on. What it computed from them
-//! is worth nothing, which [`Guarded::is_whole`] tells it. A fault anywhere else is handed to
-//! whoever handled it before. A SIGBUS that a process sent (`kill -BUS`) is no fault: it ends this
-//! process, which may not go on with its maps unguarded.
+//! A thread that reads a page which the file or the disk does not give any more is sent SIGBUS, and
+//! the process would end. So [`Guarded`] maps stand in a table, where a handler looks a fault up:
+//! the map's pages become zeros, the map is *quarantined*, and the reader goes on and learns from
+//! [`Guarded::is_whole`] that its results are worth nothing. Other faults go to the handler before.
+//! A SIGBUS that was sent (`kill -BUS`) ends the process, which may not go on unguarded.
 //!
-//! SECURITY.md compares this with serving from private copies and says what the deployer must see
-//! to. A handler cannot see bytes that are overwritten in place.
+//! SECURITY.md compares this with private copies. Bytes overwritten in place are not noticed.
 
 use std::hint::black_box;
 use std::io;
@@ -271,22 +268,24 @@ mod tests {
         assert!(!map.is_whole() && map.is_quarantined());
     }
 
-    /// Runs a test in another process, where `MISBEHAVE` is set, and returns the signal that ended
-    /// it.
-    fn ended_by(test: &str) -> Option<i32> {
+    /// In the process that the tests run in: has `test` run in another one, which has to end by
+    /// SIGBUS. There: whether the test is to misbehave.
+    fn misbehaves(test: &str) -> bool {
+        const MISBEHAVE: &str = "SOTTO_TEST_MISBEHAVE";
+        if std::env::var_os(MISBEHAVE).is_some() {
+            return true;
+        }
         let mut child = std::process::Command::new(std::env::current_exe().unwrap());
         child.args(["--exact", &format!("shard::guard::tests::{test}")]);
         let ended = child.env(MISBEHAVE, "1").output().unwrap();
-        std::os::unix::process::ExitStatusExt::signal(&ended.status)
+        let signal = std::os::unix::process::ExitStatusExt::signal(&ended.status);
+        assert_eq!(signal, Some(libc::SIGBUS));
+        false
     }
-
-    const MISBEHAVE: &str = "SOTTO_TEST_MISBEHAVE";
 
     #[test]
     fn a_signal_that_is_sent_ends_the_process_wherever_it_arrives() {
-        if std::env::var_os(MISBEHAVE).is_none() {
-            let test = "a_signal_that_is_sent_ends_the_process_wherever_it_arrives";
-            assert_eq!(ended_by(test), Some(libc::SIGBUS));
+        if !misbehaves("a_signal_that_is_sent_ends_the_process_wherever_it_arrives") {
             return;
         }
         let (_file, map) = guarded(1 << 12);
@@ -305,9 +304,7 @@ mod tests {
         let (_file, map) = guarded(1 << 12);
         let start = map.as_ptr() as usize;
         assert!(GuardEntry::find(start).is_some() && GuardEntry::find(start + 4095).is_some());
-        if std::env::var_os(MISBEHAVE).is_none() {
-            let test = "a_fault_elsewhere_ends_the_process_as_ever";
-            assert_eq!(ended_by(test), Some(libc::SIGBUS));
+        if !misbehaves("a_fault_elsewhere_ends_the_process_as_ever") {
             return;
         }
         let file = tempfile::tempfile().unwrap();

@@ -14,7 +14,7 @@ use crate::scheme::pack_digest;
 const READ_BYTES: usize = 1 << 20;
 
 /// Where the bytes of a shard are read.
-enum Bytes<'a> {
+pub(super) enum Bytes<'a> {
     File(&'a File),
     Map(&'a [u8]),
 }
@@ -54,19 +54,10 @@ pub(super) fn verify_sections(
     checked.map_err(OpenError::io(path))?.map_err(OpenError::shard(path))
 }
 
-/// The same of all of a mapped shard; `go_on` also says whether to read more.
-pub(super) fn verify_mapped(
-    map: &[u8],
-    header: &Header,
-    go_on: &mut dyn FnMut(u64) -> bool,
-) -> Result<(), ShardError> {
-    let checked = check(&Bytes::Map(map), header, 0..SECTION_NAMES.len(), go_on);
-    checked.expect("this is a bug: a map is read without system calls")
-}
-
-/// Checks some sections, and the header with the first. The digest of a section is over its bytes,
-/// and that of the hints over the digests of their packs.
-fn check(
+/// Checks some sections, and the header with the first; `go_on` is told how many bytes more were
+/// read, and says whether to read more. The digest of a section is over its bytes, and that of the
+/// hints over the digests of their packs.
+pub(super) fn check(
     shard: &Bytes<'_>,
     header: &Header,
     sections: Range<usize>,

@@ -9,8 +9,7 @@
 use std::ops::Range;
 
 use wgpu::{
-    BindGroup, Buffer, BufferDescriptor, BufferTransition, BufferUsages, BufferUses,
-    CommandEncoder, ComputePass,
+    BindGroup, Buffer, BufferTransition, BufferUsages, BufferUses, CommandEncoder, ComputePass,
 };
 
 use super::device::Gpu;
@@ -178,12 +177,7 @@ impl Buffers {
         let (none, out) = (BufferUsages::empty(), BufferUsages::COPY_SRC);
         let usages = [BufferUsages::COPY_DST, none, none, none, out, none, out];
         let buffers: [_; 7] = std::array::from_fn(|at| {
-            gpu.buffer(&BufferDescriptor {
-                label: Some("batch"),
-                size: sizes[at],
-                usage: BufferUsages::STORAGE | usages[at],
-                mapped_at_creation: false,
-            })
+            gpu.buffer("batch", sizes[at], BufferUsages::STORAGE | usages[at])
         });
         let [vectors, digits, sums, scanned_a, responses_a, scanned_b, responses_b] = &buffers;
         let product = |read, written| bind(gpu, &pipelines.product, &[read, written]);

@@ -4,10 +4,10 @@
 use std::sync::{Arc, Weak};
 
 use lru::LruCache;
-use wgpu::{Buffer, BufferDescriptor, BufferTransition, BufferUsages, BufferUses, CommandEncoder};
+use wgpu::{Buffer, BufferTransition, BufferUses, CommandEncoder};
 
 use super::super::{EncryptedQuery, EngineError};
-use super::device::Gpu;
+use super::device::{Gpu, UPLOADED};
 use super::kernels::{BINDING_BYTES_MIN, SLOT_WORDS};
 use crate::limits::BATCH_QUERIES_PER_SCAN_MAX;
 use crate::params::HALF;
@@ -64,13 +64,7 @@ impl Bundles {
     /// A pool of so many slots, at least one for each query of a batch.
     pub(super) fn new(gpu: &Gpu, slots: usize) -> Result<Self, EngineError> {
         let slots = slots.clamp(BATCH_QUERIES_PER_SCAN_MAX, SLOTS);
-        let descriptor = BufferDescriptor {
-            label: Some("keys"),
-            size: slots as u64 * SLOT_BYTES,
-            usage: BufferUsages::STORAGE | BufferUsages::COPY_DST,
-            mapped_at_creation: false,
-        };
-        let pool = gpu.checked(|| Ok(gpu.buffer(&descriptor)))?;
+        let pool = gpu.checked(|| Ok(gpu.buffer("keys", slots as u64 * SLOT_BYTES, UPLOADED)))?;
         let slots = Slots::new(slots);
         Ok(Self { pool, slots, fresh: Vec::new(), uploaded: 0 })
     }

@@ -42,6 +42,9 @@ pub(super) const WORK_BYTES: u64 = 1 << 30;
 /// Memory for shards on a device that uses the host's, where they are in the page cache already.
 const HOST_BUDGET_BYTES: u64 = 4 << 30;
 
+/// How buffers are used that the processor fills and kernels read.
+pub(super) const UPLOADED: BufferUsages = BufferUsages::STORAGE.union(BufferUsages::COPY_DST);
+
 /// Label of a buffer that is refused for a test. It is too large for a buffer, for software devices
 /// do not run out of memory, and becomes the error that others give.
 const REFUSED: &str = "more than there is";
@@ -222,14 +225,16 @@ impl Gpu {
         }
     }
 
-    /// A buffer; inside of one of the two above, which say whether there was memory for it.
-    pub(super) fn buffer(&self, descriptor: &BufferDescriptor<'_>) -> Buffer {
-        if self.faults.happens(Fault::OutOfMemory) {
-            let size = self.device.limits().max_buffer_size + 1;
-            let refused = BufferDescriptor { label: Some(REFUSED), size, ..descriptor.clone() };
-            return self.device.create_buffer(&refused);
-        }
-        self.device.create_buffer(descriptor)
+    /// A buffer, mapped where it is for writing; inside of one of the two above, which say whether
+    /// there was memory for it.
+    pub(super) fn buffer(&self, label: &str, size: u64, usage: BufferUsages) -> Buffer {
+        let (label, size) = match self.faults.happens(Fault::OutOfMemory) {
+            true => (REFUSED, self.device.limits().max_buffer_size + 1),
+            false => (label, size),
+        };
+        let mapped_at_creation = usage.contains(BufferUsages::MAP_WRITE);
+        let label = Some(label);
+        self.device.create_buffer(&BufferDescriptor { label, size, usage, mapped_at_creation })
     }
 
     /// How many bytes of shards the device can keep: what it gives now, but for what answering
@@ -241,7 +246,7 @@ impl Gpu {
         let descriptor = BufferDescriptor {
             label: Some("piece of memory"),
             size: PIECE_BYTES.min(self.info.binding_bytes_max),
-            usage: BufferUsages::STORAGE | BufferUsages::COPY_DST,
+            usage: UPLOADED,
             mapped_at_creation: false,
         };
         let piece = || self.caught(|| self.device.create_buffer(&descriptor)).ok();

@@ -11,17 +11,14 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use wgpu::{
-    Adapter, BindGroup, BufferDescriptor, BufferUsages, BufferUses, ComputePassDescriptor,
-    SubmissionIndex,
-};
+use wgpu::{Adapter, BindGroup, BufferUses, ComputePassDescriptor, SubmissionIndex};
 
 use super::super::{
     Answer, Batch, EncryptedQuery, EngineError, GpuInfo, ShardView, StageTimes, check_sizes,
 };
 use super::batch::{Buffers, DIGITS, Plan, RESPONSES, Recorder, SUMS_AND_SCANNED, VECTORS};
 use super::bundles::{Bundles, SLOT_BYTES, SLOTS};
-use super::device::{Gpu, WORK_BYTES};
+use super::device::{Gpu, UPLOADED, WORK_BYTES};
 use super::options::GpuOptions;
 use super::pipelines::{Pipelines, bind};
 use super::resident::{Held, Open, ShardKey, Store};
@@ -384,12 +381,7 @@ fn transform(gpu: &Gpu, pipelines: &Pipelines) -> Result<BindGroup, EngineError>
     words.extend(twiddles(rings.p));
     words.extend(slot_places());
     gpu.checked(|| {
-        let buffer = gpu.buffer(&BufferDescriptor {
-            label: Some("transform"),
-            size: size_of_val(&words[..]) as u64,
-            usage: BufferUsages::STORAGE | BufferUsages::COPY_DST,
-            mapped_at_creation: false,
-        });
+        let buffer = gpu.buffer("transform", size_of_val(&words[..]) as u64, UPLOADED);
         gpu.queue.write_buffer(&buffer, 0, bytemuck::cast_slice(&words));
         Ok(bind(gpu, &pipelines.part, &[&buffer]))
     })

@@ -10,11 +10,11 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use lru::LruCache;
-use wgpu::{BindGroup, BindGroupLayout, Buffer, BufferDescriptor, BufferUsages};
+use wgpu::{BindGroup, BindGroupLayout, Buffer};
 
 use super::super::known_answer::PROBE_CONTENT;
 use super::super::{ContentId, EngineError, Residency, ShardStore, ShardView, StoreUse};
-use super::device::{Gpu, WAIT_TIME, WAITS};
+use super::device::{Gpu, UPLOADED, WAIT_TIME, WAITS};
 use super::kernels::BINDING_BYTES_MIN;
 use super::pipelines::bind;
 use super::staging::{STAGING_BYTES, Staging};
@@ -449,12 +449,8 @@ impl Open {
         let tables = cut(shape.packs() as u32, 1, shape.table_bytes() as u64, limit);
         let part = |unit: usize| {
             move |(first, count): (u32, u32)| {
-                let buffer = self.gpu.buffer(&BufferDescriptor {
-                    label: Some("shard"),
-                    size: u64::from(count) * unit as u64,
-                    usage: BufferUsages::STORAGE | BufferUsages::COPY_DST,
-                    mapped_at_creation: false,
-                });
+                let bytes = u64::from(count) * unit as u64;
+                let buffer = self.gpu.buffer("shard", bytes, UPLOADED);
                 let bound = bind(&self.gpu, &self.layout, &[&buffer]);
                 Part { buffer, bound, first, count }
             }
@@ -473,11 +469,9 @@ impl Open {
         shard: &ShardView<'_>,
         resident: &Resident,
     ) -> Result<(), EngineError> {
-        let columns = shard.shape.columns();
-        let table_bytes = shard.shape.table_bytes();
         let sections = [
-            (&resident.matrix, shard.matrix, columns),
-            (&resident.tables, shard.tables, table_bytes),
+            (&resident.matrix, shard.matrix, shard.shape.columns()),
+            (&resident.tables, shard.tables, shard.shape.table_bytes()),
         ];
         for (parts, bytes, unit) in sections {
             for part in parts {

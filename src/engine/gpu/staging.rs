@@ -6,7 +6,7 @@
 
 use std::sync::mpsc::{Receiver, Sender, channel};
 
-use wgpu::{Buffer, BufferDescriptor, BufferUsages, CommandEncoder, MapMode, SubmissionIndex};
+use wgpu::{Buffer, BufferUsages, CommandEncoder, MapMode, SubmissionIndex};
 
 use super::super::EngineError;
 use super::device::{Gpu, WAIT_TIME};
@@ -65,14 +65,8 @@ pub(super) struct Staging {
 impl Staging {
     pub(super) fn new(gpu: &Gpu) -> Result<Self, EngineError> {
         gpu.checked(|| {
-            let buffer = |_| {
-                gpu.buffer(&BufferDescriptor {
-                    label: Some("staging"),
-                    size: STAGING_BYTES,
-                    usage: BufferUsages::MAP_WRITE | BufferUsages::COPY_SRC,
-                    mapped_at_creation: true,
-                })
-            };
+            let usage = BufferUsages::MAP_WRITE | BufferUsages::COPY_SRC;
+            let buffer = |_| gpu.buffer("staging", STAGING_BYTES, usage);
             let made = (0..STAGING_BUFFERS).map(buffer).map(Shared::new);
             Ok(Self { ring: made.collect(), next: 0 })
         })
@@ -125,12 +119,8 @@ impl Readback {
     /// A buffer of at least so many bytes; recreated only when a batch is larger than all before.
     pub(super) fn buffer(&mut self, gpu: &Gpu, bytes: u64) -> Buffer {
         if self.shared.as_ref().is_none_or(|shared| shared.buffer.size() < bytes) {
-            let buffer = gpu.buffer(&BufferDescriptor {
-                label: Some("readback"),
-                size: bytes.next_power_of_two(),
-                usage: BufferUsages::MAP_READ | BufferUsages::COPY_DST,
-                mapped_at_creation: false,
-            });
+            let usage = BufferUsages::MAP_READ | BufferUsages::COPY_DST;
+            let buffer = gpu.buffer("readback", bytes.next_power_of_two(), usage);
             self.shared = Some(Shared::new(buffer));
         }
         self.shared.as_ref().expect("this is a bug: made above").buffer.clone()
