@@ -23,7 +23,6 @@ pub(super) struct Choice {
     pub(super) shape: Shape,
 }
 
-/// Whether an existing database decides.
 fn kept<'a>(options: &BuildOptions, existing: Option<&'a Manifest>) -> Option<&'a Manifest> {
     existing.filter(|_| !options.reshape)
 }

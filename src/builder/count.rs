@@ -1,7 +1,5 @@
-//! The first pass over the input: how many records, how long, which lines are wrong.
-//!
-//! What can be read only once (standard input, a pipe) is copied to the work folder, as it is,
-//! while it is counted.
+//! The first pass over the input: how many records, how long, which lines are wrong. What can be
+//! read only once (standard input, a pipe) is copied to the work folder meanwhile.
 
 use std::cell::Cell;
 use std::convert::Infallible;

@@ -1,9 +1,5 @@
-//! CSV as RFC 4180 has it, to the letter: a quote begins a field or is doubled within one, and
-//! nothing follows the quote that ends a field.
-//!
-//! The `csv` crate is not used because it accepts a quote anywhere: it turns one forgotten quote
-//! into one long record and loses the lines in it without a word. What records mean is
-//! [`super::input`]'s.
+//! CSV exactly as RFC 4180 has it. The `csv` crate is not used because it accepts a quote anywhere:
+//! it turns one forgotten quote into one long record, without an error.
 
 use std::io::BufRead;
 

@@ -1,6 +1,5 @@
-//! The directory a build works in: locked against other builders, and cleaned up after.
-//!
-//! Which files go is decided by the manifests alone. What is built there is [`super::shards`]'s.
+//! The directory a build works in: locked against other builders, and cleaned up of files that its
+//! manifests do not name.
 
 use std::collections::HashSet;
 use std::fs::{self, File, TryLockError};

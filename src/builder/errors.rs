@@ -10,7 +10,6 @@ use crate::shard::OpenError;
 use crate::text::{bytes, counted};
 use crate::wire::parameters::ParametersError;
 
-/// Why there is no database.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BuildError {
@@ -124,7 +123,6 @@ fn advice(doing: &str, error: &io::Error) -> &'static str {
 }
 
 impl Input {
-    /// The error of an input that cannot be read.
     pub(super) fn unreadable(&self, source: io::Error) -> BuildError {
         BuildError::Read { name: self.name(), source }
     }

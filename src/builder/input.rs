@@ -1,9 +1,8 @@
-//! Reading records: CSV (RFC 4180, header `sii,value`) or JSON Lines, as a stream, line by line.
+//! Reading records, line by line: CSV (RFC 4180, header `sii,value`) or JSON Lines.
 //!
-//! Memory is bounded by [`limits::INPUT_RECORD_BYTES_MAX`], whatever the input. A line that is
-//! wrong is counted and the reading goes on, so that a person sees the first ten of a thousand
-//! mistakes at once. Messages name lines, never keys or values. What this module does not do:
-//! open and decompress files ([`super::source`]), look for duplicates ([`super::shards`]).
+//! Memory is bounded by [`limits::INPUT_RECORD_BYTES_MAX`]. A wrong line is counted and reading
+//! goes on, so that a person sees the first ten mistakes at once. Messages name lines, never keys
+//! or values.
 
 use std::io::BufRead;
 use std::path::PathBuf;
@@ -421,19 +420,6 @@ mod tests {
             let (found, errors) = all(InputFormat::Csv, text.as_bytes()).unwrap();
             assert_eq!((found.len(), errors.first[0].0), (2, 3), "{again}");
         }
-    }
-
-    #[test]
-    fn the_first_ten_lines_of_several_lists_are_kept() {
-        let mut all = LineErrors::default();
-        for part in [[40u64, 30, 20, 10], [41, 31, 21, 11], [42, 32, 22, 12], [1, 2, 3, 4]] {
-            let mut some = LineErrors::default();
-            part.iter().for_each(|&line| some.add(line, "wrong"));
-            all.merge(&some);
-        }
-        assert_eq!(all.count, 16);
-        let lines: Vec<u64> = all.first.iter().map(|pair| pair.0).collect();
-        assert_eq!(lines, [1, 2, 3, 4, 10, 11, 12, 20, 21, 22]);
     }
 
     #[test]

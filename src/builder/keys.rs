@@ -1,7 +1,5 @@
 //! The operator's signing key: Ed25519, PKCS#8 PEM, as `openssl genpkey -algorithm ed25519` makes.
-//!
-//! Made when absent, readable by its owner only, beside the database and never inside, for the
-//! database directory is what gets copied to servers. Signing itself is [`crate::wire`]'s.
+//! It lies beside the database and never inside, because a database is copied to servers.
 
 use std::fs::OpenOptions;
 use std::io::{self, Write as _};

@@ -38,10 +38,9 @@ impl<R: BufRead> Lines<R> {
         Self { inner, number: 0, unended: false }
     }
 
-    /// Appends the next line and what ends it, and returns the bytes of the latter; nothing at the
-    /// end of the stream. A line that makes the text longer than
-    /// [`limits::INPUT_RECORD_BYTES_MAX`] is left one byte after that, without its end: it may
-    /// have none.
+    /// Appends the next line with its end, and returns the bytes of the end; `None` after the last
+    /// line. A line that makes the text longer than [`limits::INPUT_RECORD_BYTES_MAX`] is cut one
+    /// byte after that, without its end.
     pub(super) fn read(&mut self, text: &mut Vec<u8>) -> io::Result<Option<usize>> {
         let begin = text.len();
         let mut begun = false;

@@ -1,7 +1,5 @@
-//! One shard from its records: solved, packed, checked through the scheme.
-//!
-//! The outcome depends on seed, shard number, shape and records alone: not on threads, not on the
-//! order of the input. Matrix and tables are in memory; what is written is [`crate::shard`]'s.
+//! One shard from its records: solved, packed, checked through the scheme. The outcome depends on
+//! seed, shard number, shape and records alone.
 
 use rayon::prelude::*;
 
@@ -28,19 +26,14 @@ pub(super) struct Made {
     hints: Vec<u8>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub(super) enum MakeError {
-    /// No ribbon seed solves it: more columns are needed.
+    #[error("no ribbon seed solves it: more columns are needed")]
     NoRibbonSeed,
-    /// Its largest row is too noisy: more response bits are needed.
+    #[error("its largest row is too noisy: more response bits are needed")]
     TooNoisy,
-    Build(BuildError),
-}
-
-impl From<BuildError> for MakeError {
-    fn from(error: BuildError) -> Self {
-        Self::Build(error)
-    }
+    #[error(transparent)]
+    Build(#[from] BuildError),
 }
 
 impl Made {
@@ -192,10 +185,8 @@ mod tests {
     fn the_check_finds_any_part_that_does_not_belong() {
         let choice = choice();
         let samples = samples(&rows(300)).unwrap();
-        let [made, other] = [300, 299].map(|records| {
-            let made = make(&choice, 0, rows(records), [0; 32]);
-            made.map_err(|error| format!("{error:?}")).unwrap()
-        });
+        let [made, other] =
+            [300, 299].map(|records| make(&choice, 0, rows(records), [0; 32]).unwrap());
         let seed = made.header.ribbon_seed;
         let check = |seed, sections| self_check(&choice, 0, seed, &sections, &samples);
         let (good, bad) = (made.sections(), other.sections());

@@ -1,9 +1,7 @@
 //! From input files to a database: count, partition, check, build shard by shard, sign.
 //!
-//! Memory stays bounded whatever the input; a build killed at any moment goes on when it is
-//! started again; the same records, seed and shape give the same bytes. The way of a build is in
-//! [`run()`]. What this module does not do: know the command line (`commands/build.rs`) or the file
-//! format ([`crate::shard`]).
+//! Memory stays bounded; a build killed at any moment goes on when it is started again; the same
+//! records, seed and shape give the same bytes. Read [`run()`] first.
 
 #![allow(missing_docs, reason = "names and types say it; what they do not say has a comment")]
 

@@ -28,21 +28,17 @@ pub struct BuildOptions {
     pub seed: Option<Seed>,
     /// The database's name; that of the database that is there, or [`DATABASE_NAME_DEFAULT`].
     pub database: Option<String>,
-    /// For how many days clients are to accept what is signed: 1 to
-    /// [`limits::EXPIRES_DAYS_MAX`].
+    /// Days for which clients accept what is signed: 1 to [`limits::EXPIRES_DAYS_MAX`].
     pub expires_days: u32,
     /// File of the operator's key; [`super::keys::default_path`] when `None`.
     pub signing_key: Option<PathBuf>,
     /// Threads; all cores when `None`.
     pub jobs: Option<usize>,
-    /// Whether a database that is there keeps only its seed and name, and shard count and shape
-    /// are chosen again. Otherwise it keeps all, and its shards whose records did not change.
+    /// Chooses shard count and shape of an existing database again; it keeps its seed and name.
     pub reshape: bool,
-    /// Whether a build that was interrupted is thrown away. Otherwise it goes on, if the arguments
-    /// and the input are the same.
+    /// Discards an interrupted build, which else goes on with the same arguments and input.
     pub restart: bool,
-    /// How many percent of the records of a database that is there may be missing in the input: 0
-    /// to 100.
+    /// Percent of an existing database's records that the input may lack: 0 to 100.
     pub shrink_percent: u8,
     /// Unix seconds to write down; the environment's SOURCE_DATE_EPOCH or the clock when `None`.
     pub created: Option<u64>,

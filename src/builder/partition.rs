@@ -1,8 +1,7 @@
 //! Records on their way to a shard: one temporary file a shard, written with bounded memory.
 //!
 //! A record is its line number (8 bytes), key length (2), value length (2), key, value. Files are
-//! opened to append a full buffer and closed again, so that no number of shards meets a limit on
-//! open files. What this module does not do: decide which shard ([`crate::keyword::locate`]).
+//! opened only to append a full buffer, so that no number of shards meets a limit on open files.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
@@ -136,7 +135,6 @@ impl Partition {
     pub(super) fn is_empty(&self) -> bool {
         self.starts.is_empty()
     }
-    /// The i-th record by key.
     pub(super) fn row(&self, index: usize) -> Row<'_> {
         self.row_from(self.starts[index])
     }

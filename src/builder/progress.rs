@@ -35,22 +35,17 @@ impl Stage {
 
 /// Hears how far a build is. Called from many threads.
 pub trait Progress: Sync {
-    fn say(&self, line: &str);
+    fn say(&self, _line: &str) {}
     /// A stage begins, of so many units; 0 when that is not known.
-    fn begin(&self, stage: Stage, total: u64);
-    fn advance(&self, units: u64);
-    fn end(&self);
+    fn begin(&self, _stage: Stage, _total: u64) {}
+    fn advance(&self, _units: u64) {}
+    fn end(&self) {}
 }
 
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Silent;
 
-impl Progress for Silent {
-    fn say(&self, _: &str) {}
-    fn begin(&self, _: Stage, _: u64) {}
-    fn advance(&self, _: u64) {}
-    fn end(&self) {}
-}
+impl Progress for Silent {}
 
 /// Writes to standard error: a bar where it is a terminal, else lines.
 #[derive(Default)]

@@ -24,14 +24,13 @@ pub struct RolledBack {
     pub changed: usize,
 }
 
-/// Signs the newest epoch's content again for `expires_days` from now, and returns the new
-/// manifest. The key is the operator's,
-/// [`keys::default_path`] when there is no other. Reads every shard's header. The manifest of the
-/// epoch before stays, so that a rollback still goes to other content.
+/// Signs the newest epoch's content again, for `expires_days` from now, with the operator's key
+/// ([`keys::default_path`] where `None`). The manifest before stays, for a rollback to other
+/// content.
 ///
 /// # Errors
-/// A build was interrupted, a file is missing or another, or the key is not the operator's:
-/// nothing is changed.
+/// A build was interrupted, a file is missing or another, or the key is another: nothing is
+/// changed.
 pub fn renew(
     db: &Path,
     signing_key: Option<&Path>,
@@ -44,13 +43,9 @@ pub fn renew(
     Ok(manifest)
 }
 
-/// Makes the content of the epoch before the newest one, for `expires_days` from now, once every
-/// byte of it was read and is as its digests say. The key is the operator's,
-/// [`keys::default_path`] when there is no other.
-///
-/// Clients refuse an epoch older than one they have seen, so what the manifest before names is
-/// signed under the next epoch. The manifest that it replaces becomes the one before, and a second
-/// rollback undoes the first.
+/// Signs the content of the epoch before as the next epoch, for `expires_days` from now, once every
+/// byte of it was verified: clients refuse an epoch older than one they have seen. The manifest
+/// that it replaces becomes the one before, so a second rollback undoes the first.
 ///
 /// # Errors
 /// There is no epoch before, a file of it is missing, damaged or another's, clients would refuse

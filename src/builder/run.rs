@@ -28,7 +28,6 @@ use crate::wire::{Lifetime, SigningKey};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BuildReport {
     pub shard_count: u32,
-    /// Shards that were built now.
     pub built: u32,
     /// Shards that an interrupted build had finished.
     pub resumed: u32,
@@ -37,7 +36,6 @@ pub struct BuildReport {
     pub records: u64,
     pub records_before: Option<u64>,
     pub shape: Shape,
-    /// Records of the emptiest shard.
     pub shard_records_min: u64,
     pub epoch: u64,
     /// Whether the same content was signed for longer.

@@ -1,7 +1,5 @@
-//! A sample database's records: the same for the same number, and nobody's.
-//!
-//! Telephone numbers come from ranges that are reserved for fiction, while they last; then
-//! addresses below the example domains of RFC 2606. Values name a provider below `.example`.
+//! Records of a sample database, the same for the same number: telephone numbers that are reserved
+//! for fiction while they last, then addresses below the example domains of RFC 2606.
 
 use std::io::{self, Write};
 

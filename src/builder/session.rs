@@ -11,7 +11,6 @@ use super::work::identity;
 use crate::shard::Manifest;
 use crate::wire::Lifetime;
 
-/// One build, from its beginning to its end.
 pub(super) struct Session<'a> {
     pub(super) options: &'a BuildOptions,
     pub(super) progress: &'a dyn Progress,

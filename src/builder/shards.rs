@@ -21,7 +21,6 @@ use crate::shard::ShardEntry;
 use crate::shard::header::{self, file_bytes};
 use crate::shard::write::{self, write_shard};
 
-/// What is known of a shard's records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct ShardCheck {
     pub(super) records: u64,

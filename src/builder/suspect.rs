@@ -1,10 +1,7 @@
-//! Keys and values that are allowed and hardly meant: what a spreadsheet, a copied web page or a
-//! careless export makes of an identifier. A client looks up what a person types, byte for byte, so
-//! such a key is never found. They are counted and warned of, and built as they are.
+//! Keys and values that are allowed and hardly meant, as spreadsheets and careless exports write
+//! them. Nobody looks such a key up; it is built as it is, with a warning.
 
-/// What spreadsheets write in place of a value.
 const SPREADSHEET_ERRORS: [&str; 6] = ["#N/A", "#REF!", "#NAME?", "#VALUE!", "#NUM!", "#DIV/0!"];
-/// What programs write for a value that is missing.
 const MISSING: [&str; 6] = ["null", "none", "nil", "nan", "n/a", "undefined"];
 
 /// Why nobody would type this key; nothing of it is repeated but the number of a character.
@@ -28,7 +25,6 @@ pub(super) fn key(key: &str) -> Option<String> {
     reasons.iter().find(|(is_so, _)| *is_so).map(|(_, reason)| format!("the key {reason}"))
 }
 
-/// Why this value is hardly meant.
 pub(super) fn value(value: &[u8]) -> Option<String> {
     let text = std::str::from_utf8(value).ok()?;
     let reasons = [

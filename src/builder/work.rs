@@ -1,8 +1,6 @@
-//! What an interrupted build leaves behind so that the same command can go on.
-//!
-//! `OUT/work/` holds `work.json` (what was decided before a manifest exists), the partition files,
-//! and a copy of an input that can be read only once. All of it goes once the manifest is in place.
-//! What this module does not do: decide anything.
+//! What an interrupted build leaves in `OUT/work/` so that the same command can go on: `work.json`
+//! (what was decided before a manifest exists), the partition files, and a copy of an input that
+//! can be read only once. All of it goes once the manifest is in place.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -23,9 +21,8 @@ use crate::wire::hex::Hex;
 pub(super) const WORK_VERSION: u32 = 2;
 const WORK_NAME: &str = "work.json";
 
-/// Tells an input file from another, or from itself after a change: by its size, the times of the
-/// last change of its content and of its entry, and its number. The system alone sets the time of
-/// the entry, so a file that was given the old size and time shows.
+/// Tells an input file from another and from a changed one: by size, number, and the times of its
+/// content and of its entry, which the system alone sets.
 pub(super) fn identity(path: &Path) -> io::Result<String> {
     let file = fs::metadata(path)?;
     let (modified, changed) = (file.mtime_nsec(), file.ctime_nsec());

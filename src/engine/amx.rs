@@ -1,14 +1,12 @@
-//! The scan for AMX: tiles of 16 rows of 64 bytes, multiplied 16 by 16 (`tdpbsud`).
+//! The scan for AMX: tiles of 16 rows of 64 bytes, multiplied 16 by 16 (`tdpbsud`); everything else
+//! is [`super::avx512`]'s.
 //!
-//! One `tdpbsud` is 256 `vpdpbusd` and takes 16 cycles: eight times their rate. Floor at the
-//! standard shape: 26 k of them a query, 0.12 ms, and reading the matrix, 7 ms a batch where memory
-//! gives 20 GB/s. This scan waits for memory, and beyond some 8 queries for the second cache too.
-//! So it does the simplest that keeps memory busy: the digits of a block of columns stay in the
-//! second cache for all rows of a job; 16 rows at a time are multiplied with 48 digits of 16
-//! queries, three sums of 16 x 16; the rows that come next are prefetched meanwhile.
-//!
-//! Everything but the scan is [`super::avx512`]'s. It is assembly because the intrinsics are not
-//! stable (rust-lang/rust#126622).
+//! One `tdpbsud` is 256 `vpdpbusd` and takes 16 cycles. Floor at the standard shape: 26 k of them a
+//! query, 0.12 ms, and reading the matrix, 7 ms a batch where memory gives 20 GB/s. So it does the
+//! simplest that keeps memory busy: the digits of a block of columns stay in the second cache for
+//! all rows of a job; 16 rows at a time are multiplied with 48 digits of 16 queries; the rows that
+//! come next are prefetched. It is assembly because the intrinsics are not stable
+//! (rust-lang/rust#126622).
 
 use std::arch::asm;
 use std::ops::Range;

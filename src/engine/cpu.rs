@@ -1,12 +1,10 @@
 //! The CPU engine: cuts a batch into jobs for the kernels, over threads of its own.
 //!
-//! First queries become digits and keys sliding windows. Then come the scan, cut by rows, and the
-//! pack, cut by (prime, block of 32 slots) with all packs of the shard in one job, so that a key
-//! word is loaded once for all; then the finish, cut by (query, pack), whose answers are handed
-//! out as they come. A thread reads matrix and tables in the order in which they are stored, and
-//! each byte is read once a batch. A shard that is not in memory is read ahead from front to back:
-//! the scan follows the matrix as it comes, the pack waits for the last of the tables. Scratch is
-//! taken at start for the largest shape that `limits` allows.
+//! Queries become digits and keys sliding windows. Then come the scan, cut by rows, and the pack,
+//! cut by (prime, block of 32 slots) with all packs in one job, so that a key word is loaded once
+//! for all; then the finish, cut by (query, pack). Each byte of the shard is read once a batch, in
+//! the order in which it is stored. Of a shard that is not in memory, the scan follows the matrix
+//! as it is read.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
@@ -163,7 +161,6 @@ impl Engine for CpuEngine {
     }
 }
 
-/// A batch that is being answered.
 struct Running<'a> {
     shard: &'a ShardView<'a>,
     queries: &'a [EncryptedQuery],
@@ -263,7 +260,6 @@ impl Running<'_> {
         });
     }
 
-    /// The answer to one query, pack by pack.
     fn finish(&self, scratch: &Scratch, query: usize) -> Answer {
         let packs = (0..self.shape().packs()).into_par_iter();
         let finish =

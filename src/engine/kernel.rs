@@ -1,8 +1,5 @@
-//! What an instruction set provides ([`Kernels`]), and what its kernels share.
-//!
-//! A kernel works on slices that its caller, [`super::cpu`], cuts. It has no threads and does not
-//! choose the batch. Implementations: [`super::portable`], `avx512.rs`, `amx.rs`, `avx.rs`,
-//! `neon.rs`. All give the same numbers on every bit.
+//! What an instruction set provides ([`Kernels`]), and what its kernels share. A kernel works on
+//! slices that its caller, [`super::cpu`], cuts. All give the same numbers on every bit.
 
 use std::ops::Range;
 

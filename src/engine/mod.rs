@@ -1,13 +1,11 @@
 //! Engines answer batches of encrypted queries: scan, pack, finish (docs/scheme.md, "Answer").
 //!
-//! An [`Engine`] owns its threads or its device and is owned by one worker thread. It knows
-//! nothing of connections, epochs, queues or deadlines, keeps nothing from one call to the next
-//! but scratch memory, and does the same work for every query of a shard's shape. Integers leave
-//! no tolerance: every engine equals [`crate::scheme::reference`] on every bit.
+//! An [`Engine`] owns its threads or its device and is owned by one worker thread. It keeps nothing
+//! from one call to the next but scratch memory, and does the same work for every query of a shape.
+//! Every engine equals [`crate::scheme::reference`] on every bit.
 //!
 //! Read next: `cpu.rs` (how a batch is cut), `kernel.rs` (what an instruction set provides),
-//! `portable.rs` and the kernels named by their instructions; `gpu`; `selection.rs`, which picks
-//! the engines at start.
+//! `portable.rs` and the kernels named by their instructions; `gpu`; `selection.rs`.
 
 #![allow(missing_docs, reason = "names and types say it; what they do not say has a comment")]
 
@@ -63,7 +61,6 @@ pub struct Batch<'a> {
     pub queries: &'a [EncryptedQuery],
 }
 
-/// Why an engine gave no answers, or not all of them.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum EngineError {
@@ -118,10 +115,10 @@ pub trait Engine: Send {
         None
     }
 
-    /// Answers every query of every batch; `done(batch, query, answer)` is called once for each,
-    /// on the calling thread, as soon as the answer exists, in any order. After an error some
-    /// calls may already have been made, and no answer is given before [`Engine::renew`]. Without
-    /// batches it says whether the device is alive: asked when an upload to it has failed.
+    /// Answers every query of every batch; `done(batch, query, answer)` is called once for each, on
+    /// the calling thread, in any order. After an error some calls may already have been made, and
+    /// no answer is given before [`Engine::renew`]. Without batches it says whether the device is
+    /// alive.
     fn answer(
         &mut self,
         batches: &[Batch<'_>],
@@ -166,7 +163,6 @@ pub trait ShardStore: Send + Sync {
     fn upload(&self, shard: &ShardView<'_>) -> Result<(), EngineError>;
 }
 
-/// What a [`ShardStore`] has.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct StoreUse {
     /// Shards that can be answered from.
@@ -177,15 +173,15 @@ pub struct StoreUse {
     pub bytes_max: u64,
 }
 
-/// Where a shard is, as seen from a [`ShardStore`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Residency {
-    /// On the device.
     Here,
     /// Not there, and there is free memory for it.
     Room,
     /// Not there; it would take the place of one that was last used so long ago.
-    InPlace { unused: Duration },
+    InPlace {
+        unused: Duration,
+    },
     /// It cannot be kept: it has no name or is larger than all the memory, or the device is gone.
     Never,
 }

@@ -1,8 +1,6 @@
 //! The kernels in plain Rust, for every processor: the truth the fast ones are compared with.
-//!
-//! Written so that the compiler finds vectors by itself (words times words, fixed-size inner
-//! loops, no branches), and no further: no tiles of registers, no prefetch. Twins: `avx512.rs`,
-//! `avx.rs`. Called through [`super::kernel::Kernels`].
+//! Written so that the compiler finds vectors by itself (words times words, fixed-size inner loops,
+//! no branches), and no further.
 
 use std::ops::Range;
 

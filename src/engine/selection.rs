@@ -1,8 +1,7 @@
 //! Picks the engines once, at start, and has each prove itself before it serves.
 //!
 //! What an operator names is taken or refused, never replaced. The processor's engine is always
-//! taken: it answers what a GPU does not hold, and everything when GPUs fail. The caller logs
-//! [`Engine::name`].
+//! taken: it answers what a GPU does not hold, and everything when GPUs fail.
 
 use std::num::NonZeroUsize;
 

@@ -196,10 +196,10 @@ impl Database {
     }
 
     /// Opens what this manifest names, to be served after this database; `None` where that is this
-    /// database and no shard of it is quarantined. Shards that did not change are shared; of others
-    /// every byte is read, one after the other: those who serve need the processors. `read` is told
-    /// how many bytes more were read. A quarantined shard is opened again; where it is still bad it
-    /// stays quarantined, and that alone is no reason to refuse a manifest.
+    /// database and no shard of it is quarantined. Unchanged shards are shared; of others every
+    /// byte is read, one shard at a time, and `read` is told how many bytes more. A quarantined
+    /// shard is opened again; where it is still bad it stays quarantined, which alone is no reason
+    /// to refuse a manifest.
     ///
     /// # Errors
     /// The manifest may not follow this one's, a file is refused, or nothing is better than it was.
@@ -346,16 +346,5 @@ mod tests {
             std::fs::rename(&aside, &path).unwrap();
             Database::open(directory.path()).unwrap();
         }
-    }
-
-    #[test]
-    fn a_manifest_with_a_byte_order_mark_and_other_line_ends_is_the_same() {
-        let directory = tempfile::tempdir().unwrap();
-        noise::write(directory.path(), 1, &[0]);
-        let path = directory.path().join(MANIFEST_NAME);
-        let manifest = Manifest::read(&path).unwrap();
-        let text = std::fs::read_to_string(&path).unwrap().replace('\n', "\r\n");
-        std::fs::write(&path, format!("\u{feff}{text}")).unwrap();
-        assert_eq!(Manifest::read(&path).unwrap(), manifest);
     }
 }

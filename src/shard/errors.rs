@@ -9,7 +9,6 @@ use crate::limits;
 use crate::params::ShapeError;
 use crate::wire::parameters::{LifetimeError, ParametersError, SignatureError};
 
-/// Why a database does not open.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OpenError {
@@ -45,7 +44,6 @@ impl OpenError {
     }
 }
 
-/// Why a shard file is refused.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ShardError {
@@ -64,7 +62,6 @@ pub enum ShardError {
     Fill { section: &'static str },
 }
 
-/// Why the header of a shard file is refused.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum HeaderError {
@@ -90,7 +87,6 @@ pub enum HeaderError {
     Noise { log2_failure: f64 },
 }
 
-/// Why a manifest is refused.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ManifestError {
@@ -124,7 +120,6 @@ pub enum ManifestError {
     NotNewer { found: u64, served: u64 },
 }
 
-/// A field that is not what it has to be.
 #[derive(Debug, thiserror::Error)]
 #[error("{what} is {found}, expected {expected}")]
 pub struct Mismatch {

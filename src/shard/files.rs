@@ -47,8 +47,8 @@ pub fn read_bounded(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Opens a regular file to be read. Anything else that has a name is refused at once: opening a
-/// pipe would wait for somebody to write, and reading a device may never end.
+/// Opens a regular file to be read. Anything else is refused at once: opening a pipe would wait for
+/// a writer, and reading a device may never end.
 ///
 /// # Errors
 /// It cannot be opened, or is no regular file: the error says what it is.

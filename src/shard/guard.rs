@@ -53,10 +53,7 @@ const BUS_MCEERR_AO: c_int = if cfg!(target_os = "linux") { 5 } else { c_int::MI
 static BEFORE: OnceLock<sigaction> = OnceLock::new();
 
 impl Guarded {
-    /// Takes a map under guard.
-    ///
-    /// # Errors
-    /// The system takes no handler.
+    /// Takes a map under guard; an error where the system takes no handler.
     pub(super) fn new(map: Mmap) -> io::Result<Self> {
         static HANDLED: Mutex<bool> = Mutex::new(false);
         let mut handled = HANDLED.lock().unwrap_or_else(PoisonError::into_inner);

@@ -43,7 +43,6 @@ pub struct Header {
     pub shard_index: u32,
     pub shard_count: u32,
     pub shape: Shape,
-    /// The ribbon seed that solved it.
     pub ribbon_seed: u32,
     pub records: u64,
     /// Largest sum of squares over the matrix rows.
@@ -54,12 +53,10 @@ pub struct Header {
     pub section_digests: [[u8; 32]; 3],
 }
 
-/// Bytes up to the next page.
 pub fn page_aligned(bytes: u64) -> u64 {
     bytes.next_multiple_of(HEADER_BYTES as u64)
 }
 
-/// Exact bytes of a shard file of this shape.
 pub fn file_bytes(shape: &Shape) -> u64 {
     HEADER_BYTES as u64 + section_bytes(shape).map(page_aligned).iter().sum::<u64>()
 }
@@ -199,8 +196,7 @@ impl Header {
     }
 }
 
-/// Reads and checks the header of a shard file that has to be of this shape; `path` is for
-/// messages.
+/// Reads and checks the header of a shard file of this shape; `path` is for messages.
 pub(super) fn read_from(file: &File, path: &Path, shape: &Shape) -> Result<Header, OpenError> {
     check_length(file, path, shape)?;
     let mut page = [0; HEADER_BYTES];
@@ -213,7 +209,6 @@ pub fn read(path: &Path, shape: &Shape) -> Result<Header, OpenError> {
     read_from(&open_regular(path).map_err(OpenError::io(path))?, path, shape)
 }
 
-/// Refuses a file that is longer or shorter than a shard of this shape.
 pub(super) fn check_length(file: &File, path: &Path, shape: &Shape) -> Result<(), OpenError> {
     let found = file.metadata().map_err(OpenError::io(path))?.len();
     let expected = file_bytes(shape);

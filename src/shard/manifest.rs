@@ -2,8 +2,7 @@
 //! manifest").
 //!
 //! Written last and by rename, so a directory either opens or has none. Everything in it is
-//! checked against the signed parameters; a manifest whose parts disagree is refused. What this
-//! module does not do: look at the shard files ([`super::database`]).
+//! compared with the signed parameters.
 
 use std::path::Path;
 
@@ -32,7 +31,6 @@ pub struct ShardEntry {
     pub file: String,
     /// BLAKE3 of the file's header.
     pub header_digest: Hex<32>,
-    /// The ribbon seed that solved the shard.
     pub ribbon_seed: u32,
     pub records: u64,
     /// BLAKE3 over the sorted records: tells a rebuild whether they changed.
@@ -218,7 +216,6 @@ impl Manifest {
         Shape::from_fields(self.shape).expect("this is a bug: a manifest with an unchecked shape")
     }
 
-    /// Records of the emptiest shard.
     pub fn shard_records_min(&self) -> u32 {
         shard_records_min(&self.shards)
     }
@@ -292,6 +289,8 @@ mod tests {
         let json = signed(3).to_json();
         assert_eq!(Manifest::parse(&json).unwrap(), signed(3));
         let text = String::from_utf8(json).unwrap();
+        let edited = format!("\u{feff}{}", text.replace('\n', "\r\n"));
+        assert_eq!(Manifest::parse(edited.as_bytes()).unwrap(), signed(3));
         assert_eq!(text.lines().filter(|line| line.starts_with("  {\"file\"")).count(), 3);
         assert!(text.lines().all(|line| line.len() < 700), "{text}");
         let many = signed(64).to_json().len() as u64;

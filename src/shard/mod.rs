@@ -1,9 +1,7 @@
 //! Shard files and the manifest that names them: format 2, opening, verifying.
 //!
-//! A database is a directory: `manifest.json`, `operator.pub` and one file a shard below
-//! `shards/`, named after its content and never modified in place. `shards/README.md` describes the
-//! files; [`guard`] is about files that shrink. What this module does not do: make databases
-//! ([`crate::builder`]), answer queries ([`crate::engine`]).
+//! A database is a directory: `manifest.json`, `operator.pub` and one file a shard below `shards/`,
+//! named after its content and never modified in place (`shards/README.md`).
 
 #![allow(missing_docs, reason = "names and types say it; what they do not say has a comment")]
 

@@ -1,7 +1,5 @@
-//! Reading every byte of a database and comparing it with its digests.
-//!
-//! [`verify`] reads the files, so that a failing disk is an error and not a signal. [`verify_map`]
-//! reads a shard through its map: what is served, also where another file has its name by now.
+//! Comparing every byte of a database with its digests: [`verify`] reads the files, so that a
+//! failing disk is an error and not a signal, [`verify_map`] what is served of a shard.
 
 use rayon::prelude::*;
 

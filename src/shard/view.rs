@@ -1,11 +1,9 @@
 //! What an engine reads of a shard, and bringing it in from the disk.
 //!
-//! Opening reads no section, and memory may be too small for all shards. Kernels that meet missing
-//! pages read their file in jumps, from several threads; a disk is fastest when one reader goes
-//! from front to back with the system reading ahead of it. So an engine asks
-//! [`ShardView::is_resident`] first, and where pages are missing [`ShardView::read_in_order`] goes
-//! before its kernels. Both do no more than read bytes: a view over plain memory is one whose pages
-//! are there, nothing is locked, and the system alone decides what it keeps.
+//! Memory may be too small for all shards. Kernels would read missing pages in jumps, from several
+//! threads; a disk is fastest when one reader goes from front to back. So an engine asks
+//! [`ShardView::is_resident`] first, and reads a shard that is not with
+//! [`ShardView::read_in_order`].
 
 use std::hint::black_box;
 use std::sync::mpsc;
@@ -26,9 +24,8 @@ const THIS_THREAD: libc::c_int = libc::RUSAGE_THREAD;
 #[cfg(not(target_os = "linux"))]
 const THIS_THREAD: libc::c_int = libc::RUSAGE_SELF;
 
-/// Names what a shard contains: views with equal names have equal bytes. Half of the header digest
-/// (which commits to the whole file), so that a shard that a new epoch left as it was keeps its
-/// name, and an engine what it holds of it.
+/// Names what a shard contains: views with equal names have equal bytes. Half of the header digest,
+/// so that an engine keeps what it holds of a shard that a new epoch did not change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ContentId(pub [u8; 16]);
 
@@ -55,10 +52,9 @@ pub struct ShardView<'a> {
 }
 
 impl ShardView<'_> {
-    /// Whether all of some pages, spread over matrix and tables, are in memory.
-    ///
-    /// Reads them up to the first that is missing, and knows it by this thread's count of pages
-    /// that came from a disk: `mincore` tells the truth only to who may write the file.
+    /// Whether some pages, spread over matrix and tables, are in memory. Reads them up to the first
+    /// that is missing, and knows it by this thread's count of pages that came from a disk:
+    /// `mincore` tells the truth only to who may write the file.
     pub fn is_resident(&self) -> bool {
         let before = pages_from_disk();
         let there = |byte: &u8| {
@@ -69,8 +65,8 @@ impl ShardView<'_> {
     }
 
     /// Reads matrix and tables from front to back on a thread of its own. On the calling thread
-    /// `arrived` is called once for every piece of `piece_rows` rows of the matrix, in order, as
-    /// soon as the piece is in memory. Returns when the tables are too.
+    /// `arrived` is called for every piece of `piece_rows` rows of the matrix, in order, once it is
+    /// in memory. Returns when the tables are too.
     pub fn read_in_order(&self, piece_rows: usize, mut arrived: impl FnMut(usize)) {
         let pieces = self.matrix.chunks(piece_rows * self.shape.columns());
         let mut waiting = 0..pieces.len();
@@ -97,7 +93,6 @@ impl ShardView<'_> {
     }
 }
 
-/// Reads a byte of every page.
 fn touch(bytes: &[u8]) {
     bytes.iter().step_by(PAGE_BYTES).for_each(|&byte| {
         black_box(byte);

@@ -10,7 +10,6 @@ use crate::params::Shape;
 use crate::scheme::hint_hash;
 use crate::wire::hex::Hex;
 
-/// The sections of a shard to be written, in their order.
 #[derive(Clone, Copy)]
 pub struct Sections<'a> {
     /// rows x columns signed bytes, row-major.

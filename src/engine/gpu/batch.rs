@@ -1,10 +1,9 @@
 //! A batch on the device, at most 32 queries for one shard: its buffers, and the dispatches that
 //! answer it.
 //!
-//! Buffers grow to the largest batch they have held and stay. Batches of a submission write to
-//! buffers of their own, so that the device need not wait for one to begin the next. The order of
-//! a submission is copies, splits into digits, scans and packs of all batches, then the finishes;
-//! between two of these is one barrier.
+//! Buffers grow to the largest batch they have held and stay. A submission is the copies, splits
+//! into digits, scans and packs of all its batches, then the finishes, with one barrier between two
+//! of these.
 
 use std::ops::Range;
 
@@ -154,7 +153,6 @@ impl Scan {
         [scanned as u64, responses as u64]
     }
 
-    /// The numbers of its dispatches.
     fn job(&self, plan: &Plan) -> Job {
         let &Self { first, count, split_groups, column_splits } = self;
         let (first_query, scan_queries) = (first, count);

@@ -20,9 +20,8 @@ use super::kernels;
 use super::options::{Fault, Faults};
 
 /// How long one submission may take: so many waits of so long. There are several, so that a machine
-/// that stood still during one of them is not taken for a device that hangs. What waits on a device
-/// that hangs is still answered by the processor before its deadline. A processor that plays a GPU
-/// may be busy with other work.
+/// that stood still during one is not taken for a device that hangs; the processor still answers
+/// what waits on such a device in time. A processor that plays a GPU may be busy with other work.
 pub(super) const WAITS: u32 = 3;
 const WAIT_TIME_REAL: Duration = Duration::from_secs(2);
 /// The longest of these.
@@ -102,7 +101,6 @@ fn binding_bytes(limits: &Limits) -> u64 {
     limits.max_storage_buffer_binding_size.min(limits.max_buffer_size)
 }
 
-/// What an adapter lacks that the kernels want.
 fn lacks(adapter: &Adapter) -> Option<String> {
     let limits = adapter.limits();
     if !adapter.features().contains(Features::IMMEDIATES) {
@@ -211,14 +209,13 @@ impl Gpu {
         let scopes = filters.map(|filter| self.device.push_error_scope(filter));
         let done = work();
         // The last pushed is the first popped.
-        let caught = scopes.map(Some).iter_mut().rev().fold(None, |caught, scope| {
-            let scope = scope.take().expect("this is a bug: a scope is popped once");
-            caught.or(pollster::block_on(scope.pop()))
+        let caught = scopes.into_iter().rev().fold(None, |caught, scope| {
+            let popped = pollster::block_on(scope.pop());
+            caught.or(popped)
         });
-        let refused = |error: &wgpu::Error| error.to_string().contains(REFUSED);
         match caught {
             None => Ok(done),
-            Some(error) if refused(&error) => {
+            Some(error) if error.to_string().contains(REFUSED) => {
                 Err(wgpu::Error::OutOfMemory { source: Box::new(error) })
             }
             Some(error) => Err(error),

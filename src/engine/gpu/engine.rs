@@ -38,10 +38,8 @@ impl GpuEngine {
         Ok(engine)
     }
 
-    /// Device time of one batch on a shard that is there (it is uploaded where it is not), by
-    /// repeating each stage until it can be told from the submission around it; `prepare` is the
-    /// split into digits, without the copies to the device. For benchmarks: nothing is added to
-    /// [`Engine::stage_times`].
+    /// Device time of one batch on a shard, by repeating each stage until it can be told from the
+    /// submission around it; `prepare` is the split into digits. For benchmarks.
     pub fn time_stages(
         &mut self,
         shard: &ShardView<'_>,

@@ -1,8 +1,5 @@
-//! The WGSL kernels: their texts and tile sizes.
-//!
-//! The texts are in `shaders/`; what they have to agree on with this side, sizes of tiles and the
-//! primes, is written before each text from the constants here. A test reads every text with naga
-//! and compares [`Job`] with its twin.
+//! The WGSL kernels: their texts, in `shaders/`, and tile sizes. What both sides have to agree on
+//! is written before each text from the constants here; a test compares [`Job`] with its twin.
 
 use crate::arith::P_INVERSE;
 use crate::limits::BATCH_QUERIES_PER_SCAN_MAX;
@@ -11,11 +8,9 @@ use bytemuck::{Pod, Zeroable};
 
 /// Threads of a scan or pack workgroup.
 pub(super) const THREADS: u32 = 128;
-/// Threads of a finish workgroup.
 pub(super) const FINISH_THREADS: u32 = 1024;
 /// Rows a narrow scan's workgroup has.
 const NARROW_ROWS: u32 = 8;
-/// Most queries of a narrow scan.
 pub(super) const NARROW_QUERIES: u32 = 4;
 /// Queries a wide scan has, or a multiple.
 pub(super) const WIDE_QUERIES: u32 = 8;
@@ -59,7 +54,6 @@ pub(super) struct Job {
 // What every device that has immediates takes.
 const _: () = assert!(size_of::<Job>() <= 128);
 
-/// One kernel with its tile.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kernel {
     SplitDigits,

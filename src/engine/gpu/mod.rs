@@ -1,12 +1,9 @@
-//! Answers on a GPU: the kernels of `shaders/`, through wgpu.
+//! Answers on a GPU: the kernels of `shaders/`, through wgpu. Only queries and keys go to the
+//! device and only responses come back; shards stay on it while they fit ([`resident`]), key
+//! bundles while they live ([`bundles`]).
 //!
-//! Only queries and keys go to the device and only finished responses come back; shards are
-//! uploaded when they are asked for and stay while they fit ([`resident`]), key bundles while
-//! they live ([`bundles`]). A call is cut into batches, at most 32 queries for one shard each;
-//! some batches make a submission, and submissions overlap ([`opened`]).
-//!
-//! Read next: [`engine`] (how a device comes and goes), [`opened`], [`batch`] (what is
-//! dispatched), [`kernels`] (texts and tiles), then `shaders/`.
+//! Read next: [`engine`] (how a device comes and goes), [`opened`], [`batch`] (what is dispatched),
+//! [`kernels`] (texts and tiles), then `shaders/`.
 
 mod batch;
 mod bundles;

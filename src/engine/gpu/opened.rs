@@ -1,9 +1,8 @@
 //! An open device that answers calls, in submissions of some batches each.
 //!
-//! Several submissions are under way: while the device computes one, the processor fills the next
-//! and hands out the answers of the one before. Each has buffers of its own, kept between calls,
-//! so that nothing is made for a batch once there was one as large. Submissions are done in order,
-//! so that one may take over a shard's or a key bundle's place from the one before it.
+//! While the device computes one submission, the processor fills the next and hands out the answers
+//! of the one before; each has buffers of its own, kept between calls. Submissions are done in
+//! order, so that one may take over a shard's or a key bundle's place from the one before it.
 
 use std::cmp::Reverse;
 use std::collections::VecDeque;
@@ -30,9 +29,8 @@ use crate::params::{D, HALF};
 
 /// Submissions under way: one that is computed, one that waits for the device, one that is filled.
 const SUBMISSIONS: usize = 3;
-/// Input of a submission, in bytes, after which no batch is added: 160 queries of the standard
-/// shape. An H200 computes them for three times as long as they take to copy, and has nothing to
-/// do between two submissions for less than a fiftieth of that time.
+/// Bytes of input after which a submission gets no more batches: 160 queries of the standard shape.
+/// An H200 computes them for three times as long as they take to copy.
 const INPUT_BYTES: u64 = 8 << 20;
 /// The same for the first submission of a call, which nothing overlaps; each further one has twice
 /// the bytes of the one before.
@@ -61,7 +59,6 @@ const DISPATCH_PRODUCTS: u64 = 1 << 33;
 const MEASURED_TIME: Duration = Duration::from_millis(5);
 const REPEATS_MAX: u32 = 1 << 10;
 
-/// An open device with all that answering takes.
 pub(super) struct Opened {
     pub(super) gpu: Gpu,
     pub(super) pipelines: Pipelines,
@@ -87,7 +84,6 @@ struct Work<'a> {
     plan: Plan,
 }
 
-/// Buffers of one submission.
 #[derive(Default)]
 struct Submission {
     batches: Vec<Buffers>,
@@ -293,8 +289,7 @@ impl Opened {
         })
     }
 
-    /// Device time of one batch on a shard that is there (it is uploaded where it is not), by
-    /// repeating each stage until it can be told from the submission around it.
+    /// See [`super::GpuEngine::time_stages`].
     pub(super) fn time_stages(
         &mut self,
         shard: &ShardView<'_>,

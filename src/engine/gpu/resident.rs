@@ -1,10 +1,9 @@
 //! Shards on the device: uploaded when asked for, kept while they fit, by recent use.
 //!
-//! A [`Store`] outlives the devices it is opened on, and is used by two threads: the engine's,
-//! which answers, and one that uploads shards meanwhile. No lock that the engine takes is held
-//! while a shard is read or copied. A shard is cut into parts that fit one binding, the matrix by
-//! rows and the tables by packs. A shard that makes room leaves its buffers to the next one of the
-//! same shape: submissions are done in order, and none is about to be made for that shard.
+//! A [`Store`] outlives the devices it is opened on, and is used by two threads: the engine's, and
+//! one that uploads shards meanwhile, without a lock that the engine takes. A shard is cut into
+//! parts that fit one binding. One that makes room leaves its buffers to the next of the same
+//! shape: submissions are done in order.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -340,7 +339,6 @@ struct Coming<'a> {
 }
 
 impl Coming<'_> {
-    /// All of it is on the device.
     fn arrived(self, resident: Resident) -> Result<Arc<Resident>, EngineError> {
         let mut state = self.store.lock();
         state.is_open(&self.open)?;
@@ -441,7 +439,6 @@ impl Drop for Held {
 }
 
 impl Open {
-    /// Buffers for a shard of this shape.
     fn make(&self, shape: &Shape) -> Result<Resident, wgpu::Error> {
         let limit = self.binding_bytes_max;
         let row_step = PACK_ROWS_MIN; // whole tiles of any scan but the widest

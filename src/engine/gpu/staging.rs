@@ -1,8 +1,8 @@
 //! Buffers that both sides see: what goes to the device, and what comes back.
 //!
-//! Made once. Each buffer of the ring is written by the processor, copied from by one submission,
-//! and mapped again when that is done, while the next one is being filled. Each thread that writes
-//! to the device has a ring of its own.
+//! A buffer of the ring is written, copied from by one submission, and mapped again when that is
+//! done, while the next one is being filled. Each thread that writes to the device has its own
+//! ring.
 
 use std::sync::mpsc::{Receiver, Sender, channel};
 
