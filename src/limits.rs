@@ -1,7 +1,6 @@
 //! Every bound of the program, each with its reason and its relations to others.
 //!
-//! A bound says how much of something one peer, one file or one operator may make the program hold.
-//! What it refuses is refused before memory is taken, with a message that names the bound.
+//! What exceeds a bound is refused before memory is taken, with a message that names the bound.
 //! Constants of kernels and formats are no bounds and stay where they are used.
 
 use std::time::Duration;
@@ -9,8 +8,7 @@ use std::time::Duration;
 // A database and its shape.
 /// Columns come in steps of one AVX-512 register of matrix bytes.
 pub const COLUMNS_STEP: u32 = 64;
-/// Widest matrix of a shard, in columns. The noise allows 26 000 with 12 and 18 bits; the rule for
-/// shapes stops at 20 000.
+/// Widest matrix of a shard: the noise allows 26 000 columns with 12 and 18 bits.
 pub const COLUMNS_MAX: u32 = 26_048;
 const _: () = assert!(COLUMNS_MAX.is_multiple_of(COLUMNS_STEP));
 // The scan's 32-bit accumulators: columns * 255 * 128 stays below 2^31.
@@ -20,8 +18,7 @@ const _: () = assert!((1u64 << 48).checked_mul(2047).is_some());
 /// Narrowest matrix of a shard, in columns. A band has 128; below 192 the ribbon has no slack.
 pub const COLUMNS_MIN: u32 = 192;
 const _: () = assert!(COLUMNS_MIN.is_multiple_of(COLUMNS_STEP));
-/// Largest value field, in bytes; the longest value is one byte shorter. Tag and value fit the rows
-/// of one large pack.
+/// Largest value field, in bytes: tag and value fit the rows of one large pack.
 pub const VALUE_BYTES_MAX: u32 = 2_040;
 const _: () = assert!(VALUE_BYTES_MAX + 8 <= 2048);
 /// Longest look-up key, in bytes. An email address has at most 254, a phone number 16.
@@ -30,8 +27,8 @@ pub const KEY_BYTES_MAX: usize = 1_024;
 pub const PACKS_MAX: u32 = 64;
 /// Most shards of a database. Each is a map, and Linux allows 65 530 maps by default.
 pub const SHARDS_MAX: u32 = 65_000;
-/// Fewest records of the emptiest shard that a client accepts by default: the records among which
-/// its own is hidden. Builds have 2^20 a shard, or 2^16, and the emptiest has somewhat fewer.
+/// Fewest records of a shard that a client accepts by default, among which its own is hidden: a
+/// little less than the smallest build, which has 2^16 a shard.
 pub const RECORDS_PER_SHARD_ACCEPTED_MIN: u64 = 64_000;
 /// Longest name of a database, in bytes (docs/wire.md, "Messages").
 pub const DATABASE_NAME_BYTES_MAX: usize = 64;
@@ -41,8 +38,7 @@ pub const CLOCK_DIFFERENCE_MAX: Duration = Duration::from_secs(5 * 60);
 pub const EXPIRES_DAYS_DEFAULT: u32 = 30;
 /// Most days for which they may hold. A signature that holds for longer says nothing about today.
 pub const EXPIRES_DAYS_MAX: u32 = 366;
-/// How long a client refuses to double the number of shards again. Each doubling tells a server one
-/// more bit of a key's hash.
+/// Shortest time between two doublings of the shards, which tell a server a bit of a key's hash.
 pub const DOUBLING_INTERVAL: Duration = Duration::from_secs(365 * 86_400);
 /// Largest file of pins that is read. The largest there is has less than 1 KiB.
 pub const PINS_BYTES_MAX: u64 = 64 << 10;
@@ -50,15 +46,13 @@ pub const PINS_BYTES_MAX: u64 = 64 << 10;
 pub const SIGNING_KEY_BYTES_MAX: u64 = 64 << 10;
 /// Largest manifest that is read: 65 000 shards at about 400 bytes a line, doubled.
 pub const MANIFEST_BYTES_MAX: u64 = 64 << 20;
-/// Largest file of certificates, of a key or of callers that a server reads, for they are read
-/// whole: 4 000 certificates, or ten thousands of callers.
+/// Largest file of certificates, of a key or of callers: ten thousands of callers.
 pub const IDENTITY_FILE_BYTES_MAX: u64 = 8 << 20;
 /// Most threads that an option may ask for: more than a machine has processors.
 pub const THREADS_MAX: usize = 1_024;
 
 // Requests: frames, queries, hints.
-/// Most queries of one frame. Padded frames have so many (docs/scheme.md, "What an observer
-/// learns").
+/// Most queries of one frame; padded ones have so many (docs/scheme.md, "What an observer learns").
 pub const QUERIES_PER_FRAME_MAX: u32 = 1_024;
 /// Most queries that one secret encrypts (docs/scheme.md, "Secrets").
 pub const QUERIES_PER_SECRET_MAX: usize = 16;
@@ -71,8 +65,7 @@ const _: () = assert!(
 );
 /// The largest key bundle, which is for two keys, in bytes as received.
 pub const BUNDLE_BYTES_MAX: usize = 24 << 10;
-/// Memory for the key bundles of all connections, in bytes as received: 20 000 large ones, which
-/// are the fresh secrets of some seconds.
+/// Memory for the key bundles of all connections: 20 000 large ones, the secrets of some seconds.
 pub const BUNDLE_CACHE_BYTES: usize = 512 << 20;
 const _: () = assert!(
     BUNDLE_CACHE_BYTES / BUNDLE_BYTES_MAX / CONNECTIONS_MAX >= BUNDLES_PER_CONNECTION as usize
@@ -85,18 +78,15 @@ pub const HINTS_PER_REQUEST_MAX: u32 = 1_024;
 pub const FRAME_OVERHEAD_BYTES: usize = 256;
 /// Bytes around the packs of one reply in its frame, with a `detail` for a person.
 pub const REPLY_OVERHEAD_BYTES: usize = 1_024;
-/// Longest reply to a parameter request, which a client bounds before it knows the shape: a ribbon
-/// seed and a hint digest for each shard.
+/// Longest reply to a parameter request: a ribbon seed and a hint digest for each shard.
 pub const PARAMETERS_REPLY_BYTES_MAX: usize = (64 << 10) + SHARDS_MAX as usize * 24;
 /// Most bytes that are taken from a stream at once. They are counted before more are taken.
 pub const STREAM_CHUNK_BYTES: usize = 64 << 10;
-/// How long a request may take to arrive once its stream is open. One that trickles in is given up
-/// alone.
+/// How long a request may take to arrive. One that trickles in is given up alone.
 pub const STREAM_READ_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a peer may leave one reply unread. One that does not read is given up alone.
 pub const STREAM_WRITE_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a peer may delay the replies of one stream in sum: 30 MB at 4 Mbit/s. A slow reader
-/// holds the answers of a frame.
+/// How long a peer may delay the replies of one stream in sum: 30 MB at 4 Mbit/s.
 pub const STREAM_SEND_TIME_MAX: Duration = Duration::from_secs(60);
 const _: () = assert!(STREAM_WRITE_TIMEOUT.as_secs() <= STREAM_SEND_TIME_MAX.as_secs());
 /// Deadline of a query that names none: two cold scans of a large shard.
@@ -104,16 +94,14 @@ pub const DEADLINE_DEFAULT: Duration = Duration::from_secs(10);
 /// Longest deadline of a query. A queue with a longer wait should have refused it.
 pub const DEADLINE_MAX: Duration = Duration::from_secs(60);
 const _: () = assert!(DEADLINE_DEFAULT.as_secs() <= DEADLINE_MAX.as_secs());
-/// Shortest time that an overloaded server asks a client to wait. An earlier retry only adds to the
-/// load.
+/// Shortest time that an overloaded server asks a client to wait: less only adds to the load.
 pub const RETRY_AFTER_MIN: Duration = Duration::from_millis(50);
 /// Longest such time: half of the default deadline, so that a retry still makes sense.
 pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(5);
 const _: () = assert!(RETRY_AFTER_MAX.as_secs() < DEADLINE_DEFAULT.as_secs());
 /// Most hints that are read at once. Each takes some 10 us, or a read of the disk.
 pub const HINT_READS_MAX: usize = 16;
-/// How long reading a hint may take, with the wait for its turn. A client waits 15 s for a reply,
-/// so it is told the reason.
+/// How long reading a hint may take: less than the 15 s that a client waits.
 pub const HINT_READ_TIME: Duration = Duration::from_secs(10);
 
 // Queue and engines.
@@ -130,20 +118,17 @@ const _: () = assert!(QUERIES_PER_FRAME_MAX as usize <= QUERIES_PER_CONNECTION_M
 pub const FRONT_ENDS_REMEMBERED_MAX: usize = 1_024;
 /// Most queries of one batch. More gain nothing: arithmetic is the bound from 8 on.
 pub const BATCH_QUERIES_PER_SCAN_MAX: usize = 32;
-/// So many queries of a batch take as long as its scan of the shard: 13 with AMX, 8 with AVX-512
-/// (bench/record).
+/// Queries that take as long as a scan of the shard: 13 with AMX, 8 with AVX-512 (bench/record).
 pub const QUERIES_LIKE_A_SCAN: usize = 12;
-/// Most queries, and shards, of one call of a GPU's engine: 16 for each of 64 shards. A scan costs
-/// as much for one query as for four, and the device is idle at the ends of a call; one that
-/// answers only 2 000 a second takes half a second for it.
+/// Most queries of one call of a GPU's engine: 16 for each of 64 shards. The device is idle at the
+/// ends of a call; one that answers only 2 000 a second takes half a second for it.
 pub const GPU_CALL_QUERIES_MAX: usize = 1_024;
 const _: () = assert!(BATCH_QUERIES_PER_SCAN_MAX <= GPU_CALL_QUERIES_MAX);
 /// Most shards that wait for their upload to one device. For more of them the processor is sooner.
 pub const UPLOADS_WAITING_MAX: usize = 4;
 /// How long a shard whose upload failed is not uploaded again.
 pub const UPLOAD_AGAIN_AFTER: Duration = Duration::from_secs(10);
-/// How long a worker waits beside queries that it may not take before it looks again. Estimates of
-/// a worker without work are no older.
+/// How long a worker waits beside queries that it may not take before it looks again.
 pub const LOOK_AGAIN_TIME: Duration = Duration::from_millis(10);
 /// Shortest pause before a device that failed again is recreated. The first time there is none.
 pub const RENEW_PAUSE_MIN: Duration = Duration::from_millis(100);
@@ -162,8 +147,8 @@ const _: () = assert!(RENEW_PAUSE_MAX.as_secs() < HUNG_AFTER.as_secs());
 // Connections.
 /// Most connections at once. Front-ends pool their users; each connection holds buffers.
 pub const CONNECTIONS_MAX: usize = 256;
-/// Most connections of a front-end that is known by its certificate, or of one network where front-
-/// ends are not known. Front-ends have some machines each; three of them leave room for others.
+/// Most connections of a known front-end, or of one network where none is known: three of them
+/// leave room for others.
 pub const CONNECTIONS_PER_FRONT_END_MAX: usize = 64;
 /// Most handshakes at once: two seconds of 500 a second. Then the oldest is displaced.
 pub const HANDSHAKES_MAX: usize = 1_024;
@@ -191,10 +176,9 @@ pub const QUERY_STATE_BYTES: usize = 512;
 pub const READ_BYTES_MAX: usize = 512 << 20;
 /// Memory for answers that are computed or not yet sent, of all connections.
 pub const ANSWER_BYTES_MAX: usize = 512 << 20;
-/// Queries that one stream may have on the way: a round trip of 30 ms at 1 Gbit/s. A connection has
-/// twice as many, and their answers.
+/// Queries that one stream may have on the way: a round trip of 30 ms at 1 Gbit/s.
 pub const WINDOW_QUERIES: usize = 64;
-/// Smallest window of a stream or connection where memory is short: a query in a round trip or two.
+/// Smallest window where memory is short: a query in a round trip or two.
 pub const WINDOW_BYTES_LEAST: u32 = 64 << 10;
 /// Smallest window otherwise. Hints and parameters take a few round trips too.
 pub const WINDOW_BYTES_MIN: u32 = 256 << 10;
@@ -202,8 +186,7 @@ pub const WINDOW_BYTES_MIN: u32 = 256 << 10;
 pub const WINDOW_BYTES_MAX: u32 = 8 << 20;
 const _: () = assert!(WINDOW_BYTES_LEAST <= WINDOW_BYTES_MIN);
 const _: () = assert!(WINDOW_BYTES_MIN <= WINDOW_BYTES_MAX);
-/// What the system may keep of the server's socket in each direction: what arrives in 60 ms at 1
-/// Gbit/s.
+/// Buffer of the server's socket in each direction: what arrives in 60 ms at 1 Gbit/s.
 pub const SOCKET_BYTES: usize = 8 << 20;
 /// A connection that asks nothing for so long may have to make room for another.
 pub const QUIET_TIME: Duration = Duration::from_secs(1);
@@ -225,8 +208,7 @@ const _: () = assert!(QUOTA_WAIT_MAX.as_secs() < ANSWER_TIMEOUT.as_secs());
 pub const GIVE_BACK_TIME: Duration = Duration::from_secs(10);
 /// Memory that must have become free since then. Less is soon used again.
 pub const GIVE_BACK_BYTES: usize = 32 << 20;
-/// The bounds of a server add up to one in so many parts of the machine's memory at most. The rest
-/// keeps shards in memory.
+/// A server's bounds are one in so many parts of the machine's memory. The rest is for shards.
 pub const MEMORY_SHARE_MAX: u64 = 2;
 /// How long shutdown waits for what is in flight: the default deadline and some.
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(15);
@@ -241,8 +223,7 @@ pub const LOG_WAITING_BYTES_MAX: usize = 1 << 20;
 pub const LOG_LEAVE_TIMEOUT: Duration = Duration::from_secs(1);
 
 // Endpoints for the operator.
-/// Most connections whose request is not there yet. They cost little, and a burst displaces no
-/// probe that is on its way.
+/// Most connections whose request is not there yet: a burst displaces no probe on its way.
 pub const ADMIN_SILENT_MAX: usize = 256;
 /// How long the head of a request may take to arrive. It is one packet.
 pub const ADMIN_HEAD_TIME: Duration = Duration::from_secs(10);
@@ -254,28 +235,23 @@ pub const ADMIN_REQUESTS_MAX: usize = 32;
 pub const ADMIN_CONNECTION_TIME: Duration = Duration::from_secs(60);
 
 // Epochs, reloads, scrub.
-/// How long queries of an epoch are answered after the next one came, by default. The calls of
-/// clients end under the epoch with which they began.
+/// How long queries of an epoch are answered after the next one came: calls of clients end by then.
 pub const OLD_EPOCH_TIME: Duration = Duration::from_secs(600);
 /// Longest such time that an operator may set.
 pub const OLD_EPOCH_TIME_MAX: Duration = Duration::from_secs(30 * 86_400);
 /// Most epochs that are answered beside the newest. Each may have its own maps of every shard.
 pub const OLD_EPOCHS_MAX: usize = 4;
-/// How fast shards are read again and compared by default: a hundredth of a core, a shard in 15 s,
-/// 1 TiB in 18 hours.
+/// How fast shards are read again by default: a hundredth of a core, 1 TiB in 18 hours.
 pub const SCRUB_MIB_PER_SECOND: u32 = 16;
-/// Pause between two rounds over all shards, so that a small database is not read all the time. Old
-/// epochs are looked after as often.
+/// Pause between two rounds over all shards, so that a small database is not read all the time.
 pub const SCRUB_PAUSE: Duration = Duration::from_secs(1);
-/// Shortest pause within a round, so that small shards do not wake the thread a thousand times a
-/// second.
+/// Shortest pause within a round, so that the thread does not wake a thousand times a second.
 pub const SCRUB_PAUSE_MIN: Duration = Duration::from_millis(50);
 /// How often the metadata of the manifest's file is looked at by default.
 pub const WATCH_TIME: Duration = Duration::from_secs(2);
 /// Longest time between two looks that an operator may set.
 pub const WATCH_TIME_MAX: Duration = Duration::from_secs(86_400);
-/// Longest pause before a manifest that was refused is read again. Files that came late are found,
-/// and the log is not flooded.
+/// Longest pause before a refused manifest is read again: late files are found, the log is short.
 pub const RELOAD_PAUSE_MAX: Duration = Duration::from_secs(60);
 /// Work on files that made no progress for so long is given up. A slow disk makes progress.
 pub const FILE_PATIENCE: Duration = Duration::from_secs(30);
@@ -285,8 +261,7 @@ pub const FILE_WORK_MAX: usize = 64;
 pub const HUNG_LOOK_PAUSE_MAX: Duration = Duration::from_secs(600);
 
 // The client.
-/// Most keys of one call: 0.4 GB of records and report at the standard shape. Its records wait,
-/// decoded and not looked at, until the last query of the call is answered.
+/// Most keys of one call, whose records wait for its last answer: 0.4 GB at the standard shape.
 pub const KEYS_PER_CALL_MAX: usize = 1 << 20;
 /// Most keys of a call that are encrypted at once: 850 MB of queries at the standard shape.
 pub const KEYS_PER_PART_MAX: usize = 16_384;
@@ -316,15 +291,12 @@ const _: () = assert!(RETRY_WAIT_MIN.as_millis() < RETRY_WAIT_MAX.as_millis());
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a client waits for one address before it tries the next one too.
 pub const CONNECT_STAGGER: Duration = Duration::from_millis(500);
-/// What both sides take for the round trip before they have measured one. A first packet that is
-/// lost is sent again after three of these, not after QUIC's whole second, and a server remembers a
-/// handshake that was given up for nine of them.
+/// The round trip before one is measured. A lost first packet is sent again after three of these,
+/// not after QUIC's whole second; a server remembers a handshake that was given up for nine.
 pub const FIRST_RTT: Duration = Duration::from_millis(100);
-/// How often a client that hears nothing asks whether its server is still there. One that was
-/// killed and started again says no.
+/// How often a client that hears nothing asks whether its server is still there.
 pub const KEEP_ALIVE_INTERVAL: Duration = Duration::from_millis(400);
-/// How long, besides two round trips, a client hears nothing before it gives a connection up: three
-/// keep-alives. With the new connection that is less than 2 s.
+/// Silence, besides two round trips, after which a client gives a connection up: three keep-alives.
 pub const SILENCE_MAX: Duration = Duration::from_millis(1_200);
 const _: () = assert!(SILENCE_MAX.as_millis() == 3 * KEEP_ALIVE_INTERVAL.as_millis());
 /// How long a call goes on without any server: a restart passes, a dead server is reported.
@@ -334,14 +306,12 @@ pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 const _: () = assert!(DEADLINE_DEFAULT.as_secs() < ANSWER_TIMEOUT.as_secs());
 /// A frame that brings nothing for this part of the time-out is hedged: one in so many.
 pub const HEDGE_AFTER_PART: u32 = 4;
-/// Most frames that are at another replica too because they are slow: a quarter of a client's
-/// frames, so that hedges do not double a load.
+/// Most frames hedged at once: a quarter of a client's, so that hedges do not double a load.
 pub const HEDGES_IN_FLIGHT_MAX: usize = 2;
 const _: () = assert!(4 * HEDGES_IN_FLIGHT_MAX <= FRAMES_IN_FLIGHT_WANTED as usize);
 /// How long a whole call may take by default: 16 384 standard queries up at 8 Mbit/s.
 pub const CALL_TIMEOUT: Duration = Duration::from_secs(900);
-/// Longest time that a call may be given. A server that trickles its replies holds no caller
-/// longer.
+/// Longest time that a call may be given: a server that trickles its replies holds nobody longer.
 pub const CALL_TIMEOUT_MAX: Duration = Duration::from_secs(3_600);
 /// Bundles of which a client remembers that they went over a connection: 2 MB of names.
 pub const BUNDLES_REMEMBERED_MAX: usize = 16_384;
@@ -350,8 +320,7 @@ const _: () = assert!(BUNDLES_PER_CONNECTION as usize <= BUNDLES_REMEMBERED_MAX)
 // The load generator.
 /// Memory for queries that were made and not yet answered, by default: 20 000 standard ones.
 pub const LOAD_BYTES: u64 = 1 << 30;
-/// Most answers that are kept to be decoded: 12 MB at the standard shape. Those beyond are not
-/// verified, and the report says so.
+/// Most answers that are kept to be verified: 12 MB at the standard shape. The report says so.
 pub const LOAD_ANSWERS_UNVERIFIED_MAX: usize = 1_024;
 /// Most classes of errors in the report, so that a peer's words cannot fill it.
 pub const LOAD_ERROR_CLASSES_MAX: usize = 32;
@@ -364,6 +333,5 @@ pub const INPUT_RECORD_BYTES_MAX: usize = 1 << 20;
 pub const PARTITION_BUFFER_BYTES: usize = 256 << 20;
 /// Memory for shards that are built at the same time. A larger one is built alone.
 pub const BUILD_MEMORY_BYTES: u64 = 1 << 30;
-/// How often the builder widens the shape, by 64 columns, before it gives up (docs/scheme.md,
-/// "Shapes").
+/// How often the builder widens the shape by 64 columns (docs/scheme.md, "Shapes").
 pub const BUILD_WIDENINGS_MAX: u32 = 8;

@@ -1,9 +1,5 @@
 //! Text for people and from people: numbers as people read them, and small files as editors write
-//! them.
-//!
-//! Files may begin with a byte order mark, and their lines may end in LF, CRLF or CR. Every small
-//! file that a person writes is read through here: configuration, lists, keys, certificates. The
-//! builder's input does not fit memory and has a reader of its own (`builder::input`).
+//! them, with a byte order mark or lines that end in CRLF or CR.
 
 use std::io;
 use std::path::Path;
@@ -67,16 +63,12 @@ pub const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 /// Why bytes are no text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
+#[allow(missing_docs)] // Names and messages say it.
 pub enum TextError {
-    /// Two bytes a character.
     #[error("it is UTF-16, expected UTF-8: save it as UTF-8, or convert it with `iconv`")]
     Utf16,
-    /// Something else.
     #[error("line {line} is not UTF-8")]
-    NotUtf8 {
-        /// The first such line, from 1.
-        line: usize,
-    },
+    NotUtf8 { line: usize },
 }
 
 /// The bytes without a byte order mark, each line ended by LF.

@@ -1,11 +1,11 @@
-//! Every metric: its name, what it says, where its number comes from.
+//! Every counter and histogram: its name, what it says, where its number comes from; and the build.
 
 use prometheus::proto::{
     Bucket, Counter as CounterValue, Gauge as GaugeValue, Histogram as HistogramValue, LabelPair,
     Metric, MetricFamily, MetricType,
 };
 
-use super::counters::{ByStatus, Counters, Gauges};
+use super::counters::{ByStatus, Counters};
 use crate::wire::{Status, StreamCode};
 use crate::worker::{Counter, Distribution, WorkCounters};
 
@@ -15,30 +15,34 @@ const COMMIT: &str = match option_env!("SOTTO_COMMIT") {
     None => "unknown",
 };
 
-/// A table of metrics without labels that have the names of the fields they are read from.
+/// Counters without labels that have the names of the fields they are read from.
 macro_rules! table {
-    ($families:ident.$kind:ident: $of:ident { $($field:ident $help:literal)* }) => {
-        $($families.$kind(stringify!($field), $help, table!(@$kind $of $field));)*
+    ($families:ident: $of:ident { $($field:ident $help:literal)* }) => {
+        $($families.counter(stringify!($field), $help, &$of.$field);)*
     };
-    (@counter $of:ident $field:ident) => { &$of.$field };
-    (@gauge $of:ident $field:ident) => { $of.$field as f64 };
-    (@histogram $of:ident $field:ident) => { $of.$field.read() };
 }
 
-/// All of them.
-pub(super) fn all(counters: &Counters, work: &WorkCounters, gauges: &Gauges) -> Vec<MetricFamily> {
-    let mut families = Families(Vec::new());
-    families.of_queries(counters);
-    families.of_connections(counters);
-    families.of_work(work);
-    families.of_epochs(counters, gauges);
-    families.of_state(gauges);
-    families.0
-}
-
-struct Families(Vec<MetricFamily>);
+/// Metrics of which each has a name, a sentence and its values.
+pub struct Families(Vec<MetricFamily>);
 
 impl Families {
+    pub(super) fn of_counters(counters: &Counters, work: &WorkCounters) -> Self {
+        let mut families = Self(Vec::new());
+        families.of_queries(counters);
+        families.of_connections(counters);
+        families.of_work(work);
+        families.of_database(counters);
+        let labels = vec![label("version", env!("CARGO_PKG_VERSION")), label("commit", COMMIT)];
+        let build = metric(MetricType::GAUGE, labels, 1.0);
+        families.add(MetricType::GAUGE, "sotto_build_info", "Which program this is", vec![build]);
+        families
+    }
+
+    pub(super) fn sorted(mut self) -> Vec<MetricFamily> {
+        self.0.sort_by(|a, b| a.name().cmp(b.name()));
+        self.0
+    }
+
     fn of_queries(&mut self, counters: &Counters) {
         self.outcomes("queries", "Replies to queries", &counters.queries);
         self.outcomes("parameter_requests", "Replies to parameter requests", &counters.parameters);
@@ -46,7 +50,7 @@ impl Families {
         let help =
             "Frames of queries answered as a whole: unreadable, or no room while they arrived";
         self.outcomes("batches_refused", help, &counters.frames_refused);
-        table!(self.counter: counters {
+        table!(self: counters {
             queries_admitted "Queries taken into the queue"
             queries_cancelled "Queries taken out of the queue because their stream ended"
             queries_unclaimed "Queries whose stream ended while an engine had them"
@@ -67,7 +71,7 @@ impl Families {
     }
 
     fn of_connections(&mut self, counters: &Counters) {
-        table!(self.counter: counters {
+        table!(self: counters {
             connections "Connections whose handshake succeeded"
             handshakes_failed "Handshakes that did not succeed"
             handshakes_displaced "Handshakes that made room for others"
@@ -96,7 +100,8 @@ impl Families {
         self.counters("connections_ended", help, "reason", reasons);
         let codes =
             StreamCode::ALL.map(|code| (code.name(), counters.streams_reset.get(code) as f64));
-        self.labelled(MetricType::COUNTER, "streams_reset_total", "Streams reset", "code", codes);
+        let name = "sotto_streams_reset_total";
+        self.labelled(MetricType::COUNTER, name, "Streams reset", "code", codes);
     }
 
     fn of_work(&mut self, work: &WorkCounters) {
@@ -110,7 +115,7 @@ impl Families {
         self.counter("device_renewals", "Devices recreated", &work.renewals);
         let help = "Attempts to recreate a device that failed";
         self.counter("device_renewals_failed", help, &work.renewals_failed);
-        table!(self.counter: work {
+        table!(self: work {
             device_failures "Calls at which a device failed"
             uploads "Shards uploaded to devices"
             uploads_failed "Shards that could not be uploaded"
@@ -130,7 +135,7 @@ impl Families {
         self.histogram("batch_queries", help, work.batch_queries.read());
     }
 
-    fn of_epochs(&mut self, counters: &Counters, gauges: &Gauges) {
+    fn of_database(&mut self, counters: &Counters) {
         let results = [
             ("changed", &counters.reloads_changed),
             ("unchanged", &counters.reloads_unchanged),
@@ -138,75 +143,17 @@ impl Families {
         ];
         let help = "Times the database was read again, and what came of it";
         self.counters("reloads", help, "result", results);
-        table!(self.counter: counters {
+        table!(self: counters {
             scrub_bytes "Bytes of shards read to see that they are undamaged"
             scrub_problems "Damages found thereby"
         });
-        table!(self.gauge: gauges {
-            served_epoch "Epoch that is answered from"
-            expected_epoch "Epoch on disk"
-            database_created_timestamp_seconds "When the served epoch was signed, since 1970"
-            database_expiry_timestamp_seconds "When clients refuse it, since 1970"
-            quarantined_shards "Shards not served because their files are damaged"
-            scrub_age_seconds "Time since every byte was last found undamaged, or since the start"
-        });
-    }
-
-    fn of_state(&mut self, gauges: &Gauges) {
-        table!(self.gauge: gauges {
-            connections "Connections served now"
-            streams "Request streams open now"
-            bundles "Key bundles kept now"
-            queued_queries "Queries that wait for an engine"
-            queued_bytes "Memory they may take"
-            shards "Shards of the database"
-            resident_shards "Shards on devices, each device's"
-            resident_bytes "Memory of devices that shards take"
-            start_time_seconds "When the server was started, seconds since 1970"
-        });
-        let states = [("up", gauges.devices_up as f64), ("down", gauges.devices_down as f64)];
-        self.labelled(MetricType::GAUGE, "devices", "Devices such as GPUs", "state", states);
-        let help = "When the served certificate expires, seconds since 1970";
-        let expiry = gauges.certificate_expiry_timestamp_seconds;
-        let expiry = expiry.map_or(f64::NAN, |seconds| seconds as f64);
-        self.gauge("certificate_expiry_timestamp_seconds", help, expiry);
-        let help = "Memory that the process may have: the machine's or its control group's";
-        let machine = gauges.machine_memory_bytes.map_or(f64::NAN, |bytes| bytes as f64);
-        self.gauge("machine_memory_bytes", help, machine);
-        let parts = |parts: &[(&'static str, u64)]| -> Vec<(&'static str, f64)> {
-            parts.iter().map(|&(part, bytes)| (part, bytes as f64)).collect()
-        };
-        let help = "Most memory that connections and queues may take, by part";
-        let budget = parts(&gauges.memory_budget_bytes);
-        self.labelled(MetricType::GAUGE, "memory_budget_bytes", help, "part", budget);
-        let help = "Memory of it that is taken, by part";
-        let used = parts(&gauges.memory_used_bytes);
-        self.labelled(MetricType::GAUGE, "memory_used_bytes", help, "part", used);
-        let help = "Whether the server is leaving";
-        self.gauge("draining", help, f64::from(gauges.draining));
-        let help = "Whether the server should be sent queries";
-        self.gauge("ready", help, f64::from(gauges.ready));
-        self.process(gauges);
-    }
-
-    fn process(&mut self, gauges: &Gauges) {
-        let help = "Processor time of the process, of all its threads";
-        let counter = metric(MetricType::COUNTER, Vec::new(), gauges.process_cpu_seconds);
-        self.named(MetricType::COUNTER, "process_cpu_seconds_total", help, vec![counter]);
-        let help = "Memory of the process, with the pages of shards it looks at";
-        let bytes = gauges.process_resident_memory_bytes as f64;
-        let bytes = metric(MetricType::GAUGE, Vec::new(), bytes);
-        self.named(MetricType::GAUGE, "process_resident_memory_bytes", help, vec![bytes]);
-        let labels = vec![label("version", env!("CARGO_PKG_VERSION")), label("commit", COMMIT)];
-        let program = metric(MetricType::GAUGE, labels, 1.0);
-        self.named(MetricType::GAUGE, "sotto_build_info", "Which program this is", vec![program]);
     }
 
     /// The set of outcomes is closed: docs/wire.md, "Status codes".
     fn outcomes(&mut self, name: &str, help: &str, by: &ByStatus) {
         let outcomes =
             Status::ALL.map(|status| (status.name().to_ascii_lowercase(), by.get(status) as f64));
-        let name = format!("{name}_total");
+        let name = format!("sotto_{name}_total");
         let outcomes = outcomes.iter().map(|(name, count)| (&**name, *count));
         self.labelled(MetricType::COUNTER, &name, help, "outcome", outcomes);
     }
@@ -219,18 +166,30 @@ impl Families {
         values: [(&str, &Counter); N],
     ) {
         let values = values.map(|(label, counter)| (label, counter.get() as f64));
-        self.labelled(MetricType::COUNTER, &format!("{name}_total"), help, label, values);
+        self.labelled(MetricType::COUNTER, &format!("sotto_{name}_total"), help, label, values);
     }
 
     fn counter(&mut self, name: &str, help: &str, counter: &Counter) {
-        let kind = MetricType::COUNTER;
-        let metrics = vec![metric(kind, Vec::new(), counter.get() as f64)];
-        self.named(kind, &format!("sotto_{name}_total"), help, metrics);
+        let counter = metric(MetricType::COUNTER, Vec::new(), counter.get() as f64);
+        self.add(MetricType::COUNTER, &format!("sotto_{name}_total"), help, vec![counter]);
     }
 
-    fn gauge(&mut self, name: &str, help: &str, value: f64) {
-        let kind = MetricType::GAUGE;
-        self.named(kind, &format!("sotto_{name}"), help, vec![metric(kind, Vec::new(), value)]);
+    /// Processor time of the process, in seconds.
+    pub fn process_cpu_seconds(&mut self, seconds: f64) {
+        let help = "Processor time of the process, of all its threads";
+        let counter = metric(MetricType::COUNTER, Vec::new(), seconds);
+        self.add(MetricType::COUNTER, "process_cpu_seconds_total", help, vec![counter]);
+    }
+
+    /// A gauge by its full name; NaN where its value is not known.
+    pub fn gauge(&mut self, name: &str, help: &str, value: f64) {
+        let gauge = metric(MetricType::GAUGE, Vec::new(), value);
+        self.add(MetricType::GAUGE, name, help, vec![gauge]);
+    }
+
+    /// A gauge with a value for each of a closed set of labels.
+    pub fn gauges(&mut self, name: &str, help: &str, by: &str, values: &[(&str, f64)]) {
+        self.labelled(MetricType::GAUGE, name, help, by, values.iter().copied());
     }
 
     fn labelled<'a>(
@@ -243,7 +202,7 @@ impl Families {
     ) {
         let values = values.into_iter();
         let metrics = values.map(|(name, value)| metric(kind, vec![label(by, name)], value));
-        self.named(kind, &format!("sotto_{name}"), help, metrics.collect());
+        self.add(kind, name, help, metrics.collect());
     }
 
     fn histogram(&mut self, name: &str, help: &str, seen: Distribution) {
@@ -259,10 +218,10 @@ impl Families {
         value.set_bucket(buckets.collect());
         let mut metric = Metric::default();
         metric.set_histogram(value);
-        self.named(MetricType::HISTOGRAM, &format!("sotto_{name}"), help, vec![metric]);
+        self.add(MetricType::HISTOGRAM, &format!("sotto_{name}"), help, vec![metric]);
     }
 
-    fn named(&mut self, kind: MetricType, name: &str, help: &str, metrics: Vec<Metric>) {
+    fn add(&mut self, kind: MetricType, name: &str, help: &str, metrics: Vec<Metric>) {
         let mut family = MetricFamily::default();
         family.set_name(name.to_owned());
         family.set_help(help.to_owned());

@@ -1,8 +1,7 @@
 //! The bounds of a server, and the memory that they add up to.
 //!
-//! Every part has its bound in [`ServerBounds`]; here they are added up for a database's shape and
-//! made to fit what the machine has. Not in it: the engines' scratch, and the maps of shards, which
-//! are the system's to keep or drop.
+//! They are added up for a database's shape and made to fit what the machine has. The engines'
+//! scratch and the maps of shards are not in them.
 
 use std::fmt;
 use std::time::Duration;
@@ -75,12 +74,11 @@ impl Default for ServerBounds {
 
 /// Memory a server's bounds add up to, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)] // Names say it.
 pub struct MemoryBudget {
     /// What connections may have on the way, in both directions; handshakes, streams.
     pub connections: u64,
-    /// Requests being read.
     pub requests: u64,
-    /// Key bundles that are kept.
     pub bundles: u64,
     /// Queries that wait, each with its bundle.
     pub queries: u64,
@@ -117,15 +115,14 @@ impl fmt::Display for MemoryBudget {
     }
 }
 
-/// What may be on the way between a peer and us, in bytes: enough for the queries and answers of
-/// some round trips, not more.
+/// Bytes that may be on the way: enough for the queries and answers of some round trips.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Windows {
     /// What one stream may send unread.
     pub(super) stream: u32,
     /// What all streams of a connection may.
     pub(super) receive: u32,
-    /// What we may have sent that was not acknowledged.
+    /// What the server may have sent that was not acknowledged.
     pub(super) send: u32,
 }
 
@@ -164,8 +161,8 @@ impl ServerBounds {
         }
     }
 
-    /// The least that serves databases of this shape. As many may come as ever: less memory makes
-    /// what each may have on the way smaller, it takes no places.
+    /// The least that serves databases of this shape: less memory makes what each connection may
+    /// have on the way smaller, it takes no places.
     fn least(shape: &Shape) -> Self {
         let full = Self::default();
         let queries = limits::QUERIES_PER_FRAME_MAX as usize;
@@ -249,18 +246,17 @@ mod tests {
             let least = ServerBounds::within(0, &shape).unwrap_err();
             assert!(least < full, "{least} {full}");
             assert_eq!(ServerBounds::within(least - 1, &shape).unwrap_err(), least);
+            let places = |bounds: &ServerBounds| {
+                let per_front_end = bounds.connections_per_front_end_max;
+                [bounds.connections_max, bounds.handshakes_max, per_front_end]
+            };
             for bytes in [least, full / 2, full - 1, full, 2 * full] {
                 let Ok(bounds) = ServerBounds::within(bytes, &shape) else { continue };
                 let memory = bounds.memory(&shape);
-                assert!(memory.total() <= bytes.min(full), "{bytes}: {memory}");
-                assert!(memory.total() >= bytes.min(full) / 100 * 98, "{bytes}: {memory}");
-                // Places are what others could be kept out of: there are always as many.
-                let all = ServerBounds::default();
-                let places = |bounds: &ServerBounds| {
-                    let per_front_end = bounds.connections_per_front_end_max;
-                    [bounds.connections_max, bounds.handshakes_max, per_front_end]
-                };
-                assert_eq!(places(&bounds), places(&all));
+                let (total, bytes) = (memory.total(), bytes.min(full));
+                assert!((bytes / 100 * 98..=bytes).contains(&total), "{bytes}: {memory}");
+                // Others could be kept out of places: there are always as many.
+                assert_eq!(places(&bounds), places(&ServerBounds::default()));
                 let frame = limits::QUERIES_PER_FRAME_MAX as usize * shape.query_bytes();
                 assert!(bounds.read_bytes_max >= frame && bounds.connections_max > 0);
                 assert!(bounds.schedule.queued_bytes_max / 2 >= frame);
@@ -281,11 +277,9 @@ mod tests {
         assert_eq!(small.stream, limits::WINDOW_BYTES_MIN);
         assert_eq!(standard.stream as usize, limits::WINDOW_QUERIES * 17_280 * 3);
         assert_eq!(standard.receive, 2 * standard.stream);
-        assert!(
-            large.send <= limits::WINDOW_BYTES_MAX && large.receive <= limits::WINDOW_BYTES_MAX
-        );
-        let least = Windows::new(&shapes()[1], 0.0);
-        let bytes = limits::WINDOW_BYTES_LEAST;
-        assert_eq!(least, Windows { stream: bytes, receive: bytes, send: bytes });
+        assert!(large.send.max(large.receive) <= limits::WINDOW_BYTES_MAX);
+        let least @ Windows { stream, .. } = Windows::new(&shapes()[1], 0.0);
+        assert_eq!(least, Windows { stream, receive: stream, send: stream });
+        assert_eq!(stream, limits::WINDOW_BYTES_LEAST);
     }
 }

@@ -1,8 +1,6 @@
 //! Who may call: front-ends are known by the names in their certificates, and have shares and
-//! quotas.
-//!
-//! TLS has checked that a certificate is signed by the operator's authority (`tls`). Here its names
-//! are looked up in the operator's list. The schedule gives each front-end its share.
+//! quotas. TLS has checked the certificate (`tls`); here its names are looked up in the operator's
+//! list.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -29,12 +27,11 @@ use crate::text;
 
 /// A front-end that may call.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(missing_docs)] // Names say it.
 pub struct ListedFrontEnd {
-    /// The name it is listed under.
     pub name: Arc<str>,
     /// Its weight beside other front-ends.
     pub share: u32,
-    /// How much may be scanned for it in a second.
     pub quota_mib_per_second: Option<NonZeroU32>,
 }
 
@@ -98,7 +95,7 @@ impl KnownCallers {
         Ok(Self { verifier, validity, allowed })
     }
 
-    /// Of the authority that ends first. Of no consequence for callers.
+    /// Of the authority that ends first.
     pub fn validity(&self) -> Option<Validity> {
         self.validity
     }
@@ -112,7 +109,6 @@ impl KnownCallers {
 }
 
 impl Callers {
-    /// What checks the certificates of callers in a handshake.
     pub(super) fn verifier(&self) -> Arc<dyn ClientCertVerifier> {
         match self {
             Self::Loopback | Self::Anyone => WebPkiClientVerifier::no_client_auth(),
@@ -129,7 +125,6 @@ impl Callers {
         recognise(chain(connection).first(), allowed.as_ref()).map(Some)
     }
 
-    /// What the other end has shown; nothing where certificates are not asked for.
     pub(super) fn shown(&self, connection: &Connection) -> Option<Shown> {
         let Self::Known(KnownCallers { verifier, .. }) = self else { return None };
         Some(Shown { chain: chain(connection), verifier: verifier.clone() })
@@ -172,11 +167,10 @@ fn recognise(
     });
     let known = |name: &String| match allowed {
         Some(list) => list.0.get(name).cloned(),
-        None => Some(ListedFrontEnd {
-            name: name.as_str().into(),
-            share: 1,
-            quota_mib_per_second: None,
-        }),
+        None => {
+            let name = name.as_str().into();
+            Some(ListedFrontEnd { name, share: 1, quota_mib_per_second: None })
+        }
     };
     names.iter().find_map(known).ok_or(NotAllowed(names))
 }
@@ -277,12 +271,11 @@ fn known_name(name: &str) -> Result<String, String> {
     }
 }
 
-/// The front-ends that are or were there.
+/// The front-ends that are there, and those with a quota that were: what they used of it is
+/// remembered. They are on the operator's list, which bounds them.
 #[derive(Default)]
 pub(super) struct Connected(Mutex<HashMap<Arc<str>, ConnectedFrontEnd>>);
 
-/// One of them. What it has used of its quota is remembered when its last connection ends; those
-/// with a quota are on the operator's list, which bounds them.
 struct ConnectedFrontEnd {
     number: u64,
     /// As of its last connection.
@@ -295,7 +288,6 @@ struct ConnectedFrontEnd {
 pub(super) struct FrontEndConnection {
     connected: Arc<Connected>,
     name: Arc<str>,
-    /// Its front-end as the schedule knows it.
     pub(super) front_end: FrontEnd,
     pub(super) quota: Option<Arc<Quota>>,
 }
@@ -310,9 +302,8 @@ impl Connected {
         new_number: u64,
         scan_bytes: usize,
     ) -> Option<FrontEndConnection> {
-        let ListedFrontEnd { name, share, quota_mib_per_second } = front_end;
+        let &ListedFrontEnd { ref name, share, quota_mib_per_second } = front_end;
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let share = *share;
         let new = || ConnectedFrontEnd { number: new_number, share, connections: 0, quota: None };
         let connected = all.entry(name.clone()).or_insert_with(new);
         if connected.connections >= most {
@@ -320,7 +311,7 @@ impl Connected {
         }
         connected.connections += 1;
         connected.share = share;
-        if connected.quota.as_ref().map(|(rate, _)| *rate) != *quota_mib_per_second {
+        if connected.quota.as_ref().map(|(rate, _)| *rate) != quota_mib_per_second {
             let quota = |rate| (rate, Arc::new(Quota::new(rate, scan_bytes)));
             connected.quota = quota_mib_per_second.map(quota);
         }
@@ -360,21 +351,23 @@ mod tests {
     use super::super::certificates;
     use super::*;
 
+    fn front_end(name: &str, share: u32, quota: u32) -> ListedFrontEnd {
+        ListedFrontEnd { name: name.into(), share, quota_mib_per_second: NonZeroU32::new(quota) }
+    }
+
     #[test]
     fn lists_say_what_is_wrong_with_them() {
-        let list = AllowList::parse("# ours\nA.example 3 # big\n\nspiffe://x/Y 1 250\n").unwrap();
-        // As editors and `cat` write it.
-        let text = "\u{feff}# ours\r\nA.example 3\r\n\u{feff}b_1.example 1\r\n";
-        let marked = AllowList::parse(&text::utf8(text.as_bytes()).unwrap()).unwrap();
-        let mut listed: Vec<&String> = marked.0.keys().collect();
-        listed.sort();
-        assert_eq!(listed, ["a.example", "b_1.example"]);
-        let front_end = |name: &str, share, quota| {
-            let quota_mib_per_second = NonZeroU32::new(quota);
-            (name.to_owned(), ListedFrontEnd { name: name.into(), share, quota_mib_per_second })
+        let listed = |text: &str| AllowList::parse(&text::utf8(text.as_bytes()).unwrap()).unwrap();
+        let expected = |all: [(&str, u32, u32); 2]| {
+            let all =
+                all.map(|(name, share, quota)| (name.to_owned(), front_end(name, share, quota)));
+            AllowList(all.into())
         };
-        let expected = [front_end("a.example", 3, 0), front_end("spiffe://x/Y", 1, 250)];
-        assert_eq!(list, AllowList(expected.into()));
+        let list = listed("# ours\nA.example 3 # big\n\nspiffe://x/Y 1 250\n");
+        assert_eq!(list, expected([("a.example", 3, 0), ("spiffe://x/Y", 1, 250)]));
+        // As editors and `cat` write it.
+        let list = listed("\u{feff}# ours\r\nA.example 3\r\n\u{feff}b_1.example 1\r\n");
+        assert_eq!(list, expected([("a.example", 3, 0), ("b_1.example", 1, 0)]));
         for (text, expected) in [
             ("", "names nobody"),
             ("# only this\n", "names nobody"),
@@ -410,20 +403,12 @@ mod tests {
     fn certificates_are_known_by_their_names() {
         let made = certificates::localhost().unwrap();
         let der = CertificateDer::from_pem_slice(made.client_pem.as_bytes()).unwrap();
-        let list = |text| AllowList::parse(text).unwrap();
-        let known = recognise(Some(&der), Some(&list("client.localhost 7"))).unwrap();
-        let front_end = |share, quota| ListedFrontEnd {
-            name: "client.localhost".into(),
-            share,
-            quota_mib_per_second: NonZeroU32::new(quota),
-        };
-        assert_eq!(known, front_end(7, 0));
-        let limited = recognise(Some(&der), Some(&list("client.localhost 7 9"))).unwrap();
-        assert_eq!(limited, front_end(7, 9));
-        let all = recognise(Some(&der), None).unwrap();
-        assert_eq!(all, front_end(1, 0));
-        let other = recognise(Some(&der), Some(&list("sotto 7"))).unwrap_err();
-        assert_eq!(other, NotAllowed(vec!["client.localhost".into()]), "not by its common name");
+        let known = |list| recognise(Some(&der), Some(&AllowList::parse(list).unwrap()));
+        assert_eq!(known("client.localhost 7"), Ok(front_end("client.localhost", 7, 0)));
+        assert_eq!(known("client.localhost 7 9"), Ok(front_end("client.localhost", 7, 9)));
+        assert_eq!(recognise(Some(&der), None), Ok(front_end("client.localhost", 1, 0)));
+        let other = NotAllowed(vec!["client.localhost".into()]);
+        assert_eq!(known("sotto 7"), Err(other), "not by its common name");
         assert_eq!(recognise(None, None), Err(NotAllowed(vec![])));
         let garbage = CertificateDer::from(vec![0x30, 0x03, 1]);
         assert_eq!(recognise(Some(&garbage), None), Err(NotAllowed(vec![])));
@@ -451,17 +436,11 @@ mod tests {
         let connected = Arc::new(Connected::default());
         let mut numbers = 0..;
         let mut enter = |name: &str, quota| {
-            let quota_mib_per_second = NonZeroU32::new(quota);
-            let front_end = ListedFrontEnd { name: name.into(), share: 1, quota_mib_per_second };
-            connected.enter(&front_end, 2, numbers.next().unwrap(), 1 << 20)
+            connected.enter(&front_end(name, 1, quota), 2, numbers.next().unwrap(), 1 << 20)
         };
-        let first = enter("a", 0).unwrap();
-        let second = enter("a", 0).unwrap();
+        let (first, second) = (enter("a", 0).unwrap(), enter("a", 0).unwrap());
         assert!(enter("a", 0).is_none());
-        assert_eq!(
-            (first.front_end, second.front_end),
-            (FrontEnd { number: 0, share: 1 }, first.front_end)
-        );
+        assert_eq!([first.front_end, second.front_end], [FrontEnd { number: 0, share: 1 }; 2]);
         let other = enter("b", 0).unwrap();
         assert_eq!(connected.list(), [("a".into(), 1, 2), ("b".into(), 1, 1)]);
         assert_ne!(other.front_end, first.front_end);
@@ -470,15 +449,16 @@ mod tests {
         assert!(!connected.0.lock().unwrap().contains_key("b"));
         assert_eq!(connected.list(), [("a".into(), 1, 1)]);
         // What was used stays used: by another connection, and by one that comes later.
-        let quotas = || {
-            let place = enter("c", 1).unwrap();
-            (place.quota.clone().unwrap(), enter("c", 1).unwrap().quota.clone().unwrap())
+        let place = enter("c", 1).unwrap();
+        let quota = place.quota.clone().unwrap();
+        let mut is_same = |rate| {
+            let later = enter("c", rate).unwrap();
+            later.quota.as_ref().map(|later| Arc::ptr_eq(&quota, later))
         };
-        let (quota, same) = { quotas }();
-        assert!(Arc::ptr_eq(&quota, &same));
-        assert!(Arc::ptr_eq(&quota, &enter("c", 1).unwrap().quota.clone().unwrap()));
+        assert_eq!(is_same(1), Some(true));
+        drop(place);
+        assert_eq!(is_same(1), Some(true));
         // Another list, another quota.
-        assert!(!Arc::ptr_eq(&quota, &enter("c", 2).unwrap().quota.clone().unwrap()));
-        assert!(enter("c", 0).unwrap().quota.is_none());
+        assert_eq!((is_same(2), is_same(0)), (Some(false), None));
     }
 }

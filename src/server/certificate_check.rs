@@ -1,10 +1,9 @@
 //! Whether clients would accept a certificate chain: their own check, before it is served.
 //!
-//! Clients verify with webpki through rustls, and so does [`check`]. webpki reports codes and takes
-//! no unsupported key or signature apart, so x509-parser finds what an operator has to change, in
-//! words ([`CertificateProblem`]). The check cannot know which authorities a client trusts and
-//! which name it asks for: a chain that does not contain its authority is accepted. Start, reload
-//! and `sotto doctor` use it through [`super::Identity::check`].
+//! Clients verify with webpki through rustls, and so does [`check`]. webpki reports codes, so
+//! x509-parser finds what an operator has to change, in words ([`CertificateProblem`]). The check
+//! cannot know which authorities a client trusts and which name it asks for: a chain that does not
+//! contain its authority is accepted.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -94,8 +93,8 @@ pub(super) fn check(
     }
     check_names(&parsed[0])?;
     // At a time at which the first is valid: what no time makes good comes before what one does.
-    let (from, until) = Validity::of_parsed(&parsed[0]).bounds();
-    let at = now.min(until).max(from).unsigned_abs();
+    let Validity { not_before, not_after } = Validity::of_parsed(&parsed[0]);
+    let at = now.min(not_after).max(not_before).unsigned_abs();
     // Where the chain has but one, which authority signed it is not known here.
     let anchors = match chain.len() {
         1 => None,
@@ -113,8 +112,7 @@ pub(super) fn check(
     looked_at(&parsed).try_for_each(|(_, certificate)| check_time(certificate, now))
 }
 
-/// The certificates of a chain that clients look at, with their places: an authority's own at its
-/// end is the client's to have, and nobody looks at this one.
+/// The certificates of a chain that clients look at, with their places: not an authority's own.
 fn looked_at<'a, 'c>(
     chain: &'a [X509Certificate<'c>],
 ) -> impl Iterator<Item = (usize, &'a X509Certificate<'c>)> {
@@ -140,10 +138,6 @@ impl Validity {
         Self { not_before: not_before.timestamp(), not_after: not_after.timestamp() }
     }
 
-    fn bounds(self) -> (i64, i64) {
-        (self.not_before, self.not_after)
-    }
-
     /// Of the certificate of a chain that ends first, of those that clients look at; nothing where
     /// one cannot be read.
     pub(super) fn of_chain(chain: &[CertificateDer<'_>]) -> Option<Self> {
@@ -158,8 +152,7 @@ impl Validity {
     }
 }
 
-/// Checks an authority's certificate as far as it matters: its key has to be one whose signatures
-/// can be checked.
+/// Checks that signatures with an authority's key can be checked.
 pub(super) fn check_authority(der: &CertificateDer<'_>) -> Result<(), CertificateProblem> {
     check_key(parse(der)?.public_key())
 }
@@ -189,13 +182,13 @@ fn check_one(certificate: &X509Certificate<'_>) -> Result<(), CertificateProblem
 }
 
 fn check_time(certificate: &X509Certificate<'_>, now: i64) -> Result<(), CertificateProblem> {
-    let (from, until) = Validity::of_parsed(certificate).bounds();
+    let Validity { not_before, not_after } = Validity::of_parsed(certificate);
     let seconds = |seconds: i64| Duration::from_secs(seconds.unsigned_abs());
-    if now < from {
-        return Err(CertificateProblem::NotYet { within: seconds(from - now) });
+    if now < not_before {
+        return Err(CertificateProblem::NotYet { within: seconds(not_before - now) });
     }
-    if now > until {
-        return Err(CertificateProblem::Expired { ago: seconds(now - until) });
+    if now > not_after {
+        return Err(CertificateProblem::Expired { ago: seconds(now - not_after) });
     }
     Ok(())
 }

@@ -1,7 +1,5 @@
-//! Certificates for localhost, for trying things out: `sotto cert`, the demo, tests.
-//!
-//! Not a certificate authority: the key that signed is thrown away, and the names are this
-//! machine's only. Who serves others brings certificates of their own.
+//! Certificates for localhost, for trying things out: `sotto cert`, the demo, tests. The key that
+//! signed them is thrown away.
 
 use std::time::{Duration, SystemTime};
 
@@ -13,16 +11,14 @@ use rcgen::{
 const SERVER_NAMES: [&str; 3] = ["localhost", "127.0.0.1", "::1"];
 
 /// Certificates and keys, all PEM; server and client chain to `ca_pem`.
+#[allow(missing_docs)] // Names say it.
 pub struct LocalCertificates {
-    /// The authority's certificate: what a client trusts.
     pub ca_pem: String,
-    /// The server's certificate, for localhost, 127.0.0.1 and ::1.
     pub server_pem: String,
-    /// The server's key. Secret.
+    /// Secret.
     pub server_key: String,
-    /// A client's certificate.
     pub client_pem: String,
-    /// The client's key. Secret.
+    /// Secret.
     pub client_key: String,
 }
 
@@ -41,8 +37,7 @@ pub fn localhost() -> Result<LocalCertificates, rcgen::Error> {
     localhost_between(now - VALID_SINCE, now + VALID_DAYS * DAY)
 }
 
-/// The same, valid from one moment to another, to the second: one in the past shows what happens
-/// when certificates expire.
+/// The same, valid from one moment to another, to the second.
 ///
 /// # Errors
 /// As above.
@@ -74,7 +69,7 @@ fn named(common_name: &str, names: &[&str]) -> Result<CertificateParams, rcgen::
     Ok(params)
 }
 
-/// A certificate and its key, both PEM, for one purpose and some names.
+/// A certificate and its key, both PEM.
 fn leaf(
     common_name: &str,
     (purpose, names): (ExtendedKeyUsagePurpose, &[&str]),

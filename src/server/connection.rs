@@ -17,12 +17,14 @@ use super::service::Service;
 use super::stream::{Peer, Read, Replies, StreamEnd, read_request};
 use crate::schedule::{ConnectionId, FrontEnd};
 use crate::wire::StreamCode;
+use crate::worker::Counter;
 
-/// The place of a handshake, and what is ready when it was displaced.
-type HandshakePlace = (UnfinishedPlace<Network>, oneshot::Receiver<()>);
-
-pub(super) async fn serve(service: Arc<Service>, incoming: Incoming, place: HandshakePlace) {
-    let (place, mut displaced) = place;
+/// With the place of its handshake, and what is ready when that was displaced.
+pub(super) async fn serve(
+    service: Arc<Service>,
+    incoming: Incoming,
+    (place, mut displaced): (UnfinishedPlace<Network>, oneshot::Receiver<()>),
+) {
     let shaken = tokio::select! {
         shaken = timeout(service.bounds.handshake_timeout, incoming) => shaken,
         Ok(()) = &mut displaced => {
@@ -57,7 +59,10 @@ pub(super) async fn serve(service: Arc<Service>, incoming: Incoming, place: Hand
     loop {
         let look_at = match watch.look(&peer) {
             Ok(look_at) => look_at,
-            Err(ended) => return end(&service, &connection, ended),
+            Err((counter, code, reason)) => {
+                counter.add(1);
+                return connection.close(VarInt::from_u32(code.code()), reason.as_bytes());
+            }
         };
         let Ok(opened) = timeout_at(look_at.into(), connection.accept_bi()).await else { continue };
         let Ok((send, receive)) = opened else { return };
@@ -93,14 +98,6 @@ fn enter(
     }
 }
 
-/// Why the server ends a connection that is open.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Ended {
-    /// Its certificate expired, or its authority's did.
-    Certificate,
-    Idle,
-}
-
 struct Watch {
     /// The peer's certificate, and when it is checked next.
     shown: Option<(Shown, Instant)>,
@@ -112,36 +109,24 @@ impl Watch {
         Self { shown: service.callers().shown(connection).map(|shown| (shown, Instant::now())) }
     }
 
-    /// When to look again. Whoever keeps a connection alive, or opens streams, and asks nothing on
-    /// them has its place taken by others.
-    fn look(&mut self, peer: &Peer) -> Result<Instant, Ended> {
-        let (now, bounds) = (Instant::now(), &peer.service.bounds);
+    /// When to look again, or why the connection ends: a peer that keeps it alive, or opens
+    /// streams, and asks nothing on them is idle.
+    fn look<'a>(&mut self, peer: &'a Peer) -> Result<Instant, (&'a Counter, StreamCode, &'a str)> {
+        let (now, Service { bounds, counters, .. }) = (Instant::now(), &*peer.service);
         let idle_at = peer.activity.quiet_since().unwrap_or(now) + bounds.idle_timeout;
         if idle_at <= now {
-            return Err(Ended::Idle);
+            return Err((&counters.connections_idle, StreamCode::None, "idle"));
         }
         let Some((shown, check_at)) = &mut self.shown else { return Ok(idle_at) };
         if *check_at <= now {
             if !shown.is_valid(SystemTime::now()) {
-                return Err(Ended::Certificate);
+                let reason = "the certificate is not valid any more";
+                return Err((&counters.certificates_expired, StreamCode::NotAllowed, reason));
             }
             *check_at = now + bounds.certificate_check_time;
         }
         Ok(idle_at.min(*check_at))
     }
-}
-
-fn end(service: &Service, connection: &Connection, ended: Ended) {
-    let (counter, code, reason) = match ended {
-        Ended::Certificate => (
-            &service.counters.certificates_expired,
-            StreamCode::NotAllowed,
-            "the certificate is not valid any more",
-        ),
-        Ended::Idle => (&service.counters.connections_idle, StreamCode::None, "idle"),
-    };
-    counter.add(1);
-    connection.close(VarInt::from_u32(code.code()), reason.as_bytes());
 }
 
 /// A place for the connection among its front-end's, or it is closed with the reason.

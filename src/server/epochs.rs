@@ -15,18 +15,15 @@ use crate::shard::{Database, Shard};
 use crate::wire::Bytes;
 use crate::worker::{Content, Shards};
 
-/// The shard that a query or a hint request is for.
 pub(super) struct Found {
     pub(super) shard: Arc<Shard>,
     pub(super) slot: u32,
 }
 
-/// Why there is none.
+/// Why a shard is not found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Absent {
-    /// The epoch is not served, or not any more.
     Epoch,
-    /// The database has no such shard.
     Shard,
     Quarantined,
 }
@@ -77,10 +74,9 @@ struct Served {
 impl Epochs {
     pub(super) fn new(database: Arc<Database>, keep: Duration) -> Self {
         let published = Published::of(&database);
-        let newest = Served { database, published, slots: Vec::new() };
+        let newest = Served { database: database.clone(), published, slots: Vec::new() };
         let (before, slots) = (VecDeque::new(), HashMap::new());
         let mut state = EpochTable { newest, before, slots, next_slot: 0, stale: false };
-        let database = state.newest.database.clone();
         state.newest.slots = state.slots_for(&database);
         Self { state: RwLock::new(state), keep }
     }
@@ -89,7 +85,6 @@ impl Epochs {
         self.read().newest.database.clone()
     }
 
-    /// What its clients are sent.
     pub(super) fn published(&self) -> Published {
         self.read().newest.published.clone()
     }
@@ -131,8 +126,7 @@ impl Epochs {
         drop(gone);
     }
 
-    /// Lets go of epochs whose time is up, and of slots that nobody has any more; says whether
-    /// there were any.
+    /// Lets go of epochs whose time is up and of their slots; false if there were none.
     pub(super) fn forget(&self, now: Instant) -> bool {
         let late = |before: &VecDeque<(Served, Instant)>| {
             before.iter().take_while(|(_, until)| *until <= now).count()
@@ -153,7 +147,7 @@ impl Epochs {
         true
     }
 
-    /// Shards that were taken out and are not yet reported, by the names of their files; each once.
+    /// The file names of quarantined shards that are not yet reported.
     pub(super) fn newly_quarantined(&self) -> Vec<String> {
         let state = self.read();
         let all = state.before.iter().map(|(served, _)| served).chain([&state.newest]);
@@ -161,7 +155,7 @@ impl Epochs {
         shards.filter(|shard| shard.report_quarantined()).map(|shard| shard.file_name()).collect()
     }
 
-    /// Shards of the newest database that are taken out.
+    /// Quarantined shards of the newest database.
     pub(super) fn quarantined(&self) -> usize {
         let database = self.database();
         database.shards().iter().filter(|shard| shard.is_quarantined()).count()
@@ -188,13 +182,12 @@ impl EpochTable {
     /// A slot for each shard: the one it has in the newest database, else a new one. New ones
     /// follow each other, so that shards spread over devices whichever of them changed.
     fn slots_for(&mut self, database: &Database) -> Vec<u32> {
-        let held = self.newest.database.shards().iter().zip(&self.newest.slots);
-        let mut held = held.map(|(shard, &slot)| (shard, slot));
+        let mut held = self.newest.database.shards().iter().zip(&self.newest.slots);
         let mut slots = Vec::with_capacity(database.shards().len());
         for shard in database.shards() {
             let kept = held.next().filter(|(held, _)| Arc::ptr_eq(held, shard));
-            let slot = kept.map(|(_, slot)| slot);
-            let slot = slot.unwrap_or_else(|| free_slot(&self.slots, &mut self.next_slot));
+            let new = || free_slot(&self.slots, &mut self.next_slot);
+            let slot = kept.map_or_else(new, |(_, &slot)| slot);
             self.slots.insert(slot, Arc::downgrade(shard));
             slots.push(slot);
         }
@@ -211,8 +204,7 @@ fn free_slot(taken: &HashMap<u32, Weak<Shard>>, next: &mut u32) -> u32 {
 
 impl Shards for Epochs {
     fn content(&self, slot: u32) -> Option<Arc<dyn Content>> {
-        let shard = self.read().slots.get(&slot)?.upgrade()?;
-        Some(shard)
+        Some(self.read().slots.get(&slot)?.upgrade()?)
     }
 }
 
@@ -292,13 +284,11 @@ mod tests {
         assert!(bench.epochs.forget(bench.start + 610 * SECOND));
         assert!(bench.epochs.content(1).is_some());
         drop(computed);
-        assert_eq!([0, 1, 2].map(|slot| bench.epochs.content(slot).is_some()), [true, false, true]);
+        let are_there = |slots: [u32; 3]| slots.map(|slot| bench.epochs.content(slot).is_some());
+        assert_eq!(are_there([0, 1, 2]), [true, false, true]);
         assert!(bench.epochs.forget(bench.start + 620 * SECOND));
         assert!(!bench.epochs.forget(bench.start + 620 * SECOND), "once");
-        assert_eq!(
-            [0, 2, 3].map(|slot| bench.epochs.content(slot).is_some()),
-            [false, false, true]
-        );
+        assert_eq!(are_there([0, 2, 3]), [false, false, true]);
     }
 
     #[test]
@@ -329,8 +319,7 @@ mod tests {
         let bench = Bench::new();
         bench.serve(1, 2, &[5, 1, 6]);
         bench.serve(2, 3, &[7, 1, 8]);
-        let slots: Vec<u32> = [0, 2].map(|shard| bench.find(2, 3, shard).unwrap()).to_vec();
-        assert_eq!(slots, [5, 6]);
+        assert_eq!([0, 2].map(|shard| bench.find(2, 3, shard)), [Ok(5), Ok(6)]);
         // Numbers that are taken are not given again when they come round.
         bench.epochs.write().next_slot = 1;
         bench.serve(3, 4, &[9, 1, 10]);

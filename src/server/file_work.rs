@@ -1,17 +1,15 @@
 //! Work on files that may never end, kept from delaying anything else.
 //!
 //! A read from a file system that hangs (an unreachable file server, a failing disk) cannot be
-//! cancelled. So such work runs on blocking threads, no task that moves bytes waits for it, and it
-//! is given up when it makes no progress: the log says so, its place stays taken until it ends, and
-//! its result is dropped. Pipes are no matter of this module:
-//! [`crate::shard::files::open_regular`].
+//! cancelled. So such work runs on blocking threads and is given up when it makes no progress: the
+//! log says so, its place stays taken until it ends, and its result is dropped.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Semaphore;
-use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 use crate::limits;
@@ -51,11 +49,11 @@ impl FileWork {
         Self { places: Arc::new(Semaphore::new(limits::FILE_WORK_MAX)), patience }
     }
 
-    /// Has `work` done on a blocking thread; `progress` is a number that changes as it goes on.
-    /// To be called within a tokio runtime.
+    /// Has `work` done on a blocking thread of tokio; `progress` is a number that changes as it
+    /// goes on.
     ///
     /// # Errors
-    /// It was given up, or not begun. What it comes to is dropped then.
+    /// It was given up, or not begun.
     pub async fn run<T: Send + 'static>(
         &self,
         what: &'static str,
@@ -66,9 +64,6 @@ impl FileWork {
     }
 
     /// The same, but waits for as long as it takes, and says in the log that nothing goes on.
-    ///
-    /// # Errors
-    /// It panicked, or was not begun.
     pub async fn run_to_its_end<T: Send + 'static>(
         &self,
         what: &'static str,
@@ -85,9 +80,19 @@ impl FileWork {
         progress: impl Fn() -> u64,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, NotDone> {
+        let crowded = |_| NotDone::Crowded { what, count: limits::FILE_WORK_MAX };
+        let place = self.places.clone().try_acquire_owned().map_err(crowded)?;
         let given_up = Arc::new(AtomicBool::new(false));
-        let mut running = self.begin(what, given_up.clone(), work)?;
-        let (begun, mut seen) = (Instant::now(), progress());
+        let (begun, mut seen, is_late) = (Instant::now(), progress(), given_up.clone());
+        let mut running = spawn_blocking(move || {
+            let done = work();
+            if is_late.load(Ordering::Relaxed) {
+                let seconds = begun.elapsed().as_secs();
+                tracing::warn!("{what} ended after {seconds} s, too late to be of use");
+            }
+            drop(place);
+            done
+        });
         loop {
             if let Ok(ended) = timeout(self.patience, &mut running).await {
                 return ended.map_err(|_| NotDone::Panicked);
@@ -105,26 +110,6 @@ impl FileWork {
             let seconds = begun.elapsed().as_secs();
             tracing::warn!("{what} takes {seconds} s: does the file system hang?");
         }
-    }
-
-    fn begin<T: Send + 'static>(
-        &self,
-        what: &'static str,
-        given_up: Arc<AtomicBool>,
-        work: impl FnOnce() -> T + Send + 'static,
-    ) -> Result<JoinHandle<T>, NotDone> {
-        let crowded = |_| NotDone::Crowded { what, count: limits::FILE_WORK_MAX };
-        let place = self.places.clone().try_acquire_owned().map_err(crowded)?;
-        let begun = Instant::now();
-        Ok(spawn_blocking(move || {
-            let done = work();
-            if given_up.load(Ordering::Relaxed) {
-                let seconds = begun.elapsed().as_secs();
-                tracing::warn!("{what} ended after {seconds} s, too late to be of use");
-            }
-            drop(place);
-            done
-        }))
     }
 }
 
@@ -163,23 +148,18 @@ mod tests {
     #[tokio::test]
     async fn work_that_goes_on_may_take_long() {
         let files = FileWork::new(SHORT);
-        let (steps, done) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
         let (release, released) = channel::<()>();
+        let looks = AtomicU64::new(0);
         // The work ends once its progress was looked at often enough.
         let looked = || {
-            let looks = steps.fetch_add(1, Ordering::SeqCst) + 1;
+            let looks = looks.fetch_add(1, Ordering::SeqCst) + 1;
             if looks == 5 {
                 release.send(()).unwrap();
             }
             looks
         };
-        let work = done.clone();
-        let ended = files.run("slow", looked, move || {
-            released.recv().unwrap();
-            work.store(1, Ordering::SeqCst);
-        });
+        let ended = files.run("slow", looked, move || released.recv().unwrap());
         assert_eq!(ended.await, Ok(()));
-        assert_eq!(done.load(Ordering::SeqCst), 1);
         // Whoever has nothing better to do waits on, whatever goes on.
         let (release, released) = channel::<()>();
         let looks = AtomicU64::new(0);

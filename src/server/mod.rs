@@ -2,11 +2,10 @@
 //!
 //! Each connection and each request stream has a task, which moves bytes and computes nothing.
 //! `stream` reads a frame within its bounds. `query` decodes it, refuses a query or submits it to
-//! the schedule, and sends each answer as soon as [`crate::worker`] has computed it. A refusal is a
-//! typed reply (docs/wire.md, "Status codes") or a stream error, and is counted ([`Counters`]).
-//! `callers` decides who may call, and `quota` how much a caller may have in a second. `epochs`
-//! holds the databases that are served; `reload` brings new ones, and `scrub` reads them again.
-//! `admin` shows the state (`status`) to the operator over HTTP.
+//! the schedule, and sends each answer as soon as [`crate::worker`] has computed it. `callers`
+//! decides who may call, and `quota` how much a caller may have in a second. `epochs` holds the
+//! databases that are served; `reload` brings new ones, and `scrub` reads them again. `admin` shows
+//! the state (`status`) to the operator over HTTP.
 
 mod admin;
 mod bounds;
@@ -64,16 +63,14 @@ use crate::wire::StreamCode;
 use crate::worker::Workers;
 
 /// What a server is started with.
+#[allow(missing_docs)] // Names and types say it.
 pub struct ServerOptions {
-    /// Where to listen; port 0 picks one.
+    /// Port 0 picks one.
     pub listen: SocketAddr,
-    /// Certificate chain and key.
     pub identity: Identity,
-    /// Who may call.
     pub callers: Callers,
     /// One worker thread each.
     pub engines: Vec<Box<dyn Engine>>,
-    /// Bounds.
     pub bounds: ServerBounds,
 }
 
@@ -102,7 +99,6 @@ pub enum ServerError {
 /// A server that listens. It answers once [`Server::run`] runs.
 pub struct Server {
     endpoint: Endpoint,
-    /// As it was at first.
     config: quinn::ServerConfig,
     address: SocketAddr,
     workers: Workers,
@@ -135,9 +131,8 @@ impl Server {
         let own = reset::endpoint(identity.secret(), address)?;
         let windows = Windows::new(database.shape(), bounds.windows_part);
         let config = identity.quic(callers.verifier(), &bounds, windows)?;
-        let with = Some(config.clone());
-        let endpoint = Endpoint::new(own, with, socket, Arc::new(TokioRuntime));
-        let endpoint = endpoint.map_err(refused)?;
+        let (with, runtime) = (Some(config.clone()), Arc::new(TokioRuntime));
+        let endpoint = Endpoint::new(own, with, socket, runtime).map_err(refused)?;
         let epochs = Arc::new(Epochs::new(database, bounds.old_epoch_time));
         let (shards, every) = (epochs.clone(), bounds.prove_every);
         let workers =
@@ -158,13 +153,13 @@ impl Server {
         self.service.counters.clone()
     }
 
-    /// The way to change certificates and callers while it serves.
+    /// Changes certificates and callers while it serves.
     pub fn identity_reloader(&self) -> IdentityReloader {
         let (endpoint, config) = (self.endpoint.clone(), self.config.clone());
         IdentityReloader { endpoint, config, service: self.service.clone() }
     }
 
-    /// The way to change the database while it serves.
+    /// Changes the database while it serves.
     pub fn reloader(&self) -> Reloader {
         Reloader(self.service.clone())
     }
@@ -194,9 +189,8 @@ impl Server {
     }
 
     /// A peer first shows that its address is its own, with a token that it gets there. Until then
-    /// it costs no memory, and is sent less than it sent: RFC 9000, section 8.1, allows three times
-    /// as much, which the first packets of a handshake and their repetitions exceed. Handshakes
-    /// have places of their own, so that those who never end one take none from those who may call.
+    /// it costs no memory, and is sent less than it sent (RFC 9000, section 8.1). Handshakes have
+    /// places of their own, so that those who never end one take none from those who may call.
     fn accept(&self, incoming: Incoming) {
         let Service { connections, handshakes, bounds, counters, .. } = &*self.service;
         if incoming.may_retry() {
@@ -284,7 +278,7 @@ pub struct IdentityReloader {
 }
 
 impl IdentityReloader {
-    /// New connections meet this identity and these callers; those there are stay as they are.
+    /// New connections meet this identity and these callers.
     ///
     /// # Errors
     /// What is given cannot be used; everything stays as it was.

@@ -1,10 +1,9 @@
 //! How many handshakes and connections there are at once, and which are displaced when there are
 //! too many.
 //!
-//! The oldest handshake is displaced: an honest one takes two round trips, so a peer that never
-//! ends its handshakes has most of the old ones. Of the connections one is displaced that asks
-//! nothing, of the holder that has the most. The holder of a connection is its front-end where
-//! front-ends are known, and otherwise its network.
+//! The oldest handshake is displaced: an honest one takes two round trips. Of the connections one
+//! is displaced that asks nothing, of the holder that has the most: its front-end where front-ends
+//! are known, and otherwise its network.
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::Hash;
@@ -49,7 +48,7 @@ struct Begun<K> {
     all: BTreeMap<u64, (K, oneshot::Sender<()>)>,
 }
 
-/// The place of one of them, which is free again when this is dropped.
+/// Its place is free again when this is dropped.
 pub(super) struct UnfinishedPlace<K> {
     unfinished: Arc<Unfinished<K>>,
     number: u64,
@@ -68,12 +67,11 @@ impl<K: Copy + Eq + Hash> Unfinished<K> {
     pub(super) fn enter(self: &Arc<Self>, key: K) -> (UnfinishedPlace<K>, oneshot::Receiver<()>) {
         let (displace, displaced) = oneshot::channel();
         let mut begun = self.lock();
-        let keys = || begun.all.values().map(|(key, _)| *key);
-        let whose = if keys().filter(|&other| other == key).count() >= self.per_key_max {
+        let mut has: HashMap<K, usize> = HashMap::new();
+        begun.all.values().for_each(|(key, _)| *has.entry(*key).or_default() += 1);
+        let whose = if has.get(&key).is_some_and(|&own| own >= self.per_key_max) {
             Some(key)
         } else if begun.all.len() >= self.max {
-            let mut has: HashMap<K, usize> = HashMap::new();
-            keys().for_each(|key| *has.entry(key).or_default() += 1);
             has.into_iter().max_by_key(|&(_, count)| count).map(|(key, _)| key)
         } else {
             None
@@ -98,7 +96,6 @@ impl<K> Unfinished<K> {
         self.begun.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How many there are.
     #[cfg(test)]
     pub(super) fn count(&self) -> usize {
         self.lock().all.len()
@@ -111,14 +108,12 @@ impl<K> Drop for UnfinishedPlace<K> {
     }
 }
 
-/// Whose a connection is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Holder {
     /// A front-end's, by its number in the schedule.
     FrontEnd(u64),
-    /// Somebody's from this network.
     Network(Network),
-    /// This machine's: all that use it share one address.
+    /// All that use this machine share one address.
     Loopback,
 }
 
@@ -218,25 +213,22 @@ impl Connections {
         let mut served = self.lock();
         let own = served.all.values().filter(|entry| entry.holder == holder).count();
         let crowded = matches!(holder, Holder::Network(_)) && own >= self.per_network_max;
-        let mut made_room = false;
-        if crowded || served.all.len() >= self.max {
-            let whose = |other: Holder, has: usize| {
-                // Nobody takes a place from who has fewer.
-                other == holder || (!crowded && has > own)
-            };
+        let is_full = crowded || served.all.len() >= self.max;
+        if is_full {
+            // Nobody takes a place from who has fewer.
+            let whose = |other: Holder, has: usize| other == holder || (!crowded && has > own);
             let number = served.quietest(now, whose)?;
             let gone = served.all.remove(&number).and_then(|entry| entry.connection);
             if let Some(connection) = gone {
                 let code = VarInt::from_u32(StreamCode::ExcessiveLoad.code());
                 connection.close(code, b"idle, and others ask");
             }
-            made_room = true;
         }
         let number = served.next;
         served.next += 1;
         served.all.insert(number, Entry { holder, activity, connection });
         drop(served);
-        Some((ConnectionPlace { connections: self.clone(), number }, made_room))
+        Some((ConnectionPlace { connections: self.clone(), number }, is_full))
     }
 
     fn lock(&self) -> MutexGuard<'_, Served> {

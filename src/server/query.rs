@@ -1,9 +1,5 @@
 //! What each request is answered with: docs/wire.md, "A look-up from start to end" and "Status
 //! codes".
-//!
-//! A request is decoded once. Whether it is refused depends on its epoch, shard and bundle, on
-//! quotas, memory and the queue, and on whether the server shuts down. The work for a query depends
-//! only on the shape of its shard.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -57,10 +53,8 @@ pub(super) async fn no_room(
     let reply = match kind {
         RequestKind::Parameters => {
             service.counters.parameters.add(status);
-            ReplyBody::Parameters(PirParameterResponse {
-                retry_after_ms,
-                ..parameters_reply(String::new(), status)
-            })
+            let reply = parameters_reply(String::new(), status);
+            ReplyBody::Parameters(PirParameterResponse { retry_after_ms, ..reply })
         }
         RequestKind::Queries => {
             service.counters.frames_refused.add(status);
@@ -153,7 +147,7 @@ struct Pending {
     shard: Arc<Shard>,
     want_hint: bool,
     since: Instant,
-    /// Gives the answer's bytes back to the server's bound once it is sent.
+    /// Held until the answer is sent.
     _place: Reservation,
 }
 
@@ -187,9 +181,8 @@ async fn queries(
         Ok(frame) => frame,
         Err(malformed) => {
             service.counters.frames_refused.add(Status::Malformed);
-            let detail = malformed.to_string();
-            let whole = whole_frame_reply(service, Status::Malformed);
-            return replies.send(ReplyBody::Answer(PirResponse { detail, ..whole })).await;
+            let whole = malformed_reply(service, &malformed);
+            return replies.send(ReplyBody::Answer(whole)).await;
         }
     };
     let _answering = peer.activity.asked();
@@ -205,7 +198,7 @@ async fn queries(
     let mut pending: Vec<Option<Pending>> = Vec::new();
     let mut refused: Vec<PirResponse> = Vec::new();
     for (nonce, malformed) in frame.malformed {
-        refused.push(malformed_reply(service, nonce, &malformed));
+        refused.push(PirResponse { nonce, ..malformed_reply(service, &malformed) });
     }
     for query in frame.requests {
         match refuse_or_submit(service, peer, now, query, pending.len(), &outcomes) {
@@ -338,9 +331,9 @@ fn whole_frame_reply(service: &Service, status: Status) -> PirResponse {
     }
 }
 
-fn malformed_reply(service: &Service, nonce: String, malformed: &Malformed) -> PirResponse {
+fn malformed_reply(service: &Service, malformed: &Malformed) -> PirResponse {
     let detail = malformed.to_string();
-    PirResponse { nonce, detail, ..whole_frame_reply(service, Status::Malformed) }
+    PirResponse { detail, ..whole_frame_reply(service, Status::Malformed) }
 }
 
 async fn outcome_reply(service: &Service, pending: &Pending, outcome: Outcome) -> PirResponse {
@@ -355,7 +348,6 @@ async fn outcome_reply(service: &Service, pending: &Pending, outcome: Outcome) -
     }
 }
 
-/// The reply to a query whose shard was taken out.
 fn quarantined(service: &Service, reply: PirResponse) -> PirResponse {
     service.counters.refused_quarantined.add(1);
     PirResponse { detail: QUARANTINED.to_owned(), ..reply }
@@ -367,25 +359,25 @@ async fn answered(
     answer: Answer,
     reply: PirResponse,
 ) -> PirResponse {
-    let Pending { epoch, shard, want_hint, .. } = pending;
-    let hint = if *want_hint { hint_packs(service, shard).await } else { Ok(Vec::new()) };
-    let hint = match hint {
-        Ok(hint) => hint,
+    let &Pending { epoch, ref shard, want_hint, .. } = pending;
+    let hint = if want_hint { hint_packs(service, shard).await } else { Ok(Vec::new()) };
+    match hint {
+        Ok(hint) => {
+            let hint_digest = shard.hint_digest().to_vec();
+            PirResponse { encrypted_response: answer, epoch, hint, hint_digest, ..reply }
+        }
         Err(status) => {
             let reply = PirResponse { response_status: status.code(), ..reply };
             if status == Status::ShardUnknown {
                 return quarantined(service, reply);
             }
             let retry_after_ms = limits::RETRY_AFTER_MAX.as_millis() as u32;
-            return PirResponse { retry_after_ms, ..reply };
+            PirResponse { retry_after_ms, ..reply }
         }
-    };
-    let hint_digest = shard.hint_digest().to_vec();
-    PirResponse { encrypted_response: answer, epoch: *epoch, hint, hint_digest, ..reply }
+    }
 }
 
-/// The hint of a shard. Read on a blocking thread, for it may have to come from the disk, which may
-/// hang; only so many at once, so that other work on files finds threads.
+/// The hint of a shard, read on a blocking thread, for the disk may hang; only so many at once.
 ///
 /// # Errors
 /// SHARD_UNKNOWN where the file has lost it, OVERLOADED where it did not come in time.

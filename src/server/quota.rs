@@ -19,12 +19,12 @@ type Bucket<C> = RateLimiter<NotKeyed, InMemoryState, C, NoOpMiddleware<<C as Cl
 /// A bucket fills by one part a microsecond: what the quota gives in that is its smallest amount.
 const PARTS_PER_SECOND: u32 = 1_000_000;
 
-/// One front-end's bucket. It holds what it may have in a second, one query at least.
+/// One front-end's bucket. It holds a second's bytes, one query at least.
 pub(super) struct Quota<C: Clock = MonotonicClock> {
     bucket: Bucket<C>,
     clock: C,
     bytes_per_second: f64,
-    /// What the bucket holds, in parts.
+    /// In parts.
     burst: NonZeroU32,
 }
 
@@ -71,10 +71,9 @@ mod tests {
 
     use super::*;
 
-    fn quota(
-        mib_per_second: u32,
-        scan_bytes: usize,
-    ) -> (Quota<FakeRelativeClock>, FakeRelativeClock) {
+    type Clocked = (Quota<FakeRelativeClock>, FakeRelativeClock);
+
+    fn quota(mib_per_second: u32, scan_bytes: usize) -> Clocked {
         let clock = FakeRelativeClock::default();
         let rate = NonZeroU32::new(mib_per_second).unwrap();
         (Quota::with_clock(rate, scan_bytes, clock.clone()), clock)
@@ -85,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn so_many_passes_a_second() {
+    fn so_many_scans_a_second() {
         let (quota, clock) = quota(1600, 160 << 20);
         assert_eq!(taken(&quota, 160 << 20), 10, "a second's at once");
         assert_eq!(quota.take(160 << 20), Err(Duration::from_millis(100)));

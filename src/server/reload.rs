@@ -1,10 +1,6 @@
 //! Loads a new manifest while serving: it is checked whole, and then replaces the served one in one
-//! step.
-//!
-//! A manifest or file that is refused changes nothing and is reported; work in a file system that
-//! hangs is given up (`file_work`). A reload is started by a signal, by the admin endpoint, or by
-//! [`Reloader::watch`], which looks at the manifest's file. `epochs` serves the old epochs beside
-//! the new one.
+//! step. One that is refused changes nothing and is reported. A reload is started by a signal, by
+//! the admin endpoint, or by [`Reloader::watch`].
 
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
@@ -17,23 +13,13 @@ use super::service::{Service, unix_now};
 use crate::limits;
 use crate::shard::manifest::MANIFEST_NAME;
 use crate::shard::{Database, OpenError};
-use crate::wire::Lifetime;
 
-/// What came of a reload.
+/// The epoch that is served after a reload and, of a new one, how many shards were opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)] // Names say it.
 pub enum Reloaded {
-    /// Another database is served.
-    Changed {
-        /// Its epoch.
-        epoch: u64,
-        /// Shards that were opened for it; the others are those of the one before.
-        opened: usize,
-    },
-    /// The database is what was served.
-    Unchanged {
-        /// Its epoch.
-        epoch: u64,
-    },
+    Changed { epoch: u64, opened: usize },
+    Unchanged { epoch: u64 },
 }
 
 /// Why a reload changed nothing.
@@ -54,14 +40,8 @@ pub struct EpochState {
     pub served: u64,
     /// The epoch of the manifest that a reload last read.
     pub expected: u64,
-    /// From when until when clients accept the served epoch.
-    pub lifetime: Lifetime,
-    /// Shards of the served database.
-    pub shards: u32,
-    /// Those of them that were taken out.
+    /// Shards of the served database that were taken out.
     pub quarantined_shards: usize,
-    /// Since the scrub began its last whole round over every byte, or since the server's start.
-    pub scrub_age: Duration,
 }
 
 /// Reloads the database of a server. Cheap to clone.
@@ -79,8 +59,7 @@ impl Reloader {
         let reloader = self.clone();
         // To its end, counted and said: whoever asked may not wait for it.
         let ended = tokio::spawn(async move { reloader.reload_alone().await }).await;
-        let panicked = || NotDone::Panicked;
-        ended.unwrap_or_else(|_| Err(self.not_done(panicked())))
+        ended.unwrap_or_else(|_| Err(self.not_done(NotDone::Panicked)))
     }
 
     /// Held up by no other for longer than that one goes on: what hangs is given up.
@@ -88,12 +67,9 @@ impl Reloader {
         let service = self.0.clone();
         let _one = service.reloading.lock().await;
         let (read, asked) = (Arc::new(AtomicU64::new(0)), service.clone());
-        let (progress, what) = (read.clone(), "reading the database again");
-        let found = service.files.run(
-            what,
-            || progress.load(Ordering::Relaxed),
-            move || find(&asked, &read, unix_now()),
-        );
+        let (read_here, progress) = (read.clone(), || read.load(Ordering::Relaxed));
+        let work = move || find(&asked, &read_here, unix_now());
+        let found = service.files.run("reading the database again", progress, work);
         let ended = match found.await {
             Err(not_done) => Err(self.not_done(not_done)),
             Ok(Err(refused)) => Err(refused),
@@ -147,20 +123,6 @@ impl Reloader {
     }
 }
 
-impl Service {
-    pub(super) fn epoch_state(&self) -> EpochState {
-        let database = self.epochs.database();
-        EpochState {
-            served: database.epoch(),
-            expected: self.expected_epoch.load(Ordering::Relaxed),
-            lifetime: database.manifest().lifetime(),
-            shards: database.shard_count(),
-            quarantined_shards: self.epochs.quarantined(),
-            scrub_age: self.scrub_age(),
-        }
-    }
-}
-
 /// Which file has a name: inode, time and length; `None` where there is none.
 fn identity(path: &Path) -> Option<[u64; 4]> {
     let found = path.metadata().ok()?;
@@ -173,8 +135,8 @@ enum Followed {
     Next(Arc<Database>),
 }
 
-/// Reads the manifest and what it names; `read` counts the bytes, and so goes on. `now` is in
-/// unix seconds: what clients refuse by its dates is not taken up.
+/// Reads the manifest and what it names; `read` counts the bytes. `now` is in unix seconds: what
+/// clients refuse by its dates is not taken up.
 fn find(service: &Service, read: &AtomicU64, now: u64) -> Result<Followed, ReloadError> {
     let epochs = &service.epochs;
     service.report_quarantined();

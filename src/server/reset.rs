@@ -1,12 +1,9 @@
-//! Stateless reset tokens that outlive the process, so that peers of a killed process learn of it
-//! at once.
+//! Stateless reset tokens that outlive the process (RFC 9000, section 10.3), so that peers of a
+//! killed process learn of it at once and do not wait for their time-out.
 //!
-//! A peer that sends to a process that is gone waits for its own time-out, unless the new process
-//! answers with the connection's stateless reset token (RFC 9000, section 10.3). So the key of the
-//! tokens is derived from the private key of the certificate and the address, and from nothing
-//! else. Servers that share both share tokens: a person who sees the packets of a connection to one
-//! can have another end it, which they could also do by blocking them; the client begins again with
-//! the same bytes.
+//! The key of the tokens is derived from the private key of the certificate and the address alone.
+//! Servers that share both share tokens: who sees the packets of a connection to one can have
+//! another end it, which they could also do by blocking them.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -12,10 +12,8 @@ use tokio::time::timeout;
 
 use crate::schedule::FrontEnd;
 
-/// A bound on bytes, and who has how many of them.
 pub(super) struct Room {
     state: Mutex<RoomState>,
-    /// Told whenever some are given back.
     freed: Notify,
 }
 
@@ -30,7 +28,7 @@ struct RoomState {
     of_shares: usize,
     /// By front-end; none with nothing stays.
     held: HashMap<u64, usize>,
-    /// Most that were taken since this was last asked for.
+    /// Most that were taken since [`Room::peak`] was last called.
     peak: usize,
 }
 
@@ -58,7 +56,7 @@ impl Room {
         Arc::new(Self { state: Mutex::new(state), freed: Notify::new() })
     }
 
-    /// So many bytes, unless that is more than would be left.
+    /// So many bytes, unless they are more than a front-end may have.
     pub(super) fn take(self: &Arc<Self>, front_end: FrontEnd, bytes: usize) -> Option<Reservation> {
         let mut held = Reservation { room: self.clone(), front_end: front_end.number, bytes: 0 };
         held.grow(bytes).then_some(held)
@@ -91,7 +89,6 @@ impl Room {
         state.all - state.free
     }
 
-    /// Most bytes that were taken at once since this was last called.
     pub(super) fn peak(&self) -> usize {
         let mut state = self.lock();
         let taken = state.all - state.free;
@@ -104,7 +101,6 @@ impl Room {
 }
 
 impl RoomState {
-    /// Gives a front-end so many more, if there is room for them.
     fn take(&mut self, front_end: u64, bytes: usize) -> bool {
         let has = self.held.get(&front_end).copied().unwrap_or(0);
         let Some(left) = self.free.checked_sub(bytes) else { return false };
@@ -137,7 +133,7 @@ impl RoomState {
 }
 
 impl Reservation {
-    /// Takes so many more, or says that there is no room for them.
+    /// Takes so many more; false where there is no room for them.
     pub(super) fn grow(&mut self, bytes: usize) -> bool {
         let taken = self.room.lock().take(self.front_end, bytes);
         self.bytes += if taken { bytes } else { 0 };
@@ -162,19 +158,16 @@ mod tests {
         FrontEnd { number, share: 1 }
     }
 
+    /// As many single bytes as a front-end gets.
+    fn take_all(room: &Arc<Room>, number: u64) -> Vec<Reservation> {
+        std::iter::from_fn(|| room.take(front_end(number), 1)).collect()
+    }
+
     #[test]
     fn one_alone_gets_half_and_there_is_room_for_one_more() {
         let room = Room::new(1_200, 0, 0);
-        let take_all = |number: u64| {
-            let taken: Vec<_> = std::iter::from_fn(|| room.take(front_end(number), 1)).collect();
-            (taken.len(), taken)
-        };
-        let (first, held) = take_all(0);
-        assert_eq!(first, 600);
-        let (second, others) = take_all(1);
-        assert_eq!(second, 300);
-        let (third, more) = take_all(2);
-        assert_eq!((third, room.taken()), (150, 1_050));
+        let [held, others, more] = [0, 1, 2].map(|number| take_all(&room, number));
+        assert_eq!([held.len(), others.len(), more.len(), room.taken()], [600, 300, 150, 1_050]);
         drop((others, more));
         assert_eq!((room.taken(), room.peak(), room.peak()), (600, 1_050, 600));
         drop(held);
@@ -185,18 +178,8 @@ mod tests {
     #[test]
     fn nobody_takes_the_share_of_another() {
         let room = Room::new(1_000, 10, 20);
-        let take_all = |number: u64| {
-            let taken: Vec<_> = std::iter::from_fn(|| room.take(front_end(number), 1)).collect();
-            (taken.len(), taken)
-        };
-        let mut held = Vec::new();
-        let taken: Vec<usize> = (0..10)
-            .map(|number| {
-                let (count, taken) = take_all(number);
-                held.push(taken);
-                count
-            })
-            .collect();
+        let held: Vec<_> = (0..10).map(|number| take_all(&room, number)).collect();
+        let taken: Vec<_> = held.iter().map(Vec::len).collect();
         // Each as much as is left, until what is left is the shares of those still to come.
         assert_eq!(taken, [500, 250, 110, 20, 20, 20, 20, 20, 20, 20]);
         drop(held);
@@ -212,9 +195,7 @@ mod tests {
     #[test]
     fn what_does_not_fit_leaves_what_there_is() {
         let room = Room::new(100, 0, 0);
-        assert!(
-            room.take(front_end(0), 51).is_none() && room.take(front_end(0), usize::MAX).is_none()
-        );
+        assert!([51, usize::MAX].iter().all(|&bytes| room.take(front_end(0), bytes).is_none()));
         let mut held = room.take(front_end(0), 0).unwrap();
         assert!(held.grow(30) && held.grow(20) && !held.grow(1));
         assert_eq!(room.taken(), 50);

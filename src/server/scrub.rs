@@ -2,9 +2,7 @@
 //! forgotten, and reports quarantined shards.
 //!
 //! It reads the maps and not the files: what it compares with the digests is what queries are
-//! answered from, also when the file was unlinked or replaced. A failing disk or a shortened file
-//! ends in the guard of the map, as it does for a query. The system drops pages that only this
-//! thread reads first.
+//! answered from, also when the file was unlinked or replaced.
 
 use std::convert::Infallible;
 use std::sync::{Arc, PoisonError};
@@ -18,16 +16,13 @@ use crate::limits;
 use crate::shard::verify::verify_map;
 use crate::worker::closed_within;
 
-/// The running thread. Dropping this ends it.
+/// Dropping this ends the thread.
 pub(super) struct Scrubber {
-    /// Dropped to end the thread.
     open: Option<Sender<Infallible>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Scrubber {
-    /// # Errors
-    /// The operating system starts no thread.
     pub(super) fn start(service: &Arc<Service>) -> std::io::Result<Self> {
         let (open, closed) = bounded(0);
         let (next, begun, owed) = (0, Instant::now(), Duration::ZERO);
@@ -109,20 +104,5 @@ impl Scrub {
         self.service.report_quarantined();
         self.service.forget_epochs(now);
         !closed_within(&self.closed, time)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_thread_that_waits_ends_at_once() {
-        let (open, closed) = bounded(0);
-        assert!(!closed_within(&closed, Duration::from_millis(1)));
-        let long = Duration::from_secs(3_600);
-        let waiting = std::thread::spawn(move || closed_within(&closed, long));
-        drop(open);
-        assert!(waiting.join().unwrap());
     }
 }

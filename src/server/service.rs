@@ -33,12 +33,10 @@ pub(super) struct Service {
     pub(super) epochs: Arc<Epochs>,
     /// Of every epoch.
     pub(super) shape: Shape,
-    /// Held during a reload.
     pub(super) reloading: tokio::sync::Mutex<()>,
     pub(super) files: FileWork,
     /// Free places for reading hints, which may hang too.
     pub(super) hint_reads: Arc<Semaphore>,
-    /// The last one was not read in time.
     pub(super) hints_hang: AtomicBool,
     pub(super) refused_reload: Mutex<Option<String>>,
     pub(super) machine_bytes: Option<u64>,
@@ -46,7 +44,6 @@ pub(super) struct Service {
     pub(super) expected_epoch: AtomicU64,
     /// When the last whole scrub began; before there was one, the start.
     pub(super) scrub_begun: Mutex<Instant>,
-    /// Quarantined shards, when they were last reported.
     pub(super) quarantined_reported: AtomicU64,
     pub(super) queue: Queue,
     pub(super) bundles: Mutex<Bundles>,
@@ -59,7 +56,6 @@ pub(super) struct Service {
     pub(super) handshakes: Arc<Unfinished<Network>>,
     /// Room for streams, one each.
     pub(super) open: Arc<Room>,
-    /// Room for requests being read.
     pub(super) reading: Arc<Room>,
     /// Room for answers, and for other replies that wait to be sent.
     pub(super) answers: Arc<Room>,
@@ -121,7 +117,6 @@ impl Service {
         }
     }
 
-    /// Since the last whole scrub began, or since the start.
     pub(super) fn scrub_age(&self) -> Duration {
         self.scrub_begun.lock().unwrap_or_else(PoisonError::into_inner).elapsed()
     }
@@ -134,7 +129,7 @@ impl Service {
         self.callers.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// A number for a connection or a front-end, once.
+    /// For a connection or a front-end, once.
     pub(super) fn next_number(&self) -> u64 {
         self.numbers.fetch_add(1, Ordering::Relaxed)
     }
@@ -165,7 +160,6 @@ impl Service {
         }
     }
 
-    /// Lets go of epochs whose time is up.
     pub(super) fn forget_epochs(&self, now: Instant) {
         if self.epochs.forget(now) {
             self.queue.forget_gone();

@@ -1,7 +1,7 @@
 //! The server's UDP socket, with as much room as the system allows.
 //!
-//! What arrives while nobody reads is dropped once the room is full, and costs its peer a round
-//! trip or more. The system's default, some 200 KiB, is full after two milliseconds at 1 Gbit/s.
+//! What arrives once it is full is dropped, and costs its peer a round trip or more. The system's
+//! default, some 200 KiB, is full after two milliseconds at 1 Gbit/s.
 
 use std::io;
 use std::net::{SocketAddr, UdpSocket};

@@ -6,6 +6,7 @@
 //! named, and does not make the server unready while another engine answers.
 
 use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use super::bounds::MemoryBudget;
@@ -13,7 +14,7 @@ use super::machine::{cpu_time, resident_bytes};
 use super::reload::EpochState;
 use super::service::{Service, unix_now};
 use crate::limits;
-use crate::metrics::Gauges;
+use crate::metrics::Families;
 use crate::wire::Lifetime;
 use crate::worker::{EngineKind, EngineReport, EngineState};
 
@@ -44,15 +45,23 @@ impl Readiness {
 }
 
 impl Service {
+    pub(super) fn epoch_state(&self) -> EpochState {
+        EpochState {
+            served: self.epochs.epoch(),
+            expected: self.expected_epoch.load(Ordering::Relaxed),
+            quarantined_shards: self.epochs.quarantined(),
+        }
+    }
+
     pub(super) fn readiness(&self) -> Readiness {
         let mut readiness =
             of_engines(&self.queue.engines(Instant::now()), self.bounds.prove_every);
         if self.draining() {
             readiness.missing.insert(0, "the server is leaving".into());
         }
-        let EpochState { served, expected, lifetime, shards, quarantined_shards, .. } =
-            self.epoch_state();
-        readiness.add_lifetime(lifetime, unix_now());
+        let database = self.epochs.database();
+        let EpochState { served, expected, quarantined_shards } = self.epoch_state();
+        readiness.add_lifetime(database.manifest().lifetime(), unix_now());
         if served != expected {
             readiness.notes.push(format!("epoch {served} is served, {expected} is on disk"));
         }
@@ -61,8 +70,8 @@ impl Service {
         }
         match quarantined_shards {
             0 => {}
-            all if all >= shards as usize => {
-                readiness.missing.push(format!("all {shards} shards are damaged and taken out"));
+            all if all >= database.shards().len() => {
+                readiness.missing.push(format!("all {all} shards are damaged and taken out"));
             }
             some => readiness.notes.push(format!("{some} shards are damaged and taken out")),
         }
@@ -96,51 +105,75 @@ impl Service {
         self.connections.count()
     }
 
-    /// When the served certificate expires, in seconds since 1970; none where it does not say.
     pub(super) fn certificate_expiry(&self) -> Option<i64> {
-        *self.certificate_expires.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        *self.certificate_expires.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn gauges(&self) -> Gauges {
+    pub(super) fn add_gauges(&self, families: &mut Families) {
         let engines = self.queue.engines(Instant::now());
-        let devices = || {
-            engines.iter().filter_map(|engine| match engine.kind {
-                EngineKind::Processor => None,
-                EngineKind::Device(held) => Some((engine.state, held)),
-            })
-        };
-        let in_state = |wanted| devices().filter(|&(state, _)| state == wanted).count();
-        let state = self.epoch_state();
-        let started = self.started.1.duration_since(UNIX_EPOCH).unwrap_or_default();
-        // Not below: there the locks would be held until all is read, and others lock them again.
-        let (streams, bundles) = (*self.streams.borrow(), self.bundles().count());
-        Gauges {
-            connections: self.connected(),
-            streams,
-            bundles,
-            queued_queries: self.queue.queued(),
-            queued_bytes: self.queue.queued_bytes(),
-            shards: state.shards,
-            resident_shards: devices().map(|(_, held)| held.shards).sum(),
-            resident_bytes: devices().map(|(_, held)| held.bytes).sum(),
-            devices_up: in_state(EngineState::Up),
-            devices_down: in_state(EngineState::Down),
-            served_epoch: state.served,
-            expected_epoch: state.expected,
-            database_created_timestamp_seconds: state.lifetime.created,
-            database_expiry_timestamp_seconds: state.lifetime.expires,
-            quarantined_shards: state.quarantined_shards,
-            scrub_age_seconds: state.scrub_age.as_secs_f64(),
-            certificate_expiry_timestamp_seconds: self.certificate_expiry(),
-            memory_budget_bytes: self.bounds.memory(&self.shape).parts().into(),
-            memory_used_bytes: self.memory_used().parts().into(),
-            machine_memory_bytes: self.machine_bytes,
-            draining: self.draining(),
-            ready: self.readiness().missing.is_empty(),
-            start_time_seconds: started.as_secs_f64(),
-            process_cpu_seconds: cpu_time().as_secs_f64(),
-            process_resident_memory_bytes: resident_bytes().unwrap_or_default(),
-        }
+        let devices = engines.iter().filter_map(|engine| match engine.kind {
+            EngineKind::Processor => None,
+            EngineKind::Device(held) => Some((engine.state, held)),
+        });
+        let devices: Vec<_> = devices.collect();
+        let in_state = |wanted| devices.iter().filter(|(state, _)| *state == wanted).count() as f64;
+        let shards_on_devices: usize = devices.iter().map(|(_, held)| held.shards).sum();
+        let bytes_on_devices: u64 = devices.iter().map(|(_, held)| held.bytes).sum();
+        let database = self.epochs.database();
+        let EpochState { served, expected, quarantined_shards } = self.epoch_state();
+        let Lifetime { created, expires } = database.manifest().lifetime();
+        let started = self.started.1.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+        let mut gauge = |name, help, value| families.gauge(name, help, value);
+        gauge("sotto_connections", "Connections served now", self.connected() as f64);
+        gauge("sotto_streams", "Request streams open now", *self.streams.borrow() as f64);
+        gauge("sotto_bundles", "Key bundles kept now", self.bundles().count() as f64);
+        gauge(
+            "sotto_queued_queries",
+            "Queries that wait for an engine",
+            self.queue.queued() as f64,
+        );
+        gauge("sotto_queued_bytes", "Memory they may take", self.queue.queued_bytes() as f64);
+        gauge("sotto_shards", "Shards of the database", database.shards().len() as f64);
+        let help = "Shards on devices, each device's";
+        gauge("sotto_resident_shards", help, shards_on_devices as f64);
+        let help = "Memory of devices that shards take";
+        gauge("sotto_resident_bytes", help, bytes_on_devices as f64);
+        gauge(
+            "sotto_start_time_seconds",
+            "When the server was started, seconds since 1970",
+            started,
+        );
+        gauge("sotto_served_epoch", "Epoch that is answered from", served as f64);
+        gauge("sotto_expected_epoch", "Epoch on disk, as far as it was looked at", expected as f64);
+        let help = "When the served epoch was signed, since 1970";
+        gauge("sotto_database_created_timestamp_seconds", help, created as f64);
+        let help = "When clients refuse it, since 1970";
+        gauge("sotto_database_expiry_timestamp_seconds", help, expires as f64);
+        let help = "Shards not served because their files are damaged";
+        gauge("sotto_quarantined_shards", help, quarantined_shards as f64);
+        let help = "Time since every byte was last found undamaged, or since the start";
+        gauge("sotto_scrub_age_seconds", help, self.scrub_age().as_secs_f64());
+        let help = "When the served certificate expires, seconds since 1970";
+        let expiry = self.certificate_expiry().map_or(f64::NAN, |seconds| seconds as f64);
+        gauge("sotto_certificate_expiry_timestamp_seconds", help, expiry);
+        let help = "Memory that the process may have: the machine's or its control group's";
+        let machine = self.machine_bytes.map_or(f64::NAN, |bytes| bytes as f64);
+        gauge("sotto_machine_memory_bytes", help, machine);
+        gauge("sotto_draining", "Whether the server is leaving", f64::from(self.draining()));
+        let ready = f64::from(self.readiness().missing.is_empty());
+        gauge("sotto_ready", "Whether the server should be sent queries", ready);
+        let help = "Memory of the process, with the pages of shards it looks at";
+        let resident = resident_bytes().unwrap_or_default() as f64;
+        gauge("process_resident_memory_bytes", help, resident);
+        let states = [("up", in_state(EngineState::Up)), ("down", in_state(EngineState::Down))];
+        families.gauges("sotto_devices", "Devices such as GPUs", "state", &states);
+        let parts = |memory: MemoryBudget| memory.parts().map(|(part, bytes)| (part, bytes as f64));
+        let help = "Most memory that connections and queues may take, by part";
+        let budget = parts(self.bounds.memory(&self.shape));
+        families.gauges("sotto_memory_budget_bytes", help, "part", &budget);
+        let help = "Memory of it that is taken, by part";
+        families.gauges("sotto_memory_used_bytes", help, "part", &parts(self.memory_used()));
+        families.process_cpu_seconds(cpu_time().as_secs_f64());
     }
 }
 

@@ -19,14 +19,13 @@ use crate::wire::{
     parameters_frame, request_head,
 };
 
-/// Who asks on a connection: as long as one of its streams is served.
+/// The other end of a connection.
 pub(super) struct Peer {
     pub(super) service: Arc<Service>,
     pub(super) connection: ConnectionId,
     /// Its front-end; where front-ends are not known, the connection is one of its own.
     pub(super) front_end: FrontEnd,
     pub(super) quota: Option<Arc<Quota>>,
-    /// What it asks keeps its place.
     pub(super) activity: Arc<Activity>,
 }
 
@@ -34,7 +33,7 @@ impl Peer {
     /// Pays for so many bytes with its quota and its share of the engines; waits for the quota.
     ///
     /// # Errors
-    /// The quota allows it only later than that: after so long.
+    /// The quota allows it only after so long.
     pub(super) async fn pay(&self, bytes: usize, patience: Duration) -> Result<(), Duration> {
         let until = Instant::now() + patience;
         while let Err(after) = self.pay_now(bytes) {
@@ -47,10 +46,8 @@ impl Peer {
         Ok(())
     }
 
-    /// Pays with its quota alone; what engines do for it the schedule counts itself.
-    ///
-    /// # Errors
-    /// When the quota allows it.
+    /// Pays with its quota alone; an error says after how long it allows it. What engines do for it
+    /// the schedule counts itself.
     pub(super) fn pay_now(&self, bytes: usize) -> Result<(), Duration> {
         self.quota.as_ref().map_or(Ok(()), |quota| quota.take(bytes))
     }
@@ -80,11 +77,10 @@ impl From<FrameError> for StreamEnd {
 pub(super) struct Request {
     pub(super) head: FrameHead<RequestKind>,
     pub(super) body: Bytes,
-    /// Gives its bytes back to the server's bound on reading when it is dropped.
+    /// Room that its bytes take.
     pub(super) reading: Reservation,
 }
 
-/// What reading a stream came to.
 pub(super) enum Read {
     Whole(Request),
     /// There was no room for the rest of it.

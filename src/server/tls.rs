@@ -22,7 +22,7 @@ use crate::shard::files::read_regular;
 use crate::text;
 use crate::wire::ALPN;
 
-/// What a server shows to prove its name: a certificate chain and its key.
+/// A certificate chain and its key.
 pub struct Identity {
     chain: Vec<CertificateDer<'static>>,
     key: PrivateKeyDer<'static>,
@@ -83,28 +83,26 @@ impl Identity {
         key: &[u8],
         key_origin: &dyn std::fmt::Display,
     ) -> Result<Self, IdentityError> {
-        let bad = |what, origin: &dyn std::fmt::Display, detail: String| IdentityError::Pem {
-            what,
-            origin: origin.to_string(),
-            detail,
-        };
         let lines = pem_lines(certificate);
-        let chain = CertificateDer::pem_slice_iter(&lines)
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(|error| bad("certificate", certificate_origin, error.to_string()))?;
+        let bad = |detail| {
+            let origin = certificate_origin.to_string();
+            IdentityError::Pem { what: "certificate", origin, detail }
+        };
+        let chain = CertificateDer::pem_slice_iter(&lines).collect::<Result<Vec<_>, _>>();
+        let chain = chain.map_err(|error| bad(error.to_string()))?;
         if chain.is_empty() {
-            return Err(bad("certificate", certificate_origin, what_else(&lines)));
+            return Err(bad(what_else(&lines)));
         }
-        let lines = Zeroizing::new(pem_lines(key));
+        let (lines, origin) = (Zeroizing::new(pem_lines(key)), key_origin.to_string());
         if is_encrypted(&lines) {
-            return Err(IdentityError::Encrypted { origin: key_origin.to_string() });
+            return Err(IdentityError::Encrypted { origin });
         }
         let key = PrivateKeyDer::from_pem_slice(&lines).map_err(|error| {
             let detail = match error {
                 pem::Error::NoItemsFound => what_else(&lines),
                 other => other.to_string(),
             };
-            bad("private key", key_origin, detail)
+            IdentityError::Pem { what: "private key", origin, detail }
         })?;
         Ok(Self { chain, key })
     }
@@ -184,14 +182,9 @@ pub(super) fn pem_lines(bytes: &[u8]) -> Vec<u8> {
     let plain = Zeroizing::new(text::plain(bytes));
     let mut out = Vec::with_capacity(plain.len());
     for mut line in plain.split_inclusive(|&byte| byte == b'\n') {
-        loop {
-            match line {
-                [b' ' | b'\t', rest @ ..] => line = rest,
-                _ => match line.strip_prefix(text::BYTE_ORDER_MARK) {
-                    Some(rest) => line = rest,
-                    None => break,
-                },
-            }
+        let blanks: [&[u8]; 3] = [b" ", b"\t", text::BYTE_ORDER_MARK];
+        while let Some(rest) = blanks.iter().find_map(|blank| line.strip_prefix(*blank)) {
+            line = rest;
         }
         out.extend_from_slice(line);
     }
@@ -256,31 +249,30 @@ mod tests {
     use super::super::certificates;
     use super::*;
 
+    fn refused(certificate: &str, key: &str) -> String {
+        Identity::from_pem(certificate, key).err().unwrap().to_string()
+    }
+
     #[test]
     fn what_is_no_certificate_or_key_is_refused_by_name() {
         let made = certificates::localhost().unwrap();
-        let refused = |certificate: &str, key: &str| {
-            Identity::from_pem(certificate, key).err().unwrap().to_string()
-        };
         assert!(refused("", &made.server_key).contains("no certificate in the text given"));
         assert!(refused(&made.server_pem, &made.server_pem).contains("no private key"));
         let now = SystemTime::now();
         let identity = Identity::from_pem(&made.server_pem, &made.server_key).unwrap();
         identity.check(now).unwrap();
         let Validity { not_before, not_after } = identity.validity().unwrap();
-        let days = i64::from(certificates::VALID_DAYS);
-        assert_eq!((not_after - not_before) / 86_400, days);
-        let windows = Windows { stream: 1, receive: 1, send: 1 };
+        assert_eq!((not_after - not_before) / 86_400, i64::from(certificates::VALID_DAYS));
         let other = Identity::from_pem(&made.server_pem, &made.client_key).unwrap();
         assert!(matches!(other.check(now), Err(IdentityError::Unusable(_))));
         // That the key is another's does not wait for a good time.
-        let late = other.check(now + Duration::from_secs(86_400 * 365)).unwrap_err();
-        assert!(matches!(late, IdentityError::Unusable(_)), "{late}");
-        assert!(matches!(
-            other.quic(WebPkiClientVerifier::no_client_auth(), &ServerBounds::default(), windows),
-            Err(IdentityError::Unusable(_))
-        ));
-        let late = identity.check(now + Duration::from_secs(86_400 * 365)).unwrap_err();
+        let late = now + Duration::from_secs(86_400 * 365);
+        assert!(matches!(other.check(late), Err(IdentityError::Unusable(_))));
+        let (verifier, bounds) = (WebPkiClientVerifier::no_client_auth(), ServerBounds::default());
+        let windows = Windows { stream: 1, receive: 1, send: 1 };
+        let unusable = other.quic(verifier, &bounds, windows);
+        assert!(matches!(unusable, Err(IdentityError::Unusable(_))));
+        let late = identity.check(late).unwrap_err();
         assert!(late.to_string().contains("the certificate expired 27"), "{late}");
         let missing = Path::new("/nonexistent/server.pem");
         let error = Identity::from_pem_files(missing, missing).err().unwrap().to_string();
@@ -290,9 +282,6 @@ mod tests {
     #[test]
     fn files_of_another_kind_are_named() {
         let made = certificates::localhost().unwrap();
-        let refused = |certificate: &str, key: &str| {
-            Identity::from_pem(certificate, key).err().unwrap().to_string()
-        };
         let of_key = |key: &str| refused(&made.server_pem, key);
         let vectors = [
             include_str!("../../tests/vectors/certificates/encrypted-pkcs8.key"),

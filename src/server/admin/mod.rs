@@ -1,10 +1,9 @@
-//! The operator's endpoints over HTTP: liveness, readiness, start, metrics, a page for people,
-//! reload and drain.
+//! The operator's endpoints over HTTP: probes, metrics, a page for people, reload and drain.
 //!
 //! They answer from before the database is opened until the process ends, and never with a record,
-//! a query or a peer's address. GET requests change nothing. Who reaches the address may use all of
-//! them, so it is a loopback address unless the operator says otherwise; `gate.rs` refuses pages in
-//! browsers, and `seats.rs` bounds the connections.
+//! a query or a peer's address. Who reaches the address may use all of them, so it is a loopback
+//! address unless the operator says otherwise; `gate.rs` refuses pages in browsers, and `seats.rs`
+//! bounds the connections.
 
 mod gate;
 mod page;
@@ -32,7 +31,7 @@ pub use state::{AdminState, Reading, Reload, Stage};
 use self::gate::Gate;
 use self::replies::{TEXT, reply};
 use self::seats::{Endpoints, Patience};
-use crate::metrics::Metrics;
+use crate::metrics::CONTENT_TYPE;
 
 /// Who may reach the endpoints.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,8 +80,7 @@ impl Admin {
         Ok(Self { listener, address, admin_state, names: Vec::new() })
     }
 
-    /// Lets the endpoints be asked for under these host names too, beside `localhost`, this
-    /// machine's name and every IP address.
+    /// Lets the endpoints be asked for under these host names too.
     pub fn named(mut self, names: Vec<String>) -> Self {
         self.names = names;
         self
@@ -112,8 +110,7 @@ impl Admin {
     }
 }
 
-/// A reply is not kept, is what it says it is, is no part of another's page, and its connection
-/// ends with it.
+/// No reply is kept, guessed at or part of another's page, and its connection ends with it.
 async fn last(mut response: Response) -> Response {
     const RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
     let headers = response.headers_mut();
@@ -129,21 +126,17 @@ fn when(is_so: bool) -> StatusCode {
 }
 
 async fn alive(State(admin_state): State<Arc<AdminState>>) -> Response {
-    match admin_state.is_alive() {
-        true => reply(StatusCode::OK, TEXT, "alive\n".into()),
-        false => reply(when(false), TEXT, "every engine hangs in a call\n".into()),
-    }
+    let is_alive = admin_state.is_alive();
+    let body = if is_alive { "alive\n" } else { "every engine hangs in a call\n" };
+    reply(when(is_alive), TEXT, body.into())
 }
 
 async fn ready(State(admin_state): State<Arc<AdminState>>) -> Response {
     let readiness = admin_state.readiness();
     let is_ready = readiness.missing.is_empty();
-    let mut body = String::from(if is_ready { "ready\n" } else { "not ready\n" });
-    for line in readiness.missing.iter().chain(&readiness.notes) {
-        body.push_str(line);
-        body.push('\n');
-    }
-    reply(when(is_ready), TEXT, body)
+    let state = if is_ready { "ready" } else { "not ready" }.to_owned();
+    let lines = [vec![state], readiness.missing, readiness.notes].concat();
+    reply(when(is_ready), TEXT, lines.join("\n") + "\n")
 }
 
 async fn started(State(admin_state): State<Arc<AdminState>>) -> Response {
@@ -154,12 +147,9 @@ async fn started(State(admin_state): State<Arc<AdminState>>) -> Response {
 }
 
 async fn metrics(State(admin_state): State<Arc<AdminState>>) -> Response {
-    match (admin_state.metrics(), admin_state.starting()) {
-        (Some(text), _) => reply(StatusCode::OK, Metrics::CONTENT_TYPE, text),
-        (None, progress) => {
-            let body = format!("starting: {}\n", progress.unwrap_or_default());
-            reply(when(false), TEXT, body)
-        }
+    match admin_state.metrics() {
+        Some(text) => reply(StatusCode::OK, CONTENT_TYPE, text),
+        None => started(State(admin_state)).await,
     }
 }
 
@@ -177,14 +167,13 @@ async fn reload(State(admin_state): State<Arc<AdminState>>) -> Response {
     };
     // To its end, whether or not anyone waits for it.
     let failed = "this is a bug: reading again panicked";
-    match tokio::spawn(reading).await.unwrap_or_else(|_| Err(failed.into())) {
-        Ok(done) => reply(StatusCode::OK, TEXT, format!("{done}\n")),
-        Err(error) => reply(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            TEXT,
-            format!("not all was read again: {error}\n"),
-        ),
-    }
+    let (status, body) = match tokio::spawn(reading).await.unwrap_or_else(|_| Err(failed.into())) {
+        Ok(done) => (StatusCode::OK, format!("{done}\n")),
+        Err(error) => {
+            (StatusCode::INTERNAL_SERVER_ERROR, format!("not all was read again: {error}\n"))
+        }
+    };
+    reply(status, TEXT, body)
 }
 
 async fn drain(State(admin_state): State<Arc<AdminState>>) -> Response {

@@ -4,15 +4,17 @@
 //! Names of front-ends and engines are the operator's own, and escaped like all that is text.
 
 use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
-use super::rates::{MINUTE, Rate, Sample};
+use super::rates::Sample;
 use super::replies::host_name;
 use super::state::{AdminState, Watched};
-use crate::metrics::{Counters, Gauges};
+use crate::metrics::Counters;
 use crate::server::callers::Callers;
+use crate::server::machine::resident_bytes;
 use crate::server::service::{Service, unix_now};
 use crate::server::status::Readiness;
 use crate::text::{bytes, duration, grouped, rate};
@@ -21,10 +23,6 @@ use crate::worker::{EngineKind, EngineReport, EngineState};
 
 /// How often a browser fetches the page again, in seconds.
 const AGAIN_AFTER_S: u32 = 5;
-const SHORT: Duration = Duration::from_secs(10);
-
-/// What a card says of a rate.
-type OfRate = fn(&Rate) -> String;
 
 pub(super) fn render(admin_state: &AdminState) -> String {
     let readiness = admin_state.readiness();
@@ -60,31 +58,31 @@ pub(super) fn render(admin_state: &AdminState) -> String {
 
 fn served(watched: &Watched, readiness: &Readiness) -> Markup {
     let service = &*watched.service;
-    let (gauges, engines) = (service.gauges(), service.queue.engines(Instant::now()));
-    let (state, class) = match (readiness.missing.is_empty(), gauges.draining) {
+    let (epoch, engines) = (service.epochs.epoch(), service.queue.engines(Instant::now()));
+    let (state, class) = match (readiness.missing.is_empty(), service.draining()) {
         (_, true) => ("leaving", "busy"),
         (true, false) => ("ready", "good"),
         (false, false) => ("not ready", "bad"),
     };
     let facts = [
         host_name(),
-        format!("epoch {}", gauges.served_epoch),
+        format!("epoch {epoch}"),
         format!("up for {}", duration(service.started.0.elapsed())),
-        certificate(gauges.certificate_expiry_timestamp_seconds),
+        certificate(service.certificate_expiry()),
         concat!("version ", env!("CARGO_PKG_VERSION")).into(),
     ];
     html! {
         (header(state, class, &facts))
         (reasons(readiness))
-        (traffic(watched, &gauges))
+        (traffic(watched))
         h2 { "Engines" }
         div class="cards wide" { @for engine in &engines { (engine_card(engine)) } }
-        (database(&gauges, service.refused_reload().is_some()))
+        (database(service))
         (front_ends(service))
         h2 { "Not answered since the start" }
         (refusals(&service.counters))
         h2 { "Memory" }
-        (memory(&gauges))
+        (memory(service))
     }
 }
 
@@ -118,36 +116,43 @@ fn certificate(expires: Option<i64>) -> String {
     }
 }
 
-fn traffic(watched: &Watched, gauges: &Gauges) -> Markup {
-    let now = Sample::take(Instant::now(), &watched.service.counters);
+fn traffic(watched: &Watched) -> Markup {
+    let service = &*watched.service;
+    let now = Sample::take(Instant::now(), &service.counters);
     let samples = watched.samples.lock().unwrap_or_else(PoisonError::into_inner);
-    let (short, minute) = (samples.rate(&now, SHORT), samples.rate(&now, MINUTE));
+    let lately = samples.rate(&now);
     drop(samples);
-    let rows: [(&str, OfRate); 6] = [
-        ("answered", |r| rate(r.answered_per_second)),
-        ("not answered", |r| rate(r.refused_per_second)),
-        ("half of the replies within", |r| at_most(r.seconds_median)),
-        ("99% of the replies within", |r| at_most(r.seconds_p99)),
-        ("received", |r| bytes(r.received_bytes_per_second as u64) + "/s"),
-        ("sent", |r| bytes(r.sent_bytes_per_second as u64) + "/s"),
-    ];
-    let text = |of: OfRate, rate: &Option<Rate>| rate.as_ref().map_or("–".into(), of);
-    let queued = bytes(gauges.queued_bytes as u64);
-    let bundles = format!("{} key bundles kept", grouped(gauges.bundles as u64));
+    let bundles = service.bundles().count();
     html! {
         h2 { "The last 10 seconds" }
         div class="cards" {
-            @for (what, of) in rows {
-                (card(what, &text(of, &short), &format!("last minute {}", text(of, &minute))))
+            @if let Some(lately) = lately {
+                (card("answered", &rate(lately.answered_per_second), "queries"))
+                (card("not answered", &rate(lately.refused_per_second), "queries"))
+                (card("half of the replies within", &at_most(lately.seconds_median), "median"))
+                (card("99% of the replies within", &at_most(lately.seconds_p99), "99th percentile"))
+                (card("received", &per_second(lately.received_bytes_per_second), "requests"))
+                (card("sent", &per_second(lately.sent_bytes_per_second), "replies"))
+            } @else {
+                p class="none" { "Not known yet." }
             }
         }
         h2 { "Now" }
         div class="cards" {
-            (card("queries waiting", &grouped(gauges.queued_queries as u64), &queued))
-            (card("requests in flight", &grouped(gauges.streams as u64), "streams open"))
-            (card("connections", &grouped(gauges.connections as u64), &bundles))
+            (card("queries waiting", &count(service.queue.queued()), "for an engine"))
+            (card("requests in flight", &count(*service.streams.borrow()), "streams open"))
+            (card("connections", &count(service.connected()), "served"))
+            (card("key bundles", &count(bundles), "kept"))
         }
     }
+}
+
+fn count(number: usize) -> String {
+    grouped(number as u64)
+}
+
+fn per_second(amount: f64) -> String {
+    bytes(amount as u64) + "/s"
 }
 
 fn engine_card(EngineReport { name, kind, state, busy, proven }: &EngineReport) -> Markup {
@@ -168,7 +173,7 @@ fn engine_card(EngineReport { name, kind, state, busy, proven }: &EngineReport) 
             p { (doing) "; " (proven) }
             @if let EngineKind::Device(held) = kind {
                 p {
-                    (grouped(held.shards as u64)) " shards on it, "
+                    (count(held.shards)) " shards on it, "
                     (bytes(held.bytes)) " of " (bytes(held.bytes_max))
                 }
             }
@@ -176,25 +181,24 @@ fn engine_card(EngineReport { name, kind, state, busy, proven }: &EngineReport) 
     }
 }
 
-fn database(gauges: &Gauges, is_refused: bool) -> Markup {
-    let expected = match (gauges.served_epoch == gauges.expected_epoch, is_refused) {
+fn database(service: &Service) -> Markup {
+    let database = service.epochs.database();
+    let (served, on_disk) = (database.epoch(), service.expected_epoch.load(Ordering::Relaxed));
+    let expected = match (served == on_disk, service.refused_reload().is_some()) {
         (true, false) => "the one on disk".into(),
-        (false, false) => format!("{} on disk", gauges.expected_epoch),
+        (false, false) => format!("{on_disk} on disk"),
         // The reason is above.
         (true, true) => "what is on disk is refused".into(),
-        (false, true) => format!("{} on disk, refused", gauges.expected_epoch),
+        (false, true) => format!("{on_disk} on disk, refused"),
     };
-    let left = gauges.database_expiry_timestamp_seconds.saturating_sub(unix_now());
-    let left = duration(Duration::from_secs(left));
-    let quarantined = format!("{} taken out as damaged", grouped(gauges.quarantined_shards as u64));
-    let resident = bytes(gauges.resident_bytes);
+    let left = Duration::from_secs(database.manifest().lifetime().left(unix_now()));
+    let quarantined = format!("{} taken out as damaged", count(service.epochs.quarantined()));
     html! {
         h2 { "Database" }
         div class="cards" {
-            (card("epoch", &gauges.served_epoch.to_string(), &expected))
-            (card("accepted for", &left, "then sign it again"))
-            (card("shards", &grouped(gauges.shards.into()), &quarantined))
-            (card("shards on devices", &grouped(gauges.resident_shards as u64), &resident))
+            (card("epoch", &served.to_string(), &expected))
+            (card("accepted for", &duration(left), "then sign it again"))
+            (card("shards", &count(database.shards().len()), &quarantined))
         }
     }
 }
@@ -202,7 +206,7 @@ fn database(gauges: &Gauges, is_refused: bool) -> Markup {
 fn front_ends(service: &Service) -> Markup {
     let connected = service.connected.list();
     let rows = connected.iter().map(|(name, share, connections)| {
-        vec![name.to_string(), grouped((*share).into()), grouped(*connections as u64)]
+        vec![name.to_string(), grouped((*share).into()), count(*connections)]
     });
     html! {
         h2 { "Front-ends" }
@@ -258,11 +262,12 @@ fn not_answered(counters: &Counters) -> Vec<(String, u64)> {
     rows
 }
 
-fn memory(gauges: &Gauges) -> Markup {
-    let parts = gauges.memory_used_bytes.iter().zip(&gauges.memory_budget_bytes);
-    let parts = parts.map(|(&(part, used), &(_, most))| (part, used, Some(most)));
-    let process = gauges.process_resident_memory_bytes;
-    let process = ("the process, with shards it looks at", process, gauges.machine_memory_bytes);
+fn memory(service: &Service) -> Markup {
+    let budget = service.bounds.memory(&service.shape).parts();
+    let parts = service.memory_used().parts().into_iter().zip(budget);
+    let parts = parts.map(|((part, used), (_, most))| (part, used, Some(most)));
+    let process = resident_bytes().unwrap_or_default();
+    let process = ("the process, with shards it looks at", process, service.machine_bytes);
     let rows = std::iter::once(process).chain(parts).map(|(what, used, most)| {
         let what = if what == "bundles" { "key bundles" } else { what };
         vec![what.into(), bytes(used), most.map_or("no bound is known".into(), bytes)]

@@ -1,7 +1,5 @@
-//! What the operator's endpoints know, and what they can start.
-//!
-//! The state exists before the server: it says how far the start has come, and learns of the server
-//! when that listens ([`AdminState::watch`]).
+//! What the operator's endpoints know, and what they can start. It exists before the server, and
+//! learns of it when that listens ([`AdminState::watch`]).
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -16,13 +14,15 @@ use super::super::status::Readiness;
 use super::rates::{SAMPLE_EVERY, Sample, Samples};
 use super::seats::Seats;
 use crate::limits;
-use crate::metrics::Metrics;
+use crate::metrics;
 use crate::shard::Opening;
+use crate::worker::WorkCounters;
 
 /// What a server is at before it listens.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Stage {
     /// Opening the database.
+    #[default]
     Opening,
     /// Finding engines and having them prove themselves.
     Proving,
@@ -35,6 +35,7 @@ pub type Reload = Box<dyn Fn() -> Reading + Send + Sync>;
 pub type Reading = Pin<Box<dyn Future<Output = Result<String, String>> + Send>>;
 
 /// What the endpoints know of one server.
+#[derive(Default)]
 pub struct AdminState {
     stage: Mutex<Stage>,
     opening: Opening,
@@ -47,24 +48,11 @@ pub struct AdminState {
 pub(super) struct Watched {
     pub(super) service: Arc<Service>,
     pub(super) samples: Mutex<Samples>,
-    metrics: Metrics,
-}
-
-impl Default for AdminState {
-    fn default() -> Self {
-        Self {
-            stage: Mutex::new(Stage::Opening),
-            opening: Opening::default(),
-            server: OnceLock::new(),
-            reload: OnceLock::new(),
-            leave: watch::Sender::new(false),
-            seats: Arc::default(),
-        }
-    }
+    work: Arc<WorkCounters>,
 }
 
 impl AdminState {
-    /// How far opening the database has come is to be noted here.
+    /// Where opening the database notes how far it is.
     pub fn opening(&self) -> &Opening {
         &self.opening
     }
@@ -76,10 +64,8 @@ impl AdminState {
 
     /// The server is started: from now on this is about it. One state watches one server.
     pub fn watch(&self, server: &Server) {
-        let (service, asked) = (server.service.clone(), server.service.clone());
-        let (counters, work) = (server.counters(), server.work_counters());
-        let metrics = Metrics::new(counters, work, move || asked.gauges());
-        let watched = Watched { service, samples: Mutex::default(), metrics };
+        let (service, work) = (server.service.clone(), server.work_counters());
+        let watched = Watched { service, samples: Mutex::default(), work };
         assert!(self.server.set(watched).is_ok(), "this is a bug: one state for two servers");
     }
 
@@ -104,7 +90,6 @@ impl AdminState {
         self.leave.send_replace(true);
     }
 
-    /// Reading again, to be waited for; none where nothing can be.
     pub(super) fn reload(&self) -> Option<Reading> {
         self.reload.get().map(|reload| reload())
     }
@@ -132,20 +117,20 @@ impl AdminState {
     }
 
     pub(super) fn readiness(&self) -> Readiness {
-        let starting = || {
-            let missing =
-                self.starting().map(|progress| format!("the server is starting: {progress}"));
-            Readiness { missing: missing.into_iter().collect(), notes: Vec::new() }
-        };
-        self.server.get().map_or_else(starting, |server| server.service.readiness())
+        if let Some(server) = self.server.get() {
+            return server.service.readiness();
+        }
+        let progress = self.starting().unwrap_or_default();
+        let missing = vec![format!("the server is starting: {progress}")];
+        Readiness { missing, notes: Vec::new() }
     }
 
-    /// All numbers; none before there is a server.
+    /// None before there is a server.
     pub(super) fn metrics(&self) -> Option<String> {
-        self.server.get().map(|server| server.metrics.text())
+        let Watched { service, work, .. } = self.server.get()?;
+        Some(metrics::text(&service.counters, work, |families| service.add_gauges(families)))
     }
 
-    /// Notes once a second what was counted until then.
     pub(super) async fn take_samples(&self) {
         let mut ticks = interval(SAMPLE_EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
