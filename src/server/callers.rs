@@ -73,13 +73,14 @@ impl KnownCallers {
             detail,
         };
         let (mut roots, lines) = (RootCertStore::empty(), pem_lines(authorities));
+        let mut validities = Vec::new();
         for (index, certificate) in CertificateDer::pem_slice_iter(&lines).enumerate() {
             let certificate = certificate.map_err(|error| bad(error.to_string()))?;
-            check_authority(&certificate).map_err(|problem| IdentityError::Authority {
-                index: index + 1,
-                origin: origin.to_string(),
-                problem,
+            check_authority(&certificate).map_err(|problem| {
+                let (index, origin) = (index + 1, origin.to_string());
+                IdentityError::Authority { index, origin, problem }
             })?;
+            validities.extend(Validity::of(&certificate));
             roots.add(certificate).map_err(|error| bad(error.to_string()))?;
         }
         if roots.is_empty() {
@@ -89,9 +90,7 @@ impl KnownCallers {
         let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
             .build()
             .expect("this is a bug: authorities without a certificate");
-        let validities = CertificateDer::pem_slice_iter(&lines).filter_map(Result::ok);
-        let validities = validities.filter_map(|authority| Validity::of(&authority));
-        let validity = validities.min_by_key(|validity| validity.not_after);
+        let validity = validities.into_iter().min_by_key(|validity| validity.not_after);
         Ok(Self { verifier, validity, allowed })
     }
 
@@ -293,8 +292,8 @@ pub(super) struct FrontEndConnection {
 }
 
 impl Connected {
-    /// A place for one more connection of this front-end, unless it has as many as it may. To the
-    /// schedule it is this new number, unless it has one; its quota counts scans of so many bytes.
+    /// A place for one more connection of this front-end, unless it has `most`. Its number in the
+    /// schedule is `new_number` where it has none.
     pub(super) fn enter(
         self: &Arc<Self>,
         front_end: &ListedFrontEnd,

@@ -55,13 +55,15 @@ pub(super) async fn serve(
         quota: front_end.as_ref().and_then(|place| place.quota.clone()),
         activity,
     });
-    let mut watch = Watch::new(&service, &connection);
+    let shown = service.callers().shown(&connection);
+    // At once: the handshake may have begun when the certificate was valid.
+    let mut check_at = Instant::now();
     loop {
-        let look_at = match watch.look(&peer) {
+        let look_at = match look(&peer, shown.as_ref(), &mut check_at) {
             Ok(look_at) => look_at,
             Err((counter, code, reason)) => {
                 counter.add(1);
-                return connection.close(VarInt::from_u32(code.code()), reason.as_bytes());
+                return close(&connection, code, reason);
             }
         };
         let Ok(opened) = timeout_at(look_at.into(), connection.accept_bi()).await else { continue };
@@ -91,53 +93,45 @@ fn enter(
         }
         None => {
             service.counters.connections_refused.add(1);
-            let code = VarInt::from_u32(StreamCode::ExcessiveLoad.code());
-            connection.close(code, b"too many connections");
+            close(connection, StreamCode::ExcessiveLoad, "too many connections");
             None
         }
     }
 }
 
-struct Watch {
-    /// The peer's certificate, and when it is checked next.
-    shown: Option<(Shown, Instant)>,
+/// When to look again, or why the connection ends: a peer that keeps it alive, or opens streams,
+/// and asks nothing on them is idle. Its certificate is checked again from time to time.
+fn look<'a>(
+    Peer { service, activity, .. }: &'a Peer,
+    shown: Option<&Shown>,
+    check_at: &mut Instant,
+) -> Result<Instant, (&'a Counter, StreamCode, &'a str)> {
+    let (now, Service { bounds, counters, .. }) = (Instant::now(), &**service);
+    let idle_at = activity.quiet_since().unwrap_or(now) + bounds.idle_timeout;
+    if idle_at <= now {
+        return Err((&counters.connections_idle, StreamCode::None, "idle"));
+    }
+    let Some(shown) = shown else { return Ok(idle_at) };
+    if *check_at <= now {
+        if !shown.is_valid(SystemTime::now()) {
+            let reason = "the certificate is not valid any more";
+            return Err((&counters.certificates_expired, StreamCode::NotAllowed, reason));
+        }
+        *check_at = now + bounds.certificate_check_time;
+    }
+    Ok(idle_at.min(*check_at))
 }
 
-impl Watch {
-    /// Its certificate is checked at once: the handshake may have begun when it was valid.
-    fn new(service: &Service, connection: &Connection) -> Self {
-        Self { shown: service.callers().shown(connection).map(|shown| (shown, Instant::now())) }
-    }
-
-    /// When to look again, or why the connection ends: a peer that keeps it alive, or opens
-    /// streams, and asks nothing on them is idle.
-    fn look<'a>(&mut self, peer: &'a Peer) -> Result<Instant, (&'a Counter, StreamCode, &'a str)> {
-        let (now, Service { bounds, counters, .. }) = (Instant::now(), &*peer.service);
-        let idle_at = peer.activity.quiet_since().unwrap_or(now) + bounds.idle_timeout;
-        if idle_at <= now {
-            return Err((&counters.connections_idle, StreamCode::None, "idle"));
-        }
-        let Some((shown, check_at)) = &mut self.shown else { return Ok(idle_at) };
-        if *check_at <= now {
-            if !shown.is_valid(SystemTime::now()) {
-                let reason = "the certificate is not valid any more";
-                return Err((&counters.certificates_expired, StreamCode::NotAllowed, reason));
-            }
-            *check_at = now + bounds.certificate_check_time;
-        }
-        Ok(idle_at.min(*check_at))
-    }
+fn close(connection: &Connection, code: StreamCode, reason: &str) {
+    connection.close(VarInt::from_u32(code.code()), reason.as_bytes());
 }
 
 /// A place for the connection among its front-end's, or it is closed with the reason.
 fn admit(service: &Service, connection: &Connection) -> Result<Option<FrontEndConnection>, ()> {
-    let close = |code: StreamCode, reason: &str| {
-        connection.close(VarInt::from_u32(code.code()), reason.as_bytes());
-    };
     let front_end = service.callers().front_end(connection).map_err(|not_allowed| {
         service.counters.callers_refused.add(1);
         tracing::info!(%not_allowed, "a connection was refused");
-        close(StreamCode::NotAllowed, "the certificate names nobody who may call");
+        close(connection, StreamCode::NotAllowed, "the certificate names nobody who may call");
     })?;
     let Some(front_end) = front_end else { return Ok(None) };
     let most = service.bounds.connections_per_front_end_max;
@@ -145,7 +139,7 @@ fn admit(service: &Service, connection: &Connection) -> Result<Option<FrontEndCo
     let place = service.connected.enter(&front_end, most, number, scan_bytes);
     place.map(Some).ok_or_else(|| {
         service.counters.front_end_connections_refused.add(1);
-        close(StreamCode::ExcessiveLoad, "too many connections of this front-end");
+        close(connection, StreamCode::ExcessiveLoad, "too many connections of this front-end");
     })
 }
 

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use crate::limits;
 use crate::shard::{Database, Shard};
 use crate::wire::Bytes;
+use crate::wire::message::PirParameterResponse;
 use crate::worker::{Content, Shards};
 
 pub(super) struct Found {
@@ -28,23 +29,14 @@ pub(super) enum Absent {
     Quarantined,
 }
 
-/// What every client of an epoch is sent. The buffers are shared by all replies that carry them.
-#[derive(Clone)]
-pub(super) struct Published {
-    pub(super) parameters: Bytes,
-    pub(super) signature: Bytes,
-    pub(super) operator_key: Bytes,
-    pub(super) hint_digests: Bytes,
-}
-
-impl Published {
-    fn of(database: &Database) -> Self {
-        Self {
-            parameters: Bytes::copy_from_slice(&database.manifest().parameters.0),
-            signature: Bytes::copy_from_slice(&database.manifest().signature.0),
-            operator_key: Bytes::copy_from_slice(database.operator_key()),
-            hint_digests: Bytes::copy_from_slice(database.hint_digests()),
-        }
+/// What every client of an epoch is sent. All replies share the buffers.
+fn published(database: &Database) -> PirParameterResponse {
+    PirParameterResponse {
+        parameters: Bytes::copy_from_slice(&database.manifest().parameters.0),
+        signature: Bytes::copy_from_slice(&database.manifest().signature.0),
+        operator_key: Bytes::copy_from_slice(database.operator_key()),
+        hint_digests: Bytes::copy_from_slice(database.hint_digests()),
+        ..Default::default()
     }
 }
 
@@ -66,14 +58,14 @@ struct EpochTable {
 
 struct Served {
     database: Arc<Database>,
-    published: Published,
+    published: PirParameterResponse,
     /// By shard.
     slots: Vec<u32>,
 }
 
 impl Epochs {
     pub(super) fn new(database: Arc<Database>, keep: Duration) -> Self {
-        let published = Published::of(&database);
+        let published = published(&database);
         let newest = Served { database: database.clone(), published, slots: Vec::new() };
         let (before, slots) = (VecDeque::new(), HashMap::new());
         let mut state = EpochTable { newest, before, slots, next_slot: 0, stale: false };
@@ -85,7 +77,7 @@ impl Epochs {
         self.read().newest.database.clone()
     }
 
-    pub(super) fn published(&self) -> Published {
+    pub(super) fn published(&self) -> PirParameterResponse {
         self.read().newest.published.clone()
     }
 
@@ -106,7 +98,7 @@ impl Epochs {
     /// From now on this one is served, and the one before for its time. Of one epoch there is one:
     /// when it comes again, with shards that were quarantined, it takes its own place.
     pub(super) fn swap(&self, now: Instant, database: Arc<Database>) {
-        let published = Published::of(&database);
+        let published = published(&database);
         let mut state = self.write();
         let slots = state.slots_for(&database);
         let next = Served { database, published, slots };

@@ -6,8 +6,7 @@ use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
 
-/// Gives the system back what the allocator keeps of memory that was freed: after a crowd it would
-/// keep all that the crowd took.
+/// Gives the system back the memory that was freed: after a crowd the allocator would keep all.
 pub(super) fn give_back() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     // SAFETY: it takes a number and looks at nothing but the allocator's own free memory, under
@@ -50,8 +49,7 @@ fn of_groups(read: &dyn Fn(&Path) -> Option<String>) -> Vec<u64> {
     files.filter_map(|file: PathBuf| read(&file)?.trim().parse().ok()).collect()
 }
 
-/// Memory that this process has, in bytes, pages of mapped files included. Nothing where the system
-/// does not say.
+/// Memory that this process has, in bytes, pages of mapped files included.
 pub(super) fn resident_bytes() -> Option<u64> {
     kib_of(&std::fs::read_to_string("/proc/self/status").ok()?, "VmRSS:")
 }

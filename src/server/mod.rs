@@ -174,15 +174,11 @@ impl Server {
     pub async fn run(self, shutdown: impl Future<Output = ()>) {
         tokio::pin!(shutdown);
         let giving_back = tokio::spawn(give_back_memory(self.service.clone()));
-        loop {
-            let incoming = tokio::select! {
-                () = &mut shutdown => break,
-                incoming = self.endpoint.accept() => incoming,
-            };
-            match incoming {
-                Some(incoming) => self.accept(incoming),
-                None => break,
-            }
+        while let Some(incoming) = tokio::select! {
+            () = &mut shutdown => None,
+            incoming = self.endpoint.accept() => incoming,
+        } {
+            self.accept(incoming);
         }
         giving_back.abort();
         self.drain().await;

@@ -35,7 +35,6 @@ impl Network {
 }
 
 /// Places for what has begun and not ended: handshakes, connections whose request is not here yet.
-/// When there are too many, the oldest is displaced.
 pub(super) struct Unfinished<K> {
     max: usize,
     per_key_max: usize,
@@ -55,15 +54,13 @@ pub(super) struct UnfinishedPlace<K> {
 }
 
 impl<K: Copy + Eq + Hash> Unfinished<K> {
-    /// Places for so many, and so many of them for those with the same key.
     pub(super) fn new(max: usize, per_key_max: usize) -> Arc<Self> {
         let begun = Mutex::new(Begun { next: 0, all: BTreeMap::new() });
         Arc::new(Self { max, per_key_max, begun })
     }
 
-    /// A place for one more, and what is ready when it was displaced. Where those with its key or
-    /// all together have as many as they may, the oldest is displaced: of this key, or of the key
-    /// that has the most.
+    /// A place for one more, and what is ready when it was displaced. Where there are too many of
+    /// its key or of all, the oldest of its key goes, or of the key that has the most.
     pub(super) fn enter(self: &Arc<Self>, key: K) -> (UnfinishedPlace<K>, oneshot::Receiver<()>) {
         let (displace, displaced) = oneshot::channel();
         let mut begun = self.lock();
@@ -126,8 +123,7 @@ impl Holder {
     }
 }
 
-/// Whether a connection asks anything. Opening streams is not asking: a request has to be read
-/// whole and be one.
+/// Whether a connection asks anything. Opening streams is not asking: a request has to be whole.
 pub(super) struct Activity {
     begun: Instant,
     asked_ms: AtomicU64,
@@ -201,8 +197,7 @@ impl Connections {
         served.all.len() < self.max || served.all.values().any(|entry| entry.quiet(now).is_some())
     }
 
-    /// A place for this connection, and whether another had to go for it; none where all are taken
-    /// by connections that ask something.
+    /// A place for this connection, and whether another had to go for it; none where all ask.
     pub(super) fn enter(
         self: &Arc<Self>,
         now: Instant,

@@ -50,8 +50,7 @@ pub struct Reloader(pub(super) Arc<Service>);
 
 impl Reloader {
     /// Reads the manifest again and serves what it names, if that is another database that may
-    /// follow, or if a shard was taken out whose file is good again. One at a time; says what came
-    /// of it in the log too, and counts it.
+    /// follow, or if the file of a quarantined shard is good again. One at a time.
     ///
     /// # Errors
     /// Something is refused: all stays as it was.
@@ -62,7 +61,6 @@ impl Reloader {
         ended.unwrap_or_else(|_| Err(self.not_done(NotDone::Panicked)))
     }
 
-    /// Held up by no other for longer than that one goes on: what hangs is given up.
     async fn reload_alone(&self) -> Result<Reloaded, ReloadError> {
         let service = self.0.clone();
         let _one = service.reloading.lock().await;
@@ -73,8 +71,8 @@ impl Reloader {
         let ended = match found.await {
             Err(not_done) => Err(self.not_done(not_done)),
             Ok(Err(refused)) => Err(refused),
-            Ok(Ok(Followed::Unchanged { epoch })) => Ok(Reloaded::Unchanged { epoch }),
-            Ok(Ok(Followed::Next(database))) => {
+            Ok(Ok(None)) => Ok(Reloaded::Unchanged { epoch: service.epochs.epoch() }),
+            Ok(Ok(Some(database))) => {
                 let (epoch, taking) = (database.epoch(), service.clone());
                 // Unmapping what is served no more takes its time.
                 let opened = tokio::task::spawn_blocking(move || take(&taking, database)).await;
@@ -90,9 +88,8 @@ impl Reloader {
         ReloadError::NotDone { source, served: self.0.epochs.epoch() }
     }
 
-    /// Looks at the manifest's file once a period, and reloads when it is another or was changed;
-    /// after a reload that was refused also when it was not, with growing pauses: files may still
-    /// be on their way. Never ends.
+    /// Looks at the manifest's file once a period, and reloads when it was changed; after a refused
+    /// reload also when it was not, with growing pauses. Never ends.
     pub async fn watch(self, period: Duration) {
         let path = self.0.epochs.database().directory().join(MANIFEST_NAME);
         let (mut seen, mut again, mut pause) = (None, None::<Instant>, period);
@@ -123,28 +120,25 @@ impl Reloader {
     }
 }
 
-/// Which file has a name: inode, time and length; `None` where there is none.
+/// Inode, time and length of the file that has a name.
 fn identity(path: &Path) -> Option<[u64; 4]> {
     let found = path.metadata().ok()?;
     Some([found.ino(), found.mtime() as u64, found.mtime_nsec() as u64, found.len()])
 }
 
-/// What a manifest leads to.
-enum Followed {
-    Unchanged { epoch: u64 },
-    Next(Arc<Database>),
-}
-
-/// Reads the manifest and what it names; `read` counts the bytes. `now` is in unix seconds: what
-/// clients refuse by its dates is not taken up.
-fn find(service: &Service, read: &AtomicU64, now: u64) -> Result<Followed, ReloadError> {
+/// Reads the manifest and what it names, unless that is served already; `read` counts the bytes.
+/// What clients refuse by its dates at `now` (unix seconds) is not taken up.
+fn find(
+    service: &Service,
+    read: &AtomicU64,
+    now: u64,
+) -> Result<Option<Arc<Database>>, ReloadError> {
     let epochs = &service.epochs;
     service.report_quarantined();
     let served = epochs.database();
     let refused = |source| ReloadError::Refused { source, served: served.epoch() };
     let manifest = Database::read_manifest(served.directory()).map_err(refused)?;
-    let epoch = manifest.epoch;
-    service.expected_epoch.store(epoch, Ordering::Relaxed);
+    service.expected_epoch.store(manifest.epoch, Ordering::Relaxed);
     // One that is served already goes on, whatever the time: it may be the clock that is wrong.
     if manifest != *served.manifest() {
         manifest.check_time(served.directory(), now).map_err(refused)?;
@@ -153,7 +147,7 @@ fn find(service: &Service, read: &AtomicU64, now: u64) -> Result<Followed, Reloa
         read.fetch_add(bytes, Ordering::Relaxed);
     };
     let next = served.follow(manifest, &count).map_err(refused)?;
-    Ok(next.map_or(Followed::Unchanged { epoch }, |next| Followed::Next(Arc::new(next))))
+    Ok(next.map(Arc::new))
 }
 
 /// Serves a database; says how many of its shards were opened for it.

@@ -28,8 +28,7 @@ pub(super) struct Readiness {
 }
 
 impl Readiness {
-    /// What the dates of the served epoch say at `now` (unix seconds): an expired one is refused by
-    /// every client, so who asks should ask elsewhere; in the last quarter it is named.
+    /// Clients refuse an expired epoch; one in its last quarter is named. `now` in unix seconds.
     fn add_lifetime(&mut self, lifetime: Lifetime, now: u64) {
         match lifetime.check(now) {
             Err(error) => self.missing.push(format!("the database {error}")),
@@ -83,8 +82,7 @@ impl Service {
         self.refused_reload.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// What is taken of the memory that is budgeted, by its parts. Of connections it is what they
-    /// may have on the way.
+    /// What is taken of the budget; of connections it is what they may have on the way.
     pub(super) fn memory_used(&self) -> MemoryBudget {
         let streams = *self.streams.borrow();
         let bundles = self.bundles().count() * self.shape.bundle_bytes();

@@ -87,8 +87,7 @@ pub(super) enum Read {
     NoRoom(RequestKind),
 }
 
-/// Reads one frame and the end of the stream. Its bytes are kept only as they arrive, and only
-/// once its head was found to be within bounds.
+/// Reads one frame, once its head is within bounds, and the end of the stream.
 pub(super) async fn read_request(
     service: &Service,
     front_end: FrontEnd,

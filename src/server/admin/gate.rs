@@ -7,14 +7,21 @@
 use std::net::IpAddr;
 
 use axum::body::Body;
-use axum::http::header::{HOST, ORIGIN};
+use axum::http::header::{CONTENT_TYPE, HOST, ORIGIN};
 use axum::http::uri::Authority;
 use axum::http::{HeaderName, Method, Request, StatusCode, Version};
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 
-use super::replies::{TEXT, host_name, reply};
-
+pub(super) const TEXT: &str = "text/plain; charset=utf-8";
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+
+pub(super) fn reply(status: StatusCode, content: &'static str, body: String) -> Response {
+    (status, [(CONTENT_TYPE, content)], body).into_response()
+}
+
+pub(super) fn host_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
 
 /// The names under which the endpoints may be asked; IP addresses are no names.
 pub(super) struct Gate {

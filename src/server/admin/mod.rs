@@ -8,7 +8,6 @@
 mod gate;
 mod page;
 mod rates;
-mod replies;
 mod seats;
 mod state;
 
@@ -28,17 +27,16 @@ use tokio::net::TcpListener;
 
 pub use state::{AdminState, Reading, Reload, Stage};
 
-use self::gate::Gate;
-use self::replies::{TEXT, reply};
+use self::gate::{Gate, TEXT, reply};
 use self::seats::{Endpoints, Patience};
+use crate::limits;
 use crate::metrics::CONTENT_TYPE;
 
 /// Who may reach the endpoints.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)] // Names say it.
 pub enum AdminCallers {
-    /// This machine.
     Loopback,
-    /// Whoever reaches the address.
     Anyone,
 }
 
@@ -105,7 +103,9 @@ impl Admin {
             .layer(map_response(last))
             .with_state(admin_state.clone());
         let (gate, seats) = (Arc::new(Gate::new(names)), admin_state.seats.clone());
-        let endpoints = Endpoints { router, gate, seats, patience: Patience::default() };
+        let patience =
+            Patience { head: limits::ADMIN_HEAD_TIME, all: limits::ADMIN_CONNECTION_TIME };
+        let endpoints = Endpoints { router, gate, seats, patience };
         tokio::join!(admin_state.take_samples(), endpoints.run(listener));
     }
 }

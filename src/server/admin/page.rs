@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
+use super::gate::host_name;
 use super::rates::Sample;
-use super::replies::host_name;
 use super::state::{AdminState, Watched};
 use crate::metrics::Counters;
 use crate::server::callers::Callers;

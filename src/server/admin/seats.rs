@@ -20,8 +20,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 use tokio::time::sleep;
 
-use super::gate::Gate;
-use super::replies::{TEXT, reply};
+use super::gate::{Gate, TEXT, reply};
 use crate::limits;
 use crate::server::places::{Unfinished, UnfinishedPlace};
 
@@ -32,12 +31,6 @@ const PROBES: [&str; 3] = ["/livez", "/readyz", "/startupz"];
 pub(super) struct Patience {
     pub(super) head: Duration,
     pub(super) all: Duration,
-}
-
-impl Default for Patience {
-    fn default() -> Self {
-        Self { head: limits::ADMIN_HEAD_TIME, all: limits::ADMIN_CONNECTION_TIME }
-    }
 }
 
 pub(super) struct Seats {
