@@ -164,9 +164,10 @@ impl Manifest {
         same("expires", self.expires, signed.lifetime().expires)?;
         same("database", &*self.database, signed.database())?;
         same("shape", format!("{shape:?}"), format!("{:?}", signed.shape()))?;
-        same("records", self.records, signed.record_count())?;
+        let fields = signed.fields();
+        same("records", self.records, fields.record_count)?;
         let hints = Hex(*blake3::hash(&self.hint_digests()).as_bytes());
-        same("the hash of the hint digests", hints, Hex(*signed.hint_digests_hash()))?;
+        same("the hash of the hint digests", hints, Hex(fields.hint_digests_hash))?;
         for (index, entry) in self.shards.iter().enumerate() {
             let seed = signed.ribbon_seed(index as u32).unwrap_or(0);
             same(format_args!("ribbon_seed of shard {index}"), entry.ribbon_seed, seed)?;
@@ -174,10 +175,10 @@ impl Manifest {
             same(format_args!("file of shard {index}"), &entry.file, &name)?;
         }
         let what = "the hash of the header digests (content)";
-        same(what, Hex(content(&self.shards)), Hex(*signed.content()))?;
+        same(what, Hex(content(&self.shards)), Hex(fields.content))?;
         let records =
             self.shards.iter().fold(0, |sum: u64, entry| sum.saturating_add(entry.records));
-        same("the sum of the shards' records", records, signed.record_count())?;
+        same("the sum of the shards' records", records, fields.record_count)?;
         let least = self.shard_records_min();
         same("the smallest number of records of a shard", least, signed.shard_records_min())?;
         Ok(())

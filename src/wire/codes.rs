@@ -13,13 +13,14 @@ pub const HINT_DIGEST_BYTES: usize = 16;
 /// Makes an enum of codes of docs/wire.md from one table: a code, its number, its name there.
 macro_rules! codes {
     ($(#[$about:meta])* $name:ident: $repr:ident {
-        $($(#[$meaning:meta])* $code:ident = $number:literal, $text:literal;)*
+        $($code:ident = $number:literal, $text:literal;)*
     }) => {
         $(#[$about])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         #[repr($repr)]
+        #[expect(missing_docs, reason = "docs/wire.md says what each code means")]
         pub enum $name {
-            $($(#[$meaning])* $code = $number,)*
+            $($code = $number,)*
         }
 
         impl $name {
@@ -42,36 +43,22 @@ macro_rules! codes {
 }
 
 codes! {
-    /// What became of a request: `response_status` of every reply. docs/wire.md says what each
-    /// means ("Status codes") and what a client does then ("Retries").
+    /// What became of a request: `response_status` of every reply (docs/wire.md, "Status codes").
+    /// "Retries" there says what a client does then.
     Status: i32 {
-        /// Success of a request for parameters or with a key bundle.
         SchemeMatched = 0, "PIR_SCHEME_MATCHED";
-        /// Another scheme was asked for; the reply names the one served.
         SchemeSuggested = 1, "PIR_SCHEME_SUGGESTED";
-        /// The draft's: the request failed.
         RequestFailure = 2, "PIR_REQUEST_FAILURE";
-        /// Success of a query or a hint.
         ResponseSuccess = 3, "PIR_RESPONSE_SUCCESS";
-        /// The draft's: the response failed.
         ResponseFailure = 4, "PIR_RESPONSE_FAILURE";
-        /// There is no room.
         Overloaded = 16, "OVERLOADED";
-        /// The epoch asked for is not served.
         EpochGone = 17, "EPOCH_GONE";
-        /// The server has no such shard.
         ShardUnknown = 18, "SHARD_UNKNOWN";
-        /// The server does not know the key bundle.
         KeyMissing = 19, "KEY_MISSING";
-        /// The front-end has used its quota.
         Quota = 20, "QUOTA";
-        /// The deadline passed; nothing was computed after it.
         Deadline = 21, "DEADLINE";
-        /// A defect of the client; `detail` says which field.
         Malformed = 22, "MALFORMED";
-        /// The server is shutting down.
         Draining = 23, "DRAINING";
-        /// The device failed and no other could answer.
         Device = 24, "DEVICE";
     }
 }
@@ -92,21 +79,13 @@ impl TryFrom<i32> for Status {
 codes! {
     /// QUIC application error codes, of streams and of connections.
     StreamCode: u32 {
-        /// Nothing is wrong.
         None = 0, "none";
-        /// A defect of the server.
         Internal = 1, "internal";
-        /// The peer does not speak as docs/wire.md says.
         Protocol = 2, "protocol";
-        /// The peer gave up.
         Cancelled = 3, "cancelled";
-        /// There are too many connections or streams.
         ExcessiveLoad = 4, "excessive_load";
-        /// The frame is longer than its kind may be.
         FrameTooLarge = 5, "frame_too_large";
-        /// The peer did not send or read in time.
         Timeout = 6, "timeout";
-        /// The peer's certificate names nobody who may call.
         NotAllowed = 7, "not_allowed";
     }
 }

@@ -26,7 +26,6 @@ const LENGTH_VARINT_BYTES_MAX: usize = 5;
 
 /// Why a frame is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
 #[expect(missing_docs, reason = "the messages say what the fields are")]
 pub enum FrameError {
     #[error("the frame does not begin with a length below 2^32")]
@@ -55,23 +54,19 @@ impl FrameError {
 
 /// The requests a stream may bring.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[expect(missing_docs, reason = "they are the messages of RequestBody")]
 pub enum RequestKind {
-    /// For parameters, perhaps with a key bundle.
     Parameters,
-    /// Queries.
     Queries,
-    /// For hints.
     Hints,
 }
 
 /// The replies a stream may bring.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[expect(missing_docs, reason = "they are the messages of ReplyBody")]
 pub enum ReplyKind {
-    /// To a parameter request.
     Parameters,
-    /// To one query.
     Answer,
-    /// To one shard of a hint request.
     Hint,
 }
 
@@ -94,7 +89,7 @@ const REPLIES: Kinds<ReplyKind> = [
 pub struct FrameHead<Kind> {
     /// Which message the frame holds.
     pub kind: Kind,
-    /// Bytes before the message: `frame[body_at..frame_bytes]` is the message.
+    /// Where the message begins; it ends with the frame.
     pub body_at: usize,
     /// Bytes of the whole frame, its length prefix included.
     pub frame_bytes: usize,
@@ -218,13 +213,17 @@ const SHARED_BYTES_MIN: usize = 1 << 10;
 /// the same for every client of an epoch, and are not copied. Put together the pieces are the frame
 /// that [`encode_frame`] makes.
 pub fn parameters_frame(mut reply: PirParameterResponse) -> Vec<Bytes> {
+    let body_bytes = reply.encoded_len() as u64;
+    let mut piece = Vec::new();
+    encode_varint(1 + encoded_len_varint(body_bytes) as u64 + body_bytes, &mut piece);
+    encode_key(1, WireType::LengthDelimited, &mut piece);
+    encode_varint(body_bytes, &mut piece);
+
     let parameters = take_shared(&mut reply.parameters);
     let digests = take_shared(&mut reply.hint_digests);
     // What follows each of the two, by field number.
-    let between = PirParameterResponse {
-        signature: std::mem::take(&mut reply.signature),
-        ..Default::default()
-    };
+    let signature = std::mem::take(&mut reply.signature);
+    let between = PirParameterResponse { signature, ..Default::default() };
     let after = PirParameterResponse {
         hint_digests: std::mem::take(&mut reply.hint_digests),
         limits: reply.limits.take(),
@@ -233,32 +232,18 @@ pub fn parameters_frame(mut reply: PirParameterResponse) -> Vec<Bytes> {
         operator_key: std::mem::take(&mut reply.operator_key),
         ..Default::default()
     };
-    let mut pieces = vec![reply.encode_to_vec()];
-    let mut shared = Vec::new();
-    for (tag, bytes, next) in [(16, parameters, between), (18, digests, after)] {
-        let last = pieces.last_mut().expect("this is a bug: no first piece");
-        match bytes {
-            Some(bytes) => {
-                encode_key(tag, WireType::LengthDelimited, last);
-                encode_varint(bytes.len() as u64, last);
-                shared.push(bytes);
-                pieces.push(next.encode_to_vec());
-            }
-            None => last.extend(next.encode_to_vec()),
+    piece.extend(reply.encode_to_vec());
+    let mut pieces = Vec::new();
+    for (tag, shared, next) in [(16, parameters, between), (18, digests, after)] {
+        if let Some(bytes) = shared {
+            encode_key(tag, WireType::LengthDelimited, &mut piece);
+            encode_varint(bytes.len() as u64, &mut piece);
+            pieces.extend([std::mem::take(&mut piece).into(), bytes]);
         }
+        piece.extend(next.encode_to_vec());
     }
-    let total = |all: &[Vec<u8>], more: &[Bytes]| {
-        all.iter().map(Vec::len).sum::<usize>() + more.iter().map(Bytes::len).sum::<usize>()
-    };
-    let body_bytes = total(&pieces, &shared) as u64;
-    let mut head = Vec::new();
-    encode_varint(1 + encoded_len_varint(body_bytes) as u64 + body_bytes, &mut head);
-    encode_key(1, WireType::LengthDelimited, &mut head);
-    encode_varint(body_bytes, &mut head);
-    head.append(&mut pieces[0]);
-    pieces[0] = head;
-    let mut shared = shared.into_iter();
-    pieces.into_iter().flat_map(|piece| [Some(piece.into()), shared.next()]).flatten().collect()
+    pieces.push(piece.into());
+    pieces
 }
 
 /// Takes a field out of its message where it is long enough to be sent from where it lies.

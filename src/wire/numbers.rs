@@ -126,13 +126,11 @@ mod tests {
 
     #[test]
     fn packed_and_nested_numbers_are_read_too() {
-        let mut packed = vec![0x12, 6, 1];
-        packed.extend([0x80, 0x80, 0x80, 0x80, 0x10]); // 2^32
+        let packed = [0x12, 6, 1, 0x80, 0x80, 0x80, 0x80, 0x10]; // 1 and 2^32
         assert_eq!(check("it", &packed, HintRequest::FIELDS).unwrap_err().field, "shards");
         assert!(check("it", &packed[..7], HintRequest::FIELDS).is_err(), "cut off");
         let inner = varint(3, 1 << 32);
-        let mut nested = vec![0x9a, 1, inner.len() as u8];
-        nested.extend(inner);
+        let nested = [&[0x9a, 1, inner.len() as u8][..], &inner].concat();
         let error = check("it", &nested, PirParameterResponse::FIELDS).unwrap_err();
         assert_eq!(error.field, "bundles_per_connection");
     }

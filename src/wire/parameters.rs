@@ -60,7 +60,6 @@ pub struct Lifetime {
 
 /// Why parameters are refused at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
 #[expect(missing_docs, reason = "the messages say what the fields are")]
 pub enum LifetimeError {
     #[error(
@@ -90,37 +89,30 @@ impl Lifetime {
         Ok(())
     }
 
-    /// Whether only the last quarter of their time is left at `now`, or nothing.
+    /// Whether at most a quarter of their time is left at `now`.
     pub fn is_ending(&self, now: u64) -> bool {
-        self.left(now) <= self.seconds() / 4
+        self.left(now) <= self.expires.saturating_sub(self.created) / 4
     }
 
     /// Whether at most half of their time is left at `now`: they should be signed again.
     pub fn is_to_be_renewed(&self, now: u64) -> bool {
-        self.left(now) <= self.seconds() / 2
+        self.left(now) <= self.expires.saturating_sub(self.created) / 2
     }
 
     /// Seconds from `now` until they expire.
     pub fn left(&self, now: u64) -> u64 {
         self.expires.saturating_sub(now)
     }
-
-    fn seconds(&self) -> u64 {
-        self.expires.saturating_sub(self.created)
-    }
 }
 
 /// Why parameters are refused.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
-#[non_exhaustive]
+#[expect(missing_docs, reason = "the messages say it")]
 pub enum ParametersError {
-    /// Not a protobuf message of this kind.
     #[error("the public parameters cannot be read: {0}")]
     Unreadable(String),
-    /// A field is wrong.
     #[error("in the public parameters, {0}")]
     Field(#[from] Malformed),
-    /// The shape is out of bounds or too noisy.
     #[error("the public parameters name a shape that is refused: {0}")]
     Shape(#[from] ShapeError),
 }
@@ -132,10 +124,6 @@ fn exact<const N: usize>(field: &'static str, bytes: &[u8]) -> Result<[u8; N], M
 #[expect(missing_docs, reason = "the getters are named as the fields of ParameterFields")]
 impl PublicParameters {
     /// Parameters of `ribbon_seeds.len()` shards.
-    ///
-    /// # Errors
-    /// No shards, more than [`limits::SHARDS_MAX`], a ribbon seed of [`RIBBON_SEEDS`] or more, a
-    /// name that is none, an end before the beginning, or counts that cannot be.
     pub fn new(fields: ParameterFields) -> Result<Self, ParametersError> {
         check_shards(fields.ribbon_seeds.len() as u64, &fields.ribbon_seeds)?;
         check_database_name(&fields.database)?;
@@ -223,23 +211,14 @@ impl PublicParameters {
     pub fn ribbon_seed(&self, shard: u32) -> Option<u32> {
         self.0.ribbon_seeds.get(shard as usize).copied()
     }
-    pub fn hint_digests_hash(&self) -> &[u8; 32] {
-        &self.0.hint_digests_hash
-    }
     pub fn lifetime(&self) -> Lifetime {
         self.0.lifetime
     }
     pub fn database(&self) -> &str {
         &self.0.database
     }
-    pub fn record_count(&self) -> u64 {
-        self.0.record_count
-    }
     pub fn shard_records_min(&self) -> u32 {
         self.0.shard_records_min
-    }
-    pub fn content(&self) -> &[u8; 32] {
-        &self.0.content
     }
 
     /// Whether `digests` (16 bytes a shard, in shard order) is the list that was signed.
@@ -270,14 +249,13 @@ fn check_shards(shard_count: u64, ribbon_seeds: &[u32]) -> Result<(), Malformed>
 pub fn check_database_name(name: &str) -> Result<(), Malformed> {
     let inner = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
     let begins = name.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric());
-    if begins && name.len() <= limits::DATABASE_NAME_BYTES_MAX && name.bytes().all(inner) {
+    let most = limits::DATABASE_NAME_BYTES_MAX;
+    if begins && name.len() <= most && name.bytes().all(inner) {
         return Ok(());
     }
-    let expected = format!(
-        "1 to {} ASCII letters, digits, `-`, `_` and `.`, a letter or digit first",
-        limits::DATABASE_NAME_BYTES_MAX
-    );
-    let shown: String = name.chars().take(limits::DATABASE_NAME_BYTES_MAX).collect();
+    let expected =
+        format!("1 to {most} ASCII letters, digits, `-`, `_` and `.`, a letter or digit first");
+    let shown: String = name.chars().take(most).collect();
     Err(Malformed::new("database", format!("{shown:?}"), expected))
 }
 
@@ -295,12 +273,10 @@ fn check_counts(fields: &ParameterFields) -> Result<(), Malformed> {
 
 /// A signature that does not hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
+#[expect(missing_docs, reason = "the messages say it")]
 pub enum SignatureError {
-    /// Not 64 bytes.
     #[error("the signature has {0} bytes, expected 64")]
     Length(usize),
-    /// Another key signed, or other bytes were signed.
     #[error(
         "the signature of the public parameters does not hold under the operator's key: another \
          operator, or changed in between"

@@ -66,11 +66,11 @@ pub struct ValidQuery {
     pub deadline: Duration,
 }
 
-/// The queries of one frame: those that are valid, and a reply for each that is not.
+/// The queries of one frame.
 pub struct ValidQueries {
-    /// To be computed.
+    /// Those to be computed.
     pub requests: Vec<ValidQuery>,
-    /// To be answered MALFORMED, each by its nonce.
+    /// Those to be answered MALFORMED, by their nonces.
     pub malformed: Vec<(String, Malformed)>,
 }
 
@@ -93,13 +93,10 @@ impl ValidQueries {
             if request.nonce.is_empty() {
                 return Err(Malformed::new("nonce", "empty", nonce_expected()));
             }
-            let mut nonce = request.nonce.clone();
+            let nonce = request.nonce.clone();
             match valid_query(&bytes, request, shape, &mut nonces) {
                 Ok(query) => queries.requests.push(query),
-                Err(malformed) => {
-                    nonce.truncate(nonce.floor_char_boundary(limits::NONCE_BYTES_MAX));
-                    queries.malformed.push((nonce, malformed));
-                }
+                Err(malformed) => queries.malformed.push((echoed(nonce), malformed)),
             }
         }
         Ok(queries)
@@ -142,18 +139,21 @@ fn nonce_expected() -> String {
     format!("1 to {} bytes, unique in its frame", limits::NONCE_BYTES_MAX)
 }
 
-fn check_version(version: u32) -> Result<(), Malformed> {
-    if version == PROTOCOL_VERSION {
-        return Ok(());
+fn check_version_and_nonce(version: u32, nonce: &str) -> Result<(), Malformed> {
+    if version != PROTOCOL_VERSION {
+        return Err(Malformed::new("protocol_version", version, PROTOCOL_VERSION.to_string()));
     }
-    Err(Malformed::new("protocol_version", version, PROTOCOL_VERSION.to_string()))
+    if nonce.len() > limits::NONCE_BYTES_MAX {
+        let found = format_args!("{} bytes", nonce.len());
+        return Err(Malformed::new("nonce", found, nonce_expected()));
+    }
+    Ok(())
 }
 
-fn check_nonce(nonce: &str) -> Result<(), Malformed> {
-    if nonce.len() <= limits::NONCE_BYTES_MAX {
-        return Ok(());
-    }
-    Err(Malformed::new("nonce", format_args!("{} bytes", nonce.len()), nonce_expected()))
+/// As much of a nonce as a reply may echo.
+fn echoed(mut nonce: String) -> String {
+    nonce.truncate(nonce.floor_char_boundary(limits::NONCE_BYTES_MAX));
+    nonce
 }
 
 fn valid_query(
@@ -163,8 +163,7 @@ fn valid_query(
     nonces: &mut HashSet<String>,
 ) -> Result<ValidQuery, Malformed> {
     numbers::check("requests", bytes, PirRequest::FIELDS)?;
-    check_version(request.protocol_version)?;
-    check_nonce(&request.nonce)?;
+    check_version_and_nonce(request.protocol_version, &request.nonce)?;
     if !nonces.insert(request.nonce.clone()) {
         return Err(Malformed::new("nonce", "there twice", nonce_expected()));
     }
@@ -221,22 +220,18 @@ pub fn decode_parameters(
 ) -> Result<ValidParameters, (String, Malformed)> {
     let request = PirParameterRequest::decode(body.clone())
         .map_err(|error| (String::new(), Malformed::unreadable("parameter request", &error)))?;
-    let mut nonce = request.nonce.clone();
+    let nonce = request.nonce.clone();
     let fits = numbers::check("parameter request", &body, PirParameterRequest::FIELDS);
-    fits.and_then(|()| valid_parameters(request, shape)).map_err(|malformed| {
-        nonce.truncate(nonce.floor_char_boundary(limits::NONCE_BYTES_MAX));
-        (nonce, malformed)
-    })
+    fits.and_then(|()| valid_parameters(request, shape))
+        .map_err(|malformed| (echoed(nonce), malformed))
 }
 
 fn valid_parameters(
     request: PirParameterRequest,
     shape: &Shape,
 ) -> Result<ValidParameters, Malformed> {
-    check_version(request.protocol_version)?;
-    check_nonce(&request.nonce)?;
-    let (nonce, pir_scheme) = (request.nonce, request.pir_scheme);
-    let want_hint_digests = request.want_hint_digests;
+    check_version_and_nonce(request.protocol_version, &request.nonce)?;
+    let PirParameterRequest { nonce, pir_scheme, want_hint_digests, .. } = request;
     let bundle = match request.public_key.as_slice() {
         // Keys of another scheme are not ours to judge: the reply says which scheme is.
         _ if pir_scheme != PIR_SCHEME_SOTTO_2 => None,
