@@ -31,9 +31,6 @@ impl Answers {
 impl Client {
     /// Looks up many keys in one call: [`Client::ask`], then [`Answers::open`]. The outcomes come
     /// in the order of the keys.
-    ///
-    /// # Errors
-    /// Those of [`Client::ask`].
     pub async fn lookup<K: AsRef<[u8]>>(
         &mut self,
         keys: &[K],
@@ -48,12 +45,9 @@ impl Client {
     /// More than [`limits::KEYS_PER_PART_MAX`] keys go in parts, one after the other.
     ///
     /// # Errors
-    /// The outer error ends the whole call, undecoded: new parameters that must not be used,
-    /// parameters that expired and no newer ones, or no random bytes for secrets. In a later part
-    /// it ends what was not answered by then ([`LookupError::Ended`]). Anything else ends only the
-    /// look-ups it happened to. A server that cannot be reached for
-    /// [`super::Options::unreachable_max`], and a part that takes longer than
-    /// [`super::Options::call_timeout`], end all that still wait.
+    /// The outer error ends the whole call, undecoded: parameters that must not be used or expired,
+    /// or no random bytes for secrets. In a later part it ends what was not answered by then
+    /// ([`LookupError::Ended`]). Anything else ends only the look-ups it happened to.
     pub async fn ask<K: AsRef<[u8]>>(&mut self, keys: &[K]) -> Result<Answers, ClientError> {
         if keys.len() > limits::KEYS_PER_CALL_MAX {
             return Err(ClientError::TooManyKeys { found: keys.len() });
@@ -63,22 +57,16 @@ impl Client {
         self.outage = Outage::new(self.options.unreachable_max);
         self.hedging = true;
         let mut records = Vec::with_capacity(keys.len());
-        let mut ended = None;
+        let mut ended: Option<LookupError> = None;
         for part in keys.chunks(limits::KEYS_PER_PART_MAX) {
             if let Some(error) = &ended {
-                records.extend(part.iter().map(|_| Err(LookupError::clone(error))));
+                records.extend(part.iter().map(|_| Err(error.clone())));
                 continue;
             }
             match self.part(part).await {
                 Ok(part) => {
-                    let gone = |record: &Result<_, _>| match record {
-                        Err(
-                            error @ (LookupError::Unreachable { .. }
-                            | LookupError::CallTimeout { .. }),
-                        ) => Some(error.clone()),
-                        _ => None,
-                    };
-                    ended = part.iter().find_map(gone);
+                    let mut failed = part.iter().filter_map(|record| record.as_ref().err());
+                    ended = failed.find(|error| error.ends_the_call()).cloned();
                     records.extend(part);
                 }
                 Err(error) if records.is_empty() => return Err(error),
@@ -110,16 +98,10 @@ impl Client {
         let view = self.view().clone();
         let keys: Vec<_> = keys.iter().map(|key| Zeroizing::new(key.as_ref().to_vec())).collect();
 
-        let started = Instant::now();
         let encrypt = compute(keys, move |keys, gone| Call::encrypt(view, keys, now, gone));
         let Ok(encrypted) = timeout_at(deadline, encrypt).await else { return Ok(timed_out()) };
-        self.report.encrypt_time += started.elapsed();
-
         let call = self.run(encrypted??, deadline).await?;
-
-        let started = Instant::now();
         let records = compute(call, |call, gone| call.finish(gone)).await?;
-        self.report.decode_time += started.elapsed();
         self.sent.sort_by_key(|&(index, _)| index);
         self.report.queries.extend(self.sent.drain(..).map(|(_, query)| query));
         Ok(records)
@@ -207,8 +189,8 @@ impl<I> Drop for Waits<I> {
 }
 
 /// Encrypts or decodes on a thread of its own: async code moves bytes only. When the caller is
-/// dropped before the thread begins, its input is dropped at once, and so the secrets in it; when
-/// the thread is at work, as soon as it has looked at `Cancelled`; later, its result.
+/// dropped before the thread begins, its input is dropped at once, and so the secrets in it; later,
+/// as soon as the thread has looked at `Cancelled`.
 async fn compute<I: Send + 'static, T: Send + 'static>(
     input: I,
     work: impl FnOnce(I, &Cancelled) -> T + Send + 'static,
@@ -252,8 +234,7 @@ mod tests {
     fn what_waits_for_a_thread_is_dropped_with_its_future() {
         let (busy, free) = channel::<()>();
         let dropped = Arc::new(AtomicBool::new(false));
-        let runtime = runtime();
-        runtime.block_on(async {
+        runtime().block_on(async {
             let thread = tokio::task::spawn_blocking(move || free.recv());
             {
                 let waits = compute(LocalLock(dropped.clone()), |held, _| drop(held));

@@ -2,10 +2,9 @@
 //! nothing is decoded before every look-up of the call has its answer or is given up.
 //!
 //! No IO and no clock: [`super::round`] moves the bytes. The secrets of a call live in its
-//! [`SecretPool`] and go with the call, also when its future is dropped half-way. The once-only
-//! rule is the pool's: this module can ask it for the stored bytes of a query any number of times,
-//! and for a query under a new secret, and for nothing else. Encrypting ends by type when
-//! [`Call::finish`] seals the pool.
+//! [`SecretPool`] and are dropped with the call. The pool keeps the once-only rule: it gives the
+//! stored bytes of a query any number of times, and a query under a new secret, and nothing else.
+//! Encrypting ends by type when [`Call::finish`] seals the pool.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -30,11 +29,9 @@ use crate::wire::{Bytes, HINT_DIGEST_BYTES, PublicParameters};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Footing {
     seed: Seed,
-    /// With the key, gives the shard.
     shard_count: u32,
-    /// Columns above all; packs and rows decide what an answer looks like.
     shape: Shape,
-    /// With the key, gives the band. None where the shard is gone.
+    /// None where the shard is gone.
     ribbon_seed: Option<u32>,
 }
 
@@ -79,10 +76,10 @@ struct Target {
 }
 
 enum LookupState {
-    /// Not encrypted yet: until all of the call are aimed.
+    /// Not encrypted yet.
     Aimed,
     Waiting(Target),
-    /// With the answer as it came, undecoded, and the hint it was computed under.
+    /// With the undecoded answer and the hint it was computed under.
     Answered(Target, Vec<Vec<u8>>, Arc<[u8]>),
     Failed(LookupError),
 }
@@ -98,28 +95,24 @@ struct Lookup {
 
 /// An encrypted query as it is sent: public bytes, the same at every attempt.
 #[derive(Clone)]
+#[expect(missing_docs, reason = "the fields are those of PirRequest")]
 pub struct PreparedQuery {
-    /// The shard that is asked.
     pub shard: u32,
-    /// The name of the key bundle that goes with the query.
     pub uid: String,
-    /// The database's epoch that the query was prepared for.
     pub epoch: u64,
-    /// The encrypted selection, 3 bytes a column.
+    /// 3 bytes a column.
     pub vector: Arc<[u8]>,
 }
 
-/// What failed attempts ask for before the next ones.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+/// What failed attempts ask for before the next ones: new parameters, another connection.
+#[derive(Debug, Default)]
 pub(super) struct Wishes {
-    /// New parameters.
     pub(super) refresh: bool,
     pub(super) via: Via,
 }
 
 /// Whether nobody waits any more for what a thread encrypts or decodes. It looks between any two
-/// secrets while it encrypts and any two look-ups while it decodes, so what it holds is wiped once
-/// the one it is at is done: at most 16 queries, or one answer.
+/// secrets while it encrypts (at most 16 queries) and any two answers while it decodes.
 #[derive(Default)]
 pub(super) struct Cancelled {
     flag: AtomicBool,
@@ -190,8 +183,7 @@ impl Call {
         aims.places.push((index, Box::new(place)));
     }
 
-    /// Encrypts look-ups in one step of the pool: what their secrets are drawn from has all of
-    /// them.
+    /// Encrypts look-ups in one step of the pool: their secrets depend on all of them.
     fn encrypt_aimed(
         &mut self,
         aims: Aims,
@@ -328,21 +320,17 @@ impl Call {
     ) {
         let lookup = &mut self.lookups[index];
         lookup.attempts += 1;
-        let wait = match action(failed, lookup.attempts, replicas) {
+        match action(failed, lookup.attempts, replicas) {
             Action::Resend { via, wait } => {
                 wishes.via = wishes.via.max(via);
-                wait
+                lookup.ready_at = now + wait;
             }
             Action::Refresh { wait } => {
                 wishes.refresh = true;
-                wait
+                lookup.ready_at = now + wait;
             }
-            Action::Fail(error) => {
-                lookup.state = LookupState::Failed(error);
-                return;
-            }
-        };
-        lookup.ready_at = now + wait;
+            Action::Fail(error) => lookup.state = LookupState::Failed(error),
+        }
     }
 
     /// Gives up all that waits, for a reason that may name how often it went out.
@@ -390,18 +378,16 @@ pub(super) fn check_answer(
         let found = format!("another ({} bytes)", answer.hint_digest.len());
         return wrong("hint_digest", found, "the signed one".into());
     }
-    if answer.encrypted_response.len() != shape.packs() {
-        let found = format!("{} packs", answer.encrypted_response.len());
+    let (packs, bytes) = (&answer.encrypted_response, shape.response_bytes());
+    if packs.len() != shape.packs() {
+        let found = format!("{} packs", packs.len());
         return wrong("encrypted_response", found, shape.packs().to_string());
     }
-    let bytes = shape.response_bytes();
-    match answer.encrypted_response.iter().find(|pack| pack.len() != bytes) {
-        None => Ok(()),
-        Some(pack) => {
-            let found = format!("a pack of {} bytes", pack.len());
-            wrong("encrypted_response", found, bytes.to_string())
-        }
+    if let Some(pack) = packs.iter().find(|pack| pack.len() != bytes) {
+        let found = format!("a pack of {} bytes", pack.len());
+        return wrong("encrypted_response", found, bytes.to_string());
     }
+    Ok(())
 }
 
 /// With a generator that gives the same bytes every time, as after a snapshot of a machine.
@@ -466,16 +452,18 @@ mod tests {
     fn the_identical_call_sends_the_identical_bytes_and_another_shares_no_secret() {
         assert!(sent(&call(keys())) == sent(&call(keys())));
         let first = uids(&call(keys()));
+        type Change = fn(&mut Vec<Zeroizing<Vec<u8>>>, usize);
+        let changes: [Change; 3] = [
+            |keys, at| keys[at].push(b'!'),
+            |keys, at| drop(keys.remove(at)),
+            |keys, at| keys.swap(at, 3),
+        ];
         for at in [0, 7, KEYS - 1] {
-            let mut other = keys();
-            other[at].push(b'!');
-            assert!(uids(&call(other)).is_disjoint(&first), "key {at}");
-            let mut fewer = keys();
-            fewer.remove(at);
-            assert!(uids(&call(fewer)).is_disjoint(&first), "without key {at}");
-            let mut swapped = keys();
-            swapped.swap(at, 3);
-            assert!(uids(&call(swapped)).is_disjoint(&first), "keys {at} and 3 swapped");
+            for (number, change) in changes.iter().enumerate() {
+                let mut other = keys();
+                change(&mut other, at);
+                assert!(uids(&call(other)).is_disjoint(&first), "change {number} of key {at}");
+            }
         }
     }
 
@@ -483,15 +471,10 @@ mod tests {
     fn bytes_stay_only_on_the_same_footing() {
         let was = view(1, [0; SHARDS], 192).footing(0);
         assert_eq!(was, view(2, [0, 1, 1], 192).footing(0), "another epoch alone");
-        let moved = [
-            Footing { seed: [8; 32], ..was },
-            Footing { shard_count: 32, ..was },
-            Footing { shape: was.shape.widened().unwrap(), ..was },
-            Footing { ribbon_seed: Some(4), ..was },
-        ];
-        for now in moved {
-            assert_ne!(was, now);
-        }
+        assert_ne!(was, Footing { seed: [8; 32], ..was });
+        assert_ne!(was, Footing { shard_count: 32, ..was });
+        assert_ne!(was, Footing { shape: was.shape.widened().unwrap(), ..was });
+        assert_ne!(was, Footing { ribbon_seed: Some(4), ..was });
     }
 
     /// A server that answers two copies of one call with EPOCH_GONE and other parameters each.
@@ -511,9 +494,7 @@ mod tests {
             let after = sent(&rebased(call(keys()), view.clone()));
             let mut fresh = HashSet::new();
             for (place, now) in &after {
-                let shard = now.0;
-                let footing = call(keys()).view.footing(shard);
-                if footing == view.footing(shard) {
+                if call(keys()).view.footing(now.0) == view.footing(now.0) {
                     assert!(before[place] == *now, "move {number}");
                 } else {
                     assert!(fresh.insert(now.1.clone()), "one secret a look-up");

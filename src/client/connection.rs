@@ -49,16 +49,12 @@ pub(super) struct Allowance {
 }
 
 impl Allowance {
-    fn new(limits: Option<&Limits>) -> Self {
-        let within = |found: Option<u32>, max: u32| match found {
-            None | Some(0) => 1,
-            Some(found) => found.min(max) as usize,
-        };
-        let of = |field: fn(&Limits) -> u32| limits.map(field);
+    fn new(said: Limits) -> Self {
+        let within = |found: u32, max: u32| found.clamp(1, max) as usize;
         Self {
-            queries_per_batch: within(of(|l| l.queries_per_batch), limits::QUERIES_PER_FRAME_MAX),
-            in_flight: within(of(|l| l.batches_in_flight), limits::FRAMES_IN_FLIGHT_WANTED),
-            bundles: within(of(|l| l.bundles_per_connection), limits::BUNDLES_PER_CONNECTION),
+            queries_per_batch: within(said.queries_per_batch, limits::QUERIES_PER_FRAME_MAX),
+            in_flight: within(said.batches_in_flight, limits::FRAMES_IN_FLIGHT_WANTED),
+            bundles: within(said.bundles_per_connection, limits::BUNDLES_PER_CONNECTION),
         }
     }
 
@@ -70,12 +66,10 @@ impl Allowance {
 }
 
 impl Client {
-    /// Connects, fetches the database's parameters and checks them: the operator's signature, the
-    /// pinned seed, the epoch, the number of shards, and the number of records in each.
+    /// Connects, fetches the database's parameters and checks them.
     ///
     /// # Errors
-    /// [`ClientError::Parameters`] when the database must not be used; the others when it cannot be
-    /// reached.
+    /// [`ClientError::Parameters`] when the database must not be used.
     pub async fn connect(options: Options) -> Result<Self, ClientError> {
         options.check()?;
         let mut client = Self {
@@ -86,7 +80,7 @@ impl Client {
             left: JoinSet::new(),
             rules: Rules::new(options.pins.clone(), options.records_per_shard_min),
             view: None,
-            allowance: Allowance::new(None),
+            allowance: Allowance::new(Limits::default()),
             outage: Outage::new(options.unreachable_max),
             hints: HintCache::new(limits::HINT_CACHE_BYTES),
             report: CallReport::default(),
@@ -117,10 +111,8 @@ impl Client {
         Ok(client)
     }
 
-    /// Says good-bye, so that the server need not wait for the connection to fall silent, and gives
-    /// the pins back for the next session. A client that is merely dropped is also safe, but a
-    /// program that then ends at once leaves the server with a connection that it holds for alive.
-    /// When it is said must not depend on an outcome.
+    /// Closes the connection, so that the server need not wait for it to fall silent, and gives the
+    /// pins back for the next session. The time of this must not depend on an outcome.
     pub async fn close(mut self) -> Pins {
         self.left.shutdown().await;
         for link in self.spare.get().into_iter().chain(&self.link) {
@@ -145,7 +137,7 @@ impl Client {
         &self.view().parameters
     }
 
-    /// What the last call sent and took.
+    /// What the last call did.
     pub fn last_call(&self) -> &CallReport {
         &self.report
     }
@@ -159,8 +151,8 @@ impl Client {
         (self.options.clock)().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
     }
 
-    /// Sees to it that there is a connection, and tries again until there is one or the outage has
-    /// lasted too long. A try that finds no server is no attempt of a look-up: nothing went out.
+    /// Tries until there is a connection or the outage has lasted too long. A try that finds no
+    /// server is no attempt of a look-up: nothing went out.
     pub(super) async fn reach(&mut self) -> Result<(), ClientError> {
         let mut tries = 0;
         loop {
@@ -242,8 +234,7 @@ impl Client {
         let link = self.link().await?;
         let wait = self.options.answer_timeout;
         let exchange = ask(&link.connection, parameter_request(None), None, 1, wait).await;
-        self.report.bytes_up += exchange.bytes_up;
-        self.report.bytes_down += exchange.bytes_down;
+        self.report.count(exchange.bytes_up, exchange.bytes_down);
         match &exchange.end {
             _ if !exchange.replies.is_empty() => self.outage.heard(),
             End::NotAllowed(_) => self.outage.heard(),
@@ -257,7 +248,7 @@ impl Client {
 
     fn accept(&mut self, reply: &PirParameterResponse) -> Result<(), ParameterError> {
         let parameters = self.rules.accept(reply, self.now())?;
-        self.allowance = Allowance::new(reply.limits.as_ref());
+        self.allowance = Allowance::new(reply.limits.unwrap_or_default());
         self.view = Some(Arc::new(View { parameters, digests: reply.hint_digests.clone() }));
         Ok(())
     }

@@ -14,7 +14,6 @@ use crate::wire::parameters::{LifetimeError, ParametersError};
 
 /// Why a client cannot connect, or gives a whole call up.
 #[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
 pub enum ClientError {
     #[error("{what}: found {found}, expected {expected}")]
     Option { what: &'static str, found: String, expected: &'static str },
@@ -61,7 +60,6 @@ pub enum ClientError {
 
 /// Why parameters are refused. Every one of these may be an attempt to single out a look-up.
 #[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
 pub enum ParameterError {
     #[error("{0}; do not use this server, tell the operator")]
     Unusable(#[from] ParametersError),
@@ -134,7 +132,6 @@ impl ParameterError {
 
 /// Why pins cannot be used: read, or joined with those of another session.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
 pub enum PinsError {
     #[error(
         "these pins have version {found}, expected {expected}: use the program that wrote them"
@@ -159,7 +156,6 @@ pub enum PinsError {
 
 /// Why one look-up of a call has no outcome.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
 pub enum LookupError {
     #[error("the key is empty, expected 1 to {} bytes", limits::KEY_BYTES_MAX)]
     KeyEmpty,
@@ -204,4 +200,11 @@ pub enum LookupError {
     Answer { what: &'static str, found: String, expected: String },
     #[error("the answer cannot be decoded: {0}")]
     Secret(#[from] SecretError),
+}
+
+impl LookupError {
+    /// Whether nothing that follows in the call will be answered either.
+    pub(super) fn ends_the_call(&self) -> bool {
+        matches!(self, Self::Unreachable { .. } | Self::CallTimeout { .. })
+    }
 }

@@ -103,7 +103,7 @@ pub(super) fn refused(status: i32, retry_after_ms: u32, detail: &str) -> FailedA
     let retry_after = Duration::from_millis(retry_after_ms.into());
     let (status, name) = match Status::try_from(status) {
         Ok(status) => (status, status.name().to_owned()),
-        // A status of a later version: the draft's word for "failed".
+        // A status of a later version.
         Err(unknown) => (Status::ResponseFailure, unknown.to_string()),
     };
     // What a peer writes is cut to a line's length and shown without control characters.
@@ -143,15 +143,11 @@ pub enum End {
     NotAllowed(String),
 }
 
-/// One request and what came back.
+/// What came back for one request, and the bytes of the frames that were sent and received.
 pub(super) struct Exchange {
-    /// The replies that came before the end, in order.
     pub(super) replies: Vec<ReplyBody>,
-    /// How it ended.
     pub(super) end: End,
-    /// Bytes of the request frame.
     pub(super) bytes_up: u64,
-    /// Bytes of the reply frames.
     pub(super) bytes_down: u64,
 }
 

@@ -1,16 +1,14 @@
 //! Sending frames that were prepared beforehand, each at a time that the caller chooses: what a
 //! load generator needs beside the [`Client`].
 //!
-//! [`Client::frame_sender`] gives a [`FrameSender`] for the client's connection, which was made,
-//! and whose parameters were checked, as for any call. Prepare queries with
-//! [`crate::scheme::SecretPool`], put them into a frame with [`FrameSender::query_frame`], upload
-//! their key bundles with [`FrameSender::upload`], send the frame with [`FrameSender::send`] and
-//! check each answer with [`FrameSender::check_answer`]. Nothing here encrypts or decodes: the rule
-//! that a secret encrypts one selection for a shard once, ever, is the caller's to keep.
+//! Prepare queries with [`crate::scheme::SecretPool`], put them into a frame with
+//! [`FrameSender::query_frame`], upload their key bundles with [`FrameSender::upload`], send the
+//! frame with [`FrameSender::send`] and check each answer with [`FrameSender::check_answer`].
+//! Nothing here encrypts or decodes: the caller must keep the rule that a secret encrypts one
+//! selection for a shard once, ever.
 //!
-//! A server that is dead, or silent for as long as a link waits ([`super::link`]), is left for the
-//! next replica where there is one, and what it had not answered goes there in the identical bytes;
-//! nothing else is tried again.
+//! When a server is dead or silent, what it had not answered goes to the next replica in the
+//! identical bytes. Nothing else is tried again.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -52,10 +50,7 @@ struct InUse {
 }
 
 impl Client {
-    /// A sender of prepared frames over the connection in use.
-    ///
-    /// # Errors
-    /// The connection is gone and no replica can be reached.
+    /// A sender of prepared frames over the connection in use, or to the next replica.
     pub async fn frame_sender(&mut self) -> Result<FrameSender, ClientError> {
         let in_use = InUse { link: self.link().await?, refused: None };
         Ok(FrameSender {
@@ -69,23 +64,17 @@ impl Client {
 }
 
 impl FrameSender {
-    /// The public parameters that frames must be prepared for.
+    /// What frames must be prepared for.
     pub fn parameters(&self) -> &PublicParameters {
         &self.view.parameters
     }
 
     /// The signed digest of a shard's hint.
-    ///
-    /// # Panics
-    /// The database has no such shard.
     pub fn hint_digest(&self, shard: u32) -> [u8; HINT_DIGEST_BYTES] {
         self.view.digest(shard)
     }
 
     /// Checks all of an answer that needs no secret: its lengths, its epoch, its hint digest.
-    ///
-    /// # Errors
-    /// What was found and what was expected, as in a look-up.
     pub fn check_answer(&self, shard: u32, answer: &PirResponse) -> Result<(), LookupError> {
         call::check_answer(&self.view, shard, answer)
     }
@@ -131,9 +120,6 @@ impl FrameSender {
     }
 
     /// Uploads a key bundle to the server in use, unless it has it.
-    ///
-    /// # Errors
-    /// What the server said instead, or why it could not be reached.
     pub async fn upload(&self, bundle: &BundleFrame) -> Result<(), String> {
         let mut refused = Err(String::new());
         for _ in 0..limits::ATTEMPTS_MAX {

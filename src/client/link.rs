@@ -1,11 +1,10 @@
 //! Connections to replicas: which key bundles went over one, whether its server is there, and how
 //! the next one is made (docs/wire.md, "Hedging and lost servers").
 //!
-//! A server that dies says nothing, so a link counts what comes: a client that hears nothing asks
-//! after [`limits::KEEP_ALIVE_INTERVAL`] whether the server is there, and a link over which nothing
-//! came for [`limits::SILENCE_MAX`] (and two round trips) is closed. Every stream on it then ends
-//! at once, and the identical bytes go to the next replica. Silence is counted in looks at what
-//! came, so a client that did not run for a while does not take its own pause for the server's.
+//! A server that dies says nothing, so a link over which nothing came for [`limits::SILENCE_MAX`]
+//! (and two round trips) is closed. Every stream on it then ends at once, and the identical bytes
+//! go to the next replica. Silence is counted in looks at what came, so a client that did not run
+//! for a while does not take its own pause for the server's.
 
 use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -58,7 +57,6 @@ impl Link {
         Self { connection, replica, bundles: Mutex::default(), watch }
     }
 
-    /// Whether the connection is there, as far as anybody knows.
     pub(super) fn is_open(&self) -> bool {
         self.connection.close_reason().is_none()
     }
@@ -68,18 +66,14 @@ impl Link {
         self.connection.close_reason() == Some(ConnectionError::LocallyClosed)
     }
 
-    /// Says good-bye: every stream on it ends.
+    /// Every stream on it ends.
     pub(super) fn close(&self) {
         self.connection.close(VarInt::from_u32(StreamCode::None.code()), b"");
     }
 
-    fn bundles(&self) -> MutexGuard<'_, HashMap<String, Arc<OnceCell<()>>>> {
-        lock(&self.bundles)
-    }
-
     /// Whether the server has said that it keeps this bundle.
     pub(super) fn has(&self, uid: &str) -> bool {
-        self.bundles().get(uid).is_some_and(|known| known.initialized())
+        lock(&self.bundles).get(uid).is_some_and(|known| known.initialized())
     }
 
     /// The server has said that it keeps this bundle.
@@ -89,11 +83,11 @@ impl Link {
 
     /// The server has said that it does not have this bundle.
     pub(super) fn forget(&self, uid: &str) {
-        self.bundles().remove(uid);
+        lock(&self.bundles).remove(uid);
     }
 
     fn entry(&self, uid: &str) -> Arc<OnceCell<()>> {
-        let mut bundles = self.bundles();
+        let mut bundles = lock(&self.bundles);
         // Bundles of calls that are over are never asked for again.
         if bundles.len() >= limits::BUNDLES_REMEMBERED_MAX {
             bundles.clear();

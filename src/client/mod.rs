@@ -20,24 +20,13 @@
 //!   would have come anyway, and draws a fresh secret.
 //! - A [`LookupError`] says nothing of a record: it was decided before anything was decoded.
 //! - Dropping a call's future resets its streams, which takes its queries off the server, and wipes
-//!   its secrets: at once while it waits for servers, and while it waits for a thread to encrypt or
-//!   decode. A thread that is at work looks between any two secrets (at most 16 keys) or any two
-//!   answers whether it is still wanted, and wipes what it has once the one it is at is done.
-//! - A call ends by [`Options::call_timeout`], decoding aside; what was answered by then is
-//!   decoded.
-//! - With several replicas, a server that is silent for about three keep-alives is left for the
-//!   next one, and a frame that is slow is sent to another one too. That is the identical bytes,
-//!   and depends on time and connections only.
-//! - [`Pins`] are everything a client knows of a database. A client takes them and gives them back
-//!   ([`Client::pins`], [`Client::close`]): store them after connecting and at the end, and begin
-//!   the next session with them; what must not change then cannot change unnoticed.
-//! - Parameters have an end ([`crate::wire::Lifetime`]): a client that goes on past it fetches new
-//!   ones at its next call, and refuses to look up if there are none.
+//!   its secrets. A thread that encrypts or decodes at that time first finishes what it is at: one
+//!   secret (at most 16 keys) or one answer.
+//! - Store [`Pins`] after connecting and at the end ([`Client::pins`], [`Client::close`]), and
+//!   begin the next session with them: what must not change then cannot change unnoticed.
 //!
 //! What this module does not do: dummies and padding of frames (the front-end's, see
 //! docs/scheme.md, "What an observer learns"), keeping values, looking up on its own schedule.
-//!
-//! `examples/lookup.rs` is a whole program.
 //!
 //! The way of a look-up: `ask.rs` (a call), `call.rs` (what is encrypted and decoded), `round.rs`
 //! and `sending.rs` (what is sent), `retry.rs` (what happens after a failure).

@@ -21,7 +21,7 @@ pub struct Replica {
 }
 
 impl Replica {
-    /// One address, and the name its certificate must be for.
+    /// A server at one address.
     pub fn new(address: SocketAddr, server_name: &str) -> Self {
         Self { addresses: vec![address], server_name: server_name.to_owned() }
     }
@@ -66,9 +66,8 @@ pub struct Options {
     /// How long the next reply on a stream may take. With another replica, a frame of queries that
     /// brings nothing for a quarter of it is sent there too.
     pub answer_timeout: Duration,
-    /// How long a call may take, decoding aside; one of more than [`limits::KEYS_PER_PART_MAX`]
-    /// keys, so long for each part. What is answered by then is decoded, the rest of the call is
-    /// [`super::LookupError::CallTimeout`].
+    /// How long each part ([`limits::KEYS_PER_PART_MAX`] keys) of a call may take, decoding aside.
+    /// What is answered by then is decoded, the rest is [`super::LookupError::CallTimeout`].
     pub call_timeout: Duration,
     /// After how long the server may drop a query; zero: the server's default.
     pub deadline: Duration,
@@ -97,8 +96,7 @@ impl Options {
 
     /// Refuses what cannot work, before anything is sent.
     pub(crate) fn check(&self) -> Result<(), ClientError> {
-        let refuse =
-            |what, found: String, expected| Err(ClientError::Option { what, found, expected });
+        let refuse = |what, found, expected| Err(ClientError::Option { what, found, expected });
         if self.replicas.iter().all(|replica| replica.addresses.is_empty()) {
             return refuse("servers", "no address".into(), "at least one");
         }
@@ -111,8 +109,7 @@ impl Options {
             return refuse("call time-out", format!("{call_timeout:?}"), "at most one hour");
         }
         if self.deadline > limits::DEADLINE_MAX {
-            let found = format!("{:?}", self.deadline);
-            return refuse("deadline", found, "at most one minute");
+            return refuse("deadline", format!("{:?}", self.deadline), "at most one minute");
         }
         Ok(())
     }
@@ -183,14 +180,15 @@ mod tests {
     #[test]
     fn certificates_are_read() {
         let made = crate::server::certificates::localhost().unwrap();
-        let identity = |key: &str| Some((made.client_pem.clone().into(), key.to_owned().into()));
-        let options = Options { ca_pem: made.ca_pem.clone().into(), ..options() };
+        let mut options = Options { ca_pem: made.ca_pem.clone().into(), ..options() };
         options.tls(b"x").unwrap();
-        let own = Options { identity_pem: identity(&made.client_key), ..options.clone() };
-        own.tls(b"x").unwrap();
-        for wrong in [&*made.server_key, &*made.ca_pem] {
-            let other = Options { identity_pem: identity(wrong), ..options.clone() };
-            assert!(matches!(other.tls(b"x"), Err(ClientError::Option { .. })));
+        for (key, fits) in
+            [(&made.client_key, true), (&made.server_key, false), (&made.ca_pem, false)]
+        {
+            options.identity_pem = Some((made.client_pem.clone().into(), key.clone().into()));
+            let tls = options.tls(b"x");
+            assert_eq!(tls.is_ok(), fits);
+            assert!(fits || matches!(tls, Err(ClientError::Option { .. })));
         }
     }
 

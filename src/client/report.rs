@@ -1,8 +1,6 @@
 //! What a call did, in numbers and in what the server saw of it. Nothing here is secret: it is
 //! what went over the wire.
 
-use std::time::Duration;
-
 use super::call::PreparedQuery;
 
 /// Bytes of a vector that a report shows.
@@ -42,20 +40,6 @@ pub struct CallReport {
     pub bytes_up: u64,
     /// Bytes of all reply frames.
     pub bytes_down: u64,
-    /// Bytes of bundle frames, part of `bytes_up`.
-    pub bundle_bytes: u64,
-    /// Bytes of hint frames, part of `bytes_down`.
-    pub hint_bytes: u64,
-    /// Time for drawing secrets and encrypting all queries.
-    pub encrypt_time: Duration,
-    /// Time for fetching the hints that were not held.
-    pub hint_time: Duration,
-    /// Time for sending key bundles.
-    pub bundle_time: Duration,
-    /// Time from the first query sent to the last answer, without the two above.
-    pub answer_time: Duration,
-    /// Time for decoding all answers.
-    pub decode_time: Duration,
 }
 
 impl SentQuery {
@@ -67,11 +51,9 @@ impl SentQuery {
 }
 
 impl CallReport {
-    /// A key bundle was sent: bytes of the request and of the reply.
-    pub(super) fn count_bundle(&mut self, bytes_up: u64, bytes_down: u64) {
+    /// A request and its replies crossed.
+    pub(super) fn count(&mut self, bytes_up: u64, bytes_down: u64) {
         self.bytes_up += bytes_up;
         self.bytes_down += bytes_down;
-        self.bundles += 1;
-        self.bundle_bytes += bytes_up;
     }
 }

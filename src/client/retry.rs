@@ -1,13 +1,11 @@
 //! What a client does after each thing that can happen to a request (docs/wire.md, "Retries"), and
 //! how long it goes on without any server.
 //!
-//! There is no socket, no clock and no secret here: a [`FailedAttempt`] and a count go in, an
-//! [`Action`] comes out. The rule behind every row is docs/scheme.md, "Secrets": the identical
-//! bytes may go out any number of times, a second ciphertext under one secret never. So a client
-//! either sends identical bytes again ([`Action::Resend`]) or fetches new parameters
-//! ([`Action::Refresh`]), after which a look-up keeps its bytes or gets a whole new secret. Nothing
-//! here sees a decoded value, and a look-up that decodes to INVALID never comes here: by then every
-//! query of the call is finished.
+//! The rule behind every row is docs/scheme.md, "Secrets": the identical bytes may go out any
+//! number of times, a second ciphertext under one secret never. So a client either sends identical
+//! bytes again ([`Action::Resend`]) or fetches new parameters ([`Action::Refresh`]), after which a
+//! look-up keeps its bytes or gets a whole new secret. Nothing here depends on a decoded value:
+//! decoding begins when every query of the call is finished.
 
 use std::time::Duration;
 
@@ -33,10 +31,10 @@ pub(super) enum Event {
 }
 
 /// An attempt that brought no answer.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(super) struct FailedAttempt {
     pub(super) event: Event,
-    /// The event in words, for the error if this was the last attempt.
+    /// The event in words.
     pub(super) detail: String,
 }
 
@@ -73,19 +71,18 @@ pub(super) enum Action {
 /// The row of docs/wire.md, "Retries", for an attempt that failed, after `attempts` sendings (the
 /// first one included) to a database with `replicas` known addresses.
 pub(super) fn action(failed: &FailedAttempt, attempts: u32, replicas: usize) -> Action {
-    match row(failed, attempts, replicas) {
-        Action::Resend { .. } | Action::Refresh { .. } if attempts >= limits::ATTEMPTS_MAX => {
-            Action::Fail(LookupError::Exhausted { attempts, last: failed.detail.clone() })
-        }
-        action => action,
+    let action = row(failed, attempts, replicas);
+    if attempts < limits::ATTEMPTS_MAX || matches!(action, Action::Fail(_)) {
+        return action;
     }
+    Action::Fail(LookupError::Exhausted { attempts, last: failed.detail.clone() })
 }
 
 fn row(failed: &FailedAttempt, attempts: u32, replicas: usize) -> Action {
     let detail = || failed.detail.clone();
     let (status, retry_after) = match failed.event {
         Event::Refused { status, retry_after } => (status, retry_after),
-        // Each server may have a list of its own, and says the same the next time.
+        // Each server may have a list of its own.
         Event::NotAllowed if (attempts as usize) < replicas => {
             return Action::Resend { via: Via::Replica, wait: Duration::ZERO };
         }
@@ -117,12 +114,12 @@ fn row(failed: &FailedAttempt, attempts: u32, replicas: usize) -> Action {
     }
 }
 
-/// The server's wish, bounded from both sides; where it has none, a wait that doubles.
+/// The server's wish, within bounds; where it has none, a wait that doubles.
 fn wait_for(retry_after: Duration, attempts: u32) -> Duration {
-    if retry_after.is_zero() {
-        return backoff(attempts);
+    match retry_after.is_zero() {
+        true => backoff(attempts),
+        false => retry_after.clamp(limits::RETRY_WAIT_MIN, limits::RETRY_WAIT_MAX),
     }
-    retry_after.clamp(limits::RETRY_WAIT_MIN, limits::RETRY_WAIT_MAX)
 }
 
 /// No wait before the second attempt, which is expected to succeed; then a wait that doubles.
@@ -136,9 +133,8 @@ pub(super) fn backoff(attempts: u32) -> Duration {
     doubled.min(limits::RETRY_WAIT_MAX)
 }
 
-/// The time since a server was last heard, if none is heard now. One outage serves a whole call:
-/// whatever waits in the call waits for the same servers, so the time is counted once and not for
-/// each look-up. The log gets one line when an outage begins and one when it ends.
+/// The time since a server was last heard, if none is heard now: counted once for a whole call, of
+/// which all waits for the same servers. The log gets one line when it begins and one when it ends.
 #[derive(Debug)]
 pub(super) struct Outage {
     longest: Duration,
@@ -169,9 +165,6 @@ impl Outage {
     }
 
     /// How much longer to try.
-    ///
-    /// # Errors
-    /// [`ClientError::Unreachable`] when the outage has lasted too long.
     pub(super) fn left(&self, now: Instant) -> Result<Duration, ClientError> {
         let lasting = self.begun.map_or(Duration::ZERO, |begun| now - begun);
         match self.longest.checked_sub(lasting) {

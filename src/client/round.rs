@@ -30,15 +30,9 @@ impl Client {
     pub(super) async fn round(&mut self, call: &mut Call, wave: Vec<usize>) -> Unanswered {
         let mut unanswered = Vec::new();
         self.report.rounds += 1;
-        let begun = Instant::now();
         let (ready, hints) = self.fetch_hints(call, wave, &mut unanswered).await;
-        let hints_at = Instant::now();
-        self.report.hint_time += hints_at - begun;
         let ready = self.send_bundles(call, ready, &mut unanswered).await;
-        let bundles_at = Instant::now();
-        self.report.bundle_time += bundles_at - hints_at;
         self.send_queries(call, &ready, &hints, &mut unanswered).await;
-        self.report.answer_time += bundles_at.elapsed();
         unanswered
     }
 
@@ -66,9 +60,7 @@ impl Client {
             (shards.to_vec(), frame(RequestBody::Hints(request)), shards.len())
         });
         for (shards, exchange) in self.gather(requests.collect(), &view).await {
-            self.report.bytes_up += exchange.bytes_up;
-            self.report.bytes_down += exchange.bytes_down;
-            self.report.hint_bytes += exchange.bytes_down;
+            self.report.count(exchange.bytes_up, exchange.bytes_down);
             self.take_hints(&view, shards, exchange, &mut fetched);
         }
         let mut ready = Vec::new();
@@ -141,7 +133,8 @@ impl Client {
             sharing.push(index);
         }
         for (uid, exchange) in self.gather(requests, call.view()).await {
-            self.report.count_bundle(exchange.bytes_up, exchange.bytes_down);
+            self.report.bundles += 1;
+            self.report.count(exchange.bytes_up, exchange.bytes_down);
             match parameter_reply(exchange) {
                 Ok(_) => link.keeps(&uid),
                 Err(failed) => {

@@ -1,13 +1,13 @@
 //! Sends the queries of a round in frames, and a slow frame a second time to another replica
 //! (docs/wire.md, "Hedging and lost servers").
 //!
-//! A hedge is the identical encrypted vectors under the identical bundles; only the nonces are
-//! other ones. Whether there is one depends on time and on the state of connections, never on
-//! anything decoded: nothing is decoded before the call ends. A frame that arrived whole and brings
-//! nothing for a quarter of the answer time-out is hedged once, a few frames at a time
-//! ([`limits::HEDGES_IN_FLIGHT_MAX`]); a replica that refuses a hedge gets no more in this call, so
-//! that hedges do not add to an overload. The first answer to a query counts. The other stream is
-//! left to its end, because to reset it would say that an answer came.
+//! A hedge is the identical encrypted vectors under the identical bundles, with other nonces.
+//! Whether there is one depends on time and on the state of connections: nothing is decoded before
+//! the call ends. A frame that arrived whole and brings nothing for a quarter of the answer
+//! time-out is hedged once, [`limits::HEDGES_IN_FLIGHT_MAX`] frames at a time; a replica that
+//! refuses a hedge gets no more in this call, so that hedges do not add to an overload. The first
+//! answer to a query counts. The other stream is left to its end, because to reset it would say
+//! that an answer came.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -34,7 +34,6 @@ pub(super) type Hints = HashMap<u32, Arc<[u8]>>;
 /// The look-ups of a round that got no answer.
 pub(super) type Unanswered = Vec<(usize, FailedAttempt)>;
 
-/// Where a frame goes.
 enum Way {
     Over(Arc<Link>),
     Spare { link: Spare, dialer: Arc<Dialer>, not: usize },
@@ -46,13 +45,13 @@ enum News {
     Over(Arc<Link>),
     /// A bundle went before it: bytes of the request and of the reply.
     Bundle(u64, u64),
-    /// Its frame of so many bytes goes out.
+    /// It goes out; its bytes.
     Sent(u64),
     /// The server has all of it.
     Arrived,
-    /// A reply, and the bytes of its frame.
+    /// A reply and its bytes.
     Reply(Box<ReplyBody>, u64),
-    /// It ended. For queries without a reply the attempt failed like this.
+    /// How the attempt failed for queries without a reply.
     Ended(FailedAttempt),
 }
 
@@ -273,7 +272,10 @@ impl Client {
         let frame = &mut frames.all[number];
         match news {
             News::Over(link) => frame.link = Some(link),
-            News::Bundle(bytes_up, bytes_down) => self.report.count_bundle(bytes_up, bytes_down),
+            News::Bundle(bytes_up, bytes_down) => {
+                self.report.bundles += 1;
+                self.report.count(bytes_up, bytes_down);
+            }
             News::Sent(bytes) => self.report.bytes_up += bytes,
             News::Arrived => frame.quiet_since = Some(Instant::now()),
             News::Reply(reply, bytes) => {
@@ -334,14 +336,13 @@ impl Client {
     /// The replica that answered a hedge is asked from now on, and the slow one is the spare.
     fn turn_to(&mut self, answered: Option<&Arc<Link>>) -> bool {
         let Some(answered) = answered.filter(|link| link.is_open()) else { return false };
-        match &self.link {
-            Some(slow) if !Arc::ptr_eq(slow, answered) && slow.replica != answered.replica => {
-                self.spare = Arc::new(OnceCell::new_with(Some(slow.clone())));
-                self.link = Some(answered.clone());
-                true
-            }
-            _ => false,
+        let Some(slow) = self.link.clone() else { return false };
+        if slow.replica == answered.replica {
+            return false;
         }
+        self.spare = Arc::new(OnceCell::new_with(Some(slow)));
+        self.link = Some(answered.clone());
+        true
     }
 }
 

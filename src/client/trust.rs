@@ -13,7 +13,6 @@ use serde::{Deserialize, Serialize};
 
 use super::error::{ClientError, ParameterError, PinsError};
 use crate::limits;
-use crate::scheme::Seed;
 use crate::wire::hex::Hex;
 use crate::wire::message::PirParameterResponse;
 use crate::wire::parameters::check_database_name;
@@ -24,8 +23,7 @@ const ED25519_SPKI_PREFIX: [u8; 12] =
     [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
 
 /// The Ed25519 public key with which an operator signs a database's parameters.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(from = "Hex<32>", into = "Hex<32>")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OperatorKey(pub [u8; 32]);
 
 impl OperatorKey {
@@ -59,28 +57,11 @@ impl fmt::Display for OperatorKey {
     }
 }
 
-impl From<Hex<32>> for OperatorKey {
-    fn from(key: Hex<32>) -> Self {
-        Self(key.0)
-    }
-}
-
-impl From<OperatorKey> for Hex<32> {
-    fn from(key: OperatorKey) -> Self {
-        Self(key.0)
-    }
-}
-
-/// Everything a client knows about a database: whom it trusts before it first connects, and from
-/// then on what must not change. A client takes it ([`super::Options::new`]) and gives it back
-/// ([`super::Client::pins`], [`super::Client::close`]); whoever stores it between sessions (it
-/// serializes) makes what changes in between visible too.
-///
-/// Pins of before the first contact trust an operator's key ([`Pins::operator`]), or whichever key
-/// the first server shows ([`Pins::first_use`]). Pins that were given back hold on to that key, the
-/// database's name, seed, epoch and number of shards.
+/// Everything a client knows about a database. Before the first contact that is the operator's key
+/// ([`Pins::operator`]) or nothing ([`Pins::first_use`]); from then on it is also what must not
+/// change: the database's name, seed, epoch and number of shards.
 #[must_use = "pins that are not stored cannot show the next session what changed"]
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "Stored", into = "Stored")]
 pub struct Pins {
     operator_key: Option<OperatorKey>,
@@ -107,32 +88,22 @@ struct Seen {
 impl Pins {
     /// The operator's key is known from elsewhere, nothing else.
     pub fn operator(key: OperatorKey) -> Self {
-        Self { operator_key: Some(key), database: None, seen: None }
+        Self { operator_key: Some(key), ..Self::default() }
     }
 
     /// Nothing is known: the key that the first server shows is believed, and warned about. Whoever
     /// answers first can pass for the operator: compare [`super::Client::operator_key`] with what
     /// the operator publishes, and use [`Pins::operator`] from then on.
     pub fn first_use() -> Self {
-        Self { operator_key: None, database: None, seen: None }
+        Self::default()
     }
 
     /// The same, for the database of this name only: for an operator who signs several with one
     /// key.
-    ///
-    /// # Errors
-    /// Not the name of a database, or another than the pinned one.
-    pub fn for_database(mut self, name: &str) -> Result<Self, PinsError> {
+    pub fn for_database(self, name: &str) -> Result<Self, PinsError> {
         check_database_name(name).map_err(|error| PinsError::Name(error.to_string()))?;
-        match &self.database {
-            Some(held) if held != name => {
-                Err(PinsError::Database { found: name.into(), expected: held.clone() })
-            }
-            _ => {
-                self.database = Some(name.to_owned());
-                Ok(self)
-            }
-        }
+        let named = Self { database: Some(name.to_owned()), ..Self::default() };
+        named.join(self)
     }
 
     /// The operator's key; `None` before a first use without one.
@@ -142,10 +113,6 @@ impl Pins {
     /// The database's name, where it is known.
     pub fn database(&self) -> Option<&str> {
         self.database.as_deref()
-    }
-    /// The database's seed, where one was seen.
-    pub fn seed(&self) -> Option<&Seed> {
-        self.seen.as_ref().map(|seen| &seen.seed.0)
     }
     /// The newest epoch seen; 0 before.
     pub fn epoch(&self) -> u64 {
@@ -158,9 +125,6 @@ impl Pins {
 
     /// What this and `other` know together, of sessions beside each other: the newer epoch, and the
     /// later doubling.
-    ///
-    /// # Errors
-    /// They are of different databases.
     pub fn join(self, other: Self) -> Result<Self, PinsError> {
         if let (Some(found), Some(expected)) = (self.operator_key, other.operator_key)
             && found != expected
@@ -175,7 +139,7 @@ impl Pins {
             (one, two) => one.or(two),
         };
         let seen = match (self.seen, other.seen) {
-            (Some(one), Some(two)) => Some(one.join(&two)?),
+            (Some(one), Some(two)) => Some(one.join(two)?),
             (one, two) => one.or(two),
         };
         let operator_key = self.operator_key.or(other.operator_key);
@@ -184,14 +148,14 @@ impl Pins {
 }
 
 impl Seen {
-    fn join(self, other: &Self) -> Result<Self, PinsError> {
+    fn join(self, other: Self) -> Result<Self, PinsError> {
         if self.seed != other.seed {
             return Err(PinsError::Seed);
         }
         if self.epoch == other.epoch && self.parameters_hash != other.parameters_hash {
             return Err(PinsError::Forked { epoch: self.epoch });
         }
-        let newer = if self.epoch >= other.epoch { self } else { *other };
+        let newer = if self.epoch >= other.epoch { self } else { other };
         Ok(Self { doubled: self.doubled.max(other.doubled), ..newer })
     }
 }
@@ -202,7 +166,7 @@ impl Seen {
 struct Stored {
     version: u32,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    operator_key: Option<OperatorKey>,
+    operator_key: Option<Hex<32>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     database: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -214,6 +178,7 @@ const STORED_VERSION: u32 = 1;
 impl From<Pins> for Stored {
     fn from(pins: Pins) -> Self {
         let Pins { operator_key, database, seen } = pins;
+        let operator_key = operator_key.map(|key| Hex(key.0));
         Self { version: STORED_VERSION, operator_key, database, seen }
     }
 }
@@ -232,7 +197,7 @@ impl TryFrom<Stored> for Pins {
         if seen.is_some() && (operator_key.is_none() || database.is_none()) {
             return Err(PinsError::Incomplete);
         }
-        Ok(Self { operator_key, database, seen })
+        Ok(Self { operator_key: operator_key.map(|key| OperatorKey(key.0)), database, seen })
     }
 }
 
@@ -358,14 +323,12 @@ mod tests {
     fn operator_keys_are_read_as_pem_and_as_hex() {
         // The public key of RFC 8410, section 10.1.
         let hex = "19bf44096984cdfe8541bac167dc3b96c85086aa30b6b6cb0c5c38ad703166e1";
-        let key = OperatorKey::from_text(SPKI).unwrap();
-        assert_eq!(key.to_string(), hex);
-        assert_eq!(OperatorKey::from_text(&format!("  {hex}\n")).unwrap(), key);
-        assert_eq!(OperatorKey::from_text(&hex.to_uppercase()).unwrap(), key);
-        assert_eq!(OperatorKey::from_text(&format!("\u{feff}{hex}\r\n")).unwrap(), key);
         let from_windows = format!("\u{feff}{}", SPKI.replace('\n', "\r\n"));
-        assert_eq!(OperatorKey::from_text(&from_windows).unwrap(), key);
-        assert_eq!(key.fingerprint().len(), 19);
+        let digits = [format!("  {hex}\n"), hex.to_uppercase(), format!("\u{feff}{hex}\r\n")];
+        for good in digits.into_iter().chain([SPKI.to_owned(), from_windows]) {
+            let key = OperatorKey::from_text(&good).unwrap();
+            assert_eq!((&*key.to_string(), key.fingerprint().len()), (hex, 19), "{good}");
+        }
         let other = SPKI.replace("K2Vw", "K2Vu"); // X25519
         for bad in ["", "19bf", &hex.replace('f', "g"), &other, &SPKI[..60]] {
             let error = OperatorKey::from_text(bad).unwrap_err();
@@ -456,7 +419,8 @@ mod tests {
     fn what_may_change_is_accepted_and_what_would_single_out_a_key_is_refused() {
         let held = rules().after(&parameters(1, 5, 12));
         let pins = &held.pins;
-        assert_eq!((pins.seed(), pins.epoch(), pins.shard_count()), (Some(&[1; 32]), 5, 12));
+        assert_eq!(pins.seen.map(|seen| seen.seed.0), Some([1; 32]));
+        assert_eq!((pins.epoch(), pins.shard_count()), (5, 12));
         assert_eq!(pins.database(), Some("phones"));
         for allowed in [parameters(1, 5, 12), parameters(1, 6, 12), parameters(1, 6, 24)] {
             held.clone().after(&allowed);
@@ -552,10 +516,12 @@ mod tests {
             change(&mut reply);
             rules().accept(&reply, NOW).unwrap_err()
         };
-        let bytes = refuse(&|reply| reply.parameters = changed.clone().into());
-        assert!(matches!(bytes, ParameterError::Signature { .. }), "{bytes}");
-        let none = refuse(&|reply| reply.signature.clear());
-        assert!(matches!(none, ParameterError::Signature { .. }), "{none}");
+        for error in [
+            refuse(&|reply| reply.parameters = changed.clone().into()),
+            refuse(&|reply| reply.signature.clear()),
+        ] {
+            assert!(matches!(error, ParameterError::Signature { .. }), "{error}");
+        }
         let other = refuse(&|reply| reply.operator_key = vec![7; 32].into());
         assert!(matches!(other, ParameterError::OtherKey { .. }), "{other}");
         for list in [Vec::new(), digests(11), digests(13), digests(13)[16..].to_vec()] {

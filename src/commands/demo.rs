@@ -275,10 +275,8 @@ async fn look_up(
     }
     wrong += queries_that_tell(&call.queries)?;
     traffic(call)?;
-    for (name, time) in [("in all", elapsed), ("answering alone", call.answer_time)] {
-        let looked_up = rate(asked.len() as f64 / time.as_secs_f64());
-        row(name, &format!("{}, look-ups: {looked_up}", duration(time)))?;
-    }
+    let looked_up = rate(asked.len() as f64 / elapsed.as_secs_f64());
+    row("in all", &format!("{}, look-ups: {looked_up}", duration(elapsed)))?;
     let shape = &report.shape;
     let scanned = shape.matrix_bytes() + shape.packs() * shape.table_bytes();
     let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
@@ -317,24 +315,8 @@ fn queries_that_tell(queries: &[SentQuery]) -> Result<usize, Lost> {
 
 fn traffic(call: &CallReport) -> Result<(), Lost> {
     let queries = call.queries.len();
-    let query_bytes = bytes(call.bytes_up - call.bundle_bytes);
     let bundles = counted(call.bundles.into(), "key bundle");
-    let bundle_bytes = bytes(call.bundle_bytes);
-    row("up", &format!("{queries} queries {query_bytes}, {bundles} {bundle_bytes}"))?;
-    let answer_bytes = bytes(call.bytes_down - call.hint_bytes);
-    let (hints, hint_bytes) = (counted(call.hints.into(), "hint"), bytes(call.hint_bytes));
-    row(
-        "down",
-        &format!("{queries} answers {answer_bytes}, {hints} {hint_bytes}, kept for later"),
-    )?;
-    for (name, time) in [
-        ("drawing, encrypting", call.encrypt_time),
-        ("fetching hints", call.hint_time),
-        ("sending bundles", call.bundle_time),
-        ("queries to answers", call.answer_time),
-        ("decoding", call.decode_time),
-    ] {
-        row(name, &duration(time))?;
-    }
-    Ok(())
+    row("up", &format!("{queries} queries and {bundles}: {}", bytes(call.bytes_up)))?;
+    let hints = counted(call.hints.into(), "hint");
+    row("down", &format!("{queries} answers and {hints} to keep: {}", bytes(call.bytes_down)))
 }
