@@ -121,7 +121,6 @@ impl Args {
     }
 }
 
-/// Runs the command.
 pub(crate) fn run(args: Args) -> Ended {
     let (quiet, plan) = (args.quiet, args.plan);
     let options = args.options();

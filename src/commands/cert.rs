@@ -19,7 +19,6 @@ pub(crate) struct Args {
     out: PathBuf,
 }
 
-/// Runs the command.
 pub(crate) fn run(args: Args) -> Ended {
     let made = certificates::localhost()?;
     let files = [

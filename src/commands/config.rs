@@ -1,16 +1,15 @@
 //! Where the options of `sotto serve` come from: a flag, else the environment, else a file, else
 //! the default; and `sotto config`, which prints each value with its origin.
 //!
-//! An option is defined once, in [`serve::Args`]. Its variable is `SOTTO_` and the flag's name, its
-//! key in the file is the flag's name. What environment and file say becomes clap's default, so
-//! that one parser checks all layers; [`serve::Args::check`] compares options with each other. The
-//! crates `figment` and `config` read values through serde: the ranges, lists and names that clap
-//! checks would have to be declared a second time for them.
+//! What environment and file say becomes clap's default, so that one parser checks all layers;
+//! [`serve::Args::check`] compares options with each other. The crates `figment` and `config` read
+//! values through serde: the ranges, lists and names that clap checks would have to be declared a
+//! second time for them.
 
 use std::collections::BTreeMap;
 use std::env;
 use std::ffi::{OsStr, OsString};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
@@ -34,8 +33,6 @@ pub(crate) struct Args {
 const COMMANDS: [&str; 3] = ["serve", "config", "doctor"];
 /// The option that names the file; it cannot stand in one.
 const FILE_OPTION: &str = "config";
-/// The prefix of the options' variables.
-const PREFIX: &str = "SOTTO_";
 /// A variable of the program that is no option.
 const LOG_VARIABLE: &str = "SOTTO_LOG";
 /// How similar an unknown name is to a known one that may have been meant, from 0 to 1.
@@ -54,9 +51,6 @@ pub(crate) struct Sources {
 type Layers = BTreeMap<String, (Vec<OsString>, String)>;
 
 /// Reads the command line, and for commands that take the server's options the other layers too.
-///
-/// # Errors
-/// Also for `--help`: [`out::parsed`] prints it and ends well.
 pub(crate) fn parse<C: clap::Parser>(arguments: &[OsString]) -> Result<(C, Sources), clap::Error> {
     let options = options();
     let read = |layers: &Layers| {
@@ -99,8 +93,11 @@ fn layers(options: &Command, flags: &ArgMatches) -> Result<Layers, String> {
     let of_variable = layers.get(FILE_OPTION).map(|(values, _)| PathBuf::from(&values[0]));
     let path = flags.get_one(FILE_OPTION).cloned().or(of_variable);
     if let Some(path) = path {
-        for (key, values) in read_file(options, &path)? {
-            layers.entry(key).or_insert((values, format!("file {}", path.display())));
+        let file = path.display();
+        let text = text::read(&path)
+            .map_err(|error| format!("cannot read the configuration {file}: {error}"))?;
+        for (key, values) in parse_file(options, &text).map_err(|error| format!("{file}{error}"))? {
+            layers.entry(key).or_insert((values, format!("file {file}")));
         }
     }
     Ok(layers)
@@ -114,7 +111,6 @@ fn near_miss(options: &Command, name: &str) -> Option<String> {
         .then(|| format!("the variable {name} is not an option and has no effect: {meant} is one"))
 }
 
-/// The key that is most similar to a name.
 fn similar<'a>(options: &'a Command, name: &str) -> Option<&'a str> {
     let known = options.get_arguments().filter_map(Arg::get_long);
     let known = known.map(|known| (strsim::jaro(name, known), known));
@@ -127,13 +123,12 @@ fn options() -> Command {
     serve::Args::augment_args(Command::new("serve")).no_binary_name(true)
 }
 
-/// The option of the server with this long name.
 fn option<'a>(options: &'a Command, key: &str) -> Option<&'a Arg> {
     options.get_arguments().find(|arg| arg.get_long() == Some(key))
 }
 
 fn variable(key: &str) -> String {
-    format!("{PREFIX}{}", key.replace('-', "_").to_uppercase())
+    format!("SOTTO_{}", key.replace('-', "_").to_uppercase())
 }
 
 /// An option of the server with environment and file below its flag; others as they are.
@@ -164,14 +159,7 @@ fn every_way(arg: Arg) -> Arg {
     }
 }
 
-/// The keys of a file with their values as flags would have them.
-fn read_file(options: &Command, path: &Path) -> Result<Vec<(String, Vec<OsString>)>, String> {
-    let text = text::read(path)
-        .map_err(|error| format!("cannot read the configuration {}: {error}", path.display()))?;
-    parse_file(options, &text).map_err(|error| format!("{}{error}", path.display()))
-}
-
-/// The same of its text; errors continue a path.
+/// The keys of a file's text with their values as flags would have them; errors continue its path.
 fn parse_file(options: &Command, text: &str) -> Result<Vec<(String, Vec<OsString>)>, String> {
     let table: toml::Table = text.parse().map_err(|error: toml::de::Error| {
         let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
@@ -228,7 +216,6 @@ fn check(options: &Command, key: &str, values: Vec<OsString>) -> Result<Vec<OsSt
     Err(said.split_whitespace().collect::<Vec<_>>().join(" "))
 }
 
-/// Runs the command.
 pub(crate) fn run(args: Args, sources: &Sources) -> Ended {
     args.serve.check()?;
     let options = options();
@@ -252,15 +239,11 @@ impl Sources {
             _ => "default",
         };
         let raw = self.matches.get_raw(id).into_iter().flatten();
-        let mut values: Vec<Value> =
-            raw.map(|text| value(arg, key, text)).collect::<Result<_, _>>()?;
-        let line = match (arg.get_action(), values.pop()) {
-            (_, None) => return Ok((format!("# {key} ="), "not set".to_owned())),
-            (ArgAction::Append, Some(last)) => {
-                values.push(last);
-                format!("{key} = {}", Value::Array(values))
-            }
-            (_, Some(last)) => format!("{key} = {last}"),
+        let values: Vec<Value> = raw.map(|text| value(arg, key, text)).collect::<Result<_, _>>()?;
+        let line = match (arg.get_action(), &values[..]) {
+            (_, []) => return Ok((format!("# {key} ="), "not set".to_owned())),
+            (ArgAction::Append, _) => format!("{key} = {}", Value::Array(values)),
+            (_, [.., last]) => format!("{key} = {last}"),
         };
         Ok((line, source.to_owned()))
     }

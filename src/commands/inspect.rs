@@ -21,7 +21,6 @@ pub(crate) struct Args {
     json: bool,
 }
 
-/// Runs the command.
 pub(crate) fn run(args: Args) -> Ended {
     let facts = facts(&Database::open(&args.db)?);
     out::say(if args.json { serde_json::to_string_pretty(&facts)? } else { text(&facts) })?;

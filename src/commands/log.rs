@@ -1,9 +1,9 @@
 //! The log on standard error. Whoever logs neither waits for it nor fails because of it.
 //!
-//! Lines wait, within a bound in bytes, for a thread that writes them. A full disk, or a pipe whose
-//! reader is gone or does not read, costs lines and nothing else; the next line that is written
-//! comes with their number. The crate `tracing-appender` bounds the number of lines but not their
-//! bytes, and does not count lines that could not be written.
+//! Lines wait, within a bound in bytes, for a thread that writes them. A full disk, or a pipe that
+//! nobody reads, costs lines and nothing else; the next line that is written comes with their
+//! number. The crate `tracing-appender` bounds the number of lines but not their bytes, and does
+//! not count lines that could not be written.
 
 use std::env::{self, VarError};
 use std::io::{IsTerminal as _, Write};
@@ -54,9 +54,6 @@ fn wanted(level: &str) -> Result<Targets, String> {
 }
 
 /// Starts the log with the lines from `level` on, or those that `SOTTO_LOG` asks for.
-///
-/// # Errors
-/// `SOTTO_LOG` cannot be understood, or the thread of the log cannot be started.
 pub fn start_log(level: &str, format: LogFormat) -> Result<Log, String> {
     let wanted = wanted(level)?;
     let log = Log::start(std::io::stderr())
@@ -146,17 +143,15 @@ fn write(mut out: impl Write, messages: &Receiver<Message>, counts: &Counts) {
         let noted = match lost {
             0 => Ok(()),
             // In one call, or the output of others would come between.
-            lost => out.write_all(note(lost).as_bytes()),
+            _ => {
+                out.write_all(format!("{lost} lines of this log could not be written\n").as_bytes())
+            }
         };
         match noted.and_then(|()| out.write_all(&line)) {
             Ok(()) => counts.lost.fetch_sub(lost, Relaxed),
             Err(_) => counts.lost.fetch_add(1, Relaxed),
         };
     }
-}
-
-fn note(lost: u64) -> String {
-    format!("{lost} lines of this log could not be written\n")
 }
 
 #[cfg(test)]

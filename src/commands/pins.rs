@@ -2,9 +2,8 @@
 //! that only its owner can read.
 //!
 //! The default file is named after the operator's key if the user gave one, and after the database
-//! if `--database` names one: all servers of an operator share a file, because the operator could
-//! move a key to another shard through any of them. Without a key it is named after the server's
-//! address, as in `ssh`.
+//! if `--database` names one, so that all servers of an operator share a file. Without a key it is
+//! named after the server's address, as in `ssh`.
 
 use std::env;
 use std::fs::{DirBuilder, File};

@@ -25,7 +25,6 @@ pub(crate) struct Args {
     pub(super) expires_days: u32,
 }
 
-/// Runs the command.
 pub(crate) fn run(args: Args) -> Ended {
     let renewed = renew(&args.db, args.key.as_deref(), args.expires_days)?;
     out::report(format_args!(

@@ -18,7 +18,6 @@ pub(crate) struct Args {
     renewal: renew::Args,
 }
 
-/// Runs the command.
 pub(crate) fn run(args: Args) -> Ended {
     let renew::Args { db, key, expires_days } = args.renewal;
     let done = rollback(&db, key.as_deref(), expires_days, &Console::new())?;

@@ -15,7 +15,6 @@ pub(crate) struct Args {
     records: u64,
 }
 
-/// Runs the command.
 pub(crate) fn run(args: Args) -> Ended {
     out::write(|out| sample::write(args.records, out))?;
     Ok(ExitCode::SUCCESS)

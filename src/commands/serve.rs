@@ -117,30 +117,26 @@ impl Args {
 
 /// The value of a required option.
 fn needed<T>(value: Option<T>, key: &str) -> Result<T, String> {
-    let variable = key.to_uppercase();
-    value.ok_or_else(|| {
-        format!(
-            "{key} is not set: give --{key}, SOTTO_{variable}, or `{key} = ...` in a --config file"
-        )
-    })
+    let places = format!("--{key}, SOTTO_{}, or `{key} = ...`", key.to_uppercase());
+    value.ok_or_else(|| format!("{key} is not set: give {places} in a --config file"))
 }
 
 /// Where the operator's endpoints are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy)]
 pub(super) enum AdminAt {
     Off,
     Address(SocketAddr),
 }
 
 impl FromStr for AdminAt {
-    type Err = String;
+    type Err = &'static str;
 
-    fn from_str(text: &str) -> Result<Self, String> {
-        match (text, text.parse()) {
-            ("off", _) => Ok(Self::Off),
-            (_, Ok(address)) => Ok(Self::Address(address)),
-            _ => Err("expected an address with a port, such as 127.0.0.1:9464, or off".into()),
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text == "off" {
+            return Ok(Self::Off);
         }
+        let address = text.parse().map(Self::Address);
+        address.map_err(|_| "expected an address with a port, such as 127.0.0.1:9464, or off")
     }
 }
 
@@ -183,7 +179,7 @@ pub(crate) fn run(args: Args) -> Ended {
     }))??;
     admin_state.enter(Stage::Proving);
     let selected = select_with(&args.engine.options())?;
-    say_engines(&selected, &database);
+    log_engines(&selected, &database);
     tracing::info!(
         shards = database.shard_count(),
         epoch = database.epoch(),
@@ -206,8 +202,7 @@ pub(crate) fn run(args: Args) -> Ended {
     ended
 }
 
-/// Logs what will answer.
-fn say_engines(selected: &Selected, database: &Database) {
+fn log_engines(selected: &Selected, database: &Database) {
     selected.why_no_gpu.iter().for_each(|reason| tracing::info!("{reason}"));
     for engine in &selected.engines {
         tracing::info!("answers with {}", engine.name());
@@ -220,7 +215,6 @@ fn say_engines(selected: &Selected, database: &Database) {
     }
 }
 
-/// Starts the operator's endpoints.
 async fn start_admin(
     at: Option<AdminAt>,
     callers: AdminCallers,
@@ -298,17 +292,13 @@ impl IdentityFiles {
         identity_reloader: &IdentityReloader,
     ) -> Result<(), String> {
         let own = self.clone();
-        let what = "reading certificates and callers again";
-        let read = files.run(
-            what,
-            || 0,
-            move || {
-                let (identity, callers) = own.read().map_err(|error| error.to_string())?;
-                let checked = identity.check(SystemTime::now());
-                checked.map_err(|error| own.of_cert(&error)).map(|()| (identity, callers))
-            },
-        );
-        let read = read.await.unwrap_or_else(|not_done| Err(not_done.to_string()));
+        let read = move || {
+            let (identity, callers) = own.read().map_err(|error| error.to_string())?;
+            identity.check(SystemTime::now()).map_err(|error| own.of_cert(&error))?;
+            Ok((identity, callers))
+        };
+        let read = files.run("reading certificates and callers again", || 0, read).await;
+        let read = read.unwrap_or_else(|not_done| Err(not_done.to_string()));
         let changed = read.and_then(|(identity, callers)| {
             identity_reloader.change(identity, callers).map_err(|error| error.to_string())
         });
@@ -332,7 +322,7 @@ struct Reloads {
 }
 
 impl Reloads {
-    /// Reads all of it; the log has the result, too.
+    /// Reads all of it. What became of each is in the log, too.
     async fn read(&self) -> Result<String, String> {
         let identity_files = async {
             let _one = self.one.lock().await;
@@ -340,18 +330,19 @@ impl Reloads {
         };
         // At the same time: their files may be on two file systems, of which one hangs.
         let (identity_files, database) = tokio::join!(identity_files, self.reloader.reload());
-        let are_read = identity_files.is_ok() && database.is_ok();
         let identity_files = match identity_files {
-            Ok(()) => "certificates and callers were read again".to_owned(),
-            Err(error) => format!("certificates and callers: {error}"),
+            Ok(()) => Ok("certificates and callers were read again".to_owned()),
+            Err(error) => Err(format!("certificates and callers: {error}")),
         };
         let database = match database {
-            Ok(Reloaded::Changed { epoch, .. }) => format!("epoch {epoch} is served now"),
-            Ok(Reloaded::Unchanged { epoch }) => format!("epoch {epoch} is served as before"),
-            Err(error) => format!("the database: {error}"),
+            Ok(Reloaded::Changed { epoch, .. }) => Ok(format!("epoch {epoch} is served now")),
+            Ok(Reloaded::Unchanged { epoch }) => Ok(format!("epoch {epoch} is served as before")),
+            Err(error) => Err(format!("the database: {error}")),
         };
-        let said = format!("{identity_files}; {database}");
-        if are_read { Ok(said) } else { Err(said) }
+        match (identity_files, database) {
+            (Ok(one), Ok(two)) => Ok(format!("{one}; {two}")),
+            (Ok(one) | Err(one), Ok(two) | Err(two)) => Err(format!("{one}; {two}")),
+        }
     }
 
     fn watch(self, admin_state: &AdminState, mut hangup: Signal) {
@@ -370,7 +361,7 @@ impl Reloads {
     }
 }
 
-/// Serves; looks for a new manifest every `watch`, or never where that is no time.
+/// Serves; looks for a new manifest every `watch`, or never where that is zero.
 async fn serve(
     options: ServerOptions,
     database: Arc<Database>,
@@ -417,16 +408,13 @@ async fn serve(
 /// Bounds within the memory that was asked for, in MiB, or the default share of the machine's.
 pub(super) fn bounds(asked: Option<u32>, shape: &Shape) -> Result<ServerBounds, String> {
     let machine = machine_bytes().unwrap_or(u64::MAX);
-    let bytes = match asked.map(|mib| u64::from(mib) << 20) {
-        Some(bytes) if bytes > machine => {
-            let (asked, machine) = (bytes >> 20, machine >> 20);
-            return Err(format!(
-                "--memory {asked}: this machine or its control group has {machine} MiB"
-            ));
-        }
-        Some(bytes) => bytes,
-        None => machine / limits::MEMORY_SHARE_MAX,
-    };
+    let bytes = asked.map_or(machine / limits::MEMORY_SHARE_MAX, |mib| u64::from(mib) << 20);
+    if bytes > machine {
+        let (asked, machine) = (bytes >> 20, machine >> 20);
+        return Err(format!(
+            "--memory {asked}: this machine or its control group has {machine} MiB"
+        ));
+    }
     ServerBounds::within(bytes, shape).map_err(|least| {
         format!(
             "memory: {} MiB for connections and queues do not hold one full frame of this \

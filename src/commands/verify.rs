@@ -24,7 +24,6 @@ pub(crate) struct Args {
     quiet: bool,
 }
 
-/// Runs the command.
 pub(crate) fn run(args: Args) -> Ended {
     let progress: &dyn Progress = if args.quiet { &Silent } else { &Console::new() };
     let begun = Instant::now();

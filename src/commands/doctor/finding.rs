@@ -10,7 +10,6 @@ pub(super) enum Status {
     Fail,
 }
 
-/// What one check found.
 #[derive(Debug, Serialize)]
 pub(super) struct Finding {
     pub(super) check: &'static str,

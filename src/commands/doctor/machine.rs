@@ -1,4 +1,4 @@
-//! What the machine gives: engines, memory, the system's limits, sockets, large pages, the clock.
+//! What the machine gives: engines, memory, the system's limits, sockets.
 
 use std::fs::read_to_string;
 use std::io::ErrorKind;
@@ -191,39 +191,10 @@ fn buffer(check: &'static str, setting: &str, room: usize) -> Finding {
     )
 }
 
-/// Whether maps of shards may have large pages.
-pub(super) fn large_pages() -> Finding {
-    const SETTING: &str = "/sys/kernel/mm/transparent_hugepage/enabled";
-    let expected = "always or madvise";
-    match read_to_string(SETTING) {
-        Err(error) => Finding::new("large pages", format!("not shown here ({error})"), expected)
-            .warn(format!("look at {SETTING} on the host")),
-        Ok(text) => {
-            let chosen = text.split(['[', ']']).nth(1).unwrap_or("unknown");
-            Finding::new("large pages", chosen, expected).warn_if(
-                !["always", "madvise"].contains(&chosen),
-                format!("each batch takes longer: echo madvise > {SETTING}"),
-            )
-        }
-    }
-}
-
 /// Unix seconds.
 pub(super) fn now() -> i64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     since.map_or(0, |since| since.as_secs() as i64)
-}
-
-/// Whether it is not before the database was made, at this unix second.
-pub(super) fn clock(created: Option<u64>) -> Finding {
-    let created = i64::try_from(created.unwrap_or(0)).unwrap_or(i64::MAX);
-    let behind = created.saturating_sub(now());
-    let found = match behind {
-        1.. => format!("{behind} s before the database was made"),
-        _ => "not before the database was made".to_owned(),
-    };
-    Finding::new("clock", found, "a clock that is set over the network; certificates need it")
-        .fail_if(behind > 0, "set it: `timedatectl set-ntp true`")
 }
 
 #[cfg(test)]
@@ -249,16 +220,6 @@ mod tests {
         assert_eq!(processor(IsaName::Portable).status, Status::Warn);
         let here = Isa::detect().name();
         assert!(processor(here).found.starts_with(here.name()));
-    }
-
-    #[test]
-    fn a_clock_before_the_database_fails() {
-        assert_ne!(clock(Some(now() as u64)).status, Status::Fail);
-        for ahead in [now() as u64 + 1_000, u64::MAX] {
-            let finding = clock(Some(ahead));
-            assert_eq!(finding.status, Status::Fail);
-            assert!(finding.found.ends_with("s before the database was made"), "{finding:?}");
-        }
     }
 
     #[test]

@@ -25,7 +25,6 @@ pub(crate) struct Args {
     json: bool,
 }
 
-/// Runs the command.
 pub(crate) fn run(args: Args) -> Ended {
     let Args { serve, json } = args;
     let database = serve.db.as_deref().map(files::open);
@@ -45,9 +44,7 @@ pub(crate) fn run(args: Args) -> Ended {
     findings.push(machine::memory(opened, &serve));
     findings.extend(machine::limits(opened));
     findings.extend(machine::sockets(serve.listen));
-    findings.push(machine::large_pages());
     let lifetime = opened.map(|database| database.manifest().lifetime());
-    findings.push(machine::clock(lifetime.map(|lifetime| lifetime.created)));
     let now = machine::now().unsigned_abs();
     findings.extend(lifetime.map(|lifetime| files::lifetime(lifetime, now)));
     let missing = not_checked(&serve);
