@@ -23,7 +23,7 @@ fn shape() -> Shape {
 }
 
 fn unhex(hex: &str) -> Vec<u8> {
-    (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap()).collect()
+    sotto::wire::hex::decode(hex).unwrap()
 }
 
 fn parameter_request(bundle: Vec<u8>, uid: &str) -> PirParameterRequest {
@@ -319,9 +319,8 @@ fn claim(tag: u8, body: u64) -> Vec<u8> {
 #[test]
 fn lengths_are_refused_before_anything_is_kept() {
     let shape = shape();
-    let kinds =
-        [(0x0a, RequestKind::Parameters), (0x12, RequestKind::Queries), (0x1a, RequestKind::Hints)];
-    for (tag, kind) in kinds {
+    let kinds = [RequestKind::Parameters, RequestKind::Queries, RequestKind::Hints];
+    for (tag, kind) in [0x0a, 0x12, 0x1a].into_iter().zip(kinds) {
         let max = kind.bytes_max(&shape);
         // The largest body whose frame is within the bound, found from the bound down.
         let fits = |body: usize| claim(tag, body as u64).len() + body <= max;
@@ -375,15 +374,16 @@ fn replies_with_more_elements_than_packs_are_refused_before_they_grow() {
 fn heads_that_are_none_are_refused_by_type() {
     let shape = shape();
     let refused = |bytes: &[u8]| request_head(bytes, &shape).unwrap_err();
-    assert_eq!(refused(&[0x80, 0x80, 0x80, 0x80, 0x80]), FrameError::Length);
-    assert_eq!(refused(&[0xff, 0xff, 0xff, 0xff, 0x7f]), FrameError::Length);
-    assert_eq!(refused(&[0x82, 0x00, 0x0a, 0x00]), FrameError::Length); // not the shortest
-    assert!(matches!(refused(&[0]), FrameError::NotOneMessage { .. }));
-    assert!(matches!(refused(&[1, 0x0a]), FrameError::NotOneMessage { .. }));
-    assert!(matches!(refused(&[3, 0x0a, 0]), FrameError::NotOneMessage { .. }));
-    assert!(matches!(refused(&[3, 0x0a, 2]), FrameError::NotOneMessage { .. }));
-    assert_eq!(refused(&[3, 0x22, 1, 0]), FrameError::Kind { found: 0x22 });
-    assert_eq!(refused(&[3, 0x08, 1, 0]), FrameError::Kind { found: 0x08 });
+    // The third has not the shortest form.
+    for bytes in [&[0x80; 5][..], &[0xff, 0xff, 0xff, 0xff, 0x7f], &[0x82, 0x00, 0x0a, 0x00]] {
+        assert_eq!(refused(bytes), FrameError::Length, "{bytes:?}");
+    }
+    for bytes in [&[0][..], &[1, 0x0a], &[3, 0x0a, 0], &[3, 0x0a, 2]] {
+        assert!(matches!(refused(bytes), FrameError::NotOneMessage { .. }), "{bytes:?}");
+    }
+    for found in [0x22, 0x08] {
+        assert_eq!(refused(&[3, found, 1, 0]), FrameError::Kind { found });
+    }
     for cut_off in [&[][..], &[0x80], &[0x80, 0x80, 0x80], &[2], &[2, 0x0a], &[3, 0x0a, 0x80]] {
         assert_eq!(request_head(cut_off, &shape), Ok(None), "{cut_off:?}");
     }
@@ -458,8 +458,7 @@ fn deadlines_are_bounded() {
     let mut batch = valid_batch(3);
     batch.requests[1].deadline_ms = 2500;
     batch.requests[2].deadline_ms = u32::MAX;
-    let decoded = read_batch(batch);
-    let deadlines: Vec<_> = decoded.requests.iter().map(|query| query.deadline).collect();
+    let deadlines: Vec<_> = read_batch(batch).requests.iter().map(|query| query.deadline).collect();
     let asked = std::time::Duration::from_millis(2500);
     assert_eq!(deadlines, [limits::DEADLINE_DEFAULT, asked, limits::DEADLINE_MAX]);
 }
@@ -482,21 +481,20 @@ fn hint_requests_are_bounded_and_without_repeats() {
 #[test]
 fn bundles_are_checked_by_length_residue_and_name() {
     let good = vec![0; shape().bundle_bytes()];
-    let request = |bundle: Vec<u8>, uid: &str| {
-        read_request(frame_of(RequestBody::Parameters(parameter_request(bundle, uid))))
+    let request = |bundle: &[u8], uid: &str| {
+        read_request(frame_of(RequestBody::Parameters(parameter_request(bundle.to_vec(), uid))))
     };
     let uid = Uid::of(&good).to_string();
-    assert_eq!(request(good.clone(), &uid), Ok(()));
+    assert_eq!(request(&good, &uid), Ok(()));
     assert_eq!(uid, blake3::hash(&good).to_hex()[..32]);
-    let refused = request(good.clone(), UID).unwrap_err();
+    let refused = request(&good, UID).unwrap_err();
     assert!(refused.contains("uid is another bundle's"), "{refused}");
-    let short = good[1..].to_vec();
-    let refused = request(short.clone(), &Uid::of(&short).to_string()).unwrap_err();
-    assert!(refused.contains("12287 bytes"), "{refused}");
     let mut large = good.clone();
     large[3..6].copy_from_slice(&[0xff; 3]);
-    let refused = request(large.clone(), &Uid::of(&large).to_string()).unwrap_err();
-    assert!(refused.contains("public_key is") && refused.contains("residue 1"), "{refused}");
+    for (bundle, said) in [(&good[1..], "12287 bytes"), (&large[..], "residue 1")] {
+        let refused = request(bundle, &Uid::of(bundle).to_string()).unwrap_err();
+        assert!(refused.contains("public_key is") && refused.contains(said), "{refused}");
+    }
 }
 
 #[test]
@@ -507,12 +505,16 @@ fn parameters_with_a_wrong_field_are_refused_by_name() {
         bytes[at] = value;
         PublicParameters::decode(&bytes).unwrap_err().to_string()
     };
-    let at = |tag: u8| 34 + golden[34..].iter().position(|&byte| byte == tag).unwrap();
-    assert!(changed(at(0x18) + 1, 0).contains("shard_count is 0"));
-    assert!(changed(at(0x18) + 1, 4).contains("ribbon_seeds is 3 bytes, expected 4 bytes"));
-    assert!(changed(at(0x52) + 3, 64).contains("ribbon_seeds is 64 for shard 1"));
-    assert!(changed(at(0x30) + 1, 0).contains("packs is 0"));
-    assert!(changed(at(0x40) + 1, 99).contains("response bits is 99"));
+    for (tag, after, value, said) in [
+        (0x18, 1, 0, "shard_count is 0"),
+        (0x18, 1, 4, "ribbon_seeds is 3 bytes, expected 4 bytes"),
+        (0x52, 3, 64, "ribbon_seeds is 64 for shard 1"),
+        (0x30, 1, 0, "packs is 0"),
+        (0x40, 1, 99, "response bits is 99"),
+    ] {
+        let at = 34 + golden[34..].iter().position(|&byte| byte == tag).unwrap();
+        assert!(changed(at + after, value).contains(said), "{said}");
+    }
     let short_seed = [&[0x0a, 31][..], &[0x11; 31], &golden[34..]].concat();
     let refused = PublicParameters::decode(&short_seed).unwrap_err();
     assert!(matches!(&refused, ParametersError::Field(field) if field.field == "seed"));

@@ -17,12 +17,8 @@ struct Served {
     ca: std::path::PathBuf,
 }
 
-fn served() -> Served {
-    served_for(Setting::default())
-}
-
-/// Also writes client.pem and client.key beside the authority's file.
-fn served_for(setting: Setting) -> Served {
+/// Writes ca.pem, client.pem and client.key.
+fn served(setting: Setting) -> Served {
     let built = Built::new(&records(), 3);
     let serving = setting.serve(&built.db());
     let LocalCertificates { ca_pem, client_pem, client_key, .. } = &serving.certificates;
@@ -66,9 +62,9 @@ async fn succeeds(command: Command) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn lookup_prints_what_it_finds_and_says_it_by_its_exit_code() {
-    let served = served();
-    let (code, out, _) = run_beside(served.lookup(&["+15550100007", "empty", "bytes"])).await;
-    assert_eq!((code, &*out), (0, "+15550100007\tvalue 7\nempty\t\nbytes\tbase64:/wCAAA==\n"));
+    let served = served(Setting::default());
+    let out = succeeds(served.lookup(&["+15550100007", "empty", "bytes"])).await;
+    assert_eq!(out, "+15550100007\tvalue 7\nempty\t\nbytes\tbase64:/wCAAA==\n");
     let (code, out, _) = run_beside(served.lookup(&["nobody", "longest"])).await;
     assert_eq!((code, out), (1, format!("nobody\tnot found\nlongest\t{}\n", "x".repeat(23))));
     let (code, out, _) = run_beside(served.lookup(&["--json", "nobody", "empty", "bytes"])).await;
@@ -84,17 +80,16 @@ async fn lookup_prints_what_it_finds_and_says_it_by_its_exit_code() {
     let keys = served.built.path("keys.txt");
     std::fs::write(&keys, "+15550100001\r\n\n+15550100002").unwrap();
     let keys = keys.to_str().unwrap();
-    let (code, out, _) = run_beside(served.lookup(&["--keys-from", keys, "+15550100000"])).await;
-    let expected = "+15550100000\tvalue 0\n+15550100001\tvalue 1\n+15550100002\tvalue 2\n";
-    assert_eq!((code, &*out), (0, expected));
+    let out = succeeds(served.lookup(&["--keys-from", keys, "+15550100000"])).await;
+    assert_eq!(out, "+15550100000\tvalue 0\n+15550100001\tvalue 1\n+15550100002\tvalue 2\n");
     std::fs::write(keys, "\u{feff}+15550100001\n").unwrap();
-    let (code, out, _) = run_beside(served.lookup(&["--keys-from", keys])).await;
-    assert_eq!((code, &*out), (0, "+15550100001\tvalue 1\n"));
+    let out = succeeds(served.lookup(&["--keys-from", keys])).await;
+    assert_eq!(out, "+15550100001\tvalue 1\n");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn lookup_says_whom_it_believes() {
-    let served = served();
+    let served = served(Setting::default());
     let (code, _, err) = run_beside(served.lookup_unpinned(&["empty"])).await;
     let key = served.built.operator_key();
     assert_eq!(code, 0);
@@ -118,7 +113,7 @@ fn pinned(file: &Path, field: &str) -> serde_json::Value {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn lookup_keeps_pins_between_runs_and_refuses_what_goes_back() {
-    let served = served();
+    let served = served(Setting::default());
     let folder = served.built.folder.path();
     let state = folder.join("state");
     let with_state = |mut command: Command| {
@@ -178,13 +173,10 @@ async fn lookup_keeps_pins_between_runs_and_refuses_what_goes_back() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn lookup_explains_what_is_wrong_and_ends_with_2() {
-    let served = served();
-    let other = served.built.path("other");
+    let served = served(Setting::default());
+    let [other, missing] = ["other", "missing"].map(|name| served.built.path(name));
     std::fs::write(&other, "00".repeat(32)).unwrap();
-    let other = other.to_str().unwrap();
-    let missing = served.built.path("missing");
-    let missing = missing.to_str().unwrap();
-    let ca = served.ca.to_str().unwrap();
+    let [other, missing, ca] = [&other, &missing, &served.ca].map(|path| path.to_str().unwrap());
     let cases: [(Command, &str); 7] = [
         (served.lookup_unpinned(&["--operator-key", other, "k"]), "expected the pinned"),
         (served.lookup_unpinned(&["--operator-key", missing, "k"]), missing),
@@ -233,17 +225,11 @@ async fn the_demo_checks_every_answer_and_leaves_nothing() {
     assert!(is_empty(temporary.path()));
 
     let kept = temporary.path().join("kept");
-    let keep = || {
-        let mut command = demo(temporary.path(), &SMALL);
-        command.arg("--keep").arg(&kept);
-        command
-    };
-    let (code, out, _) = run_beside(keep()).await;
+    let keep = [&SMALL[..], &["--keep", kept.to_str().unwrap()]].concat();
+    let (code, out, _) = run_beside(demo(temporary.path(), &keep)).await;
     assert_eq!(code, 0, "{out}");
     assert!(kept.join("db/operator.pub").exists() && kept.join("ca.pem").exists());
-    let again = run_beside(keep()).await;
-    assert_eq!(again.0, 2);
-    assert!(again.2.contains("expected a new folder"), "{}", again.2);
+    fails(demo(temporary.path(), &keep), "expected a new folder").await;
 }
 
 #[test]
@@ -266,15 +252,11 @@ fn an_interrupted_demo_leaves_nothing() {
 async fn lookup_shows_who_it_is_where_that_is_asked() {
     let certificates = localhost().unwrap();
     let callers = known(&certificates.ca_pem, None);
-    let served = served_for(Setting { certificates, callers, ..Setting::default() });
-    let own = |name: &str| served.built.path(name);
-    let mut command = served.lookup(&["+15550100007"]);
-    command.arg("--client-cert").arg(own("client.pem"));
-    command.arg("--client-key").arg(own("client.key"));
-    let (code, out, error) = run_beside(command).await;
-    assert_eq!((code, &*out), (0, "+15550100007\tvalue 7\n"), "{error}");
-    let mut command = served.lookup(&["+15550100007"]);
-    command.arg("--client-cert").arg(own("client.pem"));
-    fails(command, "--client-key").await;
-    fails(served.lookup(&["+15550100007"]), "certificate").await;
+    let served = served(Setting { certificates, callers, ..Setting::default() });
+    let [cert, key] = ["client.pem", "client.key"].map(|name| served.built.path(name));
+    let (cert, key) = (cert.to_str().unwrap(), key.to_str().unwrap());
+    let known = ["+15550100007", "--client-cert", cert, "--client-key", key];
+    assert_eq!(succeeds(served.lookup(&known)).await, "+15550100007\tvalue 7\n");
+    fails(served.lookup(&known[..3]), "--client-key").await;
+    fails(served.lookup(&known[..1]), "certificate").await;
 }
