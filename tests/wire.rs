@@ -533,7 +533,8 @@ fn parameters_with_a_wrong_field_are_refused_by_name() {
         }
         refused
     };
-    let wrong: [(fn(&mut ParameterFields), &str); 6] = [
+    type Change = fn(&mut ParameterFields);
+    let wrong: [(Change, &str); 6] = [
         (|f| f.ribbon_seeds[1] = 64, "below 64"),
         (|f| f.ribbon_seeds[1] = 1 << 20, "below 64"),
         (|f| f.ribbon_seeds = vec![0; limits::SHARDS_MAX as usize + 1], "shard_count is 65001"),
