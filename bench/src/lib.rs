@@ -19,14 +19,14 @@ pub(crate) mod units;
 
 pub mod plan;
 
-pub mod compare;
+pub(crate) mod compare;
 pub mod html;
 
 pub(crate) mod common;
 #[cfg(feature = "gpu")]
 pub(crate) mod gpu;
 pub(crate) mod kernel;
-pub mod summary;
+pub(crate) mod summary;
 
 pub mod commands;
 

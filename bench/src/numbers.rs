@@ -16,25 +16,11 @@ pub(crate) struct Number {
     pub(crate) unit: &'static str,
     pub(crate) value: f64,
     pub(crate) best: Option<f64>,
-    pub(crate) noise: Noise,
+    /// How far it may be off by chance, in its unit; none where it was measured once.
+    pub(crate) noise: Option<f64>,
     /// What no program can beat, in its unit.
     pub(crate) floor: Option<f64>,
     pub(crate) sense: Sense,
-}
-
-/// How sure a number is, in its unit.
-#[derive(Clone, Copy, PartialEq)]
-pub(crate) enum Noise {
-    /// It would be the same again.
-    Exact,
-    /// Of a median: [`Spread::noise`].
-    Notch(f64),
-    /// Half of the 95% confidence interval of a mean.
-    Interval(f64),
-    /// It may be more by up to this: the next that was looked at was too much.
-    Step(f64),
-    /// Measured once.
-    Unknown,
 }
 
 /// Which way is better.
@@ -54,12 +40,11 @@ const RUNS_MIN: usize = 3;
 impl Number {
     /// Measured once.
     fn once(what: impl Into<String>, value: f64, unit: &'static str, sense: Sense) -> Self {
-        let (what, noise) = (what.into(), Noise::Unknown);
-        Self { what, unit, value, best: None, noise, floor: None, sense }
+        Self { what: what.into(), unit, value, best: None, noise: None, floor: None, sense }
     }
 
     fn exact(what: impl Into<String>, value: f64, unit: &'static str, sense: Sense) -> Self {
-        Self { noise: Noise::Exact, ..Self::once(what, value, unit, sense) }
+        Self { noise: Some(0.0), ..Self::once(what, value, unit, sense) }
     }
 
     /// A time, measured several times.
@@ -68,7 +53,7 @@ impl Number {
         if spread.runs < RUNS_MIN {
             return once;
         }
-        Self { best: Some(spread.best), noise: Noise::Notch(spread.noise()), ..once }
+        Self { best: Some(spread.best), noise: Some(spread.noise()), ..once }
     }
 
     /// `share` is half of its interval, of the value.
@@ -79,8 +64,7 @@ impl Number {
         unit: &'static str,
         sense: Sense,
     ) -> Self {
-        let noise = share.map_or(Noise::Unknown, |share| Noise::Interval(share * value));
-        Self { noise, ..Self::once(what, value, unit, sense) }
+        Self { noise: share.map(|share| share * value), ..Self::once(what, value, unit, sense) }
     }
 
     fn above(self, floor: Option<f64>) -> Self {
@@ -108,16 +92,13 @@ pub(crate) fn table(numbers: &[Number]) -> Table {
             MoreIsBetter => number.value / floor,
             _ => floor / number.value,
         });
-        let noise = match number.noise {
-            Noise::Notch(noise) | Noise::Interval(noise) | Noise::Step(noise) => digits(noise),
-            Noise::Exact | Noise::Unknown => String::new(),
-        };
+        let noise = number.noise.filter(|&noise| noise > 0.0);
         table.row([
             number.what.clone(),
             digits(number.value),
             number.best.map(digits).unwrap_or_default(),
             number.unit.into(),
-            noise,
+            noise.map(digits).unwrap_or_default(),
             share.filter(|share| share.is_finite()).map(percent).unwrap_or_default(),
         ]);
     }
@@ -393,9 +374,10 @@ pub(crate) fn reload(record: &Reload) -> Vec<Number> {
 fn load(record: &Report) -> Vec<Number> {
     let mut all = Vec::new();
     if let Some(limit) = record.limit {
-        // The walk tells rates apart down to its last step, and cannot see beyond the generator.
+        // The walk tells rates apart down to its last step, half of which counts for each of two
+        // limits, and cannot see beyond the generator.
         let sense = if limit.generator_bound { Context } else { MoreIsBetter };
-        let noise = Noise::Step((RESOLUTION - 1.0) * limit.rate);
+        let noise = Some((RESOLUTION - 1.0) / 2.0 * limit.rate);
         all.push(Number { noise, ..Number::once("limit", limit.rate, A_SECOND, sense) });
     }
     let wrong = record.trials.iter().map(|trial| trial.verified.wrong).sum::<u64>();

@@ -3,7 +3,8 @@
 /// Rows below a heading; columns of numbers stand to the right.
 #[derive(Debug, Default)]
 pub(crate) struct Table {
-    rows: Vec<Vec<String>>,
+    /// The heading first.
+    pub(crate) rows: Vec<Vec<String>>,
 }
 
 impl Table {

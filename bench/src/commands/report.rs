@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use crate::found::Found;
 use crate::html::html;
 use crate::plan::{Plan, Scenario, plan};
-use crate::summary::{Summary, summary};
+use crate::summary::summary;
 
 use sotto::commands::Ended;
 use sotto::commands::out::report;
@@ -60,8 +60,7 @@ pub(super) fn run(args: Args) -> Ended {
 
 fn summarise(folder: &Path) -> Ended {
     let failed = |error| format!("{}: {error}", folder.display());
-    let Summary { text, passed } =
-        summary(folder, &Found::all(&[folder.to_owned()])?).map_err(failed)?;
+    let (text, passed) = summary(folder, &Found::all(&[folder.to_owned()])?).map_err(failed)?;
     let readme = folder.join("README.md");
     fs::write(&readme, text).map_err(|error| format!("{}: {error}", readme.display()))?;
     report(format_args!("{}: written", readme.display()));

@@ -3,6 +3,7 @@
 
 use serde::Serialize;
 
+use crate::table::Table;
 use crate::units::Unit;
 
 /// Lines over a number, or rows of bars.
@@ -30,44 +31,16 @@ pub(super) enum Kind {
     Dots,
 }
 
-/// Colours; report.css has them for light and dark. Ink is what the others are compared with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub(super) enum Tone {
-    Blue,
-    Orange,
-    Teal,
-    Violet,
-    Rose,
-    Grey,
-    Ink,
-}
-
-impl Tone {
-    /// Of the series with this number.
-    pub(super) fn at(place: usize) -> Self {
-        [Self::Blue, Self::Orange, Self::Teal, Self::Violet, Self::Rose, Self::Grey][place % 6]
-    }
-
-    pub(super) fn class(self) -> String {
-        format!("{self:?}").to_lowercase()
-    }
-}
-
-/// Measured, compared with, or points that no line joins.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub(super) enum Stroke {
-    Solid,
-    Dashed,
-    Points,
-}
+/// Colours, which report.css has for light and dark. Ink is for what the others are compared with.
+pub(super) const TONES: [&str; 6] = ["blue", "orange", "teal", "violet", "rose", "grey"];
 
 #[derive(Debug, Serialize)]
 pub(super) struct Series {
     pub(super) name: String,
-    pub(super) tone: Tone,
-    stroke: Stroke,
+    pub(super) tone: &'static str,
+    /// `solid` for what was measured, `dashed` for what that is compared with, or `points` that no
+    /// line joins.
+    stroke: &'static str,
     pub(super) points: Vec<Point>,
 }
 
@@ -76,18 +49,14 @@ pub(super) struct Point {
     pub(super) x: f64,
     pub(super) y: f64,
     /// Where an interval is known.
-    low_high: Option<[f64; 2]>,
+    pub(super) low_high: Option<[f64; 2]>,
     /// What is shown when it is pointed at.
-    text: String,
+    pub(super) text: String,
 }
 
 impl Point {
     pub(super) fn new(x: f64, y: f64) -> Self {
         Self { x, y, low_high: None, text: String::new() }
-    }
-
-    pub(super) fn between(x: f64, y: f64, low_high: [f64; 2]) -> Self {
-        Self { low_high: Some(low_high), ..Self::new(x, y) }
     }
 
     fn is_sound(&self) -> bool {
@@ -98,12 +67,12 @@ impl Point {
 
 impl Series {
     /// From point to point.
-    pub(super) fn new(name: impl Into<String>, tone: Tone, mut points: Vec<Point>) -> Self {
+    pub(super) fn new(name: &str, tone: &'static str, mut points: Vec<Point>) -> Self {
         points.retain(Point::is_sound);
-        Self { name: name.into(), tone, stroke: Stroke::Solid, points }
+        Self { name: name.into(), tone, stroke: "solid", points }
     }
 
-    pub(super) fn drawn(self, stroke: Stroke) -> Self {
+    pub(super) fn drawn(self, stroke: &'static str) -> Self {
         Self { stroke, ..self }
     }
 }
@@ -182,9 +151,6 @@ impl Axis {
     }
 }
 
-/// A table: its heading and rows.
-pub(super) type Cells = (Vec<String>, Vec<Vec<String>>);
-
 impl Chart {
     /// Lines over a number.
     pub(super) fn lines(
@@ -219,7 +185,7 @@ impl Chart {
         kind: Kind,
         title: (&str, &str),
         x: (&str, Unit),
-        parts: &[(&str, Tone)],
+        parts: &[(&str, &'static str)],
         rows: Vec<(String, Vec<f64>)>,
     ) -> Self {
         let values = || rows.iter().map(|(_, values)| values);
@@ -265,31 +231,31 @@ impl Chart {
     }
 
     /// The numbers that are drawn.
-    pub(super) fn cells(&self) -> Cells {
-        let named = self.series.iter().map(|series| series.name.clone());
-        let head = [self.x.label.clone()].into_iter().chain(named).collect();
-        let row = |name: String, is_here: &dyn Fn(&Point) -> bool| {
-            let cell = |series: &Series| {
-                let points = series.points.iter().filter(|point| is_here(point));
-                let shown = points.map(|point| match self.kind {
-                    Kind::Lines => in_words(&self.y, point),
-                    Kind::Stack | Kind::Dots => self.x.unit.show(point.x),
-                });
-                shown.collect::<Vec<_>>().join("; ")
-            };
-            [name].into_iter().chain(self.series.iter().map(cell)).collect()
+    pub(super) fn table(&self) -> Table {
+        let points = || self.series.iter().flat_map(|series| &series.points);
+        let places: Vec<(String, f64)> = match self.kind {
+            Kind::Lines => {
+                let mut places: Vec<f64> = points().map(|point| point.x).collect();
+                places.sort_by(f64::total_cmp);
+                places.dedup();
+                places.into_iter().map(|x| (self.x.unit.show(x), x)).collect()
+            }
+            _ => self.rows.iter().cloned().zip((0..).map(f64::from)).collect(),
         };
-        if self.kind != Kind::Lines {
-            let rows = self.rows.iter().enumerate();
-            let rows = rows.map(|(at, name)| row(name.clone(), &|point| point.y == at as f64));
-            return (head, rows.collect());
-        }
-        let points = self.series.iter().flat_map(|series| &series.points);
-        let mut places: Vec<f64> = points.map(|point| point.x).collect();
-        places.sort_by(f64::total_cmp);
-        places.dedup();
-        let rows = places.into_iter().map(|x| row(self.x.unit.show(x), &|point| point.x == x));
-        (head, rows.collect())
+        let cell = |series: &Series, place: f64| {
+            let shown = series.points.iter().filter_map(|point| match self.kind {
+                Kind::Lines => (point.x == place).then(|| in_words(&self.y, point)),
+                _ => (point.y == place).then(|| self.x.unit.show(point.x)),
+            });
+            shown.collect::<Vec<_>>().join("; ")
+        };
+        let names = self.series.iter().map(|series| series.name.clone());
+        let mut rows = vec![[self.x.label.clone()].into_iter().chain(names).collect()];
+        rows.extend(places.into_iter().map(|(name, place)| {
+            let cells = self.series.iter().map(|series| cell(series, place));
+            [name].into_iter().chain(cells).collect()
+        }));
+        Table { rows }
     }
 }
 
@@ -327,14 +293,14 @@ mod tests {
     #[test]
     fn what_is_not_a_number_is_not_drawn_and_the_rest_is_in_the_table() {
         let points = vec![Point::new(1.0, 2.0), Point::new(2.0, f64::NAN)];
-        let series = Series::new("some", Tone::Blue, points);
+        let series = Series::new("some", "blue", points);
         assert_eq!(series.points, [Point::new(1.0, 2.0)]);
         let chart = Chart::lines(("t", ""), ("x", Unit::Count), ("y", Unit::Ms), vec![series]);
-        assert_eq!(chart.cells().1, [["1", "2 ms"]]);
+        assert_eq!(chart.table().rows, [["x", "some"], ["1", "2 ms"]]);
         let rows = vec![("a".into(), vec![1.0, f64::NAN]), ("b".into(), vec![1.0, 2.0])];
-        let parts = [("one", Tone::Blue), ("two", Tone::Teal)];
+        let parts = [("one", "blue"), ("two", "teal")];
         let chart = Chart::rows(Kind::Stack, ("t", ""), ("x", Unit::Ms), &parts, rows);
-        assert_eq!(chart.cells().0, ["x", "one", "two"]);
-        assert_eq!(chart.cells().1[1], ["b: 3 ms", "1 ms", "2 ms"]);
+        assert_eq!(chart.table().rows[0], ["x", "one", "two"]);
+        assert_eq!(chart.table().rows[2], ["b: 3 ms", "1 ms", "2 ms"]);
     }
 }

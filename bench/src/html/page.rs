@@ -6,10 +6,11 @@ use base64::engine::general_purpose::STANDARD;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 use sha2::{Digest, Sha256};
 
-use super::chart::{Cells, Chart};
+use super::chart::Chart;
 use crate::found::Found;
 use crate::plan::Plan;
 use crate::record::ShapeFacts;
+use crate::table::Table;
 use crate::units::Unit;
 
 /// The plotting library and what it stands on, as released (bench/report/README.md), and our own.
@@ -35,6 +36,7 @@ pub(super) struct Article {
     pub(super) headlines: Vec<Headline>,
     pub(super) charts: Vec<Chart>,
     pub(super) notes: Vec<String>,
+    pub(super) numbers: Option<Table>,
     /// Every figure, its formula and where its numbers came from.
     pub(super) text: Option<String>,
 }
@@ -47,12 +49,6 @@ pub(super) struct Headline {
     pub(super) guess: Option<String>,
 }
 
-impl Headline {
-    pub(super) fn new(value: String, what: impl Into<String>) -> Self {
-        Self { value, what: what.into(), guess: None }
-    }
-}
-
 /// A sentence whose words in backticks are code.
 fn prose(text: &str) -> Markup {
     html! {
@@ -62,14 +58,14 @@ fn prose(text: &str) -> Markup {
     }
 }
 
-fn table(caption: &str, (head, rows): &Cells) -> Markup {
+fn table(caption: &str, Table { rows }: &Table) -> Markup {
     html! {
         div.scroll tabindex="0" role="region" aria-label=(caption) {
             table {
                 caption { (prose(caption)) }
-                thead { tr { @for name in head { th scope="col" { (name) } } } }
+                thead { tr { @for name in &rows[0] { th scope="col" { (name) } } } }
                 tbody {
-                    @for row in rows {
+                    @for row in &rows[1..] {
                         tr {
                             @for (place, cell) in row.iter().enumerate() {
                                 @if place == 0 { th scope="row" { (prose(cell)) } }
@@ -90,11 +86,11 @@ fn figure(chart: &Chart, place: usize) -> Markup {
             figcaption { strong { (chart.title) } span { (chart.note) } }
             @if chart.series.len() > 1 {
                 ul.legend {
-                    @for one in &chart.series { li class=(one.tone.class()) { (one.name) } }
+                    @for one in &chart.series { li class=(one.tone) { (one.name) } }
                 }
             }
             div.plot {}
-            details { summary { "Numbers" } (table(&chart.title, &chart.cells())) }
+            details { summary { "Numbers" } (table(&chart.title, &chart.table())) }
         }
     }
 }
@@ -123,6 +119,9 @@ fn article<'a>(article: &'a Article, data: &mut Vec<&'a Chart>) -> Markup {
                 @for (at, chart) in data.iter().enumerate().skip(begin) { (figure(chart, at)) }
             }
             @for note in &article.notes { p.from { (prose(note)) } }
+            @if let Some(numbers) = &article.numbers {
+                details { summary { "All numbers" } (table("All numbers", numbers)) }
+            }
             @if let Some(text) = &article.text {
                 details {
                     summary { "Every figure, its formula and where its numbers came from" }
@@ -204,20 +203,19 @@ fn subject(records: &[Found], plans: &[Plan]) -> String {
     }
 }
 
-fn sources(records: &[Found]) -> Cells {
-    let row = |found: &Found| {
+fn sources(records: &[Found]) -> Table {
+    let mut table = Table::new(["record", "of", "machine, day", "commit", "command"]);
+    for found in records {
         let head = found.record.head();
-        let commit = head.commit.as_deref().unwrap_or("unknown");
-        vec![
+        table.row([
             found.path.display().to_string(),
             found.record.kind().into(),
             measured(found),
-            commit.into(),
+            head.commit.clone().unwrap_or("unknown".into()),
             head.command.clone(),
-        ]
-    };
-    let head = ["record", "of", "machine, day", "commit", "command"].map(str::to_owned);
-    (head.into(), records.iter().map(row).collect())
+        ]);
+    }
+    table
 }
 
 /// A record's machine and day.

@@ -1,6 +1,6 @@
 //! What a plan says: hosts, money and what binds, by shape of shards; each figure with its formula.
 
-use super::chart::{Chart, Kind, Point, Series, Stroke, Tone};
+use super::chart::{Chart, Kind, Point, Series, TONES};
 use super::page::{Article, Headline, Section, shards};
 use super::records::valid;
 use crate::found::{Found, Record};
@@ -25,6 +25,7 @@ pub(super) fn section(plan: &Plan, records: &[Found]) -> Option<Section> {
         headlines: headlines(plan, &first.cpu, &money),
         charts: vec![cost(plan, money), needs(plan), batches(first, records), moved(plan)],
         notes,
+        numbers: None,
         text: Some(plan.text(true)),
     };
     Some(Section {
@@ -36,8 +37,9 @@ pub(super) fn section(plan: &Plan, records: &[Found]) -> Option<Section> {
 
 fn headlines(plan: &Plan, host: &HostPlan, money: &Unit) -> Vec<Headline> {
     let one = |figure: &Figure, unit: &Unit, what: String| Headline {
+        value: unit.show(figure.value),
+        what,
         guess: figure.extrapolated.clone(),
-        ..Headline::new(unit.show(figure.value), what)
     };
     let hosts = format!(
         "hosts, {} of them in reserve; {} {}; bound by {}",
@@ -74,7 +76,7 @@ fn hosts(plan: &Plan) -> Vec<(String, &HostPlan)> {
 }
 
 /// Named values in rows: names and tones of all that occur, and the rows with a value for each.
-type Parts<'a> = (Vec<(&'a str, Tone)>, Vec<(String, Vec<f64>)>);
+type Parts<'a> = (Vec<(&'a str, &'static str)>, Vec<(String, Vec<f64>)>);
 
 fn parts<'a>(rows: Vec<(String, Vec<(&'a str, f64)>)>) -> Parts<'a> {
     let mut names: Vec<&str> = Vec::new();
@@ -89,7 +91,7 @@ fn parts<'a>(rows: Vec<(String, Vec<(&'a str, f64)>)>) -> Parts<'a> {
         (row, names.iter().map(of).collect())
     };
     let rows = rows.into_iter().map(row).collect();
-    (names.into_iter().enumerate().map(|(at, name)| (name, Tone::at(at))).collect(), rows)
+    (names.into_iter().zip(TONES.into_iter().cycle()).collect(), rows)
 }
 
 fn cost(plan: &Plan, money: Unit) -> Chart {
@@ -114,7 +116,7 @@ fn needs(plan: &Plan) -> Chart {
         (name, needs.chain([("planned", host.hosts.value)]).collect())
     });
     let (mut parts, rows) = parts(rows.collect());
-    parts.iter_mut().filter(|(name, _)| *name == "planned").for_each(|part| part.1 = Tone::Ink);
+    parts.iter_mut().filter(|(name, _)| *name == "planned").for_each(|part| part.1 = "ink");
     let note = "hosts that each resource alone would take; the most decides, and the plan adds \
                 whole hosts and those in reserve";
     Chart::rows(Kind::Dots, ("What binds", note), ("hosts", Unit::Count), &parts, rows)
@@ -124,7 +126,7 @@ fn needs(plan: &Plan) -> Chart {
 fn batches(plan: &ShapePlan, records: &[Found]) -> Chart {
     let curve = plan.cpu.curve.iter();
     let model = curve.map(|point| Point::new(point.utilisation, point.batch)).collect();
-    let mut series = vec![Series::new("planned", Tone::Blue, model).drawn(Stroke::Dashed)];
+    let mut series = vec![Series::new("planned", "blue", model).drawn("dashed")];
     for found in records {
         let Record::Load(report) = &found.record else { continue };
         // Nearly this shard, whatever the cores: each over the share of its own limit.
@@ -143,7 +145,7 @@ fn batches(plan: &ShapePlan, records: &[Found]) -> Chart {
         };
         let points: Vec<Point> = valid(report).iter().filter_map(point).collect();
         if !points.is_empty() {
-            series.push(Series::new("measured", Tone::Orange, points).drawn(Stroke::Points));
+            series.push(Series::new("measured", "orange", points).drawn("points"));
         }
     }
     let note = "queries that one reading of a shard answers, on one host; dots: measured servers \

@@ -33,16 +33,15 @@ pub(super) struct Work {
     pub(super) count: f64,
 }
 
-/// Scan and pack of one engine at a shape; nothing for engines with no instruction of their own.
+/// Scan and pack of one engine at a shape; nothing for those whose instructions have no peak here.
 pub(super) fn work(isa: IsaName, shape: &Shape) -> Option<[Work; 2]> {
     // How many a query: in the scan for 64 columns of a row, in the pack for 8 slots of a term.
     let (scan, for_columns, pack, for_slots) = match isa {
-        IsaName::Portable => return None,
+        IsaName::Portable | IsaName::Neon => return None,
         IsaName::Avx2 => (peaks::MADDWD_256, 6.0, peaks::MULUDQ_256, 2),
         IsaName::Avx512Bw => (peaks::MADDWD_512, 3.0, peaks::MULUDQ_512, 1),
         IsaName::Avx512 => (peaks::DPBUSD, 3.0, peaks::MADD52, 1),
         IsaName::Amx => (peaks::TDPBSUD, 3.0 / 256.0, peaks::MADD52, 1),
-        IsaName::Neon => (peaks::SDOT, 12.0, peaks::UMLAL, 4),
     };
     let scan_count = (shape.rows() * shape.columns() / 64) as f64 * for_columns;
     let pack_count = shape.packs() * shape.terms() * 2 * D / 8 * for_slots;
@@ -91,11 +90,6 @@ fn read(shards: &[ShardView<'_>], cpus: &[usize], reader: Reader) -> Duration {
             black_box(reader(black_box(&section[at(first)..at(last)])));
         }
     };
-    if cpus.len() == 1 {
-        let start = Instant::now();
-        part(0);
-        return start.elapsed() / shards.len() as u32;
-    }
     let barrier = Barrier::new(cpus.len());
     let timed = |thread: usize| {
         pin_this_thread(&cpus[thread..=thread]);
@@ -115,60 +109,28 @@ fn read(shards: &[ShardView<'_>], cpus: &[usize], reader: Reader) -> Duration {
     start.zip(end).map_or(Duration::MAX, |(start, end)| (end - start) / shards.len() as u32)
 }
 
-/// Ways to read: memory answers several streams faster than one on some machines, and prefetches
-/// across pages, which the hardware's own do not.
+/// Ways to read. Where there is AVX-512, memory is read faster with its registers on some machines.
 fn readers() -> Vec<(&'static str, Reader)> {
-    let plain: [(&str, Reader); 4] = [
-        ("plain, 1 stream", sum::<1, 0>),
-        ("plain, 4 streams", sum::<4, 0>),
-        ("plain, 4 streams, 1 KB ahead", sum::<4, 1024>),
-        ("plain, 16 streams, 16 KB ahead", sum::<16, 16384>),
-    ];
-    plain.into_iter().chain(wide_readers()).collect()
-}
-
-#[cfg(not(target_arch = "x86_64"))]
-fn wide_readers() -> Vec<(&'static str, Reader)> {
-    Vec::new()
-}
-
-#[cfg(target_arch = "x86_64")]
-fn wide_readers() -> Vec<(&'static str, Reader)> {
-    use sotto::arith::Isa;
-    let readers: [(IsaName, &str, Reader); 4] = [
-        // SAFETY: called only where the processor has AVX2, here and below.
-        (IsaName::Avx2, "avx2, 8 streams, 4 KB ahead", |b| unsafe { sum_avx2::<8, 4096>(b) }),
-        // SAFETY: called only where the processor has AVX-512 F, here and below.
-        (IsaName::Avx512Bw, "avx512, 4 streams, 1 KB ahead", |b| unsafe {
-            sum_avx512::<4, 1024>(b)
-        }),
-        // SAFETY: as above.
-        (IsaName::Avx512Bw, "avx512, 8 streams", |b| unsafe { sum_avx512::<8, 0>(b) }),
-        // SAFETY: as above.
-        (IsaName::Avx512Bw, "avx512, 16 streams, 16 KB ahead", |b| unsafe {
-            sum_avx512::<16, 16384>(b)
-        }),
-    ];
-    let present = readers.into_iter().filter(|(isa, ..)| Isa::new(*isa).is_some());
-    present.map(|(_, name, reader)| (name, reader)).collect()
+    let mut readers: Vec<(&str, Reader)> = vec![("plain, 4 streams, 1 KB ahead", sum)];
+    #[cfg(target_arch = "x86_64")]
+    if sotto::arith::Isa::new(IsaName::Avx512Bw).is_some() {
+        // SAFETY: this processor has AVX-512 F.
+        readers.push(("avx512, 4 streams, 1 KB ahead", |bytes| unsafe { sum_avx512(bytes) }));
+    }
+    readers
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f")]
-fn sum_avx512<const STREAMS: usize, const AHEAD: usize>(bytes: &[u8]) -> u64 {
-    sum::<STREAMS, AHEAD>(bytes)
+fn sum_avx512(bytes: &[u8]) -> u64 {
+    sum(bytes)
 }
 
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2")]
-fn sum_avx2<const STREAMS: usize, const AHEAD: usize>(bytes: &[u8]) -> u64 {
-    sum::<STREAMS, AHEAD>(bytes)
-}
-
-/// The words of STREAMS equal parts, added up; AHEAD bytes ahead are prefetched, from
-/// far ahead into the second cache. One text, compiled for wider registers by its callers.
+/// The words of four equal parts, added up, with what is 1 KB ahead prefetched: the hardware's own
+/// prefetching ends at a page. One text, which `sum_avx512` compiles for wider registers.
 #[inline(always)]
-fn sum<const STREAMS: usize, const AHEAD: usize>(bytes: &[u8]) -> u64 {
+fn sum(bytes: &[u8]) -> u64 {
+    const STREAMS: usize = 4;
     const STEP: usize = 64;
     let part = bytes.len() / STREAMS / STEP * STEP;
     let streams: [&[[u8; STEP]]; STREAMS] =
@@ -177,7 +139,12 @@ fn sum<const STREAMS: usize, const AHEAD: usize>(bytes: &[u8]) -> u64 {
     for at in 0..part / STEP {
         for stream in streams {
             let line = &stream[at];
-            prefetch::<AHEAD>(line.as_ptr());
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: a prefetch of any address is harmless.
+            unsafe {
+                use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+                _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().wrapping_add(1024).cast());
+            }
             for (sum, word) in sums.iter_mut().zip(line.as_chunks().0) {
                 *sum = sum.wrapping_add(u64::from_ne_bytes(*word));
             }
@@ -185,28 +152,4 @@ fn sum<const STREAMS: usize, const AHEAD: usize>(bytes: &[u8]) -> u64 {
     }
     let rest = bytes[STREAMS * part..].iter().map(|&byte| u64::from(byte)).sum::<u64>();
     sums.iter().fold(rest, |all, &sum| all.wrapping_add(sum))
-}
-
-#[inline(always)]
-fn prefetch<const AHEAD: usize>(line: *const u8) {
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: a prefetch of any address is harmless.
-    unsafe {
-        use std::arch::x86_64::{_MM_HINT_T0, _MM_HINT_T1, _mm_prefetch};
-        match AHEAD {
-            0 => {}
-            1..=4096 => _mm_prefetch::<_MM_HINT_T0>(line.wrapping_add(AHEAD).cast()),
-            _ => _mm_prefetch::<_MM_HINT_T1>(line.wrapping_add(AHEAD).cast()),
-        }
-    }
-    #[cfg(target_arch = "aarch64")]
-    if AHEAD > 0 {
-        // SAFETY: as above.
-        unsafe {
-            let line = line.wrapping_add(AHEAD);
-            std::arch::asm!("prfm pldl2keep, [{}]", in(reg) line, options(nostack, readonly));
-        }
-    }
-    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-    let _ = line;
 }

@@ -16,8 +16,6 @@ pub(super) const MADDWD_512: &str = "vpmaddwd_vpaddd_512";
 pub(super) const MADDWD_256: &str = "vpmaddwd_vpaddd_256";
 pub(super) const MULUDQ_512: &str = "vpmuludq_vpaddq_512";
 pub(super) const MULUDQ_256: &str = "vpmuludq_vpaddq_256";
-pub(super) const SDOT: &str = "sdot";
-pub(super) const UMLAL: &str = "umlal";
 
 #[cfg(target_arch = "x86_64")]
 pub(super) fn present() -> Vec<Peak> {
@@ -41,18 +39,7 @@ pub(super) fn present() -> Vec<Peak> {
     peaks
 }
 
-#[cfg(target_arch = "aarch64")]
-pub(super) fn present() -> Vec<Peak> {
-    if !std::arch::is_aarch64_feature_detected!("dotprod") {
-        return Vec::new();
-    }
-    vec![
-        Peak { name: SDOT, per_loop: 16, run: aarch64::sdot },
-        Peak { name: UMLAL, per_loop: 16, run: aarch64::umlal },
-    ]
-}
-
-#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+#[cfg(not(target_arch = "x86_64"))]
 pub(super) fn present() -> Vec<Peak> {
     Vec::new()
 }
@@ -128,29 +115,4 @@ mod x86 {
         0 8 1 9 2 10 3 11 4 12 5 13 6 8 7 9 0 10 1 11 2 12 3 13);
     paired!(muludq_256 "vpmuludq" "vpaddq" "ymm" by 14 15:
         0 8 1 9 2 10 3 11 4 12 5 13 6 8 7 9 0 10 1 11 2 12 3 13);
-}
-
-#[cfg(target_arch = "aarch64")]
-mod aarch64 {
-    use std::arch::asm;
-
-    /// Sixteen sums, `loops` (at least one) times.
-    macro_rules! peak {
-        ($name:ident $mnemonic:literal $to:literal $from:literal: $($sum:literal)*) => {
-            pub(super) fn $name(loops: u64) {
-                // SAFETY: `present` lists it only where the processor has the instruction; it
-                // touches vector registers, which this ABI gives away, and the counter.
-                unsafe {
-                    asm!(
-                        ".arch_extension dotprod", "2:",
-                        $(concat!($mnemonic, " v", $sum, $to, ", v0", $from, ", v1", $from),)*
-                        "subs x9, x9, #1", "b.ne 2b",
-                        inout("x9") loops => _, clobber_abi("C"), options(nomem, nostack),
-                    );
-                }
-            }
-        };
-    }
-    peak!(sdot "sdot" ".4s" ".16b": 16 17 18 19 20 21 22 23 24 25 26 27 28 29 30 31);
-    peak!(umlal "umlal" ".2d" ".2s": 16 17 18 19 20 21 22 23 24 25 26 27 28 29 30 31);
 }

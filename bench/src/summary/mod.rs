@@ -17,20 +17,11 @@ use crate::found::{Found, Record};
 use crate::numbers;
 use crate::record::{Build, Target};
 
-/// A text, and whether all that has to be so is so.
-#[derive(Debug)]
-pub struct Summary {
-    /// As Markdown.
-    pub text: String,
-    /// False where something that is judged is wrong.
-    pub passed: bool,
-}
-
-/// Reads a record's folder.
+/// What a record's folder says, as Markdown, and whether all that is judged is as it has to be.
 ///
 /// # Errors
 /// The folder or a file in it cannot be read.
-pub fn summary(folder: &Path, records: &[Found]) -> io::Result<Summary> {
+pub(crate) fn summary(folder: &Path, records: &[Found]) -> io::Result<(String, bool)> {
     let machine = read(folder, "machine.txt")?;
     let name = folder.file_name().unwrap_or_default().to_string_lossy();
     let mut text = format!("# {name}\n\n");
@@ -71,7 +62,7 @@ pub fn summary(folder: &Path, records: &[Found]) -> io::Result<Summary> {
         text += &part;
         passed &= is_so;
     }
-    Ok(Summary { text, passed })
+    Ok((text, passed))
 }
 
 /// Those of docs/design.md, "Targets".
