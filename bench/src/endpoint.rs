@@ -40,7 +40,6 @@ impl Endpoint {
         }
     }
 
-    /// Another path of the same server.
     pub(super) fn with_path(&self, path: &str) -> Self {
         Self { path: path.into(), ..self.clone() }
     }

@@ -23,23 +23,6 @@ pub enum Record {
     Reload(Box<Reload>),
 }
 
-/// Why there is no record.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-#[allow(missing_docs, reason = "the messages say it")]
-pub enum RecordError {
-    #[error("{}: {source}", path.display())]
-    Io { path: PathBuf, source: io::Error },
-    #[error(
-        "{}: found {found}, expected a record of this program's `bench` ({KERNEL_SCHEMA}, \
-         {GPU_SCHEMA}, {LOAD_SCHEMA}, {BUILD_SCHEMA}, {STARTUP_SCHEMA} or {RELOAD_SCHEMA}): \
-         measure again with this version", path.display()
-    )]
-    Schema { path: PathBuf, found: String },
-    #[error("{}: found {source}, expected a whole record as it was written", path.display())]
-    Content { path: PathBuf, source: serde_json::Error },
-}
-
 /// A record and the file that holds it.
 #[derive(Debug)]
 #[allow(missing_docs, reason = "the names say it")]
@@ -50,24 +33,32 @@ pub struct Found {
 
 impl Record {
     /// Reads one.
-    pub fn read(path: &Path) -> Result<Self, RecordError> {
+    pub fn read(path: &Path) -> Result<Self, String> {
+        let text =
+            sotto::text::read(path).map_err(|error| format!("{}: {error}", path.display()))?;
+        Self::parse(&text).map_err(|why| format!("{}: {why}", path.display()))
+    }
+
+    fn parse(text: &str) -> Result<Self, String> {
         #[derive(serde::Deserialize)]
         struct Named {
             schema: Option<String>,
         }
-        let read = sotto::text::read(path);
-        let text = read.map_err(|source| RecordError::Io { path: path.into(), source })?;
-        let named: Named = parse(path, &text)?;
+        let named: Named = parse(text)?;
         Ok(match named.schema.as_deref() {
-            Some(LOAD_SCHEMA) => Self::Load(parse(path, &text)?),
-            Some(KERNEL_SCHEMA) => Self::Kernel(parse(path, &text)?),
-            Some(GPU_SCHEMA) => Self::Gpu(parse(path, &text)?),
-            Some(BUILD_SCHEMA) => Self::Build(parse(path, &text)?),
-            Some(STARTUP_SCHEMA) => Self::Startup(parse(path, &text)?),
-            Some(RELOAD_SCHEMA) => Self::Reload(parse(path, &text)?),
+            Some(LOAD_SCHEMA) => Self::Load(parse(text)?),
+            Some(KERNEL_SCHEMA) => Self::Kernel(parse(text)?),
+            Some(GPU_SCHEMA) => Self::Gpu(parse(text)?),
+            Some(BUILD_SCHEMA) => Self::Build(parse(text)?),
+            Some(STARTUP_SCHEMA) => Self::Startup(parse(text)?),
+            Some(RELOAD_SCHEMA) => Self::Reload(parse(text)?),
             other => {
                 let found = other.map_or("no schema".into(), |name| format!("schema {name:?}"));
-                return Err(RecordError::Schema { path: path.into(), found });
+                return Err(format!(
+                    "found {found}, expected a record of this program's `bench` ({KERNEL_SCHEMA}, \
+                     {GPU_SCHEMA}, {LOAD_SCHEMA}, {BUILD_SCHEMA}, {STARTUP_SCHEMA} or \
+                     {RELOAD_SCHEMA}): measure again with this version"
+                ));
             }
         })
     }
@@ -99,7 +90,7 @@ impl Record {
 
 impl Found {
     /// Reads files, and all records in folders and below, which may hold other things too; by path.
-    pub fn all(paths: &[PathBuf]) -> Result<Vec<Self>, RecordError> {
+    pub fn all(paths: &[PathBuf]) -> Result<Vec<Self>, String> {
         let mut found = Vec::new();
         for path in paths {
             if path.is_dir() {
@@ -111,22 +102,20 @@ impl Found {
         Ok(found)
     }
 
-    fn below(folder: &Path, found: &mut Vec<Self>) -> Result<(), RecordError> {
-        let io = |source| RecordError::Io { path: folder.into(), source };
-        let entries = fs::read_dir(folder).map_err(io)?;
-        let paths: Result<Vec<_>, _> = entries.map(|entry| Ok(entry?.path())).collect();
-        let mut paths = paths.map_err(io)?;
+    fn below(folder: &Path, found: &mut Vec<Self>) -> Result<(), String> {
+        let entries = fs::read_dir(folder);
+        let paths: io::Result<Vec<PathBuf>> =
+            entries.and_then(|all| all.map(|entry| Ok(entry?.path())).collect());
+        let mut paths = paths.map_err(|error| format!("{}: {error}", folder.display()))?;
         paths.sort();
         for path in paths {
             if path.is_dir() {
                 Self::below(&path, found)?;
             } else if path.extension().is_some_and(|extension| extension == "json") {
-                match Record::read(&path) {
-                    Ok(record) => found.push(Self { path, record }),
-                    // Other programs' files, and records of versions before.
-                    Err(RecordError::Schema { .. } | RecordError::Content { .. }) => {}
-                    Err(error) => return Err(error),
-                }
+                let text = sotto::text::read(&path);
+                let text = text.map_err(|error| format!("{}: {error}", path.display()))?;
+                // Other programs' files, and records of versions before, are left out.
+                found.extend(Record::parse(&text).ok().map(|record| Self { path, record }));
             }
         }
         Ok(())
@@ -153,8 +142,9 @@ impl Found {
     }
 }
 
-fn parse<T: DeserializeOwned>(path: &Path, text: &str) -> Result<T, RecordError> {
-    serde_json::from_str(text).map_err(|source| RecordError::Content { path: path.into(), source })
+fn parse<T: DeserializeOwned>(text: &str) -> Result<T, String> {
+    let expected = "expected a whole record as it was written";
+    serde_json::from_str(text).map_err(|error| format!("found {error}, {expected}"))
 }
 
 #[cfg(test)]
@@ -185,7 +175,7 @@ mod tests {
         let path = folder.path().join("some.json");
         let read = |text: &str| {
             fs::write(&path, text).unwrap();
-            Record::read(&path).unwrap_err().to_string()
+            Record::read(&path).unwrap_err()
         };
         assert!(read("").contains("EOF"));
         assert!(read("{}").contains("found no schema, expected a record"));

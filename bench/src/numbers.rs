@@ -9,6 +9,7 @@ use crate::load::report::{Quantiles, Report, Row, Trial};
 use crate::load::search::{Limit, RESOLUTION};
 use crate::record::*;
 use crate::table::Table;
+use sotto::text::counted;
 
 /// One number.
 pub(crate) struct Number {
@@ -38,7 +39,6 @@ use Sense::{Context, LessIsBetter, MoreIsBetter};
 const RUNS_MIN: usize = 3;
 
 impl Number {
-    /// Measured once.
     fn once(what: impl Into<String>, value: f64, unit: &'static str, sense: Sense) -> Self {
         Self { what: what.into(), unit, value, best: None, noise: None, floor: None, sense }
     }
@@ -47,7 +47,6 @@ impl Number {
         Self { noise: Some(0.0), ..Self::once(what, value, unit, sense) }
     }
 
-    /// A time, measured several times.
     fn time(what: impl Into<String>, spread: Spread, unit: &'static str) -> Self {
         let once = Self::once(what, spread.median, unit, LessIsBetter);
         if spread.runs < RUNS_MIN {
@@ -175,10 +174,6 @@ pub(crate) fn doubts(record: &Record) -> Vec<String> {
     if effort == "full" { Vec::new() } else { vec![format!("measured with effort {effort:?}")] }
 }
 
-fn counted(count: usize, what: &str) -> String {
-    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
-}
-
 const MS: &str = "ms";
 const MS_A_QUERY: &str = "ms/query";
 const A_SECOND: &str = "a second";
@@ -190,9 +185,8 @@ fn mb(bytes: u64) -> f64 {
 
 /// Measured once each: what of it, the value, its unit and which way is better.
 fn once<const N: usize>(of: &str, all: [(&str, f64, &'static str, Sense); N]) -> Vec<Number> {
-    let number =
-        |(part, value, unit, sense)| Number::once(format!("{of}{part}"), value, unit, sense);
-    all.map(number).into()
+    all.map(|(part, value, unit, sense)| Number::once(format!("{of}{part}"), value, unit, sense))
+        .into()
 }
 
 /// Stages of an answer, each with its share of what could be at best.
@@ -201,17 +195,17 @@ fn stages<const N: usize>(
     unit: &'static str,
     all: [(&str, f64, Option<f64>); N],
 ) -> Vec<Number> {
-    let stage = |(part, time, share): (_, f64, Option<f64>)| {
-        let floor = share.map(|share| share * time);
-        Number::once(format!("{of}: {part}"), time, unit, Context).above(floor)
-    };
-    all.map(stage).into()
+    all.map(|(part, time, share)| {
+        let stage = Number::once(format!("{of}: {part}"), time, unit, Context);
+        stage.above(share.map(|share| share * time))
+    })
+    .into()
 }
 
 pub(crate) fn kernel(record: &Kernel) -> Vec<Number> {
     let mut all = Vec::new();
     for read in &record.floors.read {
-        let what = format!("floor: reading the shard, {}", counted(read.threads, "thread"));
+        let what = format!("floor: reading the shard, {}", counted(read.threads as u64, "thread"));
         all.push(Number::once(what, read.ms, MS, Context));
     }
     for (name, &peak) in &record.floors.peaks_g_per_s {
@@ -220,7 +214,7 @@ pub(crate) fn kernel(record: &Kernel) -> Vec<Number> {
     for answer in &record.answers {
         let reads = record.floors.read.iter().find(|read| read.threads == answer.threads);
         let reading = reads.map(|read| read.ms / answer.batch as f64);
-        let threads = counted(answer.threads, "thread");
+        let threads = counted(answer.threads as u64, "thread");
         let what = format!("{}, {threads}, batch {}", answer.engine, answer.batch);
         let whole = Number::time(&what, answer.ms_per_query, MS_A_QUERY);
         all.push(whole.above(answer.floor_ms.or(reading)));
@@ -258,7 +252,7 @@ pub(crate) fn kernel(record: &Kernel) -> Vec<Number> {
                 ..Number::time(format!("floor, not cached: {}", cold.what), cold.ms, MS)
             },
             Some(((engine, threads), batch)) => {
-                let threads = counted(threads, "thread");
+                let threads = counted(threads as u64, "thread");
                 let what = format!("not cached: {engine}, {threads}, batch {batch}");
                 Number::time(what, cold.ms, MS).above(plain)
             }
@@ -362,7 +356,7 @@ pub(crate) fn startup(record: &Startup) -> Vec<Number> {
 pub(crate) fn reload(record: &Reload) -> Vec<Number> {
     let mut all = Vec::new();
     for change in &record.changes {
-        let what = |part: &str| format!("{} new, {part}", counted(change.shards as usize, "shard"));
+        let what = |part: &str| format!("{} new, {part}", counted(change.shards.into(), "shard"));
         all.push(Number::time(what("reloaded"), change.reload_ms, MS));
         all.push(Number::once(what("slowest look-up"), change.lookup_ms_max, MS, Context));
     }

@@ -40,7 +40,6 @@ impl Table {
         self.rows.iter().map(line).collect()
     }
 
-    /// For a README.
     pub(crate) fn markdown(&self) -> String {
         let mut lines = self.rows.iter().map(|row| {
             let cells: Vec<String> = row.iter().map(|cell| cell.replace('|', "\\|")).collect();

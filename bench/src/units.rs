@@ -6,12 +6,9 @@ use serde::Serialize;
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(crate) enum Unit {
     Count,
-    /// Time, in milliseconds.
     Ms,
     Bytes,
-    /// Of a whole.
     Share,
-    /// In this currency.
     Money(String),
 }
 

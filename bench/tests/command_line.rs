@@ -93,17 +93,28 @@ fn files_are_whole_whoever_reads_the_text_beside_them() {
 #[test]
 fn a_load_generator_whose_table_nobody_reads_writes_its_files() {
     let made = Made::new();
-    let serving = Background::start(&made, &[], Stdio::null());
-    let mut tries = (0..20).map(|_| run(&mut serving.lookup(&made, &[KNOWN.0])).0);
-    assert!(tries.any(|code| code == 0));
+    let serving = serving(&made);
     let json = made.text("load.json");
-    let mut load = bench(&["load", "--rate", "20", "--time", "1s", "--warm-up", "0s"]);
-    load.args(["--window", "200ms", "--accept-shard-records", "1", "--json", &json]);
-    load.arg("--server").arg(format!("localhost:{}", serving.port()));
+    let mut load = load(&made, &serving, &["--rate", "20", "--time", "1s", "--window", "200ms"]);
+    let (_, error) = ends(load.args(["--json", &json]), To::Closed);
+    assert!(fs::read_to_string(&json).is_ok_and(|text| text.ends_with("}\n")), "{error}");
+}
+
+/// A server that answers.
+fn serving(made: &Made) -> Background {
+    let serving = Background::start(made, &[], Stdio::null());
+    let mut tries = (0..20).map(|_| run(&mut serving.lookup(made, &[KNOWN.0])).0);
+    assert!(tries.any(|code| code == 0));
+    serving
+}
+
+/// The generator for it.
+fn load(made: &Made, serving: &Background, arguments: &[&str]) -> Command {
+    let mut load = bench(&["load", "--warm-up", "0s", "--accept-shard-records", "1"]);
+    load.args(arguments).arg("--server").arg(format!("localhost:{}", serving.port()));
     load.arg("--ca").arg(made.path("certs/ca.pem"));
     load.arg("--operator-key").arg(made.path("db/operator.pub"));
-    let (_, error) = ends(&mut load, To::Closed);
-    assert!(fs::read_to_string(&json).is_ok_and(|text| text.ends_with("}\n")), "{error}");
+    load
 }
 
 #[test]
@@ -144,15 +155,13 @@ fn a_load_run_whose_server_dies_is_invalid_in_its_line() {
 
 /// The line of its run if there is one, what follows it, the exit code and what it complains of.
 fn load_until_the_server_dies(made: &Made) -> (Option<String>, Vec<String>, Option<i32>, String) {
-    let mut serving = Background::start(made, &[], Stdio::null());
-    let mut tries = (0..20).map(|_| run(&mut serving.lookup(made, &[KNOWN.0])).0);
-    assert!(tries.any(|code| code == 0));
-    let mut load = bench(&["load", "--rate", "50", "--time", "3s", "--warm-up", "0s"]);
-    load.args(["--window", "500ms", "--lag", "1s", "--accept-shard-records", "1"]);
-    load.arg("--server").arg(format!("localhost:{}", serving.port()));
-    load.arg("--ca").arg(made.path("certs/ca.pem"));
-    load.arg("--operator-key").arg(made.path("db/operator.pub"));
-    let mut load = load.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut serving = serving(made);
+    let timing = ["--rate", "50", "--time", "3s", "--window", "500ms", "--lag", "1s"];
+    let mut load = load(made, &serving, &timing)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
     let mut lines = BufReader::new(load.stdout.take().unwrap()).lines().map(Result::unwrap);
     // Its heading is there: it is connected, or about to be.
     assert!(lines.any(|line| line.contains("offered")));

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use crate::found::Found;
 use crate::html::html;
-use crate::plan::{PlanError, Prices, Scenario, plan};
+use crate::plan::{Prices, Scenario, plan};
 use crate::record::Machine;
 
 use sotto::commands::Ended;
@@ -62,7 +62,7 @@ pub(super) fn run(args: Args) -> Ended {
 }
 
 /// Those of a file; where none is named, this checkout's or those that were shipped.
-pub(super) fn prices(named: Option<&Path>) -> Result<Prices, PlanError> {
+pub(super) fn prices(named: Option<&Path>) -> Result<Prices, String> {
     match named {
         Some(path) => Prices::read(path),
         None if fs::exists(PRICES).unwrap_or(false) => Prices::read(Path::new(PRICES)),

@@ -7,11 +7,8 @@ pub(crate) mod report;
 /// How much is measured.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Effort {
-    /// All of it, some minutes.
     Full,
-    /// Less of it, a minute at most.
     Quick,
-    /// Everything once, tiny, as tests do.
     Test,
 }
 
@@ -20,7 +17,6 @@ impl Effort {
         self.pick("full", "quick", "test")
     }
 
-    /// How much of one thing is measured.
     pub(crate) fn pick<T>(self, full: T, quick: T, test: T) -> T {
         match self {
             Self::Full => full,

@@ -55,7 +55,7 @@ pub(crate) fn heading(head: &Head, shape: &ShapeFacts) -> String {
         shape.columns,
         shape.packs,
         shape.pack_rows,
-        shape.pass_bytes() as f64 / 1e6
+        shape.scan_bytes() as f64 / 1e6
     )
 }
 

@@ -30,7 +30,6 @@ pub(crate) struct CompareOptions {
 pub(crate) struct Comparison {
     /// What else differs, or is to be known.
     notes: Vec<String>,
-    /// What both measured, in the order of the first.
     rows: Vec<Row>,
     only_before: Vec<String>,
     only_after: Vec<String>,
@@ -186,7 +185,6 @@ fn change(before: f64, after: f64) -> f64 {
 }
 
 impl Comparison {
-    /// How many of a verdict.
     pub(crate) fn count(&self, verdict: Verdict) -> usize {
         self.rows.iter().filter(|row| row.verdict == Some(verdict)).count()
     }

@@ -16,6 +16,8 @@ use crate::common::report::rounded;
 const THREADS: u64 = 256;
 /// The odd number of read.wgsl and multiply_narrow.wgsl.
 const FACTOR: u32 = 0x9e37_79b1;
+/// Loads of 16 bytes that a thread of read.wgsl has under way.
+const LOADS: u64 = 8;
 /// Turns of multiply.wgsl, each of 8 rounds of 16 multiply-adds.
 const TURNS: u32 = 64;
 const ROUNDS: u32 = 8;
@@ -42,7 +44,7 @@ pub(super) fn measure(probe: &Probe, effort: Effort) -> Result<GpuFloors, Box<dy
     })
 }
 
-/// Bandwidth in 10^9 bytes a second, bytes, and how: the best of several ways to read.
+/// Bandwidth in 10^9 bytes a second, bytes, and how: the best of several numbers of workgroups.
 fn read(probe: &Probe, effort: Effort) -> Result<(f64, u64, String), Box<dyn Error>> {
     let limits = &probe.limits;
     let binding = limits.max_storage_buffer_binding_size.min(limits.max_buffer_size);
@@ -73,32 +75,30 @@ fn read(probe: &Probe, effort: Effort) -> Result<(f64, u64, String), Box<dyn Err
     let total = one(probe, 4)?;
     let all = piece * pieces.len() as u64;
     let mut best = (Duration::MAX, String::new());
-    for (entry, loads) in [("read_4", 4), ("read_8", 8)] {
-        for groups in [1 << 10, 1 << 11, 1 << 12, 1 << 14] {
-            if piece / 16 < groups * THREADS * loads {
-                continue;
-            }
-            let pipeline = probe.pipeline(source, entry, &stride(groups));
-            let bind = |piece| probe.bind(&pipeline, &[piece, &total]);
-            let bound: Vec<_> = pieces.iter().map(bind).collect();
-            let record = |pass: &mut wgpu::ComputePass<'_>| {
-                pass.set_pipeline(&pipeline);
-                for bound in &bound {
-                    pass.set_bind_group(0, bound, &[]);
-                    pass.dispatch_workgroups(groups as u32, 1, 1);
-                }
-            };
-            probe.run(|encoder| {
-                encoder.clear_buffer(&total, 0, None);
-                record(&mut encoder.begin_compute_pass(&Default::default()));
-            })?;
-            let words = piece / 4;
-            let of_piece = (words * (words - 1) / 2) as u32;
-            let expected = of_piece.wrapping_mul(FACTOR).wrapping_mul(pieces.len() as u32);
-            equal(entry, probe.words(&total)?[0], expected)?;
-            let time = probe.best(effort, record)?;
-            best = best.min((time, format!("{loads} loads a thread, {groups} workgroups")));
+    for groups in [1 << 10, 1 << 12, 1 << 14] {
+        if piece / 16 < groups * THREADS * LOADS {
+            continue;
         }
+        let pipeline = probe.pipeline(source, "read", &stride(groups));
+        let bind = |piece| probe.bind(&pipeline, &[piece, &total]);
+        let bound: Vec<_> = pieces.iter().map(bind).collect();
+        let record = |pass: &mut wgpu::ComputePass<'_>| {
+            pass.set_pipeline(&pipeline);
+            for bound in &bound {
+                pass.set_bind_group(0, bound, &[]);
+                pass.dispatch_workgroups(groups as u32, 1, 1);
+            }
+        };
+        probe.run(|encoder| {
+            encoder.clear_buffer(&total, 0, None);
+            record(&mut encoder.begin_compute_pass(&Default::default()));
+        })?;
+        let words = piece / 4;
+        let of_piece = (words * (words - 1) / 2) as u32;
+        let expected = of_piece.wrapping_mul(FACTOR).wrapping_mul(pieces.len() as u32);
+        equal("read", probe.words(&total)?[0], expected)?;
+        let time = probe.best(effort, record)?;
+        best = best.min((time, format!("{LOADS} loads a thread, {groups} workgroups")));
     }
     if best.1.is_empty() {
         return Err("this is a bug: no way to read fits the pieces".into());

@@ -144,7 +144,6 @@ impl Probe {
         Ok(best / repeats)
     }
 
-    /// The words a buffer holds.
     pub(super) fn words(&self, buffer: &Buffer) -> Result<Vec<u32>, Box<dyn Error>> {
         let back = self.device.create_buffer(&BufferDescriptor {
             label: Some("back"),

@@ -28,28 +28,9 @@ fn add_up(sum: vec4<u32>, thread: u32) {
     }
 }
 
-// Four loads of 16 bytes under way in every thread.
+// Eight loads of 16 bytes under way in every thread.
 @compute @workgroup_size(256)
-fn read_4(
-    @builtin(global_invocation_id) id: vec3<u32>,
-    @builtin(local_invocation_index) thread: u32,
-) {
-    var a: vec4<u32>;
-    var b: vec4<u32>;
-    var c: vec4<u32>;
-    var d: vec4<u32>;
-    for (var i = id.x; i < arrayLength(&words); i += 4u * STRIDE) {
-        a += words[i];
-        b += words[i + STRIDE];
-        c += words[i + 2u * STRIDE];
-        d += words[i + 3u * STRIDE];
-    }
-    add_up(a + b + c + d, thread);
-}
-
-// Eight.
-@compute @workgroup_size(256)
-fn read_8(
+fn read(
     @builtin(global_invocation_id) id: vec3<u32>,
     @builtin(local_invocation_index) thread: u32,
 ) {

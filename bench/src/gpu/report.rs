@@ -1,7 +1,6 @@
 //! The run as it is written down: parts of a record for machines, tables for people, targets beside
 //! both. A share is what the device would have taken at best (`work.rs`) over what was taken.
 
-use std::fmt::Write as _;
 use std::time::Duration;
 
 use crate::record::{GpuAnswer, GpuDevice, GpuFloors, Target};
@@ -37,20 +36,10 @@ pub(super) fn device_text(device: &GpuDevice) -> String {
         text += "NOT MEASURED ON A GPU: a processor plays this one. The numbers show that the\n\
                  measurement runs, and nothing else.\n";
     }
-    let _ = write!(
-        text,
-        "device {}, driver {}\nlimits: {} MiB a binding, {} MiB a buffer, {} KiB and {} threads a \
-         workgroup, subgroups of {:?}, 64-bit integers: {}",
-        device.name,
-        device.driver,
-        device.binding_bytes_max >> 20,
-        device.buffer_bytes_max >> 20,
-        device.workgroup_bytes_max >> 10,
-        device.workgroup_threads_max,
-        device.subgroup_sizes,
-        device.integers_64_bits
-    );
-    text
+    text + &format!(
+        "device {}, driver {}; its limits stand in the record",
+        device.name, device.driver
+    )
 }
 
 /// One batch size; nothing where there was no call.

@@ -59,7 +59,6 @@ impl Pool {
         }
     }
 
-    /// Bytes of one shard on the device.
     pub(super) fn shard_bytes(&self) -> u64 {
         (self.shape.matrix_bytes() + self.shape.packs() * self.shape.table_bytes()) as u64
     }

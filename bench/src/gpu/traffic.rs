@@ -58,7 +58,6 @@ pub(super) fn measure(
 }
 
 impl Loader {
-    /// Admits the next query, for a random shard.
     fn admit(&mut self) -> Result<(), Box<dyn Error>> {
         let number = self.sent.len();
         let at = number % self.queries.len();
@@ -82,7 +81,6 @@ impl Loader {
         Ok(())
     }
 
-    /// The next answer, with its query's number.
     fn receive(&mut self) -> Result<(usize, Answer), Box<dyn Error>> {
         match self.outcomes.blocking_recv().ok_or("this is a bug: the loader is a sender")? {
             (number, Outcome::Answered(answer)) => Ok((number, answer)),

@@ -30,7 +30,6 @@ pub(super) struct Floor {
 }
 
 impl Floor {
-    /// Whichever binds.
     pub(super) fn time(self) -> Duration {
         self.reading.max(self.multiplying)
     }
@@ -83,7 +82,6 @@ impl StageFloors {
         })
     }
 
-    /// Every byte of the shard once.
     pub(super) fn shard_reading(&self) -> Duration {
         self.scan.reading + self.pack.reading
     }

@@ -66,7 +66,6 @@ impl Point {
 }
 
 impl Series {
-    /// From point to point.
     pub(super) fn new(name: &str, tone: &'static str, mut points: Vec<Point>) -> Self {
         points.retain(Point::is_sound);
         Self { name: name.into(), tone, stroke: "solid", points }
@@ -152,7 +151,6 @@ impl Axis {
 }
 
 impl Chart {
-    /// Lines over a number.
     pub(super) fn lines(
         (title, note): (&str, &str),
         x: (&str, Unit),
@@ -171,7 +169,6 @@ impl Chart {
         Self { x: Axis::doubling(&self.x.label, counts), ..self }
     }
 
-    /// The same with a line across.
     pub(super) fn with_level(self, name: &str, level: f64) -> Self {
         let points = self.series.iter().flat_map(|series| &series.points);
         let values = points.map(|point| point.y).chain([level]);
@@ -225,12 +222,10 @@ impl Chart {
         chart
     }
 
-    /// Nothing would be seen.
     pub(super) fn is_empty(&self) -> bool {
         self.rows.is_empty() && self.series.iter().all(|series| series.points.len() < 2)
     }
 
-    /// The numbers that are drawn.
     pub(super) fn table(&self) -> Table {
         let points = || self.series.iter().flat_map(|series| &series.points);
         let places: Vec<(String, f64)> = match self.kind {

@@ -37,7 +37,6 @@ pub(super) struct Article {
     pub(super) charts: Vec<Chart>,
     pub(super) notes: Vec<String>,
     pub(super) numbers: Option<Table>,
-    /// Every figure, its formula and where its numbers came from.
     pub(super) text: Option<String>,
 }
 

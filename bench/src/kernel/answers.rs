@@ -33,7 +33,6 @@ pub(super) struct Setting {
     pub(super) rounds: usize,
     pub(super) series: Vec<Series>,
     engine: Box<dyn Engine>,
-    /// The next shard to ask.
     next: usize,
 }
 
@@ -82,7 +81,6 @@ pub(super) fn time(
 }
 
 impl Setting {
-    /// Each engine with each number of threads.
     pub(super) fn all(
         effort: Effort,
         engines: &[IsaName],

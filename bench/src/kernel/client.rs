@@ -39,7 +39,6 @@ impl Client {
         }
     }
 
-    /// One secret's worth of each.
     pub(super) fn measure(&mut self) -> Result<(), SecretError> {
         let shape = &self.shape;
         let place = locate(&SEED, b"+12015550100", 1, shape.groups() as u32);

@@ -28,8 +28,6 @@ pub(super) struct Cold {
     pub(super) disk_bytes: Option<u64>,
 }
 
-const BLOCK_BYTES: usize = 1 << 20;
-
 /// Rounds over a plain read and answers of one query and of 16, on one thread and on all.
 pub(super) fn measure(
     store: &Store,
@@ -61,11 +59,12 @@ pub(super) fn measure(
     Ok(all)
 }
 
+/// A time, and the bytes that the process had the disk read in it where the system says so.
 type Timed = (Duration, Option<u64>);
 
 fn plain_read(store: &Store) -> Result<Timed, Box<dyn Error>> {
     let mut file = File::open(store.file())?;
-    let mut block = vec![1; BLOCK_BYTES];
+    let mut block = vec![1; 1 << 20];
     let (before, start) = (disk_bytes(), Instant::now());
     while file.read(&mut block)? > 0 {
         black_box(&block);

@@ -4,7 +4,6 @@
 /// One kind of multiply-add that this processor has.
 pub(super) struct Peak {
     pub(super) name: &'static str,
-    /// How many one loop is.
     pub(super) per_loop: u64,
     pub(super) run: fn(u64),
 }

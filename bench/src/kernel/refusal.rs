@@ -21,9 +21,7 @@ const SHARDS: u32 = 10_000;
 
 /// What was found.
 pub(super) struct Refusal {
-    /// Queries waiting.
     pub(super) queued: usize,
-    /// Of each refusal.
     pub(super) times: Vec<Duration>,
 }
 

@@ -23,7 +23,6 @@ pub(super) struct Measured {
     pub(super) client: Client,
     pub(super) memory_bytes: Option<u64>,
     pub(super) refusal: Refusal,
-    /// What counting one query takes.
     pub(super) counting: Duration,
     pub(super) cold: Vec<Cold>,
 }
@@ -86,7 +85,7 @@ fn floors_record(
     shape: &Shape,
     facts: &ShapeFacts,
 ) -> record::Floors {
-    let bytes = facts.pass_bytes() as f64;
+    let bytes = facts.scan_bytes() as f64;
     let read = floors.read.iter().map(|(&threads, &(time, how))| Read {
         threads,
         ms: ms(time),

@@ -20,7 +20,6 @@ impl Draws {
         bytes
     }
 
-    /// Uniform in (0, 1].
     pub(super) fn unit(&mut self) -> f64 {
         ((u64::from_le_bytes(self.bytes()) >> 11) + 1) as f64 / (1u64 << 53) as f64
     }

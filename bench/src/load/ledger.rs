@@ -31,11 +31,8 @@ const LONGEST_US: u64 = 120_000_000;
 /// How a run is measured.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Measure {
-    /// Length of a window.
     pub(super) window: Duration,
-    /// Windows that do not count.
     pub(super) warm_up: usize,
-    /// A good answer comes within this.
     pub(super) objective: Duration,
     /// A frame that begins to be sent later than this after its time is late.
     pub(super) lag_max: Duration,
@@ -56,7 +53,6 @@ pub struct Counts {
 pub(super) struct Window {
     pub(super) planned: u64,
     pub(super) finished: u64,
-    /// Answered within the objective.
     pub(super) good: u64,
     /// Sent too late by the generator, or not at all.
     pub(super) late: u64,
@@ -91,7 +87,6 @@ impl Window {
         }
     }
 
-    /// Adds up: what a run comes to.
     pub(super) fn add(&mut self, other: &Self) {
         let add = |to: &mut Histogram<u64>, from: &Histogram<u64>| {
             to.add(from).expect("this is a bug: histograms of one form");
@@ -161,12 +156,10 @@ impl Ledger {
         change(&mut windows[index]);
     }
 
-    /// Queries that are due at `at`.
     pub(super) fn planned(&self, at: Duration, queries: u64) {
         self.window(at, |window| window.planned += queries);
     }
 
-    /// The generator began to send them now.
     pub(super) fn begun(&self, at: Duration, queries: u64, now: Instant) {
         let lag = (now - self.begin).saturating_sub(at);
         self.window(at, |window| {
@@ -276,7 +269,6 @@ mod tests {
         Ledger::new(Instant::now(), measure)
     }
 
-    /// The fastest and the slowest.
     fn ms(latency: &Histogram<u64>) -> (u64, u64) {
         ((latency.min() + 500) / 1_000, (latency.max() + 500) / 1_000)
     }

@@ -61,7 +61,6 @@ pub(super) struct Group {
 /// Queries that are sent together.
 pub(super) struct Frame {
     pub(super) bytes: Bytes,
-    /// In the order of their nonces.
     pub(super) queries: Vec<Asked>,
     pub(super) held: Option<Held>,
 }
@@ -93,7 +92,6 @@ pub(super) struct Maker {
     batch: usize,
     verify: f64,
     records: Vec<Record>,
-    /// The records of each shard.
     by_shard: Vec<Vec<usize>>,
 }
 
@@ -334,7 +332,6 @@ impl Stock {
         }
     }
 
-    /// The next group, if one is made.
     pub(super) fn take(&self) -> Option<Group> {
         let mut state = self.lock();
         let group = state.ready.pop_front()?;

@@ -119,7 +119,6 @@ pub struct ServerSide {
 }
 
 impl ServerSide {
-    /// For a person, below the run's.
     fn line(&self) -> String {
         let Self { batch_mean, queue_ms, scan_ms, pack_ms, send_ms, answer_ms, .. } = self;
         let cores = self.cpu_seconds / self.seconds.max(f64::MIN_POSITIVE);

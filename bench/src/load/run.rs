@@ -220,7 +220,6 @@ struct Pacer<T: Iterator<Item = Duration>> {
     times: Peekable<T>,
     stock: Arc<Stock>,
     front_ends: Vec<FrontEnd>,
-    /// Front-ends take turns.
     next: usize,
     batch: u64,
     exchanges: Arc<Exchanges>,

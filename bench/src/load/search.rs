@@ -10,11 +10,8 @@ const RATE_MIN: f64 = 0.1;
 /// What a run at one rate says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// 99% of the queries were answered within the objective.
     Within,
-    /// They were not.
     Beyond,
-    /// The generator could not keep up.
     Invalid,
 }
 

@@ -18,7 +18,6 @@ pub(super) struct Look {
 }
 
 impl Look {
-    /// Reads them now.
     pub(super) async fn at(endpoint: &Endpoint) -> Result<Self, Failed> {
         let asked = endpoint.ask("GET", PATIENCE).await;
         let Reply { status, body } =
@@ -49,7 +48,6 @@ impl Look {
         self.samples.get(name).copied().ok_or_else(missing)
     }
 
-    /// What came since an earlier look.
     pub(super) fn since(&self, before: &Self) -> Result<ServerSide, Failed> {
         let more = |name: &str| Ok::<_, Failed>(self.get(name)? - before.get(name)?);
         let mut answers = 0.0;

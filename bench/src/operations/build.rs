@@ -18,9 +18,7 @@ use crate::record::{BUILD_SCHEMA, Build, Head};
 /// What a process took that built a database.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Usage {
-    /// Processor time of all its threads.
     cpu_seconds: f64,
-    /// The most memory it had.
     peak_memory_bytes: u64,
 }
 

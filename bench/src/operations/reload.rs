@@ -113,7 +113,6 @@ struct Bench {
     shard_bytes: u64,
     /// The first record of every shard that has one, by its number: what changes.
     firsts: Vec<(u32, Asked)>,
-    /// Records of all shards.
     asked: Vec<Asked>,
 }
 
@@ -182,7 +181,6 @@ impl Bench {
         Ok(path)
     }
 
-    /// Shard, key and value of every record of the input.
     fn each_record(
         &self,
         take: &mut dyn FnMut(u32, &str, &str) -> io::Result<()>,

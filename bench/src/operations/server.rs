@@ -54,7 +54,6 @@ impl Site {
         Ok(Self { db, folder, threads: place.threads(), options })
     }
 
-    /// Starts a server of it and waits until it says that it listens.
     pub(super) async fn start(&self) -> Result<Server, Failed> {
         let file = |flag: &str, path: PathBuf| -> [OsString; 2] { [flag.into(), path.into()] };
         let files = [
@@ -96,19 +95,16 @@ impl Site {
 /// A server that listens. Killed when dropped.
 pub(super) struct Server {
     child: Child,
-    /// Just before its process was started.
     pub(super) began: Instant,
     /// From then until it said that it listens.
     pub(super) listening: Duration,
     admin: Endpoint,
-    /// Its clients'.
     pub(super) options: Options,
     log: Log,
     _output: Lines<BufReader<ChildStdout>>,
 }
 
 impl Server {
-    /// Waits until it says that it is ready.
     pub(super) async fn ready(&self) -> Result<(), Failed> {
         let endpoint = self.admin.with_path("/readyz");
         let asked = timeout(PATIENCE, async {
@@ -119,7 +115,6 @@ impl Server {
         asked.await.map_err(|_| self.failed("is not ready"))
     }
 
-    /// Has it read its database again; what it said.
     pub(super) async fn reload(&self) -> Result<String, Failed> {
         let endpoint = self.admin.with_path("/reload");
         match endpoint.ask("POST", PATIENCE).await {
@@ -147,12 +142,10 @@ impl Server {
         files::memory_bytes(&self.process(), "RssAnon:")
     }
 
-    /// Bytes that it had the disk read so far.
     pub(super) fn disk_bytes(&self) -> Result<u64, Failed> {
         files::disk_bytes(&self.process())
     }
 
-    /// Has it leave, and waits until it is gone.
     pub(super) async fn leave(mut self) -> Result<(), Failed> {
         let process = self.child.id().and_then(|id| Pid::from_raw(id as i32));
         let signalled = process.map(|process| kill_process(process, Signal::TERM));

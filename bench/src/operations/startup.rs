@@ -80,7 +80,7 @@ async fn watch(server: &Server, key: &str, value: &str) -> Result<Start, Failed>
 
 /// A shard was answered from: all of it came from the disk, or nothing of it.
 fn check(cached: bool, disk_bytes: u64, content: &Content) -> Result<(), Failed> {
-    let shard = content.shape.pass_bytes() as u64;
+    let shard = content.shape.scan_bytes() as u64;
     if !cached && disk_bytes < shard {
         return Err(format!(
             "found a server that had {disk_bytes} bytes read from a disk, expected the {shard} of \
@@ -134,7 +134,7 @@ mod tests {
     fn a_server_that_did_not_read_its_shard_was_not_cold_and_one_that_did_was_not_warm() {
         let shape = ShapeFacts::of(&Shape::new(120, 2048, 4, 17_280).unwrap());
         let content = Content { records: 1, shards: 1, database_bytes: 7, shape };
-        let shard = shape.pass_bytes() as u64;
+        let shard = shape.scan_bytes() as u64;
         assert!(check(false, shard, &content).is_ok() && check(true, 0, &content).is_ok());
         let error = check(false, shard - 1, &content).unwrap_err().to_string();
         assert!(error.contains("TMPDIR"), "{error}");

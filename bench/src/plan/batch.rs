@@ -55,7 +55,6 @@ impl Curve {
 /// An engine of a host: all its cores together, or a GPU.
 #[derive(Debug, Clone)]
 pub(super) struct Engine {
-    /// Core-seconds of a batch.
     pub(super) batch: Curve,
     /// Cores, which share each batch.
     pub(super) cores: f64,
@@ -68,9 +67,7 @@ pub(super) struct Engine {
 /// A rate and what comes of it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct State {
-    /// Queries a second.
     pub(super) rate: f64,
-    /// Queries a batch.
     pub(super) batch: f64,
     /// Seconds from a batch's first query to its answer, about.
     pub(super) latency: f64,
@@ -101,7 +98,6 @@ impl Engine {
         within(1.0).then(|| self.busy(shards, most(self.batch.largest(), within)))
     }
 
-    /// At a rate that it can do.
     pub(super) fn at(&self, shards: f64, rate: f64) -> State {
         let batch = most(self.batch.largest(), |batch| self.busy(shards, batch).rate <= rate);
         State { rate, ..self.busy(shards, batch) }

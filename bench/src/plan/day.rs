@@ -50,7 +50,6 @@ pub(super) struct Day {
     bundles: f64,
     bundles_a_sync: f64,
     pub(super) queries_a_bundle: f64,
-    /// Bytes.
     up: f64,
     pub(super) down: f64,
     /// Hints fetched, also where a front-end serves them.
@@ -74,7 +73,6 @@ impl Day {
         }
     }
 
-    /// Figures of one device.
     pub(super) fn device(
         &self,
         scenario: &Scenario,

@@ -20,7 +20,6 @@ pub struct Figure {
 }
 
 impl Figure {
-    /// The value with its unit, as a person says it.
     pub(crate) fn in_words(&self) -> String {
         match &*self.unit {
             "" => number(self.value),
@@ -53,7 +52,6 @@ impl Basis {
         self
     }
 
-    /// What stands on both.
     pub(super) fn and(&self, other: &Self) -> Self {
         let mut both = self.clone();
         for source in &other.sources {

@@ -22,9 +22,7 @@ pub(super) struct Hosts<'a> {
     pub(super) measured: &'a Measured<'a>,
     pub(super) sizing: Sizing<'a>,
     pub(super) cost: &'a Cost,
-    /// How fast a shard can be read.
     pub(super) reading: Basis,
-    /// Time of queries beside their batches.
     pub(super) outside: Option<Known>,
     pub(super) day: Day,
 }
@@ -214,7 +212,6 @@ impl Hosts<'_> {
         self.basis().figure("look-ups a second that a host can do", rate, A_SECOND, formula)
     }
 
-    /// Of a month.
     fn costs(&self, basis: &Basis, hosts: f64) -> Vec<Figure> {
         let (host, prices, scenario) = (self.sizing.host, self.prices, self.scenario);
         let currency = &*prices.currency;

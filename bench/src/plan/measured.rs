@@ -11,7 +11,7 @@ use sotto::limits::QUERIES_PER_SECRET_MAX;
 
 use super::batch::Curve;
 use super::figure::{Basis, formula};
-use super::scenario::{Host, PlanError};
+use super::scenario::Host;
 use crate::found::{Found, Record};
 use crate::load::report::{Report, ServerSide, Trial};
 use crate::record::{Answer, Build, Gpu, Kernel, ShapeFacts};
@@ -27,7 +27,6 @@ pub(super) struct Cost {
     /// Core-seconds of a processor, seconds of a GPU.
     pub(super) batch: Curve,
     pub(super) basis: Basis,
-    /// What was measured, in a few words.
     pub(super) how: String,
     /// 10^9 bytes a second that so many cores, or the GPU, were seen to read.
     read_gb_per_s: f64,
@@ -53,7 +52,7 @@ fn distance(a: f64, b: f64) -> f64 {
 }
 
 fn far(a: &ShapeFacts, b: &ShapeFacts) -> f64 {
-    distance(a.pass_bytes() as f64, b.pass_bytes() as f64)
+    distance(a.scan_bytes() as f64, b.scan_bytes() as f64)
 }
 
 /// A basis marked for another shape than was measured, and for a test's record.
@@ -61,7 +60,7 @@ fn marked(mut basis: Basis, from: &ShapeFacts, to: &ShapeFacts, effort: &str) ->
     if !same_sizes(from, to) {
         basis = basis.guess(formula!(
             "measured for shards of {} MB, each stage scaled by what it reads",
-            from.pass_bytes() as f64 / 1e6
+            from.scan_bytes() as f64 / 1e6
         ));
     }
     if effort == "test" { basis.guess("a test's numbers, not measured with care") } else { basis }
@@ -102,11 +101,17 @@ impl Scale {
 }
 
 impl<'a> Measured<'a> {
-    pub(super) fn of(found: &'a [Found]) -> Result<Self, PlanError> {
+    pub(super) fn of(found: &'a [Found]) -> Result<Self, String> {
         let mut records: Vec<&Found> = found.iter().collect();
         records.sort_by_key(|found| Reverse(found.record.head().date.as_deref()));
         let newest = records.iter().find(|found| matches!(found.record, Record::Kernel(_)));
-        let newest = newest.ok_or(PlanError::NoKernel { records: found.len() })?;
+        let newest = newest.ok_or_else(|| {
+            format!(
+                "found no record of an engine among {} records: run `sotto-bench kernel` here, or \
+                 give what others measured (--record bench/record/...)",
+                found.len()
+            )
+        })?;
         Ok(Self { machine: newest.record.machine().name(), records })
     }
 
@@ -252,7 +257,6 @@ impl<'a> Measured<'a> {
         })
     }
 
-    /// Core-seconds to build one shard.
     pub(super) fn build(&self, shape: &ShapeFacts) -> Option<Known> {
         let builds = self.all(|record| match record {
             Record::Build(build) => Some(&**build),
@@ -261,7 +265,7 @@ impl<'a> Measured<'a> {
         let near = |build: &Build| far(&build.content.shape, shape);
         let (found, build) = builds.into_iter().min_by(|a, b| near(a.1).total_cmp(&near(b.1)))?;
         let from = &build.content.shape;
-        let scale = shape.pass_bytes() as f64 / from.pass_bytes() as f64;
+        let scale = shape.scan_bytes() as f64 / from.scan_bytes() as f64;
         let shards = f64::from(build.content.shards);
         let mut basis = self.basis(found, "cpu_seconds.median, content.shards");
         if !same_sizes(from, shape) {
@@ -275,7 +279,7 @@ impl<'a> Measured<'a> {
 impl Cost {
     /// Seconds in which a host reads a shard, or a GPU where it has any, and what says so.
     pub(super) fn reading(&self, host: &Host, shape: &ShapeFacts) -> (f64, Basis) {
-        let bytes = shape.pass_bytes() as f64;
+        let bytes = shape.scan_bytes() as f64;
         let cores = f64::from(host.cores);
         let stated = host.memory_gb_per_s.filter(|_| host.gpus == 0);
         if let Some(rate) = stated {

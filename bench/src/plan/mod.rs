@@ -68,4 +68,4 @@ mod text;
 pub use figure::Figure;
 pub use outcome::*;
 pub use planner::plan;
-pub use scenario::{Hints, Host, PlanError, Prices, Scenario};
+pub use scenario::{Hints, Host, Prices, Scenario};

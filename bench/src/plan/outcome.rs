@@ -8,10 +8,8 @@ use super::figure::Figure;
 use super::scenario::{Prices, Scenario};
 use crate::record::ShapeFacts;
 
-/// Name and version of [`Plan`]'s form.
 pub(super) const SCHEMA: &str = "sotto-bench-plan/1";
 
-/// A capacity plan.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Plan {
     pub schema: String,
@@ -23,7 +21,6 @@ pub struct Plan {
     pub warnings: Vec<String>,
 }
 
-/// A record that a plan stands on.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Used {
     pub path: String,
@@ -33,7 +30,6 @@ pub struct Used {
     pub commit: Option<String>,
 }
 
-/// Everything about one shape of shards.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ShapePlan {
     pub shape: ShapeFacts,
@@ -45,7 +41,6 @@ pub struct ShapePlan {
     pub warnings: Vec<String>,
 }
 
-/// Hosts with GPUs: as measured, or what can be said without.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "state", rename_all = "kebab-case")]
 pub enum GpuPlan {
@@ -56,7 +51,6 @@ pub enum GpuPlan {
     },
 }
 
-/// Hosts of one kind for one shape.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct HostPlan {
     pub host: String,
@@ -75,32 +69,26 @@ pub struct HostPlan {
     pub curve: Vec<Point>,
 }
 
-/// What there may be too little of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Resource {
-    /// Memory for the shards: of the host, or of its GPUs.
     Memory,
     /// Time of cores or GPUs, spent on multiplying and on everything that is not reading shards.
     Arithmetic,
     /// Time of cores or GPUs, spent on reading shards: the host's memory gives no more bytes.
     Bandwidth,
-    /// Bytes through the network card.
     Network,
-    /// Bytes on disk.
     Disk,
     /// Nothing of all this: so many copies of each shard are wanted, each on another host.
     Copies,
 }
 
-/// Hosts that a resource alone would take.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Need {
     pub resource: Resource,
     pub hosts: Figure,
 }
 
-/// One host at one rate.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Point {
     pub rate: f64,

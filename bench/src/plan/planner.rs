@@ -9,7 +9,7 @@ use super::figure::{A_SECOND, Basis, Figure, formula};
 use super::hosts::Hosts;
 use super::measured::{Cost, Measured};
 use super::outcome::{GpuPlan, Plan, SCHEMA, ShapePlan, Used};
-use super::scenario::{Host, PlanError, Prices, Scenario};
+use super::scenario::{Host, Prices, Scenario};
 use super::sizing::Sizing;
 use crate::found::Found;
 use crate::record::ShapeFacts;
@@ -18,7 +18,7 @@ use crate::record::ShapeFacts;
 const LONG_BATCH: f64 = 1.0 / 30.0;
 
 /// Makes a plan.
-pub fn plan(scenario: &Scenario, prices: &Prices, records: &[Found]) -> Result<Plan, PlanError> {
+pub fn plan(scenario: &Scenario, prices: &Prices, records: &[Found]) -> Result<Plan, String> {
     scenario.check()?;
     prices.check()?;
     let measured = Measured::of(records)?;
@@ -38,7 +38,7 @@ pub fn plan(scenario: &Scenario, prices: &Prices, records: &[Found]) -> Result<P
         }
     }
     let Some(first) = shapes.first() else {
-        return Err(PlanError::Nothing { reasons: warnings });
+        return Err(format!("no shape can be served:\n{}", warnings.join("\n")));
     };
     if measured.outside(1.0).is_none() {
         warnings.push(
@@ -81,7 +81,6 @@ struct Planner<'a> {
     measured: &'a Measured<'a>,
     host: &'a Host,
     gpu_host: &'a Host,
-    /// Queries a second.
     peak: f64,
 }
 
@@ -103,11 +102,11 @@ impl Planner<'_> {
     }
 
     /// One shape's plan, or why hosts without GPUs cannot serve it.
-    fn shape(&self, records: u64) -> Result<Result<ShapePlan, String>, PlanError> {
+    fn shape(&self, records: u64) -> Result<Result<ShapePlan, String>, String> {
         let scenario = self.scenario;
         let records = records.min(scenario.records as u64);
         let shape = Shape::for_records(records, scenario.value_bytes, ShapeWishes::default())
-            .map_err(|source| PlanError::Shape { records, source })?;
+            .map_err(|why| format!("scenario: records_per_shard: {records}: {why}"))?;
         let shape = ShapeFacts::of(&shape);
         let shards = (scenario.records / records as f64).ceil();
         if shards > f64::from(limits::SHARDS_MAX) {
@@ -117,7 +116,10 @@ impl Planner<'_> {
         }
         let day = Day::new(scenario, &shape, shards);
         let cost = self.measured.processor(&shape, self.host.cores);
-        let cost = cost.ok_or(PlanError::NoAnswers)?;
+        let cost = cost.ok_or(
+            "found a record of an engine without answers, or without the time to read a shard, \
+             expected both: measure again (`sotto-bench kernel`)",
+        )?;
         let hosts = self.hosts(&shape, shards, day, self.host, &cost);
         let Some(cpu) = hosts.plan() else { return Ok(Err(cannot(&hosts.sizing))) };
         let mut warnings = Vec::new();

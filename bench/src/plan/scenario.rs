@@ -6,38 +6,10 @@
     reason = "bench/scenarios/mimi.toml and deploy/prices.toml say what each key is"
 )]
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use sotto::params::ShapeError;
-
-/// Why there is no plan.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum PlanError {
-    #[error(
-        "found no record of an engine among {records} records: run `sotto-bench kernel` here, or \
-         give what others measured (--record bench/record/...)"
-    )]
-    NoKernel { records: usize },
-    #[error(
-        "found a record of an engine without answers, or without the time to read a shard, \
-         expected both: measure again (`sotto-bench kernel`)"
-    )]
-    NoAnswers,
-    #[error("scenario: {key}: found {found:?}, expected one of the prices' hosts: {known}")]
-    NoHost { key: &'static str, found: String, known: String },
-    #[error("{key}: found {found}, expected {least} to {most}")]
-    Value { key: String, found: f64, least: f64, most: f64 },
-    #[error("scenario: records_per_shard: {records}: {source}")]
-    Shape { records: u64, source: ShapeError },
-    #[error("no shape can be served:\n{}", reasons.join("\n"))]
-    Nothing { reasons: Vec<String> },
-    /// A file cannot be read, or is not what it should be.
-    #[error("{}: {why}", path.display())]
-    File { path: PathBuf, why: String },
-}
 
 /// Who fetches hints from the servers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -105,16 +77,15 @@ pub struct Prices {
 }
 
 impl Scenario {
-    pub fn read(path: &Path) -> Result<Self, PlanError> {
+    pub fn read(path: &Path) -> Result<Self, String> {
         read(path)
     }
 
-    /// Look-ups a second, over a day.
     pub(super) fn mean_rate(&self) -> f64 {
         self.users * self.lookups_per_user_day / 86_400.0
     }
 
-    pub(super) fn check(&self) -> Result<(), PlanError> {
+    pub(super) fn check(&self) -> Result<(), String> {
         let records = self.records_per_shard.iter();
         let records = records.map(|&records| ("records_per_shard", records as f64, 1.0, 1e10));
         let others = [
@@ -138,25 +109,25 @@ impl Scenario {
 }
 
 impl Prices {
-    pub fn read(path: &Path) -> Result<Self, PlanError> {
+    pub fn read(path: &Path) -> Result<Self, String> {
         read(path)
     }
 
     /// Those that come with the program: deploy/prices.toml.
-    pub fn shipped() -> Result<Self, PlanError> {
+    pub fn shipped() -> Result<Self, String> {
         parse(Path::new("deploy/prices.toml"), include_str!("../../../deploy/prices.toml"))
     }
 
-    pub(super) fn host(&self, key: &'static str, name: &str) -> Result<&Host, PlanError> {
+    pub(super) fn host(&self, key: &str, name: &str) -> Result<&Host, String> {
         let found = self.hosts.iter().find(|host| host.name == name);
-        found.ok_or_else(|| PlanError::NoHost {
-            key,
-            found: name.into(),
-            known: self.hosts.iter().map(|host| &*host.name).collect::<Vec<_>>().join(", "),
+        found.ok_or_else(|| {
+            let known: Vec<&str> = self.hosts.iter().map(|host| &*host.name).collect();
+            let expected = format!("expected one of the prices' hosts: {}", known.join(", "));
+            format!("scenario: {key}: found {name:?}, {expected}")
         })
     }
 
-    pub(super) fn check(&self) -> Result<(), PlanError> {
+    pub(super) fn check(&self) -> Result<(), String> {
         let own = [
             ("egress_gb", self.egress_gb, 0.0, 1e6),
             ("stored_gb_month", self.stored_gb_month, 0.0, 1e6),
@@ -176,7 +147,7 @@ impl Host {
         }
     }
 
-    fn check(&self) -> Result<(), PlanError> {
+    fn check(&self) -> Result<(), String> {
         let all = [
             ("cores", self.cores.into(), 1.0, 4096.0),
             ("memory_gib", self.memory_gib, 0.1, 1e6),
@@ -198,21 +169,20 @@ impl Host {
 fn check<'a>(
     of: &str,
     all: impl IntoIterator<Item = (&'a str, f64, f64, f64)>,
-) -> Result<(), PlanError> {
+) -> Result<(), String> {
     let wrong = |entry: &(&str, f64, f64, f64)| !(entry.2..=entry.3).contains(&entry.1);
     match all.into_iter().find(wrong) {
         None => Ok(()),
         Some((key, found, least, most)) => {
-            Err(PlanError::Value { key: format!("{of}: {key}"), found, least, most })
+            Err(format!("{of}: {key}: found {found}, expected {least} to {most}"))
         }
     }
 }
 
-fn read<T: DeserializeOwned>(path: &Path) -> Result<T, PlanError> {
-    let failed = |why: std::io::Error| PlanError::File { path: path.into(), why: why.to_string() };
-    parse(path, &sotto::text::read(path).map_err(failed)?)
+fn read<T: DeserializeOwned>(path: &Path) -> Result<T, String> {
+    parse(path, &sotto::text::read(path).map_err(|why| format!("{}: {why}", path.display()))?)
 }
 
-fn parse<T: DeserializeOwned>(path: &Path, text: &str) -> Result<T, PlanError> {
-    toml::from_str(text).map_err(|why| PlanError::File { path: path.into(), why: why.to_string() })
+fn parse<T: DeserializeOwned>(path: &Path, text: &str) -> Result<T, String> {
+    toml::from_str(text).map_err(|why| format!("{}: {why}", path.display()))
 }

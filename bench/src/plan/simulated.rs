@@ -11,7 +11,6 @@ use sotto::schedule::{Admitted, Arrival, ConnectionId, FrontEnd, Schedule, Sched
 /// What came of a simulated rate.
 #[derive(Debug)]
 struct Seen {
-    /// Of those asked for, answered within the objective.
     good: f64,
     batch: f64,
     median: f64,

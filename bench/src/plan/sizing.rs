@@ -15,7 +15,6 @@ pub(super) struct Sizing<'a> {
     pub(super) host: &'a Host,
     pub(super) shape: &'a ShapeFacts,
     pub(super) shards: f64,
-    /// Queries a second.
     pub(super) peak: f64,
     /// An engine of a host, without what queries take outside.
     pub(super) engine: Engine,
@@ -29,13 +28,10 @@ pub(super) struct Sizing<'a> {
 /// So many hosts, and what each of them does.
 pub(super) struct Fleet {
     pub(super) hosts: f64,
-    /// Hosts that hold each shard.
     pub(super) copies: f64,
-    /// Shards on a host.
     pub(super) resident: f64,
     /// Engines of a host that have a shard.
     pub(super) engines: f64,
-    /// Queries a second, of one host.
     pub(super) rate: f64,
     /// Of one host, that the objective allows; batch and latency there.
     pub(super) capacity: State,
@@ -43,12 +39,10 @@ pub(super) struct Fleet {
     /// Bytes that a query brings to a host, with its part of bundles, and that it takes along.
     pub(super) bytes_in: f64,
     pub(super) bytes_out: f64,
-    /// Core-seconds of a query beside its batch.
     pub(super) outside: f64,
 }
 
 impl Fleet {
-    /// One host at a rate.
     pub(super) fn at(&self, rate: f64) -> State {
         let one = self.engine.at(self.resident / self.engines, rate / self.engines);
         State { rate, ..one }
@@ -92,7 +86,7 @@ impl Sizing<'_> {
     /// Bytes of a shard in memory, those of the epoch that takes its place included.
     pub(super) fn memory_a_shard(&self) -> f64 {
         let more = (self.scenario.epochs_in_memory - 1.0) * self.scenario.changed_share;
-        self.shape.pass_bytes() as f64 * (1.0 + more)
+        self.shape.scan_bytes() as f64 * (1.0 + more)
     }
 
     /// Bytes of a shard on disk: files of the epoch before stay until the next.

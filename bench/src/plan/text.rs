@@ -71,7 +71,7 @@ impl Plan {
             "a million",
         ]);
         for shape in self.by_size() {
-            let bytes = shape.shape.pass_bytes() as f64;
+            let bytes = shape.shape.scan_bytes() as f64;
             let row = [records(shape), number(shape.shards as f64), number((bytes / 1e6).round())];
             table.row(row.into_iter().chain(cells("CPU", &shape.cpu)));
             let with = match &shape.gpu {

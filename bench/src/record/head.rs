@@ -22,7 +22,6 @@ pub struct Head {
 }
 
 impl Head {
-    /// Of a command that begins now, on this machine.
     pub fn new(schema: &str) -> Self {
         Self {
             schema: schema.into(),
@@ -52,7 +51,6 @@ const FLAGS: &str = "avx2 avx512f avx512bw avx512dq avx512vl avx512_vnni avx512i
                      amx_tile amx_int8 asimd asimddp";
 
 impl Machine {
-    /// This one, now.
     pub fn here() -> Self {
         let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         let field = |name: &str| {
@@ -124,7 +122,6 @@ pub struct ShapeFacts {
 }
 
 impl ShapeFacts {
-    /// Of a shape.
     pub fn of(shape: &Shape) -> Self {
         Self {
             records_per_shard: shape.records_expected(),
@@ -141,17 +138,16 @@ impl ShapeFacts {
         }
     }
 
-    /// Bytes of a shard that a pass reads, and that are in memory.
-    pub fn pass_bytes(&self) -> usize {
+    /// Bytes of a shard that a scan reads, and that are in memory.
+    pub fn scan_bytes(&self) -> usize {
         self.matrix_bytes + self.tables_bytes
     }
 
     /// Bytes of a shard with its hints, as it is stored and brought to a host.
     pub fn shard_bytes(&self) -> usize {
-        self.pass_bytes() + self.hints_bytes
+        self.scan_bytes() + self.hints_bytes
     }
 
-    /// The shape again.
     pub fn shape(&self) -> Result<Shape, ShapeError> {
         Shape::new(self.value_len, self.pack_rows, self.packs, self.columns)
     }

@@ -11,12 +11,9 @@ use serde::{Deserialize, Serialize};
 
 use super::head::{Head, ShapeFacts, Spread};
 
-/// Name and version of [`Kernel`]'s form.
 pub const KERNEL_SCHEMA: &str = "sotto-bench-kernel/1";
-/// Name and version of [`Gpu`]'s form.
 pub const GPU_SCHEMA: &str = "sotto-bench-gpu/1";
 
-/// Answers of the processor's engines beside what the machine could do at best.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Kernel {
     #[serde(flatten)]
@@ -34,7 +31,6 @@ pub struct Kernel {
     pub targets: Vec<Target>,
 }
 
-/// Floors, the best of everything tried.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Floors {
     pub read: Vec<Read>,
@@ -42,7 +38,6 @@ pub struct Floors {
     pub work: BTreeMap<String, Vec<Work>>,
 }
 
-/// Reading the shard once.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Read {
     pub threads: usize,
@@ -51,7 +46,6 @@ pub struct Read {
     pub how: String,
 }
 
-/// The multiply-adds of a stage.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Work {
     pub stage: String,
@@ -60,7 +54,6 @@ pub struct Work {
     pub floor_ms: Option<f64>,
 }
 
-/// One engine, number of threads and batch size.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Answer {
     pub engine: String,
@@ -79,7 +72,6 @@ pub struct Answer {
     pub times_reading: f64,
 }
 
-/// The best times, one core.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ClientWork {
     pub key_bundle_ms: f64,
@@ -87,7 +79,6 @@ pub struct ClientWork {
     pub decode_ms: f64,
 }
 
-/// From a query's frame decoded to its refusal encoded, at a full queue.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Refusal {
     pub queued: usize,
@@ -95,7 +86,6 @@ pub struct Refusal {
     pub ms_worst: f64,
 }
 
-/// The shard's pages dropped from the page cache before each.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Cold {
     pub what: String,
@@ -107,7 +97,6 @@ pub struct Cold {
     pub times_plain_read: f64,
 }
 
-/// A number that was asked for, and what was found.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Target {
     pub what: String,
@@ -117,7 +106,6 @@ pub struct Target {
     pub met: Option<bool>,
 }
 
-/// Answers of a GPU beside what it could do at best.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Gpu {
     #[serde(flatten)]
@@ -133,7 +121,6 @@ pub struct Gpu {
     pub targets: Vec<Target>,
 }
 
-/// A GPU.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct GpuDevice {
     pub name: String,
@@ -148,7 +135,6 @@ pub struct GpuDevice {
     pub features: String,
 }
 
-/// Floors, by kernels of the benchmark's own.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct GpuFloors {
     pub read_gb_per_s: f64,
@@ -159,7 +145,6 @@ pub struct GpuFloors {
     pub dot_g_per_s: f64,
 }
 
-/// One batch size, for shards that are on the device, with their key bundles.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct GpuAnswer {
     pub batch: usize,
@@ -181,7 +166,6 @@ pub struct GpuAnswer {
     pub multiplying_streamed: f64,
 }
 
-/// Shards on their way to the device.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct GpuUploads {
     pub shards: usize,
@@ -193,7 +177,6 @@ pub struct GpuUploads {
     pub answers_per_s_while_uploading: f64,
 }
 
-/// Random queries for shards that are on the device, through the server's queue and worker.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct GpuTraffic {
     pub shards: usize,
@@ -202,7 +185,6 @@ pub struct GpuTraffic {
     pub checked: usize,
 }
 
-/// So many queries outstanding at any time.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct GpuLoop {
     pub outstanding: usize,

@@ -6,14 +6,10 @@ use serde::{Deserialize, Serialize};
 
 use super::head::{Head, ShapeFacts, Spread};
 
-/// Name and version of [`Build`]'s form.
 pub const BUILD_SCHEMA: &str = "sotto-bench-build/1";
-/// Name and version of [`Startup`]'s form.
 pub const STARTUP_SCHEMA: &str = "sotto-bench-startup/1";
-/// Name and version of [`Reload`]'s form.
 pub const RELOAD_SCHEMA: &str = "sotto-bench-reload/1";
 
-/// A database of made-up records.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Content {
     pub records: u64,
@@ -23,7 +19,6 @@ pub struct Content {
     pub shape: ShapeFacts,
 }
 
-/// Building a database, from nothing each time, in a process of its own.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Build {
     #[serde(flatten)]
@@ -37,7 +32,6 @@ pub struct Build {
     pub verify_seconds: Spread,
 }
 
-/// Starting a server, from its process's start.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Startup {
     #[serde(flatten)]
@@ -48,7 +42,6 @@ pub struct Startup {
     pub cold: Started,
 }
 
-/// How long until what; milliseconds from the process's start.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Started {
     pub listening_ms: Spread,
@@ -57,7 +50,6 @@ pub struct Started {
     pub own_memory_bytes: u64,
 }
 
-/// A new epoch of a server under load.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Reload {
     #[serde(flatten)]
@@ -69,7 +61,6 @@ pub struct Reload {
     pub lost: u64,
 }
 
-/// Reloads of one kind.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Change {
     pub shards: u32,
