@@ -12,7 +12,8 @@ use crate::record::{GPU_SCHEMA, Gpu, KERNEL_SCHEMA, Kernel};
 use crate::record::{Head, Machine};
 
 /// One of all kinds of records, each named as the command that writes it.
-#[derive(Debug)]
+#[derive(Debug, serde::Serialize)]
+#[serde(untagged)]
 #[allow(missing_docs, reason = "the names say it")]
 pub enum Record {
     Load(Box<Report>),
@@ -121,8 +122,7 @@ impl Found {
         Ok(())
     }
 
-    /// Of all that have kind, file name and machine in common, the one that was measured last; in
-    /// the order in which they were found.
+    /// Of all that have kind, file name and machine in common, the one that was measured last.
     pub fn newest(records: Vec<Self>) -> Vec<Self> {
         let mut kept: Vec<Self> = Vec::new();
         for found in records {

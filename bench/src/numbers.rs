@@ -1,11 +1,9 @@
-//! What a record of each kind measured: a list of named numbers. Each measured field has its name,
-//! its unit and which way is better here and nowhere else: tables, the summary of a record's folder
-//! and comparisons, which go by name, are made of these. What is worked out of others (times
-//! reading) is left out.
+//! What a record of each kind measured: a list of named numbers, each with its unit and which way
+//! is better. Tables, summaries and comparisons, which go by name, are made of these.
 
 use crate::found::Record;
 use crate::load::ledger::half_interval;
-use crate::load::report::{Quantiles, Report, Row, Trial};
+use crate::load::report::{Report, Row, Trial};
 use crate::load::search::{Limit, RESOLUTION};
 use crate::record::*;
 use crate::table::Table;
@@ -53,17 +51,6 @@ impl Number {
             return once;
         }
         Self { best: Some(spread.best), noise: Some(spread.noise()), ..once }
-    }
-
-    /// `share` is half of its interval, of the value.
-    fn mean(
-        what: String,
-        value: f64,
-        share: Option<f64>,
-        unit: &'static str,
-        sense: Sense,
-    ) -> Self {
-        Self { noise: share.map(|share| share * value), ..Self::once(what, value, unit, sense) }
     }
 
     fn above(self, floor: Option<f64>) -> Self {
@@ -378,10 +365,12 @@ fn load(record: &Report) -> Vec<Number> {
     all.push(Number::exact("wrong answers", wrong as f64, "", LessIsBetter));
     let valid = |trial: &&Trial| trial.invalid.is_none();
     for trial in record.trials.iter().filter(valid) {
-        let numbers = match record.limit.and_then(|limit| beside(limit, trial.rate)) {
-            Some(place) => at_limit(trial, &place),
-            None => at_rate(trial, &format!("{:.1} a second", trial.rate)),
+        // Limits differ, so that latencies at them are not judged.
+        let (place, latency) = match record.limit.and_then(|limit| beside(limit, trial.rate)) {
+            Some(place) => (place, Context),
+            None => (format!("{:.1} a second", trial.rate), LessIsBetter),
         };
+        let numbers = run(trial, &format!("at {place}: "), latency);
         // What was invalid was tried again; what counts is the last.
         all.retain(|number| numbers.iter().all(|other| other.what != number.what));
         all.extend(numbers);
@@ -396,54 +385,42 @@ fn beside(limit: Limit, rate: f64) -> Option<String> {
     Some(if factor == 1.0 { "the limit".into() } else { format!("{factor} times the limit") })
 }
 
-/// Limits differ, so that only what a server makes of one is told by comparing two.
-fn at_limit(trial: &Trial, place: &str) -> Vec<Number> {
-    let of = format!("at {place}: ");
-    let goodput = over(trial, |row| row.good as f64);
-    let good = Number::mean(format!("{of}good"), trial.goodput, goodput, A_SECOND, MoreIsBetter);
-    let Quantiles { p50, p99, .. } = trial.latency_ms;
-    let latency = once(&of, [("p50", p50, MS, Context), ("p99", p99, MS, Context)]);
-    [good].into_iter().chain(latency).chain(server_side(trial, place)).collect()
-}
-
-fn at_rate(trial: &Trial, place: &str) -> Vec<Number> {
+fn run(trial: &Trial, of: &str, judged: Sense) -> Vec<Number> {
     let (latency, sent) = (&trial.latency_ms, &trial.from_send_ms);
+    // Half of the interval over the windows.
+    let over = |value: fn(&Row) -> f64| {
+        half_interval(&trial.windows.iter().map(value).collect::<Vec<_>>())
+    };
     let means = [
         ("answered", trial.throughput, trial.intervals.throughput, A_SECOND, MoreIsBetter),
-        ("good", trial.goodput, over(trial, |row| row.good as f64), A_SECOND, MoreIsBetter),
-        ("p50", latency.p50, over(trial, |row| row.latency_ms.p50), MS, LessIsBetter),
-        ("p90", latency.p90, over(trial, |row| row.latency_ms.p90), MS, LessIsBetter),
-        ("p99", latency.p99, trial.intervals.p99, MS, LessIsBetter),
-        ("p50 from send", sent.p50, over(trial, |row| row.from_send_ms.p50), MS, LessIsBetter),
-        ("p99 from send", sent.p99, over(trial, |row| row.from_send_ms.p99), MS, LessIsBetter),
+        ("good", trial.goodput, over(|row| row.good as f64), A_SECOND, MoreIsBetter),
+        ("p50", latency.p50, over(|row| row.latency_ms.p50), MS, judged),
+        ("p90", latency.p90, over(|row| row.latency_ms.p90), MS, judged),
+        ("p99", latency.p99, trial.intervals.p99, MS, judged),
+        ("p50 from send", sent.p50, over(|row| row.from_send_ms.p50), MS, judged),
+        ("p99 from send", sent.p99, over(|row| row.from_send_ms.p99), MS, judged),
     ];
-    let of = format!("at {place}: ");
-    let mean = |(part, value, share, unit, sense): (&str, _, _, _, _)| {
-        Number::mean(format!("{of}{part}"), value, share, unit, sense)
+    let mean = |(part, value, share, unit, sense): (&str, f64, Option<f64>, _, _)| Number {
+        noise: share.map(|share| share * value),
+        ..Number::once(format!("{of}{part}"), value, unit, sense)
     };
-    let slow = [("p99.9", latency.p999, MS, Context), ("slowest", latency.max, MS, Context)];
-    means.map(mean).into_iter().chain(once(&of, slow)).chain(server_side(trial, place)).collect()
-}
-
-/// Half of the interval over the windows.
-fn over(trial: &Trial, value: fn(&Row) -> f64) -> Option<f64> {
-    half_interval(&trial.windows.iter().map(value).collect::<Vec<_>>())
-}
-
-fn server_side(trial: &Trial, place: &str) -> Vec<Number> {
-    let Some(server) = &trial.server else { return Vec::new() };
+    let mut all: Vec<Number> = means.map(mean).into();
+    all.extend(once(
+        of,
+        [("p99.9", latency.p999, MS, Context), ("slowest", latency.max, MS, Context)],
+    ));
+    let Some(server) = &trial.server else { return all };
     let cpu = 1e3 * server.cpu_seconds / server.answers.max(1) as f64;
-    once(
-        &format!("at {place}, server: "),
-        [
-            ("processor time", cpu, MS_A_QUERY, LessIsBetter),
-            ("memory", mb(server.resident_memory_bytes), MB, LessIsBetter),
-            ("queries a batch", server.batch_mean, "", Context),
-            ("queue", server.queue_ms, MS_A_QUERY, Context),
-            ("scan", server.scan_ms, MS_A_QUERY, Context),
-            ("pack", server.pack_ms, MS_A_QUERY, Context),
-            ("send", server.send_ms, MS_A_QUERY, Context),
-            ("whole", server.answer_ms, MS_A_QUERY, Context),
-        ],
-    )
+    let parts = [
+        ("server, processor time", cpu, MS_A_QUERY, LessIsBetter),
+        ("server, memory", mb(server.resident_memory_bytes), MB, LessIsBetter),
+        ("server, queries a batch", server.batch_mean, "", Context),
+        ("server, queue", server.queue_ms, MS_A_QUERY, Context),
+        ("server, scan", server.scan_ms, MS_A_QUERY, Context),
+        ("server, pack", server.pack_ms, MS_A_QUERY, Context),
+        ("server, send", server.send_ms, MS_A_QUERY, Context),
+        ("server, whole", server.answer_ms, MS_A_QUERY, Context),
+    ];
+    all.extend(once(of, parts));
+    all
 }

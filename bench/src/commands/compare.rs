@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use crate::common::report::origin;
 use crate::compare::{CompareOptions, TOLERANCE, Verdict, compare};
 use crate::found::Found;
+use crate::load::share;
 
 use sotto::commands::Ended;
 use sotto::commands::out::report;
@@ -23,7 +24,7 @@ pub(super) struct Args {
     #[arg(value_name = "AFTER")]
     after: PathBuf,
     /// Changes up to this do not matter.
-    #[arg(long, value_name = "SHARE", default_value_t = TOLERANCE, value_parser = tolerance)]
+    #[arg(long, value_name = "SHARE", default_value_t = TOLERANCE, value_parser = share)]
     tolerance: f64,
     /// Compare also what was measured on another machine, at another shape or with other options.
     #[arg(long)]
@@ -72,28 +73,4 @@ pub(super) fn run(args: &Args) -> Ended {
         worse += compared.count(Verdict::Worse);
     }
     Ok(if worse == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-}
-
-/// `3%` or `0.03`.
-fn tolerance(text: &str) -> Result<f64, String> {
-    let (number, scale) = text.strip_suffix('%').map_or((text, 1.0), |number| (number, 1e-2));
-    let share = number.parse::<f64>().ok().map(|number| number * scale);
-    let share = share.filter(|share| (0.0..=1.0).contains(share));
-    share.ok_or_else(|| format!("found {text:?}, expected a share such as 3% or 0.03"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_tolerance_is_a_share() {
-        assert_eq!(
-            (tolerance("3%"), tolerance("0.5"), tolerance("0")),
-            (Ok(0.03), Ok(0.5), Ok(0.0))
-        );
-        for wrong in ["", "%", "-1%", "101%", "NaN", "3 %"] {
-            assert!(tolerance(wrong).is_err(), "{wrong}");
-        }
-    }
 }

@@ -18,7 +18,6 @@ use crate::common::Effort;
 use crate::common::report::Printed;
 use crate::kernel;
 use sotto::commands::Ended;
-use sotto::commands::out::report;
 use sotto::commands::pack_rows;
 
 /// Measure the engines that answer, and this machine's floors, without any server.
@@ -89,7 +88,6 @@ pub(super) fn run(Args { common: args, engine }: Args) -> Ended {
     let mut printed = Printed::default();
     let record = kernel::measure(folder.path(), args.effort(), &engines, &shape?, &mut printed)?;
     keep(&path, &record, printed.text())?;
-    report(format_args!("\nrecord: {}", path.display()));
     Ok(ExitCode::SUCCESS)
 }
 
@@ -103,7 +101,6 @@ pub(super) fn run_gpu(GpuArgs { common: args, gpu: choice }: GpuArgs) -> Ended {
     let mut printed = Printed::default();
     let record = gpu::measure(args.effort(), &info, &shape, &mut printed)?;
     keep(&path, &record, printed.text())?;
-    report(format_args!("\nrecord: {}", path.display()));
     Ok(ExitCode::SUCCESS)
 }
 

@@ -97,8 +97,8 @@ fn measure<R: Serialize, W: Future<Output = Result<R, Failed>>>(
     drop(folder);
     let Some(record) = ended.map_err(plain)? else { return Ok(ExitCode::from(INTERRUPTED)) };
     let table = table(&record);
+    report(format_args!("\n{table}"));
     keep(&path, &record, &format!("{table}\n"))?;
-    report(format_args!("\n{table}\nrecord: {}", path.display()));
     Ok(ExitCode::SUCCESS)
 }
 

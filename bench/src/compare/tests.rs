@@ -272,14 +272,7 @@ fn the_guide_explains_every_field() {
     let scenario = Scenario::read(&folder.join("scenarios/mimi.toml")).unwrap();
     let plan = plan(&scenario, &Prices::shipped().unwrap(), &records).unwrap();
     let mut values = vec![serde_json::to_value(plan).unwrap()];
-    values.extend(records.iter().map(|found| match &found.record {
-        Record::Load(record) => serde_json::to_value(record).unwrap(),
-        Record::Kernel(record) => serde_json::to_value(record).unwrap(),
-        Record::Gpu(record) => serde_json::to_value(record).unwrap(),
-        Record::Build(record) => serde_json::to_value(record).unwrap(),
-        Record::Startup(record) => serde_json::to_value(record).unwrap(),
-        Record::Reload(record) => serde_json::to_value(record).unwrap(),
-    }));
+    values.extend(records.iter().map(|found| serde_json::to_value(&found.record).unwrap()));
     let mut missing = Vec::new();
     values.iter().for_each(|value| names(value, &mut missing));
     missing.retain(|name| ["`", "."].iter().all(|at| !guide.contains(&format!("{at}{name}`"))));

@@ -1,11 +1,7 @@
-//! Measures a GPU beside what it could do at best, in one run.
-//!
-//! The device, its floors (reading, multiply-adds), stages and whole answers batch by batch for a
-//! shard that is on it, uploads, then random queries over 64 such shards through the server's
-//! queue, of which a thousand are compared with the processor's answers. A processor that plays a
-//! GPU is measured only when named, and not in full.
-//!
-//! `work.rs` says what shares are of.
+//! Measures a GPU beside what it could do at best: its floors, answers batch by batch for a shard
+//! that is on it, uploads, then random queries over 64 such shards through the server's queue, of
+//! which a thousand are compared with the processor's answers. A processor that plays a GPU is
+//! measured only when named, and not in full. `work.rs` says what shares are of.
 
 mod answers;
 mod floors;

@@ -1,7 +1,5 @@
 //! A device of the benchmark's own, on which the floors are measured: kernels, buffers, time.
-//!
-//! Errors of the device end the run (wgpu panics at what no scope catches), but for memory that is
-//! not there. Nothing here knows the engine.
+//! Errors of the device end the run (wgpu panics at what no scope catches), but for lacking memory.
 
 use std::error::Error;
 use std::time::{Duration, Instant};

@@ -1,5 +1,5 @@
-//! Shards and queries of noise. Every shard is a window into one pool, so that as many as a GPU
-//! holds take no more of the host's memory than one and a bit, and yet no two are the same.
+//! Shards and queries of noise. Every shard is a window into one pool, so that many take little of
+//! the host's memory.
 
 use std::sync::Arc;
 

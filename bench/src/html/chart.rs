@@ -1,9 +1,8 @@
-//! Charts as data: what report.js draws, and the same numbers as a table. Scales, ticks and words
-//! are decided here; the script only places them.
+//! Charts as data: what report.js draws. Scales, ticks and words are decided here; the script only
+//! places them.
 
 use serde::Serialize;
 
-use crate::table::Table;
 use crate::units::Unit;
 
 /// Lines over a number, or rows of bars.
@@ -210,12 +209,15 @@ impl Chart {
         let mut chart = Self { title, note, kind, x, y, rows: Vec::new(), series, level: None };
         for Series { name, points, .. } in &mut chart.series {
             for point in points {
-                point.text = match (kind, point.low_high) {
-                    (Kind::Lines, _) => {
-                        let at = chart.x.unit.show(point.x);
-                        format!("{name}: {}\n{}: {at}", in_words(&chart.y, point), chart.x.label)
+                let (x, show) = (chart.x.unit.show(point.x), |y| chart.y.unit.show(y));
+                let between = point.low_high.map_or(String::new(), |[low, high]| {
+                    format!(" ({} to {})", show(low), show(high))
+                });
+                point.text = match kind {
+                    Kind::Lines => {
+                        format!("{name}: {}{between}\n{}: {x}", show(point.y), chart.x.label)
                     }
-                    _ => format!("{name}: {}", chart.x.unit.show(point.x)),
+                    Kind::Stack | Kind::Dots => format!("{name}: {x}"),
                 };
             }
         }
@@ -224,42 +226,6 @@ impl Chart {
 
     pub(super) fn is_empty(&self) -> bool {
         self.rows.is_empty() && self.series.iter().all(|series| series.points.len() < 2)
-    }
-
-    pub(super) fn table(&self) -> Table {
-        let points = || self.series.iter().flat_map(|series| &series.points);
-        let places: Vec<(String, f64)> = match self.kind {
-            Kind::Lines => {
-                let mut places: Vec<f64> = points().map(|point| point.x).collect();
-                places.sort_by(f64::total_cmp);
-                places.dedup();
-                places.into_iter().map(|x| (self.x.unit.show(x), x)).collect()
-            }
-            _ => self.rows.iter().cloned().zip((0..).map(f64::from)).collect(),
-        };
-        let cell = |series: &Series, place: f64| {
-            let shown = series.points.iter().filter_map(|point| match self.kind {
-                Kind::Lines => (point.x == place).then(|| in_words(&self.y, point)),
-                _ => (point.y == place).then(|| self.x.unit.show(point.x)),
-            });
-            shown.collect::<Vec<_>>().join("; ")
-        };
-        let names = self.series.iter().map(|series| series.name.clone());
-        let mut rows = vec![[self.x.label.clone()].into_iter().chain(names).collect()];
-        rows.extend(places.into_iter().map(|(name, place)| {
-            let cells = self.series.iter().map(|series| cell(series, place));
-            [name].into_iter().chain(cells).collect()
-        }));
-        Table { rows }
-    }
-}
-
-/// A point's value, and its interval where one is known.
-fn in_words(axis: &Axis, point: &Point) -> String {
-    let show = |value| axis.unit.show(value);
-    match point.low_high {
-        None => show(point.y),
-        Some([low, high]) => format!("{} ({} to {})", show(point.y), show(low), show(high)),
     }
 }
 
@@ -286,16 +252,16 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_a_number_is_not_drawn_and_the_rest_is_in_the_table() {
+    fn what_is_not_a_number_is_not_drawn_and_the_rest_tells_its_value() {
         let points = vec![Point::new(1.0, 2.0), Point::new(2.0, f64::NAN)];
         let series = Series::new("some", "blue", points);
         assert_eq!(series.points, [Point::new(1.0, 2.0)]);
         let chart = Chart::lines(("t", ""), ("x", Unit::Count), ("y", Unit::Ms), vec![series]);
-        assert_eq!(chart.table().rows, [["x", "some"], ["1", "2 ms"]]);
+        assert_eq!(chart.series[0].points[0].text, "some: 2 ms\nx: 1");
         let rows = vec![("a".into(), vec![1.0, f64::NAN]), ("b".into(), vec![1.0, 2.0])];
         let parts = [("one", "blue"), ("two", "teal")];
         let chart = Chart::rows(Kind::Stack, ("t", ""), ("x", Unit::Ms), &parts, rows);
-        assert_eq!(chart.table().rows[0], ["x", "one", "two"]);
-        assert_eq!(chart.table().rows[2], ["b: 3 ms", "1 ms", "2 ms"]);
+        assert_eq!(chart.rows[1], "b: 3 ms");
+        assert_eq!(chart.series[1].points[0].text, "two: 2 ms");
     }
 }

@@ -1,11 +1,7 @@
-//! The report: records and plans as one page that a person would rather look at than read. It is
-//! whole in itself: style, data, the plotting library and what calls it stand in the file, and its
-//! first line forbids it to ask for anything else.
-//!
-//! Strings of records and scenarios are input: they get into the page as text through maud, which
-//! escapes them, or through JSON without `<`, and into charts as text nodes. [`plan`] and
-//! [`records`] say what is drawn; [`page`] is the template of all sections. `bench/tests/report`
-//! looks at the page in a browser.
+//! The report: records and plans as one page, whole in itself: style, data and scripts stand in the
+//! file, and its first line forbids it to ask for anything else. Strings of records and scenarios
+//! are input: they get into the page through maud, which escapes them, or through JSON without `<`.
+//! `bench/tests/report` looks at the page in a browser.
 
 mod chart;
 mod page;

@@ -78,7 +78,7 @@ fn table(caption: &str, Table { rows }: &Table) -> Markup {
     }
 }
 
-/// A place for a chart, with its numbers below.
+/// A place for a chart.
 fn figure(chart: &Chart, place: usize) -> Markup {
     html! {
         figure #{ "chart-" (place) } {
@@ -89,7 +89,6 @@ fn figure(chart: &Chart, place: usize) -> Markup {
                 }
             }
             div.plot {}
-            details { summary { "Numbers" } (table(&chart.title, &chart.table())) }
         }
     }
 }
@@ -167,7 +166,12 @@ pub(super) fn page(sections: &[Section], records: &[Found], plans: &[Plan]) -> S
                 style { (PreEscaped(STYLE)) }
             }
             body {
-                header { h1 { "sotto" } p { (subject(records, plans)) } }
+                header { h1 { "sotto" } p {
+                    @if !plans.is_empty() {
+                        "What it takes to serve, planned from what was measured. "
+                    }
+                    (records.len()) " records; where they come from stands at the end."
+                } }
                 main { (body) }
                 footer {
                     details {
@@ -185,21 +189,6 @@ pub(super) fn page(sections: &[Section], records: &[Found], plans: &[Plan]) -> S
         }
     };
     page.into_string()
-}
-
-fn subject(records: &[Found], plans: &[Plan]) -> String {
-    let mut machines: Vec<_> = records.iter().map(|found| found.record.machine().name()).collect();
-    machines.sort();
-    machines.dedup();
-    let measured = match machines.as_slice() {
-        [] => String::new(),
-        [one] => format!("Measured on {one}."),
-        many => format!("Measured on {} machines.", many.len()),
-    };
-    match plans.len() {
-        0 => measured,
-        _ => format!("What it takes to serve, planned from what was measured. {measured}"),
-    }
 }
 
 fn sources(records: &[Found]) -> Table {

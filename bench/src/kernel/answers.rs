@@ -9,10 +9,10 @@ use sotto::engine::{
     Batch, EncryptedQuery, Engine, EngineChoice, EngineError, IsaChoice, SelectError, ShardView,
     select,
 };
-use sotto::server::kib_of;
 
 use super::pin::Cores;
 use crate::common::Effort;
+use crate::operations::memory_bytes;
 
 /// Sizes of batches, the largest last.
 pub(super) fn batches(effort: Effort) -> &'static [usize] {
@@ -122,24 +122,19 @@ impl Setting {
 }
 
 /// By how much the process grew at most, in bytes, between "no engine" and the end of a batch of
-/// all `queries`: its threads, scratch and answers. The shard and the queries are in memory before.
-/// None where the system does not say.
+/// all `queries`; none where the system does not say.
 pub(super) fn memory_growth(
     isa: IsaName,
     shard: ShardView<'_>,
     queries: &[EncryptedQuery],
     threads: usize,
 ) -> Result<Option<u64>, Box<dyn Error>> {
-    let status = |name: &str| {
-        let text = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-        kib_of(&text, name)
-    };
-    let before = status("VmRSS:");
+    let before = memory_bytes("self", "VmRSS:").ok();
     let mut engine = engine(isa, threads)?;
     // Forgets the peak: what the engine's self-check took and gave back is not the batch's.
     let forgotten = std::fs::write("/proc/self/clear_refs", "5").is_ok();
     time(engine.as_mut(), shard, queries)?;
     time(engine.as_mut(), shard, queries)?;
-    let peak = status("VmHWM:").filter(|_| forgotten);
+    let peak = memory_bytes("self", "VmHWM:").ok().filter(|_| forgotten);
     Ok(before.zip(peak).map(|(before, peak)| peak.saturating_sub(before)))
 }

@@ -1,8 +1,6 @@
-//! Answers from a shard that is not in the page cache, beside a plain sequential read of it.
-//!
-//! Before each the database is closed and the file's pages are dropped; what the process had the
-//! disk read afterwards tells that they were gone. Below a guest's page cache there may be its
-//! host's, which nobody here can drop.
+//! Answers from a shard that is not in the page cache, beside a plain sequential read of it. What
+//! the process had the disk read tells that the pages were gone; a guest's host may still have
+//! them.
 
 use std::error::Error;
 use std::fs::File;
@@ -10,13 +8,13 @@ use std::hint::black_box;
 use std::io::Read as _;
 use std::time::{Duration, Instant};
 
-use rustix::fs::{Advice, fadvise};
 use sotto::arith::IsaName;
 use sotto::engine::EncryptedQuery;
 
 use super::answers;
 use super::inputs::Store;
 use super::pin::{Cores, pin_engines};
+use crate::operations::{disk_bytes, drop_pages};
 
 /// All runs of one way to read the file.
 pub(super) struct Cold {
@@ -45,7 +43,7 @@ pub(super) fn measure(
     let mut all: Vec<_> = std::iter::once(None).chain(answers).map(cold).collect();
     for _ in 0..rounds {
         for cold in &mut all {
-            drop_pages(store)?;
+            drop_pages(store.file()).map_err(|error| error.to_string())?;
             let run = match cold.answer {
                 None => plain_read(store),
                 Some((threads, batch)) => answer(store, &queries[..batch], isa, threads, cores),
@@ -65,7 +63,7 @@ type Timed = (Duration, Option<u64>);
 fn plain_read(store: &Store) -> Result<Timed, Box<dyn Error>> {
     let mut file = File::open(store.file())?;
     let mut block = vec![1; 1 << 20];
-    let (before, start) = (disk_bytes(), Instant::now());
+    let (before, start) = (disk_bytes("self").ok(), Instant::now());
     while file.read(&mut block)? > 0 {
         black_box(&block);
     }
@@ -83,25 +81,12 @@ fn answer(
     pin_engines(&cores.cpus)?;
     let database = store.open()?;
     let shard = database.shard(0).ok_or("the database has no shard")?;
-    let (before, start) = (disk_bytes(), Instant::now());
+    let (before, start) = (disk_bytes("self").ok(), Instant::now());
     answers::time(engine.as_mut(), shard.view(), queries)?;
     Ok(timed(start, before))
 }
 
 fn timed(start: Instant, before: Option<u64>) -> Timed {
     let time = start.elapsed();
-    (time, disk_bytes().zip(before).map(|(after, before)| after - before))
-}
-
-/// Bytes this process had storage read.
-fn disk_bytes() -> Option<u64> {
-    let text = std::fs::read_to_string("/proc/self/io").ok()?;
-    text.lines().find_map(|line| line.strip_prefix("read_bytes: ")?.parse().ok())
-}
-
-/// Drops the file's pages: nothing maps it, and all of it is on disk.
-pub(super) fn drop_pages(store: &Store) -> Result<(), Box<dyn Error>> {
-    let file = File::open(store.file())?;
-    file.sync_all()?;
-    Ok(fadvise(&file, 0, None, Advice::DontNeed)?)
+    (time, disk_bytes("self").ok().zip(before).map(|(after, before)| after - before))
 }

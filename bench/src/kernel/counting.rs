@@ -1,10 +1,6 @@
-//! What counting costs: everything a server adds up and measures for one query, from its admission
-//! until its reply is written, beside the answer itself.
-//!
-//! The same additions and clock readings in the same order as on a query's way (`server::query`,
-//! `server::connection`, `worker`), as if each query came alone: what a batch shares is counted as
-//! if it shared nothing. Done on all processors at once on the same counters, as a server's threads
-//! do.
+//! What counting costs: all that a server adds up and measures for one query, from its admission to
+//! its written reply. The same additions and clock readings in the same order (`server::query`,
+//! `server::connection`, `worker`), on all processors at once, as if each query came alone.
 
 use std::sync::Barrier;
 use std::time::{Duration, Instant};

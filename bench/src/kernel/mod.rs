@@ -1,11 +1,8 @@
 //! Times the CPU engines at one shape, beside what this machine could do at best.
 //!
-//! First the floors (time to read the shard, peak rates of the multiply-adds), then every engine
-//! that is asked for, number of threads and batch, in rounds over all of them so that noise hits
-//! all alike. Then the client's work, memory, how soon a full queue refuses, what counting costs,
-//! and answers from a shard that is not in the page cache. Threads are pinned. Shards that caches
-//! might hold are many, asked in turn, as a server's are. Shards are noise of the right form, and
-//! no answer is checked here (`tests/engines.rs` does that).
+//! Floors and engines are measured in rounds, so that noise hits all alike; then the client's work,
+//! memory, refusals, counting, and answers from a shard that is not in the page cache. Threads are
+//! pinned. Shards are noise, and no answer is checked here (`tests/engines.rs` does that).
 
 mod answers;
 mod client;

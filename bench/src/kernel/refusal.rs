@@ -1,7 +1,6 @@
-//! How soon a query is refused at a full queue: from its frame decoded to its reply encoded.
-//!
-//! The queue is as full as it gets, with as many front-ends as a server has connections and queries
-//! for thousands of shards, and no engine takes any. The network's part is not in it.
+//! How soon a query is refused at a full queue: from its frame decoded to its reply encoded,
+//! without the network. As many front-ends as a server has connections fill the queue, and no
+//! engine takes anything.
 
 use std::error::Error;
 use std::hint::black_box;

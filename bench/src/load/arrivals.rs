@@ -1,5 +1,4 @@
 //! When frames are due: an endless list of times, fixed by the seed before anything is sent.
-//! Nothing here knows how the server does: that is what makes a run open loop.
 
 use std::time::Duration;
 

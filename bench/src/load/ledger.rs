@@ -1,8 +1,6 @@
-//! What was planned in one run, what came of it and when, window by window. No IO here.
-//!
-//! A query belongs to the window it was planned in, however late it is sent or answered, and
-//! its latency counts from then: a server that stalls shows in all that was planned meanwhile. Only
-//! throughput goes by when answers come.
+//! What was planned in one run, what came of it and when, window by window. A query belongs to the
+//! window it was planned in, and its latency counts from then: a server that stalls shows in all
+//! that was planned meanwhile. Only throughput goes by when answers come.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -1,14 +1,11 @@
-//! `sotto-bench load`: a load generator whose latencies a slow server cannot hide.
+//! `sotto-bench load`: an open-loop load generator, whose latencies a slow server cannot hide.
 //!
-//! Open loop: when queries are due is fixed before the first one is sent, and a latency counts
-//! from then, so that a slow server cannot slow its own measurement down (no coordinated omission).
-//! Each front-end is a [`sotto::client::Client`] with a connection of its own, whose trust is
-//! checked as for any other. The queries are encrypted under fresh secrets, and each is sent once.
-//!
-//! It does not repeat what was refused, adapt to the server, or keep secrets from run to run.
-//! A run goes through [`arrivals`] (when), [`prepare`] (what), [`run`] (sending), [`verify`]
-//! (whether the answer was right), [`ledger`] (what was counted), [`search`] (the next rate) and
-//! [`report`]. [`server_side`] reads the server's own metrics.
+//! When queries are due is fixed before the first one is sent, and a latency counts from then (no
+//! coordinated omission). Each front-end is a [`sotto::client::Client`] with a connection of its
+//! own; each query is encrypted under a fresh secret and sent once. A run goes through [`arrivals`]
+//! (when), [`prepare`] (what), [`run`] (sending), [`verify`] (whether the answer was right),
+//! [`ledger`] (what was counted), [`search`] (the next rate), [`server_side`] (the server's own
+//! metrics) and [`report`].
 
 mod arrivals;
 pub(crate) mod ledger;
@@ -22,6 +19,7 @@ mod verify;
 
 pub use arrivals::Arrivals;
 pub use ledger::{Counts, Intervals};
+pub(crate) use options::share;
 pub use options::{Goal, LoadOptions};
 pub use report::{
     HEADING, Prepared, Quantiles, Report, Row, SCHEMA, ServerFacts, ServerSide, Trial,

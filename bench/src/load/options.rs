@@ -117,12 +117,15 @@ fn time(text: &str) -> Result<Duration, String> {
     time.ok_or_else(|| format!("found {text:?}, expected a time such as 500ms or 2.5s"))
 }
 
-fn share(text: &str) -> Result<f64, String> {
-    match text.parse() {
-        _ if text == "all" => Ok(1.0),
-        Ok(share) if (0.0..=1.0).contains(&share) => Ok(share),
-        _ => Err(format!("found {text:?}, expected `all` or a number from 0 to 1")),
-    }
+/// `all`, or a share such as `5%` or `0.05`.
+pub(crate) fn share(text: &str) -> Result<f64, String> {
+    let (number, scale) = text.strip_suffix('%').map_or((text, 1.0), |number| (number, 1e-2));
+    let share = match text {
+        "all" => Some(1.0),
+        _ => number.parse::<f64>().ok().map(|number| number * scale),
+    };
+    let share = share.filter(|share| (0.0..=1.0).contains(share));
+    share.ok_or_else(|| format!("found {text:?}, expected `all`, or a share such as 5% or 0.05"))
 }
 
 /// From MiB, 16 TiB at most.
@@ -143,8 +146,11 @@ mod tests {
         for wrong in ["", "5", "ms", "-1s", "1m", "infs", "NaNms"] {
             assert!(time(wrong).is_err(), "{wrong}");
         }
-        assert_eq!((share("all"), share("0.25")), (Ok(1.0), Ok(0.25)));
-        assert!(share("2").is_err() && share("some").is_err());
+        let shares = [("all", 1.0), ("0.25", 0.25), ("3%", 0.03), ("0", 0.0)];
+        assert!(shares.iter().all(|(text, expected)| share(text) == Ok(*expected)));
+        for wrong in ["", "%", "-1%", "101%", "NaN", "3 %", "2", "some"] {
+            assert!(share(wrong).is_err(), "{wrong}");
+        }
         assert!(mib("0").is_err() && mib("16777217").is_err());
         assert_eq!(LoadOptions::default().memory_bytes, limits::LOAD_BYTES);
     }

@@ -1,10 +1,8 @@
 //! Queries made ahead of their time: drawn, encrypted, framed, and kept until they are due.
 //!
-//! The rule on secrets holds as for any client. A few queries are encrypted under fresh secrets of
-//! a [`SecretPool`], which is sealed before the first of them is sent; each is sent once. So no
-//! ciphertext is made twice, and nothing that is sent depends on anything decoded. Which shard and
-//! record a query asks for comes from the seed of the run, its secret from the operating system.
-//! Threads at the lowest priority make them; where they fall behind, the run shows it as lag.
+//! A few queries are encrypted under fresh secrets of a [`SecretPool`], which is sealed before the
+//! first of them is sent; each is sent once. Which shard and record a query asks for comes from the
+//! seed of the run, its secret from the operating system.
 
 use std::collections::{HashSet, VecDeque};
 use std::convert::Infallible;

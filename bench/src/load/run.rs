@@ -1,12 +1,10 @@
 //! Runs: frames are sent when they are due, whatever the server does, over a few connections.
 //!
-//! A thread of its own keeps the time (an async runtime's clock is too coarse) and hands each
-//! frame over when it is due; its bundle was sent [`LEAD`] before. What waits after that (for a
-//! stream the server does not grant yet, for a bundle it has not acknowledged) counts as latency;
-//! what the generator sends late counts as lag and makes the run invalid. Nothing is tried again,
-//! except that what a dead server left unanswered goes to the next replica, where there is one, in
-//! the identical bytes; that time counts as latency too. Nothing that is sent depends on anything
-//! decoded.
+//! A thread of its own keeps the time (an async runtime's clock is too coarse); a frame's bundles
+//! are sent [`LEAD`] before it. What waits for the server (for a stream, for a bundle's
+//! acknowledgement) counts as latency; what the generator sends late counts as lag. Only what a
+//! dead server left unanswered is sent again, to the next replica, in the identical bytes. Nothing
+//! that is sent depends on anything decoded.
 
 use std::collections::VecDeque;
 use std::iter::Peekable;
@@ -22,7 +20,7 @@ use tokio::task::JoinSet;
 use super::arrivals::Draws;
 use super::ledger::{CONNECTION_CLASS, Ledger, Measure, TIME_OUT_CLASS};
 use super::options::{Goal, LoadOptions};
-use super::prepare::{Asked, Frame, Group, Maker, Preparing, Stock};
+use super::prepare::{Asked, Frame, Maker, Preparing, Stock};
 use super::report::{Prepared, Report, SCHEMA, ServerFacts, Trial, TrialEnd};
 use super::search::{self, BEYOND};
 use super::server_side::Look;
@@ -139,11 +137,11 @@ impl Rig {
             verify::start(self.maker.clone(), self.hints.clone(), ledger.clone())?;
         let (running, mut finished) = mpsc::channel::<()>(1);
         let (stop, stopped) = sync_channel(0);
+        let senders = self.senders.iter().cloned();
         let pacer = Pacer {
             times: times.peekable(),
             stock: self.preparing.0.clone(),
-            front_ends: self.senders.iter().cloned().map(FrontEnd::new).collect(),
-            next: 0,
+            front_ends: senders.map(|one| (FrontEnd::new(one), VecDeque::new())).collect(),
             batch: batch as u64,
             exchanges: Arc::new(Exchanges { ledger: ledger.clone(), jobs, _running: running }),
             runtime: Handle::current(),
@@ -191,27 +189,24 @@ async fn wait(ledger: &Ledger, time: Duration) -> (&'static str, Duration) {
 /// Whether the server has a group's bundles: not yet, yes, or no and why.
 type Known = watch::Receiver<Option<Result<(), String>>>;
 
-/// A connection, and the group whose frames it sends next.
+/// A connection, and the bundles that were sent on it last.
+#[derive(Clone)]
 struct FrontEnd {
     sender: FrameSender,
-    frames: VecDeque<Frame>,
     bundles: Arc<[BundleFrame]>,
     known: Known,
 }
 
 impl FrontEnd {
     fn new(sender: FrameSender) -> Self {
-        let known = watch::channel(None).1;
-        Self { sender, frames: VecDeque::new(), bundles: Arc::new([]), known }
+        Self { sender, bundles: Arc::new([]), known: watch::channel(None).1 }
     }
 }
 
 /// A frame that waits for its time.
 struct Staged {
     at: Duration,
-    sender: FrameSender,
-    bundles: Arc<[BundleFrame]>,
-    known: Known,
+    front_end: FrontEnd,
     frame: Frame,
 }
 
@@ -219,8 +214,8 @@ struct Staged {
 struct Pacer<T: Iterator<Item = Duration>> {
     times: Peekable<T>,
     stock: Arc<Stock>,
-    front_ends: Vec<FrontEnd>,
-    next: usize,
+    /// Each with the frames of its group that are left, the next to send first.
+    front_ends: VecDeque<(FrontEnd, VecDeque<Frame>)>,
     batch: u64,
     exchanges: Arc<Exchanges>,
     runtime: Handle,
@@ -265,26 +260,22 @@ impl<T: Iterator<Item = Duration>> Pacer<T> {
     fn stage(&mut self) -> bool {
         let begin = self.exchanges.ledger.begin;
         while self.times.peek().is_some_and(|&at| at <= begin.elapsed()) {
-            let front_end = &mut self.front_ends[self.next];
-            if front_end.frames.is_empty() {
+            let (front_end, frames) = &mut self.front_ends[0];
+            if frames.is_empty() {
                 let Some(group) = self.stock.take() else { return false };
                 let (uploaded, known) = watch::channel(None);
-                let Group { bundles, frames } = group;
-                (front_end.frames, front_end.known) = (frames, known);
-                front_end.bundles = bundles.into();
+                (*frames, front_end.bundles, front_end.known) =
+                    (group.frames, group.bundles.into(), known);
                 let (sender, bundles) = (front_end.sender.clone(), front_end.bundles.clone());
                 self.runtime.spawn(async move {
                     let _ = uploaded.send(Some(upload(sender, &bundles).await));
                 });
             }
             let at = self.times.next().expect("this is a bug: a time was peeked") + LEAD;
-            let frame = front_end.frames.pop_front();
-            let frame = frame.expect("this is a bug: a group without frames");
+            let frame = frames.pop_front().expect("this is a bug: a group without frames");
             self.exchanges.ledger.planned(at, frame.queries.len() as u64);
-            let (sender, known) = (front_end.sender.clone(), front_end.known.clone());
-            let bundles = front_end.bundles.clone();
-            self.staged.push_back(Staged { at, sender, bundles, known, frame });
-            self.next = (self.next + 1) % self.front_ends.len();
+            self.staged.push_back(Staged { at, front_end: front_end.clone(), frame });
+            self.front_ends.rotate_left(1);
         }
         true
     }
@@ -310,7 +301,7 @@ struct Exchanges {
 
 impl Exchanges {
     async fn send(&self, staged: Staged) {
-        let Staged { at, sender, bundles, mut known, frame } = staged;
+        let Staged { at, front_end: FrontEnd { sender, bundles, mut known }, frame } = staged;
         let queries = frame.queries.len();
         self.ledger.begun(at, queries as u64, Instant::now());
         let answered = known.wait_for(Option::is_some).await.map(|known| known.clone());

@@ -22,15 +22,17 @@ pub(super) fn read_all(db: &Path) -> Result<(), Failed> {
 
 /// Drops the pages of every file of a database, which no process may have mapped.
 pub(super) fn drop_all(db: &Path) -> Result<(), Failed> {
-    for path in files(db)? {
-        let dropped = File::open(&path).and_then(|file| {
-            // What is not on disk yet cannot be dropped.
-            file.sync_all()?;
-            Ok(fadvise(&file, 0, None, Advice::DontNeed)?)
-        });
-        dropped.map_err(cannot("drop the pages of", &path))?;
-    }
-    Ok(())
+    files(db)?.iter().try_for_each(|path| drop_pages(path))
+}
+
+/// Drops the pages of a file, which no process may have mapped.
+pub(crate) fn drop_pages(path: &Path) -> Result<(), Failed> {
+    let dropped = File::open(path).and_then(|file| {
+        // What is not on disk yet cannot be dropped.
+        file.sync_all()?;
+        Ok(fadvise(&file, 0, None, Advice::DontNeed)?)
+    });
+    dropped.map_err(cannot("drop the pages of", path))
 }
 
 fn files(db: &Path) -> Result<Vec<PathBuf>, Failed> {
@@ -45,12 +47,12 @@ fn files(db: &Path) -> Result<Vec<PathBuf>, Failed> {
 }
 
 /// A line of /proc/PROCESS/status, such as `VmHWM:`.
-pub(super) fn memory_bytes(process: &str, name: &str) -> Result<u64, Failed> {
+pub(crate) fn memory_bytes(process: &str, name: &str) -> Result<u64, Failed> {
     read(process, "status", name, |text| kib_of(text, name))
 }
 
 /// Bytes that a process had the disk read.
-pub(super) fn disk_bytes(process: &str) -> Result<u64, Failed> {
+pub(crate) fn disk_bytes(process: &str) -> Result<u64, Failed> {
     let name = "read_bytes:";
     let value = |line: &str| line.strip_prefix(name)?.trim().parse().ok();
     read(process, "io", name, |text| text.lines().find_map(value))

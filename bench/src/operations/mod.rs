@@ -12,6 +12,7 @@ mod server;
 mod startup;
 
 pub(crate) use build::{build, build_once};
+pub(crate) use files::{disk_bytes, drop_pages, memory_bytes};
 pub(crate) use place::{AS_SOTTO, OperationOptions, Place};
 pub(crate) use reload::reload;
 pub(crate) use startup::startup;

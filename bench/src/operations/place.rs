@@ -21,9 +21,8 @@ use crate::record::{Content, ShapeFacts, Spread};
 /// Most records that are made up: a hundred gigabytes of text.
 const RECORDS_MAX: u64 = 1 << 30;
 
-/// The first argument with which this program runs `sotto` with the arguments that follow. Servers
-/// that are measured are processes of this program, so that what is measured is what it was
-/// compiled with, and no other program needs to be there.
+/// The first argument with which this program runs `sotto` with the arguments that follow: a server
+/// that is measured is a process of this program, and no other needs to be there.
 pub(crate) const AS_SOTTO: &str = "sotto";
 
 /// A database of made-up records, and how often something is measured.
@@ -129,8 +128,7 @@ pub(super) fn cannot<E: Error>(doing: &str, path: &Path) -> impl FnOnce(E) -> Fa
     move |error| format!("cannot {doing} {}: {error}", path.display()).into()
 }
 
-/// The seed of a run's database: the same for the same number, so that runs of two days do the
-/// same work. Never one for others.
+/// The seed of a run's database: the same for the same number, so that all runs do the same work.
 pub(super) fn seed(run: u32) -> [u8; 32] {
     blake3::derive_key("sotto-bench seed", &run.to_le_bytes())
 }

@@ -1,9 +1,6 @@
 //! New epochs of a server under load: how long it takes until one is served, and what becomes of
-//! the look-ups meanwhile.
-//!
-//! An epoch that changes so many shards is built once; after that epochs go there and back
-//! ([`rollback`]), each a new one to the server, which opens and verifies what changed as it always
-//! does. In a changed shard one record has another value.
+//! the look-ups meanwhile. An epoch that changes so many shards is built once; after that epochs go
+//! there and back ([`rollback`]), each a new one to the server.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -204,12 +201,6 @@ fn changed(value: &str) -> String {
     value.replacen(VALUE, CHANGED_VALUE, 1)
 }
 
-/// A look-up while a server reloads.
-struct LookUp {
-    took: Duration,
-    right: bool,
-}
-
 /// What one reload was like.
 struct Seen {
     reload: Duration,
@@ -252,18 +243,19 @@ async fn one(
     Ok(Seen {
         reload,
         lookups: lookups.len() as u64,
-        lost: lookups.iter().filter(|lookup| !lookup.right).count() as u64,
-        slowest: lookups.iter().map(|lookup| lookup.took).max().unwrap_or_default(),
+        lost: lookups.iter().filter(|(_, is_right)| !is_right).count() as u64,
+        slowest: lookups.iter().map(|(took, _)| *took).max().unwrap_or_default(),
     })
 }
 
-/// Looks one key up after the other until it is stopped, the last one after that.
+/// Looks one key up after the other until it is stopped, the last one after that: how long each
+/// took, and whether its answer was right.
 async fn ask(
     mut client: Client,
     number: usize,
     bench: Arc<Bench>,
     stopped: watch::Receiver<bool>,
-) -> (Client, Vec<LookUp>) {
+) -> (Client, Vec<(Duration, bool)>) {
     let mut lookups = Vec::new();
     for record in bench.asked.iter().cycle().skip(number).step_by(CLIENTS) {
         let is_last = *stopped.borrow();
@@ -272,7 +264,7 @@ async fn ask(
         let took = begun.elapsed();
         let outcome = outcomes.ok().and_then(|outcomes| outcomes.into_iter().next());
         let right = outcome.and_then(Result::ok).is_some_and(|found| record.is_right(&found));
-        lookups.push(LookUp { took, right });
+        lookups.push((took, right));
         if is_last {
             break;
         }

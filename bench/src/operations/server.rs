@@ -16,7 +16,6 @@ use tokio::process::{Child, ChildStderr, ChildStdout};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use super::files;
 use super::place::{AS_SOTTO, Place, cannot, this_program};
 use crate::Failed;
 use crate::endpoint::{Endpoint, Reply};
@@ -137,15 +136,6 @@ impl Server {
         Err(format!("the answer for {key} is not its record. {help}").into())
     }
 
-    /// Its own memory now, without files' pages.
-    pub(super) fn own_memory_bytes(&self) -> Result<u64, Failed> {
-        files::memory_bytes(&self.process(), "RssAnon:")
-    }
-
-    pub(super) fn disk_bytes(&self) -> Result<u64, Failed> {
-        files::disk_bytes(&self.process())
-    }
-
     pub(super) async fn leave(mut self) -> Result<(), Failed> {
         let process = self.child.id().and_then(|id| Pid::from_raw(id as i32));
         let signalled = process.map(|process| kill_process(process, Signal::TERM));
@@ -155,7 +145,8 @@ impl Server {
         }
     }
 
-    fn process(&self) -> String {
+    /// As /proc names it.
+    pub(super) fn process(&self) -> String {
         self.child.id().map_or("gone".into(), |id| id.to_string())
     }
 

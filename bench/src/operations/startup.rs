@@ -38,7 +38,7 @@ pub(crate) async fn startup(place: Place) -> Result<Startup, Failed> {
             place.blocking(move |place| prepare(&place.db())).await?;
             let server = site.start().await?;
             let start = watch(&server, &key, &value).await?;
-            check(cached, server.disk_bytes()?, &content)?;
+            check(cached, files::disk_bytes(&server.process())?, &content)?;
             server.leave().await?;
             report(start.line(cached));
             starts.push(start);
@@ -74,7 +74,7 @@ async fn watch(server: &Server, key: &str, value: &str) -> Result<Start, Failed>
         Ok::<_, Failed>(server.began.elapsed())
     };
     let (first_answer, ready) = tokio::try_join!(answered, ready)?;
-    let own_memory_bytes = server.own_memory_bytes()?;
+    let own_memory_bytes = files::memory_bytes(&server.process(), "RssAnon:")?;
     Ok(Start { listening: server.listening, ready, first_answer, own_memory_bytes })
 }
 

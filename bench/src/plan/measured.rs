@@ -1,9 +1,8 @@
 //! The numbers of records that a plan needs, for the shape that it needs them for.
 //!
-//! The newest record of an engine says which machine a plan is of; records of other machines are
-//! used only where there is none of this one, and are marked as guesses then. The record of the
-//! nearest shape is taken; where that is another shape, each stage is scaled by what it works on,
-//! and the number is marked as extrapolated.
+//! The newest record of an engine says which machine a plan is of. Records of other machines are
+//! used only where there is none of this one. That of the nearest shape is taken, each stage scaled
+//! by what it works on. Both are marked as extrapolated.
 
 use std::cmp::Reverse;
 

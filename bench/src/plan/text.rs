@@ -1,5 +1,5 @@
-//! A plan for a terminal: a table of shapes, then figures with their formulas. What they come from,
-//! and why some are extrapolated, stands below in a list each.
+//! A plan for a terminal: a table of shapes, then figures with their formulas; below, in a list
+//! each, what they come from and why some are extrapolated.
 
 use std::fmt::Write as _;
 use std::mem::take;

@@ -1,9 +1,7 @@
-//! The summary of a record's folder, as Markdown for its README: what was measured, targets met and
+//! The summary of a record's folder, as Markdown for its README: every number, targets met and
 //! missed, and for runs that are judged (`soak.sh`, `failures.sh`) what has to be so and is not.
-//!
-//! What is there decides what is said: records (`*.json`), `machine.txt` with steps and how they
-//! ended, `parity.txt` of engines beside the reference, `samples.csv` of a long run, files of tests
-//! that end with `ended: CODE`.
+//! What is there decides what is said: records, `machine.txt` with steps and how they ended,
+//! `parity.txt`, `samples.csv` of a long run, files of tests that end with `ended: CODE`.
 
 mod judged;
 
