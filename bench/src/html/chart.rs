@@ -175,29 +175,41 @@ impl Chart {
         Self { y, level: Some((name.into(), level)), ..self }
     }
 
-    /// Rows of bars or dots, these by powers where their span asks for it: names and tones of the
-    /// parts, a value for each of them in each row.
+    /// Rows of bars or dots, these by powers where their span asks for it: the values of each row,
+    /// with the names of their series.
     pub(super) fn rows(
         kind: Kind,
         title: (&str, &str),
         x: (&str, Unit),
-        parts: &[(&str, &'static str)],
-        rows: Vec<(String, Vec<f64>)>,
+        rows: Vec<(String, Vec<(&str, f64)>)>,
     ) -> Self {
-        let values = || rows.iter().map(|(_, values)| values);
+        let mut names: Vec<&str> = Vec::new();
+        for (name, _) in rows.iter().flat_map(|(_, values)| values) {
+            if !names.contains(name) {
+                names.push(name);
+            }
+        }
+        let sum = |values: &[(&str, f64)]| values.iter().map(|(_, value)| value).sum::<f64>();
+        let all = || rows.iter().flat_map(|(_, values)| values).map(|(_, value)| *value);
         let x = match kind {
-            Kind::Dots => Axis::of(x, values().flatten().copied().filter(|value| *value > 0.0)),
-            _ => Axis::linear(x, values().map(|values| values.iter().sum()).fold(0.0, f64::max)),
+            Kind::Dots => Axis::of(x, all().filter(|value| *value > 0.0)),
+            _ => Axis::linear(x, rows.iter().map(|(_, values)| sum(values)).fold(0.0, f64::max)),
         };
-        let series = parts.iter().enumerate().map(|(at, &(name, tone))| {
-            let point =
-                |(row, (_, values)): (usize, &(_, Vec<f64>))| Point::new(values[at], row as f64);
-            Series::new(name, tone, rows.iter().enumerate().map(point).collect())
+        let series = names.into_iter().zip(TONES.into_iter().cycle()).map(|(name, tone)| {
+            let of_name = |values: &[(&str, f64)]| {
+                let named = values.iter().filter(|(other, _)| *other == name);
+                named.map(|(_, value)| value).sum::<f64>()
+            };
+            let points = rows.iter().zip(0..);
+            let point = |((_, values), row): (&(_, Vec<_>), i32)| {
+                Point::new(of_name(values), f64::from(row))
+            };
+            Series::new(name, tone, points.map(point).collect())
         });
         let series = series.collect();
         let y = Axis::linear(("", Unit::Count), 0.0);
         let rows = rows.into_iter().map(|(name, values)| match kind {
-            Kind::Stack => format!("{name}: {}", x.unit.show(values.iter().sum())),
+            Kind::Stack => format!("{name}: {}", x.unit.show(sum(&values))),
             _ => name,
         });
         let rows = rows.collect();
@@ -258,9 +270,9 @@ mod tests {
         assert_eq!(series.points, [Point::new(1.0, 2.0)]);
         let chart = Chart::lines(("t", ""), ("x", Unit::Count), ("y", Unit::Ms), vec![series]);
         assert_eq!(chart.series[0].points[0].text, "some: 2 ms\nx: 1");
-        let rows = vec![("a".into(), vec![1.0, f64::NAN]), ("b".into(), vec![1.0, 2.0])];
-        let parts = [("one", "blue"), ("two", "teal")];
-        let chart = Chart::rows(Kind::Stack, ("t", ""), ("x", Unit::Ms), &parts, rows);
+        let row = |name: &str, two| (name.to_owned(), vec![("one", 1.0), ("two", two)]);
+        let rows = vec![row("a", f64::NAN), row("b", 2.0)];
+        let chart = Chart::rows(Kind::Stack, ("t", ""), ("x", Unit::Ms), rows);
         assert_eq!(chart.rows[1], "b: 3 ms");
         assert_eq!(chart.series[1].points[0].text, "two: 2 ms");
     }

@@ -1,6 +1,6 @@
 //! What a plan says: hosts, money and what binds, by shape of shards; each figure with its formula.
 
-use super::chart::{Chart, Kind, Point, Series, TONES};
+use super::chart::{Chart, Kind, Point, Series};
 use super::page::{Article, Headline, Section, shards};
 use super::records::valid;
 use crate::found::{Found, Record};
@@ -75,25 +75,6 @@ fn hosts(plan: &Plan) -> Vec<(String, &HostPlan)> {
     hosts
 }
 
-/// Named values in rows: names and tones of all that occur, and the rows with a value for each.
-type Parts<'a> = (Vec<(&'a str, &'static str)>, Vec<(String, Vec<f64>)>);
-
-fn parts<'a>(rows: Vec<(String, Vec<(&'a str, f64)>)>) -> Parts<'a> {
-    let mut names: Vec<&str> = Vec::new();
-    for (name, _) in rows.iter().flat_map(|(_, values)| values) {
-        if !names.contains(name) {
-            names.push(name);
-        }
-    }
-    let row = |(row, values): (String, Vec<(&str, f64)>)| {
-        let of =
-            |name| values.iter().filter(|(other, _)| other == name).map(|(_, value)| value).sum();
-        (row, names.iter().map(of).collect())
-    };
-    let rows = rows.into_iter().map(row).collect();
-    (names.into_iter().zip(TONES.into_iter().cycle()).collect(), rows)
-}
-
 fn cost(plan: &Plan, money: Unit) -> Chart {
     let rows = hosts(plan).into_iter().map(|(name, host)| {
         // Of a month's cost, to a million look-ups' part of it.
@@ -101,9 +82,8 @@ fn cost(plan: &Plan, money: Unit) -> Chart {
         let costs = host.costs.iter();
         (name, costs.map(|cost| (&*cost.name, cost.value * scale)).collect())
     });
-    let (parts, rows) = parts(rows.collect());
     let title = ("Cost by shape", "smaller shards hide a look-up in a smaller crowd");
-    Chart::rows(Kind::Stack, title, ("for a million look-ups", money), &parts, rows)
+    Chart::rows(Kind::Stack, title, ("for a million look-ups", money), rows.collect())
 }
 
 fn needs(plan: &Plan) -> Chart {
@@ -115,11 +95,12 @@ fn needs(plan: &Plan) -> Chart {
         let name = format!("{name}: {} planned", Unit::Count.show(host.hosts.value));
         (name, needs.chain([("planned", host.hosts.value)]).collect())
     });
-    let (mut parts, rows) = parts(rows.collect());
-    parts.iter_mut().filter(|(name, _)| *name == "planned").for_each(|part| part.1 = "ink");
     let note = "hosts that each resource alone would take; the most decides, and the plan adds \
                 whole hosts and those in reserve";
-    Chart::rows(Kind::Dots, ("What binds", note), ("hosts", Unit::Count), &parts, rows)
+    let x = ("hosts", Unit::Count);
+    let mut chart = Chart::rows(Kind::Dots, ("What binds", note), x, rows.collect());
+    chart.series.iter_mut().filter(|one| one.name == "planned").for_each(|one| one.tone = "ink");
+    chart
 }
 
 /// The model's queries a batch, and what servers of like shards had.
@@ -160,12 +141,10 @@ fn moved(plan: &Plan) -> Chart {
         let bytes = shape.device.iter().filter(|figure| figure.unit == "bytes");
         (name(shape), bytes.map(|figure| (&*figure.name, figure.value)).collect())
     });
-    let (parts, rows) = parts(rows.collect());
     Chart::rows(
         Kind::Stack,
         ("What a device moves", ""),
         ("a device, a day", Unit::Bytes),
-        &parts,
-        rows,
+        rows.collect(),
     )
 }

@@ -184,10 +184,10 @@ fn gpu_charts(gpu: &Gpu) -> Vec<Chart> {
 }
 
 fn build_chart(build: &Build) -> Vec<Chart> {
-    let times = vec![build.seconds.median * 1e3, build.verify_seconds.median * 1e3];
+    let (build_ms, verify_ms) = (build.seconds.median * 1e3, build.verify_seconds.median * 1e3);
+    let times = vec![("build", build_ms), ("verify every byte", verify_ms)];
     let rows = vec![(format!("threads: {}", build.threads), times)];
-    let parts = [("build", "blue"), ("verify every byte", "teal")];
-    vec![Chart::rows(Kind::Stack, ("A database", "medians"), ("time", Unit::Ms), &parts, rows)]
+    vec![Chart::rows(Kind::Stack, ("A database", "medians"), ("time", Unit::Ms), rows)]
 }
 
 fn startup_chart(startup: &Startup) -> Vec<Chart> {
@@ -195,23 +195,24 @@ fn startup_chart(startup: &Startup) -> Vec<Chart> {
         let listening = started.listening_ms.median;
         let ready = started.ready_ms.median.max(listening);
         let answer = started.first_answer_ms.median.max(ready);
-        (state.to_owned(), vec![listening, ready - listening, answer - ready])
+        let (readied, answered) =
+            (("is ready", ready - listening), ("has answered", answer - ready));
+        (state.to_owned(), vec![("listens", listening), readied, answered])
     };
     let rows = [("warm", &startup.warm), ("cold", &startup.cold)].map(row).into();
     let note = "until it listens, is ready, has answered; cold: no file in memory; medians";
-    let parts = [("listens", "grey"), ("is ready", "blue"), ("has answered", "teal")];
     let x = ("time from its start", Unit::Ms);
-    vec![Chart::rows(Kind::Stack, ("A server", note), x, &parts, rows)]
+    vec![Chart::rows(Kind::Stack, ("A server", note), x, rows)]
 }
 
 fn reload_chart(reload: &Reload) -> Vec<Chart> {
     let rows = reload.changes.iter().map(|change| {
         let (bytes, of) = (Unit::Bytes.show(change.bytes as f64), reload.content.shards);
-        let times = vec![change.reload_ms.median, change.lookup_ms_max];
+        let slowest = ("slowest look-up", change.lookup_ms_max);
+        let times = vec![("reload", change.reload_ms.median), slowest];
         (format!("{} of {of} shards new, {bytes}", change.shards), times)
     });
     let note = "until it is served, the median; of the look-ups meanwhile, the slowest";
-    let parts = [("reload", "blue"), ("slowest look-up", "orange")];
     let title = ("A new epoch", note);
-    vec![Chart::rows(Kind::Dots, title, ("time", Unit::Ms), &parts, rows.collect())]
+    vec![Chart::rows(Kind::Dots, title, ("time", Unit::Ms), rows.collect())]
 }
