@@ -9,7 +9,6 @@ use crate::record::*;
 use crate::table::Table;
 use sotto::text::counted;
 
-/// One number.
 pub(crate) struct Number {
     pub(crate) what: String,
     pub(crate) unit: &'static str,
@@ -22,7 +21,6 @@ pub(crate) struct Number {
     pub(crate) sense: Sense,
 }
 
-/// Which way is better.
 #[derive(Clone, Copy, PartialEq)]
 pub(crate) enum Sense {
     LessIsBetter,
@@ -58,7 +56,6 @@ impl Number {
     }
 }
 
-/// All numbers of a record.
 pub(crate) fn of(record: &Record) -> Vec<Number> {
     match record {
         Record::Load(record) => load(record),

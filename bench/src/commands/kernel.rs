@@ -74,7 +74,6 @@ struct MeasureArgs {
 
 /// Records and value bytes of the standard shard.
 const STANDARD: (u64, u32) = (1 << 20, 120);
-/// Records of a tiny one.
 const TINY_RECORDS: u64 = 1 << 10;
 
 pub(super) fn run(Args { common: args, engine }: Args) -> Ended {

@@ -34,7 +34,6 @@ pub(super) struct Args {
     json: Option<PathBuf>,
 }
 
-/// Rate a search begins at.
 const FIRST_RATE: f64 = 50.0;
 
 pub(super) fn run(args: Args) -> Ended {
@@ -72,7 +71,6 @@ pub(super) fn run(args: Args) -> Ended {
     Ok(if found.is_sound() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// The result of a search.
 fn limit(found: Option<&Limit>) -> String {
     match found {
         None => "no rate is within the objective".into(),
@@ -99,7 +97,6 @@ fn header(options: &LoadOptions, goal: Goal) -> String {
     )
 }
 
-/// Numbers of processors.
 #[derive(Debug, Clone, PartialEq)]
 struct CpuList(Vec<usize>);
 

@@ -6,7 +6,6 @@ use sotto::engine::EncryptedQuery;
 use sotto::params::{D, P, Q, Shape};
 use sotto::scheme::KeyBundle;
 
-/// Noise, fast: xorshift64.
 pub(crate) struct Noise(u64);
 
 impl Noise {

@@ -49,7 +49,6 @@ struct Row {
     noise: Option<f64>,
     /// None of what is no better for being more or less.
     verdict: Option<Verdict>,
-    /// Why it is unclear.
     note: &'static str,
 }
 
@@ -179,7 +178,6 @@ impl Row {
     }
 }
 
-/// By which share; none of nothing is no change.
 fn change(before: f64, after: f64) -> f64 {
     if before == after { 0.0 } else { (after - before) / before.abs() }
 }

@@ -24,7 +24,6 @@ pub(super) struct Answers {
     pub(super) batch: usize,
     /// Device time of the whole batch, the least seen of each stage.
     pub(super) stages: StageTimes,
-    /// Calls of this batch alone.
     pub(super) alone: Vec<Duration>,
     /// Calls of many batches for different shards, time a batch.
     pub(super) streamed: Vec<Duration>,

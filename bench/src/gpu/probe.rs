@@ -14,7 +14,6 @@ use wgpu::{
 
 use crate::common::Effort;
 
-/// An open device.
 pub(super) struct Probe {
     device: Device,
     queue: Queue,

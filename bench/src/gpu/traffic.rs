@@ -114,7 +114,6 @@ impl Loader {
         })
     }
 
-    /// Answers to so many queries, in their order.
     fn collect(&mut self, count: usize) -> Result<Vec<Answer>, Box<dyn Error>> {
         self.sent.clear();
         (0..count).try_for_each(|_| self.admit())?;

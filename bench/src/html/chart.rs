@@ -75,7 +75,6 @@ impl Series {
     }
 }
 
-/// A scale with its ticks.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 struct Axis {
     label: String,

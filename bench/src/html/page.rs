@@ -21,7 +21,6 @@ const SCRIPTS: [&str; 3] = [
 ];
 const STYLE: &str = include_str!("report.css");
 
-/// A section of the page.
 pub(super) struct Section {
     pub(super) title: String,
     pub(super) lead: String,
@@ -78,7 +77,6 @@ fn table(caption: &str, Table { rows }: &Table) -> Markup {
     }
 }
 
-/// A place for a chart.
 fn figure(chart: &Chart, place: usize) -> Markup {
     html! {
         figure #{ "chart-" (place) } {
@@ -130,7 +128,6 @@ fn article<'a>(article: &'a Article, data: &mut Vec<&'a Chart>) -> Markup {
     }
 }
 
-/// The whole page.
 pub(super) fn page(sections: &[Section], records: &[Found], plans: &[Plan]) -> String {
     let mut data: Vec<&Chart> = Vec::new();
     let hash = |script: &str| STANDARD.encode(Sha256::digest(script.as_bytes()));
@@ -206,7 +203,6 @@ fn sources(records: &[Found]) -> Table {
     table
 }
 
-/// A record's machine and day.
 fn measured(found: &Found) -> String {
     let head = found.record.head();
     let day = head.date.as_deref().and_then(|date| date.get(..10)).unwrap_or("undated");

@@ -58,7 +58,6 @@ fn headlines(plan: &Plan, host: &HostPlan, money: &Unit) -> Vec<Headline> {
     peak.into_iter().chain(rest).collect()
 }
 
-/// A shape among the others of its plan.
 fn name(shape: &ShapePlan) -> String {
     format!("{} records a shard", Unit::Count.show(shape.shape.records_per_shard as f64))
 }

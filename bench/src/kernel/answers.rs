@@ -20,12 +20,10 @@ pub(super) fn batches(effort: Effort) -> &'static [usize] {
     effort.pick(ALL, ALL, &[1, 3])
 }
 
-/// At most so many rounds.
 pub(super) fn rounds_max(effort: Effort) -> usize {
     effort.pick(40, 4, 1)
 }
 
-/// One engine.
 pub(super) struct Setting {
     pub(super) isa: IsaName,
     pub(super) threads: usize,
@@ -36,13 +34,11 @@ pub(super) struct Setting {
     next: usize,
 }
 
-/// All runs of one batch size.
 pub(super) struct Series {
     pub(super) batch: usize,
     pub(super) runs: Vec<Run>,
 }
 
-/// One call.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Run {
     pub(super) whole: Duration,
@@ -53,12 +49,10 @@ pub(super) struct Run {
     pub(super) finish: Duration,
 }
 
-/// An engine of so many threads.
 pub(super) fn engine(isa: IsaName, threads: usize) -> Result<Box<dyn Engine>, SelectError> {
     select(EngineChoice::Cpu, IsaChoice::Only(isa), NonZeroUsize::new(threads))
 }
 
-/// Times one call.
 pub(super) fn time(
     engine: &mut dyn Engine,
     shard: ShardView<'_>,

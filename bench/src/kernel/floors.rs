@@ -18,7 +18,6 @@ use super::pin::{Cores, pin_this_thread};
 /// Tries to find a peak each time: short ones, which other work on the machine may miss.
 const PEAK_TRIES: usize = 12;
 
-/// The best found so far.
 #[derive(Default)]
 pub(super) struct Floors {
     /// By number of threads: how long, and how it was read.

@@ -13,7 +13,6 @@ use sotto::wire::{Lifetime, SigningKey};
 use crate::common::Effort;
 use crate::common::noise::Noise;
 
-/// A database of noise in an empty folder.
 pub(super) struct Store {
     folder: PathBuf,
     file: PathBuf,

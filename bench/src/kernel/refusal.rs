@@ -18,7 +18,6 @@ use tokio::sync::mpsc::unbounded_channel;
 
 const SHARDS: u32 = 10_000;
 
-/// What was found.
 pub(super) struct Refusal {
     pub(super) queued: usize,
     pub(super) times: Vec<Duration>,

@@ -16,7 +16,6 @@ use super::refusal::Refusal;
 use crate::common::Effort;
 use crate::common::report::{median, ms, rounded, spread, target, targets_text};
 
-/// Everything a run found.
 pub(super) struct Measured {
     pub(super) floors: Floors,
     pub(super) settings: Vec<Setting>,
@@ -27,7 +26,6 @@ pub(super) struct Measured {
     pub(super) cold: Vec<Cold>,
 }
 
-/// As it is written down.
 pub(super) fn record(
     head: Head,
     effort: Effort,
@@ -220,7 +218,6 @@ fn targets(record: &Kernel) -> Vec<Target> {
     ]
 }
 
-/// Everything, for people.
 pub(super) fn text(record: &Kernel) -> String {
     let how = record
         .floors

@@ -26,7 +26,6 @@ pub(super) const GOOD_SHARE_MIN: f64 = 0.99;
 /// Longest time the histograms tell from others, in microseconds.
 const LONGEST_US: u64 = 120_000_000;
 
-/// How a run is measured.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Measure {
     pub(super) window: Duration,
@@ -124,7 +123,7 @@ impl Window {
     }
 }
 
-/// Counts all of a run. Times are from `begin` on.
+/// Times are from `begin` on.
 pub(super) struct Ledger {
     pub(super) begin: Instant,
     pub(super) measure: Measure,

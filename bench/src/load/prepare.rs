@@ -63,7 +63,6 @@ pub(super) struct Frame {
     pub(super) held: Option<Held>,
 }
 
-/// A query that is encrypted.
 pub(super) struct Asked {
     pub(super) shard: u32,
     /// For those whose answers are decoded.

@@ -140,7 +140,6 @@ pub struct Prepared {
     pub seconds: f64,
 }
 
-/// What else is known at the end of a run.
 pub(super) struct TrialEnd {
     pub(super) ended: &'static str,
     pub(super) prepared: Prepared,

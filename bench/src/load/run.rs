@@ -203,14 +203,12 @@ impl FrontEnd {
     }
 }
 
-/// A frame that waits for its time.
 struct Staged {
     at: Duration,
     front_end: FrontEnd,
     frame: Frame,
 }
 
-/// Keeps the time.
 struct Pacer<T: Iterator<Item = Duration>> {
     times: Peekable<T>,
     stock: Arc<Stock>,

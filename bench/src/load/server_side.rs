@@ -8,7 +8,6 @@ use crate::Failed;
 use crate::endpoint::{Endpoint, Reply};
 use sotto::wire::PublicParameters;
 
-/// How long a server may take to say its numbers.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// All numbers of a server at one moment, by name and labels as they stand in the text.

@@ -50,7 +50,6 @@ pub(crate) struct OperationOptions {
     threads: Option<u16>,
 }
 
-/// A folder to work in.
 #[derive(Debug, Clone)]
 pub(crate) struct Place {
     pub(crate) options: OperationOptions,
@@ -133,7 +132,6 @@ pub(super) fn seed(run: u32) -> [u8; 32] {
     blake3::derive_key("sotto-bench seed", &run.to_le_bytes())
 }
 
-/// Of at least one run.
 pub(super) fn spread(runs: impl IntoIterator<Item = f64>) -> Spread {
     Spread::of(runs).expect("this is a bug: no run was measured")
 }

@@ -87,7 +87,6 @@ pub(crate) async fn reload(place: Place) -> Result<Reload, Failed> {
     Ok(Reload { head, content, threads: place.threads(), changes, lookups, lost })
 }
 
-/// A record that is asked for.
 #[derive(Debug, Clone)]
 struct Asked {
     key: String,
@@ -103,7 +102,6 @@ impl Asked {
     }
 }
 
-/// The database and its epochs.
 struct Bench {
     place: Place,
     groups: u32,
@@ -201,7 +199,6 @@ fn changed(value: &str) -> String {
     value.replacen(VALUE, CHANGED_VALUE, 1)
 }
 
-/// What one reload was like.
 struct Seen {
     reload: Duration,
     lookups: u64,

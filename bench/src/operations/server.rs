@@ -145,7 +145,6 @@ impl Server {
         }
     }
 
-    /// As /proc names it.
     pub(super) fn process(&self) -> String {
         self.child.id().map_or("gone".into(), |id| id.to_string())
     }

@@ -17,7 +17,6 @@ use crate::record::{Content, Head, STARTUP_SCHEMA, Started, Startup};
 /// A warm server may have the disk read so much all the same: what else a process opens.
 const OTHER_BYTES: u64 = 4 << 20;
 
-/// One start.
 struct Start {
     listening: Duration,
     ready: Duration,

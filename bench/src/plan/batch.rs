@@ -64,7 +64,6 @@ pub(super) struct Engine {
     pub(super) reading: f64,
 }
 
-/// A rate and what comes of it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct State {
     pub(super) rate: f64,

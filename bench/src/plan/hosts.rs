@@ -9,10 +9,8 @@ use super::scenario::{Prices, Scenario};
 use super::sizing::{Fleet, Sizing};
 use crate::units::number;
 
-/// Hours and days of a month.
 const MONTH_HOURS: f64 = 730.0;
 const MONTH_DAYS: f64 = MONTH_HOURS / 24.0;
-/// Points of a curve.
 const POINTS: u32 = 24;
 
 /// Hosts that are enough, with all that their figures stand on.

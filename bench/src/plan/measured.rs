@@ -21,7 +21,6 @@ pub(super) struct Measured<'a> {
     machine: String,
 }
 
-/// What an engine takes for a batch.
 pub(super) struct Cost {
     /// Core-seconds of a processor, seconds of a GPU.
     pub(super) batch: Curve,

@@ -25,7 +25,6 @@ pub(super) struct Sizing<'a> {
     pub(super) hints_a_day: f64,
 }
 
-/// So many hosts, and what each of them does.
 pub(super) struct Fleet {
     pub(super) hosts: f64,
     pub(super) copies: f64,

@@ -106,7 +106,6 @@ fn cells(kind: &str, plan: &HostPlan) -> Vec<String> {
     ]
 }
 
-/// The note's number, from 1 on.
 fn note(notes: &mut Vec<String>, text: &str) -> usize {
     let at = notes.iter().position(|note| note == text).unwrap_or_else(|| {
         notes.push(text.into());

@@ -20,7 +20,6 @@ const FILES_MAX: f64 = 2.0;
 /// What the server may answer beyond its capacity, and what the generator then does not send.
 const REFUSALS: [&str; 3] = ["OVERLOADED", "DEADLINE", "not sent"];
 
-/// A file's text; empty where there is none.
 pub(super) fn read(folder: &Path, name: &str) -> io::Result<String> {
     match fs::read(folder.join(name)) {
         Ok(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
