@@ -75,7 +75,7 @@ fn read(probe: &Probe, effort: Effort) -> Result<(f64, u64, String), Box<dyn Err
     let total = one(probe, 4)?;
     let all = piece * pieces.len() as u64;
     let mut best = (Duration::MAX, String::new());
-    for groups in [1 << 10, 1 << 12, 1 << 14] {
+    for groups in [1 << 8, 1 << 10, 1 << 12, 1 << 14] {
         if piece / 16 < groups * THREADS * LOADS {
             continue;
         }
