@@ -22,16 +22,9 @@ fn text(name: &str) -> String {
 
 /// Every file below `deploy`, with its text.
 fn all_texts() -> Vec<(PathBuf, String)> {
-    let (mut folders, mut found) = (vec![deploy()], Vec::new());
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
-            match path.is_dir() {
-                true => folders.push(path),
-                false => found.push((path.clone(), fs::read_to_string(path).unwrap())),
-            }
-        }
-    }
+    let files = harness::tree(&deploy()).into_iter().filter(|path| path.is_file());
+    let found: Vec<_> =
+        files.map(|path| (path.clone(), fs::read_to_string(path).unwrap())).collect();
     assert!(found.len() > 15, "{found:?}");
     found
 }

@@ -13,29 +13,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Modules in import order: each may use those before it. ARCHITECTURE.md has the same list.
-const ORDER: [&str; 18] = [
-    "limits",
-    "params",
-    "text",
-    "arith",
-    "scheme",
-    "keyword",
-    "wire",
-    "shard",
-    "builder",
-    "engine",
-    "schedule",
-    "placement",
-    "worker",
-    "metrics",
-    "server",
-    "client",
-    "commands",
-    "main",
-];
-
-/// The same for the package in `bench`.
+/// Modules of the package in `bench` in import order: each may use those before it. The table in
+/// ARCHITECTURE.md has those of `src`.
 const BENCH_ORDER: [&str; 16] = [
     "record",
     "table",
@@ -53,39 +32,6 @@ const BENCH_ORDER: [&str; 16] = [
     "summary",
     "commands",
     "main",
-];
-
-/// Outside crates that live in some modules only.
-const OWNERS: [(&str, &[&str]); 29] = [
-    ("wgpu", &["engine"]),
-    ("bytemuck", &["engine"]),
-    ("pollster", &["engine"]),
-    ("memmap2", &["shard"]),
-    ("libc", &["arith", "scheme", "server", "shard"]),
-    ("flate2", &["builder"]),
-    ("zstd", &["builder"]),
-    ("indicatif", &["builder", "commands"]),
-    ("prost", &["wire"]),
-    ("ed25519_dalek", &["wire", "builder"]),
-    ("quinn", &["server", "client"]),
-    ("rustls", &["server", "client"]),
-    ("rcgen", &["server"]),
-    ("webpki", &["server"]),
-    ("x509_parser", &["server"]),
-    ("lru", &["engine", "server"]),
-    ("governor", &["server"]),
-    ("axum", &["server"]),
-    ("maud", &["server"]),
-    ("hyper", &["server"]),
-    ("hyper_util", &["server"]),
-    ("prometheus", &["metrics"]),
-    ("clap", &["commands"]),
-    ("strsim", &["commands"]),
-    ("toml", &["commands"]),
-    ("crossbeam", &["worker", "server"]),
-    ("tokio", &["worker", "server", "client", "commands"]),
-    ("rayon", &["scheme", "keyword", "shard", "builder", "engine"]),
-    ("tracing_subscriber", &["commands"]),
 ];
 
 const LINE_CHARS_MAX: usize = 100;
@@ -124,6 +70,23 @@ fn code(text: &str) -> impl Iterator<Item = (usize, &str)> {
     lines.map(|(i, line)| (i, line.split("//").next().unwrap_or(""))).filter(|(_, l)| !l.is_empty())
 }
 
+/// The table of modules of ARCHITECTURE.md, in import order: each module, its entry point, what it
+/// promises, and what it imports.
+fn modules() -> Vec<(String, String, String, BTreeSet<String>)> {
+    let text = page("ARCHITECTURE.md");
+    let row = |row: Vec<&str>| {
+        let [module, entry, promise, uses] = row[..] else { panic!("{row:?}: expected 4 cells") };
+        let uses = BTreeSet::from_iter(code_words(uses));
+        (code_words(module).concat(), entry.to_owned(), promise.to_owned(), uses)
+    };
+    table(&text, "| module | entry point |").into_iter().map(row).collect()
+}
+
+/// The same names alone.
+fn order() -> Vec<String> {
+    modules().into_iter().map(|(module, ..)| module).collect()
+}
+
 /// The code of a file without its own tests, which may use anything.
 fn without_tests(text: &str) -> &str {
     text.split("#[cfg(test)]\nmod tests {").next().unwrap()
@@ -136,7 +99,7 @@ fn is_test_file(path: &Path) -> bool {
 
 /// What a line of a file uses of other modules: the module of the file, the place, the other one.
 /// A package is its folder of sources, its modules and the name of its library.
-fn imports(folder: &str, order: &[&str], library: &str) -> Vec<(String, String, String)> {
+fn imports(folder: &str, order: &[String], library: &str) -> Vec<(String, String, String)> {
     let mut found = Vec::new();
     for path in rust_files(folder) {
         let module = module(&path);
@@ -149,7 +112,7 @@ fn imports(folder: &str, order: &[&str], library: &str) -> Vec<(String, String, 
             for part in line.replace(&format!("{library}::"), "crate::").split("crate::").skip(1) {
                 let name: String =
                     part.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
-                if order.contains(&&*name) && name != module {
+                if order.contains(&name) && name != module {
                     found.push((module.clone(), format!("{}:{number}", path.display()), name));
                 }
             }
@@ -161,11 +124,12 @@ fn imports(folder: &str, order: &[&str], library: &str) -> Vec<(String, String, 
 #[test]
 fn modules_import_only_what_comes_before_them() {
     let mut wrong = Vec::new();
+    let bench_order = BENCH_ORDER.map(str::to_owned).to_vec();
     for (folder, order, library) in
-        [("src", &ORDER[..], "sotto"), ("bench/src", &BENCH_ORDER, "sotto_bench")]
+        [("src", order(), "sotto"), ("bench/src", bench_order, "sotto_bench")]
     {
-        let rank = |name: &str| order.iter().position(|&m| m == name);
-        for (module, place, name) in imports(folder, order, library) {
+        let rank = |name: &str| order.iter().position(|module| module == name);
+        for (module, place, name) in imports(folder, &order, library) {
             let own = rank(&module).unwrap_or_else(|| panic!("{module} is missing from the order"));
             if rank(&name).unwrap() > own {
                 wrong.push(format!("{place}: {module} uses {name}"));
@@ -177,11 +141,19 @@ fn modules_import_only_what_comes_before_them() {
 
 #[test]
 fn outside_crates_live_where_they_belong() {
+    let (text, dependencies) = (page("ARCHITECTURE.md"), page("Cargo.toml"));
+    let mut owners = Vec::new();
+    for row in table(&text, "| crates | modules |") {
+        for name in code_words(row[0]) {
+            assert!(dependencies.contains(&name.replace('_', "-")), "{name} is not in Cargo.toml");
+            owners.push((name, code_words(row[1])));
+        }
+    }
     let mut wrong = Vec::new();
     for path in rust_files("src") {
         let module = module(&path);
         let text = fs::read_to_string(&path).unwrap();
-        for (name, _) in OWNERS.iter().filter(|(_, owners)| !owners.contains(&&*module)) {
+        for (name, _) in owners.iter().filter(|(_, owners)| !owners.contains(&module)) {
             let marks = [format!("{name}::"), format!("use {name};")];
             let is_used = |line: &str| marks.iter().any(|mark| line.contains(mark));
             let lines = code(&text).filter(|(_, line)| is_used(line));
@@ -317,49 +289,22 @@ fn table<'a>(text: &'a str, head: &str) -> Vec<Vec<&'a str>> {
 }
 
 #[test]
-fn the_architecture_page_has_the_modules_their_order_and_their_imports() {
-    let text = page("ARCHITECTURE.md");
-    let rows = table(&text, "| module | entry point |");
-    let mut modules = Vec::new();
-    let mut documented = BTreeMap::new();
-    for row in &rows {
-        let [module, entry, promise, uses] = row[..] else { panic!("{row:?}: expected 4 cells") };
-        assert!(entry.contains("](") && !promise.is_empty(), "{module} lacks a cell");
-        let module = code_words(module).concat();
-        documented.insert(module.clone(), BTreeSet::from_iter(code_words(uses)));
-        modules.push(module);
-    }
-    assert_eq!(modules, ORDER, "the table of modules is not ORDER");
+fn the_architecture_page_has_the_modules_and_their_imports() {
+    let order = order();
     let mut used: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-    for (module, _, name) in imports("src", &ORDER, "sotto") {
+    for (module, _, name) in imports("src", &order, "sotto") {
         used.entry(module).or_default().insert(name);
     }
-    for module in modules {
+    for (module, entry, promise, said) in modules() {
+        assert!(entry.contains("](") && !promise.is_empty(), "{module} lacks a cell");
         let used = used.remove(&module).unwrap_or_default();
-        let said = &documented[&module];
-        assert_eq!(said, &used, "ARCHITECTURE.md (left) and the code (right) on {module}");
+        assert_eq!(said, used, "ARCHITECTURE.md (left) and the code (right) on {module}");
     }
-    // Every module of the library and of the program is in the order.
     let src = fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("src")).unwrap();
     for path in src.map(|entry| entry.unwrap().path()) {
         let name = module(&path);
-        assert!(name == "lib" || ORDER.contains(&&*name), "{name} is missing from ORDER");
+        assert!(name == "lib" || order.contains(&name), "ARCHITECTURE.md lacks {name}");
     }
-}
-
-#[test]
-fn the_architecture_page_has_the_owners_of_crates() {
-    let text = page("ARCHITECTURE.md");
-    let mut documented = BTreeMap::new();
-    for row in table(&text, "| crates | modules |") {
-        for name in code_words(row[0]) {
-            documented.insert(name, BTreeSet::from_iter(code_words(row[1])));
-        }
-    }
-    let owners = OWNERS.map(|(name, modules)| {
-        (name.to_owned(), modules.iter().map(|module| (*module).to_owned()).collect())
-    });
-    assert_eq!(documented, BTreeMap::from(owners), "the table of crates is not OWNERS");
 }
 
 #[test]

@@ -1,14 +1,14 @@
 //! Clocks that jump. Waiting, deadlines, shares and time-outs go by the monotonic clock, which does
 //! not; the wall clock is read in a few places, listed here, where a jump does no harm.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Instant;
 
 use sotto::client::Client;
 
 use super::harness::load::{Load, look_up};
 use super::harness::program::{Place, Program, any};
-use super::harness::skip;
+use super::harness::{skip, tree};
 use super::{Took, record, times};
 
 /// Files that read the wall clock, and what for.
@@ -28,23 +28,11 @@ const WALL_CLOCK: [(&str, &str); 10] = [
     ("server/tls.rs", "in tests"),
 ];
 
-fn files(folder: &Path, found: &mut Vec<PathBuf>) {
-    for entry in std::fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            files(&path, found);
-        } else {
-            found.push(path);
-        }
-    }
-}
-
 #[test]
 fn the_wall_clock_is_read_where_a_jump_does_no_harm() {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let (mut paths, mut found) = (Vec::new(), Vec::new());
-    files(&source, &mut paths);
-    for path in paths {
+    let mut found = Vec::new();
+    for path in tree(&source).into_iter().filter(|path| path.is_file()) {
         let text = std::fs::read_to_string(&path).unwrap();
         if text.contains("SystemTime::now") || text.contains("UnixTime::now") {
             found.push(path.strip_prefix(&source).unwrap().to_str().unwrap().to_owned());

@@ -2,17 +2,17 @@
 //! server needs none of them to serve.
 
 use std::collections::BTreeMap;
-use std::fs::{OpenOptions, Permissions};
+use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::SystemTime;
 
 use rustix::process::Signal;
 
 use super::harness::load::Load;
-use super::harness::program::{Place, Program, any};
-use super::harness::skip;
+use super::harness::program::{Place, Program, To, any, ends, run};
+use super::harness::{skip, tree};
 use super::{record, times};
 
 /// A line a pass over a shard: more than a small pipe holds.
@@ -31,16 +31,15 @@ async fn serves_on(place: &Place, server: Program, what: &str) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn it_serves_on_with_its_log_on_a_full_disk() {
     let place = Place::new();
-    let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
     let mut command = place.command(&[], any());
     command.env(TALKATIVE.0, TALKATIVE.1);
-    let server = Program::start(command, Some(full.into()));
+    let server = Program::start(command, Some(To::Full.stdio()));
     serves_on(&place, server, "log on a full disk").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn it_serves_on_when_nobody_reads_its_log_any_more() {
-    for reads in [None, Some(())] {
+    for (stalls, what) in [(false, "log's reader gone"), (true, "log's reader stalls")] {
         let place = Place::new();
         let (reader, writer) = std::io::pipe().unwrap();
         // As small as the system lets it be: less than what is logged.
@@ -49,8 +48,7 @@ async fn it_serves_on_when_nobody_reads_its_log_any_more() {
         command.env(TALKATIVE.0, TALKATIVE.1);
         let server = Program::start(command, Some(Stdio::from(writer)));
         // Gone, or there without reading.
-        let reader = reads.map(|()| reader);
-        let what = if reader.is_some() { "log's reader stalls" } else { "log's reader gone" };
+        let reader = stalls.then_some(reader);
         serves_on(&place, server, what).await;
         drop(reader);
     }
@@ -81,10 +79,8 @@ async fn no_level_of_the_log_shows_who_asks() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_level_that_is_none_is_an_error() {
     let place = Place::new();
-    let mut command = place.command(&[], any());
-    let ended = command.env("SOTTO_LOG", "sotto=loud").output().unwrap();
-    let error = String::from_utf8(ended.stderr).unwrap();
-    assert_eq!(ended.status.code(), Some(2), "{error}");
+    let (code, _, error) = run(place.command(&[], any()).env("SOTTO_LOG", "sotto=loud"));
+    assert_eq!(code, 2, "{error}");
     assert!(error.contains("SOTTO_LOG is \"sotto=loud\""), "{error}");
 }
 
@@ -92,43 +88,27 @@ async fn a_level_that_is_none_is_an_error() {
 async fn an_error_is_an_exit_code_where_it_cannot_be_said() {
     let place = Place::new();
     std::fs::write(place.built.path("server.pem"), "none").unwrap();
-    let full = || Stdio::from(OpenOptions::new().write(true).open("/dev/full").unwrap());
     let mut command = place.command(&[], any());
-    command.stdout(Stdio::null()).stderr(full());
+    command.stdout(Stdio::null()).stderr(To::Full.stdio());
     assert_eq!(command.status().unwrap().code(), Some(2));
     // Whoever waits for the first line would wait for ever: it does not go on without it.
-    let place = Place::new();
-    let mut command = place.command(&[], any());
-    let ended = command.stdout(full()).output().unwrap();
-    let error = String::from_utf8(ended.stderr).unwrap();
-    assert_eq!(ended.status.code(), Some(2), "{error}");
+    let (code, error) = ends(&mut Place::new().command(&[], any()), To::Full);
+    assert_eq!(code, 2, "{error}");
     assert!(error.contains("error: cannot write to standard output"), "{error}");
 }
 
-/// Names, sizes and times of all files below.
-fn files(folder: &Path) -> BTreeMap<String, (u64, SystemTime)> {
-    let mut found = BTreeMap::new();
-    for entry in std::fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        let seen = std::fs::metadata(&path).unwrap();
-        found.insert(path.display().to_string(), (seen.len(), seen.modified().unwrap()));
-        if seen.is_dir() {
-            found.append(&mut files(&path));
-        }
-    }
-    found
+/// Sizes and times of all files and folders below.
+fn files(folder: &Path) -> BTreeMap<PathBuf, (u64, SystemTime)> {
+    let seen = |path: &PathBuf| std::fs::metadata(path).unwrap();
+    let sizes = |path: &PathBuf| (seen(path).len(), seen(path).modified().unwrap());
+    tree(folder).into_iter().map(|path| (path.clone(), sizes(&path))).collect()
 }
 
 fn set_modes(folder: &Path, folders: u32, files: u32) {
-    for entry in std::fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            set_modes(&path, folders, files);
-        } else {
-            std::fs::set_permissions(&path, Permissions::from_mode(files)).unwrap();
-        }
+    for path in tree(folder) {
+        let mode = if path.is_dir() { folders } else { files };
+        std::fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
     }
-    std::fs::set_permissions(folder, Permissions::from_mode(folders)).unwrap();
 }
 
 /// Files, not pipes or sockets, that a process may write to.
@@ -164,22 +144,14 @@ const READ_ONLY: [&str; 5] = [
 async fn it_only_reads_and_serves_from_a_disk_that_takes_nothing() {
     let place = Place::new();
     let folder = place.built.folder.path();
-    let wrapped = |program: &str| {
-        let mut command = Command::new(READ_ONLY[0]);
-        command.args(&READ_ONLY[1..]).arg(program).current_dir(folder).output()
+    let succeeds = |command: &[&str]| {
+        let mut wrapped = Command::new(READ_ONLY[0]);
+        let ended = wrapped.args(&READ_ONLY[1..]).args(command).current_dir(folder).output();
+        ended.is_ok_and(|ended| ended.status.success())
     };
-    let can_mount = wrapped("true").is_ok_and(|ended| ended.status.success());
+    let can_mount = succeeds(&["true"]);
     if can_mount {
-        assert!(
-            !Command::new(READ_ONLY[0])
-                .args(&READ_ONLY[1..])
-                .args(["touch", "written"])
-                .current_dir(folder)
-                .output()
-                .unwrap()
-                .status
-                .success()
-        );
+        assert!(!succeeds(&["touch", "written"]));
     } else {
         skip("this process may not mount, so the disk is not one that takes nothing");
     }

@@ -8,6 +8,7 @@
 //! - [`noise`]: databases of noise, written without the builder; [`host`]: a server of one, engines
 //!   that a test controls, and the requests and replies of `wire`;
 //! - [`peer`]: a peer that speaks raw QUIC; [`target`]: what one that misbehaves sends;
+//!   [`http`]: requests to the admin endpoints;
 //! - [`recorder`]: what crosses between client and server; [`relay`]: a bad network between them;
 //!   [`fake`]: a scripted server;
 //! - [`cases`]: shards with queries and the reference's answers, and the GPU that tests run on.
@@ -19,6 +20,7 @@ pub(crate) mod built;
 pub(crate) mod cases;
 pub(crate) mod fake;
 pub(crate) mod host;
+pub(crate) mod http;
 mod listen;
 pub(crate) mod load;
 pub(crate) mod noise;
@@ -34,6 +36,7 @@ pub(crate) use recorder::{Crossing, Recorder};
 pub(crate) use server::{Serving, Setting, known, serve};
 
 use std::io::Write as _;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
 
 /// A test that waits longer than this has failed.
@@ -96,6 +99,20 @@ impl Draw {
         self.0.fill(&mut bytes);
         bytes
     }
+}
+
+/// A folder and everything below it.
+pub(crate) fn tree(folder: &Path) -> Vec<PathBuf> {
+    let mut found = vec![folder.to_owned()];
+    let mut next = 0;
+    while next < found.len() {
+        if found[next].is_dir() {
+            let inner = std::fs::read_dir(&found[next]).unwrap();
+            found.extend(inner.map(|entry| entry.unwrap().path()));
+        }
+        next += 1;
+    }
+    found
 }
 
 /// Record `n` of a test's database: its key and its value.

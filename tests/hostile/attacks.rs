@@ -1,15 +1,12 @@
 //! What an attacker does, over and over.
 
 use std::fmt;
-use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use quinn::{RecvStream, SendStream, VarInt};
-use rustix::fs::{CWD, FileType, Mode, mknodat};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use sotto::wire::message::{PirBatch, PirRequest, RequestBody};
 use sotto::wire::{ALPN, StreamCode};
 use tokio::io::AsyncWriteExt;
@@ -17,6 +14,7 @@ use tokio::net::TcpStream;
 use tokio::time::{interval, sleep, timeout};
 
 use super::harness::Draw;
+use super::harness::host::pipe_at;
 use super::harness::peer::{HalfOpener, Peer};
 use super::harness::target::{Target, frame};
 use super::operator::Served;
@@ -55,15 +53,6 @@ pub(crate) const ALL: [Attack; 7] = [
     Attack::Fifos,
 ];
 
-/// Whom it is done to.
-pub(crate) struct Victim {
-    target: Target,
-    admin: SocketAddr,
-    /// The server's certificate, and what is in it.
-    certificate: (PathBuf, String),
-    pid: u32,
-}
-
 /// How often it was done, and how often the server did not let it.
 #[derive(Debug, Default)]
 pub(crate) struct Done {
@@ -77,47 +66,33 @@ impl fmt::Display for Done {
     }
 }
 
-impl Victim {
-    pub(crate) fn of(served: &Served) -> Self {
-        let certificates = &served.place.certificates;
-        let db = served.place.built.db();
-        Self {
-            target: Target::new(served.program.address, &certificates.ca_pem, &db),
-            admin: served.admin,
-            certificate: (served.place.built.path("server.pem"), certificates.server_pem.clone()),
-            pid: served.program.pid(),
-        }
-    }
+/// A connection, unless the server has no place or no time.
+async fn connect(served: &Served, window: u32, done: &mut Done) -> Option<Peer> {
+    let peer = timeout(PATIENCE, served.target.connect(window)).await.ok().flatten();
+    done.refused += u64::from(peer.is_none());
+    peer
+}
 
-    /// A connection, unless the server has no place or no time.
-    async fn connect(&self, window: u32, done: &mut Done) -> Option<Peer> {
-        let peer = timeout(PATIENCE, self.target.connect(window)).await.ok().flatten();
-        done.refused += u64::from(peer.is_none());
-        peer
-    }
-
-    /// Queries that are none: each costs its sender ten bytes, and is answered.
-    fn refusals(&self) -> RequestBody {
-        let requests = (0..1024u32)
-            .map(|nonce| PirRequest { nonce: nonce.to_string(), ..PirRequest::default() });
-        RequestBody::Batch(PirBatch { requests: requests.collect() })
-    }
+/// Queries that are none: each costs its sender ten bytes, and is answered.
+fn refusals() -> RequestBody {
+    let request = |nonce: u32| PirRequest { nonce: nonce.to_string(), ..PirRequest::default() };
+    RequestBody::Batch(PirBatch { requests: (0..1024).map(request).collect() })
 }
 
 impl Attack {
     /// Until it is over.
-    pub(crate) async fn run(self, victim: Arc<Victim>, seed: u64, over: Arc<AtomicBool>) -> Done {
+    pub(crate) async fn run(self, served: Arc<Served>, seed: u64, over: Arc<AtomicBool>) -> Done {
         let mut draw = Draw::new(seed, &format!("{self:?}"));
         let mut done = Done::default();
         while !over.load(Ordering::SeqCst) {
             match self {
-                Self::MutatedFrames => mutated_frames(&victim, &mut draw, &mut done).await,
-                Self::HalfOpen => half_open(&victim, &mut done, &over).await,
-                Self::Noise => noise(&victim, &mut draw, &mut done).await,
-                Self::Unread => unread(&victim, &mut done, &over).await,
-                Self::Idle => idle(&victim, &mut done, &over).await,
-                Self::SlowAdmin => slow_admin(&victim, &mut done, &over).await,
-                Self::Fifos => fifos(&victim, &mut done, &over).await,
+                Self::MutatedFrames => mutated_frames(&served, &mut draw, &mut done).await,
+                Self::HalfOpen => half_open(&served, &mut done, &over).await,
+                Self::Noise => noise(&served, &mut draw, &mut done).await,
+                Self::Unread => unread(&served, &mut done, &over).await,
+                Self::Idle => idle(&served, &mut done, &over).await,
+                Self::SlowAdmin => slow_admin(&served, &mut done, &over).await,
+                Self::Fifos => fifos(&served, &mut done, &over).await,
             }
         }
         done
@@ -146,20 +121,20 @@ fn mutate(mut bytes: Vec<u8>, draw: &mut Draw) -> Vec<u8> {
     bytes
 }
 
-async fn mutated_frames(victim: &Victim, draw: &mut Draw, done: &mut Done) {
-    let Some(peer) = victim.connect(1 << 20, done).await else { return sleep(PAUSE).await };
+async fn mutated_frames(served: &Served, draw: &mut Draw, done: &mut Done) {
+    let Some(peer) = connect(served, 1 << 20, done).await else { return sleep(PAUSE).await };
     for _ in 0..64 {
         let body = match draw.below(6) {
-            0 => victim.target.parameters(None),
+            0 => served.target.parameters(None),
             1 => {
-                let bundle = draw.bytes(victim.target.shape.bundle_bytes() as u64);
-                victim.target.parameters(Some(bundle.into()))
+                let bundle = draw.bytes(served.target.shape.bundle_bytes() as u64);
+                served.target.parameters(Some(bundle.into()))
             }
-            2 => victim.target.hints(),
-            3 => victim.refusals(),
+            2 => served.target.hints(),
+            3 => refusals(),
             _ => {
                 let count = 1 + draw.below(3);
-                victim.target.batch(&"0".repeat(32), count, draw)
+                served.target.batch(&"0".repeat(32), count, draw)
             }
         };
         let bytes = mutate(frame(body), draw);
@@ -194,8 +169,8 @@ async fn abandon(mut send: SendStream, mut receive: RecvStream, bytes: Vec<u8>, 
     }
 }
 
-async fn half_open(victim: &Victim, done: &mut Done, over: &AtomicBool) {
-    let mut opener = HalfOpener::new(victim.target.address, victim.target.config(ALPN, 1000)).await;
+async fn half_open(served: &Served, done: &mut Done, over: &AtomicBool) {
+    let mut opener = HalfOpener::new(served.target.address, served.target.config(ALPN, 1000)).await;
     let mut pace = interval(Duration::from_millis(10));
     // Then from another port: this one's endpoint goes on asking.
     for _ in 0..500 {
@@ -208,18 +183,17 @@ async fn half_open(victim: &Victim, done: &mut Done, over: &AtomicBool) {
     }
 }
 
-async fn noise(victim: &Victim, draw: &mut Draw, done: &mut Done) {
-    done.times += victim.target.datagrams_of_noise(draw).await;
+async fn noise(served: &Served, draw: &mut Draw, done: &mut Done) {
+    done.times += served.target.datagrams_of_noise(draw).await;
     sleep(PAUSE).await;
 }
 
 /// Connections whose streams are all open, with replies that have nowhere to go.
-async fn unread(victim: &Victim, done: &mut Done, over: &AtomicBool) {
+async fn unread(served: &Served, done: &mut Done, over: &AtomicBool) {
     let mut held = Vec::new();
-    let asked =
-        [victim.target.hints(), victim.target.parameters(None), victim.refusals()].map(frame);
+    let asked = [served.target.hints(), served.target.parameters(None), refusals()].map(frame);
     for number in 0..44 {
-        let Some(peer) = victim.connect(0, done).await else { continue };
+        let Some(peer) = connect(served, 0, done).await else { continue };
         let mut streams = Vec::new();
         for stream in 0..128 {
             if over.load(Ordering::SeqCst) {
@@ -250,12 +224,12 @@ async fn pause(pauses: u32, over: &AtomicBool) {
     }
 }
 
-async fn idle(victim: &Victim, done: &mut Done, over: &AtomicBool) {
+async fn idle(served: &Served, done: &mut Done, over: &AtomicBool) {
     let mut peers: Vec<Peer> = Vec::new();
     while !over.load(Ordering::SeqCst) {
         peers.retain(|peer| peer.connection.close_reason().is_none());
         if peers.len() < 256
-            && let Some(peer) = victim.connect(1000, done).await
+            && let Some(peer) = connect(served, 1000, done).await
         {
             peers.push(peer);
         }
@@ -270,10 +244,10 @@ async fn idle(victim: &Victim, done: &mut Done, over: &AtomicBool) {
     }
 }
 
-async fn slow_admin(victim: &Victim, done: &mut Done, over: &AtomicBool) {
+async fn slow_admin(served: &Served, done: &mut Done, over: &AtomicBool) {
     let mut held = Vec::new();
     for _ in 0..64 {
-        let connected = timeout(PATIENCE, TcpStream::connect(victim.admin)).await;
+        let connected = timeout(PATIENCE, TcpStream::connect(served.admin)).await;
         let Ok(Ok(mut stream)) = connected else { continue };
         let _ = stream.write_all(b"G").await;
         held.push(stream);
@@ -283,20 +257,18 @@ async fn slow_admin(victim: &Victim, done: &mut Done, over: &AtomicBool) {
 }
 
 /// Puts a pipe in the place of the certificate, has it read, and puts the certificate back.
-async fn fifos(victim: &Victim, done: &mut Done, over: &AtomicBool) {
-    let (path, pem) = &victim.certificate;
-    let read_again = || {
-        let pid = Pid::from_raw(victim.pid as i32).unwrap();
-        kill_process(pid, Signal::HUP).unwrap();
-    };
+async fn fifos(served: &Served, done: &mut Done, over: &AtomicBool) {
+    let path = served.place.built.path("server.pem");
+    let pem = &served.place.certificates.server_pem;
+    let read_again = || served.program.signal(Signal::HUP);
     let beside = path.with_extension("new");
-    mknodat(CWD, &beside, FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
-    std::fs::rename(&beside, path).unwrap();
+    pipe_at(&beside);
+    std::fs::rename(&beside, &path).unwrap();
     read_again();
     done.times += 1;
     pause(20, over).await;
     std::fs::write(&beside, pem).unwrap();
-    std::fs::rename(&beside, path).unwrap();
+    std::fs::rename(&beside, &path).unwrap();
     read_again();
     pause(20, over).await;
 }

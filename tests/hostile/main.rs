@@ -18,7 +18,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use attacks::Victim;
 use harness::{seed, until};
 use honest::Honest;
 use operator::Served;
@@ -53,22 +52,21 @@ async fn watch(pid: u32, leave: Arc<AtomicBool>) -> u64 {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn attacks_take_nothing_from_others() {
     let (seconds, seed) = (seconds(), seed());
-    let program = Served::start(MEMORY_MIB).await;
-    let target = Arc::new(Victim::of(&program));
-    let pid = program.program.pid();
+    let served = Arc::new(Served::start(MEMORY_MIB).await);
+    let (admin, pid) = (served.admin, served.program.pid());
     let before = operator::anonymous_mib(pid);
     let leave = Arc::new(AtomicBool::new(false));
     let watching = tokio::spawn(watch(pid, leave.clone()));
-    let honest = Honest::start(&program.place.options(&program.program), 2, &leave);
+    let honest = Honest::start(&served.place.options(&served.program), 2, &leave);
     let begun = Instant::now();
     let attacks: Vec<_> = attacks::ALL
         .into_iter()
-        .map(|attack| (attack, tokio::spawn(attack.run(target.clone(), seed, leave.clone()))))
+        .map(|attack| (attack, tokio::spawn(attack.run(served.clone(), seed, leave.clone()))))
         .collect();
-    let probing = tokio::spawn(operator::probe(program.admin, leave.clone()));
+    let probing = tokio::spawn(operator::probe(admin, leave.clone()));
     while begun.elapsed() < Duration::from_secs(seconds) {
         tokio::time::sleep(Duration::from_millis(100)).await;
-        program.assert_runs();
+        served.assert_runs();
     }
     leave.store(true, Ordering::SeqCst);
     for (attack, running) in attacks {
@@ -78,7 +76,7 @@ async fn attacks_take_nothing_from_others() {
     }
     let seen = honest.left().await;
     record(&format!("honest clients beside them: {seen}"));
-    for line in operator::refusals(program.admin).await {
+    for line in operator::refusals(admin).await {
         record(&line);
     }
     let probed = probing.await.unwrap();
@@ -88,7 +86,7 @@ async fn attacks_take_nothing_from_others() {
     until("the memory is given back", given_back).await;
     let after = operator::anonymous_mib(pid);
     record(&format!("{seconds} s; memory: {before} MiB before, at most {most} MiB, {after} after"));
-    program.program.leave().await;
+    Arc::into_inner(served).expect("no attack goes on").program.leave().await;
     assert!(most <= MEMORY_MIB + BESIDES_MIB, "{most} MiB");
     assert_eq!(seen.wrong, 0, "{seen}");
     assert!(seen.asked > 0 && seen.failed * 100 <= seen.asked * FAILED_PERCENT_MAX, "{seen}");

@@ -7,12 +7,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::harness::program::{Place, Program, any};
-use super::harness::{Built, record, until};
+use super::harness::target::Target;
+use super::harness::{Built, http, record, until};
 
 pub(crate) const RECORDS: u64 = 1_000;
 const SHARDS: u32 = 2;
@@ -25,6 +24,7 @@ const PROBE_TIME: Duration = Duration::from_secs(5);
 /// A running server, with its database and certificates.
 pub(crate) struct Served {
     pub(crate) place: Place,
+    pub(crate) target: Target,
     pub(crate) program: Program,
     pub(crate) admin: SocketAddr,
 }
@@ -43,7 +43,9 @@ impl Served {
         // They answer before it listens; its log may be a little behind.
         until("the log names the admin endpoints", || admin_of(&program.said()).is_some()).await;
         let admin = admin_of(&program.said()).unwrap();
-        Self { place, program, admin }
+        let ca_pem = &place.certificates.ca_pem;
+        let target = Target::new(program.address, ca_pem, &place.built.db());
+        Self { place, target, program, admin }
     }
 
     /// It is there, and has not panicked.
@@ -87,8 +89,9 @@ pub(crate) async fn probe(admin: SocketAddr, leave: Arc<AtomicBool>) -> Probed {
     while !leave.load(Ordering::SeqCst) {
         let begun = Instant::now();
         probed.asked += 1;
-        let alive = timeout(PROBE_TIME, livez(admin)).await.unwrap_or(false);
-        probed.failed += u64::from(!alive);
+        let asked = timeout(PROBE_TIME, http::request(admin, "GET /livez", "localhost", ""));
+        let is_alive = matches!(asked.await, Ok(Ok(seen)) if seen.status == 200);
+        probed.failed += u64::from(!is_alive);
         probed.longest_ms = probed.longest_ms.max(begun.elapsed().as_millis() as u64);
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
@@ -97,24 +100,10 @@ pub(crate) async fn probe(admin: SocketAddr, leave: Arc<AtomicBool>) -> Probed {
 
 /// What the server counted of refusals, resets and displacements, a line each.
 pub(crate) async fn refusals(admin: SocketAddr) -> Vec<String> {
-    let mut stream = TcpStream::connect(admin).await.unwrap();
-    let request = format!("GET /metrics HTTP/1.1\r\nHost: {admin}\r\nConnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes()).await.unwrap();
-    let mut page = String::new();
-    stream.read_to_string(&mut page).await.unwrap();
+    let page = http::request(admin, "GET /metrics", "localhost", "").await.unwrap().body;
     let counted = |line: &&str| {
         let about = ["refused", "overloaded", "OVERLOADED", "displaced", "reset", "handshakes"];
         !line.starts_with('#') && !line.ends_with(" 0") && about.iter().any(|a| line.contains(a))
     };
     page.lines().filter(counted).map(str::to_owned).collect()
-}
-
-async fn livez(admin: SocketAddr) -> bool {
-    let Ok(mut stream) = TcpStream::connect(admin).await else { return false };
-    let request = format!("GET /livez HTTP/1.1\r\nHost: {admin}\r\n\r\n");
-    if stream.write_all(request.as_bytes()).await.is_err() {
-        return false;
-    }
-    let mut reply = [0; 16];
-    stream.read_exact(&mut reply).await.is_ok() && reply.starts_with(b"HTTP/1.1 200")
 }

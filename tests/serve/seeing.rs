@@ -16,11 +16,12 @@ use sotto::server::{
 };
 use sotto::shard::manifest::MANIFEST_NAME;
 use sotto::wire::{Status, StreamCode};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
 use crate::harness::Setting;
 use crate::harness::host::*;
+use crate::harness::http::{self, Seen};
 use crate::harness::program::{Program, run};
 use crate::{folder, refuses, serve};
 
@@ -55,31 +56,13 @@ const REFUSALS: [&str; 6] = [
 const CONNECTION_REFUSALS: [&str; 3] = ["full", "front_end_full", "not_allowed"];
 const CONNECTION_ENDS: [&str; 3] = ["displaced", "idle", "certificate_expired"];
 
-/// A reply over HTTP.
-#[derive(Debug)]
-struct Seen {
-    status: u16,
-    head: String,
-    body: String,
-}
-
 async fn ask(address: SocketAddr, line: &str, headers: &str) -> Seen {
     ask_host(address, line, "localhost", headers).await
 }
 
 async fn ask_host(address: SocketAddr, line: &str, host: &str, headers: &str) -> Seen {
-    let exchange = async {
-        let mut stream = TcpStream::connect(address).await.unwrap();
-        let request = format!("{line} HTTP/1.1\r\nHost: {host}\r\n{headers}\r\n");
-        stream.write_all(request.as_bytes()).await.unwrap();
-        let mut reply = String::new();
-        // To its end: every reply is its connection's last.
-        stream.read_to_string(&mut reply).await.unwrap();
-        let (head, body) = reply.split_once("\r\n\r\n").unwrap();
-        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-        Seen { status, head: head.to_ascii_lowercase(), body: body.into() }
-    };
-    tokio::time::timeout(PATIENCE, exchange).await.unwrap()
+    let asked = http::request(address, line, host, headers);
+    tokio::time::timeout(PATIENCE, asked).await.unwrap().unwrap()
 }
 
 async fn get(address: SocketAddr, path: &str) -> Seen {
