@@ -38,17 +38,6 @@ fn key(n: u32) -> String {
     format!("key-{n}")
 }
 
-/// A database at epoch 1, of which one shard changes with each build.
-struct Db(Built);
-
-impl std::ops::Deref for Db {
-    type Target = Built;
-
-    fn deref(&self) -> &Built {
-        &self.0
-    }
-}
-
 /// Every record; the changing key has this value.
 fn records(value: u32) -> Vec<(String, Vec<u8>)> {
     let record = |n| match key(n) {
@@ -58,14 +47,15 @@ fn records(value: u32) -> Vec<(String, Vec<u8>)> {
     (0..KEYS).map(record).collect()
 }
 
-impl Db {
-    fn new() -> Self {
-        Self(Built::new(&records(1), SHARDS))
-    }
+/// A database at epoch 1, of which one shard changes with each build.
+fn database() -> Built {
+    Built::new(&records(1), SHARDS)
+}
 
+impl Built {
     /// Builds the next epoch, in which the changing key has this value.
-    fn build(&self, value: u32) {
-        self.0.build(&records(value), SHARDS);
+    fn change(&self, value: u32) {
+        self.build(&records(value), SHARDS);
     }
 
     fn write(&self, manifest: &Manifest) {
@@ -102,11 +92,10 @@ fn replace(path: &Path, bytes: &[u8]) {
     files::write_atomically(path, bytes).unwrap();
 }
 
+/// Changes a byte of a file in place.
 fn flip(path: &Path, at: u64) {
-    let file = std::fs::OpenOptions::new().read(true).write(true).open(path).unwrap();
-    let mut byte = [0];
-    file.read_exact_at(&mut byte, at).unwrap();
-    file.write_all_at(&[byte[0] ^ 1], at).unwrap();
+    let file = std::fs::OpenOptions::new().write(true).open(path).unwrap();
+    file.write_all_at(&[std::fs::read(path).unwrap()[at as usize] ^ 1], at).unwrap();
 }
 
 /// Without scrubbing, for old epochs of ten minutes.
@@ -123,16 +112,12 @@ fn setting(bounds: ServerBounds) -> Setting {
     Setting { engines, bounds, ..Setting::default() }
 }
 
-fn start(db: &Db, bounds: ServerBounds) -> Serving {
+fn start(db: &Built, bounds: ServerBounds) -> Serving {
     setting(bounds).serve(&db.db())
 }
 
 impl Serving {
-    async fn client(&self, db: &Db) -> Client {
-        self.client_with(db.pins()).await
-    }
-
-    async fn client_with(&self, pins: Pins) -> Client {
+    async fn client(&self, pins: Pins) -> Client {
         Client::connect(self.options(pins)).await.unwrap()
     }
 
@@ -161,7 +146,7 @@ async fn value(client: &mut Client, key: &str) -> Result<String, LookupError> {
 
 /// Three clients that look every key up, again and again. No answer may be wrong, and only keys of
 /// the `lost` shard may have none.
-async fn load(db: &Db, serving: &Serving, lost: Option<u32>) -> Load {
+async fn load(db: &Built, serving: &Serving, lost: Option<u32>) -> Load {
     let names: Vec<String> = (0..KEYS).map(key).collect();
     let shards: HashMap<_, _> = names.iter().map(|k| (k.clone(), db.shard_of(k))).collect();
     let check = move |name: &str, outcome: Result<_, _>| match outcome {
@@ -181,16 +166,16 @@ async fn load(db: &Db, serving: &Serving, lost: Option<u32>) -> Load {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_old_epoch_is_answered_until_its_time_and_then_gone() {
     for (time, seen, gone) in [(600, "changed 1", 0), (0, "changed 2", 1)] {
-        let db = Db::new();
+        let db = database();
         let old_epoch_time = Duration::from_secs(time);
         let serving = start(&db, ServerBounds { old_epoch_time, ..bounds() });
-        let mut early = serving.client(&db).await;
+        let mut early = serving.client(db.pins()).await;
         assert_eq!(value(&mut early, CHANGING).await.unwrap(), "changed 1");
         assert_eq!(serving.reload().await, Ok(Reloaded::Unchanged { epoch: 1 }));
-        db.build(2);
+        db.change(2);
         assert_eq!(serving.reload().await, Ok(Reloaded::Changed { epoch: 2, opened: 1 }));
         // Parameters are the new ones, and so is what is decoded with them.
-        let mut late = serving.client(&db).await;
+        let mut late = serving.client(db.pins()).await;
         assert_eq!(late.parameters().epoch(), 2);
         assert_eq!(value(&mut late, CHANGING).await.unwrap(), "changed 2");
         assert_eq!(value(&mut early, CHANGING).await.unwrap(), seen);
@@ -204,10 +189,10 @@ async fn an_old_epoch_is_answered_until_its_time_and_then_gone() {
 
 #[test]
 fn only_what_changed_is_opened() {
-    let db = Db::new();
+    let db = database();
     let first = Database::open(&db.db()).unwrap();
     assert!(first.follow(db.manifest(), &|_| ()).unwrap().is_none());
-    db.build(2);
+    db.change(2);
     let second = first.follow(db.manifest(), &|_| ()).unwrap().unwrap();
     let changed = db.shard_of(CHANGING) as usize;
     for (shard, (old, new)) in first.shards().iter().zip(second.shards()).enumerate() {
@@ -220,7 +205,7 @@ fn only_what_changed_is_opened() {
 type Wrong<'a> = (&'static str, Box<dyn Fn() + 'a>);
 
 /// What may be wrong with the next epoch.
-fn wrongs(db: &Db) -> Vec<Wrong<'_>> {
+fn wrongs(db: &Built) -> Vec<Wrong<'_>> {
     let (good, head) = (db.manifest(), || db.head());
     let now = good.created;
     let expired = Lifetime { created: now - 20, expires: now - 10 };
@@ -275,7 +260,7 @@ fn wrongs(db: &Db) -> Vec<Wrong<'_>> {
 
 /// The database that is there with a matrix of zeros, as who lacks the operator's key can make it:
 /// digests, file name and manifest entry fit the zeros.
-fn zeroed(db: &Db) -> Manifest {
+fn zeroed(db: &Built) -> Manifest {
     let mut manifest = db.manifest();
     let path = db.db().join(SHARDS_DIR).join(&manifest.shards[0].file);
     let mut bytes = std::fs::read(path).unwrap();
@@ -296,7 +281,7 @@ fn cut(path: &Path, bytes: u64) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_does_not_start_with_what_clients_refuse_by_its_dates() {
-    let db = Db::new();
+    let db = database();
     let good = db.manifest();
     let (day, now) = (86_400, good.created);
     let cases = [
@@ -319,7 +304,7 @@ static SECOND: AtomicU64 = AtomicU64::new(0);
 #[tokio::test(flavor = "multi_thread")]
 async fn expired_parameters_are_fetched_again_before_anything_is_looked_up() {
     const DAY: u64 = 86_400;
-    let db = Db::new();
+    let db = database();
     let made = db.manifest();
     let serving = start(&db, bounds());
     let at = |second| SECOND.store(second, Ordering::Relaxed);
@@ -359,11 +344,11 @@ async fn expired_parameters_are_fetched_again_before_anything_is_looked_up() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_wrong_changes_nothing_and_is_said() {
-    let db = Db::new();
+    let db = database();
     let first = db.manifest();
     let serving = start(&db, bounds());
-    let mut client = serving.client(&db).await;
-    db.build(2);
+    let mut client = serving.client(db.pins()).await;
+    db.change(2);
     let second = db.manifest();
     let bytes = std::fs::read(db.shard_path(db.shard_of(CHANGING))).unwrap();
     let mut refused = 0;
@@ -391,9 +376,9 @@ async fn what_is_wrong_changes_nothing_and_is_said() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hundred_reloads_under_load_lose_no_query() {
-    let db = Db::new();
+    let db = database();
     let contents = [db.manifest(), {
-        db.build(2);
+        db.change(2);
         db.manifest()
     }];
     let serving = start(&db, bounds());
@@ -418,7 +403,7 @@ async fn a_hundred_reloads_under_load_lose_no_query() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_truncated_under_load_harms_its_own_queries_only() {
-    let db = Db::new();
+    let db = database();
     let lost = db.shard_of(CHANGING);
     let path = db.shard_path(lost);
     let good = std::fs::read(&path).unwrap();
@@ -440,7 +425,7 @@ async fn a_file_truncated_under_load_harms_its_own_queries_only() {
         assert_eq!(serving.counters.queries.get(Status::Device), 0);
         // Told by the thread that looks after what is served, also without scrubbing.
         until("it is told", || serving.counters.scrub_problems.get() == 1).await;
-        let mut client = serving.client(&db).await;
+        let mut client = serving.client(db.pins()).await;
         assert!(matches!(value(&mut client, CHANGING).await, Err(LookupError::ShardUnknown)));
         // While the file is still bad nothing changes; then it comes back.
         assert!(serving.reload().await.unwrap_err().contains("bytes, expected"));
@@ -454,9 +439,9 @@ async fn a_file_truncated_under_load_harms_its_own_queries_only() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bad_shard_does_not_keep_a_new_epoch_out() {
-    let db = Db::new();
+    let db = database();
     let serving = start(&db, bounds());
-    let mut client = serving.client(&db).await;
+    let mut client = serving.client(db.pins()).await;
     let changing = db.shard_of(CHANGING);
     let other = (0..KEYS).map(key).find(|key| db.shard_of(key) != changing).unwrap();
     cut(&db.shard_path(db.shard_of(&other)), 0);
@@ -465,7 +450,7 @@ async fn a_bad_shard_does_not_keep_a_new_epoch_out() {
     let content = db.manifest();
     db.write(&db.next_of(&content));
     assert_eq!(serving.reload().await, Ok(Reloaded::Changed { epoch: 2, opened: 0 }));
-    let mut client = serving.client(&db).await;
+    let mut client = serving.client(db.pins()).await;
     assert!(matches!(value(&mut client, &other).await, Err(LookupError::ShardUnknown)));
     assert_eq!(value(&mut client, CHANGING).await.unwrap(), "changed 1");
     serving.end().await;
@@ -473,11 +458,11 @@ async fn a_bad_shard_does_not_keep_a_new_epoch_out() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_that_is_removed_goes_on_being_served() {
-    let db = Db::new();
+    let db = database();
     let serving = start(&db, ServerBounds { scrub_mib_per_second: 1024, ..bounds() });
     (0..SHARDS).for_each(|shard| std::fs::remove_file(db.shard_path(shard)).unwrap());
     let scrubbed = serving.counters.scrub_bytes.get();
-    let mut client = serving.client(&db).await;
+    let mut client = serving.client(db.pins()).await;
     assert_eq!(value(&mut client, CHANGING).await.unwrap(), "changed 1");
     until("it is read again", || serving.counters.scrub_bytes.get() > scrubbed + 1_000_000).await;
     assert_eq!(serving.counters.scrub_problems.get(), 0);
@@ -486,10 +471,10 @@ async fn a_file_that_is_removed_goes_on_being_served() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rotten_shard_is_found_and_taken_out_and_others_are_not() {
-    let db = Db::new();
+    let db = database();
     let serving = start(&db, ServerBounds { scrub_mib_per_second: 1024, ..bounds() });
     let rotten = db.shard_of(CHANGING);
-    let mut early = serving.client(&db).await;
+    let mut early = serving.client(db.pins()).await;
     assert_eq!(value(&mut early, CHANGING).await.unwrap(), "changed 1");
     // In the matrix. Nobody asks until it is found: such an answer would be INVALID.
     let (path, at) = (db.shard_path(rotten), HEADER_BYTES as u64 + 5);
@@ -498,7 +483,7 @@ async fn a_rotten_shard_is_found_and_taken_out_and_others_are_not() {
     // Who has its hint is refused the answer, others the hint.
     assert!(matches!(value(&mut early, CHANGING).await, Err(LookupError::ShardUnknown)));
     assert_eq!(serving.counters.refused_quarantined.get(), 1);
-    let mut late = serving.client(&db).await;
+    let mut late = serving.client(db.pins()).await;
     assert!(matches!(value(&mut late, CHANGING).await, Err(LookupError::ShardUnknown)));
     let mut load = load(&db, &serving, Some(rotten)).await;
     load.more(3).await;
@@ -513,16 +498,16 @@ async fn a_rotten_shard_is_found_and_taken_out_and_others_are_not() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_manifest_is_found_by_who_watches() {
-    let db = Db::new();
+    let db = database();
     let serving = start(&db, bounds());
     let watching = tokio::spawn(serving.reloader.clone().watch(Duration::from_millis(5)));
     until("it has looked", || serving.counters.reloads_unchanged.get() > 0).await;
     // A manifest that comes before its file is tried again.
-    db.build(2);
+    db.change(2);
     let file = db.shard_path(db.shard_of(CHANGING));
     let (bytes, manifest) = (std::fs::read(&file).unwrap(), db.manifest());
     until("it is taken", || serving.epoch() == 2).await;
-    db.build(3);
+    db.change(3);
     until("it is taken", || serving.epoch() == 3).await;
     std::fs::remove_file(&file).unwrap();
     db.write(&db.next_of(&manifest));
@@ -534,21 +519,21 @@ async fn a_manifest_is_found_by_who_watches() {
     serving.end().await;
 }
 
-fn rollback(db: &Db) -> (i32, String) {
+fn rollback(db: &Built) -> (i32, String) {
     let (code, out, err) = run(sotto(&["rollback", "--db"]).arg(db.db()));
     (code, out + &err)
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rollback_is_a_new_epoch_and_the_next_one_the_way_back() {
-    let db = Db::new();
+    let db = database();
     let (code, said) = rollback(&db);
     assert!(code == 2 && said.contains("no epoch before"), "{said}");
     let first = db.manifest();
-    db.build(2);
+    db.change(2);
     let second = db.manifest();
     let serving = start(&db, bounds());
-    let mut client = serving.client(&db).await;
+    let mut client = serving.client(db.pins()).await;
     for (epoch, content, then) in [(3, &first, "changed 1"), (4, &second, "changed 2")] {
         let (code, said) = rollback(&db);
         assert_eq!(code, 0, "{said}");
@@ -558,7 +543,7 @@ async fn a_rollback_is_a_new_epoch_and_the_next_one_the_way_back() {
         assert_eq!(serving.reload().await, Ok(Reloaded::Changed { epoch, opened: 1 }));
         // A client that saw the epochs before goes along.
         let pins = client.close().await;
-        client = serving.client_with(pins.clone()).await;
+        client = serving.client(pins.clone()).await;
         assert!(client.pins().epoch() > pins.epoch());
         assert_eq!(value(&mut client, CHANGING).await.unwrap(), then);
     }
@@ -576,14 +561,11 @@ async fn a_rollback_is_a_new_epoch_and_the_next_one_the_way_back() {
     // A byte of it is wrong: its header is right, so that it would open.
     let file = db.db().join(SHARDS_DIR).join(&before.shards[changed].file);
     let whole = std::fs::read(&file).unwrap();
-    let mut rotten = whole.clone();
-    rotten[whole.len() / 2] ^= 1;
-    replace(&file, &rotten);
+    flip(&file, whole.len() as u64 / 2);
     let (code, said) = rollback(&db);
     assert!(code == 2 && said.contains("does not match its digest"), "{said}");
     assert_eq!(db.manifest(), newest);
-    replace(&file, &whole);
-    std::fs::remove_file(db.db().join(SHARDS_DIR).join(&before.shards[changed].file)).unwrap();
+    std::fs::remove_file(&file).unwrap();
     let (code, said) = rollback(&db);
     assert!(code == 2 && said.contains(&before.shards[changed].file), "{said}");
     assert_eq!(db.manifest(), newest);

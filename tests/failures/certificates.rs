@@ -4,8 +4,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use rustix::process::Signal;
 use sotto::client::{Client, Options};
+use sotto::server::Identity;
 use sotto::server::certificates::{LocalCertificates, localhost, localhost_between};
-use sotto::server::{Callers, Identity};
 
 use super::harness::load::{self, Load, look_up, reach};
 use super::harness::program::{Place, Program, any};
@@ -21,27 +21,6 @@ fn expired_certificates() -> LocalCertificates {
 
 async fn refusal(options: Options) -> String {
     Client::connect(options).await.err().expect("a refusal").to_string()
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_server_whose_certificate_expired_is_refused_until_it_is_renewed() {
-    let built = load::database();
-    let certificates = expired_certificates();
-    let serving = Setting { certificates, ..Setting::default() }.serve(&built.db());
-    let error = refusal(reach(&built, &serving)).await;
-    assert!(error.contains("certificate expired"), "{error}");
-    until("it is counted", || serving.counters.handshakes_failed.get() == 1).await;
-    let new = localhost().unwrap();
-    let identity = Identity::from_pem(&new.server_pem, &new.server_key).unwrap();
-    let renewed = Instant::now();
-    serving.identity_reloader.change(identity, Callers::Loopback).unwrap();
-    let options = Options { ca_pem: new.ca_pem.into_bytes(), ..reach(&built, &serving) };
-    let mut client = Client::connect(options).await.unwrap();
-    look_up(&mut client, 0).await;
-    let took = renewed.elapsed().as_millis();
-    record(&format!("certificate expired, then renewed: first answer after {took} ms, 0 wrong"));
-    drop(client.close().await);
-    settled(&serving.counters).await;
 }
 
 fn shown_by(certificates: &LocalCertificates, to: &Options) -> Options {
@@ -116,8 +95,19 @@ async fn the_program_keeps_what_it_has_when_the_new_certificate_has_expired() {
     place.show(&expired);
     let server = Program::start(place.command(&[], any()), None);
     server.says("", "server.pem: the certificate expired").await;
-    let error = refusal(place.options(&server)).await;
-    assert!(error.contains("certificate"), "{error}");
+    let trusting =
+        |made: &LocalCertificates| options(server.address, &made.ca_pem, place.built.pins());
+    let error = refusal(trusting(&expired)).await;
+    assert!(error.contains("certificate expired"), "{error}");
+    // Renewed, it answers at once.
+    place.show(&new);
+    let renewed = Instant::now();
+    server.told(Signal::HUP, "certificates and callers were read again").await;
+    let mut client = Client::connect(trusting(&new)).await.unwrap();
+    look_up(&mut client, 0).await;
+    let took = renewed.elapsed().as_millis();
+    record(&format!("certificate expired, then renewed: first answer after {took} ms, 0 wrong"));
+    drop(client.close().await);
     server.leave().await;
     // What no clock makes good does not start.
     for (certificates, expected) in

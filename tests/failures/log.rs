@@ -15,41 +15,31 @@ use super::harness::program::{Place, Program, To, any, ends, run};
 use super::harness::{skip, tree};
 use super::{record, times};
 
-/// A line a pass over a shard: more than a small pipe holds.
-const TALKATIVE: (&str, &str) = ("SOTTO_LOG", "trace");
-
-/// Serves look-ups and reads its certificates again, both of which it logs, and leaves in peace.
-async fn serves_on(place: &Place, server: Program, what: &str) -> String {
-    let mut load = Load::start(&place.options(&server), 2).await;
-    load.more(times(10)).await;
-    server.signal(Signal::HUP);
-    load.more(times(10)).await;
-    record(&format!("{what}: {}", load.stop().await));
-    server.leave().await
-}
-
 #[tokio::test(flavor = "multi_thread")]
-async fn it_serves_on_with_its_log_on_a_full_disk() {
-    let place = Place::new();
-    let mut command = place.command(&[], any());
-    command.env(TALKATIVE.0, TALKATIVE.1);
-    let server = Program::start(command, Some(To::Full.stdio()));
-    serves_on(&place, server, "log on a full disk").await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn it_serves_on_when_nobody_reads_its_log_any_more() {
-    for (stalls, what) in [(false, "log's reader gone"), (true, "log's reader stalls")] {
+async fn it_serves_on_when_its_log_goes_nowhere() {
+    for (what, is_full, stalls) in [
+        ("log on a full disk", true, false),
+        ("log's reader gone", false, false),
+        ("log's reader stalls", false, true),
+    ] {
         let place = Place::new();
         let (reader, writer) = std::io::pipe().unwrap();
         // As small as the system lets it be: less than what is logged.
         rustix::pipe::fcntl_setpipe_size(&writer, 4096).unwrap();
-        let mut command = place.command(&[], any());
-        command.env(TALKATIVE.0, TALKATIVE.1);
-        let server = Program::start(command, Some(Stdio::from(writer)));
+        let log = if is_full { To::Full.stdio() } else { writer.into() };
         // Gone, or there without reading.
         let reader = stalls.then_some(reader);
-        serves_on(&place, server, what).await;
+        let mut command = place.command(&[], any());
+        // A line a pass over a shard: more than a small pipe holds.
+        command.env("SOTTO_LOG", "trace");
+        let server = Program::start(command, Some(log));
+        let mut load = Load::start(&place.options(&server), 2).await;
+        load.more(times(10)).await;
+        // It reads its certificates again, which it logs.
+        server.signal(Signal::HUP);
+        load.more(times(10)).await;
+        record(&format!("{what}: {}", load.stop().await));
+        server.leave().await;
         drop(reader);
     }
 }

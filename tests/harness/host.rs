@@ -21,11 +21,10 @@ use tokio::time::timeout;
 
 use super::noise;
 use super::peer;
-use super::server::{Serving, Setting};
 
-pub(crate) use super::known;
 pub(crate) use super::noise::{EPOCH, operator};
 pub(crate) use super::peer::{HalfOpener, PATIENCE, Peer, connect, until};
+pub(crate) use super::server::{Serving, Setting, known};
 
 pub(crate) const SHARDS: u32 = 3;
 
@@ -133,27 +132,8 @@ pub(crate) fn room_for_one_answer() -> usize {
     2 * (2 * limits::QUERY_STATE_BYTES + 2 * answer) - 1
 }
 
-/// A server of a database of noise, in this process.
-pub(crate) struct Host {
-    serving: Serving,
-    _directory: tempfile::TempDir,
-}
-
-impl std::ops::Deref for Host {
-    type Target = Serving;
-
-    fn deref(&self) -> &Serving {
-        &self.serving
-    }
-}
-
-impl std::ops::DerefMut for Host {
-    fn deref_mut(&mut self) -> &mut Serving {
-        &mut self.serving
-    }
-}
-
-impl Host {
+impl Serving {
+    /// Serves a database of noise to callers on this machine.
     pub(crate) fn start(engine: impl Engine + 'static, bounds: ServerBounds) -> Self {
         let certificates = certificates::localhost().unwrap();
         Self::start_for(Callers::Loopback, certificates, engine, bounds)
@@ -169,14 +149,11 @@ impl Host {
     }
 
     pub(crate) fn of(setting: Setting) -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        write_database(directory.path());
-        Self { serving: setting.serve(directory.path()), _directory: directory }
-    }
-
-    /// Waits until it has left.
-    pub(crate) async fn left(self) {
-        self.serving.left().await;
+        let folder = tempfile::tempdir().unwrap();
+        write_database(folder.path());
+        let mut serving = setting.serve(folder.path());
+        serving.folder = Some(folder);
+        serving
     }
 
     pub(crate) async fn connect(&self) -> Peer {
@@ -192,7 +169,7 @@ impl Host {
         peer::connect(self.address, self.client_config(alpn, window, None)).await
     }
 
-    /// Connects with these certificates' client identity, trusting this host.
+    /// Connects with these certificates' client identity, trusting this server.
     pub(crate) async fn connect_as(
         &self,
         client: &LocalCertificates,
@@ -219,14 +196,6 @@ impl Host {
         HalfOpener::new(self.address, self.client_config(ALPN, 1000, None)).await
     }
 
-    pub(crate) fn client_config_with(
-        &self,
-        client: Option<&LocalCertificates>,
-        change: impl FnOnce(&mut rustls::ClientConfig),
-    ) -> quinn::ClientConfig {
-        peer::client_config_with(&self.certificates.ca_pem, ALPN, 1 << 20, client, change)
-    }
-
     fn client_config(
         &self,
         alpn: &[u8],
@@ -238,9 +207,9 @@ impl Host {
 }
 
 /// A server with a gated engine, and a peer whose bundle it knows.
-pub(crate) async fn gated_host(bounds: ServerBounds) -> (Host, Gate, Peer, Bytes) {
+pub(crate) async fn gated_host(bounds: ServerBounds) -> (Serving, Gate, Peer, Bytes) {
     let (engine, gate) = gated();
-    let host = Host::start(engine, bounds);
+    let host = Serving::start(engine, bounds);
     let (peer, key) = (host.connect().await, bundle(1));
     peer.bring(key.clone()).await;
     (host, gate, peer, key)

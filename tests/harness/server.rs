@@ -12,6 +12,7 @@ use sotto::server::{
     Server, ServerBounds, ServerOptions, WorkCounters,
 };
 use sotto::shard::Database;
+use tempfile::TempDir;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -78,6 +79,7 @@ impl Setting {
                 }
             })),
             database,
+            folder: None,
             certificates,
             admin_state,
             leave: Some(leave),
@@ -97,6 +99,8 @@ pub(crate) struct Serving {
     pub(crate) admin_state: Arc<AdminState>,
     /// The database it was started with.
     pub(crate) database: Arc<Database>,
+    /// The folder of the database, if it goes with the server.
+    pub(crate) folder: Option<TempDir>,
     leave: Option<oneshot::Sender<()>>,
     running: JoinHandle<()>,
 }

@@ -16,7 +16,7 @@ use tokio::time::{interval, sleep, timeout};
 use super::harness::Draw;
 use super::harness::host::pipe_at;
 use super::harness::peer::{HalfOpener, Peer};
-use super::harness::target::{Target, frame};
+use super::harness::target::frame;
 use super::operator::Served;
 
 /// How long an attacker waits for anything.

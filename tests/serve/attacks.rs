@@ -14,6 +14,7 @@ use sotto::wire::{ALPN, Status, StreamCode};
 use tokio::time::timeout;
 
 use crate::harness::host::*;
+use crate::harness::peer;
 
 /// The code a server closes a connection with.
 async fn closed(peer: &Peer) -> VarInt {
@@ -30,7 +31,7 @@ fn code(code: StreamCode) -> VarInt {
 /// RFC 9000, section 8.1: three times as much as it sent. Anybody can write any address as sender.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_silent_first_packet_draws_less_than_it_has() {
-    let host = Host::start(Reference, ServerBounds::default());
+    let host = Serving::start(Reference, ServerBounds::default());
     let socket = host.knock().await;
     let (mut packet, mut drawn) = ([0; 2048], 0);
     // Several times as long as a handshake's first packets wait to be sent again.
@@ -49,10 +50,11 @@ async fn a_silent_first_packet_draws_less_than_it_has() {
 async fn nobody_is_given_a_ticket_to_resume_a_session_with() {
     let ours = certificates::localhost().unwrap();
     let callers = known(&ours.ca_pem, Some("client.localhost 1"));
-    let host = Host::start_for(callers, ours, Reference, ServerBounds::default());
+    let host = Serving::start_for(callers, ours, Reference, ServerBounds::default());
     let tickets = Arc::new(ClientSessionMemoryCache::new(8));
     let store = tickets.clone();
-    let config = host.client_config_with(Some(&host.certificates), |tls| {
+    let ours = &host.certificates;
+    let config = peer::client_config_with(&ours.ca_pem, ALPN, 1 << 20, Some(ours), |tls| {
         tls.resumption = rustls::client::Resumption::store(store);
     });
     let peer = connect(host.address, config).await.unwrap();
@@ -72,7 +74,7 @@ async fn a_certificate_that_expires_ends_its_connection() {
     let callers = known(&short.ca_pem, Some("client.localhost 1"));
     let certificate_check_time = Duration::from_millis(20);
     let bounds = ServerBounds { certificate_check_time, ..Default::default() };
-    let host = Host::start_for(callers, localhost(), Reference, bounds);
+    let host = Serving::start_for(callers, localhost(), Reference, bounds);
     let peer = host.connect_as(&short).await.unwrap();
     assert_eq!(peer.ask_parameters(parameter_request()).await.response_status, 0);
     assert_eq!(closed(&peer).await, code(StreamCode::NotAllowed));
@@ -80,15 +82,20 @@ async fn a_certificate_that_expires_ends_its_connection() {
     assert!(host.connect_as(&short).await.is_err() || host.counters.connections.get() == 1);
 }
 
-/// A stream is no question: it has to bring a request.
+/// A connection that is kept alive and a stream are no question: it has to bring a request. Who
+/// waits for an answer asks something.
 #[tokio::test(flavor = "multi_thread")]
 async fn who_opens_streams_and_asks_nothing_is_ended() {
     let idle_timeout = Duration::from_millis(500);
-    let host = Host::start(Reference, ServerBounds { idle_timeout, ..Default::default() });
-    let (opens, begins, asks) = (host.connect().await, host.connect().await, host.connect().await);
+    let bounds = ServerBounds { idle_timeout, ..Default::default() };
+    let (host, gate, busy, key) = gated_host(bounds).await;
+    let waiting = busy.send_queries(vec![query("0", &key, 0, 0)]).await;
+    let (asks, silent) = (host.connect().await, host.connect().await);
+    let (opens, begins) = (host.connect().await, host.connect().await);
+    let idle = [&silent, &opens, &begins];
     let mut held = Vec::new();
     let mut pace = tokio::time::interval(Duration::from_millis(20));
-    while opens.connection.close_reason().is_none() || begins.connection.close_reason().is_none() {
+    while idle.iter().any(|peer| peer.connection.close_reason().is_none()) {
         pace.tick().await;
         // One never brings anything, one a frame that is none.
         if let Ok(stream) = opens.connection.open_bi().await {
@@ -100,14 +107,18 @@ async fn who_opens_streams_and_asks_nothing_is_ended() {
         held.drain(..held.len().saturating_sub(8));
         assert_eq!(asks.ask_parameters(parameter_request()).await.response_status, 0);
     }
-    assert_eq!(closed(&opens).await, code(StreamCode::None));
-    assert!(host.counters.connections_idle.get() >= 2);
+    for peer in idle {
+        assert_eq!(closed(peer).await, code(StreamCode::None));
+    }
+    assert!(host.counters.connections_idle.get() >= 3);
+    gate.go_on();
+    assert_eq!(statuses(&answers(waiting).await), [("0", Status::ResponseSuccess)]);
 }
 
 /// When all places are taken, those go that ask nothing.
 #[tokio::test(flavor = "multi_thread")]
 async fn idle_connections_make_room_for_others() {
-    let host = Host::start(Reference, ServerBounds { connections_max: 4, ..Default::default() });
+    let host = Serving::start(Reference, ServerBounds { connections_max: 4, ..Default::default() });
     let (engaged, mut idle) = (host.connect().await, Vec::new());
     for _ in 0..3 {
         idle.push(host.connect().await);
@@ -136,7 +147,7 @@ async fn unread_hints_leave_room_for_others() {
     // Each of four connections has a place of its own that nobody else can take.
     let (answer_bytes_max, connections_max) = (8 * hint_bytes, 4);
     let bounds = ServerBounds { answer_bytes_max, connections_max, ..Default::default() };
-    let host = Host::start(Reference, bounds);
+    let host = Serving::start(Reference, bounds);
     let greedy = host.try_connect(ALPN, 16).await.unwrap();
     let mut unread = Vec::new();
     for _ in 0..100 {
@@ -159,7 +170,7 @@ async fn hints_digests_and_bundles_come_out_of_the_quota() {
     let ours = localhost();
     // More than a pass over a shard, which a front-end may always have at once.
     let callers = known(&ours.ca_pem, Some("client.localhost 1 4"));
-    let host = Host::start_for(callers, ours, Reference, ServerBounds::default());
+    let host = Serving::start_for(callers, ours, Reference, ServerBounds::default());
     let quota = 4 << 20;
     let peer = Arc::new(host.connect_as(&host.certificates).await.unwrap());
     let begun = Instant::now();

@@ -7,7 +7,6 @@ use sotto::server::{Callers, Identity, Server, ServerBounds, ServerError};
 use sotto::shard::Database;
 use sotto::wire::{Status, StreamCode};
 
-use crate::harness::Setting;
 use crate::harness::host::*;
 use crate::harness::program::Program;
 use crate::{folder, refuses, serve};
@@ -31,7 +30,7 @@ async fn only_those_who_are_listed_may_call() {
     let (ours, others) = (certificates::localhost().unwrap(), certificates::localhost().unwrap());
     let callers = known(&ours.ca_pem, Some("client.localhost 3"));
     let bounds = ServerBounds { connections_per_front_end_max: 2, ..Default::default() };
-    let host = Host::start_for(callers, ours, Reference, bounds);
+    let host = Serving::start_for(callers, ours, Reference, bounds);
     let counters = &host.counters;
     let first = host.connect_as(&host.certificates).await.unwrap();
     assert_eq!(first.ask_parameters(parameter_request()).await.response_status, 0);
@@ -59,7 +58,7 @@ async fn only_those_who_are_listed_may_call() {
 async fn a_front_end_that_asks_beyond_its_quota_is_told_to_wait() {
     let ours = certificates::localhost().unwrap();
     let callers = known(&ours.ca_pem, Some("client.localhost 1 1"));
-    let host = Host::start_for(callers, ours, Reference, ServerBounds::default());
+    let host = Serving::start_for(callers, ours, Reference, ServerBounds::default());
     let peers = [&host.certificates; 2].map(|certificates| host.connect_as(certificates));
     let [first, second] = peers;
     let (first, second, key) = (first.await.unwrap(), second.await.unwrap(), bundle(1));
@@ -89,7 +88,8 @@ async fn a_front_end_that_asks_beyond_its_quota_is_told_to_wait() {
 async fn the_list_changes_without_dropping_a_connection() {
     let ours = certificates::localhost().unwrap();
     let new = certificates::localhost().unwrap();
-    let host = Host::start_for(known(&ours.ca_pem, None), ours, Reference, ServerBounds::default());
+    let host =
+        Serving::start_for(known(&ours.ca_pem, None), ours, Reference, ServerBounds::default());
     let before = host.connect_as(&host.certificates).await.unwrap();
     let LocalCertificates { server_pem, server_key, client_key, .. } = &host.certificates;
     let identity = || Identity::from_pem(server_pem, server_key).unwrap();
@@ -116,6 +116,8 @@ async fn the_list_changes_without_dropping_a_connection() {
     host.identity_reloader.change(renamed, Callers::Loopback).unwrap();
     let error = host.try_connect(sotto::wire::ALPN, 1000).await.err().unwrap();
     assert!(error.to_string().contains("certificate"), "{error}");
+    let failed = &host.counters.handshakes_failed;
+    until("both failures of trust are counted", || failed.get() >= 2).await;
 
     assert_eq!(before.ask_parameters(parameter_request()).await.response_status, 0);
     assert_eq!(peer.ask_parameters(parameter_request()).await.response_status, 0);

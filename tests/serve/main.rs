@@ -16,14 +16,15 @@ use std::time::{Duration, Instant};
 use harness::host::*;
 use harness::program::{Program, run, sotto};
 use rustix::process::Signal;
+use seeing::{admin, metrics};
 use sotto::schedule::ScheduleBounds;
 use sotto::scheme::{KeyBundle, hint_digest, reference};
 use sotto::server::ServerBounds;
 use sotto::wire::message::*;
 use sotto::wire::{Bytes, PublicParameters, Status, StreamCode, Uid, encode_frame, verify};
 
-fn host() -> Host {
-    Host::start(Reference, ServerBounds::default())
+fn host() -> Serving {
+    Serving::start(Reference, ServerBounds::default())
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -199,7 +200,8 @@ async fn a_bad_stream_ends_alone() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stalled_stream_is_given_up_alone() {
     let stream_read_timeout = Duration::from_millis(50);
-    let host = Host::start(Reference, ServerBounds { stream_read_timeout, ..Default::default() });
+    let host =
+        Serving::start(Reference, ServerBounds { stream_read_timeout, ..Default::default() });
     let peer = host.connect().await;
     let (_send, receive) = peer.open(&[0x80]).await;
     assert_eq!(reset_code(receive).await, StreamCode::Timeout);
@@ -210,7 +212,8 @@ async fn a_stalled_stream_is_given_up_alone() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_peer_that_does_not_read_is_given_up_alone() {
     let stream_write_timeout = Duration::from_millis(50);
-    let host = Host::start(Reference, ServerBounds { stream_write_timeout, ..Default::default() });
+    let host =
+        Serving::start(Reference, ServerBounds { stream_write_timeout, ..Default::default() });
     let peer = host.try_connect(sotto::wire::ALPN, 1000).await.unwrap();
     let hints = HintRequest { epoch: EPOCH, shards: vec![0, 1, 2] };
     let receive = peer.send_request(RequestBody::Hints(hints)).await;
@@ -225,7 +228,8 @@ async fn a_peer_that_does_not_read_is_given_up_alone() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_peer_that_reads_slowly_is_given_up_in_the_end() {
     let stream_send_time_max = Duration::from_millis(200);
-    let host = Host::start(Reference, ServerBounds { stream_send_time_max, ..Default::default() });
+    let host =
+        Serving::start(Reference, ServerBounds { stream_send_time_max, ..Default::default() });
     let peer = host.try_connect(sotto::wire::ALPN, 1000).await.unwrap();
     let hints = HintRequest { epoch: EPOCH, shards: vec![0, 1, 2] };
     let mut receive = peer.send_request(RequestBody::Hints(hints)).await;
@@ -244,23 +248,8 @@ async fn a_peer_that_reads_slowly_is_given_up_in_the_end() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_connection_that_is_kept_alive_and_asks_nothing_is_ended() {
-    let (engine, gate) = gated();
-    let idle_timeout = Duration::from_millis(500);
-    let host = Host::start(engine, ServerBounds { idle_timeout, ..Default::default() });
-    let (idle, busy, key) = (host.connect().await, host.connect().await, bundle(1));
-    busy.bring(key.clone()).await;
-    let asked = busy.send_queries(vec![query("0", &key, 0, 0)]).await;
-    let ended = tokio::time::timeout(PATIENCE, idle.connection.closed()).await.unwrap();
-    assert!(matches!(ended, quinn::ConnectionError::ApplicationClosed(_)), "{ended}");
-    // Who waits for an answer asks something.
-    gate.go_on();
-    assert_eq!(answers(asked).await[0].response_status, Status::ResponseSuccess.code());
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn handshakes_that_never_end_leave_room_for_others() {
-    let host = Host::start(Reference, ServerBounds { handshakes_max: 4, ..Default::default() });
+    let host = Serving::start(Reference, ServerBounds { handshakes_max: 4, ..Default::default() });
     // Without a token that it got where it says it is, a peer costs nothing.
     let _knocked = [host.knock().await, host.knock().await, host.knock().await];
     let mut flood = host.half_opener().await;
@@ -274,7 +263,7 @@ async fn handshakes_that_never_end_leave_room_for_others() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_read_before_a_handshake_is_over() {
-    let host = Host::start(Reference, ServerBounds::default());
+    let host = Serving::start(Reference, ServerBounds::default());
     assert!(!host.early_data().await);
 }
 
@@ -282,7 +271,7 @@ async fn nothing_is_read_before_a_handshake_is_over() {
 async fn handshakes_that_never_end_give_their_place_back() {
     let handshake_timeout = Duration::from_millis(50);
     let bounds = ServerBounds { handshakes_max: 1, handshake_timeout, ..Default::default() };
-    let host = Host::start(Reference, bounds);
+    let host = Serving::start(Reference, bounds);
     let (mut flood, begun) = (host.half_opener().await, Instant::now());
     flood.begin();
     until("it is given up", || host.counters.handshakes_failed.get() == 1).await;
@@ -293,7 +282,7 @@ async fn handshakes_that_never_end_give_their_place_back() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_least_recently_used_bundle_goes_first() {
     let bundle_cache_bytes = 2 * shape().bundle_bytes();
-    let host = Host::start(Reference, ServerBounds { bundle_cache_bytes, ..Default::default() });
+    let host = Serving::start(Reference, ServerBounds { bundle_cache_bytes, ..Default::default() });
     let peer = host.connect().await;
     let bundles = [bundle(1), bundle(2), bundle(3)];
     peer.bring(bundles[0].clone()).await;
@@ -311,7 +300,7 @@ async fn the_least_recently_used_bundle_goes_first() {
 #[tokio::test(flavor = "multi_thread")]
 async fn who_brings_many_bundles_pushes_out_its_own() {
     let bundle_cache_bytes = 4 * shape().bundle_bytes();
-    let host = Host::start(Reference, ServerBounds { bundle_cache_bytes, ..Default::default() });
+    let host = Serving::start(Reference, ServerBounds { bundle_cache_bytes, ..Default::default() });
     let (modest, greedy) = (host.connect().await, host.connect().await);
     modest.bring(bundle(1)).await;
     modest.bring(bundle(2)).await;
@@ -372,7 +361,7 @@ async fn what_does_not_fit_the_queue_is_overloaded() {
 async fn answers_that_are_not_sent_leave_no_room_for_more() {
     let answer_bytes_max = room_for_one_answer();
     let bounds = ServerBounds { answer_bytes_max, ..Default::default() };
-    let (_host, gate, peer, key) = gated_host(bounds).await;
+    let (host, gate, peer, key) = gated_host(bounds).await;
     for _ in 0..3 {
         let batch = (0..2).map(|i| query(&i.to_string(), &key, 0, i)).collect();
         let receive = peer.send_queries(batch).await;
@@ -382,13 +371,15 @@ async fn answers_that_are_not_sent_leave_no_room_for_more() {
         assert_eq!(statuses(&found), expected, "the first gives its place back");
         assert_eq!(found[1].retry_after_ms, 5000);
     }
+    let now = metrics(admin(&host.admin_state).await).await;
+    assert_eq!(now["sotto_refusals_total{reason=\"no_answer_room\"}"], 3.0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_connection_cannot_fill_the_queue_for_others() {
     let (engine, gate) = gated();
     let schedule = ScheduleBounds { queries_per_connection_max: 1, ..Default::default() };
-    let host = Host::start(engine, ServerBounds { schedule, ..Default::default() });
+    let host = Serving::start(engine, ServerBounds { schedule, ..Default::default() });
     let (greedy, other, key) = (host.connect().await, host.connect().await, bundle(1));
     other.bring(key.clone()).await;
     let batch = vec![query("0", &key, 0, 0), query("1", &key, 0, 1)];
@@ -410,7 +401,7 @@ async fn one_connection_cannot_fill_the_queue_for_others() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_does_not_fit_while_it_arrives_is_overloaded() {
     // One caller has half of it.
-    let host = Host::start(Reference, ServerBounds { read_bytes_max: 40, ..Default::default() });
+    let host = Serving::start(Reference, ServerBounds { read_bytes_max: 40, ..Default::default() });
     let (peer, key) = (host.connect().await, bundle(1));
     let refused = peer.ask_queries(vec![query("0", &key, 0, 0)]).await;
     assert_eq!(statuses(&refused), [("", Status::Overloaded)]);
@@ -448,10 +439,8 @@ async fn late_queries_are_answered_and_not_computed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn queries_nobody_waits_for_are_not_computed() {
-    let (engine, mut gate) = gated();
-    let host = Host::start(engine, ServerBounds::default());
-    let (peer, leaving, key) = (host.connect().await, host.connect().await, bundle(1));
-    peer.bring(key.clone()).await;
+    let (host, mut gate, peer, key) = gated_host(ServerBounds::default()).await;
+    let leaving = host.connect().await;
     let computed = peer.send_queries(vec![query("x", &key, 0, 0)]).await;
     assert_eq!(gate.began().await, 1);
     let pair = || vec![query("0", &key, 1, 0), query("1", &key, 2, 1)];
@@ -529,7 +518,7 @@ async fn leaving_does_not_wait_for_ever() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn connections_are_bounded_and_speak_our_protocol() {
-    let host = Host::start(Reference, ServerBounds { connections_max: 1, ..Default::default() });
+    let host = Serving::start(Reference, ServerBounds { connections_max: 1, ..Default::default() });
     host.try_connect(b"h3", 1000).await.err().unwrap();
     until("it is counted", || host.counters.handshakes_failed.get() == 1).await;
     let mut peer = None;

@@ -19,7 +19,6 @@ use sotto::wire::{Status, StreamCode};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
-use crate::harness::Setting;
 use crate::harness::host::*;
 use crate::harness::http::{self, Seen};
 use crate::harness::program::{Program, run};
@@ -74,7 +73,7 @@ async fn post(address: SocketAddr, path: &str) -> Seen {
 }
 
 /// Endpoints with this state, on a port of their own.
-async fn admin(admin_state: &Arc<AdminState>) -> SocketAddr {
+pub(crate) async fn admin(admin_state: &Arc<AdminState>) -> SocketAddr {
     let listen = "127.0.0.1:0".parse().unwrap();
     let admin = Admin::bind(listen, AdminCallers::Loopback, admin_state.clone()).await.unwrap();
     let address = admin.local_addr();
@@ -96,7 +95,7 @@ async fn until_status(address: SocketAddr, path: &str, status: u16) -> Seen {
 }
 
 /// Every sample of /metrics, by name and labels.
-async fn metrics(address: SocketAddr) -> BTreeMap<String, f64> {
+pub(crate) async fn metrics(address: SocketAddr) -> BTreeMap<String, f64> {
     let text = get(address, "/metrics").await.body;
     let samples = text.lines().filter(|line| !line.starts_with('#'));
     let sample = |line: &str| {
@@ -111,10 +110,10 @@ fn proving() -> ServerBounds {
 }
 
 /// A server with the processor's engine, whose stages take time.
-fn processor() -> Host {
+fn processor() -> Serving {
     let (portable, one) = (IsaChoice::Only(IsaName::Portable), NonZeroUsize::new(1));
     let engine = select(EngineChoice::Cpu, portable, one).unwrap();
-    Host::of(Setting { engines: vec![engine], bounds: proving(), ..Setting::default() })
+    Serving::of(Setting { engines: vec![engine], bounds: proving(), ..Setting::default() })
 }
 
 /// Name, type and labels of each metric, and the values of each label.
@@ -253,30 +252,8 @@ async fn metrics_move_with_what_is_asked() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn refusals_say_why() {
-    let (engine, mut gate) = gated();
-    let answer_bytes_max = room_for_one_answer();
-    let host = Host::start(engine, ServerBounds { answer_bytes_max, ..Default::default() });
-    let (admin, peer, key) = (admin(&host.admin_state).await, host.connect().await, bundle(1));
-    peer.bring(key.clone()).await;
-    let first = peer.send_queries(vec![query("0", &key, 0, 0)]).await;
-    assert_eq!(gate.began().await, 1);
-    let second = peer.ask_queries(vec![query("1", &key, 0, 0)]).await;
-    assert_eq!(statuses(&second), [("1", Status::Overloaded)]);
-    let now = metrics(admin).await;
-    assert_eq!(now["sotto_refusals_total{reason=\"no_answer_room\"}"], 1.0);
-    // The second's stream ends when its peer has taken note of the reply.
-    let mut streams = now["sotto_streams"];
-    while streams != 1.0 {
-        streams = metrics(admin).await["sotto_streams"];
-    }
-    gate.go_on();
-    assert_eq!(answers(first).await.len(), 1);
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn a_server_is_ready_once_its_engine_was_right() {
-    let host = Host::start(Reference, proving());
+    let host = Serving::start(Reference, proving());
     let address = admin(&host.admin_state).await;
     assert_eq!(until_status(address, "/readyz", 200).await.body, "ready\n");
     assert_eq!(get(address, "/livez").await.body, "alive\n");
@@ -284,7 +261,7 @@ async fn a_server_is_ready_once_its_engine_was_right() {
     assert_eq!(metrics(address).await["sotto_ready"], 1.0);
     // An engine that answers, and wrong.
     let (engine, mut gate) = gated();
-    let wrong = Host::start(engine, proving());
+    let wrong = Serving::start(engine, proving());
     let address = admin(&wrong.admin_state).await;
     assert_eq!(gate.began().await, 1);
     let missing = "not ready\ngated has not passed its known-answer test\n";
@@ -306,7 +283,7 @@ async fn a_server_is_ready_once_its_engine_was_right() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_without_a_shard_to_answer_from_is_not_ready() {
-    let host = Host::start(Reference, proving());
+    let host = Serving::start(Reference, proving());
     let address = admin(&host.admin_state).await;
     until_status(address, "/readyz", 200).await;
     let quarantine = |shard| host.database.shard(shard).unwrap().quarantine();
@@ -325,7 +302,7 @@ async fn a_server_without_a_shard_to_answer_from_is_not_ready() {
 /// neither what is served nor the next reload; why is said where an operator looks.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_refused_is_said_until_something_else_is_read() {
-    let host = Host::start(Reference, proving());
+    let host = Serving::start(Reference, proving());
     let address = admin(&host.admin_state).await;
     let manifest = host.database.directory().join(MANIFEST_NAME);
     let good = std::fs::read(&manifest).unwrap();
@@ -362,7 +339,7 @@ async fn what_is_refused_is_said_until_something_else_is_read() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reload_of_which_nothing_goes_on_is_given_up() {
     let bounds = ServerBounds { file_patience: Duration::ZERO, ..Default::default() };
-    let host = Host::start(Reference, bounds);
+    let host = Serving::start(Reference, bounds);
     for _ in 0..3 {
         let reload = tokio::time::timeout(PATIENCE, host.reloader.reload()).await.unwrap();
         // It may have been quick.
@@ -402,7 +379,7 @@ async fn endpoints_answer_before_there_is_a_server() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_changes_something_is_asked_for_with_post_and_by_no_page() {
-    let host = Host::start(Reference, ServerBounds::default());
+    let host = Serving::start(Reference, ServerBounds::default());
     let address = admin(&host.admin_state).await;
     for path in ["/reload", "/drain"] {
         assert_eq!(get(address, path).await.status, 405, "{path}");
@@ -466,7 +443,7 @@ async fn only_hosts_that_cannot_be_anothers_are_answered() {
 /// Sockets that send one byte, or nothing, or the beginning of a request.
 #[tokio::test(flavor = "multi_thread")]
 async fn probes_are_answered_whoever_says_nothing() {
-    let host = Host::start(Reference, proving());
+    let host = Serving::start(Reference, proving());
     let address = admin(&host.admin_state).await;
     let mut silent = Vec::new();
     for begin in ["", "G", "POST /reload HTTP/1.1\r\n"] {
@@ -486,7 +463,7 @@ async fn probes_are_answered_whoever_says_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_page_names_front_ends_and_no_address() {
     let made = certificates::localhost().unwrap();
-    let host = Host::start_for(known(&made.ca_pem, None), made, Reference, proving());
+    let host = Serving::start_for(known(&made.ca_pem, None), made, Reference, proving());
     let address = admin(&host.admin_state).await;
     let none = get(address, "/status").await;
     assert!(none.body.contains("None is connected."), "{}", none.body);
@@ -518,7 +495,7 @@ async fn the_page_names_front_ends_and_no_address() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_certificate_that_is_served_now_says_when_it_expires() {
-    let host = Host::start(Reference, ServerBounds::default());
+    let host = Serving::start(Reference, ServerBounds::default());
     let address = admin(&host.admin_state).await;
     let certificate = |year| {
         let key = rcgen::KeyPair::generate().unwrap();
