@@ -24,26 +24,6 @@ fn names(path: &str) -> Names {
     names.filter(|name| !["self", "*", ""].contains(&&**name)).collect()
 }
 
-/// The code of a file without comments and tests.
-fn code_of(text: &str) -> String {
-    let mut kept = String::new();
-    let mut lines = code(without_tests(text)).map(|(_, line)| line);
-    while let Some(line) = lines.next() {
-        if line.trim() == "#[cfg(test)]" {
-            // What follows is an item or a field: it ends where a line of this indent closes it.
-            let indent = line.len() - line.trim_start().len();
-            lines.by_ref().find(|line| {
-                !line[indent..].starts_with(' ')
-                    && !line.trim().starts_with("#[")
-                    && line.trim_end().ends_with(['}', ';', ','])
-            });
-        } else {
-            kept.extend([line, "\n"]);
-        }
-    }
-    kept
-}
-
 /// The imports in the tree of a `use`, added to those found.
 fn add_imports(is_public: bool, before: &str, tree: &str, found: &mut Vec<Import>) {
     if let Some((start, rest)) = tree.split_once('{') {
@@ -64,10 +44,10 @@ fn add_imports(is_public: bool, before: &str, tree: &str, found: &mut Vec<Import
     }
 }
 
-/// What a file imports, and its code without that.
-fn split_imports(code: &str) -> (Vec<Import>, String) {
+/// What a file imports, and its code without that, without comments and without its tests.
+fn split_imports(text: &str) -> (Vec<Import>, String) {
     let (mut found, mut rest) = (Vec::new(), String::new());
-    let mut lines = code.lines();
+    let mut lines = code(without_tests(text)).map(|(_, line)| line);
     while let Some(line) = lines.next() {
         let statement = line.trim().split_once("use ");
         let is_use = |before: &str| ["", "pub ", "pub(crate) ", "pub(super) "].contains(&before);
@@ -136,7 +116,7 @@ fn edges(folder: &str, library: &'static str) -> Edges {
         let inner = file.strip_prefix(&root).unwrap().with_extension("");
         let mut name: Names = inner.iter().map(|part| part.to_str().unwrap().to_owned()).collect();
         name.pop_if(|last| ["mod", "lib"].contains(&&**last));
-        let (imports, rest) = split_imports(&code_of(&fs::read_to_string(&file).unwrap()));
+        let (imports, rest) = split_imports(&fs::read_to_string(&file).unwrap());
         let is_inner = |c: char| c.is_alphanumeric() || "_:".contains(c);
         let words: BTreeSet<&str> = rest.split(|c| !is_inner(c)).collect();
         // A re-export is used where the rest of the file names it.
