@@ -3,10 +3,10 @@
 
 use std::time::{Duration, Instant};
 
-use sotto::client::{Client, Outcome};
+use sotto::client::Client;
 use tokio::time::{sleep, timeout};
 
-use super::harness::load::RECORDS;
+use super::harness::load;
 use super::harness::program::Two;
 use super::harness::relay::{FINE, Relay};
 use super::harness::{PATIENCE, record as entry, seed};
@@ -21,16 +21,9 @@ const LONGER: Duration = Duration::from_secs(2);
 async fn call(client: &mut Client) -> Duration {
     let keys: Vec<String> = (0..KEYS).map(|n| entry(n).0).collect();
     let begun = Instant::now();
-    let outcomes = timeout(PATIENCE, client.lookup(&keys)).await.expect("a call hangs").unwrap();
-    let took = begun.elapsed();
-    for (n, outcome) in outcomes.into_iter().enumerate() {
-        let (key, value) = entry(n as u64);
-        let there = (n as u64) < RECORDS;
-        let expected = if there { Outcome::Found(value) } else { Outcome::Absent };
-        let outcome = outcome.unwrap_or_else(|error| panic!("{key}: {error}"));
-        assert!(outcome == expected, "{key}: another outcome");
-    }
-    took
+    let called = load::call(client, &keys, &load::check);
+    timeout(PATIENCE, called).await.expect("a call hangs");
+    begun.elapsed()
 }
 
 async fn undisturbed(client: &mut Client) -> Duration {

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use base64::Engine as _;
 use sotto::builder::{self, BuildOptions, Input, Silent};
 use sotto::client::{OperatorKey, Options, Pins, Replica};
 use sotto::keyword::locate;
@@ -47,14 +48,9 @@ impl Built {
         change: impl FnOnce(&mut BuildOptions),
     ) {
         let line = |(key, value): &(String, Vec<u8>)| {
-            let value = match std::str::from_utf8(value) {
-                Ok(text) => text.to_owned(),
-                Err(_) => {
-                    use base64::Engine as _;
-                    let encoded = base64::engine::general_purpose::STANDARD.encode(value);
-                    format!("base64:{encoded}")
-                }
-            };
+            let base64 = || base64::engine::general_purpose::STANDARD.encode(value);
+            let text = std::str::from_utf8(value).map(str::to_owned);
+            let value = text.unwrap_or_else(|_| format!("base64:{}", base64()));
             format!("{}\n", serde_json::json!({ "sii": key, "value": value }))
         };
         let text: String = records.iter().map(line).collect();

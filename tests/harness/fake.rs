@@ -50,19 +50,16 @@ impl Database {
     /// `records` keys over `shard_count` shards of one small pack each.
     pub(crate) fn build(shard_count: u32, records: usize) -> Self {
         let shape = Shape::for_records(RECORDS_PER_SHARD, VALUE_LEN, Default::default()).unwrap();
-        let records: Vec<_> =
-            (0..records).map(|n| (format!("key-{n}"), format!("value {n}"))).collect();
         let mut by_shard: Vec<Vec<Record>> = vec![Vec::new(); shard_count as usize];
-        for (key, value) in &records {
+        for n in 0..records {
+            let (key, value) = (format!("key-{n}"), format!("value {n}").into_bytes());
             let place = locate(&SEED, key.as_bytes(), shard_count, shape.groups() as u32);
-            let value = value.clone().into_bytes();
             let record = Record { group: place.group, identity: place.identity, value };
             by_shard[place.shard as usize].push(record);
         }
         let build = |(shard, records): (usize, &Vec<Record>)| {
             let shard = shard as u32;
-            let solved =
-                solve(Isa::detect(), &SEED, shard, &shape, records).expect("a seed is found");
+            let solved = solve(Isa::detect(), &SEED, shard, &shape, records).unwrap();
             let masks = ShardMasks::new(Isa::detect(), &SEED, shard, &shape);
             let mut tables = vec![0; shape.packs() * shape.table_bytes()];
             let mut hints = vec![0; shape.packs() * shape.hint_bytes()];
@@ -73,8 +70,7 @@ impl Database {
             {
                 masks.build_pack(rows, table, hint);
             }
-            let ribbon_seed = solved.ribbon_seed;
-            Shard { matrix: solved.matrix, tables, hints, ribbon_seed }
+            Shard { matrix: solved.matrix, tables, hints, ribbon_seed: solved.ribbon_seed }
         };
         let shards = by_shard.iter().enumerate().map(build).collect();
         Self { shape, shard_count, shards }
@@ -85,8 +81,8 @@ impl Database {
         locate(&SEED, key.as_bytes(), self.shard_count, self.shape.groups() as u32).shard
     }
 
-    fn hint_digest(&self, shard: &Shard) -> [u8; 16] {
-        hint_digest(shard.hints.chunks(self.shape.hint_bytes()))
+    fn hint_digest(&self, shard: u32) -> [u8; 16] {
+        hint_digest(self.shards[shard as usize].hints.chunks(self.shape.hint_bytes()))
     }
 
     fn answer(&self, shard: u32, vector: &[u8], bundle: &[u8]) -> Vec<Vec<u8>> {
@@ -208,14 +204,9 @@ impl Fake {
             bundles_per_connection: 64,
             deadline_ms: 10_000,
         };
-        let published = publish(&database, 1, None);
-        let state = State {
-            published,
-            known: HashMap::new(),
-            script: Script::default(),
-            log: Log::default(),
-            limits,
-        };
+        let published = publish(&database, 1, Change::Epoch);
+        let (known, script, log) = Default::default();
+        let state = State { published, known, script, log, limits };
         let fake = Arc::new(Self {
             address: endpoint.local_addr().unwrap(),
             signer: SigningKey::from_bytes(&[7; 32]),
@@ -267,7 +258,7 @@ impl Fake {
     pub(crate) fn publish(&self, change: Change) {
         let mut state = self.state.lock().unwrap();
         let epoch = state.published.parameters.epoch() + 1;
-        state.published = publish(&self.database, epoch, Some(change));
+        state.published = publish(&self.database, epoch, change);
     }
 
     /// What came so far; begins a new log.
@@ -276,24 +267,24 @@ impl Fake {
     }
 }
 
-fn publish(database: &Database, epoch: u64, change: Option<Change>) -> Published {
+fn publish(database: &Database, epoch: u64, change: Change) -> Published {
     let mut ribbon_seeds: Vec<u32> = database.shards.iter().map(|s| s.ribbon_seed).collect();
     let mut digests: Vec<u8> =
-        database.shards.iter().flat_map(|shard| database.hint_digest(shard)).collect();
+        (0..database.shard_count).flat_map(|shard| database.hint_digest(shard)).collect();
     let (mut seed, mut shape) = (SEED, database.shape);
     match change {
-        None | Some(Change::Epoch) => {}
-        Some(Change::RibbonSeed(shard)) => {
+        Change::Epoch => {}
+        Change::RibbonSeed(shard) => {
             let changed = &mut ribbon_seeds[shard as usize];
             *changed = (*changed + 1 + epoch as u32) % 64;
         }
-        Some(Change::Wider) => shape = shape.widened().unwrap(),
-        Some(Change::Doubled) => {
+        Change::Wider => shape = shape.widened().unwrap(),
+        Change::Doubled => {
             ribbon_seeds = ribbon_seeds.repeat(2);
             digests = digests.repeat(2);
         }
-        Some(Change::Seed) => seed = [10; 32],
-        Some(Change::OneMore) => {
+        Change::Seed => seed = [10; 32],
+        Change::OneMore => {
             ribbon_seeds.push(0);
             digests.extend([0; 16]);
         }
@@ -435,15 +426,13 @@ impl Fake {
             if ends_stream(trick) {
                 return Turn { replies, end: trick };
             }
-            let mut status = match trick {
+            let status = match trick {
+                _ if request.epoch != epoch => Status::EpochGone,
                 Trick::Say(status) => status,
                 _ => Status::ResponseSuccess,
             };
-            if request.epoch != epoch {
-                status = Status::EpochGone;
-            }
-            let held = &self.database.shards[(shard % self.database.shard_count) as usize];
-            let mut hints = held.hints.clone();
+            let held = shard % self.database.shard_count;
+            let mut hints = self.database.shards[held as usize].hints.clone();
             let digest = self.database.hint_digest(held).to_vec();
             if trick == Trick::Scramble {
                 hints[100] ^= 1; // and the digest it claims stays the signed one
@@ -483,10 +472,7 @@ impl Fake {
                 uid: query.uid.clone(),
                 response_status: status.code(),
                 epoch: parameters.epoch(),
-                hint_digest: self
-                    .database
-                    .hint_digest(&self.database.shards[shard as usize])
-                    .to_vec(),
+                hint_digest: self.database.hint_digest(shard).to_vec(),
                 detail: "the script says so".into(),
                 ..Default::default()
             };
@@ -529,7 +515,7 @@ impl State {
             Trick::Forget => self.known.clear(),
             Trick::Publish(change) => {
                 let epoch = self.published.parameters.epoch() + 1;
-                self.published = publish(database, epoch, Some(change));
+                self.published = publish(database, epoch, change);
             }
             _ => {}
         }

@@ -169,6 +169,15 @@ impl Serving {
         peer::connect(self.address, self.client_config(alpn, window, None)).await
     }
 
+    /// Connects as soon as there is a place: one that has left may hold its own for a moment.
+    pub(crate) async fn connect_in_turn(&self) -> Peer {
+        loop {
+            if let Ok(peer) = self.try_connect(ALPN, 1 << 20).await {
+                return peer;
+            }
+        }
+    }
+
     /// Connects with these certificates' client identity, trusting this server.
     pub(crate) async fn connect_as(
         &self,
@@ -298,10 +307,8 @@ pub(crate) fn parameter_request() -> PirParameterRequest {
     PirParameterRequest {
         protocol_version: 1,
         nonce: "p".into(),
-        uid: String::new(),
         pir_scheme: PIR_SCHEME_SOTTO_2,
-        public_key: vec![],
-        want_hint_digests: false,
+        ..Default::default()
     }
 }
 
@@ -322,9 +329,7 @@ pub(crate) fn query(nonce: &str, bundle: &Bytes, shard: u32, label: u8) -> PirRe
             noise::residues(&format!("query {label}"), shape().query_bytes()).into(),
         ],
         epoch: EPOCH,
-        want_hint: false,
-        deadline_ms: 0,
-        pack: 0,
+        ..Default::default()
     }
 }
 

@@ -32,7 +32,7 @@ fn keys(turn: u64) -> Vec<String> {
 }
 
 /// What is there is found and nothing else; no look-up fails.
-fn check(key: &str, outcome: Result<Outcome, LookupError>) {
+pub(crate) fn check(key: &str, outcome: Looked) {
     let outcome = outcome.unwrap_or_else(|error| panic!("{key}: {error}"));
     let number = key.strip_prefix("+155501").and_then(|number| number.parse().ok());
     let there = number.filter(|&number| number < RECORDS);
@@ -45,12 +45,13 @@ pub(crate) async fn look_up(client: &mut Client, turn: u64) {
     call(client, &keys(turn), &check).await;
 }
 
-async fn call(client: &mut Client, keys: &[String], check: &impl Fn(&str, Looked)) {
+/// Looks these keys up, and checks each outcome.
+pub(crate) async fn call(client: &mut Client, keys: &[String], check: &impl Fn(&str, Looked)) {
     let outcomes = client.lookup(keys).await.unwrap_or_else(|error| panic!("a call: {error}"));
     keys.iter().zip(outcomes).for_each(|(key, outcome)| check(key, outcome));
 }
 
-type Looked = Result<Outcome, LookupError>;
+pub(crate) type Looked = Result<Outcome, LookupError>;
 
 /// Panics of this process, those that a task or a thread caught included. Not those of the tests'
 /// own threads, which have their names: one that fails is no reason for others to.

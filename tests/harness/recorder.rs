@@ -37,7 +37,8 @@ impl Recorder {
         tokio::spawn(async move {
             while let Some(incoming) = endpoint.accept().await {
                 let connection = incoming.await.unwrap();
-                let upstream = dial(upstream, &ca).await;
+                let config = peer::client_config(&ca, ALPN, 1 << 20, None);
+                let upstream = peer::connect(upstream, config).await.unwrap();
                 let log = log.clone();
                 tokio::spawn(async move {
                     while let Ok((send, receive)) = connection.accept_bi().await {
@@ -84,9 +85,4 @@ fn frame_lengths(mut bytes: &[u8]) -> Vec<usize> {
     }
     lengths.sort_unstable();
     lengths
-}
-
-async fn dial(address: SocketAddr, ca_pem: &str) -> peer::Peer {
-    let config = peer::client_config(ca_pem, ALPN, 1 << 20, None);
-    peer::connect(address, config).await.unwrap()
 }

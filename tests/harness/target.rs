@@ -6,10 +6,11 @@ use std::path::Path;
 use sotto::params::Shape;
 use sotto::shard::Database;
 use sotto::wire::message::*;
-use sotto::wire::{ALPN, Bytes, PIR_SCHEME_SOTTO_2, Uid, encode_frame};
+use sotto::wire::{ALPN, Bytes, PIR_SCHEME_SOTTO_2, encode_frame};
 use tokio::net::UdpSocket;
 
 use super::Draw;
+use super::host::{bundle_request, parameter_request};
 use super::peer::{self, Peer};
 
 pub(crate) struct Target {
@@ -46,14 +47,8 @@ impl Target {
 
     /// Asks for the parameters, and brings a bundle.
     pub(crate) fn parameters(&self, bundle: Option<Bytes>) -> RequestBody {
-        RequestBody::Parameters(PirParameterRequest {
-            protocol_version: 1,
-            nonce: "p".into(),
-            uid: bundle.as_ref().map_or_else(String::new, |bundle| Uid::of(bundle).to_string()),
-            pir_scheme: PIR_SCHEME_SOTTO_2,
-            public_key: bundle.into_iter().collect(),
-            want_hint_digests: true,
-        })
+        let request = bundle.map_or_else(parameter_request, bundle_request);
+        RequestBody::Parameters(PirParameterRequest { want_hint_digests: true, ..request })
     }
 
     /// Asks for every hint.

@@ -1,6 +1,5 @@
 //! What an attacker does, over and over.
 
-use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -43,27 +42,16 @@ pub(crate) enum Attack {
     Fifos,
 }
 
-pub(crate) const ALL: [Attack; 7] = [
-    Attack::MutatedFrames,
-    Attack::HalfOpen,
-    Attack::Noise,
-    Attack::Unread,
-    Attack::Idle,
-    Attack::SlowAdmin,
-    Attack::Fifos,
-];
+use Attack::{Fifos, HalfOpen, Idle, MutatedFrames, Noise, SlowAdmin, Unread};
+
+pub(crate) const ALL: [Attack; 7] =
+    [MutatedFrames, HalfOpen, Noise, Unread, Idle, SlowAdmin, Fifos];
 
 /// How often it was done, and how often the server did not let it.
 #[derive(Debug, Default)]
 pub(crate) struct Done {
     pub(crate) times: u64,
-    refused: u64,
-}
-
-impl fmt::Display for Done {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} times, refused a connection {} times", self.times, self.refused)
-    }
+    pub(crate) refused: u64,
 }
 
 /// A connection, unless the server has no place or no time.
@@ -86,13 +74,13 @@ impl Attack {
         let mut done = Done::default();
         while !over.load(Ordering::SeqCst) {
             match self {
-                Self::MutatedFrames => mutated_frames(&served, &mut draw, &mut done).await,
-                Self::HalfOpen => half_open(&served, &mut done, &over).await,
-                Self::Noise => noise(&served, &mut draw, &mut done).await,
-                Self::Unread => unread(&served, &mut done, &over).await,
-                Self::Idle => idle(&served, &mut done, &over).await,
-                Self::SlowAdmin => slow_admin(&served, &mut done, &over).await,
-                Self::Fifos => fifos(&served, &mut done, &over).await,
+                MutatedFrames => mutated_frames(&served, &mut draw, &mut done).await,
+                HalfOpen => half_open(&served, &mut done, &over).await,
+                Noise => noise(&served, &mut draw, &mut done).await,
+                Unread => unread(&served, &mut done, &over).await,
+                Idle => idle(&served, &mut done, &over).await,
+                SlowAdmin => slow_admin(&served, &mut done, &over).await,
+                Fifos => fifos(&served, &mut done, &over).await,
             }
         }
         done

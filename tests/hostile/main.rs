@@ -18,9 +18,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use attacks::Done;
 use harness::{seed, until};
 use honest::Honest;
-use operator::Served;
+use operator::{Probed, Served};
 
 /// What the server may take for its connections and queues, in MiB: less than what every attack
 /// here would take of one without bounds.
@@ -70,16 +71,17 @@ async fn attacks_take_nothing_from_others() {
     }
     leave.store(true, Ordering::SeqCst);
     for (attack, running) in attacks {
-        let done = running.await.unwrap();
-        record(&format!("{attack:?}: {done}"));
-        assert!(done.times > 0, "{attack:?} was never done");
+        let Done { times, refused } = running.await.unwrap();
+        record(&format!("{attack:?}: {times} times, refused a connection {refused} times"));
+        assert!(times > 0, "{attack:?} was never done");
     }
     let seen = honest.left().await;
     record(&format!("honest clients beside them: {seen}"));
     for line in operator::refusals(admin).await {
         record(&line);
     }
-    let probed = probing.await.unwrap();
+    let Probed { asked, failed, longest_ms } = probing.await.unwrap();
+    let probed = format!("{asked} of /livez, {failed} failed; longest {longest_ms} ms");
     record(&format!("probes beside them: {probed}"));
     let most = watching.await.unwrap();
     let given_back = || operator::anonymous_mib(pid) <= before + BESIDES_MIB;
@@ -93,5 +95,5 @@ async fn attacks_take_nothing_from_others() {
     // A minute sees ten connections or so: one that is too late says nothing of how many are.
     let refused_max = ((seen.connected + seen.refused) * FAILED_PERCENT_MAX / 100).max(1);
     assert!(seen.refused <= refused_max, "{seen}");
-    assert!(probed.asked > 0 && probed.failed == 0, "{probed}");
+    assert!(asked > 0 && failed == 0, "{probed}");
 }

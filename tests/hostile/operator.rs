@@ -1,6 +1,5 @@
 //! The program, as its operator sees it: started, probed, looked at in /proc, told to leave.
 
-use std::fmt;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -69,18 +68,11 @@ pub(crate) fn anonymous_mib(pid: u32) -> u64 {
 }
 
 /// What probes of the admin endpoints came to.
-#[derive(Debug, Default, Clone)]
+#[derive(Default)]
 pub(crate) struct Probed {
     pub(crate) asked: u64,
     pub(crate) failed: u64,
-    longest_ms: u64,
-}
-
-impl fmt::Display for Probed {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { asked, failed, longest_ms } = self;
-        write!(f, "{asked} of /livez, {failed} failed; longest {longest_ms} ms")
-    }
+    pub(crate) longest_ms: u64,
 }
 
 /// Probes once a second until `leave` is set.

@@ -198,29 +198,20 @@ async fn a_bad_stream_ends_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stalled_stream_is_given_up_alone() {
-    let stream_read_timeout = Duration::from_millis(50);
-    let host =
-        Serving::start(Reference, ServerBounds { stream_read_timeout, ..Default::default() });
-    let peer = host.connect().await;
+async fn streams_that_stall_or_are_not_read_are_given_up_alone() {
+    let soon = Duration::from_millis(50);
+    let (stream_read_timeout, stream_write_timeout) = (soon, soon);
+    let bounds = ServerBounds { stream_read_timeout, stream_write_timeout, ..Default::default() };
+    let host = Serving::start(Reference, bounds);
+    let peer = host.try_connect(sotto::wire::ALPN, 1000).await.unwrap();
+    let timed_out = || host.counters.streams_reset.get(StreamCode::Timeout);
     let (_send, receive) = peer.open(&[0x80]).await;
     assert_eq!(reset_code(receive).await, StreamCode::Timeout);
     assert_eq!(peer.ask_parameters(parameter_request()).await.response_status, 0);
-    assert_eq!(host.counters.streams_reset.get(StreamCode::Timeout), 1);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_peer_that_does_not_read_is_given_up_alone() {
-    let stream_write_timeout = Duration::from_millis(50);
-    let host =
-        Serving::start(Reference, ServerBounds { stream_write_timeout, ..Default::default() });
-    let peer = host.try_connect(sotto::wire::ALPN, 1000).await.unwrap();
+    assert_eq!(timed_out(), 1);
     let hints = HintRequest { epoch: EPOCH, shards: vec![0, 1, 2] };
     let receive = peer.send_request(RequestBody::Hints(hints)).await;
-    until("the unread stream is reset", || {
-        host.counters.streams_reset.get(StreamCode::Timeout) == 1
-    })
-    .await;
+    until("the unread stream is reset", || timed_out() == 2).await;
     assert_eq!(reset_code(receive).await, StreamCode::Timeout);
     assert_eq!(peer.ask_parameters(parameter_request()).await.response_status, 0);
 }
@@ -521,23 +512,14 @@ async fn connections_are_bounded_and_speak_our_protocol() {
     let host = Serving::start(Reference, ServerBounds { connections_max: 1, ..Default::default() });
     host.try_connect(b"h3", 1000).await.err().unwrap();
     until("it is counted", || host.counters.handshakes_failed.get() == 1).await;
-    let mut peer = None;
-    while peer.is_none() {
-        // The failed one may still hold its place.
-        peer = host.try_connect(sotto::wire::ALPN, 1 << 20).await.ok();
-    }
-    let served = peer.as_ref().unwrap().ask_parameters(parameter_request()).await;
-    assert_eq!(served.response_status, 0);
+    let peer = host.connect_in_turn().await;
+    assert_eq!(peer.ask_parameters(parameter_request()).await.response_status, 0);
     let before = host.counters.connections_refused.get();
     host.try_connect(sotto::wire::ALPN, 1000).await.err().unwrap();
     assert_eq!(host.counters.connections_refused.get(), before + 1);
-    peer.unwrap().connection.close(0u32.into(), b"");
-    let mut again = None;
-    while again.is_none() {
-        again = host.try_connect(sotto::wire::ALPN, 1000).await.ok();
-    }
-    let reply = again.unwrap().ask_parameters(parameter_request()).await;
-    assert_eq!(reply.response_status, 0);
+    peer.connection.close(0u32.into(), b"");
+    let again = host.connect_in_turn().await;
+    assert_eq!(again.ask_parameters(parameter_request()).await.response_status, 0);
 }
 
 /// A folder in which the program can serve a database of noise.

@@ -27,8 +27,8 @@ use crate::{folder, refuses, serve};
 /// Every metric: its name, type, and the labels its values differ in.
 const GOLDEN: &str = include_str!("../metrics.txt");
 
-/// The values each label may have, for the label `reason` in each family. A closed set each: nothing
-/// of a query, no shard's number, no address.
+/// The values each label may have, for the label `reason` in each family. A closed set each:
+/// nothing of a query, no shard's number, no address.
 fn label_values() -> BTreeMap<String, BTreeSet<String>> {
     let outcomes = Status::ALL.map(|status| status.name().to_ascii_lowercase()).join(" ");
     let codes = StreamCode::ALL.map(|code| code.name()).join(" ");
