@@ -157,9 +157,11 @@ fn libraries_are_as_they_were_released() {
 fn what_is_broken_is_found() {
     let page = report(&[]);
     let image = "<img src=\"nothing.png\"></main>";
+    let (before, stack) = page.split_at(page.find("\"kind\":\"stack\"").unwrap());
+    let no_such_row = stack.replacen("\"y\":0.0", "\"y\":99.0", 1);
     let cases = [
         ("not drawn", page.replacen("<div class=\"plot\"></div>", "<div></div>", 1)),
-        ("marks, expected", page.replacen("\"kind\":\"stack\"", "\"kind\":\"dots\"", 1)),
+        ("marks, expected", format!("{before}{no_such_row}")),
         ("scrolls sideways", page.replace("</main>", "<p style=\"width:30rem\">-</p></main>")),
         ("contrast ", page.replace("--quiet: #59636e", "--quiet: #9aa4ae")),
         ("small text", page.replace("</main>", "<p style=\"font-size:9px\">-</p></main>")),
