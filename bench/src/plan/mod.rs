@@ -3,7 +3,8 @@
 //!
 //! - Rates (`scenario.rs`): the mean is users * look-ups a day / 86 400, the peak that times peak
 //!   over mean.
-//! - Shards: records / records a shard, rounded up; all sizes by [`Shape::for_records`].
+//! - Shards: records / records a shard, rounded up; all sizes by
+//!   [`sotto::params::Shape::for_records`].
 //! - Bundles of a sync of k look-ups (`day.rs`): the larger of k / 16 and the most of k that
 //!   one shard gets. Each goes to N (1 - (1 - 1/N)^q) of N hosts for its q queries, for a host
 //!   that lacks it cannot answer.
