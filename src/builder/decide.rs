@@ -90,7 +90,6 @@ impl Session<'_> {
             shard_count,
             records,
             value_bytes_longest,
-            input_bytes: entry_bytes,
             epoch: existing.map_or(1, |manifest| manifest.epoch + 1),
             is_partitioned: false,
         };

@@ -46,7 +46,6 @@ pub(super) struct WorkFile {
     pub(super) shard_count: u32,
     pub(super) records: u64,
     pub(super) value_bytes_longest: usize,
-    pub(super) input_bytes: u64,
     pub(super) epoch: u64,
     /// Whether every record is in its shard's partition file. Before, files may be missing or
     /// half-written.
