@@ -5,8 +5,6 @@
 //! bundles, answers. Source: docs/scheme.md, "Parameters", "Shapes" and "Noise rule". Read next:
 //! [`crate::scheme`].
 
-#![allow(missing_docs, reason = "most names say it; sizes are in bytes")]
-
 use crate::limits;
 
 /// Ring degree and LWE dimension.
@@ -25,7 +23,9 @@ pub const SECRET_VARIANCE: f64 = 2.0 / 3.0;
 pub const ENTRY_MEAN_SQUARE: f64 = 5461.25;
 /// Band width of the ribbon, in columns.
 pub const BAND: usize = 128;
+/// Bytes of a record's tag.
 pub const TAG_BYTES: usize = 8;
+/// Smallest pack, in rows.
 pub const PACK_ROWS_MIN: u32 = 128;
 /// A record may fail at most once in 2^40 look-ups.
 pub const FAILURE_LOG2_MAX: f64 = -40.0;
@@ -35,8 +35,10 @@ pub const TRUSTED_PART: f64 = 0.85;
 /// (response, hint) bits a coefficient, in the order in which they are tried.
 pub const BITS_CHOICES: [(u32, u32); 4] = [(11, 17), (12, 17), (12, 18), (13, 19)];
 
+/// Why a shape is refused.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
+#[allow(missing_docs)] // Names say it.
 pub enum ShapeError {
     #[error("{what} is {found}, expected {expected}")]
     OutOfRange { what: &'static str, found: u64, expected: String },
@@ -60,6 +62,7 @@ pub struct Shape(ShapeFields);
 /// A shape as written in a file or a message, not yet believed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
+#[allow(missing_docs)] // Names say it.
 pub struct ShapeFields {
     /// Bytes of the value field.
     pub value_len: u32,
@@ -72,6 +75,7 @@ pub struct ShapeFields {
 
 /// What the operator fixes of a shape; the rule of docs/scheme.md, "Shapes", fills in the rest.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[allow(missing_docs)] // Names say it.
 pub struct ShapeWishes {
     pub pack_rows: Option<u32>,
     pub packs: Option<u32>,
@@ -191,6 +195,7 @@ impl Shape {
         Self::from_fields(ShapeFields { response_bits, hint_bits, ..self.0 }).ok()
     }
 
+    /// The sizes, to be written down.
     pub fn fields(&self) -> ShapeFields {
         self.0
     }
@@ -199,9 +204,11 @@ impl Shape {
     pub fn value_len(&self) -> usize {
         self.0.value_len as usize
     }
+    /// Rows one pack sums up: a power of two, 128 to 2048.
     pub fn pack_rows(&self) -> usize {
         self.0.pack_rows as usize
     }
+    /// Packs a shard.
     pub fn packs(&self) -> usize {
         self.0.packs as usize
     }
@@ -209,12 +216,15 @@ impl Shape {
     pub fn columns(&self) -> usize {
         self.0.columns as usize
     }
+    /// Bits a response coefficient.
     pub fn response_bits(&self) -> u32 {
         self.0.response_bits
     }
+    /// Bits a hint coefficient.
     pub fn hint_bits(&self) -> u32 {
         self.0.hint_bits
     }
+    /// Matrix rows: `packs * pack_rows`.
     pub fn rows(&self) -> usize {
         self.packs() * self.pack_rows()
     }
@@ -238,6 +248,7 @@ impl Shape {
     pub fn keys(&self) -> usize {
         if self.pack_rows() == D { 2 } else { 1 }
     }
+    /// Bytes of the matrix section.
     pub fn matrix_bytes(&self) -> usize {
         self.rows() * self.columns()
     }
@@ -245,15 +256,19 @@ impl Shape {
     pub fn table_bytes(&self) -> usize {
         self.terms() * D * 2 * 3
     }
+    /// Bytes of one pack's hint.
     pub fn hint_bytes(&self) -> usize {
         D * self.0.hint_bits as usize / 8
     }
+    /// Bytes of one pack's response.
     pub fn response_bytes(&self) -> usize {
         self.pack_rows() * self.0.response_bits as usize / 8
     }
+    /// Bytes of a key bundle on the wire.
     pub fn bundle_bytes(&self) -> usize {
         self.keys() * 2 * D * 3
     }
+    /// Bytes of a query's encrypted vector on the wire.
     pub fn query_bytes(&self) -> usize {
         self.columns() * 3
     }

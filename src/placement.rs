@@ -9,21 +9,23 @@
 //! A [`Placement`] starts no thread and reads no clock (`now` is an argument). Of a device's store
 //! it knows only the [`Residency`] it is given. [`crate::worker`] acts on its decisions.
 
-#![allow(missing_docs, reason = "most names say it")]
-
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use crate::engine::{Residency, ShardView};
 use crate::limits;
 
+/// Who takes a query.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)] // Names say it.
 pub enum Taker {
     Processor,
     Device(usize),
 }
 
+/// A shard as this module sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)] // Names say it.
 pub struct ShardDemand {
     pub shard: u32,
     /// What a batch reads and an upload copies.
@@ -120,6 +122,7 @@ impl Placement {
         self.processors > 0
     }
 
+    /// Whether a device takes queries.
     pub fn is_up(&self, device: usize) -> bool {
         self.devices[device].is_up
     }
@@ -220,6 +223,7 @@ impl Placement {
         Some(asked.shard)
     }
 
+    /// The upload that was begun is done.
     pub fn uploaded(&mut self, now: Instant, device: usize) {
         let device = &mut self.devices[device];
         let ended = device.uploading.take();
@@ -240,6 +244,7 @@ impl Placement {
         self.devices[device].uploading = None;
     }
 
+    /// Forgets the shards for which `gone` is true.
     pub fn forget(&mut self, gone: impl Fn(u32) -> bool) {
         self.debts.retain(|&shard, _| !gone(shard));
         self.refused.retain(|&shard, _| !gone(shard));

@@ -13,6 +13,7 @@ pub struct Automorphism {
 
 /// Whether an automorphism keeps the two halves of the slots or swaps them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)] // Names say it.
 pub enum Halves {
     Kept,
     /// tau_-1.

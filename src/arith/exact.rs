@@ -10,6 +10,7 @@ use super::residue::{
 use super::rings::Rings;
 use crate::params::D;
 
+/// A polynomial transformed modulo both primes.
 #[derive(Clone, zeroize::Zeroize)]
 pub struct Pair {
     big0: Box<Poly>,

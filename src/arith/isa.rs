@@ -3,7 +3,7 @@
 /// The instruction sets there is code for, slowest first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum IsaName {
-    /// Plain Rust, every processor.
+    /// Portable Rust, which every processor runs.
     Portable,
     /// x86-64 with AVX2.
     Avx2,
@@ -18,6 +18,7 @@ pub enum IsaName {
 }
 
 impl IsaName {
+    /// All instruction sets, slowest first.
     pub const ALL: [IsaName; 6] =
         [Self::Portable, Self::Avx2, Self::Avx512Bw, Self::Avx512, Self::Amx, Self::Neon];
 
@@ -125,6 +126,7 @@ fn amx_granted() -> bool {
 pub struct Isa(IsaName);
 
 impl Isa {
+    /// Portable Rust, which every processor runs.
     pub const PORTABLE: Isa = Isa(IsaName::Portable);
 
     /// The one of this name, where the processor has all of it.
@@ -132,6 +134,7 @@ impl Isa {
         name.detected().then_some(Isa(name))
     }
 
+    /// The fastest instruction set that this processor has.
     pub fn detect() -> Isa {
         Self::all().pop().unwrap_or(Self::PORTABLE)
     }
@@ -141,6 +144,7 @@ impl Isa {
         IsaName::ALL.into_iter().filter_map(Self::new).collect()
     }
 
+    /// The name of this instruction set.
     pub const fn name(self) -> IsaName {
         self.0
     }
@@ -168,7 +172,9 @@ impl Isa {
 /// Loops that the compiler makes vectors of. `run` and all that it calls have to be
 /// `inline(always)`: what is not is compiled once, for every processor.
 pub trait Loops {
+    /// The result of the loops.
     type Output;
+    /// Runs the loops.
     fn run(self) -> Self::Output;
 }
 

@@ -7,8 +7,6 @@
 //! exact products modulo 2^32 ([`exact`]). It does not know what a query or a shard is.
 //! Read next: [`ntt`], then [`crate::scheme`].
 
-#![allow(missing_docs, reason = "most names say it")]
-
 mod automorphism;
 pub mod exact;
 mod isa;

@@ -150,6 +150,7 @@ impl<const M: u32> Ntt<M> {
         self.tables.psi
     }
 
+    /// Coefficients to slots, in place.
     pub fn forward(&self, poly: &mut Poly) {
         self.forward_blocks(poly, D);
     }

@@ -61,6 +61,7 @@ pub const fn sub<const M: u32>(a: u32, b: u32) -> u32 {
     if up < d { up } else { d }
 }
 
+/// `a * b mod M`.
 #[inline(always)]
 pub const fn mul<const M: u32>(a: u32, b: u32) -> u32 {
     reduce::<M>((a as u64).wrapping_mul(b as u64))
@@ -100,10 +101,12 @@ pub const fn centered<const M: u32>(x: u32) -> i32 {
 /// A polynomial of D values: coefficients, or slots.
 pub type Poly = [u32; D];
 
+/// A zero polynomial on the heap.
 pub fn zero_poly() -> Box<Poly> {
     vec![0u32; D].into_boxed_slice().try_into().expect("this is a bug: D values make a Poly")
 }
 
+/// A polynomial that is wiped when dropped.
 pub type SecretPoly = Box<Zeroizing<Poly>>;
 
 /// A zero polynomial on the heap, wiped when dropped.

@@ -12,6 +12,7 @@ pub const P_INVERSE: u32 = inverse::<Q>(P % Q);
 
 /// The transforms of all primes in use, on one instruction set. Copies are cheap.
 #[derive(Clone, Copy)]
+#[allow(missing_docs)] // Names say it.
 pub struct Rings {
     pub isa: Isa,
     pub q: Ntt<Q>,

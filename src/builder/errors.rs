@@ -10,8 +10,10 @@ use crate::shard::OpenError;
 use crate::text::{bytes, counted};
 use crate::wire::parameters::ParametersError;
 
+/// Why there is no database.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
+#[allow(missing_docs)] // Names say it.
 pub enum BuildError {
     #[error("cannot read {name}: {source}")]
     Read { name: String, source: io::Error },

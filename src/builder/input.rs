@@ -21,13 +21,16 @@ use crate::text::{BYTE_ORDER_MARK, counted};
 pub const ERRORS_SHOWN: usize = 10;
 const BASE64_PREFIX: &[u8] = b"base64:";
 
+/// Where records come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(missing_docs)] // Names say it.
 pub enum Input {
     /// A file, read twice; a pipe or another stream by this name is as standard input.
     File(PathBuf),
     Stdin,
 }
 
+/// How records are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum InputFormat {
@@ -38,6 +41,7 @@ pub enum InputFormat {
 }
 
 impl Input {
+    /// The name of the input in messages.
     pub fn name(&self) -> String {
         match self {
             Self::File(path) => path.display().to_string(),
@@ -47,6 +51,7 @@ impl Input {
 }
 
 impl InputFormat {
+    /// Its name for people.
     pub fn name(self) -> &'static str {
         match self {
             Self::Csv => "CSV",
@@ -55,7 +60,9 @@ impl InputFormat {
     }
 }
 
+/// One record of the input.
 #[derive(Debug, Clone, Copy)]
+#[allow(missing_docs)] // Names say it.
 pub struct Entry<'a> {
     /// The look-up key: UTF-8, 1 to [`limits::KEY_BYTES_MAX`] bytes.
     pub key: &'a [u8],
@@ -66,6 +73,7 @@ pub struct Entry<'a> {
 
 /// Lines that are wrong: how many, and the first ten.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[allow(missing_docs)] // Names say it.
 pub struct LineErrors {
     pub first: Vec<(u64, String)>,
     pub count: u64,
@@ -104,13 +112,16 @@ impl std::fmt::Display for LineErrors {
 
 /// The longest value that a line may have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)] // Names say it.
 pub struct ValueBound {
     pub bytes: usize,
     /// Whose bound it is and what to do about it: ends a message.
     pub why: &'static str,
 }
 
+/// What was found besides the entries.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[allow(missing_docs)] // Names say it.
 pub struct Found {
     pub errors: LineErrors,
     /// Lines that are used, and hardly meant as they are.

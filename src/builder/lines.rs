@@ -8,6 +8,7 @@ use crate::text::BYTE_ORDER_MARK;
 
 /// Why reading stopped before the end of the input.
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)] // Names say it.
 pub enum ReadError<E> {
     #[error("cannot read the input: {0}")]
     Io(#[from] io::Error),

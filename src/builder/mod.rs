@@ -3,8 +3,6 @@
 //! Memory stays bounded; a build killed at any moment goes on when it is started again; the same
 //! records, seed and shape give the same bytes. Read [`run()`] first.
 
-#![allow(missing_docs, reason = "names and types say it; what they do not say has a comment")]
-
 mod choose;
 mod count;
 mod csv;

@@ -14,7 +14,9 @@ pub const DATABASE_NAME_DEFAULT: &str = "main";
 /// Percent of the records that may be missing when no option says how many.
 pub const SHRINK_PERCENT_DEFAULT: u8 = 5;
 
+/// The options of a build.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(missing_docs)] // Names say it.
 pub struct BuildOptions {
     pub input: Input,
     pub out: PathBuf,
@@ -45,6 +47,7 @@ pub struct BuildOptions {
 }
 
 impl BuildOptions {
+    /// Options with every size chosen by rule.
     pub fn new(input: Input, out: PathBuf) -> Self {
         Self {
             input,

@@ -12,6 +12,7 @@ const LINE_INTERVAL: Duration = Duration::from_secs(5);
 
 /// The parts of a build or a verification, each with its own unit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)] // Names say it.
 pub enum Stage {
     Counting,
     Partitioning,
@@ -35,13 +36,17 @@ impl Stage {
 
 /// Hears how far a build is. Called from many threads.
 pub trait Progress: Sync {
+    /// Something a person should read.
     fn say(&self, _line: &str) {}
     /// A stage begins, of so many units; 0 when that is not known.
     fn begin(&self, _stage: Stage, _total: u64) {}
+    /// So many units more are done.
     fn advance(&self, _units: u64) {}
+    /// The last stage is over.
     fn end(&self) {}
 }
 
+/// Shows no progress.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Silent;
 
@@ -61,6 +66,7 @@ struct ProgressState {
 }
 
 impl Console {
+    /// Writes to standard error.
     pub fn new() -> Self {
         Self::default()
     }

@@ -15,7 +15,9 @@ use crate::shard::verify::{verify, verify_bytes};
 use crate::shard::{Database, Manifest, ManifestHead, OpenError, Opening};
 use crate::wire::Lifetime;
 
+/// What a rollback came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)] // Names say it.
 pub struct RolledBack {
     /// The epoch whose content it is.
     pub content_of: u64,

@@ -25,7 +25,9 @@ use crate::shard::manifest::{MANIFEST_NAME, MANIFEST_PREVIOUS_NAME};
 use crate::shard::{Manifest, ManifestHead, ShardEntry};
 use crate::wire::{Lifetime, SigningKey};
 
+/// What a build ended in.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(missing_docs)] // Names say it.
 pub struct BuildReport {
     pub shard_count: u32,
     pub built: u32,

@@ -31,6 +31,8 @@ const OTHERS: [(&[u8], &str); 10] = [
     (b"%PDF", "PDF: export the records as CSV"),
 ];
 
+/// An input's text, and how records are written in it.
+#[allow(missing_docs)] // Names say it.
 pub struct Source<'a> {
     pub format: InputFormat,
     pub reader: BufReader<Box<dyn Read + 'a>>,

@@ -5,7 +5,9 @@ use std::str::FromStr;
 
 use crate::arith::IsaName;
 
+/// Which device answers.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[allow(missing_docs)] // Names say it.
 pub enum EngineChoice {
     /// Every real GPU that proves itself, or else the processor alone.
     #[default]
@@ -16,13 +18,16 @@ pub enum EngineChoice {
 
 /// Which GPU, of those that [`super::gpus`] lists.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(missing_docs)] // Names say it.
 pub enum GpuChoice {
     Index(usize),
     /// One whose name has this in it, in upper or lower case; given again, the next such one.
     Name(String),
 }
 
+/// The options of the engines.
 #[derive(Debug, Clone, Default)]
+#[allow(missing_docs)] // Names say it.
 pub struct EngineOptions {
     pub engine: EngineChoice,
     /// Which GPUs; one that is named is taken or refused, and may be a software one. A number given
@@ -38,6 +43,7 @@ pub struct EngineOptions {
 
 /// A GPU as `sotto devices` lists it.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(missing_docs)] // Names say it.
 pub struct GpuInfo {
     /// Its place in the list, which names it.
     pub index: usize,
@@ -53,14 +59,18 @@ pub struct GpuInfo {
     pub lacks: Option<String>,
 }
 
+/// Whether a GPU is hardware.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)] // Names say it.
 pub enum GpuKind {
     Real,
     /// A processor that plays a GPU: for tests.
     Software,
 }
 
+/// Which instruction set the CPU engine uses.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[allow(missing_docs)] // Names say it.
 pub enum IsaChoice {
     /// The fastest one this processor has.
     #[default]

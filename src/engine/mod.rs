@@ -7,8 +7,6 @@
 //! Read next: `cpu.rs` (how a batch is cut), `kernel.rs` (what an instruction set provides),
 //! `portable.rs` and the kernels named by their instructions; `gpu`; `selection.rs`.
 
-#![allow(missing_docs, reason = "names and types say it; what they do not say has a comment")]
-
 mod choice;
 mod cpu;
 #[cfg(feature = "gpu")]
@@ -56,13 +54,16 @@ pub type Answer = Vec<Vec<u8>>;
 
 /// Queries for one shard. Each [`limits::BATCH_QUERIES_PER_SCAN_MAX`] of them are answered by
 /// reading its matrix and tables once.
+#[allow(missing_docs)] // Names say it.
 pub struct Batch<'a> {
     pub shard: ShardView<'a>,
     pub queries: &'a [EncryptedQuery],
 }
 
+/// Why an engine gave no answers, or not all of them.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
+#[allow(missing_docs)] // Names say it.
 pub enum EngineError {
     /// A slice does not have the size its shard's shape says. Found before any work is done.
     #[error("batch {batch}: {what} has {found} bytes, the shard's shape says {expected}")]
@@ -79,6 +80,7 @@ pub enum EngineError {
 
 /// Time that an engine has spent since it was made, added up over its threads.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[allow(missing_docs)] // Names say it.
 pub struct StageTimes {
     /// Turning queries and key bundles into what the kernels read.
     pub prepare: Duration,
@@ -89,6 +91,7 @@ pub struct StageTimes {
 
 /// How much one call of an engine is worth: with more it gains nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)] // Names say it.
 pub struct CallBounds {
     pub shards_max: usize,
     pub queries_max: usize,
@@ -156,6 +159,7 @@ pub trait ShardStore: Send + Sync {
     /// Whether a shard is there, or what uploading it would cost others. Never waits.
     fn residency(&self, shard: &ShardView<'_>) -> Residency;
 
+    /// The shards and bytes that the store holds.
     fn held(&self) -> StoreUse;
 
     /// Uploads a shard, in place of those used longest ago where there is no room; returns when
@@ -163,6 +167,7 @@ pub trait ShardStore: Send + Sync {
     fn upload(&self, shard: &ShardView<'_>) -> Result<(), EngineError>;
 }
 
+/// What a [`ShardStore`] has.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct StoreUse {
     /// Shards that can be answered from.
@@ -173,7 +178,9 @@ pub struct StoreUse {
     pub bytes_max: u64,
 }
 
+/// Where a shard is, as seen from a [`ShardStore`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)] // Names say it.
 pub enum Residency {
     Here,
     /// Not there, and there is free memory for it.

@@ -13,6 +13,7 @@ use super::portable::Portable;
 use super::{Engine, EngineError};
 use crate::arith::Isa;
 
+/// The engines that were picked.
 pub struct Selected {
     /// The processor's, then those of GPUs, proven.
     pub engines: Vec<Box<dyn Engine>>,
@@ -20,8 +21,10 @@ pub struct Selected {
     pub why_no_gpu: Option<String>,
 }
 
+/// Why no engine was made.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
+#[allow(missing_docs)] // Names say it.
 pub enum SelectError {
     #[error(
         "the instruction set {wanted} was asked for, this processor does not have all of it: \

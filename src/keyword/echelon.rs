@@ -3,7 +3,9 @@
 use super::{BAND_BYTES, draw, place_of_band, seal};
 use crate::params::Shape;
 
+/// One record as the solver takes it.
 #[derive(Clone)]
+#[allow(missing_docs)] // Names say it.
 pub struct Record {
     pub group: u32,
     pub identity: [u8; 32],

@@ -6,8 +6,6 @@
 //! SEA 2022); docs/scheme.md, "Keyword layer" and "The record tag". What depends on the key here is
 //! done in constant time. Making a matrix out of records is [`solve`]'s.
 
-#![allow(missing_docs, reason = "most names say it")]
-
 #[cfg(feature = "server")]
 mod echelon;
 #[cfg(feature = "server")]
@@ -28,6 +26,7 @@ const END_OF_VALUE: u8 = 0x80;
 /// The fixed place of a key in a database. The server sees the shard; group and identity are secret
 /// and wiped when dropped.
 #[derive(Zeroize, ZeroizeOnDrop)]
+#[allow(missing_docs)] // Names say it.
 pub struct Location {
     pub shard: u32,
     pub group: u32,

@@ -21,6 +21,8 @@ use crate::scheme::Seed;
 /// How many ribbon seeds a shard tries before its shape is too narrow.
 pub const RIBBON_SEEDS: u32 = 64;
 
+/// A solved shard.
+#[allow(missing_docs)] // Names say it.
 pub struct Solved {
     pub ribbon_seed: u32,
     /// rows x columns signed bytes, row-major.

@@ -19,8 +19,6 @@
 //! quotas, and it never looks into a query's `item`. Read next: `lines.rs`, `fair.rs`, `pace.rs`,
 //! then [`crate::placement`], [`crate::worker`].
 
-#![allow(missing_docs, reason = "most names say it")]
-
 mod fair;
 mod lines;
 mod pace;
@@ -70,13 +68,16 @@ impl Default for ScheduleBounds {
     }
 }
 
+/// Queries of one shard, for one engine.
 #[derive(Debug)]
+#[allow(missing_docs)] // Names say it.
 pub struct ShardWork<T> {
     pub shard: u32,
     /// Its queries, all of one route: batch by batch, those of whoever's turn it was before others.
     pub queries: Vec<Admitted<T>>,
 }
 
+/// What to do next.
 #[derive(Debug)]
 pub struct Work<T> {
     /// To be computed; a shard comes at most once a route.
@@ -92,6 +93,7 @@ struct Shared {
     queries: usize,
 }
 
+/// The queries that wait for an engine.
 pub struct Schedule<T> {
     bounds: ScheduleBounds,
     /// By front-end; none without queries stays.
@@ -109,6 +111,7 @@ pub struct Schedule<T> {
 }
 
 impl<T> Schedule<T> {
+    /// An empty schedule.
     pub fn new(bounds: ScheduleBounds) -> Self {
         Self {
             bounds,
@@ -211,10 +214,12 @@ impl<T> Schedule<T> {
         self.turns.charge_bytes(front_end, bytes);
     }
 
+    /// Queries waiting.
     pub fn queued(&self) -> usize {
         self.load.queries
     }
 
+    /// Bytes of the queries waiting.
     pub fn queued_bytes(&self) -> usize {
         self.queued_bytes
     }

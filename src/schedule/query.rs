@@ -2,18 +2,22 @@
 
 use std::time::{Duration, Instant};
 
+/// One number for each connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ConnectionId(pub u64);
 
 /// Who pays for a query: a front-end, or a connection where front-ends are not known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)] // Names say it.
 pub struct FrontEnd {
     pub number: u64,
     /// Its weight relative to others.
     pub share: u32,
 }
 
+/// A query on its way in.
 #[derive(Debug)]
+#[allow(missing_docs)] // Names say it.
 pub struct Arrival<T> {
     pub connection: ConnectionId,
     pub front_end: FrontEnd,
@@ -29,12 +33,14 @@ pub struct Arrival<T> {
 }
 
 impl<T> Arrival<T> {
+    /// The same arrival with its item changed.
     pub fn map<U>(self, change: impl FnOnce(T) -> U) -> Arrival<U> {
         let Self { connection, front_end, shard, scan_bytes, bytes, deadline, item } = self;
         Arrival { connection, front_end, shard, scan_bytes, bytes, deadline, item: change(item) }
     }
 }
 
+/// Names a query that was admitted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Ticket {
     pub(super) number: u64,
@@ -44,6 +50,7 @@ pub struct Ticket {
 
 /// Who may take a query.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[allow(missing_docs)] // Names say it.
 pub enum Route {
     Any,
     /// Only the processor's, because a device failed at it.
@@ -52,6 +59,7 @@ pub enum Route {
 
 /// What there is too much of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)] // Names say it.
 pub enum Full {
     Queue,
     /// Queries of this front-end: others need room.
@@ -61,7 +69,9 @@ pub enum Full {
     Time,
 }
 
+/// Why a query was not admitted.
 #[derive(Debug)]
+#[allow(missing_docs)] // Names say it.
 pub struct Overloaded {
     pub full: Full,
     /// When there may be room again.
@@ -72,6 +82,7 @@ pub struct Overloaded {
 /// [`Schedule::finished`](super::Schedule::finished) or
 /// [`Schedule::put_back`](super::Schedule::put_back).
 #[derive(Debug)]
+#[allow(missing_docs)] // Names say it.
 pub struct Admitted<T> {
     /// Lower than that of queries admitted later.
     pub(super) number: u64,

@@ -10,8 +10,10 @@ pub struct KeyBundle {
     words: Vec<u32>,
 }
 
+/// Why a key bundle is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
+#[allow(missing_docs)] // Names say it.
 pub enum BundleError {
     #[error("key bundle has {found} bytes, expected {expected} for this database's packs")]
     Length { found: usize, expected: usize },

@@ -7,8 +7,6 @@
 //! server's tables are made in `tables`. Engines live elsewhere (`crate::engine`) and equal the
 //! reference on every bit.
 
-#![allow(missing_docs, reason = "most names and messages say it")]
-
 mod bundle;
 mod coding;
 mod decode;

@@ -47,6 +47,7 @@ pub struct SecretPool {
 }
 
 impl SecretPool {
+    /// An empty pool for one database.
     pub fn new(seed: Seed, shape: Shape) -> Self {
         Self::on(Isa::detect(), seed, shape)
     }
@@ -129,6 +130,7 @@ impl SecretPool {
         Ok((&secret.uid, secret.bundle.clone()))
     }
 
+    /// How many secrets were drawn, each with one key bundle.
     pub fn secret_count(&self) -> usize {
         self.secrets.len()
     }

@@ -2,6 +2,7 @@
 
 use super::secret::SecretError;
 
+/// 32 bytes from the operating system's generator.
 pub fn random_bytes() -> Result<[u8; 32], SecretError> {
     let mut bytes = [0; 32];
     fill_random(&mut bytes)?;

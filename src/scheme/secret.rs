@@ -84,8 +84,10 @@ pub(super) struct Planned<'a> {
     pub(super) selection: &'a Selection,
 }
 
+/// Why a query is not encrypted, or an answer not decoded.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
+#[allow(missing_docs)] // Names say it.
 pub enum SecretError {
     #[error("these secrets are another process's, from before a fork: look up again from here")]
     Forked,

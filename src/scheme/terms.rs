@@ -13,6 +13,7 @@ pub enum KeyName {
 }
 
 impl KeyName {
+    /// Place of the key in a bundle.
     pub fn index(self) -> usize {
         self as usize
     }
@@ -27,6 +28,7 @@ impl KeyName {
 
 /// One term of a pack: a slot of the table times the key's slot that the automorphism brings there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)] // Names say it.
 pub struct Term {
     pub key: KeyName,
     pub automorphism: Automorphism,

@@ -21,6 +21,7 @@ use super::view::{ContentId, ShardView};
 use crate::params::Shape;
 use crate::wire::hex::Hex;
 
+/// One shard of an open database.
 pub struct Shard {
     header: Header,
     sections: [Section; 3],
@@ -62,6 +63,7 @@ impl Shard {
         Ok(Self { header, sections, content, map, reported: AtomicBool::new(false) })
     }
 
+    /// What an engine reads.
     pub fn view(&self) -> ShardView<'_> {
         let (matrix, tables) = (self.section(0), self.section(1));
         ShardView { shape: &self.header.shape, matrix, tables, content: Some(self.content) }
@@ -77,10 +79,12 @@ impl Shard {
         self.header.hint_digest()
     }
 
+    /// What the file says of itself.
     pub fn header(&self) -> &Header {
         &self.header
     }
 
+    /// The name of its file.
     pub fn file_name(&self) -> String {
         file_name(&self.header.digest())
     }
@@ -167,6 +171,7 @@ impl Database {
         Self::open_named(directory, Self::read_manifest(directory)?, opening)
     }
 
+    /// The manifest of a database directory.
     pub fn read_manifest(directory: &Path) -> Result<Manifest, OpenError> {
         Manifest::read(&directory.join(MANIFEST_NAME)).map_err(|error| match error {
             // Of what may not be read nobody knows whether it is finished.
@@ -255,33 +260,42 @@ impl Database {
         }
     }
 
+    /// The directory it was opened from.
     pub fn directory(&self) -> &Path {
         &self.directory
     }
+    /// The manifest.
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
     }
+    /// Sizes of every shard.
     pub fn shape(&self) -> &Shape {
         &self.shape
     }
+    /// The public seed.
     pub fn seed(&self) -> &[u8; 32] {
         &self.manifest.seed.0
     }
+    /// Shards of the database.
     pub fn shard_count(&self) -> u32 {
         self.manifest.shard_count
     }
+    /// The epoch of its content.
     pub fn epoch(&self) -> u64 {
         self.manifest.epoch
     }
     pub(super) fn shard_path(&self, index: usize) -> PathBuf {
         self.directory.join(SHARDS_DIR).join(&self.manifest.shards[index].file)
     }
+    /// All shards, in order.
     pub fn shards(&self) -> &[Arc<Shard>] {
         &self.shards
     }
+    /// One shard; `None` past the last.
     pub fn shard(&self, index: u32) -> Option<&Arc<Shard>> {
         self.shards.get(index as usize)
     }
+    /// The operator's public key.
     pub fn operator_key(&self) -> &[u8; 32] {
         &self.manifest.operator_key.0
     }

@@ -9,8 +9,10 @@ use crate::limits;
 use crate::params::ShapeError;
 use crate::wire::parameters::{LifetimeError, ParametersError, SignatureError};
 
+/// Why a database does not open.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
+#[allow(missing_docs)] // Names say it.
 pub enum OpenError {
     #[error(
         "{} is not a finished database: it has no manifest.json. If its build was interrupted, \
@@ -44,8 +46,10 @@ impl OpenError {
     }
 }
 
+/// Why a shard file is refused.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
+#[allow(missing_docs)] // Names say it.
 pub enum ShardError {
     #[error("has {found} bytes, expected {expected}: it is truncated or not this file")]
     Length { found: u64, expected: u64 },
@@ -62,8 +66,10 @@ pub enum ShardError {
     Fill { section: &'static str },
 }
 
+/// Why the header of a shard file is refused.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
+#[allow(missing_docs)] // Names say it.
 pub enum HeaderError {
     #[error("is not a shard file: it begins with {found:02x?}, expected {expected:02x?}")]
     Magic { found: [u8; 8], expected: [u8; 8] },
@@ -87,8 +93,10 @@ pub enum HeaderError {
     Noise { log2_failure: f64 },
 }
 
+/// Why a manifest is refused.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
+#[allow(missing_docs)] // Names say it.
 pub enum ManifestError {
     #[error("is larger than {} bytes, which no manifest is", limits::MANIFEST_BYTES_MAX)]
     TooLarge,
@@ -120,6 +128,7 @@ pub enum ManifestError {
     NotNewer { found: u64, served: u64 },
 }
 
+/// A field that is not what it has to be.
 #[derive(Debug, thiserror::Error)]
 #[error("{what} is {found}, expected {expected}")]
 pub struct Mismatch {

@@ -102,6 +102,7 @@ impl Drop for Guarded {
     }
 }
 
+/// Maps of this process that were ever quarantined.
 pub fn quarantined_total() -> u64 {
     QUARANTINED.load(SeqCst)
 }

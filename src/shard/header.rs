@@ -38,6 +38,7 @@ pub struct Section {
 
 /// What a shard file says of itself. Decoded headers are valid: their sizes agree.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(missing_docs)] // Names say it.
 pub struct Header {
     pub seed: [u8; 32],
     pub shard_index: u32,
@@ -53,10 +54,12 @@ pub struct Header {
     pub section_digests: [[u8; 32]; 3],
 }
 
+/// Bytes up to the next page.
 pub fn page_aligned(bytes: u64) -> u64 {
     bytes.next_multiple_of(HEADER_BYTES as u64)
 }
 
+/// Exact bytes of a shard file of this shape.
 pub fn file_bytes(shape: &Shape) -> u64 {
     HEADER_BYTES as u64 + section_bytes(shape).map(page_aligned).iter().sum::<u64>()
 }
@@ -95,6 +98,7 @@ impl Header {
         *self.section_digests[2].first_chunk().expect("16 bytes are half of 32")
     }
 
+    /// The page as it is written.
     pub fn encode(&self) -> [u8; HEADER_BYTES] {
         let mut out = [0; HEADER_BYTES];
         let mut at = 0;

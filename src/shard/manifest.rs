@@ -18,14 +18,17 @@ use crate::wire;
 use crate::wire::hex::{Hex, HexBytes};
 use crate::wire::parameters::{Lifetime, ParameterFields, ParametersError, PublicParameters};
 
+/// The manifest's name in a database directory.
 pub const MANIFEST_NAME: &str = "manifest.json";
 /// The manifest of the epoch before, whose files are kept for running servers.
 pub const MANIFEST_PREVIOUS_NAME: &str = "manifest.previous.json";
+/// The folder of shard files in a database directory.
 pub const SHARDS_DIR: &str = "shards";
 
 /// What a manifest says of one shard.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[allow(missing_docs)] // Names say it.
 pub struct ShardEntry {
     /// File name below `shards/`: the first half of the header digest, and `.shard`.
     pub file: String,
@@ -42,6 +45,7 @@ pub struct ShardEntry {
 /// The whole manifest. One that was parsed agrees with itself and with its signature.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[allow(missing_docs)] // Names say it.
 pub struct Manifest {
     /// Format version, that of the shard files.
     pub format: u32,
@@ -67,6 +71,7 @@ pub struct Manifest {
 
 /// What the builder decides about a manifest; the rest follows.
 #[derive(Debug, Clone)]
+#[allow(missing_docs)] // Names say it.
 pub struct ManifestHead {
     pub seed: [u8; 32],
     pub epoch: u64,
@@ -184,6 +189,7 @@ impl Manifest {
         Ok(())
     }
 
+    /// From when until when clients accept it.
     pub fn lifetime(&self) -> Lifetime {
         Lifetime { created: self.created, expires: self.expires }
     }
@@ -217,6 +223,7 @@ impl Manifest {
         Shape::from_fields(self.shape).expect("this is a bug: a manifest with an unchecked shape")
     }
 
+    /// Records of the emptiest shard.
     pub fn shard_records_min(&self) -> u32 {
         shard_records_min(&self.shards)
     }

@@ -3,8 +3,6 @@
 //! A database is a directory: `manifest.json`, `operator.pub` and one file a shard below `shards/`,
 //! named after its content and never modified in place (`shards/README.md`).
 
-#![allow(missing_docs, reason = "names and types say it; what they do not say has a comment")]
-
 pub mod database;
 mod errors;
 pub mod files;

@@ -8,7 +8,9 @@ use super::errors::{OpenError, ShardError};
 use super::header::{SECTION_NAMES, file_bytes};
 use super::sections::{Bytes, check, verify_sections};
 
+/// What a verification found.
 #[derive(Debug)]
+#[allow(missing_docs)] // Names say it.
 pub struct VerifyReport {
     pub bytes: u64,
     /// What is wrong, at most one problem a section, in the order of the shards.

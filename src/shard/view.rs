@@ -41,6 +41,7 @@ impl ContentId {
 
 /// What an engine reads of a shard.
 #[derive(Debug, Clone, Copy)]
+#[allow(missing_docs)] // Names say it.
 pub struct ShardView<'a> {
     pub shape: &'a Shape,
     /// rows x columns signed bytes, row-major.

@@ -10,6 +10,7 @@ use crate::params::Shape;
 use crate::scheme::hint_hash;
 use crate::wire::hex::Hex;
 
+/// The sections of a shard to be written, in their order.
 #[derive(Clone, Copy)]
 pub struct Sections<'a> {
     /// rows x columns signed bytes, row-major.
@@ -29,6 +30,7 @@ impl Sections<'_> {
     }
 }
 
+/// The manifest entry of a shard with this header.
 pub fn entry(header: &Header) -> ShardEntry {
     let digest = header.digest();
     ShardEntry {

@@ -12,10 +12,12 @@ use std::time::Duration;
 pub struct Counter(AtomicU64);
 
 impl Counter {
+    /// Its value now.
     pub fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 
+    /// Counts so many more.
     pub fn add(&self, more: u64) {
         self.0.fetch_add(more, Ordering::Relaxed);
     }
@@ -83,6 +85,7 @@ impl<const BOUNDS: usize> Histogram<BOUNDS> {
 /// What a histogram has seen: each bound with how many were at most that, how many there were, and
 /// their sum.
 #[derive(Debug, Clone, Default, PartialEq)]
+#[allow(missing_docs)] // Names say it.
 pub struct Distribution {
     pub at_most: Vec<(f64, u64)>,
     pub count: u64,
@@ -114,10 +117,12 @@ impl Default for Times {
 }
 
 impl Times {
+    /// Takes note of one more.
     pub fn add(&self, time: Duration) {
         self.0.add(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
     }
 
+    /// All so far.
     pub fn read(&self) -> Distribution {
         self.0.read()
     }
@@ -134,10 +139,12 @@ impl Default for Sizes {
 }
 
 impl Sizes {
+    /// Takes note of one more batch.
     pub fn add(&self, queries: usize) {
         self.0.add(queries as u64);
     }
 
+    /// All so far.
     pub fn read(&self) -> Distribution {
         self.0.read()
     }
@@ -145,6 +152,7 @@ impl Sizes {
 
 /// Everything workers count. A device is an engine with a store, such as a GPU.
 #[derive(Debug, Default)]
+#[allow(missing_docs)] // Names say it.
 pub struct WorkCounters {
     pub answered_by_device: Counter,
     /// The shard was not there yet when they came.

@@ -17,7 +17,9 @@ pub(super) struct Health {
     pub(super) proven: Option<Instant>,
 }
 
+/// How one engine fares.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(missing_docs)] // Names say it.
 pub struct EngineReport {
     pub name: String,
     pub kind: EngineKind,
@@ -29,13 +31,17 @@ pub struct EngineReport {
     pub proven: Option<Duration>,
 }
 
+/// What an engine is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)] // Names say it.
 pub enum EngineKind {
     Processor,
     Device(StoreUse),
 }
 
+/// Whether an engine takes queries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)] // Names say it.
 pub enum EngineState {
     Up,
     /// It failed, and is being recreated.

@@ -8,12 +8,15 @@ use tokio::sync::mpsc::UnboundedSender;
 use crate::engine::{Answer, EncryptedQuery, EngineError, ShardView};
 use crate::shard::{Database, Shard};
 
+/// Where workers find the content of shards.
 pub trait Shards: Send + Sync {
     /// What this shard contains, for as long as whoever asks needs it; `None` where there is none.
     fn content(&self, shard: u32) -> Option<Arc<dyn Content>>;
 }
 
+/// The content of one shard.
 pub trait Content: Send + Sync {
+    /// What an engine reads of it.
     fn view(&self) -> ShardView<'_>;
 
     /// Whether nothing that was read of it so far was lost: asked before an answer goes out.
@@ -38,7 +41,9 @@ impl Content for Shard {
     }
 }
 
+/// What became of one query.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(missing_docs)] // Names say it.
 pub enum Outcome {
     Answered(Answer),
     Deadline,
@@ -47,6 +52,8 @@ pub enum Outcome {
     Quarantined,
 }
 
+/// One query as workers take it.
+#[allow(missing_docs)] // Names say it.
 pub struct Job {
     pub query: EncryptedQuery,
     /// The sender's number for it, given back with the outcome.

@@ -8,8 +8,6 @@
 //! engine runs its known-answer test now and then (`health`). [`crate::schedule`] decides which
 //! work comes next, [`crate::placement`] who takes it, [`crate::engine`] computes it.
 
-#![allow(missing_docs, reason = "most names say it")]
-
 mod counters;
 mod engine_thread;
 mod health;

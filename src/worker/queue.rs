@@ -185,14 +185,17 @@ impl Queue {
         self.shared.lock().schedule.charge(front_end, bytes);
     }
 
+    /// Queries waiting.
     pub fn queued(&self) -> usize {
         self.shared.lock().schedule.queued()
     }
 
+    /// Memory they may take, in bytes.
     pub fn queued_bytes(&self) -> usize {
         self.shared.lock().schedule.queued_bytes()
     }
 
+    /// How the engines fare.
     pub fn engines(&self, now: Instant) -> Vec<EngineReport> {
         let shared = &*self.shared;
         let held: Vec<_> = shared.stores.iter().map(|store| store.held()).collect();

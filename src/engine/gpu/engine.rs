@@ -16,6 +16,7 @@ use super::options::{Fault, GpuOptions};
 use super::resident::Store;
 use crate::limits::GPU_CALL_QUERIES_MAX;
 
+/// Answers on one GPU.
 pub struct GpuEngine {
     info: GpuInfo,
     options: GpuOptions,
@@ -54,6 +55,7 @@ impl GpuEngine {
         self.opened.as_ref().map_or(0, |opened| opened.bundles.uploaded())
     }
 
+    /// Shards uploaded so far.
     pub fn uploads(&self) -> u64 {
         self.store.uploads()
     }

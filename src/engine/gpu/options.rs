@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// How a GPU is used; the defaults are what its limits allow.
 #[derive(Debug, Clone, Default)]
+#[allow(missing_docs)] // Names say it.
 pub struct GpuOptions {
     /// Device memory for shards, in bytes. By default nearly all on a device with memory of its
     /// own.
@@ -18,7 +19,9 @@ pub struct GpuOptions {
     pub faults: Faults,
 }
 
+/// A fault that a test can cause.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)] // Names say it.
 pub enum Fault {
     /// The device goes away before a submission.
     LostAtSubmission,
