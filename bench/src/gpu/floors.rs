@@ -79,7 +79,7 @@ fn read(probe: &Probe, effort: Effort) -> Result<(f64, u64, String), Box<dyn Err
         if piece / 16 < groups * THREADS * LOADS {
             continue;
         }
-        let pipeline = probe.pipeline(source, "read", &stride(groups));
+        let pipeline = probe.pipeline(source, "read_all", &stride(groups));
         let bind = |piece| probe.bind(&pipeline, &[piece, &total]);
         let bound: Vec<_> = pieces.iter().map(bind).collect();
         let record = |pass: &mut wgpu::ComputePass<'_>| {

@@ -30,7 +30,7 @@ fn add_up(sum: vec4<u32>, thread: u32) {
 
 // Eight loads of 16 bytes under way in every thread.
 @compute @workgroup_size(256)
-fn read(
+fn read_all(
     @builtin(global_invocation_id) id: vec3<u32>,
     @builtin(local_invocation_index) thread: u32,
 ) {
