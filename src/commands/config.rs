@@ -222,30 +222,30 @@ pub(crate) fn run(args: Args, sources: &Sources) -> Ended {
     let mut lines = Vec::new();
     for arg in options.get_arguments() {
         let Some(key) = arg.get_long().filter(|&key| key != FILE_OPTION) else { continue };
-        let (line, source) = sources.line(arg, key)?;
-        lines.push(format!("{line:<48} # {source}"));
+        lines.push(sources.line(arg, key)?);
     }
     out::say(lines.join("\n"))?;
     Ok(ExitCode::SUCCESS)
 }
 
 impl Sources {
-    /// An option as a line of a file, and its origin.
-    fn line(&self, arg: &Arg, key: &str) -> Result<(String, String), String> {
+    /// An option as a line of a file, with its origin.
+    fn line(&self, arg: &Arg, key: &str) -> Result<String, String> {
         let id = arg.get_id().as_str();
+        let raw = self.matches.get_raw(id).into_iter().flatten();
+        let values: Vec<Value> = raw.map(|text| value(arg, key, text)).collect::<Result<_, _>>()?;
+        let line = match (arg.get_action(), &values[..]) {
+            (_, []) => format!("# {key} ="),
+            (ArgAction::Append, _) => format!("{key} = {}", Value::Array(values.clone())),
+            (_, [.., last]) => format!("{key} = {last}"),
+        };
         let source = match (self.matches.value_source(id), self.layers.get(key)) {
+            _ if values.is_empty() => "not set",
             (Some(ValueSource::CommandLine), _) => "flag",
             (_, Some((_, origin))) => origin,
             _ => "default",
         };
-        let raw = self.matches.get_raw(id).into_iter().flatten();
-        let values: Vec<Value> = raw.map(|text| value(arg, key, text)).collect::<Result<_, _>>()?;
-        let line = match (arg.get_action(), &values[..]) {
-            (_, []) => return Ok((format!("# {key} ="), "not set".to_owned())),
-            (ArgAction::Append, _) => format!("{key} = {}", Value::Array(values)),
-            (_, [.., last]) => format!("{key} = {last}"),
-        };
-        Ok((line, source.to_owned()))
+        Ok(format!("{line:<48} # {source}"))
     }
 }
 

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sotto::builder::{self, BuildOptions, BuildReport, Console, Input, Progress, Silent, sample};
-use sotto::client::{CallReport, Client, OperatorKey, Options, Outcome, Pins, Replica, SentQuery};
+use sotto::client::{Client, OperatorKey, Options, Outcome, Pins, Replica, SentQuery};
 use sotto::engine::select_with;
 use sotto::limits;
 use sotto::server::{Callers, Identity, Server, ServerBounds, ServerOptions, certificates};
@@ -98,7 +98,7 @@ async fn show(args: &Args, folder: &Path) -> Result<ExitCode, Error> {
     let accepted = report.shard_records_min.min(limits::RECORDS_PER_SHARD_ACCEPTED_MIN);
     let mut client = serving.client(folder, accepted).await?;
 
-    let wrong = look_up(&mut client, &asked, &report).await?;
+    let wrong = look_up(&mut client, &asked).await?;
     drop(client.close().await); // the pins of a database that is removed
     serving.end().await;
     say("")?;
@@ -241,11 +241,7 @@ impl Serving {
 }
 
 /// Looks all keys up in one call and shows some; counts the answers that differ from the sample.
-async fn look_up(
-    client: &mut Client,
-    asked: &[Asked],
-    report: &BuildReport,
-) -> Result<usize, Error> {
+async fn look_up(client: &mut Client, asked: &[Asked]) -> Result<usize, Error> {
     let keys: Vec<&str> = asked.iter().map(|asked| &*asked.key).collect();
     let begun = Instant::now();
     let outcomes = client.lookup(&keys).await?.into_iter().collect::<Result<Vec<_>, _>>()?;
@@ -274,20 +270,14 @@ async fn look_up(
         }
     }
     wrong += queries_that_tell(&call.queries)?;
-    traffic(call)?;
+    let (queries, bundles) = (call.queries.len(), counted(call.bundles.into(), "key bundle"));
+    row("up", &format!("{queries} queries and {bundles}: {}", bytes(call.bytes_up)))?;
+    let hints = counted(call.hints.into(), "hint");
+    row("down", &format!("{queries} answers and {hints} to keep: {}", bytes(call.bytes_down)))?;
     let looked_up = rate(asked.len() as f64 / elapsed.as_secs_f64());
     row("in all", &format!("{}, look-ups: {looked_up}", duration(elapsed)))?;
-    let shape = &report.shape;
-    let scanned = shape.matrix_bytes() + shape.packs() * shape.table_bytes();
-    let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
-    say(format_args!(
-        "\n  \
-         Client and server share this machine ({}). The server computed every\n  \
-         query over all {} of its shard: if it skipped a part, it would know\n  \
-         that this part does not matter. Queries for one shard are answered in batches.",
-        counted(cores as u64, "core"),
-        bytes(scanned as u64),
-    ))?;
+    say("\n  The server computed every query over all of its shard: if it skipped a part,")?;
+    say("  it would know that this part does not matter.")?;
     Ok(wrong)
 }
 
@@ -311,12 +301,4 @@ fn queries_that_tell(queries: &[SentQuery]) -> Result<usize, Lost> {
     }
     say("  The last key repeats the first: the same shard, under another secret.\n")?;
     Ok(uneven)
-}
-
-fn traffic(call: &CallReport) -> Result<(), Lost> {
-    let queries = call.queries.len();
-    let bundles = counted(call.bundles.into(), "key bundle");
-    row("up", &format!("{queries} queries and {bundles}: {}", bytes(call.bytes_up)))?;
-    let hints = counted(call.hints.into(), "hint");
-    row("down", &format!("{queries} answers and {hints} to keep: {}", bytes(call.bytes_down)))
 }

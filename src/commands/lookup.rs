@@ -18,7 +18,7 @@ use sotto::client::{
 use sotto::limits;
 use sotto::text::{self, TextError};
 
-use super::pins::{PinsFile, PinsFileError};
+use super::pins::{self, PinsFileError};
 use super::{Ended, out};
 
 /// Marks a value or key that is shown in base64.
@@ -90,16 +90,16 @@ pub(crate) fn run(args: Args) -> Ended {
         let mut options = args.server.options().await?;
         let file = pins_file(&args, &options.pins);
         if let Some(file) = &file {
-            options.pins = file.read(options.pins)?;
+            options.pins = pins::read(file, options.pins)?;
         }
         let mut client = connect(&args, options).await?;
         // Before anything is looked up, so that what this run saw is kept however it ends.
-        store(&args, file.as_ref(), client.pins())?;
+        store(&args, file.as_deref(), client.pins())?;
         let answers = tokio::select! {
             answers = client.ask(&keys) => Some(answers),
             _ = tokio::signal::ctrl_c() => None,
         };
-        let stored = store(&args, file.as_ref(), &client.close().await);
+        let stored = store(&args, file.as_deref(), &client.close().await);
         let Some(answers) = answers else { return Ok(ExitCode::from(out::INTERRUPTED)) };
         let outcomes = answers?.open();
         out::unless_closed(print(&args, &keys, &outcomes))?;
@@ -108,17 +108,17 @@ pub(crate) fn run(args: Args) -> Ended {
     })
 }
 
-fn pins_file(args: &Args, sought: &Pins) -> Option<PinsFile> {
+fn pins_file(args: &Args, sought: &Pins) -> Option<PathBuf> {
     match &args.pins {
-        Some(path) => Some(PinsFile::given(path)),
+        Some(path) => Some(path.clone()),
         None if args.no_pins => None,
-        None => PinsFile::of_user(sought, &args.server.server[0]),
+        None => pins::default_file(sought, &args.server.server[0]),
     }
 }
 
 /// A default file that cannot be written is a warning only.
-fn store(args: &Args, file: Option<&PinsFile>, pins: &Pins) -> Result<(), PinsFileError> {
-    match file.map_or(Ok(()), |file| file.write(pins)) {
+fn store(args: &Args, file: Option<&Path>, pins: &Pins) -> Result<(), PinsFileError> {
+    match file.map_or(Ok(()), |file| pins::write(file, pins)) {
         Err(error @ PinsFileError::Unwritable { .. }) if args.pins.is_none() => {
             tracing::warn!("{error}");
             Ok(())
@@ -228,48 +228,47 @@ fn shown(bytes: &[u8]) -> String {
     }
 }
 
-fn problem(outcome: &Found) -> Option<String> {
+/// The value, none where the key is absent, or what is wrong with the answer.
+fn told(outcome: &Found) -> Result<Option<String>, String> {
     match outcome {
-        Ok(Outcome::Invalid) => Some(
+        Ok(Outcome::Found(value)) => Ok(Some(shown(value))),
+        Ok(Outcome::Absent) => Ok(None),
+        Ok(Outcome::Invalid) => Err(
             "the answer cannot be believed: a stale or forged hint, a changed matrix or a broken \
              server. Do not look this key up again at once, which would tell that server so: wait \
              until you would have done so anyway"
                 .into(),
         ),
-        Err(error) => Some(error.to_string()),
-        Ok(_) => None,
+        Err(error) => Err(error.to_string()),
     }
 }
 
 fn text_line(key: &[u8], outcome: &Found) -> String {
-    let result = match (problem(outcome), outcome) {
-        (Some(problem), _) => format!("error: {problem}"),
-        (None, Ok(Outcome::Found(value))) => shown(value),
-        _ => "not found".into(),
+    let result = match told(outcome) {
+        Ok(Some(value)) => value,
+        Ok(None) => "not found".into(),
+        Err(problem) => format!("error: {problem}"),
     };
     format!("{}\t{result}", shown(key))
 }
 
 fn json_line(key: &[u8], outcome: &Found) -> String {
     let key = shown(key);
-    let object = match (problem(outcome), outcome) {
-        (Some(problem), _) => json!({ "key": key, "error": problem }),
-        (None, Ok(Outcome::Found(value))) => {
-            json!({ "key": key, "found": true, "value": shown(value) })
-        }
-        _ => json!({ "key": key, "found": false }),
+    let object = match told(outcome) {
+        Ok(Some(value)) => json!({ "key": key, "found": true, "value": value }),
+        Ok(None) => json!({ "key": key, "found": false }),
+        Err(problem) => json!({ "key": key, "error": problem }),
     };
     object.to_string()
 }
 
 fn exit_code(outcomes: &[Found]) -> ExitCode {
-    let failed = outcomes.iter().any(|outcome| problem(outcome).is_some());
-    let absent = outcomes.iter().any(|outcome| matches!(outcome, Ok(Outcome::Absent)));
-    match (failed, absent) {
-        (true, _) => ExitCode::from(2),
-        (false, true) => ExitCode::from(1),
-        (false, false) => ExitCode::SUCCESS,
-    }
+    let code = outcomes.iter().map(|outcome| match told(outcome) {
+        Ok(Some(_)) => 0,
+        Ok(None) => 1,
+        Err(_) => 2,
+    });
+    ExitCode::from(code.max().unwrap_or(0))
 }
 
 #[cfg(test)]

@@ -21,11 +21,6 @@ const FOLDER: &str = "sotto/pins";
 /// What to do about a file that the system denies.
 const INSTEAD: &str = "use another file (--pins FILE), or keep nothing (--no-pins)";
 
-/// A file of pins.
-pub(crate) struct PinsFile {
-    path: PathBuf,
-}
-
 /// Why a file of pins cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum PinsFileError {
@@ -40,73 +35,61 @@ pub(crate) enum PinsFileError {
     Unwritable { path: PathBuf, why: io::Error },
 }
 
-impl PinsFile {
-    /// The one the user named.
-    pub(crate) fn given(path: &Path) -> Self {
-        Self { path: path.to_owned() }
-    }
+/// The default file for a database at this server; none where there is no state folder.
+pub(crate) fn default_file(sought: &Pins, server: &str) -> Option<PathBuf> {
+    let state = state_folder(|name| env::var_os(name).map(PathBuf::from))?;
+    Some(state.join(FOLDER).join(default_name(sought, server)))
+}
 
-    /// The default file for a database at this server; none where there is no state folder.
-    pub(crate) fn of_user(sought: &Pins, server: &str) -> Option<Self> {
-        let state = state_folder(|name| env::var_os(name).map(PathBuf::from))?;
-        Some(Self { path: state.join(FOLDER).join(default_name(sought, server)) })
+/// What the user said of the database, joined with what is stored.
+pub(crate) fn read(path: &Path, sought: Pins) -> Result<Pins, PinsFileError> {
+    match stored(path)? {
+        None => Ok(sought),
+        Some(stored) => stored.join(sought).map_err(|error| refuse(path, &error)),
     }
+}
 
-    /// What the user said of the database, joined with what is stored.
-    pub(crate) fn read(&self, sought: Pins) -> Result<Pins, PinsFileError> {
-        match self.stored()? {
-            None => Ok(sought),
-            Some(stored) => stored.join(sought).map_err(|error| self.refuse(&error)),
-        }
+/// Stores what is known now, joined with what other runs stored meanwhile. There is one writer at a
+/// time, and the file is replaced as a whole.
+pub(crate) fn write(path: &Path, pins: &Pins) -> Result<(), PinsFileError> {
+    let failed = |why: io::Error| PinsFileError::Unwritable { path: path.to_owned(), why };
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let folder = folder.unwrap_or(Path::new("."));
+    if !folder.exists() {
+        DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failed)?;
     }
+    // Unlocked when it is closed.
+    let lock = File::open(folder).map_err(failed)?;
+    lock.lock().map_err(failed)?;
+    let joined = read(path, pins.clone())?;
+    if stored(path)?.as_ref() == Some(&joined) {
+        return Ok(());
+    }
+    let mut json = serde_json::to_vec_pretty(&joined).map_err(|e| failed(e.into()))?;
+    json.push(b'\n');
+    // Its mode is 0600.
+    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(failed)?;
+    file.write_all(&json).and_then(|()| file.as_file().sync_all()).map_err(failed)?;
+    file.persist(path).map_err(|error| failed(error.error))?;
+    sync_parent(path).map_err(failed)
+}
 
-    /// Stores what is known now, joined with what other runs stored meanwhile. There is one writer
-    /// at a time, and the file is replaced as a whole.
-    pub(crate) fn write(&self, pins: &Pins) -> Result<(), PinsFileError> {
-        let failed = |why: io::Error| PinsFileError::Unwritable { path: self.path.clone(), why };
-        let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty());
-        let folder = folder.unwrap_or(Path::new("."));
-        if !folder.exists() {
-            DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failed)?;
-        }
-        // Unlocked when it is closed.
-        let lock = File::open(folder).map_err(failed)?;
-        lock.lock().map_err(failed)?;
-        let stored = self.stored()?;
-        let joined = match stored.clone() {
-            None => pins.clone(),
-            Some(stored) => stored.join(pins.clone()).map_err(|error| self.refuse(&error))?,
-        };
-        if stored.as_ref() == Some(&joined) {
-            return Ok(());
-        }
-        let mut json = serde_json::to_vec_pretty(&joined).map_err(|e| failed(e.into()))?;
-        json.push(b'\n');
-        // Its mode is 0600.
-        let mut file = tempfile::NamedTempFile::new_in(folder).map_err(failed)?;
-        file.write_all(&json).and_then(|()| file.as_file().sync_all()).map_err(failed)?;
-        file.persist(&self.path).map_err(|error| failed(error.error))?;
-        sync_parent(&self.path).map_err(failed)
+fn stored(path: &Path) -> Result<Option<Pins>, PinsFileError> {
+    let bytes = match read_bounded(path, limits::PINS_BYTES_MAX + 1) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(why) => return Err(PinsFileError::Unreadable { path: path.to_owned(), why }),
+    };
+    if bytes.len() as u64 > limits::PINS_BYTES_MAX {
+        let most = limits::PINS_BYTES_MAX;
+        let why = format_args!("it is larger than {most} bytes, which no file of pins is");
+        return Err(refuse(path, &why));
     }
+    serde_json::from_slice(&bytes).map(Some).map_err(|error| refuse(path, &error))
+}
 
-    fn stored(&self) -> Result<Option<Pins>, PinsFileError> {
-        let bytes = match read_bounded(&self.path, limits::PINS_BYTES_MAX + 1) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(why) => return Err(PinsFileError::Unreadable { path: self.path.clone(), why }),
-        };
-        if bytes.len() as u64 > limits::PINS_BYTES_MAX {
-            return Err(self.refuse(&format_args!(
-                "it is larger than {} bytes, which no file of pins is",
-                limits::PINS_BYTES_MAX
-            )));
-        }
-        serde_json::from_slice(&bytes).map(Some).map_err(|error| self.refuse(&error))
-    }
-
-    fn refuse(&self, why: &dyn std::fmt::Display) -> PinsFileError {
-        PinsFileError::Refused { path: self.path.clone(), why: why.to_string() }
-    }
+fn refuse(path: &Path, why: &dyn std::fmt::Display) -> PinsFileError {
+    PinsFileError::Refused { path: path.to_owned(), why: why.to_string() }
 }
 
 /// `$XDG_STATE_HOME`, or else `~/.local/state`, as the XDG base directory specification has it;
@@ -157,15 +140,14 @@ mod tests {
     fn the_newest_of_what_runs_beside_each_other_saw_stays() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("state/pins/a.json");
-        let file = || PinsFile::given(&path);
-        assert_eq!(file().read(Pins::first_use()).unwrap(), Pins::first_use());
-        let write = |epoch: u64| file().write(&pins(1, epoch)).unwrap();
+        assert_eq!(read(&path, Pins::first_use()).unwrap(), Pins::first_use());
+        let write = |epoch: u64| write(&path, &pins(1, epoch)).unwrap();
         std::thread::scope(|scope| {
             for epoch in 1..=40 {
                 scope.spawn(move || write(epoch));
             }
         });
-        assert_eq!(file().read(Pins::first_use()).unwrap(), pins(1, 40));
+        assert_eq!(read(&path, Pins::first_use()).unwrap(), pins(1, 40));
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!((mode(&path), mode(path.parent().unwrap())), (0o600, 0o700));
         let left = fs::read_dir(path.parent().unwrap()).unwrap().count();
@@ -178,13 +160,12 @@ mod tests {
         let path = folder.path().join("a.json");
         let large = vec![b' '; limits::PINS_BYTES_MAX as usize + 1];
         fs::write(&path, &large).unwrap();
-        let file = PinsFile::given(&path);
-        for error in [file.read(Pins::first_use()).err(), file.write(&pins(1, 6)).err()] {
+        for error in [read(&path, Pins::first_use()).err(), write(&path, &pins(1, 6)).err()] {
             let error = error.unwrap().to_string();
             assert!(error.contains("larger than") && error.contains("a.json"), "{error}");
         }
         assert_eq!(fs::read(&path).unwrap(), large);
-        let error = PinsFile::given(folder.path()).read(Pins::first_use()).unwrap_err().to_string();
+        let error = read(folder.path(), Pins::first_use()).unwrap_err().to_string();
         assert!(error.contains("cannot read pins"), "{error}");
     }
 
