@@ -161,24 +161,29 @@ impl ServerBounds {
         }
     }
 
-    /// The least that serves databases of this shape: less memory makes what each connection may
-    /// have on the way smaller, it takes no places.
-    fn least(shape: &Shape) -> Self {
+    /// The least that serves databases of this shape, and so large a part of what the defaults have
+    /// above it: less memory makes what each connection may have on the way smaller, it takes no
+    /// places.
+    fn scaled(shape: &Shape, part: f64) -> Self {
         let full = Self::default();
         let queries = limits::QUERIES_PER_FRAME_MAX as usize;
         let frame = queries * (shape.query_bytes() + limits::FRAME_OVERHEAD_BYTES);
         let answers =
             queries * (shape.packs() * shape.response_bytes() + limits::QUERY_STATE_BYTES);
         let bundles = limits::BUNDLES_PER_CONNECTION as usize * shape.bundle_bytes();
+        let between = |least: usize, full: usize| {
+            let least = least.min(full);
+            least + ((full - least) as f64 * part) as usize
+        };
         Self {
-            windows_part: 0.0,
-            streams_max: limits::STREAMS_LEAST,
+            windows_part: part,
+            streams_max: between(limits::STREAMS_LEAST, full.streams_max),
             // One caller has half: enough for a full frame.
-            read_bytes_max: (2 * frame).min(full.read_bytes_max),
-            bundle_cache_bytes: bundles.min(full.bundle_cache_bytes),
-            answer_bytes_max: (2 * answers).min(full.answer_bytes_max),
+            read_bytes_max: between(2 * frame, full.read_bytes_max),
+            bundle_cache_bytes: between(bundles, full.bundle_cache_bytes),
+            answer_bytes_max: between(2 * answers, full.answer_bytes_max),
             schedule: ScheduleBounds {
-                queued_bytes_max: (2 * frame).min(full.schedule.queued_bytes_max),
+                queued_bytes_max: between(2 * frame, full.schedule.queued_bytes_max),
                 ..full.schedule
             },
             ..full
@@ -202,31 +207,13 @@ impl ServerBounds {
     /// # Errors
     /// One full request would not fit: the fewest bytes that are enough.
     pub fn within(bytes: u64, shape: &Shape) -> Result<Self, u64> {
-        let (full, least) = (Self::default(), Self::least(shape));
-        let (all, few) = (full.memory(shape).total(), least.memory(shape).total());
-        if bytes >= all {
-            return Ok(full);
-        }
+        let total = |part| Self::scaled(shape, part).memory(shape).total();
+        let (few, all) = (total(0.0), total(1.0));
         if bytes < few {
             return Err(few);
         }
-        let part = (bytes - few) as f64 / (all - few) as f64;
-        let between = |few: usize, all: usize| few + ((all - few) as f64 * part) as usize;
-        Ok(Self {
-            windows_part: part,
-            streams_max: between(least.streams_max, full.streams_max),
-            read_bytes_max: between(least.read_bytes_max, full.read_bytes_max),
-            bundle_cache_bytes: between(least.bundle_cache_bytes, full.bundle_cache_bytes),
-            answer_bytes_max: between(least.answer_bytes_max, full.answer_bytes_max),
-            schedule: ScheduleBounds {
-                queued_bytes_max: between(
-                    least.schedule.queued_bytes_max,
-                    full.schedule.queued_bytes_max,
-                ),
-                ..full.schedule
-            },
-            ..full
-        })
+        let part = (bytes.min(all) - few) as f64 / (all - few) as f64;
+        Ok(Self::scaled(shape, part))
     }
 }
 
@@ -262,12 +249,8 @@ mod tests {
                 assert!(bounds.schedule.queued_bytes_max / 2 >= frame);
             }
         }
-    }
-
-    #[test]
-    fn little_memory_is_enough_for_a_shard_of_a_million() {
-        let standard = shapes()[1];
-        let least = ServerBounds::within(0, &standard).unwrap_err();
+        // Little memory is enough for a shard of a million records.
+        let least = ServerBounds::within(0, &shapes()[1]).unwrap_err();
         assert!(least <= 512 << 20, "{} MiB", least >> 20);
     }
 

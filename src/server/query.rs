@@ -13,7 +13,7 @@ use super::epochs::{Absent, Found};
 use super::room::Reservation;
 use super::service::Service;
 use super::stream::{Peer, Replies, Request, StreamEnd};
-use crate::engine::{Answer, EncryptedQuery};
+use crate::engine::EncryptedQuery;
 use crate::limits;
 use crate::schedule::{Arrival, Full, Ticket};
 use crate::shard::Shard;
@@ -337,44 +337,34 @@ fn malformed_reply(service: &Service, malformed: &Malformed) -> PirResponse {
 }
 
 async fn outcome_reply(service: &Service, pending: &Pending, outcome: Outcome) -> PirResponse {
-    let reply = |status| query_reply(service, &pending.nonce, pending.uid, status);
-    match outcome {
-        Outcome::Answered(answer) => {
-            answered(service, pending, answer, reply(Status::ResponseSuccess)).await
+    let &Pending { ref nonce, uid, epoch, ref shard, want_hint, .. } = pending;
+    let reply = |status| query_reply(service, nonce, uid, status);
+    let answer = match outcome {
+        Outcome::Answered(answer) => answer,
+        Outcome::Deadline => return reply(Status::Deadline),
+        Outcome::Device => return reply(Status::Device),
+        Outcome::Quarantined => return quarantined(service, reply(Status::ShardUnknown)),
+    };
+    let hint = if want_hint { hint_packs(service, shard).await } else { Ok(Vec::new()) };
+    match hint {
+        Ok(hint) => PirResponse {
+            encrypted_response: answer,
+            epoch,
+            hint,
+            hint_digest: shard.hint_digest().to_vec(),
+            ..reply(Status::ResponseSuccess)
+        },
+        Err(Status::ShardUnknown) => quarantined(service, reply(Status::ShardUnknown)),
+        Err(status) => {
+            let retry_after_ms = limits::RETRY_AFTER_MAX.as_millis() as u32;
+            PirResponse { retry_after_ms, ..reply(status) }
         }
-        Outcome::Deadline => reply(Status::Deadline),
-        Outcome::Device => reply(Status::Device),
-        Outcome::Quarantined => quarantined(service, reply(Status::ShardUnknown)),
     }
 }
 
 fn quarantined(service: &Service, reply: PirResponse) -> PirResponse {
     service.counters.refused_quarantined.add(1);
     PirResponse { detail: QUARANTINED.to_owned(), ..reply }
-}
-
-async fn answered(
-    service: &Service,
-    pending: &Pending,
-    answer: Answer,
-    reply: PirResponse,
-) -> PirResponse {
-    let &Pending { epoch, ref shard, want_hint, .. } = pending;
-    let hint = if want_hint { hint_packs(service, shard).await } else { Ok(Vec::new()) };
-    match hint {
-        Ok(hint) => {
-            let hint_digest = shard.hint_digest().to_vec();
-            PirResponse { encrypted_response: answer, epoch, hint, hint_digest, ..reply }
-        }
-        Err(status) => {
-            let reply = PirResponse { response_status: status.code(), ..reply };
-            if status == Status::ShardUnknown {
-                return quarantined(service, reply);
-            }
-            let retry_after_ms = limits::RETRY_AFTER_MAX.as_millis() as u32;
-            PirResponse { retry_after_ms, ..reply }
-        }
-    }
 }
 
 /// The hint of a shard, read on a blocking thread, for the disk may hang; only so many at once.

@@ -25,10 +25,9 @@ pub(super) struct Scrubber {
 impl Scrubber {
     pub(super) fn start(service: &Arc<Service>) -> std::io::Result<Self> {
         let (open, closed) = bounded(0);
-        let (next, begun, owed) = (0, Instant::now(), Duration::ZERO);
-        let scrub = Scrub { service: service.clone(), closed, next, begun, owed };
-        let thread =
-            std::thread::Builder::new().name("sotto-scrub".into()).spawn(|| scrub.run())?;
+        let service = service.clone();
+        let scrub = move || run(&service, &closed);
+        let thread = std::thread::Builder::new().name("sotto-scrub".into()).spawn(scrub)?;
         Ok(Self { open: Some(open), thread: Some(thread) })
     }
 }
@@ -42,67 +41,44 @@ impl Drop for Scrubber {
     }
 }
 
-struct Scrub {
-    service: Arc<Service>,
-    /// Disconnected when the thread has to end.
-    closed: Receiver<Infallible>,
-    next: usize,
-    begun: Instant,
-    /// Time to let pass for what was read.
-    owed: Duration,
+/// Until `closed` is disconnected.
+fn run(service: &Service, closed: &Receiver<Infallible>) {
+    // Looks after what is served, then waits; whether to go on.
+    let rest = |time| {
+        service.report_quarantined();
+        service.forget_epochs(Instant::now());
+        !closed_within(closed, time)
+    };
+    match f64::from(service.bounds.scrub_mib_per_second) * f64::from(1 << 20) {
+        0.0 => while rest(limits::SCRUB_PAUSE) {},
+        bytes_per_second => while read_all(service, bytes_per_second, rest) {},
+    }
 }
 
-impl Scrub {
-    fn run(mut self) {
-        let idle = self.service.bounds.scrub_mib_per_second == 0;
-        while if idle { self.rest(limits::SCRUB_PAUSE) } else { self.next_shard() } {}
-    }
-
-    /// Reads the next shard; whether to go on.
-    fn next_shard(&mut self) -> bool {
-        let database = self.service.epochs.database();
-        let Some(shard) = database.shards().get(self.next).cloned() else {
-            let begun = &self.service.scrub_begun;
-            *begun.lock().unwrap_or_else(PoisonError::into_inner) = self.begun;
-            (self.next, self.begun) = (0, Instant::now());
-            let owed = std::mem::take(&mut self.owed);
-            return self.rest(owed.max(limits::SCRUB_PAUSE));
-        };
-        // Not kept while one shard is read: its epoch may end.
-        drop(database);
-        self.next += 1;
-        if shard.is_quarantined() {
-            return true;
-        }
+/// Reads every shard once; whether to go on.
+fn read_all(service: &Service, bytes_per_second: f64, rest: impl Fn(Duration) -> bool) -> bool {
+    // The database is not kept while a shard is read: its epoch may end.
+    let shard_at = |index: usize| service.epochs.database().shards().get(index).cloned();
+    // Time to let pass for what was read.
+    let (begun, mut owed) = (Instant::now(), Duration::ZERO);
+    for shard in (0..).map_while(shard_at).filter(|shard| !shard.is_quarantined()) {
         let mut going = true;
         let verified = verify_map(&shard, |bytes| {
-            going = self.was_read(bytes);
+            service.counters.scrub_bytes.add(bytes);
+            owed += Duration::from_secs_f64(bytes as f64 / bytes_per_second);
+            if owed >= limits::SCRUB_PAUSE_MIN {
+                going = rest(std::mem::take(&mut owed));
+            }
             going
         });
-        if let (true, Err(problem)) = (going, verified) {
+        if !going {
+            return false;
+        }
+        if let Err(problem) = verified {
             shard.quarantine();
             tracing::error!("shard file {} {problem}", shard.file_name());
         }
-        going
     }
-
-    /// So many bytes more were read; whether to go on.
-    fn was_read(&mut self, bytes: u64) -> bool {
-        self.service.counters.scrub_bytes.add(bytes);
-        let rate = u64::from(self.service.bounds.scrub_mib_per_second) << 20;
-        self.owed += Duration::from_secs_f64(bytes as f64 / rate as f64);
-        if self.owed < limits::SCRUB_PAUSE_MIN {
-            return true;
-        }
-        let owed = std::mem::take(&mut self.owed);
-        self.rest(owed)
-    }
-
-    /// Looks after what is served, then waits; whether to go on.
-    fn rest(&self, time: Duration) -> bool {
-        let now = Instant::now();
-        self.service.report_quarantined();
-        self.service.forget_epochs(now);
-        !closed_within(&self.closed, time)
-    }
+    *service.scrub_begun.lock().unwrap_or_else(PoisonError::into_inner) = begun;
+    rest(owed.max(limits::SCRUB_PAUSE))
 }
