@@ -204,10 +204,8 @@ pub const QUOTA_BURST: Duration = Duration::from_secs(1);
 /// Longest time that a reply waits until the quota of its front-end allows it.
 pub const QUOTA_WAIT_MAX: Duration = Duration::from_secs(5);
 const _: () = assert!(QUOTA_WAIT_MAX.as_secs() < ANSWER_TIMEOUT.as_secs());
-/// Shortest time between two requests to the allocator to give memory back.
+/// How often the allocator is asked to give free memory back.
 pub const GIVE_BACK_TIME: Duration = Duration::from_secs(10);
-/// Memory that must have become free since then. Less is soon used again.
-pub const GIVE_BACK_BYTES: usize = 32 << 20;
 /// A server's bounds are one in so many parts of the machine's memory. The rest is for shards.
 pub const MEMORY_SHARE_MAX: u64 = 2;
 /// How long shutdown waits for what is in flight: the default deadline and some.

@@ -148,6 +148,17 @@ pub(super) const OTHER_FILES: u64 = 1_024;
 
 pub(crate) fn run(args: Args) -> Ended {
     args.check()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| format!("cannot start the network's threads: {error}"))?;
+    let ended = runtime.block_on(start(args));
+    // This does not wait for file work that hangs.
+    runtime.shutdown_background();
+    ended
+}
+
+async fn start(args: Args) -> Ended {
     let (directory, listen) = (needed(args.db, "db")?, needed(args.listen, "listen")?);
     raise_file_limit();
     if let Some(file) = &args.config {
@@ -160,23 +171,19 @@ pub(crate) fn run(args: Args) -> Ended {
         allow: args.allow,
         unknown: if args.anyone_may_ask { Callers::Anyone } else { Callers::Loopback },
     };
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| format!("cannot start the network's threads: {error}"))?;
     let files = FileWork::default();
-    let (identity, callers) = runtime.block_on(identity_files.read_at_start(&files))?;
+    let (identity, callers) = identity_files.read_at_start(&files).await?;
     if let Callers::Anyone = callers {
         tracing::warn!("ANYONE WHO REACHES {listen} MAY ASK: callers are not known");
     }
     let admin_state = Arc::new(AdminState::default());
     let reach = if args.admin_anyone { AdminCallers::Anyone } else { AdminCallers::Loopback };
-    runtime.block_on(start_admin(args.admin, reach, args.admin_host, &admin_state))?;
+    start_admin(args.admin, reach, args.admin_host, &admin_state).await?;
     let (folder, opening) = (directory.clone(), admin_state.clone());
-    let opened = || u64::from(admin_state.opening().progress().0);
-    let database = runtime.block_on(files.run_to_its_end("opening the database", opened, {
-        move || Database::open_seen(&folder, opening.opening()).map_err(|error| explain(&error))
-    }))??;
+    let opened = || u64::from(admin_state.opening.progress().0);
+    let open = move || Database::open_seen(&folder, &opening.opening);
+    let database = files.run("opening the database", opened, open).await?;
+    let database = database.map_err(|error| explain(&error))?;
     admin_state.enter(Stage::Proving);
     let selected = select_with(&args.engine.options())?;
     log_engines(&selected, &database);
@@ -195,11 +202,7 @@ pub(crate) fn run(args: Args) -> Ended {
     let engines = selected.engines;
     let options = ServerOptions { listen, identity, callers, engines, bounds };
     let watch = Duration::from_secs(args.watch_seconds);
-    let ended =
-        runtime.block_on(serve(options, Arc::new(database), identity_files, admin_state, watch));
-    // This does not wait for file work that hangs.
-    runtime.shutdown_background();
-    ended
+    serve(options, Arc::new(database), identity_files, admin_state, watch).await
 }
 
 fn log_engines(selected: &Selected, database: &Database) {
@@ -272,7 +275,7 @@ impl IdentityFiles {
         files: &FileWork,
     ) -> Result<(Identity, Callers), Box<dyn std::error::Error>> {
         let own = self.clone();
-        let read = files.run_to_its_end("reading certificates", || 0, move || own.read());
+        let read = files.run("reading certificates", || 0, move || own.read());
         let (identity, callers) = read.await??;
         match identity.check(SystemTime::now()) {
             Err(error) if error.is_about_time() => tracing::error!("{}", self.of_cert(&error)),
@@ -390,17 +393,8 @@ async fn serve(
             () = asked.told_to_leave() => {}
         }
     };
-    let counters = server.work_counters();
     server.run(told_to_leave).await;
-    tracing::info!(
-        by_device = counters.answered_by_device.get(),
-        by_device_after_upload = counters.answered_by_device_after_upload.get(),
-        by_processor = counters.answered_by_processor.get(),
-        by_processor_after_failure = counters.answered_by_processor_after_failure.get(),
-        uploads = counters.uploads.get(),
-        device_failures = counters.device_failures.get(),
-        "left"
-    );
+    tracing::info!("left");
     admin_state.replied().await;
     Ok(ExitCode::SUCCESS)
 }

@@ -7,20 +7,20 @@ use std::fmt;
 use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::path::Path;
+use std::slice;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use quinn::Connection;
 use rustls::RootCertStore;
-use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
 use webpki::EndEntityCert;
 
-use super::certificate_check::{Validity, check_authority};
+use super::certificate_check::{check_authority, expires};
 use super::quota::Quota;
-use super::tls::{IdentityError, pem_lines, read_file, what_else};
+use super::tls::{IdentityError, certificates, read_file};
 use crate::limits::{QUOTA_MIB_PER_SECOND_MAX, SHARE_MAX};
 use crate::schedule::FrontEnd;
 use crate::text;
@@ -51,7 +51,7 @@ pub enum Callers {
 #[derive(Debug, Clone)]
 pub struct KnownCallers {
     verifier: Arc<dyn ClientCertVerifier>,
-    validity: Option<Validity>,
+    expires: Option<i64>,
     allowed: Option<AllowList>,
 }
 
@@ -67,36 +67,33 @@ impl KnownCallers {
         origin: &dyn fmt::Display,
         allowed: Option<AllowList>,
     ) -> Result<Self, IdentityError> {
-        let bad = |detail: String| IdentityError::Pem {
-            what: "authority's certificate",
-            origin: origin.to_string(),
-            detail,
-        };
-        let (mut roots, lines) = (RootCertStore::empty(), pem_lines(authorities));
-        let mut validities = Vec::new();
-        for (index, certificate) in CertificateDer::pem_slice_iter(&lines).enumerate() {
-            let certificate = certificate.map_err(|error| bad(error.to_string()))?;
-            check_authority(&certificate).map_err(|problem| {
-                let (index, origin) = (index + 1, origin.to_string());
-                IdentityError::Authority { index, origin, problem }
+        let what = "authority's certificate";
+        let found = certificates(what, authorities, origin)?;
+        let expires = found.iter().filter_map(|found| expires(slice::from_ref(found))).min();
+        let mut roots = RootCertStore::empty();
+        for (certificate, index) in found.into_iter().zip(1..) {
+            let origin = || origin.to_string();
+            check_authority(&certificate).map_err(|problem| IdentityError::Authority {
+                index,
+                origin: origin(),
+                problem,
             })?;
-            validities.extend(Validity::of(&certificate));
-            roots.add(certificate).map_err(|error| bad(error.to_string()))?;
-        }
-        if roots.is_empty() {
-            return Err(bad(what_else(&lines)));
+            roots.add(certificate).map_err(|error| IdentityError::Pem {
+                what,
+                origin: origin(),
+                detail: error.to_string(),
+            })?;
         }
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
             .build()
             .expect("this is a bug: authorities without a certificate");
-        let validity = validities.into_iter().min_by_key(|validity| validity.not_after);
-        Ok(Self { verifier, validity, allowed })
+        Ok(Self { verifier, expires, allowed })
     }
 
-    /// Of the authority that ends first.
-    pub fn validity(&self) -> Option<Validity> {
-        self.validity
+    /// When the authority that ends first expires, in Unix seconds.
+    pub fn expires(&self) -> Option<i64> {
+        self.expires
     }
 
     /// The same from files.
@@ -198,9 +195,8 @@ impl AllowList {
             let line = line.trim_start_matches('\u{feff}');
             let mut words = line.split_whitespace();
             let Some(name) = words.next() else { continue };
-            let name = known_name(name).map_err(|wrong| {
-                format!("line {number}: {name:?} is no name of a certificate: {wrong}")
-            })?;
+            let name = known_name(name)
+                .ok_or_else(|| format!("line {number}: {name:?} {EXPECTED_NAME}"))?;
             let share = words.next().and_then(|share| share.parse().ok());
             let Some(share) = share.filter(|share| (1..=SHARE_MAX).contains(share)) else {
                 return Err(format!(
@@ -231,43 +227,24 @@ impl AllowList {
     }
 }
 
-/// A name as certificates have it: a host name in lower case, or a URI.
-///
-/// # Errors
-/// No certificate that TLS lets through can have it, and so nobody would ever be known by it.
-fn known_name(name: &str) -> Result<String, String> {
-    if let Some((scheme, rest)) = name.split_once(':')
-        && name.parse::<IpAddr>().is_err()
-    {
-        let starts = scheme.starts_with(|c: char| c.is_ascii_alphabetic());
+const EXPECTED_NAME: &str = "is no name of a certificate: callers are known by host names and \
+     URIs, not by addresses; expected a host name in ASCII (xn--...) without port, `*` and last \
+     dot, such as front-a.example, or a URI such as spiffe://example/front-a";
+
+/// A name as certificates have it: a host name in lower case, or a URI. None where no certificate
+/// that TLS lets through can have it, so that nobody would ever be known by it.
+fn known_name(name: &str) -> Option<String> {
+    if let Some((scheme, rest)) = name.split_once(':') {
         let of_scheme = |c: char| c.is_ascii_alphanumeric() || "+-.".contains(c);
-        if let Some(other) = name.chars().find(|c| !c.is_ascii_graphic()) {
-            return Err(format!("a URI has no {other:?}"));
-        }
-        if rest.chars().all(|c| c.is_ascii_digit()) {
-            return Err("a port is no part of it".into());
-        }
-        return match starts && scheme.chars().all(of_scheme) {
-            true => Ok(name.to_owned()),
-            false => Err("expected a URI such as spiffe://example/front-a".into()),
-        };
+        let is_uri = scheme.starts_with(|c: char| c.is_ascii_alphabetic())
+            && scheme.chars().all(of_scheme)
+            && name.chars().all(|c| c.is_ascii_graphic())
+            && name.parse::<IpAddr>().is_err();
+        // Digits alone are a port.
+        return (is_uri && rest.contains(|c: char| !c.is_ascii_digit())).then(|| name.to_owned());
     }
-    let other = |&c: &char| !(c.is_ascii_alphanumeric() || "-._".contains(c));
-    match ServerName::try_from(name) {
-        Ok(ServerName::DnsName(_)) if !name.ends_with('.') => Ok(name.to_ascii_lowercase()),
-        Ok(ServerName::DnsName(_)) => Err("it ends with a dot, which names there do not".into()),
-        Ok(ServerName::IpAddress(_)) => {
-            Err("callers are known by host names and URIs, not by addresses".into())
-        }
-        _ if name.starts_with("*.") => Err("a name stands for itself, `*` for nothing".into()),
-        _ => Err(match name.chars().find(other) {
-            Some(c) if !c.is_ascii() && c.is_alphanumeric() => {
-                format!("a host name has no {c:?}, but its form in ASCII (xn--...)")
-            }
-            Some(c) => format!("a host name has no {c:?}"),
-            None => "expected a host name such as front-a.example".into(),
-        }),
-    }
+    let is_host = matches!(ServerName::try_from(name), Ok(ServerName::DnsName(_)));
+    (is_host && !name.ends_with('.')).then(|| name.to_ascii_lowercase())
 }
 
 /// The front-ends that are there, and those with a quota that were: what they used of it is
@@ -347,7 +324,9 @@ impl Drop for FrontEndConnection {
 
 #[cfg(test)]
 mod tests {
-    use super::super::certificates;
+    use rustls::pki_types::pem::PemObject as _;
+
+    use super::super::certificates::localhost;
     use super::*;
 
     fn front_end(name: &str, share: u32, quota: u32) -> ListedFrontEnd {
@@ -379,28 +358,22 @@ mod tests {
             ("a.example 1 100000001", "a whole number of 1 to 100000000"),
             ("a.example 1\nA.EXAMPLE 2", "line 2: the name was listed before"),
             ("a\u{feff} 1", "line 1: \"a\\u{feff}\" is no name of a certificate"),
-            ("a\u{202e}b 1", "a host name has no '\\u{202e}'"),
-            ("b\u{fc}cher.example 1", "has no '\u{fc}', but its form in ASCII (xn--...)"),
-            ("a.example, 1", "a host name has no ','"),
-            ("\"a.example\" 1", "a host name has no '\"'"),
-            ("a..example 1", "expected a host name such as"),
-            ("-a 1", "expected a host name such as"),
-            ("a.example. 1", "ends with a dot"),
-            ("*.example 1", "`*` for nothing"),
-            ("10.0.0.1 1", "not by addresses"),
-            ("::1 1", "not by addresses"),
-            ("a.example:4433 1", "a port is no part of it"),
-            ("spiffe://x/\u{e9} 1", "a URI has no '\u{e9}'"),
-            ("1x://y 1", "expected a URI such as"),
         ] {
             let error = AllowList::parse(text).unwrap_err();
             assert!(error.contains(expected), "{text:?}: {error}");
+        }
+        let names = "a\u{202e}b b\u{fc}cher.example a.example, \"a.example\" a..example -a \
+                     a.example. *.example 10.0.0.1 ::1 a.example:4433 spiffe://x/\u{e9} 1x://y";
+        for name in names.split(' ') {
+            let error = AllowList::parse(&format!("{name} 1")).unwrap_err();
+            let expected = format!("line 1: {name:?} is no name of a certificate");
+            assert!(error.starts_with(&expected), "{error}");
         }
     }
 
     #[test]
     fn certificates_are_known_by_their_names() {
-        let made = certificates::localhost().unwrap();
+        let made = localhost().unwrap();
         let der = CertificateDer::from_pem_slice(made.client_pem.as_bytes()).unwrap();
         let known = |list| recognise(Some(&der), Some(&AllowList::parse(list).unwrap()));
         assert_eq!(known("client.localhost 7"), Ok(front_end("client.localhost", 7, 0)));

@@ -5,6 +5,7 @@
 //! cannot know which authorities a client trusts and which name it asks for: a chain that does not
 //! contain its authority is accepted.
 
+use std::ops::RangeInclusive;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustls::pki_types::{CertificateDer, UnixTime};
@@ -12,13 +13,12 @@ use webpki::{EndEntityCert, KeyUsage, anchor_from_trusted_cert};
 use x509_parser::asn1_rs::Tag;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
-use x509_parser::public_key::PublicKey;
 use x509_parser::x509::{SubjectPublicKeyInfo, X509Version};
 
 use crate::text::duration;
 
 /// Bits of an RSA key that TLS works with here, from and to.
-const RSA_BITS: (usize, usize) = (2048, 4096);
+const RSA_BITS: RangeInclusive<usize> = 2048..=4096;
 const EXPECTED_KEYS: &str = "P-256, P-384, Ed25519, or RSA with 2048 to 4096 bits";
 
 /// Why clients refuse a certificate.
@@ -93,21 +93,27 @@ pub(super) fn check(
     }
     check_names(&parsed[0])?;
     // At a time at which the first is valid: what no time makes good comes before what one does.
-    let Validity { not_before, not_after } = Validity::of_parsed(&parsed[0]);
+    let (not_before, not_after) = validity(&parsed[0]);
     let at = now.min(not_after).max(not_before).unsigned_abs();
     // Where the chain has but one, which authority signed it is not known here.
     let anchors = match chain.len() {
         1 => None,
-        _ => Some(anchor_from_trusted_cert(last).map_err(|error| in_words(&error, now))?),
+        _ => Some(anchor_from_trusted_cert(last).map_err(|error| in_words(&error))?),
     };
     let anchors = anchors.as_slice();
-    let own = EndEntityCert::try_from(own).map_err(|error| in_words(&error, now))?;
+    let own = EndEntityCert::try_from(own).map_err(|error| in_words(&error))?;
     let algorithms = rustls::crypto::ring::default_provider().signature_verification_algorithms;
     let (time, usage) = (Duration::from_secs(at), KeyUsage::server_auth());
     let time = UnixTime::since_unix_epoch(time);
     match own.verify_for_usage(algorithms.all, anchors, &chain[1..], time, usage, None, None) {
-        Ok(_) | Err(webpki::Error::UnknownIssuer) => {}
-        Err(error) => return Err(in_words(&error, now)),
+        // Which certificate is valid when is compared below.
+        Ok(_)
+        | Err(
+            webpki::Error::UnknownIssuer
+            | webpki::Error::CertExpired { .. }
+            | webpki::Error::CertNotValidYet { .. },
+        ) => {}
+        Err(error) => return Err(in_words(&error)),
     }
     looked_at(&parsed).try_for_each(|(_, certificate)| check_time(certificate, now))
 }
@@ -122,32 +128,17 @@ fn looked_at<'a, 'c>(
     all.filter(move |&(index, found)| index == 0 || !self_issued(found))
 }
 
-/// From when until when a certificate is valid, in Unix seconds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Validity {
-    /// The first second.
-    pub not_before: i64,
-    /// The last.
-    pub not_after: i64,
+/// The first and the last second at which a certificate is valid, in Unix seconds.
+fn validity(certificate: &X509Certificate<'_>) -> (i64, i64) {
+    let validity = certificate.validity();
+    (validity.not_before.timestamp(), validity.not_after.timestamp())
 }
 
-impl Validity {
-    fn of_parsed(certificate: &X509Certificate<'_>) -> Self {
-        let validity = certificate.validity();
-        let (not_before, not_after) = (validity.not_before, validity.not_after);
-        Self { not_before: not_before.timestamp(), not_after: not_after.timestamp() }
-    }
-
-    /// Of the certificate of a chain that ends first, of those that clients look at.
-    pub(super) fn of_chain(chain: &[CertificateDer<'_>]) -> Option<Self> {
-        let parsed = chain.iter().map(parse).collect::<Result<Vec<_>, _>>().ok()?;
-        let all = looked_at(&parsed).map(|(_, certificate)| Self::of_parsed(certificate));
-        all.min_by_key(|validity| validity.not_after)
-    }
-
-    pub(super) fn of(certificate: &CertificateDer<'_>) -> Option<Self> {
-        parse(certificate).ok().map(|parsed| Self::of_parsed(&parsed))
-    }
+/// The last second at which a chain is valid: of the certificate that ends first, of those that
+/// clients look at. None where one cannot be read.
+pub(super) fn expires(chain: &[CertificateDer<'_>]) -> Option<i64> {
+    let parsed = chain.iter().map(parse).collect::<Result<Vec<_>, _>>().ok()?;
+    looked_at(&parsed).map(|(_, certificate)| validity(certificate).1).min()
 }
 
 /// Checks that signatures with an authority's key can be checked.
@@ -180,7 +171,7 @@ fn check_one(certificate: &X509Certificate<'_>) -> Result<(), CertificateProblem
 }
 
 fn check_time(certificate: &X509Certificate<'_>, now: i64) -> Result<(), CertificateProblem> {
-    let Validity { not_before, not_after } = Validity::of_parsed(certificate);
+    let (not_before, not_after) = validity(certificate);
     let seconds = |seconds: i64| Duration::from_secs(seconds.unsigned_abs());
     if now < not_before {
         return Err(CertificateProblem::NotYet { within: seconds(not_before - now) });
@@ -227,48 +218,32 @@ fn named(found: &str) -> String {
 }
 
 fn check_key(key: &SubjectPublicKeyInfo<'_>) -> Result<(), CertificateProblem> {
-    let refused = |found: String| Err(CertificateProblem::Key { found });
     let algorithm = key.algorithm.algorithm.to_id_string();
-    match &*algorithm {
-        ED25519 => Ok(()),
-        RSA => {
-            let Ok(PublicKey::RSA(rsa)) = key.parsed() else {
-                return refused("RSA that cannot be read".into());
-            };
-            let zeros = rsa.modulus.iter().take_while(|&&byte| byte == 0).count();
-            let modulus = &rsa.modulus[zeros..];
-            let first = modulus.first().map_or(0, |first| first.leading_zeros() as usize);
-            let bits = 8 * modulus.len() - first;
-            match (RSA_BITS.0..=RSA_BITS.1).contains(&bits) {
-                true => Ok(()),
-                false => refused(format!("RSA with {bits} bits")),
-            }
-        }
+    let found = match &*algorithm {
+        ED25519 => return Ok(()),
+        RSA => match key.parsed().map_or(0, |key| key.key_size()) {
+            bits if RSA_BITS.contains(&bits) => return Ok(()),
+            bits => format!("RSA with {bits} bits"),
+        },
         ELLIPTIC => {
             let given = key.algorithm.parameters.as_ref();
             // Reading it as a name would not look at what it is.
             let named_by = given.filter(|given| given.tag() == Tag::Oid);
             let curve = named_by.and_then(|given| given.as_oid().ok());
             match curve.map(|curve| curve.to_id_string()) {
-                Some(curve) if CURVES.contains(&&*curve) => Ok(()),
-                Some(curve) => refused(named(&curve)),
-                None => refused("a curve given by its parameters".into()),
+                Some(curve) if CURVES.contains(&&*curve) => return Ok(()),
+                Some(curve) => named(&curve),
+                None => "a curve given by its parameters".into(),
             }
         }
-        other => refused(named(other)),
-    }
+        other => named(other),
+    };
+    Err(CertificateProblem::Key { found })
 }
 
-fn in_words(error: &webpki::Error, now: i64) -> CertificateProblem {
+fn in_words(error: &webpki::Error) -> CertificateProblem {
     use webpki::Error;
-    let from_now = |time: &UnixTime| Duration::from_secs(time.as_secs().abs_diff(now as u64));
     match error {
-        Error::CertExpired { not_after, .. } => {
-            CertificateProblem::Expired { ago: from_now(not_after) }
-        }
-        Error::CertNotValidYet { not_before, .. } => {
-            CertificateProblem::NotYet { within: from_now(not_before) }
-        }
         Error::CaUsedAsEndEntity => CertificateProblem::Authority,
         Error::RequiredEkuNotFoundContext(_) => CertificateProblem::Purpose,
         Error::InvalidSignatureForPublicKey => CertificateProblem::Other(

@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 use tokio::time::{timeout, timeout_at};
 
 use super::callers::{FrontEndConnection, Shown};
-use super::places::{Activity, ConnectionPlace, Holder, Network, UnfinishedPlace};
+use super::places::{Activity, ConnectionPlace, Holder, UnfinishedPlace};
 use super::query;
 use super::service::Service;
 use super::stream::{Peer, Read, Replies, StreamEnd, read_request};
@@ -23,7 +23,7 @@ use crate::worker::Counter;
 pub(super) async fn serve(
     service: Arc<Service>,
     incoming: Incoming,
-    (place, mut displaced): (UnfinishedPlace<Network>, oneshot::Receiver<()>),
+    (place, mut displaced): (UnfinishedPlace<Holder>, oneshot::Receiver<()>),
 ) {
     let shaken = tokio::select! {
         shaken = timeout(service.bounds.handshake_timeout, incoming) => shaken,

@@ -5,8 +5,7 @@
 //! log says so, its place stays taken until it ends, and its result is dropped.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
@@ -60,36 +59,11 @@ impl FileWork {
         progress: impl Fn() -> u64,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, NotDone> {
-        self.wait(true, what, progress, work).await
-    }
-
-    /// The same, but waits for as long as it takes, and says in the log that nothing goes on.
-    pub async fn run_to_its_end<T: Send + 'static>(
-        &self,
-        what: &'static str,
-        progress: impl Fn() -> u64,
-        work: impl FnOnce() -> T + Send + 'static,
-    ) -> Result<T, NotDone> {
-        self.wait(false, what, progress, work).await
-    }
-
-    async fn wait<T: Send + 'static>(
-        &self,
-        gives_up: bool,
-        what: &'static str,
-        progress: impl Fn() -> u64,
-        work: impl FnOnce() -> T + Send + 'static,
-    ) -> Result<T, NotDone> {
         let crowded = |_| NotDone::Crowded { what, count: limits::FILE_WORK_MAX };
         let place = self.places.clone().try_acquire_owned().map_err(crowded)?;
-        let given_up = Arc::new(AtomicBool::new(false));
-        let (begun, mut seen, is_late) = (Instant::now(), progress(), given_up.clone());
+        let mut seen = progress();
         let mut running = spawn_blocking(move || {
             let done = work();
-            if is_late.load(Ordering::Relaxed) {
-                let seconds = begun.elapsed().as_secs();
-                tracing::warn!("{what} ended after {seconds} s, too late to be of use");
-            }
             drop(place);
             done
         });
@@ -98,24 +72,18 @@ impl FileWork {
                 return ended.map_err(|_| NotDone::Panicked);
             }
             let now = progress();
-            if std::mem::replace(&mut seen, now) != now {
-                continue;
-            }
-            if gives_up {
-                given_up.store(true, Ordering::Relaxed);
+            if std::mem::replace(&mut seen, now) == now {
                 let stalled = NotDone::Stalled { what, patience: self.patience };
                 tracing::error!("{stalled}");
                 return Err(stalled);
             }
-            let seconds = begun.elapsed().as_secs();
-            tracing::warn!("{what} takes {seconds} s: does the file system hang?");
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::AtomicU64;
+    use std::sync::atomic::{AtomicU64, Ordering};
     use std::sync::mpsc::channel;
 
     use super::*;
@@ -159,17 +127,6 @@ mod tests {
             looks
         };
         let ended = files.run("slow", looked, move || released.recv().unwrap());
-        assert_eq!(ended.await, Ok(()));
-        // Whoever has nothing better to do waits on, whatever goes on.
-        let (release, released) = channel::<()>();
-        let looks = AtomicU64::new(0);
-        let looked = || {
-            if looks.fetch_add(1, Ordering::SeqCst) == 3 {
-                release.send(()).unwrap();
-            }
-            0
-        };
-        let ended = files.run_to_its_end("slower", looked, move || released.recv().unwrap());
         assert_eq!(ended.await, Ok(()));
     }
 }

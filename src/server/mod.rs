@@ -43,7 +43,7 @@ pub use crate::worker::{Counter, WorkCounters};
 pub use admin::{Admin, AdminCallers, AdminError, AdminState, Reading, Reload, Stage};
 pub use bounds::{MemoryBudget, ServerBounds};
 pub use callers::{AllowList, Callers, KnownCallers, ListedFrontEnd, NotAllowed};
-pub use certificate_check::{CertificateProblem, Validity};
+pub use certificate_check::CertificateProblem;
 pub use file_work::{FileWork, NotDone};
 pub use machine::{kib_of, machine_bytes};
 pub use reload::{EpochState, ReloadError, Reloaded, Reloader};
@@ -52,7 +52,7 @@ pub use tls::{Identity, IdentityError};
 
 use self::bounds::Windows;
 use self::epochs::Epochs;
-use self::places::Network;
+use self::places::Holder;
 use self::scrub::Scrubber;
 use self::service::{Service, unix_now};
 use crate::engine::Engine;
@@ -118,7 +118,7 @@ impl Server {
             return Err(ServerError::NotLoopback { address: listen });
         }
         database.manifest().check_time(database.directory(), unix_now())?;
-        let expires = identity.validity().map(|validity| validity.not_after);
+        let expires = identity.expires();
         let (socket, room) = udp_socket(listen).map_err(refused)?;
         let address = socket.local_addr().map_err(refused)?;
         if room.receive.min(room.send) < limits::SOCKET_BYTES {
@@ -173,7 +173,7 @@ impl Server {
     /// time-out, and leaves.
     pub async fn run(self, shutdown: impl Future<Output = ()>) {
         tokio::pin!(shutdown);
-        let giving_back = tokio::spawn(give_back_memory(self.service.clone()));
+        let giving_back = tokio::spawn(give_back_memory());
         while let Some(incoming) = tokio::select! {
             () = &mut shutdown => None,
             incoming = self.endpoint.accept() => incoming,
@@ -204,7 +204,7 @@ impl Server {
             counters.handshakes_ignored.add(1);
             return incoming.ignore();
         }
-        let place = handshakes.enter(Network::of(incoming.remote_address().ip()));
+        let place = handshakes.enter(Holder::of(incoming.remote_address().ip()));
         tokio::spawn(connection::serve(self.service.clone(), incoming, place));
     }
 
@@ -243,25 +243,12 @@ impl Server {
 }
 
 /// Has the allocator give back what a crowd has left.
-async fn give_back_memory(service: Arc<Service>) {
+async fn give_back_memory() {
     let mut pace = interval(limits::GIVE_BACK_TIME);
-    let mut ended_before = 0;
     loop {
         pace.tick().await;
-        let rooms = [&service.reading, &service.answers];
-        let peak: usize = rooms.iter().map(|room| room.peak()).sum();
-        let taken: usize = rooms.iter().map(|room| room.taken()).sum();
-        let Service { counters, connections, .. } = &*service;
-        let begun = [&counters.connections, &counters.handshakes_failed];
-        let begun: u64 = begun.map(|counter| counter.get()).iter().sum();
-        let ended = (begun + counters.handshakes_displaced.get())
-            .saturating_sub(connections.count() as u64);
-        let windows = ended.saturating_sub(ended_before) * limits::CONNECTION_STATE_BYTES;
-        if peak.saturating_sub(taken) as u64 + windows >= limits::GIVE_BACK_BYTES as u64 {
-            ended_before = ended;
-            // It looks at all free memory, some milliseconds a gigabyte.
-            let _ = tokio::task::spawn_blocking(machine::give_back).await;
-        }
+        // It looks at all free memory, some milliseconds a gigabyte.
+        let _ = tokio::task::spawn_blocking(machine::give_back).await;
     }
 }
 
@@ -279,7 +266,7 @@ impl IdentityReloader {
     /// # Errors
     /// What is given cannot be used; everything stays as it was.
     pub fn change(&self, identity: Identity, callers: Callers) -> Result<(), ServerError> {
-        let expires = identity.validity().map(|validity| validity.not_after);
+        let expires = identity.expires();
         let windows = Windows::new(&self.service.shape, self.service.bounds.windows_part);
         let mut config = self.config.clone();
         config.crypto = identity.quic(callers.verifier(), &self.service.bounds, windows)?.crypto;

@@ -18,16 +18,22 @@ use tokio::sync::oneshot;
 use crate::limits;
 use crate::wire::StreamCode;
 
-/// A network: the addresses that one operator usually has, /24 of IPv4 and /48 of IPv6.
+/// Who has a place: a front-end, or where none is known a network, which is the addresses that one
+/// operator usually has, /24 of IPv4 and /48 of IPv6.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum Network {
+pub(super) enum Holder {
+    /// By its number in the schedule.
+    FrontEnd(u64),
     V4(u32),
     V6(u128),
+    /// All that use this machine share one address.
+    Loopback,
 }
 
-impl Network {
+impl Holder {
     pub(super) fn of(address: IpAddr) -> Self {
         match address.to_canonical() {
+            address if address.is_loopback() => Self::Loopback,
             IpAddr::V4(v4) => Self::V4(v4.to_bits() >> 8),
             IpAddr::V6(v6) => Self::V6(v6.to_bits() >> 80),
         }
@@ -102,24 +108,6 @@ impl<K> Unfinished<K> {
 impl<K> Drop for UnfinishedPlace<K> {
     fn drop(&mut self) {
         self.unfinished.lock().all.remove(&self.number);
-    }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum Holder {
-    /// A front-end's, by its number in the schedule.
-    FrontEnd(u64),
-    Network(Network),
-    /// All that use this machine share one address.
-    Loopback,
-}
-
-impl Holder {
-    pub(super) fn of(address: IpAddr) -> Self {
-        match address.to_canonical() {
-            address if address.is_loopback() => Self::Loopback,
-            address => Self::Network(Network::of(address)),
-        }
     }
 }
 
@@ -207,7 +195,8 @@ impl Connections {
     ) -> Option<(ConnectionPlace, bool)> {
         let mut served = self.lock();
         let own = served.all.values().filter(|entry| entry.holder == holder).count();
-        let crowded = matches!(holder, Holder::Network(_)) && own >= self.per_network_max;
+        let crowded =
+            matches!(holder, Holder::V4(_) | Holder::V6(_)) && own >= self.per_network_max;
         let is_full = crowded || served.all.len() >= self.max;
         if is_full {
             // Nobody takes a place from who has fewer.
@@ -269,7 +258,7 @@ mod tests {
 
     #[test]
     fn networks_are_those_of_one_operator() {
-        let same = |a: &str, b: &str| Network::of(address(a)) == Network::of(address(b));
+        let same = |a: &str, b: &str| Holder::of(address(a)) == Holder::of(address(b));
         assert!(same("192.0.2.1", "192.0.2.255") && !same("192.0.2.1", "192.0.3.1"));
         assert!(same("192.0.2.1", "::ffff:192.0.2.7"));
         assert!(same("2001:db8:1::1", "2001:db8:1:ffff::2") && !same("2001:db8:1::", "2001:db8::"));
@@ -280,7 +269,7 @@ mod tests {
     #[test]
     fn the_oldest_goes_of_whoever_has_the_most() {
         let unfinished = Unfinished::new(4, 2);
-        let enter = |from| unfinished.enter(Network::of(address(from)));
+        let enter = |from| unfinished.enter(Holder::of(address(from)));
         let gone = |places: &mut [(_, oneshot::Receiver<()>)]| -> Vec<bool> {
             places.iter_mut().map(|(_, displaced)| displaced.try_recv().is_ok()).collect()
         };

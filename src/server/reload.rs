@@ -2,6 +2,7 @@
 //! step. One that is refused changes nothing and is reported. A reload is started by a signal, by
 //! the admin endpoint, or by [`Reloader::watch`].
 
+use std::fmt::Display;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -24,13 +25,10 @@ pub enum Reloaded {
 
 /// Why a reload changed nothing.
 #[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-#[allow(missing_docs)] // Names and messages say it.
-pub enum ReloadError {
-    #[error("{source}. Epoch {served} is served as before")]
-    Refused { source: OpenError, served: u64 },
-    #[error("{source}. Epoch {served} is served as before")]
-    NotDone { source: NotDone, served: u64 },
+#[error("{why}. Epoch {served} is served as before")]
+pub struct ReloadError {
+    why: String,
+    served: u64,
 }
 
 /// How the databases of a server fare.
@@ -58,7 +56,7 @@ impl Reloader {
         let reloader = self.clone();
         // To its end, counted and said: whoever asked may not wait for it.
         let ended = tokio::spawn(async move { reloader.reload_alone().await }).await;
-        ended.unwrap_or_else(|_| Err(self.not_done(NotDone::Panicked)))
+        ended.unwrap_or_else(|_| Err(self.refused(&NotDone::Panicked)))
     }
 
     async fn reload_alone(&self) -> Result<Reloaded, ReloadError> {
@@ -69,23 +67,23 @@ impl Reloader {
         let work = move || find(&asked, &read_here, unix_now());
         let found = service.files.run("reading the database again", progress, work);
         let ended = match found.await {
-            Err(not_done) => Err(self.not_done(not_done)),
-            Ok(Err(refused)) => Err(refused),
+            Err(not_done) => Err(self.refused(&not_done)),
+            Ok(Err(refused)) => Err(self.refused(&refused)),
             Ok(Ok(None)) => Ok(Reloaded::Unchanged { epoch: service.epochs.epoch() }),
             Ok(Ok(Some(database))) => {
                 let (epoch, taking) = (database.epoch(), service.clone());
                 // Unmapping what is served no more takes its time.
                 let opened = tokio::task::spawn_blocking(move || take(&taking, database)).await;
                 let changed = opened.map(|opened| Reloaded::Changed { epoch, opened });
-                changed.map_err(|_| self.not_done(NotDone::Panicked))
+                changed.map_err(|_| self.refused(&NotDone::Panicked))
             }
         };
         tell(&service, &ended);
         ended
     }
 
-    fn not_done(&self, source: NotDone) -> ReloadError {
-        ReloadError::NotDone { source, served: self.0.epochs.epoch() }
+    fn refused(&self, why: &dyn Display) -> ReloadError {
+        ReloadError { why: why.to_string(), served: self.0.epochs.epoch() }
     }
 
     /// Looks at the manifest's file once a period, and reloads when it was changed; after a refused
@@ -128,26 +126,19 @@ fn identity(path: &Path) -> Option<[u64; 4]> {
 
 /// Reads the manifest and what it names, unless that is served already; `read` counts the bytes.
 /// What clients refuse by its dates at `now` (unix seconds) is not taken up.
-fn find(
-    service: &Service,
-    read: &AtomicU64,
-    now: u64,
-) -> Result<Option<Arc<Database>>, ReloadError> {
-    let epochs = &service.epochs;
+fn find(service: &Service, read: &AtomicU64, now: u64) -> Result<Option<Arc<Database>>, OpenError> {
     service.report_quarantined();
-    let served = epochs.database();
-    let refused = |source| ReloadError::Refused { source, served: served.epoch() };
-    let manifest = Database::read_manifest(served.directory()).map_err(refused)?;
+    let served = service.epochs.database();
+    let manifest = Database::read_manifest(served.directory())?;
     service.expected_epoch.store(manifest.epoch, Ordering::Relaxed);
     // One that is served already goes on, whatever the time: it may be the clock that is wrong.
     if manifest != *served.manifest() {
-        manifest.check_time(served.directory(), now).map_err(refused)?;
+        manifest.check_time(served.directory(), now)?;
     }
     let count = |bytes| {
         read.fetch_add(bytes, Ordering::Relaxed);
     };
-    let next = served.follow(manifest, &count).map_err(refused)?;
-    Ok(next.map(Arc::new))
+    Ok(served.follow(manifest, &count)?.map(Arc::new))
 }
 
 /// Serves a database; says how many of its shards were opened for it.

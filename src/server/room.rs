@@ -28,8 +28,6 @@ struct RoomState {
     of_shares: usize,
     /// By front-end; none with nothing stays.
     held: HashMap<u64, usize>,
-    /// Most that were taken since [`Room::peak`] was last called.
-    peak: usize,
 }
 
 /// Bytes that are taken, given back when this is dropped.
@@ -51,7 +49,6 @@ impl Room {
             shares: share * front_ends,
             of_shares: 0,
             held: HashMap::new(),
-            peak: 0,
         };
         Arc::new(Self { state: Mutex::new(state), freed: Notify::new() })
     }
@@ -89,12 +86,6 @@ impl Room {
         state.all - state.free
     }
 
-    pub(super) fn peak(&self) -> usize {
-        let mut state = self.lock();
-        let taken = state.all - state.free;
-        std::mem::replace(&mut state.peak, taken)
-    }
-
     fn lock(&self) -> MutexGuard<'_, RoomState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -113,7 +104,6 @@ impl RoomState {
             return false;
         }
         (self.free, self.of_shares) = (left, of_shares);
-        self.peak = self.peak.max(self.all - left);
         if has_then > 0 {
             self.held.insert(front_end, has_then);
         }
@@ -169,7 +159,7 @@ mod tests {
         let [held, others, more] = [0, 1, 2].map(|number| take_all(&room, number));
         assert_eq!([held.len(), others.len(), more.len(), room.taken()], [600, 300, 150, 1_050]);
         drop((others, more));
-        assert_eq!((room.taken(), room.peak(), room.peak()), (600, 1_050, 600));
+        assert_eq!(room.taken(), 600);
         drop(held);
         let state = room.lock();
         assert_eq!((state.free, state.held.len()), (1_200, 0));

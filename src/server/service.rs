@@ -3,7 +3,7 @@
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
 use tokio::sync::{Semaphore, watch};
 
@@ -12,8 +12,7 @@ use super::bundles::Bundles;
 use super::callers::{Callers, Connected};
 use super::epochs::Epochs;
 use super::file_work::FileWork;
-use super::machine::machine_bytes;
-use super::places::{Connections, Network, Unfinished};
+use super::places::{Connections, Holder, Unfinished};
 use super::room::Room;
 use crate::limits;
 use crate::metrics::Counters;
@@ -39,7 +38,6 @@ pub(super) struct Service {
     pub(super) hint_reads: Arc<Semaphore>,
     pub(super) hints_hang: AtomicBool,
     pub(super) refused_reload: Mutex<Option<String>>,
-    pub(super) machine_bytes: Option<u64>,
     /// Of the manifest that was read last.
     pub(super) expected_epoch: AtomicU64,
     /// When the last whole scrub began; before there was one, the start.
@@ -53,7 +51,7 @@ pub(super) struct Service {
     pub(super) callers: RwLock<Arc<Callers>>,
     pub(super) connected: Arc<Connected>,
     pub(super) connections: Arc<Connections>,
-    pub(super) handshakes: Arc<Unfinished<Network>>,
+    pub(super) handshakes: Arc<Unfinished<Holder>>,
     /// Room for streams, one each.
     pub(super) open: Arc<Room>,
     pub(super) reading: Arc<Room>,
@@ -91,7 +89,6 @@ impl Service {
             hint_reads: Arc::new(Semaphore::new(limits::HINT_READS_MAX)),
             hints_hang: AtomicBool::new(false),
             refused_reload: Mutex::default(),
-            machine_bytes: machine_bytes(),
             expected_epoch: AtomicU64::new(epoch),
             scrub_begun: Mutex::new(Instant::now()),
             quarantined_reported: AtomicU64::new(0),
@@ -115,10 +112,6 @@ impl Service {
             started: (Instant::now(), SystemTime::now()),
             bounds,
         }
-    }
-
-    pub(super) fn scrub_age(&self) -> Duration {
-        self.scrub_begun.lock().unwrap_or_else(PoisonError::into_inner).elapsed()
     }
 
     pub(super) fn draining(&self) -> bool {

@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use super::bounds::MemoryBudget;
-use super::machine::{cpu_time, resident_bytes};
+use super::machine::{cpu_time, machine_bytes, resident_bytes};
 use super::reload::EpochState;
 use super::service::{Service, unix_now};
 use crate::limits;
@@ -87,7 +87,11 @@ impl Service {
         let streams = *self.streams.borrow();
         let bundles = self.bundles().count() * self.shape.bundle_bytes();
         MemoryBudget {
-            connections: self.bounds.connection_bytes(&self.shape, self.connected(), streams),
+            connections: self.bounds.connection_bytes(
+                &self.shape,
+                self.connections.count(),
+                streams,
+            ),
             requests: self.reading.taken() as u64,
             bundles: bundles as u64 / 3 * 4,
             queries: self.queue.queued_bytes() as u64,
@@ -97,10 +101,6 @@ impl Service {
 
     pub(super) fn is_alive(&self) -> bool {
         is_alive(&self.queue.engines(Instant::now()))
-    }
-
-    pub(super) fn connected(&self) -> usize {
-        self.connections.count()
     }
 
     pub(super) fn certificate_expiry(&self) -> Option<i64> {
@@ -122,7 +122,7 @@ impl Service {
         let Lifetime { created, expires } = database.manifest().lifetime();
         let started = self.started.1.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
         let mut gauge = |name, help, value| families.gauge(name, help, value);
-        gauge("sotto_connections", "Connections served now", self.connected() as f64);
+        gauge("sotto_connections", "Connections served now", self.connections.count() as f64);
         gauge("sotto_streams", "Request streams open now", *self.streams.borrow() as f64);
         gauge("sotto_bundles", "Key bundles kept now", self.bundles().count() as f64);
         gauge(
@@ -150,12 +150,14 @@ impl Service {
         let help = "Shards not served because their files are damaged";
         gauge("sotto_quarantined_shards", help, quarantined_shards as f64);
         let help = "Time since every byte was last found undamaged, or since the start";
-        gauge("sotto_scrub_age_seconds", help, self.scrub_age().as_secs_f64());
+        let scrub_begun = self.scrub_begun.lock().unwrap_or_else(PoisonError::into_inner);
+        gauge("sotto_scrub_age_seconds", help, scrub_begun.elapsed().as_secs_f64());
+        drop(scrub_begun);
         let help = "When the served certificate expires, seconds since 1970";
         let expiry = self.certificate_expiry().map_or(f64::NAN, |seconds| seconds as f64);
         gauge("sotto_certificate_expiry_timestamp_seconds", help, expiry);
         let help = "Memory that the process may have: the machine's or its control group's";
-        let machine = self.machine_bytes.map_or(f64::NAN, |bytes| bytes as f64);
+        let machine = machine_bytes().map_or(f64::NAN, |bytes| bytes as f64);
         gauge("sotto_machine_memory_bytes", help, machine);
         gauge("sotto_draining", "Whether the server is leaving", f64::from(self.draining()));
         let ready = f64::from(self.readiness().missing.is_empty());

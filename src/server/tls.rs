@@ -16,7 +16,7 @@ use rustls::server::danger::ClientCertVerifier;
 use zeroize::Zeroizing;
 
 use super::bounds::{ServerBounds, Windows};
-use super::certificate_check::{self, CertificateProblem, Validity};
+use super::certificate_check::{self, CertificateProblem};
 use crate::limits;
 use crate::shard::files::read_regular;
 use crate::text;
@@ -83,16 +83,7 @@ impl Identity {
         key: &[u8],
         key_origin: &dyn std::fmt::Display,
     ) -> Result<Self, IdentityError> {
-        let lines = pem_lines(certificate);
-        let bad = |detail| {
-            let origin = certificate_origin.to_string();
-            IdentityError::Pem { what: "certificate", origin, detail }
-        };
-        let chain = CertificateDer::pem_slice_iter(&lines).collect::<Result<Vec<_>, _>>();
-        let chain = chain.map_err(|error| bad(error.to_string()))?;
-        if chain.is_empty() {
-            return Err(bad(what_else(&lines)));
-        }
+        let chain = certificates("certificate", certificate, certificate_origin)?;
         let (lines, origin) = (Zeroizing::new(pem_lines(key)), key_origin.to_string());
         if is_encrypted(&lines) {
             return Err(IdentityError::Encrypted { origin });
@@ -132,9 +123,10 @@ impl Identity {
         self.key.secret_der()
     }
 
-    /// When the chain is valid: of the certificate that ends first; none where it is unreadable.
-    pub fn validity(&self) -> Option<Validity> {
-        Validity::of_chain(&self.chain)
+    /// When the certificate of the chain that ends first expires, in Unix seconds; none where it is
+    /// unreadable.
+    pub fn expires(&self) -> Option<i64> {
+        certificate_check::expires(&self.chain)
     }
 
     pub(super) fn quic(
@@ -176,9 +168,22 @@ pub(super) fn read_file(what: &'static str, path: &Path) -> Result<Vec<u8>, Iden
     read.map_err(|source| IdentityError::Io { what, path: path.to_owned(), source })
 }
 
+/// The certificates of a PEM text, at least one.
+pub(super) fn certificates(
+    what: &'static str,
+    pem: &[u8],
+    origin: &dyn std::fmt::Display,
+) -> Result<Vec<CertificateDer<'static>>, IdentityError> {
+    let lines = pem_lines(pem);
+    let bad = |detail| IdentityError::Pem { what, origin: origin.to_string(), detail };
+    let found = CertificateDer::pem_slice_iter(&lines).collect::<Result<Vec<_>, _>>();
+    let found = found.map_err(|error| bad(error.to_string()))?;
+    if found.is_empty() { Err(bad(what_else(&lines))) } else { Ok(found) }
+}
+
 /// A PEM text in which every section begins its line, as the PEM reader wants it: it passes over
 /// one with a byte order mark or blanks in front of it.
-pub(super) fn pem_lines(bytes: &[u8]) -> Vec<u8> {
+fn pem_lines(bytes: &[u8]) -> Vec<u8> {
     let plain = Zeroizing::new(text::plain(bytes));
     let mut out = Vec::with_capacity(plain.len());
     for mut line in plain.split_inclusive(|&byte| byte == b'\n') {
@@ -194,7 +199,7 @@ pub(super) fn pem_lines(bytes: &[u8]) -> Vec<u8> {
 const BEGIN: &str = "-----BEGIN ";
 
 /// What a file has that lacks what was looked for.
-pub(super) fn what_else(pem: &[u8]) -> String {
+fn what_else(pem: &[u8]) -> String {
     let text = match text::utf8(pem) {
         Ok(text) => text,
         Err(_) if pem.starts_with(&[0x30]) => {
@@ -244,9 +249,8 @@ fn transport(bounds: &ServerBounds, windows: Windows) -> TransportConfig {
 mod tests {
     use std::time::Duration;
 
-    use rustls::server::WebPkiClientVerifier;
-
     use super::super::certificates;
+    use super::super::service::unix_now;
     use super::*;
 
     fn refused(certificate: &str, key: &str) -> String {
@@ -261,22 +265,15 @@ mod tests {
         let now = SystemTime::now();
         let identity = Identity::from_pem(&made.server_pem, &made.server_key).unwrap();
         identity.check(now).unwrap();
-        let Validity { not_before, not_after } = identity.validity().unwrap();
-        assert_eq!((not_after - not_before) / 86_400, i64::from(certificates::VALID_DAYS));
+        let left = identity.expires().unwrap() - unix_now() as i64;
+        assert_eq!((left + 600) / 86_400, i64::from(certificates::VALID_DAYS));
         let other = Identity::from_pem(&made.server_pem, &made.client_key).unwrap();
         assert!(matches!(other.check(now), Err(IdentityError::Unusable(_))));
         // That the key is another's does not wait for a good time.
         let late = now + Duration::from_secs(86_400 * 365);
         assert!(matches!(other.check(late), Err(IdentityError::Unusable(_))));
-        let (verifier, bounds) = (WebPkiClientVerifier::no_client_auth(), ServerBounds::default());
-        let windows = Windows { stream: 1, receive: 1, send: 1 };
-        let unusable = other.quic(verifier, &bounds, windows);
-        assert!(matches!(unusable, Err(IdentityError::Unusable(_))));
         let late = identity.check(late).unwrap_err();
         assert!(late.to_string().contains("the certificate expired 27"), "{late}");
-        let missing = Path::new("/nonexistent/server.pem");
-        let error = Identity::from_pem_files(missing, missing).err().unwrap().to_string();
-        assert!(error.contains("/nonexistent/server.pem"), "{error}");
     }
 
     #[test]
@@ -312,15 +309,10 @@ mod tests {
     }
 
     #[test]
-    fn files_are_regular_and_small() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("server.pem");
-        let refused = || read_file("certificate", &path).unwrap_err().to_string();
-        let (kind, mode) = (rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR);
-        rustix::fs::mknodat(rustix::fs::CWD, &path, kind, mode, 0).unwrap();
-        assert!(refused().contains("server.pem: it is a pipe (FIFO)"), "{}", refused());
-        std::fs::remove_file(&path).unwrap();
-        std::fs::File::create(&path).unwrap().set_len(1 << 40).unwrap();
-        assert!(refused().contains("it has more than"), "{}", refused());
+    fn files_are_small() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        file.as_file().set_len(1 << 40).unwrap();
+        let refused = read_file("certificate", file.path()).unwrap_err().to_string();
+        assert!(refused.contains("it has more than"), "{refused}");
     }
 }

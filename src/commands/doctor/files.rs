@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
 use rustix::fs::OFlags;
-use sotto::server::{Identity, KnownCallers, Validity};
+use sotto::server::{Identity, KnownCallers};
 use sotto::shard::Database;
 use sotto::shard::header::file_bytes;
 use sotto::shard::manifest::SHARDS_DIR;
@@ -32,11 +32,6 @@ const ALIGNMENT: usize = 4096;
 /// A certificate is to be renewed so long before it ends.
 const RENEW_BEFORE_SECONDS: i64 = 14 * DAY_SECONDS;
 const DAY_SECONDS: i64 = 24 * 3600;
-
-/// Opens the database as the server does.
-pub(super) fn open(directory: &Path) -> Result<Database, String> {
-    Database::open(directory).map_err(|error| serve::explain(&error))
-}
 
 /// What it is, whether its bytes are what was built, and the disk below it.
 pub(super) fn database(database: &Database, args: &serve::Args) -> [Finding; 3] {
@@ -161,13 +156,13 @@ fn callers(authority: &Path, allow: Option<&Path>) -> Finding {
     match KnownCallers::from_files(authority, allow) {
         Err(error) => Finding::new("callers", error.to_string(), expected)
             .fail("mend the file (--client-ca, --allow)"),
-        Ok(known) => match known.validity() {
-            Some(validity) if validity.not_after < now() => {
-                let found = format!("ended {} ago", days(now() - validity.not_after));
+        Ok(known) => match known.expires() {
+            Some(expires) if expires < now() => {
+                let found = format!("ended {} ago", days(now() - expires));
                 Finding::new("callers", found, expected)
                     .warn("have it renewed, or remove it from its file (--client-ca)")
             }
-            validity => ends("callers", validity, expected),
+            expires => ends("callers", expires, expected),
         },
     }
 }
@@ -178,10 +173,10 @@ fn identity(certificate: &Path, key: &Path) -> Finding {
     let read = Identity::from_pem_files(certificate, key);
     let checked = read.and_then(|identity| {
         identity.check(SystemTime::now())?;
-        Ok(identity.validity())
+        Ok(identity.expires())
     });
     match checked {
-        Ok(validity) => ends("certificate", validity, expected),
+        Ok(expires) => ends("certificate", expires, expected),
         Err(error) => {
             let advice = match error.is_about_time() {
                 true => "renew it, or set the clock; `kill -HUP` has the server read it",
@@ -199,12 +194,12 @@ fn days(seconds: i64) -> String {
 }
 
 /// Whether a certificate that is valid now will be for some time.
-fn ends(check: &'static str, validity: Option<Validity>, expected: &str) -> Finding {
-    let Some(Validity { not_after, .. }) = validity else {
+fn ends(check: &'static str, expires: Option<i64>, expected: &str) -> Finding {
+    let Some(expires) = expires else {
         let found = "when it ends cannot be read";
         return Finding::new(check, found, expected).warn("renew it with another tool");
     };
-    let left = not_after - now();
+    let left = expires - now();
     Finding::new(check, format!("good for {}", days(left)), expected)
         .warn_if(left < RENEW_BEFORE_SECONDS, "renew it; `kill -HUP` has the server read it")
 }
@@ -228,8 +223,8 @@ mod tests {
     #[test]
     fn certificates_and_databases_that_end_soon_are_to_be_renewed() {
         for (days, expected) in [(100, Status::Ok), (10, Status::Warn)] {
-            let validity = Validity { not_before: 0, not_after: now() + days * DAY_SECONDS };
-            assert_eq!(ends("certificate", Some(validity), "").status, expected);
+            let expires = now() + days * DAY_SECONDS;
+            assert_eq!(ends("certificate", Some(expires), "").status, expected);
         }
         assert_eq!(ends("certificate", None, "").status, Status::Warn);
         for (now, expected) in [

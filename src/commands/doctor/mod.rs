@@ -10,6 +10,8 @@ mod machine;
 
 use std::process::ExitCode;
 
+use sotto::shard::Database;
+
 use self::finding::{Finding, Status};
 use super::{Ended, out, serve};
 
@@ -27,14 +29,14 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: Args) -> Ended {
     let Args { serve, json } = args;
-    let database = serve.db.as_deref().map(files::open);
+    let database = serve.db.as_deref().map(Database::open);
     let opened = database.as_ref().and_then(|opened| opened.as_ref().ok());
     let mut findings = vec![options(&serve)];
     findings.extend(machine::engines(&serve));
     match &database {
         Some(Ok(database)) => findings.extend(files::database(database, &serve)),
         Some(Err(failed)) => {
-            let finding = Finding::new("database", failed, "a database that opens");
+            let finding = Finding::new("database", serve::explain(failed), "a database that opens");
             let advice = "give the folder that `sotto build` made, readable (--db)";
             findings.push(finding.fail(advice));
         }

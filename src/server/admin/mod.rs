@@ -28,7 +28,7 @@ use tokio::net::TcpListener;
 pub use state::{AdminState, Reading, Reload, Stage};
 
 use self::gate::{Gate, TEXT, reply};
-use self::seats::{Endpoints, Patience};
+use self::seats::Endpoints;
 use crate::limits;
 use crate::metrics::CONTENT_TYPE;
 
@@ -103,9 +103,8 @@ impl Admin {
             .layer(map_response(last))
             .with_state(admin_state.clone());
         let (gate, seats) = (Arc::new(Gate::new(names)), admin_state.seats.clone());
-        let patience =
-            Patience { head: limits::ADMIN_HEAD_TIME, all: limits::ADMIN_CONNECTION_TIME };
-        let endpoints = Endpoints { router, gate, seats, patience };
+        let (head_time, connection_time) = (limits::ADMIN_HEAD_TIME, limits::ADMIN_CONNECTION_TIME);
+        let endpoints = Endpoints { router, gate, seats, head_time, connection_time };
         tokio::join!(admin_state.take_samples(), endpoints.run(listener));
     }
 }
@@ -161,13 +160,13 @@ async fn status(State(admin_state): State<Arc<AdminState>>) -> Response {
 }
 
 async fn reload(State(admin_state): State<Arc<AdminState>>) -> Response {
-    let Some(reading) = admin_state.reload() else {
+    let Some(reload) = admin_state.reload.get() else {
         let body = "nothing can be read again here\n";
         return reply(StatusCode::NOT_IMPLEMENTED, TEXT, body.into());
     };
     // To its end, whether or not anyone waits for it.
     let failed = "this is a bug: reading again panicked";
-    let (status, body) = match tokio::spawn(reading).await.unwrap_or_else(|_| Err(failed.into())) {
+    let (status, body) = match tokio::spawn(reload()).await.unwrap_or_else(|_| Err(failed.into())) {
         Ok(done) => (StatusCode::OK, format!("{done}\n")),
         Err(error) => {
             (StatusCode::INTERNAL_SERVER_ERROR, format!("not all was read again: {error}\n"))
@@ -177,6 +176,6 @@ async fn reload(State(admin_state): State<Arc<AdminState>>) -> Response {
 }
 
 async fn drain(State(admin_state): State<Arc<AdminState>>) -> Response {
-    admin_state.leave();
+    admin_state.leave.send_replace(true);
     reply(StatusCode::ACCEPTED, TEXT, "leaving: what is in flight is finished first\n".into())
 }

@@ -17,7 +17,7 @@ use hyper::{Request, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::sleep;
 
 use super::gate::{Gate, TEXT, reply};
@@ -26,20 +26,11 @@ use crate::server::places::{Unfinished, UnfinishedPlace};
 
 const PROBES: [&str; 3] = ["/livez", "/readyz", "/startupz"];
 
-/// How long connections may take.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Patience {
-    pub(super) head: Duration,
-    pub(super) all: Duration,
-}
-
 pub(super) struct Seats {
     /// Those whose request is not here yet.
     silent: Arc<Unfinished<()>>,
     /// Free places for requests that are no probes.
     places: Arc<Semaphore>,
-    /// Connections whose request is here.
-    asked: watch::Sender<usize>,
 }
 
 impl Default for Seats {
@@ -47,7 +38,6 @@ impl Default for Seats {
         Self {
             silent: Unfinished::new(limits::ADMIN_SILENT_MAX, limits::ADMIN_SILENT_MAX),
             places: Arc::new(Semaphore::new(limits::ADMIN_REQUESTS_MAX)),
-            asked: watch::Sender::new(0),
         }
     }
 }
@@ -56,54 +46,36 @@ impl Seats {
     /// A seat for one more connection, and what is ready when it was displaced.
     fn take(self: &Arc<Self>) -> (Seat, oneshot::Receiver<()>) {
         let (place, displaced) = self.silent.enter(());
-        let state = Mutex::new(SeatState::Silent { _place: place });
-        (Seat { seats: self.clone(), state }, displaced)
+        let held = Mutex::new(Held::Silent(place));
+        (Seat { places: self.places.clone(), held }, displaced)
     }
 
-    /// Ready when no request is being answered.
+    /// Ready when no request is being answered that is no probe.
     pub(super) async fn quiet(&self) {
-        let mut asked = self.asked.subscribe();
-        // The sender is ours: it is not gone.
-        let _ = asked.wait_for(|&asked| asked == 0).await;
+        let _ = self.places.acquire_many(limits::ADMIN_REQUESTS_MAX as u32).await;
     }
 }
 
 struct Seat {
-    seats: Arc<Seats>,
-    state: Mutex<SeatState>,
+    places: Arc<Semaphore>,
+    held: Mutex<Held>,
 }
 
-enum SeatState {
-    Silent {
-        _place: UnfinishedPlace<()>,
-    },
-    /// With a place, unless it is a probe or there was none.
-    Asked {
-        _place: Option<OwnedSemaphorePermit>,
-    },
+/// What a connection takes until it ends.
+enum Held {
+    Silent(#[expect(dead_code)] UnfinishedPlace<()>),
+    /// Nothing for a probe, or where there was no place.
+    Asked(#[expect(dead_code)] Option<OwnedSemaphorePermit>),
 }
 
 impl Seat {
     /// Its request is here; whether there is room to answer it.
     fn ask(&self, path: &str) -> bool {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if let SeatState::Silent { .. } = *state {
-            self.seats.asked.send_modify(|asked| *asked += 1);
-        }
         let is_probe = PROBES.contains(&path);
-        let place = self.seats.places.clone().try_acquire_owned().ok().filter(|_| !is_probe);
+        let place = self.places.clone().try_acquire_owned().ok().filter(|_| !is_probe);
         let is_room = is_probe || place.is_some();
-        *state = SeatState::Asked { _place: place };
+        *self.held.lock().unwrap_or_else(PoisonError::into_inner) = Held::Asked(place);
         is_room
-    }
-}
-
-impl Drop for Seat {
-    fn drop(&mut self) {
-        let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
-        if let SeatState::Asked { .. } = state {
-            self.seats.asked.send_modify(|asked| *asked -= 1);
-        }
     }
 }
 
@@ -112,7 +84,9 @@ pub(super) struct Endpoints {
     pub(super) router: Router,
     pub(super) gate: Arc<Gate>,
     pub(super) seats: Arc<Seats>,
-    pub(super) patience: Patience,
+    /// How long the head of a request may take, and all of a connection.
+    pub(super) head_time: Duration,
+    pub(super) connection_time: Duration,
 }
 
 impl Endpoints {
@@ -127,7 +101,7 @@ impl Endpoints {
     }
 
     async fn serve(self, stream: TcpStream, seat: Seat, told_to_go: oneshot::Receiver<()>) {
-        let Self { router, gate, patience, .. } = self;
+        let Self { router, gate, head_time, connection_time, .. } = self;
         let router = TowerToHyperService::new(router);
         let service = service_fn(move |request: Request<Incoming>| {
             let refusal = match seat.ask(request.uri().path()) {
@@ -143,14 +117,14 @@ impl Endpoints {
             }
         });
         let mut http = http1::Builder::new();
-        http.timer(TokioTimer::new()).header_read_timeout(patience.head).keep_alive(false);
+        http.timer(TokioTimer::new()).header_read_timeout(head_time).keep_alive(false);
         http.max_buf_size(limits::ADMIN_HEAD_BYTES_MAX);
         let served = http.serve_connection(TokioIo::new(stream), service);
         tokio::select! {
             // What went wrong is the peer's doing.
             _ = served => {}
             Ok(()) = told_to_go => {}
-            () = sleep(patience.all) => {}
+            () = sleep(connection_time) => {}
         }
     }
 }
@@ -167,6 +141,7 @@ mod tests {
 
     use axum::routing::get;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::sync::watch;
     use tokio::time::timeout;
 
     use super::*;
@@ -174,7 +149,10 @@ mod tests {
     const LONG: Duration = Duration::from_secs(60);
 
     /// Endpoints of which all but probes answer once they are released.
-    async fn start(patience: Patience) -> (SocketAddr, Arc<Seats>, watch::Sender<bool>) {
+    async fn start(
+        head_time: Duration,
+        connection_time: Duration,
+    ) -> (SocketAddr, Arc<Seats>, watch::Sender<bool>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (address, seats) = (listener.local_addr().unwrap(), Arc::new(Seats::default()));
         let go_on = watch::Sender::new(false);
@@ -183,7 +161,8 @@ mod tests {
             move || async move { drop(released.subscribe().wait_for(|&released| released).await) };
         let router = Router::new().route("/livez", get(|| async {})).route("/slow", get(slow));
         let gate = Arc::new(Gate::new(Vec::new()));
-        let endpoints = Endpoints { router, gate, seats: seats.clone(), patience };
+        let endpoints =
+            Endpoints { router, gate, seats: seats.clone(), head_time, connection_time };
         tokio::spawn(endpoints.run(listener));
         (address, seats, go_on)
     }
@@ -215,7 +194,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_oldest_who_says_nothing_makes_room() {
-        let (address, seats, _) = start(Patience { head: LONG, all: LONG }).await;
+        let (address, seats, _) = start(LONG, LONG).await;
         let oldest = send(address, "GET /livez HTTP/1.1\r\n").await;
         until("it has a seat", || seats.silent.count() == 1).await;
         let mut others = Vec::new();
@@ -228,8 +207,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_head_that_does_not_come_is_not_waited_for() {
-        let (address, seats, _) =
-            start(Patience { head: Duration::from_millis(50), all: LONG }).await;
+        let (address, seats, _) = start(Duration::from_millis(50), LONG).await;
         let peers = [send(address, "").await, send(address, "GET /livez HTTP/1.1\r\n").await];
         for peer in peers {
             assert!(!read(peer).await.contains(" 200 "));
@@ -239,12 +217,12 @@ mod tests {
 
     #[tokio::test]
     async fn requests_are_bounded_and_probes_are_not_among_them() {
-        let (address, seats, go_on) = start(Patience { head: LONG, all: LONG }).await;
+        let (address, seats, go_on) = start(LONG, LONG).await;
         let mut slow = Vec::new();
         for _ in 0..limits::ADMIN_REQUESTS_MAX {
             slow.push(ask(address, "/slow").await);
         }
-        until("all are asked", || *seats.asked.borrow() == limits::ADMIN_REQUESTS_MAX).await;
+        until("all are asked", || seats.places.available_permits() == 0).await;
         assert!(read(ask(address, "/slow").await).await.starts_with("HTTP/1.1 503"));
         assert!(read(ask(address, "/livez").await).await.starts_with("HTTP/1.1 200"));
         go_on.send_replace(true);
@@ -254,8 +232,7 @@ mod tests {
         timeout(LONG, seats.quiet()).await.unwrap();
         assert!(read(ask(address, "/slow").await).await.starts_with("HTTP/1.1 200"));
         // None stays for longer than it may.
-        let (address, seats, _go_on) =
-            start(Patience { head: LONG, all: Duration::from_millis(50) }).await;
+        let (address, seats, _go_on) = start(LONG, Duration::from_millis(50)).await;
         assert_eq!(read(ask(address, "/slow").await).await, "");
         timeout(LONG, seats.quiet()).await.unwrap();
     }

@@ -38,10 +38,11 @@ pub type Reading = Pin<Box<dyn Future<Output = Result<String, String>> + Send>>;
 #[derive(Default)]
 pub struct AdminState {
     stage: Mutex<Stage>,
-    opening: Opening,
-    server: OnceLock<Watched>,
-    reload: OnceLock<Reload>,
-    leave: watch::Sender<bool>,
+    /// Where opening the database notes how far it is.
+    pub opening: Opening,
+    pub(super) server: OnceLock<Watched>,
+    pub(super) reload: OnceLock<Reload>,
+    pub(super) leave: watch::Sender<bool>,
     pub(super) seats: Arc<Seats>,
 }
 
@@ -52,11 +53,6 @@ pub(super) struct Watched {
 }
 
 impl AdminState {
-    /// Where opening the database notes how far it is.
-    pub fn opening(&self) -> &Opening {
-        &self.opening
-    }
-
     /// What is being done now.
     pub fn enter(&self, stage: Stage) {
         *self.stage.lock().unwrap_or_else(PoisonError::into_inner) = stage;
@@ -84,18 +80,6 @@ impl AdminState {
     /// Waits until whoever asked something has the reply, but not long: the process may end then.
     pub async fn replied(&self) {
         let _ = timeout(limits::CLOSE_TIMEOUT, self.seats.quiet()).await;
-    }
-
-    pub(super) fn leave(&self) {
-        self.leave.send_replace(true);
-    }
-
-    pub(super) fn reload(&self) -> Option<Reading> {
-        self.reload.get().map(|reload| reload())
-    }
-
-    pub(super) fn server(&self) -> Option<&Watched> {
-        self.server.get()
     }
 
     /// How far starting has come; none when it is done.
