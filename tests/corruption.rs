@@ -39,7 +39,7 @@ impl Built {
     /// The problems that verify finds, of a database that opens.
     fn problems(&self) -> Vec<String> {
         let database = Database::open(&self.db()).unwrap();
-        verify(&database, &|_| ()).problems.iter().map(ToString::to_string).collect()
+        verify(&database, &|_| ()).iter().map(ToString::to_string).collect()
     }
 
     /// With this file in place of shard 1's the database does not open: the error names the file

@@ -133,7 +133,7 @@ fn numbers_are_bounded_before_anything_is_done() {
     let options: [(&[&str], &str); 4] = [
         (
             &["build", "--input", "x", "--out", "y"],
-            "shards=0 shards=65001 records-per-shard=0 value-bytes=0 value-bytes=2041 pack-rows=0 \
+            "shards=0 shards=65001 value-bytes=0 value-bytes=2041 pack-rows=0 \
              pack-rows=100 pack-rows=4096 packs=0 packs=65 jobs=0 jobs=99999 jobs=1025 \
              shrink-percent=101 seed=5e",
         ),

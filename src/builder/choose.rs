@@ -60,12 +60,12 @@ pub(super) fn choose(
     existing: Option<&Manifest>,
     count: &Count,
 ) -> Result<Choice, BuildError> {
-    let shard_count = wished_shards(options, count)?;
+    let shard_count = options.shards.map(|shards| bounded_shards(shards.into())).transpose()?;
     check_name(options)?;
     let name = existing.map(|manifest| &manifest.database);
     refuse_other(("--database", "name"), options.database.as_ref(), name)?;
     if let Some(manifest) = kept(options, existing) {
-        refuse_conflicts(options, manifest, shard_count)?;
+        refuse_conflicts(options, manifest)?;
         return Ok(Choice {
             seed: manifest.seed.0,
             shard_count: manifest.shard_count,
@@ -92,19 +92,6 @@ pub(super) fn choose(
 /// multiple of 16 bytes.
 fn fitting_value_len(value_bytes_longest: usize) -> u32 {
     ((value_bytes_longest + 1 + TAG_BYTES).next_multiple_of(16) - TAG_BYTES) as u32
-}
-
-fn wished_shards(options: &BuildOptions, count: &Count) -> Result<Option<u32>, BuildError> {
-    let shards = match (options.shards, options.records_per_shard) {
-        (Some(_), Some(_)) => return refuse("--shards and --records-per-shard exclude each other"),
-        (None, Some(0)) => {
-            return refuse("--records-per-shard is 0, expected at least 1 (default 1048576)");
-        }
-        (Some(shards), None) => shards.into(),
-        (None, Some(records)) => count.records.div_ceil(records),
-        (None, None) => return Ok(None),
-    };
-    bounded_shards(shards).map(Some)
 }
 
 fn bounded_shards(shards: u64) -> Result<u32, BuildError> {
@@ -140,20 +127,14 @@ fn refuse_other<T: PartialEq + Display>(
     }
 }
 
-fn refuse_conflicts(
-    options: &BuildOptions,
-    manifest: &Manifest,
-    shard_count: Option<u32>,
-) -> Result<(), BuildError> {
+fn refuse_conflicts(options: &BuildOptions, manifest: &Manifest) -> Result<(), BuildError> {
     let mut conflicts = Vec::new();
     let mut compare = |flag: &str, wished: Option<u32>, kept: u32| {
         if let Some(wished) = wished.filter(|&wished| wished != kept) {
             conflicts.push(format!("{flag} asks for {wished}, the database has {kept}"));
         }
     };
-    let by_shards = options.shards.is_some();
-    let flag = if by_shards { "--shards" } else { "--records-per-shard (as a number of shards)" };
-    compare(flag, shard_count, manifest.shard_count);
+    compare("--shards", options.shards, manifest.shard_count);
     compare("--value-bytes", options.value_bytes, manifest.shape.value_len);
     compare("--pack-rows", options.wishes.pack_rows, manifest.shape.pack_rows);
     compare("--packs", options.wishes.packs, manifest.shape.packs);
@@ -191,15 +172,9 @@ mod tests {
             entry_bytes: 1,
             warning: None,
         };
-        let shards = |options: &BuildOptions| choose(options, None, &count).unwrap().shard_count;
-        assert_eq!(shards(&base), 3);
-        assert_eq!(shards(&BuildOptions { shards: Some(7), ..base.clone() }), 7);
-        let by_records = BuildOptions { records_per_shard: Some(1000), ..base.clone() };
-        assert_eq!(shards(&by_records), 3000);
-        let refused = [(Some(0), None), (None, Some(0)), (None, Some(1)), (Some(3), Some(3))];
-        for (shards, records_per_shard) in refused {
-            let options = BuildOptions { shards, records_per_shard, ..base.clone() };
-            assert!(choose(&options, None, &count).is_err());
-        }
+        let choose = |shards| choose(&BuildOptions { shards, ..base.clone() }, None, &count);
+        assert_eq!(choose(None).unwrap().shard_count, 3);
+        assert_eq!(choose(Some(7)).unwrap().shard_count, 7);
+        assert!(choose(Some(0)).is_err() && choose(Some(limits::SHARDS_MAX + 1)).is_err());
     }
 }

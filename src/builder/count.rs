@@ -2,7 +2,6 @@
 //! read only once (standard input, a pipe) is copied to the work folder meanwhile.
 
 use std::cell::Cell;
-use std::convert::Infallible;
 use std::fs::File;
 use std::io::{self, Read, Write as _};
 use std::path::Path;
@@ -86,17 +85,16 @@ fn count_reader(input: &Input, raw: impl Read, bound: ValueBound) -> Result<Coun
         records += 1;
         value_bytes_longest = entry.value.len().max(value_bytes_longest);
         entry_bytes += partition::record_bytes(entry.key.len(), entry.value.len()) as u64;
-        Ok::<(), Infallible>(())
+        Ok(())
     };
     let read = Source::of(raw, path).and_then(|source| {
         Ok((source.format, read_records(source.reader, source.format, bound, &mut each)?))
     });
     let (format, found) = read.map_err(|error| match error {
-        ReadError::Io(source) => input.unreadable(source),
+        ReadError::Io(source) | ReadError::Entry(source) => input.unreadable(source),
         ReadError::Unreadable { line, problem } => {
             BuildError::Unreadable { name: input.name(), line, problem }
         }
-        ReadError::Entry(never) => match never {},
     })?;
     if found.errors.count > 0 {
         return Err(BuildError::Lines { name: input.name(), errors: found.errors });

@@ -38,7 +38,7 @@ impl<R: BufRead> Csv<R> {
 
     /// Reads the next record that is not an empty line; its first line, or what is wrong with it.
     /// Nothing at the end.
-    pub(super) fn next<E>(&mut self) -> Result<Option<Result<u64, Wrong>>, ReadError<E>> {
+    pub(super) fn next(&mut self) -> Result<Option<Result<u64, Wrong>>, ReadError> {
         loop {
             self.text.clear();
             let Some(end) = self.lines.read(&mut self.text)? else { return Ok(None) };
@@ -62,7 +62,7 @@ impl<R: BufRead> Csv<R> {
     }
 
     /// Takes the record apart that begins with the line at hand; `end` bytes of that are its end.
-    fn record<E>(&mut self, mut end: usize) -> Result<Result<u64, Wrong>, ReadError<E>> {
+    fn record(&mut self, mut end: usize) -> Result<Result<u64, Wrong>, ReadError> {
         self.fields.clear();
         self.ends.clear();
         let first = self.lines.number;
@@ -141,7 +141,7 @@ fn text_after(opened: u64, line: u64) -> String {
     }
 }
 
-fn unclosed<E>(line: u64, where_to: &str) -> ReadError<E> {
+fn unclosed(line: u64, where_to: &str) -> ReadError {
     let problem = format!(
         "the quote that begins here is not closed {where_to}: it is one too many, or the file was \
          cut"

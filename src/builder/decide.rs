@@ -17,7 +17,7 @@ use crate::wire::hex::{self, Hex};
 impl Session<'_> {
     pub(super) fn decide(&self) -> Result<WorkFile, BuildError> {
         let arguments = arguments(self);
-        match self.directory.work.load()? {
+        match self.work.load()? {
             Some(work) => self.go_on(work, &arguments),
             None => self.begin(arguments),
         }
@@ -28,7 +28,7 @@ impl Session<'_> {
         work: WorkFile,
         arguments: &BTreeMap<String, String>,
     ) -> Result<WorkFile, BuildError> {
-        let path = self.directory.work.path.clone();
+        let path = self.work.path.clone();
         if work.arguments != *arguments {
             let differences = differences(&work.arguments, arguments);
             return Err(BuildError::OtherArguments { path, differences });
@@ -53,7 +53,7 @@ impl Session<'_> {
     }
 
     fn begin(&self, arguments: BTreeMap<String, String>) -> Result<WorkFile, BuildError> {
-        let (options, folder, existing) = (self.options, &self.directory.work, self.existing());
+        let (options, folder, existing) = (self.options, &self.work, self.existing());
         let input = self.input_identity()?; // before it is read
         folder.remove()?; // of a build that was interrupted while it counted
         fs::create_dir_all(&folder.path).context("create", &folder.path)?;
@@ -78,7 +78,7 @@ impl Session<'_> {
         }
         // A rebuild knows only after sorting how many shards changed; it asks again then.
         let shards = if existing.is_some() { 0 } else { u64::from(shard_count) };
-        self.directory.room_for(entry_bytes + shards * file_bytes(&shape))?;
+        self.room_for(entry_bytes + shards * file_bytes(&shape))?;
         let work = WorkFile {
             version: WORK_VERSION,
             arguments,
@@ -119,7 +119,7 @@ fn describe(choice: &Choice, records: u64) -> String {
 
 /// The command line as far as it changes the outcome, for comparing with that of a later run.
 fn arguments(session: &Session<'_>) -> BTreeMap<String, String> {
-    let BuildOptions { shards, records_per_shard, value_bytes, wishes, .. } = *session.options;
+    let BuildOptions { shards, value_bytes, wishes, .. } = *session.options;
     let options = session.options;
     // One pipe is like the other: `<(zcat x.gz)` has another name each time.
     let input = session.input_file().map_or("-".into(), |path| {
@@ -129,7 +129,6 @@ fn arguments(session: &Session<'_>) -> BTreeMap<String, String> {
     let all = [
         ("--input", Some(input)),
         ("--shards", number(shards)),
-        ("--records-per-shard", records_per_shard.map(|records| records.to_string())),
         ("--value-bytes", number(value_bytes)),
         ("--pack-rows", number(wishes.pack_rows)),
         ("--packs", number(wishes.packs)),

@@ -53,14 +53,11 @@ pub enum BuildError {
     )]
     Outgrown { shard: u32, problem: &'static str },
     #[error(
-        "shard {shard} found no ribbon seed, not even with {columns} columns: use fewer records a \
-         shard (--shards or --records-per-shard)"
+        "shard {shard} found no ribbon seed, not even with {columns} columns: use more shards \
+         (--shards)"
     )]
     Unsolvable { shard: u32, columns: usize },
-    #[error(
-        "shard {shard} has a row too noisy for any response size: use fewer records a shard \
-         (--shards or --records-per-shard)"
-    )]
+    #[error("shard {shard} has a row too noisy for any response size: use more shards (--shards)")]
     TooNoisy { shard: u32 },
     #[error(
         "shard {shard} was built wrongly and is not kept: {problem}. This is a bug, or memory that \

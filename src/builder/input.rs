@@ -4,7 +4,7 @@
 //! goes on, so that a person sees the first ten mistakes at once. Messages name lines, never keys
 //! or values.
 
-use std::io::BufRead;
+use std::io::{self, BufRead};
 use std::path::PathBuf;
 
 use base64::Engine as _;
@@ -146,12 +146,12 @@ impl Found {
 }
 
 /// Reads all entries, hands each good one to `each`, and counts the others.
-pub fn read<E>(
+pub fn read(
     reader: impl BufRead,
     format: InputFormat,
     bound: ValueBound,
-    each: &mut dyn FnMut(Entry<'_>) -> Result<(), E>,
-) -> Result<Found, ReadError<E>> {
+    each: &mut dyn FnMut(Entry<'_>) -> io::Result<()>,
+) -> Result<Found, ReadError> {
     let mut sink = Sink { bound, found: Found::default(), decoded: vec![], each };
     match format {
         InputFormat::Csv => read_csv(reader, &mut sink)?,
@@ -160,15 +160,15 @@ pub fn read<E>(
     Ok(sink.found)
 }
 
-struct Sink<'a, E> {
+struct Sink<'a> {
     bound: ValueBound,
     found: Found,
     decoded: Vec<u8>,
-    each: &'a mut dyn FnMut(Entry<'_>) -> Result<(), E>,
+    each: &'a mut dyn FnMut(Entry<'_>) -> io::Result<()>,
 }
 
-impl<E> Sink<'_, E> {
-    fn entry(&mut self, line: u64, key: &[u8], value: &[u8]) -> Result<(), ReadError<E>> {
+impl Sink<'_> {
+    fn entry(&mut self, line: u64, key: &[u8], value: &[u8]) -> Result<(), ReadError> {
         let text = key_text(key);
         let decoded = decode(value, &mut self.decoded, self.bound);
         match text.and_then(|text| Ok((text, decoded?))) {
@@ -218,7 +218,7 @@ fn decode<'a>(
     }
 }
 
-fn read_csv<E>(reader: impl BufRead, sink: &mut Sink<'_, E>) -> Result<(), ReadError<E>> {
+fn read_csv(reader: impl BufRead, sink: &mut Sink<'_>) -> Result<(), ReadError> {
     let mut csv = Csv::new(reader);
     match csv.next()? {
         None => return Err(no_header(1, "an empty file")),
@@ -251,7 +251,7 @@ fn is_header<R: BufRead>(csv: &Csv<R>) -> bool {
     csv.len() == 2 && field(0) == b"sii" && field(1) == b"value"
 }
 
-fn no_header<E>(line: u64, found: &str) -> ReadError<E> {
+fn no_header(line: u64, found: &str) -> ReadError {
     let problem = format!("CSV begins with the header `sii,value`, found {found}");
     ReadError::Unreadable { line, problem }
 }
@@ -265,7 +265,7 @@ struct JsonEntry<'a> {
     value: std::borrow::Cow<'a, str>,
 }
 
-fn read_json_lines<E>(reader: impl BufRead, sink: &mut Sink<'_, E>) -> Result<(), ReadError<E>> {
+fn read_json_lines(reader: impl BufRead, sink: &mut Sink<'_>) -> Result<(), ReadError> {
     let mut lines = Lines::new(reader);
     let mut text = Vec::new();
     while let Some(end) = lines.read(&mut text)? {
@@ -304,20 +304,18 @@ fn json_problem(error: &serde_json::Error) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use std::convert::Infallible;
-
     use super::*;
 
     const BOUND: ValueBound = ValueBound { bytes: 20, why: "" };
 
-    type Read = Result<(Vec<(String, Vec<u8>, u64)>, LineErrors), ReadError<Infallible>>;
+    type Read = Result<(Vec<(String, Vec<u8>, u64)>, LineErrors), ReadError>;
 
     fn all(format: InputFormat, text: &[u8]) -> Read {
         let mut found = Vec::new();
         let Found { errors, .. } = read(text, format, BOUND, &mut |entry| {
             let key = String::from_utf8(entry.key.to_vec()).unwrap();
             found.push((key, entry.value.to_vec(), entry.line));
-            Ok::<(), Infallible>(())
+            Ok(())
         })?;
         Ok((found, errors))
     }
@@ -439,7 +437,7 @@ mod tests {
             let mut used = 0;
             let found = read(text.as_bytes(), InputFormat::Csv, BOUND, &mut |_| {
                 used += 1;
-                Ok::<(), Infallible>(())
+                Ok(())
             });
             (found.unwrap(), used)
         };

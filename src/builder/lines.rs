@@ -9,7 +9,7 @@ use crate::text::BYTE_ORDER_MARK;
 /// Why reading stopped before the end of the input.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)] // Names say it.
-pub enum ReadError<E> {
+pub enum ReadError {
     #[error("cannot read the input: {0}")]
     Io(#[from] io::Error),
     /// A header, a quote or a line without end that makes the rest unreadable.
@@ -17,11 +17,11 @@ pub enum ReadError<E> {
     Unreadable { line: u64, problem: String },
     /// What was to be done with an entry failed.
     #[error("{0}")]
-    Entry(E),
+    Entry(io::Error),
 }
 
 /// The error of a line that is too long, with a question that may explain it.
-pub(super) fn too_long<E>(line: u64, question: &str) -> ReadError<E> {
+pub(super) fn too_long(line: u64, question: &str) -> ReadError {
     let most = limits::INPUT_RECORD_BYTES_MAX;
     ReadError::Unreadable { line, problem: format!("a line of more than {most} bytes: {question}") }
 }

@@ -7,7 +7,6 @@ mod choose;
 mod count;
 mod csv;
 mod decide;
-mod directory;
 mod errors;
 pub mod input;
 pub mod keys;

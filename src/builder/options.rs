@@ -21,8 +21,6 @@ pub struct BuildOptions {
     pub input: Input,
     pub out: PathBuf,
     pub shards: Option<u32>,
-    /// Records a shard, in place of a number of shards.
-    pub records_per_shard: Option<u64>,
     /// Bytes of the value field; the longest value is one byte shorter.
     pub value_bytes: Option<u32>,
     /// Pack rows and packs.
@@ -53,7 +51,6 @@ impl BuildOptions {
             input,
             out,
             shards: None,
-            records_per_shard: None,
             value_bytes: None,
             wishes: ShapeWishes::default(),
             seed: None,

@@ -4,17 +4,17 @@ use std::path::Path;
 
 use super::choose::{self, Choice};
 use super::count;
-use super::directory::{self, free_bytes};
 use super::errors::BuildError;
 use super::options::BuildOptions;
 use super::progress::Progress;
+use super::session::{self, free_bytes};
 use crate::limits;
 use crate::shard::header::file_bytes;
 use crate::text::bytes;
 
 /// Counts the input and decides as a build would. Returns text for people.
 pub fn plan(options: &BuildOptions, progress: &dyn Progress) -> Result<String, BuildError> {
-    let existing = directory::existing(&options.out)?;
+    let existing = session::existing(&options.out)?;
     let existing = existing.as_ref();
     let bound = choose::value_bound(options, existing);
     let count = count::count(&options.input, None, bound, progress);

@@ -66,11 +66,6 @@ struct ProgressState {
 }
 
 impl Console {
-    /// Writes to standard error.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
     fn state(&self) -> std::sync::MutexGuard<'_, Option<ProgressState>> {
         self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }

@@ -8,7 +8,7 @@ use std::path::Path;
 use super::errors::{BuildError, IoContext as _};
 use super::progress::{Progress, Stage};
 use super::work::WorkDir;
-use super::{directory, keys, run};
+use super::{keys, session};
 use crate::shard::files::write_atomically;
 use crate::shard::manifest::{MANIFEST_NAME, MANIFEST_PREVIOUS_NAME};
 use crate::shard::verify::{verify, verify_bytes};
@@ -75,9 +75,9 @@ pub fn rollback(
     let before = Database::open_named(db, before, &Opening::default())
         .map_err(|error| resigning.refused(error))?;
     progress.begin(Stage::Verifying, verify_bytes(&before));
-    let verified = verify(&before, &|bytes| progress.advance(bytes));
+    let problems = verify(&before, &|bytes| progress.advance(bytes));
     progress.end();
-    if let Some(problem) = verified.problems.first() {
+    if let Some(problem) = problems.first() {
         return Err(resigning.refused(problem));
     }
     // In this order: interrupted between the two, what was asked for is done.
@@ -99,8 +99,8 @@ struct Resigning<'a> {
 
 impl<'a> Resigning<'a> {
     fn begin(db: &'a Path, what: &'static str, expires_days: u32) -> Result<Self, BuildError> {
-        let lifetime = run::lifetime(run::now()?, expires_days)?;
-        let resigning = Self { db, what, lifetime, _lock: directory::lock(db)? };
+        let lifetime = session::lifetime(session::now()?, expires_days)?;
+        let resigning = Self { db, what, lifetime, _lock: session::lock(db)? };
         if WorkDir::of(db).load()?.is_some() {
             let problem = "a build was interrupted there: finish it, or throw it away (--restart)";
             return Err(resigning.refused(problem));

@@ -3,9 +3,8 @@
 use std::collections::HashSet;
 use std::fs::{self, File};
 use std::path::Path;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
-use super::directory::Directory;
 use super::errors::{BuildError, IoContext as _, gone};
 use super::input::{self, Entry, LineErrors, ReadError, ValueBound};
 use super::options::{BuildOptions, DATABASE_NAME_DEFAULT};
@@ -13,17 +12,16 @@ use super::partition::PartitionWriter;
 use super::progress::{Progress, Stage};
 use super::session::Session;
 use super::shards::{ShardCheck, check_shard};
-use super::source::{self, Source};
+use super::source::Source;
 use super::work::WorkFile;
 use super::{choose, keys};
 use crate::keyword::locate_known;
-use crate::limits;
 use crate::params::Shape;
 use crate::shard::files::write_atomically;
 use crate::shard::header::file_bytes;
 use crate::shard::manifest::{MANIFEST_NAME, MANIFEST_PREVIOUS_NAME};
 use crate::shard::{Manifest, ManifestHead, ShardEntry};
-use crate::wire::{Lifetime, SigningKey};
+use crate::wire::SigningKey;
 
 /// What a build ended in.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,23 +48,17 @@ pub struct BuildReport {
 /// behind; when it fails on the disk, what was finished is kept for the next run.
 pub fn run(options: &BuildOptions, progress: &dyn Progress) -> Result<BuildReport, BuildError> {
     let begun = Instant::now();
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(options.jobs.unwrap_or(0)).build()?;
-    let lifetime = lifetime(options.created.map_or_else(now, Ok)?, options.expires_days)?;
     choose::check_name(options)?;
-    let is_stream = source::is_stream(&options.input);
-    let is_stream = is_stream.map_err(|source| options.input.unreadable(source))?;
     if let Some(key) = &options.signing_key {
         keys::check_place(key, &options.out)?;
     }
-    let directory = Directory::enter(options)?;
-    let session =
-        Session { options, progress, directory: &directory, pool: &pool, lifetime, is_stream };
+    let session = Session::enter(options, progress)?;
     let outcome = session.run(begun);
     progress.end();
     if let Err(error) = &outcome
-        && directory.discard_after(error)
+        && session.discard_after(error)
     {
-        directory.discard();
+        session.discard();
     }
     outcome
 }
@@ -108,15 +100,15 @@ impl Session<'_> {
         let mut built = 0;
         if purpose == Purpose::Nothing {
             self.say("Nothing changed: the database is kept as it is.");
-            self.directory.work.remove()?;
-            self.directory.clean_up(&[])?;
+            self.work.remove()?;
+            self.clean_up(&[])?;
             work.epoch = existing.map_or(work.epoch, |old| old.epoch);
         } else {
             // Where this build's manifest was published before it was interrupted: an epoch has one
             // set of parameters, so a shard lost since then makes a new one.
             if existing.is_some_and(|published| published.epoch == work.epoch) {
                 work.epoch += 1;
-                self.directory.work.save(&work)?;
+                self.work.save(&work)?;
             }
             let entries;
             (entries, built) = self.build(&mut work, &checks, finished)?;
@@ -150,7 +142,7 @@ impl Session<'_> {
 
     /// The second pass: every record to its shard's partition file.
     fn partition(&self, work: &mut WorkFile) -> Result<(), BuildError> {
-        let (folder, spool) = (self.directory.work.partitions(), self.directory.work.spool());
+        let (folder, spool) = (self.work.partitions(), self.work.spool());
         let path = self.input_file().unwrap_or(&spool);
         let input = &self.options.input;
         let changed = || BuildError::InputChanged { path: path.to_owned() };
@@ -182,13 +174,13 @@ impl Session<'_> {
         }
         writer.finish().context("write to", &folder)?;
         work.is_partitioned = true;
-        self.directory.work.save(work)?;
+        self.work.save(work)?;
         gone(fs::remove_file(&spool)).context("remove", &spool)
     }
 
     /// Looks at every shard's records; duplicates end the build.
     fn check(&self, work: &WorkFile) -> Result<Vec<ShardCheck>, BuildError> {
-        let folder = self.directory.work.partitions();
+        let folder = self.work.partitions();
         self.progress.begin(Stage::Checking, work.shard_count.into());
         let all: Vec<u32> = (0..work.shard_count).collect();
         let choice = work.choice();
@@ -248,7 +240,7 @@ impl Session<'_> {
         };
         let manifest = Manifest::sign(&head, entries, key)?;
         let write = |name: &str, bytes: &[u8]| {
-            let path = self.directory.out.join(name);
+            let path = self.options.out.join(name);
             write_atomically(&path, bytes).context("write", &path)
         };
         write("operator.pub", keys::public_pem(key).as_bytes())?;
@@ -257,29 +249,7 @@ impl Session<'_> {
             write(MANIFEST_PREVIOUS_NAME, &old.to_json())?;
         }
         write(MANIFEST_NAME, &manifest.to_json())?;
-        self.directory.work.remove()?;
-        self.directory.clean_up(&[])
+        self.work.remove()?;
+        self.clean_up(&[])
     }
-}
-
-/// From `created` (unix seconds) for so many days.
-pub(super) fn lifetime(created: u64, days: u32) -> Result<Lifetime, BuildError> {
-    if !(1..=limits::EXPIRES_DAYS_MAX).contains(&days) {
-        let most = limits::EXPIRES_DAYS_MAX;
-        let problem = format!("--expires-days is {days}, expected 1 to {most}");
-        return Err(BuildError::Option(problem));
-    }
-    Ok(Lifetime { created, expires: created.saturating_add(u64::from(days) * 86_400) })
-}
-
-/// Unix seconds, or what SOURCE_DATE_EPOCH says, so that builds can be repeated to the byte.
-pub(super) fn now() -> Result<u64, BuildError> {
-    let Some(fixed) = std::env::var_os("SOURCE_DATE_EPOCH") else {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH);
-        return Ok(since.map_or(0, |since| since.as_secs()));
-    };
-    fixed.to_str().and_then(|text| text.parse().ok()).ok_or_else(|| {
-        let expected = "expected seconds since 1970 in digits";
-        BuildError::Option(format!("SOURCE_DATE_EPOCH is {fixed:?}, {expected}"))
-    })
 }

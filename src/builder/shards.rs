@@ -69,7 +69,7 @@ impl Session<'_> {
         work: &WorkFile,
         checks: &[ShardCheck],
     ) -> Result<Finished, BuildError> {
-        let (folder, choice) = (self.directory.shards(), work.choice());
+        let (folder, choice) = (self.shards(), work.choice());
         fs::create_dir_all(&folder).context("create", &folder)?;
         let mut finished = vec![None; checks.len()];
         for file in fs::read_dir(&folder).context("read", &folder)? {
@@ -97,14 +97,14 @@ impl Session<'_> {
         mut finished: Finished,
     ) -> Result<(Vec<ShardEntry>, u32), BuildError> {
         loop {
-            self.directory.clean_up(&finished)?;
+            self.clean_up(&finished)?;
             let count = finished.iter().flatten().count();
             if count > 0 {
                 self.say(format!("{count} of {} shards are finished.", work.shard_count));
             }
             let is_missing = |shard: &u32| finished[*shard as usize].is_none();
             let todo: Vec<u32> = (0..work.shard_count).filter(is_missing).collect();
-            self.directory.room_for(todo.len() as u64 * file_bytes(&work.choice().shape))?;
+            self.room_for(todo.len() as u64 * file_bytes(&work.choice().shape))?;
             match self.build_round(work, checks, &todo) {
                 Ok(built) => {
                     let built_now = built.len() as u32;
@@ -118,7 +118,7 @@ impl Session<'_> {
                 Err((shard, MakeError::TooNoisy)) => self.more_bits(work, shard)?,
                 Err((_, MakeError::Build(error))) => return Err(error),
             }
-            self.directory.work.save(work)?;
+            self.work.save(work)?;
             finished = self.finished(work, checks)?;
         }
     }
@@ -181,10 +181,10 @@ impl Session<'_> {
         shard: u32,
         check: &ShardCheck,
     ) -> Result<ShardEntry, MakeError> {
-        let path = partition::path(&self.directory.work.partitions(), shard);
+        let path = partition::path(&self.work.partitions(), shard);
         let rows = self.pool.install(|| Partition::read(&path)).context("read", &path)?;
         let made = self.pool.install(|| make::make(&work.choice(), shard, rows, check.digest))?;
-        let folder = self.directory.shards();
+        let folder = self.shards();
         let entry = write_shard(&folder, &made.header, &made.sections());
         Ok(entry.context("write a shard to", &folder)?)
     }

@@ -44,7 +44,7 @@ impl<'a> Source<'a> {
     ///
     /// # Errors
     /// It cannot be read, or is no text.
-    pub fn of<E>(raw: impl Read + 'a, path: Option<&Path>) -> Result<Self, ReadError<E>> {
+    pub fn of(raw: impl Read + 'a, path: Option<&Path>) -> Result<Self, ReadError> {
         let (mut head, mut reader) = behead(Box::new(raw))?;
         let mut within = String::new();
         if let Some(what) = compression(&head) {
@@ -64,7 +64,7 @@ impl<'a> Source<'a> {
     }
 
     /// The same of a whole input.
-    pub fn open<E>(input: &Input) -> Result<Self, ReadError<E>> {
+    pub fn open(input: &Input) -> Result<Self, ReadError> {
         match input {
             Input::File(path) => Self::of(fs::File::open(path)?, Some(path)),
             Input::Stdin => Self::of(io::stdin().lock(), None),
@@ -170,7 +170,6 @@ fn format(head: &[u8], path: Option<&Path>) -> InputFormat {
 
 #[cfg(test)]
 mod tests {
-    use std::convert::Infallible;
     use std::io::Write as _;
 
     use super::*;
@@ -198,7 +197,7 @@ mod tests {
         }
     }
 
-    fn all(bytes: &[u8], name: &str) -> Result<(InputFormat, String), ReadError<Infallible>> {
+    fn all(bytes: &[u8], name: &str) -> Result<(InputFormat, String), ReadError> {
         let mut source = Source::of(Slow(bytes), Some(Path::new(name)))?;
         let mut text = String::new();
         source.reader.read_to_string(&mut text)?;

@@ -27,13 +27,10 @@ pub(crate) struct Args {
     /// Directory of the database
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// Number of shards
-    #[arg(long, value_name = "N", conflicts_with = "records_per_shard",
+    /// Number of shards [default: one for each 1048576 records]
+    #[arg(long, value_name = "N",
           value_parser = value_parser!(u32).range(1..=i64::from(limits::SHARDS_MAX)))]
     shards: Option<u32>,
-    /// Records in a shard, instead of the number of shards [default: 1048576]
-    #[arg(long, value_name = "N", value_parser = value_parser!(u64).range(1..))]
-    records_per_shard: Option<u64>,
     /// Bytes of the value field; the longest value is one byte shorter [default: what the values
     /// need]
     #[arg(long, value_name = "N",
@@ -105,7 +102,6 @@ impl Args {
         };
         BuildOptions {
             shards: self.shards,
-            records_per_shard: self.records_per_shard,
             value_bytes: self.value_bytes,
             wishes: ShapeWishes { pack_rows: self.pack_rows, packs: self.packs },
             seed: self.seed,
@@ -124,7 +120,7 @@ impl Args {
 pub(crate) fn run(args: Args) -> Ended {
     let (quiet, plan) = (args.quiet, args.plan);
     let options = args.options();
-    let progress: &dyn Progress = if quiet { &Silent } else { &Console::new() };
+    let progress: &dyn Progress = if quiet { &Silent } else { &Console::default() };
     if plan {
         out::say(builder::plan(&options, progress)?)?;
         return Ok(ExitCode::SUCCESS);

@@ -155,7 +155,7 @@ async fn make_database(args: &Args, folder: &Path) -> Result<BuildReport, Error>
     options.signing_key = Some(folder.join("signing-key.pem"));
     let build = move || {
         let progress: &dyn Progress =
-            if std::io::stderr().is_terminal() { &Console::new() } else { &Silent };
+            if std::io::stderr().is_terminal() { &Console::default() } else { &Silent };
         builder::run(&options, progress)
     };
     let report = spawn_blocking(build).await??;

@@ -20,7 +20,7 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: Args) -> Ended {
     let renew::Args { db, key, expires_days } = args.renewal;
-    let done = rollback(&db, key.as_deref(), expires_days, &Console::new())?;
+    let done = rollback(&db, key.as_deref(), expires_days, &Console::default())?;
     out::report(format_args!(
         "{}: epoch {} has the content of epoch {} ({} changed)",
         db.display(),

@@ -25,7 +25,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: Args) -> Ended {
-    let progress: &dyn Progress = if args.quiet { &Silent } else { &Console::new() };
+    let progress: &dyn Progress = if args.quiet { &Silent } else { &Console::default() };
     let begun = Instant::now();
     let database = match Database::open(&args.db) {
         Ok(database) => database,
@@ -35,12 +35,12 @@ pub(crate) fn run(args: Args) -> Ended {
         }
     };
     progress.begin(Stage::Verifying, verify_bytes(&database));
-    let report = verify(&database, &|bytes| progress.advance(bytes));
+    let problems = verify(&database, &|bytes| progress.advance(bytes));
     progress.end();
-    for problem in &report.problems {
+    for problem in &problems {
         out::complain(format_args!("error: {problem}"));
     }
-    if !report.problems.is_empty() {
+    if !problems.is_empty() {
         return Ok(ExitCode::FAILURE);
     }
     if !args.quiet {
@@ -48,7 +48,7 @@ pub(crate) fn run(args: Args) -> Ended {
             "{}: {}, {}, every byte matches what its operator signed, {}",
             args.db.display(),
             counted(database.shard_count().into(), "shard"),
-            bytes(report.bytes),
+            bytes(verify_bytes(&database)),
             duration(begun.elapsed())
         ));
     }

@@ -130,7 +130,9 @@ pub(super) trait Kernels: Send + Sync {
     fn pack(&self, job: &PackJob<'_>, out: &mut [u32]);
 
     /// The coefficients of one response, as the function [`round`] computes them.
-    fn round(&self, rounding: &Rounding<'_>, out: &mut [u32]);
+    fn round(&self, rounding: &Rounding<'_>, out: &mut [u32]) {
+        round(rounding, out);
+    }
 }
 
 /// What the coefficients of one response are made of; three slices of equal length.

@@ -17,7 +17,7 @@ use std::ops::Range;
 use super::EncryptedQuery;
 use super::kernel::{
     BLOCK_SLOTS, CHUNK_PACKS, CHUNK_TERMS, Chunk, DIGITS, Kernels, Line, PackJob, PackSums,
-    Rounding, ScanJob, TERM_BYTES, pack_by_chunks, reduce_sums, round,
+    ScanJob, TERM_BYTES, pack_by_chunks, reduce_sums,
 };
 use crate::arith::{Isa, IsaName};
 
@@ -57,11 +57,6 @@ impl Kernels for Neon {
         job.check(out);
         // SAFETY: as above.
         unsafe { pack(job, out) }
-    }
-
-    /// The shared text: every AArch64 compiler makes NEON of it.
-    fn round(&self, rounding: &Rounding<'_>, out: &mut [u32]) {
-        round(rounding, out);
     }
 }
 

@@ -6,8 +6,8 @@ use std::ops::Range;
 
 use super::EncryptedQuery;
 use super::kernel::{
-    BLOCK_SLOTS, Chunk, Kernels, Line, PackJob, PackSums, Rounding, ScanJob, TERM_BYTES,
-    pack_by_chunks, reduce_sums, round,
+    BLOCK_SLOTS, Chunk, Kernels, Line, PackJob, PackSums, ScanJob, TERM_BYTES, pack_by_chunks,
+    reduce_sums,
 };
 use super::words::{self, LINES, LOW_LINES, WordLine};
 
@@ -80,10 +80,6 @@ impl Kernels for Portable {
         pack_by_chunks::<1, CHUNK_TERMS>(job, out, add, |sums, out| {
             reduce_sums(sums, job.prime, out);
         });
-    }
-
-    fn round(&self, rounding: &Rounding<'_>, out: &mut [u32]) {
-        round(rounding, out);
     }
 }
 

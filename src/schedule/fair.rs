@@ -44,21 +44,12 @@ impl Load {
     }
 }
 
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Part {
-    /// What the whole batch reads.
-    pub(super) scan_bytes: u64,
-    /// Places in it, taken or empty.
-    pub(super) places: usize,
-    pub(super) queries: usize,
-}
-
-impl Part {
-    pub(super) fn cost(self) -> Spent {
-        let scan = u128::from(self.scan_bytes) * UNIT;
-        let places = scan * self.places as u128 / BATCH_QUERIES_PER_SCAN_MAX as u128;
-        places + scan * self.queries as u128 / QUERIES_LIKE_A_SCAN as u128
-    }
+/// What a part of a batch that reads `scan_bytes` costs: so many of its places, taken or empty, and
+/// so many queries.
+pub(super) fn cost(scan_bytes: u64, places: usize, queries: usize) -> Spent {
+    let scan = u128::from(scan_bytes) * UNIT;
+    let places = scan * places as u128 / BATCH_QUERIES_PER_SCAN_MAX as u128;
+    places + scan * queries as u128 / QUERIES_LIKE_A_SCAN as u128
 }
 
 #[derive(Debug)]
@@ -86,21 +77,18 @@ impl Turns {
     }
 
     pub(super) fn enter(&mut self, front_end: FrontEnd) {
-        let FrontEnd { number, share } = front_end;
-        let (level, mut shares) = (self.level, self.shares);
+        let level = self.level;
         let account = self.account(front_end);
-        if account.waits {
-            shares -= u64::from(account.share);
-        }
-        account.share = share.max(1);
-        shares += u64::from(account.share);
+        let before = if account.waits { u64::from(account.share) } else { 0 };
+        account.share = front_end.share.max(1);
+        let share = u64::from(account.share);
         if !account.waits {
             account.waits = true;
             account.spent = account.spent.max(level);
-            let place = (account.spent, number);
+            let place = (account.spent, front_end.number);
             self.order.insert(place);
         }
-        self.shares = shares;
+        self.shares = self.shares - before + share;
     }
 
     /// A front-end's account; a new one where it has none.
@@ -148,8 +136,7 @@ impl Turns {
         scan_bytes: u64,
         others: impl Iterator<Item = u64>,
     ) -> Vec<u64> {
-        let full = BATCH_QUERIES_PER_SCAN_MAX;
-        let full = Part { scan_bytes, places: full, queries: full }.cost();
+        let full = cost(scan_bytes, BATCH_QUERIES_PER_SCAN_MAX, BATCH_QUERIES_PER_SCAN_MAX);
         let most =
             |other: &Account| self.accounts[&turn_of].spent + full / Spent::from(other.share);
         let mut riders: Vec<_> = others

@@ -41,8 +41,8 @@ impl Search {
 pub(super) struct Lines<T> {
     /// Oldest first; no empty queue stays.
     queues: HashMap<Line, VecDeque<Admitted<T>>>,
-    by_count: BTreeSet<Rank>,
-    by_age: BTreeSet<Rank>,
+    /// By [`Rule`].
+    orders: [BTreeSet<Rank>; 2],
     /// Of all its queries.
     pub(super) bytes: usize,
     /// What they take if nobody else's ride along.
@@ -51,8 +51,7 @@ pub(super) struct Lines<T> {
 
 impl<T> Default for Lines<T> {
     fn default() -> Self {
-        let (by_count, by_age) = Default::default();
-        Self { queues: HashMap::new(), by_count, by_age, bytes: 0, load: Load::default() }
+        Self { queues: HashMap::new(), orders: Default::default(), bytes: 0, load: Load::default() }
     }
 }
 
@@ -66,14 +65,11 @@ impl<T> Lines<T> {
     }
 
     pub(super) fn oldest(&self) -> Option<&Admitted<T>> {
-        self.queues.get(&self.by_age.first()?.line)?.front()
+        self.queues.get(&self.orders[Rule::Age as usize].first()?.line)?.front()
     }
 
     pub(super) fn next(&self, search: &mut Search) -> Option<Line> {
-        let order = match search.rule {
-            Rule::Fullest => &self.by_count,
-            Rule::Age => &self.by_age,
-        };
+        let order = &self.orders[search.rule as usize];
         let rank = *order.range((search.after, Bound::Unbounded)).next()?;
         search.after = Bound::Excluded(rank);
         Some(rank.line)
@@ -105,26 +101,26 @@ impl<T> Lines<T> {
     /// Changes a line and ranks it again.
     fn change<R>(&mut self, line: Line, change: impl FnOnce(&mut VecDeque<Admitted<T>>) -> R) -> R {
         let queue = self.queues.entry(line).or_default();
-        if let Some((count, age)) = ranks(line, queue) {
-            self.by_count.remove(&count);
-            self.by_age.remove(&age);
+        for (order, rank) in self.orders.iter_mut().zip(ranks(line, queue)) {
+            order.remove(&rank);
         }
         let before = queue.len();
         let changed = change(queue);
         self.load.change(before, queue.len());
-        if let Some((count, age)) = ranks(line, queue) {
-            self.by_count.insert(count);
-            self.by_age.insert(age);
-        } else {
+        for (order, rank) in self.orders.iter_mut().zip(ranks(line, queue)) {
+            order.insert(rank);
+        }
+        if queue.is_empty() {
             self.queues.remove(&line);
         }
         changed
     }
 }
 
-/// A line's places by the number of queries and by age; none if it is empty.
-fn ranks<T>(line: Line, queue: &VecDeque<Admitted<T>>) -> Option<(Rank, Rank)> {
-    let number = queue.front()?.number;
+/// A line's place by each [`Rule`]; none if it is empty.
+fn ranks<T>(line: Line, queue: &VecDeque<Admitted<T>>) -> impl Iterator<Item = Rank> {
     let missing = BATCH_QUERIES_PER_SCAN_MAX.saturating_sub(queue.len());
-    Some((Rank { missing, number, line }, Rank { missing: 0, number, line }))
+    let number = queue.front().map(|oldest| oldest.number);
+    let by_rule = move |number| [missing, 0].map(|missing| Rank { missing, number, line });
+    number.map(by_rule).into_iter().flatten()
 }

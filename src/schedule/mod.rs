@@ -33,7 +33,7 @@ pub use query::{Admitted, Arrival, ConnectionId, FrontEnd, Full, Overloaded, Rou
 use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
-use self::fair::{Load, Part, Turns};
+use self::fair::{Load, Turns, cost};
 use self::lines::{Lines, Rule, Search};
 use self::pace::Pace;
 use self::query::Line;
@@ -324,10 +324,9 @@ impl<T> Schedule<T> {
         // What failed on a device was paid for when it went there.
         if line.1 == Route::Any {
             let places = limits::BATCH_QUERIES_PER_SCAN_MAX - (batch.len() - own);
-            self.turns.charge(front_end, Part { scan_bytes, places, queries: own }.cost());
+            self.turns.charge(front_end, cost(scan_bytes, places, own));
             for rider in &batch[own..] {
-                let part = Part { scan_bytes, places: 1, queries: 1 };
-                self.turns.charge(rider.query.front_end.number, part.cost());
+                self.turns.charge(rider.query.front_end.number, cost(scan_bytes, 1, 1));
             }
         }
         batch

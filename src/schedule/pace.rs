@@ -93,18 +93,6 @@ mod tests {
     }
 
     #[test]
-    fn time_without_anything_that_waits_does_not_count() {
-        let start = Instant::now();
-        let mut pace = Pace::default();
-        pace.handed_out(start, load(1), true);
-        pace.handed_out(start + 10 * MS, load(1), true);
-        pace.nothing_waits();
-        pace.handed_out(start + 500 * MS, load(1), true);
-        let time = pace.time_for(start + 600 * MS, load(1)).unwrap();
-        assert_eq!(time.as_millis(), 10);
-    }
-
-    #[test]
     fn a_new_pace_is_soon_known_and_an_old_one_forgotten() {
         let mut pace = Pace::default();
         let mut now = Instant::now();

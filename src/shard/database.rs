@@ -308,7 +308,7 @@ impl Database {
 #[cfg(test)]
 mod tests {
     use super::super::noise;
-    use super::super::verify::verify;
+    use super::super::verify::{verify, verify_bytes};
     use super::*;
     use crate::scheme::hint_digest;
 
@@ -328,11 +328,9 @@ mod tests {
         assert_eq!(shard.hint_digest(), hint_digest(packs));
         assert_eq!(database.hint_digests()[32..48], shard.hint_digest());
         let read = std::sync::atomic::AtomicU64::new(0);
-        let report = verify(&database, &|bytes| {
-            read.fetch_add(bytes, Ordering::Relaxed);
-        });
-        assert!(report.problems.is_empty(), "{:?}", report.problems);
-        assert_eq!(read.into_inner(), report.bytes);
+        let problems = verify(&database, &|bytes| _ = read.fetch_add(bytes, Ordering::Relaxed));
+        assert!(problems.is_empty(), "{problems:?}");
+        assert_eq!(read.into_inner(), verify_bytes(&database));
     }
 
     #[test]

@@ -97,21 +97,7 @@ impl Manifest {
         shards: Vec<ShardEntry>,
         key: &wire::SigningKey,
     ) -> Result<Self, ParametersError> {
-        let record_count = shards.iter().map(|entry| entry.records).sum();
-        let parameters = PublicParameters::new(ParameterFields {
-            seed: head.seed,
-            epoch: head.epoch,
-            shape: head.shape,
-            ribbon_seeds: shards.iter().map(|entry| entry.ribbon_seed).collect(),
-            hint_digests_hash: *blake3::hash(&hint_digests(&shards)).as_bytes(),
-            lifetime: head.lifetime,
-            database: head.database.clone(),
-            record_count,
-            shard_records_min: shard_records_min(&shards),
-            content: content(&shards),
-        })?
-        .encode();
-        Ok(Self {
+        let mut manifest = Self {
             format: header::FORMAT_VERSION,
             seed: Hex(head.seed),
             epoch: head.epoch,
@@ -120,12 +106,28 @@ impl Manifest {
             database: head.database.clone(),
             shard_count: shards.len() as u32,
             shape: head.shape.fields(),
-            records: record_count,
-            signature: Hex(wire::sign(key, &parameters)),
-            parameters: HexBytes(parameters),
+            records: shards.iter().map(|entry| entry.records).sum(),
+            parameters: HexBytes(Vec::new()),
+            signature: Hex([0; 64]),
             operator_key: Hex(key.verifying_key().to_bytes()),
             shards,
-        })
+        };
+        let parameters = PublicParameters::new(ParameterFields {
+            seed: head.seed,
+            epoch: head.epoch,
+            shape: head.shape,
+            ribbon_seeds: manifest.shards.iter().map(|entry| entry.ribbon_seed).collect(),
+            hint_digests_hash: *blake3::hash(&manifest.hint_digests()).as_bytes(),
+            lifetime: head.lifetime,
+            database: head.database.clone(),
+            record_count: manifest.records,
+            shard_records_min: manifest.shard_records_min(),
+            content: manifest.content(),
+        })?
+        .encode();
+        manifest.signature = Hex(wire::sign(key, &parameters));
+        manifest.parameters = HexBytes(parameters);
+        Ok(manifest)
     }
 
     /// What it was made from, for the next epoch to differ in some of it.
@@ -180,7 +182,7 @@ impl Manifest {
             same(format_args!("file of shard {index}"), &entry.file, &name)?;
         }
         let what = "the hash of the header digests (content)";
-        same(what, Hex(content(&self.shards)), Hex(fields.content))?;
+        same(what, Hex(self.content()), Hex(fields.content))?;
         let records =
             self.shards.iter().fold(0, |sum: u64, entry| sum.saturating_add(entry.records));
         same("the sum of the shards' records", records, fields.record_count)?;
@@ -225,12 +227,21 @@ impl Manifest {
 
     /// Records of the emptiest shard.
     pub fn shard_records_min(&self) -> u32 {
-        shard_records_min(&self.shards)
+        let least = self.shards.iter().map(|entry| entry.records).min().unwrap_or(0);
+        u32::try_from(least).unwrap_or(u32::MAX)
     }
 
     /// The hint digests of all shards, 16 bytes each, in order.
     pub fn hint_digests(&self) -> Vec<u8> {
-        hint_digests(&self.shards)
+        self.shards.iter().flat_map(|entry| entry.hint_digest.0).collect()
+    }
+
+    /// What the operator's signature covers the files of all shards by: each header has the digests
+    /// of its sections, and this is over the digests of all headers.
+    fn content(&self) -> [u8; 32] {
+        let mut hasher = blake3::Hasher::new();
+        self.shards.iter().for_each(|entry| _ = hasher.update(&entry.header_digest.0));
+        *hasher.finalize().as_bytes()
     }
 
     /// JSON for people too: one field a line, one shard a line.
@@ -250,25 +261,6 @@ impl Manifest {
         let bytes = files::read_regular(path, limits::MANIFEST_BYTES_MAX + 1);
         Self::parse(&bytes.map_err(OpenError::io(path))?).map_err(OpenError::manifest(path))
     }
-}
-
-/// What the operator's signature covers the files of all shards by: each header has the digests of
-/// its sections, and this is over the digests of all headers.
-fn content(shards: &[ShardEntry]) -> [u8; 32] {
-    let mut hasher = blake3::Hasher::new();
-    for entry in shards {
-        hasher.update(&entry.header_digest.0);
-    }
-    *hasher.finalize().as_bytes()
-}
-
-fn shard_records_min(shards: &[ShardEntry]) -> u32 {
-    let least = shards.iter().map(|entry| entry.records).min().unwrap_or(0);
-    u32::try_from(least).unwrap_or(u32::MAX)
-}
-
-fn hint_digests(shards: &[ShardEntry]) -> Vec<u8> {
-    shards.iter().flat_map(|entry| entry.hint_digest.0).collect()
 }
 
 #[cfg(test)]

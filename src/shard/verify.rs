@@ -8,22 +8,14 @@ use super::errors::{OpenError, ShardError};
 use super::header::{SECTION_NAMES, file_bytes};
 use super::sections::{Bytes, check, verify_sections};
 
-/// What a verification found.
-#[derive(Debug)]
-#[allow(missing_docs)] // Names say it.
-pub struct VerifyReport {
-    pub bytes: u64,
-    /// What is wrong, at most one problem a section, in the order of the shards.
-    pub problems: Vec<OpenError>,
-}
-
 /// Bytes that [`verify`] will read, for a progress bar.
 pub fn verify_bytes(database: &Database) -> u64 {
     file_bytes(database.shape()) * u64::from(database.shard_count())
 }
 
-/// Reads every byte of an open database; `read` is told how many bytes more were read.
-pub fn verify(database: &Database, read: &(dyn Fn(u64) + Sync)) -> VerifyReport {
+/// Reads every byte of an open database; `read` is told how many bytes more were read. Returns what
+/// is wrong, at most one problem a section, in the order of the shards.
+pub fn verify(database: &Database, read: &(dyn Fn(u64) + Sync)) -> Vec<OpenError> {
     // Every file's sections are parts of their own, so that one large shard keeps all cores busy.
     let sections = SECTION_NAMES.len();
     let problem = |part: usize| {
@@ -33,9 +25,7 @@ pub fn verify(database: &Database, read: &(dyn Fn(u64) + Sync)) -> VerifyReport 
         verify_sections(&path, shard.header(), section..section + 1, read).err()
     };
     let parts = (0..database.shards().len() * sections).into_par_iter();
-    let problems: Vec<_> = parts.map(problem).collect();
-    let problems = problems.into_iter().flatten().collect();
-    VerifyReport { bytes: verify_bytes(database), problems }
+    parts.filter_map(problem).collect()
 }
 
 /// Reads every byte of one shard of an open database, from its file.

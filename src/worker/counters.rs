@@ -23,24 +23,10 @@ impl Counter {
     }
 }
 
-/// Upper bounds of times in nanoseconds, from 100 us to 10 s.
+/// Upper bounds of times in microseconds.
 const TIME_BOUNDS: [u64; 16] = [
-    100_000,
-    250_000,
-    500_000,
-    1_000_000,
-    2_500_000,
-    5_000_000,
-    10_000_000,
-    25_000_000,
-    50_000_000,
-    100_000_000,
-    250_000_000,
-    500_000_000,
-    1_000_000_000,
-    2_500_000_000,
-    5_000_000_000,
-    10_000_000_000,
+    100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000,
+    1_000_000, 2_500_000, 5_000_000, 10_000_000,
 ];
 /// Upper bounds of how many queries a batch has.
 const SIZE_BOUNDS: [u64; 7] = [1, 2, 4, 8, 16, 24, 32];
@@ -49,6 +35,8 @@ const SIZE_BOUNDS: [u64; 7] = [1, 2, 4, 8, 16, 24, 32];
 #[derive(Debug)]
 struct Histogram<const BOUNDS: usize> {
     bounds: &'static [u64; BOUNDS],
+    /// So many are one of a bound's unit.
+    bound_unit: u64,
     /// So many are one of what is read.
     unit: f64,
     /// At most the bound of the same place, more than the one before it.
@@ -58,13 +46,14 @@ struct Histogram<const BOUNDS: usize> {
 }
 
 impl<const BOUNDS: usize> Histogram<BOUNDS> {
-    fn new(bounds: &'static [u64; BOUNDS], unit: f64) -> Self {
+    fn new(bounds: &'static [u64; BOUNDS], bound_unit: u64, unit: f64) -> Self {
         let within = std::array::from_fn(|_| Counter::default());
-        Self { bounds, unit, within, beyond: Counter::default(), sum: Counter::default() }
+        let (beyond, sum) = Default::default();
+        Self { bounds, bound_unit, unit, within, beyond, sum }
     }
 
     fn add(&self, number: u64) {
-        let at = self.bounds.partition_point(|&bound| bound < number);
+        let at = self.bounds.partition_point(|&bound| bound * self.bound_unit < number);
         self.within.get(at).unwrap_or(&self.beyond).add(1);
         self.sum.add(number);
     }
@@ -74,7 +63,7 @@ impl<const BOUNDS: usize> Histogram<BOUNDS> {
         let mut count = 0;
         let bucket = |(&bound, within): (&u64, &Counter)| {
             count += within.get();
-            (bound as f64 / self.unit, count)
+            ((bound * self.bound_unit) as f64 / self.unit, count)
         };
         let at_most = self.bounds.iter().zip(&self.within).map(bucket).collect();
         let count = count + self.beyond.get();
@@ -112,7 +101,7 @@ pub struct Times(Histogram<{ TIME_BOUNDS.len() }>);
 
 impl Default for Times {
     fn default() -> Self {
-        Self(Histogram::new(&TIME_BOUNDS, 1e9))
+        Self(Histogram::new(&TIME_BOUNDS, 1_000, 1e9))
     }
 }
 
@@ -134,7 +123,7 @@ pub struct Sizes(Histogram<{ SIZE_BOUNDS.len() }>);
 
 impl Default for Sizes {
     fn default() -> Self {
-        Self(Histogram::new(&SIZE_BOUNDS, 1.0))
+        Self(Histogram::new(&SIZE_BOUNDS, 1, 1.0))
     }
 }
 

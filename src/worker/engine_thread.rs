@@ -111,7 +111,7 @@ impl Worker {
             let look_again = (schedule.queued() > 0).then_some(limits::LOOK_AGAIN_TIME);
             let patience = due.map(|due| due - now).into_iter().chain(look_again).min();
             drop(state);
-            shared.wait(&shared.workers[self.index].1, patience);
+            shared.wait(&shared.workers[self.index].2, patience);
         }
     }
 

@@ -66,7 +66,7 @@ impl Workers {
                 stores.push(store);
                 Taker::Device(stores.len() - 1)
             });
-            workers.push((taker, Wake::new()));
+            workers.push((taker, engine.name(), Wake::new()));
         }
         let state = QueueState {
             schedule: Schedule::new(bounds),
@@ -82,15 +82,14 @@ impl Workers {
             uploaders: stores.iter().map(|_| Wake::new()).collect(),
             stores,
             workers,
-            names: engines.iter().map(|engine| engine.name()).collect(),
             proving: prove_every.map(|every| (Probe::default(), every)),
             counters: Arc::default(),
         });
         let queue = Queue { shared: shared.clone() };
         let mut workers = Self { queue, threads: Vec::new(), open: Some(open) };
         for (index, engine) in engines.into_iter().enumerate() {
-            if let (Taker::Device(device), _) = shared.workers[index] {
-                let (shared, name) = (shared.clone(), engine.name());
+            if let (Taker::Device(device), ref name, _) = shared.workers[index] {
+                let (shared, name) = (shared.clone(), name.clone());
                 let thread = format!("sotto-upload-{device}");
                 workers.spawn(thread, move || upload_thread::run(&shared, device, &name))?;
             }

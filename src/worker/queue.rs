@@ -55,11 +55,9 @@ pub(super) struct Shared {
     pub(super) shards: Arc<dyn Shards>,
     /// By device.
     pub(super) stores: Vec<Arc<dyn ShardStore>>,
-    /// By engine: who it is, and what wakes its worker. Where queries wait, no worker waits for
-    /// longer than [`limits::LOOK_AGAIN_TIME`](crate::limits::LOOK_AGAIN_TIME).
-    pub(super) workers: Vec<(Taker, Wake)>,
-    /// By engine.
-    pub(super) names: Vec<String>,
+    /// By engine: who it is, its name, and what wakes its worker. Where queries wait, no worker
+    /// waits for longer than [`limits::LOOK_AGAIN_TIME`](crate::limits::LOOK_AGAIN_TIME).
+    pub(super) workers: Vec<(Taker, String, Wake)>,
     pub(super) proving: Option<(Probe, Duration)>,
     pub(super) uploaders: Vec<Wake>,
     pub(super) counters: Arc<WorkCounters>,
@@ -117,8 +115,8 @@ impl Shared {
     }
 
     pub(super) fn wake(&self, wanted: impl Fn(Taker) -> bool) {
-        let wanted = self.workers.iter().filter(|(taker, _)| wanted(*taker));
-        wanted.for_each(|(_, work)| work.wake());
+        let wanted = self.workers.iter().filter(|(taker, ..)| wanted(*taker));
+        wanted.for_each(|(.., work)| work.wake());
     }
 
     /// Ends queries that were handed out. Their place is free before their connection can know of
@@ -200,8 +198,7 @@ impl Queue {
         let shared = &*self.shared;
         let held: Vec<_> = shared.stores.iter().map(|store| store.held()).collect();
         let state = shared.lock();
-        let engines = shared.workers.iter().zip(&shared.names).zip(&state.health);
-        let report = |(((taker, _), name), health): ((&(Taker, _), &String), &Health)| {
+        let report = |((taker, name, _), health): (&(Taker, String, Wake), &Health)| {
             let (kind, up) = match *taker {
                 Taker::Processor => (EngineKind::Processor, true),
                 Taker::Device(device) => {
@@ -213,7 +210,7 @@ impl Queue {
                 .map(|then| then.map(|then| now.saturating_duration_since(then)));
             EngineReport { name: name.clone(), kind, state, busy, proven }
         };
-        engines.map(report).collect()
+        shared.workers.iter().zip(&state.health).map(report).collect()
     }
 
     /// Some shards may be gone: nothing is remembered of those.

@@ -5,7 +5,6 @@
 //! seed of the run, its secret from the operating system.
 
 use std::collections::{HashSet, VecDeque};
-use std::convert::Infallible;
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -38,7 +37,7 @@ fn read_records(path: &Path) -> Result<Vec<Record>, Failed> {
     let bound = ValueBound { bytes: limits::VALUE_BYTES_MAX as usize, why: "" };
     let mut each = |entry: Entry<'_>| {
         records.push(Record { key: entry.key.into(), value: entry.value.into() });
-        Ok::<(), Infallible>(())
+        Ok(())
     };
     let found = Source::open(&Input::File(path.to_owned()))
         .and_then(|source| input::read(source.reader, source.format, bound, &mut each));

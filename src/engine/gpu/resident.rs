@@ -87,13 +87,9 @@ impl Default for StoreState {
 /// A shard that is here or being uploaded.
 struct Slot {
     bytes: u64,
-    here: Option<Here>,
-}
-
-struct Here {
-    /// The other clones are those of [`Held`].
-    resident: Arc<Resident>,
     used: Instant,
+    /// None while it is uploaded. The other clones are those of [`Held`].
+    resident: Option<Arc<Resident>>,
 }
 
 impl Store {
@@ -178,8 +174,7 @@ impl Store {
                 Reserved::Here(resident) => return Ok(resident),
                 Reserved::Coming(coming, reused) => (coming, reused),
             };
-            let made = reused.map_or_else(|| open.make(shard.shape), Ok);
-            match made {
+            match reused.map_or_else(|| open.make(shard.shape), Ok) {
                 Ok(resident) => {
                     open.fill(staging, shard, &resident)?;
                     return coming.arrived(resident);
@@ -229,7 +224,7 @@ impl Store {
             (state, _) = woken.unwrap_or_else(PoisonError::into_inner);
         }
         state.bytes += bytes;
-        state.shards.put(key, Slot { bytes, here: None });
+        state.shards.put(key, Slot { bytes, used: Instant::now(), resident: None });
         drop(state);
         let coming = Coming { store: self, open: Arc::clone(open), key, bytes };
         let none_dropped = dropped.is_empty();
@@ -248,13 +243,13 @@ impl ShardStore for Store {
         let Some(content) = shard.content.filter(|_| state.proven) else { return Residency::Never };
         let bytes = shard_bytes(shard.shape);
         match state.shards.peek(&ShardKey::Content(content)) {
-            Some(Slot { here: Some(_), .. }) => Residency::Here,
-            Some(Slot { here: None, .. }) => Residency::Room,
+            Some(Slot { resident: Some(_), .. }) => Residency::Here,
+            Some(Slot { resident: None, .. }) => Residency::Room,
             None if bytes > state.budget => Residency::Never,
             None if state.bytes + bytes <= state.budget => Residency::Room,
             None => {
-                let unused = state.oldest().map_or(Duration::ZERO, |(_, here)| here.used.elapsed());
-                Residency::InPlace { unused }
+                let unused = state.oldest().map(|(_, used)| used.elapsed());
+                Residency::InPlace { unused: unused.unwrap_or_default() }
             }
         }
     }
@@ -262,7 +257,7 @@ impl ShardStore for Store {
     fn held(&self) -> StoreUse {
         let state = self.lock();
         let ours = |(key, slot): &(&ShardKey, &Slot)| {
-            slot.here.is_some() && **key != ShardKey::Content(PROBE_CONTENT)
+            slot.resident.is_some() && **key != ShardKey::Content(PROBE_CONTENT)
         };
         let bytes_max = if state.proven { state.budget } else { 0 };
         let shards = state.shards.iter().filter(ours).count();
@@ -295,16 +290,17 @@ impl StoreState {
 
     /// A shard that is here, and is being used.
     fn touch(&mut self, key: ShardKey) -> Option<Arc<Resident>> {
-        let here = self.shards.get_mut(&key)?.here.as_mut()?;
-        here.used = Instant::now();
-        Some(Arc::clone(&here.resident))
+        let slot = self.shards.get_mut(&key)?;
+        slot.used = Instant::now();
+        slot.resident.clone()
     }
 
-    /// The shard used longest ago of those that nobody holds.
-    fn oldest(&self) -> Option<(ShardKey, &Here)> {
-        let mut here =
-            self.shards.iter().rev().filter_map(|(key, slot)| Some((*key, slot.here.as_ref()?)));
-        here.find(|(_, here)| Arc::strong_count(&here.resident) == 1)
+    /// The shard used longest ago of those that nobody holds, and when that was.
+    fn oldest(&self) -> Option<(ShardKey, Instant)> {
+        let is_free =
+            |slot: &Slot| slot.resident.as_ref().is_some_and(|one| Arc::strong_count(one) == 1);
+        let oldest = self.shards.iter().rev().find(|(_, slot)| is_free(slot));
+        oldest.map(|(key, slot)| (*key, slot.used))
     }
 
     /// Drops the shards used longest ago until there is room; whether there is.
@@ -320,7 +316,7 @@ impl StoreState {
     fn remove(&mut self, key: ShardKey) -> Option<Resident> {
         let slot = self.shards.pop(&key)?;
         self.bytes -= slot.bytes;
-        Arc::into_inner(slot.here?.resident)
+        Arc::into_inner(slot.resident?)
     }
 }
 
@@ -343,9 +339,8 @@ impl Coming<'_> {
         let mut state = self.store.lock();
         state.is_open(&self.open)?;
         let resident = Arc::new(resident);
-        let here = Here { resident: Arc::clone(&resident), used: Instant::now() };
-        let slot = Slot { bytes: self.bytes, here: Some(here) };
-        state.shards.put(self.key, slot);
+        let (bytes, used) = (self.bytes, Instant::now());
+        state.shards.put(self.key, Slot { bytes, used, resident: Some(resident.clone()) });
         state.uploads += 1;
         Ok(resident)
     }
@@ -366,7 +361,7 @@ impl Coming<'_> {
 impl Drop for Coming<'_> {
     fn drop(&mut self) {
         self.store.release(|state| {
-            let coming = state.shards.peek(&self.key).is_some_and(|slot| slot.here.is_none());
+            let coming = state.shards.peek(&self.key).is_some_and(|slot| slot.resident.is_none());
             if coming && state.is_open(&self.open).is_ok() {
                 state.remove(self.key);
             }

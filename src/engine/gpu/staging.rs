@@ -11,15 +11,9 @@ use wgpu::{Buffer, BufferUsages, CommandEncoder, MapMode, SubmissionIndex};
 use super::super::EngineError;
 use super::device::{Gpu, WAIT_TIME};
 use super::options::Fault;
-use crate::limits::{BATCH_QUERIES_PER_SCAN_MAX, COLUMNS_MAX};
-use crate::params::D;
 
 /// Bytes of one staging buffer: the input of a submission, or a piece of a shard.
 pub(super) const STAGING_BYTES: u64 = 16 << 20;
-const _: () = assert!(
-    (BATCH_QUERIES_PER_SCAN_MAX * (COLUMNS_MAX as usize * 3 + 2 * 3 * D * 4)) as u64
-        <= STAGING_BYTES
-);
 /// Staging buffers: one is written while one is copied from.
 pub(super) const STAGING_BUFFERS: usize = 3;
 
