@@ -218,7 +218,7 @@ impl Running<'_> {
                 keys.par_chunks_exact_mut(words).enumerate().for_each(|(at, out)| {
                     let (prime, query) = (at / queries.len(), at % queries.len());
                     let key = |key| queries[query].bundle.half(key, prime);
-                    self.clocks.time(Stage::Prepare, || self.layout.write(key, out));
+                    self.clocks.time(Stage::Prepare, || KeyLayout::write(key, out));
                 });
             },
         );

@@ -284,15 +284,16 @@ impl KeyLayout {
         2 * D + (self.keys - 1) * D
     }
 
-    /// Writes one prime's keys of a query; `key` gives g (0) and, if there is one, h (1), in slots.
-    pub(super) fn write<'k, W: From<u32>>(&self, key: impl Fn(usize) -> &'k [u32], out: &mut [W]) {
+    /// Writes one prime's keys of a query; `key` gives g (0) and, where there is room for it, h
+    /// (1), in slots.
+    pub(super) fn write<'k, W: From<u32>>(key: impl Fn(usize) -> &'k [u32], out: &mut [W]) {
         let (g, h) = out.split_at_mut(2 * D);
         for (half, twice) in key(0).chunks_exact(HALF).zip(g.chunks_exact_mut(2 * HALF)) {
             for copy in twice.chunks_exact_mut(HALF) {
                 copy.iter_mut().zip(half).for_each(|(to, &from)| *to = from.into());
             }
         }
-        if self.keys > 1 {
+        if !h.is_empty() {
             h.iter_mut().zip(key(1)).for_each(|(to, &from)| *to = from.into());
         }
     }
