@@ -23,6 +23,8 @@ pub const SECRET_VARIANCE: f64 = 2.0 / 3.0;
 pub const ENTRY_MEAN_SQUARE: f64 = 5461.25;
 /// Band width of the ribbon, in columns.
 pub const BAND: usize = 128;
+/// Ribbon seeds that a shard tries before its shape is too narrow.
+pub const RIBBON_SEEDS: u32 = 64;
 /// Bytes of a record's tag.
 pub const TAG_BYTES: usize = 8;
 /// Smallest pack, in rows.

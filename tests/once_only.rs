@@ -16,9 +16,7 @@ use std::time::Duration;
 use harness::fake::{Change, Database, Fake, Log, RECORDS_PER_SHARD, SEED, Trick, sendings, uids};
 use harness::{Draw, seed};
 use sotto::arith::{Isa, Rings, sub};
-use sotto::client::{
-    Client, ClientError, LookupError, OperatorKey, Options, Outcome, ParameterError, Pins,
-};
+use sotto::client::{Client, ClientError, LookupError, OperatorKey, Options, Outcome, Pins};
 use sotto::keyword::locate;
 use sotto::limits;
 use sotto::params::{Q, Shape};
@@ -175,9 +173,12 @@ fn the_checks_can_fail() {
 }
 
 #[tokio::test]
-async fn an_undisturbed_call_sends_everything_once() {
+async fn an_undisturbed_call_sends_everything_once_and_nothing_for_an_empty_key() {
     let (fake, mut client) = connected().await;
-    let log = look_up_once_only(&fake, &mut client, &keys(60)).await;
+    let with_empty = [&keys(60)[..], &[String::new()]].concat();
+    let empty = |error: LookupError| assert_eq!(error, LookupError::KeyEmpty);
+    assert_eq!(answered(&mut client, &with_empty, empty).await, 60);
+    let log = checked_log(&fake);
     assert_eq!(log.queries.len(), 60);
     assert!(sendings(&log).values().all(|&times| times == 1));
     assert_eq!(log.bundles.len(), uids(&log).len());
@@ -254,17 +255,6 @@ async fn lost_streams_lost_connections_and_silence_bring_identical_bytes() {
     }
 }
 
-#[tokio::test]
-async fn a_new_epoch_keeps_the_bytes() {
-    let (fake, mut client) = connected().await;
-    fake.script(|script| script.queries.extend([Trick::Answer, Trick::Publish(Change::Epoch)]));
-    let log = look_up_once_only(&fake, &mut client, &keys(40)).await;
-    assert_eq!(sendings(&log).len(), 40);
-    let epochs: BTreeSet<u64> = log.queries.iter().map(|query| query.epoch).collect();
-    assert_eq!(epochs, BTreeSet::from([1, 2]));
-    assert_eq!(client.pins().epoch(), 2);
-}
-
 /// Secrets that were drawn again, by comparing the shards asked under two epochs.
 fn fresh(log: &Log) -> HashMap<u32, usize> {
     let old: BTreeSet<_> =
@@ -301,35 +291,44 @@ async fn a_new_ribbon_seed_draws_a_new_secret_for_that_shard_alone() {
 }
 
 #[tokio::test]
-async fn a_new_shape_or_shard_count_draws_new_secrets_for_all() {
-    for change in [Change::Wider, Change::Doubled] {
-        let fake = started().await;
-        let mut client = fake.connect().await.unwrap();
+async fn a_new_epoch_keeps_the_bytes_and_a_new_shape_or_shard_count_draws_new_secrets_for_all() {
+    let changes = [
+        (Change::Epoch, 0, SHARDS),
+        (Change::Wider, 40, SHARDS),
+        (Change::Doubled, 40, 2 * SHARDS),
+    ];
+    for (change, drawn, shard_count) in changes {
+        let (fake, mut client) = connected().await;
         let keys = keys(40);
         fake.script(|script| script.queries.push_back(Trick::Publish(change)));
-        client.lookup(&keys).await.unwrap();
+        let outcomes = client.lookup(&keys).await.unwrap();
+        for (key, outcome) in keys.iter().zip(outcomes).filter(|_| change == Change::Epoch) {
+            assert!(outcome.unwrap() == expected(key), "{key}");
+        }
         let log = checked_log(&fake);
-        assert_eq!(fresh(&log).values().sum::<usize>(), 40, "{change:?}");
-        let count = if change == Change::Doubled { 2 * SHARDS } else { SHARDS };
-        assert_eq!(client.pins().shard_count(), count);
+        let epochs: BTreeSet<u64> = log.queries.iter().map(|query| query.epoch).collect();
+        assert_eq!(epochs, BTreeSet::from([1, 2]), "{change:?}");
+        assert_eq!(
+            (sendings(&log).len(), fresh(&log).values().sum::<usize>()),
+            (40 + drawn, drawn)
+        );
+        assert_eq!((client.pins().epoch(), client.pins().shard_count()), (2, shard_count));
     }
 }
 
 #[tokio::test]
 async fn parameters_that_would_single_out_end_the_call_undecoded() {
     let fake = started().await;
-    for change in [Change::Seed, Change::OneMore] {
+    let refused = [
+        (Change::Seed, "another seed than before"),
+        (Change::OneMore, "has 21 shards, expected 20"),
+    ];
+    for (change, said) in refused {
         let mut client = fake.connect().await.unwrap();
         fake.take_log();
         fake.script(|script| script.queries.push_back(Trick::Publish(change)));
         let error = client.lookup(&keys(40)).await.err().expect("a refusal");
-        match (change, error) {
-            (Change::Seed, ClientError::Parameters(ParameterError::SeedChanged)) => {}
-            (_, ClientError::Parameters(ParameterError::ShardCountChanged { found, expected })) => {
-                assert_eq!((found, expected), (SHARDS + 1, SHARDS));
-            }
-            (_, other) => panic!("{change:?}: {other}"),
-        }
+        assert!(matches!(error, ClientError::Parameters(_)) && error.to_string().contains(said));
         let log = checked_log(&fake);
         assert!(log.queries.iter().all(|query| query.epoch == log.queries[0].epoch));
         fake.publish(Change::Epoch); // as it was, for the next one
@@ -395,16 +394,13 @@ async fn a_forged_hint_stops_its_look_ups_before_a_query_is_sent() {
 /// What a server can compare of everything it was sent: all but ciphertexts and names of bundles,
 /// whose lengths stay, and the order of a call's queries, which is random.
 fn observed(log: &Log) -> impl PartialEq + std::fmt::Debug + use<> {
-    let mut queries: Vec<_> = log
-        .queries
-        .iter()
-        .map(|query| {
-            let sizes: Vec<usize> = query.encrypted_vector.iter().map(|v| v.len()).collect();
-            let asks = (query.want_hint, query.deadline_ms, query.pack);
-            (query.shard, query.epoch, query.uid.len(), sizes, asks)
-        })
-        .collect();
-    queries.sort_unstable();
+    let mut queries = log.queries.clone();
+    queries.sort_by_key(|query| query.shard);
+    for query in &mut queries {
+        query.nonce.clear();
+        query.uid = "u".repeat(query.uid.len());
+        query.encrypted_vector.iter_mut().for_each(|bytes| *bytes = vec![0; bytes.len()].into());
+    }
     let bundles: Vec<_> = log.bundles.iter().map(|(uid, bytes)| (uid.len(), bytes.len())).collect();
     (queries, bundles, log.hints.clone())
 }
@@ -453,6 +449,9 @@ async fn found_absent_and_invalid_change_nothing_that_is_sent() {
     for (trick, first, second) in &runs[1..] {
         assert_eq!((first, second), (&runs[0].1, &runs[0].2), "{trick:?}");
     }
+    // The comparison can fail: one key fewer is seen.
+    look_up(&mut fake.connect().await.unwrap(), &present[1..]).await;
+    assert_ne!(observed(&fake.take_log()), runs[0].1.0);
 }
 
 /// More keys than are encrypted at once: the server sees the last query, its answer is taken and
@@ -650,35 +649,6 @@ async fn a_client_that_refuses_a_database_says_good_bye() {
         let left = tokio::time::timeout(limits::ANSWER_TIMEOUT, fake.left.acquire()).await;
         left.expect("the server holds the connection for alive").unwrap().forget();
     }
-}
-
-#[tokio::test]
-async fn an_empty_key_is_refused_and_not_sent() {
-    let (fake, mut client) = connected().await;
-    let keys = ["key-0", "", "key-2"].map(str::to_owned);
-    let empty = |error: LookupError| assert_eq!(error, LookupError::KeyEmpty);
-    assert_eq!(answered(&mut client, &keys, empty).await, 2);
-    assert_eq!(fake.take_log().queries.len(), 2);
-}
-
-#[tokio::test]
-async fn a_cancelled_call_takes_its_secrets_along() {
-    let (fake, mut client) = connected().await;
-    let keys = keys(30);
-    fake.script(|script| script.queries = [Trick::Answer, Trick::Silence].into());
-    {
-        let call = client.lookup(&keys);
-        let arrived = fake.arrived.acquire_many(2);
-        tokio::select! {
-            _ = call => panic!("the server kept a stream silent"),
-            permit = arrived => permit.unwrap().forget(),
-        }
-    }
-    look_up(&mut client, &keys).await;
-    // Every secret served one of the two calls: all names of a query's shard differ.
-    let log = checked_log(&fake);
-    let distinct: BTreeSet<_> = log.queries.iter().map(|q| (&q.uid, q.shard)).collect();
-    assert_eq!(distinct.len(), log.queries.len());
 }
 
 #[tokio::test]

@@ -10,10 +10,9 @@ mod harness;
 use harness::{Draw, seed};
 use prost::Message as _;
 use sotto::limits;
-use sotto::params::Shape;
+use sotto::params::{D, P, Q, Shape};
 use sotto::wire::PublicParameters; // the checked one, not message::PublicParameters
 use sotto::wire::message::*;
-use sotto::wire::parameters::ParametersError;
 use sotto::wire::*;
 
 const UID: &str = "0123456789abcdef0123456789abcdef";
@@ -489,88 +488,73 @@ fn bundles_are_checked_by_length_residue_and_name() {
     assert_eq!(uid, blake3::hash(&good).to_hex()[..32]);
     let refused = request(&good, UID).unwrap_err();
     assert!(refused.contains("uid is another bundle's"), "{refused}");
-    let mut large = good.clone();
-    large[3..6].copy_from_slice(&[0xff; 3]);
-    for (bundle, said) in [(&good[1..], "12287 bytes"), (&large[..], "residue 1")] {
-        let refused = request(bundle, &Uid::of(bundle).to_string()).unwrap_err();
-        assert!(refused.contains("public_key is") && refused.contains(said), "{refused}");
+    let mut wrong = vec![(good[1..].to_vec(), "12287 bytes, expected 12288".to_owned())];
+    for (index, prime) in [(0, Q), (D - 1, Q), (D, P), (2 * D - 1, P)] {
+        let mut large = good.clone();
+        large[3 * index..][..3].copy_from_slice(&prime.to_le_bytes()[..3]);
+        wrong.push((large, format!("residue {index} is not below its prime")));
+    }
+    for (bundle, said) in wrong {
+        let refused = request(&bundle, &Uid::of(&bundle).to_string()).unwrap_err();
+        assert!(refused.contains("public_key is") && refused.contains(&said), "{refused}");
     }
 }
 
 #[test]
 fn parameters_with_a_wrong_field_are_refused_by_name() {
-    let golden = unhex(PARAMETERS_GOLDEN);
-    let changed = |at: usize, value: u8| {
-        let mut bytes = golden.clone();
-        bytes[at] = value;
-        PublicParameters::decode(&bytes).unwrap_err().to_string()
+    let golden = message::PublicParameters::decode(&unhex(PARAMETERS_GOLDEN)[..]).unwrap();
+    let read = |change: &dyn Fn(&mut message::PublicParameters)| {
+        let mut changed = golden.clone();
+        change(&mut changed);
+        PublicParameters::decode(&changed.encode_to_vec())
     };
-    for (tag, after, value, said) in [
-        (0x18, 1, 0, "shard_count is 0"),
-        (0x18, 1, 4, "ribbon_seeds is 3 bytes, expected 4 bytes"),
-        (0x52, 3, 64, "ribbon_seeds is 64 for shard 1"),
-        (0x30, 1, 0, "packs is 0"),
-        (0x40, 1, 99, "response bits is 99"),
-    ] {
-        let at = 34 + golden[34..].iter().position(|&byte| byte == tag).unwrap();
-        assert!(changed(at + after, value).contains(said), "{said}");
-    }
-    let short_seed = [&[0x0a, 31][..], &[0x11; 31], &golden[34..]].concat();
-    let refused = PublicParameters::decode(&short_seed).unwrap_err();
-    assert!(matches!(&refused, ParametersError::Field(field) if field.field == "seed"));
-    let base = parameter_fields();
-    let refused = |fields: ParameterFields| {
-        let refused = PublicParameters::new(fields.clone()).unwrap_err().to_string();
-        // Nor are such bytes read, where they can be written.
-        if fields.ribbon_seeds.len() == 3 && fields.ribbon_seeds[1] < 64 {
-            let mut message = message::PublicParameters::decode(&golden[..]).unwrap();
-            message.database = fields.database;
-            (message.created, message.expires) = (fields.lifetime.created, fields.lifetime.expires);
-            message.record_count = fields.record_count;
-            message.shard_records_min = fields.shard_records_min;
-            let read = PublicParameters::decode(&message.encode_to_vec()).unwrap_err();
-            assert_eq!(read.to_string(), refused);
-        }
-        refused
+    let refuse = |change: &dyn Fn(&mut message::PublicParameters), said: &str| {
+        let error = read(change).unwrap_err().to_string();
+        assert!(error.contains(said), "{error} for {said}");
     };
-    type Change = fn(&mut ParameterFields);
-    let wrong: [(Change, &str); 6] = [
-        (|f| f.ribbon_seeds[1] = 64, "below 64"),
-        (|f| f.ribbon_seeds[1] = 1 << 20, "below 64"),
-        (|f| f.ribbon_seeds = vec![0; limits::SHARDS_MAX as usize + 1], "shard_count is 65001"),
-        (|f| f.lifetime.created = 1_702_592_000, "expires is 1702592000"),
-        (|f| f.lifetime.created = 1_702_592_001, "expires is 1702592000"),
-        (|f| f.shard_records_min = 102, "shard_records_min is 102, expected at"),
+    type Change = fn(&mut message::PublicParameters);
+    let wrong: [(Change, &str); 12] = [
+        (|p| p.shard_count = 0, "shard_count is 0"),
+        (|p| p.shard_count = 4, "ribbon_seeds is 3 bytes, expected 4 bytes"),
+        (|p| (p.shard_count, p.ribbon_seeds) = (65_001, vec![0; 65_001]), "shard_count is 65001"),
+        (|p| p.ribbon_seeds[1] = 64, "ribbon_seeds is 64 for shard 1, expected below 64"),
+        (|p| p.packs = 0, "packs is 0"),
+        (|p| p.response_bits = 99, "response bits is 99"),
+        (|p| p.seed.truncate(31), "seed is 31 bytes, expected 32 bytes"),
+        (|p| p.hint_digests_hash.push(0), "hint_digests_hash is 33 bytes"),
+        (|p| p.content.clear(), "content is 0 bytes"),
+        (|p| p.created = p.expires, "expires is 1702592000"),
+        (|p| p.created = p.expires + 1, "expires is 1702592000"),
+        (|p| p.shard_records_min = 102, "shard_records_min is 102, expected at most 101"),
     ];
     for (change, said) in wrong {
-        let mut fields = base.clone();
-        change(&mut fields);
-        let error = refused(fields);
-        assert!(error.contains(said), "{error}");
+        refuse(&change, said);
     }
-    // 8 groups of 192 columns hold no more.
-    let room = shape().groups() * shape().columns();
-    let full = ParameterFields {
-        record_count: 3 * (room as u64 + 1),
-        shard_records_min: room as u32,
-        ..base.clone()
-    };
-    PublicParameters::new(full.clone()).unwrap();
-    let more = ParameterFields { shard_records_min: room as u32 + 1, ..full };
-    assert!(refused(more).contains(&format!("at most {room}")));
     for name in ["", "-a", ".a", "a b", "a/b", "a\u{1b}[2J", "gr\u{fc}n", &"x".repeat(65)] {
-        let fields = ParameterFields { database: name.into(), ..base.clone() };
-        assert!(refused(fields).contains("database is"), "{name}");
+        refuse(&|p| p.database = name.into(), "database is");
     }
-    let most = ParameterFields {
-        ribbon_seeds: vec![63; limits::SHARDS_MAX as usize],
-        record_count: u64::MAX,
-        database: "x".repeat(64),
-        ..base
+    // The groups' columns hold no more.
+    let room = (shape().groups() * shape().columns()) as u32;
+    let crowd = |records| {
+        move |p: &mut message::PublicParameters| {
+            (p.record_count, p.shard_records_min) = (u64::MAX, records);
+        }
     };
-    let most = PublicParameters::new(most).unwrap();
+    read(&crowd(room)).unwrap();
+    refuse(&crowd(room + 1), &format!("at most {room}"));
+    // A builder's seed may be larger than a byte.
+    let fields = ParameterFields { ribbon_seeds: vec![0, 1 << 20, 1], ..parameter_fields() };
+    let error = PublicParameters::new(fields).unwrap_err().to_string();
+    assert!(error.contains("below 64"), "{error}");
+
+    let shards = limits::SHARDS_MAX;
+    let most = read(&|p| {
+        (p.shard_count, p.ribbon_seeds) = (shards, vec![63; shards as usize]);
+        (p.record_count, p.database) = (u64::MAX, "x".repeat(64));
+    });
+    let most = most.unwrap();
     assert_eq!(PublicParameters::decode(&most.encode()).unwrap(), most);
-    let digests = limits::SHARDS_MAX as usize * HINT_DIGEST_BYTES;
+    let digests = shards as usize * HINT_DIGEST_BYTES;
     assert!(most.encode().len() + digests + 1024 < limits::PARAMETERS_REPLY_BYTES_MAX);
 }
 
@@ -689,10 +673,14 @@ fn numbers_above_32_bits_are_no_other_numbers() {
     .unwrap();
     assert_eq!((nonce.as_str(), refused.field), ("n", "protocol_version"));
     // Replies and parameters, as clients read them.
-    let hint = wrapped(0x1a, &and_number(&[], 1, 1 << 32));
-    let frame = [varint(hint.len() as u64), hint].concat();
-    let refused = read_reply(frame.into()).unwrap_err();
-    assert!(refused.contains("shard is a number above 2^32"), "{refused}");
+    let (hint, inner) = (and_number(&[], 1, 1 << 32), and_number(&[], 3, 1 << 32));
+    let limits = [&[0x9a, 1, inner.len() as u8][..], &inner].concat(); // a message inside another
+    for (tag, message, field) in [(0x1a, hint, "shard"), (0x0a, limits, "bundles_per_connection")] {
+        let reply = wrapped(tag, &message);
+        let frame = [varint(reply.len() as u64), reply].concat();
+        let refused = read_reply(frame.into()).unwrap_err();
+        assert!(refused.contains(&format!("{field} is a number above 2^32")), "{refused}");
+    }
     let signed = and_number(&parameters_sample().encode(), 7, (1 << 32) + 192);
     let refused = PublicParameters::decode(&signed).unwrap_err().to_string();
     assert!(refused.contains("columns is a number above 2^32"), "{refused}");

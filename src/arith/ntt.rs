@@ -24,8 +24,13 @@ const LOG: usize = D.trailing_zeros() as usize;
 const LANES: usize = 16;
 /// Values in a transposed block: LANES groups of LANES.
 const BLOCK: usize = LANES * LANES;
-/// Twiddles of the transposed layers of one block: 1 + 2 + 4 + 8 rows of LANES.
-const LOW_TWIDDLES: usize = 15 * LANES;
+/// Butterflies of the transposed layers of one block: 1 + 2 + 4 + 8.
+const LOW_BUTTERFLIES: usize = 15;
+
+type Row = [u32; LANES];
+/// Factors of a transposed block, layer by layer: for each butterfly the values, then what Shoup's
+/// multiplication needs beside them, one a lane.
+type LowTwiddles = [[Row; 2]; LOW_BUTTERFLIES];
 
 /// A factor and what Shoup's multiplication needs beside it: floor(value * 2^32 / m).
 #[derive(Clone, Copy, Default)]
@@ -47,12 +52,10 @@ fn mul_shoup<const M: u32>(x: u32, value: u32, shoup: u32) -> u32 {
     reduce_once::<M>(x.wrapping_mul(value).wrapping_sub(quotient.wrapping_mul(M)))
 }
 
-/// Twiddles of one direction. `high[i]` for the layers on whole vectors; `low` per block, layer by
-/// layer, one row of lanes a butterfly: values, then Shoup factors.
+/// Twiddles of one direction: `high[i]` for the layers on whole vectors, `low` for each block.
 struct Twiddles {
     high: [Factor; D / LANES],
-    low_values: Vec<[u32; LOW_TWIDDLES]>,
-    low_shoups: Vec<[u32; LOW_TWIDDLES]>,
+    low: Vec<LowTwiddles>,
 }
 
 impl Twiddles {
@@ -62,23 +65,20 @@ impl Twiddles {
         for (factor, &power) in high.iter_mut().zip(powers) {
             *factor = Factor::new::<M>(power);
         }
-        let mut low_values = vec![[0; LOW_TWIDDLES]; D / BLOCK];
-        let mut low_shoups = low_values.clone();
-        for block in 0..D / BLOCK {
-            let mut at = 0;
+        let mut low = vec![[[[0; LANES]; 2]; LOW_BUTTERFLIES]; D / BLOCK];
+        for (block, low) in low.iter_mut().enumerate() {
             for groups in [1, 2, 4, 8] {
                 for inner in 0..groups {
+                    let [values, shoups] = &mut low[groups - 1 + inner];
                     for lane in 0..LANES {
                         let group = (block * LANES + lane) * groups + inner;
                         let factor = Factor::new::<M>(powers[D / LANES * groups + group]);
-                        low_values[block][at + lane] = factor.value;
-                        low_shoups[block][at + lane] = factor.shoup;
+                        (values[lane], shoups[lane]) = (factor.value, factor.shoup);
                     }
-                    at += LANES;
                 }
             }
         }
-        Self { high, low_values, low_shoups }
+        Self { high, low }
     }
 }
 
@@ -191,7 +191,26 @@ impl<const M: u32> Loops for Forward<'_, M> {
 
     #[inline(always)]
     fn run(self) {
-        forward(self.tables, self.poly, self.first_layer);
+        let Self { tables, poly, first_layer } = self;
+        let (rows, _) = poly.as_chunks_mut::<LANES>();
+        for layer in first_layer..LOG - 4 {
+            high_layer(rows, &tables.down, 1 << layer, down::<M>);
+        }
+        let mut scratch = [[0; LANES]; D / LANES];
+        let (blocks, _) = rows.as_chunks::<LANES>();
+        let (out_blocks, _) = scratch.as_chunks_mut::<LANES>();
+        for ((block, out), low) in blocks.iter().zip(out_blocks).zip(&tables.down.low) {
+            let mut block = transpose(block);
+            low_layer::<1>(&mut block, low, down::<M>);
+            low_layer::<2>(&mut block, low, down::<M>);
+            low_layer::<4>(&mut block, low, down::<M>);
+            low_layer::<8>(&mut block, low, down::<M>);
+            *out = block;
+        }
+        let scratch = scratch.as_flattened();
+        for (value, &at) in poly.iter_mut().zip(&tables.slot_at) {
+            *value = scratch[usize::from(at) % D];
+        }
     }
 }
 
@@ -200,11 +219,32 @@ impl<const M: u32> Loops for Backward<'_, M> {
 
     #[inline(always)]
     fn run(self) {
-        backward(self.tables, self.poly);
+        let Self { tables, poly } = self;
+        let mut scratch = [[0; LANES]; D / LANES];
+        let flat = scratch.as_flattened_mut();
+        for (&value, &at) in poly.iter().zip(&tables.slot_at) {
+            flat[usize::from(at) % D] = value;
+        }
+        let (rows, _) = poly.as_chunks_mut::<LANES>();
+        let (blocks, _) = scratch.as_chunks::<LANES>();
+        let (out_blocks, _) = rows.as_chunks_mut::<LANES>();
+        for ((block, out), low) in blocks.iter().zip(out_blocks).zip(&tables.up.low) {
+            let mut block = *block;
+            low_layer::<8>(&mut block, low, up::<M>);
+            low_layer::<4>(&mut block, low, up::<M>);
+            low_layer::<2>(&mut block, low, up::<M>);
+            low_layer::<1>(&mut block, low, up::<M>);
+            *out = transpose(&block);
+        }
+        for layer in (0..LOG - 4).rev() {
+            high_layer(rows, &tables.up, 1 << layer, up::<M>);
+        }
+        let Factor { value, shoup } = tables.size_inverse;
+        for x in poly.iter_mut() {
+            *x = mul_shoup::<M>(*x, value, shoup);
+        }
     }
 }
-
-type Row = [u32; LANES];
 
 /// Cooley-Tukey: (a, b) -> (a + wb, a - wb), one twiddle for all lanes.
 #[inline(always)]
@@ -223,11 +263,6 @@ fn up<const M: u32>(a: &mut Row, b: &mut Row, value: &Row, shoup: &Row) {
         a[lane] = add::<M>(a[lane], b[lane]);
         b[lane] = mul_shoup::<M>(d, value[lane], shoup[lane]);
     }
-}
-
-#[inline(always)]
-fn row(twiddles: &[u32; LOW_TWIDDLES], index: usize) -> &Row {
-    twiddles[index * LANES..].first_chunk().expect("this is a bug: a row of twiddles")
 }
 
 /// One layer on whole vectors: `groups` groups of two runs of `distance` rows.
@@ -253,14 +288,12 @@ fn high_layer(
 #[inline(always)]
 fn low_layer<const GROUPS: usize>(
     block: &mut [Row; LANES],
-    values: &[u32; LOW_TWIDDLES],
-    shoups: &[u32; LOW_TWIDDLES],
+    twiddles: &LowTwiddles,
     butterfly: impl Fn(&mut Row, &mut Row, &Row, &Row),
 ) {
     let distance = LANES / (2 * GROUPS);
     for group in 0..GROUPS {
-        let at = GROUPS - 1 + group;
-        let (value, shoup) = (row(values, at), row(shoups, at));
+        let [value, shoup] = &twiddles[GROUPS - 1 + group];
         let run = &mut block[group * 2 * distance..(group + 1) * 2 * distance];
         let (a, b) = run.split_at_mut(distance);
         for (a, b) in a.iter_mut().zip(b) {
@@ -278,58 +311,6 @@ fn transpose(rows: &[Row; LANES]) -> [Row; LANES] {
         }
     }
     out
-}
-
-#[inline(always)]
-fn forward<const M: u32>(tables: &Tables<M>, poly: &mut Poly, first_layer: usize) {
-    let (rows, _) = poly.as_chunks_mut::<LANES>();
-    for layer in first_layer..LOG - 4 {
-        high_layer(rows, &tables.down, 1 << layer, down::<M>);
-    }
-    let mut scratch = [[0; LANES]; D / LANES];
-    let (blocks, _) = rows.as_chunks::<LANES>();
-    let (out_blocks, _) = scratch.as_chunks_mut::<LANES>();
-    for (index, (block, out)) in blocks.iter().zip(out_blocks).enumerate() {
-        let (values, shoups) = (&tables.down.low_values[index], &tables.down.low_shoups[index]);
-        let mut block = transpose(block);
-        low_layer::<1>(&mut block, values, shoups, down::<M>);
-        low_layer::<2>(&mut block, values, shoups, down::<M>);
-        low_layer::<4>(&mut block, values, shoups, down::<M>);
-        low_layer::<8>(&mut block, values, shoups, down::<M>);
-        *out = block;
-    }
-    let scratch = scratch.as_flattened();
-    for (value, &at) in poly.iter_mut().zip(&tables.slot_at) {
-        *value = scratch[usize::from(at) % D];
-    }
-}
-
-#[inline(always)]
-fn backward<const M: u32>(tables: &Tables<M>, poly: &mut Poly) {
-    let mut scratch = [[0; LANES]; D / LANES];
-    let flat = scratch.as_flattened_mut();
-    for (&value, &at) in poly.iter().zip(&tables.slot_at) {
-        flat[usize::from(at) % D] = value;
-    }
-    let (rows, _) = poly.as_chunks_mut::<LANES>();
-    let (blocks, _) = scratch.as_chunks::<LANES>();
-    let (out_blocks, _) = rows.as_chunks_mut::<LANES>();
-    for (index, (block, out)) in blocks.iter().zip(out_blocks).enumerate() {
-        let (values, shoups) = (&tables.up.low_values[index], &tables.up.low_shoups[index]);
-        let mut block = *block;
-        low_layer::<8>(&mut block, values, shoups, up::<M>);
-        low_layer::<4>(&mut block, values, shoups, up::<M>);
-        low_layer::<2>(&mut block, values, shoups, up::<M>);
-        low_layer::<1>(&mut block, values, shoups, up::<M>);
-        *out = transpose(&block);
-    }
-    for layer in (0..LOG - 4).rev() {
-        high_layer(rows, &tables.up, 1 << layer, up::<M>);
-    }
-    let Factor { value, shoup } = tables.size_inverse;
-    for x in poly.iter_mut() {
-        *x = mul_shoup::<M>(*x, value, shoup);
-    }
 }
 
 #[cfg(test)]

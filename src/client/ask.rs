@@ -86,21 +86,21 @@ impl Client {
         &mut self,
         keys: &[K],
     ) -> Result<Vec<Result<Extracted, LookupError>>, ClientError> {
-        let (now, after, count) = (Instant::now(), self.options.call_timeout, keys.len());
+        let (now, after) = (Instant::now(), self.options.call_timeout);
         let deadline = now + after;
-        let timed_out = || (0..count).map(|_| Err(LookupError::CallTimeout { after })).collect();
-        if self.view().parameters.lifetime().check(self.now()).is_err() {
-            match timeout_at(deadline, self.refresh()).await {
-                Ok(refreshed) => refreshed?,
-                Err(_) => return Ok(timed_out()),
+        let encrypt = async {
+            if self.view().parameters.lifetime().check(self.now()).is_err() {
+                self.refresh().await?;
             }
-        }
-        let view = self.view().clone();
-        let keys: Vec<_> = keys.iter().map(|key| Zeroizing::new(key.as_ref().to_vec())).collect();
-
-        let encrypt = compute(keys, move |keys, gone| Call::encrypt(view, keys, now, gone));
-        let Ok(encrypted) = timeout_at(deadline, encrypt).await else { return Ok(timed_out()) };
-        let call = self.run(encrypted??, deadline).await?;
+            let view = self.view().clone();
+            let keys = keys.iter().map(|key| Zeroizing::new(key.as_ref().to_vec()));
+            let encrypt = move |keys, cancelled: &_| Call::encrypt(view, keys, now, cancelled);
+            Ok::<_, ClientError>(compute(keys.collect::<Vec<_>>(), encrypt).await??)
+        };
+        let Ok(encrypted) = timeout_at(deadline, encrypt).await else {
+            return Ok(keys.iter().map(|_| Err(LookupError::CallTimeout { after })).collect());
+        };
+        let call = self.run(encrypted?, deadline).await?;
         let records = compute(call, |call, gone| call.finish(gone)).await?;
         self.sent.sort_by_key(|&(index, _)| index);
         self.report.queries.extend(self.sent.drain(..).map(|(_, query)| query));
@@ -110,26 +110,9 @@ impl Client {
     /// Runs a call until nothing of it waits, or its time is over.
     async fn run(&mut self, mut call: Call, deadline: Instant) -> Result<Call, ClientError> {
         while let Some((at, wave)) = call.wave(self.allowance.bundles, Instant::now()) {
-            let attempted = timeout_at(deadline, self.attempt(&mut call, at, wave)).await;
-            let wishes = match attempted {
-                Ok(Ok(wishes)) => wishes,
-                Ok(Err(error)) => {
-                    give_up(&mut call, error);
-                    break;
-                }
-                Err(_) => {
-                    let after = self.options.call_timeout;
-                    call.give_up(|_| LookupError::CallTimeout { after });
-                    break;
-                }
-            };
-            self.go(wishes.via);
-            if !wishes.refresh {
-                continue;
-            }
-            match timeout_at(deadline, self.refresh()).await {
-                Err(_) => {} // the next attempt notices that the time is over
-                Ok(Ok(())) => {
+            match timeout_at(deadline, self.attempt(&mut call, at, wave)).await {
+                Ok(Ok(false)) => {}
+                Ok(Ok(true)) => {
                     let view = self.view().clone();
                     let rebase =
                         |mut call: Call, cancelled: &_| call.rebase(view, cancelled).map(|()| call);
@@ -138,17 +121,22 @@ impl Client {
                 // What was answered stays answered; these parameters must not be used at all.
                 Ok(Err(error @ ClientError::Parameters(_))) => return Err(error),
                 Ok(Err(error)) => give_up(&mut call, error),
+                Err(_) => {
+                    let after = self.options.call_timeout;
+                    call.give_up(|_| LookupError::CallTimeout { after });
+                }
             }
         }
         Ok(call)
     }
 
+    /// Sends what is ready once; whether new parameters were fetched for what comes next.
     async fn attempt(
         &mut self,
         call: &mut Call,
         at: Instant,
         wave: Vec<usize>,
-    ) -> Result<Wishes, ClientError> {
+    ) -> Result<bool, ClientError> {
         sleep_until(at).await;
         self.reach().await?;
         let unanswered = self.round(call, wave).await;
@@ -157,7 +145,11 @@ impl Client {
         for (index, failed) in unanswered {
             call.settle(index, &failed, replicas, now, &mut wishes);
         }
-        Ok(wishes)
+        self.go(wishes.via);
+        if wishes.refresh {
+            self.refresh().await?;
+        }
+        Ok(wishes.refresh)
     }
 }
 

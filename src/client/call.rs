@@ -507,19 +507,6 @@ mod tests {
         }
     }
 
-    /// The same parameters twice more: each time new secrets.
-    #[test]
-    fn a_call_that_is_moved_back_and_forth_draws_anew_each_time() {
-        let mut moved = call(keys());
-        let mut seen = uids(&moved);
-        for epoch in 2..6 {
-            moved = rebased(moved, view(epoch, [epoch as u32 % 2 + 1; SHARDS], 192));
-            let now = uids(&moved);
-            assert!(now.is_disjoint(&seen), "epoch {epoch}");
-            seen.extend(now);
-        }
-    }
-
     fn looks(cancelled: &Cancelled) -> usize {
         cancelled.looks.load(Ordering::Relaxed)
     }

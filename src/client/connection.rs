@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::call::View;
 use super::error::{ClientError, LookupError, ParameterError};
-use super::exchange::{End, ask, parameter_reply, parameter_request};
+use super::exchange::{ask, parameter_reply, parameter_request};
 use super::hints::HintCache;
 use super::link::{Dialer, Link, Spare};
 use super::options::Options;
@@ -235,14 +235,7 @@ impl Client {
         let wait = self.options.answer_timeout;
         let exchange = ask(&link.connection, parameter_request(None), None, 1, wait).await;
         self.report.count(exchange.bytes_up, exchange.bytes_down);
-        match &exchange.end {
-            _ if !exchange.replies.is_empty() => self.outage.heard(),
-            End::NotAllowed(_) => self.outage.heard(),
-            end @ (End::TimedOut | End::ConnectionLost(_)) => {
-                self.outage.silent(&FailedAttempt::from(end.clone()).detail, Instant::now());
-            }
-            _ => {}
-        }
+        self.outage.note(exchange.is_heard(), exchange.lost());
         parameter_reply(exchange)
     }
 

@@ -4,6 +4,7 @@
 //! A stream that is dropped, timed out or cancelled is reset, so that the server takes its queries
 //! out of the queue.
 
+use std::fmt::Display;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -64,7 +65,7 @@ pub(super) fn parameter_request(bundle: Option<(&str, Arc<[u8]>)>) -> Bytes {
 /// The reply to [`parameter_request`], if it says success.
 pub(super) fn parameter_reply(exchange: Exchange) -> Result<PirParameterResponse, FailedAttempt> {
     let Some(ReplyBody::Parameters(reply)) = exchange.replies.into_iter().next() else {
-        return Err(exchange.end.into());
+        return Err(exchange.end);
     };
     let status = reply.response_status;
     if status == Status::SchemeMatched.code() {
@@ -112,43 +113,24 @@ pub(super) fn refused(status: i32, retry_after_ms: u32, detail: &str) -> FailedA
     FailedAttempt { event: Event::Refused { status, retry_after }, detail }
 }
 
-/// What an exchange that ended like this means for requests without a reply.
-impl From<End> for FailedAttempt {
-    fn from(end: End) -> Self {
-        let (event, detail) = match end {
-            End::Finished => (Event::StreamLost, "the server finished without an answer".into()),
-            End::TimedOut => (Event::TimedOut, "no answer in time".into()),
-            End::StreamLost(reason) => (Event::StreamLost, format!("stream lost: {reason}")),
-            End::ConnectionLost(reason) => {
-                (Event::ConnectionLost, format!("connection lost: {reason}"))
-            }
-            End::NotAllowed(reason) => (Event::NotAllowed, reason),
-        };
-        Self { event, detail }
-    }
-}
-
-/// How an exchange ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum End {
-    /// All expected replies came, and the server finished its side.
-    Finished,
-    /// The next reply did not come in time.
-    TimedOut,
-    /// The stream was reset, ended early, or carried what is no reply.
-    StreamLost(String),
-    /// The connection is gone.
-    ConnectionLost(String),
-    /// The server closed the connection because of who calls.
-    NotAllowed(String),
-}
-
 /// What came back for one request, and the bytes of the frames that were sent and received.
 pub(super) struct Exchange {
     pub(super) replies: Vec<ReplyBody>,
-    pub(super) end: End,
+    pub(super) end: FailedAttempt,
     pub(super) bytes_up: u64,
     pub(super) bytes_down: u64,
+}
+
+impl Exchange {
+    /// Whether a server is there, even if it refuses this caller.
+    pub(super) fn is_heard(&self) -> bool {
+        !self.replies.is_empty() || self.end.event == Event::NotAllowed
+    }
+
+    /// Why the connection seems lost.
+    pub(super) fn lost(&self) -> Option<&str> {
+        (self.end.event != Event::StreamLost).then_some(self.end.detail.as_str())
+    }
 }
 
 /// Sends one request's frame on a stream of its own and collects at most `replies_max` replies;
@@ -183,7 +165,8 @@ pub enum Heard {
     Reply(ReplyBody, usize),
 }
 
-/// Sends a frame on a stream of its own and says of each thing that happens when it does.
+/// Sends a frame on a stream of its own and says of each thing that happens when it does. Returns
+/// what the end of the exchange means for queries without a reply.
 pub(super) async fn exchange(
     connection: &Connection,
     frame: Bytes,
@@ -191,21 +174,29 @@ pub(super) async fn exchange(
     replies_max: usize,
     wait: Duration,
     hear: &mut (dyn FnMut(Heard) + Send),
-) -> End {
-    match converse(connection, frame, shape, replies_max, wait, hear).await {
-        Ok(()) => End::Finished,
-        Err(end) => match connection.close_reason() {
-            // Closed by the watch of its link: nobody else does so while it is asked over.
-            Some(ConnectionError::LocallyClosed) => {
-                End::ConnectionLost("nothing is heard from the server".into())
-            }
-            Some(reason) => match not_allowed(&reason) {
-                Some(why) => End::NotAllowed(why),
-                None => End::ConnectionLost(reason.to_string()),
-            },
-            None => end,
-        },
+) -> FailedAttempt {
+    let Err(failed) = converse(connection, frame, shape, replies_max, wait, hear).await else {
+        let detail = "the server finished without an answer".into();
+        return FailedAttempt { event: Event::StreamLost, detail };
+    };
+    let Some(reason) = connection.close_reason() else { return failed };
+    if let Some(detail) = not_allowed(&reason) {
+        return FailedAttempt { event: Event::NotAllowed, detail };
     }
+    let reason = match reason {
+        // Closed by the watch of its link: nobody else does so while it is asked over.
+        ConnectionError::LocallyClosed => "nothing is heard from the server".into(),
+        reason => reason.to_string(),
+    };
+    FailedAttempt { event: Event::ConnectionLost, detail: format!("connection lost: {reason}") }
+}
+
+fn timed_out() -> FailedAttempt {
+    FailedAttempt { event: Event::TimedOut, detail: "no answer in time".into() }
+}
+
+fn stream_lost(reason: impl Display) -> FailedAttempt {
+    FailedAttempt { event: Event::StreamLost, detail: format!("stream lost: {reason}") }
 }
 
 /// Why the server does not serve this caller, if that is why it closed the connection. In TLS 1.3 a
@@ -233,18 +224,17 @@ async fn converse(
     replies_max: usize,
     wait: Duration,
     hear: &mut (dyn FnMut(Heard) + Send),
-) -> Result<(), End> {
-    let lost = |reason: String| End::StreamLost(reason);
-    let opened = timeout(wait, connection.open_bi()).await.map_err(|_| End::TimedOut)?;
-    let (send, receive) = opened.map_err(|error| lost(error.to_string()))?;
+) -> Result<(), FailedAttempt> {
+    let opened = timeout(wait, connection.open_bi()).await.map_err(|_| timed_out())?;
+    let (send, receive) = opened.map_err(stream_lost)?;
     let mut stream = Stream { send, receive, held: Vec::new(), code: Some(StreamCode::Cancelled) };
     hear(Heard::Opened);
     let write = timeout(wait, stream.send.write_chunk(frame)).await;
     match write.map_err(|_| stream.timed_out())? {
-        Ok(()) => stream.send.finish().map_err(|error| lost(error.to_string()))?,
+        Ok(()) => stream.send.finish().map_err(stream_lost)?,
         // A server that refuses a frame stops it early; the reply says why.
         Err(WriteError::Stopped(_)) => {}
-        Err(error) => return Err(lost(error.to_string())),
+        Err(error) => return Err(stream_lost(error)),
     }
     let mut arrival = pin!(stream.send.stopped());
     let (mut arrived, mut replies) = (false, 0);
@@ -255,8 +245,8 @@ async fn converse(
             next = stream.next(shape.as_ref()) => {
                 let Some((reply, bytes)) = next? else { break };
                 if replies == replies_max {
-                    stream.code = Some(StreamCode::Protocol);
-                    return Err(lost(format!("more than the {replies_max} replies asked for")));
+                    let more = format!("more than the {replies_max} replies asked for");
+                    return Err(stream.not_a_reply(more));
                 }
                 replies += 1;
                 late.as_mut().reset(Instant::now() + wait);
@@ -295,17 +285,18 @@ impl Drop for Stream {
 }
 
 impl Stream {
-    fn timed_out(&mut self) -> End {
+    fn timed_out(&mut self) -> FailedAttempt {
         self.code = Some(StreamCode::Timeout);
-        End::TimedOut
+        timed_out()
     }
 
     /// The next reply and the bytes of its frame; none when the server has finished.
-    async fn next(&mut self, shape: Option<&Shape>) -> Result<Option<(ReplyBody, usize)>, End> {
+    async fn next(
+        &mut self,
+        shape: Option<&Shape>,
+    ) -> Result<Option<(ReplyBody, usize)>, FailedAttempt> {
         let head = loop {
-            let head =
-                reply_head(&self.held, shape).map_err(|e| self.not_a_reply(&e.to_string()))?;
-            if let Some(head) = head {
+            if let Some(head) = reply_head(&self.held, shape).map_err(|e| self.not_a_reply(e))? {
                 break head;
             }
             // No more than a head, so that a frame's bytes come only after its bound is checked.
@@ -324,26 +315,21 @@ impl Stream {
         }
         let rest = self.held.split_off(head.frame_bytes);
         let frame = Bytes::from(std::mem::replace(&mut self.held, rest));
-        let reply =
-            decode_reply(&head, frame, shape).map_err(|e| self.not_a_reply(&e.to_string()))?;
+        let reply = decode_reply(&head, frame, shape).map_err(|e| self.not_a_reply(e))?;
         let body = reply.body.ok_or_else(|| self.not_a_reply("an empty reply"))?;
         Ok(Some((body, head.frame_bytes)))
     }
 
     /// Reads at most `most` bytes; false at the end of the stream.
-    async fn read(&mut self, most: usize) -> Result<bool, End> {
-        match self.receive.read_chunk(most, true).await {
-            Ok(Some(chunk)) => {
-                self.held.extend_from_slice(&chunk.bytes);
-                Ok(true)
-            }
-            Ok(None) => Ok(false),
-            Err(error) => Err(End::StreamLost(error.to_string())),
-        }
+    async fn read(&mut self, most: usize) -> Result<bool, FailedAttempt> {
+        let chunk = self.receive.read_chunk(most, true).await.map_err(stream_lost)?;
+        let Some(chunk) = chunk else { return Ok(false) };
+        self.held.extend_from_slice(&chunk.bytes);
+        Ok(true)
     }
 
-    fn not_a_reply(&mut self, what: &str) -> End {
+    fn not_a_reply(&mut self, what: impl Display) -> FailedAttempt {
         self.code = Some(StreamCode::Protocol);
-        End::StreamLost(what.to_owned())
+        stream_lost(what)
     }
 }

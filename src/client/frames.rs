@@ -20,10 +20,10 @@ pub use super::call::PreparedQuery;
 use super::call::{self, View};
 use super::connection::Client;
 use super::error::{ClientError, LookupError};
-pub use super::exchange::{End, Heard};
+pub use super::exchange::Heard;
 use super::exchange::{exchange, frame, parameter_request, query};
 use super::link::{Dialer, Link};
-use super::retry::{Event, FailedAttempt};
+pub use super::retry::{Event, FailedAttempt};
 use crate::limits;
 use crate::wire::message::{HintRequest, PirBatch, PirResponse, RequestBody};
 use crate::wire::{Bytes, HINT_DIGEST_BYTES, PublicParameters};
@@ -143,26 +143,27 @@ impl FrameSender {
 
     /// Sends a frame as soon as the server grants a stream, and calls `hear` at each event of the
     /// exchange. At most `replies_max` replies are read. A replica to which the frame must go again
-    /// is sent the key bundles before.
+    /// is sent the key bundles before. Returns what the end means for queries without a reply.
     pub async fn send(
         &self,
         frame: Bytes,
         bundles: &[BundleFrame],
         replies_max: usize,
         hear: &mut (dyn FnMut(Heard) + Send),
-    ) -> End {
-        let mut end = End::Finished;
-        for _ in 0..limits::ATTEMPTS_MAX {
+    ) -> FailedAttempt {
+        let mut attempts = 0;
+        loop {
+            attempts += 1;
             let link = match self.link().await {
                 Ok(link) => link,
-                Err(reason) => return End::ConnectionLost(reason),
+                Err(detail) => return FailedAttempt { event: Event::ConnectionLost, detail },
             };
-            end = self.send_over(&link, frame.clone(), bundles, replies_max, hear).await;
-            if !matches!(end, End::ConnectionLost(_)) || self.dialer.replica_count() == 1 {
-                break;
+            let end = self.send_over(&link, frame.clone(), bundles, replies_max, hear).await;
+            let lost = end.event == Event::ConnectionLost;
+            if !lost || attempts == limits::ATTEMPTS_MAX || self.dialer.replica_count() == 1 {
+                return end;
             }
         }
-        end
     }
 
     async fn send_over(
@@ -172,14 +173,11 @@ impl FrameSender {
         bundles: &[BundleFrame],
         replies_max: usize,
         hear: &mut (dyn FnMut(Heard) + Send),
-    ) -> End {
+    ) -> FailedAttempt {
         for bundle in bundles {
             if let Err(failed) = self.bring_over(link, bundle).await {
-                let reason = format!("bundle: {}", describe(failed));
-                return match link.is_open() {
-                    true => End::StreamLost(reason),
-                    false => End::ConnectionLost(reason),
-                };
+                let event = if link.is_open() { Event::StreamLost } else { Event::ConnectionLost };
+                return FailedAttempt { event, detail: format!("bundle: {}", describe(failed)) };
             }
         }
         let shape = Some(*self.view.parameters.shape());

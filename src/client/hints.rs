@@ -3,7 +3,7 @@
 //! A hint is public and the same for everyone until its shard's content changes, so it is kept
 //! from call to call.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::scheme::hint_digest;
@@ -12,17 +12,16 @@ use crate::wire::HINT_DIGEST_BYTES;
 /// The digest of a shard's hint ([`hint_digest`]).
 pub(super) type HintDigest = [u8; HINT_DIGEST_BYTES];
 
-/// Hints by digest, bounded in bytes; the oldest go first.
+/// Hints by digest, bounded in bytes: when there is no room for another, all go.
 pub(super) struct HintCache {
     held: HashMap<HintDigest, Arc<[u8]>>,
-    order: VecDeque<HintDigest>,
     bytes: usize,
     bytes_max: usize,
 }
 
 impl HintCache {
     pub(super) fn new(bytes_max: usize) -> Self {
-        Self { held: HashMap::new(), order: VecDeque::new(), bytes: 0, bytes_max }
+        Self { held: HashMap::new(), bytes: 0, bytes_max }
     }
 
     pub(super) fn get(&self, digest: &HintDigest) -> Option<Arc<[u8]>> {
@@ -35,14 +34,15 @@ impl HintCache {
             return None;
         }
         let hints: Arc<[u8]> = packs.concat().into();
-        if self.held.insert(signed, hints.clone()).is_none() {
-            self.bytes += hints.len();
-            self.order.push_back(signed);
+        if self.held.contains_key(&signed) {
+            return Some(hints);
         }
-        while self.bytes > self.bytes_max && self.order.len() > 1 {
-            let oldest = self.order.pop_front().and_then(|digest| self.held.remove(&digest));
-            self.bytes -= oldest.expect("this is a bug: a hint without its place").len();
+        if self.bytes + hints.len() > self.bytes_max {
+            self.held.clear();
+            self.bytes = 0;
         }
+        self.bytes += hints.len();
+        self.held.insert(signed, hints.clone());
         Some(hints)
     }
 }
@@ -67,7 +67,7 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_go_when_the_bound_is_reached() {
+    fn all_go_when_the_bound_is_reached() {
         let mut cache = HintCache::new(100);
         let hints: Vec<Vec<u8>> = (0..5).map(|at| vec![at; 40]).collect();
         let digests: Vec<_> = hints.iter().map(|hint| hint_digest([&hint[..]])).collect();
@@ -76,7 +76,7 @@ mod tests {
             cache.keep(*digest, std::slice::from_ref(hint)).unwrap(); // counted once
         }
         let held: Vec<bool> = digests.iter().map(|digest| cache.get(digest).is_some()).collect();
-        assert_eq!(held, [false, false, false, true, true]);
-        assert_eq!(cache.bytes, 80);
+        assert_eq!(held, [false, false, false, false, true]);
+        assert_eq!(cache.bytes, 40);
     }
 }

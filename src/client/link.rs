@@ -163,7 +163,7 @@ pub(super) struct Dialer {
     config: quinn::ClientConfig,
     timeout: Duration,
     /// For IPv4 and IPv6, each made when it is first needed.
-    endpoints: [Mutex<Option<Endpoint>>; 2],
+    endpoints: [OnceCell<Endpoint>; 2],
 }
 
 impl Dialer {
@@ -200,12 +200,12 @@ impl Dialer {
 
     /// Waits until the peers of closed connections know, but not long.
     pub(super) async fn close(&self) {
-        let idle = async |endpoint: Option<Endpoint>| {
-            if let Some(endpoint) = endpoint {
+        let idle = async |endpoint: &OnceCell<Endpoint>| {
+            if let Some(endpoint) = endpoint.get() {
                 let _ = timeout(limits::CLOSE_TIMEOUT, endpoint.wait_idle()).await;
             }
         };
-        let [v4, v6] = self.endpoints.each_ref().map(|endpoint| lock(endpoint).clone());
+        let [v4, v6] = &self.endpoints;
         tokio::join!(idle(v4), idle(v6));
     }
 
@@ -238,7 +238,8 @@ impl Dialer {
         loop {
             if let Some((replica, address)) = addresses.pop_front() {
                 let name = &self.replicas[replica].server_name;
-                match self.endpoint(address)?.connect_with(self.config.clone(), address, name) {
+                let endpoint = self.endpoint(address).await?;
+                match endpoint.connect_with(self.config.clone(), address, name) {
                     Ok(connecting) => {
                         let connected = timeout(self.timeout, connecting);
                         dialing.spawn(async move { (replica, address, connected.await) });
@@ -266,17 +267,11 @@ impl Dialer {
         }
     }
 
-    fn endpoint(&self, to: SocketAddr) -> Result<Endpoint, ClientError> {
-        let any = match to {
-            SocketAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-            SocketAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
-        };
-        let mut held = lock(&self.endpoints[usize::from(to.is_ipv6())]);
-        if let Some(endpoint) = &*held {
-            return Ok(endpoint.clone());
-        }
-        let endpoint = Endpoint::client((any, 0).into()).map_err(ClientError::Socket)?;
-        Ok(held.insert(endpoint).clone())
+    async fn endpoint(&self, to: SocketAddr) -> Result<&Endpoint, ClientError> {
+        let any: [IpAddr; 2] = [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()];
+        let version = usize::from(to.is_ipv6());
+        let make = async || Endpoint::client((any[version], 0).into()).map_err(ClientError::Socket);
+        self.endpoints[version].get_or_try_init(make).await
     }
 }
 

@@ -30,8 +30,6 @@ pub struct CallReport {
     pub rounds: u32,
     /// Slow frames that were sent to another replica too.
     pub hedges: u32,
-    /// Queries in these frames.
-    pub hedged_queries: u32,
     /// Key bundles sent, each time counted.
     pub bundles: u32,
     /// Hints fetched.

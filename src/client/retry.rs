@@ -17,8 +17,9 @@ use crate::wire::Status;
 
 /// What came of a request instead of its answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Event {
+pub enum Event {
     /// A reply with another status than success, and its `retry_after_ms`.
+    #[expect(missing_docs, reason = "the fields are those of the reply")]
     Refused { status: Status, retry_after: Duration },
     /// No answer in time.
     TimedOut,
@@ -32,10 +33,11 @@ pub(super) enum Event {
 
 /// An attempt that brought no answer.
 #[derive(Debug, Clone)]
-pub(super) struct FailedAttempt {
-    pub(super) event: Event,
+pub struct FailedAttempt {
+    /// What happened.
+    pub event: Event,
     /// The event in words.
-    pub(super) detail: String,
+    pub detail: String,
 }
 
 /// No connection could be made.
@@ -147,8 +149,17 @@ impl Outage {
         Self { longest, begun: None, last: String::new() }
     }
 
+    /// What came of requests: whether anything was heard, and why their connection seems lost.
+    pub(super) fn note(&mut self, heard: bool, lost: Option<&str>) {
+        match lost {
+            _ if heard => self.heard(),
+            Some(reason) => self.silent(reason, Instant::now()),
+            None => {}
+        }
+    }
+
     /// Something came from a server.
-    pub(super) fn heard(&mut self) {
+    fn heard(&mut self) {
         if self.begun.take().is_some() {
             tracing::warn!("the server answers again: going on");
         }

@@ -5,11 +5,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use tokio::task::JoinSet;
-use tokio::time::Instant;
 
 use super::call::{Call, View};
 use super::connection::Client;
-use super::exchange::{End, Exchange, ask, frame, parameter_reply, parameter_request, refused};
+use super::exchange::{Exchange, ask, frame, parameter_reply, parameter_request, refused};
 use super::retry::FailedAttempt;
 use super::sending::{Hints, Unanswered};
 use crate::limits;
@@ -88,7 +87,7 @@ impl Client {
         fetched: &mut HashMap<u32, Fetched>,
     ) {
         // What is said of the shards without a reply of their own.
-        let mut rest = FailedAttempt::from(exchange.end);
+        let mut rest = exchange.end;
         for reply in exchange.replies {
             let ReplyBody::Hint(hint) = reply else { continue };
             let outcome = if hint.response_status != Status::ResponseSuccess.code() {
@@ -171,17 +170,11 @@ impl Client {
             }
             let Some(done) = asking.join_next().await else { break };
             let (tag, exchange) = done.expect("this is a bug: asking a server panicked");
-            heard |= !exchange.replies.is_empty() || matches!(exchange.end, End::NotAllowed(_));
-            if !matches!(exchange.end, End::Finished | End::StreamLost(_)) {
-                lost.get_or_insert_with(|| FailedAttempt::from(exchange.end.clone()).detail);
-            }
+            heard |= exchange.is_heard();
+            lost = lost.or(exchange.lost().map(str::to_owned));
             answered.push((tag, exchange));
         }
-        match lost {
-            _ if heard => self.outage.heard(),
-            Some(reason) => self.outage.silent(&reason, Instant::now()),
-            None => {}
-        }
+        self.outage.note(heard, lost.as_deref());
         answered
     }
 }

@@ -180,11 +180,7 @@ impl Client {
                 number = hedging => self.hedge(&mut frames, number),
             }
         }
-        match frames.lost {
-            _ if frames.heard => self.outage.heard(),
-            Some(reason) => self.outage.silent(&reason, Instant::now()),
-            None => {}
-        }
+        self.outage.note(frames.heard, frames.lost.as_deref());
         self.leave(frames.running);
     }
 
@@ -263,7 +259,6 @@ impl Client {
             Way::Spare { link, dialer, not: slow.replica }
         };
         self.report.hedges += 1;
-        self.report.hedged_queries += lookups.len() as u32;
         tracing::debug!(queries = lookups.len(), "a slow frame is sent to another replica too");
         self.send(frames, &lookups, way, true);
     }
@@ -380,5 +375,5 @@ async fn carry(
         Heard::Arrived => tell(News::Arrived),
         Heard::Reply(reply, bytes) => tell(News::Reply(Box::new(reply), bytes as u64)),
     };
-    exchange(&link.connection, frame, Some(shape), replies_max, wait, &mut hear).await.into()
+    exchange(&link.connection, frame, Some(shape), replies_max, wait, &mut hear).await
 }

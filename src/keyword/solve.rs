@@ -15,13 +15,9 @@ use super::echelon::{Echelon, Group};
 use super::lift::solve_into;
 use crate::arith::Isa;
 use crate::limits::COLUMNS_MAX;
-use crate::params::Shape;
+use crate::params::{RIBBON_SEEDS, Shape};
 use crate::scheme::Seed;
 
-/// How many ribbon seeds a shard tries before its shape is too narrow.
-pub const RIBBON_SEEDS: u32 = 64;
-
-/// A solved shard.
 #[allow(missing_docs)] // Names say it.
 pub struct Solved {
     pub ribbon_seed: u32,

@@ -11,8 +11,7 @@ use std::path::Path;
 use super::errors::{HeaderError, OpenError, ShardError, same};
 use super::files::open_regular;
 use crate::limits;
-use crate::params::{FAILURE_LOG2_MAX, Shape, ShapeFields};
-use crate::wire::parameters::RIBBON_SEEDS;
+use crate::params::{FAILURE_LOG2_MAX, RIBBON_SEEDS, Shape, ShapeFields};
 
 /// Bytes of a header, and the alignment of sections.
 pub const HEADER_BYTES: usize = 4096;

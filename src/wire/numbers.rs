@@ -123,15 +123,4 @@ mod tests {
         }
         assert_eq!(numbers, 29);
     }
-
-    #[test]
-    fn packed_and_nested_numbers_are_read_too() {
-        let packed = [0x12, 6, 1, 0x80, 0x80, 0x80, 0x80, 0x10]; // 1 and 2^32
-        assert_eq!(check("it", &packed, HintRequest::FIELDS).unwrap_err().field, "shards");
-        assert!(check("it", &packed[..7], HintRequest::FIELDS).is_err(), "cut off");
-        let inner = varint(3, 1 << 32);
-        let nested = [&[0x9a, 1, inner.len() as u8][..], &inner].concat();
-        let error = check("it", &nested, PirParameterResponse::FIELDS).unwrap_err();
-        assert_eq!(error.field, "bundles_per_connection");
-    }
 }

@@ -13,12 +13,9 @@ use super::codes::HINT_DIGEST_BYTES;
 use super::malformed::Malformed;
 use super::{message, numbers};
 use crate::limits;
-use crate::params::{Shape, ShapeError, ShapeFields};
+use crate::params::{RIBBON_SEEDS, Shape, ShapeError, ShapeFields};
 use crate::scheme::Seed;
 use crate::text::duration;
-
-/// Ribbon seeds a shard may be solved with (docs/scheme.md, "Keyword layer").
-pub const RIBBON_SEEDS: u32 = 64;
 
 /// What the parameters of one epoch of a database say.
 #[derive(Debug, Clone, PartialEq, Eq)]

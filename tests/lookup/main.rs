@@ -1,6 +1,5 @@
-//! The client against the real server on a small built database: found, absent, INVALID; what
-//! crosses the wire is the same for present and absent keys; `sotto lookup` and `sotto demo` as
-//! programs.
+//! The client against the real server on a small built database: found, absent, INVALID; `sotto
+//! lookup` and `sotto demo` as programs.
 
 #![allow(clippy::unwrap_used)]
 
@@ -9,10 +8,8 @@ mod gpus;
 mod harness;
 mod program;
 
-use harness::{Built, Crossing, Recorder, options, record, serve};
+use harness::{Built, record, serve};
 use sotto::client::{Client, OperatorKey, Options, Outcome, Pins};
-use sotto::keyword::locate;
-use sotto::wire::message::RequestBody;
 
 /// Text, bytes, the empty value and the longest one.
 fn records() -> Vec<(String, Vec<u8>)> {
@@ -87,73 +84,4 @@ async fn a_database_is_trusted_for_its_signature_and_its_crowd() {
         let error = Client::connect(options).await.err().expect("a refusal").to_string();
         assert!(error.contains(said), "{error}");
     }
-}
-
-/// What an observer of the server's side may compare: everything but the ciphertexts and the
-/// names of their bundles, whose lengths stay.
-fn observed(crossing: &Crossing) -> (RequestBody, usize, Vec<usize>) {
-    let mut body = crossing.request.body.clone().unwrap();
-    match &mut body {
-        RequestBody::Parameters(request) => {
-            let key = request.public_key.iter_mut();
-            key.for_each(|bytes| *bytes = vec![0; bytes.len()].into());
-            request.uid = "u".repeat(request.uid.len());
-        }
-        RequestBody::Batch(batch) => {
-            // The order of a call's queries is random; their nonces number them in it.
-            batch.requests.sort_by_key(|query| query.shard);
-            for query in &mut batch.requests {
-                query.nonce.clear();
-                query.uid = "u".repeat(query.uid.len());
-                let vector = query.encrypted_vector.iter_mut();
-                vector.for_each(|bytes| *bytes = vec![0; bytes.len()].into());
-            }
-        }
-        RequestBody::Hints(_) => {}
-    }
-    (body, crossing.request_bytes, crossing.reply_bytes.clone())
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn present_and_absent_keys_cannot_be_told_apart_on_the_wire() {
-    const SHARDS: u32 = 3;
-    let built = Built::new(&records(), SHARDS);
-    let serving = serve(&built.db());
-    let recorder = Recorder::start(&serving);
-    let options = || options(recorder.address, &recorder.ca_pem, built.pins());
-    let mut client = Client::connect(options()).await.unwrap();
-    let parameters = client.parameters();
-    let (seed, groups) = (*parameters.seed(), parameters.shape().groups() as u32);
-    let shard = |key: &str| locate(&seed, key.as_bytes(), SHARDS, groups).shard;
-    let present: Vec<String> = records()[..14].iter().map(|(key, _)| key.clone()).collect();
-    // An absent key of the same shard for each.
-    let mut candidates = (0..).map(|n| format!("nobody-{n}"));
-    let absent = present.iter().map(|key| {
-        let wanted = shard(key);
-        candidates.find(|candidate| shard(candidate) == wanted).unwrap()
-    });
-    let absent: Vec<String> = absent.collect();
-
-    let mut runs = Vec::new();
-    for (keys, found) in [(&present, 14), (&absent, 0)] {
-        let mut client = Client::connect(options()).await.unwrap();
-        recorder.take();
-        let outcomes = client.lookup(keys).await.unwrap();
-        let here = outcomes.iter().filter(|o| matches!(o, Ok(Outcome::Found(_)))).count();
-        assert_eq!(here, found);
-        let mut run: Vec<_> = recorder.take().iter().map(observed).collect();
-        // Bundles go out together; their order among each other is the scheduler's.
-        run.sort_by_key(|(_, request_bytes, _)| *request_bytes);
-        runs.push(run);
-    }
-    let [present_run, absent_run] = &runs[..] else { panic!("two runs") };
-    assert!(present_run.len() >= 3, "hints, bundles and a batch crossed");
-    assert!(present_run == absent_run);
-    // The comparison can fail: one key fewer is seen.
-    let mut fewer = Client::connect(options()).await.unwrap();
-    recorder.take();
-    fewer.lookup(&present[1..]).await.unwrap();
-    let run: Vec<_> = recorder.take().iter().map(observed).collect();
-    assert!(&run != present_run);
-    drop(client.lookup(&present[..1]).await.unwrap());
 }

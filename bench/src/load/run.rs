@@ -27,7 +27,7 @@ use super::server_side::Look;
 use super::verify::{self, Hints, Job};
 use crate::Failed;
 use crate::record::Head;
-use sotto::client::frames::{BundleFrame, End, FrameSender, Heard};
+use sotto::client::frames::{BundleFrame, Event, FailedAttempt, FrameSender, Heard};
 use sotto::client::{Client, Options};
 use sotto::wire::Status;
 use sotto::wire::message::{PirResponse, ReplyBody};
@@ -375,13 +375,12 @@ fn plain(reason: &str) -> String {
     reason.chars().filter(|c| !c.is_control()).take(REASON_CHARS_MAX).collect()
 }
 
-fn end_class(end: &End, silence: &str) -> String {
-    match end {
-        End::Finished => "stream: finished without an answer".into(),
-        End::TimedOut => format!("{TIME_OUT_CLASS}{silence}"),
-        End::StreamLost(reason) => format!("stream: {}", plain(reason)),
-        End::ConnectionLost(reason) | End::NotAllowed(reason) => {
-            format!("{CONNECTION_CLASS}{}", plain(reason))
-        }
+fn end_class(end: &FailedAttempt, silence: &str) -> String {
+    let detail = end.detail.trim_start_matches("stream lost: ");
+    let reason = plain(detail.trim_start_matches("connection lost: "));
+    match end.event {
+        Event::TimedOut => format!("{TIME_OUT_CLASS}{silence}"),
+        Event::ConnectionLost | Event::NotAllowed => format!("{CONNECTION_CLASS}{reason}"),
+        Event::StreamLost | Event::Refused { .. } => format!("stream: {reason}"),
     }
 }
