@@ -43,6 +43,12 @@ impl Basis {
         Self { sources: sources.into_iter().map(Into::into).collect(), guesses: Vec::new() }
     }
 
+    /// What a figure stands on.
+    pub(super) fn of_figure(figure: &Figure) -> Self {
+        let guesses = figure.extrapolated.iter().flat_map(|why| why.split("; "));
+        guesses.fold(Self::of(&figure.sources), Self::guess)
+    }
+
     /// The same, but a guess for this reason.
     pub(super) fn guess(mut self, why: impl Into<String>) -> Self {
         let why = why.into();

@@ -1,45 +1,30 @@
 //! Hosts of one kind as figures: what binds, batches, epochs, money.
 
 use super::batch::State;
-use super::day::Day;
 use super::figure::{A_SECOND, Basis, Figure, formula};
-use super::measured::{Cost, Known, Measured};
 use super::outcome::{HostPlan, Need, Point, Resource};
-use super::scenario::{Prices, Scenario};
-use super::sizing::{Fleet, Sizing};
+use super::sizing::{Fleet, Hosts};
 use crate::units::number;
 
 const MONTH_HOURS: f64 = 730.0;
 const MONTH_DAYS: f64 = MONTH_HOURS / 24.0;
 const POINTS: u32 = 24;
 
-/// Hosts that are enough, with all that their figures stand on.
-pub(super) struct Hosts<'a> {
-    pub(super) scenario: &'a Scenario,
-    pub(super) prices: &'a Prices,
-    pub(super) measured: &'a Measured<'a>,
-    pub(super) sizing: Sizing<'a>,
-    pub(super) cost: &'a Cost,
-    pub(super) reading: Basis,
-    pub(super) outside: Option<Known>,
-    pub(super) day: Day,
-}
-
 impl Hosts<'_> {
     /// The plan; none when no number of such hosts is enough.
     pub(super) fn plan(&self) -> Option<HostPlan> {
-        let least = self.sizing.least()?;
-        let fleet = self.sizing.fleet(least as f64)?;
-        let (host, scenario) = (self.sizing.host, self.scenario);
+        let least = self.least()?;
+        let fleet = self.fleet(least as f64)?;
+        let (host, scenario) = (self.host, self.scenario);
         let hosts = least + u64::from(scenario.failed_hosts);
         // What the hosts do when none has failed.
-        let whole = self.sizing.fleet(hosts as f64)?;
+        let whole = self.fleet(hosts as f64)?;
         let needs = self.needs(&fleet);
-        let (Need { resource: binds, hosts: first }, _) = needs.first()?;
-        let (binds, most) = (*binds, first.value);
+        let (binds, most) = needs.first().map(|need| (need.resource, need.hosts.value))?;
         // What might bind in place of it, were it twice what is told.
-        let near = needs.iter().filter(|(need, _)| 2.0 * need.hosts.value >= most);
-        let basis = near.fold(Basis::default(), |all, (_, basis)| all.and(basis));
+        let near = needs.iter().filter(|need| 2.0 * need.hosts.value >= most);
+        let basis =
+            near.fold(Basis::default(), |all, need| all.and(&Basis::of_figure(&need.hosts)));
         let failed = scenario.failed_hosts;
         let how =
             format!("{least} for {} + {failed} in reserve, for those that may fail", binds.name());
@@ -69,7 +54,7 @@ impl Hosts<'_> {
             binds,
             batch: self.batch(&whole),
             capacity: self.capacity(&whole),
-            needs: needs.into_iter().map(|(need, _)| need).collect(),
+            needs,
             cost_month: priced.figure("cost a month", total, currency, sum.join(" + ")),
             cost_million: priced.figure(
                 "cost of a million look-ups",
@@ -97,24 +82,23 @@ impl Hosts<'_> {
         }
     }
 
-    /// Hosts that each resource would take, the most first, with what that stands on.
-    fn needs(&self, fleet: &Fleet) -> Vec<(Need, Basis)> {
-        let uses = self.sizing.uses(fleet).into_iter();
+    /// Hosts that each resource would take, the most first.
+    fn needs(&self, fleet: &Fleet) -> Vec<Need> {
         let need = |(resource, share): (Resource, f64)| {
             let (basis, formula) = self.need(fleet, resource);
             let hosts = basis.figure(resource.name(), share * fleet.hosts, "hosts", formula);
-            (Need { resource, hosts }, basis)
+            Need { resource, hosts }
         };
-        let mut needs: Vec<_> = uses.map(need).collect();
-        needs.sort_by(|(a, _), (b, _)| b.hosts.value.total_cmp(&a.hosts.value));
+        let mut needs: Vec<_> = self.uses(fleet).into_iter().map(need).collect();
+        needs.sort_by(|a, b| b.hosts.value.total_cmp(&a.hosts.value));
         needs
     }
 
     fn need(&self, fleet: &Fleet, resource: Resource) -> (Basis, String) {
-        let (scenario, host, sizing) = (self.scenario, self.sizing.host, &self.sizing);
+        let (scenario, host) = (self.scenario, self.host);
         let (copies, most) = (f64::from(scenario.replication), scenario.utilisation_max);
         let State { rate, batch, .. } = fleet.capacity;
-        let (peak, time) = (sizing.peak, fleet.engine.time(batch) * 1e3);
+        let (peak, time) = (self.peak, fleet.engine.time(batch) * 1e3);
         let busy = formula!("{} a second at the peak / {} a second a host / {}", peak, rate, most);
         let basis = self.basis().with(["scenario: utilisation_max"]);
         match resource {
@@ -130,9 +114,9 @@ impl Hosts<'_> {
                 ]),
                 formula!(
                     "{} shards * {} copies * {} MB (epochs in memory: {}) / {} GB a host",
-                    sizing.shards,
+                    self.shards,
                     copies,
-                    sizing.memory_a_shard() / 1e6,
+                    self.memory_a_shard() / 1e6,
                     scenario.epochs_in_memory,
                     host.shard_memory() / 1e9
                 ),
@@ -165,9 +149,9 @@ impl Hosts<'_> {
                 Basis::of(["scenario: replication, changed_share", "prices: hosts.disk_gb"]),
                 formula!(
                     "{} shards * {} copies * {} MB (two epochs) / {} GB a host",
-                    sizing.shards,
+                    self.shards,
                     copies,
-                    sizing.disk_a_shard() / 1e6,
+                    self.disk_a_shard() / 1e6,
                     host.disk_gb
                 ),
             ),
@@ -211,7 +195,7 @@ impl Hosts<'_> {
     }
 
     fn costs(&self, basis: &Basis, hosts: f64) -> Vec<Figure> {
-        let (host, prices, scenario) = (self.sizing.host, self.prices, self.scenario);
+        let (host, prices, scenario) = (self.host, self.prices, self.scenario);
         let currency = &*prices.currency;
         let hourly = |name: &str, key: &str, units: u32, price: f64| {
             let formula = formula!("{} hosts * {units} * {price} an hour * {MONTH_HOURS} h", hosts);
@@ -231,16 +215,16 @@ impl Hosts<'_> {
             currency,
             formula!("{} GB a month * {}", egress, prices.egress_gb),
         ));
-        let copies = f64::from(scenario.replication).max(hosts / self.sizing.shards);
-        let stored = self.sizing.shards * copies * self.sizing.disk_a_shard() / 1e9;
+        let copies = f64::from(scenario.replication).max(hosts / self.shards);
+        let stored = self.shards * copies * self.disk_a_shard() / 1e9;
         costs.push(basis.with(["prices: stored_gb_month"]).figure(
             "stored",
             stored * prices.stored_gb_month,
             currency,
             formula!("{} GB * {}", stored, prices.stored_gb_month),
         ));
-        if let Some(build) = self.measured.build(self.sizing.shape) {
-            let changed = self.sizing.shards * scenario.changed_share;
+        if let Some(build) = &self.build {
+            let changed = self.shards * scenario.changed_share;
             let epochs = MONTH_HOURS / scenario.epoch_hours;
             let hours = changed * build.value / 3600.0 * epochs;
             let keys = ["scenario: epoch_hours, changed_share", "prices: hosts.core_hour"];
@@ -261,7 +245,7 @@ impl Hosts<'_> {
     }
 
     fn figures(&self, fleet: &Fleet) -> Vec<Figure> {
-        let (scenario, shape) = (self.scenario, self.sizing.shape);
+        let scenario = self.scenario;
         let peak = fleet.at(fleet.rate);
         let (basis, time) = (self.basis(), fleet.engine.time(peak.batch));
         let mut figures = vec![
@@ -281,7 +265,7 @@ impl Hosts<'_> {
                 "",
                 formula!(
                     "{} shards * {} copies / {} hosts",
-                    self.sizing.shards,
+                    self.shards,
                     fleet.copies,
                     fleet.hosts
                 ),
@@ -296,8 +280,8 @@ impl Hosts<'_> {
                 formula!("{how} * {} bytes in", fleet.bytes_in),
             ));
         }
-        if let Some(build) = self.measured.build(shape) {
-            let all = self.sizing.shards * scenario.changed_share;
+        if let Some(build) = &self.build {
+            let all = self.shards * scenario.changed_share;
             let cores = all * build.value / 3600.0 / scenario.epoch_hours;
             let how = &build.formula;
             figures.push(build.basis.with(["scenario: changed_share, epoch_hours"]).figure(

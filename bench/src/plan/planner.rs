@@ -6,11 +6,10 @@ use sotto::params::{Shape, ShapeWishes};
 use super::batch::Engine;
 use super::day::Day;
 use super::figure::{A_SECOND, Basis, Figure, formula};
-use super::hosts::Hosts;
 use super::measured::{Cost, Measured};
 use super::outcome::{GpuPlan, Plan, SCHEMA, ShapePlan, Used};
 use super::scenario::{Host, Prices, Scenario};
-use super::sizing::Sizing;
+use super::sizing::Hosts;
 use crate::found::Found;
 use crate::record::ShapeFacts;
 
@@ -121,7 +120,7 @@ impl Planner<'_> {
              expected both: measure again (`sotto-bench kernel`)",
         )?;
         let hosts = self.hosts(&shape, shards, day, self.host, &cost);
-        let Some(cpu) = hosts.plan() else { return Ok(Err(cannot(&hosts.sizing))) };
+        let Some(cpu) = hosts.plan() else { return Ok(Err(cannot(&hosts))) };
         let mut warnings = Vec::new();
         let least = limits::RECORDS_PER_SHARD_ACCEPTED_MIN;
         if records < least {
@@ -130,7 +129,7 @@ impl Planner<'_> {
                  look-up hides among those of its shard"
             ));
         }
-        let batch = hosts.sizing.engine.time(1.0);
+        let batch = hosts.engine.time(1.0);
         if batch > LONG_BATCH * scenario.latency_ms / 1e3 && shards > 1.0 {
             warnings.push(formula!(
                 "a batch of one query takes {} ms, of {} ms in which answers are to come: with few \
@@ -144,7 +143,7 @@ impl Planner<'_> {
             None => Err("no record of a real GPU was given, and none is guessed".to_owned()),
             Some(cost) => {
                 let hosts = self.hosts(&shape, shards, day, self.gpu_host, &cost);
-                hosts.plan().ok_or_else(|| cannot(&hosts.sizing))
+                hosts.plan().ok_or_else(|| cannot(&hosts))
             }
         };
         let gpu = match gpu {
@@ -171,42 +170,34 @@ impl Planner<'_> {
         cost: &'b Cost,
     ) -> Hosts<'b> {
         let bytes = shape.query_bytes as f64 + shape.bundle_bytes as f64 / day.queries_a_bundle;
-        let mut outside = self.measured.outside(bytes);
         let (reading, reading_basis) = cost.reading(host, shape);
         let cores = if host.gpus > 0 { 1.0 } else { f64::from(host.cores) };
-        let mut sizing = Sizing {
+        let mut hosts = Hosts {
             scenario: self.scenario,
+            prices: self.prices,
             host,
             shape,
             shards,
             peak: self.peak,
+            day,
+            cost,
             engine: Engine { batch: cost.batch.clone(), cores, outside: 0.0, reading },
-            outside_a_byte: outside.as_ref().map_or(0.0, |outside| outside.value),
-            queries_a_bundle: day.queries_a_bundle,
-            hints_a_day: day.hints,
+            reading: reading_basis,
+            outside: self.measured.outside(bytes),
+            build: self.measured.build(shape),
         };
         // Over several hosts queries bring more; another record may be nearer then.
-        if let Some(fleet) = sizing.least().and_then(|hosts| sizing.fleet(hosts as f64)) {
-            outside = self.measured.outside(fleet.bytes_in);
-            sizing.outside_a_byte = outside.as_ref().map_or(0.0, |outside| outside.value);
+        if let Some(fleet) = hosts.least().and_then(|least| hosts.fleet(least as f64)) {
+            hosts.outside = self.measured.outside(fleet.bytes_in);
         }
-        Hosts {
-            scenario: self.scenario,
-            prices: self.prices,
-            measured: self.measured,
-            sizing,
-            cost,
-            reading: reading_basis,
-            outside,
-            day,
-        }
+        hosts
     }
 }
 
 /// Why no number of hosts is enough.
-fn cannot(sizing: &Sizing) -> String {
-    let host = &sizing.host.name;
-    let (shard, memory) = (sizing.memory_a_shard(), sizing.host.shard_memory() / sizing.engines());
+fn cannot(hosts: &Hosts) -> String {
+    let host = &hosts.host.name;
+    let (shard, memory) = (hosts.memory_a_shard(), hosts.host.shard_memory() / hosts.engines());
     if shard > memory {
         return formula!(
             "a shard takes {} GB of memory, {host} has {} GB for shards",
@@ -217,7 +208,7 @@ fn cannot(sizing: &Sizing) -> String {
     formula!(
         "a batch of one query takes {} ms on {host}, answers are to come within {} ms: ask for \
          smaller shards, faster hosts or more time",
-        sizing.engine.time(1.0) * 1e3,
-        sizing.scenario.latency_ms
+        hosts.engine.time(1.0) * 1e3,
+        hosts.scenario.latency_ms
     )
 }

@@ -1,28 +1,33 @@
 //! How many hosts: the least number at which nothing is asked more than it can do.
 
 use super::batch::{Engine, State};
-use super::day::distinct;
+use super::day::{Day, distinct};
+use super::figure::Basis;
+use super::measured::{Cost, Known};
 use super::outcome::Resource;
-use super::scenario::{Hints, Host, Scenario};
+use super::scenario::{Hints, Host, Prices, Scenario};
 use crate::record::ShapeFacts;
 
 /// More hosts than this are none that anybody has.
 const HOSTS_MAX: u64 = 100_000_000;
 
-/// What is asked of all hosts of one kind, and what one of them can do.
-pub(super) struct Sizing<'a> {
+/// What is asked of all hosts of one kind, what one of them can do, and what both stand on.
+pub(super) struct Hosts<'a> {
     pub(super) scenario: &'a Scenario,
+    pub(super) prices: &'a Prices,
     pub(super) host: &'a Host,
     pub(super) shape: &'a ShapeFacts,
     pub(super) shards: f64,
     pub(super) peak: f64,
-    /// An engine of a host, without what queries take outside.
+    pub(super) day: Day,
+    pub(super) cost: &'a Cost,
+    /// An engine of a host, without what queries take outside; what says how fast it reads.
     pub(super) engine: Engine,
+    pub(super) reading: Basis,
     /// Core-seconds that a query takes beside its batch, for each byte that it brings.
-    pub(super) outside_a_byte: f64,
-    pub(super) queries_a_bundle: f64,
-    /// Hints that a device fetches in a day.
-    pub(super) hints_a_day: f64,
+    pub(super) outside: Option<Known>,
+    /// Core-seconds of building a shard.
+    pub(super) build: Option<Known>,
 }
 
 pub(super) struct Fleet {
@@ -48,7 +53,7 @@ impl Fleet {
     }
 }
 
-impl Sizing<'_> {
+impl Hosts<'_> {
     /// Engines of a host: its processor, or its GPUs.
     pub(super) fn engines(&self) -> f64 {
         f64::from(self.host.gpus.max(1))
@@ -60,10 +65,10 @@ impl Sizing<'_> {
         let resident = self.shards * copies / hosts;
         let engines = self.engines().min(resident.max(1.0));
         // A bundle goes to every host that one of its queries goes to.
-        let bundle_share = distinct(self.queries_a_bundle, hosts) / self.queries_a_bundle;
+        let bundle_share = distinct(self.day.queries_a_bundle, hosts) / self.day.queries_a_bundle;
         let bundle = self.shape.bundle_bytes as f64 * bundle_share;
         let bytes_in = self.shape.query_bytes as f64 + bundle;
-        let outside = self.outside_a_byte * bytes_in;
+        let outside = self.outside.as_ref().map_or(0.0, |outside| outside.value) * bytes_in;
         // Beside GPUs it is the cores' time, not the engines'.
         let shared = if self.host.gpus == 0 { outside } else { 0.0 };
         let engine = Engine { outside: shared, ..self.engine.clone() };
@@ -102,7 +107,7 @@ impl Sizing<'_> {
                 scenario.front_ends * self.shards * scenario.changed_share * hint / epoch
             }
             Hints::Device => {
-                let day = scenario.users * self.hints_a_day * hint;
+                let day = scenario.users * self.day.hints * hint;
                 day / 86_400.0 * scenario.peak_over_mean
             }
         }
