@@ -20,7 +20,6 @@ if [ "${1:-}" = "--quick" ]; then
 fi
 mkdir -p "$out"
 machine >"$out/machine.txt"
-programs
 
 # Runs a program's tests one by one, and keeps what each printed and how it ended.
 tests() {
@@ -44,7 +43,29 @@ tests gpu_faults
 tests build killed
 tests build disk
 
-"$bench" report --summary "$out" && code=0 || code=$?
+{
+    echo "# Failures"
+    echo
+    echo "The machine: \`machine.txt\`. Every look-up of every test was compared with its record and"
+    echo "every admitted query was accounted for, or the test had failed."
+    echo
+    echo "| test | what was seen | panics | passed |"
+    echo "|---|---|---|---|"
+} >"$out/README.md"
+failed=""
+for file in "$out"/*.txt; do
+    name=$(basename "$file" .txt) passed=yes
+    ended=$(sed -n 's/^ended: //p' "$file")
+    [ -n "$ended" ] || continue
+    skipped=$(grep '^skipped' "$file" | paste -sd ';' || true)
+    seen=$(sed -nE 's/^(test .*)?record: //p' "$file" | paste -sd ';' || true)
+    panics=$(grep -c "^thread '.*panicked" "$file" || true)
+    [ -z "$skipped" ] || [ -n "$seen" ] || passed=skipped
+    [ "$ended" = 0 ] || { passed="**NO**" failed="$failed $name"; }
+    seen=${skipped:+$skipped }$seen
+    echo "| \`$name\` | ${seen:-as its name says} | $panics | $passed |" >>"$out/README.md"
+done
+printf '\nFailed:%s.\n' "${failed:- none}" >>"$out/README.md"
 cat "$out/README.md"
 echo "record: $out"
-exit $code
+[ -z "$failed" ]

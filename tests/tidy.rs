@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 /// ARCHITECTURE.md has those of `src`.
 const BENCH_ORDER: [&str; 16] = [
     "record",
+    "common",
     "table",
     "endpoint",
     "load",
@@ -26,7 +27,6 @@ const BENCH_ORDER: [&str; 16] = [
     "plan",
     "compare",
     "html",
-    "common",
     "kernel",
     "gpu",
     "summary",

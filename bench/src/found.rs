@@ -8,8 +8,8 @@ use serde::de::DeserializeOwned;
 
 use crate::load::report::{Report, SCHEMA as LOAD_SCHEMA};
 use crate::record::{BUILD_SCHEMA, Build, RELOAD_SCHEMA, Reload, STARTUP_SCHEMA, Startup};
+use crate::record::{Content, Head, Machine, ShapeFacts};
 use crate::record::{GPU_SCHEMA, Gpu, KERNEL_SCHEMA, Kernel};
-use crate::record::{Head, Machine};
 
 /// One of all kinds of records, each named as the command that writes it.
 #[derive(Debug, serde::Serialize)]
@@ -80,6 +80,19 @@ impl Record {
             Self::Build(record) => &record.head,
             Self::Startup(record) => &record.head,
             Self::Reload(record) => &record.head,
+        }
+    }
+
+    /// How many shards it was measured with, and of which shape.
+    pub(crate) fn shards(&self) -> (u64, &ShapeFacts) {
+        let of = |content: &'_ Content| u64::from(content.shards);
+        match self {
+            Self::Load(record) => (record.server.shards.into(), &record.server.shape),
+            Self::Kernel(record) => (1, &record.shape),
+            Self::Gpu(record) => (record.traffic.shards as u64, &record.shape),
+            Self::Build(record) => (of(&record.content), &record.content.shape),
+            Self::Startup(record) => (of(&record.content), &record.content.shape),
+            Self::Reload(record) => (of(&record.content), &record.content.shape),
         }
     }
 

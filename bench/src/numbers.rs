@@ -1,5 +1,6 @@
 //! What a record of each kind measured: a list of named numbers, each with its unit and which way
-//! is better. Tables, summaries and comparisons, which go by name, are made of these.
+//! is better. Tables, summaries and comparisons, which go by name, are made of these. Beside them
+//! stand what a record was measured of, targets, and doubts.
 
 use crate::found::Record;
 use crate::load::ledger::half_interval;
@@ -7,6 +8,7 @@ use crate::load::report::{Report, Row, Trial};
 use crate::load::search::{Limit, RESOLUTION};
 use crate::record::*;
 use crate::table::Table;
+use crate::units;
 use sotto::text::counted;
 
 pub(crate) struct Number {
@@ -70,6 +72,7 @@ pub(crate) fn of(record: &Record) -> Vec<Number> {
 /// Numbers for people: the median or mean, the best run, how sure it is and its share of the floor.
 pub(crate) fn table(numbers: &[Number]) -> Table {
     let mut table = Table::new(["", "median", "best", "unit", "noise", "of its floor"]);
+    let percent = |share: f64| format!("{:.0}%", share * 1e2);
     for number in numbers {
         let share = number.floor.map(|floor| match number.sense {
             MoreIsBetter => number.value / floor,
@@ -78,69 +81,113 @@ pub(crate) fn table(numbers: &[Number]) -> Table {
         let noise = number.noise.filter(|&noise| noise > 0.0);
         table.row([
             number.what.clone(),
-            digits(number.value),
-            number.best.map(digits).unwrap_or_default(),
+            units::number(number.value),
+            number.best.map(units::number).unwrap_or_default(),
             number.unit.into(),
-            noise.map(digits).unwrap_or_default(),
+            noise.map(units::number).unwrap_or_default(),
             share.filter(|share| share.is_finite()).map(percent).unwrap_or_default(),
         ]);
     }
     table
 }
 
-fn percent(share: f64) -> String {
-    format!("{:.0}%", share * 1e2)
+/// What was wanted and what was found; the best of the run decides, the median stands beside.
+pub(crate) fn targets_table(targets: &[Target]) -> Table {
+    let mut table = Table::new(["target", "wanted", "best", "median", ""]);
+    for Target { what, wanted, measured, median, met } in targets {
+        let verdict = match met {
+            Some(true) => "met",
+            Some(false) => "NOT MET",
+            None => "not measured",
+        };
+        let [best, median] =
+            [measured, median].map(|found| found.map_or("-".into(), units::number));
+        table.row([what.clone(), wanted.clone(), best, median, verdict.into()]);
+    }
+    table
 }
 
-/// Four of them, more or less.
-pub(crate) fn digits(value: f64) -> String {
-    let places = match value.abs() {
-        size if size >= 1e3 => 0,
-        size if size >= 1e2 => 1,
-        size if size >= 1e1 => 2,
-        size if size >= 1.0 || size == 0.0 => 3,
-        _ => 4,
+/// Those of docs/design.md, "Targets", which are for the machines named there.
+pub(crate) fn targets(record: &Record) -> Vec<Target> {
+    match record {
+        Record::Kernel(kernel) => kernel.targets.clone(),
+        Record::Gpu(gpu) => gpu.targets.clone(),
+        Record::Build(build) => build_targets(build),
+        _ => Vec::new(),
+    }
+}
+
+/// For a million records: in one shard, or in ten thousand.
+fn build_targets(build: &Build) -> Vec<Target> {
+    let Build { content, seconds, peak_memory_bytes, .. } = build;
+    let most = match content.shards {
+        _ if content.records < 1_000_000 => return Vec::new(),
+        1 => 8.0,
+        10_000 => 240.0,
+        _ => return Vec::new(),
     };
-    format!("{value:.places$}")
+    let what = format!("building {} records in {} shards, s", content.records, content.shards);
+    let mut all = vec![Target::new(&what, ..=most, Some(seconds.best), Some(seconds.median))];
+    if content.shards == 1 {
+        let mib = (peak_memory_bytes >> 20) as f64;
+        all.push(Target::new("its peak memory, MiB", ..=1536.0, Some(mib), None));
+    }
+    all
+}
+
+/// A record for people: where and of what, every number, and targets.
+pub(crate) fn text(record: &Record) -> String {
+    let mut text = format!("{}\n", record.head().origin());
+    text.extend(subject(record).iter().map(|(what, value)| format!("{what}: {value}\n")));
+    text.extend(doubts(record).iter().map(|doubt| format!("! {doubt}\n")));
+    text += &format!("\n{}", table(&of(record)).text());
+    let targets = targets(record);
+    if !targets.is_empty() {
+        text += &format!("\n{}", targets_table(&targets).text());
+    }
+    text
 }
 
 /// What must be the same for two records to be compared; the same names for each of a kind.
 pub(crate) fn conditions(record: &Record) -> Vec<(&'static str, String)> {
     let machine = record.machine();
     let cpu = machine.cpu.as_deref().unwrap_or("unknown");
-    let flags = machine.flags.join(" ");
     let mut all = vec![
         ("machine", format!("{cpu}, {} cores, {}", machine.logical_cpus, machine.arch)),
-        ("processor's flags", flags),
+        ("processor's flags", machine.flags.join(" ")),
         ("number of cores to use", machine.cpus.to_string()),
     ];
-    let content = |all: &mut Vec<_>, content: &Content, threads: usize| {
-        all.push(("shape", shape(&content.shape)));
-        all.push(("database", format!("{} records, {} shards", content.records, content.shards)));
+    all.extend(subject(record));
+    all
+}
+
+/// What a record was measured of.
+fn subject(record: &Record) -> Vec<(&'static str, String)> {
+    let ShapeFacts { value_len, pack_rows, packs, columns, .. } = record.shards().1;
+    let shape = format!(
+        "{packs} packs of {pack_rows} rows x {columns} columns, fields of {value_len} bytes"
+    );
+    let mut all = vec![("shape", shape)];
+    let mut database = |content: &Content, threads: usize| {
+        let Content { records, shards, .. } = content;
+        all.push(("database", format!("{records} records, {shards} shards")));
         all.push(("number of threads", threads.to_string()));
     };
     match record {
         Record::Load(record) => {
-            all.push(("shape", shape(&record.server.shape)));
             all.push(("number of shards", record.server.shards.to_string()));
             all.push(("objective", format!("{} ms", record.objective_ms)));
         }
-        Record::Kernel(record) => all.push(("shape", shape(&record.shape))),
+        Record::Kernel(_) => {}
         Record::Gpu(record) => {
-            all.push(("shape", shape(&record.shape)));
             all.push(("device", record.device.name.clone()));
             all.push(("engine", record.engine.clone()));
         }
-        Record::Build(record) => content(&mut all, &record.content, record.threads),
-        Record::Startup(record) => content(&mut all, &record.content, record.threads),
-        Record::Reload(record) => content(&mut all, &record.content, record.threads),
+        Record::Build(record) => database(&record.content, record.threads),
+        Record::Startup(record) => database(&record.content, record.threads),
+        Record::Reload(record) => database(&record.content, record.threads),
     }
     all
-}
-
-fn shape(shape: &ShapeFacts) -> String {
-    let ShapeFacts { value_len, pack_rows, packs, columns, .. } = shape;
-    format!("{packs} packs of {pack_rows} rows x {columns} columns, fields of {value_len} bytes")
 }
 
 /// Why a record, or a part of it, is not to be trusted.
@@ -150,6 +197,13 @@ pub(crate) fn doubts(record: &Record) -> Vec<String> {
             let invalid = record.trials.iter().filter(|trial| trial.invalid.is_some());
             let said = |trial: &Trial| format!("INVALID, left out: {:.1} a second", trial.rate);
             return invalid.map(said).collect();
+        }
+        Record::Gpu(record) if record.device.software => {
+            return vec![
+                "a processor plays this GPU: the numbers show that the measurement runs, and \
+                 nothing else"
+                    .into(),
+            ];
         }
         Record::Kernel(record) => &record.effort,
         Record::Gpu(record) => &record.effort,
@@ -186,7 +240,7 @@ fn stages<const N: usize>(
     .into()
 }
 
-pub(crate) fn kernel(record: &Kernel) -> Vec<Number> {
+fn kernel(record: &Kernel) -> Vec<Number> {
     let mut all = Vec::new();
     for read in &record.floors.read {
         let what = format!("floor: reading the shard, {}", counted(read.threads as u64, "thread"));
@@ -245,48 +299,35 @@ pub(crate) fn kernel(record: &Kernel) -> Vec<Number> {
     all
 }
 
-pub(crate) fn gpu(record: &Gpu) -> Vec<Number> {
-    let answers = record.answers.iter().flat_map(gpu_answer);
-    let all = gpu_floors(&record.floors).into_iter().chain(answers);
-    all.chain(gpu_uploads(&record.uploads)).chain(gpu_traffic(&record.traffic)).collect()
-}
-
-pub(crate) fn gpu_floors(floors: &GpuFloors) -> Vec<Number> {
+fn gpu(record: &Gpu) -> Vec<Number> {
+    const PEAK: &str = "10^9 a second";
+    let (floors, up) = (&record.floors, &record.uploads);
     let mut all = once(
         "floor: ",
         [
             ("reading memory", floors.read_gb_per_s, "GB/s", Context),
-            ("u32 multiply-adds", floors.narrow_g_per_s, "10^9 a second", Context),
-            ("dot4I8Packed", floors.dot_g_per_s, "10^9 a second", Context),
+            ("u32 multiply-adds", floors.narrow_g_per_s, PEAK, Context),
+            ("dot4I8Packed", floors.dot_g_per_s, PEAK, Context),
         ],
     );
-    let wide = floors.wide_g_per_s;
-    all.extend(
-        wide.map(|wide| Number::once("floor: u64 multiply-adds", wide, "10^9 a second", Context)),
-    );
-    all
-}
-
-pub(crate) fn gpu_answer(answer: &GpuAnswer) -> Vec<Number> {
-    let unit = "us/query";
-    let time = |part, spread| {
-        let what = format!("batch {}, {part}", answer.batch);
-        Number::time(what, spread, unit).above(Some(answer.floor_us))
-    };
-    let parts = [
-        ("prepare", answer.prepare_us, answer.prepare_share),
-        ("scan", answer.scan_us, answer.scan_share),
-        ("pack", answer.pack_us, answer.pack_share),
-        ("finish", answer.finish_us, answer.finish_share),
-    ];
-    let mut all = vec![time("alone", answer.alone_us), time("streamed", answer.streamed_us)];
-    all.extend(stages(&format!("batch {}, device", answer.batch), unit, parts));
-    all
-}
-
-pub(crate) fn gpu_uploads(up: &GpuUploads) -> Vec<Number> {
+    let wide = |wide| Number::once("floor: u64 multiply-adds", wide, PEAK, Context);
+    all.extend(floors.wide_g_per_s.map(wide));
+    for answer in &record.answers {
+        let unit = "us/query";
+        for (part, spread) in [("alone", answer.alone_us), ("streamed", answer.streamed_us)] {
+            let what = format!("batch {}, {part}", answer.batch);
+            all.push(Number::time(what, spread, unit).above(Some(answer.floor_us)));
+        }
+        let parts = [
+            ("prepare", answer.prepare_us, answer.prepare_share),
+            ("scan", answer.scan_us, answer.scan_share),
+            ("pack", answer.pack_us, answer.pack_share),
+            ("finish", answer.finish_us, answer.finish_share),
+        ];
+        all.extend(stages(&format!("batch {}, device", answer.batch), unit, parts));
+    }
     let beside = up.answers_per_s_while_uploading;
-    once(
+    all.extend(once(
         "",
         [
             ("upload into free memory", up.into_free_memory_gb_per_s, "GB/s", MoreIsBetter),
@@ -295,24 +336,21 @@ pub(crate) fn gpu_uploads(up: &GpuUploads) -> Vec<Number> {
             ("answers beside no uploads", up.answers_per_s, A_SECOND, MoreIsBetter),
             ("answers beside uploads", beside, A_SECOND, MoreIsBetter),
         ],
-    )
-}
-
-pub(crate) fn gpu_traffic(traffic: &GpuTraffic) -> Vec<Number> {
-    let of = |traffic: &GpuLoop| {
-        once(
-            &format!("{} outstanding, ", traffic.outstanding),
+    ));
+    for each in &record.traffic.loops {
+        all.extend(once(
+            &format!("{} outstanding, ", each.outstanding),
             [
-                ("answered", traffic.queries_per_s, A_SECOND, MoreIsBetter),
-                ("median", traffic.median_ms, MS, LessIsBetter),
-                ("99%", traffic.p99_ms, MS, LessIsBetter),
+                ("answered", each.queries_per_s, A_SECOND, MoreIsBetter),
+                ("median", each.median_ms, MS, LessIsBetter),
+                ("99%", each.p99_ms, MS, LessIsBetter),
             ],
-        )
-    };
-    traffic.loops.iter().flat_map(of).collect()
+        ));
+    }
+    all
 }
 
-pub(crate) fn build(record: &Build) -> Vec<Number> {
+fn build(record: &Build) -> Vec<Number> {
     let (database, peak) = (record.content.database_bytes, record.peak_memory_bytes);
     vec![
         Number::time("building", record.seconds, "s"),
@@ -324,7 +362,7 @@ pub(crate) fn build(record: &Build) -> Vec<Number> {
     ]
 }
 
-pub(crate) fn startup(record: &Startup) -> Vec<Number> {
+fn startup(record: &Startup) -> Vec<Number> {
     let of = |(name, started): (&str, &Started)| {
         let memory = mb(started.own_memory_bytes);
         [
@@ -337,7 +375,7 @@ pub(crate) fn startup(record: &Startup) -> Vec<Number> {
     [("cached", &record.warm), ("not cached", &record.cold)].into_iter().flat_map(of).collect()
 }
 
-pub(crate) fn reload(record: &Reload) -> Vec<Number> {
+fn reload(record: &Reload) -> Vec<Number> {
     let mut all = Vec::new();
     for change in &record.changes {
         let what = |part: &str| format!("{} new, {part}", counted(change.shards.into(), "shard"));

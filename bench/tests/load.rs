@@ -221,24 +221,6 @@ async fn nothing_is_encrypted_twice_and_every_record_is_right() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn what_is_written_is_what_was_measured() {
-    let built = database();
-    let serving = serve(&built.db());
-    let metrics = Some(Endpoint::parse(&metrics(&serving).await).unwrap());
-    let options = LoadOptions { metrics, batch: 3, ..short() };
-    let report = run(&built, &serving, options, 300.0).await;
-    let mut json = Vec::new();
-    report.write_json(&mut json).unwrap();
-
-    let json: serde_json::Value = serde_json::from_slice(&json).unwrap();
-    assert_eq!((&json["schema"], &json["seed"]), (&SCHEMA.into(), &7.into()));
-    assert_eq!(json["server"]["shards"], SHARDS);
-    let windows = json["trials"][0]["windows"].as_array().unwrap();
-    let answered: u64 = windows.iter().map(|window| window["answered"].as_u64().unwrap()).sum();
-    assert!(answered > 0 && answered == planned(&report));
-}
-
 /// The operator's endpoints of this server: where its metrics are.
 async fn metrics(serving: &Serving) -> String {
     let listen = "127.0.0.1:0".parse().unwrap();
@@ -259,6 +241,15 @@ async fn the_server_is_asked_what_it_did_meanwhile() {
         ..short()
     };
     let report = run(&built, &serving, asking(&metrics(&serving).await), 200.0).await;
+    // What is written is what was measured.
+    let mut json = Vec::new();
+    report.write_json(&mut json).unwrap();
+    let json: serde_json::Value = serde_json::from_slice(&json).unwrap();
+    assert_eq!((&json["schema"], &json["seed"]), (&SCHEMA.into(), &7.into()));
+    assert_eq!(json["server"]["shards"], SHARDS);
+    let windows = json["trials"][0]["windows"].as_array().unwrap();
+    let answered: u64 = windows.iter().map(|window| window["answered"].as_u64().unwrap()).sum();
+    assert!(answered > 0 && answered == planned(&report));
     let trial = &report.trials[0];
     let server = trial.server.unwrap();
     // Asked somewhat before and after: what was planned at the edges may be in or out.

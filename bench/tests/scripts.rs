@@ -94,25 +94,29 @@ fn a_long_run_is_judged() {
     assert!(readme.contains("steady: no answer wrong"), "{readme}");
 }
 
-/// The tests themselves run in CI; here the scripts list, run and summarise two that do nothing.
+/// The tests themselves run in CI; here the scripts list, run and summarise one that passes and one
+/// that fails.
 #[test]
 fn failures_and_attacks_are_run_and_summarised() {
     let place = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let cargo = place.path().join("cargo");
     let text = "#!/bin/sh\ncase \"$*\" in *--list*) printf 'one: test\\ntwo: test\\n' ;;\n\
+                *two*) echo \"thread 'x' panicked at y\"; exit 101 ;;\n\
                 *) echo 'record: back after 3 ms' ;; esac\n";
     fs::write(&cargo, text).unwrap();
     fs::set_permissions(&cargo, fs::Permissions::from_mode(0o755)).unwrap();
     let (record, said) = run("failures.sh", &["--quick"], place.path());
     assert!(
-        said.contains("failures one: ended 0") && said.contains("build two: ended 0"),
+        said.contains("failures one: ended 0") && said.contains("build two: ended 101"),
         "{said}"
     );
     let one = fs::read_to_string(record.join("failures-one.txt")).unwrap();
     assert_eq!(one, "record: back after 3 ms\nended: 0\n");
+    let readme = fs::read_to_string(record.join("README.md")).unwrap();
+    assert!(readme.contains("| `failures-one` | back after 3 ms | 0 | yes |"), "{readme}");
+    assert!(readme.contains("| `failures-two` | as its name says | 1 | **NO** |"), "{readme}");
+    assert!(readme.contains("Failed: build-two"), "{readme}");
     let attacks = run("hostile.sh", &["--quick"], place.path()).0;
-    for record in [record, attacks] {
-        let readme = fs::read_to_string(record.join("README.md")).unwrap();
-        assert!(readme.contains("back after 3 ms"), "{readme}");
-    }
+    let readme = fs::read_to_string(attacks.join("README.md")).unwrap();
+    assert!(readme.contains("back after 3 ms"), "{readme}");
 }

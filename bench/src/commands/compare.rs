@@ -5,7 +5,6 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use crate::common::report::origin;
 use crate::compare::{CompareOptions, TOLERANCE, Verdict, compare};
 use crate::found::Found;
 use crate::load::share;
@@ -66,8 +65,8 @@ pub(super) fn run(args: &Args) -> Ended {
     }
     let mut worse = 0;
     for (old, new) in &pairs {
-        report(format_args!("before {}: {}", old.path.display(), origin(old.record.head())));
-        report(format_args!("after  {}: {}", new.path.display(), origin(new.record.head())));
+        report(format_args!("before {}: {}", old.path.display(), old.record.head().origin()));
+        report(format_args!("after  {}: {}", new.path.display(), new.record.head().origin()));
         let compared = compare(&old.record, &new.record, options)?;
         report(compared.table(args.changed));
         worse += compared.count(Verdict::Worse);

@@ -2,9 +2,8 @@
 
 mod compare;
 mod files;
-mod kernel;
 mod load;
-mod operations;
+mod measure;
 mod plan;
 mod report;
 
@@ -26,19 +25,19 @@ struct Cli {
 
 #[derive(clap::Subcommand)]
 enum Command {
-    Kernel(kernel::Args),
+    Kernel(measure::KernelArgs),
     #[cfg(feature = "gpu")]
-    Gpu(kernel::GpuArgs),
+    Gpu(measure::GpuArgs),
     Load(Box<load::Args>),
     /// Build a database of made-up records from nothing, several times: time, processor time,
     /// memory; and verify every byte of it.
-    Build(operations::BuildArgs),
+    Build(measure::BuildArgs),
     /// Start a server several times, with its files in the page cache and without: until it
     /// listens, is ready, has answered.
-    Startup(operations::Args),
+    Startup(measure::OperationArgs),
     /// Serve a database to clients that ask all the time, and give it new epochs: until one is
     /// served, and that no look-up is lost. Changes one shard, a tenth of them, and all.
-    Reload(operations::Args),
+    Reload(measure::OperationArgs),
     Plan(plan::Args),
     Report(report::Args),
     Compare(compare::Args),
@@ -59,13 +58,13 @@ pub fn main() -> ExitCode {
         Err(error) => return out::failed(&error),
     };
     let ended = match command {
-        Command::Kernel(args) => kernel::run(args),
+        Command::Kernel(args) => measure::kernel(args),
         #[cfg(feature = "gpu")]
-        Command::Gpu(args) => kernel::run_gpu(args),
+        Command::Gpu(args) => measure::gpu(args),
         Command::Load(args) => load::run(*args),
-        Command::Build(args) => operations::build(args),
-        Command::Startup(args) => operations::startup(args),
-        Command::Reload(args) => operations::reload(args),
+        Command::Build(args) => measure::build(args),
+        Command::Startup(args) => measure::startup(args),
+        Command::Reload(args) => measure::reload(args),
         Command::Plan(args) => plan::run(args),
         Command::Report(args) => report::run(args),
         Command::Compare(args) => compare::run(&args),

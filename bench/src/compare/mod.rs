@@ -7,9 +7,9 @@
 //! unclear otherwise. [`crate::numbers`] lists what a record of each kind measured.
 
 use crate::found::Record;
-use crate::numbers::{self, Number, Sense, digits};
-use crate::record::Head;
+use crate::numbers::{self, Number, Sense};
 use crate::table::Table;
+use crate::units::number;
 
 /// Change that is taken for none, unless told otherwise.
 pub(crate) const TOLERANCE: f64 = 0.03;
@@ -85,7 +85,6 @@ pub(crate) fn compare(
         }
         notes.push(format!("not the same {what}: {before} and {after}"));
     }
-    notes.extend(differences(old, new));
     for (record, which) in [(before, "before"), (after, "after")] {
         notes.extend(numbers::doubts(record).into_iter().map(|doubt| format!("{which}: {doubt}")));
     }
@@ -102,27 +101,6 @@ pub(crate) fn compare(
     }
     let only_after = new.into_iter().map(|number| number.what).collect();
     Ok(Comparison { notes, rows, only_before, only_after })
-}
-
-/// What differs between two runs and may explain a change.
-fn differences(before: &Head, after: &Head) -> Vec<String> {
-    let memory = |head: &Head| head.machine.memory_bytes.map(|b| format!("{} MiB", b >> 20));
-    let system = |head: &Head| head.machine.kernel.clone();
-    let both =
-        [("system", system(before), system(after)), ("memory", memory(before), memory(after))];
-    let known = |text: Option<String>| text.unwrap_or("unknown".into());
-    let differ = both.into_iter().filter(|(_, before, after)| before != after);
-    let mut found: Vec<String> = differ
-        .map(|(what, before, after)| format!("{what}: {}, then {}", known(before), known(after)))
-        .collect();
-    for (head, which) in [(before, "before"), (after, "after")] {
-        let load = head.machine.load.as_deref().and_then(|load| load.split(' ').next());
-        let load: Option<f64> = load.and_then(|load| load.parse().ok());
-        if let Some(load) = load.filter(|&load| load > 0.5) {
-            found.push(format!("{which}: {load} others ran in the minute before it began"));
-        }
-    }
-    found
 }
 
 impl Row {
@@ -200,8 +178,8 @@ impl Comparison {
             let verdict = row.verdict.map_or("-", Verdict::name);
             table.row([
                 row.what.clone(),
-                digits(row.before),
-                digits(row.after),
+                number(row.before),
+                number(row.after),
                 row.unit.into(),
                 percent(row.change),
                 row.noise.map_or("?".into(), |noise| format!("{:.1}%", noise * 1e2)),

@@ -2,15 +2,15 @@
 //! adds. Measured by small kernels, `*.wgsl` beside this file; what each computes is compared with
 //! the processor, so that a compiler that leaves something out is found.
 
-use std::error::Error;
 use std::time::Duration;
 
 use crate::record::GpuFloors;
 use wgpu::{Buffer, Features};
 
 use super::probe::Probe;
+use crate::Failed;
 use crate::common::Effort;
-use crate::common::report::rounded;
+use crate::record::rounded;
 
 /// Threads of a workgroup, in all of the texts.
 const THREADS: u64 = 256;
@@ -24,7 +24,7 @@ const ROUNDS: u32 = 8;
 /// Largest piece of what is read.
 const PIECE_BYTES: u64 = 1 << 30;
 
-pub(super) fn measure(probe: &Probe, effort: Effort) -> Result<GpuFloors, Box<dyn Error>> {
+pub(super) fn measure(probe: &Probe, effort: Effort) -> Result<GpuFloors, Failed> {
     let (read_gb_per_s, read_bytes, read_how) = read(probe, effort)?;
     let wide_g_per_s = if probe.features.contains(Features::SHADER_INT64) {
         let expected = |thread| chains(thread, u64::from, wide_step, |x| x as u32);
@@ -45,7 +45,7 @@ pub(super) fn measure(probe: &Probe, effort: Effort) -> Result<GpuFloors, Box<dy
 }
 
 /// Bandwidth in 10^9 bytes a second, bytes, and how: the best of several numbers of workgroups.
-fn read(probe: &Probe, effort: Effort) -> Result<(f64, u64, String), Box<dyn Error>> {
+fn read(probe: &Probe, effort: Effort) -> Result<(f64, u64, String), Failed> {
     let limits = &probe.limits;
     let binding = limits.max_storage_buffer_binding_size.min(limits.max_buffer_size);
     // Far more than any cache.
@@ -112,7 +112,7 @@ fn multiply(
     effort: Effort,
     kind: &str,
     expected: impl Fn(u32) -> u32,
-) -> Result<f64, Box<dyn Error>> {
+) -> Result<f64, Failed> {
     let source = [kind, include_str!("multiply.wgsl")].concat();
     let pipeline = probe.pipeline(&source, "multiply", &[("TURNS", TURNS.into())]);
     let groups = effort.pick(1 << 13, 1 << 4, 1 << 4);
@@ -132,12 +132,12 @@ fn multiply(
     Ok(rounded(count as f64 / time.as_nanos().max(1) as f64))
 }
 
-fn one(probe: &Probe, bytes: u64) -> Result<Buffer, Box<dyn Error>> {
+fn one(probe: &Probe, bytes: u64) -> Result<Buffer, Failed> {
     let made = probe.buffers(1, bytes).and_then(|mut made| made.pop());
     Ok(made.ok_or("the device has no memory for the kernels of the floors")?)
 }
 
-fn equal(what: &str, found: u32, expected: u32) -> Result<(), Box<dyn Error>> {
+fn equal(what: &str, found: u32, expected: u32) -> Result<(), Failed> {
     let message = || format!("{what} computed {found:#x}, expected {expected:#x}: no floor");
     (found == expected).then_some(()).ok_or_else(message).map_err(Into::into)
 }

@@ -12,17 +12,15 @@ mod traffic;
 mod uploads;
 mod work;
 
-use std::error::Error;
 use std::sync::Arc;
 
-use crate::numbers;
+use crate::Failed;
 use crate::record::{GPU_SCHEMA, Gpu, Head, ShapeFacts};
+use sotto::commands::out::report as say;
 use sotto::engine::{Engine as _, GpuChoice, GpuEngine, GpuInfo, GpuKind, GpuOptions, gpus};
 use sotto::params::Shape;
 
-use crate::common::Effort;
-use crate::common::noise::Noise;
-use crate::common::report::{Printed, heading};
+use crate::common::{Effort, Noise};
 use probe::Probe;
 use shards::Pool;
 pub(crate) use shards::shape;
@@ -43,24 +41,17 @@ pub(crate) fn find(choice: Option<&GpuChoice>) -> Result<GpuInfo, String> {
     found.map(|at| all.swap_remove(at)).ok_or(missing)
 }
 
-/// Measures one thing after the other, and prints each as soon as it is known.
-pub(crate) fn measure(
-    effort: Effort,
-    info: &GpuInfo,
-    shape: &Shape,
-    printed: &mut Printed,
-) -> Result<Gpu, Box<dyn Error>> {
-    let facts = ShapeFacts::of(shape);
+/// Measures one thing after the other, and says what each found, for a run may be cut short.
+pub(crate) fn measure(effort: Effort, info: &GpuInfo, shape: &Shape) -> Result<Gpu, Failed> {
     if info.kind == GpuKind::Software && effort == Effort::Full {
         return Err("a processor plays this GPU: full sizes would take hours, add --quick".into());
     }
     let head = Head::new(GPU_SCHEMA);
     let probe = Probe::open(info.index)?;
     let device = report::device(info, &probe);
-    printed.say(report::device_text(&device));
-    printed.say(heading(&head, &facts));
+    say(format_args!("device {}, driver {}", device.name, device.driver));
     let floors = floors::measure(&probe, effort)?;
-    printed.numbers(&numbers::gpu_floors(&floors));
+    say(format_args!("{floors:?}"));
     drop(probe); // its memory is needed
 
     let mut noise = Noise::new();
@@ -74,28 +65,21 @@ pub(crate) fn measure(
     let options = GpuOptions { shard_bytes: Some(budget), ..GpuOptions::default() };
     let mut engine = GpuEngine::new(info.index, &options)?;
     let name = engine.name();
-    printed.say(format_args!("engine {name}"));
     let store = engine.store().ok_or("this is a bug: a GPU without a store")?;
     let filled = uploads::fill(store.as_ref(), &pool, wanted)?;
-    let batches = answers::batches(effort);
     answers::warm_up(&mut engine, &pool, &queries, effort)?;
     let mut answers = Vec::new();
-    for &batch in batches {
+    for &batch in answers::batches(effort) {
         let found = answers::measure(&mut engine, &pool, &queries, (batch, filled.0), effort)?;
         let answer = report::answer(&found, shape, &floors).ok_or("this is a bug: no calls")?;
-        printed.numbers(&numbers::gpu_answer(&answer));
+        say(format_args!("{answer:?}"));
         answers.push(answer);
     }
     let uploads = uploads::measure(&mut engine, &store, &pool, &queries, filled, effort)?;
-    printed.say(format_args!("{} shards stay, {PASSING} come and go", uploads.shards));
-    printed.numbers(&numbers::gpu_uploads(&uploads));
+    say(format_args!("{uploads:?}"));
     drop(store);
     let traffic = traffic::measure(engine, &pool, queries, (filled.0, noise), (effort, checked))?;
-    printed.numbers(&numbers::gpu_traffic(&traffic));
-    printed.say(format_args!("{} answers equal the processor's on every bit", traffic.checked));
     let targets = report::targets(effort, &device, shape, &answers);
-    printed.say(report::targets_said(&targets));
-    let effort = effort.name().into();
-    let (engine, shape) = (name, facts);
+    let (effort, shape, engine) = (effort.name().into(), ShapeFacts::of(shape), name);
     Ok(Gpu { head, effort, shape, device, engine, floors, answers, uploads, traffic, targets })
 }

@@ -1,7 +1,6 @@
 //! A device of the benchmark's own, on which the floors are measured: kernels, buffers, time.
 //! Errors of the device end the run (wgpu panics at what no scope catches), but for lacking memory.
 
-use std::error::Error;
 use std::time::{Duration, Instant};
 
 use wgpu::{
@@ -12,6 +11,7 @@ use wgpu::{
     Queue, ShaderModuleDescriptor, ShaderSource,
 };
 
+use crate::Failed;
 use crate::common::Effort;
 
 pub(super) struct Probe {
@@ -24,7 +24,7 @@ pub(super) struct Probe {
 
 impl Probe {
     /// The GPU with this number in the engine's list, which is the Vulkan loader's.
-    pub(super) fn open(index: usize) -> Result<Self, Box<dyn Error>> {
+    pub(super) fn open(index: usize) -> Result<Self, Failed> {
         let descriptor = InstanceDescriptor {
             backends: Backends::VULKAN,
             flags: InstanceFlags::empty(),
@@ -101,10 +101,7 @@ impl Probe {
     }
 
     /// Has the device do what is recorded and waits for it.
-    pub(super) fn run(
-        &self,
-        record: impl FnOnce(&mut CommandEncoder),
-    ) -> Result<Duration, Box<dyn Error>> {
+    pub(super) fn run(&self, record: impl FnOnce(&mut CommandEncoder)) -> Result<Duration, Failed> {
         let mut encoder = self.device.create_command_encoder(&Default::default());
         record(&mut encoder);
         let commands = encoder.finish();
@@ -120,7 +117,7 @@ impl Probe {
         &self,
         effort: Effort,
         record: impl Fn(&mut ComputePass<'_>),
-    ) -> Result<Duration, Box<dyn Error>> {
+    ) -> Result<Duration, Failed> {
         let timed = |repeats: u32| {
             self.run(|encoder| {
                 let mut pass = encoder.begin_compute_pass(&ComputePassDescriptor::default());
@@ -141,7 +138,7 @@ impl Probe {
         Ok(best / repeats)
     }
 
-    pub(super) fn words(&self, buffer: &Buffer) -> Result<Vec<u32>, Box<dyn Error>> {
+    pub(super) fn words(&self, buffer: &Buffer) -> Result<Vec<u32>, Failed> {
         let back = self.device.create_buffer(&BufferDescriptor {
             label: Some("back"),
             size: buffer.size(),

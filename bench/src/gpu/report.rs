@@ -1,18 +1,16 @@
-//! The run as it is written down: parts of a record for machines, tables for people, targets beside
-//! both. A share is what the device would have taken at best (`work.rs`) over what was taken.
+//! The run as it is written down, and targets. A share is what the device would have taken at best
+//! (`work.rs`) over what was taken.
 
 use std::time::Duration;
 
-use crate::record::{GpuAnswer, GpuDevice, GpuFloors, Target};
 use sotto::engine::{GpuInfo, GpuKind};
 use sotto::params::Shape;
 
 use super::answers::Answers;
 use super::probe::Probe;
-use super::shards::shape;
-use super::work::{Floor, StageFloors};
-use crate::common::Effort;
-use crate::common::report::{median, rounded, spread, target, targets_text};
+use super::work::{Floor, stages};
+use crate::common::{Effort, median, standard_shape};
+use crate::record::{GpuAnswer, GpuDevice, GpuFloors, Spread, Target, rounded};
 
 pub(super) fn device(info: &GpuInfo, probe: &Probe) -> GpuDevice {
     let limits = &probe.limits;
@@ -30,45 +28,36 @@ pub(super) fn device(info: &GpuInfo, probe: &Probe) -> GpuDevice {
     }
 }
 
-pub(super) fn device_text(device: &GpuDevice) -> String {
-    let mut text = String::new();
-    if device.software {
-        text += "NOT MEASURED ON A GPU: a processor plays this one. The numbers show that the\n\
-                 measurement runs, and nothing else.\n";
-    }
-    text + &format!(
-        "device {}, driver {}; its limits stand in the record",
-        device.name, device.driver
-    )
-}
-
 /// One batch size; nothing where there was no call.
 pub(super) fn answer(answers: &Answers, shape: &Shape, floors: &GpuFloors) -> Option<GpuAnswer> {
-    let Answers { batch, stages, alone, streamed } = answers;
-    let floor = StageFloors::new(shape, *batch, floors);
-    let whole = floor.whole();
+    let Answers { batch, stages: taken, alone, streamed } = answers;
     let a_query = |time: Duration| time.as_secs_f64() * 1e6 / *batch as f64;
-    let us = |time: Duration| rounded(a_query(time));
+    let least = stages(shape, *batch, floors);
+    let whole = Floor::sum(&least);
+    let taken = [taken.prepare, taken.scan, taken.pack, taken.finish];
+    let [prepare_us, scan_us, pack_us, finish_us] = taken.map(|time| rounded(a_query(time)));
+    let [prepare_share, scan_share, pack_share, finish_share] =
+        std::array::from_fn(|at| share(least[at].time(), taken[at]));
     let (one, many) = (alone.iter().min().copied()?, streamed.iter().min().copied()?);
     let middle = median(alone.iter().copied())?;
-    let stage = |floor: Floor, time: Duration| share(floor.time(), time);
     let of = |floor: Duration, time: Duration| share(floor, time).unwrap_or_default();
+    let shard_reading = least[1].reading + least[2].reading;
     Some(GpuAnswer {
         batch: *batch,
-        alone_us: spread(alone.iter().map(|&time| a_query(time)))?,
-        streamed_us: spread(streamed.iter().map(|&time| a_query(time)))?,
-        prepare_us: us(stages.prepare),
-        scan_us: us(stages.scan),
-        pack_us: us(stages.pack),
-        finish_us: us(stages.finish),
-        floor_us: us(whole.time()),
+        alone_us: Spread::of(alone.iter().map(|&time| a_query(time)))?,
+        streamed_us: Spread::of(streamed.iter().map(|&time| a_query(time)))?,
+        prepare_us,
+        scan_us,
+        pack_us,
+        finish_us,
+        floor_us: rounded(a_query(whole.time())),
         alone_share: of(whole.time(), one),
         streamed_share: of(whole.time(), many),
-        prepare_share: stage(floor.prepare, stages.prepare),
-        scan_share: stage(floor.scan, stages.scan),
-        pack_share: stage(floor.pack, stages.pack),
-        finish_share: stage(floor.finish, stages.finish),
-        reading_alone: [one, middle].map(|time| of(floor.shard_reading(), time)),
+        prepare_share,
+        scan_share,
+        pack_share,
+        finish_share,
+        reading_alone: [one, middle].map(|time| of(shard_reading, time)),
         multiplying_alone: [one, middle].map(|time| of(whole.multiplying, time)),
         multiplying_streamed: of(whole.multiplying, many),
     })
@@ -87,7 +76,7 @@ pub(super) fn targets(
     found: &Shape,
     answers: &[GpuAnswer],
 ) -> Vec<Target> {
-    let standard = shape(Effort::Full).is_ok_and(|standard| standard == *found);
+    let standard = standard_shape().is_ok_and(|standard| standard == *found);
     if effort != Effort::Full || device.software || !standard {
         return Vec::new();
     }
@@ -100,16 +89,14 @@ pub(super) fn targets(
     let (best, middle) =
         (rates.map(|spread| 1e6 / spread.best), rates.map(|spread| 1e6 / spread.median));
     vec![
-        target("batch 1 alone: share of read bandwidth", 0.5.., reading(0), reading(1)),
-        target("batch 32 alone: share of integer floor", 0.4.., multiplying(0), multiplying(1)),
-        target("batch 32 streamed: the same, aim", 0.6.., streamed, None),
-        target("batch 32 streamed: queries a second, aim", 6e4.., best, middle),
+        Target::new("batch 1 alone: share of read bandwidth", 0.5.., reading(0), reading(1)),
+        Target::new(
+            "batch 32 alone: share of integer floor",
+            0.4..,
+            multiplying(0),
+            multiplying(1),
+        ),
+        Target::new("batch 32 streamed: the same, aim", 0.6.., streamed, None),
+        Target::new("batch 32 streamed: queries a second, aim", 6e4.., best, middle),
     ]
-}
-
-pub(super) fn targets_said(targets: &[Target]) -> String {
-    if targets.is_empty() {
-        return "\ntargets are for an H200 and the standard shard: not judged here".into();
-    }
-    targets_text("targets are for an NVIDIA H200", targets)
 }

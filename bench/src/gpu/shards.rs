@@ -4,12 +4,11 @@
 use std::sync::Arc;
 
 use sotto::engine::{ContentId, EncryptedQuery, ShardView};
-use sotto::params::{P, Shape, ShapeError, ShapeWishes};
+use sotto::params::{P, Shape, ShapeError};
 use sotto::scheme::KeyBundle;
 use sotto::worker::{Content, Shards};
 
-use crate::common::Effort;
-use crate::common::noise::Noise;
+use crate::common::{Effort, Noise, standard_shape};
 
 /// From one window to the next, in bytes of a matrix and of tables (whole residues).
 const MATRIX_STEP: usize = 4096;
@@ -23,7 +22,7 @@ const QUERIES_PER_BUNDLE: usize = 16;
 /// GPU gets done.
 pub(crate) fn shape(effort: Effort) -> Result<Shape, ShapeError> {
     match effort {
-        Effort::Full => Shape::for_records(1 << 20, 120, ShapeWishes::default()),
+        Effort::Full => standard_shape(),
         Effort::Quick => Shape::new(120, 128, 4, 2048),
         Effort::Test => Shape::new(120, 128, 1, 192),
     }

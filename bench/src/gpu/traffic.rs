@@ -2,7 +2,6 @@
 //! outstanding at any time, each with a shard of its own choosing. And the check: answers of such
 //! queries beside the processor's, bit for bit.
 
-use std::error::Error;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,9 +13,9 @@ use sotto::worker::{Job, Outcome, Queue, Workers};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use super::shards::{Pool, Windows, renew_bundles};
-use crate::common::Effort;
-use crate::common::noise::Noise;
-use crate::common::report::{median, ms, rounded};
+use crate::Failed;
+use crate::common::{Effort, Noise, median, ms};
+use crate::record::rounded;
 
 /// The way in and back, and queries to send.
 struct Loader {
@@ -37,7 +36,7 @@ pub(super) fn measure(
     queries: Vec<EncryptedQuery>,
     (shards, noise): (usize, Noise),
     (effort, checked): (Effort, usize),
-) -> Result<GpuTraffic, Box<dyn Error>> {
+) -> Result<GpuTraffic, Failed> {
     let (windows, bounds) = (Arc::new(Windows(pool.clone())), ScheduleBounds::default());
     let workers = Workers::start(vec![Box::new(engine)], windows, bounds, None)?;
     let (sender, outcomes) = unbounded_channel();
@@ -58,7 +57,7 @@ pub(super) fn measure(
 }
 
 impl Loader {
-    fn admit(&mut self) -> Result<(), Box<dyn Error>> {
+    fn admit(&mut self) -> Result<(), Failed> {
         let number = self.sent.len();
         let at = number % self.queries.len();
         if at == 0 && number > 0 {
@@ -81,7 +80,7 @@ impl Loader {
         Ok(())
     }
 
-    fn receive(&mut self) -> Result<(usize, Answer), Box<dyn Error>> {
+    fn receive(&mut self) -> Result<(usize, Answer), Failed> {
         match self.outcomes.blocking_recv().ok_or("this is a bug: the loader is a sender")? {
             (number, Outcome::Answered(answer)) => Ok((number, answer)),
             (_, outcome) => Err(format!("a query ended {outcome:?}, expected an answer").into()),
@@ -89,7 +88,7 @@ impl Loader {
     }
 
     /// A closed loop for a while; the first round of answers warms up.
-    fn run(&mut self, outstanding: usize, time: Duration) -> Result<GpuLoop, Box<dyn Error>> {
+    fn run(&mut self, outstanding: usize, time: Duration) -> Result<GpuLoop, Failed> {
         self.sent.clear();
         (0..outstanding).try_for_each(|_| self.admit())?;
         for _ in 0..outstanding {
@@ -114,7 +113,7 @@ impl Loader {
         })
     }
 
-    fn collect(&mut self, count: usize) -> Result<Vec<Answer>, Box<dyn Error>> {
+    fn collect(&mut self, count: usize) -> Result<Vec<Answer>, Failed> {
         self.sent.clear();
         (0..count).try_for_each(|_| self.admit())?;
         let mut answers = vec![Vec::new(); count];
@@ -127,7 +126,7 @@ impl Loader {
 }
 
 /// How many answers equal the processor's: all, or an error.
-fn check(pool: &Pool, loader: &Loader, answers: &[Answer]) -> Result<usize, Box<dyn Error>> {
+fn check(pool: &Pool, loader: &Loader, answers: &[Answer]) -> Result<usize, Failed> {
     let mut processor = select(EngineChoice::Cpu, IsaChoice::Auto, None)?;
     let mut equal = 0;
     for shard in 0..loader.shards {

@@ -1,7 +1,6 @@
 //! How fast shards are uploaded: into free memory, in place of others, and while another thread
 //! answers.
 
-use std::error::Error;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -11,8 +10,9 @@ use sotto::engine::{EncryptedQuery, GpuEngine, Residency, ShardStore};
 
 use super::answers::call;
 use super::shards::Pool;
+use crate::Failed;
 use crate::common::Effort;
-use crate::common::report::rounded;
+use crate::record::rounded;
 
 /// Shards that come and go beside those that stay.
 pub(super) const PASSING: usize = 4;
@@ -23,7 +23,7 @@ pub(super) fn fill(
     store: &dyn ShardStore,
     pool: &Pool,
     wanted: usize,
-) -> Result<(usize, f64), Box<dyn Error>> {
+) -> Result<(usize, f64), Failed> {
     let mut up = 0;
     let start = Instant::now();
     while up < wanted + PASSING && store.residency(&pool.shard(up)) == Residency::Room {
@@ -46,7 +46,7 @@ pub(super) fn measure(
     queries: &[EncryptedQuery],
     (shards, into_free_memory_gb_per_s): (usize, f64),
     effort: Effort,
-) -> Result<GpuUploads, Box<dyn Error>> {
+) -> Result<GpuUploads, Failed> {
     let batch = effort.pick(8, 2, 2);
     let time = Duration::from_millis(effort.pick(2000, 200, 0));
     let asked: Vec<usize> = (0..shards).collect();
@@ -56,7 +56,7 @@ pub(super) fn measure(
             call(engine, pool, &queries[..batch], &asked)?;
             answers += shards * batch;
         }
-        Ok::<_, Box<dyn Error>>(rounded(answers as f64 / start.elapsed().as_secs_f64()))
+        Ok::<_, Failed>(rounded(answers as f64 / start.elapsed().as_secs_f64()))
     };
     let over = |start: Instant| start.elapsed() >= time;
     // Names that were never there.

@@ -22,10 +22,10 @@ const MODULAR: usize = 14;
 /// Layers of a transform of D.
 const LAYERS: usize = D.ilog2() as usize;
 
-/// At least that of one stage, for a batch.
-#[derive(Clone, Copy, Default)]
+/// At least that for a batch.
+#[derive(Clone, Copy)]
 pub(super) struct Floor {
-    reading: Duration,
+    pub(super) reading: Duration,
     pub(super) multiplying: Duration,
 }
 
@@ -33,56 +33,34 @@ impl Floor {
     pub(super) fn time(self) -> Duration {
         self.reading.max(self.multiplying)
     }
-}
 
-/// At least that of every stage, for a batch.
-#[derive(Clone, Copy)]
-pub(super) struct StageFloors {
-    pub(super) prepare: Floor,
-    pub(super) scan: Floor,
-    pub(super) pack: Floor,
-    pub(super) finish: Floor,
-}
-
-impl StageFloors {
-    pub(super) fn new(shape: &Shape, batch: usize, floors: &GpuFloors) -> Self {
-        let giga = |count: f64, rate: f64| Duration::from_secs_f64(count / rate / 1e9);
-        let reading = |bytes: usize| giga(bytes as f64, floors.read_gb_per_s);
-        let narrow = |count: usize| giga((count * batch) as f64, floors.narrow_g_per_s);
-        let dots = shape.rows() * shape.columns() * 3 / 4;
-        let products = shape.packs() * shape.terms() * D * 2;
-        let wide = floors.wide_g_per_s.map(|rate| giga((products * batch) as f64, rate));
-        // Two primes, D / 2 butterflies a layer; three products a row.
-        let modular = shape.packs() * (2 * LAYERS * D / 2 + 3 * shape.pack_rows());
-        let values = 4 * (shape.packs() * 2 * D + shape.rows()) * batch;
+    /// Of several stages: reading and multiplying may go on at the same time.
+    pub(super) fn sum(stages: &[Self]) -> Self {
         Self {
-            prepare: Floor {
-                reading: reading(2 * shape.query_bytes() * batch),
-                multiplying: Duration::ZERO,
-            },
-            scan: Floor {
-                reading: reading(shape.matrix_bytes()),
-                multiplying: giga((dots * batch) as f64, floors.dot_g_per_s),
-            },
-            pack: Floor {
-                reading: reading(shape.packs() * shape.table_bytes()),
-                multiplying: wide
-                    .map_or(narrow(4 * products), |wide| wide.min(narrow(4 * products))),
-            },
-            finish: Floor { reading: reading(values), multiplying: narrow(MODULAR * modular) },
+            reading: stages.iter().map(|stage| stage.reading).sum(),
+            multiplying: stages.iter().map(|stage| stage.multiplying).sum(),
         }
     }
+}
 
-    /// All stages: reading and multiplying may go on at the same time.
-    pub(super) fn whole(&self) -> Floor {
-        let all = [self.prepare, self.scan, self.pack, self.finish];
-        all.into_iter().fold(Floor::default(), |sum, stage| Floor {
-            reading: sum.reading + stage.reading,
-            multiplying: sum.multiplying + stage.multiplying,
-        })
-    }
-
-    pub(super) fn shard_reading(&self) -> Duration {
-        self.scan.reading + self.pack.reading
-    }
+/// Prepare, scan, pack and finish, for a batch.
+pub(super) fn stages(shape: &Shape, batch: usize, floors: &GpuFloors) -> [Floor; 4] {
+    let giga = |count: usize, rate: f64| Duration::from_secs_f64(count as f64 / rate / 1e9);
+    let dots = shape.rows() * shape.columns() * 3 / 4 * batch;
+    let products = shape.packs() * shape.terms() * D * 2 * batch;
+    let narrow = giga(4 * products, floors.narrow_g_per_s);
+    let wide = floors.wide_g_per_s.map_or(narrow, |rate| giga(products, rate));
+    // Two primes, D / 2 butterflies a layer; three products a row.
+    let modular = shape.packs() * (2 * LAYERS * D / 2 + 3 * shape.pack_rows()) * batch;
+    let values = 4 * (shape.packs() * 2 * D + shape.rows()) * batch;
+    let stage = |bytes: usize, multiplying| Floor {
+        reading: giga(bytes, floors.read_gb_per_s),
+        multiplying,
+    };
+    [
+        stage(2 * shape.query_bytes() * batch, Duration::ZERO),
+        stage(shape.matrix_bytes(), giga(dots, floors.dot_g_per_s)),
+        stage(shape.packs() * shape.table_bytes(), wide.min(narrow)),
+        stage(values, giga(MODULAR * modular, floors.narrow_g_per_s)),
+    ]
 }

@@ -1,47 +1,36 @@
 //! What is drawn of records: how far a server goes under load, what processors and GPUs can do, how
 //! long it takes to build, to start and to renew. All numbers of a record stand in a table below.
 
+use std::collections::BTreeSet;
+
 use super::chart::{Chart, Kind, Point, Series, TONES};
 use super::page::{Article, Section, from, shards};
 use crate::found::{Found, Record};
 use crate::load::{Report, Trial};
 use crate::numbers;
-use crate::record::{Build, Gpu, GpuAnswer, GpuLoop, Kernel, Reload, Spread, Started, Startup};
+use crate::record::{
+    Answer, Build, Gpu, GpuAnswer, GpuLoop, Kernel, Reload, Spread, Started, Startup,
+};
 use crate::units::Unit;
 
 /// All that records show, a section for each kind of question.
 pub(super) fn sections(records: &[Found]) -> Vec<Section> {
     let (mut loads, mut engines, mut operations) = (Vec::new(), Vec::new(), Vec::new());
     for found in records {
-        let (section, title, charts) = match &found.record {
-            Record::Load(load) => {
-                let title = shards(load.server.shards.into(), &load.server.shape);
-                (&mut loads, title, load_charts(load))
-            }
-            Record::Kernel(kernel) => {
-                (&mut engines, shards(1, &kernel.shape), kernel_charts(kernel))
-            }
-            Record::Gpu(gpu) => {
-                let shards = shards(gpu.traffic.shards as u64, &gpu.shape);
-                (&mut engines, format!("{}: {shards}", gpu.device.name), gpu_charts(gpu))
-            }
-            Record::Build(build) => {
-                let title = shards(build.content.shards.into(), &build.content.shape);
-                (&mut operations, title, build_chart(build))
-            }
-            Record::Startup(startup) => {
-                let title = shards(startup.content.shards.into(), &startup.content.shape);
-                (&mut operations, title, startup_chart(startup))
-            }
-            Record::Reload(reload) => {
-                let title = shards(reload.content.shards.into(), &reload.content.shape);
-                (&mut operations, title, reload_chart(reload))
-            }
+        let (section, charts) = match &found.record {
+            Record::Load(load) => (&mut loads, load_charts(load)),
+            Record::Kernel(kernel) => (&mut engines, kernel_charts(kernel)),
+            Record::Gpu(gpu) => (&mut engines, gpu_charts(gpu)),
+            Record::Build(build) => (&mut operations, build_chart(build)),
+            Record::Startup(startup) => (&mut operations, startup_chart(startup)),
+            Record::Reload(reload) => (&mut operations, reload_chart(reload)),
         };
-        let mut notes = numbers::doubts(&found.record);
-        if matches!(&found.record, Record::Gpu(gpu) if gpu.device.software) {
-            notes.push("A processor plays this GPU: nothing here says how fast a GPU is.".into());
+        let (count, shape) = found.record.shards();
+        let mut title = shards(count, shape);
+        if let Record::Gpu(gpu) = &found.record {
+            title = format!("{}: {title}", gpu.device.name);
         }
+        let notes = numbers::doubts(&found.record);
         let numbers = Some(numbers::table(&numbers::of(&found.record)));
         section.push(Article {
             title,
@@ -115,38 +104,38 @@ fn spread(x: f64, spread: &Spread, value: impl Fn(f64) -> f64) -> Point {
     Point { low_high, ..Point::new(x, value(spread.median)) }
 }
 
+const BY_BATCH: [(&str, Unit); 2] =
+    [("look-ups a batch", Unit::Count), ("a look-up's part", Unit::Ms)];
+
 /// By batch with all threads of the fastest answer, and by threads with its batch.
 fn kernel_charts(kernel: &Kernel) -> Vec<Chart> {
-    let time = |answer: &&crate::record::Answer| answer.ms_per_query.best;
-    let fastest = kernel.answers.iter().min_by(|a, b| time(a).total_cmp(&time(b)));
+    let answers = || kernel.answers.iter();
+    let time = |answer: &&Answer| answer.ms_per_query.best;
+    let fastest = answers().min_by(|a, b| time(a).total_cmp(&time(b)));
     let Some(best) = fastest else { return Vec::new() };
-    let mut names: Vec<&str> = kernel.answers.iter().map(|answer| &*answer.engine).collect();
-    names.sort_unstable();
-    names.dedup();
+    let names: BTreeSet<&str> = answers().map(|answer| &*answer.engine).collect();
     let (mut batches, mut threads) = (Vec::new(), Vec::new());
     // Grey, the last, is left for the floor.
     for (name, tone) in names.into_iter().zip(TONES[..5].iter().cycle()) {
-        let of_engine = || kernel.answers.iter().filter(|answer| answer.engine == name);
-        let with_threads = of_engine().filter(|answer| answer.threads == best.threads);
-        let points =
-            with_threads.map(|answer| spread(answer.batch as f64, &answer.ms_per_query, |ms| ms));
+        let of_engine = || answers().filter(|answer| answer.engine == name);
+        let points = of_engine()
+            .filter(|answer| answer.threads == best.threads)
+            .map(|answer| spread(answer.batch as f64, &answer.ms_per_query, |ms| ms));
         batches.push(Series::new(name, tone, points.collect()));
-        let with_batch = of_engine().filter(|answer| answer.batch == best.batch);
-        let points = with_batch
+        let points = of_engine()
+            .filter(|answer| answer.batch == best.batch)
             .map(|answer| spread(answer.threads as f64, &answer.ms_per_query, |ms| 1e3 / ms));
         threads.push(Series::new(name, tone, points.collect()));
     }
-    let like = |answer: &&crate::record::Answer| {
-        answer.engine == best.engine && answer.threads == best.threads
-    };
-    let floor = kernel.answers.iter().filter(like);
-    let floor = floor.filter_map(|a| Some(Point::new(a.batch as f64, a.floor_ms?)));
+    let floor = answers()
+        .filter(|answer| (&answer.engine, answer.threads) == (&best.engine, best.threads))
+        .filter_map(|answer| Some(Point::new(answer.batch as f64, answer.floor_ms?)));
     batches.push(Series::new("floor", "grey", floor.collect()).drawn("dashed"));
     let note = format!(
         "medians, bars to the quartiles; floor: the most that {} could do on this machine",
         best.engine
     );
-    let (x, y) = (("look-ups a batch", Unit::Count), ("a look-up's part", Unit::Ms));
+    let [x, y] = BY_BATCH;
     let batches = Chart::lines(("Time for a look-up", &note), x, y, batches);
     let note = format!("batches of {}, medians", best.batch);
     let (x, y) = (("threads", Unit::Count), ("look-ups a second", Unit::Count));
@@ -169,7 +158,7 @@ fn gpu_charts(gpu: &Gpu) -> Vec<Chart> {
             .drawn("dashed"),
     ];
     let note = "batches one at a time, and many in flight; medians, bars to the quartiles";
-    let (x, y) = (("look-ups a batch", Unit::Count), ("a look-up's part", Unit::Ms));
+    let [x, y] = BY_BATCH;
     let batches = Chart::lines(("Time for a look-up", note), x, y, batches).over_counts();
     let of = |y: fn(&GpuLoop) -> f64| {
         gpu.traffic.loops.iter().map(|each| Point::new(each.queries_per_s, y(each))).collect()

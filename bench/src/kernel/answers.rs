@@ -1,6 +1,5 @@
 //! Whole answers, timed: every instruction set here, by number of threads, batch by batch.
 
-use std::error::Error;
 use std::num::NonZeroUsize;
 use std::time::{Duration, Instant};
 
@@ -11,6 +10,7 @@ use sotto::engine::{
 };
 
 use super::pin::Cores;
+use crate::Failed;
 use crate::common::Effort;
 use crate::operations::memory_bytes;
 
@@ -122,7 +122,7 @@ pub(super) fn memory_growth(
     shard: ShardView<'_>,
     queries: &[EncryptedQuery],
     threads: usize,
-) -> Result<Option<u64>, Box<dyn Error>> {
+) -> Result<Option<u64>, Failed> {
     let before = memory_bytes("self", "VmRSS:").ok();
     let mut engine = engine(isa, threads)?;
     // Forgets the peak: what the engine's self-check took and gave back is not the batch's.

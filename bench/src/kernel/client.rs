@@ -8,7 +8,8 @@ use sotto::limits::QUERIES_PER_SECRET_MAX;
 use sotto::params::Shape;
 use sotto::scheme::{SecretError, SecretPool, Sharing};
 
-use crate::common::noise::Noise;
+use crate::common::{Noise, ms};
+use crate::record::ClientWork;
 
 const SEED: [u8; 32] = [1; 32];
 
@@ -20,9 +21,7 @@ pub(super) struct Client {
     /// A secret with one query, and one with as many as it may have.
     one: Duration,
     full: Duration,
-    pub(super) key_bundle: Duration,
-    pub(super) encrypt: Duration,
-    pub(super) decode: Duration,
+    decode: Duration,
 }
 
 impl Client {
@@ -33,8 +32,6 @@ impl Client {
             hints: noise.bytes(shape.packs() * shape.hint_bytes()),
             one: Duration::MAX,
             full: Duration::MAX,
-            key_bundle: Duration::MAX,
-            encrypt: Duration::MAX,
             decode: Duration::MAX,
         }
     }
@@ -42,9 +39,9 @@ impl Client {
     pub(super) fn measure(&mut self) -> Result<(), SecretError> {
         let shape = &self.shape;
         let place = locate(&SEED, b"+12015550100", 1, shape.groups() as u32);
-        let most = QUERIES_PER_SECRET_MAX as u32;
-        let queries: Vec<_> =
-            (0..most).map(|shard| (shard, band(&place.identity, 0, shape))).collect();
+        let queries: Vec<_> = (0..QUERIES_PER_SECRET_MAX as u32)
+            .map(|shard| (shard, band(&place.identity, 0, shape)))
+            .collect();
         let timed = |count: usize| {
             let mut pool = SecretPool::new(SEED, *shape);
             let start = Instant::now();
@@ -54,9 +51,6 @@ impl Client {
         self.one = self.one.min(timed(1)?.0);
         let (full, pool, query) = timed(queries.len())?;
         self.full = self.full.min(full);
-        // What the others add is theirs.
-        self.encrypt = self.full.saturating_sub(self.one) / (most - 1);
-        self.key_bundle = self.one.saturating_sub(self.encrypt);
         let decoder = pool.seal();
         for _ in 0..QUERIES_PER_SECRET_MAX {
             let start = Instant::now();
@@ -65,5 +59,15 @@ impl Client {
             self.decode = self.decode.min(start.elapsed());
         }
         Ok(())
+    }
+
+    pub(super) fn record(&self) -> ClientWork {
+        // What the other queries add is theirs.
+        let encrypt = self.full.saturating_sub(self.one) / (QUERIES_PER_SECRET_MAX as u32 - 1);
+        ClientWork {
+            key_bundle_ms: ms(self.one.saturating_sub(encrypt)),
+            encrypt_ms: ms(encrypt),
+            decode_ms: ms(self.decode),
+        }
     }
 }

@@ -2,7 +2,6 @@
 //! the process had the disk read tells that the pages were gone; a guest's host may still have
 //! them.
 
-use std::error::Error;
 use std::fs::File;
 use std::hint::black_box;
 use std::io::Read as _;
@@ -14,17 +13,9 @@ use sotto::engine::EncryptedQuery;
 use super::answers;
 use super::inputs::Store;
 use super::pin::{Cores, pin_engines};
+use crate::Failed;
 use crate::operations::{disk_bytes, drop_pages};
-
-/// All runs of one way to read the file.
-pub(super) struct Cold {
-    /// Threads and batch of an answer; nothing for the plain read.
-    pub(super) answer: Option<(usize, usize)>,
-    pub(super) isa: IsaName,
-    pub(super) runs: Vec<Duration>,
-    /// Bytes that a run had the disk read, at least.
-    pub(super) disk_bytes: Option<u64>,
-}
+use crate::record::{Cold, Spread, rounded};
 
 /// Rounds over a plain read and answers of one query and of 16, on one thread and on all.
 pub(super) fn measure(
@@ -33,34 +24,48 @@ pub(super) fn measure(
     isa: IsaName,
     cores: &Cores,
     rounds: usize,
-) -> Result<Vec<Cold>, Box<dyn Error>> {
+) -> Result<Vec<Cold>, Failed> {
     let batches = [1, queries.len().min(16)];
     let mut threads = vec![1, cores.cpus.len()];
     threads.dedup();
     let answers =
         threads.into_iter().flat_map(|threads| batches.map(|batch| Some((threads, batch))));
-    let cold = |answer| Cold { answer, isa, runs: Vec::new(), disk_bytes: None };
-    let mut all: Vec<_> = std::iter::once(None).chain(answers).map(cold).collect();
+    let mut all: Vec<Way> =
+        std::iter::once(None).chain(answers).map(|answer| (answer, Vec::new())).collect();
     for _ in 0..rounds {
-        for cold in &mut all {
-            drop_pages(store.file()).map_err(|error| error.to_string())?;
-            let run = match cold.answer {
-                None => plain_read(store),
-                Some((threads, batch)) => answer(store, &queries[..batch], isa, threads, cores),
-            };
-            let (time, disk_bytes) = run?;
-            cold.runs.push(time);
-            cold.disk_bytes =
-                cold.disk_bytes.map_or(disk_bytes, |old| disk_bytes.map(|new| new.min(old)));
+        for (answer, runs) in &mut all {
+            drop_pages(store.file())?;
+            runs.push(match *answer {
+                None => plain_read(store)?,
+                Some((threads, batch)) => {
+                    self::answer(store, &queries[..batch], isa, threads, cores)?
+                }
+            });
         }
     }
-    Ok(all)
+    let best = |runs: &[Timed]| runs.iter().map(|run| run.0.as_secs_f64()).reduce(f64::min);
+    let plain = best(&all[0].1);
+    let row = |(answer, runs): &Way| {
+        Some(Cold {
+            what: if answer.is_some() { "answer" } else { "plain sequential read" }.into(),
+            engine: answer.map(|_| isa.name().into()),
+            threads: answer.map(|answer| answer.0),
+            batch: answer.map(|answer| answer.1),
+            ms: Spread::of(runs.iter().map(|run| run.0.as_secs_f64() * 1e3))?,
+            disk_bytes: runs.iter().map(|run| run.1).min().flatten(),
+            times_plain_read: rounded(best(runs)? / plain?),
+        })
+    };
+    Ok(all.iter().filter_map(row).collect())
 }
 
 /// A time, and the bytes that the process had the disk read in it where the system says so.
 type Timed = (Duration, Option<u64>);
 
-fn plain_read(store: &Store) -> Result<Timed, Box<dyn Error>> {
+/// Threads and batch of an answer, or nothing for the plain read; and its runs.
+type Way = (Option<(usize, usize)>, Vec<Timed>);
+
+fn plain_read(store: &Store) -> Result<Timed, Failed> {
     let mut file = File::open(store.file())?;
     let mut block = vec![1; 1 << 20];
     let (before, start) = (disk_bytes("self").ok(), Instant::now());
@@ -76,7 +81,7 @@ fn answer(
     isa: IsaName,
     threads: usize,
     cores: &Cores,
-) -> Result<Timed, Box<dyn Error>> {
+) -> Result<Timed, Failed> {
     let mut engine = answers::engine(isa, threads)?;
     pin_engines(&cores.cpus)?;
     let database = store.open()?;

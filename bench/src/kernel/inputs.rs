@@ -1,6 +1,5 @@
 //! Shards of noise as a database on disk: engines read it through the same map as a server's.
 
-use std::error::Error;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
@@ -10,8 +9,8 @@ use sotto::shard::write::{Sections, write_shard};
 use sotto::shard::{Database, Header, Manifest, ManifestHead};
 use sotto::wire::{Lifetime, SigningKey};
 
-use crate::common::Effort;
-use crate::common::noise::Noise;
+use crate::Failed;
+use crate::common::{Effort, Noise};
 
 pub(super) struct Store {
     folder: PathBuf,
@@ -26,7 +25,7 @@ impl Store {
         shape: &Shape,
         noise: &mut Noise,
         effort: Effort,
-    ) -> Result<Self, Box<dyn Error>> {
+    ) -> Result<Self, Failed> {
         let shards = folder.join(SHARDS_DIR);
         std::fs::create_dir(&shards)?;
         let matrix = noise.bytes(shape.matrix_bytes());
@@ -63,7 +62,7 @@ impl Store {
         Ok(Self { folder: folder.into(), file })
     }
 
-    pub(super) fn open(&self) -> Result<Database, Box<dyn Error>> {
+    pub(super) fn open(&self) -> Result<Database, Failed> {
         Ok(Database::open(&self.folder)?)
     }
 

@@ -15,18 +15,17 @@ mod pin;
 mod refusal;
 mod report;
 
-use std::error::Error;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::record::{Head, KERNEL_SCHEMA, Kernel, ShapeFacts};
+use crate::Failed;
+use crate::record::{Head, KERNEL_SCHEMA, Kernel};
 use sotto::arith::IsaName;
+use sotto::commands::out::report as say;
 use sotto::params::Shape;
 
-use crate::common::Effort;
-use crate::common::noise::Noise;
-use crate::common::report::{Printed, heading};
+use crate::common::{Effort, Noise};
 use answers::Setting;
 use client::Client;
 use floors::Floors;
@@ -34,28 +33,22 @@ use inputs::Store;
 use pin::Cores;
 use report::Measured;
 
-/// Measures these engines, slowest first, with shards in an empty folder on a disk, and prints what
-/// it finds.
+/// Measures these engines, slowest first, with shards in an empty folder on a disk.
 pub(crate) fn measure(
     folder: &Path,
     effort: Effort,
     engines: &[IsaName],
     shape: &Shape,
-    printed: &mut Printed,
-) -> Result<Kernel, Box<dyn Error>> {
+) -> Result<Kernel, Failed> {
     let head = Head::new(KERNEL_SCHEMA);
     let cores = Cores::new();
     pin::pin_this_thread(&cores.cpus[..1]);
-    printed.say(heading(&head, &ShapeFacts::of(shape)));
     let budget = Duration::from_secs(effort.pick(300, 20, 0));
-    let seconds = budget.as_secs();
-    printed.say(format_args!("pinned to {:?}; new rounds begin for {seconds} s", cores.cpus));
+    say(format_args!("pinned to {:?}; new rounds begin for {budget:?}", cores.cpus));
     let mut noise = Noise::new();
     let store = Store::write(folder, shape, &mut noise, effort)?;
     let measured = run(effort, budget, engines, shape, &cores, (store, noise))?;
-    let record = report::record(head, effort, shape, &cores, &measured);
-    printed.say(report::text(&record));
-    Ok(record)
+    Ok(report::record(head, effort, shape, &cores, measured))
 }
 
 fn run(
@@ -65,7 +58,7 @@ fn run(
     shape: &Shape,
     cores: &Cores,
     (store, mut noise): (Store, Noise),
-) -> Result<Measured, Box<dyn Error>> {
+) -> Result<Measured, Failed> {
     let most = answers::batches(effort).last().copied().unwrap_or(1);
     let query = |_| {
         let bundle = noise.bundle(shape);
@@ -101,5 +94,6 @@ fn run(
     let counting = counting::measure(effort.pick(1_000_000, 1_000_000, 10), &cores.cpus);
     drop(database); // pages that are mapped cannot be dropped
     let cold = cold::measure(&store, &queries, fastest, cores, effort.pick(3, 2, 1))?;
+    let client = client.record();
     Ok(Measured { floors, settings, client, memory_bytes, refusal, counting, cold })
 }

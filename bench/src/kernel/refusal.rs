@@ -2,10 +2,9 @@
 //! without the network. As many front-ends as a server has connections fill the queue, and no
 //! engine takes anything.
 
-use std::error::Error;
 use std::hint::black_box;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use sotto::engine::EncryptedQuery;
 use sotto::limits;
@@ -16,29 +15,31 @@ use sotto::wire::{Status, encode_frame};
 use sotto::worker::{Job, Queue, Workers};
 use tokio::sync::mpsc::unbounded_channel;
 
-const SHARDS: u32 = 10_000;
+use crate::Failed;
+use crate::common::{median, ms};
+use crate::record::Refusal;
 
-pub(super) struct Refusal {
-    pub(super) queued: usize,
-    pub(super) times: Vec<Duration>,
-}
+const SHARDS: u32 = 10_000;
 
 /// Fills a queue, then has this many queries refused.
 pub(super) fn measure(
     database: Arc<Database>,
     query: &EncryptedQuery,
     refusals: usize,
-) -> Result<Refusal, Box<dyn Error>> {
+) -> Result<Refusal, Failed> {
     let workers = Workers::start(Vec::new(), database, ScheduleBounds::default(), None)?;
     let queue = workers.queue();
     for front_end in 0..limits::CONNECTIONS_MAX as u64 {
         admit(&queue, query, front_end, 0).map_err(|_| "the queue is full too soon")?;
     }
-    let mut next = 0;
-    for front_end in 0.. {
-        match fill(&queue, query, front_end, &mut next) {
-            Full::Queue => break,
-            Full::FrontEnd | Full::Connection | Full::Time => {}
+    // Each fills its own part of the queue, until all of it is full.
+    let (mut front_end, mut next) = (0, 0);
+    loop {
+        next = (next + 1) % SHARDS;
+        match admit(&queue, query, front_end, next).map_err(|refused| refused.full) {
+            Ok(()) => {}
+            Err(Full::Queue) => break,
+            Err(Full::FrontEnd | Full::Connection | Full::Time) => front_end += 1,
         }
     }
     let queued = queue.queued();
@@ -56,17 +57,11 @@ pub(super) fn measure(
         black_box(encode_frame(&Reply::from(ReplyBody::Answer(reply))));
         times.push(begun.elapsed());
     }
-    Ok(Refusal { queued, times })
-}
-
-/// Admits queries of one front-end until there is no room.
-fn fill(queue: &Queue, query: &EncryptedQuery, front_end: u64, next: &mut u32) -> Full {
-    loop {
-        *next = (*next + 1) % SHARDS;
-        if let Err(refused) = admit(queue, query, front_end, *next) {
-            return refused.full;
-        }
-    }
+    Ok(Refusal {
+        queued,
+        ms_median: median(times.iter().copied()).map_or(0.0, ms),
+        ms_worst: times.iter().max().copied().map_or(0.0, ms),
+    })
 }
 
 fn admit(

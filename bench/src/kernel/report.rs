@@ -1,25 +1,21 @@
-//! The run as it is written down: a record for machines, tables for people, targets beside both.
+//! The run as it is written down, and targets.
 
 use std::time::Duration;
 
-use crate::numbers;
-use crate::record::{self, Answer, ClientWork, Head, Kernel, Read, ShapeFacts, Target, Work};
 use sotto::arith::IsaName;
-use sotto::params::{Shape, ShapeWishes};
+use sotto::params::Shape;
 
 use super::answers::{Run, Series, Setting};
-use super::client::Client;
-use super::cold::Cold;
 use super::floors::{self, Floors};
 use super::pin::Cores;
-use super::refusal::Refusal;
-use crate::common::Effort;
-use crate::common::report::{median, ms, rounded, spread, target, targets_text};
+use crate::common::{Effort, ms, standard_shape};
+use crate::record::{self, Answer, ClientWork, Cold, Head, Kernel, Read, Refusal};
+use crate::record::{ShapeFacts, Spread, Target, Work, rounded};
 
 pub(super) struct Measured {
     pub(super) floors: Floors,
     pub(super) settings: Vec<Setting>,
-    pub(super) client: Client,
+    pub(super) client: ClientWork,
     pub(super) memory_bytes: Option<u64>,
     pub(super) refusal: Refusal,
     pub(super) counting: Duration,
@@ -31,12 +27,12 @@ pub(super) fn record(
     effort: Effort,
     shape: &Shape,
     cores: &Cores,
-    measured: &Measured,
+    measured: Measured,
 ) -> Kernel {
     let Measured { floors, settings, client, memory_bytes, refusal, counting, cold } = measured;
     let shape_facts = ShapeFacts::of(shape);
     let answers = settings.iter().flat_map(|setting| {
-        let row = |series| answer(setting, series, shape, floors, cores);
+        let row = |series| answer(setting, series, shape, &floors, cores);
         setting.series.iter().filter_map(row)
     });
     let mut record = Kernel {
@@ -44,37 +40,19 @@ pub(super) fn record(
         effort: effort.name().into(),
         pinned_to: cores.cpus.clone(),
         shape: shape_facts,
-        floors: floors_record(floors, settings, shape, &shape_facts),
         answers: answers.collect(),
-        client: ClientWork {
-            key_bundle_ms: ms(client.key_bundle),
-            encrypt_ms: ms(client.encrypt),
-            decode_ms: ms(client.decode),
-        },
-        batch_memory_bytes: *memory_bytes,
-        refusal: refusal_record(refusal),
-        counting_ns_per_query: rounded(counting.as_nanos() as f64),
-        cold: cold_rows(cold),
+        floors: floors_record(&floors, &settings, shape, &shape_facts),
+        client,
+        batch_memory_bytes: memory_bytes,
+        refusal,
+        counting_ns_per_query: counting.as_nanos() as f64,
+        cold,
         targets: Vec::new(),
     };
-    if is_standard(shape) {
+    if standard_shape().is_ok_and(|standard| standard == *shape) {
         record.targets = targets(&record);
     }
     record
-}
-
-/// Whether it is the shape that targets are for.
-fn is_standard(shape: &Shape) -> bool {
-    Shape::for_records(1 << 20, 120, ShapeWishes::default())
-        .is_ok_and(|standard| standard == *shape)
-}
-
-fn refusal_record(refusal: &Refusal) -> record::Refusal {
-    record::Refusal {
-        queued: refusal.queued,
-        ms_median: median(refusal.times.iter().copied()).map_or(0.0, ms),
-        ms_worst: refusal.times.iter().max().copied().map_or(0.0, ms),
-    }
 }
 
 fn floors_record(
@@ -134,7 +112,7 @@ fn answer(
         engine: isa.name().into(),
         threads,
         batch: series.batch,
-        ms_per_query: spread(series.runs.iter().map(|run| a_query(run.whole)))?,
+        ms_per_query: Spread::of(series.runs.iter().map(|run| a_query(run.whole)))?,
         scan_ms: rounded(scan),
         pack_ms: rounded(pack),
         prepare_ms: rounded(prepare),
@@ -146,23 +124,6 @@ fn answer(
         pack_share: pack_floor.map(|floor| rounded(floor / pack)),
         times_reading: rounded(best.whole.as_secs_f64() / read.as_secs_f64()),
     })
-}
-
-fn cold_rows(all: &[Cold]) -> Vec<record::Cold> {
-    let best = |cold: &Cold| cold.runs.iter().min().map(Duration::as_secs_f64);
-    let plain = all.iter().find(|cold| cold.answer.is_none()).and_then(best);
-    let row = |cold: &Cold| {
-        Some(record::Cold {
-            what: if cold.answer.is_some() { "answer" } else { "plain sequential read" }.into(),
-            engine: cold.answer.map(|_| cold.isa.name().into()),
-            threads: cold.answer.map(|answer| answer.0),
-            batch: cold.answer.map(|answer| answer.1),
-            ms: spread(cold.runs.iter().map(|run| run.as_secs_f64() * 1e3))?,
-            disk_bytes: cold.disk_bytes,
-            times_plain_read: rounded(best(cold)? / plain?),
-        })
-    };
-    all.iter().filter_map(row).collect()
 }
 
 fn find<'a>(record: &'a Kernel, engine: &str, threads: usize, batch: usize) -> Option<&'a Answer> {
@@ -204,29 +165,21 @@ fn targets(record: &Kernel) -> Vec<Target> {
     let scan = share(|answer| answer.scan_share);
     let pack = share(|answer| answer.pack_share);
     vec![
-        target("batch 1, one core: times reading the shard", ..=1.15, times, reading),
-        target("batch 16, one core: ms a query", ..=4.0, best, middle),
-        target("batch 16, one core: scan, share of peak", 0.75.., scan, None),
-        target("batch 16, one core: pack, share of peak", 0.6.., pack, None),
-        target("batch 16: two threads over one", 1.8.., faster, faster_median),
-        target("client: secret and key bundle, ms", ..=2.0, Some(client.key_bundle_ms), None),
-        target("client: encrypting a query, ms", ..=2.0, Some(client.encrypt_ms), None),
-        target("client: decoding a record, ms", ..=1.0, Some(client.decode_ms), None),
-        target("memory of a batch of 32, MB", ..=64.0, memory, None),
-        target("refusal at a full queue, worst, ms", ..=1.0, Some(record.refusal.ms_worst), None),
-        target("counting one query, % of an answer", ..=1.0, counting_percent(record), None),
+        Target::new("batch 1, one core: times reading the shard", ..=1.15, times, reading),
+        Target::new("batch 16, one core: ms a query", ..=4.0, best, middle),
+        Target::new("batch 16, one core: scan, share of peak", 0.75.., scan, None),
+        Target::new("batch 16, one core: pack, share of peak", 0.6.., pack, None),
+        Target::new("batch 16: two threads over one", 1.8.., faster, faster_median),
+        Target::new("client: secret and key bundle, ms", ..=2.0, Some(client.key_bundle_ms), None),
+        Target::new("client: encrypting a query, ms", ..=2.0, Some(client.encrypt_ms), None),
+        Target::new("client: decoding a record, ms", ..=1.0, Some(client.decode_ms), None),
+        Target::new("memory of a batch of 32, MB", ..=64.0, memory, None),
+        Target::new(
+            "refusal at a full queue, worst, ms",
+            ..=1.0,
+            Some(record.refusal.ms_worst),
+            None,
+        ),
+        Target::new("counting one query, % of an answer", ..=1.0, counting_percent(record), None),
     ]
-}
-
-pub(super) fn text(record: &Kernel) -> String {
-    let how = record
-        .floors
-        .read
-        .iter()
-        .map(|read| format!("reading with {} threads: {}\n", read.threads, read.how));
-    let mut text = how.collect::<String>() + &numbers::table(&numbers::kernel(record)).text();
-    if !record.targets.is_empty() {
-        text += &targets_text("targets are for an AMD EPYC Zen 4", &record.targets);
-    }
-    text
 }

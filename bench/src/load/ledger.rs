@@ -49,7 +49,6 @@ pub struct Counts {
 /// What became of the queries planned in one window.
 pub(super) struct Window {
     pub(super) planned: u64,
-    pub(super) finished: u64,
     pub(super) good: u64,
     /// Sent too late by the generator, or not at all.
     pub(super) late: u64,
@@ -72,7 +71,6 @@ impl Window {
     pub(super) fn new() -> Self {
         Self {
             planned: 0,
-            finished: 0,
             good: 0,
             late: 0,
             lag_max: Duration::ZERO,
@@ -96,10 +94,13 @@ impl Window {
         self.came += other.came;
         self.came_good += other.came_good;
         self.lag_max = self.lag_max.max(other.lag_max);
-        self.finished += other.latency.len();
         for (class, &queries) in &other.errors {
             self.failed(class, queries);
         }
+    }
+
+    fn is_finished(&self) -> bool {
+        self.latency.len() + self.errors.values().sum::<u64>() == self.planned
     }
 
     pub(super) fn p99_us(&self) -> f64 {
@@ -116,7 +117,6 @@ impl Window {
     }
 
     fn failed(&mut self, class: &str, queries: u64) {
-        self.finished += queries;
         let room = self.errors.len() < limits::LOAD_ERROR_CLASSES_MAX;
         let class = if room || self.errors.contains_key(class) { class } else { "other" };
         *self.errors.entry(class.to_owned()).or_default() += queries;
@@ -178,7 +178,6 @@ impl Ledger {
         let latency = came.saturating_sub(at);
         let good = u64::from(latency <= self.measure.objective);
         self.window(at, |window| {
-            window.finished += 1;
             window.good += good;
             window.latency.saturating_record(micros(latency));
             window.from_send.saturating_record(micros(now - sent));
@@ -199,8 +198,7 @@ impl Ledger {
         let windows = self.lock();
         let closed = (until.as_nanos() / self.measure.window.as_nanos()) as usize;
         let measured = windows.iter().take(closed).skip(self.measure.warm_up);
-        let measured: Vec<&Window> =
-            measured.take_while(|window| window.finished == window.planned).collect();
+        let measured: Vec<&Window> = measured.take_while(|window| window.is_finished()).collect();
         measured.len() >= WINDOWS_MIN && Intervals::of(&measured).are_narrow()
     }
 

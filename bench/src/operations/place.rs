@@ -6,7 +6,6 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::time::Duration;
 
 use clap::value_parser;
 use sotto::builder::{BuildError, BuildOptions, BuildReport, Input, Silent, run, sample};
@@ -134,8 +133,4 @@ pub(super) fn seed(run: u32) -> [u8; 32] {
 
 pub(super) fn spread(runs: impl IntoIterator<Item = f64>) -> Spread {
     Spread::of(runs).expect("this is a bug: no run was measured")
-}
-
-pub(super) fn ms(time: Duration) -> f64 {
-    time.as_secs_f64() * 1e3
 }

@@ -2,13 +2,12 @@
 //! the look-ups meanwhile. An epoch that changes so many shards is built once; after that epochs go
 //! there and back ([`rollback`]), each a new one to the server.
 
-use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, BufWriter, Write as _};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use sotto::builder::{Silent, rollback};
 use sotto::client::{Client, Outcome};
@@ -20,15 +19,14 @@ use sotto::shard::header::file_bytes;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::place::{Place, cannot, ms, seed, spread};
+use super::place::{Place, cannot, seed, spread};
 use super::server::{Server, Site};
 use crate::Failed;
+use crate::common::ms;
 use crate::record::{Change, Head, RELOAD_SCHEMA, Reload};
 
 /// Clients that ask, each one look-up after the other.
 const CLIENTS: usize = 4;
-/// Records they ask for, at most.
-const ASKED_MAX: u64 = 4096;
 
 /// What the values of the sample begin with, and those of changed records.
 const VALUE: &str = "im:u";
@@ -45,7 +43,7 @@ pub(crate) async fn reload(place: Place) -> Result<Reload, Failed> {
         clients.push(Client::connect(server.options.clone()).await?);
     }
     let (mut lookups, mut lost, mut changes) = (0, 0, Vec::new());
-    let all = bench.firsts.len();
+    let all = bench.asked.len();
     let mut numbers = vec![1, all / 10, all];
     numbers.retain(|&number| number > 0);
     numbers.dedup();
@@ -55,19 +53,24 @@ pub(crate) async fn reload(place: Place) -> Result<Reload, Failed> {
         for run in 0..place.options.runs.next_multiple_of(2) {
             let next = bench.clone();
             let epoch = place.blocking(move |_| next.next_epoch(shards, run)).await?;
-            let seen = one(&server, &mut clients, &bench, epoch, (shards, run)).await?;
+            let (reload_ms, seen) = one(&server, &mut clients, &bench, epoch).await?;
+            // A client that never asked before must find what only this epoch has.
+            let last = &bench.asked[shards - 1];
+            let value = if run.is_multiple_of(2) { &last.changed } else { &last.value };
+            let mut new = Client::connect(server.options.clone()).await?;
+            Server::find(&mut new, &last.key, value).await?;
+            drop(new.close().await);
+            let slowest = seen.iter().map(|lookup| lookup.0).fold(0.0, f64::max);
             report(format_args!(
-                "epoch {epoch}, {shards} of {} shards changed: served after {:.1} ms; {} look-ups \
-                 meanwhile, the slowest {:.1} ms",
+                "epoch {epoch}, {shards} of {} shards changed: served after {reload_ms:.1} ms; {} \
+                 look-ups meanwhile, the slowest {slowest:.1} ms",
                 place.options.shards,
-                ms(seen.reload),
-                seen.lookups,
-                ms(seen.slowest)
+                seen.len(),
             ));
-            lookups += seen.lookups;
-            lost += seen.lost;
-            reloads.push(ms(seen.reload));
-            lookup_ms_max = lookup_ms_max.max(ms(seen.slowest));
+            lookups += seen.len() as u64;
+            lost += seen.iter().filter(|lookup| !lookup.1).count() as u64;
+            reloads.push(reload_ms);
+            lookup_ms_max = lookup_ms_max.max(slowest);
         }
         let bytes = shards as u64 * bench.shard_bytes;
         let reload_ms = spread(reloads);
@@ -87,27 +90,25 @@ pub(crate) async fn reload(place: Place) -> Result<Reload, Failed> {
     Ok(Reload { head, content, threads: place.threads(), changes, lookups, lost })
 }
 
-#[derive(Debug, Clone)]
+/// A record that is asked for and changed.
 struct Asked {
     key: String,
     value: String,
-    /// What else it may be: that of an epoch in which it is changed.
-    changed: Option<String>,
+    changed: String,
 }
 
 impl Asked {
+    /// An epoch in which it is changed, or one in which it is not, may have answered.
     fn is_right(&self, outcome: &Outcome) -> bool {
-        let is = |value: &String| *outcome == Outcome::Found(value.clone().into_bytes());
-        is(&self.value) || self.changed.as_ref().is_some_and(is)
+        let values = [&self.value, &self.changed];
+        values.into_iter().any(|value| *outcome == Outcome::Found(value.clone().into_bytes()))
     }
 }
 
 struct Bench {
     place: Place,
-    groups: u32,
     shard_bytes: u64,
-    /// The first record of every shard that has one, by its number: what changes.
-    firsts: Vec<(u32, Asked)>,
+    /// The first record of every shard that has one, in the order of the shards.
     asked: Vec<Asked>,
 }
 
@@ -116,32 +117,20 @@ impl Bench {
         place.write_input()?;
         place.build(&place.input(), seed(0))?;
         let database = Database::open(&place.db())?;
-        let shape = database.shape();
-        let records: u64 = database.shards().iter().map(|shard| shard.header().records).sum();
-        let mut bench = Self {
-            place: place.clone(),
-            groups: shape.groups() as u32,
-            shard_bytes: file_bytes(shape),
-            firsts: Vec::new(),
-            asked: Vec::new(),
-        };
-        let step = (records / ASKED_MAX).max(1);
-        let (mut firsts, mut asked, mut number) = (BTreeMap::new(), Vec::new(), 0);
-        bench.each_record(&mut |shard, key, value| {
-            let mut record = Asked { key: key.into(), value: value.into(), changed: None };
-            if let Entry::Vacant(first) = firsts.entry(shard) {
-                record.changed = Some(changed(value));
-                first.insert(record.clone());
-            }
-            if number % step == 0 {
-                asked.push(record);
-            }
-            number += 1;
+        let (shape, seed) = (database.shape(), seed(0));
+        let mut firsts = BTreeMap::new();
+        each_record(place, |key, value| {
+            let groups = shape.groups() as u32;
+            let shard = locate_known(&seed, key.as_bytes(), place.options.shards, groups).shard;
+            firsts.entry(shard).or_insert_with(|| Asked {
+                key: key.into(),
+                value: value.into(),
+                changed: changed(value),
+            });
             Ok(())
         })?;
-        bench.firsts = firsts.into_iter().collect();
-        bench.asked = asked;
-        Ok(bench)
+        let asked = firsts.into_values().collect();
+        Ok(Self { place: place.clone(), shard_bytes: file_bytes(shape), asked })
     }
 
     /// Makes the next epoch: in even runs the first `shards` shards are changed, in odd ones as
@@ -160,61 +149,49 @@ impl Bench {
         Ok(epoch)
     }
 
-    /// The input with one record of each of the first `shards` shards changed.
+    /// The input with the first record of each of the first `shards` shards changed.
     fn write_changed(&self, shards: usize) -> Result<PathBuf, Failed> {
         let path = self.place.folder.join("changed.csv");
         let file = File::create(&path).map_err(cannot("write", &path))?;
         let mut out = BufWriter::new(file);
         writeln!(out, "sii,value").map_err(cannot("write", &path))?;
-        let changes: BTreeMap<u32, &str> =
-            self.firsts[..shards].iter().map(|(shard, first)| (*shard, &*first.key)).collect();
-        self.each_record(&mut |shard, key, value| match changes.get(&shard) {
-            Some(&first) if first == key => writeln!(out, "{key},{}", changed(value)),
-            _ => writeln!(out, "{key},{value}"),
+        let keys: HashSet<&str> = self.asked[..shards].iter().map(|asked| &*asked.key).collect();
+        each_record(&self.place, |key, value| match keys.contains(key) {
+            true => writeln!(out, "{key},{}", changed(value)),
+            false => writeln!(out, "{key},{value}"),
         })?;
         out.flush().map_err(cannot("write", &path))?;
         Ok(path)
     }
+}
 
-    fn each_record(
-        &self,
-        take: &mut dyn FnMut(u32, &str, &str) -> io::Result<()>,
-    ) -> Result<(), Failed> {
-        let input = self.place.input();
-        let file = File::open(&input).map_err(cannot("read", &input))?;
-        let mut lines = BufReader::new(file).lines().skip(1);
-        let (seed, shards) = (seed(0), self.place.options.shards);
-        let read = lines.try_for_each(|line| {
-            let line = line?;
-            // The sample's own lines: no field needs quotes.
-            let Some((key, value)) = line.split_once(',') else { return Ok(()) };
-            let shard = locate_known(&seed, key.as_bytes(), shards, self.groups).shard;
-            take(shard, key, value)
-        });
-        read.map_err(cannot("read", &input))
-    }
+fn each_record(
+    place: &Place,
+    mut take: impl FnMut(&str, &str) -> io::Result<()>,
+) -> Result<(), Failed> {
+    let input = place.input();
+    let file = File::open(&input).map_err(cannot("read", &input))?;
+    let read = BufReader::new(file).lines().skip(1).try_for_each(|line| {
+        // The sample's own lines: no field needs quotes.
+        line?.split_once(',').map_or(Ok(()), |(key, value)| take(key, value))
+    });
+    read.map_err(cannot("read", &input))
 }
 
 fn changed(value: &str) -> String {
     value.replacen(VALUE, CHANGED_VALUE, 1)
 }
 
-struct Seen {
-    reload: Duration,
-    lookups: u64,
-    lost: u64,
-    slowest: Duration,
-}
+/// Milliseconds that a look-up took, and whether its answer was right.
+type Lookup = (f64, bool);
 
-/// Has a server reload while clients ask; then a client that never asked before must find what
-/// only the new epoch has.
+/// Has a server reload while clients ask: the milliseconds that it took, and the look-ups.
 async fn one(
     server: &Server,
     clients: &mut Vec<Client>,
     bench: &Arc<Bench>,
     epoch: u64,
-    (shards, run): (usize, u32),
-) -> Result<Seen, Failed> {
+) -> Result<(f64, Vec<Lookup>), Failed> {
     let (stop, stopped) = watch::channel(false);
     let mut asking = JoinSet::new();
     for (number, client) in clients.drain(..).enumerate() {
@@ -222,7 +199,7 @@ async fn one(
     }
     let begun = Instant::now();
     let said = server.reload().await?;
-    let reload = begun.elapsed();
+    let reload_ms = ms(begun.elapsed());
     if !said.contains(&format!("epoch {epoch} is served now")) {
         return Err(format!("the reload said {:?}, expected epoch {epoch}", said.trim()).into());
     }
@@ -232,33 +209,22 @@ async fn one(
         clients.push(client);
         lookups.extend(ended);
     }
-    let mut new = Client::connect(server.options.clone()).await?;
-    let (_, first) = &bench.firsts[shards - 1];
-    let in_epoch = if run.is_multiple_of(2) { first.changed.as_ref() } else { None };
-    Server::find(&mut new, &first.key, in_epoch.unwrap_or(&first.value)).await?;
-    drop(new.close().await);
-    Ok(Seen {
-        reload,
-        lookups: lookups.len() as u64,
-        lost: lookups.iter().filter(|(_, is_right)| !is_right).count() as u64,
-        slowest: lookups.iter().map(|(took, _)| *took).max().unwrap_or_default(),
-    })
+    Ok((reload_ms, lookups))
 }
 
-/// Looks one key up after the other until it is stopped, the last one after that: how long each
-/// took, and whether its answer was right.
+/// Looks one key up after the other until it is stopped, the last one after that.
 async fn ask(
     mut client: Client,
     number: usize,
     bench: Arc<Bench>,
     stopped: watch::Receiver<bool>,
-) -> (Client, Vec<(Duration, bool)>) {
+) -> (Client, Vec<Lookup>) {
     let mut lookups = Vec::new();
     for record in bench.asked.iter().cycle().skip(number).step_by(CLIENTS) {
         let is_last = *stopped.borrow();
         let begun = Instant::now();
         let outcomes = client.lookup(&[&record.key]).await;
-        let took = begun.elapsed();
+        let took = ms(begun.elapsed());
         let outcome = outcomes.ok().and_then(|outcomes| outcomes.into_iter().next());
         let right = outcome.and_then(Result::ok).is_some_and(|found| record.is_right(&found));
         lookups.push((took, right));
@@ -274,13 +240,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_changed_record_may_be_either_and_others_are_what_they_are() {
+    fn an_answer_is_right_with_the_old_value_or_the_changed_one_and_no_other() {
         assert_eq!(changed("im:u7@provider7.example"), "im:v7@provider7.example");
         let found = |text: &str| Outcome::Found(text.into());
-        let mut asked = Asked { key: "k".into(), value: "old".into(), changed: Some("new".into()) };
+        let asked = Asked { key: "k".into(), value: "old".into(), changed: "new".into() };
         assert!(asked.is_right(&found("old")) && asked.is_right(&found("new")));
         assert!(!asked.is_right(&found("other")) && !asked.is_right(&Outcome::Absent));
-        asked.changed = None;
-        assert!(asked.is_right(&found("old")) && !asked.is_right(&found("new")));
     }
 }

@@ -2,8 +2,7 @@
 
 use std::ffi::OsString;
 use std::fs;
-use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -12,8 +11,7 @@ use sotto::limits;
 use sotto::server::certificates;
 use sotto::shard::Database;
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
-use tokio::process::{Child, ChildStderr, ChildStdout};
-use tokio::sync::oneshot;
+use tokio::process::{Child, ChildStdout};
 use tokio::time::timeout;
 
 use super::place::{AS_SOTTO, Place, cannot, this_program};
@@ -22,6 +20,8 @@ use crate::endpoint::{Endpoint, Reply};
 
 /// How long a server may take to listen, to be ready, or to leave.
 const PATIENCE: Duration = Duration::from_secs(600);
+/// How long its log may take to say where the admin endpoints are, once it listens.
+const ADMIN_PATIENCE: Duration = Duration::from_secs(10);
 /// How soon it is asked again whether it is ready.
 const RETRY: Duration = Duration::from_millis(1);
 
@@ -67,23 +67,21 @@ impl Site {
             self.threads
         );
         let words = words.split(' ').map(OsString::from).chain(files.into_iter().flatten());
+        let log = self.folder.join("server.log");
         let mut command = this_program(words)?;
+        command.stderr(fs::File::create(&log).map_err(cannot("write", &log))?);
         let began = Instant::now();
         let mut child = command.spawn()?;
-        let log = Log::default();
-        let (found, admin) = oneshot::channel();
-        let error = child.stderr.take().expect("this is a bug: standard error is a pipe");
-        let reading = tokio::spawn(log.clone().read(error, found));
         let output = child.stdout.take().expect("this is a bug: standard output is a pipe");
         let mut output = BufReader::new(output).lines();
         let line = timeout(PATIENCE, output.next_line()).await;
         let listening = began.elapsed();
         let address = line.ok().and_then(Result::ok).flatten();
         let address = address.and_then(|line| line.strip_prefix("listening on ")?.parse().ok());
-        let (Some(address), Ok(admin)) = (address, admin.await) else {
-            drop(child);
-            let _ = reading.await;
-            return Err(format!("sotto serve does not serve: {}", log.last()).into());
+        let admin = if address.is_some() { admin(&log).await } else { None };
+        let Some((address, admin)) = address.zip(admin) else {
+            let _ = child.kill().await;
+            return Err(format!("sotto serve does not serve: {}", last_line(&log)).into());
         };
         let mut options = self.options.clone();
         options.replicas = vec![Replica::new(address, "localhost")];
@@ -99,7 +97,7 @@ pub(super) struct Server {
     pub(super) listening: Duration,
     admin: Endpoint,
     pub(super) options: Options,
-    log: Log,
+    log: PathBuf,
     _output: Lines<BufReader<ChildStdout>>,
 }
 
@@ -150,31 +148,27 @@ impl Server {
     }
 
     fn failed(&self, what: &str) -> Failed {
-        format!("sotto serve {what}: {}", self.log.last()).into()
+        format!("sotto serve {what}: {}", last_line(&self.log)).into()
     }
 }
 
-/// The last line of a server's log.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<String>>);
-
-impl Log {
-    fn last(&self) -> String {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// Reads the log to its end, and sends where the admin endpoints are.
-    async fn read(self, log: ChildStderr, found: oneshot::Sender<Endpoint>) {
-        let mut found = Some(found);
-        let mut lines = BufReader::new(log).lines();
-        while let Ok(Some(line)) = lines.next_line().await {
-            let url = line.split_once("admin endpoints are at ");
-            if let Some(Ok(endpoint)) = url.map(|(_, url)| Endpoint::parse(url.trim()))
-                && let Some(found) = found.take()
-            {
-                let _ = found.send(endpoint);
-            }
-            *self.0.lock().unwrap_or_else(PoisonError::into_inner) = line;
+/// Where a server's log says that its admin endpoints are.
+async fn admin(log: &Path) -> Option<Endpoint> {
+    let begun = Instant::now();
+    while begun.elapsed() < ADMIN_PATIENCE {
+        let text = fs::read_to_string(log).unwrap_or_default();
+        // A line that is not whole yet has no end.
+        let lines = text.split_inclusive('\n').filter(|line| line.ends_with('\n'));
+        let url = lines.filter_map(|line| line.split_once("admin endpoints are at ")).next();
+        if let Some(endpoint) = url.and_then(|(_, url)| Endpoint::parse(url.trim()).ok()) {
+            return Some(endpoint);
         }
+        tokio::time::sleep(RETRY).await;
     }
+    None
+}
+
+fn last_line(log: &Path) -> String {
+    let text = fs::read_to_string(log).unwrap_or_default();
+    text.lines().last().unwrap_or_default().to_owned()
 }

@@ -3,26 +3,22 @@
 
 use std::fs::File;
 use std::io::{BufRead as _, BufReader};
-use std::time::Duration;
 
 use sotto::client::Client;
 use sotto::commands::out::report;
 
 use super::files;
-use super::place::{Place, cannot, ms, seed, spread};
+use super::place::{Place, cannot, seed, spread};
 use super::server::{Server, Site};
 use crate::Failed;
+use crate::common::ms;
 use crate::record::{Content, Head, STARTUP_SCHEMA, Started, Startup};
 
 /// A warm server may have the disk read so much all the same: what else a process opens.
 const OTHER_BYTES: u64 = 4 << 20;
 
-struct Start {
-    listening: Duration,
-    ready: Duration,
-    first_answer: Duration,
-    own_memory_bytes: u64,
-}
+/// Milliseconds until a server listens, is ready and has answered; its own memory in bytes.
+type Start = ([f64; 3], u64);
 
 /// Measures starts of a server of a database that is made for it.
 pub(crate) async fn startup(place: Place) -> Result<Startup, Failed> {
@@ -39,12 +35,25 @@ pub(crate) async fn startup(place: Place) -> Result<Startup, Failed> {
             let start = watch(&server, &key, &value).await?;
             check(cached, files::disk_bytes(&server.process())?, &content)?;
             server.leave().await?;
-            report(start.line(cached));
+            let ([listening, ready, answered], bytes) = start;
+            report(format_args!(
+                "{}: listening after {listening:.1} ms, ready after {ready:.1} ms, first answer \
+                 after {answered:.1} ms; {} MiB",
+                if cached { "warm" } else { "cold" },
+                bytes >> 20,
+            ));
             starts.push(start);
         }
     }
-    let (warm, cold) = (Start::all(&warm), Start::all(&cold));
+    let (warm, cold) = (started(&warm), started(&cold));
     Ok(Startup { head, content, threads: place.threads(), warm, cold })
+}
+
+fn started(starts: &[Start]) -> Started {
+    let [listening_ms, ready_ms, first_answer_ms] =
+        [0, 1, 2].map(|at| spread(starts.iter().map(|start| start.0[at])));
+    let own_memory_bytes = starts.iter().map(|start| start.1).max().unwrap_or(0);
+    Started { listening_ms, ready_ms, first_answer_ms, own_memory_bytes }
 }
 
 /// Builds the database; its first record.
@@ -64,17 +73,17 @@ async fn watch(server: &Server, key: &str, value: &str) -> Result<Start, Failed>
     let answered = async {
         let mut client = Client::connect(server.options.clone()).await?;
         Server::find(&mut client, key, value).await?;
-        let took = server.began.elapsed();
+        let took = ms(server.began.elapsed());
         drop(client.close().await);
         Ok::<_, Failed>(took)
     };
     let ready = async {
         server.ready().await?;
-        Ok::<_, Failed>(server.began.elapsed())
+        Ok::<_, Failed>(ms(server.began.elapsed()))
     };
     let (first_answer, ready) = tokio::try_join!(answered, ready)?;
     let own_memory_bytes = files::memory_bytes(&server.process(), "RssAnon:")?;
-    Ok(Start { listening: server.listening, ready, first_answer, own_memory_bytes })
+    Ok(([ms(server.listening), ready, first_answer], own_memory_bytes))
 }
 
 /// A shard was answered from: all of it came from the disk, or nothing of it.
@@ -97,30 +106,6 @@ fn check(cached: bool, disk_bytes: u64, content: &Content) -> Result<(), Failed>
         .into());
     }
     Ok(())
-}
-
-impl Start {
-    fn line(&self, cached: bool) -> String {
-        format!(
-            "{}: listening after {:.1} ms, ready after {:.1} ms, first answer after {:.1} ms; \
-             {:.1} MiB",
-            if cached { "warm" } else { "cold" },
-            ms(self.listening),
-            ms(self.ready),
-            ms(self.first_answer),
-            self.own_memory_bytes as f64 / f64::from(1 << 20)
-        )
-    }
-
-    fn all(starts: &[Self]) -> Started {
-        let of = |time: fn(&Self) -> Duration| spread(starts.iter().map(|start| ms(time(start))));
-        Started {
-            listening_ms: of(|start| start.listening),
-            ready_ms: of(|start| start.ready),
-            first_answer_ms: of(|start| start.first_answer),
-            own_memory_bytes: starts.iter().map(|s| s.own_memory_bytes).max().unwrap_or(0),
-        }
-    }
 }
 
 #[cfg(test)]

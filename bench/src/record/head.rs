@@ -31,6 +31,19 @@ impl Head {
             machine: Machine::here(),
         }
     }
+
+    /// Where and when it was measured, for people.
+    pub(crate) fn origin(&self) -> String {
+        let known = |text: &Option<String>| text.clone().unwrap_or("unknown".into());
+        let Machine { cpu, cpus, logical_cpus, load, .. } = &self.machine;
+        format!(
+            "{}, {cpus} of {logical_cpus} processors, load {}; commit {}, {}",
+            known(cpu),
+            known(load),
+            known(&self.commit),
+            known(&self.date),
+        )
+    }
 }
 
 /// A machine, as it tells of itself.
@@ -153,6 +166,10 @@ impl ShapeFacts {
     }
 }
 
+pub(crate) fn rounded(number: f64) -> f64 {
+    (number * 1e4).round() / 1e4
+}
+
 /// A number measured several times.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Spread {
@@ -164,7 +181,7 @@ pub struct Spread {
 }
 
 impl Spread {
-    /// Of all that was measured; nothing of nothing.
+    /// Of all that was measured, rounded; nothing of nothing.
     pub fn of(runs: impl IntoIterator<Item = f64>) -> Option<Self> {
         let mut runs: Vec<f64> = runs.into_iter().collect();
         runs.sort_by(f64::total_cmp);
@@ -172,10 +189,10 @@ impl Spread {
         let at = |share: f64| {
             let place = share * (runs.len() - 1) as f64;
             let (low, high) = (runs[place.floor() as usize], runs[place.ceil() as usize]);
-            low + (high - low) * place.fract()
+            rounded(low + (high - low) * place.fract())
         };
-        let best = *runs.first()?;
-        Some(Self { best, q1: at(0.25), median: at(0.5), q3: at(0.75), runs: runs.len() })
+        runs.first()?;
+        Some(Self { best: at(0.0), q1: at(0.25), median: at(0.5), q3: at(0.75), runs: runs.len() })
     }
 
     /// Half of the notch of a box plot around the median: where two notches do not overlap, the

@@ -6,10 +6,11 @@
 #![allow(missing_docs, reason = "bench/README.md says what each field is; a test compares")]
 
 use std::collections::BTreeMap;
+use std::ops::{Bound, RangeBounds};
 
 use serde::{Deserialize, Serialize};
 
-use super::head::{Head, ShapeFacts, Spread};
+use super::head::{Head, ShapeFacts, Spread, rounded};
 
 pub const KERNEL_SCHEMA: &str = "sotto-bench-kernel/1";
 pub const GPU_SCHEMA: &str = "sotto-bench-gpu/1";
@@ -104,6 +105,25 @@ pub struct Target {
     pub measured: Option<f64>,
     pub median: Option<f64>,
     pub met: Option<bool>,
+}
+
+impl Target {
+    /// What is wanted is `least..` or `..=most`; the best decides.
+    pub(crate) fn new(
+        what: &str,
+        wanted: impl RangeBounds<f64>,
+        best: Option<f64>,
+        median: Option<f64>,
+    ) -> Self {
+        let met = best.map(|best| wanted.contains(&best));
+        let wanted = match (wanted.start_bound(), wanted.end_bound()) {
+            (Bound::Included(least), _) => format!("at least {least}"),
+            (_, Bound::Included(most)) => format!("at most {most}"),
+            _ => "anything".into(),
+        };
+        let [measured, median] = [best, median].map(|number| number.map(rounded));
+        Self { what: what.into(), wanted, measured, median, met }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -1,5 +1,4 @@
-//! Runs that are judged: a long one, by what was sampled of the server's process; and tests of
-//! failures, by how each ended.
+//! A long run is judged by what was sampled of the server's process, its answers and its log.
 
 use std::fs;
 use std::io;
@@ -130,50 +129,6 @@ fn answers(records: &[Found], phase: &str, allowed: &[&str]) -> Rows {
     rows
 }
 
-/// Files that end with `ended: CODE`, one a test.
-pub(super) fn failures(folder: &Path) -> io::Result<Option<Judgement>> {
-    let mut files: Vec<_> =
-        fs::read_dir(folder)?.map(|entry| Ok(entry?.path())).collect::<io::Result<_>>()?;
-    files.retain(|path| path.extension().is_some_and(|extension| extension == "txt"));
-    files.sort();
-    let mut table = Table::new(["test", "what was seen", "panics", "passed"]);
-    let mut failed = Vec::new();
-    for path in files {
-        let text = String::from_utf8_lossy(&fs::read(&path)?).into_owned();
-        let Some(code) = text.lines().find_map(|line| line.strip_prefix("ended: ")) else {
-            continue;
-        };
-        let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        let seen = text.lines().filter_map(|line| line.split_once("record: "));
-        let seen = seen.filter(|(before, _)| before.is_empty() || before.starts_with("test "));
-        let seen: Vec<&str> = seen.map(|(_, seen)| seen).collect();
-        let skipped: Vec<&str> = text.lines().filter(|line| line.starts_with("skipped")).collect();
-        let panicked = |line: &&str| line.starts_with("thread '") && line.contains("panicked");
-        let passed = match (code.trim(), seen.is_empty(), skipped.is_empty()) {
-            ("0", true, false) => "skipped",
-            ("0", ..) => "yes",
-            _ => "**NO**",
-        };
-        if code.trim() != "0" {
-            failed.push(name.clone());
-        }
-        let words = [skipped, seen].concat();
-        let words = if words.is_empty() { "as its name says".into() } else { words.join("; ") };
-        let panics = text.lines().filter(panicked).count();
-        table.row([format!("`{name}`"), words, panics.to_string(), passed.into()]);
-    }
-    if table.is_empty() {
-        return Ok(None);
-    }
-    let names = if failed.is_empty() { "none".into() } else { failed.join(", ") };
-    let text = format!(
-        "\n## Failures\n\nEvery look-up of every test was compared with its record and every \
-         admitted query was accounted for, or the test had failed.\n\n{}\nFailed: {names}.\n",
-        table.markdown()
-    );
-    Ok(Some((text, failed.is_empty())))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -193,21 +148,5 @@ mod tests {
         assert_eq!(passed(1_000.0), [false, true, true]);
         let none = Samples::of("seconds,phase,anon_kib\n").flat("steady", 0);
         assert!(none.iter().all(|(_, _, is_so)| !is_so), "too few samples");
-    }
-
-    #[test]
-    fn a_test_that_failed_is_named() {
-        let folder = tempfile::tempdir().unwrap();
-        let write = |name: &str, text: &str| fs::write(folder.path().join(name), text).unwrap();
-        assert!(failures(folder.path()).unwrap().is_none());
-        write("a.txt", "record: 3 ms\nended: 0\n");
-        write("b.txt", "skipped: no clock\nended: 0\n");
-        write("machine.txt", "commit 1\n");
-        let (text, passed) = failures(folder.path()).unwrap().unwrap();
-        assert!(passed && text.contains("| `a` | 3 ms | 0 | yes |"));
-        assert!(text.contains("| `b` | skipped: no clock | 0 | skipped |"));
-        write("c.txt", "thread 'x' panicked at y\nended: 101\n");
-        let (text, passed) = failures(folder.path()).unwrap().unwrap();
-        assert!(!passed && text.contains("Failed: c."), "{text}");
     }
 }

@@ -1,7 +1,7 @@
 //! The summary of a record's folder, as Markdown for its README: every number, targets met and
-//! missed, and for runs that are judged (`soak.sh`, `failures.sh`) what has to be so and is not.
-//! What is there decides what is said: records, `machine.txt` with steps and how they ended,
-//! `parity.txt`, `samples.csv` of a long run, files of tests that end with `ended: CODE`.
+//! missed, and for a long run (`soak.sh`) what has to be so and is not. What is there decides what
+//! is said: records, `machine.txt` with steps and how they ended, `parity.txt`, `samples.csv` of a
+//! long run.
 
 mod judged;
 
@@ -10,10 +10,9 @@ use std::path::Path;
 
 use judged::read;
 
-use crate::common::report::{target, targets_table};
-use crate::found::{Found, Record};
+use crate::found::Found;
 use crate::numbers;
-use crate::record::{Build, Target};
+use crate::record::Target;
 
 /// What a record's folder says, as Markdown, and whether all that is judged is as it has to be.
 ///
@@ -34,61 +33,25 @@ pub(crate) fn summary(folder: &Path, records: &[Found]) -> io::Result<(String, b
         (code != "0").then_some(failed)
     };
     text.extend(machine.lines().filter_map(step));
-    if records.iter().any(|found| matches!(&found.record, Record::Gpu(gpu) if gpu.device.software))
-    {
-        text += "**Not measured on a GPU**: a processor plays this one. The numbers show that the \
-                 measurement runs, and nothing else.\n";
-    }
     let parity = read(folder, "parity.txt")?;
     if let Some(result) = parity.lines().find_map(|line| line.strip_prefix("test result: ")) {
         let result = result.split(';').next().unwrap_or(result);
         text += &format!("Engines beside the reference: {result} (`parity.txt`).\n");
     }
-    let targets: Vec<Target> = records.iter().flat_map(|found| targets(&found.record)).collect();
+    let targets: Vec<Target> =
+        records.iter().flat_map(|found| numbers::targets(&found.record)).collect();
     if !targets.is_empty() {
         text += "\nThe best of the runs decides, the median stands beside.\n\n";
-        text += &targets_table(&targets).markdown();
+        text += &numbers::targets_table(&targets).markdown();
     }
     for found in records {
         let file = found.path.strip_prefix(folder).unwrap_or(&found.path).display();
         text += &format!("\n## `{file}`\n\n");
+        for doubt in numbers::doubts(&found.record) {
+            text += &format!("**Note**: {doubt}.\n\n");
+        }
         text += &numbers::table(&numbers::of(&found.record)).markdown();
     }
-    let mut passed = true;
-    let judged = [judged::long_run(folder, records)?, judged::failures(folder)?];
-    for (part, is_so) in judged.into_iter().flatten() {
-        text += &part;
-        passed &= is_so;
-    }
-    Ok((text, passed))
-}
-
-/// Those of docs/design.md, "Targets".
-fn targets(record: &Record) -> Vec<Target> {
-    match record {
-        Record::Kernel(kernel) => kernel.targets.clone(),
-        Record::Gpu(gpu) => gpu.targets.clone(),
-        Record::Build(build) => build_targets(build),
-        _ => Vec::new(),
-    }
-}
-
-/// For a million records: in one shard, or in ten thousand.
-fn build_targets(build: &Build) -> Vec<Target> {
-    let Build { content, seconds, peak_memory_bytes, .. } = build;
-    let most = match content.shards {
-        1 => 8.0,
-        10_000 => 240.0,
-        _ => return Vec::new(),
-    };
-    if content.records < 1_000_000 {
-        return Vec::new();
-    }
-    let what = format!("building {} records in {} shards, s", content.records, content.shards);
-    let mut all = vec![target(&what, ..=most, Some(seconds.best), Some(seconds.median))];
-    if content.shards == 1 {
-        let mib = (peak_memory_bytes >> 20) as f64;
-        all.push(target("its peak memory, MiB", ..=1536.0, Some(mib), None));
-    }
-    all
+    let (judged, passed) = judged::long_run(folder, records)?.unwrap_or((String::new(), true));
+    Ok((text + &judged, passed))
 }

@@ -1,5 +1,5 @@
-//! `sotto-bench build`, `startup` and `reload` as programs, on small databases. No time is
-//! asserted but that one thing comes after the other.
+//! The commands that measure as programs, tiny: `sotto-bench kernel`, `gpu`, `build`, `startup` and
+//! `reload`. No time is asserted but that one thing comes after the other.
 
 #![allow(clippy::unwrap_used)]
 
@@ -11,7 +11,7 @@ use std::process::Command;
 
 use harness::program::run;
 use sotto_bench::found::Record;
-use sotto_bench::record::{Build, Content, Reload, Spread, Started, Startup};
+use sotto_bench::record::{Build, Content, Kernel, Reload, Spread, Started, Startup};
 
 const SMALL: [&str; 2] = ["--records=600", "--value-bytes=40"];
 
@@ -52,6 +52,66 @@ fn is_time(spread: &Spread, runs: usize) {
     let Spread { best, q1, median, q3, .. } = *spread;
     assert!(0.0 < best && best <= q1 && q1 <= median && median <= q3, "{spread:?}");
     assert_eq!(spread.runs, runs);
+}
+
+fn kernel(folder: &Path, arguments: &[&str]) -> Kernel {
+    let (code, _, err, json) = bench(folder, &[&["kernel", "--tiny"], arguments].concat());
+    assert_eq!(code, 0, "{err}");
+    let Record::Kernel(record) = Record::read(&json).unwrap() else { panic!() };
+    *record
+}
+
+#[test]
+fn engines_are_measured_each_with_all_numbers_of_threads() {
+    let folder = folder();
+    let record = kernel(folder.path(), &[]);
+    let threads: Vec<_> = record.floors.read.iter().map(|read| read.threads).collect();
+    let engines: Vec<_> =
+        sotto::arith::Isa::all().into_iter().map(|isa| isa.name().name()).collect();
+    let combinations = engines.iter().flat_map(|&engine| {
+        threads.iter().flat_map(move |&threads| [1, 3].map(|batch| (engine, threads, batch)))
+    });
+    let answers = record.answers.iter();
+    let found = answers.map(|answer| (&*answer.engine, answer.threads, answer.batch));
+    assert!(found.eq(combinations), "{:?}", record.answers);
+    assert!(record.answers.iter().all(|answer| answer.ms_per_query.best > 0.0));
+    assert_eq!((&*record.effort, threads[0], record.targets.len()), ("test", 1, 0));
+    assert_eq!(threads.last(), Some(&record.pinned_to.len()), "not all processors");
+    let table = std::fs::read_to_string(folder.path().join("record.txt")).unwrap();
+    assert!(table.contains("1 thread, batch 1") && table.contains("ms/query"), "{table}");
+    // Another shape, one engine.
+    let other = "--engine portable --records 3000 --packs 2 --value-bytes 40";
+    let record = kernel(folder.path(), &other.split(' ').collect::<Vec<_>>());
+    assert_eq!((record.shape.value_len, record.shape.packs), (40, 2));
+    assert!(record.shape.shape().unwrap().records_expected() >= 3000, "{:?}", record.shape);
+    assert!(record.answers.iter().all(|answer| answer.engine == "portable"));
+}
+
+/// On the device that SOTTO_TEST_GPU names or a real one, or not at all.
+#[cfg(feature = "gpu")]
+#[test]
+fn a_gpu_is_measured_and_checked() {
+    use sotto::engine::{GpuKind, gpus};
+
+    let named = std::env::var("SOTTO_TEST_GPU").ok();
+    let real = || gpus().iter().any(|info| info.kind == GpuKind::Real && info.lacks.is_none());
+    if named.is_none() && !real() {
+        println!("skipped: there is no real GPU, and SOTTO_TEST_GPU names no other");
+        return;
+    }
+    let folder = folder();
+    let mut arguments = vec!["gpu", "--tiny"];
+    arguments.extend(named.as_deref());
+    let (code, _, err, json) = bench(folder.path(), &arguments);
+    assert_eq!(code, 0, "{err}");
+    let Record::Gpu(record) = Record::read(&json).unwrap() else { panic!() };
+    let batches: Vec<_> = record.answers.iter().map(|answer| answer.batch).collect();
+    assert_eq!(batches, [1, 3]);
+    assert!(record.answers.iter().all(|answer| answer.streamed_us.best > 0.0));
+    assert_eq!((&*record.effort, record.targets.len()), ("test", 0));
+    assert_eq!(record.traffic.checked, 20, "answers beside the processor's");
+    let table = std::fs::read_to_string(json.with_extension("txt")).unwrap();
+    assert!(table.contains(&format!("device: {}", record.device.name)), "{table}");
 }
 
 #[test]

@@ -1,10 +1,53 @@
-//! Noise in the form of queries and of what shards hold.
+//! What measurements share: how much is measured, and noise in the form of queries and of what
+//! shards hold.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use sotto::engine::EncryptedQuery;
-use sotto::params::{D, P, Q, Shape};
+use sotto::params::{D, P, Q, Shape, ShapeError, ShapeWishes};
 use sotto::scheme::KeyBundle;
+
+use crate::record::rounded;
+
+/// How much is measured.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Effort {
+    Full,
+    Quick,
+    Test,
+}
+
+impl Effort {
+    pub(crate) fn name(self) -> &'static str {
+        self.pick("full", "quick", "test")
+    }
+
+    pub(crate) fn pick<T>(self, full: T, quick: T, test: T) -> T {
+        match self {
+            Self::Full => full,
+            Self::Quick => quick,
+            Self::Test => test,
+        }
+    }
+}
+
+/// Records and value bytes of the standard shard, which targets are for.
+pub(crate) const STANDARD: (u64, u32) = (1 << 20, 120);
+
+pub(crate) fn standard_shape() -> Result<Shape, ShapeError> {
+    Shape::for_records(STANDARD.0, STANDARD.1, ShapeWishes::default())
+}
+
+pub(crate) fn ms(time: Duration) -> f64 {
+    rounded(time.as_secs_f64() * 1e3)
+}
+
+pub(crate) fn median<T: Ord + Copy>(all: impl Iterator<Item = T>) -> Option<T> {
+    let mut all: Vec<_> = all.collect();
+    all.sort();
+    all.get(all.len() / 2).copied()
+}
 
 pub(crate) struct Noise(u64);
 
