@@ -21,7 +21,7 @@ use crate::endpoint::{Endpoint, Reply};
 /// How long a server may take to listen, to be ready, or to leave.
 const PATIENCE: Duration = Duration::from_secs(600);
 /// How long its log may take to say where the admin endpoints are, once it listens.
-const ADMIN_PATIENCE: Duration = Duration::from_secs(10);
+const ADMIN_PATIENCE: Duration = Duration::from_secs(60);
 /// How soon it is asked again whether it is ready.
 const RETRY: Duration = Duration::from_millis(1);
 
