@@ -285,8 +285,9 @@ vector! {
 
 // ---- scan --------------------------------------------------------------------------------------
 
-/// Rows that are words at a time, and share one stay of the query digits in the first cache.
-const GROUP_ROWS: usize = 16;
+/// Rows that are spread to words together. The query digits stay in the first cache for all of
+/// them.
+const STRIP_ROWS: usize = 16;
 /// Steps of 64 columns that are words at a time: 16 rows are 18 KB then, the digits of six queries
 /// 7 KB.
 const STEPS_MAX: usize = 6;
@@ -297,7 +298,7 @@ fn block_steps(columns: usize) -> usize {
     steps.div_ceil(steps.div_ceil(STEPS_MAX))
 }
 
-/// Plan: groups of 16 rows; within a group blocks of columns, turned into words once for all
+/// Plan: strips of 16 rows; within a strip blocks of columns, turned into words once for all
 /// queries; within a block tiles of rows x queries. On 256 bits a tile is 2 rows x 6 queries, 12
 /// sums, fed by 8 loads for 12 `vpmaddwd`; on 512 bits 4 rows.
 ///
@@ -305,25 +306,25 @@ fn block_steps(columns: usize) -> usize {
 /// [`Vector::ISA`]; `job` is checked.
 #[inline(always)]
 unsafe fn scan<V: Vector>(job: &ScanJob<'_>, out: &mut [u32], tile_rows: usize) {
-    assert!(job.rows.is_multiple_of(GROUP_ROWS), "this is a bug: rows of a scan job");
+    assert!(job.rows.is_multiple_of(STRIP_ROWS), "this is a bug: rows of a scan job");
     assert!(job.queries <= BATCH_QUERIES_PER_SCAN_MAX, "this is a bug: batch");
     let (steps, block_steps) = (job.columns / 64, block_steps(job.columns));
-    let mut low = [[WordLine::ZERO; STEPS_MAX * LOW_LINES]; GROUP_ROWS];
-    let mut high = [[WordLine::ZERO; STEPS_MAX]; GROUP_ROWS];
-    let mut sums = [[Line([0; 64]); GROUP_ROWS]; BATCH_QUERIES_PER_SCAN_MAX];
-    for group in (0..job.rows).step_by(GROUP_ROWS) {
-        sums[..job.queries].fill([Line([0; 64]); GROUP_ROWS]);
+    let mut low = [[WordLine::ZERO; STEPS_MAX * LOW_LINES]; STRIP_ROWS];
+    let mut high = [[WordLine::ZERO; STEPS_MAX]; STRIP_ROWS];
+    let mut sums = [[Line([0; 64]); STRIP_ROWS]; BATCH_QUERIES_PER_SCAN_MAX];
+    for strip in (0..job.rows).step_by(STRIP_ROWS) {
+        sums[..job.queries].fill([Line([0; 64]); STRIP_ROWS]);
         for first in (0..steps).step_by(block_steps) {
             let count = block_steps.min(steps - first);
-            let begin = (job.first_row + group) * job.columns + first * 64;
+            let begin = (job.first_row + strip) * job.columns + first * 64;
             for (row, (low, high)) in low.iter_mut().zip(&mut high).enumerate() {
                 let columns = &job.matrix[begin + row * job.columns..][..count * 64];
                 words::spread(columns, low, high);
             }
             for (query, queries) in query_tiles(job.queries) {
                 let digits = &job.digits[(first * job.queries + query * count) * LINES..];
-                for row in (0..GROUP_ROWS).step_by(tile_rows) {
-                    let next = begin + (GROUP_ROWS + row) * job.columns;
+                for row in (0..STRIP_ROWS).step_by(tile_rows) {
+                    let next = begin + (STRIP_ROWS + row) * job.columns;
                     let tile = ScanTile {
                         row,
                         count,
@@ -341,7 +342,7 @@ unsafe fn scan<V: Vector>(job: &ScanJob<'_>, out: &mut [u32], tile_rows: usize) 
             }
         }
         for (query, sums) in sums[..job.queries].iter().enumerate() {
-            let out = &mut out[query * job.rows + group..][..GROUP_ROWS];
+            let out = &mut out[query * job.rows + strip..][..STRIP_ROWS];
             for (out, line) in out.iter_mut().zip(sums) {
                 let lanes = line.0.as_chunks().0.iter().map(|&lane| u32::from_ne_bytes(lane));
                 *out = lanes.fold(0, u32::wrapping_add) & 0x00ff_ffff;
@@ -350,9 +351,9 @@ unsafe fn scan<V: Vector>(job: &ScanJob<'_>, out: &mut [u32], tile_rows: usize) 
     }
 }
 
-/// `count` steps of 64 columns of some rows of a group and some queries.
+/// `count` steps of 64 columns of some rows of a strip and some queries.
 pub(super) struct ScanTile {
-    /// First row, in the group.
+    /// First row, in the strip.
     row: usize,
     count: usize,
     /// The first row's low lines; STEPS_MAX * LOW_LINES on, the next row's.
@@ -361,11 +362,11 @@ pub(super) struct ScanTile {
     high: *const WordLine,
     /// The first query's lines, then those of the queries after it.
     digits: *const Line,
-    /// The same columns of the same rows of the next group: for prefetching only.
+    /// The same columns of the same rows of the next strip: for prefetching only.
     next: *const u8,
     next_stride: usize,
     /// The first query's.
-    sums: *mut [Line; GROUP_ROWS],
+    sums: *mut [Line; STRIP_ROWS],
 }
 
 impl ScanTile {

@@ -125,7 +125,7 @@ impl DigitPlaces {
 // ---- scan --------------------------------------------------------------------------------------
 
 /// Rows that share one stay of the query digits in the first cache.
-const GROUP_ROWS: usize = 16;
+const STRIP_ROWS: usize = 16;
 /// Steps of 64 columns before a tile of accumulators is put down: 16 rows and the digits of two
 /// queries over 18 steps are 25 KB, within the first cache of every processor that has these
 /// instructions. Even: a tile takes steps in twos.
@@ -135,36 +135,36 @@ const BLOCK_STEPS: usize = 18;
 /// block, straight to the first cache, where there is room beside the digits of one query.
 const LONE_AHEAD: usize = 16;
 
-/// Accumulators of one group of rows: 16 lanes for each query and row.
+/// Accumulators of one strip of rows: 16 lanes for each query and row.
 #[repr(C, align(64))]
-struct ScanSums([[[u32; 16]; GROUP_ROWS]; limits::BATCH_QUERIES_PER_SCAN_MAX]);
+struct ScanSums([[[u32; 16]; STRIP_ROWS]; limits::BATCH_QUERIES_PER_SCAN_MAX]);
 
-/// Plan: groups of 16 rows; within a group blocks of columns; within a block the queries in pairs,
+/// Plan: strips of 16 rows; within a strip blocks of columns; within a block the queries in pairs,
 /// each pair against tiles of 4 rows. A tile is 4 rows x 2 queries x 3 digits = 24 accumulators,
 /// fed by 10 loads for 24 `vpdpbusd`. A lone query takes tiles of 8 rows.
 #[target_feature(enable = "avx512dq,avx512vl,avx512vnni,avx512ifma,avx512vbmi")]
 fn scan(job: &ScanJob<'_>, out: &mut [u32]) {
-    assert!(job.rows.is_multiple_of(GROUP_ROWS), "this is a bug: rows of a scan job");
+    assert!(job.rows.is_multiple_of(STRIP_ROWS), "this is a bug: rows of a scan job");
     let steps = job.columns / 64;
-    let mut sums = ScanSums([[[0; 16]; GROUP_ROWS]; limits::BATCH_QUERIES_PER_SCAN_MAX]);
-    for group in (0..job.rows).step_by(GROUP_ROWS) {
-        sums.0[..job.queries].fill([[0; 16]; GROUP_ROWS]);
+    let mut sums = ScanSums([[[0; 16]; STRIP_ROWS]; limits::BATCH_QUERIES_PER_SCAN_MAX]);
+    for strip in (0..job.rows).step_by(STRIP_ROWS) {
+        sums.0[..job.queries].fill([[0; 16]; STRIP_ROWS]);
         for first in (0..steps).step_by(BLOCK_STEPS) {
             let count = BLOCK_STEPS.min(steps - first);
-            scan_block(job, job.first_row + group, first, count, &mut sums);
+            scan_block(job, job.first_row + strip, first, count, &mut sums);
         }
         for (query, sums) in sums.0[..job.queries].iter().enumerate() {
-            let at = query * job.rows + group;
-            sum_lanes(sums, &mut out[at..at + GROUP_ROWS]);
+            let at = query * job.rows + strip;
+            sum_lanes(sums, &mut out[at..at + STRIP_ROWS]);
         }
     }
 }
 
 /// The 16 lanes of each of 16 rows added up modulo 2^24: a transposition that adds as it goes.
 #[target_feature(enable = "avx512dq,avx512vl,avx512vnni,avx512ifma,avx512vbmi")]
-fn sum_lanes(sums: &[[u32; 16]; GROUP_ROWS], out: &mut [u32]) {
+fn sum_lanes(sums: &[[u32; 16]; STRIP_ROWS], out: &mut [u32]) {
     // SAFETY: 16 lanes of 4 bytes are a register.
-    let rows: [_; GROUP_ROWS] =
+    let rows: [_; STRIP_ROWS] =
         std::array::from_fn(|row| unsafe { _mm512_loadu_si512(sums[row].as_ptr().cast()) });
     let pairs: [_; 8] = std::array::from_fn(|i| {
         let (a, b) = (rows[2 * i], rows[2 * i + 1]);
@@ -180,13 +180,13 @@ fn sum_lanes(sums: &[[u32; 16]; GROUP_ROWS], out: &mut [u32]) {
     };
     let all = quarters(quarters(fours[0], fours[1]), quarters(fours[2], fours[3]));
     let all = _mm512_and_si512(all, _mm512_set1_epi32(0x00ff_ffff));
-    assert_eq!(out.len(), GROUP_ROWS, "this is a bug: scan output");
+    assert_eq!(out.len(), STRIP_ROWS, "this is a bug: scan output");
     // SAFETY: `out` is 16 lanes of 4 bytes.
     unsafe { _mm512_storeu_si512(out.as_mut_ptr().cast(), all) };
 }
 
-/// One block of columns of one group of rows, all queries. Meanwhile the same block of the next
-/// group is prefetched from memory, evenly over the tiles: the same few buffers bring lines from
+/// One block of columns of one strip of rows, all queries. Meanwhile the same block of the next
+/// strip is prefetched from memory, evenly over the tiles: the same few buffers bring lines from
 /// memory and from the second cache, and a burst would hold up the loads of the tiles.
 #[target_feature(enable = "avx512dq,avx512vl,avx512vnni,avx512ifma,avx512vbmi")]
 fn scan_block(job: &ScanJob<'_>, row: usize, first: usize, count: usize, sums: &mut ScanSums) {
@@ -194,14 +194,14 @@ fn scan_block(job: &ScanJob<'_>, row: usize, first: usize, count: usize, sums: &
     let block = Block { matrix, stride: job.columns, count };
     let mut lines = job.digits[first * job.queries * DIGITS..].as_ptr();
     let pairs = job.queries / 2;
-    let tiles = pairs * (GROUP_ROWS / 4);
+    let tiles = pairs * (STRIP_ROWS / 4);
     let sharing = 1 << tiles.max(1).ilog2(); // the tiles that prefetch, a power of two
     for tile in 0..tiles {
         let (query, row) = (tile / 4 * 2, tile % 4 * 4);
         let near = lines.wrapping_add((8 + tile % 4) * count / 2 * DIGITS);
         let ahead = block.ahead(tile, sharing, near);
         let sums = &mut sums.0[query..query + 2];
-        // SAFETY: `ScanJob::check`: GROUP_ROWS rows from `row` lie in the matrix, `count` steps
+        // SAFETY: `ScanJob::check`: STRIP_ROWS rows from `row` lie in the matrix, `count` steps
         // from `first` end with the row, and every query has digits for them.
         unsafe {
             match sharing {
@@ -231,14 +231,14 @@ fn scan_block(job: &ScanJob<'_>, row: usize, first: usize, count: usize, sums: &
     }
 }
 
-/// `count` steps of 64 columns of a group of rows.
+/// `count` steps of 64 columns of a strip of rows.
 struct Block {
     matrix: *const u8,
     stride: usize,
     count: usize,
 }
 
-/// What a tile prefetches in two steps: of the next group of rows, from memory to the second
+/// What a tile prefetches in two steps: of the next strip of rows, from memory to the second
 /// cache, and of the digits that come next, from there to the first.
 struct Ahead {
     rows: *const u8,
@@ -247,11 +247,11 @@ struct Ahead {
 }
 
 impl Block {
-    /// Share `tile` of `sharing` of the same block of the next group: whole rows, or an equal part
+    /// Share `tile` of `sharing` of the same block of the next strip: whole rows, or an equal part
     /// of one.
     fn ahead(&self, tile: usize, sharing: usize, digits: *const Line) -> Ahead {
-        let parts = (sharing / GROUP_ROWS).max(1);
-        let row = GROUP_ROWS + tile * GROUP_ROWS / sharing;
+        let parts = (sharing / STRIP_ROWS).max(1);
+        let row = STRIP_ROWS + tile * STRIP_ROWS / sharing;
         let begin = tile % parts * (self.count * 64 / parts);
         let rows = self.matrix.wrapping_add(row * self.stride + begin);
         Ahead { rows, advance: 128 / parts, digits }
@@ -269,7 +269,7 @@ impl Block {
         lines: *const Line,
         row: usize,
         ahead: Ahead,
-        sums: &mut [[[u32; 16]; GROUP_ROWS]],
+        sums: &mut [[[u32; 16]; STRIP_ROWS]],
     ) {
         let matrix = self.matrix.wrapping_add(row * self.stride);
         let Ahead { mut rows, advance, mut digits } = ahead;

@@ -89,48 +89,48 @@ fn split_digits(vector: &[u8], digits: &mut [Line]) {
 // ---- scan --------------------------------------------------------------------------------------
 
 /// Rows that share one stay of the query digits in the first cache.
-const GROUP_ROWS: usize = 16;
+const STRIP_ROWS: usize = 16;
 /// Steps of 64 columns in a block: 16 rows and the digits of two queries over 32 steps are 45 KB.
 const STEPS_MAX: usize = 32;
 
-/// Plan: groups of 16 rows; within a group blocks of columns; within a block the queries in pairs,
+/// Plan: strips of 16 rows; within a strip blocks of columns; within a block the queries in pairs,
 /// each pair against tiles of 4 rows. A tile is 4 rows x 2 queries x 3 digits = 24 accumulators,
 /// fed by 10 loads for 24 `sdot`. A lone query takes tiles of 8 rows.
 #[target_feature(enable = "neon,dotprod")]
 fn scan(job: &ScanJob<'_>, out: &mut [u32]) {
-    assert!(job.rows.is_multiple_of(GROUP_ROWS), "this is a bug: rows of a scan job");
+    assert!(job.rows.is_multiple_of(STRIP_ROWS), "this is a bug: rows of a scan job");
     let steps = job.columns / 64;
     let block_steps = steps.div_ceil(steps.div_ceil(STEPS_MAX));
     out.fill(0);
-    for group in (0..job.rows).step_by(GROUP_ROWS) {
+    for strip in (0..job.rows).step_by(STRIP_ROWS) {
         for first in (0..steps).step_by(block_steps) {
             let count = block_steps.min(steps - first);
-            scan_block(job, group, first, count, out);
+            scan_block(job, strip, first, count, out);
         }
     }
     out.iter_mut().for_each(|sum| *sum &= 0x00ff_ffff);
 }
 
-/// One block of columns of one group of rows, all queries.
+/// One block of columns of one strip of rows, all queries.
 #[target_feature(enable = "neon,dotprod")]
-fn scan_block(job: &ScanJob<'_>, group: usize, first: usize, count: usize, out: &mut [u32]) {
+fn scan_block(job: &ScanJob<'_>, strip: usize, first: usize, count: usize, out: &mut [u32]) {
     let steps = job.columns / 64;
-    let matrix = job.matrix[(job.first_row + group) * job.columns + first * 64..].as_ptr();
+    let matrix = job.matrix[(job.first_row + strip) * job.columns + first * 64..].as_ptr();
     let block = Block { matrix, stride: job.columns, count };
     let digits = |query: usize| job.digits[(query * steps + first) * DIGITS..].as_ptr().cast();
     for query in (0..job.queries).step_by(2) {
-        let at = query * job.rows + group;
-        // SAFETY: `ScanJob::check`: GROUP_ROWS rows lie in the matrix from `first_row + group`,
+        let at = query * job.rows + strip;
+        // SAFETY: `ScanJob::check`: STRIP_ROWS rows lie in the matrix from `first_row + strip`,
         // `count` steps from `first` end with the row, and every query has digits for them.
         unsafe {
             if query + 1 == job.queries {
-                for row in (0..GROUP_ROWS).step_by(8) {
+                for row in (0..STRIP_ROWS).step_by(8) {
                     let [sums] = block.tile::<8, 1>([digits(query)], row);
                     add(&mut out[at + row..], &sums);
                 }
                 continue;
             }
-            for row in (0..GROUP_ROWS).step_by(4) {
+            for row in (0..STRIP_ROWS).step_by(4) {
                 let [a, b] = block.tile::<4, 2>([digits(query), digits(query + 1)], row);
                 add(&mut out[at + row..], &a);
                 add(&mut out[at + job.rows + row..], &b);
@@ -143,7 +143,7 @@ fn add(out: &mut [u32], sums: &[u32]) {
     out.iter_mut().zip(sums).for_each(|(out, &sum)| *out = out.wrapping_add(sum));
 }
 
-/// `count` steps of 64 columns of a group of rows.
+/// `count` steps of 64 columns of a strip of rows.
 struct Block {
     matrix: *const u8,
     stride: usize,

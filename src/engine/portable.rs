@@ -14,7 +14,7 @@ use super::words::{self, LINES, LOW_LINES, WordLine};
 pub(super) struct Portable;
 
 /// Rows and steps of 64 columns that are words at a time: 12 KB, in the first cache.
-const GROUP_ROWS: usize = 8;
+const STRIP_ROWS: usize = 8;
 const STEPS: usize = 8;
 
 /// Terms that are words at a time: 8 KB.
@@ -39,11 +39,11 @@ impl Kernels for Portable {
     fn scan(&self, job: &ScanJob<'_>, out: &mut [u32]) {
         job.check(self.digit_lines(job.queries), out);
         out.fill(0);
-        let mut low = [[WordLine::ZERO; STEPS * LOW_LINES]; GROUP_ROWS];
-        let mut high = [[WordLine::ZERO; STEPS]; GROUP_ROWS];
+        let mut low = [[WordLine::ZERO; STEPS * LOW_LINES]; STRIP_ROWS];
+        let mut high = [[WordLine::ZERO; STEPS]; STRIP_ROWS];
         let steps = job.columns / 64;
-        for group in (0..job.rows).step_by(GROUP_ROWS) {
-            let rows = group..job.rows.min(group + GROUP_ROWS);
+        for strip in (0..job.rows).step_by(STRIP_ROWS) {
+            let rows = strip..job.rows.min(strip + STRIP_ROWS);
             for first in (0..steps).step_by(STEPS) {
                 let count = STEPS.min(steps - first);
                 for ((row, low), high) in rows.clone().zip(&mut low).zip(&mut high) {

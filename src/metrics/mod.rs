@@ -1,5 +1,4 @@
-//! The metrics for Prometheus, in the text format of the crate `prometheus`, which the user of this
-//! project chose.
+//! The metrics for Prometheus, in the text format of the crate `prometheus`.
 //!
 //! Nothing is counted here, and nothing costs anything until a scrape. Labels come from closed
 //! sets: an outcome, a reason, a code; never from a query, a shard's number or an address. Counters
