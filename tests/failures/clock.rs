@@ -13,7 +13,7 @@ use super::{Took, record, times};
 
 /// Files that read the wall clock, and what for.
 const WALL_CLOCK: [(&str, &str); 10] = [
-    ("builder/run.rs", "when a database was signed, and whether to sign it again"),
+    ("builder/session.rs", "when a database was signed, and whether to sign it again"),
     ("client/options.rs", "whether parameters are fresh: one that lags is asked again later"),
     ("commands/doctor/files.rs", "whether a certificate has expired"),
     ("commands/doctor/machine.rs", "whether it is right"),
