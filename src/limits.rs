@@ -221,14 +221,12 @@ pub const LOG_WAITING_BYTES_MAX: usize = 1 << 20;
 pub const LOG_LEAVE_TIMEOUT: Duration = Duration::from_secs(1);
 
 // Endpoints for the operator.
-/// Most connections whose request is not there yet: a burst displaces no probe on its way.
-pub const ADMIN_SILENT_MAX: usize = 256;
+/// Most connections at once; then the oldest is ended. A burst ends no probe on its way.
+pub const ADMIN_CONNECTIONS_MAX: usize = 256;
 /// How long the head of a request may take to arrive. It is one packet.
 pub const ADMIN_HEAD_TIME: Duration = Duration::from_secs(10);
 /// Longest such head, in bytes. A browser's is shorter, with its cookies.
 pub const ADMIN_HEAD_BYTES_MAX: usize = 16 << 10;
-/// Most requests that are answered at once, besides probes: scrapers and some people.
-pub const ADMIN_REQUESTS_MAX: usize = 32;
 /// How long a connection may last, with the reload of a database.
 pub const ADMIN_CONNECTION_TIME: Duration = Duration::from_secs(60);
 

@@ -73,26 +73,12 @@ impl<const BOUNDS: usize> Histogram<BOUNDS> {
 
 /// What a histogram has seen: each bound with how many were at most that, how many there were, and
 /// their sum.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug)]
 #[allow(missing_docs)] // Names say it.
 pub struct Distribution {
     pub at_most: Vec<(f64, u64)>,
     pub count: u64,
     pub sum: f64,
-}
-
-impl Distribution {
-    /// The lowest bound that this share of what came after `earlier` did not exceed; infinite where
-    /// they exceeded all. None where nothing came.
-    pub fn bound_of(&self, share: f64, earlier: &Self) -> Option<f64> {
-        let count = self.count.saturating_sub(earlier.count);
-        let before = |at: usize| earlier.at_most.get(at).map_or(0, |&(_, count)| count);
-        let is_enough = |&(at, &(_, within)): &(usize, &(f64, u64))| {
-            within.saturating_sub(before(at)) as f64 >= share * count as f64
-        };
-        let found = self.at_most.iter().enumerate().find(is_enough);
-        (count > 0).then(|| found.map_or(f64::INFINITY, |(_, &(bound, _))| bound))
-    }
 }
 
 /// Times; they are read in seconds.
@@ -183,23 +169,5 @@ mod tests {
         let read = sizes.read();
         let expected = [1, 2, 4, 8, 16, 24, 32].map(|bound| (f64::from(bound), bound as u64));
         assert_eq!((read.at_most, read.count, read.sum), (expected.into(), 33, 561.0));
-    }
-
-    #[test]
-    fn a_share_of_what_came_later_has_its_bound() {
-        let times = Times::default();
-        assert_eq!(times.read().bound_of(0.5, &Distribution::default()), None);
-        (0..100).for_each(|_| times.add(Duration::from_secs(3)));
-        let earlier = times.read();
-        assert_eq!(earlier.bound_of(0.5, &earlier), None);
-        (0..98).for_each(|_| times.add(Duration::from_millis(2)));
-        times.add(Duration::from_millis(300));
-        times.add(Duration::from_secs(60));
-        let bound = |share| times.read().bound_of(share, &earlier);
-        assert_eq!(
-            [0.5, 0.98, 0.99, 1.0].map(bound),
-            [2.5e-3, 2.5e-3, 0.5, f64::INFINITY].map(Some)
-        );
-        assert_eq!(times.read().bound_of(0.5, &Distribution::default()), Some(5.0));
     }
 }

@@ -435,7 +435,7 @@ async fn probes_are_answered_whoever_says_nothing() {
     let address = admin(&host.admin_state).await;
     let mut silent = Vec::new();
     for begin in ["", "G", "POST /reload HTTP/1.1\r\n"] {
-        for _ in 0..limits::ADMIN_SILENT_MAX {
+        for _ in 0..limits::ADMIN_CONNECTIONS_MAX {
             let mut stream = TcpStream::connect(address).await.unwrap();
             stream.write_all(begin.as_bytes()).await.unwrap();
             silent.push(stream);

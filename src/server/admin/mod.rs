@@ -2,25 +2,24 @@
 //!
 //! They answer from before the database is opened until the process ends, and never with a record,
 //! a query or a peer's address. Who reaches the address may use all of them, so it is a loopback
-//! address unless the operator says otherwise; `gate.rs` refuses pages in browsers, and `seats.rs`
+//! address unless the operator says otherwise; `gate.rs` refuses pages in browsers, and `http.rs`
 //! bounds the connections.
 
 mod gate;
+mod http;
 mod page;
-mod rates;
-mod seats;
 mod state;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{Request, State};
 use axum::http::header::{
     CACHE_CONTROL, CONNECTION, CONTENT_SECURITY_POLICY, HeaderName, X_CONTENT_TYPE_OPTIONS,
 };
 use axum::http::{HeaderValue, StatusCode};
-use axum::middleware::map_response;
+use axum::middleware::{Next, from_fn_with_state, map_response};
 use axum::response::Response;
 use axum::routing::{get, post};
 use tokio::net::TcpListener;
@@ -28,7 +27,7 @@ use tokio::net::TcpListener;
 pub use state::{AdminState, Reading, Reload, Stage};
 
 use self::gate::{Gate, TEXT, reply};
-use self::seats::Endpoints;
+use self::http::Endpoints;
 use crate::limits;
 use crate::metrics::CONTENT_TYPE;
 
@@ -89,7 +88,7 @@ impl Admin {
         self.address
     }
 
-    /// Answers, and takes samples for the page; does not end.
+    /// Answers; does not end.
     pub async fn run(self) {
         let Self { listener, admin_state, names, .. } = self;
         let router = Router::new()
@@ -100,12 +99,19 @@ impl Admin {
             .route("/status", get(status))
             .route("/reload", post(reload))
             .route("/drain", post(drain))
+            .layer(from_fn_with_state(Arc::new(Gate::new(names)), check))
             .layer(map_response(last))
             .with_state(admin_state.clone());
-        let (gate, seats) = (Arc::new(Gate::new(names)), admin_state.seats.clone());
         let (head_time, connection_time) = (limits::ADMIN_HEAD_TIME, limits::ADMIN_CONNECTION_TIME);
-        let endpoints = Endpoints { router, gate, seats, head_time, connection_time };
-        tokio::join!(admin_state.take_samples(), endpoints.run(listener));
+        let open = admin_state.open.clone();
+        Endpoints { router, open, head_time, connection_time }.run(listener).await;
+    }
+}
+
+async fn check(State(gate): State<Arc<Gate>>, request: Request, next: Next) -> Response {
+    match gate.refusal(&request) {
+        Some(refusal) => refusal,
+        None => next.run(request).await,
     }
 }
 

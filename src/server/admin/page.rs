@@ -3,21 +3,19 @@
 //! One document, nothing loaded beside it, no scripts; the browser fetches it again now and then.
 //! Names of front-ends and engines are the operator's own, and escaped like all that is text.
 
-use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::gate::host_name;
-use super::rates::Sample;
-use super::state::{AdminState, Watched};
+use super::state::AdminState;
 use crate::metrics::Counters;
 use crate::server::callers::Callers;
 use crate::server::machine::{machine_bytes, resident_bytes};
 use crate::server::service::{Service, unix_now};
 use crate::server::status::Readiness;
-use crate::text::{bytes, duration, grouped, rate};
+use crate::text::{bytes, duration, grouped};
 use crate::wire::Status;
 use crate::worker::{EngineKind, EngineReport, EngineState};
 
@@ -42,7 +40,7 @@ pub(super) fn render(admin_state: &AdminState) -> String {
                         (header("starting", "busy", &[]))
                         (reasons(&readiness))
                     }
-                    Some(watched) => (served(watched, &readiness)),
+                    Some(watched) => (served(&watched.service, &readiness)),
                 }
                 footer {
                     "Fetched again every " (AGAIN_AFTER_S) " seconds. For machines:"
@@ -56,8 +54,7 @@ pub(super) fn render(admin_state: &AdminState) -> String {
     page.into_string()
 }
 
-fn served(watched: &Watched, readiness: &Readiness) -> Markup {
-    let service = &*watched.service;
+fn served(service: &Service, readiness: &Readiness) -> Markup {
     let (epoch, engines) = (service.epochs.epoch(), service.queue.engines(Instant::now()));
     let (state, class) = match (readiness.missing.is_empty(), service.draining()) {
         (_, true) => ("leaving", "busy"),
@@ -74,7 +71,7 @@ fn served(watched: &Watched, readiness: &Readiness) -> Markup {
     html! {
         (header(state, class, &facts))
         (reasons(readiness))
-        (traffic(watched))
+        (traffic(service))
         h2 { "Engines" }
         div class="cards wide" { @for engine in &engines { (engine_card(engine)) } }
         (database(service))
@@ -116,29 +113,13 @@ fn certificate(expires: Option<i64>) -> String {
     }
 }
 
-fn traffic(watched: &Watched) -> Markup {
-    let service = &*watched.service;
-    let now = Sample::take(Instant::now(), &service.counters);
-    let samples = watched.samples.lock().unwrap_or_else(PoisonError::into_inner);
-    let lately = samples.rate(&now);
-    drop(samples);
+fn traffic(service: &Service) -> Markup {
+    let answered = service.counters.queries.get(Status::ResponseSuccess);
     let bundles = service.bundles().count();
     html! {
-        h2 { "The last 10 seconds" }
+        h2 { "Queries" }
         div class="cards" {
-            @if let Some(lately) = lately {
-                (card("answered", &rate(lately.answered_per_second), "queries"))
-                (card("not answered", &rate(lately.refused_per_second), "queries"))
-                (card("half of the replies within", &at_most(lately.seconds_median), "median"))
-                (card("99% of the replies within", &at_most(lately.seconds_p99), "99th percentile"))
-                (card("received", &per_second(lately.received_bytes_per_second), "requests"))
-                (card("sent", &per_second(lately.sent_bytes_per_second), "replies"))
-            } @else {
-                p class="none" { "Not known yet." }
-            }
-        }
-        h2 { "Now" }
-        div class="cards" {
+            (card("queries answered", &grouped(answered), "since the start"))
             (card("queries waiting", &count(service.queue.queued()), "for an engine"))
             (card("requests in flight", &count(*service.streams.borrow()), "streams open"))
             (card("connections", &count(service.connections.count()), "served"))
@@ -149,10 +130,6 @@ fn traffic(watched: &Watched) -> Markup {
 
 fn count(number: usize) -> String {
     grouped(number as u64)
-}
-
-fn per_second(amount: f64) -> String {
-    bytes(amount as u64) + "/s"
 }
 
 fn engine_card(EngineReport { name, kind, state, busy, proven }: &EngineReport) -> Markup {
@@ -220,8 +197,7 @@ fn front_ends(service: &Service) -> Markup {
 }
 
 fn refusals(counters: &Counters) -> Markup {
-    let mut rows = not_answered(counters);
-    rows.retain(|(_, count)| *count > 0);
+    let rows = not_answered(counters);
     let is_empty = rows.is_empty();
     let rows = rows.into_iter().map(|(what, count)| vec![what, grouped(count)]);
     html! {
@@ -229,37 +205,28 @@ fn refusals(counters: &Counters) -> Markup {
     }
 }
 
-/// What was not answered and why; each thing is counted in one row. Outcomes that have several
-/// reasons are told by these, and by what is left where none of them was it.
+/// Queries by their outcome, refusals by their reason too, and who was not let in.
 fn not_answered(counters: &Counters) -> Vec<(String, u64)> {
-    let reasons = [
-        (Status::Overloaded, "the queue is full", &counters.refused_queue_full),
-        (Status::Overloaded, "a front-end's part of it is", &counters.refused_front_end_full),
-        (Status::Overloaded, "a connection's part of it is", &counters.refused_connection_full),
-        (Status::Overloaded, "would come too late", &counters.refused_too_late),
-        (Status::Overloaded, "no room for answers", &counters.refused_no_answer_room),
-        (Status::ShardUnknown, "damaged and taken out", &counters.refused_quarantined),
-    ];
-    let mut rows = Vec::new();
-    for status in Status::ALL.into_iter().filter(|status| *status != Status::ResponseSuccess) {
+    let failed = Status::ALL.into_iter().filter(|status| *status != Status::ResponseSuccess);
+    let outcomes = failed.map(|status| {
         let name = status.name().to_ascii_lowercase().replace('_', " ");
-        let mut left = counters.queries.get(status);
-        let of_status = reasons.iter().filter(|(of, ..)| *of == status);
-        for (_, reason, counter) in of_status {
-            left = left.saturating_sub(counter.get());
-            rows.push((format!("{name}: {reason}"), counter.get()));
-        }
-        rows.push((name, left));
-    }
-    let others = [
+        (name, counters.queries.get(status))
+    });
+    let reasons = [
+        ("refused: the queue is full", &counters.refused_queue_full),
+        ("refused: a front-end's part of it is", &counters.refused_front_end_full),
+        ("refused: a connection's part of it is", &counters.refused_connection_full),
+        ("refused: would come too late", &counters.refused_too_late),
+        ("refused: no room for answers", &counters.refused_no_answer_room),
+        ("refused: damaged and taken out", &counters.refused_quarantined),
         ("taken out of the queue: nobody waits any more", &counters.queries_cancelled),
         ("connections refused: too many", &counters.connections_refused),
         ("connections refused: too many of a front-end", &counters.front_end_connections_refused),
         ("connections refused: not on the list", &counters.callers_refused),
         ("handshakes failed", &counters.handshakes_failed),
     ];
-    rows.extend(others.map(|(what, counter)| (what.to_owned(), counter.get())));
-    rows
+    let reasons = reasons.map(|(what, counter)| (what.to_owned(), counter.get()));
+    outcomes.chain(reasons).filter(|(_, count)| *count > 0).collect()
 }
 
 fn memory(service: &Service) -> Markup {
@@ -295,51 +262,15 @@ fn table(heads: &[&str], rows: impl Iterator<Item = Vec<String>>) -> Markup {
     }
 }
 
-/// A histogram's bound.
-fn at_most(seconds: Option<f64>) -> String {
-    match seconds {
-        None => "–".into(),
-        Some(seconds) if seconds.is_infinite() => "more than 10 s".into(),
-        Some(seconds) => duration(Duration::from_secs_f64(seconds)),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn names_are_escaped_and_bounds_read_well() {
+    fn names_are_escaped_and_certificates_that_expired_are_named() {
         let name = "<a href=\"x\">&".to_owned();
         let page = table(&["name"], [vec![name]].into_iter()).into_string();
         assert!(page.contains("<th>&lt;a href=&quot;x&quot;&gt;&amp;</th>"), "{page}");
-        let bounds = [None, Some(2.5), Some(f64::INFINITY)].map(at_most);
-        assert_eq!(bounds, ["–", "2.5 s", "more than 10 s"]);
         assert_eq!(certificate(Some(0)), "CERTIFICATE EXPIRED");
-    }
-
-    #[test]
-    fn what_was_not_answered_is_counted_in_one_row() {
-        let counters = Counters::default();
-        let refuse = |status, reason: &crate::worker::Counter| {
-            counters.queries.add(status);
-            reason.add(1);
-        };
-        refuse(Status::Overloaded, &counters.refused_queue_full);
-        refuse(Status::Overloaded, &counters.refused_too_late);
-        refuse(Status::ShardUnknown, &counters.refused_quarantined);
-        counters.queries.add(Status::ShardUnknown);
-        counters.queries.add(Status::Quota);
-        counters.queries.add(Status::ResponseSuccess);
-        let mut rows = not_answered(&counters);
-        rows.retain(|(_, count)| *count > 0);
-        let expected = [
-            ("overloaded: the queue is full", 1),
-            ("overloaded: would come too late", 1),
-            ("shard unknown: damaged and taken out", 1),
-            ("shard unknown", 1),
-            ("quota", 1),
-        ];
-        assert_eq!(rows, expected.map(|(what, count)| (what.to_owned(), count)));
     }
 }

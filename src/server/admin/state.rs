@@ -3,16 +3,13 @@
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::Instant;
 
-use tokio::sync::watch;
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::sync::{RwLock, watch};
+use tokio::time::timeout;
 
 use super::super::Server;
 use super::super::service::Service;
 use super::super::status::Readiness;
-use super::rates::{SAMPLE_EVERY, Sample, Samples};
-use super::seats::Seats;
 use crate::limits;
 use crate::metrics;
 use crate::shard::Opening;
@@ -43,12 +40,12 @@ pub struct AdminState {
     pub(super) server: OnceLock<Watched>,
     pub(super) reload: OnceLock<Reload>,
     pub(super) leave: watch::Sender<bool>,
-    pub(super) seats: Arc<Seats>,
+    /// Held for reading by every connection to the endpoints.
+    pub(super) open: Arc<RwLock<()>>,
 }
 
 pub(super) struct Watched {
     pub(super) service: Arc<Service>,
-    pub(super) samples: Mutex<Samples>,
     work: Arc<WorkCounters>,
 }
 
@@ -61,8 +58,10 @@ impl AdminState {
     /// The server is started: from now on this is about it. One state watches one server.
     pub fn watch(&self, server: &Server) {
         let (service, work) = (server.service.clone(), server.work_counters());
-        let watched = Watched { service, samples: Mutex::default(), work };
-        assert!(self.server.set(watched).is_ok(), "this is a bug: one state for two servers");
+        assert!(
+            self.server.set(Watched { service, work }).is_ok(),
+            "this is a bug: one state for two servers"
+        );
     }
 
     /// What reading again is.
@@ -79,7 +78,7 @@ impl AdminState {
 
     /// Waits until whoever asked something has the reply, but not long: the process may end then.
     pub async fn replied(&self) {
-        let _ = timeout(limits::CLOSE_TIMEOUT, self.seats.quiet()).await;
+        let _ = timeout(limits::CLOSE_TIMEOUT, self.open.write()).await;
     }
 
     /// How far starting has come; none when it is done.
@@ -111,19 +110,7 @@ impl AdminState {
 
     /// None before there is a server.
     pub(super) fn metrics(&self) -> Option<String> {
-        let Watched { service, work, .. } = self.server.get()?;
+        let Watched { service, work } = self.server.get()?;
         Some(metrics::text(&service.counters, work, |families| service.add_gauges(families)))
-    }
-
-    pub(super) async fn take_samples(&self) {
-        let mut ticks = interval(SAMPLE_EVERY);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            ticks.tick().await;
-            if let Some(Watched { service, samples, .. }) = self.server.get() {
-                let sample = Sample::take(Instant::now(), &service.counters);
-                samples.lock().unwrap_or_else(PoisonError::into_inner).push(sample);
-            }
-        }
     }
 }
