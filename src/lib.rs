@@ -16,6 +16,8 @@ pub mod wire;
 
 #[cfg(feature = "client")]
 pub mod client;
+#[cfg(feature = "client")]
+pub mod discovery;
 
 #[cfg(feature = "server")]
 pub mod builder;

@@ -331,3 +331,69 @@ pub const PARTITION_BUFFER_BYTES: usize = 256 << 20;
 pub const BUILD_MEMORY_BYTES: u64 = 1 << 30;
 /// How often the builder widens the shape by 64 columns (docs/scheme.md, "Shapes").
 pub const BUILD_WIDENINGS_MAX: u32 = 8;
+
+// Discovery: identifiers, the directory, statements and records.
+/// Most elements that are evaluated at once: as many as a padded frame has queries.
+pub const BLINDED_ELEMENTS_MAX: usize = 1_024;
+/// Largest file of a blinding key that is read. It has 58 bytes.
+pub const BLIND_KEY_FILE_BYTES_MAX: u64 = 4_096;
+/// Longest compact token, in bytes. A mapping with every claim at its longest has about 2 KiB.
+pub const JWS_BYTES_MAX: usize = 4_096;
+/// Longest name of a key in a header, in bytes: ours have 11, other issuers may use hashes.
+pub const KEY_ID_BYTES_MAX: usize = 64;
+/// The longest text that is looked at, in bytes: an address with marks of direction, or a number
+/// with separators, is far shorter.
+pub const IDENTIFIER_TEXT_BYTES_MAX: usize = 1_024;
+/// The longest local part of an address, in bytes (RFC 5321, section 4.5.3.1.1).
+pub const LOCAL_PART_BYTES_MAX: usize = 64;
+/// The longest address, in bytes (RFC 5321, section 4.5.3.1.3, less the angle brackets).
+pub const EMAIL_BYTES_MAX: usize = 254;
+/// The most digits of a phone number (ITU-T E.164, section 6.2.1).
+pub const NUMBER_DIGITS_MAX: usize = 15;
+/// The longest record that is read, in bytes. The largest value field of a database has 2 040, and
+/// sixteen services with handles fit in half of that.
+pub const RECORD_BYTES_MAX: usize = 1_024;
+const _: () = assert!(RECORD_BYTES_MAX < VALUE_BYTES_MAX as usize);
+/// Most services of a record. Few people are at more, and each is a row on a screen.
+pub const RECORD_SERVICES_MAX: usize = 16;
+/// Most days for which a record may hold, as for the signature of a database.
+pub const RECORD_LIFETIME_DAYS_MAX: u32 = 366;
+/// Longest `jti`, in bytes: more than a UUID or a hash has.
+pub const JTI_BYTES_MAX: usize = 64;
+/// Most tags of a mapping. A record repeats them.
+pub const MAPPING_TAGS_MAX: usize = 8;
+/// Longest tag, in bytes.
+pub const TAG_BYTES_MAX: usize = 16;
+/// Longest validity of a mapping: a number is proved again about once a year.
+pub const MAPPING_SECONDS_MAX: u64 = 400 * 86_400;
+/// The same in seconds, for whoever signs a directory, a statement or a record.
+pub const CLOCK_AHEAD_SECONDS_MAX: u64 = CLOCK_DIFFERENCE_MAX.as_secs();
+/// Age of the proof of a mapping whose purpose is a preference: it was made for this purpose.
+pub const FRESH_PROOF_SECONDS_MAX: u64 = 3_600;
+/// Longest SSI, in bytes: a record has room for three.
+pub const SSI_BYTES_MAX: usize = 128;
+/// Most root keys, and most signatures that are looked at: people who meet for a ceremony.
+pub const DIRECTORY_ROOTS_MAX: usize = 16;
+/// Most keys of an issuer or a database: one a month for years.
+pub const DIRECTORY_KEYS_MAX: usize = 64;
+/// Most prefixes of a remit or a database, which are compared one after the other: more than there
+/// are country codes.
+pub const REMIT_PREFIXES_MAX: usize = 512;
+/// Most endpoints of a database.
+pub const DATABASE_ENDPOINTS_MAX: usize = 64;
+/// Longest name of a region, in bytes: `EU`, `eu-west-1`.
+pub const REGION_BYTES_MAX: usize = 16;
+/// Longest name of a provider, in bytes, which devices show in one line.
+pub const PROVIDER_NAME_BYTES_MAX: usize = 64;
+/// Longest URL of a key service, in bytes.
+pub const KEYS_URL_BYTES_MAX: usize = 256;
+/// Largest file of a directory. A thousand providers, issuers and databases fit.
+pub const DIRECTORY_BYTES_MAX: usize = 256 << 10;
+/// Longest time for which a directory holds, in seconds: who withholds newer ones wins a month.
+pub const DIRECTORY_SECONDS_MAX: u64 = 30 * 86_400;
+/// Largest file of JSON in the work folder of `sotto records make`.
+pub const WORK_FILE_BYTES_MAX: u64 = 1 << 20;
+/// How long `sotto records make` may go on with the time of a run that was interrupted, in seconds.
+pub const MERGE_RESUME_SECONDS_MAX: u64 = 86_400;
+/// Fewest bytes of the value field: one service with its preference fits.
+pub const RECORD_VALUE_BYTES_MIN: usize = 212;

@@ -7,8 +7,8 @@ use clap::Parser;
 
 use super::log::{LogFormat, start_log};
 use super::{
-    build, cert, config, demo, devices, doctor, inspect, lookup, out, renew, rollback, sample,
-    serve, verify,
+    build, cert, config, demo, devices, directory, doctor, inspect, lookup, out, records, renew,
+    rollback, sample, serve, statements, verify,
 };
 
 /// Private look-ups: a server that answers without learning for whom.
@@ -23,6 +23,9 @@ struct Cli {
 enum Command {
     Build(build::Args),
     Sample(sample::Args),
+    Directory(directory::Args),
+    Statements(statements::Args),
+    Records(records::Args),
     Verify(verify::Args),
     Inspect(inspect::Args),
     Renew(renew::Args),
@@ -56,6 +59,9 @@ pub fn run(arguments: &[OsString]) -> ExitCode {
     let ended = match cli.command {
         Command::Build(args) => build::run(args),
         Command::Sample(args) => sample::run(args),
+        Command::Directory(args) => directory::run(args),
+        Command::Statements(args) => statements::run(args),
+        Command::Records(args) => records::run(args),
         Command::Verify(args) => verify::run(args),
         Command::Inspect(args) => inspect::run(args),
         Command::Renew(args) => renew::run(args),

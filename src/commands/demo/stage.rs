@@ -1,0 +1,139 @@
+//! What both demos are made of: a database built of records, a server beside it, a client.
+
+use std::fs;
+use std::io::IsTerminal as _;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use sotto::builder::{self, BuildOptions, BuildReport, Console, Input, Progress, Silent};
+use sotto::client::{Client, OperatorKey, Options, Pins, Replica};
+use sotto::engine::select_with;
+use sotto::limits;
+use sotto::server::{Callers, Identity, Server, ServerBounds, ServerOptions, certificates};
+use sotto::shard::Database;
+use sotto::text::{bytes, counted, duration, grouped};
+use tokio::sync::oneshot;
+use tokio::task::{JoinHandle, spawn_blocking};
+
+use crate::commands::engine::EngineArgs;
+use crate::commands::folder::write_new;
+use crate::commands::out::{Lost, say};
+
+/// A slow machine without vector instructions still answers the batch within this.
+const DEADLINE: Duration = limits::DEADLINE_MAX;
+/// Memory of a GPU that the demo takes unless told otherwise, in bytes: a server may use the rest.
+const GPU_BYTES: u64 = 1 << 30;
+
+/// Shows a private look-up from beginning to end, on this machine.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Number of sample records.
+    #[arg(long, value_name = "N", default_value_t = 20_000,
+          value_parser = clap::value_parser!(u64).range(1..=limits::SAMPLE_RECORDS_MAX))]
+    pub(super) records: u64,
+    /// Number of shards.
+    #[arg(long, value_name = "N", default_value_t = 16,
+          value_parser = clap::value_parser!(u32).range(1..=i64::from(limits::SHARDS_MAX)))]
+    pub(super) shards: u32,
+    /// Keep sample, database and certificates in this directory, which must be new or empty.
+    #[arg(long, value_name = "DIR")]
+    pub(super) keep: Option<PathBuf>,
+    /// Show how a phone finds its contacts: signed statements, sealed records, verified answers.
+    #[arg(long)]
+    pub(super) discovery: bool,
+    #[command(flatten)]
+    pub(super) engine: EngineArgs,
+}
+
+pub(super) type Error = Box<dyn std::error::Error + Send + Sync>;
+
+/// Builds the database `db` of records in a file, and shows what it is.
+pub(super) async fn build(
+    args: &Args,
+    folder: &Path,
+    records: PathBuf,
+    value_bytes: u32,
+) -> Result<BuildReport, Error> {
+    let mut options = BuildOptions::new(Input::File(records), folder.join("db"));
+    options.shards = Some(args.shards);
+    options.value_bytes = Some(value_bytes);
+    options.signing_key = Some(folder.join("signing-key.pem"));
+    let build = move || {
+        let progress: &dyn Progress =
+            if std::io::stderr().is_terminal() { &Console::default() } else { &Silent };
+        builder::run(&options, progress)
+    };
+    let report = spawn_blocking(build).await??;
+    let shape = &report.shape;
+    let packs = counted(shape.packs() as u64, "pack");
+    let columns = grouped(shape.columns() as u64);
+    row("shape of a shard", &format!("{packs} of {} rows, {columns} columns", shape.pack_rows()))?;
+    row("on disk", &bytes(report.bytes))?;
+    let odds = -shape.log2_failure();
+    row("a record fails", &format!("at most once in 2^{odds:.0} look-ups"))?;
+    row("built and checked in", &duration(report.elapsed))?;
+    Ok(report)
+}
+
+pub(super) fn row(name: &str, value: &str) -> Result<(), Lost> {
+    say(format_args!("  {name:<22}{value}"))
+}
+
+/// A server that runs beside the demo's client.
+pub(super) struct Serving {
+    address: SocketAddr,
+    ca_pem: String,
+    stop: oneshot::Sender<()>,
+    task: JoinHandle<()>,
+}
+
+impl Serving {
+    pub(super) async fn start(args: &Args, folder: &Path) -> Result<Self, Error> {
+        let made = certificates::localhost()?;
+        write_new(&folder.join("ca.pem"), &made.ca_pem, 0o644)?;
+        write_new(&folder.join("server.pem"), &made.server_pem, 0o644)?;
+        write_new(&folder.join("server.key"), &made.server_key, 0o600)?;
+        let begun = Instant::now();
+        let database = Arc::new(Database::open(&folder.join("db"))?);
+        let opened = begun.elapsed();
+        let mut options = args.engine.options();
+        options.gpu_bytes.get_or_insert(GPU_BYTES);
+        let engines = spawn_blocking(move || select_with(&options)).await??.engines;
+        let names: Vec<String> = engines.iter().map(|engine| engine.name()).collect();
+        let options = ServerOptions {
+            listen: ([127, 0, 0, 1], 0).into(),
+            identity: Identity::from_pem(&made.server_pem, &made.server_key)?,
+            callers: Callers::Loopback,
+            engines,
+            bounds: ServerBounds::default(),
+        };
+        let server = Server::bind(options, database)?;
+        let address = server.local_addr();
+        let (stop, stopped) = oneshot::channel();
+        let task = tokio::spawn(server.run(async move {
+            let _ = stopped.await;
+        }));
+        row("listens on", &format!("{address} (QUIC, TLS 1.3)"))?;
+        names.iter().try_for_each(|name| row("answers with", name))?;
+        row("database opened in", &duration(opened))?;
+        Ok(Self { address, ca_pem: made.ca_pem, stop, task })
+    }
+
+    pub(super) async fn client(&self, folder: &Path, accepted: u64) -> Result<Client, Error> {
+        let key = OperatorKey::from_text(&fs::read_to_string(folder.join("db/operator.pub"))?)?;
+        let replica = Replica::new(self.address, "localhost");
+        let ca_pem = self.ca_pem.clone().into_bytes();
+        let mut options = Options::new(replica, ca_pem, Pins::operator(key));
+        options.records_per_shard_min = accepted;
+        options.deadline = DEADLINE;
+        options.answer_timeout = DEADLINE + limits::ANSWER_TIMEOUT;
+        Ok(Client::connect(options).await?)
+    }
+
+    pub(super) async fn end(self) {
+        let _ = self.stop.send(());
+        let _ = self.task.await;
+    }
+}
