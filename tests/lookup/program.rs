@@ -232,6 +232,19 @@ async fn the_demo_checks_every_answer_and_leaves_nothing() {
     fails(demo(temporary.path(), &keep), "expected a new folder").await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn the_demo_of_discovery_finds_each_contact_as_its_story_says() {
+    let temporary = tempfile::tempdir().unwrap();
+    let small = ["--discovery", "--records", "300", "--shards", "2"];
+    let out = succeeds(demo(temporary.path(), &small)).await;
+    assert!(out.contains("All 8 contacts are as their stories say"), "{out}");
+    for refused in ["new_holder", "out_of_remit", "preference_taken", "user_forged", "withdrawn"] {
+        assert!(out.contains(refused), "{refused}: {out}");
+    }
+    assert!(out.contains("boris@xn--bcher-kva.example"), "{out}");
+    assert!(is_empty(temporary.path()));
+}
+
 #[test]
 fn an_interrupted_demo_leaves_nothing() {
     let temporary = tempfile::tempdir().unwrap();
