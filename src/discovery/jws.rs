@@ -7,10 +7,9 @@
 //! is narrower on purpose, and a later format gets another `typ`. Base64 has to be canonical, so
 //! that there is one text for one token.
 //!
-//! This is written out, with no crate for JWTs: `jwt-compact` binds ed25519-dalek 2 and brings
-//! chrono and CBOR, and its own header type accepts unknown and repeated members, so that the
-//! checks here would remain. Claims are bytes to this module; see [`super::directory`] for the JSON
-//! form.
+//! This is written out, with no crate for JWTs: `jwt-compact` 0.8 binds ed25519-dalek 2, brings
+//! chrono and a second sha2, and its header type accepts unknown members, so that the checks here
+//! would remain. Claims are bytes to this module; see [`super::directory`] for the JSON form.
 
 use crate::limits::{JWS_BYTES_MAX, KEY_ID_BYTES_MAX};
 use base64::Engine as _;
