@@ -395,5 +395,15 @@ pub const DIRECTORY_SECONDS_MAX: u64 = 30 * 86_400;
 pub const WORK_FILE_BYTES_MAX: u64 = 1 << 20;
 /// How long `sotto records make` may go on with the time of a run that was interrupted, in seconds.
 pub const MERGE_RESUME_SECONDS_MAX: u64 = 86_400;
+/// Lines of statements that are in memory at once, in bytes. They keep all cores busy for about a
+/// second.
+pub const MERGE_CHUNK_BYTES: usize = 8 << 20;
+/// Memory for accepted statements on their way to the files of buckets.
+pub const MERGE_BUFFER_BYTES: usize = 64 << 20;
+/// Input of a bucket, which is in memory at once, decoded: about three times as much. Unit tests
+/// have several buckets of small inputs.
+pub const MERGE_BUCKET_INPUT_BYTES: u64 = if cfg!(test) { 64 << 10 } else { 64 << 20 };
+/// Most buckets: each has two files open when they are put together.
+pub const MERGE_BUCKETS_MAX: u64 = 256;
 /// Fewest bytes of the value field: one service with its preference fits.
 pub const RECORD_VALUE_BYTES_MIN: usize = 212;

@@ -137,9 +137,3 @@ impl<T> IoContext<T> for io::Result<T> {
         self.map_err(|source| BuildError::Io { doing, path: path.to_owned(), source })
     }
 }
-
-/// The outcome of removing something, which may be gone already.
-pub(super) fn gone(removed: io::Result<()>) -> io::Result<()> {
-    removed
-        .or_else(|error| if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) })
-}

@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
-use super::errors::gone;
 use crate::limits;
+use crate::shard::files::gone;
 
 const HEAD_BYTES: usize = 12;
 const BUFFER_BYTES_MIN: usize = 4 << 10;

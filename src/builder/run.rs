@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use super::errors::{BuildError, IoContext as _, gone};
+use super::errors::{BuildError, IoContext as _};
 use super::input::{self, Entry, LineErrors, ReadError, ValueBound};
 use super::options::{BuildOptions, DATABASE_NAME_DEFAULT};
 use super::partition::PartitionWriter;
@@ -17,7 +17,7 @@ use super::work::WorkFile;
 use super::{choose, keys};
 use crate::keyword::locate_known;
 use crate::params::Shape;
-use crate::shard::files::write_atomically;
+use crate::shard::files::{gone, write_atomically};
 use crate::shard::header::file_bytes;
 use crate::shard::manifest::{MANIFEST_NAME, MANIFEST_PREVIOUS_NAME};
 use crate::shard::{Manifest, ManifestHead, ShardEntry};

@@ -11,11 +11,11 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::choose::Choice;
-use super::errors::{BuildError, IoContext as _, gone};
+use super::errors::{BuildError, IoContext as _};
 use super::input::InputFormat;
 use crate::limits;
 use crate::params::{Shape, ShapeFields};
-use crate::shard::files::{read_bounded, write_atomically};
+use crate::shard::files::{gone, read_bounded, write_atomically};
 use crate::wire::hex::Hex;
 
 pub(super) const WORK_VERSION: u32 = 2;

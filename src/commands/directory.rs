@@ -9,9 +9,8 @@ use sotto::discovery::directory::{
     Content, Database, Directory, DirectoryError, Issuer, IssuerKey, Key, Pins, Proof, Provider,
     RecordKey, Remit, RistrettoKey, Validity,
 };
-use sotto::shard::files::write_atomically;
 
-use super::trusted::{in_file, load, now, read, read_pins};
+use super::trusted::{in_file, load, now, read, read_pins, write};
 use super::{Ended, out};
 
 const DAY: u64 = 86_400;
@@ -392,9 +391,4 @@ fn check(args: Check) -> Done {
     }
     out::say(Described(directory.content()))?;
     Ok(())
-}
-
-fn write(path: &Path, text: &str) -> Result<(), String> {
-    write_atomically(path, text.as_bytes())
-        .map_err(|error| format!("cannot write {}: {error}", path.display()))
 }

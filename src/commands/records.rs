@@ -9,10 +9,9 @@ use sotto::discovery::blind::BlindKey;
 use sotto::discovery::directory::Directory;
 use sotto::discovery::jws::base64url;
 use sotto::discovery::merge::{self, Options, Summary, Tally, Time};
-use sotto::shard::files::write_atomically;
 use sotto::text::{counted, duration, grouped};
 
-use super::trusted::{directory, load, now, read_pins};
+use super::trusted::{directory, load, now, read_pins, write};
 use super::{Ended, out};
 
 /// Makes signed records of signed statements, and the key that blinds them.
@@ -136,8 +135,7 @@ fn open_directory(args: &MakeArgs, now: u64) -> Result<Directory, String> {
     let directory = directory(&args.directory, &args.pins, now)?;
     let pins = directory.pins();
     if args.now.is_none() && read_pins(&args.pins)? != pins {
-        write_atomically(&args.pins, pins.to_json().as_bytes())
-            .map_err(|error| format!("cannot write {}: {error}", args.pins.display()))?;
+        write(&args.pins, &pins.to_json())?;
     }
     Ok(directory)
 }

@@ -8,7 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use sotto::builder::keys;
 use sotto::discovery::directory::{Directory, Pins};
 use sotto::limits::DIRECTORY_BYTES_MAX;
-use sotto::shard::files::read_regular;
+use sotto::shard::files::{read_regular, write_atomically};
 use sotto::wire::SigningKey;
 
 /// The time in seconds since 1970.
@@ -30,6 +30,12 @@ pub(super) fn read(path: &Path) -> Result<Vec<u8>, String> {
 
 pub(super) fn read_pins(path: &Path) -> Result<Pins, String> {
     Pins::from_json(&read(path)?).map_err(|error| in_file(path, &error))
+}
+
+/// Writes such a file as a whole.
+pub(super) fn write(path: &Path, text: &str) -> Result<(), String> {
+    write_atomically(path, text.as_bytes())
+        .map_err(|error| format!("cannot write {}: {error}", path.display()))
 }
 
 /// The directory in a file as of a time. The pins stay as they are.

@@ -8,9 +8,6 @@
 //! assigned yet are refused, because their lower case is not known yet. Nothing is guessed: what is
 //! neither is an error. `tests/vectors/identifiers.tsv` has the results for other implementations.
 
-use crate::limits::{
-    EMAIL_BYTES_MAX, IDENTIFIER_TEXT_BYTES_MAX, LOCAL_PART_BYTES_MAX, NUMBER_DIGITS_MAX,
-};
 use std::fmt;
 
 use idna::uts46::{AsciiDenyList, DnsLength, Hyphens, Uts46};
@@ -19,6 +16,10 @@ use rlibphonenumber::{
 };
 use unicode_normalization::UnicodeNormalization;
 use unicode_normalization::char::is_public_assigned;
+
+use crate::limits::{
+    EMAIL_BYTES_MAX, IDENTIFIER_TEXT_BYTES_MAX, LOCAL_PART_BYTES_MAX, NUMBER_DIGITS_MAX,
+};
 
 pub use rlibphonenumber::Region;
 

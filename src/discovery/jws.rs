@@ -11,12 +11,13 @@
 //! chrono and a second sha2, and its header type accepts unknown members, so that the checks here
 //! would remain. Claims are bytes to this module; see [`super::directory`] for the JSON form.
 
-use crate::limits::{JWS_BYTES_MAX, KEY_ID_BYTES_MAX};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ed25519_dalek::{Signature, Signer as _, SigningKey, VerifyingKey};
 use serde::{Deserialize, Deserializer};
 use sha2::{Digest as _, Sha256};
+
+use crate::limits::{JWS_BYTES_MAX, KEY_ID_BYTES_MAX};
 
 const ALGORITHM: &str = "EdDSA";
 

@@ -40,6 +40,12 @@ pub fn sync_parent(path: &Path) -> io::Result<()> {
     File::open(parent.unwrap_or(Path::new(".")))?.sync_all()
 }
 
+/// The outcome of removing something, which may be gone already.
+pub fn gone(removed: io::Result<()>) -> io::Result<()> {
+    removed
+        .or_else(|error| if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) })
+}
+
 /// Reads a file, and at most `bytes_max` of it.
 pub fn read_bounded(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();

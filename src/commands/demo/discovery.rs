@@ -136,6 +136,12 @@ pub(super) async fn show(args: &Args, folder: &Path) -> Result<ExitCode, Error> 
     Ok(ExitCode::SUCCESS)
 }
 
+/// The contacts as the phone reads them.
+fn identifiers() -> Result<Vec<Identifier>, Error> {
+    let read = |entry: &Entry| Ok(Identifier::parse(entry.typed, Some(REGION))?);
+    PHONE_BOOK.iter().map(read).collect()
+}
+
 /// Who takes part: their private keys, and the directory that has the public ones.
 struct World {
     now: u64,
@@ -231,10 +237,7 @@ impl World {
     }
 
     fn stories(&self) -> Result<Vec<Told>, Error> {
-        let ids = PHONE_BOOK.iter().map(|entry| Identifier::parse(entry.typed, Some(REGION)));
-        let [alice, boris, carol, dan, erin, farid, grace, _] =
-            &ids.collect::<Result<Vec<_>, _>>()?[..]
-        else {
+        let [alice, boris, carol, dan, erin, farid, grace, _] = &identifiers()?[..] else {
             return Err("this is a bug: the phone book has another length".into());
         };
         let (north, west) = (&self.north, &self.west);
@@ -363,9 +366,7 @@ impl World {
 
     /// Does what a phone does, and counts the contacts that are not as they should be.
     async fn look_up(&self, client: &mut Client) -> Result<usize, Error> {
-        let identifiers =
-            PHONE_BOOK.iter().map(|entry| Identifier::parse(entry.typed, Some(REGION)));
-        let identifiers = identifiers.collect::<Result<Vec<_>, _>>()?;
+        let identifiers = identifiers()?;
         // Whoever has the blinding key sees blinded elements only, and proves that it used this
         // key.
         let (blinded, elements) = blind::blind(&identifiers)?;

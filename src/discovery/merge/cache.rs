@@ -12,7 +12,8 @@ use zeroize::Zeroizing;
 
 use super::super::blind::{BlindKey, DERIVED_BYTES, Derived};
 use super::errors::{IoContext as _, MergeError};
-use super::work::{WorkDir, gone, write_atomically};
+use super::work::{WorkDir, write_atomically};
+use crate::shard::files::gone;
 
 const HASH_BYTES: usize = 32;
 const ENTRY_BYTES: usize = HASH_BYTES + DERIVED_BYTES;

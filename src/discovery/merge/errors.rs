@@ -1,8 +1,9 @@
 //! Why no records were made.
 
-use crate::limits::RECORD_VALUE_BYTES_MIN;
 use std::io;
 use std::path::{Path, PathBuf};
+
+use crate::limits::RECORD_VALUE_BYTES_MIN;
 
 /// Why no records were made.
 #[derive(Debug, thiserror::Error)]

@@ -12,11 +12,8 @@ use super::super::directory::Directory;
 use super::super::files::next_line;
 use super::super::statement::{Code, Refusal};
 use super::errors::{IoContext as _, MergeError};
-use crate::limits::JWS_BYTES_MAX;
+use crate::limits::{JWS_BYTES_MAX, MERGE_CHUNK_BYTES};
 
-/// Bytes of lines that are in memory at once. They keep all cores busy for about a second. //
-/// limits
-const CHUNK_BYTES: usize = 8 << 20;
 const READ_BYTES: usize = 1 << 20;
 
 /// Lines of a file, some megabytes at a time.
@@ -57,7 +54,8 @@ impl<R: io::Read> Lines<R> {
         chunk.bytes.clear();
         chunk.ends.clear();
         chunk.first = self.number + 1;
-        while chunk.bytes.len() < CHUNK_BYTES && next_line(&mut self.inner, &mut self.line, |_| {})?
+        while chunk.bytes.len() < MERGE_CHUNK_BYTES
+            && next_line(&mut self.inner, &mut self.line, |_| {})?
         {
             chunk.bytes.extend_from_slice(&self.line);
             chunk.bytes.push(b'\n');

@@ -10,11 +10,10 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use ed25519_dalek::SigningKey;
 use rayon::prelude::*;
-use sha2::{Digest as _, Sha256};
 
 use super::super::blind::{BlindKey, Derived, SEAL_BYTES};
 use super::super::identifier::Identifier;
-use super::super::record::{self, Body, Dropped, KEY_HASH_BYTES, LIFETIME_DAYS_DEFAULT};
+use super::super::record::{self, Body, Dropped, LIFETIME_DAYS_DEFAULT};
 use super::super::ssi::Ssi;
 use super::cache::Cache;
 use super::errors::{IoContext as _, MergeError};
@@ -116,14 +115,10 @@ impl Maker<'_> {
 
         let (keys, from_cache) = self.derive(work, bucket, &records)?;
         clock.lap(&mut times.deriving);
-        let mut lines: Vec<(String, usize)> = match &keys {
-            Some(keys) => records
-                .par_iter()
-                .zip(keys)
-                .map(|((sii, body), key)| self.line(sii, body, Some(key)))
-                .collect(),
-            None => records.par_iter().map(|(sii, body)| self.line(sii, body, None)).collect(),
-        };
+        let key = |index: usize| keys.as_ref().map(|keys| &keys[index]);
+        let line =
+            |(index, (sii, body)): (usize, &(Identifier, Body))| self.line(sii, body, key(index));
+        let mut lines: Vec<(String, usize)> = records.par_iter().enumerate().map(line).collect();
         lines.par_sort_unstable();
         clock.lap(&mut times.signing);
 
@@ -240,12 +235,13 @@ impl Maker<'_> {
 }
 
 fn service(mapping: &MappingRow) -> record::Service {
-    let key_hash = mapping.key.as_ref().map(|key| Sha256::digest(key)[..KEY_HASH_BYTES].to_vec());
+    let key: Option<&[u8; 32]> =
+        mapping.key.as_ref().and_then(|key| key.as_slice().try_into().ok());
     record::Service {
         provider: mapping.provider,
         handle: Ssi::parse(&mapping.ssi).ok().map(|ssi| ssi.handle().to_owned()),
         tags: mapping.tags.clone(),
-        key_hash: key_hash.unwrap_or_default(),
+        key_hash: key.map_or_else(Vec::new, |key| record::key_hash(key).to_vec()),
     }
 }
 

@@ -8,20 +8,15 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
 
-use super::work::{FILE_MODE, gone};
-
-/// Memory of all buffers together. // limits
-const BUFFERS_BYTES: usize = 64 << 20;
-/// Input of a bucket, which is in memory at once, decoded: about three times as much. // limits
-const BUCKET_INPUT_BYTES: u64 = if cfg!(test) { 64 << 10 } else { 64 << 20 };
-/// Most buckets: each has two files open when they are put together. // limits
-const BUCKETS_MAX: u64 = 256;
+use super::work::FILE_MODE;
+use crate::limits::{MERGE_BUCKET_INPUT_BYTES, MERGE_BUCKETS_MAX, MERGE_BUFFER_BYTES};
+use crate::shard::files::gone;
 
 /// How many buckets an input of so many bytes has: a power of two, so that it seldom changes and
 /// derived keys are found again.
 pub(super) fn bucket_count(input_bytes: u64) -> u32 {
-    let needed = input_bytes.div_ceil(BUCKET_INPUT_BYTES).next_power_of_two();
-    needed.clamp(1, BUCKETS_MAX) as u32
+    let needed = input_bytes.div_ceil(MERGE_BUCKET_INPUT_BYTES).next_power_of_two();
+    needed.clamp(1, MERGE_BUCKETS_MAX) as u32
 }
 
 /// SHA-256 of an identifier: tells its bucket, and stands for it in the cache of derived keys.
@@ -51,7 +46,7 @@ impl Partition {
     }
 
     pub(super) fn push(&mut self, bucket: u32, row: &[u8]) -> io::Result<()> {
-        let most = BUFFERS_BYTES / self.buffers.len();
+        let most = MERGE_BUFFER_BYTES / self.buffers.len();
         let buffer = &mut self.buffers[bucket as usize];
         buffer.extend_from_slice(row);
         match buffer.len() > most {

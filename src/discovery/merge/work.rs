@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use super::errors::{IoContext as _, MergeError};
 use super::report::Tally;
 use crate::limits::{MERGE_RESUME_SECONDS_MAX, WORK_FILE_BYTES_MAX};
-use crate::shard::files::{read_bounded, sync_parent};
+use crate::shard::files::{gone, read_bounded, sync_parent};
 
 pub(super) const FILE_MODE: u32 = 0o600;
 const FOLDER_MODE: u32 = 0o700;
@@ -211,12 +211,6 @@ pub(super) fn put_in_place(file: &File, temporary: &Path, path: &Path) -> io::Re
     fs::rename(temporary, path)?;
     sync_parent(path)?;
     fault::step()
-}
-
-/// The outcome of removing something, which may be gone already.
-pub(super) fn gone(removed: io::Result<()>) -> io::Result<()> {
-    removed
-        .or_else(|error| if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) })
 }
 
 /// Lets a test end a run after any of its writes, as a kill would.

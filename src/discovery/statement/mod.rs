@@ -55,13 +55,13 @@ pub struct Mapping {
     pub ssi: Ssi,
     /// The issuer's name for this statement.
     pub jti: String,
-    /// Issued at.
+    /// When the issuer signed it.
     pub iat: u64,
     /// From when on it is void.
     pub exp: u64,
     /// How the person proved to have the identifier.
     pub proof: Proof,
-    /// When.
+    /// When the person proved it.
     pub proof_at: u64,
     /// The only region in which it may lie, if there is one.
     pub region: Option<String>,
@@ -415,7 +415,7 @@ impl Withdrawal {
         if !authority.authority {
             return out("withdrawing as a number authority", "an authority of the directory");
         }
-        if self.sub.digits().is_none() || !authority.remit.covers(&self.sub) {
+        if !authority.is_authority_over(&self.sub) {
             return out(
                 "withdrawing an identifier elsewhere",
                 "a number with a prefix of its remit",
