@@ -12,8 +12,8 @@
 // splits up. A thread multiplies only for queries that there are; a query group is one or more
 // whole rows of 32 threads, so that none waits for another's.
 //
-// Floors at the standard shape: the tables read once, 100.6 MB, and 33.5 M products a query. On an
-// H200 they meet near four queries (21 us).
+// Floors for a standard shard of four packs: the tables read once, 100.6 MB, and 33.5 M products a
+// query; of eight, twice as much of both. On an H200 they meet near four queries (21 us).
 
 // [pack][prime][slot / 32][term][slot % 32], three bytes each
 @group(0) @binding(0) var<storage, read> table: array<u32>;

@@ -5,7 +5,7 @@
 // byte, so that four columns are one `dot4I8Packed` a digit; sums of digits stay below 2^31 for
 // any matrix there is. Columns are split among workgroups; the finish adds the splits up.
 //
-// Floors: the matrix read once (141.6 MB at the standard shape), and 3/4 of a dot product for each
+// Floors: the matrix read once (143.7 MB at the standard shape), and 3/4 of a dot product for each
 // of its bytes and queries. On an H200 (4.8 TB/s, 64 dot products a clock on each of 132
 // multiprocessors) they meet at four queries: 30 us each.
 //

@@ -23,8 +23,13 @@ pub const VALUE_BYTES_MAX: u32 = 2_040;
 const _: () = assert!(VALUE_BYTES_MAX + 8 <= 2048);
 /// Longest look-up key, in bytes. An email address has at most 254, a phone number 16.
 pub const KEY_BYTES_MAX: usize = 1_024;
-/// Most packs of a shard: 131 072 rows, four times what the rule for shapes asks for.
+/// Most packs of a shard: 131 072 rows, which the rule for shapes takes for 2^20 of the longest
+/// records.
 pub const PACKS_MAX: u32 = 64;
+/// Fewest records of a pack for which the rule for shapes doubles the number of packs: towards its
+/// own front-end a look-up hides among the records of its pack. A little less than 2^16, so that
+/// the rule gives 2^19 and 500 000 records the same packs.
+pub const PACK_RECORDS_MIN: u64 = 60_000;
 /// Most shards of a database. Each is a map, and Linux allows 65 530 maps by default.
 pub const SHARDS_MAX: u32 = 65_000;
 /// Fewest records of a shard that a client accepts by default, among which its own is hidden: a
@@ -259,9 +264,9 @@ pub const HUNG_LOOK_PAUSE_MAX: Duration = Duration::from_secs(600);
 // The client.
 /// Most keys of one call, whose records wait for its last answer: 0.4 GB at the standard shape.
 pub const KEYS_PER_CALL_MAX: usize = 1 << 20;
-/// Most keys of a call that are encrypted at once: 850 MB of queries at the standard shape.
+/// Most keys of a call that are encrypted at once: 430 MB of queries at the standard shape.
 pub const KEYS_PER_PART_MAX: usize = 16_384;
-/// Memory for hints: 15 000 standard shards.
+/// Memory for hints: 7 700 standard shards.
 pub const HINT_CACHE_BYTES: usize = 256 << 20;
 /// Most request streams that a client has open at once: they hide a round trip.
 pub const FRAMES_IN_FLIGHT_WANTED: u32 = 8;
@@ -305,7 +310,7 @@ pub const HEDGE_AFTER_PART: u32 = 4;
 /// Most frames hedged at once: a quarter of a client's, so that hedges do not double a load.
 pub const HEDGES_IN_FLIGHT_MAX: usize = 2;
 const _: () = assert!(4 * HEDGES_IN_FLIGHT_MAX <= FRAMES_IN_FLIGHT_WANTED as usize);
-/// How long a whole call may take by default: 16 384 standard queries up at 8 Mbit/s.
+/// How long a whole call may take by default: 16 384 standard queries up at 5 Mbit/s.
 pub const CALL_TIMEOUT: Duration = Duration::from_secs(900);
 /// Longest time that a call may be given: a server that trickles its replies holds nobody longer.
 pub const CALL_TIMEOUT_MAX: Duration = Duration::from_secs(3_600);
@@ -314,9 +319,9 @@ pub const BUNDLES_REMEMBERED_MAX: usize = 16_384;
 const _: () = assert!(BUNDLES_PER_CONNECTION as usize <= BUNDLES_REMEMBERED_MAX);
 
 // The load generator.
-/// Memory for queries that were made and not yet answered, by default: 20 000 standard ones.
+/// Memory for queries that were made and not yet answered, by default: 40 000 standard ones.
 pub const LOAD_BYTES: u64 = 1 << 30;
-/// Most answers that are kept to be verified: 12 MB at the standard shape. The report says so.
+/// Most answers that are kept to be verified: 23 MB at the standard shape. The report says so.
 pub const LOAD_ANSWERS_UNVERIFIED_MAX: usize = 1_024;
 /// Most classes of errors in the report, so that a peer's words cannot fill it.
 pub const LOAD_ERROR_CLASSES_MAX: usize = 32;

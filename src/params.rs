@@ -83,6 +83,25 @@ pub struct ShapeWishes {
     pub packs: Option<u32>,
 }
 
+/// What a look-up moves between a device and its front-end, which returns one pack of the answer
+/// with its hint; and the records of a pack, among which it hides from that front-end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)] // Names say it.
+pub struct OnePack {
+    /// The query, without its part of a key bundle.
+    pub up_bytes: usize,
+    /// The pack's response and hint.
+    pub down_bytes: usize,
+    pub records: u64,
+}
+
+impl OnePack {
+    /// Both ways.
+    pub fn bytes(&self) -> usize {
+        self.up_bytes + self.down_bytes
+    }
+}
+
 fn check(is_so: bool, what: &'static str, found: u32, expected: &str) -> Result<(), ShapeError> {
     let refused =
         || ShapeError::OutOfRange { what, found: found.into(), expected: expected.into() };
@@ -141,27 +160,40 @@ impl Shape {
     }
 
     /// The rule of docs/scheme.md, "Shapes": rows so that tables weigh about as much as the matrix,
-    /// columns for the expected group load and four standard deviations.
+    /// columns for the expected group load and four standard deviations; then more packs, for fewer
+    /// bytes of a look-up that takes one of them.
     pub fn for_records(
         records: u64,
         value_len: u32,
         wishes: ShapeWishes,
     ) -> Result<Self, ShapeError> {
         in_range("value field bytes", value_len.into(), 1, limits::VALUE_BYTES_MAX.into())?;
-        let record_bytes = u64::from(value_len) + TAG_BYTES as u64;
-        let wanted = Self::rows_for(records, record_bytes);
-        let pack_rows = match wishes {
-            ShapeWishes { pack_rows: Some(pack_rows), .. } => pack_rows,
-            ShapeWishes { packs: None, .. } => wanted.min(D as u64) as u32,
-            ShapeWishes { packs: Some(packs), .. } => {
-                let packs = u64::from(packs.max(1));
-                let balanced = (wanted / packs).next_power_of_two();
-                let smallest = record_bytes.div_ceil(packs).next_power_of_two();
-                balanced.max(smallest).clamp(PACK_ROWS_MIN.into(), D as u64) as u32
-            }
-        };
+        let rows = Self::rows_for(records, u64::from(value_len) + TAG_BYTES as u64);
+        let pack_rows = wishes.pack_rows.unwrap_or(rows.min(D as u64) as u32);
         in_range("pack rows", pack_rows.into(), PACK_ROWS_MIN.into(), D as u64)?;
-        let packs = wishes.packs.unwrap_or(wanted.div_ceil(pack_rows.into()) as u32);
+        let balanced = u32::try_from(rows.div_ceil(pack_rows.into())).unwrap_or(u32::MAX);
+        let packs = wishes.packs.unwrap_or(balanced);
+        let mut shape = Self::with_packs(records, value_len, pack_rows, packs)?;
+        while wishes.packs.is_none()
+            && shape.pack_rows() == D
+            && let Ok(doubled) = Self::with_packs(records, value_len, pack_rows, 2 * shape.0.packs)
+            && records / u64::from(doubled.0.packs) >= limits::PACK_RECORDS_MIN
+            && 2 * doubled.packs() * doubled.table_bytes() < 3 * doubled.matrix_bytes()
+            && doubled.one_pack().bytes() < shape.one_pack().bytes()
+        {
+            shape = doubled;
+        }
+        Ok(shape)
+    }
+
+    /// The shape of so many packs: columns for the expected group load.
+    fn with_packs(
+        records: u64,
+        value_len: u32,
+        pack_rows: u32,
+        packs: u32,
+    ) -> Result<Self, ShapeError> {
+        let record_bytes = u64::from(value_len) + TAG_BYTES as u64;
         let rows = u64::from(packs) * u64::from(pack_rows);
         in_range("record bytes (value field and tag)", record_bytes, 1, rows.max(1))?;
         let groups = rows / record_bytes;
@@ -281,6 +313,15 @@ impl Shape {
         (load * self.groups() as f64) as u64
     }
 
+    /// A look-up by a device whose front-end returns one pack of the answer.
+    pub fn one_pack(&self) -> OnePack {
+        OnePack {
+            up_bytes: self.query_bytes(),
+            down_bytes: self.response_bytes() + self.hint_bytes(),
+            records: self.records_expected() / u64::from(self.0.packs),
+        }
+    }
+
     /// Standard deviation of a response coefficient's noise, modulo Q, for uniform entries
     /// (docs/scheme.md, "Noise rule").
     pub fn noise_std(&self) -> f64 {
@@ -334,6 +375,25 @@ mod tests {
     #[test]
     fn standard_shape_is_the_one_of_the_page() {
         let shape = Shape::for_records(1 << 20, 120, ShapeWishes::default()).unwrap();
+        assert_eq!((shape.pack_rows(), shape.packs()), (2048, 8));
+        assert_eq!((shape.groups(), shape.columns()), (128, 8_768));
+        assert_eq!((shape.response_bits(), shape.hint_bits()), (11, 17));
+        assert_eq!(shape.matrix_bytes(), 143_654_912);
+        assert_eq!(shape.packs() * shape.table_bytes(), 201_228_288);
+        assert_eq!(shape.packs() * shape.hint_bytes(), 34_816);
+        assert_eq!(shape.query_bytes(), 26_304);
+        assert_eq!(shape.packs() * shape.response_bytes(), 22_528);
+        assert_eq!(shape.bundle_bytes(), 24_576);
+        assert!(shape.records_expected().abs_diff(1 << 20) < 1 << 13);
+        let one = shape.one_pack();
+        assert_eq!((one.up_bytes, one.down_bytes), (26_304, 7_168));
+        assert!(one.records.abs_diff(1 << 17) < 1 << 10);
+    }
+
+    #[test]
+    fn the_shape_of_four_packs_is_the_one_of_the_page() {
+        let four = ShapeWishes { packs: Some(4), ..ShapeWishes::default() };
+        let shape = Shape::for_records(1 << 20, 120, four).unwrap();
         assert_eq!((shape.pack_rows(), shape.packs()), (2048, 4));
         assert_eq!((shape.groups(), shape.columns()), (64, 17_280));
         assert_eq!((shape.response_bits(), shape.hint_bits()), (12, 17));
@@ -342,8 +402,46 @@ mod tests {
         assert_eq!(shape.packs() * shape.hint_bytes(), 17_408);
         assert_eq!(shape.query_bytes(), 51_840);
         assert_eq!(shape.packs() * shape.response_bytes(), 12_288);
-        assert_eq!(shape.bundle_bytes(), 24_576);
-        assert!(shape.records_expected().abs_diff(1 << 20) < 1 << 13);
+        let one = shape.one_pack();
+        assert_eq!((one.up_bytes, one.down_bytes), (51_840, 7_424));
+    }
+
+    #[test]
+    fn packs_are_doubled_while_the_rule_says_so() {
+        // Log of the records, record bytes, packs: 2^16 records have packs of fewer rows, which
+        // are not doubled. Of 2^20 records 16 packs would have tables 2.7 times the matrix.
+        for (log, record_bytes, pack_rows, packs) in [
+            (16, 128, 512, 1),
+            (17, 128, 1024, 1),
+            (18, 128, 2048, 2),
+            (19, 128, 2048, 4),
+            (20, 128, 2048, 8),
+            (22, 128, 2048, 32),
+            (19, 256, 2048, 8),
+            (20, 256, 2048, 16),
+            (20, 64, 2048, 4),
+            // Eight packs would have 32 768 records each.
+            (18, 512, 2048, 4),
+        ] {
+            let wishes = ShapeWishes::default();
+            let shape = Shape::for_records(1 << log, record_bytes - 8, wishes).unwrap();
+            let found = (shape.pack_rows() as u32, shape.packs() as u32);
+            assert_eq!(found, (pack_rows, packs), "2^{log} records of {record_bytes}");
+            // What the operator fixes is taken as it is, and the rest is as without.
+            for wished in [1, 4, 16] {
+                let wishes = ShapeWishes { packs: Some(wished), ..wishes };
+                match Shape::for_records(1 << log, record_bytes - 8, wishes) {
+                    Ok(shape) => assert_eq!(
+                        (shape.pack_rows() as u32, shape.packs() as u32),
+                        (pack_rows, wished)
+                    ),
+                    Err(error) => assert!(wished < packs, "{error}"),
+                }
+            }
+        }
+        let wishes = ShapeWishes { pack_rows: Some(1024), packs: None };
+        let shape = Shape::for_records(1 << 20, 120, wishes).unwrap();
+        assert_eq!((shape.pack_rows(), shape.packs(), shape.columns()), (1024, 8, 17_280));
     }
 
     #[test]

@@ -1,11 +1,11 @@
 //! The kernels for AVX2, and for AVX-512 without VNNI, IFMA and VBMI: one text, two widths.
 //!
-//! Floors at the standard shape, per query. Scan: 13.3 M `vpmaddwd` and as many `vpaddd` on 256
-//! bits, half of each on 512 (three pairs for as many columns as a register has bytes, see
-//! [`super::words`]). Pack: 8.4 M `vpmuludq` and as many `vpaddq` on 256 bits, half of each on 512.
-//! The machine they were written on (Intel, 3.9 GHz) has three vector units of 256 bits, or two of
-//! 512: 5.9 G and 3.9 G such pairs a second, so scan 2.3 and 1.7 ms, pack 1.4 and 1.1 ms. Reading
-//! matrix and tables is 16 ms a batch, so tiles prefetch what comes next.
+//! Floors for a standard shard of four packs, per query. Scan: 13.3 M `vpmaddwd` and as many
+//! `vpaddd` on 256 bits, half of each on 512 (three pairs for as many columns as a register has
+//! bytes, see [`super::words`]). Pack: 8.4 M `vpmuludq` and as many `vpaddq` on 256 bits, half of
+//! each on 512. The machine they were written on (Intel, 3.9 GHz) has three vector units of 256
+//! bits, or two of 512: 5.9 G and 3.9 G such pairs a second, so scan 2.3 and 1.7 ms, pack 1.4 and
+//! 1.1 ms. Reading matrix and tables is 16 ms a batch, so tiles prefetch what comes next.
 
 #![expect(clippy::needless_range_loop, reason = "indices name the registers of a tile")]
 

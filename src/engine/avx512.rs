@@ -1,10 +1,10 @@
 //! The kernels for AVX-512 with VNNI, IFMA and VBMI.
 //!
 //! Floors on one core of the machine they were written on (both instructions twice a cycle, 7.5 G
-//! a second; memory 15 GB/s), standard shape, per query: scan 6.6 M `vpdpbusd`, 0.89 ms; pack 4.2 M
-//! `vpmadd52luq`, 0.56 ms; reading matrix and tables 16 ms a batch. So one query is bound by memory
-//! and sixteen by arithmetic, and the kernels must keep both going at once: each prefetches what
-//! the next job reads while it multiplies.
+//! a second; memory 15 GB/s), for a standard shard of four packs, per query: scan 6.6 M `vpdpbusd`,
+//! 0.89 ms; pack 4.2 M `vpmadd52luq`, 0.56 ms; reading matrix and tables 16 ms a batch. So one
+//! query is bound by memory and sixteen by arithmetic, and the kernels must keep both going at
+//! once: each prefetches what the next job reads while it multiplies.
 
 #![expect(clippy::needless_range_loop, reason = "indices name the registers of a tile")]
 

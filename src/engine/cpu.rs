@@ -24,7 +24,7 @@ use crate::limits::{self, BATCH_QUERIES_PER_SCAN_MAX};
 use crate::params::{D, Shape};
 use crate::scheme::pack_bits;
 
-/// Rows scanned at once of a shard that is still being read: 4 MB at the standard shape.
+/// Rows scanned at once of a shard that is still being read: 2 MB at the standard shape.
 const PIECE_ROWS: usize = 2 * JOB_ROWS;
 
 /// Key words of one query under one prime, at most: see [`KeyLayout`].
@@ -33,7 +33,7 @@ const DIGIT_LINES: usize = BATCH_QUERIES_PER_SCAN_MAX * limits::COLUMNS_MAX as u
 const KEY_WORDS: usize = 2 * BATCH_QUERIES_PER_SCAN_MAX * KEY_WORDS_MAX;
 const SCANNED_WORDS: usize = BATCH_QUERIES_PER_SCAN_MAX * limits::PACKS_MAX as usize * D;
 const SUM_WORDS: usize = 2 * SCANNED_WORDS;
-// Scratch for a full batch at the largest shape; the standard shape touches 8 MB of it.
+// Scratch for a full batch at the largest shape; the standard shape touches 10 MB of it.
 const _: () =
     assert!(DIGIT_LINES * 64 + KEY_WORDS * 8 + (SCANNED_WORDS + SUM_WORDS) * 4 < 64 << 20);
 

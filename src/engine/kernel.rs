@@ -16,7 +16,7 @@ pub(super) const BLOCK_SLOTS: usize = 32;
 pub(super) const BLOCKS: usize = D / BLOCK_SLOTS;
 /// Bytes of table one term takes in a block: 32 residues of 3 bytes.
 pub(super) const TERM_BYTES: usize = BLOCK_SLOTS * 3;
-/// Rows of one scan job: enough work (20 to 100 us a query at the standard shape) to be worth
+/// Rows of one scan job: enough work (10 to 50 us a query at the standard shape) to be worth
 /// handing to a thread, and every pack size is a multiple.
 pub(super) const JOB_ROWS: usize = 128;
 const _: () = assert!((PACK_ROWS_MIN as usize).is_multiple_of(JOB_ROWS));

@@ -1,9 +1,10 @@
 //! The kernels for AArch64 with the dot product of bytes (`sdot`: Armv8.2 and later servers).
 //!
-//! Floors, standard shape, per query: scan 26.5 M `sdot` (141.6 M multiply-adds on three digits, 16
-//! at once); pack 16.8 M `umlal` (33.5 M products of 24 bits, two at once). A clock takes 4 and 2
-//! of them on Neoverse V2 (Arm's Software Optimization Guide, document 109898, table 3-15), 2 and 1
-//! on Neoverse N2 (LLVM's AArch64SchedNeoverseN2.td): 15.0 M clocks a query, or 30.1 M.
+//! Floors, standard shard of four packs, per query: scan 26.5 M `sdot` (141.6 M multiply-adds on
+//! three digits, 16 at once); pack 16.8 M `umlal` (33.5 M products of 24 bits, two at once). A
+//! clock takes 4 and 2 of them on Neoverse V2 (Arm's Software Optimization Guide, document 109898,
+//! table 3-15), 2 and 1 on Neoverse N2 (LLVM's AArch64SchedNeoverseN2.td): 15.0 M clocks a query,
+//! or 30.1 M.
 //!
 //! Written and tested under emulation, never timed: there was no such machine. Sizes are for the
 //! 64 KB first cache of these processors, and prefetching is left to them.

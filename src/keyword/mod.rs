@@ -124,7 +124,7 @@ pub enum Outcome {
     /// The key is not in the database, or its record was changed on its way.
     Absent,
     /// The answer cannot be believed: a stale or forged hint, a changed matrix, a broken server.
-    /// An honest answer is by chance once in 2^27 at the standard shape, once in 2^17 at the worst
+    /// An honest answer is by chance once in 2^25 at the standard shape, once in 2^17 at the worst
     /// shape for records of 128 bytes, once in 2^14 at the worst shape allowed
     /// ([`Shape::log2_invalid`](crate::params::Shape::log2_invalid)).
     Invalid,

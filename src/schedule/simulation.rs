@@ -1,8 +1,8 @@
 //! The schedule under load in simulated time: one engine whose batch takes a time for the shard and
 //! a time for each query, front-ends that ask at random times, some of them far too often.
 //!
-//! The engine's numbers are a core's with AMX at the standard shape (bench/record): 13 ms a batch
-//! and 1 ms a query, so 711 queries a second in full batches.
+//! The engine's numbers are a core's with AMX for standard shards of four packs (bench/record):
+//! 13 ms a batch and 1 ms a query, so 711 queries a second in full batches.
 
 use super::*;
 use crate::limits::BATCH_QUERIES_PER_SCAN_MAX;

@@ -10,8 +10,8 @@ use std::sync::mpsc;
 
 use crate::params::Shape;
 
-/// One page of so many bytes is looked at: some 10 us in 13 ms at the standard shape. Less may be
-/// missing unseen; the system brings it in as it always does.
+/// One page of so many bytes is looked at: some 10 us in 13 ms for a standard shard of four
+/// packs. Less may be missing unseen; the system brings it in as it always does.
 const PROBE_BYTES: usize = 4 << 20;
 /// Pieces that may be read before the scan follows: where memory is short, pages that nobody has
 /// used yet would make room for those after them.

@@ -29,14 +29,14 @@ use crate::params::{D, HALF};
 
 /// Submissions under way: one that is computed, one that waits for the device, one that is filled.
 const SUBMISSIONS: usize = 3;
-/// Bytes of input after which a submission gets no more batches: 160 queries of the standard shape.
-/// An H200 computes them for three times as long as they take to copy.
+/// Bytes of input after which a submission gets no more batches: 160 queries to standard shards of
+/// four packs, which an H200 computes for three times as long as they take to copy; 320 of eight.
 const INPUT_BYTES: u64 = 8 << 20;
 /// The same for the first submission of a call, which nothing overlaps; each further one has twice
 /// the bytes of the one before.
 const FIRST_INPUT_BYTES: u64 = 2 << 20;
-/// Memory of a submission's batches, in bytes, unless one alone takes more: of the standard shape
-/// 300 queries.
+/// Memory of a submission's batches, in bytes, unless one alone takes more: of standard shards
+/// with four packs 300 queries.
 const BUFFER_BYTES_MAX: u64 = 256 << 20;
 // All submissions, the keys and two rings of staging buffers (the engine's, and that of the thread
 // that uploads shards) fit the memory that is left for them.
