@@ -9,8 +9,12 @@ use super::options::BuildOptions;
 use super::progress::Progress;
 use super::session::{self, free_bytes};
 use crate::limits;
+use crate::params::{Shape, ShapeWishes};
 use crate::shard::header::file_bytes;
 use crate::text::bytes;
+
+/// Numbers of packs that are shown beside the one of the build.
+const PACKS_SHOWN: [u32; 3] = [4, 8, 16];
 
 /// Counts the input and decides as a build would. Returns text for people.
 pub fn plan(options: &BuildOptions, progress: &dyn Progress) -> Result<String, BuildError> {
@@ -40,7 +44,7 @@ pub fn plan(options: &BuildOptions, progress: &dyn Progress) -> Result<String, B
          {}/{} bits\n\
          on disk         {} ({} a shard), and {} while building\n{}\
          a query         {} up, {} down ({} with the hint)\n\
-         failure         at most once in 2^{:.1} look-ups",
+         failure         at most once in 2^{:.1} look-ups\n\n{}",
         count.records,
         shape.rows(),
         shape.pack_rows(),
@@ -55,10 +59,65 @@ pub fn plan(options: &BuildOptions, progress: &dyn Progress) -> Result<String, B
         bytes(shape.query_bytes() as u64),
         bytes(down),
         bytes(down + (packs * shape.hint_bytes()) as u64),
-        -shape.log2_failure()
+        -shape.log2_failure(),
+        packs_table(&shape, &others(&shape, count.records, shard_count, options), per_shard),
     );
     let few = few_records_warning(emptiest_shard(per_shard, shard_count), shard_count);
     Ok([Some(text), count.warning, few].into_iter().flatten().collect::<Vec<_>>().join("\n"))
+}
+
+/// The shapes of other numbers of packs that this database may have.
+fn others(shape: &Shape, records: u64, shards: u32, options: &BuildOptions) -> Vec<Shape> {
+    let pack_rows = options.wishes.pack_rows;
+    let with = |packs| {
+        let wishes = ShapeWishes { packs: Some(packs), pack_rows };
+        let value_len = shape.fields().value_len;
+        Shape::for_records(records.div_ceil(shards.into()), value_len, wishes).ok()
+    };
+    PACKS_SHOWN
+        .into_iter()
+        .filter(|&packs| packs != shape.fields().packs)
+        .filter_map(with)
+        .collect()
+}
+
+/// What the number of packs decides, for the shape that is built and for others.
+fn packs_table(built: &Shape, others: &[Shape], records_per_shard: u64) -> String {
+    let mut shapes: Vec<_> = others.iter().chain([built]).collect();
+    shapes.sort_by_key(|shape| shape.packs());
+    let mut text = format!(
+        "{:>7}{:>11}{:>13}{:>11}{:>13}{:>11}{:>15}{:>16}\n",
+        "packs",
+        "device up",
+        "device down",
+        "client up",
+        "client down",
+        "in memory",
+        "tables/matrix",
+        "records a pack"
+    );
+    for shape in shapes {
+        let (packs, matrix) = (shape.packs(), shape.matrix_bytes());
+        let tables = packs * shape.table_bytes();
+        let up = shape.query_bytes() + shape.bundle_bytes() / limits::QUERIES_PER_SECRET_MAX;
+        let all = packs * (shape.response_bytes() + shape.hint_bytes());
+        let shown = |size: usize| bytes(size as u64);
+        text += &format!(
+            "{:>7}{:>11}{:>13}{:>11}{:>13}{:>11}{:>15.2}{:>16}\n",
+            format!("{}{packs}", if shape == built { "* " } else { "" }),
+            shown(up),
+            shown(shape.one_pack().down_bytes),
+            shown(up),
+            shown(all),
+            shown(matrix + tables),
+            tables as f64 / matrix as f64,
+            records_per_shard / packs as u64,
+        );
+    }
+    text + "device: asks through a front-end, which returns one pack of the answer with its\n\
+            hint, and from which it hides among the records of the pack; client: asks the\n\
+            server itself, takes all packs and hints. Up: a query and a sixteenth of a key\n\
+            bundle. *: this build; --packs chooses another, with --reshape where a database is"
 }
 
 fn first_existing(path: &Path) -> Option<&Path> {
@@ -95,6 +154,21 @@ pub fn few_records_warning(shard_records_min: u64, shard_count: u32) -> Option<S
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn packs_are_shown_side_by_side() {
+        let options = BuildOptions::new(crate::builder::Input::Stdin, "x".into());
+        let shape = Shape::for_records(1 << 20, 120, ShapeWishes::default()).unwrap();
+        let others = others(&shape, 1 << 20, 1, &options);
+        let text = packs_table(&shape, &others, 1 << 20);
+        let joined = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
+        let rows: Vec<String> = text.lines().skip(1).take(3).map(joined).collect();
+        let four = "4 53.4 kB 7.4 kB 53.4 kB 29.7 kB 242.2 MB 0.71 262144";
+        let eight = "* 8 27.8 kB 7.2 kB 27.8 kB 57.3 kB 344.9 MB 1.40 131072";
+        let sixteen = "16 15.0 kB 7.2 kB 15.0 kB 114.7 kB 549.3 MB 2.74 65536";
+        assert_eq!(rows, [four, eight, sixteen]);
+        assert!(text.lines().all(|line| line.len() <= 100), "{text}");
+    }
 
     #[test]
     fn a_small_crowd_is_said() {
