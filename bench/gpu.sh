@@ -2,7 +2,8 @@
 # Measures a GPU and writes a dated record: bench/gpu.sh [--quick] [--gpu NAME] [--out DIR]
 #
 # One command, at most 8 minutes and nothing else running beside it: `sotto devices`, the tests of engines
-# on the GPU (bit for bit), and `sotto-bench gpu` for the default shape and that of eight packs.
+# on the GPU (bit for bit), and `sotto-bench gpu` for a shard of four packs, which targets are
+# for, and for the standard one of eight.
 # Builds them first where there is cargo; elsewhere takes what bench/gpu-pack.sh packed. Without --gpu it
 # takes the first real GPU; --quick is for a processor that plays one (--gpu llvmpipe).
 # Writes to DIR/<date>-<device>-gpu/, bench/record unless told otherwise: raw output a step, gpu.json and
@@ -93,12 +94,12 @@ step() {
 SOTTO_COMMIT=$(sed -n 's/^commit *//p' "$scratch/built")
 export SOTTO_COMMIT
 # shellcheck disable=SC2086 # no --quick, no argument
-step gpu 200 "$scratch/sotto-bench" gpu "$name" $quick --json "$scratch/gpu.json"
+step gpu 200 "$scratch/sotto-bench" gpu "$name" ${quick:---packs 4} --json "$scratch/gpu.json"
 # What it printed is here by the step already, also where it was cut short.
 [ ! -f "$scratch/gpu.json" ] || cp "$scratch/gpu.json" "$out/gpu.json"
 # The shape with eight packs, which answers half the bytes for a query: on hardware, where there is time.
 if [ -z "$quick" ]; then
-    step gpu-8-packs 150 "$scratch/sotto-bench" gpu "$name" --packs 8 --pack-rows 2048 \
+    step gpu-8-packs 150 "$scratch/sotto-bench" gpu "$name" \
         --json "$scratch/gpu-8-packs.json"
     [ ! -f "$scratch/gpu-8-packs.json" ] || cp "$scratch/gpu-8-packs.json" "$out/"
 fi

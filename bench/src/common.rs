@@ -32,11 +32,19 @@ impl Effort {
     }
 }
 
-/// Records and value bytes of the standard shard, which targets are for.
+/// Records and value bytes of the standard shard.
 pub(crate) const STANDARD: (u64, u32) = (1 << 20, 120);
 
+#[cfg(feature = "gpu")]
 pub(crate) fn standard_shape() -> Result<Shape, ShapeError> {
     Shape::for_records(STANDARD.0, STANDARD.1, ShapeWishes::default())
+}
+
+/// The shape that targets are for: of a standard shard with four packs, as the rule for shapes made
+/// it when they were set.
+pub(crate) fn target_shape() -> Result<Shape, ShapeError> {
+    let wishes = ShapeWishes { packs: Some(4), ..ShapeWishes::default() };
+    Shape::for_records(STANDARD.0, STANDARD.1, wishes)
 }
 
 pub(crate) fn ms(time: Duration) -> f64 {

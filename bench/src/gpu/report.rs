@@ -9,7 +9,7 @@ use sotto::params::Shape;
 use super::answers::Answers;
 use super::probe::Probe;
 use super::work::{Floor, stages};
-use crate::common::{Effort, median, standard_shape};
+use crate::common::{Effort, median, target_shape};
 use crate::record::{GpuAnswer, GpuDevice, GpuFloors, Spread, Target, rounded};
 
 pub(super) fn device(info: &GpuInfo, probe: &Probe) -> GpuDevice {
@@ -68,16 +68,16 @@ fn share(floor: Duration, time: Duration) -> Option<f64> {
     (time > Duration::ZERO).then(|| rounded(floor.as_secs_f64() / time.as_secs_f64()))
 }
 
-/// Those of docs/design.md, "Targets": none where a processor plays the GPU or the shard is not the
-/// standard one.
+/// Those of docs/design.md, "Targets": none where a processor plays the GPU or the shard has
+/// another shape than they are for.
 pub(super) fn targets(
     effort: Effort,
     device: &GpuDevice,
     found: &Shape,
     answers: &[GpuAnswer],
 ) -> Vec<Target> {
-    let standard = standard_shape().is_ok_and(|standard| standard == *found);
-    if effort != Effort::Full || device.software || !standard {
+    let judged = target_shape().is_ok_and(|target| target == *found);
+    if effort != Effort::Full || device.software || !judged {
         return Vec::new();
     }
     let row = |batch| answers.iter().find(|row| row.batch == batch);

@@ -8,7 +8,7 @@ use sotto::params::Shape;
 use super::answers::{Run, Series, Setting};
 use super::floors::{self, Floors};
 use super::pin::Cores;
-use crate::common::{Effort, ms, standard_shape};
+use crate::common::{Effort, ms, target_shape};
 use crate::record::{self, Answer, ClientWork, Cold, Head, Kernel, Read, Refusal};
 use crate::record::{ShapeFacts, Spread, Target, Work, rounded};
 
@@ -49,7 +49,7 @@ pub(super) fn record(
         cold,
         targets: Vec::new(),
     };
-    if standard_shape().is_ok_and(|standard| standard == *shape) {
+    if target_shape().is_ok_and(|target| target == *shape) {
         record.targets = targets(&record);
     }
     record
