@@ -35,6 +35,8 @@ pub(super) struct Article {
     pub(super) headlines: Vec<Headline>,
     pub(super) charts: Vec<Chart>,
     pub(super) notes: Vec<String>,
+    /// With its caption.
+    pub(super) table: Option<(String, Table)>,
     pub(super) numbers: Option<Table>,
     pub(super) text: Option<String>,
 }
@@ -114,6 +116,7 @@ fn article<'a>(article: &'a Article, data: &mut Vec<&'a Chart>) -> Markup {
             div.charts {
                 @for (at, chart) in data.iter().enumerate().skip(begin) { (figure(chart, at)) }
             }
+            @if let Some((caption, rows)) = &article.table { (table(caption, rows)) }
             @for note in &article.notes { p.from { (prose(note)) } }
             @if let Some(numbers) = &article.numbers {
                 details { summary { "All numbers" } (table("All numbers", numbers)) }

@@ -5,7 +5,7 @@ use super::page::{Article, Headline, Section, shards};
 use super::records::valid;
 use crate::found::{Found, Record};
 use crate::load::Trial;
-use crate::plan::{Figure, GpuPlan, HostPlan, Plan, ShapePlan};
+use crate::plan::{Figure, GpuPlan, HostPlan, PACKS_NOTE, Plan, ShapePlan, packs_table};
 use crate::units::Unit;
 
 pub(super) fn section(plan: &Plan, records: &[Found]) -> Option<Section> {
@@ -25,6 +25,7 @@ pub(super) fn section(plan: &Plan, records: &[Found]) -> Option<Section> {
         headlines: headlines(plan, &first.cpu, &money),
         charts: vec![cost(plan, money), needs(plan), batches(first, records), moved(plan)],
         notes,
+        table: Some((PACKS_NOTE.into(), packs_table(first))),
         numbers: None,
         text: Some(plan.text(true)),
     };

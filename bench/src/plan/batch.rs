@@ -34,13 +34,13 @@ impl Curve {
     }
 
     /// The largest batch measured, or the largest that a server makes.
-    fn largest(&self) -> f64 {
+    pub(super) fn largest(&self) -> f64 {
         let last = self.points.last().map_or(1.0, |point| point.0);
         last.min(BATCH_QUERIES_PER_SCAN_MAX as f64)
     }
 
     /// Seconds; beyond the points as at the nearest.
-    fn at(&self, batch: f64) -> f64 {
+    pub(super) fn at(&self, batch: f64) -> f64 {
         let after = self.points.partition_point(|point| point.0 < batch);
         match (self.points.get(after.wrapping_sub(1)), self.points.get(after)) {
             (Some(low), Some(high)) => {

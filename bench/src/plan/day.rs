@@ -3,7 +3,7 @@
 use sotto::limits::QUERIES_PER_SECRET_MAX;
 
 use super::figure::{Basis, Figure, formula};
-use super::scenario::{Hints, Scenario};
+use super::scenario::{Asks, Scenario};
 use crate::record::ShapeFacts;
 
 /// Mean number of shards that at least one of `lookups` goes to, of so many equally popular ones.
@@ -50,10 +50,13 @@ pub(super) struct Day {
     bundles: f64,
     bundles_a_sync: f64,
     pub(super) queries_a_bundle: f64,
-    up: f64,
+    pub(super) up: f64,
     pub(super) down: f64,
-    /// Hints fetched, also where a front-end serves them.
+    /// Hints fetched: of shards, or of single packs from a front-end.
     pub(super) hints: f64,
+    /// Bytes of one of them, and of an answer: of all packs, or of one from a front-end.
+    pub(super) hint_bytes: f64,
+    answer_bytes: f64,
 }
 
 impl Day {
@@ -62,14 +65,23 @@ impl Day {
         let bundles_a_sync = per_sync(scenario.lookups_per_sync, shards);
         let bundles = lookups / scenario.lookups_per_sync * bundles_a_sync;
         let epochs = 24.0 / scenario.epoch_hours;
-        let hints = distinct(lookups / epochs, shards) * scenario.changed_share * epochs;
+        // Of what a device gets, a shard has so many parts.
+        let parts = match scenario.asks {
+            Asks::FrontEnd => f64::from(shape.packs),
+            Asks::Device => 1.0,
+        };
+        let hints = distinct(lookups / epochs, shards * parts) * scenario.changed_share * epochs;
+        let (hint_bytes, answer_bytes) =
+            (shape.hints_bytes as f64 / parts, shape.answer_bytes as f64 / parts);
         Self {
             bundles,
             bundles_a_sync,
             queries_a_bundle: scenario.lookups_per_sync / bundles_a_sync,
             up: lookups * shape.query_bytes as f64 + bundles * shape.bundle_bytes as f64,
-            down: lookups * shape.answer_bytes as f64 + hints * shape.hints_bytes as f64,
+            down: lookups * answer_bytes + hints * hint_bytes,
             hints,
+            hint_bytes,
+            answer_bytes,
         }
     }
 
@@ -80,16 +92,19 @@ impl Day {
         shards: f64,
     ) -> Vec<Figure> {
         let basis = Basis::of([
-            "scenario: lookups_per_user_day, lookups_per_sync",
+            "scenario: lookups_per_user_day, lookups_per_sync, asks",
             "shape: query_bytes, bundle_bytes, answer_bytes, hints_bytes",
         ]);
         let (lookups, sync) = (scenario.lookups_per_user_day, scenario.lookups_per_sync);
         let epochs = 24.0 / scenario.epoch_hours;
-        let bytes = |name, count: f64, each: usize| {
-            let each = each as f64;
+        let bytes = |name, count: f64, each: f64| {
             basis.figure(name, count * each, "bytes", formula!("{} * {} bytes", count, each))
         };
         let name = formula!("key bundles of a sync of {}", sync);
+        let (what, parts) = match scenario.asks {
+            Asks::FrontEnd => ("packs", shards * f64::from(shape.packs)),
+            Asks::Device => ("shards", shards),
+        };
         let why = why_so_many(sync, shards, self.bundles_a_sync);
         vec![
             basis.figure(name, self.bundles_a_sync, "", why),
@@ -99,19 +114,19 @@ impl Day {
                 "",
                 formula!("{} look-ups / {} a sync * {}", lookups, sync, self.bundles_a_sync),
             ),
-            bytes("up a day: queries", lookups, shape.query_bytes),
-            bytes("up a day: bundles", self.bundles, shape.bundle_bytes),
-            bytes("down a day: answers", lookups, shape.answer_bytes),
+            bytes("up a day: queries", lookups, shape.query_bytes as f64),
+            bytes("up a day: bundles", self.bundles, shape.bundle_bytes as f64),
+            bytes("down a day: answers", lookups, self.answer_bytes),
             basis.with(["scenario: epoch_hours, changed_share"]).figure(
                 "down a day: hints",
-                self.hints * shape.hints_bytes as f64,
+                self.hints * self.hint_bytes,
                 "bytes",
                 formula!(
-                    "{} shards asked an epoch * {} of them changed * {} epochs * {} bytes",
-                    distinct(lookups / epochs, shards),
+                    "{} {what} asked an epoch * {} of them changed * {} epochs * {} bytes",
+                    distinct(lookups / epochs, parts),
                     scenario.changed_share,
                     epochs,
-                    shape.hints_bytes as f64
+                    self.hint_bytes
                 ),
             ),
         ]
@@ -147,7 +162,7 @@ impl Day {
             all("from devices a day", self.up),
             all("to devices a day", self.down),
         ];
-        if scenario.hints == Hints::FrontEnd {
+        if scenario.asks == Asks::FrontEnd {
             let epochs = 24.0 / scenario.epoch_hours;
             let changed = shards * scenario.changed_share;
             let hint = shape.hints_bytes as f64;

@@ -2,13 +2,17 @@
 
 use super::batch::State;
 use super::figure::{A_SECOND, Basis, Figure, formula};
-use super::outcome::{HostPlan, Need, Point, Resource};
+use super::outcome::{FrontEndPlan, HostPlan, Need, Point, Resource};
+use super::scenario::{MONTH_DAYS, MONTH_HOURS};
 use super::sizing::{Fleet, Hosts};
 use crate::units::number;
 
-const MONTH_HOURS: f64 = 730.0;
-const MONTH_DAYS: f64 = MONTH_HOURS / 24.0;
 const POINTS: u32 = 24;
+
+/// What front-ends cost, as a part of everything.
+fn cost(plan: &FrontEndPlan) -> Figure {
+    Figure { name: "front-ends".into(), ..plan.cost_month.clone() }
+}
 
 impl Hosts<'_> {
     /// The plan; none when no number of such hosts is enough.
@@ -29,13 +33,16 @@ impl Hosts<'_> {
         let how =
             format!("{least} for {} + {failed} in reserve, for those that may fail", binds.name());
         let (units, name) = if host.gpus > 0 { (host.gpus, "GPUs") } else { (host.cores, "cores") };
-        let costs = self.costs(&basis, hosts as f64);
+        let front_ends = self.front_ends(&whole);
+        let mut costs = self.costs(&basis, hosts as f64);
+        costs.extend(front_ends.iter().map(cost));
         let total: f64 = costs.iter().map(|cost| cost.value).sum();
         let sum: Vec<String> = costs.iter().map(|cost| number(cost.value)).collect();
         let sources = costs.iter().map(|cost| Basis::of(&cost.sources));
-        let priced = sources.fold(basis.clone(), |all, of_one| all.and(&of_one));
+        let of_front_ends = front_ends.as_ref().map(|plan| Basis::of_figure(&plan.cost_month));
+        let priced = sources.chain(of_front_ends).fold(basis.clone(), |all, one| all.and(&one));
         let currency = &*self.prices.currency;
-        let millions = scenario.users * scenario.lookups_per_user_day * MONTH_DAYS / 1e6;
+        let millions = scenario.month_lookups() / 1e6;
         let curve = (1..=POINTS).map(|at| {
             let utilisation = f64::from(at) / f64::from(POINTS);
             let State { rate, batch, latency } = whole.at(whole.capacity.rate * utilisation);
@@ -63,13 +70,14 @@ impl Hosts<'_> {
                 formula!("{} / {} million look-ups a month", total, millions),
             ),
             costs,
+            front_ends,
             figures: self.figures(&whole),
             curve: curve.collect(),
         })
     }
 
     /// What the time of a host's engines stands on.
-    fn basis(&self) -> Basis {
+    pub(super) fn basis(&self) -> Basis {
         let rates =
             Basis::of(["scenario: users, lookups_per_user_day, peak_over_mean, latency_ms"]);
         let all = rates.and(&self.cost.basis);

@@ -22,8 +22,14 @@
 //!   are enough, and those that may fail. Each shard has as many copies as asked, or N / shards
 //!   where that is more: further copies would only make batches smaller.
 //! - Memory of a shard: (matrix + tables) (1 + (epochs in memory - 1) * changed share).
+//! - Packs (`packs.rs`): the plan of the same shards with 4, 8 and 16 packs, side by side: bytes
+//!   of a look-up with one pack of the answer and its hint, or with all; scanning and packing
+//!   scaled as above.
+//! - Front-ends (`front_ends.rs`), where devices ask them: all bytes that they take in and send,
+//!   over a stated rate of a core, which is an assumption; or the more of both ways over the
+//!   network of a host.
 //! - Costs of a month (`hosts.rs`): hosts * (cores * core-hour + GPUs * GPU-hour) * 730, bytes to
-//!   devices, bytes stored, building epochs.
+//!   devices, bytes stored, building epochs, front-ends and the bytes between them and servers.
 //!
 //! # How far off it is
 //!
@@ -35,28 +41,31 @@
 //! be kept.
 //!
 //! Beside what was measured (bench/record/2026-11-28-amd-epyc-2-cores-load, one core; the test
-//! `as_measured` repeats it): for a standard shard whose engine has a core to itself the model
-//! says 601 a second; 591 were found within the objective, and 624 answered at twice that rate.
-//! With everything on that core 542 were found, which tells 0.19 ms beside the batch; with that
-//! the model says 3150 a second for 64 shards of 2^16, each a sixteenth of the one measured; 3200
-//! to 3340 were found. The latency it tells is about the median; the 99th percentile was two to
-//! three times that.
+//! `as_measured` repeats it): for a standard shard of four packs whose engine has a core to itself
+//! the model says 601 a second; 591 were found within the objective, and 624 answered at twice that
+//! rate. With everything on that core 542 were found, which tells 0.19 ms beside the batch; with
+//! that the model says 3150 a second for 64 shards of 2^16, each a sixteenth of the one measured;
+//! 3200 to 3340 were found. Eight packs were measured on a GPU only, which took 24.4 us a query
+//! where the stages of four packs, scaled, say 28.1. The latency it tells is about the median; the
+//! 99th percentile was two to three times that.
 //!
 //! # What it does not know
 //!
 //! Shards that are more popular than others (they batch better, but their hosts have more to do);
 //! rates that change within seconds; headers of QUIC, UDP and IP (some 5% of the bytes); the time
-//! that bytes are under way; who places shards on hosts and hands queries to them; what front-ends
-//! cost. A front-end may ask any of a shard's hosts, so that bundles go to more hosts than they
-//! would if it kept to some. More cores than were measured are taken to lose no more time than
-//! those.
+//! that bytes are under way; who places shards on hosts and hands queries to them; what relays and
+//! blind evaluations cost. A front-end may ask any of a shard's hosts, so that bundles go to more
+//! hosts than they would if it kept to some. More cores than were measured are taken to lose no
+//! more time than those.
 
 mod batch;
 mod day;
 mod figure;
+mod front_ends;
 mod hosts;
 mod measured;
 mod outcome;
+mod packs;
 mod planner;
 mod scenario;
 #[cfg(test)]
@@ -69,4 +78,5 @@ mod text;
 pub use figure::Figure;
 pub use outcome::*;
 pub use planner::plan;
-pub use scenario::{Hints, Host, Prices, Scenario};
+pub use scenario::{Asks, Host, Prices, Scenario};
+pub(crate) use text::{PACKS_NOTE, packs_table};

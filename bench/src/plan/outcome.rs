@@ -36,9 +36,27 @@ pub struct ShapePlan {
     pub shards: u64,
     pub device: Vec<Figure>,
     pub provider: Vec<Figure>,
+    pub packs: Vec<PacksPlan>,
     pub cpu: HostPlan,
     pub gpu: GpuPlan,
     pub warnings: Vec<String>,
+}
+
+/// The same shards with so many packs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PacksPlan {
+    pub shape: ShapeFacts,
+    /// One by one as [`super::packs`] makes them; those of hosts are missing where no number of
+    /// hosts is enough.
+    pub figures: Vec<Figure>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct FrontEndPlan {
+    pub host: String,
+    pub hosts: Figure,
+    pub cost_month: Figure,
+    pub figures: Vec<Figure>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -65,6 +83,8 @@ pub struct HostPlan {
     pub cost_month: Figure,
     pub cost_million: Figure,
     pub costs: Vec<Figure>,
+    /// Where devices ask front-ends.
+    pub front_ends: Option<FrontEndPlan>,
     pub figures: Vec<Figure>,
     pub curve: Vec<Point>,
 }
@@ -129,6 +149,9 @@ impl ShapePlan {
             ("a device".to_owned(), self.device.iter().collect()),
             ("the provider".to_owned(), self.provider.iter().collect()),
         ];
+        let of_packs = |plan: &'_ PacksPlan| format!("packs: {}", plan.shape.packs);
+        groups
+            .extend(self.packs.iter().map(|plan| (of_packs(plan), plan.figures.iter().collect())));
         groups.extend(self.cpu.groups());
         if let GpuPlan::Measured(plan) = &self.gpu {
             groups.extend(plan.groups());
@@ -141,7 +164,7 @@ impl HostPlan {
     fn groups(&self) -> Vec<Group<'_>> {
         let main = [&self.hosts, &self.units, &self.capacity, &self.batch];
         let totals = [&self.cost_month, &self.cost_million];
-        vec![
+        let mut groups = vec![
             (
                 format!("hosts: {}; {} binds", self.host, self.binds.name()),
                 main.into_iter().chain(&self.figures).collect(),
@@ -151,6 +174,11 @@ impl HostPlan {
                 self.needs.iter().map(|need| &need.hosts).collect(),
             ),
             ("costs".to_owned(), self.costs.iter().chain(totals).collect()),
-        ]
+        ];
+        if let Some(FrontEndPlan { host, hosts, cost_month, figures }) = &self.front_ends {
+            let all = [hosts].into_iter().chain(figures).chain([cost_month]).collect();
+            groups.push((format!("front-ends: {host}"), all));
+        }
+        groups
     }
 }

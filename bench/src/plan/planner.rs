@@ -7,7 +7,8 @@ use super::batch::Engine;
 use super::day::Day;
 use super::figure::{A_SECOND, Basis, Figure, formula};
 use super::measured::{Cost, Measured};
-use super::outcome::{GpuPlan, Plan, SCHEMA, ShapePlan, Used};
+use super::outcome::{GpuPlan, PacksPlan, Plan, SCHEMA, ShapePlan, Used};
+use super::packs::SIDE_BY_SIDE;
 use super::scenario::{Host, Prices, Scenario};
 use super::sizing::Hosts;
 use crate::found::Found;
@@ -27,6 +28,7 @@ pub fn plan(scenario: &Scenario, prices: &Prices, records: &[Found]) -> Result<P
         measured: &measured,
         host: prices.host("host", &scenario.host)?,
         gpu_host: prices.host("gpu_host", &scenario.gpu_host)?,
+        front_end_host: prices.host("front_end_host", &scenario.front_end_host)?,
         peak: scenario.mean_rate() * scenario.peak_over_mean,
     };
     let (mut shapes, mut warnings) = (Vec::new(), Vec::new());
@@ -80,6 +82,7 @@ struct Planner<'a> {
     measured: &'a Measured<'a>,
     host: &'a Host,
     gpu_host: &'a Host,
+    front_end_host: &'a Host,
     peak: f64,
 }
 
@@ -104,9 +107,13 @@ impl Planner<'_> {
     fn shape(&self, records: u64) -> Result<Result<ShapePlan, String>, String> {
         let scenario = self.scenario;
         let records = records.min(scenario.records as u64);
-        let shape = Shape::for_records(records, scenario.value_bytes, ShapeWishes::default())
+        let with = |packs| {
+            let wishes = ShapeWishes { packs, ..ShapeWishes::default() };
+            Shape::for_records(records, scenario.value_bytes, wishes)
+                .map(|shape| ShapeFacts::of(&shape))
+        };
+        let shape = with(scenario.packs)
             .map_err(|why| format!("scenario: records_per_shard: {records}: {why}"))?;
-        let shape = ShapeFacts::of(&shape);
         let shards = (scenario.records / records as f64).ceil();
         if shards > f64::from(limits::SHARDS_MAX) {
             let most = limits::SHARDS_MAX;
@@ -114,11 +121,7 @@ impl Planner<'_> {
             return Ok(Err(why));
         }
         let day = Day::new(scenario, &shape, shards);
-        let cost = self.measured.processor(&shape, self.host.cores);
-        let cost = cost.ok_or(
-            "found a record of an engine without answers, or without the time to read a shard, \
-             expected both: measure again (`sotto-bench kernel`)",
-        )?;
+        let cost = self.cost(&shape)?;
         let hosts = self.hosts(&shape, shards, day, self.host, &cost);
         let Some(cpu) = hosts.plan() else { return Ok(Err(cannot(&hosts))) };
         let mut warnings = Vec::new();
@@ -139,6 +142,13 @@ impl Planner<'_> {
                 scenario.latency_ms
             ));
         }
+        let others = SIDE_BY_SIDE.into_iter().filter(|&packs| packs != shape.packs);
+        let others = others.filter_map(|packs| with(Some(packs)).ok());
+        let mut packs = vec![hosts.packs(Some(&cpu))];
+        for other in others {
+            packs.push(self.packs(&other, shards)?);
+        }
+        packs.sort_by_key(|plan| plan.shape.packs);
         let gpu = match self.measured.gpu(&shape) {
             None => Err("no record of a real GPU was given, and none is guessed".to_owned()),
             Some(cost) => {
@@ -156,9 +166,26 @@ impl Planner<'_> {
             gpu,
             shards: shards as u64,
             shape,
+            packs,
             cpu,
             warnings,
         }))
+    }
+
+    fn cost(&self, shape: &ShapeFacts) -> Result<Cost, String> {
+        let cost = self.measured.processor(shape, self.host.cores);
+        Ok(cost.ok_or(
+            "found a record of an engine without answers, or without the time to read a shard, \
+             expected both: measure again (`sotto-bench kernel`)",
+        )?)
+    }
+
+    /// The same shards with another number of packs.
+    fn packs(&self, shape: &ShapeFacts, shards: f64) -> Result<PacksPlan, String> {
+        let cost = self.cost(shape)?;
+        let day = Day::new(self.scenario, shape, shards);
+        let hosts = self.hosts(shape, shards, day, self.host, &cost);
+        Ok(hosts.packs(hosts.plan().as_ref()))
     }
 
     fn hosts<'b>(
@@ -176,6 +203,7 @@ impl Planner<'_> {
             scenario: self.scenario,
             prices: self.prices,
             host,
+            front_end_host: self.front_end_host,
             shape,
             shards,
             peak: self.peak,

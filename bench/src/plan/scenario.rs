@@ -10,16 +10,21 @@ use std::path::Path;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use sotto::limits;
 
-/// Who fetches hints from the servers.
+/// Who asks the servers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Hints {
-    /// Front-ends, once an epoch each, and serve them to devices.
+pub enum Asks {
+    /// Front-ends, each of which fetches all hints once an epoch. A device gets one pack of an
+    /// answer, with its hint.
     FrontEnd,
-    /// Each device, for the shards that it asks.
+    /// Each device: it gets all packs, and fetches the hints of the shards that it asks.
     Device,
 }
+
+pub(super) const MONTH_HOURS: f64 = 730.0;
+pub(super) const MONTH_DAYS: f64 = MONTH_HOURS / 24.0;
 
 /// What is wanted.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -34,6 +39,8 @@ pub struct Scenario {
     pub records: f64,
     pub value_bytes: u32,
     pub records_per_shard: Vec<u64>,
+    #[serde(default)]
+    pub packs: Option<u32>,
     pub latency_ms: f64,
     pub replication: u32,
     pub failed_hosts: u32,
@@ -41,8 +48,10 @@ pub struct Scenario {
     pub epoch_hours: f64,
     pub changed_share: f64,
     pub epochs_in_memory: f64,
-    pub hints: Hints,
+    pub asks: Asks,
     pub front_ends: f64,
+    pub front_end_mb_per_core_s: f64,
+    pub front_end_host: String,
     pub host: String,
     pub gpu_host: String,
 }
@@ -72,6 +81,7 @@ pub struct Prices {
     pub currency: String,
     pub about: String,
     pub egress_gb: f64,
+    pub inside_gb: f64,
     pub stored_gb_month: f64,
     pub hosts: Vec<Host>,
 }
@@ -79,6 +89,11 @@ pub struct Prices {
 impl Scenario {
     pub fn read(path: &Path) -> Result<Self, String> {
         read(path)
+    }
+
+    /// Look-ups of a month.
+    pub(super) fn month_lookups(&self) -> f64 {
+        self.users * self.lookups_per_user_day * MONTH_DAYS
     }
 
     pub(super) fn mean_rate(&self) -> f64 {
@@ -102,7 +117,9 @@ impl Scenario {
             ("epoch_hours", self.epoch_hours, 0.01, 24.0 * 366.0),
             ("changed_share", self.changed_share, 0.0, 1.0),
             ("epochs_in_memory", self.epochs_in_memory, 1.0, 2.0),
+            ("packs", self.packs.unwrap_or(1).into(), 1.0, limits::PACKS_MAX.into()),
             ("front_ends", self.front_ends, 0.0, 1e9),
+            ("front_end_mb_per_core_s", self.front_end_mb_per_core_s, 0.1, 1e6),
         ];
         check("scenario", records.chain(others))
     }
@@ -130,6 +147,7 @@ impl Prices {
     pub(super) fn check(&self) -> Result<(), String> {
         let own = [
             ("egress_gb", self.egress_gb, 0.0, 1e6),
+            ("inside_gb", self.inside_gb, 0.0, 1e6),
             ("stored_gb_month", self.stored_gb_month, 0.0, 1e6),
         ];
         check("prices", own)?;

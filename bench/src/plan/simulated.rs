@@ -83,8 +83,9 @@ fn simulate(engine: &Engine, shards: u64, objective: f64, rate: f64, queries: us
 
 #[test]
 fn batches_and_limits_are_those_of_the_schedule() {
-    // Seconds of a pass and of each of its queries, shards, objective: the kernels' numbers at the
-    // standard shape and at a sixteenth of it, from one shard to so many that no batch is left.
+    // Seconds of a pass and of each of its queries, shards, objective: the kernels' numbers for a
+    // standard shard of four packs and for a sixteenth of it, from one shard to so many that no
+    // batch is left.
     let cases = [
         (0.007, 0.0016, 1, 0.5),
         (0.013, 0.001, 8, 0.5),

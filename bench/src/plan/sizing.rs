@@ -5,7 +5,7 @@ use super::day::{Day, distinct};
 use super::figure::Basis;
 use super::measured::{Cost, Known};
 use super::outcome::Resource;
-use super::scenario::{Hints, Host, Prices, Scenario};
+use super::scenario::{Asks, Host, Prices, Scenario};
 use crate::record::ShapeFacts;
 
 /// More hosts than this are none that anybody has.
@@ -16,6 +16,7 @@ pub(super) struct Hosts<'a> {
     pub(super) scenario: &'a Scenario,
     pub(super) prices: &'a Prices,
     pub(super) host: &'a Host,
+    pub(super) front_end_host: &'a Host,
     pub(super) shape: &'a ShapeFacts,
     pub(super) shards: f64,
     pub(super) peak: f64,
@@ -101,12 +102,12 @@ impl Hosts<'_> {
     /// Bytes of hints that all hosts send in a second of the peak.
     fn hints_a_second(&self) -> f64 {
         let (scenario, hint) = (self.scenario, self.shape.hints_bytes as f64);
-        match scenario.hints {
-            Hints::FrontEnd => {
+        match scenario.asks {
+            Asks::FrontEnd => {
                 let epoch = scenario.epoch_hours * 3600.0;
                 scenario.front_ends * self.shards * scenario.changed_share * hint / epoch
             }
-            Hints::Device => {
+            Asks::Device => {
                 let day = scenario.users * self.day.hints * hint;
                 day / 86_400.0 * scenario.peak_over_mean
             }

@@ -14,7 +14,7 @@ fn epyc() -> Found {
     found("kernel.json", Record::sample("Kernel"))
 }
 
-/// A server on one core that holds 541.7 queries a second to one standard shard.
+/// A server on one core that holds 541.7 queries a second to one standard shard of four packs.
 fn load() -> Found {
     let Record::Load(mut load) = Record::sample("Load") else { panic!("it is one") };
     load.trials.truncate(1);
@@ -73,6 +73,7 @@ fn prices() -> Prices {
         currency: "USD".into(),
         about: "a test's".into(),
         egress_gb: 0.05,
+        inside_gb: 0.01,
         stored_gb_month: 0.1,
         hosts: vec![host("one", 1), host("two", 2), host("many", 64), gpus],
     }
@@ -90,6 +91,8 @@ fn scenario(users: f64) -> Scenario {
         records: 1_048_576.0,
         value_bytes: 120,
         records_per_shard: vec![1 << 20],
+        // The shape of the record.
+        packs: Some(4),
         latency_ms: 500.0,
         replication: 1,
         failed_hosts: 0,
@@ -97,8 +100,10 @@ fn scenario(users: f64) -> Scenario {
         epoch_hours: 24.0,
         changed_share: 1.0,
         epochs_in_memory: 2.0,
-        hints: Hints::FrontEnd,
+        asks: Asks::Device,
         front_ends: 1.0,
+        front_end_mb_per_core_s: 100.0,
+        front_end_host: "two".into(),
         host: "one".into(),
         gpu_host: "gpu".into(),
     }
@@ -161,6 +166,74 @@ fn by_hand() {
 }
 
 #[test]
+fn a_front_end_by_hand() {
+    let scenario = Scenario { asks: Asks::FrontEnd, packs: None, ..scenario(5e5) };
+    let plan = plan(&scenario, &prices(), &[epyc()]).unwrap();
+    let shape = &plan.shapes[0];
+    let device = 86.4 * 2_816.0 + 8.0 * (1.0 - (7f64 / 8.0).powf(86.4)) * 4_352.0;
+    let down = figure(&shape.device, "down a day: answers").value
+        + figure(&shape.device, "down a day: hints").value;
+    assert!((down - device).abs() < 1e-6, "{down}, {device}");
+    // A bundle for each look-up; all packs, and once a day the hints of all.
+    let front_ends = shape.cpu.front_ends.as_ref().unwrap();
+    let (up, all) = (26_304.0 + 24_576.0, 22_528.0 + 34_816.0 / 86_400.0 / 1_000.0);
+    let said = |name: &str| figure(&front_ends.figures, name).value;
+    assert!((said("a look-up: from the device") - up).abs() < 1e-6);
+    assert!((said("a look-up: to the servers") - up).abs() < 1e-6);
+    assert!((said("a look-up: to the device") - device / 86.4).abs() < 1e-6);
+    assert!((said("a look-up: from the servers") - all).abs() < 1e-9);
+    // 1000 a second at the peak; 100 MB a second of a core, of which a host has two, half of it.
+    let moved = 2.0 * up + all + device / 86.4;
+    assert!((said("arithmetic") - 1e3 * moved / 1e8 / 2.0 / 0.5).abs() < 1e-9);
+    assert!(
+        (said("network") - 8e3 * (up + device / 86.4).max(up + all) / 100e9 / 0.5).abs() < 1e-9
+    );
+    assert_eq!(front_ends.hosts.value, 2.0);
+    let between = 5e5 * 86.4 * 730.0 / 24.0 * (up + all) / 1e9 * 0.01;
+    let cost = 2.0 * 2.0 * 0.05 * 730.0 + between;
+    assert!((front_ends.cost_month.value / cost - 1.0).abs() < 1e-9);
+    assert!(front_ends.cost_month.extrapolated.as_ref().unwrap().contains("assumed"));
+    assert_eq!(figure(&shape.cpu.costs, "front-ends").value, front_ends.cost_month.value);
+    assert!(shape.cpu.cost_million.extrapolated.as_ref().unwrap().contains("assumed"));
+    let direct = Scenario { asks: Asks::Device, ..scenario };
+    let direct = self::plan(&direct, &prices(), &[epyc()]).unwrap();
+    assert_eq!(direct.shapes[0].cpu.front_ends, None);
+}
+
+#[test]
+fn packs_side_by_side() {
+    let scenario = Scenario { packs: None, lookups_per_sync: 16.0, ..scenario(5e5) };
+    let scenario = Scenario { records: 1024.0 * 1_048_576.0, ..scenario };
+    let plan = plan(&scenario, &prices(), &[epyc()]).unwrap();
+    let packs = &plan.shapes[0].packs;
+    let said = |at: usize, name: &str| figure(&packs[at].figures, name);
+    for (at, (count, up, one, all)) in
+        [(4, 51_840, 7_424, 29_696), (8, 26_304, 7_168, 57_344), (16, 13_440, 7_168, 114_688)]
+            .into_iter()
+            .enumerate()
+    {
+        assert_eq!(packs[at].shape.packs, count);
+        let bundle = said(at, "up").value - f64::from(up);
+        assert!((1_536.0..1_800.0).contains(&bundle), "{bundle}");
+        assert_eq!(said(at, "down, one pack").value, f64::from(one));
+        assert_eq!(said(at, "down, all packs").value, f64::from(all));
+        assert_eq!(said(at, "records a pack").value, 1_048_576.0 / f64::from(count));
+    }
+    assert_eq!(said(1, "a shard in memory").value, 143_654_912.0 + 201_228_288.0);
+    // Four packs were measured; of eight the pack takes twice as long, the scan hardly more.
+    let times = [0, 1, 2].map(|at| said(at, "core time").value);
+    assert!(times.is_sorted() && times[1] < 1.6 * times[0], "{times:?}");
+    assert_eq!(said(0, "core time").extrapolated, None);
+    assert!(said(1, "core time").extrapolated.as_ref().unwrap().contains("each stage scaled"));
+    // The plan's own are among them, and what is told beside it is the same.
+    assert_eq!(said(1, "hosts").value, plan.shapes[0].cpu.hosts.value);
+    assert_eq!(said(1, "a million").value, plan.shapes[0].cpu.cost_million.value);
+    let text = plan.text(false);
+    let row = text.lines().find(|line| line.starts_with("8*")).unwrap();
+    assert!(row.contains("7.168 KB") && row.contains("344.9 MB"), "{text}");
+}
+
+#[test]
 fn memory_binds_where_little_is_asked() {
     let mut scenario = scenario(1e3);
     scenario.records = 4096.0 * 1_048_576.0;
@@ -184,7 +257,7 @@ fn what_is_harder_never_takes_fewer_hosts() {
     let records = [epyc(), load()];
     let base = || {
         let mut scenario = scenario(4e6);
-        scenario.records = 256.0 * 1_048_576.0;
+        (scenario.records, scenario.packs) = (256.0 * 1_048_576.0, None);
         scenario
     };
     let rising = |what: &str, change: &dyn Fn(&mut Scenario, f64), values: &[f64]| {
@@ -225,7 +298,7 @@ fn as_measured() {
     assert!((whole / 541.7 - 1.0).abs() < 0.02, "{whole}");
     // With that, another shape: 64 shards of 2^16, 3200 to 3340 found, one host and 16 queries a
     // bundle.
-    let mut many = one;
+    let mut many = Scenario { packs: None, ..one };
     many.records = 64.0 * 65_536.0;
     many.records_per_shard = vec![65_536];
     many.lookups_per_sync = 16.0;
@@ -245,7 +318,7 @@ fn figures_say_where_they_come_from_and_what_is_extrapolated() {
         assert!(!figure.formula.is_empty() && !figure.sources.is_empty(), "{figure:?}");
         assert!(!figure.formula.contains("NaN") && !figure.formula.contains("inf"), "{figure:?}");
     }
-    // Two cores were measured, and the standard shape; a query of one shard's load record.
+    // Two cores were measured, and four packs; a query of one shard's load record.
     let cpu = &own.shapes[0].cpu;
     assert_eq!(cpu.hosts.extrapolated, None);
     let sources = cpu.hosts.sources.join("\n");

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::mem::take;
 
 use super::figure::Figure;
-use super::outcome::{GpuPlan, HostPlan, Plan, ShapePlan};
+use super::outcome::{GpuPlan, HostPlan, PacksPlan, Plan, ShapePlan};
 use crate::table::Table;
 use crate::units::number;
 
@@ -88,6 +88,24 @@ fn records(shape: &ShapePlan) -> String {
     number(shape.shape.records_per_shard as f64)
 }
 
+/// What stands above the table of [`packs_table`].
+pub(crate) const PACKS_NOTE: &str = "a look-up by the number of packs, * as planned: through a \
+     front-end a device gets one pack of the answer with its hint, and hides from it among the \
+     records of the pack";
+
+/// Numbers of packs side by side.
+pub(crate) fn packs_table(shape: &ShapePlan) -> Table {
+    let longest = shape.packs.iter().max_by_key(|plan| plan.figures.len());
+    let names = longest.into_iter().flat_map(|plan| &plan.figures).map(|figure| figure.name.clone());
+    let mut table = Table { rows: vec![["packs".to_owned()].into_iter().chain(names).collect()] };
+    for PacksPlan { shape: other, figures } in &shape.packs {
+        let planned = if other.packs == shape.shape.packs { "*" } else { "" };
+        let cells = figures.iter().map(|figure| format!("{}{}", mark(figure), figure.in_words()));
+        table.row([format!("{}{planned}", other.packs)].into_iter().chain(cells));
+    }
+    table
+}
+
 fn mark(figure: &Figure) -> &'static str {
     if figure.extrapolated.is_some() { "~" } else { "" }
 }
@@ -124,6 +142,7 @@ impl Page {
         let records = records(shape);
         let count = number(shape.shards as f64);
         self.line(format!("== {records} records a shard: {count} shards\n"));
+        self.line(format!("{PACKS_NOTE}\n\n{}", packs_table(shape).text()));
         for (title, figures) in shape.groups() {
             self.figures(&title, &figures);
         }
