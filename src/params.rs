@@ -270,6 +270,11 @@ impl Shape {
     pub fn groups(&self) -> usize {
         self.rows() / self.record_bytes()
     }
+    /// Records of a pack that share a column position; `None` where a record may straddle packs.
+    pub fn groups_per_pack(&self) -> Option<usize> {
+        let is_whole = self.pack_rows().is_multiple_of(self.record_bytes());
+        is_whole.then(|| self.pack_rows() / self.record_bytes())
+    }
     /// Mask polynomials a query takes: columns in blocks of D.
     pub fn blocks(&self) -> usize {
         self.columns().div_ceil(D)

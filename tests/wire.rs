@@ -110,6 +110,7 @@ fn reply_samples() -> Vec<(Reply, &'static str)> {
         retry_after_ms: 50,
         detail: "d".into(),
         hint_digest: vec![7, 8],
+        pack_digests: Bytes::from_static(&[6]),
     };
     let hint = Hint {
         shard: 300,
@@ -128,8 +129,8 @@ fn reply_samples() -> Vec<(Reply, &'static str)> {
         ),
         (
             ReplyBody::Answer(answer).into(),
-            "4a124808011201711a20303132333435363738396162636465663031323334353637383961626364656\
-             620032a0201022a01038201010482010205068801079001329a010164a201020708",
+            "4e124c08011201711a20303132333435363738396162636465663031323334353637383961626364656\
+             620032a0201022a01038201010482010205068801079001329a010164a201020708aa010106",
         ),
         (ReplyBody::Hint(hint).into(), "161a1408ac0210071a01011a0202032201042803320164"),
     ]
@@ -179,7 +180,7 @@ fn read_request(frame: Bytes) -> Result<(), String> {
                 decode_parameters(body, &shape).map_err(|(_, error)| error)?;
             }
             RequestKind::Queries => {
-                let malformed = ValidQueries::decode(body, &shape)?.malformed;
+                let malformed = ValidQueries::decode(body, &shape, Asker::FrontEnd)?.malformed;
                 malformed.into_iter().try_for_each(|(_, error)| Err(error))?;
             }
             RequestKind::Hints => drop(decode_hints(body)?),
@@ -193,7 +194,7 @@ fn read_request(frame: Bytes) -> Result<(), String> {
 fn read_batch(batch: PirBatch) -> ValidQueries {
     let frame = frame_of(RequestBody::Batch(batch));
     let head = request_head(&frame, &shape()).unwrap().unwrap();
-    ValidQueries::decode(head.body(frame).unwrap(), &shape()).unwrap()
+    ValidQueries::decode(head.body(frame).unwrap(), &shape(), Asker::FrontEnd).unwrap()
 }
 
 /// The replies' shape: the golden ones have two packs.
@@ -247,7 +248,7 @@ fn what_is_cut_off_at_any_byte_is_refused() {
                 let body = frame.slice(head.body_at.min(length)..length);
                 let _ = decode_parameters(body.clone(), &shape());
                 let _ = decode_hints(body.clone());
-                let _ = ValidQueries::decode(body, &shape());
+                let _ = ValidQueries::decode(body, &shape(), Asker::FrontEnd);
             }
         }
     }
@@ -435,7 +436,8 @@ fn each_malformed_query_has_its_own_reply() {
 #[test]
 fn a_batch_that_cannot_be_told_apart_is_refused_whole() {
     let refuse = |body: Vec<u8>, expected: &str| {
-        let found = ValidQueries::decode(body.into(), &shape()).err().unwrap().to_string();
+        let found =
+            ValidQueries::decode(body.into(), &shape(), Asker::FrontEnd).err().unwrap().to_string();
         assert!(found.contains(expected), "{found} for {expected}");
     };
     refuse(vec![], "requests is empty");
@@ -623,6 +625,7 @@ fn the_largest_honest_messages_fit_their_bounds() {
             retry_after_ms: u32::MAX,
             detail: "d".repeat(500),
             hint_digest: vec![0; HINT_DIGEST_BYTES],
+            pack_digests: vec![0; HINT_DIGEST_BYTES * shape.packs()].into(),
         };
         let hint = Hint {
             shard: u32::MAX,
@@ -656,7 +659,7 @@ fn numbers_above_32_bits_are_no_other_numbers() {
     let query = &frame[varint(frame.len() as u64).len()..];
     let malformed = |value: u64| {
         let body = wrapped(0x0a, &and_number(query, 5, value));
-        let batch = ValidQueries::decode(body.into(), &shape()).unwrap();
+        let batch = ValidQueries::decode(body.into(), &shape(), Asker::FrontEnd).unwrap();
         batch.malformed.into_iter().next().map(|(nonce, malformed)| (nonce, malformed.field))
     };
     assert_eq!(malformed(1), None);

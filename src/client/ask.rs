@@ -20,6 +20,10 @@ pub struct Answers {
 }
 
 impl Answers {
+    pub(super) fn of(records: Vec<Result<Extracted, LookupError>>) -> Self {
+        Self { records }
+    }
+
     /// What each look-up ends in, in the order of the keys. Its time depends on the outcomes: where
     /// the connection ends with this call, [`Client::close`] comes before.
     pub fn open(self) -> Vec<Result<Outcome, LookupError>> {
@@ -77,7 +81,7 @@ impl Client {
                 }
             }
         }
-        Ok(Answers { records })
+        Ok(Answers::of(records))
     }
 
     /// Looks up one part of a call. What comes back was decoded in constant time and not looked

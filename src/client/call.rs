@@ -16,7 +16,7 @@ use zeroize::Zeroizing;
 use super::error::LookupError;
 use super::hints::HintDigest;
 use super::retry::{Action, FailedAttempt, Via, action};
-use crate::keyword::{Extracted, Location, band, extract, locate};
+use crate::keyword::{Extracted, Location, band, extract, extract_of_pack, locate};
 use crate::limits;
 use crate::params::Shape;
 use crate::scheme::{
@@ -132,9 +132,19 @@ impl Cancelled {
     }
 }
 
+/// What the answers of a call bring.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Brings {
+    /// All packs of a shard: from an answer server.
+    AllPacks,
+    /// The record's pack, or all packs where a record may straddle them: from a front-end.
+    OnePack,
+}
+
 /// One call.
 pub(super) struct Call {
     view: Arc<View>,
+    brings: Brings,
     secrets: SecretPool,
     /// In random order, in which they also go out.
     lookups: Vec<Lookup>,
@@ -145,12 +155,24 @@ impl Call {
     /// bundle must not tell the server which keys the caller has side by side.
     pub(super) fn encrypt(
         view: Arc<View>,
+        keys: Vec<Zeroizing<Vec<u8>>>,
+        now: Instant,
+        cancelled: &Cancelled,
+    ) -> Result<Self, SecretError> {
+        Self::encrypt_for(Brings::AllPacks, Sharing::Shared, view, keys, now, cancelled)
+    }
+
+    /// The same for answers of which each brings one pack, say, and with a bundle for each query.
+    pub(super) fn encrypt_for(
+        brings: Brings,
+        sharing: Sharing,
+        view: Arc<View>,
         mut keys: Vec<Zeroizing<Vec<u8>>>,
         now: Instant,
         cancelled: &Cancelled,
     ) -> Result<Self, SecretError> {
         let secrets = SecretPool::new(*view.parameters.seed(), *view.parameters.shape());
-        let mut call = Self { view, secrets, lookups: Vec::with_capacity(keys.len()) };
+        let mut call = Self { view, brings, secrets, lookups: Vec::with_capacity(keys.len()) };
         let mut aims = Aims::default();
         for (index, place) in random_permutation(keys.len())?.into_iter().enumerate() {
             if cancelled.is_set() {
@@ -167,7 +189,7 @@ impl Call {
             };
             call.lookups.push(Lookup { place, key, attempts: 0, ready_at: now, state });
         }
-        call.encrypt_aimed(aims, Sharing::Shared, cancelled)?;
+        call.encrypt_aimed(aims, sharing, cancelled)?;
         Ok(call)
     }
 
@@ -225,6 +247,13 @@ impl Call {
         self.encrypt_aimed(aims, Sharing::Apart, cancelled)
     }
 
+    /// Whether all that wait would keep their bytes under other parameters.
+    pub(super) fn keeps_bytes(&self, view: &View) -> bool {
+        let waiting = (0..self.lookups.len()).filter_map(|index| self.waiting(index));
+        let mut shards = waiting.map(|target| (&target.view, target.place.shard));
+        shards.all(|(was, shard)| was.footing(shard) == view.footing(shard))
+    }
+
     /// The parameters that waiting look-ups are sent under.
     pub(super) fn view(&self) -> &Arc<View> {
         &self.view
@@ -273,6 +302,15 @@ impl Call {
         self.waiting(index).map(|target| target.place.shard)
     }
 
+    /// The pack that the answer to a look-up that waits brings, from 0 on; `None` for all packs.
+    pub(super) fn pack(&self, index: usize) -> Option<u32> {
+        let target = self.waiting(index)?;
+        match self.brings {
+            Brings::AllPacks => None,
+            Brings::OnePack => target.place.pack(target.view.parameters.shape()),
+        }
+    }
+
     /// Name and bytes of the bundle of a look-up that waits.
     pub(super) fn bundle(&self, index: usize) -> Option<(&str, Arc<[u8]>)> {
         self.waiting(index).map(|target| self.bundle_of(target))
@@ -291,11 +329,13 @@ impl Call {
 
     /// Keeps an answer, undecoded, or gives the look-up up if it cannot be one.
     pub(super) fn keep(&mut self, index: usize, answer: PirResponse, hints: Arc<[u8]>) {
+        let one_pack = self.pack(index).is_some();
         let lookup = &mut self.lookups[index];
         let placeholder = LookupState::Failed(LookupError::ShardUnknown);
         lookup.state = match std::mem::replace(&mut lookup.state, placeholder) {
             LookupState::Waiting(target) => {
-                match check_answer(&target.view, target.place.shard, &answer) {
+                let packs = if one_pack { 1 } else { target.view.parameters.shape().packs() };
+                match check_answer(&target.view, target.place.shard, packs, &answer) {
                     Ok(()) => LookupState::Answered(target, answer.encrypted_response, hints),
                     Err(error) => LookupState::Failed(error),
                 }
@@ -346,14 +386,20 @@ impl Call {
     /// finished or failed. The records are in the order of the caller's keys; none was looked at.
     pub(super) fn finish(mut self, cancelled: &Cancelled) -> Vec<Result<Extracted, LookupError>> {
         self.lookups.sort_unstable_by_key(|lookup| lookup.place);
-        let decoder = self.secrets.seal();
+        let (decoder, brings) = (self.secrets.seal(), self.brings);
         let outcome = |lookup: Lookup| match lookup.state {
             LookupState::Aimed | LookupState::Waiting(_) => {
                 panic!("this is a bug: a call ended with a look-up waiting")
             }
             LookupState::Failed(error) => Err(error),
-            LookupState::Answered(target, response, hints) => {
+            LookupState::Answered(target, mut response, hints) => {
                 let shape = target.view.parameters.shape();
+                if brings == Brings::OnePack && shape.groups_per_pack().is_some() {
+                    let response = response.pop().unwrap_or_default();
+                    let decoded = decoder.decode_pack(target.query, shape, response, &hints)?;
+                    let extracted = extract_of_pack(&decoded, &target.place, shape);
+                    return Ok(extracted.expect("this is a bug: a record of no pack"));
+                }
                 let decoded = decoder.decode(target.query, shape, &response, &hints)?;
                 Ok(extract(&decoded, &target.place, shape))
             }
@@ -362,10 +408,11 @@ impl Call {
     }
 }
 
-/// Everything of an answer that does not need the secret: lengths, epoch, digest.
+/// Everything of an answer of so many packs that does not need the secret: lengths, epoch, digest.
 pub(super) fn check_answer(
     view: &View,
     shard: u32,
+    expected_packs: usize,
     answer: &PirResponse,
 ) -> Result<(), LookupError> {
     let wrong =
@@ -379,9 +426,9 @@ pub(super) fn check_answer(
         return wrong("hint_digest", found, "the signed one".into());
     }
     let (packs, bytes) = (&answer.encrypted_response, shape.response_bytes());
-    if packs.len() != shape.packs() {
+    if packs.len() != expected_packs {
         let found = format!("{} packs", packs.len());
-        return wrong("encrypted_response", found, shape.packs().to_string());
+        return wrong("encrypted_response", found, expected_packs.to_string());
     }
     if let Some(pack) = packs.iter().find(|pack| pack.len() != bytes) {
         let found = format!("a pack of {} bytes", pack.len());

@@ -32,6 +32,8 @@ pub struct Client {
     pub(super) left: JoinSet<()>,
     rules: Rules,
     view: Option<Arc<View>>,
+    /// The reply whose parameters are in use, with their signature.
+    signed: PirParameterResponse,
     pub(super) allowance: Allowance,
     pub(super) outage: Outage,
     pub(super) hints: HintCache,
@@ -80,6 +82,7 @@ impl Client {
             left: JoinSet::new(),
             rules: Rules::new(options.pins.clone(), options.records_per_shard_min),
             view: None,
+            signed: PirParameterResponse::default(),
             allowance: Allowance::new(Limits::default()),
             outage: Outage::new(options.unreachable_max),
             hints: HintCache::new(limits::HINT_CACHE_BYTES),
@@ -135,6 +138,20 @@ impl Client {
     /// The database's parameters as last fetched.
     pub fn parameters(&self) -> &PublicParameters {
         &self.view().parameters
+    }
+
+    /// The same as they came: fields 16, 17 and 18 of the reply, for whoever hands them on.
+    pub fn signed_parameters(&self) -> &PirParameterResponse {
+        &self.signed
+    }
+
+    /// Fetches the parameters again, to see whether there is a new epoch.
+    ///
+    /// # Errors
+    /// No server gives any, or those that it gives must not be used; those before stay.
+    pub async fn fetch_parameters(&mut self) -> Result<(), ClientError> {
+        self.outage = Outage::new(self.options.unreachable_max);
+        self.refresh().await
     }
 
     /// What the last call did.
@@ -243,6 +260,7 @@ impl Client {
         let parameters = self.rules.accept(reply, self.now())?;
         self.allowance = Allowance::new(reply.limits.unwrap_or_default());
         self.view = Some(Arc::new(View { parameters, digests: reply.hint_digests.clone() }));
+        self.signed = reply.clone();
         Ok(())
     }
 }

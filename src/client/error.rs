@@ -121,6 +121,13 @@ pub enum ParameterError {
          with fewer, larger shards, or accept this number on purpose (--accept-shard-records)"
     )]
     TooFewRecords { found: u64, expected: u64 },
+    #[error(
+        "a pack of the emptiest shard has {found} records, expected at least {expected}: a \
+         front-end sees shard and pack of a look-up, and the pack's records are the crowd it hides \
+         in. Use a database with fewer packs or more records a shard, or accept this number on \
+         purpose"
+    )]
+    TooFewPackRecords { found: u64, expected: u64 },
 }
 
 impl ParameterError {

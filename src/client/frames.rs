@@ -23,7 +23,7 @@ use super::error::{ClientError, LookupError};
 pub use super::exchange::Heard;
 use super::exchange::{exchange, frame, parameter_request, query};
 use super::link::{Dialer, Link};
-pub use super::retry::{Event, FailedAttempt};
+pub use super::retry::{Action, Event, FailedAttempt, Via, action};
 use crate::limits;
 use crate::wire::message::{HintRequest, PirBatch, PirResponse, RequestBody};
 use crate::wire::{Bytes, HINT_DIGEST_BYTES, PublicParameters};
@@ -76,7 +76,7 @@ impl FrameSender {
 
     /// Checks all of an answer that needs no secret: its lengths, its epoch, its hint digest.
     pub fn check_answer(&self, shard: u32, answer: &PirResponse) -> Result<(), LookupError> {
-        call::check_answer(&self.view, shard, answer)
+        call::check_answer(&self.view, shard, self.parameters().shape().packs(), answer)
     }
 
     /// A frame of queries. The nonce of each is its position in the frame, in decimal digits.

@@ -34,6 +34,7 @@
 mod ask;
 mod call;
 mod connection;
+pub mod device;
 mod error;
 mod exchange;
 pub mod frames;

@@ -49,7 +49,7 @@ impl From<ClientError> for FailedAttempt {
 
 /// Where identical bytes go. Of several wishes the later one in this list counts.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Via {
+pub enum Via {
     /// The connection in use.
     #[default]
     Same,
@@ -61,7 +61,8 @@ pub(super) enum Via {
 
 /// What to do after a failed attempt, and how long from now.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Action {
+#[expect(missing_docs, reason = "`wait` is the time until then, `via` the way")]
+pub enum Action {
     /// Send the identical bytes again.
     Resend { via: Via, wait: Duration },
     /// Fetch parameters. Look-ups that they do not concern keep their bytes.
@@ -72,7 +73,7 @@ pub(super) enum Action {
 
 /// The row of docs/wire.md, "Retries", for an attempt that failed, after `attempts` sendings (the
 /// first one included) to a database with `replicas` known addresses.
-pub(super) fn action(failed: &FailedAttempt, attempts: u32, replicas: usize) -> Action {
+pub fn action(failed: &FailedAttempt, attempts: u32, replicas: usize) -> Action {
     let action = row(failed, attempts, replicas);
     if attempts < limits::ATTEMPTS_MAX || matches!(action, Action::Fail(_)) {
         return action;

@@ -33,6 +33,15 @@ pub struct Location {
     pub identity: [u8; 32],
 }
 
+impl Location {
+    /// The pack of the record, from 0 on; `None` where a record may straddle packs.
+    pub fn pack(&self, shape: &Shape) -> Option<u32> {
+        // The groups of a pack are a power of two, as its rows are: no division by a secret.
+        let groups = shape.groups_per_pack()?;
+        Some(self.group >> groups.trailing_zeros())
+    }
+}
+
 /// Shard, group and identity of a key, by BLAKE3 keyed with the seed over `"k"|key`.
 pub fn locate(seed: &Seed, key: &[u8], shard_count: u32, groups: u32) -> Location {
     let mut raw = Zeroizing::new([0; 48]);
@@ -156,13 +165,24 @@ impl Extracted {
     }
 }
 
-/// Reads a record out of decoded rows. No branch and no address depends on the group, the bytes,
-/// the tag, or whether the record is there.
+/// Reads a record out of the decoded rows of a whole answer. No branch and no address depends on
+/// the group, the bytes, the tag, or whether the record is there.
 pub fn extract(decoded: &Decoded, place: &Location, shape: &Shape) -> Extracted {
+    extract_from(decoded, place, shape, 0)
+}
+
+/// The same out of the decoded rows of the record's [pack](Location::pack).
+pub fn extract_of_pack(decoded: &Decoded, place: &Location, shape: &Shape) -> Option<Extracted> {
+    let first_group = place.pack(shape)? * shape.groups_per_pack()? as u32;
+    Some(extract_from(decoded, place, shape, first_group))
+}
+
+/// Rows begin with those of this group.
+fn extract_from(decoded: &Decoded, place: &Location, shape: &Shape, first_group: u32) -> Extracted {
     let record_bytes = shape.record_bytes();
     let mut record = Zeroizing::new(vec![0u8; record_bytes]);
     for (group, bytes) in decoded.bytes().chunks_exact(record_bytes).enumerate() {
-        let ours = all_ones_if_zero(group as u32 ^ place.group) as u8;
+        let ours = all_ones_if_zero((first_group + group as u32) ^ place.group) as u8;
         for (to, &from) in record.iter_mut().zip(bytes) {
             *to |= from & ours;
         }

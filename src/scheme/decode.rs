@@ -11,7 +11,7 @@ use crate::params::{Q, Shape, TRUSTED_PART};
 /// Farthest a believed coefficient lies from a multiple of Q/256, times 256.
 const TRUSTED_MAX: i32 = (TRUSTED_PART * (Q as f64) / 2.0) as i32;
 
-/// The decoded bytes of all rows, and whether they can be believed. Secret.
+/// The decoded bytes of all rows, or of one pack, and whether they can be believed. Secret.
 pub struct Decoded {
     bytes: Zeroizing<Vec<u8>>,
     /// All ones, or zero.
@@ -31,24 +31,26 @@ impl Decoded {
     }
 }
 
-/// Decodes a whole answer: a response a pack, and all packs' packed hints in order. Not public:
-/// only a [`super::Decoder`] decodes, and it cannot encrypt. `slots` is the secret modulo Q.
+/// Decodes an answer of so many packs: a response a pack, and their packed hints in order. Not
+/// public: only a [`super::Decoder`] decodes, and it cannot encrypt. `slots` is the secret
+/// modulo Q.
 pub(super) fn decode_rows(
     isa: Isa,
     slots: &Poly,
     shape: &Shape,
+    packs: usize,
     response: &[Vec<u8>],
     hints: &[u8],
 ) -> Result<Decoded, SecretError> {
     let length = |what, found, expected| {
         if found == expected { Ok(()) } else { Err(SecretError::Length { what, found, expected }) }
     };
-    length("hint", hints.len(), shape.packs() * shape.hint_bytes())?;
-    length("response (packs)", response.len(), shape.packs())?;
+    length("hint", hints.len(), packs * shape.hint_bytes())?;
+    length("response (packs)", response.len(), packs)?;
     for pack in response {
         length("response of a pack", pack.len(), shape.response_bytes())?;
     }
-    let mut bytes = Zeroizing::new(Vec::with_capacity(shape.rows()));
+    let mut bytes = Zeroizing::new(Vec::with_capacity(packs * shape.pack_rows()));
     let mut worst = 0;
     for (pack, hint) in response.iter().zip(hints.chunks_exact(shape.hint_bytes())) {
         let phase = phase(isa, slots, shape, pack, hint);

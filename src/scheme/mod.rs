@@ -56,6 +56,11 @@ pub fn hint_hash<'a>(packs: impl IntoIterator<Item = &'a [u8]>) -> [u8; 32] {
     hasher.finalize().into()
 }
 
+/// The digest of a shard's hint, of the digests of its packs one after the other.
+pub fn hint_digest_of(pack_digests: &[u8]) -> [u8; 16] {
+    first_half(blake3::hash(pack_digests).into())
+}
+
 fn first_half(hash: [u8; 32]) -> [u8; 16] {
     *hash.first_chunk().expect("this is a bug: a hash has 32 bytes")
 }

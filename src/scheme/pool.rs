@@ -186,9 +186,31 @@ impl Decoder {
         response: &[Vec<u8>],
         hints: &[u8],
     ) -> Result<Decoded, SecretError> {
+        self.decode_packs(query, shape, shape.packs(), response, hints)
+    }
+
+    /// Decodes one pack of an answer, given with its own packed hint.
+    pub fn decode_pack(
+        &self,
+        query: QueryId,
+        shape: &Shape,
+        response: Vec<u8>,
+        hint: &[u8],
+    ) -> Result<Decoded, SecretError> {
+        self.decode_packs(query, shape, 1, &[response], hint)
+    }
+
+    fn decode_packs(
+        &self,
+        query: QueryId,
+        shape: &Shape,
+        packs: usize,
+        response: &[Vec<u8>],
+        hints: &[u8],
+    ) -> Result<Decoded, SecretError> {
         self.process.check()?;
         let secret = self.secrets.get(query.secret).ok_or(SecretError::Unknown)?;
-        decode_rows(self.isa, &secret.slots_q, shape, response, hints)
+        decode_rows(self.isa, &secret.slots_q, shape, packs, response, hints)
     }
 }
 

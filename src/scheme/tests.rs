@@ -135,7 +135,8 @@ fn check_pack(
     let scanned = reference::scan(shape, &rows, &residues(&query));
     let checked = KeyBundle::decode(&bundle, shape).unwrap();
     let response = reference::answer(shape, &rows, &table, &query, &checked);
-    let decoded = decode_rows(isa, secret.slots_q(), shape, &response, &hint).unwrap();
+    let decoded =
+        decode_rows(isa, secret.slots_q(), shape, shape.packs(), &response, &hint).unwrap();
     assert_eq!(decoded.trusted_mask(), u32::MAX);
     let hint: Vec<u32> = unpack_bits(&hint, shape.hint_bits()).collect();
     let response: Vec<u32> = unpack_bits(&response[0], shape.response_bits()).collect();
@@ -340,7 +341,7 @@ fn noise_of_answers_is_within_the_budget() {
             let bundle = KeyBundle::decode(&used.bundle, &shape).unwrap();
             let response = reference::answer(&shape, &rows, &table, &used.vectors[&5], &bundle);
             let (isa, slots) = (Isa::detect(), &used.slots_q);
-            let decoded = decode_rows(isa, slots, &shape, &response, &hint).unwrap();
+            let decoded = decode_rows(isa, slots, &shape, shape.packs(), &response, &hint).unwrap();
             assert_eq!(decoded.trusted_mask(), u32::MAX);
             let phase = decode::phase(isa, slots, &shape, &response[0], &hint);
             for (row, &value) in phase[..pack_rows as usize].iter().enumerate() {

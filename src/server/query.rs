@@ -19,8 +19,8 @@ use crate::schedule::{Arrival, Full, Ticket};
 use crate::shard::Shard;
 use crate::wire::message::{Hint, Limits, PirParameterResponse, PirResponse, ReplyBody};
 use crate::wire::{
-    Bytes, Malformed, PIR_SCHEME_SOTTO_2, PROTOCOL_VERSION, RequestKind, Status, StreamCode, Uid,
-    ValidQueries, ValidQuery, decode_hints, decode_parameters,
+    Asker, Bytes, Malformed, PIR_SCHEME_SOTTO_2, PROTOCOL_VERSION, RequestKind, Status, StreamCode,
+    Uid, ValidQueries, ValidQuery, decode_hints, decode_parameters,
 };
 use crate::worker::{Job, Outcome, Queue};
 
@@ -177,7 +177,7 @@ async fn queries(
     replies: &mut Replies,
 ) -> Result<(), StreamEnd> {
     let now = Instant::now();
-    let frame = match ValidQueries::decode(request.body, &service.shape) {
+    let frame = match ValidQueries::decode(request.body, &service.shape, Asker::FrontEnd) {
         Ok(frame) => frame,
         Err(malformed) => {
             service.counters.frames_refused.add(Status::Malformed);

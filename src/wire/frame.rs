@@ -131,7 +131,7 @@ impl ReplyKind {
             (ReplyKind::Parameters, _) => limits::PARAMETERS_REPLY_BYTES_MAX,
             (_, None) => fixed,
             (ReplyKind::Answer, Some(shape)) => {
-                let pack_bytes = shape.response_bytes() + shape.hint_bytes() + 16;
+                let pack_bytes = shape.response_bytes() + shape.hint_bytes() + 32;
                 shape.packs() * pack_bytes + fixed
             }
             (ReplyKind::Hint, Some(shape)) => shape.packs() * (shape.hint_bytes() + 8) + fixed,

@@ -152,8 +152,8 @@ pub struct PirBatch {
 }
 
 message! {
-    /// One encrypted query. A server refuses another `pack` than 0: it would tell which groups are
-    /// looked up.
+    /// One encrypted query. An answer server refuses another `pack` than 0: it would tell which
+    /// groups are looked up. A front-end takes one from a device.
     PirRequest {
         1 (uint32) protocol_version: u32;
         2 (string) nonce: String;
@@ -169,7 +169,7 @@ message! {
 }
 
 message! {
-    /// The answer to one query.
+    /// The answer to one query. `pack_digests` are only in a front-end's answer to a device.
     PirResponse {
         1 (uint32) protocol_version: u32;
         2 (string) nonce: String;
@@ -181,6 +181,7 @@ message! {
         18 (uint32) retry_after_ms: u32;
         19 (string) detail: String;
         20 (bytes = "vec") hint_digest: Vec<u8>;
+        21 (bytes = "bytes") pack_digests: Bytes;
     }
 }
 

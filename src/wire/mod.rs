@@ -30,5 +30,5 @@ pub use parameters::{
 };
 pub use prost::bytes::Bytes;
 pub use request::{
-    Uid, ValidParameters, ValidQueries, ValidQuery, decode_hints, decode_parameters,
+    Asker, Uid, ValidParameters, ValidQueries, ValidQuery, decode_hints, decode_parameters,
 };

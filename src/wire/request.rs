@@ -60,10 +60,22 @@ pub struct ValidQuery {
     pub epoch: u64,
     /// 3 bytes a column, exactly as many as the shape has.
     pub vector: Arc<[u8]>,
+    /// The pack whose answer a device wants, from 1 on; 0 is all of them.
+    pub pack: u32,
     /// Whether the answer carries the hint.
     pub want_hint: bool,
     /// From arrival; at most [`limits::DEADLINE_MAX`].
     pub deadline: Duration,
+}
+
+/// Whose queries are read: a device may name a pack towards its own front-end, and nobody may
+/// towards an answer server, which would learn in which of a shard's groups the record is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Asker {
+    /// Who asks an answer server.
+    FrontEnd,
+    /// Who asks a front-end.
+    Device,
 }
 
 /// The queries of one frame.
@@ -80,7 +92,7 @@ impl ValidQueries {
     /// # Errors
     /// The frame cannot be read at all: no query of it can be told by its nonce. The answer is one
     /// MALFORMED with an empty nonce.
-    pub fn decode(body: Bytes, shape: &Shape) -> Result<Self, Malformed> {
+    pub fn decode(body: Bytes, shape: &Shape, asker: Asker) -> Result<Self, Malformed> {
         let requests = split_frame(body, shape.query_bytes() + limits::FRAME_OVERHEAD_BYTES)?;
         if requests.is_empty() {
             return Err(Malformed::new("requests", "empty", "at least one query"));
@@ -94,7 +106,7 @@ impl ValidQueries {
                 return Err(Malformed::new("nonce", "empty", nonce_expected()));
             }
             let nonce = request.nonce.clone();
-            match valid_query(&bytes, request, shape, &mut nonces) {
+            match valid_query(&bytes, request, shape, asker, &mut nonces) {
                 Ok(query) => queries.requests.push(query),
                 Err(malformed) => queries.malformed.push((echoed(nonce), malformed)),
             }
@@ -160,6 +172,7 @@ fn valid_query(
     bytes: &[u8],
     request: PirRequest,
     shape: &Shape,
+    asker: Asker,
     nonces: &mut HashSet<String>,
 ) -> Result<ValidQuery, Malformed> {
     numbers::check("requests", bytes, PirRequest::FIELDS)?;
@@ -179,10 +192,7 @@ fn valid_query(
     if vector.len() != shape.query_bytes() {
         return Err(Malformed::bytes("encrypted_vector", vector.len(), shape.query_bytes()));
     }
-    if request.pack != 0 {
-        // The pack would tell the server in which of a shard's groups the record is.
-        return Err(Malformed::new("pack", request.pack, "0: an answer holds all packs"));
-    }
+    check_pack(request.pack, shape, asker)?;
     let deadline = match request.deadline_ms {
         0 => limits::DEADLINE_DEFAULT,
         given => Duration::from_millis(given.into()).min(limits::DEADLINE_MAX),
@@ -193,9 +203,22 @@ fn valid_query(
         shard: request.shard,
         epoch: request.epoch,
         vector: Arc::from(vector.as_ref()),
+        pack: request.pack,
         want_hint: request.want_hint,
         deadline,
     })
+}
+
+fn check_pack(pack: u32, shape: &Shape, asker: Asker) -> Result<(), Malformed> {
+    match asker {
+        Asker::FrontEnd if pack != 0 => {
+            Err(Malformed::new("pack", pack, "0: an answer holds all packs"))
+        }
+        Asker::Device if pack as usize > shape.packs() => {
+            Err(Malformed::new("pack", pack, format!("at most {}, or 0 for all", shape.packs())))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// A parameter request.

@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod device;
 mod gpus;
 #[path = "../harness/mod.rs"]
 mod harness;

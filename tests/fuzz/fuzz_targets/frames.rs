@@ -4,7 +4,7 @@
 use libfuzzer_sys::fuzz_target;
 use prost::bytes::Bytes;
 use sotto::params::Shape;
-use sotto::wire::{self, PublicParameters, RequestKind, ValidQueries};
+use sotto::wire::{self, Asker, PublicParameters, RequestKind, ValidQueries};
 
 fuzz_target!(|data: &[u8]| {
     let shape = Shape::new(24, 128, 1, 192).expect("a small shape");
@@ -15,9 +15,13 @@ fuzz_target!(|data: &[u8]| {
             match head.kind {
                 RequestKind::Parameters => drop(wire::decode_parameters(body, &shape)),
                 RequestKind::Queries => {
-                    if let Ok(batch) = ValidQueries::decode(body, &shape) {
+                    for asker in [Asker::FrontEnd, Asker::Device] {
+                        let Ok(batch) = ValidQueries::decode(body.clone(), &shape, asker) else {
+                            continue;
+                        };
                         for query in &batch.requests {
                             assert_eq!(query.vector.len(), shape.query_bytes());
+                            assert!(query.pack == 0 || asker == Asker::Device);
                         }
                     }
                 }
