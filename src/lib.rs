@@ -14,10 +14,12 @@ pub mod keyword;
 pub mod scheme;
 pub mod wire;
 
-#[cfg(feature = "client")]
+#[cfg(feature = "lookup")]
 pub mod client;
-#[cfg(feature = "client")]
+#[cfg(feature = "lookup")]
 pub mod discovery;
+#[cfg(feature = "client")]
+pub mod https;
 
 #[cfg(feature = "server")]
 pub mod builder;
@@ -25,10 +27,16 @@ pub mod builder;
 pub mod commands;
 #[cfg(feature = "server")]
 pub mod engine;
+#[cfg(feature = "front-end")]
+pub mod front_end;
 #[cfg(feature = "server")]
 pub mod metrics;
 #[cfg(feature = "server")]
 pub mod placement;
+#[cfg(feature = "front-end")]
+pub mod pull;
+#[cfg(feature = "front-end")]
+pub mod relay;
 #[cfg(feature = "server")]
 pub mod schedule;
 #[cfg(feature = "server")]

@@ -310,6 +310,16 @@ pub const HEDGE_AFTER_PART: u32 = 4;
 /// Most frames hedged at once: a quarter of a client's, so that hedges do not double a load.
 pub const HEDGES_IN_FLIGHT_MAX: usize = 2;
 const _: () = assert!(4 * HEDGES_IN_FLIGHT_MAX <= FRAMES_IN_FLIGHT_WANTED as usize);
+/// Fewest expected records of a pack that a device accepts: the crowd towards its own front-end.
+pub const RECORDS_PER_PACK_ACCEPTED_MIN: u64 = 49_152;
+/// Hints of packs that a device holds: 9 MB at the standard shape.
+pub const DEVICE_HINTS_MAX: usize = 2_048;
+/// Queries of a sealed batch of a device, dummies among them.
+pub const DEVICE_BATCH: usize = 16;
+const _: () = assert!(DEVICE_BATCH <= QUERIES_PER_SECRET_MAX);
+/// With so many shards or more the queries of a device's batch share a key bundle: sixteen contacts
+/// in distinct shards are found easily then.
+pub const SHARDS_FOR_ONE_BUNDLE: u32 = 64;
 /// How long a whole call may take by default: 16 384 standard queries up at 5 Mbit/s.
 pub const CALL_TIMEOUT: Duration = Duration::from_secs(900);
 /// Longest time that a call may be given: a server that trickles its replies holds nobody longer.
@@ -412,3 +422,303 @@ pub const MERGE_BUCKET_INPUT_BYTES: u64 = if cfg!(test) { 64 << 10 } else { 64 <
 pub const MERGE_BUCKETS_MAX: u64 = 256;
 /// Fewest bytes of the value field: one service with its preference fits.
 pub const RECORD_VALUE_BYTES_MIN: usize = 212;
+// HTTPS of the relay and the front-end.
+/// Longest head of a request or a reply, and what is read of a connection at once: heads here have
+/// less than 1 KiB, and an idle connection keeps a buffer of half of this.
+pub const HTTPS_HEAD_BYTES_MAX: usize = 16 << 10;
+/// Bytes of a reply that TLS has encrypted and the peer has not taken yet: two TLS records.
+pub const HTTPS_TLS_BYTES_MAX: usize = 32 << 10;
+/// How long a connection gets further requests: so long may a client certificate that expired, or
+/// an address that moved, go on.
+pub const HTTPS_CONNECTION_TIME_MAX: Duration = Duration::from_secs(3_600);
+/// Idle connections that a client keeps to one server.
+pub const HTTPS_CLIENT_IDLE_MAX: usize = 64;
+/// How long a client keeps an idle connection: less than servers do, so that a request seldom
+/// meets one that is just being closed.
+pub const HTTPS_CLIENT_IDLE_TIME: Duration = Duration::from_secs(20);
+/// How long one address of a host may take to be connected to before the next is tried.
+pub const HTTPS_CONNECT_TIME: Duration = Duration::from_secs(5);
+
+// Copying databases (`sotto pull`).
+/// Files that are downloaded at once: one arrives while the other is verified.
+pub const PULL_FILES_AT_ONCE: usize = 2;
+/// How long the source may send nothing.
+pub const PULL_SILENCE_MAX: Duration = Duration::from_secs(30);
+/// Attempts at one file that brought no byte, one after the other, after which it is given up.
+pub const PULL_ATTEMPTS_MAX: u32 = 8;
+/// The pause after the first of these; it doubles with each. Unit tests do not wait.
+pub const PULL_PAUSE: Duration = Duration::from_millis(if cfg!(test) { 1 } else { 500 });
+/// Longest such pause: with it a source may be away for a minute.
+pub const PULL_PAUSE_MAX: Duration = Duration::from_secs(30);
+/// How often one run begins again because the source has changed to a newer epoch meanwhile.
+pub const PULL_ROUNDS_MAX: u32 = 4;
+// Sealed requests of devices.
+/// Longest body of a sealed request for evaluation, in bytes: 16 elements of 32 bytes, the name of
+/// a database, and what sealing adds; the rest of it is room for later fields.
+pub const EVALUATE_BODY_BYTES_MAX: usize = 4 << 10;
+/// Longest body of a sealed look-up, in bytes: 16 key bundles of 36 KB and 16 queries of 26 KB.
+pub const LOOKUP_BODY_BYTES_MAX: usize = 1_572_864;
+/// Longest header section of a sealed message, in bytes. It has three short fields; without a bound
+/// a body of empty fields would grow into structs forty times its size.
+pub const SEALED_FIELDS_BYTES_MAX: usize = 1 << 10;
+/// Longest path of a sealed request, in bytes: that of a database with a name of 64 bytes.
+pub const SEALED_PATH_BYTES_MAX: usize = 128;
+/// Most keys of a signed list of OHTTP keys: the newest, the one before it, and one that another
+/// process of the front-end has just made.
+pub const OHTTP_KEYS_MAX: usize = 4;
+/// Longest signed list of OHTTP keys, in bytes: four keys have about 500.
+pub const OHTTP_KEYS_BYTES_MAX: usize = 4 << 10;
+/// Longest time that a signed list of OHTTP keys may hold: a week until the next key, and the two
+/// days for which the one before it is accepted.
+pub const OHTTP_KEYS_SECONDS_MAX: u64 = 9 * 86_400;
+const _: () = assert!(LOOKUP_BODY_BYTES_MAX > EVALUATE_BODY_BYTES_MAX);
+// Routing filters and contacts.
+/// Largest routing filter that a device loads, in bytes: 3.7 million records. A larger one costs
+/// more bytes than the look-ups that it saves.
+pub const FILTER_DEVICE_BYTES_MAX: u64 = 4 << 20;
+/// Most records of a routing filter. A place in it is a number of 32 bits, and making it takes some
+/// 34 bytes of memory a record.
+pub const FILTER_RECORDS_MAX: u64 = 1 << 31;
+/// Largest routing filter that a front-end loads, in bytes: the most records, 9.1 bits each.
+pub const FILTER_BYTES_MAX: u64 = FILTER_RECORDS_MAX / 80 * 91 + (1 << 20);
+/// Longest first line of a routing filter, in bytes. One with the longest name of a database has
+/// about 450.
+pub const FILTER_HEADER_BYTES_MAX: usize = 1_024;
+/// Longest segment of a routing filter: the construction never makes a longer one.
+pub const FILTER_SEGMENT_LENGTH_MAX: u32 = 1 << 18;
+/// Largest file of contacts that is read, in bytes. Photos are most of a large one.
+pub const CONTACTS_BYTES_MAX: u64 = 64 << 20;
+/// Most contacts of a file, ten times as many as any address book that we heard of.
+pub const CONTACTS_MAX: usize = 100_000;
+/// Most bytes of one contact's names, numbers and addresses that are looked at. What comes after is
+/// counted and left out, so that a file that is one large contact takes little memory.
+pub const CONTACT_BYTES_MAX: usize = 64 << 10;
+/// Longest name of a contact that is kept, in bytes: a line of a terminal or two.
+pub const CONTACT_NAME_BYTES_MAX: usize = 256;
+// The device's resolver.
+/// Earliest time after which a batch is due again, in seconds: a week, as quotas and cost are
+/// planned.
+pub const DUE_SECONDS_MIN: u64 = 7 * 86_400;
+/// Latest time after which a batch is due again, in seconds. Records hold for 30 days, so that two
+/// look-ups may fail before a contact is lost.
+pub const DUE_SECONDS_MAX: u64 = 14 * 86_400;
+/// Most batches that one synchronisation of a device sends; the rest remain due. Their answers wait
+/// for the last one, some 40 MB at the standard shape, and the default quota of a relay is as much.
+pub const SYNC_BATCHES_MAX: usize = 128;
+/// How long a synchronisation may send: as long as a call of the client.
+pub const SYNC_TIME_MAX: Duration = Duration::from_secs(900);
+/// Look-ups of a device on their way at once: they hide round trips, and each has half a megabyte.
+pub const DEVICE_LOOKUPS_IN_FLIGHT: usize = 4;
+/// How long a device waits for the reply to one request: half a megabyte at 256 kbit/s, and the
+/// deadline of the look-up.
+pub const DEVICE_REQUEST_TIMEOUT: Duration = Duration::from_secs(45);
+/// Shortest wait of a device before it sends a request again that had no reply; it doubles. Unit
+/// tests do not wait for it.
+pub const DEVICE_RETRY_WAIT_MIN: Duration = Duration::from_millis(if cfg!(test) { 1 } else { 100 });
+/// LEAD: the same constant comes with the filter's crate; one of them stays. Most contacts of an
+/// Largest file with the state of a device: the most contacts with a record in two databases.
+pub const DEVICE_STATE_BYTES_MAX: u64 = 256 << 20;
+/// Longest reply of a relay that tells of an error, in bytes.
+pub const RELAY_ERROR_BYTES_MAX: usize = 4 << 10;
+/// How long an account waits whose relay names no time with 429.
+pub const QUOTA_WAIT_DEFAULT: Duration = Duration::from_secs(3_600);
+/// Largest file that `sotto resolve` reads: the authorities of a system have some 250 kB.
+pub const RESOLVE_FILE_BYTES_MAX: u64 = 4 << 20;
+// The relay.
+/// What one request counts as: the elements or the queries that it always has.
+pub const RELAY_REQUEST_ITEMS: u32 = 16;
+/// Most items that a quota may have, at once or a day. More than a million is a typing error.
+pub const QUOTA_ITEMS_MAX: u32 = 1_000_000;
+/// Longest request for evaluations, in bytes: 16 elements, sealed, are below 1 KiB.
+pub const RELAY_EVALUATE_BYTES_MAX: usize = 4 << 10;
+/// Longest request for look-ups, in bytes: 16 queries and 16 key bundles of the largest shape.
+pub const RELAY_LOOKUP_BYTES_MAX: usize = 1_572_864;
+/// Shortest request for look-ups, in bytes: longer than any evaluation, which so cannot pass as
+/// one.
+/// The smallest queries there are have 9 KiB. Unit tests send a few bytes.
+pub const RELAY_LOOKUP_BYTES_MIN: usize = if cfg!(test) { 1 } else { RELAY_EVALUATE_BYTES_MAX + 1 };
+/// Longest reply of a front-end to evaluations, in bytes: 16 elements and a proof, sealed.
+pub const RELAY_EVALUATE_REPLY_BYTES_MAX: usize = 16 << 10;
+/// Longest reply of a front-end to look-ups: 16 answers of all packs with hints have half of it.
+pub const RELAY_LOOKUP_REPLY_BYTES_MAX: usize = 4 << 20;
+/// Memory for bodies on their way, from devices and to them, by default: 400 usual look-ups.
+pub const RELAY_MEMORY_BYTES: usize = 256 << 20;
+/// What a request takes of this memory beside its body, at least.
+pub const RELAY_REQUEST_BYTES: usize = 16 << 10;
+/// Most requests that wait for the front-end at once by default.
+pub const RELAY_FORWARDS_MAX: usize = 256;
+/// Most requests of one account at once. A device sends one after the other or a few.
+pub const RELAY_ACCOUNT_REQUESTS_MAX: u32 = 8;
+/// How long a front-end may take: the deadline of its queries and some.
+pub const RELAY_FORWARD_TIME: Duration = Duration::from_secs(20);
+const _: () = assert!(RELAY_FORWARD_TIME.as_secs() > ANSWER_TIMEOUT.as_secs());
+/// How long the rest of a refused request is read, so that its sender sees the refusal.
+pub const RELAY_DRAIN_TIME: Duration = Duration::from_secs(30);
+/// How long a request waits until its quota is looked at. A disk that hangs takes longer.
+pub const RELAY_QUOTA_TIME: Duration = Duration::from_secs(1);
+/// Most quotas that are looked at at once: each takes a thread while the disk is asked.
+pub const RELAY_QUOTA_THREADS: usize = 32;
+/// How often quotas are written: a crash forgets at most what was counted since.
+pub const QUOTA_WRITE_TIME: Duration = Duration::from_secs(1);
+/// How often accounts are forgotten whose buckets are empty.
+pub const QUOTA_SWEEP_TIME: Duration = Duration::from_secs(86_400);
+/// Accounts whose buckets are in memory: those of the last second, more if the disk is full.
+pub const QUOTA_ACCOUNTS_IN_MEMORY_MAX: usize = 1 << 18;
+/// Memory for pages of the file of quotas.
+pub const QUOTA_CACHE_BYTES: usize = 16 << 20;
+/// Longest token of an account, in bytes. One with many claims has 2 KiB.
+pub const ACCOUNT_TOKEN_BYTES_MAX: usize = 4_096;
+/// Longest name of an account, in bytes: longer than a UUID, a URL or an address.
+pub const ACCOUNT_NAME_BYTES_MAX: usize = 256;
+/// How far clocks of a token's issuer and of the relay may differ, in seconds.
+pub const ACCOUNT_CLOCK_SECONDS: u64 = 60;
+/// Largest file of keys that verify tokens.
+pub const JWKS_BYTES_MAX: u64 = 64 << 10;
+/// Most keys in it: a new one a week for a year.
+pub const JWKS_KEYS_MAX: usize = 64;
+/// How long the answer about a token may be used again, in seconds.
+pub const INTROSPECTION_SECONDS_MAX: u64 = 60;
+/// Most such answers that are remembered: 10 MB at the longest names.
+pub const INTROSPECTIONS_REMEMBERED_MAX: usize = 16_384;
+/// Most questions about tokens at once.
+pub const INTROSPECTIONS_MAX: usize = 64;
+/// How long the answer about a token may take. The device waits.
+pub const INTROSPECTION_TIME: Duration = Duration::from_secs(5);
+/// Longest answer about a token, in bytes.
+pub const INTROSPECTION_BYTES_MAX: usize = 64 << 10;
+/// How long a relay gives the same public file to everybody before it asks again, in seconds.
+pub const PUBLIC_SECONDS: u64 = 60;
+/// Largest public file: a filter of 3.7 million records has 4 MiB.
+pub const PUBLIC_BYTES_MAX: usize = 5 << 20;
+/// Most public files of all databases that are kept.
+pub const PUBLIC_FILES_MAX: usize = 256;
+/// Memory for them: a dozen filters of the largest size.
+pub const PUBLIC_MEMORY_BYTES: usize = 64 << 20;
+/// Most of them that are fetched at once.
+pub const PUBLIC_FETCHES_MAX: usize = 8;
+/// Most connections of devices by default. An idle one takes some tens of KiB.
+pub const RELAY_CONNECTIONS_MAX: usize = 4_096;
+/// Most handshakes with devices at once.
+pub const RELAY_HANDSHAKES_MAX: usize = 512;
+/// How long a handshake with a device may take: a few round trips of a bad network.
+pub const RELAY_HANDSHAKE_TIME: Duration = Duration::from_secs(10);
+/// How long the head of a request may take. It is one packet.
+pub const RELAY_HEAD_TIME: Duration = Duration::from_secs(10);
+/// How long a device may keep a connection without a request.
+pub const RELAY_IDLE_TIME: Duration = Duration::from_secs(120);
+/// How long a body may take: the longest one at 200 kbit/s.
+pub const RELAY_BODY_TIME: Duration = Duration::from_secs(60);
+// The front-end's pool of answer servers.
+/// Largest placement file that is read: some thousands of servers.
+pub const PLACEMENT_BYTES_MAX: u64 = 1 << 20;
+/// Most answer servers of one database: more than a database has copies of its shards.
+pub const SERVERS_PER_DATABASE_MAX: usize = 256;
+/// Largest file of canaries that is read: ten thousands of keys.
+pub const CANARIES_BYTES_MAX: u64 = 4 << 20;
+/// How long queries of devices are collected before they go out in random order. Longer hides no
+/// more where there are many devices, and every look-up waits for it.
+pub const MIX_TIME: Duration = Duration::from_millis(50);
+/// Most queries that are collected; then they go out at once. They fill a frame of the longest.
+pub const MIX_QUERIES_MAX: usize = QUERIES_PER_FRAME_MAX as usize;
+/// Memory for look-ups in flight by default: six hundred of the standard shape.
+pub const POOL_MEMORY_BYTES: u64 = 1 << 30;
+/// Memory for hints by default: those of 14 000 shards of the standard shape.
+pub const POOL_HINT_BYTES: usize = 512 << 20;
+/// Frames that one answer server is sent at once. With key bundles and hints they stay below the
+/// streams that a server grants.
+pub const POOL_FRAMES_IN_FLIGHT: usize = 32;
+/// Key bundles that one answer server is sent at once.
+pub const POOL_BUNDLES_IN_FLIGHT: usize = 32;
+/// Requests for hints that one answer server is sent at once.
+pub const POOL_HINTS_IN_FLIGHT: usize = 8;
+const _: () = assert!(
+    POOL_FRAMES_IN_FLIGHT + POOL_BUNDLES_IN_FLIGHT + POOL_HINTS_IN_FLIGHT
+        < FRAMES_IN_FLIGHT_MAX as usize
+);
+/// Hints of one request: 2 MB at the standard shape, so that one slow reply holds few look-ups.
+pub const POOL_HINTS_PER_REQUEST: usize = 64;
+const _: () = assert!(POOL_HINTS_PER_REQUEST <= HINTS_PER_REQUEST_MAX as usize);
+/// Epochs of a database whose queries are passed on: as many as an answer server answers.
+pub const POOL_EPOCHS_MAX: usize = OLD_EPOCHS_MAX + 1;
+/// How often the parameters of each answer server are fetched.
+pub const POOL_REFRESH_TIME: Duration = Duration::from_secs(10);
+/// How often a server that is not healthy is tried again.
+pub const POOL_RETRY_TIME: Duration = Duration::from_secs(1);
+/// Shortest time between two fetches of parameters from one server, whatever devices ask.
+pub const POOL_REFRESH_PAUSE: Duration = Duration::from_millis(250);
+/// How long connecting to a server and fetching its parameters may take.
+pub const POOL_REFRESH_TIMEOUT: Duration = Duration::from_secs(5);
+/// Failures in a row after which a server counts as unhealthy.
+pub const POOL_FAILURES_MAX: u32 = 3;
+/// How long a query waits for a healthy server before it looks again.
+pub const POOL_LOOK_AGAIN_TIME: Duration = Duration::from_millis(100);
+/// When a device is to ask again where no server answered.
+pub const POOL_RETRY_AFTER: Duration = Duration::from_secs(1);
+/// How much longer than its deadline a look-up waits for what is on its way.
+pub const POOL_DEADLINE_GRACE: Duration = Duration::from_secs(1);
+/// Mean time between two canaries of a database by default.
+pub const CANARY_MEAN: Duration = Duration::from_secs(10);
+/// Longest such mean: a server that lies is to be found on the same day.
+pub const CANARY_MEAN_MAX: Duration = Duration::from_secs(3_600);
+/// Two wrong answers among so many canary queries take a server out. By chance one is INVALID once
+/// in 2^17 at the worst usual shape, so two so close to each other are once in years.
+pub const CANARY_WINDOW: u64 = 256;
+/// Canaries in a row that a server which was taken out has to answer right.
+pub const CANARIES_RIGHT_TO_RETURN: u32 = 10;
+/// Random keys that are drawn for one canary before it makes do with fewer distinct shards.
+pub const CANARY_DRAWS_MAX: usize = 10_000;
+// The front-end as a gateway.
+/// How long a key of Oblivious HTTP is given to devices: keys are named by weeks since 1970.
+pub const OHTTP_KEY_SECONDS: u64 = 7 * 86_400;
+/// How much longer it opens requests: devices and relays may hold an older list of keys, and phones
+/// are offline over a weekend.
+pub const OHTTP_KEY_GRACE_SECONDS: u64 = 48 * 3_600;
+// A signed list holds from the beginning of its week until its key opens nothing any more.
+const _: () = assert!(OHTTP_KEY_SECONDS + OHTTP_KEY_GRACE_SECONDS <= OHTTP_KEYS_SECONDS_MAX);
+/// Largest file of such a key that is read. It has one line of 60 bytes.
+pub const OHTTP_KEY_FILE_BYTES_MAX: u64 = 256;
+/// How often the time is compared with the week of the keys, and whether the folder of keys is
+/// still usable.
+pub const OHTTP_KEYS_LOOK_TIME: Duration = Duration::from_secs(30);
+/// Shortest time, in seconds, between two readings of the folder for a request with an unknown key:
+/// another process may just have made it, and no stranger may have the folder read all the time.
+pub const OHTTP_KEYS_LOOK_AGAIN_SECONDS: u64 = 2;
+/// What a request counts as against its relay: the elements or queries that it always has.
+pub const RELAY_REQUEST_COUNT: u64 = 16;
+/// Largest file of relays that is read: some ten thousand lines.
+pub const RELAYS_BYTES_MAX: u64 = 1 << 20;
+/// Most relays of a front-end.
+pub const RELAYS_MAX: usize = 10_000;
+/// Most evaluations or look-ups that a relay may be allowed in a day: more than one of a billion
+/// devices needs, and small enough for the arithmetic of its buckets.
+pub const RELAY_A_DAY_MAX: u64 = 1_000_000_000_000;
+/// The part of a day's requests that a relay may send at once: an hour's worth.
+pub const RELAY_BURST_PARTS: u64 = 24;
+/// Memory for requests and replies of relays by default; look-ups have the pool's beside it.
+pub const FRONT_END_MEMORY_BYTES: usize = 512 << 20;
+/// What a request takes of this memory beside its body, at least.
+pub const FRONT_END_REQUEST_BYTES: usize = 64 << 10;
+/// How often a body is there at once: sealed, opened, and as its message.
+pub const FRONT_END_BODY_COPIES: usize = 3;
+/// Most evaluations that wait for another front-end at once.
+pub const EVALUATIONS_PASSED_ON_MAX: usize = 256;
+/// How long another front-end may take for one. The relay waits for 20 s.
+pub const EVALUATION_TIME: Duration = Duration::from_secs(10);
+/// After how many seconds a device is to ask again when there was no room or nobody to answer.
+pub const FRONT_END_RETRY_SECONDS: u32 = 1;
+/// Largest routing filter that is given to devices, in bytes: 4 MiB and its header, which is what
+/// devices load.
+pub const FRONT_END_FILTER_BYTES_MAX: u64 = (4 << 20) + (1 << 10);
+/// Most connections of relays and of those who fetch public files, by default.
+pub const FRONT_END_CONNECTIONS_MAX: usize = 1_024;
+/// Most handshakes at once.
+pub const FRONT_END_HANDSHAKES_MAX: usize = 256;
+/// How long a handshake may take.
+pub const FRONT_END_HANDSHAKE_TIME: Duration = Duration::from_secs(5);
+/// How long the head of a request may take to arrive.
+pub const FRONT_END_HEAD_TIME: Duration = Duration::from_secs(5);
+/// How long a connection may be idle: longer than clients of ours keep one.
+pub const FRONT_END_IDLE_TIME: Duration = Duration::from_secs(60);
+const _: () = assert!(FRONT_END_IDLE_TIME.as_secs() > HTTPS_CLIENT_IDLE_TIME.as_secs());
+/// How long a body may take to arrive, and a reply to be taken: relays are well connected.
+pub const FRONT_END_BODY_TIME: Duration = Duration::from_secs(15);

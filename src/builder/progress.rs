@@ -10,7 +10,7 @@ use crate::text::{bytes, duration};
 
 const LINE_INTERVAL: Duration = Duration::from_secs(5);
 
-/// The parts of a build or a verification, each with its own unit.
+/// The parts of a build, a verification or a copy, each with its own unit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs)] // Names say it.
 pub enum Stage {
@@ -19,6 +19,7 @@ pub enum Stage {
     Checking,
     Building,
     Verifying,
+    Downloading,
 }
 
 impl Stage {
@@ -30,6 +31,7 @@ impl Stage {
             Self::Checking => ("checking records", false),
             Self::Building => ("building shards", false),
             Self::Verifying => ("verifying", true),
+            Self::Downloading => ("downloading", true),
         }
     }
 }

@@ -9,6 +9,8 @@ use rcgen::{
 };
 
 const SERVER_NAMES: [&str; 3] = ["localhost", "127.0.0.1", "::1"];
+/// The name in the client's certificate where no other is asked for.
+const CLIENT_NAME: &str = "client.localhost";
 
 /// Certificates and keys, all PEM; server and client chain to `ca_pem`.
 #[allow(missing_docs)] // Names say it.
@@ -33,8 +35,16 @@ const DAY: Duration = Duration::from_secs(86_400);
 /// # Errors
 /// The operating system gave no random bytes.
 pub fn localhost() -> Result<LocalCertificates, rcgen::Error> {
+    localhost_for(CLIENT_NAME)
+}
+
+/// The same, with another name in the client's certificate.
+///
+/// # Errors
+/// As above.
+pub fn localhost_for(client: &str) -> Result<LocalCertificates, rcgen::Error> {
     let now = SystemTime::now();
-    localhost_between(now - VALID_SINCE, now + VALID_DAYS * DAY)
+    between(client, now - VALID_SINCE, now + VALID_DAYS * DAY)
 }
 
 /// The same, valid from one moment to another, to the second.
@@ -42,6 +52,14 @@ pub fn localhost() -> Result<LocalCertificates, rcgen::Error> {
 /// # Errors
 /// As above.
 pub fn localhost_between(
+    from: SystemTime,
+    until: SystemTime,
+) -> Result<LocalCertificates, rcgen::Error> {
+    between(CLIENT_NAME, from, until)
+}
+
+fn between(
+    client: &str,
     from: SystemTime,
     until: SystemTime,
 ) -> Result<LocalCertificates, rcgen::Error> {
@@ -56,7 +74,7 @@ pub fn localhost_between(
     let ca_pem = ca.self_signed(&ca_key)?.pem();
     let issuer = Issuer::new(ca, ca_key);
     let server = (ExtendedKeyUsagePurpose::ServerAuth, &SERVER_NAMES[..]);
-    let client = (ExtendedKeyUsagePurpose::ClientAuth, &["client.localhost"][..]);
+    let client = (ExtendedKeyUsagePurpose::ClientAuth, &[client][..]);
     let (server_pem, server_key) = leaf("sotto server", server, &date, &issuer)?;
     let (client_pem, client_key) = leaf("sotto client", client, &date, &issuer)?;
     Ok(LocalCertificates { ca_pem, server_pem, server_key, client_pem, client_key })
