@@ -10,6 +10,8 @@ use super::{
     build, cert, config, demo, devices, directory, doctor, inspect, lookup, out, records, renew,
     rollback, sample, serve, statements, verify,
 };
+#[cfg(feature = "front-end")]
+use super::{front_end, pull, relay, resolve};
 
 /// Private look-ups: a server that answers without learning for whom.
 #[derive(Parser)]
@@ -37,6 +39,14 @@ enum Command {
     Lookup(lookup::Args),
     Demo(demo::Args),
     Devices(devices::Args),
+    #[cfg(feature = "front-end")]
+    Relay(relay::Args),
+    #[cfg(feature = "front-end")]
+    FrontEnd(front_end::Args),
+    #[cfg(feature = "front-end")]
+    Pull(pull::Args),
+    #[cfg(feature = "front-end")]
+    Resolve(resolve::Args),
 }
 
 /// Runs the command of these arguments, of which the first is the program's name.
@@ -47,6 +57,10 @@ pub fn run(arguments: &[OsString]) -> ExitCode {
     };
     let (level, format) = match &cli.command {
         Command::Serve(args) => ("info", args.log_format),
+        #[cfg(feature = "front-end")]
+        Command::Relay(args) => ("info", args.log_format),
+        #[cfg(feature = "front-end")]
+        Command::FrontEnd(args) => ("info", args.log_format),
         // The log of the demo's server would interrupt what the demo prints.
         Command::Demo(_) => ("error", LogFormat::Human),
         _ => ("info", LogFormat::Human),
@@ -73,6 +87,14 @@ pub fn run(arguments: &[OsString]) -> ExitCode {
         Command::Lookup(args) => lookup::run(args),
         Command::Demo(args) => demo::run(args),
         Command::Devices(args) => devices::run(args),
+        #[cfg(feature = "front-end")]
+        Command::Relay(args) => relay::run(args),
+        #[cfg(feature = "front-end")]
+        Command::FrontEnd(args) => front_end::run(args),
+        #[cfg(feature = "front-end")]
+        Command::Pull(args) => pull::run(args),
+        #[cfg(feature = "front-end")]
+        Command::Resolve(args) => resolve::run(args),
     };
     log.finish();
     out::ended(ended)

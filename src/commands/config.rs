@@ -1,5 +1,5 @@
-//! Where the options of `sotto serve` come from: a flag, else the environment, else a file, else
-//! the default; and `sotto config`, which prints each value with its origin.
+//! Where the options of a command that serves come from: a flag, else the environment, else a file,
+//! else the default; and `sotto config`, which prints each value of `sotto serve` with its origin.
 //!
 //! What environment and file say becomes clap's default, so that one parser checks all layers;
 //! [`serve::Args::check`] compares options with each other. The crates `figment` and `config` read
@@ -19,6 +19,8 @@ use sotto::text;
 use toml::Value;
 
 use super::{Ended, out, serve};
+#[cfg(feature = "front-end")]
+use super::{front_end, relay};
 
 /// Prints the configuration of `sotto serve` that results from flags, environment and file, as a
 /// file, and where each value comes from.
@@ -29,8 +31,34 @@ pub(crate) struct Args {
     serve: serve::Args,
 }
 
-/// The commands that take the server's options.
-const COMMANDS: [&str; 3] = ["serve", "config", "doctor"];
+/// A command whose options have these layers, and its options.
+type Layered = (&'static str, fn() -> Command);
+
+const LAYERED: &[Layered] = &[
+    ("serve", of_serve),
+    ("config", of_serve),
+    ("doctor", of_serve),
+    #[cfg(feature = "front-end")]
+    ("relay", of_relay),
+    #[cfg(feature = "front-end")]
+    ("front-end", of_front_end),
+];
+
+/// The options of `sotto serve`, in their order, without their layers.
+fn of_serve() -> Command {
+    serve::Args::augment_args(Command::new("serve")).no_binary_name(true)
+}
+
+#[cfg(feature = "front-end")]
+fn of_relay() -> Command {
+    relay::Args::augment_args(Command::new("relay")).no_binary_name(true)
+}
+
+#[cfg(feature = "front-end")]
+fn of_front_end() -> Command {
+    front_end::Args::augment_args(Command::new("front-end")).no_binary_name(true)
+}
+
 /// The option that names the file; it cannot stand in one.
 const FILE_OPTION: &str = "config";
 /// A variable of the program that is no option.
@@ -50,31 +78,39 @@ pub(crate) struct Sources {
 /// For each key that is set below the flags: its values as a command line has them, and its origin.
 type Layers = BTreeMap<String, (Vec<OsString>, String)>;
 
-/// Reads the command line, and for commands that take the server's options the other layers too.
+/// Reads the command line, and for [`LAYERED`] commands the other layers too.
 pub(crate) fn parse<C: clap::Parser>(arguments: &[OsString]) -> Result<(C, Sources), clap::Error> {
-    let options = options();
-    let read = |layers: &Layers| {
-        let layered = |command: Command| command.mut_args(|arg| with_layers(arg, &options, layers));
-        let add = |command: Command, name| command.mut_subcommand(name, layered);
-        COMMANDS.iter().fold(C::command(), add).try_get_matches_from(arguments)
+    // What the command line lacks may stand in another layer.
+    let read = |layers: Option<&Layers>| {
+        let add = |command: Command, &(name, options): &Layered| {
+            let options = options();
+            let layer = |arg| match layers {
+                Some(layers) => with_layers(arg, &options, layers),
+                None => every_way(arg).required(false),
+            };
+            command.mut_subcommand(name, |inner| inner.mut_args(layer))
+        };
+        LAYERED.iter().fold(C::command(), add).try_get_matches_from(arguments)
     };
     let mut sources = Sources::default();
-    let mut matches = read(&sources.layers)?;
-    if let Some(flags) = of_server(&matches) {
+    let mut matches = read(None)?;
+    if let Some((options, flags)) = layered(&matches) {
         let refuse = |message| clap::Error::raw(ErrorKind::ValueValidation, message + "\n");
         sources.layers = layers(&options, flags).map_err(refuse)?;
-        matches = read(&sources.layers)?;
-        sources.matches = of_server(&matches).cloned().unwrap_or_default();
+        matches = read(Some(&sources.layers))?;
+        let (_, inner) = layered(&matches).unzip();
+        sources.matches = inner.cloned().unwrap_or_default();
         let names = env::vars_os().filter_map(|(name, _)| name.into_string().ok());
         sources.near_misses = names.filter_map(|name| near_miss(&options, &name)).collect();
     }
     Ok((C::from_arg_matches(&matches)?, sources))
 }
 
-/// The arguments of a command that takes the server's options.
-fn of_server(matches: &ArgMatches) -> Option<&ArgMatches> {
+/// The options and the arguments of a [`LAYERED`] command.
+fn layered(matches: &ArgMatches) -> Option<(Command, &ArgMatches)> {
     let (name, inner) = matches.subcommand()?;
-    COMMANDS.contains(&name).then_some(inner)
+    let (_, options) = LAYERED.iter().find(|(known, _)| *known == name)?;
+    Some((options(), inner))
 }
 
 /// What environment and file say. A variable whose flag is given is not looked at.
@@ -118,11 +154,6 @@ fn similar<'a>(options: &'a Command, name: &str) -> Option<&'a str> {
     (similarity > SIMILARITY_MIN).then_some(known)
 }
 
-/// The server's options, in their order, without their layers.
-fn options() -> Command {
-    serve::Args::augment_args(Command::new("serve")).no_binary_name(true)
-}
-
 fn option<'a>(options: &'a Command, key: &str) -> Option<&'a Arg> {
     options.get_arguments().find(|arg| arg.get_long() == Some(key))
 }
@@ -131,7 +162,7 @@ fn variable(key: &str) -> String {
     format!("SOTTO_{}", key.replace('-', "_").to_uppercase())
 }
 
-/// An option of the server with environment and file below its flag; others as they are.
+/// An option with environment and file below its flag; others as they are.
 fn with_layers(arg: Arg, options: &Command, layers: &Layers) -> Arg {
     let Some(key) = arg.get_long().and_then(|key| option(options, key)?.get_long()) else {
         return arg;
@@ -170,7 +201,7 @@ fn parse_file(options: &Command, text: &str) -> Result<Vec<(String, Vec<OsString
         let arg = known.ok_or_else(|| {
             let hint = match similar(options, &key).filter(|&known| known != FILE_OPTION) {
                 Some(known) => format!("did you mean `{known}`?"),
-                None => "keys are the options of `sotto serve --help`".to_owned(),
+                None => format!("keys are the options of `sotto {} --help`", options.get_name()),
             };
             format!(": unknown key `{key}`: {hint}")
         })?;
@@ -208,7 +239,9 @@ fn check(options: &Command, key: &str, values: Vec<OsString>) -> Result<Vec<OsSt
         flag.push(value);
         flag
     });
-    let Err(error) = options.clone().mut_args(every_way).try_get_matches_from(flags) else {
+    let Err(error) =
+        options.clone().mut_args(|arg| every_way(arg).required(false)).try_get_matches_from(flags)
+    else {
         return Ok(values);
     };
     let said = error.to_string();
@@ -218,7 +251,7 @@ fn check(options: &Command, key: &str, values: Vec<OsString>) -> Result<Vec<OsSt
 
 pub(crate) fn run(args: Args, sources: &Sources) -> Ended {
     args.serve.check()?;
-    let options = options();
+    let options = of_serve();
     let mut lines = Vec::new();
     for arg in options.get_arguments() {
         let Some(key) = arg.get_long().filter(|&key| key != FILE_OPTION) else { continue };
@@ -268,7 +301,7 @@ mod tests {
 
     #[test]
     fn values_are_what_a_flag_would_have() {
-        let parsed = |text: &str| parse_file(&options(), text).unwrap();
+        let parsed = |text: &str| parse_file(&of_serve(), text).unwrap();
         let list = |values: &[&str]| values.iter().map(OsString::from).collect::<Vec<_>>();
         for (text, key, values) in [
             ("db = '/a b'", "db", list(&["/a b"])),
@@ -307,7 +340,7 @@ mod tests {
             ("anyone-may-ask = 'true'", ": anyone-may-ask: found string (\"true\"), expected true"),
             ("anyone-may-ask = 1", ": anyone-may-ask: found integer (1), expected true or false"),
         ] {
-            let error = parse_file(&options(), text).unwrap_err();
+            let error = parse_file(&of_serve(), text).unwrap_err();
             assert!(error.starts_with(expected), "{text:?}: {error:?}");
             assert_eq!(error.lines().count(), 1, "{text:?}: {error:?}");
         }
@@ -315,8 +348,10 @@ mod tests {
 
     #[test]
     fn every_option_has_a_key_and_none_the_variable_of_the_log() {
-        for arg in options().get_arguments() {
-            assert_ne!(variable(arg.get_long().unwrap()), LOG_VARIABLE);
+        for (_, options) in LAYERED {
+            for arg in options().get_arguments() {
+                assert_ne!(variable(arg.get_long().unwrap()), LOG_VARIABLE);
+            }
         }
     }
 }

@@ -16,14 +16,24 @@ mod directory;
 mod doctor;
 mod engine;
 mod folder;
+#[cfg(feature = "front-end")]
+mod front_end;
 mod inspect;
 mod log;
 mod lookup;
 pub mod out;
 mod pins;
+#[cfg(feature = "front-end")]
+mod pull;
 mod records;
+#[cfg(feature = "front-end")]
+mod relay;
 mod renew;
+#[cfg(feature = "front-end")]
+mod resolve;
 mod rollback;
+#[cfg(feature = "front-end")]
+mod running;
 mod sample;
 mod serve;
 mod statements;

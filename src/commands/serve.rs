@@ -437,7 +437,7 @@ pub(super) fn explain(error: &OpenError) -> String {
 }
 
 /// Raises the limit on open files as far as this process may.
-fn raise_file_limit() {
+pub(super) fn raise_file_limit() {
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
         tracing::warn!("the limit on open files cannot be raised: {error}");

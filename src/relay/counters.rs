@@ -1,0 +1,165 @@
+//! What a relay counts: plain atomics, read when somebody asks. Labels come from closed sets; none
+//! says which account, address or database.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::bucket::Kind;
+use crate::https::Sample;
+
+/// A number that grows, and falls where it says what is there now.
+#[derive(Debug, Default)]
+pub(super) struct Counter(AtomicU64);
+
+impl Counter {
+    pub(super) fn add(&self, more: u64) {
+        self.0.fetch_add(more, Ordering::Relaxed);
+    }
+
+    pub(super) fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Defines an enum of which each variant has a name for labels.
+macro_rules! labels {
+    ($(#[$about:meta])* $name:ident { $($variant:ident $text:literal)* }) => {
+        $(#[$about])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub(super) enum $name { $($variant,)* }
+
+        impl $name {
+            pub(super) const ALL: [Self; [$($text),*].len()] = [$(Self::$variant),*];
+
+            pub(super) fn name(self) -> &'static str {
+                match self { $(Self::$variant => $text,)* }
+            }
+        }
+    };
+}
+
+labels! {
+    /// How a request of a device ended. Those of refusals are also the `error` of their replies.
+    Outcome {
+        Answered "answered"
+        OldKey "ohttp_key"
+        Account "account"
+        TooLong "too_long"
+        TooShort "too_short"
+        ContentType "content_type"
+        Quota "quota"
+        RelayBound "relay_bound"
+        FrontEnd "front_end"
+        Overloaded "overloaded"
+        Late "late"
+        Gone "gone"
+    }
+}
+
+labels! {
+    /// Where a public file came from.
+    Public {
+        Kept "kept"
+        Fetched "fetched"
+        Unchanged "unchanged"
+        Missing "missing"
+        Failed "failed"
+    }
+}
+
+labels! {
+    /// What is known of a token that was asked about.
+    Introspected {
+        Kept "kept"
+        Active "active"
+        Inactive "inactive"
+        Failed "failed"
+    }
+}
+
+labels! {
+    /// What came of something that may fail.
+    Done { Done "done" Failed "failed" }
+}
+
+/// Everything a relay counts.
+#[derive(Debug, Default)]
+pub(super) struct Counters {
+    requests: [[Counter; Outcome::ALL.len()]; Kind::ALL.len()],
+    public: [Counter; Public::ALL.len()],
+    introspected: [Counter; Introspected::ALL.len()],
+    writes: [Counter; Done::ALL.len()],
+    reloads: [Counter; Done::ALL.len()],
+    /// Bytes of bodies that went to the front-end, and that came back.
+    pub(super) forwarded_bytes: Counter,
+    pub(super) reply_bytes: Counter,
+    /// Requests that were given back because the front-end could not be reached.
+    pub(super) given_back: Counter,
+}
+
+impl Counters {
+    pub(super) fn request(&self, kind: Kind, outcome: Outcome) {
+        self.requests[kind as usize][outcome as usize].add(1);
+    }
+
+    #[cfg(test)]
+    pub(super) fn requests(&self, kind: Kind, outcome: Outcome) -> u64 {
+        self.requests[kind as usize][outcome as usize].get()
+    }
+
+    pub(super) fn public(&self, from: Public) {
+        self.public[from as usize].add(1);
+    }
+
+    pub(super) fn introspected(&self, answer: Introspected) {
+        self.introspected[answer as usize].add(1);
+    }
+
+    pub(super) fn write(&self, done: Done) {
+        self.writes[done as usize].add(1);
+    }
+
+    pub(super) fn reload(&self, done: Done) {
+        self.reloads[done as usize].add(1);
+    }
+
+    /// All numbers, for an exporter.
+    pub(super) fn samples(&self) -> Vec<Sample> {
+        let mut found = Vec::new();
+        let mut add = |name, help, labels: &[(&'static str, &str)], counter: &Counter| {
+            let labels = labels.iter().map(|&(label, value)| (label, value.to_owned())).collect();
+            found.push(Sample { name, help, labels, value: counter.get() as f64 });
+        };
+        let name = "relay_requests_total";
+        let help = "Requests of devices, and how they ended.";
+        for kind in Kind::ALL {
+            for outcome in Outcome::ALL {
+                let labels = [("kind", kind.name()), ("outcome", outcome.name())];
+                add(name, help, &labels, &self.requests[kind as usize][outcome as usize]);
+            }
+        }
+        let (name, help) = ("relay_public_total", "Public files given out, and where from.");
+        for from in Public::ALL {
+            add(name, help, &[("from", from.name())], &self.public[from as usize]);
+        }
+        let name = "relay_introspections_total";
+        let help = "Tokens that were asked about, and what was answered.";
+        for answer in Introspected::ALL {
+            let counter = &self.introspected[answer as usize];
+            add(name, help, &[("answer", answer.name())], counter);
+        }
+        for done in Done::ALL {
+            let labels = [("result", done.name())];
+            let help = "Times that quotas were written, where there was something to write.";
+            add("relay_quota_writes_total", help, &labels, &self.writes[done as usize]);
+            let help = "Times that certificates and keys of accounts were read again.";
+            add("relay_reloads_total", help, &labels, &self.reloads[done as usize]);
+        }
+        let help = "Bytes of bodies sent to the front-end.";
+        add("relay_forwarded_bytes_total", help, &[], &self.forwarded_bytes);
+        let help = "Bytes of bodies that the front-end replied.";
+        add("relay_reply_bytes_total", help, &[], &self.reply_bytes);
+        let help = "Requests that were not counted after all: the front-end was not reached.";
+        add("relay_given_back_total", help, &[], &self.given_back);
+        found
+    }
+}

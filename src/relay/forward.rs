@@ -1,0 +1,231 @@
+//! The way to the front-end: mutual TLS, and of a device's request the body alone.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError, RwLock};
+use std::time::Duration;
+
+use axum::body::Bytes;
+use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
+use zeroize::Zeroizing;
+
+use super::bucket::Kind;
+use super::errors::{REQUEST_TYPE, Refusal, RelayError};
+use crate::https::{Client, HttpsError, Response};
+use crate::limits::{
+    IDENTITY_FILE_BYTES_MAX, RELAY_EVALUATE_REPLY_BYTES_MAX, RELAY_LOOKUP_REPLY_BYTES_MAX,
+};
+use crate::shard::files::read_regular;
+
+/// The body of a reply that the front-end sealed.
+pub(super) const REPLY_TYPE: &str = "message/ohttp-res";
+/// What a front-end says of a key that it does not know any more (RFC 9458, section 5.3).
+const PROBLEM_TYPE: &str = "application/problem+json";
+const OLD_KEY: &str = "https://iana.org/assignments/http-problem-types#ohttp-key";
+/// What is believed of a time that the front-end asks to wait, in seconds.
+const RETRY_AFTER_MAX: u64 = 86_400;
+const RETRY_AFTER_DEFAULT: u64 = 1;
+
+/// Where the front-end is, and the files by which both know each other.
+#[derive(Debug, Clone)]
+pub struct FrontEndFiles {
+    /// Its address, such as `https://front-end.example:8443`.
+    pub url: String,
+    /// Authorities that sign its certificate, PEM.
+    pub ca: PathBuf,
+    /// The certificate that this relay shows there, PEM.
+    pub cert: PathBuf,
+    /// Its private key, PEM.
+    pub key: PathBuf,
+    /// How long a request and its reply may take.
+    pub time: Duration,
+}
+
+/// The front-end of this relay.
+pub(super) struct FrontEnd {
+    files: FrontEndFiles,
+    client: RwLock<Client>,
+    condition: Mutex<Condition>,
+}
+
+/// How the front-end was when it was last asked. The log has every change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Condition {
+    NotAsked,
+    Answering,
+    Unreachable,
+    Refusing,
+}
+
+/// What a device gets of the front-end's reply.
+pub(super) struct Forwarded {
+    pub(super) status: StatusCode,
+    pub(super) content_type: HeaderValue,
+    pub(super) body: Bytes,
+}
+
+/// Why there is none, and whether the front-end may have seen the request.
+pub(super) struct NotForwarded {
+    pub(super) refusal: Refusal,
+    pub(super) never_sent: bool,
+}
+
+impl FrontEnd {
+    pub(super) fn new(mut files: FrontEndFiles) -> Result<Self, RelayError> {
+        files.url = base("front-end", &files.url)?;
+        let client = RwLock::new(connect(&files)?);
+        Ok(Self { files, client, condition: Mutex::new(Condition::NotAsked) })
+    }
+
+    /// Reads certificates and the key again. Where they cannot be used, everything stays as it was.
+    pub(super) fn reload(&self) -> Result<(), RelayError> {
+        let client = connect(&self.files)?;
+        *self.client.write().unwrap_or_else(PoisonError::into_inner) = client;
+        Ok(())
+    }
+
+    /// Sends the body of a device's request, and nothing else of it.
+    pub(super) async fn send(&self, kind: Kind, body: Bytes) -> Result<Forwarded, NotForwarded> {
+        let headers = [("content-type", REQUEST_TYPE)];
+        let max = match kind {
+            Kind::Evaluate => RELAY_EVALUATE_REPLY_BYTES_MAX,
+            Kind::Lookup => RELAY_LOOKUP_REPLY_BYTES_MAX,
+        };
+        let url = format!("{}/gateway", self.files.url);
+        let reply = self.client().send(Method::POST, &url, &headers, body, max).await;
+        self.note(&reply);
+        match reply {
+            Ok(reply) => read(reply).map_err(|refusal| NotForwarded { refusal, never_sent: false }),
+            Err(error) => {
+                let never_sent = error.never_sent();
+                let refusal = match error {
+                    HttpsError::Late { .. } if !never_sent => Refusal::Late,
+                    _ => out_of_reach(never_sent),
+                };
+                Err(NotForwarded { refusal, never_sent })
+            }
+        }
+    }
+
+    /// Asks for a public file, unless it is the one with this tag.
+    pub(super) async fn get(
+        &self,
+        path: &str,
+        tag: Option<&str>,
+        max: usize,
+    ) -> Result<Response, HttpsError> {
+        let headers: Vec<(&str, &str)> =
+            tag.map(|tag| ("if-none-match", tag)).into_iter().collect();
+        let url = format!("{}{path}", self.files.url);
+        let reply = self.client().send(Method::GET, &url, &headers, Bytes::new(), max).await;
+        self.note(&reply);
+        reply
+    }
+
+    /// How it was when it was last asked.
+    pub(super) fn condition(&self) -> Condition {
+        *self.condition.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn note(&self, reply: &Result<Response, HttpsError>) {
+        let now = match reply {
+            Ok(reply) if reply.status == 403 => Condition::Refusing,
+            Ok(_) => Condition::Answering,
+            Err(_) => Condition::Unreachable,
+        };
+        let mut condition = self.condition.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = std::mem::replace(&mut *condition, now);
+        drop(condition);
+        match reply {
+            _ if before == now => {}
+            Err(error) => tracing::warn!(%error, "the front-end does not answer"),
+            Ok(_) if now == Condition::Refusing => tracing::error!(
+                "the front-end refuses this relay: the name in the relay's certificate has to be \
+                 in the front-end's list of relays"
+            ),
+            Ok(_) => tracing::info!("the front-end answers"),
+        }
+    }
+
+    fn client(&self) -> Client {
+        self.client.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+fn out_of_reach(never_sent: bool) -> Refusal {
+    Refusal::FrontEnd {
+        why: match never_sent {
+            true => "the front-end cannot be reached; this request was not counted",
+            false => "the connection to the front-end broke",
+        },
+    }
+}
+
+/// What a device gets of a reply: what is sealed, or that it has to fetch the keys again.
+fn read(reply: Response) -> Result<Forwarded, Refusal> {
+    let is = |expected: &str| {
+        let found = reply.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+        found.is_some_and(|found| media_type(found).eq_ignore_ascii_case(expected))
+    };
+    let seconds = retry_after(&reply.headers);
+    match reply.status {
+        200 if is(REPLY_TYPE) => {
+            let content_type = HeaderValue::from_static(REPLY_TYPE);
+            Ok(Forwarded { status: StatusCode::OK, content_type, body: reply.body })
+        }
+        400 if is(PROBLEM_TYPE) && is_old_key(&reply.body) => {
+            let content_type = HeaderValue::from_static(PROBLEM_TYPE);
+            Ok(Forwarded { status: StatusCode::BAD_REQUEST, content_type, body: reply.body })
+        }
+        400 => Err(Refusal::FrontEnd { why: "the front-end cannot open this request" }),
+        403 => Err(Refusal::FrontEnd { why: "the front-end does not know this relay" }),
+        429 => Err(Refusal::RelayBound { seconds }),
+        503 => Err(Refusal::Overloaded { why: "the front-end is overloaded", seconds }),
+        _ => Err(Refusal::FrontEnd { why: "the front-end's reply is none that a relay expects" }),
+    }
+}
+
+fn is_old_key(body: &[u8]) -> bool {
+    #[derive(serde::Deserialize)]
+    struct Problem {
+        #[serde(rename = "type")]
+        kind: String,
+    }
+    serde_json::from_slice::<Problem>(body).is_ok_and(|problem| problem.kind == OLD_KEY)
+}
+
+/// A content type without its parameters.
+pub(super) fn media_type(value: &str) -> &str {
+    value.split(';').next().unwrap_or(value).trim()
+}
+
+fn retry_after(headers: &HeaderMap) -> u64 {
+    let value = headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
+    value.unwrap_or(RETRY_AFTER_DEFAULT).clamp(1, RETRY_AFTER_MAX)
+}
+
+/// An address to which paths are appended.
+fn base(what: &'static str, url: &str) -> Result<String, RelayError> {
+    let bad = || RelayError::Url { what, found: url.to_owned() };
+    let base = url.trim_end_matches('/');
+    let host = base.strip_prefix("https://").ok_or_else(bad)?;
+    let wrong = |c: char| c.is_whitespace() || c.is_control() || "?#@".contains(c);
+    if host.is_empty() || host.contains(wrong) { Err(bad()) } else { Ok(base.to_owned()) }
+}
+
+fn connect(files: &FrontEndFiles) -> Result<Client, RelayError> {
+    let ca = read_file("authority (--front-end-ca)", &files.ca)?;
+    let cert = read_file("certificate (--client-cert)", &files.cert)?;
+    let key = Zeroizing::new(read_file("private key (--client-key)", &files.key)?);
+    Client::new(Some(&ca), Some((&cert, &key)), files.time)
+        .map_err(|source| RelayError::Client { what: "front-end", source })
+}
+
+/// Reads a small file of the operator.
+pub(super) fn read_file(what: &'static str, path: &Path) -> Result<Vec<u8>, RelayError> {
+    read_regular(path, IDENTITY_FILE_BYTES_MAX).map_err(|source| RelayError::Unreadable {
+        what,
+        path: path.to_owned(),
+        source,
+    })
+}
