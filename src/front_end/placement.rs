@@ -1,0 +1,267 @@
+//! The placement file: which answer servers have which shards of which database, and which of them
+//! a query goes to first.
+//!
+//! ```toml
+//! [[database]]
+//! id = "eu1"                                # as the directory calls it
+//! evaluate = "https://evaluate.example/"    # where blinded elements are evaluated; optional
+//! filter = "eu1.filter"                     # its signed routing filter; optional
+//!
+//! [[database.server]]
+//! address = "answers-1.example:4433"
+//! name = "answers-1.example"                # the name in its certificate
+//! shards = [0, 4999]                        # the first and the last that it has; optional
+//! ```
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
+
+use crate::limits;
+use crate::text;
+use crate::wire::parameters::check_database_name;
+
+/// What a placement file says, checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Placement {
+    /// Each database once.
+    pub databases: Vec<PlacedDatabase>,
+}
+
+/// A database and its servers.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PlacedDatabase {
+    /// Its name in the directory.
+    pub id: String,
+    /// Where blinded elements are evaluated, unless this front-end does it.
+    #[serde(default)]
+    pub evaluate: Option<String>,
+    /// The file of its signed routing filter.
+    #[serde(default)]
+    pub filter: Option<PathBuf>,
+    /// Its answer servers, at least one.
+    #[serde(rename = "server", default)]
+    pub servers: Vec<PlacedServer>,
+}
+
+/// An answer server.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PlacedServer {
+    /// `host:port`.
+    pub address: String,
+    /// The name that its certificate must be for.
+    pub name: String,
+    /// The first and the last shard that it has; all of them where nothing is said.
+    #[serde(default, deserialize_with = "first_and_last")]
+    pub shards: Option<(u32, u32)>,
+}
+
+fn first_and_last<'de, D: Deserializer<'de>>(from: D) -> Result<Option<(u32, u32)>, D::Error> {
+    match Vec::deserialize(from)?[..] {
+        [first, last] => Ok(Some((first, last))),
+        ref other => Err(D::Error::invalid_length(other.len(), &"the first and the last shard")),
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    #[serde(rename = "database", default)]
+    databases: Vec<PlacedDatabase>,
+}
+
+/// Why a placement file is refused.
+#[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages say it")]
+pub enum PlacementError {
+    #[error("the placement file {path} cannot be read: {error}")]
+    Unreadable { path: PathBuf, error: std::io::Error },
+    #[error(
+        "the placement file has {found} bytes, expected at most {}: split it over front-ends",
+        limits::PLACEMENT_BYTES_MAX
+    )]
+    TooLong { found: u64 },
+    #[error("the placement file is not TOML of this form: {0}")]
+    Toml(String),
+    #[error("the placement file names no database; write at least one [[database]]")]
+    Empty,
+    #[error("in the placement of database {id}, {what}: found {found}, expected {expected}")]
+    Database { id: String, what: &'static str, found: String, expected: &'static str },
+}
+
+impl Placement {
+    /// Reads a placement file.
+    ///
+    /// # Errors
+    /// It cannot be read, or [`Placement::parse`] refuses it.
+    pub fn read(path: &Path) -> Result<Self, PlacementError> {
+        let unreadable = |error| PlacementError::Unreadable { path: path.to_owned(), error };
+        let found = std::fs::metadata(path).map_err(unreadable)?.len();
+        if found > limits::PLACEMENT_BYTES_MAX {
+            return Err(PlacementError::TooLong { found });
+        }
+        Self::parse(&text::read(path).map_err(unreadable)?)
+    }
+
+    /// Reads the text of a placement file.
+    ///
+    /// # Errors
+    /// What is wrong, in which database.
+    pub fn parse(text: &str) -> Result<Self, PlacementError> {
+        let File { databases } =
+            toml::from_str(text).map_err(|error| PlacementError::Toml(error.to_string()))?;
+        if databases.is_empty() {
+            return Err(PlacementError::Empty);
+        }
+        let mut ids = HashSet::new();
+        for database in &databases {
+            let wrong = |what, found: String, expected| {
+                let id = database.id.chars().take(limits::DATABASE_NAME_BYTES_MAX).collect();
+                Err(PlacementError::Database { id, what, found, expected })
+            };
+            if let Err(error) = check_database_name(&database.id) {
+                return wrong("id", error.to_string(), "the name that the directory has");
+            }
+            if !ids.insert(&database.id) {
+                return wrong("id", "it twice".into(), "each database once");
+            }
+            if let Err((what, found, expected)) = check_servers(&database.servers) {
+                return wrong(what, found, expected);
+            }
+        }
+        Ok(Self { databases })
+    }
+}
+
+fn check_servers(servers: &[PlacedServer]) -> Result<(), (&'static str, String, &'static str)> {
+    if !(1..=limits::SERVERS_PER_DATABASE_MAX).contains(&servers.len()) {
+        return Err(("server", servers.len().to_string(), "1 to 256 of them"));
+    }
+    let mut addresses = HashSet::new();
+    for PlacedServer { address, name, shards } in servers {
+        let port = address.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok());
+        if port.is_none_or(|port| port == 0) {
+            return Err(("address", format!("{address:?}"), "host:port"));
+        }
+        if !addresses.insert(address) {
+            return Err(("address", format!("{address:?} twice"), "each server once"));
+        }
+        if name.is_empty() {
+            return Err(("name", "nothing".into(), "the name in the server's certificate"));
+        }
+        if shards.is_some_and(|(first, last)| first > last) {
+            return Err(("shards", format!("{shards:?}"), "the first and then the last"));
+        }
+    }
+    Ok(())
+}
+
+impl PlacedServer {
+    /// Whether the server has this shard.
+    pub fn holds(&self, shard: u32) -> bool {
+        self.shards.is_none_or(|(first, last)| (first..=last).contains(&shard))
+    }
+
+    /// How much this server is preferred for a shard: of those that can answer, the one with the
+    /// highest score is asked (rendezvous hashing). So the queries for a shard meet at one server,
+    /// and when a server leaves only its own shards move.
+    pub fn score(&self, database: &str, shard: u32) -> u64 {
+        let mut hasher = blake3::Hasher::new();
+        // Addresses and names have no zero byte.
+        hasher.update(self.address.as_bytes()).update(&[0]).update(database.as_bytes());
+        let hash = hasher.update(&[0]).update(&shard.to_le_bytes()).finalize();
+        u64::from_le_bytes(*hash.as_bytes().first_chunk().expect("this is a bug: a short hash"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = r#"
+        [[database]]
+        id = "eu1"
+        evaluate = "https://evaluate.example/"
+        filter = "eu1.filter"
+        [[database.server]]
+        address = "one.example:4433"
+        name = "one.example"
+        shards = [0, 4999]
+        [[database.server]]
+        address = "[::1]:4433"
+        name = "two"
+        [[database]]
+        id = "de1"
+        [[database.server]]
+        address = "one.example:4434"
+        name = "one.example"
+    "#;
+
+    #[test]
+    fn a_placement_is_read_whole() {
+        let placement = Placement::parse(GOOD).unwrap();
+        let [eu, de] = &placement.databases[..] else { panic!("two databases") };
+        assert_eq!((&*eu.id, eu.evaluate.as_deref()), ("eu1", Some("https://evaluate.example/")));
+        assert_eq!((eu.filter.as_deref(), &de.filter), (Some(Path::new("eu1.filter")), &None));
+        let [one, two] = &eu.servers[..] else { panic!("two servers") };
+        assert!(one.holds(0) && one.holds(4999) && !one.holds(5000) && two.holds(5000));
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        let with = |from: &str, to: &str| Placement::parse(&GOOD.replacen(from, to, 1));
+        for (from, to, said) in [
+            ("\"de1\"", "\"eu1\"", "each database once"),
+            ("\"de1\"", "\"../x\"", "id: found"),
+            ("[::1]:4433", "one.example:4433", "each server once"),
+            ("one.example:4434", "one.example", "expected host:port"),
+            ("one.example:4434", "one.example:0", "expected host:port"),
+            ("[0, 4999]", "[4999, 0]", "the first and then the last"),
+            ("[0, 4999]", "[0, 4999, 5]", "not TOML of this form"),
+            ("\"two\"", "\"\"", "the name in the server's certificate"),
+            ("filter", "fliter", "unknown field"),
+        ] {
+            let error = with(from, to).unwrap_err().to_string();
+            assert!(error.contains(said), "{error} for {said}");
+        }
+        assert!(matches!(Placement::parse(""), Err(PlacementError::Empty)));
+        let no_server = Placement::parse("[[database]]\nid = \"eu1\"").unwrap_err().to_string();
+        assert!(no_server.contains("found 0, expected 1 to 256"), "{no_server}");
+        let folder = tempfile::tempdir().unwrap();
+        let long = folder.path().join("long");
+        std::fs::write(&long, vec![b'#'; limits::PLACEMENT_BYTES_MAX as usize + 1]).unwrap();
+        assert!(matches!(Placement::read(&long), Err(PlacementError::TooLong { .. })));
+        let missing = Placement::read(&folder.path().join("none"));
+        assert!(matches!(missing, Err(PlacementError::Unreadable { .. })));
+    }
+
+    #[test]
+    fn shards_are_spread_evenly_and_move_only_from_a_server_that_left() {
+        let server = |n: usize| PlacedServer {
+            address: format!("host-{n}:4433"),
+            name: "localhost".into(),
+            shards: None,
+        };
+        let servers: Vec<_> = (0..4).map(server).collect();
+        let first = |shard, without: usize| {
+            let there = (0..4).filter(|&n| n != without);
+            there.max_by_key(|&n| servers[n].score("eu1", shard)).unwrap()
+        };
+        let mut counts = [0; 4];
+        for shard in 0..4_000 {
+            let all = first(shard, 4);
+            counts[all] += 1;
+            assert!(all == 2 || first(shard, 2) == all);
+        }
+        assert!(counts.iter().all(|count| (850..1_150).contains(count)), "{counts:?}");
+        let moved = (0..100).filter(|&shard| {
+            let score = |database| (0..4).max_by_key(|&n| servers[n].score(database, shard));
+            score("eu1") != score("de1")
+        });
+        assert!(moved.count() > 50);
+    }
+}

@@ -1,0 +1,236 @@
+//! Public files: the directory, the signed list of OHTTP keys, and the parameters and routing
+//! filters of databases. They are the same bytes for everybody, sealed or in the clear.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{PoisonError, RwLock};
+
+use axum::body::Bytes;
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::response::{IntoResponse as _, Response};
+
+use super::errors::FrontEndError;
+use super::placement::Placement;
+use crate::limits::FRONT_END_FILTER_BYTES_MAX;
+use crate::shard::files::read_regular;
+use crate::wire::parameters::check_database_name;
+
+/// The content type of frames of docs/wire.md.
+pub(super) const FRAMES: &str = "application/x-sotto-frames";
+const DIRECTORY: &str = "application/jose+json";
+const KEYS: &str = "application/jose";
+const FILTER: &str = "application/octet-stream";
+/// A minute: as long as a relay keeps a file.
+const CACHED: &str = "public, max-age=60";
+
+/// A public file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Which {
+    Directory,
+    Keys,
+    Parameters(String),
+    Filter(String),
+}
+
+impl Which {
+    /// The file at a path.
+    pub(super) fn at(path: &str) -> Option<Self> {
+        match path {
+            "/directory" => return Some(Self::Directory),
+            "/ohttp-keys" => return Some(Self::Keys),
+            _ => {}
+        }
+        match of_database(path)? {
+            (id, "parameters") => Some(Self::Parameters(id.to_owned())),
+            (id, "filter") => Some(Self::Filter(id.to_owned())),
+            _ => None,
+        }
+    }
+}
+
+/// The database and what is asked of it, of a path `/databases/ID/WHAT`.
+pub(super) fn of_database(path: &str) -> Option<(&str, &str)> {
+    let (id, what) = path.strip_prefix("/databases/")?.split_once('/')?;
+    check_database_name(id).ok().map(|()| (id, what))
+}
+
+/// A file as it is given.
+#[derive(Clone)]
+pub(super) struct File {
+    pub(super) body: Bytes,
+    pub(super) etag: String,
+    pub(super) content_type: &'static str,
+}
+
+impl File {
+    fn new(body: Bytes, content_type: &'static str) -> Self {
+        let etag = format!("\"{}\"", &blake3::hash(&body).to_hex()[..32]);
+        Self { body, etag, content_type }
+    }
+
+    pub(super) fn keys(list: &str) -> Self {
+        Self::new(Bytes::copy_from_slice(list.as_bytes()), KEYS)
+    }
+
+    pub(super) fn parameters(frame: Bytes) -> Self {
+        Self::new(frame, FRAMES)
+    }
+
+    /// The reply in the clear; without the body for whoever has it already.
+    pub(super) fn into_response(self, headers: &HeaderMap) -> Response {
+        let Self { body, etag, content_type } = self;
+        let is_held = headers.get_all(IF_NONE_MATCH).iter().any(|value| {
+            let tags = value.to_str().unwrap_or_default().split(',').map(str::trim);
+            tags.map(|tag| tag.strip_prefix("W/").unwrap_or(tag))
+                .any(|tag| tag == etag || tag == "*")
+        });
+        let mut response = match is_held {
+            true => StatusCode::NOT_MODIFIED.into_response(),
+            false => (StatusCode::OK, body).into_response(),
+        };
+        let headers = response.headers_mut();
+        if !is_held {
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+        }
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static(CACHED));
+        if let Ok(etag) = HeaderValue::from_str(&etag) {
+            headers.insert(ETAG, etag);
+        }
+        response
+    }
+}
+
+/// The files that come from the operator.
+pub(super) struct Files(RwLock<(File, HashMap<String, File>)>);
+
+impl Files {
+    /// A directory that was checked, and the filters of the placement file.
+    pub(super) fn new(directory: Bytes, filters: HashMap<String, Bytes>) -> Self {
+        Self(RwLock::new(files(directory, filters)))
+    }
+
+    /// The same, read again.
+    pub(super) fn replace(&self, directory: Bytes, filters: HashMap<String, Bytes>) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = files(directory, filters);
+    }
+
+    pub(super) fn directory(&self) -> File {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).0.clone()
+    }
+
+    pub(super) fn filter(&self, id: &str) -> Option<File> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).1.get(id).cloned()
+    }
+}
+
+fn files(directory: Bytes, filters: HashMap<String, Bytes>) -> (File, HashMap<String, File>) {
+    let filters = filters.into_iter().map(|(id, body)| (id, File::new(body, FILTER)));
+    (File::new(directory, DIRECTORY), filters.collect())
+}
+
+/// Reads the routing filters of a placement. Their signatures are for devices to check.
+pub(super) fn read_filters(placement: &Placement) -> Result<HashMap<String, Bytes>, FrontEndError> {
+    let filters =
+        placement.databases.iter().filter_map(|placed| Some((placed, placed.filter.as_ref()?)));
+    filters
+        .map(|(placed, path): (_, &PathBuf)| {
+            let what = "routing filter";
+            let max = FRONT_END_FILTER_BYTES_MAX;
+            let body = read_regular(path, max + 1).map_err(|error| FrontEndError::Unreadable {
+                what,
+                path: path.clone(),
+                error,
+            })?;
+            if body.len() as u64 > max {
+                return Err(FrontEndError::File {
+                    what,
+                    path: path.clone(),
+                    found: format!("more than {max} bytes"),
+                    expected: "a filter that devices load; without one, devices ask the database",
+                });
+            }
+            Ok((placed.id.clone(), Bytes::from(body)))
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::front_end::placement::PlacedDatabase;
+
+    #[test]
+    fn paths_lead_to_files() {
+        assert_eq!(Which::at("/directory"), Some(Which::Directory));
+        assert_eq!(Which::at("/ohttp-keys"), Some(Which::Keys));
+        let parameters = Some(Which::Parameters("eu-1".to_owned()));
+        assert_eq!(Which::at("/databases/eu-1/parameters"), parameters);
+        assert_eq!(Which::at("/databases/eu-1/filter"), Some(Which::Filter("eu-1".to_owned())));
+        let long = format!("/databases/{}/filter", "a".repeat(65));
+        let others = [
+            "",
+            "/",
+            "/directory/",
+            "/databases/eu-1",
+            "/databases/eu-1/lookup",
+            "/databases/eu-1/filter/",
+            "/databases//filter",
+            "/databases/../filter",
+            "/databases/eu%2d1/filter",
+            "/databases/a b/filter",
+            &long,
+        ];
+        for path in others {
+            assert_eq!(Which::at(path), None, "{path}");
+        }
+    }
+
+    #[test]
+    fn a_file_has_the_tag_of_its_bytes_and_is_not_given_twice() {
+        let file = File::parameters(Bytes::from_static(b"a frame"));
+        let hash = blake3::hash(b"a frame").to_hex();
+        assert_eq!(file.etag, format!("\"{}\"", &hash[..32]));
+        let ask = |tags: &[&str]| {
+            let tags = tags.iter().map(|tag| (IF_NONE_MATCH, HeaderValue::from_str(tag).unwrap()));
+            file.clone().into_response(&tags.collect())
+        };
+        let other = "\"00000000000000000000000000000000\"";
+        for tags in [&[][..], &[other], &["x"]] {
+            let response = ask(tags);
+            assert_eq!(response.status(), 200);
+            let header = |name| response.headers()[name].to_str().unwrap();
+            assert_eq!(header(ETAG), file.etag);
+            assert_eq!(header(CONTENT_TYPE), FRAMES);
+            assert_eq!(header(CACHE_CONTROL), "public, max-age=60");
+        }
+        let both = format!("{other}, W/{}", file.etag);
+        for tags in [&[&*file.etag][..], &["*"], &[other, &file.etag], &[&both]] {
+            let response = ask(tags);
+            assert_eq!(response.status(), 304, "{tags:?}");
+            assert_eq!(response.headers()[ETAG].to_str().unwrap(), file.etag);
+        }
+    }
+
+    #[test]
+    fn filters_come_from_the_placement_within_a_bound() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("eu1.filter");
+        let placed = |id: &str, filter| PlacedDatabase {
+            id: id.to_owned(),
+            evaluate: None,
+            filter,
+            servers: Vec::new(),
+        };
+        let databases = vec![placed("eu1", Some(path.clone())), placed("eu2", None)];
+        let placement = Placement { databases };
+        assert!(matches!(read_filters(&placement), Err(FrontEndError::Unreadable { .. })));
+        std::fs::write(&path, b"a filter").unwrap();
+        let files = Files::new(Bytes::from_static(b"{}"), read_filters(&placement).unwrap());
+        assert_eq!(&files.filter("eu1").unwrap().body[..], b"a filter");
+        assert!(files.filter("eu2").is_none());
+        assert_eq!(files.directory().content_type, DIRECTORY);
+        std::fs::write(&path, vec![0; FRONT_END_FILTER_BYTES_MAX as usize + 1]).unwrap();
+        assert!(matches!(read_filters(&placement), Err(FrontEndError::File { .. })));
+    }
+}
