@@ -106,6 +106,8 @@ fn make(folder: &Path, now: &str, out: &str) -> Command {
     command.args(["--record-key", &of("record.pem"), "--blind"]).arg(folder.join("blind.key"));
     command.arg("--out").arg(folder.join(format!("{out}.csv")));
     command.arg("--report").arg(folder.join(format!("{out}.jsonl")));
+    command.args(["--filter-epoch", "1", "--filter-key", &of("operator.pem"), "--filter"]);
+    command.arg(folder.join(format!("{out}.filter")));
     command.args([of("statements.jsonl"), of("batch-1.jsonl"), of("batch-2.jsonl")]);
     command
 }
@@ -151,9 +153,9 @@ async fn a_run_that_is_killed_at_any_moment_goes_on_to_the_same_bytes() {
     fs::rename(&work, path.join("other.work")).unwrap();
     let (code, said, err) = run(&mut make(path, &now, "whole"));
     assert_eq!(code, 0, "{said}{err}");
-    for end in ["csv", "jsonl"] {
-        let [whole, killed] = ["whole", "killed"]
-            .map(|name| fs::read_to_string(path.join(format!("{name}.{end}"))).unwrap());
+    for end in ["csv", "jsonl", "filter"] {
+        let [whole, killed] =
+            ["whole", "killed"].map(|name| fs::read(path.join(format!("{name}.{end}"))).unwrap());
         assert!(!whole.is_empty());
         assert!(whole == killed, "{end} differs");
     }

@@ -8,8 +8,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 use sotto::discovery::blind::BlindKey;
 use sotto::discovery::directory::Directory;
 use sotto::discovery::jws::base64url;
-use sotto::discovery::merge::{self, Options, Summary, Tally, Time};
-use sotto::text::{counted, duration, grouped};
+use sotto::discovery::merge::{self, FilterOptions, Options, Summary, Tally, Time};
+use sotto::text::{bytes, counted, duration, grouped};
 
 use super::trusted::{directory, load, now, read_pins, write};
 use super::{Ended, out};
@@ -68,6 +68,20 @@ struct MakeArgs {
     /// File for the statements without effect and why, JSON Lines
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
+    /// File for a routing filter over the records: devices that have it do not ask for who is not
+    /// there. It is for databases with blinded keys
+    #[arg(long, value_name = "FILE", conflicts_with = "plain",
+          requires_all = ["filter_key", "filter_epoch"])]
+    filter: Option<PathBuf>,
+    /// The operator's signing key, as for `sotto build`: it signs the filter
+    #[arg(long, value_name = "FILE", requires = "filter")]
+    filter_key: Option<PathBuf>,
+    /// Epoch that `sotto build` will give the database with these records: 1 for the first, then
+    /// one
+    /// more than `sotto inspect` shows
+    #[arg(long, value_name = "N", requires = "filter",
+          value_parser = clap::value_parser!(u64).range(1..))]
+    filter_epoch: Option<u64>,
     /// Print errors only
     #[arg(long)]
     quiet: bool,
@@ -104,6 +118,8 @@ fn make(args: &MakeArgs) -> Ended {
     let directory = open_directory(args, args.now.unwrap_or(clock))?;
     let record_key = load(&args.record_key)?;
     let blind = args.blind.as_deref().map(BlindKey::read).transpose()?;
+    let filter_key = args.filter_key.as_deref().map(load).transpose()?;
+    let filter = args.filter.as_deref().zip(filter_key.as_ref()).zip(args.filter_epoch);
     let work = args.work.clone().unwrap_or_else(|| {
         let mut name = args.blind.as_ref().unwrap_or(&args.out).as_os_str().to_owned();
         name.push(".work");
@@ -119,6 +135,7 @@ fn make(args: &MakeArgs) -> Ended {
         work: &work,
         out: &args.out,
         report: args.report.as_deref(),
+        filter: filter.map(|((path, key), epoch)| FilterOptions { path, key, epoch }),
         files: &args.files,
     };
     let bar = if args.quiet { ProgressBar::hidden() } else { bar() };
@@ -182,6 +199,10 @@ fn text(path: &Path, summary: &Summary) -> String {
         if count > 0 {
             line(format!("did not fit: {} ({what})", grouped(count)));
         }
+    }
+    if let Some(filter) = summary.filter {
+        let records = counted(filter.count, "record");
+        line(format!("routing filter: {records}, {}", bytes(filter.bytes)));
     }
     line(format!("longest value: {}", counted(tally.value_bytes_longest, "byte")));
     line(format!("keys derived before: {}", grouped(tally.keys_from_cache)));

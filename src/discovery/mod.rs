@@ -10,6 +10,7 @@
 pub mod blind;
 mod claims;
 pub mod directory;
+pub mod filter;
 pub mod identifier;
 pub mod jws;
 pub mod open;
@@ -19,6 +20,16 @@ mod ssi;
 pub mod statement;
 
 pub use open::{open, open_sealed};
+#[cfg(feature = "client")]
+pub use resolver::Resolver;
+
+#[cfg(feature = "client")]
+pub mod resolver;
+#[cfg(feature = "client")]
+pub mod sealed;
+
+#[cfg(feature = "front-end")]
+pub mod contacts;
 
 #[cfg(feature = "server")]
 pub mod batch;

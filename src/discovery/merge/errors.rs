@@ -3,6 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::super::filter::WriteError;
 use crate::limits::RECORD_VALUE_BYTES_MIN;
 
 /// Why no records were made.
@@ -30,6 +31,18 @@ pub enum MergeError {
          that are not sealed are for databases without one"
     )]
     NotBlinded { database: String },
+    #[error(
+        "a filter is over blinded keys only: over readable ones anybody could try out identifiers; \
+         leave the filter out (--filter), or give the blinding key (--blind)"
+    )]
+    FilterOfPlain,
+    #[error(
+        "the key that is to sign the filter is not the operator key that the directory has for the \
+         database {database}: give the key that signs its parameters (--filter-key)"
+    )]
+    FilterKey { database: String },
+    #[error("cannot make the filter {}: {source}", .path.display())]
+    Filter { path: PathBuf, source: WriteError },
     #[error("the value field has {found} bytes, expected at least {RECORD_VALUE_BYTES_MIN}")]
     ValueBytes { found: usize },
     #[error("the time {0} is before 2020 or too late for records: set the clock")]

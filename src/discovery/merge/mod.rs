@@ -25,7 +25,7 @@ mod tests;
 mod work;
 
 use std::fs::{self, File};
-use std::io::{self, BufWriter, Write as _};
+use std::io::{self, BufReader, BufWriter, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -42,6 +42,7 @@ pub use self::work::Time;
 use self::work::{Checked, Run, State, VERSION, WorkDir, identity, minute_start, temporary};
 use super::blind::BlindKey;
 use super::directory::{Database, Directory};
+use super::filter::{self, Signing, Written};
 use super::jws;
 use super::record;
 use crate::limits::RECORD_VALUE_BYTES_MIN;
@@ -66,7 +67,20 @@ pub struct Options<'a> {
     pub out: &'a Path,
     /// File for the statements without effect.
     pub report: Option<&'a Path>,
+    /// The routing filter over the records.
+    pub filter: Option<FilterOptions<'a>>,
     pub files: &'a [PathBuf],
+}
+
+/// The routing filter to write beside the records.
+#[derive(Clone, Copy)]
+#[allow(missing_docs)] // Names say it.
+pub struct FilterOptions<'a> {
+    pub path: &'a Path,
+    /// The operator's key, which signs the parameters of the database too.
+    pub key: &'a SigningKey,
+    /// The epoch that `sotto build` gives the database with these records.
+    pub epoch: u64,
 }
 
 /// What was made.
@@ -78,6 +92,8 @@ pub struct Summary {
     pub issued: u64,
     /// Root of the Merkle tree (RFC 9162) over the accepted statements, sorted by hash.
     pub merkle_root: [u8; 32],
+    /// The routing filter, if one was asked for.
+    pub filter: Option<Written>,
     /// Whether it went on with a run that was interrupted.
     pub resumed: bool,
     /// What each step of this run took.
@@ -146,9 +162,10 @@ pub fn run(options: &Options<'_>, bar: &ProgressBar) -> Result<Summary, MergeErr
 
     let begun = Instant::now();
     let merkle_root = put_out(options, &work, run.bucket_count)?;
+    let filter = options.filter.map(|filter| put_filter(options, filter)).transpose()?;
     work.clear()?;
     times.push(("putting records in order", begun.elapsed()));
-    Ok(Summary { tally, issued: run.now, merkle_root, resumed, times })
+    Ok(Summary { tally, issued: run.now, merkle_root, filter, resumed, times })
 }
 
 /// Checks the options against the directory.
@@ -163,6 +180,14 @@ fn database<'a>(options: &Options<'a>) -> Result<&'a Database, MergeError> {
     let Some(database) = options.directory.database(options.database) else {
         return Err(MergeError::NoDatabase(id));
     };
+    if let Some(filter) = options.filter {
+        if options.blind.is_none() {
+            return Err(MergeError::FilterOfPlain);
+        }
+        if *database.operator_key.verifying_key() != filter.key.verifying_key() {
+            return Err(MergeError::FilterKey { database: id });
+        }
+    }
     match (&database.blinding_key, options.blind) {
         (Some(_), None) => Err(MergeError::NotBlinded { database: id }),
         (Some(key), Some(blind)) if key.0 == blind.public_key() => Ok(database),
@@ -361,14 +386,28 @@ fn put_out(
     collect::merkle_root(&leaves).context("read", work.path())
 }
 
-fn put_file(
+/// Puts the filter over the records that were put out in place.
+fn put_filter(
+    options: &Options<'_>,
+    FilterOptions { path, key, epoch }: FilterOptions<'_>,
+) -> Result<Written, MergeError> {
+    let signing = Signing { database: options.database, epoch, key };
+    let records = File::open(options.out).context("open", options.out)?;
+    let records = BufReader::with_capacity(1 << 20, records);
+    let written = put_file(path, |out| filter::write(records, &signing, out));
+    written.map_err(|source| MergeError::Filter { path: path.to_owned(), source })
+}
+
+fn put_file<T, E: From<io::Error>>(
     path: &Path,
-    write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,
-) -> io::Result<()> {
+    write: impl FnOnce(&mut BufWriter<File>) -> Result<T, E>,
+) -> Result<T, E> {
     let temporary = temporary(path);
     let mut out = BufWriter::with_capacity(1 << 20, File::create(&temporary)?);
-    write(&mut out)?;
-    work::put_in_place(&out.into_inner()?, &temporary, path)
+    let written = write(&mut out)?;
+    let file = out.into_inner().map_err(io::Error::from)?;
+    work::put_in_place(&file, &temporary, path)?;
+    Ok(written)
 }
 
 fn begin_bar(bar: &ProgressBar, what: &'static str, length: u64) {

@@ -12,6 +12,7 @@ use super::*;
 use crate::discovery::batch::{Batch, Body};
 use crate::discovery::blind::BlindKey;
 use crate::discovery::directory::{Directory, Pins, Proof, RistrettoKey};
+use crate::discovery::filter::Filter;
 use crate::discovery::identifier::Identifier;
 use crate::discovery::open::{Contact, Preferred, open_sealed};
 use crate::discovery::sample;
@@ -19,11 +20,12 @@ use crate::discovery::ssi::Ssi;
 use crate::discovery::statement::{
     Consent, Mapping, Preference, Purpose, Withdrawal, WithdrawnBy, preference_text,
 };
-use crate::limits::RECORD_VALUE_BYTES_MIN;
+use crate::limits::{FILTER_DEVICE_BYTES_MAX, RECORD_VALUE_BYTES_MIN};
 
 /// The start of a minute.
 const NOW: u64 = 1_796_000_040;
 const DAY: u64 = 86_400;
+const FILTER_EPOCH: u64 = 7;
 const ISSUER: &str = "discovery.example";
 const SELF_ISSUER: &str = "alpha.example";
 const AUTHORITY: &str = "numbers.example";
@@ -74,8 +76,10 @@ impl World {
     }
 
     fn run(&self, work: &str, time: Time, files: &[PathBuf]) -> Result<Made, MergeError> {
-        let [work, out, report] =
-            ["", ".csv", ".report"].map(|end| self.path(&(work.to_owned() + end)));
+        let [work, out, report, path] =
+            ["", ".csv", ".report", ".filter"].map(|end| self.path(&(work.to_owned() + end)));
+        let operator = self.key("operator");
+        let filter = FilterOptions { path: &path, key: &operator, epoch: FILTER_EPOCH };
         let options = Options {
             directory: &self.directory,
             database: sample::DATABASE,
@@ -86,11 +90,20 @@ impl World {
             work: &work,
             out: &out,
             report: Some(&report),
+            filter: self.blind.as_ref().map(|_| filter),
             files,
         };
         let summary = super::run(&options, &ProgressBar::hidden())?;
         let [out, report] = [out, report].map(|path| fs::read_to_string(path).unwrap());
-        Ok(Made { summary, out, report })
+        let filter = summary.filter.map(|_| fs::read(path).unwrap());
+        Ok(Made { summary, out, report, filter })
+    }
+
+    /// The routing filter of a run, as a device opens it.
+    fn filter(&self, made: &Made) -> Filter {
+        let key = self.key("operator").verifying_key();
+        let file = made.filter.clone().unwrap();
+        Filter::open(file, sample::DATABASE, &key, None, FILTER_DEVICE_BYTES_MAX).unwrap()
     }
 
     /// Opens the record of an identifier.
@@ -110,6 +123,7 @@ struct Made {
     summary: Summary,
     out: String,
     report: String,
+    filter: Option<Vec<u8>>,
 }
 
 impl Made {
@@ -455,7 +469,7 @@ fn a_run_that_is_killed_after_any_write_gives_the_same_bytes() {
         // Killed before anything was decided, it begins at its own time.
         if made.summary.issued == NOW {
             assert!(made.out == whole.out, "killed after {steps} steps");
-            assert!(made.report == whole.report);
+            assert!(made.report == whole.report && made.filter == whole.filter);
             // Keys may have been derived before the kill.
             let tally = Tally { keys_from_cache: 0, ..made.summary.tally };
             assert_eq!(tally, whole.summary.tally);
@@ -666,6 +680,19 @@ fn a_sample_opens_in_every_record_and_refuses_what_it_says() {
 }
 
 #[test]
+fn a_filter_covers_the_records_and_few_others() {
+    let world = World::new(1_000);
+    let made = world.run("work", Time::Given(NOW), &world.sample_files()).unwrap();
+    let filter = world.filter(&made);
+    let (count, written) = (made.summary.tally.records, made.summary.filter.unwrap().count);
+    assert_eq!((filter.epoch(), filter.count(), written), (FILTER_EPOCH, count, count));
+    let mut keys = made.out.lines().skip(1).map(|line| line.split(',').next().unwrap());
+    assert!(count > 100 && keys.all(|key| filter.covers(key)));
+    // About one in 256 of what is not there, and nothing of identifiers.
+    assert!((0..1_000).filter(|&last| filter.covers(number(last).as_str())).count() < 50);
+}
+
+#[test]
 fn records_end_with_the_first_of_their_mappings() {
     let world = World::new(0);
     let issuer = world.key("issuer-2");
@@ -725,9 +752,12 @@ fn options_that_cannot_be_are_refused() {
         work: &work,
         out: &out,
         report: None,
+        filter: None,
         files: &files,
     };
     let missing = [world.path("missing")];
+    let filter = Some(FilterOptions { path: &out, key: &wrong_key, epoch: 1 });
+    let unsealed = Options { directory: &plain.directory, blind: None, filter, ..options() };
     for (options, expected) in [
         (Options { files: &[], ..options() }, "no input"),
         (Options { files: &missing, ..options() }, "cannot read"),
@@ -735,6 +765,8 @@ fn options_that_cannot_be_are_refused() {
         (Options { record_key: &wrong_key, ..options() }, "the record key is none"),
         (Options { blind: Some(&other), ..options() }, "the blinding key is not"),
         (Options { blind: None, ..options() }, "give it (--blind)"),
+        (Options { filter, ..options() }, "is not the operator key"),
+        (unsealed, "a filter is over blinded keys only"),
         (Options { directory: &plain.directory, ..options() }, "the blinding key is not"),
         (Options { value_bytes: RECORD_VALUE_BYTES_MIN - 1, ..options() }, "expected at least"),
         (Options { time: Time::Given(10), ..options() }, "is before 2020"),

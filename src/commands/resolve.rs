@@ -1,0 +1,269 @@
+//! `sotto resolve`: a device in one command. Resolves contacts through a relay and prints what was
+//! found and verified.
+//!
+//! Nothing is printed before the last answer is there and the connection is given up, so that no
+//! byte that is sent, and no time at which it is sent, depends on what was found or on who reads
+//! what is printed. Exit code 0: all found; 1: some not found; 2: an error; 130: interrupted, and
+//! then nothing is printed.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::{Value, json};
+use sotto::discovery::contacts::Contacts;
+use sotto::discovery::identifier::{Identifier, Region};
+use sotto::discovery::open::{Contact, Preferred};
+use sotto::discovery::resolver::{
+    Finding, Options, Progress, Report, ResolveError, Resolved, Resolver, read_front_end_key,
+    state_key, system_clock,
+};
+use sotto::limits;
+use sotto::shard::files::read_regular;
+use sotto::text::{self, counted};
+
+use super::trusted::{in_file, now, read_pins};
+use super::{Ended, out};
+
+/// Resolves contacts through a relay: neither the relay nor the front-end learns who asks for whom.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// The relay, such as https://relay.example
+    #[arg(long, value_name = "URL")]
+    relay: String,
+    /// Certificates (PEM) of the authorities that sign the relay's certificate
+    #[arg(long, value_name = "PEM")]
+    relay_ca: PathBuf,
+    /// File with the token of the account at the relay
+    #[arg(long, value_name = "FILE")]
+    token_file: PathBuf,
+    /// The long-term key (Ed25519, public) with which the front-end signs its keys, in base64url or
+    /// PEM
+    #[arg(long, value_name = "FILE")]
+    front_end_keys: PathBuf,
+    /// Pins that the first directory is checked with; later ones are in the state
+    #[arg(long, value_name = "FILE")]
+    directory_pins: PathBuf,
+    /// File that keeps what this device knows, sealed. It is made if it is not there.
+    #[arg(long, value_name = "FILE")]
+    state: PathBuf,
+    /// Key that seals the state, 32 bytes. It is made if it is not there.
+    #[arg(long, value_name = "FILE")]
+    state_key: PathBuf,
+    /// Country whose numbers are read without + and country code, such as DE
+    #[arg(long)]
+    region: Option<Region>,
+    /// The least number of records in a pack that is accepted. Towards the front-end a look-up
+    /// hides among them.
+    #[arg(long, value_name = "N", default_value_t = limits::RECORDS_PER_PACK_ACCEPTED_MIN)]
+    accept_pack_records: u64,
+    /// Resolve everybody in an address book (vCard 3 or 4)
+    #[arg(long, value_name = "VCF", conflicts_with = "contact")]
+    contacts: Option<PathBuf>,
+    /// Print one JSON object in each line
+    #[arg(long)]
+    json: bool,
+    /// Phone numbers and addresses
+    #[arg(value_name = "CONTACT", required_unless_present = "contacts")]
+    contact: Vec<String>,
+}
+
+pub(crate) fn run(args: Args) -> Ended {
+    let contacts = contacts(&args)?;
+    let options = options(&args)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let bar = bar();
+    let resolved = runtime.block_on(async {
+        let mut resolver = Resolver::open(options).await?;
+        let ended = tokio::select! {
+            ended = resolver.sync(&contacts, |step| show(&bar, step)) => ended,
+            _ = tokio::signal::ctrl_c() => return Ok(None),
+        };
+        let report = resolver.report().clone();
+        let known = |contact| resolver.contact(contact).cloned().unwrap_or_default();
+        let found: Vec<Resolved> = contacts.iter().map(known).collect();
+        Ok::<_, ResolveError>(Some((ended.err(), report, found)))
+    });
+    // The connection to the relay has ended.
+    drop(runtime);
+    bar.finish_and_clear();
+    let Some((error, report, found)) = resolved? else {
+        return Ok(ExitCode::from(out::INTERRUPTED));
+    };
+    let now = now()?;
+    let line = |(contact, resolved): (&Identifier, &Resolved)| match args.json {
+        true => json_line(contact, resolved, now),
+        false => text_line(contact, resolved, now),
+    };
+    let lines: Vec<String> = contacts.iter().zip(&found).map(line).collect();
+    out::unless_closed(out::say(lines.join("\n")))?;
+    if !args.json {
+        out::complain(summary(&report));
+    }
+    match error {
+        Some(error) => Err(error.into()),
+        None if found.iter().all(|it| it.contact(now).is_some()) => Ok(ExitCode::SUCCESS),
+        None => Ok(ExitCode::from(1)),
+    }
+}
+
+fn contacts(args: &Args) -> Result<Vec<Identifier>, Box<dyn std::error::Error>> {
+    if let Some(path) = &args.contacts {
+        let found = Contacts::read(path, args.region).map_err(|error| in_file(path, &error))?;
+        for (reason, count) in &found.left_out {
+            out::complain(format_args!("left out: {count} ({})", reason.as_str()));
+        }
+        return Ok(found.identifiers());
+    }
+    let mut contacts = Vec::new();
+    for (number, text) in (1..).zip(&args.contact) {
+        let contact = Identifier::parse(text, args.region);
+        contacts.push(contact.map_err(|error| format!("CONTACT {number}: {error}"))?);
+    }
+    Ok(contacts)
+}
+
+fn options(args: &Args) -> Result<Options, Box<dyn std::error::Error>> {
+    let token = text_of(&args.token_file)?;
+    Ok(Options {
+        relay: args.relay.clone(),
+        ca_pem: bytes_of(&args.relay_ca)?,
+        token: Box::new(move || token.trim().to_owned()),
+        front_end_key: read_front_end_key(&text_of(&args.front_end_keys)?)
+            .map_err(|error| in_file(&args.front_end_keys, &error))?,
+        state: args.state.clone(),
+        state_key: state_key(&args.state_key)?,
+        directory_pins: read_pins(&args.directory_pins)?,
+        pack_records_min: args.accept_pack_records,
+        clock: system_clock(),
+    })
+}
+
+fn bytes_of(path: &Path) -> Result<Vec<u8>, String> {
+    let max = limits::RESOLVE_FILE_BYTES_MAX;
+    let bytes = read_regular(path, max + 1).map_err(|error| in_file(path, &error))?;
+    match bytes.len() as u64 > max {
+        true => Err(format!("{}: found more than {max} bytes", path.display())),
+        false => Ok(text::plain(&bytes)),
+    }
+}
+
+fn text_of(path: &Path) -> Result<String, String> {
+    String::from_utf8(bytes_of(path)?).map_err(|_| format!("{}: it is no text", path.display()))
+}
+
+fn bar() -> ProgressBar {
+    let bar = ProgressBar::new(0);
+    match ProgressStyle::with_template("{msg} {wide_bar} {pos}/{len}") {
+        Ok(style) => bar.with_style(style),
+        Err(_) => bar,
+    }
+}
+
+fn show(bar: &ProgressBar, step: Progress) {
+    let (what, done, total) = match step {
+        Progress::Evaluated { done, total } => ("evaluating", done, total),
+        Progress::LookedUp { done, total } => ("looking up", done, total),
+        _ => ("fetching directory and parameters", 0, 0),
+    };
+    bar.set_message(what);
+    bar.set_length(total as u64);
+    bar.set_position(done as u64);
+}
+
+/// The word for a contact: of several databases the one that found it, or else the last answer.
+fn word(resolved: &Resolved, now: u64) -> &'static str {
+    if resolved.contact(now).is_some() {
+        return "found";
+    }
+    let mut findings = resolved.answers.values().map(|answer| &answer.finding);
+    match findings.next_back() {
+        None => "not asked yet",
+        Some(Finding::Found(_)) => "expired",
+        Some(Finding::Absent) => "not found",
+        Some(Finding::Invalid) => "answer not believed",
+        Some(Finding::Refused(_)) => "record refused",
+    }
+}
+
+fn text_line(identifier: &Identifier, resolved: &Resolved, now: u64) -> String {
+    let mut line = format!("{}: {}", identifier.as_str(), word(resolved, now));
+    for answer in resolved.answers.values() {
+        if let Finding::Refused(error) = &answer.finding {
+            line.push_str(&format!(" ({error})"));
+        }
+    }
+    let Some(contact) = resolved.contact(now) else { return line };
+    for service in &contact.services {
+        let ssi = service.ssi.as_ref().map_or("ask its key service", |ssi| ssi.as_str());
+        line.push_str(&format!("\n  {}: {ssi}", service.name));
+    }
+    match contact.preferred {
+        Preferred::None => {}
+        Preferred::Verified { .. } => line.push_str("\n  the first one is preferred (verified)"),
+        Preferred::NotVerifiable(why) => {
+            line.push_str(&format!("\n  the first one may be preferred: {why}"));
+        }
+    }
+    line
+}
+
+fn json_line(identifier: &Identifier, resolved: &Resolved, now: u64) -> String {
+    let mut object = json!({
+        "contact": identifier.as_str(),
+        "result": word(resolved, now),
+    });
+    if let Some(contact) = resolved.contact(now) {
+        object["database"] = json!(contact.database);
+        object["issued"] = json!(contact.issued);
+        object["expires"] = json!(contact.expires);
+        object["preferred"] = preferred(contact);
+        object["services"] = contact.services.iter().map(service).collect();
+    }
+    object.to_string()
+}
+
+fn preferred(contact: &Contact) -> Value {
+    match contact.preferred {
+        Preferred::None => Value::Null,
+        Preferred::Verified { time } => json!({ "verified": true, "time": time }),
+        Preferred::NotVerifiable(why) => json!({ "verified": false, "why": why.to_string() }),
+    }
+}
+
+fn service(service: &sotto::discovery::open::Reachable) -> Value {
+    json!({
+        "provider": service.provider,
+        "name": service.name,
+        "keys_url": service.keys_url,
+        "ssi": service.ssi.as_ref().map(|ssi| ssi.as_str()),
+        "tags": service.tags,
+        "key_hash": service.key_hash.map(|hash| sotto::wire::hex::encode(&hash)),
+    })
+}
+
+fn summary(report: &Report) -> String {
+    let mut lines = vec![format!(
+        "{} up, {} down, in {}: {} and {}",
+        text::bytes(report.bytes_up),
+        text::bytes(report.bytes_down),
+        counted(report.requests, "request"),
+        counted(report.evaluations, "evaluation"),
+        counted(report.lookups, "sealed look-up"),
+    )];
+    let verified = report.epochs.iter().map(|(name, epoch)| format!("{name} epoch {epoch}"));
+    let verified: Vec<String> = verified.collect();
+    lines.push(format!(
+        "verified: directory version {}, proofs of {}{}{}",
+        report.directory_version,
+        counted(report.evaluated as u64, "evaluated identifier"),
+        if verified.is_empty() { "" } else { ", " },
+        verified.join(", ")
+    ));
+    let failed = report.failed.iter().chain(&report.refused);
+    lines.extend(failed.map(|(reason, count)| format!("{count}: {reason}")));
+    if report.batches_left > 0 {
+        lines.push(format!("batches left for the next time: {}", report.batches_left));
+    }
+    lines.join("\n")
+}
