@@ -245,6 +245,18 @@ async fn the_demo_of_discovery_finds_each_contact_as_its_story_says() {
     assert!(is_empty(temporary.path()));
 }
 
+#[cfg(feature = "front-end")]
+#[tokio::test(flavor = "multi_thread")]
+async fn the_federated_demo_finds_who_is_at_which_provider() {
+    let temporary = tempfile::tempdir().unwrap();
+    let out = succeeds(demo(temporary.path(), &["--federated", "--records", "400"])).await;
+    assert!(out.contains("All 7 contacts are as their stories say"), "{out}");
+    for said in ["asked aero and brook, found mimi://brook.example/u/boris, verified", "refused:"] {
+        assert!(out.contains(said), "{said}: {out}");
+    }
+    assert!(is_empty(temporary.path()));
+}
+
 #[test]
 fn an_interrupted_demo_leaves_nothing() {
     let temporary = tempfile::tempdir().unwrap();

@@ -39,7 +39,7 @@ const WEST: &str = "west.example";
 const DATABASE: &str = "demo";
 /// Where the phone is: how it reads numbers in national form.
 const REGION: Region = Region::DE;
-const DAY: u64 = 86_400;
+pub(super) const DAY: u64 = 86_400;
 
 /// A contact as the phone has it, and what is to be found.
 struct Entry {
@@ -339,6 +339,7 @@ impl World {
                 work: &folder.join("work"),
                 out: &out,
                 report: Some(&report),
+                filter: None,
                 files: &[folder.join("statements")],
             },
             &ProgressBar::hidden(),
@@ -447,16 +448,16 @@ fn print(contact: Option<&Contact>, now: u64) -> Result<(), Error> {
     Ok(())
 }
 
-fn public(key: &SigningKey) -> Key {
+pub(super) fn public(key: &SigningKey) -> Key {
     Key::from(key.verifying_key())
 }
 
-fn new_user() -> Result<SigningKey, Error> {
+pub(super) fn new_user() -> Result<SigningKey, Error> {
     Ok(SigningKey::from_bytes(&sotto::scheme::random_bytes()?))
 }
 
 /// The person's name at a provider: the end of the number, or the part before the @.
-fn ssi(sub: &Identifier, provider: &str) -> Result<Ssi, Error> {
+pub(super) fn ssi(sub: &Identifier, provider: &str) -> Result<Ssi, Error> {
     let handle = match sub.digits() {
         Some(digits) => format!("user{}", &digits[digits.len() - 4..]),
         None => sub.as_str().split('@').next().unwrap_or_default().to_owned(),

@@ -4,10 +4,15 @@
 //! up in one call, and shows what the client asked, what the server saw and what came back. It
 //! measures what it prints and compares every answer with the sample; a wrong one makes the exit
 //! code 2. Its folder is removed at the end unless `--keep` names one. `--discovery` shows what
-//! records mean and how a phone can trust them ([`discovery`]).
+//! records mean and how a phone can trust them ([`discovery`]), `--federated` how a phone asks
+//! through a relay and a front-end.
 
 mod discovery;
+#[cfg(feature = "front-end")]
+mod federated;
 mod lookups;
+#[cfg(feature = "front-end")]
+mod parties;
 mod stage;
 
 use std::process::ExitCode;
@@ -20,6 +25,10 @@ pub(crate) use stage::Args;
 use stage::Error;
 
 pub(crate) fn run(args: Args) -> Ended {
+    #[cfg(not(feature = "front-end"))]
+    if args.federated {
+        return with_front_end();
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let folder = match &args.keep {
         Some(path) => Folder::kept(path)?,
@@ -30,9 +39,11 @@ pub(crate) fn run(args: Args) -> Ended {
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut terminate = signal(SignalKind::terminate())?;
         let shown = async {
-            match args.discovery {
-                true => discovery::show(&args, &path).await,
-                false => lookups::show(&args, &path).await,
+            match (args.discovery, args.federated) {
+                (true, _) => discovery::show(&args, &path).await,
+                #[cfg(feature = "front-end")]
+                (_, true) => federated::show(&args, &path).await,
+                _ => lookups::show(&args, &path).await,
             }
         };
         tokio::select! {
@@ -45,4 +56,21 @@ pub(crate) fn run(args: Args) -> Ended {
     runtime.shutdown_background();
     drop(folder);
     ended.map_err(|error| error as _)
+}
+
+/// The first demo does not wait until a relay and a front-end are compiled. So what `cargo run`
+/// made has cargo make the rest, and run the same command again.
+#[cfg(not(feature = "front-end"))]
+fn with_front_end() -> Ended {
+    const FEATURE: [&str; 5] = ["run", "--release", "--features", "front-end", "--"];
+    let (Some(cargo), Some(folder)) =
+        (std::env::var_os("CARGO"), std::env::var_os("CARGO_MANIFEST_DIR"))
+    else {
+        let command = format!("cargo {} demo --federated", FEATURE.join(" "));
+        return Err(format!("this program was built without relay and front-end: {command}").into());
+    };
+    let mut again = std::process::Command::new(cargo);
+    again.args(FEATURE).args(std::env::args_os().skip(1)).current_dir(folder);
+    let status = again.status()?;
+    Ok(ExitCode::from(status.code().and_then(|code| code.try_into().ok()).unwrap_or(2)))
 }

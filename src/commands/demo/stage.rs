@@ -11,7 +11,8 @@ use sotto::builder::{self, BuildOptions, BuildReport, Console, Input, Progress, 
 use sotto::client::{Client, OperatorKey, Options, Pins, Replica};
 use sotto::engine::select_with;
 use sotto::limits;
-use sotto::server::{Callers, Identity, Server, ServerBounds, ServerOptions, certificates};
+use sotto::server::certificates::{self, LocalCertificates};
+use sotto::server::{Callers, Counters, Identity, Server, ServerBounds, ServerOptions};
 use sotto::shard::Database;
 use sotto::text::{bytes, counted, duration, grouped};
 use tokio::sync::oneshot;
@@ -43,6 +44,10 @@ pub(crate) struct Args {
     /// Show how a phone finds its contacts: signed statements, sealed records, verified answers.
     #[arg(long)]
     pub(super) discovery: bool,
+    /// Show how a phone asks two providers through a relay that knows the account and a front-end
+    /// that knows the questions.
+    #[arg(long, conflicts_with = "discovery")]
+    pub(super) federated: bool,
     #[command(flatten)]
     pub(super) engine: EngineArgs,
 }
@@ -85,6 +90,8 @@ pub(super) fn row(name: &str, value: &str) -> Result<(), Lost> {
 pub(super) struct Serving {
     address: SocketAddr,
     ca_pem: String,
+    #[cfg_attr(not(feature = "front-end"), expect(dead_code, reason = "only one demo reads it"))]
+    pub(super) counters: Arc<Counters>,
     stop: oneshot::Sender<()>,
     task: JoinHandle<()>,
 }
@@ -95,8 +102,21 @@ impl Serving {
         write_new(&folder.join("ca.pem"), &made.ca_pem, 0o644)?;
         write_new(&folder.join("server.pem"), &made.server_pem, 0o644)?;
         write_new(&folder.join("server.key"), &made.server_key, 0o600)?;
+        let (serving, names, opened) = Self::open(args, &folder.join("db"), &made).await?;
+        row("listens on", &format!("{} (QUIC, TLS 1.3)", serving.address))?;
+        names.iter().try_for_each(|name| row("answers with", name))?;
+        row("database opened in", &duration(opened))?;
+        Ok(serving)
+    }
+
+    /// Serves a database, and says with what and how long it took to open.
+    pub(super) async fn open(
+        args: &Args,
+        db: &Path,
+        made: &LocalCertificates,
+    ) -> Result<(Self, Vec<String>, Duration), Error> {
         let begun = Instant::now();
-        let database = Arc::new(Database::open(&folder.join("db"))?);
+        let database = Arc::new(Database::open(db)?);
         let opened = begun.elapsed();
         let mut options = args.engine.options();
         options.gpu_bytes.get_or_insert(GPU_BYTES);
@@ -110,15 +130,18 @@ impl Serving {
             bounds: ServerBounds::default(),
         };
         let server = Server::bind(options, database)?;
-        let address = server.local_addr();
+        let (address, counters) = (server.local_addr(), server.counters());
         let (stop, stopped) = oneshot::channel();
         let task = tokio::spawn(server.run(async move {
             let _ = stopped.await;
         }));
-        row("listens on", &format!("{address} (QUIC, TLS 1.3)"))?;
-        names.iter().try_for_each(|name| row("answers with", name))?;
-        row("database opened in", &duration(opened))?;
-        Ok(Self { address, ca_pem: made.ca_pem, stop, task })
+        let ca_pem = made.ca_pem.clone();
+        Ok((Self { address, ca_pem, counters, stop, task }, names, opened))
+    }
+
+    #[cfg(feature = "front-end")]
+    pub(super) fn address(&self) -> SocketAddr {
+        self.address
     }
 
     pub(super) async fn client(&self, folder: &Path, accepted: u64) -> Result<Client, Error> {
