@@ -96,7 +96,8 @@ pub(crate) const PACKS_NOTE: &str = "a look-up by the number of packs, * as plan
 /// Numbers of packs side by side.
 pub(crate) fn packs_table(shape: &ShapePlan) -> Table {
     let longest = shape.packs.iter().max_by_key(|plan| plan.figures.len());
-    let names = longest.into_iter().flat_map(|plan| &plan.figures).map(|figure| figure.name.clone());
+    let figures = longest.into_iter().flat_map(|plan| &plan.figures);
+    let names = figures.map(|figure| figure.name.clone());
     let mut table = Table { rows: vec![["packs".to_owned()].into_iter().chain(names).collect()] };
     for PacksPlan { shape: other, figures } in &shape.packs {
         let planned = if other.packs == shape.shape.packs { "*" } else { "" };

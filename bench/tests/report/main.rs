@@ -139,7 +139,7 @@ fn a_page_asks_for_nothing_and_compares_plans_with_what_was_measured() {
     }
     assert!(page.contains(r#""name":"measured","tone":"orange","stroke":"points""#));
     // A plan's hosts are one number in the headline and in the chart.
-    assert!(page.contains("records a shard: 216 planned"), "mimi");
+    assert!(page.contains("records a shard: 214 planned"), "mimi");
 }
 
 /// The libraries are those that the list beside them names, byte for byte.
