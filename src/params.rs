@@ -272,8 +272,10 @@ impl Shape {
     }
     /// Records of a pack that share a column position; `None` where a record may straddle packs.
     pub fn groups_per_pack(&self) -> Option<usize> {
-        let is_whole = self.pack_rows().is_multiple_of(self.record_bytes());
-        is_whole.then(|| self.pack_rows() / self.record_bytes())
+        // The rows of a pack are a power of two, so what divides them is one too.
+        let (rows, record_bytes) = (self.pack_rows(), self.record_bytes());
+        let is_whole = record_bytes.is_power_of_two() && record_bytes <= rows;
+        is_whole.then(|| rows >> record_bytes.trailing_zeros())
     }
     /// Mask polynomials a query takes: columns in blocks of D.
     pub fn blocks(&self) -> usize {
