@@ -45,7 +45,8 @@ struct New {
     /// File of the draft, which must not exist
     draft: PathBuf,
     /// Public key of a root; repeat it for each
-    #[arg(long, value_name = "KEY", value_parser = key, required = true)]
+    #[arg(long, value_name = "KEY", allow_hyphen_values = true, value_parser = key)]
+    #[arg(required = true)]
     root: Vec<Key>,
     /// How many of the roots have to sign
     #[arg(long, value_name = "N")]
@@ -83,7 +84,8 @@ struct AddIssuer {
     #[arg(long)]
     domain: String,
     /// Public key that signs its statements; may be repeated
-    #[arg(long, value_name = "KEY", value_parser = key, required = true)]
+    #[arg(long, value_name = "KEY", allow_hyphen_values = true, value_parser = key)]
+    #[arg(required = true)]
     key: Vec<Key>,
     #[command(flatten)]
     validity: ValidityArgs,
@@ -117,15 +119,16 @@ struct AddDatabase {
     #[arg(long)]
     id: String,
     /// Public key that signs its parameters
-    #[arg(long, value_name = "KEY", value_parser = key)]
+    #[arg(long, value_name = "KEY", allow_hyphen_values = true, value_parser = key)]
     operator_key: Key,
     /// Public key that signs its records; may be repeated
-    #[arg(long, value_name = "KEY", value_parser = key, required = true)]
+    #[arg(long, value_name = "KEY", allow_hyphen_values = true, value_parser = key)]
+    #[arg(required = true)]
     record_key: Vec<Key>,
     #[command(flatten)]
     validity: ValidityArgs,
     /// Public key of its blinding [default: look-up keys are plain]
-    #[arg(long, value_name = "KEY", value_parser = ristretto_key)]
+    #[arg(long, value_name = "KEY", allow_hyphen_values = true, value_parser = ristretto_key)]
     blinding_key: Option<RistrettoKey>,
     /// Beginning of the numbers that it has, such as +49; may be repeated [default: all]
     #[arg(long, value_name = "PREFIX")]
