@@ -264,11 +264,6 @@ impl DeviceBatch {
             return Ok(());
         }
         self.call.rebase(view, &Cancelled::default())?;
-        for index in 0..self.requests.len() {
-            if let Some(prepared) = self.call.query(index) {
-                self.requests[index].epoch = prepared.epoch;
-            }
-        }
         // A look-up that has its answer goes out again too, for a batch is always whole.
         let newest = self.call.view().parameters.epoch();
         self.requests.iter_mut().for_each(|request| request.epoch = newest);

@@ -1,6 +1,6 @@
 //! What the pool counts, and under which names it is shown.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use crate::https::Counter;
 
 /// One number of a family: its name, its help, its labels and its value. Names of counters end in
 /// `_total`; all others are gauges. Labels come from the placement file and from closed sets.
@@ -13,27 +13,13 @@ pub struct Sample {
     pub value: u64,
 }
 
-/// A counter.
-#[derive(Default)]
-pub(super) struct Count(AtomicU64);
-
-impl Count {
-    pub(super) fn add(&self, more: u64) {
-        self.0.fetch_add(more, Ordering::Relaxed);
-    }
-
-    pub(super) fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-}
-
 /// Makes a struct of counters, and the list of its samples, from one table.
 macro_rules! counters {
     ($(#[$about:meta])* $struct:ident { $($field:ident = $name:literal, $help:literal;)* }) => {
         $(#[$about])*
         #[derive(Default)]
         pub(super) struct $struct {
-            $(pub(super) $field: Count,)*
+            $(pub(super) $field: Counter,)*
         }
 
         impl $struct {

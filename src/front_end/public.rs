@@ -6,12 +6,12 @@ use std::path::PathBuf;
 use std::sync::{PoisonError, RwLock};
 
 use axum::body::Bytes;
-use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH};
-use axum::http::{HeaderMap, HeaderValue, StatusCode};
-use axum::response::{IntoResponse as _, Response};
+use axum::http::{HeaderMap, HeaderValue};
+use axum::response::Response;
 
 use super::errors::FrontEndError;
 use super::placement::Placement;
+use crate::https::{etag, public_file};
 use crate::limits::FRONT_END_FILTER_BYTES_MAX;
 use crate::shard::files::read_regular;
 use crate::wire::parameters::check_database_name;
@@ -21,8 +21,6 @@ pub(super) const FRAMES: &str = "application/x-sotto-frames";
 const DIRECTORY: &str = "application/jose+json";
 const KEYS: &str = "application/jose";
 const FILTER: &str = "application/octet-stream";
-/// A minute: as long as a relay keeps a file.
-const CACHED: &str = "public, max-age=60";
 
 /// A public file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,8 +63,7 @@ pub(super) struct File {
 
 impl File {
     fn new(body: Bytes, content_type: &'static str) -> Self {
-        let etag = format!("\"{}\"", &blake3::hash(&body).to_hex()[..32]);
-        Self { body, etag, content_type }
+        Self { etag: etag(&body), body, content_type }
     }
 
     pub(super) fn keys(list: &str) -> Self {
@@ -79,25 +76,8 @@ impl File {
 
     /// The reply in the clear; without the body for whoever has it already.
     pub(super) fn into_response(self, headers: &HeaderMap) -> Response {
-        let Self { body, etag, content_type } = self;
-        let is_held = headers.get_all(IF_NONE_MATCH).iter().any(|value| {
-            let tags = value.to_str().unwrap_or_default().split(',').map(str::trim);
-            tags.map(|tag| tag.strip_prefix("W/").unwrap_or(tag))
-                .any(|tag| tag == etag || tag == "*")
-        });
-        let mut response = match is_held {
-            true => StatusCode::NOT_MODIFIED.into_response(),
-            false => (StatusCode::OK, body).into_response(),
-        };
-        let headers = response.headers_mut();
-        if !is_held {
-            headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
-        }
-        headers.insert(CACHE_CONTROL, HeaderValue::from_static(CACHED));
-        if let Ok(etag) = HeaderValue::from_str(&etag) {
-            headers.insert(ETAG, etag);
-        }
-        response
+        let content_type = HeaderValue::from_static(self.content_type);
+        public_file(self.body, &self.etag, content_type, headers)
     }
 }
 
@@ -157,6 +137,8 @@ pub(super) fn read_filters(placement: &Placement) -> Result<HashMap<String, Byte
 
 #[cfg(test)]
 mod tests {
+    use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH};
+
     use super::*;
     use crate::front_end::placement::PlacedDatabase;
 

@@ -13,6 +13,7 @@ mod admin;
 mod body;
 #[cfg(feature = "front-end")]
 mod bounds;
+mod cached;
 pub mod client;
 #[cfg(feature = "front-end")]
 mod counters;
@@ -31,11 +32,16 @@ mod tests;
 mod tracked;
 
 #[cfg(feature = "front-end")]
+pub use crate::server::Counter;
+#[cfg(feature = "front-end")]
 pub use admin::{Admin, AdminCallers, AdminError, Readiness, Shown};
 #[cfg(feature = "front-end")]
 pub use body::{BodyError, body};
 #[cfg(feature = "front-end")]
 pub use bounds::Bounds;
+pub use cached::etag;
+#[cfg(feature = "front-end")]
+pub use cached::public_file;
 pub use client::{Client, Reply, Response};
 #[cfg(feature = "front-end")]
 pub use counters::{Counters, Sample};

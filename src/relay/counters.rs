@@ -1,24 +1,8 @@
 //! What a relay counts: plain atomics, read when somebody asks. Labels come from closed sets; none
 //! says which account, address or database.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-
 use super::bucket::Kind;
-use crate::https::Sample;
-
-/// A number that grows, and falls where it says what is there now.
-#[derive(Debug, Default)]
-pub(super) struct Counter(AtomicU64);
-
-impl Counter {
-    pub(super) fn add(&self, more: u64) {
-        self.0.fetch_add(more, Ordering::Relaxed);
-    }
-
-    pub(super) fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-}
+use crate::https::{Counter, Sample};
 
 /// Defines an enum of which each variant has a name for labels.
 macro_rules! labels {

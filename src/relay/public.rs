@@ -8,17 +8,18 @@ use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use axum::body::Bytes;
-use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH};
+use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 
 use super::counters::{Counters, Public};
 use super::errors::Refusal;
 use super::forward::FrontEnd;
+use crate::https::{etag, public_file};
 use crate::limits::{
-    DATABASE_NAME_BYTES_MAX, PUBLIC_BYTES_MAX, PUBLIC_FETCHES_MAX, PUBLIC_FILES_MAX,
-    PUBLIC_MEMORY_BYTES, PUBLIC_SECONDS,
+    PUBLIC_BYTES_MAX, PUBLIC_FETCHES_MAX, PUBLIC_FILES_MAX, PUBLIC_MEMORY_BYTES, PUBLIC_SECONDS,
 };
+use crate::wire::parameters::check_database_name;
 
 /// How long it is remembered that the front-end gave no file, in seconds.
 const FAILED_SECONDS: u64 = 1;
@@ -64,15 +65,7 @@ impl Kept {
 
 /// The path of a file of a database, where its id is one.
 pub(super) fn path_of_database(id: &str, file: &str) -> Option<String> {
-    let inner = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
-    let begins = id.starts_with(|first: char| first.is_ascii_alphanumeric());
-    let is_id = begins && id.len() <= DATABASE_NAME_BYTES_MAX && id.bytes().all(inner);
-    is_id.then(|| format!("/databases/{id}/{file}"))
-}
-
-/// The tag of a file: the first half of its BLAKE3.
-fn tag(body: &[u8]) -> String {
-    format!("\"{}\"", &blake3::hash(body).to_hex()[..32])
+    check_database_name(id).ok().map(|()| format!("/databases/{id}/{file}"))
 }
 
 impl PublicFiles {
@@ -99,7 +92,9 @@ impl PublicFiles {
             Found::Failed => Public::Failed,
         });
         match found {
-            Found::File { body, tag, content_type } => give(body, &tag, content_type, headers),
+            Found::File { body, tag, content_type } => {
+                public_file(body, &tag, content_type, headers)
+            }
             Found::Missing => StatusCode::NOT_FOUND.into_response(),
             Found::Failed => Refusal::FrontEnd { why: "the front-end does not give this file now" }
                 .into_response(),
@@ -156,38 +151,12 @@ async fn fetch(front_end: &FrontEnd, path: &str, before: Option<Found>) -> (Foun
             let content_type = reply.headers.get(CONTENT_TYPE).cloned();
             let octets = HeaderValue::from_static("application/octet-stream");
             let content_type = content_type.unwrap_or(octets);
-            (Found::File { tag: tag(&body), body, content_type }, Public::Fetched)
+            (Found::File { tag: etag(&body), body, content_type }, Public::Fetched)
         }
         (304, Some(file @ Found::File { .. })) => (file, Public::Unchanged),
         (404, _) => (Found::Missing, Public::Missing),
         _ => (Found::Failed, Public::Failed),
     }
-}
-
-/// A file, or that the device has it already.
-fn give(body: Bytes, tag: &str, content_type: HeaderValue, headers: &HeaderMap) -> Response {
-    let is_known = headers.get_all(IF_NONE_MATCH).iter().any(|known| {
-        let known = known.to_str().unwrap_or_default();
-        known
-            .split(',')
-            .map(str::trim)
-            .any(|known| known == "*" || known.strip_prefix("W/").unwrap_or(known) == tag)
-    });
-    let mut response = match is_known {
-        true => StatusCode::NOT_MODIFIED.into_response(),
-        false => body.into_response(),
-    };
-    let headers = response.headers_mut();
-    if is_known {
-        headers.remove(CONTENT_TYPE);
-    } else {
-        headers.insert(CONTENT_TYPE, content_type);
-    }
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("public, max-age=60"));
-    if let Ok(tag) = HeaderValue::from_str(tag) {
-        headers.insert(ETAG, tag);
-    }
-    response
 }
 
 #[cfg(test)]

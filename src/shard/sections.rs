@@ -54,6 +54,14 @@ pub(super) fn verify_sections(
     checked.map_err(OpenError::io(path))?.map_err(OpenError::shard(path))
 }
 
+/// Compares a shard file of which the header was read, and its length checked, with its digests.
+///
+/// # Errors
+/// The file cannot be read.
+pub fn verify_file(file: &File, header: &Header) -> io::Result<Result<(), ShardError>> {
+    check(&Bytes::File(file), header, 0..SECTION_NAMES.len(), &mut |_| true)
+}
+
 /// Checks some sections, and the header with the first; `go_on` is told how many bytes more were
 /// read, and says whether to read more. The digest of a section is over its bytes, and that of the
 /// hints over the digests of their packs.

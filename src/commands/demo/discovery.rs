@@ -295,23 +295,8 @@ impl World {
     ) -> Result<Mapping, Error> {
         let iss = if issuer == &self.north { NORTH } else { WEST };
         let iat = self.now - days * DAY - 60;
-        let mut mapping = Mapping {
-            iss: iss.to_owned(),
-            sub: sub.clone(),
-            ssi: ssi(sub, provider)?,
-            jti: format!("{provider} {days} {}", Key::from(user.verifying_key()).id()),
-            iat,
-            exp: iat + 365 * DAY,
-            proof: if sub.digits().is_some() { Proof::Sms } else { Proof::Email },
-            proof_at: iat,
-            region: None,
-            new_holder: false,
-            tags: Vec::new(),
-            user: None,
-            purpose: Purpose::Register,
-        };
-        mapping.user = Some(Consent::new(&mapping.consent_text(), user));
-        Ok(mapping)
+        let jti = format!("{provider} {days} {}", Key::from(user.verifying_key()).id());
+        Ok(registered(iss, sub, ssi(sub, provider)?, jti, iat, user))
     }
 
     fn preference(
@@ -454,6 +439,34 @@ pub(super) fn public(key: &SigningKey) -> Key {
 
 pub(super) fn new_user() -> Result<SigningKey, Error> {
     Ok(SigningKey::from_bytes(&sotto::scheme::random_bytes()?))
+}
+
+/// What an issuer says of a user who registered, and agreed, at a time: for a year.
+pub(super) fn registered(
+    iss: &str,
+    sub: &Identifier,
+    ssi: Ssi,
+    jti: String,
+    iat: u64,
+    user: &SigningKey,
+) -> Mapping {
+    let mut mapping = Mapping {
+        iss: iss.to_owned(),
+        sub: sub.clone(),
+        ssi,
+        jti,
+        iat,
+        exp: iat + 365 * DAY,
+        proof: if sub.digits().is_some() { Proof::Sms } else { Proof::Email },
+        proof_at: iat,
+        region: None,
+        new_holder: false,
+        tags: Vec::new(),
+        user: None,
+        purpose: Purpose::Register,
+    };
+    mapping.user = Some(Consent::new(&mapping.consent_text(), user));
+    mapping
 }
 
 /// The person's name at a provider: the end of the number, or the part before the @.

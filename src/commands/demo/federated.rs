@@ -24,14 +24,13 @@ use sotto::discovery::directory::{
 use sotto::discovery::identifier::Identifier;
 use sotto::discovery::merge::{self, Time, VALUE_BYTES_DEFAULT};
 use sotto::discovery::resolver::{Finding, Options, Report, Resolved, system_clock};
-use sotto::discovery::statement::{Consent, Mapping, Purpose};
 use sotto::https::Client;
 use sotto::params::{Shape, ShapeWishes};
 use sotto::text::{bytes, counted, grouped};
 use sotto::{limits, pull};
 use tokio::task::spawn_blocking;
 
-use super::discovery::{DAY, new_user, public, ssi};
+use super::discovery::{DAY, new_user, public, registered, ssi};
 use super::parties::{
     FrontEndSetting, Numbers, Party, Placed, Running, publish, start_front_end, start_relay, token,
     total,
@@ -103,22 +102,9 @@ impl Operator {
     /// An issuer's word that a person is at this provider, as a line.
     fn mapping(&self, home: &Home, sub: &Identifier, now: u64) -> Result<String, Error> {
         let (user, iat) = (new_user()?, now - 30 * DAY);
-        let mut mapping = Mapping {
-            iss: home.domain.to_owned(),
-            sub: sub.clone(),
-            ssi: ssi(sub, home.domain)?,
-            jti: sotto::discovery::jws::key_id(&user.verifying_key()),
-            iat,
-            exp: iat + 365 * DAY,
-            proof: if sub.digits().is_some() { Proof::Sms } else { Proof::Email },
-            proof_at: iat,
-            region: None,
-            new_holder: false,
-            tags: Vec::new(),
-            user: None,
-            purpose: Purpose::Register,
-        };
-        mapping.user = Some(Consent::new(&mapping.consent_text(), &user));
+        let jti = sotto::discovery::jws::key_id(&user.verifying_key());
+        let ssi = ssi(sub, home.domain)?;
+        let mapping = registered(home.domain, sub, ssi, jti, iat, &user);
         Ok(mapping.sign(&self.issuer))
     }
 

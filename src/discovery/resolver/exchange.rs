@@ -16,9 +16,9 @@ use super::options::{Clock, Token};
 use super::report::Report;
 use crate::discovery::sealed::capsule::{InnerRequest, InnerResponse, Opener, seal_to};
 use crate::discovery::sealed::keys::KeyList;
-use crate::https::{Client, HttpsError, Response};
+use crate::https::{Client, HttpsError, Response, etag};
 use crate::limits;
-use crate::wire::{Bytes, hex};
+use crate::wire::Bytes;
 
 const REQUEST_TYPE: &str = "message/ohttp-req";
 const REPLY_TYPE: &str = "message/ohttp-res";
@@ -254,11 +254,6 @@ impl Traffic {
         report.evaluations = read(&self.evaluations);
         report.lookups = read(&self.lookups);
     }
-}
-
-/// The tag under which everybody gets the same bytes.
-pub(super) fn etag(body: &[u8]) -> String {
-    format!("\"{}\"", hex::encode(&blake3::hash(body).as_bytes()[..16]))
 }
 
 /// What is inside a sealed reply.
