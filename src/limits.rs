@@ -502,7 +502,10 @@ pub const DUE_SECONDS_MIN: u64 = 7 * 86_400;
 /// Latest time after which a batch is due again, in seconds. Records hold for 30 days, so that two
 /// look-ups may fail before a contact is lost.
 pub const DUE_SECONDS_MAX: u64 = 14 * 86_400;
-/// Most batches that one synchronisation of a device sends; the rest remain due. Their answers wait
+/// Latest time to which a batch is put off whose time has come together with that of another one,
+/// in seconds. Within a day, what a device sends is not told apart from what others send.
+pub const PUT_OFF_SECONDS_MAX: u64 = 86_400;
+/// Most new batches that one synchronisation of a device sends; the rest remain due. Their answers wait
 /// for the last one, some 40 MB at the standard shape, and the default quota of a relay is as much.
 pub const SYNC_BATCHES_MAX: usize = 128;
 /// How long a synchronisation may send: as long as a call of the client.
@@ -515,7 +518,6 @@ pub const DEVICE_REQUEST_TIMEOUT: Duration = Duration::from_secs(45);
 /// Shortest wait of a device before it sends a request again that had no reply; it doubles. Unit
 /// tests do not wait for it.
 pub const DEVICE_RETRY_WAIT_MIN: Duration = Duration::from_millis(if cfg!(test) { 1 } else { 100 });
-/// LEAD: the same constant comes with the filter's crate; one of them stays. Most contacts of an
 /// Largest file with the state of a device: the most contacts with a record in two databases.
 pub const DEVICE_STATE_BYTES_MAX: u64 = 256 << 20;
 /// Longest reply of a relay that tells of an error, in bytes.

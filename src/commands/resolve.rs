@@ -262,8 +262,12 @@ fn summary(report: &Report) -> String {
     ));
     let failed = report.failed.iter().chain(&report.refused);
     lines.extend(failed.map(|(reason, count)| format!("{count}: {reason}")));
-    if report.batches_left > 0 {
-        lines.push(format!("batches left for the next time: {}", report.batches_left));
-    }
+    let counts = [
+        ("not looked up, because a routing filter says that they are not there", report.ruled_out),
+        ("new batches left for the next time", report.batches_left),
+        ("batches put off to times of their own, within a day", report.batches_put_off),
+    ];
+    let counts = counts.into_iter().filter(|(_, count)| *count > 0);
+    lines.extend(counts.map(|(what, count)| format!("{what}: {count}")));
     lines.join("\n")
 }

@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod filters;
 mod world;
 
 use std::collections::{HashMap, HashSet};
@@ -103,12 +104,22 @@ async fn contacts_are_found_absent_and_asked_again_at_their_time() {
     assert!(report.bytes_down < 2_000, "{}", report.bytes_down);
     relay.take_seen();
 
-    // A fortnight later all is due: the same sets, under secrets that were never used.
+    // A fortnight later all is due: one is asked, and the others get times of their own.
     let due = resolver.next_due().unwrap();
     assert!((NOW + 7 * DAY..NOW + 14 * DAY).contains(&due));
     relay.set_now(NOW + 14 * DAY);
     let report = sync(&mut resolver, &all).await.unwrap();
-    assert_eq!((report.batches, report.evaluated, report.found), (3, 0, 22));
+    assert_eq!((report.batches, report.batches_put_off, report.batches_left), (1, 2, 0));
+    let (mut found, mut times) = (report.found, vec![relay.now()]);
+    while let Some(due) = resolver.next_due().filter(|&due| due <= NOW + 15 * DAY) {
+        relay.set_now(due);
+        let report = sync(&mut resolver, &all).await.unwrap();
+        assert_eq!((report.batches, report.evaluated), (1, 0));
+        found += report.found;
+        times.push(due);
+    }
+    assert!((times.len(), found) == (3, 22) && times.is_sorted(), "{found} found at {times:?}");
+    // The same sets, under secrets that were never used.
     let second = relay.take_seen();
     assert_eq!(shard_sets(&first), shard_sets(&second));
     let uids = |seen: &[Seen]| -> HashSet<String> {
@@ -159,6 +170,29 @@ async fn a_device_that_starts_again_goes_on() {
     relay.set_now(NOW + 29 * DAY + DAY / 2);
     let resolver = relay.resolver(&folder).await;
     assert_eq!(found_handle(&resolver, &number(1), relay.now()), None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_that_is_due_waits_for_what_is_new() {
+    let relay = Relay::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let mut resolver = relay.resolver(&folder).await;
+    sync(&mut resolver, &contacts(0..16)).await.unwrap();
+    let old = shard_sets(&relay.take_seen());
+    relay.set_now(NOW + 14 * DAY);
+    let report = sync(&mut resolver, &contacts(0..40)).await.unwrap();
+    assert_eq!((report.found, report.batches, report.batches_put_off), (24, 2, 1));
+    let new = shard_sets(&relay.take_seen());
+    assert!(new.len() == 2 && !new.contains(&old[0]));
+    let due = resolver.next_due().unwrap();
+    assert!((relay.now() + 1..=relay.now() + DAY).contains(&due));
+    // Its time stays, also after a restart, and then it is alone.
+    drop(resolver);
+    let mut resolver = relay.resolver(&folder).await;
+    assert_eq!(resolver.next_due(), Some(due));
+    relay.set_now(due);
+    assert_eq!(sync(&mut resolver, &contacts(0..40)).await.unwrap().batches, 1);
+    assert_eq!(shard_sets(&relay.take_seen()), old);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -157,6 +157,8 @@ impl Fixture {
         // Its first ones are in the last shards, those of the others in the first.
         absent[..64].reverse();
         let certificates = localhost().unwrap();
+        std::fs::write(folder.path().join("server.pem"), &certificates.server_pem).unwrap();
+        std::fs::write(folder.path().join("server.key"), &certificates.server_key).unwrap();
         Self { folder, certificates, content, served, blind_key, present, absent }
     }
 
@@ -165,12 +167,14 @@ impl Fixture {
         draft::sign(content, &[key("root")]).unwrap()
     }
 
+    /// The epoch of the first database.
+    pub(crate) fn epoch(&self) -> u64 {
+        self.served[ONE].database.epoch()
+    }
+
     fn tls(&self) -> TlsFiles {
         let path = |name: &str| self.folder.path().join(name);
-        let (cert, key) = (path("server.pem"), path("server.key"));
-        std::fs::write(&cert, &self.certificates.server_pem).unwrap();
-        std::fs::write(&key, &self.certificates.server_key).unwrap();
-        TlsFiles { cert, key, client_ca: None }
+        TlsFiles { cert: path("server.pem"), key: path("server.key"), client_ca: None }
     }
 }
 
@@ -349,6 +353,8 @@ pub(crate) struct Script {
     pub(crate) listed: Option<u8>,
     pub(crate) front_end_key: SigningKey,
     pub(crate) blind_key: Option<BlindKey>,
+    /// The routing filter of the first database.
+    pub(crate) filter: Option<Vec<u8>>,
     pub(crate) before: BeforeHook,
     pub(crate) answers: AnswersHook,
     pub(crate) replies: RepliesHook,
@@ -384,6 +390,7 @@ impl Relay {
             listed: None,
             front_end_key: key("front-end"),
             blind_key: None,
+            filter: None,
             before: Box::new(|_, _| Instead::Nothing),
             answers: Box::new(|_, _| {}),
             replies: Box::new(|_, _| {}),
@@ -454,6 +461,7 @@ impl Relay {
         match path {
             "/directory" => Some(self.script().directory.clone().into_bytes()),
             "/ohttp-keys" => Some(self.keys().into_bytes()),
+            "/databases/one/filter" => self.script().filter.clone(),
             _ => {
                 let name = path.strip_prefix("/databases/")?.strip_suffix("/parameters")?;
                 let served = fixture().served.get(name)?;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::client::{ClientError, ParameterError, PinsError};
 use crate::discovery::blind::BlindError;
 use crate::discovery::directory::DirectoryError;
+use crate::discovery::filter::FilterError;
 use crate::discovery::sealed::SealedError;
 use crate::https::HttpsError;
 use crate::scheme::SecretError;
@@ -61,6 +62,8 @@ pub enum ResolveError {
          is a new database; tell the operator"
     )]
     BlindingKey { database: String },
+    #[error("the routing filter of database {database} is refused: {error}")]
+    Filter { database: String, error: FilterError },
     #[error("identifiers of database {database} were not evaluated: {error}")]
     Blind { database: String, error: BlindError },
     #[error("the front-end refuses the {what} with status {status}: {detail}")]
@@ -102,6 +105,7 @@ impl ResolveError {
                 | Self::Parameters { .. }
                 | Self::Pins { .. }
                 | Self::BlindingKey { .. }
+                | Self::Filter { .. }
                 | Self::Blind { .. }
         )
     }

@@ -74,6 +74,16 @@ impl Kind {
     }
 }
 
+/// What lies at a path in the clear.
+pub(super) enum Fetched {
+    /// Nothing.
+    Nothing,
+    /// What is held already.
+    Same,
+    /// Something else.
+    Other(Bytes),
+}
+
 /// Why one attempt has no reply.
 enum Failed {
     /// Trying again would not help.
@@ -105,6 +115,24 @@ impl Exchange {
         held: &[u8],
         bytes_max: usize,
     ) -> Result<Option<Bytes>, ResolveError> {
+        match self.get_if_there(what, path, held, bytes_max).await? {
+            Fetched::Other(body) => Ok(Some(body)),
+            Fetched::Same => Ok(None),
+            Fetched::Nothing => {
+                let problem = "the relay answers 404".into();
+                Err(ResolveError::Reply { what, problem })
+            }
+        }
+    }
+
+    /// The same, of what need not be there.
+    pub(super) async fn get_if_there(
+        &self,
+        what: &'static str,
+        path: &str,
+        held: &[u8],
+        bytes_max: usize,
+    ) -> Result<Fetched, ResolveError> {
         let mut failures = 0;
         loop {
             match self.try_get(what, path, held, bytes_max).await {
@@ -120,7 +148,7 @@ impl Exchange {
         path: &str,
         held: &[u8],
         bytes_max: usize,
-    ) -> Result<Option<Bytes>, Failed> {
+    ) -> Result<Fetched, Failed> {
         let tag = etag(held);
         let headers = [("if-none-match", &*tag)];
         let headers = if held.is_empty() { &[][..] } else { &headers[..] };
@@ -128,12 +156,13 @@ impl Exchange {
         let sent = self.send(Method::GET, &url, headers, Bytes::new(), bytes_max).await;
         let reply = sent.map_err(unreachable)?;
         match reply.status {
-            OK => Ok(Some(reply.body)),
-            NOT_MODIFIED if !held.is_empty() => Ok(None),
-            404 | NOT_MODIFIED => {
-                let problem = format!("the relay answers {}", reply.status);
+            OK => Ok(Fetched::Other(reply.body)),
+            NOT_MODIFIED if !held.is_empty() => Ok(Fetched::Same),
+            NOT_MODIFIED => {
+                let problem = "the relay answers 304, and nothing was held".into();
                 Err(Failed::Finally(ResolveError::Reply { what, problem }))
             }
+            404 => Ok(Fetched::Nothing),
             _ => Err(refused(&reply)),
         }
     }

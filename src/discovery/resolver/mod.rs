@@ -11,7 +11,8 @@
 //! - [`sync`] has the order of a call; [`ask`] sends batches; [`exchange`] speaks with the relay;
 //!   [`opening`] looks at answers.
 //! - [`slots`] says who is asked with whom, [`schedule`] when.
-//! - [`state`] is what is kept, [`store`] its file; [`database`] is what is known of a database.
+//! - [`state`] is what is kept, [`store`] its file; [`database`] is what is known of a database,
+//!   [`filters`] whom it does not have.
 //!
 //! Dropping the future of a call ends it and wipes its secrets. What was evaluated is kept, and the
 //! next call goes on.
@@ -20,6 +21,7 @@ mod ask;
 mod database;
 mod errors;
 mod exchange;
+mod filters;
 mod opening;
 mod options;
 mod report;
@@ -39,6 +41,7 @@ use super::identifier::Identifier;
 use crate::limits::DEVICE_REQUEST_TIMEOUT;
 use database::Held;
 use exchange::{Exchange, Traffic};
+use filters::Filters;
 use state::State;
 use store::Store;
 
@@ -58,6 +61,7 @@ pub struct Resolver {
     directory: Option<Arc<Directory>>,
     pack_records_min: u64,
     held: BTreeMap<String, Arc<Held>>,
+    filters: Filters,
     resolved: HashMap<String, Resolved>,
     report: Report,
 }
@@ -100,6 +104,7 @@ impl Resolver {
             writes: 0,
             pack_records_min: options.pack_records_min,
             held: BTreeMap::new(),
+            filters: Filters::default(),
             resolved: HashMap::new(),
             report: Report::default(),
         };
@@ -119,7 +124,10 @@ impl Resolver {
         Ok(self.contact(contact).cloned().unwrap_or_default())
     }
 
-    /// Asks for contacts that are new, and for all whose time has come.
+    /// Asks for contacts that are new, all of them at once, or, where none is new, for one batch
+    /// whose time has come. Other batches whose time has come get another time of their own, within
+    /// a day, for those that are sent together are seen to be of one device. So call it at
+    /// [`Resolver::next_due`]: whoever calls once a day asks one batch a day.
     ///
     /// # Errors
     /// Why it ended early, or who was refused. What was answered is kept, and

@@ -98,12 +98,18 @@ pub struct Report {
     pub evaluated: usize,
     /// Batches that were asked.
     pub batches: usize,
-    /// Batches that are due and were not asked.
+    /// New batches that were not asked yet.
     pub batches_left: usize,
+    /// Batches whose time has come, and that got another one because they would not have been
+    /// alone.
+    pub batches_put_off: usize,
     /// Contacts found, each database counted.
     pub found: usize,
     /// Contacts not found.
     pub absent: usize,
+    /// Contacts that are not looked up, each database counted: its routing filter says that it does
+    /// not have them.
+    pub ruled_out: usize,
     /// Answers that cannot be believed.
     pub invalid: usize,
     /// Dummies and their answers, whatever these say.

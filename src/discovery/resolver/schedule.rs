@@ -1,15 +1,22 @@
 //! When a batch is due, and where randomness comes from. The time is an argument.
 //!
 //! A batch that was asked is due again at a time that is drawn uniformly from the second week
-//! after it. Neither outcomes nor failures have a part in it.
+//! after it. Neither outcomes nor failures have a part in it. Of several whose time has come one
+//! is asked, and the others are put off to times of their own: batches that are seen together, and
+//! together again, are those of one device.
 
-use crate::limits::{DUE_SECONDS_MAX, DUE_SECONDS_MIN};
+use crate::limits::{DUE_SECONDS_MAX, DUE_SECONDS_MIN, PUT_OFF_SECONDS_MAX};
 use crate::scheme::{SecretError, random_bytes};
 
 /// When a batch that was asked at `now` is due again.
 pub(super) fn next_due(now: u64) -> Result<u64, SecretError> {
     let spread = DUE_SECONDS_MAX - DUE_SECONDS_MIN;
     Ok(now.saturating_add(DUE_SECONDS_MIN).saturating_add(below(spread)?))
+}
+
+/// When a batch is due that could have been asked at `now`, but not alone.
+pub(super) fn put_off(now: u64) -> Result<u64, SecretError> {
+    Ok(now.saturating_add(1).saturating_add(below(PUT_OFF_SECONDS_MAX)?))
 }
 
 /// Whether a batch is to be asked at `now`.
@@ -55,6 +62,19 @@ mod tests {
         // 1 000 are expected on each day; six standard deviations are 176.
         assert!(days.iter().all(|&count| (820..1_180).contains(&count)), "{days:?}");
         assert!(is_too_late(now + 14 * DAY + 1, now) && !is_too_late(u64::MAX, u64::MAX));
+    }
+
+    #[test]
+    fn a_batch_is_put_off_by_at_most_a_day() {
+        let now = 1_800_000_000;
+        let mut quarters = [0_u32; 4];
+        for _ in 0..4_000 {
+            let due = put_off(now).unwrap();
+            assert!((now + 1..=now + DAY).contains(&due), "{}", due - now);
+            quarters[((due - now - 1) / (DAY / 4)) as usize] += 1;
+        }
+        // 1 000 are expected in each; six standard deviations are 165.
+        assert!(quarters.iter().all(|&count| (830..1_170).contains(&count)), "{quarters:?}");
     }
 
     #[test]

@@ -70,7 +70,7 @@ pub(super) fn deal<ShardOf: Fn(&[u8]) -> u32>(
             });
         }
         state.next_slot += BATCH as u64;
-        batches.push(Batch { due: now, slots });
+        batches.push(Batch { due: now, slots, is_asked: false });
     }
     state.batches.append(&mut batches);
     Ok(())

@@ -21,6 +21,9 @@ const NONCE_BYTES: usize = 24;
 const TAG_BYTES: usize = 16;
 const HEAD_BYTES: usize = 1 + NONCE_BYTES;
 
+/// Bytes of the digest of a routing filter.
+const DIGEST_BYTES: usize = 32;
+
 /// Bytes of the key of dummies.
 pub(super) const DEVICE_KEY_BYTES: usize = 32;
 
@@ -64,6 +67,12 @@ pub(super) struct DatabaseState {
     /// The batches, whose members never change.
     #[prost(message, repeated, tag = "6")]
     pub(super) batches: Vec<Batch>,
+    /// The newest routing filter as it was signed; empty where there is none.
+    #[prost(bytes = "vec", tag = "7")]
+    pub(super) filter: Vec<u8>,
+    /// The newest filter that was ever accepted.
+    #[prost(message, optional, tag = "8")]
+    pub(super) filter_seen: Option<FilterSeen>,
 }
 
 /// Sixteen slots that are always asked together.
@@ -75,6 +84,18 @@ pub(super) struct Batch {
     pub(super) due: u64,
     #[prost(message, repeated, tag = "2")]
     pub(super) slots: Vec<Slot>,
+    /// Whether the front-end may have seen it.
+    #[prost(bool, tag = "3")]
+    pub(super) is_asked: bool,
+}
+
+/// Which routing filter was accepted.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct FilterSeen {
+    #[prost(uint64, tag = "1")]
+    pub(super) epoch: u64,
+    #[prost(bytes = "vec", tag = "2")]
+    pub(super) digest: Vec<u8>,
 }
 
 /// A contact of a batch, or a dummy.
@@ -198,6 +219,8 @@ impl State {
             expect(slots.all(is_derived), "a contact has no derived key")?;
             let mut derived = database.derived.values();
             expect(derived.all(|key| key.len() == DERIVED_BYTES), "a derived key has no length")?;
+            let mut seen = database.filter_seen.iter();
+            expect(seen.all(|seen| seen.digest.len() == DIGEST_BYTES), "a digest has no length")?;
         }
         Ok(())
     }
@@ -247,7 +270,9 @@ mod tests {
             }),
         };
         let database = state.database("eu1");
-        database.batches = vec![Batch { due: 9, slots: (0..BATCH as u64).map(slot).collect() }];
+        let slots = (0..BATCH as u64).map(slot).collect();
+        database.batches = vec![Batch { due: 9, slots, is_asked: true }];
+        database.filter_seen = Some(FilterSeen { epoch: 3, digest: vec![6; DIGEST_BYTES] });
         database.next_slot = BATCH as u64;
         database.derived.insert(CONTACT.into(), vec![0xd5; DERIVED_BYTES]);
         state
@@ -315,7 +340,8 @@ mod tests {
 
     #[test]
     fn what_contradicts_itself_is_refused() {
-        let changes: [fn(&mut State); 7] = [
+        let changes: [fn(&mut State); 8] = [
+            |state| state.database("eu1").filter_seen.as_mut().unwrap().digest.truncate(31),
             |state| state.device_key.truncate(31),
             |state| state.database("eu1").batches[0].slots.truncate(15),
             |state| state.database("eu1").batches[0].slots[0].number = 1,

@@ -1,5 +1,5 @@
-//! The order of a call: directory, keys, parameters, evaluation, look-ups, and only then what they
-//! say.
+//! The order of a call: directory, keys, parameters, evaluation, routing filters, look-ups, and only
+//! then what they say.
 
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use super::errors::ResolveError;
 use super::exchange::Kind;
 use super::opening::{Closed, Member, Opened, open_all};
 use super::report::{Answer, Finding, Progress, Report};
-use super::schedule::{is_due, is_too_late, next_due};
+use super::schedule::{is_due, is_too_late, next_due, put_off};
 use super::slots::{Dummies, Newcomer, deal, dummy_key, is_fit};
 use super::state::{Batch, Slot};
 use crate::discovery::blind::{BlindError, Evaluated, blind};
@@ -39,6 +39,12 @@ struct Part {
     new: Vec<Identifier>,
 }
 
+impl Part {
+    fn epoch(&self) -> u64 {
+        self.held.known().parameters().map_or(0, PublicParameters::epoch)
+    }
+}
+
 /// The first thing that ended a call, or part of it; the rest of the call goes on where it can.
 #[derive(Default)]
 struct Ended(Option<ResolveError>);
@@ -50,7 +56,8 @@ impl Ended {
 }
 
 impl Resolver {
-    /// Resolves `contacts`, and asks all batches that are due; with `only`, no batch without it.
+    /// Resolves `contacts`, and asks what is new, or one batch that is due; with `only`, no batch
+    /// without it.
     pub(super) async fn run(
         &mut self,
         contacts: &[Identifier],
@@ -83,7 +90,11 @@ impl Resolver {
         let mut parts = self.parts(&directory, contacts, only, &mut ended).await?;
         self.save().await?;
         self.evaluate(&mut parts, deadline, &mut ended, progress).await;
+        self.rule_out(&mut parts, &mut ended).await;
         self.deal(&parts)?;
+        if only.is_none() {
+            self.put_off(&parts)?;
+        }
         self.save().await?;
         let jobs = self.jobs(&parts, only)?;
         let total = jobs.len();
@@ -131,8 +142,8 @@ impl Resolver {
         for entry in &directory.content().databases {
             let covered = contacts.iter().copied().filter(|contact| entry.covers(contact));
             let covered: Vec<Identifier> = covered.cloned().collect();
-            let has_due = self.due(&entry.id, only).next().is_some();
-            if !has_due && self.without_slot(&entry.id, &covered).is_empty() {
+            // With `only` it is new. Otherwise nothing that is fetched depends on what a filter says.
+            if covered.is_empty() && self.due(&entry.id, only).next().is_none() {
                 continue;
             }
             match self.open_database(entry).await {
@@ -299,6 +310,37 @@ impl Resolver {
         self.save().await
     }
 
+    /// Leaves out the contacts that their routing filters rule out. Where a filter is refused or
+    /// cannot be fetched, contacts stay new.
+    async fn rule_out(&mut self, parts: &mut [Part], ended: &mut Ended) {
+        let asked = self.exchange.now();
+        for part in parts.iter_mut().filter(|part| part.entry.blinding_key.is_some()) {
+            let (id, epoch) = (part.entry.id.clone(), part.epoch());
+            let kept = self.state.database(&id);
+            let refreshed = self.filters.refresh(&self.exchange, &part.entry, kept, epoch).await;
+            if let Err(error) = refreshed {
+                part.new.clear();
+                ended.note(error);
+            }
+            let is_out = |contact: &Identifier| self.is_ruled_out(&id, contact);
+            let (out, new) = std::mem::take(&mut part.new).into_iter().partition(is_out);
+            part.new = new;
+            self.report.ruled_out += out.len();
+            for contact in out {
+                let answers =
+                    &mut self.resolved.entry(contact.as_str().into()).or_default().answers;
+                answers.insert(id.clone(), Answer { asked, finding: Finding::Absent });
+            }
+        }
+    }
+
+    /// Whether the filter of a database says that it does not have a contact.
+    fn is_ruled_out(&self, database: &str, contact: &Identifier) -> bool {
+        let slot = Slot { contact: contact.as_str().to_owned(), ..Slot::default() };
+        let key = self.key(database, &slot);
+        key.is_some_and(|key| self.filters.rules_out(database, &key))
+    }
+
     /// Gives new contacts their slots.
     fn deal(&mut self, parts: &[Part]) -> Result<(), ResolveError> {
         let now = self.exchange.now();
@@ -324,6 +366,22 @@ impl Resolver {
         Ok(())
     }
 
+    /// Puts batches off whose time has come: all where something is new, otherwise all but one.
+    fn put_off(&mut self, parts: &[Part]) -> Result<(), ResolveError> {
+        let now = self.exchange.now();
+        let is_asked = |name: &String| parts.iter().any(|part| part.entry.id == *name);
+        let asked = self.state.databases.iter_mut().filter(|(name, _)| is_asked(name));
+        let due = asked.flat_map(|(_, kept)| &mut kept.batches);
+        let due = due.filter(|batch| is_due(batch.due, now));
+        let (mut again, new): (Vec<_>, Vec<_>) = due.partition(|batch| batch.is_asked);
+        again.sort_by_key(|batch| batch.due);
+        for batch in again.into_iter().skip(usize::from(new.is_empty())) {
+            batch.due = put_off(now)?;
+            self.report.batches_put_off += 1;
+        }
+        Ok(())
+    }
+
     /// The batches of a database to ask, with their places; with `only`, those that were never
     /// asked for it.
     fn due<'a>(
@@ -335,7 +393,7 @@ impl Resolver {
         let kept = self.state.databases.get(database);
         let batches = kept.into_iter().flat_map(|kept| kept.batches.iter().enumerate());
         batches.filter(move |(_, batch)| {
-            is_due(batch.due, now) && only.is_none_or(|only| is_unasked(batch, only))
+            is_due(batch.due, now) && only.is_none_or(|only| is_new_with(batch, only))
         })
     }
 
@@ -394,7 +452,8 @@ impl Resolver {
                 // Before anything is opened, so that no opening could end in another time.
                 let due = next_due(now)?;
                 let name = &asked.database.name;
-                self.state.database(name).batches[asked.index].due = due;
+                let batch = &mut self.state.database(name).batches[asked.index];
+                (batch.due, batch.is_asked) = (due, true);
                 let batch = &self.state.databases[name].batches[asked.index];
                 closed.push(Closed {
                     members: batch.slots.iter().map(|slot| self.member(&asked, slot)).collect(),
@@ -488,8 +547,11 @@ impl Resolver {
         let Some(directory) = &self.directory else { return false };
         let one = std::slice::from_ref(contact);
         let is_settled = |entry: &Database| {
-            let has_slot = self.without_slot(&entry.id, one).is_empty();
-            has_slot && self.due(&entry.id, Some(contact)).next().is_none()
+            // Who has no slot and yet an answer was ruled out by a filter.
+            let has_answer =
+                self.contact(contact).is_some_and(|it| it.answers.contains_key(&entry.id));
+            let is_placed = has_answer || self.without_slot(&entry.id, one).is_empty();
+            is_placed && self.due(&entry.id, Some(contact)).next().is_none()
         };
         let mut covering =
             directory.content().databases.iter().filter(|entry| entry.covers(contact));
@@ -497,8 +559,7 @@ impl Resolver {
     }
 }
 
-/// Whether a batch was never asked for a contact of it.
-fn is_unasked(batch: &Batch, contact: &Identifier) -> bool {
-    let mut slots = batch.slots.iter();
-    slots.any(|slot| slot.contact == contact.as_str() && slot.answer.is_none())
+/// Whether a batch was never asked and has a contact.
+fn is_new_with(batch: &Batch, contact: &Identifier) -> bool {
+    !batch.is_asked && batch.slots.iter().any(|slot| slot.contact == contact.as_str())
 }
