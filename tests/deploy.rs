@@ -1,8 +1,12 @@
 //! What `deploy` ships: its unit and configuration start a server that answers, its keys are
 //! options, the metrics it names exist, every alert is tried and has an entry in the runbook.
+//! `federation` has what is about relay and front-end alone.
 
 #![allow(clippy::unwrap_used)]
 
+#[cfg(feature = "front-end")]
+#[path = "deploy/federation.rs"]
+mod federation;
 mod harness;
 
 use std::collections::BTreeSet;
@@ -108,12 +112,11 @@ fn the_shipped_configuration_has_every_option() {
     assert!(missing.is_empty(), "sotto.toml does not speak of {missing:?}");
 }
 
-#[test]
-fn every_metric_that_is_named_exists() {
-    let list = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/metrics.txt"));
-    let list = list.unwrap();
+/// The names in a list of metrics in `tests`.
+fn metrics(list: &str) -> BTreeSet<String> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(list);
     let mut names = BTreeSet::new();
-    for line in list.lines() {
+    for line in fs::read_to_string(path).unwrap().lines() {
         let [name, kind, _labels] = line.split(' ').collect::<Vec<_>>()[..] else {
             panic!("{line:?}: expected `name type labels`");
         };
@@ -122,21 +125,47 @@ fn every_metric_that_is_named_exists() {
             names.extend(["bucket", "sum", "count"].map(|part| format!("{name}_{part}")));
         }
     }
+    names
+}
+
+/// Metrics in a text, each with a label and the values that it has or is compared with there.
+fn selectors(text: &str) -> Vec<(String, String, Vec<String>)> {
+    let text = text.replace('\\', "");
+    let mut found = Vec::new();
+    for (at, _) in text.match_indices("sotto_") {
+        let name = words(&text[at..], "sotto_").next().unwrap();
+        let Some(inner) = text[at + name.len()..].strip_prefix('{') else { continue };
+        for matcher in inner.split('}').next().unwrap().split(',') {
+            let (label, values) = matcher.split_once('=').unwrap();
+            let values = values.trim_matches(['~', '"']).split('|').map(str::to_owned).collect();
+            let label = label.trim_matches([' ', '!']).to_owned();
+            found.push((name.to_owned(), label, values));
+        }
+    }
+    found
+}
+
+#[test]
+fn every_metric_that_is_named_exists() {
+    let of_server = metrics("metrics.txt");
+    let lists = ["metrics-relay.txt", "metrics-front-end.txt"].map(metrics);
     let mut named = BTreeSet::new();
     for (path, text) in all_texts() {
         for name in words(&text, "sotto_").chain(words(&text, "process_")) {
-            assert!(names.contains(name), "{}: {name} is no metric", path.display());
+            let exists = of_server.contains(name) || lists.iter().any(|list| list.contains(name));
+            assert!(exists, "{}: {name} is no metric", path.display());
             named.insert(name.to_owned());
         }
     }
-    assert!(named.len() > 50, "{named:?}");
+    assert!(named.len() > 90, "{named:?}");
     // Values of labels, where a list of them is part of the program.
     let outcomes = Status::ALL.map(|status| status.name().to_ascii_lowercase());
     for (path, text) in all_texts() {
-        for part in text.split("outcome=").skip(1) {
-            let value = part.split(['"', '\\']).find(|part| !part.is_empty() && *part != "~");
-            let known = value.is_some_and(|value| outcomes.contains(&value.to_owned()));
-            assert!(known, "{}: outcome {value:?}", path.display());
+        for (name, label, values) in selectors(&text) {
+            if label == "outcome" && of_server.contains(&name) {
+                let known = values.iter().all(|value| outcomes.contains(value));
+                assert!(known, "{}: {name}, outcome {values:?}", path.display());
+            }
         }
     }
 }
@@ -154,8 +183,15 @@ fn every_alert_is_tried_and_has_an_entry_in_the_runbook() {
     let expected: Vec<String> = names.iter().map(|name| name.to_ascii_lowercase()).collect();
     assert_eq!(links, expected, "an alert links to another's entry");
     let runbook = text(page);
-    let headings: Vec<&str> = runbook.lines().filter_map(|line| line.strip_prefix("## ")).collect();
+    let (entries, tasks) = runbook.split_once("\n# Tasks\n").unwrap();
+    let headings: Vec<&str> = entries.lines().filter_map(|line| line.strip_prefix("## ")).collect();
     assert_eq!(headings, names, "the runbook has other entries, or in another order");
+    let anchor = |heading: &str| heading.to_ascii_lowercase().replace(' ', "-");
+    let tasks = tasks.lines().filter_map(|line| line.strip_prefix("## "));
+    let anchors: BTreeSet<String> = headings.into_iter().chain(tasks).map(anchor).collect();
+    for link in runbook.split("](#").skip(1).map(|rest| rest.split(')').next().unwrap()) {
+        assert!(link == "tasks" || anchors.contains(link), "{page}: {link} leads nowhere");
+    }
     let tests = text("prometheus/alerts.test.yml");
     for name in names {
         let fires = format!("labels: '{{alertname=\"{name}\"}}', value: 1");
@@ -164,8 +200,15 @@ fn every_alert_is_tried_and_has_an_entry_in_the_runbook() {
 }
 
 #[test]
-fn the_dashboard_is_whole() {
-    let dashboard: serde_json::Value = serde_json::from_str(&text("grafana/sotto.json")).unwrap();
+fn the_dashboards_are_whole() {
+    for name in ["sotto.json", "federation.json"] {
+        check_dashboard(name);
+    }
+}
+
+fn check_dashboard(name: &str) {
+    let dashboard = text(&format!("grafana/{name}"));
+    let dashboard: serde_json::Value = serde_json::from_str(&dashboard).unwrap();
     let panels = dashboard["panels"].as_array().unwrap();
     let ids: BTreeSet<u64> = panels.iter().map(|panel| panel["id"].as_u64().unwrap()).collect();
     assert_eq!(ids.len(), panels.len(), "two panels with one id");

@@ -1,12 +1,15 @@
 """Lints and renders the chart with Helm's own library, compares what comes out with Kubernetes' schemas
-and the program's options, and the probes with the sizes they follow from. No cluster is asked.
+and the program's options, and the probes with the sizes they follow from. Starts relay and front-end with
+the files that their pods would see. No cluster is asked.
 
     python -m venv V && V/bin/pip install --require-hashes -r deploy/helm/requirements.txt
     V/bin/python deploy/helm/check.py [SOTTO]
 
-SOTTO is the program; without it its options are not compared.
+SOTTO is the program, with the feature front-end; without it its options are not compared and nothing is
+started.
 """
 
+import json
 import pathlib
 import subprocess
 import sys
@@ -21,6 +24,16 @@ CHART = str(pathlib.Path(__file__).parent / "sotto")
 KUBERNETES = ["1.28", "1.37"]
 # Not Kubernetes' own.
 FOREIGN = {"ServiceMonitor"}
+
+# Nobody is there: a front-end tries again for as long as it runs.
+PLACEMENT = """
+[[database]]
+id = "sample"
+
+[[database.server]]
+address = "localhost:1"
+name = "localhost"
+"""
 
 CASES = {
     "as it is": {},
@@ -39,6 +52,50 @@ CASES = {
         "networkPolicy": {"enabled": False},
         "resources": {"requests": {"memory": "8Gi"}},
     },
+    "a relay alone": {
+        "server": {"enabled": False},
+        "relay": {
+            "enabled": True,
+            "accounts": {"audience": "relay.example"},
+            "config": {"evaluate": "2048,256/day", "connections": 8_192},
+        },
+    },
+    "a relay that asks about tokens": {
+        "server": {"enabled": False},
+        "relay": {
+            "enabled": True,
+            "replicas": 2,
+            "accounts": {
+                "jwksSecretName": "",
+                "introspectUrl": "https://localhost:1/introspect",
+                "introspectSecretName": "sotto-introspect",
+            },
+            "service": {"externalTrafficPolicy": "Local", "annotations": {"a": "b"}},
+            "networkPolicy": {"callers": [{"ipBlock": {"cidr": "192.0.2.0/24"}}]},
+        },
+        "serviceMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
+    },
+    "a front-end alone": {
+        "server": {"enabled": False},
+        "frontEnd": {"enabled": True, "placement": PLACEMENT},
+        "networkPolicy": {"enabled": False},
+    },
+    "three front-ends that evaluate, and all else": {
+        "relay": {"enabled": True},
+        "frontEnd": {
+            "enabled": True,
+            "replicas": 3,
+            "placement": PLACEMENT,
+            "volume": {"accessMode": "ReadWriteMany", "storageClassName": "shared"},
+            "answers": {"clientSecretName": ""},
+            "blindKeys": {"secretName": "sotto-blind-keys", "databases": ["sample"]},
+            "canariesSecretName": "sotto-canaries",
+            "config": {"memory": 512, "canary-seconds": 60},
+            "extraVolumes": [{"name": "filters", "persistentVolumeClaim": {"claimName": "filters"}}],
+            "extraVolumeMounts": [{"name": "filters", "mountPath": "/var/lib/filters"}],
+        },
+        "serviceMonitor": {"enabled": True},
+    },
 }
 
 REFUSED = {
@@ -46,8 +103,15 @@ REFUSED = {
     "an address that is the chart's": {"config": {"listen": "0.0.0.0:1"}},
     "no time to leave": {"terminationGracePeriodSeconds": 10},
     "too many shards": {"database": {"shards": 70_000}},
+    "a relay that knows no accounts": {"relay": {"enabled": True, "accounts": {"jwksSecretName": ""}}},
+    "a relay that knows accounts in two ways": {
+        "relay": {"enabled": True, "accounts": {"introspectUrl": "https://a.example/"}}
+    },
+    "a front-end without TLS": {"relay": {"enabled": True, "frontEnd": {"url": "http://a.example/"}}},
+    "a folder that is the chart's": {"frontEnd": {"enabled": True, "config": {"ohttp-keys": "/tmp"}}},
+    "replicas without common keys": {"frontEnd": {"enabled": True, "replicas": 2}},
+    "keys that are nowhere": {"frontEnd": {"enabled": True, "blindKeys": {"databases": ["sample"]}}},
 }
-
 
 def documents(values):
     report = helm.lint(CHART, values, strict=True)
@@ -65,7 +129,7 @@ def check_probes(found, values):
     database |= values.get("database", {})
     shard = -(-database["shardBytes"] // database["diskBytesPerSecond"])
     whole = -(-database["shards"] * database["shardBytes"] // database["diskBytesPerSecond"])
-    container = found["StatefulSet"][0]["spec"]["template"]["spec"]["containers"][0]
+    container = pod(named(found["StatefulSet"], "try-sotto"))["containers"][0]
     startup, alive = container["startupProbe"], container["livenessProbe"]
     budget = startup["failureThreshold"] * startup["periodSeconds"]
     assert whole + 60 <= budget < whole + 80, (budget, whole)
@@ -74,7 +138,7 @@ def check_probes(found, values):
 
 
 def check_options(found, program):
-    text = found["ConfigMap"][0]["data"]["sotto.toml"]
+    text = named(found["ConfigMap"], "try-sotto")["data"]["sotto.toml"]
     with tempfile.NamedTemporaryFile("w", suffix=".toml") as file:
         file.write(text)
         file.flush()
@@ -82,18 +146,140 @@ def check_options(found, program):
     assert read.returncode == 0, text + read.stderr
 
 
-def main():
-    for name, values in CASES.items():
-        found = {}
-        for document in documents(values):
-            found.setdefault(document["kind"], []).append(document)
-            if document["kind"] not in FOREIGN:
-                for version in KUBERNETES:
-                    kubernetes_validate.validate(document, version, strict=True)
+def named(objects, name):
+    return next(each for each in objects if each["metadata"]["name"] == name)
+
+
+def pod(workload):
+    return workload["spec"]["template"]["spec"]
+
+
+def check_selectors(found):
+    """Each service, policy and budget is about the pods of one program."""
+    workloads = found.get("StatefulSet", []) + found.get("Deployment", [])
+    labels = [each["spec"]["template"]["metadata"]["labels"] for each in workloads]
+    for kind in ["Service", "NetworkPolicy", "PodDisruptionBudget"]:
+        for each in found.get(kind, []):
+            spec = each["spec"]
+            selector = spec.get("podSelector", spec.get("selector"))
+            selector = selector.get("matchLabels", selector).items()
+            name = each["metadata"]["name"]
+            assert sum(selector <= pod.items() for pod in labels) == 1, (kind, name)
+
+
+class Files:
+    """What is in the secrets and config maps that the values name, made by the program."""
+
+    def __init__(self, folder, program):
+        def run(*arguments):
+            made = subprocess.run([program, *arguments], cwd=folder, capture_output=True, text=True)
+            assert made.returncode == 0, made.stderr
+            return made.stdout.strip()
+
+        run("cert", "--out", "certs")
+        run("records", "blind-key", "blind.key")
+        run("sample", "--statements", "1", "--out", "sample", "--blind", "blind.key")
+        public = run("directory", "key", "identity.pem")
+
+        def text(name):
+            return (folder / name).read_text()
+
+        def tls(kind):
+            return {"tls.crt": text(f"certs/{kind}.pem"), "tls.key": text(f"certs/{kind}.key")}
+
+        authority = {"ca.crt": text("certs/ca.pem")}
+        keys = {"keys": [{"kty": "OKP", "crv": "Ed25519", "kid": "1", "x": public}]}
+        self.secrets = {
+            "sotto-relay-tls": tls("server"),
+            "sotto-front-end-tls": tls("server"),
+            "sotto-relay-client": tls("client"),
+            "sotto-front-end-client": tls("client"),
+            "sotto-front-end-ca": authority,
+            "sotto-relays-ca": authority,
+            "sotto-answers-ca": authority,
+            "sotto-accounts": {"accounts.jwks": json.dumps(keys)},
+            "sotto-introspect": authority | {"authorization": "Basic YTpi\n"},
+            "sotto-front-end-identity": {"identity.pem": text("identity.pem")},
+            "sotto-blind-keys": {"sample.blind": text("blind.key")},
+            "sotto-canaries": {"canaries": "sample +12015550100\n"},
+        }
+        directory = {"directory.json": text("sample/directory.json"), "pins.json": text("sample/pins.json")}
+        self.config_maps = {"sotto-directory": directory}
+
+    def put(self, sources, found, folder):
+        """Lays out a projected volume."""
+        for source in sources:
+            if "configMap" in source:
+                name, items = source["configMap"]["name"], source["configMap"].get("items")
+                own = [each for each in found["ConfigMap"] if each["metadata"]["name"] == name]
+                data = own[0]["data"] if own else self.config_maps[name]
+            else:
+                name, items = source["secret"]["name"], source["secret"]["items"]
+                data = self.secrets[name]
+            for item in items or [{"key": key, "path": key} for key in data]:
+                path = folder / item["path"]
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(data[item["key"]])
+
+
+def check_start(workload, found, files, program):
+    """A relay or a front-end starts with what its pod would see, at other addresses, and leaves."""
+    spec = pod(workload)
+    container = spec["containers"][0]
+    with tempfile.TemporaryDirectory() as root:
+        root = pathlib.Path(root)
+        for mount in container["volumeMounts"]:
+            folder = root / mount["mountPath"].lstrip("/")
+            folder.mkdir(parents=True)
+            for volume in spec["volumes"]:
+                if volume["name"] == mount["name"] and "projected" in volume:
+                    files.put(volume["projected"]["sources"], found, folder)
+        # Paths begin below the folder, and ports are free ones.
+        arguments = [each.replace("/etc/", f"{root}/etc/") for each in container["args"]]
+        file = pathlib.Path(arguments[-1])
+        text = file.read_text().replace("/etc/sotto/", f"{root}/etc/sotto/")
+        text = text.replace("/var/lib/", f"{root}/var/lib/")
+        for port in container["ports"]:
+            address = f"0.0.0.0:{port['containerPort']}"
+            assert address in text, (address, text)
+            text = text.replace(address, "127.0.0.1:0")
+        file.write_text(text)
+        with open(root / "log", "w+") as log:
+            started = subprocess.Popen([program, *arguments], stdout=subprocess.PIPE, stderr=log, text=True)
+            line = started.stdout.readline()
+            started.terminate()
+            started.stdout.close()
+            code = started.wait()
+            log.seek(0)
+            assert line.startswith("listening on ") and code == 0, text + line + log.read()
+
+
+def check(values, files, program):
+    found = {}
+    for document in documents(values):
+        found.setdefault(document["kind"], []).append(document)
+        if document["kind"] not in FOREIGN:
+            for version in KUBERNETES:
+                kubernetes_validate.validate(document, version, strict=True)
+    check_selectors(found)
+    if values.get("server", {}).get("enabled", True):
         check_probes(found, values)
-        if len(sys.argv) > 1:
-            check_options(found, sys.argv[1])
-        print(f"{name}: {', '.join(sorted(found))}")
+        if program:
+            check_options(found, program)
+    for workload in found.get("StatefulSet", []) + found.get("Deployment", []):
+        if program and workload["metadata"]["name"] in ["try-sotto-relay", "try-sotto-front-end"]:
+            check_start(workload, found, files, program)
+    return found
+
+
+def main():
+    program = sys.argv[1] if len(sys.argv) > 1 else None
+    with tempfile.TemporaryDirectory() as folder:
+        files = Files(pathlib.Path(folder), program) if program else None
+        for name, values in CASES.items():
+            found = check(values, files, program)
+            kinds = [f"{kind} {len(many)}" for kind, many in sorted(found.items())]
+            print(f"{name}: {', '.join(kinds)}")
     for name, values in REFUSED.items():
         try:
             documents(values)

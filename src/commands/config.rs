@@ -168,7 +168,8 @@ fn with_layers(arg: Arg, options: &Command, layers: &Layers) -> Arg {
         return arg;
     };
     match layers.get(key) {
-        Some((values, _)) => every_way(arg).default_values(values),
+        // What another layer says need not be said by a flag.
+        Some((values, _)) => every_way(arg).default_values(values).required(false),
         None => every_way(arg),
     }
 }

@@ -56,7 +56,8 @@ use crate::discovery::blind::BlindKey;
 use crate::discovery::directory::{Directory, Pins};
 use crate::discovery::jws::base64url;
 use crate::https::{
-    Bounds, Client, Counters as HttpsCounters, Readiness, Reloader, Sample, Server, Shown, TlsFiles,
+    Bounds, Client, Counters as HttpsCounters, Readiness, Reloader, Sample, Server, Shown,
+    TlsFiles, client_certificate_expiry,
 };
 use crate::limits;
 use crate::shard::files::read_regular;
@@ -119,6 +120,8 @@ struct Controlled {
     pins: Mutex<Pins>,
     directory_expires: AtomicU64,
     identity: [u8; 32],
+    /// When the certificate expires that answer servers see, if there is one.
+    client_certificate: Option<Sample>,
     is_leaving: AtomicBool,
     /// Held while files are read, so that the newest are used in the end.
     reading: Mutex<()>,
@@ -154,6 +157,8 @@ impl FrontEnd {
         let server = Server::bind(options.listen, &options.tls, options.bounds).await;
         let server = server.map_err(FrontEndError::Server)?;
         let (pins, expires) = (directory.pins(), directory.content().expires);
+        let shown = options.pool.identity_pem.as_ref();
+        let client_certificate = shown.map(|(cert, key)| client_certificate_expiry(cert, key));
         let pool = Pool::start(placement.clone(), Arc::new(directory), options.pool).await?;
         let service = Arc::new(Service {
             relays,
@@ -177,6 +182,7 @@ impl FrontEnd {
             pins: Mutex::new(pins),
             directory_expires: AtomicU64::new(expires),
             identity: identity_public,
+            client_certificate,
             is_leaving: AtomicBool::new(false),
             reading: Mutex::default(),
         }));
@@ -298,6 +304,7 @@ impl Control {
         let help = "When the directory expires, in unix seconds.";
         samples.push(gauge("front_end_directory_expires_seconds", help, expires));
         samples.extend(service.pool.counters().into_iter().map(of_pool));
+        samples.extend(self.0.client_certificate.clone());
         samples.extend(https.samples());
         samples
     }

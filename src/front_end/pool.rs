@@ -270,6 +270,12 @@ impl Pool {
                 labels.clone(),
                 newest,
             ));
+            if let Some(epoch) = database.epochs.newest() {
+                let help = "When the parameters that devices are given expire, in unix seconds.";
+                let expires = epoch.parameters.lifetime().expires;
+                let name = "sotto_pool_parameters_expire_seconds";
+                samples.push(sample(name, help, labels.clone(), expires));
+            }
             for server in &database.servers {
                 let mut labels = labels.clone();
                 labels.push(("server", server.place.address.clone()));

@@ -8,6 +8,7 @@
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::Router;
 use axum::extract::{Request, State};
@@ -75,6 +76,7 @@ pub struct Shown {
 pub struct Admin {
     listener: TcpListener,
     address: SocketAddr,
+    started: SystemTime,
 }
 
 impl Admin {
@@ -89,7 +91,7 @@ impl Admin {
         let refused = |source| AdminError::Listen { address: listen, source };
         let listener = TcpListener::bind(listen).await.map_err(refused)?;
         let address = listener.local_addr().map_err(refused)?;
-        Ok(Self { listener, address })
+        Ok(Self { listener, address, started: SystemTime::now() })
     }
 
     /// Where they are.
@@ -99,13 +101,13 @@ impl Admin {
 
     /// Answers; does not end. One connection too many ends the oldest.
     pub async fn run(self, shown: Shown) {
-        let mut listener = self.listener;
+        let Self { mut listener, started, .. } = self;
         let router = Router::new()
             .route("/livez", get(|| async { reply(StatusCode::OK, "alive\n".into()) }))
             .route("/readyz", get(ready))
             .route("/metrics", get(metrics))
             .layer(from_fn(check))
-            .with_state(Arc::new(shown));
+            .with_state(Arc::new(Endpoints { shown, started }));
         let mut connections: VecDeque<JoinHandle<()>> = VecDeque::new();
         loop {
             // axum's own waits where the system has no more files.
@@ -119,6 +121,12 @@ impl Admin {
             connections.push_back(tokio::spawn(serve(stream, router.clone())));
         }
     }
+}
+
+/// What requests are answered from.
+struct Endpoints {
+    shown: Shown,
+    started: SystemTime,
 }
 
 async fn serve(stream: TcpStream, router: Router) {
@@ -160,8 +168,8 @@ fn is_own_host(request: &Request) -> bool {
     })
 }
 
-async fn ready(State(shown): State<Arc<Shown>>) -> Response {
-    let Readiness { missing, notes } = (shown.readiness)();
+async fn ready(State(endpoints): State<Arc<Endpoints>>) -> Response {
+    let Readiness { missing, notes } = (endpoints.shown.readiness)();
     let (status, state) = match missing.is_empty() {
         true => (StatusCode::OK, "ready"),
         false => (StatusCode::SERVICE_UNAVAILABLE, "not ready"),
@@ -170,8 +178,16 @@ async fn ready(State(shown): State<Arc<Shown>>) -> Response {
     reply(status, lines.join("\n") + "\n")
 }
 
-async fn metrics(State(shown): State<Arc<Shown>>) -> Response {
-    let mut response = reply(StatusCode::OK, text((shown.samples)()));
+async fn metrics(State(endpoints): State<Arc<Endpoints>>) -> Response {
+    let Endpoints { shown, started } = &*endpoints;
+    let gauge = |name, help, value| Sample { name, help, labels: Vec::new(), value };
+    let mut samples = (shown.samples)();
+    let started = started.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+    let help = "When the program was started, seconds since 1970.";
+    samples.push(gauge("start_time_seconds", help, started));
+    let is_ready = f64::from((shown.readiness)().missing.is_empty());
+    samples.push(gauge("ready", "Whether requests should be sent here.", is_ready));
+    let mut response = reply(StatusCode::OK, text(samples));
     let content_type = axum::http::HeaderValue::from_static(prometheus::TEXT_FORMAT);
     response.headers_mut().insert(CONTENT_TYPE, content_type);
     response
@@ -265,6 +281,8 @@ mod tests {
         assert!(metrics.contains("# TYPE sotto_relay_accounts gauge\nsotto_relay_accounts 7\n"));
         assert!(metrics.contains("# TYPE sotto_relay_requests_total counter\n"), "{metrics}");
         assert!(metrics.contains("sotto_relay_requests_total{kind=\"lookup\"} 3\n"), "{metrics}");
+        assert!(metrics.contains("\nsotto_ready 0\n"), "{metrics}");
+        assert!(metrics.contains("\nsotto_start_time_seconds 1"), "{metrics}");
         for host in ["evil.example", "localhost.evil.example", "", "a@127.0.0.1"] {
             let refused = ask(address, "/metrics", host).await;
             assert!(refused.starts_with("HTTP/1.1 421"), "{host}: {refused}");

@@ -1,6 +1,9 @@
 //! What a server counts.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use crate::server::Identity;
 
 /// One number for an exporter: name, help, labels and value.
 #[derive(Debug, Clone, PartialEq)]
@@ -30,6 +33,8 @@ pub struct Counters {
     pub replies_late: AtomicU64,
     pub requests: AtomicU64,
     pub open: AtomicU64,
+    /// When the served certificate expires, in Unix seconds; none where it is unreadable.
+    pub certificate_expires: Mutex<Option<i64>>,
 }
 
 impl Counters {
@@ -56,7 +61,32 @@ impl Counters {
             labels: reason.map(|reason| ("reason", reason.to_owned())).into_iter().collect(),
             value: value.load(Ordering::Relaxed) as f64,
         };
-        counted.into_iter().map(sample).collect()
+        let expires = *self.certificate_expires.lock().unwrap_or_else(PoisonError::into_inner);
+        let certificate = certificate_expiry("server", expires);
+        counted.into_iter().map(sample).chain([certificate]).collect()
+    }
+
+    pub(super) fn set_certificate_expires(&self, expires: Option<i64>) {
+        *self.certificate_expires.lock().unwrap_or_else(PoisonError::into_inner) = expires;
+    }
+}
+
+/// When the certificate (PEM) expires that a program shows to servers.
+pub fn client_certificate_expiry(certificate: &[u8], key: &[u8]) -> Sample {
+    let text = |pem| std::str::from_utf8(pem).ok();
+    let identity = text(certificate).zip(text(key));
+    let identity =
+        identity.and_then(|(certificate, key)| Identity::from_pem(certificate, key).ok());
+    certificate_expiry("client", identity.and_then(|identity| identity.expires()))
+}
+
+/// When the certificate expires that a program shows as a server or as a client.
+fn certificate_expiry(role: &str, expires: Option<i64>) -> Sample {
+    Sample {
+        name: "certificate_expiry_timestamp_seconds",
+        help: "When a certificate expires, seconds since 1970, by whom it is shown as.",
+        labels: vec![("role", role.to_owned())],
+        value: expires.map_or(f64::NAN, |seconds| seconds as f64),
     }
 }
 

@@ -44,7 +44,7 @@ pub use cached::etag;
 pub use cached::public_file;
 pub use client::{Client, Reply, Response};
 #[cfg(feature = "front-end")]
-pub use counters::{Counters, Sample};
+pub use counters::{Counters, Sample, client_certificate_expiry};
 pub use errors::HttpsError;
 #[cfg(feature = "front-end")]
 pub use server::{PeerInfo, Reloader, Server, TlsFiles};

@@ -99,12 +99,13 @@ impl Server {
         files: &TlsFiles,
         bounds: Bounds,
     ) -> Result<Self, HttpsError> {
-        let tls = read_tls(files, Time::MayBeWrong)?;
+        let (tls, expires) = read_tls(files, Time::MayBeWrong)?;
         let refused = |source| HttpsError::Listen { address, source };
         let listener = TcpListener::bind(address).await.map_err(refused)?;
         let address = listener.local_addr().map_err(refused)?;
         let settings = RwLock::new(Settings { tls, number: 0 });
-        let counters = Arc::default();
+        let counters = Arc::<Counters>::default();
+        counters.set_certificate_expires(expires);
         let shared = Arc::new(Shared { files: files.clone(), bounds, settings, counters });
         Ok(Self { listener, address, shared })
     }
@@ -176,9 +177,10 @@ impl Reloader {
     /// A file cannot be used, or the certificate is not valid at this time; everything stays as it
     /// was.
     pub fn reload(&self) -> Result<(), HttpsError> {
-        let tls = read_tls(&self.0.files, Time::HasToBeRight)?;
+        let (tls, expires) = read_tls(&self.0.files, Time::HasToBeRight)?;
         let mut settings = self.0.settings.write().unwrap_or_else(PoisonError::into_inner);
         *settings = Settings { tls, number: settings.number + 1 };
+        self.0.counters.set_certificate_expires(expires);
         Ok(())
     }
 }
@@ -331,10 +333,14 @@ enum Time {
     HasToBeRight,
 }
 
-fn read_tls(files: &TlsFiles, time: Time) -> Result<Arc<rustls::ServerConfig>, HttpsError> {
+/// What the files say, and when the certificate expires, in Unix seconds.
+fn read_tls(
+    files: &TlsFiles,
+    time: Time,
+) -> Result<(Arc<rustls::ServerConfig>, Option<i64>), HttpsError> {
     let in_file = |error| HttpsError::Files(Box::new(error));
-    let checked = Identity::from_pem_files(&files.cert, &files.key);
-    match checked.and_then(|identity| identity.check(SystemTime::now())) {
+    let identity = Identity::from_pem_files(&files.cert, &files.key).map_err(in_file)?;
+    match identity.check(SystemTime::now()) {
         Ok(()) => {}
         Err(error) if time == Time::MayBeWrong && error.is_about_time() => {
             tracing::error!("{}: {error}", files.cert.display());
@@ -371,5 +377,5 @@ fn read_tls(files: &TlsFiles, time: Time) -> Result<Arc<rustls::ServerConfig>, H
     // ticket would show that two connections are of the same device.
     tls.send_tls13_tickets = 0;
     tls.session_storage = Arc::new(NoServerSessionStorage {});
-    Ok(Arc::new(tls))
+    Ok((Arc::new(tls), identity.expires()))
 }

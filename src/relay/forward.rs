@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 
 use super::bucket::Kind;
 use super::errors::{REQUEST_TYPE, Refusal, RelayError};
-use crate::https::{Client, HttpsError, Response};
+use crate::https::{Client, HttpsError, Response, Sample, client_certificate_expiry};
 use crate::limits::{
     IDENTITY_FILE_BYTES_MAX, RELAY_EVALUATE_REPLY_BYTES_MAX, RELAY_LOOKUP_REPLY_BYTES_MAX,
 };
@@ -44,8 +44,16 @@ pub struct FrontEndFiles {
 /// The front-end of this relay.
 pub(super) struct FrontEnd {
     files: FrontEndFiles,
-    client: RwLock<Client>,
+    connected: RwLock<Connected>,
     condition: Mutex<Condition>,
+}
+
+/// What the files make.
+#[derive(Clone)]
+struct Connected {
+    client: Client,
+    /// When the certificate that this relay shows expires.
+    certificate: Sample,
 }
 
 /// How the front-end was when it was last asked. The log has every change.
@@ -73,14 +81,14 @@ pub(super) struct NotForwarded {
 impl FrontEnd {
     pub(super) fn new(mut files: FrontEndFiles) -> Result<Self, RelayError> {
         files.url = base("front-end", &files.url)?;
-        let client = RwLock::new(connect(&files)?);
-        Ok(Self { files, client, condition: Mutex::new(Condition::NotAsked) })
+        let connected = RwLock::new(connect(&files)?);
+        Ok(Self { files, connected, condition: Mutex::new(Condition::NotAsked) })
     }
 
     /// Reads certificates and the key again. Where they cannot be used, everything stays as it was.
     pub(super) fn reload(&self) -> Result<(), RelayError> {
-        let client = connect(&self.files)?;
-        *self.client.write().unwrap_or_else(PoisonError::into_inner) = client;
+        let connected = connect(&self.files)?;
+        *self.connected.write().unwrap_or_else(PoisonError::into_inner) = connected;
         Ok(())
     }
 
@@ -147,8 +155,17 @@ impl FrontEnd {
         }
     }
 
+    /// When the certificate that the front-end sees expires.
+    pub(super) fn certificate(&self) -> Sample {
+        self.connected().certificate
+    }
+
     fn client(&self) -> Client {
-        self.client.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.connected().client
+    }
+
+    fn connected(&self) -> Connected {
+        self.connected.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
@@ -213,12 +230,13 @@ fn base(what: &'static str, url: &str) -> Result<String, RelayError> {
     if host.is_empty() || host.contains(wrong) { Err(bad()) } else { Ok(base.to_owned()) }
 }
 
-fn connect(files: &FrontEndFiles) -> Result<Client, RelayError> {
+fn connect(files: &FrontEndFiles) -> Result<Connected, RelayError> {
     let ca = read_file("authority (--front-end-ca)", &files.ca)?;
     let cert = read_file("certificate (--client-cert)", &files.cert)?;
     let key = Zeroizing::new(read_file("private key (--client-key)", &files.key)?);
-    Client::new(Some(&ca), Some((&cert, &key)), files.time)
-        .map_err(|source| RelayError::Client { what: "front-end", source })
+    let client = Client::new(Some(&ca), Some((&cert, &key)), files.time)
+        .map_err(|source| RelayError::Client { what: "front-end", source })?;
+    Ok(Connected { client, certificate: client_certificate_expiry(&cert, &key) })
 }
 
 /// Reads a small file of the operator.

@@ -240,6 +240,7 @@ impl Control {
         let accounts = service.quotas.accounts().map_or(f64::NAN, |accounts| accounts as f64);
         let help = "Accounts whose quotas are partly used, as last written.";
         samples.push(gauge("relay_accounts", help, accounts));
+        samples.push(service.front_end.certificate());
         samples.extend(https.samples());
         samples
     }
