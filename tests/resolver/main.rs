@@ -3,6 +3,9 @@
 
 #![allow(clippy::unwrap_used)]
 
+#[path = "../harness/mod.rs"]
+mod harness;
+mod openly;
 mod world;
 
 use std::collections::{HashMap, HashSet};
