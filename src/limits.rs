@@ -724,3 +724,30 @@ pub const FRONT_END_IDLE_TIME: Duration = Duration::from_secs(60);
 const _: () = assert!(FRONT_END_IDLE_TIME.as_secs() > HTTPS_CLIENT_IDLE_TIME.as_secs());
 /// How long a body may take to arrive, and a reply to be taken: relays are well connected.
 pub const FRONT_END_BODY_TIME: Duration = Duration::from_secs(15);
+// The front-end as the client of the answer servers (`--resolve`).
+/// Most contacts of one request, which relays and front-ends count as so many.
+pub const RESOLVE_CONTACTS_MAX: usize = RELAY_REQUEST_COUNT as usize;
+/// A request is padded to steps of so many bytes: one number takes one step, sixteen take two.
+pub const RESOLVE_STEP_BYTES: usize = 256;
+/// Longest request before it is sealed: a step less than relays take for an evaluation.
+pub const RESOLVE_MESSAGE_BYTES_MAX: usize = EVALUATE_BODY_BYTES_MAX - RESOLVE_STEP_BYTES;
+/// Length of what is said of one contact: a record of the usual value field of 248 bytes in
+/// base64url, with room to spare. A record beyond 350 bytes does not fit.
+pub const RESOLVE_RESULT_BYTES: usize = 512;
+const _: () = assert!(
+    RESOLVE_CONTACTS_MAX * (RESOLVE_RESULT_BYTES + 1) + SEALED_FIELDS_BYTES_MAX
+        < RELAY_EVALUATE_REPLY_BYTES_MAX
+);
+/// Longest reason that is said of a contact, in bytes.
+pub const RESOLVE_DETAIL_BYTES_MAX: usize = 200;
+/// How long an absence is kept, in seconds, and an answer that cannot be believed: who has just
+/// registered is found within the hour, and asking for the same all the time costs one look-up.
+pub const RESOLVE_ABSENT_SECONDS: u64 = 3_600;
+/// How long a record is kept at most, in seconds: after as long a device asks again itself.
+pub const RESOLVE_FOUND_SECONDS_MAX: u64 = DUE_SECONDS_MAX;
+/// Memory for what was found by default: some hundred thousand records.
+pub const RESOLVE_CACHE_BYTES: usize = 64 << 20;
+/// What an entry takes of it beside its record.
+pub const RESOLVE_ENTRY_BYTES: usize = 192;
+/// Most look-ups that are encrypted together: some 100 ms of a core.
+pub const RESOLVE_ROUND_QUERIES_MAX: usize = 16 * QUERIES_PER_SECRET_MAX;

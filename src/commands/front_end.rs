@@ -98,6 +98,15 @@ pub(crate) struct Args {
     #[arg(long, value_name = "MIB", default_value_t = (limits::FRONT_END_MEMORY_BYTES >> 20) as u32,
         value_parser = value_parser!(u32).range(16..))]
     request_memory: u32,
+    /// Let devices name their contacts, and be the client of the answer servers for them. This
+    /// front-end then knows every identifier that is asked for, and what was found. For browsers,
+    /// and where devices trust their own provider.
+    #[arg(long)]
+    resolve: bool,
+    /// Memory for what was found for devices that name their contacts (--resolve).
+    #[arg(long, value_name = "MIB", default_value_t = (limits::RESOLVE_CACHE_BYTES >> 20) as u32,
+        value_parser = value_parser!(u32).range(1..))]
+    resolve_memory: u32,
     /// Memory for hints of shards.
     #[arg(long, value_name = "MIB", default_value_t = (limits::POOL_HINT_BYTES >> 20) as u32,
         value_parser = value_parser!(u32).range(1..))]
@@ -210,6 +219,7 @@ fn options(args: Args) -> Result<Options, Box<dyn std::error::Error>> {
         evaluate_ca: args.evaluate_ca,
         pool,
         memory_bytes: (args.request_memory as usize) << 20,
+        resolve_bytes: args.resolve.then_some((args.resolve_memory as usize) << 20),
         clock: system_clock(),
     })
 }

@@ -15,14 +15,14 @@ use sotto::discovery::contacts::Contacts;
 use sotto::discovery::identifier::{Identifier, Region};
 use sotto::discovery::open::{Contact, Preferred};
 use sotto::discovery::resolver::{
-    Finding, Options, Progress, Report, ResolveError, Resolved, Resolver, read_front_end_key,
-    state_key, system_clock,
+    Finding, Options, Progress, Report, ResolveError, Resolved, Resolver, ToldOpenly,
+    read_front_end_key, state_key, system_clock,
 };
 use sotto::limits;
 use sotto::shard::files::read_regular;
 use sotto::text::{self, counted};
 
-use super::trusted::{in_file, now, read_pins};
+use super::trusted::{in_file, read_pins};
 use super::{Ended, out};
 
 /// Resolves contacts through a relay: neither the relay nor the front-end learns who asks for whom.
@@ -60,6 +60,12 @@ pub(crate) struct Args {
     /// Resolve everybody in an address book (vCard 3 or 4)
     #[arg(long, value_name = "VCF", conflicts_with = "contact")]
     contacts: Option<PathBuf>,
+    /// Tell the front-end the numbers and addresses, which then looks them up itself: THE FRONT-END
+    /// LEARNS WHO THE CONTACTS ARE, but not whose, if the relay is another party's. It takes some
+    /// hundred bytes a contact. The front-end has to allow it (--resolve there). Nothing is kept in
+    /// the state.
+    #[arg(long)]
+    openly: bool,
     /// Print one JSON object in each line
     #[arg(long)]
     json: bool,
@@ -76,13 +82,17 @@ pub(crate) fn run(args: Args) -> Ended {
     let resolved = runtime.block_on(async {
         let mut resolver = Resolver::open(options).await?;
         let ended = tokio::select! {
-            ended = resolver.sync(&contacts, |step| show(&bar, step)) => ended,
+            ended = ask(&mut resolver, &contacts, args.openly, &bar) => ended,
             _ = tokio::signal::ctrl_c() => return Ok(None),
         };
-        let report = resolver.report().clone();
-        let known = |contact| resolver.contact(contact).cloned().unwrap_or_default();
-        let found: Vec<Resolved> = contacts.iter().map(known).collect();
-        Ok::<_, ResolveError>(Some((ended.err(), report, found)))
+        let (report, now) = (resolver.report().clone(), (system_clock())());
+        let known = |contact| Shown::known(resolver.contact(contact), now);
+        let (error, found) = match ended {
+            Ok(None) => (None, contacts.iter().map(known).collect()),
+            Ok(Some(told)) => (None, told.into_iter().map(Shown::told).collect()),
+            Err(error) => (Some(error), contacts.iter().map(known).collect::<Vec<_>>()),
+        };
+        Ok::<_, ResolveError>(Some((error, report, found)))
     });
     // The connection to the relay has ended.
     drop(runtime);
@@ -90,10 +100,9 @@ pub(crate) fn run(args: Args) -> Ended {
     let Some((error, report, found)) = resolved? else {
         return Ok(ExitCode::from(out::INTERRUPTED));
     };
-    let now = now()?;
-    let line = |(contact, resolved): (&Identifier, &Resolved)| match args.json {
-        true => json_line(contact, resolved, now),
-        false => text_line(contact, resolved, now),
+    let line = |(contact, shown): (&Identifier, &Shown)| match args.json {
+        true => json_line(contact, shown),
+        false => text_line(contact, shown),
     };
     let lines: Vec<String> = contacts.iter().zip(&found).map(line).collect();
     out::unless_closed(out::say(lines.join("\n")))?;
@@ -102,7 +111,7 @@ pub(crate) fn run(args: Args) -> Ended {
     }
     match error {
         Some(error) => Err(error.into()),
-        None if found.iter().all(|it| it.contact(now).is_some()) => Ok(ExitCode::SUCCESS),
+        None if found.iter().all(|it| it.contact.is_some()) => Ok(ExitCode::SUCCESS),
         None => Ok(ExitCode::from(1)),
     }
 }
@@ -171,29 +180,68 @@ fn show(bar: &ProgressBar, step: Progress) {
     bar.set_position(done as u64);
 }
 
-/// The word for a contact: of several databases the one that found it, or else the last answer.
-fn word(resolved: &Resolved, now: u64) -> &'static str {
-    if resolved.contact(now).is_some() {
-        return "found";
-    }
-    let mut findings = resolved.answers.values().map(|answer| &answer.finding);
-    match findings.next_back() {
-        None => "not asked yet",
-        Some(Finding::Found(_)) => "expired",
-        Some(Finding::Absent) => "not found",
-        Some(Finding::Invalid) => "answer not believed",
-        Some(Finding::Refused(_)) => "record refused",
+/// Asks for contacts. What the front-end said, where it was told them.
+async fn ask(
+    resolver: &mut Resolver,
+    contacts: &[Identifier],
+    openly: bool,
+    bar: &ProgressBar,
+) -> Result<Option<Vec<ToldOpenly>>, ResolveError> {
+    match openly {
+        true => resolver.resolve_openly(contacts).await.map(Some),
+        false => resolver.sync(contacts, |step| show(bar, step)).await.map(|_| None),
     }
 }
 
-fn text_line(identifier: &Identifier, resolved: &Resolved, now: u64) -> String {
-    let mut line = format!("{}: {}", identifier.as_str(), word(resolved, now));
-    for answer in resolved.answers.values() {
-        if let Finding::Refused(error) = &answer.finding {
-            line.push_str(&format!(" ({error})"));
+/// What is printed of a contact.
+struct Shown {
+    word: &'static str,
+    reasons: Vec<String>,
+    contact: Option<Contact>,
+}
+
+impl Shown {
+    /// Of several databases the one that found it counts, or else the last answer.
+    fn known(resolved: Option<&Resolved>, now: u64) -> Self {
+        let answers = resolved.iter().flat_map(|resolved| resolved.answers.values());
+        let findings: Vec<&Finding> = answers.map(|answer| &answer.finding).collect();
+        let reason = |finding: &&Finding| match finding {
+            Finding::Refused(error) => Some(error.to_string()),
+            _ => None,
+        };
+        let contact = resolved.and_then(|resolved| resolved.contact(now)).cloned();
+        let word = match findings.last() {
+            _ if contact.is_some() => "found",
+            None => "not asked yet",
+            Some(Finding::Found(_)) => "expired",
+            Some(Finding::Absent) => "not found",
+            Some(Finding::Invalid) => "answer not believed",
+            Some(Finding::Refused(_)) => "record refused",
+        };
+        Self { word, reasons: findings.iter().filter_map(reason).collect(), contact }
+    }
+
+    /// Of what the front-end said.
+    fn told(told: ToldOpenly) -> Self {
+        let without = |word, reasons| Self { word, reasons, contact: None };
+        match told {
+            ToldOpenly::Found(contact) => {
+                Self { contact: Some(*contact), ..without("found", vec![]) }
+            }
+            ToldOpenly::Absent => without("not found", vec![]),
+            ToldOpenly::Invalid => without("answer not believed", vec![]),
+            ToldOpenly::Refused(error) => without("record refused", vec![error.to_string()]),
+            ToldOpenly::Failed(reason) => without("not answered", vec![reason]),
         }
     }
-    let Some(contact) = resolved.contact(now) else { return line };
+}
+
+fn text_line(identifier: &Identifier, shown: &Shown) -> String {
+    let mut line = format!("{}: {}", identifier.as_str(), shown.word);
+    for reason in &shown.reasons {
+        line.push_str(&format!(" ({reason})"));
+    }
+    let Some(contact) = &shown.contact else { return line };
     for service in &contact.services {
         let ssi = service.ssi.as_ref().map_or("ask its key service", |ssi| ssi.as_str());
         line.push_str(&format!("\n  {}: {ssi}", service.name));
@@ -208,12 +256,12 @@ fn text_line(identifier: &Identifier, resolved: &Resolved, now: u64) -> String {
     line
 }
 
-fn json_line(identifier: &Identifier, resolved: &Resolved, now: u64) -> String {
+fn json_line(identifier: &Identifier, shown: &Shown) -> String {
     let mut object = json!({
         "contact": identifier.as_str(),
-        "result": word(resolved, now),
+        "result": shown.word,
     });
-    if let Some(contact) = resolved.contact(now) {
+    if let Some(contact) = &shown.contact {
         object["database"] = json!(contact.database);
         object["issued"] = json!(contact.issued);
         object["expires"] = json!(contact.expires);

@@ -7,12 +7,9 @@
 //! its answers are decoded with the signed hints. [`Server::judge`](super::replicas::Server::judge)
 //! is told whether the server that answered was right.
 //!
-//! The rule on secrets holds as for every client: a canary's secrets encrypt its queries once, in
-//! one step, and nothing is encrypted under them later. A query that was refused or whose epoch is
-//! gone is lost, not made again. The pool of secrets is sealed after the last answer, and only then
-//! decoded. When the next canary goes out was drawn before; what it asks is drawn anew. That a
-//! server is not asked any more is the one thing that follows from an outcome, and it tells the
-//! server about keys of the front-end, never about a device's.
+//! [`super::own`] keeps the rule on secrets. When the next canary goes out was drawn before; what
+//! it asks is drawn anew. That a server is not asked any more is the one thing that follows from an
+//! outcome, and it tells the server about keys of the front-end, never about a device's.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -20,18 +17,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::{JoinSet, spawn_blocking};
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep_until};
 use zeroize::Zeroizing;
 
-use super::bundles::Bundle;
 use super::epochs::Epoch;
-use super::mix::{Answer, PooledDatabase, Query};
+use super::mix::PooledDatabase;
+use super::own::{OwnQueries, Place};
 use super::replicas::Verdict;
-use crate::keyword::{Location, Outcome, band, extract, locate};
+use crate::keyword::{Outcome, locate};
 use crate::limits;
-use crate::scheme::{QueryId, SecretError, SecretPool, Sharing, random_bytes, random_permutation};
+use crate::scheme::{SecretError, Sharing, random_bytes, random_permutation};
 use crate::text;
-use crate::wire::{Bytes, Uid};
 
 /// Most canaries of a database that wait for answers at once.
 const IN_FLIGHT_MAX: usize = 8;
@@ -117,50 +113,25 @@ fn random_share() -> Result<f64, SecretError> {
     Ok(f64::from(word) / f64::from(u32::MAX))
 }
 
-/// One key of a canary: where it is looked up, and whether it is there.
-struct Aim {
-    place: Box<Location>,
-    is_present: bool,
-}
-
-/// A canary that is encrypted. Neither Clone nor Debug.
-struct Canary {
-    epoch: Arc<Epoch>,
-    secrets: SecretPool,
-    aims: Vec<(Aim, QueryId)>,
-}
-
 /// Asks one canary and judges the servers that answered; the one server alone, where it is named.
 async fn ask(database: Arc<PooledDatabase>, present: PresentKeys, only: Option<usize>) {
     let Some(epoch) = database.epochs.newest() else { return };
     let place = only.map(|at| database.servers[at].place.clone());
     let made = spawn_blocking(move || {
         let holds = |shard| place.as_ref().is_none_or(|place| place.holds(shard));
-        Canary::encrypt(epoch, &present, &holds)
+        encrypt(epoch, &present, &holds)
     });
-    let Ok(Ok(canary)) = made.await else {
+    let Ok(Ok((queries, are_present))) = made.await else {
         tracing::error!("a canary could not be encrypted");
         return;
     };
     database.counters.canaries.add(1);
-    let deadline = Instant::now() + limits::DEADLINE_DEFAULT;
-    let mut sent = Vec::with_capacity(canary.aims.len());
-    for index in 0..canary.aims.len() {
-        let Some(query) = canary.query(index, deadline, only) else { return };
-        let hint = database.hint(&canary.epoch, query.shard);
-        sent.push((database.ask(query), hint));
-    }
-    let mut answers = Vec::with_capacity(sent.len());
-    for (answer, hint) in sent {
-        let answer = timeout_at(deadline + limits::POOL_DEADLINE_GRACE, answer).await;
-        let answer = answer.ok().and_then(Result::ok).and_then(Result::ok);
-        let hint = match hint {
-            Some(hint) => hint.get(deadline).await,
-            None => None,
-        };
-        answers.push(answer.zip(hint).map(|(answer, hint)| (answer, hint.concat())));
-    }
-    let Ok(verdicts) = spawn_blocking(move || canary.open(answers)).await else { return };
+    let answers = queries.ask(&database, Instant::now() + limits::DEADLINE_DEFAULT, only).await;
+    let judge = move || {
+        let opened = queries.open(answers).into_iter().zip(are_present);
+        opened.map(|(opened, is_present)| Some(verdict(opened?, is_present))).collect::<Vec<_>>()
+    };
+    let Ok(verdicts) = spawn_blocking(judge).await else { return };
     let lost = verdicts.iter().filter(|verdict| verdict.is_none()).count();
     database.counters.canaries_lost.add(lost as u64);
     for &(server, verdict) in verdicts.iter().flatten() {
@@ -175,67 +146,35 @@ async fn ask(database: Arc<PooledDatabase>, present: PresentKeys, only: Option<u
     }
 }
 
-/// An answer, with all packs' hints.
-type Judged = (Answer, Vec<u8>);
-
-impl Canary {
-    /// Draws keys and encrypts their queries like a device's batch: with many shards in distinct
-    /// ones under one key bundle, else each under its own.
-    fn encrypt(
-        epoch: Arc<Epoch>,
-        present: &[Zeroizing<Vec<u8>>],
-        holds: &dyn Fn(u32) -> bool,
-    ) -> Result<Self, SecretError> {
-        let parameters = &epoch.parameters;
-        let shape = *parameters.shape();
-        let one_bundle = parameters.shard_count() >= limits::SHARDS_FOR_ONE_BUNDLE;
-        let aims = draw(&epoch, present, holds, one_bundle)?;
-        let ribbon_seed = |shard| {
-            parameters.ribbon_seed(shard).expect("this is a bug: located beyond the last shard")
-        };
-        let selection = |Aim { place, .. }: &Aim| {
-            (place.shard, band(&place.identity, ribbon_seed(place.shard), &shape))
-        };
-        let selections: Vec<_> = aims.iter().map(selection).collect();
-        let mut secrets = SecretPool::new(*parameters.seed(), shape);
-        let sharing = if one_bundle { Sharing::Shared } else { Sharing::Apart };
-        let queries = secrets.encrypt(&selections, sharing)?;
-        let aims = aims.into_iter().zip(queries).collect();
-        Ok(Self { epoch, secrets, aims })
-    }
-
-    /// What goes out for a key.
-    fn query(&self, index: usize, deadline: Instant, only: Option<usize>) -> Option<Query> {
-        let (Aim { place, .. }, query) = &self.aims[index];
-        let (vector, bundle) =
-            self.secrets.vector(*query).ok().zip(self.secrets.bundle(*query).ok())?;
-        let (uid, bytes) = (Uid::parse(bundle.0).ok()?, Bytes::from_owner(bundle.1));
-        let (shard, epoch) = (place.shard, self.epoch.clone());
-        let bundle = Arc::new(Bundle::new(uid, bytes));
-        Some(Query { shard, epoch, vector, bundle, deadline, only, _room: None })
-    }
-
-    /// Ends encryption for good, decodes all packs of all answers, and says of each which server
-    /// gave it and whether it is right. An answer is given with all packs' hints.
-    fn open(self, answers: Vec<Option<Judged>>) -> Vec<Option<(usize, Verdict)>> {
-        let (decoder, shape) = (self.secrets.seal(), *self.epoch.parameters.shape());
-        let judge = |((aim, query), answer): ((Aim, QueryId), Option<Judged>)| {
-            let (Answer { response, server }, hints) = answer?;
-            let response = &response.encrypted_response;
-            let decoded = decoder.decode(query, &shape, response, &hints).ok()?;
-            let right = match extract(&decoded, &aim.place, &shape).outcome() {
-                Outcome::Found(value) => {
-                    drop(Zeroizing::new(value));
-                    aim.is_present
-                }
-                Outcome::Absent => !aim.is_present,
-                Outcome::Invalid => false,
-            };
-            Some((server, if right { Verdict::Right } else { Verdict::Wrong }))
-        };
-        self.aims.into_iter().zip(answers).map(judge).collect()
-    }
+/// Draws keys and encrypts their queries like a device's batch: with many shards in distinct ones
+/// under one key bundle, else each under its own. Also says of each whether its key is there.
+fn encrypt(
+    epoch: Arc<Epoch>,
+    present: &[Zeroizing<Vec<u8>>],
+    holds: &dyn Fn(u32) -> bool,
+) -> Result<(OwnQueries, Vec<bool>), SecretError> {
+    let one_bundle = epoch.parameters.shard_count() >= limits::SHARDS_FOR_ONE_BUNDLE;
+    let aims = draw(&epoch, present, holds, one_bundle)?;
+    let sharing = if one_bundle { Sharing::Shared } else { Sharing::Apart };
+    let (places, are_present) = aims.into_iter().unzip();
+    Ok((OwnQueries::encrypt(epoch, places, sharing)?, are_present))
 }
+
+/// Which server answered, and whether it was right.
+fn verdict((server, outcome): (usize, Outcome), is_present: bool) -> (usize, Verdict) {
+    let right = match outcome {
+        Outcome::Found(value) => {
+            drop(Zeroizing::new(value));
+            is_present
+        }
+        Outcome::Absent => !is_present,
+        Outcome::Invalid => false,
+    };
+    (server, if right { Verdict::Right } else { Verdict::Wrong })
+}
+
+/// Where a key of a canary is looked up, and whether it is there.
+type Aim = (Place, bool);
 
 /// Keys of one canary: up to half of them given ones that are present, the others random.
 fn draw(
@@ -250,7 +189,7 @@ fn draw(
     let mut aim = |key: &[u8], is_present| {
         let place = Box::new(locate(parameters.seed(), key, parameters.shard_count(), groups));
         let is_new = holds(place.shard) && (shards.insert(place.shard) || !distinct);
-        is_new.then_some(Aim { place, is_present })
+        is_new.then_some((place, is_present))
     };
     for at in random_permutation(present.len())? {
         if aims.len() == limits::DEVICE_BATCH / 2 {

@@ -1,5 +1,6 @@
 //! What the front-end counts of requests.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::https::Sample;
@@ -50,6 +51,7 @@ outcomes! {
     Asked {
         Evaluate = "evaluate";
         Lookup = "lookup";
+        Resolve = "resolve";
         Public = "public";
         Other = "other";
     }
@@ -72,6 +74,12 @@ pub(super) struct Counters {
     pub(super) passed_on: AtomicU64,
     pub(super) passed_on_failed: AtomicU64,
     pub(super) reloads_failed: AtomicU64,
+    pub(super) resolve_contacts: AtomicU64,
+    pub(super) resolve_cached: AtomicU64,
+    pub(super) resolve_filtered: AtomicU64,
+    pub(super) resolve_queries: Arc<AtomicU64>,
+    pub(super) resolve_failed: AtomicU64,
+    pub(super) filters_refused: AtomicU64,
 }
 
 /// Counts one more.
@@ -159,9 +167,45 @@ impl Counters {
                 &self.reloads_failed,
             ),
         ];
-        for (name, help, counter) in counters {
+        for (name, help, counter) in counters.into_iter().chain(self.resolving()) {
             add(name, help, &[], counter);
         }
         samples
+    }
+
+    /// Those of contacts that devices name. Nothing says how many of them were found.
+    fn resolving(&self) -> [(&'static str, &'static str, &AtomicU64); 6] {
+        [
+            (
+                "front_end_resolve_contacts_total",
+                "Contacts that devices named, each database that covers them counted.",
+                &self.resolve_contacts,
+            ),
+            (
+                "front_end_resolve_cached_total",
+                "Contacts that devices named of which the answer was held.",
+                &self.resolve_cached,
+            ),
+            (
+                "front_end_resolve_filtered_total",
+                "Contacts that devices named and a routing filter ruled out.",
+                &self.resolve_filtered,
+            ),
+            (
+                "front_end_resolve_queries_total",
+                "Queries for contacts that devices named.",
+                &self.resolve_queries,
+            ),
+            (
+                "front_end_resolve_failed_total",
+                "Contacts that devices named and a database said nothing of.",
+                &self.resolve_failed,
+            ),
+            (
+                "front_end_filters_refused_total",
+                "Routing filters that were not used when they were read again.",
+                &self.filters_refused,
+            ),
+        ]
     }
 }

@@ -48,6 +48,8 @@ pub enum FrontEndError {
     Server(HttpsError),
     #[error("the client for other front-ends: {0}")]
     Client(HttpsError),
+    #[error("{error}")]
+    Randomness { error: String },
     #[error("database {id}: {what}; {todo}")]
     Database { id: String, what: &'static str, todo: &'static str },
 }
@@ -76,6 +78,11 @@ pub(super) enum Refusal {
     NoDatabase,
     #[error("there is nothing at this path")]
     NoPath,
+    #[error(
+        "this front-end does not resolve contacts that are named to it (it was started without \
+         --resolve): look them up sealed"
+    )]
+    NotResolving,
     #[error("this path is not asked with this method")]
     WrongMethod,
     #[error("{0}")]
@@ -102,7 +109,7 @@ impl Refusal {
             Self::Unopened => Outcome::Unopened,
             Self::Overloaded { .. } => Outcome::Overloaded,
             Self::NoDatabase => Outcome::NoDatabase,
-            Self::NoPath => Outcome::NoPath,
+            Self::NoPath | Self::NotResolving => Outcome::NoPath,
             Self::WrongMethod => Outcome::WrongMethod,
             Self::Internal(_) => Outcome::Internal,
         }
@@ -117,7 +124,7 @@ impl Refusal {
                 StatusCode::BAD_REQUEST
             }
             Self::Overloaded { .. } => StatusCode::SERVICE_UNAVAILABLE,
-            Self::NoDatabase | Self::NoPath => StatusCode::NOT_FOUND,
+            Self::NoDatabase | Self::NoPath | Self::NotResolving => StatusCode::NOT_FOUND,
             Self::WrongMethod => StatusCode::METHOD_NOT_ALLOWED,
             Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }

@@ -160,6 +160,11 @@ impl Evaluator {
         }
     }
 
+    /// The blinding key of a database, where it is held here.
+    pub(super) fn own_key(&self, database: &str) -> Option<Arc<BlindKey>> {
+        self.own.get(database).cloned()
+    }
+
     /// The number of databases that are evaluated for here, and by others.
     pub(super) fn databases(&self) -> [usize; 2] {
         [self.own.len(), self.others.len()]

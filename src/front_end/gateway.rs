@@ -20,6 +20,7 @@ use axum::http::{HeaderMap, HeaderValue, Method};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::post;
 use http_body_util::BodyExt as _;
+use zeroize::Zeroizing;
 
 use super::counters::{Asked, Counters, Outcome};
 use super::errors::Refusal;
@@ -28,11 +29,13 @@ use super::keys::{Keyring, Keys};
 use super::pool::{Pool, Refused};
 use super::public::{FRAMES, File, Files, Which, of_database};
 use super::relays::{Kind, NotTaken, Relays};
+use super::resolve::Resolving;
 use super::room::{Compute, Room, Taken};
 use crate::discovery::sealed::SealedError;
 use crate::discovery::sealed::capsule::{InnerRequest, InnerResponse, Sealer};
 use crate::discovery::sealed::evaluate::EvaluateRequest;
 use crate::discovery::sealed::lookup::{join_answers, split_request};
+use crate::discovery::sealed::resolve::{RESOLVE_PATH, RESOLVE_TYPE};
 use crate::https::{BodyError, PeerInfo, body};
 use crate::limits::{
     EVALUATE_BODY_BYTES_MAX, FRONT_END_BODY_COPIES, FRONT_END_REQUEST_BYTES,
@@ -52,7 +55,9 @@ pub(super) struct Service {
     pub(super) pool: Arc<Pool>,
     /// The databases that there are here, whether or not a server of theirs works.
     pub(super) databases: HashSet<String>,
-    pub(super) evaluator: Evaluator,
+    pub(super) evaluator: Arc<Evaluator>,
+    /// Where devices may name their contacts.
+    pub(super) resolving: Option<Arc<Resolving>>,
     pub(super) files: Files,
     pub(super) compute: Compute,
     pub(super) room: Room,
@@ -64,17 +69,22 @@ pub(super) struct Service {
 enum Inside {
     Evaluate,
     Lookup(String),
+    Resolve(Arc<Resolving>),
+    NotResolving,
     File(Which),
     WrongMethod,
     Nothing,
 }
 
 impl Inside {
-    fn of(request: &InnerRequest) -> Self {
+    fn of(request: &InnerRequest, resolving: Option<&Arc<Resolving>>) -> Self {
         let inside = match (of_database(&request.path), Which::at(&request.path)) {
             (_, Some(which)) => Self::File(which),
             (Some((id, "lookup")), None) => Self::Lookup(id.to_owned()),
             _ if request.path == "/evaluate" => Self::Evaluate,
+            _ if request.path == RESOLVE_PATH => {
+                resolving.cloned().map_or(Self::NotResolving, Self::Resolve)
+            }
             _ => return Self::Nothing,
         };
         let expected = if let Self::File(_) = inside { "GET" } else { "POST" };
@@ -85,8 +95,9 @@ impl Inside {
         match self {
             Self::Evaluate => Asked::Evaluate,
             Self::Lookup(_) => Asked::Lookup,
+            Self::Resolve(_) => Asked::Resolve,
             Self::File(_) => Asked::Public,
-            Self::WrongMethod | Self::Nothing => Asked::Other,
+            Self::NotResolving | Self::WrongMethod | Self::Nothing => Asked::Other,
         }
     }
 }
@@ -110,15 +121,17 @@ impl Service {
         let (inside, sealer) = self.open(capsule).await?;
         let response = match inside {
             Ok(request) => {
-                let inside = Inside::of(&request);
+                let inside = Inside::of(&request, self.resolving.as_ref());
                 let asked = inside.asked();
                 self.count(&names, asked)?;
                 let fits = capsule_bytes <= EVALUATE_BODY_BYTES_MAX;
                 let response = match inside {
-                    Inside::Evaluate if !fits => Err(Refusal::Malformed(format!(
-                        "a sealed request for evaluation has at most {EVALUATE_BODY_BYTES_MAX} \
-                         bytes: relays count a longer one as a look-up"
-                    ))),
+                    Inside::Evaluate | Inside::Resolve(_) if !fits => {
+                        Err(Refusal::Malformed(format!(
+                            "such a sealed request has at most {EVALUATE_BODY_BYTES_MAX} bytes: \
+                             relays count a longer one as a look-up"
+                        )))
+                    }
                     inside => self.inside(inside, request.body, &mut taken).await,
                 };
                 let response = response.unwrap_or_else(|refusal| refusal.inside());
@@ -184,12 +197,13 @@ impl Service {
 
     /// Counts a request against its relay.
     fn count(&self, names: &[String], asked: Asked) -> Result<(), Refusal> {
-        let kind = match asked {
-            Asked::Evaluate => Kind::Evaluate,
-            Asked::Lookup => Kind::Lookup,
+        let kinds: &[Kind] = match asked {
+            Asked::Evaluate => &[Kind::Evaluate],
+            Asked::Lookup => &[Kind::Lookup],
+            Asked::Resolve => &[Kind::Evaluate, Kind::Lookup],
             Asked::Public | Asked::Other => return Ok(()),
         };
-        self.relays.take(names, kind, (self.clock)()).map_err(|not_taken| match not_taken {
+        self.relays.take(names, kinds, (self.clock)()).map_err(|not_taken| match not_taken {
             NotTaken::Unknown => Refusal::UnknownRelay,
             NotTaken::Bound { seconds } => Refusal::RelayBound { seconds },
         })
@@ -216,6 +230,11 @@ impl Service {
                 taken.add(more.ok_or(overloaded("there is no memory for it now"))?);
                 Ok(success(content_type, Some(etag), body.to_vec()))
             }
+            Inside::Resolve(resolving) => {
+                let body = Zeroizing::new(body);
+                Ok(success(RESOLVE_TYPE, None, resolving.answer(body, (self.clock)()).await?))
+            }
+            Inside::NotResolving => Err(Refusal::NotResolving),
             Inside::WrongMethod => Err(Refusal::WrongMethod),
             Inside::Nothing => Err(Refusal::NoPath),
         }

@@ -37,7 +37,7 @@ pub(super) struct PooledDatabase {
     pub(super) epochs: Arc<Epochs>,
     pub(super) hints: Arc<Hints>,
     pub(super) counters: DatabaseCounters,
-    mix_time: Duration,
+    pub(super) mix_time: Duration,
     queue: mpsc::UnboundedSender<Item>,
 }
 

@@ -3,27 +3,33 @@
 //!
 //! [`FrontEnd::start`] reads files and listens, [`FrontEnd::run`] answers. A request goes through
 //! `gateway.rs`: `relays.rs` says whose it is and whether its bound allows it, `keys.rs` has the
-//! keys that open it, `evaluate.rs` evaluates, `pool.rs` has look-ups answered, `public.rs` has the
-//! files for everybody. `room.rs` bounds memory and work. [`Control`] reloads files and shows
-//! numbers to an operator. Nothing of a request is logged.
+//! keys that open it, `evaluate.rs` evaluates, `pool.rs` has look-ups answered, `resolve.rs` looks
+//! up itself where devices may name their contacts, `public.rs` has the files for everybody.
+//! `room.rs` bounds memory and work. [`Control`] reloads files and shows numbers to an operator.
+//! Nothing of a request is logged.
 
 mod bundles;
+mod cache;
 pub mod canary;
 mod counters;
 mod epochs;
 mod errors;
 mod evaluate;
+mod filters;
 mod gateway;
 mod hints;
 pub mod keys;
 mod mix;
+mod own;
 pub mod placement;
 pub mod pool;
 mod pool_counters;
 mod public;
 mod relays;
 mod replicas;
+mod resolve;
 mod room;
+mod rounds;
 #[cfg(test)]
 mod tests;
 
@@ -34,6 +40,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use axum::body::Bytes;
 use ed25519_dalek::SigningKey;
 use tokio::task::spawn_blocking;
 use tokio::time::{MissedTickBehavior, interval};
@@ -44,12 +51,14 @@ pub use relays::RelaysError;
 
 use self::counters::{Counters, count};
 use self::evaluate::Evaluator;
+use self::filters::for_devices;
 use self::gateway::Service;
 use self::keys::Keys;
 use self::placement::Placement;
 use self::pool::{Pool, PoolOptions};
 use self::public::{Files, read_filters};
 use self::relays::Relays;
+use self::resolve::{Resolving, Shared};
 use self::room::{Compute, Room};
 use crate::builder::keys::load;
 use crate::discovery::blind::BlindKey;
@@ -90,6 +99,8 @@ pub struct Options {
     pub pool: PoolOptions,
     /// Memory for requests and replies of relays.
     pub memory_bytes: usize,
+    /// Memory for what was found for devices that name their contacts; none where they may not.
+    pub resolve_bytes: Option<usize>,
     /// Unix seconds.
     pub clock: Clock,
 }
@@ -116,6 +127,7 @@ struct Controlled {
     relays: PathBuf,
     directory: PathBuf,
     placement: Placement,
+    resolve_bytes: Option<usize>,
     /// What the next version of the directory has to satisfy.
     pins: Mutex<Pins>,
     directory_expires: AtomicU64,
@@ -145,27 +157,39 @@ impl FrontEnd {
         let identity_public = identity.verifying_key().to_bytes();
         let keys = Arc::new(Keys::open(options.keys.clone(), identity, now)?);
         let (compute, counters) = (Compute::new(), Arc::<Counters>::default());
-        let evaluator = Evaluator::new(
+        let evaluator = Arc::new(Evaluator::new(
             read_blind_keys(&options.blind_keys)?,
             &placement,
             &directory,
             client_of_evaluators(&options)?,
             compute.clone(),
             counters.clone(),
-        )?;
-        let files = Files::new(directory_bytes.into(), read_filters(&placement)?);
+        )?);
+        let filters = public_filters(&placement, options.resolve_bytes)?;
+        let files = Files::new(directory_bytes.into(), filters);
         let server = Server::bind(options.listen, &options.tls, options.bounds).await;
         let server = server.map_err(FrontEndError::Server)?;
         let (pins, expires) = (directory.pins(), directory.content().expires);
         let shown = options.pool.identity_pem.as_ref();
         let client_certificate = shown.map(|(cert, key)| client_certificate_expiry(cert, key));
-        let pool = Pool::start(placement.clone(), Arc::new(directory), options.pool).await?;
+        let directory = Arc::new(directory);
+        let pool = Pool::start(placement.clone(), directory.clone(), options.pool).await?;
+        let shared = Shared {
+            directory,
+            pool: pool.clone(),
+            evaluator: evaluator.clone(),
+            compute: compute.clone(),
+            counters: counters.clone(),
+        };
+        let resolving = options.resolve_bytes;
+        let resolving = resolving.map(|bytes| Resolving::start(&placement, bytes, shared));
         let service = Arc::new(Service {
             relays,
             keys,
             pool,
             databases: placement.databases.iter().map(|placed| placed.id.clone()).collect(),
             evaluator,
+            resolving: resolving.transpose()?,
             files,
             compute,
             room: Room::new(options.memory_bytes),
@@ -179,6 +203,7 @@ impl FrontEnd {
             relays: options.relays,
             directory: options.directory,
             placement,
+            resolve_bytes: options.resolve_bytes,
             pins: Mutex::new(pins),
             directory_expires: AtomicU64::new(expires),
             identity: identity_public,
@@ -237,8 +262,9 @@ impl Control {
             self.reload_files(now),
             service.keys.refresh(now).map(drop).map_err(Into::into),
         ];
-        let wrong: Vec<String> =
-            read.into_iter().filter_map(Result::err).map(|error| error.to_string()).collect();
+        let refused = service.resolving.as_ref().map(|it| it.reload_filters(&self.0.placement));
+        let wrong = read.into_iter().filter_map(Result::err).chain(refused.into_iter().flatten());
+        let wrong: Vec<String> = wrong.map(|error| error.to_string()).collect();
         wrong.iter().for_each(|_| count(&service.counters.reloads_failed));
         if wrong.is_empty() { Ok(()) } else { Err(wrong.join("\n")) }
     }
@@ -249,9 +275,13 @@ impl Control {
         let bytes = read(DIRECTORY, &self.0.directory, limits::DIRECTORY_BYTES_MAX as u64)?;
         let mut pins = pins.lock().unwrap_or_else(PoisonError::into_inner);
         let directory = Directory::open(&bytes, &pins, now)?;
-        service.files.replace(bytes.into(), read_filters(placement)?);
+        let filters = public_filters(placement, self.0.resolve_bytes)?;
+        service.files.replace(bytes.into(), filters);
         *pins = directory.pins();
         self.0.directory_expires.store(directory.content().expires, Ordering::Relaxed);
+        if let Some(resolving) = &service.resolving {
+            resolving.replace_directory(Arc::new(directory));
+        }
         Ok(())
     }
 
@@ -305,6 +335,7 @@ impl Control {
         samples.push(gauge("front_end_directory_expires_seconds", help, expires));
         samples.extend(service.pool.counters().into_iter().map(of_pool));
         samples.extend(self.0.client_certificate.clone());
+        samples.extend(service.resolving.iter().flat_map(|resolving| resolving.samples()));
         samples.extend(https.samples());
         samples
     }
@@ -350,6 +381,18 @@ fn read(what: &'static str, path: &Path, max: u64) -> Result<Vec<u8>, FrontEndEr
             found: format!("more than {max} bytes"),
             expected: "a smaller one",
         }),
+    }
+}
+
+/// The routing filters that everybody is given. Where this front-end resolves itself, those that no
+/// device loads are for it alone.
+fn public_filters(
+    placement: &Placement,
+    resolve_bytes: Option<usize>,
+) -> Result<HashMap<String, Bytes>, FrontEndError> {
+    match resolve_bytes {
+        Some(_) => read_filters(&for_devices(placement)),
+        None => read_filters(placement),
     }
 }
 

@@ -233,6 +233,25 @@ impl Pool {
         Ok(answers)
     }
 
+    /// A database, for look-ups of the front-end's own.
+    pub(super) fn database(&self, id: &str) -> Option<&Arc<PooledDatabase>> {
+        self.databases.get(id)
+    }
+
+    /// Room for one query of the front-end's own, and for the key bundle that it may need.
+    ///
+    /// # Errors
+    /// There is no such database, no server has shown what it is like, or there is no room.
+    pub(super) fn own_room(&self, id: &str) -> Result<Arc<OwnedSemaphorePermit>, Refused> {
+        let database = self.databases.get(id).ok_or(Refused::NoDatabase)?;
+        let after = limits::POOL_RETRY_AFTER;
+        let newest = database.epochs.newest().ok_or(Refused::NotReady { after })?;
+        let shape = newest.parameters.shape();
+        let answer = shape.packs() * (shape.response_bytes() + 2 * shape.hint_bytes());
+        let query = 2 * (shape.query_bytes() + shape.bundle_bytes()) + limits::QUERY_STATE_BYTES;
+        self.room(query + answer).ok_or(Refused::Overloaded { after })
+    }
+
     /// Room for a look-up; none while too many are in flight.
     fn room(&self, bytes: usize) -> Option<Arc<OwnedSemaphorePermit>> {
         let permits = u32::try_from(bytes.div_ceil(PERMIT_BYTES)).ok()?;

@@ -195,22 +195,23 @@ impl Relays {
         names.iter().any(|name| relays.contains_key(name))
     }
 
-    /// Counts a request of this kind at `now` (unix seconds) against the sender with these names.
-    pub(super) fn take(&self, names: &[String], kind: Kind, now: u64) -> Result<(), NotTaken> {
+    /// Counts a request of these kinds at `now` (unix seconds) against the sender with these names,
+    /// for all of them or for none.
+    pub(super) fn take(&self, names: &[String], kinds: &[Kind], now: u64) -> Result<(), NotTaken> {
         let mut relays = self.relays();
         let name = names.iter().find(|name| relays.contains_key(*name));
         let relay = name.and_then(|name| relays.get_mut(name)).ok_or(NotTaken::Unknown)?;
-        let kind = kind as usize;
-        match relay.buckets[kind].take(relay.a_day[kind], now) {
-            Ok(()) => {
-                relay.counted[kind] += RELAY_REQUEST_COUNT;
-                Ok(())
-            }
-            Err(seconds) => {
+        let mut buckets = relay.buckets;
+        for kind in kinds.iter().map(|&kind| kind as usize) {
+            if let Err(seconds) = buckets[kind].take(relay.a_day[kind], now) {
+                relay.buckets[kind] = buckets[kind];
                 relay.refused[kind] += 1;
-                Err(NotTaken::Bound { seconds })
+                return Err(NotTaken::Bound { seconds });
             }
         }
+        relay.buckets = buckets;
+        kinds.iter().for_each(|&kind| relay.counted[kind as usize] += RELAY_REQUEST_COUNT);
+        Ok(())
     }
 
     /// What was counted. The names are those of the operator's file.
@@ -265,7 +266,7 @@ mod tests {
 
     /// How many requests are taken at one time.
     fn taken(relays: &Relays, kind: Kind, now: u64) -> u64 {
-        (0..).find(|_| relays.take(&names("a.example"), kind, now).is_err()).unwrap()
+        (0..).find(|_| relays.take(&names("a.example"), &[kind], now).is_err()).unwrap()
     }
 
     #[test]
@@ -315,7 +316,7 @@ mod tests {
         assert!(relays.knows(&names("a.example")));
         for names in [names("b.example"), vec![]] {
             assert!(!relays.knows(&names));
-            assert_eq!(relays.take(&names, Kind::Lookup, NOW), Err(NotTaken::Unknown));
+            assert_eq!(relays.take(&names, &[Kind::Lookup], NOW), Err(NotTaken::Unknown));
         }
     }
 
@@ -325,13 +326,24 @@ mod tests {
         let relays = relays("a.example 480000 24000");
         assert_eq!(taken(&relays, Kind::Evaluate, NOW), 1_250);
         assert_eq!(taken(&relays, Kind::Lookup, NOW), 62);
-        let refused = |now| relays.take(&names("a.example"), Kind::Evaluate, now).unwrap_err();
+        let refused = |now| relays.take(&names("a.example"), &[Kind::Evaluate], now).unwrap_err();
         // 16 elements leak in 2.88 s.
         assert_eq!(refused(NOW), NotTaken::Bound { seconds: 3 });
         assert_eq!(refused(NOW + 2), NotTaken::Bound { seconds: 1 });
-        assert!(relays.take(&names("a.example"), Kind::Evaluate, NOW + 3).is_ok());
+        assert!(relays.take(&names("a.example"), &[Kind::Evaluate], NOW + 3).is_ok());
         let day: u64 = (1..=DAY / 60).map(|at| taken(&relays, Kind::Evaluate, NOW + 60 * at)).sum();
         assert!((29_998..=30_000).contains(&day), "{day} requests in a day");
+    }
+
+    #[test]
+    fn a_request_of_both_kinds_is_counted_for_both_or_for_none() {
+        let relays = relays("a.example 384 768");
+        let take = |kinds: &[Kind]| relays.take(&names("a.example"), kinds, NOW);
+        assert!(take(&[Kind::Evaluate, Kind::Lookup]).is_ok());
+        for kinds in [[Kind::Evaluate, Kind::Lookup], [Kind::Lookup, Kind::Evaluate]] {
+            assert_eq!(take(&kinds), Err(NotTaken::Bound { seconds: 3_600 }));
+        }
+        assert_eq!(taken(&relays, Kind::Lookup, NOW), 1, "the refused ones took none of these");
     }
 
     #[test]
@@ -340,7 +352,7 @@ mod tests {
         assert_eq!(taken(&relays, Kind::Evaluate, NOW), 1);
         assert_eq!(taken(&relays, Kind::Evaluate, NOW + DAY - 1), 0);
         assert_eq!(taken(&relays, Kind::Evaluate, NOW + DAY), 1);
-        let refused = relays.take(&names("a.example"), Kind::Lookup, NOW);
+        let refused = relays.take(&names("a.example"), &[Kind::Lookup], NOW);
         assert_eq!(refused, Err(NotTaken::Bound { seconds: DAY }));
     }
 

@@ -79,6 +79,12 @@ impl Files {
         self.write("placement", &text);
     }
 
+    fn place_without_filter(&self) {
+        self.place("");
+        let text = fs::read_to_string(self.path("placement")).unwrap();
+        self.write("placement", &text.replacen("filter", "# filter", 1));
+    }
+
     fn directory(&self, version: u64) -> String {
         let public = |number: u8| Key::from(key(number).verifying_key());
         let database = |id: &str, number| Database {
@@ -131,6 +137,7 @@ impl Files {
             evaluate_ca: None,
             pool,
             memory_bytes: limits::FRONT_END_MEMORY_BYTES,
+            resolve_bytes: None,
             clock: Arc::new(|| NOW),
         }
     }
@@ -357,6 +364,75 @@ async fn an_evaluation_cannot_pass_for_a_look_up() {
     assert!(error_of(&inside.body)["detail"].as_str().unwrap().contains("at most 4096 bytes"));
     assert_eq!(running.value("front_end_evaluations_total", &[]), 0.0);
     assert_eq!(running.sealed("POST", "/evaluate", body).await.status, 200);
+}
+
+#[tokio::test]
+async fn contacts_are_resolved_only_where_that_was_asked_for() {
+    let files = Files::new();
+    let ask = br#"{"identifiers":["+15550100101"]}"#.to_vec();
+    let running = files.start(files.options()).await;
+    let refused = running.sealed("POST", "/resolve", ask.clone()).await;
+    assert_eq!(refused.status, 404);
+    assert!(error_of(&refused.body)["detail"].as_str().unwrap().contains("without --resolve"));
+    assert_eq!(running.value("front_end_relay_counted_total", &["evaluate"]), 0.0);
+    assert_eq!(running.value("front_end_inside_total", &["resolve", "404"]), 0.0);
+
+    // What is there is no filter: whoever resolves has to verify it.
+    let options = || Options { resolve_bytes: Some(1 << 20), ..files.options() };
+    let error = files.refused(options()).await;
+    assert!(error.to_string().contains("eu1.filter"), "{error}");
+    files.place_without_filter();
+    // Room for one request of both kinds, and another look-up, at once.
+    files.write("relays", "client.localhost 384 768\n");
+    let running = files.start(options()).await;
+    // No answer server of eu1 answers, and eu2 is not asked here.
+    let told = running.sealed("POST", "/resolve", ask.clone()).await;
+    assert_eq!((told.status, told.content_type.as_deref()), (200, Some("application/json")));
+    let results = &error_of(&told.body)["results"];
+    assert_eq!(results.as_array().unwrap().len(), 1);
+    assert_eq!(results[0]["result"], "failed");
+    for kind in ["evaluate", "lookup"] {
+        assert_eq!(running.value("front_end_relay_counted_total", &[kind]), 16.0, "{kind}");
+    }
+    assert_eq!(running.value("front_end_inside_total", &["resolve", "200"]), 1.0);
+    assert_eq!(running.value("front_end_resolve_contacts_total", &[]), 2.0);
+    assert_eq!(running.value("front_end_resolve_failed_total", &[]), 2.0);
+    assert_eq!(running.value("front_end_resolve_cache_bytes", &[]), 0.0);
+    assert_eq!(running.sealed("GET", "/resolve", vec![]).await.status, 405);
+    // The next one is beyond the bound for evaluations, and no look-up is counted for it.
+    let (capsule, _) = seal(&running.config().await, &request("POST", "/resolve", ask)).unwrap();
+    let reply = running.post(&running.relay, "/gateway", SEALED, &capsule).await;
+    assert_eq!(reply.status, 429);
+    assert_eq!(running.value("front_end_relay_counted_total", &["lookup"]), 16.0);
+    assert_eq!(running.value("front_end_relay_refused_total", &["evaluate"]), 1.0);
+}
+
+#[tokio::test]
+async fn requests_to_resolve_have_a_form_and_a_length() {
+    let files = Files::new();
+    files.place_without_filter();
+    let running = files.start(Options { resolve_bytes: Some(1 << 20), ..files.options() }).await;
+    let seventeen = vec!["\"+15550100101\""; 17].join(",");
+    let cases = [
+        "{}".to_owned(),
+        r#"{"identifiers":[]}"#.to_owned(),
+        format!("{{\"identifiers\":[{seventeen}]}}"),
+        r#"{"identifiers":["5550100101"]}"#.to_owned(),
+        format!("{{\"identifiers\":[\"+15550100101\"]}}{}", " ".repeat(4_100)),
+    ];
+    for case in cases {
+        let refused = running.sealed("POST", "/resolve", case.clone().into_bytes()).await;
+        assert_eq!(refused.status, 400, "{case}");
+        assert!(!String::from_utf8(refused.body).unwrap().contains("5550"), "{case}");
+    }
+    let count = |count: usize| vec!["\"+15550100101\""; count].join(",");
+    let mut lengths = Vec::new();
+    for number in [1, 2, 16] {
+        let body = format!("{{\"identifiers\":[{}]}}", count(number));
+        let told = running.sealed("POST", "/resolve", body.into_bytes()).await;
+        lengths.push(told.body.len());
+    }
+    assert_eq!(lengths, [526, 526 + 513, 526 + 15 * 513]);
 }
 
 #[tokio::test]

@@ -4,6 +4,9 @@
 #![allow(clippy::unwrap_used)]
 
 mod filters;
+#[path = "../harness/mod.rs"]
+mod harness;
+mod openly;
 mod world;
 
 use std::collections::{HashMap, HashSet};

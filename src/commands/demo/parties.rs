@@ -177,6 +177,7 @@ pub(super) async fn start_front_end(
         evaluate_ca: Some(party.write("evaluate-ca.pem", &trusted)?),
         pool,
         memory_bytes: limits::FRONT_END_MEMORY_BYTES,
+        resolve_bytes: None,
         clock: front_end::system_clock(),
     };
     let front_end = FrontEnd::start(options).await?;

@@ -23,6 +23,7 @@ mod errors;
 mod exchange;
 mod filters;
 mod opening;
+mod openly;
 mod options;
 mod report;
 mod schedule;
@@ -46,6 +47,7 @@ use state::State;
 use store::Store;
 
 pub use errors::{ResolveError, StateError};
+pub use openly::ToldOpenly;
 pub use options::{Clock, Options, Token, read_front_end_key, state_key, system_clock};
 pub use report::{Answer, Finding, Progress, Report, Resolved};
 
