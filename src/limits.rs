@@ -515,6 +515,9 @@ pub const DEVICE_LOOKUPS_IN_FLIGHT: usize = 4;
 /// How long a device waits for the reply to one request: half a megabyte at 256 kbit/s, and the
 /// deadline of the look-up.
 pub const DEVICE_REQUEST_TIMEOUT: Duration = Duration::from_secs(45);
+/// How often a device sends a request that the front-end refuses for now. The relay counts each of
+/// them, so an outage takes three times its share of a quota at most.
+pub const DEVICE_COUNTED_ATTEMPTS_MAX: u32 = 3;
 /// Shortest wait of a device before it sends a request again that had no reply; it doubles. Unit
 /// tests do not wait for it.
 pub const DEVICE_RETRY_WAIT_MIN: Duration = Duration::from_millis(if cfg!(test) { 1 } else { 100 });
@@ -740,14 +743,12 @@ const _: () = assert!(
 );
 /// Longest reason that is said of a contact, in bytes.
 pub const RESOLVE_DETAIL_BYTES_MAX: usize = 200;
-/// How long an absence is kept, in seconds, and an answer that cannot be believed: who has just
-/// registered is found within the hour, and asking for the same all the time costs one look-up.
-pub const RESOLVE_ABSENT_SECONDS: u64 = 3_600;
-/// How long a record is kept at most, in seconds: after as long a device asks again itself.
-pub const RESOLVE_FOUND_SECONDS_MAX: u64 = DUE_SECONDS_MAX;
-/// Memory for what was found by default: some hundred thousand records.
+/// How long an answer is kept, in seconds, whatever it was: who has just registered is found within
+/// a day, and asking for the same all the time costs one look-up a day.
+pub const RESOLVE_KEPT_SECONDS: u64 = 86_400;
+/// Memory for answers by default: some hundred thousand.
 pub const RESOLVE_CACHE_BYTES: usize = 64 << 20;
-/// What an entry takes of it beside its record.
-pub const RESOLVE_ENTRY_BYTES: usize = 192;
+/// What an answer takes of it: a record that fits into a reply, and what leads to it.
+pub const RESOLVE_ENTRY_BYTES: usize = 192 + RESOLVE_RESULT_BYTES;
 /// Most look-ups that are encrypted together: some 100 ms of a core.
 pub const RESOLVE_ROUND_QUERIES_MAX: usize = 16 * QUERIES_PER_SECRET_MAX;

@@ -103,7 +103,7 @@ pub(crate) struct Args {
     /// and where devices trust their own provider.
     #[arg(long)]
     resolve: bool,
-    /// Memory for what was found for devices that name their contacts (--resolve).
+    /// Memory for what was said of contacts that devices name (--resolve).
     #[arg(long, value_name = "MIB", default_value_t = (limits::RESOLVE_CACHE_BYTES >> 20) as u32,
         value_parser = value_parser!(u32).range(1..))]
     resolve_memory: u32,

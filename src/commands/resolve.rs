@@ -3,7 +3,7 @@
 //!
 //! Nothing is printed before the last answer is there and the connection is given up, so that no
 //! byte that is sent, and no time at which it is sent, depends on what was found or on who reads
-//! what is printed. Exit code 0: all found; 1: some not found; 2: an error; 130: interrupted, and
+//! what is printed. Exit code 0: all found; 1: some not found; 2: an error, or some not answered; 130: interrupted, and
 //! then nothing is printed.
 
 use std::path::{Path, PathBuf};
@@ -86,7 +86,9 @@ pub(crate) fn run(args: Args) -> Ended {
             _ = tokio::signal::ctrl_c() => return Ok(None),
         };
         let (report, now) = (resolver.report().clone(), (system_clock())());
-        let known = |contact| Shown::known(resolver.contact(contact), now);
+        let known = |contact| {
+            Shown::known(resolver.contact(contact), resolver.unanswered(contact), now)
+        };
         let (error, found) = match ended {
             Ok(None) => (None, contacts.iter().map(known).collect()),
             Ok(Some(told)) => (None, told.into_iter().map(Shown::told).collect()),
@@ -106,11 +108,15 @@ pub(crate) fn run(args: Args) -> Ended {
     };
     let lines: Vec<String> = contacts.iter().zip(&found).map(line).collect();
     out::unless_closed(out::say(lines.join("\n")))?;
-    if !args.json {
-        out::complain(summary(&report));
-    }
+    out::complain(summary(&report));
+    let open = found.iter().filter(|it| it.word == NOT_ANSWERED).count();
     match error {
         Some(error) => Err(error.into()),
+        None if open > 0 => Err(format!(
+            "{} not answered yet by every database: ask again at the next time",
+            counted(open as u64, "contact")
+        )
+        .into()),
         None if found.iter().all(|it| it.contact.is_some()) => Ok(ExitCode::SUCCESS),
         None => Ok(ExitCode::from(1)),
     }
@@ -193,6 +199,9 @@ async fn ask(
     }
 }
 
+/// A database that covers a contact has not answered, and no other has found it.
+const NOT_ANSWERED: &str = "not answered yet";
+
 /// What is printed of a contact.
 struct Shown {
     word: &'static str,
@@ -202,7 +211,7 @@ struct Shown {
 
 impl Shown {
     /// Of several databases the one that found it counts, or else the last answer.
-    fn known(resolved: Option<&Resolved>, now: u64) -> Self {
+    fn known(resolved: Option<&Resolved>, unanswered: usize, now: u64) -> Self {
         let answers = resolved.iter().flat_map(|resolved| resolved.answers.values());
         let findings: Vec<&Finding> = answers.map(|answer| &answer.finding).collect();
         let reason = |finding: &&Finding| match finding {
@@ -212,7 +221,8 @@ impl Shown {
         let contact = resolved.and_then(|resolved| resolved.contact(now)).cloned();
         let word = match findings.last() {
             _ if contact.is_some() => "found",
-            None => "not asked yet",
+            None => NOT_ANSWERED,
+            Some(Finding::Absent) if unanswered > 0 => NOT_ANSWERED,
             Some(Finding::Found(_)) => "expired",
             Some(Finding::Absent) => "not found",
             Some(Finding::Invalid) => "answer not believed",
@@ -231,7 +241,7 @@ impl Shown {
             ToldOpenly::Absent => without("not found", vec![]),
             ToldOpenly::Invalid => without("answer not believed", vec![]),
             ToldOpenly::Refused(error) => without("record refused", vec![error.to_string()]),
-            ToldOpenly::Failed(reason) => without("not answered", vec![reason]),
+            ToldOpenly::Failed(reason) => without(NOT_ANSWERED, vec![reason]),
         }
     }
 }
@@ -308,8 +318,10 @@ fn summary(report: &Report) -> String {
         if verified.is_empty() { "" } else { ", " },
         verified.join(", ")
     ));
-    let failed = report.failed.iter().chain(&report.refused);
-    lines.extend(failed.map(|(reason, count)| format!("{count}: {reason}")));
+    let failed = report.failed.iter().map(|it| ("look-ups not answered", it));
+    let refused = report.refused.iter().map(|it| ("records refused", it));
+    let reasons = failed.chain(refused);
+    lines.extend(reasons.map(|(what, (reason, count))| format!("{what}: {count}: {reason}")));
     let counts = [
         ("not looked up, because a routing filter says that they are not there", report.ruled_out),
         ("new batches left for the next time", report.batches_left),

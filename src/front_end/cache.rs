@@ -1,49 +1,32 @@
-//! What was found for devices that name their contacts, until it expires, within a bounded memory.
+//! What databases said of contacts that devices name: for a day, within a bounded memory.
+//!
+//! **Nothing here depends on an outcome:** entries take the same memory and are kept for the same
+//! time. If what was found were kept for longer, the times of look-ups would tell answer servers
+//! who is there, and a server that makes the records of a group absent would learn who was in it.
 //!
 //! Entries lie under a hash with a key of this process, so that nothing here names an identifier.
-//! Those that expire first make room for new ones.
 
-use std::collections::{BTreeSet, HashMap};
+use std::num::NonZeroUsize;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use lru::LruCache;
 use zeroize::Zeroizing;
 
 use crate::discovery::identifier::Identifier;
 use crate::discovery::open::OpenError;
-use crate::limits::{RESOLVE_ABSENT_SECONDS, RESOLVE_ENTRY_BYTES, RESOLVE_FOUND_SECONDS_MAX};
+use crate::limits::{RESOLVE_ENTRY_BYTES, RESOLVE_KEPT_SECONDS};
 use crate::scheme::{SecretError, random_bytes};
 
 /// What a database said of an identifier. It is content and has no Debug.
 #[derive(Clone)]
 pub(super) enum Said {
-    /// A record, as it was signed, and when it expires.
-    Record {
-        record: Zeroizing<Vec<u8>>,
-        expires: u64,
-    },
+    /// A record, as it was signed.
+    Record(Zeroizing<Vec<u8>>),
     Absent,
     /// The answer cannot be believed.
     Invalid,
     /// The record was refused.
     Refused(OpenError),
-}
-
-impl Said {
-    /// Until when it is kept that was said at `now`.
-    fn until(&self, now: u64) -> u64 {
-        match self {
-            Self::Record { expires, .. } => {
-                now.saturating_add(RESOLVE_FOUND_SECONDS_MAX).min(*expires)
-            }
-            // All the same: what a server does to an answer changes nothing between these.
-            _ => now.saturating_add(RESOLVE_ABSENT_SECONDS),
-        }
-    }
-
-    fn bytes(&self) -> usize {
-        let record = if let Self::Record { record, .. } = self { record.len() } else { 0 };
-        RESOLVE_ENTRY_BYTES + record
-    }
 }
 
 /// A database and an identifier.
@@ -52,24 +35,19 @@ type Id = [u8; 16];
 /// The answers that are kept.
 pub(super) struct Cache {
     key: Zeroizing<[u8; 32]>,
-    bytes_max: usize,
-    held: Mutex<Held>,
-}
-
-#[derive(Default)]
-struct Held {
-    entries: HashMap<Id, (u64, Said)>,
-    by_end: BTreeSet<(u64, Id)>,
-    bytes: usize,
+    /// With the time until which they are kept; those that were asked for last.
+    held: Mutex<LruCache<Id, (u64, Said)>>,
 }
 
 impl Cache {
-    /// An empty one that holds at most this many bytes.
+    /// An empty one that holds at most this many bytes, or one entry.
     pub(super) fn new(bytes_max: usize) -> Result<Self, SecretError> {
-        Ok(Self { key: Zeroizing::new(random_bytes()?), bytes_max, held: Mutex::default() })
+        let entries = NonZeroUsize::new(bytes_max / RESOLVE_ENTRY_BYTES);
+        let held = Mutex::new(LruCache::new(entries.unwrap_or(NonZeroUsize::MIN)));
+        Ok(Self { key: Zeroizing::new(random_bytes()?), held })
     }
 
-    fn held(&self) -> MutexGuard<'_, Held> {
+    fn held(&self) -> MutexGuard<'_, LruCache<Id, (u64, Said)>> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -80,42 +58,28 @@ impl Cache {
         *hasher.finalize().as_bytes().first_chunk().expect("this is a bug: a short hash")
     }
 
-    /// What was said, if it still holds at `now`.
+    /// What was said, if it is still kept at `now`.
     pub(super) fn get(&self, database: &str, identifier: &Identifier, now: u64) -> Option<Said> {
         let id = self.id(database, identifier);
-        let held = self.held();
-        held.entries.get(&id).filter(|(until, _)| *until > now).map(|(_, said)| said.clone())
+        let mut held = self.held();
+        match held.get(&id) {
+            Some((until, said)) if *until > now => Some(said.clone()),
+            _ => {
+                held.pop(&id);
+                None
+            }
+        }
     }
 
     /// Keeps what was said at `now`.
     pub(super) fn put(&self, database: &str, identifier: &Identifier, said: Said, now: u64) {
-        let (id, until, bytes) = (self.id(database, identifier), said.until(now), said.bytes());
-        let mut held = self.held();
-        held.remove(id);
-        while let Some(&(end, first)) = held.by_end.first()
-            && (end <= now || held.bytes + bytes > self.bytes_max)
-        {
-            held.remove(first);
-        }
-        if until > now && held.bytes + bytes <= self.bytes_max {
-            held.entries.insert(id, (until, said));
-            held.by_end.insert((until, id));
-            held.bytes += bytes;
-        }
+        let until = now.saturating_add(RESOLVE_KEPT_SECONDS);
+        self.held().put(self.id(database, identifier), (until, said));
     }
 
     /// Bytes that are held.
     pub(super) fn bytes(&self) -> usize {
-        self.held().bytes
-    }
-}
-
-impl Held {
-    fn remove(&mut self, id: Id) {
-        if let Some((until, said)) = self.entries.remove(&id) {
-            self.by_end.remove(&(until, id));
-            self.bytes -= said.bytes();
-        }
+        self.held().len() * RESOLVE_ENTRY_BYTES
     }
 }
 
@@ -129,52 +93,51 @@ mod tests {
         Identifier::parse(&format!("+1555010{at:04}"), None).unwrap()
     }
 
-    fn record(byte: u8, expires: u64) -> Said {
-        Said::Record { record: Zeroizing::new(vec![byte; 208]), expires }
+    fn record(byte: u8) -> Said {
+        Said::Record(Zeroizing::new(vec![byte; 208]))
     }
 
     fn is_record(said: Option<Said>, byte: u8) -> bool {
-        matches!(said, Some(Said::Record { record, .. }) if *record == [byte; 208])
+        matches!(said, Some(Said::Record(record)) if *record == [byte; 208])
     }
 
     #[test]
-    fn a_record_is_kept_until_it_expires_and_an_absence_for_an_hour() {
-        let cache = Cache::new(10_000).unwrap();
-        cache.put("eu1", &identifier(1), record(1, NOW + 5_000), NOW);
-        cache.put("eu1", &identifier(2), Said::Absent, NOW);
-        cache.put("eu1", &identifier(3), Said::Invalid, NOW);
-        cache.put("eu1", &identifier(4), record(4, NOW), NOW);
-        cache.put("eu1", &identifier(5), record(5, u64::MAX), NOW);
-        let get = |at, now| cache.get("eu1", &identifier(at), now);
-        assert!(is_record(get(1, NOW + 4_999), 1) && get(1, NOW + 5_000).is_none());
-        for at in [2, 3] {
-            assert!(get(at, NOW + RESOLVE_ABSENT_SECONDS - 1).is_some(), "{at}");
-            assert!(get(at, NOW + RESOLVE_ABSENT_SECONDS).is_none(), "{at}");
+    fn every_answer_is_kept_for_the_same_time() {
+        let cache = Cache::new(100_000).unwrap();
+        let all =
+            [record(7), Said::Absent, Said::Invalid, Said::Refused(OpenError::Unreadable(""))];
+        for (at, said) in (0..).zip(all) {
+            cache.put("eu1", &identifier(at), said, NOW);
+            let get = |now| cache.get("eu1", &identifier(at), now);
+            assert!(get(NOW).is_some() && get(NOW + RESOLVE_KEPT_SECONDS - 1).is_some(), "{at}");
         }
-        assert!(get(4, NOW).is_none(), "it had expired");
-        assert!(is_record(get(5, NOW + RESOLVE_FOUND_SECONDS_MAX - 1), 5));
-        assert!(get(5, NOW + RESOLVE_FOUND_SECONDS_MAX).is_none());
-        assert!(cache.get("eu2", &identifier(1), NOW).is_none(), "another database");
+        assert!(is_record(cache.get("eu1", &identifier(0), NOW), 7));
+        assert!(cache.get("eu2", &identifier(0), NOW).is_none(), "another database");
+        for at in 0..4 {
+            assert!(
+                cache.get("eu1", &identifier(at), NOW + RESOLVE_KEPT_SECONDS).is_none(),
+                "{at}"
+            );
+        }
+        assert_eq!(cache.bytes(), 0);
     }
 
     #[test]
-    fn memory_is_bounded_and_what_expires_first_makes_room() {
-        let entry = RESOLVE_ENTRY_BYTES + 208;
-        let cache = Cache::new(3 * entry).unwrap();
-        for (at, expires) in [(1, 300), (2, 100), (3, 200)] {
-            cache.put("eu1", &identifier(at), record(at as u8, NOW + expires), NOW);
+    fn memory_is_bounded_and_every_answer_takes_the_same() {
+        let cache = Cache::new(3 * RESOLVE_ENTRY_BYTES + 1).unwrap();
+        for (at, said) in (1..).zip([record(1), Said::Absent, record(3)]) {
+            cache.put("eu1", &identifier(at), said, NOW);
         }
-        assert_eq!(cache.bytes(), 3 * entry);
-        cache.put("eu1", &identifier(1), record(9, NOW + 400), NOW);
-        assert_eq!(cache.bytes(), 3 * entry, "the same one counts once");
-        cache.put("eu1", &identifier(4), record(4, NOW + 50), NOW);
+        assert_eq!(cache.bytes(), 3 * RESOLVE_ENTRY_BYTES);
+        cache.put("eu1", &identifier(1), record(9), NOW);
+        assert_eq!(cache.bytes(), 3 * RESOLVE_ENTRY_BYTES, "the same one counts once");
+        cache.put("eu1", &identifier(4), record(4), NOW);
         let get = |at| cache.get("eu1", &identifier(at), NOW);
-        assert!(get(2).is_none() && is_record(get(4), 4) && is_record(get(1), 9));
-        // What has expired leaves with the next one.
-        cache.put("eu1", &identifier(5), Said::Absent, NOW + 250);
-        assert_eq!(cache.bytes(), entry + RESOLVE_ENTRY_BYTES);
-        let small = Cache::new(entry - 1).unwrap();
-        small.put("eu1", &identifier(1), record(1, NOW + 9), NOW);
-        assert_eq!(small.bytes(), 0);
+        assert!(get(2).is_none() && is_record(get(1), 9) && is_record(get(3), 3));
+        assert!(is_record(get(4), 4) && cache.bytes() == 3 * RESOLVE_ENTRY_BYTES);
+        // One entry has room in any case.
+        let small = Cache::new(0).unwrap();
+        small.put("eu1", &identifier(1), record(1), NOW);
+        assert!(is_record(small.get("eu1", &identifier(1), NOW), 1));
     }
 }

@@ -27,7 +27,7 @@ use super::replicas::Verdict;
 use crate::keyword::{Outcome, locate};
 use crate::limits;
 use crate::scheme::{SecretError, Sharing, random_bytes, random_permutation};
-use crate::text;
+use crate::shard::files::read_text;
 
 /// Most canaries of a database that wait for answers at once.
 const IN_FLIGHT_MAX: usize = 8;
@@ -64,7 +64,7 @@ pub fn read(path: &Path) -> Result<Vec<CanaryKey>, CanaryError> {
     if found > limits::CANARIES_BYTES_MAX {
         return Err(CanaryError::TooLong { found });
     }
-    parse(&Zeroizing::new(text::read(path).map_err(unreadable)?))
+    parse(&Zeroizing::new(read_text(path, limits::CANARIES_BYTES_MAX).map_err(unreadable)?))
 }
 
 fn parse(text: &str) -> Result<Vec<CanaryKey>, CanaryError> {

@@ -137,24 +137,25 @@ impl Evaluator {
         request: &EvaluateRequest,
     ) -> Result<EvaluateResponse, Refusal> {
         let away = |why| Refusal::Overloaded { why, seconds: FRONT_END_RETRY_SECONDS };
+        let database = &request.database;
         let client = self.client.as_ref().ok_or(away("nobody can be asked"))?;
         let busy = away("too many evaluations wait for the operator of this database");
         let _waiting = self.waiting.try_acquire().map_err(|_| busy)?;
         let (headers, body) = ([("content-type", PROTOBUF)], Bytes::from(request.encode()));
         let sent = client.send(Method::POST, url, &headers, body, EVALUATE_BODY_BYTES_MAX).await;
         let reply = sent.map_err(|error| {
-            tracing::warn!(%error, "an evaluator does not answer");
+            tracing::warn!(database, %error, "an evaluator does not answer");
             away("the operator of this database does not answer")
         })?;
         match reply.status {
             200 => EvaluateResponse::decode(&reply.body).map_err(|error| {
-                tracing::error!(%error, "an evaluator does not answer as it has to");
+                tracing::error!(database, %error, "an evaluator does not answer as it has to");
                 away("the operator of this database does not answer as it has to")
             }),
             400 => Err(Refusal::Malformed("an element is none of ristretto255".to_owned())),
             404 => Err(Refusal::NoDatabase),
             status => {
-                tracing::warn!(status, "an evaluator refuses");
+                tracing::warn!(database, status, "an evaluator refuses");
                 Err(away("the operator of this database does not evaluate now"))
             }
         }

@@ -20,7 +20,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 
 use crate::limits;
-use crate::text;
+use crate::shard::files::read_text;
 use crate::wire::parameters::check_database_name;
 
 /// What a placement file says, checked.
@@ -104,7 +104,7 @@ impl Placement {
         if found > limits::PLACEMENT_BYTES_MAX {
             return Err(PlacementError::TooLong { found });
         }
-        Self::parse(&text::read(path).map_err(unreadable)?)
+        Self::parse(&read_text(path, limits::PLACEMENT_BYTES_MAX).map_err(unreadable)?)
     }
 
     /// Reads the text of a placement file.

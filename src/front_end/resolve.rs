@@ -334,9 +334,7 @@ fn opened(
         None => open(identifier, &value, directory, now),
     };
     match opened {
-        Ok(Contact { record, expires, .. }) => {
-            Said::Record { record: Zeroizing::new(record.encode_to_vec()), expires }
-        }
+        Ok(Contact { record, .. }) => Said::Record(Zeroizing::new(record.encode_to_vec())),
         Err(error) => Said::Refused(error),
     }
 }
@@ -352,7 +350,7 @@ fn told_of(
     let refused =
         |error: &OpenError| (Told::without(Resolution::Refused, Some(&error.to_string())), 0);
     let told = |answer: &Answer| match answer {
-        Ok(Said::Record { record, .. }) => match open(identifier, record, directory, now) {
+        Ok(Said::Record(record)) => match open(identifier, record, directory, now) {
             Ok(contact) => (Told::found(&contact, record, form), contact.issued),
             Err(error) => refused(&error),
         },

@@ -93,6 +93,12 @@ pub fn read_regular(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// Reads a regular file as text, and at most `bytes_max` of it.
+pub fn read_text(path: &Path, bytes_max: u64) -> io::Result<String> {
+    let text = crate::text::utf8(&read_regular(path, bytes_max)?);
+    text.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+}
+
 #[cfg(test)]
 mod tests {
     use rustix::fs::{CWD, FileType as Kind, Mode, mknodat};

@@ -22,7 +22,9 @@ fn filter(numbers: std::ops::Range<u64>, epoch: u64, operator: &str) -> Vec<u8> 
     file
 }
 
-fn is_filter_error(error: &ResolveError, expected: fn(&FilterError) -> bool) -> bool {
+type Expected = fn(&FilterError) -> bool;
+
+fn is_filter_error(error: &ResolveError, expected: Expected) -> bool {
     matches!(error, ResolveError::Filter { database, error } if database == ONE && expected(error))
 }
 
@@ -102,7 +104,7 @@ async fn an_older_another_or_a_strange_filter_is_refused_and_what_is_due_is_aske
     let strange = filter(0..99, epoch() + 2, "operator two");
     let mut cut = filter(0..99, epoch() + 2, "operator one");
     cut.pop();
-    let cases: [(Vec<u8>, fn(&FilterError) -> bool); 4] = [
+    let cases: [(Vec<u8>, Expected); 4] = [
         (older, |error| matches!(error, FilterError::Older { .. })),
         (forked, |error| matches!(error, FilterError::Forked { .. })),
         (strange, |error| matches!(error, FilterError::Header(_))),

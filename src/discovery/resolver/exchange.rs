@@ -24,6 +24,8 @@ const REQUEST_TYPE: &str = "message/ohttp-req";
 const REPLY_TYPE: &str = "message/ohttp-res";
 /// What tells that the front-end does not hold a key (RFC 9458, section 5.3).
 const KEY_PROBLEM: &str = "https://iana.org/assignments/http-problem-types#ohttp-key";
+/// What `relay_bound` means.
+const RELAY_BOUND: &str = "the relay has used its own bound at the front-end";
 const OK: u16 = 200;
 const NOT_MODIFIED: u16 = 304;
 const UNAVAILABLE: u16 = 503;
@@ -185,7 +187,7 @@ impl Exchange {
     }
 
     /// The newest key that is known, if it still holds.
-    fn newest_key(&self) -> Option<Vec<u8>> {
+    pub(super) fn newest_key(&self) -> Option<Vec<u8>> {
         let now = self.now();
         let keys = self.lock();
         keys.as_ref().filter(|keys| keys.expires() > now).map(|keys| keys.newest().to_vec())
@@ -349,6 +351,9 @@ fn refused(reply: &Response) -> Failed {
     );
     match status {
         401 => Failed::Finally(ResolveError::Account),
+        429 if detail == "relay_bound" => {
+            Failed::Finally(ResolveError::Relay { status, detail: RELAY_BOUND.into() })
+        }
         429 => {
             let kind = said.as_ref().and_then(|said| said.kind.as_deref());
             let kind = word(kind, &["evaluate", "lookup"]);
@@ -376,7 +381,10 @@ async fn pause(failed: Failed, failures: &mut u32) -> Result<(), ResolveError> {
         Failed::UnknownKey => return Err(ResolveError::KeyUnknown),
     };
     *failures += 1;
-    if *failures >= limits::ATTEMPTS_MAX {
+    // What the front-end refuses has been counted by the relay.
+    let is_counted = matches!(error, ResolveError::FrontEnd { .. });
+    let max = if is_counted { limits::DEVICE_COUNTED_ATTEMPTS_MAX } else { limits::ATTEMPTS_MAX };
+    if *failures >= max {
         return Err(error);
     }
     tokio::time::sleep(wait_for(wait, *failures)).await;

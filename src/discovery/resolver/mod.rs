@@ -148,6 +148,15 @@ impl Resolver {
         self.resolved.get(contact.as_str())
     }
 
+    /// How many databases that cover a contact have not answered, as far as the directory is known.
+    /// As long as there is one, a contact that no other has found may be there.
+    pub fn unanswered(&self, contact: &Identifier) -> usize {
+        let databases = self.directory.iter().flat_map(|it| &it.content().databases);
+        let answers = self.contact(contact).map(|resolved| &resolved.answers);
+        let is_open = |name: &String| answers.is_none_or(|answers| !answers.contains_key(name));
+        databases.filter(|entry| entry.covers(contact) && is_open(&entry.id)).count()
+    }
+
     /// When [`Resolver::sync`] has something to ask again, in seconds since 1970.
     pub fn next_due(&self) -> Option<u64> {
         let directory = self.directory.as_ref();

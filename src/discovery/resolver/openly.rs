@@ -4,8 +4,6 @@
 //!
 //! As everywhere here, all is sent before anything that came is looked at.
 
-use std::sync::{Arc, PoisonError};
-
 use super::Resolver;
 use super::ask::{compute, expect_ok};
 use super::errors::ResolveError;
@@ -20,7 +18,7 @@ use crate::discovery::sealed::resolve::{
     Form, RESOLVE_PATH, RESOLVE_TYPE, Resolution, ResolveRequest, Told, decode_reply, groups,
     message_bytes,
 };
-use crate::limits::{CONTACTS_MAX, DIRECTORY_BYTES_MAX, RELAY_EVALUATE_REPLY_BYTES_MAX};
+use crate::limits::{CONTACTS_MAX, RELAY_EVALUATE_REPLY_BYTES_MAX};
 
 const WHAT: &str = "request to resolve";
 
@@ -64,9 +62,8 @@ impl Resolver {
         &mut self,
         contacts: &[Identifier],
     ) -> Result<Vec<ToldOpenly>, ResolveError> {
-        let directory = self.newest_directory().await?;
-        self.report.directory_version = directory.content().version;
-        if !self.has_keys() {
+        let directory = self.fetch_directory().await?;
+        if self.exchange.newest_key().is_none() {
             self.exchange.fetch_keys().await?;
         }
         let mut told = Vec::with_capacity(contacts.len());
@@ -111,29 +108,6 @@ impl Resolver {
         let refused =
             |error: SealedError| ResolveError::Reply { what: WHAT, problem: error.to_string() };
         decode_reply(&body, group.len()).map_err(refused)
-    }
-
-    /// The newest directory, verified, which is kept in memory.
-    async fn newest_directory(&mut self) -> Result<Arc<Directory>, ResolveError> {
-        let what = "request for the directory";
-        let held = &self.state.directory;
-        let fetched = self.exchange.get(what, "/directory", held, DIRECTORY_BYTES_MAX).await?;
-        let file = fetched.as_deref().unwrap_or(held);
-        let directory = Directory::open(file, &self.directory_pins, self.exchange.now())?;
-        let directory = Arc::new(directory);
-        self.directory_pins = directory.pins();
-        if let Some(file) = fetched {
-            self.state.directory = file.to_vec();
-        }
-        self.state.directory_pins = self.directory_pins.to_json();
-        self.directory = Some(directory.clone());
-        Ok(directory)
-    }
-
-    /// Whether keys of the front-end are known that hold.
-    fn has_keys(&self) -> bool {
-        let keys = self.exchange.keys.lock().unwrap_or_else(PoisonError::into_inner);
-        keys.as_ref().is_some_and(|keys| keys.expires() > self.exchange.now())
     }
 }
 

@@ -1,6 +1,6 @@
 //! What a resolver is given.
 
-use std::fs::{File, OpenOptions};
+use std::fs::OpenOptions;
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
@@ -92,13 +92,17 @@ pub fn state_key(path: &Path) -> Result<Zeroizing<[u8; STATE_KEY_BYTES]>, Resolv
         Err(error) => return Err(failed("create")(error).into()),
     }
     let mut bytes = Zeroizing::new(Vec::with_capacity(STATE_KEY_BYTES + 1));
-    let file = File::open(path).map_err(failed("read"))?;
+    // Where it is a pipe, this does not wait for a writer.
+    let mut options = OpenOptions::new();
+    options.read(true).custom_flags(libc::O_NONBLOCK);
+    let file = options.open(path).map_err(failed("read"))?;
     let read = file.take(STATE_KEY_BYTES as u64 + 1).read_to_end(&mut bytes);
     read.map_err(failed("read"))?;
     match bytes.as_slice().try_into() {
         Ok(key) => Ok(Zeroizing::new(key)),
         Err(_) => Err(ResolveError::Options(format!(
-            "{} has another length than {STATE_KEY_BYTES} bytes, the key of a state",
+            "{} has another length than {STATE_KEY_BYTES} bytes, the key of a state: bring back the \
+             right file, or begin with a new state and without a key, which makes one",
             path.display()
         ))),
     }

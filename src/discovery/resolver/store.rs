@@ -95,6 +95,9 @@ fn beside(path: &Path) -> PathBuf {
 /// Opens and locks the file that has this name; none if there is none.
 fn lock(path: &Path, options: &OpenOptions) -> Result<Option<File>, StateError> {
     let failed = |error| file_error("open", path, error);
+    // A pipe is refused below, and opening it is not to wait for a writer.
+    let mut options = options.clone();
+    options.custom_flags(libc::O_NONBLOCK);
     loop {
         let file = match options.open(path) {
             Ok(file) => file,

@@ -110,7 +110,7 @@ impl Resolver {
     }
 
     /// The newest directory, verified. An older one than was seen, or another one, ends the call.
-    async fn fetch_directory(&mut self) -> Result<Arc<Directory>, ResolveError> {
+    pub(super) async fn fetch_directory(&mut self) -> Result<Arc<Directory>, ResolveError> {
         let what = "request for the directory";
         let held = &self.state.directory;
         let fetched = self.exchange.get(what, "/directory", held, DIRECTORY_BYTES_MAX).await?;
