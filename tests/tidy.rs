@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 
 /// Modules of the package in `bench` in import order: each may use those before it. The table in
 /// ARCHITECTURE.md has those of `src`.
-const BENCH_ORDER: [&str; 16] = [
+const BENCH_ORDER: [&str; 17] = [
     "record",
     "common",
     "table",
@@ -26,6 +26,7 @@ const BENCH_ORDER: [&str; 16] = [
     "operations",
     "plan",
     "compare",
+    "observer",
     "html",
     "kernel",
     "gpu",

@@ -3,12 +3,15 @@
 //! [`load`] puts a server under load; `kernel` and `gpu` measure engines beside what the machine
 //! could do at best; `operations` measures building, starting and reloading. Each writes a
 //! [`record`]; [`found`] reads records of every kind. [`plan`] makes a capacity plan of records and
-//! a scenario, [`html`] draws both as a page, [`compare`] compares two records. [`commands`] is
-//! the command line. bench/README.md explains every figure.
+//! a scenario, [`html`] draws both as a page, [`compare`] compares two records. [`observer`]
+//! simulates what is linked by shard numbers. [`commands`] is the command line. bench/README.md
+//! explains every figure.
 
 pub mod record;
 
 mod endpoint;
+#[cfg(feature = "front-end")]
+pub(crate) mod federation;
 pub mod load;
 pub(crate) mod operations;
 
@@ -21,6 +24,7 @@ pub mod plan;
 
 pub(crate) mod compare;
 pub mod html;
+pub(crate) mod observer;
 
 pub(crate) mod common;
 #[cfg(feature = "gpu")]

@@ -186,10 +186,10 @@ async fn wrong_answers_are_found() {
 async fn nothing_is_encrypted_twice_and_every_record_is_right() {
     let built = database();
     let serving = serve(&built.db());
-    let recorder = Recorder::start(&serving);
+    let recorder = Recorder::start(serving.address, &serving.certificates);
     let records = Some(built.folder.path().join("records.jsonl"));
     let options = LoadOptions { records, batch: 2, ..short() };
-    let client = client(&built, recorder.address, &recorder.ca_pem);
+    let client = client(&built, recorder.address, &serving.certificates.ca_pem);
     let report = load(client, options, Goal::Rate(200.0), &mut |_| {}).await.unwrap();
     let trial = &report.trials[0];
     assert!(trial.verified.right > 0 && report.is_sound(), "{}", trial.line());

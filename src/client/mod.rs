@@ -34,6 +34,7 @@
 mod ask;
 mod call;
 mod connection;
+#[cfg(feature = "client")]
 pub mod device;
 mod error;
 mod exchange;

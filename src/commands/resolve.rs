@@ -86,9 +86,8 @@ pub(crate) fn run(args: Args) -> Ended {
             _ = tokio::signal::ctrl_c() => return Ok(None),
         };
         let (report, now) = (resolver.report().clone(), (system_clock())());
-        let known = |contact| {
-            Shown::known(resolver.contact(contact), resolver.unanswered(contact), now)
-        };
+        let known =
+            |contact| Shown::known(resolver.contact(contact), resolver.unanswered(contact), now);
         let (error, found) = match ended {
             Ok(None) => (None, contacts.iter().map(known).collect()),
             Ok(Some(told)) => (None, told.into_iter().map(Shown::told).collect()),

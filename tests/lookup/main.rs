@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+#[cfg(feature = "client")]
 mod device;
 mod gpus;
 #[path = "../harness/mod.rs"]

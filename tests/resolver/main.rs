@@ -1,12 +1,22 @@
 //! The resolver of a device against a relay in the same process: what comes out, and what an
 //! observer sees.
+//!
+//! Here the relay and its front-end follow a script (`world`). With real relays, front-ends and
+//! answer servers (`estate`): what every link shows (`recorded`), parties that are killed
+//! (`killed`), parties that misbehave (`peers`), and what one account gets in a year (`scraper`).
 
 #![allow(clippy::unwrap_used)]
 
+mod estate;
 mod filters;
 #[path = "../harness/mod.rs"]
 mod harness;
+mod killed;
+mod links;
 mod openly;
+mod peers;
+mod recorded;
+mod scraper;
 mod world;
 
 use std::collections::{HashMap, HashSet};
@@ -76,7 +86,7 @@ async fn contacts_are_found_absent_and_asked_again_at_their_time() {
     assert_eq!(steps.last(), Some(&Progress::LookedUp { done: 3, total: 3 }));
     for contact in contacts(0..20).iter().chain([&other_number(3), &address()]) {
         let expected = format!("mimi://a.example/u/{}", handle(contact));
-        assert_eq!(found_handle(&resolver, contact, NOW), Some(expected));
+        assert_eq!(found_handle(&resolver, contact, now()), Some(expected));
     }
     assert_eq!(finding(&resolver, &number(9_000), ONE), &Finding::Absent);
     assert_eq!(finding(&resolver, &other_number(9_000), TWO), &Finding::Absent);
@@ -109,12 +119,12 @@ async fn contacts_are_found_absent_and_asked_again_at_their_time() {
 
     // A fortnight later all is due: one is asked, and the others get times of their own.
     let due = resolver.next_due().unwrap();
-    assert!((NOW + 7 * DAY..NOW + 14 * DAY).contains(&due));
-    relay.set_now(NOW + 14 * DAY);
+    assert!((now() + 7 * DAY..now() + 14 * DAY).contains(&due));
+    relay.set_now(now() + 14 * DAY);
     let report = sync(&mut resolver, &all).await.unwrap();
     assert_eq!((report.batches, report.batches_put_off, report.batches_left), (1, 2, 0));
     let (mut found, mut times) = (report.found, vec![relay.now()]);
-    while let Some(due) = resolver.next_due().filter(|&due| due <= NOW + 15 * DAY) {
+    while let Some(due) = resolver.next_due().filter(|&due| due <= now() + 15 * DAY) {
         relay.set_now(due);
         let report = sync(&mut resolver, &all).await.unwrap();
         assert_eq!((report.batches, report.evaluated), (1, 0));
@@ -144,13 +154,13 @@ async fn a_device_that_starts_again_goes_on() {
 
     let mut resolver = relay.resolver(&folder).await;
     assert_eq!(resolver.next_due(), due);
-    assert!(found_handle(&resolver, &number(1), NOW).is_some());
-    assert!(resolver.resolve(&number(1)).await.unwrap().contact(NOW).is_some());
+    assert!(found_handle(&resolver, &number(1), now()).is_some());
+    assert!(resolver.resolve(&number(1)).await.unwrap().contact(now()).is_some());
     assert!(relay.take_seen().is_empty(), "a contact that is known was asked for");
 
     // A new one: one batch of its own.
     let resolved = resolver.resolve(&number(50)).await.unwrap();
-    assert!(resolved.contact(NOW).is_some());
+    assert!(resolved.contact(now()).is_some());
     let report = resolver.report();
     assert_eq!((report.batches, report.evaluations, report.evaluated), (1, 1, 1));
     let seen = relay.take_seen();
@@ -170,7 +180,7 @@ async fn a_device_that_starts_again_goes_on() {
     let contains = |part: &[u8]| file.windows(part.len()).any(|window| window == part);
     assert!(!contains(b"1555") && !contains(b"one") && !contains(handle(&number(1)).as_bytes()));
     // What expired is not given out.
-    relay.set_now(NOW + 29 * DAY + DAY / 2);
+    relay.set_now(now() + 29 * DAY + DAY / 2);
     let resolver = relay.resolver(&folder).await;
     assert_eq!(found_handle(&resolver, &number(1), relay.now()), None);
 }
@@ -182,7 +192,7 @@ async fn a_batch_that_is_due_waits_for_what_is_new() {
     let mut resolver = relay.resolver(&folder).await;
     sync(&mut resolver, &contacts(0..16)).await.unwrap();
     let old = shard_sets(&relay.take_seen());
-    relay.set_now(NOW + 14 * DAY);
+    relay.set_now(now() + 14 * DAY);
     let report = sync(&mut resolver, &contacts(0..40)).await.unwrap();
     assert_eq!((report.found, report.batches, report.batches_put_off), (24, 2, 1));
     let new = shard_sets(&relay.take_seen());
@@ -207,7 +217,7 @@ async fn present_absent_and_dummies_look_the_same() {
         let folder = tempfile::tempdir().unwrap();
         let mut resolver = relay.resolver(&folder).await;
         sync(&mut resolver, &contacts).await.unwrap();
-        relay.set_now(NOW + 14 * DAY);
+        relay.set_now(now() + 14 * DAY);
         sync(&mut resolver, &contacts).await.unwrap();
         let seen = relay.take_seen();
         let hints: Vec<bool> = lookups(&seen).iter().map(|(_, lookup)| lookup.want_hints).collect();
@@ -237,9 +247,9 @@ async fn second_round(
     for contact in contacts(0..16) {
         resolver.resolve(&contact).await.unwrap();
     }
-    relay.set_now(NOW + 14 * DAY);
+    relay.set_now(now() + 14 * DAY);
     let due = resolver.next_due().unwrap();
-    assert!((NOW + 7 * DAY..NOW + 14 * DAY).contains(&due));
+    assert!((now() + 7 * DAY..now() + 14 * DAY).contains(&due));
     sync(&mut resolver, &contacts(0..16)).await.unwrap();
     let second = relay.take_seen();
     let is_same_set = shard_sets(&first) == shard_sets(&second);
@@ -299,13 +309,15 @@ async fn a_quota_ends_a_call_and_the_next_one_goes_on() {
     assert!(matches!(&error, ResolveError::Quota { kind, .. } if kind == "lookup"), "{error}");
     let report = resolver.report();
     assert_eq!((report.evaluated, report.batches, report.batches_left), (24, 0, 2));
-    assert_eq!(resolver.next_due(), Some(NOW));
+    assert_eq!(resolver.next_due(), Some(now()));
     relay.script().before = Box::new(|_, _| Instead::Nothing);
     let report = sync(&mut resolver, &contacts(0..40)).await.unwrap();
     assert_eq!((report.evaluated, report.evaluations, report.found), (0, 0, 24));
     let seen = [first, relay.take_seen()].concat();
     check_once_only(&seen);
-    assert!(contacts(0..40).iter().all(|contact| found_handle(&resolver, contact, NOW).is_some()));
+    assert!(
+        contacts(0..40).iter().all(|contact| found_handle(&resolver, contact, now()).is_some())
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -351,8 +363,8 @@ async fn a_list_that_is_out_of_date_is_fetched_again_once() {
             sotto::discovery::sealed::keys::sign_keys(
                 &configs,
                 &key("front-end"),
-                NOW - 60,
-                NOW + DAY,
+                now() - 60,
+                now() + DAY,
             )
         };
         (sign(7), sign(1))
@@ -383,7 +395,7 @@ async fn another_blinding_key_is_refused_and_other_databases_are_asked() {
     };
     assert_eq!(database, ONE);
     assert!(resolver.contact(&number(0)).is_none());
-    assert!(found_handle(&resolver, &other_number(0), NOW).is_some());
+    assert!(found_handle(&resolver, &other_number(0), now()).is_some());
     // The directory names another key for the same database.
     relay.script().blind_key = None;
     sync(&mut resolver, &all).await.unwrap();
@@ -411,11 +423,11 @@ async fn an_older_or_other_directory_is_refused() {
             drop(resolver);
             resolver = relay.resolver(&folder).await;
         }
-        relay.script().directory = directory(4, NOW + 30 * DAY);
+        relay.script().directory = directory(4, now() + 30 * DAY);
         let error = sync(&mut resolver, &contacts(1..2)).await.unwrap_err();
         let is_older = |error: &DirectoryError| matches!(error, DirectoryError::RolledBack { .. });
         assert!(matches!(&error, ResolveError::Directory(error) if is_older(error)), "{error}");
-        relay.script().directory = directory(5, NOW + 29 * DAY);
+        relay.script().directory = directory(5, now() + 29 * DAY);
         let error = resolver.resolve(&number(1)).await.unwrap_err();
         let is_forked = |error: &DirectoryError| matches!(error, DirectoryError::Forked { .. });
         assert!(matches!(&error, ResolveError::Directory(error) if is_forked(error)), "{error}");
@@ -428,9 +440,9 @@ async fn an_older_or_other_directory_is_refused() {
             .unwrap_or_else(|_| "{}".into());
     assert!(matches!(sync(&mut resolver, &contacts(1..2)).await, Err(ResolveError::Directory(_))));
     // A newer one is taken, and what was kept stays.
-    relay.script().directory = directory(6, NOW + 30 * DAY);
+    relay.script().directory = directory(6, now() + 30 * DAY);
     assert_eq!(sync(&mut resolver, &contacts(0..2)).await.unwrap().directory_version, 6);
-    assert!(found_handle(&resolver, &number(0), NOW).is_some());
+    assert!(found_handle(&resolver, &number(0), now()).is_some());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -447,7 +459,7 @@ async fn an_older_epoch_is_refused_and_other_databases_are_asked() {
         panic!("{error}")
     };
     assert_eq!(database, ONE);
-    assert!(found_handle(&resolver, &other_number(1), NOW).is_some());
+    assert!(found_handle(&resolver, &other_number(1), now()).is_some());
     assert!(resolver.contact(&number(1)).is_none());
     // Also after a restart.
     drop(resolver);
@@ -467,9 +479,9 @@ async fn shifted_answers_are_never_believed() {
     assert!(report.failed.keys().all(|reason| reason.contains("nonce")), "{:?}", report.failed);
     // It is due at its next time, not at once.
     let due = resolver.next_due().unwrap();
-    assert!((NOW + 7 * DAY..NOW + 14 * DAY).contains(&due));
+    assert!((now() + 7 * DAY..now() + 14 * DAY).contains(&due));
     // The same with nonces that are right.
-    relay.set_now(NOW + 14 * DAY);
+    relay.set_now(now() + 14 * DAY);
     relay.script().answers = Box::new(|_, answers| {
         answers.rotate_left(1);
         let named = answers.iter_mut().enumerate();
@@ -502,7 +514,7 @@ async fn replies_that_are_cut_off_are_asked_for_again_in_the_identical_bytes() {
     check_once_only(&seen);
     // One that always cuts off ends the call, and no batch is asked at once again.
     relay.script().replies = Box::new(|_, sealed| sealed.truncate(sealed.len() - 1));
-    relay.set_now(NOW + 14 * DAY);
+    relay.set_now(now() + 14 * DAY);
     let error = sync(&mut resolver, &[]).await.unwrap_err();
     assert!(matches!(error, ResolveError::Changed { .. }), "{error}");
     assert!(resolver.next_due().unwrap() >= relay.now() + 7 * DAY);
@@ -586,7 +598,7 @@ async fn a_front_end_without_room_or_without_the_database() {
     });
     let error = sync(&mut resolver, &contacts(0..3)).await.unwrap_err();
     assert!(matches!(error, ResolveError::Relay { status: 502, .. }), "{error}");
-    assert_eq!(resolver.next_due(), Some(NOW));
+    assert_eq!(resolver.next_due(), Some(now()));
     relay.script().before = Box::new(|path, _| match path {
         "/lookup" => Instead::Reply(401, "application/json", br#"{"error":"account"}"#.to_vec()),
         _ => Instead::Nothing,
@@ -626,7 +638,7 @@ async fn a_call_that_is_dropped_goes_on_later() {
             drop(resolver);
             resolver = relay.resolver(&folder).await;
         }
-        assert_eq!(resolver.next_due(), Some(NOW));
+        assert_eq!(resolver.next_due(), Some(now()));
         relay.script().before = Box::new(|_, _| Instead::Nothing);
         let report = sync(&mut resolver, &contacts(0..40)).await.unwrap();
         assert_eq!((report.evaluations, report.evaluated), (0, 0), "evaluated twice");

@@ -231,11 +231,13 @@ impl Stage {
     async fn start(setting: Setting) -> Self {
         let (fixture, folder) = (&*FIXTURE, tempfile::tempdir().unwrap());
         let servers = [serve(&fixture.blind.db()), serve(&fixture.plain.db())];
-        let recorder = Recorder::start(&servers[0]);
+        let recorder = Recorder::start(servers[0].address, &servers[0].certificates);
         let addresses = [recorder.address, servers[1].address];
         let authorities = format!(
             "{}{}{}",
-            recorder.ca_pem, servers[1].certificates.ca_pem, fixture.certificates.ca_pem
+            servers[0].certificates.ca_pem,
+            servers[1].certificates.ca_pem,
+            fixture.certificates.ca_pem
         );
         let database = |name: &str, more: &str, at: usize| {
             let address = addresses[at];

@@ -6,6 +6,7 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard};
+use std::time::UNIX_EPOCH;
 
 use axum::body::Body;
 use axum::extract::{Request, State};
@@ -37,7 +38,6 @@ use sotto::shard::{Database, Manifest};
 use sotto::wire::message::{PirParameterResponse, PirResponse, Reply, ReplyBody};
 use sotto::wire::{Bytes, Lifetime, PROTOCOL_VERSION, Status, encode_frame};
 
-pub(crate) const NOW: u64 = 1_796_000_000;
 pub(crate) const DAY: u64 = 86_400;
 /// Has 64 shards, blinded keys, and the numbers that begin with +1555.
 pub(crate) const ONE: &str = "one";
@@ -58,6 +58,12 @@ pub(crate) fn number(at: u64) -> Identifier {
     }
 }
 
+/// When the tests began, in seconds since 1970: programs have no other clock.
+pub(crate) fn now() -> u64 {
+    static NOW: LazyLock<u64> = LazyLock::new(|| UNIX_EPOCH.elapsed().unwrap().as_secs());
+    *NOW
+}
+
 fn some_number(at: u64) -> Identifier {
     Identifier::parse(&format!("+1555{at:07}"), None).unwrap()
 }
@@ -73,8 +79,8 @@ pub(crate) fn key(name: &str) -> SigningKey {
 
 /// Everything that tests share and do not change.
 pub(crate) struct Fixture {
-    folder: tempfile::TempDir,
-    certificates: LocalCertificates,
+    pub(crate) folder: tempfile::TempDir,
+    pub(crate) certificates: LocalCertificates,
     pub(crate) content: Content,
     served: BTreeMap<&'static str, Served>,
     pub(crate) blind_key: BlindKey,
@@ -99,9 +105,9 @@ pub(crate) fn handle(contact: &Identifier) -> String {
 
 impl Fixture {
     fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        let (folder, now) = (tempfile::tempdir().unwrap(), now());
         let blind_key = BlindKey::generate().unwrap();
-        let issued = record::minute_of(NOW - DAY).unwrap();
+        let issued = record::minute_of(now - DAY).unwrap();
         let sign = |contact: &Identifier, signer| {
             let service =
                 Service { provider: 1, handle: Some(handle(contact)), ..Service::default() };
@@ -129,7 +135,7 @@ impl Fixture {
             record_keys: vec![RecordKey {
                 index,
                 key: Key::from(key(&format!("record {name}")).verifying_key()),
-                validity: Validity { from: NOW - 99 * DAY, until: NOW + 99 * DAY },
+                validity: Validity { from: now - 99 * DAY, until: now + 99 * DAY },
             }],
             blinding_key,
             prefixes: vec![prefix.into()],
@@ -147,7 +153,7 @@ impl Fixture {
         let blinding = Some(RistrettoKey(blind_key.public_key()));
         draft::add_database(&mut content, entry(ONE, 1, "+1555", blinding)).unwrap();
         draft::add_database(&mut content, entry(TWO, 2, "+1777", None)).unwrap();
-        let content = Content { version: 5, expires: NOW + 30 * DAY, ..content };
+        let content = Content { version: 5, expires: now + 30 * DAY, ..content };
         let spread = |range: std::ops::Range<u64>| {
             served[ONE]
                 .spread(range.map(some_number), |contact| blind_key.derive(contact).lookup_key())
@@ -157,9 +163,30 @@ impl Fixture {
         // Its first ones are in the last shards, those of the others in the first.
         absent[..64].reverse();
         let certificates = localhost().unwrap();
-        std::fs::write(folder.path().join("server.pem"), &certificates.server_pem).unwrap();
-        std::fs::write(folder.path().join("server.key"), &certificates.server_key).unwrap();
+        let write = |name: &str, pem: &str| std::fs::write(folder.path().join(name), pem).unwrap();
+        write("server.pem", &certificates.server_pem);
+        write("server.key", &certificates.server_key);
         Self { folder, certificates, content, served, blind_key, present, absent }
+    }
+
+    /// The roots of its directory.
+    pub(crate) fn pins() -> Pins {
+        Pins::new(1, vec![Key::from(key("root").verifying_key())]).unwrap()
+    }
+
+    /// What a device is given that reaches a relay at this address.
+    pub(crate) fn device(&self, relay: String, state: PathBuf, clock: Arc<AtomicU64>) -> Options {
+        Options {
+            relay,
+            ca_pem: self.certificates.ca_pem.clone().into_bytes(),
+            token: Box::new(|| "a-token".into()),
+            front_end_key: key("front-end").verifying_key(),
+            state,
+            state_key: Zeroizing::new([9; 32]),
+            directory_pins: Self::pins(),
+            pack_records_min: 1,
+            clock: Box::new(move || clock.load(Ordering::SeqCst)),
+        }
     }
 
     /// The signed file of a directory.
@@ -198,7 +225,7 @@ impl Served {
             wishes: ShapeWishes { pack_rows: Some(128), packs: Some(2) },
             database: Some(name.to_owned()),
             signing_key: Some(signing_key),
-            created: Some(NOW - DAY),
+            created: Some(now() - DAY),
             jobs: Some(2),
             ..BuildOptions::new(builder::Input::File(input), out.clone())
         };
@@ -397,7 +424,7 @@ impl Relay {
         };
         let relay = Arc::new(Self {
             url: format!("https://localhost:{}", server.local_addr().port()),
-            clock: Arc::new(AtomicU64::new(NOW)),
+            clock: Arc::new(AtomicU64::new(now())),
             script: Mutex::new(script),
             seen: Mutex::default(),
         });
@@ -424,18 +451,7 @@ impl Relay {
     }
 
     pub(crate) fn options(&self, state: PathBuf) -> Options {
-        let clock = self.clock.clone();
-        Options {
-            relay: self.url.clone(),
-            ca_pem: fixture().certificates.ca_pem.clone().into_bytes(),
-            token: Box::new(|| "a-token".into()),
-            front_end_key: key("front-end").verifying_key(),
-            state,
-            state_key: Zeroizing::new([9; 32]),
-            directory_pins: Pins::new(1, vec![Key::from(key("root").verifying_key())]).unwrap(),
-            pack_records_min: 1,
-            clock: Box::new(move || clock.load(Ordering::SeqCst)),
-        }
+        fixture().device(self.url.clone(), state, self.clock.clone())
     }
 
     pub(crate) async fn resolver(&self, folder: &tempfile::TempDir) -> Resolver {

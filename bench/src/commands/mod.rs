@@ -1,9 +1,12 @@
 //! The command line of `sotto-bench`: one file for each command.
 
 mod compare;
+#[cfg(feature = "front-end")]
+mod federation;
 mod files;
 mod load;
 mod measure;
+mod observer;
 mod plan;
 mod report;
 
@@ -38,7 +41,10 @@ enum Command {
     /// Serve a database to clients that ask all the time, and give it new epochs: until one is
     /// served, and that no look-up is lost. Changes one shard, a tenth of them, and all.
     Reload(measure::OperationArgs),
+    #[cfg(feature = "front-end")]
+    Federation(Box<federation::Args>),
     Plan(plan::Args),
+    Observer(observer::Args),
     Report(report::Args),
     Compare(compare::Args),
 }
@@ -65,7 +71,10 @@ pub fn main() -> ExitCode {
         Command::Build(args) => measure::build(args),
         Command::Startup(args) => measure::startup(args),
         Command::Reload(args) => measure::reload(args),
+        #[cfg(feature = "front-end")]
+        Command::Federation(args) => federation::run(*args),
         Command::Plan(args) => plan::run(args),
+        Command::Observer(args) => observer::run(args),
         Command::Report(args) => report::run(args),
         Command::Compare(args) => compare::run(&args),
     };

@@ -1,9 +1,13 @@
 //! Charts as data: what report.js draws. Scales, ticks and words are decided here; the script only
 //! places them.
 
+mod svg;
+
 use serde::Serialize;
 
 use crate::units::Unit;
+
+pub(super) use svg::picture;
 
 /// Lines over a number, or rows of bars.
 #[derive(Debug, Serialize)]

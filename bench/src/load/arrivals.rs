@@ -4,10 +4,10 @@ use std::time::Duration;
 
 /// Numbers drawn from a seed: BLAKE3 keyed with it, one stream for each label and number. They can
 /// be drawn again, and so never serve as secrets.
-pub(super) struct Draws(blake3::OutputReader);
+pub(crate) struct Draws(blake3::OutputReader);
 
 impl Draws {
-    pub(super) fn new(seed: u64, label: &str, number: u64) -> Self {
+    pub(crate) fn new(seed: u64, label: &str, number: u64) -> Self {
         let key = blake3::derive_key("sotto bench load", &seed.to_le_bytes());
         let mut hasher = blake3::Hasher::new_keyed(&key);
         Self(hasher.update(&number.to_le_bytes()).update(label.as_bytes()).finalize_xof())
@@ -19,12 +19,12 @@ impl Draws {
         bytes
     }
 
-    pub(super) fn unit(&mut self) -> f64 {
+    pub(crate) fn unit(&mut self) -> f64 {
         ((u64::from_le_bytes(self.bytes()) >> 11) + 1) as f64 / (1u64 << 53) as f64
     }
 
     /// Uniform below `count`, but for one part in 2^32.
-    pub(super) fn below(&mut self, count: usize) -> usize {
+    pub(crate) fn below(&mut self, count: usize) -> usize {
         ((u128::from(u64::from_le_bytes(self.bytes())) * count as u128) >> 64) as usize
     }
 }

@@ -18,6 +18,7 @@ mod server_side;
 mod verify;
 
 pub use arrivals::Arrivals;
+pub(crate) use arrivals::Draws;
 pub use ledger::{Counts, Intervals};
 pub(crate) use options::share;
 pub use options::{Goal, LoadOptions};

@@ -8,6 +8,7 @@ use sotto::discovery::sealed::capsule::{Gateway, InnerResponse, seal};
 use sotto::discovery::sealed::evaluate::{EvaluateRequest, EvaluateResponse};
 use sotto::discovery::sealed::keys::GatewayKey;
 use sotto::discovery::sealed::lookup::{split_answers, split_request};
+use sotto::discovery::sealed::resolve::{ResolveRequest, decode_reply};
 use sotto::params::Shape;
 
 /// The configuration of the key, and who opens with it.
@@ -43,4 +44,6 @@ fuzz_target!(|data: &[u8]| {
         assert!(read.elements == request.elements && read.database == request.database);
     }
     let _ = EvaluateResponse::decode(data);
+    let _ = ResolveRequest::decode(data);
+    let _ = decode_reply(data, 1);
 });
