@@ -505,8 +505,9 @@ pub const DUE_SECONDS_MAX: u64 = 14 * 86_400;
 /// Latest time to which a batch is put off whose time has come together with that of another one,
 /// in seconds. Within a day, what a device sends is not told apart from what others send.
 pub const PUT_OFF_SECONDS_MAX: u64 = 86_400;
-/// Most new batches that one synchronisation of a device sends; the rest remain due. Their answers wait
-/// for the last one, some 40 MB at the standard shape, and the default quota of a relay is as much.
+/// Most new batches that a synchronisation of a device sends; the rest remain due. Their answers
+/// wait for the last one, some 40 MB at the standard shape, and the default quota of a relay is as
+/// much.
 pub const SYNC_BATCHES_MAX: usize = 128;
 /// How long a synchronisation may send: as long as a call of the client.
 pub const SYNC_TIME_MAX: Duration = Duration::from_secs(900);

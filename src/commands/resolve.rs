@@ -3,8 +3,8 @@
 //!
 //! Nothing is printed before the last answer is there and the connection is given up, so that no
 //! byte that is sent, and no time at which it is sent, depends on what was found or on who reads
-//! what is printed. Exit code 0: all found; 1: some not found; 2: an error, or some not answered; 130: interrupted, and
-//! then nothing is printed.
+//! what is printed. Exit code 0: all found; 1: some not found; 2: an error, or some not answered;
+//! 130: interrupted, and then nothing is printed.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;

@@ -6,7 +6,7 @@ use std::collections::HashSet;
 
 use serde::Serialize;
 
-use super::Setting;
+use super::setting::Setting;
 use super::view::View;
 use super::world::{Awake, Calls, DAY};
 use crate::load::Draws;

@@ -16,6 +16,7 @@
 
 mod confirm;
 mod link;
+mod setting;
 #[cfg(test)]
 mod tests;
 mod text;
@@ -25,15 +26,15 @@ mod world;
 
 use serde::Serialize;
 
-use crate::common::Effort;
 use crate::load::Draws;
 use crate::record::Head;
 
 pub(crate) use confirm::{Confirmed, Test};
+pub(crate) use setting::Setting;
 pub(crate) use times::{FirstSync, Habit, Interval, Length};
 
 use view::View;
-use world::{Awake, BATCH, Calls, DAY, HOUR, Members, PACKS, PERIOD_DAYS, Rule, Size, World};
+use world::{Awake, BATCH, Calls, DAY, Members, PACKS, Rule, Size, World};
 
 pub(crate) const SCHEMA: &str = "sotto-bench-observer/1";
 
@@ -56,52 +57,6 @@ const RULES: [Rule; 10] = {
         rule("members dealt anew each time", Redrawn, OneBatch, Always),
     ]
 };
-
-/// How much is simulated.
-#[derive(Debug, Clone, Serialize)]
-pub(crate) struct Setting {
-    /// Everything random follows from it.
-    seed: u64,
-    pub(crate) devices: usize,
-    /// Of each device at the beginning.
-    pub(crate) contacts: usize,
-    pub(crate) shards: [usize; 2],
-    packs: usize,
-    /// How long observers watch.
-    pub(crate) days: [f64; 3],
-    added_per_week: f64,
-    /// Batches from which attacks start.
-    seeds: usize,
-    /// Devices that are tested for contacts.
-    samples: usize,
-}
-
-impl Setting {
-    /// `Effort::Test` is as small as tests need it.
-    pub(crate) fn new(effort: Effort) -> Self {
-        Self {
-            seed: 18,
-            devices: effort.pick(10_000, 300, 30),
-            contacts: 500,
-            shards: [1_000, 20_000],
-            packs: PACKS,
-            days: [1.0, 7.0, 30.0],
-            added_per_week: 1.0,
-            seeds: effort.pick(300, 60, 5),
-            samples: effort.pick(2_000, 200, 30),
-        }
-    }
-
-    fn size(&self, shards: usize) -> Size {
-        let Self { seed, devices, contacts, added_per_week, .. } = *self;
-        Size { seed, devices, contacts, shards, added_per_week, days: self.days[2] }
-    }
-
-    /// Batches that the contacts of the beginning fill.
-    fn batches(&self) -> f64 {
-        self.contacts.div_ceil(BATCH) as f64
-    }
-}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]

@@ -4,8 +4,9 @@ use std::collections::{HashMap, HashSet};
 
 use super::confirm::{account, batch};
 use super::link::{Linked, link};
-use super::world::{DUMMY, Event};
+use super::world::{DUMMY, Event, HOUR, PERIOD_DAYS};
 use super::*;
+use crate::common::Effort;
 
 const RULE: &str = "one batch a call, always on";
 const ONCE: &str = "one batch a call, awake once a day";

@@ -5,9 +5,9 @@ use std::collections::HashMap;
 
 use serde::Serialize;
 
+use super::setting::Setting;
 use super::view::View;
-use super::world::{Calls, Members, Rule, Size, World};
-use super::{BATCH, DAY, HOUR, PERIOD_DAYS, Setting};
+use super::world::{BATCH, Calls, DAY, HOUR, Members, PERIOD_DAYS, Rule, Size, World};
 
 /// How well the relay knows how many contacts an account has.
 #[derive(Debug, Clone, PartialEq, Serialize)]

@@ -101,8 +101,8 @@ pub fn state_key(path: &Path) -> Result<Zeroizing<[u8; STATE_KEY_BYTES]>, Resolv
     match bytes.as_slice().try_into() {
         Ok(key) => Ok(Zeroizing::new(key)),
         Err(_) => Err(ResolveError::Options(format!(
-            "{} has another length than {STATE_KEY_BYTES} bytes, the key of a state: bring back the \
-             right file, or begin with a new state and without a key, which makes one",
+            "{} has another length than {STATE_KEY_BYTES} bytes, the key of a state: bring the \
+             right file back, or begin with a new state and without a key, which makes one",
             path.display()
         ))),
     }

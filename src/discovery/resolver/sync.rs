@@ -1,5 +1,5 @@
-//! The order of a call: directory, keys, parameters, evaluation, routing filters, look-ups, and only
-//! then what they say.
+//! The order of a call: directory, keys, parameters, evaluation, routing filters, look-ups, and
+//! only then what they say.
 
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
@@ -142,7 +142,7 @@ impl Resolver {
         for entry in &directory.content().databases {
             let covered = contacts.iter().copied().filter(|contact| entry.covers(contact));
             let covered: Vec<Identifier> = covered.cloned().collect();
-            // With `only` it is new. Otherwise nothing that is fetched depends on what a filter says.
+            // With `only` it is new. Otherwise what is fetched does not depend on a filter.
             if covered.is_empty() && self.due(&entry.id, only).next().is_none() {
                 continue;
             }

@@ -12,7 +12,7 @@ const LINE: f64 = 18.0;
 const DOT: f64 = 9.0;
 
 /// The charts below each other.
-pub(in crate::html) fn picture(title: &str, charts: &[Chart]) -> String {
+pub(crate) fn picture(title: &str, charts: &[Chart]) -> String {
     let mut top = 44.0;
     let drawn: Vec<Markup> = charts
         .iter()
@@ -130,8 +130,8 @@ fn short(number: f64) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Point;
     use super::*;
-    use crate::html::chart::Point;
     use crate::units::Unit;
 
     #[test]
