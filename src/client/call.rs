@@ -248,6 +248,7 @@ impl Call {
     }
 
     /// Whether all that wait would keep their bytes under other parameters.
+    #[cfg(feature = "client")]
     pub(super) fn keeps_bytes(&self, view: &View) -> bool {
         let waiting = (0..self.lookups.len()).filter_map(|index| self.waiting(index));
         let mut shards = waiting.map(|target| (&target.view, target.place.shard));

@@ -12,7 +12,7 @@ use super::harness::{skip, tree};
 use super::{Took, record, times};
 
 /// Files that read the wall clock, and what for.
-const WALL_CLOCK: [(&str, &str); 16] = [
+const WALL_CLOCK: [(&str, &str); 17] = [
     ("builder/session.rs", "when a database was signed, and whether to sign it again"),
     ("client/options.rs", "whether parameters are fresh: one that lags is asked again later"),
     ("commands/doctor/files.rs", "whether a certificate has expired"),
@@ -22,6 +22,7 @@ const WALL_CLOCK: [(&str, &str); 16] = [
     ("discovery/resolver/options.rs", "when a batch is due, whether a directory or a record holds"),
     ("front_end/mod.rs", "which week's key is given out, whether the directory has expired"),
     ("front_end/pool.rs", "whether parameters are fresh, as for any client"),
+    ("https/admin.rs", "when the program was started, for a metric"),
     ("https/server.rs", "whether a certificate is good when it is read"),
     ("relay/mod.rs", "quotas, in minutes, and whether a token has expired"),
     ("server/certificate_check.rs", "in tests"),
