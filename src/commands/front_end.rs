@@ -168,7 +168,6 @@ async fn start(args: Args) -> Ended {
     }
     let admin = AdminArgs { at: args.admin, anyone: args.admin_anyone, port: ADMIN_PORT };
     let options = options(args)?;
-    tracing::info!("the pool may hold {}", options.pool.budget());
     let front_end = FrontEnd::start(options).await?;
     let control = front_end.control();
     tracing::info!("devices recognise this front-end by the key {}", control.public_key());

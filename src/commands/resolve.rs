@@ -15,8 +15,8 @@ use sotto::discovery::contacts::Contacts;
 use sotto::discovery::identifier::{Identifier, Region};
 use sotto::discovery::open::{Contact, Preferred};
 use sotto::discovery::resolver::{
-    Finding, Options, Progress, Report, ResolveError, Resolved, Resolver, ToldOpenly,
-    read_front_end_key, state_key, system_clock,
+    Finding, Options, Progress, Report, ResolveError, Resolved, Resolver, read_front_end_key,
+    state_key, system_clock,
 };
 use sotto::limits;
 use sotto::shard::files::read_regular;
@@ -191,13 +191,14 @@ async fn ask(
     contacts: &[Identifier],
     openly: bool,
     bar: &ProgressBar,
-) -> Result<Option<Vec<ToldOpenly>>, ResolveError> {
+) -> Result<Option<Vec<Result<Finding, String>>>, ResolveError> {
     match openly {
         true => resolver.resolve_openly(contacts).await.map(Some),
         false => resolver.sync(contacts, |step| show(bar, step)).await.map(|_| None),
     }
 }
 
+const FOUND: &str = "found";
 /// A database that covers a contact has not answered, and no other has found it.
 const NOT_ANSWERED: &str = "not answered yet";
 
@@ -213,35 +214,46 @@ impl Shown {
     fn known(resolved: Option<&Resolved>, unanswered: usize, now: u64) -> Self {
         let answers = resolved.iter().flat_map(|resolved| resolved.answers.values());
         let findings: Vec<&Finding> = answers.map(|answer| &answer.finding).collect();
-        let reason = |finding: &&Finding| match finding {
-            Finding::Refused(error) => Some(error.to_string()),
-            _ => None,
-        };
         let contact = resolved.and_then(|resolved| resolved.contact(now)).cloned();
         let word = match findings.last() {
-            _ if contact.is_some() => "found",
+            _ if contact.is_some() => FOUND,
             None => NOT_ANSWERED,
             Some(Finding::Absent) if unanswered > 0 => NOT_ANSWERED,
             Some(Finding::Found(_)) => "expired",
-            Some(Finding::Absent) => "not found",
-            Some(Finding::Invalid) => "answer not believed",
-            Some(Finding::Refused(_)) => "record refused",
+            Some(finding) => word(finding),
         };
-        Self { word, reasons: findings.iter().filter_map(reason).collect(), contact }
+        Self { word, reasons: findings.into_iter().filter_map(reason).collect(), contact }
     }
 
     /// Of what the front-end said.
-    fn told(told: ToldOpenly) -> Self {
-        let without = |word, reasons| Self { word, reasons, contact: None };
-        match told {
-            ToldOpenly::Found(contact) => {
-                Self { contact: Some(*contact), ..without("found", vec![]) }
-            }
-            ToldOpenly::Absent => without("not found", vec![]),
-            ToldOpenly::Invalid => without("answer not believed", vec![]),
-            ToldOpenly::Refused(error) => without("record refused", vec![error.to_string()]),
-            ToldOpenly::Failed(reason) => without(NOT_ANSWERED, vec![reason]),
-        }
+    fn told(told: Result<Finding, String>) -> Self {
+        let (word, reason) = match &told {
+            Ok(finding) => (word(finding), reason(finding)),
+            Err(reason) => (NOT_ANSWERED, Some(reason.clone())),
+        };
+        let contact = match told {
+            Ok(Finding::Found(contact)) => Some(*contact),
+            _ => None,
+        };
+        Self { word, reasons: reason.into_iter().collect(), contact }
+    }
+}
+
+/// The word for what an answer means.
+fn word(finding: &Finding) -> &'static str {
+    match finding {
+        Finding::Found(_) => FOUND,
+        Finding::Absent => "not found",
+        Finding::Invalid => "answer not believed",
+        Finding::Refused(_) => "record refused",
+    }
+}
+
+/// Why a record is refused.
+fn reason(finding: &Finding) -> Option<String> {
+    match finding {
+        Finding::Refused(error) => Some(error.to_string()),
+        _ => None,
     }
 }
 

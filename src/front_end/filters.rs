@@ -12,7 +12,7 @@ use super::errors::FrontEndError;
 use super::placement::{PlacedDatabase, Placement};
 use crate::discovery::directory::Directory;
 use crate::discovery::filter::{Filter, FilterError, Seen};
-use crate::limits::{FILTER_BYTES_MAX, FRONT_END_FILTER_BYTES_MAX};
+use crate::limits::FILTER_BYTES_MAX;
 use crate::shard::files::read_regular;
 
 const WHAT: &str = "routing filter";
@@ -101,18 +101,6 @@ impl Filters {
         let all = self.0.read().unwrap_or_else(PoisonError::into_inner);
         all.values().map(|held| held.filter.bytes()).sum()
     }
-}
-
-/// The placement with the filters alone that devices load.
-pub(super) fn for_devices(placement: &Placement) -> Placement {
-    let mut placement = placement.clone();
-    for placed in &mut placement.databases {
-        let is_long = |path: &std::path::PathBuf| {
-            std::fs::metadata(path).is_ok_and(|found| found.len() > FRONT_END_FILTER_BYTES_MAX)
-        };
-        placed.filter = placed.filter.take().filter(|path| !is_long(path));
-    }
-    placement
 }
 
 fn with_filters(placement: &Placement) -> impl Iterator<Item = (&PlacedDatabase, &Path)> {
@@ -245,17 +233,5 @@ mod tests {
         }
         std::fs::write(&path, filter(5, 10)).unwrap();
         assert!(matches!(open("eu2"), FrontEndError::Database { .. }));
-    }
-
-    #[test]
-    fn filters_that_no_device_loads_are_not_given_out() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("eu1.filter");
-        let placement = placement("eu1", &path);
-        let file = std::fs::File::create(&path).unwrap();
-        file.set_len(FRONT_END_FILTER_BYTES_MAX).unwrap();
-        assert!(for_devices(&placement) == placement);
-        file.set_len(FRONT_END_FILTER_BYTES_MAX + 1).unwrap();
-        assert!(for_devices(&placement).databases[0].filter.is_none());
     }
 }

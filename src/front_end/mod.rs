@@ -40,7 +40,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use axum::body::Bytes;
 use ed25519_dalek::SigningKey;
 use tokio::task::spawn_blocking;
 use tokio::time::{MissedTickBehavior, interval};
@@ -51,7 +50,6 @@ pub use relays::RelaysError;
 
 use self::counters::{Counters, count};
 use self::evaluate::Evaluator;
-use self::filters::for_devices;
 use self::gateway::Service;
 use self::keys::Keys;
 use self::placement::Placement;
@@ -127,7 +125,6 @@ struct Controlled {
     relays: PathBuf,
     directory: PathBuf,
     placement: Placement,
-    resolve_bytes: Option<usize>,
     /// What the next version of the directory has to satisfy.
     pins: Mutex<Pins>,
     directory_expires: AtomicU64,
@@ -165,7 +162,7 @@ impl FrontEnd {
             compute.clone(),
             counters.clone(),
         )?);
-        let filters = public_filters(&placement, options.resolve_bytes)?;
+        let filters = read_filters(&placement, options.resolve_bytes.is_some())?;
         let files = Files::new(directory_bytes.into(), filters);
         let server = Server::bind(options.listen, &options.tls, options.bounds).await;
         let server = server.map_err(FrontEndError::Server)?;
@@ -203,7 +200,6 @@ impl FrontEnd {
             relays: options.relays,
             directory: options.directory,
             placement,
-            resolve_bytes: options.resolve_bytes,
             pins: Mutex::new(pins),
             directory_expires: AtomicU64::new(expires),
             identity: identity_public,
@@ -275,7 +271,7 @@ impl Control {
         let bytes = read(DIRECTORY, &self.0.directory, limits::DIRECTORY_BYTES_MAX as u64)?;
         let mut pins = pins.lock().unwrap_or_else(PoisonError::into_inner);
         let directory = Directory::open(&bytes, &pins, now)?;
-        let filters = public_filters(placement, self.0.resolve_bytes)?;
+        let filters = read_filters(placement, service.resolving.is_some())?;
         service.files.replace(bytes.into(), filters);
         *pins = directory.pins();
         self.0.directory_expires.store(directory.content().expires, Ordering::Relaxed);
@@ -381,18 +377,6 @@ fn read(what: &'static str, path: &Path, max: u64) -> Result<Vec<u8>, FrontEndEr
             found: format!("more than {max} bytes"),
             expected: "a smaller one",
         }),
-    }
-}
-
-/// The routing filters that everybody is given. Where this front-end resolves itself, those that no
-/// device loads are for it alone.
-fn public_filters(
-    placement: &Placement,
-    resolve_bytes: Option<usize>,
-) -> Result<HashMap<String, Bytes>, FrontEndError> {
-    match resolve_bytes {
-        Some(_) => read_filters(&for_devices(placement)),
-        None => read_filters(placement),
     }
 }
 

@@ -83,7 +83,7 @@ impl PoolOptions {
     }
 
     /// What the pool may hold, in a line for whoever starts it.
-    pub fn budget(&self) -> String {
+    fn budget(&self) -> String {
         let (memory, hints) = (self.memory_bytes, self.hint_bytes as u64);
         format!("look-ups in flight {}, hints {}", text::bytes(memory), text::bytes(hints))
     }

@@ -2,7 +2,6 @@
 //! filters of databases. They are the same bytes for everybody, sealed or in the clear.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
 use std::sync::{PoisonError, RwLock};
 
 use axum::body::Bytes;
@@ -109,20 +108,25 @@ fn files(directory: Bytes, filters: HashMap<String, Bytes>) -> (File, HashMap<St
     (File::new(directory, DIRECTORY), filters.collect())
 }
 
-/// Reads the routing filters of a placement. Their signatures are for devices to check.
-pub(super) fn read_filters(placement: &Placement) -> Result<HashMap<String, Bytes>, FrontEndError> {
-    let filters =
-        placement.databases.iter().filter_map(|placed| Some((placed, placed.filter.as_ref()?)));
-    filters
-        .map(|(placed, path): (_, &PathBuf)| {
-            let what = "routing filter";
-            let max = FRONT_END_FILTER_BYTES_MAX;
-            let body = read_regular(path, max + 1).map_err(|error| FrontEndError::Unreadable {
-                what,
-                path: path.clone(),
-                error,
-            })?;
-            if body.len() as u64 > max {
+/// Reads the routing filters of a placement for devices, who check the signatures. One that is too
+/// long for them is an error, or left out where the front-end `resolves` and uses it itself.
+pub(super) fn read_filters(
+    placement: &Placement,
+    resolves: bool,
+) -> Result<HashMap<String, Bytes>, FrontEndError> {
+    let (what, max) = ("routing filter", FRONT_END_FILTER_BYTES_MAX);
+    let mut filters = HashMap::new();
+    for placed in &placement.databases {
+        let Some(path) = &placed.filter else { continue };
+        let body = read_regular(path, max + 1).map_err(|error| FrontEndError::Unreadable {
+            what,
+            path: path.clone(),
+            error,
+        })?;
+        match body.len() as u64 > max {
+            false => drop(filters.insert(placed.id.clone(), Bytes::from(body))),
+            true if resolves => {}
+            true => {
                 return Err(FrontEndError::File {
                     what,
                     path: path.clone(),
@@ -130,9 +134,9 @@ pub(super) fn read_filters(placement: &Placement) -> Result<HashMap<String, Byte
                     expected: "a filter that devices load; without one, devices ask the database",
                 });
             }
-            Ok((placed.id.clone(), Bytes::from(body)))
-        })
-        .collect()
+        }
+    }
+    Ok(filters)
 }
 
 #[cfg(test)]
@@ -206,13 +210,19 @@ mod tests {
         };
         let databases = vec![placed("eu1", Some(path.clone())), placed("eu2", None)];
         let placement = Placement { databases };
-        assert!(matches!(read_filters(&placement), Err(FrontEndError::Unreadable { .. })));
+        let read = |resolves| read_filters(&placement, resolves);
+        assert!(matches!(read(false), Err(FrontEndError::Unreadable { .. })));
         std::fs::write(&path, b"a filter").unwrap();
-        let files = Files::new(Bytes::from_static(b"{}"), read_filters(&placement).unwrap());
+        let files = Files::new(Bytes::from_static(b"{}"), read(false).unwrap());
         assert_eq!(&files.filter("eu1").unwrap().body[..], b"a filter");
         assert!(files.filter("eu2").is_none());
         assert_eq!(files.directory().content_type, DIRECTORY);
-        std::fs::write(&path, vec![0; FRONT_END_FILTER_BYTES_MAX as usize + 1]).unwrap();
-        assert!(matches!(read_filters(&placement), Err(FrontEndError::File { .. })));
+        let file = std::fs::File::create(&path).unwrap();
+        file.set_len(FRONT_END_FILTER_BYTES_MAX).unwrap();
+        assert!(read(false).unwrap() == read(true).unwrap() && read(true).unwrap().len() == 1);
+        // What no device loads is refused, or for a front-end alone that uses it itself.
+        file.set_len(FRONT_END_FILTER_BYTES_MAX + 1).unwrap();
+        assert!(matches!(read(false), Err(FrontEndError::File { .. })));
+        assert!(read(true).unwrap().is_empty());
     }
 }

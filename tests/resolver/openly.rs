@@ -16,14 +16,12 @@ use zeroize::Zeroizing;
 
 use sotto::discovery::Resolver;
 use sotto::discovery::blind::BlindKey;
-use sotto::discovery::directory::{
-    Content, Database as Entry, Key, Pins, Provider, RecordKey, RistrettoKey, Validity, draft,
-};
+use sotto::discovery::directory::{Content, Key, Pins, RistrettoKey, draft};
 use sotto::discovery::filter::{Signing, write};
 use sotto::discovery::identifier::Identifier;
 use sotto::discovery::jws;
 use sotto::discovery::record::{self, Body, Service};
-use sotto::discovery::resolver::{Options, ResolveError, ToldOpenly, system_clock};
+use sotto::discovery::resolver::{Finding, Options, ResolveError, system_clock};
 use sotto::front_end::pool::PoolOptions;
 use sotto::front_end::{self, FrontEnd};
 use sotto::https::{Bounds, Sample, TlsFiles};
@@ -34,7 +32,7 @@ use sotto::server::certificates::{LocalCertificates, localhost};
 use sotto::wire::message::RequestBody;
 
 use crate::harness::{Built, Crossing, Recorder, Serving, serve};
-use crate::world::{DAY, handle, key};
+use crate::world::{DAY, content, handle, key};
 
 /// Blinded keys, and the numbers that begin with +1888.
 const BLIND: &str = "blind";
@@ -133,33 +131,10 @@ impl Fixture {
     }
 
     fn write_files(&self, blind_key: &BlindKey) {
-        let entry = |name: &str, index, prefix: &str, blinding_key| Entry {
-            id: name.into(),
-            operator_key: key(&format!("operator {name}")).verifying_key().into(),
-            record_keys: vec![RecordKey {
-                index,
-                key: key(&format!("record {name}")).verifying_key().into(),
-                validity: Validity { from: now() - 99 * DAY, until: now() + 99 * DAY },
-            }],
-            blinding_key,
-            prefixes: vec![prefix.into()],
-            region: "us".into(),
-            endpoints: Vec::new(),
-        };
-        let root = key("root");
-        let mut content = draft::new(1, vec![Key::from(root.verifying_key())]).unwrap();
-        let provider = Provider {
-            index: 1,
-            domain: "a.example".into(),
-            name: "A".into(),
-            keys_url: "https://keys.a.example/".into(),
-        };
-        draft::add_provider(&mut content, provider).unwrap();
         let blinding = Some(RistrettoKey(blind_key.public_key()));
-        draft::add_database(&mut content, entry(BLIND, 1, "+1888", blinding)).unwrap();
-        draft::add_database(&mut content, entry(PLAIN, 2, "+1999", None)).unwrap();
+        let content = content([(BLIND, "+1888", blinding), (PLAIN, "+1999", None)]);
         let content = Content { version: 1, expires: now() + 20 * DAY, ..content };
-        self.write("directory", &draft::sign(&content, &[root]).unwrap());
+        self.write("directory", &draft::sign(&content, &[key("root")]).unwrap());
         self.write("directory-pins", &self.pins().to_json());
         let made = &self.certificates;
         for (name, text) in [
@@ -433,9 +408,9 @@ fn log() -> &'static Log {
     &LOG
 }
 
-fn found(told: &ToldOpenly) -> Option<&str> {
+fn found(told: &Result<Finding, String>) -> Option<&str> {
     match told {
-        ToldOpenly::Found(contact) => Some(contact.services[0].ssi.as_ref()?.as_str()),
+        Ok(Finding::Found(contact)) => Some(contact.services[0].ssi.as_ref()?.as_str()),
         _ => None,
     }
 }
@@ -478,8 +453,8 @@ async fn contacts_are_told_to_the_front_end_and_answered_from_its_cache() {
     for (at, contact) in contacts.iter().enumerate().filter(|(at, _)| ![1, 2].contains(at)) {
         assert_eq!(found(&told[at]), Some(&*ssi(contact)), "{at}");
     }
-    assert_eq!(told[1], ToldOpenly::Absent);
-    let ToldOpenly::Failed(reason) = &told[2] else { panic!("a forged record: {:?}", told[2]) };
+    assert_eq!(told[1], Ok(Finding::Absent));
+    let Err(reason) = &told[2] else { panic!("a forged record: {:?}", told[2]) };
     assert!(reason.contains("the signature is not that of record key 1"), "{reason}");
     let report = resolver.report();
     assert_eq!((report.found, report.absent, report.directory_version), (4, 1, 1));
@@ -573,7 +548,7 @@ async fn a_routing_filter_saves_queries_while_it_is_new_enough() {
         let stage = Stage::start(Setting { filter: Some(epoch), ..USUAL }).await;
         let mut resolver = stage.resolver("alice").await;
         let told = resolver.resolve_openly(&none).await.unwrap();
-        assert!(told.iter().all(|told| *told == ToldOpenly::Absent));
+        assert!(told.iter().all(|told| *told == Ok(Finding::Absent)));
         let ruled_out = stage.value("front_end_resolve_filtered_total");
         assert_eq!(ruled_out as u64 + stage.queries(), 16);
         assert_eq!(stage.value("front_end_filter_used"), f64::from(u8::from(is_used)));

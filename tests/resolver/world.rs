@@ -103,6 +103,36 @@ pub(crate) fn handle(contact: &Identifier) -> String {
     format!("u-{}", &blake3::hash(contact.as_str().as_bytes()).to_hex()[..10])
 }
 
+/// A directory of databases with these names, prefixes and blinding keys. Record keys are numbered
+/// from 1.
+pub(crate) fn content(databases: [(&str, &str, Option<RistrettoKey>); 2]) -> Content {
+    let mut content = draft::new(1, vec![Key::from(key("root").verifying_key())]).unwrap();
+    let provider = Provider {
+        index: 1,
+        domain: "a.example".into(),
+        name: "A".into(),
+        keys_url: "https://keys.a.example/".into(),
+    };
+    draft::add_provider(&mut content, provider).unwrap();
+    for (index, (name, prefix, blinding_key)) in (1..).zip(databases) {
+        let entry = Entry {
+            id: name.into(),
+            operator_key: Key::from(key(&format!("operator {name}")).verifying_key()),
+            record_keys: vec![RecordKey {
+                index,
+                key: Key::from(key(&format!("record {name}")).verifying_key()),
+                validity: Validity { from: now() - 99 * DAY, until: now() + 99 * DAY },
+            }],
+            blinding_key,
+            prefixes: vec![prefix.into()],
+            region: "us".into(),
+            endpoints: vec!["localhost:4433".into()],
+        };
+        draft::add_database(&mut content, entry).unwrap();
+    }
+    content
+}
+
 impl Fixture {
     fn new() -> Self {
         let (folder, now) = (tempfile::tempdir().unwrap(), now());
@@ -129,31 +159,9 @@ impl Fixture {
             (ONE, Served::new(folder.path(), ONE, sealed.collect(), 64)),
             (TWO, Served::new(folder.path(), TWO, plain.collect(), 2)),
         ]);
-        let entry = |name: &str, index, prefix: &str, blinding_key| Entry {
-            id: name.into(),
-            operator_key: Key::from(key(&format!("operator {name}")).verifying_key()),
-            record_keys: vec![RecordKey {
-                index,
-                key: Key::from(key(&format!("record {name}")).verifying_key()),
-                validity: Validity { from: now - 99 * DAY, until: now + 99 * DAY },
-            }],
-            blinding_key,
-            prefixes: vec![prefix.into()],
-            region: "us".into(),
-            endpoints: vec!["localhost:4433".into()],
-        };
-        let mut content = draft::new(1, vec![Key::from(key("root").verifying_key())]).unwrap();
-        let provider = Provider {
-            index: 1,
-            domain: "a.example".into(),
-            name: "A".into(),
-            keys_url: "https://keys.a.example/".into(),
-        };
-        draft::add_provider(&mut content, provider).unwrap();
         let blinding = Some(RistrettoKey(blind_key.public_key()));
-        draft::add_database(&mut content, entry(ONE, 1, "+1555", blinding)).unwrap();
-        draft::add_database(&mut content, entry(TWO, 2, "+1777", None)).unwrap();
-        let content = Content { version: 5, expires: now + 30 * DAY, ..content };
+        let databases = [(ONE, "+1555", blinding), (TWO, "+1777", None)];
+        let content = Content { version: 5, expires: now + 30 * DAY, ..content(databases) };
         let spread = |range: std::ops::Range<u64>| {
             served[ONE]
                 .spread(range.map(some_number), |contact| blind_key.derive(contact).lookup_key())

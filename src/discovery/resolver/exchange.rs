@@ -187,7 +187,7 @@ impl Exchange {
     }
 
     /// The newest key that is known, if it still holds.
-    pub(super) fn newest_key(&self) -> Option<Vec<u8>> {
+    fn newest_key(&self) -> Option<Vec<u8>> {
         let now = self.now();
         let keys = self.lock();
         keys.as_ref().filter(|keys| keys.expires() > now).map(|keys| keys.newest().to_vec())

@@ -47,7 +47,6 @@ use state::State;
 use store::Store;
 
 pub use errors::{ResolveError, StateError};
-pub use openly::ToldOpenly;
 pub use options::{Clock, Options, Token, read_front_end_key, state_key, system_clock};
 pub use report::{Answer, Finding, Progress, Report, Resolved};
 

@@ -11,7 +11,7 @@ use super::exchange::Kind;
 use super::report::{Finding, Report};
 use crate::discovery::directory::Directory;
 use crate::discovery::identifier::Identifier;
-use crate::discovery::open::{Contact, OpenError, open};
+use crate::discovery::open::{OpenError, open};
 use crate::discovery::sealed::SealedError;
 use crate::discovery::sealed::capsule::InnerRequest;
 use crate::discovery::sealed::resolve::{
@@ -22,31 +22,22 @@ use crate::limits::{CONTACTS_MAX, RELAY_EVALUATE_REPLY_BYTES_MAX};
 
 const WHAT: &str = "request to resolve";
 
-/// What became of a contact that the front-end was told. No Debug of it shows a person.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ToldOpenly {
-    /// A record that this device verified.
-    Found(Box<Contact>),
-    /// No database that covers it has a record, or somebody withholds it.
-    Absent,
-    /// An answer that the front-end could not believe.
-    Invalid,
-    /// A record that this device refuses.
-    Refused(OpenError),
-    /// There is no answer, or a record that the front-end refuses, for this reason of its.
-    Failed(String),
-}
+/// What became of a contact that the front-end was told: what it said, verified, or its reason why
+/// it said nothing or refuses the record.
+type Opened = Result<Finding, String>;
 
 impl Resolver {
     /// Has the front-end look contacts up, which then knows them. Only a front-end that was started
-    /// with `--resolve` does it. Nothing of it is kept, not even in the state file.
+    /// with `--resolve` does it. Nothing of it is kept, not even in the state file. In the place
+    /// of a contact is what was found, verified by this device, or the front-end's reason why it
+    /// has no answer or refuses the record.
     ///
     /// # Errors
-    /// Why there are no answers. What is wrong with one contact is in its place.
+    /// Why there are no answers.
     pub async fn resolve_openly(
         &mut self,
         contacts: &[Identifier],
-    ) -> Result<Vec<ToldOpenly>, ResolveError> {
+    ) -> Result<Vec<Result<Finding, String>>, ResolveError> {
         let (found, max) = (contacts.len(), CONTACTS_MAX);
         if found > max {
             return Err(ResolveError::Contacts { found, max });
@@ -58,35 +49,22 @@ impl Resolver {
         result
     }
 
-    async fn ask_openly(
-        &mut self,
-        contacts: &[Identifier],
-    ) -> Result<Vec<ToldOpenly>, ResolveError> {
+    async fn ask_openly(&mut self, contacts: &[Identifier]) -> Result<Vec<Opened>, ResolveError> {
         let directory = self.fetch_directory().await?;
-        if self.exchange.newest_key().is_none() {
-            self.exchange.fetch_keys().await?;
-        }
         let mut told = Vec::with_capacity(contacts.len());
         for group in groups(contacts) {
             told.append(&mut self.ask_group(group).await?);
         }
         let (contacts, now) = (contacts.to_vec(), self.exchange.now());
-        let open_all = move || -> Vec<ToldOpenly> {
+        let open_all = move || -> Vec<Opened> {
             let told = contacts.iter().zip(told);
             told.map(|(contact, told)| opened(contact, told, &directory, now)).collect()
         };
         let opened = compute(open_all).await?;
-        for told in &opened {
-            match told {
-                ToldOpenly::Found(contact) => {
-                    self.report.count_finding(&Finding::Found(contact.clone()));
-                }
-                ToldOpenly::Absent => self.report.count_finding(&Finding::Absent),
-                ToldOpenly::Invalid => self.report.count_finding(&Finding::Invalid),
-                ToldOpenly::Refused(error) => {
-                    self.report.count_finding(&Finding::Refused(error.clone()));
-                }
-                ToldOpenly::Failed(reason) => self.report.count_failed(reason.clone()),
+        for opened in &opened {
+            match opened {
+                Ok(finding) => self.report.count_finding(finding),
+                Err(reason) => self.report.count_failed(reason.clone()),
             }
         }
         Ok(opened)
@@ -112,20 +90,19 @@ impl Resolver {
 }
 
 /// What the front-end said of a contact, verified against the directory alone.
-fn opened(contact: &Identifier, told: Told, directory: &Directory, now: u64) -> ToldOpenly {
+fn opened(contact: &Identifier, told: Told, directory: &Directory, now: u64) -> Opened {
     let record = told.record_bytes();
-    let reason = || {
-        let detail = told.detail.as_deref().unwrap_or("the front-end gives no reason");
-        detail.chars().filter(|c| !c.is_control()).collect()
-    };
-    match (told.result, record) {
+    Ok(match (told.result, record) {
         (Resolution::Found, Some(record)) => match open(contact, &record, directory, now) {
-            Ok(contact) => ToldOpenly::Found(Box::new(contact)),
-            Err(error) => ToldOpenly::Refused(error),
+            Ok(contact) => Finding::Found(Box::new(contact)),
+            Err(error) => Finding::Refused(error),
         },
-        (Resolution::Found, None) => ToldOpenly::Refused(OpenError::Unreadable("record")),
-        (Resolution::Absent, _) => ToldOpenly::Absent,
-        (Resolution::Invalid, _) => ToldOpenly::Invalid,
-        (Resolution::Refused | Resolution::Failed, _) => ToldOpenly::Failed(reason()),
-    }
+        (Resolution::Found, None) => Finding::Refused(OpenError::Unreadable("record")),
+        (Resolution::Absent, _) => Finding::Absent,
+        (Resolution::Invalid, _) => Finding::Invalid,
+        (Resolution::Refused | Resolution::Failed, _) => {
+            let detail = told.detail.as_deref().unwrap_or("the front-end gives no reason");
+            return Err(detail.chars().filter(|c| !c.is_control()).collect());
+        }
+    })
 }

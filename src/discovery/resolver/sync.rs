@@ -369,9 +369,9 @@ impl Resolver {
     /// Puts batches off whose time has come: all where something is new, otherwise all but one.
     fn put_off(&mut self, parts: &[Part]) -> Result<(), ResolveError> {
         let now = self.exchange.now();
-        let is_asked = |name: &String| parts.iter().any(|part| part.entry.id == *name);
-        let asked = self.state.databases.iter_mut().filter(|(name, _)| is_asked(name));
-        let due = asked.flat_map(|(_, kept)| &mut kept.batches);
+        let is_part = |name: &String| parts.iter().any(|part| part.entry.id == *name);
+        let databases = self.state.databases.iter_mut().filter(|(name, _)| is_part(name));
+        let due = databases.flat_map(|(_, kept)| &mut kept.batches);
         let due = due.filter(|batch| is_due(batch.due, now));
         let (mut again, new): (Vec<_>, Vec<_>) = due.partition(|batch| batch.is_asked);
         again.sort_by_key(|batch| batch.due);
