@@ -6,9 +6,10 @@ use std::process::ExitCode;
 use sotto::builder::keys;
 use sotto::discovery::directory::draft::{self, Described};
 use sotto::discovery::directory::{
-    Content, Database, Directory, DirectoryError, Issuer, IssuerKey, Key, Pins, Proof, Provider,
-    RecordKey, Remit, RistrettoKey, Validity,
+    Content, Database, Directory, DirectoryError, Issuer, IssuerKey, Key, Log, Pins, Proof,
+    Provider, RecordKey, Remit, RistrettoKey, Validity,
 };
+use sotto::discovery::log::LogKey;
 
 use super::trusted::{in_file, load, now, read, read_pins, write};
 use super::{Ended, out};
@@ -130,6 +131,9 @@ struct AddDatabase {
     /// Public key of its blinding [default: look-up keys are plain]
     #[arg(long, value_name = "KEY", allow_hyphen_values = true, value_parser = ristretto_key)]
     blinding_key: Option<RistrettoKey>,
+    /// The log that its epochs are in: its name, and after a space its public key [default: none]
+    #[arg(long, value_name = "NAME KEY", value_parser = log)]
+    log: Option<Log>,
     /// Beginning of the numbers that it has, such as +49; may be repeated [default: all]
     #[arg(long, value_name = "PREFIX")]
     prefix: Vec<String>,
@@ -190,6 +194,13 @@ struct Check {
 
 fn key(text: &str) -> Result<Key, &'static str> {
     Key::try_from(text.to_owned())
+}
+
+fn log(text: &str) -> Result<Log, String> {
+    let (name, text) = text.split_once(' ').ok_or("expected a name, a space and a key")?;
+    let key = key(text)?;
+    let found = LogKey::new(name, &key.to_bytes()).map_err(|error| error.to_string())?;
+    Ok(Log { name: found.name().to_owned(), key })
 }
 
 fn ristretto_key(text: &str) -> Result<RistrettoKey, &'static str> {
@@ -284,6 +295,7 @@ impl AddDatabase {
             operator_key: self.operator_key,
             record_keys: self.record_key.into_iter().map(record_key).collect(),
             blinding_key: self.blinding_key,
+            log: self.log,
             prefixes: self.prefix,
             region: self.region,
             endpoints: self.endpoint,

@@ -13,6 +13,7 @@ pub mod directory;
 pub mod filter;
 pub mod identifier;
 pub mod jws;
+pub mod log;
 pub mod open;
 pub mod record;
 mod refusal;
@@ -30,6 +31,9 @@ pub mod sealed;
 
 #[cfg(feature = "front-end")]
 pub mod contacts;
+
+#[cfg(feature = "registration")]
+pub mod keys;
 
 #[cfg(feature = "server")]
 pub mod batch;

@@ -158,6 +158,7 @@ mod tests {
                 validity,
             }],
             blinding_key: None,
+            log: None,
             prefixes: Vec::new(),
             region: "EU".into(),
             endpoints: Vec::new(),
@@ -185,7 +186,8 @@ mod tests {
 
     fn placement(id: &str, path: &Path) -> Placement {
         let (id, filter) = (id.to_owned(), Some(path.to_owned()));
-        let placed = PlacedDatabase { id, evaluate: None, filter, servers: Vec::new() };
+        let placed =
+            PlacedDatabase { id, evaluate: None, filter, proof: None, servers: Vec::new() };
         Placement { databases: vec![placed] }
     }
 

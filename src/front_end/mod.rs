@@ -54,7 +54,7 @@ use self::gateway::Service;
 use self::keys::Keys;
 use self::placement::Placement;
 use self::pool::{Pool, PoolOptions};
-use self::public::{Files, read_filters};
+use self::public::{Files, read_filters, read_proofs};
 use self::relays::Relays;
 use self::resolve::{Resolving, Shared};
 use self::room::{Compute, Room};
@@ -163,7 +163,7 @@ impl FrontEnd {
             counters.clone(),
         )?);
         let filters = read_filters(&placement, options.resolve_bytes.is_some())?;
-        let files = Files::new(directory_bytes.into(), filters);
+        let files = Files::new(directory_bytes.into(), filters, read_proofs(&placement)?);
         let server = Server::bind(options.listen, &options.tls, options.bounds).await;
         let server = server.map_err(FrontEndError::Server)?;
         let (pins, expires) = (directory.pins(), directory.content().expires);
@@ -265,14 +265,14 @@ impl Control {
         if wrong.is_empty() { Ok(()) } else { Err(wrong.join("\n")) }
     }
 
-    /// Directory and filters, both or none.
+    /// Directory, filters and proofs, all or none.
     fn reload_files(&self, now: u64) -> Result<(), FrontEndError> {
         let Controlled { service, placement, pins, .. } = &*self.0;
         let bytes = read(DIRECTORY, &self.0.directory, limits::DIRECTORY_BYTES_MAX as u64)?;
         let mut pins = pins.lock().unwrap_or_else(PoisonError::into_inner);
         let directory = Directory::open(&bytes, &pins, now)?;
         let filters = read_filters(placement, service.resolving.is_some())?;
-        service.files.replace(bytes.into(), filters);
+        service.files.replace(bytes.into(), filters, read_proofs(placement)?);
         *pins = directory.pins();
         self.0.directory_expires.store(directory.content().expires, Ordering::Relaxed);
         if let Some(resolving) = &service.resolving {

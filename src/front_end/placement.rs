@@ -6,6 +6,7 @@
 //! id = "eu1"                                # as the directory calls it
 //! evaluate = "https://evaluate.example/"    # where blinded elements are evaluated; optional
 //! filter = "eu1.filter"                     # its signed routing filter; optional
+//! proof = "eu1.proof"                       # proofs that its epochs are in a log; optional
 //!
 //! [[database.server]]
 //! address = "answers-1.example:4433"
@@ -42,6 +43,9 @@ pub struct PlacedDatabase {
     /// The file of its signed routing filter.
     #[serde(default)]
     pub filter: Option<PathBuf>,
+    /// The file of the proofs that its newest epochs are in a log.
+    #[serde(default)]
+    pub proof: Option<PathBuf>,
     /// Its answer servers, at least one.
     #[serde(rename = "server", default)]
     pub servers: Vec<PlacedServer>,

@@ -1,5 +1,5 @@
-//! Public files: the directory, the signed list of OHTTP keys, and the parameters and routing
-//! filters of databases. They are the same bytes for everybody, sealed or in the clear.
+//! Public files: the directory, the signed list of OHTTP keys, and the parameters, routing filters
+//! and proofs of databases. They are the same bytes for everybody, sealed or in the clear.
 
 use std::collections::HashMap;
 use std::sync::{PoisonError, RwLock};
@@ -10,6 +10,8 @@ use axum::response::Response;
 
 use super::errors::FrontEndError;
 use super::placement::Placement;
+use crate::discovery::log::EpochProof;
+use crate::discovery::log::proof::FILE_BYTES_MAX as PROOFS_BYTES_MAX;
 use crate::https::{etag, public_file};
 use crate::limits::FRONT_END_FILTER_BYTES_MAX;
 use crate::shard::files::read_regular;
@@ -19,7 +21,10 @@ use crate::wire::parameters::check_database_name;
 pub(super) const FRAMES: &str = "application/x-sotto-frames";
 const DIRECTORY: &str = "application/jose+json";
 const KEYS: &str = "application/jose";
-const FILTER: &str = "application/octet-stream";
+const OCTETS: &str = "application/octet-stream";
+
+/// Bodies of files, by database.
+type Bodies = HashMap<String, Bytes>;
 
 /// A public file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,6 +33,7 @@ pub(super) enum Which {
     Keys,
     Parameters(String),
     Filter(String),
+    Proof(String),
 }
 
 impl Which {
@@ -41,6 +47,7 @@ impl Which {
         match of_database(path)? {
             (id, "parameters") => Some(Self::Parameters(id.to_owned())),
             (id, "filter") => Some(Self::Filter(id.to_owned())),
+            (id, "proof") => Some(Self::Proof(id.to_owned())),
             _ => None,
         }
     }
@@ -81,31 +88,64 @@ impl File {
 }
 
 /// The files that come from the operator.
-pub(super) struct Files(RwLock<(File, HashMap<String, File>)>);
+pub(super) struct Files(RwLock<Read>);
+
+struct Read {
+    directory: File,
+    filters: HashMap<String, File>,
+    proofs: HashMap<String, File>,
+}
 
 impl Files {
-    /// A directory that was checked, and the filters of the placement file.
-    pub(super) fn new(directory: Bytes, filters: HashMap<String, Bytes>) -> Self {
-        Self(RwLock::new(files(directory, filters)))
+    /// A directory that was checked, and the filters and proofs of the placement file.
+    pub(super) fn new(directory: Bytes, filters: Bodies, proofs: Bodies) -> Self {
+        Self(RwLock::new(files(directory, filters, proofs)))
     }
 
     /// The same, read again.
-    pub(super) fn replace(&self, directory: Bytes, filters: HashMap<String, Bytes>) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = files(directory, filters);
+    pub(super) fn replace(&self, directory: Bytes, filters: Bodies, proofs: Bodies) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = files(directory, filters, proofs);
     }
 
     pub(super) fn directory(&self) -> File {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).0.clone()
+        self.0.read().unwrap_or_else(PoisonError::into_inner).directory.clone()
     }
 
     pub(super) fn filter(&self, id: &str) -> Option<File> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).1.get(id).cloned()
+        self.0.read().unwrap_or_else(PoisonError::into_inner).filters.get(id).cloned()
+    }
+
+    pub(super) fn proof(&self, id: &str) -> Option<File> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).proofs.get(id).cloned()
     }
 }
 
-fn files(directory: Bytes, filters: HashMap<String, Bytes>) -> (File, HashMap<String, File>) {
-    let filters = filters.into_iter().map(|(id, body)| (id, File::new(body, FILTER)));
-    (File::new(directory, DIRECTORY), filters.collect())
+fn files(directory: Bytes, filters: Bodies, proofs: Bodies) -> Read {
+    let files = |bodies: Bodies| {
+        bodies.into_iter().map(|(id, body)| (id, File::new(body, OCTETS))).collect()
+    };
+    let directory = File::new(directory, DIRECTORY);
+    Read { directory, filters: files(filters), proofs: files(proofs) }
+}
+
+/// Reads the proofs of a placement for devices, who verify them.
+pub(super) fn read_proofs(placement: &Placement) -> Result<Bodies, FrontEndError> {
+    let mut proofs = HashMap::new();
+    for placed in &placement.databases {
+        let Some(path) = &placed.proof else { continue };
+        let (what, path) = ("file of proofs", path.clone());
+        let body = match read_regular(&path, PROOFS_BYTES_MAX as u64 + 1) {
+            Ok(body) => body,
+            Err(error) => return Err(FrontEndError::Unreadable { what, path, error }),
+        };
+        if let Err(error) = EpochProof::decode_all(&body) {
+            let found = format!("a file of which this is wrong: {error}");
+            let expected = "what the log gives for the newest epoch";
+            return Err(FrontEndError::File { what, path, found, expected });
+        }
+        proofs.insert(placed.id.clone(), Bytes::from(body));
+    }
+    Ok(proofs)
 }
 
 /// Reads the routing filters of a placement for devices, who check the signatures. One that is too
@@ -153,6 +193,7 @@ mod tests {
         let parameters = Some(Which::Parameters("eu-1".to_owned()));
         assert_eq!(Which::at("/databases/eu-1/parameters"), parameters);
         assert_eq!(Which::at("/databases/eu-1/filter"), Some(Which::Filter("eu-1".to_owned())));
+        assert_eq!(Which::at("/databases/eu-1/proof"), Some(Which::Proof("eu-1".to_owned())));
         let long = format!("/databases/{}/filter", "a".repeat(65));
         let others = [
             "",
@@ -206,6 +247,7 @@ mod tests {
             id: id.to_owned(),
             evaluate: None,
             filter,
+            proof: None,
             servers: Vec::new(),
         };
         let databases = vec![placed("eu1", Some(path.clone())), placed("eu2", None)];
@@ -213,7 +255,7 @@ mod tests {
         let read = |resolves| read_filters(&placement, resolves);
         assert!(matches!(read(false), Err(FrontEndError::Unreadable { .. })));
         std::fs::write(&path, b"a filter").unwrap();
-        let files = Files::new(Bytes::from_static(b"{}"), read(false).unwrap());
+        let files = Files::new(Bytes::from_static(b"{}"), read(false).unwrap(), HashMap::new());
         assert_eq!(&files.filter("eu1").unwrap().body[..], b"a filter");
         assert!(files.filter("eu2").is_none());
         assert_eq!(files.directory().content_type, DIRECTORY);

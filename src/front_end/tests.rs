@@ -96,6 +96,7 @@ impl Files {
                 validity: Validity { from: NOW - 1_000, until: NOW + 1_000_000 },
             }],
             blinding_key: Some(RistrettoKey(self.blind_key.public_key())),
+            log: None,
             prefixes: vec![],
             region: "EU".to_owned(),
             endpoints: vec![],

@@ -101,6 +101,7 @@ impl Service {
             .route("/directory", file("/directory"))
             .route("/databases/{id}/parameters", of_database("parameters"))
             .route("/databases/{id}/filter", of_database("filter"))
+            .route("/databases/{id}/proof", of_database("proof"))
             .with_state(self.clone())
     }
 

@@ -13,6 +13,7 @@ mod filters;
 mod harness;
 mod killed;
 mod links;
+mod log;
 mod openly;
 mod peers;
 mod recorded;

@@ -21,6 +21,7 @@ use sotto::discovery::directory::{
     Content, Database as Entry, Key, Pins, Provider, RecordKey, RistrettoKey, Validity, draft,
 };
 use sotto::discovery::identifier::Identifier;
+use sotto::discovery::log::parameters_digest;
 use sotto::discovery::record::{self, Body as RecordBody, Service};
 use sotto::discovery::resolver::{Options, Resolver};
 use sotto::discovery::sealed::capsule::{Gateway, InnerRequest, InnerResponse};
@@ -124,6 +125,7 @@ pub(crate) fn content(databases: [(&str, &str, Option<RistrettoKey>); 2]) -> Con
                 validity: Validity { from: now() - 99 * DAY, until: now() + 99 * DAY },
             }],
             blinding_key,
+            log: None,
             prefixes: vec![prefix.into()],
             region: "us".into(),
             endpoints: vec!["localhost:4433".into()],
@@ -207,6 +209,11 @@ impl Fixture {
         self.served[ONE].database.epoch()
     }
 
+    /// What a log has of an epoch of the first database, so many epochs later.
+    pub(crate) fn parameters_digest(&self, later: u64) -> [u8; 32] {
+        parameters_digest(&self.served[ONE].manifest(ONE, later).parameters.0)
+    }
+
     fn tls(&self) -> TlsFiles {
         let path = |name: &str| self.folder.path().join(name);
         TlsFiles { cert: path("server.pem"), key: path("server.key"), client_ca: None }
@@ -262,7 +269,7 @@ impl Served {
     }
 
     /// The body of the parameters, as of a later epoch if `later` is not 0.
-    fn parameters(&self, name: &str, later: u64) -> Vec<u8> {
+    fn manifest(&self, name: &str, later: u64) -> Manifest {
         let manifest = self.database.manifest();
         let head = ManifestHead {
             seed: manifest.seed.0,
@@ -272,7 +279,11 @@ impl Served {
             shape: *self.database.shape(),
         };
         let operator = key(&format!("operator {name}"));
-        let manifest = Manifest::sign(&head, manifest.shards.clone(), &operator).unwrap();
+        Manifest::sign(&head, manifest.shards.clone(), &operator).unwrap()
+    }
+
+    fn parameters(&self, name: &str, later: u64) -> Vec<u8> {
+        let manifest = self.manifest(name, later);
         encode_frame(&Reply::from(ReplyBody::Parameters(PirParameterResponse {
             protocol_version: PROTOCOL_VERSION,
             pir_scheme: sotto::wire::PIR_SCHEME_SOTTO_2,
@@ -390,6 +401,8 @@ pub(crate) struct Script {
     pub(crate) blind_key: Option<BlindKey>,
     /// The routing filter of the first database.
     pub(crate) filter: Option<Vec<u8>>,
+    /// The proofs of the first database.
+    pub(crate) proof: Option<Vec<u8>>,
     pub(crate) before: BeforeHook,
     pub(crate) answers: AnswersHook,
     pub(crate) replies: RepliesHook,
@@ -426,6 +439,7 @@ impl Relay {
             front_end_key: key("front-end"),
             blind_key: None,
             filter: None,
+            proof: None,
             before: Box::new(|_, _| Instead::Nothing),
             answers: Box::new(|_, _| {}),
             replies: Box::new(|_, _| {}),
@@ -486,6 +500,7 @@ impl Relay {
             "/directory" => Some(self.script().directory.clone().into_bytes()),
             "/ohttp-keys" => Some(self.keys().into_bytes()),
             "/databases/one/filter" => self.script().filter.clone(),
+            "/databases/one/proof" => self.script().proof.clone(),
             _ => {
                 let name = path.strip_prefix("/databases/")?.strip_suffix("/parameters")?;
                 let served = fixture().served.get(name)?;

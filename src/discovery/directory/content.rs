@@ -117,12 +117,24 @@ pub struct Database {
     /// Public key of its blinding; none where keys are plain.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub blinding_key: Option<RistrettoKey>,
+    /// The log of its epochs; none where its epochs are in no log.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log: Option<Log>,
     /// Beginnings of the numbers that it has; none: every number.
     pub prefixes: Vec<String>,
     /// Where its records lie.
     pub region: String,
     /// Its servers, `host:port`.
     pub endpoints: Vec<String>,
+}
+
+/// A log of epochs: devices accept an epoch only with a proof that it is there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Log {
+    /// Its name, the origin of its checkpoints.
+    pub name: String,
+    /// Signs its checkpoints. A log keeps its key.
+    pub key: Key,
 }
 
 /// A key that signs records.

@@ -273,12 +273,15 @@ fn describe_issuer(f: &mut fmt::Formatter<'_>, issuer: &Issuer) -> fmt::Result {
 }
 
 fn describe_database(f: &mut fmt::Formatter<'_>, database: &Database) -> fmt::Result {
-    let Database { id, operator_key, record_keys, blinding_key, prefixes, region, endpoints } =
+    let Database { id, operator_key, record_keys, blinding_key, log, prefixes, region, endpoints } =
         database;
     let blinding = blinding_key.map_or("plain".to_owned(), |key| format!("blinded by {key}"));
     write!(f, "\n  {id} in {region}: {}; {blinding}", list(prefixes, "all numbers"))?;
     write!(f, "\n    at {}", list(endpoints, "no endpoint"))?;
     write!(f, "\n    operator key {operator_key}")?;
+    if let Some(log) = log {
+        write!(f, "\n    in the log {} with the key {}", log.name, log.key)?;
+    }
     record_keys.iter().try_for_each(|key| {
         let (from, until) = (utc(key.validity.from), utc(key.validity.until));
         write!(f, "\n    record key {} {} from {from} until {until}", key.index, key.key)

@@ -29,7 +29,7 @@ use errors::utc;
 use signed::Signed;
 
 pub use content::{
-    Content, Database, Issuer, IssuerKey, Key, LastIndex, Proof, Provider, RecordKey, Remit,
+    Content, Database, Issuer, IssuerKey, Key, LastIndex, Log, Proof, Provider, RecordKey, Remit,
     RistrettoKey, Validity,
 };
 pub use errors::{DirectoryError, Whose};

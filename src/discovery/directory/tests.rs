@@ -71,6 +71,7 @@ fn content() -> Content {
         operator_key: key(31),
         record_keys: vec![RecordKey { index, key: key(seed), validity }],
         blinding_key: Some(RistrettoKey([9; 32])),
+        log: None,
         prefixes: texts(["+49"]),
         region: "EU".to_owned(),
         endpoints: texts(["pir.example:4433", "192.0.2.1:443", "[2001:db8::1]:443"]),

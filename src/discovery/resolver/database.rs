@@ -2,17 +2,22 @@
 
 use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard};
 
-use super::errors::ResolveError;
+use super::errors::{ResolveError, StateError};
 use super::exchange::Exchange;
 use super::state::DatabaseState;
 use crate::client::device::Known;
 use crate::client::{OperatorKey, Pins, PinsError};
-use crate::discovery::directory::Database;
+use crate::discovery::directory::{Database, Log};
+use crate::discovery::log::proof::FILE_BYTES_MAX;
+use crate::discovery::log::{LogError, LogKey, Pinned, accept, parameters_digest};
 use crate::limits::PARAMETERS_REPLY_BYTES_MAX;
 use crate::wire::message::{PirParameterResponse, ReplyBody};
-use crate::wire::{Bytes, FRAME_HEAD_BYTES_MAX, Status, decode_reply, reply_head};
+use crate::wire::{
+    Bytes, FRAME_HEAD_BYTES_MAX, PublicParameters, Status, decode_reply, reply_head,
+};
 
 const WHAT: &str = "request for parameters";
+const PROOFS: &str = "request for the proof of an epoch";
 
 /// A database that is asked. Tasks share it.
 pub(super) struct Held {
@@ -20,6 +25,10 @@ pub(super) struct Held {
     known: RwLock<Known>,
     /// The body of the newest parameters; empty before the first ones.
     body: Mutex<Bytes>,
+    /// The log that its epochs have to be in; none where the directory names none.
+    log: RwLock<Option<Log>>,
+    /// What was verified of it.
+    pinned: Mutex<Option<Pinned>>,
 }
 
 impl Held {
@@ -35,6 +44,8 @@ impl Held {
             name: entry.id.clone(),
             known: RwLock::new(Known::new(pins, pack_records_min)),
             body: Mutex::new(Bytes::copy_from_slice(&kept.parameters)),
+            log: RwLock::new(entry.log.clone()),
+            pinned: Mutex::new(pinned(entry, kept)?),
         })
     }
 
@@ -42,7 +53,19 @@ impl Held {
     pub(super) fn check(&self, entry: &Database) -> Result<(), ResolveError> {
         let joined = named_by(entry).and_then(|named| named.join(self.known().pins().clone()));
         let failed = |error| ResolveError::Pins { database: self.name.clone(), error };
-        joined.map(drop).map_err(failed)
+        drop(joined.map_err(failed)?);
+        let mut log = self.log.write().unwrap_or_else(PoisonError::into_inner);
+        // A log that was named once is not left out later.
+        if entry.log.is_none() && self.pinned().is_some() {
+            let error = LogError::KeyChanged;
+            return Err(ResolveError::Log { database: self.name.clone(), error });
+        }
+        log.clone_from(&entry.log);
+        Ok(())
+    }
+
+    fn pinned(&self) -> Option<Pinned> {
+        self.pinned.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// What is known, for as long as no parameters are accepted.
@@ -63,21 +86,69 @@ impl Held {
         let fetched = exchange.get(WHAT, &path, &held, max).await?;
         let body = fetched.unwrap_or(held);
         let reply = decode(body.clone())?;
+        let pinned = self.prove(exchange, &reply).await?;
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
         known
             .accept(&reply, exchange.now())
             .map_err(|error| ResolveError::Parameters { database: self.name.clone(), error })?;
         *self.body.lock().unwrap_or_else(PoisonError::into_inner) = body;
+        *self.pinned.lock().unwrap_or_else(PoisonError::into_inner) = pinned;
         Ok(())
+    }
+
+    /// Verifies that the parameters are in the log that the directory names, if it names one:
+    /// fetches the proofs where the parameters are others than those that were verified last, which
+    /// is the same for everybody.
+    async fn prove(
+        &self,
+        exchange: &Exchange,
+        reply: &PirParameterResponse,
+    ) -> Result<Option<Pinned>, ResolveError> {
+        let failed = |error| ResolveError::Log { database: self.name.clone(), error };
+        let log = self.log.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let Some(log) = log else { return Ok(None) };
+        let log = LogKey::new(&log.name, &log.key.to_bytes()).map_err(failed)?;
+        let parameters = &reply.parameters[..];
+        let epoch = PublicParameters::decode(parameters)
+            .map(|it| it.epoch())
+            .map_err(|error| ResolveError::Reply { what: WHAT, problem: error.to_string() })?;
+        let (pinned, digest) = (self.pinned(), parameters_digest(parameters));
+        let is_held = |pinned: &Pinned| pinned.digest == digest && pinned.key == log.bytes();
+        if pinned.as_ref().is_some_and(is_held) {
+            return Ok(pinned);
+        }
+        let path = format!("/databases/{}/proof", self.name);
+        let file = exchange.get(PROOFS, &path, &[], FILE_BYTES_MAX).await?.unwrap_or_default();
+        let accepted = accept(pinned.as_ref(), &file, &self.name, (epoch, &digest), &log);
+        accepted.map(Some).map_err(failed)
     }
 
     /// Writes down what is to be kept.
     pub(super) fn write_to(&self, kept: &mut DatabaseState) {
         let pins = serde_json::to_string(self.known().pins());
         kept.pins = pins.expect("this is a bug: pins that are no JSON");
+        kept.log = self.pinned().map_or_else(String::new, |pinned| {
+            serde_json::to_string(&pinned).expect("this is a bug: a pin that is no JSON")
+        });
         let body = self.body();
         if kept.parameters != body {
             kept.parameters = body.to_vec();
+        }
+    }
+}
+
+/// What was kept of the log. It is not forgotten when the directory names none any more.
+fn pinned(entry: &Database, kept: &DatabaseState) -> Result<Option<Pinned>, ResolveError> {
+    if kept.log.is_empty() {
+        return Ok(None);
+    }
+    let pinned = serde_json::from_str(&kept.log)
+        .map_err(|_| StateError::Content("what was verified of a log cannot be read"))?;
+    match entry.log {
+        Some(_) => Ok(Some(pinned)),
+        None => {
+            let error = LogError::KeyChanged;
+            Err(ResolveError::Log { database: entry.id.clone(), error })
         }
     }
 }

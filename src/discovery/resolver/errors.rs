@@ -7,6 +7,7 @@ use crate::client::{ClientError, ParameterError, PinsError};
 use crate::discovery::blind::BlindError;
 use crate::discovery::directory::DirectoryError;
 use crate::discovery::filter::FilterError;
+use crate::discovery::log::LogError;
 use crate::discovery::sealed::SealedError;
 use crate::https::HttpsError;
 use crate::scheme::SecretError;
@@ -62,6 +63,8 @@ pub enum ResolveError {
          is a new database; tell the operator"
     )]
     BlindingKey { database: String },
+    #[error("the epoch of database {database} is refused: {error}")]
+    Log { database: String, error: LogError },
     #[error("the routing filter of database {database} is refused: {error}")]
     Filter { database: String, error: FilterError },
     #[error("identifiers of database {database} were not evaluated: {error}")]
@@ -105,6 +108,7 @@ impl ResolveError {
                 | Self::Parameters { .. }
                 | Self::Pins { .. }
                 | Self::BlindingKey { .. }
+                | Self::Log { .. }
                 | Self::Filter { .. }
                 | Self::Blind { .. }
         )

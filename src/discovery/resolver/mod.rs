@@ -13,6 +13,7 @@
 //! - [`slots`] says who is asked with whom, [`schedule`] when.
 //! - [`state`] is what is kept, [`store`] its file; [`database`] is what is known of a database,
 //!   [`filters`] whom it does not have.
+//! - [`own`] looks up the person's own identifiers, among the contacts and like them.
 //!
 //! Dropping the future of a call ends it and wipes its secrets. What was evaluated is kept, and the
 //! next call goes on.
@@ -25,6 +26,7 @@ mod filters;
 mod opening;
 mod openly;
 mod options;
+mod own;
 mod report;
 mod schedule;
 mod slots;
@@ -48,6 +50,7 @@ use store::Store;
 
 pub use errors::{ResolveError, StateError};
 pub use options::{Clock, Options, Token, read_front_end_key, state_key, system_clock};
+pub use own::{EndedBy, Own, OwnService, Unknown};
 pub use report::{Answer, Finding, Progress, Report, Resolved};
 
 /// Resolves the contacts of one device.
@@ -65,6 +68,7 @@ pub struct Resolver {
     filters: Filters,
     resolved: HashMap<String, Resolved>,
     report: Report,
+    own: Vec<Own>,
 }
 
 impl Resolver {
@@ -108,6 +112,7 @@ impl Resolver {
             filters: Filters::default(),
             resolved: HashMap::new(),
             report: Report::default(),
+            own: Vec::new(),
         };
         resolver.open_kept();
         Ok(resolver)
@@ -154,6 +159,35 @@ impl Resolver {
         let answers = self.contact(contact).map(|resolved| &resolved.answers);
         let is_open = |name: &String| answers.is_none_or(|answers| !answers.contains_key(name));
         databases.filter(|entry| entry.covers(contact) && is_open(&entry.id)).count()
+    }
+
+    /// Says which identifiers are the owner's, and where each was registered. [`Resolver::sync`]
+    /// looks them up with the contacts from now on. They have slots like contacts, so that they
+    /// stay in their batches when they are left out later.
+    pub fn set_own(&mut self, own: Vec<Own>) {
+        self.own = own;
+    }
+
+    /// The mappings of own identifiers that the owner does not know, as far as databases have
+    /// answered. To be asked after each call.
+    pub fn unknown_mappings(&self) -> Vec<Unknown> {
+        let now = self.exchange.now();
+        let mut unknown = Vec::new();
+        for own in &self.own {
+            let answers = self.contact(&own.identifier).into_iter().flat_map(|it| &it.answers);
+            for (database, answer) in answers {
+                let Finding::Found(found) = &answer.finding else { continue };
+                let strange = found.services.iter().filter(|service| !own.knows(service));
+                unknown.extend(strange.filter(|_| found.expires > now).map(|service| Unknown {
+                    identifier: own.identifier.clone(),
+                    database: database.clone(),
+                    provider: service.provider.clone(),
+                    ssi: service.ssi.clone(),
+                    ended_by: own.ended_by(service, now),
+                }));
+            }
+        }
+        unknown
     }
 
     /// When [`Resolver::sync`] has something to ask again, in seconds since 1970.

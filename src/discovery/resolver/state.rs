@@ -73,6 +73,9 @@ pub(super) struct DatabaseState {
     /// The newest filter that was ever accepted.
     #[prost(message, optional, tag = "8")]
     pub(super) filter_seen: Option<FilterSeen>,
+    /// What was verified of the log of its epochs, as JSON; empty before.
+    #[prost(string, tag = "9")]
+    pub(super) log: String,
 }
 
 /// Sixteen slots that are always asked together.

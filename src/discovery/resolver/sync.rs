@@ -64,7 +64,9 @@ impl Resolver {
         only: Option<&Identifier>,
         progress: OnProgress<'_>,
     ) -> Result<(), ResolveError> {
-        let (found, max) = (contacts.len(), CONTACTS_MAX);
+        let with_own = self.with_own(contacts, only);
+        let (contacts, max) = (&with_own[..], CONTACTS_MAX);
+        let found = contacts.len();
         if found > max {
             return Err(ResolveError::Contacts { found, max });
         }
@@ -73,6 +75,12 @@ impl Resolver {
         let result = self.call(contacts, only, progress).await;
         self.exchange.traffic.write_to(&mut self.report);
         result
+    }
+
+    /// Contacts, and with them, in a call that is about all of them, the own identifiers.
+    fn with_own(&self, contacts: &[Identifier], only: Option<&Identifier>) -> Vec<Identifier> {
+        let own = self.own.iter().map(|own| &own.identifier).filter(|_| only.is_none());
+        contacts.iter().chain(own.filter(|own| !contacts.contains(own))).cloned().collect()
     }
 
     async fn call(
