@@ -35,6 +35,8 @@ pub mod metrics;
 pub mod placement;
 #[cfg(feature = "front-end")]
 pub mod pull;
+#[cfg(feature = "registration")]
+pub mod registrar;
 #[cfg(feature = "front-end")]
 pub mod relay;
 #[cfg(feature = "server")]

@@ -3,6 +3,15 @@
 //! What exceeds a bound is refused before memory is taken, with a message that names the bound.
 //! Constants of kernels and formats are no bounds and stay where they are used.
 
+#[cfg(feature = "registration")]
+pub mod fraud;
+#[cfg(feature = "registration")]
+pub mod keys;
+#[cfg(feature = "registration")]
+pub mod log;
+#[cfg(feature = "registration")]
+pub mod registrar;
+
 use std::time::Duration;
 
 // A database and its shape.

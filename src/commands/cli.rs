@@ -12,6 +12,8 @@ use super::{
 };
 #[cfg(feature = "front-end")]
 use super::{front_end, pull, relay, resolve};
+#[cfg(feature = "registration")]
+use super::{keys, log_service, registrar};
 
 /// Private look-ups: a server that answers without learning for whom.
 #[derive(Parser)]
@@ -47,6 +49,12 @@ enum Command {
     Pull(pull::Args),
     #[cfg(feature = "front-end")]
     Resolve(resolve::Args),
+    #[cfg(feature = "registration")]
+    Registrar(registrar::Args),
+    #[cfg(feature = "registration")]
+    Log(log_service::Args),
+    #[cfg(feature = "registration")]
+    Keys(keys::Args),
 }
 
 /// Runs the command of these arguments, of which the first is the program's name.
@@ -61,6 +69,12 @@ pub fn run(arguments: &[OsString]) -> ExitCode {
         Command::Relay(args) => ("info", args.log_format),
         #[cfg(feature = "front-end")]
         Command::FrontEnd(args) => ("info", args.log_format),
+        #[cfg(feature = "registration")]
+        Command::Registrar(args) => ("info", args.log_format()),
+        #[cfg(feature = "registration")]
+        Command::Log(args) => ("info", args.log_format()),
+        #[cfg(feature = "registration")]
+        Command::Keys(args) => ("info", args.log_format()),
         // The log of the demo's server would interrupt what the demo prints.
         Command::Demo(_) => ("error", LogFormat::Human),
         _ => ("info", LogFormat::Human),
@@ -95,6 +109,12 @@ pub fn run(arguments: &[OsString]) -> ExitCode {
         Command::Pull(args) => pull::run(args),
         #[cfg(feature = "front-end")]
         Command::Resolve(args) => resolve::run(args),
+        #[cfg(feature = "registration")]
+        Command::Registrar(args) => registrar::run(args),
+        #[cfg(feature = "registration")]
+        Command::Log(args) => log_service::run(args),
+        #[cfg(feature = "registration")]
+        Command::Keys(args) => keys::run(args),
     };
     log.finish();
     out::ended(ended)

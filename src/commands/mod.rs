@@ -19,13 +19,19 @@ mod folder;
 #[cfg(feature = "front-end")]
 mod front_end;
 mod inspect;
+#[cfg(feature = "registration")]
+mod keys;
 mod log;
+#[cfg(feature = "registration")]
+mod log_service;
 mod lookup;
 pub mod out;
 mod pins;
 #[cfg(feature = "front-end")]
 mod pull;
 mod records;
+#[cfg(feature = "registration")]
+mod registrar;
 #[cfg(feature = "front-end")]
 mod relay;
 mod renew;

@@ -197,6 +197,7 @@ impl World {
                 operator_key: public(&operator),
                 record_keys: vec![RecordKey { index: 0, key: public(&record_key), validity }],
                 blinding_key: Some(RistrettoKey(blind_key.public_key())),
+                log: None,
                 prefixes: Vec::new(),
                 region: "EU".to_owned(),
                 endpoints: Vec::new(),

@@ -199,6 +199,7 @@ impl World {
                 operator_key: public(&operator.operator_key),
                 record_keys: vec![record_key],
                 blinding_key: Some(RistrettoKey(operator.blind_key.public_key())),
+                log: None,
                 prefixes: vec![home.prefix.to_owned()],
                 region: "EU".to_owned(),
                 endpoints: Vec::new(),

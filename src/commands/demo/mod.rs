@@ -5,7 +5,7 @@
 //! measures what it prints and compares every answer with the sample; a wrong one makes the exit
 //! code 2. Its folder is removed at the end unless `--keep` names one. `--discovery` shows what
 //! records mean and how a phone can trust them ([`discovery`]), `--federated` how a phone asks
-//! through a relay and a front-end.
+//! through a relay and a front-end, `--registration` how people come into the records.
 
 mod discovery;
 #[cfg(feature = "front-end")]
@@ -13,6 +13,8 @@ mod federated;
 mod lookups;
 #[cfg(feature = "front-end")]
 mod parties;
+#[cfg(feature = "registration")]
+mod registration;
 mod stage;
 
 use std::process::ExitCode;
@@ -27,7 +29,11 @@ use stage::Error;
 pub(crate) fn run(args: Args) -> Ended {
     #[cfg(not(feature = "front-end"))]
     if args.federated {
-        return with_front_end();
+        return with_feature("front-end");
+    }
+    #[cfg(not(feature = "registration"))]
+    if args.registration {
+        return with_feature("registration");
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let folder = match &args.keep {
@@ -39,11 +45,17 @@ pub(crate) fn run(args: Args) -> Ended {
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut terminate = signal(SignalKind::terminate())?;
         let shown = async {
-            match (args.discovery, args.federated) {
-                (true, _) => discovery::show(&args, &path).await,
-                #[cfg(feature = "front-end")]
-                (_, true) => federated::show(&args, &path).await,
-                _ => lookups::show(&args, &path).await,
+            #[cfg(feature = "registration")]
+            if args.registration {
+                return registration::show(&args, &path).await;
+            }
+            #[cfg(feature = "front-end")]
+            if args.federated {
+                return federated::show(&args, &path).await;
+            }
+            match args.discovery {
+                true => discovery::show(&args, &path).await,
+                false => lookups::show(&args, &path).await,
             }
         };
         tokio::select! {
@@ -58,19 +70,22 @@ pub(crate) fn run(args: Args) -> Ended {
     ended.map_err(|error| error as _)
 }
 
-/// The first demo does not wait until a relay and a front-end are compiled. So what `cargo run`
-/// made has cargo make the rest, and run the same command again.
-#[cfg(not(feature = "front-end"))]
-fn with_front_end() -> Ended {
-    const FEATURE: [&str; 5] = ["run", "--release", "--features", "front-end", "--"];
+/// The first demo does not wait until a relay, a front-end or a registrar is compiled. So what
+/// `cargo run` made has cargo make the rest, and run the same command again.
+#[cfg(not(feature = "registration"))]
+fn with_feature(feature: &str) -> Ended {
+    let run = ["run", "--release", "--features", feature, "--"];
     let (Some(cargo), Some(folder)) =
         (std::env::var_os("CARGO"), std::env::var_os("CARGO_MANIFEST_DIR"))
     else {
-        let command = format!("cargo {} demo --federated", FEATURE.join(" "));
-        return Err(format!("this program was built without relay and front-end: {command}").into());
+        let again: Vec<String> = std::env::args().skip(1).collect();
+        let command = format!("cargo {} {}", run.join(" "), again.join(" "));
+        return Err(
+            format!("this program was built without the feature {feature}: {command}").into()
+        );
     };
     let mut again = std::process::Command::new(cargo);
-    again.args(FEATURE).args(std::env::args_os().skip(1)).current_dir(folder);
+    again.args(run).args(std::env::args_os().skip(1)).current_dir(folder);
     let status = again.status()?;
     Ok(ExitCode::from(status.code().and_then(|code| code.try_into().ok()).unwrap_or(2)))
 }

@@ -48,6 +48,10 @@ pub(crate) struct Args {
     /// that knows the questions.
     #[arg(long, conflicts_with = "discovery")]
     pub(super) federated: bool,
+    /// Show how people prove their numbers to a registrar, are found under them, and are replaced
+    /// by the next holder.
+    #[arg(long, conflicts_with_all = ["discovery", "federated"])]
+    pub(super) registration: bool,
     #[command(flatten)]
     pub(super) engine: EngineArgs,
 }
