@@ -1,6 +1,7 @@
 //! What `deploy` ships: its unit and configuration start a server that answers, its keys are
 //! options, the metrics it names exist, every alert is tried and has an entry in the runbook.
-//! `federation` has what is about relay and front-end alone.
+//! `federation` has what is about relay and front-end alone, `registration` what is about
+//! registrar, log and key service.
 
 #![allow(clippy::unwrap_used)]
 
@@ -8,6 +9,9 @@
 #[path = "deploy/federation.rs"]
 mod federation;
 mod harness;
+#[cfg(feature = "registration")]
+#[path = "deploy/registration.rs"]
+mod registration;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -148,7 +152,8 @@ fn selectors(text: &str) -> Vec<(String, String, Vec<String>)> {
 #[test]
 fn every_metric_that_is_named_exists() {
     let of_server = metrics("metrics.txt");
-    let lists = ["metrics-relay.txt", "metrics-front-end.txt"].map(metrics);
+    let lists = ["relay", "front-end", "registrar", "log", "keys"];
+    let lists = lists.map(|program| metrics(&format!("metrics-{program}.txt")));
     let mut named = BTreeSet::new();
     for (path, text) in all_texts() {
         for name in words(&text, "sotto_").chain(words(&text, "process_")) {
@@ -201,7 +206,7 @@ fn every_alert_is_tried_and_has_an_entry_in_the_runbook() {
 
 #[test]
 fn the_dashboards_are_whole() {
-    for name in ["sotto.json", "federation.json"] {
+    for name in ["sotto.json", "federation.json", "registration.json"] {
         check_dashboard(name);
     }
 }

@@ -1,12 +1,12 @@
 """Lints and renders the chart with Helm's own library, compares what comes out with Kubernetes' schemas
-and the program's options, and the probes with the sizes they follow from. Starts relay and front-end with
-the files that their pods would see. No cluster is asked.
+and the program's options, and the probes with the sizes they follow from. Starts relay, front-end, registrar,
+log and key service with the files that their pods would see. No cluster is asked.
 
     python -m venv V && V/bin/pip install --require-hashes -r deploy/helm/requirements.txt
     V/bin/python deploy/helm/check.py [SOTTO]
 
-SOTTO is the program, with the feature front-end; without it its options are not compared and nothing is
-started.
+SOTTO is the program, with the features front-end and registration; without it its options are not compared
+and nothing is started. What a program without one of them lacks is not started, and said.
 """
 
 import json
@@ -33,6 +33,25 @@ id = "sample"
 [[database.server]]
 address = "localhost:1"
 name = "localhost"
+"""
+
+# Its gateway is not there: a registrar tries again for as long as it runs.
+TABLES = """
+[[ap]]
+domain = "alpha.example"
+name = "Alpha"
+rules = { countries = ["US"], messages-a-day = 100, money-a-day = 10000 }
+
+[fraud]
+prices = { US = 10 }
+
+[channels]
+dp = "Find"
+sms = ["kannel"]
+
+[channels.gateways.kannel]
+kind = "http"
+url = "http://127.0.0.1:1/send?to={to}&text={text}"
 """
 
 CASES = {
@@ -96,6 +115,39 @@ CASES = {
         },
         "serviceMonitor": {"enabled": True},
     },
+    "a registrar alone": {
+        "server": {"enabled": False},
+        "registrar": {"enabled": True, "issuer": "discovery.example", "tables": TABLES},
+    },
+    "registrars of a region, a log and key services": {
+        "server": {"enabled": False},
+        "registrar": {
+            "enabled": True,
+            "replicas": 2,
+            "issuer": "discovery.example",
+            "tables": TABLES,
+            "region": "EU",
+            "regionPrefixes": ["+49", "@"],
+            "credentialsSecretName": "",
+            "database": {"passwordSecretName": ""},
+            "config": {"connections": 2_048},
+        },
+        "log": {"enabled": True, "service": {"annotations": {"a": "b"}}, "logFormat": "human"},
+        "keys": {
+            "enabled": True,
+            "replicas": 2,
+            "volume": {"accessMode": "ReadWriteMany", "storageClassName": "shared"},
+            "accounts": {"audience": "keys.b.example"},
+            "config": {"claims-an-hour": 50},
+            "networkPolicy": {"callers": [{"ipBlock": {"cidr": "192.0.2.0/24"}}]},
+        },
+        "serviceMonitor": {"enabled": True},
+    },
+    "a key service alone, without a policy": {
+        "server": {"enabled": False},
+        "keys": {"enabled": True},
+        "networkPolicy": {"enabled": False},
+    },
 }
 
 REFUSED = {
@@ -110,6 +162,12 @@ REFUSED = {
     "a front-end without TLS": {"relay": {"enabled": True, "frontEnd": {"url": "http://a.example/"}}},
     "a folder that is the chart's": {"frontEnd": {"enabled": True, "config": {"ohttp-keys": "/tmp"}}},
     "replicas without common keys": {"frontEnd": {"enabled": True, "replicas": 2}},
+    "a registrar with a database of its own pod": {
+        "registrar": {"enabled": True, "database": {"url": "sqlite:registrar.sqlite"}}
+    },
+    "a registrar's secrets elsewhere": {"registrar": {"enabled": True, "config": {"keys": "/tmp"}}},
+    "two logs": {"log": {"enabled": True, "replicas": 2}},
+    "key services without common keys": {"keys": {"enabled": True, "replicas": 2}},
     "keys that are nowhere": {"frontEnd": {"enabled": True, "blindKeys": {"databases": ["sample"]}}},
 }
 
@@ -202,7 +260,22 @@ class Files:
             "sotto-front-end-identity": {"identity.pem": text("identity.pem")},
             "sotto-blind-keys": {"sample.blind": text("blind.key")},
             "sotto-canaries": {"canaries": "sample +12015550100\n"},
+            "sotto-registrar-tls": tls("server"),
+            "sotto-log-tls": tls("server"),
+            "sotto-keys-tls": tls("server"),
+            "sotto-providers-ca": authority,
+            "sotto-log-callers-ca": authority,
+            "sotto-registrar-keys": {
+                "issuer.pem": text("sample/issuer-2.pem"),
+                "pepper.key": f"sotto-registrar-1 {'A' * 43}\n",
+                "sii.key": f"sotto-registrar-1 {'B' * 42}A\n",
+            },
+            "sotto-registrar-credentials": {"centre.credentials": "user\npassword\n"},
+            "sotto-log-key": {"log-key.pem": text("identity.pem")},
+            "sotto-keys-keys": {"identity.pem": text("identity.pem"), "identifiers.key": "A" * 32},
         }
+        for service in ["registrar", "log", "keys"]:
+            self.secrets[f"sotto-{service}-database"] = {"pgpass": "postgres:5432:*:sotto:password\n"}
         directory = {"directory.json": text("sample/directory.json"), "pins.json": text("sample/pins.json")}
         self.config_maps = {"sotto-directory": directory}
 
@@ -214,7 +287,7 @@ class Files:
                 own = [each for each in found["ConfigMap"] if each["metadata"]["name"] == name]
                 data = own[0]["data"] if own else self.config_maps[name]
             else:
-                name, items = source["secret"]["name"], source["secret"]["items"]
+                name, items = source["secret"]["name"], source["secret"].get("items")
                 data = self.secrets[name]
             for item in items or [{"key": key, "path": key} for key in data]:
                 path = folder / item["path"]
@@ -254,6 +327,48 @@ def check_start(workload, found, files, program):
             assert line.startswith("listening on ") and code == 0, text + line + log.read()
 
 
+def check_service(workload, found, files, program):
+    """The same for a registrar, a log or a key service, with SQLite in place of PostgreSQL."""
+    spec = pod(workload)
+    container, copies = spec["containers"][0], spec["initContainers"][0]
+    service, serve, option, path, *flags = container["args"]
+    assert (serve, option, path) == ("serve", "--config", f"/etc/sotto/{service}.toml"), container["args"]
+    has = subprocess.run([program, service, "--help"], capture_output=True)
+    if has.returncode != 0:
+        print(f"not started, for the program does not have it: sotto {service}")
+        return
+    with tempfile.TemporaryDirectory() as root:
+        root = pathlib.Path(root)
+        folders = {}
+        for mount in container["volumeMounts"] + copies["volumeMounts"]:
+            folder = folders[mount["name"]] = root / mount["mountPath"].lstrip("/")
+            folder.mkdir(parents=True, exist_ok=True)
+        for volume in spec["volumes"]:
+            if "projected" in volume:
+                files.put(volume["projected"]["sources"], found, folders[volume["name"]])
+        copying = [each.replace("/secrets/", f"{root}/secrets/") for each in copies["command"]]
+        copying = [each.replace("/run/sotto/", f"{root}/run/sotto/") for each in copying]
+        subprocess.run(copying, check=True)
+        file = root / path.lstrip("/")
+        text = file.read_text()
+        for folder in ["/etc/sotto/", "/run/sotto", "/var/lib/"]:
+            text = text.replace(f'"{folder}', f'"{root}{folder}')
+        text = text.replace(f'"postgres://sotto@postgres/{service}"', f'"sqlite:{root}/{service}.sqlite"')
+        addresses = [f"0.0.0.0:{port['containerPort']}" for port in container["ports"]]
+        assert addresses[0] in text and addresses[1] in flags and "sqlite:" in text, (addresses, text, flags)
+        file.write_text(text.replace(addresses[0], "127.0.0.1:0"))
+        flags = ["127.0.0.1:0" if each == addresses[1] else each for each in flags]
+        with open(root / "log", "w+") as log:
+            command = [program, service, serve, option, file, *flags]
+            started = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
+            line = started.stdout.readline()
+            started.terminate()
+            started.stdout.close()
+            code = started.wait()
+            log.seek(0)
+            assert line.startswith("listening on ") and code == 0, text + line + log.read()
+
+
 def check(values, files, program):
     found = {}
     for document in documents(values):
@@ -269,6 +384,8 @@ def check(values, files, program):
     for workload in found.get("StatefulSet", []) + found.get("Deployment", []):
         if program and workload["metadata"]["name"] in ["try-sotto-relay", "try-sotto-front-end"]:
             check_start(workload, found, files, program)
+        if program and workload["metadata"]["name"] in ["try-sotto-registrar", "try-sotto-log", "try-sotto-keys"]:
+            check_service(workload, found, files, program)
     return found
 
 

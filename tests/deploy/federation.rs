@@ -169,7 +169,7 @@ impl Federation {
 }
 
 /// What a program shows to its operator at a path.
-async fn shown(program: &Program, path: &str) -> String {
+pub(super) async fn shown(program: &Program, path: &str) -> String {
     let said = program.said();
     let url = said.split("admin endpoints are at http://").nth(1).expect("no endpoints");
     let address: SocketAddr = url.split('/').next().unwrap().parse().unwrap();
@@ -179,16 +179,16 @@ async fn shown(program: &Program, path: &str) -> String {
 }
 
 /// The value of a series.
-fn value(metrics: &str, series: &str) -> f64 {
+pub(super) fn value(metrics: &str, series: &str) -> f64 {
     let line = metrics.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
     line.unwrap_or_else(|| panic!("no {series} in {metrics}")).parse().unwrap()
 }
 
 /// Metrics as a program shows them, each with its labels and their values.
-type Shown = BTreeMap<String, BTreeMap<String, BTreeSet<String>>>;
+pub(super) type Shown = BTreeMap<String, BTreeMap<String, BTreeSet<String>>>;
 
 /// Compares what a program shows with the list of its metrics.
-fn check_list(shown: &str, list: &str) -> Shown {
+pub(super) fn check_list(shown: &str, list: &str) -> Shown {
     let mut found = Shown::new();
     for line in shown.lines().filter(|line| !line.starts_with('#')) {
         let (series, _value) = line.rsplit_once(' ').unwrap();
