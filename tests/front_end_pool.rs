@@ -39,6 +39,7 @@ fn directory(databases: &[(&str, OperatorKey)]) -> Arc<Directory> {
             operator_key: operator.into(),
             record_keys: vec![RecordKey { index: 0, key: record_key.into(), validity }],
             blinding_key: None,
+            log: None,
             prefixes: Vec::new(),
             region: "EU".into(),
             endpoints: Vec::new(),
@@ -59,7 +60,13 @@ fn placement(id: &str, addresses: &[std::net::SocketAddr]) -> Placement {
     };
     let servers = addresses.iter().map(server).collect();
     Placement {
-        databases: vec![PlacedDatabase { id: id.into(), evaluate: None, filter: None, servers }],
+        databases: vec![PlacedDatabase {
+            id: id.into(),
+            evaluate: None,
+            filter: None,
+            proof: None,
+            servers,
+        }],
     }
 }
 

@@ -168,6 +168,7 @@ fn content(options: &Options, keys: &Keys) -> Content {
             operator_key: public(&keys.operator),
             record_keys: vec![RecordKey { index: 1, key: public(&keys.record), validity }],
             blinding_key: options.blinding_key,
+            log: None,
             prefixes: vec![text(PREFIX)],
             region: text(REGION),
             endpoints: vec![text("localhost:4433")],
