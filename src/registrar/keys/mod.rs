@@ -6,7 +6,8 @@
 //! Everybody else asks through the relay of their own provider, sealed to this service
 //! (`gateway.rs`), so that their provider learns which provider they ask, not whom. `store.rs`
 //! decides who gets what; `mimi.rs` has the messages of draft-ietf-mimi-protocol; `packages.rs` and
-//! `clients.rs` say which packages and lists are accepted, here and on the device ([`device`]).
+//! `clients.rs` say which packages and lists are accepted, here and on the device
+//! ([`keys`](crate::discovery::keys)).
 //!
 //! No user, requester, token or identifier is logged or counted by name.
 

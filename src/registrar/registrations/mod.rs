@@ -17,8 +17,8 @@
 //! is wiped by [`Core::purge`]; only that HMAC, the state and the time stay for 45 days.
 //!
 //! Transactions lock in this order: the row of the identifier, rows of registrations, the counters
-//! of [`fraud`]. So most never wait for each other in a circle; where two do, the database ends one
-//! of them, and it is run again.
+//! of [`fraud`](crate::registrar::fraud). So most never wait for each other in a circle; where two
+//! do, the database ends one of them, and it is run again.
 
 mod sql;
 
@@ -60,8 +60,9 @@ pub use settings::Settings;
 pub use sweep::Swept;
 pub use transition::{Transition, Transitions};
 
-/// The tables of the registrar: number, name, SQL. Those of [`fraud`] and of the queue to the log
-/// ([`QUEUE_MIGRATIONS`](crate::registrar::log::client::QUEUE_MIGRATIONS)) are beside them.
+/// The tables of the registrar: number, name, SQL. Those of [`fraud`](crate::registrar::fraud) and
+/// of the queue to the log ([`QUEUE_MIGRATIONS`](crate::registrar::log::client::QUEUE_MIGRATIONS))
+/// are beside them.
 pub const MIGRATIONS: &[(i64, &str, &str)] =
     &[(1, "registrations", include_str!("migrations/1_registrations.sql"))];
 
@@ -78,8 +79,8 @@ pub struct Core {
 }
 
 impl Core {
-    /// A registrar over a database with the tables of [`MIGRATIONS`], those of [`fraud`], and the
-    /// queue to the log.
+    /// A registrar over a database with the tables of [`MIGRATIONS`], those of
+    /// [`fraud`](crate::registrar::fraud), and the queue to the log.
     pub fn new(store: Store, settings: Settings, fraud: Fraud, directory: SharedDirectory) -> Self {
         Self { store, settings: Arc::new(settings), fraud, directory }
     }

@@ -26,7 +26,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use crate::discovery::directory::Pins;
 use crate::https::{
@@ -37,6 +37,7 @@ use crate::registrar::fraud::Fraud;
 use crate::registrar::registrations::{Purged, SharedDirectory};
 use tokio::task::JoinSet;
 
+pub use crate::relay::system_clock;
 pub use config::{Ap, Config, Dp, Log as LogConfig};
 pub use errors::RegistrarError;
 pub use keys::{Keys, KeysError};
@@ -52,11 +53,6 @@ use self::recycling::Carrier;
 use self::shared::Service;
 use crate::registrar::Clock;
 use crate::registrar::api::Channel;
-
-/// The clock of this machine.
-pub fn system_clock() -> Clock {
-    Arc::new(|| SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()))
-}
 
 /// How long clients may take.
 const HANDSHAKE_TIME: Duration = Duration::from_secs(10);

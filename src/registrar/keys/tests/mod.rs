@@ -8,8 +8,6 @@ mod messages;
 mod relay;
 mod store;
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use crate::discovery::jws::base64url;
 use crate::discovery::open::Reachable;
 use crate::discovery::record::key_hash;
@@ -34,7 +32,7 @@ pub(super) const SUITE: Ciphersuite = Ciphersuite::MLS_128_DHKEMX25519_AES128GCM
 pub(super) const DAY: u64 = 86_400;
 
 pub(super) fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
+    crate::relay::system_clock()()
 }
 
 /// A user of b.example.
