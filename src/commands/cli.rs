@@ -24,6 +24,7 @@ struct Cli {
 }
 
 #[derive(clap::Subcommand)]
+#[allow(clippy::large_enum_variant)] // There is one.
 enum Command {
     Build(build::Args),
     Sample(sample::Args),
