@@ -372,7 +372,7 @@ impl Stage {
         let reply = self.request(ap, sii, handle, new_holder, &new_user()?).await?;
         let id = text(&reply, 202, "id")?;
         let arrived = self.phones.recv().await.ok_or("the gateway has ended")?;
-        say(format_args!("  {}: to {sii}\n", arrived.subject))?;
+        say(format_args!("  A message to {sii}:\n"))?;
         for line in arrived.text.lines() {
             say(format_args!("    | {line}"))?;
         }
