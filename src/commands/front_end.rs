@@ -17,7 +17,7 @@ use sotto::limits;
 use sotto::shard::files::read_regular;
 
 use super::log::LogFormat;
-use super::running::{AdminArgs, reload_at_hangup, start_admin, told_to_leave};
+use super::running::{self, AdminArgs, reload_at_hangup, start_admin, told_to_leave};
 use super::serve::{AdminAt, raise_file_limit};
 use super::{Ended, out};
 
@@ -151,14 +151,7 @@ impl FromStr for BlindKeyArg {
 const ADMIN_PORT: u16 = 9466;
 
 pub(crate) fn run(args: Args) -> Ended {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| format!("cannot start the network's threads: {error}"))?;
-    let ended = runtime.block_on(start(args));
-    // This does not wait for work on files that hangs.
-    runtime.shutdown_background();
-    ended
+    running::to_end(start(args))
 }
 
 async fn start(args: Args) -> Ended {

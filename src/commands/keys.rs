@@ -8,7 +8,7 @@ use std::sync::Arc;
 use sotto::registrar::keys::{Config, KeyService};
 
 use super::log::LogFormat;
-use super::running::{AdminArgs, reload_at_hangup, start_admin, told_to_leave};
+use super::running::{self, AdminArgs, reload_at_hangup, start_admin, told_to_leave};
 use super::serve::{AdminAt, raise_file_limit};
 use super::{Ended, out};
 
@@ -57,13 +57,7 @@ impl Args {
 
 pub(crate) fn run(args: Args) -> Ended {
     let Command::Serve(args) = args.command;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| format!("cannot start the network's threads: {error}"))?;
-    let ended = runtime.block_on(start(args));
-    runtime.shutdown_background();
-    ended
+    running::to_end(start(args))
 }
 
 async fn start(args: Serve) -> Ended {

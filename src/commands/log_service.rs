@@ -19,7 +19,7 @@ use sotto::shard::files::{read_regular, write_atomically};
 use sotto::shard::manifest::MANIFEST_NAME;
 
 use super::log::LogFormat;
-use super::running::{AdminArgs, reload_at_hangup, start_admin, told_to_leave};
+use super::running::{self, AdminArgs, reload_at_hangup, start_admin, told_to_leave};
 use super::serve::{AdminAt, raise_file_limit};
 use super::{Ended, out};
 
@@ -117,20 +117,13 @@ impl Args {
 }
 
 pub(crate) fn run(args: Args) -> Ended {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| format!("cannot start the network's threads: {error}"))?;
-    let ended = runtime.block_on(async {
+    running::to_end(async {
         match args.command {
             Command::Serve(args) => serve(args).await,
             Command::Check(args) => checked(args).await,
             Command::Prove(args) => prove(args).await,
         }
-    });
-    // This does not wait for work on files that hangs.
-    runtime.shutdown_background();
-    ended
+    })
 }
 
 async fn serve(args: Serve) -> Ended {

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use sotto::registrar::service::{Config, Registrar, feed, init, purge, system_clock};
 
 use super::log::LogFormat;
-use super::running::{AdminArgs, reload_at_hangup, start_admin, told_to_leave};
+use super::running::{self, AdminArgs, reload_at_hangup, start_admin, told_to_leave};
 use super::serve::{AdminAt, raise_file_limit};
 use super::trusted::{directory, now};
 use super::{Ended, out};
@@ -125,11 +125,7 @@ impl Args {
 }
 
 pub(crate) fn run(args: Args) -> Ended {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| format!("cannot start the network's threads: {error}"))?;
-    let ended = runtime.block_on(async {
+    running::to_end(async {
         match args.command {
             Command::Init(args) => made(&args),
             Command::Serve(args) => serve(args).await,
@@ -137,10 +133,7 @@ pub(crate) fn run(args: Args) -> Ended {
             Command::Statements(args) => statements(&args),
             Command::Purge(args) => purged(args).await,
         }
-    });
-    // This does not wait for work on files that hangs.
-    runtime.shutdown_background();
-    ended
+    })
 }
 
 fn made(args: &Init) -> Ended {

@@ -14,7 +14,7 @@ use sotto::limits;
 use sotto::relay::{AccountsFrom, FrontEndFiles, Options, Quota, Relay, system_clock};
 
 use super::log::LogFormat;
-use super::running::{AdminArgs, reload_at_hangup, start_admin, told_to_leave};
+use super::running::{self, AdminArgs, reload_at_hangup, start_admin, told_to_leave};
 use super::serve::{AdminAt, raise_file_limit};
 use super::{Ended, out};
 
@@ -120,14 +120,7 @@ pub(crate) fn run(args: Args) -> Ended {
     if args.audience.is_some() && matches!(args.accounts, AccountsArg::Introspect(_)) {
         return Err("--audience is for jwks:FILE: a service that is asked knows its tokens".into());
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| format!("cannot start the network's threads: {error}"))?;
-    let ended = runtime.block_on(start(args));
-    // This does not wait for work on files that hangs.
-    runtime.shutdown_background();
-    ended
+    running::to_end(start(args))
 }
 
 async fn start(args: Args) -> Ended {

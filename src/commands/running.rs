@@ -1,5 +1,5 @@
-//! What the relay and the front-end have in common while they run: endpoints for the operator, and
-//! files that are read again at SIGHUP.
+//! What the relay, the front-end and the services of registration have in common while they run:
+//! endpoints for the operator, and files that are read again at SIGHUP.
 
 use std::fmt::Display;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -7,7 +7,20 @@ use std::net::{Ipv4Addr, SocketAddr};
 use sotto::https::{Admin, AdminCallers, AdminError, Shown};
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::Ended;
 use super::serve::AdminAt;
+
+/// Runs a command that speaks to others.
+pub(super) fn to_end(command: impl Future<Output = Ended>) -> Ended {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| format!("cannot start the network's threads: {error}"))?;
+    let ended = runtime.block_on(command);
+    // This does not wait for work on files that hangs.
+    runtime.shutdown_background();
+    ended
+}
 
 /// Where the endpoints of the operator are, and who may reach them.
 pub(super) struct AdminArgs {

@@ -19,7 +19,7 @@ use std::path::Path;
 use calcard::vcard::{VCard, VCardProperty, VCardValue};
 use calcard::{Entry, Parser};
 
-use super::identifier::{Identifier, IdentifierError, Region};
+use super::identifier::{Identifier, IdentifierError, Region, percent_decoded};
 use crate::limits::{CONTACT_BYTES_MAX, CONTACT_NAME_BYTES_MAX, CONTACTS_BYTES_MAX, CONTACTS_MAX};
 use crate::shard::files::read_regular;
 use crate::text::{is_utf16, plain};
@@ -273,18 +273,6 @@ fn address(text: &str, _: Option<Region>) -> Result<Identifier, Reason> {
 fn after_scheme<'a>(text: &'a str, scheme: &str) -> Option<&'a str> {
     let (begin, rest) = text.split_at_checked(scheme.len())?;
     begin.eq_ignore_ascii_case(scheme).then_some(rest)
-}
-
-fn percent_decoded(text: &str) -> Option<String> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut parts = text.split('%');
-    bytes.extend_from_slice(parts.next().unwrap_or_default().as_bytes());
-    for part in parts {
-        let (code, rest) = part.split_at_checked(2)?;
-        bytes.push(u8::from_str_radix(code, 16).ok()?);
-        bytes.extend_from_slice(rest.as_bytes());
-    }
-    String::from_utf8(bytes).ok()
 }
 
 /// The name of a card: as it is to be shown (FN), else made of its parts, else a nickname or an

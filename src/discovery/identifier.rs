@@ -184,7 +184,9 @@ impl Identifier {
         }
         let found = match (uri.strip_prefix("tel:"), uri.strip_prefix("mailto:")) {
             (Some(text), _) => Self::parse(text, None)?,
-            (_, Some(text)) => Self::parse(&percent_decoded(text)?, None)?,
+            (_, Some(text)) => {
+                Self::parse(&percent_decoded(text).ok_or(IdentifierError::Uri)?, None)?
+            }
             _ => return Err(IdentifierError::Uri),
         };
         if found.to_uri() == uri { Ok(found) } else { Err(IdentifierError::Uri) }
@@ -333,16 +335,19 @@ fn ascii_domain(domain: &str) -> Result<String, IdentifierError> {
     Ok(ascii.into_owned())
 }
 
-fn percent_decoded(text: &str) -> Result<String, IdentifierError> {
+/// A text without its percent-encoding (RFC 3986, section 2.1); none where it has another form.
+pub(crate) fn percent_decoded(text: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut parts = text.split('%');
     bytes.extend_from_slice(parts.next().unwrap_or_default().as_bytes());
     for part in parts {
-        let (code, rest) = part.split_at_checked(2).ok_or(IdentifierError::Uri)?;
-        bytes.push(u8::from_str_radix(code, 16).map_err(|_| IdentifierError::Uri)?);
+        let (code, rest) = part.split_at_checked(2)?;
+        // The parser of numbers would take a sign.
+        let is_hex = code.bytes().all(|byte| byte.is_ascii_hexdigit());
+        bytes.push(u8::from_str_radix(code, 16).ok().filter(|_| is_hex)?);
         bytes.extend_from_slice(rest.as_bytes());
     }
-    String::from_utf8(bytes).map_err(|_| IdentifierError::Uri)
+    String::from_utf8(bytes).ok()
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@
 
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -26,7 +26,7 @@ use crate::limits::{
     OHTTP_KEY_FILE_BYTES_MAX, OHTTP_KEY_GRACE_SECONDS, OHTTP_KEY_SECONDS,
     OHTTP_KEYS_LOOK_AGAIN_SECONDS,
 };
-use crate::shard::files::{gone, read_regular, sync_parent};
+use crate::shard::files::{gone, open_to_others, read_regular, sync_parent};
 
 /// The first word of a file with a key, so that no other file is taken for one.
 const FILE_WORD: &str = "sotto-ohttp-1";
@@ -119,8 +119,10 @@ fn prepare(folder: &Path) -> Result<(), KeysError> {
 
 fn check_mode(path: &Path) -> Result<(), KeysError> {
     let found = fs::metadata(path).map_err(|error| file("look at", path, error))?;
-    let mode = found.mode() & 0o777;
-    if mode & 0o077 == 0 { Ok(()) } else { Err(KeysError::Open { path: path.to_owned(), mode }) }
+    match open_to_others(&found) {
+        None => Ok(()),
+        Some(mode) => Err(KeysError::Open { path: path.to_owned(), mode }),
+    }
 }
 
 fn files(folder: &Path) -> Result<Vec<(PathBuf, String)>, KeysError> {
@@ -188,8 +190,9 @@ fn file(doing: &'static str, path: &Path, error: io::Error) -> KeysError {
     KeysError::File { doing, path: path.to_owned(), error }
 }
 
-/// The keys of a front-end that runs. Its methods read files: call them on threads that may wait.
-pub(super) struct Keys {
+/// The keys of a front-end or a key service that runs. Its methods read files: call them on threads
+/// that may wait.
+pub(crate) struct Keys {
     folder: PathBuf,
     identity: SigningKey,
     ring: RwLock<Arc<Keyring>>,
@@ -199,19 +202,19 @@ pub(super) struct Keys {
 }
 
 impl Keys {
-    pub(super) fn open(folder: PathBuf, identity: SigningKey, now: u64) -> Result<Self, KeysError> {
+    pub(crate) fn open(folder: PathBuf, identity: SigningKey, now: u64) -> Result<Self, KeysError> {
         let ring = RwLock::new(Arc::new(Keyring::open(&folder, &identity, now)?));
         let looked = AtomicU64::new(now);
         Ok(Self { folder, identity, ring, looked, reading: Mutex::new(()) })
     }
 
     /// The present keys.
-    pub(super) fn ring(&self) -> Arc<Keyring> {
+    pub(crate) fn ring(&self) -> Arc<Keyring> {
         self.ring.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Reads the folder again. Where it cannot be used, the keys stay as they were.
-    pub(super) fn refresh(&self, now: u64) -> Result<Arc<Keyring>, KeysError> {
+    pub(crate) fn refresh(&self, now: u64) -> Result<Arc<Keyring>, KeysError> {
         let _reading = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
         let ring = Arc::new(Keyring::open(&self.folder, &self.identity, now)?);
         *self.ring.write().unwrap_or_else(PoisonError::into_inner) = ring.clone();
@@ -220,7 +223,7 @@ impl Keys {
 
     /// The keys for a request whose key is not among them: another process may have made it. None
     /// where the folder was read just before.
-    pub(super) fn look_again(&self, now: u64) -> Option<Arc<Keyring>> {
+    pub(crate) fn look_again(&self, now: u64) -> Option<Arc<Keyring>> {
         let due =
             |looked: u64| (now.abs_diff(looked) >= OHTTP_KEYS_LOOK_AGAIN_SECONDS).then_some(now);
         self.looked.fetch_update(Ordering::Relaxed, Ordering::Relaxed, due).ok()?;
@@ -230,7 +233,7 @@ impl Keys {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
     use std::thread;
 
     use super::*;

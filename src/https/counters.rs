@@ -5,6 +5,24 @@ use std::sync::{Mutex, PoisonError};
 
 use crate::server::Identity;
 
+/// Defines an enum of which each variant has a name for labels.
+macro_rules! labels {
+    ($(#[$about:meta])* $name:ident { $($(#[$says:meta])* $variant:ident $text:literal)* }) => {
+        $(#[$about])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub(crate) enum $name { $($(#[$says])* $variant,)* }
+
+        impl $name {
+            pub(crate) const ALL: [Self; [$($text),*].len()] = [$(Self::$variant),*];
+
+            pub(crate) fn name(self) -> &'static str {
+                match self { $(Self::$variant => $text,)* }
+            }
+        }
+    };
+}
+pub(crate) use labels;
+
 /// One number for an exporter: name, help, labels and value.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sample {

@@ -44,6 +44,8 @@ pub use cached::etag;
 pub use cached::public_file;
 pub use client::{Client, Reply, Response};
 #[cfg(feature = "front-end")]
+pub(crate) use counters::labels;
+#[cfg(feature = "front-end")]
 pub use counters::{Counters, Sample, client_certificate_expiry};
 pub use errors::HttpsError;
 #[cfg(feature = "front-end")]

@@ -1,5 +1,7 @@
 //! Every bound of the registrar, with its reason.
 
+use std::time::Duration;
+
 /// Digits of a code: as many as people copy without a mistake.
 pub const CODE_DIGITS: usize = 6;
 /// How long a code may be entered.
@@ -67,3 +69,20 @@ const _: () = {
     // The shift of six columns in `sql::count_code` is written out.
     assert!(CODES_AN_HOUR == 3 && CODES_A_DAY == 6);
 };
+
+/// The longest configuration of a registrar or a log.
+pub const SERVICE_CONFIG_BYTES_MAX: u64 = 1 << 20;
+/// Connections of clients to one of them where its configuration says nothing.
+pub const SERVICE_CONNECTIONS: usize = 1_024;
+/// Connections of one of them to PostgreSQL where its configuration says nothing.
+pub const SERVICE_DATABASE_CONNECTIONS: u32 = 16;
+/// Handshakes at once.
+pub const SERVICE_HANDSHAKES_MAX: usize = 256;
+/// How long a client may take for a handshake.
+pub const SERVICE_HANDSHAKE_TIME: Duration = Duration::from_secs(10);
+/// How long it may take for the head of a request.
+pub const SERVICE_HEAD_TIME: Duration = Duration::from_secs(10);
+/// How long a connection may be without a request.
+pub const SERVICE_IDLE_TIME: Duration = Duration::from_secs(120);
+/// How long a client may take for the body of a request.
+pub const SERVICE_BODY_TIME: Duration = Duration::from_secs(60);

@@ -21,6 +21,7 @@ mod postgres;
 pub mod problem;
 pub mod registrations;
 pub mod service;
+mod settings;
 pub mod store;
 
 pub use crate::relay::Clock;

@@ -49,7 +49,7 @@ impl Accounts {
 }
 
 /// The token of a request: one header, of the characters that RFC 6750 allows.
-pub(super) fn bearer(headers: &HeaderMap) -> Result<&str, AccountError> {
+pub(crate) fn bearer(headers: &HeaderMap) -> Result<&str, AccountError> {
     let max = ACCOUNT_TOKEN_BYTES_MAX;
     let mut values = headers.get_all(AUTHORIZATION).iter();
     let value = match (values.next(), values.next()) {
@@ -73,7 +73,7 @@ pub(super) fn bearer(headers: &HeaderMap) -> Result<&str, AccountError> {
 type Keys = HashMap<String, VerifyingKey>;
 
 /// Tokens that are verified by the keys of a file.
-pub(super) struct Jwks {
+pub(crate) struct Jwks {
     path: PathBuf,
     audience: Option<String>,
     keys: RwLock<Keys>,
@@ -119,18 +119,18 @@ impl Audience {
 
 impl Jwks {
     /// Reads the file. Tokens have to be for this audience, if one is given.
-    pub(super) fn open(path: PathBuf, audience: Option<String>) -> Result<Self, RelayError> {
+    pub(crate) fn open(path: PathBuf, audience: Option<String>) -> Result<Self, RelayError> {
         let keys = RwLock::new(read_keys(&path)?);
         Ok(Self { path, audience, keys })
     }
 
-    fn reload(&self) -> Result<(), RelayError> {
+    pub(crate) fn reload(&self) -> Result<(), RelayError> {
         let keys = read_keys(&self.path)?;
         *self.keys.write().unwrap_or_else(PoisonError::into_inner) = keys;
         Ok(())
     }
 
-    fn check(&self, token: &str, now: u64) -> Result<String, AccountError> {
+    pub(crate) fn check(&self, token: &str, now: u64) -> Result<String, AccountError> {
         let mut parts = token.split('.');
         let (Some(protected), Some(payload), Some(signature), None) =
             (parts.next(), parts.next(), parts.next(), parts.next())
@@ -205,7 +205,7 @@ struct Jwk {
 fn read_keys(path: &Path) -> Result<Keys, RelayError> {
     let bad = |why: String| RelayError::Jwks { path: path.to_owned(), why };
     let bytes = read_regular(path, JWKS_BYTES_MAX + 1).map_err(|source| {
-        RelayError::Unreadable { what: "keys (--accounts jwks:)", path: path.to_owned(), source }
+        RelayError::Unreadable { what: "keys of accounts", path: path.to_owned(), source }
     })?;
     if bytes.len() as u64 > JWKS_BYTES_MAX {
         return Err(bad(format!("it has more than {JWKS_BYTES_MAX} bytes, which no JWK set has")));

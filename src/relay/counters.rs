@@ -2,24 +2,7 @@
 //! says which account, address or database.
 
 use super::bucket::Kind;
-use crate::https::{Counter, Sample};
-
-/// Defines an enum of which each variant has a name for labels.
-macro_rules! labels {
-    ($(#[$about:meta])* $name:ident { $($variant:ident $text:literal)* }) => {
-        $(#[$about])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-        pub(super) enum $name { $($variant,)* }
-
-        impl $name {
-            pub(super) const ALL: [Self; [$($text),*].len()] = [$(Self::$variant),*];
-
-            pub(super) fn name(self) -> &'static str {
-                match self { $(Self::$variant => $text,)* }
-            }
-        }
-    };
-}
+use crate::https::{Counter, Sample, labels};
 
 labels! {
     /// How a request of a device ended. Those of refusals are also the `error` of their replies.

@@ -134,7 +134,7 @@ fn read(body: &[u8], now: u64) -> Result<(String, u64), Refusal> {
 }
 
 /// Reads one JSON object; serde would take an array for a structure, too.
-pub(super) fn object<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Option<T> {
+pub(crate) fn object<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Option<T> {
     let first = bytes.iter().find(|byte| !byte.is_ascii_whitespace());
     if first != Some(&b'{') {
         return None;

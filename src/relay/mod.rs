@@ -34,10 +34,15 @@ pub use errors::{AccountError, RelayError, StateError};
 pub use forward::FrontEndFiles;
 pub use quotas::Clock;
 
-use self::accounts::{Accounts, Jwks};
+use self::accounts::Accounts;
+pub(crate) use self::accounts::Jwks;
+#[cfg(feature = "registration")]
+pub(crate) use self::accounts::bearer;
 use self::counters::{Counters, Done};
 use self::forward::{Condition, FrontEnd, read_file};
 use self::introspect::Introspection;
+#[cfg(feature = "registration")]
+pub(crate) use self::introspect::object;
 use self::quotas::Quotas;
 use self::service::{Parts, Service};
 use crate::https::{

@@ -1,8 +1,8 @@
 //! Files that appear whole or not at all, and files that are opened without waiting for anybody.
 
-use std::fs::{self, File, FileType, OpenOptions};
+use std::fs::{self, File, FileType, Metadata, OpenOptions};
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
 use rustix::fs::OFlags;
@@ -44,6 +44,12 @@ pub fn sync_parent(path: &Path) -> io::Result<()> {
 pub fn gone(removed: io::Result<()>) -> io::Result<()> {
     removed
         .or_else(|error| if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) })
+}
+
+/// The permissions of a file or folder (`0o640`), if others than its owner have some.
+pub fn open_to_others(found: &Metadata) -> Option<u32> {
+    let mode = found.mode() & 0o777;
+    (mode & 0o077 != 0).then_some(mode)
 }
 
 /// Reads a file, and at most `bytes_max` of it.

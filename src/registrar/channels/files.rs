@@ -3,7 +3,6 @@
 use std::fs;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use rustls::RootCertStore;
@@ -13,6 +12,7 @@ use tokio::net::lookup_host;
 use zeroize::Zeroizing;
 
 use crate::registrar::channels::config::ConfigError;
+use crate::shard::files::open_to_others;
 
 /// Largest file of credentials that is read: two lines.
 const CREDENTIALS_BYTES_MAX: u64 = 4 << 10;
@@ -30,8 +30,7 @@ pub(crate) struct Credentials {
 pub(crate) fn credentials(path: &Path) -> Result<Credentials, ConfigError> {
     let file = |source| ConfigError::File { path: path.to_owned(), source };
     let found = fs::metadata(path).map_err(file)?;
-    let mode = found.mode() & 0o777;
-    if mode & 0o077 != 0 {
+    if let Some(mode) = open_to_others(&found) {
         return Err(ConfigError::Open { path: path.to_owned(), mode });
     }
     if found.len() > CREDENTIALS_BYTES_MAX {

@@ -14,12 +14,12 @@
 
 use std::fs::File;
 use std::io::{self, Read as _};
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::discovery::identifier::Identifier;
 use crate::https::{Client, Counter, Sample};
+use crate::shard::files::open_to_others;
 use axum::body::Bytes;
 use axum::http::{Method, Uri};
 use serde::Deserialize;
@@ -177,8 +177,7 @@ fn wrong_in(url: &str) -> Option<&'static str> {
 fn read_token(path: &Path) -> Result<Zeroizing<String>, RecyclingError> {
     let unreadable = |source| RecyclingError::TokenFile { path: path.to_owned(), source };
     let file = File::open(path).map_err(unreadable)?;
-    let mode = file.metadata().map_err(unreadable)?.mode() & 0o777;
-    if mode & 0o077 != 0 {
+    if let Some(mode) = open_to_others(&file.metadata().map_err(unreadable)?) {
         return Err(RecyclingError::TokenOpen { path: path.to_owned(), mode });
     }
     let mut text = Zeroizing::new(String::with_capacity(RECYCLING_TOKEN_BYTES_MAX as usize + 1));

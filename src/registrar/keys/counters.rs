@@ -1,23 +1,6 @@
 //! What a key service counts. Labels come from closed sets; none says who.
 
-use crate::https::{Counter, Sample};
-
-/// Defines an enum of which each variant has a name for labels.
-macro_rules! labels {
-    ($(#[$about:meta])* $name:ident { $($variant:ident $text:literal)* }) => {
-        $(#[$about])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-        pub(crate) enum $name { $($variant,)* }
-
-        impl $name {
-            const ALL: [Self; [$($text),*].len()] = [$(Self::$variant),*];
-
-            fn name(self) -> &'static str {
-                match self { $(Self::$variant => $text,)* }
-            }
-        }
-    };
-}
+use crate::https::{Counter, Sample, labels};
 
 labels! {
     /// What was asked for.

@@ -7,6 +7,7 @@ use crate::discovery::directory::DirectoryError;
 use crate::front_end::keys::KeysError as OhttpError;
 use crate::https::HttpsError;
 use crate::registrar::StoreError;
+use crate::relay::RelayError;
 
 /// Why a key service does not start, or goes on with what it had when it was told to read again.
 #[derive(Debug, thiserror::Error)]
@@ -26,8 +27,8 @@ pub enum KeysError {
     Content { what: &'static str, path: PathBuf, why: String },
     #[error("the configuration {}: {why}", .path.display())]
     Config { path: PathBuf, why: String },
-    #[error("the keys that verify tokens, {}: {why}", .path.display())]
-    Jwks { path: PathBuf, why: String },
+    #[error(transparent)]
+    Accounts(#[from] RelayError),
     #[error("the directory cannot be used: {0}")]
     Directory(#[from] DirectoryError),
     #[error(transparent)]

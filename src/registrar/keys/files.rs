@@ -2,13 +2,12 @@
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use crate::builder::keys::load;
-use crate::shard::files::read_regular;
+use crate::shard::files::{open_to_others, read_regular};
 use ed25519_dalek::SigningKey;
-use serde::Deserialize;
 use zeroize::Zeroizing;
 
 use crate::limits::keys::KEY_MAC_BYTES;
@@ -24,23 +23,13 @@ pub(crate) fn read_file(what: &'static str, path: &Path, max: u64) -> Result<Vec
     }
 }
 
-/// JSON that is an object: `serde` would take an array for one.
-pub(crate) fn object<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Option<T> {
-    let first = bytes.iter().find(|byte| !byte.is_ascii_whitespace());
-    if first != Some(&b'{') {
-        return None;
-    }
-    serde_json::from_slice(bytes).ok()
-}
-
 fn check_mode(what: &'static str, path: &Path) -> Result<(), KeysError> {
     let found = fs::metadata(path);
     let found =
         found.map_err(|source| KeysError::Unreadable { what, path: path.to_owned(), source })?;
-    let mode = found.mode() & 0o777;
-    match mode & 0o077 {
-        0 => Ok(()),
-        _ => Err(KeysError::Open { what, path: path.to_owned(), mode }),
+    match open_to_others(&found) {
+        None => Ok(()),
+        Some(mode) => Err(KeysError::Open { what, path: path.to_owned(), mode }),
     }
 }
 

@@ -9,7 +9,7 @@
 
 use std::sync::{Arc, PoisonError};
 
-use crate::discovery::identifier::Identifier;
+use crate::discovery::identifier::{Identifier, percent_decoded};
 use crate::discovery::sealed::SealedError;
 use crate::discovery::sealed::capsule::{InnerRequest, InnerResponse, Sealer};
 use crate::discovery::statement::Ssi;
@@ -129,7 +129,7 @@ impl Service {
     ) -> Result<(Result<InnerRequest, SealedError>, Sealer), Unsealed> {
         let service = self.clone();
         let opened = tokio::task::spawn_blocking(move || {
-            match service.ring.get().gateway.decapsulate(&capsule) {
+            match service.ring.ring().gateway.decapsulate(&capsule) {
                 Err(SealedError::UnknownKey) => match service.ring.look_again(service.now()) {
                     Some(ring) => ring.gateway.decapsulate(&capsule),
                     None => Err(SealedError::UnknownKey),
@@ -153,7 +153,7 @@ impl Service {
         request: &InnerRequest,
     ) -> Result<Answer, Problem> {
         let segment = request.path.rsplit('/').next().unwrap_or_default();
-        let segment = decoded(segment).ok_or_else(|| malformed("path"))?;
+        let segment = percent_decoded(segment).ok_or_else(|| malformed("path"))?;
         if kind == Kind::Other {
             let expected = "keyMaterial, clientList, identifierQuery or requestConsent";
             return Err(Problem::new(404, "no_path", "another path", expected));
@@ -447,23 +447,4 @@ fn check_content_type(headers: &HeaderMap) -> Result<(), Problem> {
         (Some(value), None) if is_right(value) => Ok(()),
         _ => Err(Problem::new(415, "content_type", "another content type", SEALED_REQUEST)),
     }
-}
-
-/// A segment of a path without its percent-encoding.
-fn decoded(segment: &str) -> Option<String> {
-    let mut bytes = Vec::with_capacity(segment.len());
-    let mut rest = segment.as_bytes();
-    while let Some((&first, after)) = rest.split_first() {
-        if first != b'%' {
-            bytes.push(first);
-            rest = after;
-            continue;
-        }
-        let (digits, after) = after.split_at_checked(2)?;
-        let is_hex = digits.iter().all(u8::is_ascii_hexdigit);
-        let digits = std::str::from_utf8(digits).ok().filter(|_| is_hex)?;
-        bytes.push(u8::from_str_radix(digits, 16).ok()?);
-        rest = after;
-    }
-    String::from_utf8(bytes).ok()
 }

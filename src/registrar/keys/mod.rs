@@ -11,13 +11,11 @@
 //!
 //! No user, requester, token or identifier is logged or counted by name.
 
-mod accounts;
 mod config;
 mod counters;
 mod errors;
 mod files;
 mod gateway;
-mod ring;
 mod routes;
 mod shared;
 pub mod store;
@@ -34,6 +32,7 @@ use crate::discovery::directory::{Directory, Pins};
 use crate::discovery::jws::base64url;
 use crate::https::{Counters as HttpsCounters, Readiness, Reloader, Sample, Server, Shown};
 use crate::registrar::{Clock, Problem, Store};
+use crate::relay::Jwks;
 use tokio::sync::Semaphore;
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -41,10 +40,9 @@ pub use config::{Config, RelayEntry};
 pub use errors::KeysError;
 pub use users::{ConsentsShown, ShownClient, UserSettings, UserShown};
 
-use self::accounts::Jwks;
 use self::files::{mac_key, read_file, read_identity};
-use self::ring::Ring;
 use self::shared::Service;
+use crate::front_end::keys::Keys as OhttpKeys;
 use crate::limits::keys::{KEY_PURGE_TIME, KEY_REQUESTS_MAX};
 
 /// A key service that listens. It answers once [`KeyService::run`] runs.
@@ -86,7 +84,8 @@ impl KeyService {
     ) -> Result<Self, KeysError> {
         let now = clock();
         let identity = read_identity(&config.identity)?;
-        let ring = Ring::open(config.ohttp_keys.clone(), identity, now)?;
+        let public = identity.verifying_key().to_bytes();
+        let ring = OhttpKeys::open(config.ohttp_keys.clone(), identity, now)?;
         let accounts = Jwks::open(config.accounts.clone(), config.audience.clone())?;
         let max = crate::limits::PINS_BYTES_MAX;
         let pins = Pins::from_json(&read_file("pins", &config.directory_pins, max)?)?;
@@ -100,6 +99,7 @@ impl KeyService {
             accounts,
             relays: RwLock::new(config.relays()),
             ring,
+            identity: public,
             directory: RwLock::new(Arc::new(directory)),
             mac_key: mac_key(&config.identifiers_key)?,
             claims_an_hour: config.claims_an_hour,
@@ -157,7 +157,7 @@ fn read_directory(config: &Config, pins: &Pins, now: u64) -> Result<Directory, K
 impl Control {
     /// The long-term public key, in base64url: devices need it to accept OHTTP keys.
     pub fn public_key(&self) -> String {
-        base64url(&self.0.service.ring.public())
+        base64url(&self.0.service.identity)
     }
 
     /// Removes what has expired, and turns OHTTP keys, for as long as the service runs.
@@ -170,7 +170,7 @@ impl Control {
             let service = self.0.service.clone();
             let turned = tokio::task::spawn_blocking(move || {
                 let now = service.now();
-                match service.ring.get().is_current(now) {
+                match service.ring.ring().is_current(now) {
                     true => Ok(()),
                     false => service.ring.refresh(now).map(drop),
                 }
@@ -212,7 +212,7 @@ impl Control {
         let _one = reading.lock().unwrap_or_else(PoisonError::into_inner);
         let read = [
             reloader.reload().map_err(KeysError::Server),
-            service.accounts.reload(),
+            service.accounts.reload().map_err(KeysError::Accounts),
             self.reload_relays(),
             self.reload_directory(),
             service.ring.refresh(service.now()).map(drop).map_err(KeysError::Ohttp),
@@ -262,7 +262,7 @@ impl Control {
         if !self.0.stores.load(Ordering::Relaxed) {
             found.missing.push("the database did not answer: the log says why".into());
         }
-        if !service.ring.get().is_current(now) {
+        if !service.ring.ring().is_current(now) {
             found.missing.push("there is no OHTTP key of this week: the log says why".into());
         }
         if self.0.directory_expires.load(Ordering::Relaxed) <= now {
@@ -279,7 +279,7 @@ impl Control {
         let Controlled { service, https, .. } = &*self.0;
         let mut samples = service.counters.samples();
         let gauge = |name, help, value| Sample { name, help, labels: Vec::new(), value };
-        let current = f64::from(u8::from(service.ring.get().is_current(service.now())));
+        let current = f64::from(u8::from(service.ring.ring().is_current(service.now())));
         let help = "Whether devices are given the OHTTP key of this week.";
         samples.push(gauge("keys_ohttp_key_current", help, current));
         let expires = self.0.directory_expires.load(Ordering::Relaxed) as f64;

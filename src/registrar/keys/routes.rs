@@ -28,7 +28,7 @@ pub(crate) fn router(service: &Arc<Service>) -> Router {
 }
 
 async fn list_of_keys(State(service): State<Arc<Service>>, headers: HeaderMap) -> Response {
-    let list = service.ring.get().list.clone();
+    let list = service.ring.ring().list.clone();
     let tag = crate::https::etag(list.as_bytes());
     if headers.get("if-none-match").is_some_and(|value| value.as_bytes() == tag.as_bytes()) {
         return (axum::http::StatusCode::NOT_MODIFIED, [("etag", tag)]).into_response();

@@ -18,11 +18,11 @@ use sha2::Sha256;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use zeroize::Zeroizing;
 
+use crate::front_end::keys::Keys as OhttpKeys;
 use crate::limits::keys::{KEY_MAC_BYTES, KEY_RETRY_SECONDS, KEY_URI_BYTES_MAX};
-use crate::registrar::keys::accounts::{Jwks, bearer};
 use crate::registrar::keys::config::Relays;
 use crate::registrar::keys::counters::Counters;
-use crate::registrar::keys::ring::Ring;
+use crate::relay::{Jwks, bearer};
 
 const HOUR: u64 = 3_600;
 
@@ -31,7 +31,9 @@ pub(crate) struct Service {
     pub(crate) domain: String,
     pub(crate) accounts: Jwks,
     pub(crate) relays: RwLock<Relays>,
-    pub(crate) ring: Ring,
+    pub(crate) ring: OhttpKeys,
+    /// The long-term key by which devices recognise this service.
+    pub(crate) identity: [u8; 32],
     pub(crate) directory: RwLock<Arc<Directory>>,
     pub(crate) mac_key: Zeroizing<[u8; KEY_MAC_BYTES]>,
     pub(crate) claims_an_hour: u32,

@@ -21,9 +21,9 @@ use crate::limits::keys::{
     KEY_MAPPINGS_MAX, KEY_REQUEST_BYTES_MAX, KEY_UPLOAD_BYTES_MAX, KEY_USER_BYTES_MAX,
 };
 use crate::registrar::keys::counters::Asked;
-use crate::registrar::keys::files::object;
 use crate::registrar::keys::shared::{Service, malformed, read, refusal, uri};
 use crate::registrar::keys::store::{self, Consent, Identified, Policy, Settings, Stock};
+use crate::relay::object;
 
 /// PUT `/user`: a user's settings.
 #[derive(Serialize, Deserialize)]

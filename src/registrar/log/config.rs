@@ -18,12 +18,13 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use super::{Options, ServeError};
-use crate::https::{Bounds, TlsFiles};
-use crate::limits::log::{
-    BODY_TIME, CONFIG_BYTES_MAX, CONNECTIONS_MAX, DATABASE_CONNECTIONS, HANDSHAKE_TIME,
-    HANDSHAKES_MAX, HEAD_TIME, IDLE_TIME, PUBLISH_TIME,
+use crate::https::TlsFiles;
+use crate::limits::log::PUBLISH_TIME;
+use crate::limits::registrar::{
+    SERVICE_CONFIG_BYTES_MAX, SERVICE_CONNECTIONS, SERVICE_DATABASE_CONNECTIONS,
 };
 use crate::registrar::Clock;
+use crate::registrar::settings::{bounds, from_toml};
 use crate::shard::files::read_text;
 
 /// What the file says. It may have a password, and has no Debug.
@@ -46,7 +47,7 @@ pub struct Config {
 }
 
 fn connections() -> u32 {
-    DATABASE_CONNECTIONS
+    SERVICE_DATABASE_CONNECTIONS
 }
 
 impl Config {
@@ -56,11 +57,9 @@ impl Config {
     /// It cannot be read, or what is wrong in it. No line of it is quoted.
     pub fn read(path: &Path) -> Result<Self, ServeError> {
         let wrong = |why: String| ServeError::Config { path: path.to_owned(), why };
-        let text = read_text(path, CONFIG_BYTES_MAX).map_err(|error| wrong(error.to_string()))?;
-        toml::from_str(&text).map_err(|error: toml::de::Error| {
-            let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
-            wrong(format!("line {}: {}", before.matches('\n').count() + 1, error.message()))
-        })
+        let text =
+            read_text(path, SERVICE_CONFIG_BYTES_MAX).map_err(|error| wrong(error.to_string()))?;
+        from_toml(&text).map_err(wrong)
     }
 
     /// What a log is started with.
@@ -75,14 +74,7 @@ impl Config {
             connections: self.connections,
             folder: self.folder,
             publish_time: PUBLISH_TIME,
-            bounds: Bounds {
-                connections: CONNECTIONS_MAX,
-                handshakes: HANDSHAKES_MAX,
-                handshake_time: HANDSHAKE_TIME,
-                head_time: HEAD_TIME,
-                idle_time: IDLE_TIME,
-                body_time: BODY_TIME,
-            },
+            bounds: bounds(SERVICE_CONNECTIONS),
             clock,
             at_step: |_| {},
         }

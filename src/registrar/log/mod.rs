@@ -30,6 +30,7 @@ use crate::https::{
     Bounds, Counters as HttpsCounters, Readiness, Reloader, Sample, Server, Shown, TlsFiles,
 };
 use crate::registrar::{Clock, Store};
+use crate::shard::files::open_to_others;
 use ed25519_dalek::SigningKey;
 
 use self::callers::read_callers;
@@ -256,11 +257,9 @@ impl Control {
 
 /// Reads the log's key.
 fn read_key(path: &Path) -> Result<SigningKey, ServeError> {
-    use std::os::unix::fs::PermissionsExt as _;
     let wrong = |why: String| ServeError::Key { path: path.to_owned(), why };
     let found = std::fs::metadata(path).map_err(|error| wrong(error.to_string()))?;
-    let mode = found.permissions().mode() & 0o777;
-    if mode & 0o077 != 0 {
+    if let Some(mode) = open_to_others(&found) {
         let why = format!("others than its owner may use it (mode {mode:03o}); chmod 600 it");
         return Err(wrong(why));
     }

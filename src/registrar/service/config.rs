@@ -45,21 +45,17 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use crate::shard::files::read_text;
+use crate::shard::files::{open_to_others, read_text};
 use serde::Deserialize;
 
+use crate::limits::registrar::{
+    SERVICE_CONFIG_BYTES_MAX, SERVICE_CONNECTIONS, SERVICE_DATABASE_CONNECTIONS,
+};
 use crate::registrar::api::Channel;
 use crate::registrar::service::errors::RegistrarError;
-
-/// The longest file.
-const FILE_BYTES_MAX: u64 = 1 << 20;
-/// Connections to PostgreSQL where nothing else is asked for.
-const DATABASE_CONNECTIONS: u32 = 16;
-/// Connections of clients where nothing else is asked for.
-const CONNECTIONS: usize = 1_024;
+use crate::registrar::settings::from_toml;
 
 /// What the file says. It may have a password, and has no Debug.
 #[derive(Clone, Deserialize)]
@@ -159,11 +155,11 @@ pub struct Log {
 }
 
 fn database_connections() -> u32 {
-    DATABASE_CONNECTIONS
+    SERVICE_DATABASE_CONNECTIONS
 }
 
 fn connections() -> usize {
-    CONNECTIONS
+    SERVICE_CONNECTIONS
 }
 
 fn system_authorities() -> PathBuf {
@@ -181,11 +177,11 @@ impl Config {
             path: path.to_owned(),
             source,
         };
-        let text = read_text(path, FILE_BYTES_MAX).map_err(unreadable)?;
+        let text = read_text(path, SERVICE_CONFIG_BYTES_MAX).map_err(unreadable)?;
         let wrong = |why: String| RegistrarError::Config { path: path.to_owned(), why };
         let config = Self::parse(&text).map_err(wrong)?;
-        let mode = std::fs::metadata(path).map_err(unreadable)?.mode() & 0o777;
-        if config.has_password() && mode & 0o077 != 0 {
+        let found = std::fs::metadata(path).map_err(unreadable)?;
+        if let Some(mode) = open_to_others(&found).filter(|_| config.has_password()) {
             return Err(wrong(format!(
                 "it has the password of the database and may be used by others than its owner \
                  (mode {mode:03o}): use chmod go-rwx, or give the password in PGPASSFILE"
@@ -196,10 +192,7 @@ impl Config {
 
     /// The text of a configuration, checked. Errors do not quote its lines: one may be secret.
     fn parse(text: &str) -> Result<Self, String> {
-        let config: Self = toml::from_str(text).map_err(|error: toml::de::Error| {
-            let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
-            format!("line {}: {}", before.matches('\n').count() + 1, error.message())
-        })?;
+        let config: Self = from_toml(text)?;
         config.check()?;
         Ok(config)
     }

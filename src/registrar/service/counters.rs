@@ -4,25 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::https::{Counter, Sample};
+use crate::https::{Counter, Sample, labels};
 use crate::registrar::registrations::Transition;
-
-/// Defines an enum of which each variant has a name for labels.
-macro_rules! labels {
-    ($(#[$about:meta])* $name:ident { $($(#[$says:meta])* $variant:ident $text:literal)* }) => {
-        $(#[$about])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-        pub(crate) enum $name { $($(#[$says])* $variant,)* }
-
-        impl $name {
-            pub(crate) const ALL: [Self; [$($text),*].len()] = [$(Self::$variant),*];
-
-            pub(crate) fn name(self) -> &'static str {
-                match self { $(Self::$variant => $text,)* }
-            }
-        }
-    };
-}
 
 labels! {
     /// What was asked.
@@ -173,7 +156,7 @@ impl Counters {
             let help = "Times that files were read again.";
             let value = self.reloads[outcome as usize].get() as f64;
             add("registrar_reloads_total", help, &labels, value);
-            let help = "Times that states were brought up to date and old rows erased.";
+            let help = "Times that states were updated and old rows erased.";
             let value = self.chores[outcome as usize].get() as f64;
             add("registrar_chores_total", help, &labels, value);
         }

@@ -7,12 +7,12 @@
 
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use crate::builder::keys::{create, load};
 use crate::discovery::jws::{base64url, from_base64url};
-use crate::shard::files::{read_regular, sync_parent};
+use crate::shard::files::{open_to_others, read_regular, sync_parent};
 use ed25519_dalek::SigningKey;
 use zeroize::Zeroizing;
 
@@ -108,8 +108,10 @@ impl Keys {
 
 fn check_mode(path: &Path) -> Result<(), KeysError> {
     let found = fs::metadata(path).map_err(|error| file("look at", path, error))?;
-    let mode = found.mode() & 0o777;
-    if mode & 0o077 == 0 { Ok(()) } else { Err(KeysError::Open { path: path.to_owned(), mode }) }
+    match open_to_others(&found) {
+        None => Ok(()),
+        Some(mode) => Err(KeysError::Open { path: path.to_owned(), mode }),
+    }
 }
 
 fn make(path: &Path) -> Result<(), KeysError> {
@@ -149,7 +151,7 @@ fn file(doing: &'static str, path: &Path, error: io::Error) -> KeysError {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 
     use super::*;
 

@@ -26,11 +26,10 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use crate::discovery::directory::Pins;
 use crate::https::{
-    Bounds, Counters as HttpsCounters, Readiness, Reloader, Sample, Server, Shown, TlsFiles,
+    Counters as HttpsCounters, Readiness, Reloader, Sample, Server, Shown, TlsFiles,
 };
 use crate::registrar::channels::{Channels, Loopback, Provider};
 use crate::registrar::fraud::Fraud;
@@ -53,14 +52,7 @@ use self::recycling::Carrier;
 use self::shared::Service;
 use crate::registrar::Clock;
 use crate::registrar::api::Channel;
-
-/// How long clients may take.
-const HANDSHAKE_TIME: Duration = Duration::from_secs(10);
-const HEAD_TIME: Duration = Duration::from_secs(10);
-const IDLE_TIME: Duration = Duration::from_secs(120);
-const BODY_TIME: Duration = Duration::from_secs(60);
-/// Handshakes at once.
-const HANDSHAKES_MAX: usize = 256;
+use crate::registrar::settings::bounds;
 
 /// A registrar that listens. It answers once [`Registrar::run`] runs.
 pub struct Registrar {
@@ -120,7 +112,7 @@ impl Registrar {
             key: config.key.clone(),
             client_ca: Some(config.client_ca.clone()),
         };
-        let server = Server::bind(config.listen, &tls, bounds(&config)).await;
+        let server = Server::bind(config.listen, &tls, bounds(config.connections)).await;
         let server = server.map_err(RegistrarError::Server)?;
         let receipts = match config.receipts {
             Some(address) => Some(Receipts::bind(address).await?),
@@ -313,17 +305,6 @@ impl Control {
 
 const CHANNELS: [(Channel, &str); 3] =
     [(Channel::Sms, "sms"), (Channel::Call, "call"), (Channel::Email, "email")];
-
-fn bounds(config: &Config) -> Bounds {
-    Bounds {
-        connections: config.connections,
-        handshakes: HANDSHAKES_MAX,
-        handshake_time: HANDSHAKE_TIME,
-        head_time: HEAD_TIME,
-        idle_time: IDLE_TIME,
-        body_time: BODY_TIME,
-    }
-}
 
 fn callers(config: &Config) -> Callers {
     Callers {

@@ -46,7 +46,7 @@ pub(crate) struct Service {
     pub(crate) proved: Notify,
     /// Something was vouched for, which waits for the log if there is one.
     pub(crate) vouched: Notify,
-    /// States were brought up to date.
+    /// States were updated.
     pub(crate) swept: Notify,
     tasks: Mutex<JoinSet<()>>,
 }
