@@ -470,8 +470,12 @@ pub const LOOKUP_BODY_BYTES_MAX: usize = 1_572_864;
 /// Longest header section of a sealed message, in bytes. It has three short fields; without a bound
 /// a body of empty fields would grow into structs forty times its size.
 pub const SEALED_FIELDS_BYTES_MAX: usize = 1 << 10;
-/// Longest path of a sealed request, in bytes: that of a database with a name of 64 bytes.
-pub const SEALED_PATH_BYTES_MAX: usize = 128;
+/// Longest path of a sealed request, in bytes: that of a key service's user, a URI of at most 256
+/// bytes of which some are written with three.
+pub const SEALED_PATH_BYTES_MAX: usize = 512;
+/// Room in a look-up before it is sealed for what is not its queries: the path has a database's name
+/// of at most 64 bytes.
+pub const SEALED_LOOKUP_FIELDS_BYTES: usize = 128;
 /// Most keys of a signed list of OHTTP keys: the newest, the one before it, and one that another
 /// process of the front-end has just made.
 pub const OHTTP_KEYS_MAX: usize = 4;
@@ -562,6 +566,8 @@ pub const RELAY_MEMORY_BYTES: usize = 256 << 20;
 pub const RELAY_REQUEST_BYTES: usize = 16 << 10;
 /// Most requests that wait for the front-end at once by default.
 pub const RELAY_FORWARDS_MAX: usize = 256;
+/// Most requests that wait for one key service at once: one that hangs leaves places for others.
+pub const RELAY_KEY_SERVICE_FORWARDS_MAX: usize = 32;
 /// Most requests of one account at once. A device sends one after the other or a few.
 pub const RELAY_ACCOUNT_REQUESTS_MAX: u32 = 8;
 /// How long a front-end may take: the deadline of its queries and some.

@@ -71,6 +71,10 @@ enum Add {
         /// Its key service
         #[arg(long, value_name = "URL")]
         keys_url: String,
+        /// Public key with which its key service signs its OHTTP keys, as that service says when
+        /// it starts [default: nobody asks it]
+        #[arg(long, value_name = "KEY", allow_hyphen_values = true, value_parser = key)]
+        keys_identity: Option<Key>,
     },
     Issuer(AddIssuer),
     Database(AddDatabase),
@@ -236,8 +240,8 @@ fn new(args: New) -> Done {
 
 fn add(args: Add) -> Done {
     match args {
-        Add::Provider { draft, domain, name, keys_url } => {
-            let provider = Provider { index: 0, domain, name, keys_url };
+        Add::Provider { draft, domain, name, keys_url, keys_identity } => {
+            let provider = Provider { index: 0, domain, name, keys_url, keys_identity };
             edit(&draft, |content| {
                 draft::add_provider(content, provider).map(|index| format!("provider {index}"))
             })

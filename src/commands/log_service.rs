@@ -3,7 +3,7 @@
 //! `serve` prints one line to standard output, `listening on ADDR:PORT`, when it listens;
 //! everything else goes to the log of the program.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -121,7 +121,7 @@ pub(crate) fn run(args: Args) -> Ended {
         match args.command {
             Command::Serve(args) => serve(args).await,
             Command::Check(args) => checked(args).await,
-            Command::Prove(args) => prove(args).await,
+            Command::Prove(args) => proved(args).await,
         }
     })
 }
@@ -174,36 +174,56 @@ async fn checked(args: Check) -> Ended {
     }
 }
 
-async fn prove(args: Prove) -> Ended {
-    let found = DatabaseManifest::read(&args.db.join(MANIFEST_NAME))?;
-    let (digest, epoch) = (parameters_digest(&found.parameters.0), found.epoch);
-    let manifest = Manifest { database: found.database, epoch, digest };
+async fn proved(args: Prove) -> Ended {
     let (ca, cert, key) = (read(&args.ca)?, read(&args.client_cert)?, read(&args.client_key)?);
     let client = Client::new(Some(&ca), Some((&cert, &key)), REQUEST_TIME)?;
-    let log = LogClient::new(client, args.log.trim_end_matches('/'));
-    let place = log.append_manifest(&manifest).await?;
-    let mut tries = 0;
-    let proof = loop {
-        tries += 1;
-        match log.proofs(&manifest.database, epoch).await {
-            Err(AppendError::NoProof) if tries < PROOF_TRIES => {
-                tokio::time::sleep(PROOF_PAUSE).await;
-            }
-            proofs => break proofs?,
-        }
-    };
-    write_atomically(&args.out, &proof)
+    let log = LogClient::new(client, &args.log);
+    let proved =
+        prove(&log, &args.db).await.map_err(|error| error as Box<dyn std::error::Error>)?;
+    let Proved { manifest, place, file } = proved;
+    let epoch = manifest.epoch;
+    write_atomically(&args.out, &file)
         .map_err(|error| format!("cannot write {}: {error}", args.out.display()))?;
     out::report(format_args!(
         "{}: epoch {epoch} of {} is entry {place}, {} bytes of proofs",
         args.out.display(),
         manifest.database,
-        proof.len()
+        file.len()
     ));
     Ok(ExitCode::SUCCESS)
 }
 
-fn read(path: &std::path::Path) -> Result<Vec<u8>, String> {
+/// An epoch that is in a log.
+pub(super) struct Proved {
+    pub(super) manifest: Manifest,
+    /// Its place among the entries.
+    pub(super) place: u64,
+    /// The proofs, as front-ends give them out.
+    pub(super) file: Vec<u8>,
+}
+
+/// Has the newest epoch of a database logged, and waits for the proof.
+pub(super) async fn prove(
+    log: &LogClient,
+    db: &Path,
+) -> Result<Proved, Box<dyn std::error::Error + Send + Sync>> {
+    let found = DatabaseManifest::read(&db.join(MANIFEST_NAME))?;
+    let (digest, epoch) = (parameters_digest(&found.parameters.0), found.epoch);
+    let manifest = Manifest { database: found.database, epoch, digest };
+    let place = log.append_manifest(&manifest).await?;
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        match log.proofs(&manifest.database, epoch).await {
+            Err(AppendError::NoProof) if tries < PROOF_TRIES => {
+                tokio::time::sleep(PROOF_PAUSE).await;
+            }
+            file => return Ok(Proved { manifest, place, file: file? }),
+        }
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, String> {
     read_regular(path, PEM_BYTES_MAX)
         .map_err(|error| format!("cannot read {}: {error}", path.display()))
 }

@@ -1,4 +1,5 @@
-//! `sotto relay`: knows the accounts of devices, and forwards their sealed requests to a front-end.
+//! `sotto relay`: knows the accounts of devices, and forwards their sealed requests to a front-end
+//! and to key services.
 //!
 //! Standard output gets one line, `listening on ADDR:PORT`, when it is ready; everything else goes
 //! to the log.
@@ -11,7 +12,9 @@ use std::str::FromStr;
 use clap::value_parser;
 use sotto::https::{Bounds, TlsFiles};
 use sotto::limits;
-use sotto::relay::{AccountsFrom, FrontEndFiles, Options, Quota, Relay, system_clock};
+use sotto::relay::{
+    AccountsFrom, FrontEndFiles, KeyServiceFiles, Options, Quota, Relay, system_clock,
+};
 
 use super::log::LogFormat;
 use super::running::{self, AdminArgs, reload_at_hangup, start_admin, told_to_leave};
@@ -20,7 +23,7 @@ use super::{Ended, out};
 
 /// Forwards sealed requests of devices with an account to a front-end.
 ///
-/// It reads certificates, keys and the keys of accounts again at SIGHUP.
+/// It reads certificates, keys, the keys of accounts and the directory again at SIGHUP.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// TOML file of options.
@@ -47,6 +50,16 @@ pub(crate) struct Args {
     /// Private key of that certificate.
     #[arg(long, value_name = "PEM")]
     client_key: PathBuf,
+    /// The signed directory, which has the key services of providers: requests for keys go there.
+    /// Without it this relay forwards none.
+    #[arg(long, value_name = "FILE", requires = "directory_pins")]
+    directory: Option<PathBuf>,
+    /// Pins that the directory has to satisfy.
+    #[arg(long, value_name = "FILE", requires = "directory")]
+    directory_pins: Option<PathBuf>,
+    /// Authorities that sign the certificates of key services.
+    #[arg(long, value_name = "PEM", default_value = "/etc/ssl/certs/ca-certificates.crt")]
+    key_services_ca: PathBuf,
     /// How accounts are recognised: jwks:FILE (tokens are JWTs, EdDSA, verified by a JWK set) or
     /// introspect:URL (a service is asked about each token, RFC 7662).
     #[arg(long, value_name = "HOW")]
@@ -60,7 +73,8 @@ pub(crate) struct Args {
     /// File with the value of the Authorization header that this service wants.
     #[arg(long, value_name = "FILE")]
     introspect_authorization: Option<PathBuf>,
-    /// New identifiers that an account may have evaluated: so many at once, so many more a day.
+    /// New identifiers that an account may have evaluated, and requests for keys that it may send:
+    /// so many at once, so many more a day.
     #[arg(long, value_name = "BURST,REFILL/day", default_value = "1024,128/day")]
     evaluate: Quota,
     /// Look-ups that an account may make: so many at once, so many more a day.
@@ -150,6 +164,8 @@ fn options(args: Args) -> Options {
             authorization: args.introspect_authorization,
         },
     };
+    let found = args.directory.zip(args.directory_pins);
+    let ca = args.key_services_ca;
     Options {
         listen: args.listen,
         tls: TlsFiles { cert: args.cert, key: args.key, client_ca: None },
@@ -160,6 +176,7 @@ fn options(args: Args) -> Options {
             key: args.client_key,
             time: limits::RELAY_FORWARD_TIME,
         },
+        key_services: found.map(|(directory, pins)| KeyServiceFiles { directory, pins, ca }),
         accounts,
         evaluate: args.evaluate,
         lookup: args.lookup,

@@ -144,6 +144,7 @@ fn content(options: &Options, keys: &Keys) -> Content {
         domain: text(domain),
         name: text(domain.split('.').next().unwrap_or(domain)),
         keys_url: format!("https://keys.{domain}/"),
+        keys_identity: None,
     };
     Content {
         version: 1,

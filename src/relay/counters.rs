@@ -1,7 +1,6 @@
 //! What a relay counts: plain atomics, read when somebody asks. Labels come from closed sets; none
 //! says which account, address or database.
 
-use super::bucket::Kind;
 use crate::https::{Counter, Sample, labels};
 
 labels! {
@@ -16,9 +15,20 @@ labels! {
         Quota "quota"
         RelayBound "relay_bound"
         FrontEnd "front_end"
+        KeyService "key_service"
+        NoKeyService "no_key_service"
         Overloaded "overloaded"
         Late "late"
         Gone "gone"
+    }
+}
+
+labels! {
+    /// What a device asked for. Requests to key services count as evaluations in quotas.
+    Asked {
+        Evaluate "evaluate"
+        Lookup "lookup"
+        Keys "keys"
     }
 }
 
@@ -51,26 +61,26 @@ labels! {
 /// Everything a relay counts.
 #[derive(Debug, Default)]
 pub(super) struct Counters {
-    requests: [[Counter; Outcome::ALL.len()]; Kind::ALL.len()],
+    requests: [[Counter; Outcome::ALL.len()]; Asked::ALL.len()],
     public: [Counter; Public::ALL.len()],
     introspected: [Counter; Introspected::ALL.len()],
     writes: [Counter; Done::ALL.len()],
     reloads: [Counter; Done::ALL.len()],
-    /// Bytes of bodies that went to the front-end, and that came back.
+    /// Bytes of bodies that were forwarded, and that came back.
     pub(super) forwarded_bytes: Counter,
     pub(super) reply_bytes: Counter,
-    /// Requests that were given back because the front-end could not be reached.
+    /// Requests that were given back because the front-end or key service could not be reached.
     pub(super) given_back: Counter,
 }
 
 impl Counters {
-    pub(super) fn request(&self, kind: Kind, outcome: Outcome) {
-        self.requests[kind as usize][outcome as usize].add(1);
+    pub(super) fn request(&self, asked: Asked, outcome: Outcome) {
+        self.requests[asked as usize][outcome as usize].add(1);
     }
 
     #[cfg(test)]
-    pub(super) fn requests(&self, kind: Kind, outcome: Outcome) -> u64 {
-        self.requests[kind as usize][outcome as usize].get()
+    pub(super) fn requests(&self, asked: Asked, outcome: Outcome) -> u64 {
+        self.requests[asked as usize][outcome as usize].get()
     }
 
     pub(super) fn public(&self, from: Public) {
@@ -98,10 +108,10 @@ impl Counters {
         };
         let name = "relay_requests_total";
         let help = "Requests of devices, and how they ended.";
-        for kind in Kind::ALL {
+        for asked in Asked::ALL {
             for outcome in Outcome::ALL {
-                let labels = [("kind", kind.name()), ("outcome", outcome.name())];
-                add(name, help, &labels, &self.requests[kind as usize][outcome as usize]);
+                let labels = [("kind", asked.name()), ("outcome", outcome.name())];
+                add(name, help, &labels, &self.requests[asked as usize][outcome as usize]);
             }
         }
         let (name, help) = ("relay_public_total", "Public files given out, and where from.");
@@ -121,11 +131,11 @@ impl Counters {
             let help = "Times that certificates and keys of accounts were read again.";
             add("relay_reloads_total", help, &labels, &self.reloads[done as usize]);
         }
-        let help = "Bytes of bodies sent to the front-end.";
+        let help = "Bytes of bodies that were forwarded.";
         add("relay_forwarded_bytes_total", help, &[], &self.forwarded_bytes);
-        let help = "Bytes of bodies that the front-end replied.";
+        let help = "Bytes of bodies that came back.";
         add("relay_reply_bytes_total", help, &[], &self.reply_bytes);
-        let help = "Requests that were not counted after all: the front-end was not reached.";
+        let help = "Requests that were not counted after all: nobody was reached.";
         add("relay_given_back_total", help, &[], &self.given_back);
         found
     }

@@ -1,5 +1,6 @@
 //! Why a relay does not start, and what a device is answered when its request is refused.
 
+use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
@@ -11,7 +12,7 @@ use super::bucket::Kind;
 use super::counters::Outcome;
 use crate::https::HttpsError;
 
-/// The body of every request for `POST /evaluate` and `POST /lookup` (RFC 9458).
+/// The body of every sealed request (RFC 9458).
 pub(super) const REQUEST_TYPE: &str = "message/ohttp-req";
 
 /// Why a relay does not start, or goes on with what it had when it was told to read files again.
@@ -30,6 +31,8 @@ pub enum RelayError {
          without a query"
     )]
     Url { what: &'static str, found: String },
+    #[error("the directory, {}: {why}", .path.display())]
+    Directory { path: PathBuf, why: String },
     #[error("the connection to the {what} cannot be set up: {source}")]
     Client { what: &'static str, source: HttpsError },
     #[error("the server for devices cannot be set up: {0}")]
@@ -116,6 +119,31 @@ pub enum AccountError {
     Inactive,
 }
 
+/// To whom a relay forwards.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Peer {
+    FrontEnd,
+    KeyService,
+}
+
+impl Peer {
+    pub(super) fn overloaded(self) -> &'static str {
+        match self {
+            Self::FrontEnd => "the front-end is overloaded",
+            Self::KeyService => "the key service is overloaded",
+        }
+    }
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::FrontEnd => "front-end",
+            Self::KeyService => "key service",
+        })
+    }
+}
+
 /// Why a request is not answered with what it asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[allow(missing_docs)] // Names and messages say it.
@@ -132,14 +160,19 @@ pub(super) enum Refusal {
     ContentType,
     #[error("the account has used its quota of this kind: come again in {seconds} seconds")]
     Quota { kind: Kind, seconds: u64 },
-    #[error("the front-end takes no more of this relay now: come again in {seconds} seconds")]
-    RelayBound { seconds: u64 },
-    #[error("{why}")]
-    FrontEnd { why: &'static str },
+    #[error("the {peer} takes no more of this relay now: come again in {seconds} seconds")]
+    RelayBound { peer: Peer, seconds: u64 },
+    #[error("the {peer} {why}")]
+    Peer { peer: Peer, why: &'static str },
+    #[error(
+        "this relay knows no key service of that provider: expected /keys/ and the domain of a \
+         provider that the directory has"
+    )]
+    NoKeyService,
     #[error("{why}: come again in {seconds} seconds")]
     Overloaded { why: &'static str, seconds: u64 },
-    #[error("the front-end has not answered in time")]
-    Late,
+    #[error("the {0} has not answered in time")]
+    Late(Peer),
     /// Nobody reads the reply.
     #[error("the body ended early")]
     Gone,
@@ -154,9 +187,11 @@ impl Refusal {
             Self::ContentType => Outcome::ContentType,
             Self::Quota { .. } => Outcome::Quota,
             Self::RelayBound { .. } => Outcome::RelayBound,
-            Self::FrontEnd { .. } => Outcome::FrontEnd,
+            Self::Peer { peer: Peer::FrontEnd, .. } => Outcome::FrontEnd,
+            Self::Peer { peer: Peer::KeyService, .. } => Outcome::KeyService,
+            Self::NoKeyService => Outcome::NoKeyService,
             Self::Overloaded { .. } => Outcome::Overloaded,
-            Self::Late => Outcome::Late,
+            Self::Late(_) => Outcome::Late,
             Self::Gone => Outcome::Gone,
         }
     }
@@ -168,9 +203,10 @@ impl Refusal {
             Self::TooShort { .. } => StatusCode::BAD_REQUEST,
             Self::ContentType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::Quota { .. } | Self::RelayBound { .. } => StatusCode::TOO_MANY_REQUESTS,
-            Self::FrontEnd { .. } => StatusCode::BAD_GATEWAY,
+            Self::Peer { .. } => StatusCode::BAD_GATEWAY,
+            Self::NoKeyService => StatusCode::NOT_FOUND,
             Self::Overloaded { .. } => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Late => StatusCode::GATEWAY_TIMEOUT,
+            Self::Late(_) => StatusCode::GATEWAY_TIMEOUT,
             Self::Gone => StatusCode::BAD_REQUEST,
         }
     }
@@ -178,7 +214,7 @@ impl Refusal {
     fn retry_after(&self) -> Option<u64> {
         match *self {
             Self::Quota { seconds, .. }
-            | Self::RelayBound { seconds }
+            | Self::RelayBound { seconds, .. }
             | Self::Overloaded { seconds, .. } => Some(seconds),
             _ => None,
         }

@@ -1,11 +1,12 @@
 //! The relay: knows the accounts of devices and sees sealed requests, of which it forwards the
-//! body alone to a front-end. It does not open them, and the front-end knows no account.
+//! body alone to a front-end, or to the key service of a provider. It does not open them, and the
+//! front-end knows no account.
 //!
 //! [`Relay::start`] reads files and listens, [`Relay::run`] answers. A request goes through
 //! `service.rs`: `accounts.rs` says whose it is (`introspect.rs` asks a service), `quotas.rs` what
-//! the account may still ask (`bucket.rs` has the arithmetic), `forward.rs` sends it on. Public
-//! files are in `public.rs`. No account, token or
-//! address is logged or counted by name.
+//! the account may still ask (`bucket.rs` has the arithmetic), `forward.rs` sends it on; `keys.rs`
+//! finds key services. Public files are in `public.rs`. No account, token or address is logged or
+//! counted by name.
 
 mod accounts;
 mod bucket;
@@ -13,6 +14,7 @@ mod counters;
 mod errors;
 mod forward;
 mod introspect;
+mod keys;
 mod public;
 mod quotas;
 mod service;
@@ -32,6 +34,7 @@ use zeroize::Zeroizing;
 pub use bucket::{Kind, Quota, QuotaError};
 pub use errors::{AccountError, RelayError, StateError};
 pub use forward::FrontEndFiles;
+pub use keys::KeyServiceFiles;
 pub use quotas::Clock;
 
 use self::accounts::Accounts;
@@ -39,10 +42,11 @@ pub(crate) use self::accounts::Jwks;
 #[cfg(feature = "registration")]
 pub(crate) use self::accounts::bearer;
 use self::counters::{Counters, Done};
-use self::forward::{Condition, FrontEnd, read_file};
+use self::forward::{Condition, Gateway, read_file};
 use self::introspect::Introspection;
 #[cfg(feature = "registration")]
 pub(crate) use self::introspect::object;
+use self::keys::KeyServices;
 use self::quotas::Quotas;
 use self::service::{Parts, Service};
 use crate::https::{
@@ -80,6 +84,8 @@ pub struct Options {
     pub tls: TlsFiles,
     /// The front-end, and how both know each other.
     pub front_end: FrontEndFiles,
+    /// How key services of providers are found; none where no request for keys is forwarded.
+    pub key_services: Option<KeyServiceFiles>,
     /// Whose requests are forwarded.
     pub accounts: AccountsFrom,
     /// How many new identifiers an account may have evaluated.
@@ -136,7 +142,10 @@ impl Relay {
         let Options { listen, tls, front_end, accounts, state, clock, .. } = options;
         let counters = Arc::<Counters>::default();
         let accounts = open_accounts(accounts, &counters)?;
-        let front_end = FrontEnd::new(front_end)?;
+        let key_services =
+            options.key_services.map(|files| KeyServices::open(files, &front_end, clock()));
+        let key_services = key_services.transpose()?;
+        let front_end = Gateway::front_end(front_end)?;
         let server =
             Server::bind(listen, &tls, options.bounds).await.map_err(RelayError::Server)?;
         let quotas = [options.evaluate, options.lookup];
@@ -149,7 +158,7 @@ impl Relay {
             let named = std::thread::Builder::new().name("quotas".into());
             named.spawn(work).map_err(|source| StateError::Io { path: state, source })?
         };
-        let parts = Parts { accounts, quotas, front_end, counters, clock };
+        let parts = Parts { accounts, quotas, front_end, key_services, counters, clock };
         let service = Arc::new(Service::new(parts, options.memory_bytes, options.forwards));
         let (reloader, https) = (server.reloader(), server.counters());
         let control = Control(Arc::new(Controlled {
@@ -198,7 +207,8 @@ impl Control {
         let _one = reading.lock().unwrap_or_else(PoisonError::into_inner);
         let read = [
             reloader.reload().map_err(RelayError::Server),
-            service.front_end.reload(),
+            service.front_end.connector().reload(),
+            service.key_services.as_ref().map_or(Ok(()), |keys| keys.reload((service.clock)())),
             service.accounts.reload(),
         ];
         let wrong: Vec<String> =
@@ -245,7 +255,7 @@ impl Control {
         let accounts = service.quotas.accounts().map_or(f64::NAN, |accounts| accounts as f64);
         let help = "Accounts whose quotas are partly used, as last written.";
         samples.push(gauge("relay_accounts", help, accounts));
-        samples.push(service.front_end.certificate());
+        samples.push(service.front_end.connector().certificate());
         samples.extend(https.samples());
         samples
     }

@@ -1,5 +1,6 @@
 //! The public files of the front-end: the directory, its keys, and parameters and filters of
-//! databases. They need no account, are the same bytes for everybody, and are kept for a minute.
+//! databases; and the keys of key services. They need no account, are the same bytes for everybody,
+//! and are kept for a minute.
 //!
 //! A file is given out with the tag of its own bytes, which is what the front-end's tag has to be.
 //! So a tag tells no device from another.
@@ -14,14 +15,17 @@ use axum::response::{IntoResponse as _, Response};
 
 use super::counters::{Counters, Public};
 use super::errors::Refusal;
-use super::forward::FrontEnd;
+use super::forward::Gateway;
 use crate::https::{etag, public_file};
 use crate::limits::{
-    PUBLIC_BYTES_MAX, PUBLIC_FETCHES_MAX, PUBLIC_FILES_MAX, PUBLIC_MEMORY_BYTES, PUBLIC_SECONDS,
+    OHTTP_KEYS_BYTES_MAX, PUBLIC_BYTES_MAX, PUBLIC_FETCHES_MAX, PUBLIC_FILES_MAX,
+    PUBLIC_MEMORY_BYTES, PUBLIC_SECONDS,
 };
 use crate::wire::parameters::check_database_name;
 
-/// How long it is remembered that the front-end gave no file, in seconds.
+/// Where the files of key services are here: `/keys/DOMAIN/ohttp-keys`.
+pub(super) const KEY_SERVICES: &str = "/keys/";
+/// How long it is remembered that there was no file, in seconds.
 const FAILED_SECONDS: u64 = 1;
 
 /// The files that are kept.
@@ -76,18 +80,18 @@ impl PublicFiles {
     /// The file at a path, kept or fetched.
     pub(super) async fn get(
         &self,
-        front_end: &FrontEnd,
+        from: &Gateway,
         counters: &Counters,
         path: &str,
         headers: &HeaderMap,
         now: u64,
     ) -> Response {
-        let (found, from) = match self.kept(path).filter(|kept| kept.is_fresh(now)) {
+        let (found, how) = match self.kept(path).filter(|kept| kept.is_fresh(now)) {
             Some(kept) => (kept.found, Public::Kept),
-            None => self.fetch_once(front_end, path, now).await,
+            None => self.fetch_once(from, path, now).await,
         };
         counters.public(match found {
-            Found::File { .. } => from,
+            Found::File { .. } => how,
             Found::Missing => Public::Missing,
             Found::Failed => Public::Failed,
         });
@@ -96,12 +100,14 @@ impl PublicFiles {
                 public_file(body, &tag, content_type, headers)
             }
             Found::Missing => StatusCode::NOT_FOUND.into_response(),
-            Found::Failed => Refusal::FrontEnd { why: "the front-end does not give this file now" }
-                .into_response(),
+            Found::Failed => {
+                let why = "does not give this file now";
+                Refusal::Peer { peer: from.peer(), why }.into_response()
+            }
         }
     }
 
-    async fn fetch_once(&self, front_end: &FrontEnd, path: &str, now: u64) -> (Found, Public) {
+    async fn fetch_once(&self, from: &Gateway, path: &str, now: u64) -> (Found, Public) {
         let number = blake3::hash(path.as_bytes()).as_bytes()[0] as usize % PUBLIC_FETCHES_MAX;
         let _fetching = self.fetching[number].lock().await;
         // Another may have fetched it in the meantime.
@@ -109,9 +115,9 @@ impl PublicFiles {
         if let Some(kept) = before.as_ref().filter(|kept| kept.is_fresh(now)) {
             return (kept.found.clone(), Public::Kept);
         }
-        let (found, from) = fetch(front_end, path, before.map(|kept| kept.found)).await;
+        let (found, how) = fetch(from, path, before.map(|kept| kept.found)).await;
         self.keep(path, Kept { found: found.clone(), at: now });
-        (found, from)
+        (found, how)
     }
 
     fn keep(&self, path: &str, new: Kept) {
@@ -135,13 +141,18 @@ impl PublicFiles {
     }
 }
 
-/// Asks the front-end for a file, of which it may have given one before.
-async fn fetch(front_end: &FrontEnd, path: &str, before: Option<Found>) -> (Found, Public) {
+/// Asks for a file, of which there may have been one before.
+async fn fetch(from: &Gateway, path: &str, before: Option<Found>) -> (Found, Public) {
     let known = match &before {
         Some(Found::File { tag, .. }) => Some(tag.as_str()),
         _ => None,
     };
-    let reply = match front_end.get(path, known, PUBLIC_BYTES_MAX).await {
+    // A file of a key service has its provider's domain before its name here.
+    let (path, max) = match path.strip_prefix(KEY_SERVICES).and_then(|rest| rest.find('/')) {
+        Some(domain) => (&path[KEY_SERVICES.len() + domain..], OHTTP_KEYS_BYTES_MAX),
+        None => (path, PUBLIC_BYTES_MAX),
+    };
+    let reply = match from.get(path, known, max).await {
         Ok(reply) => reply,
         Err(_) => return (Found::Failed, Public::Failed),
     };

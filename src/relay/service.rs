@@ -1,5 +1,5 @@
 //! What devices may ask, and how a request goes: who sent it, whether its account may send it, its
-//! body, the front-end, the reply.
+//! body, the front-end or a key service, the reply.
 //!
 //! What can be refused is refused before the body is read. Then the reply goes out at once, and
 //! the rest of the body is read and thrown away, so that its sender gets to see the reply.
@@ -19,10 +19,11 @@ use tokio::time::timeout;
 
 use super::accounts::{Accounts, bearer};
 use super::bucket::Kind;
-use super::counters::{Counters, Outcome};
+use super::counters::{Asked, Counters, Outcome};
 use super::errors::{REQUEST_TYPE, Refusal};
-use super::forward::{Forwarded, FrontEnd, NotForwarded, media_type};
-use super::public::{PublicFiles, path_of_database};
+use super::forward::{Forwarded, Gateway, NotForwarded, media_type};
+use super::keys::KeyServices;
+use super::public::{KEY_SERVICES, PublicFiles, path_of_database};
 use super::quotas::{AccountKey, Clock, NotTaken, Place, Quotas};
 use crate::limits::{
     RELAY_DRAIN_TIME, RELAY_EVALUATE_BYTES_MAX, RELAY_LOOKUP_BYTES_MAX, RELAY_LOOKUP_BYTES_MIN,
@@ -36,8 +37,11 @@ const ROOM_UNIT: usize = 1 << 10;
 pub(super) struct Service {
     pub(super) accounts: Accounts,
     pub(super) quotas: Arc<Quotas>,
-    pub(super) front_end: FrontEnd,
-    pub(super) public: PublicFiles,
+    pub(super) front_end: Gateway,
+    pub(super) key_services: Option<KeyServices>,
+    public: PublicFiles,
+    /// Apart, so that a key service that hangs keeps nobody from the front-end's files.
+    public_of_keys: PublicFiles,
     pub(super) counters: Arc<Counters>,
     pub(super) clock: Clock,
     /// Memory for bodies, in units.
@@ -46,6 +50,8 @@ pub(super) struct Service {
     /// Requests that may wait for the front-end.
     forwards: Semaphore,
     forwards_max: usize,
+    /// Requests that may wait for key services.
+    key_forwards: Semaphore,
     /// Threads that may look at quotas.
     lookers: Arc<Semaphore>,
 }
@@ -54,26 +60,30 @@ pub(super) struct Service {
 pub(super) struct Parts {
     pub(super) accounts: Accounts,
     pub(super) quotas: Arc<Quotas>,
-    pub(super) front_end: FrontEnd,
+    pub(super) front_end: Gateway,
+    pub(super) key_services: Option<KeyServices>,
     pub(super) counters: Arc<Counters>,
     pub(super) clock: Clock,
 }
 
 impl Service {
     pub(super) fn new(parts: Parts, memory_bytes: usize, forwards_max: usize) -> Self {
-        let Parts { accounts, quotas, front_end, counters, clock } = parts;
+        let Parts { accounts, quotas, front_end, key_services, counters, clock } = parts;
         let room_units = (memory_bytes / ROOM_UNIT).min(Semaphore::MAX_PERMITS);
         Self {
             accounts,
             quotas,
             front_end,
+            key_services,
             public: PublicFiles::new(),
+            public_of_keys: PublicFiles::new(),
             counters,
             clock,
             room: Arc::new(Semaphore::new(room_units)),
             room_units,
             forwards: Semaphore::new(forwards_max),
             forwards_max,
+            key_forwards: Semaphore::new(forwards_max.div_ceil(2)),
             lookers: Arc::new(Semaphore::new(RELAY_QUOTA_THREADS)),
         }
     }
@@ -97,6 +107,8 @@ impl Service {
         Router::new()
             .route("/evaluate", post(evaluate))
             .route("/lookup", post(lookup))
+            .route("/keys/{domain}", post(keys))
+            .route("/keys/{domain}/ohttp-keys", get(public_of_keys))
             .route("/ohttp-keys", file("/ohttp-keys"))
             .route("/directory", file("/directory"))
             .route("/databases/{id}/parameters", of_database("parameters"))
@@ -127,9 +139,20 @@ impl Service {
         }
     }
 
-    async fn answer(&self, kind: Kind, request: Request) -> Response {
+    /// The key service of a provider.
+    fn key_service(&self, domain: &str) -> Result<Arc<Gateway>, Refusal> {
+        let of = |services: &KeyServices| services.of(domain);
+        self.key_services.as_ref().and_then(of).ok_or(Refusal::NoKeyService)
+    }
+
+    async fn answer(&self, asked: Asked, gateway: &Gateway, request: Request) -> Response {
         let (head, mut body) = request.into_parts();
-        let forwarded = self.forward(kind, &head.headers, &mut body).await;
+        let kind = kind(asked);
+        let forwards = match asked {
+            Asked::Keys => &self.key_forwards,
+            Asked::Evaluate | Asked::Lookup => &self.forwards,
+        };
+        let forwarded = self.forward(kind, (gateway, forwards), &head.headers, &mut body).await;
         let (outcome, response) = match forwarded {
             Ok(answered) => answered,
             Err(refusal) => {
@@ -137,13 +160,14 @@ impl Service {
                 (refusal.outcome(), refusal.into_response())
             }
         };
-        self.counters.request(kind, outcome);
+        self.counters.request(asked, outcome);
         response
     }
 
     async fn forward(
         &self,
         kind: Kind,
+        (gateway, forwards): (&Gateway, &Semaphore),
         headers: &HeaderMap,
         body: &mut Body,
     ) -> Result<(Outcome, Response), Refusal> {
@@ -156,7 +180,7 @@ impl Service {
         let account = self.quotas.account(&account);
         let mut place = self.take(account, kind).await?;
         let busy = Refusal::Overloaded { why: "too many requests are on their way", seconds: 1 };
-        if self.forwards.available_permits() == 0 {
+        if forwards.available_permits() == 0 {
             return Err(busy);
         }
         let room = self.take_room(body, max)?;
@@ -165,10 +189,11 @@ impl Service {
         if kind == Kind::Lookup && body.len() < RELAY_LOOKUP_BYTES_MIN {
             return Err(Refusal::TooShort { min: RELAY_LOOKUP_BYTES_MIN });
         }
-        let forwarding = self.forwards.try_acquire().map_err(|_| busy)?;
+        let forwarding = forwards.try_acquire().map_err(|_| busy)?;
+        let _one = gateway.enter()?;
         place.count();
         self.counters.forwarded_bytes.add(body.len() as u64);
-        let forwarded = self.front_end.send(kind, body).await;
+        let forwarded = gateway.send(kind, body).await;
         drop(forwarding);
         match forwarded {
             Ok(forwarded) => Ok(self.reply(forwarded, room)),
@@ -239,11 +264,48 @@ impl AsRef<[u8]> for Held {
 }
 
 async fn evaluate(State(service): State<Arc<Service>>, request: Request) -> Response {
-    service.answer(Kind::Evaluate, request).await
+    service.answer(Asked::Evaluate, &service.front_end, request).await
 }
 
 async fn lookup(State(service): State<Arc<Service>>, request: Request) -> Response {
-    service.answer(Kind::Lookup, request).await
+    service.answer(Asked::Lookup, &service.front_end, request).await
+}
+
+async fn keys(
+    State(service): State<Arc<Service>>,
+    Path(domain): Path<String>,
+    request: Request,
+) -> Response {
+    match service.key_service(&domain) {
+        Ok(gateway) => service.answer(Asked::Keys, &gateway, request).await,
+        Err(refusal) => {
+            drain(request.into_body(), bytes_max(Kind::Evaluate));
+            service.counters.request(Asked::Keys, refusal.outcome());
+            refusal.into_response()
+        }
+    }
+}
+
+async fn public_of_keys(
+    State(service): State<Arc<Service>>,
+    Path(domain): Path<String>,
+    headers: HeaderMap,
+) -> Response {
+    match service.key_service(&domain) {
+        Ok(gateway) => {
+            let (path, now) = (format!("{KEY_SERVICES}{domain}/ohttp-keys"), (service.clock)());
+            service.public_of_keys.get(&gateway, &service.counters, &path, &headers, now).await
+        }
+        Err(refusal) => refusal.into_response(),
+    }
+}
+
+/// What a request counts as in quotas.
+fn kind(asked: Asked) -> Kind {
+    match asked {
+        Asked::Evaluate | Asked::Keys => Kind::Evaluate,
+        Asked::Lookup => Kind::Lookup,
+    }
 }
 
 fn bytes_max(kind: Kind) -> usize {

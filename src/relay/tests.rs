@@ -23,8 +23,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinHandle;
 
-use super::counters::Outcome;
+use super::counters::{Asked, Outcome};
 use super::*;
+use crate::discovery::directory::{Pins, Provider, draft};
 use crate::discovery::jws::base64url;
 use crate::https::{self, PeerInfo};
 use crate::server::certificates::{LocalCertificates, localhost};
@@ -184,6 +185,8 @@ pub(super) struct Setting {
     pub(super) memory_bytes: usize,
     pub(super) time: Duration,
     pub(super) introspection: Option<String>,
+    /// Whether a directory names the front-end as the key service of `b.example`.
+    pub(super) key_services: bool,
 }
 
 impl Default for Setting {
@@ -195,6 +198,7 @@ impl Default for Setting {
             memory_bytes: 64 << 20,
             time: LONG,
             introspection: None,
+            key_services: false,
         }
     }
 }
@@ -223,6 +227,24 @@ pub(super) fn write(folder: &tempfile::TempDir, name: &str, content: &str) -> Pa
     let path = folder.path().join(name);
     std::fs::write(&path, content).unwrap();
     path
+}
+
+fn pins() -> Pins {
+    Pins::new(1, vec![account_key().verifying_key().into()]).unwrap()
+}
+
+/// A directory of providers, each with a key service at a port of this machine.
+fn write_directory(folder: &tempfile::TempDir, version: u64, providers: &[(&str, u16)]) -> PathBuf {
+    let mut content = draft::new(1, vec![account_key().verifying_key().into()]).unwrap();
+    for (domain, port) in providers {
+        let (domain, name) = ((*domain).to_owned(), (*domain).to_owned());
+        let keys_url = format!("https://localhost:{port}/");
+        let provider = Provider { index: 0, domain, name, keys_url, keys_identity: None };
+        draft::add_provider(&mut content, provider).unwrap();
+    }
+    content.version = version;
+    let content = draft::next(content, None, NOW + 86_400).unwrap();
+    write(folder, "directory.json", &draft::sign(&content, &[account_key()]).unwrap())
 }
 
 /// Serves until the test ends.
@@ -270,11 +292,16 @@ pub(super) async fn start_with(setting: Setting) -> World {
         tls: TlsFiles { cert, key, client_ca: None },
         front_end: FrontEndFiles {
             url: format!("https://localhost:{}/", address.port()),
-            ca,
+            ca: ca.clone(),
             cert: client_cert,
             key: client_key,
             time: setting.time,
         },
+        key_services: setting.key_services.then(|| KeyServiceFiles {
+            directory: write_directory(&folder, 1, &[("b.example", address.port())]),
+            pins: write(&folder, "pins.json", &pins().to_json()),
+            ca: ca.clone(),
+        }),
         accounts,
         evaluate: setting.evaluate.parse().unwrap(),
         lookup: setting.lookup.parse().unwrap(),
@@ -317,8 +344,8 @@ impl World {
         self.device.send(Method::GET, &url, headers, Bytes::new(), 8 << 20).await.unwrap()
     }
 
-    fn count(&self, kind: Kind, outcome: Outcome) -> u64 {
-        self.service.counters.requests(kind, outcome)
+    fn count(&self, asked: Asked, outcome: Outcome) -> u64 {
+        self.service.counters.requests(asked, outcome)
     }
 
     pub(super) fn sample(&self, name: &str, label: Option<&str>) -> f64 {
@@ -400,9 +427,79 @@ async fn the_front_end_sees_the_body_and_nothing_else_of_a_device() {
         ];
         assert_eq!(headers, expected);
     }
-    assert_eq!(world.count(Kind::Lookup, Outcome::Answered), 2);
-    assert_eq!(world.count(Kind::Evaluate, Outcome::Answered), 1);
+    assert_eq!(world.count(Asked::Lookup, Outcome::Answered), 2);
+    assert_eq!(world.count(Asked::Evaluate, Outcome::Answered), 1);
     world.no_room_is_used().await;
+}
+
+#[tokio::test]
+async fn requests_for_keys_go_to_the_key_service_of_the_provider_that_is_named() {
+    let world =
+        start_with(Setting { key_services: true, evaluate: "48,16/day", ..Setting::default() })
+            .await;
+    // What was not sent is not counted.
+    *world.way.lock().unwrap() = Way::Closed;
+    let response = world.ask("/keys/b.example", SECRET_NAME, b"sealed for b").await;
+    is_error(&response, 502, "key_service");
+    assert!(error_of(&response)["detail"].as_str().unwrap().starts_with("the key service"));
+    *world.way.lock().unwrap() = Way::Open;
+    let response = world.ask("/keys/b.example", SECRET_NAME, b"sealed for b").await;
+    assert_eq!((response.status, &response.body[..]), (200, &b"sealed"[..]));
+    let seen = world.front_end.seen();
+    let [seen] = &seen[..] else { panic!("{} requests", seen.len()) };
+    assert_eq!((&seen.method, &*seen.uri), (&Method::POST, "/gateway"));
+    assert_eq!(seen.names, ["client.localhost"]);
+    assert_eq!(seen.body, "sealed for b");
+    assert!(!seen.headers.contains_key("authorization"));
+    // Its keys, which everybody gets.
+    world.front_end.then(200, &[("content-type", "application/jwt")], b"its keys");
+    for _ in 0..2 {
+        let response = world.get("/keys/b.example/ohttp-keys", &[]).await;
+        assert_eq!((response.status, &response.body[..]), (200, &b"its keys"[..]));
+    }
+    let seen = world.front_end.seen();
+    assert_eq!(seen.iter().map(|seen| &*seen.uri).collect::<Vec<_>>(), ["/ohttp-keys"]);
+    // Nobody can have the relay ask elsewhere, or without an account.
+    for path in ["/keys/c.example", "/keys/localhost", "/keys/b.example%2Fx", "/keys/B.example"] {
+        is_error(&world.ask(path, "a", b"sealed").await, 404, "no_key_service");
+        is_error(&world.get(&format!("{path}/ohttp-keys"), &[]).await, 404, "no_key_service");
+    }
+    is_error(&world.post("/keys/b.example", &[SEALED], b"sealed").await, 401, "account");
+    is_error(&world.ask("/keys/b.example", "a", &[0; 4_097]).await, 413, "too_long");
+    assert!(world.front_end.seen().is_empty());
+    // What it says is told as its own, and requests count as evaluations.
+    world.front_end.then(403, &[], b"");
+    is_error(&world.ask("/keys/b.example", SECRET_NAME, b"sealed").await, 502, "key_service");
+    assert_eq!(world.ask("/evaluate", SECRET_NAME, b"sealed").await.status, 200);
+    let response = world.ask("/keys/b.example", SECRET_NAME, b"sealed").await;
+    is_error(&response, 429, "quota");
+    assert_eq!(error_of(&response)["kind"], "evaluate");
+    assert_eq!(world.ask("/lookup", SECRET_NAME, b"sealed").await.status, 200);
+    assert_eq!(world.count(Asked::Keys, Outcome::Answered), 1);
+    assert_eq!(world.count(Asked::Keys, Outcome::KeyService), 2);
+    // A newer directory has others; what cannot be used changes nothing.
+    write_directory(&world.folder, 2, &[("c.example", 1)]);
+    world.control.reload().unwrap();
+    is_error(&world.ask("/keys/b.example", "a", b"sealed").await, 404, "no_key_service");
+    is_error(&world.ask("/keys/c.example", "a", b"sealed").await, 502, "key_service");
+    write_directory(&world.folder, 1, &[("b.example", 1)]);
+    let wrong = world.control.reload().unwrap_err();
+    assert!(wrong.contains("directory.json"), "{wrong}");
+    is_error(&world.ask("/keys/b.example", "a", b"sealed").await, 404, "no_key_service");
+}
+
+#[tokio::test]
+async fn a_key_service_that_hangs_leaves_places_for_the_front_end() {
+    let setting = Setting { key_services: true, forwards: 2, ..Setting::default() };
+    let world = Arc::new(start_with(setting).await);
+    world.front_end.then_wait();
+    let asked = world.clone();
+    let waits = tokio::spawn(async move { asked.ask("/keys/b.example", "a", b"sealed").await });
+    world.front_end.waiting.notified().await;
+    is_error(&world.ask("/keys/b.example", "b", b"sealed").await, 503, "overloaded");
+    assert_eq!(world.ask("/evaluate", "b", b"sealed").await.status, 200);
+    world.front_end.go_on.notify_one();
+    assert_eq!(waits.await.unwrap().status, 200);
 }
 
 #[tokio::test]
@@ -439,7 +536,7 @@ async fn who_has_no_account_is_not_forwarded() {
     }
     is_error(&world.post("/evaluate", &[SEALED], b"body").await, 401, "account");
     assert!(world.front_end.seen().is_empty());
-    assert_eq!(world.count(Kind::Lookup, Outcome::Account), bad.len() as u64);
+    assert_eq!(world.count(Asked::Lookup, Outcome::Account), bad.len() as u64);
     // A clock an hour ahead takes the token of an hour for expired.
     let bearer = format!("Bearer {}", token_by("one", &account_key(), &claims));
     let headers = [SEALED, ("authorization", &*bearer)];
@@ -488,9 +585,9 @@ async fn a_body_may_have_its_most_bytes_and_not_one_more() {
     }
     // Those that were too long did not arrive, and were not counted.
     assert_eq!(world.front_end.seen().len(), 4);
-    for kind in Kind::ALL {
-        assert_eq!(world.count(kind, Outcome::TooLong), 2);
-        assert_eq!(world.count(kind, Outcome::Answered), 2);
+    for asked in [Asked::Evaluate, Asked::Lookup] {
+        assert_eq!(world.count(asked, Outcome::TooLong), 2);
+        assert_eq!(world.count(asked, Outcome::Answered), 2);
     }
     // Far too long: it is not read either, and the connection may break before the reply is seen.
     let bearer = format!("Bearer {}", token("a"));
@@ -554,7 +651,7 @@ async fn beyond_its_quota_an_account_is_told_when_to_come_again() {
     assert_eq!((response.status, &error_of(&response)["retry_after"]), (429, &json!(1)));
     world.now.fetch_add(1, Ordering::Relaxed);
     assert_eq!(world.ask("/evaluate", SECRET_NAME, b"body").await.status, 200);
-    assert_eq!(world.count(Kind::Evaluate, Outcome::Quota), 4);
+    assert_eq!(world.count(Asked::Evaluate, Outcome::Quota), 4);
 }
 
 #[tokio::test]
@@ -593,7 +690,7 @@ async fn a_front_end_that_does_not_answer_in_time_is_late_and_the_request_counts
     assert_eq!(world.front_end.seen().len(), 1);
     is_error(&world.ask("/lookup", "a", b"body").await, 429, "quota");
     assert!(world.front_end.seen().is_empty());
-    assert_eq!(world.count(Kind::Lookup, Outcome::Late), 1);
+    assert_eq!(world.count(Asked::Lookup, Outcome::Late), 1);
 }
 
 #[tokio::test]
@@ -605,7 +702,7 @@ async fn replies_of_the_front_end_are_passed_on_as_the_contract_says() {
     assert_eq!((response.status, &response.body[..]), (400, KEY_PROBLEM.as_bytes()));
     assert_eq!(response.headers["content-type"], "application/problem+json");
     assert!(!response.headers.contains_key("x-other"));
-    assert_eq!(world.count(Kind::Lookup, Outcome::OldKey), 1);
+    assert_eq!(world.count(Asked::Lookup, Outcome::OldKey), 1);
 
     let json = [("content-type", "application/json")];
     let other_problem = KEY_PROBLEM.replace("ohttp-key", "date");

@@ -163,6 +163,7 @@ impl Estate {
                 key: self.path("client.key"),
                 time: sotto::limits::RELAY_FORWARD_TIME,
             },
+            key_services: None,
             accounts: AccountsFrom::Jwks { file: self.path("accounts.jwks"), audience: None },
             evaluate: "1024,128/day".parse().unwrap(),
             lookup: "2048,512/day".parse().unwrap(),

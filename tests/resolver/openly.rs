@@ -354,6 +354,7 @@ async fn start_relay(folder: &Path, front_end: u16) -> Relay {
             key: fixture.path("client.key"),
             time: limits::RELAY_FORWARD_TIME,
         },
+        key_services: None,
         accounts: AccountsFrom::Jwks { file, audience: None },
         evaluate: "1024,128/day".parse().unwrap(),
         lookup: "2048,512/day".parse().unwrap(),

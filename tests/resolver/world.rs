@@ -113,6 +113,7 @@ pub(crate) fn content(databases: [(&str, &str, Option<RistrettoKey>); 2]) -> Con
         domain: "a.example".into(),
         name: "A".into(),
         keys_url: "https://keys.a.example/".into(),
+        keys_identity: None,
     };
     draft::add_provider(&mut content, provider).unwrap();
     for (index, (name, prefix, blinding_key)) in (1..).zip(databases) {

@@ -10,6 +10,7 @@
 
 mod attacks;
 mod child;
+mod demo;
 mod events;
 mod feed;
 mod gateway;

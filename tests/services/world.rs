@@ -163,8 +163,13 @@ impl World {
         let mut content = draft::new(1, vec![Key::from(root.verifying_key())]).unwrap();
         for domain in APS {
             let keys_url = format!("https://keys.{domain}/");
-            let provider =
-                Provider { index: 0, domain: domain.into(), name: domain.into(), keys_url };
+            let provider = Provider {
+                index: 0,
+                domain: domain.into(),
+                name: domain.into(),
+                keys_url,
+                keys_identity: None,
+            };
             draft::add_provider(&mut content, provider).unwrap();
         }
         let other = other_key();

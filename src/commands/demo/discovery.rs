@@ -11,7 +11,7 @@ use std::process::ExitCode;
 
 use ed25519_dalek::SigningKey;
 use indicatif::ProgressBar;
-use sotto::builder::keys;
+use sotto::builder::{self, keys};
 use sotto::client::{Client, Outcome};
 use sotto::discovery::blind::{self, BlindKey, Derived};
 use sotto::discovery::directory::{
@@ -36,7 +36,8 @@ const BROOK: &str = "brook.example";
 /// The issuer for German numbers and for addresses, and the one for British and American numbers.
 const NORTH: &str = "north.example";
 const WEST: &str = "west.example";
-const DATABASE: &str = "demo";
+/// A database that is built without a name has this one.
+const DATABASE: &str = builder::DATABASE_NAME_DEFAULT;
 /// Where the phone is: how it reads numbers in national form.
 const REGION: Region = Region::DE;
 pub(super) const DAY: u64 = 86_400;
@@ -167,7 +168,10 @@ impl World {
         for (domain, name) in [(AERO, "Aero"), (BROOK, "Brook")] {
             let keys_url = format!("https://keys.{domain}/");
             let (domain, name) = (domain.to_owned(), name.to_owned());
-            draft::add_provider(&mut content, Provider { index: 0, domain, name, keys_url })?;
+            draft::add_provider(
+                &mut content,
+                Provider { index: 0, domain, name, keys_url, keys_identity: None },
+            )?;
         }
         let validity = Validity { from: now - 400 * DAY, until: now + 400 * DAY };
         for (domain, key, prefixes) in

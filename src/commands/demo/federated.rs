@@ -181,7 +181,8 @@ impl World {
         for (home, operator) in HOMES.iter().zip(operators) {
             let (domain, name) = (home.domain.to_owned(), home.name.to_owned());
             let keys_url = format!("https://keys.{domain}/");
-            let provider = Provider { index: 0, domain: domain.clone(), name, keys_url };
+            let provider =
+                Provider { index: 0, domain: domain.clone(), name, keys_url, keys_identity: None };
             draft::add_provider(&mut content, provider)?;
             let remit = Remit {
                 providers: vec![domain.clone()],
@@ -281,8 +282,8 @@ impl Stage {
         let [.., opens] = &front_ends;
         let front_end = (&discovery, opens.address);
         let relays = [
-            start_relay(&aero.party, front_end, &aero.issuer).await?,
-            start_relay(&brook.party, front_end, &brook.issuer).await?,
+            start_relay(&aero.party, front_end, None, &aero.issuer).await?,
+            start_relay(&brook.party, front_end, None, &brook.issuer).await?,
         ];
         Ok(Self { servers, web, front_ends, relays, identity })
     }

@@ -17,7 +17,7 @@ use sotto::front_end::pool::PoolOptions;
 use sotto::front_end::{self, FrontEnd};
 use sotto::https::{Bounds, Sample, TlsFiles};
 use sotto::limits;
-use sotto::relay::{self, AccountsFrom, FrontEndFiles, Quota, Relay};
+use sotto::relay::{self, AccountsFrom, FrontEndFiles, KeyServiceFiles, Quota, Relay};
 use sotto::server::certificates::{self, LocalCertificates};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
@@ -193,15 +193,11 @@ pub(super) async fn start_front_end(
 pub(super) async fn start_relay(
     party: &Party,
     front_end: (&Party, SocketAddr),
+    key_services: Option<KeyServiceFiles>,
     issuer: &SigningKey,
 ) -> Result<Running<Numbers>, Error> {
     let (provider, address) = front_end;
-    let x = jws::base64url(issuer.verifying_key().as_bytes());
-    let kid = jws::key_id(&issuer.verifying_key());
-    let jwks = serde_json::json!({ "keys": [
-        { "kty": "OKP", "crv": "Ed25519", "kid": kid, "x": x }
-    ] });
-    let jwks = party.write("accounts.jwks", &jwks.to_string())?;
+    let jwks = party.write("accounts.jwks", &jwks(issuer))?;
     let quota = |text: &str| text.parse::<Quota>();
     let options = relay::Options {
         listen: ([127, 0, 0, 1], 0).into(),
@@ -213,6 +209,7 @@ pub(super) async fn start_relay(
             key: party.file("client.key"),
             time: limits::RELAY_FORWARD_TIME,
         },
+        key_services,
         accounts: AccountsFrom::Jwks { file: jwks, audience: None },
         evaluate: quota("1024,128/day")?,
         lookup: quota("2048,512/day")?,
@@ -231,7 +228,15 @@ pub(super) async fn start_relay(
     Ok(Running { address, shown, stop, task })
 }
 
-/// A token of an account at a relay, for an hour.
+/// The JWK set that verifies tokens of `issuer`.
+pub(super) fn jwks(issuer: &SigningKey) -> String {
+    let x = jws::base64url(issuer.verifying_key().as_bytes());
+    let kid = jws::key_id(&issuer.verifying_key());
+    let jwk = serde_json::json!({ "kty": "OKP", "crv": "Ed25519", "kid": kid, "x": x });
+    serde_json::json!({ "keys": [jwk] }).to_string()
+}
+
+/// A token of an account, for an hour.
 pub(super) fn token(issuer: &SigningKey, account: &str, now: u64) -> String {
     let claims = serde_json::json!({ "sub": account, "exp": now + 3_600 });
     jws::sign("JWT", claims.to_string().as_bytes(), issuer)

@@ -241,8 +241,12 @@ impl Display for Described<'_> {
         writeln!(f, "{threshold} of {} root keys have to sign:", roots.len())?;
         roots.iter().try_for_each(|root| writeln!(f, "  {root}"))?;
         writeln!(f, "providers: {}", self.0.providers.len())?;
-        for Provider { index, domain, name, keys_url } in &self.0.providers {
-            writeln!(f, "  {index} {domain} ({name}), keys at {keys_url}")?;
+        for Provider { index, domain, name, keys_url, keys_identity } in &self.0.providers {
+            write!(f, "  {index} {domain} ({name}), keys at {keys_url}")?;
+            match keys_identity {
+                Some(key) => writeln!(f, ", sealed to what {key} signs")?,
+                None => writeln!(f)?,
+            }
         }
         writeln!(f, "issuers: {}", self.0.issuers.len())?;
         self.0.issuers.iter().try_for_each(|issuer| describe_issuer(f, issuer))?;

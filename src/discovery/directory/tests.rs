@@ -41,6 +41,7 @@ fn content() -> Content {
         domain: domain.to_owned(),
         name: name.to_owned(),
         keys_url: format!("https://keys.{domain}/v1"),
+        keys_identity: None,
     };
     let issuer = Issuer {
         index: 1,

@@ -8,9 +8,7 @@ use std::sync::{Mutex, PoisonError};
 
 use crate::discovery::open::Reachable;
 use crate::discovery::sealed::SealedError;
-use crate::discovery::sealed::capsule::{
-    InnerRequest, InnerResponse, REPLY_OVERHEAD_BYTES, seal_to,
-};
+use crate::discovery::sealed::capsule::{InnerRequest, InnerResponse, seal_to};
 use crate::discovery::sealed::keys::KeyList;
 use crate::discovery::statement::Ssi;
 use crate::https::{Client, HttpsError};
@@ -80,15 +78,17 @@ pub struct Requester<'a> {
     pub required: RequiredCapabilitiesExtension,
 }
 
-/// Where keys are fetched.
+/// Where keys of one provider's users are fetched.
 pub struct KeyClient {
     /// Speaks to the relay.
     pub http: Client,
-    /// The relay, without a slash at the end: sealed requests go to `/evaluate` there.
+    /// The relay, without a slash at the end: sealed requests go to `/keys/PROVIDER` there.
     pub relay: String,
+    /// Domain of the provider whose key service is asked.
+    pub provider: String,
     /// A token of the own account at the relay.
     pub token: Box<dyn Fn() -> Zeroizing<String> + Send + Sync>,
-    /// The long-term key of the key service, known beforehand.
+    /// The long-term key of the key service, as the directory has it.
     pub service_key: VerifyingKey,
     /// The time.
     pub clock: std::sync::Arc<dyn Fn() -> u64 + Send + Sync>,
@@ -235,8 +235,8 @@ impl KeyClient {
         let (capsule, opener) = seal_to(&key, request, padded.min(room))?;
         let bearer = Zeroizing::new(format!("Bearer {}", &*(self.token)()));
         let headers = [("content-type", REQUEST_TYPE), ("authorization", &*bearer)];
-        let url = format!("{}/evaluate", self.relay);
-        let max = RELAY_EVALUATE_REPLY_BYTES_MAX + REPLY_OVERHEAD_BYTES;
+        let url = format!("{}/keys/{}", self.relay, self.provider);
+        let max = RELAY_EVALUATE_REPLY_BYTES_MAX;
         let reply = self.http.send(Method::POST, &url, &headers, capsule.into(), max).await?;
         if reply.status == 400 && is_key_problem(&reply.body) {
             return Ok(None);
@@ -259,7 +259,7 @@ impl KeyClient {
         if let Some(key) = self.lock().as_ref().and_then(held) {
             return Ok(key);
         }
-        let url = format!("{}/ohttp-keys", self.relay);
+        let url = format!("{}/keys/{}/ohttp-keys", self.relay, self.provider);
         let max = OHTTP_KEYS_BYTES_MAX;
         let reply = self.http.send(Method::GET, &url, &[], Default::default(), max).await?;
         if reply.status != 200 {

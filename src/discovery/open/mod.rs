@@ -13,7 +13,7 @@ use prost::Message as _;
 
 use super::blind::{BlindError, Derived};
 use super::claims;
-use super::directory::{Directory, Provider};
+use super::directory::{Directory, Key, Provider};
 use super::identifier::Identifier;
 use super::record::{self, Body, KEY_HASH_BYTES, Preference, Record, Service, VERSION};
 use super::ssi::Ssi;
@@ -51,6 +51,8 @@ pub struct Reachable {
     pub name: String,
     /// The provider's key service.
     pub keys_url: String,
+    /// The key that signs the OHTTP keys of that service; none where it cannot be asked.
+    pub keys_identity: Option<Key>,
     /// The person's name there: none if the provider has to be asked for the identifier.
     pub ssi: Option<Ssi>,
     /// What the service is for.
@@ -271,6 +273,7 @@ fn reachable(service: &Service, provider: &Provider) -> Result<Reachable, &'stat
         provider: provider.domain.clone(),
         name: provider.name.clone(),
         keys_url: provider.keys_url.clone(),
+        keys_identity: provider.keys_identity,
         ssi,
         tags: service.tags.clone(),
         key_hash,

@@ -16,7 +16,7 @@ use super::exchange::{Exchange, Kind};
 use crate::client::device::{DeviceBatch, Progress};
 use crate::discovery::sealed::capsule::{InnerRequest, InnerResponse};
 use crate::discovery::sealed::lookup::{BATCH, join, split_answers};
-use crate::limits::{DEVICE_LOOKUPS_IN_FLIGHT, FRAME_OVERHEAD_BYTES, SEALED_PATH_BYTES_MAX};
+use crate::limits::{DEVICE_LOOKUPS_IN_FLIGHT, FRAME_OVERHEAD_BYTES, SEALED_LOOKUP_FIELDS_BYTES};
 use crate::params::Shape;
 use crate::wire::{Bytes, ReplyKind};
 
@@ -160,7 +160,7 @@ impl Asked {
 /// numbers differ in length, and whether or not it asks for hints.
 fn request_bytes(batch: &DeviceBatch, shape: &Shape) -> usize {
     let bundles: usize = batch.bundles().iter().map(Bytes::len).sum();
-    bundles + BATCH * (shape.query_bytes() + FRAME_OVERHEAD_BYTES) + SEALED_PATH_BYTES_MAX
+    bundles + BATCH * (shape.query_bytes() + FRAME_OVERHEAD_BYTES) + SEALED_LOOKUP_FIELDS_BYTES
 }
 
 /// The body of a reply that succeeded.

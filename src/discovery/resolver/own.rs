@@ -105,6 +105,7 @@ mod tests {
             provider: provider.into(),
             name: String::new(),
             keys_url: String::new(),
+            keys_identity: None,
             ssi: handle.map(|handle| Ssi::new(provider, handle).unwrap()),
             tags: Vec::new(),
             key_hash: key.map(|key| key_hash(&key)),

@@ -173,6 +173,18 @@ impl Sealer {
     /// # Errors
     /// [`SealedError::Seal`], for a status below 200 or above 599, or if the cryptography refuses.
     pub fn seal(self, response: &InnerResponse) -> Result<Vec<u8>, SealedError> {
+        self.seal_to(response, 0)
+    }
+
+    /// The same with zeros behind the content, up to `message_bytes`: see the function [`seal_to`].
+    ///
+    /// # Errors
+    /// As [`Sealer::seal`].
+    pub fn seal_to(
+        self,
+        response: &InnerResponse,
+        message_bytes: usize,
+    ) -> Result<Vec<u8>, SealedError> {
         let status = StatusCode::try_from(response.status)
             .ok()
             .filter(|status| !status.informational())
@@ -188,7 +200,9 @@ impl Sealer {
             message.put_header(ETAG, etag.as_bytes());
         }
         message.write_content(&response.body);
-        self.0.encapsulate(&written(&message)?).map_err(sealing)
+        let mut bytes = written(&message)?;
+        bytes.resize(bytes.len().max(message_bytes), 0);
+        self.0.encapsulate(&bytes).map_err(sealing)
     }
 }
 

@@ -31,7 +31,10 @@ use crate::discovery::keys::mimi::{
     KeyMaterialUserCode, Protocol, SearchIdentifierType, encode,
 };
 use crate::discovery::keys::packages::{CRYPTO, scheme_of};
-use crate::limits::keys::{KEY_REQUEST_BYTES_MAX, KEY_RETRY_SECONDS};
+use crate::limits::keys::{
+    KEY_REPLY_FIELDS_BYTES, KEY_REPLY_PADDED_BYTES_MAX, KEY_REPLY_STEP_BYTES,
+    KEY_REQUEST_BYTES_MAX, KEY_RETRY_SECONDS,
+};
 use crate::registrar::keys::counters::Asked as Kind;
 use crate::registrar::keys::shared::{Service, malformed, read, refusal, uri};
 use crate::registrar::keys::store::{self, Asked, Claimed, Given, Listed};
@@ -106,8 +109,9 @@ impl Service {
                 response(Err(Problem::new(400, "malformed", error.to_string(), expected)))
             }
         };
-        let sealed = sealer.seal(&response).map_err(|_| failed())?;
-        Ok(sealed)
+        let bytes = response.body.len() + KEY_REPLY_FIELDS_BYTES;
+        let padded = bytes.next_multiple_of(KEY_REPLY_STEP_BYTES).min(KEY_REPLY_PADDED_BYTES_MAX);
+        Ok(sealer.seal_to(&response, padded).map_err(|_| failed())?)
     }
 
     /// The relay that has one of these names in its certificate.

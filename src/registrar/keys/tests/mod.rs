@@ -129,6 +129,7 @@ impl Person {
             provider: "b.example".into(),
             name: "B".into(),
             keys_url: "https://keys.b.example".into(),
+            keys_identity: None,
             ssi: Some(self.ssi.clone()),
             tags: Vec::new(),
             key_hash: Some(key_hash(self.uk.verifying_key().as_bytes())),

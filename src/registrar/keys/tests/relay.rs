@@ -13,7 +13,7 @@ use crate::discovery::sealed::capsule::{InnerRequest, seal};
 use crate::discovery::sealed::keys::KeyList;
 use crate::discovery::statement::{Consent, Mapping, Purpose, consent_text};
 use crate::https::{Bounds, Client, Response, TlsFiles};
-use crate::relay::{AccountsFrom, FrontEndFiles, Options, Relay};
+use crate::relay::{AccountsFrom, FrontEndFiles, KeyServiceFiles, Options, Relay};
 use crate::server::certificates::{LocalCertificates, localhost};
 use axum::body::Bytes;
 use ed25519_dalek::Signer as _;
@@ -70,14 +70,15 @@ fn write(folder: &Path, name: &str, content: &str) -> PathBuf {
 }
 
 /// A directory in which dp.example may vouch for people at b.example.
-fn write_directory(folder: &Path) -> (PathBuf, PathBuf) {
+fn write_directory(folder: &Path, keys_url: &str) -> (PathBuf, PathBuf) {
     let root = key(1);
     let mut content = draft::new(1, vec![root.verifying_key().into()]).unwrap();
     let provider = Provider {
         index: 0,
         domain: "b.example".into(),
         name: "B".into(),
-        keys_url: "https://keys.b.example".into(),
+        keys_url: keys_url.into(),
+        keys_identity: Some(key(5).verifying_key().into()),
     };
     draft::add_provider(&mut content, provider).unwrap();
     let validity = Validity { from: now() - DAY, until: now() + 100 * DAY };
@@ -106,7 +107,7 @@ fn configure(at: &Path, made: &LocalCertificates) -> Config {
     let x = base64url(key(7).verifying_key().as_bytes());
     let jwk = json!({"kty": "OKP", "crv": "Ed25519", "kid": "one", "x": x});
     let pem = key(5).to_pkcs8_pem(LineEnding::LF).unwrap();
-    let (directory, directory_pins) = write_directory(at);
+    let (directory, directory_pins) = write_directory(at, "https://keys.b.example");
     let domains = vec!["a.example".into()];
     Config {
         listen: "127.0.0.1:0".parse().unwrap(),
@@ -144,16 +145,22 @@ impl World {
         let service = KeyService::start(config, None, service_clock.clone()).await.unwrap();
         let url = format!("https://localhost:{}", service.local_addr().port());
         let control = service.control();
+        // The relay has a directory with the address that the service has got.
+        let relays = at.join("relay");
+        std::fs::create_dir(&relays).unwrap();
+        let (directory, pins) = write_directory(&relays, &url);
         let options = Options {
             listen: "127.0.0.1:0".parse().unwrap(),
             tls: TlsFiles { cert, key: tls_key, client_ca: None },
+            // There is none: everything that is asked for goes to the key service.
             front_end: FrontEndFiles {
-                url: url.clone(),
-                ca,
+                url: "https://front-end.invalid".into(),
+                ca: ca.clone(),
                 cert: write(at, "client.pem", &made.client_pem),
                 key: write(at, "client.key", &made.client_key),
                 time: LONG,
             },
+            key_services: Some(KeyServiceFiles { directory, pins, ca }),
             accounts: AccountsFrom::Jwks { file: accounts, audience: None },
             evaluate: "10000,128/day".parse().unwrap(),
             lookup: "10000,128/day".parse().unwrap(),
@@ -197,6 +204,7 @@ impl World {
         KeyClient {
             http: self.direct.clone(),
             relay: self.relay_url.clone(),
+            provider: "b.example".to_owned(),
             token: Box::new(|| Zeroizing::new(token(&key(7), "alice"))),
             service_key: key(5).verifying_key(),
             clock: Arc::new(move || clock.load(Ordering::Relaxed)),

@@ -73,7 +73,8 @@ fn directory(now: u64, change: impl FnOnce(&mut Content)) -> Directory {
     let mut content = draft::new(1, vec![Key::from(root.verifying_key())]).unwrap();
     for domain in [A, B] {
         let (name, keys_url) = (domain.to_owned(), format!("https://keys.{domain}/"));
-        let provider = Provider { index: 0, domain: domain.into(), name, keys_url };
+        let provider =
+            Provider { index: 0, domain: domain.into(), name, keys_url, keys_identity: None };
         draft::add_provider(&mut content, provider).unwrap();
     }
     for issuer in
