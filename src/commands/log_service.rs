@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use sotto::discovery::log::proof::{OLD_PROOFS_BYTES_MAX, keep, old_proofs_path};
 use sotto::discovery::log::{LogKey, Manifest, parameters_digest};
 use sotto::https::Client;
 use sotto::limits::log::REQUEST_TIME;
@@ -182,8 +183,21 @@ async fn proved(args: Prove) -> Ended {
         prove(&log, &args.db).await.map_err(|error| error as Box<dyn std::error::Error>)?;
     let Proved { manifest, place, file } = proved;
     let epoch = manifest.epoch;
-    write_atomically(&args.out, &file)
-        .map_err(|error| format!("cannot write {}: {error}", args.out.display()))?;
+    write(&args.out, &file)?;
+    // Devices that were away for longer than the newest proofs cover ask for older ones.
+    let all = old_proofs_path(&args.out);
+    let kept = match read_regular(&all, OLD_PROOFS_BYTES_MAX as u64 + 1) {
+        Ok(kept) => kept,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+        Err(error) => return Err(format!("cannot read {}: {error}", all.display()).into()),
+    };
+    let kept = keep(&kept, &file).map_err(|error| {
+        format!(
+            "{}: {error}; move it away, and devices that were away for long have to be told",
+            all.display()
+        )
+    })?;
+    write(&all, &kept)?;
     out::report(format_args!(
         "{}: epoch {epoch} of {} is entry {place}, {} bytes of proofs",
         args.out.display(),
@@ -221,6 +235,11 @@ pub(super) async fn prove(
             file => return Ok(Proved { manifest, place, file: file? }),
         }
     }
+}
+
+fn write(path: &Path, bytes: &[u8]) -> Result<(), String> {
+    write_atomically(path, bytes)
+        .map_err(|error| format!("cannot write {}: {error}", path.display()))
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, String> {

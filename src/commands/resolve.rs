@@ -3,8 +3,9 @@
 //!
 //! Nothing is printed before the last answer is there and the connection is given up, so that no
 //! byte that is sent, and no time at which it is sent, depends on what was found or on who reads
-//! what is printed. Exit code 0: all found; 1: some not found; 2: an error, or some not answered;
-//! 130: interrupted, and then nothing is printed.
+//! what is printed. Exit code 0: all found; 1: some not found; 2: an error, or some not answered; 3:
+//! a mapping of the owner that the owner does not know; 130: interrupted, and then nothing is
+//! printed.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -13,11 +14,13 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 use sotto::discovery::contacts::Contacts;
 use sotto::discovery::identifier::{Identifier, Region};
+use sotto::discovery::jws::from_base64url;
 use sotto::discovery::open::{Contact, Preferred};
 use sotto::discovery::resolver::{
-    Finding, Options, Progress, Report, ResolveError, Resolved, Resolver, read_front_end_key,
-    state_key, system_clock,
+    EndedBy, Finding, Options, Own, OwnService, Progress, Report, ResolveError, Resolved, Resolver,
+    Unknown, read_front_end_key, state_key, system_clock,
 };
+use sotto::discovery::statement::Ssi;
 use sotto::limits;
 use sotto::shard::files::read_regular;
 use sotto::text::{self, counted};
@@ -60,6 +63,12 @@ pub(crate) struct Args {
     /// Resolve everybody in an address book (vCard 3 or 4)
     #[arg(long, value_name = "VCF", conflicts_with = "contact")]
     contacts: Option<PathBuf>,
+    /// JSON file of the owner's own numbers and addresses and where the owner registered them:
+    /// [{"identifier": "+49...", "services": [{"ssi": "mimi://...", "key": "the public key there,
+    /// base64url"}]}]. They are looked up with the contacts, and what is found and not in the file is
+    /// reported.
+    #[arg(long, value_name = "FILE", conflicts_with = "openly")]
+    own: Option<PathBuf>,
     /// Tell the front-end the numbers and addresses, which then looks them up itself: THE FRONT-END
     /// LEARNS WHO THE CONTACTS ARE, but not whose, if the relay is another party's. It takes some
     /// hundred bytes a contact. The front-end has to allow it (--resolve there). Nothing is kept in
@@ -76,11 +85,13 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: Args) -> Ended {
     let contacts = contacts(&args)?;
+    let own = args.own.as_deref().map(read_own).transpose()?.unwrap_or_default();
     let options = options(&args)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let bar = bar();
     let resolved = runtime.block_on(async {
         let mut resolver = Resolver::open(options).await?;
+        resolver.set_own(own);
         let ended = tokio::select! {
             ended = ask(&mut resolver, &contacts, args.openly, &bar) => ended,
             _ = tokio::signal::ctrl_c() => return Ok(None),
@@ -93,19 +104,23 @@ pub(crate) fn run(args: Args) -> Ended {
             Ok(Some(told)) => (None, told.into_iter().map(Shown::told).collect()),
             Err(error) => (Some(error), contacts.iter().map(known).collect::<Vec<_>>()),
         };
-        Ok::<_, ResolveError>(Some((error, report, found)))
+        Ok::<_, ResolveError>(Some((error, report, found, resolver.unknown_mappings())))
     });
     // The connection to the relay has ended.
     drop(runtime);
     bar.finish_and_clear();
-    let Some((error, report, found)) = resolved? else {
+    let Some((error, report, found, unknown)) = resolved? else {
         return Ok(ExitCode::from(out::INTERRUPTED));
     };
     let line = |(contact, shown): (&Identifier, &Shown)| match args.json {
         true => json_line(contact, shown),
         false => text_line(contact, shown),
     };
-    let lines: Vec<String> = contacts.iter().zip(&found).map(line).collect();
+    let mut lines: Vec<String> = contacts.iter().zip(&found).map(line).collect();
+    lines.extend(unknown.iter().map(|unknown| match args.json {
+        true => unknown_json(unknown),
+        false => unknown_text(unknown),
+    }));
     out::unless_closed(out::say(lines.join("\n")))?;
     out::complain(summary(&report));
     let open = found.iter().filter(|it| it.word == NOT_ANSWERED).count();
@@ -116,6 +131,7 @@ pub(crate) fn run(args: Args) -> Ended {
             counted(open as u64, "contact")
         )
         .into()),
+        None if !unknown.is_empty() => Ok(ExitCode::from(UNKNOWN_MAPPING)),
         None if found.iter().all(|it| it.contact.is_some()) => Ok(ExitCode::SUCCESS),
         None => Ok(ExitCode::from(1)),
     }
@@ -151,6 +167,69 @@ fn options(args: &Args) -> Result<Options, Box<dyn std::error::Error>> {
         pack_records_min: args.accept_pack_records,
         clock: system_clock(),
     })
+}
+
+/// What the file of the owner's own identifiers says.
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct OwnEntry {
+    identifier: String,
+    services: Vec<OwnServiceEntry>,
+}
+
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct OwnServiceEntry {
+    ssi: String,
+    key: String,
+}
+
+fn read_own(path: &Path) -> Result<Vec<Own>, Box<dyn std::error::Error>> {
+    let entries: Vec<OwnEntry> =
+        serde_json::from_str(&text_of(path)?).map_err(|error| in_file(path, &error))?;
+    let own = |entry: OwnEntry| -> Result<Own, String> {
+        let identifier = Identifier::parse(&entry.identifier, None).map_err(|it| it.to_string())?;
+        let service = |service: OwnServiceEntry| {
+            let ssi = Ssi::parse(&service.ssi).map_err(|error| error.to_string())?;
+            let key = from_base64url(&service.key).and_then(|key| key.try_into().ok());
+            let key = key.ok_or("key: expected 43 characters of base64url")?;
+            Ok::<_, String>(OwnService { ssi, key })
+        };
+        let services = entry.services.into_iter().map(service).collect::<Result<_, _>>()?;
+        Ok(Own { identifier, services })
+    };
+    let read = (1..).zip(entries).map(|(number, entry)| {
+        own(entry).map_err(|why| in_file(path, &format_args!("entry {number}: {why}")).into())
+    });
+    read.collect()
+}
+
+fn unknown_text(unknown: &Unknown) -> String {
+    let (sub, database) = (unknown.identifier.as_str(), &unknown.database);
+    let place = unknown.ssi.as_ref().map_or(&*unknown.provider, |ssi| ssi.as_str());
+    let end = match unknown.ended_by {
+        EndedBy::Withdrawal(_) => "withdraw it: it has your key",
+        EndedBy::NewProof => {
+            "prove the number again, at any provider and as its new holder, which ends it"
+        }
+    };
+    format!("{sub}: the database {database} has {place}, which you did not register; {end}")
+}
+
+fn unknown_json(unknown: &Unknown) -> String {
+    let ended_by = match unknown.ended_by {
+        EndedBy::Withdrawal(_) => "withdrawal",
+        EndedBy::NewProof => "new_proof",
+    };
+    json!({
+        "own": unknown.identifier.as_str(),
+        "result": "unknown mapping",
+        "database": unknown.database,
+        "provider": unknown.provider,
+        "ssi": unknown.ssi.as_ref().map(|ssi| ssi.as_str()),
+        "ended_by": ended_by,
+    })
+    .to_string()
 }
 
 fn bytes_of(path: &Path) -> Result<Vec<u8>, String> {
@@ -198,6 +277,8 @@ async fn ask(
     }
 }
 
+/// The exit code where the owner has a mapping that the owner does not know.
+const UNKNOWN_MAPPING: u8 = 3;
 const FOUND: &str = "found";
 /// A database that covers a contact has not answered, and no other has found it.
 const NOT_ANSWERED: &str = "not answered yet";
@@ -305,6 +386,7 @@ fn service(service: &sotto::discovery::open::Reachable) -> Value {
         "provider": service.provider,
         "name": service.name,
         "keys_url": service.keys_url,
+        "keys_identity": service.keys_identity.map(|key| key.to_string()),
         "ssi": service.ssi.as_ref().map(|ssi| ssi.as_str()),
         "tags": service.tags,
         "key_hash": service.key_hash.map(|hash| sotto::wire::hex::encode(&hash)),

@@ -268,6 +268,7 @@ impl Service {
             Which::Keys => Ok(File::keys(&self.keys.ring().list)),
             Which::Filter(id) => self.files.filter(id).ok_or(Refusal::NoPath),
             Which::Proof(id) => self.files.proof(id).ok_or(Refusal::NoPath),
+            Which::ProofAfter(id, size) => self.files.proof_after(id, *size).ok_or(Refusal::NoPath),
             Which::Parameters(id) => match self.pool.parameters(id) {
                 Some(frame) => Ok(File::parameters(frame)),
                 None if self.databases.contains(id) => {

@@ -2,6 +2,7 @@
 //! and proofs of databases. They are the same bytes for everybody, sealed or in the clear.
 
 use std::collections::HashMap;
+use std::io;
 use std::sync::{PoisonError, RwLock};
 
 use axum::body::Bytes;
@@ -11,7 +12,9 @@ use axum::response::Response;
 use super::errors::FrontEndError;
 use super::placement::Placement;
 use crate::discovery::log::EpochProof;
-use crate::discovery::log::proof::FILE_BYTES_MAX as PROOFS_BYTES_MAX;
+use crate::discovery::log::proof::{
+    FILE_BYTES_MAX as PROOFS_BYTES_MAX, OLD_PROOFS_BYTES_MAX, OldProofs, old_proofs_path,
+};
 use crate::https::{etag, public_file};
 use crate::limits::FRONT_END_FILTER_BYTES_MAX;
 use crate::shard::files::read_regular;
@@ -34,6 +37,8 @@ pub(super) enum Which {
     Parameters(String),
     Filter(String),
     Proof(String),
+    /// The proofs after so many entries.
+    ProofAfter(String, u64),
 }
 
 impl Which {
@@ -48,9 +53,17 @@ impl Which {
             (id, "parameters") => Some(Self::Parameters(id.to_owned())),
             (id, "filter") => Some(Self::Filter(id.to_owned())),
             (id, "proof") => Some(Self::Proof(id.to_owned())),
-            _ => None,
+            (id, what) => {
+                let size = what.strip_prefix("proof/").and_then(number)?;
+                Some(Self::ProofAfter(id.to_owned(), size))
+            }
         }
     }
+}
+
+/// A number as it is written in paths: one way for each, so that caches keep it once.
+pub(crate) fn number(text: &str) -> Option<u64> {
+    text.parse().ok().filter(|number: &u64| number.to_string() == text)
 }
 
 /// The database and what is asked of it, of a path `/databases/ID/WHAT`.
@@ -94,16 +107,24 @@ struct Read {
     directory: File,
     filters: HashMap<String, File>,
     proofs: HashMap<String, File>,
+    old_proofs: HashMap<String, OldProofs>,
+}
+
+/// The proofs of databases: the newest, and those that are kept.
+#[derive(Default)]
+pub(super) struct Proofs {
+    newest: Bodies,
+    old: HashMap<String, OldProofs>,
 }
 
 impl Files {
     /// A directory that was checked, and the filters and proofs of the placement file.
-    pub(super) fn new(directory: Bytes, filters: Bodies, proofs: Bodies) -> Self {
+    pub(super) fn new(directory: Bytes, filters: Bodies, proofs: Proofs) -> Self {
         Self(RwLock::new(files(directory, filters, proofs)))
     }
 
     /// The same, read again.
-    pub(super) fn replace(&self, directory: Bytes, filters: Bodies, proofs: Bodies) {
+    pub(super) fn replace(&self, directory: Bytes, filters: Bodies, proofs: Proofs) {
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = files(directory, filters, proofs);
     }
 
@@ -118,32 +139,52 @@ impl Files {
     pub(super) fn proof(&self, id: &str) -> Option<File> {
         self.0.read().unwrap_or_else(PoisonError::into_inner).proofs.get(id).cloned()
     }
+
+    pub(super) fn proof_after(&self, id: &str, size: u64) -> Option<File> {
+        let read = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let proofs = read.old_proofs.get(id)?.after(size)?;
+        Some(File::new(Bytes::copy_from_slice(proofs), OCTETS))
+    }
 }
 
-fn files(directory: Bytes, filters: Bodies, proofs: Bodies) -> Read {
+fn files(directory: Bytes, filters: Bodies, proofs: Proofs) -> Read {
     let files = |bodies: Bodies| {
         bodies.into_iter().map(|(id, body)| (id, File::new(body, OCTETS))).collect()
     };
     let directory = File::new(directory, DIRECTORY);
-    Read { directory, filters: files(filters), proofs: files(proofs) }
+    let (proofs, old_proofs) = (files(proofs.newest), proofs.old);
+    Read { directory, filters: files(filters), proofs, old_proofs }
 }
 
 /// Reads the proofs of a placement for devices, who verify them.
-pub(super) fn read_proofs(placement: &Placement) -> Result<Bodies, FrontEndError> {
-    let mut proofs = HashMap::new();
+pub(super) fn read_proofs(placement: &Placement) -> Result<Proofs, FrontEndError> {
+    let mut proofs = Proofs::default();
+    let what = "file of proofs";
+    let wrong = |path, error| {
+        let found = format!("a file of which this is wrong: {error}");
+        let expected = "what the log gives for the newest epoch";
+        FrontEndError::File { what, path, found, expected }
+    };
     for placed in &placement.databases {
         let Some(path) = &placed.proof else { continue };
-        let (what, path) = ("file of proofs", path.clone());
+        let path = path.clone();
+        let old = old_proofs_path(&path);
         let body = match read_regular(&path, PROOFS_BYTES_MAX as u64 + 1) {
             Ok(body) => body,
             Err(error) => return Err(FrontEndError::Unreadable { what, path, error }),
         };
         if let Err(error) = EpochProof::decode_all(&body) {
-            let found = format!("a file of which this is wrong: {error}");
-            let expected = "what the log gives for the newest epoch";
-            return Err(FrontEndError::File { what, path, found, expected });
+            return Err(wrong(path, error));
         }
-        proofs.insert(placed.id.clone(), Bytes::from(body));
+        proofs.newest.insert(placed.id.clone(), Bytes::from(body));
+        match read_regular(&old, OLD_PROOFS_BYTES_MAX as u64 + 1) {
+            Ok(body) => {
+                let read = OldProofs::decode(body).map_err(|error| wrong(old, error))?;
+                proofs.old.insert(placed.id.clone(), read);
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(FrontEndError::Unreadable { what, path: old, error }),
+        }
     }
     Ok(proofs)
 }
@@ -194,6 +235,8 @@ mod tests {
         assert_eq!(Which::at("/databases/eu-1/parameters"), parameters);
         assert_eq!(Which::at("/databases/eu-1/filter"), Some(Which::Filter("eu-1".to_owned())));
         assert_eq!(Which::at("/databases/eu-1/proof"), Some(Which::Proof("eu-1".to_owned())));
+        let after = Some(Which::ProofAfter("eu-1".to_owned(), 70));
+        assert_eq!(Which::at("/databases/eu-1/proof/70"), after);
         let long = format!("/databases/{}/filter", "a".repeat(65));
         let others = [
             "",
@@ -255,7 +298,7 @@ mod tests {
         let read = |resolves| read_filters(&placement, resolves);
         assert!(matches!(read(false), Err(FrontEndError::Unreadable { .. })));
         std::fs::write(&path, b"a filter").unwrap();
-        let files = Files::new(Bytes::from_static(b"{}"), read(false).unwrap(), HashMap::new());
+        let files = Files::new(Bytes::from_static(b"{}"), read(false).unwrap(), Proofs::default());
         assert_eq!(&files.filter("eu1").unwrap().body[..], b"a filter");
         assert!(files.filter("eu2").is_none());
         assert_eq!(files.directory().content_type, DIRECTORY);

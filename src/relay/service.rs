@@ -114,6 +114,7 @@ impl Service {
             .route("/databases/{id}/parameters", of_database("parameters"))
             .route("/databases/{id}/filter", of_database("filter"))
             .route("/databases/{id}/proof", of_database("proof"))
+            .route("/databases/{id}/proof/{size}", get(proof_after))
             .with_state(self.clone())
     }
 
@@ -269,6 +270,15 @@ async fn evaluate(State(service): State<Arc<Service>>, request: Request) -> Resp
 
 async fn lookup(State(service): State<Arc<Service>>, request: Request) -> Response {
     service.answer(Asked::Lookup, &service.front_end, request).await
+}
+
+/// Numbers are passed on in one form, so that a file is kept once.
+async fn proof_after(
+    State(service): State<Arc<Service>>,
+    Path((id, size)): Path<(String, u64)>,
+    headers: HeaderMap,
+) -> Response {
+    service.public_of_database(&id, &format!("proof/{size}"), &headers).await
 }
 
 async fn keys(

@@ -242,8 +242,8 @@ fn write_directory(folder: &tempfile::TempDir, version: u64, providers: &[(&str,
         let provider = Provider { index: 0, domain, name, keys_url, keys_identity: None };
         draft::add_provider(&mut content, provider).unwrap();
     }
+    let mut content = draft::next(content, None, NOW + 86_400).unwrap();
     content.version = version;
-    let content = draft::next(content, None, NOW + 86_400).unwrap();
     write(folder, "directory.json", &draft::sign(&content, &[account_key()]).unwrap())
 }
 

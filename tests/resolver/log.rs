@@ -106,6 +106,24 @@ async fn an_epoch_is_accepted_with_its_proof_alone() {
     relay.take_seen();
     sync(&mut resolver, &contacts(0..16)).await.unwrap();
     assert!(!fetched(&relay.take_seen()), "it was verified before");
+    // Away for more epochs than the file has: those before are asked for, from where it was.
+    let newest = Leaves { file: Vec::new(), ..log.clone() };
+    let mut away = newest;
+    for later in 3..=40 {
+        away.statements(later as u8, later % 4);
+        away.epoch(later);
+    }
+    let newest = |file: &[u8]| {
+        let all = EpochProof::decode_many(file, 100).unwrap();
+        all[all.len() - 32..].iter().flat_map(EpochProof::encode).collect::<Vec<u8>>()
+    };
+    relay.script().later = 40;
+    relay.script().proof = Some(newest(&away.file));
+    let error = sync(&mut resolver, &contacts(0..16)).await.unwrap_err();
+    assert!(matches!(&error, ResolveError::Log { error: LogError::Gap { .. }, .. }), "{error}");
+    relay.script().old_proofs = Some(away.file.clone());
+    sync(&mut resolver, &contacts(0..16)).await.unwrap();
+    assert_eq!(resolver.report().epochs[ONE], epoch + 40);
     // A directory with another log, or without, is refused while the pin is kept.
     for (number, other) in [(2, Some("other")), (3, None)] {
         relay.script().directory = directory(number, other);

@@ -22,6 +22,7 @@ use sotto::discovery::directory::{
 };
 use sotto::discovery::identifier::Identifier;
 use sotto::discovery::log::parameters_digest;
+use sotto::discovery::log::proof::OldProofs;
 use sotto::discovery::record::{self, Body as RecordBody, Service};
 use sotto::discovery::resolver::{Options, Resolver};
 use sotto::discovery::sealed::capsule::{Gateway, InnerRequest, InnerResponse};
@@ -404,6 +405,8 @@ pub(crate) struct Script {
     pub(crate) filter: Option<Vec<u8>>,
     /// The proofs of the first database.
     pub(crate) proof: Option<Vec<u8>>,
+    /// All that its operator keeps.
+    pub(crate) old_proofs: Option<Vec<u8>>,
     pub(crate) before: BeforeHook,
     pub(crate) answers: AnswersHook,
     pub(crate) replies: RepliesHook,
@@ -441,6 +444,7 @@ impl Relay {
             blind_key: None,
             filter: None,
             proof: None,
+            old_proofs: None,
             before: Box::new(|_, _| Instead::Nothing),
             answers: Box::new(|_, _| {}),
             replies: Box::new(|_, _| {}),
@@ -502,6 +506,11 @@ impl Relay {
             "/ohttp-keys" => Some(self.keys().into_bytes()),
             "/databases/one/filter" => self.script().filter.clone(),
             "/databases/one/proof" => self.script().proof.clone(),
+            _ if path.starts_with("/databases/one/proof/") => {
+                let size = path.rsplit('/').next()?.parse().ok()?;
+                let kept = OldProofs::decode(self.script().old_proofs.clone()?).unwrap();
+                kept.after(size).map(<[u8]>::to_vec)
+            }
             _ => {
                 let name = path.strip_prefix("/databases/")?.strip_suffix("/parameters")?;
                 let served = fixture().served.get(name)?;

@@ -19,5 +19,5 @@ mod tests;
 pub use entry::{Entry, Manifest, parameters_digest, salted_hash};
 pub use errors::LogError;
 pub use note::{Checkpoint, LogKey};
-pub use proof::{EpochProof, Pinned, accept};
+pub use proof::{EpochProof, Pinned, accept, advance};
 pub use tree::{Hash, leaf_hash};

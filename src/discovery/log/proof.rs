@@ -19,7 +19,11 @@
 //! (see [`is_short`]) while fewer than 2^27 entries lie between two epochs of a database.
 //!
 //! Devices get a file of the newest proofs, one after the other, oldest first: the same bytes for
-//! everybody. Who missed epochs goes through all of them, and nobody learns who did.
+//! everybody. Who missed epochs goes through all of them, and nobody learns who did. Who missed more
+//! than there are asks for those after the last tree that was verified ([`OldProofs`]), and goes on
+//! from there ([`advance`]).
+
+use std::path::{Path, PathBuf};
 
 use ed25519_dalek::{Signer as _, SigningKey};
 use serde::{Deserialize, Serialize};
@@ -35,6 +39,11 @@ pub const PROOF_BYTES_MAX: usize = 2_048;
 pub const PROOFS_MAX: usize = 32;
 /// Most bytes of a file of proofs.
 pub const FILE_BYTES_MAX: usize = PROOFS_MAX * PROOF_BYTES_MAX;
+
+/// Most proofs that an operator keeps for devices that were away for long: eleven years of days.
+pub const OLD_PROOFS_MAX: usize = 4_096;
+/// Most bytes of them.
+pub const OLD_PROOFS_BYTES_MAX: usize = OLD_PROOFS_MAX * PROOF_BYTES_MAX;
 
 const VERSION: u8 = 1;
 const HEAD_BYTES: usize = 1 + 4 + 8 + HASH_BYTES + 8 + 8 + 64;
@@ -83,6 +92,60 @@ pub fn nodes(previous: u64, index: u64) -> Vec<Node> {
 /// out at least as many hashes as the tile would have needed.
 pub fn is_short(previous: u64, index: u64) -> bool {
     nodes(previous, index).len() <= HASHES_MAX
+}
+
+/// The file of all proofs that are kept, beside that of the newest.
+pub fn old_proofs_path(newest: &Path) -> PathBuf {
+    let mut name = newest.as_os_str().to_owned();
+    name.push(".all");
+    name.into()
+}
+
+/// All proofs of a database that an operator keeps, oldest first.
+pub struct OldProofs {
+    bytes: Vec<u8>,
+    /// Of each proof, how many entries were before it and where it begins.
+    starts: Vec<(u64, usize)>,
+}
+
+impl OldProofs {
+    /// Reads a file that has any number of proofs up to [`OLD_PROOFS_MAX`].
+    ///
+    /// # Errors
+    /// It is none.
+    pub fn decode(bytes: Vec<u8>) -> Result<Self, LogError> {
+        let (mut starts, mut offset) = (Vec::new(), 0);
+        for proof in EpochProof::decode_many(&bytes, OLD_PROOFS_MAX)? {
+            starts.push((proof.previous, offset));
+            offset += proof.encode().len();
+        }
+        Ok(Self { bytes, starts })
+    }
+
+    /// The proofs that follow a tree of so many entries, as many as a file has.
+    pub fn after(&self, size: u64) -> Option<&[u8]> {
+        let at = self.starts.binary_search_by_key(&size, |start| start.0).ok()?;
+        let end = self.starts.get(at + PROOFS_MAX).map_or(self.bytes.len(), |start| start.1);
+        Some(&self.bytes[self.starts[at].1..end])
+    }
+}
+
+/// Adds the newest proofs to those that are kept, which may be none. The oldest go when there are
+/// more than [`OLD_PROOFS_MAX`].
+///
+/// # Errors
+/// One of the files is none, or epochs are missing between them.
+pub fn keep(kept: &[u8], newest: &[u8]) -> Result<Vec<u8>, LogError> {
+    let mut proofs = match kept {
+        [] => Vec::new(),
+        kept => EpochProof::decode_many(kept, OLD_PROOFS_MAX)?,
+    };
+    let size = proofs.last().map_or(0, |last| last.index + 1);
+    let new = EpochProof::decode_all(newest)?.into_iter();
+    proofs.extend(new.filter(|proof| proof.previous >= size));
+    proofs.drain(..proofs.len().saturating_sub(OLD_PROOFS_MAX));
+    let bytes: Vec<u8> = proofs.iter().flat_map(EpochProof::encode).collect();
+    EpochProof::decode_many(&bytes, OLD_PROOFS_MAX).map(|_| bytes)
 }
 
 impl EpochProof {
@@ -157,15 +220,23 @@ impl EpochProof {
     ///
     /// # Errors
     /// It is none, or one does not follow the one before.
-    pub fn decode_all(mut bytes: &[u8]) -> Result<Vec<Self>, LogError> {
+    pub fn decode_all(bytes: &[u8]) -> Result<Vec<Self>, LogError> {
+        Self::decode_many(bytes, PROOFS_MAX)
+    }
+
+    /// Reads at most so many proofs, oldest first.
+    ///
+    /// # Errors
+    /// As [`EpochProof::decode_all`].
+    pub fn decode_many(mut bytes: &[u8], max: usize) -> Result<Vec<Self>, LogError> {
         let mut proofs: Vec<Self> = Vec::new();
         while !bytes.is_empty() || proofs.is_empty() {
             let (proof, rest) = Self::decode(bytes)?;
             let follows = proofs
                 .last()
                 .is_none_or(|last| last.index + 1 == proof.previous && last.epoch < proof.epoch);
-            if !follows || proofs.len() == PROOFS_MAX {
-                let expected = "at most 32 proofs, each after the one before";
+            if !follows || proofs.len() == max {
+                let expected = "few proofs, each after the one before";
                 let found = format!("a proof of epoch {} out of place", proof.epoch);
                 return Err(LogError::malformed("a file of proofs", found, expected));
             }
@@ -265,6 +336,37 @@ pub fn accept(
     }
     let root = expected.expect("this is a bug: no proof was verified");
     Ok(Pinned { key: log.bytes(), size, root, epoch, digest: *digest })
+}
+
+/// Follows older proofs of a database for as far as they go: what a device that was away for long
+/// pins before it accepts the newest epoch.
+///
+/// # Errors
+/// They do not begin where this device was, or the log is not the one that was pinned.
+pub fn advance(
+    pinned: &Pinned,
+    file: &[u8],
+    database: &str,
+    log: &LogKey,
+) -> Result<Pinned, LogError> {
+    if pinned.key != log.bytes() {
+        return Err(LogError::KeyChanged);
+    }
+    let proofs = EpochProof::decode_all(file)?;
+    let (first, last) = (&proofs[0], &proofs[proofs.len() - 1]);
+    if first.previous != pinned.size || first.epoch <= pinned.epoch {
+        return Err(LogError::Gap { seen: pinned.size, first: first.previous });
+    }
+    let mut expected = pinned.root;
+    for proof in &proofs {
+        let (before, root) = proof.verify(database, log)?;
+        if expected != before {
+            return Err(LogError::Forked { size: proof.previous });
+        }
+        expected = root;
+    }
+    let (size, epoch, digest) = (last.index + 1, last.epoch, last.digest);
+    Ok(Pinned { key: log.bytes(), size, root: expected, epoch, digest })
 }
 
 /// The same epoch as before: it has to be the same in everything.

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use sha2::Sha256;
 
 use super::entry::{ENTRY_BYTES_MAX, Entry, Manifest};
-use super::proof::{HASHES_MAX, PROOF_BYTES_MAX, PROOFS_MAX, is_short, nodes};
+use super::proof::{HASHES_MAX, OldProofs, PROOF_BYTES_MAX, PROOFS_MAX, is_short, keep, nodes};
 use super::tiles::*;
 use super::tree::{ENTRIES_MAX, Node, Peaks, cover, fold, node_hash};
 use super::*;
@@ -455,6 +455,66 @@ fn a_file_has_at_most_as_many_proofs_as_it_may() {
     log.accept(None, 32).unwrap();
     log.manifest(33);
     assert!(log.accept(None, 33).is_err());
+}
+
+#[test]
+fn a_device_that_was_away_for_long_goes_on_from_where_it_was() {
+    let mut log = Log::default();
+    let (mut kept, mut first) = (Vec::new(), None);
+    for epoch in 1..=100 {
+        log.statements(epoch * 10, epoch % 3);
+        log.manifest(epoch);
+        // What the log gives out are the newest, and an operator asks after each epoch or so.
+        let all = EpochProof::decode_many(&log.file, 100).unwrap();
+        let newest = all[all.len().saturating_sub(PROOFS_MAX)..].iter();
+        let newest: Vec<u8> = newest.flat_map(EpochProof::encode).collect();
+        if epoch % 7 == 0 || epoch == 100 {
+            kept = keep(&kept, &newest).unwrap();
+        }
+        first.get_or_insert_with(|| log.accept(None, 1).unwrap());
+        log.file = newest;
+    }
+    let old = OldProofs::decode(kept.clone()).unwrap();
+    let mut pinned = first.unwrap();
+    let mut steps = 0;
+    let accepted = loop {
+        match log.accept(Some(&pinned), 100) {
+            Err(LogError::Gap { seen, .. }) => {
+                let after = old.after(seen).unwrap();
+                pinned = advance(&pinned, after, DATABASE, &log_key(1)).unwrap();
+                steps += 1;
+            }
+            accepted => break accepted.unwrap(),
+        }
+    };
+    assert_eq!((accepted.epoch, steps), (100, 3));
+    assert!(old.after(pinned.size + 1).is_none());
+
+    // Proofs that begin elsewhere, of another log, or of one that had another past.
+    let from = |size: u64| old.after(size).unwrap();
+    let second = advance(&pinned, from(pinned.size), DATABASE, &log_key(1)).unwrap();
+    let gap = advance(&pinned, from(accepted.size - 1 - 100 % 3), DATABASE, &log_key(1));
+    assert!(matches!(gap, Err(LogError::Gap { .. })), "{gap:?}");
+    let other = advance(&pinned, from(pinned.size), DATABASE, &log_key(2));
+    assert_eq!(other, Err(LogError::KeyChanged));
+    let mut fork = pinned.clone();
+    fork.root[0] ^= 1;
+    let forked = advance(&fork, from(pinned.size), DATABASE, &log_key(1));
+    assert_eq!(forked, Err(LogError::Forked { size: pinned.size }));
+    let mut changed = from(pinned.size).to_vec();
+    *changed.last_mut().unwrap() ^= 1;
+    assert!(advance(&pinned, &changed, DATABASE, &log_key(1)).is_err());
+    assert!(second.size > pinned.size);
+    // An operator who missed more epochs than the log gives out cannot go on with what was kept.
+    let early = keep(&[], &kept[..from_start(&kept, 3)]).unwrap();
+    assert!(keep(&early, &log.file).is_err());
+    assert!(OldProofs::decode(kept[1..].to_vec()).is_err());
+}
+
+/// How long the first proofs are.
+fn from_start(file: &[u8], count: usize) -> usize {
+    let proofs = EpochProof::decode_many(file, 100).unwrap();
+    proofs[..count].iter().map(|proof| proof.encode().len()).sum()
 }
 
 #[test]

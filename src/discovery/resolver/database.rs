@@ -3,13 +3,13 @@
 use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard};
 
 use super::errors::{ResolveError, StateError};
-use super::exchange::Exchange;
+use super::exchange::{Exchange, Fetched};
 use super::state::DatabaseState;
 use crate::client::device::Known;
 use crate::client::{OperatorKey, Pins, PinsError};
 use crate::discovery::directory::{Database, Log};
 use crate::discovery::log::proof::FILE_BYTES_MAX;
-use crate::discovery::log::{LogError, LogKey, Pinned, accept, parameters_digest};
+use crate::discovery::log::{LogError, LogKey, Pinned, accept, advance, parameters_digest};
 use crate::limits::PARAMETERS_REPLY_BYTES_MAX;
 use crate::wire::message::{PirParameterResponse, ReplyBody};
 use crate::wire::{
@@ -119,8 +119,18 @@ impl Held {
         }
         let path = format!("/databases/{}/proof", self.name);
         let file = exchange.get(PROOFS, &path, &[], FILE_BYTES_MAX).await?.unwrap_or_default();
-        let accepted = accept(pinned.as_ref(), &file, &self.name, (epoch, &digest), &log);
-        accepted.map(Some).map_err(failed)
+        let mut pinned = pinned;
+        loop {
+            let accepted = accept(pinned.as_ref(), &file, &self.name, (epoch, &digest), &log);
+            let (Err(gap @ LogError::Gap { .. }), Some(seen)) = (&accepted, &pinned) else {
+                return accepted.map(Some).map_err(failed);
+            };
+            // This device was away for longer than the file covers: it goes on from where it was.
+            let path = format!("/databases/{}/proof/{}", self.name, seen.size);
+            let older = exchange.get_if_there(PROOFS, &path, &[], FILE_BYTES_MAX).await?;
+            let Fetched::Other(older) = older else { return Err(failed(gap.clone())) };
+            pinned = Some(advance(seen, &older, &self.name, &log).map_err(failed)?);
+        }
     }
 
     /// Writes down what is to be kept.
