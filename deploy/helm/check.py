@@ -77,6 +77,10 @@ CASES = {
             "enabled": True,
             "accounts": {"audience": "relay.example"},
             "config": {"evaluate": "2048,256/day", "connections": 8_192},
+            "keyServices": {
+                "directoryConfigMapName": "sotto-directory",
+                "caSecretName": "sotto-key-services-ca",
+            },
         },
     },
     "a relay that asks about tokens": {
@@ -254,6 +258,7 @@ class Files:
             "sotto-front-end-client": tls("client"),
             "sotto-front-end-ca": authority,
             "sotto-relays-ca": authority,
+            "sotto-key-services-ca": authority,
             "sotto-answers-ca": authority,
             "sotto-accounts": {"accounts.jwks": json.dumps(keys)},
             "sotto-introspect": authority | {"authorization": "Basic YTpi\n"},

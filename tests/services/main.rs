@@ -10,6 +10,7 @@
 
 mod attacks;
 mod child;
+mod claims;
 mod demo;
 mod events;
 mod feed;

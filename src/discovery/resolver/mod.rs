@@ -177,14 +177,9 @@ impl Resolver {
             let answers = self.contact(&own.identifier).into_iter().flat_map(|it| &it.answers);
             for (database, answer) in answers {
                 let Finding::Found(found) = &answer.finding else { continue };
-                let strange = found.services.iter().filter(|service| !own.knows(service));
-                unknown.extend(strange.filter(|_| found.expires > now).map(|service| Unknown {
-                    identifier: own.identifier.clone(),
-                    database: database.clone(),
-                    provider: service.provider.clone(),
-                    ssi: service.ssi.clone(),
-                    ended_by: own.ended_by(service, now),
-                }));
+                if found.expires > now {
+                    unknown.extend(own.unknown_in(database, &found.services, now));
+                }
             }
         }
         unknown

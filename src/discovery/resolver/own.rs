@@ -62,8 +62,21 @@ impl std::fmt::Debug for Unknown {
 }
 
 impl Own {
+    /// The mappings that the owner does not know among the services that a database has.
+    pub fn unknown_in(&self, database: &str, found: &[Reachable], now: u64) -> Vec<Unknown> {
+        let strange = found.iter().filter(|service| !self.knows(service));
+        let unknown = strange.map(|service| Unknown {
+            identifier: self.identifier.clone(),
+            database: database.to_owned(),
+            provider: service.provider.clone(),
+            ssi: service.ssi.clone(),
+            ended_by: self.ended_by(service, now),
+        });
+        unknown.collect()
+    }
+
     /// Whether the owner registered what was found.
-    pub(super) fn knows(&self, found: &Reachable) -> bool {
+    fn knows(&self, found: &Reachable) -> bool {
         self.services.iter().any(|own| {
             own.ssi.domain() == found.provider
                 && found.ssi.as_ref().is_none_or(|ssi| *ssi == own.ssi)
@@ -72,7 +85,7 @@ impl Own {
     }
 
     /// What ends it where the owner did not.
-    pub(super) fn ended_by(&self, found: &Reachable, now: u64) -> EndedBy {
+    fn ended_by(&self, found: &Reachable, now: u64) -> EndedBy {
         let is_its = |own: &&OwnService| found.key_hash == Some(key_hash(&own.key));
         let own = self.services.iter().find(is_its);
         // Without an SSI a withdrawal would end every mapping with this key.

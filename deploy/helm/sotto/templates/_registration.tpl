@@ -72,6 +72,11 @@ ports:
   - name: admin
     containerPort: {{ $values.ports.admin }}
     protocol: TCP
+  {{- with $values.ports.receipts }}
+  - name: receipts
+    containerPort: {{ . }}
+    protocol: TCP
+  {{- end }}
 securityContext:
   allowPrivilegeEscalation: false
   readOnlyRootFilesystem: true

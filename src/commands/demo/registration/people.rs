@@ -14,6 +14,8 @@ use sotto::discovery::identifier::Identifier;
 use sotto::discovery::jws::base64url;
 use sotto::discovery::keys::clients::{ClientList, ListedClient};
 use sotto::discovery::keys::mimi::encode;
+use sotto::discovery::open::Reachable;
+use sotto::discovery::resolver::{EndedBy, Own, OwnService};
 use sotto::discovery::statement::{Consent, Ssi, consent_text};
 use sotto::https::Response;
 use sotto::registrar::keys::UserSettings;
@@ -21,7 +23,7 @@ use sotto::registrar::keys::store::Policy;
 
 use super::messages::Messages;
 use super::services::{Services, text};
-use super::{Error, NORTH, new_user};
+use super::{Checks, DATABASE, Error, NORTH, new_user};
 use crate::commands::demo::discovery::DAY;
 use crate::commands::out::say;
 use crate::commands::trusted::now;
@@ -104,6 +106,20 @@ impl Person {
         let handle = self.handle();
         say(format_args!("\n    typed in: {NORTH} vouches for {handle}, {bytes} bytes, signed\n"))?;
         Ok(())
+    }
+
+    /// Whether what databases have of this person is what this person registered.
+    pub(super) fn looks_at(&self, found: &[Reachable], checks: &mut Checks) -> Result<(), Error> {
+        let services =
+            vec![OwnService { ssi: self.ssi.clone(), key: self.key.verifying_key().to_bytes() }];
+        let own = Own { identifier: self.sii.clone(), services };
+        let unknown = own.unknown_in(DATABASE, found, now()?);
+        let ends = unknown.iter().filter(|it| matches!(it.ended_by, EndedBy::NewProof)).count();
+        checks.is(
+            (unknown.len(), ends) == (1, 1),
+            "Boris's phone looks itself up, which no server can tell from the above, and finds it: \
+             he\n  proves his number again as its new holder, which ends every mapping before\n",
+        )
     }
 
     pub(super) async fn state(&self, services: &Services) -> Result<String, Error> {

@@ -72,14 +72,15 @@ impl Phone {
         world: &World,
         args: &Args,
         published: &Published,
-        expected: &[(&str, Option<(&str, &str)>)],
+        expected: &[(&str, &[(&str, &str)])],
         checks: &mut Checks,
     ) -> Result<Vec<Vec<Reachable>>, Error> {
         let made = certificates::localhost()?;
         let (serving, ..) = Serving::open(args, &world.folder.join("db"), &made).await?;
         let mut client = serving.client(&world.folder, published.shard_records_min).await?;
         self.verify_epoch(client.parameters().epoch(), client.signed_parameters(), published)?;
-        let read = |(sii, _): &(&str, _)| Ok::<_, Error>(Identifier::parse(sii, None)?);
+        let read =
+            |(sii, _): &(&str, &[(&str, &str)])| Ok::<_, Error>(Identifier::parse(sii, None)?);
         let identifiers: Vec<Identifier> = expected.iter().map(read).collect::<Result<_, _>>()?;
         let (blinded, elements) = blind::blind(&identifiers)?;
         let evaluated = world.blind_key.evaluate(&elements)?;
@@ -90,19 +91,20 @@ impl Phone {
         serving.end().await;
         let found = identifiers.iter().zip(&derived).zip(outcomes);
         let mut all = Vec::new();
-        for ((sii, place), ((sub, derived), outcome)) in expected.iter().zip(found) {
+        for ((sii, places), ((sub, derived), outcome)) in expected.iter().zip(found) {
             let services = match outcome {
                 Outcome::Found(value) => {
-                    let now = world.now + LATER;
+                    let now = world.now + 2 * LATER;
                     open_sealed(sub, derived, &value, &world.directory, now)?.services
                 }
                 Outcome::Absent | Outcome::Invalid => Vec::new(),
             };
             let ssis = services.iter().filter_map(|service| service.ssi.as_ref());
             let ssis: Vec<&str> = ssis.map(Ssi::as_str).collect();
-            let place = place.map(|(domain, handle)| format!("mimi://{domain}/u/{handle}"));
             let said = if ssis.is_empty() { "nowhere".to_owned() } else { ssis.join(" and ") };
-            let is_right = ssis == place.as_deref().into_iter().collect::<Vec<_>>();
+            let place = |(domain, handle): &(&str, &str)| format!("mimi://{domain}/u/{handle}");
+            let is_there = |place: String| ssis.contains(&&*place);
+            let is_right = ssis.len() == places.len() && places.iter().map(place).all(is_there);
             checks.is(is_right, &format!("{sii}: {said}"))?;
             all.push(services);
         }

@@ -16,15 +16,16 @@ use sotto::discovery::directory::{
 use sotto::discovery::identifier::Identifier;
 use sotto::discovery::log::LogKey;
 use sotto::discovery::merge::{self, Time, VALUE_BYTES_DEFAULT};
+use sotto::discovery::statement::Ssi;
 use sotto::https::Client;
 use sotto::registrar::log::client::LogClient;
 use sotto::registrar::service::{self, feed};
-use sotto::text::{counted, grouped};
+use sotto::text::grouped;
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Connection as _};
 
 use super::services::Services;
-use super::{AERO, BROOK, DATABASE, Error, LEDGER, NORTH};
+use super::{AERO, BROOK, DATABASE, Error, LEDGER, NORTH, SOUTH};
 use crate::commands::demo::discovery::{DAY, new_user, public, registered, ssi};
 use crate::commands::demo::parties::Party;
 use crate::commands::demo::stage::{Args, build, row};
@@ -71,6 +72,7 @@ impl World {
         let (aero, brook) =
             (Party::new(folder, "Aero", AERO)?, Party::new(folder, "Brook", BROOK)?);
         let issuer = keys::create(&north.file("issuer.pem"))?;
+        let south = keys::create(&folder.join("south.pem"))?;
         let root = keys::create(&folder.join("root.pem"))?;
         let record_key = keys::create(&folder.join("record.pem"))?;
         let operator = keys::create(&folder.join("signing-key.pem"))?;
@@ -89,16 +91,18 @@ impl World {
             let provider = Provider { index: 0, domain, name, keys_url, keys_identity };
             draft::add_provider(&mut content, provider)?;
         }
-        let remit = Remit {
-            providers: vec![AERO.to_owned(), BROOK.to_owned()],
-            prefixes: Vec::new(),
-            regions: Vec::new(),
-            proof: Proof::Sms,
-        };
-        let keys = vec![IssuerKey { key: public(&issuer), validity }];
-        let (domain, exempt_before, authority) = (NORTH.to_owned(), None, false);
-        let issuer = Issuer { index: 0, domain, keys, remit, exempt_before, authority };
-        draft::add_issuer(&mut content, issuer)?;
+        for (domain, key) in [(NORTH, &issuer), (SOUTH, &south)] {
+            let remit = Remit {
+                providers: vec![AERO.to_owned(), BROOK.to_owned()],
+                prefixes: Vec::new(),
+                regions: Vec::new(),
+                proof: Proof::Sms,
+            };
+            let keys = vec![IssuerKey { key: public(key), validity }];
+            let (domain, exempt_before, authority) = (domain.to_owned(), None, false);
+            let issuer = Issuer { index: 0, domain, keys, remit, exempt_before, authority };
+            draft::add_issuer(&mut content, issuer)?;
+        }
         let database = Database {
             id: DATABASE.to_owned(),
             operator_key: public(&operator),
@@ -200,9 +204,10 @@ impl World {
         let written = feed::export(&config, batches(&feed)?, &feed, now).await?;
         let statements = folder.join("statements");
         let folded = feed::statements(&feed, &self.directory, NORTH, &statements)?;
-        row("feed", &format!("{}, written to one file each", counted(written.made, "new batch")))?;
+        row("new batches of feed", &grouped(written.made))?;
         row("statements in force", &grouped(folded.statements))?;
-        let others = self.others(args.records)?;
+        let mut files = vec![statements, self.others(args.records)?];
+        files.extend(Some(self.forged()).filter(|forged| forged.exists()));
         let out = folder.join("records.csv");
         let summary = merge::run(
             &merge::Options {
@@ -216,7 +221,7 @@ impl World {
                 out: &out,
                 report: None,
                 filter: None,
-                files: &[statements, others],
+                files: &files,
             },
             &ProgressBar::hidden(),
         )?;
@@ -231,6 +236,18 @@ impl World {
         let (epoch, place) = (proved.manifest.epoch, proved.place);
         row("log", &format!("the manifest of epoch {epoch} is entry {place} of {LEDGER}"))?;
         Ok(Published { shard_records_min: built.shard_records_min, proofs: proved.file })
+    }
+
+    fn forged(&self) -> PathBuf {
+        self.folder.join("south-statements")
+    }
+
+    /// Has South vouch for somebody whom it never had prove the number.
+    pub(super) fn forge(&self, sii: &str, provider: &str, handle: &str) -> Result<(), Error> {
+        let issuer = keys::load(&self.folder.join("south.pem"))?.ok_or("South's key is gone")?;
+        let (sub, ssi) = (Identifier::parse(sii, None)?, Ssi::new(provider, handle)?);
+        let mapping = registered(SOUTH, &sub, ssi, handle.to_owned(), self.now, &new_user()?);
+        Ok(fs::write(self.forged(), mapping.sign(&issuer) + "\n")?)
     }
 
     /// Statements about people who registered long ago, made once.

@@ -3,7 +3,6 @@
 
 mod consent;
 mod device;
-mod load;
 mod messages;
 mod relay;
 mod store;
