@@ -19,7 +19,7 @@ use crate::harness::program::{Program, any, run_beside, sotto};
 use crate::harness::{http, until};
 use crate::links::{Exchange, Link, Tap};
 use crate::recorded::{OnceOnly, is_found};
-use crate::world::{ONE, TWO, now, number};
+use crate::world::{ONE, TWO, handle, now, number};
 
 /// A program in the folder of what all share.
 fn command(arguments: &[&str]) -> Command {
@@ -249,6 +249,20 @@ async fn killed_device(programs: &mut Programs, round: u64) {
     assert_eq!(code, 0, "{err}");
     assert_eq!(out.lines().filter(|line| line.contains(r#""result":"found""#)).count(), 40);
     programs.check_once_only();
+    // The owner is one of them, and has registered somewhere else than a database says.
+    for (registered, code) in [(handle(&all[0]), 0), ("somebody-else".to_owned(), 3)] {
+        let key = "A".repeat(43);
+        let ssi = format!("mimi://a.example/u/{registered}");
+        let services = [serde_json::json!({ "ssi": ssi, "key": key })];
+        let own = [serde_json::json!({ "identifier": all[0].as_str(), "services": services })];
+        let file = programs.path("own.json");
+        std::fs::write(&file, serde_json::to_string(&own).unwrap()).unwrap();
+        let mut command = programs.resolve("device", &all[..1]);
+        command.arg("--own").arg(&file);
+        let (found, out, err) = run_beside(command).await;
+        assert_eq!(found, code, "{out}{err}");
+        assert_eq!(out.contains("unknown mapping"), code == 3, "{out}");
+    }
 }
 
 /// Connections of a crowd. Half of them begin a handshake.

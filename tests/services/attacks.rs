@@ -171,6 +171,47 @@ async fn a_number_gets_three_codes_an_hour_whoever_asks() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clock_that_is_an_hour_off_lets_no_wrong_code_in_and_loses_nothing() {
+    both(async |world: World| {
+        let running = world.start().await;
+        let a = world.peer(running.address, &["a.example"]);
+        let right = world.now();
+        let set = |now: u64| world.now.store(now, std::sync::atomic::Ordering::Relaxed);
+        // Ahead: the code has expired. It is good when the clock is right again.
+        let id = a.register(&User::new(&number(1), "a.example").request(right)).await;
+        let code = world.gateway.code(&number(1), 1).await;
+        set(right + 3_600);
+        let late = a.enter(&id, &code).await;
+        assert_eq!((late.status, &*problem(&late)), (410, "expired"));
+        set(right);
+        assert_eq!(a.enter(&id, &code).await.status, 200);
+        // Behind: wrong codes use up tries, and nothing is signed that would begin in the future.
+        let id = a.register(&User::new(&number(10_001), "a.example").request(right)).await;
+        let code = world.gateway.code(&number(10_001), 1).await;
+        set(right - 3_600);
+        let wrong = if code == "000000" { "000001" } else { "000000" };
+        let refused = a.enter(&id, wrong).await;
+        assert_eq!((refused.status, &*problem(&refused)), (409, "wrong_code"));
+        let request = User::new(&number(20_001), "a.example").request(right);
+        let refused = a.post("/v1/registrations", &fresh_key(), &request).await;
+        assert_eq!((refused.status, &*problem(&refused)), (422, "clock"));
+        let early = a.enter(&id, &code).await;
+        assert_eq!((early.status, &*problem(&early)), (503, "not_issued"));
+        set(right);
+        let entered = a.enter(&id, &code).await;
+        assert_eq!(entered.status, 200, "{}", text(&entered));
+        let statement = json_of(&entered)["statement"].as_str().unwrap().to_owned();
+        let claims = statement.split('.').nth(1).unwrap();
+        let claims = sotto::discovery::jws::from_base64url(claims).unwrap();
+        let claims: serde_json::Value = serde_json::from_slice(&claims).unwrap();
+        assert_eq!((&claims["iat"], &claims["proof_at"]), (&json!(right), &json!(right)));
+        let shown = json_of(&a.get(&format!("/v1/registrations/{id}")).await);
+        assert_eq!(shown["state"], "active");
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn a_code_expires_and_a_new_one_ends_the_old() {
     let world = World::new().await;

@@ -1,323 +1,319 @@
-//! Key packages claimed from a real key service over PostgreSQL, sealed, as relays pass claims on:
-//! how many a second, and that none is given twice, also by one that is killed in between.
-//!
-//! By default there are few. For a measurement `SOTTO_LOAD` is the number of users and of the
-//! packages of each; `bench/registration.sh` does it.
+//! Claims of key packages at a key service with PostgreSQL, as a relay passes them on: over TLS with
+//! the relay's certificate, each sealed to the service and signed by a requester of its own. Those
+//! are made before the clock starts, and replies are opened after it has stopped. By default these
+//! are a few. For a measurement `SOTTO_LOAD` is their number in a second, for 20 seconds; to be run
+//! alone and optimised: `SOTTO_LOAD=1000 cargo test --release --features registration --test
+//! services claims:: -- --nocapture` (`bench/registration.sh`).
 
 use std::collections::HashSet;
-use std::net::SocketAddr;
-use std::process::Stdio;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use axum::body::Bytes;
+use axum::http::Method;
+use ed25519_dalek::SigningKey;
 use ed25519_dalek::pkcs8::EncodePrivateKey as _;
 use ed25519_dalek::pkcs8::spki::der::pem::LineEnding;
-use ed25519_dalek::{Signer as _, SigningKey};
-use http::Method;
 use openmls::prelude::{
-    BasicCredential, Ciphersuite, CredentialWithKey, KeyPackage, KeyPackageIn, Lifetime,
+    BasicCredential, Ciphersuite, CredentialWithKey, KeyPackage, Lifetime,
     RequiredCapabilitiesExtension, SignatureScheme,
 };
 use openmls_basic_credential::SignatureKeyPair;
 use openmls_rust_crypto::OpenMlsRustCrypto;
 use serde_json::json;
-use sotto::discovery::directory::{Pins, Provider, draft};
 use sotto::discovery::jws::base64url;
 use sotto::discovery::keys::clients::{ClientList, ListedClient};
 use sotto::discovery::keys::fetch::{Requester, request};
 use sotto::discovery::keys::mimi::{
     ClientKeyMaterial, KeyMaterialResponse, KeyMaterialUserCode, encode,
 };
+use sotto::discovery::keys::packages::Package;
 use sotto::discovery::keys::{TLS_TYPE, encoded};
-use sotto::discovery::sealed::capsule::{InnerRequest, Opener, seal};
+use sotto::discovery::sealed::capsule::{InnerRequest, Opener, seal_to};
 use sotto::discovery::sealed::keys::KeyList;
 use sotto::discovery::statement::Ssi;
-use sotto::https::Client;
-use sotto::registrar::keys::{Config, KeyService, UserSettings, store::Policy};
-use tls_codec::DeserializeBytes as _;
-use tokio::sync::Mutex;
+use sotto::https::{Client, HttpsError, Response};
+use sotto::limits::keys::{KEY_PACKAGES_MAX, KEY_REQUEST_STEP_BYTES};
+use sotto::registrar::keys::store::{MIGRATIONS, Policy, Settings, put_packages, set_user};
+use sotto::registrar::keys::{Config, KeyService};
+use sotto::registrar::service::system_clock;
+use tls_codec::{DeserializeBytes as _, Serialize as _};
 use tokio::task::JoinSet;
 
-use crate::postgres::Postgres;
-use crate::postgres::said::{load_size, say};
-use crate::world::{Certificates, LONG, clock_now};
+use crate::Store;
+use crate::postgres::said::say;
+use crate::timed::{Load, Watch};
+use crate::world::{LONG, Process, World, clock_now, other_key};
 
-/// Users, and packages of each, without a measurement.
-const FEW: usize = 4;
-/// Claims at once, each over a connection of its own.
-const WORKERS: usize = 32;
-const DAY: u64 = 86_400;
+/// Claims without a measurement, and how many begin in a second then.
+const FEW: Load = Load { count: 16, rate: 1_000 };
+/// Packages of a user without one.
+const FEW_PACKAGES: usize = 4;
+/// Connections of the relay.
+const CONNECTIONS: usize = 32;
+const RELAY: &str = "relay.a.example";
 const SUITE: Ciphersuite = Ciphersuite::MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519;
+const DAY: u64 = 86_400;
 
-fn key(seed: u8) -> SigningKey {
-    SigningKey::from_bytes(&[seed; 32])
+/// A key service that answers a relay.
+struct KeyWorld {
+    world: World,
+    store: Store,
+    url: String,
+    /// The relay, with its certificate.
+    relay: Client,
+    /// What requests are sealed to.
+    key: Vec<u8>,
+    /// Of every requester's client.
+    signer: SignatureKeyPair,
 }
 
-/// A key service of `b.example`, and the relay of `a.example`.
-struct Place {
-    folder: tempfile::TempDir,
-    certificates: Certificates,
-    database: String,
-    _postgres: Postgres,
+/// A claim as the relay passes it on.
+struct Claim {
+    capsule: Bytes,
+    opener: Opener,
 }
 
-/// A claim, sealed, and what opens the reply.
-type Sealed = (Vec<u8>, Opener);
-
-impl Place {
-    async fn new() -> Option<Self> {
-        if !Postgres::is_there() {
-            return None;
-        }
-        let postgres = tokio::task::spawn_blocking(Postgres::start).await.unwrap()?;
-        let (folder, certificates) = (tempfile::tempdir().unwrap(), Certificates::new());
-        let place =
-            Self { folder, certificates, database: postgres.database(), _postgres: postgres };
-        let (cert, tls_key) = place.certificates.leaf(&["localhost"]);
-        place.write("cert.pem", &cert);
-        place.write("key.pem", &tls_key);
-        place.write("ca.pem", &place.certificates.ca_pem);
-        let x = base64url(key(7).verifying_key().as_bytes());
-        let jwk = json!({"kty": "OKP", "crv": "Ed25519", "kid": "one", "x": x});
-        place.write("accounts.jwks", &json!({ "keys": [jwk] }).to_string());
-        place.write("identity.pem", &key(5).to_pkcs8_pem(LineEnding::LF).unwrap());
-        let mut content = draft::new(1, vec![key(1).verifying_key().into()]).unwrap();
-        let (domain, name) = ("b.example".to_owned(), "B".to_owned());
-        let keys_url = "https://keys.b.example/".to_owned();
-        let provider = Provider { index: 0, domain, name, keys_url, keys_identity: None };
-        draft::add_provider(&mut content, provider).unwrap();
-        let content = draft::next(content, None, clock_now() + 30 * DAY).unwrap();
-        place.write("directory.json", &draft::sign(&content, &[key(1)]).unwrap());
-        place.write("pins.json", &Pins::new(1, content.roots.clone()).unwrap().to_json());
-        let path = |name: &str| place.folder.path().join(name).display().to_string();
-        let config = format!(
-            "listen = '127.0.0.1:0'\ncert = '{}'\nkey = '{}'\nclient-ca = '{}'\n\
-             database = '{}'\ndomain = 'b.example'\naccounts = '{}'\nohttp-keys = '{}'\n\
-             identity = '{}'\nidentifiers-key = '{}'\ndirectory = '{}'\ndirectory-pins = '{}'\n\
-             [[relay]]\nname = 'relay.a.example'\ndomains = ['a.example']\n",
-            path("cert.pem"),
-            path("key.pem"),
-            path("ca.pem"),
-            place.database,
-            path("accounts.jwks"),
-            path("ohttp"),
-            path("identity.pem"),
-            path("identifiers.key"),
-            path("directory.json"),
-            path("pins.json"),
-        );
-        place.write("keys.toml", &config);
-        Some(place)
-    }
-
-    fn write(&self, name: &str, text: &str) {
-        use std::os::unix::fs::PermissionsExt as _;
-        let path = self.folder.path().join(name);
-        std::fs::write(&path, text).unwrap();
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
-    }
-
-    /// The service in this process.
-    async fn start(&self) -> SocketAddr {
-        let config = Config::read(&self.folder.path().join("keys.toml")).unwrap();
-        let clock = sotto::relay::system_clock();
-        let service = KeyService::start(config, None, clock).await.unwrap();
-        let address = service.local_addr();
+impl KeyWorld {
+    async fn start() -> Option<Self> {
+        let world = World::with_postgres().await?;
+        let config = Config::read(&write_config(&world)).unwrap();
+        let service = KeyService::start(config, None, system_clock()).await.unwrap();
+        let url = format!("https://localhost:{}", service.local_addr().port());
         tokio::spawn(service.run(std::future::pending()));
-        address
+        Some(Self::new(world, url).await)
     }
 
-    /// The service as a process, which is killed when it is dropped.
-    async fn spawn(&self) -> (SocketAddr, tokio::process::Child) {
-        use tokio::io::AsyncBufReadExt as _;
-        let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_sotto"));
-        command.args(["keys", "serve", "--admin", "off", "--config"]);
-        command.arg(self.folder.path().join("keys.toml")).kill_on_drop(true);
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
-        let mut line = String::new();
-        let mut output = tokio::io::BufReader::new(child.stdout.take().unwrap());
-        output.read_line(&mut line).await.unwrap();
-        let address = line.trim().strip_prefix("listening on ").unwrap_or_else(|| panic!("{line}"));
-        (address.parse().unwrap(), child)
-    }
-
-    /// The relay, or with no name a user's device.
-    fn client(&self, name: Option<&str>) -> Client {
-        let leaf = name.map(|name| self.certificates.leaf(&[name]));
-        let identity = leaf.as_ref().map(|(cert, key)| (cert.as_bytes(), key.as_bytes()));
-        Client::new(Some(self.certificates.ca_pem.as_bytes()), identity, LONG).unwrap()
-    }
-
-    /// Stores a user with so many packages.
-    async fn store(&self, address: SocketAddr, device: &Client, handle: &str, count: usize) {
-        let (ssi, uk) = (Ssi::new("b.example", handle).unwrap(), key(9));
+    /// A relay of a service that answers at `url`.
+    async fn new(world: World, url: String) -> Self {
+        let store = Store::open(&world.database, 4, MIGRATIONS).await.unwrap();
+        let (cert, key) = world.certificates.leaf(&[RELAY]);
+        let ca = world.certificates.ca_pem.as_bytes();
+        let relay = Client::new(Some(ca), Some((cert.as_bytes(), key.as_bytes())), LONG).unwrap();
+        let keys = format!("{url}/ohttp-keys");
+        let list = relay.send(Method::GET, &keys, &[], Bytes::new(), 1 << 16).await.unwrap();
+        let list = std::str::from_utf8(&list.body).unwrap();
+        let list = KeyList::open(list, &identity().verifying_key(), clock_now()).unwrap();
+        let key = list.newest().to_vec();
         let signer = SignatureKeyPair::new(SignatureScheme::ED25519).unwrap();
-        let (now, client) = (clock_now(), "phone".to_owned());
-        let list = ClientList {
-            sub: ssi.clone(),
-            clients: vec![ListedClient { id: client.clone(), key: signer.to_public_vec() }],
-            iat: now,
-            exp: now + 100 * DAY,
-            version: 1,
-        };
-        let settings = UserSettings {
+        Self { world, store, url, relay, key, signer }
+    }
+
+    /// Stores a user with one client, which has so many packages, for everybody.
+    async fn user(&self, handle: &str, packages: usize) -> Ssi {
+        let (ssi, now) = (Ssi::new("b.example", handle).unwrap(), clock_now());
+        let signer = SignatureKeyPair::new(SignatureScheme::ED25519).unwrap();
+        let uk = other_key();
+        let client = ListedClient { id: "phone".into(), key: signer.to_public_vec() };
+        let (exp, clients) = (now + 100 * DAY, vec![client]);
+        let list = ClientList { sub: ssi.clone(), clients, iat: now, exp, version: 1 };
+        let settings = Settings {
             uk: base64url(uk.verifying_key().as_bytes()),
-            clients: list.sign(&uk),
+            text: list.sign(&uk),
+            list,
             policy: Policy::All,
-            mappings: Vec::new(),
+            identifiers: Vec::new(),
         };
-        let owner = CredentialWithKey {
-            credential: BasicCredential::new(ssi.as_str().as_bytes().to_vec()).into(),
-            signature_key: signer.public().into(),
-        };
-        let mls = OpenMlsRustCrypto::default();
+        set_user(&self.store, &settings, now).await.unwrap();
+        let (mls, owner) = (OpenMlsRustCrypto::default(), ssi.as_str().as_bytes());
         let package = |_| {
-            let lifetime = Lifetime::init(now - 60, now + 30 * DAY);
-            let builder = KeyPackage::builder().key_package_lifetime(lifetime);
-            let bundle = builder.build(SUITE, &mls, &signer, owner.clone()).unwrap();
-            bundle.key_package().clone().into()
+            let owner = CredentialWithKey {
+                credential: BasicCredential::new(owner.to_vec()).into(),
+                signature_key: signer.public().into(),
+            };
+            let builder = KeyPackage::builder();
+            let builder = builder.key_package_lifetime(Lifetime::init(now - 60, now + 30 * DAY));
+            let bundle = builder.build(SUITE, &mls, &signer, owner).unwrap();
+            Package::validate(bundle.key_package().clone().into(), now).unwrap()
         };
-        let packages: Vec<KeyPackageIn> = (0..count).map(package).collect();
-        let header = json!({"alg": "EdDSA", "kid": "one"}).to_string();
-        let claims = json!({"sub": handle, "exp": now + DAY}).to_string();
-        let signed = format!("{}.{}", base64url(header.as_bytes()), base64url(claims.as_bytes()));
-        let signature = base64url(&key(7).sign(signed.as_bytes()).to_bytes());
-        let bearer = format!("Bearer {signed}.{signature}");
-        for (path, body, status) in [
-            ("/user".to_owned(), serde_json::to_vec(&settings).unwrap(), 204),
-            (format!("/clients/{client}/keyPackages"), encode(&packages), 200),
-        ] {
-            let url = format!("https://localhost:{}{path}", address.port());
-            let headers = [("authorization", &*bearer)];
-            let reply = device.send(Method::PUT, &url, &headers, body.into(), 1 << 20).await;
-            let reply = reply.unwrap();
-            assert_eq!(reply.status, status, "{}", String::from_utf8_lossy(&reply.body));
+        let packages: Vec<Package> = (0..packages).map(package).collect();
+        put_packages(&self.store, (&ssi, "phone"), &packages, now).await.unwrap();
+        ssi
+    }
+
+    /// A claim of a requester.
+    fn claim(&self, requester: &str, target: &Ssi) -> Claim {
+        let requester = Requester {
+            user: Ssi::new("a.example", requester).unwrap(),
+            signer: &self.signer,
+            suites: vec![SUITE],
+            required: RequiredCapabilitiesExtension::default(),
+        };
+        let inner = InnerRequest {
+            method: "POST".into(),
+            path: format!("/keyMaterial/{}", encoded(target.as_str())),
+            content_type: Some(TLS_TYPE.into()),
+            body: encode(&request(&requester, target, "").unwrap()),
+        };
+        // As long as one that a device pads.
+        let (capsule, opener) = seal_to(&self.key, &inner, KEY_REQUEST_STEP_BYTES).unwrap();
+        Claim { capsule: capsule.into(), opener }
+    }
+
+    /// Passes a capsule on.
+    fn pass(&self, capsule: Bytes) -> impl Future<Output = Response> + use<> {
+        let passed = self.try_pass(capsule);
+        async { passed.await.unwrap() }
+    }
+
+    fn try_pass(
+        &self,
+        capsule: Bytes,
+    ) -> impl Future<Output = Result<Response, HttpsError>> + use<> {
+        let (relay, url) = (self.relay.clone(), format!("{}/gateway", self.url));
+        async move {
+            let headers = [("content-type", "message/ohttp-req")];
+            relay.send(Method::POST, &url, &headers, capsule, 1 << 16).await
         }
     }
 
-    /// Sealed claims of these users, each by another requester.
-    async fn claims(
-        &self,
-        address: SocketAddr,
-        handles: impl Iterator<Item = String>,
-    ) -> Vec<Mutex<Option<Sealed>>> {
-        let url = format!("https://localhost:{}/ohttp-keys", address.port());
-        let client = self.client(None);
-        let list = client.send(Method::GET, &url, &[], Bytes::new(), 1 << 16).await.unwrap();
-        let list = std::str::from_utf8(&list.body).unwrap();
-        let list = KeyList::open(list, &key(5).verifying_key(), clock_now()).unwrap();
-        let signer = SignatureKeyPair::new(SignatureScheme::ED25519).unwrap();
-        let seal = |(number, handle): (usize, String)| {
-            let target = Ssi::new("b.example", &handle).unwrap();
-            let requester = Requester {
-                user: Ssi::new("a.example", &format!("requester{number}")).unwrap(),
-                signer: &signer,
-                suites: vec![SUITE],
-                required: RequiredCapabilitiesExtension::default(),
-            };
-            let inner = InnerRequest {
-                method: "POST".to_owned(),
-                path: format!("/keyMaterial/{}", encoded(target.as_str())),
-                content_type: Some(TLS_TYPE.to_owned()),
-                body: encode(&request(&requester, &target, "").unwrap()),
-            };
-            Mutex::new(Some(seal(list.newest(), &inner).unwrap()))
-        };
-        handles.enumerate().map(seal).collect()
+    /// Opens the connections that a relay keeps: each answers a request.
+    async fn connect(&self) {
+        let mut asking = JoinSet::new();
+        for _ in 0..CONNECTIONS {
+            asking.spawn(self.pass(Bytes::from_static(b"no capsule")));
+        }
+        assert!(asking.join_all().await.iter().all(|reply| reply.status == 400));
     }
 }
 
-/// The package that a claim is given; none where there is no reply.
-async fn claim(client: &Client, address: SocketAddr, sealed: Sealed) -> Option<Vec<u8>> {
-    let (capsule, opener) = sealed;
-    let url = format!("https://localhost:{}/gateway", address.port());
-    let headers = [("content-type", "message/ohttp-req")];
-    let reply = client.send(Method::POST, &url, &headers, capsule.into(), 1 << 16).await.ok()?;
+/// The key that signs what is sealed to.
+fn identity() -> SigningKey {
+    SigningKey::from_bytes(&[5; 32])
+}
+
+/// Writes the files of a key service.
+fn write_config(world: &World) -> PathBuf {
+    write_secret(world, "identity.pem", &identity().to_pkcs8_pem(LineEnding::LF).unwrap());
+    let x = base64url(other_key().verifying_key().as_bytes());
+    let jwk = json!({"kty": "OKP", "crv": "Ed25519", "kid": "one", "x": x});
+    world.write("jwks.json", &json!({"keys": [jwk]}).to_string());
+    let path = |name: &str| world.path(name).display().to_string();
+    let config = format!(
+        "listen = '127.0.0.1:0'\ncert = '{}'\nkey = '{}'\nclient-ca = '{}'\ndatabase = '{}'\n\
+         domain = 'b.example'\naccounts = '{}'\nohttp-keys = '{}'\nidentity = '{}'\n\
+         identifiers-key = '{}'\ndirectory = '{}'\ndirectory-pins = '{}'\n\
+         [[relay]]\nname = '{RELAY}'\ndomains = ['a.example']\n",
+        path("cert.pem"),
+        path("key.pem"),
+        path("ca.pem"),
+        world.database,
+        path("jwks.json"),
+        path("ohttp"),
+        path("identity.pem"),
+        path("identifiers.key"),
+        path("directory.json"),
+        path("pins.json"),
+    );
+    world.write("keys.toml", &config);
+    world.path("keys.toml")
+}
+
+fn write_secret(world: &World, name: &str, text: &str) {
+    use std::os::unix::fs::PermissionsExt as _;
+    world.write(name, text);
+    let mode = std::fs::Permissions::from_mode(0o600);
+    std::fs::set_permissions(world.path(name), mode).unwrap();
+}
+
+/// The one package of a reply.
+fn package_of(opener: Opener, reply: &Response) -> Vec<u8> {
     assert_eq!(reply.status, 200, "{}", String::from_utf8_lossy(&reply.body));
-    let inside = opener.open(&reply.body).unwrap();
-    assert_eq!(inside.status, 200, "{}", String::from_utf8_lossy(&inside.body));
-    let reply = KeyMaterialResponse::tls_deserialize_exact_bytes(&inside.body).unwrap();
-    assert_eq!(reply.user_status, KeyMaterialUserCode::Success);
-    match &reply.clients[..] {
-        [ClientKeyMaterial::Success { key_package, .. }] => Some(encode(&**key_package)),
-        _ => panic!("one package was expected"),
-    }
+    let inner = opener.open(&reply.body).unwrap();
+    assert_eq!(inner.status, 200, "{}", String::from_utf8_lossy(&inner.body));
+    let response = KeyMaterialResponse::tls_deserialize_exact_bytes(&inner.body).unwrap();
+    assert_eq!(response.user_status, KeyMaterialUserCode::Success);
+    let [ClientKeyMaterial::Success { key_package, .. }] = &response.clients[..] else {
+        panic!("another reply than one package");
+    };
+    key_package.tls_serialize_detached().unwrap()
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn claims_a_second() {
-    let Some(place) = Place::new().await else { return };
-    let (size, address) = (load_size(FEW), place.start().await);
-    let device = place.client(None);
-    for user in 0..size {
-        place.store(address, &device, &format!("user{user}"), size).await;
+#[tokio::test(flavor = "multi_thread")]
+async fn claims() {
+    let Some(keys) = KeyWorld::start().await else { return };
+    let load = Load::or_few(FEW.count, FEW.rate);
+    let count = load.count as usize;
+    let each = if count > FEW.count as usize { KEY_PACKAGES_MAX } else { FEW_PACKAGES };
+    let mut users = Vec::new();
+    for at in 0..count.div_ceil(each) {
+        users.push(keys.user(&format!("user{at}"), each).await);
     }
     // Neighbours ask for different users.
-    let handles = (0..size * size).map(|at| format!("user{}", at % size));
-    let claims = Arc::new(place.claims(address, handles).await);
-    let next = Arc::new(AtomicUsize::new(0));
-    let (mut workers, begun) = (JoinSet::new(), Instant::now());
-    for _ in 0..WORKERS {
-        let (client, claims, next) =
-            (place.client(Some("relay.a.example")), claims.clone(), next.clone());
-        workers.spawn(async move {
-            let mut done = Vec::new();
-            while let Some(sealed) = claims.get(next.fetch_add(1, Ordering::Relaxed)) {
-                let (sealed, began) = (sealed.lock().await.take().unwrap(), Instant::now());
-                let package = claim(&client, address, sealed).await.unwrap();
-                done.push((began.elapsed(), package));
-            }
-            done
-        });
+    let claims = (0..count).map(|at| keys.claim(&format!("r{at}"), &users[at % users.len()]));
+    let (mut capsules, mut openers) = (Vec::new(), Vec::new());
+    for Claim { capsule, opener } in claims {
+        capsules.push(capsule);
+        openers.push(opener);
     }
-    let done: Vec<_> = workers.join_all().await.into_iter().flatten().collect();
-    let seconds = begun.elapsed().as_secs_f64();
-    let (mut times, packages): (Vec<_>, HashSet<_>) = done.into_iter().unzip();
-    assert_eq!((times.len(), packages.len()), (size * size, size * size), "each was given once");
-    times.sort_unstable();
-    let at = |percent: usize| times[(times.len() - 1) * percent / 100].as_secs_f64() * 1e3;
-    say(&format!(
-        "record: {} claims in {seconds:.2} s: {:.0} a second, {WORKERS} at once; 50% in {:.1} ms, \
-         99% in {:.1} ms",
-        times.len(),
-        times.len() as f64 / seconds,
-        at(50),
-        at(99)
-    ));
+    keys.connect().await;
+    let watch = Watch::start();
+    let pass = |index: u32, due: Instant| {
+        let passed = keys.pass(capsules[index as usize].clone());
+        async move {
+            let reply = passed.await;
+            (index as usize, due.elapsed(), reply)
+        }
+    };
+    let mut done = load.run(pass).await;
+    say(&watch.line("claims", done.iter().map(|(_, time, _)| *time).collect()));
+    done.sort_unstable_by_key(|(index, _, _)| *index);
+    let opened = openers.into_iter().zip(&done);
+    let packages: HashSet<_> =
+        opened.map(|(opener, (_, _, reply))| package_of(opener, reply)).collect();
+    assert_eq!(packages.len(), count, "a package was handed out twice");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hundred_claimers_of_one_user_at_once_get_distinct_packages() {
+    let Some(keys) = KeyWorld::start().await else { return };
+    let user = keys.user("crowded", KEY_PACKAGES_MAX).await;
+    let mut passing = JoinSet::new();
+    for at in 0..KEY_PACKAGES_MAX {
+        let Claim { capsule, opener } = keys.claim(&format!("r{at}"), &user);
+        let passed = keys.pass(capsule);
+        passing.spawn(async move { package_of(opener, &passed.await) });
+    }
+    let packages: HashSet<_> = passing.join_all().await.into_iter().collect();
+    assert_eq!(packages.len(), KEY_PACKAGES_MAX);
+    say(&format!("{} claimers of one user: {} packages", KEY_PACKAGES_MAX, packages.len()));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_service_that_is_killed_gives_no_package_twice() {
     const ROUNDS: usize = 6;
-    const PACKAGES: usize = 90;
-    let Some(place) = Place::new().await else { return };
-    let (address, mut child) = place.spawn().await;
-    place.store(address, &place.client(None), "bob", PACKAGES).await;
-    let handles = (0..PACKAGES).map(|_| "bob".to_owned());
-    let claims = place.claims(address, handles).await;
-    let mut claims = claims.into_iter().map(|sealed| sealed.into_inner().unwrap());
-    let (mut address, mut given, mut lost) = (address, Vec::new(), 0);
+    let Some(world) = World::with_postgres().await else { return };
+    let config = write_config(&world);
+    let start = |config: &Path| {
+        let config = config.to_str().unwrap();
+        let process = Process::start(&["keys", "serve", "--admin", "off", "--config", config]);
+        let url = format!("https://localhost:{}", process.address.port());
+        (process, url)
+    };
+    let (mut process, url) = start(&config);
+    let mut keys = KeyWorld::new(world, url).await;
+    let user = keys.user("bob", KEY_PACKAGES_MAX).await;
+    let (mut given, mut lost) = (Vec::new(), 0);
     for round in 0..ROUNDS {
-        let client = place.client(Some("relay.a.example"));
-        let mut asking = JoinSet::new();
-        for sealed in claims.by_ref().take(PACKAGES / ROUNDS) {
-            let client = client.clone();
-            asking.spawn(async move { claim(&client, address, sealed).await });
+        let mut passing = JoinSet::new();
+        for at in 0..KEY_PACKAGES_MAX / ROUNDS {
+            let Claim { capsule, opener } = keys.claim(&format!("r{round}x{at}"), &user);
+            let passed = keys.try_pass(capsule);
+            passing.spawn(async move { passed.await.ok().map(|reply| package_of(opener, &reply)) });
         }
-        // Before, while and after they are answered.
-        tokio::time::sleep(Duration::from_millis(12 * round as u64)).await;
-        child.kill().await.unwrap();
-        for package in asking.join_all().await {
-            match package {
-                Some(package) => given.push(package),
-                None => lost += 1,
-            }
+        let mut take = |package: Option<Vec<u8>>| match package {
+            Some(package) => given.push(package),
+            None => lost += 1,
+        };
+        // Before any is answered, and in each round after more of them were.
+        for _ in 0..2 * round {
+            take(passing.join_next().await.unwrap().unwrap());
         }
-        (address, child) = place.spawn().await;
+        process.kill();
+        passing.join_all().await.into_iter().for_each(take);
+        (process, keys.url) = start(&config);
     }
-    assert_eq!(given.len() + lost, PACKAGES);
+    assert!(given.len() >= ROUNDS * (ROUNDS - 1) && given.len() + lost <= KEY_PACKAGES_MAX);
     assert_eq!(given.iter().collect::<HashSet<_>>().len(), given.len(), "one was given twice");
-    say(&format!("record: {} packages given, {lost} claims without a reply", given.len()));
+    say(&format!("{} packages given, {lost} claims without a reply", given.len()));
 }

@@ -14,6 +14,7 @@ mod claims;
 mod demo;
 mod events;
 mod feed;
+mod floor;
 mod gateway;
 mod kills;
 mod load;
@@ -22,8 +23,10 @@ mod more;
 mod outages;
 mod postgres;
 mod routes;
+mod size;
 mod smpp;
 mod smsc;
+mod timed;
 mod world;
 
 use sotto::registrar::Store;

@@ -314,7 +314,7 @@ fn channel(control: &Control, gateway: &str, outcome: &str) -> f64 {
 }
 
 /// A log that takes statements of the registrar.
-async fn start_log(world: &World) -> (SocketAddr, log::Control) {
+pub(crate) async fn start_log(world: &World) -> (SocketAddr, log::Control) {
     let path = |name: &str| world.path(name);
     world.write("log-callers.toml", &format!("[callers.'{ISSUER}']\nstatements = true\n"));
     sotto::builder::keys::create(&path("log-key.pem")).unwrap();
@@ -344,7 +344,7 @@ async fn start_log(world: &World) -> (SocketAddr, log::Control) {
 }
 
 /// The table of the configuration for a log at this port.
-fn log_at(world: &World, port: u16) -> String {
+pub(crate) fn log_at(world: &World, port: u16) -> String {
     let ca = world.path("ca.pem");
     format!("[log]\nurl = 'https://localhost:{port}'\nca = '{}'\n", ca.display())
 }

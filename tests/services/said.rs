@@ -34,8 +34,3 @@ fn skip(reason: &str) {
 pub(crate) fn say(line: &str) {
     println!("{line}");
 }
-
-/// How much a load test does: the number in `SOTTO_LOAD`, or else so little that it takes no time.
-pub(crate) fn load_size(tiny: usize) -> usize {
-    std::env::var("SOTTO_LOAD").map_or(tiny, |load| load.parse().unwrap())
-}

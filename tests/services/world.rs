@@ -99,7 +99,7 @@ pub(crate) struct Running {
     task: JoinHandle<()>,
 }
 
-/// A registrar that runs as a process of its own, killed when dropped.
+/// A service that runs as a process of its own, killed when dropped.
 pub(crate) struct Process {
     pub(crate) address: SocketAddr,
     child: Child,
@@ -261,14 +261,9 @@ impl World {
 
     /// A registrar of its own process; its clock is that of the machine.
     pub(crate) fn spawn(&self) -> Process {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_sotto"));
-        command.args(["registrar", "serve", "--admin", "off", "--config"]);
-        command.arg(self.config_path()).stdin(Stdio::null());
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let address = line.trim().strip_prefix("listening on ").unwrap_or_else(|| panic!("{line}"));
-        Process { address: address.parse().unwrap(), child }
+        let config = self.config_path();
+        let config = config.to_str().unwrap();
+        Process::start(&["registrar", "serve", "--admin", "off", "--config", config])
     }
 
     pub(crate) fn run(&self, arguments: &[&str]) -> std::process::Output {
@@ -304,6 +299,17 @@ impl Running {
 }
 
 impl Process {
+    /// Starts a service and waits until it says where it listens.
+    pub(crate) fn start(arguments: &[&str]) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sotto"));
+        command.args(arguments).stdin(Stdio::null());
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let address = line.trim().strip_prefix("listening on ").unwrap_or_else(|| panic!("{line}"));
+        Self { address: address.parse().unwrap(), child }
+    }
+
     pub(crate) fn kill(mut self) {
         self.end();
     }

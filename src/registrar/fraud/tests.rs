@@ -1,13 +1,11 @@
 //! Every rule one below and above its bound, on both databases.
 
 use std::collections::BTreeMap;
-use std::time::Instant;
 
 use crate::discovery::identifier::Identifier;
 use crate::discovery::statement::Purpose;
 use crate::registrar::api::Channel;
 use crate::registrar::postgres::both;
-use crate::registrar::postgres::said::{load_size, say};
 use crate::registrar::store::transaction;
 use crate::registrar::{Problem, Store};
 use sha2::{Digest as _, Sha256};
@@ -516,55 +514,6 @@ async fn no_number_is_in_rows_problems_or_metrics() {
         assert_ne!(names(KEY).1, names([8; 32]).1);
     })
     .await;
-}
-
-/// Registrations with their codes through one provider and one country, by 16 tasks. `SOTTO_LOAD`
-/// is how many each task makes; by default it is one. For a measurement: `SOTTO_LOAD=100 cargo test
-/// --release --lib --features registration measure_registrations -- --nocapture`.
-#[tokio::test]
-async fn measure_registrations_of_one_provider() {
-    let each = load_size(1);
-    for messages in [9_999, 1_000_000] {
-        both(MIGRATIONS, async |store| {
-            let fraud = fraud(rules(), ap(messages, 1_000_000_000));
-            let parts = fraud.config().terms(AP).unwrap().parts;
-            let before = Instant::now();
-            let tasks = async {
-                let mut tasks = tokio::task::JoinSet::new();
-                for task in 0..16 {
-                    tasks.spawn_local(register(
-                        store.clone(),
-                        fraud.clone(),
-                        task * each..(task + 1) * each,
-                    ));
-                }
-                tasks.join_all().await;
-            };
-            tokio::task::LocalSet::new().run_until(tasks).await;
-            let rate = (16 * each) as f64 / before.elapsed().as_secs_f64();
-            say(&format!("{:?}, {parts} rows: {rate:.0} registrations/s", store.databases()));
-            let budget = sqlx::query("SELECT messages FROM fraud_counts WHERE name = $1");
-            let budget = budget.bind(format!("budget {AP}")).fetch_all(store.pool()).await.unwrap();
-            let sent: Vec<i64> = budget.iter().map(|row| row.get(0)).collect();
-            assert_eq!(sent.iter().sum::<i64>(), 16 * each as i64);
-            assert!((1..=parts as usize).contains(&sent.len()), "{} rows", sent.len());
-        })
-        .await;
-    }
-}
-
-async fn register(store: Store, fraud: Fraud, prefixes: std::ops::Range<usize>) {
-    let world = World { store: &store, fraud };
-    for prefix in prefixes {
-        let sii = mobile(prefix, 1);
-        world.admit(AP, &sii, NOW).await.unwrap();
-        let sii_mac = mac(&sii);
-        let entered = transaction!(store, |db| world
-            .fraud
-            .entered(db, &attempt(AP, &sii, &sii_mac), NOW)
-            .await);
-        entered.await.unwrap();
-    }
 }
 
 #[path = "conversion_tests.rs"]
