@@ -473,8 +473,8 @@ pub const SEALED_FIELDS_BYTES_MAX: usize = 1 << 10;
 /// Longest path of a sealed request, in bytes: that of a key service's user, a URI of at most 256
 /// bytes of which some are written with three.
 pub const SEALED_PATH_BYTES_MAX: usize = 512;
-/// Room in a look-up before it is sealed for what is not its queries: the path has a database's name
-/// of at most 64 bytes.
+/// Room in a look-up before it is sealed for what is not its queries: the path has a database's
+/// name of at most 64 bytes.
 pub const SEALED_LOOKUP_FIELDS_BYTES: usize = 128;
 /// Most keys of a signed list of OHTTP keys: the newest, the one before it, and one that another
 /// process of the front-end has just made.

@@ -120,3 +120,30 @@ fn failures_and_attacks_are_run_and_summarised() {
     let readme = fs::read_to_string(attacks.join("README.md")).unwrap();
     assert!(readme.contains("back after 3 ms"), "{readme}");
 }
+
+/// The same with a program that stands for the load tests.
+#[test]
+fn registrations_are_summarised() {
+    let place = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let program = place.path().join("services-1");
+    let cargo = format!("#!/bin/sh\necho '{{\"executable\":\"{}\"}}'\n", program.display());
+    let tests = "#!/bin/sh\ncase \"$1\" in\n\
+                 floor*) echo 'floor: commits: 9 a second, 111.1 ms each' ;;\n\
+                 load*) echo '100 registrations in 20.0 s: 5 a second' ;;\n\
+                 size*) echo 'rows: 2 rows; bytes a row: 7' ;;\n\
+                 *) exit 101 ;;\nesac\n";
+    for (path, text) in [(place.path().join("cargo"), cargo), (program, tests.to_owned())] {
+        fs::write(&path, text).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    let (record, said) = run("registration.sh", &["--quick"], place.path());
+    let readme = fs::read_to_string(record.join("README.md")).unwrap_or_else(|_| panic!("{said}"));
+    for part in [
+        "| commits | 9 a second, 111.1 ms each |",
+        "100 registrations in 20.0 s: 5 a second |",
+        "| rows: 2 rows; bytes a row: 7 |",
+        "Failed: claims-10-1 claimers-100.",
+    ] {
+        assert!(readme.contains(part), "{part}: {readme}");
+    }
+}

@@ -3,8 +3,8 @@
 //!
 //! Nothing is printed before the last answer is there and the connection is given up, so that no
 //! byte that is sent, and no time at which it is sent, depends on what was found or on who reads
-//! what is printed. Exit code 0: all found; 1: some not found; 2: an error, or some not answered; 3:
-//! a mapping of the owner that the owner does not know; 130: interrupted, and then nothing is
+//! what is printed. Exit code 0: all found; 1: some not found; 2: an error, or some not answered;
+//! 3: a mapping of the owner that the owner does not know; 130: interrupted, and then nothing is
 //! printed.
 
 use std::path::{Path, PathBuf};
@@ -65,8 +65,8 @@ pub(crate) struct Args {
     contacts: Option<PathBuf>,
     /// JSON file of the owner's own numbers and addresses and where the owner registered them:
     /// [{"identifier": "+49...", "services": [{"ssi": "mimi://...", "key": "the public key there,
-    /// base64url"}]}]. They are looked up with the contacts, and what is found and not in the file is
-    /// reported.
+    /// base64url"}]}]. They are looked up with the contacts, and what is found and not in the file
+    /// is reported.
     #[arg(long, value_name = "FILE", conflicts_with = "openly")]
     own: Option<PathBuf>,
     /// Tell the front-end the numbers and addresses, which then looks them up itself: THE FRONT-END

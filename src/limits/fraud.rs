@@ -31,7 +31,7 @@ pub const FRAUD_COUNTS_KEPT_SECONDS: u64 = 2 * 86_400;
 /// Counters through which every request of an application provider passes are this many rows, each
 /// with its share of the bound. A row is locked until its transaction is on the disk, which takes
 /// 3 to 5 ms on a cheap one, and 200 registrations a second change it 400 times: on such a disk,
-/// one row let 122 a second pass, eight rows 403 (`measure_registrations_of_one_provider`).
+/// one row let 122 a second pass, eight rows 403, without the rest of a registration.
 pub const FRAUD_PARTS: u64 = 8;
 /// A budget of fewer messages a day is one row, for nothing gets crowded there.
 pub const FRAUD_PARTS_MESSAGES_MIN: u64 = 10_000;

@@ -34,9 +34,6 @@ const _: () = assert!(KEY_REPLY_BYTES_MAX + 1_024 <= crate::limits::RELAY_EVALUA
 pub const KEY_REPLY_STEP_BYTES: usize = 4 << 10;
 /// What a reply has beside its body before it is sealed, at most.
 pub const KEY_REPLY_FIELDS_BYTES: usize = 128;
-/// To how many bytes a reply is padded at most: what a relay passes on.
-pub const KEY_REPLY_PADDED_BYTES_MAX: usize = crate::limits::RELAY_EVALUATE_REPLY_BYTES_MAX
-    - crate::discovery::sealed::capsule::REPLY_OVERHEAD_BYTES;
 /// Requests are padded to a multiple of this before they are sealed.
 pub const KEY_REQUEST_STEP_BYTES: usize = 1 << 10;
 /// Longest URI of a user or room in a message.

@@ -12,7 +12,8 @@ use std::time::Duration;
 
 use sqlx::any::AnyPoolOptions;
 use sqlx::migrate::{Migration, MigrationType, Migrator};
-use sqlx::{Any, AnyPool, Executor as _, SqlStr, Transaction};
+use sqlx::postgres::PgConnection;
+use sqlx::{Any, AnyPool, AssertSqlSafe, Connection as _, Executor as _, SqlStr, Transaction};
 
 use crate::registrar::problem::Problem;
 
@@ -53,6 +54,11 @@ pub struct Store {
     databases: Databases,
 }
 
+/// A connection that was idle for so long is tested before it is used. The pool tests each when it
+/// is given back, and a server that restarts is away for longer: so a busy service is not kept
+/// waiting for a second test.
+const IDLE_TEST_TIME: Duration = Duration::from_millis(100);
+
 /// Most times that a transaction is begun again because the database asks for it.
 const ATTEMPTS_MAX: u32 = 8;
 
@@ -68,6 +74,19 @@ pub enum Failed {
 }
 
 impl Store {
+    /// Removes these schemas of a PostgreSQL with all that is in them, and makes them again.
+    ///
+    /// # Errors
+    /// The database cannot be reached, or its user may not do that.
+    pub async fn renew_schemas(url: &str, names: &[String]) -> Result<(), StoreError> {
+        let mut database = PgConnection::connect(url).await?;
+        for name in names {
+            let renew = format!("DROP SCHEMA IF EXISTS {name} CASCADE; CREATE SCHEMA {name}");
+            sqlx::raw_sql(AssertSqlSafe(renew)).execute(&mut database).await?;
+        }
+        Ok(database.close().await?)
+    }
+
     /// Connects, and brings the tables to this version with `migrations`, each (number, name, SQL).
     /// `url` is `postgres://…` or `sqlite:FILE`, which is created with mode 0600 if it is missing.
     ///
@@ -90,6 +109,12 @@ impl Store {
         let pool = AnyPoolOptions::new()
             .max_connections(connections)
             .acquire_timeout(Duration::from_secs(5))
+            .test_before_acquire(false)
+            .before_acquire(|connection, state| {
+                Box::pin(async move {
+                    Ok(state.idle_for < IDLE_TEST_TIME || connection.ping().await.is_ok())
+                })
+            })
             .after_connect(move |connection, _| {
                 Box::pin(async move {
                     if databases == Databases::Sqlite {

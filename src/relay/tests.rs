@@ -54,8 +54,8 @@ pub(super) struct Seen {
     pub(super) method: Method,
     pub(super) uri: String,
     pub(super) headers: HeaderMap,
-    body: Bytes,
-    names: Vec<String>,
+    pub(super) body: Bytes,
+    pub(super) names: Vec<String>,
 }
 
 /// What the front-end answers next.
@@ -234,7 +234,11 @@ fn pins() -> Pins {
 }
 
 /// A directory of providers, each with a key service at a port of this machine.
-fn write_directory(folder: &tempfile::TempDir, version: u64, providers: &[(&str, u16)]) -> PathBuf {
+pub(super) fn write_directory(
+    folder: &tempfile::TempDir,
+    version: u64,
+    providers: &[(&str, u16)],
+) -> PathBuf {
     let mut content = draft::new(1, vec![account_key().verifying_key().into()]).unwrap();
     for (domain, port) in providers {
         let (domain, name) = ((*domain).to_owned(), (*domain).to_owned());
@@ -344,7 +348,7 @@ impl World {
         self.device.send(Method::GET, &url, headers, Bytes::new(), 8 << 20).await.unwrap()
     }
 
-    fn count(&self, asked: Asked, outcome: Outcome) -> u64 {
+    pub(super) fn count(&self, asked: Asked, outcome: Outcome) -> u64 {
         self.service.counters.requests(asked, outcome)
     }
 
@@ -363,7 +367,7 @@ impl World {
     }
 }
 
-fn error_of(response: &https::Response) -> Value {
+pub(super) fn error_of(response: &https::Response) -> Value {
     assert_eq!(response.headers["content-type"], "application/json");
     serde_json::from_slice(&response.body).unwrap()
 }
@@ -430,76 +434,6 @@ async fn the_front_end_sees_the_body_and_nothing_else_of_a_device() {
     assert_eq!(world.count(Asked::Lookup, Outcome::Answered), 2);
     assert_eq!(world.count(Asked::Evaluate, Outcome::Answered), 1);
     world.no_room_is_used().await;
-}
-
-#[tokio::test]
-async fn requests_for_keys_go_to_the_key_service_of_the_provider_that_is_named() {
-    let world =
-        start_with(Setting { key_services: true, evaluate: "48,16/day", ..Setting::default() })
-            .await;
-    // What was not sent is not counted.
-    *world.way.lock().unwrap() = Way::Closed;
-    let response = world.ask("/keys/b.example", SECRET_NAME, b"sealed for b").await;
-    is_error(&response, 502, "key_service");
-    assert!(error_of(&response)["detail"].as_str().unwrap().starts_with("the key service"));
-    *world.way.lock().unwrap() = Way::Open;
-    let response = world.ask("/keys/b.example", SECRET_NAME, b"sealed for b").await;
-    assert_eq!((response.status, &response.body[..]), (200, &b"sealed"[..]));
-    let seen = world.front_end.seen();
-    let [seen] = &seen[..] else { panic!("{} requests", seen.len()) };
-    assert_eq!((&seen.method, &*seen.uri), (&Method::POST, "/gateway"));
-    assert_eq!(seen.names, ["client.localhost"]);
-    assert_eq!(seen.body, "sealed for b");
-    assert!(!seen.headers.contains_key("authorization"));
-    // Its keys, which everybody gets.
-    world.front_end.then(200, &[("content-type", "application/jwt")], b"its keys");
-    for _ in 0..2 {
-        let response = world.get("/keys/b.example/ohttp-keys", &[]).await;
-        assert_eq!((response.status, &response.body[..]), (200, &b"its keys"[..]));
-    }
-    let seen = world.front_end.seen();
-    assert_eq!(seen.iter().map(|seen| &*seen.uri).collect::<Vec<_>>(), ["/ohttp-keys"]);
-    // Nobody can have the relay ask elsewhere, or without an account.
-    for path in ["/keys/c.example", "/keys/localhost", "/keys/b.example%2Fx", "/keys/B.example"] {
-        is_error(&world.ask(path, "a", b"sealed").await, 404, "no_key_service");
-        is_error(&world.get(&format!("{path}/ohttp-keys"), &[]).await, 404, "no_key_service");
-    }
-    is_error(&world.post("/keys/b.example", &[SEALED], b"sealed").await, 401, "account");
-    is_error(&world.ask("/keys/b.example", "a", &[0; 4_097]).await, 413, "too_long");
-    assert!(world.front_end.seen().is_empty());
-    // What it says is told as its own, and requests count as evaluations.
-    world.front_end.then(403, &[], b"");
-    is_error(&world.ask("/keys/b.example", SECRET_NAME, b"sealed").await, 502, "key_service");
-    assert_eq!(world.ask("/evaluate", SECRET_NAME, b"sealed").await.status, 200);
-    let response = world.ask("/keys/b.example", SECRET_NAME, b"sealed").await;
-    is_error(&response, 429, "quota");
-    assert_eq!(error_of(&response)["kind"], "evaluate");
-    assert_eq!(world.ask("/lookup", SECRET_NAME, b"sealed").await.status, 200);
-    assert_eq!(world.count(Asked::Keys, Outcome::Answered), 1);
-    assert_eq!(world.count(Asked::Keys, Outcome::KeyService), 2);
-    // A newer directory has others; what cannot be used changes nothing.
-    write_directory(&world.folder, 2, &[("c.example", 1)]);
-    world.control.reload().unwrap();
-    is_error(&world.ask("/keys/b.example", "a", b"sealed").await, 404, "no_key_service");
-    is_error(&world.ask("/keys/c.example", "a", b"sealed").await, 502, "key_service");
-    write_directory(&world.folder, 1, &[("b.example", 1)]);
-    let wrong = world.control.reload().unwrap_err();
-    assert!(wrong.contains("directory.json"), "{wrong}");
-    is_error(&world.ask("/keys/b.example", "a", b"sealed").await, 404, "no_key_service");
-}
-
-#[tokio::test]
-async fn a_key_service_that_hangs_leaves_places_for_the_front_end() {
-    let setting = Setting { key_services: true, forwards: 2, ..Setting::default() };
-    let world = Arc::new(start_with(setting).await);
-    world.front_end.then_wait();
-    let asked = world.clone();
-    let waits = tokio::spawn(async move { asked.ask("/keys/b.example", "a", b"sealed").await });
-    world.front_end.waiting.notified().await;
-    is_error(&world.ask("/keys/b.example", "b", b"sealed").await, 503, "overloaded");
-    assert_eq!(world.ask("/evaluate", "b", b"sealed").await.status, 200);
-    world.front_end.go_on.notify_one();
-    assert_eq!(waits.await.unwrap().status, 200);
 }
 
 #[tokio::test]

@@ -1,8 +1,8 @@
-//! Claims of key packages at a key service with PostgreSQL, as a relay passes them on: over TLS with
-//! the relay's certificate, each sealed to the service and signed by a requester of its own. Those
-//! are made before the clock starts, and replies are opened after it has stopped. By default these
-//! are a few. For a measurement `SOTTO_LOAD` is their number in a second, for 20 seconds; to be run
-//! alone and optimised: `SOTTO_LOAD=1000 cargo test --release --features registration --test
+//! Claims of key packages at a key service with PostgreSQL, as a relay passes them on: over TLS
+//! with the relay's certificate, each sealed to the service and signed by a requester of its own.
+//! Those are made before the clock starts, and replies are opened after it has stopped. By default
+//! these are a few. For a measurement `SOTTO_LOAD` is their number in a second, for 20 seconds; to
+//! be run alone and optimised: `SOTTO_LOAD=1000 cargo test --release --features registration --test
 //! services claims:: -- --nocapture` (`bench/registration.sh`).
 
 use std::collections::HashSet;

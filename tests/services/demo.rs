@@ -50,7 +50,7 @@ async fn the_demo_does_the_same_over_postgresql_and_smpp() {
         }
         let ended = demo.wait().await.unwrap();
         assert!(ended.success(), "{ended}: {text}");
-        assert!(text.contains("and keys are in\n  PostgreSQL."), "{text}");
+        assert!(text.contains("log and keys are in PostgreSQL."), "{text}");
         assert!(text.contains("for Brook's domain only"), "{text}");
         assert!(text.contains("checks are as the stories say."), "{text}");
         // What the phones show comes from the centre alone.

@@ -1,7 +1,7 @@
 //! How large the registrar's database is with so many registrations in force, and how long work
 //! takes on one of that size, with PostgreSQL. One registration is made as any is; its rows in each
-//! table are then repeated under other names. By default these are a few, which shows that all of it
-//! works. For a measurement `SOTTO_LOAD` is their number; to be run alone and optimised:
+//! table are then repeated under other names. By default these are a few, which shows that all of
+//! it works. For a measurement `SOTTO_LOAD` is their number; to be run alone and optimised:
 //! `SOTTO_LOAD=1000000 cargo test --release --features registration --test services size:: --
 //! --nocapture` (`bench/registration.sh`).
 
@@ -52,7 +52,8 @@ const RANDOM: &str = r"CREATE FUNCTION random_text(seed TEXT, length INT) RETURN
     LANGUAGE SQL IMMUTABLE AS $$ SELECT left(translate(encode(sha512(convert_to(seed, 'UTF8')),
     'base64'), E'+/=\n', '-_'), length) $$";
 
-/// Rows of `$1` registrations, of which `$2` were made today, beside those of the one that is there.
+/// Rows of `$1` registrations, of which `$2` were made today, beside those of the one that is
+/// there.
 const FILL: [&str; 8] = [
     "INSERT INTO registrations (id, ap, sii_mac, region, purpose, language, statement, state, since,
         due_at, iat, exp, heartbeat_at, feed, code_expires_at, tries_left, resends, resend_at)

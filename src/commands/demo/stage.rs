@@ -55,27 +55,15 @@ pub(crate) struct Args {
     /// With --registration: keep everything in this PostgreSQL, `postgres://...`, in the schemas
     /// sotto_demo_registrar, _log and _keys, which are made anew.
     #[arg(long, value_name = "URL", requires = "registration")]
-    #[cfg_attr(
-        not(feature = "registration"),
-        expect(dead_code, reason = "only one demo reads it")
-    )]
     pub(super) postgres: Option<String>,
     /// With --registration: send text messages to this message centre, which speaks SMPP without
     /// TLS on this machine or a private network. Codes that it was given are read from standard
     /// input, one a line.
     #[arg(long, value_name = "HOST:PORT", requires = "registration")]
-    #[cfg_attr(
-        not(feature = "registration"),
-        expect(dead_code, reason = "only one demo reads it")
-    )]
     pub(super) smpp: Option<String>,
     /// File of mode 0600 with the system_id at the message centre and, in a second line, the
     /// password. By default they are sotto and demo.
     #[arg(long, value_name = "FILE", requires = "smpp")]
-    #[cfg_attr(
-        not(feature = "registration"),
-        expect(dead_code, reason = "only one demo reads it")
-    )]
     pub(super) smpp_credentials: Option<PathBuf>,
     #[command(flatten)]
     pub(super) engine: EngineArgs,

@@ -62,7 +62,8 @@ pub struct Provider {
     pub name: String,
     /// Its key service, `https://`.
     pub keys_url: String,
-    /// The key that signs the OHTTP keys of that service; none where nobody is to be asked for keys.
+    /// The key that signs the OHTTP keys of that service; none where nobody is to be asked for
+    /// keys.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keys_identity: Option<Key>,
 }

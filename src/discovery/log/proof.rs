@@ -19,9 +19,9 @@
 //! (see [`is_short`]) while fewer than 2^27 entries lie between two epochs of a database.
 //!
 //! Devices get a file of the newest proofs, one after the other, oldest first: the same bytes for
-//! everybody. Who missed epochs goes through all of them, and nobody learns who did. Who missed more
-//! than there are asks for those after the last tree that was verified ([`OldProofs`]), and goes on
-//! from there ([`advance`]).
+//! everybody. Who missed epochs goes through all of them, and nobody learns who did. Who missed
+//! more than there are asks for those after the last tree that was verified ([`OldProofs`]), and
+//! goes on from there ([`advance`]).
 
 use std::path::{Path, PathBuf};
 

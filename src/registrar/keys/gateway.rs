@@ -11,7 +11,9 @@ use std::sync::{Arc, PoisonError};
 
 use crate::discovery::identifier::{Identifier, percent_decoded};
 use crate::discovery::sealed::SealedError;
-use crate::discovery::sealed::capsule::{InnerRequest, InnerResponse, Sealer};
+use crate::discovery::sealed::capsule::{
+    InnerRequest, InnerResponse, REPLY_OVERHEAD_BYTES, Sealer,
+};
 use crate::discovery::statement::Ssi;
 use crate::https::PeerInfo;
 use crate::registrar::Problem;
@@ -31,9 +33,9 @@ use crate::discovery::keys::mimi::{
     KeyMaterialUserCode, Protocol, SearchIdentifierType, encode,
 };
 use crate::discovery::keys::packages::{CRYPTO, scheme_of};
+use crate::limits::RELAY_EVALUATE_REPLY_BYTES_MAX;
 use crate::limits::keys::{
-    KEY_REPLY_FIELDS_BYTES, KEY_REPLY_PADDED_BYTES_MAX, KEY_REPLY_STEP_BYTES,
-    KEY_REQUEST_BYTES_MAX, KEY_RETRY_SECONDS,
+    KEY_REPLY_FIELDS_BYTES, KEY_REPLY_STEP_BYTES, KEY_REQUEST_BYTES_MAX, KEY_RETRY_SECONDS,
 };
 use crate::registrar::keys::counters::Asked as Kind;
 use crate::registrar::keys::shared::{Service, malformed, read, refusal, uri};
@@ -44,6 +46,9 @@ const SEALED_REPLY: &str = "message/ohttp-res";
 /// What tells that a key is not held (RFC 9458, section 5.3).
 const OLD_KEY: &str = "{\"type\":\"https://iana.org/assignments/http-problem-types#ohttp-key\",\
                        \"title\":\"this key is not held: fetch the keys\"}";
+
+/// To how many bytes a reply is padded at most: what a relay passes on.
+const PADDED_BYTES_MAX: usize = RELAY_EVALUATE_REPLY_BYTES_MAX - REPLY_OVERHEAD_BYTES;
 
 /// Who passes a request on.
 struct Relay {
@@ -110,7 +115,7 @@ impl Service {
             }
         };
         let bytes = response.body.len() + KEY_REPLY_FIELDS_BYTES;
-        let padded = bytes.next_multiple_of(KEY_REPLY_STEP_BYTES).min(KEY_REPLY_PADDED_BYTES_MAX);
+        let padded = bytes.next_multiple_of(KEY_REPLY_STEP_BYTES).min(PADDED_BYTES_MAX);
         Ok(sealer.seal_to(&response, padded).map_err(|_| failed())?)
     }
 

@@ -18,7 +18,9 @@ use crate::registrar::registrations::change::{
     Caller, Done, Prepared, check_id, malformed, unknown,
 };
 use crate::registrar::registrations::sql::stored_mapping;
-use crate::registrar::registrations::sql::{WITHHOLD, bigint, lock_sii, made, unsigned};
+use crate::registrar::registrations::sql::{
+    WITHHOLD, bigint, lock_sii, lock_sii_of, made, unsigned,
+};
 use crate::registrar::registrations::state::{from_number, is_in_force, is_pending, number};
 use crate::registrar::registrations::transition::Transition;
 
@@ -84,10 +86,7 @@ impl Core {
         id: &str,
         now: u64,
     ) -> Result<Done, Failed> {
-        let find = "SELECT sii_mac FROM registrations WHERE id = $1 AND ap = $2";
-        let row = sqlx::query(find).bind(id).bind(caller.ap).fetch_optional(&mut *db).await?;
-        let sii_mac: String = row.ok_or_else(unknown)?.try_get(0)?;
-        lock_sii(&mut *db, &sii_mac).await?;
+        let sii_mac = lock_sii_of(&mut *db, id, caller.ap).await?.ok_or_else(unknown)?;
         let query = sqlx::query("SELECT state, iat FROM registrations WHERE id = $1").bind(id);
         let row = query.fetch_optional(&mut *db).await?.ok_or_else(unknown)?;
         let state = from_number(row.try_get(0)?).ok_or(StoreError::Row("a state"))?;

@@ -13,7 +13,7 @@ use crate::limits::registrar::CODE_TRIES;
 use crate::registrar::registrations::change::{Caller, Count, Counted, Done, channel_of, unknown};
 use crate::registrar::registrations::end::{InForce, bury, end, in_force};
 use crate::registrar::registrations::sql::stored_mapping;
-use crate::registrar::registrations::sql::{PUBLISH, bigint, lock_sii, made, unsigned};
+use crate::registrar::registrations::sql::{PUBLISH, bigint, lock_sii_of, made, unsigned};
 use crate::registrar::registrations::state::{Times, from_number, is_pending, next};
 use crate::registrar::registrations::transition::Transition;
 use crate::registrar::registrations::{Core, events};
@@ -40,10 +40,7 @@ impl Core {
         code: &str,
         now: u64,
     ) -> Result<Done, Failed> {
-        let find = "SELECT sii_mac FROM registrations WHERE id = $1 AND ap = $2";
-        let row = sqlx::query(find).bind(id).bind(caller.ap).fetch_optional(&mut *db).await?;
-        let sii_mac: String = row.ok_or_else(unknown)?.try_get(0)?;
-        lock_sii(&mut *db, &sii_mac).await?;
+        let sii_mac = lock_sii_of(&mut *db, id, caller.ap).await?.ok_or_else(unknown)?;
         let Some(taken) = take_try(&mut *db, id, now).await? else {
             return Err(explain(db, id, now).await?.into());
         };

@@ -7,8 +7,7 @@ use crate::discovery::statement::{Consent, Mapping, Purpose, Ssi};
 use crate::limits::MAPPING_SECONDS_MAX;
 use crate::registrar::Problem;
 use crate::registrar::api::{Accepted, Channel, NewRegistration, Outgoing};
-use crate::registrar::store::Failed;
-use crate::registrar::store::transaction;
+use crate::registrar::store::{Failed, StoreError};
 use sqlx::{AnyConnection, Row as _};
 
 use crate::limits::registrar::{
@@ -18,7 +17,9 @@ use crate::limits::registrar::{
 use crate::registrar::registrations::change::{
     Caller, Count, Counted, Done, Prepared, Registration, channel_of, malformed, refused, unknown,
 };
-use crate::registrar::registrations::sql::{bigint, count_code, stored_mapping, unsigned};
+use crate::registrar::registrations::sql::{
+    bigint, count_code, lock_sii_of, stored_mapping, unsigned,
+};
 use crate::registrar::registrations::transition::Transition;
 use crate::registrar::registrations::{Core, codes};
 
@@ -146,12 +147,9 @@ impl Core {
         code: &zeroize::Zeroizing<String>,
         now: u64,
     ) -> Result<Done, Failed> {
-        let find = "SELECT sii_mac FROM registrations WHERE id = $1 AND ap = $2";
-        let row = sqlx::query(find).bind(id).bind(caller.ap).fetch_optional(&mut *db).await?;
-        let sii_mac: String = row.ok_or_else(unknown)?.try_get(0)?;
         // The registration first, so that one that is over counts no code. Both are undone where
         // too many were sent.
-        crate::registrar::registrations::sql::lock_sii(&mut *db, &sii_mac).await?;
+        let sii_mac = lock_sii_of(&mut *db, id, caller.ap).await?.ok_or_else(unknown)?;
         let row = self.pending(&mut *db, id, now).await?;
         let resend_at = unsigned(row.try_get(3)?);
         if now < resend_at {
@@ -199,11 +197,9 @@ impl Core {
                  WHERE id = $1 AND state = 0 AND resend_at > $2"
             }
         };
-        let ended = transaction!(self.store, |db| {
-            sqlx::query(update).bind(id).bind(bigint(now)).execute(db).await?;
-            Ok(())
-        });
-        Ok(ended.await?)
+        let update = sqlx::query(update).bind(id).bind(bigint(now));
+        update.execute(self.store.pool()).await.map_err(StoreError::from)?;
+        Ok(())
     }
 
     /// Claims, language, resends and time of the next code of a registration whose code is awaited.

@@ -64,6 +64,20 @@ pub(crate) async fn lock_sii(db: &mut AnyConnection, sii_mac: &str) -> Result<()
     Ok(())
 }
 
+/// The same for the identifier of a registration of this application provider, which is returned
+/// if there is such a registration.
+pub(crate) async fn lock_sii_of(
+    db: &mut AnyConnection,
+    id: &str,
+    ap: &str,
+) -> Result<Option<String>, Failed> {
+    let lock = "INSERT INTO siis (sii_mac)
+                SELECT sii_mac FROM registrations WHERE id = $1 AND ap = $2
+                ON CONFLICT (sii_mac) DO UPDATE SET sii_mac = siis.sii_mac RETURNING sii_mac";
+    let row = sqlx::query(lock).bind(id).bind(ap).fetch_optional(db).await?;
+    Ok(row.map(|row| row.try_get(0)).transpose()?)
+}
+
 /// Counts a code for an identifier and locks it as [`lock_sii`] does. Where too many were sent, it
 /// returns the seconds after which another may be.
 pub(crate) async fn count_code(

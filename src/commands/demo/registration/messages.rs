@@ -5,7 +5,7 @@ use std::io::BufRead as _;
 use sotto::registrar::channels::Arrived;
 use tokio::sync::mpsc;
 
-use super::Error;
+use crate::commands::demo::stage::Error;
 use crate::commands::out::say;
 
 /// The phones and mailboxes of everybody.

@@ -6,57 +6,36 @@
 //! database to a phone of the other provider's user, who looks contacts up, verifies that the epoch
 //! is in the log, and fetches keys through a relay. Another discovery provider vouches for what it
 //! never proved, which the owner of the number finds and ends. Then a number gets another holder,
-//! and its old mapping is gone. A step that ends otherwise than its story says makes the exit code 2.
+//! and its old mapping is gone. A step that ends otherwise than its story says makes the exit code
+//! 2.
 //!
 //! Everything is in SQLite, and a gateway in this process plays the phones. With `--postgres` the
 //! services keep what they know in PostgreSQL; with `--smpp` text messages go to a message centre,
-//! and standard input gives the codes that arrived. [`world`] has the parties and the database,
-//! [`services`] what runs and what application providers ask, [`people`] who registers, [`phone`]
-//! who looks up.
+//! and standard input gives the codes that arrived. `story.rs` has the names, `world.rs` the
+//! parties and the database, `services.rs` what runs, `people.rs` who registers, `phone.rs` who
+//! looks up.
 
 mod messages;
 mod people;
 mod phone;
 mod services;
+mod story;
 mod world;
 
 use std::path::Path;
 use std::process::ExitCode;
 
-use sotto::builder::DATABASE_NAME_DEFAULT;
-
 use self::messages::Messages;
 use self::people::{NewHolder, Person};
 use self::phone::Phone;
 use self::services::{Services, member, text};
+use self::story::{AERO, ALICE, BORIS, BROOK, CAROL, Checks, DAN, LATER, PREMIUM};
 use self::world::World;
-use super::discovery::new_user;
 use super::stage::{Args, Error};
 use crate::commands::out::say;
 
-/// The registrar, an issuer of the directory.
-const NORTH: &str = "north.example";
-/// The application providers. Brook is dishonest, and some of its users are not.
-const AERO: &str = "aero.example";
-const BROOK: &str = "brook.example";
-/// Another discovery provider, which is dishonest.
-const SOUTH: &str = "south.example";
-/// Who runs the log.
-const LEDGER: &str = "ledger.example";
-/// A database that is built without a name has this one.
-const DATABASE: &str = DATABASE_NAME_DEFAULT;
-/// All numbers are from ranges that are kept free for fiction.
-const ALICE: &str = "+491713920012";
-const BORIS: &str = "+12015550147";
-const CAROL: &str = "carol@example.org";
-const DAN: &str = "+491713920034";
-/// A line at which every call costs money.
-const PREMIUM: &str = "+499001234567";
 /// Wrong codes that end a registration.
 const GUESSES: usize = 5;
-/// A minute seals one set of records: each set is of a later one.
-const LATER: u64 = 120;
-
 /// Shows how people are registered, found, and replaced by the next holder of their number.
 pub(super) async fn show(args: &Args, folder: &Path) -> Result<ExitCode, Error> {
     say("Registration: who proves a number is found under it, and nobody else")?;
@@ -77,7 +56,7 @@ pub(super) async fn show(args: &Args, folder: &Path) -> Result<ExitCode, Error> 
     say("\n4. Brook claims numbers of people who never asked it to\n")?;
     steal(&services, &mut messages, &mut checks).await?;
     say("\n5. Feed, records, database, log\n")?;
-    let published = world.publish(&services, args, 0).await?;
+    let published = world.publish(&services.log_url(), args, 0).await?;
     say("\n6. Erin, a user of Brook, looks them up\n")?;
     let mut phone = Phone::new(&world, &services)?;
     let expected = [
@@ -95,7 +74,7 @@ pub(super) async fn show(args: &Args, folder: &Path) -> Result<ExitCode, Error> 
     services.say_what_the_relay_saw(&mut checks)?;
     say("\n8. South, another discovery provider, vouches for what it never proved\n")?;
     world.forge(BORIS, BROOK, "mallory")?;
-    let published = world.publish(&services, args, LATER).await?;
+    let published = world.publish(&services.log_url(), args, LATER).await?;
     let both = [(AERO, "boris"), (BROOK, "mallory")];
     let found = phone.look_up(&world, args, &published, &[(BORIS, &both)], &mut checks).await?;
     boris.looks_at(&found[0], &mut checks)?;
@@ -108,7 +87,7 @@ pub(super) async fn show(args: &Args, folder: &Path) -> Result<ExitCode, Error> 
         let said = format!("the registration of {} is {state}", person.handle());
         checks.is(state == expected, &said)?;
     }
-    let published = world.publish(&services, args, 2 * LATER).await?;
+    let published = world.publish(&services.log_url(), args, 2 * LATER).await?;
     let expected = [(ALICE, &[(BROOK, "dora")][..]), (BORIS, &[(AERO, "boris")])];
     phone.look_up(&world, args, &published, &expected, &mut checks).await?;
     services.end().await;
@@ -118,21 +97,6 @@ pub(super) async fn show(args: &Args, folder: &Path) -> Result<ExitCode, Error> 
     }
     say(format_args!("\nAll {} checks are as the stories say.", checks.total))?;
     Ok(ExitCode::SUCCESS)
-}
-
-/// What was compared with its story.
-#[derive(Default)]
-struct Checks {
-    total: usize,
-    wrong: usize,
-}
-
-impl Checks {
-    fn is(&mut self, is_right: bool, what: &str) -> Result<(), Error> {
-        self.total += 1;
-        self.wrong += usize::from(!is_right);
-        Ok(say(format_args!("  {what}{}", if is_right { "" } else { "  WRONG" }))?)
-    }
 }
 
 /// What a dishonest application provider tries.

@@ -23,8 +23,9 @@ use sotto::registrar::keys::store::Policy;
 
 use super::messages::Messages;
 use super::services::{Services, text};
-use super::{Checks, DATABASE, Error, NORTH, new_user};
-use crate::commands::demo::discovery::DAY;
+use super::story::{Checks, DATABASE, NORTH};
+use crate::commands::demo::discovery::{DAY, new_user};
+use crate::commands::demo::stage::Error;
 use crate::commands::out::say;
 use crate::commands::trusted::now;
 

@@ -18,9 +18,10 @@ use zeroize::Zeroizing;
 
 use super::people::SUITE;
 use super::services::Services;
+use super::story::{BROOK, Checks, DATABASE, LATER};
 use super::world::{Published, World};
-use super::{BROOK, Checks, DATABASE, Error, LATER};
 use crate::commands::demo::parties::token;
+use crate::commands::demo::stage::Error;
 use crate::commands::demo::stage::{Args, Serving};
 use crate::commands::out::say;
 use crate::commands::trusted::now;

@@ -20,9 +20,10 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use super::messages::Messages;
+use super::story::{AERO, BROOK, Checks, DATABASE, NORTH};
 use super::world::{LOG_NAME, STORES, World};
-use super::{AERO, BROOK, Checks, DATABASE, Error, NORTH};
 use crate::commands::demo::parties::{Numbers, Party, Running, jwks, start_relay, token, total};
+use crate::commands::demo::stage::Error;
 use crate::commands::demo::stage::{Args, row};
 use crate::commands::trusted::now;
 

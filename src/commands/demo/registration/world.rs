@@ -18,16 +18,15 @@ use sotto::discovery::log::LogKey;
 use sotto::discovery::merge::{self, Time, VALUE_BYTES_DEFAULT};
 use sotto::discovery::statement::Ssi;
 use sotto::https::Client;
+use sotto::registrar::Store;
 use sotto::registrar::log::client::LogClient;
 use sotto::registrar::service::{self, feed};
 use sotto::text::grouped;
-use sqlx::postgres::PgConnection;
-use sqlx::{AssertSqlSafe, Connection as _};
 
-use super::services::Services;
-use super::{AERO, BROOK, DATABASE, Error, LEDGER, NORTH, SOUTH};
+use super::story::{AERO, BROOK, DATABASE, LEDGER, NORTH, SOUTH};
 use crate::commands::demo::discovery::{DAY, new_user, public, registered, ssi};
 use crate::commands::demo::parties::Party;
+use crate::commands::demo::stage::Error;
 use crate::commands::demo::stage::{Args, build, row};
 use crate::commands::log_service::prove;
 use crate::commands::out::say;
@@ -178,23 +177,15 @@ impl World {
     /// Makes the schemas of this demo anew: codes that an earlier run sent would count.
     async fn prepare_postgres(&self) -> Result<(), Error> {
         let Some(url) = &self.postgres else { return Ok(()) };
-        let connection = PgConnection::connect(url).await;
-        // The address may have a password, and errors do not quote it.
-        let mut connection =
-            connection.map_err(|error| format!("--postgres cannot be used: {error}"))?;
-        for name in STORES {
-            let schema = schema(name);
-            let made = format!("DROP SCHEMA IF EXISTS {schema} CASCADE; CREATE SCHEMA {schema}");
-            sqlx::raw_sql(AssertSqlSafe(made)).execute(&mut connection).await?;
-        }
-        Ok(connection.close().await?)
+        let made = Store::renew_schemas(url, &STORES.map(schema)).await;
+        made.map_err(|error| format!("--postgres cannot be used: {error}").into())
     }
 
     /// Writes the feed, makes records of what it says and of many others to hide among, builds the
     /// next epoch, and has it logged.
     pub(super) async fn publish(
         &self,
-        services: &Services,
+        log_url: &str,
         args: &Args,
         later: u64,
     ) -> Result<Published, Error> {
@@ -231,7 +222,7 @@ impl World {
             (self.north.made.client_pem.as_bytes(), self.north.made.client_key.as_bytes());
         let ca = Some(self.ledger.made.ca_pem.as_bytes());
         let client = Client::new(ca, Some(identity), REQUEST_TIME)?;
-        let log = LogClient::new(client, &services.log_url());
+        let log = LogClient::new(client, log_url);
         let proved = prove(&log, &folder.join("db")).await?;
         let (epoch, place) = (proved.manifest.epoch, proved.place);
         row("log", &format!("the manifest of epoch {epoch} is entry {place} of {LEDGER}"))?;
@@ -274,11 +265,11 @@ impl World {
         let kept = if self.postgres.is_some() { "PostgreSQL" } else { "SQLite" };
         Ok(say(format_args!(
             "\n1. The services\n\n  \
-             {NORTH} vouches for users of two application providers, Aero and Brook, which its\n  \
-             registrar knows by their certificates. {LEDGER} runs the log of what is vouched for\n  \
-             and of the epochs that are made of it. Aero hands out keys of its users, and Brook's\n  \
-             relay passes sealed requests on. Codes, states, statements, log and keys are in\n  \
-             {kept}.\n",
+             {NORTH} vouches for users of two application providers, Aero and Brook, which\n  \
+             its registrar knows by their certificates. {LEDGER} runs the log of what is\n  \
+             vouched for and of the epochs that are made of it. Aero hands out keys of its\n  \
+             users, and Brook's relay passes sealed requests on. Codes, states, statements,\n  \
+             log and keys are in {kept}.\n",
         ))?)
     }
 }

@@ -382,44 +382,39 @@ pub async fn stocks(store: &Store, ssi: &Ssi, now: u64) -> Result<Vec<(String, u
     rows.iter().map(|row| Ok((text(row, 0)?, number(row, 1)? as u64))).collect()
 }
 
-/// Counts a request, unless there were as many as there may be in this hour.
+/// Counts a request, and says whether the user is there and the requester may have its keys; none
+/// where there were as many requests as there may be in this hour. One statement, whatever the
+/// answer.
 async fn count(
     db: &mut AnyConnection,
+    asked: &Asked,
     counted_as: &str,
-    an_hour: u32,
     now: u64,
-) -> Result<bool, Failed> {
-    let counted = sqlx::query(
+) -> Result<Option<bool>, Failed> {
+    let row = sqlx::query(
         "INSERT INTO key_limits (requester, hour, used) VALUES ($1, $2, 1)
          ON CONFLICT (requester, hour) DO UPDATE SET used = key_limits.used + 1
-         WHERE key_limits.used < $3 RETURNING used",
+         WHERE key_limits.used < $3
+         RETURNING (SELECT u.policy FROM key_users u WHERE u.ssi = $4),
+         (SELECT MAX(c.state) FROM key_consents c WHERE c.ssi = $4 AND c.requester = $5
+         AND c.room IN ('', $6))",
     )
     .bind(counted_as)
     .bind(time(now / HOUR))
-    .bind(i64::from(an_hour))
-    .fetch_optional(&mut *db)
-    .await?;
-    Ok(counted.is_some())
-}
-
-/// Whether a user is there and the requester may have its keys. One query, whatever the answer.
-async fn consents(db: &mut AnyConnection, asked: &Asked) -> Result<bool, Failed> {
-    let row = sqlx::query(
-        "SELECT u.policy, (SELECT MAX(c.state) FROM key_consents c WHERE c.ssi = u.ssi
-         AND c.requester = $2 AND c.room IN ('', $3)) FROM key_users u WHERE u.ssi = $1",
-    )
+    .bind(i64::from(asked.an_hour))
     .bind(asked.target.as_str())
     .bind(&*asked.requester)
     .bind(&*asked.room)
     .fetch_optional(&mut *db)
     .await?;
-    let Some(row) = row else { return Ok(false) };
+    let Some(row) = row else { return Ok(None) };
+    let Some(policy) = row.try_get::<Option<String>, _>(0)? else { return Ok(Some(false)) };
     let state = row.try_get::<Option<i64>, _>(1)?;
-    Ok(match Policy::read(&text(&row, 0)?)? {
+    Ok(Some(match Policy::read(&policy)? {
         Policy::All => state != Some(REVOKED),
         Policy::List => state == Some(GRANTED),
         Policy::None => false,
-    })
+    }))
 }
 
 /// Takes a package of each client of a user. It is taken for good once this returns.
@@ -429,14 +424,14 @@ async fn consents(db: &mut AnyConnection, asked: &Asked) -> Result<bool, Failed>
 pub async fn claim(store: &Store, asked: &Asked, now: u64) -> Result<Claimed, Failed> {
     let databases = store.databases();
     transaction!(store, |db| {
-        if !count(db, &asked.counted_as, asked.an_hour, now).await? {
-            return Ok(Claimed::Limited { seconds: HOUR - now % HOUR });
+        match count(db, asked, &asked.counted_as, now).await? {
+            None => Ok(Claimed::Limited { seconds: HOUR - now % HOUR }),
+            Some(false) => {
+                let code = KeyMaterialUserCode::NoConsent;
+                Ok(Claimed::Answered { code, clients: Vec::new() })
+            }
+            Some(true) => take_all(db, databases, asked, now).await,
         }
-        if !consents(db, asked).await? {
-            let code = KeyMaterialUserCode::NoConsent;
-            return Ok(Claimed::Answered { code, clients: Vec::new() });
-        }
-        take_all(db, databases, asked, now).await
     })
     .await
 }
@@ -561,11 +556,10 @@ async fn take(
 pub async fn list(store: &Store, asked: &Asked, now: u64) -> Result<Listed, Failed> {
     let counted_as = format!("{}.list", asked.counted_as);
     transaction!(store, |db| {
-        if !count(db, &counted_as, asked.an_hour, now).await? {
-            return Ok(Listed::Limited { seconds: HOUR - now % HOUR });
-        }
-        if !consents(db, asked).await? {
-            return Ok(Listed::NoConsent);
+        match count(db, asked, &counted_as, now).await? {
+            None => return Ok(Listed::Limited { seconds: HOUR - now % HOUR }),
+            Some(false) => return Ok(Listed::NoConsent),
+            Some(true) => {}
         }
         let row = sqlx::query("SELECT uk, list FROM key_users WHERE ssi = $1");
         match row.bind(asked.target.as_str()).fetch_optional(&mut *db).await? {
