@@ -66,8 +66,13 @@ impl KeyServices {
             Directory::open(&bytes, &pins, now).map_err(|error| refused(path, &error))?;
         let mut gateways = HashMap::new();
         for provider in &directory.content().providers {
-            let gateway = Gateway::key_service(&provider.keys_url, &self.connector)?;
-            gateways.insert(provider.domain.clone(), Arc::new(gateway));
+            // One address that cannot be used keeps nobody from the others.
+            match Gateway::key_service(&provider.keys_url, &self.connector) {
+                Ok(gateway) => {
+                    gateways.insert(provider.domain.clone(), Arc::new(gateway));
+                }
+                Err(error) => tracing::warn!(%error, "a provider's key service is left out"),
+            }
         }
         *pins = directory.pins();
         *self.gateways.write().unwrap_or_else(PoisonError::into_inner) = gateways;
@@ -151,11 +156,12 @@ mod tests {
         assert_eq!(world.count(Asked::Keys, Outcome::Answered), 1);
         assert_eq!(world.count(Asked::Keys, Outcome::KeyService), 2);
         // A newer directory has others; what cannot be used changes nothing.
-        write_directory(&world.folder, 2, &[("c.example", 1)]);
+        write_directory(&world.folder, 2, &[("c.example", "1"), ("d.example", "1/x?y#z")]);
         world.control.reload().unwrap();
+        is_error(&world.ask("/keys/d.example", "a", b"sealed").await, 404, "no_key_service");
         is_error(&world.ask("/keys/b.example", "a", b"sealed").await, 404, "no_key_service");
         is_error(&world.ask("/keys/c.example", "a", b"sealed").await, 502, "key_service");
-        write_directory(&world.folder, 1, &[("b.example", 1)]);
+        write_directory(&world.folder, 1, &[("b.example", "1")]);
         let wrong = world.control.reload().unwrap_err();
         assert!(wrong.contains("directory.json"), "{wrong}");
         is_error(&world.ask("/keys/b.example", "a", b"sealed").await, 404, "no_key_service");

@@ -237,12 +237,12 @@ fn pins() -> Pins {
 pub(super) fn write_directory(
     folder: &tempfile::TempDir,
     version: u64,
-    providers: &[(&str, u16)],
+    providers: &[(&str, &str)],
 ) -> PathBuf {
     let mut content = draft::new(1, vec![account_key().verifying_key().into()]).unwrap();
-    for (domain, port) in providers {
+    for (domain, place) in providers {
         let (domain, name) = ((*domain).to_owned(), (*domain).to_owned());
-        let keys_url = format!("https://localhost:{port}/");
+        let keys_url = format!("https://localhost:{place}");
         let provider = Provider { index: 0, domain, name, keys_url, keys_identity: None };
         draft::add_provider(&mut content, provider).unwrap();
     }
@@ -302,7 +302,7 @@ pub(super) async fn start_with(setting: Setting) -> World {
             time: setting.time,
         },
         key_services: setting.key_services.then(|| KeyServiceFiles {
-            directory: write_directory(&folder, 1, &[("b.example", address.port())]),
+            directory: write_directory(&folder, 1, &[("b.example", &address.port().to_string())]),
             pins: write(&folder, "pins.json", &pins().to_json()),
             ca: ca.clone(),
         }),

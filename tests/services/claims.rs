@@ -49,8 +49,8 @@ use crate::world::{LONG, Process, World, clock_now, other_key};
 const FEW: Load = Load { count: 16, rate: 1_000 };
 /// Packages of a user without one.
 const FEW_PACKAGES: usize = 4;
-/// Connections of the relay.
-const CONNECTIONS: usize = 32;
+/// Connections of the relay: as many as a client keeps.
+const CONNECTIONS: usize = 64;
 const RELAY: &str = "relay.a.example";
 const SUITE: Ciphersuite = Ciphersuite::MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519;
 const DAY: u64 = 86_400;
@@ -255,7 +255,7 @@ async fn claims() {
             (index as usize, due.elapsed(), reply)
         }
     };
-    let mut done = load.run(pass).await;
+    let mut done = load.run(CONNECTIONS, pass).await;
     say(&watch.line("claims", done.iter().map(|(_, time, _)| *time).collect()));
     done.sort_unstable_by_key(|(index, _, _)| *index);
     let opened = openers.into_iter().zip(&done);

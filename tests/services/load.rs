@@ -59,7 +59,7 @@ async fn registrations() {
         }
     };
     let load = Load::or_few(FEW.count, FEW.rate);
-    let times = load.run(register).await;
+    let times = load.run(PEERS * CONNECTIONS, register).await;
     assert_eq!(times.len(), load.count as usize);
     say(&watch.line("registrations", times));
     running.stop().await;

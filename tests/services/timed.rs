@@ -2,8 +2,10 @@
 //! how busy the processors were.
 
 use std::fs;
+use std::sync::Arc;
 use std::time::Instant;
 
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{Duration, MissedTickBehavior, interval};
 
@@ -34,17 +36,26 @@ impl Load {
 
     /// Begins a piece of work at each tick, whether or not earlier ones are done, and returns what
     /// all came to. Each is told when it was due: late ones begin at once, so that what the machine
-    /// cannot do shows as a longer time.
-    pub(crate) async fn run<F>(self, mut begin: impl FnMut(u32, Instant) -> F) -> Vec<F::Output>
+    /// cannot do shows as a longer time. No more than `at_once` run: others wait for them, as for
+    /// the connections of a client that opens no more.
+    pub(crate) async fn run<F>(
+        self,
+        at_once: usize,
+        mut begin: impl FnMut(u32, Instant) -> F,
+    ) -> Vec<F::Output>
     where
         F: Future<Output: Send> + Send + 'static,
     {
         let mut ticks = interval(Duration::from_secs(1) / self.rate);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
-        let mut tasks = JoinSet::new();
+        let (mut tasks, room) = (JoinSet::new(), Arc::new(Semaphore::new(at_once)));
         for index in 0..self.count {
             let due = ticks.tick().await.into_std();
-            tasks.spawn(begin(index, due));
+            let (work, room) = (begin(index, due), room.clone());
+            tasks.spawn(async move {
+                let _place = room.acquire_owned().await;
+                work.await
+            });
         }
         tasks.join_all().await
     }
