@@ -52,10 +52,10 @@ pub(crate) struct Args {
     client_key: PathBuf,
     /// The signed directory, which has the key services of providers: requests for keys go there.
     /// Without it this relay forwards none.
-    #[arg(long, value_name = "FILE", requires = "directory_pins")]
+    #[arg(long, value_name = "FILE")]
     directory: Option<PathBuf>,
     /// Pins that the directory has to satisfy.
-    #[arg(long, value_name = "FILE", requires = "directory")]
+    #[arg(long, value_name = "FILE")]
     directory_pins: Option<PathBuf>,
     /// Authorities that sign the certificates of key services.
     #[arg(long, value_name = "PEM", default_value = "/etc/ssl/certs/ca-certificates.crt")]
@@ -133,6 +133,9 @@ const ADMIN_PORT: u16 = 9465;
 pub(crate) fn run(args: Args) -> Ended {
     if args.audience.is_some() && matches!(args.accounts, AccountsArg::Introspect(_)) {
         return Err("--audience is for jwks:FILE: a service that is asked knows its tokens".into());
+    }
+    if args.directory.is_some() != args.directory_pins.is_some() {
+        return Err("--directory and --directory-pins go together: found one of them".into());
     }
     running::to_end(start(args))
 }
