@@ -132,6 +132,7 @@ CASES = {
             "tables": TABLES,
             "region": "EU",
             "regionPrefixes": ["+49", "@"],
+            "ports": {"receipts": 8448},
             "credentialsSecretName": "",
             "database": {"passwordSecretName": ""},
             "config": {"connections": 2_048},
@@ -361,7 +362,10 @@ def check_service(workload, found, files, program):
         text = text.replace(f'"postgres://sotto@postgres/{service}"', f'"sqlite:{root}/{service}.sqlite"')
         addresses = [f"0.0.0.0:{port['containerPort']}" for port in container["ports"]]
         assert addresses[0] in text and addresses[1] in flags and "sqlite:" in text, (addresses, text, flags)
-        file.write_text(text.replace(addresses[0], "127.0.0.1:0"))
+        for address in [addresses[0], *addresses[2:]]:
+            assert address in text, (address, text)
+            text = text.replace(address, "127.0.0.1:0")
+        file.write_text(text)
         flags = ["127.0.0.1:0" if each == addresses[1] else each for each in flags]
         with open(root / "log", "w+") as log:
             command = [program, service, serve, option, file, *flags]

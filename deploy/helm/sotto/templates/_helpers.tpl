@@ -254,6 +254,12 @@ spec:
       from:
         {{- toYaml . | nindent 8 }}
       {{- end }}
+    {{- with $values.ports.receipts }}
+    # Gateways report here.
+    - ports:
+        - port: {{ . }}
+          protocol: TCP
+    {{- end }}
     {{- with $root.Values.networkPolicy.monitoring }}
     - ports:
         - port: {{ $values.ports.admin }}
