@@ -156,6 +156,11 @@ impl Gateway {
         self.places.try_acquire().map_err(|_| overloaded)
     }
 
+    /// The address of what is at a path there.
+    pub(super) fn address(&self, path: &str) -> String {
+        format!("{}{path}", self.url)
+    }
+
     pub(super) fn peer(&self) -> Peer {
         self.peer
     }
@@ -171,7 +176,7 @@ impl Gateway {
             Kind::Evaluate => RELAY_EVALUATE_REPLY_BYTES_MAX,
             Kind::Lookup => RELAY_LOOKUP_REPLY_BYTES_MAX,
         };
-        let url = format!("{}/gateway", self.url);
+        let url = self.address("/gateway");
         let reply = self.connector.client().send(Method::POST, &url, &headers, body, max).await;
         self.note(&reply);
         match reply {
@@ -197,7 +202,7 @@ impl Gateway {
     ) -> Result<Response, HttpsError> {
         let headers: Vec<(&str, &str)> =
             tag.map(|tag| ("if-none-match", tag)).into_iter().collect();
-        let url = format!("{}{path}", self.url);
+        let url = self.address(path);
         let client = self.connector.client();
         let reply = client.send(Method::GET, &url, &headers, Bytes::new(), max).await;
         self.note(&reply);

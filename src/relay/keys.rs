@@ -45,7 +45,7 @@ impl KeyServices {
         let (cert, key) = (own.cert.clone(), own.key.clone());
         let (peer, ca, time) = (Peer::KeyService, files.ca.clone(), own.time);
         let connector = Arc::new(Connector::new(ConnectorFiles { peer, ca, cert, key, time })?);
-        let pins = read(&files.pins, PINS_BYTES_MAX)?;
+        let pins = read("pins", &files.pins, PINS_BYTES_MAX)?;
         let pins = Pins::from_json(&pins).map_err(|error| refused(&files.pins, &error))?;
         let opened = Self { files, connector, pins: Mutex::new(pins), gateways: RwLock::default() };
         opened.read_directory(now)?;
@@ -60,7 +60,7 @@ impl KeyServices {
 
     fn read_directory(&self, now: u64) -> Result<(), RelayError> {
         let path = &self.files.directory;
-        let bytes = read(path, DIRECTORY_BYTES_MAX as u64)?;
+        let bytes = read("directory", path, DIRECTORY_BYTES_MAX as u64)?;
         let mut pins = self.pins.lock().unwrap_or_else(PoisonError::into_inner);
         let directory =
             Directory::open(&bytes, &pins, now).map_err(|error| refused(path, &error))?;
@@ -85,9 +85,8 @@ impl KeyServices {
     }
 }
 
-fn read(path: &Path, max: u64) -> Result<Vec<u8>, RelayError> {
-    let unreadable =
-        |source| RelayError::Unreadable { what: "directory", path: path.to_owned(), source };
+fn read(what: &'static str, path: &Path, max: u64) -> Result<Vec<u8>, RelayError> {
+    let unreadable = |source| RelayError::Unreadable { what, path: path.to_owned(), source };
     let bytes = read_regular(path, max + 1).map_err(unreadable)?;
     match bytes.len() as u64 <= max {
         true => Ok(bytes),

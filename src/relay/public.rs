@@ -14,7 +14,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 
 use super::counters::{Counters, Public};
-use super::errors::Refusal;
+use super::errors::{Peer, Refusal};
 use super::forward::Gateway;
 use crate::https::{etag, public_file};
 use crate::limits::{
@@ -23,12 +23,10 @@ use crate::limits::{
 };
 use crate::wire::parameters::check_database_name;
 
-/// Where the files of key services are here: `/keys/DOMAIN/ohttp-keys`.
-pub(super) const KEY_SERVICES: &str = "/keys/";
 /// How long it is remembered that there was no file, in seconds.
 const FAILED_SECONDS: u64 = 1;
 
-/// The files that are kept.
+/// The files that are kept, by their addresses.
 pub(super) struct PublicFiles {
     kept: Mutex<HashMap<String, Kept>>,
     /// Whoever fetches a path holds the lock that its hash selects, so that nobody else does.
@@ -86,9 +84,10 @@ impl PublicFiles {
         headers: &HeaderMap,
         now: u64,
     ) -> Response {
-        let (found, how) = match self.kept(path).filter(|kept| kept.is_fresh(now)) {
+        let address = from.address(path);
+        let (found, how) = match self.kept(&address).filter(|kept| kept.is_fresh(now)) {
             Some(kept) => (kept.found, Public::Kept),
-            None => self.fetch_once(from, path, now).await,
+            None => self.fetch_once(from, path, &address, now).await,
         };
         counters.public(match found {
             Found::File { .. } => how,
@@ -107,33 +106,39 @@ impl PublicFiles {
         }
     }
 
-    async fn fetch_once(&self, from: &Gateway, path: &str, now: u64) -> (Found, Public) {
-        let number = blake3::hash(path.as_bytes()).as_bytes()[0] as usize % PUBLIC_FETCHES_MAX;
+    async fn fetch_once(
+        &self,
+        from: &Gateway,
+        path: &str,
+        address: &str,
+        now: u64,
+    ) -> (Found, Public) {
+        let number = blake3::hash(address.as_bytes()).as_bytes()[0] as usize % PUBLIC_FETCHES_MAX;
         let _fetching = self.fetching[number].lock().await;
         // Another may have fetched it in the meantime.
-        let before = self.kept(path);
+        let before = self.kept(address);
         if let Some(kept) = before.as_ref().filter(|kept| kept.is_fresh(now)) {
             return (kept.found.clone(), Public::Kept);
         }
         let (found, how) = fetch(from, path, before.map(|kept| kept.found)).await;
-        self.keep(path, Kept { found: found.clone(), at: now });
+        self.keep(address, Kept { found: found.clone(), at: now });
         (found, how)
     }
 
-    fn keep(&self, path: &str, new: Kept) {
+    fn keep(&self, address: &str, new: Kept) {
         let mut kept = self.lock();
-        kept.insert(path.to_owned(), new);
+        kept.insert(address.to_owned(), new);
         let mut bytes: usize = kept.values().map(Kept::bytes).sum();
         while kept.len() > PUBLIC_FILES_MAX || bytes > PUBLIC_MEMORY_BYTES {
-            let others = kept.iter().filter(|(other, _)| *other != path);
+            let others = kept.iter().filter(|(other, _)| *other != address);
             let Some((oldest, _)) = others.min_by_key(|(_, kept)| kept.at) else { break };
             let oldest = oldest.clone();
             bytes -= kept.remove(&oldest).map_or(0, |kept| kept.bytes());
         }
     }
 
-    fn kept(&self, path: &str) -> Option<Kept> {
-        self.lock().get(path).cloned()
+    fn kept(&self, address: &str) -> Option<Kept> {
+        self.lock().get(address).cloned()
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Kept>> {
@@ -147,10 +152,9 @@ async fn fetch(from: &Gateway, path: &str, before: Option<Found>) -> (Found, Pub
         Some(Found::File { tag, .. }) => Some(tag.as_str()),
         _ => None,
     };
-    // A file of a key service has its provider's domain before its name here.
-    let (path, max) = match path.strip_prefix(KEY_SERVICES).and_then(|rest| rest.find('/')) {
-        Some(domain) => (&path[KEY_SERVICES.len() + domain..], OHTTP_KEYS_BYTES_MAX),
-        None => (path, PUBLIC_BYTES_MAX),
+    let max = match from.peer() {
+        Peer::FrontEnd => PUBLIC_BYTES_MAX,
+        Peer::KeyService => OHTTP_KEYS_BYTES_MAX,
     };
     let reply = match from.get(path, known, max).await {
         Ok(reply) => reply,

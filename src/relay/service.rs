@@ -23,7 +23,7 @@ use super::counters::{Asked, Counters, Outcome};
 use super::errors::{REQUEST_TYPE, Refusal};
 use super::forward::{Forwarded, Gateway, NotForwarded, media_type};
 use super::keys::KeyServices;
-use super::public::{KEY_SERVICES, PublicFiles, path_of_database};
+use super::public::{PublicFiles, path_of_database};
 use super::quotas::{AccountKey, Clock, NotTaken, Place, Quotas};
 use crate::limits::{
     RELAY_DRAIN_TIME, RELAY_EVALUATE_BYTES_MAX, RELAY_LOOKUP_BYTES_MAX, RELAY_LOOKUP_BYTES_MIN,
@@ -146,14 +146,23 @@ impl Service {
         self.key_services.as_ref().and_then(of).ok_or(Refusal::NoKeyService)
     }
 
-    async fn answer(&self, asked: Asked, gateway: &Gateway, request: Request) -> Response {
+    /// The reply to a request for a gateway, where there is one.
+    async fn answer(
+        &self,
+        asked: Asked,
+        gateway: Result<&Gateway, Refusal>,
+        request: Request,
+    ) -> Response {
         let (head, mut body) = request.into_parts();
         let kind = kind(asked);
         let forwards = match asked {
             Asked::Keys => &self.key_forwards,
             Asked::Evaluate | Asked::Lookup => &self.forwards,
         };
-        let forwarded = self.forward(kind, (gateway, forwards), &head.headers, &mut body).await;
+        let forwarded = match gateway {
+            Ok(gateway) => self.forward(kind, (gateway, forwards), &head.headers, &mut body).await,
+            Err(refusal) => Err(refusal),
+        };
         let (outcome, response) = match forwarded {
             Ok(answered) => answered,
             Err(refusal) => {
@@ -265,11 +274,11 @@ impl AsRef<[u8]> for Held {
 }
 
 async fn evaluate(State(service): State<Arc<Service>>, request: Request) -> Response {
-    service.answer(Asked::Evaluate, &service.front_end, request).await
+    service.answer(Asked::Evaluate, Ok(&service.front_end), request).await
 }
 
 async fn lookup(State(service): State<Arc<Service>>, request: Request) -> Response {
-    service.answer(Asked::Lookup, &service.front_end, request).await
+    service.answer(Asked::Lookup, Ok(&service.front_end), request).await
 }
 
 /// Numbers are passed on in one form, so that a file is kept once.
@@ -286,14 +295,8 @@ async fn keys(
     Path(domain): Path<String>,
     request: Request,
 ) -> Response {
-    match service.key_service(&domain) {
-        Ok(gateway) => service.answer(Asked::Keys, &gateway, request).await,
-        Err(refusal) => {
-            drain(request.into_body(), bytes_max(Kind::Evaluate));
-            service.counters.request(Asked::Keys, refusal.outcome());
-            refusal.into_response()
-        }
-    }
+    let gateway = service.key_service(&domain);
+    service.answer(Asked::Keys, gateway.as_deref().map_err(|refusal| *refusal), request).await
 }
 
 async fn public_of_keys(
@@ -303,8 +306,8 @@ async fn public_of_keys(
 ) -> Response {
     match service.key_service(&domain) {
         Ok(gateway) => {
-            let (path, now) = (format!("{KEY_SERVICES}{domain}/ohttp-keys"), (service.clock)());
-            service.public_of_keys.get(&gateway, &service.counters, &path, &headers, now).await
+            let (files, now) = (&service.public_of_keys, (service.clock)());
+            files.get(&gateway, &service.counters, "/ohttp-keys", &headers, now).await
         }
         Err(refusal) => refusal.into_response(),
     }

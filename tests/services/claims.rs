@@ -14,10 +14,7 @@ use axum::http::Method;
 use ed25519_dalek::SigningKey;
 use ed25519_dalek::pkcs8::EncodePrivateKey as _;
 use ed25519_dalek::pkcs8::spki::der::pem::LineEnding;
-use openmls::prelude::{
-    BasicCredential, Ciphersuite, CredentialWithKey, KeyPackage, Lifetime,
-    RequiredCapabilitiesExtension, SignatureScheme,
-};
+use openmls::prelude::{Ciphersuite, RequiredCapabilitiesExtension, SignatureScheme};
 use openmls_basic_credential::SignatureKeyPair;
 use openmls_rust_crypto::OpenMlsRustCrypto;
 use serde_json::json;
@@ -27,7 +24,7 @@ use sotto::discovery::keys::fetch::{Requester, request};
 use sotto::discovery::keys::mimi::{
     ClientKeyMaterial, KeyMaterialResponse, KeyMaterialUserCode, encode,
 };
-use sotto::discovery::keys::packages::Package;
+use sotto::discovery::keys::packages::{Package, make};
 use sotto::discovery::keys::{TLS_TYPE, encoded};
 use sotto::discovery::sealed::capsule::{InnerRequest, Opener, seal_to};
 use sotto::discovery::sealed::keys::KeyList;
@@ -115,16 +112,10 @@ impl KeyWorld {
             identifiers: Vec::new(),
         };
         set_user(&self.store, &settings, now).await.unwrap();
-        let (mls, owner) = (OpenMlsRustCrypto::default(), ssi.as_str().as_bytes());
+        let (mls, times) = (OpenMlsRustCrypto::default(), (now - 60, now + 30 * DAY));
         let package = |_| {
-            let owner = CredentialWithKey {
-                credential: BasicCredential::new(owner.to_vec()).into(),
-                signature_key: signer.public().into(),
-            };
-            let builder = KeyPackage::builder();
-            let builder = builder.key_package_lifetime(Lifetime::init(now - 60, now + 30 * DAY));
-            let bundle = builder.build(SUITE, &mls, &signer, owner).unwrap();
-            Package::validate(bundle.key_package().clone().into(), now).unwrap()
+            let made = make(&mls, SUITE, &signer, ssi.as_str(), times, false).unwrap();
+            Package::validate(made, now).unwrap()
         };
         let packages: Vec<Package> = (0..packages).map(package).collect();
         put_packages(&self.store, (&ssi, "phone"), &packages, now).await.unwrap();

@@ -32,10 +32,9 @@ use tokio::task::spawn_blocking;
 
 use super::discovery::{DAY, new_user, public, registered, ssi};
 use super::parties::{
-    FrontEndSetting, Numbers, Party, Placed, Running, publish, start_front_end, start_relay, token,
-    total,
+    FrontEndSetting, Numbers, Party, Placed, publish, start_front_end, start_relay, token, total,
 };
-use super::stage::{Args, Error, Serving, row};
+use super::stage::{Args, Error, Running, Serving, row};
 use crate::commands::out::say;
 use crate::commands::trusted::now;
 
@@ -329,7 +328,7 @@ impl Stage {
         let operator = &operators[home];
         let token = token(&operator.issuer, &format!("account of {}", HOMES[home].name), world.now);
         let options = Options {
-            relay: format!("https://localhost:{}", self.relays[home].address.port()),
+            relay: self.relays[home].url(),
             ca_pem: operator.party.made.ca_pem.clone().into_bytes(),
             token: Box::new(move || token.clone()),
             front_end_key: self.identity,
@@ -370,7 +369,7 @@ impl Stage {
             &format!("{opened} requests of two relays: shards and packs, no account"),
         )?;
         for (name, servers) in [("Aero's servers", 0..2), ("the copy's server", 3..4)] {
-            let count = |server: &Serving| server.counters.queries_admitted.get();
+            let count = |server: &Serving| server.running.shown.queries_admitted.get();
             let queries: Vec<u64> = self.servers[servers].iter().map(count).collect();
             let each: Vec<String> = queries.iter().map(|&queries| grouped(queries)).collect();
             let seen = format!("{} queries to all packs, canaries among them", each.join(" and "));
@@ -428,9 +427,7 @@ async fn front_ends(
     let (two, _) =
         start_front_end(setting(&brook.party, &databases, &callers, blind_key(1))).await?;
 
-    let url = |running: &Running<Numbers>| {
-        format!("https://localhost:{}/evaluate", running.address.port())
-    };
+    let url = |running: &Running<Numbers>| format!("{}/evaluate", running.url());
     let databases =
         [placed(0, vec![first, second], Some(url(&one))), placed(1, vec![copied], Some(url(&two)))];
     let relays = [("relay.aero.example", &aero.party), ("relay.brook.example", &brook.party)];

@@ -16,35 +16,23 @@ use sotto::discovery::jws;
 use sotto::front_end::pool::PoolOptions;
 use sotto::front_end::{self, FrontEnd};
 use sotto::https::{Bounds, Sample, TlsFiles};
+#[cfg(feature = "registration")]
+use sotto::https::{Client, HttpsError};
 use sotto::limits;
 use sotto::relay::{self, AccountsFrom, FrontEndFiles, KeyServiceFiles, Quota, Relay};
 use sotto::server::certificates::{self, LocalCertificates};
 use tokio::net::TcpListener;
-use tokio::sync::oneshot;
-use tokio::task::JoinHandle;
 
-use super::stage::{Error, Serving};
+use super::stage::{Error, Running, Serving};
 use crate::commands::folder::write_new;
 
 /// The longest time between two canaries that the demo has: its canaries are seen at work.
 const CANARY_MEAN: Duration = Duration::from_secs(1);
+/// Longest time for a request.
+#[cfg(feature = "registration")]
+const REQUEST_TIME: Duration = Duration::from_secs(10);
 /// The name that all certificates of servers here have.
 const LOCALHOST: &str = "localhost";
-
-/// Something that serves until it is ended.
-pub(super) struct Running<Shown> {
-    pub(super) address: SocketAddr,
-    pub(super) shown: Shown,
-    stop: oneshot::Sender<()>,
-    task: JoinHandle<()>,
-}
-
-impl<Shown> Running<Shown> {
-    pub(super) async fn end(self) {
-        let _ = self.stop.send(());
-        let _ = self.task.await;
-    }
-}
 
 /// Numbers of a relay or a front-end, by the metric and its labels.
 pub(super) type Numbers = Box<dyn Fn() -> Vec<Sample> + Send + Sync>;
@@ -95,6 +83,19 @@ impl Party {
         Ok(path)
     }
 
+    /// Asks another party's server, under the name that others know this party by.
+    #[cfg(feature = "registration")]
+    pub(super) fn client(&self, server: &Self) -> Result<Client, HttpsError> {
+        let identity = (self.made.client_pem.as_bytes(), self.made.client_key.as_bytes());
+        Client::new(Some(server.made.ca_pem.as_bytes()), Some(identity), REQUEST_TIME)
+    }
+
+    /// Asks this party's server, as anybody does.
+    #[cfg(feature = "registration")]
+    pub(super) fn anybody(&self) -> Result<Client, HttpsError> {
+        Client::new(Some(self.made.ca_pem.as_bytes()), None, REQUEST_TIME)
+    }
+
     fn tls(&self, client_ca: Option<PathBuf>) -> TlsFiles {
         TlsFiles { cert: self.file("server.pem"), key: self.file("server.key"), client_ca }
     }
@@ -116,7 +117,7 @@ fn placement(databases: &[Placed<'_>]) -> String {
             text += &format!("evaluate = \"{url}\"\n");
         }
         for server in servers {
-            let address = server.address();
+            let address = server.running.address;
             text +=
                 &format!("[[database.server]]\naddress = \"{address}\"\nname = \"{LOCALHOST}\"\n");
         }
@@ -182,11 +183,8 @@ pub(super) async fn start_front_end(
     };
     let front_end = FrontEnd::start(options).await?;
     let (address, shown) = (front_end.local_addr(), front_end.control().shown().samples);
-    let (stop, stopped) = oneshot::channel();
-    let task = tokio::spawn(front_end.run(async move {
-        let _ = stopped.await;
-    }));
-    Ok((Running { address, shown, stop, task }, identity.verifying_key()))
+    let running = Running::start(address, shown, |told| front_end.run(told));
+    Ok((running, identity.verifying_key()))
 }
 
 /// Starts a relay whose accounts have tokens of `issuer`.
@@ -221,11 +219,7 @@ pub(super) async fn start_relay(
     };
     let relay = Relay::start(options).await?;
     let (address, shown) = (relay.local_addr(), relay.control().shown().samples);
-    let (stop, stopped) = oneshot::channel();
-    let task = tokio::spawn(relay.run(async move {
-        let _ = stopped.await;
-    }));
-    Ok(Running { address, shown, stop, task })
+    Ok(Running::start(address, shown, |told| relay.run(told)))
 }
 
 /// The JWK set that verifies tokens of `issuer`.
@@ -252,12 +246,7 @@ pub(super) async fn publish(folder: PathBuf) -> Result<Running<()>, Error> {
         read.and_then(Result::ok).ok_or(StatusCode::NOT_FOUND)
     };
     let router = axum::Router::new().route("/{*path}", get(read)).with_state(Arc::new(folder));
-    let (stop, stopped) = oneshot::channel();
-    let task = tokio::spawn(async move {
-        let served = axum::serve(listener, router).with_graceful_shutdown(async move {
-            let _ = stopped.await;
-        });
-        let _ = served.await;
-    });
-    Ok(Running { address, shown: (), stop, task })
+    Ok(Running::start(address, (), |told| async {
+        let _ = axum::serve(listener, router).with_graceful_shutdown(told).await;
+    }))
 }

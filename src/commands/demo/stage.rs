@@ -4,6 +4,7 @@ use std::fs;
 use std::io::IsTerminal as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -53,7 +54,7 @@ pub(crate) struct Args {
     #[arg(long, conflicts_with_all = ["discovery", "federated"])]
     pub(super) registration: bool,
     /// With --registration: keep everything in this PostgreSQL, `postgres://...`, in the schemas
-    /// sotto_demo_registrar, _log and _keys, which are made anew.
+    /// sotto_demo_registrar, _log and _keys, which are dropped and created first.
     #[arg(long, value_name = "URL", requires = "registration")]
     pub(super) postgres: Option<String>,
     /// With --registration: send text messages to this message centre, which speaks SMPP without
@@ -103,14 +104,47 @@ pub(super) fn row(name: &str, value: &str) -> Result<(), Lost> {
     say(format_args!("  {name:<22}{value}"))
 }
 
-/// A server that runs beside the demo's client.
-pub(super) struct Serving {
-    address: SocketAddr,
-    ca_pem: String,
+/// Something that serves until it is ended.
+pub(super) struct Running<Shown> {
+    pub(super) address: SocketAddr,
     #[cfg_attr(not(feature = "front-end"), expect(dead_code, reason = "only one demo reads it"))]
-    pub(super) counters: Arc<Counters>,
+    pub(super) shown: Shown,
     stop: oneshot::Sender<()>,
     task: JoinHandle<()>,
+}
+
+/// Is ready when what runs has been told to end.
+pub(super) type Told = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+impl<Shown> Running<Shown> {
+    /// Begins what runs until it is told to end.
+    pub(super) fn start<F>(address: SocketAddr, shown: Shown, run: impl FnOnce(Told) -> F) -> Self
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let (stop, stopped) = oneshot::channel();
+        let told = Box::pin(async move {
+            let _ = stopped.await;
+        });
+        Self { address, shown, stop, task: tokio::spawn(run(told)) }
+    }
+
+    /// Its address for whoever speaks HTTPS.
+    #[cfg(feature = "front-end")]
+    pub(super) fn url(&self) -> String {
+        format!("https://localhost:{}", self.address.port())
+    }
+
+    pub(super) async fn end(self) {
+        let _ = self.stop.send(());
+        let _ = self.task.await;
+    }
+}
+
+/// A server that runs beside the demo's client.
+pub(super) struct Serving {
+    pub(super) running: Running<Arc<Counters>>,
+    ca_pem: String,
 }
 
 impl Serving {
@@ -120,7 +154,7 @@ impl Serving {
         write_new(&folder.join("server.pem"), &made.server_pem, 0o644)?;
         write_new(&folder.join("server.key"), &made.server_key, 0o600)?;
         let (serving, names, opened) = Self::open(args, &folder.join("db"), &made).await?;
-        row("listens on", &format!("{} (QUIC, TLS 1.3)", serving.address))?;
+        row("listens on", &format!("{} (QUIC, TLS 1.3)", serving.running.address))?;
         names.iter().try_for_each(|name| row("answers with", name))?;
         row("database opened in", &duration(opened))?;
         Ok(serving)
@@ -148,22 +182,13 @@ impl Serving {
         };
         let server = Server::bind(options, database)?;
         let (address, counters) = (server.local_addr(), server.counters());
-        let (stop, stopped) = oneshot::channel();
-        let task = tokio::spawn(server.run(async move {
-            let _ = stopped.await;
-        }));
-        let ca_pem = made.ca_pem.clone();
-        Ok((Self { address, ca_pem, counters, stop, task }, names, opened))
-    }
-
-    #[cfg(feature = "front-end")]
-    pub(super) fn address(&self) -> SocketAddr {
-        self.address
+        let running = Running::start(address, counters, |told| server.run(told));
+        Ok((Self { running, ca_pem: made.ca_pem.clone() }, names, opened))
     }
 
     pub(super) async fn client(&self, folder: &Path, accepted: u64) -> Result<Client, Error> {
         let key = OperatorKey::from_text(&fs::read_to_string(folder.join("db/operator.pub"))?)?;
-        let replica = Replica::new(self.address, "localhost");
+        let replica = Replica::new(self.running.address, "localhost");
         let ca_pem = self.ca_pem.clone().into_bytes();
         let mut options = Options::new(replica, ca_pem, Pins::operator(key));
         options.records_per_shard_min = accepted;
@@ -173,7 +198,6 @@ impl Serving {
     }
 
     pub(super) async fn end(self) {
-        let _ = self.stop.send(());
-        let _ = self.task.await;
+        self.running.end().await;
     }
 }

@@ -9,10 +9,12 @@ use std::sync::LazyLock;
 use crate::discovery::jws::base64url;
 use crate::discovery::statement::Ssi;
 use openmls::prelude::{
-    Capabilities, Ciphersuite, KeyPackageIn, OpenMlsCrypto as _, ProtocolVersion,
+    BasicCredential, Capabilities, Ciphersuite, CredentialWithKey, ExtensionType, KeyPackage,
+    KeyPackageIn, Lifetime, OpenMlsCrypto as _, OpenMlsProvider, ProtocolVersion,
     RequiredCapabilitiesExtension,
 };
 use openmls::prelude::{KeyPackageVerifyError, SignatureScheme, VerifiableCiphersuite};
+use openmls_basic_credential::SignatureKeyPair;
 use openmls_rust_crypto::RustCrypto;
 use sha2::{Digest as _, Sha256};
 use tls_codec::{DeserializeBytes as _, Serialize as _};
@@ -44,6 +46,8 @@ pub enum PackageError {
     Form(&'static str),
     #[error("its credential is not a basic one of this user's SSI")]
     Owner,
+    #[error("it cannot be made: the key is not of the suite's scheme, or the cryptography refuses")]
+    Unmade,
     #[error("its signature key is not that of this client in the user's list of clients")]
     Client,
 }
@@ -130,6 +134,32 @@ impl Package {
 /// The bytes of capabilities.
 pub fn capabilities_bytes(capabilities: &Capabilities) -> Vec<u8> {
     crate::discovery::keys::mimi::encode(capabilities)
+}
+
+/// Makes a key package of a client, which holds between two times. Its private keys stay in `mls`,
+/// where the client finds them when it is welcomed to a room.
+///
+/// # Errors
+/// The key is not of the scheme of the suite, or the cryptography refuses.
+pub fn make(
+    mls: &impl OpenMlsProvider,
+    suite: Ciphersuite,
+    signer: &SignatureKeyPair,
+    owner: &str,
+    (from, until): (u64, u64),
+    last_resort: bool,
+) -> Result<KeyPackageIn, PackageError> {
+    let owner = CredentialWithKey {
+        credential: BasicCredential::new(owner.as_bytes().to_vec()).into(),
+        signature_key: signer.public().into(),
+    };
+    let extensions = [ExtensionType::LastResort];
+    let builder = KeyPackage::builder()
+        .key_package_lifetime(Lifetime::init(from, until))
+        .leaf_node_capabilities(Capabilities::new(None, None, Some(&extensions), None, None));
+    let builder = if last_resort { builder.mark_as_last_resort() } else { builder };
+    let bundle = builder.build(suite, mls, signer, owner).map_err(|_| PackageError::Unmade)?;
+    Ok(bundle.key_package().clone().into())
 }
 
 /// Reads the body of an upload: `KeyPackage keyPackages<V>`.

@@ -117,7 +117,7 @@ impl OldProofs {
         let (mut starts, mut offset) = (Vec::new(), 0);
         for proof in EpochProof::decode_many(&bytes, OLD_PROOFS_MAX)? {
             starts.push((proof.previous, offset));
-            offset += proof.encode().len();
+            offset += HEAD_BYTES + proof.hashes.len() * HASH_BYTES;
         }
         Ok(Self { bytes, starts })
     }
@@ -140,12 +140,14 @@ pub fn keep(kept: &[u8], newest: &[u8]) -> Result<Vec<u8>, LogError> {
         [] => Vec::new(),
         kept => EpochProof::decode_many(kept, OLD_PROOFS_MAX)?,
     };
-    let size = proofs.last().map_or(0, |last| last.index + 1);
-    let new = EpochProof::decode_all(newest)?.into_iter();
-    proofs.extend(new.filter(|proof| proof.previous >= size));
-    proofs.drain(..proofs.len().saturating_sub(OLD_PROOFS_MAX));
-    let bytes: Vec<u8> = proofs.iter().flat_map(EpochProof::encode).collect();
-    EpochProof::decode_many(&bytes, OLD_PROOFS_MAX).map(|_| bytes)
+    for proof in EpochProof::decode_all(newest)? {
+        if proofs.last().is_none_or(|last| last.index < proof.previous) {
+            proof.check_follows(proofs.last())?;
+            proofs.push(proof);
+        }
+    }
+    let oldest = proofs.len().saturating_sub(OLD_PROOFS_MAX);
+    Ok(proofs[oldest..].iter().flat_map(EpochProof::encode).collect())
 }
 
 impl EpochProof {
@@ -232,18 +234,25 @@ impl EpochProof {
         let mut proofs: Vec<Self> = Vec::new();
         while !bytes.is_empty() || proofs.is_empty() {
             let (proof, rest) = Self::decode(bytes)?;
-            let follows = proofs
-                .last()
-                .is_none_or(|last| last.index + 1 == proof.previous && last.epoch < proof.epoch);
-            if !follows || proofs.len() == max {
-                let expected = "few proofs, each after the one before";
-                let found = format!("a proof of epoch {} out of place", proof.epoch);
-                return Err(LogError::malformed("a file of proofs", found, expected));
+            proof.check_follows(proofs.last())?;
+            if proofs.len() == max {
+                let found = format!("more than {max} proofs");
+                return Err(LogError::malformed("a file of proofs", found, "no more than that"));
             }
             proofs.push(proof);
             bytes = rest;
         }
         Ok(proofs)
+    }
+
+    /// Refuses a proof that does not follow the one before it.
+    fn check_follows(&self, last: Option<&Self>) -> Result<(), LogError> {
+        let follows = |last: &Self| last.index + 1 == self.previous && last.epoch < self.epoch;
+        if last.is_none_or(follows) {
+            return Ok(());
+        }
+        let found = format!("a proof of epoch {} out of place", self.epoch);
+        Err(LogError::malformed("a file of proofs", found, "each after the one before"))
     }
 
     /// The roots of the tree before and of the tree that ends with the manifest.
@@ -302,7 +311,7 @@ pub fn accept(
     let at = at.ok_or(LogError::NoProof { epoch, newest })?;
     let (first, wanted) = (&proofs[0], &proofs[at]);
     let size = wanted.index + 1;
-    let (from, mut expected) = match pinned {
+    let (from, before) = match pinned {
         None => (at, None),
         Some(pinned) => {
             if pinned.key != log.bytes() {
@@ -324,17 +333,10 @@ pub fn accept(
             (from, Some(pinned.root))
         }
     };
-    for proof in &proofs[from..=at] {
-        let (before, root) = proof.verify(database, log)?;
-        if expected.is_some_and(|expected| expected != before) {
-            return Err(LogError::Forked { size: proof.previous });
-        }
-        expected = Some(root);
-    }
+    let root = follow(&proofs[from..=at], before, database, log)?;
     if wanted.digest != *digest {
         return Err(LogError::OtherManifest { epoch });
     }
-    let root = expected.expect("this is a bug: no proof was verified");
     Ok(Pinned { key: log.bytes(), size, root, epoch, digest: *digest })
 }
 
@@ -357,16 +359,27 @@ pub fn advance(
     if first.previous != pinned.size || first.epoch <= pinned.epoch {
         return Err(LogError::Gap { seen: pinned.size, first: first.previous });
     }
-    let mut expected = pinned.root;
-    for proof in &proofs {
+    let root = follow(&proofs, Some(pinned.root), database, log)?;
+    let (size, epoch, digest) = (last.index + 1, last.epoch, last.digest);
+    Ok(Pinned { key: log.bytes(), size, root, epoch, digest })
+}
+
+/// Verifies proofs that follow each other, the first of them a tree with this root, if one is
+/// given. Returns the root after the last.
+fn follow(
+    proofs: &[EpochProof],
+    mut expected: Option<Hash>,
+    database: &str,
+    log: &LogKey,
+) -> Result<Hash, LogError> {
+    for proof in proofs {
         let (before, root) = proof.verify(database, log)?;
-        if expected != before {
+        if expected.is_some_and(|expected| expected != before) {
             return Err(LogError::Forked { size: proof.previous });
         }
-        expected = root;
+        expected = Some(root);
     }
-    let (size, epoch, digest) = (last.index + 1, last.epoch, last.digest);
-    Ok(Pinned { key: log.bytes(), size, root: expected, epoch, digest })
+    Ok(expected.expect("this is a bug: no proof was verified"))
 }
 
 /// The same epoch as before: it has to be the same in everything.

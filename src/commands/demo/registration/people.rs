@@ -3,10 +3,7 @@
 use axum::body::Bytes;
 use axum::http::Method;
 use ed25519_dalek::SigningKey;
-use openmls::prelude::{
-    BasicCredential, Capabilities, Ciphersuite, CredentialWithKey, ExtensionType, KeyPackage,
-    KeyPackageIn, Lifetime, SignatureScheme,
-};
+use openmls::prelude::{Ciphersuite, SignatureScheme};
 use openmls_basic_credential::SignatureKeyPair;
 use openmls_rust_crypto::OpenMlsRustCrypto;
 use serde_json::json;
@@ -14,6 +11,7 @@ use sotto::discovery::identifier::Identifier;
 use sotto::discovery::jws::base64url;
 use sotto::discovery::keys::clients::{ClientList, ListedClient};
 use sotto::discovery::keys::mimi::encode;
+use sotto::discovery::keys::packages;
 use sotto::discovery::open::Reachable;
 use sotto::discovery::resolver::{EndedBy, Own, OwnService};
 use sotto::discovery::statement::{Consent, Ssi, consent_text};
@@ -22,7 +20,7 @@ use sotto::registrar::keys::UserSettings;
 use sotto::registrar::keys::store::Policy;
 
 use super::messages::Messages;
-use super::services::{Services, text};
+use super::services::{Services, accepted, text};
 use super::story::{Checks, DATABASE, NORTH};
 use crate::commands::demo::discovery::{DAY, new_user};
 use crate::commands::demo::stage::Error;
@@ -130,8 +128,10 @@ impl Person {
     /// The phone leaves the list of this person's clients, and key packages, with the provider.
     pub(super) async fn leave_keys(&self, services: &Services) -> Result<(), Error> {
         self.leave_list(services, &self.key).await?;
-        let packages = (0..=PACKAGES).map(|at| self.package(at == PACKAGES));
-        let packages: Vec<KeyPackageIn> = packages.collect::<Result<_, _>>()?;
+        let (owner, now) = (self.ssi.as_str(), now()?);
+        let (mls, times) = (OpenMlsRustCrypto::default(), (now - 60, now + 30 * DAY));
+        let package = |at| packages::make(&mls, SUITE, &self.client, owner, times, at == PACKAGES);
+        let packages: Vec<_> = (0..=PACKAGES).map(package).collect::<Result<_, _>>()?;
         let path = format!("/clients/{CLIENT}/keyPackages");
         let (handle, body) = (self.handle(), encode(&packages));
         let reply = services.put_keys(handle, &path, body.into()).await?;
@@ -167,29 +167,5 @@ impl Person {
         };
         let body = Bytes::from(serde_json::to_vec(&settings)?);
         accepted(&services.put_keys(self.handle(), "/user", body).await?, 204)
-    }
-
-    fn package(&self, is_last_resort: bool) -> Result<KeyPackageIn, Error> {
-        let owner = CredentialWithKey {
-            credential: BasicCredential::new(self.ssi.as_str().as_bytes().to_vec()).into(),
-            signature_key: self.client.public().into(),
-        };
-        let extensions = [ExtensionType::LastResort];
-        let builder = KeyPackage::builder()
-            .key_package_lifetime(Lifetime::init(now()? - 60, now()? + 30 * DAY))
-            .leaf_node_capabilities(Capabilities::new(None, None, Some(&extensions), None, None));
-        let builder = if is_last_resort { builder.mark_as_last_resort() } else { builder };
-        let bundle = builder.build(SUITE, &OpenMlsRustCrypto::default(), &self.client, owner);
-        Ok(bundle.map_err(|error| error.to_string())?.key_package().clone().into())
-    }
-}
-
-fn accepted(reply: &Response, status: u16) -> Result<(), Error> {
-    match reply.status == status {
-        true => Ok(()),
-        false => {
-            let said = String::from_utf8_lossy(&reply.body);
-            Err(format!("found status {}, expected {status}: {said}", reply.status).into())
-        }
     }
 }

@@ -1,7 +1,6 @@
 //! A phone that looks contacts up, verifies what it is told, and fetches their keys.
 
 use std::sync::Mutex;
-use std::time::Duration;
 
 use openmls::prelude::{RequiredCapabilitiesExtension, SignatureScheme};
 use openmls_basic_credential::SignatureKeyPair;
@@ -21,12 +20,10 @@ use super::services::Services;
 use super::story::{BROOK, Checks, DATABASE, LATER};
 use super::world::{Published, World};
 use crate::commands::demo::parties::token;
-use crate::commands::demo::stage::Error;
-use crate::commands::demo::stage::{Args, Serving};
+use crate::commands::demo::stage::{Args, Error, Serving};
 use crate::commands::out::say;
 use crate::commands::trusted::now;
 
-const REQUEST_TIME: Duration = Duration::from_secs(10);
 /// Whose phone it is.
 const ERIN: &str = "erin";
 
@@ -47,7 +44,7 @@ impl Phone {
     pub(super) fn new(world: &World, services: &Services) -> Result<Self, Error> {
         let client = SignatureKeyPair::new(SignatureScheme::ED25519);
         let client = client.map_err(|_| "no key of a phone could be made")?;
-        let http = Client::new(Some(world.brook.made.ca_pem.as_bytes()), None, REQUEST_TIME)?;
+        let http = world.brook.anybody()?;
         let (relay, token) = (services.relay_url(), token(&world.brook_accounts, ERIN, now()?));
         let (user, log) = (Ssi::new(BROOK, ERIN)?, world.log_key()?);
         Ok(Self { pinned: None, log, user, client, http, relay, token })

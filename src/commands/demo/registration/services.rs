@@ -3,7 +3,6 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use axum::body::Bytes;
 use axum::http::Method;
@@ -16,41 +15,29 @@ use sotto::registrar::keys::{self, KeyService, RelayEntry};
 use sotto::registrar::log::{self, LogServer};
 use sotto::registrar::service::{self, Registrar};
 use sotto::relay::KeyServiceFiles;
-use tokio::sync::oneshot;
-use tokio::task::JoinHandle;
 
 use super::messages::Messages;
 use super::story::{AERO, BROOK, Checks, DATABASE, NORTH};
 use super::world::{LOG_NAME, STORES, World};
-use crate::commands::demo::parties::{Numbers, Party, Running, jwks, start_relay, token, total};
-use crate::commands::demo::stage::Error;
-use crate::commands::demo::stage::{Args, row};
+use crate::commands::demo::parties::{Numbers, Party, jwks, start_relay, token, total};
+use crate::commands::demo::stage::{Args, Error, Running, row};
 use crate::commands::trusted::now;
 
-/// Longest time for a request.
-const REQUEST_TIME: Duration = Duration::from_secs(10);
 const REPLY_BYTES_MAX: usize = 64 << 10;
 /// Nobody listens there: this relay has no front-end, and none is needed to ask for keys.
 const NO_FRONT_END: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 1);
 
 /// All that runs. They end in this order.
 pub(super) struct Services {
-    registrar: Service,
-    keys: Service,
-    log: Service,
+    registrar: Running<()>,
+    keys: Running<()>,
+    log: Running<()>,
     relay: Running<Numbers>,
     aps: [Caller; 2],
     /// Signs tokens of Aero's users.
     aero_accounts: SigningKey,
     /// A device of a user of Aero.
     device: Client,
-}
-
-/// A service that runs in this process.
-struct Service {
-    address: SocketAddr,
-    stop: oneshot::Sender<()>,
-    task: JoinHandle<()>,
 }
 
 /// An application provider, as the registrar knows it.
@@ -65,18 +52,14 @@ impl Services {
         world.introduce()?;
         let log = start_log(world).await?;
         let keys = start_keys(world).await?;
-        world.set_key_service(url(&keys))?;
-        let config = configure(world, args, &url(&log))?;
+        world.set_key_service(keys.url())?;
+        let config = configure(world, args, &log.url())?;
         let (loopback, played) = Loopback::new();
         let clock = service::system_clock();
         let registrar = Registrar::start(&config, clock, Some(loopback)).await?;
         let (address, control) = (registrar.local_addr(), registrar.control());
-        let (stop, stopped) = oneshot::channel();
-        let task = tokio::spawn(registrar.run(async move {
-            let _ = stopped.await;
-        }));
+        let registrar = Running::start(address, (), |told| registrar.run(told));
         control.until_database(true).await;
-        let registrar = Service { address, stop, task };
         let key_services = KeyServiceFiles {
             directory: world.directory_file(),
             pins: world.pins_file(),
@@ -87,33 +70,26 @@ impl Services {
             start_relay(&world.brook, no_front_end, Some(key_services), &world.brook_accounts);
         let relay = relay.await?;
         let caller = |domain, party: &Party| {
-            let identity = (party.made.client_pem.as_bytes(), party.made.client_key.as_bytes());
-            let ca = Some(world.north.made.ca_pem.as_bytes());
-            Ok::<_, Error>(Caller {
-                domain,
-                client: Client::new(ca, Some(identity), REQUEST_TIME)?,
-            })
+            Ok::<_, Error>(Caller { domain, client: party.client(&world.north)? })
         };
         let aps = [caller(AERO, &world.aero)?, caller(BROOK, &world.brook)?];
         let aero_accounts = world.aero_accounts.clone();
-        let ca = Some(world.aero.made.ca_pem.as_bytes());
-        let device = Client::new(ca, None, REQUEST_TIME)?;
+        let device = world.aero.anybody()?;
         let services = Self { registrar, keys, log, relay, aps, aero_accounts, device };
         Ok((services, Messages::new(played, args.smpp.is_some())))
     }
 
     pub(super) fn relay_url(&self) -> String {
-        format!("https://localhost:{}", self.relay.address.port())
+        self.relay.url()
     }
 
     pub(super) fn log_url(&self) -> String {
-        url(&self.log)
+        self.log.url()
     }
 
     pub(super) async fn end(self) {
-        for Service { stop, task, .. } in [self.registrar, self.keys, self.log] {
-            let _ = stop.send(());
-            let _ = task.await;
+        for service in [self.registrar, self.keys, self.log] {
+            service.end().await;
         }
         self.relay.end().await;
     }
@@ -131,7 +107,7 @@ impl Services {
         let key = base64url(&sotto::scheme::random_bytes()?);
         let headers = [("idempotency-key", &*key), ("content-type", "application/json")];
         let body = body.map_or_else(Bytes::new, |body| body.to_string().into());
-        let url = format!("{}{path}", url(&self.registrar));
+        let url = format!("{}{path}", self.registrar.url());
         Ok(caller.client.send(method, &url, &headers, body, REPLY_BYTES_MAX).await?)
     }
 
@@ -154,7 +130,7 @@ impl Services {
     ) -> Result<Response, Error> {
         let bearer = format!("Bearer {}", token(&self.aero_accounts, account, now()?));
         let headers = [("authorization", &*bearer)];
-        let url = format!("{}{path}", url(&self.keys));
+        let url = format!("{}{path}", self.keys.url());
         Ok(self.device.send(Method::PUT, &url, &headers, body, REPLY_BYTES_MAX).await?)
     }
 
@@ -173,12 +149,8 @@ impl Services {
     }
 }
 
-fn url(service: &Service) -> String {
-    format!("https://localhost:{}", service.address.port())
-}
-
 /// Ledger's log takes statements and epochs of North.
-async fn start_log(world: &World) -> Result<Service, Error> {
+async fn start_log(world: &World) -> Result<Running<()>, Error> {
     let ledger = &world.ledger;
     let client_ca = ledger.write("callers-ca.pem", &world.north.made.ca_pem)?;
     let allowed = json!({ "statements": true, "databases": [DATABASE] });
@@ -198,16 +170,12 @@ async fn start_log(world: &World) -> Result<Service, Error> {
     let options = log::Config::read(&config)?.options(sotto::relay::system_clock());
     let log = LogServer::start(options).await?;
     let address = log.local_addr();
-    let (stop, stopped) = oneshot::channel();
-    let task = tokio::spawn(log.run(async move {
-        let _ = stopped.await;
-    }));
     row("log", &format!("{address}, key {}", world.log_key()?))?;
-    Ok(Service { address, stop, task })
+    Ok(Running::start(address, (), |told| log.run(told)))
 }
 
 /// Aero's key service answers what Brook's relay passes on.
-async fn start_keys(world: &World) -> Result<Service, Error> {
+async fn start_keys(world: &World) -> Result<Running<()>, Error> {
     let aero = &world.aero;
     let config = keys::Config {
         listen: ([127, 0, 0, 1], 0).into(),
@@ -231,11 +199,7 @@ async fn start_keys(world: &World) -> Result<Service, Error> {
     let service = KeyService::start(config, None, sotto::relay::system_clock()).await?;
     let address = service.local_addr();
     row("key service of Aero", &address.to_string())?;
-    let (stop, stopped) = oneshot::channel();
-    let task = tokio::spawn(service.run(async move {
-        let _ = stopped.await;
-    }));
-    Ok(Service { address, stop, task })
+    Ok(Running::start(address, (), |told| service.run(told)))
 }
 
 fn path(path: PathBuf) -> String {
@@ -299,10 +263,7 @@ fn credentials(north: &Party, given: Option<&Path>) -> Result<String, Error> {
 
 /// A member of a reply that has to have this status.
 pub(super) fn text(reply: &Response, status: u16, name: &str) -> Result<String, Error> {
-    if reply.status != status {
-        let said = String::from_utf8_lossy(&reply.body);
-        return Err(format!("found status {}, expected {status}: {said}", reply.status).into());
-    }
+    accepted(reply, status)?;
     let body: Value = serde_json::from_slice(&reply.body)?;
     let member = body[name].as_str().ok_or_else(|| format!("a reply without {name}"))?;
     Ok(member.to_owned())
@@ -315,4 +276,15 @@ pub(super) fn member(reply: &Response, name: &str) -> Result<String, Error> {
         Value::String(text) => text.clone(),
         other => other.to_string(),
     })
+}
+
+/// Refuses a reply of another status.
+pub(super) fn accepted(reply: &Response, status: u16) -> Result<(), Error> {
+    match reply.status == status {
+        true => Ok(()),
+        false => {
+            let said = String::from_utf8_lossy(&reply.body);
+            Err(format!("found status {}, expected {status}: {said}", reply.status).into())
+        }
+    }
 }

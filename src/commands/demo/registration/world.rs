@@ -3,7 +3,6 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use ed25519_dalek::SigningKey;
 use indicatif::ProgressBar;
@@ -17,7 +16,6 @@ use sotto::discovery::identifier::Identifier;
 use sotto::discovery::log::LogKey;
 use sotto::discovery::merge::{self, Time, VALUE_BYTES_DEFAULT};
 use sotto::discovery::statement::Ssi;
-use sotto::https::Client;
 use sotto::registrar::Store;
 use sotto::registrar::log::client::LogClient;
 use sotto::registrar::service::{self, feed};
@@ -26,15 +24,13 @@ use sotto::text::grouped;
 use super::story::{AERO, BROOK, DATABASE, LEDGER, NORTH, SOUTH};
 use crate::commands::demo::discovery::{DAY, new_user, public, registered, ssi};
 use crate::commands::demo::parties::Party;
-use crate::commands::demo::stage::Error;
-use crate::commands::demo::stage::{Args, build, row};
+use crate::commands::demo::stage::{Args, Error, build, row};
 use crate::commands::log_service::prove;
 use crate::commands::out::say;
 use crate::commands::trusted::now;
 
 /// The name of the log, and its origin in checkpoints.
 pub(super) const LOG_NAME: &str = "ledger.example/1";
-const REQUEST_TIME: Duration = Duration::from_secs(10);
 
 /// Who takes part, and the directory that has their public keys.
 pub(super) struct World {
@@ -174,7 +170,7 @@ impl World {
         }
     }
 
-    /// Makes the schemas of this demo anew: codes that an earlier run sent would count.
+    /// Drops and creates the schemas of this demo: codes that an earlier run sent would count.
     async fn prepare_postgres(&self) -> Result<(), Error> {
         let Some(url) = &self.postgres else { return Ok(()) };
         let made = Store::renew_schemas(url, &STORES.map(schema)).await;
@@ -218,11 +214,7 @@ impl World {
         )?;
         row("records", &format!("{}, signed and sealed", grouped(summary.tally.records)))?;
         let built = build(args, folder, out, VALUE_BYTES_DEFAULT as u32).await?;
-        let identity =
-            (self.north.made.client_pem.as_bytes(), self.north.made.client_key.as_bytes());
-        let ca = Some(self.ledger.made.ca_pem.as_bytes());
-        let client = Client::new(ca, Some(identity), REQUEST_TIME)?;
-        let log = LogClient::new(client, log_url);
+        let log = LogClient::new(self.north.client(&self.ledger)?, log_url);
         let proved = prove(&log, &folder.join("db")).await?;
         let (epoch, place) = (proved.manifest.epoch, proved.place);
         row("log", &format!("the manifest of epoch {epoch} is entry {place} of {LEDGER}"))?;

@@ -1,7 +1,9 @@
 //! Who may have whose keys, and that nothing tells an unknown user from one who does not consent.
 
 use crate::registrar::postgres::both;
-use openmls::prelude::{CredentialType, ProposalType, VerifiableCiphersuite};
+use openmls::prelude::{
+    Capabilities, CredentialType, ExtensionType, ProposalType, VerifiableCiphersuite,
+};
 
 use super::*;
 use crate::discovery::keys::mimi::KeyMaterialUserCode as Code;

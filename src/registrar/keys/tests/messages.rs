@@ -3,6 +3,7 @@
 
 use std::fmt::Debug;
 
+use openmls::prelude::Capabilities;
 use tls_codec::{DeserializeBytes, Serialize};
 
 use super::*;

@@ -13,16 +13,13 @@ use crate::discovery::record::key_hash;
 use crate::discovery::statement::Ssi;
 use crate::registrar::Store;
 use ed25519_dalek::SigningKey;
-use openmls::prelude::{
-    BasicCredential, Capabilities, Ciphersuite, CredentialWithKey, ExtensionType, KeyPackage,
-    KeyPackageIn, Lifetime, RequiredCapabilitiesExtension, SignatureScheme,
-};
+use openmls::prelude::{Ciphersuite, KeyPackageIn, RequiredCapabilitiesExtension, SignatureScheme};
 use openmls_basic_credential::SignatureKeyPair;
 use openmls_rust_crypto::OpenMlsRustCrypto;
 
 use crate::discovery::keys::clients::{ClientList, ListedClient};
 use crate::discovery::keys::mimi::KeyMaterialUserCode;
-use crate::discovery::keys::packages::Package;
+use crate::discovery::keys::packages::{Package, make};
 use crate::registrar::keys::store::{
     Asked, Claimed, Given, Policy, Settings, claim, put_packages, set_user,
 };
@@ -94,18 +91,8 @@ impl Person {
         days: u64,
         last_resort: bool,
     ) -> KeyPackageIn {
-        let signer = &self.clients[client].1;
-        let owner = CredentialWithKey {
-            credential: BasicCredential::new(identity.as_bytes().to_vec()).into(),
-            signature_key: signer.public().into(),
-        };
-        let extensions = [ExtensionType::LastResort];
-        let builder = KeyPackage::builder()
-            .key_package_lifetime(Lifetime::init(now() - 60, now() + days * DAY))
-            .leaf_node_capabilities(Capabilities::new(None, None, Some(&extensions), None, None));
-        let builder = if last_resort { builder.mark_as_last_resort() } else { builder };
-        let bundle = builder.build(SUITE, &self.mls, signer, owner).unwrap();
-        bundle.key_package().clone().into()
+        let (signer, times) = (&self.clients[client].1, (now() - 60, now() + days * DAY));
+        make(&self.mls, SUITE, signer, identity, times, last_resort).unwrap()
     }
 
     pub(super) fn packages(&self, client: usize, count: usize) -> Vec<Package> {
