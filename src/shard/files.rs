@@ -1,32 +1,55 @@
 //! Files that appear whole or not at all, and files that are opened without waiting for anybody.
 
-use std::fs::{self, File, FileType, Metadata, OpenOptions};
+use std::fs::{self, File, FileType, Metadata, OpenOptions, Permissions};
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{
+    FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _,
+};
 use std::path::Path;
 
 use rustix::fs::OFlags;
 use rustix::io::Errno;
+use tempfile::NamedTempFile;
 
 /// Ends the name of a file that is still being written.
 pub const TEMPORARY_SUFFIX: &str = ".tmp";
+const TEMPORARY_RANDOM_CHARACTERS: usize = 16;
 
-/// Writes a file that appears whole or not at all: beside, as `<path>.tmp`, flushed, then renamed
-/// and the folder flushed.
+/// Writes a file that appears whole or not at all: beside, under a random name that ends with
+/// [`TEMPORARY_SUFFIX`], flushed, then renamed and the folder flushed. Two processes that write the
+/// same path at once do not meet: the last one that ends has written it.
 pub fn write_file(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
-    let mut temporary = path.as_os_str().to_owned();
-    temporary.push(TEMPORARY_SUFFIX);
-    let written = File::create(&temporary).and_then(|mut file| {
-        write(&mut file)?;
-        file.sync_all()?;
-        fs::rename(&temporary, path)?;
-        sync_parent(path)
-    });
-    if written.is_err() {
-        // Best effort: the next run replaces or removes it.
-        let _ = fs::remove_file(&temporary);
+    beside(path, write)?.persist(path).map_err(|error| error.error)?;
+    sync_parent(path)
+}
+
+/// The same, but a file that is there stays; whether it was written.
+pub fn write_new_file(
+    path: &Path,
+    write: impl FnOnce(&mut File) -> io::Result<()>,
+) -> io::Result<bool> {
+    match beside(path, write)?.persist_noclobber(path) {
+        Ok(_) => sync_parent(path).map(|()| true),
+        Err(error) if error.error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+        Err(error) => Err(error.error),
     }
-    written
+}
+
+fn beside(
+    path: &Path,
+    write: impl FnOnce(&mut File) -> io::Result<()>,
+) -> io::Result<NamedTempFile> {
+    let mut prefix = path.file_name().unwrap_or_default().to_owned();
+    prefix.push(".");
+    let mut temporary = tempfile::Builder::new()
+        .prefix(&prefix)
+        .suffix(TEMPORARY_SUFFIX)
+        .rand_bytes(TEMPORARY_RANDOM_CHARACTERS)
+        .permissions(Permissions::from_mode(0o666)) // less what the process's mask takes away
+        .tempfile_in(parent(path))?;
+    write(temporary.as_file_mut())?;
+    temporary.as_file().sync_all()?;
+    Ok(temporary)
 }
 
 /// The same of a small file.
@@ -36,8 +59,11 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
 
 /// Makes names that were created in or renamed into the folder of `path` last through a crash.
 pub fn sync_parent(path: &Path) -> io::Result<()> {
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-    File::open(parent.unwrap_or(Path::new(".")))?.sync_all()
+    File::open(parent(path))?.sync_all()
+}
+
+fn parent(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// The outcome of removing something, which may be gone already.
