@@ -5,23 +5,13 @@ use std::fmt::Display;
 use super::count::Count;
 use super::errors::BuildError;
 use super::input::ValueBound;
-use super::options::BuildOptions;
+use super::options::{BuildOptions, check_loss, check_name};
+use super::part::{BuildSpec, RECORDS_PER_SHARD_DEFAULT, bounded_shards, fitting_value_len};
 use crate::limits;
-use crate::params::{Shape, TAG_BYTES};
+use crate::params::Shape;
 use crate::scheme::random_bytes;
 use crate::shard::manifest::Manifest;
 use crate::wire::hex::Hex;
-use crate::wire::parameters::check_database_name;
-
-pub(super) const RECORDS_PER_SHARD_DEFAULT: u64 = 1 << 20;
-
-/// What all shards of a database share.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Choice {
-    pub(super) seed: [u8; 32],
-    pub(super) shard_count: u32,
-    pub(super) shape: Shape,
-}
 
 fn kept<'a>(options: &BuildOptions, existing: Option<&'a Manifest>) -> Option<&'a Manifest> {
     existing.filter(|_| !options.reshape)
@@ -45,13 +35,11 @@ pub(super) fn refuse_loss(
     existing: Option<&Manifest>,
     count: &Count,
 ) -> Result<(), BuildError> {
-    let percent = options.shrink_percent;
-    let (before, after) = (existing.map_or(0, |manifest| manifest.records), count.records);
-    let kept_min = u128::from(before) * u128::from(100 - percent.min(100));
-    if u128::from(after) * 100 >= kept_min {
-        return Ok(());
-    }
-    Err(BuildError::Shrinks { before, after, percent })
+    check_loss(
+        options.shrink_percent,
+        existing.map_or(0, |manifest| manifest.records),
+        count.records,
+    )
 }
 
 /// Decides. A database that exists is kept as it is; options that say otherwise are an error.
@@ -59,14 +47,14 @@ pub(super) fn choose(
     options: &BuildOptions,
     existing: Option<&Manifest>,
     count: &Count,
-) -> Result<Choice, BuildError> {
+) -> Result<BuildSpec, BuildError> {
     let shard_count = options.shards.map(|shards| bounded_shards(shards.into())).transpose()?;
-    check_name(options)?;
+    options.database.as_deref().map_or(Ok(()), check_name)?;
     let name = existing.map(|manifest| &manifest.database);
     refuse_other(("--database", "name"), options.database.as_ref(), name)?;
     if let Some(manifest) = kept(options, existing) {
         refuse_conflicts(options, manifest)?;
-        return Ok(Choice {
+        return Ok(BuildSpec {
             seed: manifest.seed.0,
             shard_count: manifest.shard_count,
             shape: manifest.shape(),
@@ -85,30 +73,11 @@ pub(super) fn choose(
         Some(seed) => seed,
         None => random_bytes()?,
     };
-    Ok(Choice { seed, shard_count, shape })
-}
-
-/// The smallest field that holds the longest value and its end mark, so that a record is a
-/// multiple of 16 bytes.
-fn fitting_value_len(value_bytes_longest: usize) -> u32 {
-    ((value_bytes_longest + 1 + TAG_BYTES).next_multiple_of(16) - TAG_BYTES) as u32
-}
-
-fn bounded_shards(shards: u64) -> Result<u32, BuildError> {
-    match u32::try_from(shards) {
-        Ok(shards) if (1..=limits::SHARDS_MAX).contains(&shards) => Ok(shards),
-        _ => refuse(format!("{shards} shards, expected 1 to {}", limits::SHARDS_MAX)),
-    }
+    Ok(BuildSpec { seed, shard_count, shape })
 }
 
 fn refuse<T>(problem: impl Into<String>) -> Result<T, BuildError> {
     Err(BuildError::Option(problem.into()))
-}
-
-pub(super) fn check_name(options: &BuildOptions) -> Result<(), BuildError> {
-    options.database.as_deref().map_or(Ok(()), check_database_name).or_else(|error| {
-        refuse(format!("--database is {}, expected {}", error.found, error.expected))
-    })
 }
 
 /// Refuses another value of what a database keeps for its life.
@@ -152,15 +121,6 @@ fn refuse_conflicts(options: &BuildOptions, manifest: &Manifest) -> Result<(), B
 mod tests {
     use super::*;
     use crate::builder::{Input, InputFormat};
-
-    #[test]
-    fn value_fields_are_the_smallest_that_fit() {
-        for (longest, value_len) in
-            [(0, 8), (7, 8), (8, 24), (23, 24), (24, 40), (119, 120), (2039, 2040)]
-        {
-            assert_eq!(fitting_value_len(longest), value_len, "{longest}");
-        }
-    }
 
     #[test]
     fn shard_counts_follow_the_options() {

@@ -4,10 +4,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
-use super::choose::{self, Choice};
+use super::choose;
 use super::count::{self, Count};
 use super::errors::{BuildError, IoContext as _};
 use super::options::BuildOptions;
+use super::part::BuildSpec;
 use super::session::Session;
 use super::work::{WORK_VERSION, WorkFile};
 use crate::shard::header::file_bytes;
@@ -62,13 +63,13 @@ impl Session<'_> {
         self.progress.end();
         count.warning.iter().for_each(|warning| self.say(warning));
         choose::refuse_loss(options, existing, &count)?;
-        let choice = choose::choose(options, existing, &count)?;
-        let Choice { seed, shard_count, shape } = choice;
+        let spec = choose::choose(options, existing, &count)?;
+        let BuildSpec { seed, shard_count, shape } = spec;
         let Count { format, records, value_bytes_longest, entry_bytes, .. } = count;
         let name = options.input.name();
         let before = existing.map(|old| format!(" (before: {})", old.records)).unwrap_or_default();
         self.say(format!("{records} records in {name}{before}, read as {}.", format.name()));
-        self.say(describe(&choice, records));
+        self.say(describe(&spec, records));
         if let Some(old) = existing.filter(|old| !splits(old.shard_count, shard_count)) {
             self.say(format!(
                 "WARNING: the database had {} shards. Clients that know it accept that number, or \
@@ -103,12 +104,12 @@ fn splits(before: u32, now: u32) -> bool {
     now == before || before.checked_mul(2) == Some(now)
 }
 
-fn describe(choice: &Choice, records: u64) -> String {
-    let shape = &choice.shape;
+fn describe(spec: &BuildSpec, records: u64) -> String {
+    let shape = &spec.shape;
     format!(
         "{} of about {} records, each {} rows ({} of {}) by {} columns, {}.",
-        counted(choice.shard_count.into(), "shard"),
-        records / u64::from(choice.shard_count),
+        counted(spec.shard_count.into(), "shard"),
+        records / u64::from(spec.shard_count),
         shape.rows(),
         counted(shape.packs() as u64, "pack"),
         shape.pack_rows(),

@@ -98,15 +98,22 @@ impl LineErrors {
     }
 }
 
+impl LineErrors {
+    /// Text of those that are kept, with what stands before their numbers.
+    pub fn named(&self, what: &str) -> String {
+        let named = |(line, problem): &(u64, String)| format!("\n  {what} {line}: {problem}");
+        let mut text: String = self.first.iter().map(named).collect();
+        let more = self.count - self.first.len() as u64;
+        if more > 0 {
+            text += &format!("\n  and {more} more");
+        }
+        text
+    }
+}
+
 impl std::fmt::Display for LineErrors {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        for (line, problem) in &self.first {
-            write!(f, "\n  line {line}: {problem}")?;
-        }
-        match self.count - self.first.len() as u64 {
-            0 => Ok(()),
-            more => write!(f, "\n  and {more} more"),
-        }
+        f.write_str(&self.named("line"))
     }
 }
 

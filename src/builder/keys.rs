@@ -60,7 +60,7 @@ pub fn load(path: &Path) -> Result<Option<SigningKey>, BuildError> {
 }
 
 /// Refuses a key that did not sign this manifest.
-pub(super) fn check_operator(
+pub fn check_operator(
     key: &SigningKey,
     path: &Path,
     manifest: &Manifest,

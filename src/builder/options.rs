@@ -2,10 +2,12 @@
 
 use std::path::PathBuf;
 
+use super::errors::BuildError;
 use super::input::Input;
 use crate::limits;
 use crate::params::ShapeWishes;
 use crate::scheme::Seed;
+use crate::wire::parameters::check_database_name;
 
 /// The name of a database that is given none: the same on every machine, so that the same records
 /// give the same bytes. An operator who signs several databases with one key names each.
@@ -64,4 +66,21 @@ impl BuildOptions {
             created: None,
         }
     }
+}
+
+/// Refuses `after` records where there were `before`, if more than `percent` of them are missing.
+pub(super) fn check_loss(percent: u8, before: u64, after: u64) -> Result<(), BuildError> {
+    let kept_min = u128::from(before) * u128::from(100 - percent.min(100));
+    if u128::from(after) * 100 >= kept_min {
+        return Ok(());
+    }
+    Err(BuildError::Shrinks { before, after, percent })
+}
+
+/// Refuses a name that no database can have.
+pub(super) fn check_name(database: &str) -> Result<(), BuildError> {
+    check_database_name(database).or_else(|error| {
+        let problem = format!("--database is {}, expected {}", error.found, error.expected);
+        Err(BuildError::Option(problem))
+    })
 }

@@ -27,6 +27,15 @@ pub(super) fn record_bytes(key_bytes: usize, value_bytes: usize) -> usize {
     HEAD_BYTES + key_bytes + value_bytes
 }
 
+/// Adds a record as a partition has it.
+pub(super) fn push_record(buffer: &mut Vec<u8>, line: u64, key: &[u8], value: &[u8]) {
+    buffer.extend_from_slice(&line.to_le_bytes());
+    buffer.extend_from_slice(&(key.len() as u16).to_le_bytes());
+    buffer.extend_from_slice(&(value.len() as u16).to_le_bytes());
+    buffer.extend_from_slice(key);
+    buffer.extend_from_slice(value);
+}
+
 pub(super) fn path(folder: &Path, shard: u32) -> PathBuf {
     folder.join(format!("{shard:05}"))
 }
@@ -54,11 +63,7 @@ impl PartitionWriter {
         if buffer.len() + record_bytes(key.len(), value.len()) > self.buffer_bytes {
             append(&path(&self.folder, shard), buffer)?;
         }
-        buffer.extend_from_slice(&line.to_le_bytes());
-        buffer.extend_from_slice(&(key.len() as u16).to_le_bytes());
-        buffer.extend_from_slice(&(value.len() as u16).to_le_bytes());
-        buffer.extend_from_slice(key);
-        buffer.extend_from_slice(value);
+        push_record(buffer, line, key, value);
         Ok(())
     }
 
@@ -109,7 +114,11 @@ pub(super) struct Row<'a> {
 impl Partition {
     /// Reads and sorts a shard's records, by key, then by line, on the current rayon pool.
     pub(super) fn read(path: &Path) -> io::Result<Self> {
-        let bytes = fs::read(path)?;
+        Self::from_bytes(fs::read(path)?)
+    }
+
+    /// The same from the bytes of such a file.
+    pub(super) fn from_bytes(bytes: Vec<u8>) -> io::Result<Self> {
         let mut starts = Vec::new();
         let mut at = 0;
         while at < bytes.len() {

@@ -2,10 +2,11 @@
 
 use std::path::Path;
 
-use super::choose::{self, Choice};
+use super::choose;
 use super::count;
 use super::errors::BuildError;
 use super::options::BuildOptions;
+use super::part::BuildSpec;
 use super::progress::Progress;
 use super::session::{self, free_bytes};
 use crate::limits;
@@ -25,8 +26,8 @@ pub fn plan(options: &BuildOptions, progress: &dyn Progress) -> Result<String, B
     progress.end();
     let count = count?;
     choose::refuse_loss(options, existing, &count)?;
-    let choice = choose::choose(options, existing, &count)?;
-    let Choice { shard_count, shape, .. } = choice;
+    let spec = choose::choose(options, existing, &count)?;
+    let BuildSpec { shard_count, shape, .. } = spec;
     let (packs, file) = (shape.packs(), file_bytes(&shape));
     let per_shard = count.records / u64::from(shard_count);
     let before = existing.map(|old| format!(" (before: {})", old.records)).unwrap_or_default();

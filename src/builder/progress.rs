@@ -20,6 +20,7 @@ pub enum Stage {
     Building,
     Verifying,
     Downloading,
+    Uploading,
 }
 
 impl Stage {
@@ -32,6 +33,7 @@ impl Stage {
             Self::Building => ("building shards", false),
             Self::Verifying => ("verifying", true),
             Self::Downloading => ("downloading", true),
+            Self::Uploading => ("uploading files", false),
         }
     }
 }

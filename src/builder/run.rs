@@ -7,15 +7,15 @@ use std::time::{Duration, Instant};
 
 use super::errors::{BuildError, IoContext as _};
 use super::input::{self, Entry, LineErrors, ReadError, ValueBound};
-use super::options::{BuildOptions, DATABASE_NAME_DEFAULT};
+use super::keys;
+use super::options::{BuildOptions, DATABASE_NAME_DEFAULT, check_name};
+use super::part::ShardCheck;
 use super::partition::PartitionWriter;
 use super::progress::{Progress, Stage};
 use super::session::Session;
-use super::shards::{ShardCheck, check_shard};
+use super::shards::check_shard;
 use super::source::Source;
 use super::work::WorkFile;
-use super::{choose, keys};
-use crate::keyword::locate_known;
 use crate::params::Shape;
 use crate::shard::files::{gone, write_atomically};
 use crate::shard::header::file_bytes;
@@ -48,7 +48,7 @@ pub struct BuildReport {
 /// behind; when it fails on the disk, what was finished is kept for the next run.
 pub fn run(options: &BuildOptions, progress: &dyn Progress) -> Result<BuildReport, BuildError> {
     let begun = Instant::now();
-    choose::check_name(options)?;
+    options.database.as_deref().map_or(Ok(()), check_name)?;
     if let Some(key) = &options.signing_key {
         keys::check_place(key, &options.out)?;
     }
@@ -116,7 +116,7 @@ impl Session<'_> {
             reused = reused.min(work.shard_count - built);
             self.publish(&work, entries, &key, purpose)?;
         }
-        let shape = work.choice().shape;
+        let shape = work.spec().shape;
         Ok(BuildReport {
             shard_count: work.shard_count,
             built,
@@ -150,15 +150,13 @@ impl Session<'_> {
         let writer = PartitionWriter::create(&folder, work.shard_count);
         let mut writer = writer.context("create", &folder)?;
         self.progress.begin(Stage::Partitioning, work.records);
-        let (choice, mut records) = (work.choice(), 0u64);
-        let groups = choice.shape.groups() as u32;
+        let (spec, mut records) = (work.spec(), 0u64);
         let mut each = |e: Entry<'_>| {
             records += 1;
             if records.is_multiple_of(1 << 12) {
                 self.progress.advance(1 << 12);
             }
-            let shard = locate_known(&choice.seed, e.key, choice.shard_count, groups).shard;
-            writer.push(shard, e.line, e.key, e.value)
+            writer.push(spec.locate(e.key), e.line, e.key, e.value)
         };
         let bound = ValueBound { bytes: work.value_bytes_longest, why: "" };
         let outcome = Source::of(file, None)
@@ -183,9 +181,9 @@ impl Session<'_> {
         let folder = self.work.partitions();
         self.progress.begin(Stage::Checking, work.shard_count.into());
         let all: Vec<u32> = (0..work.shard_count).collect();
-        let choice = work.choice();
+        let spec = work.spec();
         let found = self.for_each_shard(work, &all, |shard| {
-            let found = self.pool.install(|| check_shard(&folder, shard, &choice));
+            let found = self.pool.install(|| check_shard(&folder, shard, &spec));
             self.progress.advance(1);
             found
         })?;
@@ -236,7 +234,7 @@ impl Session<'_> {
             epoch: work.epoch,
             lifetime: self.lifetime,
             database: database.map_or_else(|| DATABASE_NAME_DEFAULT.to_owned(), String::clone),
-            shape: work.choice().shape,
+            shape: work.spec().shape,
         };
         let manifest = Manifest::sign(&head, entries, key)?;
         let write = |name: &str, bytes: &[u8]| {

@@ -45,7 +45,7 @@ pub(super) fn free_bytes(path: &Path) -> io::Result<u64> {
 }
 
 /// From `created` (unix seconds) for so many days.
-pub(super) fn lifetime(created: u64, days: u32) -> Result<Lifetime, BuildError> {
+pub fn lifetime(created: u64, days: u32) -> Result<Lifetime, BuildError> {
     if !(1..=limits::EXPIRES_DAYS_MAX).contains(&days) {
         let most = limits::EXPIRES_DAYS_MAX;
         let problem = format!("--expires-days is {days}, expected 1 to {most}");
@@ -55,7 +55,7 @@ pub(super) fn lifetime(created: u64, days: u32) -> Result<Lifetime, BuildError> 
 }
 
 /// Unix seconds, or what SOURCE_DATE_EPOCH says, so that builds can be repeated to the byte.
-pub(super) fn now() -> Result<u64, BuildError> {
+pub fn now() -> Result<u64, BuildError> {
     let Some(fixed) = std::env::var_os("SOURCE_DATE_EPOCH") else {
         let since = SystemTime::now().duration_since(UNIX_EPOCH);
         return Ok(since.map_or(0, |since| since.as_secs()));

@@ -5,57 +5,27 @@ use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use rayon::prelude::*;
-
-use super::choose::Choice;
 use super::errors::{BuildError, IoContext as _};
 use super::input::LineErrors;
-use super::make::{self, MakeError};
+use super::part::{self, BuildSpec, PartError, ShardCheck};
 use super::partition::{self, Partition};
 use super::progress::Stage;
 use super::session::Session;
 use super::work::WorkFile;
-use crate::keyword::locate_known;
 use crate::limits;
 use crate::shard::ShardEntry;
 use crate::shard::header::{self, file_bytes};
-use crate::shard::write::{self, write_shard};
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct ShardCheck {
-    pub(super) records: u64,
-    pub(super) digest: [u8; 32],
-    /// Records of the fullest group: more than columns cannot be solved.
-    pub(super) group_load_max: u64,
-}
+use crate::shard::write;
 
 /// Reads one shard's partition file and looks at its records. Also says which lines repeat a key.
 pub(super) fn check_shard(
     partitions: &Path,
     shard: u32,
-    choice: &Choice,
+    spec: &BuildSpec,
 ) -> Result<(ShardCheck, LineErrors), BuildError> {
     let path = partition::path(partitions, shard);
     let rows = Partition::read(&path).context("read", &path)?;
-    let mut duplicates = LineErrors::default();
-    for index in 1..rows.len() {
-        let (row, before) = (rows.row(index), rows.row(index - 1));
-        if row.key == before.key {
-            duplicates.add(row.line, format!("the key of line {}", before.line));
-        }
-    }
-    let groups = choice.shape.groups() as u32;
-    let group_of =
-        |index| locate_known(&choice.seed, rows.row(index).key, choice.shard_count, groups).group;
-    let places: Vec<u32> = (0..rows.len()).into_par_iter().map(group_of).collect();
-    let mut loads = vec![0u64; groups as usize];
-    places.into_iter().for_each(|group| loads[group as usize] += 1);
-    let check = ShardCheck {
-        records: rows.len() as u64,
-        digest: rows.digest(),
-        group_load_max: loads.into_iter().max().unwrap_or(0),
-    };
-    Ok((check, duplicates))
+    Ok(part::check(spec, &rows, "line"))
 }
 
 /// The shards of a build that are finished: `None` where a shard has no file.
@@ -69,17 +39,17 @@ impl Session<'_> {
         work: &WorkFile,
         checks: &[ShardCheck],
     ) -> Result<Finished, BuildError> {
-        let (folder, choice) = (self.shards(), work.choice());
+        let (folder, spec) = (self.shards(), work.spec());
         fs::create_dir_all(&folder).context("create", &folder)?;
         let mut finished = vec![None; checks.len()];
         for file in fs::read_dir(&folder).context("read", &folder)? {
             let file = file.context("read", &folder)?;
-            let Ok(header) = header::read(&file.path(), &choice.shape) else { continue };
+            let Ok(header) = header::read(&file.path(), &spec.shape) else { continue };
             let Some(check) = checks.get(header.shard_index as usize) else { continue };
             let entry = write::entry(&header);
             let found = (header.seed, header.shard_count, header.records, header.records_digest);
-            if found == (choice.seed, choice.shard_count, check.records, check.digest)
-                && header.shape == choice.shape
+            if found == (spec.seed, spec.shard_count, check.records, check.digest)
+                && header.shape == spec.shape
                 && file.file_name() == *entry.file
             {
                 finished[header.shard_index as usize] = Some(entry);
@@ -104,7 +74,7 @@ impl Session<'_> {
             }
             let is_missing = |shard: &u32| finished[*shard as usize].is_none();
             let todo: Vec<u32> = (0..work.shard_count).filter(is_missing).collect();
-            self.room_for(todo.len() as u64 * file_bytes(&work.choice().shape))?;
+            self.room_for(todo.len() as u64 * file_bytes(&work.spec().shape))?;
             match self.build_round(work, checks, &todo) {
                 Ok(built) => {
                     let built_now = built.len() as u32;
@@ -114,9 +84,13 @@ impl Session<'_> {
                     let all = finished.into_iter().collect::<Option<_>>();
                     return Ok((all.expect("this is a bug: a shard without file"), built_now));
                 }
-                Err((shard, MakeError::NoRibbonSeed)) => self.widen(work, shard)?,
-                Err((shard, MakeError::TooNoisy)) => self.more_bits(work, shard)?,
-                Err((_, MakeError::Build(error))) => return Err(error),
+                Err((shard, PartError::WiderShape { .. })) => self.widen(work, shard)?,
+                Err((shard, PartError::MoreBits { .. })) => self.more_bits(work, shard)?,
+                Err((_, PartError::Build(error))) => return Err(error),
+                Err((shard, error)) => {
+                    let problem = error.to_string();
+                    return Err(BuildError::SelfCheck { shard, problem });
+                }
             }
             self.work.save(work)?;
             finished = self.finished(work, checks)?;
@@ -132,7 +106,7 @@ impl Session<'_> {
         if self.shape_is_kept() {
             return Err(BuildError::Outgrown { shard, problem: "it has too many records" });
         }
-        let shape = work.choice().shape;
+        let shape = work.spec().shape;
         let wider = shape.widened().ok().filter(|_| work.widenings < limits::BUILD_WIDENINGS_MAX);
         let wider = wider.ok_or(BuildError::Unsolvable { shard, columns: shape.columns() })?;
         work.widenings += 1;
@@ -146,7 +120,7 @@ impl Session<'_> {
         if self.shape_is_kept() {
             return Err(BuildError::Outgrown { shard, problem: "it has a row that is too noisy" });
         }
-        let more = work.choice().shape.with_more_bits().ok_or(BuildError::TooNoisy { shard })?;
+        let more = work.spec().shape.with_more_bits().ok_or(BuildError::TooNoisy { shard })?;
         work.shape = more.fields();
         let bits = more.response_bits();
         self.say(format!("A shard's largest row is noisy; beginning again with {bits} bits."));
@@ -159,11 +133,11 @@ impl Session<'_> {
         work: &WorkFile,
         checks: &[ShardCheck],
         todo: &[u32],
-    ) -> Result<Vec<ShardEntry>, (u32, MakeError)> {
-        let columns = work.choice().shape.columns() as u64;
+    ) -> Result<Vec<ShardEntry>, (u32, PartError)> {
+        let columns = work.spec().shape.columns() as u64;
         let is_too_full = |shard: &&u32| checks[**shard as usize].group_load_max > columns;
         if let Some(&shard) = todo.iter().find(is_too_full) {
-            return Err((shard, MakeError::NoRibbonSeed));
+            return Err((shard, PartError::WiderShape { shard, columns: columns as usize }));
         }
         self.progress.begin(Stage::Building, todo.len() as u64);
         let built = self.for_each_shard(work, todo, |shard| {
@@ -180,13 +154,12 @@ impl Session<'_> {
         work: &WorkFile,
         shard: u32,
         check: &ShardCheck,
-    ) -> Result<ShardEntry, MakeError> {
+    ) -> Result<ShardEntry, PartError> {
         let path = partition::path(&self.work.partitions(), shard);
         let rows = self.pool.install(|| Partition::read(&path)).context("read", &path)?;
-        let made = self.pool.install(|| make::make(&work.choice(), shard, rows, check.digest))?;
+        let made = self.pool.install(|| part::encode(&work.spec(), shard, rows, check))?;
         let folder = self.shards();
-        let entry = write_shard(&folder, &made.header, &made.sections());
-        Ok(entry.context("write a shard to", &folder)?)
+        Ok(made.write(&folder).context("write a shard to", &folder)?)
     }
 
     /// Runs `each` for every shard, as many at a time as memory allows. Each may use the pool. The
@@ -223,7 +196,7 @@ impl Session<'_> {
 /// How many shards fit [`limits::BUILD_MEMORY_BYTES`] at once: one more than threads, so that
 /// writing one overlaps with computing others, but at least one.
 fn shards_at_once(work: &WorkFile, threads: u64) -> usize {
-    let shape = work.choice().shape;
+    let shape = work.spec().shape;
     let records = work.records.div_ceil(work.shard_count.into());
     // Twice the matrix for the solver, the tables, records as read and as solved.
     let bytes = 2 * shape.matrix_bytes() as u64

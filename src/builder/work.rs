@@ -10,9 +10,9 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::choose::Choice;
 use super::errors::{BuildError, IoContext as _};
 use super::input::InputFormat;
+use super::part::BuildSpec;
 use crate::limits;
 use crate::params::{Shape, ShapeFields};
 use crate::shard::files::{gone, read_bounded, write_atomically};
@@ -60,10 +60,10 @@ impl WorkFile {
             && self.value_bytes_longest < limits::VALUE_BYTES_MAX as usize
     }
 
-    pub(super) fn choice(&self) -> Choice {
+    pub(super) fn spec(&self) -> BuildSpec {
         let shape = Shape::from_fields(self.shape);
         let shape = shape.expect("this is a bug: work with an unchecked shape");
-        Choice { seed: self.seed.0, shard_count: self.shard_count, shape }
+        BuildSpec { seed: self.seed.0, shard_count: self.shard_count, shape }
     }
 }
 

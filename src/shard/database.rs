@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use memmap2::Mmap;
 use rayon::prelude::*;
 
-use super::errors::{Mismatch, OpenError, same};
+use super::errors::OpenError;
 use super::files::open_regular;
 use super::guard::{Guarded, quarantined_total};
 use super::header::{Header, SECTION_NAMES, Section, file_name, read_from};
@@ -19,7 +19,6 @@ use super::manifest::{MANIFEST_NAME, Manifest, SHARDS_DIR, ShardEntry};
 use super::sections::verify_sections;
 use super::view::{ContentId, ShardView};
 use crate::params::Shape;
-use crate::wire::hex::Hex;
 
 /// One shard of an open database.
 pub struct Shard {
@@ -43,7 +42,7 @@ impl Shard {
         let no_map = |source| OpenError::Map { path: path.to_owned(), source };
         let file = open_regular(path).map_err(OpenError::io(path))?;
         let header = read_from(&file, path, &manifest.shape())?;
-        compare(&header, manifest, index).map_err(OpenError::shard(path))?;
+        manifest.check_header(&header, index).map_err(OpenError::shard(path))?;
         // SAFETY: shard files are named after their content and never modified in place: builders
         // write new files and unlink old ones, which leaves maps as they are. Where a file is
         // truncated by hand its guard puts zeros in its place; no Rust value but bytes is read from
@@ -118,22 +117,6 @@ impl Shard {
         let Section { offset, bytes, .. } = self.sections[index];
         &self.map[offset as usize..(offset + bytes) as usize]
     }
-}
-
-fn compare(header: &Header, manifest: &Manifest, index: u32) -> Result<(), Mismatch> {
-    let entry = &manifest.shards[index as usize];
-    same("seed", Hex(header.seed), manifest.seed)?;
-    same("shard number", header.shard_index, index)?;
-    same("shard count", header.shard_count, manifest.shard_count)?;
-    let shape = header.shape.fields();
-    if shape != manifest.shape {
-        same("shape", format!("{shape:?}"), format!("{:?}", manifest.shape))?;
-    }
-    same("ribbon seed", header.ribbon_seed, entry.ribbon_seed)?;
-    same("record count", header.records, entry.records)?;
-    same("records digest", Hex(header.records_digest), entry.records_digest)?;
-    same("hint digest", Hex(header.hint_digest()), entry.hint_digest)?;
-    same("header digest", Hex(header.digest()), entry.header_digest)
 }
 
 /// How far opening a database has come: read by others meanwhile.

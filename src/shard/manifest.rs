@@ -9,7 +9,8 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use serde_json::ser::PrettyFormatter;
 
-use super::errors::{ManifestError, OpenError, same};
+use super::errors::{ManifestError, Mismatch, OpenError, same};
+use super::header::Header;
 use super::{files, header};
 use crate::limits;
 use crate::params::{Shape, ShapeFields};
@@ -22,6 +23,8 @@ use crate::wire::parameters::{Lifetime, ParameterFields, ParametersError, Public
 pub const MANIFEST_NAME: &str = "manifest.json";
 /// The manifest of the epoch before, whose files are kept for running servers.
 pub const MANIFEST_PREVIOUS_NAME: &str = "manifest.previous.json";
+/// The manifest of an epoch whose files are here, and which is not announced yet.
+pub const MANIFEST_NEXT_NAME: &str = "manifest.next.json";
 /// The folder of shard files in a database directory.
 pub const SHARDS_DIR: &str = "shards";
 
@@ -97,6 +100,21 @@ impl Manifest {
         shards: Vec<ShardEntry>,
         key: &wire::SigningKey,
     ) -> Result<Self, ParametersError> {
+        let mut manifest = Self::unsigned(head, shards, key.verifying_key().to_bytes())?;
+        manifest.signature = Hex(wire::sign(key, &manifest.parameters.0));
+        Ok(manifest)
+    }
+
+    /// The same with zeros for the signature, which somebody else makes over `parameters`. It is
+    /// no manifest yet.
+    ///
+    /// # Errors
+    /// As [`Manifest::sign`].
+    pub fn unsigned(
+        head: &ManifestHead,
+        shards: Vec<ShardEntry>,
+        operator_key: [u8; 32],
+    ) -> Result<Self, ParametersError> {
         let mut manifest = Self {
             format: header::FORMAT_VERSION,
             seed: Hex(head.seed),
@@ -109,7 +127,7 @@ impl Manifest {
             records: shards.iter().map(|entry| entry.records).sum(),
             parameters: HexBytes(Vec::new()),
             signature: Hex([0; 64]),
-            operator_key: Hex(key.verifying_key().to_bytes()),
+            operator_key: Hex(operator_key),
             shards,
         };
         let parameters = PublicParameters::new(ParameterFields {
@@ -125,9 +143,18 @@ impl Manifest {
             content: manifest.content(),
         })?
         .encode();
-        manifest.signature = Hex(wire::sign(key, &parameters));
         manifest.parameters = HexBytes(parameters);
         Ok(manifest)
+    }
+
+    /// An unsigned manifest with its operator's signature.
+    ///
+    /// # Errors
+    /// It is not the operator's, or is over something else.
+    pub fn with_signature(mut self, signature: [u8; 64]) -> Result<Self, ManifestError> {
+        self.signature = Hex(signature);
+        self.check()?;
+        Ok(self)
     }
 
     /// What it was made from, for the next epoch to differ in some of it.
@@ -218,6 +245,26 @@ impl Manifest {
             return Err(ManifestError::NotNewer { found, served });
         }
         Ok(())
+    }
+
+    /// Whether a file's header is that of a shard. The shard is one that there is.
+    ///
+    /// # Errors
+    /// What differs.
+    pub fn check_header(&self, header: &Header, index: u32) -> Result<(), Mismatch> {
+        let entry = &self.shards[index as usize];
+        same("seed", Hex(header.seed), self.seed)?;
+        same("shard number", header.shard_index, index)?;
+        same("shard count", header.shard_count, self.shard_count)?;
+        let shape = header.shape.fields();
+        if shape != self.shape {
+            same("shape", format!("{shape:?}"), format!("{:?}", self.shape))?;
+        }
+        same("ribbon seed", header.ribbon_seed, entry.ribbon_seed)?;
+        same("record count", header.records, entry.records)?;
+        same("records digest", Hex(header.records_digest), entry.records_digest)?;
+        same("hint digest", Hex(header.hint_digest()), entry.hint_digest)?;
+        same("header digest", Hex(header.digest()), entry.header_digest)
     }
 
     /// The sizes, which were checked when the manifest was parsed or made.

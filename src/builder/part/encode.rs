@@ -1,98 +1,152 @@
 //! One shard from its records: solved, packed, checked through the scheme. The outcome depends on
 //! seed, shard number, shape and records alone.
 
+use std::io;
+use std::path::Path;
+
 use rayon::prelude::*;
 
-use super::choose::Choice;
-use super::errors::BuildError;
-use super::partition::Partition;
+use super::errors::PartError;
+use super::finish::PartEntry;
+use super::records::{ShardCheck, ShardRecords};
+use super::spec::BuildSpec;
 use crate::arith::Isa;
+use crate::builder::errors::BuildError;
+use crate::builder::partition::Partition;
 use crate::keyword::solve::{self, Record, Solved};
 use crate::keyword::{Outcome, band, extract, locate, locate_known};
 use crate::params::FAILURE_LOG2_MAX;
 use crate::scheme::{
     KeyBundle, SecretError, SecretPool, ShardMasks, Sharing, random_bytes, reference,
 };
-use crate::shard::Header;
-use crate::shard::write::Sections;
+use crate::shard::header::page_aligned;
+use crate::shard::write::{self, Sections};
+use crate::shard::{Header, Manifest, ShardEntry};
 
 /// How many of a shard's records are queried before it counts as built.
 const CHECKED_RECORDS: usize = 2;
 
-pub(super) struct Made {
-    pub(super) header: Header,
+/// An encoded shard, as its file has it.
+pub struct Encoded {
+    header: Header,
     matrix: Vec<u8>,
     tables: Vec<u8>,
     hints: Vec<u8>,
 }
 
-#[derive(Debug, thiserror::Error)]
-pub(super) enum MakeError {
-    #[error("no ribbon seed solves it: more columns are needed")]
-    NoRibbonSeed,
-    #[error("its largest row is too noisy: more response bits are needed")]
-    TooNoisy,
-    #[error(transparent)]
-    Build(#[from] BuildError),
+impl Encoded {
+    fn sections(&self) -> Sections<'_> {
+        Sections { matrix: &self.matrix, tables: &self.tables, hints: &self.hints }
+    }
+
+    /// What the manifest will say of it.
+    pub fn entry(&self) -> ShardEntry {
+        write::entry(&self.header)
+    }
+
+    /// What is said of it to [`super::finish`], which knows the database before.
+    pub fn part_entry(&self, previous: Option<&Manifest>) -> PartEntry {
+        let (entry, shard) = (self.entry(), self.header.shard_index);
+        let before = previous.and_then(|manifest| manifest.shards.get(shard as usize));
+        let unchanged = before == Some(&entry);
+        PartEntry { shard, shape: self.header.shape.fields(), unchanged, entry }
+    }
+
+    /// Writes its file below `folder` under its content's name.
+    ///
+    /// # Errors
+    /// It cannot be written; then there is no such file, or the one that was there.
+    pub fn write(&self, folder: &Path) -> io::Result<ShardEntry> {
+        write::write_shard(folder, &self.header, &self.sections())
+    }
+
+    /// The bytes of its file, in pieces.
+    pub fn into_pieces(self) -> Vec<Vec<u8>> {
+        let mut pieces = vec![self.header.encode().to_vec()];
+        for mut section in [self.matrix, self.tables, self.hints] {
+            section.resize(page_aligned(section.len() as u64) as usize, 0);
+            pieces.push(section);
+        }
+        pieces
+    }
 }
 
-impl Made {
-    pub(super) fn sections(&self) -> Sections<'_> {
-        Sections { matrix: &self.matrix, tables: &self.tables, hints: &self.hints }
+impl ShardRecords {
+    /// The entry of the database before, where that has the same records in the same shape: there
+    /// is nothing to encode then.
+    pub fn unchanged(&self, spec: &BuildSpec, previous: &Manifest) -> Option<PartEntry> {
+        let before = previous.shards.get(self.shard as usize)?;
+        let is_same = BuildSpec::of(previous) == *spec
+            && (before.records, before.records_digest.0) == (self.check.records, self.check.digest);
+        let (shard, shape, entry) = (self.shard, spec.shape.fields(), before.clone());
+        is_same.then_some(PartEntry { shard, shape, unchanged: true, entry })
+    }
+
+    /// Encodes the shard. Runs on the current rayon pool.
+    ///
+    /// # Errors
+    /// The records need a wider shape or more bits, or the shard was encoded wrongly, by memory
+    /// that fails.
+    pub fn encode(self, spec: &BuildSpec) -> Result<Encoded, PartError> {
+        encode(spec, self.shard, self.rows, &self.check)
     }
 }
 
 /// The key and value of a record kept aside, to be queried once the shard is there.
 type Sample = (Vec<u8>, Vec<u8>);
 
-/// Makes one shard. Runs on the current rayon pool.
-pub(super) fn make(
-    choice: &Choice,
+/// Encodes one shard, whose records were checked. Runs on the current rayon pool.
+pub(crate) fn encode(
+    spec: &BuildSpec,
     shard: u32,
     rows: Partition,
-    records_digest: [u8; 32],
-) -> Result<Made, MakeError> {
+    check: &ShardCheck,
+) -> Result<Encoded, PartError> {
+    let columns = spec.shape.columns();
+    if check.group_load_max > columns as u64 {
+        return Err(PartError::WiderShape { shard, columns });
+    }
     let samples = samples(&rows)?;
-    let records = located(choice, &rows);
+    let records = located(spec, &rows);
     drop(rows);
     let count = records.len() as u64;
-    let solved = solve::solve(Isa::detect(), &choice.seed, shard, &choice.shape, &records);
+    let solved = solve::solve(Isa::detect(), &spec.seed, shard, &spec.shape, &records);
     drop(records);
     let Solved { ribbon_seed, matrix, row_square_sum_max } =
-        solved.ok_or(MakeError::NoRibbonSeed)?;
-    if choice.shape.log2_failure_for(row_square_sum_max as f64) > FAILURE_LOG2_MAX {
-        return Err(MakeError::TooNoisy);
+        solved.ok_or(PartError::WiderShape { shard, columns })?;
+    if spec.shape.log2_failure_for(row_square_sum_max as f64) > FAILURE_LOG2_MAX {
+        return Err(PartError::MoreBits { shard, bits: spec.shape.response_bits() });
     }
-    let (tables, hints) = build_packs(choice, shard, &matrix);
+    let (tables, hints) = build_packs(spec, shard, &matrix);
     let sections = Sections { matrix: &matrix, tables: &tables, hints: &hints };
-    self_check(choice, shard, ribbon_seed, &sections, &samples)?;
+    self_check(spec, shard, ribbon_seed, &sections, &samples)?;
     let header = Header {
-        seed: choice.seed,
+        seed: spec.seed,
         shard_index: shard,
-        shard_count: choice.shard_count,
-        shape: choice.shape,
+        shard_count: spec.shard_count,
+        shape: spec.shape,
         ribbon_seed,
         records: count,
         row_square_sum_max,
-        records_digest,
-        section_digests: sections.digests(&choice.shape),
+        records_digest: check.digest,
+        section_digests: sections.digests(&spec.shape),
     };
-    Ok(Made { header, matrix, tables, hints })
+    Ok(Encoded { header, matrix, tables, hints })
 }
 
-fn located(choice: &Choice, rows: &Partition) -> Vec<Record> {
-    let groups = choice.shape.groups() as u32;
+fn located(spec: &BuildSpec, rows: &Partition) -> Vec<Record> {
+    let groups = spec.shape.groups() as u32;
     let record = |index| {
         let row = rows.row(index);
-        let place = locate_known(&choice.seed, row.key, choice.shard_count, groups);
+        let place = locate_known(&spec.seed, row.key, spec.shard_count, groups);
         Record { group: place.group, identity: place.identity, value: row.value.to_vec() }
     };
     (0..rows.len()).into_par_iter().map(record).collect()
 }
 
-fn build_packs(choice: &Choice, shard: u32, matrix: &[u8]) -> (Vec<u8>, Vec<u8>) {
-    let shape = &choice.shape;
-    let masks = ShardMasks::new(Isa::detect(), &choice.seed, shard, shape);
+fn build_packs(spec: &BuildSpec, shard: u32, matrix: &[u8]) -> (Vec<u8>, Vec<u8>) {
+    let shape = &spec.shape;
+    let masks = ShardMasks::new(Isa::detect(), &spec.seed, shard, shape);
     let mut tables = vec![0; shape.packs() * shape.table_bytes()];
     let mut hints = vec![0; shape.packs() * shape.hint_bytes()];
     matrix
@@ -118,7 +172,7 @@ fn samples(rows: &Partition) -> Result<Vec<Sample>, BuildError> {
 
 /// Queries the samples and one key that is not there, as a client would, and compares.
 fn self_check(
-    choice: &Choice,
+    spec: &BuildSpec,
     shard: u32,
     ribbon_seed: u32,
     sections: &Sections<'_>,
@@ -131,10 +185,10 @@ fn self_check(
     wanted.push((&absent, Outcome::Absent));
     let failed = |problem: &str| BuildError::SelfCheck { shard, problem: problem.to_owned() };
     let secret = |error: SecretError| failed(&error.to_string());
-    let shape = &choice.shape;
-    let mut pool = SecretPool::new(choice.seed, *shape);
+    let shape = &spec.shape;
+    let mut pool = SecretPool::new(spec.seed, *shape);
     let aim = |(key, outcome)| {
-        let place = locate(&choice.seed, key, choice.shard_count, shape.groups() as u32);
+        let place = locate(&spec.seed, key, spec.shard_count, shape.groups() as u32);
         let band = band(&place.identity, ribbon_seed, shape);
         ((place, outcome), (shard, band))
     };
@@ -161,13 +215,13 @@ fn self_check(
 
 #[cfg(test)]
 mod tests {
-    use super::super::partition::PartitionWriter;
     use super::*;
+    use crate::builder::partition::PartitionWriter;
     use crate::params::Shape;
 
-    fn choice() -> Choice {
+    fn spec() -> BuildSpec {
         let shape = Shape::new(40, 128, 1, 256).unwrap();
-        Choice { seed: [4; 32], shard_count: 1, shape }
+        BuildSpec { seed: [4; 32], shard_count: 1, shape }
     }
 
     fn rows(records: u64) -> Partition {
@@ -178,17 +232,22 @@ mod tests {
             writer.push(0, index, format!("key{index}").as_bytes(), b"value").unwrap();
         }
         writer.finish().unwrap();
-        Partition::read(&super::super::partition::path(&folder, 0)).unwrap()
+        Partition::read(&crate::builder::partition::path(&folder, 0)).unwrap()
+    }
+
+    fn made(spec: &BuildSpec, rows: Partition) -> Result<Encoded, PartError> {
+        // The fullest group is not looked at, so that the solver finds out.
+        let check = ShardCheck { records: 0, digest: [0; 32], group_load_max: 0 };
+        encode(spec, 0, rows, &check)
     }
 
     #[test]
     fn the_check_finds_any_part_that_does_not_belong() {
-        let choice = choice();
+        let spec = spec();
         let samples = samples(&rows(300)).unwrap();
-        let [made, other] =
-            [300, 299].map(|records| make(&choice, 0, rows(records), [0; 32]).unwrap());
+        let [made, other] = [300, 299].map(|records| made(&spec, rows(records)).unwrap());
         let seed = made.header.ribbon_seed;
-        let check = |seed, sections| self_check(&choice, 0, seed, &sections, &samples);
+        let check = |seed, sections| self_check(&spec, 0, seed, &sections, &samples);
         let (good, bad) = (made.sections(), other.sections());
         check(seed, good).unwrap();
         assert!(check(seed, Sections { matrix: bad.matrix, ..good }).is_err());
@@ -196,13 +255,13 @@ mod tests {
         assert!(check(seed, Sections { hints: bad.hints, ..good }).is_err());
         assert!(check(seed + 1, good).is_err());
         let wrong = [(samples[0].0.clone(), b"another".to_vec())];
-        assert!(self_check(&choice, 0, seed, &good, &wrong).is_err());
+        assert!(self_check(&spec, 0, seed, &good, &wrong).is_err());
     }
 
     #[test]
     fn more_records_than_columns_find_no_ribbon_seed() {
-        let outcome = make(&choice(), 0, rows(600), [0; 32]);
-        assert!(matches!(outcome, Err(MakeError::NoRibbonSeed)));
+        let outcome = made(&spec(), rows(600));
+        assert!(matches!(outcome, Err(PartError::WiderShape { .. })));
     }
 
     #[test]
@@ -211,9 +270,9 @@ mod tests {
         let eleven =
             |columns: &u32| Shape::new(40, 128, 1, *columns).unwrap().response_bits() == 11;
         let columns = (192..).step_by(64).take_while(eleven).last().unwrap();
-        let narrow = Choice { shape: Shape::new(40, 128, 1, columns).unwrap(), ..choice() };
-        assert!(matches!(make(&narrow, 0, rows(50), [0; 32]), Err(MakeError::TooNoisy)));
-        let wide = Choice { shape: narrow.shape.with_more_bits().unwrap(), ..narrow };
-        assert!(make(&wide, 0, rows(50), [0; 32]).is_ok());
+        let narrow = BuildSpec { shape: Shape::new(40, 128, 1, columns).unwrap(), ..spec() };
+        assert!(matches!(made(&narrow, rows(50)), Err(PartError::MoreBits { .. })));
+        let wide = BuildSpec { shape: narrow.shape.with_more_bits().unwrap(), ..narrow };
+        assert!(made(&wide, rows(50)).is_ok());
     }
 }
