@@ -18,6 +18,8 @@ pub mod wire;
 pub mod client;
 #[cfg(feature = "lookup")]
 pub mod discovery;
+#[cfg(feature = "lookup")]
+pub mod hosts;
 #[cfg(feature = "client")]
 pub mod https;
 
@@ -45,6 +47,8 @@ pub mod schedule;
 pub mod server;
 #[cfg(feature = "server")]
 pub mod shard;
+#[cfg(feature = "store")]
+pub mod store;
 #[cfg(feature = "server")]
 pub mod worker;
 

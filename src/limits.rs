@@ -11,8 +11,11 @@ pub mod keys;
 pub mod log;
 #[cfg(feature = "registration")]
 pub mod registrar;
+mod store;
 
 use std::time::Duration;
+
+pub use store::*;
 
 // A database and its shape.
 /// Columns come in steps of one AVX-512 register of matrix bytes.

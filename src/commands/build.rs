@@ -83,7 +83,7 @@ pub(crate) struct Args {
     allow_shrink: bool,
 }
 
-fn parse_seed(text: &str) -> Result<[u8; 32], String> {
+pub(super) fn parse_seed(text: &str) -> Result<[u8; 32], String> {
     hex::decode_array(text).ok_or_else(|| "expected 64 hexadecimal digits".into())
 }
 

@@ -14,6 +14,8 @@ use super::{
 use super::{front_end, pull, relay, resolve};
 #[cfg(feature = "registration")]
 use super::{keys, log_service, registrar};
+#[cfg(feature = "store")]
+use super::{part, store};
 
 /// Private look-ups: a server that answers without learning for whom.
 #[derive(Parser)]
@@ -50,6 +52,10 @@ enum Command {
     Pull(pull::Args),
     #[cfg(feature = "front-end")]
     Resolve(resolve::Args),
+    #[cfg(feature = "store")]
+    Part(part::Args),
+    #[cfg(feature = "store")]
+    Store(store::Args),
     #[cfg(feature = "registration")]
     Registrar(registrar::Args),
     #[cfg(feature = "registration")]
@@ -110,6 +116,10 @@ pub fn run(arguments: &[OsString]) -> ExitCode {
         Command::Pull(args) => pull::run(args),
         #[cfg(feature = "front-end")]
         Command::Resolve(args) => resolve::run(args),
+        #[cfg(feature = "store")]
+        Command::Part(args) => part::run(args),
+        #[cfg(feature = "store")]
+        Command::Store(args) => store::run(args),
         #[cfg(feature = "registration")]
         Command::Registrar(args) => registrar::run(args),
         #[cfg(feature = "registration")]

@@ -26,6 +26,8 @@ mod log;
 mod log_service;
 mod lookup;
 pub mod out;
+#[cfg(feature = "store")]
+mod part;
 mod pins;
 #[cfg(feature = "front-end")]
 mod pull;
@@ -43,6 +45,8 @@ mod running;
 mod sample;
 mod serve;
 mod statements;
+#[cfg(feature = "store")]
+mod store;
 mod trusted;
 mod verify;
 

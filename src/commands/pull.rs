@@ -80,12 +80,12 @@ pub(crate) fn run(args: Args) -> Ended {
         ));
     }
     if pulled.restart {
-        out::complain(
-            "note: its shape or number of shards has changed: a server that runs has to be \
-             started again to serve it",
-        );
+        out::complain(RESTART);
     }
     Ok(ExitCode::SUCCESS)
 }
 
+/// What is to be done after a copy got another shape.
+pub(super) const RESTART: &str = "note: its shape or number of shards has changed: a server that \
+                                  runs has to be started again to serve it";
 const MIB: NonZeroU64 = NonZeroU64::new(1 << 20).expect("it is not zero");

@@ -3,9 +3,7 @@
 use std::num::NonZeroU64;
 use std::path::PathBuf;
 
-use super::errors::PullError;
 use crate::client::OperatorKey;
-use crate::shard::Manifest;
 
 /// What is copied, and where to.
 #[derive(Debug, Clone)]
@@ -44,21 +42,4 @@ pub struct Pulled {
     /// Whether a running server has to be started again: it does not load another shape or number
     /// of shards by itself.
     pub restart: bool,
-}
-
-/// A manifest that agrees with itself and its signature, and its bytes.
-pub(super) struct Signed {
-    pub(super) manifest: Manifest,
-    pub(super) bytes: Vec<u8>,
-}
-
-impl Signed {
-    pub(super) fn check(&self, options: &Options, now: u64) -> Result<(), PullError> {
-        let found = OperatorKey(self.manifest.operator_key.0);
-        if found != options.operator_key {
-            let (found, expected) = (found.fingerprint(), options.operator_key.fingerprint());
-            return Err(PullError::Operator { found, expected });
-        }
-        Ok(self.manifest.lifetime().check(now)?)
-    }
 }

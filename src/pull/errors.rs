@@ -51,7 +51,10 @@ pub enum PullError {
          Remove it to copy whatever the source has"
     )]
     Held(OpenError),
-    #[error("another `sotto pull` copies into {}: wait until it has ended", .path.display())]
+    #[error(
+        "another `sotto pull` or `sotto store fetch` copies into {}: wait until it has ended",
+        .path.display()
+    )]
     Busy { path: PathBuf },
     #[error("cannot {doing} {}: {source}", .path.display())]
     Io { doing: &'static str, path: PathBuf, source: io::Error },

@@ -8,12 +8,14 @@ use std::path::{Path, PathBuf};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use super::copy::{Pulled, Signed};
 use super::errors::PullError;
+use crate::client::OperatorKey;
 use crate::params::Shape;
-use crate::shard::files::{TEMPORARY_SUFFIX, sync_parent, write_atomically};
+use crate::shard::files::{TEMPORARY_SUFFIX, gone, sync_parent, write_atomically};
 use crate::shard::header;
-use crate::shard::manifest::{MANIFEST_NAME, MANIFEST_PREVIOUS_NAME, SHARDS_DIR};
+use crate::shard::manifest::{
+    MANIFEST_NAME, MANIFEST_NEXT_NAME, MANIFEST_PREVIOUS_NAME, SHARDS_DIR,
+};
 use crate::shard::{Manifest, OpenError, ShardEntry};
 
 /// Ends the name of a file of which a part has come.
@@ -23,7 +25,7 @@ const ED25519_SPKI_PREFIX: [u8; 12] =
     [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
 
 /// The directory of the copy, which no other run writes to meanwhile.
-pub(super) struct Folder {
+pub(crate) struct Folder {
     path: PathBuf,
     held: Option<Manifest>,
     /// Unlocked when it is closed.
@@ -31,7 +33,7 @@ pub(super) struct Folder {
 }
 
 impl Folder {
-    pub(super) fn enter(path: &Path) -> Result<Self, PullError> {
+    pub(crate) fn enter(path: &Path) -> Result<Self, PullError> {
         let shards = path.join(SHARDS_DIR);
         fs::create_dir_all(&shards).map_err(PullError::io("create", &shards))?;
         let lock = File::open(path).map_err(PullError::io("open", path))?;
@@ -48,8 +50,25 @@ impl Folder {
         Ok(Self { path: path.to_owned(), held, _lock: lock })
     }
 
+    /// An error unless a manifest is signed by this operator, valid now (Unix seconds), of the
+    /// database that is here, and not older.
+    pub(crate) fn check(
+        &self,
+        newer: &Manifest,
+        operator: &OperatorKey,
+        now: u64,
+    ) -> Result<(), PullError> {
+        let found = OperatorKey(newer.operator_key.0);
+        if found != *operator {
+            let (found, expected) = (found.fingerprint(), operator.fingerprint());
+            return Err(PullError::Operator { found, expected });
+        }
+        newer.lifetime().check(now)?;
+        self.check_follows(newer)
+    }
+
     /// An error unless a manifest is of the database that is here, and not older.
-    pub(super) fn check_follows(&self, newer: &Manifest) -> Result<(), PullError> {
+    fn check_follows(&self, newer: &Manifest) -> Result<(), PullError> {
         let Some(held) = &self.held else { return Ok(()) };
         for (what, is_same) in [
             ("operator's key", newer.operator_key == held.operator_key),
@@ -74,19 +93,19 @@ impl Folder {
     }
 
     /// The file into which a shard is downloaded.
-    pub(super) fn part(&self, entry: &ShardEntry) -> PathBuf {
+    pub(crate) fn part(&self, entry: &ShardEntry) -> PathBuf {
         self.path.join(SHARDS_DIR).join(format!("{}{PART_SUFFIX}", entry.file))
     }
 
     /// Whether a shard's file is here. It was verified before it got its name, so that its length
     /// and its header are enough.
-    pub(super) fn has(&self, shape: &Shape, entry: &ShardEntry) -> bool {
+    pub(crate) fn has(&self, shape: &Shape, entry: &ShardEntry) -> bool {
         let found = header::read(&self.shard(entry), shape);
         found.is_ok_and(|found| found.digest() == entry.header_digest.0)
     }
 
     /// How much of a shard has come.
-    pub(super) fn part_bytes(&self, entry: &ShardEntry) -> Result<u64, PullError> {
+    pub(crate) fn part_bytes(&self, entry: &ShardEntry) -> Result<u64, PullError> {
         let part = self.part(entry);
         match fs::symlink_metadata(&part) {
             Ok(found) => Ok(found.len()),
@@ -96,7 +115,7 @@ impl Folder {
     }
 
     /// Gives a part that is whole and verified the shard's name.
-    pub(super) fn keep(&self, entry: &ShardEntry) -> Result<(), PullError> {
+    pub(crate) fn keep(&self, entry: &ShardEntry) -> Result<(), PullError> {
         let shard = self.shard(entry);
         fs::rename(self.part(entry), &shard)
             .and_then(|()| sync_parent(&shard))
@@ -104,40 +123,56 @@ impl Folder {
     }
 
     /// Makes a manifest, all of whose files are here, that of the copy; removes what neither it nor
-    /// the one before names.
-    pub(super) fn publish(
-        &self,
-        newest: &Signed,
-        files: u64,
-        bytes: u64,
-    ) -> Result<Pulled, PullError> {
-        let Signed { manifest, bytes: text } = newest;
-        let write = |name: &str, bytes: &[u8]| {
-            let path = self.path.join(name);
-            write_atomically(&path, bytes).map_err(PullError::io("write", &path))
-        };
-        if self.held.as_ref() != Some(manifest) {
-            write("operator.pub", public_pem(&manifest.operator_key.0).as_bytes())?;
+    /// the one before names. How many files were removed; and whether a running server has to be
+    /// started again, because the shape or the number of shards is another.
+    pub(crate) fn publish(&mut self, newest: &Manifest) -> Result<(u64, bool), PullError> {
+        if self.held.as_ref() != Some(newest) {
+            let key = public_pem(&newest.operator_key.0);
+            self.write("operator.pub", key.as_bytes())?;
             if let Some(held) = &self.held {
-                write(MANIFEST_PREVIOUS_NAME, &held.to_json())?;
+                self.write(MANIFEST_PREVIOUS_NAME, &held.to_json())?;
             }
-            write(MANIFEST_NAME, text)?;
+            self.write(MANIFEST_NAME, &newest.to_json())?;
         }
-        let restart = self.held.as_ref().is_some_and(|held| {
-            held.shape != manifest.shape || held.shard_count != manifest.shard_count
+        let staged = self.path.join(MANIFEST_NEXT_NAME);
+        if read_if_any(&staged)?.is_none_or(|staged| staged.epoch <= newest.epoch) {
+            gone(fs::remove_file(&staged)).map_err(PullError::io("remove", &staged))?;
+        }
+        let held = self.held.replace(newest.clone());
+        let restart = held.is_some_and(|held| {
+            held.shape != newest.shape || held.shard_count != newest.shard_count
         });
-        let previous = read_if_any(&self.path.join(MANIFEST_PREVIOUS_NAME))?;
-        let named = names(manifest).chain(previous.iter().flat_map(names)).collect();
+        Ok((self.clean_up()?, restart))
+    }
+
+    /// Makes a manifest, all of whose files are here, the next one of the copy, which is not to be
+    /// used by clients yet.
+    pub(crate) fn stage(&mut self, next: &Manifest) -> Result<(), PullError> {
+        if read_if_any(&self.path.join(MANIFEST_NEXT_NAME))?.as_ref() != Some(next) {
+            self.write(MANIFEST_NEXT_NAME, &next.to_json())?;
+        }
+        self.clean_up().map(drop)
+    }
+
+    fn write(&self, name: &str, bytes: &[u8]) -> Result<(), PullError> {
+        let path = self.path.join(name);
+        write_atomically(&path, bytes).map_err(PullError::io("write", &path))
+    }
+
+    /// Removes files that no manifest here names.
+    fn clean_up(&self) -> Result<u64, PullError> {
+        let mut named = HashSet::new();
+        self.held.iter().for_each(|held| named.extend(names(held).map(str::to_owned)));
+        for name in [MANIFEST_PREVIOUS_NAME, MANIFEST_NEXT_NAME] {
+            let other = read_if_any(&self.path.join(name))?;
+            other.iter().for_each(|other| named.extend(names(other).map(str::to_owned)));
+        }
         let shards = self.path.join(SHARDS_DIR);
-        let removed =
-            remove_unnamed(&shards, &named).map_err(PullError::io("clean up", &shards))?;
-        let (epoch, shards) = (manifest.epoch, manifest.shard_count);
-        Ok(Pulled { epoch, shards, files, bytes, removed, restart })
+        remove_unnamed(&shards, &named).map_err(PullError::io("clean up", &shards))
     }
 }
 
-/// The manifest before, whose files running servers may still use. Nobody opens one that is
-/// damaged.
+/// A manifest beside the one in use, whose files are kept. Nobody opens one that is damaged.
 fn read_if_any(path: &Path) -> Result<Option<Manifest>, PullError> {
     match Manifest::read(path) {
         Ok(manifest) => Ok(Some(manifest)),
@@ -153,7 +188,7 @@ fn names(manifest: &Manifest) -> impl Iterator<Item = &str> {
 }
 
 /// Removes shard files and parts of them that have no name of these; how many.
-fn remove_unnamed(shards: &Path, named: &HashSet<&str>) -> io::Result<u64> {
+fn remove_unnamed(shards: &Path, named: &HashSet<String>) -> io::Result<u64> {
     let mut removed = 0;
     for file in fs::read_dir(shards)? {
         let file = file?;

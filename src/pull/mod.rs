@@ -22,8 +22,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 pub use copy::{Options, Pulled, Step};
 pub use errors::PullError;
+pub(crate) use folder::Folder;
+pub(crate) use verify::verify;
 
-use self::folder::Folder;
 use self::pace::Pace;
 use self::source::Source;
 use crate::https::Client;
@@ -44,17 +45,20 @@ pub async fn pull(
 ) -> Result<Pulled, PullError> {
     let pace = Pace::new(options.bytes_per_second);
     let source = Source::new(client, &options.url, &pace, told)?;
-    let folder = Folder::enter(&options.db)?;
+    let mut folder = Folder::enter(&options.db)?;
     let mut newest = source.manifest().await?;
     for _ in 0..limits::PULL_ROUNDS_MAX {
-        newest.check(options, now)?;
-        folder.check_follows(&newest.manifest)?;
-        match fetch(&source, &folder, &newest.manifest).await {
-            Ok((files, bytes)) => return folder.publish(&newest, files, bytes),
+        folder.check(&newest, &options.operator_key, now)?;
+        match fetch(&source, &folder, &newest).await {
+            Ok((files, bytes)) => {
+                let (removed, restart) = folder.publish(&newest)?;
+                let (epoch, shards) = (newest.epoch, newest.shard_count);
+                return Ok(Pulled { epoch, shards, files, bytes, removed, restart });
+            }
             // The source may have gone on to another epoch, which does not name this file.
             Err(gone @ PullError::Status { status: 404 | 410, .. }) => {
                 let newer = source.manifest().await?;
-                if newer.manifest.epoch <= newest.manifest.epoch {
+                if newer.epoch <= newest.epoch {
                     return Err(gone);
                 }
                 newest = newer;

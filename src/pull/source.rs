@@ -10,7 +10,7 @@ use http::{HeaderMap, Method};
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
-use super::copy::{Signed, Step};
+use super::copy::Step;
 use super::errors::PullError;
 use super::folder::Folder;
 use super::pace::Pace;
@@ -57,11 +57,11 @@ impl<'a> Source<'a> {
     }
 
     /// The newest manifest.
-    pub(super) async fn manifest(&self) -> Result<Signed, PullError> {
+    pub(super) async fn manifest(&self) -> Result<Manifest, PullError> {
         again(|| false, || self.manifest_once()).await
     }
 
-    async fn manifest_once(&self) -> Result<Signed, PullError> {
+    async fn manifest_once(&self) -> Result<Manifest, PullError> {
         let mut reply = self.get(MANIFEST_NAME, &[("cache-control", "no-cache")]).await?;
         if reply.status != 200 {
             let file = MANIFEST_NAME.to_owned();
@@ -75,7 +75,7 @@ impl<'a> Source<'a> {
             bytes.extend_from_slice(&chunk);
             self.pace.wait(chunk.len() as u64).await;
         }
-        Ok(Signed { manifest: Manifest::parse(&bytes)?, bytes })
+        Ok(Manifest::parse(&bytes)?)
     }
 
     /// Downloads what is missing of a shard, verifies it and gives it its name.

@@ -1,0 +1,260 @@
+//! `sotto store`: databases in object storage.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Duration, SystemTime};
+
+use clap::value_parser;
+use sotto::builder::progress::Stage;
+use sotto::builder::{Console, Progress, Silent};
+use sotto::client::OperatorKey;
+use sotto::hosts::Placement;
+use sotto::limits;
+use sotto::pull::Step;
+use sotto::shard::files::read_regular;
+use sotto::store::{
+    Announced, FetchOptions, Fetched, Keep, Store, StoreError, announce, collect, fetch, push,
+};
+use sotto::text::{bytes, counted};
+use tokio::time::sleep;
+
+use super::part::runtime;
+use super::pull::RESTART;
+use super::{Ended, out, trusted};
+
+/// Databases in object storage: copies them there and to hosts, and says which epoch is served.
+///
+/// A store is a folder, or a URL such as s3://BUCKET/PREFIX, gs://BUCKET/PREFIX or
+/// az://CONTAINER/PREFIX. Credentials come from the environment, by the names that the programs of
+/// these stores use.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(clap::Subcommand)]
+enum Command {
+    Push(PushArgs),
+    Announce(AnnounceArgs),
+    Fetch(FetchArgs),
+    Gc(GcArgs),
+}
+
+/// Copies a database directory to a store: the files that it lacks, and the manifest. The epoch is
+/// served once it is announced.
+#[derive(clap::Args)]
+struct PushArgs {
+    /// Directory of the database
+    #[arg(long, value_name = "DIR")]
+    db: PathBuf,
+    /// The store
+    #[arg(long, value_name = "DIR|URL")]
+    store: String,
+    /// Print only errors
+    #[arg(long)]
+    quiet: bool,
+}
+
+/// Announces an epoch of a store: hosts serve it from now on. An announced epoch cannot be taken
+/// back; old content is served again as a new epoch.
+#[derive(clap::Args)]
+struct AnnounceArgs {
+    /// The store
+    #[arg(long, value_name = "DIR|URL")]
+    store: String,
+    /// The epoch
+    #[arg(long, value_name = "N")]
+    epoch: u64,
+}
+
+/// Copies what a host holds from a store to its disk, and verifies it: the announced epoch as
+/// `manifest.json`, and a newer one as `manifest.next.json`.
+///
+/// A run that was interrupted is gone on with by the next.
+#[derive(clap::Args)]
+struct FetchArgs {
+    /// The store
+    #[arg(long, value_name = "DIR|URL")]
+    store: String,
+    /// Directory of the copy; it is created
+    #[arg(long, value_name = "DIR")]
+    db: PathBuf,
+    /// The operator's public key: `operator.pub`, from the operator and not from the store
+    #[arg(long, value_name = "FILE")]
+    operator_key: PathBuf,
+    /// Which hosts have which shards [default: this one has all]
+    #[arg(long, value_name = "FILE", requires = "host")]
+    placement: Option<PathBuf>,
+    /// The name of this host in the placement
+    #[arg(long, value_name = "NAME", requires = "placement")]
+    host: Option<String>,
+    /// Go on and look for newer epochs
+    #[arg(long)]
+    watch: bool,
+    /// Seconds between two looks
+    #[arg(long, value_name = "SECONDS", default_value_t = 30,
+          value_parser = value_parser!(u64).range(1..=86_400))]
+    every: u64,
+    /// Print only errors
+    #[arg(long)]
+    quiet: bool,
+}
+
+/// Removes old epochs from a store, and files that no kept epoch needs.
+#[derive(clap::Args)]
+struct GcArgs {
+    /// The store
+    #[arg(long, value_name = "DIR|URL")]
+    store: String,
+    /// So many of the newest epochs are kept, and always the announced one and all after it
+    #[arg(long, value_name = "N", default_value_t = 3,
+          value_parser = value_parser!(u16).range(1..))]
+    keep_epochs: u16,
+    /// Only what is older is removed: it protects a build under way. Hours (`24h`), minutes or
+    /// seconds
+    #[arg(long, value_name = "TIME", default_value = "24h", value_parser = age)]
+    older_than: Duration,
+}
+
+fn age(text: &str) -> Result<Duration, String> {
+    let wrong = || "expected a number and h, m or s, such as 24h".to_owned();
+    let unit = text.chars().last().ok_or_else(wrong)?;
+    let number = text[..text.len() - unit.len_utf8()].parse::<u32>().map_err(|_| wrong())?;
+    let seconds = match unit {
+        'h' => 3_600,
+        'm' => 60,
+        's' => 1,
+        _ => return Err(wrong()),
+    };
+    Ok(Duration::from_secs(u64::from(number) * seconds))
+}
+
+pub(crate) fn run(args: Args) -> Ended {
+    match args.command {
+        Command::Push(args) => run_push(&args),
+        Command::Announce(args) => run_announce(&args),
+        Command::Fetch(args) => run_fetch(&args),
+        Command::Gc(args) => run_gc(&args),
+    }
+}
+
+fn run_push(args: &PushArgs) -> Ended {
+    let store = Store::create(&args.store)?;
+    let console = Console::default();
+    let progress: &dyn Progress = if args.quiet { &Silent } else { &console };
+    let told = |missing| match missing {
+        Some(files) => progress.begin(Stage::Uploading, files),
+        None => progress.advance(1),
+    };
+    let pushed = runtime()?.block_on(push(&store, &args.db, &told));
+    progress.end();
+    let pushed = pushed?;
+    if !args.quiet {
+        out::report(format_args!(
+            "{}: epoch {}, {}, of which {} ({}) were uploaded",
+            store.place(),
+            pushed.epoch,
+            counted(pushed.shards.into(), "shard"),
+            counted(pushed.files, "file"),
+            bytes(pushed.bytes)
+        ));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn run_announce(args: &AnnounceArgs) -> Ended {
+    let store = Store::open(&args.store)?;
+    let said = match runtime()?.block_on(announce(&store, args.epoch))? {
+        Announced::Now => "announced",
+        Announced::Before => "was announced before",
+    };
+    out::report(format_args!("{}: epoch {} {said}", store.place(), args.epoch));
+    Ok(ExitCode::SUCCESS)
+}
+
+fn run_fetch(args: &FetchArgs) -> Ended {
+    let store = Store::open(&args.store)?;
+    let text = trusted::read(&args.operator_key)?;
+    let operator_key = OperatorKey::from_text(&String::from_utf8_lossy(&text))
+        .map_err(|error| trusted::in_file(&args.operator_key, &error))?;
+    let held = match (&args.placement, &args.host) {
+        (Some(path), Some(name)) => {
+            let json = read_regular(path, limits::PLACEMENT_FILE_BYTES_MAX)
+                .map_err(|error| trusted::in_file(path, &error))?;
+            let placement =
+                Placement::parse(&json).map_err(|error| trusted::in_file(path, &error))?;
+            let host = placement.host(name);
+            Some(
+                host.ok_or_else(|| format!("{} has no host {name}", path.display()))?
+                    .shards
+                    .clone(),
+            )
+        }
+        _ => None,
+    };
+    let options = FetchOptions { db: args.db.clone(), operator_key, held };
+    let runtime = runtime()?;
+    let console = Console::default();
+    let progress: &dyn Progress = if args.quiet { &Silent } else { &console };
+    let told = |step| match step {
+        Step::Missing { bytes, .. } => progress.begin(Stage::Downloading, bytes),
+        Step::Got(bytes) => progress.advance(bytes),
+    };
+    let once = || -> Result<Fetched, Box<dyn std::error::Error>> {
+        let fetched = runtime.block_on(fetch(&store, &options, trusted::now()?, &told));
+        progress.end();
+        Ok(fetched?)
+    };
+    let mut before = None;
+    loop {
+        match once() {
+            Ok(fetched) => {
+                let state = (fetched.epoch, fetched.staged);
+                if !args.quiet && before.replace(state) != Some(state) {
+                    out::report(describe(&args.db, &fetched));
+                }
+                if fetched.restart {
+                    out::complain(RESTART);
+                }
+            }
+            Err(error) if args.watch => tracing::warn!("{error}; this is tried again"),
+            Err(error) => return Err(error),
+        }
+        if !args.watch {
+            return Ok(ExitCode::SUCCESS);
+        }
+        runtime.block_on(async { sleep(Duration::from_secs(args.every)).await });
+    }
+}
+
+fn describe(db: &std::path::Path, fetched: &Fetched) -> String {
+    let epoch = match fetched.epoch {
+        Some(epoch) => format!("epoch {epoch}"),
+        None => "no announced epoch".into(),
+    };
+    let staged = fetched.staged.map(|epoch| format!(", epoch {epoch} is staged"));
+    format!(
+        "{}: {epoch}{}; {} ({}) came and were verified",
+        db.display(),
+        staged.unwrap_or_default(),
+        counted(fetched.files, "file"),
+        bytes(fetched.bytes)
+    )
+}
+
+fn run_gc(args: &GcArgs) -> Ended {
+    let store = Store::open(&args.store)?;
+    let keep = Keep { epochs: args.keep_epochs.into(), younger: args.older_than };
+    let collected: Result<_, StoreError> =
+        runtime()?.block_on(collect(&store, &keep, SystemTime::now()));
+    let collected = collected?;
+    out::report(format_args!(
+        "{}: removed {} and {} ({})",
+        store.place(),
+        counted(collected.manifests, "manifest"),
+        counted(collected.files, "file"),
+        bytes(collected.bytes)
+    ));
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,248 @@
+//! Which hosts have which shards of a database: `placement.json`.
+//!
+//! It is not signed. A host that has not what it says refuses queries for it, and what it answers
+//! is checked against hints that the operator signed; who it is, TLS says.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
+
+use crate::limits;
+use crate::text;
+
+const VERSION: u32 = 1;
+
+/// Which hosts have which shards. One that exists is valid, but a shard may have no host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)] // Names say it.
+pub struct Placement {
+    version: u32,
+    pub shard_count: u32,
+    pub hosts: Vec<Host>,
+}
+
+/// A host and what it has.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Host {
+    /// Its name, also in its certificate.
+    pub name: String,
+    /// `host:port`.
+    pub address: String,
+    /// The shards that it has.
+    pub shards: Ranges,
+}
+
+/// Shard numbers as text: `0-4,7`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Ranges(Vec<(u32, u32)>);
+
+/// Why a placement is refused.
+#[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages say it")]
+pub enum HostsError {
+    #[error("the placement is not JSON of this form: {0}")]
+    Json(#[from] serde_json::Error),
+    #[error("in the placement, {what}: found {found}, expected {expected}")]
+    Wrong { what: String, found: String, expected: String },
+    #[error("{0:?} is no list of shards, expected numbers and ranges in order, such as 0-4,7")]
+    Ranges(String),
+}
+
+impl Ranges {
+    /// Of these shards, in order and each once.
+    pub fn of(shards: impl IntoIterator<Item = u32>) -> Self {
+        let mut ranges: Vec<(u32, u32)> = Vec::new();
+        for shard in shards {
+            match ranges.last_mut() {
+                Some((_, last)) if last.checked_add(1) == Some(shard) => *last = shard,
+                _ => ranges.push((shard, shard)),
+            }
+        }
+        Self(ranges)
+    }
+
+    /// Whether a shard is among them.
+    pub fn contains(&self, shard: u32) -> bool {
+        let after = self.0.partition_point(|&(first, _)| first <= shard);
+        after > 0 && shard <= self.0[after - 1].1
+    }
+
+    /// All of them, in order.
+    pub fn iter(&self) -> impl Iterator<Item = u32> {
+        self.0.iter().flat_map(|&(first, last)| first..=last)
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> u64 {
+        self.0.iter().map(|&(first, last)| u64::from(last - first) + 1).sum()
+    }
+
+    fn last(&self) -> Option<u32> {
+        self.0.last().map(|&(_, last)| last)
+    }
+}
+
+impl FromStr for Ranges {
+    type Err = HostsError;
+
+    fn from_str(text: &str) -> Result<Self, HostsError> {
+        let wrong = || HostsError::Ranges(text.chars().take(40).collect());
+        let number = |text: &str| text.trim().parse::<u32>().map_err(|_| wrong());
+        let mut ranges: Vec<(u32, u32)> = Vec::new();
+        for part in text.split(',').filter(|_| !text.trim().is_empty()) {
+            let (first, last) = match part.split_once('-') {
+                Some((first, last)) => (number(first)?, number(last)?),
+                None => (number(part)?, number(part)?),
+            };
+            if first > last || ranges.last().is_some_and(|&(_, before)| before >= first) {
+                return Err(wrong());
+            }
+            ranges.push((first, last));
+        }
+        Ok(Self(ranges))
+    }
+}
+
+impl fmt::Display for Ranges {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let part = |&(first, last): &(u32, u32)| match first == last {
+            true => first.to_string(),
+            false => format!("{first}-{last}"),
+        };
+        f.write_str(&self.0.iter().map(part).collect::<Vec<_>>().join(","))
+    }
+}
+
+impl Serialize for Ranges {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Ranges {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+    }
+}
+
+impl Placement {
+    /// Reads a placement.
+    ///
+    /// # Errors
+    /// It is not JSON of this form; or a host is there twice, or has a shard that there is not.
+    pub fn parse(json: &[u8]) -> Result<Self, HostsError> {
+        let json = json.strip_prefix(text::BYTE_ORDER_MARK).unwrap_or(json);
+        let placement: Self = serde_json::from_slice(json)?;
+        placement.check()?;
+        Ok(placement)
+    }
+
+    fn check(&self) -> Result<(), HostsError> {
+        let wrong = |what: &str, found: &dyn ToString, expected: &dyn ToString| {
+            let (what, found) = (what.to_owned(), found.to_string());
+            Err(HostsError::Wrong { what, found, expected: expected.to_string() })
+        };
+        if self.version != VERSION {
+            return wrong("version", &self.version, &VERSION);
+        }
+        let most = limits::SHARDS_MAX;
+        if !(1..=most).contains(&self.shard_count) {
+            return wrong("shard_count", &self.shard_count, &format!("1 to {most}"));
+        }
+        let most = limits::HOSTS_MAX;
+        if !(1..=most).contains(&self.hosts.len()) {
+            return wrong("hosts", &self.hosts.len(), &format!("1 to {most} of them"));
+        }
+        let (mut names, mut addresses) = (HashSet::new(), HashSet::new());
+        for Host { name, address, shards } in &self.hosts {
+            let is_name = !name.is_empty()
+                && name.len() <= limits::HOST_NAME_BYTES_MAX
+                && name.chars().all(|c| c.is_ascii_alphanumeric() || "-._".contains(c));
+            if !is_name {
+                let expected = "letters, digits, dots, dashes and underscores";
+                return wrong("name", &format!("{name:?}"), &expected);
+            }
+            if !names.insert(name) {
+                return wrong("name", &format!("{name} twice"), &"each host once");
+            }
+            let port = address.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok());
+            if port.is_none_or(|port| port == 0) {
+                return wrong("address", &format!("{address:?}"), &"host:port");
+            }
+            if !addresses.insert(address) {
+                return wrong("address", &format!("{address} twice"), &"each address once");
+            }
+            if let Some(last) = shards.last().filter(|&last| last >= self.shard_count) {
+                let what = format!("shards of {name}");
+                return wrong(&what, &last, &format!("0 to {}", self.shard_count - 1));
+            }
+        }
+        Ok(())
+    }
+
+    /// JSON for people too: a host a line.
+    pub fn to_json(&self) -> String {
+        let json = |host| serde_json::to_string(host).expect("this is a bug: a host is not JSON");
+        let hosts: Vec<String> = self.hosts.iter().map(json).collect();
+        let (version, shard_count) = (self.version, self.shard_count);
+        format!(
+            "{{\n \"version\": {version},\n \"shard_count\": {shard_count},\n \"hosts\": [\n  {}\n \
+             ]\n}}\n",
+            hosts.join(",\n  ")
+        )
+    }
+
+    /// The host of a name.
+    pub fn host(&self, name: &str) -> Option<&Host> {
+        self.hosts.iter().find(|host| host.name == name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = r#"{"version": 1, "shard_count": 10, "hosts": [
+        {"name": "a-0", "address": "a-0.example:4433", "shards": "0-4,7"},
+        {"name": "a-1", "address": "a-1.example:4433", "shards": "5-9"}]}"#;
+
+    #[test]
+    fn a_placement_comes_back() {
+        let placement = Placement::parse(GOOD.as_bytes()).unwrap();
+        assert_eq!(Placement::parse(placement.to_json().as_bytes()).unwrap(), placement);
+        let first = &placement.host("a-0").unwrap().shards;
+        let held: Vec<u32> = (0..10).filter(|&shard| first.contains(shard)).collect();
+        assert_eq!((held, first.count()), (vec![0, 1, 2, 3, 4, 7], 6));
+        assert_eq!(Ranges::of(first.iter()), *first);
+        assert_eq!("".parse::<Ranges>().unwrap().count(), 0);
+        assert!(placement.host("a-2").is_none());
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        for (from, to, said) in [
+            ("\"version\": 1", "\"version\": 2", "version: found 2, expected 1"),
+            (
+                "\"shard_count\": 10",
+                "\"shard_count\": 9",
+                "shards of a-1: found 9, expected 0 to 8",
+            ),
+            ("\"shard_count\": 10", "\"shard_count\": 0", "shard_count: found 0"),
+            ("\"a-1\"", "\"a-0\"", "a-0 twice"),
+            ("\"a-1\"", "\"a 1\"", "letters, digits"),
+            ("a-1.example:4433", "a-0.example:4433", "each address once"),
+            ("a-1.example:4433", "a-1.example", "host:port"),
+            ("0-4,7", "0-4,4", "no list of shards"),
+            ("0-4,7", "4-0", "no list of shards"),
+            ("0-4,7", "x", "no list of shards"),
+            ("address", "adress", "not JSON of this form"),
+        ] {
+            let error = Placement::parse(GOOD.replacen(from, to, 1).as_bytes()).unwrap_err();
+            assert!(error.to_string().contains(said), "{error} for {said}");
+        }
+    }
+}

@@ -1,0 +1,23 @@
+//! Bounds of object storage and of databases on several hosts, each with its reason.
+
+use std::time::Duration;
+
+/// Requests of a few bytes that are on their way at once: a store answers each in some 20 ms, so
+/// that ten thousand take a few seconds.
+pub const STORE_REQUESTS_AT_ONCE: usize = 64;
+/// Files that are uploaded at once, each of which is in memory.
+pub const STORE_PUTS_AT_ONCE: usize = 4;
+/// Bytes of one request for a part of a file.
+pub const STORE_RANGE_BYTES: u64 = 8 << 20;
+/// Such requests for one file that are on their way at once.
+pub const STORE_RANGES_AT_ONCE: usize = 4;
+/// How long one request may take: a file of 400 MB at 2 MB/s.
+pub const STORE_REQUEST_TIME: Duration = Duration::from_secs(200);
+/// How long connecting to a store may take.
+pub const STORE_CONNECT_TIME: Duration = Duration::from_secs(10);
+/// Longest placement file: ten thousand hosts of 1 300 bytes.
+pub const PLACEMENT_FILE_BYTES_MAX: u64 = 13 << 20;
+/// Most hosts of a placement.
+pub const HOSTS_MAX: usize = 10_000;
+/// Longest name of a host: that of a DNS name.
+pub const HOST_NAME_BYTES_MAX: usize = 253;
