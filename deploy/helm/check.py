@@ -398,7 +398,16 @@ def check(values, files, program):
     return found
 
 
+def check_job():
+    """The Job that encodes shards."""
+    for document in yaml.safe_load_all((pathlib.Path(__file__).parent.parent / "job/job.yaml").read_text()):
+        for version in KUBERNETES:
+            kubernetes_validate.validate(document, version, strict=True)
+        print(f"job/job.yaml: {document['kind']}")
+
+
 def main():
+    check_job()
     program = sys.argv[1] if len(sys.argv) > 1 else None
     with tempfile.TemporaryDirectory() as folder:
         files = Files(pathlib.Path(folder), program) if program else None

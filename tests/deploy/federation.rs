@@ -12,8 +12,8 @@ use rustix::process::Signal;
 use sotto::discovery::jws::{base64url, key_id, sign};
 use sotto::limits::DRAIN_TIMEOUT;
 
-use super::harness::http;
 use super::harness::program::{Program, run, run_beside, sotto};
+use super::harness::{http, until};
 use super::{all_texts, keys, metrics, selectors, settings, text};
 
 /// A record of `sotto sample` that is in the database.
@@ -170,6 +170,9 @@ impl Federation {
 
 /// What a program shows to its operator at a path.
 pub(super) async fn shown(program: &Program, path: &str) -> String {
+    // A thread reads what the program says.
+    let are_said = || program.said().contains("admin endpoints are at http://");
+    until("the endpoints are said", are_said).await;
     let said = program.said();
     let url = said.split("admin endpoints are at http://").nth(1).expect("no endpoints");
     let address: SocketAddr = url.split('/').next().unwrap().parse().unwrap();
