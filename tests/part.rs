@@ -411,6 +411,38 @@ fn two_attempts_at_once_do_no_harm_when_one_is_killed() {
 }
 
 #[test]
+fn a_placement_is_made_checked_and_compared() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let hosts = |count: usize| -> String {
+        (0..count).map(|at| format!("answers-{at} 127.0.0.1:{} # one\n", 4_433 + at)).collect()
+    };
+    let make = |count: usize| {
+        fs::write(path("hosts"), hosts(count)).unwrap();
+        let made = ["placement", "make", "--hosts", &path("hosts"), "--shards", "10000"];
+        let made = sotto(&made).output().unwrap();
+        assert!(made.status.success(), "{}", said(&made));
+        let name = path(&format!("{count}.json"));
+        fs::write(&name, made.stdout).unwrap();
+        name
+    };
+    let (before, after) = (make(8), make(9));
+    let text = |output: &Output| String::from_utf8_lossy(&output.stdout).into_owned();
+    let checked = sotto(&["placement", "check", &before]).output().unwrap();
+    assert!(checked.status.success(), "{}", said(&checked));
+    assert!(text(&checked).contains("10000 shards on 8 hosts"), "{}", text(&checked));
+    let more = sotto(&["placement", "check", &before, "--copies", "3"]).output().unwrap();
+    assert_eq!(more.status.code(), Some(1));
+    assert!(said(&more).contains("10000 shards with fewer than 3 hosts: 0-9999"), "{more:?}");
+    let compared = sotto(&["placement", "diff", &before, &after]).output().unwrap();
+    assert!(text(&compared).contains("answers-8  fetches 22"), "{}", text(&compared));
+    fs::write(path("hosts"), "answers-0\n").unwrap();
+    let wrong = sotto(&["placement", "make", "--hosts", &path("hosts"), "--shards", "4"]);
+    let wrong = { wrong }.output().unwrap();
+    assert!(said(&wrong).contains("line 1: expected a name and an address"), "{wrong:?}");
+}
+
+#[test]
 fn keys_are_located_as_the_vectors_say() {
     #[derive(serde::Deserialize)]
     struct Vector {

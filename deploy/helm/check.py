@@ -399,9 +399,9 @@ def check(values, files, program):
 
 
 def check_job():
-    """The Job that encodes shards."""
+    """The Job that encodes shards; attempts of their own for each index are stable since 1.33."""
     for document in yaml.safe_load_all((pathlib.Path(__file__).parent.parent / "job/job.yaml").read_text()):
-        for version in KUBERNETES:
+        for version in ["1.33", KUBERNETES[-1]]:
             kubernetes_validate.validate(document, version, strict=True)
         print(f"job/job.yaml: {document['kind']}")
 

@@ -7,8 +7,8 @@ use clap::Parser;
 
 use super::log::{LogFormat, start_log};
 use super::{
-    build, cert, config, demo, devices, directory, doctor, inspect, lookup, out, records, renew,
-    rollback, sample, serve, statements, verify,
+    build, cert, config, demo, devices, directory, doctor, inspect, lookup, out, placement,
+    records, renew, rollback, sample, serve, statements, verify,
 };
 #[cfg(feature = "front-end")]
 use super::{front_end, pull, relay, resolve};
@@ -36,6 +36,7 @@ enum Command {
     Verify(verify::Args),
     Inspect(inspect::Args),
     Renew(renew::Args),
+    Placement(placement::Args),
     Rollback(rollback::Args),
     Cert(cert::Args),
     Serve(serve::Args),
@@ -100,6 +101,7 @@ pub fn run(arguments: &[OsString]) -> ExitCode {
         Command::Verify(args) => verify::run(args),
         Command::Inspect(args) => inspect::run(args),
         Command::Renew(args) => renew::run(args),
+        Command::Placement(args) => placement::run(args),
         Command::Rollback(args) => rollback::run(args),
         Command::Cert(args) => cert::run(args),
         Command::Serve(args) => serve::run(args),

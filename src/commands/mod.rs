@@ -29,6 +29,7 @@ pub mod out;
 #[cfg(feature = "store")]
 mod part;
 mod pins;
+mod placement;
 #[cfg(feature = "front-end")]
 mod pull;
 mod records;

@@ -8,10 +8,7 @@ use clap::value_parser;
 use sotto::builder::progress::Stage;
 use sotto::builder::{Console, Progress, Silent};
 use sotto::client::OperatorKey;
-use sotto::hosts::Placement;
-use sotto::limits;
 use sotto::pull::Step;
-use sotto::shard::files::read_regular;
 use sotto::store::{
     Announced, FetchOptions, Fetched, Keep, Store, StoreError, announce, collect, fetch, push,
 };
@@ -20,7 +17,7 @@ use tokio::time::sleep;
 
 use super::part::runtime;
 use super::pull::RESTART;
-use super::{Ended, out, trusted};
+use super::{Ended, out, placement, trusted};
 
 /// Databases in object storage: copies them there and to hosts, and says which epoch is served.
 ///
@@ -180,10 +177,7 @@ fn run_fetch(args: &FetchArgs) -> Ended {
         .map_err(|error| trusted::in_file(&args.operator_key, &error))?;
     let held = match (&args.placement, &args.host) {
         (Some(path), Some(name)) => {
-            let json = read_regular(path, limits::PLACEMENT_FILE_BYTES_MAX)
-                .map_err(|error| trusted::in_file(path, &error))?;
-            let placement =
-                Placement::parse(&json).map_err(|error| trusted::in_file(path, &error))?;
+            let placement = placement::read(path)?;
             let host = placement.host(name);
             Some(
                 host.ok_or_else(|| format!("{} has no host {name}", path.display()))?

@@ -182,7 +182,8 @@ impl BuildSpec {
 /// The smallest field that holds the longest value and its end mark, so that a record is a
 /// multiple of 16 bytes.
 pub(crate) fn fitting_value_len(value_bytes_longest: usize) -> u32 {
-    ((value_bytes_longest + 1 + TAG_BYTES).next_multiple_of(16) - TAG_BYTES) as u32
+    let bytes = (value_bytes_longest + 1 + TAG_BYTES).next_multiple_of(16) - TAG_BYTES;
+    u32::try_from(bytes).unwrap_or(u32::MAX) // which no shape allows
 }
 
 pub(crate) fn bounded_shards(shards: u64) -> Result<u32, BuildError> {

@@ -1,9 +1,6 @@
-//! Which hosts have which shards of a database: `placement.json`.
-//!
-//! It is not signed. A host that has not what it says refuses queries for it, and what it answers
-//! is checked against hints that the operator signed; who it is, TLS says.
+//! The form of `placement.json`, and what is said of one.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::str::FromStr;
 
@@ -12,14 +9,14 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use crate::limits;
 use crate::text;
 
-const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 1;
 
 /// Which hosts have which shards. One that exists is valid, but a shard may have no host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[allow(missing_docs)] // Names say it.
 pub struct Placement {
-    version: u32,
+    pub(super) version: u32,
     pub shard_count: u32,
     pub hosts: Vec<Host>,
 }
@@ -39,6 +36,19 @@ pub struct Host {
 /// Shard numbers as text: `0-4,7`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Ranges(Vec<(u32, u32)>);
+
+/// What differs between two placements.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Difference {
+    /// Copies of shards that hosts have to fetch.
+    pub moved: u64,
+    /// Of each host that changes: its name, what it fetches, and what it holds no more.
+    pub hosts: Vec<(String, Ranges, Ranges)>,
+    /// Hosts that are not in the second one.
+    pub left: Vec<String>,
+    /// Shards that no host of the second one has.
+    pub lacking: Ranges,
+}
 
 /// Why a placement is refused.
 #[derive(Debug, thiserror::Error)]
@@ -79,6 +89,11 @@ impl Ranges {
     /// How many there are.
     pub fn count(&self) -> u64 {
         self.0.iter().map(|&(first, last)| u64::from(last - first) + 1).sum()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 
     fn last(&self) -> Option<u32> {
@@ -141,7 +156,7 @@ impl Placement {
         Ok(placement)
     }
 
-    fn check(&self) -> Result<(), HostsError> {
+    pub(super) fn check(&self) -> Result<(), HostsError> {
         let wrong = |what: &str, found: &dyn ToString, expected: &dyn ToString| {
             let (what, found) = (what.to_owned(), found.to_string());
             Err(HostsError::Wrong { what, found, expected: expected.to_string() })
@@ -194,6 +209,38 @@ impl Placement {
              ]\n}}\n",
             hosts.join(",\n  ")
         )
+    }
+
+    /// The shards that fewer than so many hosts have.
+    pub fn lacking(&self, copies: u32) -> Ranges {
+        let mut copies_of = vec![0u32; self.shard_count as usize];
+        let held = self.hosts.iter().flat_map(|host| host.shards.iter());
+        held.for_each(|shard| copies_of[shard as usize] += 1);
+        let few = (0..).zip(copies_of).filter(|&(_, found)| found < copies);
+        Ranges::of(few.map(|(shard, _)| shard))
+    }
+
+    /// What hosts have to fetch, and may remove, to go from this placement to another.
+    pub fn difference(&self, to: &Self) -> Difference {
+        let before: HashMap<&str, &Host> =
+            self.hosts.iter().map(|host| (&*host.name, host)).collect();
+        let change = |host: &Host| {
+            let had = before.get(&*host.name).map(|host| &host.shards);
+            let is_new = |shard: &u32| had.is_none_or(|had| !had.contains(*shard));
+            let fetched = Ranges::of(host.shards.iter().filter(is_new));
+            let gone = had.into_iter().flat_map(Ranges::iter);
+            let gone = Ranges::of(gone.filter(|&shard| !host.shards.contains(shard)));
+            (host.name.clone(), fetched, gone)
+        };
+        let mut hosts: Vec<_> = to.hosts.iter().map(change).collect();
+        hosts.retain(|(_, fetched, gone)| fetched.count() + gone.count() > 0);
+        let left = self.hosts.iter().filter(|host| to.host(&host.name).is_none());
+        Difference {
+            moved: hosts.iter().map(|(_, fetched, _)| fetched.count()).sum(),
+            hosts,
+            left: left.map(|host| host.name.clone()).collect(),
+            lacking: to.lacking(1),
+        }
     }
 
     /// The host of a name.
