@@ -2,16 +2,14 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, UNIX_EPOCH};
 
 use clap::value_parser;
 use sotto::builder::progress::Stage;
 use sotto::builder::{Console, Progress, Silent};
 use sotto::client::OperatorKey;
 use sotto::pull::Step;
-use sotto::store::{
-    Announced, FetchOptions, Fetched, Keep, Store, StoreError, announce, collect, fetch, push,
-};
+use sotto::store::{Announced, FetchOptions, Fetched, Keep, Store, announce, collect, fetch, push};
 use sotto::text::{bytes, counted};
 use tokio::time::sleep;
 
@@ -240,9 +238,8 @@ fn describe(db: &std::path::Path, fetched: &Fetched) -> String {
 fn run_gc(args: &GcArgs) -> Ended {
     let store = Store::open(&args.store)?;
     let keep = Keep { epochs: args.keep_epochs.into(), younger: args.older_than };
-    let collected: Result<_, StoreError> =
-        runtime()?.block_on(collect(&store, &keep, SystemTime::now()));
-    let collected = collected?;
+    let now = UNIX_EPOCH + Duration::from_secs(trusted::now()?);
+    let collected = runtime()?.block_on(collect(&store, &keep, now))?;
     out::report(format_args!(
         "{}: removed {} and {} ({})",
         store.place(),
