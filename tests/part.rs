@@ -430,10 +430,10 @@ fn a_placement_is_made_checked_and_compared() {
     let text = |output: &Output| String::from_utf8_lossy(&output.stdout).into_owned();
     let checked = sotto(&["placement", "check", &before]).output().unwrap();
     assert!(checked.status.success(), "{}", said(&checked));
-    assert!(text(&checked).contains("10000 shards on 8 hosts"), "{}", text(&checked));
+    assert!(text(&checked).contains("10,000 shards on 8 hosts"), "{}", text(&checked));
     let more = sotto(&["placement", "check", &before, "--copies", "3"]).output().unwrap();
     assert_eq!(more.status.code(), Some(1));
-    assert!(said(&more).contains("10000 shards with fewer than 3 hosts: 0-9999"), "{more:?}");
+    assert!(said(&more).contains("10,000 shards with fewer than 3 hosts: 0-9999"), "{more:?}");
     let compared = sotto(&["placement", "diff", &before, &after]).output().unwrap();
     assert!(text(&compared).contains("answers-8  fetches 22"), "{}", text(&compared));
     fs::write(path("hosts"), "answers-0\n").unwrap();
