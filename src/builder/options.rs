@@ -79,8 +79,8 @@ pub(super) fn check_loss(percent: u8, before: u64, after: u64) -> Result<(), Bui
 
 /// Refuses a name that no database can have.
 pub(super) fn check_name(database: &str) -> Result<(), BuildError> {
-    check_database_name(database).or_else(|error| {
+    check_database_name(database).map_err(|error| {
         let problem = format!("--database is {}, expected {}", error.found, error.expected);
-        Err(BuildError::Option(problem))
+        BuildError::Option(problem)
     })
 }
