@@ -451,19 +451,6 @@ pub const HTTPS_CLIENT_IDLE_TIME: Duration = Duration::from_secs(20);
 /// How long one address of a host may take to be connected to before the next is tried.
 pub const HTTPS_CONNECT_TIME: Duration = Duration::from_secs(5);
 
-// Copying databases (`sotto pull`).
-/// Files that are downloaded at once: one arrives while the other is verified.
-pub const PULL_FILES_AT_ONCE: usize = 2;
-/// How long the source may send nothing.
-pub const PULL_SILENCE_MAX: Duration = Duration::from_secs(30);
-/// Attempts at one file that brought no byte, one after the other, after which it is given up.
-pub const PULL_ATTEMPTS_MAX: u32 = 8;
-/// The pause after the first of these; it doubles with each. Unit tests do not wait.
-pub const PULL_PAUSE: Duration = Duration::from_millis(if cfg!(test) { 1 } else { 500 });
-/// Longest such pause: with it a source may be away for a minute.
-pub const PULL_PAUSE_MAX: Duration = Duration::from_secs(30);
-/// How often one run begins again because the source has changed to a newer epoch meanwhile.
-pub const PULL_ROUNDS_MAX: u32 = 4;
 // Sealed requests of devices.
 /// Longest body of a sealed request for evaluation, in bytes: 16 elements of 32 bytes, the name of
 /// a database, and what sealing adds; the rest of it is room for later fields.

@@ -185,7 +185,7 @@ fn a_store_that_is_away_or_refuses_is_named() {
     let none = none.unwrap();
     assert_eq!(none.status.code(), Some(2));
     assert!(said(&none).contains("in the store"), "{}", said(&none));
-    assert!(!said(&none).contains("nothing"), "{}", said(&none)); // the secret
+    assert!(!said(&none).contains("nothing"), "{}", said(&none)); // the secret of the environment
     let empty = moto.sotto(&["store", "announce", "--store", STORE, "--epoch", "1"]).output();
     assert!(said(&empty.unwrap()).contains("the store has no manifest"));
 }

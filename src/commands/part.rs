@@ -11,17 +11,16 @@ use sotto::builder::part::{
     read_entries,
 };
 use sotto::builder::{SHRINK_PERCENT_DEFAULT, few_records_warning, keys, lifetime, now};
-use sotto::client::OperatorKey;
 use sotto::limits;
 use sotto::params::ShapeWishes;
 use sotto::shard::files::{read_bounded, write_atomically};
-use sotto::shard::manifest::SHARDS_DIR;
 use sotto::shard::{Manifest, ManifestHead, ShardEntry};
-use sotto::store::{Store, check_files, newest, publish};
+use sotto::store::{Store, check_files, newest, publish, shard_name};
 use sotto::text::{bytes, counted};
 use sotto::wire::parameters::PublicParameters;
 
 use super::build::{pack_rows, parse_seed};
+use super::running::runtime;
 use super::{Ended, out, trusted};
 
 /// The parts of a build that a cluster runs (docs/scale.md): what all shards share, the shard of
@@ -183,14 +182,13 @@ pub(crate) fn run(args: Args) -> Ended {
         Part::Finish(args) => publish_manifest(&args),
     };
     // Errors of parts have exit codes of their own.
-    match ended {
-        Err(error) if error.downcast_ref::<PartError>().is_some() => {
-            let code = error.downcast_ref().map_or(2, PartError::exit_code);
-            out::complain(format_args!("error: {error}"));
-            Ok(ExitCode::from(code))
-        }
-        ended => ended,
-    }
+    let error = match ended.map_err(|error| error.downcast::<PartError>()) {
+        Err(Ok(error)) => error,
+        Err(Err(other)) => return Err(other),
+        Ok(code) => return Ok(code),
+    };
+    out::failed(&error);
+    Ok(ExitCode::from(error.exit_code()))
 }
 
 fn spec(args: &SpecArgs) -> Ended {
@@ -255,10 +253,9 @@ fn encode(args: &EncodeArgs) -> Ended {
     let jobs = args.jobs.into();
     let records = on_threads(jobs, || ShardRecords::read(&spec, args.shard, stdin()))??;
     records.warning.iter().for_each(out::complain);
-    let name = |entry: &ShardEntry| format!("{SHARDS_DIR}/{}", entry.file);
     let known = previous.as_ref().and_then(|manifest| records.unchanged(&spec, manifest));
     if let Some(entry) = known
-        && runtime.block_on(store.size(&name(&entry.entry)))?.is_some()
+        && runtime.block_on(store.size(&shard_name(&entry.entry.file)))?.is_some()
     {
         out::say(entry.to_json())?;
         return Ok(ExitCode::SUCCESS);
@@ -266,7 +263,7 @@ fn encode(args: &EncodeArgs) -> Ended {
     let encoded = on_threads(jobs, || records.encode(&spec))??;
     let entry = encoded.part_entry(previous.as_ref());
     let pieces = encoded.into_pieces().into_iter().map(Into::into).collect();
-    runtime.block_on(store.put_new(&name(&entry.entry), pieces))?;
+    runtime.block_on(store.put_new(&shard_name(&entry.entry.file), pieces))?;
     out::say(entry.to_json())?;
     Ok(ExitCode::SUCCESS)
 }
@@ -339,12 +336,7 @@ fn signed(
         return Ok(Some(Manifest::sign(&head, shards, &key).map_err(PartError::from)?));
     }
     let operator_key = match (&args.operator_key, previous) {
-        (Some(path), _) => {
-            let text = trusted::read(path)?;
-            let key = OperatorKey::from_text(&String::from_utf8_lossy(&text))
-                .map_err(|error| trusted::in_file(path, &error))?;
-            key.0
-        }
+        (Some(path), _) => trusted::operator_key(path)?.0,
         (None, Some(previous)) => previous.operator_key.0,
         (None, None) => {
             return Err("a first epoch that is signed elsewhere needs --operator-key".into());
@@ -403,9 +395,4 @@ fn read_spec(path: &Path) -> Result<BuildSpec, Box<dyn std::error::Error>> {
 
 fn read_manifest(path: &Path) -> Result<Manifest, Box<dyn std::error::Error>> {
     Ok(Manifest::read(path)?)
-}
-
-pub(super) fn runtime() -> Result<tokio::runtime::Runtime, String> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    runtime.map_err(|error| format!("cannot start the network's thread: {error}"))
 }

@@ -7,13 +7,12 @@ use std::process::ExitCode;
 
 use sotto::builder::progress::Stage;
 use sotto::builder::{Console, Progress, Silent};
-use sotto::client::OperatorKey;
 use sotto::https::Client;
 use sotto::limits;
 use sotto::pull::{Options, Step, pull};
 use sotto::text::{bytes, counted};
 
-use super::{Ended, out, trusted};
+use super::{Ended, out, running, trusted};
 
 /// Copies a database from a web server: what this machine lacks of it, and verifies it.
 ///
@@ -47,9 +46,7 @@ const SYSTEM_AUTHORITIES: [&str; 3] =
     ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem"];
 
 pub(crate) fn run(args: Args) -> Ended {
-    let text = trusted::read(&args.operator_key)?;
-    let operator_key = OperatorKey::from_text(&String::from_utf8_lossy(&text))
-        .map_err(|error| trusted::in_file(&args.operator_key, &error))?;
+    let operator_key = trusted::operator_key(&args.operator_key)?;
     let bytes_per_second = args.mib_per_second.map(|mib| mib.saturating_mul(MIB));
     let authorities = match &args.ca {
         Some(path) => Some(fs::read(path).map_err(|error| trusted::in_file(path, &error))?),
@@ -62,11 +59,7 @@ pub(crate) fn run(args: Args) -> Ended {
         Step::Got(bytes) => progress.advance(bytes),
     };
     let options = Options { url: args.url, db: args.db, operator_key, bytes_per_second };
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| format!("cannot start the network's thread: {error}"))?;
-    let pulled = runtime.block_on(pull(&client, &options, trusted::now()?, &told));
+    let pulled = running::runtime()?.block_on(pull(&client, &options, trusted::now()?, &told));
     progress.end();
     let pulled = pulled?;
     if !args.quiet {

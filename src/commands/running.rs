@@ -22,6 +22,12 @@ pub(super) fn to_end(command: impl Future<Output = Ended>) -> Ended {
     ended
 }
 
+/// What runs a command that moves bytes and is over then.
+pub(super) fn runtime() -> Result<tokio::runtime::Runtime, String> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(|error| format!("cannot start the network's thread: {error}"))
+}
+
 /// Where the endpoints of the operator are, and who may reach them.
 pub(super) struct AdminArgs {
     pub(super) at: Option<AdminAt>,

@@ -7,14 +7,13 @@ use std::time::{Duration, UNIX_EPOCH};
 use clap::value_parser;
 use sotto::builder::progress::Stage;
 use sotto::builder::{Console, Progress, Silent};
-use sotto::client::OperatorKey;
 use sotto::pull::Step;
 use sotto::store::{Announced, FetchOptions, Fetched, Keep, Store, announce, collect, fetch, push};
 use sotto::text::{bytes, counted};
 use tokio::time::sleep;
 
-use super::part::runtime;
 use super::pull::RESTART;
+use super::running::runtime;
 use super::{Ended, out, placement, trusted};
 
 /// Databases in object storage: copies them there and to hosts, and says which epoch is served.
@@ -170,9 +169,7 @@ fn run_announce(args: &AnnounceArgs) -> Ended {
 
 fn run_fetch(args: &FetchArgs) -> Ended {
     let store = Store::open(&args.store)?;
-    let text = trusted::read(&args.operator_key)?;
-    let operator_key = OperatorKey::from_text(&String::from_utf8_lossy(&text))
-        .map_err(|error| trusted::in_file(&args.operator_key, &error))?;
+    let operator_key = trusted::operator_key(&args.operator_key)?;
     let held = match (&args.placement, &args.host) {
         (Some(path), Some(name)) => {
             let placement = placement::read(path)?;
@@ -193,8 +190,9 @@ fn run_fetch(args: &FetchArgs) -> Ended {
         Step::Missing { bytes, .. } => progress.begin(Stage::Downloading, bytes),
         Step::Got(bytes) => progress.advance(bytes),
     };
-    let once = || -> Result<Fetched, Box<dyn std::error::Error>> {
-        let fetched = runtime.block_on(fetch(&store, &options, trusted::now()?, &told));
+    let mut known = Vec::new();
+    let mut once = || -> Result<Fetched, Box<dyn std::error::Error>> {
+        let fetched = runtime.block_on(fetch(&store, &options, trusted::now()?, &mut known, &told));
         progress.end();
         Ok(fetched?)
     };

@@ -6,6 +6,8 @@ use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use sotto::builder::keys;
+#[cfg(feature = "front-end")]
+use sotto::client::OperatorKey;
 use sotto::discovery::directory::{Directory, Pins};
 use sotto::limits::DIRECTORY_BYTES_MAX;
 use sotto::shard::files::{read_regular, write_atomically};
@@ -26,6 +28,13 @@ pub(super) fn load(path: &Path) -> Result<SigningKey, String> {
 /// A file of a directory, a draft or pins.
 pub(super) fn read(path: &Path) -> Result<Vec<u8>, String> {
     read_regular(path, DIRECTORY_BYTES_MAX as u64 + 1).map_err(|error| in_file(path, &error))
+}
+
+/// The public key of a database's operator, in a file.
+#[cfg(feature = "front-end")]
+pub(super) fn operator_key(path: &Path) -> Result<OperatorKey, String> {
+    let text = read(path)?;
+    OperatorKey::from_text(&String::from_utf8_lossy(&text)).map_err(|error| in_file(path, &error))
 }
 
 pub(super) fn read_pins(path: &Path) -> Result<Pins, String> {

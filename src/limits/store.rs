@@ -1,4 +1,5 @@
-//! Bounds of object storage and of databases on several hosts, each with its reason.
+//! Bounds of copies of databases, of object storage and of databases on several hosts, each with
+//! its reason.
 
 use std::time::Duration;
 
@@ -21,3 +22,17 @@ pub const PLACEMENT_FILE_BYTES_MAX: u64 = 13 << 20;
 pub const HOSTS_MAX: usize = 10_000;
 /// Longest name of a host: that of a DNS name.
 pub const HOST_NAME_BYTES_MAX: usize = 253;
+
+// Copying databases (`sotto pull`; the first one for `sotto store fetch` too).
+/// Files that are downloaded at once: one arrives while the other is verified.
+pub const PULL_FILES_AT_ONCE: usize = 2;
+/// How long the source may send nothing.
+pub const PULL_SILENCE_MAX: Duration = Duration::from_secs(30);
+/// Attempts at one file that brought no byte, one after the other, after which it is given up.
+pub const PULL_ATTEMPTS_MAX: u32 = 8;
+/// The pause after the first of these; it doubles with each. Unit tests do not wait.
+pub const PULL_PAUSE: Duration = Duration::from_millis(if cfg!(test) { 1 } else { 500 });
+/// Longest such pause: with it a source may be away for a minute.
+pub const PULL_PAUSE_MAX: Duration = Duration::from_secs(30);
+/// How often one run begins again because the source has changed to a newer epoch meanwhile.
+pub const PULL_ROUNDS_MAX: u32 = 4;

@@ -1,18 +1,20 @@
 //! The directory of the copy.
 
 use std::collections::HashSet;
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use tokio::task::spawn_blocking;
 
 use super::errors::PullError;
+use super::verify::verify;
 use crate::client::OperatorKey;
 use crate::params::Shape;
 use crate::shard::files::{TEMPORARY_SUFFIX, gone, sync_parent, write_atomically};
-use crate::shard::header;
+use crate::shard::header::{self, file_bytes};
 use crate::shard::manifest::{
     MANIFEST_NAME, MANIFEST_NEXT_NAME, MANIFEST_PREVIOUS_NAME, SHARDS_DIR,
 };
@@ -99,7 +101,7 @@ impl Folder {
 
     /// Whether a shard's file is here. It was verified before it got its name, so that its length
     /// and its header are enough.
-    pub(crate) fn has(&self, shape: &Shape, entry: &ShardEntry) -> bool {
+    fn has(&self, shape: &Shape, entry: &ShardEntry) -> bool {
         let found = header::read(&self.shard(entry), shape);
         found.is_ok_and(|found| found.digest() == entry.header_digest.0)
     }
@@ -114,8 +116,73 @@ impl Folder {
         }
     }
 
+    /// The entries whose files are not here, each file once, and how many bytes are to come.
+    pub(crate) fn missing<'a>(
+        &self,
+        shape: &Shape,
+        entries: impl Iterator<Item = &'a ShardEntry>,
+    ) -> Result<(Vec<&'a ShardEntry>, u64), PullError> {
+        let mut names = HashSet::new();
+        let missing: Vec<&ShardEntry> =
+            entries.filter(|entry| names.insert(&entry.file) && !self.has(shape, entry)).collect();
+        let expected = file_bytes(shape);
+        let mut bytes = 0;
+        for entry in &missing {
+            bytes += expected - self.part_bytes(entry)?.min(expected);
+        }
+        Ok((missing, bytes))
+    }
+
+    /// Opens what has come of a file, to be written at its end, and says how much that is. More
+    /// than there can be is thrown away; what is there and no regular file is an error.
+    pub(crate) fn open_part(
+        &self,
+        shape: &Shape,
+        entry: &ShardEntry,
+    ) -> Result<(File, u64), PullError> {
+        let part = self.part(entry);
+        let in_part = PullError::io("write", &part);
+        let file = OpenOptions::new().append(true).create(true).open(&part).map_err(&in_part)?;
+        let found = file.metadata().map_err(&in_part)?;
+        if !found.is_file() {
+            return Err(in_part(io::Error::other("it is no regular file")));
+        }
+        if found.len() <= file_bytes(shape) {
+            return Ok((file, found.len()));
+        }
+        file.set_len(0).map_err(&in_part)?;
+        Ok((file, 0))
+    }
+
+    /// Has a file brought here, by what completes its part, until it is what its operator signed.
+    /// What a run that was killed has left may be damaged, and what comes now may be too, once.
+    pub(crate) async fn bring<E: From<PullError>>(
+        &self,
+        shape: &Shape,
+        entry: &ShardEntry,
+        mut complete: impl AsyncFnMut() -> Result<(), E>,
+    ) -> Result<(), E> {
+        let part = self.part(entry);
+        let mut whole_downloads = 0;
+        loop {
+            whole_downloads += u32::from(self.part_bytes(entry)? == 0);
+            complete().await?;
+            let (path, of, expected) = (part.clone(), *shape, entry.clone());
+            let verified = spawn_blocking(move || verify(&path, &of, &expected)).await;
+            let verified = verified.expect("this is a bug: verifying a file panicked");
+            let Err(problem) = verified.map_err(PullError::io("read", &part))? else {
+                return Ok(self.keep(entry)?);
+            };
+            fs::remove_file(&part).map_err(PullError::io("remove", &part))?;
+            if whole_downloads >= 2 {
+                let (file, problem) = (entry.file.clone(), problem.to_string());
+                return Err(PullError::Damaged { file, problem }.into());
+            }
+        }
+    }
+
     /// Gives a part that is whole and verified the shard's name.
-    pub(crate) fn keep(&self, entry: &ShardEntry) -> Result<(), PullError> {
+    fn keep(&self, entry: &ShardEntry) -> Result<(), PullError> {
         let shard = self.shard(entry);
         fs::rename(self.part(entry), &shard)
             .and_then(|()| sync_parent(&shard))
@@ -147,6 +214,7 @@ impl Folder {
 
     /// Makes a manifest, all of whose files are here, the next one of the copy, which is not to be
     /// used by clients yet.
+    #[cfg(feature = "store")]
     pub(crate) fn stage(&mut self, next: &Manifest) -> Result<(), PullError> {
         if read_if_any(&self.path.join(MANIFEST_NEXT_NAME))?.as_ref() != Some(next) {
             self.write(MANIFEST_NEXT_NAME, &next.to_json())?;

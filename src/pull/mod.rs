@@ -17,20 +17,17 @@ mod source;
 mod tests;
 mod verify;
 
-use std::collections::HashSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 pub use copy::{Options, Pulled, Step};
 pub use errors::PullError;
 pub(crate) use folder::Folder;
-pub(crate) use verify::verify;
 
 use self::pace::Pace;
 use self::source::Source;
 use crate::https::Client;
 use crate::limits;
-use crate::shard::header::file_bytes;
-use crate::shard::{Manifest, ShardEntry};
+use crate::shard::Manifest;
 
 /// Copies the database at a URL. `client` has to be made with [`Client::with_plain`] where the URL
 /// is `http://`; `now` is the time in Unix seconds; `told` hears how far the run is.
@@ -76,13 +73,7 @@ async fn fetch(
     manifest: &Manifest,
 ) -> Result<(u64, u64), PullError> {
     let shape = manifest.shape();
-    let mut names = HashSet::new();
-    let missing = manifest.shards.iter().filter(|entry| !folder.has(&shape, entry));
-    let missing: Vec<&ShardEntry> = missing.filter(|entry| names.insert(&entry.file)).collect();
-    let mut bytes = 0;
-    for entry in &missing {
-        bytes += file_bytes(&shape) - folder.part_bytes(entry)?.min(file_bytes(&shape));
-    }
+    let (missing, bytes) = folder.missing(&shape, manifest.shards.iter())?;
     (source.told)(Step::Missing { files: missing.len() as u64, bytes });
     let next = AtomicUsize::new(0);
     let work = async || {

@@ -1,20 +1,16 @@
 //! The web server that is copied from.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write as _};
-use std::path::Path;
+use std::io::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use http::header::{CONTENT_LENGTH, CONTENT_RANGE};
 use http::{HeaderMap, Method};
-use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
 use super::copy::Step;
 use super::errors::PullError;
 use super::folder::Folder;
 use super::pace::Pace;
-use super::verify::verify;
 use crate::https::{Client, Reply};
 use crate::limits;
 use crate::params::Shape;
@@ -85,29 +81,16 @@ impl<'a> Source<'a> {
         shape: &Shape,
         entry: &ShardEntry,
     ) -> Result<(), PullError> {
-        let part = folder.part(entry);
-        let mut whole_downloads = 0;
-        // What a run that was killed has left may be damaged, and what comes now may be too, once.
-        loop {
-            let mut before = folder.part_bytes(entry)?;
-            whole_downloads += u32::from(before == 0);
-            let more = || {
-                let now = folder.part_bytes(entry).unwrap_or(before);
-                now > std::mem::replace(&mut before, now)
-            };
-            again(more, || self.complete(folder, shape, entry)).await?;
-            let (path, of, expected) = (part.clone(), *shape, entry.clone());
-            let verified = spawn_blocking(move || verify(&path, &of, &expected)).await;
-            let verified = verified.expect("this is a bug: verifying a file panicked");
-            let Err(problem) = verified.map_err(PullError::io("read", &part))? else {
-                return folder.keep(entry);
-            };
-            fs::remove_file(&part).map_err(PullError::io("remove", &part))?;
-            if whole_downloads >= 2 {
-                let (file, problem) = (entry.file.clone(), problem.to_string());
-                return Err(PullError::Damaged { file, problem });
-            }
-        }
+        folder
+            .bring(shape, entry, async || {
+                let mut before = folder.part_bytes(entry)?;
+                let more = || {
+                    let now = folder.part_bytes(entry).unwrap_or(before);
+                    now > std::mem::replace(&mut before, now)
+                };
+                again(more, || self.complete(folder, shape, entry)).await
+            })
+            .await
     }
 
     /// Asks once for what is missing of a file.
@@ -119,12 +102,7 @@ impl<'a> Source<'a> {
     ) -> Result<(), PullError> {
         let (part, expected) = (folder.part(entry), file_bytes(shape));
         let in_part = PullError::io("write", &part);
-        let mut file = open_part(&part).map_err(&in_part)?;
-        let mut have = folder.part_bytes(entry)?;
-        if have > expected {
-            file.set_len(0).map_err(&in_part)?;
-            have = 0;
-        }
+        let (mut file, mut have) = folder.open_part(shape, entry)?;
         if have == expected {
             return Ok(());
         }
@@ -158,15 +136,6 @@ impl<'a> Source<'a> {
             0 => Ok(()),
             missing => Err(PullError::Short { file: entry.file.clone(), missing }),
         }
-    }
-}
-
-/// Opens a part to be written at its end; what is there and no regular file is an error.
-fn open_part(part: &Path) -> io::Result<File> {
-    let file = OpenOptions::new().append(true).create(true).open(part)?;
-    match file.metadata()?.is_file() {
-        true => Ok(file),
-        false => Err(io::Error::other("it is no regular file")),
     }
 }
 

@@ -22,6 +22,7 @@ use super::*;
 use crate::builder::{self, BuildOptions, Input, Silent};
 use crate::client::OperatorKey;
 use crate::https::{Bounds, Server, TlsFiles};
+use crate::shard::header::file_bytes;
 use crate::shard::manifest::{MANIFEST_NAME, MANIFEST_PREVIOUS_NAME, SHARDS_DIR};
 use crate::shard::verify::verify;
 use crate::shard::{Database, HEADER_BYTES};

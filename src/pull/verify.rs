@@ -10,7 +10,7 @@ use crate::shard::header::{HEADER_BYTES, Header};
 use crate::shard::{HeaderError, ShardEntry, ShardError, verify_file};
 
 /// Reads a file of the right length; whether it is the shard. It is also flushed to the disk.
-pub(crate) fn verify(
+pub(super) fn verify(
     path: &Path,
     shape: &Shape,
     entry: &ShardEntry,

@@ -20,5 +20,5 @@ pub use database::{Database, Opening, Shard};
 pub use errors::{HeaderError, ManifestError, Mismatch, OpenError, ShardError};
 pub use header::{HEADER_BYTES, Header, Section};
 pub use manifest::{Manifest, ManifestHead, ShardEntry};
-pub use sections::verify_file;
+pub use sections::{verify_bytes, verify_file};
 pub use view::{ContentId, ShardView};

@@ -62,6 +62,15 @@ pub fn verify_file(file: &File, header: &Header) -> io::Result<Result<(), ShardE
     check(&Bytes::File(file), header, 0..SECTION_NAMES.len(), &mut |_| true)
 }
 
+/// The same of a shard file that is in memory.
+///
+/// # Errors
+/// It is not what its digests say.
+pub fn verify_bytes(bytes: &[u8], header: &Header) -> Result<(), ShardError> {
+    let checked = check(&Bytes::Map(bytes), header, 0..SECTION_NAMES.len(), &mut |_| true);
+    checked.expect("this is a bug: memory is read without system calls")
+}
+
 /// Checks some sections, and the header with the first; `go_on` is told how many bytes more were
 /// read, and says whether to read more. The digest of a section is over its bytes, and that of the
 /// hints over the digests of their packs.

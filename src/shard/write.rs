@@ -43,6 +43,11 @@ pub fn entry(header: &Header) -> ShardEntry {
     }
 }
 
+/// The zeros that follow a section in the file.
+pub fn fill(section: &[u8]) -> Vec<u8> {
+    vec![0; page_aligned(section.len() as u64) as usize - section.len()]
+}
+
 /// Writes the file below `folder` under its content's name.
 pub fn write_shard(
     folder: &Path,
@@ -53,9 +58,8 @@ pub fn write_shard(
     write_file(&folder.join(&entry.file), |file| {
         file.write_all(&header.encode())?;
         [sections.matrix, sections.tables, sections.hints].into_iter().try_for_each(|bytes| {
-            let fill = page_aligned(bytes.len() as u64) as usize - bytes.len();
             file.write_all(bytes)?;
-            file.write_all(&vec![0; fill])
+            file.write_all(&fill(bytes))
         })
     })?;
     Ok(entry)

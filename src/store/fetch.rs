@@ -3,25 +3,24 @@
 //! The newest announced epoch becomes the host's `manifest.json`. A newer one that is not
 //! announced yet becomes `manifest.next.json` as soon as all its files are here.
 
-use std::collections::HashSet;
-use std::fs::{self, File, OpenOptions};
-use std::os::unix::fs::FileExt as _;
+use std::io::Write as _;
+use std::ops::Range;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use tokio::task::spawn_blocking;
 
 use super::announce::newest_announced;
 use super::errors::StoreError;
-use super::place::{MANIFESTS, Store};
+use super::place::{MANIFESTS, Store, shard_name};
 use super::publish::manifest;
 use crate::client::OperatorKey;
 use crate::hosts::Ranges;
 use crate::limits;
 use crate::params::Shape;
-use crate::pull::{Folder, PullError, Step, verify};
+use crate::pull::{Folder, Step};
 use crate::shard::header::file_bytes;
-use crate::shard::manifest::SHARDS_DIR;
 use crate::shard::{Manifest, ShardEntry};
 
 /// What is copied, and where to.
@@ -53,7 +52,8 @@ pub struct Fetched {
 }
 
 /// Copies what this host holds of the announced epoch, and of the newest one. `now` is the time in
-/// Unix seconds; `told` hears how far the run is.
+/// Unix seconds; `told` hears how far the run is. `known` has the manifests that the call before
+/// read, and then those that this one did: in a store they never change, and have some megabytes.
 ///
 /// # Errors
 /// What was copied so far stays, and the same call goes on with it.
@@ -61,19 +61,22 @@ pub async fn fetch(
     store: &Store,
     options: &FetchOptions,
     now: u64,
+    known: &mut Vec<Manifest>,
     told: &(dyn Fn(Step) + Sync),
 ) -> Result<Fetched, StoreError> {
     let announced = newest_announced(store).await?;
     let newest = store.epochs(MANIFESTS, ".json").await?.last().copied();
     let Some(newest) = newest else { return Err(StoreError::Empty) };
-    let mut fetched = Fetched::default();
+    let mut folder = Folder::enter(&options.db)?;
+    let (mut fetched, mut before) = (Fetched::default(), std::mem::take(known));
     for epoch in [announced, Some(newest).filter(|&newest| announced != Some(newest))] {
         let Some(epoch) = epoch else { continue };
         let is_announced = announced.is_some_and(|announced| announced >= epoch);
-        let Some(manifest) = manifest(store, epoch).await? else {
-            return Err(StoreError::NoEpoch { epoch, newest });
+        let read_before = before.iter().position(|manifest| manifest.epoch == epoch);
+        let manifest = match read_before.map(|at| before.swap_remove(at)) {
+            Some(manifest) => manifest,
+            None => manifest(store, epoch).await?.ok_or(StoreError::NoEpoch { epoch, newest })?,
         };
-        let mut folder = Folder::enter(&options.db)?;
         folder.check(&manifest, &options.operator_key, now)?;
         let (files, bytes) = fetch_files(store, options, &folder, &manifest, told).await?;
         fetched.files += files;
@@ -85,6 +88,7 @@ pub async fn fetch(
             folder.stage(&manifest)?;
             fetched.staged = Some(epoch);
         }
+        known.push(manifest);
     }
     Ok(fetched)
 }
@@ -99,80 +103,55 @@ async fn fetch_files(
 ) -> Result<(u64, u64), StoreError> {
     let shape = manifest.shape();
     let is_held = |shard| options.held.as_ref().is_none_or(|held| held.contains(shard));
-    let mut names = HashSet::new();
     let held = (0..).zip(&manifest.shards).filter(|&(shard, _)| is_held(shard));
-    let missing: Vec<&ShardEntry> = held
-        .map(|(_, entry)| entry)
-        .filter(|entry| names.insert(&entry.file) && !folder.has(&shape, entry))
-        .collect();
-    let mut bytes = 0;
-    for entry in &missing {
-        bytes += file_bytes(&shape) - folder.part_bytes(entry)?.min(file_bytes(&shape));
-    }
-    told(Step::Missing { files: missing.len() as u64, bytes });
+    let (missing, bytes) = folder.missing(&shape, held.map(|(_, entry)| entry))?;
     let files = missing.len() as u64;
-    let fetch = async |entry| fetch_file(store, folder, &shape, entry, told).await;
+    told(Step::Missing { files, bytes });
+    let came = AtomicU64::new(0);
+    let told = |step: Step| {
+        if let Step::Got(bytes) = step {
+            came.fetch_add(bytes, Ordering::Relaxed);
+        }
+        told(step);
+    };
+    let fetch = async |entry: &ShardEntry| {
+        folder.bring(&shape, entry, || complete(store, folder, &shape, entry, &told)).await
+    };
     let fetching = stream::iter(missing).map(fetch).buffer_unordered(limits::PULL_FILES_AT_ONCE);
-    let came: Vec<u64> = fetching.try_collect().await?;
-    Ok((files, came.iter().sum()))
+    fetching.try_collect::<()>().await?;
+    Ok((files, came.into_inner()))
 }
 
-/// Downloads what is missing of a file, verifies it and gives it its name; how many bytes came.
-async fn fetch_file(
+/// Downloads what is missing of a file.
+async fn complete(
     store: &Store,
     folder: &Folder,
     shape: &Shape,
     entry: &ShardEntry,
     told: &(dyn Fn(Step) + Sync),
-) -> Result<u64, StoreError> {
-    let (part, expected) = (folder.part(entry), file_bytes(shape));
-    let name = format!("{SHARDS_DIR}/{}", entry.file);
-    let in_part = StoreError::io("write", &part);
-    let (mut came, mut whole_downloads) = (0, 0);
-    // What a run that was killed has left may be damaged, and what comes now may be too, once.
-    loop {
-        let mut have = folder.part_bytes(entry)?;
-        let options = OpenOptions::new().create(true).truncate(false).write(true).open(&part);
-        let file = options.map_err(&in_part)?;
-        if have > expected {
-            file.set_len(0).map_err(&in_part)?;
-            have = 0;
+) -> Result<(), StoreError> {
+    let (expected, name) = (file_bytes(shape), shard_name(&entry.file));
+    let (mut file, have) = folder.open_part(shape, entry)?;
+    let starts = (have..expected).step_by(limits::STORE_RANGE_BYTES as usize);
+    let ranges = starts.map(|at| at..(at + limits::STORE_RANGE_BYTES).min(expected));
+    let get = async |range: Range<u64>| {
+        let length = range.end - range.start;
+        let wrong = |problem: String| StoreError::Object { name: name.clone(), problem };
+        let found = store.range(&name, range).await?;
+        let (bytes, size) = found.ok_or_else(|| wrong("is not there".into()))?;
+        if size != expected || bytes.len() as u64 != length {
+            return Err(wrong(format!("has {size} bytes, expected {expected}")));
         }
-        whole_downloads += u32::from(have == 0);
-        let starts = (have..expected).step_by(limits::STORE_RANGE_BYTES as usize);
-        let ranges = starts.map(|at| at..(at + limits::STORE_RANGE_BYTES).min(expected));
-        let get = async |range: std::ops::Range<u64>| {
-            let length = range.end - range.start;
-            let wrong = |problem: String| StoreError::Object { name: name.clone(), problem };
-            let found = store.range(&name, range.clone()).await?;
-            let (bytes, size) = found.ok_or_else(|| wrong("is not there".into()))?;
-            if size != expected || bytes.len() as u64 != length {
-                return Err(wrong(format!("has {size} bytes, expected {expected}")));
-            }
-            Ok((range.start, bytes))
-        };
-        // In order, so that the length of the part says how much of it has come.
-        let mut ranges = stream::iter(ranges).map(get).buffered(limits::STORE_RANGES_AT_ONCE);
-        let mut file = file;
-        while let Some((at, bytes)) = ranges.try_next().await? {
-            let length = bytes.len() as u64;
-            let writing = spawn_blocking(move || file.write_all_at(&bytes, at).map(|()| file));
-            file = writing.await.expect("this is a bug: writing panicked").map_err(&in_part)?;
-            came += length;
-            told(Step::Got(length));
-        }
-        drop::<File>(file);
-        let (path, of, entry_of) = (part.clone(), *shape, entry.clone());
-        let verified = spawn_blocking(move || verify(&path, &of, &entry_of)).await;
-        let verified = verified.expect("this is a bug: verifying a file panicked");
-        let Err(problem) = verified.map_err(StoreError::io("read", &part))? else {
-            folder.keep(entry)?;
-            return Ok(came);
-        };
-        fs::remove_file(&part).map_err(StoreError::io("remove", &part))?;
-        if whole_downloads >= 2 {
-            let (file, problem) = (entry.file.clone(), problem.to_string());
-            return Err(PullError::Damaged { file, problem }.into());
-        }
+        Ok(bytes)
+    };
+    // In order, so that the length of the part says how much of it has come.
+    let mut ranges = stream::iter(ranges).map(get).buffered(limits::STORE_RANGES_AT_ONCE);
+    while let Some(bytes) = ranges.try_next().await? {
+        let length = bytes.len() as u64;
+        let writing = spawn_blocking(move || file.write_all(&bytes).map(|()| file));
+        let written = writing.await.expect("this is a bug: writing panicked");
+        file = written.map_err(StoreError::io("write", &folder.part(entry)))?;
+        told(Step::Got(length));
     }
+    Ok(())
 }

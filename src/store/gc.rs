@@ -5,9 +5,8 @@ use std::time::{Duration, SystemTime};
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
-use super::announce::newest_announced;
 use super::errors::StoreError;
-use super::place::{ANNOUNCED, Listed, MANIFESTS, Store, manifest_name};
+use super::place::{ANNOUNCED, Listed, MANIFESTS, Store, manifest_name, shard_name};
 use super::publish::manifest;
 use crate::limits;
 use crate::shard::manifest::SHARDS_DIR;
@@ -38,11 +37,13 @@ pub struct Collected {
 pub async fn collect(store: &Store, keep: &Keep, now: SystemTime) -> Result<Collected, StoreError> {
     // Files first: one that is written while manifests are read is younger than what may go.
     let files = store.list(SHARDS_DIR).await?;
-    let epochs = store.epochs(MANIFESTS, ".json").await?;
-    let announced = newest_announced(store).await?;
+    let manifests = store.list(MANIFESTS).await?;
+    let mut epochs: Vec<u64> = manifests.iter().filter_map(|found| found.epoch(".json")).collect();
+    epochs.sort_unstable();
+    let announced = store.epochs(ANNOUNCED, "").await?;
     let oldest_by_number = epochs.iter().rev().nth(keep.epochs.max(1) - 1).or(epochs.first());
     let Some(&oldest) = oldest_by_number else { return Err(StoreError::Empty) };
-    let oldest = announced.map_or(oldest, |announced| announced.min(oldest));
+    let oldest = announced.last().map_or(oldest, |&announced| announced.min(oldest));
     let mut named = HashSet::new();
     for &epoch in epochs.iter().filter(|&&epoch| epoch >= oldest) {
         let Some(kept) = manifest(store, epoch).await? else {
@@ -53,22 +54,19 @@ pub async fn collect(store: &Store, keep: &Keep, now: SystemTime) -> Result<Coll
     let is_old =
         |found: &Listed| now.duration_since(found.modified).is_ok_and(|age| age > keep.younger);
     let mut collected = Collected::default();
-    for found in store.list(MANIFESTS).await? {
-        let epoch = found.name.strip_suffix(".json").and_then(|epoch| epoch.parse().ok());
+    for found in manifests {
+        let epoch = found.epoch(".json");
         if let Some(epoch) = epoch.filter(|&epoch| epoch < oldest && is_old(&found)) {
             store.remove(&manifest_name(epoch)).await?;
             collected.manifests += 1;
         }
     }
-    for epoch in store.epochs(ANNOUNCED, "").await? {
-        if epoch < oldest {
-            store.remove(&format!("{ANNOUNCED}/{epoch}")).await?;
-        }
+    for epoch in announced.into_iter().filter(|&epoch| epoch < oldest) {
+        store.remove(&format!("{ANNOUNCED}/{epoch}")).await?;
     }
     let removed = files.into_iter().filter(|found| is_old(found) && !named.contains(&found.name));
-    let remove = async |found: Listed| {
-        store.remove(&format!("{SHARDS_DIR}/{}", found.name)).await.map(|()| found.bytes)
-    };
+    let remove =
+        async |found: Listed| store.remove(&shard_name(&found.name)).await.map(|()| found.bytes);
     let removing = stream::iter(removed).map(remove);
     let removed: Vec<u64> =
         removing.buffer_unordered(limits::STORE_REQUESTS_AT_ONCE).try_collect().await?;

@@ -18,5 +18,5 @@ pub use announce::{Announced, announce};
 pub use errors::StoreError;
 pub use fetch::{FetchOptions, Fetched, fetch};
 pub use gc::{Collected, Keep, collect};
-pub use place::{Listed, Store};
+pub use place::{Listed, Store, shard_name};
 pub use publish::{Pushed, check_files, newest, publish, push};

@@ -23,6 +23,7 @@ use url::Url;
 use super::errors::StoreError;
 use crate::limits;
 use crate::shard::files::write_new_file;
+use crate::shard::manifest::SHARDS_DIR;
 
 /// Beginnings of the environment's variables that say who asks a store and where it is.
 const VARIABLES: [&str; 3] = ["AWS_", "AZURE_", "GOOGLE_"];
@@ -35,6 +36,11 @@ pub(super) const ANNOUNCED: &str = "announced";
 /// The name of an epoch's manifest.
 pub(super) fn manifest_name(epoch: u64) -> String {
     format!("{MANIFESTS}/{epoch}.json")
+}
+
+/// The name of a shard's file.
+pub fn shard_name(file: &str) -> String {
+    format!("{SHARDS_DIR}/{file}")
 }
 
 /// A store: a bucket and a prefix, or a folder.
@@ -60,6 +66,13 @@ pub struct Listed {
     pub name: String,
     pub bytes: u64,
     pub modified: SystemTime,
+}
+
+impl Listed {
+    /// The epoch that the object is of, which is named `<epoch><suffix>`.
+    pub(super) fn epoch(&self, suffix: &str) -> Option<u64> {
+        self.name.strip_suffix(suffix)?.parse().ok()
+    }
 }
 
 impl Store {
@@ -211,8 +224,7 @@ impl Store {
     /// The epochs that have an object below a folder, named `<epoch><suffix>`, the newest last.
     pub(super) async fn epochs(&self, folder: &str, suffix: &str) -> Result<Vec<u64>, StoreError> {
         let listed = self.list(folder).await?;
-        let epoch = |found: &Listed| found.name.strip_suffix(suffix)?.parse().ok();
-        let mut epochs: Vec<u64> = listed.iter().filter_map(epoch).collect();
+        let mut epochs: Vec<u64> = listed.iter().filter_map(|found| found.epoch(suffix)).collect();
         epochs.sort_unstable();
         Ok(epochs)
     }

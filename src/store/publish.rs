@@ -8,11 +8,11 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use tokio::task::spawn_blocking;
 
 use super::errors::StoreError;
-use super::place::{MANIFESTS, Store, manifest_name};
+use super::place::{MANIFESTS, Store, manifest_name, shard_name};
 use crate::limits;
 use crate::shard::header::{HEADER_BYTES, Header, file_bytes};
 use crate::shard::manifest::{MANIFEST_NAME, SHARDS_DIR};
-use crate::shard::{Manifest, ShardEntry, verify_file};
+use crate::shard::{Manifest, ShardEntry, verify_bytes};
 
 /// The newest manifest of a store; `None` where there is none.
 ///
@@ -45,7 +45,7 @@ pub(super) async fn manifest(store: &Store, epoch: u64) -> Result<Option<Manifes
 pub async fn check_files(store: &Store, manifest: &Manifest) -> Result<(), StoreError> {
     let expected = file_bytes(&manifest.shape());
     let check = async |(shard, entry): (u32, &ShardEntry)| {
-        let name = format!("{SHARDS_DIR}/{}", entry.file);
+        let name = shard_name(&entry.file);
         let wrong = |problem: String| StoreError::File { shard, name: name.clone(), problem };
         let found = store.range(&name, 0..HEADER_BYTES as u64).await?;
         let (head, bytes) = found.ok_or_else(|| wrong("is not in the store".into()))?;
@@ -102,18 +102,9 @@ pub async fn push(
     let mut entries: Vec<&ShardEntry> = manifest.shards.iter().collect();
     entries.sort_unstable_by_key(|entry| &entry.file);
     entries.dedup_by_key(|entry| &entry.file);
-    let lacks = async |entry| {
-        let name = object_name(entry);
-        match store.size(&name).await? {
-            None => Ok(Some(entry)),
-            Some(found) if found == expected => Ok(None),
-            Some(found) => {
-                let problem = format!("has {found} bytes, expected {expected}: remove it");
-                Err(StoreError::Object { name, problem })
-            }
-        }
-    };
-    let missing = stream::iter(entries).map(lacks).buffer_unordered(limits::STORE_REQUESTS_AT_ONCE);
+    let missing = stream::iter(entries)
+        .map(|entry| lacking(store, entry, expected))
+        .buffer_unordered(limits::STORE_REQUESTS_AT_ONCE);
     let missing: Vec<&ShardEntry> = missing.try_filter_map(async |it| Ok(it)).try_collect().await?;
     told(Some(missing.len() as u64));
     let files = missing.len() as u64;
@@ -121,7 +112,7 @@ pub async fn push(
         let path = db.join(SHARDS_DIR).join(&entry.file);
         let bytes = spawn_blocking(move || verified(&path)).await;
         let bytes = bytes.expect("this is a bug: reading a file panicked")?;
-        store.put_new(&object_name(entry), vec![bytes.into()]).await?;
+        store.put_new(&shard_name(&entry.file), vec![bytes.into()]).await?;
         told(None);
         Ok::<(), StoreError>(())
     };
@@ -132,14 +123,26 @@ pub async fn push(
     Ok(Pushed { epoch, shards, files, bytes: files * expected })
 }
 
-fn object_name(entry: &ShardEntry) -> String {
-    format!("{SHARDS_DIR}/{}", entry.file)
+/// The entry, if the store lacks its file.
+async fn lacking<'a>(
+    store: &Store,
+    entry: &'a ShardEntry,
+    expected: u64,
+) -> Result<Option<&'a ShardEntry>, StoreError> {
+    let name = shard_name(&entry.file);
+    match store.size(&name).await? {
+        None => Ok(Some(entry)),
+        Some(found) if found == expected => Ok(None),
+        Some(found) => {
+            let problem = format!("has {found} bytes, expected {expected}: remove it");
+            Err(StoreError::Object { name, problem })
+        }
+    }
 }
 
 /// The bytes of a shard file that is what its header says.
 fn verified(path: &Path) -> Result<Vec<u8>, StoreError> {
     let read = StoreError::io("read", path);
-    let file = fs::File::open(path).map_err(&read)?;
     let bytes = fs::read(path).map_err(&read)?;
     let damaged = |problem| StoreError::Damaged { name: path.display().to_string(), problem };
     let page = bytes.first_chunk().ok_or_else(|| read(std::io::ErrorKind::UnexpectedEof.into()))?;
@@ -147,6 +150,6 @@ fn verified(path: &Path) -> Result<Vec<u8>, StoreError> {
     if bytes.len() as u64 != file_bytes(&header.shape) {
         return Err(read(std::io::ErrorKind::UnexpectedEof.into()));
     }
-    verify_file(&file, &header).map_err(&read)?.map_err(damaged)?;
+    verify_bytes(&bytes, &header).map_err(damaged)?;
     Ok(bytes)
 }

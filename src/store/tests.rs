@@ -48,13 +48,21 @@ impl Place {
     }
 
     async fn fetch(&self, held: Option<&str>) -> Result<Fetched, StoreError> {
+        self.fetch_knowing(held, &mut Vec::new()).await
+    }
+
+    async fn fetch_knowing(
+        &self,
+        held: Option<&str>,
+        known: &mut Vec<Manifest>,
+    ) -> Result<Fetched, StoreError> {
         let operator_key = Manifest::read(&self.path("db").join(MANIFEST_NAME)).unwrap();
         let options = FetchOptions {
             db: self.path("copy"),
             operator_key: OperatorKey(operator_key.operator_key.0),
             held: held.map(|held| held.parse::<Ranges>().unwrap()),
         };
-        fetch(&self.store(), &options, NOW, &|_: Step| ()).await
+        fetch(&self.store(), &options, NOW, known, &|_: Step| ()).await
     }
 
     fn files(&self, below: &str) -> usize {
@@ -137,6 +145,25 @@ async fn a_host_gets_what_it_holds_and_an_announced_epoch_takes_the_place_of_the
     let all = place.fetch(None).await.unwrap();
     assert_eq!(all.files, 2);
     assert!(verify(&Database::open(&place.path("copy")).unwrap(), &|_| ()).is_empty());
+}
+
+#[tokio::test]
+async fn a_manifest_is_read_once_by_who_looks_again_and_again() {
+    let place = Place::new();
+    place.push(1, &[0, 1]).await;
+    announce(&place.store(), 1).await.unwrap();
+    place.push(2, &[0, 2]).await;
+    let mut known = Vec::new();
+    let first = place.fetch_knowing(None, &mut known).await.unwrap();
+    let epochs: Vec<u64> = known.iter().map(|manifest| manifest.epoch).collect();
+    assert_eq!((first.epoch, first.staged, epochs), (Some(1), Some(2), vec![1, 2]));
+    // What nobody reads may be anything.
+    for epoch in [1, 2] {
+        fs::write(place.path(&format!("store/manifests/{epoch}.json")), "{").unwrap();
+    }
+    let again = place.fetch_knowing(None, &mut known).await.unwrap();
+    assert_eq!((again.epoch, again.staged, again.files), (Some(1), Some(2), 0));
+    assert!(place.fetch(None).await.is_err());
 }
 
 #[tokio::test]
