@@ -85,6 +85,7 @@ def encoder(shard_count, shards_per_task, command, previous):
         schema = pa.schema([("sii", pa.string()), ("value", pa.string())])
         nothing = pa.RecordBatch.from_pylist([], schema=schema)
         first = TaskContext.get().partitionId() * shards_per_task
+        after_last = min(first + shards_per_task, shard_count)
         rows, process, shard = [], None, first - 1
 
         def turn_to(wanted):
@@ -95,7 +96,7 @@ def encoder(shard_count, shards_per_task, command, previous):
                     rows.append(end(process, shard))
                     process = None
                 shard += 1
-                if shard < wanted or wanted < min(first + shards_per_task, shard_count):
+                if shard < after_last:
                     process = start(shard)
                     write(process, nothing, True)
 
@@ -108,7 +109,7 @@ def encoder(shard_count, shards_per_task, command, previous):
                     records = batch.slice(at, run_end - at).select(["sii", "value"])
                     write(process, records.cast(schema), False)
                     at = run_end
-            turn_to(min(first + shards_per_task, shard_count))
+            turn_to(after_last)
         finally:
             if process:
                 process.kill()

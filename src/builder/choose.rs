@@ -54,11 +54,7 @@ pub(super) fn choose(
     refuse_other(("--database", "name"), options.database.as_ref(), name)?;
     if let Some(manifest) = kept(options, existing) {
         refuse_conflicts(options, manifest)?;
-        return Ok(BuildSpec {
-            seed: manifest.seed.0,
-            shard_count: manifest.shard_count,
-            shape: manifest.shape(),
-        });
+        return Ok(BuildSpec::of(manifest));
     }
     let seed = existing.map(|manifest| manifest.seed);
     refuse_other(("--seed", "seed"), options.seed.map(Hex), seed)?;

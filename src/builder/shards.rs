@@ -134,11 +134,10 @@ impl Session<'_> {
         checks: &[ShardCheck],
         todo: &[u32],
     ) -> Result<Vec<ShardEntry>, (u32, PartError)> {
-        let columns = work.spec().shape.columns() as u64;
-        let is_too_full = |shard: &&u32| checks[**shard as usize].group_load_max > columns;
-        if let Some(&shard) = todo.iter().find(is_too_full) {
-            return Err((shard, PartError::WiderShape { shard, columns: columns as usize }));
-        }
+        let spec = work.spec();
+        todo.iter().try_for_each(|&shard| {
+            checks[shard as usize].fits(&spec, shard).map_err(|error| (shard, error))
+        })?;
         self.progress.begin(Stage::Building, todo.len() as u64);
         let built = self.for_each_shard(work, todo, |shard| {
             let built = self.build_shard(work, shard, &checks[shard as usize]);

@@ -20,6 +20,7 @@ use std::path::{Path, PathBuf};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 
+use crate::hosts::{has_port, score};
 use crate::limits;
 use crate::shard::files::read_text;
 use crate::wire::parameters::check_database_name;
@@ -147,8 +148,7 @@ fn check_servers(servers: &[PlacedServer]) -> Result<(), (&'static str, String, 
     }
     let mut addresses = HashSet::new();
     for PlacedServer { address, name, shards } in servers {
-        let port = address.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok());
-        if port.is_none_or(|port| port == 0) {
+        if !has_port(address) {
             return Err(("address", format!("{address:?}"), "host:port"));
         }
         if !addresses.insert(address) {
@@ -174,11 +174,7 @@ impl PlacedServer {
     /// highest score is asked (rendezvous hashing). So the queries for a shard meet at one server,
     /// and when a server leaves only its own shards move.
     pub fn score(&self, database: &str, shard: u32) -> u64 {
-        let mut hasher = blake3::Hasher::new();
-        // Addresses and names have no zero byte.
-        hasher.update(self.address.as_bytes()).update(&[0]).update(database.as_bytes());
-        let hash = hasher.update(&[0]).update(&shard.to_le_bytes()).finalize();
-        u64::from_le_bytes(*hash.as_bytes().first_chunk().expect("this is a bug: a short hash"))
+        score(&[&self.address, database], shard)
     }
 }
 

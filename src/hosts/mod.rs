@@ -6,5 +6,5 @@
 mod make;
 mod placement;
 
-pub use make::make;
-pub use placement::{Difference, Host, HostsError, Placement, Ranges};
+pub use make::{make, score};
+pub use placement::{Difference, Host, HostsError, Placement, Ranges, has_port};

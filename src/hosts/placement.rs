@@ -37,6 +37,12 @@ pub struct Host {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Ranges(Vec<(u32, u32)>);
 
+/// Whether an address ends with a port to connect to.
+pub fn has_port(address: &str) -> bool {
+    let port = address.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok());
+    port.is_some_and(|port| port != 0)
+}
+
 /// What differs between two placements.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Difference {
@@ -46,8 +52,6 @@ pub struct Difference {
     pub hosts: Vec<(String, Ranges, Ranges)>,
     /// Hosts that are not in the second one.
     pub left: Vec<String>,
-    /// Shards that no host of the second one has.
-    pub lacking: Ranges,
 }
 
 /// Why a placement is refused.
@@ -184,8 +188,7 @@ impl Placement {
             if !names.insert(name) {
                 return wrong("name", &format!("{name} twice"), &"each host once");
             }
-            let port = address.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok());
-            if port.is_none_or(|port| port == 0) {
+            if !has_port(address) {
                 return wrong("address", &format!("{address:?}"), &"host:port");
             }
             if !addresses.insert(address) {
@@ -239,7 +242,6 @@ impl Placement {
             moved: hosts.iter().map(|(_, fetched, _)| fetched.count()).sum(),
             hosts,
             left: left.map(|host| host.name.clone()).collect(),
-            lacking: to.lacking(1),
         }
     }
 

@@ -19,7 +19,6 @@ use crate::params::FAILURE_LOG2_MAX;
 use crate::scheme::{
     KeyBundle, SecretError, SecretPool, ShardMasks, Sharing, random_bytes, reference,
 };
-use crate::shard::header::page_aligned;
 use crate::shard::write::{self, Sections};
 use crate::shard::{Header, Manifest, ShardEntry};
 
@@ -39,14 +38,9 @@ impl Encoded {
         Sections { matrix: &self.matrix, tables: &self.tables, hints: &self.hints }
     }
 
-    /// What the manifest will say of it.
-    pub fn entry(&self) -> ShardEntry {
-        write::entry(&self.header)
-    }
-
     /// What is said of it to [`super::finish`], which knows the database before.
     pub fn part_entry(&self, previous: Option<&Manifest>) -> PartEntry {
-        let (entry, shard) = (self.entry(), self.header.shard_index);
+        let (entry, shard) = (write::entry(&self.header), self.header.shard_index);
         let before = previous.and_then(|manifest| manifest.shards.get(shard as usize));
         let unchanged = before == Some(&entry);
         PartEntry { shard, shape: self.header.shape.fields(), unchanged, entry }
@@ -63,9 +57,9 @@ impl Encoded {
     /// The bytes of its file, in pieces.
     pub fn into_pieces(self) -> Vec<Vec<u8>> {
         let mut pieces = vec![self.header.encode().to_vec()];
-        for mut section in [self.matrix, self.tables, self.hints] {
-            section.resize(page_aligned(section.len() as u64) as usize, 0);
-            pieces.push(section);
+        for section in [self.matrix, self.tables, self.hints] {
+            let fill = write::fill(&section);
+            pieces.extend([section, fill]);
         }
         pieces
     }
@@ -103,9 +97,7 @@ pub(crate) fn encode(
     check: &ShardCheck,
 ) -> Result<Encoded, PartError> {
     let columns = spec.shape.columns();
-    if check.group_load_max > columns as u64 {
-        return Err(PartError::WiderShape { shard, columns });
-    }
+    check.fits(spec, shard)?;
     let samples = samples(&rows)?;
     let records = located(spec, &rows);
     drop(rows);

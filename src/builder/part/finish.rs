@@ -143,8 +143,7 @@ pub fn finish(
             return other("seed", &Hex(spec.seed), &previous.seed);
         }
         if let Some(name) = name.filter(|&name| name != previous.database) {
-            let (found, expected) = (name.to_owned(), previous.database.clone());
-            return Err(PartError::OtherDatabase { what: "name", found, expected });
+            return other("name", &name, &previous.database);
         }
         let records = shards.iter().map(|shard| shard.records).sum();
         check_loss(options.shrink_percent, previous.records, records)?;

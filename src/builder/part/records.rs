@@ -29,6 +29,17 @@ pub(crate) struct ShardCheck {
     pub(crate) group_load_max: u64,
 }
 
+impl ShardCheck {
+    /// An error if a group has more records than can be solved, whatever the ribbon seed.
+    pub(crate) fn fits(&self, spec: &BuildSpec, shard: u32) -> Result<(), PartError> {
+        let columns = spec.shape.columns();
+        match self.group_load_max <= columns as u64 {
+            true => Ok(()),
+            false => Err(PartError::WiderShape { shard, columns }),
+        }
+    }
+}
+
 /// Looks at the records of a shard, which are sorted. Also says which repeat a key.
 pub(crate) fn check(spec: &BuildSpec, rows: &Partition, what: &str) -> (ShardCheck, LineErrors) {
     let mut repeated = LineErrors::default();
