@@ -1,8 +1,9 @@
 //! The client: one request, one reply of bounded length, within a time. It follows no redirect and
-//! tries nothing again that may have arrived.
+//! tries nothing again that may have arrived and is more than a GET.
 //!
 //! Connections are kept for the next request to the same server. An idle one that the server has
-//! closed meanwhile costs nothing: the request goes over another.
+//! closed meanwhile costs nothing: the request goes over another. A server may close one just when
+//! a request comes, as after it has read its certificates again: then only a GET goes over another.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -281,6 +282,7 @@ impl Shared {
                 Err(_) => continue,
             }
             sent.store(true, Ordering::Relaxed);
+            let again = (!is_new && request.method() == Method::GET).then(|| request.clone());
             match sender.try_send_request(request).await {
                 Ok(response) => {
                     let (head, body) = response.into_parts();
@@ -288,13 +290,14 @@ impl Shared {
                     let (sender, origin) = (Some(sender), origin.clone());
                     return Ok(Reply { status, headers, body, sender, origin, client: self });
                 }
-                Err(mut error) => match error.take_message() {
+                Err(mut error) => match (error.take_message(), again) {
                     // Nothing of it was sent.
-                    Some(unsent) if !is_new => {
+                    (Some(unsent), _) if !is_new => {
                         sent.store(false, Ordering::Relaxed);
                         request = unsent;
                     }
-                    unsent => return Err(broken(error.into_error(), unsent.is_none())),
+                    (None, Some(again)) => request = again,
+                    (unsent, _) => return Err(broken(error.into_error(), unsent.is_none())),
                 },
             }
         }

@@ -469,6 +469,29 @@ async fn a_connection_that_the_server_closed_meanwhile_costs_nothing() {
     }
 }
 
+/// A server that ends a connection it kept when the next request comes over it.
+#[tokio::test]
+async fn a_get_over_a_connection_that_is_being_closed_goes_over_another() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut bytes = [0; 1024];
+            let _ = stream.read(&mut bytes).await;
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await;
+            tokio::spawn(async move { stream.read(&mut [0; 1024]).await });
+        }
+    });
+    let client = Client::with_plain(None, LONG).unwrap();
+    for _ in 0..5 {
+        let reply = client.send(Method::GET, &url, &[], Bytes::new(), 10).await.unwrap();
+        assert_eq!((reply.status, &reply.body[..]), (200, &b"ok"[..]));
+    }
+    let error = client.send(Method::POST, &url, &[], Bytes::new(), 10).await.unwrap_err();
+    assert!(matches!(error, HttpsError::Broken { .. }) && !error.never_sent(), "{error}");
+}
+
 #[tokio::test]
 async fn a_connection_that_breaks_during_a_request_is_an_error_and_nothing_is_sent_twice() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

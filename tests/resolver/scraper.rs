@@ -77,8 +77,9 @@ impl Scraper {
     }
 
     async fn fetch_key(&mut self) {
-        let list = self.send(Method::GET, "/ohttp-keys", Vec::new()).await.body;
-        let list = std::str::from_utf8(&list).unwrap();
+        let reply = self.send(Method::GET, "/ohttp-keys", Vec::new()).await;
+        let list = std::str::from_utf8(&reply.body).unwrap();
+        assert_eq!(reply.status, 200, "{list}");
         let list = KeyList::open(list, &key("front-end").verifying_key(), self.time()).unwrap();
         self.config = list.newest().to_vec();
     }
