@@ -164,6 +164,8 @@ const _: () = assert!(RENEW_PAUSE_MAX.as_secs() < HUNG_AFTER.as_secs());
 // Connections.
 /// Most connections at once. Front-ends pool their users; each connection holds buffers.
 pub const CONNECTIONS_MAX: usize = 256;
+/// Most that may be asked for.
+pub const CONNECTIONS_ASKED_MAX: usize = 16_384;
 /// Most connections of a known front-end, or of one network where none is known: three of them
 /// leave room for others.
 pub const CONNECTIONS_PER_FRONT_END_MAX: usize = 64;
@@ -300,6 +302,11 @@ pub const RETRY_WAIT_MIN: Duration = Duration::from_millis(20);
 /// Longest such wait. A server that asks for more is out of service.
 pub const RETRY_WAIT_MAX: Duration = Duration::from_secs(10);
 const _: () = assert!(RETRY_WAIT_MIN.as_millis() < RETRY_WAIT_MAX.as_millis());
+/// How long a client asks the other hosts of a shard before one that failed: with several hosts, a
+/// connection to one that is dead costs half a second each time.
+pub const HOST_AVOIDED_TIME: Duration = Duration::from_secs(30);
+/// Failures of hosts that a client remembers, and of shards of them.
+pub const GIVEN_UP_MAX: usize = 4_096;
 /// How long a client tries to connect to one address: two round trips and their first losses.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a client waits for one address before it tries the next one too.

@@ -18,12 +18,13 @@ use harness::program::{Place, Program, any, run, sotto};
 use harness::{Built, PATIENCE, Serving, Setting, record, until};
 use rustix::process::Signal;
 use sotto::builder::keys;
+use sotto::client::staged::lacking;
 use sotto::client::{Client, ClientError, LookupError, Options, Outcome, ParameterError, Pins};
 use sotto::engine::{EngineChoice, IsaChoice, select};
 use sotto::params::Shape;
 use sotto::schedule::ScheduleBounds;
 use sotto::server::{Reloaded, Server, ServerBounds};
-use sotto::shard::manifest::{MANIFEST_PREVIOUS_NAME, SHARDS_DIR};
+use sotto::shard::manifest::{MANIFEST_NEXT_NAME, MANIFEST_PREVIOUS_NAME, SHARDS_DIR};
 use sotto::shard::write::entry;
 use sotto::shard::{Database, HEADER_BYTES, Header, Manifest, ManifestHead, files};
 use sotto::wire::{Lifetime, SigningKey, Status};
@@ -187,6 +188,56 @@ async fn an_old_epoch_is_answered_until_its_time_and_then_gone() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn an_epoch_is_answered_before_clients_are_told_of_it() {
+    let db = database();
+    let serving = start(&db, bounds());
+    let mut client = serving.client(db.pins()).await;
+    // The next epoch comes under the name of one that is not announced.
+    let first = std::fs::read(db.manifest_path()).unwrap();
+    db.change(2);
+    let next = db.manifest();
+    let (path, second) = (db.db().join(MANIFEST_NEXT_NAME), next.to_json());
+    replace(&path, &second);
+    replace(&db.manifest_path(), &first);
+    let digests: Vec<_> = (0..).zip(&next.shards).map(|(n, it)| (n, it.hint_digest.0)).collect();
+    let options = serving.options(db.pins());
+    let lacks = async |epoch, expected: &[_]| {
+        lacking(&options, next.shape(), epoch, expected).await.unwrap().len()
+    };
+    assert_eq!(lacks(2, &digests).await, SHARDS as usize);
+    let staged = || serving.reloader.state().staged;
+    assert_eq!((serving.reload().await, staged()), (Ok(Reloaded::Unchanged { epoch: 1 }), Some(2)));
+    assert_eq!((lacks(2, &digests).await, lacks(3, &digests).await), (0, SHARDS as usize));
+    let others: Vec<_> = digests.iter().map(|&(n, _)| (n, [7; 16])).collect();
+    assert_eq!(lacks(2, &others).await, SHARDS as usize, "of another content");
+    client.fetch_parameters().await.unwrap();
+    assert_eq!(client.parameters().epoch(), 1);
+    assert_eq!(value(&mut client, CHANGING).await.unwrap(), "changed 1");
+
+    // One that is refused harms neither what is served nor what is staged.
+    replace(&path, b"{}");
+    let refused = serving.reload().await.unwrap_err();
+    assert!(refused.contains("is not a manifest") && refused.contains("Epoch 1 is served"));
+    assert_eq!(staged(), Some(2));
+    std::fs::remove_file(&path).unwrap();
+    assert_eq!((serving.reload().await, staged()), (Ok(Reloaded::Unchanged { epoch: 1 }), None));
+    assert_eq!(lacks(2, &digests).await, SHARDS as usize);
+    replace(&path, &second);
+    assert_eq!((serving.reload().await, staged()), (Ok(Reloaded::Unchanged { epoch: 1 }), Some(2)));
+
+    // Announced: what is staged is served, though its files are gone by now.
+    replace(&db.manifest_path(), &second);
+    let held = next.shards.iter().map(|entry| db.db().join(SHARDS_DIR).join(&entry.file));
+    held.for_each(|file| std::fs::remove_file(file).unwrap());
+    assert_eq!(serving.reload().await, Ok(Reloaded::Changed { epoch: 2, opened: 1 }));
+    assert_eq!(staged(), None);
+    let mut late = serving.client(db.pins()).await;
+    assert_eq!(value(&mut late, CHANGING).await.unwrap(), "changed 2");
+    assert_eq!(value(&mut client, CHANGING).await.unwrap(), "changed 1");
+    serving.end().await;
+}
+
 #[test]
 fn only_what_changed_is_opened() {
     let db = database();
@@ -195,7 +246,7 @@ fn only_what_changed_is_opened() {
     db.change(2);
     let second = first.follow(db.manifest(), &|_| ()).unwrap().unwrap();
     let changed = db.shard_of(CHANGING) as usize;
-    for (shard, (old, new)) in first.shards().iter().zip(second.shards()).enumerate() {
+    for (shard, (old, new)) in first.shards().zip(second.shards()).enumerate() {
         assert_eq!(Arc::ptr_eq(old, new), shard != changed, "shard {shard}");
         assert_eq!(old.view().content == new.view().content, shard != changed, "shard {shard}");
     }

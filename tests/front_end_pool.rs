@@ -56,17 +56,11 @@ fn placement(id: &str, addresses: &[std::net::SocketAddr]) -> Placement {
     let server = |address: &std::net::SocketAddr| PlacedServer {
         address: address.to_string(),
         name: "localhost".into(),
-        shards: None,
+        ..PlacedServer::default()
     };
     let servers = addresses.iter().map(server).collect();
     Placement {
-        databases: vec![PlacedDatabase {
-            id: id.into(),
-            evaluate: None,
-            filter: None,
-            proof: None,
-            servers,
-        }],
+        databases: vec![PlacedDatabase { id: id.into(), servers, ..PlacedDatabase::default() }],
     }
 }
 
@@ -436,8 +430,8 @@ async fn known_keys_find_a_server_that_makes_records_absent() {
 async fn servers_are_asked_for_their_own_shards_only() {
     let fakes = fakes(2);
     let mut placement = placement("fake", &[fakes[0].address, fakes[1].address]);
-    placement.databases[0].servers[0].shards = Some((0, 0));
-    placement.databases[0].servers[1].shards = Some((1, 2));
+    placement.databases[0].servers[0].shards = Some("0".parse().unwrap());
+    placement.databases[0].servers[1].shards = Some("1-2".parse().unwrap());
     let authorities: String = fakes.iter().map(|fake| fake.ca_pem()).collect();
     let directory = directory(&[("fake", fakes[0].operator_key())]);
     let pool = Pool::start(placement, directory, options(&authorities)).await.unwrap();

@@ -63,7 +63,7 @@ fn request_samples() -> Vec<(Request, &'static str)> {
         pack: 2,
         ..query(&shape(), 0)
     };
-    let hints = HintRequest { epoch: 7, shards: vec![3, 300] };
+    let hints = HintRequest { epoch: 7, shards: vec![3, 300], digests_only: false };
     vec![
         (
             RequestBody::Parameters(parameters).into(),
@@ -75,7 +75,11 @@ fn request_samples() -> Vec<(Request, &'static str)> {
             "4212400a3e08011201711a203031323334353637383961626364656630313233343536373839616263646\
              566201128ac023203ff00018001078801019001dc0b980102",
         ),
-        (RequestBody::Hints(hints).into(), "091a070807120303ac02"),
+        (RequestBody::Hints(hints.clone()).into(), "091a070807120303ac02"),
+        (
+            RequestBody::Hints(HintRequest { digests_only: true, ..hints }).into(),
+            "0b1a090807120303ac021801",
+        ),
     ]
 }
 
@@ -217,7 +221,11 @@ fn accepted_requests() -> Vec<Bytes> {
     vec![
         frame_of(RequestBody::Parameters(parameters)),
         frame_of(RequestBody::Batch(valid_batch(3))),
-        frame_of(RequestBody::Hints(HintRequest { epoch: 1, shards: vec![0, 5, 70_000] })),
+        frame_of(RequestBody::Hints(HintRequest {
+            epoch: 1,
+            shards: vec![0, 5, 70_000],
+            digests_only: false,
+        })),
     ]
 }
 
@@ -467,7 +475,8 @@ fn deadlines_are_bounded() {
 #[test]
 fn hint_requests_are_bounded_and_without_repeats() {
     let refuse = |shards: Vec<u32>, expected: &str| {
-        let frame = frame_of(RequestBody::Hints(HintRequest { epoch: 1, shards }));
+        let frame =
+            frame_of(RequestBody::Hints(HintRequest { epoch: 1, shards, digests_only: false }));
         let found = read_request(frame).unwrap_err();
         assert!(found.contains(expected), "{found} for {expected}");
     };
@@ -475,7 +484,11 @@ fn hint_requests_are_bounded_and_without_repeats() {
     refuse((0..1025).collect(), "1025 shards, expected 1 to 1024");
     refuse(vec![4, 5, 4], "a list with repeats");
     let most = (0..1024).map(|shard| u32::MAX - shard).collect();
-    let frame = frame_of(RequestBody::Hints(HintRequest { epoch: u64::MAX, shards: most }));
+    let frame = frame_of(RequestBody::Hints(HintRequest {
+        epoch: u64::MAX,
+        shards: most,
+        digests_only: true,
+    }));
     assert_eq!(read_request(frame), Ok(()));
 }
 

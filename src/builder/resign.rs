@@ -72,7 +72,7 @@ pub fn rollback(
     }
     let manifest = resigning.sign(&newest, &before, signing_key)?;
     let content_of = before.epoch;
-    let before = Database::open_named(db, before, &Opening::default())
+    let before = Database::open_named(db, None, before, &Opening::default())
         .map_err(|error| resigning.refused(error))?;
     progress.begin(Stage::Verifying, verify_bytes(&before));
     let problems = verify(&before, &|bytes| progress.advance(bytes));

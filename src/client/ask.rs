@@ -1,16 +1,22 @@
 //! The way of a call: encrypt everything ([`super::call`]), send rounds until every look-up has its
 //! answer or is given up ([`super::round`], [`super::sending`]), then decode everything.
 
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use zeroize::Zeroizing;
 
 use super::call::{Call, Cancelled, Wishes};
 use super::connection::Client;
 use super::error::{ClientError, LookupError};
+use super::link::Link;
 use super::report::CallReport;
-use super::retry::Outage;
+use super::retry::{Outage, Via, backoff};
+use super::round::{Routed, Unanswered};
+use super::routes::is_of_shard;
 use crate::keyword::{Extracted, Outcome};
 use crate::limits;
 
@@ -60,6 +66,7 @@ impl Client {
         self.sent.clear();
         self.outage = Outage::new(self.options.unreachable_max);
         self.hedging = true;
+        self.unreached.clear();
         let mut records = Vec::with_capacity(keys.len());
         let mut ended: Option<LookupError> = None;
         for part in keys.chunks(limits::KEYS_PER_PART_MAX) {
@@ -142,18 +149,145 @@ impl Client {
         wave: Vec<usize>,
     ) -> Result<bool, ClientError> {
         sleep_until(at).await;
-        self.reach().await?;
-        let unanswered = self.round(call, wave).await;
-        let (now, replicas) = (Instant::now(), self.dialer.replica_count());
-        let mut wishes = Wishes::default();
-        for (index, failed) in unanswered {
-            call.settle(index, &failed, replicas, now, &mut wishes);
+        let routed = self.reach_holders(call, wave).await?;
+        let unanswered = self.round(call, routed).await;
+        let (now, mut refresh) = (Instant::now(), false);
+        // What is to happen to each link, and to single shards of it.
+        let mut ways: HashMap<(usize, Option<u32>), (Arc<Link>, Via)> = HashMap::new();
+        for Unanswered { lookup, failed, link } in unanswered {
+            let Some(shard) = call.shard(lookup) else { continue };
+            let mut wishes = Wishes::default();
+            call.settle(lookup, &failed, self.routes.holders(shard), now, &mut wishes);
+            refresh |= wishes.refresh;
+            let target = (link.replica, is_of_shard(&failed).then_some(shard));
+            let (_, via) = ways.entry(target).or_insert((link, Via::Same));
+            *via = wishes.via.max(*via);
         }
-        self.go(wishes.via);
-        if wishes.refresh {
+        for ((_, shard), (link, via)) in ways {
+            self.routes.go(&link, via, shard);
+        }
+        if refresh {
             self.refresh().await?;
         }
-        Ok(wishes.refresh)
+        Ok(refresh)
+    }
+
+    /// Connects to the servers that have the shards of these look-ups. Back come those that can be
+    /// sent now, by server. Others wait for a server of theirs, or are given up after their time.
+    ///
+    /// # Errors
+    /// No server was reached for too long.
+    async fn reach_holders(
+        &mut self,
+        call: &mut Call,
+        wave: Vec<usize>,
+    ) -> Result<Vec<Routed>, ClientError> {
+        let mut tries = 0;
+        loop {
+            self.routes.note_silent();
+            let mut by_order: HashMap<Vec<usize>, Vec<usize>> = HashMap::new();
+            for &lookup in &wave {
+                let Some(shard) = call.shard(lookup) else { continue };
+                match self.routes.order(Some(shard)) {
+                    order if order.is_empty() => call.fail(lookup, LookupError::ShardUnknown),
+                    order => by_order.entry(order).or_default().push(lookup),
+                }
+            }
+            if by_order.is_empty() {
+                return Ok(Vec::new());
+            }
+            let left = self.outage.left(Instant::now())?;
+            let orders: Vec<_> = by_order.keys().cloned().collect();
+            let (links, failed) = self.connect_all(orders, left).await;
+            if links.is_empty() {
+                let now = Instant::now();
+                self.outage.silent(&failed, now);
+                tries += 1;
+                sleep(backoff(tries).min(self.outage.left(now)?)).await;
+                continue;
+            }
+            let mut routed: BTreeMap<usize, Routed> = BTreeMap::new();
+            for (order, lookups) in by_order {
+                match links.get(&order) {
+                    Some(link) => {
+                        self.unreached.remove(&order);
+                        let entry = routed
+                            .entry(link.replica)
+                            .or_insert_with(|| Routed { link: link.clone(), lookups: Vec::new() });
+                        entry.lookups.extend(lookups);
+                    }
+                    None => self.wait_for_holder(call, order, lookups, &failed),
+                }
+            }
+            let mut routed: Vec<Routed> = routed.into_values().collect();
+            // In their random order, and not a map's.
+            routed.iter_mut().for_each(|routed| routed.lookups.sort_unstable());
+            return Ok(routed);
+        }
+    }
+
+    /// These look-ups wait for the servers of their shards, while others go on.
+    fn wait_for_holder(
+        &mut self,
+        call: &mut Call,
+        order: Vec<usize>,
+        lookups: Vec<usize>,
+        last: &str,
+    ) {
+        let (now, longest) = (Instant::now(), self.options.unreachable_max);
+        let (since, tries) = self.unreached.entry(order).or_insert((now, 0));
+        *tries += 1;
+        for lookup in lookups {
+            if now.duration_since(*since) >= longest {
+                let last = last.to_owned();
+                call.fail(lookup, LookupError::Unreachable { tried: longest, last });
+            } else {
+                call.postpone(lookup, now + backoff(*tries));
+            }
+        }
+    }
+
+    /// A link for each order of servers, as far as there is one; and why one of the others has
+    /// none. Once there are links, those that are still being made are not waited for.
+    async fn connect_all(
+        &mut self,
+        orders: Vec<Vec<usize>>,
+        longest: Duration,
+    ) -> (HashMap<Vec<usize>, Arc<Link>>, String) {
+        let (mut links, mut failed) = (HashMap::new(), "no address answered".to_owned());
+        let mut connecting = JoinSet::new();
+        for order in orders {
+            match self.routes.dialer.open(order[0]) {
+                Some(link) => _ = links.insert(order, link),
+                None => {
+                    let connected = self.routes.dialer.clone().first_of(order.clone());
+                    connecting.spawn(async move { (order, connected.await) });
+                }
+            }
+        }
+        let end = Instant::now() + longest;
+        let soon = Instant::now() + 2 * limits::CONNECT_STAGGER;
+        while !connecting.is_empty() {
+            let until = if links.is_empty() { end } else { end.min(soon) };
+            match timeout_at(until, connecting.join_next()).await {
+                Ok(Some(joined)) => match joined.expect("this is a bug: connecting panicked") {
+                    (order, Ok(link)) => {
+                        self.routes.passed_over(&order, link.replica);
+                        links.insert(order, link);
+                    }
+                    (order, Err(error)) => {
+                        self.routes.passed_over(&order, usize::MAX);
+                        failed = error.to_string();
+                    }
+                },
+                Ok(None) | Err(_) => break,
+            }
+        }
+        while self.dialing.try_join_next().is_some() {}
+        if !connecting.is_empty() {
+            self.dialing.spawn(async move { while connecting.join_next().await.is_some() {} });
+        }
+        (links, failed)
     }
 }
 

@@ -347,7 +347,7 @@ impl Call {
 
     /// The hint of this look-up's shard is not the signed one.
     pub(super) fn distrust(&mut self, index: usize) {
-        self.lookups[index].state = LookupState::Failed(LookupError::HintForged);
+        self.fail(index, LookupError::HintForged);
     }
 
     /// Applies docs/wire.md, "Retries", to an attempt that brought no answer.
@@ -372,6 +372,16 @@ impl Call {
             }
             Action::Fail(error) => lookup.state = LookupState::Failed(error),
         }
+    }
+
+    /// Gives one look-up up that waits.
+    pub(super) fn fail(&mut self, index: usize, error: LookupError) {
+        self.lookups[index].state = LookupState::Failed(error);
+    }
+
+    /// Nothing of a look-up can go out before this time.
+    pub(super) fn postpone(&mut self, index: usize, until: Instant) {
+        self.lookups[index].ready_at = until;
     }
 
     /// Gives up all that waits, for a reason that may name how often it went out.

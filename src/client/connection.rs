@@ -1,6 +1,7 @@
 //! A connection to a database: which server is asked, what is known of the database, and how
 //! parameters are fetched. Look-ups begin in [`super::ask`].
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
@@ -11,10 +12,11 @@ use super::call::View;
 use super::error::{ClientError, LookupError, ParameterError};
 use super::exchange::{ask, parameter_reply, parameter_request};
 use super::hints::HintCache;
-use super::link::{Dialer, Link, Spare};
+use super::link::{Dialer, Link};
 use super::options::Options;
 use super::report::{CallReport, SentQuery};
 use super::retry::{Action, FailedAttempt, Outage, Via, action, backoff};
+use super::routes::Routes;
 use super::trust::{OperatorKey, Pins, Rules};
 use crate::limits;
 use crate::wire::PublicParameters;
@@ -23,9 +25,12 @@ use crate::wire::message::{Limits, PirParameterResponse};
 /// A connection to a database, with what is known of it. See the [module](super).
 pub struct Client {
     pub(super) options: Options,
-    pub(super) dialer: Arc<Dialer>,
-    pub(super) link: Option<Arc<Link>>,
-    pub(super) spare: Spare,
+    pub(super) routes: Routes,
+    /// Connections that are being made, though nobody waits for them now.
+    pub(super) dialing: JoinSet<()>,
+    /// Servers of shards that cannot be reached in this call: since when, and how often that was
+    /// tried.
+    pub(super) unreached: HashMap<Vec<usize>, (Instant, u32)>,
     /// Whether slow frames of this call may be sent to another replica too.
     pub(super) hedging: bool,
     /// Frames whose queries were answered elsewhere.
@@ -75,9 +80,9 @@ impl Client {
     pub async fn connect(options: Options) -> Result<Self, ClientError> {
         options.check()?;
         let mut client = Self {
-            dialer: Arc::new(Dialer::new(&options)?),
-            link: None,
-            spare: Spare::default(),
+            routes: Routes::new(&options, Arc::new(Dialer::new(&options)?)),
+            dialing: JoinSet::new(),
+            unreached: HashMap::new(),
             hedging: true,
             left: JoinSet::new(),
             rules: Rules::new(options.pins.clone(), options.records_per_shard_min),
@@ -118,10 +123,8 @@ impl Client {
     /// pins back for the next session. The time of this must not depend on an outcome.
     pub async fn close(mut self) -> Pins {
         self.left.shutdown().await;
-        for link in self.spare.get().into_iter().chain(&self.link) {
-            link.close();
-        }
-        self.dialer.close().await;
+        self.dialing.shutdown().await;
+        self.routes.dialer.close().await;
         self.rules.pins
     }
 
@@ -186,32 +189,16 @@ impl Client {
         }
     }
 
-    /// The connection in use; a new one where there is none.
+    /// A connection to any server: an open one or a new one.
     pub(super) async fn link(&mut self) -> Result<Arc<Link>, ClientError> {
-        if let Some(link) = self.link.as_ref().filter(|link| link.is_open()) {
-            return Ok(link.clone());
+        self.routes.note_silent();
+        if let Some(link) = self.routes.any_open() {
+            return Ok(link);
         }
-        if let Some(silent) = self.link.take_if(|link| link.fell_silent()) {
-            self.dialer.begin_with(silent.replica + 1);
-        }
-        let link = Arc::new(self.dialer.dial().await?);
-        self.link = Some(link.clone());
+        let order = self.routes.order(None);
+        let link = self.routes.dialer.clone().first_of(order.clone()).await?;
+        self.routes.passed_over(&order, link.replica);
         Ok(link)
-    }
-
-    /// Gives the connection up, unless the next bytes go over it too.
-    pub(super) fn go(&mut self, via: Via) {
-        let Some(link) = self.link.take_if(|_| via != Via::Same) else { return };
-        self.dialer.begin_with(link.replica + usize::from(via == Via::Replica));
-        if via == Via::Replica {
-            let spare = std::mem::take(&mut self.spare);
-            let other = spare.get().filter(|spare| spare.replica != link.replica);
-            self.link = other.filter(|spare| spare.is_open()).cloned();
-        }
-        // Not while a frame that was hedged is left to its end on it.
-        if Arc::strong_count(&link) == 1 {
-            link.close();
-        }
     }
 
     /// Fetches and checks parameters, with retries, and remembers what they pin.
@@ -220,8 +207,9 @@ impl Client {
         loop {
             attempts += 1;
             self.reach().await?;
-            let replicas = self.dialer.replica_count();
-            let lagging = match self.ask_parameters().await {
+            let replicas = self.routes.dialer.replica_count();
+            let link = self.link().await?;
+            let lagging = match self.ask_parameters(&link).await {
                 Ok(reply) => match self.accept(&reply) {
                     // This replica lags behind the others: the next one may not.
                     Err(error) if replicas > 1 && error.is_of_one_replica() => error.to_string(),
@@ -229,7 +217,7 @@ impl Client {
                 },
                 Err(failed) => match action(&failed, attempts, replicas) {
                     Action::Resend { via, wait } => {
-                        self.go(via);
+                        self.routes.go(&link, via, None);
                         sleep(wait).await;
                         continue;
                     }
@@ -242,13 +230,12 @@ impl Client {
             if attempts >= limits::ATTEMPTS_MAX {
                 return Err(ClientError::NoParameters { reason: lagging });
             }
-            self.go(Via::Replica);
+            self.routes.go(&link, Via::Replica, None);
             sleep(limits::RETRY_WAIT_MIN).await;
         }
     }
 
-    async fn ask_parameters(&mut self) -> Result<PirParameterResponse, FailedAttempt> {
-        let link = self.link().await?;
+    async fn ask_parameters(&mut self, link: &Link) -> Result<PirParameterResponse, FailedAttempt> {
         let wait = self.options.answer_timeout;
         let exchange = ask(&link.connection, parameter_request(None), None, 1, wait).await;
         self.report.count(exchange.bytes_up, exchange.bytes_down);
@@ -258,6 +245,12 @@ impl Client {
 
     fn accept(&mut self, reply: &PirParameterResponse) -> Result<(), ParameterError> {
         let parameters = self.rules.accept(reply, self.now())?;
+        if let Some(placement) = &self.options.placement {
+            let (found, expected) = (placement.shard_count, parameters.shard_count());
+            if found != expected {
+                return Err(ParameterError::Placement { found, expected });
+            }
+        }
         self.allowance = Allowance::new(reply.limits.unwrap_or_default());
         self.view = Some(Arc::new(View { parameters, digests: reply.hint_digests.clone() }));
         self.signed = reply.clone();

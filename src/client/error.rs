@@ -73,6 +73,11 @@ pub enum ParameterError {
          announced a new key, pin that one; do not use this server before"
     )]
     OtherKey { found: String, expected: String },
+    #[error(
+        "the placement is of {found} shards, and the database has {expected}: use the placement of \
+         this database"
+    )]
+    Placement { found: u32, expected: u32 },
     #[error("the server shows no operator key: get it from the operator and pin it")]
     NoKey,
     #[error(

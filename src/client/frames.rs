@@ -54,7 +54,7 @@ impl Client {
     pub async fn frame_sender(&mut self) -> Result<FrameSender, ClientError> {
         let in_use = InUse { link: self.link().await?, refused: None };
         Ok(FrameSender {
-            dialer: self.dialer.clone(),
+            dialer: self.routes.dialer.clone(),
             in_use: Arc::new(Mutex::new(in_use)),
             view: self.view().clone(),
             wait: self.options.answer_timeout,
@@ -92,7 +92,8 @@ impl FrameSender {
 
     /// A request for the hints of these shards.
     pub fn hint_frame(&self, shards: Vec<u32>) -> Bytes {
-        frame(RequestBody::Hints(HintRequest { epoch: self.view.parameters.epoch(), shards }))
+        let (epoch, digests_only) = (self.view.parameters.epoch(), false);
+        frame(RequestBody::Hints(HintRequest { epoch, shards, digests_only }))
     }
 
     /// The link in use; where its server is gone, one to the next replica that answers.
@@ -107,9 +108,10 @@ impl FrameSender {
         {
             return Err(reason.clone());
         }
-        self.dialer.begin_with(in_use.link.replica + 1);
-        match self.dialer.dial().await {
-            Ok(link) => in_use.link = Arc::new(link),
+        let (next, count) = (in_use.link.replica + 1, self.dialer.replica_count());
+        let order = (next..next + count).map(|replica| replica % count).collect();
+        match self.dialer.clone().first_of(order).await {
+            Ok(link) => in_use.link = link,
             Err(error) => {
                 let reason = error.to_string();
                 in_use.refused = Some((Instant::now(), reason.clone()));

@@ -6,9 +6,8 @@
 //! go to the next replica. Silence is counted in looks at what came, so a client that did not run
 //! for a while does not take its own pause for the server's.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -31,9 +30,6 @@ const LOOKS: u32 = 4;
 
 /// A bundle's name and its bytes.
 pub(super) type Bundle = (String, Arc<[u8]>);
-
-/// A connection to another replica than the one in use, made when a hedge first needs it.
-pub(super) type Spare = Arc<OnceCell<Arc<Link>>>;
 
 /// A connection to one replica.
 pub(super) struct Link {
@@ -156,10 +152,14 @@ async fn watch(connection: Connection) {
     }
 }
 
-/// Connects to the first replica that answers, beginning with the current one.
+/// The connection to a replica, or the one that is being made.
+type Cell = Arc<OnceCell<Arc<Link>>>;
+
+/// Connects to replicas. There is one connection to each, which all calls share.
 pub(super) struct Dialer {
     replicas: Vec<Replica>,
-    current: AtomicUsize,
+    /// By replica.
+    links: Vec<Mutex<Cell>>,
     config: quinn::ClientConfig,
     timeout: Duration,
     /// For IPv4 and IPv6, each made when it is first needed.
@@ -181,8 +181,8 @@ impl Dialer {
         let mut config = quinn::ClientConfig::new(Arc::new(tls));
         config.transport_config(Arc::new(transport));
         Ok(Self {
+            links: options.replicas.iter().map(|_| Mutex::default()).collect(),
             replicas: options.replicas.clone(),
-            current: AtomicUsize::new(0),
             config,
             timeout: options.connect_timeout,
             endpoints: Default::default(),
@@ -193,13 +193,13 @@ impl Dialer {
         self.replicas.len()
     }
 
-    /// The next [`Dialer::dial`] begins with this replica, counted around.
-    pub(super) fn begin_with(&self, replica: usize) {
-        self.current.store(replica % self.replicas.len(), Ordering::Relaxed);
-    }
-
-    /// Waits until the peers of closed connections know, but not long.
+    /// Closes all connections, and waits until their peers know, but not long.
     pub(super) async fn close(&self) {
+        for cell in &self.links {
+            if let Some(link) = std::mem::take(&mut *lock(cell)).get() {
+                link.close();
+            }
+        }
         let idle = async |endpoint: &OnceCell<Endpoint>| {
             if let Some(endpoint) = endpoint.get() {
                 let _ = timeout(limits::CLOSE_TIMEOUT, endpoint.wait_idle()).await;
@@ -209,61 +209,74 @@ impl Dialer {
         tokio::join!(idle(v4), idle(v6));
     }
 
-    /// A connection to the current replica, or else to the next one that answers.
-    pub(super) async fn dial(&self) -> Result<Link, ClientError> {
-        let (first, count) = (self.current.load(Ordering::Relaxed), self.replicas.len());
-        let link = self.dial_first_of((first..first + count).map(|at| at % count)).await?;
-        self.begin_with(link.replica);
-        Ok(link)
+    /// The connection to a replica, if it is open.
+    pub(super) fn open(&self, replica: usize) -> Option<Arc<Link>> {
+        lock(&self.links[replica]).get().filter(|link| link.is_open()).cloned()
     }
 
-    /// A connection to the next replica after this one that answers.
-    pub(super) async fn dial_other_than(&self, replica: usize) -> Result<Link, ClientError> {
-        let count = self.replicas.len();
-        self.dial_first_of((replica + 1..replica + count).map(|at| at % count)).await
+    /// Whether the connection to a replica was closed because nothing came. It is so once.
+    pub(super) fn fell_silent(&self, replica: usize) -> bool {
+        let mut cell = lock(&self.links[replica]);
+        let is_silent = cell.get().is_some_and(|link| link.fell_silent());
+        if is_silent {
+            *cell = Cell::default();
+        }
+        is_silent
     }
 
-    /// Tries every address in turn: the next one as soon as the one before it refused, or has kept
-    /// us waiting for [`limits::CONNECT_STAGGER`]. The first connection is taken.
-    async fn dial_first_of(
-        &self,
-        replicas: impl Iterator<Item = usize>,
-    ) -> Result<Link, ClientError> {
-        let addresses = |replica: usize| {
-            self.replicas[replica].addresses.iter().map(move |&address| (replica, address))
+    /// Gives a connection up: the next one to its replica is another.
+    pub(super) fn give_up(&self, link: &Arc<Link>) {
+        let mut cell = lock(&self.links[link.replica]);
+        if !cell.get().is_some_and(|held| Arc::ptr_eq(held, link)) {
+            return;
+        }
+        let given_up = std::mem::take(&mut *cell);
+        drop(cell);
+        // Not while a frame that was hedged is left to its end on it: here it is held twice.
+        if Arc::strong_count(link) <= 2 {
+            link.close();
+        }
+        drop(given_up);
+    }
+
+    /// The connection to a replica: the open one or a new one.
+    pub(super) async fn link_to(self: Arc<Self>, replica: usize) -> Result<Arc<Link>, ClientError> {
+        let cell = {
+            let mut cell = lock(&self.links[replica]);
+            if cell.get().is_some_and(|link| !link.is_open()) {
+                *cell = Cell::default();
+            }
+            cell.clone()
         };
-        let mut addresses = replicas.flat_map(addresses).collect::<VecDeque<_>>();
-        let mut dialing = JoinSet::new(); // gives up those that are not needed
-        let mut refused = None;
-        loop {
-            if let Some((replica, address)) = addresses.pop_front() {
-                let name = &self.replicas[replica].server_name;
-                let endpoint = self.endpoint(address).await?;
-                match endpoint.connect_with(self.config.clone(), address, name) {
-                    Ok(connecting) => {
-                        let connected = timeout(self.timeout, connecting);
-                        dialing.spawn(async move { (replica, address, connected.await) });
-                    }
-                    Err(error) => refused = Some(refusal(address, error.to_string())),
-                }
-            }
-            let next = sleep(limits::CONNECT_STAGGER);
-            tokio::select! {
-                Some(dialed) = dialing.join_next() => {
-                    let (replica, address, connected) =
-                        dialed.expect("this is a bug: connecting panicked");
-                    refused = Some(match connected {
-                        Ok(Ok(connection)) => return Ok(Link::new(connection, replica)),
-                        Ok(Err(error)) => refusal(address, error.to_string()),
-                        Err(_) => refusal(address, format!("no answer within {:?}", self.timeout)),
-                    });
-                }
-                () = next, if !addresses.is_empty() && !dialing.is_empty() => {}
-                else => {}
-            }
-            if addresses.is_empty() && dialing.is_empty() {
-                return Err(refused.expect("this is a bug: no address was tried"));
-            }
+        let dial = async || {
+            let addresses = self.replicas[replica].addresses.clone();
+            let connect = |address| self.clone().connect(replica, address);
+            first_that_works(addresses, connect).await.map(Arc::new)
+        };
+        cell.get_or_try_init(dial).await.cloned()
+    }
+
+    /// A connection to one of these replicas, in this order.
+    pub(super) async fn first_of(
+        self: Arc<Self>,
+        replicas: Vec<usize>,
+    ) -> Result<Arc<Link>, ClientError> {
+        first_that_works(replicas, |replica| self.clone().link_to(replica)).await
+    }
+
+    async fn connect(
+        self: Arc<Self>,
+        replica: usize,
+        address: SocketAddr,
+    ) -> Result<Link, ClientError> {
+        let refused = |reason| ClientError::Connect { address, reason };
+        let (name, config) = (&self.replicas[replica].server_name, self.config.clone());
+        let connecting = self.endpoint(address).await?.connect_with(config, address, name);
+        let connecting = connecting.map_err(|error| refused(error.to_string()))?;
+        match timeout(self.timeout, connecting).await {
+            Ok(Ok(connection)) => Ok(Link::new(connection, replica)),
+            Ok(Err(error)) => Err(refused(error.to_string())),
+            Err(_) => Err(refused(format!("no answer within {:?}", self.timeout))),
         }
     }
 
@@ -279,6 +292,36 @@ fn lock<T>(held: &Mutex<T>) -> MutexGuard<'_, T> {
     held.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn refusal(address: SocketAddr, reason: String) -> ClientError {
-    ClientError::Connect { address, reason }
+/// Tries one after the other: the next as soon as the one before it failed, or has kept us waiting
+/// for [`limits::CONNECT_STAGGER`]. The first that works is taken, and the others are given up.
+async fn first_that_works<A, T, F>(all: Vec<A>, begin: impl Fn(A) -> F) -> Result<T, ClientError>
+where
+    T: Send + 'static,
+    F: Future<Output = Result<T, ClientError>> + Send + 'static,
+{
+    let (mut all, mut begun) = (all.into_iter(), JoinSet::new());
+    let mut failed = ClientError::Option {
+        what: "servers",
+        found: "no address".into(),
+        expected: "at least one",
+    };
+    loop {
+        if let Some(next) = all.next() {
+            begun.spawn(begin(next));
+        }
+        let more = all.len() > 0;
+        tokio::select! {
+            Some(ended) = begun.join_next() => {
+                match ended.expect("this is a bug: connecting panicked") {
+                    Ok(works) => return Ok(works),
+                    Err(error) => failed = error,
+                }
+            }
+            () = sleep(limits::CONNECT_STAGGER), if more && !begun.is_empty() => {}
+            else => {}
+        }
+        if !more && begun.is_empty() {
+            return Err(failed);
+        }
+    }
 }

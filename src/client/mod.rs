@@ -28,8 +28,9 @@
 //! What this module does not do: dummies and padding of frames (the front-end's, see
 //! docs/scheme.md, "What an observer learns"), keeping values, looking up on its own schedule.
 //!
-//! The way of a look-up: `ask.rs` (a call), `call.rs` (what is encrypted and decoded), `round.rs`
-//! and `sending.rs` (what is sent), `retry.rs` (what happens after a failure).
+//! The way of a look-up: `ask.rs` (a call), `call.rs` (what is encrypted and decoded), `routes.rs`
+//! (whom it goes to), `round.rs` and `sending.rs` (what is sent), `retry.rs` (what happens after a
+//! failure).
 
 mod ask;
 mod call;
@@ -45,7 +46,9 @@ mod options;
 mod report;
 mod retry;
 mod round;
+mod routes;
 mod sending;
+pub mod staged;
 mod trust;
 
 pub use crate::keyword::Outcome;

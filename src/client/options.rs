@@ -2,6 +2,7 @@
 //! is sent.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use rustls::pki_types::pem::PemObject;
@@ -9,6 +10,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::error::ClientError;
 use super::trust::Pins;
+use crate::hosts::{Host, Placement};
 use crate::limits;
 
 /// Where a server listens, and the name its certificate must be for.
@@ -46,8 +48,11 @@ impl Replica {
 /// What [`super::Client::connect`] needs to know.
 #[derive(Clone)]
 pub struct Options {
-    /// Servers of the same database; the first is used until it fails. At least one.
+    /// Servers of the same database, at least one. Without a placement each has all of it, and the
+    /// first is used until it fails.
     pub replicas: Vec<Replica>,
+    /// Which shards each of them has: they are the hosts of this placement, in its order.
+    pub placement: Option<Arc<Placement>>,
     /// Certificates (PEM) of the authorities that may sign the servers' certificates.
     pub ca_pem: Vec<u8>,
     /// Certificate chain and private key (PEM) of this client, for servers that ask for them.
@@ -81,6 +86,7 @@ impl Options {
     pub fn new(replica: Replica, ca_pem: Vec<u8>, pins: Pins) -> Self {
         Self {
             replicas: vec![replica],
+            placement: None,
             ca_pem,
             identity_pem: None,
             pins,
@@ -94,11 +100,36 @@ impl Options {
         }
     }
 
+    /// The hosts of a placement, whose certificates are for `server_name` or for their own names.
+    ///
+    /// # Errors
+    /// The address of a host does not resolve.
+    pub async fn placed(
+        placement: Placement,
+        server_name: Option<&str>,
+        ca_pem: Vec<u8>,
+        pins: Pins,
+    ) -> Result<Self, ClientError> {
+        let mut replicas = Vec::with_capacity(placement.hosts.len());
+        for Host { name, address, .. } in &placement.hosts {
+            let server_name = server_name.unwrap_or(name).to_owned();
+            replicas.push(Replica { server_name, ..Replica::resolve(address).await? });
+        }
+        let nowhere = Replica { addresses: Vec::new(), server_name: String::new() };
+        let placement = Some(Arc::new(placement));
+        Ok(Self { replicas, placement, ..Self::new(nowhere, ca_pem, pins) })
+    }
+
     /// Refuses what cannot work, before anything is sent.
     pub(crate) fn check(&self) -> Result<(), ClientError> {
         let refuse = |what, found, expected| Err(ClientError::Option { what, found, expected });
         if self.replicas.iter().all(|replica| replica.addresses.is_empty()) {
             return refuse("servers", "no address".into(), "at least one");
+        }
+        let hosts = self.placement.as_ref().map(|placement| placement.hosts.len());
+        if hosts.is_some_and(|hosts| hosts != self.replicas.len()) {
+            let found = self.replicas.len().to_string();
+            return refuse("servers", found, "as many as the placement has hosts");
         }
         let Self { connect_timeout, unreachable_max, answer_timeout, call_timeout, .. } = *self;
         let timeouts = [connect_timeout, unreachable_max, answer_timeout, call_timeout];

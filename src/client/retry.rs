@@ -29,6 +29,8 @@ pub enum Event {
     ConnectionLost,
     /// The server closed the connection because of who calls.
     NotAllowed,
+    /// The server has not the epoch yet that another one has.
+    Behind,
 }
 
 /// An attempt that brought no answer.
@@ -90,6 +92,10 @@ fn row(failed: &FailedAttempt, attempts: u32, replicas: usize) -> Action {
             return Action::Resend { via: Via::Replica, wait: Duration::ZERO };
         }
         Event::NotAllowed => return Action::Fail(LookupError::NotAllowed { reason: detail() }),
+        Event::Behind if replicas > 1 => {
+            return Action::Resend { via: Via::Replica, wait: pause(attempts) };
+        }
+        Event::Behind => return Action::Refresh { wait: pause(attempts) },
         event @ (Event::TimedOut | Event::StreamLost | Event::ConnectionLost) => {
             // The bytes may have arrived and been answered; the same bytes again tell no more. A
             // server that lost one stream is there; one that is silent is not.
@@ -223,6 +229,7 @@ mod tests {
             (Event::StreamLost, again(), again()),
             (Event::ConnectionLost, again(), away(0)),
             (Event::NotAllowed, fail(refused()), away(0)),
+            (Event::Behind, refresh(), away(0)),
         ];
         for (event, alone, with_replica) in rows {
             assert_eq!(after(event, 1, 1), alone, "{event:?}, one address");

@@ -1,19 +1,45 @@
 //! One round of a call: hints, then key bundles, then queries. What comes back is kept undecoded,
 //! and what failed is returned. Nothing here sees a secret or a decoded value.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use tokio::task::JoinSet;
 
 use super::call::{Call, View};
 use super::connection::Client;
-use super::exchange::{Exchange, ask, frame, parameter_reply, parameter_request, refused};
+use super::exchange::{Exchange, ask, frame, parameter_reply, parameter_request, refused_of_epoch};
+use super::link::Link;
 use super::retry::FailedAttempt;
-use super::sending::{Hints, Unanswered};
+
 use crate::limits;
 use crate::wire::message::{HintRequest, ReplyBody, RequestBody};
 use crate::wire::{Bytes, Status};
+
+/// Hints of a round by shard.
+pub(super) type Hints = HashMap<u32, Arc<[u8]>>;
+
+/// Look-ups and the link that they go over.
+pub(super) struct Routed {
+    pub(super) link: Arc<Link>,
+    pub(super) lookups: Vec<usize>,
+}
+
+/// A look-up of a round that got no answer.
+pub(super) struct Unanswered {
+    pub(super) lookup: usize,
+    pub(super) failed: FailedAttempt,
+    /// Over which it was asked.
+    pub(super) link: Arc<Link>,
+}
+
+/// A request over a link: what it is about, its frame, and how many replies it may have.
+struct Asked<T> {
+    link: Arc<Link>,
+    about: T,
+    frame: Bytes,
+    replies: usize,
+}
 
 /// What became of a hint that was asked for.
 enum Fetched {
@@ -26,10 +52,10 @@ enum Fetched {
 impl Client {
     /// Sends what is needed for these look-ups and collects the answers. Back come the look-ups
     /// without an answer.
-    pub(super) async fn round(&mut self, call: &mut Call, wave: Vec<usize>) -> Unanswered {
+    pub(super) async fn round(&mut self, call: &mut Call, routed: Vec<Routed>) -> Vec<Unanswered> {
         let mut unanswered = Vec::new();
         self.report.rounds += 1;
-        let (ready, hints) = self.fetch_hints(call, wave, &mut unanswered).await;
+        let (ready, hints) = self.fetch_hints(call, routed, &mut unanswered).await;
         let ready = self.send_bundles(call, ready, &mut unanswered).await;
         self.send_queries(call, &ready, &hints, &mut unanswered).await;
         unanswered
@@ -40,36 +66,52 @@ impl Client {
     async fn fetch_hints(
         &mut self,
         call: &mut Call,
-        wave: Vec<usize>,
-        unanswered: &mut Unanswered,
-    ) -> (Vec<usize>, Hints) {
+        routed: Vec<Routed>,
+        unanswered: &mut Vec<Unanswered>,
+    ) -> (Vec<Routed>, Hints) {
         let view = call.view().clone();
-        let (mut fetched, mut missing) = (HashMap::new(), Vec::new());
-        for shard in wave.iter().filter_map(|&index| call.shard(index)) {
-            if let Some(hint) = self.hints.get(&view.digest(shard)) {
-                fetched.insert(shard, Fetched::Hint(hint));
-            } else {
-                missing.push(shard);
+        let (mut fetched, mut requests) = (HashMap::new(), Vec::new());
+        for Routed { link, lookups } in &routed {
+            let mut missing = Vec::new();
+            for shard in lookups.iter().filter_map(|&lookup| call.shard(lookup)) {
+                if let Some(hint) = self.hints.get(&view.digest(shard)) {
+                    fetched.insert(shard, Fetched::Hint(hint));
+                } else {
+                    missing.push(shard);
+                }
+            }
+            missing.sort_unstable();
+            missing.dedup();
+            for shards in missing.chunks(limits::HINTS_PER_REQUEST_MAX as usize) {
+                let (epoch, digests_only) = (view.parameters.epoch(), false);
+                let request = HintRequest { epoch, shards: shards.to_vec(), digests_only };
+                requests.push(Asked {
+                    link: link.clone(),
+                    about: shards.to_vec(),
+                    frame: frame(RequestBody::Hints(request)),
+                    replies: shards.len(),
+                });
             }
         }
-        missing.sort_unstable();
-        missing.dedup();
-        let requests = missing.chunks(limits::HINTS_PER_REQUEST_MAX as usize).map(|shards| {
-            let request = HintRequest { epoch: view.parameters.epoch(), shards: shards.to_vec() };
-            (shards.to_vec(), frame(RequestBody::Hints(request)), shards.len())
-        });
-        for (shards, exchange) in self.gather(requests.collect(), &view).await {
+        for (_, shards, exchange) in self.gather(requests, &view).await {
             self.report.count(exchange.bytes_up, exchange.bytes_down);
             self.take_hints(&view, shards, exchange, &mut fetched);
         }
-        let mut ready = Vec::new();
-        for index in wave {
-            match call.shard(index).and_then(|shard| fetched.get(&shard)) {
-                Some(Fetched::Hint(_)) => ready.push(index),
-                Some(Fetched::Forged) => call.distrust(index),
-                Some(Fetched::Failed(failed)) => unanswered.push((index, failed.clone())),
-                None => {} // it was not asked for, and is in the next round
+        let mut ready = Vec::with_capacity(routed.len());
+        for Routed { link, lookups } in routed {
+            let mut with_hints = Vec::with_capacity(lookups.len());
+            for lookup in lookups {
+                match call.shard(lookup).and_then(|shard| fetched.get(&shard)) {
+                    Some(Fetched::Hint(_)) => with_hints.push(lookup),
+                    Some(Fetched::Forged) => call.distrust(lookup),
+                    Some(Fetched::Failed(failed)) => {
+                        let (failed, link) = (failed.clone(), link.clone());
+                        unanswered.push(Unanswered { lookup, failed, link });
+                    }
+                    None => {} // it was not asked for, and is in the next round
+                }
             }
+            ready.push(Routed { link, lookups: with_hints });
         }
         let hints = fetched.into_iter().filter_map(|(shard, fetched)| match fetched {
             Fetched::Hint(hint) => Some((shard, hint)),
@@ -91,7 +133,8 @@ impl Client {
         for reply in exchange.replies {
             let ReplyBody::Hint(hint) = reply else { continue };
             let outcome = if hint.response_status != Status::ResponseSuccess.code() {
-                rest = refused(hint.response_status, 0, &hint.detail);
+                let epochs = (view.parameters.epoch(), hint.epoch);
+                rest = refused_of_epoch(hint.response_status, epochs, 0, &hint.detail);
                 Fetched::Failed(rest.clone())
             } else if !shards.contains(&hint.shard) {
                 continue;
@@ -110,69 +153,91 @@ impl Client {
         }
     }
 
-    /// Sends the bundles this connection has not seen. Back come the look-ups whose bundle is
+    /// Sends the bundles that a connection has not seen. Back come the look-ups whose bundle is
     /// known: only then is a query under it sent.
     async fn send_bundles(
         &mut self,
         call: &Call,
-        wave: Vec<usize>,
-        unanswered: &mut Unanswered,
-    ) -> Vec<usize> {
-        let Some(link) = self.link.clone() else { return Vec::new() };
-        let mut users: HashMap<String, Vec<usize>> = HashMap::new();
+        routed: Vec<Routed>,
+        unanswered: &mut Vec<Unanswered>,
+    ) -> Vec<Routed> {
+        let mut users: HashMap<(usize, String), Vec<usize>> = HashMap::new();
         let mut requests = Vec::new();
-        for &index in &wave {
-            let Some((uid, bundle)) = call.bundle(index).filter(|(uid, _)| !link.has(uid)) else {
-                continue;
-            };
-            let sharing = users.entry(uid.to_owned()).or_default();
-            if sharing.is_empty() {
-                requests.push((uid.to_owned(), parameter_request(Some((uid, bundle))), 1));
+        for Routed { link, lookups } in &routed {
+            for &lookup in lookups {
+                let bundle = call.bundle(lookup).filter(|(uid, _)| !link.has(uid));
+                let Some((uid, bundle)) = bundle else { continue };
+                let sharing = users.entry((link.replica, uid.to_owned())).or_default();
+                if sharing.is_empty() {
+                    let frame = parameter_request(Some((uid, bundle)));
+                    let (link, about) = (link.clone(), uid.to_owned());
+                    requests.push(Asked { link, about, frame, replies: 1 });
+                }
+                sharing.push(lookup);
             }
-            sharing.push(index);
         }
-        for (uid, exchange) in self.gather(requests, call.view()).await {
+        for (link, uid, exchange) in self.gather(requests, call.view()).await {
             self.report.bundles += 1;
             self.report.count(exchange.bytes_up, exchange.bytes_down);
             match parameter_reply(exchange) {
                 Ok(_) => link.keeps(&uid),
                 Err(failed) => {
-                    let users = users.get(&uid).into_iter().flatten();
-                    unanswered.extend(users.map(|&index| (index, failed.clone())));
+                    for &lookup in users.get(&(link.replica, uid)).into_iter().flatten() {
+                        let (failed, link) = (failed.clone(), link.clone());
+                        unanswered.push(Unanswered { lookup, failed, link });
+                    }
                 }
             }
         }
-        let known = |index: &usize| call.bundle(*index).is_some_and(|(uid, _)| link.has(uid));
-        wave.into_iter().filter(known).collect()
+        let known = |mut routed: Routed| {
+            let has = |lookup| call.bundle(lookup).is_some_and(|(uid, _)| routed.link.has(uid));
+            routed.lookups.retain(|&lookup| has(lookup));
+            routed
+        };
+        routed.into_iter().map(known).collect()
     }
 
-    /// Asks several things at once, as many as the server lets us have in flight. When the
+    /// Asks several things at once, of each server as many as it lets us have in flight. When a
     /// connection seems lost, what was not asked yet is not asked over it, and is missing in what
     /// comes back: it waits for the next round.
     async fn gather<T: Send + 'static>(
         &mut self,
-        requests: Vec<(T, Bytes, usize)>,
+        requests: Vec<Asked<T>>,
         view: &View,
-    ) -> Vec<(T, Exchange)> {
-        let Some(link) = &self.link else { return Vec::new() };
+    ) -> Vec<(Arc<Link>, T, Exchange)> {
         let (shape, wait) = (*view.parameters.shape(), self.options.answer_timeout);
         let mut asking = JoinSet::new(); // aborts what is left when the call is cancelled
         let mut answered = Vec::with_capacity(requests.len());
-        let mut requests = requests.into_iter();
+        let mut waiting: HashMap<usize, VecDeque<Asked<T>>> = HashMap::new();
+        for request in requests {
+            waiting.entry(request.link.replica).or_default().push_back(request);
+        }
+        let mut in_flight: HashMap<usize, usize> = HashMap::new();
         let (mut heard, mut lost) = (false, None);
         loop {
-            while lost.is_none() && asking.len() < self.allowance.in_flight {
-                let Some((tag, frame, replies)) = requests.next() else { break };
-                let link = link.clone();
-                asking.spawn(async move {
-                    (tag, ask(&link.connection, frame, Some(shape), replies, wait).await)
-                });
+            for (replica, requests) in &mut waiting {
+                let in_flight = in_flight.entry(*replica).or_default();
+                while *in_flight < self.allowance.in_flight {
+                    let Some(Asked { link, about, frame, replies }) = requests.pop_front() else {
+                        break;
+                    };
+                    *in_flight += 1;
+                    asking.spawn(async move {
+                        let shape = Some(shape);
+                        let exchange = ask(&link.connection, frame, shape, replies, wait).await;
+                        (link, about, exchange)
+                    });
+                }
             }
             let Some(done) = asking.join_next().await else { break };
-            let (tag, exchange) = done.expect("this is a bug: asking a server panicked");
+            let (link, about, exchange) = done.expect("this is a bug: asking a server panicked");
+            *in_flight.entry(link.replica).or_default() -= 1;
             heard |= exchange.is_heard();
-            lost = lost.or(exchange.lost().map(str::to_owned));
-            answered.push((tag, exchange));
+            if let Some(reason) = exchange.lost() {
+                waiting.remove(&link.replica);
+                lost.get_or_insert_with(|| reason.to_owned());
+            }
+            answered.push((link, about, exchange));
         }
         self.outage.note(heard, lost.as_deref());
         answered

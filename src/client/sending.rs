@@ -9,40 +9,37 @@
 //! answer to a query counts. The other stream is left to its end, because to reset it would say
 //! that an answer came.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{OnceCell, mpsc};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::call::Call;
 use super::connection::Client;
-use super::exchange::{Heard, exchange, frame, query, refused};
-use super::link::{Bundle, Dialer, Link, Spare};
+use super::exchange::{Heard, exchange, frame, query, refused, refused_of_epoch};
+use super::link::{Bundle, Dialer, Link};
 use super::report::SentQuery;
 use super::retry::{Event, FailedAttempt};
+use super::round::{Hints, Routed, Unanswered};
+use super::routes::Routes;
 use crate::limits;
 use crate::params::Shape;
 use crate::wire::Status;
 use crate::wire::message::{PirBatch, PirRequest, PirResponse, ReplyBody, RequestBody};
 
-/// Hints of a round by shard.
-pub(super) type Hints = HashMap<u32, Arc<[u8]>>;
-
-/// The look-ups of a round that got no answer.
-pub(super) type Unanswered = Vec<(usize, FailedAttempt)>;
-
 enum Way {
     Over(Arc<Link>),
-    Spare { link: Spare, dialer: Arc<Dialer>, not: usize },
+    /// To the first of these replicas that answers.
+    FirstOf(Vec<usize>, Arc<Dialer>),
 }
 
 /// What happens to a frame.
 enum News {
-    /// It goes out over this link.
-    Over(Arc<Link>),
+    /// It goes out over this link, which was not known before.
+    Connected(Arc<Link>),
     /// A bundle went before it: bytes of the request and of the reply.
     Bundle(u64, u64),
     /// It goes out; its bytes.
@@ -59,8 +56,10 @@ enum News {
 struct SentFrame {
     /// Look-ups without a reply, by nonce.
     unheard: HashMap<String, usize>,
+    /// Over which it goes out, or is to go out.
     link: Option<Arc<Link>>,
-    is_hedge: bool,
+    /// Of which frame it is the hedge, or a part of it.
+    hedge_of: Option<usize>,
     hedged: bool,
     ended: bool,
     /// Since when it arrived, or brought its last reply.
@@ -74,31 +73,46 @@ struct SentFrame {
 struct Open {
     /// Frames that may still bring one.
     frames: usize,
-    /// How one that brought none failed.
-    failed: Option<FailedAttempt>,
+    /// How one that brought none failed, and over which link.
+    failed: Option<(FailedAttempt, Arc<Link>)>,
 }
 
 /// The frames of a round.
 struct SentFrames<'a> {
     call: &'a mut Call,
     hints: &'a Hints,
-    unanswered: &'a mut Unanswered,
+    unanswered: &'a mut Vec<Unanswered>,
     all: Vec<SentFrame>,
     open: HashMap<usize, Open>,
     running: JoinSet<()>,
     sender: mpsc::UnboundedSender<(usize, News)>,
     news: mpsc::UnboundedReceiver<(usize, News)>,
+    /// Frames that wait until their link has fewer in flight.
+    waiting: HashMap<usize, VecDeque<Routed>>,
+    /// How many frames there are over the link of each replica.
+    in_flight: HashMap<usize, usize>,
     heard: bool,
-    /// Why the link in use seems lost: nothing more is asked over it.
-    lost: Option<String>,
+    /// Why a link seems lost: nothing more is asked over those of these replicas.
+    lost: HashMap<usize, String>,
 }
 
 impl<'a> SentFrames<'a> {
-    fn new(call: &'a mut Call, hints: &'a Hints, unanswered: &'a mut Unanswered) -> Self {
+    fn new(call: &'a mut Call, hints: &'a Hints, unanswered: &'a mut Vec<Unanswered>) -> Self {
         let (sender, news) = mpsc::unbounded_channel(); // bounded by what was asked for
-        let (all, open, running) = (Vec::new(), HashMap::new(), JoinSet::new());
-        let (heard, lost) = (false, None);
-        Self { call, hints, unanswered, all, open, running, sender, news, heard, lost }
+        Self {
+            call,
+            hints,
+            unanswered,
+            all: Vec::new(),
+            open: HashMap::new(),
+            running: JoinSet::new(),
+            sender,
+            news,
+            waiting: HashMap::new(),
+            in_flight: HashMap::new(),
+            heard: false,
+            lost: HashMap::new(),
+        }
     }
 
     fn running(&self) -> impl Iterator<Item = &SentFrame> {
@@ -113,19 +127,22 @@ impl<'a> SentFrames<'a> {
         running.peek().is_none() || (self.open.is_empty() && !running.any(whole))
     }
 
-    fn over(&self, link: &Arc<Link>) -> usize {
-        let over = |frame: &&SentFrame| frame.link.as_ref().is_some_and(|l| Arc::ptr_eq(l, link));
-        self.running().filter(over).count()
+    /// Whether another frame may go out over a link that lets so many be in flight.
+    fn may_send(&self, link: &Arc<Link>, in_flight: usize) -> bool {
+        let over = self.in_flight.get(&link.replica).copied().unwrap_or(0);
+        over < in_flight && !self.lost.contains_key(&link.replica)
     }
 
     /// The frames that are to be hedged at a time, the longest quiet first.
     fn next_hedge(&self, after: Duration) -> Option<(Instant, usize)> {
-        if self.running().filter(|frame| frame.is_hedge).count() >= limits::HEDGES_IN_FLIGHT_MAX {
+        let hedged: HashSet<usize> = self.running().filter_map(|frame| frame.hedge_of).collect();
+        if hedged.len() >= limits::HEDGES_IN_FLIGHT_MAX {
             return None;
         }
         let open = |frame: &SentFrame| frame.unheard.values().any(|at| self.open.contains_key(at));
         let quiet = self.all.iter().enumerate().filter_map(|(number, frame)| {
-            let waits = !(frame.ended || frame.is_hedge || frame.hedged) && open(frame);
+            let is_hedge = frame.hedge_of.is_some();
+            let waits = !(frame.ended || is_hedge || frame.hedged) && open(frame);
             Some((frame.quiet_since.filter(|_| waits)? + after, number))
         });
         quiet.min()
@@ -133,15 +150,15 @@ impl<'a> SentFrames<'a> {
 
     /// A frame brought no answer to a look-up. That counts once no other frame may bring one; what
     /// came of a hedge counts least.
-    fn fail(&mut self, lookup: usize, failed: FailedAttempt, is_hedge: bool) {
+    fn fail(&mut self, lookup: usize, failed: (FailedAttempt, Arc<Link>), is_hedge: bool) {
         let Some(open) = self.open.get_mut(&lookup) else { return };
-        let failed = open.failed.take().filter(|_| is_hedge).unwrap_or(failed);
+        let (failed, link) = open.failed.take().filter(|_| is_hedge).unwrap_or(failed);
         open.frames -= 1;
         if open.frames == 0 {
             self.open.remove(&lookup);
-            self.unanswered.push((lookup, failed));
+            self.unanswered.push(Unanswered { lookup, failed, link });
         } else {
-            open.failed = Some(failed);
+            open.failed = Some((failed, link));
         }
     }
 }
@@ -151,20 +168,24 @@ impl Client {
     pub(super) async fn send_queries(
         &mut self,
         call: &mut Call,
-        ready: &[usize],
+        ready: &[Routed],
         hints: &Hints,
-        unanswered: &mut Unanswered,
+        unanswered: &mut Vec<Unanswered>,
     ) {
         let query_bytes = call.view().parameters.shape().query_bytes();
-        let size = self.allowance.frame_queries(ready.len(), query_bytes);
-        let mut waiting: VecDeque<&[usize]> = ready.chunks(size).collect();
         let mut frames = SentFrames::new(call, hints, unanswered);
+        for Routed { link, lookups } in ready {
+            let size = self.allowance.frame_queries(lookups.len(), query_bytes);
+            let part = |part: &[usize]| Routed { link: link.clone(), lookups: part.to_vec() };
+            let parts = lookups.chunks(size.max(1)).map(part).collect();
+            frames.waiting.insert(link.replica, parts);
+        }
         loop {
-            self.send_waiting(&mut frames, &mut waiting);
+            self.send_waiting(&mut frames);
             if frames.are_over() {
                 break;
             }
-            let hedges = self.hedging && self.dialer.replica_count() > 1;
+            let hedges = self.hedging && self.routes.dialer.replica_count() > 1;
             let after = self.options.answer_timeout / limits::HEDGE_AFTER_PART;
             let hedge = frames.next_hedge(after).filter(|_| hedges);
             let hedging = async {
@@ -180,7 +201,8 @@ impl Client {
                 number = hedging => self.hedge(&mut frames, number),
             }
         }
-        self.outage.note(frames.heard, frames.lost.as_deref());
+        let lost = frames.lost.into_values().next();
+        self.outage.note(frames.heard, lost.as_deref());
         self.leave(frames.running);
     }
 
@@ -197,17 +219,27 @@ impl Client {
         }
     }
 
-    /// As many frames as the server lets us have in flight. When the connection seems lost, what
-    /// was not asked yet is not asked over it: it waits for the next round.
-    fn send_waiting(&self, frames: &mut SentFrames<'_>, waiting: &mut VecDeque<&[usize]>) {
-        let Some(link) = &self.link else { return };
-        while frames.lost.is_none() && frames.over(link) < self.allowance.in_flight {
-            let Some(lookups) = waiting.pop_front() else { break };
-            self.send(frames, lookups, Way::Over(link.clone()), false);
+    /// As many frames as each server lets us have in flight. When a connection seems lost, what was
+    /// not asked yet is not asked over it: it waits for the next round.
+    fn send_waiting(&self, frames: &mut SentFrames<'_>) {
+        let mut waiting = std::mem::take(&mut frames.waiting);
+        for parts in waiting.values_mut() {
+            while let Some(Routed { link, lookups }) =
+                parts.pop_front_if(|part| frames.may_send(&part.link, self.allowance.in_flight))
+            {
+                self.send(frames, &lookups, Way::Over(link), None);
+            }
         }
+        frames.waiting = waiting;
     }
 
-    fn send(&self, frames: &mut SentFrames<'_>, lookups: &[usize], way: Way, is_hedge: bool) {
+    fn send(
+        &self,
+        frames: &mut SentFrames<'_>,
+        lookups: &[usize],
+        way: Way,
+        hedge_of: Option<usize>,
+    ) {
         let call = &*frames.call;
         let (mut unheard, mut requests) = (HashMap::new(), Vec::new());
         let mut bundles: HashMap<String, Arc<[u8]>> = HashMap::new();
@@ -223,11 +255,14 @@ impl Client {
             requests.push(query(nonce, prepared, deadline_ms));
         }
         let link = match &way {
-            Way::Over(link) => Some(link.clone()),
-            Way::Spare { .. } => None,
+            Way::Over(link) => {
+                *frames.in_flight.entry(link.replica).or_default() += 1;
+                Some(link.clone())
+            }
+            Way::FirstOf(..) => None,
         };
         let (number, sender) = (frames.all.len(), frames.sender.clone());
-        frames.all.push(SentFrame { unheard, link, is_hedge, ..SentFrame::default() });
+        frames.all.push(SentFrame { unheard, link, hedge_of, ..SentFrame::default() });
         let (shape, wait) = (*frames.call.view().parameters.shape(), self.options.answer_timeout);
         frames.running.spawn(async move {
             // Nobody listens once every look-up has its answer.
@@ -238,35 +273,39 @@ impl Client {
         });
     }
 
-    /// Sends what a frame has no replies to once more, to another replica.
+    /// Sends what a frame has no replies to once more, to the other replicas that have its shards.
     fn hedge(&mut self, frames: &mut SentFrames<'_>, number: usize) {
         let frame = &mut frames.all[number];
         frame.hedged = true;
-        let Some(slow) = frame.link.clone() else { return };
-        let mut lookups: Vec<usize> = frame.unheard.values().copied().collect();
-        lookups.retain(|lookup| frames.open.contains_key(lookup));
-        lookups.sort_unstable(); // an order that is random already, and not a map's
-        let usable = |link: &&Arc<Link>| link.is_open() && link.replica != slow.replica;
-        let links = [self.link.as_ref(), self.spare.get()];
-        let way = if let Some(link) = links.into_iter().flatten().find(usable) {
-            Way::Over(link.clone())
-        } else {
-            // One that is being made is kept.
-            if self.spare.initialized() {
-                self.spare = Spare::default();
+        let Some(slow) = frame.link.as_ref().map(|link| link.replica) else { return };
+        let mut by_order: BTreeMap<Vec<usize>, Vec<usize>> = BTreeMap::new();
+        for &lookup in frame.unheard.values().filter(|lookup| frames.open.contains_key(lookup)) {
+            let mut order = self.routes.order(frames.call.shard(lookup));
+            order.retain(|&replica| replica != slow);
+            if !order.is_empty() {
+                by_order.entry(order).or_default().push(lookup);
             }
-            let (link, dialer) = (self.spare.clone(), self.dialer.clone());
-            Way::Spare { link, dialer, not: slow.replica }
-        };
-        self.report.hedges += 1;
-        tracing::debug!(queries = lookups.len(), "a slow frame is sent to another replica too");
-        self.send(frames, &lookups, way, true);
+        }
+        self.report.hedges += u32::from(!by_order.is_empty());
+        for (order, mut lookups) in by_order {
+            lookups.sort_unstable(); // an order that is random already, and not a map's
+            let dialer = &self.routes.dialer;
+            let way = match order.iter().find_map(|&replica| dialer.open(replica)) {
+                Some(link) => Way::Over(link),
+                None => Way::FirstOf(order, dialer.clone()),
+            };
+            tracing::debug!(queries = lookups.len(), "a slow frame is sent to another replica too");
+            self.send(frames, &lookups, way, Some(number));
+        }
     }
 
     fn hear(&mut self, frames: &mut SentFrames<'_>, number: usize, news: News) {
         let frame = &mut frames.all[number];
         match news {
-            News::Over(link) => frame.link = Some(link),
+            News::Connected(link) => {
+                *frames.in_flight.entry(link.replica).or_default() += 1;
+                frame.link = Some(link);
+            }
             News::Bundle(bytes_up, bytes_down) => {
                 self.report.bundles += 1;
                 self.report.count(bytes_up, bytes_down);
@@ -283,17 +322,24 @@ impl Client {
             }
             News::Ended(failed) => {
                 frame.ended = true;
-                let in_use = self.link.as_ref().zip(frame.link.as_ref());
-                let in_use = in_use.is_some_and(|(link, over)| Arc::ptr_eq(link, over));
+                let is_hedge = frame.hedge_of.is_some();
                 frames.heard |= failed.event == Event::NotAllowed;
-                if in_use && failed.event != Event::StreamLost {
-                    frames.lost.get_or_insert_with(|| failed.detail.clone());
-                }
                 // A replica that leaves a hedge without answers gets no more of them.
-                self.hedging &= !frame.is_hedge || frame.unheard.is_empty();
-                let (failed, is_hedge) = (frame.whole.take().unwrap_or(failed), frame.is_hedge);
+                self.hedging &= !is_hedge || frame.unheard.is_empty();
+                // A hedge whose connection could not be made was not sent: the frame itself counts.
+                let of = frame.hedge_of.unwrap_or(number);
+                let link = frame.link.clone().or_else(|| frames.all[of].link.clone());
+                let Some(link) = link else { return };
+                let frame = &mut frames.all[number];
+                if frame.link.is_some() {
+                    *frames.in_flight.entry(link.replica).or_default() -= 1;
+                }
+                if failed.event != Event::StreamLost && frame.link.is_some() {
+                    frames.lost.entry(link.replica).or_insert_with(|| failed.detail.clone());
+                }
+                let failed = frame.whole.take().unwrap_or(failed);
                 for lookup in std::mem::take(&mut frame.unheard).into_values() {
-                    frames.fail(lookup, failed.clone(), is_hedge);
+                    frames.fail(lookup, (failed.clone(), link.clone()), is_hedge);
                 }
             }
         }
@@ -307,7 +353,7 @@ impl Client {
             return;
         }
         let Some(lookup) = frame.unheard.remove(&answer.nonce) else { return };
-        let (is_hedge, link) = (frame.is_hedge, frame.link.clone());
+        let (is_hedge, Some(link)) = (frame.hedge_of.is_some(), frame.link.clone()) else { return };
         let Some(query) = frames.call.query(lookup) else { return }; // answered by the other one
         let succeeds = status == Status::ResponseSuccess.code();
         if let Some(hint) = frames.hints.get(&query.shard).filter(|_| succeeds) {
@@ -315,29 +361,40 @@ impl Client {
             let response_bytes = answer.encrypted_response.iter().map(Vec::len).sum();
             self.sent.push((frames.call.place(lookup), SentQuery::new(query, response_bytes)));
             frames.call.keep(lookup, answer, hint.clone());
-            if is_hedge && self.turn_to(link.as_ref()) {
-                frames.lost = None;
+            let slow = frames.all[number].hedge_of.and_then(|of| frames.all[of].link.clone());
+            if let Some(slow) = slow {
+                self.turn_away(frames, &slow);
             }
             return;
         }
-        if let (true, Some(link)) = (status == Status::KeyMissing.code(), link) {
+        if status == Status::KeyMissing.code() {
             link.forget(&query.uid);
         }
         self.hedging &= !is_hedge;
-        let failed = refused(status, answer.retry_after_ms, &answer.detail);
-        frames.fail(lookup, failed, is_hedge);
+        let epochs = (query.epoch, answer.epoch);
+        let failed = refused_of_epoch(status, epochs, answer.retry_after_ms, &answer.detail);
+        frames.fail(lookup, (failed, link), is_hedge);
     }
 
-    /// The replica that answered a hedge is asked from now on, and the slow one is the spare.
-    fn turn_to(&mut self, answered: Option<&Arc<Link>>) -> bool {
-        let Some(answered) = answered.filter(|link| link.is_open()) else { return false };
-        let Some(slow) = self.link.clone() else { return false };
-        if slow.replica == answered.replica {
-            return false;
+    /// Another replica has answered a hedge: from now on this one is asked after the others, and
+    /// what waits for it goes to them.
+    fn turn_away(&mut self, frames: &mut SentFrames<'_>, slow: &Arc<Link>) {
+        let first = |routes: &Routes, shard| routes.order(Some(shard)).first().copied();
+        let waiting = frames.waiting.remove(&slow.replica).unwrap_or_default();
+        self.routes.give_up(slow.replica, None);
+        for Routed { lookups, .. } in waiting {
+            let mut by_replica: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+            for lookup in lookups {
+                let shard = frames.call.shard(lookup);
+                let replica = shard.and_then(|shard| first(&self.routes, shard));
+                by_replica.entry(replica.unwrap_or(slow.replica)).or_default().push(lookup);
+            }
+            for (replica, lookups) in by_replica {
+                let link = self.routes.dialer.open(replica).unwrap_or_else(|| slow.clone());
+                let part = Routed { link, lookups };
+                frames.waiting.entry(part.link.replica).or_default().push_back(part);
+            }
         }
-        self.spare = Arc::new(OnceCell::new_with(Some(slow)));
-        self.link = Some(answered.clone());
-        true
     }
 }
 
@@ -353,15 +410,14 @@ async fn carry(
 ) -> FailedAttempt {
     let link = match way {
         Way::Over(link) => link,
-        Way::Spare { link, dialer, not } => {
-            let dial = async || dialer.dial_other_than(not).await.map(Arc::new);
-            match link.get_or_try_init(dial).await {
-                Ok(link) => link.clone(),
-                Err(error) => return error.into(),
+        Way::FirstOf(replicas, dialer) => match dialer.first_of(replicas).await {
+            Ok(link) => {
+                tell(News::Connected(link.clone()));
+                link
             }
-        }
+            Err(error) => return error.into(),
+        },
     };
-    tell(News::Over(link.clone()));
     let told = tell.clone();
     let count = move |bytes_up, bytes_down| told(News::Bundle(bytes_up, bytes_down));
     if let Err(failed) = link.bring_all(bundles, shape, wait, count).await {

@@ -29,8 +29,7 @@ pub(crate) fn run(args: Args) -> Ended {
 
 fn facts(database: &Database) -> Value {
     let (shape, manifest) = (database.shape(), database.manifest());
-    let shards = (0..manifest.shard_count).filter_map(|index| database.shard(index));
-    let headers: Vec<_> = shards.map(|shard| shard.header()).collect();
+    let headers: Vec<_> = database.shards().map(|shard| shard.header()).collect();
     let records = || headers.iter().map(|header| header.records);
     let largest_row = headers.iter().map(|header| header.row_square_sum_max).max().unwrap_or(0);
     json!({

@@ -16,6 +16,7 @@ use sotto::client::{
     Client, ClientError, LookupError, OperatorKey, Options, Outcome, Pins, Replica,
 };
 use sotto::limits;
+use sotto::shard::read_placement;
 use sotto::text::{self, TextError};
 
 use super::pins::{self, PinsFileError};
@@ -54,8 +55,12 @@ pub(crate) struct Args {
 pub struct ServerArgs {
     /// Server. Give it several times for replicas of one database; the first is used until it
     /// fails.
-    #[arg(long, value_name = "HOST:PORT", required = true)]
+    #[arg(long, value_name = "HOST:PORT", required_unless_present = "placement")]
     server: Vec<String>,
+    /// In place of servers: which hosts have which shards (`sotto placement make`). Their
+    /// certificates are for their names, or for `--server-name`.
+    #[arg(long, value_name = "FILE", conflicts_with = "server")]
+    placement: Option<PathBuf>,
     /// Name in the certificates of the servers, if it differs from HOST.
     #[arg(long, value_name = "NAME")]
     server_name: Option<String>,
@@ -112,7 +117,7 @@ fn pins_file(args: &Args, sought: &Pins) -> Option<PathBuf> {
     match &args.pins {
         Some(path) => Some(path.clone()),
         None if args.no_pins => None,
-        None => pins::default_file(sought, &args.server.server[0]),
+        None => pins::default_file(sought, &args.server.name()),
     }
 }
 
@@ -183,14 +188,14 @@ async fn connect(args: &Args, options: Options) -> Result<Client, Error> {
 }
 
 impl ServerArgs {
+    /// What the servers are called together.
+    fn name(&self) -> String {
+        let of_file = self.placement.iter().map(|file| file.display().to_string());
+        self.server.iter().cloned().chain(of_file).next().unwrap_or_default()
+    }
+
     /// The options of a client.
     pub async fn options(&self) -> Result<Options, Error> {
-        let mut replicas = Vec::new();
-        for server in &self.server {
-            let Replica { addresses, server_name } = Replica::resolve(server).await?;
-            let server_name = self.server_name.clone().unwrap_or(server_name);
-            replicas.push(Replica { addresses, server_name });
-        }
         let mut pins = match &self.operator_key {
             None => Pins::first_use(),
             Some(given) => Pins::operator(operator_key(given)?),
@@ -198,8 +203,24 @@ impl ServerArgs {
         if let Some(name) = &self.database {
             pins = pins.for_database(name).map_err(|error| format!("--database: {error}"))?;
         }
-        let mut options = Options::new(replicas.remove(0), read(&self.ca, "--ca")?, pins);
-        options.replicas.append(&mut replicas);
+        let ca = read(&self.ca, "--ca")?;
+        let mut options = match &self.placement {
+            Some(file) => {
+                let placement = read_placement(file)?;
+                Options::placed(placement, self.server_name.as_deref(), ca, pins).await?
+            }
+            None => {
+                let mut replicas = Vec::new();
+                for server in &self.server {
+                    let Replica { addresses, server_name } = Replica::resolve(server).await?;
+                    let server_name = self.server_name.clone().unwrap_or(server_name);
+                    replicas.push(Replica { addresses, server_name });
+                }
+                let mut options = Options::new(replicas.remove(0), ca, pins);
+                options.replicas.append(&mut replicas);
+                options
+            }
+        };
         options.records_per_shard_min = self.accept_shard_records;
         if let (Some(chain), Some(key)) = (&self.client_cert, &self.client_key) {
             let pem = (read(chain, "--client-cert")?, read(key, "--client-key")?);

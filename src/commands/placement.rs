@@ -1,13 +1,13 @@
 //! `sotto placement`: which hosts have which shards.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::value_parser;
-use sotto::hosts::{Placement, make};
+use sotto::hosts::make;
 use sotto::limits;
-use sotto::shard::Manifest;
-use sotto::shard::files::{read_regular, read_text};
+use sotto::shard::files::read_text;
+use sotto::shard::{Manifest, read_placement};
 use sotto::text::counted;
 
 use super::{Ended, out, trusted};
@@ -76,13 +76,6 @@ pub(crate) fn run(args: Args) -> Ended {
     }
 }
 
-/// The placement in a file.
-pub(super) fn read(path: &Path) -> Result<Placement, String> {
-    let json = read_regular(path, limits::PLACEMENT_FILE_BYTES_MAX)
-        .map_err(|error| trusted::in_file(path, &error))?;
-    Placement::parse(&json).map_err(|error| trusted::in_file(path, &error))
-}
-
 fn run_make(args: &MakeArgs) -> Ended {
     let shard_count = match (&args.manifest, args.shards) {
         (Some(path), _) => Manifest::read(path)?.shard_count,
@@ -108,7 +101,7 @@ fn run_make(args: &MakeArgs) -> Ended {
 }
 
 fn run_check(args: &CheckArgs) -> Ended {
-    let placement = read(&args.placement)?;
+    let placement = read_placement(&args.placement)?;
     let mut text = String::new();
     for host in &placement.hosts {
         text += &format!("{}  {}\n", host.name, counted(host.shards.count(), "shard"));
@@ -133,7 +126,7 @@ fn run_check(args: &CheckArgs) -> Ended {
 }
 
 fn run_diff(args: &DiffArgs) -> Ended {
-    let (from, to) = (read(&args.from)?, read(&args.to)?);
+    let (from, to) = (read_placement(&args.from)?, read_placement(&args.to)?);
     if from.shard_count != to.shard_count {
         return Err(format!(
             "the placements are of {} and of {} shards: of different databases",

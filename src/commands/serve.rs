@@ -22,7 +22,7 @@ use sotto::server::{
     IdentityReloader, KnownCallers, Reloaded, Reloader, Server, ServerBounds, ServerOptions, Stage,
     machine_bytes,
 };
-use sotto::shard::{Database, OpenError};
+use sotto::shard::{Database, HeldBy, OpenError};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Mutex;
 
@@ -44,6 +44,13 @@ pub(crate) struct Args {
     /// Directory of the database that `sotto build` made. Required.
     #[arg(long, value_name = "DIR")]
     pub(super) db: Option<PathBuf>,
+    /// Which hosts have which shards (`sotto placement make`): this server opens and answers those
+    /// of `--host`. Without it all of them.
+    #[arg(long, value_name = "FILE")]
+    pub(super) placement: Option<PathBuf>,
+    /// The name of this host in the placement.
+    #[arg(long, value_name = "NAME")]
+    pub(super) host: Option<String>,
     /// UDP address to listen on; port 0 selects a free one. Required.
     #[arg(long, value_name = "ADDR:PORT")]
     pub(super) listen: Option<SocketAddr>,
@@ -67,6 +74,10 @@ pub(crate) struct Args {
     /// half of the machine's memory, and no more than the server can use.
     #[arg(long, value_name = "MIB")]
     pub(super) memory: Option<u32>,
+    /// Most connections at once. A front-end keeps one or a few; each takes its part of the memory.
+    #[arg(long, value_name = "N", default_value_t = limits::CONNECTIONS_MAX as u32,
+        value_parser = value_parser!(u32).range(1..=limits::CONNECTIONS_ASKED_MAX as i64))]
+    pub(super) connections: u32,
     /// The longest time that an answer should take. While engines are busy, queries for one shard
     /// wait for each other for half of it; then the oldest goes first.
     #[arg(long, value_name = "MS", default_value_t = limits::LATENCY_TARGET.as_millis() as u64,
@@ -109,9 +120,18 @@ impl Args {
         let wrong = match (&self.client_ca, &self.allow, self.anyone_may_ask) {
             (Some(_), _, true) => "anyone-may-ask and client-ca contradict each other",
             (None, Some(_), _) => "allow needs client-ca: names are those of certificates",
+            _ if self.placement.is_some() != self.host.is_some() => {
+                "placement and host need each other: a placement has the shards of each host"
+            }
             _ => return Ok(()),
         };
         Err(format!("{wrong}; `sotto config` says where each option comes from"))
+    }
+
+    /// Whose shards are opened; all of them where nothing is said.
+    pub(super) fn held_by(&self) -> Option<HeldBy> {
+        let both = self.placement.clone().zip(self.host.clone());
+        both.map(|(placement, host)| HeldBy { placement, host })
     }
 }
 
@@ -159,6 +179,7 @@ pub(crate) fn run(args: Args) -> Ended {
 }
 
 async fn start(args: Args) -> Ended {
+    let held_by = args.held_by();
     let (directory, listen) = (needed(args.db, "db")?, needed(args.listen, "listen")?);
     raise_file_limit();
     if let Some(file) = &args.config {
@@ -181,19 +202,20 @@ async fn start(args: Args) -> Ended {
     start_admin(args.admin, reach, args.admin_host, &admin_state).await?;
     let (folder, opening) = (directory.clone(), admin_state.clone());
     let opened = || u64::from(admin_state.opening.progress().0);
-    let open = move || Database::open_seen(&folder, &opening.opening);
+    let open = move || Database::open_held(&folder, held_by, &opening.opening);
     let database = files.run("opening the database", opened, open).await?;
     let database = database.map_err(|error| explain(&error))?;
     admin_state.enter(Stage::Proving);
     let selected = select_with(&args.engine.options())?;
     log_engines(&selected, &database);
     tracing::info!(
+        held = database.held().len(),
         shards = database.shard_count(),
         epoch = database.epoch(),
         "opened {}",
         directory.display()
     );
-    let mut bounds = bounds(args.memory, database.shape())?;
+    let mut bounds = bounds(args.memory, args.connections, database.shape())?;
     bounds.schedule.latency_target = Duration::from_millis(args.target_ms);
     bounds.old_epoch_time = Duration::from_secs(args.old_epoch_seconds);
     bounds.scrub_mib_per_second = args.scrub_mib_per_second;
@@ -209,7 +231,7 @@ fn log_engines(selected: &Selected, database: &Database) {
     selected.why_no_gpu.iter().for_each(|reason| tracing::info!("{reason}"));
     for engine in &selected.engines {
         tracing::info!("answers with {}", engine.name());
-        let first = database.shard(0).map(|shard| shard.view());
+        let first = database.shards().next().map(|shard| shard.view());
         if let (Some(store), Some(first)) = (engine.store(), first)
             && store.residency(&first) == Residency::Never
         {
@@ -400,7 +422,11 @@ async fn serve(
 }
 
 /// Bounds within the memory that was asked for, in MiB, or the default share of the machine's.
-pub(super) fn bounds(asked: Option<u32>, shape: &Shape) -> Result<ServerBounds, String> {
+pub(super) fn bounds(
+    asked: Option<u32>,
+    connections: u32,
+    shape: &Shape,
+) -> Result<ServerBounds, String> {
     let machine = machine_bytes().unwrap_or(u64::MAX);
     let bytes = asked.map_or(machine / limits::MEMORY_SHARE_MAX, |mib| u64::from(mib) << 20);
     if bytes > machine {
@@ -409,10 +435,10 @@ pub(super) fn bounds(asked: Option<u32>, shape: &Shape) -> Result<ServerBounds, 
             "--memory {asked}: this machine or its control group has {machine} MiB"
         ));
     }
-    ServerBounds::within(bytes, shape).map_err(|least| {
+    ServerBounds::within(bytes, shape, connections as usize).map_err(|least| {
         format!(
-            "memory: {} MiB for connections and queues do not hold one full frame of this \
-             database, {} MiB do: set --memory to at least that",
+            "memory: {} MiB for {connections} connections and queues do not hold one full frame of \
+             this database, {} MiB do: set --memory to at least that",
             bytes >> 20,
             least.div_ceil(1 << 20)
         )

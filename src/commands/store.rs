@@ -7,14 +7,19 @@ use std::time::{Duration, UNIX_EPOCH};
 use clap::value_parser;
 use sotto::builder::progress::Stage;
 use sotto::builder::{Console, Progress, Silent};
+use sotto::client::{Options, Pins, Replica};
 use sotto::pull::Step;
-use sotto::store::{Announced, FetchOptions, Fetched, Keep, Store, announce, collect, fetch, push};
+use sotto::shard::{HeldBy, read_placement};
+use sotto::store::{
+    Announced, Behind, FetchOptions, Fetched, Hosts, Keep, Store, StoreError, announce, collect,
+    fetch, push, until_staged,
+};
 use sotto::text::{bytes, counted};
 use tokio::time::sleep;
 
 use super::pull::RESTART;
 use super::running::runtime;
-use super::{Ended, out, placement, trusted};
+use super::{Ended, out, trusted};
 
 /// Databases in object storage: copies them there and to hosts, and says which epoch is served.
 ///
@@ -52,6 +57,8 @@ struct PushArgs {
 
 /// Announces an epoch of a store: hosts serve it from now on. An announced epoch cannot be taken
 /// back; old content is served again as a new epoch.
+///
+/// With `--placement` it first waits until the hosts answer each shard of it.
 #[derive(clap::Args)]
 struct AnnounceArgs {
     /// The store
@@ -60,6 +67,28 @@ struct AnnounceArgs {
     /// The epoch
     #[arg(long, value_name = "N")]
     epoch: u64,
+    /// Which hosts have which shards: all of them are waited for
+    #[arg(long, value_name = "FILE", requires = "ca")]
+    placement: Option<PathBuf>,
+    /// Certificates (PEM) of the authorities that sign the hosts' certificates
+    #[arg(long, value_name = "FILE", requires = "placement")]
+    ca: Option<PathBuf>,
+    /// Certificate chain of this client, for hosts that require one
+    #[arg(long, value_name = "PEM", requires_all = ["client_key", "placement"])]
+    client_cert: Option<PathBuf>,
+    /// Private key of that certificate
+    #[arg(long, value_name = "PEM", requires = "client_cert")]
+    client_key: Option<PathBuf>,
+    /// Name in the certificates of the hosts, if it is not each one's name in the placement
+    #[arg(long, value_name = "NAME", requires = "placement")]
+    server_name: Option<String>,
+    /// So many copies of each shard may be missing, but never the last one
+    #[arg(long, value_name = "N", default_value_t = 0, requires = "placement")]
+    may_lack: u32,
+    /// How long to wait for the hosts. Hours (`24h`), minutes or seconds
+    #[arg(long, value_name = "TIME", default_value = "1h", value_parser = age,
+          requires = "placement")]
+    wait: Duration,
 }
 
 /// Copies what a host holds from a store to its disk, and verifies it: the announced epoch as
@@ -159,30 +188,58 @@ fn run_push(args: &PushArgs) -> Ended {
 
 fn run_announce(args: &AnnounceArgs) -> Ended {
     let store = Store::open(&args.store)?;
-    let said = match runtime()?.block_on(announce(&store, args.epoch))? {
+    let hosts = args.hosts()?;
+    let told = |behind: &[Behind]| {
+        for Behind { host, shards, reason } in behind {
+            let reason = reason.as_deref().unwrap_or("it does not answer them yet");
+            tracing::info!("waiting for {host}: it lacks {}: {reason}", counted(*shards, "shard"));
+        }
+    };
+    let announced = runtime()?.block_on(async {
+        let behind = match &hosts {
+            Some(hosts) => until_staged(&store, args.epoch, hosts, &told).await?,
+            None => Vec::new(),
+        };
+        Ok::<_, StoreError>((announce(&store, args.epoch).await?, behind))
+    });
+    let (announced, behind) = announced?;
+    let said = match announced {
         Announced::Now => "announced",
         Announced::Before => "was announced before",
     };
-    out::report(format_args!("{}: epoch {} {said}", store.place(), args.epoch));
+    let mut line = format!("{}: epoch {} {said}", store.place(), args.epoch);
+    for Behind { host, shards, .. } in behind {
+        line += &format!("; {host} lacks {}", counted(shards, "shard"));
+    }
+    out::report(line);
     Ok(ExitCode::SUCCESS)
+}
+
+impl AnnounceArgs {
+    /// The hosts that are waited for.
+    fn hosts(&self) -> Result<Option<Hosts>, Box<dyn std::error::Error>> {
+        let (Some(placement), Some(ca)) = (&self.placement, &self.ca) else { return Ok(None) };
+        let nowhere = Replica { addresses: Vec::new(), server_name: String::new() };
+        let mut options = Options::new(nowhere, trusted::read(ca)?, Pins::first_use());
+        if let (Some(chain), Some(key)) = (&self.client_cert, &self.client_key) {
+            options.identity_pem = Some((trusted::read(chain)?, trusted::read(key)?));
+        }
+        Ok(Some(Hosts {
+            placement: read_placement(placement)?,
+            options,
+            server_name: self.server_name.clone(),
+            may_lack: self.may_lack,
+            patience: self.wait,
+        }))
+    }
 }
 
 fn run_fetch(args: &FetchArgs) -> Ended {
     let store = Store::open(&args.store)?;
     let operator_key = trusted::operator_key(&args.operator_key)?;
-    let held = match (&args.placement, &args.host) {
-        (Some(path), Some(name)) => {
-            let placement = placement::read(path)?;
-            let host = placement.host(name);
-            Some(
-                host.ok_or_else(|| format!("{} has no host {name}", path.display()))?
-                    .shards
-                    .clone(),
-            )
-        }
-        _ => None,
-    };
-    let options = FetchOptions { db: args.db.clone(), operator_key, held };
+    let held_by = args.placement.clone().zip(args.host.clone());
+    let held_by = held_by.map(|(placement, host)| HeldBy { placement, host });
+    let options = FetchOptions { db: args.db.clone(), operator_key, held_by };
     let runtime = runtime()?;
     let console = Console::default();
     let progress: &dyn Progress = if args.quiet { &Silent } else { &console };

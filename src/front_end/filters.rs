@@ -186,8 +186,7 @@ mod tests {
 
     fn placement(id: &str, path: &Path) -> Placement {
         let (id, filter) = (id.to_owned(), Some(path.to_owned()));
-        let placed =
-            PlacedDatabase { id, evaluate: None, filter, proof: None, servers: Vec::new() };
+        let placed = PlacedDatabase { id, filter, ..PlacedDatabase::default() };
         Placement { databases: vec![placed] }
     }
 

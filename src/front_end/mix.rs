@@ -580,7 +580,8 @@ async fn send_hints(
             }
         }
     };
-    let request = Request::from(RequestBody::Hints(HintRequest { epoch, shards }));
+    let request =
+        Request::from(RequestBody::Hints(HintRequest { epoch, shards, digests_only: false }));
     let frame = encode_frame(&request).into();
     let end = link.sender.send(frame, &[], replies_max, &mut hear).await;
     if heard {

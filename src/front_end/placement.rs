@@ -13,6 +13,10 @@
 //! name = "answers-1.example"                # the name in its certificate
 //! shards = [0, 4999]                        # the first and the last that it has; optional
 //! ```
+//!
+//! In place of its servers a database may have `placement = "eu1.placement.json"`, which is what
+//! the hosts themselves use (`sotto placement make`): the names of its hosts are in their
+//! certificates, or `server_name` is.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -20,9 +24,10 @@ use std::path::{Path, PathBuf};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 
-use crate::hosts::{has_port, score};
+use crate::hosts::{Host, Ranges, has_port, score};
 use crate::limits;
 use crate::shard::files::read_text;
+use crate::shard::{OpenError, read_placement};
 use crate::wire::parameters::check_database_name;
 
 /// What a placement file says, checked.
@@ -33,7 +38,7 @@ pub struct Placement {
 }
 
 /// A database and its servers.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PlacedDatabase {
     /// Its name in the directory.
@@ -47,13 +52,19 @@ pub struct PlacedDatabase {
     /// The file of the proofs that its newest epochs are in a log.
     #[serde(default)]
     pub proof: Option<PathBuf>,
-    /// Its answer servers, at least one.
+    /// The file with its hosts and their shards, in place of servers.
+    #[serde(default)]
+    pub placement: Option<PathBuf>,
+    /// The name in the certificates of these hosts, where that is not each one's own.
+    #[serde(default)]
+    pub server_name: Option<String>,
+    /// Its answer servers, at least one; with a file of hosts it is they.
     #[serde(rename = "server", default)]
     pub servers: Vec<PlacedServer>,
 }
 
 /// An answer server.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PlacedServer {
     /// `host:port`.
@@ -62,12 +73,18 @@ pub struct PlacedServer {
     pub name: String,
     /// The first and the last shard that it has; all of them where nothing is said.
     #[serde(default, deserialize_with = "first_and_last")]
-    pub shards: Option<(u32, u32)>,
+    pub shards: Option<Ranges>,
+    /// Its name in a file of hosts.
+    #[serde(skip)]
+    pub host: Option<String>,
+    /// Of how many shards that file is.
+    #[serde(skip)]
+    pub shard_count: Option<u32>,
 }
 
-fn first_and_last<'de, D: Deserializer<'de>>(from: D) -> Result<Option<(u32, u32)>, D::Error> {
-    match Vec::deserialize(from)?[..] {
-        [first, last] => Ok(Some((first, last))),
+fn first_and_last<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Ranges>, D::Error> {
+    match Vec::<u32>::deserialize(from)?[..] {
+        [first, last] => Ok(Some(Ranges::of(first..=last))),
         ref other => Err(D::Error::invalid_length(other.len(), &"the first and the last shard")),
     }
 }
@@ -94,22 +111,35 @@ pub enum PlacementError {
     Toml(String),
     #[error("the placement file names no database; write at least one [[database]]")]
     Empty,
+    #[error("the hosts of database {id}: {error}")]
+    Hosts { id: String, error: Box<OpenError> },
     #[error("in the placement of database {id}, {what}: found {found}, expected {expected}")]
     Database { id: String, what: &'static str, found: String, expected: &'static str },
 }
 
 impl Placement {
-    /// Reads a placement file.
+    /// Reads a placement file, and those of hosts that it names.
     ///
     /// # Errors
-    /// It cannot be read, or [`Placement::parse`] refuses it.
+    /// One cannot be read, or [`Placement::parse`] refuses it.
     pub fn read(path: &Path) -> Result<Self, PlacementError> {
         let unreadable = |error| PlacementError::Unreadable { path: path.to_owned(), error };
         let found = std::fs::metadata(path).map_err(unreadable)?.len();
         if found > limits::PLACEMENT_BYTES_MAX {
             return Err(PlacementError::TooLong { found });
         }
-        Self::parse(&read_text(path, limits::PLACEMENT_BYTES_MAX).map_err(unreadable)?)
+        let text = read_text(path, limits::PLACEMENT_BYTES_MAX).map_err(unreadable)?;
+        let mut placement = Self::parse(&text)?;
+        for database in &mut placement.databases {
+            if let Some(file) = &database.placement {
+                let hosts = read_placement(file).map_err(|error| {
+                    let id = database.id.clone();
+                    PlacementError::Hosts { id, error: error.into() }
+                })?;
+                database.servers = placed(hosts, database.server_name.as_deref());
+            }
+        }
+        Ok(placement)
     }
 
     /// Reads the text of a placement file.
@@ -134,7 +164,17 @@ impl Placement {
             if !ids.insert(&database.id) {
                 return wrong("id", "it twice".into(), "each database once");
             }
-            if let Err((what, found, expected)) = check_servers(&database.servers) {
+            let (hosts, servers) = (&database.placement, &database.servers);
+            if hosts.is_some() && !servers.is_empty() {
+                return wrong("server", "servers and a placement".into(), "one of them");
+            }
+            if hosts.is_none() && database.server_name.is_some() {
+                return wrong("server_name", "no placement".into(), "one, whose hosts have it");
+            }
+            if hosts.is_some() {
+                continue;
+            }
+            if let Err((what, found, expected)) = check_servers(servers) {
                 return wrong(what, found, expected);
             }
         }
@@ -142,12 +182,25 @@ impl Placement {
     }
 }
 
+/// The servers that hosts of a database are.
+fn placed(hosts: crate::hosts::Placement, server_name: Option<&str>) -> Vec<PlacedServer> {
+    let shard_count = Some(hosts.shard_count);
+    let server = |Host { name, address, shards }: Host| PlacedServer {
+        address,
+        name: server_name.unwrap_or(&name).to_owned(),
+        shards: Some(shards),
+        host: Some(name),
+        shard_count,
+    };
+    hosts.hosts.into_iter().map(server).collect()
+}
+
 fn check_servers(servers: &[PlacedServer]) -> Result<(), (&'static str, String, &'static str)> {
     if !(1..=limits::SERVERS_PER_DATABASE_MAX).contains(&servers.len()) {
         return Err(("server", servers.len().to_string(), "1 to 256 of them"));
     }
     let mut addresses = HashSet::new();
-    for PlacedServer { address, name, shards } in servers {
+    for PlacedServer { address, name, shards, .. } in servers {
         if !has_port(address) {
             return Err(("address", format!("{address:?}"), "host:port"));
         }
@@ -157,8 +210,8 @@ fn check_servers(servers: &[PlacedServer]) -> Result<(), (&'static str, String, 
         if name.is_empty() {
             return Err(("name", "nothing".into(), "the name in the server's certificate"));
         }
-        if shards.is_some_and(|(first, last)| first > last) {
-            return Err(("shards", format!("{shards:?}"), "the first and then the last"));
+        if shards.as_ref().is_some_and(Ranges::is_empty) {
+            return Err(("shards", "none".into(), "the first and then the last"));
         }
     }
     Ok(())
@@ -167,14 +220,18 @@ fn check_servers(servers: &[PlacedServer]) -> Result<(), (&'static str, String, 
 impl PlacedServer {
     /// Whether the server has this shard.
     pub fn holds(&self, shard: u32) -> bool {
-        self.shards.is_none_or(|(first, last)| (first..=last).contains(&shard))
+        self.shards.as_ref().is_none_or(|shards| shards.contains(shard))
     }
 
     /// How much this server is preferred for a shard: of those that can answer, the one with the
     /// highest score is asked (rendezvous hashing). So the queries for a shard meet at one server,
     /// and when a server leaves only its own shards move.
     pub fn score(&self, database: &str, shard: u32) -> u64 {
-        score(&[&self.address, database], shard)
+        match &self.host {
+            // As for clients that ask these hosts themselves.
+            Some(host) => score(&[host], shard),
+            None => score(&[&self.address, database], shard),
+        }
     }
 }
 
@@ -240,11 +297,39 @@ mod tests {
     }
 
     #[test]
+    fn hosts_come_from_the_file_that_they_use_themselves() {
+        let folder = tempfile::tempdir().unwrap();
+        let (hosts, toml) = (folder.path().join("eu1.json"), folder.path().join("placement.toml"));
+        let made = [("a-0", "one:4433"), ("a-1", "two:4433")];
+        let made = made.map(|(name, address)| (name.to_owned(), address.to_owned()));
+        let made = crate::hosts::make(10, made.to_vec(), 1).unwrap();
+        std::fs::write(&hosts, made.to_json()).unwrap();
+        let text = format!("[[database]]\nid = \"eu1\"\nplacement = {hosts:?}\n");
+        let read = |text: &str| {
+            std::fs::write(&toml, text).unwrap();
+            Placement::read(&toml)
+        };
+        let servers = read(&text).unwrap().databases.remove(0).servers;
+        let names: Vec<_> = servers.iter().map(|it| (&*it.name, &*it.address)).collect();
+        assert_eq!(names, [("a-0", "one:4433"), ("a-1", "two:4433")]);
+        for (server, host) in servers.iter().zip(&made.hosts) {
+            assert!((0..10).all(|shard| server.holds(shard) == host.shards.contains(shard)));
+            assert_eq!(server.score("eu1", 3), score(&[&host.name], 3));
+        }
+        let named = read(&format!("{text}server_name = \"answers\"\n")).unwrap();
+        assert!(named.databases[0].servers.iter().all(|server| server.name == "answers"));
+        let both = format!("{text}[[database.server]]\naddress = \"a:1\"\nname = \"a\"\n");
+        assert!(read(&both).unwrap_err().to_string().contains("expected one of them"));
+        let error = read(&text.replace("eu1.json", "none.json")).unwrap_err().to_string();
+        assert!(error.contains("the hosts of database eu1: cannot read"), "{error}");
+    }
+
+    #[test]
     fn shards_are_spread_evenly_and_move_only_from_a_server_that_left() {
         let server = |n: usize| PlacedServer {
             address: format!("host-{n}:4433"),
             name: "localhost".into(),
-            shards: None,
+            ..PlacedServer::default()
         };
         let servers: Vec<_> = (0..4).map(server).collect();
         let first = |shard, without: usize| {

@@ -288,10 +288,8 @@ mod tests {
         let path = folder.path().join("eu1.filter");
         let placed = |id: &str, filter| PlacedDatabase {
             id: id.to_owned(),
-            evaluate: None,
             filter,
-            proof: None,
-            servers: Vec::new(),
+            ..PlacedDatabase::default()
         };
         let databases = vec![placed("eu1", Some(path.clone())), placed("eu2", None)];
         let placement = Placement { databases };

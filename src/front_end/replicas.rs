@@ -269,6 +269,10 @@ async fn look(
         None => client.insert(connect(&server.place, connecting).await?),
     };
     let parameters = client.parameters().clone();
+    let (placed, there) = (server.place.shard_count, parameters.shard_count());
+    if placed.is_some_and(|placed| placed != there) {
+        return Err(format!("it has {there} shards: the placement is of another database"));
+    }
     epochs
         .accept(client.pins(), &parameters, client.signed_parameters())
         .map_err(|error| error.to_string())?;
@@ -291,7 +295,7 @@ mod tests {
         Server::new(PlacedServer {
             address: "localhost:1".into(),
             name: "localhost".into(),
-            shards: None,
+            ..PlacedServer::default()
         })
     }
 

@@ -62,6 +62,15 @@ pub enum HostsError {
     Json(#[from] serde_json::Error),
     #[error("in the placement, {what}: found {found}, expected {expected}")]
     Wrong { what: String, found: String, expected: String },
+    #[error("the placement has no host {0}: correct the name, or make another placement")]
+    NoHost(String),
+    #[error("the placement gives host {0} no shard")]
+    NoShards(String),
+    #[error(
+        "the placement is of {found} shards, and the database has {expected}: make one for this \
+         database (`sotto placement make`)"
+    )]
+    ShardCount { found: u32, expected: u32 },
     #[error("{0:?} is no list of shards, expected numbers and ranges in order, such as 0-4,7")]
     Ranges(String),
 }
@@ -249,6 +258,27 @@ impl Placement {
     pub fn host(&self, name: &str) -> Option<&Host> {
         self.hosts.iter().find(|host| host.name == name)
     }
+
+    /// What a host has of a database of so many shards.
+    ///
+    /// # Errors
+    /// The placement is of another number of shards, or gives the host none.
+    pub fn shards_of(&self, name: &str, shard_count: u32) -> Result<Ranges, HostsError> {
+        self.check_shard_count(shard_count)?;
+        let shards = &self.host(name).ok_or_else(|| HostsError::NoHost(name.to_owned()))?.shards;
+        match shards.is_empty() {
+            true => Err(HostsError::NoShards(name.to_owned())),
+            false => Ok(shards.clone()),
+        }
+    }
+
+    /// An error unless it is of a database of so many shards.
+    pub fn check_shard_count(&self, expected: u32) -> Result<(), HostsError> {
+        match self.shard_count {
+            found if found != expected => Err(HostsError::ShardCount { found, expected }),
+            _ => Ok(()),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -269,6 +299,14 @@ mod tests {
         assert_eq!(Ranges::of(first.iter()), *first);
         assert_eq!("".parse::<Ranges>().unwrap().count(), 0);
         assert!(placement.host("a-2").is_none());
+        assert_eq!(placement.shards_of("a-1", 10).unwrap().to_string(), "5-9");
+        let refused = |name, shards| placement.shards_of(name, shards).unwrap_err();
+        assert!(matches!(refused("a-2", 10), HostsError::NoHost(_)));
+        let counts = HostsError::ShardCount { found: 10, expected: 11 };
+        assert_eq!(refused("a-1", 11).to_string(), counts.to_string());
+        let mut idle = placement.clone();
+        idle.hosts[1].shards = Ranges::default();
+        assert!(matches!(idle.shards_of("a-1", 10), Err(HostsError::NoShards(_))));
     }
 
     #[test]

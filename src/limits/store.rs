@@ -18,6 +18,10 @@ pub const STORE_REQUEST_TIME: Duration = Duration::from_secs(200);
 pub const STORE_CONNECT_TIME: Duration = Duration::from_secs(10);
 /// Longest placement file: ten thousand hosts of 1 300 bytes.
 pub const PLACEMENT_FILE_BYTES_MAX: u64 = 13 << 20;
+/// How long an announcement waits before it asks hosts again.
+pub const STAGED_PAUSE: Duration = Duration::from_secs(2);
+/// Hosts that it asks at once.
+pub const STAGED_HOSTS_AT_ONCE: usize = 32;
 /// Most hosts of a placement.
 pub const HOSTS_MAX: usize = 10_000;
 /// Longest name of a host: that of a DNS name.

@@ -161,11 +161,21 @@ impl ServerBounds {
         }
     }
 
-    /// The least that serves databases of this shape, and so large a part of what the defaults have
-    /// above it: less memory makes what each connection may have on the way smaller, it takes no
-    /// places.
-    fn scaled(shape: &Shape, part: f64) -> Self {
-        let full = Self::default();
+    /// The defaults, for so many connections: with more of them than by default, each has as much
+    /// room for key bundles.
+    fn full(connections: usize) -> Self {
+        let more = connections.div_ceil(limits::CONNECTIONS_MAX).max(1);
+        Self {
+            connections_max: connections,
+            bundle_cache_bytes: limits::BUNDLE_CACHE_BYTES * more,
+            ..Self::default()
+        }
+    }
+
+    /// The least that serves databases of this shape, and so large a part of what `full` has above
+    /// it: less memory makes what each connection may have on the way smaller, it takes no places.
+    fn scaled(full: &Self, shape: &Shape, part: f64) -> Self {
+        let full = full.clone();
         let queries = limits::QUERIES_PER_FRAME_MAX as usize;
         let frame = queries * (shape.query_bytes() + limits::FRAME_OVERHEAD_BYTES);
         let answers =
@@ -202,18 +212,19 @@ impl ServerBounds {
         connections as u64 * one + streams as u64 * limits::STREAM_STATE_BYTES
     }
 
-    /// The defaults, or so much less of each that all fit `bytes` together.
+    /// The defaults for so many connections, or so much less of each that all fit `bytes` together.
     ///
     /// # Errors
     /// One full request would not fit: the fewest bytes that are enough.
-    pub fn within(bytes: u64, shape: &Shape) -> Result<Self, u64> {
-        let total = |part| Self::scaled(shape, part).memory(shape).total();
+    pub fn within(bytes: u64, shape: &Shape, connections: usize) -> Result<Self, u64> {
+        let full = Self::full(connections);
+        let total = |part| Self::scaled(&full, shape, part).memory(shape).total();
         let (few, all) = (total(0.0), total(1.0));
         if bytes < few {
             return Err(few);
         }
         let part = (bytes.min(all) - few) as f64 / (all - few) as f64;
-        Ok(Self::scaled(shape, part))
+        Ok(Self::scaled(&full, shape, part))
     }
 }
 
@@ -226,32 +237,39 @@ mod tests {
             .map(|(rows, packs, columns)| Shape::new(120, rows, packs, columns).unwrap())
     }
 
+    fn places(bounds: &ServerBounds) -> [usize; 3] {
+        [bounds.connections_max, bounds.handshakes_max, bounds.connections_per_front_end_max]
+    }
+
     #[test]
     fn bounds_are_cut_to_what_there_is() {
-        for shape in shapes() {
-            let full = ServerBounds::default().memory(&shape).total();
-            let least = ServerBounds::within(0, &shape).unwrap_err();
+        let numbers = [limits::CONNECTIONS_MAX, 1_000];
+        for (shape, connections) in shapes().into_iter().flat_map(|it| numbers.map(|n| (it, n))) {
+            let full = ServerBounds::full(connections);
+            let (places_of_full, full) = (places(&full), full.memory(&shape).total());
+            let least = ServerBounds::within(0, &shape, connections).unwrap_err();
             assert!(least < full, "{least} {full}");
-            assert_eq!(ServerBounds::within(least - 1, &shape).unwrap_err(), least);
-            let places = |bounds: &ServerBounds| {
-                let per_front_end = bounds.connections_per_front_end_max;
-                [bounds.connections_max, bounds.handshakes_max, per_front_end]
-            };
+            let one_less = ServerBounds::within(least - 1, &shape, connections);
+            assert_eq!(one_less.unwrap_err(), least);
             for bytes in [least, full / 2, full - 1, full, 2 * full] {
-                let Ok(bounds) = ServerBounds::within(bytes, &shape) else { continue };
+                let Ok(bounds) = ServerBounds::within(bytes, &shape, connections) else { continue };
                 let memory = bounds.memory(&shape);
                 let (total, bytes) = (memory.total(), bytes.min(full));
                 assert!((bytes / 100 * 98..=bytes).contains(&total), "{bytes}: {memory}");
                 // Others could be kept out of places: there are always as many.
-                assert_eq!(places(&bounds), places(&ServerBounds::default()));
+                assert_eq!(places(&bounds), places_of_full);
                 let frame = limits::QUERIES_PER_FRAME_MAX as usize * shape.query_bytes();
                 assert!(bounds.read_bytes_max >= frame && bounds.connections_max > 0);
                 assert!(bounds.schedule.queued_bytes_max / 2 >= frame);
             }
         }
         // Little memory is enough for a shard of a million records.
-        let least = ServerBounds::within(0, &shapes()[1]).unwrap_err();
+        let least = ServerBounds::within(0, &shapes()[1], limits::CONNECTIONS_MAX);
+        let least = least.unwrap_err();
         assert!(least <= 512 << 20, "{} MiB", least >> 20);
+        // The thousand front-ends of the MIMI scenario.
+        let least = ServerBounds::within(0, &shapes()[1], 1_000).unwrap_err();
+        assert!(least <= 768 << 20, "{} MiB", least >> 20);
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! The databases that are served: the newest, and older ones until their time is up.
+//! The databases that are answered: the one that is served, older ones until their time is up, and
+//! the one that is staged, which clients are not told of yet.
 //!
 //! A query names its epoch and is answered from that epoch's shard. Schedule, placement and workers
 //! know neither epochs nor shard numbers: they know a shard by its *slot*, a number for the content
@@ -47,7 +48,10 @@ pub(super) struct Epochs {
 }
 
 struct EpochTable {
+    /// The one that clients are told of.
     newest: Served,
+    /// The one that comes next: clients that know it from another host are answered.
+    staged: Option<Served>,
     /// The oldest first, with the time until which each is answered.
     before: VecDeque<(Served, Instant)>,
     slots: HashMap<u32, Weak<Shard>>,
@@ -60,16 +64,27 @@ struct Served {
     database: Arc<Database>,
     published: PirParameterResponse,
     /// By shard.
-    slots: Vec<u32>,
+    slots: HashMap<u32, u32>,
+}
+
+impl Served {
+    fn new(database: Arc<Database>) -> Self {
+        Self { published: published(&database), database, slots: HashMap::new() }
+    }
+
+    /// The slot of this shard, where it is this database's too.
+    fn slot_of(&self, index: u32, shard: &Arc<Shard>) -> Option<u32> {
+        let held = self.database.shard(index)?;
+        self.slots.get(&index).copied().filter(|_| Arc::ptr_eq(held, shard))
+    }
 }
 
 impl Epochs {
     pub(super) fn new(database: Arc<Database>, keep: Duration) -> Self {
-        let published = published(&database);
-        let newest = Served { database: database.clone(), published, slots: Vec::new() };
-        let (before, slots) = (VecDeque::new(), HashMap::new());
-        let mut state = EpochTable { newest, before, slots, next_slot: 0, stale: false };
-        state.newest.slots = state.slots_for(&database);
+        let (newest, before, slots) = (Served::new(database), VecDeque::new(), HashMap::new());
+        let (staged, next_slot, stale) = (None, 0, false);
+        let mut state = EpochTable { newest, staged, before, slots, next_slot, stale };
+        state.newest.slots = state.slots_for(&state.newest.database.clone());
         Self { state: RwLock::new(state), keep }
     }
 
@@ -85,6 +100,10 @@ impl Epochs {
         self.read().newest.database.epoch()
     }
 
+    pub(super) fn staged(&self) -> Option<Arc<Database>> {
+        self.read().staged.as_ref().map(|staged| staged.database.clone())
+    }
+
     pub(super) fn find(&self, now: Instant, epoch: u64, index: u32) -> Result<Found, Absent> {
         let state = self.read();
         let served = state.served(now, epoch).ok_or(Absent::Epoch)?;
@@ -92,18 +111,18 @@ impl Epochs {
         if shard.is_quarantined() {
             return Err(Absent::Quarantined);
         }
-        Ok(Found { shard: shard.clone(), slot: served.slots[index as usize] })
+        Ok(Found { shard: shard.clone(), slot: served.slots[&index] })
     }
 
     /// From now on this one is served, and the one before for its time. Of one epoch there is one:
-    /// when it comes again, with shards that were quarantined, it takes its own place.
+    /// when it comes again, with shards that were quarantined, it takes its own place. Nothing is
+    /// staged any more.
     pub(super) fn swap(&self, now: Instant, database: Arc<Database>) {
-        let published = published(&database);
+        let mut next = Served::new(database);
         let mut state = self.write();
-        let slots = state.slots_for(&database);
-        let next = Served { database, published, slots };
+        next.slots = state.slots_for(&next.database);
         let before = std::mem::replace(&mut state.newest, next);
-        let mut gone = Vec::new();
+        let mut gone = Vec::from_iter(state.staged.take());
         if before.database.epoch() == state.newest.database.epoch() {
             gone.push(before);
         } else {
@@ -115,6 +134,17 @@ impl Epochs {
         state.stale |= !gone.is_empty();
         drop(state);
         // Unmapping a database takes its time: nobody waits for it.
+        drop(gone);
+    }
+
+    /// From now on this one is answered too, or none but those that were served.
+    pub(super) fn stage(&self, database: Option<Arc<Database>>) {
+        let next = database.map(Served::new);
+        let mut state = self.write();
+        let next = next.map(|next| Served { slots: state.slots_for(&next.database), ..next });
+        let gone = std::mem::replace(&mut state.staged, next);
+        state.stale |= gone.is_some();
+        drop(state);
         drop(gone);
     }
 
@@ -138,6 +168,7 @@ impl Epochs {
     pub(super) fn newly_quarantined(&self) -> Vec<String> {
         let state = self.read();
         let all = state.before.iter().map(|(served, _)| served).chain([&state.newest]);
+        let all = all.chain(&state.staged);
         let shards = all.flat_map(|served| served.database.shards());
         shards.filter(|shard| shard.report_quarantined()).map(|shard| shard.file_name()).collect()
     }
@@ -145,7 +176,7 @@ impl Epochs {
     /// Quarantined shards of the newest database.
     pub(super) fn quarantined(&self) -> usize {
         let database = self.database();
-        database.shards().iter().filter(|shard| shard.is_quarantined()).count()
+        database.shards().filter(|shard| shard.is_quarantined()).count()
     }
 
     fn read(&self) -> RwLockReadGuard<'_, EpochTable> {
@@ -159,24 +190,21 @@ impl Epochs {
 
 impl EpochTable {
     fn served(&self, now: Instant, epoch: u64) -> Option<&Served> {
-        if self.newest.database.epoch() == epoch {
-            return Some(&self.newest);
-        }
         let kept = self.before.iter().filter(|(_, until)| *until > now);
-        kept.map(|(served, _)| served).find(|served| served.database.epoch() == epoch)
+        let all = [&self.newest].into_iter().chain(&self.staged);
+        all.chain(kept.map(|(served, _)| served)).find(|served| served.database.epoch() == epoch)
     }
 
-    /// A slot for each shard: the one it has in the newest database, else a new one. New ones
-    /// follow each other, so that shards spread over devices whichever of them changed.
-    fn slots_for(&mut self, database: &Database) -> Vec<u32> {
-        let mut held = self.newest.database.shards().iter().zip(&self.newest.slots);
-        let mut slots = Vec::with_capacity(database.shards().len());
-        for shard in database.shards() {
-            let kept = held.next().filter(|(held, _)| Arc::ptr_eq(held, shard));
-            let new = || free_slot(&self.slots, &mut self.next_slot);
-            let slot = kept.map_or_else(new, |(_, &slot)| slot);
+    /// A slot for each shard: the one it has in the newest or the staged database, else a new one.
+    /// New ones follow each other, so that shards spread over devices whichever of them changed.
+    fn slots_for(&mut self, database: &Database) -> HashMap<u32, u32> {
+        let mut slots = HashMap::with_capacity(database.held().len());
+        for &(index, ref shard) in database.held() {
+            let mut known = [&self.newest].into_iter().chain(&self.staged);
+            let kept = known.find_map(|served| served.slot_of(index, shard));
+            let slot = kept.unwrap_or_else(|| free_slot(&self.slots, &mut self.next_slot));
             self.slots.insert(slot, Arc::downgrade(shard));
-            slots.push(slot);
+            slots.insert(index, slot);
         }
         slots
     }
@@ -262,6 +290,30 @@ mod tests {
         assert!(bench.epochs.forget(bench.start + 620 * SECOND));
         assert!(!bench.epochs.forget(bench.start + 620 * SECOND), "once");
         assert_eq!(are_there([0, 2, 3]), [false, false, true]);
+    }
+
+    #[test]
+    fn a_staged_epoch_is_answered_and_keeps_its_slots_when_it_is_served() {
+        let bench = Bench::new();
+        let next = |epoch, labels: &[u8]| {
+            noise::write(bench.folder.path(), epoch, labels);
+            let manifest = Database::read_manifest(bench.folder.path()).unwrap();
+            Arc::new(bench.epochs.database().follow(manifest, &|_| ()).unwrap().unwrap())
+        };
+        let staged = next(2, &[0, 9, 2]);
+        bench.epochs.stage(Some(staged.clone()));
+        assert_eq!((bench.epochs.epoch(), bench.slots(1, 2)), (1, vec![0, 3, 2]));
+        bench.epochs.swap(bench.start + 2 * SECOND, staged);
+        assert_eq!((bench.epochs.epoch(), bench.slots(2, 2)), (2, vec![0, 3, 2]));
+        assert!(bench.epochs.staged().is_none());
+        assert_eq!(bench.slots(2, 1), [0, 1, 2]);
+        // One that is staged no more is not answered, and its own slots are nobody's.
+        bench.epochs.stage(Some(next(3, &[0, 9, 7])));
+        assert_eq!(bench.find(3, 3, 2), Ok(4));
+        bench.epochs.stage(None);
+        assert_eq!(bench.find(3, 3, 2), Err(Absent::Epoch));
+        assert!(bench.epochs.forget(bench.start + 3 * SECOND));
+        assert!(bench.epochs.content(4).is_none() && bench.epochs.content(3).is_some());
     }
 
     #[test]

@@ -422,11 +422,20 @@ async fn hints(
     let _answering = peer.activity.asked();
     let mut patience = limits::QUOTA_WAIT_MAX;
     for shard in request.shards {
-        let (epoch, paying) = (request.epoch, &mut patience);
-        let (reply, _held) = decide_hint(service, peer, epoch, shard, paying, replies).await;
+        let asked = HintAsked { epoch: request.epoch, shard, digest_only: request.digests_only };
+        let (reply, _held) = decide_hint(service, peer, asked, &mut patience, replies).await;
         replies.send(ReplyBody::Hint(reply)).await?;
     }
     Ok(())
+}
+
+/// One shard of a request for hints.
+#[derive(Clone, Copy)]
+struct HintAsked {
+    epoch: u64,
+    shard: u32,
+    /// Whether its digest is enough.
+    digest_only: bool,
 }
 
 /// The reply for one shard, with the room that it takes until it is sent. Whose quota did not allow
@@ -434,11 +443,11 @@ async fn hints(
 async fn decide_hint(
     service: &Service,
     peer: &Peer,
-    epoch: u64,
-    index: u32,
+    asked: HintAsked,
     patience: &mut Duration,
     replies: &mut Replies,
 ) -> (Hint, Option<Reservation>) {
+    let HintAsked { epoch, shard: index, digest_only } = asked;
     let refused = |status| (hint_reply(service, index, status), None);
     let damaged = || {
         let reply = hint_reply(service, index, Status::ShardUnknown);
@@ -453,10 +462,21 @@ async fn decide_hint(
         Err(Absent::Shard) => return refused(Status::ShardUnknown),
         Err(Absent::Quarantined) => return damaged(),
     };
-    let bytes = service.shape.packs() * service.shape.hint_bytes();
+    let digest = shard.hint_digest().to_vec();
+    let bytes = match digest_only {
+        true => digest.len(),
+        false => service.shape.packs() * service.shape.hint_bytes(),
+    };
     if peer.pay(bytes, *patience).await.is_err() {
         *patience = Duration::ZERO;
         return refused(Status::Quota);
+    }
+    let reply = |packs| {
+        let reply = hint_reply(service, index, Status::ResponseSuccess);
+        Hint { packs, digest, epoch, ..reply }
+    };
+    if digest_only {
+        return (reply(Vec::new()), None);
     }
     let Some(held) = replies.room(peer.front_end, bytes).await else {
         return refused(Status::Overloaded);
@@ -466,7 +486,5 @@ async fn decide_hint(
         Err(Status::ShardUnknown) => return damaged(),
         Err(status) => return refused(status),
     };
-    let digest = shard.hint_digest().to_vec();
-    let reply = hint_reply(service, index, Status::ResponseSuccess);
-    (Hint { packs, digest, epoch, ..reply }, Some(held))
+    (reply(packs), Some(held))
 }

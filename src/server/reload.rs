@@ -1,8 +1,10 @@
 //! Loads a new manifest while serving: it is checked whole, and then replaces the served one in one
-//! step. One that is refused changes nothing and is reported. A reload is started by a signal, by
-//! the admin endpoint, or by [`Reloader::watch`].
+//! step. Beside it may lie the manifest of the epoch that comes next: that one is staged, which is
+//! that it is answered before clients are told of it. One that is refused changes nothing and is
+//! reported. A reload is started by a signal, by the admin endpoint, or by [`Reloader::watch`].
 
 use std::fmt::Display;
+use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,8 +14,8 @@ use std::time::{Duration, Instant};
 use super::file_work::NotDone;
 use super::service::{Service, unix_now};
 use crate::limits;
-use crate::shard::manifest::MANIFEST_NAME;
-use crate::shard::{Database, OpenError};
+use crate::shard::manifest::{MANIFEST_NAME, MANIFEST_NEXT_NAME};
+use crate::shard::{Database, Manifest, OpenError, Shard};
 
 /// The epoch that is served after a reload and, of a new one, how many shards were opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,8 +26,8 @@ pub enum Reloaded {
 }
 
 /// Why a reload changed nothing.
-#[derive(Debug, thiserror::Error)]
-#[error("{why}. Epoch {served} is served as before")]
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{why}. Epoch {served} is served")]
 pub struct ReloadError {
     why: String,
     served: u64,
@@ -36,6 +38,8 @@ pub struct ReloadError {
 pub struct EpochState {
     /// The newest epoch that is served.
     pub served: u64,
+    /// An epoch after it that is answered, and that clients are not told of yet.
+    pub staged: Option<u64>,
     /// The epoch of the manifest that a reload last read.
     pub expected: u64,
     /// Shards of the served database that were taken out.
@@ -79,28 +83,44 @@ impl Reloader {
             }
         };
         tell(&service, &ended);
-        ended
+        let ended = ended?;
+        let (staging, read_here) = (service.clone(), read.clone());
+        let (progress, work) =
+            (|| read.load(Ordering::Relaxed), move || stage(&staging, &read_here, unix_now()));
+        let refused = match service.files.run("reading the next epoch", progress, work).await {
+            Ok(Ok(())) => return Ok(ended),
+            Ok(Err(refused)) => self.refused(&refused),
+            Err(not_done) => self.refused(&not_done),
+        };
+        tell(&service, &Err(refused.clone()));
+        Err(refused)
     }
 
     fn refused(&self, why: &dyn Display) -> ReloadError {
         ReloadError { why: why.to_string(), served: self.0.epochs.epoch() }
     }
 
-    /// Looks at the manifest's file once a period, and reloads when it was changed; after a refused
-    /// reload also when it was not, with growing pauses. Never ends.
+    /// Looks at the files of the manifests and of the placement once a period, and reloads when one
+    /// was changed; after a refused reload also when none was, with growing pauses. Never ends.
     pub async fn watch(self, period: Duration) {
-        let path = self.0.epochs.database().directory().join(MANIFEST_NAME);
+        let database = self.0.epochs.database();
+        let manifests = [MANIFEST_NAME, MANIFEST_NEXT_NAME];
+        let mut paths = manifests.map(|name| database.directory().join(name)).to_vec();
+        paths.extend(database.held_by().map(|held_by| held_by.placement.clone()));
+        drop(database);
         let (mut seen, mut again, mut pause) = (None, None::<Instant>, period);
         let mut until_next = period;
         loop {
             tokio::time::sleep(until_next).await;
-            let path = path.clone();
-            let look = self.0.files.run("looking at the manifest", || 0, move || identity(&path));
+            let paths = paths.clone();
+            let look = move || paths.iter().map(|path| identity(path)).collect::<Vec<_>>();
+            let look = self.0.files.run("looking at the manifests", || 0, look);
             let Ok(found) = look.await else {
                 until_next = (2 * until_next).min(limits::HUNG_LOOK_PAUSE_MAX).max(period);
                 continue;
             };
             until_next = period;
+            let found = Some(found);
             if found == seen && again.is_none_or(|again| again > Instant::now()) {
                 continue;
             }
@@ -125,7 +145,8 @@ fn identity(path: &Path) -> Option<[u64; 4]> {
 }
 
 /// Reads the manifest and what it names, unless that is served already; `read` counts the bytes.
-/// What clients refuse by its dates at `now` (unix seconds) is not taken up.
+/// What clients refuse by its dates at `now` (unix seconds) is not taken up. Of an epoch that is
+/// staged nothing is read again.
 fn find(service: &Service, read: &AtomicU64, now: u64) -> Result<Option<Arc<Database>>, OpenError> {
     service.report_quarantined();
     let served = service.epochs.database();
@@ -138,14 +159,47 @@ fn find(service: &Service, read: &AtomicU64, now: u64) -> Result<Option<Arc<Data
     let count = |bytes| {
         read.fetch_add(bytes, Ordering::Relaxed);
     };
-    Ok(served.follow(manifest, &count)?.map(Arc::new))
+    let staged = service.epochs.staged().filter(|staged| *staged.manifest() == manifest);
+    let found = staged.as_ref().unwrap_or(&served).follow(manifest, &count)?.map(Arc::new);
+    Ok(found.or(staged))
+}
+
+/// Stages what the manifest of the next epoch names, where there is one.
+fn stage(service: &Service, read: &AtomicU64, now: u64) -> Result<(), OpenError> {
+    let (served, staged) = (service.epochs.database(), service.epochs.staged());
+    let path = served.directory().join(MANIFEST_NEXT_NAME);
+    let next = match Manifest::read(&path) {
+        Ok(next) => Some(next).filter(|next| next.epoch > served.epoch()),
+        Err(OpenError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => None,
+        Err(error) => return Err(error),
+    };
+    let Some(next) = next else {
+        if staged.is_some() {
+            service.epochs.stage(None);
+        }
+        return Ok(());
+    };
+    let staged = staged.filter(|staged| *staged.manifest() == next);
+    if staged.is_none() {
+        next.check_time(served.directory(), now)?;
+    }
+    let (epoch, count) = (next.epoch, |bytes| {
+        read.fetch_add(bytes, Ordering::Relaxed);
+    });
+    if let Some(found) = staged.as_ref().unwrap_or(&served).follow(next, &count)? {
+        service.epochs.stage(Some(Arc::new(found)));
+        tracing::info!(epoch, "the next epoch is staged: it is answered, and clients are not told");
+    }
+    Ok(())
 }
 
 /// Serves a database; says how many of its shards were opened for it.
 fn take(service: &Service, database: Arc<Database>) -> usize {
     let served = service.epochs.database();
-    let pairs = database.shards().iter().zip(served.shards());
-    let opened = pairs.filter(|(new, old)| !Arc::ptr_eq(new, old)).count();
+    let is_new = |&&(index, ref shard): &&(u32, Arc<Shard>)| {
+        served.shard(index).is_none_or(|before| !Arc::ptr_eq(before, shard))
+    };
+    let opened = database.held().iter().filter(is_new).count();
     service.epochs.swap(Instant::now(), database);
     service.forget_epochs(Instant::now());
     opened
@@ -166,7 +220,7 @@ fn tell(service: &Service, ended: &Result<Reloaded, ReloadError>) {
         }
         Err(error) => {
             counters.reloads_refused.add(1);
-            tracing::error!("the database stays as it was: {error}");
+            tracing::error!("what is on disk is refused: {error}");
         }
     }
 }

@@ -58,7 +58,7 @@ fn run(service: &Service, closed: &Receiver<Infallible>) {
 /// Reads every shard once; whether to go on.
 fn read_all(service: &Service, bytes_per_second: f64, rest: impl Fn(Duration) -> bool) -> bool {
     // The database is not kept while a shard is read: its epoch may end.
-    let shard_at = |index: usize| service.epochs.database().shards().get(index).cloned();
+    let shard_at = |index: usize| service.epochs.database().shards().nth(index).cloned();
     // Time to let pass for what was read.
     let (begun, mut owed) = (Instant::now(), Duration::ZERO);
     for shard in (0..).map_while(shard_at).filter(|shard| !shard.is_quarantined()) {

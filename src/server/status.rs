@@ -47,6 +47,7 @@ impl Service {
     pub(super) fn epoch_state(&self) -> EpochState {
         EpochState {
             served: self.epochs.epoch(),
+            staged: self.epochs.staged().map(|staged| staged.epoch()),
             expected: self.expected_epoch.load(Ordering::Relaxed),
             quarantined_shards: self.epochs.quarantined(),
         }
@@ -59,7 +60,7 @@ impl Service {
             readiness.missing.insert(0, "the server is leaving".into());
         }
         let database = self.epochs.database();
-        let EpochState { served, expected, quarantined_shards } = self.epoch_state();
+        let EpochState { served, expected, quarantined_shards, .. } = self.epoch_state();
         readiness.add_lifetime(database.manifest().lifetime(), unix_now());
         if served != expected {
             readiness.notes.push(format!("epoch {served} is served, {expected} is on disk"));
@@ -69,7 +70,7 @@ impl Service {
         }
         match quarantined_shards {
             0 => {}
-            all if all >= database.shards().len() => {
+            all if all >= database.held().len() => {
                 readiness.missing.push(format!("all {all} shards are damaged and taken out"));
             }
             some => readiness.notes.push(format!("{some} shards are damaged and taken out")),
@@ -118,7 +119,7 @@ impl Service {
         let shards_on_devices: usize = devices.iter().map(|(_, held)| held.shards).sum();
         let bytes_on_devices: u64 = devices.iter().map(|(_, held)| held.bytes).sum();
         let database = self.epochs.database();
-        let EpochState { served, expected, quarantined_shards } = self.epoch_state();
+        let EpochState { served, staged, expected, quarantined_shards } = self.epoch_state();
         let Lifetime { created, expires } = database.manifest().lifetime();
         let started = self.started.1.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
         let mut gauge = |name, help, value| families.gauge(name, help, value);
@@ -131,7 +132,7 @@ impl Service {
             self.queue.queued() as f64,
         );
         gauge("sotto_queued_bytes", "Memory they may take", self.queue.queued_bytes() as f64);
-        gauge("sotto_shards", "Shards of the database", database.shards().len() as f64);
+        gauge("sotto_shards", "Shards that are held", database.held().len() as f64);
         let help = "Shards on devices, each device's";
         gauge("sotto_resident_shards", help, shards_on_devices as f64);
         let help = "Memory of devices that shards take";
@@ -142,6 +143,8 @@ impl Service {
             started,
         );
         gauge("sotto_served_epoch", "Epoch that is answered from", served as f64);
+        let help = "Newest epoch that is answered, though clients may not be told of it yet";
+        gauge("sotto_staged_epoch", help, staged.unwrap_or(served) as f64);
         gauge("sotto_expected_epoch", "Epoch on disk, as far as it was looked at", expected as f64);
         let help = "When the served epoch was signed, since 1970";
         gauge("sotto_database_created_timestamp_seconds", help, created as f64);

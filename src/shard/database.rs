@@ -15,7 +15,8 @@ use super::errors::OpenError;
 use super::files::open_regular;
 use super::guard::{Guarded, quarantined_total};
 use super::header::{Header, SECTION_NAMES, Section, file_name, read_from};
-use super::manifest::{MANIFEST_NAME, Manifest, SHARDS_DIR, ShardEntry};
+use super::held::HeldBy;
+use super::manifest::{MANIFEST_NAME, Manifest, SHARDS_DIR};
 use super::sections::verify_sections;
 use super::view::{ContentId, ShardView};
 use crate::params::Shape;
@@ -133,25 +134,31 @@ impl Opening {
     }
 }
 
-/// An open database: every shard mapped, headers and manifest checked.
+/// An open database: every shard that is held is mapped, headers and manifest are checked.
 #[derive(Debug)]
 pub struct Database {
     directory: PathBuf,
+    held_by: Option<HeldBy>,
     manifest: Manifest,
     shape: Shape,
     hint_digests: Vec<u8>,
-    shards: Vec<Arc<Shard>>,
+    /// Those that are held with their numbers, in order.
+    shards: Vec<(u32, Arc<Shard>)>,
 }
 
 impl Database {
-    /// Opens a database directory. Refuses wrong, truncated and swapped files by name.
+    /// Opens all of a database directory. Refuses wrong, truncated and swapped files by name.
     pub fn open(directory: &Path) -> Result<Self, OpenError> {
-        Self::open_seen(directory, &Opening::default())
+        Self::open_held(directory, None, &Opening::default())
     }
 
-    /// The same, for others to see how far it has come.
-    pub fn open_seen(directory: &Path, opening: &Opening) -> Result<Self, OpenError> {
-        Self::open_named(directory, Self::read_manifest(directory)?, opening)
+    /// Opens what a host holds of it, or all, for others to see how far that has come.
+    pub fn open_held(
+        directory: &Path,
+        held_by: Option<HeldBy>,
+        opening: &Opening,
+    ) -> Result<Self, OpenError> {
+        Self::open_named(directory, held_by, Self::read_manifest(directory)?, opening)
     }
 
     /// The manifest of a database directory.
@@ -165,29 +172,32 @@ impl Database {
         })
     }
 
-    /// Opens what this manifest names of a database directory.
+    /// The same of what this manifest names.
     pub fn open_named(
         directory: &Path,
+        held_by: Option<HeldBy>,
         manifest: Manifest,
         opening: &Opening,
     ) -> Result<Self, OpenError> {
         let folder = directory.join(SHARDS_DIR);
-        opening.shards.store(manifest.shard_count, Ordering::Relaxed);
-        let open = |(index, entry): (usize, &ShardEntry)| {
-            let shard = Shard::open(&folder.join(&entry.file), &manifest, index as u32)?;
+        let held = held(held_by.as_ref(), &manifest)?;
+        opening.shards.store(held.len() as u32, Ordering::Relaxed);
+        let open = |&index: &u32| {
+            let entry = &manifest.shards[index as usize];
+            let shard = Shard::open(&folder.join(&entry.file), &manifest, index)?;
             opening.opened.fetch_add(1, Ordering::Relaxed);
-            Ok(Arc::new(shard))
+            Ok((index, Arc::new(shard)))
         };
-        let opened: Vec<_> = manifest.shards.par_iter().enumerate().map(open).collect();
+        let opened: Vec<_> = held.par_iter().map(open).collect();
         let shards = opened.into_iter().collect::<Result<Vec<_>, _>>()?; // the first error by order
-        Ok(Self::of(directory, manifest, shards))
+        Ok(Self::of(directory, held_by, manifest, shards))
     }
 
-    /// Opens what this manifest names, to be served after this database; `None` where that is this
-    /// database and no shard of it is quarantined. Unchanged shards are shared; of others every
-    /// byte is read, one shard at a time, and `read` is told how many bytes more. A quarantined
-    /// shard is opened again; where it is still bad it stays quarantined, which alone is no reason
-    /// to refuse a manifest.
+    /// Opens what is held of what this manifest names, to be served after this database; `None`
+    /// where that is this database and no shard of it is quarantined. Unchanged shards are shared;
+    /// of others every byte is read, one shard at a time, and `read` is told how many bytes more. A
+    /// quarantined shard is opened again; where it is still bad it stays quarantined, which alone
+    /// is no reason to refuse a manifest. What is held is read from the placement again.
     ///
     /// # Errors
     /// The manifest may not follow this one's, a file is refused, or nothing is better than it was.
@@ -198,44 +208,54 @@ impl Database {
     ) -> Result<Option<Self>, OpenError> {
         let path = self.directory.join(MANIFEST_NAME);
         manifest.may_follow(&self.manifest).map_err(OpenError::manifest(&path))?;
-        let mut changed = manifest != self.manifest;
-        if !changed && !self.shards.iter().any(|shard| shard.is_quarantined()) {
+        let held = held(self.held_by.as_ref(), &manifest)?;
+        let is_as_it_was = held.iter().eq(self.shards.iter().map(|(index, _)| index));
+        let mut changed = manifest != self.manifest || !is_as_it_was;
+        if !changed && !self.shards().any(|shard| shard.is_quarantined()) {
             return Ok(None);
         }
         let folder = self.directory.join(SHARDS_DIR);
-        let (mut shards, mut still_bad) = (Vec::with_capacity(self.shards.len()), None);
-        for (index, (entry, held)) in manifest.shards.iter().zip(&self.shards).enumerate() {
-            let kept = self.manifest.shards[index] == *entry;
-            if kept && !held.is_quarantined() {
-                shards.push(held.clone());
+        let (mut shards, mut still_bad) = (Vec::with_capacity(held.len()), None);
+        for index in held {
+            let entry = &manifest.shards[index as usize];
+            let is_same = self.manifest.shards[index as usize] == *entry;
+            let before = self.shard(index).filter(|_| is_same);
+            if let Some(before) = before.filter(|before| !before.is_quarantined()) {
+                shards.push((index, before.clone()));
                 continue;
             }
             let path = folder.join(&entry.file);
-            let opened = Shard::open(&path, &manifest, index as u32).and_then(|shard| {
+            let opened = Shard::open(&path, &manifest, index).and_then(|shard| {
                 verify_sections(&path, shard.header(), 0..SECTION_NAMES.len(), read)?;
                 Ok(shard)
             });
-            match opened {
-                Ok(shard) => {
+            match (opened, before) {
+                (Ok(shard), _) => {
                     changed = true;
-                    shards.push(Arc::new(shard));
+                    shards.push((index, Arc::new(shard)));
                 }
-                Err(error) if kept => {
+                (Err(error), Some(before)) => {
                     still_bad = Some(error);
-                    shards.push(held.clone());
+                    shards.push((index, before.clone()));
                 }
-                Err(error) => return Err(error),
+                (Err(error), None) => return Err(error),
             }
         }
         match still_bad {
             Some(error) if !changed => Err(error),
-            _ => Ok(Some(Self::of(&self.directory, manifest, shards))),
+            _ => Ok(Some(Self::of(&self.directory, self.held_by.clone(), manifest, shards))),
         }
     }
 
-    fn of(directory: &Path, manifest: Manifest, shards: Vec<Arc<Shard>>) -> Self {
+    fn of(
+        directory: &Path,
+        held_by: Option<HeldBy>,
+        manifest: Manifest,
+        shards: Vec<(u32, Arc<Shard>)>,
+    ) -> Self {
         Self {
             directory: directory.to_owned(),
+            held_by,
             shape: manifest.shape(),
             hint_digests: manifest.hint_digests(),
             manifest,
@@ -267,16 +287,26 @@ impl Database {
     pub fn epoch(&self) -> u64 {
         self.manifest.epoch
     }
-    pub(super) fn shard_path(&self, index: usize) -> PathBuf {
-        self.directory.join(SHARDS_DIR).join(&self.manifest.shards[index].file)
+    /// By which placement it is held; none where all of it is.
+    pub fn held_by(&self) -> Option<&HeldBy> {
+        self.held_by.as_ref()
     }
-    /// All shards, in order.
-    pub fn shards(&self) -> &[Arc<Shard>] {
+    /// The file of a shard.
+    pub fn shard_path(&self, index: u32) -> PathBuf {
+        self.directory.join(SHARDS_DIR).join(&self.manifest.shards[index as usize].file)
+    }
+    /// The shards that are held with their numbers, in order; at least one.
+    pub fn held(&self) -> &[(u32, Arc<Shard>)] {
         &self.shards
     }
-    /// One shard; `None` past the last.
+    /// The shards that are held, in order.
+    pub fn shards(&self) -> impl Iterator<Item = &Arc<Shard>> {
+        self.shards.iter().map(|(_, shard)| shard)
+    }
+    /// One shard, where it is held.
     pub fn shard(&self, index: u32) -> Option<&Arc<Shard>> {
-        self.shards.get(index as usize)
+        let at = self.shards.binary_search_by_key(&index, |&(number, _)| number).ok()?;
+        Some(&self.shards[at].1)
     }
     /// The operator's public key.
     pub fn operator_key(&self) -> &[u8; 32] {
@@ -285,6 +315,14 @@ impl Database {
     /// Hint digests of all shards, 16 bytes each, in order.
     pub fn hint_digests(&self) -> &[u8] {
         &self.hint_digests
+    }
+}
+
+/// The numbers of the shards that are held of what a manifest names, in order.
+fn held(held_by: Option<&HeldBy>, manifest: &Manifest) -> Result<Vec<u32>, OpenError> {
+    match held_by {
+        None => Ok((0..manifest.shard_count).collect()),
+        Some(held_by) => Ok(held_by.shards(manifest.shard_count)?.iter().collect()),
     }
 }
 
@@ -300,7 +338,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         noise::write(directory.path(), 1, &[0, 1, 2]);
         let opening = Opening::default();
-        let database = Database::open_seen(directory.path(), &opening).unwrap();
+        let database = Database::open_held(directory.path(), None, &opening).unwrap();
         assert_eq!((database.shard_count(), database.epoch()), (3, 1));
         assert_eq!(opening.progress(), (3, 3));
         let (shard, shape) = (database.shard(2).unwrap(), database.shape());

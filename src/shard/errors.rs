@@ -5,6 +5,7 @@ use std::fmt::Display;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::hosts::HostsError;
 use crate::limits;
 use crate::params::ShapeError;
 use crate::wire::parameters::{LifetimeError, ParametersError, SignatureError};
@@ -30,6 +31,8 @@ pub enum OpenError {
     Manifest { path: PathBuf, source: ManifestError },
     #[error("shard file {} {source}", .path.display())]
     Shard { path: PathBuf, source: ShardError },
+    #[error("{}: {source}", .path.display())]
+    Placement { path: PathBuf, source: HostsError },
 }
 
 impl OpenError {
@@ -39,6 +42,10 @@ impl OpenError {
 
     pub(super) fn shard<E: Into<ShardError>>(path: &Path) -> impl Fn(E) -> Self {
         move |source| Self::Shard { path: path.to_owned(), source: source.into() }
+    }
+
+    pub(super) fn placement(path: &Path) -> impl Fn(HostsError) -> Self {
+        move |source| Self::Placement { path: path.to_owned(), source }
     }
 
     pub(super) fn manifest<E: Into<ManifestError>>(path: &Path) -> impl Fn(E) -> Self {

@@ -8,6 +8,7 @@ mod errors;
 pub mod files;
 pub mod guard;
 pub mod header;
+mod held;
 pub mod manifest;
 #[cfg(test)]
 pub(crate) mod noise;
@@ -19,6 +20,7 @@ pub mod write;
 pub use database::{Database, Opening, Shard};
 pub use errors::{HeaderError, ManifestError, Mismatch, OpenError, ShardError};
 pub use header::{HEADER_BYTES, Header, Section};
+pub use held::{HeldBy, read_placement};
 pub use manifest::{Manifest, ManifestHead, ShardEntry};
 pub use sections::{verify_bytes, verify_file};
 pub use view::{ContentId, ShardView};

@@ -10,7 +10,7 @@ use super::sections::{Bytes, check, verify_sections};
 
 /// Bytes that [`verify`] will read, for a progress bar.
 pub fn verify_bytes(database: &Database) -> u64 {
-    file_bytes(database.shape()) * u64::from(database.shard_count())
+    file_bytes(database.shape()) * database.held().len() as u64
 }
 
 /// Reads every byte of an open database; `read` is told how many bytes more were read. Returns what
@@ -19,18 +19,17 @@ pub fn verify(database: &Database, read: &(dyn Fn(u64) + Sync)) -> Vec<OpenError
     // Every file's sections are parts of their own, so that one large shard keeps all cores busy.
     let sections = SECTION_NAMES.len();
     let problem = |part: usize| {
-        let (index, section) = (part / sections, part % sections);
-        let shard = &database.shards()[index];
-        let path = database.shard_path(index);
+        let ((index, shard), section) = (&database.held()[part / sections], part % sections);
+        let path = database.shard_path(*index);
         verify_sections(&path, shard.header(), section..section + 1, read).err()
     };
-    let parts = (0..database.shards().len() * sections).into_par_iter();
+    let parts = (0..database.held().len() * sections).into_par_iter();
     parts.filter_map(problem).collect()
 }
 
-/// Reads every byte of one shard of an open database, from its file.
-pub fn verify_shard(database: &Database, index: u32) -> Result<(), OpenError> {
-    let (path, shard) = (database.shard_path(index as usize), &database.shards()[index as usize]);
+/// Reads every byte of a shard of an open database, from its file.
+pub fn verify_shard(database: &Database, index: u32, shard: &Shard) -> Result<(), OpenError> {
+    let path = database.shard_path(index);
     verify_sections(&path, shard.header(), 0..SECTION_NAMES.len(), &|_| ())
 }
 

@@ -2,7 +2,9 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use crate::hosts::HostsError;
 use crate::pull::PullError;
 use crate::shard::{ManifestError, OpenError, ShardError};
 
@@ -49,6 +51,20 @@ pub enum StoreError {
     NothingAnnounced,
     #[error("the database that is to be copied cannot be used: {0}")]
     Database(#[from] OpenError),
+    #[error("{0}")]
+    Placement(OpenError),
+    #[error(
+        "epoch {epoch} is not announced: after {waited:?} too few hosts answer it. {hosts}. Bring \
+         them up, or announce with a greater --may-lack"
+    )]
+    NotStaged { epoch: u64, waited: Duration, hosts: String },
+    #[error(
+        "the placement has no host for shards {0}: make one that has (`sotto placement check` \
+         shows it)"
+    )]
+    Unplaced(String),
+    #[error("the placement does not fit the store: {0}")]
+    Hosts(#[from] HostsError),
     #[error("the file {name} is damaged: {problem}. Nothing of it was copied")]
     Damaged { name: String, problem: ShardError },
     #[error("{0}")]

@@ -16,12 +16,11 @@ use super::errors::StoreError;
 use super::place::{MANIFESTS, Store, shard_name};
 use super::publish::manifest;
 use crate::client::OperatorKey;
-use crate::hosts::Ranges;
 use crate::limits;
 use crate::params::Shape;
 use crate::pull::{Folder, Step};
 use crate::shard::header::file_bytes;
-use crate::shard::{Manifest, ShardEntry};
+use crate::shard::{HeldBy, Manifest, ShardEntry};
 
 /// What is copied, and where to.
 #[derive(Debug, Clone)]
@@ -30,8 +29,8 @@ pub struct FetchOptions {
     pub db: PathBuf,
     /// Who has to have signed the manifests.
     pub operator_key: OperatorKey,
-    /// The shards that this host holds; all of them where nothing is said.
-    pub held: Option<Ranges>,
+    /// Whose shards are copied; all of them where nothing is said.
+    pub held_by: Option<HeldBy>,
 }
 
 /// What a run did.
@@ -102,7 +101,9 @@ async fn fetch_files(
     told: &(dyn Fn(Step) + Sync),
 ) -> Result<(u64, u64), StoreError> {
     let shape = manifest.shape();
-    let is_held = |shard| options.held.as_ref().is_none_or(|held| held.contains(shard));
+    let held = options.held_by.as_ref().map(|held_by| held_by.shards(manifest.shard_count));
+    let held = held.transpose().map_err(StoreError::Placement)?;
+    let is_held = |shard| held.as_ref().is_none_or(|held| held.contains(shard));
     let held = (0..).zip(&manifest.shards).filter(|&(shard, _)| is_held(shard));
     let (missing, bytes) = folder.missing(&shape, held.map(|(_, entry)| entry))?;
     let files = missing.len() as u64;

@@ -14,7 +14,7 @@ mod publish;
 #[cfg(test)]
 mod tests;
 
-pub use announce::{Announced, announce};
+pub use announce::{Announced, Behind, Hosts, announce, until_staged};
 pub use errors::StoreError;
 pub use fetch::{FetchOptions, Fetched, fetch};
 pub use gc::{Collected, Keep, collect};

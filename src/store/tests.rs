@@ -7,14 +7,13 @@ use std::time::Duration;
 use super::place::ANNOUNCED;
 use super::*;
 use crate::client::OperatorKey;
-use crate::hosts::Ranges;
 use crate::pull::Step;
 use crate::shard::header::file_bytes;
 use crate::shard::manifest::{
     MANIFEST_NAME, MANIFEST_NEXT_NAME, MANIFEST_PREVIOUS_NAME, SHARDS_DIR,
 };
 use crate::shard::verify::verify;
-use crate::shard::{Database, Manifest, noise};
+use crate::shard::{Database, HeldBy, Manifest, noise};
 
 const NOW: u64 = 1_000;
 
@@ -56,11 +55,23 @@ impl Place {
         held: Option<&str>,
         known: &mut Vec<Manifest>,
     ) -> Result<Fetched, StoreError> {
-        let operator_key = Manifest::read(&self.path("db").join(MANIFEST_NAME)).unwrap();
+        let manifest = Manifest::read(&self.path("db").join(MANIFEST_NAME)).unwrap();
+        let held_by = held.map(|shards| {
+            let (placement, host) = (self.path("placement.json"), "a-0".to_owned());
+            let host_json = format!(
+                "{{\"name\": \"{host}\", \"address\": \"a:4433\", \"shards\": \"{shards}\"}}"
+            );
+            let shard_count = manifest.shard_count;
+            let json = format!(
+                "{{\"version\": 1, \"shard_count\": {shard_count}, \"hosts\": [{host_json}]}}"
+            );
+            fs::write(&placement, json).unwrap();
+            HeldBy { placement, host }
+        });
         let options = FetchOptions {
             db: self.path("copy"),
-            operator_key: OperatorKey(operator_key.operator_key.0),
-            held: held.map(|held| held.parse::<Ranges>().unwrap()),
+            operator_key: OperatorKey(manifest.operator_key.0),
+            held_by,
         };
         fetch(&self.store(), &options, NOW, known, &|_: Step| ()).await
     }

@@ -190,6 +190,7 @@ message! {
     HintRequest {
         1 (uint64) epoch: u64;
         2 (uint32, repeated) shards: Vec<u32>;
+        3 (bool) digests_only: bool;
     }
 }
 

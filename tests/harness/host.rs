@@ -254,7 +254,8 @@ impl Peer {
     }
 
     pub(crate) async fn ask_hints(&self, epoch: u64, shards: Vec<u32>) -> Vec<Hint> {
-        let replies = self.ask(RequestBody::Hints(HintRequest { epoch, shards })).await;
+        let replies =
+            self.ask(RequestBody::Hints(HintRequest { epoch, shards, digests_only: false })).await;
         let hint = |reply| match reply {
             ReplyBody::Hint(hint) => hint,
             other => panic!("{other:?}"),

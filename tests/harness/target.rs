@@ -53,7 +53,8 @@ impl Target {
 
     /// Asks for every hint.
     pub(crate) fn hints(&self) -> RequestBody {
-        RequestBody::Hints(HintRequest { epoch: self.epoch, shards: (0..self.shards).collect() })
+        let (epoch, shards) = (self.epoch, (0..self.shards).collect());
+        RequestBody::Hints(HintRequest { epoch, shards, digests_only: false })
     }
 
     /// Random queries under the bundle of this name. Some are late before they are looked at.

@@ -151,7 +151,7 @@ async fn unread_hints_leave_room_for_others() {
     let greedy = host.try_connect(ALPN, 16).await.unwrap();
     let mut unread = Vec::new();
     for _ in 0..100 {
-        let hints = HintRequest { epoch: EPOCH, shards: vec![0, 1, 2] };
+        let hints = HintRequest { epoch: EPOCH, shards: vec![0, 1, 2], digests_only: false };
         unread.push(greedy.send_request(RequestBody::Hints(hints)).await);
     }
     until("all are asked for", || host.counters.streams.get() == 100).await;

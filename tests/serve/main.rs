@@ -209,7 +209,7 @@ async fn streams_that_stall_or_are_not_read_are_given_up_alone() {
     assert_eq!(reset_code(receive).await, StreamCode::Timeout);
     assert_eq!(peer.ask_parameters(parameter_request()).await.response_status, 0);
     assert_eq!(timed_out(), 1);
-    let hints = HintRequest { epoch: EPOCH, shards: vec![0, 1, 2] };
+    let hints = HintRequest { epoch: EPOCH, shards: vec![0, 1, 2], digests_only: false };
     let receive = peer.send_request(RequestBody::Hints(hints)).await;
     until("the unread stream is reset", || timed_out() == 2).await;
     assert_eq!(reset_code(receive).await, StreamCode::Timeout);
@@ -222,7 +222,7 @@ async fn a_peer_that_reads_slowly_is_given_up_in_the_end() {
     let host =
         Serving::start(Reference, ServerBounds { stream_send_time_max, ..Default::default() });
     let peer = host.try_connect(sotto::wire::ALPN, 1000).await.unwrap();
-    let hints = HintRequest { epoch: EPOCH, shards: vec![0, 1, 2] };
+    let hints = HintRequest { epoch: EPOCH, shards: vec![0, 1, 2], digests_only: false };
     let mut receive = peer.send_request(RequestBody::Hints(hints)).await;
     // Fast enough for the time that one reply may take, too slow for all of them.
     let mut pace = tokio::time::interval(Duration::from_millis(20));

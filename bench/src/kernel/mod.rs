@@ -68,7 +68,7 @@ fn run(
     let fastest = *engines.last().ok_or("no engine")?;
 
     let database = Arc::new(store.open()?);
-    let shards: Vec<_> = database.shards().iter().map(|shard| shard.view()).collect();
+    let shards: Vec<_> = database.shards().map(|shard| shard.view()).collect();
     // Times a multiply-add is repeated to measure its peak.
     let peak_loops = effort.pick(1 << 18, 1 << 18, 1 << 10);
     let mut floors = Floors::default();

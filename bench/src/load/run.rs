@@ -381,6 +381,6 @@ fn end_class(end: &FailedAttempt, silence: &str) -> String {
     match end.event {
         Event::TimedOut => format!("{TIME_OUT_CLASS}{silence}"),
         Event::ConnectionLost | Event::NotAllowed => format!("{CONNECTION_CLASS}{reason}"),
-        Event::StreamLost | Event::Refused { .. } => format!("stream: {reason}"),
+        Event::StreamLost | Event::Behind | Event::Refused { .. } => format!("stream: {reason}"),
     }
 }

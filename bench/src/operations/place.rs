@@ -90,7 +90,7 @@ impl Place {
         let database = Database::open(&self.db())?;
         let shape = database.shape();
         Ok(Content {
-            records: database.shards().iter().map(|shard| shard.header().records).sum(),
+            records: database.shards().map(|shard| shard.header().records).sum(),
             shards: database.shard_count(),
             database_bytes: file_bytes(shape) * u64::from(database.shard_count()),
             shape: ShapeFacts::of(shape),

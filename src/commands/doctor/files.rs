@@ -8,10 +8,9 @@ use std::time::{Duration, Instant, SystemTime};
 
 use rustix::fs::OFlags;
 use sotto::server::{Identity, KnownCallers};
-use sotto::shard::Database;
 use sotto::shard::header::file_bytes;
-use sotto::shard::manifest::SHARDS_DIR;
 use sotto::shard::verify::verify_shard;
+use sotto::shard::{Database, HeldBy};
 use sotto::text::{bytes, counted};
 use sotto::wire::Lifetime;
 
@@ -35,9 +34,14 @@ const DAY_SECONDS: i64 = 24 * 3600;
 
 /// What it is, whether its bytes are what was built, and the disk below it.
 pub(super) fn database(database: &Database, args: &serve::Args) -> [Finding; 3] {
-    let shards = u64::from(database.shard_count());
-    let size = bytes(shards * file_bytes(database.shape()));
-    let shards = counted(shards, "shard");
+    let held = database.held().len() as u64;
+    let size = bytes(held * file_bytes(database.shape()));
+    let shards = match database.held_by() {
+        None => counted(held, "shard"),
+        Some(HeldBy { host, .. }) => {
+            format!("{} of {} for {host}", counted(held, "shard"), database.shard_count())
+        }
+    };
     let found = format!("{shards}, {size}, epoch {}", database.epoch());
     let target = Duration::from_millis(args.target_ms);
     let opened = Finding::new("database", found, "a database that opens");
@@ -50,16 +54,17 @@ pub(super) fn database(database: &Database, args: &serve::Args) -> [Finding; 3] 
 /// ones are read then differs from time to time.
 fn digests(database: &Database) -> Finding {
     let expected = "shards whose bytes match their digests";
-    let (begun, count) = (Instant::now(), database.shard_count());
-    let first = (now().unsigned_abs() % u64::from(count.max(1))) as u32;
-    let (mut read, mut bad) = (0u32, Vec::new());
-    for index in (first..count).chain(0..first) {
+    let (begun, held) = (Instant::now(), database.held());
+    let first = now().unsigned_abs() as usize % held.len().max(1);
+    let (mut read, mut bad) = (0, Vec::new());
+    for (index, shard) in held[first..].iter().chain(&held[..first]) {
         if begun.elapsed() > DIGESTS_TIME {
             break;
         }
-        bad.extend(verify_shard(database, index).err());
+        bad.extend(verify_shard(database, *index, shard).err());
         read += 1;
     }
+    let count = held.len();
     let found = match bad.first() {
         Some(first) if bad.len() == 1 => first.to_string(),
         Some(first) => format!("{first}; and {} more like it", bad.len() - 1),
@@ -92,8 +97,7 @@ fn disk(database: &Database, target: Duration) -> Finding {
     let shard_bytes = file_bytes(database.shape());
     let wanted = (shard_bytes as f64 / target.div_f64(2.0).as_secs_f64()) as u64;
     let expected = format!("{}/s, which reads a shard in half of target-ms", bytes(wanted));
-    let folder = database.directory().join(SHARDS_DIR);
-    let paths = database.manifest().shards.iter().map(|entry| folder.join(&entry.file));
+    let paths = database.held().iter().map(|&(index, _)| database.shard_path(index));
     match read_past_cache(paths) {
         Err(error) => Finding::new("disk", format!("not measured: {error}"), expected)
             .warn("put the database on a disk of this machine, with ext4 or xfs"),

@@ -98,7 +98,7 @@ pub(super) fn memory(database: Option<&Database>, args: &serve::Args) -> Finding
         return Finding::new("memory", bytes(machine), expected)
             .fail_if(machine < MEMORY_BYTES_MIN, "add memory");
     };
-    let bounds = match serve::bounds(args.memory, database.shape()) {
+    let bounds = match serve::bounds(args.memory, args.connections, database.shape()) {
         Ok(bounds) => bounds,
         Err(error) => {
             return Finding::new("memory", error, "a budget that fits the machine")
@@ -106,7 +106,7 @@ pub(super) fn memory(database: Option<&Database>, args: &serve::Args) -> Finding
         }
     };
     let budget = bounds.memory(database.shape()).total();
-    let shards = u64::from(database.shard_count()) * file_bytes(database.shape());
+    let shards = database.held().len() as u64 * file_bytes(database.shape());
     let expected = format!(
         "{}: {} of shards, {} of queues",
         bytes(shards + budget),
@@ -132,7 +132,7 @@ pub(super) fn limits(database: Option<&Database>) -> [Finding; 2] {
     );
     let maps_max = read_to_string("/proc/sys/vm/max_map_count").ok();
     let maps_max = maps_max.and_then(|text| text.trim().parse().ok());
-    [files, maps(database.map_or(0, |database| database.shard_count().into()), maps_max)]
+    [files, maps(database.map_or(0, |database| database.held().len() as u64), maps_max)]
 }
 
 /// A shard is a map; while a new epoch comes in, those of both are there.

@@ -8,9 +8,10 @@ mod files;
 mod finding;
 mod machine;
 
+use std::path::Path;
 use std::process::ExitCode;
 
-use sotto::shard::Database;
+use sotto::shard::{Database, Opening};
 
 use self::finding::{Finding, Status};
 use super::{Ended, out, serve};
@@ -29,7 +30,8 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: Args) -> Ended {
     let Args { serve, json } = args;
-    let database = serve.db.as_deref().map(Database::open);
+    let open = |db: &Path| Database::open_held(db, serve.held_by(), &Opening::default());
+    let database = serve.db.as_deref().map(open);
     let opened = database.as_ref().and_then(|opened| opened.as_ref().ok());
     let mut findings = vec![options(&serve)];
     findings.extend(machine::engines(&serve));

@@ -151,7 +151,8 @@ fn frames_in_another_order_or_of_another_kind_are_refused() {
     let (bundle, queries) = (bundle_frame(0), batch(queries(|_| 0)));
     let found = refused(join(std::slice::from_ref(&queries), bundle.clone()).into());
     assert!(matches!(found, SealedError::Batch { .. }), "{found}");
-    let hints = crate::wire::message::HintRequest { epoch: 3, shards: vec![1] };
+    let hints =
+        crate::wire::message::HintRequest { epoch: 3, shards: vec![1], digests_only: false };
     let hints: Bytes = encode_frame(&Request::from(RequestBody::Hints(hints))).into();
     let found = refused(join(&[bundle.clone(), hints], queries.clone()).into());
     assert!(matches!(found, SealedError::Batch { .. }), "{found}");

@@ -170,12 +170,16 @@ fn database(service: &Service) -> Markup {
     };
     let left = Duration::from_secs(database.manifest().lifetime().left(unix_now()));
     let quarantined = format!("{} taken out as damaged", count(service.epochs.quarantined()));
+    let shards = match (database.held().len(), database.shard_count() as usize) {
+        (held, all) if held < all => format!("{} of {}", count(held), count(all)),
+        (all, _) => count(all),
+    };
     html! {
         h2 { "Database" }
         div class="cards" {
             (card("epoch", &served.to_string(), &expected))
             (card("accepted for", &duration(left), "then sign it again"))
-            (card("shards", &count(database.shards().len()), &quarantined))
+            (card("shards", &shards, &quarantined))
         }
     }
 }
