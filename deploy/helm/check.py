@@ -71,6 +71,22 @@ CASES = {
         "networkPolicy": {"enabled": False},
         "resources": {"requests": {"memory": "8Gi"}},
     },
+    "eight hosts": {
+        "replicas": 8,
+        "hosts": {
+            "enabled": True,
+            "store": "s3://bucket/people",
+            "credentialsSecretName": "sotto-store",
+            "serviceAccountName": "store-reader",
+        },
+        "config": {"connections": 1_000, "memory": 4000},
+        "gpu": {"enabled": True},
+        "initContainers": [{"name": "wait", "image": "busybox"}],
+    },
+    "hosts for anyone": {
+        "clients": {"anyoneMayAsk": True},
+        "hosts": {"enabled": True, "store": "gs://bucket/people", "tcpPorts": [443, 8443]},
+    },
     "a relay alone": {
         "server": {"enabled": False},
         "relay": {
@@ -158,6 +174,8 @@ CASES = {
 REFUSED = {
     "nobody may ask": {"clients": {"caSecretName": ""}},
     "an address that is the chart's": {"config": {"listen": "0.0.0.0:1"}},
+    "hosts of nothing": {"hosts": {"enabled": True}},
+    "a placement that is not the chart's": {"config": {"placement": "/tmp/placement.json"}},
     "no time to leave": {"terminationGracePeriodSeconds": 10},
     "too many shards": {"database": {"shards": 70_000}},
     "a relay that knows no accounts": {"relay": {"enabled": True, "accounts": {"jwksSecretName": ""}}},
@@ -202,11 +220,59 @@ def check_probes(found, values):
 
 def check_options(found, program):
     text = named(found["ConfigMap"], "try-sotto")["data"]["sotto.toml"]
+    container = pod(named(found["StatefulSet"], "try-sotto"))["containers"][0]
+    # What comes from the pod has a value there.
+    environment = {each["name"]: each.get("value", "try-sotto-0") for each in container.get("env", [])}
     with tempfile.NamedTemporaryFile("w", suffix=".toml") as file:
         file.write(text)
         file.flush()
-        read = subprocess.run([program, "config", "--config", file.name], capture_output=True, text=True)
+        command = [program, "config", "--config", file.name]
+        read = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert read.returncode == 0, text + read.stderr
+
+
+def check_hosts(found, values, program):
+    """Pods fetch and open what the placement gives to their names."""
+    spec = pod(named(found["StatefulSet"], "try-sotto"))
+    assert spec["containers"][0]["name"] == "sotto"
+    fetches = [each for each in spec["containers"] + spec["initContainers"] if each["name"].startswith("fetch")]
+    assert [each["args"][-1] == "--watch" for each in fetches] == [True, False]
+    if not program:
+        return
+    has = subprocess.run([program, "store", "--help"], capture_output=True)
+    if has.returncode != 0:
+        print("not started, for the program does not have it: sotto store")
+        return
+    replicas = values.get("replicas", 2)
+    with tempfile.TemporaryDirectory() as folder:
+        folder = pathlib.Path(folder)
+
+        def run(*arguments):
+            made = subprocess.run([program, *arguments], cwd=folder, capture_output=True, text=True)
+            assert made.returncode == 0, made.stderr
+            return made.stdout
+
+        names = [f"try-sotto-{number}" for number in range(replicas)]
+        hosts = [f"{name} {name}.try-sotto-replicas.look-ups.svc:4433\n" for name in names]
+        (folder / "hosts").write_text("".join(hosts))
+        (folder / "records.csv").write_text(run("sample", "--records", "2000"))
+        run("build", "--input", "records.csv", "--out", "db", "--shards", "16")
+        made = run("placement", "make", "--hosts", "hosts", "--shards", "16", "--copies", "2")
+        (folder / "placement.json").write_text(made)
+        run("store", "push", "--db", "db", "--store", "store")
+        run("store", "announce", "--store", "store", "--epoch", "1")
+        for name in names:
+            # As in the pod, with the folders of this one.
+            arguments = [each.replace("$(POD_NAME)", name) for each in fetches[1]["args"]]
+            arguments = [each.replace("/etc/sotto/operator.pub", "db/operator.pub") for each in arguments]
+            arguments = [each.replace("/etc/sotto/", "") for each in arguments]
+            arguments = [each.replace(values["hosts"]["store"], "store") for each in arguments]
+            arguments = [each.replace("/var/lib/sotto/db", f"of-{name}") for each in arguments]
+            run(*arguments)
+            checked = ["doctor", "--db", f"of-{name}", "--placement", "placement.json", "--host", name]
+            read = subprocess.run([program, *checked, "--json"], cwd=folder, capture_output=True, text=True)
+            database = next(each for each in json.loads(read.stdout) if each["check"] == "database")
+            assert database["status"] == "ok" and f"of 16 for {name}" in database["found"], database
 
 
 def named(objects, name):
@@ -386,6 +452,8 @@ def check(values, files, program):
             for version in KUBERNETES:
                 kubernetes_validate.validate(document, version, strict=True)
     check_selectors(found)
+    if values.get("hosts", {}).get("enabled"):
+        check_hosts(found, values, program)
     if values.get("server", {}).get("enabled", True):
         check_probes(found, values)
         if program:

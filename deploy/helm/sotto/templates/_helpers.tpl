@@ -280,3 +280,47 @@ spec:
 {{ $key }} = {{ toJson $value }}
 {{- end -}}
 {{- end -}}
+
+{{- /* A container that copies what a pod holds of the database; a list of the root and a flag. */ -}}
+{{- define "sotto.fetch" -}}
+{{- $root := index . 0 -}}
+{{- with $root.Values.hosts -}}
+image: "{{ .image.repository }}:{{ .image.tag | default $root.Chart.AppVersion }}"
+imagePullPolicy: {{ .image.pullPolicy }}
+args:
+  - store
+  - fetch
+  - --store={{ .store }}
+  - --db={{ $root.Values.database.path }}
+  - --operator-key=/etc/sotto/operator.pub
+  - --placement=/etc/sotto/placement.json
+  - --host=$(POD_NAME)
+  - --every={{ .everySeconds }}
+  {{- with index $ 1 }}
+  - {{ . }}
+  {{- end }}
+env:
+  - name: POD_NAME
+    valueFrom:
+      fieldRef:
+        fieldPath: metadata.name
+{{- with .credentialsSecretName }}
+envFrom:
+  - secretRef:
+      name: {{ . }}
+{{- end }}
+securityContext:
+  allowPrivilegeEscalation: false
+  readOnlyRootFilesystem: true
+  capabilities:
+    drop: ["ALL"]
+resources:
+  {{- toYaml .resources | nindent 2 }}
+volumeMounts:
+  - name: database
+    mountPath: {{ dir $root.Values.database.path }}
+  - name: config
+    mountPath: /etc/sotto
+    readOnly: true
+{{- end -}}
+{{- end -}}
