@@ -2,12 +2,13 @@
 # Runs every failure in full once and writes a record: bench/failures.sh [--quick]
 #
 # The tests of failures (tests/failures, with SOTTO_FAILURES=full; shard files in tests/epochs.rs;
-# devices in tests/gpu_faults.rs; the builder in tests/build.rs), one by one, each with a time
-# limit. Takes what is installed: libfaketime for clocks that jump (Debian's `faketime`), and a
+# devices in tests/gpu_faults.rs; the builder in tests/build.rs; a database on several hosts in
+# tests/hosts.rs, at full size ten thousand shards, which take 16 GB of disk and ten minutes to
+# build), one by one, each with a time limit. Takes what is installed: libfaketime for clocks that jump (Debian's `faketime`), and a
 # Vulkan driver named by SOTTO_TEST_GPU for a device that is lost (llvmpipe). Prints what is not
 # there. Writes to bench/record/<date>-<machine>-failures/: what each printed, machine.txt, and
 # README.md with what was done, how long it took to come back, wrong answers and panics. Exit code 1
-# where one failed. It takes some 20 minutes; --quick does as little as CI.
+# where one failed. It takes some 40 minutes; --quick does as little as CI.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . bench/common.sh
@@ -26,11 +27,11 @@ tests() {
     local program=$1 name file code
     shift
     [ -e "tests/$program.rs" ] || [ -e "tests/$program" ] || { echo "$program: not here"; return; }
-    for name in $(cargo test --quiet --test "$program" -- --list "$@" 2>/dev/null |
+    for name in $(cargo test --quiet --features store --test "$program" -- --list "$@" 2>/dev/null |
         sed -n 's/: test$//p'); do
         file=$out/$program-$(slug "$name").txt code=0
-        timeout --kill-after=10 900 cargo test --quiet --test "$program" -- --exact "$name" \
-            --nocapture >"$file" 2>&1 || code=$?
+        timeout --kill-after=10 1800 cargo test --quiet --features store --test "$program" -- \
+            --exact "$name" --nocapture >"$file" 2>&1 || code=$?
         echo "ended: $code" >>"$file"
         grep -E '^(record|skipped): |^skipped' "$file" || true
         echo "$program $name: ended $code"
@@ -42,6 +43,7 @@ tests epochs
 tests gpu_faults
 tests build killed
 tests build disk
+tests hosts
 
 {
     echo "# Failures"

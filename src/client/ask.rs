@@ -210,7 +210,7 @@ impl Client {
             for (order, lookups) in by_order {
                 match links.get(&order) {
                     Some(link) => {
-                        self.unreached.remove(&order);
+                        self.unreached.remove(&all_of(order));
                         let entry = routed
                             .entry(link.replica)
                             .or_insert_with(|| Routed { link: link.clone(), lookups: Vec::new() });
@@ -235,7 +235,7 @@ impl Client {
         last: &str,
     ) {
         let (now, longest) = (Instant::now(), self.options.unreachable_max);
-        let (since, tries) = self.unreached.entry(order).or_insert((now, 0));
+        let (since, tries) = self.unreached.entry(all_of(order)).or_insert((now, 0));
         *tries += 1;
         for lookup in lookups {
             if now.duration_since(*since) >= longest {
@@ -289,6 +289,12 @@ impl Client {
         }
         (links, failed)
     }
+}
+
+/// The servers of an order, whichever is asked first.
+fn all_of(mut order: Vec<usize>) -> Vec<usize> {
+    order.sort_unstable();
+    order
 }
 
 /// No server can be reached, or none gives parameters.

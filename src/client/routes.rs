@@ -134,7 +134,8 @@ fn hosts_of(placement: &Placement) -> Vec<Vec<usize>> {
     hosts_of
 }
 
-#[cfg(all(test, feature = "server"))]
+#[cfg(feature = "server")]
+#[cfg(test)]
 mod tests {
     use super::super::options::Replica;
     use super::super::trust::Pins;

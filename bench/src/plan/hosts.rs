@@ -156,7 +156,7 @@ impl Hosts<'_> {
             Resource::Disk => (
                 Basis::of(["scenario: replication, changed_share", "prices: hosts.disk_gb"]),
                 formula!(
-                    "{} shards * {} copies * {} MB (two epochs) / {} GB a host",
+                    "{} shards * {} copies * {} MB (three epochs) / {} GB a host",
                     self.shards,
                     copies,
                     self.disk_a_shard() / 1e6,
@@ -231,29 +231,22 @@ impl Hosts<'_> {
             currency,
             formula!("{} GB * {}", stored, prices.stored_gb_month),
         ));
-        if let Some(build) = &self.build {
-            let changed = self.shards * scenario.changed_share;
-            let epochs = MONTH_HOURS / scenario.epoch_hours;
-            let hours = changed * build.value / 3600.0 * epochs;
-            let keys = ["scenario: epoch_hours, changed_share", "prices: hosts.core_hour"];
-            costs.push(build.basis.with(keys).figure(
+        costs.push(self.store_cost());
+        let epochs = MONTH_HOURS / scenario.epoch_hours;
+        costs.extend(self.build_core_hours().map(|hours| {
+            let price = self.build_host.core_hour;
+            let basis = Basis::of_figure(&hours);
+            basis.with(["scenario: epoch_hours", "prices: hosts.core_hour"]).figure(
                 "building epochs",
-                hours * host.core_hour,
+                hours.value * epochs * price,
                 currency,
-                formula!(
-                    "{} shards * {} core-seconds * {} epochs a month / 3600 * {} an hour",
-                    changed,
-                    build.value,
-                    epochs,
-                    host.core_hour
-                ),
-            ));
-        }
+                formula!("{} core-hours * {} epochs a month * {price}", hours.value, epochs),
+            )
+        }));
         costs
     }
 
     fn figures(&self, fleet: &Fleet) -> Vec<Figure> {
-        let scenario = self.scenario;
         let peak = fleet.at(fleet.rate);
         let (basis, time) = (self.basis(), fleet.engine.time(peak.batch));
         let mut figures = vec![
@@ -288,17 +281,7 @@ impl Hosts<'_> {
                 formula!("{how} * {} bytes in", fleet.bytes_in),
             ));
         }
-        if let Some(build) = &self.build {
-            let all = self.shards * scenario.changed_share;
-            let cores = all * build.value / 3600.0 / scenario.epoch_hours;
-            let how = &build.formula;
-            figures.push(build.basis.with(["scenario: changed_share, epoch_hours"]).figure(
-                "cores that build, to be done within an epoch",
-                cores,
-                "",
-                formula!("{} shards * ({how}) / 3600 / {} h", all, scenario.epoch_hours),
-            ));
-        }
+        figures.extend(self.epochs(fleet));
         figures
     }
 }

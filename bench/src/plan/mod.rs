@@ -21,6 +21,13 @@
 //! - Hosts (`sizing.rs`): the least N at which memory, cores, reading, network, disk and copies
 //!   are enough, and those that may fail. Each shard has as many copies as asked, or N / shards
 //!   where that is more: further copies would only make batches smaller.
+//! - The fullest host holds the mean of all and one shard more, as `sotto placement make` places
+//!   them: that has to fit its memory and its disk, which has the epoch before, this one and the
+//!   one that comes.
+//! - Building an epoch (`epochs.rs`): every record is located, shuffled and sorted (a stated time,
+//!   docs/scale.md), each shard that changed is encoded; on hosts of their own, within
+//!   `build_hours`. The object store takes a request to write each of these, and one to read for
+//!   every 8 MiB of each copy.
 //! - Memory of a shard: (matrix + tables) (1 + (epochs in memory - 1) * changed share).
 //! - Packs (`packs.rs`): the plan of the same shards with 4, 8 and 16 packs, side by side: bytes
 //!   of a look-up with one pack of the answer and its hint, or with all; scanning and packing
@@ -53,13 +60,13 @@
 //!
 //! Shards that are more popular than others (they batch better, but their hosts have more to do);
 //! rates that change within seconds; headers of QUIC, UDP and IP (some 5% of the bytes); the time
-//! that bytes are under way; who places shards on hosts and hands queries to them; what relays and
-//! blind evaluations cost. A front-end may ask any of a shard's hosts, so that bundles go to more
-//! hosts than they would if it kept to some. More cores than were measured are taken to lose no
-//! more time than those.
+//! that bytes are under way; what relays and blind evaluations cost. Front-ends ask the first of a
+//! shard's hosts while it answers; the model has them ask any. More cores than were measured are
+//! taken to lose no more time than those.
 
 mod batch;
 mod day;
+mod epochs;
 mod figure;
 mod front_ends;
 mod hosts;

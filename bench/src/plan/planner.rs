@@ -29,6 +29,10 @@ pub fn plan(scenario: &Scenario, prices: &Prices, records: &[Found]) -> Result<P
         host: prices.host("host", &scenario.host)?,
         gpu_host: prices.host("gpu_host", &scenario.gpu_host)?,
         front_end_host: prices.host("front_end_host", &scenario.front_end_host)?,
+        build_host: match &scenario.build_host {
+            Some(name) => prices.host("build_host", name)?,
+            None => prices.host("host", &scenario.host)?,
+        },
         peak: scenario.mean_rate() * scenario.peak_over_mean,
     };
     let (mut shapes, mut warnings) = (Vec::new(), Vec::new());
@@ -83,6 +87,7 @@ struct Planner<'a> {
     host: &'a Host,
     gpu_host: &'a Host,
     front_end_host: &'a Host,
+    build_host: &'a Host,
     peak: f64,
 }
 
@@ -204,6 +209,7 @@ impl Planner<'_> {
             prices: self.prices,
             host,
             front_end_host: self.front_end_host,
+            build_host: self.build_host,
             shape,
             shards,
             peak: self.peak,

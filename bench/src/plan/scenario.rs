@@ -48,6 +48,14 @@ pub struct Scenario {
     pub epoch_hours: f64,
     pub changed_share: f64,
     pub epochs_in_memory: f64,
+    /// Of an epoch, when left out.
+    #[serde(default)]
+    pub build_hours: Option<f64>,
+    #[serde(default = "shuffle_us_per_record")]
+    pub shuffle_us_per_record: f64,
+    /// The kind of host that serves, when left out.
+    #[serde(default)]
+    pub build_host: Option<String>,
     pub asks: Asks,
     pub front_ends: f64,
     pub front_end_mb_per_core_s: f64,
@@ -83,7 +91,18 @@ pub struct Prices {
     pub egress_gb: f64,
     pub inside_gb: f64,
     pub stored_gb_month: f64,
+    #[serde(default)]
+    pub store_gb_month: f64,
+    #[serde(default)]
+    pub store_writes_thousand: f64,
+    #[serde(default)]
+    pub store_reads_thousand: f64,
     pub hosts: Vec<Host>,
+}
+
+/// Locating, shuffling and sorting a record in Spark (docs/scale.md), in microseconds of a core.
+fn shuffle_us_per_record() -> f64 {
+    5.5
 }
 
 impl Scenario {
@@ -94,6 +113,11 @@ impl Scenario {
     /// Look-ups of a month.
     pub(super) fn month_lookups(&self) -> f64 {
         self.users * self.lookups_per_user_day * MONTH_DAYS
+    }
+
+    /// Hours within which an epoch is to be built.
+    pub(super) fn build_within(&self) -> f64 {
+        self.build_hours.unwrap_or(self.epoch_hours)
     }
 
     pub(super) fn mean_rate(&self) -> f64 {
@@ -117,6 +141,8 @@ impl Scenario {
             ("epoch_hours", self.epoch_hours, 0.01, 24.0 * 366.0),
             ("changed_share", self.changed_share, 0.0, 1.0),
             ("epochs_in_memory", self.epochs_in_memory, 1.0, 2.0),
+            ("build_hours", self.build_within(), 0.01, self.epoch_hours),
+            ("shuffle_us_per_record", self.shuffle_us_per_record, 0.0, 1e6),
             ("packs", self.packs.unwrap_or(1).into(), 1.0, limits::PACKS_MAX.into()),
             ("front_ends", self.front_ends, 0.0, 1e9),
             ("front_end_mb_per_core_s", self.front_end_mb_per_core_s, 0.1, 1e6),
@@ -149,6 +175,9 @@ impl Prices {
             ("egress_gb", self.egress_gb, 0.0, 1e6),
             ("inside_gb", self.inside_gb, 0.0, 1e6),
             ("stored_gb_month", self.stored_gb_month, 0.0, 1e6),
+            ("store_gb_month", self.store_gb_month, 0.0, 1e6),
+            ("store_writes_thousand", self.store_writes_thousand, 0.0, 1e6),
+            ("store_reads_thousand", self.store_reads_thousand, 0.0, 1e6),
         ];
         check("prices", own)?;
         self.hosts.iter().try_for_each(Host::check)

@@ -17,6 +17,7 @@ pub(super) struct Hosts<'a> {
     pub(super) prices: &'a Prices,
     pub(super) host: &'a Host,
     pub(super) front_end_host: &'a Host,
+    pub(super) build_host: &'a Host,
     pub(super) shape: &'a ShapeFacts,
     pub(super) shards: f64,
     pub(super) peak: f64,
@@ -94,9 +95,17 @@ impl Hosts<'_> {
         self.shape.scan_bytes() as f64 * (1.0 + more)
     }
 
-    /// Bytes of a shard on disk: files of the epoch before stay until the next.
+    /// Bytes of a shard on disk: files of the epoch before stay until the next, whose files are
+    /// there before it is announced.
     pub(super) fn disk_a_shard(&self) -> f64 {
-        self.shape.shard_bytes() as f64 * (1.0 + self.scenario.changed_share)
+        self.shape.shard_bytes() as f64 * (1.0 + 2.0 * self.scenario.changed_share)
+    }
+
+    /// Shards of the fullest of so many hosts: `sotto placement make` gives none more than the mean
+    /// and one.
+    pub(super) fn fullest(&self, hosts: f64) -> f64 {
+        let mean = self.shards * f64::from(self.scenario.replication) / hosts;
+        (mean.ceil() + 1.0).min(self.shards)
     }
 
     /// Bytes of hints that all hosts send in a second of the peak.
@@ -140,7 +149,10 @@ impl Hosts<'_> {
     fn is_enough(&self, hosts: u64) -> bool {
         let whole = self.memory_a_shard() <= self.host.shard_memory() / self.engines();
         let enough = |fleet: Fleet| self.uses(&fleet).iter().all(|(_, share)| *share <= 1.0);
-        whole && self.fleet(hosts as f64).is_some_and(enough)
+        let fullest = self.fullest(hosts as f64);
+        let fits = fullest * self.memory_a_shard() <= self.host.shard_memory()
+            && fullest * self.disk_a_shard() <= self.host.disk_gb * 1e9;
+        whole && fits && self.fleet(hosts as f64).is_some_and(enough)
     }
 
     /// The least number of hosts that are enough, without those that may fail; none when no number

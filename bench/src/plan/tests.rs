@@ -75,6 +75,9 @@ fn prices() -> Prices {
         egress_gb: 0.05,
         inside_gb: 0.01,
         stored_gb_month: 0.1,
+        store_gb_month: 0.0,
+        store_writes_thousand: 0.0,
+        store_reads_thousand: 0.0,
         hosts: vec![host("one", 1), host("two", 2), host("many", 64), gpus],
     }
 }
@@ -100,6 +103,9 @@ fn scenario(users: f64) -> Scenario {
         epoch_hours: 24.0,
         changed_share: 1.0,
         epochs_in_memory: 2.0,
+        build_hours: None,
+        shuffle_us_per_record: 0.0,
+        build_host: None,
         asks: Asks::Device,
         front_ends: 1.0,
         front_end_mb_per_core_s: 100.0,
@@ -153,10 +159,10 @@ fn by_hand() {
     // 1000 a second that bring 76 416 bytes each; 100 Gbit a second, half of it.
     let network = &cpu.needs.iter().find(|need| need.resource == Resource::Network).unwrap().hosts;
     assert!((network.value - 1_000.0 * 8.0 * 76_416.0 / 100e9 / 0.5).abs() < 1e-9);
-    // 3 cores for 730 hours; 5e5 devices' answers and hints; 3 copies of two epochs.
+    // 3 cores for 730 hours; 5e5 devices' answers and hints; 3 copies of three epochs.
     let hints = 17_408.0;
     let sent = 5e5 * (86.4 * 12_288.0 + hints) * 730.0 / 24.0 / 1e9 * 0.05;
-    let stored = 3.0 * 2.0 * (shard + hints) / 1e9 * 0.1;
+    let stored = 3.0 * 3.0 * (shard + hints) / 1e9 * 0.1;
     assert!((cpu.cost_month.value - (3.0 * 0.05 * 730.0 + sent + stored)).abs() < 1e-6);
     let millions = 5e5 * 86.4 * 730.0 / 24.0 / 1e6;
     assert!((cpu.cost_million.value - cpu.cost_month.value / millions).abs() < 1e-9);
@@ -242,7 +248,11 @@ fn memory_binds_where_little_is_asked() {
     let cpu = &plan.shapes[0].cpu;
     let shard = 2.0 * (8_192.0 * 17_280.0 + 4.0 * 2_047.0 * 2_048.0 * 6.0);
     let least = (4096.0 * 3.0 * shard / (64.0 * (1u64 << 30) as f64)).ceil();
-    assert_eq!((cpu.hosts.value, cpu.binds), (least, Resource::Memory));
+    // So many would have room for the mean, and not for the shard more that a placement may give.
+    assert_eq!((cpu.hosts.value, cpu.binds), (least + 1.0, Resource::Memory));
+    let fullest = figure(&cpu.figures, "shards of the fullest host").value;
+    assert_eq!(fullest, (4096.0 * 3.0 / (least + 1.0)).ceil() + 1.0);
+    assert!(fullest * shard <= 64.0 * (1u64 << 30) as f64);
     assert_eq!(cpu.batch.value, 1.0);
     // Copies, where nothing else does.
     let mut scenario = self::scenario(1.0);
@@ -250,6 +260,54 @@ fn memory_binds_where_little_is_asked() {
     let plan = self::plan(&scenario, &prices(), &[epyc()]).unwrap();
     let cpu = &plan.shapes[0].cpu;
     assert_eq!((cpu.hosts.value, cpu.binds), (5.0, Resource::Copies));
+}
+
+#[test]
+fn building_and_fetching_by_hand() {
+    let scenario = Scenario {
+        records: 64.0 * 1_048_576.0,
+        replication: 2,
+        epoch_hours: 24.0,
+        build_hours: Some(0.5),
+        build_host: Some("two".into()),
+        shuffle_us_per_record: 3.0,
+        ..scenario(1e3)
+    };
+    let prices = Prices {
+        store_gb_month: 0.02,
+        store_writes_thousand: 5.0,
+        store_reads_thousand: 0.5,
+        ..prices()
+    };
+    let records = [epyc(), found("build.json", Record::sample("Build"))];
+    let Record::Build(build) = &records[1].record else { panic!("it is one") };
+    let plan = plan(&scenario, &prices, &records).unwrap();
+    let cpu = &plan.shapes[0].cpu;
+    let said = |name: &str| figure(&cpu.figures, name).value;
+    let file = plan.shapes[0].shape.shard_bytes() as f64;
+    // Each shard, the manifest and the announcement; each header, and two copies in ranges.
+    assert_eq!(said("requests to the object store that write, an epoch"), 66.0);
+    let reads = 64.0 + 128.0 * (file / (8 << 20) as f64).ceil();
+    assert_eq!(said("requests that read, an epoch"), reads);
+    let fullest = said("shards of the fullest host");
+    assert_eq!(fullest, ((128.0 / cpu.hosts.value).ceil() + 1.0).min(64.0));
+    let seconds = said("time in which the fullest host can fetch an epoch");
+    assert!((seconds - fullest * file * 8.0 / 100e9).abs() < 1e-9);
+    let from = build.content.shape.scan_bytes() as f64;
+    let encode = build.cpu_seconds.median / f64::from(build.content.shards)
+        * plan.shapes[0].shape.scan_bytes() as f64
+        / from;
+    let hours = (64.0 * encode + scenario.records * 3e-6) / 3600.0;
+    assert!((said("core-hours of building an epoch") / hours - 1.0).abs() < 1e-9);
+    assert!((said("cores that build, to be done in time") / (hours / 0.5) - 1.0).abs() < 1e-9);
+    assert_eq!(said("hosts that build"), (hours / 0.5 / 2.0).ceil());
+    let epochs = 730.0 / 24.0;
+    let building = figure(&cpu.costs, "building epochs").value;
+    assert!((building / (hours * epochs * 0.05) - 1.0).abs() < 1e-9);
+    let stored = 64.0 * 3.0 * file / 1e9 * 0.02;
+    let requests = epochs * (66.0 * 5.0 + reads * 0.5) / 1e3;
+    let store = figure(&cpu.costs, "object store").value;
+    assert!((store / (stored + requests) - 1.0).abs() < 1e-9, "{store}");
 }
 
 #[test]
