@@ -380,6 +380,48 @@ async fn a_server_that_lags_is_not_asked_for_an_epoch_that_it_lacks() {
     assert_eq!(fakes[0].take_log().queries.len(), 0);
 }
 
+/// Two hosts that have different shards, of which one shows the next epoch.
+async fn one_ahead() -> (Vec<Arc<Fake>>, Arc<Pool>) {
+    let fakes = fakes(2);
+    let mut placement = placement("fake", &[fakes[0].address, fakes[1].address]);
+    placement.databases[0].servers[0].shards = Some("0".parse().unwrap());
+    placement.databases[0].servers[1].shards = Some("1-2".parse().unwrap());
+    fakes[0].publish(Change::Epoch);
+    let authorities: String = fakes.iter().map(|fake| fake.ca_pem()).collect();
+    let directory = directory(&[("fake", fakes[0].operator_key())]);
+    let pool = Pool::start(placement, directory, options(&authorities)).await.unwrap();
+    (fakes, pool)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hosts_are_asked_for_an_epoch_that_they_answer_before_they_show_it() {
+    let (fakes, pool) = one_ahead().await;
+    fakes[1].stage();
+    let mut device = Device::of(&pool, &fakes[0], 0);
+    assert_eq!(device.known.parameters().unwrap().epoch(), 2);
+    assert_eq!(device.finish(&pool).await, 1);
+    device.open_from(0);
+    let asked = fakes[1].take_log().queries;
+    assert!(!asked.is_empty() && asked.iter().all(|query| query.epoch == 2));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_that_is_behind_is_waited_for_where_no_other_has_the_shard() {
+    let (fakes, pool) = one_ahead().await;
+    let mut device = Device::of(&pool, &fakes[0], 0);
+    let comes = tokio::spawn({
+        let behind = fakes[1].clone();
+        async move {
+            // It is asked, and says that it is behind.
+            behind.arrived.acquire().await.unwrap().forget();
+            behind.publish(Change::Epoch);
+        }
+    });
+    assert_eq!(device.finish(&pool).await, 1);
+    comes.await.unwrap();
+    device.open_from(0);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn canaries_find_a_server_that_garbles_and_see_when_it_is_right_again() {
     let fakes = fakes(2);

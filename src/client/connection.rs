@@ -173,12 +173,12 @@ impl Client {
 
     /// Tries until there is a connection or the outage has lasted too long. A try that finds no
     /// server is no attempt of a look-up: nothing went out.
-    pub(super) async fn reach(&mut self) -> Result<(), ClientError> {
+    async fn reach(&mut self) -> Result<Arc<Link>, ClientError> {
         let mut tries = 0;
         loop {
             let left = self.outage.left(Instant::now())?;
             let failed = match timeout(left, self.link()).await {
-                Ok(Ok(_)) => return Ok(()),
+                Ok(Ok(link)) => return Ok(link),
                 Ok(Err(error)) => error.to_string(),
                 Err(_) => "no address answered".to_owned(),
             };
@@ -206,9 +206,8 @@ impl Client {
         let mut attempts = 0;
         loop {
             attempts += 1;
-            self.reach().await?;
+            let link = self.reach().await?;
             let replicas = self.routes.dialer.replica_count();
-            let link = self.link().await?;
             let lagging = match self.ask_parameters(&link).await {
                 Ok(reply) => match self.accept(&reply) {
                     // This replica lags behind the others: the next one may not.

@@ -113,23 +113,6 @@ pub(super) fn refused(status: i32, retry_after_ms: u32, detail: &str) -> FailedA
     FailedAttempt { event: Event::Refused { status, retry_after }, detail }
 }
 
-/// The same for what was asked of an epoch: a server that has not come to it yet says a smaller
-/// one.
-pub(super) fn refused_of_epoch(
-    status: i32,
-    (asked, said): (u64, u64),
-    retry_after_ms: u32,
-    detail: &str,
-) -> FailedAttempt {
-    let refused = refused(status, retry_after_ms, detail);
-    match refused.event {
-        Event::Refused { status: Status::EpochGone, .. } if said < asked => {
-            FailedAttempt { event: Event::Behind, ..refused }
-        }
-        _ => refused,
-    }
-}
-
 /// What came back for one request, and the bytes of the frames that were sent and received.
 pub(super) struct Exchange {
     pub(super) replies: Vec<ReplyBody>,

@@ -42,6 +42,19 @@ pub struct FailedAttempt {
     pub detail: String,
 }
 
+impl FailedAttempt {
+    /// What a refusal means by the epoch that was asked for and the one that the server said: one
+    /// that has not come to it yet says a smaller one.
+    pub fn of_epochs(self, asked: u64, said: u64) -> Self {
+        match self.event {
+            Event::Refused { status: Status::EpochGone, .. } if said < asked => {
+                Self { event: Event::Behind, ..self }
+            }
+            _ => self,
+        }
+    }
+}
+
 /// No connection could be made.
 impl From<ClientError> for FailedAttempt {
     fn from(error: ClientError) -> Self {

@@ -8,7 +8,7 @@ use tokio::task::JoinSet;
 
 use super::call::{Call, View};
 use super::connection::Client;
-use super::exchange::{Exchange, ask, frame, parameter_reply, parameter_request, refused_of_epoch};
+use super::exchange::{Exchange, ask, frame, parameter_reply, parameter_request, refused};
 use super::link::Link;
 use super::retry::FailedAttempt;
 
@@ -133,8 +133,8 @@ impl Client {
         for reply in exchange.replies {
             let ReplyBody::Hint(hint) = reply else { continue };
             let outcome = if hint.response_status != Status::ResponseSuccess.code() {
-                let epochs = (view.parameters.epoch(), hint.epoch);
-                rest = refused_of_epoch(hint.response_status, epochs, 0, &hint.detail);
+                let refused = refused(hint.response_status, 0, &hint.detail);
+                rest = refused.of_epochs(view.parameters.epoch(), hint.epoch);
                 Fetched::Failed(rest.clone())
             } else if !shards.contains(&hint.shard) {
                 continue;

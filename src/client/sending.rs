@@ -19,7 +19,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::call::Call;
 use super::connection::Client;
-use super::exchange::{Heard, exchange, frame, query, refused, refused_of_epoch};
+use super::exchange::{Heard, exchange, frame, query, refused};
 use super::link::{Bundle, Dialer, Link};
 use super::report::SentQuery;
 use super::retry::{Event, FailedAttempt};
@@ -371,8 +371,8 @@ impl Client {
             link.forget(&query.uid);
         }
         self.hedging &= !is_hedge;
-        let epochs = (query.epoch, answer.epoch);
-        let failed = refused_of_epoch(status, epochs, answer.retry_after_ms, &answer.detail);
+        let failed = refused(status, answer.retry_after_ms, &answer.detail);
+        let failed = failed.of_epochs(query.epoch, answer.epoch);
         frames.fail(lookup, (failed, link), is_hedge);
     }
 

@@ -217,7 +217,7 @@ impl PooledDatabase {
     }
 
     /// The server that is asked for a shard: the preferred one of those that are healthy, have the
-    /// shard and know the epoch, but were not tried.
+    /// shard and show the epoch, but were not tried. Where none shows it, one may answer it already.
     fn choose(
         &self,
         shard: u32,
@@ -225,7 +225,10 @@ impl PooledDatabase {
         only: Option<usize>,
         tries: &mut Tries,
     ) -> Option<(usize, Arc<Link>)> {
-        let able: Vec<_> = self.able(shard, epoch, only).collect();
+        let mut able: Vec<_> = self.able(shard, only).collect();
+        if able.iter().any(|(_, link)| link.epoch >= epoch) {
+            able.retain(|(_, link)| link.epoch >= epoch);
+        }
         if able.iter().all(|(at, _)| tries.tried.contains(at)) {
             tries.tried.clear();
         }
@@ -233,15 +236,10 @@ impl PooledDatabase {
         new.max_by_key(|(at, _)| self.servers[*at].place.score(&self.id, shard))
     }
 
-    fn able(
-        &self,
-        shard: u32,
-        epoch: u64,
-        only: Option<usize>,
-    ) -> impl Iterator<Item = (usize, Arc<Link>)> {
+    fn able(&self, shard: u32, only: Option<usize>) -> impl Iterator<Item = (usize, Arc<Link>)> {
         self.servers.iter().enumerate().filter_map(move |(at, server)| {
             let may = only.map_or_else(|| !server.is_out(), |only| only == at);
-            let link = server.link().filter(|link| link.epoch >= epoch)?;
+            let link = server.link()?;
             (may && server.place.holds(shard)).then_some((at, link))
         })
     }
@@ -262,8 +260,13 @@ impl PooledDatabase {
         replicas: usize,
     ) -> Option<Duration> {
         tries.attempts += 1;
-        let Action::Resend { via, wait } = action(failed, tries.attempts, replicas.max(1)) else {
-            return None;
+        let (via, wait) = match action(failed, tries.attempts, replicas.max(1)) {
+            Action::Resend { via, wait } => (via, wait),
+            // The only one that has the shard will come to the epoch.
+            Action::Refresh { .. } if failed.event == Event::Behind => {
+                (Via::Same, limits::POOL_LOOK_AGAIN_TIME)
+            }
+            _ => return None,
         };
         match via {
             Via::Same => {}
@@ -563,7 +566,7 @@ async fn send_hints(
         let Some(fetching) = waiting.remove(&reply.shard) else { return };
         if reply.response_status != Status::ResponseSuccess.code() {
             let failed = refused_with((reply.response_status, 0), &reply.detail);
-            failures.push((fetching, failed));
+            failures.push((fetching, failed.of_epochs(epoch, reply.epoch)));
             return;
         }
         match Hint::verified(fetching.digest, reply.packs) {
@@ -599,7 +602,7 @@ async fn send_hints(
 /// A reply of the status success that fits its query in all that needs no secret.
 fn checked(query: &Query, answer: PirResponse) -> Result<PirResponse, FailedAttempt> {
     if answer.response_status != Status::ResponseSuccess.code() {
-        return Err(refused(&answer));
+        return Err(refused(&answer).of_epochs(query.epoch.parameters.epoch(), answer.epoch));
     }
     let (parameters, packs) = (&query.epoch.parameters, &answer.encrypted_response);
     let shape = parameters.shape();

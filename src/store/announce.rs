@@ -72,8 +72,8 @@ pub struct Behind {
     pub reason: Option<String>,
 }
 
-/// Waits until hosts answer each shard of an epoch, and says by `told` who is behind, each time
-/// that it has asked. Who is behind in the end comes back: copies that may be missing.
+/// Waits until hosts answer each shard of an epoch, and says by `told` who is behind, whenever that
+/// changes. Who is behind in the end comes back: copies that may be missing.
 ///
 /// # Errors
 /// They did not in time, or the placement is not of this database.
@@ -91,13 +91,16 @@ pub async fn until_staged(
     if !unplaced.is_empty() {
         return Err(StoreError::Unplaced(unplaced.to_string()));
     }
-    let begun = Instant::now();
+    let (begun, mut before) = (Instant::now(), Vec::new());
     loop {
         let (behind, short) = ask_all(hosts, &manifest).await;
         if short.is_empty() {
             return Ok(behind);
         }
-        told(&behind);
+        if behind != before {
+            told(&behind);
+            before.clone_from(&behind);
+        }
         if begun.elapsed() >= hosts.patience {
             let line = |Behind { host, shards, reason }: &Behind| match reason {
                 Some(reason) => format!("{host}: {reason}"),

@@ -172,6 +172,8 @@ pub(crate) struct Script {
 
 struct State {
     published: Published,
+    /// Whether the next epoch is answered too.
+    is_staged: bool,
     known: HashMap<String, Vec<u8>>,
     script: Script,
     log: Log,
@@ -206,7 +208,7 @@ impl Fake {
         };
         let published = publish(&database, 1, Change::Epoch);
         let (known, script, log) = Default::default();
-        let state = State { published, known, script, log, limits };
+        let state = State { published, is_staged: false, known, script, log, limits };
         let fake = Arc::new(Self {
             address: endpoint.local_addr().unwrap(),
             signer: SigningKey::from_bytes(&[7; 32]),
@@ -253,6 +255,11 @@ impl Fake {
 
     pub(crate) fn limit(&self, change: impl FnOnce(&mut Limits)) {
         change(&mut self.state.lock().unwrap().limits);
+    }
+
+    /// Answers the next epoch, whose content is the same, before parameters name it.
+    pub(crate) fn stage(&self) {
+        self.state.lock().unwrap().is_staged = true;
     }
 
     pub(crate) fn publish(&self, change: Change) {
@@ -427,7 +434,7 @@ impl Fake {
                 return Turn { replies, end: trick };
             }
             let status = match trick {
-                _ if request.epoch != epoch => Status::EpochGone,
+                _ if !state.answers(request.epoch) => Status::EpochGone,
                 Trick::Say(status) => status,
                 _ => Status::ResponseSuccess,
             };
@@ -443,6 +450,8 @@ impl Fake {
                 packs = chunks.map(<[u8]>::to_vec).collect();
             }
             let (response_status, detail) = (status.code(), String::new());
+            let is_answered = status == Status::ResponseSuccess;
+            let epoch = if is_answered { request.epoch } else { epoch };
             let hint = Hint { shard, epoch, packs, digest, response_status, detail };
             replies.push(ReplyBody::Hint(hint));
         }
@@ -471,7 +480,10 @@ impl Fake {
                 nonce: query.nonce.clone(),
                 uid: query.uid.clone(),
                 response_status: status.code(),
-                epoch: parameters.epoch(),
+                epoch: match status {
+                    Status::ResponseSuccess => query.epoch,
+                    _ => parameters.epoch(),
+                },
                 hint_digest: self.database.hint_digest(shard).to_vec(),
                 detail: "the script says so".into(),
                 ..Default::default()
@@ -506,6 +518,11 @@ fn shift(pack: &mut [u8], shape: &Shape) {
 }
 
 impl State {
+    fn answers(&self, epoch: u64) -> bool {
+        let published = self.published.parameters.epoch();
+        epoch == published || self.is_staged && epoch == published + 1
+    }
+
     fn status_of(&mut self, database: &Database, query: &PirRequest, trick: Trick) -> Status {
         if !self.known.contains_key(&query.uid) {
             self.log.too_early += 1;
@@ -519,7 +536,7 @@ impl State {
             }
             _ => {}
         }
-        if query.epoch != self.published.parameters.epoch() {
+        if !self.answers(query.epoch) {
             return Status::EpochGone;
         }
         match self.known.contains_key(&query.uid) {
