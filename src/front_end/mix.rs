@@ -217,7 +217,8 @@ impl PooledDatabase {
     }
 
     /// The server that is asked for a shard: the preferred one of those that are healthy, have the
-    /// shard and show the epoch, but were not tried. Where none shows it, one may answer it already.
+    /// shard and show the epoch, but were not tried. Where none shows it, one may answer it
+    /// already.
     fn choose(
         &self,
         shard: u32,
