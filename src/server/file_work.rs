@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
-use tokio::task::spawn_blocking;
+use tokio::task::{JoinError, spawn_blocking};
 use tokio::time::timeout;
 
 use crate::limits;
@@ -27,6 +27,14 @@ pub enum NotDone {
     Crowded { what: &'static str, count: usize },
     #[error("it panicked: this is a bug")]
     Panicked,
+    #[error("it was cut off, the program ends")]
+    CutOff,
+}
+
+impl From<JoinError> for NotDone {
+    fn from(error: JoinError) -> Self {
+        if error.is_cancelled() { Self::CutOff } else { Self::Panicked }
+    }
 }
 
 /// Has work on files done. Cheap to clone; clones share their places.
@@ -69,7 +77,7 @@ impl FileWork {
         });
         loop {
             if let Ok(ended) = timeout(self.patience, &mut running).await {
-                return ended.map_err(|_| NotDone::Panicked);
+                return ended.map_err(NotDone::from);
             }
             let now = progress();
             if std::mem::replace(&mut seen, now) == now {

@@ -60,7 +60,7 @@ impl Reloader {
         let reloader = self.clone();
         // To its end, counted and said: whoever asked may not wait for it.
         let ended = tokio::spawn(async move { reloader.reload_alone().await }).await;
-        ended.unwrap_or_else(|_| Err(self.refused(&NotDone::Panicked)))
+        ended.unwrap_or_else(|error| Err(self.refused(&NotDone::from(error))))
     }
 
     async fn reload_alone(&self) -> Result<Reloaded, ReloadError> {
@@ -79,7 +79,7 @@ impl Reloader {
                 // Unmapping what is served no more takes its time.
                 let opened = tokio::task::spawn_blocking(move || take(&taking, database)).await;
                 let changed = opened.map(|opened| Reloaded::Changed { epoch, opened });
-                changed.map_err(|_| self.refused(&NotDone::Panicked))
+                changed.map_err(|error| self.refused(&NotDone::from(error)))
             }
         };
         tell(&service, &ended);
@@ -218,6 +218,8 @@ fn tell(service: &Service, ended: &Result<Reloaded, ReloadError>) {
             counters.reloads_unchanged.add(1);
             tracing::info!(epoch, "the database is what is served already");
         }
+        // A server that leaves cuts work off.
+        Err(_) if service.draining() => {}
         Err(error) => {
             counters.reloads_refused.add(1);
             tracing::error!("what is on disk is refused: {error}");
