@@ -403,7 +403,6 @@ async fn a_shard_without_a_host_waits_for_one_and_fails_alone() {
     let options = Options { unreachable_max: PATIENCE, ..estate.options().await };
     let mut client = Client::connect(options).await.unwrap();
     let waiting = tokio::spawn(async move { (client.lookup(&keys).await.unwrap(), keys) });
-    tokio::time::sleep(Duration::from_secs(1)).await;
     estate.start_again(1);
     let (outcomes, keys) = waiting.await.unwrap();
     keys.iter().zip(outcomes).for_each(|(key, outcome)| check(key, outcome));

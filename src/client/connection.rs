@@ -245,10 +245,7 @@ impl Client {
     fn accept(&mut self, reply: &PirParameterResponse) -> Result<(), ParameterError> {
         let parameters = self.rules.accept(reply, self.now())?;
         if let Some(placement) = &self.options.placement {
-            let (found, expected) = (placement.shard_count, parameters.shard_count());
-            if found != expected {
-                return Err(ParameterError::Placement { found, expected });
-            }
+            placement.check_shard_count(parameters.shard_count())?;
         }
         self.allowance = Allowance::new(reply.limits.unwrap_or_default());
         self.view = Some(Arc::new(View { parameters, digests: reply.hint_digests.clone() }));

@@ -8,6 +8,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use crate::hosts::HostsError;
 use crate::limits;
 use crate::scheme::SecretError;
 use crate::wire::parameters::{LifetimeError, ParametersError};
@@ -73,11 +74,8 @@ pub enum ParameterError {
          announced a new key, pin that one; do not use this server before"
     )]
     OtherKey { found: String, expected: String },
-    #[error(
-        "the placement is of {found} shards, and the database has {expected}: use the placement of \
-         this database"
-    )]
-    Placement { found: u32, expected: u32 },
+    #[error(transparent)]
+    Placement(#[from] HostsError),
     #[error("the server shows no operator key: get it from the operator and pin it")]
     NoKey,
     #[error(

@@ -43,6 +43,12 @@ impl Replica {
         }
         Ok(Self { addresses, server_name: host.to_owned() })
     }
+
+    /// A host of a placement, whose certificate is for `server_name` or for its own name.
+    pub async fn of_host(host: &Host, server_name: Option<&str>) -> Result<Self, ClientError> {
+        let server_name = server_name.unwrap_or(&host.name).to_owned();
+        Ok(Self { server_name, ..Self::resolve(&host.address).await? })
+    }
 }
 
 /// What [`super::Client::connect`] needs to know.
@@ -111,9 +117,8 @@ impl Options {
         pins: Pins,
     ) -> Result<Self, ClientError> {
         let mut replicas = Vec::with_capacity(placement.hosts.len());
-        for Host { name, address, .. } in &placement.hosts {
-            let server_name = server_name.unwrap_or(name).to_owned();
-            replicas.push(Replica { server_name, ..Replica::resolve(address).await? });
+        for host in &placement.hosts {
+            replicas.push(Replica::of_host(host, server_name).await?);
         }
         let nowhere = Replica { addresses: Vec::new(), server_name: String::new() };
         let placement = Some(Arc::new(placement));

@@ -88,6 +88,11 @@ impl Ranges {
         Self(ranges)
     }
 
+    /// From the first to the last, if they are in this order.
+    pub fn between(first: u32, last: u32) -> Option<Self> {
+        (first <= last).then(|| Self(vec![(first, last)]))
+    }
+
     /// Whether a shard is among them.
     pub fn contains(&self, shard: u32) -> bool {
         let after = self.0.partition_point(|&(first, _)| first <= shard);
@@ -223,12 +228,17 @@ impl Placement {
         )
     }
 
-    /// The shards that fewer than so many hosts have.
-    pub fn lacking(&self, copies: u32) -> Ranges {
+    /// How many hosts have each shard.
+    pub fn copies(&self) -> Vec<u32> {
         let mut copies_of = vec![0u32; self.shard_count as usize];
         let held = self.hosts.iter().flat_map(|host| host.shards.iter());
         held.for_each(|shard| copies_of[shard as usize] += 1);
-        let few = (0..).zip(copies_of).filter(|&(_, found)| found < copies);
+        copies_of
+    }
+
+    /// The shards that fewer than so many hosts have.
+    pub fn lacking(&self, copies: u32) -> Ranges {
+        let few = (0..).zip(self.copies()).filter(|&(_, found)| found < copies);
         Ranges::of(few.map(|(shard, _)| shard))
     }
 

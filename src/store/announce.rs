@@ -135,9 +135,7 @@ async fn ask_all(hosts: &Hosts, manifest: &Manifest) -> (Vec<Behind>, Ranges) {
         }
     }
     behind.sort_by(|a, b| a.host.cmp(&b.host));
-    let mut placed = vec![0u32; manifest.shards.len()];
-    let all = hosts.placement.hosts.iter().flat_map(|host| host.shards.iter());
-    all.for_each(|shard| placed[shard as usize] += 1);
+    let placed = hosts.placement.copies();
     let is_short = |&shard: &u32| {
         let (placed, missing) = (placed[shard as usize], missing[shard as usize]);
         missing > hosts.may_lack || missing >= placed
@@ -147,9 +145,8 @@ async fn ask_all(hosts: &Hosts, manifest: &Manifest) -> (Vec<Behind>, Ranges) {
 
 /// The shards of an epoch that a host is to have and does not answer.
 async fn ask(host: &Host, hosts: &Hosts, manifest: &Manifest) -> Result<Vec<u32>, String> {
-    let replica = Replica::resolve(&host.address).await.map_err(|error| error.to_string())?;
-    let server_name = hosts.server_name.as_ref().unwrap_or(&host.name).clone();
-    let replicas = vec![Replica { server_name, ..replica }];
+    let replica = Replica::of_host(host, hosts.server_name.as_deref()).await;
+    let replicas = vec![replica.map_err(|error| error.to_string())?];
     let options = Options { replicas, ..hosts.options.clone() };
     let digest = |shard: u32| (shard, manifest.shards[shard as usize].hint_digest.0);
     let expected: Vec<_> = host.shards.iter().map(digest).collect();
