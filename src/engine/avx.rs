@@ -1,11 +1,14 @@
 //! The kernels for AVX2, and for AVX-512 without VNNI, IFMA and VBMI: one text, two widths.
 //!
-//! Floors for a standard shard of four packs, per query. Scan: 13.3 M `vpmaddwd` and as many
-//! `vpaddd` on 256 bits, half of each on 512 (three pairs for as many columns as a register has
-//! bytes, see [`super::words`]). Pack: 8.4 M `vpmuludq` and as many `vpaddq` on 256 bits, half of
-//! each on 512. The machine they were written on (Intel, 3.9 GHz) has three vector units of 256
-//! bits, or two of 512: 5.9 G and 3.9 G such pairs a second, so scan 2.3 and 1.7 ms, pack 1.4 and
-//! 1.1 ms. Reading matrix and tables is 16 ms a batch, so tiles prefetch what comes next.
+//! Floors for a standard shard (8 packs), per query. Scan: 13.5 M `vpmaddwd` and as many `vpaddd`
+//! on 256 bits, half of each on 512 (three pairs for as many columns as a register has bytes, see
+//! [`super::words`]). Pack: 16.8 M `vpmuludq` and as many `vpaddq`. Reading matrix and tables is 345 MB a batch. An EPYC
+//! guest (Zen 4, 2.9 GHz) makes 4.6 G pairs a second and reads 32 GB/s: scan 2.9 ms, pack 3.7 ms a
+//! query, reading 10.6 ms a batch. So one query is bound by memory and three by arithmetic.
+//!
+//! Memory is read while it is multiplied only if it is asked for early: what is to come is
+//! prefetched to the second cache 8 KB ahead, evenly. What the processor sees coming by itself, or
+//! is told 1 KB ahead, makes the times of reading and multiplying add up (`bench/record`).
 
 #![expect(clippy::needless_range_loop, reason = "indices name the registers of a tile")]
 
@@ -18,9 +21,8 @@ use super::kernel::{
     BLOCK_SLOTS, CHUNK_TERMS, Chunk, Kernels, Line, PackJob, PackSums, Rounding, ScanJob,
     TERM_BYTES, pack_by_chunks, reduce_sums, round,
 };
-use super::words::{self, LINES, LOW_LINES, WordLine};
+use super::words::{self, LINES};
 use crate::arith::{Isa, IsaName};
-use crate::limits::BATCH_QUERIES_PER_SCAN_MAX;
 
 /// The kernels of one width, and the proof that the processor has what they use.
 pub(super) struct Avx<V>(PhantomData<V>);
@@ -35,10 +37,6 @@ impl<V: Vector> Avx<V> {
 impl<V: Vector> Kernels for Avx<V> {
     fn name(&self) -> &'static str {
         V::ISA.name()
-    }
-
-    fn digit_block(&self, columns: usize) -> usize {
-        block_steps(columns) * 64
     }
 
     fn split_digits(&self, queries: &[EncryptedQuery], columns: Range<usize>, digits: &mut [Line]) {
@@ -74,23 +72,31 @@ impl<V: Vector> Kernels for Avx<V> {
 pub(super) trait Vector: Copy + Send + Sync {
     const ISA: IsaName;
     const BYTES: usize;
-    /// Slots of a pack tile: one or two registers of 64-bit lanes.
+    /// Slots that [`Vector::unpack`] unpacks: one or two registers of 64-bit lanes.
     const SLOTS: usize;
+    /// How many times that a pack tile has, of one query and of more.
+    const UNITS: [usize; 2];
 
     unsafe fn zero() -> Self;
+    /// The lowest sign bit of each pair of bytes.
+    unsafe fn sign() -> Self;
     unsafe fn load(from: *const u8) -> Self;
     unsafe fn store(self, to: *mut u8);
     /// Lanes of 32 bits.
     unsafe fn add_32(self, other: Self) -> Self;
-    /// Lanes of 32 bits up by 8.
-    unsafe fn times_256(self) -> Self;
+    /// Words up by 8 bits.
+    unsafe fn words_up(self) -> Self;
+    /// Signed words down by 8 bits.
+    unsafe fn words_down(self) -> Self;
+    /// Every bit.
+    unsafe fn xor(self, other: Self) -> Self;
     /// Lanes of 64 bits.
     unsafe fn add_64(self, other: Self) -> Self;
     /// Products of signed words, added in pairs to lanes of 32 bits.
     unsafe fn multiply_words(self, other: Self) -> Self;
     /// Products of the low halves of lanes of 64 bits.
     unsafe fn multiply_low(self, other: Self) -> Self;
-    /// What [`Vector::unpack`] needs for the tile at slot `slot`.
+    /// What [`Vector::unpack`] needs at slot `slot`.
     unsafe fn unpack_index(slot: usize) -> [Self; 2];
     /// The residues of a term from slot `slot` as low halves of the 64-bit lanes of `out`, one
     /// register for each [`Vector::BYTES`] / 8 slots. Upper halves are anything.
@@ -99,19 +105,20 @@ pub(super) trait Vector: Copy + Send + Sync {
     unsafe fn scan(job: &ScanJob<'_>, out: &mut [u32]);
     unsafe fn pack(job: &PackJob<'_>, out: &mut [u32]);
     unsafe fn round(rounding: &Rounding<'_>, out: &mut [u32]);
-    unsafe fn scan_tile<const QUERIES: usize>(tile: &ScanTile);
+    unsafe fn scan_tile<const ROWS: usize, const QUERIES: usize>(tile: &ScanTile);
     unsafe fn pack_tile<const PACKS: usize, const QUERIES: usize>(tile: &PackTile<Self>);
 }
 
 /// A register's operations, and the kernels compiled for its instruction set.
 macro_rules! vector {
-    ($register:ty, $isa:ident, $features:literal, $slots:literal slots,
-     scan tiles of $rows:literal rows, $load:ident, $store:ident,
+    ($register:ty, $isa:ident, $features:literal, $slots:literal slots in tiles of
+     $lone:literal or $few:literal, $load:ident, $store:ident,
      $($name:ident($($this:ident)? $(, $other:ident)?) = $intrinsic:expr,)* {$($unpack:tt)*}) => {
         impl Vector for $register {
             const ISA: IsaName = IsaName::$isa;
             const BYTES: usize = size_of::<$register>();
             const SLOTS: usize = $slots;
+            const UNITS: [usize; 2] = [$lone, $few];
 
             $(
                 #[inline(always)]
@@ -138,7 +145,7 @@ macro_rules! vector {
             #[target_feature(enable = $features)]
             unsafe fn scan(job: &ScanJob<'_>, out: &mut [u32]) {
                 // SAFETY: as above.
-                unsafe { scan::<Self>(job, out, $rows) }
+                unsafe { scan::<Self>(job, out) }
             }
 
             #[target_feature(enable = $features)]
@@ -160,42 +167,29 @@ macro_rules! vector {
             }
 
             #[target_feature(enable = $features)]
-            unsafe fn scan_tile<const QUERIES: usize>(tile: &ScanTile) {
+            unsafe fn scan_tile<const ROWS: usize, const QUERIES: usize>(tile: &ScanTile) {
                 // SAFETY: as above.
-                unsafe { tile.run::<Self, $rows, QUERIES>() }
+                unsafe { tile.run::<Self, ROWS, QUERIES>() }
             }
 
             #[target_feature(enable = $features)]
             unsafe fn pack_tile<const PACKS: usize, const QUERIES: usize>(tile: &PackTile<Self>) {
+                const VECTORS: usize = $slots * 8 / size_of::<$register>();
                 // SAFETY: as above.
-                unsafe { tile.run::<PACKS, QUERIES, { $slots * 8 / size_of::<Self>() }>() }
+                unsafe {
+                    match QUERIES {
+                        1 => tile.run::<PACKS, QUERIES, $lone, VECTORS>(),
+                        _ => tile.run::<PACKS, QUERIES, $few, VECTORS>(),
+                    }
+                }
             }
         }
     };
 }
 
-/// `$body` with the number of queries as a constant.
-macro_rules! by_queries {
-    ($count:expr, $queries:ident => $body:expr) => {
-        by_queries!(@ $count, $queries => $body, 1 2 3 4 5 6)
-    };
-    (@ $count:expr, $queries:ident => $body:expr, $($number:literal)*) => {
-        match $count {
-            $($number => {
-                const $queries: usize = $number;
-                $body
-            })*
-            _ => unreachable!("this is a bug: queries of a tile"),
-        }
-    };
-}
-
-/// Most queries of a tile: with 2 rows or packs 12 sums, with 4 rows 24.
-const QUERIES_MAX: usize = 6;
-
 /// The queries in tiles of nearly equal size: first and count of each.
-fn query_tiles(queries: usize) -> impl Iterator<Item = (usize, usize)> {
-    let tiles = queries.div_ceil(QUERIES_MAX);
+fn query_tiles(queries: usize, most: usize) -> impl Iterator<Item = (usize, usize)> {
+    let tiles = queries.div_ceil(most);
     (0..tiles).map(move |tile| {
         let first = tile * queries / tiles;
         (first, (tile + 1) * queries / tiles - first)
@@ -203,11 +197,14 @@ fn query_tiles(queries: usize) -> impl Iterator<Item = (usize, usize)> {
 }
 
 vector! {
-    __m256i, Avx2, "avx2", 4 slots, scan tiles of 2 rows,
+    __m256i, Avx2, "avx2", 4 slots in tiles of 4 or 2,
     _mm256_loadu_si256, _mm256_storeu_si256,
     zero() = _mm256_setzero_si256,
+    sign() = || _mm256_set1_epi16(0x80),
     add_32(self, other) = _mm256_add_epi32,
-    times_256(self) = _mm256_slli_epi32::<8>,
+    words_up(self) = _mm256_slli_epi16::<8>,
+    words_down(self) = _mm256_srai_epi16::<8>,
+    xor(self, other) = _mm256_xor_si256,
     add_64(self, other) = _mm256_add_epi64,
     multiply_words(self, other) = _mm256_madd_epi16,
     multiply_low(self, other) = _mm256_mul_epu32,
@@ -238,11 +235,14 @@ vector! {
 }
 
 vector! {
-    __m512i, Avx512Bw, "avx512f,avx512bw,avx512dq,avx512vl", 16 slots, scan tiles of 4 rows,
+    __m512i, Avx512Bw, "avx512f,avx512bw,avx512dq,avx512vl", 16 slots in tiles of 2 or 1,
     _mm512_loadu_si512, _mm512_storeu_si512,
     zero() = _mm512_setzero_si512,
+    sign() = || _mm512_set1_epi16(0x80),
     add_32(self, other) = _mm512_add_epi32,
-    times_256(self) = _mm512_slli_epi32::<8>,
+    words_up(self) = _mm512_slli_epi16::<8>,
+    words_down(self) = _mm512_srai_epi16::<8>,
+    xor(self, other) = _mm512_xor_si512,
     add_64(self, other) = _mm512_add_epi64,
     multiply_words(self, other) = _mm512_madd_epi16,
     multiply_low(self, other) = _mm512_mul_epu32,
@@ -285,151 +285,148 @@ vector! {
 
 // ---- scan --------------------------------------------------------------------------------------
 
-/// Rows that are spread to words together. The query digits stay in the first cache for all of
-/// them.
-const STRIP_ROWS: usize = 16;
-/// Steps of 64 columns that are words at a time: 16 rows are 18 KB then, the digits of six queries
-/// 7 KB.
-const STEPS_MAX: usize = 6;
+/// How far ahead of what is multiplied memory is read, to the first cache and to the second. The
+/// first is within what the processor has in flight; the second is what keeps memory busy.
+const AHEAD_NEAR: usize = 1024;
+const AHEAD_FAR: usize = 8192;
 
-/// Steps of a block of columns: blocks are nearly equal.
-fn block_steps(columns: usize) -> usize {
-    let steps = columns / 64;
-    steps.div_ceil(steps.div_ceil(STEPS_MAX))
-}
+/// Queries of a tile, at most. On 256 bits two rows make six sums then; more are slower.
+const SCAN_QUERIES: usize = 3;
 
-/// Plan: strips of 16 rows; within a strip blocks of columns, turned into words once for all
-/// queries; within a block tiles of rows x queries. On 256 bits a tile is 2 rows x 6 queries, 12
-/// sums, fed by 8 loads for 12 `vpmaddwd`; on 512 bits 4 rows.
+/// Plan: whole rows, a few at a time, each from its own run of the job's rows, so that memory is
+/// read in few long runs. Queries follow each other, three at a time, while the rows are in the
+/// first cache; their digits come from the second.
 ///
 /// # Safety
 /// [`Vector::ISA`]; `job` is checked.
 #[inline(always)]
-unsafe fn scan<V: Vector>(job: &ScanJob<'_>, out: &mut [u32], tile_rows: usize) {
-    assert!(job.rows.is_multiple_of(STRIP_ROWS), "this is a bug: rows of a scan job");
-    assert!(job.queries <= BATCH_QUERIES_PER_SCAN_MAX, "this is a bug: batch");
-    let (steps, block_steps) = (job.columns / 64, block_steps(job.columns));
-    let mut low = [[WordLine::ZERO; STEPS_MAX * LOW_LINES]; STRIP_ROWS];
-    let mut high = [[WordLine::ZERO; STEPS_MAX]; STRIP_ROWS];
-    let mut sums = [[Line([0; 64]); STRIP_ROWS]; BATCH_QUERIES_PER_SCAN_MAX];
-    for strip in (0..job.rows).step_by(STRIP_ROWS) {
-        sums[..job.queries].fill([Line([0; 64]); STRIP_ROWS]);
-        for first in (0..steps).step_by(block_steps) {
-            let count = block_steps.min(steps - first);
-            let begin = (job.first_row + strip) * job.columns + first * 64;
-            for (row, (low, high)) in low.iter_mut().zip(&mut high).enumerate() {
-                let columns = &job.matrix[begin + row * job.columns..][..count * 64];
-                words::spread(columns, low, high);
-            }
-            for (query, queries) in query_tiles(job.queries) {
-                let digits = &job.digits[(first * job.queries + query * count) * LINES..];
-                for row in (0..STRIP_ROWS).step_by(tile_rows) {
-                    let next = begin + (STRIP_ROWS + row) * job.columns;
-                    let tile = ScanTile {
-                        row,
-                        count,
-                        low: low[row..].as_flattened().as_ptr(),
-                        high: high[row..].as_flattened().as_ptr(),
-                        digits: digits.as_ptr(),
-                        next: job.matrix.as_ptr().wrapping_add(next),
-                        next_stride: job.columns,
-                        sums: sums[query..query + queries].as_mut_ptr(),
-                    };
-                    // SAFETY: the caller's promise; `ScanJob::check`: `queries` queries from
-                    // `query` have digits for `count` steps from `first`.
-                    unsafe { by_queries!(queries, QUERIES => V::scan_tile::<QUERIES>(&tile)) }
+unsafe fn scan<V: Vector>(job: &ScanJob<'_>, out: &mut [u32]) {
+    let runs = if job.queries == 1 || V::BYTES == 64 { 4 } else { 2 };
+    assert!(job.rows.is_multiple_of(runs), "this is a bug: rows of a scan job");
+    let (run_rows, query_lines) = (job.rows / runs, job.columns / 64 * LINES);
+    for row in 0..run_rows {
+        for (query, queries) in query_tiles(job.queries, SCAN_QUERIES) {
+            let tile = ScanTile {
+                columns: job.columns,
+                rows: job.matrix[(job.first_row + row) * job.columns..].as_ptr(),
+                run_rows,
+                digits: job.digits[query * query_lines..].as_ptr(),
+                query_lines,
+                prefetch: query == 0,
+                run_ends: row + 1 == run_rows,
+                out: out[query * job.rows + row..].as_mut_ptr(),
+            };
+            // SAFETY: the caller's promise; `ScanJob::check`: this row of every run is in the
+            // matrix, and `queries` queries from `query` have digits and places for all rows.
+            unsafe {
+                match (runs, queries) {
+                    (2, 1) => V::scan_tile::<2, 1>(&tile),
+                    (2, 2) => V::scan_tile::<2, 2>(&tile),
+                    (2, 3) => V::scan_tile::<2, 3>(&tile),
+                    (4, 1) => V::scan_tile::<4, 1>(&tile),
+                    (4, 2) => V::scan_tile::<4, 2>(&tile),
+                    (4, 3) => V::scan_tile::<4, 3>(&tile),
+                    _ => unreachable!("this is a bug: {runs} rows, {queries} queries of a tile"),
                 }
             }
         }
-        for (query, sums) in sums[..job.queries].iter().enumerate() {
-            let out = &mut out[query * job.rows + strip..][..STRIP_ROWS];
-            for (out, line) in out.iter_mut().zip(sums) {
-                let lanes = line.0.as_chunks().0.iter().map(|&lane| u32::from_ne_bytes(lane));
-                *out = lanes.fold(0, u32::wrapping_add) & 0x00ff_ffff;
-            }
-        }
+    }
+    for (out, digits) in out.chunks_exact_mut(job.rows).zip(job.digits.chunks_exact(query_lines)) {
+        let bias = words::bias(digits);
+        out.iter_mut().for_each(|sum| *sum = sum.wrapping_sub(bias) & 0x00ff_ffff);
     }
 }
 
-/// `count` steps of 64 columns of some rows of a strip and some queries.
+/// A row of each run of a job, and some queries.
 pub(super) struct ScanTile {
-    /// First row, in the strip.
-    row: usize,
-    count: usize,
-    /// The first row's low lines; STEPS_MAX * LOW_LINES on, the next row's.
-    low: *const WordLine,
-    /// The first row's high lines; STEPS_MAX on, the next row's.
-    high: *const WordLine,
-    /// The first query's lines, then those of the queries after it.
+    /// Bytes of a row.
+    columns: usize,
+    /// The first run's; `run_rows` rows on, the next run's.
+    rows: *const u8,
+    run_rows: usize,
+    /// The first query's; `query_lines` on, the next query's.
     digits: *const Line,
-    /// The same columns of the same rows of the next strip: for prefetching only.
-    next: *const u8,
-    next_stride: usize,
-    /// The first query's.
-    sums: *mut [Line; STRIP_ROWS],
+    query_lines: usize,
+    /// Whether this tile is the first that reads these rows.
+    prefetch: bool,
+    /// Whether they are the last rows of their runs.
+    run_ends: bool,
+    /// Of the first query, for the first run's row; `run_rows` on, the next run's.
+    out: *mut u32,
 }
 
 impl ScanTile {
-    /// Adds the products to lines `row`.. of `sums`, a line a row for each query: first those that
-    /// count 256 times, then the others on top (see [`words`]).
+    /// Puts the sums of products modulo 2^32.
     ///
     /// # Safety
-    /// [`Vector::ISA`]; ROWS rows, QUERIES queries and their sums are there.
+    /// [`Vector::ISA`]; ROWS runs, QUERIES queries and their places are there.
     #[inline(always)]
     unsafe fn run<V: Vector, const ROWS: usize, const QUERIES: usize>(&self) {
+        let run = self.run_rows * self.columns;
         // SAFETY: the caller's promise.
         unsafe {
+            let sign = V::sign();
             let mut acc = [[V::zero(); ROWS]; QUERIES];
-            let high_digits = self.digits.add(self.count * LOW_LINES);
-            for step in 0..self.count {
-                for row in 0..ROWS {
-                    let line = self.next.wrapping_add(row * self.next_stride + step * 64);
-                    _mm_prefetch::<_MM_HINT_T1>(line.cast());
+            for at in (0..self.columns).step_by(64) {
+                if self.prefetch {
+                    // A run of the job that follows begins where the next run of this one ends.
+                    let ends = self.run_ends && at + AHEAD_FAR >= self.columns;
+                    let far = if ends { AHEAD_FAR + (ROWS - 1) * run } else { AHEAD_FAR };
+                    for row in 0..ROWS {
+                        let line = self.rows.wrapping_add(row * run + at);
+                        _mm_prefetch::<_MM_HINT_T0>(line.wrapping_add(AHEAD_NEAR).cast());
+                        _mm_prefetch::<_MM_HINT_T1>(line.wrapping_add(far).cast());
+                    }
                 }
-                let (entries, digits) = (self.high.add(step), high_digits.add(step));
-                self.add_line(entries, STEPS_MAX, digits, &mut acc);
-            }
-            for acc in acc.as_flattened_mut() {
-                *acc = acc.times_256();
-            }
-            for line in 0..self.count * LOW_LINES {
-                let (entries, digits) = (self.low.add(line), self.digits.add(line));
-                self.add_line(entries, STEPS_MAX * LOW_LINES, digits, &mut acc);
+                for half in (0..64).step_by(V::BYTES) {
+                    let lines = self.digits.add(at / 64 * LINES).cast::<u8>().add(half);
+                    let mut entries = [V::zero(); ROWS];
+                    for row in 0..ROWS {
+                        entries[row] = V::load(self.rows.add(row * run + at + half));
+                    }
+                    let mut factors = [V::zero(); ROWS];
+                    for row in 0..ROWS {
+                        factors[row] = entries[row].words_up();
+                    }
+                    self.add_line(&factors, lines, &mut acc);
+                    for row in 0..ROWS {
+                        factors[row] = entries[row].words_down();
+                    }
+                    self.add_line(&factors, lines.add(64), &mut acc);
+                    for row in 0..ROWS {
+                        factors[row] = entries[row].xor(sign);
+                    }
+                    self.add_line(&factors, lines.add(128), &mut acc);
+                }
             }
             for query in 0..QUERIES {
                 for row in 0..ROWS {
-                    let sum = self.sums.add(query).cast::<Line>().add(self.row + row).cast::<u8>();
-                    acc[query][row].add_32(V::load(sum)).store(sum);
+                    let mut lanes = [0u32; 16];
+                    acc[query][row].store(lanes.as_mut_ptr().cast());
+                    let sum = lanes.into_iter().fold(0, u32::wrapping_add);
+                    *self.out.add((query * ROWS + row) * self.run_rows) = sum;
                 }
             }
         }
     }
 
-    /// A line of every row, `stride` lines apart, times a line of every query.
+    /// Adds the products of a register of factors of every row and of a line of every query.
     ///
     /// # Safety
     /// As [`ScanTile::run`], for these lines.
     #[inline(always)]
     unsafe fn add_line<V: Vector, const ROWS: usize, const QUERIES: usize>(
         &self,
-        entries: *const WordLine,
-        stride: usize,
-        digits: *const Line,
+        factors: &[V; ROWS],
+        line: *const u8,
         acc: &mut [[V; ROWS]; QUERIES],
     ) {
         // SAFETY: the caller's promise.
         unsafe {
-            for at in (0..64).step_by(V::BYTES) {
-                let mut rows = [V::zero(); ROWS];
+            for query in 0..QUERIES {
+                let words = V::load(line.add(query * self.query_lines * size_of::<Line>()));
                 for row in 0..ROWS {
-                    rows[row] = V::load(entries.add(row * stride).cast::<u8>().add(at));
-                }
-                for query in 0..QUERIES {
-                    let from = digits.add(query * self.count * LINES).cast::<u8>();
-                    let words = V::load(from.add(at));
-                    for row in 0..ROWS {
-                        acc[query][row] = acc[query][row].add_32(rows[row].multiply_words(words));
-                    }
+                    acc[query][row] = acc[query][row].add_32(factors[row].multiply_words(words));
                 }
             }
         }
@@ -438,15 +435,17 @@ impl ScanTile {
 
 // ---- pack --------------------------------------------------------------------------------------
 
-/// Packs of a tile, at most. On 256 bits a tile is 6 queries x 2 packs x 4 slots, 12 sums, fed by 2
-/// `vpshufb` and 8 loads for 12 `vpmuludq`; on 512 bits 16 slots, 24 sums, 6 instructions that
-/// unpack and 14 loads for 24.
+/// Packs of a tile, at most: they share the key words.
 const PACKS_MAX: usize = 2;
+/// Queries of a tile, at most: they share the unpacked tables.
+const PACK_QUERIES: usize = 3;
 
 /// All sums of a job's block of slots.
 type Sums = PackSums<PACKS_MAX>;
 
-/// Adds the products of a chunk, all queries, tile by tile.
+/// Adds the products of a chunk, all queries, tile by tile. On 256 bits a tile of one query has 16
+/// slots of two packs, one of two or three 8 slots: 8 to 12 sums, fed by one `vpshufb` for each
+/// register of a table. The first query's tiles prefetch, each an equal part of what is to come.
 ///
 /// # Safety
 /// [`Vector::ISA`]; the chunk's tables and windows are there.
@@ -457,28 +456,32 @@ unsafe fn add_chunk<V: Vector>(
     indices: &[[V; 2]; 2],
     sums: &mut Sums,
 ) {
-    let part_bytes = TERM_BYTES * V::SLOTS / BLOCK_SLOTS;
-    let next = chunk.table + chunk.terms * TERM_BYTES;
-    for (query, queries) in query_tiles(job.queries) {
-        for part in 0..BLOCK_SLOTS / V::SLOTS {
-            let slot = part * V::SLOTS;
+    for (query, queries) in query_tiles(job.queries, PACK_QUERIES) {
+        let slots = V::SLOTS * V::UNITS[usize::from(queries > 1)];
+        for slot in (0..BLOCK_SLOTS).step_by(slots) {
             let tile = PackTile {
                 slot,
-                index: indices[part % 2],
+                indices: *indices,
                 terms: chunk.terms,
                 table: job.tables[chunk.table..].as_ptr(),
                 table_bytes: job.table_bytes,
                 keys: job.keys[query * job.key_words + chunk.key + slot..].as_ptr(),
                 key_words: job.key_words,
                 key_step: chunk.key_step,
-                next: job.tables.as_ptr().wrapping_add(next + part * chunk.terms * part_bytes),
+                prefetch: query == 0,
+                ahead: job.tables.as_ptr().wrapping_add(chunk.ahead + slot * 3 * chunk.terms),
                 sums: sums.0[query..query + queries].as_mut_ptr(),
             };
             // SAFETY: the caller's promise.
             unsafe {
-                match chunk.packs {
-                    1 => by_queries!(queries, QUERIES => V::pack_tile::<1, QUERIES>(&tile)),
-                    _ => by_queries!(queries, QUERIES => V::pack_tile::<2, QUERIES>(&tile)),
+                match (chunk.packs, queries) {
+                    (1, 1) => V::pack_tile::<1, 1>(&tile),
+                    (1, 2) => V::pack_tile::<1, 2>(&tile),
+                    (1, 3) => V::pack_tile::<1, 3>(&tile),
+                    (2, 1) => V::pack_tile::<2, 1>(&tile),
+                    (2, 2) => V::pack_tile::<2, 2>(&tile),
+                    (2, 3) => V::pack_tile::<2, 3>(&tile),
+                    (packs, _) => unreachable!("this is a bug: {packs} packs, {queries} queries"),
                 }
             }
         }
@@ -489,7 +492,8 @@ unsafe fn add_chunk<V: Vector>(
 pub(super) struct PackTile<V> {
     /// First slot, in the block.
     slot: usize,
-    index: [V; 2],
+    /// For even and for odd units of [`Vector::SLOTS`] slots.
+    indices: [[V; 2]; 2],
     terms: usize,
     /// The first pack's.
     table: *const u8,
@@ -498,8 +502,10 @@ pub(super) struct PackTile<V> {
     keys: *const u64,
     key_words: usize,
     key_step: usize,
-    /// This tile's share of the first pack's next chunk: for prefetching only.
-    next: *const u8,
+    /// Whether this tile is the first that reads these slots.
+    prefetch: bool,
+    /// This tile's part of what is to come, in the first pack's table.
+    ahead: *const u8,
     /// The first query's.
     sums: *mut [[u64; BLOCK_SLOTS]; PACKS_MAX],
 }
@@ -508,38 +514,59 @@ impl<V: Vector> PackTile<V> {
     /// Adds the products to `sums`, one a query.
     ///
     /// # Safety
-    /// [`Vector::ISA`]; PACKS packs, QUERIES queries and their sums are there.
+    /// [`Vector::ISA`]; PACKS packs, QUERIES queries and their sums are there, for UNITS times
+    /// [`Vector::SLOTS`] slots, which are VECTORS registers each.
     #[inline(always)]
-    unsafe fn run<const PACKS: usize, const QUERIES: usize, const VECTORS: usize>(&self) {
-        let part_bytes = TERM_BYTES * V::SLOTS / BLOCK_SLOTS;
+    unsafe fn run<
+        const PACKS: usize,
+        const QUERIES: usize,
+        const UNITS: usize,
+        const VECTORS: usize,
+    >(
+        &self,
+    ) {
+        let part_bytes = UNITS * V::SLOTS * 3;
         // SAFETY: the caller's promise.
         unsafe {
-            let mut acc = [[[V::zero(); VECTORS]; PACKS]; QUERIES];
+            let mut acc = [[[[V::zero(); VECTORS]; UNITS]; PACKS]; QUERIES];
             for term in 0..self.terms {
-                let mut tables = [[V::zero(); VECTORS]; PACKS];
-                for pack in 0..PACKS {
-                    let next = self.next.wrapping_add(pack * self.table_bytes + term * part_bytes);
-                    _mm_prefetch::<_MM_HINT_T1>(next.cast());
-                    let from = self.table.add(pack * self.table_bytes + term * TERM_BYTES);
-                    V::unpack(from, self.slot, &self.index, &mut tables[pack]);
+                if self.prefetch {
+                    for pack in 0..PACKS {
+                        let part = self.ahead.wrapping_add(pack * self.table_bytes);
+                        for at in (0..part_bytes).step_by(TERM_BYTES / 2) {
+                            let line = part.wrapping_add(term * part_bytes + at);
+                            _mm_prefetch::<_MM_HINT_T1>(line.cast());
+                        }
+                    }
                 }
-                for query in 0..QUERIES {
-                    for v in 0..VECTORS {
-                        let from = self.keys.add(query * self.key_words + term * self.key_step);
-                        let keys = V::load(from.cast::<u8>().add(v * V::BYTES));
-                        for pack in 0..PACKS {
-                            let sum = &mut acc[query][pack][v];
-                            *sum = sum.add_64(tables[pack][v].multiply_low(keys));
+                let keys = self.keys.add(term * self.key_step);
+                for unit in 0..UNITS {
+                    let slot = self.slot + unit * V::SLOTS;
+                    let index = &self.indices[slot / V::SLOTS % 2];
+                    let mut tables = [[V::zero(); VECTORS]; PACKS];
+                    for pack in 0..PACKS {
+                        let from = self.table.add(pack * self.table_bytes + term * TERM_BYTES);
+                        V::unpack(from, slot, index, &mut tables[pack]);
+                    }
+                    for query in 0..QUERIES {
+                        for v in 0..VECTORS {
+                            let from = keys.add(query * self.key_words + unit * V::SLOTS);
+                            let keys = V::load(from.cast::<u8>().add(v * V::BYTES));
+                            for pack in 0..PACKS {
+                                let sum = &mut acc[query][pack][unit][v];
+                                *sum = sum.add_64(tables[pack][v].multiply_low(keys));
+                            }
                         }
                     }
                 }
             }
             for query in 0..QUERIES {
                 for pack in 0..PACKS {
-                    for v in 0..VECTORS {
-                        let sum = self.sums.add(query).cast::<[u64; BLOCK_SLOTS]>().add(pack);
-                        let sum = sum.cast::<u64>().add(self.slot).cast::<u8>().add(v * V::BYTES);
-                        acc[query][pack][v].add_64(V::load(sum)).store(sum);
+                    let sums = self.sums.add(query).cast::<[u64; BLOCK_SLOTS]>().add(pack);
+                    let sums = sums.cast::<u64>().add(self.slot).cast::<u8>();
+                    for (at, acc) in acc[query][pack].as_flattened().iter().enumerate() {
+                        let sum = sums.add(at * V::BYTES);
+                        acc.add_64(V::load(sum)).store(sum);
                     }
                 }
             }

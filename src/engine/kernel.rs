@@ -184,6 +184,9 @@ pub(super) struct Chunk {
     /// Where the first pack's terms begin, in the tables.
     pub(super) table: usize,
     pub(super) terms: usize,
+    /// Where, in the tables, the bytes lie that are wanted two chunks after these: worth
+    /// prefetching. It may be beyond their end.
+    pub(super) ahead: usize,
     /// Where the first term's window begins, in the words of a query's keys.
     pub(super) key: usize,
     /// Words the window moves from one term to the next.
@@ -202,16 +205,35 @@ pub(super) fn pack_by_chunks<const PACKS: usize, const TERMS: usize>(
     reduce: impl Fn(&[u64; BLOCK_SLOTS], &mut [u32]),
 ) {
     let mut sums = PackSums([[[0; BLOCK_SLOTS]; PACKS]; BATCH_QUERIES_PER_SCAN_MAX]);
+    let block_bytes = job.terms() * TERM_BYTES;
     let mut first = 0;
     while first < job.packs {
         let packs = 1 << PACKS.min(job.packs - first).ilog2();
         sums.0[..job.queries].fill([[0; BLOCK_SLOTS]; PACKS]);
-        let mut table = job.block_at + first * job.table_bytes;
+        let begin_at = job.block_at + first * job.table_bytes;
+        // After these packs' block the next packs' is read, after the last the next job's.
+        let next_at = match first + packs < job.packs {
+            true => begin_at + packs * job.table_bytes,
+            false => job.block_at + block_bytes,
+        };
+        let mut at = 0;
         for run in job.segments {
             for begin in (0..run.terms).step_by(TERMS) {
                 let (terms, key) = (TERMS.min(run.terms - begin), run.start + begin * run.step);
-                add(&Chunk { packs, table, terms, key, key_step: run.step }, &mut sums);
-                table += terms * TERM_BYTES;
+                let ahead = at + 2 * TERMS * TERM_BYTES;
+                let chunk = Chunk {
+                    packs,
+                    table: begin_at + at,
+                    terms,
+                    ahead: match ahead.checked_sub(block_bytes) {
+                        Some(beyond) => next_at + beyond,
+                        None => begin_at + ahead,
+                    },
+                    key,
+                    key_step: run.step,
+                };
+                add(&chunk, &mut sums);
+                at += terms * TERM_BYTES;
             }
         }
         for (query, sums) in sums.0[..job.queries].iter().enumerate() {

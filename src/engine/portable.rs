@@ -9,7 +9,7 @@ use super::kernel::{
     BLOCK_SLOTS, Chunk, Kernels, Line, PackJob, PackSums, ScanJob, TERM_BYTES, pack_by_chunks,
     reduce_sums,
 };
-use super::words::{self, LINES, LOW_LINES, WordLine};
+use super::words::{self, LINES, WordLine};
 
 pub(super) struct Portable;
 
@@ -39,24 +39,23 @@ impl Kernels for Portable {
     fn scan(&self, job: &ScanJob<'_>, out: &mut [u32]) {
         job.check(self.digit_lines(job.queries), out);
         out.fill(0);
-        let mut low = [[WordLine::ZERO; STEPS * LOW_LINES]; STRIP_ROWS];
-        let mut high = [[WordLine::ZERO; STEPS]; STRIP_ROWS];
+        let mut entries = [[[WordLine::ZERO; LINES]; STEPS]; STRIP_ROWS];
         let steps = job.columns / 64;
         for strip in (0..job.rows).step_by(STRIP_ROWS) {
             let rows = strip..job.rows.min(strip + STRIP_ROWS);
             for first in (0..steps).step_by(STEPS) {
                 let count = STEPS.min(steps - first);
-                for ((row, low), high) in rows.clone().zip(&mut low).zip(&mut high) {
+                for (row, entries) in rows.clone().zip(&mut entries) {
                     let begin = (job.first_row + row) * job.columns + first * 64;
-                    words::spread(&job.matrix[begin..begin + count * 64], low, high);
+                    words::spread(&job.matrix[begin..begin + count * 64], entries);
                 }
                 let digits = &job.digits[first * LINES * job.queries..];
                 let digits = digits.chunks_exact(count * LINES).take(job.queries);
                 for (query, digits) in digits.enumerate() {
-                    let (lows, highs) = digits.split_at(count * LOW_LINES);
-                    for ((row, low), high) in rows.clone().zip(&low).zip(&high) {
+                    let bias = words::bias(digits);
+                    for (row, entries) in rows.clone().zip(&entries) {
                         let sum = &mut out[query * job.rows + row];
-                        let all = dot(low, lows).wrapping_add(dot(high, highs) << 8);
+                        let all = dot(entries.as_flattened(), digits).wrapping_sub(bias);
                         *sum = sum.wrapping_add(all) & 0x00ff_ffff;
                     }
                 }
