@@ -2,12 +2,12 @@
 # Measures a GPU and writes a dated record: bench/gpu.sh [--quick] [--gpu NAME] [--out DIR]
 #
 # One command, at most 8 minutes and nothing else running beside it: `sotto devices`, the tests of engines
-# on the GPU (bit for bit), and `sotto-bench gpu` for a shard of four packs, which targets are
-# for, and for the standard one of eight.
+# on the GPU (bit for bit), and `sotto-bench gpu` for the standard shard, which targets are for, and for
+# those of 4 and of 16 packs.
 # Builds them first where there is cargo; elsewhere takes what bench/gpu-pack.sh packed. Without --gpu it
 # takes the first real GPU; --quick is for a processor that plays one (--gpu llvmpipe).
-# Writes to DIR/<date>-<device>-gpu/, bench/record unless told otherwise: raw output a step, gpu.json and
-# gpu-8-packs.json (not with --quick), machine.txt with commit and driver, and a summary, README.md. A
+# Writes to DIR/<date>-<device>-gpu/, bench/record unless told otherwise: raw output a step, gpu.json,
+# gpu-4-packs.json and gpu-16-packs.json, machine.txt with commit and driver, and a summary, README.md. A
 # step that fails or takes too long is said there and makes this command fail at the end; the others are
 # run.
 set -euo pipefail
@@ -93,16 +93,20 @@ step() {
 
 SOTTO_COMMIT=$(sed -n 's/^commit *//p' "$scratch/built")
 export SOTTO_COMMIT
+# Measures the GPU for so many seconds at most: measure NAME SECONDS ARGUMENTS
+measure() {
+    local name=$1 seconds=$2
+    shift 2
+    step "$name" "$seconds" "$scratch/sotto-bench" gpu "$@" --json "$scratch/$name.json"
+    # What it printed is here by the step already, also where it was cut short.
+    [ ! -f "$scratch/$name.json" ] || cp "$scratch/$name.json" "$out/"
+}
 # shellcheck disable=SC2086 # no --quick, no argument
-step gpu 200 "$scratch/sotto-bench" gpu "$name" ${quick:---packs 4} --json "$scratch/gpu.json"
-# What it printed is here by the step already, also where it was cut short.
-[ ! -f "$scratch/gpu.json" ] || cp "$scratch/gpu.json" "$out/gpu.json"
-# The shape with eight packs, which answers half the bytes for a query: on hardware, where there is time.
-if [ -z "$quick" ]; then
-    step gpu-8-packs 150 "$scratch/sotto-bench" gpu "$name" \
-        --json "$scratch/gpu-8-packs.json"
-    [ ! -f "$scratch/gpu-8-packs.json" ] || cp "$scratch/gpu-8-packs.json" "$out/"
-fi
+{
+    measure gpu 150 "$name" $quick
+    measure gpu-4-packs 110 "$name" $quick --packs 4
+    measure gpu-16-packs 110 "$name" $quick --packs 16
+}
 # What is left of 8 minutes.
 step parity $((460 - SECONDS + begin)) env SOTTO_TEST_ENGINES=gpu SOTTO_TEST_GPU="$name" "$scratch/engines"
 echo "load     $(cut -d' ' -f1-3 /proc/loadavg) after $((SECONDS - begin)) s" >>"$out/machine.txt"

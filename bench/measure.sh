@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # Measures this machine and writes a dated record: bench/measure.sh [--quick]
 #
-# One command, nothing else running beside it: the kernels for four packs, at the standard shape and
-# at that of the 64 shards; then one standard shard, 64 shards of 2^16 records and 10 000 small shards of 100, each
+# One command, nothing else running beside it: the kernels at the standard shape, with 4 and with 16
+# packs, and at the shape of the 64 shards; then one standard shard, 64 shards of 2^16 records and 10 000 small shards of 100, each
 # built, started cold and warm, and reloaded under load; the demo at the standard shape over QUIC.
 # (bench/load.sh puts servers under load.) Writes to bench/record/<date>-<machine>/: a record a
-# command as JSON and as text, machine.txt, and a summary, README.md. Some 35 minutes. --quick
+# command as JSON and as text, machine.txt, and a summary, README.md. Some 45 minutes. --quick
 # takes small databases and shapes, to show that it works, and writes elsewhere.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -31,9 +31,10 @@ measure() {
     "$bench" "$@" --json "$out/$name.json"
 }
 
-# Targets are for four packs, as the records before 2026-12 are.
-measure kernel kernel "${effort[@]:---packs=4}"
-measure kernel-8-packs kernel "${effort[@]}"
+measure kernel kernel "${effort[@]}"
+for packs in 4 16; do # records before 2026-12 are of four packs
+    measure kernel-$packs-packs kernel "${effort[@]:---packs=$packs}"
+done
 measure kernel-many kernel --engine auto --records $((many / shards)) "${effort[@]:---quick}"
 for what in build startup reload; do
     measure $what-standard $what --records "$standard" --shards 1 --runs $runs

@@ -30,8 +30,8 @@ use harness::cases::{
 use harness::{Draw, seed, skip};
 
 /// Pack rows, packs, columns, queries, numbers. One below and above what the kernels tile by:
-/// 32 rows, 64 columns, blocks of 6, 8, 18, 32, 48 and 96 steps of 64 columns, packs in twos and in
-/// fours, queries in pairs and in sixes, terms by 32 and by 64.
+/// 32 rows, 64 columns, blocks of 8, 18, 32, 48 and 96 steps of 64 columns, packs in twos and in
+/// fours, queries in twos, threes, fours and sixes, terms in twos, by 32 and by 64.
 const CASES: &[(u32, u32, u32, usize, Fill)] = &[
     (128, 1, 192, 1, Random),
     (128, 1, 192, 2, Random),

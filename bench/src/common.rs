@@ -40,11 +40,9 @@ pub(crate) fn standard_shape() -> Result<Shape, ShapeError> {
     Shape::for_records(STANDARD.0, STANDARD.1, ShapeWishes::default())
 }
 
-/// The shape that targets are for: of a standard shard with four packs, as the rule for shapes made
-/// it when they were set.
+/// The shape that targets are for: the standard one.
 pub(crate) fn target_shape() -> Result<Shape, ShapeError> {
-    let wishes = ShapeWishes { packs: Some(4), ..ShapeWishes::default() };
-    Shape::for_records(STANDARD.0, STANDARD.1, wishes)
+    Shape::for_records(STANDARD.0, STANDARD.1, ShapeWishes::default())
 }
 
 pub(crate) fn ms(time: Duration) -> f64 {

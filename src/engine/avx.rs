@@ -2,7 +2,8 @@
 //!
 //! Floors for a standard shard (8 packs), per query. Scan: 13.5 M `vpmaddwd` and as many `vpaddd`
 //! on 256 bits, half of each on 512 (three pairs for as many columns as a register has bytes, see
-//! [`super::words`]). Pack: 16.8 M `vpmuludq` and as many `vpaddq`. Reading matrix and tables is 345 MB a batch. An EPYC
+//! [`super::words`]). Pack: 16.8 M `vpmuludq` and as many `vpaddq`, for many queries 12.6 M
+//! `vpmaddwd` and `vpaddd`. Reading matrix and tables is 345 MB a batch. An EPYC
 //! guest (Zen 4, 2.9 GHz) makes 4.6 G pairs a second and reads 32 GB/s: scan 2.9 ms, pack 3.7 ms a
 //! query, reading 10.6 ms a batch. So one query is bound by memory and three by arithmetic.
 //!
@@ -17,24 +18,28 @@ use std::marker::PhantomData;
 use std::ops::Range;
 
 use super::EncryptedQuery;
-use super::kernel::{
-    BLOCK_SLOTS, CHUNK_TERMS, Chunk, Kernels, Line, PackJob, PackSums, Rounding, ScanJob,
-    TERM_BYTES, pack_by_chunks, reduce_sums, round,
+use super::avx_words::{
+    PACKS_MAX, TableWords, WORDS_QUERIES, WordsTile, combine, key_lanes, spread, write_key_words,
 };
+use super::kernel::{
+    BLOCK_SLOTS, CHUNK_TERMS, Chunk, DIGITS, KEY_PADDING, Kernels, KeyLayout, Line, PackJob,
+    PackSums, Rounding, ScanJob, TERM_BYTES, pack_by_chunks, reduce_sums, round,
+};
+use super::vector::{AHEAD_FAR, AHEAD_NEAR, Vector};
 use super::words::{self, LINES};
-use crate::arith::{Isa, IsaName};
+use crate::arith::Isa;
 
 /// The kernels of one width, and the proof that the processor has what they use.
 pub(super) struct Avx<V>(PhantomData<V>);
 
-impl<V: Vector> Avx<V> {
+impl<V: Compiled> Avx<V> {
     /// Only where `isa` says so, and an `Isa` says so only where the processor has it.
     pub(super) fn new(isa: Isa) -> Option<Self> {
         (isa.name() == V::ISA).then_some(Self(PhantomData))
     }
 }
 
-impl<V: Vector> Kernels for Avx<V> {
+impl<V: Compiled> Kernels for Avx<V> {
     fn name(&self) -> &'static str {
         V::ISA.name()
     }
@@ -48,6 +53,26 @@ impl<V: Vector> Kernels for Avx<V> {
         // SAFETY: `self` exists only where the processor has these instructions, and `check` has
         // compared the slices with the numbers.
         unsafe { V::scan(job, out) }
+    }
+
+    fn key_words(&self, layout: &KeyLayout, queries: usize) -> usize {
+        match queries >= WORDS_FROM {
+            true => key_lanes(layout) * DIGITS / 2,
+            false => layout.words() + KEY_PADDING,
+        }
+    }
+
+    fn write_keys<'k>(
+        &self,
+        layout: &KeyLayout,
+        queries: usize,
+        key: &dyn Fn(usize) -> &'k [u32],
+        out: &mut [u64],
+    ) {
+        match queries >= WORDS_FROM {
+            true => write_key_words(layout, key, bytemuck::cast_slice_mut(out)),
+            false => KeyLayout::write(key, &mut out[..layout.words()]),
+        }
     }
 
     fn pack(&self, job: &PackJob<'_>, out: &mut [u32]) {
@@ -64,83 +89,27 @@ impl<V: Vector> Kernels for Avx<V> {
 
 // ---- the two widths ----------------------------------------------------------------------------
 
-/// A register of one width, and the kernels compiled for it.
+/// The kernels compiled for a register's instruction set.
 ///
 /// # Safety of all functions
-/// The processor has the instruction set [`Vector::ISA`]. Pointers: a register's bytes are
-/// readable, or writable, there, without alignment.
-pub(super) trait Vector: Copy + Send + Sync {
-    const ISA: IsaName;
-    const BYTES: usize;
-    /// Slots that [`Vector::unpack`] unpacks: one or two registers of 64-bit lanes.
-    const SLOTS: usize;
-    /// How many times that a pack tile has, of one query and of more.
+/// As of [`Vector`]'s; jobs are checked.
+pub(super) trait Compiled: Vector {
+    /// How many times [`Vector::SLOTS`] a pack tile has, of one query and of more.
     const UNITS: [usize; 2];
-
-    unsafe fn zero() -> Self;
-    /// The lowest sign bit of each pair of bytes.
-    unsafe fn sign() -> Self;
-    unsafe fn load(from: *const u8) -> Self;
-    unsafe fn store(self, to: *mut u8);
-    /// Lanes of 32 bits.
-    unsafe fn add_32(self, other: Self) -> Self;
-    /// Words up by 8 bits.
-    unsafe fn words_up(self) -> Self;
-    /// Signed words down by 8 bits.
-    unsafe fn words_down(self) -> Self;
-    /// Every bit.
-    unsafe fn xor(self, other: Self) -> Self;
-    /// Lanes of 64 bits.
-    unsafe fn add_64(self, other: Self) -> Self;
-    /// Products of signed words, added in pairs to lanes of 32 bits.
-    unsafe fn multiply_words(self, other: Self) -> Self;
-    /// Products of the low halves of lanes of 64 bits.
-    unsafe fn multiply_low(self, other: Self) -> Self;
-    /// What [`Vector::unpack`] needs at slot `slot`.
-    unsafe fn unpack_index(slot: usize) -> [Self; 2];
-    /// The residues of a term from slot `slot` as low halves of the 64-bit lanes of `out`, one
-    /// register for each [`Vector::BYTES`] / 8 slots. Upper halves are anything.
-    unsafe fn unpack(term: *const u8, slot: usize, index: &[Self; 2], out: &mut [Self]);
 
     unsafe fn scan(job: &ScanJob<'_>, out: &mut [u32]);
     unsafe fn pack(job: &PackJob<'_>, out: &mut [u32]);
     unsafe fn round(rounding: &Rounding<'_>, out: &mut [u32]);
     unsafe fn scan_tile<const ROWS: usize, const QUERIES: usize>(tile: &ScanTile);
     unsafe fn pack_tile<const PACKS: usize, const QUERIES: usize>(tile: &PackTile<Self>);
+    unsafe fn spread<const PACKS: usize>(job: &PackJob<'_>, chunk: &Chunk, words: &mut TableWords);
+    unsafe fn words_tile<const PACKS: usize, const QUERIES: usize>(tile: &mut WordsTile<'_>);
 }
 
-/// A register's operations, and the kernels compiled for its instruction set.
-macro_rules! vector {
-    ($register:ty, $isa:ident, $features:literal, $slots:literal slots in tiles of
-     $lone:literal or $few:literal, $load:ident, $store:ident,
-     $($name:ident($($this:ident)? $(, $other:ident)?) = $intrinsic:expr,)* {$($unpack:tt)*}) => {
-        impl Vector for $register {
-            const ISA: IsaName = IsaName::$isa;
-            const BYTES: usize = size_of::<$register>();
-            const SLOTS: usize = $slots;
+macro_rules! compiled {
+    ($register:ty, $features:literal, pack tiles of $lone:literal or $few:literal) => {
+        impl Compiled for $register {
             const UNITS: [usize; 2] = [$lone, $few];
-
-            $(
-                #[inline(always)]
-                unsafe fn $name($($this)? $(, $other: Self)?) -> Self {
-                    // SAFETY: the caller's promise, here and below.
-                    unsafe { $intrinsic($($this)? $(, $other)?) }
-                }
-            )*
-
-            #[inline(always)]
-            unsafe fn load(from: *const u8) -> Self {
-                // SAFETY: as above.
-                unsafe { $load(from.cast()) }
-            }
-
-            #[inline(always)]
-            unsafe fn store(self, to: *mut u8) {
-                // SAFETY: as above.
-                unsafe { $store(to.cast(), self) }
-            }
-
-            $($unpack)*
 
             #[target_feature(enable = $features)]
             unsafe fn scan(job: &ScanJob<'_>, out: &mut [u32]) {
@@ -150,6 +119,10 @@ macro_rules! vector {
 
             #[target_feature(enable = $features)]
             unsafe fn pack(job: &PackJob<'_>, out: &mut [u32]) {
+                if job.queries >= WORDS_FROM {
+                    // SAFETY: as above.
+                    return unsafe { pack_words::<Self>(job, out) };
+                }
                 // SAFETY: as above.
                 let indices = unsafe { [0, Self::SLOTS].map(|slot| Self::unpack_index(slot)) };
                 // SAFETY: as above; `pack_by_chunks` says where a chunk's terms and windows lie.
@@ -174,7 +147,7 @@ macro_rules! vector {
 
             #[target_feature(enable = $features)]
             unsafe fn pack_tile<const PACKS: usize, const QUERIES: usize>(tile: &PackTile<Self>) {
-                const VECTORS: usize = $slots * 8 / size_of::<$register>();
+                const VECTORS: usize = <$register as Vector>::SLOTS * 8 / size_of::<$register>();
                 // SAFETY: as above.
                 unsafe {
                     match QUERIES {
@@ -183,9 +156,30 @@ macro_rules! vector {
                     }
                 }
             }
+
+            #[target_feature(enable = $features)]
+            unsafe fn spread<const PACKS: usize>(
+                job: &PackJob<'_>,
+                chunk: &Chunk,
+                words: &mut TableWords,
+            ) {
+                // SAFETY: as above.
+                unsafe { spread::<Self, PACKS>(job, chunk, words) }
+            }
+
+            #[target_feature(enable = $features)]
+            unsafe fn words_tile<const PACKS: usize, const QUERIES: usize>(
+                tile: &mut WordsTile<'_>,
+            ) {
+                // SAFETY: as above.
+                unsafe { tile.run::<Self, PACKS, QUERIES>() }
+            }
         }
     };
 }
+
+compiled!(__m256i, "avx2", pack tiles of 4 or 2);
+compiled!(__m512i, "avx512f,avx512bw,avx512dq,avx512vl", pack tiles of 2 or 1);
 
 /// The queries in tiles of nearly equal size: first and count of each.
 fn query_tiles(queries: usize, most: usize) -> impl Iterator<Item = (usize, usize)> {
@@ -196,99 +190,7 @@ fn query_tiles(queries: usize, most: usize) -> impl Iterator<Item = (usize, usiz
     })
 }
 
-vector! {
-    __m256i, Avx2, "avx2", 4 slots in tiles of 4 or 2,
-    _mm256_loadu_si256, _mm256_storeu_si256,
-    zero() = _mm256_setzero_si256,
-    sign() = || _mm256_set1_epi16(0x80),
-    add_32(self, other) = _mm256_add_epi32,
-    words_up(self) = _mm256_slli_epi16::<8>,
-    words_down(self) = _mm256_srai_epi16::<8>,
-    xor(self, other) = _mm256_xor_si256,
-    add_64(self, other) = _mm256_add_epi64,
-    multiply_words(self, other) = _mm256_madd_epi16,
-    multiply_low(self, other) = _mm256_mul_epu32,
-    {
-    /// Both halves hold the same 16 bytes and take two residues each. Of 8 slots (24 bytes) the
-    /// upper four are taken from the last 16 bytes, so that no load ends after the term.
-    #[inline(always)]
-    unsafe fn unpack_index(slot: usize) -> [Self; 2] {
-        let begin = slot / 4 % 2 * 4;
-        let places: [u8; 32] = std::array::from_fn(|byte| match byte % 8 {
-            0..3 => (begin + byte / 8 * 3 + byte % 8) as u8,
-            _ => 0x80,
-        });
-        // SAFETY: the caller's promise; the array is a register's bytes.
-        unsafe { [Self::load(places.as_ptr()); 2] }
-    }
-
-    #[inline(always)]
-    unsafe fn unpack(term: *const u8, slot: usize, index: &[Self; 2], out: &mut [Self]) {
-        // SAFETY: the caller's promise; bytes 0..16 of 24, or 8..24.
-        unsafe {
-            let from = term.add(slot * 3 - slot / 4 % 2 * 4);
-            let bytes = _mm256_broadcastsi128_si256(_mm_loadu_si128(from.cast()));
-            out[0] = _mm256_shuffle_epi8(bytes, index[0]);
-        }
-    }
-    }
-}
-
-vector! {
-    __m512i, Avx512Bw, "avx512f,avx512bw,avx512dq,avx512vl", 16 slots in tiles of 2 or 1,
-    _mm512_loadu_si512, _mm512_storeu_si512,
-    zero() = _mm512_setzero_si512,
-    sign() = || _mm512_set1_epi16(0x80),
-    add_32(self, other) = _mm512_add_epi32,
-    words_up(self) = _mm512_slli_epi16::<8>,
-    words_down(self) = _mm512_srai_epi16::<8>,
-    xor(self, other) = _mm512_xor_si512,
-    add_64(self, other) = _mm512_add_epi64,
-    multiply_words(self, other) = _mm512_madd_epi16,
-    multiply_low(self, other) = _mm512_mul_epu32,
-    {
-    /// Two permutations for 16 residues: quarter i of the register gets the pairs of doublewords
-    /// in which residues 2i, 2i + 1 and 8 + 2i, 9 + 2i begin, then their bytes; the first eight
-    /// become low halves, the last eight upper halves. Slots 16.. are the last 48 of the 64 bytes
-    /// from byte 32, so that no load ends after the term.
-    #[inline(always)]
-    unsafe fn unpack_index(slot: usize) -> [Self; 2] {
-        let begin = slot / 16 * 16;
-        let double_words: [u32; 16] = std::array::from_fn(|at| {
-            let first = at / 4 * 6 + at / 2 % 2 * 24; // byte of the term part
-            (begin / 4 + first / 4 + at % 2) as u32
-        });
-        let places: [u8; 64] = std::array::from_fn(|byte| {
-            let first = byte / 16 * 6 % 4; // of the quarter's first residue in its double words
-            let residue = byte % 16 / 8 * 3 + byte % 8 / 4 * 8;
-            match byte % 4 {
-                3 => 0x80,
-                byte => (first + residue + byte) as u8,
-            }
-        });
-        // SAFETY: the caller's promise; each array is a register's bytes.
-        unsafe { [Self::load(double_words.as_ptr().cast()), Self::load(places.as_ptr())] }
-    }
-
-    #[inline(always)]
-    unsafe fn unpack(term: *const u8, slot: usize, index: &[Self; 2], out: &mut [Self]) {
-        // SAFETY: the caller's promise; bytes 0..64 of 96, or 32..96.
-        unsafe {
-            let bytes = Self::load(term.add(slot * 2));
-            let pairs = _mm512_permutexvar_epi32(index[0], bytes);
-            out[0] = _mm512_shuffle_epi8(pairs, index[1]);
-            out[1] = _mm512_srli_epi64::<32>(out[0]);
-        }
-    }
-    }
-}
-
 // ---- scan --------------------------------------------------------------------------------------
-
-/// How far ahead of what is multiplied memory is read, to the first cache and to the second. The
-/// first is within what the processor has in flight; the second is what keeps memory busy.
-const AHEAD_NEAR: usize = 1024;
-const AHEAD_FAR: usize = 8192;
 
 /// Queries of a tile, at most. On 256 bits two rows make six sums then; more are slower.
 const SCAN_QUERIES: usize = 3;
@@ -300,7 +202,7 @@ const SCAN_QUERIES: usize = 3;
 /// # Safety
 /// [`Vector::ISA`]; `job` is checked.
 #[inline(always)]
-unsafe fn scan<V: Vector>(job: &ScanJob<'_>, out: &mut [u32]) {
+unsafe fn scan<V: Compiled>(job: &ScanJob<'_>, out: &mut [u32]) {
     let runs = if job.queries == 1 || V::BYTES == 64 { 4 } else { 2 };
     assert!(job.rows.is_multiple_of(runs), "this is a bug: rows of a scan job");
     let (run_rows, query_lines) = (job.rows / runs, job.columns / 64 * LINES);
@@ -435,8 +337,6 @@ impl ScanTile {
 
 // ---- pack --------------------------------------------------------------------------------------
 
-/// Packs of a tile, at most: they share the key words.
-const PACKS_MAX: usize = 2;
 /// Queries of a tile, at most: they share the unpacked tables.
 const PACK_QUERIES: usize = 3;
 
@@ -450,7 +350,7 @@ type Sums = PackSums<PACKS_MAX>;
 /// # Safety
 /// [`Vector::ISA`]; the chunk's tables and windows are there.
 #[inline(always)]
-unsafe fn add_chunk<V: Vector>(
+unsafe fn add_chunk<V: Compiled>(
     job: &PackJob<'_>,
     chunk: &Chunk,
     indices: &[[V; 2]; 2],
@@ -572,4 +472,78 @@ impl<V: Vector> PackTile<V> {
             }
         }
     }
+}
+
+// ---- pack for many queries ---------------------------------------------------------------------
+
+/// Queries from which on words are multiplied: see `avx_words.rs`.
+const WORDS_FROM: usize = 6;
+
+/// A whole job: chunk by chunk, a table becomes words, then group by group of its slots all
+/// queries follow each other, whose keys stay in the first cache.
+///
+/// # Safety
+/// [`Vector::ISA`]; `job` is checked.
+#[inline(always)]
+unsafe fn pack_words<V: Compiled>(job: &PackJob<'_>, out: &mut [u32]) {
+    let lanes = job.key_words * 2 / DIGITS;
+    for run in job.segments {
+        let end = run.start + (run.terms - 1) * run.step + BLOCK_SLOTS;
+        assert!(end <= lanes, "this is a bug: key window");
+    }
+    let mut words = TableWords::ZERO;
+    let mut digit_sums = [[[Line([0; 64]); PACKS_MAX]; WORDS_QUERIES]; DIGITS];
+    let add = |chunk: &Chunk, sums: &mut Sums| {
+        // SAFETY: the caller's promise; `pack_by_chunks` says where a chunk's terms and windows
+        // lie.
+        unsafe {
+            match chunk.packs {
+                1 => V::spread::<1>(job, chunk, &mut words),
+                _ => V::spread::<2>(job, chunk, &mut words),
+            }
+            for slot in (0..BLOCK_SLOTS).step_by(V::BYTES / 4) {
+                for (query, queries) in query_tiles(job.queries, WORDS_QUERIES) {
+                    let keys: &[u32] = bytemuck::cast_slice(&job.keys[query * job.key_words..]);
+                    let mut tile = WordsTile {
+                        words: &words,
+                        slot,
+                        terms: chunk.terms,
+                        keys: keys[chunk.key + slot..].as_ptr(),
+                        lanes,
+                        key_step: chunk.key_step,
+                        digit: 0,
+                        sums: &mut digit_sums,
+                    };
+                    for digit in 0..DIGITS {
+                        tile.digit = digit;
+                        match (chunk.packs, queries) {
+                            (1, 3) => V::words_tile::<1, 3>(&mut tile),
+                            (1, 4) => V::words_tile::<1, 4>(&mut tile),
+                            (2, 3) => V::words_tile::<2, 3>(&mut tile),
+                            (2, 4) => V::words_tile::<2, 4>(&mut tile),
+                            (packs, _) => unreachable!("this is a bug: {packs}, {queries}"),
+                        }
+                    }
+                    for (at, sums) in sums.0[query..query + queries].iter_mut().enumerate() {
+                        for (pack, sums) in sums[..chunk.packs].iter_mut().enumerate() {
+                            let digits = digit_sums.each_ref().map(|digit| &digit[at][pack]);
+                            combine::<V>(digits, slot, sums);
+                        }
+                    }
+                }
+            }
+        }
+    };
+    pack_by_chunks::<PACKS_MAX, CHUNK_TERMS>(job, out, add, |sums, out| {
+        reduce_sums(sums, job.prime, out);
+        // Of each register's slots the even ones came first.
+        for out in out.chunks_exact_mut(V::BYTES / 4) {
+            let mut mixed = [0; BLOCK_SLOTS];
+            mixed[..out.len()].copy_from_slice(out);
+            let (even, odd) = mixed[..out.len()].split_at(out.len() / 2);
+            for (out, (&even, &odd)) in out.as_chunks_mut().0.iter_mut().zip(even.iter().zip(odd)) {
+                *out = [even, odd];
+            }
+        }
+    });
 }

@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 use rayon::prelude::*;
 
 use super::kernel::{
-    BLOCK_SLOTS, BLOCKS, DIGITS, JOB_ROWS, Kernels, KeyLayout, Line, PRIMES, PackJob, Rounding,
-    ScanJob, TERM_BYTES,
+    BLOCK_SLOTS, BLOCKS, DIGITS, JOB_ROWS, KEY_WORDS_MAX, Kernels, KeyLayout, Line, PRIMES,
+    PackJob, Rounding, ScanJob, TERM_BYTES,
 };
 use super::{
     Answer, Batch, EncryptedQuery, Engine, EngineError, ShardView, StageTimes, check_sizes,
@@ -27,8 +27,6 @@ use crate::scheme::pack_bits;
 /// Rows scanned at once of a shard that is still being read: 2 MB at the standard shape.
 const PIECE_ROWS: usize = 2 * JOB_ROWS;
 
-/// Key words of one query under one prime, at most: see [`KeyLayout`].
-const KEY_WORDS_MAX: usize = 3 * D;
 const DIGIT_LINES: usize = BATCH_QUERIES_PER_SCAN_MAX * limits::COLUMNS_MAX as usize / 64 * DIGITS;
 const KEY_WORDS: usize = 2 * BATCH_QUERIES_PER_SCAN_MAX * KEY_WORDS_MAX;
 const SCANNED_WORDS: usize = BATCH_QUERIES_PER_SCAN_MAX * limits::PACKS_MAX as usize * D;
@@ -114,11 +112,12 @@ impl CpuEngine {
             layout: KeyLayout::new(shard.shape),
         };
         let scratch = &mut self.scratch;
-        self.pool.install(|| batch.multiply(scratch));
         let (sender, answers) = mpsc::channel();
         self.pool.in_place_scope(|scope| {
-            let (batch, scratch) = (&batch, &*scratch);
+            let batch = &batch;
             scope.spawn(move |_| {
+                batch.multiply(scratch);
+                let scratch = &*scratch;
                 let queries = (0..batch.queries.len()).into_par_iter();
                 queries.for_each_with(sender, |sender, query| {
                     // The receiver below outlives every sender.
@@ -175,6 +174,10 @@ impl Running<'_> {
         self.shard.shape
     }
 
+    fn key_words(&self) -> usize {
+        self.kernels.key_words(&self.layout, self.queries.len())
+    }
+
     /// Words of the scratch that one pack job writes.
     fn block_words(&self) -> usize {
         self.queries.len() * self.shape().packs() * BLOCK_SLOTS
@@ -185,7 +188,7 @@ impl Running<'_> {
         let queries = self.queries.len();
         let lines = self.shape().columns() / 64 * self.kernels.digit_lines(queries);
         let digits = &mut scratch.digits[..lines];
-        let keys = &mut scratch.keys[..2 * queries * self.layout.words()];
+        let keys = &mut scratch.keys[..2 * queries * self.key_words()];
         let scanned = &mut scratch.scanned[..queries * self.shape().rows()];
         let sums = &mut scratch.sums[..2 * BLOCKS * self.block_words()];
         self.prepare(digits, keys);
@@ -203,7 +206,7 @@ impl Running<'_> {
     }
 
     fn prepare(&self, digits: &mut [Line], keys: &mut [u64]) {
-        let (words, queries, columns) = (self.layout.words(), self.queries, self.shape().columns());
+        let (words, queries, columns) = (self.key_words(), self.queries, self.shape().columns());
         let block = self.kernels.digit_block(columns);
         let lines = block / 64 * self.kernels.digit_lines(queries.len());
         rayon::join(
@@ -218,7 +221,8 @@ impl Running<'_> {
                 keys.par_chunks_exact_mut(words).enumerate().for_each(|(at, out)| {
                     let (prime, query) = (at / queries.len(), at % queries.len());
                     let key = |key| queries[query].bundle.half(key, prime);
-                    self.clocks.time(Stage::Prepare, || KeyLayout::write(key, out));
+                    let write = || self.kernels.write_keys(&self.layout, queries.len(), &key, out);
+                    self.clocks.time(Stage::Prepare, write);
                 });
             },
         );
@@ -242,7 +246,7 @@ impl Running<'_> {
 
     fn pack(&self, keys: &[u64], sums: &mut [u32]) {
         let (shape, queries) = (self.shape(), self.queries.len());
-        let key_words = self.layout.words();
+        let key_words = self.key_words();
         sums.par_chunks_exact_mut(self.block_words()).enumerate().for_each(|(at, out)| {
             let (prime, block) = (at / BLOCKS, at % BLOCKS);
             let job = PackJob {

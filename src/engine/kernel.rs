@@ -76,7 +76,7 @@ pub(super) struct PackJob<'a> {
     pub(super) packs: usize,
     /// The runs of terms, in table order.
     pub(super) segments: &'a [Segment],
-    /// Key words of this prime, `[query][words]`, each below the prime.
+    /// Keys of this prime, `[query][words]`, as [`Kernels::write_keys`] wrote them.
     pub(super) keys: &'a [u64],
     pub(super) key_words: usize,
     pub(super) queries: usize,
@@ -122,6 +122,23 @@ pub(super) trait Kernels: Send + Sync {
     /// Splits the queries' columns (3 bytes each, little-endian) of one block into the digits that
     /// `scan` multiplies with. Only `scan` knows their order.
     fn split_digits(&self, queries: &[EncryptedQuery], columns: Range<usize>, digits: &mut [Line]);
+
+    /// Words that the keys of one query under one prime take, where so many queries are packed
+    /// together: at most [`KEY_WORDS_MAX`].
+    fn key_words(&self, layout: &KeyLayout, _queries: usize) -> usize {
+        layout.words() + KEY_PADDING
+    }
+
+    /// Writes one prime's keys of a query (see [`KeyLayout::write`]) as `pack` wants them.
+    fn write_keys<'k>(
+        &self,
+        layout: &KeyLayout,
+        _queries: usize,
+        key: &dyn Fn(usize) -> &'k [u32],
+        out: &mut [u64],
+    ) {
+        KeyLayout::write(key, &mut out[..layout.words()]);
+    }
 
     /// `out[query][row]` = row times query modulo 2^24.
     fn scan(&self, job: &ScanJob<'_>, out: &mut [u32]);
@@ -171,6 +188,13 @@ pub(super) fn round(rounding: &Rounding<'_>, out: &mut [u32]) {
 pub(super) const CHUNK_PACKS: usize = 4;
 pub(super) const CHUNK_TERMS: usize = 64;
 
+/// Words between the keys of queries: those of a chunk of terms and of a block of slots, rounded
+/// up to a line. Without them the keys of all queries for a chunk would lie a multiple of 4 KB
+/// apart, which is the same place of the first cache.
+pub(super) const KEY_PADDING: usize = CHUNK_TERMS + BLOCK_SLOTS + 16;
+/// Words of one query's keys under one prime, at most: three digits of 32 bits a word.
+pub(super) const KEY_WORDS_MAX: usize = (3 * D + KEY_PADDING) * DIGITS / 2;
+
 /// Sums of one block of slots, `[query][pack of the chunk][slot]`.
 #[repr(C, align(64))]
 pub(super) struct PackSums<const PACKS: usize>(
@@ -186,6 +210,7 @@ pub(super) struct Chunk {
     pub(super) terms: usize,
     /// Where, in the tables, the bytes lie that are wanted two chunks after these: worth
     /// prefetching. It may be beyond their end.
+    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "no prefetch there"))]
     pub(super) ahead: usize,
     /// Where the first term's window begins, in the words of a query's keys.
     pub(super) key: usize,
@@ -201,7 +226,7 @@ pub(super) struct Chunk {
 pub(super) fn pack_by_chunks<const PACKS: usize, const TERMS: usize>(
     job: &PackJob<'_>,
     out: &mut [u32],
-    add: impl Fn(&Chunk, &mut PackSums<PACKS>),
+    mut add: impl FnMut(&Chunk, &mut PackSums<PACKS>),
     reduce: impl Fn(&[u64; BLOCK_SLOTS], &mut [u32]),
 ) {
     let mut sums = PackSums([[[0; BLOCK_SLOTS]; PACKS]; BATCH_QUERIES_PER_SCAN_MAX]);
@@ -308,7 +333,7 @@ impl KeyLayout {
 
     /// Writes one prime's keys of a query; `key` gives g (0) and, where there is room for it, h
     /// (1), in slots.
-    pub(super) fn write<'k, W: From<u32>>(key: impl Fn(usize) -> &'k [u32], out: &mut [W]) {
+    pub(super) fn write<'k, W: From<u32>>(key: &dyn Fn(usize) -> &'k [u32], out: &mut [W]) {
         let (g, h) = out.split_at_mut(2 * D);
         for (half, twice) in key(0).chunks_exact(HALF).zip(g.chunks_exact_mut(2 * HALF)) {
             for copy in twice.chunks_exact_mut(HALF) {

@@ -23,8 +23,12 @@ mod amx;
 mod avx;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "x86_64")]
+mod avx_words;
 #[cfg(target_arch = "aarch64")]
 mod neon;
+#[cfg(target_arch = "x86_64")]
+mod vector;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -108,28 +108,37 @@ fn read(shards: &[ShardView<'_>], cpus: &[usize], reader: Reader) -> Duration {
     start.zip(end).map_or(Duration::MAX, |(start, end)| (end - start) / shards.len() as u32)
 }
 
-/// Ways to read. Where there is AVX-512, memory is read faster with its registers on some machines.
+/// Ways to read: which is best depends on the machine, and on what else its host does. Where there
+/// is AVX-512, memory is read faster with its registers on some.
 fn readers() -> Vec<(&'static str, Reader)> {
-    let mut readers: Vec<(&str, Reader)> = vec![("plain, 4 streams, 1 KB ahead", sum)];
+    let mut readers: Vec<(&str, Reader)> = vec![
+        ("plain, 1 stream", sum::<1, 0>),
+        ("plain, 2 streams", sum::<2, 0>),
+        ("plain, 4 streams, 1 KB ahead", sum::<4, 1024>),
+        ("plain, 4 streams, 8 KB ahead", sum::<4, 8192>),
+    ];
     #[cfg(target_arch = "x86_64")]
     if sotto::arith::Isa::new(IsaName::Avx512Bw).is_some() {
-        // SAFETY: this processor has AVX-512 F.
-        readers.push(("avx512, 4 streams, 1 KB ahead", |bytes| unsafe { sum_avx512(bytes) }));
+        // SAFETY: this processor has AVX-512 F, here and below.
+        readers.push(("avx512, 1 stream", |bytes| unsafe { sum_avx512::<1, 0>(bytes) }));
+        readers.push(("avx512, 4 streams, 1 KB ahead", |bytes| {
+            // SAFETY: as above.
+            unsafe { sum_avx512::<4, 1024>(bytes) }
+        }));
     }
     readers
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f")]
-fn sum_avx512(bytes: &[u8]) -> u64 {
-    sum(bytes)
+fn sum_avx512<const STREAMS: usize, const AHEAD: usize>(bytes: &[u8]) -> u64 {
+    sum::<STREAMS, AHEAD>(bytes)
 }
 
-/// The words of four equal parts, added up, with what is 1 KB ahead prefetched: the hardware's own
-/// prefetching ends at a page. One text, which `sum_avx512` compiles for wider registers.
+/// The words of so many equal parts, added up, with what is so many bytes ahead prefetched to the
+/// second cache. One text, which `sum_avx512` compiles for wider registers.
 #[inline(always)]
-fn sum(bytes: &[u8]) -> u64 {
-    const STREAMS: usize = 4;
+fn sum<const STREAMS: usize, const AHEAD: usize>(bytes: &[u8]) -> u64 {
     const STEP: usize = 64;
     let part = bytes.len() / STREAMS / STEP * STEP;
     let streams: [&[[u8; STEP]]; STREAMS] =
@@ -139,10 +148,12 @@ fn sum(bytes: &[u8]) -> u64 {
         for stream in streams {
             let line = &stream[at];
             #[cfg(target_arch = "x86_64")]
-            // SAFETY: a prefetch of any address is harmless.
-            unsafe {
-                use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-                _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().wrapping_add(1024).cast());
+            if AHEAD > 0 {
+                // SAFETY: a prefetch of any address is harmless.
+                unsafe {
+                    use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+                    _mm_prefetch::<_MM_HINT_T1>(line.as_ptr().wrapping_add(AHEAD).cast());
+                }
             }
             for (sum, word) in sums.iter_mut().zip(line.as_chunks().0) {
                 *sum = sum.wrapping_add(u64::from_ne_bytes(*word));

@@ -131,7 +131,7 @@ fn bundle_bytes(bundle: &KeyBundle) -> u64 {
 fn write_bundle(bundle: &KeyBundle, write: &mut impl FnMut(&[u8])) {
     let mut words = vec![0u32; (bundle.keys() + 1) * D];
     for prime in 0..2 {
-        KeyLayout::write(|key| bundle.half(key, prime), &mut words);
+        KeyLayout::write(&|key| bundle.half(key, prime), &mut words);
         write(bytemuck::cast_slice(&words));
     }
 }
