@@ -94,8 +94,8 @@ impl<V: Compiled> Kernels for Avx<V> {
 /// # Safety of all functions
 /// As of [`Vector`]'s; jobs are checked.
 pub(super) trait Compiled: Vector {
-    /// How many times [`Vector::SLOTS`] a pack tile has, of one query and of more.
-    const UNITS: [usize; 2];
+    /// How many times [`Vector::SLOTS`] a pack tile of so many queries has.
+    fn units(queries: usize) -> usize;
 
     unsafe fn scan(job: &ScanJob<'_>, out: &mut [u32]);
     unsafe fn pack(job: &PackJob<'_>, out: &mut [u32]);
@@ -109,7 +109,13 @@ pub(super) trait Compiled: Vector {
 macro_rules! compiled {
     ($register:ty, $features:literal, pack tiles of $lone:literal or $few:literal) => {
         impl Compiled for $register {
-            const UNITS: [usize; 2] = [$lone, $few];
+            fn units(queries: usize) -> usize {
+                match queries {
+                    1 => $lone,
+                    2..4 => $few,
+                    _ => 1,
+                }
+            }
 
             #[target_feature(enable = $features)]
             unsafe fn scan(job: &ScanJob<'_>, out: &mut [u32]) {
@@ -152,7 +158,8 @@ macro_rules! compiled {
                 unsafe {
                     match QUERIES {
                         1 => tile.run::<PACKS, QUERIES, $lone, VECTORS>(),
-                        _ => tile.run::<PACKS, QUERIES, $few, VECTORS>(),
+                        2..4 => tile.run::<PACKS, QUERIES, $few, VECTORS>(),
+                        _ => tile.run::<PACKS, QUERIES, 1, VECTORS>(),
                     }
                 }
             }
@@ -338,13 +345,13 @@ impl ScanTile {
 // ---- pack --------------------------------------------------------------------------------------
 
 /// Queries of a tile, at most: they share the unpacked tables.
-const PACK_QUERIES: usize = 3;
+const PACK_QUERIES: usize = 4;
 
 /// All sums of a job's block of slots.
 type Sums = PackSums<PACKS_MAX>;
 
 /// Adds the products of a chunk, all queries, tile by tile. On 256 bits a tile of one query has 16
-/// slots of two packs, one of two or three 8 slots: 8 to 12 sums, fed by one `vpshufb` for each
+/// slots of two packs, one of two or three 8 slots, one of four 4 slots: 8 to 12 sums, fed by one `vpshufb` for each
 /// register of a table. The first query's tiles prefetch, each an equal part of what is to come.
 ///
 /// # Safety
@@ -357,7 +364,7 @@ unsafe fn add_chunk<V: Compiled>(
     sums: &mut Sums,
 ) {
     for (query, queries) in query_tiles(job.queries, PACK_QUERIES) {
-        let slots = V::SLOTS * V::UNITS[usize::from(queries > 1)];
+        let slots = V::SLOTS * V::units(queries);
         for slot in (0..BLOCK_SLOTS).step_by(slots) {
             let tile = PackTile {
                 slot,
@@ -378,9 +385,11 @@ unsafe fn add_chunk<V: Compiled>(
                     (1, 1) => V::pack_tile::<1, 1>(&tile),
                     (1, 2) => V::pack_tile::<1, 2>(&tile),
                     (1, 3) => V::pack_tile::<1, 3>(&tile),
+                    (1, 4) => V::pack_tile::<1, 4>(&tile),
                     (2, 1) => V::pack_tile::<2, 1>(&tile),
                     (2, 2) => V::pack_tile::<2, 2>(&tile),
                     (2, 3) => V::pack_tile::<2, 3>(&tile),
+                    (2, 4) => V::pack_tile::<2, 4>(&tile),
                     (packs, _) => unreachable!("this is a bug: {packs} packs, {queries} queries"),
                 }
             }
