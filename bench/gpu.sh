@@ -105,7 +105,7 @@ measure() {
 measure gpu 150 "$name" $quick
 for packs in 4 16; do
     # shellcheck disable=SC2086 # small shards for a processor
-    measure gpu-$packs-packs 110 "$name" ${quick:+$quick --records 16384} --packs $packs
+    measure gpu-$packs-packs 110 "$name" ${quick:+$quick --records 4096} --packs $packs
 done
 # What is left of 8 minutes.
 step parity $((460 - SECONDS + begin)) env SOTTO_TEST_ENGINES=gpu SOTTO_TEST_GPU="$name" "$scratch/engines"

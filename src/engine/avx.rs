@@ -351,8 +351,9 @@ const PACK_QUERIES: usize = 4;
 type Sums = PackSums<PACKS_MAX>;
 
 /// Adds the products of a chunk, all queries, tile by tile. On 256 bits a tile of one query has 16
-/// slots of two packs, one of two or three 8 slots, one of four 4 slots: 8 to 12 sums, fed by one `vpshufb` for each
-/// register of a table. The first query's tiles prefetch, each an equal part of what is to come.
+/// slots of two packs, one of two or three 8 slots, one of four 4 slots: 8 to 12 sums, fed by one
+/// `vpshufb` for each register of a table. The first query's tiles prefetch, each an equal part of
+/// what is to come.
 ///
 /// # Safety
 /// [`Vector::ISA`]; the chunk's tables and windows are there.

@@ -53,8 +53,8 @@
 //! rate. With everything on that core 542 were found, which tells 0.19 ms beside the batch; with
 //! that the model says 3150 a second for 64 shards of 2^16, each a sixteenth of the one measured;
 //! 3200 to 3340 were found. A GPU took 24.4 us a query with eight packs, where the stages of four,
-//! scaled, say 28.1; a core with AVX2 8.3 ms in batches of 16, where they say 8.4. The latency it tells is about the median; the
-//! 99th percentile was two to three times that.
+//! scaled, say 28.1; a core with AVX2 8.3 ms in batches of 16, where they say 8.4. The latency it
+//! tells is about the median; the 99th percentile was two to three times that.
 //!
 //! # What it does not know
 //!
