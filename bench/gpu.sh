@@ -7,9 +7,9 @@
 # Builds them first where there is cargo; elsewhere takes what bench/gpu-pack.sh packed. Without --gpu it
 # takes the first real GPU; --quick is for a processor that plays one (--gpu llvmpipe).
 # Writes to DIR/<date>-<device>-gpu/, bench/record unless told otherwise: raw output a step, gpu.json,
-# gpu-4-packs.json and gpu-16-packs.json (not with --quick), machine.txt with commit and driver, and a summary, README.md. A
-# step that fails or takes too long is said there and makes this command fail at the end; the others are
-# run.
+# gpu-4-packs.json and gpu-16-packs.json (not with --quick), machine.txt with commit and driver, and a
+# summary, README.md. A step that fails or takes too long is said there and makes this command fail at
+# the end; the others are run.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . bench/common.sh
